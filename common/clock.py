@@ -1,0 +1,57 @@
+"""Time, as a value that is passed in.
+
+What decides gets ``now`` as an argument. The shells take it here: the monotonic clock for timers
+(a jump of the wall clock harms nothing), and the tracker's wall clock, as estimated from its
+answers, for whatever carries a date.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def monotonic() -> float:
+    """Seconds on a clock that never jumps. Its zero means nothing."""
+    return time.monotonic()
+
+
+def wall_ms() -> int:
+    """This machine's wall clock: milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class TrackerTime:
+    """The tracker's wall clock, as seen from here.
+
+    A peer's own wall clock may be a day off or jump; tickets are judged by the tracker's time. Each
+    answer that carries the tracker's time gives an estimate that is too early by at most the round
+    trip; the estimate with the shortest round trip of the last few is kept, and runs on by the
+    monotonic clock.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._offset_ms: float | None = None
+        self._round_trip_s = float("inf")
+
+    @property
+    def known(self) -> bool:
+        """Whether the tracker has told its time yet."""
+        return self._offset_ms is not None
+
+    def learn(self, tracker_ms: int, sent_at: float, received_at: float) -> None:
+        """Take in the tracker's time from an answer to a question asked at ``sent_at``."""
+        round_trip = max(0.0, received_at - sent_at)
+        # An old, precise estimate ages slowly, so that a drifting clock is followed in the end.
+        if self._offset_ms is None or round_trip <= self._round_trip_s * 1.5:
+            self._offset_ms = tracker_ms - (sent_at + received_at) / 2 * 1000.0
+            self._round_trip_s = round_trip
+        else:
+            self._round_trip_s *= 1.1
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 at the tracker; this machine's clock until it is known."""
+        if self._offset_ms is None:
+            return wall_ms()
+        return round(self._offset_ms + self._clock() * 1000.0)

@@ -1,0 +1,65 @@
+"""Every bound of the system in one place, each with its unit and its reason.
+
+A bound that two sides must agree on is part of the protocol (docs/protocol.md names it); the others
+may be changed by configuration where a module says so.
+"""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# -- pieces and manifests (protocol) ------------------------------------------------------------
+
+PIECE_LENGTH_DEFAULT = 512 * KIB  # the original's piece; large enough to amortise a message
+PIECE_LENGTH_MIN = 16 * KIB  # smaller ones drown in messages
+PIECE_LENGTH_MAX = 4 * MIB  # a piece is one message, and a message is buffered whole
+PIECES_MAX = 1 << 21  # 1 TiB of default pieces; a bitfield of 256 KiB
+ENTRIES_MAX = 200_000  # files and folders in one share
+CONTENT_BYTES_MAX = 1 << 53  # sizes stay exact in JSON readers that know only doubles
+MANIFEST_BYTES_MAX = 96 * MIB  # PIECES_MAX digests of 32 bytes, and the entries' paths
+MANIFEST_PART_BYTES = 128 * KIB  # moved in parts that fit a small message limit
+
+# -- messages (protocol) ------------------------------------------------------------------------
+
+COMMAND_BYTES_MAX = 192 * KIB  # at the tracker's and a serving peer's ROUTER: a manifest part fits
+BODY_BYTES_MAX = 4 * MIB  # one decoded body, e.g. a list of members
+REPLY_BYTES_MAX = PIECE_LENGTH_MAX + 64 * KIB  # at a DEALER: the largest piece, and its frames
+EVENT_BYTES_MAX = 64 * KIB  # one event on PUB
+CONTROL_BYTES_MAX = 16 * MIB  # a listing of everything to our own command line
+FRAMES_MAX = 4  # signature, request id, body, data
+REQUEST_ID_BYTES = 8
+PIECES_PER_REQUEST_MAX = 512  # indexes in one request, cancel or have message
+LISTING_MAX = 20_000  # rows in one answer
+SOURCES_MAX = 50  # sources in one answer or update; more cost more than they bring
+
+# -- connections --------------------------------------------------------------------------------
+
+HANDSHAKE_IVL_MS = 4_000  # a half-open connection is closed within 5 s
+HEARTBEAT_IVL_MS = 5_000
+HEARTBEAT_TIMEOUT_MS = 15_000  # a one-way loss is noticed within 20 s
+HEARTBEAT_TTL_MS = 15_000
+RECONNECT_IVL_MS = 100  # doubled at each try up to the maximum; libzmq adds the jitter
+RECONNECT_IVL_MAX_MS = 5_000
+TRACKER_BACKLOG = 4_096  # a restarted tracker is met by everybody at once
+
+# -- trust --------------------------------------------------------------------------------------
+
+TICKET_LIFE_S = 600  # how long a removed member could fetch from a peer that hears no tracker
+CLOCK_SKEW_S = 30  # how far a peer's idea of the tracker's time may be off
+USER_ID_MAX = 64
+PASSWORD_BYTES_MAX = 1_024
+EVENT_KEY_BYTES = 32
+
+# -- presence -----------------------------------------------------------------------------------
+
+LEASE_S = 30.0  # a silent device is believed online that long
+RENEW_S = 10.0  # and renews three times within it
+COALESCE_S = 0.1  # peer-set changes of one share are gathered that long
+BEACON_S = 2.0  # the tracker's sign of life, with the head of the active groups
+BEACON_TAIL_S = 60.0  # for how long after its last event a group's head is repeated
+
+# -- downloads and serving ----------------------------------------------------------------------
+
+BUFFER_BYTES = 64 * MIB  # requested, received and unverified bytes of one download
+SOURCES_USED = 20

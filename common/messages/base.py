@@ -1,0 +1,36 @@
+"""The bounded field types and the shapes that several conversations share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from common import limits
+
+# A name as somebody typed it; `common.names` decides whether it is a valid one.
+IdText = Annotated[str, Meta(min_length=1, max_length=limits.USER_ID_MAX)]
+ShareName = Annotated[str, Meta(min_length=1, max_length=255)]
+Password = Annotated[str, Meta(max_length=limits.PASSWORD_BYTES_MAX)]
+Endpoint = Annotated[str, Meta(min_length=6, max_length=300)]
+
+Key32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Topic = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Digest = Annotated[bytes, Meta(min_length=20, max_length=32)]
+Token = Annotated[bytes, Meta(min_length=1, max_length=1024)]
+
+Count = Annotated[int, Meta(ge=0, le=limits.CONTENT_BYTES_MAX)]
+PieceIndex = Annotated[int, Meta(ge=0, lt=limits.PIECES_MAX)]
+PieceList = Annotated[list[PieceIndex], Meta(max_length=limits.PIECES_PER_REQUEST_MAX)]
+TimeMs = Annotated[int, Meta(ge=0, lt=1 << 53)]
+
+
+class Source(msgspec.Struct, frozen=True, array_like=True):
+    """A device that holds (``complete``) or fetches a content, and where it answers."""
+
+    device: Key32
+    user: IdText
+    endpoint: Endpoint
+    complete: bool
+    held: Count = 0

@@ -1,0 +1,172 @@
+"""What the tracker publishes, and what its log of a group holds.
+
+A `LogEntry` is durable before it is published and bears its place in the group's log. `PeerUpdate`
+is soft: who offers or fetches one share right now. All bodies are sealed with the key of the
+group's epoch (``common.seal``); `Nudge` with the key of one device's inbox; `Beat` is open, since it
+says nothing about anybody.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from common import limits
+from common.messages.base import Count, Digest, IdText, Key32, ShareName, Source, TimeMs
+
+
+class _Wire(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of what travels here: an array that begins with the name of its type."""
+
+
+# -- the events of a group's log ----------------------------------------------------------------
+
+
+class Created(_Wire, frozen=True):
+    """The group began, with ``user`` as its owner."""
+
+    user: IdText
+
+
+class Requested(_Wire, frozen=True):
+    """``user`` asks to be let in."""
+
+    user: IdText
+
+
+class Rejected(_Wire, frozen=True):
+    """The owner did not let ``user`` in."""
+
+    user: IdText
+
+
+class Joined(_Wire, frozen=True):
+    user: IdText
+
+
+class Left(_Wire, frozen=True):
+    """``user`` left: tickets of theirs below ``epoch`` count no more."""
+
+    user: IdText
+    epoch: Count
+
+
+class Removed(_Wire, frozen=True):
+    """``user`` was removed by the owner: tickets of theirs below ``epoch`` count no more."""
+
+    user: IdText
+    epoch: Count
+
+
+class Owner(_Wire, frozen=True):
+    """Ownership passed to ``user``."""
+
+    user: IdText
+
+
+class Device(_Wire, frozen=True):
+    """``user`` logged in (``bound``) or out with ``device``."""
+
+    user: IdText
+    device: Key32
+    bound: bool
+
+
+class Shared(_Wire, frozen=True):
+    """A share appeared: ``user`` is the first to offer it."""
+
+    user: IdText
+    name: ShareName
+    content: Key32
+    size: Count
+    files: Count
+    algorithm: Annotated[str, Meta(max_length=16)]
+    digest: Digest
+
+
+class Seeding(_Wire, frozen=True):
+    """One more member offers a share that others offered before."""
+
+    user: IdText
+    name: ShareName
+    content: Key32
+
+
+class Stopped(_Wire, frozen=True):
+    """One of several members stopped offering a share."""
+
+    user: IdText
+    name: ShareName
+    content: Key32
+
+
+class Unshared(_Wire, frozen=True):
+    """The last one to offer a share stopped: it is listed no more."""
+
+    user: IdText
+    name: ShareName
+    content: Key32
+
+
+GroupEvent: TypeAlias = (
+    Created
+    | Requested
+    | Rejected
+    | Joined
+    | Left
+    | Removed
+    | Owner
+    | Device
+    | Shared
+    | Seeding
+    | Stopped
+    | Unshared
+)
+
+
+# -- what is published --------------------------------------------------------------------------
+
+
+class LogEntry(_Wire, frozen=True):
+    """An event at its place in its group's log. ``epoch``: the group's, once this has happened."""
+
+    group: IdText
+    seq: Count
+    time_ms: TimeMs
+    epoch: Count
+    event: GroupEvent
+
+
+class GroupHead(_Wire, frozen=True):
+    """The head of an active group's log, repeated for a while, so that a loss is noticed."""
+
+    group: IdText
+    seq: Count
+    epoch: Count
+
+
+class PeerUpdate(_Wire, frozen=True):
+    """Changes of one share's peer set, gathered over ``limits.COALESCE_S``."""
+
+    group: IdText
+    content: Key32
+    up: Annotated[list[Source], Meta(max_length=limits.SOURCES_MAX)] = []
+    down: Annotated[list[Key32], Meta(max_length=1000)] = []
+
+
+class Nudge(_Wire, frozen=True):
+    """Something about this device's groups changed that their own topics cannot tell it."""
+
+
+class Beat(_Wire, frozen=True):
+    """The tracker's sign of life, unsealed, on ``BEAT_TOPIC``."""
+
+    tracker_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    time_ms: TimeMs
+
+
+BEAT_TOPIC = b"MT-beat"
+
+Published: TypeAlias = LogEntry | GroupHead | PeerUpdate | Nudge | Beat
