@@ -1,0 +1,279 @@
+"""Which pieces are held, and in which of its four states every piece is.
+
+Owns `Layout` (how a content is cut), `Bitfield` (a set of pieces, as it travels) and `Pieces` (the
+state of each piece of one download). Who fetches it, and from whom, is the download's business.
+
+    missing ──reserve──▶ in flight ──arrived──▶ verifying ──mark_verified──▶ held
+       ▲                     │                      │                         │
+       └──────release────────┴───────release────────┴─────────forget─────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum, unique
+
+_FROM_BITS = bytes.maketrans(b"01", b"\x00\x01")
+_TO_BITS = bytes.maketrans(b"\x00\x01", b"01")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How `size` bytes are cut into pieces of `piece_length` bytes, the last one shorter."""
+
+    size: int
+    piece_length: int
+
+    def __post_init__(self) -> None:
+        if self.piece_length <= 0 or self.size < 0:
+            raise ValueError(f"no layout of {self.size} bytes in pieces of {self.piece_length}")
+
+    @property
+    def count(self) -> int:
+        """How many pieces: none for an empty content."""
+        return -(-self.size // self.piece_length)
+
+    def size_of(self, index: int) -> int:
+        """Bytes of one piece. `index` must be one of the content's."""
+        return min(self.piece_length, self.size - index * self.piece_length)
+
+
+class Bitfield:
+    """A set of the pieces 0 … length-1.
+
+    In memory a byte a piece, so that membership and scans run at the speed of ``bytearray``; on the
+    wire a bit a piece, piece 0 the highest bit of the first byte, spare bits at the end zero.
+    """
+
+    __slots__ = ("_cells", "_count")
+
+    def __init__(self, length: int, pieces: Iterable[int] = ()) -> None:
+        if length < 0:
+            raise ValueError(f"a bitfield of {length} pieces")
+        self._cells = bytearray(length)
+        self._count = 0
+        for index in pieces:
+            self.add(index)
+
+    @classmethod
+    def full(cls, length: int) -> Bitfield:
+        """The bitfield of a seeder."""
+        field = cls(length)
+        field._cells = bytearray(b"\x01") * length
+        field._count = length
+        return field
+
+    @classmethod
+    def from_bytes(cls, data: bytes, length: int) -> Bitfield:
+        """Read the wire's form. Raises ValueError for a wrong length or a spare bit that is set."""
+        expected = (length + 7) // 8
+        if length < 0 or len(data) != expected:
+            raise ValueError(f"{len(data)} bytes for a bitfield of {length} pieces")
+        if not length:
+            return cls(0)
+        bits = format(int.from_bytes(data, "big"), f"0{expected * 8}b").encode("ascii")
+        if b"1" in bits[length:]:
+            raise ValueError(f"bitfield with spare bits set after piece {length - 1}")
+        field = cls(0)
+        field._cells = bytearray(bits[:length].translate(_FROM_BITS))
+        field._count = field._cells.count(1)
+        return field
+
+    def to_bytes(self) -> bytes:
+        """The wire's form."""
+        length = len(self._cells)
+        if not length:
+            return b""
+        size = (length + 7) // 8
+        bits = self._cells.translate(_TO_BITS).ljust(size * 8, b"0")
+        return int(bits, 2).to_bytes(size, "big")
+
+    def copy(self) -> Bitfield:
+        field = Bitfield(0)
+        field._cells = bytearray(self._cells)
+        field._count = self._count
+        return field
+
+    def __len__(self) -> int:
+        """How many pieces there are, held or not."""
+        return len(self._cells)
+
+    @property
+    def count(self) -> int:
+        """How many pieces are in the set."""
+        return self._count
+
+    def complete(self) -> bool:
+        return self._count == len(self._cells)
+
+    def __contains__(self, index: object) -> bool:
+        return isinstance(index, int) and 0 <= index < len(self._cells) and bool(self._cells[index])
+
+    def __iter__(self) -> Iterator[int]:
+        """The pieces of the set, ascending."""
+        return self._scan(1)
+
+    def missing(self) -> Iterator[int]:
+        """The pieces that are not in the set, ascending."""
+        return self._scan(0)
+
+    def _scan(self, value: int) -> Iterator[int]:
+        find = self._cells.find
+        index = find(value)
+        while index >= 0:
+            yield index
+            index = find(value, index + 1)
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """The set as half-open runs `(first, end)`, ascending."""
+        cells = self._cells
+        first = cells.find(1)
+        while first >= 0:
+            end = cells.find(0, first)
+            if end < 0:
+                end = len(cells)
+            yield first, end
+            first = cells.find(1, end)
+
+    def first_missing(self, start: int = 0) -> int | None:
+        """The first piece from `start` on that is not in the set: the end of a contiguous run."""
+        index = self._cells.find(0, start)
+        return None if index < 0 else index
+
+    def add(self, index: int) -> bool:
+        """Put a piece in; False when it was there. Raises IndexError outside the content."""
+        if not 0 <= index < len(self._cells):
+            raise IndexError(f"piece {index} of {len(self._cells)}")
+        if self._cells[index]:
+            return False
+        self._cells[index] = 1
+        self._count += 1
+        return True
+
+    def discard(self, index: int) -> bool:
+        """Take a piece out; False when it was not there. Raises IndexError outside the content."""
+        if not 0 <= index < len(self._cells):
+            raise IndexError(f"piece {index} of {len(self._cells)}")
+        if not self._cells[index]:
+            return False
+        self._cells[index] = 0
+        self._count -= 1
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bitfield) and self._cells == other._cells
+
+    __hash__ = None  # type: ignore[assignment]  # a mutable set
+
+    def __repr__(self) -> str:
+        shown = "".join("x" if cell else "-" for cell in self._cells[:64])
+        more = "…" if len(self._cells) > 64 else ""
+        return f"Bitfield({self._count}/{len(self._cells)} {shown}{more})"
+
+
+@unique
+class PieceState(IntEnum):
+    """Where a piece is; always in exactly one of these."""
+
+    MISSING = 0
+    IN_FLIGHT = 1
+    VERIFYING = 2
+    HELD = 3
+
+
+_MISSING = int(PieceState.MISSING)
+_IN_FLIGHT = int(PieceState.IN_FLIGHT)
+_VERIFYING = int(PieceState.VERIFYING)
+_HELD = int(PieceState.HELD)
+
+
+class Pieces:
+    """The state of every piece of one content, with the sums that are asked for all the time.
+
+    The transitions raise ValueError when the piece is not in the state that they start from: that is
+    an error of the caller, never of a peer.
+    """
+
+    __slots__ = ("counts", "held", "held_bytes", "layout", "states", "verifying_bytes")
+
+    def __init__(self, layout: Layout, have: Bitfield | None = None) -> None:
+        count = layout.count
+        self.layout = layout
+        self.held = Bitfield(count) if have is None else have.copy()
+        if len(self.held) != count:
+            raise ValueError(f"bitfield of {len(self.held)} pieces for a content of {count}")
+        self.states = bytearray(count)
+        """One PieceState a piece; read by the picker, written here alone."""
+        self.held_bytes = 0
+        self.verifying_bytes = 0
+        for index in self.held:
+            self.states[index] = _HELD
+            self.held_bytes += layout.size_of(index)
+        self.counts = [count - self.held.count, 0, 0, self.held.count]
+        """How many pieces are in each state, by PieceState."""
+
+    def state(self, index: int) -> PieceState:
+        return PieceState(self.states[index])
+
+    @property
+    def missing_count(self) -> int:
+        return self.counts[_MISSING]
+
+    def complete(self) -> bool:
+        return self.counts[_HELD] == len(self.states)
+
+    def reserve(self, index: int) -> None:
+        """missing → in flight: asked of a first source."""
+        self._move(index, _MISSING, _IN_FLIGHT)
+
+    def arrived(self, index: int) -> None:
+        """in flight (or missing, when a cancelled request was answered) → verifying."""
+        if self.states[index] == _MISSING:
+            self._move(index, _MISSING, _VERIFYING)
+        else:
+            self._move(index, _IN_FLIGHT, _VERIFYING)
+        self.verifying_bytes += self.layout.size_of(index)
+
+    def release(self, index: int) -> None:
+        """in flight or verifying → missing: nobody is asked any longer, or it was of no use."""
+        if self.states[index] == _VERIFYING:
+            self._move(index, _VERIFYING, _MISSING)
+            self.verifying_bytes -= self.layout.size_of(index)
+        else:
+            self._move(index, _IN_FLIGHT, _MISSING)
+
+    def mark_verified(self, index: int) -> None:
+        """verifying → held."""
+        self._move(index, _VERIFYING, _HELD)
+        size = self.layout.size_of(index)
+        self.verifying_bytes -= size
+        self.held_bytes += size
+        self.held.add(index)
+
+    def forget(self, index: int) -> None:
+        """held → missing: the bytes on disk are not what they were."""
+        self._move(index, _HELD, _MISSING)
+        self.held_bytes -= self.layout.size_of(index)
+        self.held.discard(index)
+
+    def _move(self, index: int, before: int, after: int) -> None:
+        states = self.states
+        if states[index] != before:
+            was, wanted = PieceState(states[index]).name, PieceState(before).name
+            raise ValueError(f"piece {index} is {was}, not {wanted}")
+        states[index] = after
+        counts = self.counts
+        counts[before] -= 1
+        counts[after] += 1
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when the sums and the states disagree. For tests: O(pieces)."""
+        states, size_of = self.states, self.layout.size_of
+        assert len(states) == self.layout.count == len(self.held)
+        for state in PieceState:
+            assert self.counts[state] == states.count(state), state.name
+        in_state = {s: [i for i, x in enumerate(states) if x == s] for s in PieceState}
+        assert in_state[PieceState.HELD] == list(self.held)
+        assert self.held_bytes == sum(map(size_of, in_state[PieceState.HELD]))
+        assert self.verifying_bytes == sum(map(size_of, in_state[PieceState.VERIFYING]))
