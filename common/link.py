@@ -1,0 +1,192 @@
+"""Where a tracker is and which key it has, as people pass it on.
+
+Owns the link (``mini-torrent://HOST:PORT/KEY``; for a tracker on an ipc path
+``mini-torrent+ipc:///path/to/socket/KEY``), the rules for endpoints, and the original's
+``tracker_info.txt`` with a line for the IP, one for the port and, ours, one for the key.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import ConfigError
+from common.ids import DeviceKey
+from common.keys import key_text, parse_key
+
+_TCP = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._*-]+):(?P<port>\d{1,5}|\*)\Z")
+_IPC = re.compile(r"ipc://(?P<path>/[^\x00-\x1f\x7f]{1,100})\Z")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Tracker:
+    """A tracker's command endpoint and its pinned CURVE public key."""
+
+    endpoint: str
+    key: DeviceKey
+
+    @property
+    def link(self) -> str:
+        if self.endpoint.startswith("ipc://"):
+            return f"mini-torrent+{self.endpoint}/{key_text(self.key)}"
+        return f"mini-torrent://{self.endpoint.removeprefix('tcp://')}/{key_text(self.key)}"
+
+
+def check_endpoint(text: str, *, wildcard: bool = False) -> str:
+    """``text`` if it is ``tcp://HOST:PORT`` or ``ipc:///PATH``. Raises `ConfigError`.
+
+    ``wildcard`` allows what only makes sense to bind: a host of ``*`` and the port 0.
+    """
+    if match := _IPC.match(text):
+        # The kernel's limit for the path of a socket is 107 bytes.
+        if len(match["path"].encode()) > 100:
+            raise ConfigError(f"the path is too long for a socket: {text!r}", "use a shorter one")
+        return text
+    match = _TCP.match(text)
+    if match is None:
+        raise ConfigError(f"not an endpoint: {text!r}", "write tcp://HOST:PORT or ipc:///PATH")
+    host, port = match["host"], match["port"]
+    _check_host(host, text, wildcard)
+    number = 0 if port == "*" else int(port)
+    if number > 65535 or (number == 0 and not wildcard):
+        raise ConfigError(f"not a port: {port} in {text!r}", "ports are 1 to 65535")
+    return text
+
+
+def _check_host(host: str, text: str, wildcard: bool) -> None:
+    if host == "*" and wildcard:
+        return
+    try:
+        if host.startswith("["):
+            ipaddress.IPv6Address(host[1:-1])
+            return
+        if re.fullmatch(r"[0-9.]+", host):
+            ipaddress.IPv4Address(host)
+            return
+    except ValueError as error:
+        raise ConfigError(f"not an address: {host} in {text!r}") from error
+    if not _HOST.match(host):
+        raise ConfigError(f"not a host name: {host} in {text!r}")
+
+
+def as_endpoint(text: str) -> str:
+    """What a person types to listen at: an endpoint, ``HOST:PORT`` or a port alone."""
+    if text.isdigit():
+        return check_endpoint(f"tcp://127.0.0.1:{text}", wildcard=True)
+    if "://" not in text:
+        text = f"tcp://{text}"
+    return check_endpoint(text, wildcard=True)
+
+
+def parse_link(text: str) -> Tracker:
+    """The tracker that a link names. Raises `ConfigError`."""
+    hint = "a link looks like mini-torrent://HOST:PORT/KEY; the tracker prints it when it starts"
+    for scheme, transport in (("mini-torrent://", "tcp://"), ("mini-torrent+ipc://", "ipc://")):
+        if text.startswith(scheme):
+            address, _, key = text.removeprefix(scheme).rpartition("/")
+            try:
+                return Tracker(check_endpoint(transport + address), parse_key(key))
+            except ConfigError as error:
+                raise ConfigError(f"not a tracker's link: {error.message}", hint) from error
+    raise ConfigError(f"not a tracker's link: {text!r}", hint)
+
+
+# -- tracker_info.txt ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class InfoEntry:
+    """One tracker of the file: ``line`` is the number of its first line, ``key_after`` the number
+    of the line after which its key line stands or belongs."""
+
+    endpoint: str
+    key: DeviceKey | None
+    line: int
+    key_after: int
+
+
+def read_info(path: Path) -> list[InfoEntry]:
+    """The trackers of a ``tracker_info.txt``. Raises `ConfigError` naming the line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a text file") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    wanted = [
+        (number, line.split("#", 1)[0].strip())
+        for number, line in enumerate(lines, 1)
+        if line.split("#", 1)[0].strip()
+    ]
+    entries: list[InfoEntry] = []
+    at = 0
+    while at < len(wanted):
+        first, host = wanted[at]
+        if at + 1 == len(wanted):
+            raise ConfigError(f"{path}, line {first}: the port of {host!r} is missing")
+        number, port = wanted[at + 1]
+        if not re.fullmatch(r"[0-9]{1,5}", port):
+            raise ConfigError(f"{path}, line {number}: not a port: {port!r}")
+        endpoint = _info_endpoint(path, first, number, host, port)
+        at += 2
+        key = None
+        if at < len(wanted) and _looks_like_key(wanted[at][1]):
+            number, text = wanted[at]
+            try:
+                key = parse_key(text)
+            except ConfigError as error:
+                raise ConfigError(f"{path}, line {number}: {error.message}") from error
+            at += 1
+        entries.append(InfoEntry(endpoint, key, first, number))
+    if not entries:
+        raise ConfigError(f"{path} names no tracker", "write a line with its IP and one with its port")
+    return entries
+
+
+def _info_endpoint(path: Path, first: int, second: int, host: str, port: str) -> str:
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    try:
+        check_endpoint(f"tcp://{host}:1")
+    except ConfigError as error:
+        raise ConfigError(f"{path}, line {first}: not an IP or host name: {host!r}") from error
+    try:
+        return check_endpoint(f"tcp://{host}:{int(port)}")
+    except ConfigError as error:
+        raise ConfigError(f"{path}, line {second}: not a port: {port!r}") from error
+
+
+def _looks_like_key(text: str) -> bool:
+    # No IP is that long; a damaged key of about the right length is named as one.
+    return len(text) >= 40 and not re.search(r"[.:]", text)
+
+
+def add_key(path: Path, entry: InfoEntry, key: DeviceKey) -> None:
+    """Write the key line of ``entry``, which has none, into its file. Raises `ConfigError`."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        lines.insert(entry.key_after, key_text(key))
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot add the tracker's key to {path}: {error.strerror}") from error
+
+
+def trackers_of(text: str, base: Path | None = None) -> list[Tracker]:
+    """The trackers that a link or the path of a ``tracker_info.txt`` names, in its order.
+
+    Entries without a key cannot be trusted; when no entry has one, `ConfigError`.
+    """
+    if text.startswith(("mini-torrent:", "mini-torrent+ipc:")):
+        return [parse_link(text)]
+    path = (base or Path()) / text
+    entries = read_info(path)
+    trackers = [Tracker(entry.endpoint, entry.key) for entry in entries if entry.key is not None]
+    if not trackers:
+        raise ConfigError(
+            f"{path}, line {entries[0].line}: this tracker has no key line",
+            "start the tracker with this file once, or add the key from its link",
+        )
+    return trackers
