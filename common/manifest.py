@@ -1,0 +1,255 @@
+"""The manifest: what a content consists of, and by which digests each byte of it is known.
+
+Owns its encoding, its id, the rules that make one consistent, and where each piece lies. The
+entries' bytes laid end to end, in the manifest's order, are one stream; pieces are cuts of that
+stream. Touches no file: ``peer.sharing`` makes manifests, ``peer.storage`` fills them.
+
+A content's id is the BLAKE3 of its encoded manifest. Nothing in it depends on who shares it: no
+name of the share, no owner, no times. Two members who offer the same bytes thus meet in one swarm.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from enum import IntEnum
+from itertools import accumulate
+from typing import Annotated, NamedTuple
+
+import msgspec
+from blake3 import blake3
+from msgspec import Meta
+
+from common import limits
+from common.digests import DIGEST_BYTES_MAX, Algorithm, Buffer
+from common.errors import IntegrityError, LocalProtocolError, RemoteProtocolError
+from common.ids import ContentId
+from common.names import PATH_BYTES_MAX, BadName, PathOrder
+
+MANIFEST_FORMAT = 1
+
+
+class EntryKind(IntEnum):
+    """What an entry is. Of the permissions, only whether a file can be executed travels."""
+
+    FILE = 0
+    EXECUTABLE = 1
+    FOLDER = 2
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
+    """A file, or a folder that is empty; other folders are known from the paths.
+
+    ``path`` is relative to the share and separated by ``/``; it is empty for the one entry of a
+    share that is a single file. ``size`` is in bytes.
+    """
+
+    path: Annotated[str, Meta(max_length=PATH_BYTES_MAX)]
+    size: Annotated[int, Meta(ge=0, lt=limits.CONTENT_BYTES_MAX)]
+    kind: EntryKind = EntryKind.FILE
+
+
+class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A content. ``pieces`` holds the digests of the pieces, end to end; ``digest`` is that of the
+    whole stream; ``size`` is the stream's length in bytes."""
+
+    format: Annotated[int, Meta(ge=MANIFEST_FORMAT, le=MANIFEST_FORMAT)]
+    algorithm: Algorithm
+    piece_length: Annotated[int, Meta(ge=limits.PIECE_LENGTH_MIN, le=limits.PIECE_LENGTH_MAX)]
+    size: Annotated[int, Meta(ge=0, lt=limits.CONTENT_BYTES_MAX)]
+    digest: Annotated[bytes, Meta(max_length=DIGEST_BYTES_MAX)]
+    pieces: Annotated[bytes, Meta(max_length=limits.PIECES_MAX * DIGEST_BYTES_MAX)]
+    entries: Annotated[tuple[Entry, ...], Meta(max_length=limits.ENTRIES_MAX)]
+
+    @property
+    def is_folder(self) -> bool:
+        return len(self.entries) != 1 or self.entries[0].path != ""
+
+    @property
+    def piece_count(self) -> int:
+        return count_pieces(self.size, self.piece_length)
+
+    @property
+    def file_count(self) -> int:
+        return sum(entry.kind is not EntryKind.FOLDER for entry in self.entries)
+
+    def piece_span(self, index: int) -> tuple[int, int]:
+        """Where piece ``index`` lies in the stream: offset and length in bytes."""
+        offset = index * self.piece_length
+        if index < 0 or offset >= self.size:
+            raise LocalProtocolError(f"there is no piece {index} in this content")
+        return offset, min(self.piece_length, self.size - offset)
+
+    def piece_digest(self, index: int) -> bytes:
+        size = self.algorithm.digest_size
+        return self.pieces[index * size : (index + 1) * size]
+
+    def verifies(self, index: int, data: Buffer) -> bool:
+        """Whether ``data`` is piece ``index``, by its length and its digest."""
+        if len(data) != self.piece_span(index)[1]:
+            return False
+        return self.algorithm.digest_of(data) == self.piece_digest(index)
+
+
+def count_pieces(size: int, piece_length: int) -> int:
+    """How many pieces a stream of ``size`` bytes is cut into; the last may be short."""
+    return -(-size // piece_length)
+
+
+def piece_length_for(size: int) -> int:
+    """The piece length in bytes for a content of ``size`` bytes when nobody chose one."""
+    length = limits.PIECE_LENGTH_DEFAULT
+    while length < limits.PIECE_LENGTH_MAX and count_pieces(size, length) > limits.PIECES_MAX:
+        length *= 2
+    return length
+
+
+# -- encoding -----------------------------------------------------------------------------------
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Manifest)
+
+
+def manifest_id(encoded: Buffer) -> ContentId:
+    """The id of the content that an encoded manifest describes."""
+    return ContentId(blake3(encoded).digest())
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The one encoding of a manifest.
+
+    Raises `LocalProtocolError` if it is not consistent, `BadName` for names that are not allowed.
+    """
+    fault = _fault_of(manifest)
+    if fault is not None:
+        raise LocalProtocolError(f"a manifest that is not consistent: {fault}")
+    _check_entries(manifest)
+    encoded = _encoder.encode(manifest)
+    if len(encoded) > limits.MANIFEST_BYTES_MAX:
+        raise LocalProtocolError("a manifest that is too large")
+    return encoded
+
+
+def decode(encoded: Buffer, expected_id: ContentId) -> Manifest:
+    """The manifest that these bytes encode, after it passed every rule.
+
+    Raises `IntegrityError` when the bytes are not those of ``expected_id``, and
+    `RemoteProtocolError` for a manifest that breaks a bound or contradicts itself. Bounds are
+    checked before memory is taken for what they bound.
+    """
+    if len(encoded) > limits.MANIFEST_BYTES_MAX:
+        raise RemoteProtocolError(
+            f"a manifest of {len(encoded)} bytes; at most {limits.MANIFEST_BYTES_MAX} are allowed"
+        )
+    if manifest_id(encoded) != expected_id:
+        raise IntegrityError("the manifest does not match its digest")
+    try:
+        manifest = _decoder.decode(encoded)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise RemoteProtocolError(f"a malformed manifest: {error}") from error
+    fault = _fault_of(manifest)
+    if fault is not None:
+        raise RemoteProtocolError(f"a manifest that is not consistent: {fault}")
+    try:
+        _check_entries(manifest)
+    except BadName as error:
+        raise RemoteProtocolError(f"a manifest with a bad name: {error.message}") from error
+    # One content, one id: other encodings of the same values are not let through.
+    if _encoder.encode(manifest) != encoded:
+        raise RemoteProtocolError("a manifest that is not in its one encoding")
+    return manifest
+
+
+def _fault_of(manifest: Manifest) -> str | None:
+    digest_size = manifest.algorithm.digest_size
+    if not limits.PIECE_LENGTH_MIN <= manifest.piece_length <= limits.PIECE_LENGTH_MAX:
+        return "its piece length is out of range"
+    if manifest.piece_length & (manifest.piece_length - 1):
+        return "its piece length is not a power of two"
+    if len(manifest.entries) > limits.ENTRIES_MAX:
+        return "it has too many entries"
+    if manifest.size != sum(entry.size for entry in manifest.entries):
+        return "its entries do not add up to its size"
+    if manifest.size >= limits.CONTENT_BYTES_MAX:
+        return "its size is out of range"
+    if manifest.piece_count > limits.PIECES_MAX:
+        return "it has too many pieces"
+    if len(manifest.digest) != digest_size:
+        return "its digest has the wrong length"
+    if len(manifest.pieces) != manifest.piece_count * digest_size:
+        return "it has the wrong number of piece digests"
+    if any(entry.size for entry in manifest.entries if entry.kind is EntryKind.FOLDER):
+        return "a folder has a size"
+    if not manifest.is_folder and manifest.entries[0].kind is EntryKind.FOLDER:
+        return "a folder has no path"
+    return None
+
+
+def _check_entries(manifest: Manifest) -> None:
+    if not manifest.is_folder:
+        return
+    order = PathOrder()
+    for entry in manifest.entries:
+        order.add(entry.path)
+
+
+# -- where each byte lies -----------------------------------------------------------------------
+
+
+class Segment(NamedTuple):
+    """A stretch of one file: which entry, from where in it, and how many bytes."""
+
+    entry: int
+    offset: int
+    length: int
+
+
+class Layout:
+    """Finds the stretches of files that a stretch of the stream consists of, by bisection."""
+
+    __slots__ = ("_ends", "_entries", "_filled", "_piece_length", "size")
+
+    def __init__(self, entries: tuple[Entry, ...], piece_length: int) -> None:
+        # Entries without bytes are no part of the stream; bisection must not stop at them.
+        self._filled = [number for number, entry in enumerate(entries) if entry.size]
+        self._ends = list(accumulate(entries[number].size for number in self._filled))
+        self._entries = entries
+        self._piece_length = piece_length
+        self.size = self._ends[-1] if self._ends else 0
+
+    def piece(self, index: int) -> list[Segment]:
+        """The stretches that piece ``index`` consists of, in order."""
+        offset = index * self._piece_length
+        return self.stretch(offset, min(self._piece_length, self.size - offset))
+
+    def stretch(self, offset: int, length: int) -> list[Segment]:
+        """The stretches of files that ``length`` bytes of the stream from ``offset`` lie in."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise LocalProtocolError(f"no {length} bytes from {offset} in a stream of {self.size}")
+        return list(self._walk(offset, length))
+
+    def _walk(self, offset: int, length: int) -> Iterator[Segment]:
+        place = bisect_right(self._ends, offset)
+        while length > 0:
+            number = self._filled[place]
+            entry_size = self._entries[number].size
+            start = offset - (self._ends[place] - entry_size)
+            taken = min(length, entry_size - start)
+            yield Segment(number, start, taken)
+            offset += taken
+            length -= taken
+            place += 1
+
+    def pieces_of(self, entry: int) -> range:
+        """The pieces that hold any byte of this entry."""
+        place = self._place_of(entry)
+        if place is None:
+            return range(0)
+        end = self._ends[place]
+        first = (end - self._entries[entry].size) // self._piece_length
+        return range(first, count_pieces(end, self._piece_length))
+
+    def _place_of(self, entry: int) -> int | None:
+        place = bisect_left(self._filled, entry)
+        found = place < len(self._filled) and self._filled[place] == entry
+        return place if found else None

@@ -1,0 +1,217 @@
+"""Which names are allowed, when two of them are the same, and how any text is shown without harm.
+
+Owns the rules for users, groups, shares and the paths inside a shared folder. They are applied when
+something is shared and again when it is downloaded, because the other side may be lying. Knows
+nothing of files: that no link is followed is the business of ``peer.paths``.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from common.errors import ConfigError
+from common.ids import GroupId, UserId
+from common.limits import USER_ID_MAX
+
+NAME_BYTES_MAX = 255  # one path component, as nearly all file systems have it
+PATH_BYTES_MAX = 1024  # inside a share; leaves room below PATH_MAX for where it is put
+PATH_DEPTH_MAX = 64  # folders are walked with one open handle a level
+QUOTED_CHARACTERS_MAX = 120  # a name in an error must not bury the error
+
+
+class BadName(ConfigError):
+    """A name or path that is not allowed. The text quotes it, escaped."""
+
+
+# -- users and groups ---------------------------------------------------------------------------
+
+_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{USER_ID_MAX - 1}}}")
+
+
+def fold_id(text: str) -> str:
+    """The form in which two ids are compared. Ids are ASCII, so this is lower case alone."""
+    return text.lower()
+
+
+def user_id(text: str) -> UserId:
+    """The folded id of a user as somebody typed it; raises `BadName`."""
+    return UserId(_checked_id(text, "user"))
+
+
+def group_id(text: str) -> GroupId:
+    """The folded id of a group as somebody typed it; raises `BadName`."""
+    return GroupId(_checked_id(text, "group"))
+
+
+def _checked_id(text: str, what: str) -> str:
+    if not _ID.fullmatch(text):
+        raise BadName(
+            f"{quoted(text)} is not a valid {what} name",
+            f"use 1 to {USER_ID_MAX} of letters, digits, '.', '_' and '-', "
+            "beginning with a letter or a digit",
+        )
+    return fold_id(text)
+
+
+# -- showing text -------------------------------------------------------------------------------
+
+# Characters that move the cursor, start an escape sequence, break the line, turn the direction of
+# what follows or cannot be seen at all (Unicode's Default_Ignorable_Code_Point and the controls).
+# The two joiners are necessary in Persian, in Indic scripts and inside emoji: they are harmful only
+# where they cannot join anything, which is next to ASCII or at an end. Variation selectors are
+# let through, for emoji carry them.
+_HARMFUL = re.compile(
+    "["
+    "\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
+    "\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
+    "\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "]"
+    "|(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]"
+    "|[\u200c\u200d](?![^\x00-\x7f\u200c\u200d])"
+)
+_INVISIBLE = re.compile("[\u180b-\u180d\u180f\u200c\u200d\ufe00-\ufe0f]")
+
+
+def printable(text: str) -> str:
+    """``text`` with everything that could harm a terminal, a log or a reader made visible.
+
+    An escape character becomes the four characters ``\\x1b``. A name that passed `share_name` comes
+    out as it went in. Markup of a page or of a terminal library is not escaped here.
+    """
+    return _HARMFUL.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8, as the os module hands it on
+        code -= 0xDC00
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def quoted(text: str) -> str:
+    """``text`` in quotation marks for an error: made printable, and shortened when very long."""
+    shown = printable(text[: QUOTED_CHARACTERS_MAX + 1])
+    if len(text) > QUOTED_CHARACTERS_MAX:
+        shown = printable(text[:QUOTED_CHARACTERS_MAX]) + "…"
+    return f'"{shown}"'
+
+
+# -- names of shares and of what is in them -----------------------------------------------------
+
+# What Windows takes for a device in every folder, whatever the extension.
+_RESERVED = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\xb9\xb2\xb3])(?:\..*)?", re.IGNORECASE
+)
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,98}[A-Za-z0-9_]|[A-Za-z0-9_]")
+
+
+def fold_name(name: str) -> str:
+    """The form in which two names of files are compared.
+
+    Names that differ in case, in Unicode composition or in invisible characters alone are twins: on
+    some file systems they are one file, and to a person's eye they are one name.
+    """
+    if name.isascii():
+        return name.lower()
+    visible = _INVISIBLE.sub("", name)
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", visible).casefold())
+
+
+def share_name(text: str) -> str:
+    """``text``, if a share may bear it: one path component; raises `BadName`."""
+    _check_component(text, text)
+    return text
+
+
+def split_path(path: str) -> list[str]:
+    """The components of a path inside a share, each one checked; raises `BadName`.
+
+    Such a path is relative and separated by ``/``, whatever the machine.
+    """
+    parts = path.split("/")
+    _check_extent(path, parts)
+    for part in parts:
+        _check_component(part, path)
+    return parts
+
+
+def _check_extent(path: str, parts: list[str]) -> None:
+    if len(path) > PATH_BYTES_MAX or len(path.encode("utf-8", "replace")) > PATH_BYTES_MAX:
+        raise BadName(f"the path {quoted(path)} is longer than {PATH_BYTES_MAX} bytes")
+    if len(parts) > PATH_DEPTH_MAX:
+        raise BadName(f"the path {quoted(path)} is more than {PATH_DEPTH_MAX} folders deep")
+
+
+def _check_component(name: str, path: str) -> None:
+    # Most names are plain; two matches of a regular expression decide those.
+    if _PLAIN.fullmatch(name) and not _RESERVED.fullmatch(name):
+        return
+    fault = _fault_of(name)
+    if fault is None:
+        return
+    where = f" in {quoted(path)}" if path != name else ""
+    raise BadName(f"the name {quoted(name)}{where} is not allowed: {fault}")
+
+
+def _fault_of(name: str) -> str | None:
+    if not name:
+        return "it is empty"
+    if name in (".", ".."):
+        return "it stands for a folder elsewhere"
+    if "/" in name:
+        return "it contains a '/'"
+    if _HARMFUL.search(name):
+        return "it contains a control, direction-changing, invisible or undecodable character"
+    if len(name.encode("utf-8")) > NAME_BYTES_MAX:
+        return f"it is longer than {NAME_BYTES_MAX} bytes"
+    if name[-1] == "." or name[-1].isspace():
+        return "it ends with a dot or a space"
+    if _RESERVED.fullmatch(name):
+        return "some systems take it for a device"
+    return None
+
+
+class PathOrder:
+    """Checks the paths of one tree as they come in order, in memory bounded by their number.
+
+    The order is that of the lists of components, so everything in a folder comes together and only
+    the folders on the way to the last path need to be remembered.
+    """
+
+    def __init__(self) -> None:
+        self._last: list[str] = []
+        self._seen: list[dict[str, str]] = [{}]  # by level: folded name -> name as it is
+
+    def add(self, path: str) -> None:
+        """Take in the next path: of a file, or of a folder that is empty.
+
+        Raises `BadName` when the path is not allowed, comes out of order or twice, lies inside
+        something that is a file, or is the twin of another one (`fold_name`).
+        """
+        parts = path.split("/")
+        _check_extent(path, parts)
+        last = self._last
+        level = 0
+        while level < len(parts) and level < len(last) and parts[level] == last[level]:
+            level += 1
+        if last and level == len(last):
+            raise BadName(f"the path {quoted(path)} is that of a file, or inside one")
+        if level == len(parts) or (level < len(last) and parts[level] < last[level]):
+            raise BadName(f"the path {quoted(path)} comes out of order")
+        del self._seen[level + 1 :]
+        for name in parts[level:]:
+            _check_component(name, path)
+            siblings = self._seen[-1]
+            twin = siblings.get(folded := fold_name(name))
+            if twin is not None:
+                raise BadName(
+                    f"{quoted(name)} and {quoted(twin)}, in the folder of {quoted(path)}, "
+                    "would be one file on some systems",
+                    "rename one of them",
+                )
+            siblings[folded] = name
+            self._seen.append({})
+        self._last = parts
