@@ -89,9 +89,7 @@ def _read_secret(path: Path) -> bytes:
         with os.fdopen(fd, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             if mode & 0o077:
-                raise ConfigError(
-                    f"other users can read the key file {path}", f"chmod 600 {path}"
-                )
+                raise ConfigError(f"other users can read the key file {path}", f"chmod 600 {path}")
             return file.read(4096)
     except FileNotFoundError:
         raise

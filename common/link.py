@@ -142,7 +142,9 @@ def read_info(path: Path) -> list[InfoEntry]:
             at += 1
         entries.append(InfoEntry(endpoint, key, first, number))
     if not entries:
-        raise ConfigError(f"{path} names no tracker", "write a line with its IP and one with its port")
+        raise ConfigError(
+            f"{path} names no tracker", "write a line for its IP and one for its port"
+        )
     return entries
 
 

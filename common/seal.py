@@ -3,8 +3,8 @@
 A PUB socket sends to whoever subscribes. So bodies are encrypted (XChaCha20-Poly1305) with a key
 that members get over the command socket, one for each epoch of a group, and topics are opaque ids.
 
-A published message is ``[topic, signature, sealed]``, with
-``sealed = epoch (4 bytes, big endian) | nonce (24) | ciphertext and tag``, bound to topic and epoch.
+A published message is ``[topic, signature, sealed]``, where ``sealed`` is
+``epoch (4 bytes, big endian) | nonce (24) | ciphertext and tag``, bound to topic and epoch.
 """
 
 from __future__ import annotations

@@ -1,0 +1,307 @@
+"""Sockets: every one of them is made here, with all that keeps it safe and bounded.
+
+Owns the ZeroMQ context, the options, the curve roles, and `Pump`, which joins a socket to asyncio.
+asyncio only wakes a pump; the pump drains its socket by hand, since that costs a fraction of a
+future for each message. Who may come in is decided by ``common.zap``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import zmq
+import zmq.utils.monitor
+
+from common import limits
+from common.errors import ConfigError, TransportError
+from common.ids import DeviceKey
+from common.keys import KeyPair, to_z85
+
+log = logging.getLogger(__name__)
+
+LIBZMQ_MIN = (4, 3, 5)
+
+
+def check_library() -> None:
+    """Refuse to run on a libzmq that is too old or cannot encrypt. Raises `ConfigError`."""
+    version = zmq.zmq_version_info()
+    if version < LIBZMQ_MIN:
+        raise ConfigError(
+            f"libzmq {'.'.join(map(str, version))} is too old",
+            "install a pyzmq that brings 4.3.5 or later",
+        )
+    if not zmq.has("curve"):
+        raise ConfigError("this libzmq cannot encrypt", "install the pyzmq wheel from PyPI")
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """The curve role of a socket that binds: our pair, and the ZAP domain that guards it."""
+
+    pair: KeyPair
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """The curve role of a socket that connects: our pair, and the key that must be there."""
+
+    pair: KeyPair
+    server: DeviceKey
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """No encryption: an ipc socket that never leaves a 0700 directory, or inproc."""
+
+
+Role = Serve | Connect | Private
+
+
+def make_socket(
+    context: zmq.Context[Any],
+    kind: int,
+    role: Role,
+    *,
+    message_bytes_max: int,
+    send_queue: int = 1_000,
+    receive_queue: int = 1_000,
+    backlog: int = 512,
+    immediate: bool = True,
+) -> zmq.Socket[Any]:
+    """The one maker of sockets.
+
+    ``send_queue`` and ``receive_queue`` are messages a connection (ZeroMQ's high-water marks).
+    ``immediate``: nothing is queued for a connection that is not there yet.
+    """
+    socket: zmq.Socket[Any] = context.socket(kind)
+    options: list[tuple[int, int]] = [
+        (zmq.LINGER, 0),  # closing never waits: what must arrive is acknowledged by a message
+        (zmq.MAXMSGSIZE, message_bytes_max),
+        (zmq.SNDHWM, send_queue),
+        (zmq.RCVHWM, receive_queue),
+        (zmq.IPV6, 1),
+        (zmq.BACKLOG, backlog),
+        (zmq.HANDSHAKE_IVL, limits.HANDSHAKE_IVL_MS),
+        (zmq.HEARTBEAT_IVL, limits.HEARTBEAT_IVL_MS),
+        (zmq.HEARTBEAT_TIMEOUT, limits.HEARTBEAT_TIMEOUT_MS),
+        (zmq.HEARTBEAT_TTL, limits.HEARTBEAT_TTL_MS),
+        (zmq.RECONNECT_IVL, limits.RECONNECT_IVL_MS),
+        (zmq.RECONNECT_IVL_MAX, limits.RECONNECT_IVL_MAX_MS),
+        (zmq.IMMEDIATE, int(immediate)),
+    ]
+    if kind == zmq.ROUTER:
+        # Without it a message to nobody vanishes unnoticed. A second connection under a routing id
+        # in use is turned away, since handover stays off.
+        options.append((zmq.ROUTER_MANDATORY, 1))
+    for option, value in options:
+        socket.setsockopt(option, value)
+    match role:
+        case Serve(pair, domain):
+            if not domain:
+                # libzmq asks nobody about connections of an empty domain: it lets everyone in.
+                raise ConfigError("a serving socket needs a ZAP domain")
+            socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+            socket.setsockopt(zmq.ZAP_DOMAIN, domain.encode())
+            socket.setsockopt(zmq.CURVE_SERVER, 1)
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, pair.public_z85)
+            socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret_z85)
+        case Connect(pair, server):
+            socket.setsockopt(zmq.CURVE_SERVERKEY, to_z85(server))
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, pair.public_z85)
+            socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret_z85)
+        case Private():
+            pass
+    return socket
+
+
+def bind(socket: zmq.Socket[Any], endpoint: str) -> str:
+    """Bind, and return the endpoint with the port that was taken. Raises `TransportError`."""
+    # An IPv4 address bound by an IPv6 socket would be told as ::ffff:…; `*` takes both families.
+    socket.setsockopt(zmq.IPV6, int(not re.match(r"tcp://[0-9.]+:", endpoint)))
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        hint = None
+        if error.errno == zmq.EADDRINUSE:
+            hint = "another process uses it: stop that one, or choose another port"
+        raise TransportError(f"cannot listen at {endpoint}: {error.strerror}", hint) from error
+    if endpoint.startswith("ipc://"):
+        os.chmod(endpoint.removeprefix("ipc://"), 0o600)
+        return endpoint
+    bound: str = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    return bound
+
+
+class Sent(Enum):
+    """What became of a message handed to a socket."""
+
+    YES = "yes"
+    FULL = "full"
+    """The connection's queue is full, or there is no connection yet: try again later."""
+    GONE = "gone"
+    """The one that it was for is not connected."""
+
+
+Frames = list[zmq.Frame]
+
+
+class Pump:
+    """A socket joined to the running event loop.
+
+    ``on_message`` is called with the frames of each message, in order. It must not block. What it
+    raises is logged, and the pump goes on: a bad message must not deafen a process.
+    """
+
+    BATCH = 64  # messages taken in a row before the others in the loop get their turn
+
+    def __init__(self, socket: zmq.Socket[Any], on_message: Callable[[Frames], None]) -> None:
+        self.socket = socket
+        self._on_message = on_message
+        self._loop = asyncio.get_running_loop()
+        self._fd: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+        self._scheduled = False
+        self._closed = False
+        self._loop.add_reader(self._fd, self._drain)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._closed:
+            self._scheduled = True
+            self._loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        self._scheduled = False
+        self._drain()
+
+    def _drain(self) -> None:
+        # The descriptor only tells of the change from nothing to something, so the socket is read
+        # until it says that it is empty; after a full batch the rest is taken in a later turn.
+        receive = self.socket.recv_multipart
+        for _ in range(self.BATCH):
+            if self._closed:
+                return
+            try:
+                frames = receive(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return
+            except zmq.ZMQError as error:
+                if self._closed or error.errno in (zmq.ETERM, zmq.ENOTSOCK):
+                    return
+                raise
+            try:
+                self._on_message(frames)
+            except Exception:
+                log.exception("a message could not be handled")
+        self._schedule()
+
+    def send(self, frames: Sequence[Any], *, copy: bool = True) -> Sent:
+        """Hand a message over without waiting.
+
+        With ``copy=False`` the last frame's buffer belongs to ZeroMQ until it is sent and must
+        never be changed again.
+        """
+        if self._closed:
+            return Sent.GONE
+        try:
+            self.socket.send_multipart(frames, zmq.DONTWAIT, copy=copy)
+            outcome = Sent.YES
+        except zmq.Again:
+            outcome = Sent.FULL
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.ENOTSOCK, zmq.ETERM):
+                raise
+            outcome = Sent.GONE
+        # Sending may have taken in the wake-up that was meant for the reader.
+        if not self._scheduled and int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._schedule()
+        return outcome
+
+    def close(self) -> None:
+        """Leave the loop and close the socket. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._fd)
+        self.socket.close(linger=0)
+
+
+class Link(Enum):
+    """What a socket's monitor tells of its connections."""
+
+    UP = "up"
+    """A handshake succeeded: keys on both sides are as they must be."""
+    DOWN = "down"
+    """An established connection ended."""
+    FAILED = "failed"
+    """Connected, but the handshake did not succeed: a wrong key, or no right to come in."""
+    UNREACHABLE = "unreachable"
+    """No connection could be made; it will be tried again."""
+    ACCEPT_FAILED = "accept failed"
+    """A connection could not be accepted: out of file descriptors."""
+
+
+_LINK_OF_EVENT: dict[int, Link] = {
+    zmq.EVENT_HANDSHAKE_SUCCEEDED: Link.UP,
+    zmq.EVENT_DISCONNECTED: Link.DOWN,
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: Link.FAILED,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: Link.FAILED,
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: Link.FAILED,
+    zmq.EVENT_CONNECT_RETRIED: Link.UNREACHABLE,
+    zmq.EVENT_ACCEPT_FAILED: Link.ACCEPT_FAILED,
+}
+_WATCHED = 0
+for _event in _LINK_OF_EVENT:
+    _WATCHED |= int(_event)
+
+
+class Watch:
+    """Tells ``on_link`` what happens to the connections of a socket (libzmq's monitor)."""
+
+    def __init__(self, socket: zmq.Socket[Any], on_link: Callable[[Link], None]) -> None:
+        self._watched = socket
+        self._on_link = on_link
+        monitor = socket.get_monitor_socket(_WATCHED)
+        self._pump = Pump(monitor, self._on_frames)
+
+    def _on_frames(self, frames: Frames) -> None:
+        event = zmq.utils.monitor.parse_monitor_message([frame.bytes for frame in frames])
+        link = _LINK_OF_EVENT.get(event["event"])
+        if link is not None:
+            self._on_link(link)
+
+    def close(self) -> None:
+        """Stop watching; call it before the watched socket is closed."""
+        with contextlib.suppress(zmq.ZMQError):
+            self._watched.monitor(None, 0)
+        # pyzmq remembers the monitor on the socket, and would close it a second time.
+        self._watched._monitor_socket = None
+        self._pump.close()
+
+
+def user_id(frame: zmq.Frame) -> DeviceKey | None:
+    """The public key that the handshake proved for the sender of ``frame``.
+
+    It is what our ZAP handler answered; what a client writes into its own metadata under the same
+    name is overruled by libzmq.
+    """
+    try:
+        return DeviceKey(bytes.fromhex(str(frame.get("User-Id"))))
+    except (zmq.ZMQError, ValueError):
+        return None
+
+
+def peer_address(frame: zmq.Frame) -> str:
+    """The IP address that ``frame`` came from; empty on ipc."""
+    try:
+        return str(frame.get("Peer-Address")).removeprefix("::ffff:")
+    except zmq.ZMQError:
+        return ""

@@ -1,0 +1,147 @@
+"""Who may come in: the handler that libzmq asks about every handshake (ZeroMQ RFC 27).
+
+Owns the one ZAP socket of a context and the counters of what it let in and turned away. A policy is
+a function of the public key and the address; when it raises, that handshake fails and the next one
+is asked about as if nothing had been. The key that was proved becomes the connection's ``User-Id``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+import zmq
+
+from common import limits
+from common.errors import ConfigError
+from common.ids import KEY_BYTES, DeviceKey
+from common.keys import new_pair
+from common.sockets import Connect, Frames, Private, Pump, Serve, make_socket
+
+log = logging.getLogger(__name__)
+
+ENDPOINT = "inproc://zeromq.zap.01"
+_VERSION = b"1.0"
+
+
+class Admission(Enum):
+    """What a policy says of a key."""
+
+    ADMIT = b"200"
+    RETRY = b"300"
+    """Not now: the connection is dropped without a word, and the client tries again."""
+    DENY = b"400"
+    """Never: the client is told, and gives up."""
+
+
+Policy = Callable[[DeviceKey, str], Admission]
+
+
+class ZapHandler:
+    """Answers for all domains of one context. Make it before the first socket is bound."""
+
+    def __init__(self, context: zmq.Context[Any]) -> None:
+        self.counts: Counter[str] = Counter()
+        self._policies: dict[str, Policy] = {}
+        socket = make_socket(context, zmq.ROUTER, Private(), message_bytes_max=4096)
+        # Requests come from libzmq itself, and an answer to a connection that is gone may be lost.
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
+        socket.bind(ENDPOINT)
+        self._pump = Pump(socket, self._on_request)
+
+    def guard(self, domain: str, policy: Policy) -> None:
+        """Let ``policy`` decide who comes into ``domain``."""
+        self._policies[domain] = policy
+
+    def _on_request(self, frames: Frames) -> None:
+        parts = [frame.bytes for frame in frames]
+        if b"" not in parts:
+            return
+        split = parts.index(b"") + 1
+        envelope, request = parts[:split], parts[split:]
+        if len(request) < 6 or request[0] != _VERSION:
+            return
+        _, sequence, domain, address, _, mechanism, *credentials = request
+        admission, key = self._decide(domain, address, mechanism, credentials)
+        self.counts[admission.name.lower()] += 1
+        user = key.hex().encode() if admission is Admission.ADMIT else b""
+        text = b"OK" if user else b"not admitted"
+        reply = [_VERSION, sequence, admission.value, text, user, b""]
+        self._pump.send([*envelope, *reply])
+
+    def _decide(
+        self, domain: bytes, address: bytes, mechanism: bytes, credentials: list[bytes]
+    ) -> tuple[Admission, DeviceKey]:
+        nobody = DeviceKey(b"")
+        if mechanism != b"CURVE" or len(credentials) != 1 or len(credentials[0]) != KEY_BYTES:
+            return Admission.DENY, nobody
+        key = DeviceKey(credentials[0])
+        policy = self._policies.get(domain.decode("utf-8", "replace"))
+        if policy is None:
+            return Admission.DENY, nobody
+        try:
+            return policy(key, address.decode("utf-8", "replace")), key
+        except Exception:
+            log.exception("the admission of a connection failed")
+            self.counts["failures"] += 1
+            return Admission.RETRY, nobody
+
+    def close(self) -> None:
+        """Stop answering: from here on nobody new comes in."""
+        self._pump.close()
+
+
+async def self_check(context: zmq.Context[Any], zap: ZapHandler, timeout_s: float = 10.0) -> None:
+    """Prove that a denied key cannot get in and an admitted one can; raises `ConfigError`.
+
+    A handler that is missing or a domain that is not enforced lets everyone in without a word, so a
+    process that serves makes sure before it binds its first real endpoint.
+    """
+    domain, denied, admitted = "self-check", new_pair(), new_pair()
+    zap.guard(domain, lambda key, _: Admission.ADMIT if key == admitted.public else Admission.RETRY)
+    server_pair = new_pair()
+    server = make_socket(
+        context, zmq.ROUTER, Serve(server_pair, domain), message_bytes_max=limits.KIB
+    )
+    server.bind("tcp://127.0.0.1:*")
+    endpoint = server.getsockopt_string(zmq.LAST_ENDPOINT)
+    came: set[DeviceKey | None] = set()
+    arrived = asyncio.Event()
+
+    def on_message(frames: Frames) -> None:
+        name = frames[1].bytes
+        came.add(denied.public if name == b"denied" else admitted.public)
+        arrived.set()
+
+    pump = Pump(server, on_message)
+    clients = []
+    try:
+        for pair, name in ((denied, b"denied"), (admitted, b"admitted")):
+            client = make_socket(
+                context,
+                zmq.DEALER,
+                Connect(pair, server_pair.public),
+                message_bytes_max=limits.KIB,
+                immediate=False,
+            )
+            clients.append(client)
+            client.connect(endpoint)
+            client.send(name)
+        # The denied one was first to knock: when the admitted one is in, the other had its chance.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(arrived.wait(), timeout_s)
+    finally:
+        for client in clients:
+            client.close(linger=0)
+        pump.close()
+    if came != {admitted.public} or zap.counts["retry"] < 1:
+        raise ConfigError(
+            "the self-check of the admission failed: this process would not be safe to run",
+            "report this with the versions that `doctor` prints",
+        )
+    zap.counts.clear()
