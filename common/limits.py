@@ -29,6 +29,7 @@ EVENT_BYTES_MAX = 64 * KIB  # one event on PUB
 CONTROL_BYTES_MAX = 16 * MIB  # a listing of everything to our own command line
 FRAMES_MAX = 4  # signature, request id, body, data
 REQUEST_ID_BYTES = 8
+ROUTING_ID_BYTES = 17  # chosen at random by the connecting side, so that nobody can guess it
 PIECES_PER_REQUEST_MAX = 512  # indexes in one request, cancel or have message
 LISTING_MAX = 20_000  # rows in one answer
 SOURCES_MAX = 50  # sources in one answer or update; more cost more than they bring

@@ -115,12 +115,24 @@ def make_socket(
             socket.setsockopt(zmq.CURVE_PUBLICKEY, pair.public_z85)
             socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret_z85)
         case Connect(pair, server):
+            if kind == zmq.DEALER:
+                socket.setsockopt(zmq.ROUTING_ID, new_routing_id())
             socket.setsockopt(zmq.CURVE_SERVERKEY, to_z85(server))
             socket.setsockopt(zmq.CURVE_PUBLICKEY, pair.public_z85)
             socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret_z85)
         case Private():
             pass
     return socket
+
+
+def new_routing_id() -> bytes:
+    """A name that nobody can guess for one connection at the other side's ROUTER.
+
+    Those that a ROUTER gives by itself are predictable. Somebody who took over a name in the moment
+    in which its holder is gone would be sent what was on its way to that holder, so a serving side
+    listens to unguessable names alone. (Zero as the first byte is kept for the ROUTER's own.)
+    """
+    return b"\x01" + os.urandom(limits.ROUTING_ID_BYTES - 1)
 
 
 def bind(socket: zmq.Socket[Any], endpoint: str) -> str:
@@ -285,6 +297,22 @@ class Watch:
         # pyzmq remembers the monitor on the socket, and would close it a second time.
         self._watched._monitor_socket = None
         self._pump.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sent a message to a ROUTER: the connection's name, and the device that was proved."""
+
+    routing_id: bytes
+    device: DeviceKey
+
+
+def sender(frames: Frames) -> Sender | None:
+    """The sender of what a ROUTER received; None for one whom nobody should listen to."""
+    if len(frames) < 2 or len(frames[0]) != limits.ROUTING_ID_BYTES:
+        return None
+    device = user_id(frames[1])
+    return None if device is None else Sender(frames[0].bytes, device)
 
 
 def user_id(frame: zmq.Frame) -> DeviceKey | None:

@@ -1,1 +1,1 @@
-"""The peer: the daemon of a device, and everything that a user does with it."""
+"""The peer: one device's part of the swarm, and the command line that drives it."""

@@ -1,0 +1,384 @@
+"""The conversation between the command line and its own peer, over a private ipc socket.
+
+Rows are named structs whose JSON form is what ``--json`` prints, so their field names are part of
+the command line's contract. Long commands answer with any number of `Progress` before their result.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from common.messages.refusals import Code
+
+Text = Annotated[str, Meta(max_length=4096)]
+
+
+class _Ask(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Base of what the command line asks."""
+
+
+class _Row(msgspec.Struct, frozen=True, omit_defaults=False):
+    """Base of the rows, in the shape that ``--json`` prints."""
+
+
+class _Result(msgspec.Struct, frozen=True, tag=True):
+    """Base of what ends a command."""
+
+
+# -- what is asked ------------------------------------------------------------------------------
+
+
+class Status(_Ask, frozen=True):
+    pass
+
+
+class Down(_Ask, frozen=True):
+    """End this peer in order."""
+
+
+class CreateUser(_Ask, frozen=True):
+    user: Text
+    password: Text
+
+
+class Login(_Ask, frozen=True):
+    user: Text
+    password: Text
+
+
+class Logout(_Ask, frozen=True):
+    pass
+
+
+class CreateGroup(_Ask, frozen=True):
+    group: Text
+
+
+class JoinGroup(_Ask, frozen=True):
+    group: Text
+
+
+class LeaveGroup(_Ask, frozen=True):
+    group: Text
+
+
+class ListGroups(_Ask, frozen=True):
+    pass
+
+
+class ListRequests(_Ask, frozen=True):
+    group: Text
+
+
+class ListMembers(_Ask, frozen=True):
+    group: Text
+
+
+class AcceptRequest(_Ask, frozen=True):
+    group: Text
+    user: Text
+
+
+class RejectRequest(_Ask, frozen=True):
+    group: Text
+    user: Text
+
+
+class RemoveMember(_Ask, frozen=True):
+    group: Text
+    user: Text
+
+
+class UploadFile(_Ask, frozen=True):
+    """``path`` is absolute. ``name`` defaults to the last part of the path."""
+
+    path: Text
+    group: Text
+    name: Text | None = None
+    digest: str = "blake3"
+    piece_length: int | None = None
+
+
+class ListFiles(_Ask, frozen=True):
+    group: Text
+
+
+class DownloadFile(_Ask, frozen=True):
+    """``dest`` is absolute: a folder to put the share into, or a new path.
+
+    With ``wait`` the answer comes when the verified file is in place, with progress before it.
+    """
+
+    group: Text
+    name: Text
+    dest: Text
+    wait: bool = True
+    pick: str = "rarest"
+
+
+class ShowDownloads(_Ask, frozen=True):
+    pass
+
+
+class StopShare(_Ask, frozen=True):
+    group: Text
+    name: Text
+
+
+class Pause(_Ask, frozen=True):
+    group: Text
+    name: Text
+
+
+class Resume(_Ask, frozen=True):
+    group: Text
+    name: Text
+
+
+class Cancel(_Ask, frozen=True):
+    """Give a download up and remove what there is of it."""
+
+    group: Text
+    name: Text
+
+
+class WhySlow(_Ask, frozen=True):
+    """What each source of a running download does."""
+
+    group: Text
+    name: Text
+
+
+class Watch(_Ask, frozen=True):
+    """Events of one group, or of all, until the command line hangs up."""
+
+    group: Text | None = None
+
+
+class Doctor(_Ask, frozen=True):
+    """What the running peer knows of its own health."""
+
+
+class HangUp(_Ask, frozen=True):
+    """The command whose request id this bears is of no more interest to the one who asked."""
+
+    stop_work: bool = False
+
+
+Ask: TypeAlias = (
+    Status
+    | Down
+    | CreateUser
+    | Login
+    | Logout
+    | CreateGroup
+    | JoinGroup
+    | LeaveGroup
+    | ListGroups
+    | ListRequests
+    | ListMembers
+    | AcceptRequest
+    | RejectRequest
+    | RemoveMember
+    | UploadFile
+    | ListFiles
+    | DownloadFile
+    | ShowDownloads
+    | StopShare
+    | Pause
+    | Resume
+    | Cancel
+    | WhySlow
+    | Watch
+    | Doctor
+    | HangUp
+)
+
+
+# -- rows ---------------------------------------------------------------------------------------
+
+
+class GroupRow(_Row, frozen=True):
+    group: str
+    owner: str
+    members: int
+    role: str
+
+
+class UserRow(_Row, frozen=True):
+    user: str
+    role: str
+    since: str
+    online: int
+
+
+class FileRow(_Row, frozen=True):
+    name: str
+    size: int
+    files: int
+    pieces: int
+    piece_length: int
+    algorithm: str
+    digest: str
+    seeders: int
+    leechers: int
+    shared_by: list[str]
+
+
+class DownloadRow(_Row, frozen=True):
+    """``state``: D downloading, C complete, P paused, F failed. ``verified`` is in bytes."""
+
+    state: str
+    group: str
+    name: str
+    path: str
+    size: int
+    verified: int
+    rate: float
+    eta_s: float | None
+    sources: int
+    reason: str | None
+
+
+class SourceUse(_Row, frozen=True):
+    """Whom pieces came from."""
+
+    user: str
+    endpoint: str
+    pieces: int
+
+
+class SourceRow(_Row, frozen=True):
+    """One source of a running download: ``verdict`` is what the download thinks of it."""
+
+    user: str
+    endpoint: str
+    complete: bool
+    rate: float
+    pieces: int
+    in_flight: int
+    verdict: str
+
+
+class CheckRow(_Row, frozen=True):
+    """One finding of the doctor: ``ok``, or else ``hint`` says what to do."""
+
+    check: str
+    ok: bool
+    found: str
+    hint: str | None = None
+
+
+# -- results ------------------------------------------------------------------------------------
+
+
+class Done(_Result, frozen=True):
+    """``text``: what there is to say about it, for people."""
+
+    text: str = ""
+
+
+class StatusIs(_Result, frozen=True):
+    user: str | None
+    connected: bool
+    tracker: str
+    listen: str
+    device: str
+    shares: int
+    downloads: int = 0
+    pid: int = 0
+    trouble: str | None = None
+
+
+class Groups(_Result, frozen=True):
+    rows: list[GroupRow]
+
+
+class Users(_Result, frozen=True):
+    rows: list[UserRow]
+
+
+class Files(_Result, frozen=True):
+    rows: list[FileRow]
+
+
+class Downloads(_Result, frozen=True):
+    rows: list[DownloadRow]
+
+
+class SourceRows(_Result, frozen=True):
+    rows: list[SourceRow]
+
+
+class Checks(_Result, frozen=True):
+    rows: list[CheckRow]
+
+
+class Uploaded(_Result, frozen=True):
+    """``joined``: others offered the same content before."""
+
+    row: FileRow
+    elapsed_s: float
+    joined: bool
+
+
+class Downloaded(_Result, frozen=True):
+    name: str
+    path: str
+    size: int
+    digest: str
+    elapsed_s: float
+    rate: float
+    sources: list[SourceUse]
+
+
+class Progress(msgspec.Struct, frozen=True, tag=True):
+    """``stage``: digesting, sending the manifest, waiting, downloading, checking.
+    ``done`` and ``total`` in bytes; ``rate`` in bytes a second."""
+
+    stage: str
+    done: int
+    total: int
+    rate: float = 0.0
+    eta_s: float | None = None
+    sources: int = 0
+    note: str | None = None
+
+
+class Happened(msgspec.Struct, frozen=True, tag=True):
+    """One event of a group, as ``watch`` shows it. ``details`` depend on the event."""
+
+    seq: int
+    time: str
+    group: str
+    event: str
+    details: dict[str, str | int | bool]
+
+
+class Failed(_Result, frozen=True):
+    """The command did not do what was asked; ``exit_code`` is what the command line ends with."""
+
+    code: Code
+    message: str
+    hint: str | None = None
+    exit_code: int = 1
+
+
+Answer: TypeAlias = (
+    Failed
+    | Done
+    | StatusIs
+    | Groups
+    | Users
+    | Files
+    | Downloads
+    | SourceRows
+    | Checks
+    | Uploaded
+    | Downloaded
+    | Progress
+    | Happened
+)

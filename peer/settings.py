@@ -1,0 +1,93 @@
+"""What a peer is told at its start and remembers for the next one.
+
+Owns ``peer.toml`` in the home. Values given on the command line win over the environment, that over
+the file; what ``up`` was given is remembered there.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from common import limits
+from common.errors import ConfigError, StorageError
+
+FILE = "peer.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Rates are bytes a second, 0 for unlimited. ``tracker`` is a link or the absolute path of a
+    tracker_info.txt; ``listen`` an endpoint to bind, None for one on the way to the tracker."""
+
+    tracker: str | None = None
+    listen: str | None = None
+    upload_limit: int = 0
+    download_limit: int = 0
+    upload_limit_per_user: int = 0
+    download_limit_per_user: int = 0
+    buffer_bytes: int = limits.BUFFER_BYTES
+    sources_used: int = limits.SOURCES_USED
+    log_json: bool = False
+
+    def overridden(self, **given: Any) -> Settings:
+        """These settings with those of ``given`` that are not None in their place."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+_TYPES: dict[str, type] = {
+    field.name: (
+        str if field.name in ("tracker", "listen") else bool if field.name == "log_json" else int
+    )
+    for field in fields(Settings)
+}
+
+
+def load(home: Path) -> Settings:
+    """The settings remembered in ``home``. Raises `ConfigError` naming what is wrong."""
+    path = home / FILE
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Settings()
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    for name, value in table.items():
+        if name not in _TYPES:
+            raise ConfigError(f"{path}: there is no setting {name!r}")
+        if type(value) is not _TYPES[name] or (isinstance(value, int) and value < 0):
+            raise ConfigError(f"{path}: {name} cannot be {value!r}")
+    return Settings(**table)
+
+
+def save(home: Path, settings: Settings) -> None:
+    """Remember ``settings``, leaving out what is as it is by default."""
+    plain = asdict(Settings())
+    lines = [
+        f"{name} = {_toml(value)}\n"
+        for name, value in asdict(settings).items()
+        if value != plain[name]
+    ]
+    path = home / FILE
+    temporary = path.with_suffix(".new")
+    try:
+        temporary.write_text("".join(lines), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    escaped = "".join(
+        f"\\u{ord(c):04x}" if ord(c) < 32 or c in '"\\\x7f' else c for c in str(value)
+    )
+    return f'"{escaped}"'
