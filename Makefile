@@ -1,0 +1,60 @@
+# `make` shows what there is to do. Everything runs in .venv, which is built when it is missing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FILE ?=
+PEERS ?= 4
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench simulate chaos fuzz audit docs clean
+
+help: ## show this
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.run: setup.cfg tools/venv.sh
+	@sh tools/venv.sh "$(PYTHON)" $(VENV) ""
+	@touch $@
+
+$(VENV)/.dev: setup.cfg tools/venv.sh
+	@sh tools/venv.sh "$(PYTHON)" $(VENV) "[dev]"
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.bench: setup.cfg tools/venv.sh
+	@sh tools/venv.sh "$(PYTHON)" $(VENV) "[bench]"
+	@touch $@
+
+demo: $(VENV)/.run ## a tracker and four peers share a file: make demo FILE=path PEERS=4
+	$(BIN)/mini-torrent demo --peers $(PEERS) $(if $(FILE),"$(FILE)")
+
+test: $(VENV)/.dev ## all tests that finish in minutes
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
+
+check: $(VENV)/.dev ## ruff and mypy
+	$(BIN)/ruff --version && $(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy --version && $(BIN)/mypy
+
+format: $(VENV)/.dev ## let ruff put the code in order
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: $(VENV)/.dev $(VENV)/.bench ## our figures beside those of others (minutes; root for all of it)
+	$(BIN)/python -m benchmarks
+
+simulate: $(VENV)/.dev ## whole swarms on a virtual clock
+	$(BIN)/python -m benchmarks.simulate
+
+chaos: $(VENV)/.dev ## the long fault rows, from a printed seed (at most 30 minutes)
+	$(BIN)/python -m tests.chaos
+
+fuzz: $(VENV)/.dev ## long fuzzing of every decoder
+	$(BIN)/python -m tests.fuzz
+
+audit: $(VENV)/.dev ## known weaknesses of what we depend on
+	$(BIN)/python -m pip install -q pip-audit && $(BIN)/pip-audit --skip-editable
+
+docs: $(VENV)/.dev ## write the generated part of docs/commands.md again
+	$(BIN)/python tools/write_docs.py
+
+clean: ## remove what can be built again
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
