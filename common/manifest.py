@@ -217,10 +217,12 @@ class Layout:
         self._piece_length = piece_length
         self.size = self._ends[-1] if self._ends else 0
 
-    def piece(self, index: int) -> list[Segment]:
-        """The stretches that piece ``index`` consists of, in order."""
+    def span(self, index: int) -> tuple[int, int]:
+        """Where piece ``index`` lies in the stream: offset and length in bytes."""
         offset = index * self._piece_length
-        return self.stretch(offset, min(self._piece_length, self.size - offset))
+        if index < 0 or offset >= self.size:
+            raise LocalProtocolError(f"there is no piece {index} in this content")
+        return offset, min(self._piece_length, self.size - offset)
 
     def stretch(self, offset: int, length: int) -> list[Segment]:
         """The stretches of files that ``length`` bytes of the stream from ``offset`` lie in."""

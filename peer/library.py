@@ -1,0 +1,72 @@
+"""What this device shares, open for reading pieces.
+
+Owns the pairing of a manifest with the place where its content lies. The record of what is shared
+in which group, and the decision to withdraw it when it changed, belong to the daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from common.digests import Buffer
+from common.manifest import Layout, Manifest
+from peer import sharing
+from peer.fingerprints import Place
+from peer.handles import HandleCache
+from peer.hashing import never_cancelled
+from peer.source_files import SourceFiles
+
+
+class SharedContent:
+    """A complete content on this device. Safe for threads; every method blocks.
+
+    ``handles`` is shared by all contents of the process, so that the number of open files is
+    bounded whatever is shared.
+    """
+
+    def __init__(self, manifest: Manifest, place: Place, handles: HandleCache) -> None:
+        self.manifest = manifest
+        self.place = place
+        self._handles = handles
+        self._layout = Layout(manifest.entries, manifest.piece_length)
+        self._files = self._opened(place)
+
+    def read_piece(self, index: int) -> Buffer:
+        """The bytes of piece ``index``, not changed by anybody afterwards.
+
+        Raises `ContentChanged` when a file is not what it was (`recheck` tells whether its bytes
+        still are), `OutOfHandles` for a shortage that passes, `IOFailed`.
+        """
+        return self._files.read(*self.manifest.piece_span(index))
+
+    def check(self) -> None:
+        """Look at every file without reading it; raises `ContentChanged`."""
+        self._files.check()
+
+    def recheck(
+        self,
+        *,
+        on_progress: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] = never_cancelled,
+    ) -> Place:
+        """Digest everything again, and go on with how it looks by now.
+
+        The new place is returned for the record. Raises `ContentChanged` if the bytes are others,
+        `Cancelled`.
+        """
+        place = sharing.recheck(
+            self.manifest,
+            self.place.path,
+            on_progress=on_progress or sharing.no_progress,
+            cancelled=cancelled,
+        )
+        before, self.place, self._files = self._files, place, self._opened(place)
+        before.close()
+        return place
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._files.close()
+
+    def _opened(self, place: Place) -> SourceFiles:
+        return SourceFiles(place, self.manifest.entries, self._layout, self._handles)

@@ -1,0 +1,171 @@
+"""Opening, making and removing beneath a folder, never outside it.
+
+Every step is taken from the handle of the folder above, and no step follows a link, so whatever is
+planted on the way meanwhile leads nowhere. Owns no open files and no decisions about names
+(``common.names``). Raises `OSError`; callers translate it with ``peer.storage_errors``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+
+_FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: a FIFO planted in place of a file must not hold the thread until somebody writes.
+_FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def open_real_folder(path: str) -> int:
+    """Open a folder by an absolute path without a single link in it."""
+    fd = os.open("/", os.O_PATH | _FOLDER)
+    try:
+        for name in (part for part in path.split("/") if part):
+            fd = _exchange(fd, os.open(name, os.O_PATH | _FOLDER, dir_fd=fd))
+        return os.open(".", os.O_RDONLY | _FOLDER, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def open_folder(root_fd: int, parts: Sequence[str], make: bool = False) -> int:
+    """Open the folder at ``parts`` beneath ``root_fd``; with ``make``, missing ones are made.
+
+    The handle is the caller's to close, also when ``parts`` is empty.
+    """
+    fd = os.open(".", os.O_RDONLY | _FOLDER, dir_fd=root_fd)
+    try:
+        for name in parts:
+            fd = _exchange(fd, _step_into(fd, name, make))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+class LastFolder:
+    """Opens folders beneath a root and keeps the last one: neighbours in a tree share theirs."""
+
+    def __init__(self, root_fd: int, make: bool = False) -> None:
+        self._root_fd = root_fd
+        self._make = make
+        self._parts: Sequence[str] | None = None
+        self._fd = -1
+
+    def __enter__(self) -> LastFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forget()
+
+    def at(self, parts: Sequence[str]) -> int:
+        """The folder at ``parts``, to be used until the next call and not to be closed."""
+        if parts != self._parts:
+            self._forget()
+            self._fd = open_folder(self._root_fd, parts, self._make)
+            self._parts = parts
+        return self._fd
+
+    def _forget(self) -> None:
+        if self._parts is not None:
+            os.close(self._fd)
+            self._parts = None
+
+
+def _step_into(folder_fd: int, name: str, make: bool) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | _FOLDER, dir_fd=folder_fd)
+    except FileNotFoundError:
+        if not make:
+            raise
+    try:
+        os.mkdir(name, dir_fd=folder_fd)
+    except FileExistsError:
+        pass  # another thread was faster; if it is not a folder, opening it says so
+    return os.open(name, os.O_RDONLY | _FOLDER, dir_fd=folder_fd)
+
+
+def _exchange(old_fd: int, new_fd: int) -> int:
+    os.close(old_fd)
+    return new_fd
+
+
+def open_to_read(folder_fd: int, name: str) -> int:
+    """Open a plain file to read it; anything else is an error."""
+    return _plain(os.open(name, os.O_RDONLY | _FILE, dir_fd=folder_fd), name)
+
+
+def create_file(folder_fd: int, name: str) -> int:
+    """Make a file that is not there yet, and open it to read and write."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _FILE
+    return os.open(name, flags, 0o666, dir_fd=folder_fd)
+
+
+def open_to_write(folder_fd: int, name: str) -> int:
+    """Open a plain file that is there, to read and write, if nothing else is linked to it."""
+    # Looked at first, because merely opening some devices has effects.
+    _refuse_unless_plain(os.stat(name, dir_fd=folder_fd, follow_symlinks=False), name)
+    fd = _plain(os.open(name, os.O_RDWR | _FILE, dir_fd=folder_fd), name)
+    if os.fstat(fd).st_nlink > 1:
+        os.close(fd)
+        raise OSError(errno.ELOOP, "the file has several links", name)
+    return fd
+
+
+def _plain(fd: int, name: str) -> int:
+    try:
+        _refuse_unless_plain(os.fstat(fd), name)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _refuse_unless_plain(status: os.stat_result, name: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.ELOOP, f"it is {kind_of(status)}", name)
+
+
+def kind_of(status: os.stat_result) -> str:
+    """What something is, in words."""
+    mode = status.st_mode
+    for test, words in _KINDS:
+        if test(mode):
+            return words
+    return "no plain file"
+
+
+_KINDS = (
+    (stat.S_ISREG, "a file"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISCHR, "a device"),
+)
+
+
+def status_of(folder_fd: int, name: str) -> os.stat_result | None:
+    """What stands at ``name`` itself, links not followed; None if nothing does."""
+    try:
+        return os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def remove_tree(folder_fd: int, name: str) -> None:
+    """Remove what stands at ``name`` with everything beneath it; links are removed themselves."""
+    status = status_of(folder_fd, name)
+    if status is None:
+        return
+    if not stat.S_ISDIR(status.st_mode):
+        os.unlink(name, dir_fd=folder_fd)
+        return
+    fd = os.open(name, os.O_RDONLY | _FOLDER, dir_fd=folder_fd)
+    try:
+        for inner in os.listdir(fd):
+            remove_tree(fd, inner)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=folder_fd)

@@ -1,0 +1,169 @@
+"""Reads the files of a content where they lie, and notices when they are not what they were.
+
+Owns the reading of stretches of the stream from one file or a folder, with a comparison of
+fingerprints before and after each read. Who is told, and what follows, is decided above. Files are
+never mapped into memory: one that is truncated meanwhile would end the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from common.digests import Buffer
+from common.errors import StorageError
+from common.manifest import Entry, Layout, Segment
+from common.names import quoted
+from peer import paths
+from peer.fingerprints import Place
+from peer.handles import HandleCache
+from peer.storage_errors import ContentChanged, OutOfHandles, storage_error
+
+_ROOT = -1  # beside the entries' numbers in the cache: the folder that everything is opened from
+_HINT = "share it again if it should be offered as it is"
+
+
+class SourceFiles:
+    """The entries of one content at one place. Safe for threads."""
+
+    def __init__(
+        self, place: Place, entries: tuple[Entry, ...], layout: Layout, handles: HandleCache
+    ) -> None:
+        self._path = place.path
+        self._is_file = len(entries) == 1 and not entries[0].path
+        self._prints = place.fingerprints
+        self._entries = entries
+        self._layout = layout
+        self._handles = handles
+        self._owner = object()
+
+    def read(self, offset: int, length: int) -> Buffer:
+        """``length`` bytes of the stream from ``offset``, which nobody changes afterwards.
+
+        Raises `ContentChanged`, `OutOfHandles` or `IOFailed`.
+        """
+        segments = self._layout.stretch(offset, length)
+        if len(segments) == 1 and self._is_kept(segments[0]):
+            return self._read_one(segments[0])
+        whole = bytearray(length)
+        self._read_many(segments, memoryview(whole))
+        return whole
+
+    def read_into(self, offset: int, view: memoryview) -> bool:
+        """Fill ``view`` from ``offset`` of the stream, or raise as `read` does."""
+        self._read_many(self._layout.stretch(offset, len(view)), view)
+        return True
+
+    def check(self) -> None:
+        """Look at every file without reading it; raises `ContentChanged`."""
+        number = 0
+        try:
+            with self._folders() as folders:
+                for number, expected in enumerate(self._prints):
+                    if expected is not None:
+                        *parents, name = self._parts(number)
+                        status = paths.status_of(folders.at(parents), name)
+                        if status is None or not expected.matches(status):
+                            raise self._changed(number)
+        except OSError as error:
+            raise self._translated(error, number) from error
+
+    def close(self) -> None:
+        """Close what is open; a read afterwards opens it again."""
+        self._handles.forget(self._owner)
+
+    def _read_one(self, segment: Segment) -> bytes:
+        number, offset, length = segment
+        try:
+            with self._handles.using((self._owner, number), lambda: self._open(number)) as fd:
+                self._compare(number, fd)
+                data = os.pread(fd, length, offset)
+                self._compare(number, fd)
+        except OSError as error:
+            raise self._translated(error, number) from error
+        if len(data) != length:
+            raise self._changed(number)
+        return data
+
+    def _read_many(self, segments: list[Segment], view: memoryview) -> None:
+        number = segments[0].entry if segments else 0
+        done = 0
+        try:
+            with self._folders() as folders:
+                for segment in segments:
+                    number = segment.entry
+                    with self._opened(segment, folders) as fd:
+                        self._fill(segment, fd, view[done : done + segment.length])
+                    done += segment.length
+        except OSError as error:
+            raise self._translated(error, number) from error
+
+    def _fill(self, segment: Segment, fd: int, view: memoryview) -> None:
+        self._compare(segment.entry, fd)
+        count = os.preadv(fd, [view], segment.offset)
+        self._compare(segment.entry, fd)
+        if count != segment.length:
+            raise self._changed(segment.entry)
+
+    # A file that spans pieces is kept open for the next one; small ones are opened as they come.
+
+    def _is_kept(self, segment: Segment) -> bool:
+        return self._is_file or self._entries[segment.entry].size > segment.length
+
+    @contextmanager
+    def _opened(self, segment: Segment, folders: paths.LastFolder) -> Iterator[int]:
+        number = segment.entry
+
+        def opener() -> int:
+            *parents, name = self._parts(number)
+            return paths.open_to_read(folders.at(parents), name)
+
+        if self._is_kept(segment):
+            with self._handles.using((self._owner, number), opener) as fd:
+                yield fd
+            return
+        fd = self._handles.open_anyhow(opener)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _open(self, number: int) -> int:
+        *parents, name = self._parts(number)
+        with self._folders() as folders:
+            return paths.open_to_read(folders.at(parents), name)
+
+    @contextmanager
+    def _folders(self) -> Iterator[paths.LastFolder]:
+        root = os.path.dirname(self._path) if self._is_file else self._path
+        with (
+            self._handles.using(
+                (self._owner, _ROOT), lambda: paths.open_real_folder(root)
+            ) as root_fd,
+            paths.LastFolder(root_fd) as folders,
+        ):
+            yield folders
+
+    def _parts(self, number: int) -> list[str]:
+        path = self._entries[number].path
+        return path.split("/") if path else [os.path.basename(self._path)]
+
+    def _compare(self, number: int, fd: int) -> None:
+        expected = self._prints[number]
+        if expected is None or not expected.matches(os.fstat(fd)):
+            raise self._changed(number)
+
+    def _changed(self, number: int) -> ContentChanged:
+        return ContentChanged(f"{quoted(self._path_of(number))} was changed", _HINT)
+
+    def _translated(self, error: OSError, number: int) -> StorageError:
+        found = storage_error(error, self._path_of(number), "read")
+        if isinstance(found, OutOfHandles) or error.errno == errno.EIO:
+            return found
+        return ContentChanged(found.message, _HINT)
+
+    def _path_of(self, number: int) -> str:
+        path = self._entries[number].path
+        return os.path.join(self._path, path) if path else self._path
