@@ -1,0 +1,327 @@
+"""What this device knows of its user's groups, kept current by the tracker's events.
+
+Owns a `GroupView` for each group: who may fetch (devices, revocations), the keys of its epochs, and
+how far its log has been read. The pattern is "snapshot, then updates" (ZeroMQ RFC 12): subscribe,
+take the state with its place in the log, apply what is newer, and on a gap ask for what is missing.
+Every log entry reaches ``on_entry`` once and in order.
+
+What the entries mean for downloads and shares is decided by ``peer.daemon``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from common.codec import Decoder
+from common.errors import MiniTorrentError, Refused, RemoteProtocolError, TransportError
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.messages import events, tracker
+from common.messages.refusals import Code
+from common.names import fold_id
+from common.seal import epoch_of, share_topic, unseal
+from peer.tracker_link import TrackerLink
+
+log = logging.getLogger(__name__)
+
+_published: Decoder[events.Published] = Decoder(events.Published)
+DEVICES_INTERVAL_S = 2.0  # an unknown device makes us ask for the list at most that often
+_Errand = Callable[[], Coroutine[Any, Any, None]]
+KEYS_KEPT = 4  # epochs whose key still opens what was published before the bump
+
+
+@dataclass(slots=True)
+class GroupView:
+    """One group, as of ``seq`` in its log."""
+
+    group: GroupId
+    owner: UserId
+    epoch: int
+    topic: bytes
+    seq: int
+    keys: dict[int, bytes] = field(default_factory=dict)
+    devices: dict[DeviceKey, UserId] = field(default_factory=dict)
+    revoked: dict[UserId, int] = field(default_factory=dict)
+    """Users whose tickets below an epoch count no more, for as long as such a ticket may live."""
+
+
+class Following:
+    """The views of all groups of the logged-in user; empty when nobody is logged in."""
+
+    def __init__(
+        self,
+        link: TrackerLink,
+        *,
+        on_entry: Callable[[events.LogEntry], None],
+        on_peers: Callable[[events.PeerUpdate], None],
+        on_groups: Callable[[], None],
+    ) -> None:
+        self._link = link
+        self._on_entry = on_entry
+        self._on_peers = on_peers
+        self._on_groups = on_groups
+        self._views: dict[GroupId, GroupView] = {}
+        self._by_topic: dict[bytes, GroupId] = {}
+        self._inbox: tuple[bytes, bytes] | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self.user: UserId | None = None
+        self.unreadable = 0
+
+    @property
+    def groups(self) -> dict[GroupId, GroupView]:
+        """The views by group. Not to be changed by others."""
+        return self._views
+
+    def knows_device(self, device: DeviceKey) -> bool:
+        """Whether ``device`` belongs to a member of one of our groups. An unknown one makes us
+        look again, since it may have been bound a moment ago."""
+        if any(device in view.devices for view in self._views.values()):
+            return True
+        for group in self._views:
+            self._run(f"devices {group}", partial(self._learn_devices, group), DEVICES_INTERVAL_S)
+        return False
+
+    # -- from the link --------------------------------------------------------------------------
+
+    def link_up(self, welcome: tracker.Welcome) -> None:
+        """A connection was made: hear our inbox, and bring everything up to date."""
+        self._set_inbox(welcome.inbox, welcome.inbox_key)
+        self.set_user(UserId(fold_id(welcome.user)) if welcome.user else None)
+
+    def set_user(self, user: UserId | None) -> None:
+        """Follow the groups of ``user``; of nobody after a logout."""
+        if user != self.user:
+            self._forget_all()
+            self.user = user
+        if user is not None:
+            self.refresh()
+
+    def _set_inbox(self, topic: bytes, key: bytes) -> None:
+        if self._inbox is not None and self._inbox[0] != topic:
+            self._link.unsubscribe(self._inbox[0])
+        self._inbox = (topic, key)
+        self._link.subscribe(topic)
+
+    def published(self, topic: bytes, sealed: bytes) -> None:
+        """A sealed message came. What cannot be opened or read is counted and dropped."""
+        try:
+            self._take(topic, sealed)
+        except RemoteProtocolError as error:
+            self.unreadable += 1
+            log.debug("an event could not be read: %s", error)
+
+    def _take(self, topic: bytes, sealed: bytes) -> None:
+        if self._inbox is not None and topic == self._inbox[0]:
+            unseal(self._inbox[1], topic, sealed)
+            self.refresh()
+            return
+        view = self._views.get(self._by_topic.get(topic, GroupId("")))
+        if view is None:
+            return
+        epoch = epoch_of(sealed)
+        if epoch not in view.keys:
+            self.refresh()
+            return
+        message = _published.decode(unseal(view.keys[epoch], topic, sealed))
+        match message:
+            case events.LogEntry():
+                self._entry(view, message)
+            case events.GroupHead():
+                self.check_head(view.group, message.seq, message.epoch)
+            case events.PeerUpdate():
+                self._on_peers(message)
+            case _:
+                raise RemoteProtocolError("an event on the wrong topic")
+
+    def follow_share(self, group: GroupId, content: ContentId) -> None:
+        """Hear the peer-set updates of one share."""
+        view = self._views.get(group)
+        if view is not None:
+            topic = share_topic(view.topic, content)
+            self._by_topic[topic] = group
+            self._link.subscribe(topic)
+
+    def unfollow_share(self, group: GroupId, content: ContentId) -> None:
+        """Hear no more of that share's peer set."""
+        view = self._views.get(group)
+        if view is not None:
+            topic = share_topic(view.topic, content)
+            self._by_topic.pop(topic, None)
+            self._link.unsubscribe(topic)
+
+    def check_heads(self, heads: list[tracker.Head]) -> None:
+        """Compare what the tracker says of all our groups with what we have read."""
+        told = {GroupId(fold_id(head.group)) for head in heads}
+        if told != set(self._views):
+            self.refresh()
+        for head in heads:
+            self.check_head(GroupId(fold_id(head.group)), head.seq, head.epoch)
+
+    def check_head(self, group: GroupId, seq: int, epoch: int) -> None:
+        """The group's log has come to ``seq``: fetch what we have missed."""
+        view = self._views.get(group)
+        if view is None or seq > view.seq:
+            self._run(f"events {group}", partial(self._catch_up, group))
+        if view is not None and epoch > view.epoch:
+            self.refresh()
+
+    # -- the log --------------------------------------------------------------------------------
+
+    def _entry(self, view: GroupView, entry: events.LogEntry) -> None:
+        if entry.seq <= view.seq:
+            return
+        if entry.seq > view.seq + 1:
+            self._run(f"events {view.group}", partial(self._catch_up, view.group))
+            return
+        view.seq = entry.seq
+        self._apply(view, entry)
+        self._on_entry(entry)
+
+    def _apply(self, view: GroupView, entry: events.LogEntry) -> None:
+        match entry.event:
+            case events.Left(user, epoch) | events.Removed(user, epoch):
+                gone = UserId(fold_id(user))
+                view.revoked[gone] = epoch
+                view.devices = {key: who for key, who in view.devices.items() if who != gone}
+                view.epoch = max(view.epoch, epoch)
+                self.refresh()
+            case events.Joined():
+                self._run(f"devices {view.group}", partial(self._learn_devices, view.group))
+            case events.Owner(user):
+                view.owner = UserId(fold_id(user))
+            case events.Device(user, device, True):
+                view.devices[DeviceKey(device)] = UserId(fold_id(user))
+            case events.Device(_, device, False):
+                view.devices.pop(DeviceKey(device), None)
+            case _:
+                pass
+
+    async def _catch_up(self, group: GroupId) -> None:
+        while (view := self._views.get(group)) is not None:
+            ask = tracker.EventsSince(group, view.seq)
+            reply = (await self._link.ask(ask, tracker.Events)).reply
+            before = view.seq
+            for entry in reply.entries:
+                if entry.seq > view.seq + 1:
+                    # The log begins later for us: what was before we joined is not ours to read.
+                    view.seq = entry.seq - 1
+                self._entry(view, entry)
+            if view.seq >= reply.head or view.seq == before:
+                return
+
+    # -- the state ------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Ask for the state of all our groups again, soon."""
+        if self.user is not None:
+            self._run("follow", self._follow)
+
+    async def _follow(self) -> None:
+        reply = (await self._link.ask(tracker.Follow(), tracker.Following)).reply
+        before = set(self._views)
+        told = {GroupId(fold_id(state.group)): state for state in reply.groups}
+        for group in before - set(told):
+            self._forget(group)
+        for group, state in told.items():
+            if group in before:
+                self._update(self._views[group], state)
+            else:
+                self._begin(group, state)
+                await self._learn_devices(group)
+        if set(self._views) != before:
+            self._on_groups()
+
+    def _begin(self, group: GroupId, state: tracker.GroupState) -> None:
+        view = GroupView(group, UserId(fold_id(state.owner)), state.epoch, state.topic, state.seq)
+        self._views[group] = view
+        self._by_topic[view.topic] = group
+        self._link.subscribe(view.topic)
+        self._update(view, state)
+        # What was published between the answer and the subscription would be missed otherwise.
+        self._run(f"events {group}", partial(self._catch_up, group))
+
+    def _update(self, view: GroupView, state: tracker.GroupState) -> None:
+        view.epoch = max(view.epoch, state.epoch)
+        view.keys[state.epoch] = state.key
+        for old in sorted(view.keys)[:-KEYS_KEPT]:
+            del view.keys[old]
+        for user, epoch in state.revoked:
+            who = UserId(fold_id(user))
+            view.revoked[who] = max(epoch, view.revoked.get(who, 0))
+        if state.seq > view.seq:
+            self._run(f"events {view.group}", partial(self._catch_up, view.group))
+
+    async def _learn_devices(self, group: GroupId) -> None:
+        devices: dict[DeviceKey, UserId] = {}
+        after = ""
+        while True:
+            ask = tracker.GetDevices(group, after)
+            reply = (await self._link.ask(ask, tracker.DeviceRows)).reply
+            for row in reply.rows:
+                devices[DeviceKey(row.device)] = UserId(fold_id(row.user))
+            if not reply.more or not reply.rows:
+                break
+            after = reply.rows[-1].device.hex()
+        view = self._views.get(group)
+        if view is not None:
+            view.devices = devices
+            # Devices bound while the pages were fetched are in entries that are applied again.
+            if reply.seq > view.seq:
+                self._run(f"events {group}", partial(self._catch_up, group))
+
+    def _forget(self, group: GroupId) -> None:
+        view = self._views.pop(group)
+        for topic in [topic for topic, of in self._by_topic.items() if of == group]:
+            del self._by_topic[topic]
+            self._link.unsubscribe(topic)
+        self._link.unsubscribe(view.topic)
+
+    def _forget_all(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        for group in list(self._views):
+            self._forget(group)
+
+    # -- errands --------------------------------------------------------------------------------
+
+    def _run(self, name: str, errand: _Errand, pause_s: float = 0.0) -> None:
+        """Run an errand to the tracker, one of a name at a time; asked for again meanwhile, it
+        runs once more. In the pause after it nobody can make us ask again."""
+        if name in self._tasks:
+            self._again.add(name)
+            return
+        self._again.discard(name)
+        task = asyncio.create_task(self._errand(errand, pause_s), name=name)
+        self._tasks[name] = task
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._tasks.pop(name, None)
+            if name in self._again and self._link.connected and not task.cancelled():
+                self._run(name, errand, pause_s)
+
+        task.add_done_callback(ended)
+
+    async def _errand(self, errand: _Errand, pause_s: float) -> None:
+        try:
+            await errand()
+        except TransportError as error:
+            log.debug("an errand to the tracker failed: %s", error)
+        except Refused as error:
+            if error.code in (Code.UNKNOWN_GROUP, Code.NOT_LOGGED_IN):
+                self.refresh()
+            else:
+                log.info("the tracker refused an errand: %s", error)
+        except MiniTorrentError as error:
+            log.warning("an errand to the tracker failed: %s", error)
+        if pause_s:
+            await asyncio.sleep(pause_s)
+
+    def close(self) -> None:
+        """End all errands."""
+        for task in list(self._tasks.values()):
+            task.cancel()

@@ -1,0 +1,410 @@
+"""The line to the tracker: commands go out and are answered, published messages come in.
+
+Owns the two sockets, the choice among several trackers, reconnecting with jitter, and the retry of
+a command whose answer was lost. What the answers and the published messages mean is for others:
+``peer.following`` and whoever asked.
+
+A connection that ends is made anew with fresh sockets, so that no half-dead one lingers under the
+old name. A link counts as up from the tracker's `Welcome` until its socket closes or the tracker's
+sign of life stays away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import zmq
+
+from common import limits
+from common.clock import TrackerTime, monotonic
+from common.codec import SIGNATURE, Decoder, pack
+from common.errors import Refused, RemoteProtocolError, TransportError
+from common.keys import KeyPair
+from common.link import Tracker, check_endpoint
+from common.messages import events, tracker
+from common.messages.refusals import Code, Refusal
+from common.sockets import Connect, Frames, Link, Pump, Sent, Watch, make_socket
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5.0
+SILENCE_S = limits.BEACON_S * 5  # without a sign of life for that long, the link is dead
+LOST_GRACE_S = 2.0  # a command waits that long for a broken link to come back
+ANSWER_TIMEOUT_S = 30.0  # logging in may wait its turn behind others' passwords
+
+R = TypeVar("R")
+_replies: Decoder[tracker.Reply] = Decoder(tracker.Reply)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[R]):
+    """A reply, and the bytes of its data frame."""
+
+    reply: R
+    data: bytes
+
+
+class Listener(Protocol):
+    """Who hears what the link hears."""
+
+    def link_up(self, welcome: tracker.Welcome) -> None:
+        """The link is up: commands may be asked. What takes long belongs into a task."""
+
+    def link_down(self) -> None:
+        """The link is down; it is being made anew."""
+
+    def published(self, topic: bytes, sealed: bytes) -> None:
+        """A sealed message came on a subscribed topic."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    frames: list[Any]
+    future: asyncio.Future[Answer[Any]]
+
+
+class _Connection:
+    """The sockets of one connection to one tracker, from connecting to closing."""
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        pair: KeyPair,
+        where: Tracker,
+        on_reply: Callable[[Frames], None],
+        on_published: Callable[[Frames], None],
+    ) -> None:
+        self.where = where
+        self._context = context
+        self._role = Connect(pair, where.key)
+        self._on_published = on_published
+        self.ended = asyncio.Event()
+        self.up = asyncio.Event()
+        self.events_up = asyncio.Event()
+        self.refused = False
+        commands = make_socket(
+            context, zmq.DEALER, self._role, message_bytes_max=limits.REPLY_BYTES_MAX
+        )
+        self._watch = Watch(commands, self._on_link)
+        self.commands = Pump(commands, on_reply)
+        commands.connect(where.endpoint)
+        self.events: Pump | None = None
+        self._events_watch: Watch | None = None
+
+    def _on_link(self, link: Link) -> None:
+        if link is Link.UP:
+            self.up.set()
+        elif link in (Link.DOWN, Link.FAILED, Link.UNREACHABLE):
+            self.refused = self.refused or link is not Link.UNREACHABLE
+            self.ended.set()
+
+    def _on_events_link(self, link: Link) -> None:
+        if link is Link.UP:
+            self.events_up.set()
+        elif link in (Link.DOWN, Link.FAILED):
+            self.ended.set()
+
+    def subscribe_at(self, endpoint: str) -> None:
+        """Connect to where the tracker publishes."""
+        socket = make_socket(
+            self._context,
+            zmq.SUB,
+            self._role,
+            message_bytes_max=limits.EVENT_BYTES_MAX,
+            receive_queue=10_000,
+        )
+        socket.setsockopt(zmq.SUBSCRIBE, events.BEAT_TOPIC)
+        self._events_watch = Watch(socket, self._on_events_link)
+        self.events = Pump(socket, self._on_published)
+        socket.connect(endpoint)
+
+    def close(self) -> None:
+        self._watch.close()
+        self.commands.close()
+        if self._events_watch is not None:
+            self._events_watch.close()
+        if self.events is not None:
+            self.events.close()
+
+
+class TrackerLink:
+    """One device's line to the first of its trackers that answers."""
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        pair: KeyPair,
+        trackers: Sequence[Tracker],
+        listener: Listener,
+        *,
+        software: str = "mini-torrent",
+        rng: random.Random | None = None,
+    ) -> None:
+        self._context = context
+        self._pair = pair
+        self._trackers = list(trackers)
+        self._listener = listener
+        self._software = software
+        self._rng = rng or random.Random()
+        self._connection: _Connection | None = None
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._topics: set[bytes] = set()
+        self._next_id = self._rng.getrandbits(48)
+        self._up = asyncio.Event()
+        self._tried = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._heard_at = 0.0
+        self.time = TrackerTime()
+        self.trouble: str | None = None
+        self.where: Tracker = self._trackers[0]
+
+    @property
+    def connected(self) -> bool:
+        return self._up.is_set()
+
+    def start(self) -> None:
+        """Begin to connect, and keep on."""
+        self._task = asyncio.create_task(self._keep_up(), name="tracker link")
+
+    async def close(self) -> None:
+        """End the link; whoever still waits for an answer is told."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._drop()
+        self._fail_waiting()
+
+    def subscribe(self, topic: bytes) -> None:
+        """Hear what is published on ``topic``, over reconnections too."""
+        if topic not in self._topics:
+            self._topics.add(topic)
+            if self._connection is not None and self._connection.events is not None:
+                self._connection.events.socket.setsockopt(zmq.SUBSCRIBE, topic)
+
+    def unsubscribe(self, topic: bytes) -> None:
+        """Hear no more of ``topic``."""
+        if topic in self._topics:
+            self._topics.discard(topic)
+            if self._connection is not None and self._connection.events is not None:
+                self._connection.events.socket.setsockopt(zmq.UNSUBSCRIBE, topic)
+
+    # -- asking ---------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        command: tracker.Command,
+        answer: type[R],
+        *,
+        data: bytes | memoryview | None = None,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> Answer[R]:
+        """Ask the tracker; returns its ``answer``.
+
+        Raises `Refused` when it says no, `TransportError` when it cannot be reached or does not
+        answer. A command whose answer is lost with the connection is asked again with the same
+        id, by which the tracker knows that it has done it already.
+        """
+        await self._reachable()
+        return await self._exchange(command, answer, data, timeout_s)
+
+    async def _reachable(self) -> None:
+        # At the start the first attempt is waited for; afterwards a link that is down fails at
+        # once, so that nobody sits before a command that cannot be carried out.
+        if not self._tried.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._tried.wait(), CONNECT_TIMEOUT_S)
+        if not self.connected:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._up.wait(), 0.3)
+        if not self.connected:
+            raise self._unreachable()
+
+    def _unreachable(self) -> TransportError:
+        return TransportError(
+            f"the tracker at {self.where.endpoint} cannot be reached"
+            + (f": {self.trouble}" if self.trouble else ""),
+            "is it running, and is this the link that it prints? The peer keeps trying",
+        )
+
+    async def _exchange(
+        self, command: tracker.Command, answer: type[R], data: Any, timeout_s: float
+    ) -> Answer[R]:
+        self._next_id = (self._next_id + 1) % (1 << 64)
+        request_id = self._next_id.to_bytes(limits.REQUEST_ID_BYTES, "big")
+        waiting = _Waiting(
+            pack(request_id, command, data), asyncio.get_running_loop().create_future()
+        )
+        self._waiting[request_id] = waiting
+        try:
+            self._post(waiting)
+            result = await asyncio.wait_for(waiting.future, timeout_s)
+        except TimeoutError:
+            raise TransportError(
+                f"the tracker at {self.where.endpoint} did not answer in {timeout_s:.0f} s",
+                "try again; what was asked may have been done",
+            ) from None
+        finally:
+            self._waiting.pop(request_id, None)
+        if isinstance(result.reply, Refusal):
+            raise Refused(result.reply.code, result.reply.message, result.reply.hint)
+        if not isinstance(result.reply, answer):
+            raise RemoteProtocolError(
+                f"the tracker answered {type(command).__name__} with {type(result.reply).__name__}"
+            )
+        return Answer(result.reply, result.data)
+
+    def _post(self, waiting: _Waiting) -> None:
+        if self._connection is None:
+            return
+        outcome = self._connection.commands.send(waiting.frames)
+        if outcome is not Sent.YES and not waiting.future.done():
+            waiting.future.set_exception(self._unreachable())
+
+    def _on_reply(self, frames: Frames) -> None:
+        try:
+            envelope = _replies.unpack(frames)
+        except RemoteProtocolError as error:
+            log.warning("the tracker sent what cannot be read: %s", error)
+            return
+        waiting = self._waiting.get(envelope.request_id)
+        if waiting is not None and not waiting.future.done():
+            data = bytes(envelope.data) if envelope.data is not None else b""
+            waiting.future.set_result(Answer(envelope.body, data))
+
+    def _fail_waiting(self) -> None:
+        for waiting in self._waiting.values():
+            if not waiting.future.done():
+                waiting.future.set_exception(self._unreachable())
+
+    # -- hearing --------------------------------------------------------------------------------
+
+    def _on_published(self, frames: Frames) -> None:
+        if len(frames) != 3 or frames[1].bytes != SIGNATURE:
+            return
+        topic, body = frames[0].bytes, frames[2].bytes
+        self._heard_at = monotonic()
+        if topic != events.BEAT_TOPIC:
+            self._listener.published(topic, body)
+
+    # -- staying connected ----------------------------------------------------------------------
+
+    async def _keep_up(self) -> None:
+        delay_s = limits.RECONNECT_IVL_MS / 1000
+        while True:
+            order = self._trackers[:]
+            self._rng.shuffle(order)
+            for where in order:
+                if await self._serve(where):
+                    delay_s = limits.RECONNECT_IVL_MS / 1000
+                self._tried.set()
+            # Jitter over the whole span: a restarted tracker is not met by everybody at once.
+            await asyncio.sleep(self._rng.uniform(0.2, 1.0) * delay_s)
+            delay_s = min(delay_s * 2, limits.RECONNECT_IVL_MAX_MS / 1000)
+
+    async def _serve(self, where: Tracker) -> bool:
+        """Connect to ``where`` and stay until the connection ends; False if it never came up."""
+        connection = _Connection(
+            self._context, self._pair, where, self._on_reply, self._on_published
+        )
+        self._connection = connection
+        was_up = False
+        try:
+            await self._establish(connection)
+            was_up = True
+            await self._until_dead(connection)
+            log.info("the connection to the tracker at %s ended", where.endpoint)
+        except (TransportError, Refused, RemoteProtocolError) as error:
+            self.trouble = str(error)
+            log.info("no connection to the tracker at %s: %s", where.endpoint, error)
+        finally:
+            self._drop()
+        return was_up
+
+    async def _establish(self, connection: _Connection) -> None:
+        where = connection.where
+        if not await _first(connection.up.wait(), connection.ended.wait(), CONNECT_TIMEOUT_S):
+            if connection.refused:
+                raise TransportError(
+                    "what answers there does not hold the tracker's key, or closed the connection"
+                )
+            raise TransportError("nobody answers there")
+        sent_at = monotonic()
+        hello = tracker.Hello(self._software)
+        welcome = (await self._exchange(hello, tracker.Welcome, None, CONNECT_TIMEOUT_S)).reply
+        self.time.learn(welcome.time_ms, sent_at, monotonic())
+        connection.subscribe_at(_events_endpoint(welcome.events, where.endpoint))
+        assert connection.events is not None
+        for topic in self._topics:
+            connection.events.socket.setsockopt(zmq.SUBSCRIBE, topic)
+        arrived = await _first(
+            connection.events_up.wait(), connection.ended.wait(), CONNECT_TIMEOUT_S
+        )
+        if not arrived:
+            raise TransportError("its events cannot be subscribed to")
+        self.where, self.trouble = where, None
+        self._heard_at = monotonic()
+        self._up.set()
+        self._tried.set()
+        log.info("connected to the tracker at %s", where.endpoint)
+        for waiting in list(self._waiting.values()):
+            self._post(waiting)
+        self._listener.link_up(welcome)
+
+    async def _until_dead(self, connection: _Connection) -> None:
+        while not connection.ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(connection.ended.wait(), limits.BEACON_S)
+            if monotonic() - self._heard_at > SILENCE_S:
+                log.info("the tracker has been silent for %.0f s", SILENCE_S)
+                return
+
+    def _drop(self) -> None:
+        if self._connection is None:
+            return
+        self._connection.close()
+        self._connection = None
+        if self._up.is_set():
+            self._up.clear()
+            self._listener.link_down()
+            # Those that wait get their answer after a quick reconnection, or an end of waiting.
+            asyncio.get_running_loop().call_later(LOST_GRACE_S, self._give_up_if_down)
+
+    def _give_up_if_down(self) -> None:
+        if not self.connected:
+            self._fail_waiting()
+
+
+def _events_endpoint(told: str, commands: str) -> str:
+    """Where the events are, a host of ``*`` standing for the one that answered our commands."""
+    if told.startswith("tcp://*:"):
+        host = commands.removeprefix("tcp://").rpartition(":")[0]
+        told = f"tcp://{host}:{told.rpartition(':')[2]}"
+    return check_endpoint(told)
+
+
+async def _first(
+    good: Coroutine[Any, Any, Any], bad: Coroutine[Any, Any, Any], timeout_s: float
+) -> bool:
+    """Whether ``good`` came before ``bad`` and before the time was over."""
+    wanted = asyncio.ensure_future(good)
+    unwanted = asyncio.ensure_future(bad)
+    try:
+        await asyncio.wait(
+            (wanted, unwanted), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        return wanted.done()
+    finally:
+        wanted.cancel()
+        unwanted.cancel()
+
+
+def refused_with(error: Exception, code: Code) -> bool:
+    """Whether ``error`` is the tracker's refusal for that reason."""
+    return isinstance(error, Refused) and error.code is code
