@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 from pathlib import Path
 
 import platformdirs
@@ -59,13 +60,22 @@ class HomeLock:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise StorageError(f"cannot open {self._path}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not self._take():
             os.close(self._fd)
-            raise HomeBusy(f"another process uses the home {home}") from error
+            raise HomeBusy(f"another process uses the home {home}")
         os.ftruncate(self._fd, 0)
         os.write(self._fd, f"{os.getpid()}\n".encode())
+
+    def _take(self) -> bool:
+        # Whoever asks for the holder holds the lock for a moment: one refusal proves nothing.
+        for _ in range(10):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return True
+        return False
 
     def release(self) -> None:
         """Let the next one in."""

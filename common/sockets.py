@@ -7,7 +7,6 @@ future for each message. Who may come in is decided by ``common.zap``.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -18,7 +17,6 @@ from enum import Enum
 from typing import Any
 
 import zmq
-import zmq.utils.monitor
 
 from common import limits
 from common.errors import ConfigError, TransportError
@@ -176,9 +174,12 @@ class Pump:
     BATCH = 64  # messages taken in a row before the others in the loop get their turn
 
     def __init__(self, socket: zmq.Socket[Any], on_message: Callable[[Frames], None]) -> None:
+        # The command line makes sockets but pumps none; without asyncio it starts a third faster.
+        from asyncio import get_running_loop
+
         self.socket = socket
         self._on_message = on_message
-        self._loop = asyncio.get_running_loop()
+        self._loop = get_running_loop()
         self._fd: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         self._scheduled = False
         self._closed = False
@@ -279,13 +280,16 @@ class Watch:
     """Tells ``on_link`` what happens to the connections of a socket (libzmq's monitor)."""
 
     def __init__(self, socket: zmq.Socket[Any], on_link: Callable[[Link], None]) -> None:
+        from zmq.utils.monitor import parse_monitor_message  # brings asyncio: see `Pump`
+
+        self._parse = parse_monitor_message
         self._watched = socket
         self._on_link = on_link
         monitor = socket.get_monitor_socket(_WATCHED)
         self._pump = Pump(monitor, self._on_frames)
 
     def _on_frames(self, frames: Frames) -> None:
-        event = zmq.utils.monitor.parse_monitor_message([frame.bytes for frame in frames])
+        event = self._parse([frame.bytes for frame in frames])
         link = _LINK_OF_EVENT.get(event["event"])
         if link is not None:
             self._on_link(link)

@@ -358,6 +358,11 @@ class Happened(msgspec.Struct, frozen=True, tag=True):
     details: dict[str, str | int | bool]
 
 
+class Alive(msgspec.Struct, frozen=True, tag=True):
+    """Sent every few seconds while a command runs, so that each side notices when the other died.
+    Nobody answers it."""
+
+
 class Failed(_Result, frozen=True):
     """The command did not do what was asked; ``exit_code`` is what the command line ends with."""
 
@@ -381,4 +386,5 @@ Answer: TypeAlias = (
     | Downloaded
     | Progress
     | Happened
+    | Alive
 )
