@@ -255,6 +255,16 @@ class CancelRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Credit:
+    """Tell the source how much has come: it waits for that, and no request is due to carry it.
+
+    Every `Request` carries the same count, so credit needs no timer of the shell.
+    """
+
+    source: SourceId
+
+
+@dataclass(frozen=True, slots=True)
 class Verify:
     """Digest the piece in the buffer, write it, and report how that went."""
 
@@ -292,7 +302,7 @@ class Complete:
 
 
 DownloadEffect: TypeAlias = (
-    Open | Request | CancelRequest | Verify | Discard | Close | Announce | Complete
+    Open | Request | CancelRequest | Credit | Verify | Discard | Close | Announce | Complete
 )
 
 

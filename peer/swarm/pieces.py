@@ -191,8 +191,8 @@ _HELD = int(PieceState.HELD)
 class Pieces:
     """The state of every piece of one content, with the sums that are asked for all the time.
 
-    The transitions raise ValueError when the piece is not in the state that they start from: that is
-    an error of the caller, never of a peer.
+    The transitions raise ValueError when the piece is not in the state that they start from: that
+    is an error of the caller, never of a peer.
     """
 
     __slots__ = ("counts", "held", "held_bytes", "layout", "states", "verifying_bytes")

@@ -1,0 +1,109 @@
+"""How a download stands, as a picture for people: `show-downloads`, progress bars, `why-slow`.
+
+Owns the picture only; `download` draws it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+
+from common.ids import UserId
+from peer.swarm.events import SourceId, Verdict
+from peer.swarm.sources import Phase, Source
+
+_SMOOTHING_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceProgress:
+    """One source: what it gave, what it is asked for, and what the download thinks of it."""
+
+    source: SourceId
+    user: UserId
+    phase: Phase
+    complete: bool
+    rate: float
+    """Bytes a second while it is asked for something, else 0."""
+    pieces: int
+    bytes: int
+    asked: int
+    """Pieces asked for and not yet come."""
+    stalled: bool
+    verdict: Verdict | None
+    """Why it was last closed; None while it never was."""
+    note: str
+    retry_in_s: float
+    """0, or how long it is left alone."""
+
+    @classmethod
+    def of(cls, source: Source, now: float) -> SourceProgress:
+        waiting = source.resume_at if source.phase is Phase.OPEN else source.retry_at
+        return cls(
+            source=source.id,
+            user=source.user,
+            phase=source.phase,
+            complete=source.complete,
+            rate=source.window.current_rate(now) if source.asked else 0.0,
+            pieces=source.got_pieces,
+            bytes=source.got_bytes,
+            asked=len(source.asked),
+            stalled=source.stalled,
+            verdict=source.verdict,
+            note=source.note,
+            retry_in_s=max(0.0, waiting - now),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One download."""
+
+    pieces: int
+    held_pieces: int
+    size: int
+    held_bytes: int
+    rate: float
+    """Verified bytes a second, smoothed over two seconds."""
+    eta_s: float | None
+    """Seconds left at this rate; None when nothing comes."""
+    paused: bool
+    complete: bool
+    asked_pieces: int
+    verifying_bytes: int
+    duplicate_bytes: int
+    """Came twice, because two sources were asked or a cancelled one was quicker."""
+    corrupt_pieces: int
+    unrequested_pieces: int
+    """Came unasked or in a wrong size."""
+    sources: tuple[SourceProgress, ...]
+
+    @property
+    def sources_used(self) -> int:
+        """How many are open."""
+        return sum(1 for s in self.sources if s.phase is Phase.OPEN)
+
+
+class RateMeter:
+    """Bytes a second, smoothed exponentially; it falls when nothing comes."""
+
+    __slots__ = ("_at", "_rate", "_since")
+
+    def __init__(self) -> None:
+        self._rate = 0.0
+        self._at: float | None = None
+        self._since = 0.0
+
+    def add(self, size: int, now: float) -> None:
+        if self._at is None:
+            self._at = self._since = now
+        self._rate = self._rate * exp((self._at - now) / _SMOOTHING_S) + size / _SMOOTHING_S
+        self._at = now
+
+    def rate(self, now: float) -> float:
+        if self._at is None:
+            return 0.0
+        decayed = self._rate * exp((self._at - now) / _SMOOTHING_S)
+        # A young meter has not filled its window yet: correct for the part that it has seen.
+        seen = 1.0 - exp((self._since - now) / _SMOOTHING_S)
+        return decayed / max(seen, 0.05)

@@ -1,0 +1,133 @@
+"""Those who fetch from this peer, what they wait for, and what is on its way to them.
+
+Owns the queue and the credit of each requester, and the account of each user. Who is served next is
+decided in `serving`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from common.ids import ContentId, UserId
+from common.limits import MIB
+from peer.swarm.events import RequesterId
+from peer.swarm.pieces import Bitfield, Layout
+from peer.swarm.window import Throughput
+
+_UNCREDITED_MIN = 1 * MIB
+_UNCREDITED_MAX = 8 * MIB
+_UNCREDITED_S = 0.05
+"""What a requester takes in this time may be on its way to it: the socket never runs dry, and
+little is committed that a better choice could replace."""
+
+
+@dataclass(slots=True, eq=False)
+class Content:
+    """One content that is offered."""
+
+    id: ContentId
+    layout: Layout
+    have: Bitfield | None
+    """None: all of it."""
+    sent: dict[int, int] = field(default_factory=dict)
+    """How often each piece was sent, where it was at all."""
+
+    def holds(self, index: int) -> bool:
+        return self.have is None or index in self.have
+
+
+@dataclass(slots=True, eq=False)
+class User:
+    """The account of one user, over all its connections."""
+
+    id: UserId
+    served: int = 0
+    """Bytes sent to it, lifted when it comes back after a pause so that idleness saves nothing."""
+    requesters: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Wanted:
+    """One request in a queue."""
+
+    content: Content
+    index: int
+    order: int
+    """Counts up with every request of the requester: what it asked for first comes first."""
+
+
+@dataclass(slots=True, eq=False)
+class Requester:
+    """One connection that fetches. `serving` writes the accounts, the queue keeps itself."""
+
+    id: RequesterId
+    user: User
+    waiting: dict[tuple[ContentId, int], Wanted] = field(default_factory=dict)
+    served: int = 0
+    committed: int = 0
+    """Bytes sent on the connection so far."""
+    credited: int = 0
+    """Bytes of these that the requester says it has got."""
+    sends: deque[tuple[int, float, float]] = field(default_factory=deque)
+    """For each send on its way: `committed` after it, when it was, and the seconds of sending that
+    were ahead of it."""
+    throughput: Throughput = field(default_factory=Throughput)
+    progress_at: float = 0.0
+    """When it last credited something, or was sent something after having owed nothing."""
+    stalled: bool = False
+    """It has not credited for long: what it owes does not hold others back."""
+    blocked_until: float = 0.0
+    """Its socket was full."""
+    place: tuple[int, int, int, int, int] | None = None
+    """Its place in the schedule, as it was last put there; None when it is not in it."""
+    _heap: list[tuple[int, int, Wanted]] = field(default_factory=list)
+    """`waiting` by how often the piece was sent; corrected lazily, since that only grows."""
+    _orders: int = 0
+
+    @property
+    def uncredited(self) -> int:
+        return self.committed - self.credited
+
+    def bound(self, piece_length: int) -> int:
+        """Bytes that may be on their way to it."""
+        wanted = int(self.throughput.rate * _UNCREDITED_S)
+        return max(_UNCREDITED_MIN, 2 * piece_length, min(wanted, _UNCREDITED_MAX))
+
+    def enqueue(self, content: Content, index: int) -> None:
+        """Put a request in; nothing happens when it is there."""
+        key = (content.id, index)
+        if key in self.waiting:
+            return
+        self._orders += 1
+        wanted = Wanted(content, index, self._orders)
+        self.waiting[key] = wanted
+        heappush(self._heap, (content.sent.get(index, 0), wanted.order, wanted))
+
+    def dequeue(self, content: ContentId, index: int) -> bool:
+        """Take a request out; False when it is not there."""
+        if self.waiting.pop((content, index), None) is None:
+            return False
+        if len(self._heap) > 2 * len(self.waiting) + 64:
+            self._heap = [e for e in self._heap if self._current(e[2])]
+            self._heap.sort()
+        return True
+
+    def best(self) -> tuple[int, Wanted] | None:
+        """The request whose piece was sent least often, and how often; None without requests."""
+        heap = self._heap
+        while heap:
+            sent, order, wanted = heap[0]
+            if not self._current(wanted):
+                heappop(heap)
+                continue
+            actual = wanted.content.sent.get(wanted.index, 0)
+            if actual <= sent:
+                return actual, wanted
+            heappop(heap)
+            heappush(heap, (actual, order, wanted))
+        return None
+
+    def _current(self, wanted: Wanted) -> bool:
+        return self.waiting.get((wanted.content.id, wanted.index)) is wanted

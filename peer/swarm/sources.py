@@ -1,0 +1,271 @@
+"""Whom a download fetches from, and what it thinks of them.
+
+Owns what is known of each source, the choice of whom to open next and whom to give up, and how long
+to leave a failed one alone. Which piece is asked of whom is decided in `download`.
+
+A source is patient work: it is judged by what it gave, and by its silence while it owes something.
+What is normal is learnt from all of them together (`Latency`: mean and three standard deviations of
+the time from request to piece), so that a slow network does not look like a dead one. Only a
+piece that is wrong is evidence of malice, and only that bans at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum, unique
+from math import sqrt
+from typing import TYPE_CHECKING
+
+from common.ids import UserId
+from peer.swarm.events import SourceId, Verdict
+from peer.swarm.pieces import Bitfield
+from peer.swarm.window import Window
+
+if TYPE_CHECKING:
+    from random import Random
+
+STRIKES_MAX = 8
+"""Messages that make no sense before a source counts as hostile."""
+
+_BACKOFF_FIRST_S = 1.0
+_BACKOFF_MAX_S = 60.0
+_PATIENCE_MIN_S = 1.0
+_PATIENCE_MAX_S = 4.0
+
+
+@unique
+class Phase(Enum):
+    """Where the connection to a source stands."""
+
+    IDLE = "idle"
+    OPENING = "opening"
+    OPEN = "open"
+    BANNED = "banned"
+
+
+@dataclass(slots=True, eq=False)
+class Source:
+    """One source of one download. The download writes these fields; the roster judges by them."""
+
+    id: SourceId
+    user: UserId
+    complete: bool
+    window: Window
+    listed: bool = True
+    """The tracker believes it online and offering."""
+    phase: Phase = Phase.IDLE
+    phase_since: float = 0.0
+    have: Bitfield | None = None
+    """While open: what it holds; None is everything."""
+    asked: dict[int, float] = field(default_factory=dict)
+    """Pieces asked for and neither come nor withdrawn, with the time of asking, oldest first."""
+    asked_bytes: int = 0
+    withdrawn: set[int] = field(default_factory=set)
+    """Requests that were cancelled: their pieces may still come."""
+    progress_at: float = 0.0
+    """When it last gave something, or was asked after having owed nothing."""
+    stalled: bool = False
+    """It has let its requests lie for longer than is normal: it is asked for one piece only."""
+    resume_at: float = 0.0
+    """It is busy until then: open, and not asked."""
+    retry_at: float = 0.0
+    """It is not opened before."""
+    failures: int = 0
+    """In a row, since it last gave a piece."""
+    strikes: int = 0
+    got_pieces: int = 0
+    got_bytes: int = 0
+    verdict: Verdict | None = None
+    """Why it was last closed."""
+    note: str = ""
+    """What it said when it refused, for people."""
+
+    def offers(self, index: int) -> bool:
+        return self.have is None or index in self.have
+
+
+class Latency:
+    """Mean and deviation of the time from request to piece, over all sources, lately."""
+
+    __slots__ = ("_count", "_mean", "_variance")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean = 0.0
+        self._variance = 0.0
+
+    def add(self, elapsed_s: float) -> None:
+        self._count = min(self._count + 1, 64)
+        weight = 1.0 / self._count
+        off = elapsed_s - self._mean
+        self._mean += weight * off
+        self._variance = (1.0 - weight) * (self._variance + weight * off * off)
+
+    def patience(self) -> float:
+        """Seconds of silence after which a source that owes something counts as stalled."""
+        if not self._count:
+            return _PATIENCE_MAX_S
+        late = self._mean + 3.0 * sqrt(self._variance)
+        return min(max(late, _PATIENCE_MIN_S), _PATIENCE_MAX_S)
+
+
+class Roster:
+    """The known sources of one download: at most `known_max`, of which `used_max` at a time."""
+
+    def __init__(
+        self, rng: Random, piece_length: int, horizon_s: float, known_max: int, used_max: int
+    ) -> None:
+        self._rng = rng
+        self._piece_length = piece_length
+        self._horizon_s = horizon_s
+        self._known_max = known_max
+        self._used_max = used_max
+        self._known: dict[SourceId, Source] = {}
+        self._banned: dict[SourceId, None] = {}
+        self.used: dict[SourceId, Source] = {}
+        """Opening or open."""
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __iter__(self) -> Iterator[Source]:
+        return iter(self._known.values())
+
+    def get(self, source: SourceId) -> Source | None:
+        return self._known.get(source)
+
+    def open(self) -> list[Source]:
+        return [s for s in self.used.values() if s.phase is Phase.OPEN]
+
+    # -- who is known -----------------------------------------------------------------------------
+
+    def learn(self, source: SourceId, user: UserId, complete: bool) -> Source | None:
+        """The tracker lists a source. None when there is no place for it."""
+        known = self._known.get(source)
+        if known is not None:
+            known.user = user
+            known.complete = complete
+            if not known.listed:
+                known.listed = True
+                known.retry_at = 0.0
+            return known
+        if len(self._known) >= self._known_max and not self._evict():
+            return None
+        known = Source(source, user, complete, Window(self._piece_length, self._horizon_s))
+        if source in self._banned:
+            known.phase = Phase.BANNED
+            known.verdict = Verdict.WRONG
+        self._known[source] = known
+        return known
+
+    def unlist(self, source: Source) -> None:
+        """The tracker says that it is gone. One that still gives is kept while it does."""
+        source.listed = False
+        if source.phase in (Phase.IDLE, Phase.BANNED):
+            del self._known[source.id]
+
+    def _evict(self) -> bool:
+        idle = [s for s in self._known.values() if s.phase in (Phase.IDLE, Phase.BANNED)]
+        worst = max(idle, key=lambda s: (s.phase is Phase.BANNED, s.failures), default=None)
+        if worst is None or (worst.phase is Phase.IDLE and not worst.failures):
+            return False
+        del self._known[worst.id]
+        return True
+
+    # -- whom to use ------------------------------------------------------------------------------
+
+    def next_to_open(self, now: float) -> Source | None:
+        """The best source to open, if there is place for one more."""
+        if len(self.used) >= self._used_max:
+            return None
+        return self.best_spare(now)
+
+    def best_spare(self, now: float) -> Source | None:
+        """The known and unused source that promises most; equals at random."""
+        best, best_rank = None, (0, False, 0.0)
+        for source in self._known.values():
+            if source.phase is not Phase.IDLE or not source.listed or source.retry_at > now:
+                continue
+            rank = (-source.failures, source.complete, self._rng.random())
+            if best is None or rank > best_rank:
+                best, best_rank = source, rank
+        return best
+
+    def next_retry(self) -> float | None:
+        """When an unused source may be tried again."""
+        waiting = [s.retry_at for s in self._known.values() if s.phase is Phase.IDLE and s.listed]
+        return min(waiting, default=None)
+
+    def opening(self, source: Source, now: float) -> None:
+        source.phase, source.phase_since = Phase.OPENING, now
+        self.used[source.id] = source
+
+    def opened(self, source: Source, have: Bitfield | None, now: float) -> None:
+        source.phase, source.phase_since = Phase.OPEN, now
+        source.have = have
+        source.progress_at = now
+        source.stalled = False
+        source.resume_at = 0.0
+        source.window.shrink()
+
+    def closed(self, source: Source, verdict: Verdict, now: float) -> None:
+        """The connection is gone. Its requests must have been taken back before."""
+        self.used.pop(source.id, None)
+        source.phase, source.phase_since = Phase.IDLE, now
+        source.have = None
+        source.withdrawn.clear()
+        source.verdict = verdict
+        if verdict is Verdict.WRONG:
+            source.phase = Phase.BANNED
+            self._banned[source.id] = None
+        elif verdict not in (Verdict.FINISHED, Verdict.GONE):
+            source.retry_at = now + self._backoff(source)
+        if not source.listed:
+            del self._known[source.id]
+
+    def _backoff(self, source: Source) -> float:
+        source.failures += 1
+        wait_s = min(_BACKOFF_FIRST_S * 2.0 ** (source.failures - 1), _BACKOFF_MAX_S)
+        return wait_s * (0.5 + self._rng.random())
+
+    # -- judgement --------------------------------------------------------------------------------
+
+    def strike(self, source: Source) -> bool:
+        """It sent something senseless; True when that was once too often."""
+        source.strikes += 1
+        return source.strikes >= STRIKES_MAX
+
+    def worst(self, now: float, settle_s: float) -> tuple[Source, Verdict] | None:
+        """The open source that a spare one should replace, if any deserves it.
+
+        Stalled ones first, then those far slower than the rest: below a tenth of the mean. The only
+        source with the whole content is never given up for being slow: it may be the last to have
+        some piece.
+        """
+        settled = [s for s in self.open() if now - s.phase_since > settle_s]
+        complete = sum(1 for s in settled if s.have is None)
+        judged = [s for s in settled if s.have is not None or complete > 1]
+        stalled = [s for s in judged if s.stalled]
+        if stalled:
+            return min(stalled, key=lambda s: s.progress_at), Verdict.SLOW
+        if len(settled) < 3:
+            return None
+        mean = sum(s.window.rate for s in settled) / len(settled)
+        slow = [s for s in judged if s.asked and s.window.current_rate(now) < mean / 10]
+        if slow:
+            return min(slow, key=lambda s: s.window.current_rate(now)), Verdict.SLOW
+        idle = [s for s in judged if not s.asked and now - s.progress_at > settle_s]
+        if idle:
+            return min(idle, key=lambda s: s.progress_at), Verdict.USELESS
+        return None
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when the books do not agree. For tests."""
+        assert len(self._known) <= self._known_max
+        assert len(self.used) <= self._used_max
+        for source in self._known.values():
+            assert (source.id in self.used) == (source.phase in (Phase.OPENING, Phase.OPEN))
+            assert source.phase is Phase.OPEN or not source.asked
+            assert (source.phase is Phase.BANNED) == (source.id in self._banned)
+            assert source.listed or source.id in self.used

@@ -1,0 +1,100 @@
+"""How much may be asked of one source at a time, and how fast it gives.
+
+Owns the measuring of a rate (`Throughput`) and the bound, in bytes, on what is asked of one source
+(`Window`). What is asked is the download's to choose.
+
+The window opens like TCP's slow start: from two pieces, by every byte that comes, until it holds
+what the source gives in `horizon_s`. A window larger than that only parks requests at a busy source
+that another could answer sooner; a smaller one lets the pipe run dry while a request travels.
+"""
+
+from __future__ import annotations
+
+_SAMPLE_S = 0.010
+_SMOOTHING_S = 1.0
+FLOOR_PIECES = 2
+
+
+class Throughput:
+    """Bytes a second of something that is busy from time to time; idle time does not count."""
+
+    __slots__ = ("_arrived", "_mark", "_warm_s", "rate")
+
+    def __init__(self) -> None:
+        self._mark = 0.0
+        """Since when `_arrived` is counted: it was busy all the time since."""
+        self._arrived = 0
+        self._warm_s = 0.0
+        self.rate = 0.0
+        """Smoothed over a second of busy time; 0 until something came."""
+
+    def began(self, now: float) -> None:
+        """It was idle and is busy from here on."""
+        self._mark = now
+        self._arrived = 0
+
+    def arrived(self, size: int, now: float) -> None:
+        """So many bytes came."""
+        self._arrived += size
+        elapsed = now - self._mark
+        if elapsed < _SAMPLE_S and self.rate:
+            return
+        elapsed = max(elapsed, 1e-4)
+        sample = self._arrived / elapsed
+        # A young estimate is the plain mean since the beginning; an old one forgets in a second.
+        self._warm_s = min(self._warm_s + elapsed, _SMOOTHING_S)
+        self.rate += (sample - self.rate) * min(1.0, elapsed / self._warm_s)
+        self._mark = now
+        self._arrived = 0
+
+    def rate_at(self, now: float, expected: int) -> float:
+        """The rate, less what the silence says: `expected` bytes at best would come just now."""
+        silent_s = now - self._mark
+        if silent_s <= 0.0:
+            return self.rate
+        ceiling = (self._arrived + expected) / silent_s
+        return min(self.rate, ceiling) if self.rate else ceiling
+
+    def reset(self) -> None:
+        """Forget what was measured."""
+        self.rate = 0.0
+        self._warm_s = 0.0
+
+
+class Window(Throughput):
+    """The window of one source. Sizes in bytes, rates in bytes a second."""
+
+    __slots__ = ("_horizon_s", "_piece", "grown")
+
+    def __init__(self, piece_length: int, horizon_s: float) -> None:
+        super().__init__()
+        self._piece = piece_length
+        self._horizon_s = horizon_s
+        self.grown = FLOOR_PIECES * piece_length
+        """How far slow start has come."""
+
+    def arrived(self, size: int, now: float) -> None:
+        """A piece came."""
+        self.grown += size
+        super().arrived(size, now)
+
+    def current_rate(self, now: float) -> float:
+        """The rate, less what silence says against it. Only for a source that is being asked."""
+        return self.rate_at(now, self._piece)
+
+    def limit(self, share: float) -> int:
+        """Bytes that may be asked for at a time; at most `share`, at least two pieces."""
+        wanted = min(self.grown, self.rate * self._horizon_s, share)
+        return max(int(wanted), FLOOR_PIECES * self._piece)
+
+    def quantum(self) -> int:
+        """Bytes of room worth a request of their own: ten milliseconds' worth, within bounds.
+
+        A fast source is asked for several pieces in one message; a slow one at once.
+        """
+        return min(max(int(self.rate * 0.010), self._piece), 4 * self._piece)
+
+    def shrink(self) -> None:
+        """Begin again: the source was busy, stalled or lost."""
+        self.grown = FLOOR_PIECES * self._piece
+        self.reset()

@@ -1,0 +1,154 @@
+"""A network in virtual time: links with rates, delays, loss and one-way partitions.
+
+Owns the event queue and the links. What is said over them is the peers' business.
+
+An uplink is shared in turn, chunk by chunk, by the connections that have something to send, as TCP
+would share it; a downlink takes chunks as they arrive. Small messages cost delay and no rate, but
+wait behind the pieces that were sent before them on the same connection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from random import Random
+from typing import Any
+
+Action = Callable[..., None]
+
+
+class Clock:
+    """The queue of what happens when. Equal times happen in the order of scheduling."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.events = 0
+        self._queue: list[tuple[float, int, Action, tuple[Any, ...]]] = []
+        self._order = 0
+
+    def at(self, when: float, action: Action, *args: Any) -> None:
+        self._order += 1
+        heappush(self._queue, (max(when, self.now), self._order, action, args))
+
+    def run(self, until: float, done: Callable[[], bool]) -> None:
+        """Let things happen until the time is over, nothing is left, or `done` says so."""
+        queue = self._queue
+        while queue and queue[0][0] <= until and not done():
+            self.now, _, action, args = heappop(queue)
+            self.events += 1
+            action(*args)
+
+
+class Flow:
+    """One direction of one connection: messages in their order, (bytes, what to do on arrival)."""
+
+    __slots__ = ("bytes_left", "dst", "last_at", "messages", "queued", "src")
+
+    def __init__(self, src: Link, dst: Link) -> None:
+        self.src, self.dst = src, dst
+        self.messages: deque[tuple[int, Action, tuple[Any, ...]]] = deque()
+        self.bytes_left = 0
+        """Of the first message."""
+        self.queued = False
+        self.last_at = 0.0
+
+
+class Link:
+    """What connects one node: rates in bytes a second, delay in seconds to the middle."""
+
+    __slots__ = ("active", "busy", "delay_s", "down", "down_free_at", "name", "up")
+
+    def __init__(self, name: int, up: float, down: float, delay_s: float) -> None:
+        self.name = name
+        self.up, self.down, self.delay_s = up, down, delay_s
+        self.down_free_at = 0.0
+        self.active: deque[Flow] = deque()
+        self.busy = False
+
+
+class Network:
+    """All links, with the faults that a network has."""
+
+    def __init__(self, clock: Clock, rng: Random, *, chunk: int, loss: float, rto_s: float) -> None:
+        self.clock = clock
+        self._rng = rng
+        self._chunk = chunk
+        self._loss = loss
+        self._rto_s = rto_s
+        self._cut: set[tuple[int, int]] = set()
+        self._parked: list[Flow] = []
+        self.messages = 0
+        self.data_bytes = 0
+
+    def cut(self, src: int, dst: int) -> None:
+        """From here on nothing gets from `src` to `dst`; the other way is not touched."""
+        self._cut.add((src, dst))
+
+    def heal(self, src: int, dst: int) -> None:
+        """What waited is sent again."""
+        self._cut.discard((src, dst))
+        parked, self._parked = self._parked, []
+        for flow in parked:
+            self._wake(flow)
+
+    def send(self, flow: Flow, size: int, action: Action, *args: Any) -> None:
+        """Send a message: `action(*args)` happens when all of it has arrived."""
+        if size == 0:
+            self.messages += 1
+            if not flow.messages and (flow.src.name, flow.dst.name) not in self._cut:
+                self._deliver(flow, self.clock.now, action, args)
+                return
+        else:
+            self.data_bytes += size
+        if not flow.messages:
+            flow.bytes_left = size
+        flow.messages.append((size, action, args))
+        self._wake(flow)
+
+    def _wake(self, flow: Flow) -> None:
+        if not flow.queued:
+            flow.queued = True
+            flow.src.active.append(flow)
+            if not flow.src.busy:
+                self._next_chunk(flow.src)
+
+    def _next_chunk(self, link: Link) -> None:
+        while link.active:
+            flow = link.active.popleft()
+            if not flow.messages:
+                flow.queued = False
+                continue
+            if (flow.src.name, flow.dst.name) in self._cut:
+                flow.queued = False
+                self._parked.append(flow)
+                continue
+            size = min(self._chunk, flow.bytes_left)
+            link.busy = True
+            self.clock.at(self.clock.now + size / link.up, self._chunk_sent, flow, size)
+            return
+        link.busy = False
+
+    def _chunk_sent(self, flow: Flow, size: int) -> None:
+        now, dst = self.clock.now, flow.dst
+        arrival = max(now + flow.src.delay_s + dst.delay_s, dst.down_free_at) + size / dst.down
+        dst.down_free_at = arrival
+        if flow.messages:
+            flow.bytes_left -= size
+            while flow.messages and flow.bytes_left <= 0:
+                _, action, args = flow.messages.popleft()
+                self._deliver(flow, arrival - flow.src.delay_s - dst.delay_s, action, args)
+                if flow.messages:
+                    flow.bytes_left = flow.messages[0][0]
+        if flow.messages:
+            flow.src.active.append(flow)
+        else:
+            flow.queued = False
+        self._next_chunk(flow.src)
+
+    def _deliver(self, flow: Flow, ready_at: float, action: Action, args: tuple[Any, ...]) -> None:
+        arrival = ready_at + flow.src.delay_s + flow.dst.delay_s
+        if self._loss and self._rng.random() < self._loss:
+            arrival += self._rto_s
+        arrival = flow.last_at = max(arrival, flow.last_at)
+        self.clock.at(arrival, action, *args)

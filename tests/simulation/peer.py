@@ -1,0 +1,328 @@
+"""A simulated peer: the real core in a shell made of virtual time, and its ways to misbehave.
+
+Owns the translation between effects and messages, as the peer's shell does it with sockets and files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from random import Random
+from typing import TYPE_CHECKING
+
+from common.ids import ContentId, DeviceKey, UserId
+from peer.swarm import events as ev
+from peer.swarm.download import Download, DownloadSettings
+from peer.swarm.pieces import Bitfield, Layout
+from peer.swarm.serving import Serving, ServingSettings
+from tests.simulation.network import Clock, Flow, Link, Network
+
+if TYPE_CHECKING:
+    from tests.simulation.swarm import Swarm
+
+CONTENT = ContentId(b"content".ljust(32, b"."))
+
+
+class Fault(Enum):
+    """How a serving peer fails its requesters."""
+
+    NONE = auto()
+    LIAR = auto()
+    """Serves wrong bytes."""
+    TARPIT = auto()
+    """Takes requests and lets no piece come to its end."""
+    EMPTY = auto()
+    """Offers everything and declines every request."""
+
+
+@dataclass(slots=True)
+class Connection:
+    """From a requester to a source: requests go up, pieces and notices come down."""
+
+    requester: SimPeer
+    source: SimPeer
+    id: ev.RequesterId
+    up: Flow
+    down: Flow
+    received: int = 0
+    alive: bool = True
+
+
+class SimPeer:
+    """One node of a swarm."""
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        number: int,
+        link: Link,
+        layout: Layout,
+        rng: Random,
+        *,
+        seeder: bool,
+        download_settings: DownloadSettings,
+        serving_settings: ServingSettings,
+    ) -> None:
+        self.swarm = swarm
+        self.clock: Clock = swarm.clock
+        self.network: Network = swarm.network
+        self.number = number
+        self.key = DeviceKey(number.to_bytes(32, "big"))
+        self.user = UserId(f"user{number}")
+        self.link = link
+        self.layout = layout
+        self.rng = rng
+        self.seeder = seeder
+        self.fault = Fault.NONE
+        self.alive = True
+        self.frozen = False
+        self._backlog: list[tuple[object, tuple[object, ...]]] = []
+        self.started_at: float | None = None
+        self.completed_at: float | None = None
+        self.download = None if seeder else Download(layout, rng, settings=download_settings)
+        self.serving = Serving(serving_settings)
+        have = None if seeder else Bitfield(layout.count)
+        self.serving.handle(ev.ContentAdded(CONTENT, layout.piece_length, layout.size, have), 0.0)
+        self.to_sources: dict[DeviceKey, Connection] = {}
+        self.from_requesters: dict[ev.RequesterId, Connection] = {}
+        self._connections = 0
+        self._download_timer = float("inf")
+        self._serving_timer = float("inf")
+        self._carry = {
+            ev.Request: self._request,
+            ev.Verify: self._verify,
+            ev.Credit: self._credit,
+            ev.CancelRequest: self._cancel,
+            ev.Announce: self._announce,
+            ev.Open: self._open,
+            ev.Close: self._close,
+            ev.Discard: self._discard,
+            ev.Complete: self._complete,
+        }
+
+    # -- feeding the core -------------------------------------------------------------------------
+
+    def tell(self, event: ev.DownloadEvent) -> None:
+        """Hand the download an event and carry out what it wants."""
+        download = self.download
+        if download is None or not self.alive:
+            return
+        if self.frozen:
+            self._backlog.append((self.tell, (event,)))
+            return
+        now = self.clock.now
+        effects = download.handle(event, now)
+        if self.swarm.checked:
+            download.check_invariants()
+        for effect in effects:
+            self._carry[type(effect)](effect)
+        due = download.next_wakeup(now)
+        if due is not None and due < self._download_timer:
+            self._download_timer = due
+            self.clock.at(due, self._download_tick, due)
+
+    def _download_tick(self, due: float) -> None:
+        if due == self._download_timer:
+            self._download_timer = float("inf")
+            self.tell(ev.Tick())
+
+    def serve(self, event: ev.ServingEvent) -> None:
+        """Hand the serving side an event and carry out what it wants."""
+        if not self.alive:
+            return
+        if self.frozen:
+            self._backlog.append((self.serve, (event,)))
+            return
+        now = self.clock.now
+        effects = self.serving.handle(event, now)
+        if self.swarm.checked:
+            self.serving.check_invariants()
+        for effect in effects:
+            match effect:
+                case ev.Send():
+                    self._send(effect)
+                case ev.Decline():
+                    self._decline(effect)
+                case ev.Drop():
+                    self._drop(effect)
+        due = self.serving.next_wakeup(now)
+        if due is not None and due < self._serving_timer:
+            self._serving_timer = due
+            self.clock.at(due, self._serving_tick, due)
+
+    def _serving_tick(self, due: float) -> None:
+        if due == self._serving_timer:
+            self._serving_timer = float("inf")
+            self.serve(ev.Tick())
+
+    # -- carrying out what the download wants -----------------------------------------------------
+
+    def _open(self, effect: ev.Open) -> None:
+        source = self.swarm.peers[int.from_bytes(effect.source, "big")]
+        self._connections += 1
+        name = f"{self.number}-{source.number}-{self._connections}".encode()
+        connection = Connection(
+            self,
+            source,
+            ev.RequesterId(name),
+            Flow(self.link, source.link),
+            Flow(source.link, self.link),
+        )
+        self.to_sources[effect.source] = connection
+        self.network.send(connection.up, 0, source.accept, connection)
+
+    def accept(self, connection: Connection) -> None:
+        """Somebody opens the content with us."""
+        if not self.alive:
+            connection.requester.lost(connection, ev.SourceUnreachable(self.key))
+            return
+        if self.frozen:
+            self._backlog.append((self.accept, (connection,)))
+            return
+        self.from_requesters[connection.id] = connection
+        have = self.serving.held(CONTENT)
+        self.network.send(connection.down, 0, connection.requester.from_source, connection,
+                          ev.Opened(self.key, have))
+
+    def from_source(self, connection: Connection, event: ev.DownloadEvent) -> None:
+        """A message of a source has arrived."""
+        if connection.alive and self.alive:
+            self.tell(event)
+
+    def piece_came(self, connection: Connection, index: int, size: int) -> None:
+        if connection.alive and self.alive:
+            connection.received += size
+            self.tell(ev.PieceCame(connection.source.key, index, size))
+
+    def lost(self, connection: Connection, event: ev.DownloadEvent) -> None:
+        """A connection broke."""
+        if connection.alive and self.alive:
+            connection.alive = False
+            self.to_sources.pop(connection.source.key, None)
+            self.tell(event)
+
+    def _up(self, source: DeviceKey, make: type, *args: object) -> None:
+        connection = self.to_sources.get(source)
+        if connection is not None:
+            self.network.send(
+                connection.up, 0, connection.source.from_requester, connection, make, args
+            )
+
+    def from_requester(self, connection: Connection, make: type, args: tuple[object, ...]) -> None:
+        """A message of a requester has arrived."""
+        if connection.alive:
+            self.serve(make(connection.id, *args))
+
+    def _request(self, effect: ev.Request) -> None:
+        received = self.to_sources[effect.source].received
+        self.swarm.requests += 1
+        self._up(effect.source, ev.Asked, self.user, CONTENT, effect.pieces, received)
+
+    def _cancel(self, effect: ev.CancelRequest) -> None:
+        self.swarm.cancels += 1
+        self._up(effect.source, ev.Withdrawn, CONTENT, effect.pieces)
+
+    def _credit(self, effect: ev.Credit) -> None:
+        self.swarm.credits += 1
+        self._up(effect.source, ev.Credited, self.to_sources[effect.source].received)
+
+    def _verify(self, effect: ev.Verify) -> None:
+        source = self.swarm.peers[int.from_bytes(effect.source, "big")]
+        wrong = source.fault is Fault.LIAR
+        event: ev.DownloadEvent
+        if wrong:
+            event = ev.PieceCorrupt(effect.source, effect.index)
+        else:
+            event = ev.PieceVerified(effect.source, effect.index)
+        self.clock.at(self.clock.now + self.swarm.verify_s, self._verified, event)
+
+    def _verified(self, event: ev.PieceVerified | ev.PieceCorrupt) -> None:
+        if isinstance(event, ev.PieceVerified):
+            self.serve(ev.HeldMore(CONTENT, (event.index,)))
+        self.tell(event)
+
+    def _announce(self, effect: ev.Announce) -> None:
+        for connection in list(self.from_requesters.values()):
+            self.swarm.haves += 1
+            self.network.send(connection.down, 0, connection.requester.from_source, connection,
+                              ev.HaveMore(self.key, effect.pieces))
+
+    def _close(self, effect: ev.Close) -> None:
+        connection = self.to_sources.pop(effect.source, None)
+        if connection is not None:
+            connection.alive = False
+            self.network.send(connection.up, 0, connection.source.left, connection)
+
+    def left(self, connection: Connection) -> None:
+        """A requester closed."""
+        if self.frozen:
+            self._backlog.append((self.left, (connection,)))
+            return
+        self.from_requesters.pop(connection.id, None)
+        connection.down.messages.clear()
+        self.serve(ev.Left(connection.id))
+
+    def _discard(self, effect: ev.Discard) -> None:
+        if effect.why is ev.DiscardReason.DUPLICATE:
+            self.swarm.duplicate_bytes += self.layout.size_of(effect.index)
+
+    def _complete(self, effect: ev.Complete) -> None:
+        self.completed_at = self.clock.now
+        self.swarm.completed(self)
+
+    # -- carrying out what the serving side wants -------------------------------------------------
+
+    def _send(self, effect: ev.Send) -> None:
+        connection = self.from_requesters.get(effect.requester)
+        if connection is None:
+            return
+        self.swarm.sends += 1
+        if self.fault is Fault.TARPIT:
+            return
+        if self.fault is Fault.EMPTY:
+            self.network.send(connection.down, 0, connection.requester.from_source, connection,
+                              ev.PiecesRefused(self.key, (effect.index,)))
+            return
+        size = self.layout.size_of(effect.index)
+        self.network.send(
+            connection.down, size, connection.requester.piece_came, connection, effect.index, size
+        )
+
+    def _decline(self, effect: ev.Decline) -> None:
+        connection = self.from_requesters.get(effect.requester)
+        if connection is None:
+            return
+        event: ev.DownloadEvent
+        if effect.why is ev.DeclineReason.BUSY:
+            event = ev.SourceBusy(self.key, effect.retry_after_s, effect.pieces)
+        else:
+            event = ev.PiecesRefused(self.key, effect.pieces)
+        self.network.send(connection.down, 0, connection.requester.from_source, connection, event)
+
+    def _drop(self, effect: ev.Drop) -> None:
+        connection = self.from_requesters.pop(effect.requester, None)
+        if connection is not None:
+            connection.requester.lost(connection, ev.SourceClosed(self.key))
+
+    # -- misfortunes ------------------------------------------------------------------------------
+
+    def crash(self, noticed_after_s: float = 0.0) -> None:
+        """Be gone from one moment to the next; connections break when that is noticed."""
+        self.alive = False
+        at = self.clock.now + noticed_after_s
+        for connection in self.from_requesters.values():
+            connection.down.messages.clear()
+            self.clock.at(at, connection.requester.lost, connection, ev.SourceClosed(self.key))
+        for connection in self.to_sources.values():
+            connection.alive = False
+            self.clock.at(at, connection.source.left, connection)
+
+    def freeze(self) -> None:
+        """Take everything in and do nothing, like a stopped process."""
+        self.frozen = True
+
+    def thaw(self) -> None:
+        self.frozen = False
+        backlog, self._backlog = self._backlog, []
+        for action, args in backlog:
+            action(*args)  # type: ignore[operator]
