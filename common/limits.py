@@ -64,3 +64,26 @@ BEACON_TAIL_S = 60.0  # for how long after its last event a group's head is repe
 
 BUFFER_BYTES = 64 * MIB  # requested, received and unverified bytes of one download
 SOURCES_USED = 20
+
+# -- the tracker --------------------------------------------------------------------------------
+
+GROUPS_PER_USER_MAX = 200  # each is a topic to follow, a ticket to renew and a row in every answer
+MEMBERS_PER_GROUP_MAX = 10_000  # their devices are known to every serving peer of the group
+REQUESTS_PER_GROUP_MAX = 1_000  # strangers must not fill an owner's list without end
+REQUESTS_PER_USER_MAX = 100
+DEVICES_PER_USER_MAX = 100
+SHARES_PER_GROUP_MAX = LISTING_MAX
+OFFERS_PER_DEVICE_MAX = LISTING_MAX
+UPLOADS_PER_DEVICE_MAX = 2  # manifests on their way in
+UPLOAD_BYTES_MAX = 256 * MIB  # memory for all manifests on their way in
+UPLOAD_IDLE_S = 60.0  # an upload that gets no part that long is dropped
+MANIFEST_IDLE_S = 600  # a manifest that no share names is kept that long for the offer to follow
+MANIFEST_IDLE_BYTES_MAX = 1024 * MIB  # disk that manifests without a share may take
+COMMAND_QUEUE_MAX = 10_000  # commands that wait to be decided; some 20 MiB
+COMMANDS_PER_DEVICE_MAX = 256  # of these, a device's
+COMMANDS_PER_BATCH_MAX = 256  # committed together; bounds how long a command waits for others
+COMMAND_RATE = 300.0  # commands a second of one device in the long run …
+COMMAND_BURST = 600.0  # … and at once; a start with 200 groups needs about 500
+PASSWORD_QUEUE_MAX = 32  # passwords that wait to be hashed: about 3 s of one core
+RECEIPT_LIFE_S = 600  # for how long a repeated command is recognised as one that was done
+FORMER_LIFE_S = 86_400  # a dissolved group's name remembers its log's head that long

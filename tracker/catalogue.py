@@ -1,0 +1,290 @@
+"""The catalogue: what is shared in a group, under which name, and who offers it.
+
+Decides the commands about shares, manifests and sources. Which devices of those that offer a share
+are online is known to ``tracker.presence``; the bytes of manifests are kept by the store.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from common import limits
+from common.errors import Refused
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.messages import events, tracker
+from common.messages.refusals import Code
+from common.names import fold_name, quoted, share_name
+from common.seal import share_topic
+from tracker.changes import (
+    Change,
+    ManifestFacts,
+    ManifestStored,
+    OfferAdded,
+    OfferDropped,
+    ShareAdded,
+    ShareDropped,
+    ShareId,
+)
+from tracker.decision import (
+    Actor,
+    Decision,
+    Entries,
+    Now,
+    ReadPart,
+    TakePart,
+    World,
+    group_of,
+    page,
+)
+from tracker.state import Group, Share, State
+
+SHARED_BY_MAX = 64  # users named in a row of a listing
+
+# -- offering -----------------------------------------------------------------------------------
+
+
+def offer(world: World, user: UserId, actor: Actor, command: tracker.Offer, now: Now) -> Decision:
+    """This device holds all of a content: share it, or join those who do."""
+    state, group = world.state, group_of(world.state, user, command.group)
+    name = share_name(command.name)
+    share_id, content = ShareId(fold_name(name)), ContentId(command.content)
+    share = group.shares.get(share_id)
+    if share is not None:
+        _check_same(share, name, content)
+        if (user, actor.device) in share.offers:
+            return Decision(tracker.Offered(_row(world, group, share), _has_others(share, user)))
+    facts = state.manifests.get(content)
+    if facts is None:
+        raise Refused(Code.NEED_MANIFEST, "the tracker has not got the manifest of this content")
+    _check_room(state, group, share, user, actor.device)
+    added = OfferAdded(group.id, share_id, content, user, actor.device, now.wall_ms)
+    entries = Entries(group, now)
+    changes: tuple[Change, ...]
+    if share is None:
+        shared = events.Shared(
+            user, name, content, facts.size, facts.files, facts.algorithm, facts.digest
+        )
+        created = ShareAdded(group.id, share_id, name, content, now.wall_ms)
+        changes = (created, added, entries.add(shared))
+        share = Share(name, content, now.wall_ms)
+    elif any(other == user for other, _ in share.offers):
+        changes = (added,)  # a further device of somebody who seeds it: no news for the log
+    else:
+        changes = (added, entries.add(events.Seeding(user, name, content)))
+    row = _row(world, group, share, besides=(user, actor.device))
+    return Decision(tracker.Offered(row, _has_others(share, user)), changes)
+
+
+def _check_same(share: Share, name: str, content: ContentId) -> None:
+    if share.content != content:
+        raise Refused(
+            Code.TAKEN,
+            f"another content is shared as {quoted(share.name)} in this group",
+            "share it under another name with: --name NAME",
+        )
+    if share.name != name:
+        raise Refused(
+            Code.TAKEN,
+            f"this content is shared as {quoted(share.name)} already, which differs from"
+            f" {quoted(name)} only in case or in how letters are composed",
+            "use that very name, or one that is plainly different",
+        )
+
+
+def _check_room(
+    state: State, group: Group, share: Share | None, user: UserId, device: DeviceKey
+) -> None:
+    if share is None and len(group.shares) >= limits.SHARES_PER_GROUP_MAX:
+        raise Refused(
+            Code.LIMIT,
+            f"{quoted(group.id)} lists {limits.SHARES_PER_GROUP_MAX} shares, the most allowed",
+            "share a folder instead of many files, or stop sharing what is not needed",
+        )
+    if len(state.offers_of.get((user, device), ())) >= limits.OFFERS_PER_DEVICE_MAX:
+        raise Refused(
+            Code.LIMIT,
+            f"this device offers {limits.OFFERS_PER_DEVICE_MAX} shares, the most allowed",
+            "stop sharing what is not needed",
+        )
+
+
+def _has_others(share: Share, user: UserId) -> bool:
+    return any(other != user for other, _ in share.offers)
+
+
+def stop_share(
+    world: World, user: UserId, actor: Actor, command: tracker.StopShare, now: Now
+) -> Decision:
+    """This device offers a share no more; the last one to do so withdraws it."""
+    group = group_of(world.state, user, command.group)
+    share_id, share = _share_named(group, command.name)
+    if (user, actor.device) not in share.offers:
+        raise Refused(
+            Code.UNKNOWN_SHARE, f"this device does not share {quoted(share.name)} in that group"
+        )
+    changes = _end_offer(group, share_id, [(user, actor.device)], Entries(group, now), now)
+    return Decision(tracker.Done(), tuple(changes))
+
+
+def withdraw(group: Group, user: UserId, entries: Entries, now: Now) -> list[Change]:
+    """What becomes of everything that ``user`` offers in ``group`` when they go."""
+    changes: list[Change] = []
+    for share_id, share in group.shares.items():
+        ended = [offer for offer in share.offers if offer[0] == user]
+        if ended:
+            changes += _end_offer(group, share_id, ended, entries, now)
+    return changes
+
+
+def _end_offer(
+    group: Group,
+    share_id: ShareId,
+    ended: list[tuple[UserId, DeviceKey]],
+    entries: Entries,
+    now: Now,
+) -> list[Change]:
+    """``ended`` are offers of one user."""
+    share, user = group.shares[share_id], ended[0][0]
+    changes: list[Change] = [
+        OfferDropped(group.id, share_id, share.content, user, device) for user, device in ended
+    ]
+    if len(ended) == len(share.offers):
+        changes.append(ShareDropped(group.id, share_id, share.content, now.wall_ms))
+        changes.append(entries.add(events.Unshared(user, share.name, share.content)))
+    elif sum(other == user for other, _ in share.offers) == len(ended):
+        changes.append(entries.add(events.Stopped(user, share.name, share.content)))
+    return changes
+
+
+def my_offers(world: World, user: UserId, actor: Actor, command: tracker.MyOffers) -> Decision:
+    """What is on record as offered by this device."""
+    groups = world.state.groups
+    rows = {
+        f"{group}/{groups[group].shares[share].name}": (group, groups[group].shares[share])
+        for group, share in world.state.offers_of.get((user, actor.device), ())
+    }
+    keys, more = page(sorted(rows), command.after)
+    return Decision(
+        tracker.OfferRows(
+            [tracker.OfferRow(rows[k][0], rows[k][1].name, rows[k][1].content) for k in keys], more
+        )
+    )
+
+
+# -- finding ------------------------------------------------------------------------------------
+
+
+def list_files(world: World, user: UserId, command: tracker.ListFiles) -> Decision:
+    """What is shared in a group, sorted by the names in the form in which they are compared."""
+    group = group_of(world.state, user, command.group)
+    keys, more = page(sorted(group.shares), fold_name(command.after))
+    return Decision(
+        tracker.FileRows([_row(world, group, group.shares[ShareId(k)]) for k in keys], more)
+    )
+
+
+def find_share(world: World, user: UserId, actor: Actor, command: tracker.FindShare) -> Decision:
+    """All that is needed to fetch a share."""
+    group = group_of(world.state, user, command.group)
+    _, share = _share_named(group, command.name)
+    return Decision(
+        tracker.ShareFound(
+            row=_row(world, group, share),
+            topic=share_topic(group.topic, share.content),
+            manifest_bytes=world.state.manifests[share.content].manifest_bytes,
+            sources=world.presence.sources((group.id, share.content), actor.device, world.rng),
+        )
+    )
+
+
+def get_sources(world: World, user: UserId, actor: Actor, command: tracker.GetSources) -> Decision:
+    """Others to fetch a content from."""
+    group, content = _shared_content(world.state, user, command.group, command.content)
+    return Decision(
+        tracker.Sources(world.presence.sources((group.id, content), actor.device, world.rng))
+    )
+
+
+def _share_named(group: Group, text: str) -> tuple[ShareId, Share]:
+    share_id = ShareId(fold_name(text))
+    share = group.shares.get(share_id)
+    if share is None:
+        _refuse_share(quoted(text), group.id)
+    return share_id, share
+
+
+def _shared_content(
+    state: State, user: UserId, text: str, content: bytes
+) -> tuple[Group, ContentId]:
+    group = group_of(state, user, text)
+    if content not in group.names_of:
+        _refuse_share("this content", group.id)
+    return group, ContentId(content)
+
+
+def _refuse_share(what: str, group: GroupId) -> NoReturn:
+    raise Refused(
+        Code.UNKNOWN_SHARE,
+        f"{what} is not shared in {quoted(group)}",
+        f"see what is with: list-files {group}",
+    )
+
+
+def _row(
+    world: World, group: Group, share: Share, besides: tuple[UserId, DeviceKey] | None = None
+) -> tracker.FileRow:
+    """The row of a share, as it is or as it will be once ``besides`` offers it as well."""
+    facts = world.state.manifests[share.content]
+    swarm = world.presence.swarm((group.id, share.content))
+    seeders, leechers = len(swarm.seeders), len(swarm.leechers)
+    users: dict[str, None] = dict.fromkeys(user for user, _ in share.offers)
+    if besides is not None:
+        user, device = besides
+        users[user] = None
+        if device in world.presence.leases:
+            seeders += device not in swarm.seeders
+            leechers -= device in swarm.leechers
+    return tracker.FileRow(
+        name=share.name,
+        content=share.content,
+        size=facts.size,
+        files=facts.files,
+        pieces=facts.pieces,
+        piece_length=facts.piece_length,
+        algorithm=facts.algorithm,
+        digest=facts.digest,
+        seeders=seeders,
+        leechers=leechers,
+        shared_by=[*users][:SHARED_BY_MAX],
+    )
+
+
+# -- manifests ----------------------------------------------------------------------------------
+
+
+def put_manifest(state: State, command: tracker.PutManifest) -> Decision:
+    """Take a part of a manifest, unless it is known."""
+    content = ContentId(command.content)
+    if content in state.manifests:
+        return Decision(tracker.Done())
+    if state.idle_bytes + command.total_bytes > limits.MANIFEST_IDLE_BYTES_MAX:
+        raise Refused(
+            Code.BUSY, "too many manifests wait to be shared", "try again in some minutes"
+        )
+    return Decision(TakePart(content, command.total_bytes, command.offset))
+
+
+def manifest_gathered(state: State, facts: ManifestFacts, body: bytes) -> Decision:
+    """A manifest came whole and passed its check: keep it."""
+    if facts.content in state.manifests:
+        return Decision(tracker.Done())
+    return Decision(tracker.Done(), (ManifestStored(facts, body),))
+
+
+def get_manifest(world: World, user: UserId, command: tracker.GetManifest) -> Decision:
+    """A part of the manifest of a content that is shared in a group of the asker's."""
+    _, content = _shared_content(world.state, user, command.group, command.content)
+    total = world.state.manifests[content].manifest_bytes
+    if command.offset >= total:
+        raise Refused(Code.USAGE, f"the manifest has {total} bytes, none from {command.offset}")
+    return Decision(ReadPart(content, command.offset, total))

@@ -1,0 +1,238 @@
+"""Durable changes: what a decision does to the state, as values.
+
+Each is applied to the mirror in memory (``tracker.state``) and written by ``tracker.store``; the
+two must agree, and the store's contract suite holds them to it. Times are milliseconds since 1970.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NewType, TypeAlias
+
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.messages.events import LogEntry
+
+ShareId = NewType("ShareId", str)
+"""A share's name in the form in which names are compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountCreated:
+    user: UserId
+    password_hash: str = field(repr=False)
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBound:
+    """``device`` acts for ``user`` until it is unbound."""
+
+    device: DeviceKey
+    user: UserId
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUnbound:
+    device: DeviceKey
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCreated:
+    """A group began, without members. ``seq`` and ``epoch`` go on from a former one of the name."""
+
+    group: GroupId
+    owner: UserId
+    topic: bytes
+    key: bytes = field(repr=False)
+    seq: int
+    epoch: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDissolved:
+    """The last member, ``user``, left. Tickets of theirs below ``epoch`` count no more, should a
+    group of that name begin anew. Members, requests, shares and log are gone."""
+
+    group: GroupId
+    user: UserId
+    epoch: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FormerForgotten:
+    """Nothing remembers any more that there was a group of this name."""
+
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerChanged:
+    group: GroupId
+    user: UserId
+
+
+@dataclass(frozen=True, slots=True)
+class MemberJoined:
+    """``seq`` is that of the log entry that tells of it: from there on they may read the log."""
+
+    group: GroupId
+    user: UserId
+    seq: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberGone:
+    """``user`` is no member any more; the group goes on in ``epoch`` with a fresh event key."""
+
+    group: GroupId
+    user: UserId
+    epoch: int
+    key: bytes = field(repr=False)
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationForgotten:
+    """Every ticket that the revocation was about has expired."""
+
+    group: GroupId
+    user: UserId
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMade:
+    group: GroupId
+    user: UserId
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDropped:
+    group: GroupId
+    user: UserId
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFacts:
+    """What the tracker knows of a content without reading its manifest again."""
+
+    content: ContentId
+    manifest_bytes: int
+    size: int
+    files: int
+    pieces: int
+    piece_length: int
+    algorithm: str
+    digest: bytes
+    stored_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestStored:
+    facts: ManifestFacts
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestDropped:
+    content: ContentId
+
+
+@dataclass(frozen=True, slots=True)
+class ShareAdded:
+    group: GroupId
+    share: ShareId
+    name: str
+    content: ContentId
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShareDropped:
+    """Nobody offers it any more. All its offers were dropped before."""
+
+    group: GroupId
+    share: ShareId
+    content: ContentId
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OfferAdded:
+    group: GroupId
+    share: ShareId
+    content: ContentId
+    user: UserId
+    device: DeviceKey
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OfferDropped:
+    group: GroupId
+    share: ShareId
+    content: ContentId
+    user: UserId
+    device: DeviceKey
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """An entry of a group's log. It is published on ``topic``, sealed with the ``key`` of
+    ``key_epoch``, which for an entry that begins a new epoch is the one before."""
+
+    entry: LogEntry
+    topic: bytes
+    key: bytes = field(repr=False)
+    key_epoch: int
+
+    @property
+    def group(self) -> GroupId:
+        return GroupId(self.entry.group)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The command with this id of this device was done; its repetition changes nothing.
+    ``fingerprint`` tells the same command from another one under the same id."""
+
+    device: DeviceKey
+    request_id: bytes
+    fingerprint: bytes
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptsForgotten:
+    """Receipts from before ``before_ms`` are gone."""
+
+    before_ms: int
+
+
+Change: TypeAlias = (
+    AccountCreated
+    | DeviceBound
+    | DeviceUnbound
+    | GroupCreated
+    | GroupDissolved
+    | FormerForgotten
+    | OwnerChanged
+    | MemberJoined
+    | MemberGone
+    | RevocationForgotten
+    | RequestMade
+    | RequestDropped
+    | ManifestStored
+    | ManifestDropped
+    | ShareAdded
+    | ShareDropped
+    | OfferAdded
+    | OfferDropped
+    | Logged
+    | Received
+    | ReceiptsForgotten
+)

@@ -1,0 +1,215 @@
+"""The place where a command is decided.
+
+`decide` takes the state, who asks, what they ask and when, and returns a `Decision`: the reply, the
+durable changes, and what takes effect without lasting. It changes nothing itself and may be asked
+twice. The nouns' own modules do the work; this one knows who may ask what, and recognises a command
+that was done already, so that a retry after a lost reply succeeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias, assert_never
+
+import msgspec
+
+from common import limits
+from common.errors import MiniTorrentError
+from common.ids import UserId
+from common.messages import tracker
+from common.messages.refusals import Refusal
+from tracker import accounts, catalogue, groups, rights
+from tracker.changes import (
+    Change,
+    FormerForgotten,
+    ManifestDropped,
+    ManifestFacts,
+    ReceiptsForgotten,
+    Received,
+    RevocationForgotten,
+)
+from tracker.decision import Actor, Decision, Now, World, fingerprint, user_of
+from tracker.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordHashed:
+    """The shell hashed the password of an account to be made."""
+
+    user: UserId
+    password_hash: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordRight:
+    """The shell found the password right for an account that had this hash."""
+
+    user: UserId
+    password_hash: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestGathered:
+    """The shell has a manifest whole, and it passed every check."""
+
+    facts: ManifestFacts
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Housekeep:
+    """Time passed: forget what no longer matters. Asked by the shell once in a while."""
+
+
+Internal: TypeAlias = PasswordHashed | PasswordRight | ManifestGathered | Housekeep
+"""What the shell asks to have decided; it never comes off the wire."""
+
+# A retry of one of these is recognised by its id. The other commands change nothing, or find
+# by themselves that they have been done.
+_RECEIPTED = (
+    tracker.CreateUser,
+    PasswordHashed,
+    tracker.Logout,
+    tracker.CreateGroup,
+    tracker.JoinGroup,
+    tracker.LeaveGroup,
+    tracker.AcceptRequest,
+    tracker.RejectRequest,
+    tracker.RemoveMember,
+    tracker.StopShare,
+)
+
+
+def decide(world: World, actor: Actor, command: tracker.Command | Internal, now: Now) -> Decision:
+    """What is to become of ``command``. Whatever is refused becomes a `Refusal` as the reply."""
+    mark = _mark(command)
+    if mark is not None and _was_done(world.state, actor, mark, now):
+        return Decision(tracker.Done())
+    try:
+        decision = _match(world, actor, command, now)
+    except MiniTorrentError as error:
+        return Decision(Refusal(error.code, error.message, error.hint))
+    if mark is None or not decision.changes:
+        return decision
+    receipt = Received(actor.device, actor.request_id, mark, now.wall_ms)
+    return Decision(decision.reply, (*decision.changes, receipt), decision.notices)
+
+
+def _match(world: World, actor: Actor, command: tracker.Command | Internal, now: Now) -> Decision:
+    """One arm a command: first those that need no login, then those of a user."""
+    state = world.state
+    match command:
+        case tracker.Hello():
+            return accounts.hello(world, actor, now)
+        case tracker.CreateUser():
+            return accounts.create_user(world, command)
+        case PasswordHashed(user, password_hash):
+            return accounts.password_hashed(world, user, password_hash, now)
+        case tracker.Login():
+            return accounts.login(world, actor, command)
+        case PasswordRight(user, password_hash):
+            return accounts.password_right(world, actor, user, password_hash, now)
+        case tracker.Logout():
+            return accounts.logout(world, actor, now)
+        case tracker.Depart():
+            return rights.depart(actor)
+        case ManifestGathered(facts, body):
+            return catalogue.manifest_gathered(state, facts, body)
+        case Housekeep():
+            return Decision(tracker.Done(), tuple(_forget(state, now)))
+    user = user_of(state, actor)
+    match command:
+        case tracker.CreateGroup():
+            return groups.create_group(world, user, command, now)
+        case tracker.JoinGroup():
+            return groups.join_group(world, user, command, now)
+        case tracker.LeaveGroup():
+            return groups.leave_group(world, user, command, now)
+        case tracker.ListGroups():
+            return groups.list_groups(world, user, command)
+        case tracker.ListRequests():
+            return groups.list_requests(world, user, command)
+        case tracker.ListMembers():
+            return groups.list_members(world, user, command)
+        case tracker.AcceptRequest():
+            return groups.accept_request(world, user, command, now)
+        case tracker.RejectRequest():
+            return groups.reject_request(world, user, command, now)
+        case tracker.RemoveMember():
+            return groups.remove_member(world, user, command, now)
+        case tracker.Offer():
+            return catalogue.offer(world, user, actor, command, now)
+        case tracker.PutManifest():
+            return catalogue.put_manifest(state, command)
+        case tracker.StopShare():
+            return catalogue.stop_share(world, user, actor, command, now)
+        case tracker.MyOffers():
+            return catalogue.my_offers(world, user, actor, command)
+        case tracker.ListFiles():
+            return catalogue.list_files(world, user, command)
+        case tracker.FindShare():
+            return catalogue.find_share(world, user, actor, command)
+        case tracker.GetSources():
+            return catalogue.get_sources(world, user, actor, command)
+        case tracker.GetManifest():
+            return catalogue.get_manifest(world, user, command)
+        case tracker.Announce():
+            return rights.announce(world, user, actor, command, now)
+        case tracker.GetTickets():
+            return rights.get_tickets(state, user, command)
+        case tracker.Follow():
+            return rights.follow(state, user, now)
+        case tracker.GetDevices():
+            return rights.get_devices(state, user, command)
+        case tracker.EventsSince():
+            return rights.events_since(state, user, command)
+        case _:
+            assert_never(command)
+
+
+# -- what was done already ----------------------------------------------------------------------
+
+
+def _mark(command: tracker.Command | Internal) -> bytes | None:
+    """What tells this command from others under the same id. Passwords are no part of it."""
+    if not isinstance(command, _RECEIPTED):
+        return None
+    if isinstance(command, tracker.CreateUser | PasswordHashed):
+        return fingerprint(b"CreateUser", command.user.lower().encode())
+    return fingerprint(msgspec.msgpack.encode(command))
+
+
+def _was_done(state: State, actor: Actor, mark: bytes, now: Now) -> bool:
+    receipt = state.receipts.get((actor.device, actor.request_id))
+    if receipt is None:
+        return False
+    known, at_ms = receipt
+    return known == mark and now.wall_ms - at_ms < limits.RECEIPT_LIFE_S * 1000
+
+
+# -- forgetting ---------------------------------------------------------------------------------
+
+
+def _forget(state: State, now: Now) -> list[Change]:
+    """What is out of date: receipts, revocations, former groups, manifests that no share names."""
+    changes: list[Change] = []
+    oldest_ms = now.wall_ms - limits.RECEIPT_LIFE_S * 1000
+    if any(at_ms < oldest_ms for _, at_ms in state.receipts.values()):
+        changes.append(ReceiptsForgotten(oldest_ms))
+    changes += [
+        RevocationForgotten(group.id, user)
+        for group in state.groups.values()
+        for user, revocation in group.revoked.items()
+        if not rights.matters(revocation.at_ms, now)
+    ]
+    changes += [
+        FormerForgotten(group)
+        for group, former in state.former.items()
+        if now.wall_ms - former.at_ms > limits.FORMER_LIFE_S * 1000
+    ]
+    changes += [
+        ManifestDropped(content)
+        for content, since_ms in state.idle_manifests.items()
+        if now.wall_ms - since_ms > limits.MANIFEST_IDLE_S * 1000
+    ]
+    return changes

@@ -1,0 +1,113 @@
+"""What is to be published, and when.
+
+Owns the queue between decisions and the PUB socket: log entries at once, changes of peer sets
+gathered for ``limits.COALESCE_S`` a share, heads of active groups and the beat every
+``limits.BEACON_S``. Says with which key each is to be sealed; sealing and sending is the shell's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from common import limits
+from common.ids import DeviceKey, GroupId
+from common.messages import events
+from common.messages.base import Source
+from common.seal import inbox_of, share_topic
+from tracker.changes import Change, GroupDissolved, Logged
+from tracker.decision import Facts, Now, Nudge, Rng
+from tracker.presence import Place, SwarmChange
+from tracker.state import State
+
+DOWN_MAX = 1_000  # departures in one update; who is missed is found gone when next asked
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """``body`` for ``topic``, to be sealed with ``key`` of ``epoch``; without a key it is open."""
+
+    topic: bytes
+    body: events.Published
+    key: bytes | None = field(default=None, repr=False)
+    epoch: int = 0
+
+
+class Outbox:
+    """Gathers what has to be told about swarms and groups until it is due."""
+
+    def __init__(self) -> None:
+        self._swarms: dict[Place, dict[DeviceKey, Source | None]] = {}
+        self._flush_at: float | None = None
+        self._active: dict[GroupId, float] = {}  # -> when it last had an entry
+
+    def told(self, changes: Iterable[Change], now: float) -> list[Outgoing]:
+        """The log entries among committed ``changes``, in their order."""
+        outgoing = []
+        for change in changes:
+            match change:
+                case Logged(entry, topic, key, key_epoch):
+                    self._active.pop(change.group, None)
+                    self._active[change.group] = now  # the longest silent one stays first
+                    outgoing.append(Outgoing(topic, entry, key, key_epoch))
+                case GroupDissolved(group):
+                    self._active.pop(group, None)
+                case _:
+                    pass
+        return outgoing
+
+    def gather(self, changes: Iterable[SwarmChange], now: float) -> None:
+        """Remember changes of swarms; of several about one device the last one counts."""
+        for change in changes:
+            self._swarms.setdefault(change.place, {})[change.device] = change.source
+            if self._flush_at is None:
+                self._flush_at = now + limits.COALESCE_S
+
+    @property
+    def flush_at(self) -> float | None:
+        """When `flush` is due; None while nothing was gathered."""
+        return self._flush_at
+
+    def flush(self, state: State, rng: Rng) -> list[Outgoing]:
+        """One update for each share whose swarm changed. Of very many new sources a random choice
+        is told, seeders first: nobody uses more."""
+        gathered, self._swarms, self._flush_at = self._swarms, {}, None
+        outgoing = []
+        for place, devices in gathered.items():
+            group = state.groups.get(place[0])
+            if group is None:
+                continue
+            seeders = [source for source in devices.values() if source and source.complete]
+            leechers = [source for source in devices.values() if source and not source.complete]
+            down: list[bytes] = [device for device, source in devices.items() if source is None]
+            up = _some(seeders, limits.SOURCES_MAX, rng)
+            up += _some(leechers, limits.SOURCES_MAX - len(up), rng)
+            update = events.PeerUpdate(group.id, place[1], up, down[:DOWN_MAX])
+            topic = share_topic(group.topic, place[1])
+            outgoing.append(Outgoing(topic, update, group.key, group.epoch))
+        return outgoing
+
+    def beat(self, facts: Facts, state: State, now: Now) -> list[Outgoing]:
+        """The sign of life, and the head of every group that had an entry lately."""
+        for group_id in [
+            group_id
+            for group_id, at in self._active.items()
+            if now.mono_s - at > limits.BEACON_TAIL_S or group_id not in state.groups
+        ]:
+            del self._active[group_id]
+        outgoing = [Outgoing(events.BEAT_TOPIC, events.Beat(facts.tracker_id, now.wall_ms))]
+        for group_id in self._active:
+            group = state.groups[group_id]
+            head = events.GroupHead(group.id, group.seq, group.epoch)
+            outgoing.append(Outgoing(group.topic, head, group.key, group.epoch))
+        return outgoing
+
+
+def nudge(facts: Facts, notice: Nudge) -> Outgoing:
+    """A nudge in the inbox of one device."""
+    topic, key = inbox_of(facts.inbox_secret, notice.device)
+    return Outgoing(topic, events.Nudge(), key)
+
+
+def _some(sources: list[Source], count: int, rng: Rng) -> list[Source]:
+    return sources if len(sources) <= count else rng.sample(sources, count)

@@ -1,0 +1,277 @@
+"""Groups: who owns them, who is in them, and who asks to be.
+
+Decides the commands about groups and membership. What the members share is decided in
+``tracker.catalogue``; when a member goes, that module says what becomes of their offers.
+"""
+
+from __future__ import annotations
+
+from common import limits
+from common.errors import Refused
+from common.ids import GroupId, UserId
+from common.messages import events, tracker
+from common.messages.refusals import Code
+from common.names import BadName, group_id, quoted, user_id
+from common.seal import TOPIC_BYTES
+from tracker import catalogue
+from tracker.changes import (
+    Change,
+    GroupCreated,
+    GroupDissolved,
+    Logged,
+    MemberGone,
+    MemberJoined,
+    OwnerChanged,
+    RequestDropped,
+    RequestMade,
+)
+from tracker.decision import (
+    Decision,
+    Entries,
+    Now,
+    World,
+    find_group,
+    group_of,
+    nudges,
+    owned_group,
+    page,
+)
+from tracker.state import Group, State
+
+# -- making, joining, leaving -------------------------------------------------------------------
+
+
+def create_group(world: World, user: UserId, command: tracker.CreateGroup, now: Now) -> Decision:
+    """A new group with ``user`` as its owner and only member."""
+    state, group = world.state, group_id(command.group)
+    if group in state.groups:
+        raise Refused(
+            Code.TAKEN,
+            f"there is a group {quoted(group)} already",
+            f"choose another name, or ask to be let in with: join-group {group}",
+        )
+    _check_groups_of(state, user)
+    former = state.former.get(group)
+    made = GroupCreated(
+        group=group,
+        owner=user,
+        topic=world.rng.randbytes(TOPIC_BYTES),
+        key=world.rng.randbytes(limits.EVENT_KEY_BYTES),
+        seq=former.seq if former else 0,
+        epoch=former.epoch + 1 if former else 1,
+        at_ms=now.wall_ms,
+    )
+    entries = Entries(
+        Group(group, user, made.topic, made.key, made.seq, made.epoch, made.at_ms), now
+    )
+    created = entries.add(events.Created(user))
+    joined = MemberJoined(group, user, entries.seq, now.wall_ms)
+    return Decision(tracker.Done(), (made, created, joined), nudges(state, user))
+
+
+def join_group(world: World, user: UserId, command: tracker.JoinGroup, now: Now) -> Decision:
+    """Ask the owner to be let in."""
+    state = world.state
+    group = find_group(state, command.group)
+    if group is None:
+        raise Refused(
+            Code.UNKNOWN_GROUP,
+            f"there is no group {quoted(command.group)}",
+            "see the groups with: list-groups",
+        )
+    if user in group.members:
+        raise Refused(Code.ALREADY_MEMBER, f"you are a member of {quoted(group.id)} already")
+    if user in group.requests:
+        return Decision(tracker.Done())
+    _check_groups_of(state, user)
+    if len(group.requests) >= limits.REQUESTS_PER_GROUP_MAX:
+        raise Refused(
+            Code.LIMIT,
+            f"{len(group.requests)} users wait to be let into {quoted(group.id)} already",
+            f"try again when the owner, {quoted(group.owner)}, has answered them",
+        )
+    if len(state.requests_of.get(user, ())) >= limits.REQUESTS_PER_USER_MAX:
+        raise Refused(
+            Code.LIMIT,
+            f"you wait to be let into {limits.REQUESTS_PER_USER_MAX} groups already",
+            "wait until some of them have answered",
+        )
+    asked = Entries(group, now).add(events.Requested(user))
+    return Decision(
+        tracker.Done(),
+        (RequestMade(group.id, user, now.wall_ms), asked),
+        nudges(state, group.owner),
+    )
+
+
+def _check_groups_of(state: State, user: UserId) -> None:
+    if len(state.groups_of.get(user, ())) >= limits.GROUPS_PER_USER_MAX:
+        raise Refused(
+            Code.LIMIT,
+            f"{quoted(user)} is in {limits.GROUPS_PER_USER_MAX} groups, the most that are allowed",
+            "leave one first",
+        )
+
+
+def leave_group(world: World, user: UserId, command: tracker.LeaveGroup, now: Now) -> Decision:
+    """Leave; as the owner pass the group on, as the last member dissolve it.
+
+    Who only asked to be let in withdraws that.
+    """
+    state = world.state
+    asked = find_group(state, command.group)
+    if asked is not None and user in asked.requests:
+        told = Entries(asked, now).add(events.Rejected(user))
+        return Decision(tracker.Done(), (RequestDropped(asked.id, user), told))
+    group = group_of(state, user, command.group)
+    if len(group.members) == 1:
+        return _dissolve(state, group, user, now)
+    return _part(world, group, user, events.Left(user, group.epoch + 1), now)
+
+
+def remove_member(world: World, user: UserId, command: tracker.RemoveMember, now: Now) -> Decision:
+    """The owner removes another member."""
+    group = owned_group(world.state, user, command.group)
+    other = _user_named(command.user)
+    if other == user:
+        raise Refused(
+            Code.USAGE,
+            "the owner cannot be removed",
+            f"leave the group with: leave-group {group.id}",
+        )
+    if other not in group.members:
+        raise Refused(
+            Code.UNKNOWN_USER,
+            f"{quoted(command.user)} is no member of {quoted(group.id)}",
+            f"see the members with: list-members {group.id}",
+        )
+    return _part(world, group, other, events.Removed(other, group.epoch + 1), now)
+
+
+def _part(
+    world: World, group: Group, user: UserId, farewell: events.Left | events.Removed, now: Now
+) -> Decision:
+    """One of several members goes: a fresh epoch, perhaps another owner, no more offers."""
+    entries = Entries(group, now)
+    epoch, key = farewell.epoch, world.rng.randbytes(limits.EVENT_KEY_BYTES)
+    changes: list[Change] = [
+        entries.add(farewell, epoch=epoch),  # under the old key: members learn to ask for the new
+        MemberGone(group.id, user, epoch, key, now.wall_ms),
+    ]
+    entries.rekey(epoch, key)
+    if group.owner == user:
+        heir = min((m for m in group.members if m != user), key=lambda m: group.members[m].seq)
+        changes += [OwnerChanged(group.id, heir), entries.add(events.Owner(heir))]
+    changes += catalogue.withdraw(group, user, entries, now)
+    return Decision(tracker.Done(), tuple(changes), nudges(world.state, user))
+
+
+def _dissolve(state: State, group: Group, user: UserId, now: Now) -> Decision:
+    """The last one goes, and with them the group and its log: nobody is left to read it."""
+    offers = [
+        change
+        for change in catalogue.withdraw(group, user, Entries(group, now), now)
+        if not isinstance(change, Logged)
+    ]
+    gone = GroupDissolved(group.id, user, group.epoch + 1, now.wall_ms)
+    asked = [nudge for other in group.requests for nudge in nudges(state, other)]
+    return Decision(tracker.Done(), (*offers, gone), (*nudges(state, user), *asked))
+
+
+# -- letting in ---------------------------------------------------------------------------------
+
+
+def accept_request(
+    world: World, user: UserId, command: tracker.AcceptRequest, now: Now
+) -> Decision:
+    """The owner lets somebody in who asked."""
+    state = world.state
+    group = owned_group(state, user, command.group)
+    other = _user_named(command.user)
+    if other in group.members:
+        return Decision(tracker.Done())
+    _check_asked(group, other, command.user)
+    if len(group.members) >= limits.MEMBERS_PER_GROUP_MAX:
+        raise Refused(
+            Code.LIMIT,
+            f"{quoted(group.id)} has {limits.MEMBERS_PER_GROUP_MAX} members, the most allowed",
+        )
+    _check_groups_of(state, other)
+    entries = Entries(group, now)
+    told = entries.add(events.Joined(other))
+    joined = MemberJoined(group.id, other, entries.seq, now.wall_ms)
+    return Decision(
+        tracker.Done(), (RequestDropped(group.id, other), told, joined), nudges(state, other)
+    )
+
+
+def reject_request(
+    world: World, user: UserId, command: tracker.RejectRequest, now: Now
+) -> Decision:
+    """The owner does not let somebody in who asked."""
+    group = owned_group(world.state, user, command.group)
+    other = _user_named(command.user)
+    _check_asked(group, other, command.user)
+    told = Entries(group, now).add(events.Rejected(other))
+    return Decision(
+        tracker.Done(), (RequestDropped(group.id, other), told), nudges(world.state, other)
+    )
+
+
+def _user_named(text: str) -> UserId:
+    try:
+        return user_id(text)
+    except BadName:
+        return UserId(text)  # is nobody, and is answered like any other nobody
+
+
+def _check_asked(group: Group, other: UserId, typed: str) -> None:
+    if other not in group.requests:
+        raise Refused(
+            Code.UNKNOWN_REQUEST,
+            f"{quoted(typed)} has not asked to be let into {quoted(group.id)}",
+            f"see who has with: list-requests {group.id}",
+        )
+
+
+# -- listings -----------------------------------------------------------------------------------
+
+
+def list_groups(world: World, user: UserId, command: tracker.ListGroups) -> Decision:
+    """Every group there is, as a newcomer needs to see them: name, owner, number of members."""
+    names, more = page(sorted(world.state.groups), command.after)
+    rows = [_group_row(world.state.groups[GroupId(name)], user) for name in names]
+    return Decision(tracker.GroupRows(rows, more))
+
+
+def _group_row(group: Group, user: UserId) -> tracker.GroupRow:
+    if user in group.members:
+        role = "owner" if group.owner == user else "member"
+    else:
+        role = "pending" if user in group.requests else "none"
+    return tracker.GroupRow(group.id, group.owner, len(group.members), role)
+
+
+def list_requests(world: World, user: UserId, command: tracker.ListRequests) -> Decision:
+    """Who asks to be let in; for the owner alone."""
+    group = owned_group(world.state, user, command.group)
+    names, more = page(sorted(group.requests), command.after)
+    rows = [tracker.UserRow(name, "pending", group.requests[UserId(name)]) for name in names]
+    return Decision(tracker.UserRows(rows, more))
+
+
+def list_members(world: World, user: UserId, command: tracker.ListMembers) -> Decision:
+    """Who is in the group; for its members."""
+    group = group_of(world.state, user, command.group)
+    names, more = page(sorted(group.members), command.after)
+    rows = [_member_row(world, group, UserId(name)) for name in names]
+    return Decision(tracker.UserRows(rows, more))
+
+
+def _member_row(world: World, group: Group, user: UserId) -> tracker.UserRow:
+    return tracker.UserRow(
+        user,
+        "owner" if group.owner == user else "member",
+        group.members[user].at_ms,
+        world.presence.online(world.state, user),
+    )

@@ -1,0 +1,109 @@
+"""How fast passwords may be tried, and commands be sent.
+
+Owns token buckets with an injected clock, and the rule that slows guesses: for each account,
+each device key and each address there is a budget of failures that refills slowly. A device that is
+logged in needs no password, so nobody who guesses can lock it out.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+BUCKETS_MAX = 10_000  # remembered at a time; the one unused longest is forgotten first
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """``burst`` at once, and ``per_s`` a second in the long run."""
+
+    burst: float
+    per_s: float
+
+
+class Buckets:
+    """A token bucket for each of many keys, in bounded memory."""
+
+    def __init__(self, rate: Rate, buckets_max: int = BUCKETS_MAX) -> None:
+        self._rate = rate
+        self._max = buckets_max
+        self._levels: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+
+    def _level(self, key: Hashable, now: float) -> float:
+        level, at = self._levels.get(key, (self._rate.burst, now))
+        return min(self._rate.burst, level + max(0.0, now - at) * self._rate.per_s)
+
+    def wait_s(self, key: Hashable, now: float) -> float:
+        """Seconds until there is a token; 0 when there is one."""
+        missing = 1.0 - self._level(key, now)
+        return max(0.0, missing / self._rate.per_s)
+
+    def take(self, key: Hashable, now: float) -> bool:
+        """Take a token if there is one."""
+        level = self._level(key, now)
+        taken = level >= 1.0
+        self._put(key, level - 1.0 if taken else level, now)
+        return taken
+
+    def give_back(self, key: Hashable, now: float) -> None:
+        """Return a token that was taken."""
+        self._put(key, min(self._rate.burst, self._level(key, now) + 1.0), now)
+
+    def _put(self, key: Hashable, level: float, now: float) -> None:
+        self._levels[key] = (level, now)
+        self._levels.move_to_end(key)
+        if len(self._levels) > self._max:
+            self._levels.popitem(last=False)
+
+
+# Two guesses a minute in the long run for one account: some 3,000 a day, wherever they come from.
+ACCOUNT_FAILURES = Rate(burst=5, per_s=1 / 30)
+DEVICE_FAILURES = Rate(burst=5, per_s=1 / 30)
+# Many people may share one address, so it bears more; device keys cost an attacker nothing.
+ADDRESS_FAILURES = Rate(burst=50, per_s=1 / 2)
+# Accounts made from one device or address: enough to set up a lab, too few to fill a disk.
+CREATIONS = Rate(burst=200, per_s=1 / 10)
+
+
+class Guesses:
+    """Grants attempts. A token is taken beforehand, so that many at once gain nothing."""
+
+    def __init__(self) -> None:
+        self._accounts = Buckets(ACCOUNT_FAILURES)
+        self._devices = Buckets(DEVICE_FAILURES)
+        self._addresses = Buckets(ADDRESS_FAILURES)
+        self._creations = Buckets(CREATIONS)
+
+    def _concerned(
+        self, user: str, device: bytes, address: str, trusted: bool
+    ) -> list[tuple[Buckets, Hashable]]:
+        concerned: list[tuple[Buckets, Hashable]] = [(self._devices, device)]
+        if not trusted:
+            concerned.append((self._accounts, user))
+        if address:
+            concerned.append((self._addresses, address))
+        return concerned
+
+    def begin(self, user: str, device: bytes, address: str, trusted: bool, now: float) -> float:
+        """Begin an attempt: 0, or the seconds to wait before the next one is granted."""
+        concerned = self._concerned(user, device, address, trusted)
+        wait = max(buckets.wait_s(key, now) for buckets, key in concerned)
+        if wait == 0:
+            for buckets, key in concerned:
+                buckets.take(key, now)
+        return wait
+
+    def succeeded(self, user: str, device: bytes, address: str, trusted: bool, now: float) -> None:
+        """The attempt was no guess."""
+        for buckets, key in self._concerned(user, device, address, trusted):
+            buckets.give_back(key, now)
+
+    def create(self, device: bytes, address: str, now: float) -> float:
+        """Begin to make an account: 0, or the seconds to wait."""
+        keys: list[Hashable] = [device, *([address] if address else [])]
+        wait = max(self._creations.wait_s(key, now) for key in keys)
+        if wait == 0:
+            for key in keys:
+                self._creations.take(key, now)
+        return wait

@@ -1,0 +1,154 @@
+"""Rights and news: tickets, the keys to a group's events, the devices to let in, the log.
+
+Decides `Announce`, `Depart`, `GetTickets`, `Follow`, `GetDevices` and `EventsSince`: what a peer
+needs to take its place in its groups and to keep it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import ipaddress
+
+from common import limits
+from common.errors import ConfigError, Refused
+from common.ids import ContentId, GroupId, UserId
+from common.link import check_endpoint
+from common.messages import tracker
+from common.messages.refusals import Code
+from common.names import fold_id, quoted
+from tracker.decision import (
+    Actor,
+    Decision,
+    Facts,
+    Now,
+    Offline,
+    Online,
+    ReadLog,
+    SignTickets,
+    World,
+    find_group,
+    group_of,
+    refuse_group,
+)
+from tracker.state import Group, State
+
+# -- presence -----------------------------------------------------------------------------------
+
+
+def announce(
+    world: World, user: UserId, actor: Actor, command: tracker.Announce, now: Now
+) -> Decision:
+    """Online for another lease. What is no member's business is passed over in silence."""
+    endpoint = reachable(world.facts, command.endpoint, actor.address)
+    mine = world.state.groups_of.get(user, {})
+    leeching = tuple(
+        (group, ContentId(row.content), row.held)
+        for row in command.leeching
+        if (group := GroupId(fold_id(row.group))) in mine
+        and row.content in world.state.groups[group].names_of
+    )
+    heads = [
+        tracker.Head(group.id, group.seq, group.epoch) for group in world.state.groups_with(user)
+    ]
+    return Decision(
+        tracker.Announced(limits.LEASE_S, now.wall_ms, heads),
+        notices=(Online(actor.device, user, endpoint, leeching),),
+    )
+
+
+def reachable(facts: Facts, endpoint: str, address: str) -> str:
+    """``endpoint`` as others can connect to it. Raises `Refused`."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if endpoint.startswith("tcp://") and host == "*":
+        endpoint = f"tcp://{_host(address)}:{port}"
+    try:
+        check_endpoint(endpoint)
+    except ConfigError as error:
+        raise Refused(Code.USAGE, error.message, error.hint) from error
+    if endpoint.startswith("ipc://") and not facts.ipc:
+        raise Refused(
+            Code.USAGE,
+            f"others cannot reach {quoted(endpoint)}: this tracker's peers are on many machines",
+            "let the peer listen at tcp://HOST:PORT",
+        )
+    return endpoint
+
+
+def _host(address: str) -> str:
+    """The form of an address in an endpoint; without one, who asks is on this machine."""
+    if not address:
+        return "127.0.0.1"
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if ip.version == 6:
+        return str(ip.ipv4_mapped) if ip.ipv4_mapped else f"[{ip}]"
+    return str(ip)
+
+
+def depart(actor: Actor) -> Decision:
+    """Offline in order."""
+    return Decision(tracker.Done(), notices=(Offline(actor.device),))
+
+
+# -- tickets and news ---------------------------------------------------------------------------
+
+
+def get_tickets(state: State, user: UserId, command: tracker.GetTickets) -> Decision:
+    """Tickets for some or all of the asker's groups. Groups that are none of theirs are passed over
+    as long as any is left, since one may have been left a moment ago."""
+    if command.groups:
+        asked = [find_group(state, text) for text in command.groups]
+        groups = {g.id: g for g in asked if g is not None and user in g.members}
+        if not groups:
+            refuse_group(command.groups[0])
+    else:
+        groups = {group.id: group for group in state.groups_with(user)}
+    return Decision(SignTickets(user, tuple((g.id, g.epoch) for g in groups.values())))
+
+
+def follow(state: State, user: UserId, now: Now) -> Decision:
+    """All of the asker's groups with what opens their events."""
+    states = [_group_state(group, now) for group in state.groups_with(user)]
+    return Decision(tracker.Following(states, now.wall_ms))
+
+
+def _group_state(group: Group, now: Now) -> tracker.GroupState:
+    return tracker.GroupState(
+        group=group.id,
+        owner=group.owner,
+        epoch=group.epoch,
+        topic=group.topic,
+        key=group.key,
+        seq=group.seq,
+        revoked=[
+            (user, revocation.epoch)
+            for user, revocation in group.revoked.items()
+            if matters(revocation.at_ms, now)
+        ],
+    )
+
+
+def matters(revoked_ms: int, now: Now) -> bool:
+    """Whether a ticket from before a revocation can still be live."""
+    return now.wall_ms - revoked_ms <= (limits.TICKET_LIFE_S + limits.CLOCK_SKEW_S) * 1000
+
+
+def get_devices(state: State, user: UserId, command: tracker.GetDevices) -> Decision:
+    """Whom a serving peer of the group lets in."""
+    group = group_of(state, user, command.group)
+    rows = state.device_rows(group)
+    try:
+        after = bytes.fromhex(command.after)
+    except ValueError:
+        raise Refused(Code.USAGE, "the page begins after something that is no key") from None
+    start = bisect.bisect_right(rows, after, key=lambda row: row.device) if after else 0
+    end = start + tracker.PAGE_ROWS
+    return Decision(tracker.DeviceRows(rows[start:end], group.seq, end < len(rows)))
+
+
+def events_since(state: State, user: UserId, command: tracker.EventsSince) -> Decision:
+    """The log after ``seq``, but nothing from before the asker joined."""
+    group = group_of(state, user, command.group)
+    after = max(command.seq, group.members[user].seq - 1)
+    if after >= group.seq:
+        return Decision(tracker.Events([], group.seq))
+    return Decision(ReadLog(group.id, after, group.seq))

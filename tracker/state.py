@@ -1,0 +1,288 @@
+"""The durable state, mirrored in memory: every question is answered from here.
+
+Owns the shapes and `State.apply`, which does to the mirror what the store does to the tables.
+Decides nothing. All dictionaries keep the order in which things happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from common.errors import LocalProtocolError
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.messages.tracker import DeviceRow
+from tracker.changes import (
+    AccountCreated,
+    Change,
+    DeviceBound,
+    DeviceUnbound,
+    FormerForgotten,
+    GroupCreated,
+    GroupDissolved,
+    Logged,
+    ManifestDropped,
+    ManifestFacts,
+    ManifestStored,
+    MemberGone,
+    MemberJoined,
+    OfferAdded,
+    OfferDropped,
+    OwnerChanged,
+    ReceiptsForgotten,
+    Received,
+    RequestDropped,
+    RequestMade,
+    RevocationForgotten,
+    ShareAdded,
+    ShareDropped,
+    ShareId,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    user: UserId
+    password_hash: str = field(repr=False)
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """``seq``: the entry that tells of their joining; the smallest is the longest-standing one."""
+
+    at_ms: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Tickets of earlier epochs than this count no more."""
+
+    epoch: int
+    at_ms: int
+
+
+@dataclass(slots=True)
+class Share:
+    name: str
+    content: ContentId
+    at_ms: int
+    offers: dict[tuple[UserId, DeviceKey], int] = field(default_factory=dict)  # -> since, in ms
+
+
+@dataclass(slots=True)
+class Group:
+    id: GroupId
+    owner: UserId
+    topic: bytes
+    key: bytes = field(repr=False)
+    seq: int
+    epoch: int
+    at_ms: int
+    members: dict[UserId, Member] = field(default_factory=dict)
+    requests: dict[UserId, int] = field(default_factory=dict)  # -> asked at, in ms
+    revoked: dict[UserId, Revocation] = field(default_factory=dict)
+    shares: dict[ShareId, Share] = field(default_factory=dict)
+    # The shares that name a content: one content may stand under several names.
+    names_of: dict[ContentId, dict[ShareId, None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What a dissolved group leaves behind, so that a new one of that name never repeats a sequence
+    number or an epoch, and honours no ticket of the old one."""
+
+    seq: int
+    epoch: int
+    revoked: dict[UserId, Revocation]
+    at_ms: int
+
+
+class State:
+    """Everything durable but the manifests' bytes and the log's entries."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[UserId, Account] = {}
+        self.devices: dict[DeviceKey, UserId] = {}
+        self.devices_of: dict[UserId, dict[DeviceKey, None]] = {}
+        self.groups: dict[GroupId, Group] = {}
+        self.former: dict[GroupId, Former] = {}
+        self.groups_of: dict[UserId, dict[GroupId, None]] = {}
+        self.requests_of: dict[UserId, dict[GroupId, None]] = {}
+        self.offers_of: dict[tuple[UserId, DeviceKey], dict[tuple[GroupId, ShareId], None]] = {}
+        self.manifests: dict[ContentId, ManifestFacts] = {}
+        self.shared_in: dict[ContentId, dict[tuple[GroupId, ShareId], None]] = {}
+        self.idle_manifests: dict[ContentId, int] = {}  # named by no share -> since, in ms
+        self.idle_bytes = 0  # what their manifests take
+        self.receipts: dict[tuple[DeviceKey, bytes], tuple[bytes, int]] = {}
+        # Sorted once for all the peers that ask after a restart; dropped when it is out of date.
+        self._device_rows: dict[GroupId, list[DeviceRow]] = {}
+
+    # -- questions ------------------------------------------------------------------------------
+
+    def groups_with(self, user: UserId) -> Iterator[Group]:
+        """The groups that ``user`` is a member of, in the order of joining."""
+        return (self.groups[group] for group in self.groups_of.get(user, ()))
+
+    def device_rows(self, group: Group) -> list[DeviceRow]:
+        """The devices of all members, sorted by key."""
+        rows = self._device_rows.get(group.id)
+        if rows is None:
+            rows = sorted(
+                (
+                    DeviceRow(device, user)
+                    for user in group.members
+                    for device in self.devices_of.get(user, ())
+                ),
+                key=lambda row: row.device,
+            )
+            self._device_rows[group.id] = rows
+        return rows
+
+    def offers(self, group: Group, content: ContentId, user: UserId, device: DeviceKey) -> bool:
+        """Whether ``device``, acting for ``user``, offers ``content`` under any name there."""
+        return any(
+            (user, device) in group.shares[share].offers
+            for share in group.names_of.get(content, ())
+        )
+
+    # -- changes --------------------------------------------------------------------------------
+
+    def apply(self, change: Change) -> None:
+        """Do to the mirror what ``change`` says. Raises `LocalProtocolError` or KeyError when it
+        does not fit; the caller must then take the mirror from the store again."""
+        match change:
+            case AccountCreated(user, password_hash, at_ms):
+                self.accounts[user] = Account(user, password_hash, at_ms)
+            case DeviceBound(device, user):
+                self.devices[device] = user
+                self.devices_of.setdefault(user, {})[device] = None
+                self._devices_changed(user)
+            case DeviceUnbound(device):
+                user = self.devices.pop(device)
+                del self.devices_of[user][device]
+                self._devices_changed(user)
+            case GroupCreated():
+                self._create_group(change)
+            case GroupDissolved():
+                self._dissolve_group(change)
+            case FormerForgotten(group):
+                del self.former[group]
+            case OwnerChanged(group, user):
+                self.groups[group].owner = user
+            case MemberJoined(group, user, seq, at_ms):
+                self.groups[group].members[user] = Member(at_ms, seq)
+                self.groups_of.setdefault(user, {})[group] = None
+                self._device_rows.pop(group, None)
+            case MemberGone():
+                self._remove_member(change)
+            case RevocationForgotten(group, user):
+                owner = self.groups.get(group) or self.former[group]
+                owner.revoked.pop(user, None)
+            case RequestMade(group, user, at_ms):
+                self.groups[group].requests[user] = at_ms
+                self.requests_of.setdefault(user, {})[group] = None
+            case RequestDropped(group, user):
+                del self.groups[group].requests[user]
+                del self.requests_of[user][group]
+            case ManifestStored(facts):
+                self.add_manifest(facts)
+            case ManifestDropped(content):
+                self._no_longer_idle(content)
+                del self.manifests[content]
+            case ShareAdded(group, share, name, content, at_ms):
+                self.add_share(group, share, Share(name, content, at_ms))
+            case ShareDropped():
+                self._drop_share(change)
+            case OfferAdded(group, share, _, user, device, at_ms):
+                self.groups[group].shares[share].offers[user, device] = at_ms
+                self.offers_of.setdefault((user, device), {})[group, share] = None
+            case OfferDropped(group, share, _, user, device):
+                del self.groups[group].shares[share].offers[user, device]
+                del self.offers_of[user, device][group, share]
+            case Logged(entry):
+                self._count_entry(GroupId(entry.group), entry.seq)
+            case Received(device, request_id, fingerprint, at_ms):
+                self.receipts[device, request_id] = (fingerprint, at_ms)
+            case ReceiptsForgotten(before_ms):
+                self.receipts = {k: v for k, v in self.receipts.items() if v[1] >= before_ms}
+            case _:
+                assert_never(change)
+
+    def _devices_changed(self, user: UserId) -> None:
+        for group in self.groups_of.get(user, ()):
+            self._device_rows.pop(group, None)
+
+    def _create_group(self, change: GroupCreated) -> None:
+        former = self.former.pop(change.group, None)
+        self.groups[change.group] = Group(
+            change.group,
+            change.owner,
+            change.topic,
+            change.key,
+            change.seq,
+            change.epoch,
+            change.at_ms,
+            revoked=former.revoked if former else {},
+        )
+
+    def _dissolve_group(self, change: GroupDissolved) -> None:
+        group = self.groups.pop(change.group)
+        for user in group.members:
+            del self.groups_of[user][group.id]
+        for user in group.requests:
+            del self.requests_of[user][group.id]
+        self._device_rows.pop(group.id, None)
+        group.revoked[change.user] = Revocation(change.epoch, change.at_ms)
+        self.former[group.id] = Former(group.seq, change.epoch, group.revoked, change.at_ms)
+
+    def _remove_member(self, change: MemberGone) -> None:
+        group = self.groups[change.group]
+        del group.members[change.user]
+        del self.groups_of[change.user][group.id]
+        group.revoked[change.user] = Revocation(change.epoch, change.at_ms)
+        group.epoch, group.key = change.epoch, change.key
+        self._device_rows.pop(group.id, None)
+
+    def add_manifest(self, facts: ManifestFacts) -> None:
+        """A manifest that no share names yet."""
+        self.manifests[facts.content] = facts
+        self._now_idle(facts.content, facts.stored_ms)
+
+    def add_share(self, group_id: GroupId, share_id: ShareId, share: Share) -> None:
+        """A share of a content whose manifest is there, without offers yet."""
+        group = self.groups[group_id]
+        group.shares[share_id] = share
+        group.names_of.setdefault(share.content, {})[share_id] = None
+        self.shared_in.setdefault(share.content, {})[group_id, share_id] = None
+        self._no_longer_idle(share.content)
+
+    def _drop_share(self, change: ShareDropped) -> None:
+        group = self.groups[change.group]
+        del group.shares[change.share]
+        names = group.names_of[change.content]
+        del names[change.share]
+        if not names:
+            del group.names_of[change.content]
+        places = self.shared_in[change.content]
+        del places[group.id, change.share]
+        if not places:
+            del self.shared_in[change.content]
+            self._now_idle(change.content, change.at_ms)
+
+    def _now_idle(self, content: ContentId, at_ms: int) -> None:
+        if content not in self.idle_manifests and content not in self.shared_in:
+            self.idle_manifests[content] = at_ms
+            self.idle_bytes += self.manifests[content].manifest_bytes
+
+    def _no_longer_idle(self, content: ContentId) -> None:
+        if self.idle_manifests.pop(content, None) is not None:
+            self.idle_bytes -= self.manifests[content].manifest_bytes
+
+    def _count_entry(self, group_id: GroupId, seq: int) -> None:
+        group = self.groups[group_id]
+        if seq != group.seq + 1:
+            raise LocalProtocolError(f"entry {seq} after {group.seq} in the log of {group_id}")
+        group.seq = seq

@@ -1,0 +1,154 @@
+"""The tables, as SQLAlchemy Core sees them. The migrations make them; a test compares the two.
+
+Ids, keys and digests are stored as they are compared; times are milliseconds since 1970. Columns
+that PostgreSQL and SQLite type differently are left to SQLAlchemy's generic types.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, MetaData, Table, Text
+
+metadata = MetaData()
+
+# What belongs to the installation: its id.
+facts = Table(
+    "facts",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("password_hash", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("device", LargeBinary, primary_key=True),
+    Column("user_id", Text, ForeignKey("accounts.user_id"), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
+# A group that was dissolved stays for a while, with ``dissolved_ms``, so that its name never
+# repeats a sequence number or an epoch.
+groups = Table(
+    "groups",
+    metadata,
+    Column("group_id", Text, primary_key=True),
+    Column("owner", Text, ForeignKey("accounts.user_id"), nullable=False),
+    Column("topic", LargeBinary, nullable=False),
+    Column("event_key", LargeBinary, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("dissolved_ms", BigInteger),
+)
+
+
+def _group_column() -> Column[str]:
+    return Column(
+        "group_id", Text, ForeignKey("groups.group_id", ondelete="CASCADE"), primary_key=True
+    )
+
+
+members = Table(
+    "members",
+    metadata,
+    _group_column(),
+    Column("user_id", Text, ForeignKey("accounts.user_id"), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    _group_column(),
+    Column("user_id", Text, ForeignKey("accounts.user_id"), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    _group_column(),
+    Column("user_id", Text, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("content", LargeBinary, primary_key=True),
+    Column("manifest_bytes", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("pieces", BigInteger, nullable=False),
+    Column("piece_length", BigInteger, nullable=False),
+    Column("algorithm", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("stored_ms", BigInteger, nullable=False),
+)
+
+# In parts as they travel: a database reads a large value whole to answer for a stretch of it.
+manifest_parts = Table(
+    "manifest_parts",
+    metadata,
+    Column(
+        "content",
+        LargeBinary,
+        ForeignKey("manifests.content", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+shares = Table(
+    "shares",
+    metadata,
+    _group_column(),
+    Column("share_id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("content", LargeBinary, ForeignKey("manifests.content"), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    sa.Index("shares_by_content", "content"),
+)
+
+offers = Table(
+    "offers",
+    metadata,
+    Column("group_id", Text, primary_key=True),
+    Column("share_id", Text, primary_key=True),
+    Column("user_id", Text, ForeignKey("accounts.user_id"), primary_key=True),
+    Column("device", LargeBinary, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["group_id", "share_id"], ["shares.group_id", "shares.share_id"], ondelete="CASCADE"
+    ),
+)
+
+log = Table(
+    "log",
+    metadata,
+    _group_column(),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("entry", LargeBinary, nullable=False),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("device", LargeBinary, primary_key=True),
+    Column("request_id", LargeBinary, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    sa.Index("receipts_by_time", "at_ms"),
+)

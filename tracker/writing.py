@@ -1,0 +1,205 @@
+"""How each durable change is written to the tables.
+
+Owns the statements; the transaction around them, and when it is committed, is ``tracker.store``'s.
+All values travel as bound parameters.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import msgspec
+from sqlalchemy import Connection, Table, and_, delete, insert, update
+
+from common import limits
+from common.errors import StorageError
+from tracker import tables as t
+from tracker.changes import (
+    AccountCreated,
+    Change,
+    DeviceBound,
+    DeviceUnbound,
+    FormerForgotten,
+    GroupCreated,
+    GroupDissolved,
+    Logged,
+    ManifestDropped,
+    ManifestStored,
+    MemberGone,
+    MemberJoined,
+    OfferAdded,
+    OfferDropped,
+    OwnerChanged,
+    ReceiptsForgotten,
+    Received,
+    RequestDropped,
+    RequestMade,
+    RevocationForgotten,
+    ShareAdded,
+    ShareDropped,
+)
+
+
+class LogConflict(StorageError):
+    """Somebody else continued the log meanwhile: decide again on what the database says."""
+
+
+def write(db: Connection, change: Change) -> None:
+    """Write one change; raises `LogConflict`, and what SQLAlchemy raises."""
+    match change:
+        case AccountCreated(user, password_hash, at_ms):
+            db.execute(
+                insert(t.accounts).values(user_id=user, password_hash=password_hash, at_ms=at_ms)
+            )
+        case DeviceBound(device, user, at_ms):
+            db.execute(insert(t.devices).values(device=device, user_id=user, at_ms=at_ms))
+        case DeviceUnbound(device):
+            db.execute(delete(t.devices).where(t.devices.c.device == device))
+        case GroupCreated():
+            _create_group(db, change)
+        case GroupDissolved():
+            _dissolve_group(db, change)
+        case FormerForgotten(group):
+            former = and_(t.groups.c.group_id == group, t.groups.c.dissolved_ms.is_not(None))
+            db.execute(delete(t.groups).where(former))
+        case OwnerChanged(group, user):
+            db.execute(update(t.groups).where(t.groups.c.group_id == group).values(owner=user))
+        case MemberJoined(group, user, seq, at_ms):
+            db.execute(insert(t.members).values(group_id=group, user_id=user, seq=seq, at_ms=at_ms))
+        case MemberGone():
+            _remove_member(db, change)
+        case RevocationForgotten(group, user):
+            _delete_of(db, t.revocations, group, user)
+        case RequestMade(group, user, at_ms):
+            db.execute(insert(t.requests).values(group_id=group, user_id=user, at_ms=at_ms))
+        case RequestDropped(group, user):
+            _delete_of(db, t.requests, group, user)
+        case ManifestStored():
+            _store_manifest(db, change)
+        case ManifestDropped(content):
+            db.execute(delete(t.manifests).where(t.manifests.c.content == content))
+        case ShareAdded(group, share, name, content, at_ms):
+            db.execute(
+                insert(t.shares).values(
+                    group_id=group, share_id=share, name=name, content=content, at_ms=at_ms
+                )
+            )
+        case ShareDropped(group, share):
+            named = and_(t.shares.c.group_id == group, t.shares.c.share_id == share)
+            db.execute(delete(t.shares).where(named))
+        case OfferAdded(group, share, _, user, device, at_ms):
+            db.execute(
+                insert(t.offers).values(
+                    group_id=group, share_id=share, user_id=user, device=device, at_ms=at_ms
+                )
+            )
+        case OfferDropped(group, share, _, user, device):
+            c = t.offers.c
+            theirs = and_(c.user_id == user, c.device == device)
+            db.execute(delete(t.offers).where(c.group_id == group, c.share_id == share, theirs))
+        case Logged():
+            _write_entry(db, change)
+        case Received(device, request_id, fingerprint, at_ms):
+            _keep_receipt(db, device, request_id, fingerprint, at_ms)
+        case ReceiptsForgotten(before_ms):
+            db.execute(delete(t.receipts).where(t.receipts.c.at_ms < before_ms))
+        case _:
+            assert_never(change)
+
+
+def _delete_of(db: Connection, table: Table, group: str, user: str) -> None:
+    db.execute(delete(table).where(table.c.group_id == group, table.c.user_id == user))
+
+
+def _create_group(db: Connection, change: GroupCreated) -> None:
+    values = {
+        "owner": change.owner,
+        "topic": change.topic,
+        "event_key": change.key,
+        "seq": change.seq,
+        "epoch": change.epoch,
+        "at_ms": change.at_ms,
+        "dissolved_ms": None,
+    }
+    former = and_(t.groups.c.group_id == change.group, t.groups.c.dissolved_ms.is_not(None))
+    if db.execute(update(t.groups).where(former).values(values)).rowcount == 0:
+        db.execute(insert(t.groups).values(group_id=change.group, **values))
+
+
+def _dissolve_group(db: Connection, change: GroupDissolved) -> None:
+    for table in (t.offers, t.shares, t.members, t.requests, t.log):
+        db.execute(delete(table).where(table.c.group_id == change.group))
+    db.execute(
+        update(t.groups)
+        .where(t.groups.c.group_id == change.group)
+        .values(epoch=change.epoch, dissolved_ms=change.at_ms)
+    )
+    _revoke(db, change)
+
+
+def _remove_member(db: Connection, change: MemberGone) -> None:
+    _delete_of(db, t.members, change.group, change.user)
+    db.execute(
+        update(t.groups)
+        .where(t.groups.c.group_id == change.group)
+        .values(epoch=change.epoch, event_key=change.key)
+    )
+    _revoke(db, change)
+
+
+def _revoke(db: Connection, change: MemberGone | GroupDissolved) -> None:
+    _delete_of(db, t.revocations, change.group, change.user)
+    db.execute(
+        insert(t.revocations).values(
+            group_id=change.group, user_id=change.user, epoch=change.epoch, at_ms=change.at_ms
+        )
+    )
+
+
+def _store_manifest(db: Connection, change: ManifestStored) -> None:
+    facts, length = change.facts, limits.MANIFEST_PART_BYTES
+    db.execute(
+        insert(t.manifests).values(
+            content=facts.content,
+            manifest_bytes=facts.manifest_bytes,
+            size=facts.size,
+            files=facts.files,
+            pieces=facts.pieces,
+            piece_length=facts.piece_length,
+            algorithm=facts.algorithm,
+            digest=facts.digest,
+            stored_ms=facts.stored_ms,
+        )
+    )
+    for part, start in enumerate(range(0, len(change.body), length)):
+        body = change.body[start : start + length]
+        db.execute(insert(t.manifest_parts).values(content=facts.content, part=part, body=body))
+
+
+def _write_entry(db: Connection, change: Logged) -> None:
+    # The number is taken here, inside the transaction: only the one that follows may come next.
+    entry = change.entry
+    taken = db.execute(
+        update(t.groups)
+        .where(t.groups.c.group_id == entry.group, t.groups.c.seq == entry.seq - 1)
+        .values(seq=entry.seq)
+    )
+    if taken.rowcount != 1:
+        raise LogConflict(f"entry {entry.seq} of the log of {entry.group} is not the next one")
+    db.execute(
+        insert(t.log).values(
+            group_id=entry.group, seq=entry.seq, entry=msgspec.msgpack.encode(entry)
+        )
+    )
+
+
+def _keep_receipt(
+    db: Connection, device: bytes, request_id: bytes, fingerprint: bytes, at_ms: int
+) -> None:
+    c = t.receipts.c
+    db.execute(delete(t.receipts).where(c.device == device, c.request_id == request_id))
+    db.execute(
+        insert(t.receipts).values(
+            device=device, request_id=request_id, fingerprint=fingerprint, at_ms=at_ms
+        )
+    )
