@@ -270,8 +270,10 @@ class Download:
             source.got_pieces += 1
             source.got_bytes += size
             self._out.put(Verify(source.id, index))
-            for other in tuple(self._flights.owners(index)):
+            losers = tuple(self._flights.owners(index))
+            for other in losers:
                 self._withdraw(other, index)
+            for other in losers:
                 self._fill(other, now)
         else:
             self._duplicate_bytes += size
