@@ -17,6 +17,7 @@ import zmq
 import zmq.utils.z85 as z85
 
 from common.errors import ConfigError, StorageError
+from common.files import write_whole
 from common.ids import KEY_BYTES, DeviceKey
 
 
@@ -63,26 +64,6 @@ def parse_key(text: str) -> DeviceKey:
     return DeviceKey(key)
 
 
-def _write_secret(path: Path, content: bytes) -> None:
-    """Write a 0600 file so that after a crash it is there whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    try:
-        temporary.unlink(missing_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise StorageError(f"cannot write the key file {path}: {error.strerror}") from error
-
-
 def _read_secret(path: Path) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -114,7 +95,7 @@ def load_or_make_pair(path: Path) -> KeyPair:
         return load_pair(path)
     except FileNotFoundError:
         pair = new_pair()
-        _write_secret(path, pair.public + pair.secret)
+        write_whole(path, pair.public + pair.secret)
         return pair
 
 
@@ -127,7 +108,7 @@ def load_or_make_signing_keys(path: Path) -> list[nacl.signing.SigningKey]:
         raw = _read_secret(path)
     except FileNotFoundError:
         key = nacl.signing.SigningKey.generate()
-        _write_secret(path, bytes(key))
+        write_whole(path, bytes(key))
         return [key]
     if not raw or len(raw) % KEY_BYTES:
         raise ConfigError(f"{path} is not a key file", "restore it from a backup")
@@ -143,7 +124,7 @@ def rotate_signing_key(path: Path, *, keep: int = 1) -> list[nacl.signing.Signin
     """
     old = load_or_make_signing_keys(path)
     keys = [nacl.signing.SigningKey.generate(), *old[:keep]]
-    _write_secret(path, b"".join(bytes(key) for key in keys))
+    write_whole(path, b"".join(bytes(key) for key in keys))
     return keys
 
 
@@ -153,7 +134,7 @@ def load_or_make_secret(path: Path) -> bytes:
         raw = _read_secret(path)
     except FileNotFoundError:
         raw = os.urandom(KEY_BYTES)
-        _write_secret(path, raw)
+        write_whole(path, raw)
     if len(raw) != KEY_BYTES:
         raise ConfigError(f"{path} is damaged", "restore it from a backup")
     return raw

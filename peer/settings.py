@@ -1,19 +1,20 @@
 """What a peer is told at its start and remembers for the next one.
 
 Owns ``peer.toml`` in the home. Values given on the command line win over the environment, that over
-the file; what ``up`` was given is remembered there.
+the file; what ``up`` was given is
+remembered there.
 """
 
 from __future__ import annotations
 
-import os
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from common import limits
-from common.errors import ConfigError, StorageError
+from common.errors import ConfigError
+from common.files import write_whole
 
 FILE = "peer.toml"
 
@@ -66,20 +67,14 @@ def load(home: Path) -> Settings:
 
 
 def save(home: Path, settings: Settings) -> None:
-    """Remember ``settings``, leaving out what is as it is by default."""
+    """Remember ``settings``, leaving out what is as it is by default. Raises `StorageError`."""
     plain = asdict(Settings())
     lines = [
         f"{name} = {_toml(value)}\n"
         for name, value in asdict(settings).items()
         if value != plain[name]
     ]
-    path = home / FILE
-    temporary = path.with_suffix(".new")
-    try:
-        temporary.write_text("".join(lines), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+    write_whole(home / FILE, "".join(lines).encode())
 
 
 def _toml(value: object) -> str:

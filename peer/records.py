@@ -1,0 +1,125 @@
+"""What a peer must remember over a restart: its shares and its downloads.
+
+Owns the records' form and their files: one small file a record, replaced whole, so that a crash
+leaves the old or the new one and a damaged one costs nobody else anything. The contents of the
+records are ``peer.shares``' and ``peer.downloads``'.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from common.files import write_whole
+from common.ids import ContentId
+from common.messages.control import SourceUse
+from peer.fingerprints import Place
+from peer.storage_errors import translated
+
+log = logging.getLogger(__name__)
+
+
+class ShareRecord(msgspec.Struct, frozen=True):
+    """``user`` offers ``content``, which lies at ``place``, in ``group`` under ``name``."""
+
+    user: str
+    group: str
+    name: str
+    content: bytes
+    place: Place
+
+
+class DownloadRecord(msgspec.Struct, frozen=True):
+    """A download as it is remembered. ``path`` is the final path as bytes, for not every path is
+    text; ``state`` is D, C, P or F; ``held`` says in how many bytes the last session ended."""
+
+    user: str
+    group: str
+    name: str
+    content: bytes
+    path: bytes
+    size: int
+    digest: str
+    pick: str
+    started_ms: int
+    state: str = "D"
+    reason: str | None = None
+    by_user: bool = False
+    """Paused by the user, and so not to be resumed but by the user."""
+    elapsed_s: float = 0.0
+    sources: list[SourceUse] = []
+
+
+R = TypeVar("R", ShareRecord, DownloadRecord)
+
+
+def record_key(*parts: str) -> str:
+    """A file name for what ``parts`` identify together."""
+    joined = "\x00".join(parts).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(joined, digest_size=16).hexdigest()
+
+
+class Records(Generic[R]):
+    """The records of one kind, a file each. Every method blocks for as long as the disk does."""
+
+    SUFFIX = ".record"
+
+    def __init__(self, directory: Path, kind: type[R]) -> None:
+        self._directory = directory
+        self._decoder = msgspec.msgpack.Decoder(kind)
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+    def load(self) -> dict[str, R]:
+        """All records by key. A damaged one is set aside and named in the log."""
+        records: dict[str, R] = {}
+        for path in sorted(self._directory.glob(f"*{self.SUFFIX}")):
+            try:
+                records[path.stem] = self._decoder.decode(path.read_bytes())
+            except (OSError, msgspec.MsgspecError) as error:
+                log.error("the record %s cannot be read and is set aside: %s", path, error)
+                path.rename(path.with_suffix(".damaged"))
+        return records
+
+    def put(self, key: str, record: R) -> None:
+        """Remember ``record`` for good. Raises `StorageError`."""
+        write_whole(self._directory / f"{key}{self.SUFFIX}", msgspec.msgpack.encode(record))
+
+    def remove(self, key: str) -> None:
+        """Forget a record; one that is not there is forgotten already."""
+        path = self._directory / f"{key}{self.SUFFIX}"
+        with translated(str(path), "removing"):
+            path.unlink(missing_ok=True)
+
+
+class Manifests:
+    """Encoded manifests by content id, a file each; those that nobody names are removed."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+    def put(self, content: ContentId, encoded: bytes) -> None:
+        """Keep a manifest. Raises `StorageError`."""
+        path = self._path(content)
+        if not path.exists():
+            write_whole(path, encoded)
+
+    def get(self, content: ContentId) -> bytes | None:
+        """The encoded manifest, not checked; None when there is none."""
+        try:
+            return self._path(content).read_bytes()
+        except OSError:
+            return None
+
+    def keep_only(self, wanted: set[ContentId]) -> None:
+        """Remove the manifests of all other contents."""
+        for path in self._directory.iterdir():
+            if path.stem not in {content.hex() for content in wanted}:
+                path.unlink(missing_ok=True)
+
+    def _path(self, content: ContentId) -> Path:
+        return self._directory / f"{content.hex()}.manifest"

@@ -1,0 +1,102 @@
+"""Who is connected to us to fetch, and what they have opened.
+
+Owns a `Visitor` for each connection: its device, its tickets, its channels. Pure bookkeeping, with a
+bound on everything that a visitor can make us remember.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from common.ids import ContentId, DeviceKey, GroupId
+from common.tickets import Ticket
+from peer.swarm.events import RequesterId
+
+CHANNELS_MAX = 64  # contents that one connection may have open
+GROUPS_MAX = 32  # tickets kept for one connection
+VISITORS_MAX = 4_096  # connections that are remembered
+
+
+@dataclass(slots=True)
+class Channel:
+    """A content that a visitor has opened, and by right of which group."""
+
+    number: int
+    group: GroupId
+    content: ContentId
+
+
+@dataclass(slots=True)
+class Visitor:
+    """One connection of a device that fetches from us."""
+
+    id: RequesterId
+    device: DeviceKey
+    tickets: dict[GroupId, Ticket] = field(default_factory=dict)
+    channels: dict[int, Channel] = field(default_factory=dict)
+    numbers: dict[ContentId, int] = field(default_factory=dict)
+    pieces_sent: int = 0
+
+
+class Visitors:
+    """All connections by id, and who has which content open."""
+
+    def __init__(self) -> None:
+        self._visitors: dict[RequesterId, Visitor] = {}
+        self._by_content: dict[ContentId, dict[RequesterId, Visitor]] = {}
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+    def __iter__(self) -> Iterator[Visitor]:
+        return iter(list(self._visitors.values()))
+
+    def get(self, requester: RequesterId) -> Visitor | None:
+        """The visitor on that connection."""
+        return self._visitors.get(requester)
+
+    def enter(self, requester: RequesterId, device: DeviceKey) -> Visitor | None:
+        """A visitor for a connection not seen before; None when there are too many."""
+        if len(self._visitors) >= VISITORS_MAX:
+            return None
+        visitor = Visitor(requester, device)
+        self._visitors[requester] = visitor
+        return visitor
+
+    def leave(self, requester: RequesterId) -> Visitor | None:
+        """Forget a connection, and all that it had open."""
+        visitor = self._visitors.pop(requester, None)
+        if visitor is not None:
+            for channel in list(visitor.channels.values()):
+                self.close(visitor, channel.number)
+        return visitor
+
+    def open(self, visitor: Visitor, number: int, group: GroupId, content: ContentId) -> bool:
+        """Open a channel; False when the visitor has too many. A content is open once at most."""
+        for stale in (number, visitor.numbers.get(content, number)):
+            self.close(visitor, stale)
+        if len(visitor.channels) >= CHANNELS_MAX:
+            return False
+        visitor.channels[number] = Channel(number, group, content)
+        visitor.numbers[content] = number
+        self._by_content.setdefault(content, {})[visitor.id] = visitor
+        return True
+
+    def close(self, visitor: Visitor, number: int) -> Channel | None:
+        """Close a channel; returns what was open."""
+        channel = visitor.channels.pop(number, None)
+        if channel is not None:
+            visitor.numbers.pop(channel.content, None)
+            others = self._by_content.get(channel.content, {})
+            others.pop(visitor.id, None)
+            if not others:
+                self._by_content.pop(channel.content, None)
+        return channel
+
+    def of_content(self, content: ContentId) -> list[tuple[Visitor, Channel]]:
+        """Everybody who has ``content`` open."""
+        return [
+            (visitor, visitor.channels[visitor.numbers[content]])
+            for visitor in self._by_content.get(content, {}).values()
+        ]

@@ -1,0 +1,154 @@
+"""Who may fetch from us, and by what right we fetch from others.
+
+Owns both ends of the tickets: `Rights` checks those that are shown to us, on every request again,
+because a connection must not outlive the right that opened it; `Tickets` keeps ours fresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+
+import nacl.signing
+
+from common import limits, tickets
+from common.clock import TrackerTime
+from common.errors import MiniTorrentError, Refused
+from common.ids import DeviceKey, GroupId, TrackerId, UserId
+from common.messages import tracker
+from common.messages.refusals import Code
+from common.names import fold_id
+from common.tickets import Ticket
+from peer.following import Following
+from peer.tracker_link import TrackerLink
+
+log = logging.getLogger(__name__)
+
+
+class Rights:
+    """Judges tickets by the tracker's keys and time, and by what we have heard of removals."""
+
+    def __init__(self, following: Following, time: TrackerTime) -> None:
+        self._following = following
+        self._time = time
+        self._verify_keys: Sequence[nacl.signing.VerifyKey] = ()
+        self._tracker_id = TrackerId(b"")
+
+    def learn(self, welcome: tracker.Welcome) -> None:
+        """Take in which keys sign tickets, and for which tracker."""
+        self._verify_keys = [nacl.signing.VerifyKey(key) for key in welcome.verify_keys]
+        self._tracker_id = TrackerId(welcome.tracker_id)
+
+    def admit(self, device: DeviceKey, group: GroupId, token: bytes) -> Ticket:
+        """The ticket in ``token``, checked whole. Raises `Refused`."""
+        ticket = tickets.check(
+            token,
+            self._verify_keys,
+            tracker_id=self._tracker_id,
+            device=device,
+            group=group,
+            now_ms=self._time.now_ms(),
+        )
+        self.recheck(ticket)
+        return ticket
+
+    def recheck(self, ticket: Ticket) -> None:
+        """Whether a ticket that was admitted still counts. Raises `Refused`.
+
+        Cheap enough for every request: two comparisons and a look-up.
+        """
+        if self._time.now_ms() >= ticket.expires_ms + limits.CLOCK_SKEW_S * 1000:
+            raise Refused(Code.TICKET_EXPIRED, "the ticket has expired", "it is renewed by itself")
+        view = self._following.groups.get(GroupId(ticket.group))
+        if view is None:
+            raise Refused(Code.UNKNOWN_GROUP, "nothing of that group is shared here")
+        if ticket.epoch < view.revoked.get(UserId(ticket.user), 0):
+            raise Refused(Code.REVOKED, "the right to fetch from this group was withdrawn")
+
+
+class Tickets:
+    """Our own tickets, one for each group, renewed at a random point of their life's second half.
+
+    ``on_renewed`` tells who has connections on which the fresh one must be shown.
+    """
+
+    RETRY_S = 5.0
+
+    def __init__(
+        self,
+        link: TrackerLink,
+        time: TrackerTime,
+        on_renewed: Callable[[GroupId, bytes], None],
+        rng: random.Random,
+    ) -> None:
+        self._link = link
+        self._time = time
+        self._on_renewed = on_renewed
+        self._rng = rng
+        self._held: dict[GroupId, tuple[bytes, int]] = {}
+        self._wanted: set[GroupId] = set()
+        self._renewal: asyncio.Task[None] | None = None
+
+    def current(self, group: GroupId) -> bytes | None:
+        """The ticket for ``group``, if there is one that has not expired."""
+        token, expires_ms = self._held.get(group, (b"", 0))
+        return token if expires_ms > self._time.now_ms() else None
+
+    async def want(self, group: GroupId) -> bytes:
+        """A ticket for ``group``, which is kept fresh from here on. Raises what `ask` raises."""
+        self._wanted.add(group)
+        token = self.current(group)
+        if token is None:
+            await self._fetch([group])
+            token = self.current(group)
+        if token is None:
+            raise Refused(Code.UNKNOWN_GROUP, f"there is no group {group}, or it is not yours")
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._renew(), name="tickets")
+        return token
+
+    def drop(self, group: GroupId) -> None:
+        """Nothing is fetched from ``group`` any more."""
+        self._wanted.discard(group)
+        self._held.pop(group, None)
+
+    def clear(self) -> None:
+        """Somebody else, or nobody, is logged in."""
+        self._wanted.clear()
+        self._held.clear()
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
+
+    async def _fetch(self, groups: list[GroupId]) -> None:
+        reply = (await self._link.ask(tracker.GetTickets(list(groups)), tracker.Tickets)).reply
+        for row in reply.rows:
+            group = GroupId(fold_id(row.group))
+            self._held[group] = (row.token, row.expires_ms)
+            self._on_renewed(group, row.token)
+
+    def _due_in_s(self) -> float:
+        """Seconds until the first ticket should be renewed: between a half and nine tenths of its
+        life, so that many devices do not ask at once."""
+        left_s = [
+            (expires_ms - self._time.now_ms()) / 1000
+            for group, (_, expires_ms) in self._held.items()
+            if group in self._wanted
+        ]
+        spare_s = limits.TICKET_LIFE_S * self._rng.uniform(0.1, 0.5)
+        return max(0.0, min(left_s, default=0.0) - spare_s)
+
+    async def _renew(self) -> None:
+        while self._wanted:
+            await asyncio.sleep(self._due_in_s())
+            try:
+                await self._fetch(sorted(self._wanted))
+            except MiniTorrentError as error:
+                log.info("tickets could not be renewed: %s", error)
+                await asyncio.sleep(self.RETRY_S)
+            else:
+                # Groups that we are in no more get none; asking for them again helps nobody.
+                self._wanted &= set(self._held)
+                await asyncio.sleep(self.RETRY_S)

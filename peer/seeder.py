@@ -1,0 +1,448 @@
+"""The serving side: one ROUTER that answers those who fetch from this peer.
+
+Owns the socket and the way of a piece out of a file into a message. By what right somebody is
+answered is checked by ``peer.rights``, on every request again; in what order, and how much is on its
+way at a time, is decided by ``peer.swarm.serving``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import zmq
+
+from common import limits, zap
+from common.clock import monotonic
+from common.codec import SIGNATURE, Decoder, Envelope, VersionMismatch, encode, pack
+from common.errors import Refused, RemoteProtocolError, StorageError
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.keys import KeyPair
+from common.messages import peer
+from common.messages.refusals import Code, Refusal
+from common.names import fold_id
+from common.sockets import (
+    Frames,
+    Link,
+    Pump,
+    Sent,
+    Serve,
+    Watch,
+    bind,
+    make_socket,
+    sender,
+)
+from common.tickets import Ticket
+from peer.following import Following
+from peer.requesters import Channel, Visitor, Visitors
+from peer.rights import Rights
+from peer.shelf import NOT_OFFERED, Served, Shelf
+from peer.storage_errors import ContentChanged, OutOfHandles
+from peer.swarm import events as swarm
+from peer.swarm.events import DeclineReason, RequesterId
+from peer.swarm.limits import Limit
+from peer.swarm.pieces import Layout
+from peer.swarm.serving import Serving
+from peer.workers import Workers
+
+log = logging.getLogger(__name__)
+
+DOMAIN = "pieces"
+# Pieces wait in our own queue, where they can still be withdrawn, and not in the socket's.
+SEND_QUEUE = 64
+HAVES_PER_MESSAGE = limits.PIECES_PER_REQUEST_MAX
+_asks: Decoder[peer.Ask] = Decoder(peer.Ask, with_data=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A piece on its way from the disk to a requester."""
+
+    requester: RequesterId
+    content: ContentId
+    index: int
+
+
+class Seeder:
+    """Serves what is on the shelf to those who have the right."""
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        pair: KeyPair,
+        listen: str,
+        *,
+        guard: zap.ZapHandler,
+        following: Following,
+        rights: Rights,
+        shelf: Shelf,
+        workers: Workers,
+        limit: Limit,
+    ) -> None:
+        self._rights = rights
+        self._shelf = shelf
+        self._workers = workers
+        self._serving = Serving(limit=limit)
+        self._visitors = Visitors()
+        self._wakeup: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.counts: Counter[str] = Counter()
+        guard.guard(
+            DOMAIN,
+            lambda key, _: (
+                zap.Admission.ADMIT if following.knows_device(key) else zap.Admission.RETRY
+            ),
+        )
+        socket = make_socket(
+            context,
+            zmq.ROUTER,
+            Serve(pair, DOMAIN),
+            message_bytes_max=limits.COMMAND_BYTES_MAX,
+            send_queue=SEND_QUEUE,
+        )
+        self._watch = Watch(socket, self._on_link)
+        try:
+            self.endpoint = bind(socket, listen)
+        except Exception:
+            self._watch.close()
+            socket.close(linger=0)
+            raise
+        self._pump = Pump(socket, self._on_message)
+        shelf.attach(self)
+
+    def close(self) -> None:
+        """Serve nobody any more."""
+        self._closed = True
+        if self._wakeup is not None:
+            self._wakeup.cancel()
+        self._watch.close()
+        self._pump.close()
+
+    def _on_link(self, link: Link) -> None:
+        self.counts[f"link {link.value}"] += 1
+
+    # -- what comes in --------------------------------------------------------------------------
+
+    def _on_message(self, frames: Frames) -> None:
+        who = sender(frames)
+        if who is None:
+            self.counts["unnamed"] += 1
+            return
+        requester = RequesterId(who.routing_id)
+        visitor = self._visitors.get(requester)
+        if visitor is not None and visitor.device != who.device:
+            # The name passed to another device: nothing that was for the former may go there.
+            self._leave(requester)
+            visitor = None
+        try:
+            envelope = _asks.unpack(frames[1:])
+        except VersionMismatch as error:
+            refusal = Refusal(Code.VERSION, error.message, error.hint)
+            self._pump.send([requester, *pack(error.request_id, refusal)])
+            return
+        except RemoteProtocolError as error:
+            self.counts["malformed"] += 1
+            log.debug("a malformed message from %s: %s", who.device.hex()[:16], error)
+            refusal = Refusal(Code.MALFORMED, "this message cannot be read")
+            self._pump.send([requester, *pack(b"", refusal)])
+            return
+        if visitor is None:
+            visitor = self._visitors.enter(requester, who.device)
+            if visitor is None:
+                refusal = Refusal(Code.BUSY, "too many are connected here")
+                self._pump.send([requester, *pack(envelope.request_id, refusal)])
+                return
+        self._take(visitor, envelope)
+
+    def _take(self, visitor: Visitor, envelope: Envelope[peer.Ask]) -> None:
+        match envelope.body:
+            case peer.Request() as ask:
+                self._request(visitor, ask)
+            case peer.Credit(received):
+                self._decide(swarm.Credited(visitor.id, received))
+            case peer.Open() as ask:
+                self._open(visitor, ask)
+            case peer.Renew(group, token):
+                self._renew(visitor, GroupId(fold_id(group)), token)
+            case peer.Withdraw(number, pieces):
+                channel = visitor.channels.get(number)
+                if channel is not None:
+                    self._decide(swarm.Withdrawn(visitor.id, channel.content, tuple(pieces)))
+            case peer.Close(number):
+                self._close_channel(visitor, number)
+            case peer.AskManifest() as ask:
+                self._send_manifest(visitor, ask)
+            case _:
+                assert_never(envelope.body)
+
+    def _open(self, visitor: Visitor, ask: peer.Open) -> None:
+        group, content = GroupId(fold_id(ask.group)), ContentId(ask.content)
+        try:
+            ticket = self._rights.admit(visitor.device, group, ask.ticket)
+        except Refused as error:
+            self.counts["refused"] += 1
+            self._refuse(visitor, ask.channel, Refusal(error.code, error.message, error.hint))
+            return
+        served = self._shelf.find(group, content)
+        if served is None:
+            self._refuse(visitor, ask.channel, NOT_OFFERED)
+            return
+        self._close_channel(visitor, ask.channel)
+        visitor.tickets[group] = ticket
+        if not self._visitors.open(visitor, ask.channel, group, content):
+            self._refuse(visitor, ask.channel, Refusal(Code.LIMIT, "too many open channels"))
+            return
+        complete = served.have is None
+        bits = None if served.have is None else served.have.to_bytes()
+        answer = peer.Opened(ask.channel, complete, ticket.expires_ms)
+        self._send(visitor, pack(b"", answer, bits))
+
+    def _renew(self, visitor: Visitor, group: GroupId, token: bytes) -> None:
+        if group not in visitor.tickets:
+            return
+        try:
+            visitor.tickets[group] = self._rights.admit(visitor.device, group, token)
+        except Refused as error:
+            self.counts["refused"] += 1
+            log.info("a renewed ticket was refused: %s", error)
+
+    def _permitted(self, visitor: Visitor, number: int) -> tuple[Channel, Served, Ticket] | None:
+        """The channel, if the right by which it was opened still holds; else it is closed."""
+        channel = visitor.channels.get(number)
+        if channel is None:
+            return None
+        ticket = visitor.tickets[channel.group]
+        try:
+            self._rights.recheck(ticket)
+        except Refused as error:
+            self.counts["refused"] += 1
+            self._close_channel(visitor, number)
+            self._refuse(visitor, number, Refusal(error.code, error.message, error.hint))
+            return None
+        served = self._shelf.find(channel.group, channel.content)
+        if served is None:
+            self._close_channel(visitor, number)
+            self._refuse(visitor, number, NOT_OFFERED)
+            return None
+        return channel, served, ticket
+
+    def _request(self, visitor: Visitor, ask: peer.Request) -> None:
+        permitted = self._permitted(visitor, ask.channel)
+        if permitted is None:
+            self._decide(swarm.Credited(visitor.id, ask.received_bytes))
+            return
+        channel, served, ticket = permitted
+        pieces = tuple(ask.pieces)
+        count = served.manifest.piece_count
+        if pieces and max(pieces) >= count:
+            self.counts["out of range"] += 1
+            self._decline(visitor, channel, pieces, busy=False)
+            return
+        user = UserId(ticket.user)
+        self._decide(swarm.Asked(visitor.id, user, channel.content, pieces, ask.received_bytes))
+
+    def _send_manifest(self, visitor: Visitor, ask: peer.AskManifest) -> None:
+        permitted = self._permitted(visitor, ask.channel)
+        if permitted is None:
+            return
+        encoded = permitted[1].encoded
+        part = encoded[ask.offset : ask.offset + limits.MANIFEST_PART_BYTES]
+        answer = peer.ManifestBytes(ask.channel, len(encoded), ask.offset)
+        self._send(visitor, pack(b"", answer, part))
+
+    # -- deciding and sending -------------------------------------------------------------------
+
+    def _decide(self, event: swarm.ServingEvent) -> None:
+        """Tell the core, and do what it says."""
+        now = monotonic()
+        for effect in self._serving.handle(event, now):
+            match effect:
+                case swarm.Send(requester, content, index):
+                    self._read(requester, content, index)
+                case swarm.Decline(requester, content, pieces, why, retry_after_s):
+                    self._on_decline(requester, content, pieces, why, retry_after_s)
+                case swarm.Drop(requester):
+                    self._leave(requester)
+                case _:
+                    assert_never(effect)
+        self._set_wakeup(now)
+
+    def _set_wakeup(self, now: float) -> None:
+        if self._wakeup is not None:
+            self._wakeup.cancel()
+            self._wakeup = None
+        at = self._serving.next_wakeup(now)
+        if at is not None and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._wakeup = loop.call_later(max(0.001, at - now), self._tick)
+
+    def _tick(self) -> None:
+        self._wakeup = None
+        self._decide(swarm.Tick())
+
+    def _read(self, requester: RequesterId, content: ContentId, index: int) -> None:
+        served = self._shelf.get(content)
+        if served is None:
+            return
+        reading = _Reading(requester, content, index)
+
+        def done(data: Any, error: BaseException | None) -> None:
+            self._read_done(reading, served, data, error)
+
+        self._workers.submit(done, served.reader.read_piece, index)
+
+    def _read_done(
+        self, reading: _Reading, served: Served, data: Any, error: BaseException | None
+    ) -> None:
+        if self._closed:
+            return
+        blocked = swarm.Blocked(reading.requester, reading.content, reading.index)
+        match error:
+            case None:
+                self._send_piece(reading, data)
+            case ContentChanged():
+                log.warning("%s", error)
+                # Another read may have noticed it first, and the content be gone or renewed since.
+                if self._shelf.get(reading.content) is served:
+                    self._shelf.changed(reading.content)
+            case OutOfHandles():
+                self._decide(blocked)
+            case StorageError():
+                log.warning("piece %d cannot be read: %s", reading.index, error)
+                self._decide(swarm.HeldLess(reading.content, (reading.index,)))
+                self._decide(blocked)
+            case _:
+                log.error("piece %d cannot be read", reading.index, exc_info=error)
+                self._decide(swarm.HeldLess(reading.content, (reading.index,)))
+                self._decide(blocked)
+
+    def _send_piece(self, reading: _Reading, data: Any) -> None:
+        visitor = self._visitors.get(reading.requester)
+        number = None if visitor is None else visitor.numbers.get(reading.content)
+        if visitor is None:
+            return
+        # Time has passed since the request was permitted: the right is looked at once more.
+        if number is None or self._permitted(visitor, number) is None:
+            self._unsend(reading)
+            return
+        head = encode(peer.Piece(number, reading.index))
+        frames = [visitor.id, SIGNATURE, b"", head, data]
+        match self._pump.send(frames, copy=False):
+            case Sent.YES:
+                visitor.pieces_sent += 1
+                self.counts["pieces"] += 1
+            case Sent.FULL:
+                self._decide(swarm.Blocked(reading.requester, reading.content, reading.index))
+            case Sent.GONE:
+                self._leave(reading.requester)
+
+    def _unsend(self, reading: _Reading) -> None:
+        """The piece of a `Send` is not to be sent after all: the core takes it back."""
+        self._decide(swarm.Blocked(reading.requester, reading.content, reading.index))
+        self._decide(swarm.Withdrawn(reading.requester, reading.content, (reading.index,)))
+
+    def _on_decline(
+        self,
+        requester: RequesterId,
+        content: ContentId,
+        pieces: tuple[int, ...],
+        why: DeclineReason,
+        retry_after_s: float,
+    ) -> None:
+        visitor = self._visitors.get(requester)
+        number = None if visitor is None else visitor.numbers.get(content)
+        if visitor is not None and number is not None:
+            busy = why is DeclineReason.BUSY
+            self._decline(visitor, visitor.channels[number], pieces, busy, retry_after_s)
+
+    def _decline(
+        self,
+        visitor: Visitor,
+        channel: Channel,
+        pieces: tuple[int, ...],
+        busy: bool,
+        retry_after_s: float = 0.0,
+    ) -> None:
+        retry_ms = min(60_000, round(retry_after_s * 1000))
+        for at in range(0, len(pieces), limits.PIECES_PER_REQUEST_MAX):
+            some = list(pieces[at : at + limits.PIECES_PER_REQUEST_MAX])
+            self._send(visitor, pack(b"", peer.Declined(channel.number, some, busy, retry_ms)))
+
+    def _refuse(self, visitor: Visitor, number: int, refusal: Refusal) -> None:
+        self._send(visitor, pack(b"", peer.Closed(number, refusal)))
+
+    def _send(self, visitor: Visitor, frames: list[Any]) -> None:
+        if self._pump.send([visitor.id, *frames]) is Sent.GONE:
+            self._leave(visitor.id)
+
+    # -- what goes ------------------------------------------------------------------------------
+
+    def _close_channel(self, visitor: Visitor, number: int) -> None:
+        channel = self._visitors.close(visitor, number)
+        if channel is not None:
+            self._decide(swarm.Abandoned(visitor.id, channel.content))
+
+    def _leave(self, requester: RequesterId) -> None:
+        if self._visitors.leave(requester) is not None:
+            self._decide(swarm.Left(requester))
+
+    def drop_user(self, group: GroupId, user: UserId) -> None:
+        """``user`` lost the right to ``group``: nothing more of it goes there."""
+        for visitor in self._visitors:
+            ticket = visitor.tickets.get(group)
+            if ticket is not None and ticket.user == user:
+                for channel in list(visitor.channels.values()):
+                    if channel.group == group:
+                        self._permitted(visitor, channel.number)
+
+    # -- from the shelf -------------------------------------------------------------------------
+
+    def content_added(self, served: Served) -> None:
+        """Part of `ShelfListener`."""
+        manifest = served.manifest
+        layout = Layout(manifest.size, manifest.piece_length)
+        self._decide(
+            swarm.ContentAdded(served.content, layout.piece_length, layout.size, served.have)
+        )
+
+    def content_removed(self, content: ContentId, refusal: Refusal) -> None:
+        """Part of `ShelfListener`."""
+        for visitor, channel in self._visitors.of_content(content):
+            self._close_channel(visitor, channel.number)
+            self._refuse(visitor, channel.number, refusal)
+        self._decide(swarm.ContentRemoved(content))
+
+    def group_removed(self, content: ContentId, group: GroupId) -> None:
+        """Part of `ShelfListener`."""
+        for visitor, channel in self._visitors.of_content(content):
+            if channel.group == group:
+                self._close_channel(visitor, channel.number)
+                self._refuse(visitor, channel.number, NOT_OFFERED)
+
+    def held_more(self, content: ContentId, pieces: tuple[int, ...]) -> None:
+        """Part of `ShelfListener`."""
+        self._decide(swarm.HeldMore(content, pieces))
+
+    def held_less(self, content: ContentId, pieces: tuple[int, ...]) -> None:
+        """Part of `ShelfListener`."""
+        self._decide(swarm.HeldLess(content, pieces))
+
+    def announce(self, content: ContentId, pieces: tuple[int, ...]) -> None:
+        """Part of `ShelfListener`."""
+        for visitor, channel in self._visitors.of_content(content):
+            for at in range(0, len(pieces), HAVES_PER_MESSAGE):
+                some = list(pieces[at : at + HAVES_PER_MESSAGE])
+                self._send(visitor, pack(b"", peer.Have(channel.number, some)))
+
+    @property
+    def visitors(self) -> int:
+        """How many connections have something open or had."""
+        return len(self._visitors)
+
+
+def device_text(device: DeviceKey) -> str:
+    """A device in a log line."""
+    return device.hex()[:16]
