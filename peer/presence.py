@@ -1,0 +1,81 @@
+"""Being online: the lease at the tracker, renewed while we live.
+
+Owns the rhythm of `Announce`, and what is said in it. The heads of the logs that come back are
+passed on to ``peer.following``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from common import limits
+from common.clock import monotonic
+from common.errors import MiniTorrentError
+from common.messages import tracker
+from peer.following import Following
+from peer.tracker_link import TrackerLink
+
+log = logging.getLogger(__name__)
+
+SOON_S = 0.2  # changes are gathered that long before they are announced ahead of the rhythm
+
+
+class Presence:
+    """Announces this device for as long as somebody is logged in and the tracker hears us."""
+
+    def __init__(
+        self,
+        link: TrackerLink,
+        following: Following,
+        endpoint: str,
+        leeching: Callable[[], list[tracker.Leeching]],
+    ) -> None:
+        self._link = link
+        self._following = following
+        self._endpoint = endpoint
+        self._leeching = leeching
+        self._poked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin the rhythm."""
+        self._task = asyncio.create_task(self._keep(), name="presence")
+
+    def poke(self) -> None:
+        """Something of what we announce changed: say so soon."""
+        self._poked.set()
+
+    async def announce(self) -> None:
+        """Renew the lease now. Raises `TransportError`, `Refused`."""
+        ask = tracker.Announce(self._endpoint, self._leeching()[:1000])
+        sent_at = monotonic()
+        reply = (await self._link.ask(ask, tracker.Announced)).reply
+        self._link.time.learn(reply.time_ms, sent_at, monotonic())
+        self._following.check_heads(reply.heads)
+
+    async def depart(self) -> None:
+        """Tell the tracker that we go; it may not hear it."""
+        with contextlib.suppress(MiniTorrentError):
+            await self._link.ask(tracker.Depart(), tracker.Done, timeout_s=1.0)
+
+    async def _keep(self) -> None:
+        while True:
+            if self._link.connected and self._following.user is not None:
+                try:
+                    await self.announce()
+                except MiniTorrentError as error:
+                    log.info("the announcement failed: %s", error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._poked.wait(), limits.RENEW_S)
+                await asyncio.sleep(SOON_S)
+            self._poked.clear()
+
+    async def close(self) -> None:
+        """End the rhythm."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task

@@ -1,0 +1,84 @@
+"""The tracker's rows as the command line shows them: digests and keys in hex, times in RFC 3339."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import assert_never
+
+from common.keys import key_text
+from common.messages import control, events, tracker
+
+
+def time_text(time_ms: int) -> str:
+    """A time of the tracker's in RFC 3339, in UTC."""
+    moment = datetime.fromtimestamp(time_ms / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def group_row(row: tracker.GroupRow) -> control.GroupRow:
+    """A row of ``list-groups``."""
+    return control.GroupRow(row.group, row.owner, row.members, row.role)
+
+
+def user_row(row: tracker.UserRow) -> control.UserRow:
+    """A row of ``list-members`` and ``list-requests``."""
+    return control.UserRow(row.user, row.role, time_text(row.since_ms), row.online)
+
+
+def file_row(row: tracker.FileRow) -> control.FileRow:
+    """A row of ``list-files``."""
+    return control.FileRow(
+        name=row.name,
+        size=row.size,
+        files=row.files,
+        pieces=row.pieces,
+        piece_length=row.piece_length,
+        algorithm=row.algorithm,
+        digest=row.digest.hex(),
+        seeders=row.seeders,
+        leechers=row.leechers,
+        shared_by=row.shared_by,
+    )
+
+
+def happened(entry: events.LogEntry) -> control.Happened:
+    """An entry of a group's log as ``watch`` shows it."""
+    name, details = _event(entry.event)
+    return control.Happened(entry.seq, time_text(entry.time_ms), entry.group, name, details)
+
+
+def _event(event: events.GroupEvent) -> tuple[str, dict[str, str | int | bool]]:
+    match event:
+        case events.Shared():
+            return "share", {
+                "user": event.user,
+                "name": event.name,
+                "size": event.size,
+                "files": event.files,
+                "algorithm": event.algorithm,
+                "digest": event.digest.hex(),
+            }
+        case events.Unshared(user, name):
+            return "unshare", {"user": user, "name": name}
+        case events.Seeding(user, name):
+            return "seeding", {"user": user, "name": name}
+        case events.Stopped(user, name):
+            return "stopped", {"user": user, "name": name}
+        case events.Device(user, device, bound):
+            return ("login" if bound else "logout"), {"user": user, "device": key_text(device)}
+        case events.Created(user):
+            return "created", {"user": user}
+        case events.Requested(user):
+            return "requested", {"user": user}
+        case events.Rejected(user):
+            return "rejected", {"user": user}
+        case events.Joined(user):
+            return "joined", {"user": user}
+        case events.Left(user):
+            return "left", {"user": user}
+        case events.Removed(user):
+            return "removed", {"user": user}
+        case events.Owner(user):
+            return "owner", {"user": user}
+        case _:
+            assert_never(event)

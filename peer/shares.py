@@ -1,0 +1,407 @@
+"""What this device shares: digesting, offering, bringing back, withdrawing.
+
+Owns the records of the shares and keeps three things in agreement: the records (what the user
+wants), the shelf (what is served) and the tracker's catalogue (what is listed). The records lead:
+whatever the tracker forgot is offered again, whatever it believes in error is withdrawn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import limits, manifest, names
+from common.clock import monotonic
+from common.digests import Algorithm
+from common.errors import MiniTorrentError, Refused, TransportError
+from common.ids import ContentId, GroupId, UserId
+from common.manifest import Manifest
+from common.messages import control, tracker
+from common.messages.refusals import Code
+from peer import sharing
+from peer.fingerprints import Place
+from peer.following import Following
+from peer.handles import HandleCache
+from peer.library import SharedContent
+from peer.records import Manifests, Records, ShareRecord, record_key
+from peer.rows import file_row
+from peer.shelf import Shelf
+from peer.storage_errors import ContentChanged
+from peer.tracker_link import TrackerLink
+from peer.workers import Workers
+
+log = logging.getLogger(__name__)
+
+CHECK_INTERVAL_S = 60.0  # how often the shared files are looked at even if nobody fetches them
+PROGRESS_INTERVAL_S = 0.1
+Tell = Callable[[control.Progress], None]
+
+
+@dataclass(slots=True)
+class _Share:
+    """A record, and its content as it lies open; None while it cannot be served."""
+
+    record: ShareRecord
+    open: SharedContent | None = None
+
+
+class Shares:
+    """The shares of the user who is logged in. Those of others rest in their records."""
+
+    def __init__(
+        self,
+        home: Path,
+        link: TrackerLink,
+        following: Following,
+        shelf: Shelf,
+        workers: Workers,
+        handles: HandleCache,
+        manifests: Manifests,
+        notify: Callable[[str], None],
+    ) -> None:
+        self._records = Records(home / "shares", ShareRecord)
+        self._all = self._records.load()
+        self._link = link
+        self._following = following
+        self._shelf = shelf
+        self._workers = workers
+        self._handles = handles
+        self._manifests = manifests
+        self._notify = notify
+        self._user: UserId | None = None
+        self._shares: dict[str, _Share] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._reconciling = asyncio.Lock()
+        shelf.on_changed = lambda content: self._spawn(self._look_again(content))
+
+    # -- who is logged in -----------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return sum(1 for share in self._shares.values() if share.open is not None)
+
+    def contents(self) -> set[ContentId]:
+        """All contents that some record names."""
+        return {ContentId(record.content) for record in self._all.values()}
+
+    async def activate(self, user: UserId) -> None:
+        """Bring back what ``user`` shared before, in the groups that it is in by now."""
+        if self._user != user:
+            self.deactivate()
+            self._user = user
+        for key, record in list(self._all.items()):
+            if record.user == user and key not in self._shares:
+                self._shares[key] = _Share(record)
+        await self._open_all()
+
+    async def _open_all(self) -> None:
+        for share in list(self._shares.values()):
+            if share.open is None and GroupId(share.record.group) in self._following.groups:
+                try:
+                    await self._open(share)
+                except MiniTorrentError as error:
+                    self._tell_trouble(share.record, error)
+
+    def deactivate(self) -> None:
+        """Serve nothing any more: nobody is logged in."""
+        self._user = None
+        for share in self._shares.values():
+            self._take_down(share)
+        self._shares.clear()
+
+    def _take_down(self, share: _Share) -> None:
+        self._shelf.withdraw(GroupId(share.record.group), ContentId(share.record.content))
+        if share.open is not None:
+            share.open.close()
+            share.open = None
+
+    async def groups_changed(self) -> None:
+        """Serve in the groups that we are in, and in no others."""
+        for share in self._shares.values():
+            if GroupId(share.record.group) not in self._following.groups:
+                self._take_down(share)
+        await self._open_all()
+        await self.reconcile()
+
+    async def left_group(self, group: GroupId) -> None:
+        """The user left or was removed: what was shared there is not shared again by itself."""
+        for key, share in list(self._shares.items()):
+            if share.record.group == group:
+                await self._forget(key)
+
+    # -- opening --------------------------------------------------------------------------------
+
+    async def _open(self, share: _Share) -> None:
+        """Put a share on the shelf; files that were touched are digested again first."""
+        record = share.record
+        content = ContentId(record.content)
+        encoded = self._manifests.get(content)
+        if encoded is None:
+            raise ContentChanged(f"the manifest of {names.printable(record.name)} is lost")
+        decoded = await self._workers.run(manifest.decode, encoded, content)
+        opened = SharedContent(decoded, record.place, self._handles)
+        try:
+            await self._workers.run(opened.check)
+        except ContentChanged:
+            place = await self._aside(opened.recheck)
+            await self._keep_place(share, place)
+        if self._shares.get(self._key(record)) is not share:
+            opened.close()
+            return
+        share.open = opened
+        self._shelf.put(GroupId(record.group), content, decoded, encoded, opened, None)
+
+    async def _aside(self, job: Callable[[], Place]) -> Place:
+        """Run what may take minutes on a thread of its own, so that pieces are served meanwhile."""
+        return await asyncio.to_thread(job)
+
+    async def _keep_place(self, share: _Share, place: Place) -> None:
+        record = share.record
+        share.record = ShareRecord(record.user, record.group, record.name, record.content, place)
+        await self._remember(share.record)
+
+    async def _remember(self, record: ShareRecord) -> str:
+        key = self._key(record)
+        await self._workers.run(self._records.put, key, record)
+        self._all[key] = record
+        return key
+
+    async def _forget(self, key: str) -> None:
+        share = self._shares.pop(key, None)
+        if share is not None:
+            self._take_down(share)
+        self._all.pop(key, None)
+        await self._workers.run(self._records.remove, key)
+
+    @staticmethod
+    def _key(record: ShareRecord) -> str:
+        return record_key(record.user, record.group, names.fold_name(record.name))
+
+    # -- sharing --------------------------------------------------------------------------------
+
+    async def upload(self, ask: control.UploadFile, tell: Tell) -> control.Uploaded:
+        """Digest what stands at a path, offer it, and serve it from here on.
+
+        Cancelling ends the digesting. Raises `MiniTorrentError`s of all kinds.
+        """
+        started = monotonic()
+        group = self._member(ask.group)
+        name = names.share_name(ask.name or os.path.basename(ask.path.rstrip("/")))
+        algorithm = Algorithm.named(ask.digest)
+        digested = await self._digest(ask.path, algorithm, ask.piece_length, tell)
+        encoded = await self._workers.run(manifest.encode, digested.manifest)
+        content = manifest.manifest_id(encoded)
+        offered = await self._offer(group, name, content, encoded, tell)
+        assert self._user is not None
+        record = ShareRecord(self._user, group, name, content, digested.place)
+        await self._adopt(record, digested.manifest, encoded)
+        return control.Uploaded(file_row(offered.row), monotonic() - started, offered.joined)
+
+    def _member(self, group_text: str) -> GroupId:
+        group = names.group_id(group_text)
+        if self._following.user is None:
+            raise Refused(Code.NOT_LOGGED_IN, "nobody is logged in", "mini-torrent login USER")
+        if group not in self._following.groups:
+            raise Refused(
+                Code.UNKNOWN_GROUP,
+                f"there is no group {group}, or you are not a member of it",
+                "mini-torrent list-groups shows them; join-group asks to be let in",
+            )
+        return group
+
+    async def _digest(
+        self, path: str, algorithm: Algorithm, piece_length: int | None, tell: Tell
+    ) -> sharing.Digested:
+        scanned = await self._workers.run(sharing.scan, path)
+        total, began = scanned.size, monotonic()
+        state = {"done": 0, "cancelled": False}
+
+        def on_progress(done: int) -> None:
+            state["done"] = done
+
+        def job() -> sharing.Digested:
+            return sharing.digest_scanned(
+                scanned,
+                algorithm,
+                piece_length,
+                on_progress=on_progress,
+                cancelled=lambda: bool(state["cancelled"]),
+            )
+
+        task = asyncio.create_task(asyncio.to_thread(job))
+        try:
+            while not task.done():
+                await asyncio.wait((task,), timeout=PROGRESS_INTERVAL_S)
+                done, elapsed = int(state["done"]), max(monotonic() - began, 1e-6)
+                rate = done / elapsed
+                eta = (total - done) / rate if rate > 0 else None
+                tell(control.Progress("digesting", done, total, rate, eta))
+            return task.result()
+        finally:
+            state["cancelled"] = True
+
+    async def _offer(
+        self, group: GroupId, name: str, content: ContentId, encoded: bytes, tell: Tell
+    ) -> tracker.Offered:
+        ask = tracker.Offer(group, name, content)
+        try:
+            return (await self._link.ask(ask, tracker.Offered)).reply
+        except Refused as error:
+            if error.code is not Code.NEED_MANIFEST:
+                raise
+        total, step = len(encoded), limits.MANIFEST_PART_BYTES
+        for offset in range(0, total, step):
+            tell(control.Progress("sending the manifest", offset, total))
+            put = tracker.PutManifest(content, total, offset)
+            part = encoded[offset : offset + step]
+            await self._link.ask(put, tracker.Done, data=part)
+        return (await self._link.ask(ask, tracker.Offered)).reply
+
+    async def _adopt(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:
+        content = ContentId(record.content)
+        await self._workers.run(self._manifests.put, content, encoded)
+        key = await self._remember(record)
+        before = self._shares.get(key)
+        if before is not None:
+            self._take_down(before)
+        share = _Share(record, SharedContent(decoded, record.place, self._handles))
+        self._shares[key] = share
+        assert share.open is not None
+        self._shelf.put(GroupId(record.group), content, decoded, encoded, share.open, None)
+
+    async def adopt_download(
+        self, group: GroupId, name: str, decoded: Manifest, encoded: bytes, place: Place
+    ) -> None:
+        """A finished download is offered to the group; later, if the tracker is away just now."""
+        if self._user is None:
+            return
+        content = manifest.manifest_id(encoded)
+        await self._adopt(ShareRecord(self._user, group, name, content, place), decoded, encoded)
+        try:
+            await self._offer(group, name, content, encoded, lambda _: None)
+        except MiniTorrentError as error:
+            log.info("%s is offered when that is possible: %s", names.printable(name), error)
+
+    async def stop(self, group_text: str, name: str) -> None:
+        """Stop sharing ``name`` in that group. Raises `Refused` when it is not shared from here."""
+        group = self._member(group_text)
+        assert self._user is not None
+        key = record_key(self._user, group, names.fold_name(name))
+        share = self._shares.get(key)
+        if share is None:
+            raise Refused(
+                Code.UNKNOWN_SHARE,
+                f"this device does not share {names.quoted(name)} in {group}",
+                f"mini-torrent list-files {group} shows what is shared",
+            )
+        await self._link.ask(tracker.StopShare(group, share.record.name), tracker.Done)
+        await self._forget(key)
+
+    # -- agreement with the tracker -------------------------------------------------------------
+
+    async def reconcile(self) -> None:
+        """Make the tracker's list of our offers that of our records. Quiet when it is away."""
+        async with self._reconciling:
+            try:
+                await self._reconcile()
+            except (TransportError, Refused) as error:
+                log.info("the shares could not be compared with the tracker's: %s", error)
+
+    async def _reconcile(self) -> None:
+        listed = await self._listed()
+        wanted = {
+            (share.record.group, names.fold_name(share.record.name)): share
+            for share in list(self._shares.values())
+            if share.open is not None
+        }
+        for place, share in wanted.items():
+            row = listed.pop(place, None)
+            if row is None or row.content != share.record.content:
+                await self._offer_again(share)
+        for row in listed.values():
+            await self._link.ask(tracker.StopShare(row.group, row.name), tracker.Done)
+
+    async def _listed(self) -> dict[tuple[str, str], tracker.OfferRow]:
+        rows: dict[tuple[str, str], tracker.OfferRow] = {}
+        after = ""
+        while True:
+            page = (await self._link.ask(tracker.MyOffers(after), tracker.OfferRows)).reply
+            for row in page.rows:
+                rows[(names.fold_id(row.group), names.fold_name(row.name))] = row
+            if not page.more or not page.rows:
+                return rows
+            after = f"{page.rows[-1].group}/{page.rows[-1].name}"
+
+    async def _offer_again(self, share: _Share) -> None:
+        record = share.record
+        content = ContentId(record.content)
+        encoded = self._manifests.get(content) or b""
+        try:
+            await self._offer(GroupId(record.group), record.name, content, encoded, lambda _: None)
+        except Refused as error:
+            self._tell_trouble(record, error)
+
+    # -- files that change ----------------------------------------------------------------------
+
+    async def watch_files(self) -> None:
+        """Look at the shared files once in a while, for as long as the process lives."""
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            for share in list(self._shares.values()):
+                if share.open is None:
+                    continue
+                try:
+                    await self._workers.run(share.open.check)
+                except ContentChanged:
+                    self._shelf.changed(ContentId(share.record.content))
+                except MiniTorrentError as error:
+                    log.info("a share could not be looked at: %s", error)
+
+    async def _look_again(self, content: ContentId) -> None:
+        """The files of a content are not as they were: digest them again, and either serve on or
+        withdraw the content everywhere, with a notice."""
+        for share in list(self._shares.values()):
+            if share.record.content != content:
+                continue
+            if share.open is not None:
+                share.open.close()
+                share.open = None
+            try:
+                await self._open(share)
+                log.info("%s was touched but not changed", names.printable(share.record.name))
+            except MiniTorrentError as error:
+                await self._withdraw(share, error)
+
+    async def _withdraw(self, share: _Share, error: MiniTorrentError) -> None:
+        record = share.record
+        self._tell_trouble(record, error)
+        if self._shares.get(self._key(record)) is not share:
+            return
+        await self._forget(self._key(record))
+        try:
+            await self._link.ask(tracker.StopShare(record.group, record.name), tracker.Done)
+        except MiniTorrentError as failure:
+            log.info("the tracker is told when it is back: %s", failure)
+
+    def _tell_trouble(self, record: ShareRecord, error: MiniTorrentError) -> None:
+        self._notify(
+            f"{names.printable(record.name)} in {record.group} is not shared any more: {error}"
+        )
+
+    # -- errands --------------------------------------------------------------------------------
+
+    def _spawn(self, errand: object) -> None:
+        task = asyncio.ensure_future(errand)  # type: ignore[call-overload]
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def close(self) -> None:
+        """End the errands and close the files. What the tracker lists stays listed."""
+        for task in self._background:
+            task.cancel()
+        for share in self._shares.values():
+            if share.open is not None:
+                share.open.close()
