@@ -242,16 +242,6 @@ class Layout:
             length -= taken
             place += 1
 
-    def pieces_of(self, entry: int) -> range:
-        """The pieces that hold any byte of this entry."""
-        place = self._place_of(entry)
-        if place is None:
-            return range(0)
-        end = self._ends[place]
-        first = (end - self._entries[entry].size) // self._piece_length
-        return range(first, count_pieces(end, self._piece_length))
-
-    def _place_of(self, entry: int) -> int | None:
-        place = bisect_left(self._filled, entry)
-        found = place < len(self._filled) and self._filled[place] == entry
-        return place if found else None
+    def start_of(self, entry: int) -> int:
+        """Where in the stream this entry, which is not empty, begins."""
+        return self._ends[bisect_left(self._filled, entry)] - self._entries[entry].size

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-# Two changes within one tick of the kernel's clock leave the same times (10 ms at HZ=100).
-TICK_S = 0.02
+# Two changes within one tick of the kernel's clock leave the same time (10 ms at HZ=100).
+TICK_S = 0.01
 
 
 class Fingerprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -58,12 +58,12 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 
 
 def settle(fingerprints: Iterable[Fingerprint | None]) -> None:
-    """Wait until a further change of these files would show in their times.
+    """Wait until a further edit of these files would show in their times.
 
     To be called before the bytes are read. It waits a tick of the clock at most, and only for files
     that were changed within the last one.
     """
-    newest_ns = max((found.ctime_ns for found in fingerprints if found is not None), default=0)
+    newest_ns = max((found.mtime_ns for found in fingerprints if found is not None), default=0)
     age_s = (time.time_ns() - newest_ns) / 1e9
     if 0 <= age_s < TICK_S:
         time.sleep(TICK_S - age_s)

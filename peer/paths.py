@@ -1,4 +1,4 @@
-"""Opening, making and removing beneath a folder, never outside it.
+"""Opening and making beneath a folder, never outside it.
 
 Every step is taken from the handle of the folder above, and no step follows a link, so whatever is
 planted on the way meanwhile leads nowhere. Owns no open files and no decisions about names
@@ -152,20 +152,3 @@ def status_of(folder_fd: int, name: str) -> os.stat_result | None:
         return os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
     except FileNotFoundError:
         return None
-
-
-def remove_tree(folder_fd: int, name: str) -> None:
-    """Remove what stands at ``name`` with everything beneath it; links are removed themselves."""
-    status = status_of(folder_fd, name)
-    if status is None:
-        return
-    if not stat.S_ISDIR(status.st_mode):
-        os.unlink(name, dir_fd=folder_fd)
-        return
-    fd = os.open(name, os.O_RDONLY | _FOLDER, dir_fd=folder_fd)
-    try:
-        for inner in os.listdir(fd):
-            remove_tree(fd, inner)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=folder_fd)

@@ -44,8 +44,8 @@ def _call(function: Any, *arguments: Any) -> None:
             raise OSError(number, os.strerror(number))
 
 
-def reserve(fd: int, length: int) -> bool:
-    """Take room for the first ``length`` bytes of a file, whose length becomes that.
+def reserve(fd: int, offset: int, length: int) -> bool:
+    """Take room on the disk for a stretch of a file, which reads as zeros until it is written.
 
     Returns False, having done nothing, where the file system cannot, or where that would take
     memory instead of disk (tmpfs). The C library's ``posix_fallocate`` would write every block.
@@ -53,7 +53,7 @@ def reserve(fd: int, length: int) -> bool:
     if length == 0 or lives_in_memory(fd):
         return False
     try:
-        _call(_fallocate, fd, 0, 0, length)
+        _call(_fallocate, fd, 0, offset, length)
     except OSError as error:
         if error.errno in _UNSUPPORTED:
             return False

@@ -1,0 +1,154 @@
+"""The resume journal: which pieces of a download are on the disk for certain.
+
+Owns the file's format and its durability. It is a hint, no proof: pieces that it names are digested
+again before they count as held, so a journal that lies costs time, never correctness.
+
+A header (magic, content id, their CRC-32) is followed by records of eight bytes: a piece's index
+and the CRC-32 of header and index, big-endian. A record that was cut short by a crash is passed
+over; any other fault makes the whole journal untrustworthy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from common.ids import ContentId
+from peer.storage_errors import StorageClosed, translated
+
+MAGIC = b"MTJ1"
+_HEADER = struct.Struct(">4s32sI")
+_RECORD = struct.Struct(">II")
+_READ_BYTES = 1 << 18  # a multiple of the record
+
+
+class Found(NamedTuple):
+    """What a journal says. ``intact`` is False if it is missing, damaged or another content's."""
+
+    pieces: tuple[int, ...]
+    intact: bool
+
+
+class Journal:
+    """An open journal, to be written by one thread at a time."""
+
+    def __init__(self, path: str, fd: int, seed: int, end: int) -> None:
+        self._path = path
+        self._fd = fd
+        self._seed = seed
+        self._end = end  # bytes; what lies beyond was never acknowledged
+
+    @classmethod
+    def create(cls, path: str, content: ContentId) -> Journal:
+        """A fresh journal; one that is there is overwritten. The folder must exist."""
+        header = _header(content)
+        with translated(path, "write the journal"):
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(path, flags, 0o600)
+            try:
+                _write_all(fd, header, 0)
+                os.fsync(fd)
+                _sync_folder_of(path)
+            except BaseException:
+                os.close(fd)
+                raise
+        return cls(path, fd, zlib.crc32(header), len(header))
+
+    @classmethod
+    def resume(cls, path: str, content: ContentId, piece_count: int) -> tuple[Journal, Found]:
+        """Open a journal to go on with it; a damaged one is begun afresh.
+
+        What it said is returned beside it, in any order, each piece once.
+        """
+        header = _header(content)
+        with translated(path, "read the journal"):
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return cls.create(path, content), Found((), False)
+            seed = zlib.crc32(header)
+            try:
+                pieces, end = _read(fd, header, seed, piece_count)
+            except BaseException:
+                os.close(fd)
+                raise
+        if pieces is None:
+            os.close(fd)
+            return cls.create(path, content), Found((), False)
+        return cls(path, fd, seed, end), Found(tuple(pieces), True)
+
+    def append(self, pieces: Iterable[int]) -> None:
+        """Record pieces whose bytes were synced before this call.
+
+        Returns when the records themselves are on the disk. After `DiskFull` nothing of them
+        counts, and the same call can be made again.
+        """
+        if self._fd < 0:
+            raise StorageClosed("the download was closed")
+        records = b"".join(_RECORD.pack(piece, _check(self._seed, piece)) for piece in pieces)
+        if not records:
+            return
+        with translated(self._path, "write the journal"):
+            _write_all(self._fd, records, self._end)
+            os.fdatasync(self._fd)
+        self._end += len(records)
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def remove(self) -> None:
+        """Close it and remove the file."""
+        self.close()
+        with translated(self._path, "remove the journal"), contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+
+def _header(content: ContentId) -> bytes:
+    check = zlib.crc32(MAGIC + content)
+    return _HEADER.pack(MAGIC, content, check)
+
+
+def _check(seed: int, piece: int) -> int:
+    return zlib.crc32(piece.to_bytes(4, "big"), seed)
+
+
+def _read(
+    fd: int, header: bytes, seed: int, piece_count: int
+) -> tuple[dict[int, None] | None, int]:
+    """The pieces (None: damaged) and where the last whole record ends."""
+    if os.pread(fd, len(header), 0) != header:
+        return None, 0
+    pieces: dict[int, None] = {}
+    end = len(header)
+    while block := os.pread(fd, _READ_BYTES, end):
+        whole = len(block) - len(block) % _RECORD.size
+        for piece, check in _RECORD.iter_unpack(block[:whole]):
+            if piece >= piece_count or check != _check(seed, piece):
+                return None, 0
+            pieces[piece] = None
+        end += whole
+        if whole < _READ_BYTES:
+            break
+    return pieces, end
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view = view[count:]
+        offset += count
+
+
+def _sync_folder_of(path: str) -> None:
+    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,126 @@
+"""The bytes of a download in progress, beside the destination: what every part does, and one file.
+
+Owns reserving, writing, reading and syncing of the part (of a folder: ``peer.partfolder``). It
+writes what it is given: that pieces are verified, journalled and complete is the business of
+``peer.storage``. Safe for threads that write different stretches; closing while others work is
+prevented there.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from common.digests import Buffer
+from common.manifest import EntryKind, Manifest
+from peer import syscalls
+from peer.destination import Destination
+from peer.storage_errors import translated
+
+Range: TypeAlias = tuple[int, int]
+"""Offset and length in bytes."""
+
+
+class PartFiles(ABC):
+    """What both kinds of part do. ``fd`` is the file, or the folder at the top."""
+
+    def __init__(self, manifest: Manifest, destination: Destination, fd: int) -> None:
+        self._manifest = manifest
+        self._destination = destination
+        self.fd = fd
+
+    @abstractmethod
+    def reserve(self, solid: Iterable[Range]) -> None:
+        """Take room for these stretches of the stream, in ascending order, as far as possible."""
+
+    @abstractmethod
+    def write(self, offset: int, data: Buffer) -> None:
+        """Put ``data`` at ``offset`` of the stream. Raises `DiskFull`, `UnsafeDestination`, …"""
+
+    @abstractmethod
+    def leave_hole(self, offset: int, length: int) -> None:
+        """Let a stretch that was never written read as zeros."""
+
+    @abstractmethod
+    def read_into(self, offset: int, view: memoryview) -> bool:
+        """Fill ``view`` from ``offset`` of the stream; False if not all of it is there."""
+
+    @abstractmethod
+    def sync(self) -> None:
+        """Return when all that was written before the call is on the disk."""
+
+    @abstractmethod
+    def seal(self) -> None:
+        """Make what no piece made (empty files and folders, permissions, lengths), and sync."""
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class PartFile(PartFiles):
+    """The part of a share that is a single file."""
+
+    def reserve(self, solid: Iterable[Range]) -> None:
+        with translated(self._destination.part_path, "reserve room for"):
+            os.ftruncate(self.fd, self._manifest.size)
+            for offset, length in solid:
+                if not syscalls.reserve(self.fd, offset, length):
+                    break
+
+    def write(self, offset: int, data: Buffer) -> None:
+        with translated(self._destination.part_path, "write"):
+            write_all(self.fd, data, offset)
+
+    def leave_hole(self, offset: int, length: int) -> None:
+        pass  # the file has its full length from the start
+
+    def read_into(self, offset: int, view: memoryview) -> bool:
+        with translated(self._destination.part_path, "read"):
+            return read_all(self.fd, view, offset)
+
+    def sync(self) -> None:
+        with translated(self._destination.part_path, "sync"):
+            os.fdatasync(self.fd)
+
+    def seal(self) -> None:
+        with translated(self._destination.part_path, "finish"):
+            set_length(self.fd, self._manifest.size)
+            if self._manifest.entries[0].kind is EntryKind.EXECUTABLE:
+                make_executable(self.fd)
+            os.fsync(self.fd)
+
+
+def write_all(fd: int, data: Buffer, offset: int) -> None:
+    """Write all of ``data`` at ``offset``, however many calls it takes."""
+    count = os.pwrite(fd, data, offset)
+    if count < len(data):
+        view = memoryview(data)
+        while count < len(view):
+            count += os.pwrite(fd, view[count:], offset + count)
+
+
+def read_all(fd: int, view: memoryview, offset: int) -> bool:
+    """Fill ``view`` from ``offset``; False if the file ends before."""
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done:]], offset + done)
+        if count == 0:
+            return False
+        done += count
+    return True
+
+
+def set_length(fd: int, size: int) -> None:
+    """Make the file ``size`` bytes long, if it is not."""
+    if os.fstat(fd).st_size != size:
+        os.ftruncate(fd, size)
+
+
+def make_executable(fd: int) -> None:
+    """Let everybody execute the file who may read it."""
+    mode = os.fstat(fd).st_mode & 0o7777
+    os.fchmod(fd, mode | (mode & 0o444) >> 2)

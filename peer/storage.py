@@ -1,0 +1,411 @@
+"""A download in progress: verified bytes go in, a complete file or folder comes out.
+
+Owns which pieces are held, what of them is on the disk for certain, and the order of the steps
+that make a download visible: sync, verify the whole, rename, sync the folder. It never holds a
+piece that does not have its digest, and the final name never exists with anything but the right
+content. Which piece is fetched from whom is decided in ``peer.swarm``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from threading import Lock
+
+from common.digests import Buffer
+from common.errors import LocalProtocolError
+from common.ids import ContentId
+from common.manifest import Manifest
+from common.names import quoted
+from peer import paths
+from peer.destination import Destination
+from peer.fingerprints import Place
+from peer.gate import Gate
+from peer.hashing import InOrder, hash_pieces, never_cancelled
+from peer.journal import Journal
+from peer.partfile import PartFile, PartFiles
+from peer.partfolder import PartFolder
+from peer.room import needed_bytes, solid_ranges, zero_digest
+from peer.sharing import no_progress, place_of
+from peer.storage_errors import (
+    BadContent,
+    IOFailed,
+    WrongPiece,
+    translated,
+)
+from peer.whole_digest import WholeDigest
+
+
+class PartialContent:
+    """Safe for threads; every method blocks. Made by `create` or `resume`.
+
+    ``path`` is where the content will be and ``part_path`` where it is collected, both absolute and
+    without links; ``path`` is what is to be recorded and given to `resume`.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        destination: Destination,
+        files: PartFiles,
+        journal: Journal,
+        claimed: tuple[int, ...] = (),
+        *,
+        journalled: bool = True,
+        pristine: bool = True,
+    ) -> None:
+        self.manifest = manifest
+        self.path = destination.path
+        self.part_path = destination.part_path
+        self._destination = destination
+        self._files = files
+        self._journal = journal
+        self._gate = Gate()
+        self._held = bytearray(manifest.piece_count)  # by piece: 1 when verified and written
+        self._lock = Lock()  # of the next two
+        self._held_count = 0
+        self._unsynced: list[int] = []
+        self._checkpoint = Lock()  # one at a time
+        self._claimed = claimed  # by the journal, to be verified by `recover`
+        self._claims_journalled = journalled
+        # Only while nothing but verified pieces was ever written do unwritten stretches read as
+        # zeros, so that a piece of zeros needs no write and sparse files stay sparse.
+        self._pristine = pristine
+        self._zero_digest = zero_digest(manifest)
+        # After a failed sync the system may take pages for clean that never reached the disk.
+        self._rewrite = False
+        self._failed: IOFailed | None = None
+        self._verified = False
+        self.whole = WholeDigest(manifest, self.has, files.read_into)
+
+    # -- beginning ------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, path: str, manifest: Manifest, content: ContentId, journal_path: str
+    ) -> PartialContent:
+        """Begin a download to ``path``, whose folder must exist; room for it is taken.
+
+        On failure nothing is left behind. Raises `AlreadyThere`, `UnsafeDestination`, `DiskFull`,
+        `ReadOnly`, `ConfigError`.
+        """
+        destination = Destination.choose(path)
+        try:
+            return cls._begin(destination, manifest, content, journal_path)
+        except BaseException:
+            destination.close()
+            raise
+
+    @classmethod
+    def resume(
+        cls, path: str, manifest: Manifest, content: ContentId, journal_path: str
+    ) -> PartialContent:
+        """Go on with a download after a restart; ``path`` is the recorded one. `recover` is to be
+        called before anything else, for nothing counts as held until it was verified.
+
+        A part that has vanished is begun again. Raises `AlreadyThere` if there is no part but
+        something under the final name (`peer.sharing.recheck` tells whether it is the content: the
+        process may have ended after the rename), and what `create` raises.
+        """
+        destination = Destination.again(path)
+        try:
+            if destination.status(destination.part) is None:
+                return cls._begin(destination, manifest, content, journal_path)
+            return cls._go_on(destination, manifest, content, journal_path)
+        except BaseException:
+            destination.close()
+            raise
+
+    @classmethod
+    def _begin(
+        cls, destination: Destination, manifest: Manifest, content: ContentId, journal_path: str
+    ) -> PartialContent:
+        destination.refuse_if_there()
+        destination.check_room(needed_bytes(manifest, destination.block_size))
+        files = _make_part(destination, manifest)
+        try:
+            files.reserve(solid_ranges(manifest))
+            destination.sync()
+            journal = Journal.create(journal_path, content)
+        except BaseException:
+            destination.remove_part(files.fd)
+            files.close()
+            raise
+        return cls(manifest, destination, files, journal)
+
+    @classmethod
+    def _go_on(
+        cls, destination: Destination, manifest: Manifest, content: ContentId, journal_path: str
+    ) -> PartialContent:
+        files = _open_part(destination, manifest)
+        try:
+            journal, found = Journal.resume(journal_path, content, manifest.piece_count)
+        except BaseException:
+            files.close()
+            raise
+        claimed = found.pieces if found.intact else tuple(range(manifest.piece_count))
+        return cls(
+            manifest,
+            destination,
+            files,
+            journal,
+            claimed,
+            journalled=found.intact,
+            pristine=False,
+        )
+
+    def recover(
+        self,
+        *,
+        on_progress: Callable[[int], None] = no_progress,
+        cancelled: Callable[[], bool] = never_cancelled,
+        threads: int | None = None,
+    ) -> int:
+        """Verify what the journal claims, or all there is if the journal was damaged.
+
+        Returns the number of pieces held. ``on_progress`` is told the bytes verified so far.
+        Pieces that were cut off or damaged on the disk are not held and will be fetched again.
+        """
+        done = 0
+
+        def in_order(index: int, view: memoryview, digest: bytes | None) -> None:
+            nonlocal done
+            done += len(view)
+            if digest == self.manifest.piece_digest(index):
+                self.whole.feed(index, view)
+                self._hold(index, unsynced=not self._claims_journalled)
+            on_progress(done)
+
+        with self._gate:
+            claimed, self._claimed = sorted(self._claimed), ()
+            self._hash(claimed, in_order, cancelled, threads)
+            return self._held_count
+
+    # -- pieces ---------------------------------------------------------------------------------
+
+    def write_piece(self, index: int, data: Buffer) -> None:
+        """Verify and write piece ``index``, which is held from then on.
+
+        Raises `WrongPiece` and writes nothing if the bytes are not that piece; `DiskFull`, after
+        which the same call can be made again; `IOFailed`, after which nothing can.
+        """
+        with self._gate:
+            self._require_sound()
+            if not self.manifest.verifies(index, data):
+                raise WrongPiece(f"piece {index} is not what its digest promises")
+            offset = index * self.manifest.piece_length
+            if self._pristine and self.manifest.piece_digest(index) == self._zero_digest:
+                self._files.leave_hole(offset, len(data))
+            else:
+                self._files.write(offset, data)
+            self._hold(index, unsynced=True)
+            self.whole.feed(index, data)
+
+    def read_piece(self, index: int) -> bytearray:
+        """The bytes of a held piece, verified once more so that no wrong byte leaves.
+
+        Raises `BadContent` if they were damaged meanwhile; the piece is no longer held then.
+        """
+        with self._gate:
+            offset, length = self.manifest.piece_span(index)
+            data = bytearray(length)
+            if not self.has(index):
+                raise LocalProtocolError(f"piece {index} is not held")
+            there = self._files.read_into(offset, memoryview(data))
+            if not there or not self.manifest.verifies(index, data):
+                self._lose((index,))
+                raise BadContent(f"piece {index} of {quoted(self.part_path)} is damaged", (index,))
+            return data
+
+    def has(self, index: int) -> bool:
+        """Whether piece ``index`` is verified and written."""
+        return bool(self._held[index])
+
+    @property
+    def held_count(self) -> int:
+        return self._held_count
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every piece is held. The whole is not verified by that."""
+        return self._held_count == len(self._held)
+
+    def held_indexes(self) -> list[int]:
+        """The pieces that are held, ascending."""
+        return [index for index, held in enumerate(self._held) if held]
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """About how much would have to be fetched again after a crash."""
+        return len(self._unsynced) * self.manifest.piece_length
+
+    def checkpoint(self) -> tuple[int, ...]:
+        """Sync what was written and record it in the journal; the pieces that this made durable.
+
+        To be called every few seconds or some 64 MiB. Raises `DiskFull`, after which it can be
+        called again, or `IOFailed`, after which nothing can.
+        """
+        with self._gate, self._checkpoint:
+            self._require_sound()
+            with self._lock:
+                batch, self._unsynced = self._unsynced, []
+            if not batch:
+                return ()
+            try:
+                self._make_durable(batch)
+            except BaseException as error:
+                with self._lock:
+                    self._unsynced = batch + self._unsynced
+                self._rewrite = True
+                if isinstance(error, IOFailed):
+                    self._failed = error
+                raise
+            self._rewrite = False
+            return tuple(batch)
+
+    def _make_durable(self, batch: list[int]) -> None:
+        if self._rewrite:
+            self._write_again(batch)
+        self._files.sync()
+        self._journal.append(batch)
+
+    def _write_again(self, batch: list[int]) -> None:
+        for index in [index for index in batch if self.has(index)]:
+            self._files.write(index * self.manifest.piece_length, self.read_piece(index))
+
+    def _hold(self, index: int, unsynced: bool) -> None:
+        with self._lock:
+            if not self._held[index]:
+                self._held[index] = 1
+                self._held_count += 1
+            if unsynced:
+                self._unsynced.append(index)
+
+    def _lose(self, pieces: tuple[int, ...]) -> None:
+        with self._lock:
+            self._pristine = False
+            for index in pieces:
+                self._held_count -= self._held[index]
+                self._held[index] = 0
+            self._unsynced = [index for index in self._unsynced if self._held[index]]
+        # What was taken in already may have been the damaged bytes.
+        self.whole = WholeDigest(self.manifest, self.has, self._files.read_into)
+
+    def _require_sound(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+    # -- ending ---------------------------------------------------------------------------------
+
+    def finalize(self, cancelled: Callable[[], bool] = never_cancelled) -> Place:
+        """Verify the whole, put everything on the disk and give it its final name.
+
+        Returns where it lies, ready to be shared; this object can still be read from until it is
+        closed. Raises `BadContent` (its pieces are to be fetched again), `AlreadyThere` (what has
+        come to stand there is left alone), `DiskFull`; all of them leave the part as it is.
+        """
+        with self._gate:
+            if not self.is_complete:
+                raise LocalProtocolError("a download cannot be finished before it is complete")
+            self.verify_whole(cancelled)
+            self.checkpoint()
+            try:
+                self._files.seal()
+            except IOFailed as error:
+                self._failed = error
+                raise
+            self._destination.publish(self._files.fd)
+            self._journal.remove()
+            return place_of(self.manifest, self.path)
+
+    def verify_whole(self, cancelled: Callable[[], bool] = never_cancelled) -> None:
+        """Compare the digest of the whole; `BadContent` names the pieces that are at fault."""
+        self._require_sound()
+        if self._verified or self.whole.finish(cancelled) == self.manifest.digest:
+            self._verified = True
+            return
+        bad, digest = self._examine(cancelled)
+        if bad:
+            self._lose(bad)
+            raise BadContent(f"{quoted(self.part_path)} was damaged on the disk", bad)
+        if digest != self.manifest.digest:
+            raise BadContent(
+                f"the pieces of {quoted(self.path)} do not make up what was promised",
+                (),
+                "whoever shared it first described it wrongly; ask for it to be shared again",
+            )
+        self._verified = True
+
+    def _examine(self, cancelled: Callable[[], bool]) -> tuple[tuple[int, ...], bytes]:
+        """Digest everything from the disk: the pieces that are wrong, and the whole's digest."""
+        bad: list[int] = []
+        whole = self.manifest.algorithm.new()
+
+        def in_order(index: int, view: memoryview, digest: bytes | None) -> None:
+            whole.update(view)
+            if digest != self.manifest.piece_digest(index):
+                bad.append(index)
+
+        self._hash(range(self.manifest.piece_count), in_order, cancelled, None)
+        return tuple(bad), whole.digest()
+
+    def _hash(
+        self,
+        indexes: Sequence[int],
+        in_order: InOrder,
+        cancelled: Callable[[], bool],
+        threads: int | None,
+    ) -> None:
+        hash_pieces(
+            indexes,
+            self.manifest.piece_span,
+            self._files.read_into,
+            self.manifest.algorithm,
+            in_order,
+            threads=threads,
+            cancelled=cancelled,
+        )
+
+    def discard(self) -> None:
+        """Give the download up: close it and remove the part and the journal."""
+        if self._gate.close():
+            try:
+                self._destination.remove_part(self._files.fd)
+            finally:
+                self._release()
+        self._journal.remove()
+
+    def close(self) -> None:
+        """Wait for the calls that are under way, then close everything. The part stays."""
+        if self._gate.close():
+            self._release()
+
+    def _release(self) -> None:
+        self._files.close()
+        self._journal.close()
+        self._destination.close()
+
+
+# -- the part -----------------------------------------------------------------------------------
+
+
+def _make_part(destination: Destination, manifest: Manifest) -> PartFiles:
+    with translated(destination.part_path, "create"):
+        if not manifest.is_folder:
+            return PartFile(
+                manifest, destination, paths.create_file(destination.fd, destination.part)
+            )
+        os.mkdir(destination.part, dir_fd=destination.fd)
+        return PartFolder(
+            manifest, destination, paths.open_folder(destination.fd, [destination.part])
+        )
+
+
+def _open_part(destination: Destination, manifest: Manifest) -> PartFiles:
+    with translated(destination.part_path, "go on with"):
+        if not manifest.is_folder:
+            fd = paths.open_to_write(destination.fd, destination.part)
+            return PartFile(manifest, destination, fd)
+        return PartFolder(
+            manifest, destination, paths.open_folder(destination.fd, [destination.part])
+        )

@@ -1,0 +1,114 @@
+"""The digest of the whole content, which grows with the pieces that are held from the start on.
+
+Owns how far it has come. Pieces that arrive in order are taken from memory, the others are read
+back. Whether the result is the right one is judged in ``peer.storage``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+
+from common.digests import Buffer
+from common.limits import MIB
+from common.manifest import Manifest, count_pieces
+from peer.hashing import never_cancelled
+from peer.storage_errors import Cancelled
+
+BLOCK_BYTES = 4 * MIB  # read back at a time; a multiple of every piece length
+ADVANCE_BYTES = 64 * MIB  # a worker thread is not taken for longer than some 20 ms
+
+
+class WholeDigest:
+    """Safe for threads. ``held`` tells whether a piece is on disk, ``read_into`` reads it back."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        held: Callable[[int], bool],
+        read_into: Callable[[int, memoryview], bool],
+    ) -> None:
+        self._manifest = manifest
+        self._held = held
+        self._read_into = read_into
+        self._lock = Lock()  # of the next two; held as long as bytes are being taken in
+        self._hasher = manifest.algorithm.new()
+        self._next = 0
+
+    @property
+    def next_piece(self) -> int:
+        """The pieces before this one are in the digest."""
+        return self._next
+
+    def feed(self, index: int, data: Buffer) -> None:
+        """Take in piece ``index`` if it is the next one; otherwise it is read back some time."""
+        if index != self._next or not self._lock.acquire(blocking=False):
+            return
+        try:
+            if index == self._next:
+                self._hasher.update(data)
+                self._next += 1
+        finally:
+            self._lock.release()
+
+    def advance(self, limit_bytes: int = ADVANCE_BYTES) -> bool:
+        """Read back held pieces that come next, up to a limit; whether more of them are waiting.
+
+        For a worker thread with nothing better to do: what is taken in before the last piece comes
+        is not waited for then.
+        """
+        if not self._held_next() or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            room = memoryview(bytearray(BLOCK_BYTES))
+            taken = 0
+            while taken < limit_bytes and (view := self._load_run(room)) is not None:
+                self._take(view)
+                taken += len(view)
+        finally:
+            self._lock.release()
+        return self._held_next()
+
+    def finish(self, cancelled: Callable[[], bool] = never_cancelled) -> bytes | None:
+        """The digest, after the rest was read back; None if bytes are missing from the disk.
+
+        Every piece must be held. Reading goes on in another thread, beside digesting.
+        """
+        size = self._manifest.size
+        with self._lock, ThreadPoolExecutor(1, thread_name_prefix="read-back") as reader:
+            start = min(self._next * self._manifest.piece_length, size)
+            rooms = [memoryview(bytearray(min(BLOCK_BYTES, size - start))) for _ in range(2)]
+            ahead = reader.submit(self._load, start, rooms[0])
+            for offset in range(start, size, BLOCK_BYTES):
+                if cancelled():
+                    raise Cancelled("stopped before it was verified")
+                view = ahead.result()
+                if view is None:
+                    return None
+                rooms.reverse()
+                ahead = reader.submit(self._load, offset + BLOCK_BYTES, rooms[0])
+                self._take(view)
+            return self._hasher.digest()
+
+    def _held_next(self) -> bool:
+        return self._next < self._manifest.piece_count and self._held(self._next)
+
+    def _load_run(self, room: memoryview) -> memoryview | None:
+        """The bytes of the held pieces that come next, as many as there is room for."""
+        length = self._manifest.piece_length
+        end = first = self._next
+        while (end - first + 1) * length <= len(room) and end < self._manifest.piece_count:
+            if not self._held(end):
+                break
+            end += 1
+        return self._load(first * length, room[: (end - first) * length]) if end > first else None
+
+    def _load(self, offset: int, room: memoryview) -> memoryview | None:
+        """The bytes from ``offset``, as many as there is room for before the end."""
+        view = room[: max(0, self._manifest.size - offset)]
+        return view if self._read_into(offset, view) else None
+
+    def _take(self, view: memoryview) -> None:
+        self._hasher.update(view)
+        self._next += count_pieces(len(view), self._manifest.piece_length)
