@@ -367,18 +367,24 @@ class Download:
         source = self._roster.used.get(event.source)
         if source is None or source.phase is not Phase.OPEN:
             return
-        count, useful = self.layout.count, False
-        states = self.pieces.states
+        count, states = self.layout.count, self.pieces.states
+        missing, waiting = False, []
         for index in event.pieces:
             if not 0 <= index < count:
                 if self._roster.strike(source):
                     self._close(source, Verdict.WRONG, now)
                     self._fill_all(now)
                     return
-            elif self._picker.have_more(source.id, index) and states[index] <= _IN_FLIGHT:
-                useful = True
-        if useful:
-            self._fill(source, now)
+            elif self._picker.have_more(source.id, index):
+                state = states[index]
+                if state == _MISSING:
+                    missing = True
+                elif state == _IN_FLIGHT:
+                    waiting.append(index)
+        if missing:
+            self._fill(source, now, search=False)
+        if waiting:
+            self._offer_relief(source, waiting, now)
 
     def _source_busy(self, event: SourceBusy, now: float) -> None:
         source = self._roster.used.get(event.source)
@@ -482,47 +488,60 @@ class Download:
         if self.pieces.states[index] == _MISSING:
             self.pieces.reserve(index)  # else it moves from another source, or is doubled
         self._flights.add(source, index, now)
+        if not self._limit.unlimited:
+            self._limit.take(source.user, self.layout.size_of(index), now)
         self._out.request(source.id, index)
         self._uncredited[source.id] = 0
 
-    def _fill(self, source: Source, now: float) -> None:
-        """Ask a source for as much as its window and the bounds of the whole allow."""
+    def _room(self, source: Source, now: float) -> int:
+        """Bytes that a source may be asked for; 0 when it is not worth a message."""
         if self._paused or self._finished or source.phase is not Phase.OPEN:
-            return
+            return 0
         if now < source.resume_at or now < self._quiet_until:
-            return
-        window, pieces, flights = source.window, self.pieces, self._flights
+            return 0
+        if not source.asked:
+            least = 0
+        elif source.stalled:
+            return 0
+        else:
+            least = source.window.quantum()
+        if source.stalled:
+            return self.layout.piece_length
+        room = source.window.limit(self._share(source)) - source.asked_bytes
+        return room if room >= least else 0
+
+    def _allowed(self, source: Source, now: float) -> bool:
+        """Whether the bounds of the whole allow one more request; if not, the source waits."""
+        busy = self._flights.asked_bytes + self.pieces.verifying_bytes
+        if busy and busy + self.layout.piece_length > self.settings.buffer_bytes:
+            self._hungry[source.id] = None
+            return False
+        if self._limit.unlimited:
+            return True
+        ready_at = max(self._limit.ready_at(now), self._limit.user_ready_at(source.user, now))
+        if ready_at <= now:
+            return True
+        if self._throttled_until is None or ready_at < self._throttled_until:
+            self._throttled_until = ready_at
+        self._hungry[source.id] = None
+        return False
+
+    def _fill(self, source: Source, now: float, *, search: bool = True) -> None:
+        """Ask a source for as much as its window and the bounds of the whole allow.
+
+        With `search`, when it has nothing missing to give, look for requests that it could answer
+        sooner than those who are asked.
+        """
+        room = self._room(source, now)
         piece_length = self.layout.piece_length
-        bound = self.settings.buffer_bytes
-        limit = piece_length if source.stalled else window.limit(self._share(source))
-        if source.asked and limit - source.asked_bytes < window.quantum():
-            return
-        while limit - source.asked_bytes >= piece_length or not source.asked:
-            if (
-                flights.asked_bytes + pieces.verifying_bytes + piece_length > bound
-                and flights.asked_bytes + pieces.verifying_bytes
-            ):
-                self._hungry[source.id] = None
-                return
-            if not self._limit.unlimited:
-                ready_at = max(
-                    self._limit.ready_at(now), self._limit.user_ready_at(source.user, now)
-                )
-                if ready_at > now:
-                    throttled = self._throttled_until
-                    self._throttled_until = (
-                        ready_at if throttled is None else min(throttled, ready_at)
-                    )
-                    self._hungry[source.id] = None
-                    return
+        while room >= piece_length and self._allowed(source, now):
             index = self._picker.pick(source.id)
             if index is None:
-                index = self._relieve(source, now)
+                index = self._relieve(source, now) if search else None
                 if index is None:
                     return
-            if not self._limit.unlimited:
-                self._limit.take(source.user, self.layout.size_of(index), now)
             self._ask(source, index, now)
+            room -= piece_length
 
     def _relieve(self, source: Source, now: float) -> int | None:
         """Work for a source that has nothing missing to give: what waits too long elsewhere.
@@ -533,16 +552,37 @@ class Download:
         endgame = not self.pieces.missing_count
         if not len(self._flights) or (endgame and source.asked):
             return None
-        own_s = expected_wait(source, source.asked_bytes + self.layout.piece_length, now)
+        own_s = expected_wait(source, self.layout.piece_length, now)
         found = self._flights.relief(source, self._roster.used.values(), own_s, now)
         if found is None:
             return None
         index, owner = found
         if not endgame:
-            self._flights.remove(owner, index)
-            owner.withdrawn.add(index)
-            self._out.cancel(owner.id, index)
+            self._move(owner, index)
         return index
+
+    def _offer_relief(self, source: Source, indexes: list[int], now: float) -> None:
+        """A source has got pieces that others are asked for: it takes over what it has room for."""
+        room = self._room(source, now)
+        if room < self.layout.piece_length:
+            return
+        endgame = not self.pieces.missing_count
+        own_s = expected_wait(source, self.layout.piece_length, now)
+        for index in indexes:
+            if room < self.layout.piece_length or (endgame and source.asked):
+                return
+            owner = self._flights.relievable(index, source, own_s, now)
+            if owner is not None and self._allowed(source, now):
+                if not endgame:
+                    self._move(owner, index)
+                self._ask(source, index, now)
+                room -= self.layout.piece_length
+
+    def _move(self, owner: Source, index: int) -> None:
+        """Take a request from its only owner; the caller asks another at once."""
+        self._flights.remove(owner, index)
+        owner.withdrawn.add(index)
+        self._out.cancel(owner.id, index)
 
     def _share(self, source: Source) -> float:
         """The part of the buffers that a source may fill: by its rate, and never too little."""

@@ -13,9 +13,10 @@ from peer.swarm.sources import Source
 
 _LOOK_AT = 64
 """Requests of one source that are looked at for another: bounds the time of a search."""
-_GAIN = 1.5
-_GAIN_S = 0.05
-"""A request moves only if that is sooner by half and by this much: or it would wander."""
+_GAIN = 3.0
+_GAIN_S = 0.1
+"""A request moves only if that is sooner by this factor and this much: what is moved may be on its
+way already, and come twice."""
 
 
 class Flights:
@@ -74,11 +75,11 @@ class Flights:
         on its way. Pieces that are asked of two already are left alone.
         """
         best: tuple[int, Source] | None = None
-        best_wait_s = own_s * _GAIN + _GAIN_S
+        best_wait_s = worthwhile(own_s)
         for other in others:
             if other is idle or not other.asked:
                 continue
-            wait_s = expected_wait(other, other.asked_bytes, now)
+            wait_s = expected_wait(other, 0, now)
             if wait_s <= best_wait_s:
                 continue
             for looked_at, index in enumerate(reversed(other.asked)):
@@ -88,6 +89,13 @@ class Flights:
                     best, best_wait_s = (index, other), wait_s
                     break
         return best
+
+    def relievable(self, index: int, idle: Source, own_s: float, now: float) -> Source | None:
+        """The only source that is asked for the piece, if `idle` would answer sooner."""
+        owners = self._owners[index]
+        if len(owners) > 1 or owners[0] is idle:
+            return None
+        return owners[0] if expected_wait(owners[0], 0, now) > worthwhile(own_s) else None
 
     def check_invariants(self, sources: Iterable[Source]) -> None:
         """Raise AssertionError when the books do not agree. For tests."""
@@ -103,7 +111,17 @@ class Flights:
         assert owned == sum(len(owners) for owners in self._owners.values())
 
 
-def expected_wait(source: Source, queued_bytes: int, now: float) -> float:
-    """Seconds until a source has given `queued_bytes`, by what it gave and by its silence."""
-    rate = source.window.current_rate(now) if source.asked else source.window.rate
-    return queued_bytes / rate if rate > 0.0 else 0.0
+def worthwhile(own_s: float) -> float:
+    """The wait from which on a request is better moved to a source that needs `own_s` for it."""
+    return own_s * _GAIN + _GAIN_S
+
+
+def expected_wait(source: Source, more_bytes: int, now: float) -> float:
+    """Seconds until a source has given all that it is asked for, and `more_bytes`.
+
+    By what it gave so far, and by its silence; a source that gave nothing yet is thought quick.
+    """
+    queued = source.asked_bytes
+    window = source.window
+    rate = window.current_rate(now) if queued else window.rate
+    return (queued + more_bytes) / rate if rate > 0.0 else 0.0
