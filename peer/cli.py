@@ -1,0 +1,120 @@
+"""`mini-torrent`: everything a user does, by talking to this device's running peer.
+
+Owns the entry point: the global options, which command is meant, and what an error ends with. The
+commands are in `peer.cli_device`, `peer.cli_people` and `peer.cli_files`. What is slow to import is
+imported where it is needed: a command line is expected to answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from peer import cli_device, cli_files, cli_people
+from peer.cli_command import COMPLETE_VARIABLE, PROGRAM, Commands, show_version
+from peer.console import Console, trouble_of
+
+_HELP = """A private swarm for a team, a lab or a cluster.
+
+`mini-torrent up --tracker LINK` starts this device's peer; the other commands talk to it. `-` and
+`_` in the names of commands are the same.
+"""
+
+_EXAMPLE = """\b
+Example:
+  mini-torrent up --tracker mini-torrent://192.0.2.7:5000/KEY
+  mini-torrent login anna
+  mini-torrent download-file films film.mkv .
+
+\b
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
+4 the tracker cannot be reached, 5 the content did not verify, 130 interrupted.
+"""
+
+
+@click.group(
+    cls=Commands,
+    sections={
+        "This device": cli_device.COMMANDS,
+        "Accounts": cli_people.ACCOUNTS,
+        "Groups": cli_people.GROUPS,
+        "Files": cli_files.COMMANDS,
+    },
+    help=_HELP,
+    epilog=_EXAMPLE,
+    context_settings={
+        "auto_envvar_prefix": "MINI_TORRENT",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
+    subcommand_metavar="COMMAND …",
+    invoke_without_command=True,
+)
+@click.option(
+    "--home",
+    metavar="DIR",
+    show_envvar=True,
+    help="Where the peer keeps its key, shares and downloads; one directory for each peer.",
+)
+@click.option("--json", "as_json", is_flag=True, envvar="MINI_TORRENT_JSON", help="Print JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but what was asked for.")
+@click.option("-v", "--verbose", count=True, help="Say more; with errors, where they come from.")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=show_version,
+    help="Print the version.",
+)
+@click.pass_context
+def root(ctx: click.Context, home: str | None, as_json: bool, quiet: bool, verbose: int) -> None:
+    ctx.obj = Console(home, as_json, quiet, verbose)
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help(), flush=True)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One command line; returns its exit code. Shows what went wrong, and never raises."""
+    if instruction := os.environ.get(COMPLETE_VARIABLE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(root, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
+    try:
+        with root.make_context(PROGRAM, list(arguments)) as context:
+            code = root.invoke(context)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except BrokenPipeError:
+        # Whoever read us has read enough. What is still buffered must not fail at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        return fail(error, arguments)
+
+
+def fail(error: BaseException, arguments: Sequence[str]) -> int:
+    """Show ``error`` in the form that the arguments ask for; returns the exit code."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if any(word in ("-v", "-vv", "--verbose") for word in options):
+        import traceback
+
+        traceback.print_exception(error)
+    trouble = trouble_of(error)
+    as_json = "--json" in options or os.environ.get("MINI_TORRENT_JSON", "") not in ("", "0")
+    trouble.show(as_json=as_json)
+    return trouble.exit_code
+
+
+def main() -> None:
+    """The entry point of `mini-torrent`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""How every command of `mini-torrent` is made, and the group that they are in.
+
+Owns the options that all commands share, the example that each one's help ends with, names with
+``-`` or ``_`` alike, and the suggestion for a mistyped one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peer.console import Console, WrongUsage
+
+PROGRAM = "mini-torrent"
+COMPLETE_VARIABLE = "_MINI_TORRENT_COMPLETE"
+
+
+def _json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and (console := ctx.find_object(Console)) is not None:
+        console.as_json = True
+
+
+def _quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and (console := ctx.find_object(Console)) is not None:
+        console.quiet = True
+
+
+def _verbose(ctx: click.Context, param: click.Parameter, value: int) -> None:
+    if value and (console := ctx.find_object(Console)) is not None:
+        console.verbose = value
+
+
+def _home(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value and (console := ctx.find_object(Console)) is not None:
+        console.use_home(value)
+
+
+def _shared_options() -> list[click.Parameter]:
+    """The global options once more, so that they may also stand behind the command."""
+    common: dict[str, Any] = {"expose_value": False, "is_eager": True, "allow_from_autoenv": False}
+    return [
+        click.Option(["--home"], metavar="DIR", callback=_home, hidden=True, **common),
+        click.Option(
+            ["--json"], is_flag=True, callback=_json, help="Print JSON for programs.", **common
+        ),
+        click.Option(["-q", "--quiet"], is_flag=True, callback=_quiet, hidden=True, **common),
+        click.Option(["-v", "--verbose"], count=True, callback=_verbose, hidden=True, **common),
+    ]
+
+
+def command(name: str, *, example: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command of `mini-torrent`. Its function gets the `Console` first (`click.pass_obj`)."""
+    lines = "\n".join(f"  {line}" for line in example.splitlines())
+
+    def make(function: Callable[..., Any]) -> click.Command:
+        made = click.command(name, epilog=f"\b\nExample:\n{lines}")(click.pass_obj(function))
+        made.params.extend(_shared_options())
+        return made
+
+    return make
+
+
+class Commands(click.Group):
+    """The commands, in sections. ``-`` and ``_`` in their names are the same."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Sequence[click.Command]], **kw: Any):
+        super().__init__(*args, **kw)
+        self.sections = sections
+        for commands in sections.values():
+            for made in commands:
+                self.add_command(made)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name.replace("_", "-"))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        typed = args[0]
+        if not ctx.resilient_parsing and self.get_command(ctx, typed) is None:
+            raise unknown_command(typed, list(self.commands))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = formatter.width - 6 - max(len(name) for name in self.commands)
+        for title, commands in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(made.name or "", made.get_short_help_str(width)) for made in commands]
+                )
+
+
+def unknown_command(typed: str, names: Sequence[str]) -> WrongUsage:
+    """The error for a command that there is not, with the nearest one that there is."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(typed.replace("_", "-").lower(), names, n=1, cutoff=0.5)
+    hint = f"did you mean `{near[0]}`?" if near else f"`{PROGRAM} --help` lists the commands"
+    return WrongUsage(f"there is no command {typed!r}", hint)
+
+
+def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Print the version and end."""
+    if not value or ctx.resilient_parsing:
+        return
+    print(f"{PROGRAM} {version()}")
+    ctx.exit()
+
+
+def version() -> str:
+    """The release that runs; a source tree that is not installed has none."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as version_of
+
+    try:
+        return version_of(PROGRAM)
+    except PackageNotFoundError:
+        return f"from {Path(__file__).resolve().parent.parent} (Python {sys.version.split()[0]})"

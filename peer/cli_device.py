@@ -1,0 +1,167 @@
+"""The commands about this device's peer: up, down, status, shell, doctor, completion, demo."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from peer.cli_command import COMPLETE_VARIABLE, PROGRAM, command
+from peer.console import Console, plain
+from peer.reading import size
+
+_LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or ipc:///PATH."
+
+
+@command(
+    "up",
+    example="mini-torrent up --tracker mini-torrent://192.0.2.7:5000/KEY --listen 192.0.2.8:5100",
+)
+@click.option(
+    "--listen",
+    metavar="ENDPOINT",
+    envvar="MINI_TORRENT_LISTEN",
+    show_envvar=True,
+    help=_LISTEN_HELP + " Left out, the address on the way to the tracker and a free port.",
+)
+@click.option(
+    "--tracker",
+    metavar="LINK|TRACKER_INFO",
+    envvar="MINI_TORRENT_TRACKER",
+    show_envvar=True,
+    help="The tracker's link, or a tracker_info.txt with several. It is remembered.",
+)
+@click.option("--foreground", is_flag=True, help="Stay here, until SIGTERM or Ctrl-C.")
+@click.option("--remember/--no-remember", default=True, help="Whether the next start needs less.")
+@click.option("--upload-limit", metavar="SIZE", callback=size, help="Bytes a second; 0: no limit.")
+@click.option("--download-limit", metavar="SIZE", callback=size, help="Bytes a second.")
+@click.option("--upload-limit-per-user", metavar="SIZE", callback=size, help="Bytes a second.")
+@click.option("--download-limit-per-user", metavar="SIZE", callback=size, help="Bytes a second.")
+def up(console: Console, foreground: bool, remember: bool, **given: str | int | None) -> int:
+    """Start this device's peer.
+
+    It runs in the background until `down`, and needs to be told about its tracker once only.
+    """
+    from peer import launch
+
+    options = launch.checked(given, os.getcwd())
+    if foreground:
+        return launch.run_here(console.home, options, verbose=console.verbose, remember=remember)
+    status = launch.running(console.home)
+    already = status is not None
+    if status is None:
+        status = launch.start(console.home, options, verbose=console.verbose, remember=remember)
+    else:
+        launch.check_same(status, options)
+    if console.as_json:
+        console.json(plain(status))
+    elif not console.quiet:
+        ready = f"runs already (process {status.pid})" if already else "ready"
+        console.say(f"peer {ready}: {status.listen} (tracker {status.tracker})")
+        if not status.connected:
+            console.tell(
+                f"warning: {status.trouble or 'the tracker does not answer'}; the peer keeps trying"
+            )
+    return 0
+
+
+@command("down", example="mini-torrent down")
+def down(console: Console) -> None:
+    """End this device's peer.
+
+    It waits until the process has ended. Unfinished downloads continue with the next `up`.
+    """
+    from common.messages.control import Done
+    from peer import launch
+
+    launch.stop(console.home)
+    console.done(Done(), "peer ended")
+
+
+@command("status", example="mini-torrent status")
+def status(console: Console) -> None:
+    """Show whom this device's peer serves, and how."""
+    from common.messages.control import Status, StatusIs
+
+    answer = console.ask(Status())
+    if not isinstance(answer, StatusIs):
+        return
+    if console.as_json:
+        console.json(plain(answer))
+        return
+    from peer.render import status_lines
+
+    print("\n".join(status_lines(answer, str(console.home))), flush=True)
+
+
+@command("shell", example="mini-torrent shell 127.0.0.1:18000 tracker_info.txt")
+@click.argument("listen", required=False)
+@click.argument("tracker_info", required=False)
+def shell(console: Console, listen: str | None, tracker_info: str | None) -> int:
+    """Give the same commands at a prompt.
+
+    The peer is started if none runs, and is then ended with the prompt. LISTEN is where other
+    peers reach it, TRACKER_INFO a tracker's link or a file with trackers.
+    """
+    from peer.shell import run
+
+    root = click.get_current_context().find_root()
+    tracker = tracker_info or os.environ.get("MINI_TORRENT_TRACKER") or None
+    return run(console, root, {"listen": listen, "tracker": tracker})
+
+
+@command("doctor", example="mini-torrent doctor")
+def doctor(console: Console) -> int:
+    """Look for what could go wrong, and say what to do about it."""
+    from peer.health import findings
+    from peer.render import checks_lines
+
+    rows = findings(console)
+    if console.as_json:
+        console.json(plain(rows))
+    else:
+        print("\n".join(checks_lines(rows)), flush=True)
+    return 0 if all(row.ok for row in rows) else 1
+
+
+@command("completion", example='eval "$(mini-torrent completion bash)"')
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(console: Console, shell: str) -> None:
+    """Print what lets your shell complete commands.
+
+    Options, groups and the names of files are completed as well.
+
+    For bash and zsh, put the line below into .bashrc or .zshrc. For fish, write the output to
+    ~/.config/fish/completions/mini-torrent.fish.
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is not None:
+        root = click.get_current_context().find_root().command
+        sys.stdout.write(kind(root, {}, PROGRAM, COMPLETE_VARIABLE).source() + "\n")
+
+
+@command("demo", example="mini-torrent demo ~/film.mkv --peers 6")
+@click.argument("path", required=False, type=click.Path(exists=True))
+@click.option("--peers", type=click.IntRange(2, 32), default=4, show_default=True, metavar="N")
+@click.option(
+    "--size",
+    metavar="SIZE",
+    default="256M",
+    show_default=True,
+    callback=size,
+    help="How much is made when no PATH is given.",
+)
+def demo(console: Console, path: str | None, peers: int, size: int) -> int:
+    """Run a whole swarm on this machine, for a look.
+
+    A tracker, peers, a group, and a file that goes to all of them. Real processes in a temporary directory; nothing is left behind.
+    """
+    from peer.demo import run
+
+    return run(console, None if path is None else console.path(path), peers, size)
+
+
+COMMANDS = (up, down, status, shell, doctor, completion, demo)

@@ -1,0 +1,240 @@
+"""The commands about files: sharing, finding and fetching them, and watching what happens."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from common.errors import StorageError
+from peer.cli_command import command
+from peer.console import Console, plain
+from peer.reading import complete_download, complete_group, complete_share, piece_size
+
+group_argument = click.argument("group", shell_complete=complete_group)
+share_argument = click.argument("name", shell_complete=complete_share)
+download_argument = click.argument("name", shell_complete=complete_download)
+
+
+@command("upload-file", example="mini-torrent upload-file ~/film.mkv films")
+@click.argument("path", type=click.Path())
+@group_argument
+@click.option("--name", help="The name in the group; the last part of PATH if left out.")
+@click.option(
+    "--digest",
+    type=click.Choice(["blake3", "sha256", "sha1"]),
+    default="blake3",
+    show_default=True,
+    help="What every piece and the whole are verified by.",
+)
+@click.option(
+    "--piece-size", metavar="SIZE", callback=piece_size, help="A power of two; 512K if left out."
+)
+def upload_file(
+    console: Console,
+    path: str,
+    group: str,
+    name: str | None,
+    digest: str,
+    piece_size: int | None,
+) -> None:
+    """Share a file or a folder in a group.
+
+    It stays where it is and is served from there. If somebody shares the same content already,
+    this device joins in.
+    """
+    from common.messages.control import Uploaded, UploadFile
+    from peer.progress import run
+    from peer.render import uploaded_line
+
+    ask = UploadFile(console.path(path), group, name, digest, piece_size)
+    answer = run(console, ask, name or os.path.basename(ask.path))
+    if not isinstance(answer, Uploaded):
+        console.done(answer)
+    elif console.as_json:
+        row = plain(answer.row)
+        console.json({**row, "elapsed_s": answer.elapsed_s, "joined": answer.joined})
+    elif not console.quiet:
+        console.say(uploaded_line(answer))
+
+
+@command("list-files", example="mini-torrent list-files films")
+@group_argument
+def list_files(console: Console, group: str) -> None:
+    """List what a group shares."""
+    from common.messages.control import Files, ListFiles
+    from peer.render import files_table, show
+
+    answer = console.ask(ListFiles(group))
+    if isinstance(answer, Files):
+        if console.as_json:
+            console.json(plain(answer.rows))
+        else:
+            show(files_table(answer.rows), terminal=console.terminal)
+
+
+@command("download-file", example="mini-torrent download-file films film.mkv ~/Videos/")
+@group_argument
+@share_argument
+@click.argument("dest", type=click.Path())
+@click.option("--wait/--no-wait", default=None, help="Whether to wait until it is there.")
+@click.option(
+    "--pick",
+    type=click.Choice(["rarest", "random", "sequential"]),
+    default="rarest",
+    show_default=True,
+    help="Which pieces come first.",
+)
+def download_file(
+    console: Console, group: str, name: str, dest: str, wait: bool | None, pick: str
+) -> None:
+    """Fetch a file or folder from a group.
+
+    DEST is a folder, or a new path.
+
+    It ends when the verified file is in place. Ctrl-C stops the waiting, not the download; `cancel`
+    stops that. Afterwards this device serves it to the group.
+    """
+    from common.messages.control import Downloaded, DownloadFile
+    from peer.progress import run
+    from peer.render import downloaded_line
+
+    path = console.path(dest)
+    if dest.endswith("/") and not os.path.isdir(path):
+        raise StorageError(f"{dest} is not a folder", "make it first, or leave the last / out")
+    waits = wait if wait is not None else not console.at_prompt
+    ask = DownloadFile(group, name, path, waits, pick)
+    try:
+        answer = run(console, ask, name)
+    except KeyboardInterrupt:
+        console.tell(
+            "\nthe download goes on in the background; "
+            f"`mini-torrent cancel {group} {name}` gives it up"
+        )
+        raise
+    if not isinstance(answer, Downloaded):
+        console.done(answer, f"downloading {name}; `show-downloads` tells how far it is")
+    elif console.as_json:
+        console.json(plain(answer))
+    elif not console.quiet:
+        console.say(downloaded_line(answer))
+
+
+@command("show-downloads", example="mini-torrent show-downloads")
+def show_downloads(console: Console) -> None:
+    """List this device's downloads.
+
+    [D] is downloading, [C] complete, [P] paused and [F] failed.
+    """
+    from common.messages.control import Downloads, ShowDownloads
+    from peer.render import download_lines
+
+    answer = console.ask(ShowDownloads())
+    if not isinstance(answer, Downloads):
+        return
+    if console.as_json:
+        console.json(plain(answer.rows))
+    elif answer.rows:
+        print("\n".join(download_lines(answer.rows, terminal=console.terminal)), flush=True)
+    elif console.terminal:
+        print("There are no downloads.", flush=True)
+
+
+@command("stop-share", example="mini-torrent stop-share films film.mkv")
+@group_argument
+@share_argument
+def stop_share(console: Console, group: str, name: str) -> None:
+    """Stop serving NAME in this group. The file itself stays."""
+    from common.messages.control import StopShare
+
+    console.done(console.ask(StopShare(group, name)), f"{name} is no longer shared in {group}")
+
+
+@command("pause", example="mini-torrent pause films film.mkv")
+@group_argument
+@download_argument
+def pause(console: Console, group: str, name: str) -> None:
+    """Pause a download, until `resume`."""
+    from common.messages.control import Pause
+
+    console.done(console.ask(Pause(group, name)), f"{name} is paused")
+
+
+@command("resume", example="mini-torrent resume films film.mkv")
+@group_argument
+@download_argument
+def resume(console: Console, group: str, name: str) -> None:
+    """Continue a download that is paused or failed."""
+    from common.messages.control import Resume
+
+    console.done(console.ask(Resume(group, name)), f"{name} continues")
+
+
+@command("cancel", example="mini-torrent cancel films film.mkv")
+@group_argument
+@download_argument
+def cancel(console: Console, group: str, name: str) -> None:
+    """Give a download up and remove what there is of it."""
+    from common.messages.control import Cancel
+
+    console.done(console.ask(Cancel(group, name)), f"the download of {name} was given up")
+
+
+@command("why-slow", example="mini-torrent why-slow films film.mkv")
+@group_argument
+@download_argument
+def why_slow(console: Console, group: str, name: str) -> None:
+    """Show what each source of a running download does."""
+    from common.messages.control import SourceRows, WhySlow
+    from peer.render import show, sources_table
+
+    answer = console.ask(WhySlow(group, name))
+    if isinstance(answer, SourceRows):
+        if console.as_json:
+            console.json(plain(answer.rows))
+        else:
+            show(sources_table(answer.rows), terminal=console.terminal)
+
+
+@command("watch", example="mini-torrent watch films --json")
+@click.argument("group", required=False, shell_complete=complete_group)
+def watch(console: Console, group: str | None) -> None:
+    """Print the events of your groups as they happen.
+
+    With GROUP, those of this one alone. It goes on until Ctrl-C. With --json, one object a line.
+    """
+    from common.messages import control
+    from peer.control_client import CommandFailed
+    from peer.render import event_line
+
+    with console.client() as client:
+        for said in client.ask(control.Watch(group)):
+            match said:
+                case control.Happened():
+                    print(_event_json(said) if console.as_json else event_line(said), flush=True)
+                case control.Failed():
+                    raise CommandFailed(said)
+                case _:
+                    pass
+
+
+def _event_json(event: Any) -> str:
+    from peer.console import json_text
+
+    row = plain(event)
+    return json_text({**row.pop("details"), **row})
+
+
+COMMANDS = (
+    upload_file,
+    list_files,
+    download_file,
+    show_downloads,
+    stop_share,
+    pause,
+    resume,
+    cancel,
+    why_slow,
+    watch,
+)

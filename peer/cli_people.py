@@ -1,0 +1,179 @@
+"""The commands about accounts and groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from peer.cli_command import command
+from peer.console import Console, plain
+from peer.reading import complete_group, read_password
+
+group_argument = click.argument("group", shell_complete=complete_group)
+user_argument = click.argument("user")
+password_argument = click.argument("password", required=False)
+
+# -- accounts -----------------------------------------------------------------------------------
+
+
+@command("create-user", example="mini-torrent create-user anna")
+@user_argument
+@password_argument
+def create_user(console: Console, user: str, password: str | None) -> None:
+    """Make an account.
+
+    PASSWORD on the command line can be seen by other users of this machine, and stays in the
+    shell's history. Left out, it is asked for, or read as one line from standard input.
+    """
+    from common.messages.control import CreateUser
+
+    console.need_peer()
+    answer = console.ask(CreateUser(user, read_password(password, twice=True)))
+    console.done(answer, f"account {user} made")
+
+
+@command("login", example="mini-torrent login anna")
+@user_argument
+@password_argument
+def login(console: Console, user: str, password: str | None) -> None:
+    """Use this device as USER, until `logout`.
+
+    What was shared here before is shared again. A restarted peer needs no login.
+
+    PASSWORD on the command line can be seen by other users of this machine, and stays in the
+    shell's history. Left out, it is asked for, or read as one line from standard input.
+    """
+    from common.messages.control import Login
+
+    console.need_peer()
+    answer = console.ask(Login(user, read_password(password, twice=False)))
+    console.done(answer, f"logged in as {user}")
+
+
+@command("logout", example="mini-torrent logout")
+def logout(console: Console) -> None:
+    """End the login of this device; it serves nothing any more."""
+    from common.messages.control import Logout
+
+    console.done(console.ask(Logout()), "logged out")
+
+
+# -- groups -------------------------------------------------------------------------------------
+
+
+@command("create-group", example="mini-torrent create-group films")
+@click.argument("group")
+def create_group(console: Console, group: str) -> None:
+    """Make a group that you own."""
+    from common.messages.control import CreateGroup
+
+    console.done(console.ask(CreateGroup(group)), f"group {group} made")
+
+
+@command("join-group", example="mini-torrent join-group films")
+@group_argument
+def join_group(console: Console, group: str) -> None:
+    """Ask the owner of a group to be let in."""
+    from common.messages.control import JoinGroup
+
+    console.done(console.ask(JoinGroup(group)), f"asked to join {group}")
+
+
+@command("leave-group", example="mini-torrent leave-group films")
+@group_argument
+def leave_group(console: Console, group: str) -> None:
+    """Leave a group, and stop sharing in it.
+
+    If it is yours, it passes to whoever is a member for longest; the last one dissolves it.
+    """
+    from common.messages.control import LeaveGroup
+
+    console.done(console.ask(LeaveGroup(group)), f"left {group}")
+
+
+@command("list-groups", example="mini-torrent list-groups --json")
+def list_groups(console: Console) -> None:
+    """List the groups, and what you are in each."""
+    from common.messages.control import ListGroups
+    from peer.render import groups_table
+
+    _list(console, console.ask(ListGroups()), groups_table)
+
+
+@command("list-requests", example="mini-torrent list-requests films")
+@group_argument
+def list_requests(console: Console, group: str) -> None:
+    """List who asks to join a group that you own."""
+    from common.messages.control import ListRequests
+    from peer.render import users_table
+
+    answer = console.ask(ListRequests(group))
+    _list(console, answer, lambda rows: users_table(rows, "Nobody asks to join."))
+
+
+@command("list-members", example="mini-torrent list-members films")
+@group_argument
+def list_members(console: Console, group: str) -> None:
+    """List the members of a group that you are in."""
+    from common.messages.control import ListMembers
+    from peer.render import users_table
+
+    answer = console.ask(ListMembers(group))
+    _list(console, answer, lambda rows: users_table(rows, "Nobody is in this group."))
+
+
+@command("accept-request", example="mini-torrent accept-request films bert")
+@group_argument
+@user_argument
+def accept_request(console: Console, group: str, user: str) -> None:
+    """Let USER into a group that you own."""
+    from common.messages.control import AcceptRequest
+
+    console.done(console.ask(AcceptRequest(group, user)), f"{user} is in {group}")
+
+
+@command("reject-request", example="mini-torrent reject-request films mallory")
+@group_argument
+@user_argument
+def reject_request(console: Console, group: str, user: str) -> None:
+    """Turn down USER, who asks to join."""
+    from common.messages.control import RejectRequest
+
+    console.done(console.ask(RejectRequest(group, user)), f"{user} was turned down")
+
+
+@command("remove-member", example="mini-torrent remove-member films mallory")
+@group_argument
+@user_argument
+def remove_member(console: Console, group: str, user: str) -> None:
+    """Put USER out of a group that you own.
+
+    Nobody serves them any more from this moment on; what they have, they keep.
+    """
+    from common.messages.control import RemoveMember
+
+    console.done(console.ask(RemoveMember(group, user)), f"{user} is no longer in {group}")
+
+
+def _list(console: Console, answer: Any, table: Any) -> None:
+    from peer.render import show
+
+    if console.as_json:
+        console.json(plain(answer.rows))
+    else:
+        show(table(answer.rows), terminal=console.terminal)
+
+
+ACCOUNTS = (create_user, login, logout)
+GROUPS = (
+    create_group,
+    join_group,
+    leave_group,
+    list_groups,
+    list_requests,
+    accept_request,
+    reject_request,
+    list_members,
+    remove_member,
+)

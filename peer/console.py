@@ -1,0 +1,203 @@
+"""What one command line knows: whose peer it talks to, how it speaks, and how it says that
+something went wrong.
+
+Owns the global options' state, standard output and standard error, JSON, and the form of errors
+with their exit codes. What listings look like is `peer.render`'s business.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from common.errors import MiniTorrentError, exit_code_of
+from common.messages.refusals import Code
+from common.names import printable
+
+if TYPE_CHECKING:
+    from common.messages import control
+    from peer.control_client import ControlClient, Ended
+
+INTERRUPTED = 130
+
+
+@dataclass(slots=True)
+class Console:
+    """The state of one invocation, or of one prompt. ``at_prompt``: commands return at once, and a
+    path may begin with ``~`` since no shell stood before us."""
+
+    home_option: str | None = None
+    as_json: bool = False
+    quiet: bool = False
+    verbose: int = 0
+    at_prompt: bool = False
+    _home: Path | None = field(default=None, repr=False)
+
+    @property
+    def home(self) -> Path:
+        """The home of the peer in question, absolute. It need not exist."""
+        if self._home is None:
+            from common.config import default_home
+
+            chosen = Path(self.home_option) if self.home_option else default_home("peer")
+            self._home = Path(os.path.abspath(chosen.expanduser()))
+        return self._home
+
+    def use_home(self, directory: str) -> None:
+        """Talk to the peer of another home."""
+        self.home_option, self._home = directory, None
+
+    # -- asking the peer ------------------------------------------------------------------------
+
+    def client(self) -> ControlClient:
+        """A connection to the running peer; raises `NoPeerRunning`."""
+        from peer.control_client import ControlClient
+
+        return ControlClient(self.home)
+
+    def need_peer(self) -> None:
+        """Raise `NoPeerRunning` now rather than after the user was asked for something."""
+        from peer.control_client import holder_of
+
+        holder_of(self.home)
+
+    def ask(self, ask: control.Ask) -> Ended:
+        """What the peer answers; raises when it refuses or when there is none."""
+        with self.client() as client:
+            return client.result(ask)
+
+    def path(self, typed: str) -> str:
+        """A path as it was typed, made absolute from where it was typed."""
+        return os.path.abspath(os.path.expanduser(typed) if self.at_prompt else typed)
+
+    # -- speaking -------------------------------------------------------------------------------
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a person reads standard output."""
+        return sys.stdout.isatty()
+
+    @property
+    def pictures(self) -> bool:
+        """Whether a progress bar may be drawn on standard error."""
+        return sys.stderr.isatty() and not self.quiet and not self.as_json
+
+    def say(self, text: str) -> None:
+        """One line on standard output, which nothing in it can break; flushed."""
+        print(printable(text), flush=True)
+
+    def tell(self, text: str) -> None:
+        """One line on standard error beside the result, unless the user wants it quiet."""
+        if not self.quiet and not self.as_json:
+            print(printable(text), file=sys.stderr, flush=True)
+
+    def json(self, document: Any) -> None:
+        """One JSON document on one line, or indented when a person reads it."""
+        print(json_text(document, indent=2 if self.terminal else None), flush=True)
+
+    def done(self, answer: Ended, text: str = "") -> None:
+        """Say that a command without a result was done; ``text`` when the peer gave none."""
+        from common.messages.control import Done
+
+        said = answer.text if isinstance(answer, Done) and answer.text else text
+        if self.as_json:
+            self.json({"done": True, "text": said})
+        elif said and not self.quiet:
+            self.say(said)
+
+
+def plain(struct: Any) -> Any:
+    """A control struct, or a list of them, as ``--json`` prints it."""
+    import msgspec
+
+    if isinstance(struct, list):
+        return [plain(row) for row in struct]
+    document = msgspec.to_builtins(struct)
+    document.pop("type", None)
+    return document
+
+
+def json_text(document: Any, indent: int | None = None) -> str:
+    """JSON that can do no harm to a terminal: everything but printable ASCII is escaped."""
+    import json
+
+    return json.dumps(document, ensure_ascii=True, indent=indent).replace("\x7f", "\\u007f")
+
+
+# -- what went wrong ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """An error as the user sees it."""
+
+    code: str
+    message: str
+    hint: str | None
+    exit_code: int
+
+    def show(self, *, as_json: bool) -> None:
+        """On standard error: ``error:`` and ``hint:`` lines, or one JSON object."""
+        if as_json:
+            error = {"code": self.code, "message": self.message}
+            if self.hint:
+                error["hint"] = self.hint
+            text = json_text({"error": error})
+        else:
+            text = f"error: {printable(self.message)}"
+            if self.hint:
+                text += f"\nhint: {printable(self.hint)}"
+        print(text, file=sys.stderr, flush=True)
+
+
+def trouble_of(error: BaseException) -> Trouble:
+    """What to tell the user about ``error``."""
+    match error:
+        case MiniTorrentError():
+            return Trouble(error.code, error.message, error.hint, exit_code_of(error))
+        case click.UsageError():
+            return _usage_trouble(error)
+        case click.ClickException():
+            return Trouble(Code.USAGE, _sentence(error.format_message()), None, error.exit_code)
+        case KeyboardInterrupt() | click.Abort():
+            return Trouble(Code.CANCELLED, "interrupted", None, INTERRUPTED)
+        case OSError():
+            what = f"{error.filename}: " if error.filename else ""
+            return Trouble(Code.STORAGE, f"{what}{error.strerror or error}", None, 1)
+    return Trouble(
+        Code.INTERNAL,
+        f"this is a defect of Mini-Torrent: {type(error).__name__}: {error}",
+        "run it again with -v for the details, and report them",
+        1,
+    )
+
+
+def _usage_trouble(error: click.UsageError) -> Trouble:
+    hint = getattr(error, "hint", None)
+    if hint is None and error.ctx is not None:
+        hint = f"`{error.ctx.command_path} --help` shows how it is used"
+    return Trouble(Code.USAGE, _sentence(error.format_message()), hint, error.exit_code)
+
+
+def _sentence(text: str) -> str:
+    """click's messages in our form: one line, small initial, no full stop."""
+    text = " ".join(text.split()).rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+class WrongUsage(click.UsageError):
+    """A usage error with a next step of its own."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message, click.get_current_context(silent=True))
+        self.hint = hint
+
+
+def refuse_usage(message: str, hint: str | None = None) -> NoReturn:
+    """End the command as wrongly used."""
+    raise WrongUsage(message, hint)

@@ -1,0 +1,297 @@
+"""Starting and ending the peer of a home: detached, or in this process.
+
+Owns what the options of ``up`` mean, the log file that a detached peer writes, and waiting until it
+really is there or really is gone. What runs is ``peer.daemon``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from common.config import lock_holder, open_home
+from common.errors import ConfigError, MiniTorrentError, NoPeerRunning, StorageError
+from common.link import as_endpoint, trackers_of
+from common.messages import control
+from common.messages.refusals import Code
+from peer.control_client import CommandFailed, ControlClient, holder_of
+from peer.settings import Settings, load, save
+
+LOG = "peer.log"
+LOG_BYTES_MAX = 10 * 1024 * 1024
+START_S = 60.0  # a start proves the guard of its sockets and reads what is shared
+CONNECT_S = 3.0  # how long `up` waits to be able to say that the tracker answers
+END_S = 15.0
+TURN_S = 0.02
+
+_LINKS = ("mini-torrent:", "mini-torrent+ipc:")
+_OPTIONS = {
+    "listen": "--listen",
+    "tracker": "--tracker",
+    "upload_limit": "--upload-limit",
+    "download_limit": "--download-limit",
+    "upload_limit_per_user": "--upload-limit-per-user",
+    "download_limit_per_user": "--download-limit-per-user",
+}
+
+_started: list[subprocess.Popen[bytes]] = []  # by this process; reaped when they have ended
+
+
+class AlreadyRuns(MiniTorrentError):
+    """A peer runs for this home, with other settings than the ones wanted."""
+
+    code = Code.BUSY
+
+
+# -- what the options mean ----------------------------------------------------------------------
+
+
+def checked(given: Mapping[str, Any], base: str) -> dict[str, Any]:
+    """The options of ``up`` that were given, with paths made absolute from ``base``.
+
+    Raises `ConfigError` for an endpoint or a tracker that cannot be used, naming the line of a
+    tracker_info.txt.
+    """
+    options = {name: value for name, value in given.items() if value is not None}
+    if "listen" in options:
+        options["listen"] = as_endpoint(options["listen"])
+    if "tracker" in options:
+        tracker = options["tracker"]
+        if not tracker.startswith(_LINKS):
+            looks_like_link = "://" in tracker
+            tracker = tracker if looks_like_link else os.path.join(base, tracker)
+            if looks_like_link or not os.path.lexists(tracker):
+                raise ConfigError(
+                    f"{options['tracker']} is neither a tracker's link nor a file",
+                    "the tracker prints its link, mini-torrent://HOST:PORT/KEY, when it starts",
+                )
+        trackers_of(tracker)
+        options["tracker"] = tracker
+    return options
+
+
+def settings_for(home: Path, options: Mapping[str, Any]) -> Settings:
+    """What is remembered in ``home``, with ``options`` in its place.
+
+    Raises `ConfigError` when no tracker is known.
+    """
+    settings = load(home).overridden(**options)
+    if settings.tracker is None:
+        raise ConfigError(
+            "no tracker is known to this peer yet",
+            "give its link or its tracker_info.txt: `mini-torrent up --tracker LINK`",
+        )
+    trackers_of(settings.tracker)
+    return settings
+
+
+def check_same(running: control.StatusIs, options: Mapping[str, Any]) -> None:
+    """Raises `AlreadyRuns` when ``options`` ask for something else than what runs."""
+    tracker, listen = options.get("tracker"), options.get("listen")
+    differs = None
+    if tracker is not None and running.tracker not in [t.link for t in trackers_of(tracker)]:
+        differs = f"with the tracker {running.tracker}"
+    elif listen is not None and not _same_endpoint(listen, running.listen):
+        differs = f"and listens at {running.listen}"
+    elif set(options) - {"tracker", "listen"}:
+        differs = "and takes its limits at its start"
+    if differs is not None:
+        raise AlreadyRuns(
+            f"the peer of this home runs already (process {running.pid}) {differs}",
+            "end it with `mini-torrent down` first; a second peer beside it needs a --home",
+        )
+
+
+def _same_endpoint(wanted: str, actual: str) -> bool:
+    if wanted == actual or not wanted.startswith("tcp://"):
+        return wanted == actual
+    wanted_host, _, wanted_port = wanted.rpartition(":")
+    host, _, port = actual.rpartition(":")
+    same_port = wanted_port in ("0", "*", port)
+    return same_port and (wanted_host in ("tcp://*", "tcp://0.0.0.0", "tcp://[::]", host))
+
+
+# -- starting -----------------------------------------------------------------------------------
+
+
+def running(home: Path) -> control.StatusIs | None:
+    """What the peer of ``home`` says of itself; None when there is none."""
+    if lock_holder(home) is None:
+        return None
+    try:
+        with ControlClient(home) as client:
+            status = client.result(control.Status())
+    except NoPeerRunning:
+        if lock_holder(home) is None:
+            return None
+        raise
+    return status if isinstance(status, control.StatusIs) else None
+
+
+def start(
+    home: Path, options: Mapping[str, Any], *, verbose: int = 0, remember: bool = True
+) -> control.StatusIs:
+    """Start a detached peer and return what it says of itself once it serves.
+
+    Raises what the peer ended with when it could not start, with its exit code.
+    """
+    home = open_home(home)
+    settings = settings_for(home, options)
+    with _open_log(home) as log:
+        log_began = log.tell()
+        process = subprocess.Popen(
+            _command_line(home, options, verbose),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=_environment(),
+            start_new_session=True,
+        )
+    try:
+        status = _wait_until_ready(home, process, log_began)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    _started.append(process)
+    if remember:
+        save(home, settings)
+    return status
+
+
+def run_here(home: Path, options: Mapping[str, Any], *, verbose: int, remember: bool) -> int:
+    """Be the peer of ``home`` until it is told to end; returns the exit code."""
+    from peer import daemon
+
+    home = open_home(home)
+    settings = settings_for(home, options)
+    if (pid := lock_holder(home)) is not None:
+        raise AlreadyRuns(
+            f"the peer of this home runs already (process {pid})",
+            "end it with `mini-torrent down` first; a second peer beside it needs a --home",
+        )
+    if remember:
+        save(home, settings)
+    return daemon.run(home, settings, foreground=True, verbose=verbose)
+
+
+def _command_line(home: Path, options: Mapping[str, Any], verbose: int) -> list[str]:
+    # -P: what lies in the folder in which somebody typed the command is none of our modules.
+    words = [sys.executable, "-P", "-m", "peer.cli", "--home", str(home), *["-v"] * verbose]
+    words += ["up", "--foreground", "--no-remember"]
+    for name, value in options.items():
+        words += [_OPTIONS[name], str(value)]
+    return words
+
+
+def _environment() -> dict[str, str]:
+    """The peer's environment: its options are all in its command line."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("MINI_TORRENT_")
+    }
+    ours = Path(__file__).resolve().parent.parent
+    if ours.name not in ("site-packages", "dist-packages"):
+        path = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{ours}{os.pathsep}{path}" if path else str(ours)
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment
+
+
+def _open_log(home: Path) -> Any:
+    path = home / LOG
+    try:
+        if path.is_file() and path.stat().st_size > LOG_BYTES_MAX:
+            os.replace(path, path.with_suffix(".log.1"))
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise StorageError(f"cannot write the log {path}: {error.strerror}") from error
+    log = os.fdopen(fd, "ab")
+    log.seek(0, os.SEEK_END)
+    return log
+
+
+def _wait_until_ready(
+    home: Path, process: subprocess.Popen[bytes], log_began: int
+) -> control.StatusIs:
+    deadline = monotonic() + START_S
+    status = None
+    while monotonic() < deadline:
+        if process.poll() is not None:
+            raise CommandFailed(_last_words(home, log_began, process.returncode))
+        try:
+            status = running(home)
+        except NoPeerRunning:
+            status = None
+        if status is not None:
+            return _wait_for_tracker(home, status)
+        sleep(TURN_S)
+    raise CommandFailed(
+        control.Failed(
+            Code.FAILED,
+            f"the peer was not ready after {START_S:.0f} s",
+            f"its log {home / LOG} may say why",
+        )
+    )
+
+
+def _wait_for_tracker(home: Path, status: control.StatusIs) -> control.StatusIs:
+    deadline = monotonic() + CONNECT_S
+    with ControlClient(home) as client:
+        while not status.connected and not status.trouble and monotonic() < deadline:
+            sleep(TURN_S)
+            answer = client.result(control.Status())
+            status = answer if isinstance(answer, control.StatusIs) else status
+    return status
+
+
+def _last_words(home: Path, log_began: int, code: int) -> control.Failed:
+    """The error with which a peer ended that did not get ready, from its log."""
+    log = home / LOG
+    with open(log, "rb") as file:
+        file.seek(log_began)
+        lines = file.read(64 * 1024).decode("utf-8", "replace").splitlines()
+    message, hint = "", None
+    for line in lines:
+        if line.startswith("error: "):
+            message, hint = line.removeprefix("error: "), None
+        elif line.startswith("hint: ") and message:
+            hint = line.removeprefix("hint: ")
+    if not message:
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        message, hint = f"the peer could not start; it said: {last}", f"its log is {log}"
+    reason = {2: Code.USAGE, 4: Code.UNREACHABLE, 5: Code.CORRUPT}.get(code, Code.FAILED)
+    return control.Failed(reason, message, hint, code if code > 0 else 1)
+
+
+# -- ending -------------------------------------------------------------------------------------
+
+
+def stop(home: Path) -> None:
+    """End the peer of ``home`` in order and wait until its process is gone.
+
+    Raises `NoPeerRunning` when there is none.
+    """
+    pid = holder_of(home)
+    try:
+        with ControlClient(home) as client:
+            client.result(control.Down())
+    except NoPeerRunning:
+        # Its last answer may be lost with its socket; a frozen one is told in another way.
+        if lock_holder(home) == pid:
+            os.kill(pid, signal.SIGTERM)
+    deadline = monotonic() + END_S
+    while lock_holder(home) == pid:
+        if monotonic() > deadline:
+            raise MiniTorrentError(
+                f"the peer (process {pid}) has not ended after {END_S:.0f} s",
+                f"`kill -9 {pid}` ends it; an unfinished download continues where it was",
+            )
+        sleep(TURN_S)
+    _started[:] = [process for process in _started if process.poll() is None]

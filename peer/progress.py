@@ -1,0 +1,139 @@
+"""How long work is shown while it runs: a bar on a terminal, plain lines in a pipe, or nothing.
+
+Everything goes to standard error; standard output is for the result.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Protocol
+
+from common.messages import control
+from common.names import printable
+from peer.console import Console
+from peer.control_client import CommandFailed, Ended
+from peer.render import count_text, percent_text, rate_text, size_text, time_text
+
+LINE_S = 2.0
+
+
+class Picture(Protocol):
+    """What shows how far a command is."""
+
+    def show(self, progress: control.Progress) -> None: ...
+
+
+def run(console: Console, ask: control.Ask, title: str) -> Ended:
+    """Ask the peer, show how far it is, and return what ended it; raises `CommandFailed`."""
+    with console.client() as client, picture_for(console, title) as picture:
+        ended: Ended | None = None
+        for said in client.ask(ask):
+            match said:
+                case control.Progress():
+                    picture.show(said)
+                case control.Happened():
+                    pass
+                case control.Failed():
+                    raise CommandFailed(said)
+                case _:
+                    ended = said
+        assert ended is not None
+        return ended
+
+
+@contextmanager
+def picture_for(console: Console, title: str) -> Iterator[Picture]:
+    """The picture that suits whoever reads standard error."""
+    if console.quiet or console.as_json:
+        yield _Nothing()
+    elif console.pictures:
+        with _bar(title) as bar:
+            yield bar
+    else:
+        yield PlainLines(title)
+
+
+class _Nothing:
+    def show(self, progress: control.Progress) -> None:
+        pass
+
+
+class PlainLines:
+    """A line every few seconds, and at once when the stage or its note changes."""
+
+    def __init__(self, title: str) -> None:
+        self._title = printable(title)
+        self._stage: tuple[str, str | None] | None = None
+        self._next_at = 0.0
+
+    def show(self, progress: control.Progress) -> None:
+        stage = (progress.stage, progress.note)
+        if stage != self._stage and not (self._stage is None and progress.done):
+            self._next_at = 0.0
+        self._stage = stage
+        now = monotonic()
+        if now < self._next_at:
+            return
+        self._next_at = now + LINE_S
+        print(f"{self._title}: {progress_text(progress)}", file=sys.stderr, flush=True)
+
+
+def progress_text(progress: control.Progress) -> str:
+    """How far it is, in one line."""
+    parts = [printable(progress.stage)]
+    if progress.total:
+        done = f"{percent_text(progress.done, progress.total)} of {size_text(progress.total)}"
+        parts.append(done)
+    if progress.rate:
+        parts.append(rate_text(progress.rate))
+    if progress.sources:
+        parts.append(f"from {count_text(progress.sources, 'peer')}")
+    if progress.eta_s is not None:
+        parts.append(f"{time_text(progress.eta_s)} left")
+    if progress.note:
+        parts.append(printable(progress.note))
+    return ", ".join(parts)
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Picture]:
+    from rich.console import Console as RichConsole
+    from rich.progress import BarColumn, ProgressColumn, Task
+    from rich.progress import Progress as RichProgress
+    from rich.text import Text
+
+    class Words(ProgressColumn):
+        """A field of the task as it is: no markup and no format is looked for in it."""
+
+        def __init__(self, field: str) -> None:
+            super().__init__()
+            self._field = field
+
+        def render(self, task: Task) -> Text:
+            return Text(task.fields[self._field])
+
+    class Bar:
+        def __init__(self, bars: RichProgress) -> None:
+            self._bars = bars
+            self._task = bars.add_task("", total=None, title=printable(title), text="")
+
+        def show(self, progress: control.Progress) -> None:
+            self._bars.update(
+                self._task,
+                total=progress.total or None,
+                completed=progress.done,
+                text=progress_text(progress),
+            )
+
+    bars = RichProgress(
+        Words("title"),
+        BarColumn(bar_width=30),
+        Words("text"),
+        console=RichConsole(stderr=True),
+        transient=True,
+    )
+    with bars:
+        yield Bar(bars)

@@ -1,0 +1,126 @@
+"""What people type, made into values: sizes, passwords, and how the shell completes names."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from common import limits
+from peer.console import Console, refuse_usage
+
+if TYPE_CHECKING:
+    from common.messages import control
+
+_SIZE = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,6})?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``512K``, ``1M``, ``1.5 GiB``, ``4096``: K, M, G and T are powers of 1024.
+
+    Raises ValueError.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write it like 512K, 1M or 1.5GiB")
+    size = float(match["number"]) * _UNITS[match["unit"].lower()]
+    if size != int(size):
+        raise ValueError(f"{text!r} is not a whole number of bytes")
+    return int(size)
+
+
+def size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A size in bytes, as a click callback."""
+    if value is None:
+        return None
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+def piece_size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A piece's length, as a click callback: a power of two within the protocol's bounds."""
+    length = size(ctx, param, value)
+    if length is None:
+        return None
+    if not limits.PIECE_LENGTH_MIN <= length <= limits.PIECE_LENGTH_MAX or length & (length - 1):
+        raise click.BadParameter(
+            f"a piece is {limits.PIECE_LENGTH_MIN // limits.KIB}K, twice that, and so on up to "
+            f"{limits.PIECE_LENGTH_MAX // limits.MIB}M; not {value}",
+            ctx,
+            param,
+        )
+    return length
+
+
+# -- completion ---------------------------------------------------------------------------------
+
+
+def complete_group(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The groups that the running peer knows."""
+    from common.messages import control
+
+    answer = _heard(ctx, control.ListGroups())
+    return _beginning(incomplete, [row.group for row in getattr(answer, "rows", [])])
+
+
+def complete_share(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """What the group that was typed before shares."""
+    from common.messages import control
+
+    answer = _heard(ctx, control.ListFiles(ctx.params.get("group") or ""))
+    return _beginning(incomplete, [row.name for row in getattr(answer, "rows", [])])
+
+
+def complete_download(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """What this peer downloads or downloaded in the group that was typed before."""
+    from common.messages import control
+
+    answer = _heard(ctx, control.ShowDownloads())
+    group = (ctx.params.get("group") or "").lower()
+    rows = [row for row in getattr(answer, "rows", []) if row.group == group]
+    return _beginning(incomplete, [row.name for row in rows])
+
+
+def _heard(ctx: click.Context, ask: control.Ask) -> object:
+    # Completing runs no command, so the state is made from the options alone. It must stay silent,
+    # whatever goes wrong: the user is in the middle of a line.
+    with contextlib.suppress(Exception):
+        return Console(home_option=ctx.find_root().params.get("home")).ask(ask)
+    return None
+
+
+def _beginning(incomplete: str, names: list[str]) -> list[str]:
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
+# -- passwords ----------------------------------------------------------------------------------
+
+
+def read_password(given: str | None, *, twice: bool) -> str:
+    """The password: as given, asked for without echo, or one line from standard input."""
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        line = sys.stdin.readline()
+        if not line:
+            refuse_usage("no password was given", "write it as one line to standard input")
+        return line.rstrip("\r\n")
+    return _ask_password(twice)
+
+
+def _ask_password(twice: bool) -> str:
+    from getpass import getpass
+
+    try:
+        password = getpass("Password: ")
+        if twice and getpass("The same again: ") != password:
+            refuse_usage("the two passwords differ", "type the same one twice")
+    except EOFError:
+        refuse_usage("no password was given")
+    return password

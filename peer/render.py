@@ -1,0 +1,280 @@
+"""How sizes, times and listings look: tables on a terminal, aligned columns in a pipe.
+
+Every text here may have been typed by a stranger: it passes `common.names.printable`, and is never
+read as markup.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from common.messages import control
+from common.names import printable
+
+
+def size_text(size: float) -> str:
+    """``1.5 GiB``; bytes below 1024 are told exactly."""
+    if size < 1024:
+        return f"{int(size)} B"
+    power = 0
+    while size >= 1024 and power < 4:
+        size /= 1024
+        power += 1
+    unit = ("B", "KiB", "MiB", "GiB", "TiB")[power]
+    return f"{size:.0f} {unit}" if size >= 100 or size == int(size) else f"{size:.1f} {unit}"
+
+
+def rate_text(rate: float) -> str:
+    """Bytes a second for people."""
+    return f"{size_text(rate)}/s"
+
+
+def time_text(seconds: float | None) -> str:
+    """``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 4 min``; nothing for None."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def count_text(count: int, one: str, many: str | None = None) -> str:
+    """``1 peer``, ``3 peers``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def percent_text(part: int, whole: int) -> str:
+    """How much of ``whole``, rounded down, so that 100 % means all."""
+    return f"{100 if whole <= 0 else part * 100 // whole} %"
+
+
+# -- tables -------------------------------------------------------------------------------------
+
+
+class Column(NamedTuple):
+    """``right``: numbers stand flush right."""
+
+    title: str
+    right: bool = False
+
+
+class Table(NamedTuple):
+    """A listing: columns, rows of texts as they came, and what to say when there is none."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str]]
+    empty: str
+
+
+def show(table: Table, *, terminal: bool) -> None:
+    """Print ``table`` for whoever reads standard output. A pipe gets nothing for no rows."""
+    if not table.rows:
+        if terminal:
+            print(table.empty, flush=True)
+    elif terminal:
+        _show_rich(table)
+    else:
+        print("\n".join(plain_lines(table)), flush=True)
+
+
+def plain_lines(table: Table) -> list[str]:
+    """A line with the titles, then a line a row, in columns two spaces apart."""
+    rows = [[column.title.upper() for column in table.columns]]
+    rows += [[printable(cell) for cell in row] for row in table.rows]
+    widths = [max(_width(row[at]) for row in rows) for at in range(len(table.columns))]
+    lines = []
+    for row in rows:
+        cells = []
+        for cell, width, column in zip(row, widths, table.columns, strict=True):
+            padding = " " * (width - _width(cell))
+            cells.append(padding + cell if column.right else cell + padding)
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _width(text: str) -> int:
+    """The columns that a terminal takes for ``text``."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def _show_rich(table: Table) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    picture = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in table.columns:
+        picture.add_column(
+            column.title, justify="right" if column.right else "left", overflow="fold"
+        )
+    for row in table.rows:
+        picture.add_row(*(Text(printable(cell)) for cell in row))
+    Console().print(picture)
+
+
+# -- the listings -------------------------------------------------------------------------------
+
+
+def groups_table(rows: Sequence[control.GroupRow]) -> Table:
+    return Table(
+        (Column("group"), Column("owner"), Column("members", True), Column("your role")),
+        [(row.group, row.owner, str(row.members), row.role) for row in rows],
+        "There are no groups yet; `create-group` makes one.",
+    )
+
+
+def users_table(rows: Sequence[control.UserRow], empty: str) -> Table:
+    return Table(
+        (Column("user"), Column("role"), Column("since"), Column("online", True)),
+        [(row.user, row.role, row.since, str(row.online)) for row in rows],
+        empty,
+    )
+
+
+def files_table(rows: Sequence[control.FileRow]) -> Table:
+    return Table(
+        (
+            Column("name"),
+            Column("size", True),
+            Column("files", True),
+            Column("pieces", True),
+            Column("seeders", True),
+            Column("leechers", True),
+            Column("shared by"),
+            Column("digest"),
+        ),
+        [
+            (
+                row.name,
+                size_text(row.size),
+                str(row.files),
+                str(row.pieces),
+                str(row.seeders),
+                str(row.leechers),
+                ", ".join(row.shared_by),
+                f"{row.algorithm}:{row.digest}",
+            )
+            for row in rows
+        ],
+        "Nothing is shared in this group yet; `upload-file` shares something.",
+    )
+
+
+def sources_table(rows: Sequence[control.SourceRow]) -> Table:
+    return Table(
+        (
+            Column("user"),
+            Column("endpoint"),
+            Column("has"),
+            Column("rate", True),
+            Column("pieces", True),
+            Column("in flight", True),
+            Column("verdict"),
+        ),
+        [
+            (
+                row.user,
+                row.endpoint,
+                "all" if row.complete else "a part",
+                rate_text(row.rate),
+                str(row.pieces),
+                str(row.in_flight),
+                row.verdict,
+            )
+            for row in rows
+        ],
+        "No source is known: nobody who has it is online.",
+    )
+
+
+def checks_lines(rows: Sequence[control.CheckRow]) -> list[str]:
+    """The doctor's findings; a hint stands below what it mends."""
+    lines = []
+    for row in rows:
+        lines.append(f"{'ok ' if row.ok else 'BAD'} {printable(row.check)}: {printable(row.found)}")
+        if row.hint and not row.ok:
+            lines.append(f"    hint: {printable(row.hint)}")
+    return lines
+
+
+def status_lines(status: control.StatusIs, home: str) -> list[str]:
+    """A line for each thing worth knowing of a running peer."""
+    link = "connected" if status.connected else f"not connected: {status.trouble or 'trying'}"
+    rows = [
+        ("peer", f"running, process {status.pid}"),
+        ("home", home),
+        ("user", status.user or "nobody is logged in"),
+        ("tracker", f"{status.tracker} ({link})"),
+        ("listen", status.listen),
+        ("shares", str(status.shares)),
+        ("downloads", str(status.downloads)),
+        ("device", status.device),
+    ]
+    if status.trouble and status.connected:
+        rows.append(("trouble", status.trouble))
+    return [f"{name:<10}{printable(text)}" for name, text in rows]
+
+
+def download_lines(rows: Sequence[control.DownloadRow], *, terminal: bool) -> list[str]:
+    """``[D] [GROUP] NAME``, one a line; people see how far each one is as well."""
+    heads = [f"[{row.state}] [{printable(row.group)}] {printable(row.name)}" for row in rows]
+    if not terminal:
+        return heads
+    width = max((_width(head) for head in heads), default=0)
+    return [
+        f"{head}{' ' * (width - _width(head))}  {_how_far(row)}".rstrip()
+        for head, row in zip(heads, rows, strict=True)
+    ]
+
+
+def _how_far(row: control.DownloadRow) -> str:
+    if row.state == "C":
+        return f"{size_text(row.size)}  {printable(row.path)}"
+    parts = [f"{percent_text(row.verified, row.size)} of {size_text(row.size)}"]
+    if row.state == "D":
+        parts.append(rate_text(row.rate))
+        parts.append(f"from {count_text(row.sources, 'peer')}")
+        if row.eta_s is not None:
+            parts.append(f"{time_text(row.eta_s)} left")
+    if row.reason:
+        parts.append(printable(row.reason))
+    return "  ".join(parts)
+
+
+def downloaded_line(done: control.Downloaded) -> str:
+    """What a finished download was, in one line."""
+    return (
+        f"{printable(done.path)}: {size_text(done.size)} in {time_text(done.elapsed_s)}, "
+        f"{rate_text(done.rate)}, from {count_text(len(done.sources), 'peer')}"
+    )
+
+
+def uploaded_line(done: control.Uploaded) -> str:
+    """What was shared, in one line."""
+    row = done.row
+    how = "joined those who share it" if done.joined else "shared"
+    files = f", {count_text(row.files, 'file')}" if row.files != 1 else ""
+    return (
+        f"{how}: {printable(row.name)} ({size_text(row.size)}{files}, "
+        f"{count_text(row.pieces, 'piece')}) {row.algorithm}:{row.digest} "
+        f"in {time_text(done.elapsed_s)}"
+    )
+
+
+def event_line(event: control.Happened) -> str:
+    """One event of a group for people."""
+    details = "  ".join(f"{key}={value}" for key, value in event.details.items())
+    return printable(f"{event.time}  [{event.group}]  {event.event:<10}  {details}").rstrip()

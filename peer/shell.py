@@ -1,0 +1,259 @@
+"""`mini-torrent shell`: the same commands at a prompt, as the original's client had them.
+
+Owns the prompt, its history and completion, and telling of downloads that ended meanwhile. The
+commands themselves are those of `peer.cli`. A peer that the prompt had to start ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import click
+
+from common.config import lock_holder
+from common.errors import MiniTorrentError
+from common.messages import control
+from common.names import printable
+from peer import launch
+from peer.cli_command import Commands, unknown_command
+from peer.console import Console, WrongUsage, trouble_of
+
+PROMPT = "> "
+HISTORY = "history"
+HISTORY_LINES = 1000
+_LEAVE = ("quit", "exit")
+_NOT_HERE = ("shell", "up")
+
+
+def run(console: Console, context: click.Context, given: Mapping[str, str | None]) -> int:
+    """Read commands until `quit` or the end of standard input; returns the exit code."""
+    options = launch.checked(given, os.getcwd())
+    started = _ensure_peer(console, options)
+    prompt = Prompt(console, context)
+    try:
+        prompt.run()
+    finally:
+        if started and lock_holder(console.home) is not None:
+            console.tell("the peer that this prompt started ends with it")
+            launch.stop(console.home)
+    return 0
+
+
+def _ensure_peer(console: Console, options: Mapping[str, str]) -> bool:
+    """Whether a peer had to be started."""
+    status = launch.running(console.home)
+    if status is None:
+        status = launch.start(console.home, options, verbose=console.verbose)
+        console.tell(f"peer ready: {status.listen} (tracker {status.tracker})")
+        if not status.connected:
+            console.tell(f"warning: {status.trouble or 'the tracker does not answer'}")
+        return True
+    launch.check_same(status, options)
+    console.tell(f"the peer runs already: {status.listen} (tracker {status.tracker})")
+    return False
+
+
+class Prompt:
+    """Reads lines and runs them. Nothing that goes wrong in a command ends it."""
+
+    def __init__(self, console: Console, context: click.Context) -> None:
+        self._console = replace(console, at_prompt=True)
+        self._context = context
+        root = context.command
+        assert isinstance(root, Commands)
+        self._root = root
+        self._interactive = sys.stdin.isatty()
+        self._states = self._download_states() or {}
+
+    def run(self) -> None:
+        """Until `quit`, `exit` or the end of standard input."""
+        if not self._interactive:
+            self._loop(sys.stdin.readline)
+            return
+        with _readline(self._console, self._root):
+            self._console.tell("`help` lists the commands, `quit` leaves")
+            self._loop(lambda: input(PROMPT) + "\n")
+
+    def _loop(self, read: Callable[[], str]) -> None:
+        while True:
+            self._announce()
+            try:
+                line = read()
+            except EOFError:
+                print()
+                return
+            except KeyboardInterrupt:
+                print()
+                continue
+            if not line:
+                return
+            try:
+                words = shlex.split(line, comments=True)
+            except ValueError as error:
+                self._show(WrongUsage(f"this line cannot be read: {error}"), [])
+                continue
+            if words and words[0] in _LEAVE:
+                return
+            if words:
+                self._run(words)
+
+    def _run(self, words: list[str]) -> None:
+        try:
+            if words[0] in ("help", "?"):
+                self._help(words[1:])
+            else:
+                self._call(words)
+        except click.exceptions.Exit:
+            pass
+        except BrokenPipeError:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            self._show(error, words)
+        sys.stdout.flush()
+
+    def _call(self, words: list[str]) -> None:
+        command = self._root.get_command(self._context, words[0])
+        if command is None or command.name in _NOT_HERE:
+            names = [name for name in self._root.commands if name not in _NOT_HERE]
+            raise unknown_command(words[0], [*names, "help", "quit"])
+        # A line's own options must not outlive it.
+        outer = click.Context(self._root, info_name="", obj=replace(self._console))
+        with command.make_context(words[0], words[1:], parent=outer) as inner:
+            command.invoke(inner)
+
+    def _help(self, words: list[str]) -> None:
+        if words:
+            self._call([words[0], "--help"])
+            return
+        formatter = self._context.make_formatter()
+        self._root.format_commands(self._context, formatter)
+        print(formatter.getvalue().strip("\n"))
+        print("\n`help COMMAND` says more, `quit` leaves.")
+
+    def _show(self, error: BaseException, words: list[str]) -> None:
+        if self._console.verbose:
+            import traceback
+
+            traceback.print_exception(error)
+        trouble_of(error).show(as_json=self._console.as_json or "--json" in words)
+
+    # -- what ended meanwhile -------------------------------------------------------------------
+
+    def _download_states(self) -> dict[tuple[str, str], control.DownloadRow] | None:
+        if lock_holder(self._console.home) is None:
+            return None
+        with contextlib.suppress(MiniTorrentError):
+            answer = self._console.ask(control.ShowDownloads())
+            if isinstance(answer, control.Downloads):
+                return {(row.group, row.name): row for row in answer.rows}
+        return None
+
+    def _announce(self) -> None:
+        states = self._download_states()
+        if states is None:
+            return
+        before, self._states = self._states, states
+        for key, row in states.items():
+            changed = key not in before or before[key].state != row.state
+            if changed and row.state in ("C", "F", "P"):
+                self._console.tell(_announcement(row))
+
+
+def _announcement(row: control.DownloadRow) -> str:
+    head = f"[{row.state}] [{row.group}] {row.name}"
+    if row.state == "C":
+        return f"{head} is complete: {row.path}"
+    what = "failed" if row.state == "F" else "is paused"
+    return f"{head} {what}" + (f": {row.reason}" if row.reason else "")
+
+
+@contextlib.contextmanager
+def _readline(console: Console, root: Commands) -> Iterator[None]:
+    """Line editing, with a history that is kept in the home, and completion of commands."""
+    try:
+        import readline
+    except ImportError:
+        yield
+        return
+    path = console.home / HISTORY
+    with contextlib.suppress(OSError):
+        readline.read_history_file(path)
+    readline.set_history_length(HISTORY_LINES)
+    readline.set_completer(Completer(console, root, readline.get_line_buffer).complete)
+    readline.set_completer_delims(" \t")
+    readline.parse_and_bind("tab: complete")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            _write_history(path)
+
+
+def _write_history(path: os.PathLike[str]) -> None:
+    import readline
+
+    # A password that stood on a line is nothing to keep.
+    for at in range(readline.get_current_history_length(), 0, -1):
+        words = (readline.get_history_item(at) or "").split()
+        if len(words) > 2 and words[0].replace("_", "-") in ("login", "create-user"):
+            readline.remove_history_item(at - 1)
+    previous = os.umask(0o077)
+    try:
+        readline.write_history_file(path)
+    finally:
+        os.umask(previous)
+
+
+class Completer:
+    """Completes commands, then groups, then what stands in that group or on the disk."""
+
+    def __init__(self, console: Console, root: Commands, line: Callable[[], str]) -> None:
+        self._console = console
+        self._root = root
+        self._line = line
+        self._found: list[str] = []
+
+    def complete(self, text: str, state: int) -> str | None:
+        """The ``state``-th completion of the last word, as readline asks for it."""
+        if state == 0:
+            try:
+                self._found = self.completions(self._line(), text)
+            except Exception:  # readline would print it into the middle of the line
+                self._found = []
+        return self._found[state] if state < len(self._found) else None
+
+    def completions(self, line: str, text: str) -> list[str]:
+        """The words that ``text``, the end of ``line``, can become."""
+        from click.shell_completion import ShellComplete
+
+        words = line.split()
+        before = words if not text else words[:-1]
+        if not before:
+            underscore = "_" in text
+            names = [name for name in self._root.commands if name not in _NOT_HERE]
+            names = [name.replace("-", "_") if underscore else name for name in names]
+            names += ["help", "quit"]
+            return [f"{name} " for name in names if name.startswith(text)]
+        arguments = ["--home", str(self._console.home), *before]
+        items = ShellComplete(self._root, {}, "", "").get_completions(arguments, text)
+        if any(item.type in ("file", "dir") for item in items):
+            return _paths(text)
+        return [f"{printable(item.value)} " for item in items]
+
+
+def _paths(text: str) -> list[str]:
+    folder, _, beginning = text.rpartition("/")
+    where = os.path.expanduser(f"{folder}/") if folder or text.startswith("/") else "."
+    names = sorted(os.listdir(where))
+    shown = [name for name in names if name.startswith(beginning)]
+    prefix = text[: len(text) - len(beginning)]
+    return [
+        f"{prefix}{name}{'/' if os.path.isdir(os.path.join(where, name)) else ' '}"
+        for name in shown
+        if beginning.startswith(".") or not name.startswith(".")
+    ]

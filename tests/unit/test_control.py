@@ -1,0 +1,291 @@
+"""The control socket: both ends of it, over the real thing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from fake_peer import STATUS, FakePeer
+
+from common import limits
+from common.codec import SIGNATURE, pack
+from common.config import lock_holder
+from common.errors import ConfigError, NoPeerRunning, StorageError
+from common.messages import control
+from common.messages.refusals import Code
+from peer.control_client import (
+    SOCKET_PATH_BYTES_MAX,
+    CommandFailed,
+    ControlClient,
+    control_endpoint,
+    find_endpoint,
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    path = tmp_path / "home"
+    path.mkdir(mode=0o700)
+    return path
+
+
+async def forever(ask: control.Ask, tell: Any) -> control.Answer:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def test_an_answer_comes_back(home: Path) -> None:
+    with FakePeer(home), ControlClient(home) as client:
+        assert client.result(control.Status()) == STATUS
+        assert client.result(control.Status()) == STATUS
+
+
+def test_progress_comes_before_the_result(home: Path) -> None:
+    def work(ask: control.Ask, tell: Any) -> control.Answer:
+        for done in range(3):
+            tell(control.Progress("digesting", done, 3))
+        return control.Done("finished")
+
+    with FakePeer(home, {control.ListGroups: work}), ControlClient(home) as client:
+        said = list(client.ask(control.ListGroups()))
+    assert said == [
+        *(control.Progress("digesting", done, 3) for done in range(3)),
+        control.Done("finished"),
+    ]
+
+
+def test_an_error_keeps_its_words_and_exit_code(home: Path) -> None:
+    replies = {control.Logout: StorageError("the disk is full", "make room")}
+    with (
+        FakePeer(home, replies),
+        ControlClient(home) as client,
+        pytest.raises(CommandFailed) as caught,
+    ):
+        client.result(control.Logout())
+    error = caught.value
+    assert (error.code, error.message, error.hint) == (
+        Code.STORAGE,
+        "the disk is full",
+        "make room",
+    )
+    assert error.exit_status == 1
+
+
+def test_a_defect_is_no_secret_and_no_traceback(home: Path) -> None:
+    with FakePeer(home, {control.Logout: RuntimeError("a password")}) as peer:
+        with ControlClient(home) as client, pytest.raises(CommandFailed) as caught:
+            client.result(control.Logout())
+        assert caught.value.code is Code.INTERNAL
+        assert "a password" not in str(caught.value)
+        with ControlClient(home) as client:
+            assert client.result(control.Status()) == STATUS
+        assert len(peer.asked) == 2
+
+
+def test_no_peer_is_noticed_at_once(home: Path) -> None:
+    with pytest.raises(NoPeerRunning):
+        ControlClient(home)
+    with pytest.raises(NoPeerRunning):
+        ControlClient(home / "never made")
+
+
+def test_a_stale_socket_is_no_peer(home: Path) -> None:
+    with FakePeer(home):
+        pass
+    (home / "control.sock").touch()
+    with pytest.raises(NoPeerRunning):
+        ControlClient(home)
+    with FakePeer(home), ControlClient(home) as client:
+        assert client.result(control.Status()) == STATUS
+
+
+def test_a_peer_that_ends_meanwhile_is_noticed(home: Path) -> None:
+    with FakePeer(home, {control.Watch: forever}) as peer, ControlClient(home) as client:
+        events = client.ask(control.Watch())
+
+        def tell_once(ask: control.Ask, tell: Any) -> Any:
+            tell(control.Happened(1, "", "films", "share", {}))
+            return forever(ask, tell)
+
+        peer.replies[control.Watch] = tell_once
+        next(events)
+        peer.end()
+        with pytest.raises(NoPeerRunning, match="meanwhile"):
+            next(events)
+
+
+def test_leaving_an_answer_early_ends_the_command(home: Path) -> None:
+    def tell_and_wait(ask: control.Ask, tell: Any) -> Any:
+        tell(control.Progress("waiting", 0, 0))
+        return forever(ask, tell)
+
+    with FakePeer(home, {control.DownloadFile: tell_and_wait}) as peer:
+        with ControlClient(home) as client:
+            said = client.ask(control.DownloadFile("films", "a", "/a"))
+            next(said)
+            said.close()
+        assert peer.wait_for(lambda: len(peer.cancelled) == 1)
+        assert not any(isinstance(ask, control.Cancel) for ask in peer.asked)
+
+
+def test_hanging_up_with_stop_work_cancels_the_download_itself(home: Path) -> None:
+    def tell_and_wait(ask: control.Ask, tell: Any) -> Any:
+        tell(control.Progress("waiting", 0, 0))
+        return forever(ask, tell)
+
+    replies = {control.DownloadFile: tell_and_wait, control.Cancel: control.Done()}
+    with FakePeer(home, replies) as peer:
+        with ControlClient(home) as client:
+            said = client.ask(control.DownloadFile("films", "a", "/a"), stop_work=True)
+            next(said)
+            said.close()
+        assert peer.wait_for(lambda: control.Cancel("films", "a") in peer.asked)
+
+
+def test_a_command_line_that_dies_silently_is_forgotten(home: Path) -> None:
+    with FakePeer(home, {control.Watch: forever}) as peer:
+        code = (
+            "import sys; from pathlib import Path\n"
+            "from common.messages import control; from peer.control_client import ControlClient\n"
+            "list(ControlClient(Path(sys.argv[1])).ask(control.Watch()))"
+        )
+        watcher = subprocess.Popen([sys.executable, "-c", code, str(home)], cwd=_root())
+        assert peer.wait_for(lambda: len(peer.asked) == 1, 20)
+        watcher.kill()
+        watcher.wait()
+        assert peer.wait_for(lambda: len(peer.cancelled) == 1, 20)
+
+
+def test_malformed_messages_are_counted_and_the_socket_lives_on(home: Path) -> None:
+    junk: list[list[bytes]] = [
+        [b"x"],
+        [b"MT\x01", b"1"],
+        [b"MT\x01", b"1" * 9, b"\x80"],
+        [b"MT\x01", b"1", b"\xc1"],
+        [b"MT\x01", b"1", b"\x81\xa4type\xa5Nasty"],
+        [b"MT\x01", b"1", b"\x81\xa4type\xa6Status", b"more"],
+        [b"\x00"] * 200,
+    ]
+    with FakePeer(home) as peer:
+        context: zmq.Context[Any] = zmq.Context()
+        socket = context.socket(zmq.DEALER)
+        socket.connect(control_endpoint(home))
+        for frames in junk:
+            socket.send_multipart(frames)
+        socket.send_multipart(pack(b"good", control.Status()))
+        assert socket.poll(10_000)
+        assert socket.recv_multipart()[1] == b"good"
+        socket.close(linger=0)
+        context.term()
+        assert peer.server is not None
+        assert peer.server.counts["malformed"] == len(junk)
+
+
+def test_another_version_is_refused_with_words(home: Path) -> None:
+    with FakePeer(home):
+        context: zmq.Context[Any] = zmq.Context()
+        socket = context.socket(zmq.DEALER)
+        socket.connect(control_endpoint(home))
+        socket.send_multipart([b"MT\x09", b"1", b"whatever"])
+        assert socket.poll(10_000)
+        answer = b"".join(socket.recv_multipart())
+        socket.close(linger=0)
+        context.term()
+    assert SIGNATURE in answer
+    assert b"version" in answer
+
+
+def test_running_commands_are_bounded(home: Path) -> None:
+    with FakePeer(home, {control.Watch: forever}) as peer:
+        context: zmq.Context[Any] = zmq.Context()
+        socket = context.socket(zmq.DEALER)
+        socket.connect(control_endpoint(home))
+        for at in range(65):
+            socket.send_multipart(pack(b"%d" % at, control.Watch()))
+        assert socket.poll(10_000)
+        frames = socket.recv_multipart()
+        assert frames[1] == b"64"
+        assert b"busy" in frames[2]
+        socket.close(linger=0)
+        context.term()
+        assert peer.wait_for(lambda: len(peer.asked) == 64)
+
+
+def test_an_answer_that_is_too_long_is_refused_instead_of_lost(home: Path) -> None:
+    row = control.GroupRow("g" * 1000, "o", 1, "member")
+    groups = control.Groups([row] * (limits.CONTROL_BYTES_MAX // 1000))
+    with (
+        FakePeer(home, {control.ListGroups: groups}),
+        ControlClient(home) as client,
+        pytest.raises(CommandFailed, match="too long"),
+    ):
+        client.result(control.ListGroups())
+
+
+def test_a_long_listing_arrives_whole(home: Path) -> None:
+    groups = control.Groups([control.GroupRow("g" * 400, "o", 1, "member")] * 20_000)
+    with FakePeer(home, {control.ListGroups: groups}), ControlClient(home) as client:
+        assert client.result(control.ListGroups()) == groups
+
+
+def test_the_socket_is_ours_alone(home: Path) -> None:
+    with FakePeer(home):
+        mode = (home / "control.sock").stat().st_mode
+        assert stat.S_ISSOCK(mode)
+        assert not mode & 0o077
+    assert not (home / "control.sock").exists()
+    assert lock_holder(home) is None
+
+
+class TestLongPaths:
+    @pytest.fixture
+    def long_home(self, tmp_path: Path) -> Path:
+        path = tmp_path / ("x" * SOCKET_PATH_BYTES_MAX)
+        path.mkdir(mode=0o700)
+        return path
+
+    def test_a_home_too_long_for_a_socket_works(
+        self, long_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        short = Path(os.path.realpath("/tmp")) / f"mt-test-{os.getpid()}"
+        short.mkdir(mode=0o700)
+        try:
+            monkeypatch.setenv("XDG_RUNTIME_DIR", str(short))
+            assert find_endpoint(long_home).startswith(f"ipc://{short}/")
+            assert not list(short.iterdir())
+            with FakePeer(long_home), ControlClient(long_home) as client:
+                assert client.result(control.Status()) == STATUS
+            place = Path(control_endpoint(long_home).removeprefix("ipc://")).parent
+            assert stat.S_IMODE(place.stat().st_mode) == 0o700
+        finally:
+            subprocess.run(["rm", "-rf", str(short)], check=True)
+
+    def test_a_place_that_others_can_write_to_is_refused(
+        self, long_home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        short = Path(os.path.realpath("/tmp")) / f"mt-test-{os.getpid()}"
+        short.mkdir(mode=0o700)
+        try:
+            monkeypatch.setenv("XDG_RUNTIME_DIR", str(short))
+            (short / "mini-torrent").mkdir(mode=0o777)
+            (short / "mini-torrent").chmod(0o777)
+            with pytest.raises(ConfigError, match="yours alone"):
+                control_endpoint(long_home)
+            (short / "mini-torrent").rmdir()
+            (short / "elsewhere").mkdir(mode=0o700)
+            (short / "mini-torrent").symlink_to(short / "elsewhere")
+            with pytest.raises(ConfigError, match="yours alone"):
+                control_endpoint(long_home)
+        finally:
+            subprocess.run(["rm", "-rf", str(short)], check=True)
+
+
+def _root() -> Path:
+    return Path(__file__).resolve().parents[2]
