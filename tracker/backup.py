@@ -1,0 +1,149 @@
+"""Backups: the whole of a tracker in one file, made while it runs.
+
+A backup is a copy of the database with the key files put into a table of its own, so that it brings
+back the same tracker, under the same link, on another machine. It holds every secret there is: the
+file is 0600 and belongs under lock and key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.errors import ConfigError, StorageError
+from tracker.home import DATABASE, KEY_FILES, Home
+
+_KEYS_TABLE = "backup_keys"
+# What was decided after the backup is forgotten, but peers remember its sequence numbers: a
+# restored log goes on far beyond them, so that nothing new is taken for something known.
+_SEQ_LEAP = 1 << 20
+
+
+def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
+    """Copy the database and the keys of ``home`` to ``target``; returns its size in bytes.
+
+    The tracker may be running. Raises `ConfigError` when ``target`` exists and is not to be
+    replaced, `StorageError` when it cannot be written.
+    """
+    database = home / DATABASE
+    if not database.exists():
+        raise ConfigError(f"there is no tracker in {home}", "choose its --home")
+    if target.exists() and not replace:
+        raise ConfigError(f"{target} is there already", "choose another name, or say --replace")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with _translated(f"make the backup {target}"):
+        try:
+            _private_file(temporary)
+            with _opened(database) as source, _opened(temporary) as copy:
+                source.backup(copy, pages=4096)
+                copy.execute("PRAGMA journal_mode=DELETE")
+                _put_keys(copy, home)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+            _sync_directory(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return target.stat().st_size
+
+
+def _put_keys(copy: sqlite3.Connection, home: Path) -> None:
+    copy.execute(f"CREATE TABLE {_KEYS_TABLE} (name TEXT PRIMARY KEY, content BLOB NOT NULL)")
+    for name in KEY_FILES:
+        path = home / name
+        if path.exists():
+            row = (name, path.read_bytes())
+            copy.execute(f"INSERT INTO {_KEYS_TABLE} VALUES (?, ?)", row)
+    copy.commit()
+
+
+def restore(home: Home, source: Path) -> Path | None:
+    """Put the backup ``source`` in place of the database of ``home``, which must be locked.
+
+    Keys that the home has stay as they are. Returns where the former database was put, if there was
+    one. Raises `ConfigError` for a file that is no sound backup.
+    """
+    with _translated(f"restore {source}"):
+        if not source.is_file():
+            raise ConfigError(f"there is no backup {source}")
+        part = home.path / f"{DATABASE}.part"
+        part.unlink(missing_ok=True)
+        _private_file(part)
+        try:
+            with _opened(source) as backup, _opened(part) as copy:
+                _check_backup(backup, source)
+                backup.backup(copy)
+                stored = copy.execute(f"SELECT name, content FROM {_KEYS_TABLE}").fetchall()
+                copy.execute(f"DROP TABLE {_KEYS_TABLE}")
+                copy.execute("UPDATE groups SET seq = seq + ?", (_SEQ_LEAP,))
+                copy.commit()
+            aside = _move_aside(home)
+            os.replace(part, home.database)
+        finally:
+            part.unlink(missing_ok=True)
+        for name, content in stored:
+            path = home.path / name
+            if name in KEY_FILES and not path.exists():
+                _private_file(path)
+                path.write_bytes(content)
+        _sync_directory(home.path)
+        return aside
+
+
+def _check_backup(backup: sqlite3.Connection, source: Path) -> None:
+    try:
+        sound = backup.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
+        names = {row[0] for row in backup.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.DatabaseError:
+        sound, names = False, set()
+    if not sound or not {"alembic_version", "accounts", _KEYS_TABLE} <= names:
+        raise ConfigError(
+            f"{source} is no sound backup of a tracker", "try an earlier one; it is left as it is"
+        )
+
+
+def _move_aside(home: Home) -> Path | None:
+    if not home.database.exists():
+        return None
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    aside = home.path / f"{DATABASE}.before-{stamp}"
+    # Its journal goes along: left behind, it would be taken for that of the restored one.
+    for suffix in ("-wal", "-shm"):
+        journal = home.path / (DATABASE + suffix)
+        if journal.exists():
+            os.replace(journal, aside.with_name(aside.name + suffix))
+    os.replace(home.database, aside)
+    return aside
+
+
+def _private_file(path: Path) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10.0)) as connection:
+        yield connection
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StorageError(f"cannot {what}: {error}") from error
+    except OSError as error:
+        raise StorageError(f"cannot {what}: {error.strerror}") from error

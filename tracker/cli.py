@@ -1,0 +1,375 @@
+"""``mini-torrent-tracker``: the command line of the tracker.
+
+Owns options, exit codes and the words on the terminal. Exit codes: 0 done, 1 failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common import process
+from common.config import default_home
+from common.errors import ConfigError, MiniTorrentError, TransportError, exit_code_of
+from common.keys import key_text, load_pair, rotate_signing_key
+from common.link import InfoEntry, Tracker, add_key, as_endpoint, read_info
+from common.names import printable
+from tracker.home import CURVE_KEY, SIGNING_KEY, Home
+
+DEFAULT_BIND = "tcp://127.0.0.1:5000"
+LAST_LINK = "link"  # what `link` prints: written by `run`, which alone knows the port it got
+
+log = logging.getLogger("tracker")
+
+
+class _Commands(click.Group):
+    """Commands by their names, with ``-`` or ``_`` alike."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name.replace("_", "-"))
+
+
+def _home_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="MINI_TORRENT_TRACKER_HOME",
+        default=lambda: default_home("tracker"),
+        show_default="the user's data directory",
+        help="Where the tracker keeps its keys and its database.",
+    )(command)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="MINI_TORRENT_TRACKER_CONFIG",
+    help="A TOML file with options; see config/tracker.toml.",
+)
+@click.version_option(package_name="mini-torrent")
+@click.pass_context
+def tracker(ctx: click.Context, config: Path | None) -> None:
+    """Keep the accounts, the groups and the catalogue of a Mini-Torrent swarm."""
+    if config is not None:
+        ctx.default_map = _read_config(config)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}") from error
+    options = {
+        name: {parameter.name for parameter in command.params}
+        for name, command in tracker.commands.items()
+    }
+    for section, values in found.items():
+        if section not in options or not isinstance(values, dict):
+            raise ConfigError(f"{path}: there is no section [{section}]", _known(options))
+        for key in values:
+            if key.replace("-", "_") not in options[section]:
+                raise ConfigError(
+                    f"{path}: [{section}] has no option {key!r}", _known(options[section])
+                )
+    return {
+        section: {key.replace("-", "_"): value for key, value in values.items()}
+        for section, values in found.items()
+    }
+
+
+def _known(names: Any) -> str:
+    return f"known are: {', '.join(sorted(str(name) for name in names))}"
+
+
+# -- run ----------------------------------------------------------------------------------------
+
+
+@tracker.command()
+@click.argument("info", metavar="[TRACKER_INFO", required=False, type=click.Path(path_type=Path))
+@click.argument("number", metavar="NUMBER]", required=False, type=click.IntRange(min=1))
+@_home_option
+@click.option(
+    "--bind",
+    "bind_at",
+    envvar="MINI_TORRENT_TRACKER_BIND",
+    help=f"Where to listen: tcp://HOST:PORT or ipc:///PATH.  [default: {DEFAULT_BIND}]",
+)
+@click.option(
+    "--events",
+    envvar="MINI_TORRENT_TRACKER_EVENTS",
+    default="",
+    help="Where to publish events.  [default: the next port]",
+)
+@click.option(
+    "--advertise",
+    metavar="HOST",
+    envvar="MINI_TORRENT_TRACKER_ADVERTISE",
+    default="",
+    help="The host to put into the link, when it is not the one that is bound.",
+)
+@click.option(
+    "--log-json",
+    is_flag=True,
+    envvar="MINI_TORRENT_TRACKER_LOG_JSON",
+    help="Log one JSON object a line.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+def run(
+    info: Path | None,
+    number: int | None,
+    home: Path,
+    bind_at: str | None,
+    events: str,
+    advertise: str,
+    log_json: bool,
+    verbose: bool,
+) -> None:
+    """Run the tracker until `quit` is typed, or it is told to end by a signal.
+
+    TRACKER_INFO NUMBER takes the address from entry NUMBER of a text file with a line for the IP
+    and one for the port of each tracker; its key line is added where it is missing.
+
+    Example: mini-torrent-tracker run --bind tcp://0.0.0.0:5000 --advertise tracker.example.org
+    """
+    entry = _entry_of(info, number, bind_at)
+    endpoint = entry.endpoint if entry else as_endpoint(bind_at or DEFAULT_BIND)
+    os.umask(0o077)
+    process.start_up(logging.DEBUG if verbose else logging.INFO, log_json=log_json)
+    # What Alembic does to an empty database is its own affair.
+    logging.getLogger("alembic").setLevel(logging.INFO if verbose else logging.WARNING)
+    opened = Home(home)
+    try:
+        events_at = as_endpoint(events) if events else ""
+        asyncio.run(_serve(opened, endpoint, events_at, advertise, info, entry))
+    finally:
+        opened.release()
+
+
+def _entry_of(info: Path | None, number: int | None, bind_at: str | None) -> InfoEntry | None:
+    if info is None:
+        return None
+    if number is None:
+        raise click.UsageError(f"which entry of {info}? Say: run {info} NUMBER")
+    if bind_at is not None:
+        raise click.UsageError("either TRACKER_INFO NUMBER or --bind")
+    entries = read_info(info)
+    if number > len(entries):
+        raise ConfigError(
+            f"{info} has {len(entries)} entries, there is no number {number}",
+            f"add one, or choose 1 to {len(entries)}",
+        )
+    return entries[number - 1]
+
+
+async def _serve(
+    home: Home,
+    endpoint: str,
+    events: str,
+    advertise: str,
+    info: Path | None,
+    entry: InfoEntry | None,
+) -> None:
+    # Imported here: the other commands need no sockets and answer at once.
+    from tracker.server import Addresses, Server
+    from tracker.store import Store
+
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    secrets = home.secrets()
+    if entry is not None and entry.key not in (None, secrets.pair.public):
+        raise ConfigError(
+            f"{info}, line {entry.line}: this entry has the key of another tracker",
+            f"its key line must be: {key_text(secrets.pair.public)}",
+        )
+    store = Store(home.database)
+    server = Server(secrets, store, Addresses(endpoint, events, advertise))
+    try:
+        found = await server.start()
+        if info is not None and entry is not None and entry.key is None:
+            add_key(info, entry, secrets.pair.public)
+        (home.path / LAST_LINK).write_text(f"{found.link}\n", encoding="utf-8")
+        print(f"tracker ready: {found.link}", flush=True)
+        log.info("serving at %s", printable(found.endpoint))
+        _stop_on_quit(stop)
+        await stop.wait()
+        log.info("ending")
+    finally:
+        await server.stop()
+        store.close()
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    def end() -> None:
+        if stop.is_set():  # asked twice: at once, then
+            os._exit(1)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+
+
+def _stop_on_quit(stop: asyncio.Event) -> None:
+    """End at a line that says ``quit``. The end of standard input, as a service has it, is none."""
+    loop = asyncio.get_running_loop()
+    if sys.stdin is not None and sys.stdin.isatty():
+        print("type quit to end", flush=True)
+
+    def read() -> None:
+        # Read from the descriptor: Python's own buffer would be locked by this thread at the exit.
+        line = b""
+        while True:
+            try:
+                more = os.read(0, 1024)
+            except OSError:
+                return
+            if not more:
+                return
+            *lines, line = (line + more).split(b"\n")
+            line = line[-64:]
+            if any(text.strip().lower() in (b"quit", b"exit") for text in lines):
+                loop.call_soon_threadsafe(stop.set)
+                return
+
+    threading.Thread(target=read, name="prompt", daemon=True).start()
+
+
+# -- the others ---------------------------------------------------------------------------------
+
+
+@tracker.command()
+@_home_option
+def link(home: Path) -> None:
+    """Print the link of this tracker, as it last ran.
+
+    Example: mini-torrent up --tracker "$(mini-torrent-tracker link)"
+    """
+    try:
+        pair = load_pair(home / CURVE_KEY)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no tracker in {home} yet", "start it with: mini-torrent-tracker run"
+        ) from None
+    try:
+        text = (home / LAST_LINK).read_text(encoding="utf-8").strip()
+    except OSError:
+        text = Tracker(DEFAULT_BIND, pair.public).link
+    print(text)
+
+
+@tracker.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_home_option
+@click.option("--replace", is_flag=True, help="Replace FILE if it is there.")
+def backup(file: Path, home: Path, replace: bool) -> None:
+    """Copy everything, keys included, to FILE. The tracker may go on running.
+
+    Example: mini-torrent-tracker backup /mnt/backup/tracker-$(date +%F).db
+    """
+    from tracker.backup import back_up
+
+    size = back_up(home, file, replace=replace)
+    print(f"wrote {printable(str(file))}: {size} bytes. It holds all secrets: keep it safe.")
+
+
+@tracker.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_home_option
+def restore(file: Path, home: Path) -> None:
+    """Go back to the backup in FILE. The tracker must not run.
+
+    Example: mini-torrent-tracker restore /mnt/backup/tracker-2031-05-17.db
+    """
+    from tracker.backup import restore as put_back
+
+    opened = Home(home)
+    try:
+        aside = put_back(opened, file)
+    finally:
+        opened.release()
+    print(f"restored {printable(str(file))}")
+    if aside is not None:
+        print(f"the former database is kept as {printable(str(aside))}")
+
+
+@tracker.command()
+@_home_option
+@click.option(
+    "--bind",
+    "bind_at",
+    envvar="MINI_TORRENT_TRACKER_BIND",
+    default=DEFAULT_BIND,
+    show_default=True,
+    help="The address to try.",
+)
+def doctor(home: Path, bind_at: str) -> None:
+    """Look over the home, the database, the disk and the libraries, and say what to do.
+
+    Exits with 1 if something is bad. Example: mini-torrent-tracker doctor
+    """
+    from tracker.doctor import Health, examine
+
+    bad = False
+    for finding in examine(home, as_endpoint(bind_at)):
+        bad |= finding.health is Health.BAD
+        print(f"{finding.health.value:8}{finding.subject}: {printable(finding.text)}")
+        if finding.advice is not None:
+            print(f"        {printable(finding.advice)}")
+    if bad:
+        sys.exit(1)
+
+
+@tracker.command()
+@_home_option
+@click.option("--now", is_flag=True, help="Let tickets of the old key count no more at once.")
+def rotate_key(home: Path, now: bool) -> None:
+    """Make a fresh key for signing tickets; the tracker must not run.
+
+    Tickets of the old key count until the next rotation, so that nobody notices.
+
+    Example: mini-torrent-tracker rotate-key
+    """
+    opened = Home(home)
+    try:
+        count = len(rotate_signing_key(opened.path / SIGNING_KEY, keep=0 if now else 1))
+    finally:
+        opened.release()
+    print(f"tickets are signed with a fresh key; {count} keys count")
+
+
+def main() -> None:
+    """The entry point of ``mini-torrent-tracker``."""
+    try:
+        tracker.main(prog_name="mini-torrent-tracker", standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message(), "see: mini-torrent-tracker COMMAND --help", error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except TransportError as error:
+        _fail(error.message, error.hint, 1)
+    except MiniTorrentError as error:
+        _fail(error.message, error.hint, exit_code_of(error))
+
+
+def _fail(message: str, hint: str | None, code: int) -> None:
+    print(f"error: {printable(message)}", file=sys.stderr)
+    if hint is not None:
+        print(f"hint: {printable(hint)}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,440 @@
+"""The desk: commands come in one queue, are decided in order, committed in batches, then answered.
+
+Owns the queue and the order of things: nothing is answered or published before it is durable. While
+a batch is on its way to the disk the next one waits, and so do questions, so nobody sees what may
+yet be lost. When a commit fails, the mirror is taken from the database again, what would have
+written is refused, and questions go on being answered. What is decided is ``tracker.commands``'
+business; sockets are ``tracker.server``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+import nacl.signing
+
+from common import limits, manifest, tickets
+from common.clock import monotonic, wall_ms
+from common.errors import MiniTorrentError, Refused, StorageError
+from common.ids import DeviceKey
+from common.messages import tracker
+from common.messages.refusals import Code, Refusal
+from tracker import commands
+from tracker.accounts import WRONG_CREDENTIALS
+from tracker.changes import Change, ManifestFacts
+from tracker.decision import (
+    Actor,
+    CheckPassword,
+    Decision,
+    HashPassword,
+    Notice,
+    Now,
+    Nudge,
+    Offline,
+    Online,
+    ReadLog,
+    ReadPart,
+    SignTickets,
+    TakePart,
+    Work,
+    World,
+)
+from tracker.events import Outbox, Outgoing, nudge
+from tracker.passwords import Passwords
+from tracker.presence import SWEEP_S, SwarmChange
+from tracker.store import Store
+from tracker.uploads import Uploads
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING_S = 60.0
+Answer = Callable[[tracker.Reply, bytes | None], None]
+
+
+@dataclass(slots=True)
+class Job:
+    """A command on its way through; ``answer`` is called once, with the reply and its data."""
+
+    actor: Actor
+    command: tracker.Command | commands.Internal
+    answer: Answer
+    data: bytes | None = field(default=None, repr=False)
+
+
+INTERNAL = Refusal(
+    Code.INTERNAL,
+    "the tracker failed at this command",
+    "its log says why; other commands are not affected",
+)
+
+
+def read_only(error: StorageError) -> Refusal:
+    """What is answered to commands that cannot be written down."""
+    return Refusal(
+        Code.READ_ONLY,
+        f"the tracker cannot save anything at the moment ({error.message})",
+        "tell who runs it: most often its disk is full; it goes on by itself when there is room",
+    )
+
+
+class Desk:
+    """Decides, commits, answers and publishes, one batch after the other."""
+
+    def __init__(
+        self,
+        world: World,
+        store: Store,
+        signing_key: nacl.signing.SigningKey,
+        publish: Callable[[Outgoing], None],
+    ) -> None:
+        self.world = world
+        self.counts: Counter[str] = Counter()
+        self._store = store
+        self._signing_key = signing_key
+        self._publish = publish
+        self._outbox = Outbox()
+        self._uploads = Uploads()
+        self._passwords = Passwords()
+        self._writer = ThreadPoolExecutor(1, "writer")
+        self._readers = ThreadPoolExecutor(2, "reader")
+        self._queue: deque[Job] = deque()
+        self._awake = asyncio.Event()
+        self._open: dict[tuple[DeviceKey, bytes], Job] = {}
+        self._open_of: Counter[DeviceKey] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flush: asyncio.TimerHandle | None = None
+        self._stale: StorageError | None = None  # why the mirror has to be loaded again
+        self._writable = True
+        self._stopping = False
+
+    # -- coming in ------------------------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Put a command off the wire into the queue, or answer at once that it cannot be.
+
+        A repetition of one that is still open is not done twice: its answer goes to the later one.
+        """
+        key = (job.actor.device, job.actor.request_id)
+        known = self._open.get(key)
+        if known is not None and known.command == job.command:
+            known.answer = job.answer
+            return
+        device = job.actor.device
+        if (
+            len(self._open) >= limits.COMMAND_QUEUE_MAX
+            or self._open_of[device] >= limits.COMMANDS_PER_DEVICE_MAX
+            or known is not None
+        ):
+            if not self._open_of[device]:
+                del self._open_of[device]
+            self.counts["busy"] += 1
+            job.answer(Refusal(Code.BUSY, "the tracker is busy", "try again in a moment"), None)
+            return
+        self._open[key] = job
+        self._open_of[device] += 1
+        self._enqueue(job)
+
+    def _enqueue(self, job: Job) -> None:
+        self._queue.append(job)
+        self._awake.set()
+
+    def _then(self, job: Job, command: commands.Internal) -> None:
+        """Go on with ``job`` as ``command``, now that the shell did its part."""
+        key = (job.actor.device, job.actor.request_id)
+        self._enqueue(Job(job.actor, command, lambda reply, data: self._answer(key, reply, data)))
+
+    def _reply(self, job: Job, reply: tracker.Reply, data: bytes | None = None) -> None:
+        if isinstance(job.command, commands.Internal):
+            job.answer(reply, data)
+        else:
+            self._answer((job.actor.device, job.actor.request_id), reply, data)
+
+    def _answer(
+        self, key: tuple[DeviceKey, bytes], reply: tracker.Reply, data: bytes | None
+    ) -> None:
+        job = self._open.pop(key)
+        self._open_of[key[0]] -= 1
+        if not self._open_of[key[0]]:
+            del self._open_of[key[0]]
+        if isinstance(reply, Refusal):
+            self.counts[f"refused {reply.code}"] += 1
+        job.answer(reply, data)
+
+    # -- batches --------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until `stop`. Commands that wait then are not answered: they will be repeated."""
+        while not self._stopping:
+            await self._awake.wait()
+            self._awake.clear()
+            while self._queue and not self._stopping:
+                await self._settle(self._next_batch())
+                await asyncio.sleep(0)  # let the sockets have their turn
+
+    def stop(self) -> None:
+        """Let `run` return after the batch that it is at."""
+        self._stopping = True
+        self._awake.set()
+
+    def close(self) -> None:
+        """Give up what is left. To be called when `run` has returned."""
+        for task in self._tasks:
+            task.cancel()
+        if self._flush is not None:
+            self._flush.cancel()
+        self._passwords.close()
+        self._readers.shutdown(wait=True, cancel_futures=True)
+        self._writer.shutdown(wait=True)
+
+    def _next_batch(self) -> list[Job]:
+        count = min(len(self._queue), limits.COMMANDS_PER_BATCH_MAX)
+        return [self._queue.popleft() for _ in range(count)]
+
+    async def _settle(self, jobs: list[Job]) -> None:
+        if self._stale is not None and not await self._load():
+            for job in jobs:
+                self._reply(job, read_only(self._stale))
+            return
+        now = Now(wall_ms(), monotonic())
+        decided: list[tuple[Job, Decision]] = []
+        changes: list[Change] = []
+        try:
+            for job in jobs:
+                decision = self._decide(job, now)
+                for change in decision.changes:
+                    self.world.state.apply(change)
+                changes += decision.changes
+                decided.append((job, decision))
+                if not decision.changes:
+                    self._notice(decision.notices, now)
+            if changes:
+                await self._commit(changes)
+        except StorageError as error:
+            if self._writable:
+                log.error("%s; commands that change nothing are answered", error.message)
+            await self._answer_without_writing(jobs, now, error, read_only(error))
+            return
+        except Exception as error:
+            log.exception("a batch of commands failed")
+            defect = StorageError(f"a defect of the tracker: {type(error).__name__}")
+            await self._answer_without_writing(jobs, now, defect, INTERNAL)
+            return
+        self._carry_out(decided, changes, now)
+
+    def _decide(self, job: Job, now: Now) -> Decision:
+        try:
+            return commands.decide(self.world, job.actor, job.command, now)
+        except Exception:
+            # The command's type alone: its fields may hold a password.
+            log.exception("failed to decide a %s", type(job.command).__name__)
+            self.counts["internal"] += 1
+            return Decision(INTERNAL)
+
+    async def _commit(self, changes: list[Change]) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, self._store.commit, changes)
+        if not self._writable:
+            log.info("the database can be written again")
+            self._writable = True
+
+    async def _answer_without_writing(
+        self, jobs: list[Job], now: Now, error: StorageError, refusal: Refusal
+    ) -> None:
+        self._writable = False
+        self._stale = error
+        if not await self._load():
+            for job in jobs:
+                self._reply(job, refusal)
+            return
+        for job in jobs:
+            decision = self._decide(job, now)
+            if decision.changes:
+                self._reply(job, refusal)
+            else:
+                self._carry_out([(job, decision)], [], now)
+
+    async def _load(self) -> bool:
+        """Take the mirror from the database again."""
+        loop = asyncio.get_running_loop()
+        try:
+            self.world.state = await loop.run_in_executor(self._writer, self._store.load)
+        except StorageError as error:
+            if self._stale is None or self._stale.message != error.message:
+                log.error("%s", error.message)
+            self._stale = error
+            return False
+        self._stale = None
+        return True
+
+    def _carry_out(
+        self, decided: list[tuple[Job, Decision]], changes: list[Change], now: Now
+    ) -> None:
+        """What follows once ``changes`` are durable."""
+        try:
+            for outgoing in self._outbox.told(changes, now.mono_s):
+                self._publish(outgoing)
+            self._gather(self.world.presence.follow(self.world.state, changes), now.mono_s)
+        except Exception:
+            log.exception("failed to tell of what was done")
+        for job, decision in decided:
+            try:
+                if decision.changes:
+                    self._notice(decision.notices, now)
+                self._conclude(job, decision.reply, now)
+            except Exception:
+                log.exception("failed to answer a %s", type(job.command).__name__)
+
+    # -- what follows from a decision -----------------------------------------------------------
+
+    def _notice(self, notices: tuple[Notice, ...], now: Now) -> None:
+        state, presence = self.world.state, self.world.presence
+        for notice in notices:
+            match notice:
+                case Nudge():
+                    self._publish(nudge(self.world.facts, notice))
+                case Online(device, user, endpoint, leeching):
+                    self._gather(
+                        presence.announce(state, device, user, endpoint, leeching, now.mono_s),
+                        now.mono_s,
+                    )
+                case Offline(device):
+                    self._gather(presence.depart(device), now.mono_s)
+                case _:
+                    assert_never(notice)
+
+    def _conclude(self, job: Job, reply: tracker.Reply | Work, now: Now) -> None:
+        match reply:
+            case SignTickets(user, groups):
+                rows = [
+                    tracker.TicketRow(
+                        group,
+                        *tickets.issue(
+                            self._signing_key,
+                            self.world.facts.tracker_id,
+                            job.actor.device,
+                            user,
+                            group,
+                            epoch,
+                            now.wall_ms,
+                        ),
+                    )
+                    for group, epoch in groups
+                ]
+                self._reply(job, tracker.Tickets(rows, now.wall_ms))
+            case ReadPart():
+                self._start(job, self._read_part(job, reply))
+            case ReadLog():
+                self._start(job, self._read_log(job, reply))
+            case HashPassword():
+                self._start(job, self._hash(job, reply))
+            case CheckPassword():
+                self._start(job, self._check(job, reply))
+            case TakePart():
+                self._start(job, self._take(job, reply, now))
+            case _:
+                self._reply(job, reply)
+
+    def _start(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except MiniTorrentError as error:
+                self._reply(job, Refusal(error.code, error.message, error.hint))
+            except Exception:
+                log.exception("failed to finish a %s", type(job.command).__name__)
+                self._reply(job, INTERNAL)
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _hash(self, job: Job, order: HashPassword) -> None:
+        password_hash = await self._passwords.hash(job.actor, order)
+        self._then(job, commands.PasswordHashed(order.user, password_hash))
+
+    async def _check(self, job: Job, order: CheckPassword) -> None:
+        if not await self._passwords.check(job.actor, order) or order.password_hash is None:
+            raise WRONG_CREDENTIALS
+        self._then(job, commands.PasswordRight(order.user, order.password_hash))
+
+    async def _read_part(self, job: Job, order: ReadPart) -> None:
+        loop = asyncio.get_running_loop()
+        body = await loop.run_in_executor(
+            self._readers, self._store.manifest_part, order.content, order.offset
+        )
+        if not body:
+            raise Refused(Code.UNKNOWN_SHARE, "this content is not shared any more")
+        self._reply(job, tracker.ManifestPart(order.total_bytes, order.offset), body)
+
+    async def _read_log(self, job: Job, order: ReadLog) -> None:
+        loop = asyncio.get_running_loop()
+        entries = await loop.run_in_executor(
+            self._readers,
+            self._store.entries,
+            order.group,
+            order.after,
+            order.head,
+            tracker.PAGE_ROWS,
+        )
+        self._reply(job, tracker.Events(entries, order.head))
+
+    async def _take(self, job: Job, order: TakePart, now: Now) -> None:
+        body = self._uploads.take(
+            job.actor.device, order.content, order.total_bytes, order.offset, job.data, now.mono_s
+        )
+        if body is None:
+            self._reply(job, tracker.Done())
+            return
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._readers, manifest.decode, body, order.content)
+        facts = ManifestFacts(
+            content=order.content,
+            manifest_bytes=len(body),
+            size=found.size,
+            files=found.file_count,
+            pieces=found.piece_count,
+            piece_length=found.piece_length,
+            algorithm=str(found.algorithm),
+            digest=found.digest,
+            stored_ms=now.wall_ms,
+        )
+        self._then(job, commands.ManifestGathered(facts, body))
+
+    # -- what comes with time -------------------------------------------------------------------
+
+    def _gather(self, changes: list[SwarmChange], now: float) -> None:
+        self._outbox.gather(changes, now)
+        if self._flush is None and self._outbox.flush_at is not None:
+            delay = max(0.0, self._outbox.flush_at - now)
+            self._flush = asyncio.get_running_loop().call_later(delay, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush = None
+        for outgoing in self._outbox.flush(self.world.state, self.world.rng):
+            self._publish(outgoing)
+
+    async def keep_time(self) -> None:
+        """Leases, beacons and housekeeping, until cancelled."""
+        beat_at = tidy_at = monotonic()
+        while True:
+            try:
+                now = Now(wall_ms(), monotonic())
+                self._gather(self.world.presence.sweep(now.mono_s), now.mono_s)
+                if now.mono_s >= beat_at:
+                    beat_at = now.mono_s + limits.BEACON_S
+                    for outgoing in self._outbox.beat(self.world.facts, self.world.state, now):
+                        self._publish(outgoing)
+                if now.mono_s >= tidy_at:
+                    tidy_at = now.mono_s + HOUSEKEEPING_S
+                    self._uploads.sweep(now.mono_s)
+                    nobody = Actor(DeviceKey(b""))
+                    self._enqueue(Job(nobody, commands.Housekeep(), lambda *_: None))
+            except Exception:
+                log.exception("what comes with time failed")
+            await asyncio.sleep(SWEEP_S)

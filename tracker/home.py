@@ -1,0 +1,53 @@
+"""A tracker's home: its keys, its database, and the lock that keeps a second tracker out.
+
+Owns the names of the files. Everything in it is 0600 in a 0700 directory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nacl.signing
+
+from common import keys
+from common.config import HomeLock, open_home
+
+CURVE_KEY = "curve.key"
+SIGNING_KEY = "signing.key"
+INBOX_SECRET = "inbox.key"
+KEY_FILES = (CURVE_KEY, SIGNING_KEY, INBOX_SECRET)
+DATABASE = "tracker.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What makes this tracker itself to its peers, whatever its address."""
+
+    pair: keys.KeyPair
+    signing: list[nacl.signing.SigningKey] = field(repr=False)
+    inbox: bytes = field(repr=False)
+
+
+class Home:
+    """An open and locked home."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = open_home(path)
+        self._lock = HomeLock(self.path)
+
+    @property
+    def database(self) -> Path:
+        return self.path / DATABASE
+
+    def secrets(self) -> Secrets:
+        """The keys, made on first start."""
+        return Secrets(
+            keys.load_or_make_pair(self.path / CURVE_KEY),
+            keys.load_or_make_signing_keys(self.path / SIGNING_KEY),
+            keys.load_or_make_secret(self.path / INBOX_SECRET),
+        )
+
+    def release(self) -> None:
+        """Let another process use it."""
+        self._lock.release()

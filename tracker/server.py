@@ -1,0 +1,270 @@
+"""The tracker's sockets: a ROUTER for commands, a PUB for events, and their life from start to end.
+
+Owns what comes off the wire until it is a command of a known device, and what goes back onto it.
+Decides nothing: commands go to ``tracker.desk``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from common import limits
+from common.clock import monotonic
+from common.codec import SIGNATURE, Decoder, VersionMismatch, encode, pack
+from common.errors import ConfigError, RemoteProtocolError, TransportError
+from common.link import Tracker, check_endpoint
+from common.messages import tracker
+from common.messages.refusals import Code, Refusal
+from common.seal import seal
+from common.sockets import (
+    Frames,
+    Pump,
+    Sent,
+    Serve,
+    bind,
+    check_library,
+    make_socket,
+    peer_address,
+    user_id,
+)
+from common.zap import Admission, ZapHandler, self_check
+from tracker.decision import Actor, Facts, World
+from tracker.desk import Desk, Job
+from tracker.events import Outgoing
+from tracker.guessing import Buckets, Rate
+from tracker.home import Secrets
+from tracker.presence import Presence
+from tracker.store import Store
+
+log = logging.getLogger(__name__)
+
+COMMANDS_DOMAIN = "commands"
+EVENTS_DOMAIN = "events"
+SUBSCRIPTION_BYTES_MAX = 4 * limits.KIB  # what a subscriber sends: topics, and its handshake
+EVENTS_QUEUED_MAX = 1_000  # for a subscriber that does not read; it asks for what it missed
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where to listen. ``events`` empty: the port after that of ``commands`` (any free one when
+    that is 0), or its path with ``.events``. ``advertise``: the host to tell to others."""
+
+    commands: str
+    events: str = ""
+    advertise: str = ""
+
+
+class Server:
+    """A running tracker. Make it within the event loop that it is to live in."""
+
+    def __init__(self, secrets: Secrets, store: Store, addresses: Addresses) -> None:
+        check_library()
+        self.counts: Counter[str] = Counter()
+        self._secrets = secrets
+        self._store = store
+        self._addresses = addresses
+        self._context: zmq.Context[Any] = zmq.Context(io_threads=2)
+        self._zap = ZapHandler(self._context)
+        self._decoder: Decoder[tracker.Command] = Decoder(tracker.Command)
+        self._rates = Buckets(Rate(limits.COMMAND_BURST, limits.COMMAND_RATE))
+        self._tasks: list[asyncio.Task[None]] = []
+        self._commands: Pump | None = None
+        self._events: zmq.Socket[Any] | None = None
+        self._desk: Desk | None = None
+
+    async def start(self) -> Tracker:
+        """Bind and serve; where and by which key others find it. Raises `MiniTorrentError`."""
+        await self_check(self._context, self._zap)
+        # Anybody may knock: one needs no account to make one. What a stranger can do is decided
+        # command by command, and events are of no use without their keys.
+        self._zap.guard(COMMANDS_DOMAIN, lambda *_: Admission.ADMIT)
+        self._zap.guard(EVENTS_DOMAIN, lambda *_: Admission.ADMIT)
+        commands_socket = make_socket(
+            self._context,
+            zmq.ROUTER,
+            Serve(self._secrets.pair, COMMANDS_DOMAIN),
+            message_bytes_max=limits.COMMAND_BYTES_MAX,
+            backlog=limits.TRACKER_BACKLOG,
+        )
+        self._events = make_socket(
+            self._context,
+            zmq.PUB,
+            Serve(self._secrets.pair, EVENTS_DOMAIN),
+            message_bytes_max=SUBSCRIPTION_BYTES_MAX,
+            send_queue=EVENTS_QUEUED_MAX,
+            backlog=limits.TRACKER_BACKLOG,
+        )
+        wanted = check_endpoint(self._addresses.commands, wildcard=True)
+        events_wanted = self._addresses.events or events_beside(wanted)
+        # The events first: who reaches the commands must find what they are told of.
+        events = _bind(self._events, check_endpoint(events_wanted, wildcard=True))
+        endpoint = _bind(commands_socket, wanted)
+        self._desk = await self._make_desk(_told(events, endpoint))
+        self._commands = Pump(commands_socket, self._on_message)
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._desk.run()), loop.create_task(self._desk.keep_time())]
+        return Tracker(advertised(endpoint, self._addresses.advertise), self._secrets.pair.public)
+
+    async def _make_desk(self, events: str) -> Desk:
+        loop = asyncio.get_running_loop()
+        tracker_id = self._store.tracker_id(os.urandom(16))
+        facts = Facts(
+            tracker_id=tracker_id,
+            verify_keys=tuple(bytes(key.verify_key) for key in self._secrets.signing),
+            inbox_secret=self._secrets.inbox,
+            events=events,
+            ipc=self._addresses.commands.startswith("ipc://"),
+        )
+        state = await loop.run_in_executor(None, self._store.load)
+        world = World(facts, state, Presence(), random.SystemRandom())
+        return Desk(world, self._store, self._secrets.signing[0], self._publish)
+
+    async def stop(self) -> None:
+        """End in order: nothing more is read, the batch at hand is committed and answered."""
+        if self._desk is not None:
+            self._desk.stop()
+            work, timekeeping = self._tasks
+            timekeeping.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(work, timeout=4.0)
+            # Answers lie in ZeroMQ's queues, which closing does not wait for: a moment to leave.
+            await asyncio.sleep(0.05)
+            self._desk.close()
+        if self._commands is not None:
+            self._commands.close()
+        if self._events is not None:
+            self._events.close(linger=0)
+        self._zap.close()
+        self._context.destroy(linger=0)
+
+    # -- in -------------------------------------------------------------------------------------
+
+    def _on_message(self, frames: Frames) -> None:
+        routing_id, device = frames[0].bytes, user_id(frames[-1])
+        if device is None or self._desk is None:
+            self.counts["anonymous"] += 1
+            return
+        plausible = len(frames) > 2 and len(frames[2]) <= limits.REQUEST_ID_BYTES
+        request_id = frames[2].bytes if plausible else b""
+        if not self._rates.take(device, monotonic()):
+            self.counts["too fast"] += 1
+            text = "this device sends too many commands"
+            self._send(routing_id, request_id, Refusal(Code.BUSY, text, "try again in a second"))
+            return
+        try:
+            envelope = self._decoder.unpack(frames[1:])
+        except VersionMismatch as error:
+            self.counts["version"] += 1
+            refusal = Refusal(Code.VERSION, error.message, error.hint)
+            self._send(routing_id, error.request_id, refusal)
+            return
+        except RemoteProtocolError as error:
+            self.counts["malformed"] += 1
+            self._send(routing_id, request_id, Refusal(Code.MALFORMED, error.message[:500]))
+            return
+        data = bytes(envelope.data) if envelope.data is not None else None
+
+        def answer(reply: tracker.Reply, data: bytes | None) -> None:
+            self._send(routing_id, envelope.request_id, reply, data)
+
+        actor = Actor(device, peer_address(frames[-1]), envelope.request_id)
+        self._desk.submit(Job(actor, envelope.body, answer, data))
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def _send(
+        self, routing_id: bytes, request_id: bytes, reply: tracker.Reply, data: bytes | None = None
+    ) -> None:
+        if self._commands is None:
+            return
+        # A reply that does not get through is asked for again; nobody waits here for a slow reader.
+        sent = self._commands.send([routing_id, *pack(request_id, reply, data)])
+        if sent is not Sent.YES:
+            self.counts[f"reply {sent.value}"] += 1
+
+    def _publish(self, outgoing: Outgoing) -> None:
+        if self._events is None:
+            return
+        body = encode(outgoing.body)
+        if outgoing.key is not None:
+            body = seal(outgoing.key, outgoing.epoch, outgoing.topic, body)
+        with contextlib.suppress(zmq.Again):
+            self._events.send_multipart([outgoing.topic, SIGNATURE, body], zmq.DONTWAIT)
+        self.counts["published"] += 1
+
+
+# -- addresses ----------------------------------------------------------------------------------
+
+
+def events_beside(commands: str) -> str:
+    """Where the events go when nobody says."""
+    if commands.startswith("ipc://"):
+        return f"{commands}.events"
+    host, _, port = commands.rpartition(":")
+    if port in ("0", "*"):
+        return f"{host}:0"
+    if port == "65535":
+        raise ConfigError("there is no port after 65535 for the events", "choose one with --events")
+    return f"{host}:{int(port) + 1}"
+
+
+def _bind(socket_: zmq.Socket[Any], endpoint: str) -> str:
+    path = endpoint.removeprefix("ipc://")
+    if path != endpoint and _answers(path):
+        # libzmq would take the path away from whoever listens there.
+        raise TransportError(
+            f"cannot listen at {endpoint}: another process does",
+            "stop that one, or choose another path",
+        )
+    return bind(socket_, endpoint.replace(":*", ":0") if endpoint.endswith(":*") else endpoint)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+def _told(events: str, commands: str) -> str:
+    """The events' endpoint as it stands in `Welcome`."""
+    if events.startswith("ipc://"):
+        return events
+    host, _, port = events.rpartition(":")
+    if host == commands.rpartition(":")[0] or host in ("tcp://0.0.0.0", "tcp://[::]"):
+        return f"tcp://*:{port}"
+    return events
+
+
+def advertised(endpoint: str, host: str = "") -> str:
+    """``endpoint`` as others reach it: ``host``, or for a wildcard this machine's address."""
+    if endpoint.startswith("ipc://"):
+        return endpoint
+    bound, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if host:
+        return f"tcp://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{port}"
+    if bound in ("0.0.0.0", "[::]", "*"):
+        return f"tcp://{_own_address()}:{port}"
+    return endpoint
+
+
+def _own_address() -> str:
+    # Connecting a datagram socket sends nothing; it only asks the system for a route.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
