@@ -221,6 +221,11 @@ class Following:
         if self.user is not None:
             self._run("follow", self._follow)
 
+    async def sync(self) -> None:
+        """Bring the state up to date now. Raises `TransportError`, `Refused`."""
+        if self.user is not None:
+            await self._follow()
+
     async def _follow(self) -> None:
         reply = (await self._link.ask(tracker.Follow(), tracker.Following)).reply
         before = set(self._views)

@@ -70,7 +70,7 @@ class Records(Generic[R]):
 
     def __init__(self, directory: Path, kind: type[R]) -> None:
         self._directory = directory
-        self._decoder = msgspec.msgpack.Decoder(kind)
+        self._decoder: msgspec.msgpack.Decoder[R] = msgspec.msgpack.Decoder(kind)
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def load(self) -> dict[str, R]:

@@ -1,8 +1,8 @@
 """The serving side: one ROUTER that answers those who fetch from this peer.
 
 Owns the socket and the way of a piece out of a file into a message. By what right somebody is
-answered is checked by ``peer.rights``, on every request again; in what order, and how much is on its
-way at a time, is decided by ``peer.swarm.serving``.
+answered is checked by ``peer.rights``, on every request again; in what order, and how much is on
+its way at a time, is decided by ``peer.swarm.serving``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from peer.following import Following
 from peer.requesters import Channel, Visitor, Visitors
 from peer.rights import Rights
 from peer.shelf import NOT_OFFERED, Served, Shelf
-from peer.storage_errors import ContentChanged, OutOfHandles
+from peer.storage_errors import BadContent, ContentChanged, OutOfHandles, StorageClosed
 from peer.swarm import events as swarm
 from peer.swarm.events import DeclineReason, RequesterId
 from peer.swarm.limits import Limit
@@ -310,6 +310,12 @@ class Seeder:
                     self._shelf.changed(reading.content)
             case OutOfHandles():
                 self._decide(blocked)
+            case BadContent(pieces=pieces):
+                log.warning("%s", error)
+                self._shelf.damaged(reading.content, pieces)
+                self._decide(blocked)
+            case StorageClosed():
+                self._unsend(reading)
             case StorageError():
                 log.warning("piece %d cannot be read: %s", reading.index, error)
                 self._decide(swarm.HeldLess(reading.content, (reading.index,)))

@@ -188,7 +188,7 @@ class Shares:
         Cancelling ends the digesting. Raises `MiniTorrentError`s of all kinds.
         """
         started = monotonic()
-        group = self._member(ask.group)
+        group = await self._member(ask.group)
         name = names.share_name(ask.name or os.path.basename(ask.path.rstrip("/")))
         algorithm = Algorithm.named(ask.digest)
         digested = await self._digest(ask.path, algorithm, ask.piece_length, tell)
@@ -200,10 +200,12 @@ class Shares:
         await self._adopt(record, digested.manifest, encoded)
         return control.Uploaded(file_row(offered.row), monotonic() - started, offered.joined)
 
-    def _member(self, group_text: str) -> GroupId:
+    async def _member(self, group_text: str) -> GroupId:
         group = names.group_id(group_text)
         if self._following.user is None:
             raise Refused(Code.NOT_LOGGED_IN, "nobody is logged in", "mini-torrent login USER")
+        if group not in self._following.groups:
+            await self._following.sync()
         if group not in self._following.groups:
             raise Refused(
                 Code.UNKNOWN_GROUP,
@@ -287,7 +289,7 @@ class Shares:
 
     async def stop(self, group_text: str, name: str) -> None:
         """Stop sharing ``name`` in that group. Raises `Refused` when it is not shared from here."""
-        group = self._member(group_text)
+        group = await self._member(group_text)
         assert self._user is not None
         key = record_key(self._user, group, names.fold_name(name))
         share = self._shares.get(key)

@@ -38,6 +38,8 @@ class Served:
     reader: Reader
     have: Bitfield | None
     groups: set[GroupId] = field(default_factory=set)
+    on_damaged: Callable[[tuple[int, ...]], None] | None = None
+    """Who fetches pieces of an incomplete content again when they turn out damaged."""
 
 
 class ShelfListener(Protocol):
@@ -95,17 +97,18 @@ class Shelf:
         encoded: bytes,
         reader: Reader,
         have: Bitfield | None,
+        on_damaged: Callable[[tuple[int, ...]], None] | None = None,
     ) -> None:
         """Offer ``content`` in ``group``. A complete reader replaces an incomplete one."""
         served = self._served.get(content)
         if served is None:
-            served = Served(content, manifest, encoded, reader, have)
+            served = Served(content, manifest, encoded, reader, have, on_damaged=on_damaged)
             self._served[content] = served
             if self._listener is not None:
                 self._listener.content_added(served)
         elif served.have is not None and have is None:
             held = served.have
-            served.reader, served.have = reader, None
+            served.reader, served.have, served.on_damaged = reader, None, None
             rest = tuple(held.missing())
             if rest and self._listener is not None:
                 self._listener.held_more(content, rest)
@@ -145,6 +148,18 @@ class Shelf:
             self.remove(content, NOT_OFFERED)
         elif self._listener is not None:
             self._listener.group_removed(content, group)
+
+    def withdraw_part(self, group: GroupId, content: ContentId) -> None:
+        """Offer ``content`` in ``group`` no more, if it is one that is not complete."""
+        served = self._served.get(content)
+        if served is not None and served.have is not None:
+            self.withdraw(group, content)
+
+    def damaged(self, content: ContentId, pieces: tuple[int, ...]) -> None:
+        """A read found pieces damaged that were held."""
+        served = self._served.get(content)
+        if served is not None and served.on_damaged is not None:
+            served.on_damaged(pieces)
 
     def remove(self, content: ContentId, refusal: Refusal = NOT_OFFERED) -> None:
         """Serve ``content`` to nobody any more."""

@@ -369,6 +369,14 @@ class Withdrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Abandoned:
+    """A requester has no more use for anything of a content: it closed it, or lost the right."""
+
+    requester: RequesterId
+    content: ContentId
+
+
+@dataclass(frozen=True, slots=True)
 class Credited:
     """All the piece data that the requester has got on this connection so far, in bytes."""
 
@@ -399,6 +407,7 @@ ServingEvent: TypeAlias = (
     | HeldLess
     | Asked
     | Withdrawn
+    | Abandoned
     | Credited
     | Left
     | Blocked

@@ -25,6 +25,7 @@ from typing import assert_never
 from common.ids import ContentId, UserId
 from common.limits import MIB
 from peer.swarm.events import (
+    Abandoned,
     Asked,
     Blocked,
     ContentAdded,
@@ -120,6 +121,8 @@ class Serving:
                 self._credited(event.requester, event.received_bytes, now)
             case Withdrawn():
                 self._withdrawn(event)
+            case Abandoned():
+                self._abandoned(event)
             case HeldMore():
                 self._held(event.content, event.pieces)
             case HeldLess():
@@ -256,6 +259,13 @@ class Serving:
         if requester is not None:
             for index in event.pieces:
                 if requester.dequeue(event.content, index):
+                    self._queued -= 1
+
+    def _abandoned(self, event: Abandoned) -> None:
+        requester = self._requesters.get(event.requester)
+        if requester is not None:
+            for content, index in list(requester.waiting):
+                if content == event.content and requester.dequeue(content, index):
                     self._queued -= 1
 
     def _credited(self, requester_id: RequesterId, received_bytes: int, now: float) -> None:

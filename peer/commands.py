@@ -1,0 +1,323 @@
+"""What the command line asks of its peer, one case a command.
+
+Owns the way from a control message to whoever does it, and back to the rows that are shown. It
+keeps no state but who is watching.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar, assert_never
+
+from common import names
+from common.clock import wall_ms
+from common.errors import Refused
+from common.ids import GroupId, UserId
+from common.keys import KeyPair, key_text
+from common.messages import control, events, tracker
+from common.messages.refusals import Code
+from common.sockets import LIBZMQ_MIN
+from peer.control import Tell
+from peer.downloads import Downloads
+from peer.following import Following
+from peer.notices import Notices
+from peer.rows import file_row, group_row, happened, user_row
+from peer.seeder import Seeder
+from peer.session import Session
+from peer.shares import Shares
+from peer.tracker_link import TrackerLink
+
+R = TypeVar("R")
+CLOCK_TOLERANCE_S = 5.0
+
+
+@dataclass(slots=True)
+class _Watcher:
+    group: GroupId | None
+    tell: Tell
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a running peer that commands reach for."""
+
+    pair: KeyPair
+    link: TrackerLink
+    following: Following
+    session: Session
+    shares: Shares
+    downloads: Downloads
+    seeder: Seeder
+    notices: Notices
+    pid: int
+    stop: Callable[[], None]
+
+
+class Commands:
+    """Carries out what the command line asks."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._watchers: list[_Watcher] = []
+
+    def entry(self, entry: events.LogEntry) -> None:
+        """An event happened: tell those who watch."""
+        group = GroupId(names.fold_id(entry.group))
+        for watcher in self._watchers:
+            if watcher.group in (None, group):
+                watcher.tell(happened(entry))
+
+    async def handle(self, ask: control.Ask, tell: Tell) -> control.Answer:
+        """Carry ``ask`` out. Raises `MiniTorrentError`; cancelling it gives the command up."""
+        match ask:
+            case control.Status():
+                return self._status()
+            case control.Down():
+                self._parts.stop()
+                return control.Done("the peer ends")
+            case control.Doctor():
+                return control.Checks(self._health())
+            case control.Watch(group):
+                return await self._watch(group, tell)
+            case control.HangUp():
+                return control.Done()
+            case (
+                control.UploadFile()
+                | control.DownloadFile()
+                | control.ShowDownloads()
+                | control.StopShare()
+                | control.Pause()
+                | control.Resume()
+                | control.Cancel()
+                | control.WhySlow()
+            ):
+                return await self._files(ask, tell)
+            case control.CreateUser() | control.Login() | control.Logout():
+                return await self._account(ask)
+            case _:
+                return await self._group(ask)
+
+    # -- accounts -------------------------------------------------------------------------------
+
+    async def _account(
+        self, ask: control.CreateUser | control.Login | control.Logout
+    ) -> control.Answer:
+        session = self._parts.session
+        match ask:
+            case control.CreateUser(user, password):
+                names.user_id(user)
+                await self._tracker(tracker.CreateUser(user, password), tracker.Done)
+                return control.Done(f"account {user} created; log in with: login {user}")
+            case control.Login(user, password):
+                names.user_id(user)
+                logged_in = await self._tracker(tracker.Login(user, password), tracker.LoggedIn)
+                await session.begin(UserId(names.fold_id(logged_in.user)))
+                return control.Done(f"logged in as {logged_in.user}")
+            case control.Logout():
+                await self._tracker(tracker.Logout(), tracker.Done)
+                await session.end()
+                return control.Done("logged out; nothing is shared from here any more")
+            case _:
+                assert_never(ask)
+
+    # -- groups ---------------------------------------------------------------------------------
+
+    async def _group(
+        self,
+        ask: control.CreateGroup
+        | control.JoinGroup
+        | control.LeaveGroup
+        | control.ListGroups
+        | control.ListRequests
+        | control.ListMembers
+        | control.AcceptRequest
+        | control.RejectRequest
+        | control.RemoveMember
+        | control.ListFiles,
+    ) -> control.Answer:
+        following = self._parts.following
+        match ask:
+            case control.CreateGroup(group):
+                names.group_id(group)
+                await self._tracker(tracker.CreateGroup(group), tracker.Done)
+                await following.sync()
+                return control.Done(f"group {group} created; you own it")
+            case control.JoinGroup(group):
+                names.group_id(group)
+                await self._tracker(tracker.JoinGroup(group), tracker.Done)
+                return control.Done(f"asked to join {group}; its owner decides")
+            case control.LeaveGroup(group):
+                await self._tracker(tracker.LeaveGroup(names.group_id(group)), tracker.Done)
+                await self._parts.session.left_group(names.group_id(group))
+                return control.Done(f"left {group}")
+            case control.ListGroups():
+                return control.Groups([group_row(row) for row in await self._all_groups()])
+            case control.ListRequests(group):
+                return await self._users(tracker.ListRequests(names.group_id(group)))
+            case control.ListMembers(group):
+                return await self._users(tracker.ListMembers(names.group_id(group)))
+            case control.AcceptRequest(group, user):
+                accept = tracker.AcceptRequest(names.group_id(group), names.user_id(user))
+                await self._tracker(accept, tracker.Done)
+                return control.Done(f"{user} is a member of {group}")
+            case control.RejectRequest(group, user):
+                reject = tracker.RejectRequest(names.group_id(group), names.user_id(user))
+                await self._tracker(reject, tracker.Done)
+                return control.Done(f"{user} was not let into {group}")
+            case control.RemoveMember(group, user):
+                remove = tracker.RemoveMember(names.group_id(group), names.user_id(user))
+                await self._tracker(remove, tracker.Done)
+                return control.Done(f"{user} is no member of {group} any more")
+            case control.ListFiles(group):
+                rows = await self._all_files(names.group_id(group))
+                return control.Files([file_row(row) for row in rows])
+            case _:
+                assert_never(ask)
+
+    async def _all_groups(self) -> list[tracker.GroupRow]:
+        rows: list[tracker.GroupRow] = []
+        more = True
+        while more:
+            after = rows[-1].group if rows else ""
+            page = await self._tracker(tracker.ListGroups(after), tracker.GroupRows)
+            rows += page.rows
+            more = page.more and bool(page.rows)
+        return rows
+
+    async def _all_files(self, group: GroupId) -> list[tracker.FileRow]:
+        rows: list[tracker.FileRow] = []
+        more = True
+        while more:
+            after = rows[-1].name if rows else ""
+            page = await self._tracker(tracker.ListFiles(group, after), tracker.FileRows)
+            rows += page.rows
+            more = page.more and bool(page.rows)
+        return rows
+
+    async def _users(self, ask: tracker.ListRequests | tracker.ListMembers) -> control.Users:
+        rows: list[tracker.UserRow] = []
+        more = True
+        while more:
+            after = rows[-1].user if rows else ""
+            page = await self._tracker(type(ask)(ask.group, after), tracker.UserRows)
+            rows += page.rows
+            more = page.more and bool(page.rows)
+        return control.Users([user_row(row) for row in rows])
+
+    async def _tracker(self, command: tracker.Command, answer: type[R]) -> R:
+        return (await self._parts.link.ask(command, answer)).reply
+
+    # -- files ----------------------------------------------------------------------------------
+
+    async def _files(
+        self,
+        ask: control.UploadFile
+        | control.DownloadFile
+        | control.ShowDownloads
+        | control.StopShare
+        | control.Pause
+        | control.Resume
+        | control.Cancel
+        | control.WhySlow,
+        tell: Tell,
+    ) -> control.Answer:
+        downloads = self._parts.downloads
+        match ask:
+            case control.UploadFile():
+                return await self._parts.shares.upload(ask, tell)
+            case control.DownloadFile():
+                key = await downloads.begin(ask, tell)
+                if not ask.wait:
+                    return control.Done(f"downloading {names.printable(ask.name)}")
+                return await downloads.wait(key, tell)
+            case control.ShowDownloads():
+                return control.Downloads(downloads.rows())
+            case control.StopShare(group, name):
+                await self._parts.shares.stop(group, name)
+                return control.Done(f"{names.printable(name)} is not shared from here any more")
+            case control.Pause(group, name):
+                await downloads.pause(group, name)
+                return control.Done(f"{names.printable(name)} is paused")
+            case control.Resume(group, name):
+                await downloads.resume(group, name)
+                return control.Done(f"{names.printable(name)} goes on")
+            case control.Cancel(group, name):
+                await downloads.cancel(group, name)
+                return control.Done(f"{names.printable(name)} was cancelled and removed")
+            case control.WhySlow(group, name):
+                return control.SourceRows(downloads.why_slow(group, name))
+            case _:
+                assert_never(ask)
+
+    # -- looking --------------------------------------------------------------------------------
+
+    def _status(self) -> control.StatusIs:
+        parts = self._parts
+        trouble = None if parts.link.connected else parts.link.trouble
+        return control.StatusIs(
+            user=parts.following.user,
+            connected=parts.link.connected,
+            tracker=parts.link.where.link,
+            listen=parts.seeder.endpoint,
+            device=key_text(parts.pair.public),
+            shares=len(parts.shares),
+            downloads=sum(1 for row in parts.downloads.rows() if row.state in "DP"),
+            pid=parts.pid,
+            trouble=trouble or parts.notices.latest,
+        )
+
+    async def _watch(self, group_text: str | None, tell: Tell) -> control.Answer:
+        group = None if group_text is None else names.group_id(group_text)
+        following = self._parts.following
+        if following.user is None:
+            raise Refused(Code.NOT_LOGGED_IN, "nobody is logged in", "mini-torrent login USER")
+        if group is not None and group not in following.groups:
+            await following.sync()
+            if group not in following.groups:
+                raise Refused(
+                    Code.UNKNOWN_GROUP, f"there is no group {group}, or you are not a member of it"
+                )
+        watcher = _Watcher(group, tell)
+        self._watchers.append(watcher)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._watchers.remove(watcher)
+        return control.Done()
+
+    def _health(self) -> list[control.CheckRow]:
+        parts = self._parts
+        link = parts.link
+        rows = [
+            control.CheckRow(
+                "tracker",
+                link.connected,
+                f"connected to {link.where.endpoint}" if link.connected else link.trouble or "away",
+                None if link.connected else "is it running, and is this the link that it prints?",
+            )
+        ]
+        if link.time.known:
+            offset_s = (wall_ms() - link.time.now_ms()) / 1000
+            rows.append(
+                control.CheckRow(
+                    "clock",
+                    abs(offset_s) < CLOCK_TOLERANCE_S,
+                    f"{offset_s:+.1f} s from the tracker's",
+                    None
+                    if abs(offset_s) < CLOCK_TOLERANCE_S
+                    else "nothing breaks by it, but set it right: timedatectl set-ntp true",
+                )
+            )
+        rows.append(control.CheckRow("pieces served", True, str(parts.seeder.counts["pieces"])))
+        refused = sum(
+            parts.seeder.counts[what]
+            for what in ("refused", "malformed", "unnamed", "out of range")
+        )
+        rows.append(control.CheckRow("requests refused", True, str(refused)))
+        rows.append(
+            control.CheckRow("libzmq needed", True, ".".join(str(part) for part in LIBZMQ_MIN))
+        )
+        rows += [control.CheckRow("notice", False, text) for text in parts.notices.texts()]
+        return rows

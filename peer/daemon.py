@@ -1,0 +1,292 @@
+"""The peer's process: one a device, from start to an orderly end.
+
+Owns the making and the wiring of all the parts, the signals, and the order in which everything
+ends. It does nothing itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from common import names, process, zap
+from common.config import HomeLock, open_home
+from common.errors import ConfigError, TransportError
+from common.ids import GroupId
+from common.keys import load_or_make_pair
+from common.link import Tracker, trackers_of
+from common.messages import events, tracker
+from common.sockets import check_library
+from peer.commands import Commands, Parts
+from peer.control import ControlServer
+from peer.downloads import Downloads, Surroundings
+from peer.fanout import Fanout
+from peer.following import Following
+from peer.handles import HandleCache
+from peer.notices import Notices
+from peer.presence import Presence
+from peer.records import Manifests
+from peer.rights import Rights, Tickets
+from peer.seeder import Seeder
+from peer.session import Session
+from peer.settings import Settings
+from peer.shares import Shares
+from peer.shelf import Shelf
+from peer.swarm.limits import Limit, Rates
+from peer.tracker_link import TrackerLink
+from peer.workers import Workers
+
+log = logging.getLogger(__name__)
+
+WORKERS = 4  # they wait for disks more than they compute
+END_S = 4.0  # an orderly end takes no longer; what is not done by then is not worth waiting for
+
+
+def run(home: Path, settings: Settings, *, foreground: bool = True, verbose: int = 0) -> int:
+    """Run the peer of ``home`` in this process until it is told to end; returns the exit code.
+
+    Raises `MiniTorrentError` when it cannot start.
+    """
+    level = logging.DEBUG if verbose > 0 else logging.INFO
+    process.start_up(level, log_json=settings.log_json)
+    check_library()
+    home = open_home(home)
+    if settings.tracker is None:
+        raise ConfigError("no tracker is known", "mini-torrent up --tracker LINK")
+    trackers = trackers_of(settings.tracker)
+    lock = HomeLock(home)
+    try:
+        asyncio.run(_run(home, settings, trackers))
+    finally:
+        lock.release()
+    return 0
+
+
+async def _run(home: Path, settings: Settings, trackers: list[Tracker]) -> None:
+    peer = Peer(home, settings, trackers)
+    await peer.start()
+    await peer.until_told_to_end()
+    # Whatever hangs, the process does not.
+    watchdog = threading.Timer(END_S, os._exit, (1,))
+    watchdog.daemon = True
+    watchdog.start()
+    await peer.close()
+    watchdog.cancel()
+
+
+class Peer:
+    """All parts of a running peer. Implements `peer.tracker_link.Listener`."""
+
+    def __init__(self, home: Path, settings: Settings, trackers: list[Tracker]) -> None:
+        self._home = home
+        self._settings = settings
+        self._trackers = trackers
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._ended = asyncio.Event()
+        self._notices = Notices()
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Make everything and begin. Raises `MiniTorrentError`."""
+        home, context, rng = self._home, self._context, random.Random()
+        self._guard = zap.ZapHandler(context)
+        await zap.self_check(context, self._guard)
+        pair = load_or_make_pair(home / "device.key")
+        self._workers = Workers(WORKERS, "worker")
+        self._handles = HandleCache()
+        self._shelf = Shelf()
+        self._link = TrackerLink(context, pair, self._trackers, self, rng=rng)
+        self._following = Following(
+            self._link,
+            on_entry=self._on_entry,
+            on_peers=self._on_peers,
+            on_groups=self._on_groups,
+        )
+        self._rights = Rights(self._following, self._link.time)
+        settings = self._settings
+        self._seeder = Seeder(
+            context,
+            pair,
+            settings.listen or _default_listen(home, self._trackers[0]),
+            guard=self._guard,
+            following=self._following,
+            rights=self._rights,
+            shelf=self._shelf,
+            workers=self._workers,
+            limit=_limit(settings.upload_limit, settings.upload_limit_per_user),
+        )
+        self._tickets = Tickets(self._link, self._link.time, self._on_ticket, rng)
+        self._fanout = Fanout(context, pair, self._tickets.current)
+        manifests = Manifests(home / "manifests")
+        self._shares = Shares(
+            home,
+            self._link,
+            self._following,
+            self._shelf,
+            self._workers,
+            self._handles,
+            manifests,
+            self._notices.add,
+        )
+        around = Surroundings(
+            home=home,
+            link=self._link,
+            following=self._following,
+            tickets=self._tickets,
+            fanout=self._fanout,
+            shelf=self._shelf,
+            shares=self._shares,
+            workers=self._workers,
+            manifests=manifests,
+            settings=settings,
+            limit=_limit(settings.download_limit, settings.download_limit_per_user),
+            time=self._link.time,
+            notify=self._notices.add,
+            presence_changed=lambda: self._presence.poke(),
+        )
+        self._downloads = Downloads(around, rng)
+        manifests.keep_only(self._shares.contents() | self._downloads.contents())
+        self._presence = Presence(
+            self._link, self._following, _announced(self._seeder.endpoint), self._downloads.leeching
+        )
+        self._session = Session(
+            self._following,
+            self._presence,
+            self._tickets,
+            self._shares,
+            self._downloads,
+            self._seeder,
+        )
+        self._commands = Commands(
+            Parts(
+                pair=pair,
+                link=self._link,
+                following=self._following,
+                session=self._session,
+                shares=self._shares,
+                downloads=self._downloads,
+                seeder=self._seeder,
+                notices=self._notices,
+                pid=os.getpid(),
+                stop=self._stop_soon,
+            )
+        )
+        self._control = ControlServer(context, home, self._commands.handle)
+        self._link.start()
+        self._presence.start()
+        self._watching = asyncio.create_task(self._shares.watch_files(), name="shared files")
+        log.info("peer ready at %s", self._seeder.endpoint)
+
+    async def until_told_to_end(self) -> None:
+        """Wait for SIGTERM, SIGINT or `Down`. A second signal ends the process at once."""
+        loop = asyncio.get_running_loop()
+
+        def on_signal() -> None:
+            if self._ended.is_set():
+                os._exit(1)
+            self._ended.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        await self._ended.wait()
+
+    def _stop_soon(self) -> None:
+        # The answer to the command leaves before the socket closes.
+        asyncio.get_running_loop().call_later(0.05, self._ended.set)
+
+    async def close(self) -> None:
+        """End in order: what is verified is synced, the tracker is told, nothing lingers."""
+        self._session.close()
+        if self._watching is not None:
+            self._watching.cancel()
+        await self._downloads.close()
+        await self._presence.close()
+        if self._link.connected:
+            await self._presence.depart()
+        self._following.close()
+        self._tickets.clear()
+        self._shares.close()
+        self._seeder.close()
+        self._fanout.shut()
+        await self._link.close()
+        self._control.close()
+        self._guard.close()
+        self._workers.close()
+        self._context.destroy(linger=0)
+
+    # -- from the link and what follows from it ---------------------------------------------------
+
+    def link_up(self, welcome: tracker.Welcome) -> None:
+        """Part of `Listener`."""
+        self._rights.learn(welcome)
+        self._following.link_up(welcome)
+        self._session.link_up()
+
+    def link_down(self) -> None:
+        """Part of `Listener`: nothing ends with the link but the commands."""
+
+    def published(self, topic: bytes, sealed: bytes) -> None:
+        """Part of `Listener`."""
+        self._following.published(topic, sealed)
+
+    def _on_entry(self, entry: events.LogEntry) -> None:
+        self._session.entry(entry)
+        self._commands.entry(entry)
+
+    def _on_peers(self, update: events.PeerUpdate) -> None:
+        self._downloads.peers_changed(update)
+
+    def _on_groups(self) -> None:
+        self._session.groups_changed()
+
+    def _on_ticket(self, group: GroupId, ticket: bytes) -> None:
+        self._fanout.renewed(group, ticket)
+
+
+def _limit(everything: int, each_user: int) -> Limit:
+    return Limit(Rates(everything or None, each_user or None))
+
+
+def _default_listen(home: Path, where: Tracker) -> str:
+    """The address of this machine that faces the tracker, on a free port; a socket in the home
+    where the tracker is on this machine's ipc."""
+    if where.endpoint.startswith("ipc://"):
+        path = f"ipc://{home}/pieces.sock"
+        if len(path) <= len("ipc://") + 100:
+            return path
+        raise ConfigError(
+            f"the path of the home is too long for a socket: {names.quoted(str(home))}",
+            "use a shorter --home, or --listen tcp://127.0.0.1:0",
+        )
+    host, _, port = where.endpoint.removeprefix("tcp://").rpartition(":")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_DGRAM
+        )[0]
+        with contextlib.closing(socket.socket(family, kind)) as probe:
+            probe.connect(address)  # sends nothing: it only asks the kernel for the route
+            local = str(probe.getsockname()[0])
+    except OSError as error:
+        raise TransportError(
+            f"there is no way from here to the tracker at {where.endpoint}: {error.strerror}",
+            "check the link and the network, or say where to listen with --listen",
+        ) from error
+    return f"tcp://[{local}]:0" if ":" in local else f"tcp://{local}:0"
+
+
+def _announced(endpoint: str) -> str:
+    """What the tracker is told: for a wildcard, the host that it sees us at."""
+    for wildcard in ("tcp://0.0.0.0:", "tcp://[::]:"):
+        if endpoint.startswith(wildcard):
+            return f"tcp://*:{endpoint.removeprefix(wildcard)}"
+    return endpoint

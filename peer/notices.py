@@ -1,0 +1,36 @@
+"""What a person should be told of that happened while nobody was looking.
+
+Owns the last few notices: shares withdrawn because their files changed, downloads that stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+from common.clock import wall_ms
+from peer.rows import time_text
+
+log = logging.getLogger(__name__)
+KEPT = 20
+
+
+class Notices:
+    """The last notices, oldest first; each stands in the log too."""
+
+    def __init__(self) -> None:
+        self._notices: deque[tuple[int, str]] = deque(maxlen=KEPT)
+
+    def add(self, text: str) -> None:
+        """Something happened."""
+        log.warning("%s", text)
+        self._notices.append((wall_ms(), text))
+
+    @property
+    def latest(self) -> str | None:
+        """The last one."""
+        return self._notices[-1][1] if self._notices else None
+
+    def texts(self) -> list[str]:
+        """All of them, with their times."""
+        return [f"{time_text(when)} {text}" for when, text in self._notices]

@@ -1,0 +1,404 @@
+"""One download while it runs: the shell around ``peer.swarm.download``.
+
+Owns the buffers of pieces between their arrival and the disk, the timers, and the translation
+between the core's effects and the fan-out, the storage and the shelf. It decides nothing about
+pieces and sources. What is remembered of a download, and when one begins or ends, is
+``peer.downloads``'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from common.clock import monotonic
+from common.errors import IntegrityError, MiniTorrentError, RemoteProtocolError, StorageError
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.link import check_endpoint
+from common.manifest import Manifest
+from common.messages import peer
+from common.messages.base import Source
+from common.messages.refusals import Code, Refusal
+from common.names import fold_id
+from peer.fanout import Fanout
+from peer.fingerprints import Place
+from peer.shelf import Shelf
+from peer.storage import PartialContent
+from peer.storage_errors import BadContent, DiskFull, OutOfHandles, StorageClosed, WrongPiece
+from peer.swarm import events as swarm
+from peer.swarm.download import Download, DownloadSettings
+from peer.swarm.limits import Limit
+from peer.swarm.pieces import Bitfield, Layout
+from peer.swarm.progress import Progress
+from peer.workers import Workers
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_S = 2.0  # what is verified is synced and journalled at least that often
+CHECKPOINT_BYTES = 64 * 1024 * 1024
+ROOM_RETRY_S = 5.0  # how often a download that waits for room tries again
+_TRANSIENT = {Code.TICKET_EXPIRED, Code.BUSY, Code.TICKET_INVALID, Code.LIMIT}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A source as the tracker listed it."""
+
+    user: UserId
+    endpoint: str
+
+
+class Running:
+    """A download that fetches, writes and serves at the same time. Implements `peer.fanout.Sink`.
+
+    ``on_complete`` is called when every piece is held, ``on_trouble`` with the reason when the
+    disk does not take any more, and with None when it does again.
+    """
+
+    def __init__(
+        self,
+        group: GroupId,
+        content: ContentId,
+        manifest: Manifest,
+        storage: PartialContent,
+        *,
+        fanout: Fanout,
+        shelf: Shelf,
+        workers: Workers,
+        settings: DownloadSettings,
+        limit: Limit,
+        ipc_allowed: bool,
+        on_complete: Callable[[], None],
+        on_trouble: Callable[[str | None], None],
+        rng: random.Random,
+    ) -> None:
+        self.group = group
+        self.content = content
+        self.manifest = manifest
+        self.storage = storage
+        self._fanout = fanout
+        self._shelf = shelf
+        self._workers = workers
+        self._ipc_allowed = ipc_allowed
+        self._on_complete = on_complete
+        self._on_trouble = on_trouble
+        layout = Layout(manifest.size, manifest.piece_length)
+        held = Bitfield(layout.count, storage.held_indexes())
+        self._core = Download(layout, rng, have=held, settings=settings, limit=limit)
+        self._buffers: dict[tuple[DeviceKey, int], memoryview] = {}
+        self._known: dict[DeviceKey, Known] = {}
+        self._came_from: Counter[DeviceKey] = Counter()
+        self._wakeup: asyncio.TimerHandle | None = None
+        self._checkpoint_timer: asyncio.TimerHandle | None = None
+        self._room_timer: asyncio.TimerHandle | None = None
+        self._checkpointing = False
+        self._catching_up = False
+        self._unsynced_bytes = 0
+        self._closed = False
+        self.trouble: str | None = None
+
+    # -- running --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin, with nothing known of any source yet."""
+        self._checkpoint_soon()
+        self._decide(swarm.Tick())
+
+    def sources(self, sources: list[Source]) -> None:
+        """The tracker lists these sources."""
+        for source in sources:
+            device = DeviceKey(source.device)
+            try:
+                endpoint = check_endpoint(source.endpoint)
+            except MiniTorrentError:
+                continue
+            # A path on this machine is only followed where the tracker itself is on one: a member
+            # must not make others connect to whatever local socket they please.
+            if endpoint.startswith("ipc://") and not self._ipc_allowed:
+                continue
+            user = UserId(fold_id(source.user))
+            self._known[device] = Known(user, endpoint)
+            self._decide(swarm.SourceKnown(device, user, source.complete))
+
+    def source_gone(self, device: DeviceKey) -> None:
+        """The tracker lists this source no more."""
+        self._decide(swarm.SourceGone(device))
+
+    def pause(self) -> None:
+        """Ask for nothing more; serve on."""
+        self._decide(swarm.Paused())
+
+    def resume(self) -> None:
+        """Go on."""
+        self._decide(swarm.Resumed())
+
+    def progress(self) -> Progress:
+        """How it stands."""
+        return self._core.progress(monotonic())
+
+    def known(self, device: DeviceKey) -> Known | None:
+        """What the tracker said of a source."""
+        return self._known.get(device)
+
+    def pieces_by_source(self) -> list[tuple[Known, int]]:
+        """Whom the verified pieces of this session came from, most first."""
+        return [
+            (self._known[device], count)
+            for device, count in self._came_from.most_common()
+            if device in self._known
+        ]
+
+    @property
+    def wants_sources(self) -> bool:
+        """Whether nobody gives us anything just now."""
+        progress = self.progress()
+        return not progress.complete and not any(source.rate for source in progress.sources)
+
+    def close(self) -> None:
+        """Stop fetching; the storage is the caller's to close."""
+        self._closed = True
+        for timer in (self._wakeup, self._checkpoint_timer, self._room_timer):
+            if timer is not None:
+                timer.cancel()
+        self._fanout.close_all(self)
+        self._buffers.clear()
+
+    # -- the core -------------------------------------------------------------------------------
+
+    def _decide(self, event: swarm.DownloadEvent) -> None:
+        """Tell the core, and do what it says."""
+        if self._closed:
+            return
+        now = monotonic()
+        self._carry_out(self._core.handle(event, now))
+        self._set_wakeup(now)
+
+    def _carry_out(self, effects: list[swarm.DownloadEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case swarm.Request(device, pieces):
+                    self._fanout.request(self, device, pieces)
+                case swarm.Verify(device, index):
+                    self._store(device, index)
+                case swarm.Announce(pieces):
+                    self._shelf.announce(self.content, pieces)
+                case swarm.CancelRequest(device, pieces):
+                    self._fanout.withdraw(self, device, pieces)
+                case swarm.Discard(device, index):
+                    self._buffers.pop((device, index), None)
+                case swarm.Open(device):
+                    self._fanout.open(self, device, self._known[device].endpoint)
+                case swarm.Close(device, verdict):
+                    log.debug("source %s: %s", device.hex()[:16], verdict.value)
+                    self._fanout.close(self, device)
+                case swarm.Credit():
+                    pass  # the fan-out credits every turn of the loop in which something came
+                case swarm.Complete():
+                    self._on_complete()
+                case _:
+                    assert_never(effect)
+
+    def _set_wakeup(self, now: float) -> None:
+        # Moving the timer at each of thousands of pieces a second would cost more than a tick too
+        # many: it is only made anew when it would ring too late.
+        at = self._core.next_wakeup(now)
+        if at is None or self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() + max(0.001, at - now)
+        if self._wakeup is not None:
+            if self._wakeup.when() <= due:
+                return
+            self._wakeup.cancel()
+        self._wakeup = loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._wakeup = None
+        self._decide(swarm.Tick())
+
+    # -- from the sources -----------------------------------------------------------------------
+
+    def opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
+        """Part of `Sink`."""
+        have = None
+        if bitfield is not None:
+            try:
+                have = Bitfield.from_bytes(bitfield, self.manifest.piece_count)
+            except (ValueError, RemoteProtocolError) as error:
+                self._decide(swarm.SourceRefused(device, False, f"a malformed bitfield: {error}"))
+                self._fanout.close(self, device)
+                return
+        self._decide(swarm.Opened(device, have))
+
+    def have(self, device: DeviceKey, pieces: list[int]) -> None:
+        """Part of `Sink`."""
+        self._decide(swarm.HaveMore(device, tuple(pieces)))
+
+    def piece(self, device: DeviceKey, index: int, data: memoryview) -> None:
+        """Part of `Sink`."""
+        if self._closed:
+            return
+        if (device, index) in self._buffers:
+            return  # twice from the same source, before the first was looked at
+        self._buffers[(device, index)] = data
+        self._decide(swarm.PieceCame(device, index, len(data)))
+
+    def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
+        """Part of `Sink`."""
+        pieces = tuple(answer.pieces)
+        if answer.busy:
+            self._decide(swarm.SourceBusy(device, answer.retry_after_ms / 1000, pieces))
+        else:
+            self._decide(swarm.PiecesRefused(device, pieces))
+
+    def refused(self, device: DeviceKey, refusal: Refusal) -> None:
+        """Part of `Sink`."""
+        transient = refusal.code in _TRANSIENT
+        self._decide(swarm.SourceRefused(device, transient, refusal.message))
+
+    def lost(self, device: DeviceKey, opened: bool) -> None:
+        """Part of `Sink`."""
+        self._decide(swarm.SourceClosed(device) if opened else swarm.SourceUnreachable(device))
+
+    def manifest_part(self, device: DeviceKey, total: int, offset: int, data: bytes) -> None:
+        """Part of `Sink`. Nothing is asked for here: the manifest is what this began with."""
+
+    # -- the disk -------------------------------------------------------------------------------
+
+    def _store(self, device: DeviceKey, index: int) -> None:
+        data = self._buffers.pop((device, index))
+        size = len(data)
+
+        def done(_: Any, error: BaseException | None) -> None:
+            self._stored(device, index, size, error)
+
+        self._workers.submit(done, self.storage.write_piece, index, data)
+
+    def _stored(
+        self, device: DeviceKey, index: int, size: int, error: BaseException | None
+    ) -> None:
+        if self._closed:
+            return
+        match error:
+            case None:
+                self._came_from[device] += 1
+                self._unsynced_bytes += size
+                self._shelf.held_more(self.content, (index,))
+                self._decide(swarm.PieceVerified(device, index))
+                if self._unsynced_bytes >= CHECKPOINT_BYTES:
+                    self._checkpoint()
+            case WrongPiece():
+                log.warning("%s sent a wrong piece %d and is banned", device.hex()[:16], index)
+                self._decide(swarm.PieceCorrupt(device, index))
+            case StorageClosed():
+                pass
+            case OutOfHandles():
+                self._decide(swarm.PieceUnwritten(device, index, str(error)))
+            case StorageError():
+                self._decide(swarm.PieceUnwritten(device, index, str(error)))
+                self._stop_for(error)
+            case _:
+                log.error("piece %d could not be stored", index, exc_info=error)
+                self._decide(swarm.PieceUnwritten(device, index, str(error)))
+
+    def _stop_for(self, error: StorageError) -> None:
+        """The disk does not take any more: pause with the reason. A full one is tried again."""
+        if self.trouble is None:
+            self.trouble = str(error)
+            self._decide(swarm.Paused())
+            self._on_trouble(self.trouble)
+        if isinstance(error, DiskFull) and self._room_timer is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._room_timer = loop.call_later(ROOM_RETRY_S, self._try_room)
+
+    def _try_room(self) -> None:
+        self._room_timer = None
+        self.trouble = None
+        self._on_trouble(None)
+        self._decide(swarm.Resumed())
+
+    def damaged(self, pieces: tuple[int, ...]) -> None:
+        """Held pieces turned out damaged on the disk: fetch them again."""
+        if not self._closed:
+            now = monotonic()
+            self._shelf.held_less(self.content, pieces)
+            self._carry_out(self._core.mark_missing(pieces, now))
+            self._set_wakeup(now)
+
+    # -- making it last -------------------------------------------------------------------------
+
+    def _checkpoint_soon(self) -> None:
+        if not self._closed:
+            loop = asyncio.get_running_loop()
+            self._checkpoint_timer = loop.call_later(CHECKPOINT_S, self._on_checkpoint_time)
+
+    def _on_checkpoint_time(self) -> None:
+        self._checkpoint()
+        self._catch_up()
+        self._checkpoint_soon()
+
+    def _checkpoint(self) -> None:
+        if self._checkpointing or not self._unsynced_bytes:
+            return
+        self._checkpointing, self._unsynced_bytes = True, 0
+
+        def done(_: Any, error: BaseException | None) -> None:
+            self._checkpointing = False
+            if isinstance(error, StorageClosed):
+                return
+            if isinstance(error, StorageError):
+                self._unsynced_bytes += 1
+                self._stop_for(error)
+            elif error is not None:
+                log.error("a checkpoint failed", exc_info=error)
+
+        self._workers.submit(done, self.storage.checkpoint)
+
+    def _catch_up(self) -> None:
+        """Take into the digest of the whole what is on the disk already, one worker at most."""
+        if self._catching_up or self._closed:
+            return
+        self._catching_up = True
+
+        def done(more: Any, error: BaseException | None) -> None:
+            self._catching_up = False
+            if error is None and more:
+                self._catch_up()
+
+        self._workers.submit(done, self.storage.whole.advance)
+
+    async def finalize(self) -> Place | None:
+        """Verify the whole and put it in place; None when pieces must be fetched again.
+
+        Raises `StorageError`, or `IntegrityError` when the manifest promised something else.
+        """
+        try:
+            return await asyncio.to_thread(self.storage.finalize)
+        except BadContent as error:
+            if not error.pieces:
+                raise
+            log.warning("%s", error)
+            self.damaged(error.pieces)
+            return None
+
+    async def copy_from(self, read_piece: Callable[[int], Any]) -> bool:
+        """Take every piece from a complete copy on this device; False when that failed midway.
+
+        What could not be copied is fetched like anything else.
+        """
+
+        def job() -> None:
+            for index in range(self.manifest.piece_count):
+                if not self.storage.has(index):
+                    self.storage.write_piece(index, read_piece(index))
+
+        try:
+            await asyncio.to_thread(job)
+        except (StorageError, IntegrityError) as error:
+            log.info("the copy on this device could not be used: %s", error)
+        return self.storage.is_complete
