@@ -157,7 +157,8 @@ def completion(console: Console, shell: str) -> None:
 def demo(console: Console, path: str | None, peers: int, size: int) -> int:
     """Run a whole swarm on this machine, for a look.
 
-    A tracker, peers, a group, and a file that goes to all of them. Real processes in a temporary directory; nothing is left behind.
+    A tracker, peers, a group, and a file that goes to all of them: real processes in a temporary
+    directory. Nothing is left behind.
     """
     from peer.demo import run
 

@@ -151,7 +151,7 @@ def start(
             stdout=log,
             stderr=log,
             cwd="/",
-            env=_environment(),
+            env=environment(),
             start_new_session=True,
         )
     try:
@@ -191,8 +191,8 @@ def _command_line(home: Path, options: Mapping[str, Any], verbose: int) -> list[
     return words
 
 
-def _environment() -> dict[str, str]:
-    """The peer's environment: its options are all in its command line."""
+def environment() -> dict[str, str]:
+    """The environment of a process of ours: its options are all in its command line."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("MINI_TORRENT_")
     }
@@ -294,4 +294,9 @@ def stop(home: Path) -> None:
                 f"`kill -9 {pid}` ends it; an unfinished download continues where it was",
             )
         sleep(TURN_S)
+    reap()
+
+
+def reap() -> None:
+    """Let go of those peers that this process started and that have ended."""
     _started[:] = [process for process in _started if process.poll() is None]
