@@ -193,7 +193,7 @@ class Download:
                 self._picker.put_back((index,))
         if not self.pieces.complete():
             self._finished = False
-        self._fill_all(now)
+            self._look_at = now
         return self._settle(now)
 
     def forget(self, index: int, now: float) -> list[DownloadEffect]:
@@ -255,6 +255,7 @@ class Download:
             self._latency.add(now - asked_at)
         source.progress_at = now
         source.stalled = False
+        source.stalls = 0
         source.failures = 0
         source.window.arrived(size, now)
         self._uncredited[source.id] = self._uncredited.get(source.id, 0) + size
@@ -499,16 +500,10 @@ class Download:
             return 0
         if now < source.resume_at or now < self._quiet_until:
             return 0
-        if not source.asked:
-            least = 0
-        elif source.stalled:
-            return 0
-        else:
-            least = source.window.quantum()
         if source.stalled:
-            return self.layout.piece_length
+            return 0 if source.asked else self.layout.piece_length
         room = source.window.limit(self._share(source)) - source.asked_bytes
-        return room if room >= least else 0
+        return room if not source.asked or room >= source.window.quantum() else 0
 
     def _allowed(self, source: Source, now: float) -> bool:
         """Whether the bounds of the whole allow one more request; if not, the source waits."""
@@ -540,6 +535,9 @@ class Download:
                 index = self._relieve(source, now) if search else None
                 if index is None:
                     return
+            elif source.stalled and now < source.trial_at and self._others_offer(source, index):
+                self._picker.unpick(source.id, index)
+                return
             self._ask(source, index, now)
             room -= piece_length
 
@@ -618,7 +616,7 @@ class Download:
                 if now - source.phase_since > settings.open_timeout_s:
                     self._close(source, Verdict.UNREACHABLE, now)
             elif source.asked and now - source.progress_at > patience_s:
-                self._relocate(source)
+                self._relocate(source, patience_s, now)
         still_open = self._roster.open()
         self._open_count = max(1, len(still_open))
         self._rate_sum = sum(s.window.current_rate(now) for s in still_open if s.asked)
@@ -628,15 +626,23 @@ class Download:
         self._open_more(now)
         self._fill_all(now)
 
-    def _relocate(self, source: Source) -> None:
+    def _relocate(self, source: Source, patience_s: float, now: float) -> None:
         """It is silent: what others have as well is fetched there."""
-        if not source.stalled:
-            source.stalled = True
-            source.window.shrink()
-        others = [s for s in self._roster.open() if s is not source and not s.stalled]
+        self._roster.stall(source, patience_s, now)
+        source.progress_at = now
         for index in tuple(source.asked):
-            if any(other.offers(index) for other in others):
+            if self._others_offer(source, index):
                 self._withdraw(source, index)
+
+    def _others_offer(self, source: Source, index: int) -> bool:
+        """Whether the piece could be had elsewhere, of a source that works."""
+        return any(
+            other.phase is Phase.OPEN
+            and not other.stalled
+            and other is not source
+            and other.offers(index)
+            for other in self._roster.used.values()
+        )
 
     def _replace_worst(self, now: float) -> None:
         if len(self._roster.used) < self.settings.used_max or self._paused:

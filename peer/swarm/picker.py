@@ -163,6 +163,10 @@ class Picker(Generic[Key]):
             return index
         return None
 
+    def unpick(self, key: Key, index: int) -> None:
+        """The piece that was just picked for the source is not asked of it after all."""
+        heappush(self._offers[key].heap, self._preference(index))
+
     def put_back(self, indexes: Iterable[int]) -> None:
         """Pieces are missing again, after having been reserved: they go first from here on."""
         for index in indexes:

@@ -66,7 +66,12 @@ class Source:
     progress_at: float = 0.0
     """When it last gave something, or was asked after having owed nothing."""
     stalled: bool = False
-    """It has let its requests lie for longer than is normal: it is asked for one piece only."""
+    """It let its requests lie for longer than is normal: it is asked for one piece at a time, and
+    only for what nobody else offers, or as a trial."""
+    stalls: int = 0
+    """How often in a row."""
+    trial_at: float = 0.0
+    """When it is asked, while stalled, for a piece that others offer as well."""
     resume_at: float = 0.0
     """It is busy until then: open, and not asked."""
     retry_at: float = 0.0
@@ -206,7 +211,15 @@ class Roster:
         source.have = have
         source.progress_at = now
         source.stalled = False
+        source.stalls = 0
         source.resume_at = 0.0
+        source.window.shrink()
+
+    def stall(self, source: Source, patience_s: float, now: float) -> None:
+        """It has been silent for too long."""
+        source.stalled = True
+        source.trial_at = now + patience_s * 2.0 ** min(source.stalls, 5)
+        source.stalls += 1
         source.window.shrink()
 
     def closed(self, source: Source, verdict: Verdict, now: float) -> None:

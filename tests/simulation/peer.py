@@ -1,6 +1,6 @@
 """A simulated peer: the real core in a shell made of virtual time, and its ways to misbehave.
 
-Owns the translation between effects and messages, as the peer's shell does it with sockets and files.
+Owns the translation between effects and messages, as the peer's shell does it with sockets.
 """
 
 from __future__ import annotations
@@ -181,8 +181,13 @@ class SimPeer:
             return
         self.from_requesters[connection.id] = connection
         have = self.serving.held(CONTENT)
-        self.network.send(connection.down, 0, connection.requester.from_source, connection,
-                          ev.Opened(self.key, have))
+        self.network.send(
+            connection.down,
+            0,
+            connection.requester.from_source,
+            connection,
+            ev.Opened(self.key, have),
+        )
 
     def from_source(self, connection: Connection, event: ev.DownloadEvent) -> None:
         """A message of a source has arrived."""
@@ -244,8 +249,13 @@ class SimPeer:
     def _announce(self, effect: ev.Announce) -> None:
         for connection in list(self.from_requesters.values()):
             self.swarm.haves += 1
-            self.network.send(connection.down, 0, connection.requester.from_source, connection,
-                              ev.HaveMore(self.key, effect.pieces))
+            self.network.send(
+                connection.down,
+                0,
+                connection.requester.from_source,
+                connection,
+                ev.HaveMore(self.key, effect.pieces),
+            )
 
     def _close(self, effect: ev.Close) -> None:
         connection = self.to_sources.pop(effect.source, None)
@@ -280,8 +290,13 @@ class SimPeer:
         if self.fault is Fault.TARPIT:
             return
         if self.fault is Fault.EMPTY:
-            self.network.send(connection.down, 0, connection.requester.from_source, connection,
-                              ev.PiecesRefused(self.key, (effect.index,)))
+            self.network.send(
+                connection.down,
+                0,
+                connection.requester.from_source,
+                connection,
+                ev.PiecesRefused(self.key, (effect.index,)),
+            )
             return
         size = self.layout.size_of(effect.index)
         self.network.send(

@@ -57,9 +57,7 @@ class Scenario:
         """
         seeders = sum(self.up_rate(i) for i in range(self.seeders))
         everyone = sum(self.up_rate(i) for i in range(self.nodes))
-        return max(
-            self.size / seeders, self.size / self.down, self.leechers * self.size / everyone
-        )
+        return max(self.size / seeders, self.size / self.down, self.leechers * self.size / everyone)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,305 @@
+"""The serving machine: a list of events against a list of effects."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from common.ids import ContentId, UserId
+from peer.swarm.events import (
+    Asked,
+    Blocked,
+    ContentAdded,
+    ContentRemoved,
+    Credited,
+    Decline,
+    DeclineReason,
+    Drop,
+    HeldLess,
+    HeldMore,
+    Left,
+    RequesterId,
+    Send,
+    ServingEffect,
+    ServingEvent,
+    Tick,
+    Withdrawn,
+)
+from peer.swarm.limits import Limit, Rates
+from peer.swarm.pieces import Bitfield
+from peer.swarm.serving import Serving, ServingSettings
+
+MIB = 1024 * 1024
+PIECE = MIB // 2
+FILE = ContentId(b"f" * 32)
+OTHER = ContentId(b"o" * 32)
+
+
+def requester(name: str) -> RequesterId:
+    return RequesterId(name.encode())
+
+
+class Story:
+    """Tells the serving side events; a requester has a name, and its first letter is the user."""
+
+    def __init__(self, count: int = 64, limit: Limit | None = None, **settings: object) -> None:
+        self.now = 0.0
+        self.serving = Serving(ServingSettings(**settings), limit)  # type: ignore[arg-type]
+        self.tell(ContentAdded(FILE, PIECE, count * PIECE))
+        self.received: Counter[str] = Counter()
+
+    def tell(self, *events: ServingEvent) -> list[ServingEffect]:
+        effects: list[ServingEffect] = []
+        for event in events:
+            effects += self.serving.handle(event, self.now)
+            self.serving.check_invariants()
+        return effects
+
+    def ask(self, name: str, *pieces: int) -> list[str]:
+        event = Asked(requester(name), UserId(name[0]), FILE, pieces, self.received[name])
+        return sent(self.tell(event))
+
+    def receive(self, name: str, size: int = PIECE) -> list[str]:
+        """The requester credits one more piece."""
+        self.received[name] += size
+        return sent(self.tell(Credited(requester(name), self.received[name])))
+
+    def wait(self, seconds: float) -> list[ServingEffect]:
+        effects: list[ServingEffect] = []
+        end = self.now + seconds
+        while (due := self.serving.next_wakeup(self.now)) is not None and due <= end:
+            self.now = max(due, self.now + 1e-6)
+            effects += self.tell(Tick())
+        self.now = end
+        return effects
+
+
+def sent(effects: list[ServingEffect]) -> list[str]:
+    """Sends as "name:piece"."""
+    return [f"{e.requester.decode()}:{e.index}" for e in effects if isinstance(e, Send)]
+
+
+def test_requests_are_answered_late_two_pieces_at_a_time() -> None:
+    story = Story()
+    assert story.ask("a", 5, 6, 7, 8) == ["a:5", "a:6"]
+    story.now = 0.1
+    assert story.receive("a") == ["a:7"]
+    assert story.receive("a") == ["a:8"]
+    assert story.receive("a") == []
+
+
+def test_what_is_withdrawn_is_not_sent_unless_it_is_on_its_way() -> None:
+    story = Story()
+    story.ask("a", 1, 2, 3, 4)
+    assert story.tell(Withdrawn(requester("a"), FILE, (1, 3))) == []
+    assert story.receive("a") == ["a:4"]
+    assert story.receive("a") == []
+
+
+def test_the_piece_that_was_sent_least_often_goes_first() -> None:
+    story = Story()
+    story.ask("a", 1, 2)
+    assert story.ask("b", 1, 2, 3, 4) == []
+    story.now = 0.1
+    assert story.receive("a") == ["b:3"]
+    assert story.receive("a") == ["b:4"]
+    assert story.receive("b") == ["b:1"]
+
+
+def test_a_lone_seeder_sends_every_piece_once_before_any_twice() -> None:
+    story = Story(count=32)
+    names = "abcd"
+    log = []
+    for name in names:
+        log += story.ask(name, *range(32))
+    while len(log) < 48:
+        story.now += 0.05
+        first = log[len(log) - 2].split(":")[0]
+        log += story.receive(first)
+    pieces = [int(entry.split(":")[1]) for entry in log]
+    assert sorted(pieces[:32]) == list(range(32))
+    by_user = Counter(entry.split(":")[0] for entry in log[:32])
+    assert max(by_user.values()) - min(by_user.values()) <= 16
+
+
+def test_users_take_turns_however_many_connections_they_have() -> None:
+    story = Story(count=64, epoch_bytes=PIECE)
+    log = story.ask("b", *range(64))
+    for number in range(7):
+        log += story.ask(f"a{number}", *range(64))
+    while len(log) < 60:
+        story.now += 0.05
+        oldest = log[len(log) - 2].split(":")[0]
+        log += story.receive(oldest)
+    users = Counter(entry[0] for entry in log)
+    assert abs(users["a"] - users["b"]) <= 3
+
+
+def test_h27_a_flood_of_rare_requests_does_not_take_more_than_a_share() -> None:
+    story = Story(count=512)
+    log = story.ask("x", 0, 1)
+    for name in "abc":
+        log += story.ask(name, *range(16))
+    log += story.ask("x", *range(2, 512))
+    waiting = dict.fromkeys("abc", 16)
+    served = Counter(entry[0] for entry in log)
+    while all(served[n] < waiting[n] for n in waiting):
+        story.now += 0.05
+        new = story.receive(log[len(log) - 2].split(":")[0])
+        assert new
+        log += new
+        served = Counter(entry[0] for entry in log)
+    others = sum(served[n] for n in "abc") / 3
+    assert others >= 0.8 * sum(served.values()) / 4 - 4
+
+
+def test_idleness_saves_nothing() -> None:
+    story = Story(count=512, epoch_bytes=PIECE)
+    log = story.ask("a", *range(200))
+    for _ in range(100):
+        story.now += 0.05
+        log += story.receive("a")
+    log = story.ask("b", *range(200, 400))
+    turns: list[str] = []
+    while len(turns) < 40:
+        story.now += 0.05
+        turns += (
+            story.receive("a")
+            if story.received["a"] <= story.received["b"] + 51 * PIECE
+            else story.receive("b")
+        )
+    assert 15 <= sum(turn.startswith("a") for turn in turns) <= 25
+
+
+def test_one_that_never_credits_does_not_hold_up_others_and_is_dropped() -> None:
+    story = Story(drop_after_s=5.0)
+    assert story.ask("x", *range(10)) == ["x:0", "x:1"]
+    assert story.ask("a", *range(20, 30)) == []
+    assert sent(story.wait(1.0)) == ["a:20", "a:21"]
+    story.receive("a")
+    effects = story.wait(10.0)
+    assert Drop(requester("x")) in effects
+    assert not [e for e in effects if isinstance(e, Send) and e.requester == requester("x")]
+
+
+def test_a_slow_one_that_credits_is_not_dropped() -> None:
+    story = Story(drop_after_s=5.0)
+    story.ask("x", *range(10))
+    for _ in range(4):
+        assert not [e for e in story.wait(4.0) if isinstance(e, Drop)]
+        assert len(story.receive("x")) == 1
+
+
+def test_a_fast_requester_may_have_more_on_its_way() -> None:
+    story = Story(count=2000)
+    on_way = len(story.ask("a", *range(1000)))
+    for _ in range(200):
+        story.now += PIECE / 1e9
+        on_way += len(story.receive("a")) - 1
+    assert on_way * PIECE == 8 * MIB
+
+
+def test_credit_for_what_was_never_sent_gives_nothing() -> None:
+    story = Story()
+    story.ask("a", *range(20))
+    story.now = 0.1
+    assert story.receive("a", 10**12) == ["a:2", "a:3"]
+    story.now = 0.2
+    assert story.receive("a", 10**12) == ["a:4", "a:5"]
+    assert story.tell(Credited(requester("a"), -5)) == []
+
+
+def test_what_is_not_held_or_not_there_is_declined() -> None:
+    story = Story(count=4)
+    story.tell(ContentAdded(OTHER, PIECE, 4 * PIECE, Bitfield(4, [1])))
+    asked = Asked(requester("a"), UserId("a"), OTHER, (0, 1, 4, -1, 2**63), 0)
+    assert story.tell(asked) == [
+        Decline(requester("a"), OTHER, (4, -1, 2**63), DeclineReason.OUT_OF_RANGE),
+        Decline(requester("a"), OTHER, (0,), DeclineReason.NOT_HELD),
+        Send(requester("a"), OTHER, 1),
+    ]
+    nowhere = ContentId(b"?" * 32)
+    assert story.tell(Asked(requester("a"), UserId("a"), nowhere, (0,), 0)) == [
+        Decline(requester("a"), nowhere, (0,), DeclineReason.UNKNOWN_CONTENT)
+    ]
+
+
+def test_a_leechers_piece_is_served_from_the_moment_it_is_held() -> None:
+    story = Story()
+    story.tell(ContentAdded(OTHER, PIECE, 2 * PIECE, Bitfield(2)))
+    story.tell(HeldMore(OTHER, (1,)))
+    assert sent(story.tell(Asked(requester("a"), UserId("a"), OTHER, (1,), 0))) == ["a:1"]
+    held = story.serving.held(OTHER)
+    assert held is not None
+    assert list(held) == [1]
+    story.tell(HeldMore(OTHER, (0,)))
+    assert story.serving.held(OTHER) is None
+
+
+def test_a_full_queue_declines_with_a_time() -> None:
+    story = Story(queue_max=4)
+    effects = story.tell(Asked(requester("a"), UserId("a"), FILE, tuple(range(7)), 0))
+    assert effects[0] == Decline(requester("a"), FILE, (4, 5, 6), DeclineReason.BUSY, 1.0)
+    crowded = Story(queue_all_max=4)
+    crowded.ask("a", 0, 1, 2, 3, 4, 5)
+    effects = crowded.tell(Asked(requester("b"), UserId("b"), FILE, (6, 7, 8), 0))
+    assert [e.why for e in effects if isinstance(e, Decline)] == [DeclineReason.BUSY]
+
+
+def test_a_piece_asked_for_twice_waits_once() -> None:
+    story = Story()
+    story.ask("a", 0, 1, 2, 3)
+    story.ask("a", 2, 3)
+    assert story.receive("a") + story.receive("a") + story.receive("a") == ["a:2", "a:3"]
+
+
+def test_a_full_socket_is_tried_again_in_a_while() -> None:
+    story = Story()
+    assert story.ask("a", 0, 1) == ["a:0", "a:1"]
+    assert story.tell(Blocked(requester("a"), FILE, 1)) == []
+    assert story.serving.sent_pieces == 1
+    assert sent(story.wait(0.2)) == ["a:1"]
+
+
+def test_a_piece_that_cannot_be_read_any_longer_is_declined() -> None:
+    story = Story()
+    story.ask("a", 0, 1, 2)
+    effects = story.tell(HeldLess(FILE, (1, 2)), Blocked(requester("a"), FILE, 1))
+    assert effects == [
+        Decline(requester("a"), FILE, (2,), DeclineReason.NOT_HELD),
+        Decline(requester("a"), FILE, (1,), DeclineReason.NOT_HELD),
+    ]
+
+
+def test_a_content_that_is_withdrawn_is_declined() -> None:
+    story = Story()
+    story.ask("a", 0, 1, 2)
+    assert story.tell(ContentRemoved(FILE)) == [
+        Decline(requester("a"), FILE, (2,), DeclineReason.UNKNOWN_CONTENT)
+    ]
+    assert story.receive("a") == []
+
+
+def test_who_left_holds_nothing_up() -> None:
+    story = Story()
+    story.ask("a", 0, 1, 2)
+    story.ask("b", 3)
+    assert sent(story.tell(Left(requester("a")))) == ["b:3"]
+    assert story.receive("a") == []
+
+
+def test_limits_hold_for_all_and_for_each_user() -> None:
+    for rates, users, total in (
+        (Rates(everything=2 * MIB), "ab", 20 * MIB),
+        (Rates(each_user=MIB), "ab", 20 * MIB),
+    ):
+        story = Story(count=100, limit=Limit(rates))
+        on_way = [*story.ask("a", *range(100)), *story.ask("b", *range(100))]
+        delivered = 0
+        while story.now < 10.0:
+            story.now += 0.01
+            new = sent(story.wait(0.01))
+            while on_way:
+                new += story.receive(on_way.pop(0)[0])
+                delivered += PIECE
+            on_way = new
+        assert 0.8 * total <= delivered <= 1.2 * total, (rates, users)
