@@ -125,7 +125,7 @@ class Destination:
         status = self.status(name)
         if status is None or not os.path.samestat(status, os.fstat(part_fd)):
             shown = quoted(os.path.join(self.folder, name))
-            raise UnsafeDestination(f"{shown} was replaced by something else")
+            raise UnsafeDestination(f"{shown} is gone, or was replaced by something else")
 
     def remove_part(self, part_fd: int) -> None:
         """Remove the part with everything in it, if it is the one open as ``part_fd``."""

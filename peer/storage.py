@@ -75,8 +75,9 @@ class PartialContent:
         # After a failed sync the system may take pages for clean that never reached the disk.
         self._rewrite = False
         self._failed: IOFailed | None = None
-        self._verified = False
-        self.whole = WholeDigest(manifest, self.has, files.read_into)
+        self._verified = False  # the whole, by its digest
+        self._published = False
+        self._whole = WholeDigest(manifest, self.has, files.read_into)
 
     # -- beginning ------------------------------------------------------------------------------
 
@@ -172,7 +173,7 @@ class PartialContent:
             nonlocal done
             done += len(view)
             if digest == self.manifest.piece_digest(index):
-                self.whole.feed(index, view)
+                self._whole.feed(index, view)
                 self._hold(index, unsynced=not self._claims_journalled)
             on_progress(done)
 
@@ -193,13 +194,20 @@ class PartialContent:
             self._require_sound()
             if not self.manifest.verifies(index, data):
                 raise WrongPiece(f"piece {index} is not what its digest promises")
-            offset = index * self.manifest.piece_length
+            self._put(index, data)
+            self._hold(index, unsynced=True)
+            self._whole.feed(index, data)
+
+    def _put(self, index: int, data: Buffer) -> None:
+        offset = index * self.manifest.piece_length
+        try:
             if self._pristine and self.manifest.piece_digest(index) == self._zero_digest:
                 self._files.leave_hole(offset, len(data))
             else:
                 self._files.write(offset, data)
-            self._hold(index, unsynced=True)
-            self.whole.feed(index, data)
+        except IOFailed as error:
+            self._failed = error
+            raise
 
     def read_piece(self, index: int) -> bytearray:
         """The bytes of a held piece, verified once more so that no wrong byte leaves.
@@ -255,6 +263,7 @@ class PartialContent:
                 self._make_durable(batch)
             except BaseException as error:
                 with self._lock:
+                    batch = [index for index in batch if self._held[index]]
                     self._unsynced = batch + self._unsynced
                 self._rewrite = True
                 if isinstance(error, IOFailed):
@@ -262,6 +271,15 @@ class PartialContent:
                 raise
             self._rewrite = False
             return tuple(batch)
+
+    def advance_digest(self) -> bool:
+        """Take some pieces into the digest of the whole that came out of order; whether more wait.
+
+        For a worker thread with nothing better to do, some 20 ms at a time: what is left of it when
+        the last piece has come is waited for in `finalize`.
+        """
+        with self._gate:
+            return self._whole.advance()
 
     def _make_durable(self, batch: list[int]) -> None:
         if self._rewrite:
@@ -284,16 +302,17 @@ class PartialContent:
     def _lose(self, pieces: tuple[int, ...]) -> None:
         with self._lock:
             self._pristine = False
+            self._verified = False
             for index in pieces:
                 self._held_count -= self._held[index]
                 self._held[index] = 0
             self._unsynced = [index for index in self._unsynced if self._held[index]]
         # What was taken in already may have been the damaged bytes.
-        self.whole = WholeDigest(self.manifest, self.has, self._files.read_into)
+        self._whole = WholeDigest(self.manifest, self.has, self._files.read_into)
 
     def _require_sound(self) -> None:
         if self._failed is not None:
-            raise self._failed
+            raise IOFailed(self._failed.message, self._failed.hint)
 
     # -- ending ---------------------------------------------------------------------------------
 
@@ -305,24 +324,29 @@ class PartialContent:
         come to stand there is left alone), `DiskFull`; all of them leave the part as it is.
         """
         with self._gate:
-            if not self.is_complete:
-                raise LocalProtocolError("a download cannot be finished before it is complete")
-            self.verify_whole(cancelled)
-            self.checkpoint()
-            try:
-                self._files.seal()
-            except IOFailed as error:
-                self._failed = error
-                raise
-            self._destination.publish(self._files.fd)
+            if not self._published:
+                self._publish(cancelled)
+                self._published = True
             self._journal.remove()
             return place_of(self.manifest, self.path)
 
-    def verify_whole(self, cancelled: Callable[[], bool] = never_cancelled) -> None:
-        """Compare the digest of the whole; `BadContent` names the pieces that are at fault."""
+    def _publish(self, cancelled: Callable[[], bool]) -> None:
+        if not self.is_complete:
+            raise LocalProtocolError("a download cannot be finished before it is complete")
         self._require_sound()
-        if self._verified or self.whole.finish(cancelled) == self.manifest.digest:
+        if not self._verified:
+            self._verify_whole(cancelled)
             self._verified = True
+        self.checkpoint()
+        try:
+            self._files.seal()
+        except IOFailed as error:
+            self._failed = error
+            raise
+        self._destination.publish(self._files.fd)
+
+    def _verify_whole(self, cancelled: Callable[[], bool]) -> None:
+        if self._whole.finish(cancelled) == self.manifest.digest:
             return
         bad, digest = self._examine(cancelled)
         if bad:
@@ -334,7 +358,6 @@ class PartialContent:
                 (),
                 "whoever shared it first described it wrongly; ask for it to be shared again",
             )
-        self._verified = True
 
     def _examine(self, cancelled: Callable[[], bool]) -> tuple[tuple[int, ...], bytes]:
         """Digest everything from the disk: the pieces that are wrong, and the whole's digest."""
