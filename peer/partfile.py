@@ -47,6 +47,11 @@ class PartFiles(ABC):
     def read_into(self, offset: int, view: memoryview) -> bool:
         """Fill ``view`` from ``offset`` of the stream; False if not all of it is there."""
 
+    def read(self, offset: int, length: int) -> Buffer | None:
+        """``length`` bytes from ``offset`` of the stream; None if not all of them are there."""
+        data = bytearray(length)
+        return data if self.read_into(offset, memoryview(data)) else None
+
     @abstractmethod
     def sync(self) -> None:
         """Return when all that was written before the call is on the disk."""
@@ -81,6 +86,11 @@ class PartFile(PartFiles):
     def read_into(self, offset: int, view: memoryview) -> bool:
         with translated(self._destination.part_path, "read"):
             return read_all(self.fd, view, offset)
+
+    def read(self, offset: int, length: int) -> Buffer | None:
+        with translated(self._destination.part_path, "read"):
+            data = os.pread(self.fd, length, offset)
+        return data if len(data) == length else None
 
     def sync(self) -> None:
         with translated(self._destination.part_path, "sync"):

@@ -24,7 +24,7 @@ from peer.storage_errors import translated
 
 RESERVED_FROM_BYTES = 16 * MIB  # below, making all the files first would delay the start
 OPEN_FILES_MAX = 32
-SYNCED_SINGLY_MAX = 16  # files; for more of them one sync of the file system is faster
+SYNCED_SINGLY_MAX = 4  # files; a sync of the file system costs about what one file costs (ext4)
 
 
 class PartFolder(PartFiles):

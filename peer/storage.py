@@ -209,18 +209,17 @@ class PartialContent:
             self._failed = error
             raise
 
-    def read_piece(self, index: int) -> bytearray:
+    def read_piece(self, index: int) -> Buffer:
         """The bytes of a held piece, verified once more so that no wrong byte leaves.
 
         Raises `BadContent` if they were damaged meanwhile; the piece is no longer held then.
         """
         with self._gate:
-            offset, length = self.manifest.piece_span(index)
-            data = bytearray(length)
+            span = self.manifest.piece_span(index)
             if not self.has(index):
                 raise LocalProtocolError(f"piece {index} is not held")
-            there = self._files.read_into(offset, memoryview(data))
-            if not there or not self.manifest.verifies(index, data):
+            data = self._files.read(*span)
+            if data is None or not self.manifest.verifies(index, data):
                 self._lose((index,))
                 raise BadContent(f"piece {index} of {quoted(self.part_path)} is damaged", (index,))
             return data
