@@ -103,7 +103,15 @@ async def self_check(context: zmq.Context[Any], zap: ZapHandler, timeout_s: floa
     process that serves makes sure before it binds its first real endpoint.
     """
     domain, denied, admitted = "self-check", new_pair(), new_pair()
-    zap.guard(domain, lambda key, _: Admission.ADMIT if key == admitted.public else Admission.RETRY)
+    knocked, arrived = asyncio.Event(), asyncio.Event()
+
+    def policy(key: DeviceKey, _: str) -> Admission:
+        if key == admitted.public:
+            return Admission.ADMIT
+        knocked.set()
+        return Admission.RETRY
+
+    zap.guard(domain, policy)
     server_pair = new_pair()
     server = make_socket(
         context, zmq.ROUTER, Serve(server_pair, domain), message_bytes_max=limits.KIB
@@ -111,7 +119,6 @@ async def self_check(context: zmq.Context[Any], zap: ZapHandler, timeout_s: floa
     server.bind("tcp://127.0.0.1:*")
     endpoint = server.getsockopt_string(zmq.LAST_ENDPOINT)
     came: set[DeviceKey | None] = set()
-    arrived = asyncio.Event()
 
     def on_message(frames: Frames) -> None:
         name = frames[1].bytes
@@ -121,7 +128,11 @@ async def self_check(context: zmq.Context[Any], zap: ZapHandler, timeout_s: floa
     pump = Pump(server, on_message)
     clients = []
     try:
-        for pair, name in ((denied, b"denied"), (admitted, b"admitted")):
+        # One after the other: when the admitted one is in, the denied one has had its chance.
+        for pair, name, sign in (
+            (denied, b"denied", knocked),
+            (admitted, b"admitted", arrived),
+        ):
             client = make_socket(
                 context,
                 zmq.DEALER,
@@ -132,14 +143,13 @@ async def self_check(context: zmq.Context[Any], zap: ZapHandler, timeout_s: floa
             clients.append(client)
             client.connect(endpoint)
             client.send(name)
-        # The denied one was first to knock: when the admitted one is in, the other had its chance.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(arrived.wait(), timeout_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(sign.wait(), timeout_s)
     finally:
         for client in clients:
             client.close(linger=0)
         pump.close()
-    if came != {admitted.public} or zap.counts["retry"] < 1:
+    if came != {admitted.public} or not knocked.is_set():
         raise ConfigError(
             "the self-check of the admission failed: this process would not be safe to run",
             "report this with the versions that `doctor` prints",

@@ -24,12 +24,13 @@ from time import monotonic, sleep
 from typing import IO
 
 from common.config import lock_holder
-from common.errors import IntegrityError, MiniTorrentError, StorageError
+from common.errors import IntegrityError, StorageError
 from common.messages import control
 from peer import launch
 from peer.console import Console
 from peer.control_client import CommandFailed, ControlClient, Ended
 from peer.demo_picture import Fetch, Story
+from peer.interrupts import interruptible, unbroken
 from peer.render import size_text
 
 NAMES = ("anna", "bert", "carla", "dora", "emil", "frida", "gustav", "hanna")
@@ -46,12 +47,13 @@ def run(console: Console, path: str | None, peers: int, size: int) -> int:
     size = size if content is None else size_of(content)
     copies = peers if content is None else peers - 1
     story = Story(console)
-    with _interruptible(), _directory(size * copies + SLACK_BYTES) as directory:
+    with interruptible(), _directory(size * copies + SLACK_BYTES) as directory:
         stage = Stage(directory)
         try:
             _play(stage, story, content, peers, size)
         finally:
-            stage.clear()
+            with unbroken():
+                stage.clear()
     story.end()
     return 0
 
@@ -177,7 +179,7 @@ class Stage:
         """Start the tracker at a free port; returns its link."""
         log = self.directory / "tracker.log"
         words = ["-P", "-m", "tracker.cli", "run", "--bind", "tcp://127.0.0.1:0"]
-        with open(log, "wb") as errors:
+        with open(log, "wb") as errors, unbroken():
             self._tracker = subprocess.Popen(
                 [sys.executable, *words, "--home", str(self.directory / "tracker")],
                 stdin=subprocess.PIPE,
@@ -189,10 +191,8 @@ class Stage:
         assert self._tracker.stdout is not None
         line = _line_within(self._tracker.stdout, TRACKER_START_S)
         if not line.startswith("tracker ready: "):
-            said = [text for text in log.read_text(errors="replace").splitlines() if text.strip()]
-            raise MiniTorrentError(
-                f"the tracker could not start: {said[-1] if said else line or 'it says nothing'}"
-            )
+            self._tracker.kill()
+            raise CommandFailed(launch.last_words(log, 0, self._tracker.wait()))
         return line.removeprefix("tracker ready: ")
 
     def start_peer(self, name: str, link: str) -> Actor:
@@ -253,24 +253,6 @@ def _line_within(stream: IO[bytes], timeout_s: float) -> str:
     return found[0].decode("utf-8", "replace").strip() if found else ""
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """A signal that ends programs ends the story as Ctrl-C does: in order, and once."""
-
-    def interrupt(number: int, frame: object) -> None:
-        for other in numbers:
-            signal.signal(other, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 # -- files --------------------------------------------------------------------------------------
 
 
@@ -288,12 +270,16 @@ def _directory(needed: int) -> Iterator[Path]:
             f"the demo needs {size_text(needed)} of temporary space",
             "make room, set TMPDIR to a place that has it, or use a smaller --size",
         )
-    directory = Path(tempfile.mkdtemp(prefix="mini-torrent-demo-", dir=place))
+    directory = None
     try:
+        with unbroken():
+            directory = Path(tempfile.mkdtemp(prefix="mini-torrent-demo-", dir=place))
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
-        if directory.exists():
+        if directory is not None:
+            with unbroken():
+                shutil.rmtree(directory, ignore_errors=True)
+        if directory is not None and directory.exists():
             raise StorageError(f"{directory} could not be removed", f"rm -r {directory}")
 
 

@@ -21,6 +21,7 @@ from common.link import as_endpoint, trackers_of
 from common.messages import control
 from common.messages.refusals import Code
 from peer.control_client import CommandFailed, ControlClient, holder_of
+from peer.interrupts import unbroken
 from peer.settings import Settings, load, save
 
 LOG = "peer.log"
@@ -143,22 +144,24 @@ def start(
     """
     home = open_home(home)
     settings = settings_for(home, options)
-    with _open_log(home) as log:
-        log_began = log.tell()
-        process = subprocess.Popen(
-            _command_line(home, options, verbose),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            env=environment(),
-            start_new_session=True,
-        )
+    process = None
     try:
+        with _open_log(home) as log, unbroken():
+            log_began = log.tell()
+            process = subprocess.Popen(
+                _command_line(home, options, verbose),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=environment(),
+                start_new_session=True,
+            )
         status = _wait_until_ready(home, process, log_began)
     except BaseException:
-        process.terminate()
-        process.wait()
+        if process is not None:
+            process.terminate()
+            process.wait()
         raise
     _started.append(process)
     if remember:
@@ -224,7 +227,7 @@ def _wait_until_ready(
     status = None
     while monotonic() < deadline:
         if process.poll() is not None:
-            raise CommandFailed(_last_words(home, log_began, process.returncode))
+            raise CommandFailed(last_words(home / LOG, log_began, process.returncode))
         try:
             status = running(home)
         except NoPeerRunning:
@@ -251,11 +254,10 @@ def _wait_for_tracker(home: Path, status: control.StatusIs) -> control.StatusIs:
     return status
 
 
-def _last_words(home: Path, log_began: int, code: int) -> control.Failed:
-    """The error with which a peer ended that did not get ready, from its log."""
-    log = home / LOG
+def last_words(log: Path, began: int, code: int) -> control.Failed:
+    """The error with which a process of ours ended that did not get ready, from its log."""
     with open(log, "rb") as file:
-        file.seek(log_began)
+        file.seek(began)
         lines = file.read(64 * 1024).decode("utf-8", "replace").splitlines()
     message, hint = "", None
     for line in lines:
@@ -265,7 +267,7 @@ def _last_words(home: Path, log_began: int, code: int) -> control.Failed:
             hint = line.removeprefix("hint: ")
     if not message:
         last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-        message, hint = f"the peer could not start; it said: {last}", f"its log is {log}"
+        message, hint = f"it could not start, and said: {last}", f"its log is {log}"
     reason = {2: Code.USAGE, 4: Code.UNREACHABLE, 5: Code.CORRUPT}.get(code, Code.FAILED)
     return control.Failed(reason, message, hint, code if code > 0 else 1)
 
