@@ -351,7 +351,9 @@ class Running:
             self._checkpointing = False
             if isinstance(error, StorageClosed):
                 return
-            if isinstance(error, StorageError):
+            if isinstance(error, BadContent):
+                self.damaged(error.pieces)
+            elif isinstance(error, StorageError):
                 self._unsynced_bytes += 1
                 self._stop_for(error)
             elif error is not None:
@@ -370,7 +372,7 @@ class Running:
             if error is None and more:
                 self._catch_up()
 
-        self._workers.submit(done, self.storage.whole.advance)
+        self._workers.submit(done, self.storage.advance_digest)
 
     async def finalize(self) -> Place | None:
         """Verify the whole and put it in place; None when pieces must be fetched again.

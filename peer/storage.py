@@ -250,7 +250,8 @@ class PartialContent:
         """Sync what was written and record it in the journal; the pieces that this made durable.
 
         To be called every few seconds or some 64 MiB. Raises `DiskFull`, after which it can be
-        called again, or `IOFailed`, after which nothing can.
+        called again, `BadContent` for pieces that did not survive such a failure, or `IOFailed`,
+        after which nothing can be done with this object.
         """
         with self._gate, self._checkpoint:
             self._require_sound()
