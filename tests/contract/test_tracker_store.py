@@ -1,0 +1,252 @@
+"""What every store must do: keep what was committed, whole batches or nothing, and load it."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from town import Device, Town, content_id
+
+from common import limits
+from common.errors import StorageError
+from common.ids import ContentId, GroupId
+from common.messages import events, tracker
+from tracker import commands, migrate, tables
+from tracker.changes import (
+    AccountCreated,
+    GroupCreated,
+    Logged,
+    ManifestFacts,
+    ManifestStored,
+    MemberJoined,
+)
+from tracker.decision import Actor
+from tracker.state import State
+from tracker.store import DamagedDatabase, Store
+from tracker.writing import LogConflict
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tracker.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    opened = Store(path)
+    yield opened
+    opened.close()
+
+
+def snapshot(state: State) -> dict[str, Any]:
+    """All of a state but what is only kept to answer faster; empty tables count like none."""
+
+    def tidy(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tidy(each) for key, each in value.items() if each != {}}
+        return value
+
+    found = {name: tidy(value) for name, value in vars(state).items() if name[0] != "_"}
+    found["idle_manifests"] = set(found["idle_manifests"])  # since when is not kept
+    return found
+
+
+def test_what_is_committed_is_loaded_by_the_next_process(path: Path, store: Store) -> None:
+    """The mirror and the tables do the same, whatever happens: a thousand commands at random."""
+    seed = int(os.environ.get("MINI_TORRENT_SEED", random.randrange(1 << 32)))
+    print(f"MINI_TORRENT_SEED={seed}")
+    rng, town, written = random.Random(seed), Town(seed), 0
+    for step in range(1_000):
+        _something(town, rng)
+        if step % 50 == 49:
+            store.commit(town.changes[written:])
+            written = len(town.changes)
+            assert snapshot(store.load()) == snapshot(town.state)
+    again = Store(path)
+    assert snapshot(again.load()) == snapshot(town.state)
+    for group in town.state.groups.values():
+        entries = [entry for entry in town.log if entry.group == group.id]
+        since = max(index for index, entry in enumerate(entries) if _begins(entry))
+        assert again.entries(group.id, 0, group.seq, 10_000) == entries[since:]
+    again.close()
+
+
+def _begins(entry: events.LogEntry) -> bool:
+    return isinstance(entry.event, events.Created)
+
+
+def _something(town: Town, rng: random.Random) -> None:
+    device = town.device(f"device {rng.randrange(6)}")
+    user, group = f"u{rng.randrange(5)}", f"g{rng.randrange(3)}"
+    name = rng.choice(["a", "b"])
+    town.wait(rng.random() * 30)
+    if device.user is None or rng.random() < 0.05:
+        device.enters(user)
+        return
+    device.asks(
+        rng.choice(
+            [
+                tracker.CreateGroup(group),
+                tracker.JoinGroup(group),
+                tracker.LeaveGroup(group),
+                tracker.AcceptRequest(group, user),
+                tracker.AcceptRequest(group, user),
+                tracker.RejectRequest(group, user),
+                tracker.RemoveMember(group, user),
+                tracker.Offer(group, name, _content(town, name)),
+                tracker.Offer(group, name, _content(town, name)),
+                tracker.StopShare(group, name),
+                tracker.Logout(),
+            ]
+        )
+    )
+    if rng.random() < 0.02:
+        town.decide(Actor(device.key), commands.Housekeep())
+
+
+def _content(town: Town, name: str) -> ContentId:
+    if content_id(name) not in town.state.manifests:
+        town.content(name)
+    return content_id(name)
+
+
+def test_of_a_batch_that_fails_nothing_is_written(store: Store) -> None:
+    store.commit([AccountCreated("alice", "h", 1)])
+    with pytest.raises(StorageError, match="UNIQUE"):
+        store.commit([AccountCreated("bob", "h", 1), AccountCreated("alice", "h", 1)])
+    assert list(store.load().accounts) == ["alice"]
+
+
+def _entry(seq: int) -> Logged:
+    return Logged(events.LogEntry("lab", seq, 1, 1, events.Joined("u")), b"t", b"k", 1)
+
+
+def test_only_the_next_number_may_follow(store: Store) -> None:
+    group = GroupCreated(GroupId("lab"), "alice", b"t" * 16, b"k" * 32, 7, 1, 1)
+    store.commit([AccountCreated("alice", "h", 1), group, _entry(8)])
+    for wrong in (8, 10, 7):
+        with pytest.raises(LogConflict):
+            store.commit([MemberJoined("lab", "alice", 1, 1), _entry(wrong)])
+    store.commit([_entry(9)])
+    state = store.load()
+    assert state.groups["lab"].seq == 9
+    assert state.groups["lab"].members == {}
+
+
+def test_the_log_is_read_in_stretches(store: Store) -> None:
+    group = GroupCreated(GroupId("lab"), "alice", b"t" * 16, b"k" * 32, 0, 1, 1)
+    store.commit([AccountCreated("alice", "h", 1), group, *map(_entry, range(1, 11))])
+
+    def numbers(*where: int) -> list[int]:
+        return [entry.seq for entry in store.entries(GroupId("lab"), *where)]
+
+    assert numbers(0, 10, 100) == list(range(1, 11))
+    assert numbers(3, 10, 4) == [4, 5, 6, 7]
+    assert numbers(8, 9, 100) == [9]
+    assert numbers(10, 10, 100) == []
+
+
+@pytest.mark.parametrize(
+    "size", [1, limits.MANIFEST_PART_BYTES, 3 * limits.MANIFEST_PART_BYTES + 1]
+)
+def test_a_manifest_is_read_from_any_offset(store: Store, size: int) -> None:
+    content, body = content_id("x"), random.Random(size).randbytes(size)
+    facts = ManifestFacts(content, size, 1, 1, 1, 16_384, "blake3", b"d" * 32, 1)
+    store.commit([ManifestStored(facts, body)])
+    read, offset = b"", 0
+    while part := store.manifest_part(content, offset):
+        assert len(part) <= limits.MANIFEST_PART_BYTES
+        read, offset = read + part, offset + len(part)
+    assert read == body
+    middle = size // 2
+    assert body[middle:].startswith(store.manifest_part(content, middle))
+    assert store.manifest_part(content_id("y"), 0) == b""
+
+
+def test_the_id_of_the_installation_is_made_once(path: Path, store: Store) -> None:
+    assert store.tracker_id(b"1" * 16) == b"1" * 16
+    again = Store(path)
+    assert again.tracker_id(b"2" * 16) == b"1" * 16
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["'; DROP TABLE accounts; --", '" OR 1=1', "%", "_", "\\", "a\tb", "Ω’\U0001f600"]
+)
+def test_h42_metacharacters_are_just_characters(store: Store, town_lab: Device, text: str) -> None:
+    town = town_lab.town
+    if text.isprintable():
+        town_lab.offers("lab", text, town.content("x"))
+    for command in (
+        tracker.Login(text, text),
+        tracker.JoinGroup(text),
+        tracker.FindShare("lab", text),
+        tracker.RemoveMember("lab", text),
+        tracker.ListFiles("lab", text),
+        tracker.MyOffers(text),
+    ):
+        town_lab.asks(command)
+    store.commit(town.changes)
+    assert snapshot(store.load()) == snapshot(town.state)
+
+
+@pytest.fixture
+def town_lab() -> Device:
+    town = Town()
+    alice = town.user("alice")
+    town.group("lab", alice)
+    return alice
+
+
+# -- the file -----------------------------------------------------------------------------------
+
+
+def test_only_its_owner_can_read_the_database(path: Path, store: Store) -> None:
+    store.commit([AccountCreated("alice", "h", 1)])
+    for each in path.parent.iterdir():
+        assert stat.S_IMODE(each.stat().st_mode) == 0o600, each
+
+
+def test_commits_wait_for_the_disk(path: Path, store: Store) -> None:
+    with store._engine.connect() as db:
+        assert db.execute(sa.text("PRAGMA synchronous")).scalar() == 2
+        assert db.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
+        assert db.execute(sa.text("PRAGMA foreign_keys")).scalar() == 1
+
+
+def test_f26_a_damaged_database_is_not_opened(path: Path) -> None:
+    store = Store(path)
+    store.commit([AccountCreated(f"u{n}", "h" * 100, 1) for n in range(500)])
+    store.close()
+    whole = path.read_bytes()
+    for damaged in (b"no database at all" * 100, whole[:4096] + os.urandom(len(whole) - 4096)):
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedDatabase) as caught:
+            Store(path)
+        assert "restore" in str(caught.value.hint)
+        assert path.read_bytes() == damaged
+
+
+def test_a_later_releases_database_is_left_alone(path: Path) -> None:
+    Store(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StorageError, match="9999"):
+        Store(path)
+
+
+def test_the_migrations_make_the_tables(store: Store) -> None:
+    with store._engine.connect() as db:
+        assert compare_metadata(MigrationContext.configure(db), tables.metadata) == []
+    migrations = ScriptDirectory(str(Path(migrate.__file__).with_name("migrations")))
+    assert migrations.get_current_head() == migrate.HEAD

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import pytest
+from town import Town
+
+from common.messages import events, tracker
+from common.messages.refusals import Code, Refusal
+from tracker import commands
+from tracker.accounts import WRONG_CREDENTIALS
+from tracker.decision import CheckPassword, HashPassword
+
+
+def test_a_name_is_taken_whatever_its_case(town: Town) -> None:
+    town.user("alice")
+    assert town.device("other").is_refused(tracker.CreateUser("ALICE", "x")) is Code.TAKEN
+
+
+def test_of_two_who_want_a_name_at_once_one_gets_it(town: Town) -> None:
+    first, second = town.device("first"), town.device("second")
+    for device in (first, second):
+        assert isinstance(device.does(tracker.CreateUser("alice", device.key.hex())), HashPassword)
+    first.does(commands.PasswordHashed("alice", "first's"))
+    assert second.is_refused(commands.PasswordHashed("alice", "second's")) is Code.TAKEN
+    assert town.state.accounts["alice"].password_hash == "first's"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-a", "a b", "a/b", "ä", "a" * 65, "a\n", "a'; DROP TABLE x;--"]
+)
+def test_bad_names_are_refused(town: Town, name: str) -> None:
+    assert town.device("d").is_refused(tracker.CreateUser(name, "x")) is Code.USAGE
+
+
+def test_an_empty_password_is_refused(town: Town) -> None:
+    assert town.device("d").is_refused(tracker.CreateUser("alice", "")) is Code.USAGE
+
+
+def test_making_an_account_does_not_log_in(town: Town) -> None:
+    device = town.device("d")
+    device.does(commands.PasswordHashed("alice", "h"))
+    assert device.user is None
+    assert device.is_refused(tracker.ListGroups()) is Code.NOT_LOGGED_IN
+
+
+def test_an_unknown_user_costs_the_same_work_as_a_wrong_password(town: Town) -> None:
+    town.user("alice")
+    stranger = town.device("stranger")
+    known = stranger.does(tracker.Login("alice", "guess"))
+    unknown = stranger.does(tracker.Login("nobody", "guess"))
+    senseless = stranger.does(tracker.Login("no/such name", "guess"))
+    assert isinstance(known, CheckPassword)
+    assert known.password_hash is not None
+    for order in (unknown, senseless):
+        assert isinstance(order, CheckPassword)
+        assert order.password_hash is None
+
+
+def test_a_password_changed_while_it_was_checked_is_not_taken(town: Town) -> None:
+    town.user("alice")
+    stale = commands.PasswordRight("alice", "hash of an earlier one")
+    reply = town.device("other").asks(stale)
+    assert reply == Refusal(
+        WRONG_CREDENTIALS.code, WRONG_CREDENTIALS.message, WRONG_CREDENTIALS.hint
+    )
+
+
+def test_a_device_stays_logged_in_until_logout(town: Town) -> None:
+    alice = town.user("alice")
+    assert alice.does(tracker.Hello()).user == "alice"
+    alice.does(tracker.Logout())
+    assert alice.does(tracker.Hello()).user is None
+    assert alice.is_refused(tracker.Logout()) is Code.NOT_LOGGED_IN
+
+
+def test_logging_in_again_as_the_same_user_changes_nothing(town: Town) -> None:
+    alice = town.user("alice")
+    before = len(town.changes)
+    alice.enters("alice")
+    assert len(town.changes) == before
+
+
+def test_the_groups_hear_of_devices_that_come_and_go(town: Town) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    phone = town.user("alice", "phone")
+    phone.does(tracker.Logout())
+    assert town.told("lab")[1:] == [
+        events.Device("alice", phone.key, True),
+        events.Device("alice", phone.key, False),
+    ]
+
+
+def test_who_logs_in_on_a_device_logs_out_who_was_there(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    alice.comes()
+    alice.enters("bob")
+    assert alice.user == "bob"
+    assert town.told("lab")[-2:] == [
+        events.Device("alice", alice.key, False),
+        events.Device("bob", alice.key, True),
+    ]
+    assert [entry.seq for entry in town.log] == list(range(1, len(town.log) + 1))
+    assert alice.key not in town.world.presence.leases
+
+
+def test_the_inbox_is_this_devices_alone(town: Town) -> None:
+    one, other = (town.device(name).does(tracker.Hello()) for name in ("one", "other"))
+    assert one.inbox != other.inbox
+    assert one.inbox_key != other.inbox_key
+    assert town.device("one").does(tracker.Hello()).inbox_key == one.inbox_key
+
+
+def test_a_repeated_command_succeeds_again(town: Town) -> None:
+    device = town.device("d")
+    made = commands.PasswordHashed("alice", "h")
+    device.does(made, request_id=b"once")
+    count = len(town.changes)
+    # The reply was lost: the client repeats what it sent, under the same id.
+    assert device.does(tracker.CreateUser("alice", "secret"), request_id=b"once") == tracker.Done()
+    assert len(town.changes) == count
+    # Another command under the same id, and the same command under another id, are no repetition.
+    assert isinstance(device.asks(tracker.CreateUser("alice", "secret"), b"twice"), Refusal)
+    order = device.asks(tracker.CreateUser("bob", "secret"), b"once")
+    assert isinstance(order, HashPassword)
+
+
+def test_a_receipt_is_good_for_its_device_and_time_only(town: Town) -> None:
+    made = commands.PasswordHashed("alice", "h")
+    town.device("d").does(made, request_id=b"once")
+    assert isinstance(town.device("other").asks(made, b"once"), Refusal)
+    town.wait(601)
+    assert isinstance(town.device("d").asks(made, b"once"), Refusal)
+
+
+def test_passwords_never_show(town: Town) -> None:
+    order = town.device("d").does(tracker.CreateUser("alice", "hunter2"))
+    assert "hunter2" not in repr(order)
+    assert "$argon2" not in repr(commands.PasswordHashed("alice", "$argon2id$…"))

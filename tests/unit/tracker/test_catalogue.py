@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import pytest
+from town import Town, content_id
+
+from common import limits
+from common.messages import events, tracker
+from common.messages.refusals import Code
+from common.seal import share_topic
+from tracker import commands
+from tracker.decision import Actor, ReadPart, TakePart
+
+
+def names(town: Town, group: str) -> list[str]:
+    return sorted(share.name for share in town.state.groups[group].shares.values())
+
+
+def test_the_first_offer_shares_and_the_next_one_joins(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    data = town.content("data", size=77)
+    alice.comes()
+    first = alice.offers("lab", "data.bin", data)
+    assert not first.joined
+    assert (first.row.size, first.row.seeders, first.row.shared_by) == (77, 1, ["alice"])
+    second = bob.offers("lab", "data.bin", data)
+    assert second.joined
+    assert second.row.shared_by == ["alice", "bob"]
+    assert town.told("lab")[-2:] == [
+        events.Shared("alice", "data.bin", data, 77, 1, "blake3", b"d" * 32),
+        events.Seeding("bob", "data.bin", data),
+    ]
+
+
+def test_a_content_without_its_manifest_is_asked_for(town: Town) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    unknown = tracker.Offer("lab", "data.bin", content_id("data"))
+    assert alice.is_refused(unknown) is Code.NEED_MANIFEST
+    town.content("data")
+    alice.does(unknown)
+
+
+def test_offering_again_changes_nothing(town: Town) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    data = town.content("data")
+    first = alice.offers("lab", "data.bin", data)
+    before = len(town.changes)
+    assert alice.offers("lab", "data.bin", data) == first
+    assert len(town.changes) == before
+
+
+def test_a_second_device_of_the_same_user_is_no_news_for_the_log(town: Town) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    data = town.content("data")
+    alice.offers("lab", "data.bin", data)
+    phone = town.user("alice", "phone")
+    before = town.told("lab")
+    assert not phone.offers("lab", "data.bin", data).joined
+    phone.does(tracker.StopShare("lab", "data.bin"))
+    assert town.told("lab") == before
+    assert names(town, "lab") == ["data.bin"]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("data.bin", "DATA.BIN"), ("caf\u00e9", "cafe\u0301"), ("stra\u00dfe", "STRASSE")],
+)
+def test_twins_of_a_name_are_refused(town: Town, name: str, other: str) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    data = town.content("data")
+    alice.offers("lab", name, data)
+    assert alice.is_refused(tracker.Offer("lab", other, data)) is Code.TAKEN
+    # Asked for, either spelling finds it.
+    assert alice.does(tracker.FindShare("lab", other)).row.name == name
+
+
+def test_a_name_stands_for_one_content_in_a_group(town: Town) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    town.group("club", alice)
+    alice.offers("lab", "data.bin", town.content("one"))
+    assert alice.is_refused(tracker.Offer("lab", "data.bin", town.content("two"))) is Code.TAKEN
+    alice.offers("club", "data.bin", town.content("two"))
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "a/b", "a\0b", "CON.txt", "x" * 255 + "ä", "a\u202eb", "a "]
+)
+def test_h28_names_that_could_do_harm_are_refused(town: Town, name: str) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    assert alice.is_refused(tracker.Offer("lab", name, town.content("x"))) is Code.USAGE
+
+
+def test_a_share_ends_with_its_last_offer(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    data = town.content("data")
+    for each in (alice, bob):
+        each.offers("lab", "data.bin", data)
+    alice.does(tracker.StopShare("lab", "DATA.bin"))
+    assert names(town, "lab") == ["data.bin"]
+    assert alice.is_refused(tracker.StopShare("lab", "data.bin")) is Code.UNKNOWN_SHARE
+    bob.does(tracker.StopShare("lab", "data.bin"))
+    assert names(town, "lab") == []
+    assert bob.is_refused(tracker.FindShare("lab", "data.bin")) is Code.UNKNOWN_SHARE
+    assert town.told("lab")[-2:] == [
+        events.Stopped("alice", "data.bin", data),
+        events.Unshared("bob", "data.bin", data),
+    ]
+
+
+def test_leaving_ends_all_offers_in_that_group_alone(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    for group in ("lab", "club"):
+        town.group(group, alice, bob)
+        bob.offers(group, "one", town.content("one"))
+    alice.offers("lab", "one", town.content("one"))
+    bob.offers("lab", "two", town.content("two"))
+    bob.does(tracker.LeaveGroup("lab"))
+    assert names(town, "lab") == ["one"]
+    assert names(town, "club") == ["one"]
+    assert [type(event).__name__ for event in town.told("lab")[-3:]] == [
+        "Left",
+        "Stopped",
+        "Unshared",
+    ]
+    assert [row.group for row in bob.does(tracker.MyOffers()).rows] == ["club"]
+
+
+def test_offers_outlast_a_logout(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    alice.offers("lab", "data", town.content("data"))
+    alice.comes()
+    assert bob.does(tracker.ListFiles("lab")).rows[0].seeders == 1
+    alice.does(tracker.Logout())
+    [row] = bob.does(tracker.ListFiles("lab")).rows
+    assert (row.seeders, row.shared_by) == (0, ["alice"])
+    alice.enters("alice")
+    alice.comes()
+    assert bob.does(tracker.ListFiles("lab")).rows[0].seeders == 1
+
+
+def test_what_another_user_offered_on_this_device_is_none_of_mine(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    alice.offers("lab", "data", town.content("data"))
+    alice.enters("bob")
+    alice.comes()
+    assert alice.does(tracker.MyOffers()).rows == []
+    assert bob.does(tracker.ListFiles("lab")).rows[0].seeders == 0
+
+
+def test_all_that_is_needed_to_fetch(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    data = town.content("data")
+    alice.offers("lab", "data", data)
+    alice.comes("tcp://192.0.2.1:9")
+    found = bob.does(tracker.FindShare("lab", "data"))
+    assert found.topic == share_topic(town.state.groups["lab"].topic, data)
+    assert found.manifest_bytes == 200
+    assert [source.endpoint for source in found.sources] == ["tcp://192.0.2.1:9"]
+    assert alice.does(tracker.FindShare("lab", "data")).sources == []
+    assert bob.does(tracker.GetManifest("lab", data, 5)) == ReadPart(data, 5, 200)
+    assert bob.is_refused(tracker.GetManifest("lab", data, 200)) is Code.USAGE
+
+
+def test_a_manifest_is_for_members_of_a_group_where_it_is_shared(town: Town) -> None:
+    alice, eve = town.user("alice"), town.user("eve")
+    town.group("lab", alice)
+    town.group("eves", eve)
+    data = town.content("data")
+    alice.offers("lab", "data", data)
+    assert eve.is_refused(tracker.GetManifest("eves", data)) is Code.UNKNOWN_SHARE
+    assert eve.is_refused(tracker.GetSources("eves", data)) is Code.UNKNOWN_SHARE
+
+
+def test_a_manifest_comes_once_and_goes_when_nobody_shares_it(town: Town) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    part = tracker.PutManifest(content_id("data"), 200, 0)
+    assert alice.does(part) == TakePart(content_id("data"), 200, 0)
+    data = town.content("data")
+    assert alice.does(part) == tracker.Done()
+    alice.offers("lab", "data", data)
+    town.wait(limits.MANIFEST_IDLE_S * 2)
+    town.decide(Actor(b""), commands.Housekeep())
+    assert data in town.state.manifests
+    alice.does(tracker.StopShare("lab", "data"))
+    town.wait(limits.MANIFEST_IDLE_S - 1)
+    town.decide(Actor(b""), commands.Housekeep())
+    assert data in town.state.manifests
+    town.wait(2)
+    town.decide(Actor(b""), commands.Housekeep())
+    assert town.state.manifests == {}
+    assert town.state.idle_bytes == 0
+
+
+def test_manifests_that_nobody_shares_take_bounded_room(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = town.user("alice")
+    town.content("data")
+    monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 300)
+    assert alice.is_refused(tracker.PutManifest(content_id("more"), 200, 0)) is Code.BUSY
+
+
+@pytest.mark.parametrize("limit", ["SHARES_PER_GROUP_MAX", "OFFERS_PER_DEVICE_MAX"])
+def test_shares_and_offers_are_bounded(
+    town: Town, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    alice.offers("lab", "one", town.content("one"))
+    monkeypatch.setattr(limits, limit, 1)
+    assert alice.is_refused(tracker.Offer("lab", "two", town.content("two"))) is Code.LIMIT
+    alice.offers("lab", "one", town.content("one"))
+
+
+def test_files_come_in_pages_in_one_order(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    wanted = ["Äpfel", "b.txt", "Zoo", "a.txt"]
+    for name in wanted:
+        alice.offers("lab", name, town.content(name))
+    rows = alice.does(tracker.ListFiles("lab")).rows
+    assert sorted(row.name for row in rows) == sorted(wanted)
+    for at, row in enumerate(rows):
+        assert alice.does(tracker.ListFiles("lab", row.name)).rows == rows[at + 1 :]

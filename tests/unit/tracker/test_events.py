@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+from town import Device, Town
+
+from common import limits
+from common.codec import encode
+from common.ids import ContentId
+from common.messages import events, tracker
+from common.messages.base import Source
+from common.seal import inbox_of, share_topic
+from tracker.decision import Nudge
+from tracker.events import Outbox, nudge
+
+
+@pytest.fixture
+def lab(town: Town) -> tuple[Town, Device, ContentId, Outbox]:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    data = town.content("data")
+    alice.offers("lab", "data", data)
+    return town, alice, data, Outbox()
+
+
+def test_changes_of_a_swarm_are_gathered_into_one_update(lab) -> None:
+    town, alice, data, outbox = lab
+    phone = town.user("alice", "phone")
+    phone.offers("lab", "data", data)
+    for device in (alice, phone):
+        device.comes()
+    phone.does(tracker.Depart())
+    outbox.gather(town.swarm_changes, town.now_s)
+    assert outbox.flush_at == town.now_s + limits.COALESCE_S
+    [update] = outbox.flush(town.state, town.rng)
+    group = town.state.groups["lab"]
+    assert (update.topic, update.key) == (share_topic(group.topic, data), group.key)
+    assert isinstance(update.body, events.PeerUpdate)
+    assert [source.device for source in update.body.up] == [alice.key]
+    assert update.body.down == [phone.key]
+    assert outbox.flush_at is None
+    assert outbox.flush(town.state, town.rng) == []
+
+
+def test_a_crowd_is_told_of_by_fifty_seeders_first(lab) -> None:
+    town, alice, data, outbox = lab
+    alice.comes()
+    for number in range(80):
+        other = town.user("alice", f"other {number}")
+        other.comes(leeching=[tracker.Leeching("lab", data, 0)])
+    outbox.gather(town.swarm_changes, town.now_s)
+    [update] = outbox.flush(town.state, town.rng)
+    assert isinstance(update.body, events.PeerUpdate)
+    assert len(update.body.up) == limits.SOURCES_MAX
+    assert update.body.up[0].device == alice.key
+
+
+def test_a_swarm_of_a_group_that_is_gone_is_not_told_of(lab) -> None:
+    town, alice, _, outbox = lab
+    alice.comes()
+    outbox.gather(town.swarm_changes, town.now_s)
+    alice.does(tracker.LeaveGroup("lab"))
+    assert outbox.flush(town.state, town.rng) == []
+
+
+def test_entries_go_out_in_their_order_each_under_its_own_key(lab) -> None:
+    town, _, _, outbox = lab
+    told = outbox.told(town.changes, town.now_s)
+    assert [out.body for out in told] == town.log
+    assert {out.key for out in told} == {town.state.groups["lab"].key}
+
+
+def test_a_head_is_repeated_for_a_while_after_the_last_entry(lab) -> None:
+    town, alice, _, outbox = lab
+    town.group("quiet", alice)
+    facts, group = town.world.facts, town.state.groups["lab"]
+    lab_changes = [change for change in town.changes if getattr(change, "group", "") == "lab"]
+    outbox.told(lab_changes, town.now_s)
+    town.wait(limits.BEACON_TAIL_S)
+    beat, head = outbox.beat(facts, town.state, town.now)
+    assert (beat.topic, beat.key) == (events.BEAT_TOPIC, None)
+    assert (head.topic, head.key) == (group.topic, group.key)
+    assert head.body == events.GroupHead("lab", group.seq, group.epoch)
+    town.wait(0.5)
+    assert len(outbox.beat(facts, town.state, town.now)) == 1
+
+
+def test_a_dissolved_group_has_no_head(lab) -> None:
+    town, alice, _, outbox = lab
+    outbox.told(town.changes, town.now_s)
+    decision = alice.decision(tracker.LeaveGroup("lab"))
+    outbox.told(decision.changes, town.now_s)
+    assert len(outbox.beat(town.world.facts, town.state, town.now)) == 1
+
+
+def test_a_nudge_lies_in_the_inbox_that_the_device_was_told_of(lab) -> None:
+    town, alice, _, _ = lab
+    welcome = alice.does(tracker.Hello())
+    told = nudge(town.world.facts, Nudge(alice.key))
+    assert (told.topic, told.key) == (welcome.inbox, welcome.inbox_key)
+    assert inbox_of(town.world.facts.inbox_secret, alice.key)[0] == welcome.inbox
+
+
+def test_the_largest_update_fits_an_event() -> None:
+    source = Source(b"d" * 32, "u" * 64, "e" * 300, False, limits.CONTENT_BYTES_MAX)
+    update = events.PeerUpdate("g" * 64, b"c" * 32, [source] * 50, [b"d" * 32] * 1000)
+    assert len(encode(update)) < limits.EVENT_BYTES_MAX - 1024
