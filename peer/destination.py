@@ -93,7 +93,7 @@ class Destination:
         with translated(self.folder, "look at"):
             found = os.fstatvfs(self.fd)
         free = found.f_bavail * found.f_frsize
-        if free < needed:
+        if free < needed and found.f_blocks:  # some network file systems tell nothing
             raise DiskFull(
                 f"no room in {quoted(self.folder)}: {needed:,} bytes needed, {free:,} free",
                 "make room there, or choose another place",
@@ -101,8 +101,8 @@ class Destination:
 
     @property
     def block_size(self) -> int:
-        """Bytes of the smallest piece of disk a file can take."""
-        return os.fstatvfs(self.fd).f_frsize
+        """Bytes of the smallest piece of disk that a file can take."""
+        return max(1, os.fstatvfs(self.fd).f_frsize)
 
     def sync(self) -> None:
         """Put the names in the folder on the disk."""
