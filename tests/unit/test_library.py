@@ -236,8 +236,9 @@ def test_a_digest_can_be_cancelled(tmp_path: Path) -> None:
             piece_length=PIECE,
             on_progress=done.append,
             cancelled=lambda: bool(done),
+            threads=1,
         )
-    assert done[-1] < len(NOISE)
+    assert done == [PIECE]
 
 
 @pytest.mark.parametrize("change", ["grow", "edit", "truncate", "remove", "replace"])
