@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import zmq
@@ -162,6 +163,8 @@ class Sent(Enum):
 
 
 Frames = list[zmq.Frame]
+_DONTWAIT = int(zmq.DONTWAIT)
+_DONTWAIT_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 
 
 class Pump:
@@ -183,6 +186,7 @@ class Pump:
         self._fd: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         self._scheduled = False
         self._closed = False
+        self._send_part = partial(zmq.backend.Socket.send, socket)
         self._loop.add_reader(self._fd, self._drain)
         self._schedule()
 
@@ -198,12 +202,11 @@ class Pump:
     def _drain(self) -> None:
         # The descriptor only tells of the change from nothing to something, so the socket is read
         # until it says that it is empty; after a full batch the rest is taken in a later turn.
-        receive = self.socket.recv_multipart
         for _ in range(self.BATCH):
             if self._closed:
                 return
             try:
-                frames = receive(zmq.DONTWAIT, copy=False)
+                frames = self._receive()
             except zmq.Again:
                 return
             except zmq.ZMQError as error:
@@ -216,6 +219,17 @@ class Pump:
                 log.exception("a message could not be handled")
         self._schedule()
 
+    def _receive(self) -> Frames:
+        # The same as recv_multipart, which asks the socket after each frame whether there is more
+        # where the frame itself knows: a third of the cost of a small message.
+        receive = self.socket.recv
+        frame: Any = receive(_DONTWAIT, False)
+        frames = [frame]
+        while frame.more:
+            frame = receive(_DONTWAIT, False)
+            frames.append(frame)
+        return frames
+
     def send(self, frames: Sequence[Any], *, copy: bool = True) -> Sent:
         """Hand a message over without waiting.
 
@@ -225,7 +239,11 @@ class Pump:
         if self._closed:
             return Sent.GONE
         try:
-            self.socket.send_multipart(frames, zmq.DONTWAIT, copy=copy)
+            # Only the first part can be turned away: what follows goes with it or not at all.
+            send = self._send_part
+            for part in frames[:-1]:
+                send(part, _DONTWAIT_MORE)
+            send(frames[-1], _DONTWAIT, copy)
             outcome = Sent.YES
         except zmq.Again:
             outcome = Sent.FULL
