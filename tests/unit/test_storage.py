@@ -346,11 +346,21 @@ def test_a_folder_that_is_missing_or_no_folder_is_refused(sample: Sample, tmp_pa
         PartialContent.create("/", sample.manifest, sample.id, str(tmp_path / "journal"))
 
 
-def test_a_read_only_file_system_is_named_as_such(sample: Sample) -> None:
-    with (
-        pytest.raises(ReadOnly) if not os.access("/proc", os.W_OK) else pytest.raises(StorageError)
-    ):
-        sample.begin(Path("/proc/name"))
+def test_a_folder_that_may_not_be_written_to_is_refused(sample: Sample, place: Path) -> None:
+    place.parent.chmod(0o555)
+    if os.access(place.parent, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    with pytest.raises(ReadOnly):
+        PartialContent.create(
+            str(place), sample.manifest, sample.id, str(sample.source.parent / "journal")
+        )
+
+
+@pytest.mark.root
+def test_a_read_only_file_system_is_refused(file_sample: Sample, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(ReadOnly, match="Read-only"):
+        file_sample.begin(small_disk / "name")
 
 
 def test_a_link_to_the_folder_is_resolved_when_it_is_chosen_and_refused_later(
