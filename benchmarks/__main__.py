@@ -1,0 +1,131 @@
+"""`python -m benchmarks`: the command line of the benchmarks."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+import click
+
+from benchmarks.contestants.registry import CONTESTANTS
+from benchmarks.crew import BenchmarkError
+from benchmarks.match import Match, Skipped
+from benchmarks.report import Result, print_table
+from benchmarks.workloads import KIB, MIB, WORKLOADS, Workload
+
+_SMOKE_BYTES = {"w1": 8 * MIB, "w2": 8 * MIB, "w3": 2 * MIB, "w4": 800 * KIB, "w5": MIB}
+_UNITS = {"K": KIB, "M": MIB, "G": 1024 * MIB}
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, with K, M or G for 1024 and its powers."""
+
+    name = "size"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        text = str(value).upper().removesuffix("IB").removesuffix("B")
+        unit = _UNITS.get(text[-1:], 1)
+        try:
+            size = int(float(text.rstrip("KMG")) * unit)
+        except ValueError:
+            self.fail(f"{value!r} is not a size: write 4096, 64K, 256M or 1G", param, ctx)
+        if size < 1:
+            self.fail("must be at least one byte", param, ctx)
+        return size
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("keys", nargs=-1, metavar="[w1|w2|w3|w4|w5|h]...")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Runs each.")
+@click.option("--size", type=Size(), help="Bytes of the content, instead of the workload's own.")
+@click.option("--only", multiple=True, metavar="WORD", help="Contestants whose name has WORD.")
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the JSON lines go.  [default: bench-results/TIME.jsonl]",
+)
+@click.option("--smoke", is_flag=True, help="Tiny contents, one round: does everything run?")
+def main(
+    keys: Sequence[str],
+    rounds: int,
+    size: int | None,
+    only: Sequence[str],
+    json_path: Path | None,
+    smoke: bool,
+) -> None:
+    """Time Mini-Torrent beside others: same machine, same minutes, one after the other in rounds.
+
+    Without a workload all of them are run. Contestants that are not installed, and the workload
+    that needs root for its network, are skipped with a word.
+
+    Example: python -m benchmarks w1 w3 --rounds 5
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    workloads = [_sized(key.lower(), size, smoke) for key in keys or WORKLOADS]
+    path = json_path or Path("bench-results", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results: list[Result] = []
+    skipped: list[Skipped] = []
+    try:
+        with path.open("a") as out:
+            for workload in workloads:
+                _play(workload, 1 if smoke else rounds, only, out, results, skipped)
+    except BenchmarkError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        if results or skipped:
+            print_table(results, skipped)
+            click.echo(f"one line a run: {path}")
+    if any("failed" in reason for _, _, reason in skipped):
+        sys.exit(1)
+
+
+def _play(
+    workload: Workload,
+    rounds: int,
+    only: Sequence[str],
+    out: TextIO,
+    results: list[Result],
+    skipped: list[Skipped],
+) -> None:
+    chosen = [c for c in CONTESTANTS if not only or any(word in c.name for word in only)]
+    match = Match(workload, chosen)
+
+    def report(result: Result) -> None:
+        results.append(result)
+        result.write(out)
+        click.echo(
+            f"{result.workload} {result.contestant}: {result.wall_s:.2f} s,"
+            f" {result.cpu_s:.2f} CPU-s",
+            err=True,
+        )
+
+    click.echo(f"{workload.key}: {workload.title}", err=True)
+    match.run(rounds, report)
+    skipped.extend(match.skipped)
+
+
+def _sized(key: str, size: int | None, smoke: bool) -> Workload:
+    if key not in WORKLOADS:
+        raise click.BadParameter(f"{key}: there are {', '.join(WORKLOADS)}")
+    workload = WORKLOADS[key]
+    if smoke:
+        return workload.resized(_SMOKE_BYTES.get(key, MIB))
+    return workload.resized(size) if size else workload
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM unwinds like Ctrl-C, so that every `finally` is run."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

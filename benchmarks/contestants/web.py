@@ -1,0 +1,105 @@
+"""nginx and curl, followed by a digest: what many scripts do today. Unencrypted.
+
+Timed: from starting curl (all curls at once) until the last digest program has ended and what it
+printed equals the known digest. Each leecher digests as soon as its own curl is done. A folder is
+not fetched: curl has no word for it. CPU: nginx within the span, curl and the digest in whole.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import socket
+import subprocess
+
+from benchmarks.arena import Arena
+from benchmarks.contestants.base import Outcome, missing_program
+from benchmarks.crew import BenchmarkError, wait_until
+from benchmarks.workloads import Workload
+
+_CONFIGURATION = """
+daemon off;
+pid {root}/nginx.pid;
+error_log stderr error;
+worker_processes auto;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    sendfile_max_chunk 4m;
+    client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3;
+    uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;
+    server {{ listen {address}:{port}; root {folder}; }}
+}}
+"""
+
+
+class NginxCurl:
+    """A star: every leecher fetches from the one seeder. `digest` names a program (sha256sum)."""
+
+    def __init__(self, digest: str) -> None:
+        self._digest = digest
+        self.name = f"nginx + curl + {digest}"
+
+    def unfit(self, workload: Workload) -> str | None:
+        if workload.is_folder:
+            return "curl fetches files, not folders"
+        if workload.seeders > 1:
+            return "curl fetches from one server"
+        if workload.shaped and self._digest != "sha256sum":
+            return "the link alone is timed: one digest is enough"
+        return missing_program("nginx", "curl", self._digest)
+
+    def run(self, arena: Arena) -> Outcome:
+        place = arena.seeders[0]
+        port = place.free_port()
+        configuration = arena.root / "nginx.conf"
+        # Workers of an nginx started by root run as another user, who must be able to read.
+        arena.source.parent.chmod(0o755)
+        arena.root.chmod(0o755)
+        configuration.write_text(
+            _user_line()
+            + _CONFIGURATION.format(
+                root=arena.root, address=place.address, port=port, folder=arena.source.parent
+            )
+        )
+        arena.crew.start("nginx", place.argv(["nginx", "-p", arena.root, "-c", configuration]))
+        url = f"http://{place.address}:{port}/{arena.source.name}"
+        known = _digest_of(self._digest, arena)
+        if not place.namespace:
+            wait_until(lambda: answers(place.address, port), "nginx")
+        else:
+            ready = shlex.join(["curl", "-s", "--retry", "50", "--retry-connrefused", "-I", url])
+            arena.crew.start("curl", place.argv(["sh", "-c", ready])).finish()
+        outputs = [arena.root / f"leecher{index}.bin" for index in range(len(arena.leechers))]
+        clock = arena.start_clock()
+        clients = []
+        for where, output in zip(arena.leechers, outputs, strict=True):
+            fetch = shlex.join(["curl", "-sSf", "-o", str(output), url])
+            check = shlex.join([self._digest, str(output)])
+            clients.append(
+                arena.crew.start("curl", where.argv(["sh", "-c", f"{fetch} && {check}"]))
+            )
+        for client in clients:
+            if client.rest().split()[:1] != [known]:
+                raise BenchmarkError(f"{self.name}: another digest: {client.last_words()}")
+            client.finish()
+        span = clock.stop()
+        return Outcome(span.wall_s, span, tuple(outputs))
+
+
+def _digest_of(program: str, arena: Arena) -> str:
+    made = subprocess.run([program, arena.source], capture_output=True, text=True, check=True)
+    return made.stdout.split()[0]
+
+
+def _user_line() -> str:
+    return f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
+
+
+def answers(address: str, port: int) -> bool:
+    """Whether somebody listens on the port."""
+    with socket.socket() as probe:
+        return probe.connect_ex((address, port)) == 0

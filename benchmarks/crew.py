@@ -1,0 +1,257 @@
+"""The processes of one contestant in one run: started, counted, and ended whatever happens.
+
+Owns process life and CPU accounting. CPU is user plus system time of every process that was
+started and of all its descendants; of ended ones from `wait4`, of live ones from `/proc`
+(granularity: one clock tick each, 10 ms as a rule).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self, cast
+
+_PR_SET_PDEATHSIG = 1
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class BenchmarkError(Exception):
+    """A contestant did not do what it was asked; the text says which and what it printed."""
+
+
+class Worker:
+    """One child process with pipes, whose last breath (`wait4`) is counted."""
+
+    def __init__(self, name: str, popen: subprocess.Popen[bytes], log: Path) -> None:
+        self.name = name
+        self._popen = popen
+        self._log = log
+        self._spent_s: float | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def say(self, line: str) -> None:
+        """Write one line to its standard input."""
+        pipe = cast(IO[bytes], self._popen.stdin)
+        try:
+            pipe.write(line.encode() + b"\n")
+            pipe.flush()
+        except BrokenPipeError as error:
+            raise BenchmarkError(f"{self.name} ended early: {self.last_words()}") from error
+
+    def hear(self) -> str:
+        """The next line of its standard output; an error when it ends instead."""
+        line = cast(IO[bytes], self._popen.stdout).readline()
+        if not line:
+            raise BenchmarkError(f"{self.name} ended early: {self.last_words()}")
+        return line.decode().rstrip("\n")
+
+    def rest(self) -> str:
+        """All that it prints until it closes its standard output."""
+        return cast(IO[bytes], self._popen.stdout).read().decode()
+
+    def wait(self) -> int:
+        """Wait for its end and return the exit code."""
+        if self._spent_s is None:
+            _, status, usage = os.wait4(self.pid, 0)
+            self._ended(status, usage.ru_utime + usage.ru_stime)
+        return cast(int, self._popen.returncode)
+
+    def finish(self) -> None:
+        """Wait for its end and raise unless it ended well."""
+        code = self.wait()
+        if code != 0:
+            raise BenchmarkError(f"{self.name} ended with {code}: {self.last_words()}")
+
+    def poll(self) -> bool:
+        """Whether it has ended."""
+        if self._spent_s is None:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if pid:
+                self._ended(status, usage.ru_utime + usage.ru_stime)
+        return self._spent_s is not None
+
+    def spent_s(self) -> float:
+        """CPU seconds so far, its descendants included."""
+        if self.poll():
+            return cast(float, self._spent_s)
+        return sum(_ticks(pid) for pid in _family(self.pid)) / _TICKS
+
+    def end(self, deadline: float) -> None:
+        """Ask its process group to end, and kill it when it does not until `deadline`."""
+        self._signal(signal.SIGTERM)
+        while not self.poll() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        # Also when the leader has ended: a descendant may have outlived it.
+        self._signal(signal.SIGKILL)
+        self.wait()
+        for pipe in (self._popen.stdin, self._popen.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:
+                    pass
+
+    def last_words(self) -> str:
+        try:
+            text = self._log.read_text(errors="replace").strip()
+        except OSError:
+            text = ""
+        return text[-600:] or "(nothing on standard error)"
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            pass
+
+    def _ended(self, status: int, spent_s: float) -> None:
+        self._popen.returncode = os.waitstatus_to_exitcode(status)
+        self._spent_s = spent_s
+
+
+class Crew:
+    """A context whose processes all end with it."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._workers: list[Worker] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        quiet: bool = False,
+    ) -> Worker:
+        """Start one process in its own group; it dies with this one. `quiet` drops its output."""
+        log = self._logs / f"{len(self._workers):02d}-{name}.log"
+        with log.open("wb") as errors:
+            popen = subprocess.Popen(
+                [os.fspath(part) for part in argv],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL if quiet else subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, **(env or {})},
+                cwd=cwd,
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),
+            )
+        worker = Worker(name, popen, log)
+        self._workers.append(worker)
+        return worker
+
+    def spent_s(self) -> float:
+        """CPU seconds of everyone so far."""
+        return sum(worker.spent_s() for worker in self._workers)
+
+    def end(self) -> None:
+        deadline = time.monotonic() + 5.0
+        for worker in reversed(self._workers):
+            worker.end(deadline)
+        self._workers.clear()
+
+
+class Clock:
+    """Counts from its making to `stop`: wall time, the crew's CPU, and everybody else's."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._busy_s = _machine_busy_s()
+        self._spent_s = crew.spent_s()
+        self.started = time.monotonic()
+
+    def stop(self) -> Span:
+        """The span until this moment."""
+        wall_s = time.monotonic() - self.started
+        cpu_s = self._crew.spent_s() - self._spent_s
+        return Span(wall_s, cpu_s, max(0.0, _machine_busy_s() - self._busy_s - cpu_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a clock has counted, in seconds."""
+
+    wall_s: float
+    cpu_s: float
+    """Of the contestant's processes."""
+    others_s: float
+    """CPU that the rest of the machine used, or that its host took: how quiet it was."""
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, timeout_s: float = 60.0) -> None:
+    """Look every 2 ms until `condition` holds (under 1 % of a core)."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise BenchmarkError(f"waited {timeout_s:.0f} s in vain for {what}")
+        time.sleep(0.002)
+
+
+def _die_with_parent() -> Callable[[], None]:
+    """A hook for the child between fork and exec: SIGKILL reaches it when this process dies."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def hook() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return hook
+
+
+def _family(pid: int) -> list[int]:
+    """`pid` and its live descendants."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            fields = _stat_fields(int(entry))
+            if fields:
+                children.setdefault(int(fields[1]), []).append(int(entry))
+    found = [pid]
+    for member in found:
+        found.extend(children.get(member, ()))
+    return found
+
+
+def _ticks(pid: int) -> int:
+    """Clock ticks of `pid` and of those of its children that it has waited for."""
+    return sum(int(field) for field in _stat_fields(pid)[11:15])
+
+
+def _machine_busy_s() -> float:
+    """CPU seconds that were not idle, of all cores, stolen ones included."""
+    user, nice, system, _idle, _wait, *rest = (
+        int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    return (user + nice + system + sum(rest)) / _TICKS
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """The fields of `/proc/PID/stat` from the third (state) on; none when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return []
+    # The name, in parentheses, may hold blanks.
+    return text.rpartition(")")[2].split()

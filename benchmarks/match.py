@@ -1,0 +1,92 @@
+"""Runs the contestants against each other: content once, then round by round, A B A B.
+
+Owns the order, the fresh folders and the comparison of outputs. What is timed is the contestants'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+from benchmarks.arena import Arena, lay_ballast, loopback_places, storage
+from benchmarks.contestants.base import Contestant
+from benchmarks.crew import BenchmarkError, Crew
+from benchmarks.network import Places, network, why_no_network
+from benchmarks.report import Result
+from benchmarks.workloads import Workload, make_content, same_content
+
+Skipped = tuple[str, str, str]
+"""Workload, contestant, reason."""
+
+_SEED = 20261122
+
+
+class Match:
+    """One workload, its contestants, and what came of it."""
+
+    def __init__(self, workload: Workload, contestants: Sequence[Contestant]) -> None:
+        self.workload = workload
+        self.skipped: list[Skipped] = []
+        self._fit: list[Contestant] = []
+        nowhere = why_no_network() if workload.shaped else None
+        for contestant in contestants:
+            reason = nowhere or contestant.unfit(workload)
+            if reason:
+                self._skip(contestant, reason)
+            else:
+                self._fit.append(contestant)
+
+    def run(self, rounds: int, report: Callable[[Result], None]) -> None:
+        """Play `rounds` rounds. A contestant that fails is told of and left out from then on."""
+        if not self._fit:
+            return
+        # The ballast and the outputs are not there at the same time.
+        with storage(self.workload.size + self.workload.bytes_needed()) as folder:
+            source = make_content(self.workload, folder, Random(_SEED))
+            for number in range(1, rounds + 1):
+                for contestant in tuple(self._fit):
+                    try:
+                        report(self._once(contestant, source, number))
+                    except BenchmarkError as error:
+                        self._fit.remove(contestant)
+                        self._skip(contestant, f"failed in round {number}: {error}")
+
+    def _once(self, contestant: Contestant, source: Path, number: int) -> Result:
+        workload = self.workload
+        with storage(workload.bytes_needed()) as root:
+            ballast, logs, work = root / "ballast", root / "logs", root / "w"
+            logs.mkdir()
+            work.mkdir()
+            with self._places() as (tracker, seeders, leechers), Crew(logs) as crew:
+                lay_ballast(ballast, workload.bytes_needed())
+                outcome = contestant.run(
+                    Arena(workload, source, work, crew, tracker, seeders, leechers, ballast)
+                )
+            same = all(same_content(source, output) for output in outcome.outputs)
+        if not same:
+            raise BenchmarkError("its output differs from the source")
+        return Result(
+            workload=workload.key,
+            contestant=contestant.name,
+            round=number,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            size=workload.size,
+            delivered_bytes=workload.delivered_bytes,
+            wall_s=round(outcome.wall_s, 4),
+            cpu_s=round(outcome.span.cpu_s, 4),
+            others_s=round(outcome.span.others_s, 4),
+            same=same,
+            notes={name: round(value, 4) for name, value in outcome.notes.items()},
+        )
+
+    @contextmanager
+    def _places(self) -> Iterator[Places]:
+        nodes = nullcontext(loopback_places(self.workload))
+        with network(self.workload) if self.workload.shaped else nodes as places:
+            yield places
+
+    def _skip(self, contestant: Contestant, reason: str) -> None:
+        self.skipped.append((self.workload.key, contestant.name, reason))

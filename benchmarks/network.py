@@ -1,0 +1,113 @@
+"""A small network for the shaped workload: one namespace a node, a bridge between them.
+
+Owns namespaces, links and rate limits. The bridge lives in a namespace too, so that nothing is left
+in the machine's own network and removing the namespaces removes everything. Those of a run that was
+killed are swept away by the next.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.arena import Place
+from benchmarks.crew import BenchmarkError
+from benchmarks.workloads import Workload
+
+Places = tuple[Place, tuple[Place, ...], tuple[Place, ...]]
+"""The tracker's, the seeders', the leechers'."""
+
+UP_MBIT, DOWN_MBIT = 80, 200
+# A tenth of a second of queue at each rate; the burst is what tbf lets through at once.
+_UP = ("rate", f"{UP_MBIT}mbit", "burst", "16kb", "latency", "100ms")
+_DOWN = ("rate", f"{DOWN_MBIT}mbit", "burst", "32kb", "latency", "100ms")
+_PREFIX = "mtb"
+
+
+def why_no_network() -> str | None:
+    """What is missing for namespaces of our own, in words; None when they can be had."""
+    for tool in ("ip", "tc"):
+        if shutil.which(tool) is None:
+            return f"{tool} (iproute2) is not installed"
+    if os.geteuid() != 0:
+        return "network namespaces and rate limits need root"
+    try:
+        with _namespaces(1) as (name,):
+            _shape(name, "lo", _UP)
+    except BenchmarkError as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def network(workload: Workload) -> Iterator[Places]:
+    """Places in namespaces: the tracker's, each seeder's, each leecher's, all behind limits."""
+    count = 1 + workload.seeders + workload.leechers
+    with _namespaces(1 + count) as (hub, *nodes):
+        _in(hub, "link", "add", "br0", "type", "bridge")
+        _in(hub, "link", "set", "br0", "up")
+        places = [_join(hub, node, index) for index, node in enumerate(nodes)]
+        yield (
+            places[0],
+            tuple(places[1 : 1 + workload.seeders]),
+            tuple(places[1 + workload.seeders :]),
+        )
+
+
+def _join(hub: str, node: str, index: int) -> Place:
+    """Connect `node` to the bridge; its own end limits what it sends, the bridge's what it gets."""
+    address, port = f"10.77.0.{10 + index}", f"port{index}"
+    _ip("link", "add", port, "netns", hub, "type", "veth", "peer", "name", "eth0", "netns", node)
+    _in(hub, "link", "set", port, "master", "br0", "up")
+    _in(node, "address", "add", f"{address}/24", "dev", "eth0")
+    _in(node, "link", "set", "eth0", "up")
+    _in(node, "link", "set", "lo", "up")
+    _shape(node, "eth0", _UP)
+    _shape(hub, port, _DOWN)
+    return Place(address, node)
+
+
+@contextmanager
+def _namespaces(count: int) -> Iterator[list[str]]:
+    _sweep()
+    names = [f"{_PREFIX}-{os.getpid()}-{index}" for index in range(count)]
+    try:
+        for name in names:
+            _ip("netns", "add", name)
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+def _sweep() -> None:
+    """Remove the namespaces of runs whose process is gone."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False)
+    for line in listed.stdout.splitlines():
+        name = line.split()[0] if line.split() else ""
+        prefix, _, rest = name.partition("-")
+        pid = rest.partition("-")[0]
+        if prefix == _PREFIX and pid.isdigit() and not Path("/proc", pid).exists():
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+def _shape(namespace: str, device: str, limit: tuple[str, ...]) -> None:
+    _run("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", *limit)
+
+
+def _in(namespace: str, *words: str) -> None:
+    _ip("-n", namespace, *words)
+
+
+def _ip(*words: str) -> None:
+    _run("ip", *words)
+
+
+def _run(*argv: str) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BenchmarkError(f"{' '.join(argv)}: {done.stderr.strip()}")

@@ -1,0 +1,125 @@
+"""The floor: CURVE, BLAKE3 and `pwrite` between two processes, and nothing else.
+
+What any program of this architecture pays at the least: a DEALER asks for pieces by number with a
+fixed credit, a ROUTER answers them from the file, the DEALER's side digests each and writes it to
+its place. No picking, no scheduling, no journal, no second digest of the whole, no rights.
+
+Standard output: one JSON line when ready; the fetching side then waits for a line on standard
+input and prints the times of its start and its end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+import time
+
+import zmq
+from blake3 import blake3
+
+PIECE_BYTES = 512 * 1024
+CREDIT_PIECES = 6
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_NUMBER_BYTES = 4
+
+
+def main() -> None:
+    _keep_buffers()
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2], sys.argv[3])
+    else:
+        fetch(sys.argv[2], json.loads(sys.argv[3]))
+
+
+def serve(endpoint: str, source: str) -> None:
+    """Answer the pieces of `source` until the process is ended."""
+    public, secret = zmq.curve_keypair()
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.linger = 0
+        router.curve_server = True
+        router.curve_publickey, router.curve_secretkey = public, secret
+        router.sndhwm = 4 * CREDIT_PIECES
+        router.bind(endpoint)
+        data = os.open(source, os.O_RDONLY)
+        digests = _piece_digests(data)
+        print(json.dumps({"key": public.decode(), "digests": digests}), flush=True)
+        while True:
+            who, number = router.recv_multipart()
+            piece = os.pread(data, PIECE_BYTES, int.from_bytes(number, "big") * PIECE_BYTES)
+            router.send(who, zmq.SNDMORE)
+            router.send(number, zmq.SNDMORE)
+            router.send(piece, copy=False)
+
+
+def fetch(target: str, sources: list[list[str]]) -> None:
+    """Fetch every piece from `sources` (endpoint and key each) in turn into `target`.
+
+    The digests come as one line on standard input before the line that starts.
+    """
+    digests = [bytes.fromhex(text) for text in json.loads(sys.stdin.readline())]
+    print(json.dumps({"ready": True}), flush=True)
+    sys.stdin.readline()
+    started = time.monotonic()
+    out = os.open(target, os.O_WRONLY | os.O_CREAT, 0o600)
+    with zmq.Context() as context:
+        dealers = [_dealer(context, endpoint, key) for endpoint, key in sources]
+        poller = zmq.Poller()
+        for dealer in dealers:
+            poller.register(dealer, zmq.POLLIN)
+        waiting = list(range(len(digests) - 1, -1, -1))
+        for _ in range(CREDIT_PIECES):
+            for dealer in dealers:
+                _ask_next(dealer, waiting)
+        missing = len(digests)
+        while missing:
+            for dealer, _ in poller.poll():
+                number = int.from_bytes(dealer.recv(), "big")
+                frame = dealer.recv(copy=False)
+                _ask_next(dealer, waiting)
+                if blake3(frame.buffer).digest() != digests[number]:
+                    raise SystemExit(f"piece {number} is damaged")
+                os.pwrite(out, frame.buffer, number * PIECE_BYTES)
+                missing -= 1
+        os.close(out)
+        print(json.dumps({"started": started, "done": time.monotonic()}), flush=True)
+        for dealer in dealers:
+            dealer.close()
+
+
+def _dealer(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, key: str) -> zmq.Socket[bytes]:
+    dealer = context.socket(zmq.DEALER)
+    dealer.linger = 0
+    dealer.curve_serverkey = key.encode()
+    dealer.curve_publickey, dealer.curve_secretkey = zmq.curve_keypair()
+    dealer.connect(endpoint)
+    return dealer
+
+
+def _ask_next(dealer: zmq.Socket[bytes], waiting: list[int]) -> None:
+    if waiting:
+        dealer.send(waiting.pop().to_bytes(_NUMBER_BYTES, "big"))
+
+
+def _piece_digests(data: int) -> list[str]:
+    size = os.fstat(data).st_size
+    return [
+        blake3(os.pread(data, PIECE_BYTES, start)).hexdigest()
+        for start in range(0, size, PIECE_BYTES)
+    ]
+
+
+def _keep_buffers() -> None:
+    """Let freed buffers of a piece's size be used again instead of mapped and unmapped each.
+
+    32 MiB is the largest threshold that glibc takes; anything above it is refused.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What is moved, by how many to how many: the table of workloads and the making of their content.
+
+Owns sizes, counts and the content on disk. How a contestant moves it is the contestant's own.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+_WRITE_BYTES = 16 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One row of the table. Sizes in bytes; `files` is 1 for a single file."""
+
+    key: str
+    title: str
+    size: int
+    files: int = 1
+    seeders: int = 1
+    leechers: int = 1
+    shaped: bool = False
+    """Every node behind its own rate-limited link instead of the loopback."""
+
+    @property
+    def is_folder(self) -> bool:
+        return self.files > 1
+
+    @property
+    def delivered_bytes(self) -> int:
+        """What arrives in all: the denominator of CPU seconds a GiB."""
+        return self.size * self.leechers
+
+    def resized(self, size: int) -> Workload:
+        """The same workload with `size` bytes (the average file of a folder stays as it is)."""
+        if not self.is_folder:
+            return replace(self, size=size)
+        return replace(self, size=size, files=max(2, size * self.files // self.size))
+
+    def bytes_needed(self) -> int:
+        """Room that a run takes beside the content itself, with a margin for logs and databases."""
+        return self.delivered_bytes * 11 // 10 + 128 * MIB
+
+
+WORKLOADS: dict[str, Workload] = {
+    workload.key: workload
+    for workload in (
+        Workload("w1", "one seeder to one leecher, 1 GiB", GIB),
+        Workload("w2", "four seeders to one leecher, 1 GiB", GIB, seeders=4),
+        Workload("w3", "one seeder to eight leechers, 256 MiB", 256 * MIB, leechers=8),
+        Workload(
+            "w4", "one to one, 10,000 files of 16 KiB on average", 10_000 * 16 * 1024, files=10_000
+        ),
+        Workload(
+            "w5",
+            "one to eight, 64 MiB, every node 80 Mbit/s up and 200 down",
+            64 * MIB,
+            leechers=8,
+            shaped=True,
+        ),
+    )
+}
+
+
+def make_content(workload: Workload, folder: Path, rng: Random) -> Path:
+    """Write the content of `workload` below `folder` and return its path (a file or a folder)."""
+    if workload.is_folder:
+        target = folder / "tree"
+        target.mkdir()
+        _make_tree(workload, target, rng)
+        return target
+    target = folder / "content.bin"
+    with target.open("wb", buffering=0) as out:
+        for start in range(0, workload.size, _WRITE_BYTES):
+            out.write(rng.randbytes(min(_WRITE_BYTES, workload.size - start)))
+    return target
+
+
+def _make_tree(workload: Workload, root: Path, rng: Random) -> None:
+    """Files of one byte to twice the average, a hundred to a folder, in exactly `workload.size`."""
+    average = workload.size // workload.files
+    sizes = [rng.randint(1, 2 * average - 1) for _ in range(workload.files)]
+    surplus = sum(sizes) - workload.size
+    for index, size in enumerate(sizes):
+        change = min(surplus, size - 1) if surplus > 0 else surplus
+        sizes[index] = size - change
+        surplus -= change
+        if surplus == 0:
+            break
+    for index, size in enumerate(sizes):
+        folder = root / f"d{index // 100:03d}"
+        if index % 100 == 0:
+            folder.mkdir()
+        (folder / f"f{index:05d}.dat").write_bytes(rng.randbytes(size))
+
+
+def same_content(left: Path, right: Path) -> bool:
+    """Whether two files, or two folders with all that is in them, are byte for byte the same."""
+    if left.is_dir() != right.is_dir():
+        return False
+    if not left.is_dir():
+        return _same_file(left, right)
+    names = _files_below(left)
+    return names == _files_below(right) and all(
+        _same_file(left / name, right / name) for name in names
+    )
+
+
+def _files_below(root: Path) -> list[str]:
+    found = [
+        os.path.relpath(os.path.join(folder, name), root)
+        for folder, _, names in os.walk(root)
+        for name in names
+    ]
+    return sorted(found)
+
+
+def _same_file(left: Path, right: Path) -> bool:
+    with left.open("rb", buffering=0) as one, right.open("rb", buffering=0) as two:
+        while True:
+            first, second = one.read(4 * MIB), two.read(4 * MIB)
+            if first != second:
+                return False
+            if not first:
+                return True
