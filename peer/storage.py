@@ -173,7 +173,8 @@ class PartialContent:
             nonlocal done
             done += len(view)
             if digest == self.manifest.piece_digest(index):
-                self._whole.feed(index, view)
+                # A copy: the view's memory is used again for the next pieces.
+                self._whole.feed(index, bytes(view))
                 self._hold(index, unsynced=not self._claims_journalled)
             on_progress(done)
 

@@ -17,6 +17,7 @@ from peer.hashing import never_cancelled
 from peer.storage_errors import Cancelled
 
 BLOCK_BYTES = 4 * MIB  # read back at a time; a multiple of every piece length
+AHEAD_PIECES = 8  # kept in memory until their turn comes, at the most
 ADVANCE_BYTES = 64 * MIB  # a worker thread is not taken for longer than some 20 ms
 
 
@@ -35,6 +36,7 @@ class WholeDigest:
         self._lock = Lock()  # of the next two; held as long as bytes are being taken in
         self._hasher = manifest.algorithm.new()
         self._next = 0
+        self._early: dict[int, Buffer] = {}
 
     @property
     def next_piece(self) -> int:
@@ -42,15 +44,36 @@ class WholeDigest:
         return self._next
 
     def feed(self, index: int, data: Buffer) -> None:
-        """Take in piece ``index`` if it is the next one; otherwise it is read back some time."""
-        if index != self._next or not self._lock.acquire(blocking=False):
+        """Take in piece ``index`` if its turn has come or comes soon; otherwise it is read back.
+
+        ``data`` must not be changed afterwards: it may be kept until its turn.
+        """
+        if not 0 <= index - self._next < AHEAD_PIECES:
             return
-        try:
-            if index == self._next:
-                self._hasher.update(data)
-                self._next += 1
-        finally:
-            self._lock.release()
+        # Several threads write pieces that come in order, and finish out of order: the few that
+        # are early wait here, which is cheaper than reading them back.
+        self._early[index] = data
+        while self._is_due() and self._lock.acquire(blocking=False):
+            try:
+                while self._is_due():
+                    early = self._early.pop(self._next, None)
+                    if early is not None:
+                        self._hasher.update(early)
+                        self._next += 1
+                    elif not self._read_back_one():
+                        return
+            finally:
+                self._lock.release()
+
+    def _is_due(self) -> bool:
+        """Whether the next piece is at hand, or on the disk while later ones wait for it."""
+        return self._next in self._early or (bool(self._early) and self._held_next())
+
+    def _read_back_one(self) -> bool:
+        view = self._load_run(memoryview(bytearray(self._manifest.piece_length)))
+        if view is not None:
+            self._take(view)
+        return view is not None
 
     def advance(self, limit_bytes: int = ADVANCE_BYTES) -> bool:
         """Read back held pieces that come next, up to a limit; whether more of them are waiting.
@@ -112,3 +135,5 @@ class WholeDigest:
     def _take(self, view: memoryview) -> None:
         self._hasher.update(view)
         self._next += count_pieces(len(view), self._manifest.piece_length)
+        for index in [index for index in list(self._early) if index < self._next]:
+            self._early.pop(index, None)

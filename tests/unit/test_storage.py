@@ -613,8 +613,10 @@ def test_F23_only_the_piece_with_the_flipped_bit_is_fetched_again(
 
 
 def test_F23_a_bit_that_flips_before_the_whole_was_digested_is_found(
-    file_sample: Sample, place: Path
+    file_sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Nothing waits in memory for its turn: the whole is digested from the disk.
+    monkeypatch.setattr("peer.whole_digest.AHEAD_PIECES", 1)
     download = file_sample.begin(place)
     file_sample.fill(download, list(range(len(file_sample.pieces)))[::-1])
     flip_a_bit(Path(download.part_path), 4 * PIECE + 9)
