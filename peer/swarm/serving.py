@@ -472,13 +472,13 @@ class Serving:
             self._enlist(self._requesters[requester_id])
         stall_s = self._stall_s()
         for requester in list(self._owing.values()):
-            silent_s = now - requester.progress_at
-            if silent_s < stall_s:
+            # The same sums as in `next_wakeup`: differences would round otherwise.
+            if now < requester.progress_at + stall_s:
                 break
             if not requester.stalled:
                 requester.stalled = True
                 self._in_flight -= requester.uncredited
-            if silent_s >= self.settings.drop_after_s:
+            if now >= requester.progress_at + self.settings.drop_after_s:
                 self._out.append(Drop(requester.id))
                 self._left(requester.id)
 
