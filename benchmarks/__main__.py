@@ -45,6 +45,14 @@ class Size(click.ParamType[int]):
 @click.argument("keys", nargs=-1, metavar="[w1|w2|w3|w4|w5|h]...")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Runs each.")
 @click.option("--size", type=Size(), help="Bytes of the content, instead of the workload's own.")
+@click.option(
+    "--settle",
+    "settle_s",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds to wait at most before a run for the machine to be quiet.",
+)
 @click.option("--only", multiple=True, metavar="WORD", help="Contestants whose name has WORD.")
 @click.option(
     "--json",
@@ -57,6 +65,7 @@ def main(
     keys: Sequence[str],
     rounds: int,
     size: int | None,
+    settle_s: float,
     only: Sequence[str],
     json_path: Path | None,
     smoke: bool,
@@ -69,6 +78,8 @@ def main(
     Example: python -m benchmarks w1 w3 --rounds 5
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    if smoke:
+        rounds, settle_s = 1, 0.0
     workloads = [_sized(key.lower(), size, smoke) for key in keys or WORKLOADS]
     path = json_path or Path("bench-results", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +88,7 @@ def main(
     try:
         with path.open("a") as out:
             for workload in workloads:
-                _play(workload, 1 if smoke else rounds, only, out, results, skipped)
+                skipped += _play(workload, rounds, settle_s, only, out, results)
     except BenchmarkError as error:
         raise click.ClickException(str(error)) from error
     finally:
@@ -91,11 +102,11 @@ def main(
 def _play(
     workload: Workload,
     rounds: int,
+    settle_s: float,
     only: Sequence[str],
     out: TextIO,
     results: list[Result],
-    skipped: list[Skipped],
-) -> None:
+) -> list[Skipped]:
     chosen = [c for c in CONTESTANTS if not only or any(word in c.name for word in only)]
     match = Match(workload, chosen)
 
@@ -104,13 +115,13 @@ def _play(
         result.write(out)
         click.echo(
             f"{result.workload} {result.contestant}: {result.wall_s:.2f} s,"
-            f" {result.cpu_s:.2f} CPU-s",
+            f" {result.cpu_s:.2f} CPU-s, others {result.others_s:.2f} CPU-s",
             err=True,
         )
 
     click.echo(f"{workload.key}: {workload.title}", err=True)
-    match.run(rounds, report)
-    skipped.extend(match.skipped)
+    match.run(rounds, settle_s, report)
+    return match.skipped
 
 
 def _sized(key: str, size: int | None, smoke: bool) -> Workload:

@@ -201,6 +201,16 @@ class Span:
     """CPU that the rest of the machine used, or that its host took: how quiet it was."""
 
 
+def settle(patience_s: float) -> None:
+    """Wait until the machine is quiet (half a second below a fifth of a core), or patience ends."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        busy_s = _machine_busy_s()
+        time.sleep(0.5)
+        if _machine_busy_s() - busy_s < 0.1:
+            return
+
+
 def wait_until(condition: Callable[[], bool], what: str, *, timeout_s: float = 60.0) -> None:
     """Look every 2 ms until `condition` holds (under 1 % of a core)."""
     deadline = time.monotonic() + timeout_s

@@ -13,7 +13,7 @@ from random import Random
 
 from benchmarks.arena import Arena, lay_ballast, loopback_places, storage
 from benchmarks.contestants.base import Contestant
-from benchmarks.crew import BenchmarkError, Crew
+from benchmarks.crew import BenchmarkError, Crew, settle
 from benchmarks.network import Places, network, why_no_network
 from benchmarks.report import Result
 from benchmarks.workloads import Workload, make_content, same_content
@@ -39,8 +39,11 @@ class Match:
             else:
                 self._fit.append(contestant)
 
-    def run(self, rounds: int, report: Callable[[Result], None]) -> None:
-        """Play `rounds` rounds. A contestant that fails is told of and left out from then on."""
+    def run(self, rounds: int, settle_s: float, report: Callable[[Result], None]) -> None:
+        """Play `rounds` rounds, each run after up to `settle_s` seconds of waiting for quiet.
+
+        A contestant that fails is told of and left out from then on.
+        """
         if not self._fit:
             return
         # The ballast and the outputs are not there at the same time.
@@ -49,6 +52,7 @@ class Match:
             for number in range(1, rounds + 1):
                 for contestant in tuple(self._fit):
                     try:
+                        settle(settle_s)
                         report(self._once(contestant, source, number))
                     except BenchmarkError as error:
                         self._fit.remove(contestant)

@@ -1,0 +1,174 @@
+"""Mini-Torrent itself, by its command line alone: a tracker, and a peer a node. Encrypted.
+
+Two of it, for two questions:
+
+- `mini-torrent`, beside programs whose session runs already. Timed: from typing `download-file` at
+  prompts (`mini-torrent shell`) that already run, at all leechers at once, until the last verified
+  content is in place under its final name. What is fetched of the tracker (rights, manifest, peers)
+  is in the span.
+- `mini-torrent, one command`, what a user waits for in a shell script. Timed: from starting
+  `mini-torrent download-file` until it has ended, the start of its interpreter included. Its own
+  `elapsed_s` is noted.
+
+CPU: the tracker and all peers within the span, and the commands or prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.arena import Arena, Place
+from benchmarks.contestants.base import Outcome
+from benchmarks.crew import BenchmarkError, Span, Worker, wait_until
+from benchmarks.report import OURS
+from benchmarks.workloads import Workload
+
+_GROUP = "bench"
+_PASSWORD = "correct horse battery staple"
+_READY = "tracker ready: "
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A running peer with a user of its own."""
+
+    user: str
+    home: Path
+    place: Place
+
+
+class Team:
+    """A tracker and peers, all in one group, with the content shared by the seeders."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._tracker = _program("mini-torrent-tracker")
+        self._peer = _program("mini-torrent")
+        link = self._start_tracker()
+        self.seeders = [self._start(f"s{i}", p, link) for i, p in enumerate(arena.seeders)]
+        self.leechers = [self._start(f"l{i}", p, link) for i, p in enumerate(arena.leechers)]
+        nodes = [*self.seeders, *self.leechers]
+        for node in nodes:
+            self._until_connected(node)
+        self._all([(node, "create-user", node.user, _PASSWORD) for node in nodes])
+        self._all([(node, "login", node.user, _PASSWORD) for node in nodes])
+        owner, others = nodes[0], nodes[1:]
+        self._all([(owner, "create-group", _GROUP)])
+        self._all([(node, "join-group", _GROUP) for node in others])
+        self._all([(owner, "accept-request", _GROUP, node.user) for node in others])
+        for seeder in self.seeders:
+            self._all([(seeder, "upload-file", arena.source, _GROUP)])
+
+    def command(self, node: Node, *words: str | Path) -> Worker:
+        """Start one command of `node`'s user."""
+        argv = node.place.argv([self._peer, "--home", node.home, *words])
+        return self._arena.crew.start(f"{node.user}-{words[0]}", argv)
+
+    def prompt(self, node: Node) -> Worker:
+        """A prompt that has answered once, so that it is known to run."""
+        prompt = self.command(node, "shell")
+        prompt.say("show-downloads --json")
+        while not prompt.hear().rstrip().endswith("]"):
+            pass
+        return prompt
+
+    def _start_tracker(self) -> str:
+        place = self._arena.tracker
+        argv: list[str | Path] = [self._tracker, "run", "--home", self._arena.root / "t"]
+        argv += ["--bind", f"tcp://{place.address}:0"]
+        line = self._arena.crew.start("tracker", place.argv(argv)).hear()
+        if not line.startswith(_READY):
+            raise BenchmarkError(f"the tracker said {line!r} first")
+        return line.removeprefix(_READY)
+
+    def _start(self, user: str, place: Place, link: str) -> Node:
+        node = Node(user, self._arena.root / user, place)
+        argv: list[str | Path] = [self._peer, "--home", node.home, "up", "--foreground"]
+        argv += ["--listen", f"tcp://{place.address}:0", "--tracker", link]
+        self._arena.crew.start(f"{user}-up", place.argv(argv), quiet=True)
+        return node
+
+    def _until_connected(self, node: Node) -> None:
+        def connected() -> bool:
+            status = self.command(node, "status", "--json")
+            said = status.rest()
+            return status.wait() == 0 and bool(json.loads(said)["connected"])
+
+        wait_until(connected, f"{node.user} to be connected to the tracker")
+
+    def _all(self, commands: Sequence[tuple[Node, *tuple[str | Path, ...]]]) -> None:
+        """Run commands side by side; an error when one fails."""
+        for worker in [self.command(node, *words) for node, *words in commands]:
+            worker.rest()
+            worker.finish()
+
+
+class AtThePrompt:
+    """Peers and prompts run already."""
+
+    name = OURS
+
+    def unfit(self, workload: Workload) -> str | None:
+        return _not_installed()
+
+    def run(self, arena: Arena) -> Outcome:
+        team = Team(arena)
+        prompts = [team.prompt(node) for node in team.leechers]
+        outputs = [arena.folder(f"d{i}") / arena.source.name for i in range(len(prompts))]
+        clock = arena.start_clock()
+        for prompt, output in zip(prompts, outputs, strict=True):
+            prompt.say(f"download-file {_GROUP} {arena.source.name} {output.parent}/")
+        wait_until(
+            lambda: all(map(os.path.exists, outputs)), f"{self.name} to finish", timeout_s=300
+        )
+        span = clock.stop()
+        return Outcome(span.wall_s, span, tuple(outputs))
+
+
+class OneCommand:
+    """Peers run already; the command is started."""
+
+    name = f"{OURS}, one command"
+
+    def unfit(self, workload: Workload) -> str | None:
+        if workload.leechers > 1:
+            return "eight interpreters starting at once would be what is timed"
+        return _not_installed()
+
+    def run(self, arena: Arena) -> Outcome:
+        team = Team(arena)
+        folder = arena.folder("d")
+        words = ("download-file", _GROUP, arena.source.name, f"{folder}/", "--json")
+        clock = arena.start_clock()
+        command = team.command(team.leechers[0], *words)
+        said = command.rest()
+        command.finish()
+        span: Span = clock.stop()
+        notes = {"elapsed_s": float(json.loads(said)["elapsed_s"])}
+        return Outcome(span.wall_s, span, (folder / arena.source.name,), notes)
+
+
+def _not_installed() -> str | None:
+    for name in ("mini-torrent", "mini-torrent-tracker"):
+        if _find(name) is None:
+            return f"{name} is not installed"
+    return None
+
+
+def _program(name: str) -> str:
+    found = _find(name)
+    if found is None:
+        raise BenchmarkError(f"{name} is not installed")
+    return found
+
+
+def _find(name: str) -> str | None:
+    """The program of this interpreter's environment, or of the search path."""
+    beside = Path(sys.executable).parent
+    return shutil.which(name, path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
