@@ -196,8 +196,8 @@ class PartialContent:
             if not self.manifest.verifies(index, data):
                 raise WrongPiece(f"piece {index} is not what its digest promises")
             self._put(index, data)
-            self._hold(index, unsynced=True)
             self._whole.feed(index, data)
+            self._hold(index, unsynced=True)
 
     def _put(self, index: int, data: Buffer) -> None:
         offset = index * self.manifest.piece_length

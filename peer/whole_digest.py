@@ -18,6 +18,7 @@ from peer.storage_errors import Cancelled
 
 BLOCK_BYTES = 4 * MIB  # read back at a time; a multiple of every piece length
 AHEAD_PIECES = 8  # kept in memory until their turn comes, at the most
+READ_BACK_PIECES = 4  # by a thread that has just written one: a bound on how long that takes
 ADVANCE_BYTES = 64 * MIB  # a worker thread is not taken for longer than some 20 ms
 
 
@@ -44,30 +45,33 @@ class WholeDigest:
         return self._next
 
     def feed(self, index: int, data: Buffer) -> None:
-        """Take in piece ``index`` if its turn has come or comes soon; otherwise it is read back.
+        """Take in piece ``index`` if its turn has come or comes soon, and read back a few that
+        are behind. To be called before the piece counts as held.
 
         ``data`` must not be changed afterwards: it may be kept until its turn.
         """
-        if not 0 <= index - self._next < AHEAD_PIECES:
-            return
         # Several threads write pieces that come in order, and finish out of order: the few that
         # are early wait here, which is cheaper than reading them back.
-        self._early[index] = data
-        while self._is_due() and self._lock.acquire(blocking=False):
+        if 0 <= index - self._next < AHEAD_PIECES:
+            self._early[index] = data
+        room = READ_BACK_PIECES
+        while room and self._is_due() and self._lock.acquire(blocking=False):
             try:
-                while self._is_due():
+                while room and self._is_due():
                     early = self._early.pop(self._next, None)
                     if early is not None:
                         self._hasher.update(early)
                         self._next += 1
-                    elif not self._read_back_one():
+                    elif self._read_back_one():
+                        room -= 1
+                    else:
                         return
             finally:
                 self._lock.release()
 
     def _is_due(self) -> bool:
-        """Whether the next piece is at hand, or on the disk while later ones wait for it."""
-        return self._next in self._early or (bool(self._early) and self._held_next())
+        """Whether the next piece is at hand, in memory or on the disk."""
+        return self._next in self._early or self._held_next()
 
     def _read_back_one(self) -> bool:
         view = self._load_run(memoryview(bytearray(self._manifest.piece_length)))
