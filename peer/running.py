@@ -113,6 +113,8 @@ class Running:
         """The tracker lists these sources."""
         for source in sources:
             device = DeviceKey(source.device)
+            if device == self._fanout.pair.public:
+                continue  # what is published is for everybody, and names us too
             try:
                 endpoint = check_endpoint(source.endpoint)
             except MiniTorrentError:
