@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -72,26 +72,26 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
-    options = {
-        name: {parameter.name for parameter in command.params}
-        for name, command in tracker.commands.items()
-    }
+    sections = {}
     for section, values in found.items():
-        if section not in options or not isinstance(values, dict):
-            raise ConfigError(f"{path}: there is no section [{section}]", _known(options))
+        command = tracker.commands.get(section)
+        if command is None or not isinstance(values, dict):
+            raise ConfigError(f"{path}: there is no section [{section}]", _known(tracker.commands))
+        parameters = {
+            name.removeprefix("--"): parameter.name
+            for parameter in command.params
+            for name in parameter.opts
+            if name.startswith("--")
+        }
         for key in values:
-            if key.replace("-", "_") not in options[section]:
-                raise ConfigError(
-                    f"{path}: [{section}] has no option {key!r}", _known(options[section])
-                )
-    return {
-        section: {key.replace("-", "_"): value for key, value in values.items()}
-        for section, values in found.items()
-    }
+            if key not in parameters:
+                raise ConfigError(f"{path}: [{section}] has no option {key!r}", _known(parameters))
+        sections[section] = {parameters[key]: value for key, value in values.items()}
+    return sections
 
 
-def _known(names: Any) -> str:
-    return f"known are: {', '.join(sorted(str(name) for name in names))}"
+def _known(names: Iterable[str]) -> str:
+    return f"known are: {', '.join(sorted(names))}"
 
 
 # -- run ----------------------------------------------------------------------------------------

@@ -102,10 +102,15 @@ class Refused(AssertionError):
 class Device:
     """One key pair, a DEALER for commands and a SUB for events."""
 
-    def __init__(self, at: Tracker, pair: keys.KeyPair | None = None) -> None:
+    def __init__(
+        self,
+        at: Tracker,
+        pair: keys.KeyPair | None = None,
+        context: zmq.Context[Any] | None = None,
+    ) -> None:
         self.pair = pair or keys.new_pair()
         self.at = at
-        self._context: zmq.Context[Any] = zmq.Context()
+        self._context: zmq.Context[Any] = context or zmq.Context()
         self._decoder: codec.Decoder[tracker.Reply] = codec.Decoder(tracker.Reply)
         self._ids = itertools.count(int.from_bytes(os.urandom(4), "big"))
         self.socket = sockets.make_socket(
