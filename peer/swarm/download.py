@@ -548,7 +548,7 @@ class Download:
         source that is idle, and whoever is slower is cancelled when the piece has come.
         """
         endgame = not self.pieces.missing_count
-        if not len(self._flights) or (endgame and source.asked):
+        if source.stalled or not len(self._flights) or (endgame and source.asked):
             return None
         own_s = expected_wait(source, self.layout.piece_length, now)
         found = self._flights.relief(source, self._roster.used.values(), own_s, now)
@@ -562,7 +562,7 @@ class Download:
     def _offer_relief(self, source: Source, indexes: list[int], now: float) -> None:
         """A source has got pieces that others are asked for: it takes over what it has room for."""
         room = self._room(source, now)
-        if room < self.layout.piece_length:
+        if source.stalled or room < self.layout.piece_length:
             return
         endgame = not self.pieces.missing_count
         own_s = expected_wait(source, self.layout.piece_length, now)

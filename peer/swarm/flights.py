@@ -72,7 +72,7 @@ class Flights:
         """A request of another source that `idle`, which needs `own_s` for it, would answer sooner.
 
         Of all such the one that has longest to wait; the last of its queue, since the first may be
-        on its way. Pieces that are asked of two already are left alone.
+        on its way. Pieces that two working sources are asked for are left alone.
         """
         best: tuple[int, Source] | None = None
         best_wait_s = worthwhile(own_s)
@@ -85,17 +85,24 @@ class Flights:
             for looked_at, index in enumerate(reversed(other.asked)):
                 if looked_at == _LOOK_AT:
                     break
-                if idle.offers(index) and len(self._owners[index]) == 1:
+                if idle.offers(index) and self._open_to(idle, index):
                     best, best_wait_s = (index, other), wait_s
                     break
         return best
 
     def relievable(self, index: int, idle: Source, own_s: float, now: float) -> Source | None:
-        """The only source that is asked for the piece, if `idle` would answer sooner."""
-        owners = self._owners[index]
-        if len(owners) > 1 or owners[0] is idle:
+        """Who is asked for the piece, if `idle` would answer sooner."""
+        if not self._open_to(idle, index):
             return None
-        return owners[0] if expected_wait(owners[0], 0, now) > worthwhile(own_s) else None
+        owner = self._owners[index][-1]
+        return owner if expected_wait(owner, 0, now) > worthwhile(own_s) else None
+
+    def _open_to(self, idle: Source, index: int) -> bool:
+        """Whether one more may be asked: not the same again, nor a third that works."""
+        owners = self._owners[index]
+        if len(owners) == 1:
+            return owners[0] is not idle
+        return idle not in owners and sum(not owner.stalled for owner in owners) < 2
 
     def check_invariants(self, sources: Iterable[Source]) -> None:
         """Raise AssertionError when the books do not agree. For tests."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from common.ids import ContentId, UserId
 from common.limits import MIB
@@ -58,6 +59,17 @@ class Wanted:
     """Counts up with every request of the requester: what it asked for first comes first."""
 
 
+class OnItsWay(NamedTuple):
+    """One piece that was sent."""
+
+    end: int
+    """`Requester.committed` after it."""
+    size: int
+    at: float
+    ahead_s: float
+    """How long the sending of what was on its way before takes, at the measured rate."""
+
+
 @dataclass(slots=True, eq=False)
 class Requester:
     """One connection that fetches. `serving` writes the accounts, the queue keeps itself."""
@@ -70,9 +82,8 @@ class Requester:
     """Bytes sent on the connection so far."""
     credited: int = 0
     """Bytes of these that the requester says it has got."""
-    sends: deque[tuple[int, float, float]] = field(default_factory=deque)
-    """For each send on its way: `committed` after it, when it was, and the seconds of sending that
-    were ahead of it."""
+    sends: deque[OnItsWay] = field(default_factory=deque)
+    """What is not credited yet, oldest first."""
     throughput: Throughput = field(default_factory=Throughput)
     progress_at: float = 0.0
     """When it last credited something, or was sent something after having owed nothing."""

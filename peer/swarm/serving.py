@@ -46,7 +46,7 @@ from peer.swarm.events import (
 )
 from peer.swarm.limits import Limit
 from peer.swarm.pieces import Bitfield, Layout
-from peer.swarm.requesters import Content, Requester, User, Wanted
+from peer.swarm.requesters import Content, OnItsWay, Requester, User, Wanted
 from peer.swarm.window import Throughput
 
 _Place = tuple[int, int, int, int, int]
@@ -296,9 +296,9 @@ class Serving:
     def _learn_base(self, requester: Requester, now: float) -> None:
         """Keep the least latency; it is forgotten slowly, as routes change."""
         sends, least = requester.sends, None
-        while sends and sends[0][0] <= requester.credited:
-            _, at, ahead_s = sends.popleft()
-            least = max(now - at - ahead_s, 1e-5)
+        while sends and sends[0].end <= requester.credited:
+            send = sends.popleft()
+            least = max(now - send.at - send.ahead_s, 1e-5)
         if least is None:
             return
         aged = self._base_s * (1.0 + (now - self._base_at) / 10.0)
@@ -324,25 +324,25 @@ class Serving:
     def _blocked(self, event: Blocked, now: float) -> None:
         """Undo a send that did not come about, and try again in a while."""
         requester = self._requesters.get(event.requester)
-        content = self._contents.get(event.content)
-        if requester is None or content is None:
+        if requester is None or not requester.sends:
             return
-        size = content.layout.size_of(event.index)
-        self._account(requester, -size)
-        if requester.sends:
-            requester.sends.pop()
+        size = requester.sends.pop().size
+        # What was credited without having been sent is no credit.
+        self._account(requester, -min(size, requester.uncredited))
         if not requester.uncredited:
             self._owing.pop(requester.id, None)
-        content.sent[event.index] = content.sent.get(event.index, 1) - 1
         self.sent_pieces -= 1
-        if content.holds(event.index):
-            if (content.id, event.index) not in requester.waiting:
-                requester.enqueue(content, event.index)
-                self._queued += 1
-        else:
-            self._decline(requester, content.id, (event.index,), DeclineReason.NOT_HELD)
         requester.blocked_until = now + self.settings.blocked_s
         self._asleep[requester.id] = requester.blocked_until
+        content = self._contents.get(event.content)
+        if content is None:
+            return
+        content.sent[event.index] = max(0, content.sent.get(event.index, 0) - 1)
+        if not content.holds(event.index):
+            self._decline(requester, content.id, (event.index,), DeclineReason.NOT_HELD)
+        elif (content.id, event.index) not in requester.waiting:
+            requester.enqueue(content, event.index)
+            self._queued += 1
 
     def _account(self, requester: Requester, size: int) -> None:
         requester.committed += size
@@ -454,7 +454,7 @@ class Serving:
             requester.progress_at = now
             self._owing[requester.id] = requester
         self._account(requester, size)
-        requester.sends.append((requester.committed, now, ahead_s))
+        requester.sends.append(OnItsWay(requester.committed, size, now, ahead_s))
         content.sent[index] = content.sent.get(index, 0) + 1
         self.sent_pieces += 1
         self._out.append(Send(requester.id, content.id, index))
