@@ -2,7 +2,7 @@
 
 Owns its encoding, its id, the rules that make one consistent, and where each piece lies. The
 entries' bytes laid end to end, in the manifest's order, are one stream; pieces are cuts of that
-stream. Touches no file: ``peer.sharing`` makes manifests, ``peer.storage`` fills them.
+stream. Touches no file: ``peer.files.sharing`` makes manifests, ``peer.files.storage`` fills them.
 
 A content's id is the BLAKE3 of its encoded manifest. Nothing in it depends on who shares it: no
 name of the share, no owner, no times. Two members who offer the same bytes thus meet in one swarm.

@@ -2,7 +2,7 @@
 
 Owns the rules for users, groups, shares and the paths inside a shared folder. They are applied when
 something is shared and again when it is downloaded, because the other side may be lying. Knows
-nothing of files: that no link is followed is the business of ``peer.paths``.
+nothing of files: that no link is followed is the business of ``peer.files.paths``.
 """
 
 from __future__ import annotations

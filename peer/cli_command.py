@@ -85,21 +85,29 @@ class Commands(click.Group):
             raise unknown_command(typed, list(self.commands))
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter, leave_out: Sequence[str] = ()
+    ) -> None:
         width = formatter.width - 6 - max(len(name) for name in self.commands)
         for title, commands in self.sections.items():
             with formatter.section(title):
                 formatter.write_dl(
-                    [(made.name or "", made.get_short_help_str(width)) for made in commands]
+                    [
+                        (made.name or "", made.get_short_help_str(width))
+                        for made in commands
+                        if made.name not in leave_out
+                    ]
                 )
 
 
-def unknown_command(typed: str, names: Sequence[str]) -> WrongUsage:
+def unknown_command(
+    typed: str, names: Sequence[str], otherwise: str = f"`{PROGRAM} --help` lists the commands"
+) -> WrongUsage:
     """The error for a command that there is not, with the nearest one that there is."""
     from difflib import get_close_matches
 
     near = get_close_matches(typed.replace("_", "-").lower(), names, n=1, cutoff=0.5)
-    hint = f"did you mean `{near[0]}`?" if near else f"`{PROGRAM} --help` lists the commands"
+    hint = f"did you mean `{near[0]}`?" if near else otherwise
     return WrongUsage(f"there is no command {typed!r}", hint)
 
 

@@ -9,7 +9,7 @@ import click
 
 from common.errors import StorageError
 from peer.cli_command import command
-from peer.console import Console, plain
+from peer.console import INTERRUPTED, Console, plain
 from peer.reading import complete_download, complete_group, complete_share, piece_size
 
 group_argument = click.argument("group", shell_complete=complete_group)
@@ -199,7 +199,7 @@ def why_slow(console: Console, group: str, name: str) -> None:
 
 @command("watch", example="mini-torrent watch films --json")
 @click.argument("group", required=False, shell_complete=complete_group)
-def watch(console: Console, group: str | None) -> None:
+def watch(console: Console, group: str | None) -> int:
     """Print the events of your groups as they happen.
 
     With GROUP, those of this one alone. It goes on until Ctrl-C. With --json, one object a line.
@@ -208,22 +208,28 @@ def watch(console: Console, group: str | None) -> None:
     from peer.control_client import CommandFailed
     from peer.render import event_line
 
-    with console.client() as client:
-        for said in client.ask(control.Watch(group)):
-            match said:
-                case control.Happened():
-                    print(_event_json(said) if console.as_json else event_line(said), flush=True)
-                case control.Failed():
-                    raise CommandFailed(said)
-                case _:
-                    pass
+    try:
+        with console.client() as client:
+            for said in client.ask(control.Watch(group)):
+                match said:
+                    case control.Happened():
+                        line = _event_json(said) if console.as_json else event_line(said)
+                        print(line, flush=True)
+                    case control.Failed():
+                        raise CommandFailed(said)
+                    case _:
+                        pass
+    except KeyboardInterrupt:  # the way in which one leaves it: no error to speak of
+        return INTERRUPTED
+    return 0
 
 
 def _event_json(event: Any) -> str:
     from peer.console import json_text
 
     row = plain(event)
-    return json_text({**row.pop("details"), **row})
+    details = row.pop("details")
+    return json_text({**row, **{key: details[key] for key in details if key not in row}})
 
 
 COMMANDS = (

@@ -31,8 +31,8 @@ from peer.commands import Commands, Parts
 from peer.control import ControlServer
 from peer.downloads import Downloads, Surroundings
 from peer.fanout import Fanout
+from peer.files.handles import HandleCache
 from peer.following import Following
-from peer.handles import HandleCache
 from peer.notices import Notices
 from peer.presence import Presence
 from peer.records import Manifests

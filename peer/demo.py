@@ -62,6 +62,7 @@ def _play(stage: Stage, story: Story, content: Path | None, peers: int, size: in
     if content is None:
         content = stage.directory / "film.bin"
         _make_file(content, size)
+    story.tell(f"place     {stage.directory}")
     link = stage.start_tracker()
     story.tell(f"tracker   {link}, process {stage.tracker_pid}")
     for at in range(peers):

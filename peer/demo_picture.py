@@ -187,7 +187,7 @@ def _bars(fetches: list[Fetch]) -> Any:
         grid.add_row(
             Text(f"  {fetch.name}"),
             ProgressBar(total=fetch.size or 1, completed=there, width=30),
-            Text(percent_text(there, fetch.size or 1), justify="right"),
+            Text(f"{percent_text(there, fetch.size or 1):>5}"),
             Text(fetch.words()),
         )
     return grid

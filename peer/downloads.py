@@ -32,9 +32,11 @@ from common.manifest import Manifest
 from common.messages import control, events, tracker
 from common.messages.base import Source
 from common.messages.refusals import Code
-from peer import sharing
 from peer.fanout import Fanout
-from peer.fingerprints import Place
+from peer.files import sharing
+from peer.files.errors import AlreadyThere, Cancelled, ContentChanged
+from peer.files.fingerprints import Place
+from peer.files.storage import PartialContent
 from peer.following import Following
 from peer.records import DownloadRecord, Manifests, Records, record_key
 from peer.rights import Tickets
@@ -42,8 +44,6 @@ from peer.running import Running
 from peer.settings import Settings
 from peer.shares import Shares
 from peer.shelf import Shelf
-from peer.storage import PartialContent
-from peer.storage_errors import AlreadyThere, Cancelled, ContentChanged
 from peer.swarm.download import DownloadSettings
 from peer.swarm.limits import Limit
 from peer.swarm.picker import Order

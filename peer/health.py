@@ -61,7 +61,7 @@ def _machine() -> Iterator[CheckRow]:
     yield CheckRow("libraries", True, ", ".join(versions))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = hard == resource.RLIM_INFINITY or hard >= DESCRIPTORS_MIN
-    yield CheckRow(
+    yield _checked(
         "open files",
         enough,
         f"up to {hard}",
@@ -79,10 +79,10 @@ def _home(home: Path) -> Iterator[CheckRow]:
         return
     private = not info.st_mode & 0o077
     found = f"{home} is yours alone" if private else f"other users can look into {home}"
-    yield CheckRow("home", private, found, f"chmod 700 {home}")
+    yield _checked("home", private, found, f"chmod 700 {home}")
     yield from _secrets(home)
     free = shutil.disk_usage(home).free
-    yield CheckRow(
+    yield _checked(
         "disk space", free >= FREE_BYTES_MIN, f"{size_text(free)} free at the home", "make room"
     )
 
@@ -134,7 +134,7 @@ def _can_listen(settings: Settings) -> CheckRow:
     if settings.listen.startswith("ipc://"):
         folder = Path(settings.listen.removeprefix("ipc://")).parent
         fits = os.access(folder, os.W_OK | os.X_OK)
-        return CheckRow("listen", fits, settings.listen, f"make the folder {folder} writable")
+        return _checked("listen", fits, settings.listen, f"make the folder {folder} writable")
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = make_socket(context, zmq.ROUTER, Private(), message_bytes_max=64)
     try:
@@ -152,14 +152,15 @@ def _running(console: Console) -> Iterator[CheckRow]:
         status = console.ask(control.Status())
         if isinstance(status, control.StatusIs):
             yield CheckRow("peer", True, f"running, process {status.pid}, at {status.listen}")
-            found = status.tracker if status.connected else status.trouble or "not connected"
-            hint = "see whether the tracker runs, and whether its link is still this one"
-            yield CheckRow("tracker", status.connected, found, hint)
         answer = console.ask(control.Doctor())
         if isinstance(answer, control.Checks):
             yield from answer.rows
     except MiniTorrentError as error:
         yield _bad("peer", error)
+
+
+def _checked(check: str, ok: bool, found: str, hint: str) -> CheckRow:
+    return CheckRow(check, ok, found, None if ok else hint)
 
 
 def _bad(check: str, error: MiniTorrentError) -> CheckRow:

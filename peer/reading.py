@@ -15,7 +15,9 @@ from peer.console import Console, refuse_usage
 if TYPE_CHECKING:
     from common.messages import control
 
-_SIZE = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,6})?)\s*(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = re.compile(
+    r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,6})?) ?(?P<unit>[kmgt]?)(?:i?b)?", re.IGNORECASE
+)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 

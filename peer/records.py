@@ -17,8 +17,8 @@ import msgspec
 from common.files import write_whole
 from common.ids import ContentId
 from common.messages.control import SourceUse
-from peer.fingerprints import Place
-from peer.storage_errors import translated
+from peer.files.errors import translated
+from peer.files.fingerprints import Place
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from common.messages import control
 from common.names import printable
+
+CUT_CHARACTERS = 19  # "blake3:" and enough of a digest to tell it from others by eye
 
 
 def size_text(size: float) -> str:
@@ -45,6 +48,15 @@ def time_text(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def moment_text(time: str, *, seconds: bool = False) -> str:
+    """An RFC 3339 time as the clock on the wall here shows it; what is none stays as it is."""
+    try:
+        moment = datetime.fromisoformat(time).astimezone()
+    except ValueError:
+        return time
+    return moment.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
+
+
 def count_text(count: int, one: str, many: str | None = None) -> str:
     """``1 peer``, ``3 peers``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
@@ -59,10 +71,11 @@ def percent_text(part: int, whole: int) -> str:
 
 
 class Column(NamedTuple):
-    """``right``: numbers stand flush right."""
+    """``right``: numbers stand flush right. ``cut``: a narrow terminal gets the beginning."""
 
     title: str
     right: bool = False
+    cut: bool = False
 
 
 class Table(NamedTuple):
@@ -115,14 +128,29 @@ def _show_rich(table: Table) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    console = Console()
+    rows = [[printable(cell) for cell in row] for row in table.rows]
+    wanted = sum(max(_width(row[at]) for row in rows) + 3 for at in range(len(table.columns)))
     picture = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in table.columns:
         picture.add_column(
-            column.title, justify="right" if column.right else "left", overflow="fold"
+            column.title,
+            justify="right" if column.right else "left",
+            overflow="fold",
+            no_wrap=column.right,
         )
-    for row in table.rows:
-        picture.add_row(*(Text(printable(cell)) for cell in row))
-    Console().print(picture)
+    for row in rows:
+        picture.add_row(
+            *(
+                Text(_beginning(cell) if column.cut and wanted > console.width else cell)
+                for cell, column in zip(row, table.columns, strict=True)
+            )
+        )
+    console.print(picture)
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= CUT_CHARACTERS else f"{text[:CUT_CHARACTERS]}…"
 
 
 # -- the listings -------------------------------------------------------------------------------
@@ -139,7 +167,7 @@ def groups_table(rows: Sequence[control.GroupRow]) -> Table:
 def users_table(rows: Sequence[control.UserRow], empty: str) -> Table:
     return Table(
         (Column("user"), Column("role"), Column("since"), Column("online", True)),
-        [(row.user, row.role, row.since, str(row.online)) for row in rows],
+        [(row.user, row.role, moment_text(row.since), str(row.online)) for row in rows],
         empty,
     )
 
@@ -154,7 +182,7 @@ def files_table(rows: Sequence[control.FileRow]) -> Table:
             Column("seeders", True),
             Column("leechers", True),
             Column("shared by"),
-            Column("digest"),
+            Column("digest", cut=True),
         ),
         [
             (
@@ -277,4 +305,5 @@ def uploaded_line(done: control.Uploaded) -> str:
 def event_line(event: control.Happened) -> str:
     """One event of a group for people."""
     details = "  ".join(f"{key}={value}" for key, value in event.details.items())
-    return printable(f"{event.time}  [{event.group}]  {event.event:<10}  {details}").rstrip()
+    time = moment_text(event.time, seconds=True)
+    return printable(f"{time}  [{event.group}]  {event.event:<10}  {details}").rstrip()

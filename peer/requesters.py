@@ -1,7 +1,7 @@
 """Who is connected to us to fetch, and what they have opened.
 
-Owns a `Visitor` for each connection: its device, its tickets, its channels. Pure bookkeeping, with a
-bound on everything that a visitor can make us remember.
+Owns a `Visitor` for each connection: its device, its tickets, its channels. Pure bookkeeping, with
+a bound on everything that a visitor can make us remember.
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ from common.messages.base import Source
 from common.messages.refusals import Code, Refusal
 from common.names import fold_id
 from peer.fanout import Fanout
-from peer.fingerprints import Place
+from peer.files.errors import BadContent, DiskFull, OutOfHandles, StorageClosed, WrongPiece
+from peer.files.fingerprints import Place
+from peer.files.storage import PartialContent
 from peer.shelf import Shelf
-from peer.storage import PartialContent
-from peer.storage_errors import BadContent, DiskFull, OutOfHandles, StorageClosed, WrongPiece
 from peer.swarm import events as swarm
 from peer.swarm.download import Download, DownloadSettings
 from peer.swarm.limits import Limit

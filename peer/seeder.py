@@ -36,11 +36,11 @@ from common.sockets import (
     sender,
 )
 from common.tickets import Ticket
+from peer.files.errors import BadContent, ContentChanged, OutOfHandles, StorageClosed
 from peer.following import Following
 from peer.requesters import Channel, Visitor, Visitors
 from peer.rights import Rights
 from peer.shelf import NOT_OFFERED, Served, Shelf
-from peer.storage_errors import BadContent, ContentChanged, OutOfHandles, StorageClosed
 from peer.swarm import events as swarm
 from peer.swarm.events import DeclineReason, RequesterId
 from peer.swarm.limits import Limit

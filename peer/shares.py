@@ -22,15 +22,15 @@ from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
 from common.messages import control, tracker
 from common.messages.refusals import Code
-from peer import sharing
-from peer.fingerprints import Place
+from peer.files import sharing
+from peer.files.errors import ContentChanged
+from peer.files.fingerprints import Place
+from peer.files.handles import HandleCache
+from peer.files.library import SharedContent
 from peer.following import Following
-from peer.handles import HandleCache
-from peer.library import SharedContent
 from peer.records import Manifests, Records, ShareRecord, record_key
 from peer.rows import file_row
 from peer.shelf import Shelf
-from peer.storage_errors import ContentChanged
 from peer.tracker_link import TrackerLink
 from peer.workers import Workers
 

@@ -27,7 +27,7 @@ PROMPT = "> "
 HISTORY = "history"
 HISTORY_LINES = 1000
 _LEAVE = ("quit", "exit")
-_NOT_HERE = ("shell", "up")
+_NOT_HERE = ("shell",)
 
 
 def run(console: Console, context: click.Context, given: Mapping[str, str | None]) -> int:
@@ -95,7 +95,8 @@ class Prompt:
             try:
                 words = shlex.split(line, comments=True)
             except ValueError as error:
-                self._show(WrongUsage(f"this line cannot be read: {error}"), [])
+                text = f"this line cannot be read: {str(error).lower()}"
+                self._show(WrongUsage(text, "close every quotation mark, or put \\ before it"), [])
                 continue
             if words and words[0] in _LEAVE:
                 return
@@ -120,7 +121,7 @@ class Prompt:
         command = self._root.get_command(self._context, words[0])
         if command is None or command.name in _NOT_HERE:
             names = [name for name in self._root.commands if name not in _NOT_HERE]
-            raise unknown_command(words[0], [*names, "help", "quit"])
+            raise unknown_command(words[0], [*names, "help", "quit"], "`help` lists the commands")
         # A line's own options must not outlive it.
         outer = click.Context(self._root, info_name="", obj=replace(self._console))
         with command.make_context(words[0], words[1:], parent=outer) as inner:
@@ -131,7 +132,7 @@ class Prompt:
             self._call([words[0], "--help"])
             return
         formatter = self._context.make_formatter()
-        self._root.format_commands(self._context, formatter)
+        self._root.format_commands(self._context, formatter, leave_out=_NOT_HERE)
         print(formatter.getvalue().strip("\n"))
         print("\n`help COMMAND` says more, `quit` leaves.")
 
@@ -184,7 +185,10 @@ def _readline(console: Console, root: Commands) -> Iterator[None]:
     with contextlib.suppress(OSError):
         readline.read_history_file(path)
     readline.set_history_length(HISTORY_LINES)
-    readline.set_completer(Completer(console, root, readline.get_line_buffer).complete)
+    completer = Completer(
+        console, root, lambda: readline.get_line_buffer()[: readline.get_endidx()]
+    )
+    readline.set_completer(completer.complete)
     readline.set_completer_delims(" \t")
     readline.parse_and_bind("tab: complete")
     try:
@@ -210,7 +214,10 @@ def _write_history(path: os.PathLike[str]) -> None:
 
 
 class Completer:
-    """Completes commands, then groups, then what stands in that group or on the disk."""
+    """Completes commands, then groups, then what stands in that group or on the disk.
+
+    ``line`` gives what stands before the cursor.
+    """
 
     def __init__(self, console: Console, root: Commands, line: Callable[[], str]) -> None:
         self._console = console
@@ -219,41 +226,78 @@ class Completer:
         self._found: list[str] = []
 
     def complete(self, text: str, state: int) -> str | None:
-        """The ``state``-th completion of the last word, as readline asks for it."""
+        """The ``state``-th completion of ``text``, as readline asks for it."""
         if state == 0:
             try:
-                self._found = self.completions(self._line(), text)
+                self._found = self._for_readline(self._line(), text)
             except Exception:  # readline would print it into the middle of the line
                 self._found = []
         return self._found[state] if state < len(self._found) else None
 
-    def completions(self, line: str, text: str) -> list[str]:
-        """The words that ``text``, the end of ``line``, can become."""
+    def _for_readline(self, line: str, text: str) -> list[str]:
+        # Readline ends words at spaces, quoted or not, and replaces the last part alone.
+        kept = line[_last_word_at(line) : len(line) - len(text)]
+        return [
+            found.removeprefix(kept) for found in self.completions(line) if found.startswith(kept)
+        ]
+
+    def completions(self, line: str) -> list[str]:
+        """What the last word of ``line`` can become, quoted where that is needed."""
         from click.shell_completion import ShellComplete
 
-        words = line.split()
-        before = words if not text else words[:-1]
+        at = _last_word_at(line)
+        before, typed = shlex.split(line[:at]), _unquoted(line[at:])
         if not before:
-            underscore = "_" in text
             names = [name for name in self._root.commands if name not in _NOT_HERE]
-            names = [name.replace("-", "_") if underscore else name for name in names]
-            names += ["help", "quit"]
-            return [f"{name} " for name in names if name.startswith(text)]
+            if "_" in typed:
+                names = [name.replace("-", "_") for name in names]
+            return [f"{name} " for name in (*names, "help", "quit") if name.startswith(typed)]
         arguments = ["--home", str(self._console.home), *before]
-        items = ShellComplete(self._root, {}, "", "").get_completions(arguments, text)
+        items = ShellComplete(self._root, {}, "", "").get_completions(arguments, typed)
         if any(item.type in ("file", "dir") for item in items):
-            return _paths(text)
-        return [f"{printable(item.value)} " for item in items]
+            return _paths(typed)
+        return [f"{shlex.quote(item.value)} " for item in items if _harmless(item.value)]
 
 
-def _paths(text: str) -> list[str]:
-    folder, _, beginning = text.rpartition("/")
-    where = os.path.expanduser(f"{folder}/") if folder or text.startswith("/") else "."
-    names = sorted(os.listdir(where))
-    shown = [name for name in names if name.startswith(beginning)]
-    prefix = text[: len(text) - len(beginning)]
+def _last_word_at(line: str) -> int:
+    at, quote = 0, ""
+    for place, letter in enumerate(line):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter.isspace():
+            at = place + 1
+    return at
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return "".join(shlex.split(text))
+    except ValueError:  # a quotation that is still open
+        return text.lstrip("'\"")
+
+
+def _harmless(name: str) -> bool:
+    return printable(name) == name
+
+
+def _paths(typed: str) -> list[str]:
+    folder, slash, beginning = typed.rpartition("/")
+    where = os.path.expanduser(folder + slash) or "."
+    head = "/".join(map(_quoted_part, (folder + slash).split("/")))
     return [
-        f"{prefix}{name}{'/' if os.path.isdir(os.path.join(where, name)) else ' '}"
-        for name in shown
+        f"{head}{shlex.quote(name)}{_ending(os.path.join(where, name))}"
+        for name in sorted(os.listdir(where))
+        if name.startswith(beginning) and _harmless(name)
         if beginning.startswith(".") or not name.startswith(".")
     ]
+
+
+def _quoted_part(part: str) -> str:
+    # What is quoted is not expanded: a leading ~ has to stay outside.
+    return part if part.startswith("~") or not part else shlex.quote(part)
+
+
+def _ending(path: str) -> str:
+    return "/" if os.path.isdir(path) else " "

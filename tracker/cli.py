@@ -27,6 +27,7 @@ from common.names import printable
 from tracker.home import CURVE_KEY, SIGNING_KEY, Home
 
 DEFAULT_BIND = "tcp://127.0.0.1:5000"
+END_S = 4.8  # service managers and people wait 5 s
 LAST_LINK = "link"  # what `link` prints: written by `run`, which alone knows the port it got
 
 log = logging.getLogger("tracker")
@@ -206,9 +207,17 @@ async def _serve(
         _stop_on_quit(stop)
         await stop.wait()
         log.info("ending")
+        _end_within(END_S)
     finally:
         await server.stop()
         store.close()
+
+
+def _end_within(seconds: float) -> None:
+    """Whatever hangs, a disk for instance: the process ends. What was acknowledged is durable."""
+    watchdog = threading.Timer(seconds, os._exit, (1,))
+    watchdog.daemon = True
+    watchdog.start()
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

@@ -109,6 +109,7 @@ class Desk:
         self._open_of: Counter[DeviceKey] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flush: asyncio.TimerHandle | None = None
+        self._flush_at = 0.0
         self._stale: StorageError | None = None  # why the mirror has to be loaded again
         self._writable = True
         self._stopping = False
@@ -409,15 +410,25 @@ class Desk:
     # -- what comes with time -------------------------------------------------------------------
 
     def _gather(self, changes: list[SwarmChange], now: float) -> None:
-        self._outbox.gather(changes, now)
-        if self._flush is None and self._outbox.flush_at is not None:
-            delay = max(0.0, self._outbox.flush_at - now)
+        self._outbox.gather(changes, self.world.presence, now)
+        self._schedule_flush(now)
+
+    def _schedule_flush(self, now: float) -> None:
+        flush_at = self._outbox.flush_at
+        if flush_at is not None and (self._flush is None or flush_at < self._flush_at):
+            if self._flush is not None:
+                self._flush.cancel()
+            self._flush_at = flush_at
+            delay = max(0.0, flush_at - now)
             self._flush = asyncio.get_running_loop().call_later(delay, self._flush_now)
 
     def _flush_now(self) -> None:
         self._flush = None
-        for outgoing in self._outbox.flush(self.world.state, self.world.rng):
+        # The loop's timers may fire a little early; what is due then is told now all the same.
+        now = max(monotonic(), self._flush_at)
+        for outgoing in self._outbox.flush(self.world.state, self.world.rng, now):
             self._publish(outgoing)
+        self._schedule_flush(now)
 
     async def keep_time(self) -> None:
         """Leases, beacons and housekeeping, until cancelled."""

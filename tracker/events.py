@@ -1,8 +1,9 @@
 """What is to be published, and when.
 
 Owns the queue between decisions and the PUB socket: log entries at once, changes of peer sets
-gathered for ``limits.COALESCE_S`` a share, heads of active groups and the beat every
-``limits.BEACON_S``. Says with which key each is to be sealed; sealing and sending is the shell's.
+gathered for ``limits.COALESCE_S`` a share (longer for a large swarm), heads of active groups and the
+beat every ``limits.BEACON_S``. Says with which key each is to be sealed; sealing and sending is the
+shell's.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from common.messages.base import Source
 from common.seal import inbox_of, share_topic
 from tracker.changes import Change, GroupDissolved, Logged
 from tracker.decision import Facts, Now, Nudge, Rng
-from tracker.presence import Place, SwarmChange
+from tracker.presence import Place, Presence, SwarmChange
 from tracker.state import State
 
+LARGE_SWARM = 100  # from here on changes are gathered longer, in proportion …
+GATHER_MAX_S = 5.0  # … up to that: each update goes to everybody in the swarm
 DOWN_MAX = 1_000  # departures in one update; who is missed is found gone when next asked
 
 
@@ -33,12 +36,17 @@ class Outgoing:
     epoch: int = 0
 
 
+@dataclass(slots=True)
+class _Gathering:
+    due_at: float
+    devices: dict[DeviceKey, Source | None] = field(default_factory=dict)
+
+
 class Outbox:
     """Gathers what has to be told about swarms and groups until it is due."""
 
     def __init__(self) -> None:
-        self._swarms: dict[Place, dict[DeviceKey, Source | None]] = {}
-        self._flush_at: float | None = None
+        self._swarms: dict[Place, _Gathering] = {}
         self._active: dict[GroupId, float] = {}  # -> when it last had an entry
 
     def told(self, changes: Iterable[Change], now: float) -> list[Outgoing]:
@@ -56,22 +64,27 @@ class Outbox:
                     pass
         return outgoing
 
-    def gather(self, changes: Iterable[SwarmChange], now: float) -> None:
+    def gather(self, changes: Iterable[SwarmChange], presence: Presence, now: float) -> None:
         """Remember changes of swarms; of several about one device the last one counts."""
         for change in changes:
-            self._swarms.setdefault(change.place, {})[change.device] = change.source
-            if self._flush_at is None:
-                self._flush_at = now + limits.COALESCE_S
+            gathering = self._swarms.get(change.place)
+            if gathering is None:
+                size = presence.swarm(change.place).size
+                wait_s = limits.COALESCE_S * max(1.0, size / LARGE_SWARM)
+                gathering = _Gathering(now + min(wait_s, GATHER_MAX_S))
+                self._swarms[change.place] = gathering
+            gathering.devices[change.device] = change.source
 
     @property
     def flush_at(self) -> float | None:
         """When `flush` is due; None while nothing was gathered."""
-        return self._flush_at
+        return min((gathering.due_at for gathering in self._swarms.values()), default=None)
 
-    def flush(self, state: State, rng: Rng) -> list[Outgoing]:
-        """One update for each share whose swarm changed. Of very many new sources a random choice
-        is told, seeders first: nobody uses more."""
-        gathered, self._swarms, self._flush_at = self._swarms, {}, None
+    def flush(self, state: State, rng: Rng, now: float) -> list[Outgoing]:
+        """One update for each share that is due. Of very many new sources a random choice is told,
+        seeders first: nobody uses more."""
+        due = [place for place, gathering in self._swarms.items() if gathering.due_at <= now]
+        gathered = {place: self._swarms.pop(place).devices for place in due}
         outgoing = []
         for place, devices in gathered.items():
             group = state.groups.get(place[0])

@@ -51,6 +51,10 @@ class Swarm:
     seeders: dict[DeviceKey, Source] = field(default_factory=dict)
     leechers: dict[DeviceKey, Source] = field(default_factory=dict)
 
+    @property
+    def size(self) -> int:
+        return len(self.seeders) + len(self.leechers)
+
 
 @dataclass(frozen=True, slots=True)
 class SwarmChange:

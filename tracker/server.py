@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 COMMANDS_DOMAIN = "commands"
 EVENTS_DOMAIN = "events"
 SUBSCRIPTION_BYTES_MAX = 4 * limits.KIB  # what a subscriber sends: topics, and its handshake
+REPORT_S = 600.0
 EVENTS_QUEUED_MAX = 1_000  # for a subscriber that does not read; it asks for what it missed
 
 
@@ -112,7 +113,11 @@ class Server:
         self._desk = await self._make_desk(_told(events, endpoint))
         self._commands = Pump(commands_socket, self._on_message)
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._desk.run()), loop.create_task(self._desk.keep_time())]
+        self._tasks = [
+            loop.create_task(self._desk.run()),
+            loop.create_task(self._desk.keep_time()),
+            loop.create_task(self._report()),
+        ]
         return Tracker(advertised(endpoint, self._addresses.advertise), self._secrets.pair.public)
 
     async def _make_desk(self, events: str) -> Desk:
@@ -133,12 +138,14 @@ class Server:
         """End in order: nothing more is read, the batch at hand is committed and answered."""
         if self._desk is not None:
             self._desk.stop()
-            work, timekeeping = self._tasks
-            timekeeping.cancel()
+            work, *others = self._tasks
+            for task in others:
+                task.cancel()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(work, timeout=4.0)
             # Answers lie in ZeroMQ's queues, which closing does not wait for: a moment to leave.
             await asyncio.sleep(0.05)
+            log.info("turned away: %s", dict(self._turned_away()) or "nothing")
             self._desk.close()
         if self._commands is not None:
             self._commands.close()
@@ -146,6 +153,19 @@ class Server:
             self._events.close(linger=0)
         self._zap.close()
         self._context.destroy(linger=0)
+
+    async def _report(self) -> None:
+        """Say once in a while what was turned away, if anything was."""
+        told = Counter[str]()
+        while True:
+            await asyncio.sleep(REPORT_S)
+            if self._turned_away() != told:
+                told = self._turned_away()
+                log.info("turned away so far: %s", dict(told))
+
+    def _turned_away(self) -> Counter[str]:
+        zap = {f"handshake {what}": n for what, n in self._zap.counts.items() if what != "admit"}
+        return self.counts + Counter(zap) + (self._desk.counts if self._desk else Counter())
 
     # -- in -------------------------------------------------------------------------------------
 
@@ -200,7 +220,6 @@ class Server:
             body = seal(outgoing.key, outgoing.epoch, outgoing.topic, body)
         with contextlib.suppress(zmq.Again):
             self._events.send_multipart([outgoing.topic, SIGNATURE, body], zmq.DONTWAIT)
-        self.counts["published"] += 1
 
 
 # -- addresses ----------------------------------------------------------------------------------

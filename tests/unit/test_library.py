@@ -19,12 +19,12 @@ from common.digests import Algorithm
 from common.errors import ConfigError
 from common.manifest import EntryKind, Manifest, encode, manifest_id
 from common.names import BadName, PathOrder
-from peer import sharing
-from peer.fingerprints import Place
-from peer.handles import HandleCache
-from peer.hashing import hash_pieces
-from peer.library import SharedContent
-from peer.storage_errors import Cancelled, ContentChanged, Unreadable
+from peer.files import sharing
+from peer.files.errors import Cancelled, ContentChanged, Unreadable
+from peer.files.fingerprints import Place
+from peer.files.handles import HandleCache
+from peer.files.hashing import hash_pieces
+from peer.files.library import SharedContent
 
 PIECE = 16 * 1024
 NOISE = bytes(blake3(b"noise").digest(length=5 * PIECE))

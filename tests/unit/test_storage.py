@@ -25,12 +25,9 @@ from common.digests import Algorithm
 from common.errors import ConfigError, LocalProtocolError, StorageError
 from common.ids import ContentId
 from common.manifest import Entry, Layout, Manifest, encode, manifest_id
-from peer import partfile, partfolder, sharing, syscalls
-from peer.destination import part_name
-from peer.gate import Gate
-from peer.journal import Journal
-from peer.storage import PartialContent
-from peer.storage_errors import (
+from peer.files import partfile, partfolder, sharing, syscalls
+from peer.files.destination import part_name
+from peer.files.errors import (
     AlreadyThere,
     BadContent,
     Cancelled,
@@ -41,6 +38,9 @@ from peer.storage_errors import (
     UnsafeDestination,
     WrongPiece,
 )
+from peer.files.gate import Gate
+from peer.files.journal import Journal
+from peer.files.storage import PartialContent
 
 PIECE = 16 * 1024
 NOISE = bytes(blake3(b"storage").digest(length=9 * PIECE + 77))
@@ -616,7 +616,7 @@ def test_F23_a_bit_that_flips_before_the_whole_was_digested_is_found(
     file_sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nothing waits in memory for its turn: the whole is digested from the disk.
-    monkeypatch.setattr("peer.whole_digest.AHEAD_PIECES", 1)
+    monkeypatch.setattr("peer.files.whole_digest.AHEAD_PIECES", 1)
     download = file_sample.begin(place)
     file_sample.fill(download, list(range(len(file_sample.pieces)))[::-1])
     flip_a_bit(Path(download.part_path), 9 * PIECE + 9)
@@ -931,10 +931,10 @@ def test_F19_a_disk_that_fills_up_and_is_emptied(
 VICTIM = """
 import random, sys
 from common.manifest import encode, manifest_id
-from peer import sharing
-from peer.handles import HandleCache
-from peer.library import SharedContent
-from peer.storage import PartialContent
+from peer.files import sharing
+from peer.files.handles import HandleCache
+from peer.files.library import SharedContent
+from peer.files.storage import PartialContent
 
 source, place, journal, piece, seed, how = sys.argv[1:]
 found = sharing.digest(source, piece_length=int(piece), threads=1)

@@ -29,16 +29,16 @@ def test_changes_of_a_swarm_are_gathered_into_one_update(lab) -> None:
     for device in (alice, phone):
         device.comes()
     phone.does(tracker.Depart())
-    outbox.gather(town.swarm_changes, town.now_s)
+    outbox.gather(town.swarm_changes, town.world.presence, town.now_s)
     assert outbox.flush_at == town.now_s + limits.COALESCE_S
-    [update] = outbox.flush(town.state, town.rng)
+    [update] = outbox.flush(town.state, town.rng, town.now_s + limits.COALESCE_S)
     group = town.state.groups["lab"]
     assert (update.topic, update.key) == (share_topic(group.topic, data), group.key)
     assert isinstance(update.body, events.PeerUpdate)
     assert [source.device for source in update.body.up] == [alice.key]
     assert update.body.down == [phone.key]
     assert outbox.flush_at is None
-    assert outbox.flush(town.state, town.rng) == []
+    assert outbox.flush(town.state, town.rng, town.now_s + limits.COALESCE_S) == []
 
 
 def test_a_crowd_is_told_of_by_fifty_seeders_first(lab) -> None:
@@ -47,19 +47,41 @@ def test_a_crowd_is_told_of_by_fifty_seeders_first(lab) -> None:
     for number in range(80):
         other = town.user("alice", f"other {number}")
         other.comes(leeching=[tracker.Leeching("lab", data, 0)])
-    outbox.gather(town.swarm_changes, town.now_s)
-    [update] = outbox.flush(town.state, town.rng)
+    outbox.gather(town.swarm_changes, town.world.presence, town.now_s)
+    [update] = outbox.flush(town.state, town.rng, town.now_s + limits.COALESCE_S)
     assert isinstance(update.body, events.PeerUpdate)
     assert len(update.body.up) == limits.SOURCES_MAX
     assert update.body.up[0].device == alice.key
 
 
+def test_a_large_swarm_is_told_less_often(lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    town, alice, data, outbox = lab
+    club = town.content("of the club")
+    town.group("club", alice)
+    alice.offers("club", "x", club)
+    for number in range(3):
+        bob = town.user("bob", f"{number}")
+        if number == 0:
+            bob.does(tracker.JoinGroup("lab"))
+            alice.does(tracker.AcceptRequest("lab", "bob"))
+        bob.comes(leeching=[tracker.Leeching("lab", data, 0)])
+    monkeypatch.setattr("tracker.events.LARGE_SWARM", 1)
+    alice.comes()
+    outbox.gather(town.swarm_changes, town.world.presence, town.now_s)
+    assert outbox.flush_at == town.now_s + limits.COALESCE_S
+    [update] = outbox.flush(town.state, town.rng, town.now_s + limits.COALESCE_S)
+    assert update.body.group == "club"
+    assert outbox.flush_at == town.now_s + 4 * limits.COALESCE_S
+    [update] = outbox.flush(town.state, town.rng, town.now_s + 1)
+    assert update.body.group == "lab"
+
+
 def test_a_swarm_of_a_group_that_is_gone_is_not_told_of(lab) -> None:
     town, alice, _, outbox = lab
     alice.comes()
-    outbox.gather(town.swarm_changes, town.now_s)
+    outbox.gather(town.swarm_changes, town.world.presence, town.now_s)
     alice.does(tracker.LeaveGroup("lab"))
-    assert outbox.flush(town.state, town.rng) == []
+    assert outbox.flush(town.state, town.rng, town.now_s + limits.COALESCE_S) == []
 
 
 def test_entries_go_out_in_their_order_each_under_its_own_key(lab) -> None:

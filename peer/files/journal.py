@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from common.ids import ContentId
-from peer.storage_errors import StorageClosed, translated
+from peer.files.errors import StorageClosed, translated
 
 MAGIC = b"MTJ1"
 _HEADER = struct.Struct(">4s32sI")

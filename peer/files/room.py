@@ -1,7 +1,7 @@
 """How much room on the disk a content needs, and which stretches of it need none.
 
 Owns the arithmetic alone: pieces of zeros are known by their digest before they are fetched, and
-are left as holes. Asking the disk is the business of ``peer.destination``.
+are left as holes. Asking the disk is the business of ``peer.files.destination``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from common.manifest import Manifest
-from peer.partfile import Range
+from peer.files.partfile import Range
 
 
 def zero_digest(manifest: Manifest) -> bytes:

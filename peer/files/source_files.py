@@ -16,10 +16,10 @@ from common.digests import Buffer
 from common.errors import StorageError
 from common.manifest import Entry, Layout, Segment
 from common.names import quoted
-from peer import paths
-from peer.fingerprints import Place
-from peer.handles import HandleCache
-from peer.storage_errors import ContentChanged, OutOfHandles, storage_error
+from peer.files import paths
+from peer.files.errors import ContentChanged, OutOfHandles, storage_error
+from peer.files.fingerprints import Place
+from peer.files.handles import HandleCache
 
 _ROOT = -1  # beside the entries' numbers in the cache: the folder that everything is opened from
 _HINT = "share it again if it should be offered as it is"

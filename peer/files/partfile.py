@@ -1,8 +1,8 @@
 """The bytes of a download in progress, beside the destination: what every part does, and one file.
 
-Owns reserving, writing, reading and syncing of the part (of a folder: ``peer.partfolder``). It
+Owns reserving, writing, reading and syncing of the part (of a folder: ``partfolder``). It
 writes what it is given: that pieces are verified, journalled and complete is the business of
-``peer.storage``. Safe for threads that write different stretches; closing while others work is
+``storage``. Safe for threads that write different stretches; closing while others work is
 prevented there.
 """
 
@@ -15,9 +15,9 @@ from typing import TypeAlias
 
 from common.digests import Buffer
 from common.manifest import EntryKind, Manifest
-from peer import syscalls
-from peer.destination import Destination
-from peer.storage_errors import translated
+from peer.files import syscalls
+from peer.files.destination import Destination
+from peer.files.errors import translated
 
 Range: TypeAlias = tuple[int, int]
 """Offset and length in bytes."""

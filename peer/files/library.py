@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 from common.digests import Buffer
 from common.manifest import Layout, Manifest
-from peer import sharing
-from peer.fingerprints import Place
-from peer.handles import HandleCache
-from peer.hashing import never_cancelled
-from peer.source_files import SourceFiles
+from peer.files import sharing
+from peer.files.fingerprints import Place
+from peer.files.handles import HandleCache
+from peer.files.hashing import never_cancelled
+from peer.files.source_files import SourceFiles
 
 
 class SharedContent:

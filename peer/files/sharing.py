@@ -25,12 +25,12 @@ from common.manifest import (
     piece_length_for,
 )
 from common.names import PATH_DEPTH_MAX, PathOrder, quoted
-from peer import paths
-from peer.fingerprints import Fingerprint, Place, settle
-from peer.handles import HandleCache
-from peer.hashing import hash_pieces, never_cancelled
-from peer.source_files import SourceFiles
-from peer.storage_errors import ContentChanged, Unreadable, translated
+from peer.files import paths
+from peer.files.errors import ContentChanged, Unreadable, translated
+from peer.files.fingerprints import Fingerprint, Place, settle
+from peer.files.handles import HandleCache
+from peer.files.hashing import hash_pieces, never_cancelled
+from peer.files.source_files import SourceFiles
 
 Progress = Callable[[int], None]
 """Called with the bytes done so far, from a worker thread, once a piece."""

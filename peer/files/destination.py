@@ -2,7 +2,7 @@
 
 Owns the handle of that folder, the checks before anything is made, and the one step that makes a
 complete download visible. Everything is done from the handle, so a path that is redirected
-meanwhile changes nothing. What is in the part is none of its business (``peer.partfile``).
+meanwhile changes nothing. What is in the part is none of its business (``peer.files.partfile``).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from blake3 import blake3
 
 from common.errors import ConfigError
 from common.names import NAME_BYTES_MAX, quoted
-from peer import paths, syscalls
-from peer.storage_errors import AlreadyThere, DiskFull, UnsafeDestination, translated
+from peer.files import paths, syscalls
+from peer.files.errors import AlreadyThere, DiskFull, UnsafeDestination, translated
 
 PART_SUFFIX = ".part"
 _HASHED_CHARACTERS = 8

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from threading import Condition, Lock
 
-from peer.storage_errors import StorageClosed
+from peer.files.errors import StorageClosed
 
 
 class Gate:

@@ -1,7 +1,7 @@
 """The digest of the whole content, which grows with the pieces that are held from the start on.
 
 Owns how far it has come. Pieces that arrive in order are taken from memory, the others are read
-back. Whether the result is the right one is judged in ``peer.storage``.
+back. Whether the result is the right one is judged in ``peer.files.storage``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from threading import Lock
 from common.digests import Buffer
 from common.limits import MIB
 from common.manifest import Manifest, count_pieces
-from peer.hashing import never_cancelled
-from peer.storage_errors import Cancelled
+from peer.files.errors import Cancelled
+from peer.files.hashing import never_cancelled
 
 BLOCK_BYTES = 4 * MIB  # read back at a time; a multiple of every piece length
 AHEAD_PIECES = 8  # kept in memory until their turn comes, at the most

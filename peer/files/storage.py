@@ -17,23 +17,23 @@ from common.errors import LocalProtocolError
 from common.ids import ContentId
 from common.manifest import Manifest
 from common.names import quoted
-from peer import paths
-from peer.destination import Destination
-from peer.fingerprints import Place
-from peer.gate import Gate
-from peer.hashing import InOrder, hash_pieces, never_cancelled
-from peer.journal import Journal
-from peer.partfile import PartFile, PartFiles
-from peer.partfolder import PartFolder
-from peer.room import needed_bytes, solid_ranges, zero_digest
-from peer.sharing import no_progress, place_of
-from peer.storage_errors import (
+from peer.files import paths
+from peer.files.destination import Destination
+from peer.files.errors import (
     BadContent,
     IOFailed,
     WrongPiece,
     translated,
 )
-from peer.whole_digest import WholeDigest
+from peer.files.fingerprints import Place
+from peer.files.gate import Gate
+from peer.files.hashing import InOrder, hash_pieces, never_cancelled
+from peer.files.journal import Journal
+from peer.files.partfile import PartFile, PartFiles
+from peer.files.partfolder import PartFolder
+from peer.files.room import needed_bytes, solid_ranges, zero_digest
+from peer.files.sharing import no_progress, place_of
+from peer.files.whole_digest import WholeDigest
 
 
 class PartialContent:
@@ -105,7 +105,7 @@ class PartialContent:
         called before anything else, for nothing counts as held until it was verified.
 
         A part that has vanished is begun again. Raises `AlreadyThere` if there is no part but
-        something under the final name (`peer.sharing.recheck` tells whether it is the content: the
+        something under the final name (`sharing.recheck` tells whether it is the content: the
         process may have ended after the rename), and what `create` raises.
         """
         destination = Destination.again(path)

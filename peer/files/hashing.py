@@ -15,7 +15,7 @@ from threading import Lock
 from typing import TypeAlias
 
 from common.digests import Algorithm
-from peer.storage_errors import Cancelled
+from peer.files.errors import Cancelled
 
 Span: TypeAlias = Callable[[int], tuple[int, int]]
 ReadInto: TypeAlias = Callable[[int, memoryview], bool]

@@ -2,7 +2,7 @@
 
 Every step is taken from the handle of the folder above, and no step follows a link, so whatever is
 planted on the way meanwhile leads nowhere. Owns no open files and no decisions about names
-(``common.names``). Raises `OSError`; callers translate it with ``peer.storage_errors``.
+(``common.names``). Raises `OSError`; callers translate it with ``peer.files.errors``.
 """
 
 from __future__ import annotations

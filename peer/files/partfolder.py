@@ -16,11 +16,11 @@ from threading import Lock
 from common.digests import Buffer
 from common.limits import MIB
 from common.manifest import Entry, EntryKind, Layout, Manifest, Segment
-from peer import paths, syscalls
-from peer.destination import Destination
-from peer.handles import HandleCache
-from peer.partfile import PartFiles, Range, make_executable, read_all, set_length, write_all
-from peer.storage_errors import translated
+from peer.files import paths, syscalls
+from peer.files.destination import Destination
+from peer.files.errors import translated
+from peer.files.handles import HandleCache
+from peer.files.partfile import PartFiles, Range, make_executable, read_all, set_length, write_all
 
 RESERVED_FROM_BYTES = 16 * MIB  # below, making all the files first would delay the start
 OPEN_FILES_MAX = 32

@@ -1,0 +1,29 @@
+"""What all tests share: an environment without our variables, and golden files.
+
+``pytest --update-golden`` writes the files under ``tests/golden`` anew instead of comparing; the
+difference is then seen in review.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+for _name in [name for name in os.environ if name.startswith(("MINI_TORRENT", "_MINI_TORRENT"))]:
+    del os.environ[_name]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write the files under tests/golden anew"
+    )
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written rather than compared."""
+    return bool(request.config.getoption("--update-golden"))

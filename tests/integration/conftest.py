@@ -1,0 +1,73 @@
+"""Swarms of real processes for the tests, and their logs when one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import pytest
+from people import Person, Swarm
+
+TRANSPORTS = ("tcp", "ipc")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows how the logs of the swarms that were alive end."""
+    report = yield
+    if report.failed:
+        for swarm in Swarm.alive:
+            report.sections += [(f"log {path}", text) for path, text in swarm.logs()]
+    return report
+
+
+@pytest.fixture(scope="session", params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """What processes speak over."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def swarm(transport: str) -> Iterator[Swarm]:
+    """A tracker, and Alice, Bob and Carol, for all tests that leave them as they were: what a test
+    makes bears a fresh name, and nobody is logged out or ended."""
+    made = Swarm(transport)
+    try:
+        for name in ("alice", "bob", "carol"):
+            made.person(name)
+        yield made
+    finally:
+        made.close()
+
+
+def _named(swarm: Swarm, name: str) -> Person:
+    return next(person for person in swarm.people.values() if person.name == name)
+
+
+@pytest.fixture
+def alice(swarm: Swarm) -> Person:
+    """A user of the shared swarm."""
+    return _named(swarm, "alice")
+
+
+@pytest.fixture
+def bob(swarm: Swarm) -> Person:
+    """Another."""
+    return _named(swarm, "bob")
+
+
+@pytest.fixture
+def carol(swarm: Swarm) -> Person:
+    """And a third."""
+    return _named(swarm, "carol")
+
+
+@pytest.fixture
+def own_swarm(transport: str) -> Iterator[Swarm]:
+    """A swarm for one test alone, which may do what it likes to it."""
+    made = Swarm(transport)
+    try:
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,71 @@
+"""Sees to it that no process and no file of a test's swarm outlives the test's own process.
+
+It is started beside each swarm, as a process in a session of its own, and holds the end of a pipe.
+When the pipe breaks, since the tests ended or were killed, it ends every process that bears the
+swarm's directory in its command line (nobody else's does: the name is a random one) and removes the
+directory. `sweep` does the same from within.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SWEEP_S = 10.0
+
+
+def start(root: Path) -> subprocess.Popen[bytes]:
+    """A keeper of ``root``; close its standard input to let it sweep."""
+    return subprocess.Popen(
+        [sys.executable, "-S", "-E", __file__, str(root)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        cwd="/",
+    )
+
+
+def processes_of(root: Path) -> list[int]:
+    """The processes that bear ``root`` in their command line, keepers and ourselves excepted."""
+    wanted, keeper = os.fsencode(root), os.fsencode(__file__)
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+            if keeper not in words and any(wanted in word for word in words):
+                found.append(int(entry))
+    return found
+
+
+def sweep(root: Path) -> list[int]:
+    """End what runs for ``root`` and remove it; returns whom it had to end."""
+    ended: list[int] = []
+    deadline = time.monotonic() + SWEEP_S
+    while (alive := processes_of(root)) and time.monotonic() < deadline:
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        ended += [pid for pid in alive if pid not in ended]
+        _reap(alive)
+        time.sleep(0.02)
+    shutil.rmtree(root, ignore_errors=True)
+    return ended
+
+
+def _reap(pids: list[int]) -> None:
+    # Those that are our own children stay visible until somebody has asked after them.
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+if __name__ == "__main__":
+    sys.stdin.buffer.read()
+    sweep(Path(sys.argv[1]))

@@ -1,0 +1,105 @@
+"""What people type, and what the options of ``up`` mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError
+from common.messages import control
+from peer.launch import AlreadyRuns, check_same, checked, last_words, settings_for
+from peer.reading import parse_size
+from peer.settings import Settings, save
+
+LINK = "mini-torrent://127.0.0.1:5000/" + "A" * 43
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("4096", 4096),
+        ("512K", 512 << 10),
+        ("512k", 512 << 10),
+        ("1M", 1 << 20),
+        ("1MiB", 1 << 20),
+        ("1 MB", 1 << 20),
+        ("1.5GiB", 3 << 29),
+        ("2T", 2 << 40),
+        ("7b", 7),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "K", "-1", "1.5", "1e3", "1X", "one", "1 2", "0x10", "٣K"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_size(text)
+
+
+def test_options_that_were_not_given_are_left_out(tmp_path: Path) -> None:
+    assert checked({"listen": None, "tracker": None}, str(tmp_path)) == {}
+
+
+def test_a_tracker_info_is_remembered_by_its_absolute_path(tmp_path: Path) -> None:
+    (tmp_path / "tracker_info.txt").write_text(f"127.0.0.1\n5000\n{'A' * 43}\n")
+    found = checked({"tracker": "tracker_info.txt", "listen": "18000"}, str(tmp_path))
+    assert found == {
+        "tracker": str(tmp_path / "tracker_info.txt"),
+        "listen": "tcp://127.0.0.1:18000",
+    }
+
+
+def test_what_was_given_wins_over_what_is_remembered(tmp_path: Path) -> None:
+    save(tmp_path, Settings(tracker=LINK, listen="tcp://127.0.0.1:1"))
+    other = LINK.replace("5000", "6000")
+    settings = settings_for(tmp_path, {"tracker": other})
+    assert (settings.tracker, settings.listen) == (other, "tcp://127.0.0.1:1")
+
+
+def test_a_first_start_needs_a_tracker(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no tracker is known"):
+        settings_for(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "actual", "same"),
+    [
+        ("tcp://127.0.0.1:0", "tcp://127.0.0.1:4000", True),
+        ("tcp://*:4000", "tcp://192.0.2.1:4000", True),
+        ("tcp://0.0.0.0:0", "tcp://192.0.2.1:4000", True),
+        ("tcp://127.0.0.1:4001", "tcp://127.0.0.1:4000", False),
+        ("tcp://127.0.0.2:4000", "tcp://127.0.0.1:4000", False),
+        ("ipc:///a", "ipc:///a", True),
+        ("ipc:///a", "tcp://127.0.0.1:4000", False),
+    ],
+)
+def test_whether_a_running_peer_is_the_one_that_is_wanted(
+    wanted: str, actual: str, same: bool
+) -> None:
+    status = control.StatusIs(None, True, LINK, actual, "", 0)
+    if same:
+        check_same(status, {"listen": wanted})
+    else:
+        with pytest.raises(AlreadyRuns):
+            check_same(status, {"listen": wanted})
+
+
+def test_the_last_words_of_a_peer_that_did_not_start(tmp_path: Path) -> None:
+    log = tmp_path / "peer.log"
+    log.write_text("error: of yesterday\nINFO more\nerror: the port is taken\nhint: another one\n")
+    began = len("error: of yesterday\n")
+    failed = last_words(log, began, 4)
+    assert (failed.message, failed.hint, failed.exit_code) == (
+        "the port is taken",
+        "another one",
+        4,
+    )
+    assert failed.code == "unreachable"
+    log.write_text("Traceback\nValueError: oh\n\n")
+    failed = last_words(log, 0, -9)
+    assert failed.message.endswith("ValueError: oh")
+    assert failed.exit_code == 1

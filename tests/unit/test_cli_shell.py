@@ -1,0 +1,215 @@
+"""The prompt: the same commands, one a line; nothing but `quit` and the end of input ends it."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from fake_peer import FakePeer
+
+from common.config import lock_holder
+from common.errors import Refused
+from common.messages import control
+from common.messages.refusals import Code
+from peer.cli import root, run
+from peer.console import Console
+from peer.shell import Completer
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith("MINI_TORRENT"):
+            monkeypatch.delenv(name)
+    path = tmp_path / "home"
+    path.mkdir(mode=0o700)
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def at_prompt(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], text: str
+) -> tuple[int, str, list[str]]:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    capfd.readouterr()
+    code = run(["--home", str(home), "shell"])
+    out, err = capfd.readouterr()
+    return code, out, [line for line in err.splitlines() if "runs already" not in line]
+
+
+Prompted = Any
+
+
+def row(state: str, name: str = "a") -> control.Downloads:
+    reason = "the disk is full" if state == "P" else None
+    return control.Downloads(
+        [control.DownloadRow(state, "films", name, f"/d/{name}", 9, 9, 0.0, None, 0, reason)]
+    )
+
+
+def test_commands_errors_and_the_end(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    replies: dict[type, Any] = {
+        control.ShowDownloads: control.Downloads([]),
+        control.CreateGroup: control.Done("group made"),
+        control.JoinGroup: Refused(Code.UNKNOWN_GROUP, "no such group", "look"),
+        control.StopShare: control.Done("stopped"),
+    }
+    with FakePeer(home, replies) as peer:
+        code, out, err = at_prompt(
+            home,
+            monkeypatch,
+            capfd,
+            "create_group films\n"
+            "\n   # a comment\n"
+            "join-group nope\n"
+            "nonsense\n"
+            "shell\n"
+            "list_files\n"
+            "'open\n"
+            "stop_share films 'a b'\n",
+        )
+        assert lock_holder(home) is not None
+    assert code == 0
+    assert out == "group made\nstopped\n"
+    assert [line for line in err if line.startswith("error")] == [
+        "error: no such group",
+        "error: there is no command 'nonsense'",
+        "error: there is no command 'shell'",
+        "error: missing argument 'GROUP'",
+        "error: this line cannot be read: no closing quotation",
+    ]
+    asked = [ask for ask in peer.asked if not isinstance(ask, control.ShowDownloads)]
+    assert control.StopShare("films", "a b") in asked
+    assert control.Down() not in asked
+
+
+@pytest.mark.parametrize("leave", ["quit", "exit"])
+def test_leaving(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    leave: str,
+) -> None:
+    with FakePeer(home, {control.ShowDownloads: control.Downloads([])}) as peer:
+        code, out, _ = at_prompt(home, monkeypatch, capfd, f"{leave}\nlogout\n")
+    assert (code, out) == (0, "")
+    assert control.Logout() not in peer.asked
+
+
+def test_a_password_is_the_next_line_of_a_script(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    replies: dict[type, Any] = {
+        control.ShowDownloads: control.Downloads([]),
+        control.Login: control.Done("in"),
+    }
+    with FakePeer(home, replies) as peer:
+        _, out, _ = at_prompt(home, monkeypatch, capfd, "login anna\nse cret\nlogin bert pw\n")
+    assert out == "in\nin\n"
+    logins = [ask for ask in peer.asked if isinstance(ask, control.Login)]
+    assert logins == [control.Login("anna", "se cret"), control.Login("bert", "pw")]
+
+
+def test_a_download_returns_at_once_and_its_end_is_announced(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    looks = iter([control.Downloads([]), control.Downloads([]), row("D"), row("P"), row("C")])
+    replies: dict[type, Any] = {
+        control.ShowDownloads: lambda ask, tell: next(looks, row("C")),
+        control.DownloadFile: control.Done(),
+        control.Logout: control.Done("out"),
+    }
+    with FakePeer(home, replies) as peer:
+        _, out, err = at_prompt(
+            home, monkeypatch, capfd, "download_file films a ~/x\nlogout\nlogout\nlogout\n"
+        )
+    download = next(ask for ask in peer.asked if isinstance(ask, control.DownloadFile))
+    assert download == control.DownloadFile("films", "a", os.path.expanduser("~/x"), wait=False)
+    assert out.startswith("downloading a")
+    assert [line for line in err if line.startswith("[")] == [
+        "[P] [films] a is paused: the disk is full",
+        "[C] [films] a is complete: /d/a",
+    ]
+
+
+def test_options_of_a_line_do_not_outlive_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    replies: dict[type, Any] = {
+        control.ShowDownloads: control.Downloads([]),
+        control.ListGroups: control.Groups([control.GroupRow("films", "anna", 1, "owner")]),
+    }
+    with FakePeer(home, replies):
+        _, out, _ = at_prompt(home, monkeypatch, capfd, "list_groups --json\nlist_groups\n")
+    assert out.splitlines()[0].startswith("[{")
+    assert out.splitlines()[1].startswith("GROUP")
+
+
+def test_help(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with FakePeer(home, {control.ShowDownloads: control.Downloads([])}):
+        _, out, err = at_prompt(home, monkeypatch, capfd, "help\nhelp watch\nhelp nonsense\n")
+    assert "list-groups" in out
+    assert "mini-torrent watch films --json" in out
+    assert err[0] == "error: there is no command 'nonsense'"
+
+
+def test_a_prompt_whose_peer_ended_says_so_and_goes_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with FakePeer(home, {control.ShowDownloads: control.Downloads([])}):
+        code, out, err = at_prompt(home, monkeypatch, capfd, "down\nlist_groups\nquit\n")
+    assert (code, out) == (0, "peer ended\n")
+    assert err[0].startswith("error: no peer runs")
+
+
+class TestCompletion:
+    @pytest.fixture
+    def complete(self, home: Path) -> Any:
+        files = [control.FileRow(n, 1, 1, 1, 1, "blake3", "", 1, 0, []) for n in ("a b", "x\x1b")]
+        replies: dict[type, Any] = {
+            control.ListGroups: control.Groups([control.GroupRow("films", "anna", 1, "owner")]),
+            control.ListFiles: control.Files(files),
+        }
+        console = Console(str(home), at_prompt=True)
+        with FakePeer(home, replies), click.Context(root):
+            yield Completer(console, root, lambda: "").completions
+
+    def test_commands_in_the_spelling_that_was_begun(self, complete: Any) -> None:
+        assert complete("list_g") == ["list_groups "]
+        assert complete("list-g") == ["list-groups "]
+        assert complete("qu") == ["quit "]
+        assert "shell " not in complete("")
+
+    def test_groups_and_names(self, complete: Any) -> None:
+        assert complete("list_files f") == ["films "]
+        assert complete("stop_share films a") == ["'a b' "]
+        assert complete("stop_share films x") == []
+
+    def test_paths(self, complete: Any, tmp_path: Path) -> None:
+        (tmp_path / "my dir").mkdir()
+        (tmp_path / "my dir" / "film").touch()
+        assert complete("upload_file my") == ["'my dir'/"]
+        assert complete("upload_file 'my dir'/f") == ["'my dir'/film "]
+        assert complete("upload_file 'my dir/f") == ["'my dir'/film "]
+
+    def test_readline_replaces_the_part_after_the_last_space(
+        self, complete: Any, home: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "my dir").mkdir()
+        (tmp_path / "my dir" / "film").touch()
+        line = "upload_file 'my dir'/f"
+        completer = Completer(Console(str(home), at_prompt=True), root, lambda: line)
+        assert completer.complete("dir'/f", 0) == "dir'/film "
+        assert completer.complete("dir'/f", 1) is None
+
+    def test_what_cannot_be_completed_is_silence(self, home: Path) -> None:
+        completer = Completer(Console(str(home)), root, lambda: "list_files f")
+        assert completer.complete("f", 0) is None

@@ -1,0 +1,174 @@
+"""Sizes, times and tables as people see them."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.messages import control
+from peer.progress import PlainLines, progress_text
+from peer.render import (
+    Column,
+    Table,
+    count_text,
+    download_lines,
+    event_line,
+    moment_text,
+    percent_text,
+    plain_lines,
+    size_text,
+    time_text,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (1536, "1.5 KiB"),
+        (300_000_000, "286 MiB"),
+        (1 << 40, "1 TiB"),
+        (5000 << 40, "5000 TiB"),
+        (10.7, "10 B"),
+    ],
+)
+def test_sizes(size: float, text: str) -> None:
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, ""),
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (59.4, "59 s"),
+        (60, "1 min 0 s"),
+        (185, "3 min 5 s"),
+        (7440, "2 h 4 min"),
+    ],
+)
+def test_times(seconds: float | None, text: str) -> None:
+    assert time_text(seconds) == text
+
+
+def test_hundred_percent_means_all() -> None:
+    assert percent_text(999, 1000) == "99 %"
+    assert percent_text(1000, 1000) == "100 %"
+    assert percent_text(0, 0) == "100 %"
+
+
+def test_counts() -> None:
+    assert count_text(1, "peer") == "1 peer"
+    assert count_text(1024, "piece") == "1,024 pieces"
+
+
+def test_a_time_that_is_none_stays_as_it_is() -> None:
+    assert moment_text("\x1b[2J") == "\x1b[2J"
+    assert len(moment_text("2026-01-01T00:00:00.123Z", seconds=True)) == 19
+
+
+def test_plain_columns_are_aligned_for_wide_and_combining_letters() -> None:
+    table = Table(
+        (Column("name"), Column("size", right=True), Column("by")),
+        [("日本", "5", "anna"), ("e\u0301", "500", "bert"), ("plain", "50", "")],
+        "",
+    )
+    assert plain_lines(table) == [
+        "NAME   SIZE  BY",
+        "日本      5  anna",
+        "e\u0301       500  bert",
+        "plain    50",
+    ]
+
+
+def test_a_name_cannot_break_its_row() -> None:
+    lines = plain_lines(Table((Column("name"),), [("a\nb\x1b[31m",)], ""))
+    assert lines == ["NAME", "a\\x0ab\\x1b[31m"]
+
+
+def test_downloads_on_a_terminal_begin_as_in_a_pipe() -> None:
+    rows = [
+        control.DownloadRow("D", "g", "n", "/d/n", 200, 50, 1024.0, 12.0, 1, None),
+        control.DownloadRow("P", "g", "long", "/d/l", 200, 100, 0.0, None, 0, "paused by you"),
+        control.DownloadRow("C", "g", "x", "/d/x", 0, 0, 0.0, None, 0, None),
+    ]
+    plain = download_lines(rows, terminal=False)
+    shown = download_lines(rows, terminal=True)
+    assert plain == ["[D] [g] n", "[P] [g] long", "[C] [g] x"]
+    assert shown == [
+        "[D] [g] n     25 % of 200 B  1 KiB/s  from 1 peer  12 s left",
+        "[P] [g] long  50 % of 200 B  paused by you",
+        "[C] [g] x     0 B  /d/x",
+    ]
+
+
+def test_an_event_is_one_line() -> None:
+    event = control.Happened(1, "now", "films", "share", {"name": "a\nb", "size": 3})
+    assert event_line(event) == "now  [films]  share       name=a\\x0ab  size=3"
+
+
+def test_plain_progress_is_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = PlainLines("film")
+    for progress in (
+        control.Progress("digesting", 10, 100),
+        control.Progress("digesting", 50, 100),
+        control.Progress("downloading", 0, 100),
+        control.Progress("downloading", 10, 100, note="the disk is full"),
+    ):
+        lines.show(progress)
+    assert capsys.readouterr().err.splitlines() == [
+        "film: digesting, 10 % of 100 B",
+        "film: downloading, 0 % of 100 B",
+        "film: downloading, 10 % of 100 B, the disk is full",
+    ]
+
+
+def test_progress_words_are_harmless() -> None:
+    assert progress_text(control.Progress("x\x1b", 0, 0, note="y\n")) == "x\\x1b, y\\x0a"
+
+
+def test_markup_in_names_is_shown_as_it_is_on_a_terminal() -> None:
+    code = (
+        "from common.messages import control\n"
+        "from peer.render import groups_table, show\n"
+        "from peer.console import Console\n"
+        "from peer.progress import picture_for\n"
+        "evil = '[bold]x[/bold] {task.x} \\x1b[2J'\n"
+        "show(groups_table([control.GroupRow(evil, 'o', 1, 'member')]), terminal=True)\n"
+        "with picture_for(Console(), evil) as picture:\n"
+        "    picture.show(control.Progress('digesting', 5, 10, note=evil))\n"
+    )
+    text = _on_a_terminal([sys.executable, "-c", code])
+    assert text.count("[bold]x[/bold] {task.x} \\x1b[2J") >= 3
+    assert "Traceback" not in text
+
+
+def _on_a_terminal(words: list[str]) -> str:
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "300", "TERM": "xterm"}
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    text = b""
+    while True:
+        try:
+            more = os.read(ours, 65536)
+        except OSError:  # Linux tells in this way that the other end was closed
+            break
+        if not more:
+            break
+        text += more
+    os.close(ours)
+    assert process.wait(20) == 0, text
+    return text.decode()

@@ -1,0 +1,143 @@
+"""Writes docs/commands.md from the commands themselves; a test sees that it is current.
+
+Owns the page's form. Every word about a command comes from its own help, so that there is one place
+to change it. The text does not depend on the terminal or on the release of click.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import click
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
+
+_HEAD = """# Commands
+
+This page is written by `make docs` from the commands' own help; change it there.
+
+`-` and `_` in the names of commands are the same. Those of `mini-torrent` take `--home DIR`,
+`--json`, `-q` (quiet) and `-v` (more) as well, before or behind the command. Exit codes and settings
+are in the [README](../README.md#exit-codes).
+"""
+
+# Told once for all commands, at the top.
+_SHARED = "--json"
+
+
+def page() -> str:
+    """The whole page."""
+    from peer.cli import root
+    from tracker.cli import tracker
+
+    parts = [_HEAD]
+    sections: Mapping[str, Sequence[click.Command]] = root.sections
+    for title, commands in sections.items():
+        parts.append(f"## {title}\n")
+        parts += [_command("mini-torrent", command) for command in commands]
+    parts.append("## The tracker\n")
+    parts += [
+        _command("mini-torrent-tracker", command) for _, command in sorted(tracker.commands.items())
+    ]
+    return "\n".join(parts)
+
+
+def _command(program: str, command: click.Command) -> str:
+    options = [
+        option
+        for option in command.params
+        if isinstance(option, click.Option) and not option.hidden and _SHARED not in option.opts
+    ]
+    arguments = [p for p in command.params if isinstance(p, click.Argument)]
+    usage = [program, command.name or ""]
+    if options:
+        usage.append("[OPTIONS]")
+    usage += [_argument(argument) for argument in arguments]
+    lines = [f"### {command.name}", "", "```", " ".join(usage), "```", ""]
+    lines += _paragraphs(command.help or "")
+    if options:
+        rows = [_option(option) for option in options]
+        lines += ["| option | meaning |", "|---|---|", *rows, ""]
+    lines += _paragraphs(command.epilog or "")
+    return "\n".join(lines)
+
+
+def _argument(argument: click.Argument) -> str:
+    if argument.metavar:
+        return argument.metavar
+    name = (argument.name or "").upper()
+    if isinstance(argument.type, click.Choice):
+        name = "|".join(argument.type.choices)
+    return name if argument.required else f"[{name}]"
+
+
+def _option(option: click.Option) -> str:
+    names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
+    if value := _value(option):
+        names += f" `{value}`"
+    help_text = " ".join((option.help or "").split())
+    notes = [*_default(option), *_environment(option)]
+    return f"| {_cell(names)} | {_cell(' '.join([help_text, *notes]).strip())} |"
+
+
+def _value(option: click.Option) -> str:
+    if option.is_flag or option.count:
+        return ""
+    if isinstance(option.type, click.Choice):
+        return "|".join(option.type.choices)
+    return option.metavar or option.type.name.upper()
+
+
+def _default(option: click.Option) -> Iterator[str]:
+    if isinstance(option.show_default, str):
+        yield f"Default: {option.show_default}."
+    elif option.show_default:
+        yield f"Default: {option.default}."
+
+
+def _environment(option: click.Option) -> Iterator[str]:
+    if isinstance(option.envvar, str):
+        yield f"Environment: `{option.envvar}`."
+
+
+def _paragraphs(text: str) -> Iterable[str]:
+    """The paragraphs of a help text; what click is told to leave as it is becomes a block."""
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        if not paragraph.strip():
+            continue
+        first, *rest = paragraph.split("\n")
+        if first == "\b":
+            yield from _block(rest)
+        else:
+            before, found, example = " ".join(paragraph.split()).partition("Example: ")
+            if before.strip():
+                yield from [before.strip(), ""]
+            if found:
+                yield from ["```", example, "```", ""]
+
+
+def _block(lines: Sequence[str]) -> Iterator[str]:
+    title, *rest = lines
+    if not rest:
+        yield from [title, ""]
+        return
+    if title != "Example:":
+        yield from [title, ""]
+    yield from ["```", *inspect.cleandoc("\n".join(rest)).split("\n"), "```", ""]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
