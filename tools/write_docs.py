@@ -20,8 +20,8 @@ _HEAD = """# Commands
 This page is written by `make docs` from the commands' own help; change it there.
 
 `-` and `_` in the names of commands are the same. Those of `mini-torrent` take `--home DIR`,
-`--json`, `-q` (quiet) and `-v` (more) as well, before or behind the command. Exit codes and settings
-are in the [README](../README.md#exit-codes).
+`--json`, `-q` (quiet) and `-v` (more) as well, before or behind the command. Exit codes and
+settings are in the [README](../README.md#exit-codes).
 """
 
 # Told once for all commands, at the top.
