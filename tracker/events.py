@@ -1,9 +1,9 @@
 """What is to be published, and when.
 
 Owns the queue between decisions and the PUB socket: log entries at once, changes of peer sets
-gathered for ``limits.COALESCE_S`` a share (longer for a large swarm), heads of active groups and the
-beat every ``limits.BEACON_S``. Says with which key each is to be sealed; sealing and sending is the
-shell's.
+gathered for ``limits.COALESCE_S`` a share (longer for a large swarm), heads of active groups and
+the beat every ``limits.BEACON_S``. Says with which key each is to be sealed; sealing and sending is
+the shell's.
 """
 
 from __future__ import annotations
