@@ -18,16 +18,15 @@ import click
 from common.config import lock_holder
 from common.errors import MiniTorrentError
 from common.messages import control
-from common.names import printable
 from peer import launch
 from peer.cli_command import Commands, unknown_command
+from peer.completer import NOT_HERE, Completer
 from peer.console import Console, WrongUsage, trouble_of
 
 PROMPT = "> "
 HISTORY = "history"
 HISTORY_LINES = 1000
 _LEAVE = ("quit", "exit")
-_NOT_HERE = ("shell",)
 
 
 def run(console: Console, context: click.Context, given: Mapping[str, str | None]) -> int:
@@ -119,8 +118,8 @@ class Prompt:
 
     def _call(self, words: list[str]) -> None:
         command = self._root.get_command(self._context, words[0])
-        if command is None or command.name in _NOT_HERE:
-            names = [name for name in self._root.commands if name not in _NOT_HERE]
+        if command is None or command.name in NOT_HERE:
+            names = [name for name in self._root.commands if name not in NOT_HERE]
             raise unknown_command(words[0], [*names, "help", "quit"], "`help` lists the commands")
         # A line's own options must not outlive it.
         outer = click.Context(self._root, info_name="", obj=replace(self._console))
@@ -132,7 +131,7 @@ class Prompt:
             self._call([words[0], "--help"])
             return
         formatter = self._context.make_formatter()
-        self._root.format_commands(self._context, formatter, leave_out=_NOT_HERE)
+        self._root.format_commands(self._context, formatter, leave_out=NOT_HERE)
         print(formatter.getvalue().strip("\n"))
         print("\n`help COMMAND` says more, `quit` leaves.")
 
@@ -211,93 +210,3 @@ def _write_history(path: os.PathLike[str]) -> None:
         readline.write_history_file(path)
     finally:
         os.umask(previous)
-
-
-class Completer:
-    """Completes commands, then groups, then what stands in that group or on the disk.
-
-    ``line`` gives what stands before the cursor.
-    """
-
-    def __init__(self, console: Console, root: Commands, line: Callable[[], str]) -> None:
-        self._console = console
-        self._root = root
-        self._line = line
-        self._found: list[str] = []
-
-    def complete(self, text: str, state: int) -> str | None:
-        """The ``state``-th completion of ``text``, as readline asks for it."""
-        if state == 0:
-            try:
-                self._found = self._for_readline(self._line(), text)
-            except Exception:  # readline would print it into the middle of the line
-                self._found = []
-        return self._found[state] if state < len(self._found) else None
-
-    def _for_readline(self, line: str, text: str) -> list[str]:
-        # Readline ends words at spaces, quoted or not, and replaces the last part alone.
-        kept = line[_last_word_at(line) : len(line) - len(text)]
-        return [
-            found.removeprefix(kept) for found in self.completions(line) if found.startswith(kept)
-        ]
-
-    def completions(self, line: str) -> list[str]:
-        """What the last word of ``line`` can become, quoted where that is needed."""
-        from click.shell_completion import ShellComplete
-
-        at = _last_word_at(line)
-        before, typed = shlex.split(line[:at]), _unquoted(line[at:])
-        if not before:
-            names = [name for name in self._root.commands if name not in _NOT_HERE]
-            if "_" in typed:
-                names = [name.replace("-", "_") for name in names]
-            return [f"{name} " for name in (*names, "help", "quit") if name.startswith(typed)]
-        arguments = ["--home", str(self._console.home), *before]
-        items = ShellComplete(self._root, {}, "", "").get_completions(arguments, typed)
-        if any(item.type in ("file", "dir") for item in items):
-            return _paths(typed)
-        return [f"{shlex.quote(item.value)} " for item in items if _harmless(item.value)]
-
-
-def _last_word_at(line: str) -> int:
-    at, quote = 0, ""
-    for place, letter in enumerate(line):
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "'\"":
-            quote = letter
-        elif letter.isspace():
-            at = place + 1
-    return at
-
-
-def _unquoted(text: str) -> str:
-    try:
-        return "".join(shlex.split(text))
-    except ValueError:  # a quotation that is still open
-        return text.lstrip("'\"")
-
-
-def _harmless(name: str) -> bool:
-    return printable(name) == name
-
-
-def _paths(typed: str) -> list[str]:
-    folder, slash, beginning = typed.rpartition("/")
-    where = os.path.expanduser(folder + slash) or "."
-    head = "/".join(map(_quoted_part, (folder + slash).split("/")))
-    return [
-        f"{head}{shlex.quote(name)}{_ending(os.path.join(where, name))}"
-        for name in sorted(os.listdir(where))
-        if name.startswith(beginning) and _harmless(name)
-        if beginning.startswith(".") or not name.startswith(".")
-    ]
-
-
-def _quoted_part(part: str) -> str:
-    # What is quoted is not expanded: a leading ~ has to stay outside.
-    return part if part.startswith("~") or not part else shlex.quote(part)
-
-
-def _ending(path: str) -> str:
-    return "/" if os.path.isdir(path) else " "

@@ -16,8 +16,8 @@ from common.errors import Refused
 from common.messages import control
 from common.messages.refusals import Code
 from peer.cli import root, run
+from peer.completer import Completer
 from peer.console import Console
-from peer.shell import Completer
 
 
 @pytest.fixture
