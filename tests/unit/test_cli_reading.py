@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from common.errors import ConfigError
 from common.messages import control
 from peer.launch import AlreadyRuns, check_same, checked, last_words, settings_for
 from peer.reading import parse_size
-from peer.settings import Settings, save
+from peer.settings import Settings, load, save
 
 LINK = "mini-torrent://127.0.0.1:5000/" + "A" * 43
 
@@ -103,3 +104,11 @@ def test_the_last_words_of_a_peer_that_did_not_start(tmp_path: Path) -> None:
     failed = last_words(log, 0, -9)
     assert failed.message.endswith("ValueError: oh")
     assert failed.exit_code == 1
+
+
+def test_the_example_of_a_configuration_is_as_it_is_by_default(tmp_path: Path) -> None:
+    example = Path(__file__).resolve().parents[2] / "config" / "peer.toml"
+    text = example.read_text()
+    (tmp_path / "peer.toml").write_text(text)
+    assert load(tmp_path) == Settings()
+    assert all(f"\n{field.name} = " in text.replace("\n# ", "\n") for field in fields(Settings))
