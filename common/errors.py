@@ -69,6 +69,13 @@ class TransportError(MiniTorrentError):
     code = Code.UNREACHABLE
 
 
+class CannotListen(TransportError):
+    """The address to listen at cannot be had. It says nothing of the tracker."""
+
+    exit_code = 1
+    code = Code.FAILED
+
+
 class NoPeerRunning(MiniTorrentError):
     """There is no peer for this home to talk to."""
 

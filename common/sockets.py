@@ -20,7 +20,7 @@ from typing import Any
 import zmq
 
 from common import limits
-from common.errors import ConfigError, TransportError
+from common.errors import CannotListen, ConfigError
 from common.ids import DeviceKey
 from common.keys import KeyPair, to_z85
 
@@ -135,7 +135,7 @@ def new_routing_id() -> bytes:
 
 
 def bind(socket: zmq.Socket[Any], endpoint: str) -> str:
-    """Bind, and return the endpoint with the port that was taken. Raises `TransportError`."""
+    """Bind, and return the endpoint with the port that was taken. Raises `CannotListen`."""
     # An IPv4 address bound by an IPv6 socket would be told as ::ffff:…; `*` takes both families.
     socket.setsockopt(zmq.IPV6, int(not re.match(r"tcp://[0-9.]+:", endpoint)))
     try:
@@ -144,7 +144,8 @@ def bind(socket: zmq.Socket[Any], endpoint: str) -> str:
         hint = None
         if error.errno == zmq.EADDRINUSE:
             hint = "another process uses it: stop that one, or choose another port"
-        raise TransportError(f"cannot listen at {endpoint}: {error.strerror}", hint) from error
+        reason = os.strerror(error.errno or 0)
+        raise CannotListen(f"cannot listen at {endpoint}: {reason}", hint) from error
     if endpoint.startswith("ipc://"):
         os.chmod(endpoint.removeprefix("ipc://"), 0o600)
         return endpoint

@@ -59,10 +59,7 @@ def up(console: Console, foreground: bool, remember: bool, **given: str | int | 
     elif not console.quiet:
         ready = f"runs already (process {status.pid})" if already else "ready"
         console.say(f"peer {ready}: {status.listen} (tracker {status.tracker})")
-        if not status.connected:
-            console.tell(
-                f"warning: {status.trouble or 'the tracker does not answer'}; the peer keeps trying"
-            )
+        console.warn_if_alone(status)
     return 0
 
 

@@ -100,6 +100,12 @@ class Console:
         """One JSON document on one line, or indented when a person reads it."""
         print(json_text(document, indent=2 if self.terminal else None), flush=True)
 
+    def warn_if_alone(self, status: control.StatusIs) -> None:
+        """Say so when a peer that has just been started does not reach its tracker."""
+        if not status.connected:
+            reason = status.trouble or "it does not answer"
+            self.tell(f"warning: the tracker cannot be reached: {reason}; the peer keeps trying")
+
     def done(self, answer: Ended, text: str = "") -> None:
         """Say that a command without a result was done; ``text`` when the peer gave none."""
         from common.messages.control import Done

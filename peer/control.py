@@ -67,7 +67,7 @@ class ControlServer:
     """Answers the command lines of ``home`` by ``handle(ask, tell)``.
 
     Call it in a running event loop. ``counts`` tells of what was dropped: ``malformed`` messages
-    and ``lost`` command lines. Raises `TransportError` when the socket cannot be bound.
+    and ``lost`` command lines. Raises `CannotListen` when the socket cannot be bound.
     """
 
     def __init__(self, context: zmq.Context[Any], home: Path, handle: Handle) -> None:

@@ -49,8 +49,7 @@ def _ensure_peer(console: Console, options: Mapping[str, str]) -> bool:
     if status is None:
         status = launch.start(console.home, options, verbose=console.verbose)
         console.tell(f"peer ready: {status.listen} (tracker {status.tracker})")
-        if not status.connected:
-            console.tell(f"warning: {status.trouble or 'the tracker does not answer'}")
+        console.warn_if_alone(status)
         return True
     launch.check_same(status, options)
     console.tell(f"the peer runs already: {status.listen} (tracker {status.tracker})")

@@ -6,9 +6,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import zmq
 
-from common.errors import ConfigError
+from common.errors import CannotListen, ConfigError, exit_code_of
 from common.messages import control
+from common.sockets import Private, bind, make_socket
 from peer.launch import AlreadyRuns, check_same, checked, last_words, settings_for
 from peer.reading import parse_size
 from peer.settings import Settings, load, save
@@ -112,3 +114,16 @@ def test_the_example_of_a_configuration_is_as_it_is_by_default(tmp_path: Path) -
     (tmp_path / "peer.toml").write_text(text)
     assert load(tmp_path) == Settings()
     assert all(f"\n{field.name} = " in text.replace("\n# ", "\n") for field in fields(Settings))
+
+
+def test_an_address_in_use_is_no_unreachable_tracker() -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    first = make_socket(context, zmq.ROUTER, Private(), message_bytes_max=64)
+    second = make_socket(context, zmq.ROUTER, Private(), message_bytes_max=64)
+    endpoint = bind(first, "tcp://127.0.0.1:*")
+    with pytest.raises(CannotListen, match=r"Address already in use$") as caught:
+        bind(second, endpoint)
+    assert exit_code_of(caught.value) == 1
+    first.close()
+    second.close()
+    context.term()
