@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
-import threading
 import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,16 +19,12 @@ import click
 from common import process
 from common.config import default_home
 from common.errors import ConfigError, MiniTorrentError, TransportError, exit_code_of
-from common.keys import key_text, load_pair, rotate_signing_key
-from common.link import InfoEntry, Tracker, add_key, as_endpoint, read_info
+from common.keys import load_pair, rotate_signing_key
+from common.link import InfoEntry, Tracker, as_endpoint, read_info
 from common.names import printable
-from tracker.home import CURVE_KEY, SIGNING_KEY, Home
+from tracker.home import CURVE_KEY, LAST_LINK, SIGNING_KEY, Home
 
 DEFAULT_BIND = "tcp://127.0.0.1:5000"
-END_S = 4.8  # service managers and people wait 5 s
-LAST_LINK = "link"  # what `link` prints: written by `run`, which alone knows the port it got
-
-log = logging.getLogger("tracker")
 
 
 class _Commands(click.Group):
@@ -145,6 +139,10 @@ def run(
 
     Example: mini-torrent-tracker run --bind tcp://0.0.0.0:5000 --advertise tracker.example.org
     """
+    # Imported here: the other commands need no sockets and answer at once.
+    from tracker.running import serve
+    from tracker.server import Addresses
+
     entry = _entry_of(info, number, bind_at)
     endpoint = entry.endpoint if entry else as_endpoint(bind_at or DEFAULT_BIND)
     os.umask(0o077)
@@ -153,8 +151,8 @@ def run(
     logging.getLogger("alembic").setLevel(logging.INFO if verbose else logging.WARNING)
     opened = Home(home)
     try:
-        events_at = as_endpoint(events) if events else ""
-        asyncio.run(_serve(opened, endpoint, events_at, advertise, info, entry))
+        addresses = Addresses(endpoint, as_endpoint(events) if events else "", advertise)
+        asyncio.run(serve(opened, addresses, info, entry))
     finally:
         opened.release()
 
@@ -173,87 +171,6 @@ def _entry_of(info: Path | None, number: int | None, bind_at: str | None) -> Inf
             f"add one, or choose 1 to {len(entries)}",
         )
     return entries[number - 1]
-
-
-async def _serve(
-    home: Home,
-    endpoint: str,
-    events: str,
-    advertise: str,
-    info: Path | None,
-    entry: InfoEntry | None,
-) -> None:
-    # Imported here: the other commands need no sockets and answer at once.
-    from tracker.server import Addresses, Server
-    from tracker.store import Store
-
-    stop = asyncio.Event()
-    _stop_on_signals(stop)
-    secrets = home.secrets()
-    if entry is not None and entry.key not in (None, secrets.pair.public):
-        raise ConfigError(
-            f"{info}, line {entry.line}: this entry has the key of another tracker",
-            f"its key line must be: {key_text(secrets.pair.public)}",
-        )
-    store = Store(home.database)
-    server = Server(secrets, store, Addresses(endpoint, events, advertise))
-    try:
-        found = await server.start()
-        if info is not None and entry is not None and entry.key is None:
-            add_key(info, entry, secrets.pair.public)
-        (home.path / LAST_LINK).write_text(f"{found.link}\n", encoding="utf-8")
-        print(f"tracker ready: {found.link}", flush=True)
-        log.info("serving at %s", printable(found.endpoint))
-        _stop_on_quit(stop)
-        await stop.wait()
-        log.info("ending")
-        _end_within(END_S)
-    finally:
-        await server.stop()
-        store.close()
-
-
-def _end_within(seconds: float) -> None:
-    """Whatever hangs, a disk for instance: the process ends. What was acknowledged is durable."""
-    watchdog = threading.Timer(seconds, os._exit, (1,))
-    watchdog.daemon = True
-    watchdog.start()
-
-
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    def end() -> None:
-        if stop.is_set():  # asked twice: at once, then
-            os._exit(1)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
-
-
-def _stop_on_quit(stop: asyncio.Event) -> None:
-    """End at a line that says ``quit``. The end of standard input, as a service has it, is none."""
-    loop = asyncio.get_running_loop()
-    if sys.stdin is not None and sys.stdin.isatty():
-        print("type quit to end", flush=True)
-
-    def read() -> None:
-        # Read from the descriptor: Python's own buffer would be locked by this thread at the exit.
-        line = b""
-        while True:
-            try:
-                more = os.read(0, 1024)
-            except OSError:
-                return
-            if not more:
-                return
-            *lines, line = (line + more).split(b"\n")
-            line = line[-64:]
-            if any(text.strip().lower() in (b"quit", b"exit") for text in lines):
-                loop.call_soon_threadsafe(stop.set)
-                return
-
-    threading.Thread(target=read, name="prompt", daemon=True).start()
 
 
 # -- the others ---------------------------------------------------------------------------------

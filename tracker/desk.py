@@ -12,44 +12,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import assert_never
 
-import nacl.signing
-
-from common import limits, manifest, tickets
+from common import limits
 from common.clock import monotonic, wall_ms
-from common.errors import MiniTorrentError, Refused, StorageError
+from common.errors import MiniTorrentError, StorageError
 from common.ids import DeviceKey
 from common.messages import tracker
 from common.messages.refusals import Code, Refusal
 from tracker import commands
-from tracker.accounts import WRONG_CREDENTIALS
-from tracker.changes import Change, ManifestFacts
-from tracker.decision import (
-    Actor,
-    CheckPassword,
-    Decision,
-    HashPassword,
-    Notice,
-    Now,
-    Nudge,
-    Offline,
-    Online,
-    ReadLog,
-    ReadPart,
-    SignTickets,
-    TakePart,
-    Work,
-    World,
-)
+from tracker.changes import Change
+from tracker.decision import Actor, Decision, Notice, Now, Nudge, Offline, Online, Work, World
+from tracker.errands import Answered, Continued, Errands
 from tracker.events import Outbox, Outgoing, nudge
-from tracker.passwords import Passwords
 from tracker.presence import SWEEP_S, SwarmChange
 from tracker.store import Store
-from tracker.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -90,21 +70,20 @@ class Desk:
         self,
         world: World,
         store: Store,
-        signing_key: nacl.signing.SigningKey,
+        errands: Errands,
         publish: Callable[[Outgoing], None],
     ) -> None:
         self.world = world
         self.counts: Counter[str] = Counter()
         self._store = store
-        self._signing_key = signing_key
+        self._errands = errands
         self._publish = publish
         self._outbox = Outbox()
-        self._uploads = Uploads()
-        self._passwords = Passwords()
         self._writer = ThreadPoolExecutor(1, "writer")
-        self._readers = ThreadPoolExecutor(2, "reader")
         self._queue: deque[Job] = deque()
         self._awake = asyncio.Event()
+        # Held while the mirror is ahead of the database: what is published says nothing of that.
+        self._durable = asyncio.Lock()
         self._open: dict[tuple[DeviceKey, bytes], Job] = {}
         self._open_of: Counter[DeviceKey] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,11 +124,6 @@ class Desk:
         self._queue.append(job)
         self._awake.set()
 
-    def _then(self, job: Job, command: commands.Internal) -> None:
-        """Go on with ``job`` as ``command``, now that the shell did its part."""
-        key = (job.actor.device, job.actor.request_id)
-        self._enqueue(Job(job.actor, command, lambda reply, data: self._answer(key, reply, data)))
-
     def _reply(self, job: Job, reply: tracker.Reply, data: bytes | None = None) -> None:
         if isinstance(job.command, commands.Internal):
             job.answer(reply, data)
@@ -159,7 +133,9 @@ class Desk:
     def _answer(
         self, key: tuple[DeviceKey, bytes], reply: tracker.Reply, data: bytes | None
     ) -> None:
-        job = self._open.pop(key)
+        job = self._open.pop(key, None)
+        if job is None:
+            return
         self._open_of[key[0]] -= 1
         if not self._open_of[key[0]]:
             del self._open_of[key[0]]
@@ -175,7 +151,9 @@ class Desk:
             await self._awake.wait()
             self._awake.clear()
             while self._queue and not self._stopping:
-                await self._settle(self._next_batch())
+                async with self._durable:
+                    await self._settle(self._next_batch())
+                self._flush_due(monotonic())
                 await asyncio.sleep(0)  # let the sockets have their turn
 
     def stop(self) -> None:
@@ -189,8 +167,7 @@ class Desk:
             task.cancel()
         if self._flush is not None:
             self._flush.cancel()
-        self._passwords.close()
-        self._readers.shutdown(wait=True, cancel_futures=True)
+        self._errands.close()
         self._writer.shutdown(wait=True)
 
     def _next_batch(self) -> list[Job]:
@@ -290,6 +267,7 @@ class Desk:
                 self._conclude(job, decision.reply, now)
             except Exception:
                 log.exception("failed to answer a %s", type(job.command).__name__)
+                self._reply(job, INTERNAL)
 
     # -- what follows from a decision -----------------------------------------------------------
 
@@ -310,102 +288,33 @@ class Desk:
                     assert_never(notice)
 
     def _conclude(self, job: Job, reply: tracker.Reply | Work, now: Now) -> None:
-        match reply:
-            case SignTickets(user, groups):
-                rows = [
-                    tracker.TicketRow(
-                        group,
-                        *tickets.issue(
-                            self._signing_key,
-                            self.world.facts.tracker_id,
-                            job.actor.device,
-                            user,
-                            group,
-                            epoch,
-                            now.wall_ms,
-                        ),
-                    )
-                    for group, epoch in groups
-                ]
-                self._reply(job, tracker.Tickets(rows, now.wall_ms))
-            case ReadPart():
-                self._start(job, self._read_part(job, reply))
-            case ReadLog():
-                self._start(job, self._read_log(job, reply))
-            case HashPassword():
-                self._start(job, self._hash(job, reply))
-            case CheckPassword():
-                self._start(job, self._check(job, reply))
-            case TakePart():
-                self._start(job, self._take(job, reply, now))
-            case _:
-                self._reply(job, reply)
-
-    def _start(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
-        async def guarded() -> None:
-            try:
-                await work
-            except MiniTorrentError as error:
-                self._reply(job, Refusal(error.code, error.message, error.hint))
-            except Exception:
-                log.exception("failed to finish a %s", type(job.command).__name__)
-                self._reply(job, INTERNAL)
-
-        task = asyncio.get_running_loop().create_task(guarded())
+        if not isinstance(reply, Work):
+            self._reply(job, reply)
+            return
+        task = asyncio.get_running_loop().create_task(self._run_errand(job, reply, now))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _hash(self, job: Job, order: HashPassword) -> None:
-        password_hash = await self._passwords.hash(job.actor, order)
-        self._then(job, commands.PasswordHashed(order.user, password_hash))
-
-    async def _check(self, job: Job, order: CheckPassword) -> None:
-        if not await self._passwords.check(job.actor, order) or order.password_hash is None:
-            raise WRONG_CREDENTIALS
-        self._then(job, commands.PasswordRight(order.user, order.password_hash))
-
-    async def _read_part(self, job: Job, order: ReadPart) -> None:
-        loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(
-            self._readers, self._store.manifest_part, order.content, order.offset
-        )
-        if not body:
-            raise Refused(Code.UNKNOWN_SHARE, "this content is not shared any more")
-        self._reply(job, tracker.ManifestPart(order.total_bytes, order.offset), body)
-
-    async def _read_log(self, job: Job, order: ReadLog) -> None:
-        loop = asyncio.get_running_loop()
-        entries = await loop.run_in_executor(
-            self._readers,
-            self._store.entries,
-            order.group,
-            order.after,
-            order.head,
-            tracker.PAGE_ROWS,
-        )
-        self._reply(job, tracker.Events(entries, order.head))
-
-    async def _take(self, job: Job, order: TakePart, now: Now) -> None:
-        body = self._uploads.take(
-            job.actor.device, order.content, order.total_bytes, order.offset, job.data, now.mono_s
-        )
-        if body is None:
-            self._reply(job, tracker.Done())
+    async def _run_errand(self, job: Job, work: Work, now: Now) -> None:
+        try:
+            outcome = await self._errands.run(job.actor, work, job.data, now)
+        except MiniTorrentError as error:
+            self._reply(job, Refusal(error.code, error.message, error.hint))
             return
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._readers, manifest.decode, body, order.content)
-        facts = ManifestFacts(
-            content=order.content,
-            manifest_bytes=len(body),
-            size=found.size,
-            files=found.file_count,
-            pieces=found.piece_count,
-            piece_length=found.piece_length,
-            algorithm=str(found.algorithm),
-            digest=found.digest,
-            stored_ms=now.wall_ms,
-        )
-        self._then(job, commands.ManifestGathered(facts, body))
+        except Exception:
+            log.exception("failed to finish a %s", type(job.command).__name__)
+            self._reply(job, INTERNAL)
+            return
+        match outcome:
+            case Answered(reply, data):
+                self._reply(job, reply, data)
+            case Continued(command):
+                key = (job.actor.device, job.actor.request_id)
+                self._enqueue(
+                    Job(job.actor, command, lambda reply, data: self._answer(key, reply, data))
+                )
+            case _:
+                assert_never(outcome)
 
     # -- what comes with time -------------------------------------------------------------------
 
@@ -424,11 +333,22 @@ class Desk:
 
     def _flush_now(self) -> None:
         self._flush = None
-        # The loop's timers may fire a little early; what is due then is told now all the same.
-        now = max(monotonic(), self._flush_at)
+        if not self._durable.locked():  # else it is due when the batch is settled
+            # The loop's timers may fire a little early; what is due then is told all the same.
+            self._flush_due(max(monotonic(), self._flush_at))
+
+    def _flush_due(self, now: float) -> None:
+        flush_at = self._outbox.flush_at
+        if flush_at is None or flush_at > now:
+            return
         for outgoing in self._outbox.flush(self.world.state, self.world.rng, now):
             self._publish(outgoing)
         self._schedule_flush(now)
+
+    async def _beat(self, now: Now) -> None:
+        async with self._durable:
+            for outgoing in self._outbox.beat(self.world.facts, self.world.state, now):
+                self._publish(outgoing)
 
     async def keep_time(self) -> None:
         """Leases, beacons and housekeeping, until cancelled."""
@@ -439,11 +359,10 @@ class Desk:
                 self._gather(self.world.presence.sweep(now.mono_s), now.mono_s)
                 if now.mono_s >= beat_at:
                     beat_at = now.mono_s + limits.BEACON_S
-                    for outgoing in self._outbox.beat(self.world.facts, self.world.state, now):
-                        self._publish(outgoing)
+                    await self._beat(now)
                 if now.mono_s >= tidy_at:
                     tidy_at = now.mono_s + HOUSEKEEPING_S
-                    self._uploads.sweep(now.mono_s)
+                    self._errands.tidy(now.mono_s)
                     nobody = Actor(DeviceKey(b""))
                     self._enqueue(Job(nobody, commands.Housekeep(), lambda *_: None))
             except Exception:

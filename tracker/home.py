@@ -18,6 +18,7 @@ SIGNING_KEY = "signing.key"
 INBOX_SECRET = "inbox.key"
 KEY_FILES = (CURVE_KEY, SIGNING_KEY, INBOX_SECRET)
 DATABASE = "tracker.db"
+LAST_LINK = "link"  # where it was last found: a free port is known to nobody else
 
 
 @dataclass(frozen=True, slots=True)

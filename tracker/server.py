@@ -40,6 +40,7 @@ from common.sockets import (
 from common.zap import Admission, ZapHandler, self_check
 from tracker.decision import Actor, Facts, World
 from tracker.desk import Desk, Job
+from tracker.errands import Errands
 from tracker.events import Outgoing
 from tracker.guessing import Buckets, Rate
 from tracker.home import Secrets
@@ -132,7 +133,8 @@ class Server:
         )
         state = await loop.run_in_executor(None, self._store.load)
         world = World(facts, state, Presence(), random.SystemRandom())
-        return Desk(world, self._store, self._secrets.signing[0], self._publish)
+        errands = Errands(self._store, tracker_id, self._secrets.signing[0])
+        return Desk(world, self._store, errands, self._publish)
 
     async def stop(self) -> None:
         """End in order: nothing more is read, the batch at hand is committed and answered."""

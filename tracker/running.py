@@ -1,0 +1,103 @@
+"""A tracker's life as a process: from its home to its end.
+
+Owns the first line of its output, the signals, the prompt's ``quit`` and the limit of how long an
+end may take. Options are read in ``tracker.cli``; sockets are ``tracker.server``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from common.errors import ConfigError
+from common.keys import key_text
+from common.link import InfoEntry, add_key
+from common.names import printable
+from tracker.home import LAST_LINK, Home
+from tracker.server import Addresses, Server
+from tracker.store import Store
+
+END_S = 4.8  # service managers and people wait 5 s
+
+log = logging.getLogger("tracker")
+
+
+async def serve(
+    home: Home, addresses: Addresses, info: Path | None = None, entry: InfoEntry | None = None
+) -> None:
+    """Serve until told to end. ``entry`` of the file ``info`` gets its key line if it has none.
+
+    Raises `MiniTorrentError` when it cannot begin.
+    """
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    secrets = home.secrets()
+    if entry is not None and entry.key not in (None, secrets.pair.public):
+        raise ConfigError(
+            f"{info}, line {entry.line}: this entry has the key of another tracker",
+            f"its key line must be: {key_text(secrets.pair.public)}",
+        )
+    store = Store(home.database)
+    server = Server(secrets, store, addresses)
+    try:
+        found = await server.start()
+        if info is not None and entry is not None and entry.key is None:
+            add_key(info, entry, secrets.pair.public)
+        (home.path / LAST_LINK).write_text(f"{found.link}\n", encoding="utf-8")
+        print(f"tracker ready: {found.link}", flush=True)
+        log.info("serving at %s", printable(found.endpoint))
+        _stop_on_quit(stop)
+        await stop.wait()
+        log.info("ending")
+        _end_within(END_S)
+    finally:
+        await server.stop()
+        store.close()
+
+
+def _end_within(seconds: float) -> None:
+    """Whatever hangs, a disk for instance: the process ends. What was acknowledged is durable."""
+    watchdog = threading.Timer(seconds, os._exit, (1,))
+    watchdog.daemon = True
+    watchdog.start()
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    def end() -> None:
+        if stop.is_set():  # asked twice: at once, then
+            os._exit(1)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+
+
+def _stop_on_quit(stop: asyncio.Event) -> None:
+    """End at a line that says ``quit``. The end of standard input, as a service has it, is none."""
+    loop = asyncio.get_running_loop()
+    if sys.stdin is not None and sys.stdin.isatty():
+        print("type quit to end", flush=True)
+
+    def read() -> None:
+        # Read from the descriptor: Python's own buffer would be locked by this thread at the exit.
+        line = b""
+        while True:
+            try:
+                more = os.read(0, 1024)
+            except OSError:
+                return
+            if not more:
+                return
+            *lines, line = (line + more).split(b"\n")
+            line = line[-64:]
+            if any(text.strip().lower() in (b"quit", b"exit") for text in lines):
+                loop.call_soon_threadsafe(stop.set)
+                return
+
+    threading.Thread(target=read, name="prompt", daemon=True).start()
