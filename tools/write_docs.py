@@ -1,19 +1,26 @@
-"""Writes docs/commands.md from the commands themselves; a test sees that it is current.
+"""Writes what can be generated of the documents: docs/commands.md, and which tests show what.
 
-Owns the page's form. Every word about a command comes from its own help, so that there is one place
-to change it. The text does not depend on the terminal or on the release of click.
+Every word about a command comes from its own help, so that there is one place to change it; a test
+sees that the page is current. The text does not depend on the terminal or on the release of click.
+
+The last column of the tables in docs/attacks.md and docs/reliability.md names the tests that bear a
+row's name (`test_h21_…` for row H21), wherever they are.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "commands.md"
+TABLES = (ROOT / "docs" / "attacks.md", ROOT / "docs" / "reliability.md")
 
 _HEAD = """# Commands
 
@@ -133,10 +140,40 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+# -- which tests show what ----------------------------------------------------------------------
+
+_TEST = re.compile(r"^ *(?:async )?def (test_([fh]\d+)_\w+)", re.MULTILINE)
+_ROW = re.compile(r"\| ([FH]\d+) \|")
+
+
+def tests_by_row() -> dict[str, list[str]]:
+    """For each row, links to the tests that bear its name."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        for name, row in _TEST.findall(file.read_text("utf-8")):
+            found[row.upper()].append(f"[`{name}`](../{file.relative_to(ROOT)})")
+    return found
+
+
+def with_tests(text: str, found: Mapping[str, Sequence[str]]) -> str:
+    """A page of rows with the last column written anew."""
+    lines = []
+    for line in text.split("\n"):
+        row = _ROW.match(line)
+        if row is not None:
+            shown = f"{', '.join(found.get(row[1], ()))} |".lstrip()
+            line = f"{line.rpartition(' | ')[0]} | {shown}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Write the page."""
+    """Write what is generated."""
     PAGE.write_text(page(), encoding="utf-8")
-    print(f"wrote {PAGE}", file=sys.stderr)
+    found = tests_by_row()
+    for table in TABLES:
+        table.write_text(with_tests(table.read_text("utf-8"), found), encoding="utf-8")
+    print(f"wrote {PAGE.name} and the rows of {len(found)} attacks and faults", file=sys.stderr)
 
 
 if __name__ == "__main__":
