@@ -33,7 +33,7 @@ BIN = Path(sys.executable).parent
 PEER = str(BIN / "mini-torrent")
 TRACKER = str(BIN / "mini-torrent-tracker")
 LOG_TAIL_BYTES = 6_000
-LOSES_PIECES_AT = 16 * 1024  # the smallest piece: many of them make a small file a long download
+SMALL_PIECE = 16 * 1024  # the smallest there is: a small file has many of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +180,10 @@ class Swarm:
             person.ok("login", name, person.password)
         return person
 
-    def file(self, size: int, name: str = "", *, seed: int = 0, folder: Path | None = None) -> Path:
-        """A file of bytes that look random and depend on ``seed`` and ``size``."""
+    def file(self, size: int, name: str = "", *, folder: Path | None = None) -> Path:
+        """A file with a content that nobody in this swarm has yet."""
         path = (folder or self.folder()) / (name or self.fresh("file"))
-        path.write_bytes(content(size, seed))
+        path.write_bytes(content(size, next(self._numbers)))
         return path
 
     def logs(self) -> Iterator[tuple[str, str]]:
