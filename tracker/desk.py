@@ -30,6 +30,7 @@ from tracker.errands import Answered, Continued, Errands
 from tracker.events import Outbox, Outgoing, nudge
 from tracker.presence import SWEEP_S, SwarmChange
 from tracker.store import Store
+from tracker.writing import LogConflict
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,11 @@ INTERNAL = Refusal(
     Code.INTERNAL,
     "the tracker failed at this command",
     "its log says why; other commands are not affected",
+)
+
+
+OVERTAKEN = Refusal(
+    Code.BUSY, "others changed the same things at the same time", "try again in a moment"
 )
 
 
@@ -174,7 +180,7 @@ class Desk:
         count = min(len(self._queue), limits.COMMANDS_PER_BATCH_MAX)
         return [self._queue.popleft() for _ in range(count)]
 
-    async def _settle(self, jobs: list[Job]) -> None:
+    async def _settle(self, jobs: list[Job], attempts: int = 3) -> None:
         if self._stale is not None and not await self._load():
             for job in jobs:
                 self._reply(job, read_only(self._stale))
@@ -193,6 +199,13 @@ class Desk:
                     self._notice(decision.notices, now)
             if changes:
                 await self._commit(changes)
+        except LogConflict as error:
+            self._stale = error
+            if attempts > 1:
+                await self._settle(jobs, attempts - 1)
+            else:
+                await self._answer_without_writing(jobs, now, error, OVERTAKEN)
+            return
         except StorageError as error:
             if self._writable:
                 log.error("%s; commands that change nothing are answered", error.message)

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from memory_store import MemoryStore
 from town import Device, Town, content_id
 
 from common import limits
@@ -41,8 +42,24 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "tracker.db"
 
 
+AnyStore = Store | MemoryStore
+
+
+@pytest.fixture(params=[Store, MemoryStore])
+def store(path: Path, request: pytest.FixtureRequest) -> Iterator[AnyStore]:
+    """Every implementation there is; what is said below holds for each of them."""
+    opened = Store(path) if request.param is Store else MemoryStore()
+    yield opened
+    opened.close()
+
+
+def reopened(store: AnyStore) -> AnyStore:
+    """What the next process would see."""
+    return Store(store.path) if isinstance(store, Store) else store
+
+
 @pytest.fixture
-def store(path: Path) -> Iterator[Store]:
+def on_disk(path: Path) -> Iterator[Store]:
     opened = Store(path)
     yield opened
     opened.close()
@@ -61,7 +78,7 @@ def snapshot(state: State) -> dict[str, Any]:
     return found
 
 
-def test_what_is_committed_is_loaded_by_the_next_process(path: Path, store: Store) -> None:
+def test_what_is_committed_is_loaded_by_the_next_process(store: AnyStore) -> None:
     """The mirror and the tables do the same, whatever happens: a thousand commands at random."""
     seed = int(os.environ.get("MINI_TORRENT_SEED", random.randrange(1 << 32)))
     print(f"MINI_TORRENT_SEED={seed}")
@@ -72,7 +89,7 @@ def test_what_is_committed_is_loaded_by_the_next_process(path: Path, store: Stor
             store.commit(town.changes[written:])
             written = len(town.changes)
             assert snapshot(store.load()) == snapshot(town.state)
-    again = Store(path)
+    again = reopened(store)
     assert snapshot(again.load()) == snapshot(town.state)
     for group in town.state.groups.values():
         entries = [entry for entry in town.log if entry.group == group.id]
@@ -120,7 +137,7 @@ def _content(town: Town, name: str) -> ContentId:
     return content_id(name)
 
 
-def test_of_a_batch_that_fails_nothing_is_written(store: Store) -> None:
+def test_of_a_batch_that_fails_nothing_is_written(store: AnyStore) -> None:
     store.commit([AccountCreated("alice", "h", 1)])
     with pytest.raises(StorageError, match="UNIQUE"):
         store.commit([AccountCreated("bob", "h", 1), AccountCreated("alice", "h", 1)])
@@ -131,7 +148,7 @@ def _entry(seq: int) -> Logged:
     return Logged(events.LogEntry("lab", seq, 1, 1, events.Joined("u")), b"t", b"k", 1)
 
 
-def test_only_the_next_number_may_follow(store: Store) -> None:
+def test_only_the_next_number_may_follow(store: AnyStore) -> None:
     group = GroupCreated(GroupId("lab"), "alice", b"t" * 16, b"k" * 32, 7, 1, 1)
     store.commit([AccountCreated("alice", "h", 1), group, _entry(8)])
     for wrong in (8, 10, 7):
@@ -143,7 +160,7 @@ def test_only_the_next_number_may_follow(store: Store) -> None:
     assert state.groups["lab"].members == {}
 
 
-def test_the_log_is_read_in_stretches(store: Store) -> None:
+def test_the_log_is_read_in_stretches(store: AnyStore) -> None:
     group = GroupCreated(GroupId("lab"), "alice", b"t" * 16, b"k" * 32, 0, 1, 1)
     store.commit([AccountCreated("alice", "h", 1), group, *map(_entry, range(1, 11))])
 
@@ -159,7 +176,7 @@ def test_the_log_is_read_in_stretches(store: Store) -> None:
 @pytest.mark.parametrize(
     "size", [1, limits.MANIFEST_PART_BYTES, 3 * limits.MANIFEST_PART_BYTES + 1]
 )
-def test_a_manifest_is_read_from_any_offset(store: Store, size: int) -> None:
+def test_a_manifest_is_read_from_any_offset(store: AnyStore, size: int) -> None:
     content, body = content_id("x"), random.Random(size).randbytes(size)
     facts = ManifestFacts(content, size, 1, 1, 1, 16_384, "blake3", b"d" * 32, 1)
     store.commit([ManifestStored(facts, body)])
@@ -173,9 +190,9 @@ def test_a_manifest_is_read_from_any_offset(store: Store, size: int) -> None:
     assert store.manifest_part(content_id("y"), 0) == b""
 
 
-def test_the_id_of_the_installation_is_made_once(path: Path, store: Store) -> None:
+def test_the_id_of_the_installation_is_made_once(store: AnyStore) -> None:
     assert store.tracker_id(b"1" * 16) == b"1" * 16
-    again = Store(path)
+    again = reopened(store)
     assert again.tracker_id(b"2" * 16) == b"1" * 16
     again.close()
 
@@ -183,7 +200,9 @@ def test_the_id_of_the_installation_is_made_once(path: Path, store: Store) -> No
 @pytest.mark.parametrize(
     "text", ["'; DROP TABLE accounts; --", '" OR 1=1', "%", "_", "\\", "a\tb", "Ω’\U0001f600"]
 )
-def test_h42_metacharacters_are_just_characters(store: Store, town_lab: Device, text: str) -> None:
+def test_h42_metacharacters_are_just_characters(
+    store: AnyStore, town_lab: Device, text: str
+) -> None:
     town = town_lab.town
     if text.isprintable():
         town_lab.offers("lab", text, town.content("x"))
@@ -211,14 +230,14 @@ def town_lab() -> Device:
 # -- the file -----------------------------------------------------------------------------------
 
 
-def test_only_its_owner_can_read_the_database(path: Path, store: Store) -> None:
-    store.commit([AccountCreated("alice", "h", 1)])
+def test_only_its_owner_can_read_the_database(path: Path, on_disk: Store) -> None:
+    on_disk.commit([AccountCreated("alice", "h", 1)])
     for each in path.parent.iterdir():
         assert stat.S_IMODE(each.stat().st_mode) == 0o600, each
 
 
-def test_commits_wait_for_the_disk(path: Path, store: Store) -> None:
-    with store._engine.connect() as db:
+def test_commits_wait_for_the_disk(path: Path, on_disk: Store) -> None:
+    with on_disk._engine.connect() as db:
         assert db.execute(sa.text("PRAGMA synchronous")).scalar() == 2
         assert db.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
         assert db.execute(sa.text("PRAGMA foreign_keys")).scalar() == 1
@@ -245,8 +264,8 @@ def test_a_later_releases_database_is_left_alone(path: Path) -> None:
         Store(path)
 
 
-def test_the_migrations_make_the_tables(store: Store) -> None:
-    with store._engine.connect() as db:
+def test_the_migrations_make_the_tables(on_disk: Store) -> None:
+    with on_disk._engine.connect() as db:
         assert compare_metadata(MigrationContext.configure(db), tables.metadata) == []
     migrations = ScriptDirectory(str(Path(migrate.__file__).with_name("migrations")))
     assert migrations.get_current_head() == migrate.HEAD

@@ -1,0 +1,209 @@
+"""The order of things at the desk, over a store that can be stopped and made to fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import nacl.signing
+import pytest
+from memory_store import MemoryStore
+from town import Town
+
+from common.errors import StorageError
+from common.ids import DeviceKey, TrackerId
+from common.messages import events, tracker
+from common.messages.refusals import Code, Refusal
+from tracker import commands
+from tracker.changes import AccountCreated, DeviceBound, Logged
+from tracker.decision import Actor
+from tracker.desk import Desk, Job
+from tracker.errands import Errands
+from tracker.events import Outgoing
+
+ALICE = DeviceKey(b"a" * 32)
+
+
+class Office:
+    """A desk at work for alice, who is logged in."""
+
+    def __init__(self, desk: Desk, store: MemoryStore, published: list[Outgoing]) -> None:
+        self.desk, self.store, self.published = desk, store, published
+        self.replies: dict[bytes, Any] = {}
+        self._count = 0
+        self._news = asyncio.Event()
+
+    def send(self, command: Any, request_id: bytes = b"", device: DeviceKey = ALICE) -> bytes:
+        self._count += 1
+        request_id = request_id or self._count.to_bytes(8, "big")
+
+        def answer(reply: tracker.Reply, _: bytes | None) -> None:
+            assert request_id not in self.replies, "answered twice"
+            self.replies[request_id] = reply
+            self._news.set()
+
+        self.desk.submit(Job(Actor(device, "", request_id), command, answer))
+        return request_id
+
+    async def reply(self, request_id: bytes) -> Any:
+        async with asyncio.timeout(20):
+            while request_id not in self.replies:
+                self._news.clear()
+                await self._news.wait()
+        return self.replies[request_id]
+
+    async def ask(self, command: Any) -> Any:
+        return await self.reply(self.send(command))
+
+    async def breathe(self) -> None:
+        """Let everything that could go on without the disk do so."""
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+
+
+def at_the_desk(story: Callable[[Office], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    async def play() -> None:
+        store, published = MemoryStore(), list[Outgoing]()
+        store.commit([AccountCreated("alice", "h", 1), DeviceBound(ALICE, "alice", 1)])
+        town = Town()
+        town.world.state = store.load()
+        key = nacl.signing.SigningKey.generate()
+        errands = Errands(store, TrackerId(b"t" * 16), key)  # type: ignore[arg-type]
+        desk = Desk(town.world, store, errands, published.append)  # type: ignore[arg-type]
+        work = [asyncio.create_task(desk.run()), asyncio.create_task(desk.keep_time())]
+        try:
+            await story(Office(desk, store, published))
+        finally:
+            store.open.set()
+            desk.stop()
+            work[1].cancel()
+            await work[0]
+            desk.close()
+
+    def test() -> None:
+        asyncio.run(play())
+
+    test.__name__ = story.__name__
+    return test
+
+
+@at_the_desk
+async def test_nothing_is_said_before_it_is_durable(office: Office) -> None:
+    await office.ask(tracker.Hello())
+    office.store.open.clear()
+    made = office.send(tracker.CreateGroup("lab"))
+    asked = office.send(tracker.ListGroups())
+    await office.breathe()
+    later = office.send(tracker.Announce("tcp://h:9"))
+    await office.breathe()
+    told = [out.body for out in office.published if not isinstance(out.body, events.Beat)]
+    assert (set(office.replies) & {made, asked, later}, told) == (set(), [])
+    office.store.open.set()
+    assert await office.reply(made) == tracker.Done()
+    assert [row.group for row in (await office.reply(asked)).rows] == ["lab"]
+    assert [head.seq for head in (await office.reply(later)).heads] == [1]
+    entries = [out.body for out in office.published if isinstance(out.body, events.LogEntry)]
+    assert [entry.event for entry in entries] == [events.Created("alice")]
+
+
+@at_the_desk
+async def test_f20_what_cannot_be_written_is_refused_and_forgotten(office: Office) -> None:
+    await office.ask(tracker.CreateGroup("before"))
+    office.store.fails_with = StorageError("cannot write to the database: disk is full")
+    batch = [
+        office.send(tracker.CreateGroup("lab")),
+        office.send(tracker.ListGroups()),
+        office.send(tracker.CreateGroup("lab")),
+        office.send(tracker.LeaveGroup("before")),
+    ]
+    made, listed, again, left = [await office.reply(each) for each in batch]
+    for refusal in (made, again, left):
+        assert isinstance(refusal, Refusal)
+        assert refusal.code is Code.READ_ONLY
+        assert "disk is full" in refusal.message
+    assert [row.group for row in listed.rows] == ["before"]
+    office.store.fails_with = None
+    assert await office.ask(tracker.CreateGroup("lab")) == tracker.Done()
+    assert sorted(office.store.load().groups) == ["before", "lab"]
+
+
+@at_the_desk
+async def test_a_command_that_comes_twice_while_it_is_open_is_done_once(office: Office) -> None:
+    office.store.open.clear()
+    first = office.send(tracker.CreateGroup("lab"), b"same")
+    await office.breathe()
+    office.send(tracker.CreateGroup("lab"), b"same")
+    other = tracker.CreateGroup("other")
+    refused: list[Any] = []
+    office.desk.submit(Job(Actor(ALICE, "", b"same"), other, lambda r, _: refused.append(r)))
+    office.store.open.set()
+    assert await office.reply(first) == tracker.Done()
+    assert refused[0].code is Code.BUSY
+    assert list(office.store.load().groups) == ["lab"]
+
+
+def test_a_defect_in_one_command_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    decide = commands.decide
+
+    def faulty(world: Any, actor: Any, command: Any, now: Any) -> Any:
+        if isinstance(command, tracker.Follow):
+            raise ZeroDivisionError
+        return decide(world, actor, command, now)
+
+    monkeypatch.setattr(commands, "decide", faulty)
+
+    @at_the_desk
+    async def story(office: Office) -> None:
+        made, broken = office.send(tracker.CreateGroup("lab")), office.send(tracker.Follow())
+        assert await office.reply(made) == tracker.Done()
+        assert (await office.reply(broken)).code is Code.INTERNAL
+        assert await office.ask(tracker.CreateGroup("next")) == tracker.Done()
+
+    story()
+
+
+@at_the_desk
+async def test_who_was_overtaken_decides_again_on_what_the_disk_says(office: Office) -> None:
+    """Another tracker continued the log: the mirror is taken anew, and nobody notices."""
+    await office.ask(tracker.CreateGroup("lab"))
+    bob = DeviceKey(b"b" * 32)
+    entry = events.LogEntry("lab", 2, 1, 1, events.Device("alice", bob, True))
+    office.store.commit(
+        [
+            Logged(entry, b"t" * 16, b"k" * 32, 1),
+            AccountCreated("bob", "h", 1),
+            DeviceBound(bob, "bob", 1),
+        ]
+    )
+    office.desk.world.state.devices[bob] = "bob"
+    asked = office.send(tracker.JoinGroup("lab"), device=bob)
+    assert await office.reply(asked) == tracker.Done()
+    assert office.desk.world.state.groups["lab"].seq == 3
+    assert "bob" in office.desk.world.state.accounts
+
+
+@at_the_desk
+async def test_a_mirror_that_ran_ahead_is_taken_from_the_disk_again(office: Office) -> None:
+    await office.ask(tracker.CreateGroup("lab"))
+    office.desk.world.state.groups["ghost"] = office.desk.world.state.groups["lab"]
+    office.desk.world.state.accounts.pop("alice")
+    office.store.fails_with = StorageError("no room")
+    assert (await office.ask(tracker.CreateGroup("more"))).code is Code.READ_ONLY
+    assert [row.group for row in (await office.ask(tracker.ListGroups())).rows] == ["lab"]
+
+
+@at_the_desk
+async def test_one_device_cannot_fill_the_queue(office: Office) -> None:
+    office.store.open.clear()
+    office.send(tracker.CreateGroup("lab"))
+    await office.breathe()
+    sent = [office.send(tracker.ListGroups()) for _ in range(300)]
+    busy = [each for each in sent if each in office.replies]
+    assert len(busy) == 300 - 255
+    assert {office.replies[each].code for each in busy} == {Code.BUSY}
+    office.store.open.set()
+    for each in sent:
+        await office.reply(each)
+    assert not office.desk._open
+    assert not office.desk._open_of
