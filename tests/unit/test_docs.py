@@ -70,6 +70,19 @@ def test_every_make_target_that_is_named_exists(page: Path) -> None:
     assert not sorted(set(_TARGET.findall(page.read_text("utf-8"))) - there)
 
 
+def test_the_architecture_page_has_a_room_for_every_module() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    modules = {
+        str(file.relative_to(ROOT))
+        for folder in ("common", "tracker", "peer")
+        for file in (ROOT / folder).rglob("*.py")
+        if file.name != "__init__.py" and "migrations" not in file.parts
+    }
+    listed = {path for path in modules if path in text}
+    in_folders = {path for path in modules if path.startswith("common/messages/")}
+    assert not sorted(modules - listed - in_folders)
+
+
 def test_the_commands_page_is_current() -> None:
     spec = importlib.util.spec_from_file_location("write_docs", ROOT / "tools" / "write_docs.py")
     assert spec is not None
