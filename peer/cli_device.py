@@ -44,8 +44,9 @@ def up(console: Console, foreground: bool, remember: bool, **given: str | int | 
     It runs in the background until `down`, and needs to be told about its tracker once only.
     """
     from peer import launch
+    from peer.up_options import check_same, checked
 
-    options = launch.checked(given, os.getcwd())
+    options = checked(given, os.getcwd())
     if foreground:
         return launch.run_here(console.home, options, verbose=console.verbose, remember=remember)
     status = launch.running(console.home)
@@ -53,7 +54,7 @@ def up(console: Console, foreground: bool, remember: bool, **given: str | int | 
     if status is None:
         status = launch.start(console.home, options, verbose=console.verbose, remember=remember)
     else:
-        launch.check_same(status, options)
+        check_same(status, options)
     if console.as_json:
         console.json(plain(status))
     elif not console.quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import Any
 
 import click
@@ -108,10 +109,9 @@ def download_file(
     try:
         answer = run(console, ask, name)
     except KeyboardInterrupt:
-        console.tell(
-            "\nthe download goes on in the background; "
-            f"`mini-torrent cancel {group} {name}` gives it up"
-        )
+        words = shlex.join(["mini-torrent", "cancel", group, name])
+        console.leave_line()
+        console.tell(f"the download goes on in the background; `{words}` gives it up")
         raise
     if not isinstance(answer, Downloaded):
         console.done(answer, f"downloading {name}; `show-downloads` tells how far it is")

@@ -96,6 +96,11 @@ class Console:
         if not self.quiet and not self.as_json:
             print(printable(text), file=sys.stderr, flush=True)
 
+    def leave_line(self) -> None:
+        """Go below what a terminal shows of a Ctrl-C."""
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+
     def json(self, document: Any) -> None:
         """One JSON document on one line, or indented when a person reads it."""
         print(json_text(document, indent=2 if self.terminal else None), flush=True)

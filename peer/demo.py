@@ -216,11 +216,10 @@ class Stage:
         if self._tracker is not None:
             self._tracker.terminate()
         deadline = monotonic() + END_S
-        while any(map(_lives, pids)) and monotonic() < deadline:
-            launch.reap()
+        while any(map(launch.lives, pids)) and monotonic() < deadline:
             sleep(0.02)
         for pid in pids:
-            if _lives(pid):
+            if launch.lives(pid):
                 _kill(pid, signal.SIGKILL)
         if self._tracker is not None:
             try:
@@ -234,15 +233,6 @@ class Stage:
 def _kill(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _lives(pid: int) -> bool:
-    launch.reap()
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _line_within(stream: IO[bytes], timeout_s: float) -> str:

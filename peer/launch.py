@@ -1,7 +1,7 @@
 """Starting and ending the peer of a home: detached, or in this process.
 
-Owns what the options of ``up`` mean, the log file that a detached peer writes, and waiting until it
-really is there or really is gone. What runs is ``peer.daemon``.
+Owns the log file that a detached peer writes, and waiting until it really is there or really is
+gone. What the options mean is `peer.up_options`'s business; what runs is ``peer.daemon``.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from time import monotonic, sleep
 from typing import Any
 
 from common.config import lock_holder, open_home
-from common.errors import ConfigError, MiniTorrentError, NoPeerRunning, StorageError
-from common.link import as_endpoint, trackers_of
+from common.errors import MiniTorrentError, NoPeerRunning, StorageError
 from common.messages import control
 from common.messages.refusals import Code
 from peer.control_client import CommandFailed, ControlClient, holder_of
 from peer.interrupts import unbroken
-from peer.settings import Settings, load, save
+from peer.settings import save
+from peer.up_options import AlreadyRuns, check_same, settings_for
 
 LOG = "peer.log"
 LOG_BYTES_MAX = 10 * 1024 * 1024
@@ -31,7 +31,6 @@ CONNECT_S = 3.0  # how long `up` waits to be able to say that the tracker answer
 END_S = 15.0
 TURN_S = 0.02
 
-_LINKS = ("mini-torrent:", "mini-torrent+ipc:")
 _OPTIONS = {
     "listen": "--listen",
     "tracker": "--tracker",
@@ -42,80 +41,6 @@ _OPTIONS = {
 }
 
 _started: list[subprocess.Popen[bytes]] = []  # by this process; reaped when they have ended
-
-
-class AlreadyRuns(MiniTorrentError):
-    """A peer runs for this home, with other settings than the ones wanted."""
-
-    code = Code.BUSY
-
-
-# -- what the options mean ----------------------------------------------------------------------
-
-
-def checked(given: Mapping[str, Any], base: str) -> dict[str, Any]:
-    """The options of ``up`` that were given, with paths made absolute from ``base``.
-
-    Raises `ConfigError` for an endpoint or a tracker that cannot be used, naming the line of a
-    tracker_info.txt.
-    """
-    options = {name: value for name, value in given.items() if value is not None}
-    if "listen" in options:
-        options["listen"] = as_endpoint(options["listen"])
-    if "tracker" in options:
-        tracker = options["tracker"]
-        if not tracker.startswith(_LINKS):
-            looks_like_link = "://" in tracker
-            tracker = tracker if looks_like_link else os.path.join(base, tracker)
-            if looks_like_link or not os.path.lexists(tracker):
-                raise ConfigError(
-                    f"{options['tracker']} is neither a tracker's link nor a file",
-                    "the tracker prints its link, mini-torrent://HOST:PORT/KEY, when it starts",
-                )
-        trackers_of(tracker)
-        options["tracker"] = tracker
-    return options
-
-
-def settings_for(home: Path, options: Mapping[str, Any]) -> Settings:
-    """What is remembered in ``home``, with ``options`` in its place.
-
-    Raises `ConfigError` when no tracker is known.
-    """
-    settings = load(home).overridden(**options)
-    if settings.tracker is None:
-        raise ConfigError(
-            "no tracker is known to this peer yet",
-            "give its link or its tracker_info.txt: `mini-torrent up --tracker LINK`",
-        )
-    trackers_of(settings.tracker)
-    return settings
-
-
-def check_same(running: control.StatusIs, options: Mapping[str, Any]) -> None:
-    """Raises `AlreadyRuns` when ``options`` ask for something else than what runs."""
-    tracker, listen = options.get("tracker"), options.get("listen")
-    differs = None
-    if tracker is not None and running.tracker not in [t.link for t in trackers_of(tracker)]:
-        differs = f"with the tracker {running.tracker}"
-    elif listen is not None and not _same_endpoint(listen, running.listen):
-        differs = f"and listens at {running.listen}"
-    elif set(options) - {"tracker", "listen"}:
-        differs = "and takes its limits at its start"
-    if differs is not None:
-        raise AlreadyRuns(
-            f"the peer of this home runs already (process {running.pid}) {differs}",
-            "end it with `mini-torrent down` first; a second peer beside it needs a --home",
-        )
-
-
-def _same_endpoint(wanted: str, actual: str) -> bool:
-    if wanted == actual or not wanted.startswith("tcp://"):
-        return wanted == actual
-    wanted_host, _, wanted_port = wanted.rpartition(":")
-    host, _, port = actual.rpartition(":")
-    same_port = wanted_port in ("0", "*", port)
-    return same_port and (wanted_host in ("tcp://*", "tcp://0.0.0.0", "tcp://[::]", host))
 
 
 # -- starting -----------------------------------------------------------------------------------
@@ -158,11 +83,14 @@ def start(
                 start_new_session=True,
             )
         status = _wait_until_ready(home, process, log_began)
+        check_same(status, options)
     except BaseException:
         if process is not None:
-            process.terminate()
-            process.wait()
+            _end(process)
         raise
+    if status.pid != process.pid:
+        _end(process)
+        return status
     _started.append(process)
     if remember:
         save(home, settings)
@@ -226,7 +154,8 @@ def _wait_until_ready(
     deadline = monotonic() + START_S
     status = None
     while monotonic() < deadline:
-        if process.poll() is not None:
+        # When somebody else started one in the same moment, that one is as good.
+        if process.poll() is not None and lock_holder(home) is None:
             raise CommandFailed(last_words(home / LOG, log_began, process.returncode))
         try:
             status = running(home)
@@ -242,6 +171,15 @@ def _wait_until_ready(
             f"its log {home / LOG} may say why",
         )
     )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_for_tracker(home: Path, status: control.StatusIs) -> control.StatusIs:
@@ -289,7 +227,7 @@ def stop(home: Path) -> None:
         if lock_holder(home) == pid:
             os.kill(pid, signal.SIGTERM)
     deadline = monotonic() + END_S
-    while lock_holder(home) == pid:
+    while lock_holder(home) == pid or lives(pid):
         if monotonic() > deadline:
             raise MiniTorrentError(
                 f"the peer (process {pid}) has not ended after {END_S:.0f} s",
@@ -297,6 +235,17 @@ def stop(home: Path) -> None:
             )
         sleep(TURN_S)
     reap()
+
+
+def lives(pid: int) -> bool:
+    """Whether another process is still there. One that has ended and only waits for its parent to
+    hear of it has no command line any more."""
+    if pid == os.getpid():
+        return False
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
 
 
 def reap() -> None:

@@ -22,6 +22,7 @@ from peer import launch
 from peer.cli_command import Commands, unknown_command
 from peer.completer import NOT_HERE, Completer
 from peer.console import Console, WrongUsage, trouble_of
+from peer.up_options import check_same, checked
 
 PROMPT = "> "
 HISTORY = "history"
@@ -31,7 +32,7 @@ _LEAVE = ("quit", "exit")
 
 def run(console: Console, context: click.Context, given: Mapping[str, str | None]) -> int:
     """Read commands until `quit` or the end of standard input; returns the exit code."""
-    options = launch.checked(given, os.getcwd())
+    options = checked(given, os.getcwd())
     started = _ensure_peer(console, options)
     prompt = Prompt(console, context)
     try:
@@ -51,7 +52,7 @@ def _ensure_peer(console: Console, options: Mapping[str, str]) -> bool:
         console.tell(f"peer ready: {status.listen} (tracker {status.tracker})")
         console.warn_if_alone(status)
         return True
-    launch.check_same(status, options)
+    check_same(status, options)
     console.tell(f"the peer runs already: {status.listen} (tracker {status.tracker})")
     return False
 

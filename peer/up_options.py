@@ -1,0 +1,87 @@
+"""What the options of `up` mean, and whether a running peer is already what they ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.errors import ConfigError, MiniTorrentError
+from common.link import as_endpoint, trackers_of
+from common.messages import control
+from common.messages.refusals import Code
+from peer.settings import Settings, load
+
+_LINKS = ("mini-torrent:", "mini-torrent+ipc:")
+
+
+class AlreadyRuns(MiniTorrentError):
+    """A peer runs for this home, with other settings than the ones wanted."""
+
+    code = Code.BUSY
+
+
+def checked(given: Mapping[str, Any], base: str) -> dict[str, Any]:
+    """The options of ``up`` that were given, with paths made absolute from ``base``.
+
+    Raises `ConfigError` for an endpoint or a tracker that cannot be used, naming the line of a
+    tracker_info.txt.
+    """
+    options = {name: value for name, value in given.items() if value is not None}
+    if "listen" in options:
+        options["listen"] = as_endpoint(options["listen"])
+    if "tracker" in options:
+        tracker = options["tracker"]
+        if not tracker.startswith(_LINKS):
+            looks_like_link = "://" in tracker
+            tracker = tracker if looks_like_link else os.path.join(base, tracker)
+            if looks_like_link or not os.path.lexists(tracker):
+                raise ConfigError(
+                    f"{options['tracker']} is neither a tracker's link nor a file",
+                    "the tracker prints its link, mini-torrent://HOST:PORT/KEY, when it starts",
+                )
+        trackers_of(tracker)
+        options["tracker"] = tracker
+    return options
+
+
+def settings_for(home: Path, options: Mapping[str, Any]) -> Settings:
+    """What is remembered in ``home``, with ``options`` in its place.
+
+    Raises `ConfigError` when no tracker is known.
+    """
+    settings = load(home).overridden(**options)
+    if settings.tracker is None:
+        raise ConfigError(
+            "no tracker is known to this peer yet",
+            "give its link or its tracker_info.txt: `mini-torrent up --tracker LINK`",
+        )
+    trackers_of(settings.tracker)
+    return settings
+
+
+def check_same(running: control.StatusIs, options: Mapping[str, Any]) -> None:
+    """Raises `AlreadyRuns` when ``options`` ask for something else than what runs."""
+    tracker, listen = options.get("tracker"), options.get("listen")
+    differs = None
+    if tracker is not None and running.tracker not in [t.link for t in trackers_of(tracker)]:
+        differs = f"with the tracker {running.tracker}"
+    elif listen is not None and not _same_endpoint(listen, running.listen):
+        differs = f"and listens at {running.listen}"
+    elif set(options) - {"tracker", "listen"}:
+        differs = "and takes its limits at its start"
+    if differs is not None:
+        raise AlreadyRuns(
+            f"the peer of this home runs already (process {running.pid}) {differs}",
+            "end it with `mini-torrent down` first; a second peer beside it needs a --home",
+        )
+
+
+def _same_endpoint(wanted: str, actual: str) -> bool:
+    if wanted == actual or not wanted.startswith("tcp://"):
+        return wanted == actual
+    wanted_host, _, wanted_port = wanted.rpartition(":")
+    host, _, port = actual.rpartition(":")
+    same_port = wanted_port in ("0", "*", port)
+    return same_port and (wanted_host in ("tcp://*", "tcp://0.0.0.0", "tcp://[::]", host))
