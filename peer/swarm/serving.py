@@ -18,12 +18,10 @@ next is made with the newest knowledge. The choice:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import assert_never
 
 from common.ids import ContentId, UserId
-from common.limits import MIB
 from peer.swarm.events import (
     Abandoned,
     Asked,
@@ -47,34 +45,12 @@ from peer.swarm.events import (
 from peer.swarm.limits import Limit
 from peer.swarm.pieces import Bitfield, Layout
 from peer.swarm.requesters import Content, OnItsWay, Requester, User, Wanted
+from peer.swarm.settings import ServingSettings
 from peer.swarm.window import Throughput
 
+__all__ = ["Serving", "ServingSettings"]
+
 _Place = tuple[int, int, int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class ServingSettings:
-    """What may be chosen for serving. The defaults are right unless something is measured."""
-
-    queue_max: int = 4_096
-    """Requests that wait for one requester."""
-    queue_all_max: int = 262_144
-    """Requests that wait in all."""
-    epoch_bytes: int = 4 * MIB
-    """How far one user may get ahead of another who waits."""
-    in_flight_s: float = 0.05
-    """What all requesters take in this time may be on its way, and two pieces at least."""
-    in_flight_max: int = 64 * MIB
-    owed_max: int = 256 * MIB
-    """Bytes on their way in all, those to stalled requesters included."""
-    stall_min_s: float = 0.5
-    """A requester that owes credit for so long does not count against the others."""
-    drop_after_s: float = 60.0
-    """A requester that owes credit for so long is dropped."""
-    blocked_s: float = 0.05
-    """When to try a full socket again."""
-    retry_after_s: float = 1.0
-    """What is told to those for whom the queue is full."""
 
 
 class Serving:

@@ -1,0 +1,234 @@
+"""The life of each source of a download: listed, opened, heard, judged, closed.
+
+Owns what follows from what the tracker and the sources say of themselves. What is thought of a
+source is kept in `sources`, what is asked of it in `demand`; the pieces that come are `download`'s.
+"""
+
+from __future__ import annotations
+
+from peer.swarm.demand import Demand
+from peer.swarm.events import (
+    HaveMore,
+    Open,
+    Opened,
+    PiecesRefused,
+    SourceBusy,
+    SourceGone,
+    SourceId,
+    SourceKnown,
+    SourceRefused,
+    Verdict,
+)
+from peer.swarm.outbox import Outbox
+from peer.swarm.picker import Picker
+from peer.swarm.pieces import Bitfield, Pieces, PieceState
+from peer.swarm.settings import DownloadSettings
+from peer.swarm.sources import Latency, Phase, Roster, Source
+
+_MISSING = int(PieceState.MISSING)
+_IN_FLIGHT = int(PieceState.IN_FLIGHT)
+_REPLACE_S = 1.0
+
+
+class Contacts:
+    """The sources of one download, as connections."""
+
+    def __init__(
+        self,
+        pieces: Pieces,
+        picker: Picker[SourceId],
+        roster: Roster,
+        demand: Demand,
+        out: Outbox,
+        settings: DownloadSettings,
+    ) -> None:
+        self._pieces = pieces
+        self._picker = picker
+        self._roster = roster
+        self._demand = demand
+        self._out = out
+        self._settings = settings
+        self.latency = Latency()
+        self.look_at = 0.0
+        """When sources are judged next."""
+        self._replace_at = 0.0
+
+    # -- what the tracker says --------------------------------------------------------------------
+
+    def known(self, event: SourceKnown, now: float) -> None:
+        if not event.complete:
+            self._picker.mix()
+        if self._roster.learn(event.source, event.user, event.complete) is not None:
+            self.open_more(now)
+
+    def gone(self, event: SourceGone, now: float) -> None:
+        source = self._roster.get(event.source)
+        if source is None:
+            return
+        self._roster.unlist(source)
+        if source.phase is Phase.OPENING or (source.phase is Phase.OPEN and not source.asked):
+            self.close(source, Verdict.GONE, now)
+            self.open_more(now)
+
+    # -- what a source says -----------------------------------------------------------------------
+
+    def opened(self, event: Opened, now: float) -> None:
+        source = self._roster.used.get(event.source)
+        if source is None or source.phase is not Phase.OPENING:
+            return
+        have = event.have
+        if have is not None and len(have) != self._pieces.layout.count:
+            source.note = "its bitfield has another length than the content"
+            self.close(source, Verdict.WRONG, now)
+            self.open_more(now)
+            return
+        if have is not None and have.complete():
+            have = None
+        if have is not None:
+            self._picker.mix()
+        self._roster.opened(source, have, now)
+        source.complete = have is None
+        self._picker.add_source(source.id, have)
+        self._demand.weigh(now)
+        self._demand.fill(source, now)
+
+    def have_more(self, event: HaveMore, now: float) -> None:
+        source = self._open(event.source)
+        if source is None:
+            return
+        count, states = self._pieces.layout.count, self._pieces.states
+        missing, waiting = False, []
+        for index in event.pieces:
+            if not 0 <= index < count:
+                if self._roster.strike(source):
+                    self.close(source, Verdict.WRONG, now)
+                    self._demand.fill_all(now)
+                    return
+            elif self._picker.have_more(source.id, index):
+                state = states[index]
+                if state == _MISSING:
+                    missing = True
+                elif state == _IN_FLIGHT:
+                    waiting.append(index)
+        if missing:
+            self._demand.fill(source, now, search=False)
+        if waiting:
+            self._demand.offer_relief(source, waiting, now)
+
+    def busy(self, event: SourceBusy, now: float) -> None:
+        source = self._roster.used.get(event.source)
+        if source is None:
+            return
+        if source.phase is Phase.OPENING:
+            self.close(source, Verdict.BUSY, now)
+            source.retry_at = max(source.retry_at, now + event.retry_after_s)
+            self.open_more(now)
+            return
+        source.resume_at = now + event.retry_after_s
+        source.window.shrink()
+        self._demand.take_back(source, event.pieces or tuple(source.asked))
+        self._demand.fill_all(now)
+
+    def refused(self, event: SourceRefused, now: float) -> None:
+        source = self._roster.used.get(event.source)
+        if source is None:
+            return
+        source.note = event.why
+        self.close(source, Verdict.REFUSED, now)
+        if not event.transient:
+            source.retry_at = float("inf")
+        self.open_more(now)
+        self._demand.fill_all(now)
+
+    def pieces_refused(self, event: PiecesRefused, now: float) -> None:
+        source = self._open(event.source)
+        if source is None:
+            return
+        count = self._pieces.layout.count
+        indexes = [i for i in event.pieces if 0 <= i < count]
+        if source.have is None:
+            source.have = Bitfield.full(count)
+            self._picker.add_source(source.id, source.have)
+        source.complete = False
+        for index in indexes:
+            self._picker.have_not(source.id, index)
+        self._demand.take_back(source, indexes)
+        # A source that offers what it has not got is no better than one that sends nonsense.
+        if not source.got_pieces and self._roster.strike(source):
+            self.close(source, Verdict.USELESS, now)
+            self.open_more(now)
+        self._demand.fill_all(now)
+
+    def lost(self, source_id: SourceId, now: float) -> None:
+        source = self._roster.used.get(source_id)
+        if source is not None:
+            self._drop(source, Verdict.UNREACHABLE, now)
+            self.open_more(now)
+            self._demand.fill_all(now)
+
+    def _open(self, source_id: SourceId) -> Source | None:
+        source = self._roster.used.get(source_id)
+        return source if source is not None and source.phase is Phase.OPEN else None
+
+    # -- opening and closing ----------------------------------------------------------------------
+
+    def open_more(self, now: float) -> None:
+        """Open spare sources while there is place for them."""
+        if self._demand.finished or self._demand.paused:
+            return
+        while (source := self._roster.next_to_open(now)) is not None:
+            self._roster.opening(source, now)
+            self._out.put(Open(source.id))
+
+    def close(self, source: Source, verdict: Verdict, now: float) -> None:
+        """Give a source up, telling the shell."""
+        if source.phase in (Phase.OPENING, Phase.OPEN):
+            self._out.close(source.id, verdict)
+        self._drop(source, verdict, now)
+
+    def close_all(self, now: float) -> None:
+        """Nothing is needed of anybody any longer."""
+        for source in list(self._roster.used.values()):
+            self.close(source, Verdict.FINISHED, now)
+
+    def _drop(self, source: Source, verdict: Verdict, now: float) -> None:
+        self._demand.forget(source)
+        self._picker.remove_source(source.id)
+        self._roster.closed(source, verdict, now)
+
+    # -- judging ----------------------------------------------------------------------------------
+
+    def due_at(self) -> float | None:
+        """When `look_around` should be called; None when it would change nothing."""
+        if self._roster.used:
+            return self.look_at
+        if self._demand.paused:
+            return None
+        retry_at = self._roster.next_retry()
+        return None if retry_at is None else max(retry_at, self.look_at)
+
+    def look_around(self, now: float) -> None:
+        """Judge the sources, replace the worst, and give the idle ones something to do."""
+        self.look_at = now + self._settings.look_s
+        patience_s = self.latency.patience()
+        for source in list(self._roster.used.values()):
+            if source.phase is Phase.OPENING:
+                if now - source.phase_since > self._settings.open_timeout_s:
+                    self.close(source, Verdict.UNREACHABLE, now)
+            elif source.asked and now - source.progress_at > patience_s:
+                self._demand.relocate(source, patience_s, now)
+        self._demand.weigh(now)
+        if now >= self._replace_at:
+            self._replace_at = now + _REPLACE_S
+            self._replace_worst(now)
+        self.open_more(now)
+        self._demand.fill_all(now)
+
+    def _replace_worst(self, now: float) -> None:
+        if len(self._roster.used) < self._settings.used_max or self._demand.paused:
+            return
+        if self._roster.best_spare(now) is None:
+            return
+        worst = self._roster.worst(now, self._settings.settle_s)
+        if worst is not None:
+            self.close(worst[0], worst[1], now)
