@@ -196,16 +196,19 @@ def _forget(state: State, now: Now) -> list[Change]:
     oldest_ms = now.wall_ms - limits.RECEIPT_LIFE_S * 1000
     if any(at_ms < oldest_ms for _, at_ms in state.receipts.values()):
         changes.append(ReceiptsForgotten(oldest_ms))
+    # Far longer than a ticket lives: a wall clock that jumps ahead and back must not let somebody
+    # in again.
+    day_ms = limits.FORMER_LIFE_S * 1000
     changes += [
         RevocationForgotten(group.id, user)
         for group in state.groups.values()
         for user, revocation in group.revoked.items()
-        if not rights.matters(revocation.at_ms, now)
+        if now.wall_ms - revocation.at_ms > day_ms
     ]
     changes += [
         FormerForgotten(group)
         for group, former in state.former.items()
-        if now.wall_ms - former.at_ms > limits.FORMER_LIFE_S * 1000
+        if now.wall_ms - former.at_ms > day_ms
     ]
     changes += [
         ManifestDropped(content)

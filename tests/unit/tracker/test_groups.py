@@ -184,8 +184,31 @@ def test_a_revocation_is_told_as_long_as_a_ticket_may_live(town: Town) -> None:
     assert revoked() == [("bob", 2)]
     town.wait(limits.CLOCK_SKEW_S + 1)
     assert revoked() == []
+
+
+def test_f28_a_clock_that_jumps_ahead_and_back_lets_nobody_in_again(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    alice.does(tracker.RemoveMember("lab", "bob"))
+    town.wait(3600)
+    town.decide(Actor(b""), commands.Housekeep())
+    assert alice.does(tracker.Follow()).groups[0].revoked == []
+    town.wait(-3600)
+    assert alice.does(tracker.Follow()).groups[0].revoked == [("bob", 2)]
+    town.wait(limits.FORMER_LIFE_S + 1)
     town.decide(Actor(b""), commands.Housekeep())
     assert town.state.groups["lab"].revoked == {}
+
+
+def test_a_dissolved_group_is_remembered_for_a_while(town: Town) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    alice.does(tracker.LeaveGroup("lab"))
+    town.decide(Actor(b""), commands.Housekeep())
+    assert list(town.state.former) == ["lab"]
+    town.wait(limits.FORMER_LIFE_S + 1)
+    town.decide(Actor(b""), commands.Housekeep())
+    assert town.state.former == {}
 
 
 def test_who_is_let_in_again_gets_tickets_that_count(town: Town) -> None:
