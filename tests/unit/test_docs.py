@@ -70,6 +70,13 @@ def test_every_make_target_that_is_named_exists(page: Path) -> None:
     assert not sorted(set(_TARGET.findall(page.read_text("utf-8"))) - there)
 
 
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text("utf-8")
+    pages = {page.name for page in folder.glob("*.md")} - {"README.md"}
+    assert not sorted(page for page in pages if f"]({page})" not in index)
+
+
 def test_the_architecture_page_has_a_room_for_every_module() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     modules = {
