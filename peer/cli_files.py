@@ -107,7 +107,7 @@ def download_file(
     waits = wait if wait is not None else not console.at_prompt
     ask = DownloadFile(group, name, path, waits, pick)
     try:
-        answer = run(console, ask, name)
+        answer = run(console, ask, name) if waits else console.ask(ask)
     except KeyboardInterrupt:
         words = shlex.join(["mini-torrent", "cancel", group, name])
         console.leave_line()

@@ -7,6 +7,7 @@ with their exit codes. What listings look like is `peer.render`'s business.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass, field
@@ -94,7 +95,9 @@ class Console:
     def tell(self, text: str) -> None:
         """One line on standard error beside the result, unless the user wants it quiet."""
         if not self.quiet and not self.as_json:
-            print(printable(text), file=sys.stderr, flush=True)
+            # Nobody may be there to read it any more, which must not keep us from what follows.
+            with contextlib.suppress(OSError):
+                print(printable(text), file=sys.stderr, flush=True)
 
     def leave_line(self) -> None:
         """Go below what a terminal shows of a Ctrl-C."""

@@ -46,3 +46,21 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def leaving_in_order() -> Iterator[None]:
+    """In the block a signal that asks for an end, or a terminal that is closed, raises SystemExit,
+    so that what was started is ended as well. Ctrl-C stays what it is."""
+
+    def leave(number: int, frame: object) -> None:
+        for other in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -22,6 +22,7 @@ from peer import launch
 from peer.cli_command import Commands, unknown_command
 from peer.completer import NOT_HERE, Completer
 from peer.console import Console, WrongUsage, trouble_of
+from peer.interrupts import leaving_in_order
 from peer.up_options import check_same, checked
 
 PROMPT = "> "
@@ -33,14 +34,14 @@ _LEAVE = ("quit", "exit")
 def run(console: Console, context: click.Context, given: Mapping[str, str | None]) -> int:
     """Read commands until `quit` or the end of standard input; returns the exit code."""
     options = checked(given, os.getcwd())
-    started = _ensure_peer(console, options)
-    prompt = Prompt(console, context)
-    try:
-        prompt.run()
-    finally:
-        if started and lock_holder(console.home) is not None:
-            console.tell("the peer that this prompt started ends with it")
-            launch.stop(console.home)
+    with leaving_in_order():
+        started = _ensure_peer(console, options)
+        try:
+            Prompt(console, context).run()
+        finally:
+            if started and lock_holder(console.home) is not None:
+                console.tell("the peer that this prompt started ends with it")
+                launch.stop(console.home)
     return 0
 
 
@@ -87,6 +88,8 @@ class Prompt:
                 print()
                 return
             except KeyboardInterrupt:
+                if not self._interactive:
+                    raise
                 print()
                 continue
             if not line:
@@ -113,6 +116,8 @@ class Prompt:
         except BrokenPipeError:
             raise
         except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) and not self._interactive:
+                raise
             self._show(error, words)
         sys.stdout.flush()
 
