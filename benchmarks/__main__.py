@@ -12,7 +12,7 @@ from typing import TextIO
 
 import click
 
-from benchmarks.contestants.registry import CONTESTANTS
+from benchmarks.contestants.registry import contestants_for
 from benchmarks.crew import BenchmarkError
 from benchmarks.match import Match, Skipped
 from benchmarks.report import Result, print_table
@@ -107,7 +107,8 @@ def _play(
     out: TextIO,
     results: list[Result],
 ) -> list[Skipped]:
-    chosen = [c for c in CONTESTANTS if not only or any(word in c.name for word in only)]
+    everyone = contestants_for(workload)
+    chosen = [c for c in everyone if not only or any(word in c.name for word in only)]
     match = Match(workload, chosen)
 
     def report(result: Result) -> None:

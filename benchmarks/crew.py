@@ -8,7 +8,9 @@ started and of all its descendants; of ended ones from `wait4`, of live ones fro
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -16,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, Any, Self, cast
 
 _PR_SET_PDEATHSIG = 1
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -24,6 +26,10 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 class BenchmarkError(Exception):
     """A contestant did not do what it was asked; the text says which and what it printed."""
+
+
+class _Ended(BenchmarkError):
+    """A process closed its standard output."""
 
 
 class Worker:
@@ -34,6 +40,7 @@ class Worker:
         self._popen = popen
         self._log = log
         self._spent_s: float | None = None
+        self._heard = bytearray()
 
     @property
     def pid(self) -> int:
@@ -48,16 +55,42 @@ class Worker:
         except BrokenPipeError as error:
             raise BenchmarkError(f"{self.name} ended early: {self.last_words()}") from error
 
-    def hear(self) -> str:
-        """The next line of its standard output; an error when it ends instead."""
-        line = cast(IO[bytes], self._popen.stdout).readline()
-        if not line:
-            raise BenchmarkError(f"{self.name} ended early: {self.last_words()}")
-        return line.decode().rstrip("\n")
+    def hear(self, timeout_s: float = 300.0) -> str:
+        """The next line of its standard output; an error when it ends or is silent instead."""
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self._heard:
+            self._read(deadline)
+        line, _, rest = bytes(self._heard).partition(b"\n")
+        self._heard[:] = rest
+        return line.decode()
 
-    def rest(self) -> str:
+    def hear_json(self) -> Any:
+        """The next JSON document of its standard output, over as many lines as it takes."""
+        text = ""
+        while True:
+            text += self.hear() + "\n"
+            try:
+                return json.loads(text)
+            except ValueError:
+                continue
+
+    def rest(self, timeout_s: float = 300.0) -> str:
         """All that it prints until it closes its standard output."""
-        return cast(IO[bytes], self._popen.stdout).read().decode()
+        deadline = time.monotonic() + timeout_s
+        try:
+            while True:
+                self._read(deadline)
+        except _Ended:
+            return self._heard.decode()
+
+    def _read(self, deadline: float) -> None:
+        pipe = cast(IO[bytes], self._popen.stdout)
+        if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise BenchmarkError(f"{self.name} says nothing: {self.last_words()}")
+        chunk = os.read(pipe.fileno(), 1 << 16)
+        if not chunk:
+            raise _Ended(f"{self.name} ended early: {self.last_words()}")
+        self._heard += chunk
 
     def wait(self) -> int:
         """Wait for its end and return the exit code."""

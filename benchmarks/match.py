@@ -78,7 +78,7 @@ class Match:
             round=number,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             size=workload.size,
-            delivered_bytes=workload.delivered_bytes,
+            handled_bytes=workload.handled_bytes,
             wall_s=round(outcome.wall_s, 4),
             cpu_s=round(outcome.span.cpu_s, 4),
             others_s=round(outcome.span.others_s, 4),

@@ -18,7 +18,7 @@ OURS = "mini-torrent"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run of one contestant. CPU in seconds, `delivered_bytes` summed over the leechers."""
+    """One run of one contestant. CPU in seconds, `handled_bytes` of all leechers."""
 
     workload: str
     contestant: str
@@ -26,7 +26,7 @@ class Result:
     time: str
     """When it ended, RFC 3339."""
     size: int
-    delivered_bytes: int
+    handled_bytes: int
     wall_s: float
     cpu_s: float
     others_s: float
@@ -90,7 +90,7 @@ def _rows(results: list[Result]) -> list[list[str]]:
                 str(len(runs)),
                 f"{_wall(runs):.2f}",
                 f"{min(walls):.2f}-{max(walls):.2f}",
-                f"{_cpu(runs):.2f}" if runs[0].delivered_bytes else "-",
+                f"{_cpu(runs):.2f}",
                 f"{median(run.others_s / run.wall_s for run in runs):.2f}",
                 f"{_wall(ours) / _wall(runs):.2f}" if ours and ours is not runs else "",
                 f"{_cpu(ours) / _cpu(runs):.2f}" if ours and ours is not runs else "",
@@ -120,5 +120,5 @@ def _wall(runs: list[Result]) -> float:
 
 
 def _cpu(runs: list[Result]) -> float:
-    """CPU seconds a delivered GiB; never zero, so that it can be divided by."""
-    return max(median(run.cpu_s / run.delivered_bytes * GIB for run in runs), 1e-9)
+    """CPU seconds a GiB; never zero, so that it can be divided by."""
+    return max(median(run.cpu_s / run.handled_bytes * GIB for run in runs), 1e-9)

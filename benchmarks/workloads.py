@@ -29,14 +29,22 @@ class Workload:
     shaped: bool = False
     """Every node behind its own rate-limited link instead of the loopback."""
 
+    moved: bool = True
+    """Whether it goes to anybody; else it is only made ready for that."""
+
     @property
     def is_folder(self) -> bool:
         return self.files > 1
 
     @property
     def delivered_bytes(self) -> int:
-        """What arrives in all: the denominator of CPU seconds a GiB."""
-        return self.size * self.leechers
+        """What arrives in all."""
+        return self.size * self.leechers if self.moved else 0
+
+    @property
+    def handled_bytes(self) -> int:
+        """The denominator of CPU seconds a GiB."""
+        return self.delivered_bytes if self.moved else self.size
 
     def resized(self, size: int) -> Workload:
         """The same workload with `size` bytes (the average file of a folder stays as it is)."""
@@ -65,6 +73,7 @@ WORKLOADS: dict[str, Workload] = {
             leechers=8,
             shaped=True,
         ),
+        Workload("h", "sharing a 4 GiB file", 4 * GIB, leechers=0, moved=False),
     )
 }
 

@@ -46,7 +46,7 @@ class Node:
 class Team:
     """A tracker and peers, all in one group, with the content shared by the seeders."""
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: Arena, *, share: bool = True) -> None:
         self._arena = arena
         self._tracker = _program("mini-torrent-tracker")
         self._peer = _program("mini-torrent")
@@ -62,7 +62,7 @@ class Team:
         self._all([(owner, "create-group", _GROUP)])
         self._all([(node, "join-group", _GROUP) for node in others])
         self._all([(owner, "accept-request", _GROUP, node.user) for node in others])
-        for seeder in self.seeders:
+        for seeder in self.seeders if share else ():
             self._all([(seeder, "upload-file", arena.source, _GROUP)])
 
     def command(self, node: Node, *words: str | Path) -> Worker:
@@ -74,9 +74,12 @@ class Team:
         """A prompt that has answered once, so that it is known to run."""
         prompt = self.command(node, "shell")
         prompt.say("show-downloads --json")
-        while not prompt.hear().rstrip().endswith("]"):
-            pass
+        prompt.hear_json()
         return prompt
+
+    def upload_line(self) -> str:
+        """What to type to share the content."""
+        return f"upload-file {self._arena.source} {_GROUP} --json"
 
     def _start_tracker(self) -> str:
         place = self._arena.tracker
@@ -115,7 +118,7 @@ class AtThePrompt:
     name = OURS
 
     def unfit(self, workload: Workload) -> str | None:
-        return _not_installed()
+        return not_installed()
 
     def run(self, arena: Arena) -> Outcome:
         team = Team(arena)
@@ -139,7 +142,7 @@ class OneCommand:
     def unfit(self, workload: Workload) -> str | None:
         if workload.leechers > 1:
             return "eight interpreters starting at once would be what is timed"
-        return _not_installed()
+        return not_installed()
 
     def run(self, arena: Arena) -> Outcome:
         team = Team(arena)
@@ -154,7 +157,8 @@ class OneCommand:
         return Outcome(span.wall_s, span, (folder / arena.source.name,), notes)
 
 
-def _not_installed() -> str | None:
+def not_installed() -> str | None:
+    """What of ours is missing, in words."""
     for name in ("mini-torrent", "mini-torrent-tracker"):
         if _find(name) is None:
             return f"{name} is not installed"

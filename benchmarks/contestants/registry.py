@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from benchmarks.contestants.aria2 import Aria2
 from benchmarks.contestants.base import Contestant
 from benchmarks.contestants.bittorrent import Libtorrent
 from benchmarks.contestants.floor import Floor
 from benchmarks.contestants.ours import AtThePrompt, OneCommand
 from benchmarks.contestants.rsync import Rsync
-from benchmarks.contestants.web import NginxCurl
+from benchmarks.contestants.rtorrent import Rtorrent
+from benchmarks.contestants.sharing import B3sum, UploadFile
+from benchmarks.contestants.web import B3SUM, SHA256, NginxCurl
+from benchmarks.workloads import Workload
 
-CONTESTANTS: tuple[Contestant, ...] = (
+_MOVERS: tuple[Contestant, ...] = (
     AtThePrompt(),
     OneCommand(),
     Floor(),
     Libtorrent(),
-    NginxCurl("sha256sum"),
-    NginxCurl("b3sum"),
+    Rtorrent(),
+    Aria2(),
+    NginxCurl(*SHA256),
+    NginxCurl(*B3SUM),
     Rsync(),
 )
+_SHARERS: tuple[Contestant, ...] = (UploadFile(), B3sum())
+
+
+def contestants_for(workload: Workload) -> tuple[Contestant, ...]:
+    """Those who do what `workload` is about; each still says whether it can here."""
+    return _MOVERS if workload.moved else _SHARERS

@@ -18,6 +18,10 @@ from benchmarks.contestants.base import Outcome, missing_program
 from benchmarks.crew import BenchmarkError, wait_until
 from benchmarks.workloads import Workload
 
+# OpenSSL's, which uses the processor's instructions for it; sha256sum of coreutils may not.
+SHA256 = ("openssl", "dgst", "-sha256", "-r")
+B3SUM = ("b3sum",)
+
 _CONFIGURATION = """
 daemon off;
 pid {root}/nginx.pid;
@@ -37,20 +41,20 @@ http {{
 
 
 class NginxCurl:
-    """A star: every leecher fetches from the one seeder. `digest` names a program (sha256sum)."""
+    """A star: every leecher fetches from the one seeder. `digest` is a command that prints one."""
 
-    def __init__(self, digest: str) -> None:
+    def __init__(self, *digest: str) -> None:
         self._digest = digest
-        self.name = f"nginx + curl + {digest}"
+        self.name = f"nginx + curl + {'sha256' if digest == SHA256 else digest[0]}"
 
     def unfit(self, workload: Workload) -> str | None:
         if workload.is_folder:
             return "curl fetches files, not folders"
         if workload.seeders > 1:
             return "curl fetches from one server"
-        if workload.shaped and self._digest != "sha256sum":
+        if workload.shaped and self._digest != SHA256:
             return "the link alone is timed: one digest is enough"
-        return missing_program("nginx", "curl", self._digest)
+        return missing_program("nginx", "curl", self._digest[0])
 
     def run(self, arena: Arena) -> Outcome:
         place = arena.seeders[0]
@@ -78,7 +82,7 @@ class NginxCurl:
         clients = []
         for where, output in zip(arena.leechers, outputs, strict=True):
             fetch = shlex.join(["curl", "-sSf", "-o", str(output), url])
-            check = shlex.join([self._digest, str(output)])
+            check = shlex.join([*self._digest, str(output)])
             clients.append(
                 arena.crew.start("curl", where.argv(["sh", "-c", f"{fetch} && {check}"]))
             )
@@ -90,8 +94,8 @@ class NginxCurl:
         return Outcome(span.wall_s, span, tuple(outputs))
 
 
-def _digest_of(program: str, arena: Arena) -> str:
-    made = subprocess.run([program, arena.source], capture_output=True, text=True, check=True)
+def _digest_of(command: tuple[str, ...], arena: Arena) -> str:
+    made = subprocess.run([*command, arena.source], capture_output=True, text=True, check=True)
     return made.stdout.split()[0]
 
 

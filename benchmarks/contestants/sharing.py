@@ -1,0 +1,65 @@
+"""How long it takes until a big file is offered: digesting it, beside `b3sum`.
+
+Timed: for ours, from typing `upload-file` at a running prompt until its answer, the telling of the
+tracker included; for b3sum, the whole program. Both use all cores. The digest is compared with one
+that was made before. CPU: the tracker, the peer and the prompt within the span; b3sum in whole.
+"""
+
+from __future__ import annotations
+
+from blake3 import blake3
+
+from benchmarks.arena import Arena
+from benchmarks.contestants.base import Outcome, missing_program
+from benchmarks.contestants.ours import Team, not_installed
+from benchmarks.crew import BenchmarkError
+from benchmarks.report import OURS
+from benchmarks.workloads import Workload
+
+
+class UploadFile:
+    """`upload-file` of a peer that runs already."""
+
+    name = OURS
+
+    def unfit(self, workload: Workload) -> str | None:
+        return not_installed()
+
+    def run(self, arena: Arena) -> Outcome:
+        team = Team(arena, share=False)
+        prompt = team.prompt(team.seeders[0])
+        known = _digest(arena)
+        clock = arena.start_clock()
+        prompt.say(team.upload_line())
+        answer = prompt.hear_json()
+        span = clock.stop()
+        _check(self.name, known, str(answer["digest"]))
+        return Outcome(span.wall_s, span, (), {"elapsed_s": float(answer["elapsed_s"])})
+
+
+class B3sum:
+    """BLAKE3's own program."""
+
+    name = "b3sum"
+
+    def unfit(self, workload: Workload) -> str | None:
+        return missing_program("b3sum")
+
+    def run(self, arena: Arena) -> Outcome:
+        known = _digest(arena)
+        clock = arena.start_clock()
+        program = arena.crew.start("b3sum", ["b3sum", arena.source])
+        said = program.rest()
+        program.finish()
+        span = clock.stop()
+        _check(self.name, known, said.split()[0])
+        return Outcome(span.wall_s, span, ())
+
+
+def _digest(arena: Arena) -> str:
+    return blake3(max_threads=blake3.AUTO).update_mmap(arena.source).hexdigest()
+
+
+def _check(name: str, known: str, told: str) -> None:
+    if known != told:
+        raise BenchmarkError(f"{name} says {told}, which is not the content's digest")
