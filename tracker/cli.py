@@ -140,8 +140,8 @@ def run(
     Example: mini-torrent-tracker run --bind tcp://0.0.0.0:5000 --advertise tracker.example.org
     """
     # Imported here: the other commands need no sockets and answer at once.
+    from tracker.addresses import Addresses
     from tracker.running import serve
-    from tracker.server import Addresses
 
     entry = _entry_of(info, number, bind_at)
     endpoint = entry.endpoint if entry else as_endpoint(bind_at or DEFAULT_BIND)

@@ -18,8 +18,9 @@ from common.errors import ConfigError
 from common.keys import key_text
 from common.link import InfoEntry, add_key
 from common.names import printable
+from tracker.addresses import Addresses
 from tracker.home import LAST_LINK, Home
-from tracker.server import Addresses, Server
+from tracker.server import Server
 from tracker.store import Store
 
 END_S = 4.8  # service managers and people wait 5 s

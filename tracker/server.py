@@ -11,9 +11,7 @@ import contextlib
 import logging
 import os
 import random
-import socket
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import zmq
@@ -21,8 +19,8 @@ import zmq
 from common import limits
 from common.clock import monotonic
 from common.codec import SIGNATURE, Decoder, VersionMismatch, encode, pack
-from common.errors import ConfigError, RemoteProtocolError, TransportError
-from common.link import Tracker, check_endpoint
+from common.errors import RemoteProtocolError
+from common.link import Tracker
 from common.messages import tracker
 from common.messages.refusals import Code, Refusal
 from common.seal import seal
@@ -31,13 +29,13 @@ from common.sockets import (
     Pump,
     Sent,
     Serve,
-    bind,
     check_library,
     make_socket,
     peer_address,
     user_id,
 )
 from common.zap import Admission, ZapHandler, self_check
+from tracker.addresses import Addresses, advertised, bind_both, told
 from tracker.decision import Actor, Facts, World
 from tracker.desk import Desk, Job
 from tracker.errands import Errands
@@ -54,16 +52,6 @@ EVENTS_DOMAIN = "events"
 SUBSCRIPTION_BYTES_MAX = 4 * limits.KIB  # what a subscriber sends: topics, and its handshake
 REPORT_S = 600.0
 EVENTS_QUEUED_MAX = 1_000  # for a subscriber that does not read; it asks for what it missed
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where to listen. ``events`` empty: the port after that of ``commands`` (any free one when
-    that is 0), or its path with ``.events``. ``advertise``: the host to tell to others."""
-
-    commands: str
-    events: str = ""
-    advertise: str = ""
 
 
 class Server:
@@ -106,12 +94,8 @@ class Server:
             send_queue=EVENTS_QUEUED_MAX,
             backlog=limits.TRACKER_BACKLOG,
         )
-        wanted = check_endpoint(self._addresses.commands, wildcard=True)
-        events_wanted = self._addresses.events or events_beside(wanted)
-        # The events first: who reaches the commands must find what they are told of.
-        events = _bind(self._events, check_endpoint(events_wanted, wildcard=True))
-        endpoint = _bind(commands_socket, wanted)
-        self._desk = await self._make_desk(_told(events, endpoint))
+        endpoint, events = bind_both(commands_socket, self._events, self._addresses)
+        self._desk = await self._make_desk(told(events, endpoint))
         self._commands = Pump(commands_socket, self._on_message)
         loop = asyncio.get_running_loop()
         self._tasks = [
@@ -222,70 +206,3 @@ class Server:
             body = seal(outgoing.key, outgoing.epoch, outgoing.topic, body)
         with contextlib.suppress(zmq.Again):
             self._events.send_multipart([outgoing.topic, SIGNATURE, body], zmq.DONTWAIT)
-
-
-# -- addresses ----------------------------------------------------------------------------------
-
-
-def events_beside(commands: str) -> str:
-    """Where the events go when nobody says."""
-    if commands.startswith("ipc://"):
-        return f"{commands}.events"
-    host, _, port = commands.rpartition(":")
-    if port in ("0", "*"):
-        return f"{host}:0"
-    if port == "65535":
-        raise ConfigError("there is no port after 65535 for the events", "choose one with --events")
-    return f"{host}:{int(port) + 1}"
-
-
-def _bind(socket_: zmq.Socket[Any], endpoint: str) -> str:
-    path = endpoint.removeprefix("ipc://")
-    if path != endpoint and _answers(path):
-        # libzmq would take the path away from whoever listens there.
-        raise TransportError(
-            f"cannot listen at {endpoint}: another process does",
-            "stop that one, or choose another path",
-        )
-    return bind(socket_, endpoint.replace(":*", ":0") if endpoint.endswith(":*") else endpoint)
-
-
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-        return True
-
-
-def _told(events: str, commands: str) -> str:
-    """The events' endpoint as it stands in `Welcome`."""
-    if events.startswith("ipc://"):
-        return events
-    host, _, port = events.rpartition(":")
-    if host == commands.rpartition(":")[0] or host in ("tcp://0.0.0.0", "tcp://[::]"):
-        return f"tcp://*:{port}"
-    return events
-
-
-def advertised(endpoint: str, host: str = "") -> str:
-    """``endpoint`` as others reach it: ``host``, or for a wildcard this machine's address."""
-    if endpoint.startswith("ipc://"):
-        return endpoint
-    bound, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    if host:
-        return f"tcp://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{port}"
-    if bound in ("0.0.0.0", "[::]", "*"):
-        return f"tcp://{_own_address()}:{port}"
-    return endpoint
-
-
-def _own_address() -> str:
-    # Connecting a datagram socket sends nothing; it only asks the system for a route.
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"

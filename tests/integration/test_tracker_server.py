@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -536,3 +537,17 @@ def test_logs_for_machines_are_json_and_hold_no_password(tmp_path: Path, devices
     rows = [json.loads(line) for line in process.errors]
     assert {"time", "level", "logger", "message"} <= set(rows[0])
     assert "horse" not in "".join(process.errors)
+
+
+def test_a_taken_port_for_events_is_no_reason_not_to_serve(
+    tmp_path: Path, devices: Devices
+) -> None:
+    with running(tmp_path / "home", *TCP) as process:
+        host, _, port = process.at.endpoint.removeprefix("tcp://").rpartition(":")
+        process.end()
+        with socket.create_server((host, int(port) + 1)):
+            process.restart()
+            alice = devices(process.at).enter("alice")
+            alice.subscribe()
+            assert process.end() == 0
+    assert "is not free" in "".join(process.errors)
