@@ -55,6 +55,7 @@ END_S = 4.0  # an orderly end takes no longer; what is not done by then is not w
 def run(home: Path, settings: Settings, *, foreground: bool = True, verbose: int = 0) -> int:
     """Run the peer of ``home`` in this process until it is told to end; returns the exit code.
 
+    With ``foreground``, a line on standard output tells when it serves.
     Raises `MiniTorrentError` when it cannot start.
     """
     level = logging.DEBUG if verbose > 0 else logging.INFO
@@ -66,15 +67,17 @@ def run(home: Path, settings: Settings, *, foreground: bool = True, verbose: int
     trackers = trackers_of(settings.tracker)
     lock = HomeLock(home)
     try:
-        asyncio.run(_run(home, settings, trackers))
+        asyncio.run(_run(home, settings, trackers, foreground))
     finally:
         lock.release()
     return 0
 
 
-async def _run(home: Path, settings: Settings, trackers: list[Tracker]) -> None:
+async def _run(home: Path, settings: Settings, trackers: list[Tracker], foreground: bool) -> None:
     peer = Peer(home, settings, trackers)
     await peer.start()
+    if foreground:
+        print(f"peer ready: {peer.endpoint} (tracker {trackers[0].link})", flush=True)
     await peer.until_told_to_end()
     # Whatever hangs, the process does not.
     watchdog = threading.Timer(END_S, os._exit, (1,))
@@ -186,6 +189,11 @@ class Peer:
         self._presence.start()
         self._watching = asyncio.create_task(self._shares.watch_files(), name="shared files")
         log.info("peer ready at %s", self._seeder.endpoint)
+
+    @property
+    def endpoint(self) -> str:
+        """Where other peers reach this one."""
+        return self._seeder.endpoint
 
     async def until_told_to_end(self) -> None:
         """Wait for SIGTERM, SIGINT or `Down`. A second signal ends the process at once."""
