@@ -1,7 +1,7 @@
 """Those who fetch from this peer, what they wait for, and what is on its way to them.
 
-Owns the queue and the credit of each requester, and the account of each user. Who is served next is
-decided in `serving`.
+Owns the queue of each requester, and the accounts of requesters and users, which `uplink` keeps.
+Who is served next is decided in `schedule`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class OnItsWay(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Requester:
-    """One connection that fetches. `serving` writes the accounts, the queue keeps itself."""
+    """One connection that fetches."""
 
     id: RequesterId
     user: User
@@ -89,8 +89,6 @@ class Requester:
     """When it last credited something, or was sent something after having owed nothing."""
     stalled: bool = False
     """It has not credited for long: what it owes does not hold others back."""
-    blocked_until: float = 0.0
-    """Its socket was full."""
     place: tuple[int, int, int, int, int] | None = None
     """Its place in the schedule, as it was last put there; None when it is not in it."""
     _heap: list[tuple[int, int, Wanted]] = field(default_factory=list)
@@ -106,15 +104,24 @@ class Requester:
         wanted = int(self.throughput.rate * _UNCREDITED_S)
         return max(_UNCREDITED_MIN, 2 * piece_length, min(wanted, _UNCREDITED_MAX))
 
-    def enqueue(self, content: Content, index: int) -> None:
-        """Put a request in; nothing happens when it is there."""
+    def has_room(self, wanted: Wanted) -> bool:
+        """Whether the piece may be on its way to it as well; a first one always may."""
+        owed = self.uncredited
+        if not owed:
+            return True
+        layout = wanted.content.layout
+        return owed + layout.size_of(wanted.index) <= self.bound(layout.piece_length)
+
+    def enqueue(self, content: Content, index: int) -> bool:
+        """Put a request in; False when it is there."""
         key = (content.id, index)
         if key in self.waiting:
-            return
+            return False
         self._orders += 1
         wanted = Wanted(content, index, self._orders)
         self.waiting[key] = wanted
         heappush(self._heap, (content.sent.get(index, 0), wanted.order, wanted))
+        return True
 
     def dequeue(self, content: ContentId, index: int) -> bool:
         """Take a request out; False when it is not there."""

@@ -277,6 +277,10 @@ class Serves(RuleBasedStateMachine):
     ) -> None:
         self.tell(ev.Withdrawn(requester, content, pieces))
 
+    @rule(requester=requesters, content=contents)
+    def abandoned(self, requester: ev.RequesterId, content: ContentId) -> None:
+        self.tell(ev.Abandoned(requester, content))
+
     @rule(requester=requesters, got=st.integers(-5, 1000) | st.just(2**63))
     def credited(self, requester: ev.RequesterId, got: int) -> None:
         self.tell(ev.Credited(requester, got))

@@ -6,6 +6,7 @@ from collections import Counter
 
 from common.ids import ContentId, UserId
 from peer.swarm.events import (
+    Abandoned,
     Asked,
     Blocked,
     ContentAdded,
@@ -213,8 +214,8 @@ def test_what_is_not_held_or_not_there_is_declined() -> None:
     story.tell(ContentAdded(OTHER, PIECE, 4 * PIECE, Bitfield(4, [1])))
     asked = Asked(requester("a"), UserId("a"), OTHER, (0, 1, 4, -1, 2**63), 0)
     assert story.tell(asked) == [
-        Decline(requester("a"), OTHER, (4, -1, 2**63), DeclineReason.OUT_OF_RANGE),
         Decline(requester("a"), OTHER, (0,), DeclineReason.NOT_HELD),
+        Decline(requester("a"), OTHER, (4, -1, 2**63), DeclineReason.OUT_OF_RANGE),
         Send(requester("a"), OTHER, 1),
     ]
     nowhere = ContentId(b"?" * 32)
@@ -276,6 +277,16 @@ def test_a_content_that_is_withdrawn_is_declined() -> None:
     assert story.tell(ContentRemoved(FILE)) == [
         Decline(requester("a"), FILE, (2,), DeclineReason.UNKNOWN_CONTENT)
     ]
+    assert story.receive("a") == []
+
+
+def test_what_is_abandoned_is_not_sent_and_other_contents_are() -> None:
+    story = Story()
+    story.tell(ContentAdded(OTHER, PIECE, 4 * PIECE))
+    story.ask("a", 0, 1, 2, 3)
+    story.tell(Asked(requester("a"), UserId("a"), OTHER, (2,), 0))
+    assert story.tell(Abandoned(requester("a"), FILE)) == []
+    assert story.receive("a") == ["a:2"]
     assert story.receive("a") == []
 
 
