@@ -16,11 +16,15 @@ from common.messages.refusals import Code
 from common.names import quoted
 
 
-class DiskFull(StorageError):
+class Passing(StorageError):
+    """What passes by itself, or by what somebody does elsewhere: to be tried again in a while."""
+
+
+class DiskFull(Passing):
     """No room. What was there stays consistent; the same call may be made again later."""
 
 
-class ReadOnly(StorageError):
+class ReadOnly(Passing):
     """Not writable: by permissions, or because the file system is mounted so."""
 
     code = Code.READ_ONLY
@@ -70,7 +74,7 @@ class BadContent(IntegrityError):
         self.pieces = pieces
 
 
-class OutOfHandles(StorageError):
+class OutOfHandles(Passing):
     """Too many files are open, or memory is short. Passes by itself; ask again later."""
 
     code = Code.BUSY
