@@ -24,6 +24,7 @@ from common.codec import SIGNATURE, pack
 from common.config import lock_holder
 from common.errors import ConfigError, NoPeerRunning, Refused
 from common.messages import control
+from common.names import quoted
 from common.sockets import Private, make_socket
 
 SOCKET = "control.sock"
@@ -158,7 +159,7 @@ class ControlClient:
         """
         self._asked += 1
         request_id = self._asked.to_bytes(limits.REQUEST_ID_BYTES, "big")
-        self._socket.send_multipart(pack(request_id, ask))
+        self._socket.send_multipart(_packed(request_id, ask))
         ended = False
         try:
             while not ended:
@@ -244,6 +245,17 @@ class ControlClient:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _packed(request_id: bytes, ask: control.Ask) -> list[Any]:
+    try:
+        return pack(request_id, ask)
+    except UnicodeEncodeError as error:
+        # A path with bytes that are no UTF-8, as the shell hands it on.
+        raise ConfigError(
+            f"this is no text in UTF-8: {quoted(str(error.object))}",
+            "rename it, or reach it by another path",
+        ) from error
 
 
 def holder_of(home: Path) -> int:

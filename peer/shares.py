@@ -189,7 +189,8 @@ class Shares:
         """
         started = monotonic()
         group = await self._member(ask.group)
-        name = names.share_name(ask.name or os.path.basename(ask.path.rstrip("/")))
+        own_name = os.path.basename(ask.path.rstrip("/"))
+        name = names.share_name(own_name if ask.name is None else ask.name)
         algorithm = Algorithm.named(ask.digest)
         digested = await self._digest(ask.path, algorithm, ask.piece_length, tell)
         encoded = await self._workers.run(manifest.encode, digested.manifest)
