@@ -50,7 +50,9 @@ class Ran:
         return json.loads(self.out)
 
     def __str__(self) -> str:
-        return f"{' '.join(self.words)} -> {self.code}\n{self.out}{self.err}"
+        # A word that is no text must not break the report of the test that it broke.
+        text = f"{' '.join(self.words)} -> {self.code}\n{self.out}{self.err}"
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def run_here(words: Sequence[str], *, stdin: str = "", cwd: Path | None = None) -> Ran:
