@@ -233,7 +233,10 @@ class Following:
         for group in before - set(told):
             self._forget(group)
         for group, state in told.items():
-            if group in before:
+            if group in before and self._views[group].topic != state.topic:
+                # Dissolved, and begun again under the same name by somebody.
+                self._forget(group)
+            if group in self._views:
                 self._update(self._views[group], state)
             else:
                 self._begin(group, state)

@@ -168,6 +168,14 @@ class TrackerLink:
     def connected(self) -> bool:
         return self._up.is_set()
 
+    @property
+    def on_ipc(self) -> bool:
+        """Whether the tracker is on this machine's ipc: only then are others' ipc paths followed.
+
+        A member must not make everybody connect to whatever local socket it names.
+        """
+        return self.where.endpoint.startswith("ipc://")
+
     def start(self) -> None:
         """Begin to connect, and keep on."""
         self._task = asyncio.create_task(self._keep_up(), name="tracker link")

@@ -3,7 +3,7 @@
 Owns the buffers of pieces between their arrival and the disk, the timers, and the translation
 between the core's effects and the fan-out, the storage and the shelf. It decides nothing about
 pieces and sources. What is remembered of a download, and when one begins or ends, is
-``peer.downloads``'.
+``life``'s.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from common.messages.base import Source
 from common.messages.refusals import Code, Refusal
 from common.names import fold_id
 from peer.fanout import Fanout
-from peer.files.errors import BadContent, DiskFull, OutOfHandles, StorageClosed, WrongPiece
+from peer.files.errors import BadContent, OutOfHandles, Passing, StorageClosed, WrongPiece
 from peer.files.fingerprints import Place
 from peer.files.storage import PartialContent
 from peer.shelf import Shelf
@@ -41,8 +41,18 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_S = 2.0  # what is verified is synced and journalled at least that often
 CHECKPOINT_BYTES = 64 * 1024 * 1024
-ROOM_RETRY_S = 5.0  # how often a download that waits for room tries again
-_TRANSIENT = {Code.TICKET_EXPIRED, Code.BUSY, Code.TICKET_INVALID, Code.LIMIT}
+STORAGE_RETRY_S = 5.0  # how often a disk that was full, for instance, is tried again
+# What is said no more in a while: by a source that has not been told of something yet, or that
+# looks at its files again because somebody touched them.
+_TRANSIENT = {
+    Code.TICKET_EXPIRED,
+    Code.TICKET_INVALID,
+    Code.BUSY,
+    Code.LIMIT,
+    Code.CHANGED,
+    Code.UNKNOWN_SHARE,
+    Code.UNKNOWN_GROUP,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,8 @@ class Running:
     """A download that fetches, writes and serves at the same time. Implements `peer.fanout.Sink`.
 
     ``on_complete`` is called when every piece is held, ``on_trouble`` with the reason when the
-    disk does not take any more, and with None when it does again.
+    disk does not take any more for now, and with None when it does again, ``on_failed`` when it
+    never will.
     """
 
     def __init__(
@@ -75,6 +86,7 @@ class Running:
         ipc_allowed: bool,
         on_complete: Callable[[], None],
         on_trouble: Callable[[str | None], None],
+        on_failed: Callable[[StorageError], None],
         rng: random.Random,
     ) -> None:
         self.group = group
@@ -87,6 +99,7 @@ class Running:
         self._ipc_allowed = ipc_allowed
         self._on_complete = on_complete
         self._on_trouble = on_trouble
+        self._on_failed = on_failed
         layout = Layout(manifest.size, manifest.piece_length)
         held = Bitfield(layout.count, storage.held_indexes())
         self._core = Download(layout, rng, have=held, settings=settings, limit=limit)
@@ -95,11 +108,12 @@ class Running:
         self._came_from: Counter[DeviceKey] = Counter()
         self._wakeup: asyncio.TimerHandle | None = None
         self._checkpoint_timer: asyncio.TimerHandle | None = None
-        self._room_timer: asyncio.TimerHandle | None = None
+        self._retry_timer: asyncio.TimerHandle | None = None
         self._checkpointing = False
         self._catching_up = False
         self._unsynced_bytes = 0
         self._closed = False
+        self._paused = False  # by its user
         self.trouble: str | None = None
 
     # -- running --------------------------------------------------------------------------------
@@ -133,10 +147,12 @@ class Running:
 
     def pause(self) -> None:
         """Ask for nothing more; serve on."""
+        self._paused = True
         self._decide(swarm.Paused())
 
     def resume(self) -> None:
         """Go on."""
+        self._paused = False
         self._decide(swarm.Resumed())
 
     def progress(self) -> Progress:
@@ -164,7 +180,7 @@ class Running:
     def close(self) -> None:
         """Stop fetching; the storage is the caller's to close."""
         self._closed = True
-        for timer in (self._wakeup, self._checkpoint_timer, self._room_timer):
+        for timer in (self._wakeup, self._checkpoint_timer, self._retry_timer):
             if timer is not None:
                 timer.cancel()
         self._fanout.close_all(self)
@@ -288,6 +304,7 @@ class Running:
             return
         match error:
             case None:
+                self._disk_takes()
                 self._came_from[device] += 1
                 self._unsynced_bytes += size
                 self._shelf.held_more(self.content, (index,))
@@ -309,20 +326,32 @@ class Running:
                 self._decide(swarm.PieceUnwritten(device, index, str(error)))
 
     def _stop_for(self, error: StorageError) -> None:
-        """The disk does not take any more: pause with the reason. A full one is tried again."""
+        """The disk does not take any more: pause with the reason and try again in a while, if it
+        is of the kind that passes; else the download has failed."""
+        self._decide(swarm.Paused())
+        if not isinstance(error, Passing):
+            self._on_failed(error)
+            return
         if self.trouble is None:
             self.trouble = str(error)
-            self._decide(swarm.Paused())
             self._on_trouble(self.trouble)
-        if isinstance(error, DiskFull) and self._room_timer is None and not self._closed:
+        if self._retry_timer is None and not self._closed:
             loop = asyncio.get_running_loop()
-            self._room_timer = loop.call_later(ROOM_RETRY_S, self._try_room)
+            self._retry_timer = loop.call_later(STORAGE_RETRY_S, self._try_again)
 
-    def _try_room(self) -> None:
-        self._room_timer = None
-        self.trouble = None
-        self._on_trouble(None)
-        self._decide(swarm.Resumed())
+    def _try_again(self) -> None:
+        # Still paused in people's eyes: only what was written shows that the disk takes it.
+        self._retry_timer = None
+        self._unsynced_bytes += 1
+        self._checkpoint()
+        if not self._paused:
+            self._decide(swarm.Resumed())
+
+    def _disk_takes(self) -> None:
+        if self.trouble is not None and self._retry_timer is None:
+            self.trouble = None
+            if not self._paused:
+                self._on_trouble(None)
 
     def damaged(self, pieces: tuple[int, ...]) -> None:
         """Held pieces turned out damaged on the disk: fetch them again."""
@@ -360,6 +389,8 @@ class Running:
                 self._stop_for(error)
             elif error is not None:
                 log.error("a checkpoint failed", exc_info=error)
+            else:
+                self._disk_takes()
 
         self._workers.submit(done, self.storage.checkpoint)
 
@@ -382,7 +413,7 @@ class Running:
         Raises `StorageError`, or `IntegrityError` when the manifest promised something else.
         """
         try:
-            return await asyncio.to_thread(self.storage.finalize)
+            return await asyncio.to_thread(self.storage.finalize, lambda: self._closed)
         except BadContent as error:
             if not error.pieces:
                 raise

@@ -1,0 +1,105 @@
+"""One download as it is known here, and what all downloads work with.
+
+Owns no behaviour but that of a row: it is changed by ``registry`` and ``life``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from common.clock import TrackerTime
+from common.errors import ConfigError, MiniTorrentError
+from common.ids import ContentId, GroupId
+from common.names import quoted
+from peer.downloads.running import Running
+from peer.fanout import Fanout
+from peer.files.storage import PartialContent
+from peer.following import Following
+from peer.records import DownloadRecord, Manifests
+from peer.rights import Tickets
+from peer.settings import Settings
+from peer.shares import Shares
+from peer.shelf import Shelf
+from peer.swarm.limits import Limit
+from peer.swarm.picker import Order
+from peer.tracker_link import TrackerLink
+from peer.workers import Workers
+
+
+@dataclass(slots=True)
+class Entry:
+    """A record, and what belongs to it while it is not at rest."""
+
+    key: str
+    record: DownloadRecord
+    running: Running | None = None
+    storage: PartialContent | None = None
+    encoded: bytes = b""
+    began: float = 0.0
+    task: asyncio.Task[None] | None = None
+    error: MiniTorrentError | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set, and replaced, whenever the state changes: who waits looks again."""
+
+    @property
+    def group(self) -> GroupId:
+        return GroupId(self.record.group)
+
+    @property
+    def content(self) -> ContentId:
+        return ContentId(self.record.content)
+
+    @property
+    def path(self) -> str:
+        return os.fsdecode(self.record.path)
+
+    @property
+    def unfinished(self) -> bool:
+        return self.record.state in ("D", "P")
+
+    def become(self, **fields: Any) -> None:
+        """Change the record, and wake who waits."""
+        self.record = msgspec.structs.replace(self.record, **fields)
+        self.signal()
+
+    def signal(self) -> None:
+        """Wake who waits."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every download works with."""
+
+    home: Path
+    link: TrackerLink
+    following: Following
+    tickets: Tickets
+    fanout: Fanout
+    shelf: Shelf
+    shares: Shares
+    workers: Workers
+    manifests: Manifests
+    settings: Settings
+    limit: Limit
+    time: TrackerTime
+    notify: Callable[[str], None]
+    presence_changed: Callable[[], None]
+
+
+def order_named(text: str) -> Order:
+    """The way to pick pieces that somebody asked for. Raises `ConfigError`."""
+    try:
+        return Order(text)
+    except ValueError:
+        raise ConfigError(
+            f"there is no way to pick {quoted(text)}", "rarest, random or sequential"
+        ) from None

@@ -1,0 +1,329 @@
+"""The life of a download: it runs, it rests, it ends, it comes back.
+
+Owns what happens to the part on the disk, the shelf and the records at each of these turns. Which
+downloads there are, and what people want of them, is ``registry``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from common import manifest as manifests
+from common import names
+from common.clock import monotonic
+from common.errors import (
+    ConfigError,
+    IntegrityError,
+    MiniTorrentError,
+    Refused,
+    StorageError,
+    TransportError,
+)
+from common.manifest import Manifest
+from common.messages import control, tracker
+from common.messages.base import Source
+from peer.downloads.entry import Entry, Surroundings, order_named
+from peer.downloads.manifest_fetch import fetch_manifest
+from peer.downloads.running import STORAGE_RETRY_S, Running
+from peer.files import sharing
+from peer.files.errors import AlreadyThere, Cancelled, ContentChanged, Passing
+from peer.files.fingerprints import Place
+from peer.files.storage import PartialContent
+from peer.records import DownloadRecord, Records
+from peer.swarm.download import DownloadSettings
+from peer.swarm.pieces import Bitfield
+
+log = logging.getLogger(__name__)
+
+
+class Life:
+    """Carries entries through their states."""
+
+    def __init__(
+        self, around: Surroundings, records: Records[DownloadRecord], rng: random.Random
+    ) -> None:
+        self._around = around
+        self._records = records
+        self._rng = rng
+        self._journals = around.home / "journals"
+        self._journals.mkdir(mode=0o700, exist_ok=True)
+
+    def journal_of(self, key: str) -> str:
+        """Where the journal of a download stands."""
+        return str(self._journals / key)
+
+    async def remember(self, entry: Entry) -> None:
+        """Record the state for good; a disk that does not take it is logged."""
+        try:
+            await self._around.workers.run(self._records.put, entry.key, entry.record)
+        except StorageError as error:
+            log.error("the state of a download could not be recorded: %s", error)
+
+    # -- running --------------------------------------------------------------------------------
+
+    def run(self, entry: Entry, decoded: Manifest, sources: list[Source]) -> None:
+        """Fetch what is missing, and serve what is held."""
+        around, storage = self._around, entry.storage
+        assert storage is not None
+        running = Running(
+            entry.group,
+            entry.content,
+            decoded,
+            storage,
+            fanout=around.fanout,
+            shelf=around.shelf,
+            workers=around.workers,
+            settings=DownloadSettings(
+                order=order_named(entry.record.pick),
+                buffer_bytes=around.settings.buffer_bytes,
+                used_max=around.settings.sources_used,
+            ),
+            limit=around.limit,
+            ipc_allowed=around.link.on_ipc,
+            on_complete=lambda: self.finish_soon(entry),
+            on_trouble=lambda reason: self._on_trouble(entry, reason),
+            on_failed=lambda error: self._fail_soon(entry, error),
+            rng=random.Random(self._rng.getrandbits(64)),
+        )
+        entry.running = running
+        entry.began = monotonic()
+        local = around.shelf.get(entry.content)
+        around.following.follow_share(entry.group, entry.content)
+        if local is not None and local.have is None:
+            entry.task = asyncio.create_task(self._copy(entry, local.reader.read_piece))
+        else:
+            self._offer_part(entry, running)
+            running.start()
+            running.sources(sources)
+        around.presence_changed()
+
+    def _offer_part(self, entry: Entry, running: Running) -> None:
+        storage = running.storage
+        self._around.shelf.put(
+            entry.group,
+            entry.content,
+            running.manifest,
+            entry.encoded,
+            storage,
+            Bitfield(running.manifest.piece_count, storage.held_indexes()),
+            on_damaged=running.damaged,
+        )
+
+    async def _copy(self, entry: Entry, read_piece: Callable[[int], object]) -> None:
+        """What this device has already is copied rather than fetched."""
+        running = entry.running
+        assert running is not None
+        if await running.copy_from(read_piece):
+            await self._finish(entry)
+        elif entry.record.state == "D":
+            self._offer_part(entry, running)
+            running.start()
+
+    async def learn_sources(self, entry: Entry) -> None:
+        """Ask the tracker who offers the content; quiet when it does not answer."""
+        if entry.running is None:
+            return
+        ask = tracker.GetSources(entry.group, entry.content)
+        try:
+            await self._around.tickets.want(entry.group)
+            reply = (await self._around.link.ask(ask, tracker.Sources)).reply
+        except MiniTorrentError as error:
+            log.debug("no sources were told: %s", error)
+            return
+        if entry.running is not None:
+            entry.running.sources(reply.sources)
+
+    def _on_trouble(self, entry: Entry, reason: str | None) -> None:
+        if reason is None:
+            entry.become(state="D", reason=None)
+            return
+        name = names.printable(entry.record.name)
+        self._around.notify(f"the download of {name} is paused: {reason}")
+        entry.become(state="P", reason=reason)
+
+    # -- ending ---------------------------------------------------------------------------------
+
+    def finish_soon(self, entry: Entry) -> None:
+        """Every piece is held: verify the whole and put it in place."""
+        entry.task = asyncio.create_task(self._finish(entry), name="finish")
+
+    async def _finish(self, entry: Entry) -> None:
+        running = entry.running
+        assert running is not None
+        place = None
+        while place is None:
+            try:
+                place = await running.finalize()
+            except Passing as error:
+                if entry.record.state != "P":
+                    self._on_trouble(entry, str(error))
+                await asyncio.sleep(STORAGE_RETRY_S)
+            except Cancelled:
+                return
+            except (StorageError, IntegrityError) as error:
+                await self.fail(entry, error)
+                return
+            else:
+                if place is None:
+                    return  # pieces were found damaged and are being fetched again
+        await self._complete(entry, running, place)
+
+    async def _complete(self, entry: Entry, running: Running, place: Place) -> None:
+        uses = [
+            control.SourceUse(known.user, known.endpoint, pieces)
+            for known, pieces in running.pieces_by_source()
+        ]
+        elapsed_s = entry.record.elapsed_s + monotonic() - entry.began
+        entry.become(reason=None, elapsed_s=elapsed_s, sources=uses)
+        around = self._around
+        await around.shares.adopt_download(
+            entry.group, entry.record.name, running.manifest, entry.encoded, place
+        )
+        # Complete for those who wait only now: the file is there, and offered, or will be.
+        entry.become(state="C")
+        await self.remember(entry)
+        self.settle(entry)
+        # The shelf reads from the final file by now; reads under way are waited for.
+        await self._close_storage(entry)
+        around.presence_changed()
+
+    def _fail_soon(self, entry: Entry, error: StorageError) -> None:
+        if entry.running is not None and entry.task is None:
+            entry.task = asyncio.create_task(self.fail(entry, error), name="fail")
+
+    async def fail(self, entry: Entry, error: MiniTorrentError) -> None:
+        """End a download that cannot be finished; what there is of it stays for `resume`."""
+        entry.error = error
+        self._around.notify(f"the download of {names.printable(entry.record.name)}: {error}")
+        self.settle(entry)
+        self._around.shelf.withdraw_part(entry.group, entry.content)
+        await self._close_storage(entry)
+        entry.become(state="F", reason=str(error))
+        await self.remember(entry)
+
+    async def _close_storage(self, entry: Entry) -> None:
+        storage, entry.storage = entry.storage, None
+        if storage is not None:
+            await self._around.workers.run(storage.close)
+
+    def settle(self, entry: Entry) -> None:
+        """Stop fetching."""
+        if entry.running is not None:
+            entry.running.close()
+            entry.running = None
+
+    async def rest(self, entry: Entry) -> None:
+        """Stop where it is, with all that is verified synced and journalled."""
+        if entry.task is not None:
+            entry.task.cancel()
+            entry.task = None
+        self.settle(entry)
+        self._around.shelf.withdraw_part(entry.group, entry.content)
+        storage, entry.storage = entry.storage, None
+        if storage is not None:
+            await self._around.workers.run(_checkpoint_and_close, storage)
+
+    async def give_up(self, entry: Entry) -> None:
+        """Remove what there is of a download, and its record."""
+        if entry.task is not None:
+            entry.task.cancel()
+            entry.task = None
+        self.settle(entry)
+        self._around.shelf.withdraw_part(entry.group, entry.content)
+        storage, entry.storage = entry.storage, None
+        if storage is None and entry.record.state != "C":
+            storage = await self._open_part(entry)
+        if storage is not None:
+            await self._around.workers.run(storage.discard)
+        await self._around.workers.run(self._records.remove, entry.key)
+        self._around.presence_changed()
+        entry.signal()
+
+    async def _open_part(self, entry: Entry) -> PartialContent | None:
+        encoded = self._around.manifests.get(entry.content)
+        if encoded is None:
+            return None
+        try:
+            decoded = manifests.decode(encoded, entry.content)
+            return await self._resume_part(entry, decoded)
+        except MiniTorrentError as error:
+            log.info("there is no part to remove: %s", error)
+            return None
+
+    # -- coming back ----------------------------------------------------------------------------
+
+    def bring_back_soon(self, entry: Entry) -> None:
+        """Go on with a download that rests."""
+        entry.task = asyncio.create_task(self._bring_back(entry), name="bring back")
+
+    async def _bring_back(self, entry: Entry) -> None:
+        """Open the part again, verify what the journal claims, and go on."""
+        entry.become(state="D", reason=None)
+        try:
+            decoded, storage = await self._reopen(entry)
+        except AlreadyThere as error:
+            await self._perhaps_finished(entry, error)
+            return
+        except Cancelled:
+            return
+        except (StorageError, IntegrityError, ConfigError) as error:
+            await self.fail(entry, error)
+            return
+        except (TransportError, Refused) as error:
+            log.info("a download cannot go on yet: %s", error)
+            entry.become(state="P", reason=str(error))
+            entry.task = None
+            return
+        entry.storage, entry.task = storage, None
+        self.run(entry, decoded, [])
+        if storage.is_complete:
+            self.finish_soon(entry)
+        else:
+            await self.learn_sources(entry)
+
+    async def _reopen(self, entry: Entry) -> tuple[Manifest, PartialContent]:
+        around = self._around
+        encoded = around.manifests.get(entry.content)
+        if encoded is None or manifests.manifest_id(encoded) != entry.content:
+            ask = tracker.GetManifest(entry.group, entry.content, 0)
+            total = (await around.link.ask(ask, tracker.ManifestPart)).reply.total_bytes
+            encoded = await fetch_manifest(
+                around, entry.group, entry.content, total, [], lambda _: None
+            )
+            await around.workers.run(around.manifests.put, entry.content, encoded)
+        entry.encoded = encoded
+        decoded = await around.workers.run(manifests.decode, encoded, entry.content)
+        storage = await self._resume_part(entry, decoded)
+        await asyncio.to_thread(storage.recover)
+        return decoded, storage
+
+    async def _resume_part(self, entry: Entry, decoded: Manifest) -> PartialContent:
+        return await self._around.workers.run(
+            PartialContent.resume, entry.path, decoded, entry.content, self.journal_of(entry.key)
+        )
+
+    async def _perhaps_finished(self, entry: Entry, error: AlreadyThere) -> None:
+        """The process may have ended between the rename and the record of it."""
+        encoded = self._around.manifests.get(entry.content) or b""
+        try:
+            decoded = manifests.decode(encoded, entry.content)
+            place = await asyncio.to_thread(sharing.recheck, decoded, entry.path)
+        except (ContentChanged, MiniTorrentError):
+            await self.fail(entry, error)
+            return
+        entry.become(state="C", reason=None)
+        await self.remember(entry)
+        await self._around.shares.adopt_download(
+            entry.group, entry.record.name, decoded, encoded, place
+        )
+
+
+def _checkpoint_and_close(storage: PartialContent) -> None:
+    try:
+        storage.checkpoint()
+    except StorageError as error:
+        log.warning("the last pieces were not synced and are fetched again: %s", error)
+    storage.close()

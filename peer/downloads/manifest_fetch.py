@@ -1,0 +1,134 @@
+"""Getting a manifest: from our own store, from a peer that serves the content, from the tracker.
+
+Owns the order in which these are tried. Wherever it comes from, it counts only if it hashes to the
+content's id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from common import limits, manifest
+from common.errors import IntegrityError, MiniTorrentError
+from common.ids import ContentId, DeviceKey, GroupId
+from common.link import check_endpoint
+from common.messages import control, peer, tracker
+from common.messages.base import Source
+from common.messages.refusals import Refusal
+from peer.downloads.entry import Surroundings
+
+FROM_PEERS_BYTES = limits.MIB  # larger ones are asked of peers first, to spare the tracker
+PEERS_TRIED = 3
+PEER_TIMEOUT_S = 20.0
+Tell = Callable[[control.Progress], None]
+
+
+class _FromPeer:
+    """One attempt with one peer. Implements `peer.fanout.Sink` for the manifest alone."""
+
+    def __init__(self, around: Surroundings, group: GroupId, content: ContentId, total: int):
+        self.group = group
+        self.content = content
+        self._around = around
+        self._total = total
+        self._parts = bytearray()
+        self._done: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+
+    async def fetch(self, device: DeviceKey, endpoint: str, tell: Tell) -> bytes | None:
+        """The manifest, or None when this peer does not give the right one."""
+        self._tell = tell
+        self._around.fanout.open(self, device, endpoint)
+        try:
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(self._done, PEER_TIMEOUT_S)
+            return None
+        finally:
+            self._around.fanout.close(self, device)
+
+    def _end(self, result: bytes | None) -> None:
+        if not self._done.done():
+            self._done.set_result(result)
+
+    def opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
+        """Part of `Sink`."""
+        self._around.fanout.ask_manifest(self, device, 0)
+
+    def manifest_part(self, device: DeviceKey, total: int, offset: int, data: bytes) -> None:
+        """Part of `Sink`."""
+        if total != self._total or offset != len(self._parts) or not data:
+            self._end(None)
+            return
+        self._parts += data
+        self._tell(control.Progress("fetching the manifest", len(self._parts), total))
+        if len(self._parts) < total:
+            self._around.fanout.ask_manifest(self, device, len(self._parts))
+        else:
+            whole = bytes(self._parts)
+            self._end(whole if manifest.manifest_id(whole) == self.content else None)
+
+    def refused(self, device: DeviceKey, refusal: Refusal) -> None:
+        """Part of `Sink`."""
+        self._end(None)
+
+    def lost(self, device: DeviceKey, opened: bool) -> None:
+        """Part of `Sink`."""
+        self._end(None)
+
+    def have(self, device: DeviceKey, pieces: list[int]) -> None:
+        """Part of `Sink`; of no interest here."""
+
+    def piece(self, device: DeviceKey, index: int, data: memoryview) -> None:
+        """Part of `Sink`; none is asked for."""
+
+    def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
+        """Part of `Sink`; nothing is asked for that could be declined."""
+
+
+async def fetch_manifest(
+    around: Surroundings,
+    group: GroupId,
+    content: ContentId,
+    total: int,
+    sources: list[Source],
+    tell: Tell,
+) -> bytes:
+    """The encoded manifest of ``content``, ``total`` bytes, checked against its id.
+
+    Raises `IntegrityError`, and what asking the tracker raises.
+    """
+    kept = around.manifests.get(content)
+    if kept is not None and manifest.manifest_id(kept) == content:
+        return kept
+    if total > FROM_PEERS_BYTES:
+        for source in [source for source in sources if source.complete][:PEERS_TRIED]:
+            device = DeviceKey(source.device)
+            try:
+                endpoint = check_endpoint(source.endpoint)
+            except MiniTorrentError:
+                continue
+            if endpoint.startswith("ipc://") and not around.link.on_ipc:
+                continue
+            attempt = _FromPeer(around, group, content, total)
+            found = await attempt.fetch(device, endpoint, tell)
+            if found is not None:
+                return found
+    return await _from_tracker(around, group, content, total, tell)
+
+
+async def _from_tracker(
+    around: Surroundings, group: GroupId, content: ContentId, total: int, tell: Tell
+) -> bytes:
+    parts = bytearray()
+    while len(parts) < total:
+        tell(control.Progress("fetching the manifest", len(parts), total))
+        ask = tracker.GetManifest(group, content, len(parts))
+        answer = await around.link.ask(ask, tracker.ManifestPart)
+        if answer.reply.total_bytes != total or not answer.data:
+            raise IntegrityError("the tracker's parts of the manifest do not fit together")
+        parts += answer.data
+    whole = bytes(parts)
+    if manifest.manifest_id(whole) != content:
+        raise IntegrityError("the tracker's manifest does not hash to the content's id")
+    return whole

@@ -1,0 +1,264 @@
+"""The list of downloads: what people ask for, see and act on.
+
+Owns the entries and the rules about them: one download a destination, whose they are, which of them
+run when somebody logs in. How one runs and ends is ``life``'s; a finished one becomes a share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from common import manifest as manifests
+from common import names
+from common.errors import Refused, StorageError
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.messages import control, events, tracker
+from common.messages.refusals import Code
+from peer.downloads.entry import Entry, Surroundings, order_named
+from peer.downloads.life import Life
+from peer.downloads.manifest_fetch import fetch_manifest
+from peer.downloads.rows import download_row, downloaded, progress_of, source_rows
+from peer.files.errors import AlreadyThere
+from peer.files.storage import PartialContent
+from peer.records import DownloadRecord, Records, record_key
+
+SOURCES_INTERVAL_S = 20.0  # how often the tracker is asked again by a download without sources
+TELL_INTERVAL_S = 0.2
+Tell = Callable[[control.Progress], None]
+
+
+class Downloads:
+    """All downloads of all users of this device; those of the one who is logged in can run."""
+
+    def __init__(self, around: Surroundings, rng: random.Random) -> None:
+        self._around = around
+        self._records = Records(around.home / "downloads", DownloadRecord)
+        self._life = Life(around, self._records, rng)
+        self._user: UserId | None = None
+        self._all = {key: Entry(key, record) for key, record in self._records.load().items()}
+        self._errands: set[asyncio.Task[None]] = set()
+        self._spawn(self._look_for_sources())
+
+    # -- looking --------------------------------------------------------------------------------
+
+    def contents(self) -> set[ContentId]:
+        """All contents that some record names."""
+        return {entry.content for entry in self._all.values()}
+
+    def _mine(self) -> list[Entry]:
+        mine = [entry for entry in self._all.values() if entry.record.user == self._user]
+        return sorted(mine, key=lambda entry: (entry.record.started_ms, entry.key))
+
+    def _running(self) -> list[Entry]:
+        return [entry for entry in self._mine() if entry.running is not None]
+
+    def rows(self) -> list[control.DownloadRow]:
+        """What ``show-downloads`` shows, oldest first."""
+        return [download_row(entry) for entry in self._mine()]
+
+    def leeching(self) -> list[tracker.Leeching]:
+        """What is announced to the tracker: contents of which we have and serve a part."""
+        return [
+            tracker.Leeching(entry.group, entry.content, entry.running.progress().held_pieces)
+            for entry in self._running()
+            if entry.running is not None and entry.unfinished
+        ]
+
+    def why_slow(self, group_text: str, name: str) -> list[control.SourceRow]:
+        """What each source of a running download does. Raises `Refused`."""
+        return source_rows(self._find(group_text, name, "DP"))
+
+    def _find(self, group_text: str, name: str, states: str) -> Entry:
+        group = names.group_id(group_text)
+        wanted = names.fold_name(name)
+        for entry in reversed(self._mine()):
+            same = entry.group == group and names.fold_name(entry.record.name) == wanted
+            if same and entry.record.state in states:
+                return entry
+        raise Refused(
+            Code.UNKNOWN_SHARE,
+            f"there is no such download of {names.quoted(name)} in {group}",
+            "mini-torrent show-downloads lists them",
+        )
+
+    # -- beginning ------------------------------------------------------------------------------
+
+    async def begin(self, ask: control.DownloadFile, tell: Tell) -> str:
+        """Begin a download, or find the same one under way; returns its key.
+
+        When this returns the destination is reserved and the record written. Raises
+        `MiniTorrentError`s of all kinds, and then nothing has changed.
+        """
+        around, user = self._around, self._require_user()
+        group = names.group_id(ask.group)
+        order = order_named(ask.pick)
+        tell(control.Progress("finding sources", 0, 0))
+        find = tracker.FindShare(group, ask.name)
+        found = (await around.link.ask(find, tracker.ShareFound)).reply
+        name = names.share_name(found.row.name)
+        path = _destination(ask.dest, name)
+        content = ContentId(found.row.content)
+        under_way = self._under_way(path)
+        if under_way is not None:
+            if under_way.content != content or under_way.record.user != user:
+                raise AlreadyThere(f"another download to {names.quoted(path)} is under way")
+            return under_way.key
+        await around.tickets.want(group)
+        encoded = await fetch_manifest(
+            around, group, content, found.manifest_bytes, found.sources, tell
+        )
+        decoded = await around.workers.run(manifests.decode, encoded, content)
+        await around.workers.run(around.manifests.put, content, encoded)
+        started_ms = around.time.now_ms()
+        key = record_key(user, group, name, path, str(started_ms))
+        storage = await around.workers.run(
+            PartialContent.create, path, decoded, content, self._life.journal_of(key)
+        )
+        record = DownloadRecord(
+            user=user,
+            group=group,
+            name=name,
+            content=content,
+            path=os.fsencode(storage.path),
+            size=decoded.size,
+            digest=decoded.digest.hex(),
+            pick=order.value,
+            started_ms=started_ms,
+        )
+        try:
+            await around.workers.run(self._records.put, key, record)
+        except StorageError:
+            await around.workers.run(storage.discard)
+            raise
+        entry = Entry(key, record, storage=storage, encoded=encoded)
+        self._all[key] = entry
+        self._life.run(entry, decoded, found.sources)
+        return key
+
+    def _require_user(self) -> UserId:
+        if self._user is None:
+            raise Refused(Code.NOT_LOGGED_IN, "nobody is logged in", "mini-torrent login USER")
+        return self._user
+
+    def _under_way(self, path: str) -> Entry | None:
+        real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        for entry in self._all.values():
+            if entry.unfinished and entry.path in (path, real):
+                return entry
+        return None
+
+    # -- what people do with them ---------------------------------------------------------------
+
+    async def wait(self, key: str, tell: Tell) -> control.Downloaded:
+        """Wait for the end of a download, telling its progress meanwhile.
+
+        Raises what it failed with, and `Refused` when it was cancelled.
+        """
+        while (entry := self._all.get(key)) is not None:
+            if entry.record.state == "C":
+                return downloaded(entry)
+            if entry.record.state == "F":
+                raise entry.error or StorageError(entry.record.reason or "the download failed")
+            tell(progress_of(entry))
+            try:
+                await asyncio.wait_for(entry.changed.wait(), TELL_INTERVAL_S)
+            except TimeoutError:
+                continue
+        raise Refused(Code.CANCELLED, "the download was cancelled")
+
+    async def pause(self, group_text: str, name: str) -> None:
+        """Stop fetching until `resume`, over restarts too."""
+        entry = self._find(group_text, name, "DP")
+        if entry.running is not None:
+            entry.running.pause()
+        entry.become(state="P", reason="paused by the user", by_user=True)
+        await self._life.remember(entry)
+
+    async def resume(self, group_text: str, name: str) -> None:
+        """Go on with a paused or failed download."""
+        entry = self._find(group_text, name, "PDF")
+        entry.error = None
+        entry.become(state="D", reason=None, by_user=False)
+        await self._life.remember(entry)
+        if entry.running is not None:
+            entry.running.resume()
+        else:
+            self._life.bring_back_soon(entry)
+
+    async def cancel(self, group_text: str, name: str) -> None:
+        """Give a download up, remove what there is of it, and forget it."""
+        entry = self._find(group_text, name, "DPF")
+        del self._all[entry.key]
+        await self._life.give_up(entry)
+
+    # -- who is logged in, and where ------------------------------------------------------------
+
+    async def activate(self, user: UserId) -> None:
+        """Go on with the unfinished downloads of ``user``."""
+        if self._user != user:
+            await self.deactivate()
+            self._user = user
+        for entry in self._mine():
+            resting = entry.running is None and entry.task is None
+            if resting and entry.unfinished and not entry.record.by_user:
+                self._life.bring_back_soon(entry)
+
+    async def deactivate(self) -> None:
+        """Nobody is logged in: let everything rest where it is."""
+        for entry in self._all.values():
+            await self._life.rest(entry)
+        self._user = None
+
+    async def groups_changed(self) -> None:
+        """What was to be fetched from a group that we are in no more fails."""
+        for entry in self._running():
+            if entry.group not in self._around.following.groups:
+                text = f"you are not a member of {entry.group} any more"
+                await self._life.fail(entry, Refused(Code.UNKNOWN_GROUP, text))
+
+    # -- sources --------------------------------------------------------------------------------
+
+    def peers_changed(self, update: events.PeerUpdate) -> None:
+        """The peer set of a share changed."""
+        group, content = GroupId(names.fold_id(update.group)), ContentId(update.content)
+        for entry in self._running():
+            if entry.running is not None and (entry.group, entry.content) == (group, content):
+                entry.running.sources(update.up)
+                for device in update.down:
+                    entry.running.source_gone(DeviceKey(device))
+
+    def link_up(self) -> None:
+        """The tracker is back: learn what changed in the peer sets meanwhile."""
+        for entry in self._running():
+            self._around.following.follow_share(entry.group, entry.content)
+            self._spawn(self._life.learn_sources(entry))
+
+    async def _look_for_sources(self) -> None:
+        """Ask the tracker again for those who get nothing: an event may have been lost."""
+        while True:
+            await asyncio.sleep(SOURCES_INTERVAL_S)
+            for entry in self._running():
+                if entry.running is not None and entry.running.wants_sources:
+                    await self._life.learn_sources(entry)
+
+    def _spawn(self, errand: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def close(self) -> None:
+        """Let everything rest: what is verified is synced and journalled."""
+        for errand in self._errands:
+            errand.cancel()
+        await self.deactivate()
+
+
+def _destination(dest: str, name: str) -> str:
+    """The final path: inside ``dest`` if that is a folder, else ``dest`` itself."""
+    if os.path.isdir(dest):
+        return os.path.join(dest, name)
+    return dest.rstrip("/") if dest.endswith("/") else dest

@@ -1,0 +1,82 @@
+"""Downloads as the command line shows them."""
+
+from __future__ import annotations
+
+from common.messages import control
+from peer.downloads.entry import Entry
+
+
+def download_row(entry: Entry) -> control.DownloadRow:
+    """A row of ``show-downloads``."""
+    record, running = entry.record, entry.running
+    verified, rate, eta, sources = 0, 0.0, None, 0
+    if record.state == "C":
+        verified, eta = record.size, 0.0
+    elif running is not None:
+        progress = running.progress()
+        verified, rate, eta = progress.held_bytes, progress.rate, progress.eta_s
+        sources = sum(1 for source in progress.sources if source.rate > 0)
+    return control.DownloadRow(
+        state=record.state,
+        group=record.group,
+        name=record.name,
+        path=entry.path,
+        size=record.size,
+        verified=verified,
+        rate=rate,
+        eta_s=eta,
+        sources=sources,
+        reason=record.reason,
+    )
+
+
+def progress_of(entry: Entry) -> control.Progress:
+    """What somebody who waits for the download is told."""
+    row = download_row(entry)
+    stage, note = "downloading", row.reason
+    if row.state == "P":
+        stage = "waiting"
+    elif row.size and row.verified == row.size:
+        stage = "checking"
+    elif row.sources == 0:
+        note = "no source answers yet"
+    return control.Progress(stage, row.verified, row.size, row.rate, row.eta_s, row.sources, note)
+
+
+def source_rows(entry: Entry) -> list[control.SourceRow]:
+    """The rows of ``why-slow``: what each source of a running download does."""
+    running = entry.running
+    if running is None:
+        return []
+    rows = []
+    for source in running.progress().sources:
+        known = running.known(source.source)
+        verdict = source.verdict.value if source.verdict is not None else "good"
+        note = f": {source.note}" if source.note else ""
+        rows.append(
+            control.SourceRow(
+                user=source.user,
+                endpoint=known.endpoint if known else "",
+                complete=source.complete,
+                rate=source.rate,
+                pieces=source.pieces,
+                in_flight=source.asked,
+                verdict=f"{source.phase.name.lower()}, {verdict}{note}",
+            )
+        )
+    return rows
+
+
+def downloaded(entry: Entry) -> control.Downloaded:
+    """What a finished download ends with."""
+    record = entry.record
+    rate = record.size / record.elapsed_s if record.elapsed_s > 0 else 0.0
+    return control.Downloaded(
+        name=record.name,
+        path=entry.path,
+        size=record.size,
+        digest=record.digest,
+        elapsed_s=record.elapsed_s,
+        rate=rate,
+        sources=record.sources,
+    )
