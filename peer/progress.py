@@ -15,7 +15,7 @@ from common.messages import control
 from common.names import printable
 from peer.console import Console
 from peer.control_client import CommandFailed, Ended
-from peer.render import count_text, percent_text, rate_text, size_text, time_text
+from peer.units import count_text, percent_text, rate_text, size_text, time_text
 
 LINE_S = 2.0
 

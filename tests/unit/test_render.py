@@ -12,18 +12,8 @@ import pytest
 
 from common.messages import control
 from peer.progress import PlainLines, progress_text
-from peer.render import (
-    Column,
-    Table,
-    count_text,
-    download_lines,
-    event_line,
-    moment_text,
-    percent_text,
-    plain_lines,
-    size_text,
-    time_text,
-)
+from peer.render import Column, Table, download_lines, event_line, plain_lines
+from peer.units import count_text, moment_text, percent_text, size_text, time_text
 
 ROOT = Path(__file__).resolve().parents[2]
 

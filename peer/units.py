@@ -1,0 +1,55 @@
+"""Numbers as people read them: sizes, rates, times, counts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+def size_text(size: float) -> str:
+    """``1.5 GiB``; bytes below 1024 are told exactly."""
+    if size < 1024:
+        return f"{int(size)} B"
+    power = 0
+    while size >= 1024 and power < 4:
+        size /= 1024
+        power += 1
+    unit = ("B", "KiB", "MiB", "GiB", "TiB")[power]
+    return f"{size:.0f} {unit}" if size >= 100 or size == int(size) else f"{size:.1f} {unit}"
+
+
+def rate_text(rate: float) -> str:
+    """Bytes a second for people."""
+    return f"{size_text(rate)}/s"
+
+
+def time_text(seconds: float | None) -> str:
+    """``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 4 min``; nothing for None."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def moment_text(time: str, *, seconds: bool = False) -> str:
+    """An RFC 3339 time as the clock on the wall here shows it; what is none stays as it is."""
+    try:
+        moment = datetime.fromisoformat(time).astimezone()
+    except ValueError:
+        return time
+    return moment.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
+
+
+def count_text(count: int, one: str, many: str | None = None) -> str:
+    """``1 peer``, ``3 peers``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def percent_text(part: int, whole: int) -> str:
+    """How much of ``whole``, rounded down, so that 100 % means all."""
+    return f"{100 if whole <= 0 else part * 100 // whole} %"
