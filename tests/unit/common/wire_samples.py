@@ -1,0 +1,202 @@
+"""One message of every kind, with every field filled in: what the golden bytes are of.
+
+A message that gets a field gets it here too, at the end and with a default in its type, and the
+golden file then shows that the bytes before it stayed as they were.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common.messages import control, events, peer, tracker
+from common.messages.base import Source
+from common.messages.refusals import Code, Refusal
+
+DEVICE = bytes(range(32))
+OTHER = bytes(range(32, 64))
+CONTENT = bytes(range(64, 96))
+TOPIC = bytes(range(96, 112))
+DIGEST = bytes(range(128, 160))
+TRACKER = bytes(range(160, 176))
+TOKEN = b"a ticket's bytes"
+MS = 1_900_000_000_123
+
+REFUSAL = Refusal(Code.UNKNOWN_GROUP, "there is no such group", "see the groups")
+SOURCE = Source(OTHER, "bob", "tcp://192.0.2.2:5001", False, 17)
+FILE = tracker.FileRow(
+    "film.mkv", CONTENT, 1_048_577, 1, 3, 524_288, "blake3", DIGEST, 2, 1, ["alice", "bob"]
+)
+ENTRY = events.LogEntry("films", 9, MS, 2, events.Joined("bob"))
+
+COMMANDS: list[Any] = [
+    tracker.Hello("mini-torrent"),
+    tracker.CreateUser("alice", "a password"),
+    tracker.Login("alice", "a password"),
+    tracker.Logout(),
+    tracker.CreateGroup("films"),
+    tracker.JoinGroup("films"),
+    tracker.LeaveGroup("films"),
+    tracker.ListGroups("films"),
+    tracker.ListRequests("films", "bob"),
+    tracker.ListMembers("films", "bob"),
+    tracker.AcceptRequest("films", "bob"),
+    tracker.RejectRequest("films", "bob"),
+    tracker.RemoveMember("films", "bob"),
+    tracker.Offer("films", "film.mkv", CONTENT),
+    tracker.PutManifest(CONTENT, 300_000, 131_072),
+    tracker.StopShare("films", "film.mkv"),
+    tracker.MyOffers("films/film.mkv"),
+    tracker.ListFiles("films", "film.mkv"),
+    tracker.FindShare("films", "film.mkv"),
+    tracker.GetSources("films", CONTENT),
+    tracker.GetManifest("films", CONTENT, 131_072),
+    tracker.Announce("tcp://192.0.2.1:5001", [tracker.Leeching("films", CONTENT, 17)]),
+    tracker.Depart(),
+    tracker.GetTickets(["films"]),
+    tracker.Follow(),
+    tracker.GetDevices("films", DEVICE.hex()),
+    tracker.EventsSince("films", 8),
+]
+
+REPLIES: list[Any] = [
+    REFUSAL,
+    tracker.Done(),
+    tracker.Welcome(TRACKER, [OTHER], "tcp://*:5001", MS, "alice", TOPIC, DEVICE),
+    tracker.LoggedIn("alice"),
+    tracker.GroupRows([tracker.GroupRow("films", "alice", 2, "owner")], True),
+    tracker.UserRows([tracker.UserRow("bob", "member", MS, 1)], True),
+    tracker.Offered(FILE, True),
+    tracker.OfferRows([tracker.OfferRow("films", "film.mkv", CONTENT)], True),
+    tracker.FileRows([FILE], True),
+    tracker.ShareFound(FILE, TOPIC, 300_000, [SOURCE]),
+    tracker.Sources([SOURCE]),
+    tracker.ManifestPart(300_000, 131_072),
+    tracker.Announced(30.0, MS, [tracker.Head("films", 9, 2)]),
+    tracker.Tickets([tracker.TicketRow("films", TOKEN, MS)], MS),
+    tracker.Following(
+        [tracker.GroupState("films", "alice", 2, TOPIC, DEVICE, 9, [("carol", 2)])], MS
+    ),
+    tracker.DeviceRows([tracker.DeviceRow(OTHER, "bob")], 9, True),
+    tracker.Events([ENTRY], 9),
+]
+
+GROUP_EVENTS: list[Any] = [
+    events.Created("alice"),
+    events.Requested("bob"),
+    events.Rejected("bob"),
+    events.Joined("bob"),
+    events.Left("bob", 2),
+    events.Removed("bob", 2),
+    events.Owner("bob"),
+    events.Device("bob", OTHER, True),
+    events.Shared("alice", "film.mkv", CONTENT, 1_048_577, 1, "blake3", DIGEST),
+    events.Seeding("bob", "film.mkv", CONTENT),
+    events.Stopped("alice", "film.mkv", CONTENT),
+    events.Unshared("bob", "film.mkv", CONTENT),
+]
+
+PUBLISHED: list[Any] = [
+    ENTRY,
+    events.GroupHead("films", 9, 2),
+    events.PeerUpdate("films", CONTENT, [SOURCE], [DEVICE]),
+    events.Nudge(),
+    events.Beat(TRACKER, MS),
+]
+
+PEER_ASKS: list[Any] = [
+    peer.Open(7, "films", CONTENT, TOKEN),
+    peer.Renew("films", TOKEN),
+    peer.Request(7, [0, 1, 300], 524_288),
+    peer.Credit(524_288),
+    peer.Withdraw(7, [300]),
+    peer.Close(7),
+    peer.AskManifest(7, 131_072),
+]
+
+PEER_ANSWERS: list[Any] = [
+    peer.Opened(7, False, MS),
+    peer.Have(7, [0, 1, 300]),
+    peer.Piece(7, 300),
+    peer.Declined(7, [300], True, 250),
+    peer.Closed(7, REFUSAL),
+    peer.ManifestBytes(7, 300_000, 131_072),
+    REFUSAL,
+]
+
+ASKS: list[Any] = [
+    control.Status(),
+    control.Down(),
+    control.CreateUser("alice", "a password"),
+    control.Login("alice", "a password"),
+    control.Logout(),
+    control.CreateGroup("films"),
+    control.JoinGroup("films"),
+    control.LeaveGroup("films"),
+    control.ListGroups(),
+    control.ListRequests("films"),
+    control.ListMembers("films"),
+    control.AcceptRequest("films", "bob"),
+    control.RejectRequest("films", "bob"),
+    control.RemoveMember("films", "bob"),
+    control.UploadFile("/films/film.mkv", "films", "film.mkv", "sha256", 1_048_576),
+    control.ListFiles("films"),
+    control.DownloadFile("films", "film.mkv", "/films", False, "sequential"),
+    control.ShowDownloads(),
+    control.StopShare("films", "film.mkv"),
+    control.Pause("films", "film.mkv"),
+    control.Resume("films", "film.mkv"),
+    control.Cancel("films", "film.mkv"),
+    control.WhySlow("films", "film.mkv"),
+    control.Watch("films"),
+    control.Doctor(),
+    control.HangUp(True),
+]
+
+_ROW = control.FileRow(
+    "film.mkv", 1_048_577, 1, 3, 524_288, "blake3", DIGEST.hex(), 2, 1, ["alice", "bob"]
+)
+
+ANSWERS: list[Any] = [
+    control.Failed(Code.TAKEN, "there is one already", "choose another", 1),
+    control.Done("done"),
+    control.StatusIs("alice", True, "LINK", "tcp://192.0.2.1:5001", "KEY", 3, 1, 4711, "none"),
+    control.Groups([control.GroupRow("films", "alice", 2, "owner")]),
+    control.Users([control.UserRow("bob", "member", "2030-03-17T17:46:40.123Z", 1)]),
+    control.Files([_ROW]),
+    control.Downloads(
+        [
+            control.DownloadRow(
+                "P", "films", "film.mkv", "/films/film.mkv", 3, 2, 1.5, 0.5, 1, "no room"
+            )
+        ]
+    ),
+    control.SourceRows(
+        [control.SourceRow("bob", "tcp://192.0.2.2:5001", True, 1.5, 3, 2, "good")]
+    ),
+    control.Checks([control.CheckRow("clock", False, "a day off", "set it")]),
+    control.Uploaded(_ROW, 0.5, True),
+    control.Downloaded(
+        "film.mkv",
+        "/films/film.mkv",
+        1_048_577,
+        DIGEST.hex(),
+        0.5,
+        2_097_154.0,
+        [control.SourceUse("bob", "tcp://192.0.2.2:5001", 3)],
+    ),
+    control.Progress("downloading", 1, 2, 1.5, 0.5, 1, "a note"),
+    control.Happened(9, "2030-03-17T17:46:40.123Z", "films", "joined", {"user": "bob"}),
+    control.Alive(),
+]
+
+CONVERSATIONS: dict[str, tuple[Any, list[Any]]] = {
+    "tracker-commands": (tracker.Command, COMMANDS),
+    "tracker-replies": (tracker.Reply, REPLIES),
+    "group-events": (events.GroupEvent, GROUP_EVENTS),
+    "published": (events.Published, PUBLISHED),
+    "peer-asks": (peer.Ask, PEER_ASKS),
+    "peer-answers": (peer.Answer, PEER_ANSWERS),
+    "control-asks": (control.Ask, ASKS),
+    "control-answers": (control.Answer, ANSWERS),
+}
+"""Each conversation with the union of its messages, and a sample of every member of it."""
