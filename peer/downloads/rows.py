@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from common.messages import control
 from peer.downloads.entry import Entry
 
@@ -20,7 +22,7 @@ def download_row(entry: Entry) -> control.DownloadRow:
         state=record.state,
         group=record.group,
         name=record.name,
-        path=entry.path,
+        path=_shown(entry.path),
         size=record.size,
         verified=verified,
         rate=rate,
@@ -73,10 +75,15 @@ def downloaded(entry: Entry) -> control.Downloaded:
     rate = record.size / record.elapsed_s if record.elapsed_s > 0 else 0.0
     return control.Downloaded(
         name=record.name,
-        path=entry.path,
+        path=_shown(entry.path),
         size=record.size,
         digest=record.digest,
         elapsed_s=record.elapsed_s,
         rate=rate,
         sources=record.sources,
     )
+
+
+def _shown(path: str) -> str:
+    """``path`` as text that can be sent: not every path on a disk is UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
