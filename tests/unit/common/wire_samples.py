@@ -170,9 +170,7 @@ ANSWERS: list[Any] = [
             )
         ]
     ),
-    control.SourceRows(
-        [control.SourceRow("bob", "tcp://192.0.2.2:5001", True, 1.5, 3, 2, "good")]
-    ),
+    control.SourceRows([control.SourceRow("bob", "tcp://192.0.2.2:5001", True, 1.5, 3, 2, "good")]),
     control.Checks([control.CheckRow("clock", False, "a day off", "set it")]),
     control.Uploaded(_ROW, 0.5, True),
     control.Downloaded(

@@ -1,0 +1,141 @@
+"""Homes, their locks, and files that are written whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.clock import TrackerTime, wall_ms
+from common.config import HomeBusy, HomeLock, lock_holder, open_home
+from common.errors import ConfigError, StorageError
+from common.files import write_whole
+
+ROOT = Path(__file__).parents[3]
+
+
+class TestHomes:
+    def test_one_is_made_for_its_owner_alone(self, tmp_path: Path) -> None:
+        home = open_home(tmp_path / "deep" / "home")
+        assert stat.S_IMODE(home.stat().st_mode) == 0o700
+        assert home.is_absolute()
+        assert open_home(home) == home
+
+    @pytest.mark.parametrize("mode", [0o750, 0o705, 0o711, 0o777])
+    def test_one_that_others_can_look_into_is_refused(self, tmp_path: Path, mode: int) -> None:
+        home = tmp_path / "home"
+        home.mkdir()
+        home.chmod(mode)
+        with pytest.raises(ConfigError) as caught:
+            open_home(home)
+        assert caught.value.hint == f"chmod 700 {home}"
+
+    def test_what_is_no_directory_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+        for name in ("file", "link"):
+            with pytest.raises(ConfigError, match="not a directory"):
+                open_home(tmp_path / name)
+        with pytest.raises(StorageError):
+            open_home(tmp_path / "file" / "home")
+
+
+class TestLocks:
+    def test_one_process_at_a_time(self, tmp_path: Path) -> None:
+        assert lock_holder(tmp_path) is None
+        lock = HomeLock(tmp_path)
+        assert lock_holder(tmp_path) == os.getpid()
+        with pytest.raises(HomeBusy):
+            HomeLock(tmp_path)
+        lock.release()
+        assert lock_holder(tmp_path) is None
+        HomeLock(tmp_path).release()
+
+    def test_it_ends_with_its_process_however_that_ends(self, tmp_path: Path) -> None:
+        code = (
+            "import sys; from pathlib import Path; from common.config import HomeLock\n"
+            "HomeLock(Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"locked\n"
+            assert lock_holder(tmp_path) == process.pid
+            process.kill()
+        assert lock_holder(tmp_path) is None
+
+    def test_a_number_left_in_the_file_is_no_lock(self, tmp_path: Path) -> None:
+        (tmp_path / "lock").write_text("1\n")
+        assert lock_holder(tmp_path) is None
+
+
+class TestFilesWrittenWhole:
+    def test_the_new_content_replaces_the_old(self, tmp_path: Path) -> None:
+        path = tmp_path / "record"
+        for content in (b"old and long", b"new"):
+            write_whole(path, content)
+            assert path.read_bytes() == content
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert [entry.name for entry in tmp_path.iterdir()] == ["record"]
+
+    def test_what_a_crash_left_behind_is_no_hindrance(self, tmp_path: Path) -> None:
+        (tmp_path / "record.new").write_bytes(b"half of it")
+        write_whole(tmp_path / "record", b"whole")
+        assert (tmp_path / "record").read_bytes() == b"whole"
+
+    def test_a_link_planted_for_the_temporary_name_is_not_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "victim").write_bytes(b"mine")
+        (tmp_path / "record.new").symlink_to(tmp_path / "victim")
+        write_whole(tmp_path / "record", b"whole")
+        assert (tmp_path / "victim").read_bytes() == b"mine"
+
+    def test_a_failure_leaves_the_old_content(self, tmp_path: Path) -> None:
+        path = tmp_path / "record"
+        write_whole(path, b"old")
+        (tmp_path / "record.new").mkdir()
+        with pytest.raises(StorageError, match="cannot write"):
+            write_whole(path, b"new")
+        assert path.read_bytes() == b"old"
+        with pytest.raises(StorageError):
+            write_whole(tmp_path / "missing" / "record", b"")
+
+
+class TestTrackerTime:
+    def test_until_it_is_told_it_is_our_own(self) -> None:
+        time = TrackerTime(lambda: 5.0)
+        before = wall_ms()
+        assert before <= time.now_ms() <= wall_ms()
+        assert not time.known
+
+    def test_it_runs_on_by_the_monotonic_clock(self) -> None:
+        now = 100.0
+        time = TrackerTime(lambda: now)
+        time.learn(1_000_000, sent_at=99.8, received_at=100.2)
+        assert time.known
+        assert time.now_ms() == 1_000_000
+        now = 160.5
+        assert time.now_ms() == 1_060_500
+
+    def test_the_shortest_round_trip_counts(self) -> None:
+        time = TrackerTime(lambda: 100.0)
+        time.learn(1_000_000, sent_at=99.9, received_at=100.1)
+        time.learn(9_000_000, sent_at=90.0, received_at=110.0)
+        assert time.now_ms() == 1_000_000
+        time.learn(2_000_000, sent_at=99.99, received_at=100.01)
+        assert time.now_ms() == 2_000_000
+
+    def test_an_old_estimate_ages(self) -> None:
+        time = TrackerTime(lambda: 100.0)
+        time.learn(1_000_000, sent_at=100.0, received_at=100.1)
+        for _ in range(100):
+            time.learn(2_000_000, sent_at=99.0, received_at=101.0)
+        assert abs(time.now_ms() - 2_000_000) <= 1

@@ -1,0 +1,159 @@
+"""Links, endpoints, and the original's tracker_info.txt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import ConfigError
+from common.ids import DeviceKey
+from common.keys import key_text
+from common.link import (
+    Tracker,
+    add_key,
+    as_endpoint,
+    check_endpoint,
+    parse_link,
+    read_info,
+    trackers_of,
+)
+
+KEY = DeviceKey(bytes(range(32)))
+TEXT = key_text(KEY)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://192.0.2.1:5000",
+        "tcp://tracker.example.org:1",
+        "tcp://[2001:db8::1]:65535",
+        "ipc:///run/user/1000/t.sock",
+        "ipc:///with a space/t",
+    ],
+)
+def test_a_link_is_read_as_it_was_written(endpoint: str) -> None:
+    tracker = Tracker(endpoint, KEY)
+    assert parse_link(tracker.link) == tracker
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "mini-torrent://",
+        f"mini-torrent://127.0.0.1/{TEXT}",
+        f"mini-torrent://127.0.0.1:0/{TEXT}",
+        f"mini-torrent://127.0.0.1:65536/{TEXT}",
+        f"mini-torrent://999.0.0.1:5000/{TEXT}",
+        f"mini-torrent://[::zz]:5000/{TEXT}",
+        f"mini-torrent://*:5000/{TEXT}",
+        f"mini-torrent://-bad:5000/{TEXT}",
+        f"mini-torrent://a b:5000/{TEXT}",
+        f"mini-torrent://127.0.0.1:5000/{TEXT[:-1]}",
+        f"mini-torrent://127.0.0.1:5000/{TEXT}/",
+        f"mini-torrent+ipc://relative/{TEXT}",
+        f"mini-torrent+ipc:///{'x' * 101}/{TEXT}",
+        f"tcp://127.0.0.1:5000/{TEXT}",
+    ],
+)
+def test_what_is_no_link(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_link(text)
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_a_link_or_an_error_in_words(text: str) -> None:
+    for read in (parse_link, check_endpoint, as_endpoint):
+        try:
+            read(text)
+        except ConfigError:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("typed", "endpoint"),
+    [
+        ("18000", "tcp://127.0.0.1:18000"),
+        ("127.0.0.1:18000", "tcp://127.0.0.1:18000"),
+        ("tcp://*:0", "tcp://*:0"),
+        ("0.0.0.0:0", "tcp://0.0.0.0:0"),
+        ("ipc:///tmp/x", "ipc:///tmp/x"),
+    ],
+)
+def test_where_to_listen_may_be_typed_shortly(typed: str, endpoint: str) -> None:
+    assert as_endpoint(typed) == endpoint
+
+
+def info(folder: Path, text: str) -> Path:
+    path = folder / "tracker_info.txt"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_several_trackers_in_a_file(tmp_path: Path) -> None:
+    path = info(
+        tmp_path,
+        f"# the first\n192.0.2.1\n5000\n{TEXT}\n\n192.0.2.2 # the second\n 5001 \n"
+        f"2001:db8::1\n5002\n{TEXT}\nhost.example\n5003\n",
+    )
+    entries = read_info(path)
+    assert [(entry.endpoint, entry.key is not None, entry.line) for entry in entries] == [
+        ("tcp://192.0.2.1:5000", True, 2),
+        ("tcp://192.0.2.2:5001", False, 6),
+        ("tcp://[2001:db8::1]:5002", True, 8),
+        ("tcp://host.example:5003", False, 11),
+    ]
+    assert [tracker.endpoint for tracker in trackers_of(str(path))] == [
+        "tcp://192.0.2.1:5000",
+        "tcp://[2001:db8::1]:5002",
+    ]
+    assert trackers_of("tracker_info.txt", tmp_path) == trackers_of(str(path))
+
+
+def test_a_key_is_added_where_it_belongs(tmp_path: Path) -> None:
+    path = info(tmp_path, "# ours\n192.0.2.1\n5000\n\n192.0.2.2\n5001\n# the end")
+    add_key(path, read_info(path)[1], KEY)
+    add_key(path, read_info(path)[0], KEY)
+    assert path.read_text() == (
+        f"# ours\n192.0.2.1\n5000\n{TEXT}\n\n192.0.2.2\n5001\n{TEXT}\n# the end\n"
+    )
+    assert [entry.key for entry in read_info(path)] == [KEY, KEY]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("192.0.2.1", 1),
+        ("192.0.2.1\n5000\n192.0.2.2\n", 3),
+        ("192.0.2.1\nport\n", 2),
+        ("192.0.2.1\n0\n", 2),
+        ("192.0.2.1\n65536\n", 2),
+        ("a b\n5000\n", 1),
+        ("\n\n1.2.3.4.5\n5000\n", 3),
+        (f"192.0.2.1\n5000\n{'A' * 42}!\n", 3),
+        (f"192.0.2.1\n5000\n{TEXT}x\n", 3),
+    ],
+)
+def test_the_line_that_is_wrong_is_named(tmp_path: Path, text: str, line: int) -> None:
+    with pytest.raises(ConfigError, match=rf"line {line}\b"):
+        read_info(info(tmp_path, text))
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_info(tmp_path / "missing")
+    with pytest.raises(ConfigError, match="names no tracker"):
+        read_info(info(tmp_path, "# nothing\n"))
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not a text file"):
+        read_info(tmp_path / "binary")
+
+
+def test_a_file_in_which_no_entry_has_a_key_is_refused(tmp_path: Path) -> None:
+    path = info(tmp_path, "192.0.2.1\n5000\n")
+    with pytest.raises(ConfigError, match="has no key line"):
+        trackers_of(str(path))
