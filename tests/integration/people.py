@@ -27,7 +27,8 @@ import keeper
 from waiting import PATIENCE_S, wait_for
 
 from common.config import lock_holder
-from peer import cli, launch
+from peer import cli
+from peer.cli import launch
 
 BIN = Path(sys.executable).parent
 PEER = str(BIN / "mini-torrent")
@@ -104,14 +105,18 @@ class TrackerAtWork:
         if self.bind:
             words += ["--bind", self.bind]
         with self.log.open("ab") as log, self.printed.open("wb") as printed:
-            self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=printed, stderr=log)
+            self.process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=printed, stderr=log
+            )
         line = wait_for(self._first_line, "the tracker's first line")
         self.link = line.removeprefix("tracker ready: ")
         if self.bind:
             address = self.link.rpartition("/")[0]
             ipc = address.startswith("mini-torrent+")
-            self.bind = address.removeprefix("mini-torrent+") if ipc else address.replace(
-                "mini-torrent://", "tcp://"
+            self.bind = (
+                address.removeprefix("mini-torrent+")
+                if ipc
+                else address.replace("mini-torrent://", "tcp://")
             )
 
     def _first_line(self) -> str:

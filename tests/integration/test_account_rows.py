@@ -101,9 +101,7 @@ def test_a_user_may_come_from_another_address(swarm: Swarm, alice: Person) -> No
     dave.up("--listen", swarm.any_endpoint(swarm.fresh("listen")))
     assert dave.status()["listen"] != before
     got = wait_for(lambda: alice.fetch(group, path.name, swarm.folder()))
-    assert got["sources"] == [
-        {"user": dave.name, "endpoint": dave.status()["listen"], "pieces": 1}
-    ]
+    assert got["sources"] == [{"user": dave.name, "endpoint": dave.status()["listen"], "pieces": 1}]
     dave.down()
 
 
@@ -117,9 +115,7 @@ def test_a_user_may_have_several_devices(swarm: Swarm, alice: Person) -> None:
     path = swarm.file(200_000)
     desk.share(path, group)
     lap.fetch(group, path.name, swarm.folder())
-    row = wait_for(
-        lambda: alice.files(group)[path.name], until=lambda row: row["seeders"] == 2
-    )
+    row = wait_for(lambda: alice.files(group)[path.name], until=lambda row: row["seeders"] == 2)
     assert row["shared_by"] == [desk.name]
     online = {row["user"]: row["online"] for row in alice.json("list-members", group)}
     assert online[desk.name] == 2

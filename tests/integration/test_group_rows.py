@@ -112,9 +112,9 @@ def test_the_owners_commands_are_for_the_owner_alone(
     assert "owner" in bob.refused(command, group, *rest)
     # To a stranger the group might as well not be there.
     stranger = carol.refused(command, group, *rest)
-    assert stranger.replace(group, "G") == carol.refused(
-        command, "nosuchgroup", *rest
-    ).replace("nosuchgroup", "G")
+    assert stranger.replace(group, "G") == carol.refused(command, "nosuchgroup", *rest).replace(
+        "nosuchgroup", "G"
+    )
     assert users(alice, "list-requests", group) == {"carol": "pending"}
     assert users(alice, "list-members", group) == {"alice": "owner", "bob": "member"}
 

@@ -34,7 +34,7 @@ def test_sizes_about_the_edges_of_pieces(
         " leading.bin",
         "Größe – 東京 ελληνικά.bin",
         "emoji 🎞️.bin",
-        "quote's \"and\" $HOME `x`.bin",
+        'quote\'s "and" $HOME `x`.bin',
         "-n",
         "--help",
         "a" * 200 + ".bin",
