@@ -59,11 +59,11 @@ def _event(event: events.GroupEvent) -> tuple[str, dict[str, str | int | bool]]:
                 "digest": event.digest.hex(),
             }
         case events.Unshared(user, name):
-            return "unshare", {"user": user, "name": name}
+            return "unshare", {"user": user, "name": name, "last": True}
         case events.Seeding(user, name):
             return "seeding", {"user": user, "name": name}
         case events.Stopped(user, name):
-            return "stopped", {"user": user, "name": name}
+            return "unshare", {"user": user, "name": name, "last": False}
         case events.Device(user, device, bound):
             return ("login" if bound else "logout"), {"user": user, "device": key_text(device)}
         case events.Created(user):

@@ -329,8 +329,10 @@ class TrackerLink:
             await self._until_dead(connection)
             log.info("the connection to the tracker at %s ended", where.endpoint)
         except (TransportError, Refused, RemoteProtocolError) as error:
+            # Tried several times a second at first: said once, until something else is the matter.
+            level = logging.DEBUG if str(error) == self.trouble else logging.INFO
             self.trouble = str(error)
-            log.info("no connection to the tracker at %s: %s", where.endpoint, error)
+            log.log(level, "no connection to the tracker at %s: %s", where.endpoint, error)
         finally:
             self._drop()
         return was_up

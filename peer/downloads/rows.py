@@ -6,6 +6,7 @@ import os
 
 from common.messages import control
 from peer.downloads.entry import Entry
+from peer.swarm.sources import Phase
 
 
 def download_row(entry: Entry) -> control.DownloadRow:
@@ -17,7 +18,7 @@ def download_row(entry: Entry) -> control.DownloadRow:
     elif running is not None:
         progress = running.progress()
         verified, rate, eta = progress.held_bytes, progress.rate, progress.eta_s
-        sources = sum(1 for source in progress.sources if source.rate > 0)
+        sources = sum(1 for source in progress.sources if source.phase is Phase.OPEN)
     return control.DownloadRow(
         state=record.state,
         group=record.group,

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from common.config import lock_holder
-from peer import launch
+from peer.cli import launch
 from peer.control_client import ControlClient
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,10 +11,10 @@ import zmq
 from common.errors import CannotListen, ConfigError, exit_code_of
 from common.messages import control
 from common.sockets import Private, bind, make_socket
-from peer.launch import last_words
-from peer.reading import parse_size
+from peer.cli.launch import last_words
+from peer.cli.reading import parse_size
+from peer.cli.up_options import AlreadyRuns, check_same, checked, settings_for
 from peer.settings import Settings, load, save
-from peer.up_options import AlreadyRuns, check_same, checked, settings_for
 
 LINK = "mini-torrent://127.0.0.1:5000/" + "A" * 43
 

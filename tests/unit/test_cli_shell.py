@@ -16,8 +16,8 @@ from common.errors import Refused
 from common.messages import control
 from common.messages.refusals import Code
 from peer.cli import root, run
-from peer.completer import Completer
-from peer.console import Console
+from peer.cli.completer import Completer
+from peer.cli.console import Console
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from common.messages import control
-from peer.progress import PlainLines, progress_text
-from peer.render import Column, Table, download_lines, event_line, plain_lines
-from peer.units import count_text, moment_text, percent_text, size_text, time_text
+from peer.cli.progress import PlainLines, progress_text
+from peer.cli.render import Column, Table, download_lines, event_line, plain_lines
+from peer.cli.units import count_text, moment_text, percent_text, size_text, time_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -130,9 +130,9 @@ def test_progress_words_are_harmless() -> None:
 def test_markup_in_names_is_shown_as_it_is_on_a_terminal() -> None:
     code = (
         "from common.messages import control\n"
-        "from peer.render import groups_table, show\n"
-        "from peer.console import Console\n"
-        "from peer.progress import picture_for\n"
+        "from peer.cli.render import groups_table, show\n"
+        "from peer.cli.console import Console\n"
+        "from peer.cli.progress import picture_for\n"
         "evil = '[bold]x[/bold] {task.x} \\x1b[2J'\n"
         "show(groups_table([control.GroupRow(evil, 'o', 1, 'member')]), terminal=True)\n"
         "with picture_for(Console(), evil) as picture:\n"

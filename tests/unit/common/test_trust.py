@@ -205,7 +205,7 @@ class TestKeys:
         second, kept = keys.rotate_signing_key(path)
         assert kept == first != second
         assert keys.load_or_make_signing_keys(path) == [second, first]
-        third, kept = keys.rotate_signing_key(path)
+        _, kept = keys.rotate_signing_key(path)
         assert kept == second
         assert len(keys.rotate_signing_key(path, keep=0)) == 1
         assert stat.S_IMODE(path.stat().st_mode) == 0o600

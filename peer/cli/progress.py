@@ -13,9 +13,9 @@ from typing import Protocol
 
 from common.messages import control
 from common.names import printable
-from peer.console import Console
+from peer.cli.console import Console
+from peer.cli.units import count_text, percent_text, rate_text, size_text, time_text
 from peer.control_client import CommandFailed, Ended
-from peer.units import count_text, percent_text, rate_text, size_text, time_text
 
 LINE_S = 2.0
 

@@ -1,7 +1,7 @@
 """`mini-torrent`: everything a user does, by talking to this device's running peer.
 
 Owns the entry point: the global options, which command is meant, and what an error ends with. The
-commands are in `peer.cli_device`, `peer.cli_people` and `peer.cli_files`. What is slow to import is
+commands are in `device_commands`, `people_commands` and `file_commands`. What is slow to import is
 imported where it is needed: a command line is expected to answer at once.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import click
 
-from peer import cli_device, cli_files, cli_people
-from peer.cli_command import COMPLETE_VARIABLE, PROGRAM, Commands, show_version
-from peer.console import Console, trouble_of
+from peer.cli import device_commands, file_commands, people_commands
+from peer.cli.command import COMPLETE_VARIABLE, PROGRAM, Commands, show_version
+from peer.cli.console import Console, trouble_of
 
 _HELP = """A private swarm for a team, a lab or a cluster.
 
@@ -38,10 +38,10 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
 @click.group(
     cls=Commands,
     sections={
-        "This device": cli_device.COMMANDS,
-        "Accounts": cli_people.ACCOUNTS,
-        "Groups": cli_people.GROUPS,
-        "Files": cli_files.COMMANDS,
+        "This device": device_commands.COMMANDS,
+        "Accounts": people_commands.ACCOUNTS,
+        "Groups": people_commands.GROUPS,
+        "Files": file_commands.COMMANDS,
     },
     help=_HELP,
     epilog=_EXAMPLE,
@@ -115,6 +115,3 @@ def main() -> None:
     """The entry point of `mini-torrent`."""
     sys.exit(run(sys.argv[1:]))
 
-
-if __name__ == "__main__":
-    main()

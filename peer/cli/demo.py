@@ -1,8 +1,8 @@
 """`mini-torrent demo`: a whole swarm on this machine, as real as anywhere.
 
 Owns the story: accounts, a group, its requests, one who shares and all others who fetch at once,
-and the comparison of every byte. The processes are those of `peer.demo_stage`; what it looks like
-is `peer.demo_picture`'s business.
+and the comparison of every byte. The processes are those of `demo_stage`; what it looks like is
+`demo_picture`'s business.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from time import monotonic
 from common.digests import Algorithm, Hasher
 from common.errors import IntegrityError
 from common.messages import control
-from peer.console import Console
+from peer.cli.console import Console
+from peer.cli.demo_picture import Fetch, Story
+from peer.cli.demo_stage import Actor, Stage, temporary_directory
+from peer.cli.interrupts import interruptible, unbroken
 from peer.control_client import CommandFailed, ControlClient
-from peer.demo_picture import Fetch, Story
-from peer.demo_stage import Actor, Stage, temporary_directory
-from peer.interrupts import interruptible, unbroken
 
 NAMES = ("anna", "bert", "carla", "dora", "emil", "frida", "gustav", "hanna")
 GROUP = "demo"

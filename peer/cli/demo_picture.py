@@ -10,9 +10,9 @@ from typing import Any
 
 from common.messages import control
 from common.names import printable
-from peer.console import Console
-from peer.render import Column, Table, show
-from peer.units import count_text, percent_text, rate_text, size_text, time_text
+from peer.cli.console import Console
+from peer.cli.render import Column, Table, show
+from peer.cli.units import count_text, percent_text, rate_text, size_text, time_text
 
 FRAME_S = 0.1
 LINE_S = 1.0

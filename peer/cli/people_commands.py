@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from peer.cli_command import command
-from peer.console import Console, plain
-from peer.reading import complete_group, read_password
+from peer.cli.command import command
+from peer.cli.console import Console, plain
+from peer.cli.reading import complete_group, read_password
 
 group_argument = click.argument("group", shell_complete=complete_group)
 user_argument = click.argument("user")
@@ -96,7 +96,7 @@ def leave_group(console: Console, group: str) -> None:
 def list_groups(console: Console) -> None:
     """List the groups, and what you are in each."""
     from common.messages.control import ListGroups
-    from peer.render import groups_table
+    from peer.cli.render import groups_table
 
     _list(console, console.ask(ListGroups()), groups_table)
 
@@ -106,7 +106,7 @@ def list_groups(console: Console) -> None:
 def list_requests(console: Console, group: str) -> None:
     """List who asks to join a group that you own."""
     from common.messages.control import ListRequests
-    from peer.render import users_table
+    from peer.cli.render import users_table
 
     answer = console.ask(ListRequests(group))
     _list(console, answer, lambda rows: users_table(rows, "Nobody asks to join."))
@@ -117,7 +117,7 @@ def list_requests(console: Console, group: str) -> None:
 def list_members(console: Console, group: str) -> None:
     """List the members of a group that you are in."""
     from common.messages.control import ListMembers
-    from peer.render import users_table
+    from peer.cli.render import users_table
 
     answer = console.ask(ListMembers(group))
     _list(console, answer, lambda rows: users_table(rows, "Nobody is in this group."))
@@ -157,7 +157,7 @@ def remove_member(console: Console, group: str, user: str) -> None:
 
 
 def _list(console: Console, answer: Any, table: Any) -> None:
-    from peer.render import show
+    from peer.cli.render import show
 
     if console.as_json:
         console.json(plain(answer.rows))

@@ -1,4 +1,4 @@
-"""How the prompt of `peer.shell` completes what is being typed: commands, groups, names, paths."""
+"""How the prompt of `shell` completes what is being typed: commands, groups, names, paths."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Callable
 
 from common.names import printable
-from peer.cli_command import Commands
-from peer.console import Console
+from peer.cli.command import Commands
+from peer.cli.console import Console
 
 NOT_HERE = ("shell",)  # commands that make no sense at the prompt
 

@@ -18,12 +18,12 @@ import click
 from common.config import lock_holder
 from common.errors import MiniTorrentError
 from common.messages import control
-from peer import launch
-from peer.cli_command import Commands, unknown_command
-from peer.completer import NOT_HERE, Completer
-from peer.console import Console, WrongUsage, trouble_of
-from peer.interrupts import leaving_in_order
-from peer.up_options import check_same, checked
+from peer.cli import launch
+from peer.cli.command import Commands, unknown_command
+from peer.cli.completer import NOT_HERE, Completer
+from peer.cli.console import Console, WrongUsage, trouble_of
+from peer.cli.interrupts import leaving_in_order
+from peer.cli.up_options import check_same, checked
 
 PROMPT = "> "
 HISTORY = "history"

@@ -2,7 +2,7 @@
 something went wrong.
 
 Owns the global options' state, standard output and standard error, JSON, and the form of errors
-with their exit codes. What listings look like is `peer.render`'s business.
+with their exit codes. What listings look like is `peer.cli.render`'s business.
 """
 
 from __future__ import annotations

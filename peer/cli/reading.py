@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from common import limits
-from peer.console import Console, refuse_usage
+from peer.cli.console import Console, refuse_usage
 
 if TYPE_CHECKING:
     from common.messages import control

@@ -22,10 +22,10 @@ from typing import IO
 from common.config import lock_holder
 from common.errors import StorageError
 from common.messages import control
-from peer import launch
+from peer.cli import launch
+from peer.cli.interrupts import unbroken
+from peer.cli.units import size_text
 from peer.control_client import CommandFailed, ControlClient, Ended
-from peer.interrupts import unbroken
-from peer.units import size_text
 
 TRACKER_START_S = 60.0
 END_S = 5.0

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from common.errors import StorageError
-from peer.cli_command import command
-from peer.console import INTERRUPTED, Console, plain
-from peer.reading import complete_download, complete_group, complete_share, piece_size
+from peer.cli.command import command
+from peer.cli.console import INTERRUPTED, Console, plain
+from peer.cli.reading import complete_download, complete_group, complete_share, piece_size
 
 group_argument = click.argument("group", shell_complete=complete_group)
 share_argument = click.argument("name", shell_complete=complete_share)
@@ -46,8 +46,8 @@ def upload_file(
     this device joins in.
     """
     from common.messages.control import Uploaded, UploadFile
-    from peer.progress import run
-    from peer.render import uploaded_line
+    from peer.cli.progress import run
+    from peer.cli.render import uploaded_line
 
     ask = UploadFile(console.path(path), group, name, digest, piece_size)
     answer = run(console, ask, name or os.path.basename(ask.path))
@@ -65,7 +65,7 @@ def upload_file(
 def list_files(console: Console, group: str) -> None:
     """List what a group shares."""
     from common.messages.control import Files, ListFiles
-    from peer.render import files_table, show
+    from peer.cli.render import files_table, show
 
     answer = console.ask(ListFiles(group))
     if isinstance(answer, Files):
@@ -98,8 +98,8 @@ def download_file(
     stops that. Afterwards this device serves it to the group.
     """
     from common.messages.control import Downloaded, DownloadFile
-    from peer.progress import run
-    from peer.render import downloaded_line
+    from peer.cli.progress import run
+    from peer.cli.render import downloaded_line
 
     path = console.path(dest)
     if dest.endswith("/") and not os.path.isdir(path):
@@ -128,7 +128,7 @@ def show_downloads(console: Console) -> None:
     [D] is downloading, [C] complete, [P] paused and [F] failed.
     """
     from common.messages.control import Downloads, ShowDownloads
-    from peer.render import download_lines
+    from peer.cli.render import download_lines
 
     answer = console.ask(ShowDownloads())
     if not isinstance(answer, Downloads):
@@ -187,7 +187,7 @@ def cancel(console: Console, group: str, name: str) -> None:
 def why_slow(console: Console, group: str, name: str) -> None:
     """Show what each source of a running download does."""
     from common.messages.control import SourceRows, WhySlow
-    from peer.render import show, sources_table
+    from peer.cli.render import show, sources_table
 
     answer = console.ask(WhySlow(group, name))
     if isinstance(answer, SourceRows):
@@ -205,8 +205,8 @@ def watch(console: Console, group: str | None) -> int:
     With GROUP, those of this one alone. It goes on until Ctrl-C. With --json, one object a line.
     """
     from common.messages import control
+    from peer.cli.render import event_line
     from peer.control_client import CommandFailed
-    from peer.render import event_line
 
     try:
         with console.client() as client:
@@ -225,7 +225,7 @@ def watch(console: Console, group: str | None) -> int:
 
 
 def _event_json(event: Any) -> str:
-    from peer.console import json_text
+    from peer.cli.console import json_text
 
     row = plain(event)
     details = row.pop("details")

@@ -15,9 +15,9 @@ from pathlib import Path
 from common.errors import MiniTorrentError
 from common.messages import control
 from common.messages.control import CheckRow
-from peer.console import Console
+from peer.cli.console import Console
+from peer.cli.units import size_text
 from peer.settings import Settings, load
-from peer.units import size_text
 
 FREE_BYTES_MIN = 1 << 30  # less than that is soon full of somebody's film
 DESCRIPTORS_MIN = 1024

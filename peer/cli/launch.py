@@ -1,7 +1,7 @@
 """Starting and ending the peer of a home: detached, or in this process.
 
 Owns the log file that a detached peer writes, and waiting until it really is there or really is
-gone. What the options mean is `peer.up_options`'s business; what runs is ``peer.daemon``.
+gone. What the options mean is `peer.cli.up_options`'s business; what runs is ``peer.daemon``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from common.config import lock_holder, open_home
 from common.errors import MiniTorrentError, NoPeerRunning, StorageError
 from common.messages import control
 from common.messages.refusals import Code
+from peer.cli.interrupts import unbroken
+from peer.cli.up_options import AlreadyRuns, check_same, settings_for
 from peer.control_client import CommandFailed, ControlClient, holder_of
-from peer.interrupts import unbroken
 from peer.settings import save
-from peer.up_options import AlreadyRuns, check_same, settings_for
 
 LOG = "peer.log"
 LOG_BYTES_MAX = 10 * 1024 * 1024

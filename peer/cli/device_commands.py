@@ -7,9 +7,9 @@ import sys
 
 import click
 
-from peer.cli_command import COMPLETE_VARIABLE, PROGRAM, command
-from peer.console import Console, plain
-from peer.reading import size
+from peer.cli.command import COMPLETE_VARIABLE, PROGRAM, command
+from peer.cli.console import Console, plain
+from peer.cli.reading import size
 
 _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or ipc:///PATH."
 
@@ -43,8 +43,8 @@ def up(console: Console, foreground: bool, remember: bool, **given: str | int | 
 
     It runs in the background until `down`, and needs to be told about its tracker once only.
     """
-    from peer import launch
-    from peer.up_options import check_same, checked
+    from peer.cli import launch
+    from peer.cli.up_options import check_same, checked
 
     options = checked(given, os.getcwd())
     if foreground:
@@ -71,7 +71,7 @@ def down(console: Console) -> None:
     It waits until the process has ended. Unfinished downloads continue with the next `up`.
     """
     from common.messages.control import Done
-    from peer import launch
+    from peer.cli import launch
 
     launch.stop(console.home)
     console.done(Done(), "peer ended")
@@ -88,7 +88,7 @@ def status(console: Console) -> None:
     if console.as_json:
         console.json(plain(answer))
         return
-    from peer.render import status_lines
+    from peer.cli.render import status_lines
 
     print("\n".join(status_lines(answer, str(console.home))), flush=True)
 
@@ -102,7 +102,7 @@ def shell(console: Console, listen: str | None, tracker_info: str | None) -> int
     The peer is started if none runs, and is then ended with the prompt. LISTEN is where other
     peers reach it, TRACKER_INFO a tracker's link or a file with trackers.
     """
-    from peer.shell import run
+    from peer.cli.shell import run
 
     root = click.get_current_context().find_root()
     tracker = tracker_info or os.environ.get("MINI_TORRENT_TRACKER") or None
@@ -112,8 +112,8 @@ def shell(console: Console, listen: str | None, tracker_info: str | None) -> int
 @command("doctor", example="mini-torrent doctor")
 def doctor(console: Console) -> int:
     """Look for what could go wrong, and say what to do about it."""
-    from peer.health import findings
-    from peer.render import checks_lines
+    from peer.cli.health import findings
+    from peer.cli.render import checks_lines
 
     rows = findings(console)
     if console.as_json:
@@ -158,7 +158,7 @@ def demo(console: Console, path: str | None, peers: int, size: int) -> int:
     A tracker, peers, a group, and a file that goes to all of them: real processes in a temporary
     directory. Nothing is left behind.
     """
-    from peer.demo import run
+    from peer.cli.demo import run
 
     return run(console, None if path is None else console.path(path), peers, size)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from common.messages import control
 from common.names import printable
-from peer.units import (
+from peer.cli.units import (
     count_text,
     moment_text,
     percent_text,

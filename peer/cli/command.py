@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from peer.console import Console, WrongUsage
+from peer.cli.console import Console, WrongUsage
 
 PROGRAM = "mini-torrent"
 COMPLETE_VARIABLE = "_MINI_TORRENT_COMPLETE"

@@ -1,0 +1,5 @@
+"""``python -m peer.cli``: the same as ``mini-torrent``."""
+
+from peer.cli.program import main
+
+main()
