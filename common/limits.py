@@ -43,6 +43,11 @@ HEARTBEAT_TTL_MS = 15_000
 RECONNECT_IVL_MS = 100  # doubled at each try up to the maximum; libzmq adds the jitter
 RECONNECT_IVL_MAX_MS = 5_000
 TRACKER_BACKLOG = 4_096  # a restarted tracker is met by everybody at once
+CONNECTIONS_MAX = 50_000  # to one socket, if there are descriptors for so many
+UNFINISHED_BYTES_MAX = 16 * MIB  # of a message that does not end; several of the longest there are
+SUBSCRIBER_BYTES_MAX = 1 * KIB  # a frame from a subscriber: a topic of 16 bytes, or its handshake
+SUBSCRIPTIONS_BYTES_MAX = 128 * KIB  # from one: 2,400 topics, some 50 times that in memory
+SUBSCRIPTIONS_BYTES_ALL_MAX = 8 * MIB  # from all, beyond what each is allowed freely
 
 # -- trust --------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import zmq
 
@@ -176,6 +176,7 @@ class Pump:
     """
 
     BATCH = 64  # messages taken in a row before the others in the loop get their turn
+    FRAMES_KEPT = 16  # more than any message has that makes sense; the others are thrown away
 
     def __init__(self, socket: zmq.Socket[Any], on_message: Callable[[Frames], None]) -> None:
         # The command line makes sockets but pumps none; without asyncio it starts a third faster.
@@ -228,7 +229,8 @@ class Pump:
         frames = [frame]
         while frame.more:
             frame = receive(_DONTWAIT, False)
-            frames.append(frame)
+            if len(frames) < self.FRAMES_KEPT:
+                frames.append(frame)
         return frames
 
     def send(self, frames: Sequence[Any], *, copy: bool = True) -> Sent:
@@ -281,6 +283,16 @@ class Link(Enum):
     """A connection could not be accepted: out of file descriptors."""
 
 
+class Ledger(Protocol):
+    """Who keeps account of a socket's connections by their descriptors: `common.connections`."""
+
+    def opened(self, fd: int) -> None:
+        """A connection began; its handshake is still to come."""
+
+    def ended(self, fd: int) -> None:
+        """A connection ended, whether it was established or not."""
+
+
 _LINK_OF_EVENT: dict[int, Link] = {
     zmq.EVENT_HANDSHAKE_SUCCEEDED: Link.UP,
     zmq.EVENT_DISCONNECTED: Link.DOWN,
@@ -293,23 +305,38 @@ _LINK_OF_EVENT: dict[int, Link] = {
 _WATCHED = 0
 for _event in _LINK_OF_EVENT:
     _WATCHED |= int(_event)
+_OPENED = (zmq.EVENT_ACCEPTED, zmq.EVENT_CONNECTED)
 
 
 class Watch:
-    """Tells ``on_link`` what happens to the connections of a socket (libzmq's monitor)."""
+    """Tells ``on_link`` what happens to the connections of a socket (libzmq's monitor), and
+    ``ledger`` which descriptors they have."""
 
-    def __init__(self, socket: zmq.Socket[Any], on_link: Callable[[Link], None]) -> None:
+    def __init__(
+        self,
+        socket: zmq.Socket[Any],
+        on_link: Callable[[Link], None],
+        ledger: Ledger | None = None,
+    ) -> None:
         from zmq.utils.monitor import parse_monitor_message  # brings asyncio: see `Pump`
 
         self._parse = parse_monitor_message
         self._watched = socket
         self._on_link = on_link
-        monitor = socket.get_monitor_socket(_WATCHED)
+        self._ledger = ledger
+        opened = 0 if ledger is None else int(_OPENED[0] | _OPENED[1])
+        monitor = socket.get_monitor_socket(_WATCHED | opened)
         self._pump = Pump(monitor, self._on_frames)
 
     def _on_frames(self, frames: Frames) -> None:
-        event = self._parse([frame.bytes for frame in frames])
-        link = _LINK_OF_EVENT.get(event["event"])
+        message = self._parse([frame.bytes for frame in frames])
+        event = message["event"]
+        if self._ledger is not None:
+            if event in _OPENED:
+                self._ledger.opened(int(message["value"]))
+            elif event == zmq.EVENT_DISCONNECTED:
+                self._ledger.ended(int(message["value"]))
+        link = _LINK_OF_EVENT.get(event)
         if link is not None:
             self._on_link(link)
 

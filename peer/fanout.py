@@ -19,6 +19,7 @@ import zmq
 
 from common import limits
 from common.codec import Decoder, pack
+from common.connections import MESSAGES, Connections
 from common.errors import RemoteProtocolError
 from common.ids import ContentId, DeviceKey, GroupId
 from common.keys import KeyPair
@@ -94,7 +95,7 @@ class _Connection:
             Connect(fanout.pair, device),
             message_bytes_max=limits.REPLY_BYTES_MAX,
         )
-        self._watch = Watch(socket, self._on_link)
+        self._watch = Watch(socket, self._on_link, fanout.connections)
         self._pump = Pump(socket, self._on_message)
         socket.connect(endpoint)
 
@@ -219,6 +220,7 @@ class _Connection:
     # -- hearing --------------------------------------------------------------------------------
 
     def _on_message(self, frames: Frames) -> None:
+        self._fanout.connections.heard(frames[-1])
         try:
             envelope = _answers.unpack(frames)
         except RemoteProtocolError as error:
@@ -305,6 +307,7 @@ class Fanout:
         self.pair = pair
         self.ticket_for = ticket_for
         self.counts: Counter[str] = Counter()
+        self.connections = Connections(MESSAGES)
         self._connections: dict[DeviceKey, _Connection] = {}
 
     def open(self, sink: Sink, device: DeviceKey, endpoint: str) -> None:
@@ -385,3 +388,4 @@ class Fanout:
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
+        self.connections.close()

@@ -83,7 +83,8 @@ class Following:
         if any(device in view.devices for view in self._views.values()):
             return True
         for group in self._views:
-            self._run(f"devices {group}", partial(self._learn_devices, group), DEVICES_INTERVAL_S)
+            # Under a name of its own: who knocks must not delay what the log makes us ask.
+            self._run(f"knock {group}", partial(self._learn_devices, group), DEVICES_INTERVAL_S)
         return False
 
     # -- from the link --------------------------------------------------------------------------

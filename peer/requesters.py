@@ -16,6 +16,7 @@ from peer.swarm.events import RequesterId
 CHANNELS_MAX = 64  # contents that one connection may have open
 GROUPS_MAX = 32  # tickets kept for one connection
 VISITORS_MAX = 4_096  # connections that are remembered
+VISITORS_PER_DEVICE_MAX = 8  # a device needs one, and may have left some others without a word
 
 
 @dataclass(slots=True)
@@ -43,7 +44,8 @@ class Visitors:
     """All connections by id, and who has which content open."""
 
     def __init__(self) -> None:
-        self._visitors: dict[RequesterId, Visitor] = {}
+        self._visitors: dict[RequesterId, Visitor] = {}  # in the order of their coming
+        self._by_device: dict[DeviceKey, dict[RequesterId, Visitor]] = {}
         self._by_content: dict[ContentId, dict[RequesterId, Visitor]] = {}
 
     def __len__(self) -> int:
@@ -56,18 +58,38 @@ class Visitors:
         """The visitor on that connection."""
         return self._visitors.get(requester)
 
-    def enter(self, requester: RequesterId, device: DeviceKey) -> Visitor | None:
-        """A visitor for a connection not seen before; None when there are too many."""
-        if len(self._visitors) >= VISITORS_MAX:
-            return None
+    def enter(self, requester: RequesterId, device: DeviceKey) -> list[Visitor]:
+        """A visitor for a connection not seen before, and after it those who were forgotten to
+        make room: a ROUTER does not say when a connection ends, so the oldest have to go."""
+        forgotten = []
+        same = self._by_device.get(device, {})
+        if len(same) >= VISITORS_PER_DEVICE_MAX:
+            forgotten.append(self._forget(next(iter(same))))
+        elif len(self._visitors) >= VISITORS_MAX:
+            forgotten.append(self._forget(self._oldest()))
         visitor = Visitor(requester, device)
         self._visitors[requester] = visitor
+        self._by_device.setdefault(device, {})[requester] = visitor
+        return [visitor, *forgotten]
+
+    def _oldest(self) -> RequesterId:
+        """Whom to forget: the oldest that has nothing open, or else the oldest."""
+        idle = (requester for requester, who in self._visitors.items() if not who.channels)
+        return next(idle, next(iter(self._visitors)))
+
+    def _forget(self, requester: RequesterId) -> Visitor:
+        visitor = self.leave(requester)
+        assert visitor is not None
         return visitor
 
     def leave(self, requester: RequesterId) -> Visitor | None:
         """Forget a connection, and all that it had open."""
         visitor = self._visitors.pop(requester, None)
         if visitor is not None:
+            same = self._by_device[visitor.device]
+            del same[requester]
+            if not same:
+                del self._by_device[visitor.device]
             for channel in list(visitor.channels.values()):
                 self.close(visitor, channel.number)
         return visitor

@@ -18,6 +18,7 @@ import zmq
 from common import limits, zap
 from common.clock import monotonic
 from common.codec import SIGNATURE, Decoder, Envelope, VersionMismatch, encode, pack
+from common.connections import MESSAGES, Connections
 from common.errors import Refused, RemoteProtocolError, StorageError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.keys import KeyPair
@@ -103,7 +104,8 @@ class Seeder:
             message_bytes_max=limits.COMMAND_BYTES_MAX,
             send_queue=SEND_QUEUE,
         )
-        self._watch = Watch(socket, self._on_link)
+        self._connections = Connections(MESSAGES)
+        self._watch = Watch(socket, self._on_link, self._connections)
         try:
             self.endpoint = bind(socket, listen)
         except Exception:
@@ -119,6 +121,7 @@ class Seeder:
         if self._wakeup is not None:
             self._wakeup.cancel()
         self._watch.close()
+        self._connections.close()
         self._pump.close()
 
     def _on_link(self, link: Link) -> None:
@@ -127,6 +130,7 @@ class Seeder:
     # -- what comes in --------------------------------------------------------------------------
 
     def _on_message(self, frames: Frames) -> None:
+        self._connections.heard(frames[-1])
         who = sender(frames)
         if who is None:
             self.counts["unnamed"] += 1
@@ -150,11 +154,9 @@ class Seeder:
             self._pump.send([requester, *pack(b"", refusal)])
             return
         if visitor is None:
-            visitor = self._visitors.enter(requester, who.device)
-            if visitor is None:
-                refusal = Refusal(Code.BUSY, "too many are connected here")
-                self._pump.send([requester, *pack(envelope.request_id, refusal)])
-                return
+            visitor, *gone = self._visitors.enter(requester, who.device)
+            for former in gone:
+                self._turn_out(former)
         self._take(visitor, envelope)
 
     def _take(self, visitor: Visitor, envelope: Envelope[peer.Ask]) -> None:
@@ -394,6 +396,14 @@ class Seeder:
     def _leave(self, requester: RequesterId) -> None:
         if self._visitors.leave(requester) is not None:
             self._decide(swarm.Left(requester))
+
+    def _turn_out(self, former: Visitor) -> None:
+        """``former`` was forgotten to make room. Most often its connection is gone; if it is not,
+        it is told, and may open again."""
+        self.counts["turned out"] += 1
+        self._decide(swarm.Left(former.id))
+        refusal = Refusal(Code.BUSY, "too many are connected here")
+        self._pump.send([former.id, *pack(b"", refusal)])
 
     def drop_user(self, group: GroupId, user: UserId) -> None:
         """``user`` lost the right to ``group``: nothing more of it goes there."""

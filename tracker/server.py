@@ -19,6 +19,7 @@ import zmq
 from common import limits
 from common.clock import monotonic
 from common.codec import SIGNATURE, Decoder, VersionMismatch, encode, pack
+from common.connections import MESSAGES, SUBSCRIPTIONS, Connections
 from common.errors import RemoteProtocolError
 from common.link import Tracker
 from common.messages import tracker
@@ -26,9 +27,11 @@ from common.messages.refusals import Code, Refusal
 from common.seal import seal
 from common.sockets import (
     Frames,
+    Link,
     Pump,
     Sent,
     Serve,
+    Watch,
     check_library,
     make_socket,
     peer_address,
@@ -49,7 +52,6 @@ log = logging.getLogger(__name__)
 
 COMMANDS_DOMAIN = "commands"
 EVENTS_DOMAIN = "events"
-SUBSCRIPTION_BYTES_MAX = 4 * limits.KIB  # what a subscriber sends: topics, and its handshake
 REPORT_S = 600.0
 EVENTS_QUEUED_MAX = 1_000  # for a subscriber that does not read; it asks for what it missed
 
@@ -70,6 +72,9 @@ class Server:
         self._tasks: list[asyncio.Task[None]] = []
         self._commands: Pump | None = None
         self._events: zmq.Socket[Any] | None = None
+        self._watches: list[Watch] = []
+        self._at_commands = Connections(MESSAGES)
+        self._at_events = Connections(SUBSCRIPTIONS)
         self._desk: Desk | None = None
 
     async def start(self) -> Tracker:
@@ -90,10 +95,14 @@ class Server:
             self._context,
             zmq.PUB,
             Serve(self._secrets.pair, EVENTS_DOMAIN),
-            message_bytes_max=SUBSCRIPTION_BYTES_MAX,
+            message_bytes_max=limits.SUBSCRIBER_BYTES_MAX,
             send_queue=EVENTS_QUEUED_MAX,
             backlog=limits.TRACKER_BACKLOG,
         )
+        self._watches = [
+            Watch(commands_socket, self._on_link, self._at_commands),
+            Watch(self._events, self._on_link, self._at_events),
+        ]
         endpoint, events = bind_both(commands_socket, self._events, self._addresses)
         self._desk = await self._make_desk(told(events, endpoint))
         self._commands = Pump(commands_socket, self._on_message)
@@ -133,6 +142,10 @@ class Server:
             await asyncio.sleep(0.05)
             log.info("turned away: %s", dict(self._turned_away()) or "nothing")
             self._desk.close()
+        for watch in self._watches:
+            watch.close()
+        self._at_commands.close()
+        self._at_events.close()
         if self._commands is not None:
             self._commands.close()
         if self._events is not None:
@@ -151,11 +164,21 @@ class Server:
 
     def _turned_away(self) -> Counter[str]:
         zap = {f"handshake {what}": n for what, n in self._zap.counts.items() if what != "admit"}
-        return self.counts + Counter(zap) + (self._desk.counts if self._desk else Counter())
+        cut = {
+            f"connection {what}": n
+            for what, n in (self._at_commands.counts + self._at_events.counts).items()
+        }
+        desk = self._desk.counts if self._desk else Counter[str]()
+        return self.counts + Counter(zap) + Counter(cut) + desk
+
+    def _on_link(self, link: Link) -> None:
+        if link in (Link.FAILED, Link.ACCEPT_FAILED):
+            self.counts[f"link {link.value}"] += 1
 
     # -- in -------------------------------------------------------------------------------------
 
     def _on_message(self, frames: Frames) -> None:
+        self._at_commands.heard(frames[-1])
         routing_id, device = frames[0].bytes, user_id(frames[-1])
         if device is None or self._desk is None:
             self.counts["anonymous"] += 1

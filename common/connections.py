@@ -1,0 +1,244 @@
+"""What each connection may make a process hold: the bounds that ZeroMQ itself has not got.
+
+A high-water mark counts whole messages. A message of frames without end, or a subscription after
+the other, is kept in memory for as long as the connection lives, and nobody is asked. So the
+kernel's count of what came in on each connection is looked at, several times a second when memory
+grows, and whoever is beyond a bound is cut off. `common.sockets.Watch` tells of connections that
+begin and end. Sockets on ``ipc`` have no such count; whoever reaches those is the user of this
+machine whose files they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from common import limits
+from common.clock import monotonic
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+LOOKED_AT_PER_TICK = 200  # while memory does not grow, the connections are looked at by turns
+GROWTH_BYTES = 16 * limits.MIB  # memory grew by that much: look at all of them
+HEARTBEATS_PER_S = 20.0  # bytes that a connection costs while nobody says anything
+OTHER_DESCRIPTORS = 256  # files, sockets of our own and what libraries need
+_TCP_BYTES_RECEIVED = struct.Struct("=Q")
+_TCP_BYTES_RECEIVED_AT = 128  # struct tcp_info of Linux
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one connection may do, and all of them together.
+
+    ``silent_bytes`` is what may come in without a whole message in it. ``ever_bytes`` and
+    ``all_silent_bytes`` are for sockets on which no message ever comes out, as those that publish:
+    what one of them may send in its life, and all of them at a time beyond ``free_bytes`` each.
+    """
+
+    silent_bytes: int
+    ever_bytes: int | None = None
+    all_silent_bytes: int | None = None
+    free_bytes: int = 4 * limits.KIB
+
+
+MESSAGES = Bounds(silent_bytes=limits.UNFINISHED_BYTES_MAX)
+SUBSCRIPTIONS = Bounds(
+    silent_bytes=limits.SUBSCRIPTIONS_BYTES_MAX,
+    ever_bytes=16 * limits.SUBSCRIPTIONS_BYTES_MAX,
+    all_silent_bytes=limits.SUBSCRIPTIONS_BYTES_ALL_MAX,
+)
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    fd: int
+    inode: int
+    address: str
+    since: float
+    base: int = 0
+    """Bytes received when a whole message was last seen to have come."""
+    base_at: float = 0.0
+    received: int = 0
+    heard: bool = False
+
+    def silent_bytes(self, now: float) -> int:
+        """What came since, less the signs of life."""
+        return round(self.received - self.base - HEARTBEATS_PER_S * (now - self.base_at))
+
+
+class Connections:
+    """The connections of one socket, or of several that have the same bounds."""
+
+    def __init__(self, bounds: Bounds, *, count_max: int | None = None) -> None:
+        self.counts: Counter[str] = Counter()
+        self._bounds = bounds
+        self._count_max = descriptors_for_connections() if count_max is None else count_max
+        self._known: dict[int, _Connection] = {}
+        self._by_address: dict[str, dict[int, _Connection]] = {}
+        self._turn: list[_Connection] = []
+        self._memory = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    # -- what becomes of connections --------------------------------------------------------------
+
+    def opened(self, fd: int) -> None:
+        """A connection began. When there are too many, the newest of the address that has most of
+        them is cut, so that one address cannot take the place of others."""
+        self.ended(fd)
+        try:
+            connection = _Connection(fd, os.fstat(fd).st_ino, _address(fd), monotonic())
+        except OSError:
+            return  # it is gone already
+        connection.base_at = connection.since
+        self._known[fd] = connection
+        self._by_address.setdefault(connection.address, {})[fd] = connection
+        if len(self._known) > self._count_max:
+            most = max(self._by_address.values(), key=len)
+            self._cut(next(reversed(most.values())), "too many")
+        if self._timer is None:
+            self._memory = memory_bytes()
+            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def ended(self, fd: int) -> None:
+        """A connection ended."""
+        connection = self._known.pop(fd, None)
+        if connection is None:
+            return
+        same = self._by_address[connection.address]
+        del same[fd]
+        if not same:
+            del self._by_address[connection.address]
+
+    def heard(self, frame: zmq.Frame) -> None:
+        """A whole message came, of which ``frame`` is one."""
+        connection = self._known.get(int(frame.get(zmq.SRCFD)))
+        if connection is not None:
+            connection.heard = True
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._timer = None
+        now, memory = monotonic(), memory_bytes()
+        grown = memory - self._memory >= GROWTH_BYTES
+        if grown or memory < self._memory:
+            self._memory = memory
+        if grown:
+            self._look_at(list(self._known.values()), now)
+        else:
+            if not self._turn:
+                self._turn = list(self._known.values())
+            some = self._turn[-LOOKED_AT_PER_TICK:]
+            del self._turn[-LOOKED_AT_PER_TICK:]
+            self._look_at(some, now)
+        if self._known:
+            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _look_at(self, some: list[_Connection], now: float) -> None:
+        bounds = self._bounds
+        for connection in some:
+            received = self._ask(connection, _bytes_received)
+            if received is None:
+                continue
+            connection.received = received
+            if connection.heard:
+                # Messages of a connection do not mix: nothing unfinished is older than this.
+                connection.heard = False
+                connection.base, connection.base_at = received, now
+            elif connection.silent_bytes(now) > bounds.silent_bytes or (
+                bounds.ever_bytes is not None and received > bounds.ever_bytes
+            ):
+                self._cut(connection, "greedy")
+        if bounds.all_silent_bytes is not None:
+            self._cut_the_greediest(bounds.all_silent_bytes, now)
+
+    def _cut_the_greediest(self, most: int, now: float) -> None:
+        over = {
+            connection: extra
+            for connection in self._known.values()
+            if (extra := connection.silent_bytes(now) - self._bounds.free_bytes) > 0
+        }
+        total = sum(over.values())
+        for connection in sorted(over, key=over.__getitem__, reverse=True):
+            if total <= most:
+                return
+            total -= over[connection]
+            self._cut(connection, "greedy")
+
+    def _cut(self, connection: _Connection, why: str) -> None:
+        def shut(one: socket.socket) -> None:
+            one.shutdown(socket.SHUT_RDWR)
+
+        self._ask(connection, shut)
+        self.ended(connection.fd)
+        self.counts[why] += 1
+        if self.counts[why] in (1, 10, 100) or self.counts[why] % 1000 == 0:
+            log.warning("%d connections cut: %s (%s)", self.counts[why], why, connection.address)
+
+    def _ask(self, connection: _Connection, question: Callable[[socket.socket], Any]) -> Any:
+        """Ask the kernel about a descriptor that is libzmq's, and stays so."""
+        try:
+            if os.fstat(connection.fd).st_ino != connection.inode:
+                return None  # the number belongs to something else by now
+            borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=connection.fd)
+        except OSError:
+            return None
+        try:
+            return question(borrowed)
+        except OSError:
+            return None
+        finally:
+            borrowed.detach()
+
+
+def _bytes_received(one: socket.socket) -> int | None:
+    known = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+    if len(known) < 136:
+        return None
+    received: int = _TCP_BYTES_RECEIVED.unpack_from(known, _TCP_BYTES_RECEIVED_AT)[0]
+    return received
+
+
+def _address(fd: int) -> str:
+    borrowed = socket.socket(fileno=fd)
+    try:
+        name = borrowed.getpeername()
+    finally:
+        borrowed.detach()
+    return str(name[0]) if isinstance(name, tuple) else ""
+
+
+def memory_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not tell it so."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+    return 0
+
+
+def descriptors_for_connections() -> int:
+    """How many connections leave descriptors for everything else."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return limits.CONNECTIONS_MAX
+    return max(32, min(limits.CONNECTIONS_MAX, (soft - OTHER_DESCRIPTORS) // 2))
