@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import limits, manifest, names
+from common import manifest, names
 from common.clock import monotonic
 from common.digests import Algorithm
 from common.errors import MiniTorrentError, Refused, TransportError
 from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
-from common.messages import control, tracker
+from common.messages import control
 from common.messages.refusals import Code
 from peer.files import sharing
 from peer.files.errors import ContentChanged
@@ -30,6 +30,8 @@ from peer.files.library import SharedContent
 from peer.following import Following
 from peer.records import Manifests, Records, ShareRecord, record_key
 from peer.rows import file_row
+from peer.shares.catalogue import Catalogue
+from peer.shares.digesting import Tell, digest
 from peer.shelf import Shelf
 from peer.tracker_link import TrackerLink
 from peer.workers import Workers
@@ -37,8 +39,6 @@ from peer.workers import Workers
 log = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 60.0  # how often the shared files are looked at even if nobody fetches them
-PROGRESS_INTERVAL_S = 0.1
-Tell = Callable[[control.Progress], None]
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class Shares:
     ) -> None:
         self._records = Records(home / "shares", ShareRecord)
         self._all = self._records.load()
-        self._link = link
+        self._catalogue = Catalogue(link)
         self._following = following
         self._shelf = shelf
         self._workers = workers
@@ -146,17 +146,14 @@ class Shares:
         try:
             await self._workers.run(opened.check)
         except ContentChanged:
-            place = await self._aside(opened.recheck)
+            # On a thread of its own: it may take minutes, and pieces are served meanwhile.
+            place = await asyncio.to_thread(opened.recheck)
             await self._keep_place(share, place)
         if self._shares.get(self._key(record)) is not share:
             opened.close()
             return
         share.open = opened
         self._shelf.put(GroupId(record.group), content, decoded, encoded, opened, None)
-
-    async def _aside(self, job: Callable[[], Place]) -> Place:
-        """Run what may take minutes on a thread of its own, so that pieces are served meanwhile."""
-        return await asyncio.to_thread(job)
 
     async def _keep_place(self, share: _Share, place: Place) -> None:
         record = share.record
@@ -192,10 +189,11 @@ class Shares:
         own_name = os.path.basename(ask.path.rstrip("/"))
         name = names.share_name(own_name if ask.name is None else ask.name)
         algorithm = Algorithm.named(ask.digest)
-        digested = await self._digest(ask.path, algorithm, ask.piece_length, tell)
+        scanned = await self._workers.run(sharing.scan, ask.path)
+        digested = await digest(scanned, algorithm, ask.piece_length, tell)
         encoded = await self._workers.run(manifest.encode, digested.manifest)
         content = manifest.manifest_id(encoded)
-        offered = await self._offer(group, name, content, encoded, tell)
+        offered = await self._catalogue.offer(group, name, content, encoded, tell)
         assert self._user is not None
         record = ShareRecord(self._user, group, name, content, digested.place)
         await self._adopt(record, digested.manifest, encoded)
@@ -214,54 +212,6 @@ class Shares:
                 "mini-torrent list-groups shows them; join-group asks to be let in",
             )
         return group
-
-    async def _digest(
-        self, path: str, algorithm: Algorithm, piece_length: int | None, tell: Tell
-    ) -> sharing.Digested:
-        scanned = await self._workers.run(sharing.scan, path)
-        total, began = scanned.size, monotonic()
-        state = {"done": 0, "cancelled": False}
-
-        def on_progress(done: int) -> None:
-            state["done"] = done
-
-        def job() -> sharing.Digested:
-            return sharing.digest_scanned(
-                scanned,
-                algorithm,
-                piece_length,
-                on_progress=on_progress,
-                cancelled=lambda: bool(state["cancelled"]),
-            )
-
-        task = asyncio.create_task(asyncio.to_thread(job))
-        try:
-            while not task.done():
-                await asyncio.wait((task,), timeout=PROGRESS_INTERVAL_S)
-                done, elapsed = int(state["done"]), max(monotonic() - began, 1e-6)
-                rate = done / elapsed
-                eta = (total - done) / rate if rate > 0 else None
-                tell(control.Progress("digesting", done, total, rate, eta))
-            return task.result()
-        finally:
-            state["cancelled"] = True
-
-    async def _offer(
-        self, group: GroupId, name: str, content: ContentId, encoded: bytes, tell: Tell
-    ) -> tracker.Offered:
-        ask = tracker.Offer(group, name, content)
-        try:
-            return (await self._link.ask(ask, tracker.Offered)).reply
-        except Refused as error:
-            if error.code is not Code.NEED_MANIFEST:
-                raise
-        total, step = len(encoded), limits.MANIFEST_PART_BYTES
-        for offset in range(0, total, step):
-            tell(control.Progress("sending the manifest", offset, total))
-            put = tracker.PutManifest(content, total, offset)
-            part = encoded[offset : offset + step]
-            await self._link.ask(put, tracker.Done, data=part)
-        return (await self._link.ask(ask, tracker.Offered)).reply
 
     async def _adopt(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:
         content = ContentId(record.content)
@@ -284,7 +234,7 @@ class Shares:
         content = manifest.manifest_id(encoded)
         await self._adopt(ShareRecord(self._user, group, name, content, place), decoded, encoded)
         try:
-            await self._offer(group, name, content, encoded, lambda _: None)
+            await self._catalogue.offer(group, name, content, encoded, lambda _: None)
         except MiniTorrentError as error:
             log.info("%s is offered when that is possible: %s", names.printable(name), error)
 
@@ -300,7 +250,7 @@ class Shares:
                 f"this device does not share {names.quoted(name)} in {group}",
                 f"mini-torrent list-files {group} shows what is shared",
             )
-        await self._link.ask(tracker.StopShare(group, share.record.name), tracker.Done)
+        await self._catalogue.withdraw(group, share.record.name)
         await self._forget(key)
 
     # -- agreement with the tracker -------------------------------------------------------------
@@ -314,7 +264,7 @@ class Shares:
                 log.info("the shares could not be compared with the tracker's: %s", error)
 
     async def _reconcile(self) -> None:
-        listed = await self._listed()
+        listed = await self._catalogue.listed()
         wanted = {
             (share.record.group, names.fold_name(share.record.name)): share
             for share in list(self._shares.values())
@@ -325,25 +275,16 @@ class Shares:
             if row is None or row.content != share.record.content:
                 await self._offer_again(share)
         for row in listed.values():
-            await self._link.ask(tracker.StopShare(row.group, row.name), tracker.Done)
-
-    async def _listed(self) -> dict[tuple[str, str], tracker.OfferRow]:
-        rows: dict[tuple[str, str], tracker.OfferRow] = {}
-        after = ""
-        while True:
-            page = (await self._link.ask(tracker.MyOffers(after), tracker.OfferRows)).reply
-            for row in page.rows:
-                rows[(names.fold_id(row.group), names.fold_name(row.name))] = row
-            if not page.more or not page.rows:
-                return rows
-            after = f"{page.rows[-1].group}/{page.rows[-1].name}"
+            await self._catalogue.withdraw(row.group, row.name)
 
     async def _offer_again(self, share: _Share) -> None:
         record = share.record
         content = ContentId(record.content)
         encoded = self._manifests.get(content) or b""
         try:
-            await self._offer(GroupId(record.group), record.name, content, encoded, lambda _: None)
+            await self._catalogue.offer(
+                GroupId(record.group), record.name, content, encoded, lambda _: None
+            )
         except Refused as error:
             self._tell_trouble(record, error)
 
@@ -385,7 +326,7 @@ class Shares:
             return
         await self._forget(self._key(record))
         try:
-            await self._link.ask(tracker.StopShare(record.group, record.name), tracker.Done)
+            await self._catalogue.withdraw(record.group, record.name)
         except MiniTorrentError as failure:
             log.info("the tracker is told when it is back: %s", failure)
 
