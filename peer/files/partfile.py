@@ -53,6 +53,15 @@ class PartFiles(ABC):
         return data if self.read_into(offset, memoryview(data)) else None
 
     @abstractmethod
+    def forget_cached(self, offset: int, length: int) -> None:
+        """Let what is read or written next of this stretch have to do with the disk again.
+
+        After a write that failed behind our back the system keeps the bytes, takes them for
+        written, and does not always write them when they come a second time (ext4, into reserved
+        room).
+        """
+
+    @abstractmethod
     def sync(self) -> None:
         """Return when all that was written before the call is on the disk."""
 
@@ -91,6 +100,10 @@ class PartFile(PartFiles):
         with translated(self._destination.part_path, "read"):
             data = os.pread(self.fd, length, offset)
         return data if len(data) == length else None
+
+    def forget_cached(self, offset: int, length: int) -> None:
+        with translated(self._destination.part_path, "read"):
+            os.posix_fadvise(self.fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
         with translated(self._destination.part_path, "sync"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 
 from common.digests import Buffer
@@ -92,6 +92,15 @@ class PartFolder(PartFiles):
                     except FileNotFoundError:
                         return False
         return True
+
+    def forget_cached(self, offset: int, length: int) -> None:
+        with paths.LastFolder(self.fd) as folders:
+            for segment in self._layout.stretch(offset, length):
+                with translated(self._path_of(segment), "read"), suppress(FileNotFoundError):
+                    with self._opened(segment, folders, make=False) as fd:
+                        os.posix_fadvise(
+                            fd, segment.offset, segment.length, os.POSIX_FADV_DONTNEED
+                        )
 
     def sync(self) -> None:
         with self._lock:

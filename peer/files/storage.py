@@ -180,6 +180,7 @@ class PartialContent:
 
         with self._gate:
             claimed, self._claimed = sorted(self._claimed), ()
+            self._files.forget_cached(0, self.manifest.size)
             self._hash(claimed, in_order, cancelled, threads)
             return self._held_count
 
@@ -290,7 +291,9 @@ class PartialContent:
 
     def _write_again(self, batch: list[int]) -> None:
         for index in [index for index in batch if self.has(index)]:
-            self._files.write(index * self.manifest.piece_length, self.read_piece(index))
+            offset, data = index * self.manifest.piece_length, self.read_piece(index)
+            self._files.forget_cached(offset, len(data))
+            self._files.write(offset, data)
 
     def _hold(self, index: int, unsynced: bool) -> None:
         with self._lock:
