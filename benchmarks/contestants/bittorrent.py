@@ -32,7 +32,7 @@ class Libtorrent:
     def __init__(
         self, overrides: dict[str, Any] | None = None, *, piece_length: int | None = None
     ) -> None:
-        self._overrides = overrides or {}
+        self._overrides = overrides
         self._piece_length = piece_length
 
     def unfit(self, workload: Workload) -> str | None:
@@ -74,14 +74,33 @@ class Libtorrent:
     def _start(self, arena: Arena, place: Place) -> tuple[Worker, tuple[str, int]]:
         port = place.free_port()
         argv: list[str | Path] = [sys.executable, "-m", "benchmarks.programs.libtorrent_peer"]
-        argv += [place.address, str(port), json.dumps(self._overrides)]
+        overrides = self._overrides
+        if overrides is None:
+            overrides = best_overrides(arena.workload)
+        argv += [place.address, str(port), json.dumps(overrides)]
         worker = arena.crew.start("libtorrent", place.argv(argv), cwd=_REPOSITORY)
         return worker, (place.address, port)
 
 
 def best_piece_length(workload: Workload) -> int:
-    """Bytes: the best of several trials for BitTorrent clients in each kind of workload."""
-    return 256 * 1024 if workload.shaped else MIB
+    """Bytes: the best for libtorrent of 256 KiB to 4 MiB in each kind of workload."""
+    if workload.shaped:
+        return 256 * 1024
+    return MIB if workload.is_folder else 4 * MIB
+
+
+def best_overrides(workload: Workload) -> dict[str, Any]:
+    """What did better than the tuning for one fast link, in each kind of workload."""
+    if workload.shaped:
+        # Short queues: what waits at one peer cannot be had from another.
+        return {
+            "max_out_request_queue": 100,
+            "request_queue_time": 1,
+            "send_buffer_watermark": 256 * 1024,
+            "send_buffer_low_watermark": 64 * 1024,
+        }
+    # Connections start on a tick: a short transfer gains by an earlier one, a long one loses.
+    return {"tick_interval": 100} if workload.is_folder else {}
 
 
 def _ask(peer: Worker, **order: object) -> None:

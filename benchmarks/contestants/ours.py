@@ -21,6 +21,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.arena import Arena, Place
@@ -55,7 +56,7 @@ class Team:
         self.leechers = [self._start(f"l{i}", p, link) for i, p in enumerate(arena.leechers)]
         nodes = [*self.seeders, *self.leechers]
         for node in nodes:
-            self._until_connected(node)
+            wait_until(partial(self._connected, node), f"{node.user} to meet the tracker")
         self._all([(node, "create-user", node.user, _PASSWORD) for node in nodes])
         self._all([(node, "login", node.user, _PASSWORD) for node in nodes])
         owner, others = nodes[0], nodes[1:]
@@ -97,13 +98,10 @@ class Team:
         self._arena.crew.start(f"{user}-up", place.argv(argv), quiet=True)
         return node
 
-    def _until_connected(self, node: Node) -> None:
-        def connected() -> bool:
-            status = self.command(node, "status", "--json")
-            said = status.rest()
-            return status.wait() == 0 and bool(json.loads(said)["connected"])
-
-        wait_until(connected, f"{node.user} to be connected to the tracker")
+    def _connected(self, node: Node) -> bool:
+        status = self.command(node, "status", "--json")
+        said = status.rest()
+        return status.wait() == 0 and bool(json.loads(said)["connected"])
 
     def _all(self, commands: Sequence[tuple[Node, *tuple[str | Path, ...]]]) -> None:
         """Run commands side by side; an error when one fails."""

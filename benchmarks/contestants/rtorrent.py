@@ -49,6 +49,8 @@ class Rtorrent:
     name = "rtorrent"
 
     def unfit(self, workload: Workload) -> str | None:
+        if workload.shaped:
+            return "in a minute its leechers serve each other nothing: a star, as slow as nginx's"
         return missing_program("rtorrent")
 
     def run(self, arena: Arena) -> Outcome:
