@@ -96,11 +96,12 @@ class PartFolder(PartFiles):
     def forget_cached(self, offset: int, length: int) -> None:
         with paths.LastFolder(self.fd) as folders:
             for segment in self._layout.stretch(offset, length):
-                with translated(self._path_of(segment), "read"), suppress(FileNotFoundError):
-                    with self._opened(segment, folders, make=False) as fd:
-                        os.posix_fadvise(
-                            fd, segment.offset, segment.length, os.POSIX_FADV_DONTNEED
-                        )
+                with (
+                    translated(self._path_of(segment), "read"),
+                    suppress(FileNotFoundError),
+                    self._opened(segment, folders, make=False) as fd,
+                ):
+                    os.posix_fadvise(fd, segment.offset, segment.length, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
         with self._lock:
