@@ -9,7 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from msgspec.structs import replace
 
 from common import manifest as manifests
 from common import names
@@ -37,6 +41,8 @@ from peer.swarm.download import DownloadSettings
 from peer.swarm.pieces import Bitfield
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 
 class Life:
@@ -153,23 +159,32 @@ class Life:
     async def _finish(self, entry: Entry) -> None:
         running = entry.running
         assert running is not None
-        place = None
-        while place is None:
+        try:
+            place = await self._patiently(entry, running.finalize)
+        except Cancelled:
+            return
+        except (StorageError, IntegrityError) as error:
+            await self.fail(entry, error)
+            return
+        if place is not None:
+            await self._complete(entry, running, place)
+        # Otherwise pieces were found damaged, and are being fetched again.
+
+    async def _patiently(self, entry: Entry, step: Callable[[], Awaitable[R]]) -> R:
+        """The result of ``step``, tried again for as long as what hinders it can pass."""
+        hindered = False
+        while True:
             try:
-                place = await running.finalize()
+                result = await step()
             except Passing as error:
-                if entry.record.state != "P":
+                if not hindered:
                     self._on_trouble(entry, str(error))
+                hindered = True
                 await asyncio.sleep(STORAGE_RETRY_S)
-            except Cancelled:
-                return
-            except (StorageError, IntegrityError) as error:
-                await self.fail(entry, error)
-                return
             else:
-                if place is None:
-                    return  # pieces were found damaged and are being fetched again
-        await self._complete(entry, running, place)
+                if hindered:
+                    self._on_trouble(entry, None)
+                return result
 
     async def _complete(self, entry: Entry, running: Running, place: Place) -> None:
         uses = [
@@ -178,20 +193,39 @@ class Life:
         ]
         elapsed_s = entry.record.elapsed_s + monotonic() - entry.began
         entry.become(reason=None, elapsed_s=elapsed_s, sources=uses)
-        around = self._around
-        await around.shares.adopt_download(
-            entry.group, entry.record.name, running.manifest, entry.encoded, place
-        )
-        # Complete for those who wait only now: the file is there, and offered, or will be.
-        entry.become(state="C")
-        await self.remember(entry)
+        await self._keep(entry, running.manifest, place)
         self.settle(entry)
         # The shelf reads from the final file by now; reads under way are waited for.
         await self._close_storage(entry)
-        around.presence_changed()
+        self._around.presence_changed()
+
+    async def _keep(self, entry: Entry, decoded: Manifest, place: Place) -> None:
+        """Share what is complete and record that it is, however long the home takes no records."""
+        told = False
+        while True:
+            try:
+                await self._around.shares.adopt_download(
+                    entry.group, entry.record.name, decoded, entry.encoded, place
+                )
+                await self._around.workers.run(
+                    self._records.put, entry.key, replace(entry.record, state="C")
+                )
+            except StorageError as error:
+                if not told:
+                    name = names.printable(entry.record.name)
+                    self._around.notify(f"{name} is complete, and kept in mind later: {error}")
+                told = True
+                # The file is there all the same: nobody needs to wait for more.
+                entry.become(state="C")
+                await asyncio.sleep(STORAGE_RETRY_S)
+            else:
+                # Complete for those who wait only now: it is offered, or will be.
+                entry.become(state="C")
+                return
 
     def _fail_soon(self, entry: Entry, error: StorageError) -> None:
-        if entry.running is not None and entry.task is None:
+        at_rest = entry.task is None or entry.task.done()
+        if entry.running is not None and at_rest:
             entry.task = asyncio.create_task(self.fail(entry, error), name="fail")
 
     async def fail(self, entry: Entry, error: MiniTorrentError) -> None:
@@ -263,7 +297,7 @@ class Life:
         """Open the part again, verify what the journal claims, and go on."""
         entry.become(state="D", reason=None)
         try:
-            decoded, storage = await self._reopen(entry)
+            decoded, storage = await self._patiently(entry, lambda: self._reopen(entry))
         except AlreadyThere as error:
             await self._perhaps_finished(entry, error)
             return
@@ -297,7 +331,13 @@ class Life:
         entry.encoded = encoded
         decoded = await around.workers.run(manifests.decode, encoded, entry.content)
         storage = await self._resume_part(entry, decoded)
-        await asyncio.to_thread(storage.recover)
+        given_up = threading.Event()
+        try:
+            await asyncio.to_thread(storage.recover, cancelled=given_up.is_set)
+        except BaseException:
+            given_up.set()
+            around.workers.submit(lambda *_: None, storage.close)
+            raise
         return decoded, storage
 
     async def _resume_part(self, entry: Entry, decoded: Manifest) -> PartialContent:
@@ -314,11 +354,9 @@ class Life:
         except (ContentChanged, MiniTorrentError):
             await self.fail(entry, error)
             return
-        entry.become(state="C", reason=None)
-        await self.remember(entry)
-        await self._around.shares.adopt_download(
-            entry.group, entry.record.name, decoded, encoded, place
-        )
+        entry.encoded = encoded
+        entry.become(reason=None)
+        await self._keep(entry, decoded, place)
 
 
 def _checkpoint_and_close(storage: PartialContent) -> None:
