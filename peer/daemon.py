@@ -79,12 +79,14 @@ async def _run(home: Path, settings: Settings, trackers: list[Tracker], foregrou
     if foreground:
         print(f"peer ready: {peer.endpoint} (tracker {trackers[0].link})", flush=True)
     await peer.until_told_to_end()
-    # Whatever hangs, the process does not.
-    watchdog = threading.Timer(END_S, os._exit, (1,))
+    # Whatever hangs, the process does not: a thread that waits for a disk, for instance, which
+    # Python would wait for in its turn when all else has ended.
+    closed = threading.Event()
+    watchdog = threading.Timer(END_S, lambda: os._exit(0 if closed.is_set() else 1))
     watchdog.daemon = True
     watchdog.start()
     await peer.close()
-    watchdog.cancel()
+    closed.set()
 
 
 class Peer:
@@ -199,14 +201,13 @@ class Peer:
         """Wait for SIGTERM, SIGINT or `Down`. A second signal ends the process at once."""
         loop = asyncio.get_running_loop()
 
-        def on_signal() -> None:
-            if self._ended.is_set():
-                os._exit(1)
-            self._ended.set()
-
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
+            loop.add_signal_handler(number, self._ended.set)
         await self._ended.wait()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            # Not the loop's business any more: it may be what hangs.
+            signal.signal(number, lambda *_: os._exit(1))
 
     def _stop_soon(self) -> None:
         # The answer to the command leaves before the socket closes.
