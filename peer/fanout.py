@@ -95,7 +95,11 @@ class _Connection:
             Connect(fanout.pair, device),
             message_bytes_max=limits.REPLY_BYTES_MAX,
         )
-        self._watch = Watch(socket, self._on_link, fanout.connections)
+        try:
+            self._watch = Watch(socket, self._on_link, fanout.connections)
+        except zmq.ZMQError:
+            socket.close(linger=0)
+            raise
         self._pump = Pump(socket, self._on_message)
         socket.connect(endpoint)
 
@@ -317,7 +321,13 @@ class Fanout:
             self.connection_lost(connection)
             connection = None
         if connection is None:
-            connection = _Connection(self, device, endpoint)
+            try:
+                connection = _Connection(self, device, endpoint)
+            except zmq.ZMQError as error:  # out of file descriptors
+                log.warning("no connection can be made: %s", error)
+                # In the next turn: whoever opens does not expect an answer from within.
+                asyncio.get_running_loop().call_soon(sink.lost, device, False)
+                return
             self._connections[device] = connection
         connection.close_channel(sink)
         connection.open(sink)
