@@ -91,7 +91,11 @@ class _Connection:
         commands = make_socket(
             context, zmq.DEALER, self._role, message_bytes_max=limits.REPLY_BYTES_MAX
         )
-        self._watch = Watch(commands, self._on_link)
+        try:
+            self._watch = Watch(commands, self._on_link)
+        except zmq.ZMQError:
+            commands.close(linger=0)
+            raise
         self.commands = Pump(commands, on_reply)
         commands.connect(where.endpoint)
         self.events: Pump | None = None
@@ -120,7 +124,11 @@ class _Connection:
             receive_queue=10_000,
         )
         socket.setsockopt(zmq.SUBSCRIBE, events.BEAT_TOPIC)
-        self._events_watch = Watch(socket, self._on_events_link)
+        try:
+            self._events_watch = Watch(socket, self._on_events_link)
+        except zmq.ZMQError:
+            socket.close(linger=0)
+            raise
         self.events = Pump(socket, self._on_published)
         socket.connect(endpoint)
 
@@ -318,18 +326,19 @@ class TrackerLink:
 
     async def _serve(self, where: Tracker) -> bool:
         """Connect to ``where`` and stay until the connection ends; False if it never came up."""
-        connection = _Connection(
-            self._context, self._pair, where, self._on_reply, self._on_published
-        )
-        self._connection = connection
         was_up = False
         try:
+            connection = _Connection(
+                self._context, self._pair, where, self._on_reply, self._on_published
+            )
+            self._connection = connection
             await self._establish(connection)
             was_up = True
             await self._until_dead(connection)
             log.info("the connection to the tracker at %s ended", where.endpoint)
-        except (TransportError, Refused, RemoteProtocolError) as error:
-            # Tried several times a second at first: said once, until something else is the matter.
+        except (TransportError, Refused, RemoteProtocolError, zmq.ZMQError) as error:
+            # The last of them when no file descriptor is left for a socket. Tried several times a
+            # second at first: said once, until something else is the matter.
             level = logging.DEBUG if str(error) == self.trouble else logging.INFO
             self.trouble = str(error)
             log.log(level, "no connection to the tracker at %s: %s", where.endpoint, error)
