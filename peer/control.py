@@ -173,10 +173,7 @@ class ControlServer:
     # -- sending --------------------------------------------------------------------------------
 
     def _send(self, routing_id: bytes, request_id: bytes, said: control.Answer) -> None:
-        frames = [routing_id, *pack(request_id, said)]
-        if len(frames[-1]) > limits.CONTROL_BYTES_MAX:
-            failed = control.Failed(Code.LIMIT, "the answer is too long to be shown at once")
-            frames = [routing_id, *pack(request_id, failed)]
+        frames = [routing_id, *_packed(request_id, said)]
         backlog = self._backlogs.get(routing_id)
         sent = Sent.FULL if backlog is not None else self._pump.send(frames)
         match sent:
@@ -233,3 +230,16 @@ class ControlServer:
 
 def _failure(error: MiniTorrentError) -> control.Failed:
     return control.Failed(error.code, error.message, error.hint, exit_code_of(error))
+
+
+def _packed(request_id: bytes, said: control.Answer) -> list[Any]:
+    """The frames of an answer. One that cannot be sent becomes an error: somebody waits for it."""
+    try:
+        frames = pack(request_id, said)
+    except UnicodeEncodeError:
+        log.exception("an answer cannot be sent")
+        return pack(request_id, control.Failed(Code.INTERNAL, "the answer holds what is no text"))
+    if len(frames[-1]) > limits.CONTROL_BYTES_MAX:
+        failed = control.Failed(Code.LIMIT, "the answer is too long to be shown at once")
+        return pack(request_id, failed)
+    return frames

@@ -1,4 +1,4 @@
-"""create_group, join_group, leave_group, list_groups and the owner's commands, by real processes."""
+"""The commands about groups, the owner's among them, by real processes."""
 
 from __future__ import annotations
 

@@ -229,6 +229,16 @@ def test_an_answer_that_is_too_long_is_refused_instead_of_lost(home: Path) -> No
         client.result(control.ListGroups())
 
 
+def test_an_answer_that_is_no_text_is_an_error_instead_of_silence(home: Path) -> None:
+    groups = control.Groups([control.GroupRow("caf\udce9", "o", 1, "member")])
+    with (
+        FakePeer(home, {control.ListGroups: groups}),
+        ControlClient(home) as client,
+        pytest.raises(CommandFailed, match="no text"),
+    ):
+        client.result(control.ListGroups())
+
+
 def test_a_long_listing_arrives_whole(home: Path) -> None:
     groups = control.Groups([control.GroupRow("g" * 400, "o", 1, "member")] * 20_000)
     with FakePeer(home, {control.ListGroups: groups}), ControlClient(home) as client:
