@@ -1,0 +1,105 @@
+"""People at real processes, and the means to make their lives hard.
+
+The swarm itself is that of ``tests/integration``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "tamper"), str(HERE.parent / "integration")]
+
+from harness import Small, small_disk  # noqa: E402
+from link import FaultyLink, links  # noqa: E402
+from people import Person, Swarm  # noqa: E402
+
+from common.config import lock_holder  # noqa: E402
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows how the logs of the swarms that were alive end."""
+    report = yield
+    if report.failed:
+        for swarm in Swarm.alive:
+            report.sections += [(f"log {path}", text) for path, text in swarm.logs()]
+    return report
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    """Seeded; the seed is printed, and taken from MINI_TORRENT_SEED where that is set."""
+    seed = int(os.environ.get("MINI_TORRENT_SEED", random.randrange(1 << 32)))
+    print(f"MINI_TORRENT_SEED={seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def line() -> Iterator[Callable[..., FaultyLink]]:
+    """Makes links between processes."""
+    with links() as make:
+        yield make
+
+
+@pytest.fixture(scope="session")
+def town() -> Iterator[Swarm]:
+    """A swarm for the tests that harm no process of it for long: Alice serves slowly."""
+    made = Swarm("tcp")
+    try:
+        for name, limit in (("alice", "8M"), ("bob", "0"), ("carol", "0")):
+            person = made.person(name, up=False, log_in=False)
+            person.up("--upload-limit", limit)
+            person.ok("create-user", name, person.password)
+            person.ok("login", name, person.password)
+        yield made
+    finally:
+        made.close()
+
+
+def _named(swarm: Swarm, name: str) -> Person:
+    person = next(person for person in swarm.people.values() if person.name == name)
+    if lock_holder(person.home) is None:  # a test that failed left it so
+        person.up()
+    return person
+
+
+@pytest.fixture
+def alice(town: Swarm) -> Person:
+    """Serves 8 MiB a second, so that there is time to do something to a download."""
+    return _named(town, "alice")
+
+
+@pytest.fixture
+def bob(town: Swarm) -> Person:
+    return _named(town, "bob")
+
+
+@pytest.fixture
+def carol(town: Swarm) -> Person:
+    return _named(town, "carol")
+
+
+@pytest.fixture
+def own() -> Iterator[Swarm]:
+    """A swarm for one test alone."""
+    made = Swarm("tcp")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Small]:
+    """A small disk of its own; skips without the right to mount one."""
+    with small_disk(tmp_path, getattr(request, "param", "tmpfs")) as made:
+        yield made

@@ -1,0 +1,207 @@
+"""F3, F19, F21, F22, F23, F25: what happens to a download on its own device."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import plug
+import pytest
+from harness import MIB, PIECE, Fetch, Small, begin, faults, fetch, pieces_served
+from people import Person, Swarm
+from waiting import wait_for
+
+SIZE = 12 * MIB
+PIECES = SIZE // PIECE
+
+
+def kill_and_look(download: Fetch) -> int:
+    """Kill the downloader; returns how many pieces the journal names then."""
+    download.who.kill()
+    download.never_lies()
+    return download.synced
+
+
+def test_f03_a_killed_downloader_fetches_again_only_what_was_not_synced(
+    alice: Person, bob: Person, rng: random.Random
+) -> None:
+    before = pieces_served(alice)
+    download = begin(alice, bob, SIZE)
+    lost = 0
+    for point in sorted(rng.randrange(SIZE * 9 // 10) for _ in range(4)):
+        # The pieces on their way when it dies are lost as well: they were never verified.
+        reached = download.until(point) // PIECE
+        synced = kill_and_look(download)
+        lost += max(0, reached - synced)
+        bob.up()
+        wait_for(lambda s=synced: download.verified >= s * PIECE, "what was synced")
+    download.finishes()
+    windows = 4 * 2 * 8 * MIB // PIECE  # four times what a window holds: 2 s at 8 MiB a second
+    assert pieces_served(alice) - before <= PIECES + lost + windows
+
+
+def test_f03_a_pulled_plug_costs_what_was_not_synced_and_nothing_else(
+    own: Swarm, rng: random.Random
+) -> None:
+    alice = own.person("alice", log_in=False, up=False)
+    alice.up("--upload-limit", "8M")
+    for word in ("create-user", "login"):
+        alice.ok(word, "alice", "pw")
+    bob = own.person("bob", up=False, log_in=False)
+    unsynced = own.root / "unsynced"
+    with faults(plug=str(unsynced)):
+        bob.up()
+        for word in ("create-user", "login"):
+            bob.ok(word, "bob", "pw")
+        download = begin(alice, bob, SIZE)
+        undone = 0
+        for point in sorted(rng.randrange(SIZE * 9 // 10) for _ in range(3)):
+            download.until(point)
+            synced = kill_and_look(download)
+            undone += plug.pull(unsynced, rng)
+            bob.up()
+            wait_for(lambda s=synced: download.verified >= s * PIECE, "what was synced")
+    assert undone
+    download.finishes()
+
+
+@pytest.mark.root
+def test_f19_a_full_disk_pauses_with_its_reason_and_goes_on_by_itself(
+    alice: Person, bob: Person, carol: Person, disk: Small
+) -> None:
+    group = alice.group_with(bob, carol)
+    own = bob.swarm.file(MIB)
+    bob.share(own, group)
+    download = begin(alice, bob, SIZE, group=group, folder=disk.path)
+    download.until(MIB)
+    disk.fill()
+    wait_for(lambda: download.state, "the pause", until=lambda state: state == "P")
+    assert "No space left" in download.row["reason"]
+    fetch(carol, group, own).finishes()
+    assert download.state == "P"
+    download.never_lies()
+    disk.empty()
+    download.finishes()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("disk", ["thin"], indirect=True)
+def test_f19_a_disk_that_turns_out_full_when_it_is_synced_loses_nothing(
+    alice: Person, bob: Person, disk: Small
+) -> None:
+    download = begin(alice, bob, SIZE, folder=disk.path)
+    download.until(MIB)
+    disk.fill()
+    wait_for(lambda: download.state, "the pause", until=lambda state: state == "P")
+    download.never_lies()
+    disk.empty()
+    download.finishes()
+
+
+@pytest.mark.root
+def test_f19_a_full_disk_at_the_end_is_waited_for_too(
+    alice: Person, bob: Person, disk: Small
+) -> None:
+    """The device's own home is full: the last words about the download find no room either."""
+    other = Person(bob.swarm, "bob", disk.path / "home")
+    other.up()
+    other.ok("login", "bob", bob.password)
+    group = alice.group_with(bob)
+    download = begin(alice, other, 4 * MIB, group=group)
+    disk.fill()
+    wait_for(lambda: download.state, "an end or a pause", until=lambda state: state in "CP")
+    download.never_lies()
+    disk.empty()
+    download.finishes()
+    wait_for(lambda: other.status()["shares"] == 1, "the share of what was fetched")
+    other.restart()
+    assert download.state == "C"
+    wait_for(lambda: other.status()["shares"] == 1, "the same after a restart")
+    other.down()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("disk", ["ext4"], indirect=True)
+@pytest.mark.parametrize("size", [20 * MIB, 4 * MIB], ids=["underway", "at-the-end"])
+def test_f21_a_disk_that_fails_ends_that_download_and_no_other(
+    alice: Person, bob: Person, disk: Small, size: int
+) -> None:
+    group = alice.group_with(bob)
+    download = begin(alice, bob, size, group=group, folder=disk.path)
+    other = begin(alice, bob, MIB, group=group)
+    disk.break_()
+    wait_for(lambda: download.state, "the failure", until=lambda state: state == "F")
+    assert "Input/output error" in download.row["reason"]
+    assert not download.target.exists()
+    other.finishes()
+    disk.mend()
+    bob.ok("resume", group, download.name)
+    wait_for(lambda: download.state, "another end", until=lambda state: state in "CF")
+    download.never_lies()
+
+
+def truncate(download: Fetch) -> int:
+    os.truncate(download.part, SIZE // 3 + 100)
+    return download.synced
+
+
+def flip_a_bit(download: Fetch) -> int:
+    first = int.from_bytes(download.journal.read_bytes()[40:44], "big") * PIECE
+    with download.part.open("r+b") as file:
+        file.seek(first + 1000)
+        byte = file.read(1)[0]
+        file.seek(first + 1000)
+        file.write(bytes([byte ^ 4]))
+    return 1
+
+
+def write_noise(download: Fetch) -> int:
+    download.journal.write_bytes(random.Random(1).randbytes(download.journal.stat().st_size))
+    return 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(truncate, id="f22-truncated"),
+        pytest.param(flip_a_bit, id="f23-one-bit"),
+        pytest.param(write_noise, id="f25-journal-of-noise"),
+    ],
+)
+def test_f22_f23_f25_damage_between_two_starts_is_noticed_and_mended(
+    alice: Person, bob: Person, damage: Callable[[Fetch], int]
+) -> None:
+    download = begin(alice, bob, SIZE)
+    download.until(SIZE // 2)
+    bob.down()  # in order: all that was verified is synced
+    held = download.synced
+    assert held >= SIZE // 2 // PIECE
+    lost = damage(download)
+    bob.up()
+    # Nothing was fetched before the part was verified: what is held then is what survived.
+    wait_for(lambda: download.verified >= (held - lost) * PIECE, "what survived")
+    download.finishes()
+
+
+def test_f23_only_the_damaged_piece_is_fetched_again(alice: Person, bob: Person) -> None:
+    download = begin(alice, bob, SIZE)
+    download.until(SIZE // 2)
+    bob.ok("pause", download.group, download.name)
+    bob.down()
+    flip_a_bit(download)
+    held, before = download.synced, pieces_served(alice)
+    bob.up()
+    bob.ok("resume", download.group, download.name)
+    download.finishes()
+    assert pieces_served(alice) - before == PIECES - held + 1
+
+
+def test_the_part_of_a_download_is_gone_and_it_begins_again(alice: Person, bob: Person) -> None:
+    download = begin(alice, bob, 4 * MIB)
+    download.until(MIB)
+    bob.kill()
+    Path(download.part).unlink()
+    bob.up()
+    download.finishes()
