@@ -73,6 +73,14 @@ class _Connection:
     received: int = 0
     heard: bool = False
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the descriptor is still what it was, and not something else by now."""
+        try:
+            return os.fstat(self.fd).st_ino == self.inode
+        except OSError:
+            return False
+
     def silent_bytes(self, now: float) -> int:
         """What came since, less the signs of life."""
         return round(self.received - self.base - HEARTBEATS_PER_S * (now - self.base_at))
@@ -158,6 +166,11 @@ class Connections:
     def _look_at(self, some: list[_Connection], now: float) -> None:
         bounds = self._bounds
         for connection in some:
+            if self._known.get(connection.fd) is not connection:
+                continue  # it ended since the turns were dealt out
+            if not connection.is_there:
+                self.ended(connection.fd)
+                continue
             received = self._ask(connection, _bytes_received)
             if received is None:
                 continue
@@ -198,12 +211,9 @@ class Connections:
 
     def _ask(self, connection: _Connection, question: Callable[[socket.socket], Any]) -> Any:
         """Ask the kernel about a descriptor that is libzmq's, and stays so."""
-        try:
-            if os.fstat(connection.fd).st_ino != connection.inode:
-                return None  # the number belongs to something else by now
-            borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=connection.fd)
-        except OSError:
+        if not connection.is_there:
             return None
+        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=connection.fd)
         try:
             return question(borrowed)
         except OSError:

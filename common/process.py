@@ -11,6 +11,9 @@ import logging
 import resource
 import sys
 from datetime import UTC, datetime
+from typing import Any
+
+from common.names import printable
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -47,12 +50,16 @@ def forbid_core_dumps() -> None:
 
 
 class _Lines(logging.Formatter):
-    """One line an event, for people. Nothing that a stranger typed can break the line."""
+    """One line an event, for people. Nothing that a stranger typed can break the line, or do
+    anything to the terminal on which it is read."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        head, *rest = text.split("\n")
-        return head if not rest else head + "".join(f"\n    {line}" for line in rest)
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"    {printable(line)}" for line in lines)
 
 
 class _JsonLines(logging.Formatter):
