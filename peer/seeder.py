@@ -88,6 +88,7 @@ class Seeder:
         self._workers = workers
         self._serving = Serving(limit=limit)
         self._visitors = Visitors()
+        self._loop = asyncio.get_running_loop()
         self._wakeup: asyncio.TimerHandle | None = None
         self._closed = False
         self.counts: Counter[str] = Counter()
@@ -273,13 +274,17 @@ class Seeder:
         self._set_wakeup(now)
 
     def _set_wakeup(self, now: float) -> None:
-        if self._wakeup is not None:
-            self._wakeup.cancel()
-            self._wakeup = None
+        # A timer that rings too early costs a tick; making it anew with each of thousands of
+        # messages a second would cost more.
         at = self._serving.next_wakeup(now)
-        if at is not None and not self._closed:
-            loop = asyncio.get_running_loop()
-            self._wakeup = loop.call_later(max(0.001, at - now), self._tick)
+        if at is None or self._closed:
+            return
+        due = self._loop.time() + max(0.001, at - now)
+        if self._wakeup is not None:
+            if self._wakeup.when() <= due:
+                return
+            self._wakeup.cancel()
+        self._wakeup = self._loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
         self._wakeup = None

@@ -106,6 +106,7 @@ class Running:
         self._buffers: dict[tuple[DeviceKey, int], memoryview] = {}
         self._known: dict[DeviceKey, Known] = {}
         self._came_from: Counter[DeviceKey] = Counter()
+        self._loop = asyncio.get_running_loop()
         self._wakeup: asyncio.TimerHandle | None = None
         self._checkpoint_timer: asyncio.TimerHandle | None = None
         self._retry_timer: asyncio.TimerHandle | None = None
@@ -227,13 +228,12 @@ class Running:
         at = self._core.next_wakeup(now)
         if at is None or self._closed:
             return
-        loop = asyncio.get_running_loop()
-        due = loop.time() + max(0.001, at - now)
+        due = self._loop.time() + max(0.001, at - now)
         if self._wakeup is not None:
             if self._wakeup.when() <= due:
                 return
             self._wakeup.cancel()
-        self._wakeup = loop.call_at(due, self._tick)
+        self._wakeup = self._loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
         self._wakeup = None
@@ -336,8 +336,7 @@ class Running:
             self.trouble = str(error)
             self._on_trouble(self.trouble)
         if self._retry_timer is None and not self._closed:
-            loop = asyncio.get_running_loop()
-            self._retry_timer = loop.call_later(STORAGE_RETRY_S, self._try_again)
+            self._retry_timer = self._loop.call_later(STORAGE_RETRY_S, self._try_again)
 
     def _try_again(self) -> None:
         # Still paused in people's eyes: only what was written shows that the disk takes it.
@@ -365,8 +364,7 @@ class Running:
 
     def _checkpoint_soon(self) -> None:
         if not self._closed:
-            loop = asyncio.get_running_loop()
-            self._checkpoint_timer = loop.call_later(CHECKPOINT_S, self._on_checkpoint_time)
+            self._checkpoint_timer = self._loop.call_later(CHECKPOINT_S, self._on_checkpoint_time)
 
     def _on_checkpoint_time(self) -> None:
         self._checkpoint()
