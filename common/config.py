@@ -34,7 +34,8 @@ def open_home(path: Path) -> Path:
     Raises `ConfigError` when others can look into it or it belongs to somebody else, `StorageError`
     when it cannot be made.
     """
-    path = Path(os.path.abspath(path.expanduser()))
+    # Links are followed: what matters is whose the directory is in the end, and who can look in.
+    path = Path(os.path.realpath(path.expanduser()))
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = path.lstat()

@@ -38,6 +38,17 @@ class Visitor:
     channels: dict[int, Channel] = field(default_factory=dict)
     numbers: dict[ContentId, int] = field(default_factory=dict)
     pieces_sent: int = 0
+    received_before: int | None = None
+    """What it said to have received on this connection when we began to count, in bytes."""
+
+    def received(self, said_bytes: int) -> int:
+        """Of what it says to have received in all, how much came since we began to count.
+
+        That is not the connection's beginning when it was dropped here and then asked again.
+        """
+        if self.received_before is None:
+            self.received_before = said_bytes
+        return max(0, said_bytes - self.received_before)
 
 
 class Visitors:

@@ -54,6 +54,8 @@ log = logging.getLogger(__name__)
 DOMAIN = "pieces"
 # Pieces wait in our own queue, where they can still be withdrawn, and not in the socket's.
 SEND_QUEUE = 64
+TOO_MANY = Refusal(Code.BUSY, "too many are connected here")
+NOT_OPEN = Refusal(Code.BUSY, "this channel is not open here", "open it again")
 HAVES_PER_MESSAGE = limits.PIECES_PER_REQUEST_MAX
 _asks: Decoder[peer.Ask] = Decoder(peer.Ask, with_data=False)
 
@@ -164,8 +166,8 @@ class Seeder:
         match envelope.body:
             case peer.Request() as ask:
                 self._request(visitor, ask)
-            case peer.Credit(received):
-                self._decide(swarm.Credited(visitor.id, received))
+            case peer.Credit(said_bytes):
+                self._decide(swarm.Credited(visitor.id, visitor.received(said_bytes)))
             case peer.Open() as ask:
                 self._open(visitor, ask)
             case peer.Renew(group, token):
@@ -234,8 +236,12 @@ class Seeder:
 
     def _request(self, visitor: Visitor, ask: peer.Request) -> None:
         permitted = self._permitted(visitor, ask.channel)
+        received = visitor.received(ask.received_bytes)
         if permitted is None:
-            self._decide(swarm.Credited(visitor.id, ask.received_bytes))
+            if ask.channel not in visitor.channels:
+                # Closed here for a reason that it was told, or forgotten: then it opens it anew.
+                self._refuse(visitor, ask.channel, NOT_OPEN)
+            self._decide(swarm.Credited(visitor.id, received))
             return
         channel, served, ticket = permitted
         pieces = tuple(ask.pieces)
@@ -245,7 +251,7 @@ class Seeder:
             self._decline(visitor, channel, pieces, busy=False)
             return
         user = UserId(ticket.user)
-        self._decide(swarm.Asked(visitor.id, user, channel.content, pieces, ask.received_bytes))
+        self._decide(swarm.Asked(visitor.id, user, channel.content, pieces, received))
 
     def _send_manifest(self, visitor: Visitor, ask: peer.AskManifest) -> None:
         permitted = self._permitted(visitor, ask.channel)
@@ -268,7 +274,7 @@ class Seeder:
                 case swarm.Decline(requester, content, pieces, why, retry_after_s):
                     self._on_decline(requester, content, pieces, why, retry_after_s)
                 case swarm.Drop(requester):
-                    self._leave(requester)
+                    self._drop(requester)
                 case _:
                     assert_never(effect)
         self._set_wakeup(now)
@@ -402,13 +408,20 @@ class Seeder:
         if self._visitors.leave(requester) is not None:
             self._decide(swarm.Left(requester))
 
+    def _drop(self, requester: RequesterId) -> None:
+        """A requester took pieces and never said so. Should it live still, it may open again."""
+        visitor = self._visitors.leave(requester)
+        if visitor is not None:
+            self.counts["dropped"] += 1
+            self._decide(swarm.Left(requester))
+            self._pump.send([requester, *pack(b"", NOT_OPEN)])
+
     def _turn_out(self, former: Visitor) -> None:
         """``former`` was forgotten to make room. Most often its connection is gone; if it is not,
         it is told, and may open again."""
         self.counts["turned out"] += 1
         self._decide(swarm.Left(former.id))
-        refusal = Refusal(Code.BUSY, "too many are connected here")
-        self._pump.send([former.id, *pack(b"", refusal)])
+        self._pump.send([former.id, *pack(b"", TOO_MANY)])
 
     def drop_user(self, group: GroupId, user: UserId) -> None:
         """``user`` lost the right to ``group``: nothing more of it goes there."""

@@ -23,7 +23,7 @@ import zmq
 
 from common import limits
 from common.clock import TrackerTime, monotonic
-from common.codec import SIGNATURE, Decoder, pack
+from common.codec import SIGNATURE, Decoder, VersionMismatch, pack
 from common.errors import Refused, RemoteProtocolError, TransportError
 from common.keys import KeyPair
 from common.link import Tracker, check_endpoint
@@ -286,6 +286,11 @@ class TrackerLink:
     def _on_reply(self, frames: Frames) -> None:
         try:
             envelope = _replies.unpack(frames)
+        except VersionMismatch as error:
+            asked = self._waiting.get(error.request_id)
+            if asked is not None and not asked.future.done():
+                asked.future.set_exception(error)
+            return
         except RemoteProtocolError as error:
             log.warning("the tracker sent what cannot be read: %s", error)
             return

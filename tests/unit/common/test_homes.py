@@ -36,13 +36,20 @@ class TestHomes:
 
     def test_what_is_no_directory_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        (tmp_path / "elsewhere").mkdir(mode=0o700)
-        (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-        for name in ("file", "link"):
-            with pytest.raises(ConfigError, match="not a directory"):
-                open_home(tmp_path / name)
+        with pytest.raises(ConfigError, match="not a directory"):
+            open_home(tmp_path / "file")
         with pytest.raises(StorageError):
             open_home(tmp_path / "file" / "home")
+
+    def test_a_link_is_followed_and_what_it_leads_to_is_judged(self, tmp_path: Path) -> None:
+        # A service manager keeps the real directory elsewhere and puts a link in its place.
+        (tmp_path / "private").mkdir(mode=0o700)
+        (tmp_path / "open").mkdir(mode=0o755)
+        (tmp_path / "link").symlink_to(tmp_path / "private")
+        (tmp_path / "leak").symlink_to(tmp_path / "open")
+        assert open_home(tmp_path / "link") == tmp_path / "private"
+        with pytest.raises(ConfigError, match="other users can look"):
+            open_home(tmp_path / "leak")
 
 
 class TestLocks:
