@@ -169,6 +169,15 @@ class Trouble:
         print(text, file=sys.stderr, flush=True)
 
 
+def show_traceback(error: BaseException) -> None:
+    """Where ``error`` comes from, on standard error. What others wrote may be part of it."""
+    import traceback
+
+    for part in traceback.format_exception(error):
+        for line in part.rstrip("\n").split("\n"):
+            print(printable(line), file=sys.stderr)
+
+
 def trouble_of(error: BaseException) -> Trouble:
     """What to tell the user about ``error``."""
     match error:

@@ -15,7 +15,7 @@ import click
 
 from peer.cli import device_commands, file_commands, people_commands
 from peer.cli.command import COMPLETE_VARIABLE, PROGRAM, Commands, show_version
-from peer.cli.console import Console, trouble_of
+from peer.cli.console import Console, show_traceback, trouble_of
 
 _HELP = """A private swarm for a team, a lab or a cluster.
 
@@ -102,9 +102,7 @@ def fail(error: BaseException, arguments: Sequence[str]) -> int:
     """Show ``error`` in the form that the arguments ask for; returns the exit code."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if any(word in ("-v", "-vv", "--verbose") for word in options):
-        import traceback
-
-        traceback.print_exception(error)
+        show_traceback(error)
     trouble = trouble_of(error)
     as_json = "--json" in options or os.environ.get("MINI_TORRENT_JSON", "") not in ("", "0")
     trouble.show(as_json=as_json)

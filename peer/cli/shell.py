@@ -21,7 +21,7 @@ from common.messages import control
 from peer.cli import launch
 from peer.cli.command import Commands, unknown_command
 from peer.cli.completer import NOT_HERE, Completer
-from peer.cli.console import Console, WrongUsage, trouble_of
+from peer.cli.console import Console, WrongUsage, show_traceback, trouble_of
 from peer.cli.interrupts import leaving_in_order
 from peer.cli.up_options import check_same, checked
 
@@ -142,9 +142,7 @@ class Prompt:
 
     def _show(self, error: BaseException, words: list[str]) -> None:
         if self._console.verbose:
-            import traceback
-
-            traceback.print_exception(error)
+            show_traceback(error)
         trouble_of(error).show(as_json=self._console.as_json or "--json" in words)
 
     # -- what ended meanwhile -------------------------------------------------------------------

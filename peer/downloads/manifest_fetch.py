@@ -101,6 +101,8 @@ async def fetch_manifest(
     kept = around.manifests.get(content)
     if kept is not None and manifest.manifest_id(kept) == content:
         return kept
+    if total > limits.MANIFEST_BYTES_MAX:
+        raise IntegrityError(f"a manifest of {total} bytes is more than there can be")
     if total > FROM_PEERS_BYTES:
         for source in [source for source in sources if source.complete][:PEERS_TRIED]:
             device = DeviceKey(source.device)

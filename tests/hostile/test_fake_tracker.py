@@ -1,0 +1,263 @@
+"""A tracker that is none, or that lies: what a peer believes of it, and what reaches the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from fake_tracker import TOPIC, Answer, FakeTracker, found, parts
+from members import Arena
+from people import Person, Swarm
+from tracker_fixtures import manifest_of
+from waiting import wait_for
+
+from common import limits
+from common.messages import tracker
+from common.messages.refusals import Code, Refusal
+
+CORPUS = Path(__file__).parents[1] / "corpus"
+ESCAPES = (
+    "\x1b[2J\x1b]0;owned\x07\r\n2026-01-01 FATAL forged\u202etxt.exe\x9b31m[red]x[/red]<script>"
+)
+HARMFUL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> None:
+    """What a person may be shown: nothing that moves a cursor, colours, turns or breaks a line."""
+    assert not HARMFUL.search(text), repr(text)
+    assert not any(line.startswith("2026-01-01 FATAL") for line in text.splitlines())
+
+
+@pytest.fixture(scope="module")
+def swarm() -> Iterator[Swarm]:
+    made = Swarm("tcp", tracker=False)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def deceived(swarm: Swarm) -> Iterator[Callable[[dict[type, Answer]], Person]]:
+    """Makes a peer that trusts a tracker with the answers that are given."""
+    with contextlib.ExitStack() as stack:
+
+        def make(answers: dict[type, Answer]) -> Person:
+            fake = FakeTracker(answers)
+            stack.callback(fake.end)
+            bob = Person(swarm, "bob")
+            bob.up(tracker=fake.at.link)
+            stack.callback(bob.down)
+            wait_for(lambda: bob.status()["connected"], "the deceived peer's link")
+            return bob
+
+        yield make
+
+
+def tree(folder: Path) -> list[str]:
+    """Everything that there is in a folder."""
+    return sorted(
+        os.path.relpath(Path(at) / n, folder) for at, d, f in os.walk(folder) for n in d + f
+    )
+
+
+def test_h39_a_fake_tracker_at_the_same_address_is_not_spoken_to() -> None:
+    arena = Arena()
+    try:
+        endpoint = arena.at.endpoint
+        arena.swarm.tracker.kill()
+        fake = FakeTracker(endpoint=endpoint)
+        try:
+            wait_for(lambda: not arena.alice.status()["connected"], "the loss of the tracker")
+            # It is at the door, and has nothing that opens it.
+            said = arena.alice.refused("create-user", "zoe", "a password", code=4)
+            assert "cannot be reached" in said
+            assert fake.asked == []
+        finally:
+            fake.end()
+        arena.swarm.tracker.start()
+        wait_for(lambda: arena.alice.status()["connected"], "the true tracker's return")
+    finally:
+        arena.close()
+
+
+BAD_MANIFESTS = {
+    "another content's": (manifest_of(b"another"), 5),
+    "cut short": (manifest_of(b"content")[:-1], 5),
+    "with a byte more": (manifest_of(b"content") + b"\0", 5),
+    "noise": (os.urandom(300), 5),
+}
+
+
+@pytest.mark.parametrize("which", BAD_MANIFESTS)
+def test_h33_a_manifest_that_is_not_what_its_id_says_touches_no_disk(
+    deceived: Callable[[dict[type, Answer]], Person], which: str
+) -> None:
+    encoded, code = BAD_MANIFESTS[which]
+    bob = deceived(
+        {
+            tracker.FindShare: lambda _: found(
+                "x.bin", manifest_of(b"content"), total=len(encoded)
+            )(_),
+            tracker.GetManifest: parts(encoded),
+        }
+    )
+    folder = bob.swarm.folder()
+    bob.refused("download-file", "lab", "x.bin", folder, code=code)
+    assert tree(folder) == []
+    assert list((bob.home / "downloads").iterdir()) == []
+
+
+def _raw_manifest(entries: list[Any], *, length: int = 1 << 14, size: int | None = None) -> bytes:
+    whole = sum(entry[1] for entry in entries) if size is None else size
+    count = max(0, -(-whole // length)) if 0 < length < 1 << 30 and whole < 1 << 40 else 1
+    digests = b"d" * (32 * min(count, 1000))
+    return msgspec.msgpack.encode([1, "blake3", length, whole, b"d" * 32, digests, entries])
+
+
+def evil_manifests() -> dict[str, bytes]:
+    """Manifests whose id is right, and nothing else."""
+    made = {
+        "piece length 0": _raw_manifest([["", 5, 0]], length=0),
+        "piece length -1": _raw_manifest([["", 5, 0]], length=-1),
+        "piece length 2^40": _raw_manifest([["", 5, 0]], length=1 << 40),
+        "size 2^63": _raw_manifest([["", (1 << 63) - 1, 0]]),
+        "sizes that overflow": _raw_manifest([["a", (1 << 53) - 1, 0], ["b", (1 << 53) - 1, 0]]),
+        "a negative size": _raw_manifest([["a", -5, 0], ["b", 10, 0]]),
+        "a link": _raw_manifest([["a", 5, 3]]),
+    }
+    for line in (CORPUS / "bad_paths.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        with contextlib.suppress(UnicodeEncodeError):
+            made[f"path: {row['why']}"] = _raw_manifest([[row["path"], 5, 0], ["zzz", 1, 0]])
+    return made
+
+
+def test_h28_h32_no_manifest_leads_outside_or_takes_memory(
+    deceived: Callable[[dict[type, Answer]], Person],
+) -> None:
+    evil = evil_manifests()
+    assert len(evil) > 10
+    current = b""
+    bob = deceived(
+        {
+            tracker.FindShare: lambda ask: found(ask.name, current)(ask),
+            tracker.GetManifest: lambda ask: parts(current)(ask),
+        }
+    )
+    outside = bob.swarm.folder()
+    folder = outside / "inside"
+    folder.mkdir()
+    for why, current in evil.items():  # noqa: B007 - what the tracker answers
+        said = bob.run("download-file", "lab", "x", folder)
+        assert said.code in (1, 5), f"{why}: {said}"
+        harmless(said.err)
+        assert tree(outside) == ["inside"], why
+
+
+def test_h32_a_manifest_without_end_is_not_fetched(
+    deceived: Callable[[dict[type, Answer]], Person],
+) -> None:
+    asked = []
+
+    def endless(ask: tracker.GetManifest) -> Any:
+        asked.append(ask.offset)
+        return tracker.ManifestPart(1 << 53, ask.offset), bytes(limits.MANIFEST_PART_BYTES)
+
+    bob = deceived(
+        {
+            tracker.FindShare: found("x", b"", content=b"c" * 32, total=1 << 53),
+            tracker.GetManifest: endless,
+        }
+    )
+    bob.refused("download-file", "lab", "x", bob.swarm.folder(), code=5)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil", "/etc/evil", "a/b", "..", "a\0b", "con.txt", "x\u202etxt.exe", "\x1b[2J", "e."],
+)
+def test_h28_the_name_of_a_share_leads_nowhere_else(
+    deceived: Callable[[dict[type, Answer]], Person], name: str
+) -> None:
+    encoded = manifest_of(b"content")
+    bob = deceived({tracker.FindShare: found(name, encoded), tracker.GetManifest: parts(encoded)})
+    outside = bob.swarm.folder()
+    folder = outside / "inside"
+    folder.mkdir()
+    said = bob.refused("download-file", "lab", "x", folder, code=2)
+    harmless(said)
+    assert tree(outside) == ["inside"]
+
+
+def _row(text: str) -> tracker.FileRow:
+    return tracker.FileRow(
+        text[:255], b"c" * 32, 5, 1, 1, 1 << 14, text[:16], b"d" * 32, 1, 0, [text[:64]]
+    )
+
+
+LISTINGS: dict[tuple[str, ...], dict[type, Answer]] = {
+    ("list-groups",): {
+        tracker.ListGroups: lambda _: tracker.GroupRows(
+            [tracker.GroupRow(ESCAPES[:64], ESCAPES[:64], 1, ESCAPES)]
+        )
+    },
+    ("list-members", "lab"): {
+        tracker.ListMembers: lambda _: tracker.UserRows([tracker.UserRow(ESCAPES[:64], ESCAPES, 1)])
+    },
+    ("list-requests", "lab"): {
+        tracker.ListRequests: lambda _: tracker.UserRows(
+            [tracker.UserRow(ESCAPES[:64], ESCAPES, 1)]
+        )
+    },
+    ("list-files", "lab"): {tracker.ListFiles: lambda _: tracker.FileRows([_row(ESCAPES)])},
+    ("join-group", "lab"): {
+        tracker.JoinGroup: lambda _: Refusal(Code.LIMIT, ESCAPES, ESCAPES),
+    },
+    ("download-file", "lab", "x", "/nowhere/x"): {
+        tracker.FindShare: lambda _: tracker.ShareFound(_row(ESCAPES), TOPIC, 5, []),
+    },
+    ("upload-file", "FILE", "lab"): {
+        tracker.Offer: lambda _: tracker.Offered(_row(ESCAPES), True),
+    },
+    ("status",): {},
+    ("doctor",): {},
+}
+
+
+def test_h31_nothing_that_a_tracker_says_reaches_a_terminal_as_it_is(
+    deceived: Callable[[dict[type, Answer]], Person],
+) -> None:
+    answers: dict[type, Answer] = {}
+    for some in LISTINGS.values():
+        answers |= some
+    bob = deceived(answers)
+    file = bob.swarm.folder() / "file"
+    file.write_bytes(b"content")
+    for words in LISTINGS:
+        typed = [str(file) if word == "FILE" else word for word in words]
+        for options in ([], ["--json"], ["-v"]):
+            ran = bob.run(*options, *typed)
+            harmless(ran.out + ran.err)
+            if options == ["--json"]:
+                json.loads(ran.out or ran.err)
+    harmless((bob.home / "peer.log").read_text())
+
+
+def test_h14_replies_that_are_no_messages(
+    deceived: Callable[[dict[type, Answer]], Person],
+) -> None:
+    bodies = iter([b"\xc1", b"", b"\x91" * 100_000, b"\xdd\xff\xff\xff\xff", b"\x91\xa9GroupRows"])
+    bob = deceived({tracker.ListGroups: lambda _: [b"MT\x01", next(bodies)]})
+    process = bob.spawn("list-groups")
+    wait_for(lambda: next(bodies, None) is None or process.poll() is not None, "the noise")
+    assert bob.status()["connected"]
+    process.kill()
