@@ -55,7 +55,7 @@ DOMAIN = "pieces"
 # Pieces wait in our own queue, where they can still be withdrawn, and not in the socket's.
 SEND_QUEUE = 64
 TOO_MANY = Refusal(Code.BUSY, "too many are connected here")
-NOT_OPEN = Refusal(Code.BUSY, "this channel is not open here", "open it again")
+SILENT = Refusal(Code.BUSY, "what was sent was never credited", "open again")
 HAVES_PER_MESSAGE = limits.PIECES_PER_REQUEST_MAX
 _asks: Decoder[peer.Ask] = Decoder(peer.Ask, with_data=False)
 
@@ -238,9 +238,6 @@ class Seeder:
         permitted = self._permitted(visitor, ask.channel)
         received = visitor.received(ask.received_bytes)
         if permitted is None:
-            if ask.channel not in visitor.channels:
-                # Closed here for a reason that it was told, or forgotten: then it opens it anew.
-                self._refuse(visitor, ask.channel, NOT_OPEN)
             self._decide(swarm.Credited(visitor.id, received))
             return
         channel, served, ticket = permitted
@@ -414,7 +411,7 @@ class Seeder:
         if visitor is not None:
             self.counts["dropped"] += 1
             self._decide(swarm.Left(requester))
-            self._pump.send([requester, *pack(b"", NOT_OPEN)])
+            self._pump.send([requester, *pack(b"", SILENT)])
 
     def _turn_out(self, former: Visitor) -> None:
         """``former`` was forgotten to make room. Most often its connection is gone; if it is not,
