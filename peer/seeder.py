@@ -294,10 +294,11 @@ class Seeder:
         self._decide(swarm.Tick())
 
     def _read(self, requester: RequesterId, content: ContentId, index: int) -> None:
+        reading = _Reading(requester, content, index)
         served = self._shelf.get(content)
         if served is None:
+            self._unsend(reading)
             return
-        reading = _Reading(requester, content, index)
 
         def done(data: Any, error: BaseException | None) -> None:
             self._read_done(reading, served, data, error)
@@ -314,10 +315,11 @@ class Seeder:
             case None:
                 self._send_piece(reading, data)
             case ContentChanged():
-                log.warning("%s", error)
                 # Another read may have noticed it first, and the content be gone or renewed since.
                 if self._shelf.get(reading.content) is served:
+                    log.warning("%s", error)
                     self._shelf.changed(reading.content)
+                self._unsend(reading)
             case OutOfHandles():
                 self._decide(blocked)
             case BadContent(pieces=pieces):
