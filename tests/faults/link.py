@@ -1,9 +1,9 @@
 """A line between two processes that can be made bad while they speak: a TCP proxy in a thread.
 
 `FaultyLink` forwards what comes to its own address to a target. Both ways of it can be delayed,
-held back or slowed down, and all its connections can be reset. What is held is kept and goes on when
-the line heals, as TCP would send it again: nothing that was encrypted is ever left out, for that
-would only break the connection at once.
+held back or slowed down, and all its connections can be reset. What is held is kept and goes on
+when the line heals, as TCP would send it again: nothing that was encrypted is ever left out, for
+that would only break the connection at once.
 
 `TrackerLine` puts such links before a tracker. All of 127.0.0.0/8 is this machine, so a link
 takes the tracker's own ports at another of these addresses, and the events, of which the tracker

@@ -4,10 +4,10 @@ Python imports this by its name from PYTHONPATH. ``FAULTS`` is a JSON object:
 
 - ``limits``: other values in ``common.limits``, such as a ticket's life that a test can wait for.
 - ``wall``: a file with the seconds by which this process' wall clock is off; read at every look at
-  the clock, so that it can jump. The monotonic clock stays as it is, as with a real clock that is set.
+  the clock, so that it can jump. The monotonic clock stays, as with a real clock that is set.
 - ``announce``: the endpoint that a peer tells the tracker, as behind a router that forwards a port.
 - ``deaf``: which part of the published messages never arrives.
-- ``plug``: a file in which everything is kept that is needed to undo the writes that were not synced
+- ``plug``: a file in which all is kept that is needed to undo the writes that were not synced
   (`plug.pull` does that after a kill, as a lost supply would have).
 """
 

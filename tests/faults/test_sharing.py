@@ -1,0 +1,82 @@
+"""F24: what is shared changes on the disk of the one who shares it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import MIB, Fetch, begin, notices
+from people import Person
+from waiting import wait_for
+
+SIZE = 12 * MIB
+
+
+def edit(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(SIZE - MIB)
+        file.write(b"\0" * MIB)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, SIZE // 2)
+
+
+def replace(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(bytes(SIZE))
+    other.replace(path)
+
+
+def source_of(download: Fetch) -> Path:
+    """The file that is shared."""
+    (found,) = download.who.swarm.root.glob(f"d*/{download.name}")
+    return found
+
+
+@pytest.mark.parametrize("change", [edit, truncate, replace, Path.unlink])
+def test_f24_a_shared_file_that_changed_is_served_no_more_and_its_owner_is_told(
+    alice: Person, bob: Person, change: Callable[[Path], None]
+) -> None:
+    download = begin(alice, bob, SIZE)
+    download.until(MIB)
+    change(source_of(download))
+    wait_for(lambda: download.name not in alice.files(download.group), "the end of the share")
+    assert any(download.name in notice for notice in notices(alice))
+    assert not download.target.exists()
+    held = download.verified
+    # Every byte that was served before is right, and was verified as well.
+    part = download.part.read_bytes()
+    same = sum(
+        part[at : at + 16384] == download.expected[at : at + 16384] for at in range(0, SIZE, 16384)
+    )
+    assert same * 16384 >= held
+    bob.ok("cancel", download.group, download.name)
+
+
+def test_f24_a_file_that_was_only_touched_is_digested_again_and_shared_on(
+    alice: Person, bob: Person
+) -> None:
+    download = begin(alice, bob, SIZE)
+    download.until(MIB)
+    os.utime(source_of(download))
+    download.finishes()
+    assert download.name in alice.files(download.group)
+
+
+def test_f24_what_was_touched_while_nobody_looked_comes_back_with_the_next_start(
+    alice: Person, bob: Person
+) -> None:
+    group = alice.group_with(bob)
+    kept, changed = (bob.swarm.file(MIB) for _ in range(2))
+    for path in (kept, changed):
+        bob.share(path, group)
+    bob.down()
+    os.utime(kept)
+    with changed.open("ab") as file:
+        file.write(b"more")
+    bob.up()
+    wait_for(lambda: set(alice.files(group)), "one share", until=lambda names: names == {kept.name})
+    assert any(changed.name in notice for notice in notices(bob))
