@@ -21,7 +21,7 @@ def wait_for(
 ) -> R:
     """Look until what is seen satisfies ``until``, and return it; fails with what was seen last.
 
-    A look that raises `AssertionError` has not seen it yet.
+    A look that raises `AssertionError` or `LookupError` has not seen it yet.
     """
     deadline = time.monotonic() + patience_s
     pause = threading.Event()
@@ -32,7 +32,7 @@ def wait_for(
             if until(found):
                 return found
             seen = found
-        except AssertionError as error:
+        except (AssertionError, LookupError) as error:
             seen = error
         if time.monotonic() > deadline:
             raise AssertionError(f"{what or 'it'} did not come about; last seen: {seen!r}")

@@ -41,26 +41,22 @@ def swarm(transport: str) -> Iterator[Swarm]:
         made.close()
 
 
-def _named(swarm: Swarm, name: str) -> Person:
-    return next(person for person in swarm.people.values() if person.name == name)
-
-
 @pytest.fixture
 def alice(swarm: Swarm) -> Person:
     """A user of the shared swarm."""
-    return _named(swarm, "alice")
+    return swarm.named("alice")
 
 
 @pytest.fixture
 def bob(swarm: Swarm) -> Person:
     """Another."""
-    return _named(swarm, "bob")
+    return swarm.named("bob")
 
 
 @pytest.fixture
 def carol(swarm: Swarm) -> Person:
     """And a third."""
-    return _named(swarm, "carol")
+    return swarm.named("carol")
 
 
 @pytest.fixture

@@ -177,11 +177,14 @@ class Swarm:
         path.mkdir()
         return path
 
-    def person(self, name: str, *, log_in: bool = True, up: bool = True) -> Person:
+    def named(self, name: str) -> Person:
+        """Who was made under that name."""
+        return next(person for person in self.people.values() if person.name == name)
+
+    def person(self, name: str, *, log_in: bool = True, options: Sequence[str] = ()) -> Person:
         """Somebody at a device with a peer that runs, and an account that is logged in."""
         person = Person(self, name)
-        if up:
-            person.up()
+        person.up(*options)
         if log_in:
             person.ok("create-user", name, person.password)
             person.ok("login", name, person.password)

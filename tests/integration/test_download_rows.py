@@ -20,10 +20,7 @@ SIZE = 3_000_000
 @pytest.fixture
 def slow_seeder(swarm: Swarm) -> Iterator[Person]:
     """Somebody who serves so slowly that a transfer can be watched."""
-    person = Person(swarm, swarm.fresh("slow"))
-    person.up("--upload-limit", SLOW)
-    person.ok("create-user", person.name, person.password)
-    person.ok("login", person.name, person.password)
+    person = swarm.person(swarm.fresh("slow"), options=("--upload-limit", SLOW))
     yield person
     person.down()
 
