@@ -6,6 +6,8 @@ source is kept in `sources`, what is asked of it in `demand`; the pieces that co
 
 from __future__ import annotations
 
+from math import inf
+
 from peer.swarm.demand import Demand
 from peer.swarm.events import (
     HaveMore,
@@ -136,7 +138,7 @@ class Contacts:
         source.note = event.why
         self.close(source, Verdict.REFUSED, now)
         if not event.transient:
-            source.retry_at = float("inf")
+            source.retry_at = inf
         self.open_more(now)
         self._demand.fill_all(now)
 

@@ -19,9 +19,10 @@ from peer.swarm.window import Throughput
 
 _UNCREDITED_MIN = 1 * MIB
 _UNCREDITED_MAX = 8 * MIB
+_UNCREDITED_FAR_MAX = 32 * MIB
 _UNCREDITED_S = 0.05
-"""What a requester takes in this time may be on its way to it: the socket never runs dry, and
-little is committed that a better choice could replace."""
+"""What a requester takes in this time, or in twice the least time from send to credit, may be on
+its way to it: the socket never runs dry, and little is committed that could go better elsewhere."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,8 +67,6 @@ class OnItsWay(NamedTuple):
     """`Requester.committed` after it."""
     size: int
     at: float
-    ahead_s: float
-    """How long the sending of what was on its way before takes, at the measured rate."""
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +83,8 @@ class Requester:
     """Bytes of these that the requester says it has got."""
     sends: deque[OnItsWay] = field(default_factory=deque)
     """What is not credited yet, oldest first."""
+    least_s: float = 0.0
+    """Least time from send to credit; 0 while nothing was credited."""
     throughput: Throughput = field(default_factory=Throughput)
     progress_at: float = 0.0
     """When it last credited something, or was sent something after having owed nothing."""
@@ -101,8 +102,10 @@ class Requester:
 
     def bound(self, piece_length: int) -> int:
         """Bytes that may be on their way to it."""
-        wanted = int(self.throughput.rate * _UNCREDITED_S)
-        return max(_UNCREDITED_MIN, 2 * piece_length, min(wanted, _UNCREDITED_MAX))
+        rate = self.throughput.rate
+        steady = min(int(rate * _UNCREDITED_S), _UNCREDITED_MAX)
+        far = min(int(rate * 2.0 * self.least_s), _UNCREDITED_FAR_MAX)
+        return max(_UNCREDITED_MIN, 2 * piece_length, steady, far)
 
     def has_room(self, wanted: Wanted) -> bool:
         """Whether the piece may be on its way to it as well; a first one always may."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, unique
-from math import sqrt
+from math import inf, sqrt
 from typing import TYPE_CHECKING
 
 from common.ids import UserId
@@ -198,9 +198,10 @@ class Roster:
         return best
 
     def next_retry(self) -> float | None:
-        """When an unused source may be tried again."""
-        waiting = [s.retry_at for s in self._known.values() if s.phase is Phase.IDLE and s.listed]
-        return min(waiting, default=None)
+        """When an unused source may be tried again; None when no time is set."""
+        waiting = (s.retry_at for s in self._known.values() if s.phase is Phase.IDLE and s.listed)
+        first = min(waiting, default=inf)
+        return None if first == inf else first
 
     def opening(self, source: Source, now: float) -> None:
         source.phase, source.phase_since = Phase.OPENING, now

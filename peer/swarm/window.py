@@ -18,15 +18,16 @@ FLOOR_PIECES = 2
 class Throughput:
     """Bytes a second of something that is busy from time to time; idle time does not count."""
 
-    __slots__ = ("_arrived", "_mark", "_warm_s", "rate")
+    __slots__ = ("_arrived", "_mark", "_smoothing_s", "_warm_s", "rate")
 
-    def __init__(self) -> None:
+    def __init__(self, smoothing_s: float = _SMOOTHING_S) -> None:
+        self._smoothing_s = smoothing_s
         self._mark = 0.0
         """Since when `_arrived` is counted: it was busy all the time since."""
         self._arrived = 0
         self._warm_s = 0.0
         self.rate = 0.0
-        """Smoothed over a second of busy time; 0 until something came."""
+        """Smoothed over `smoothing_s` of busy time; 0 until something came."""
 
     def began(self, now: float) -> None:
         """It was idle and is busy from here on."""
@@ -41,8 +42,8 @@ class Throughput:
             return
         elapsed = max(elapsed, 1e-4)
         sample = self._arrived / elapsed
-        # A young estimate is the plain mean since the beginning; an old one forgets in a second.
-        self._warm_s = min(self._warm_s + elapsed, _SMOOTHING_S)
+        # A young estimate is the plain mean since the beginning; an old one forgets.
+        self._warm_s = min(self._warm_s + elapsed, self._smoothing_s)
         self.rate += (sample - self.rate) * min(1.0, elapsed / self._warm_s)
         self._mark = now
         self._arrived = 0
@@ -88,11 +89,13 @@ class Window(Throughput):
         return max(int(wanted), FLOOR_PIECES * self._piece)
 
     def quantum(self) -> int:
-        """Bytes of room worth a request of their own: ten milliseconds' worth, within bounds.
+        """Bytes of room, or of credit, worth a message: ten milliseconds' worth, within bounds.
 
-        A fast source is asked for several pieces in one message; a slow one at once.
+        A fast source is asked for several pieces in one message, a slow one at once; and so is one
+        that has given little yet, since it may be waiting for credit to learn how fast it is.
         """
-        return min(max(int(self.rate * 0.010), self._piece), 4 * self._piece)
+        worth = min(int(self.rate * 0.010), 4 * self._piece, self.grown // 16)
+        return max(worth, self._piece)
 
     def shrink(self) -> None:
         """Begin again: the source was busy, stalled or lost."""

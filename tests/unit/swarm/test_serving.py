@@ -42,11 +42,23 @@ def requester(name: str) -> RequesterId:
 class Story:
     """Tells the serving side events; a requester has a name, and its first letter is the user."""
 
-    def __init__(self, count: int = 64, limit: Limit | None = None, **settings: object) -> None:
+    def __init__(
+        self, count: int = 64, limit: Limit | None = None, warm: bool = True, **settings: object
+    ) -> None:
         self.now = 0.0
         self.serving = Serving(ServingSettings(**settings), limit)  # type: ignore[arg-type]
-        self.tell(ContentAdded(FILE, PIECE, count * PIECE))
         self.received: Counter[str] = Counter()
+        if warm:
+            self.warm_up()
+        self.tell(ContentAdded(FILE, PIECE, count * PIECE))
+
+    def warm_up(self) -> None:
+        """Somebody took one piece at ten megabytes a second: the length of the way is known."""
+        first = ContentId(b"1" * 32)
+        self.tell(ContentAdded(first, PIECE, PIECE))
+        self.tell(Asked(requester("first"), UserId("first"), first, (0,), 0))
+        self.now = 0.052
+        self.tell(Credited(requester("first"), PIECE), Left(requester("first")))
 
     def tell(self, *events: ServingEvent) -> list[ServingEffect]:
         effects: list[ServingEffect] = []
@@ -86,6 +98,39 @@ def test_requests_are_answered_late_two_pieces_at_a_time() -> None:
     assert story.receive("a") == ["a:7"]
     assert story.receive("a") == ["a:8"]
     assert story.receive("a") == []
+
+
+def test_the_first_piece_of_all_travels_alone_to_measure_the_way() -> None:
+    serving = Serving()
+    serving.handle(ContentAdded(FILE, PIECE, 9 * PIECE), 0.0)
+    ask = Asked(requester("a"), UserId("a"), FILE, tuple(range(9)), 0)
+    assert sent(serving.handle(ask, 0.0)) == ["a:0"]
+    assert serving.handle(Tick(), 0.01) == []
+    near = serving.handle(Credited(requester("a"), PIECE), 0.053)
+    assert sent(near) == ["a:1", "a:2"]
+
+
+def test_frozen_requesters_do_not_delay_the_measuring_for_long() -> None:
+    story = Story(warm=False)
+    for name in ("x", "y", "z"):
+        story.ask(name, *range(9))
+    story.ask("a", *range(9))
+    effects = story.wait(1.1)
+    assert requester("a") in [e.requester for e in effects if isinstance(e, Send)]
+
+
+def test_more_is_on_its_way_where_the_way_is_long() -> None:
+    story = Story(count=100, warm=False)
+    delay_s, piece_s = 0.1, PIECE / 1e7
+    on_way = [(story.now + delay_s, entry) for entry in story.ask("a", *range(100))]
+    free_at, most = story.now, 0
+    while on_way and story.now < 4.0:
+        sent_at, _ = on_way.pop(0)
+        free_at = max(free_at, sent_at - delay_s) + piece_s
+        story.now = free_at + 2 * delay_s
+        on_way += [(story.now, entry) for entry in story.receive("a")]
+        most = max(most, len(on_way))
+    assert most > 4
 
 
 def test_what_is_withdrawn_is_not_sent_unless_it_is_on_its_way() -> None:
@@ -202,9 +247,9 @@ def test_a_fast_requester_may_have_more_on_its_way() -> None:
 def test_credit_for_what_was_never_sent_gives_nothing() -> None:
     story = Story()
     story.ask("a", *range(20))
-    story.now = 0.1
+    story.now = 0.157
     assert story.receive("a", 10**12) == ["a:2", "a:3"]
-    story.now = 0.2
+    story.now = 0.262
     assert story.receive("a", 10**12) == ["a:4", "a:5"]
     assert story.tell(Credited(requester("a"), -5)) == []
 
@@ -257,7 +302,7 @@ def test_a_full_socket_is_tried_again_in_a_while() -> None:
     story = Story()
     assert story.ask("a", 0, 1) == ["a:0", "a:1"]
     assert story.tell(Blocked(requester("a"), FILE, 1)) == []
-    assert story.serving.sent_pieces == 1
+    assert story.serving.sent_bytes == 2 * PIECE  # the first of all, and piece 0
     assert sent(story.wait(0.2)) == ["a:1"]
 
 

@@ -1,0 +1,154 @@
+"""Whom to use, and what is thought of them."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from common.ids import DeviceKey, UserId
+from peer.swarm.events import Verdict
+from peer.swarm.pieces import Bitfield
+from peer.swarm.sources import STRIKES_MAX, Latency, Phase, Roster, Source
+
+USER = UserId("ann")
+
+
+def key(number: int) -> DeviceKey:
+    return DeviceKey(bytes([number]) * 32)
+
+
+def roster(known_max: int = 50, used_max: int = 20) -> Roster:
+    return Roster(Random(1), 10, 2.0, known_max, used_max)
+
+
+def learnt(books: Roster, number: int, complete: bool = True) -> Source:
+    source = books.learn(key(number), USER, complete)
+    assert source is not None
+    return source
+
+
+def opened(books: Roster, number: int, have: Bitfield | None, rate: float) -> Source:
+    """An open source that has been giving at this rate, and is asked for something."""
+    source = learnt(books, number, have is None)
+    books.opening(source, 0.0)
+    books.opened(source, have, 0.0)
+    source.window.began(0.0)
+    source.window.arrived(int(rate * 100), 100.0)
+    source.asked[0] = 100.0
+    return source
+
+
+def test_seeders_are_opened_before_leechers_and_failed_ones_last() -> None:
+    books = roster()
+    failed, leecher, seeder = learnt(books, 1), learnt(books, 2, False), learnt(books, 3)
+    failed.failures = 1
+    order = []
+    while (source := books.next_to_open(0.0)) is not None:
+        books.opening(source, 0.0)
+        order.append(source)
+    assert order == [seeder, leecher, failed]
+    books.check_invariants()
+
+
+def test_equals_are_opened_at_random() -> None:
+    firsts = set()
+    for seed in range(30):
+        books = Roster(Random(seed), 10, 2.0, 50, 20)
+        for number in range(5):
+            learnt(books, number)
+        first = books.next_to_open(0.0)
+        assert first is not None
+        firsts.add(first.id)
+    assert len(firsts) == 5
+
+
+def test_the_waits_of_a_failing_source_double_with_jitter() -> None:
+    books = roster()
+    source = learnt(books, 1)
+    waits = []
+    for _ in range(9):
+        books.opening(source, 0.0)
+        books.closed(source, Verdict.UNREACHABLE, 0.0)
+        waits.append(source.retry_at)
+    assert 0.5 <= waits[0] <= 1.5
+    assert 4.0 <= waits[3] <= 12.0
+    assert all(30.0 <= wait <= 90.0 for wait in waits[6:])
+    assert len(set(waits[6:])) == 3
+    assert books.next_retry() == waits[-1]
+
+
+def test_a_banned_source_is_never_opened_again() -> None:
+    books = roster()
+    source = learnt(books, 1)
+    books.opening(source, 0.0)
+    books.closed(source, Verdict.WRONG, 0.0)
+    books.unlist(source)
+    assert len(books) == 0
+    again = learnt(books, 1)
+    assert again.phase is Phase.BANNED
+    assert books.next_to_open(1e9) is None
+    books.check_invariants()
+
+
+def test_a_source_that_is_refused_for_good_wakes_nobody() -> None:
+    books = roster()
+    learnt(books, 1).retry_at = float("inf")
+    assert books.next_retry() is None
+
+
+def test_senseless_messages_are_counted() -> None:
+    books = roster()
+    source = learnt(books, 1)
+    assert [books.strike(source) for _ in range(STRIKES_MAX)][-2:] == [False, True]
+
+
+@pytest.mark.parametrize("fault", ["stalled", "slow", "idle"])
+def test_the_worst_source_is_found(fault: str) -> None:
+    books = roster()
+    have = Bitfield(4, [1])
+    sources = [opened(books, n, have, 1000.0) for n in range(4)]
+    assert books.worst(100.0, 10.0) is None
+    bad = sources[2]
+    match fault:
+        case "stalled":
+            bad.stalled = True
+        case "slow":
+            bad.window.reset()
+            bad.window.began(0.0)
+            bad.window.arrived(20, 100.0)
+        case _:
+            bad.asked.clear()
+    worst = books.worst(100.001, 10.0)
+    assert worst is not None
+    assert worst[0] is bad
+    assert worst[1] is (Verdict.USELESS if fault == "idle" else Verdict.SLOW)
+
+
+def test_a_young_source_and_the_only_seeder_are_not_judged() -> None:
+    books = roster()
+    seeder = opened(books, 1, None, 1000.0)
+    for number in range(2, 5):
+        opened(books, number, Bitfield(4, [1]), 1000.0)
+    seeder.stalled = True
+    assert books.worst(100.0, 10.0) is None
+    opened(books, 6, None, 1000.0)
+    worst = books.worst(100.0, 10.0)
+    assert worst is not None
+    assert worst[0] is seeder
+    seeder.phase_since = 95.0
+    assert books.worst(100.0, 10.0) is None
+
+
+def test_patience_is_learnt_within_bounds() -> None:
+    latency = Latency()
+    assert latency.patience() == 4.0
+    for _ in range(100):
+        latency.add(0.01)
+    assert latency.patience() == 1.0
+    for number in range(200):
+        latency.add(1.5 + 0.2 * (number % 2))
+    assert 1.6 < latency.patience() < 3.0
+    for _ in range(100):
+        latency.add(60.0)
+    assert latency.patience() == 4.0
