@@ -170,12 +170,13 @@ class Trouble:
 
 
 def show_traceback(error: BaseException) -> None:
-    """Where ``error`` comes from, on standard error. What others wrote may be part of it."""
+    """Where ``error`` comes from, on standard error and set in: what others wrote may be part of
+    it, and must not pass for a line of ours."""
     import traceback
 
     for part in traceback.format_exception(error):
         for line in part.rstrip("\n").split("\n"):
-            print(printable(line), file=sys.stderr)
+            print(f"  {printable(line)}", file=sys.stderr)
 
 
 def trouble_of(error: BaseException) -> Trouble:
