@@ -22,9 +22,9 @@ Places = tuple[Place, tuple[Place, ...], tuple[Place, ...]]
 """The tracker's, the seeders', the leechers'."""
 
 UP_MBIT, DOWN_MBIT = 80, 200
-# A tenth of a second of queue at each rate. The burst, what tbf lets through at once, has room for one
-# large packet of the kernel's offloading, which it would cut to pieces otherwise, at a cost in CPU
-# that would be timed instead of the link; 13 ms of the slower rate.
+# A tenth of a second of queue at each rate. The burst (what tbf lets through at once) has room for
+# one large packet of the kernel's offloading, which it would cut to pieces otherwise, at a cost in
+# CPU that would be timed instead of the link; it is 13 ms of the slower rate.
 _UP = ("rate", f"{UP_MBIT}mbit", "burst", "128kb", "latency", "100ms")
 _DOWN = ("rate", f"{DOWN_MBIT}mbit", "burst", "128kb", "latency", "100ms")
 _PREFIX = "mtb"
