@@ -35,6 +35,7 @@ from peer.swarm.download import Download, DownloadSettings
 from peer.swarm.limits import Limit
 from peer.swarm.pieces import Bitfield, Layout
 from peer.swarm.progress import Progress
+from peer.swarm.sources import Phase
 from peer.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,8 @@ class Running:
         self._decide(swarm.Tick())
 
     def sources(self, sources: list[Source]) -> None:
-        """The tracker lists these sources."""
+        """The tracker lists these sources: those that failed before are tried again at once."""
+        waiting = {s.source for s in self.progress().sources if s.phase is Phase.IDLE}
         for source in sources:
             device = DeviceKey(source.device)
             if device == self._fanout.pair.public:
@@ -140,6 +142,8 @@ class Running:
                 continue
             user = UserId(fold_id(source.user))
             self._known[device] = Known(user, endpoint)
+            if device in waiting:
+                self._decide(swarm.SourceGone(device))
             self._decide(swarm.SourceKnown(device, user, source.complete))
 
     def source_gone(self, device: DeviceKey) -> None:
