@@ -31,6 +31,8 @@ from peer.tracker_link import TrackerLink
 
 R = TypeVar("R")
 CLOCK_TOLERANCE_S = 5.0
+SETTLE_S = 10.0  # how long a command about files waits for a start to be over
+SETTLE_STATUS_S = 2.0
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class Commands:
         """Carry ``ask`` out. Raises `MiniTorrentError`; cancelling it gives the command up."""
         match ask:
             case control.Status():
+                await self._parts.session.settled(SETTLE_STATUS_S)
                 return self._status()
             case control.Down():
                 self._parts.stop()
@@ -93,6 +96,7 @@ class Commands:
                 | control.Cancel()
                 | control.WhySlow()
             ):
+                await self._parts.session.settled(SETTLE_S)
                 return await self._files(ask, tell)
             case control.CreateUser() | control.Login() | control.Logout():
                 return await self._account(ask)

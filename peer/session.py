@@ -7,11 +7,12 @@ user's groups change. What each part does then is its own affair.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from common.errors import MiniTorrentError
+from common.errors import MiniTorrentError, TransportError
 from common.ids import GroupId, UserId
 from common.messages import events
 from common.names import fold_id
@@ -23,6 +24,8 @@ from peer.seeder import Seeder
 from peer.shares import Shares
 
 log = logging.getLogger(__name__)
+
+RETRY_S = 2.0  # how soon what the tracker refused to a returning device is tried again
 
 
 class Session:
@@ -45,6 +48,14 @@ class Session:
         self._seeder = seeder
         self._errands: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    async def settled(self, timeout_s: float) -> None:
+        """Wait until the user's shares and downloads are back, for a time at most: whoever asks for
+        them right after a start shall not find half of them."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._settled.wait(), timeout_s)
 
     async def begin(self, user: UserId) -> None:
         """``user`` is logged in: their shares come back, their downloads go on."""
@@ -69,7 +80,9 @@ class Session:
     def link_up(self) -> None:
         """The tracker is there (again), and has said who is logged in."""
         user = self._following.user
-        self._run(self.end() if user is None else self._bring_up(user))
+        if user is not None:
+            self._settled.clear()
+        self._run(self.end() if user is None else self._come_back(user))
 
     def groups_changed(self) -> None:
         """The user is in other groups than before."""
@@ -86,8 +99,25 @@ class Session:
             self._tickets.drop(group)
             self._run(self._shares.left_group(group))
 
+    async def _come_back(self, user: UserId) -> None:
+        """Bring everything up, and again when the tracker refuses a part of it for now."""
+        try:
+            while user == self._following.user:
+                try:
+                    await self._bring_up(user)
+                    return
+                except TransportError:
+                    raise  # the next connection begins anew
+                except MiniTorrentError as error:
+                    log.info("not everything is back yet: %s", error)
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            self._settled.set()
+
     async def _bring_up(self, user: UserId) -> None:
         async with self._one_at_a_time:
+            if user != self._following.user:
+                return
             await self._following.sync()
             # Online first: what is offered then has somebody who serves it.
             await self._presence.announce()

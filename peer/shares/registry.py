@@ -17,7 +17,7 @@ from pathlib import Path
 from common import manifest, names
 from common.clock import monotonic
 from common.digests import Algorithm
-from common.errors import MiniTorrentError, Refused, TransportError
+from common.errors import MiniTorrentError, Refused, StorageError, TransportError
 from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
 from common.messages import control
@@ -43,10 +43,13 @@ CHECK_INTERVAL_S = 60.0  # how often the shared files are looked at even if nobo
 
 @dataclass(slots=True)
 class _Share:
-    """A record, and its content as it lies open; None while it cannot be served."""
+    """A record, and its content as it lies open; None while it cannot be served.
+
+    ``checking``: its files were touched, and are digested to see whether they are the same."""
 
     record: ShareRecord
     open: SharedContent | None = None
+    checking: bool = False
 
 
 class Shares:
@@ -99,11 +102,25 @@ class Shares:
 
     async def _open_all(self) -> None:
         for share in list(self._shares.values()):
-            if share.open is None and GroupId(share.record.group) in self._following.groups:
-                try:
-                    await self._open(share)
-                except MiniTorrentError as error:
-                    self._tell_trouble(share.record, error)
+            if share.open is not None or share.checking:
+                continue
+            if GroupId(share.record.group) not in self._following.groups:
+                continue
+            try:
+                await self._open(share)
+            except ContentChanged:
+                # It may take minutes, and the others need not wait for it.
+                share.checking = True
+                self._spawn(self._bring_back_touched(share))
+            except MiniTorrentError as error:
+                self._tell_trouble(share.record, error)
+
+    async def _bring_back_touched(self, share: _Share) -> None:
+        try:
+            await self._open_touched(share)
+        except MiniTorrentError as error:
+            self._tell_trouble(share.record, error)
+        await self.reconcile()
 
     def deactivate(self) -> None:
         """Serve nothing any more: nobody is logged in."""
@@ -135,30 +152,43 @@ class Shares:
     # -- opening --------------------------------------------------------------------------------
 
     async def _open(self, share: _Share) -> None:
-        """Put a share on the shelf; files that were touched are digested again first."""
+        """Put a share on the shelf. Raises `ContentChanged` when its files were touched."""
         record = share.record
-        content = ContentId(record.content)
-        encoded = self._manifests.get(content)
-        if encoded is None:
-            raise ContentChanged(f"the manifest of {names.printable(record.name)} is lost")
-        decoded = await self._workers.run(manifest.decode, encoded, content)
+        decoded, encoded = await self._manifest_of(record)
         opened = SharedContent(decoded, record.place, self._handles)
-        try:
-            await self._workers.run(opened.check)
-        except ContentChanged:
-            # On a thread of its own: it may take minutes, and pieces are served meanwhile.
-            place = await asyncio.to_thread(opened.recheck)
-            await self._keep_place(share, place)
+        await self._workers.run(opened.check)
         if self._shares.get(self._key(record)) is not share:
             opened.close()
             return
         share.open = opened
+        content = ContentId(record.content)
         self._shelf.put(GroupId(record.group), content, decoded, encoded, opened, None)
+
+    async def _open_touched(self, share: _Share) -> None:
+        """Put a share on the shelf if its files hold what they held, as their digests tell."""
+        share.checking = True
+        try:
+            decoded, _ = await self._manifest_of(share.record)
+            opened = SharedContent(decoded, share.record.place, self._handles)
+            # On a thread of its own: it may take minutes, and pieces are served meanwhile.
+            await self._keep_place(share, await asyncio.to_thread(opened.recheck))
+            await self._open(share)
+            log.info("%s was touched but not changed", names.printable(share.record.name))
+        finally:
+            share.checking = False
+
+    async def _manifest_of(self, record: ShareRecord) -> tuple[Manifest, bytes]:
+        content = ContentId(record.content)
+        encoded = self._manifests.get(content)
+        if encoded is None:
+            raise StorageError(f"the manifest of {names.printable(record.name)} is lost")
+        return await self._workers.run(manifest.decode, encoded, content), encoded
 
     async def _keep_place(self, share: _Share, place: Place) -> None:
         record = share.record
         share.record = ShareRecord(record.user, record.group, record.name, record.content, place)
-        await self._remember(share.record)
+        if self._shares.get(self._key(record)) is share:
+            await self._remember(share.record)
 
     async def _remember(self, record: ShareRecord) -> str:
         key = self._key(record)
@@ -268,11 +298,11 @@ class Shares:
         wanted = {
             (share.record.group, names.fold_name(share.record.name)): share
             for share in list(self._shares.values())
-            if share.open is not None
+            if share.open is not None or share.checking
         }
         for place, share in wanted.items():
             row = listed.pop(place, None)
-            if row is None or row.content != share.record.content:
+            if share.open is not None and (row is None or row.content != share.record.content):
                 await self._offer_again(share)
         for row in listed.values():
             await self._catalogue.withdraw(row.group, row.name)
@@ -314,8 +344,7 @@ class Shares:
                 share.open.close()
                 share.open = None
             try:
-                await self._open(share)
-                log.info("%s was touched but not changed", names.printable(share.record.name))
+                await self._open_touched(share)
             except MiniTorrentError as error:
                 await self._withdraw(share, error)
 

@@ -180,6 +180,45 @@ def test_an_unfinished_download_goes_on_after_a_restart_of_everything(
     assert (dest / path.name).read_bytes() == path.read_bytes()
 
 
+def test_whoever_asks_right_after_the_start_finds_everything(
+    restless: Swarm, alice: Person, bob: Person
+) -> None:
+    group = alice.group_with(bob)
+    dest = restless.folder()
+    for _ in range(40):
+        path = restless.file(10)
+        alice.share(path, group)
+        bob.fetch(group, path.name, dest)
+    for person in (alice, bob):
+        before = person.status()["shares"], person.json("show-downloads")
+        person.restart()
+        assert (person.status()["shares"], person.json("show-downloads")) == before
+        person.restart()
+        person.ok("stop-share", group, path.name)
+
+
+def test_a_big_touched_file_keeps_nothing_else_waiting(
+    restless: Swarm, alice: Person, slow: Person
+) -> None:
+    group = slow.group_with(alice)
+    big, path = restless.folder() / "big", restless.file(SIZE)
+    with big.open("wb") as file:
+        file.truncate(1 << 32)
+    alice.share(big, group)
+    slow.share(path, group, "--piece-size", "16K")
+    dest = restless.folder()
+    alice.ok("download-file", group, path.name, dest, "--no-wait")
+    alice.down()
+    big.touch()
+    alice.up()
+    assert alice.state_of(group, path.name) in ("D", "C")
+    wait_for(lambda: alice.state_of(group, path.name) == "C", "the end of the download")
+    row = wait_for(lambda: slow.files(group)[big.name], until=lambda row: row["seeders"] == 1)
+    assert row["shared_by"] == ["alice"]
+    wait_for(lambda: "touched but not changed" in (alice.home / "peer.log").read_text())
+    alice.ok("stop-share", group, big.name)
+
+
 def test_a_paused_download_stays_paused_over_a_restart(
     restless: Swarm, slow: Person, bob: Person
 ) -> None:
