@@ -22,10 +22,11 @@ from peer.swarm.window import FLOOR_PIECES, Throughput
 _PROBE_S = 10.0
 """A latency that is older is measured anew when the uplink was idle: routes change."""
 _GAIN = 4.0
-"""How often the way is filled. Simulated (one to eight, 10 MB/s uplinks): with 2 some uplinks stay
-half empty at 20 ms and more, since pieces that leave together arrive together; 6 gains little over
-4 and delays the spreading of pieces."""
-_SMOOTHING_S = 0.25
+"""How often the way is filled: pieces that leave together arrive together, and leave gaps. Between 2
+and 6 the simulated swarms differ by a few per cent (`python -m benchmarks.simulate --delay-ms 20`)."""
+_SMOOTHING_S = 0.5
+_FADE_S = 10.0
+"""The highest rate halves when it was not met again for so long."""
 
 
 class Uplink:
@@ -40,6 +41,9 @@ class Uplink:
         self._owing: dict[RequesterId, Requester] = {}
         """Those with pieces on their way; who has been silent for longest is first."""
         self._throughput = Throughput(_SMOOTHING_S)
+        self._best_rate = 0.0
+        """The highest rate of late: a lull of requests must not shut the bound."""
+        self._best_at = 0.0
         self._base_s: float | None = None
         """Least time from send to credit: the sending of one piece, and the way there and back.
         None while it is being measured, with a piece that travels alone."""
@@ -60,7 +64,7 @@ class Uplink:
             return False
         # What is sent at the same time arrives at the same time, and then the link is idle until
         # the credits come back: two pieces keep it busy, and more for the length of the way.
-        rate = self.rate
+        rate = self._best_rate
         way_s = max(0.0, self._base_s - size / rate) if rate else 0.0
         bound = int(_GAIN * rate * way_s) + FLOOR_PIECES * piece_length
         steady = int(rate * self._settings.in_flight_s)
@@ -111,6 +115,8 @@ class Uplink:
         requester.throughput.arrived(gained, now)
         self._throughput.arrived(gained, now)
         self._learn_base(requester, now)
+        faded = self._best_rate / (1.0 + (now - self._best_at) / _FADE_S)
+        self._best_rate, self._best_at = max(self.rate, faded), now
         return True
 
     def left(self, requester: Requester) -> None:
