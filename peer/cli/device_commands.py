@@ -38,6 +38,7 @@ _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or 
 @click.option("--download-limit", metavar="SIZE", callback=size, help="Bytes a second.")
 @click.option("--upload-limit-per-user", metavar="SIZE", callback=size, help="Bytes a second.")
 @click.option("--download-limit-per-user", metavar="SIZE", callback=size, help="Bytes a second.")
+@click.option("--log-json", is_flag=True, default=None, help="Log one JSON object a line.")
 def up(console: Console, foreground: bool, remember: bool, **given: str | int | None) -> int:
     """Start this device's peer.
 

@@ -38,6 +38,7 @@ _OPTIONS = {
     "download_limit": "--download-limit",
     "upload_limit_per_user": "--upload-limit-per-user",
     "download_limit_per_user": "--download-limit-per-user",
+    "log_json": "--log-json",
 }
 
 _started: list[subprocess.Popen[bytes]] = []  # by this process; reaped when they have ended
@@ -119,7 +120,7 @@ def _command_line(home: Path, options: Mapping[str, Any], verbose: int) -> list[
     words = [sys.executable, "-P", "-m", "peer.cli", "--home", str(home), *["-v"] * verbose]
     words += ["up", "--foreground", "--no-remember"]
     for name, value in options.items():
-        words += [_OPTIONS[name], str(value)]
+        words += [_OPTIONS[name]] if value is True else [_OPTIONS[name], str(value)]
     return words
 
 
@@ -128,7 +129,7 @@ def environment() -> dict[str, str]:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("MINI_TORRENT_")
     }
-    ours = Path(__file__).resolve().parent.parent
+    ours = Path(__file__).resolve().parents[2]
     if ours.name not in ("site-packages", "dist-packages"):
         path = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = f"{ours}{os.pathsep}{path}" if path else str(ours)

@@ -70,7 +70,7 @@ def check_same(running: control.StatusIs, options: Mapping[str, Any]) -> None:
     elif listen is not None and not _same_endpoint(listen, running.listen):
         differs = f"and listens at {running.listen}"
     elif set(options) - {"tracker", "listen"}:
-        differs = "and takes its limits at its start"
+        differs = "and takes limits and the form of its log at its start"
     if differs is not None:
         raise AlreadyRuns(
             f"the peer of this home runs already (process {running.pid}) {differs}",
