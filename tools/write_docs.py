@@ -142,16 +142,20 @@ def _cell(text: str) -> str:
 
 # -- which tests show what ----------------------------------------------------------------------
 
-_TEST = re.compile(r"^ *(?:async )?def (test_([fh]\d+)_\w+)", re.MULTILINE)
+_TEST = re.compile(r"^ *(?:async )?def (test_([fh])0*(\d+)_\w+)", re.MULTILINE)
+_CHAOS = re.compile(r"^def (([f])0*(\d+)_\w+)", re.MULTILINE)
 _ROW = re.compile(r"\| ([FH]\d+) \|")
 
 
 def tests_by_row() -> dict[str, list[str]]:
     """For each row, links to the tests that bear its name."""
     found: dict[str, list[str]] = defaultdict(list)
-    for file in sorted((ROOT / "tests").rglob("test_*.py")):
-        for name, row in _TEST.findall(file.read_text("utf-8")):
-            found[row.upper()].append(f"[`{name}`](../{file.relative_to(ROOT)})")
+    files = [(file, _TEST) for file in sorted((ROOT / "tests").rglob("test_*.py"))]
+    files += [(file, _CHAOS) for file in sorted((ROOT / "tests" / "chaos").glob("*.py"))]
+    for file, pattern in files:
+        for name, kind, number in pattern.findall(file.read_text("utf-8")):
+            link = f"[`{name}`](../{file.relative_to(ROOT)})"
+            found[f"{kind.upper()}{number}"].append(link)
     return found
 
 
