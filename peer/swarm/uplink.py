@@ -22,8 +22,8 @@ from peer.swarm.window import FLOOR_PIECES, Throughput
 _PROBE_S = 10.0
 """A latency that is older is measured anew when the uplink was idle: routes change."""
 _GAIN = 4.0
-"""How often the way is filled: pieces that leave together arrive together, and leave gaps. Between 2
-and 6 the simulated swarms differ by a few per cent (`python -m benchmarks.simulate --delay-ms 20`)."""
+"""How often the way is filled: what leaves together arrives together, and then there are gaps.
+Between 2 and 6 simulated swarms differ by a few per cent (`benchmarks.simulate --delay-ms 20`)."""
 _SMOOTHING_S = 0.5
 _FADE_S = 10.0
 """The highest rate halves when it was not met again for so long."""
