@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ class Arena:
         self.key: DeviceKey = parse_key(status["device"])
 
     # -- people ---------------------------------------------------------------------------------
+
+    @cached_property
+    def bob(self) -> Person:
+        """The one who downloads, with a real peer as well."""
+        return self.swarm.person("bob")
 
     def stranger(self) -> Device:
         """A device that is logged in as nobody."""

@@ -6,82 +6,24 @@ truly told.
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from members import PIECE, Arena, Liar, Send, Shared, honest, lying
-from people import Person
-from waiting import wait_for
+from members import PIECE, Arena, Liar, Send, Shared, honest
+from scene import PIECES, Scene
 
 from common import limits
 from common.messages import peer
 from common.messages.refusals import Code, Refusal
 
-PIECES = 48
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\n2026-01-01 FATAL forged\u202e\x9b31m"
 
 
-@pytest.fixture(scope="module")
-def bob(arena: Arena) -> Person:
-    """The one who downloads."""
-    return arena.swarm.person("bob")
-
-
-@dataclass
-class Scene:
-    """A file of Alice's that Bob fetches while a liar offers it too."""
-
-    arena: Arena
-    bob: Person
-    shared: Shared
-    lies: int = 0
-    told: threading.Event = field(default_factory=threading.Event)
-
-    def lie(self) -> None:
-        self.lies += 1
-        self.told.set()
-
-    def run(self, behave: Callable[[Any, Send], None]) -> Liar:
-        """Download while ``behave`` answers; returns the liar when the file is whole and right."""
-        with lying(self.arena, self.shared, behave) as liar:
-            with stopped(self.arena.alice):
-                folder = self.arena.swarm.folder()
-                group, name = self.shared.group, self.shared.name
-                self.bob.ok("download-file", group, name, folder, "--no-wait")
-                assert self.told.wait(40), "the liar was never asked"
-                assert self.bob.state_of(group, name) == "D"
-            wait_for(lambda: self.bob.state_of(group, name), "the end", until=lambda s: s in "CF")
-            assert self.bob.state_of(group, name) == "C", self.bob.downloads()
-            assert (folder / name).read_bytes() == self.shared.bytes
-        return liar
-
-    @property
-    def log(self) -> str:
-        return (self.bob.home / "peer.log").read_text()
-
-
-@contextmanager
-def stopped(person: Person) -> Iterator[None]:
-    """The peer of ``person`` stands still."""
-    os.kill(person.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(person.pid, signal.SIGCONT)
-
-
 @pytest.fixture
-def scene(arena: Arena, bob: Person) -> Scene:
-    group = arena.group()
-    arena.alice.let_in(group, bob)
-    return Scene(arena, bob, arena.shared(group, PIECES))
+def scene(arena: Arena) -> Scene:
+    return Scene(arena)
 
 
 def opens(liar: Liar) -> int:
