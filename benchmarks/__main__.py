@@ -53,6 +53,12 @@ class Size(click.ParamType[int]):
     type=click.FloatRange(0),
     help="Seconds to wait at most before a run for the machine to be quiet.",
 )
+@click.option(
+    "--nice",
+    default=0,
+    type=click.IntRange(-20, 19),
+    help="Niceness of all contestants; below 0 (root) they go before the machine's other work.",
+)
 @click.option("--only", multiple=True, metavar="WORD", help="Contestants whose name has WORD.")
 @click.option(
     "--json",
@@ -66,6 +72,7 @@ def main(
     rounds: int,
     size: int | None,
     settle_s: float,
+    nice: int,
     only: Sequence[str],
     json_path: Path | None,
     smoke: bool,
@@ -77,7 +84,8 @@ def main(
 
     Example: python -m benchmarks w1 w3 --rounds 5
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     if smoke:
         rounds, settle_s = 1, 0.0
     workloads = [_sized(key.lower(), size, smoke) for key in keys or WORKLOADS]
@@ -88,7 +96,7 @@ def main(
     try:
         with path.open("a") as out:
             for workload in workloads:
-                skipped += _play(workload, rounds, settle_s, only, out, results)
+                skipped += _play(workload, rounds, settle_s, nice, only, out, results)
     except BenchmarkError as error:
         raise click.ClickException(str(error)) from error
     finally:
@@ -103,6 +111,7 @@ def _play(
     workload: Workload,
     rounds: int,
     settle_s: float,
+    nice: int,
     only: Sequence[str],
     out: TextIO,
     results: list[Result],
@@ -121,7 +130,7 @@ def _play(
         )
 
     click.echo(f"{workload.key}: {workload.title}", err=True)
-    match.run(rounds, settle_s, report)
+    match.run(rounds, report, settle_s=settle_s, nice=nice)
     return match.skipped
 
 
@@ -135,7 +144,7 @@ def _sized(key: str, size: int | None, smoke: bool) -> Workload:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM unwinds like Ctrl-C, so that every `finally` is run."""
+    """Whatever ends us unwinds like Ctrl-C, so that every `finally` is run."""
     raise KeyboardInterrupt
 
 

@@ -19,6 +19,7 @@ from benchmarks.crew import BenchmarkError, Clock, Crew
 from benchmarks.workloads import Workload
 
 _MEMORY_BACKED = Path("/dev/shm")
+_PREFIX = "mtb"
 _FIRST_PORT = 20_000
 _BALLAST_WRITE_BYTES = 8 << 20
 
@@ -99,14 +100,23 @@ def storage(bytes_needed: int) -> Iterator[Path]:
     """A folder in memory-backed storage with at least `bytes_needed` free, removed at the end."""
     if not _MEMORY_BACKED.is_dir():
         raise BenchmarkError(f"{_MEMORY_BACKED} is not there: no memory-backed storage to time in")
+    _sweep()
     free = shutil.disk_usage(_MEMORY_BACKED).free
     if free < bytes_needed:
         raise BenchmarkError(
             f"{_MEMORY_BACKED} has {free >> 20} MiB free and {bytes_needed >> 20} MiB are needed"
         )
     # Short, because paths of ipc sockets are limited to about 100 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="mtb-", dir=_MEMORY_BACKED))
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{os.getpid()}-", dir=_MEMORY_BACKED))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove the folders of runs that were killed."""
+    for folder in _MEMORY_BACKED.glob(f"{_PREFIX}-*-*"):
+        pid = folder.name.split("-")[1]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)

@@ -153,10 +153,11 @@ class Worker:
 
 
 class Crew:
-    """A context whose processes all end with it."""
+    """A context whose processes all end with it. `nice` is added to their niceness."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, nice: int = 0) -> None:
         self._logs = logs
+        self._nice = nice
         self._workers: list[Worker] = []
 
     def __enter__(self) -> Self:
@@ -190,7 +191,7 @@ class Crew:
                 env={**os.environ, **(env or {})},
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=_before_exec(self._nice),
             )
         worker = Worker(name, popen, log)
         self._workers.append(worker)
@@ -253,12 +254,19 @@ def wait_until(condition: Callable[[], bool], what: str, *, timeout_s: float = 6
         time.sleep(0.002)
 
 
-def _die_with_parent() -> Callable[[], None]:
-    """A hook for the child between fork and exec: SIGKILL reaches it when this process dies."""
+def _before_exec(nice: int) -> Callable[[], None]:
+    """A hook for the child between fork and exec.
+
+    SIGKILL reaches it when this process dies. A priority that is not allowed is done without.
+    """
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def hook() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        try:
+            os.nice(nice)
+        except PermissionError:
+            pass
 
     return hook
 

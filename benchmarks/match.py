@@ -39,10 +39,13 @@ class Match:
             else:
                 self._fit.append(contestant)
 
-    def run(self, rounds: int, settle_s: float, report: Callable[[Result], None]) -> None:
+    def run(
+        self, rounds: int, report: Callable[[Result], None], *, settle_s: float = 0, nice: int = 0
+    ) -> None:
         """Play `rounds` rounds, each run after up to `settle_s` seconds of waiting for quiet.
 
-        A contestant that fails is told of and left out from then on.
+        `nice` is what everyone's processes run with. A contestant that fails is told of and left
+        out from then on.
         """
         if not self._fit:
             return
@@ -53,18 +56,18 @@ class Match:
                 for contestant in tuple(self._fit):
                     try:
                         settle(settle_s)
-                        report(self._once(contestant, source, number))
+                        report(self._once(contestant, source, number, nice))
                     except BenchmarkError as error:
                         self._fit.remove(contestant)
                         self._skip(contestant, f"failed in round {number}: {error}")
 
-    def _once(self, contestant: Contestant, source: Path, number: int) -> Result:
+    def _once(self, contestant: Contestant, source: Path, number: int, nice: int) -> Result:
         workload = self.workload
         with storage(workload.bytes_needed()) as root:
             ballast, logs, work = root / "ballast", root / "logs", root / "w"
             logs.mkdir()
             work.mkdir()
-            with self._places() as (tracker, seeders, leechers), Crew(logs) as crew:
+            with self._places() as (tracker, seeders, leechers), Crew(logs, nice) as crew:
                 lay_ballast(ballast, workload.bytes_needed())
                 outcome = contestant.run(
                     Arena(workload, source, work, crew, tracker, seeders, leechers, ballast)
