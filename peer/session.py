@@ -74,6 +74,7 @@ class Session:
 
     async def left_group(self, group: GroupId) -> None:
         """The user left ``group`` by their own wish."""
+        self._tickets.drop(group)
         await self._shares.left_group(group)
         await self._following.sync()
 

@@ -184,6 +184,28 @@ def test_a_removed_member_is_out_at_once(
     assert "bob" in alice.refused("remove-member", group, "bob")
 
 
+@pytest.mark.parametrize("way", ["left", "removed"])
+def test_whoever_comes_back_may_fetch_and_serve_again(
+    swarm: Swarm, alice: Person, bob: Person, carol: Person, way: str
+) -> None:
+    group = alice.group_with(bob, carol)
+    first, second, own = (swarm.file(100_000) for _ in range(3))
+    alice.share(first, group)
+    bob.fetch(group, first.name, swarm.folder())
+    carol.fetch(group, first.name, swarm.folder())
+    for _ in range(2):
+        if way == "left":
+            bob.ok("leave-group", group)
+        else:
+            alice.ok("remove-member", group, "bob")
+        alice.let_in(group, bob)
+    alice.share(second, group)
+    bob.fetch(group, second.name, swarm.folder())
+    bob.share(own, group)
+    got = carol.fetch(group, own.name, swarm.folder())
+    assert [source["user"] for source in got["sources"]] == ["bob"]
+
+
 def test_leaving_twice_or_a_group_of_others_is_refused(alice: Person, bob: Person) -> None:
     group = alice.group_with(bob)
     bob.ok("leave-group", group)

@@ -1,0 +1,65 @@
+"""What stands in for the tracker in the tests of the peer's shells: answers that a test gives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from waiting import PATIENCE_S
+
+from common.errors import Refused, TransportError
+from common.messages.refusals import Code
+from peer.tracker_link import Answer
+
+
+async def until(condition: Callable[[], object], what: str = "it") -> None:
+    """Let the loop turn until the condition holds."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"{what} did not come about"
+        await asyncio.sleep(0.002)
+
+
+async def turns(count: int = 20) -> None:
+    """Let whatever can happen by itself happen."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class FakeLink:
+    """A link to a tracker: commands are answered by their class, topics are remembered.
+
+    An answer is a value, an exception, or a function of the command, which may be a coroutine's.
+    """
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers: dict[str, Any] = answers
+        self.asked: list[Any] = []
+        self.topics: set[bytes] = set()
+        self.connected = True
+
+    def subscribe(self, topic: bytes) -> None:
+        self.topics.add(topic)
+
+    def unsubscribe(self, topic: bytes) -> None:
+        self.topics.discard(topic)
+
+    async def ask(
+        self, command: Any, answer: type[Any], *, data: Any = None, timeout_s: float = 0.0
+    ) -> Answer[Any]:
+        self.asked.append(command)
+        if not self.connected:
+            raise TransportError("away")
+        reply = self.answers.get(type(command).__name__, Refused(Code.INTERNAL, "no answer"))
+        if callable(reply):
+            reply = reply(command)
+            if isinstance(reply, Awaitable):
+                reply = await reply
+        if isinstance(reply, Exception):
+            raise reply
+        assert isinstance(reply, answer), reply
+        return Answer(reply, b"")
+
+    def asked_for(self, kind: type[Any]) -> list[Any]:
+        return [command for command in self.asked if isinstance(command, kind)]

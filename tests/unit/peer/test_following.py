@@ -1,0 +1,336 @@
+"""Following the groups' logs: every entry once and in order, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from stand_ins import FakeLink, turns, until
+
+from common.codec import encode
+from common.errors import Refused
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.messages import events, tracker
+from common.messages.refusals import Code
+from common.seal import seal, share_topic
+from peer import following as module
+from peer.following import Following
+
+FILMS, OTHER = GroupId("films"), GroupId("other")
+ALICE, BOB = UserId("alice"), UserId("bob")
+CONTENT = ContentId(b"c" * 32)
+WELCOME = tracker.Welcome(b"t" * 16, [b"k" * 32], "tcp://*:1", 1, "Alice", b"i" * 16, b"n" * 32)
+
+
+def topic_of(group: str) -> bytes:
+    return group.encode().ljust(16, b".")
+
+
+def key_of(group: str, epoch: int) -> bytes:
+    return f"{group} {epoch}".encode().ljust(32, b".")
+
+
+class Town:
+    """A tracker's logs and groups, and a `Following` that hears of them."""
+
+    def __init__(self) -> None:
+        self.logs: dict[str, list[events.LogEntry]] = {}
+        self.epochs: dict[str, int] = {}
+        self.mine: set[str] = set()
+        self.devices: dict[str, list[tracker.DeviceRow]] = {}
+        self.revoked: dict[str, list[tuple[str, int]]] = {}
+        self.link = FakeLink(
+            Follow=lambda ask: self._follow(),
+            EventsSince=lambda ask: self._since(ask),
+            GetDevices=lambda ask: tracker.DeviceRows(
+                self.devices.get(ask.group, []), len(self.logs[ask.group])
+            ),
+        )
+        self.seen: list[events.LogEntry] = []
+        self.peers: list[events.PeerUpdate] = []
+        self.regrouped = 0
+        self.following = Following(
+            self.link,  # type: ignore[arg-type]
+            on_entry=self.seen.append,
+            on_peers=self.peers.append,
+            on_groups=self._on_groups,
+        )
+
+    def _on_groups(self) -> None:
+        self.regrouped += 1
+
+    def _follow(self) -> tracker.Following:
+        states = [
+            tracker.GroupState(
+                group,
+                "alice",
+                self.epochs[group],
+                topic_of(group),
+                key_of(group, self.epochs[group]),
+                len(self.logs[group]),
+                self.revoked.get(group, []),
+            )
+            for group in sorted(self.mine)
+        ]
+        return tracker.Following(states, 1)
+
+    def _since(self, ask: tracker.EventsSince) -> Any:
+        if ask.group not in self.mine:
+            return Refused(Code.UNKNOWN_GROUP, "no such group")
+        log = self.logs[ask.group]
+        page = [entry for entry in log if entry.seq > ask.seq][:3]
+        return tracker.Events(page, len(log))
+
+    def join(self, group: str, past: int = 0) -> None:
+        self.mine.add(group)
+        self.logs.setdefault(group, [])
+        self.epochs.setdefault(group, 1)
+        for _ in range(past):
+            self.happen(group)
+
+    def happen(self, group: str, event: Any = None) -> events.LogEntry:
+        """Something is logged, and not yet published."""
+        log = self.logs[group]
+        event = event or events.Requested(f"user{len(log) + 1}")
+        epoch = self.epochs[group] = max(self.epochs[group], getattr(event, "epoch", 0))
+        log.append(events.LogEntry(group, len(log) + 1, 1, epoch, event))
+        return log[-1]
+
+    def publish(self, message: Any, group: str = FILMS, epoch: int | None = None) -> None:
+        epoch = epoch or self.epochs[group]
+        topic = topic_of(group)
+        self.following.published(topic, seal(key_of(group, epoch), epoch, topic, encode(message)))
+
+    async def start(self) -> None:
+        self.following.link_up(WELCOME)
+        await until(lambda: set(self.following.groups) == self.mine)
+        await turns()
+
+    def seqs(self, group: str = FILMS) -> list[int]:
+        return [entry.seq for entry in self.seen if entry.group == group]
+
+
+def run(test: Callable[[Town], Awaitable[None]]) -> None:
+    async def main() -> None:
+        town = Town()
+        await test(town)
+        town.following.close()
+
+    asyncio.run(main())
+
+
+def test_it_begins_with_the_state_and_goes_on_with_the_events() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS, past=5)
+        await town.start()
+        assert town.following.user == ALICE
+        assert town.link.topics == {topic_of(FILMS), WELCOME.inbox}
+        assert town.regrouped == 1
+        for _ in range(3):
+            town.publish(town.happen(FILMS))
+        assert town.seqs() == [6, 7, 8]
+
+    run(test)
+
+
+def test_a_loss_is_noticed_by_the_next_event_and_made_good() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        town.publish(town.happen(FILMS))
+        for _ in range(8):
+            lost = town.happen(FILMS)
+        town.publish(lost)
+        await until(lambda: len(town.seen) == 9)
+        assert town.seqs() == list(range(1, 10))
+
+    run(test)
+
+
+@pytest.mark.parametrize("how", ["head", "announced", "reconnected", "inbox"])
+def test_a_silent_loss_is_noticed_all_the_same(how: str) -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        for _ in range(4):
+            town.happen(FILMS)
+        match how:
+            case "head":
+                town.publish(events.GroupHead(FILMS, 4, 1))
+            case "announced":
+                town.following.check_heads([tracker.Head(FILMS, 4, 1)])
+            case "reconnected":
+                town.following.link_up(WELCOME)
+            case _:
+                topic, key = WELCOME.inbox, WELCOME.inbox_key
+                town.following.published(topic, seal(key, 0, topic, encode(events.Nudge())))
+        await until(lambda: len(town.seen) == 4)
+        assert town.seqs() == [1, 2, 3, 4]
+
+    run(test)
+
+
+def test_whatever_is_lost_doubled_or_out_of_order_every_entry_is_seen_once_and_in_order() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        town.join(OTHER, past=7)
+        await town.start()
+        late: list[events.LogEntry] = []
+        for _ in range(300):
+            group = rng.choice([FILMS, OTHER])
+            late.append(town.happen(group))
+            rng.shuffle(late)
+            for entry in late[: rng.randrange(4)]:
+                town.publish(entry, entry.group)
+            if rng.random() < 0.3:
+                late = [entry for entry in late if rng.random() < 0.7]
+            if rng.random() < 0.2:
+                await turns(rng.randrange(12))
+        heads = [tracker.Head(group, len(town.logs[group]), 1) for group in (FILMS, OTHER)]
+        town.following.check_heads(heads)
+        await until(lambda: len(town.seen) == 300)
+        assert town.seqs(FILMS) == list(range(1, len(town.logs[FILMS]) + 1))
+        assert town.seqs(OTHER) == list(range(8, len(town.logs[OTHER]) + 1))
+
+    run(test)
+
+
+def test_who_leaves_loses_devices_and_rights_and_a_new_key_is_asked_for() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        device, other = DeviceKey(b"1" * 32), DeviceKey(b"2" * 32)
+        town.devices[FILMS] = [tracker.DeviceRow(device, "bob"), tracker.DeviceRow(other, "carol")]
+        await town.start()
+        assert town.following.knows_device(device)
+        left = town.happen(FILMS, events.Removed("Bob", 2))
+        town.publish(left, epoch=1)
+        view = town.following.groups[FILMS]
+        assert view.revoked == {BOB: 2}
+        assert view.devices == {other: UserId("carol")}
+        await until(lambda: 2 in view.keys)
+        town.publish(town.happen(FILMS))
+        assert town.seqs() == [1, 2]
+
+    run(test)
+
+
+def test_what_is_sealed_with_a_key_that_we_have_not_yet_is_caught_up() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        town.happen(FILMS, events.Left("bob", 2))  # lost
+        town.publish(town.happen(FILMS), epoch=2)
+        await until(lambda: len(town.seen) == 2)
+        assert town.seqs() == [1, 2]
+        assert town.following.groups[FILMS].epoch == 2
+
+    run(test)
+
+
+def test_devices_come_and_go() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        device = DeviceKey(b"1" * 32)
+        town.publish(town.happen(FILMS, events.Device("bob", device, True)))
+        assert town.following.knows_device(device)
+        town.publish(town.happen(FILMS, events.Device("bob", device, False)))
+        assert device not in town.following.groups[FILMS].devices
+
+    run(test)
+
+
+def test_an_unknown_device_makes_us_look_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        asked = len(town.link.asked_for(tracker.GetDevices))
+        device = DeviceKey(b"1" * 32)
+        town.devices[FILMS] = [tracker.DeviceRow(device, "bob")]
+        for _ in range(50):
+            town.following.knows_device(device)
+            await turns(2)
+        assert town.following.knows_device(device)
+        stranger = DeviceKey(b"9" * 32)
+        for _ in range(50):
+            assert not town.following.knows_device(stranger)
+            await turns(2)
+        assert len(town.link.asked_for(tracker.GetDevices)) == asked + 1
+
+    monkeypatch.setattr(module, "DEVICES_INTERVAL_S", 60.0)
+    run(test)
+
+
+def test_peer_sets_are_heard_for_as_long_as_they_are_followed() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        topic = share_topic(topic_of(FILMS), CONTENT)
+        update = events.PeerUpdate(FILMS, CONTENT)
+        sealed = seal(key_of(FILMS, 1), 1, topic, encode(update))
+        town.following.published(topic, sealed)
+        town.following.follow_share(FILMS, CONTENT)
+        assert topic in town.link.topics
+        town.following.published(topic, sealed)
+        town.following.unfollow_share(FILMS, CONTENT)
+        town.following.published(topic, sealed)
+        assert topic not in town.link.topics
+        assert town.peers == [update]
+
+    run(test)
+
+
+def test_groups_that_are_gone_are_forgotten() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        town.join(OTHER)
+        await town.start()
+        town.following.follow_share(OTHER, CONTENT)
+        town.mine.remove(OTHER)
+        town.following.check_heads([tracker.Head(FILMS, 0, 1)])
+        await until(lambda: set(town.following.groups) == {FILMS})
+        assert town.link.topics == {topic_of(FILMS), WELCOME.inbox}
+        assert town.regrouped == 2
+
+    run(test)
+
+
+def test_another_user_begins_with_nothing_of_the_former_one() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        town.following.set_user(None)
+        assert town.following.groups == {}
+        assert town.link.topics == {WELCOME.inbox}
+        await town.following.sync()
+        assert town.following.groups == {}
+        town.publish(town.happen(FILMS))
+        assert town.seen == []
+
+    run(test)
+
+
+def test_noise_on_any_topic_is_counted_and_dropped() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        topic = topic_of(FILMS)
+        key = key_of(FILMS, 1)
+        before = len(town.link.asked)
+        town.following.published(topic, b"noise")
+        town.following.published(topic, seal(b"o" * 32, 1, topic, encode(events.Nudge())))
+        town.following.published(topic, seal(key, 1, topic, b"\xc1"))
+        town.following.published(topic, seal(key, 1, topic, encode(events.Beat(b"t" * 16, 1))))
+        assert town.following.unreadable == 4
+        town.following.published(b"unknown", b"noise")
+        assert town.following.unreadable == 4
+        assert (town.seen, len(town.link.asked)) == ([], before)
+
+    run(test)

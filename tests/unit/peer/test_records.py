@@ -1,0 +1,229 @@
+"""What a peer remembers, what it can serve, and who is there to be served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.ids import ContentId, DeviceKey, GroupId
+from common.messages.control import SourceUse
+from common.messages.refusals import Code, Refusal
+from peer import requesters
+from peer.records import DownloadRecord, Manifests, Records, record_key
+from peer.requesters import Visitors
+from peer.shelf import NOT_OFFERED, Shelf
+from peer.swarm.events import RequesterId
+from peer.swarm.pieces import Bitfield
+
+FILMS, MUSIC = GroupId("films"), GroupId("music")
+ONE, TWO = ContentId(b"1" * 32), ContentId(b"2" * 32)
+
+
+def record(**changed: Any) -> DownloadRecord:
+    fields: dict[str, Any] = {
+        "user": "bob",
+        "group": "films",
+        "name": "Größe.mkv",
+        "content": ONE,
+        "path": b"/caf\xe9/film",
+        "size": 7,
+        "digest": "00",
+        "pick": "rarest",
+        "started_ms": 1,
+        "sources": [SourceUse("alice", "tcp://192.0.2.1:1", 3)],
+    }
+    return DownloadRecord(**(fields | changed))
+
+
+class TestRecords:
+    def test_they_are_there_again(self, tmp_path: Path) -> None:
+        records = Records(tmp_path / "downloads", DownloadRecord)
+        records.put("a", record())
+        records.put("b", record(state="C"))
+        records.put("b", record(state="P"))
+        assert Records(tmp_path / "downloads", DownloadRecord).load() == {
+            "a": record(),
+            "b": record(state="P"),
+        }
+        records.remove("a")
+        records.remove("a")
+        assert set(records.load()) == {"b"}
+
+    @pytest.mark.parametrize("noise", [b"", b"noise", b"\x80", b"\xc1" * 100])
+    def test_a_damaged_one_costs_nobody_else_anything(self, tmp_path: Path, noise: bytes) -> None:
+        records = Records(tmp_path / "downloads", DownloadRecord)
+        records.put("good", record())
+        records.put("bad", record())
+        (tmp_path / "downloads" / "bad.record").write_bytes(noise)
+        assert records.load() == {"good": record()}
+        assert (tmp_path / "downloads" / "bad.damaged").read_bytes() == noise
+        assert records.load() == {"good": record()}
+
+    def test_what_a_crash_left_half_written_is_no_record(self, tmp_path: Path) -> None:
+        records = Records(tmp_path / "downloads", DownloadRecord)
+        (tmp_path / "downloads" / "x.record.new").write_bytes(b"half")
+        assert records.load() == {}
+
+    def test_a_key_depends_on_every_part(self) -> None:
+        parts = [("a", "b"), ("ab", ""), ("", "ab"), ("a", "b", ""), ("b", "a")]
+        assert len({record_key(*some) for some in parts}) == len(parts)
+        assert record_key("caf\udce9") != record_key("café")
+
+    def test_manifests_that_nobody_names_are_removed(self, tmp_path: Path) -> None:
+        manifests = Manifests(tmp_path / "manifests")
+        for content in (ONE, TWO):
+            manifests.put(content, bytes(content))
+        manifests.keep_only({ONE})
+        assert manifests.get(ONE) == ONE
+        assert manifests.get(TWO) is None
+
+
+class Listener:
+    """What the serving side is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *words: self.told.append((name, *words[:2]))
+
+    def take(self) -> list[Any]:
+        told, self.told = self.told, []
+        return told
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture
+def shelf(listener: Listener) -> Shelf:
+    made = Shelf()
+    made.attach(listener)
+    return made
+
+
+class TestShelf:
+    def put(self, shelf: Shelf, group: GroupId, have: Bitfield | None, reader: Any = None) -> None:
+        shelf.put(group, ONE, None, b"", reader, have)  # type: ignore[arg-type]
+
+    def test_a_content_is_found_in_the_groups_in_which_it_is_offered(
+        self, shelf: Shelf, listener: Listener
+    ) -> None:
+        self.put(shelf, FILMS, None)
+        self.put(shelf, MUSIC, None)
+        assert [what[0] for what in listener.take()] == ["content_added"]
+        assert shelf.find(FILMS, ONE) is shelf.find(MUSIC, ONE) is shelf.get(ONE)
+        assert shelf.find(FILMS, TWO) is None
+        shelf.withdraw(FILMS, ONE)
+        assert listener.take() == [("group_removed", ONE, FILMS)]
+        assert shelf.find(FILMS, ONE) is None
+        assert shelf.find(MUSIC, ONE) is not None
+        shelf.withdraw(FILMS, ONE)
+        shelf.withdraw(MUSIC, ONE)
+        assert listener.take() == [("content_removed", ONE, NOT_OFFERED)]
+        assert len(shelf) == 0
+
+    def test_a_part_grows_shrinks_and_becomes_whole(self, shelf: Shelf, listener: Listener) -> None:
+        have = Bitfield(4, [0])
+        self.put(shelf, FILMS, have, "part")
+        shelf.held_more(ONE, (1, 2))
+        shelf.held_less(ONE, (2,))
+        assert list(have.missing()) == [2, 3]
+        listener.take()
+        self.put(shelf, FILMS, None, "whole")
+        served = shelf.get(ONE)
+        assert served is not None
+        assert (served.reader, served.have) == ("whole", None)
+        assert listener.take() == [("held_more", ONE, (2, 3)), ("announce", ONE, (2, 3))]
+        shelf.withdraw_part(FILMS, ONE)
+        shelf.held_less(ONE, (1,))
+        assert shelf.find(FILMS, ONE) is served
+        assert listener.take() == []
+
+    def test_a_part_does_not_replace_the_whole(self, shelf: Shelf) -> None:
+        self.put(shelf, FILMS, None, "whole")
+        self.put(shelf, MUSIC, Bitfield(4, []), "part")
+        served = shelf.find(MUSIC, ONE)
+        assert served is not None
+        assert (served.reader, served.have) == ("whole", None)
+
+    def test_a_change_is_told_with_its_reason_and_looked_into(
+        self, shelf: Shelf, listener: Listener
+    ) -> None:
+        seen: list[ContentId] = []
+        shelf.on_changed = seen.append
+        self.put(shelf, FILMS, None)
+        listener.take()
+        shelf.changed(ONE)
+        ((what, content, refusal),) = listener.take()
+        assert (what, content) == ("content_removed", ONE)
+        assert isinstance(refusal, Refusal)
+        assert refusal.code is Code.CHANGED
+        assert (seen, shelf.get(ONE)) == ([ONE], None)
+
+    def test_damage_is_told_to_whoever_fetches_it_again(self, shelf: Shelf) -> None:
+        damaged: list[tuple[int, ...]] = []
+        shelf.put(FILMS, ONE, None, b"", None, Bitfield(4, []), on_damaged=damaged.append)  # type: ignore[arg-type]
+        shelf.damaged(ONE, (2,))
+        shelf.damaged(TWO, (3,))
+        assert damaged == [(2,)]
+
+    def test_it_can_be_cleared(self, shelf: Shelf, listener: Listener) -> None:
+        self.put(shelf, FILMS, None)
+        shelf.clear()
+        assert len(shelf) == 0
+        assert listener.take()[-1][0] == "content_removed"
+
+
+class TestVisitors:
+    @staticmethod
+    def name(number: int) -> RequesterId:
+        return RequesterId(b"%017d" % number)
+
+    def test_channels_open_and_close(self) -> None:
+        visitors = Visitors()
+        visitor, *forgotten = visitors.enter(self.name(1), DeviceKey(b"d" * 32))
+        assert forgotten == []
+        assert visitors.open(visitor, 5, FILMS, ONE)
+        assert visitors.open(visitor, 6, FILMS, TWO)
+        assert [(v.id, c.number) for v, c in visitors.of_content(ONE)] == [(self.name(1), 5)]
+        # The same content under another number, and another content under the same one.
+        assert visitors.open(visitor, 7, MUSIC, ONE)
+        assert set(visitor.channels) == {6, 7}
+        assert visitors.open(visitor, 6, FILMS, ONE)
+        assert set(visitor.channels) == {6}
+        assert visitors.of_content(TWO) == []
+        assert visitors.close(visitor, 9) is None
+        assert visitors.leave(self.name(1)) is visitor
+        assert visitors.of_content(ONE) == []
+        assert visitors.leave(self.name(1)) is None
+        assert len(visitors) == 0
+
+    def test_everything_that_is_remembered_has_a_bound(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(requesters, "VISITORS_MAX", 20)
+        visitors = Visitors()
+        first, *_ = visitors.enter(self.name(0), DeviceKey(b"d" * 32))
+        for number in range(requesters.CHANNELS_MAX):
+            assert visitors.open(first, number, FILMS, ContentId(b"%032d" % number))
+        assert not visitors.open(first, 5000, FILMS, TWO)
+        for number in range(1, 100):
+            device = DeviceKey(b"%032d" % number)
+            visitors.enter(self.name(number), device)
+        assert len(visitors) == 20
+        assert visitors.get(self.name(0)) is first  # it has something open, the others had not
+
+    def test_one_device_does_not_take_the_places_of_others(self) -> None:
+        visitors = Visitors()
+        visitors.enter(self.name(0), DeviceKey(b"o" * 32))
+        for number in range(1, 50):
+            visitors.enter(self.name(number), DeviceKey(b"d" * 32))
+        assert len(visitors) == 1 + requesters.VISITORS_PER_DEVICE_MAX
+        assert visitors.get(self.name(0)) is not None
+        assert visitors.get(self.name(49)) is not None
+        assert visitors.get(self.name(1)) is None

@@ -1,0 +1,188 @@
+"""Who may fetch from us, and our own tickets."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import nacl.signing
+import pytest
+from stand_ins import FakeLink, turns, until
+
+from common import limits, tickets
+from common.clock import TrackerTime
+from common.errors import Refused, TransportError
+from common.ids import DeviceKey, GroupId, TrackerId, UserId
+from common.messages import tracker
+from common.messages.refusals import Code
+from peer.rights import Rights, Tickets
+
+SIGNING = nacl.signing.SigningKey(bytes(range(32)))
+ID = TrackerId(b"t" * 16)
+DEVICE = DeviceKey(b"d" * 32)
+FILMS = GroupId("films")
+BOB = UserId("bob")
+T0 = 1_900_000_000_000
+
+
+class World:
+    """A following with one group, a clock that is set by hand, and the rights that follow."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.time = TrackerTime(lambda: self.now_s)
+        self.time.learn(T0, 0.0, 0.0)
+        self.view = SimpleNamespace(revoked={})
+        self.following = SimpleNamespace(groups={FILMS: self.view})
+        self.rights = Rights(self.following, self.time)  # type: ignore[arg-type]
+        self.rights.learn(
+            tracker.Welcome(
+                ID, [bytes(SIGNING.verify_key)], "tcp://*:1", T0, "alice", b"i" * 16, b"n" * 32
+            )
+        )
+
+    def token(self, epoch: int = 1) -> bytes:
+        return tickets.issue(SIGNING, ID, DEVICE, BOB, FILMS, epoch, self.time.now_ms())[0]
+
+    def refusal(self, token: bytes) -> Code:
+        with pytest.raises(Refused) as caught:
+            self.rights.admit(DEVICE, FILMS, token)
+        return caught.value.code
+
+
+def test_a_good_ticket_admits_until_it_expires() -> None:
+    world = World()
+    ticket = world.rights.admit(DEVICE, FILMS, world.token())
+    world.now_s = limits.TICKET_LIFE_S + limits.CLOCK_SKEW_S - 0.001
+    world.rights.recheck(ticket)
+    world.now_s += 0.001
+    with pytest.raises(Refused) as caught:
+        world.rights.recheck(ticket)
+    assert caught.value.code is Code.TICKET_EXPIRED
+
+
+def test_a_removal_ends_the_right_of_an_admitted_ticket() -> None:
+    world = World()
+    token = world.token(epoch=3)
+    ticket = world.rights.admit(DEVICE, FILMS, token)
+    world.view.revoked[BOB] = 4
+    with pytest.raises(Refused) as caught:
+        world.rights.recheck(ticket)
+    assert caught.value.code is Code.REVOKED
+    assert world.refusal(token) is Code.REVOKED
+    world.rights.admit(DEVICE, FILMS, world.token(epoch=4))  # let in once more
+    world.view.revoked[UserId("carol")] = 9
+    world.rights.admit(DEVICE, FILMS, world.token(epoch=4))
+
+
+def test_nothing_is_served_of_a_group_that_we_are_not_in() -> None:
+    world = World()
+    token = world.token()
+    world.following.groups.clear()
+    assert world.refusal(token) is Code.UNKNOWN_GROUP
+
+
+def test_before_the_tracker_has_said_who_it_is_nobody_is_admitted() -> None:
+    world = World()
+    fresh = Rights(world.following, world.time)  # type: ignore[arg-type]
+    with pytest.raises(Refused):
+        fresh.admit(DEVICE, FILMS, world.token())
+
+
+class Holder:
+    """Our tickets, at a tracker that issues them for the groups in ``mine``."""
+
+    def __init__(self, mine: set[str], rng: Any = None) -> None:
+        self.now_s = 0.0
+        self.time = TrackerTime(lambda: self.now_s)
+        self.time.learn(T0, 0.0, 0.0)
+        self.mine = mine
+        self.renewed: list[tuple[str, bytes]] = []
+        self.count = 0
+        self.link = FakeLink(GetTickets=self._issue)
+        self.tickets = Tickets(
+            self.link,  # type: ignore[arg-type]
+            self.time,
+            lambda group, token: self.renewed.append((group, token)),
+            rng or random.Random(1),
+        )
+
+    def _issue(self, ask: tracker.GetTickets) -> tracker.Tickets:
+        self.count += 1
+        now = self.time.now_ms()
+        rows = [
+            tracker.TicketRow(group, b"%d" % self.count, now + limits.TICKET_LIFE_S * 1000)
+            for group in ask.groups
+            if group in self.mine
+        ]
+        return tracker.Tickets(rows, now)
+
+
+def test_a_ticket_is_fetched_once_and_kept() -> None:
+    async def main() -> None:
+        holder = Holder({"films"})
+        assert holder.tickets.current(FILMS) is None
+        assert await holder.tickets.want(FILMS) == b"1"
+        assert await holder.tickets.want(FILMS) == holder.tickets.current(FILMS) == b"1"
+        assert holder.renewed == [("films", b"1")]
+        holder.now_s = limits.TICKET_LIFE_S
+        assert holder.tickets.current(FILMS) is None
+        assert await holder.tickets.want(FILMS) == b"2"
+        holder.tickets.drop(FILMS)
+        assert holder.tickets.current(FILMS) is None
+        holder.tickets.clear()
+
+    asyncio.run(main())
+
+
+def test_a_group_that_is_not_ours_gives_no_ticket() -> None:
+    async def main() -> None:
+        holder = Holder(set())
+        with pytest.raises(Refused) as caught:
+            await holder.tickets.want(FILMS)
+        assert caught.value.code is Code.UNKNOWN_GROUP
+        holder.link.connected = False
+        with pytest.raises(TransportError):
+            await holder.tickets.want(FILMS)
+        holder.tickets.clear()
+
+    asyncio.run(main())
+
+
+def test_it_is_renewed_in_the_second_half_of_its_life() -> None:
+    for spare in (0.1, 0.5):
+        holder = Holder({"films"}, SimpleNamespace(uniform=lambda low, high, at=spare: at))
+        holder.tickets._wanted.add(FILMS)
+        holder.tickets._held[FILMS] = (b"x", T0 + limits.TICKET_LIFE_S * 1000)
+        assert holder.tickets._due_in_s() == pytest.approx(limits.TICKET_LIFE_S * (1 - spare))
+
+
+def test_it_is_renewed_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        holder = Holder({"films"})
+        pauses: list[float] = []
+        sleep = asyncio.sleep
+
+        async def fast(pause_s: float) -> None:
+            if pause_s > 0.5:
+                pauses.append(pause_s)
+                holder.now_s += pause_s
+                pause_s = 0.0
+            await sleep(pause_s)
+
+        monkeypatch.setattr(asyncio, "sleep", fast)
+        await holder.tickets.want(FILMS)
+        await until(lambda: holder.count >= 4)
+        assert holder.tickets.current(FILMS) is not None
+        holder.link.connected = False
+        missed = len(holder.link.asked)
+        await until(lambda: len(holder.link.asked) > missed + 2)
+        holder.link.connected = True
+        await until(lambda: holder.tickets.current(FILMS) is not None)
+        holder.tickets.clear()
+        await turns()
+        assert holder.tickets.current(FILMS) is None
+
+    asyncio.run(main())
