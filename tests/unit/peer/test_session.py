@@ -1,0 +1,188 @@
+"""What a login, a logout and the tracker's return begin and end, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from stand_ins import until
+
+from common.errors import Refused, TransportError
+from common.ids import GroupId, UserId
+from common.messages import events
+from common.messages.refusals import Code
+from peer import session as module
+from peer.session import Session
+
+ALICE = UserId("alice")
+FILMS = GroupId("films")
+
+
+class Recorder:
+    """A part of a peer that keeps what is done to it; ``fails`` names what raises once."""
+
+    def __init__(self, name: str, log: list[str], fails: dict[str, Exception]) -> None:
+        self._name, self._log, self._fails = name, log, fails
+
+    def __getattr__(self, verb: str) -> Any:
+        what = f"{self._name}.{verb}"
+
+        class Call:
+            def __await__(self) -> Any:
+                yield from asyncio.sleep(0).__await__()
+                if (error := recorder._fails.pop(what, None)) is not None:
+                    raise error
+
+        recorder = self
+
+        def call(*words: Any) -> Call:
+            self._log.append(what)
+            return Call()
+
+        return call
+
+
+class Stage:
+    """A session amid parts that only remember."""
+
+    def __init__(self, user: UserId | None = None) -> None:
+        self.log: list[str] = []
+        self.fails: dict[str, Exception] = {}
+        self.following = SimpleNamespace(user=user, set_user=self._set_user, sync=self._sync)
+        names = ("presence", "tickets", "shares", "downloads", "seeder")
+        parts = {name: Recorder(name, self.log, self.fails) for name in names}
+        self.session = Session(self.following, **parts)  # type: ignore[arg-type]
+
+    def _set_user(self, user: UserId | None) -> None:
+        self.following.user = user
+
+    async def _sync(self) -> None:
+        self.log.append("following.sync")
+
+    async def ends(self, last: str) -> list[str]:
+        await until(lambda: last in self.log, last)
+        await self.session.settled(10.0)
+        return self.log
+
+
+BRING_UP = [
+    "following.sync",
+    "presence.announce",
+    "shares.activate",
+    "downloads.activate",
+    "downloads.link_up",
+    "shares.reconcile",
+]
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(test())  # type: ignore[arg-type]
+
+
+def test_a_login_brings_everything_back_in_order() -> None:
+    async def test() -> None:
+        stage = Stage()
+        await stage.session.begin(ALICE)
+        assert stage.log == ["tickets.clear", *BRING_UP]
+
+    run(test)
+
+
+def test_the_trackers_return_brings_everything_back_and_whoever_asks_waits_for_it() -> None:
+    async def test() -> None:
+        stage = Stage(ALICE)
+        stage.session.link_up()
+        assert stage.log == []
+        await stage.session.settled(10.0)
+        assert stage.log == BRING_UP
+
+    run(test)
+
+
+def test_whoever_asks_does_not_wait_for_ever() -> None:
+    async def test() -> None:
+        stage = Stage(ALICE)
+        stage.following.sync = asyncio.Event().wait
+        stage.session.link_up()
+        await stage.session.settled(0.01)
+        stage.session.close()
+
+    run(test)
+
+
+def test_nobody_logged_in_ends_everything() -> None:
+    async def test() -> None:
+        stage = Stage(None)
+        stage.session.link_up()
+        log = await stage.ends("tickets.clear")
+        assert log == ["shares.deactivate", "downloads.deactivate", "tickets.clear"]
+
+    run(test)
+
+
+def test_a_refusal_for_now_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+
+    async def test() -> None:
+        stage = Stage(ALICE)
+        stage.fails["presence.announce"] = Refused(Code.BUSY, "too many at once")
+        stage.session.link_up()
+        await stage.session.settled(10.0)
+        assert stage.log == [*BRING_UP[:2], *BRING_UP]
+
+    run(test)
+
+
+def test_a_lost_link_is_left_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+
+    async def test() -> None:
+        stage = Stage(ALICE)
+        stage.fails["presence.announce"] = TransportError("away")
+        stage.session.link_up()
+        await stage.session.settled(10.0)
+        assert stage.log == BRING_UP[:2]
+        stage.session.link_up()
+        await stage.session.settled(10.0)
+        assert stage.log == [*BRING_UP[:2], *BRING_UP]
+
+    run(test)
+
+
+def test_a_logout_during_the_return_wins() -> None:
+    async def test() -> None:
+        stage = Stage(ALICE)
+        stage.session.link_up()
+        await stage.session.end()
+        await stage.session.settled(10.0)
+        assert stage.log[-3:] == ["shares.deactivate", "downloads.deactivate", "tickets.clear"]
+        assert "shares.activate" not in stage.log[-3:]
+
+    run(test)
+
+
+@pytest.mark.parametrize("farewell", [events.Left, events.Removed])
+def test_who_leaves_is_served_no_more(farewell: Any) -> None:
+    async def test() -> None:
+        stage = Stage(ALICE)
+        stage.session.entry(events.LogEntry("films", 1, 1, 2, farewell("Bob", 2)))
+        assert stage.log == ["seeder.drop_user"]
+        stage.session.entry(events.LogEntry("films", 2, 1, 3, farewell("Alice", 3)))
+        log = await stage.ends("shares.left_group")
+        assert log[1:] == ["seeder.drop_user", "tickets.drop", "shares.left_group"]
+        stage.session.entry(events.LogEntry("films", 3, 1, 3, events.Joined("carol")))
+        assert len(stage.log) == 4
+
+    run(test)
+
+
+def test_leaving_by_ones_own_wish() -> None:
+    async def test() -> None:
+        stage = Stage(ALICE)
+        await stage.session.left_group(FILMS)
+        assert stage.log == ["tickets.drop", "shares.left_group", "following.sync"]
+
+    run(test)
