@@ -20,6 +20,8 @@ def wall_ms() -> int:
     """This machine's wall clock: milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
+SET_MS = 1_000.0  # no clock drifts by so much between two looks at it
+
 
 class TrackerTime:
     """The tracker's wall clock, as seen from here.
@@ -27,7 +29,7 @@ class TrackerTime:
     A peer's own wall clock may be a day off or jump; tickets are judged by the tracker's time. Each
     answer that carries the tracker's time gives an estimate that is too early by at most the round
     trip; the estimate with the shortest round trip of the last few is kept, and runs on by the
-    monotonic clock.
+    monotonic clock. When two of them cannot both be true, the tracker's clock was set.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -43,12 +45,19 @@ class TrackerTime:
     def learn(self, tracker_ms: int, sent_at: float, received_at: float) -> None:
         """Take in the tracker's time from an answer to a question asked at ``sent_at``."""
         round_trip = max(0.0, received_at - sent_at)
+        offset_ms = tracker_ms - (sent_at + received_at) / 2 * 1000.0
         # An old, precise estimate ages slowly, so that a drifting clock is followed in the end.
-        if self._offset_ms is None or round_trip <= self._round_trip_s * 1.5:
-            self._offset_ms = tracker_ms - (sent_at + received_at) / 2 * 1000.0
+        precise = round_trip <= self._round_trip_s * 1.5
+        if self._offset_ms is None or precise or self._was_set(offset_ms, round_trip):
+            self._offset_ms = offset_ms
             self._round_trip_s = round_trip
         else:
             self._round_trip_s *= 1.1
+
+    def _was_set(self, offset_ms: float, round_trip_s: float) -> bool:
+        assert self._offset_ms is not None
+        uncertain_ms = (round_trip_s + self._round_trip_s) * 500.0
+        return abs(offset_ms - self._offset_ms) > uncertain_ms + SET_MS
 
     def now_ms(self) -> int:
         """Milliseconds since 1970 at the tracker; this machine's clock until it is known."""

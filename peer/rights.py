@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import nacl.signing
 
 from common import limits, tickets
-from common.clock import TrackerTime
+from common.clock import TrackerTime, monotonic
 from common.errors import MiniTorrentError, Refused
 from common.ids import DeviceKey, GroupId, TrackerId, UserId
 from common.messages import tracker
@@ -123,7 +123,10 @@ class Tickets:
             self._renewal = None
 
     async def _fetch(self, groups: list[GroupId]) -> None:
+        sent_at = monotonic()
         reply = (await self._link.ask(tracker.GetTickets(list(groups)), tracker.Tickets)).reply
+        # What they say of their end is by this clock, which may have been set since we asked it.
+        self._time.learn(reply.time_ms, sent_at, monotonic())
         for row in reply.rows:
             group = GroupId(fold_id(row.group))
             self._held[group] = (row.token, row.expires_ms)
