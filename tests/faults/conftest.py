@@ -16,7 +16,7 @@ import pytest
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "tamper"), str(HERE.parent / "integration")]
 
-from harness import Small, small_disk  # noqa: E402
+from harness import Small, settle, small_disk  # noqa: E402
 from link import FaultyLink, links  # noqa: E402
 from people import Person, Swarm  # noqa: E402
 
@@ -56,10 +56,7 @@ def town() -> Iterator[Swarm]:
     made = Swarm("tcp")
     try:
         for name, limit in (("alice", "8M"), ("bob", "0"), ("carol", "0")):
-            person = made.person(name, up=False, log_in=False)
-            person.up("--upload-limit", limit)
-            person.ok("create-user", name, person.password)
-            person.ok("login", name, person.password)
+            settle(made, name, "--upload-limit", limit)
         yield made
     finally:
         made.close()

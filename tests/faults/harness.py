@@ -1,4 +1,4 @@
-"""What the fault rows do all the time: faults in processes, small disks, and looking at the damage."""
+"""What the fault rows do all the time: faults in processes, small disks, the damage."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _fill(disk: Path) -> None:
 
 @contextlib.contextmanager
 def small_disk(base: Path, kind: str) -> Iterator[Small]:
-    """``tmpfs``, or ``ext4`` on a loop device; ``thin`` if that promises more room than there is."""
+    """``tmpfs``, or ``ext4`` on a loop device; ``thin`` when that has less room than it says."""
     disk, below = base / "disk", base / "below"
     image = None if kind == "tmpfs" else below / "image"
     words = ["-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700", "tmpfs"]
@@ -180,6 +180,18 @@ def _mount(*words: str | Path) -> None:
     done = subprocess.run(["mount", *map(str, words)], capture_output=True, check=False)
     if os.geteuid() != 0 or done.returncode:
         pytest.skip("this row needs the right to mount a small disk")
+
+
+# -- people ---------------------------------------------------------------------------------------
+
+
+def settle(swarm: Swarm, name: str, *options: str, tracker: str | None = None) -> Person:
+    """Somebody with an account, at a peer that was started with these options."""
+    made = Person(swarm, name)
+    made.up(*options, tracker=tracker)
+    made.ok("create-user", name, made.password)
+    made.ok("login", name, made.password)
+    return made
 
 
 # -- downloads ------------------------------------------------------------------------------------

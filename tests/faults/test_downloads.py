@@ -9,7 +9,7 @@ from pathlib import Path
 
 import plug
 import pytest
-from harness import MIB, PIECE, Fetch, Small, begin, faults, fetch, pieces_served
+from harness import MIB, PIECE, Fetch, Small, begin, faults, fetch, pieces_served, settle
 from people import Person, Swarm
 from waiting import wait_for
 
@@ -45,16 +45,10 @@ def test_f03_a_killed_downloader_fetches_again_only_what_was_not_synced(
 def test_f03_a_pulled_plug_costs_what_was_not_synced_and_nothing_else(
     own: Swarm, rng: random.Random
 ) -> None:
-    alice = own.person("alice", log_in=False, up=False)
-    alice.up("--upload-limit", "8M")
-    for word in ("create-user", "login"):
-        alice.ok(word, "alice", "pw")
-    bob = own.person("bob", up=False, log_in=False)
+    alice = settle(own, "alice", "--upload-limit", "8M")
     unsynced = own.root / "unsynced"
     with faults(plug=str(unsynced)):
-        bob.up()
-        for word in ("create-user", "login"):
-            bob.ok(word, "bob", "pw")
+        bob = settle(own, "bob")
         download = begin(alice, bob, SIZE)
         undone = 0
         for point in sorted(rng.randrange(SIZE * 9 // 10) for _ in range(3)):
@@ -147,14 +141,13 @@ def truncate(download: Fetch) -> int:
     return download.synced
 
 
-def flip_a_bit(download: Fetch) -> int:
+def flip_a_bit(download: Fetch) -> None:
     first = int.from_bytes(download.journal.read_bytes()[40:44], "big") * PIECE
     with download.part.open("r+b") as file:
         file.seek(first + 1000)
         byte = file.read(1)[0]
         file.seek(first + 1000)
         file.write(bytes([byte ^ 4]))
-    return 1
 
 
 def write_noise(download: Fetch) -> int:
@@ -162,17 +155,8 @@ def write_noise(download: Fetch) -> int:
     return 0
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(truncate, id="f22-truncated"),
-        pytest.param(flip_a_bit, id="f23-one-bit"),
-        pytest.param(write_noise, id="f25-journal-of-noise"),
-    ],
-)
-def test_f22_f23_f25_damage_between_two_starts_is_noticed_and_mended(
-    alice: Person, bob: Person, damage: Callable[[Fetch], int]
-) -> None:
+def damaged_between_two_starts(alice: Person, bob: Person, damage: Callable[[Fetch], int]) -> None:
+    """``damage`` tells how many pieces it destroyed; all others must still be held."""
     download = begin(alice, bob, SIZE)
     download.until(SIZE // 2)
     bob.down()  # in order: all that was verified is synced
@@ -180,9 +164,16 @@ def test_f22_f23_f25_damage_between_two_starts_is_noticed_and_mended(
     assert held >= SIZE // 2 // PIECE
     lost = damage(download)
     bob.up()
-    # Nothing was fetched before the part was verified: what is held then is what survived.
     wait_for(lambda: download.verified >= (held - lost) * PIECE, "what survived")
     download.finishes()
+
+
+def test_f22_a_truncated_part_is_noticed_and_mended(alice: Person, bob: Person) -> None:
+    damaged_between_two_starts(alice, bob, truncate)
+
+
+def test_f25_a_journal_of_noise_is_rebuilt_from_the_part(alice: Person, bob: Person) -> None:
+    damaged_between_two_starts(alice, bob, write_noise)
 
 
 def test_f23_only_the_damaged_piece_is_fetched_again(alice: Person, bob: Person) -> None:
@@ -198,7 +189,7 @@ def test_f23_only_the_damaged_piece_is_fetched_again(alice: Person, bob: Person)
     assert pieces_served(alice) - before == PIECES - held + 1
 
 
-def test_the_part_of_a_download_is_gone_and_it_begins_again(alice: Person, bob: Person) -> None:
+def test_f22_a_part_that_is_gone_is_begun_again(alice: Person, bob: Person) -> None:
     download = begin(alice, bob, 4 * MIB)
     download.until(MIB)
     bob.kill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import MIB, Fetch, Highest, faults, fetch, frozen, resident_bytes
+from harness import MIB, Fetch, Highest, faults, fetch, frozen, resident_bytes, settle
 from link import FaultyLink
 from people import Person, Swarm
 from waiting import wait_for
@@ -13,18 +13,10 @@ from waiting import wait_for
 SIZE = 16 * MIB
 
 
-def person(own: Swarm, name: str, *options: str) -> Person:
-    made = own.person(name, up=False, log_in=False)
-    made.up(*options)
-    made.ok("create-user", name, made.password)
-    made.ok("login", name, made.password)
-    return made
-
-
 def behind(own: Swarm, link: FaultyLink, name: str, *options: str) -> Person:
     """Somebody whom others reach through ``link`` only."""
     with faults(announce=link.endpoint):
-        made = person(own, name, "--listen", "tcp://127.0.0.1:0", *options)
+        made = settle(own, name, "--listen", "tcp://127.0.0.1:0", *options)
     link.target = ("127.0.0.1", int(made.status()["listen"].rpartition(":")[2]))
     return made
 
@@ -41,8 +33,8 @@ def sources(download: Fetch) -> dict[str, int]:
 
 
 def test_f02_a_source_killed_in_mid_piece_is_replaced_and_one_alone_comes_back(own: Swarm) -> None:
-    alice, carol = (person(own, name, "--upload-limit", "4M") for name in ("alice", "carol"))
-    bob = own.person("bob")
+    alice, carol = (settle(own, name, "--upload-limit", "4M") for name in ("alice", "carol"))
+    bob = settle(own, "bob")
     group = alice.group_with(bob, carol)
     path = own.file(SIZE)
     shared_by_both(path, group, alice, carol)
@@ -60,8 +52,8 @@ def test_f10_a_source_that_cannot_be_reached_any_more_is_done_without(
 ) -> None:
     link = line()
     alice = behind(own, link, "alice", "--upload-limit", "8M")
-    carol = person(own, "carol", "--upload-limit", "8M")
-    bob = own.person("bob")
+    carol = settle(own, "carol", "--upload-limit", "8M")
+    bob = settle(own, "bob")
     group = alice.group_with(bob, carol)
     path = own.file(SIZE)
     shared_by_both(path, group, alice, carol)
@@ -79,7 +71,7 @@ def test_f12_loss_and_a_long_way_are_only_slow(own: Swarm, line: Callable[..., F
     link = line(seed=12)
     link.slow(delay_s=0.1, loss=0.05)
     alice = behind(own, link, "alice")
-    bob = own.person("bob")
+    bob = settle(own, "bob")
     group = alice.group_with(bob)
     path = own.file(2 * MIB)
     shared_by_both(path, group, alice)
@@ -88,9 +80,9 @@ def test_f12_loss_and_a_long_way_are_only_slow(own: Swarm, line: Callable[..., F
 
 
 def test_f13_a_narrow_source_among_wide_ones_holds_up_nobody(own: Swarm) -> None:
-    slow = person(own, "slow", "--upload-limit", "125K")  # 1 Mbit/s: alone it would take minutes
-    alice, carol = (person(own, name, "--upload-limit", "10M") for name in ("alice", "carol"))
-    bob = own.person("bob")
+    slow = settle(own, "slow", "--upload-limit", "125K")  # 1 Mbit/s: alone it would take minutes
+    alice, carol = (settle(own, name, "--upload-limit", "10M") for name in ("alice", "carol"))
+    bob = settle(own, "bob")
     group = alice.group_with(bob, carol, slow)
     path = own.file(SIZE)
     shared_by_both(path, group, alice, carol, slow)
@@ -100,8 +92,8 @@ def test_f13_a_narrow_source_among_wide_ones_holds_up_nobody(own: Swarm) -> None
 
 def test_f05_a_frozen_source_owes_nothing_for_long(own: Swarm) -> None:
     """Two sources here, five in ``make chaos``: what the frozen one was asked for moves."""
-    alice, carol = (person(own, name, "--upload-limit", "8M") for name in ("alice", "carol"))
-    bob = own.person("bob")
+    alice, carol = (settle(own, name, "--upload-limit", "8M") for name in ("alice", "carol"))
+    bob = settle(own, "bob")
     group = alice.group_with(bob, carol)
     path = own.file(SIZE)
     shared_by_both(path, group, alice, carol)
