@@ -17,7 +17,7 @@ from common.ids import DeviceKey
 from common.keys import key_text, parse_key
 
 _TCP = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._*-]+):(?P<port>\d{1,5}|\*)\Z")
-_IPC = re.compile(r"ipc://(?P<path>/[^\x00-\x1f\x7f]{1,100})\Z")
+_IPC = re.compile(r"ipc://(?P<path>/[^\x00-\x1f\x7f\ud800-\udfff]{1,100})\Z")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})\Z")
 
 

@@ -86,7 +86,7 @@ def check(
         raise invalid
     try:
         ticket = _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError) as error:
         raise invalid from error
     if (ticket.tracker_id, ticket.device, ticket.group) != (tracker_id, device, group):
         raise invalid

@@ -79,7 +79,7 @@ class Records(Generic[R]):
         for path in sorted(self._directory.glob(f"*{self.SUFFIX}")):
             try:
                 records[path.stem] = self._decoder.decode(path.read_bytes())
-            except (OSError, msgspec.MsgspecError) as error:
+            except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
                 log.error("the record %s cannot be read and is set aside: %s", path, error)
                 path.rename(path.with_suffix(".damaged"))
         return records

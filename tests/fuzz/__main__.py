@@ -1,0 +1,75 @@
+"""Long fuzzing: ``python -m tests.fuzz [SECONDS [TARGET]]``.
+
+Every target gets its share of the time (by default ten minutes in all), in rounds of different
+seeds, which are printed. A find is reduced by Hypothesis, shown, and added to the corpus, which the
+test suite runs through from then on. Exits with 1 if anything was found.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, seed, settings
+
+ROOT = Path(__file__).parents[1]
+for _place in (ROOT / "fuzz", ROOT / "unit" / "common"):
+    sys.path.insert(0, str(_place))
+
+import wire_samples  # noqa: E402
+from inputs import found, inputs, keep  # noqa: E402
+from targets import Target, targets  # noqa: E402
+
+ROUND = 2_000  # examples between two looks at the clock
+
+
+def fuzz(target: Target, seconds: float) -> bool:
+    """Fuzz one target; whether nothing was found."""
+    deadline = time.monotonic() + seconds
+    runs = 0
+    for data in found(target.name):
+        target.run(data)
+    while time.monotonic() < deadline:
+        number = random.SystemRandom().getrandbits(64)
+        last = b""
+
+        @seed(number)
+        @settings(
+            max_examples=ROUND,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(inputs(target.seeds))
+        def run(data: bytes) -> None:
+            nonlocal last, runs
+            last, runs = data, runs + 1
+            target.run(data)
+
+        try:
+            run()
+        except Exception:  # whatever a reader raises that is none of our errors
+            traceback.print_exc()
+            print(f"{target.name}: found with seed {number}: {last.hex()}", flush=True)
+            keep(target.name, last)
+            return False
+    print(f"{target.name}: {runs} inputs, nothing found", flush=True)
+    return True
+
+
+def main() -> int:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 600.0
+    chosen = [
+        target
+        for target in targets(wire_samples)
+        if len(sys.argv) < 3 or target.name == sys.argv[2]
+    ]
+    results = [fuzz(target, seconds / len(chosen)) for target in chosen]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
