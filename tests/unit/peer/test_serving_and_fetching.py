@@ -1,0 +1,434 @@
+"""The serving and the fetching side, joined by real sockets: a `Seeder` and a `Fanout`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import zmq
+from stand_ins import turns, until
+
+from common import limits, manifest, zap
+from common.digests import Algorithm
+from common.errors import Refused
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.keys import new_pair
+from common.messages import peer
+from common.messages.refusals import Code, Refusal
+from common.tickets import Ticket
+from peer.fanout import Fanout
+from peer.files.errors import BadContent, ContentChanged, StorageError
+from peer.seeder import Seeder
+from peer.shelf import Shelf
+from peer.swarm.limits import Limit, Rates
+from peer.swarm.pieces import Bitfield
+from peer.workers import Workers
+
+FILMS, MUSIC = GroupId("films"), GroupId("music")
+LENGTH = limits.PIECE_LENGTH_MIN
+DATA = b"".join(bytes([at]) * LENGTH for at in range(7)) + b"the end"
+COUNT = 8
+
+
+def piece(index: int) -> bytes:
+    return DATA[index * LENGTH : (index + 1) * LENGTH]
+
+
+def content_of(data: bytes) -> tuple[ContentId, manifest.Manifest, bytes]:
+    digest = Algorithm.BLAKE3.digest_of
+    pieces = b"".join(digest(data[at : at + LENGTH]) for at in range(0, len(data), LENGTH))
+    decoded = manifest.Manifest(
+        1,
+        Algorithm.BLAKE3,
+        LENGTH,
+        len(data),
+        digest(data),
+        pieces,
+        (manifest.Entry("", len(data)),),
+    )
+    encoded = manifest.encode(decoded)
+    return manifest.manifest_id(encoded), decoded, encoded
+
+
+CONTENT, MANIFEST, ENCODED = content_of(DATA)
+
+
+class Reader:
+    """A content in memory, with pieces whose reading fails."""
+
+    def __init__(self) -> None:
+        self.errors: dict[int, Exception] = {}
+
+    def read_piece(self, index: int) -> bytes:
+        if index in self.errors:
+            raise self.errors[index]
+        return piece(index)
+
+
+class Rights:
+    """Lets in whoever shows ``good``; ``withdrawn`` is what is said at the next look."""
+
+    def __init__(self) -> None:
+        self.withdrawn: Refused | None = None
+        self.shown: list[bytes] = []
+
+    def admit(self, device: DeviceKey, group: GroupId, token: bytes) -> Ticket:
+        self.shown.append(token)
+        if not token.startswith(b"good"):
+            raise Refused(Code.TICKET_INVALID, "this ticket does not count here")
+        return Ticket(1, b"t" * 16, device, "bob", group, 1, 0, 99)
+
+    def recheck(self, ticket: Ticket) -> None:
+        if self.withdrawn is not None:
+            raise self.withdrawn
+
+
+class Sink:
+    """A download that only remembers."""
+
+    def __init__(self, group: GroupId = FILMS, content: ContentId = CONTENT) -> None:
+        self.group, self.content = group, content
+        self.said: list[Any] = []
+        self.pieces: dict[int, bytes] = {}
+        self.manifest = b""
+
+    def opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
+        self.said.append(("opened", bitfield))
+
+    def have(self, device: DeviceKey, pieces: list[int]) -> None:
+        self.said.append(("have", tuple(pieces)))
+
+    def piece(self, device: DeviceKey, index: int, data: memoryview) -> None:
+        self.pieces[index] = bytes(data)
+
+    def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
+        self.said.append(("declined", tuple(answer.pieces), answer.busy))
+
+    def refused(self, device: DeviceKey, refusal: Refusal) -> None:
+        self.said.append(("refused", refusal.code))
+
+    def lost(self, device: DeviceKey, opened: bool) -> None:
+        self.said.append(("lost", opened))
+
+    def manifest_part(self, device: DeviceKey, total: int, offset: int, data: bytes) -> None:
+        assert offset == len(self.manifest)
+        self.manifest += data
+
+
+class Stage:
+    """One that serves and one that fetches, in one loop."""
+
+    def __init__(self, limit: Limit | None = None) -> None:
+        self.contexts: list[zmq.Context[Any]] = [zmq.Context(), zmq.Context()]
+        self.shelf, self.rights, self.reader = Shelf(), Rights(), Reader()
+        self.workers = Workers(2, "test")
+        self.guard = zap.ZapHandler(self.contexts[0])
+        self.server, self.client = new_pair(), new_pair()
+        self.known = {self.client.public}
+        self.knows_device = self.known.__contains__
+        self.seeder = Seeder(
+            self.contexts[0],
+            self.server,
+            "tcp://127.0.0.1:0",
+            guard=self.guard,
+            following=self,  # type: ignore[arg-type]
+            rights=self.rights,  # type: ignore[arg-type]
+            shelf=self.shelf,
+            workers=self.workers,
+            limit=limit or Limit(Rates()),
+        )
+        self.ticket: bytes | None = b"good"
+        self.fanout = Fanout(self.contexts[1], self.client, lambda group: self.ticket)
+
+    def offer(self, have: Bitfield | None = None, group: GroupId = FILMS) -> None:
+        self.shelf.put(group, CONTENT, MANIFEST, ENCODED, self.reader, have)
+
+    async def open(self, sink: Sink | None = None) -> Sink:
+        sink = sink or Sink()
+        self.fanout.open(sink, self.server.public, self.seeder.endpoint)
+        await until(lambda: sink.said, "an answer")
+        return sink
+
+    def ask(self, sink: Sink, *pieces: int) -> None:
+        self.fanout.request(sink, self.server.public, pieces)
+
+    def close(self) -> None:
+        self.seeder.close()
+        self.fanout.shut()
+        self.guard.close()
+        self.workers.close()
+        for context in self.contexts:
+            context.destroy(linger=0)
+
+
+def run(test: Callable[[Stage], Awaitable[None]], limit: Limit | None = None) -> None:
+    async def main() -> None:
+        stage = Stage(limit)
+        try:
+            await test(stage)
+        finally:
+            stage.close()
+
+    asyncio.run(main())
+
+
+def test_pieces_travel() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        assert sink.said == [("opened", None)]
+        stage.ask(sink, *range(COUNT))
+        await until(lambda: len(sink.pieces) == COUNT)
+        assert b"".join(sink.pieces[at] for at in range(COUNT)) == DATA
+        assert stage.seeder.counts["pieces"] == COUNT
+
+    run(test)
+
+
+def test_far_more_wishes_than_may_be_on_their_way_are_all_granted() -> None:
+    """Credit flows back, or the serving side would stop after the first few."""
+
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        for _ in range(60):
+            sink.pieces.clear()
+            stage.ask(sink, *range(COUNT))
+            await until(lambda: len(sink.pieces) == COUNT)
+        assert stage.seeder.counts["pieces"] == 60 * COUNT
+
+    run(test)
+
+
+def test_a_part_tells_what_it_holds_and_what_comes() -> None:
+    async def test(stage: Stage) -> None:
+        have = Bitfield(COUNT, [0, 3])
+        stage.offer(have)
+        sink = await stage.open()
+        assert sink.said == [("opened", bytes([0b10010000]))]
+        stage.ask(sink, 0, 1, 3)
+        await until(lambda: len(sink.pieces) == 2)
+        assert set(sink.pieces) == {0, 3}
+        await until(lambda: len(sink.said) > 1)
+        assert sink.said[1] == ("declined", (1,), False)
+        stage.shelf.held_more(CONTENT, (1, 7))
+        stage.shelf.announce(CONTENT, (1, 7))
+        await until(lambda: ("have", (1, 7)) in sink.said)
+        stage.ask(sink, 1, 7)
+        await until(lambda: len(sink.pieces) == 4)
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("ticket", "offered", "code"),
+    [
+        (b"bad", FILMS, Code.TICKET_INVALID),
+        (b"good", None, Code.UNKNOWN_SHARE),
+        (b"good", MUSIC, Code.UNKNOWN_SHARE),
+    ],
+)
+def test_who_has_no_right_or_asks_for_nothing_that_is_there(
+    ticket: bytes, offered: GroupId | None, code: Code
+) -> None:
+    async def test(stage: Stage) -> None:
+        if offered is not None:
+            stage.offer(group=offered)
+        stage.ticket = ticket
+        sink = await stage.open()
+        assert sink.said == [("refused", code)]
+        stage.ask(sink, 0)
+        await turns(50)
+        assert sink.pieces == {}
+
+    run(test)
+
+
+def test_a_right_that_ends_ends_the_channel() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        stage.rights.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
+        stage.ask(sink, 0)
+        await until(lambda: len(sink.said) == 2)
+        assert sink.said[1] == ("refused", Code.REVOKED)
+        assert sink.pieces == {}
+
+    run(test)
+
+
+def test_a_user_who_is_dropped_hears_it_at_once() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        stage.rights.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
+        stage.seeder.drop_user(MUSIC, UserId("bob"))
+        stage.seeder.drop_user(FILMS, UserId("carol"))
+        await turns(50)
+        assert len(sink.said) == 1
+        stage.seeder.drop_user(FILMS, UserId("bob"))
+        await until(lambda: len(sink.said) == 2)
+        assert sink.said[1] == ("refused", Code.REVOKED)
+
+    run(test)
+
+
+def test_what_is_withdrawn_is_said() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        stage.offer(group=MUSIC)
+        sink = await stage.open(Sink(MUSIC))
+        stage.shelf.withdraw(FILMS, CONTENT)
+        stage.shelf.withdraw(MUSIC, CONTENT)
+        await until(lambda: len(sink.said) > 1)
+        assert sink.said == [("opened", None), ("refused", Code.UNKNOWN_SHARE)]
+
+    run(test)
+
+
+def test_files_that_changed_send_not_one_byte_more() -> None:
+    async def test(stage: Stage) -> None:
+        looked: list[ContentId] = []
+        stage.shelf.on_changed = looked.append
+        stage.offer()
+        sink = await stage.open()
+        stage.reader.errors = dict.fromkeys(range(COUNT), ContentChanged("changed"))
+        stage.ask(sink, *range(COUNT))
+        await until(lambda: ("refused", Code.CHANGED) in sink.said)
+        assert (looked, sink.pieces) == ([CONTENT], {})
+
+    run(test)
+
+
+def test_a_piece_that_cannot_be_read_is_declined_and_others_come() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer(Bitfield(COUNT, range(COUNT)))
+        damaged: list[tuple[int, ...]] = []
+        served = stage.shelf.get(CONTENT)
+        assert served is not None
+        served.on_damaged = damaged.append
+        sink = await stage.open()
+        stage.reader.errors = {2: StorageError("EIO"), 5: BadContent("damaged", (5,))}
+        stage.ask(sink, *range(COUNT))
+        await until(lambda: len(sink.pieces) == COUNT - 2)
+        await until(lambda: damaged)
+        assert damaged == [(5,)]
+        await until(lambda: ("declined", (2,), False) in sink.said)
+
+    run(test)
+
+
+def test_indexes_beyond_the_content_are_declined() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        stage.ask(sink, COUNT, limits.PIECES_MAX - 1)
+        await until(lambda: len(sink.said) == 2)
+        assert sink.said[1] == ("declined", (COUNT, limits.PIECES_MAX - 1), False)
+        assert stage.seeder.counts["out of range"] == 1
+        stage.ask(sink, 0)
+        await until(lambda: sink.pieces)
+
+    run(test)
+
+
+def test_the_manifest_can_be_had_from_a_peer_too() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        stage.fanout.ask_manifest(sink, stage.server.public, 0)
+        await until(lambda: sink.manifest)
+        assert sink.manifest == ENCODED
+
+    run(test)
+
+
+def test_a_device_that_nobody_knows_does_not_come_in() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        stage.known.clear()
+        sink = Sink()
+        stage.fanout.open(sink, stage.server.public, stage.seeder.endpoint)
+        await until(lambda: stage.guard.counts["retry"])
+        await turns(50)
+        assert sink.said == []
+        stage.known.add(stage.client.public)
+        await until(lambda: sink.said)  # it knocks again by itself
+        assert sink.said == [("opened", None)]
+
+    run(test)
+
+
+def test_a_serving_side_that_ends_is_noticed_at_once() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        stage.seeder.close()
+        await until(lambda: ("lost", True) in sink.said)
+
+    run(test)
+
+
+def test_nobody_there_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peer.fanout.OPEN_TIMEOUT_S", 0.1)
+
+    async def test(stage: Stage) -> None:
+        sink = Sink()
+        stage.fanout.open(sink, stage.server.public, "tcp://127.0.0.1:9")
+        await until(lambda: sink.said)
+        assert sink.said == [("lost", False)]
+
+    run(test)
+
+
+def test_a_renewed_ticket_is_shown_where_an_older_one_was() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        await stage.open()
+        stage.fanout.renewed(MUSIC, b"good for something else")
+        stage.fanout.renewed(FILMS, b"good and fresh")
+        await until(lambda: len(stage.rights.shown) == 2)
+        assert stage.rights.shown == [b"good", b"good and fresh"]
+
+    run(test)
+
+
+def test_a_limit_is_kept_and_everything_comes_in_the_end() -> None:
+    """Counted in pieces, not in seconds: a quarter of a second's worth comes at once."""
+
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        stage.ask(sink, *range(COUNT))
+        await until(lambda: sink.pieces)
+        assert len(sink.pieces) < COUNT
+        await until(lambda: len(sink.pieces) == COUNT)
+
+    run(test, Limit(Rates(everything=LENGTH * 20)))
+
+
+def test_several_contents_share_a_connection() -> None:
+    async def test(stage: Stage) -> None:
+        other = DATA[::-1]
+        content, decoded, encoded = content_of(other)
+
+        class Other:
+            def read_piece(self, index: int) -> bytes:
+                return other[index * LENGTH : (index + 1) * LENGTH]
+
+        stage.offer()
+        stage.shelf.put(FILMS, content, decoded, encoded, Other(), None)
+        one, two = await stage.open(), await stage.open(Sink(FILMS, content))
+        for sink in (one, two):
+            stage.ask(sink, *range(COUNT))
+        await until(lambda: len(one.pieces) == len(two.pieces) == COUNT)
+        assert b"".join(two.pieces[at] for at in range(COUNT)) == other
+        assert stage.seeder.visitors == 1
+        stage.fanout.close_all(one)
+        stage.ask(two, 0)
+        two.pieces.clear()
+        await until(lambda: two.pieces)
+
+    run(test)
