@@ -135,14 +135,20 @@ class TestTrackerTime:
     def test_the_shortest_round_trip_counts(self) -> None:
         time = TrackerTime(lambda: 100.0)
         time.learn(1_000_000, sent_at=99.9, received_at=100.1)
-        time.learn(9_000_000, sent_at=90.0, received_at=110.0)
+        time.learn(1_009_000, sent_at=90.0, received_at=110.0)
         assert time.now_ms() == 1_000_000
-        time.learn(2_000_000, sent_at=99.99, received_at=100.01)
-        assert time.now_ms() == 2_000_000
+        time.learn(1_000_090, sent_at=99.99, received_at=100.01)
+        assert time.now_ms() == 1_000_090
 
     def test_an_old_estimate_ages(self) -> None:
         time = TrackerTime(lambda: 100.0)
         time.learn(1_000_000, sent_at=100.0, received_at=100.1)
         for _ in range(100):
-            time.learn(2_000_000, sent_at=99.0, received_at=101.0)
-        assert abs(time.now_ms() - 2_000_000) <= 1
+            time.learn(1_001_500, sent_at=99.0, received_at=101.0)
+        assert abs(time.now_ms() - 1_001_500) <= 1
+
+    def test_a_clock_that_was_set_is_believed_at_once(self) -> None:
+        time = TrackerTime(lambda: 100.0)
+        time.learn(10_000_000, sent_at=100.0, received_at=100.001)
+        time.learn(6_400_000, sent_at=99.0, received_at=101.0)
+        assert time.now_ms() == 6_400_000
