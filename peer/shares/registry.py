@@ -130,10 +130,17 @@ class Shares:
         self._shares.clear()
 
     def _take_down(self, share: _Share) -> None:
-        self._shelf.withdraw(GroupId(share.record.group), ContentId(share.record.content))
-        if share.open is not None:
-            share.open.close()
-            share.open = None
+        opened, share.open = share.open, None
+        record = share.record
+        # The same content may be offered in the same group under another name.
+        if not any(
+            other.open is not None
+            and (other.record.group, other.record.content) == (record.group, record.content)
+            for other in self._shares.values()
+        ):
+            self._shelf.withdraw(GroupId(record.group), ContentId(record.content))
+        if opened is not None:
+            opened.close()
 
     async def groups_changed(self) -> None:
         """Serve in the groups that we are in, and in no others."""
@@ -248,10 +255,10 @@ class Shares:
         await self._workers.run(self._manifests.put, content, encoded)
         key = await self._remember(record)
         before = self._shares.get(key)
-        if before is not None:
-            self._take_down(before)
         share = _Share(record, SharedContent(decoded, record.place, self._handles))
         self._shares[key] = share
+        if before is not None:
+            self._take_down(before)
         assert share.open is not None
         self._shelf.put(GroupId(record.group), content, decoded, encoded, share.open, None)
 
@@ -262,7 +269,11 @@ class Shares:
         if self._user is None:
             return
         content = manifest.manifest_id(encoded)
-        await self._adopt(ShareRecord(self._user, group, name, content, place), decoded, encoded)
+        record = ShareRecord(self._user, group, name, content, place)
+        shared = self._shares.get(self._key(record))
+        if shared is not None and shared.open is not None and shared.record.content == content:
+            return  # a copy of what is shared from here already
+        await self._adopt(record, decoded, encoded)
         try:
             await self._catalogue.offer(group, name, content, encoded, lambda _: None)
         except MiniTorrentError as error:

@@ -108,13 +108,14 @@ def test_another_content_under_a_taken_name_is_refused(
     assert set(bob.files(group)) == {path.name, "another name"}
 
 
-def test_sharing_again_changes_nothing(swarm: Swarm, alice: Person) -> None:
-    group = alice.group_with()
+def test_sharing_again_changes_nothing(swarm: Swarm, alice: Person, bob: Person) -> None:
+    group = alice.group_with(bob)
     path = swarm.file(1000)
     alice.share(path, group)
     before = alice.json("list-files", group), alice.status()["shares"]
     alice.share(path, group)
     assert (alice.json("list-files", group), alice.status()["shares"]) == before
+    bob.fetch(group, path.name, swarm.folder())
 
 
 def test_a_member_shares_a_new_version_after_withdrawing_the_old_one(
@@ -170,6 +171,49 @@ def test_stop_share_is_for_this_file_in_this_group(
     assert path.exists()
     alice.refused("stop-share", one, path.name)
     bob.refused("stop-share", one, other.name)
+
+
+def test_a_copy_of_ones_own_share_does_not_take_its_place(
+    swarm: Swarm, alice: Person, bob: Person
+) -> None:
+    group = alice.group_with(bob)
+    path = swarm.file(100_000)
+    alice.share(path, group)
+    copy = Path(alice.fetch(group, path.name, swarm.folder())["path"])
+    copy.unlink()
+    got = bob.fetch(group, path.name, swarm.folder())
+    assert [source["user"] for source in got["sources"]] == ["alice"]
+
+
+def test_one_content_under_two_names_is_two_shares(
+    swarm: Swarm, alice: Person, bob: Person
+) -> None:
+    group = alice.group_with(bob)
+    path = swarm.file(100_000)
+    for name in ("one", "two"):
+        alice.share(path, group, "--name", name)
+    assert set(bob.files(group)) == {"one", "two"}
+    alice.ok("stop-share", group, "one")
+    got = bob.fetch(group, "two", swarm.folder())
+    assert [source["user"] for source in got["sources"]] == ["alice"]
+    alice.ok("stop-share", group, "two")
+    assert bob.files(group)["two"]["shared_by"] == ["bob"]
+
+
+def test_one_content_at_two_places_outlives_the_first(
+    swarm: Swarm, alice: Person, bob: Person
+) -> None:
+    groups = [alice.group_with(bob) for _ in range(2)]
+    path = swarm.file(100_000)
+    twin = swarm.folder() / "twin"
+    shutil.copy(path, twin)
+    alice.share(path, groups[0])
+    alice.share(twin, groups[1])
+    path.unlink()
+    got = bob.fetch(groups[1], "twin", swarm.folder())
+    assert Path(got["path"]).read_bytes() == twin.read_bytes()
+    wait_for(lambda: path.name not in alice.files(groups[0]), "its withdrawal")
+    assert path.name in alice.status()["trouble"]
 
 
 def test_stop_share_lasts_over_a_restart(swarm: Swarm, alice: Person) -> None:
