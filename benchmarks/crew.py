@@ -265,7 +265,9 @@ def _before_exec(nice: int) -> Callable[[], None]:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         try:
             os.nice(nice)
-        except PermissionError:
+            # Where the kernel groups processes by session, niceness counts within a group only.
+            Path("/proc/self/autogroup").write_text(str(nice))
+        except OSError:
             pass
 
     return hook
