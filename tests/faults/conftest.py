@@ -16,8 +16,8 @@ import pytest
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "tamper"), str(HERE.parent / "integration")]
 
-from harness import Small, settle, small_disk  # noqa: E402
-from link import FaultyLink, links  # noqa: E402
+from faulty import Small, settle, small_disk  # noqa: E402
+from faulty_link import FaultyLink, links  # noqa: E402
 from people import Person, Swarm  # noqa: E402
 
 from common.config import lock_holder  # noqa: E402

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import zmq
-from harness import MIB, PIECE, begin, events_port, faults, frozen, settle
-from link import FaultyLink, TrackerLine
+from faulty import MIB, PIECE, begin, events_port, faults, frozen, settle
+from faulty_link import FaultyLink, TrackerLine
 from people import Person, Swarm
 from tracker_fixtures import Device
 from waiting import wait_for

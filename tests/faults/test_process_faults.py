@@ -11,7 +11,7 @@ import threading
 import time
 
 import zmq
-from harness import (
+from faulty import (
     MIB,
     PIECE,
     Fetch,

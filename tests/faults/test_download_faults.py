@@ -9,7 +9,7 @@ from pathlib import Path
 
 import plug
 import pytest
-from harness import MIB, PIECE, Fetch, Small, begin, faults, fetch, pieces_served, settle
+from faulty import MIB, PIECE, Fetch, Small, begin, faults, fetch, pieces_served, settle
 from people import Person, Swarm
 from waiting import wait_for
 

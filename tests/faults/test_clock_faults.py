@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from harness import MIB, begin, faults, settle
+from faulty import MIB, begin, faults, settle
 from people import Swarm, TrackerAtWork
 from waiting import wait_for
 

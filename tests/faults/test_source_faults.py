@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import MIB, Fetch, Highest, faults, fetch, frozen, resident_bytes, settle
-from link import FaultyLink
+from faulty import MIB, Fetch, Highest, faults, fetch, frozen, resident_bytes, settle
+from faulty_link import FaultyLink
 from people import Person, Swarm
 from waiting import wait_for
 

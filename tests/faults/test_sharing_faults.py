@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import MIB, Fetch, begin, notices
+from faulty import MIB, Fetch, begin, notices
 from people import Person
 from waiting import wait_for
 

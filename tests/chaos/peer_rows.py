@@ -1,0 +1,220 @@
+"""The long rows of the peers: hundreds of kills, five seeders, loss in one direction, a soak."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from dataclasses import dataclass, field
+
+import plug
+from faulty import (
+    MIB,
+    Fetch,
+    begin,
+    events_port,
+    faults,
+    fetch,
+    frozen,
+    open_descriptors,
+    resident_bytes,
+    settle,
+)
+from faulty_link import TrackerLine, links
+from people import Person, Swarm
+from waiting import wait_for
+
+from tests.chaos.crowd import Noise
+from tests.chaos.stage import Stage
+
+NOTICED_S = 40.0
+MOVED_S = 5.0
+
+
+def f03_a_downloader_killed_200_times_never_lies(stage: Stage) -> str:
+    """Half of the kills are pulled plugs: what was not synced is lost, in any choice."""
+    kills, done, undone = stage.count(200), 0, 0
+    with stage.swarm() as swarm:
+        alice = settle(swarm, "alice", "--upload-limit", "12M")
+        unsynced = swarm.root / "unsynced"
+        with faults(plug=str(unsynced)):
+            bob = settle(swarm, "bob")
+            group = alice.group_with(bob)
+            download = begin(alice, bob, 40 * MIB, group=group)
+            for _ in range(kills):
+                threading.Event().wait(stage.rng.uniform(0.0, 2.4))
+                if download.state == "C":
+                    download.finishes()
+                    done += 1
+                    download = begin(alice, bob, 40 * MIB, group=group)
+                bob.kill()
+                download.never_lies()
+                synced = _synced(download)
+                if stage.rng.random() < 0.5:
+                    undone += plug.pull(unsynced, stage.rng)
+                else:
+                    unsynced.write_bytes(b"")
+                bob.up()
+                wait_for(
+                    lambda s=synced, d=download: d.state == "C" or d.verified >= s * 16384,
+                    "what was synced",
+                )
+            download.finishes()
+    return f"{kills} kills, {undone} writes undone, {done + 1} downloads of 40 MiB"
+
+
+def _synced(download: Fetch) -> int:
+    """The pieces that the journal names; 0 when it is gone, since the download is complete."""
+    found = sorted((download.who.home / "journals").iterdir())
+    return max(0, (found[0].stat().st_size - 40) // 8) if found else 0
+
+
+def f05_one_of_five_seeders_frozen_costs_no_more_than_its_part(stage: Stage) -> str:
+    """The rate after five seconds stays above 70 % of what four give."""
+    with stage.swarm() as swarm:
+        people = [settle(swarm, f"s{number}", "--upload-limit", "3M") for number in range(5)]
+        bob = settle(swarm, "bob")
+        group = people[0].group_with(bob, *people[1:])
+        path = swarm.file(200 * MIB)
+        for each in people:
+            each.share(path, group)
+        download = fetch(bob, group, path)
+        download.until(15 * MIB)
+        with frozen(people[2].pid):
+            threading.Event().wait(MOVED_S)
+            began, had = time.monotonic(), download.verified
+            threading.Event().wait(6.0)
+            rate = (download.verified - had) / (time.monotonic() - began)
+        download.finishes()
+    share = rate / (4 * 3_000_000)
+    assert share > 0.7, f"{share:.0%} of four"
+    return f"{share:.0%} of what four give"
+
+
+def f11_loss_in_one_direction_is_noticed(stage: Stage) -> str:
+    """What a source and the tracker say arrives no more; what is said to them does."""
+    with stage.swarm() as swarm, links() as line:
+        link = line()
+        with faults(announce=link.endpoint):
+            alice = settle(swarm, "alice", "--listen", "tcp://127.0.0.1:0", "--upload-limit", "2M")
+        link.target = ("127.0.0.1", int(alice.status()["listen"].rpartition(":")[2]))
+        cut = TrackerLine(line, swarm.tracker.link, events_port(swarm))
+        bob = settle(swarm, "bob", tracker=cut.link)
+        download = begin(alice, bob, 24 * MIB)
+        download.until(MIB)
+        began = time.monotonic()
+        for each in (link, *cut.both):
+            each.hold(each.down)
+
+        def lost() -> bool:
+            rows = bob.json("why-slow", download.group, download.name)
+            return not any(row["verdict"].startswith("open") for row in rows)
+
+        wait_for(lost, "the loss of the source", patience_s=NOTICED_S)
+        source_s = time.monotonic() - began
+        wait_for(lambda: not bob.status()["connected"], "that of the tracker", patience_s=NOTICED_S)
+        tracker_s = time.monotonic() - began
+        assert tracker_s < NOTICED_S
+        for each in (link, *cut.both):
+            each.heal()
+        download.finishes(patience_s=90.0)
+    return f"of a source after {source_s:.0f} s, of the tracker after {tracker_s:.0f} s"
+
+
+def f16_tens_of_thousands_of_events_while_a_subscriber_stands_still(stage: Stage) -> str:
+    """More than all queues on the way hold; it catches up afterwards, and others never waited."""
+    count = stage.count(20_000)
+    with stage.swarm() as swarm:
+        alice, bob = settle(swarm, "alice"), settle(swarm, "bob")
+        noise = Noise(alice, bob)
+        watched, behind = noise.watched_by(alice), noise.watched_by(bob)
+        with frozen(bob.pid):
+            noise.make(count)
+            noise.heard_by(watched)
+        noise.heard_by(behind)
+        noise.close()
+    return f"{count} events"
+
+
+# -- the soak -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Curve:
+    """Memory and descriptors of one process over time."""
+
+    name: str
+    pid: int
+    at: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+    descriptors: list[int] = field(default_factory=list)
+
+    def look(self) -> None:
+        self.at.append(time.monotonic())
+        self.memory.append(resident_bytes(self.pid))
+        self.descriptors.append(open_descriptors(self.pid))
+
+    def slope(self) -> tuple[float, float]:
+        """Growth an hour over the second half as a part of the whole, and its standard error."""
+        half = len(self.at) // 2
+        x, y = self.at[half:], self.memory[half:]
+        slope, _ = statistics.linear_regression(x, y)
+        mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
+        off = [b - (mean_y + slope * (a - mean_x)) for a, b in zip(x, y, strict=True)]
+        spread = sum((a - mean_x) ** 2 for a in x)
+        error = (sum(o * o for o in off) / max(1, len(x) - 2) / spread) ** 0.5
+        return slope * 3600 / mean_y, error * 3600 / mean_y
+
+
+def f10_memory_and_descriptors_stay_where_they_are(stage: Stage) -> str:
+    """Minutes of sharing, fetching, cancelling and failing connections, looked at once a round."""
+    soak_s = 240.0 * stage.scale
+    with stage.swarm() as swarm, links() as line:
+        link = line()
+        with faults(announce=link.endpoint):
+            alice = settle(swarm, "alice", "--listen", "tcp://127.0.0.1:0")
+        link.target = ("127.0.0.1", int(alice.status()["listen"].rpartition(":")[2]))
+        bob, carol = settle(swarm, "bob"), settle(swarm, "carol")
+        group = alice.group_with(bob, carol)
+        curves = [Curve("tracker", swarm.tracker.process.pid)]
+        curves += [Curve(who.name, who.pid) for who in (alice, bob, carol)]
+        rounds, began = 0, time.monotonic()
+        while time.monotonic() < began + soak_s or rounds < 8:
+            _round(swarm, group, alice, bob, carol)
+            link.reset()
+            rounds += 1
+            for curve in curves:
+                curve.look()
+        notes, faulty = [], []
+        for curve in curves:
+            slope, error = curve.slope()
+            notes.append(f"{curve.name} {slope:+.0%} ± {2 * error:.0%} an hour")
+            # The first rounds fill caches and pools; the slope counts where it is beyond doubt.
+            half = len(curve.memory) // 2
+            grown = statistics.median(curve.memory[-half // 2 :]) - statistics.median(
+                curve.memory[half : half + max(1, half // 2)]
+            )
+            if slope - 3 * error > 0.01 and grown > 4 * MIB:
+                faulty.append(f"{curve.name} grew by {grown / MIB:.1f} MiB")
+            if curve.descriptors[-1] > curve.descriptors[half] + 8:
+                faulty.append(f"{curve.name} has {curve.descriptors[-1]} descriptors")
+        assert not faulty, "; ".join(faulty + notes)
+    return f"{rounds} rounds: " + ", ".join(notes)
+
+
+def _round(swarm: Swarm, group: str, alice: Person, bob: Person, carol: Person) -> None:
+    """Everything that a day brings, once."""
+    path = swarm.file(4 * MIB)
+    alice.share(path, group, "--piece-size", "64K")
+    downloads = [fetch(who, group, path) for who in (bob, carol)]
+    given_up = fetch(carol, group, path)
+    carol.run("cancel", group, path.name)
+    for download in downloads:
+        wait_for(lambda d=download: d.state in ("C", ""), "an end")
+        download.never_lies()
+    for who in (alice, bob, carol):
+        who.run("stop-share", group, path.name)
+        who.run("list-files", group)
+        who.run("download-file", group, "nothing of that name", swarm.root)
+    for target in (path, *(d.target for d in (*downloads, given_up))):
+        target.unlink(missing_ok=True)

@@ -1,0 +1,188 @@
+"""The long rows of the tracker: hundreds of kills, thousands of peers, a minute of frost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from faulty import frozen
+from people import Swarm
+from tracker_fixtures import Device
+from waiting import wait_for
+
+from common import keys
+from common.ids import UserId
+from common.link import parse_link
+from common.messages import events, tracker
+from common.messages.refusals import Refusal
+from tests.chaos.stage import Skipped, Stage
+from tracker.changes import AccountCreated, DeviceBound
+from tracker.store import Store
+
+BACK_S = 60.0
+FROST_S = 60.0
+
+
+class Writer(threading.Thread):
+    """Shares under one name after the other, and remembers what was acknowledged."""
+
+    def __init__(self, device: Device, content: bytes, run: int) -> None:
+        super().__init__(daemon=True)
+        self.device = device
+        self.content = content
+        self.number = run
+        self.done: list[str] = []
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while True:
+            name = f"r{self.number}-{len(self.done)}"
+            request_id = self.device.send(tracker.Offer("lab", name, self.content))
+            if (reply := self._answer(request_id)) is None:
+                return
+            assert not isinstance(reply, Refusal), reply
+            self.done.append(name)
+
+    def _answer(self, request_id: bytes) -> object:
+        """What is answered; None when nothing will be."""
+        while True:
+            try:
+                return self.device.receive(request_id, timeout_s=0.2)
+            except AssertionError:
+                if self.over.is_set():
+                    return None
+
+
+def f01_every_answered_command_survives_200_kills(stage: Stage) -> str:
+    """Killed while it commits; afterwards all is there, and the log has neither gap nor double."""
+    kills, acknowledged = stage.count(200), set[str]()
+    with stage.swarm() as swarm:
+        first = Device(parse_link(swarm.tracker.link)).enter("alice")
+        first.ask(tracker.CreateGroup("lab"))
+        content = first.share("lab", "first")
+        for run in range(kills):
+            device = Device(parse_link(swarm.tracker.link), first.pair)
+            writer = Writer(device, content, run)
+            writer.start()
+            wanted = stage.rng.randrange(1, 40)
+            wait_for(lambda w=writer: len(w.done), "answers", until=lambda n, w=wanted: n >= w)
+            swarm.tracker.kill()
+            writer.over.set()
+            writer.join(10.0)
+            device.close()
+            swarm.tracker.start()
+            acknowledged |= set(writer.done)
+            again = Device(parse_link(swarm.tracker.link), first.pair)
+            for name in writer.done[-5:]:
+                again.ask(tracker.FindShare("lab", name))
+            again.close()
+        last = Device(parse_link(swarm.tracker.link), first.pair)
+        log: list[events.LogEntry] = []
+        head = 1
+        while len(log) < head:
+            page = last.ask(tracker.EventsSince("lab", len(log)))
+            log, head = log + page.entries, page.head
+        last.close()
+        first.close()
+        assert [entry.seq for entry in log] == list(range(1, head + 1))
+        told = {entry.event.name for entry in log if isinstance(entry.event, events.Shared)}
+        assert acknowledged <= told, f"{len(acknowledged - told)} are lost"
+    return f"{kills} kills, {len(acknowledged)} answered commands"
+
+
+class Fleet:
+    """Processes full of devices that are logged in by their keys."""
+
+    def __init__(self, swarm: Swarm, pairs: list[keys.KeyPair], processes: int) -> None:
+        self.reports = [{"up": 0, "times": 0} for _ in range(processes)]
+        self.processes = []
+        for number in range(processes):
+            path = swarm.root / f"keys{number}"
+            mine = pairs[number::processes]
+            path.write_text("".join(f"{p.public.hex()} {p.secret.hex()}\n" for p in mine))
+            words = [sys.executable, "-m", "tests.chaos.fleet", swarm.tracker.link, str(path)]
+            process = subprocess.Popen(
+                words, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], text=True
+            )
+            self.processes.append(process)
+            threading.Thread(target=self._read, args=(number,), daemon=True).start()
+
+    def _read(self, number: int) -> None:
+        stdout = self.processes[number].stdout
+        assert stdout is not None
+        for text in stdout:
+            self.reports[number] = json.loads(text)
+
+    @property
+    def up(self) -> int:
+        return sum(report["up"] for report in self.reports)
+
+    @property
+    def times(self) -> int:
+        return sum(report["times"] for report in self.reports)
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+def _with_accounts(swarm: Swarm, count: int) -> list[keys.KeyPair]:
+    """End the tracker, and start it again with ``count`` users whose passwords match nothing:
+    whoever gets in does so by its key."""
+    swarm.tracker.end()
+    pairs = [keys.new_pair() for _ in range(count)]
+    store = Store(swarm.tracker.home / "tracker.db")
+    changes = []
+    for number, pair in enumerate(pairs):
+        user = UserId(f"u{number}")
+        changes += [AccountCreated(user, "none", 1), DeviceBound(pair.public, user, 1)]
+    store.commit(changes)
+    store.close()
+    swarm.tracker.start()
+    return pairs
+
+
+def f08_thousands_of_peers_are_back_within_a_minute(stage: Stage) -> str:
+    """2,000 devices with the peer's own link to the tracker, which is killed under them."""
+    count = stage.count(2000)
+    if stage.left_s < 240:
+        raise Skipped("there is not enough time left for it")
+    with stage.swarm() as swarm:
+        fleet = Fleet(swarm, _with_accounts(swarm, count), 2)
+        try:
+            wait_for(lambda: fleet.up, "the fleet", until=lambda n: n == count, patience_s=180.0)
+            swarm.tracker.kill()
+            wait_for(lambda: fleet.up, "its loss", until=lambda n: n == 0)
+            swarm.tracker.start()
+            began = time.monotonic()
+            wait_for(lambda: fleet.up, "its return", until=lambda n: n == count, patience_s=120.0)
+            took_s = time.monotonic() - began
+        finally:
+            fleet.end()
+    assert took_s < BACK_S, f"{count} peers needed {took_s:.0f} s"
+    return f"{count} peers back after {took_s:.1f} s"
+
+
+def f04_a_minute_of_frost_is_followed_by_no_herd(stage: Stage) -> str:
+    """200 devices; whoever came back stays, and comes no second time."""
+    count, frost_s = stage.count(200), FROST_S * max(stage.scale, 0.25)
+    with stage.swarm() as swarm:
+        fleet = Fleet(swarm, _with_accounts(swarm, count), 1)
+        try:
+            wait_for(lambda: fleet.up, "the fleet", until=lambda n: n == count, patience_s=120.0)
+            before = fleet.times
+            with frozen(swarm.tracker.process.pid):
+                threading.Event().wait(frost_s)
+            wait_for(lambda: fleet.up, "its return", until=lambda n: n == count, patience_s=60.0)
+            threading.Event().wait(12.0)  # longer than a link that is dead is believed in
+            returns = fleet.times - before
+            assert fleet.up == count
+        finally:
+            fleet.end()
+    assert returns <= 1.1 * count, f"{count} peers came back {returns} times"
+    return f"{frost_s:.0f} s; {count} peers came back {returns} times in all"
