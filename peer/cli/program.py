@@ -112,4 +112,3 @@ def fail(error: BaseException, arguments: Sequence[str]) -> int:
 def main() -> None:
     """The entry point of `mini-torrent`."""
     sys.exit(run(sys.argv[1:]))
-

@@ -307,7 +307,7 @@ def test_a_port_in_use_is_told() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         server = Server(context, lambda key, address: zap.Admission.ADMIT)
         other = router(context, new_pair())
-        with pytest.raises(TransportError, match="127.0.0.1"):
+        with pytest.raises(TransportError, match=r"127.0.0.1"):
             sockets.bind(other, server.endpoint)
         other.close(linger=0)
         server.close()
