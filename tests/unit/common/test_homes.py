@@ -135,10 +135,17 @@ class TestTrackerTime:
     def test_the_shortest_round_trip_counts(self) -> None:
         time = TrackerTime(lambda: 100.0)
         time.learn(1_000_000, sent_at=99.9, received_at=100.1)
-        time.learn(1_009_000, sent_at=90.0, received_at=110.0)
+        time.learn(1_004_000, sent_at=95.0, received_at=105.0)
         assert time.now_ms() == 1_000_000
-        time.learn(1_000_090, sent_at=99.99, received_at=100.01)
-        assert time.now_ms() == 1_000_090
+        time.learn(1_000_050, sent_at=99.99, received_at=100.01)
+        assert time.now_ms() == 1_000_050
+
+    @pytest.mark.parametrize("jump_ms", [-3_600_000, 3_600_000])
+    def test_a_clock_that_was_set_is_believed(self, jump_ms: int) -> None:
+        time = TrackerTime(lambda: 100.0)
+        time.learn(9_000_000, sent_at=99.99, received_at=100.01)
+        time.learn(9_000_000 + jump_ms, sent_at=99.0, received_at=101.0)
+        assert time.now_ms() == 9_000_000 + jump_ms
 
     def test_an_old_estimate_ages(self) -> None:
         time = TrackerTime(lambda: 100.0)

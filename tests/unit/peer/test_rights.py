@@ -17,6 +17,7 @@ from common.errors import Refused, TransportError
 from common.ids import DeviceKey, GroupId, TrackerId, UserId
 from common.messages import tracker
 from common.messages.refusals import Code
+from peer import rights
 from peer.rights import Rights, Tickets
 
 SIGNING = nacl.signing.SigningKey(bytes(range(32)))
@@ -94,8 +95,9 @@ def test_before_the_tracker_has_said_who_it_is_nobody_is_admitted() -> None:
 class Holder:
     """Our tickets, at a tracker that issues them for the groups in ``mine``."""
 
-    def __init__(self, mine: set[str], rng: Any = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, mine: set[str], rng: Any = None) -> None:
         self.now_s = 0.0
+        monkeypatch.setattr(rights, "monotonic", lambda: self.now_s)
         self.time = TrackerTime(lambda: self.now_s)
         self.time.learn(T0, 0.0, 0.0)
         self.mine = mine
@@ -111,7 +113,7 @@ class Holder:
 
     def _issue(self, ask: tracker.GetTickets) -> tracker.Tickets:
         self.count += 1
-        now = self.time.now_ms()
+        now = T0 + round(self.now_s * 1000)
         rows = [
             tracker.TicketRow(group, b"%d" % self.count, now + limits.TICKET_LIFE_S * 1000)
             for group in ask.groups
@@ -120,9 +122,9 @@ class Holder:
         return tracker.Tickets(rows, now)
 
 
-def test_a_ticket_is_fetched_once_and_kept() -> None:
+def test_a_ticket_is_fetched_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        holder = Holder({"films"})
+        holder = Holder(monkeypatch, {"films"})
         assert holder.tickets.current(FILMS) is None
         assert await holder.tickets.want(FILMS) == b"1"
         assert await holder.tickets.want(FILMS) == holder.tickets.current(FILMS) == b"1"
@@ -137,9 +139,9 @@ def test_a_ticket_is_fetched_once_and_kept() -> None:
     asyncio.run(main())
 
 
-def test_a_group_that_is_not_ours_gives_no_ticket() -> None:
+def test_a_group_that_is_not_ours_gives_no_ticket(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        holder = Holder(set())
+        holder = Holder(monkeypatch, set())
         with pytest.raises(Refused) as caught:
             await holder.tickets.want(FILMS)
         assert caught.value.code is Code.UNKNOWN_GROUP
@@ -151,9 +153,11 @@ def test_a_group_that_is_not_ours_gives_no_ticket() -> None:
     asyncio.run(main())
 
 
-def test_it_is_renewed_in_the_second_half_of_its_life() -> None:
+def test_it_is_renewed_in_the_second_half_of_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
     for spare in (0.1, 0.5):
-        holder = Holder({"films"}, SimpleNamespace(uniform=lambda low, high, at=spare: at))
+        holder = Holder(
+            monkeypatch, {"films"}, SimpleNamespace(uniform=lambda low, high, at=spare: at)
+        )
         holder.tickets._wanted.add(FILMS)
         holder.tickets._held[FILMS] = (b"x", T0 + limits.TICKET_LIFE_S * 1000)
         assert holder.tickets._due_in_s() == pytest.approx(limits.TICKET_LIFE_S * (1 - spare))
@@ -161,7 +165,7 @@ def test_it_is_renewed_in_the_second_half_of_its_life() -> None:
 
 def test_it_is_renewed_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        holder = Holder({"films"})
+        holder = Holder(monkeypatch, {"films"})
         pauses: list[float] = []
         sleep = asyncio.sleep
 
