@@ -1,8 +1,9 @@
 """What each connection may make a process hold: the bounds that ZeroMQ itself has not got.
 
 A high-water mark counts whole messages. A message of frames without end, or a subscription after
-the other, is kept in memory for as long as the connection lives, and nobody is asked. So the
-kernel's count of what came in on each connection is looked at, several times a second when memory
+the other, is kept in memory for as long as the connection lives, and nobody is asked; so are the
+answers to somebody who asks and does not read. So the kernel's counts of what came in on each
+connection, and what was taken off our hands, are looked at, several times a second when memory
 grows, and whoever is beyond a bound is cut off. `common.sockets.Watch` tells of connections that
 begin and end. Sockets on ``ipc`` have no such count; whoever reaches those is the user of this
 machine whose files they are.
@@ -34,8 +35,9 @@ LOOKED_AT_PER_TICK = 200  # while memory does not grow, the connections are look
 GROWTH_BYTES = 16 * limits.MIB  # memory grew by that much: look at all of them
 HEARTBEATS_PER_S = 20.0  # bytes that a connection costs while nobody says anything
 OTHER_DESCRIPTORS = 256  # files, sockets of our own and what libraries need
-_TCP_BYTES_RECEIVED = struct.Struct("=Q")
-_TCP_BYTES_RECEIVED_AT = 128  # struct tcp_info of Linux
+# Of Linux's struct tcp_info: tcpi_bytes_acked, tcpi_bytes_received, two counts of segments and
+# tcpi_notsent_bytes.
+_TCP_INFO = struct.Struct("=120xQQ8xI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,14 @@ class Bounds:
     ``silent_bytes`` is what may come in without a whole message in it. ``ever_bytes`` and
     ``all_silent_bytes`` are for sockets on which no message ever comes out, as those that publish:
     what one of them may send in its life, and all of them at a time beyond ``free_bytes`` each.
+    ``deaf_s`` is for how long it may take nothing of what waits to be sent to it.
     """
 
     silent_bytes: int
     ever_bytes: int | None = None
     all_silent_bytes: int | None = None
     free_bytes: int = 4 * limits.KIB
+    deaf_s: float = limits.DEAF_S
 
 
 MESSAGES = Bounds(silent_bytes=limits.UNFINISHED_BYTES_MAX)
@@ -72,6 +76,8 @@ class _Connection:
     base_at: float = 0.0
     received: int = 0
     heard: bool = False
+    acked: int = -1
+    acked_at: float = 0.0
 
     @property
     def is_there(self) -> bool:
@@ -171,11 +177,16 @@ class Connections:
             if not connection.is_there:
                 self.ended(connection.fd)
                 continue
-            received = self._ask(connection, _bytes_received)
-            if received is None:
+            told = self._ask(connection, _tcp_info)
+            if told is None:
                 continue
+            acked, received, waiting = told
+            if acked != connection.acked or not waiting:
+                connection.acked, connection.acked_at = acked, now
             connection.received = received
-            if connection.heard:
+            if now - connection.acked_at > bounds.deaf_s:
+                self._cut(connection, "deaf")
+            elif connection.heard:
                 # Messages of a connection do not mix: nothing unfinished is older than this.
                 connection.heard = False
                 connection.base, connection.base_at = received, now
@@ -222,12 +233,13 @@ class Connections:
             borrowed.detach()
 
 
-def _bytes_received(one: socket.socket) -> int | None:
-    known = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
-    if len(known) < 136:
+def _tcp_info(one: socket.socket) -> tuple[int, int, int] | None:
+    """Bytes that the other side has acknowledged, that came from it, and that wait to be sent."""
+    known = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    if len(known) < _TCP_INFO.size:
         return None
-    received: int = _TCP_BYTES_RECEIVED.unpack_from(known, _TCP_BYTES_RECEIVED_AT)[0]
-    return received
+    acked, received, waiting = _TCP_INFO.unpack(known)
+    return acked, received, waiting
 
 
 def _address(fd: int) -> str:

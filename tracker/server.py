@@ -89,6 +89,7 @@ class Server:
             zmq.ROUTER,
             Serve(self._secrets.pair, COMMANDS_DOMAIN),
             message_bytes_max=limits.COMMAND_BYTES_MAX,
+            send_queue=limits.REPLIES_QUEUED_MAX,
             backlog=limits.TRACKER_BACKLOG,
         )
         self._events = make_socket(

@@ -1,0 +1,134 @@
+"""`common.connections` over plain TCP: who is cut, and who is not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+from waiting import PATIENCE_S
+
+from common.connections import Bounds, Connections
+from common.limits import KIB
+
+
+class Pair:
+    """A connection from ``source``: our end of it, and theirs."""
+
+    def __init__(self, listener: socket.socket, source: str = "127.0.0.1") -> None:
+        self.theirs = socket.socket()
+        self.theirs.bind((source, 0))
+        self.theirs.settimeout(PATIENCE_S)
+        self.theirs.connect(listener.getsockname())
+        self.ours = listener.accept()[0]
+        self.ours.setblocking(False)
+
+    def is_cut(self) -> bool:
+        return self.theirs.fileno() < 0 or not _is_open(self.theirs)
+
+
+def _is_open(one: socket.socket) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        try:
+            one.setblocking(False)
+            while one.recv(65536):
+                pass
+        except ConnectionError:
+            pass
+        return False
+    return True
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
+
+
+async def until(condition: object) -> None:
+    """Let the loop turn until something is so."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.01)
+
+
+def test_h04_the_newest_of_the_address_that_has_most_is_cut(listener: socket.socket) -> None:
+    async def scene() -> None:
+        connections = Connections(Bounds(1 << 20), count_max=4)
+        crowd = [Pair(listener) for _ in range(3)]
+        lonely = [Pair(listener, "127.0.0.2"), Pair(listener, "127.0.0.3")]
+        for pair in (*crowd, *lonely):
+            connections.opened(pair.ours.fileno())
+        assert [pair.is_cut() for pair in crowd] == [False, False, True]
+        assert [pair.is_cut() for pair in lonely] == [False, False]
+        assert len(connections) == 4
+        connections.close()
+
+    asyncio.run(scene())
+
+
+def test_h36_who_takes_nothing_of_what_waits_is_cut(listener: socket.socket) -> None:
+    async def scene() -> None:
+        connections = Connections(Bounds(1 << 20, deaf_s=0.5))
+        deaf, reader, quiet = Pair(listener), Pair(listener), Pair(listener)
+        for pair in (deaf, reader, quiet):
+            connections.opened(pair.ours.fileno())
+        reader.theirs.setblocking(False)
+
+        def feed() -> bool:
+            for pair in (deaf, reader):
+                with contextlib.suppress(BlockingIOError, OSError):
+                    while pair.ours.send(bytes(64 * KIB)):
+                        pass
+            with contextlib.suppress(BlockingIOError):
+                while reader.theirs.recv(1 << 20):
+                    pass
+            return connections.counts["deaf"] > 0
+
+        await until(feed)
+        assert connections.counts == {"deaf": 1}
+        assert not reader.is_cut()
+        assert not quiet.is_cut()
+        with pytest.raises(OSError):
+            deaf.ours.send(b"x")
+        connections.close()
+
+    asyncio.run(scene())
+
+
+def test_h13_all_together_are_bounded_and_the_greediest_goes_first(listener: socket.socket) -> None:
+    async def scene() -> None:
+        bounds = Bounds(64 * KIB, ever_bytes=1 << 20, all_silent_bytes=40 * KIB, free_bytes=KIB)
+        connections = Connections(bounds)
+        pairs = [Pair(listener) for _ in range(4)]
+        for pair, size in zip(pairs, (0, 10 * KIB, 20 * KIB, 30 * KIB), strict=True):
+            connections.opened(pair.ours.fileno())
+            pair.theirs.sendall(bytes(size))
+        await until(lambda: connections.counts["greedy"])
+        assert [pair.is_cut() for pair in pairs] == [False, False, False, True]
+        connections.close()
+
+    asyncio.run(scene())
+
+
+def test_a_number_that_belongs_to_something_else_by_now_is_left_alone(
+    listener: socket.socket,
+) -> None:
+    async def scene() -> None:
+        connections = Connections(Bounds(1))
+        before = Pair(listener)
+        number = before.ours.fileno()
+        connections.opened(number)
+        before.ours.close()
+        other = Pair(listener)  # takes the number, and is nobody's business here
+        assert number in (other.ours.fileno(), other.theirs.fileno())
+        other.theirs.sendall(bytes(1000))
+        other.ours.send(bytes(1000))
+        await until(lambda: not len(connections))
+        assert connections.counts == {}
+        assert not other.is_cut()
+        connections.close()
+
+    asyncio.run(scene())
