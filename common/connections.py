@@ -44,9 +44,9 @@ _TCP_INFO = struct.Struct("=120xQQ8xI")
 class Bounds:
     """What one connection may do, and all of them together.
 
-    ``silent_bytes`` is what may come in without a whole message in it. ``ever_bytes`` and
-    ``all_silent_bytes`` are for sockets on which no message ever comes out, as those that publish:
-    what one of them may send in its life, and all of them at a time beyond ``free_bytes`` each.
+    ``silent_bytes`` is what may come in without a whole message in it, ``all_silent_bytes`` the
+    same of all together, beyond ``free_bytes`` each. ``ever_bytes`` is for sockets on which no
+    message ever comes out, as those that publish: what may come in a connection's life.
     ``deaf_s`` is for how long it may take nothing of what waits to be sent to it.
     """
 
@@ -57,7 +57,11 @@ class Bounds:
     deaf_s: float = limits.DEAF_S
 
 
-MESSAGES = Bounds(silent_bytes=limits.UNFINISHED_BYTES_MAX)
+MESSAGES = Bounds(
+    silent_bytes=limits.UNFINISHED_BYTES_MAX,
+    all_silent_bytes=limits.UNFINISHED_BYTES_ALL_MAX,
+    free_bytes=512 * limits.KIB,
+)
 SUBSCRIPTIONS = Bounds(
     silent_bytes=limits.SUBSCRIPTIONS_BYTES_MAX,
     ever_bytes=16 * limits.SUBSCRIPTIONS_BYTES_MAX,
@@ -158,14 +162,14 @@ class Connections:
         grown = memory - self._memory >= GROWTH_BYTES
         if grown or memory < self._memory:
             self._memory = memory
-        if grown:
-            self._look_at(list(self._known.values()), now)
-        else:
-            if not self._turn:
-                self._turn = list(self._known.values())
-            some = self._turn[-LOOKED_AT_PER_TICK:]
-            del self._turn[-LOOKED_AT_PER_TICK:]
-            self._look_at(some, now)
+        if grown or not self._turn:
+            self._turn = list(self._known.values())
+        count = len(self._turn) if grown else LOOKED_AT_PER_TICK
+        some = self._turn[-count:]
+        del self._turn[-count:]
+        self._look_at(some, now)
+        if not self._turn and self._bounds.all_silent_bytes is not None:
+            self._cut_the_greediest(self._bounds.all_silent_bytes, now)
         if self._known:
             self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
@@ -194,8 +198,6 @@ class Connections:
                 bounds.ever_bytes is not None and received > bounds.ever_bytes
             ):
                 self._cut(connection, "greedy")
-        if bounds.all_silent_bytes is not None:
-            self._cut_the_greediest(bounds.all_silent_bytes, now)
 
     def _cut_the_greediest(self, most: int, now: float) -> None:
         over = {

@@ -47,6 +47,7 @@ CONNECTIONS_MAX = 50_000  # to one socket, if there are descriptors for so many
 UNFINISHED_BYTES_MAX = 16 * MIB  # of a message that does not end; several of the longest there are
 DEAF_S = 20.0  # who takes nothing for so long of what waits for them has gone, or does not listen
 REPLIES_QUEUED_MAX = 300  # for one device; one that reads has no more than its open commands
+UNFINISHED_BYTES_ALL_MAX = 256 * MIB  # of all connections together; the greediest are cut first
 SUBSCRIBER_BYTES_MAX = 1 * KIB  # a frame from a subscriber: a topic of 16 bytes, or its handshake
 SUBSCRIPTIONS_BYTES_MAX = 128 * KIB  # from one: 2,400 topics, some 50 times that in memory
 SUBSCRIPTIONS_BYTES_ALL_MAX = 8 * MIB  # from all, beyond what each is allowed freely

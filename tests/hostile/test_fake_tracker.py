@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from people import Person, Swarm
 from tracker_fixtures import manifest_of
 from waiting import wait_for
 
-from common import limits
+from common import limits, manifest
+from common.errors import RemoteProtocolError
 from common.messages import tracker
 from common.messages.refusals import Code, Refusal
 
@@ -179,6 +181,19 @@ def test_h32_a_manifest_without_end_is_not_fetched(
     )
     bob.refused("download-file", "lab", "x", bob.swarm.folder(), code=5)
     assert asked == []
+
+
+def test_h32_ten_million_entries_are_refused_before_memory_is_taken() -> None:
+    count = 10_000_000
+    head = msgspec.msgpack.encode([1, "blake3", 1 << 14, 0, b"d" * 32, b"", []])[:-1]
+    encoded = head + b"\xdd" + count.to_bytes(4, "big") + b"\x93\xa0\x00\x00" * count
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError, match="malformed"):
+            manifest.decode(encoded, manifest.manifest_id(encoded))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
