@@ -98,13 +98,12 @@ class Shares:
         for key, record in list(self._all.items()):
             if record.user == user and key not in self._shares:
                 self._shares[key] = _Share(record)
+        await self._forget_left_groups()
         await self._open_all()
 
     async def _open_all(self) -> None:
         for share in list(self._shares.values()):
             if share.open is not None or share.checking:
-                continue
-            if GroupId(share.record.group) not in self._following.groups:
                 continue
             try:
                 await self._open(share)
@@ -144,11 +143,15 @@ class Shares:
 
     async def groups_changed(self) -> None:
         """Serve in the groups that we are in, and in no others."""
-        for share in self._shares.values():
-            if GroupId(share.record.group) not in self._following.groups:
-                self._take_down(share)
+        await self._forget_left_groups()
         await self._open_all()
         await self.reconcile()
+
+    async def _forget_left_groups(self) -> None:
+        # Who was removed while this device was off begins anew, like one who saw it happen.
+        for key, share in list(self._shares.items()):
+            if GroupId(share.record.group) not in self._following.groups:
+                await self._forget(key)
 
     async def left_group(self, group: GroupId) -> None:
         """The user left or was removed: what was shared there is not shared again by itself."""

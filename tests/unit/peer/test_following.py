@@ -334,3 +334,30 @@ def test_noise_on_any_topic_is_counted_and_dropped() -> None:
         assert (town.seen, len(town.link.asked)) == ([], before)
 
     run(test)
+
+
+def test_two_answers_at_once_begin_a_group_once() -> None:
+    """A command that makes a group asks for the state, and so does the notice of it."""
+
+    async def test(town: Town) -> None:
+        await town.start()
+        town.join(FILMS, past=2)
+        gate = asyncio.Event()
+        devices = town.link.answers["GetDevices"]
+
+        async def slowly(ask: tracker.GetDevices) -> Any:
+            await gate.wait()
+            return devices(ask)
+
+        town.link.answers["GetDevices"] = slowly
+        both = asyncio.gather(town.following.sync(), town.following.sync())
+        await until(lambda: FILMS in town.following.groups)
+        for _ in range(3):
+            town.publish(town.happen(FILMS))
+        gate.set()
+        await both
+        town.publish(town.happen(FILMS))
+        await turns()
+        assert town.seqs() == [3, 4, 5, 6]
+
+    run(test)
