@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from waiting import PATIENCE_S
@@ -47,11 +47,18 @@ def listener() -> Iterator[socket.socket]:
         yield made
 
 
-async def until(condition: object) -> None:
+async def until(condition: Callable[[], object]) -> None:
     """Let the loop turn until something is so."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.01)
+    so, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def look() -> None:
+        if condition():
+            so.set()
+        else:
+            loop.call_later(0.01, look)
+
+    look()
+    await asyncio.wait_for(so.wait(), PATIENCE_S)
 
 
 def test_h04_the_newest_of_the_address_that_has_most_is_cut(listener: socket.socket) -> None:
