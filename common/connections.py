@@ -95,6 +95,10 @@ class _Connection:
         """What came since, less the signs of life."""
         return round(self.received - self.base - HEARTBEATS_PER_S * (now - self.base_at))
 
+    def ever_bytes(self, now: float) -> int:
+        """What came in its life, less the signs of life."""
+        return round(self.received - HEARTBEATS_PER_S * (now - self.since))
+
 
 class Connections:
     """The connections of one socket, or of several that have the same bounds."""
@@ -195,7 +199,7 @@ class Connections:
                 connection.heard = False
                 connection.base, connection.base_at = received, now
             elif connection.silent_bytes(now) > bounds.silent_bytes or (
-                bounds.ever_bytes is not None and received > bounds.ever_bytes
+                bounds.ever_bytes is not None and connection.ever_bytes(now) > bounds.ever_bytes
             ):
                 self._cut(connection, "greedy")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from waiting import PATIENCE_S
 
-from common.connections import Bounds, Connections
+from common.connections import Bounds, Connections, _Connection
 from common.limits import KIB
 
 
@@ -139,3 +139,9 @@ def test_a_number_that_belongs_to_something_else_by_now_is_left_alone(
         connections.close()
 
     asyncio.run(scene())
+
+
+def test_h13_signs_of_life_are_no_subscriptions() -> None:
+    idle_for_a_week = _Connection(fd=0, inode=0, address="", since=0.0, received=9_900_000)
+    assert idle_for_a_week.ever_bytes(7 * 86_400.0) < 0
+    assert idle_for_a_week.ever_bytes(0.0) == 9_900_000
