@@ -142,6 +142,10 @@ class _Connection:
             channel.sink.lost(self.device, False)
             self._fanout.connection_idle(self)
 
+    def has_open(self, content: ContentId) -> bool:
+        """Whether a channel for ``content`` is open here, or being opened."""
+        return any(channel.sink.content == content for channel in self.channels.values())
+
     def channel_of(self, sink: Sink) -> _Channel | None:
         """The channel that ``sink`` has here."""
         return next((c for c in self.channels.values() if c.sink is sink), None)
@@ -330,6 +334,10 @@ class Fanout:
                 return
             self._connections[device] = connection
         connection.close_channel(sink)
+        if connection.has_open(sink.content):
+            # Once at most on a connection, or the other download of it would wait for nothing.
+            asyncio.get_running_loop().call_soon(sink.lost, device, False)
+            return
         connection.open(sink)
 
     def request(self, sink: Sink, device: DeviceKey, pieces: tuple[int, ...]) -> None:

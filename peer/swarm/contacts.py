@@ -30,6 +30,8 @@ from peer.swarm.sources import Latency, Phase, Roster, Source
 _MISSING = int(PieceState.MISSING)
 _IN_FLIGHT = int(PieceState.IN_FLIGHT)
 _REPLACE_S = 1.0
+_SILENT_MAX_S = 60.0
+"""A source that owes something for so long has forgotten it at least: it is opened anew."""
 
 
 class Contacts:
@@ -218,7 +220,10 @@ class Contacts:
                 if now - source.phase_since > self._settings.open_timeout_s:
                     self.close(source, Verdict.UNREACHABLE, now)
             elif source.asked and now - source.progress_at > patience_s:
-                self._demand.relocate(source, patience_s, now)
+                if source.stalls and now - source.silent_since > _SILENT_MAX_S:
+                    self.close(source, Verdict.SLOW, now)
+                else:
+                    self._demand.relocate(source, patience_s, now)
         self._demand.weigh(now)
         if now >= self._replace_at:
             self._replace_at = now + _REPLACE_S

@@ -70,6 +70,8 @@ class Source:
     only for what nobody else offers, or as a trial."""
     stalls: int = 0
     """How often in a row."""
+    silent_since: float = 0.0
+    """When it stalled first of these times."""
     trial_at: float = 0.0
     """When it is asked, while stalled, for a piece that others offer as well."""
     resume_at: float = 0.0
@@ -219,6 +221,8 @@ class Roster:
     def stall(self, source: Source, patience_s: float, now: float) -> None:
         """It has been silent for too long."""
         source.stalled = True
+        if not source.stalls:
+            source.silent_since = now
         source.trial_at = now + patience_s * 2.0 ** min(source.stalls, 5)
         source.stalls += 1
         source.window.shrink()

@@ -493,3 +493,13 @@ def test_events_of_sources_that_are_not_used_change_nothing() -> None:
         )
         == []
     )
+
+
+def test_a_source_that_forgot_what_it_was_asked_for_is_opened_anew() -> None:
+    """Its connection lives and nobody else is there: waiting would be for ever."""
+    story = Story()
+    story.with_source(A)
+    effects = story.wait(80.0)
+    assert Close(A, Verdict.SLOW) in effects
+    assert effects[effects.index(Close(A, Verdict.SLOW)) :].count(Open(A)) >= 1
+    assert requested(story.tell(Opened(A, None)), A)
