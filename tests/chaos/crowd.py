@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from typing import Any
 
 from people import Person
 from tracker_fixtures import Device
@@ -11,8 +12,9 @@ from waiting import wait_for
 
 from common.link import parse_link
 from common.messages import tracker
+from common.messages.refusals import Code, Refusal
 
-PIPELINED = 100
+DEVICES = 6
 
 
 class Watcher:
@@ -30,29 +32,33 @@ class Watcher:
 
 
 class Noise:
-    """A device that makes events in a group of its own with ``people``."""
+    """Devices of a user who makes events in a group with ``people``."""
 
     def __init__(self, alice: Person, *others: Person) -> None:
         self.group = alice.group_with(*others)
-        self._device = Device(parse_link(alice.swarm.tracker.link)).enter("noise")
-        self._device.ask(tracker.JoinGroup(self.group))
+        at = parse_link(alice.swarm.tracker.link)
+        self._devices = [Device(at).enter("noise")]
+        self._devices += [Device(at) for _ in range(DEVICES - 1)]
+        for device in self._devices[1:]:
+            device.ask(tracker.Login("noise", "a password"))
+        self._devices[0].ask(tracker.JoinGroup(self.group))
         alice.ok("accept-request", self.group, "noise")
-        self._content = self._device.share(self.group, "first")
+        self._content = self._devices[0].share(self.group, "first")
 
     def make(self, count: int) -> None:
-        """Shares come and go: two events for each pair of commands, many commands at a time."""
-        made = 0
-        while made < count:
-            sent = []
-            for number in range(PIPELINED // 2):
-                offer = tracker.Offer(self.group, f"n{number}", self._content)
-                sent += [
-                    self._device.send(offer),
-                    self._device.send(tracker.StopShare(self.group, f"n{number}")),
-                ]
-            for request_id in sent:
-                self._device.receive(request_id)
-            made += PIPELINED
+        """Shares come and go. By several devices, for one may not ask so much."""
+
+        def work(number: int, device: Device) -> None:
+            name = f"n{number}"
+            for _ in range(-(-count // (2 * DEVICES))):
+                _insist(device, tracker.Offer(self.group, name, self._content))
+                _insist(device, tracker.StopShare(self.group, name))
+
+        threads = [threading.Thread(target=work, args=each) for each in enumerate(self._devices)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     def watched_by(self, who: Person) -> Watcher:
         """A watcher that has heard something."""
@@ -67,10 +73,23 @@ class Noise:
 
     def heard_by(self, watcher: Watcher) -> None:
         """All was heard since the first: each once, and in order."""
-        head = self._device.ask(tracker.EventsSince(self.group, 1 << 40)).head
+        head = self._devices[0].ask(tracker.EventsSince(self.group, 1 << 40)).head
         wait_for(lambda: head in watcher.seqs[-5:], "the last event", patience_s=120.0)
         seqs = watcher.seqs
         assert seqs == list(range(seqs[0], head + 1))
 
     def close(self) -> None:
-        self._device.close()
+        for device in self._devices:
+            device.close()
+
+
+def _insist(device: Device, command: Any) -> None:
+    """Ask until it is not too much any more."""
+
+    def asked() -> bool:
+        reply = device.try_(command)
+        busy = isinstance(reply, Refusal) and reply.code is Code.BUSY
+        assert busy or not isinstance(reply, Refusal), reply
+        return not busy
+
+    wait_for(asked, "an answer")

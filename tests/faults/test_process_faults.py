@@ -60,9 +60,9 @@ def test_f30_a_seeder_out_of_descriptors_lives_and_goes_on(
 
 def test_f30_a_downloader_out_of_descriptors_lives_and_goes_on(own: Swarm) -> None:
     """It can make no socket: neither to its sources when they come back, nor to the tracker."""
-    alice, bob = settle(own, "alice", "--upload-limit", "2M"), settle(own, "bob")
-    download = begin(alice, bob, 6 * MIB)
-    download.until(MIB)
+    alice, bob = settle(own, "alice", "--upload-limit", "3M"), settle(own, "bob")
+    download = begin(alice, bob, 4 * MIB)
+    download.until(PIECE)
     pid = bob.pid
     with without_descriptors(pid):
         alice.restart()

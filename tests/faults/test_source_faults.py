@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from faulty import MIB, Fetch, Highest, faults, fetch, frozen, resident_bytes, settle
+from faulty import MIB, Fetch, Highest, faults, fetch, resident_bytes, settle
 from faulty_link import FaultyLink
 from people import Person, Swarm
 from waiting import wait_for
 
-SIZE = 16 * MIB
+SIZE = 12 * MIB
 
 
 def behind(own: Swarm, link: FaultyLink, name: str, *options: str) -> Person:
@@ -63,7 +63,7 @@ def test_f10_a_source_that_cannot_be_reached_any_more_is_done_without(
     wait_for(lambda: sources(download).get("alice"), "pieces from Alice")
     link.hold()
     download.finishes()
-    # A download may hold 64 MiB; this one of 16 has no reason to take much more than itself.
+    # A download may hold 64 MiB; this one of 12 has no reason to take much more than itself.
     assert watched.end() - before < 64 * MIB
 
 
@@ -90,14 +90,18 @@ def test_f13_a_narrow_source_among_wide_ones_holds_up_nobody(own: Swarm) -> None
     assert download.row["verified"] == SIZE
 
 
-def test_f05_a_frozen_source_owes_nothing_for_long(own: Swarm) -> None:
-    """Two sources here, five in ``make chaos``: what the frozen one was asked for moves."""
-    alice, carol = (settle(own, name, "--upload-limit", "8M") for name in ("alice", "carol"))
-    bob = settle(own, "bob")
+def test_two_downloads_of_one_content_at_once_do_not_take_each_others_pieces(
+    alice: Person, bob: Person, carol: Person
+) -> None:
     group = alice.group_with(bob, carol)
-    path = own.file(SIZE)
-    shared_by_both(path, group, alice, carol)
-    download = fetch(bob, group, path)
-    wait_for(lambda: sources(download).get("carol"), "pieces from Carol")
-    with frozen(carol.pid):
-        download.finishes()
+    path = alice.swarm.file(4 * MIB)
+    shared_by_both(path, group, alice)
+    first, second = (fetch(bob, group, path) for _ in range(2))
+    wait_for(
+        lambda: [row["state"] for row in bob.json("show-downloads") if row["group"] == group],
+        "the end of both",
+        until=lambda states: states == ["C", "C"],
+    )
+    for each in (first, second):
+        assert each.target.exists()
+        each.never_lies()
