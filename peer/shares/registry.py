@@ -23,7 +23,7 @@ from common.manifest import Manifest
 from common.messages import control
 from common.messages.refusals import Code
 from peer.files import sharing
-from peer.files.errors import ContentChanged
+from peer.files.errors import ContentChanged, Unreadable
 from peer.files.fingerprints import Place
 from peer.files.handles import HandleCache
 from peer.files.library import SharedContent
@@ -45,11 +45,13 @@ CHECK_INTERVAL_S = 60.0  # how often the shared files are looked at even if nobo
 class _Share:
     """A record, and its content as it lies open; None while it cannot be served.
 
-    ``checking``: its files were touched, and are digested to see whether they are the same."""
+    ``checking``: its files were touched, and are digested to see whether they are the same.
+    ``told`` is what the user was told last of why it cannot be served."""
 
     record: ShareRecord
     open: SharedContent | None = None
     checking: bool = False
+    told: str | None = None
 
 
 class Shares:
@@ -112,13 +114,16 @@ class Shares:
                 share.checking = True
                 self._spawn(self._bring_back_touched(share))
             except MiniTorrentError as error:
-                self._tell_trouble(share.record, error)
+                self._tell_trouble(share, error)
 
     async def _bring_back_touched(self, share: _Share) -> None:
         try:
             await self._open_touched(share)
+        except ContentChanged as error:
+            await self._withdraw(share, error)
         except MiniTorrentError as error:
-            self._tell_trouble(share.record, error)
+            # A disk that is not there yet, for instance: looked at again in a while.
+            self._tell_trouble(share, error)
         await self.reconcile()
 
     def deactivate(self) -> None:
@@ -330,7 +335,7 @@ class Shares:
                 GroupId(record.group), record.name, content, encoded, lambda _: None
             )
         except Refused as error:
-            self._tell_trouble(record, error)
+            self._tell_trouble(share, error)
 
     # -- files that change ----------------------------------------------------------------------
 
@@ -338,8 +343,10 @@ class Shares:
         """Look at the shared files once in a while, for as long as the process lives."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
+            closed = False
             for share in list(self._shares.values()):
                 if share.open is None:
+                    closed = True
                     continue
                 try:
                     await self._workers.run(share.open.check)
@@ -347,6 +354,9 @@ class Shares:
                     self._shelf.changed(ContentId(share.record.content))
                 except MiniTorrentError as error:
                     log.info("a share could not be looked at: %s", error)
+            if closed:
+                await self._open_all()
+                await self.reconcile()
 
     async def _look_again(self, content: ContentId) -> None:
         """The files of a content are not as they were: digest them again, and either serve on or
@@ -359,12 +369,15 @@ class Shares:
                 share.open = None
             try:
                 await self._open_touched(share)
-            except MiniTorrentError as error:
+            except (ContentChanged, Unreadable) as error:
                 await self._withdraw(share, error)
+            except MiniTorrentError as error:
+                self._tell_trouble(share, error)
+                await self.reconcile()
 
     async def _withdraw(self, share: _Share, error: MiniTorrentError) -> None:
         record = share.record
-        self._tell_trouble(record, error)
+        self._tell_trouble(share, error)
         if self._shares.get(self._key(record)) is not share:
             return
         await self._forget(self._key(record))
@@ -373,7 +386,11 @@ class Shares:
         except MiniTorrentError as failure:
             log.info("the tracker is told when it is back: %s", failure)
 
-    def _tell_trouble(self, record: ShareRecord, error: MiniTorrentError) -> None:
+    def _tell_trouble(self, share: _Share, error: MiniTorrentError) -> None:
+        if share.told == str(error):
+            return  # it was tried again, with the same end
+        share.told = str(error)
+        record = share.record
         self._notify(
             f"{names.printable(record.name)} in {record.group} is not shared any more: {error}"
         )
