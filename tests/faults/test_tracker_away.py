@@ -212,7 +212,11 @@ class Storm:
 
     def event(self) -> None:
         name = f"s{len(self.names)}"
-        self.device.ask(tracker.Offer(self.group, name, self.content))
+        offer = tracker.Offer(self.group, name, self.content)
+        # One device may ask so much and no more.
+        wait_for(
+            lambda: self.device.try_(offer), "it", until=lambda r: isinstance(r, tracker.Offered)
+        )
         self.names.add(name)
 
     def watched_by(self, who: Person) -> Watcher:
@@ -304,7 +308,7 @@ def test_f17_who_comes_in_the_midst_of_events_misses_none(
     over = threading.Event()
 
     def go_on() -> None:
-        while not over.is_set():
+        while not over.wait(0.005):
             storm.event()
 
     thread = threading.Thread(target=go_on)
