@@ -3,8 +3,8 @@
 Timed: from the first leecher's `add_torrent` in a session that already runs and has the torrent in
 memory, to the last leecher's seeding state (what it still has queued for the disk then is left out
 of the time, to its advantage, and noted as `flushed_s`). Seeders have loaded and checked the
-torrent before, and peers are told to each other by hand, so neither a tracker nor a start-up is in
-the span. CPU: all sessions' processes within the span.
+torrent before. Peers come from a tracker, since those that are added by hand are connected by a
+timer only, up to a second later. CPU: all sessions' processes and the tracker within the span.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arena import Arena, Place
+from benchmarks.arena import Arena
 from benchmarks.contestants.base import Outcome
+from benchmarks.contestants.swarm import Client, prepare
 from benchmarks.crew import Worker
-from benchmarks.torrents import make_torrent
 from benchmarks.workloads import MIB, Workload
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -41,45 +41,31 @@ class Libtorrent:
         return None
 
     def run(self, arena: Arena) -> Outcome:
-        torrent = arena.root / "content.torrent"
-        make_torrent(
-            arena.source,
-            torrent,
-            announce="http://127.0.0.1:1/announce",
-            piece_length=self._piece_length or best_piece_length(arena.workload),
-        )
-        seeders = [self._start(arena, place) for place in arena.seeders]
-        for peer, _ in seeders:
-            _ask(peer, do="open", torrent=str(torrent), save=str(arena.source.parent), seed=True)
+        def start(client: Client, *, seed: bool) -> Worker:
+            overrides = self._overrides
+            if overrides is None:
+                overrides = best_overrides(arena.workload)
+            argv: list[str | Path] = [sys.executable, "-m", "benchmarks.programs.libtorrent_peer"]
+            argv += [client.place.address, str(client.port), json.dumps(overrides)]
+            peer = arena.crew.start("libtorrent", client.place.argv(argv), cwd=_REPOSITORY)
+            order = {"torrent": str(client.torrent), "save": str(client.folder), "seed": seed}
+            peer.say(json.dumps(order))
             peer.hear()
-        leechers = [self._start(arena, place) for place in arena.leechers]
-        outputs = []
-        for index, (peer, _) in enumerate(leechers):
-            save = arena.folder(f"leecher{index}")
-            outputs.append(save / arena.source.name)
-            _ask(peer, do="open", torrent=str(torrent), save=str(save), seed=False)
-            peer.hear()
-        known = [endpoint for _, endpoint in seeders]
+            return peer
+
+        piece_length = self._piece_length or best_piece_length(arena.workload)
+        clients = prepare(arena, piece_length, lambda client: start(client, seed=True))
+        leechers = [start(client, seed=False) for client in clients]
         clock = arena.start_clock()
-        for peer, endpoint in leechers:
-            _ask(peer, do="go", peers=known)
-            known.append(endpoint)
-        reports = [json.loads(peer.hear()) for peer, _ in leechers]
+        for peer in leechers:
+            peer.say("go")
+        reports = [json.loads(peer.hear()) for peer in leechers]
         span = clock.stop()
         started = min(report["started"] for report in reports)
         wall_s = max(report["done"] for report in reports) - started
         flushed_s = max(report["flushed"] for report in reports) - started
-        return Outcome(wall_s, span, tuple(outputs), {"flushed_s": flushed_s})
-
-    def _start(self, arena: Arena, place: Place) -> tuple[Worker, tuple[str, int]]:
-        port = place.free_port()
-        argv: list[str | Path] = [sys.executable, "-m", "benchmarks.programs.libtorrent_peer"]
-        overrides = self._overrides
-        if overrides is None:
-            overrides = best_overrides(arena.workload)
-        argv += [place.address, str(port), json.dumps(overrides)]
-        worker = arena.crew.start("libtorrent", place.argv(argv), cwd=_REPOSITORY)
-        return worker, (place.address, port)
+        outputs = tuple(client.folder / arena.source.name for client in clients)
+        return Outcome(wall_s, span, outputs, {"flushed_s": flushed_s})
 
 
 def best_piece_length(workload: Workload) -> int:
@@ -101,7 +87,3 @@ def best_overrides(workload: Workload) -> dict[str, Any]:
         }
     # Connections start on a tick: a short transfer gains by an earlier one, a long one loses.
     return {"tick_interval": 100} if workload.is_folder else {}
-
-
-def _ask(peer: Worker, **order: object) -> None:
-    peer.say(json.dumps(order))

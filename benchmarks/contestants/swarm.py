@@ -26,7 +26,7 @@ class Client:
 
 
 def prepare(
-    arena: Arena, piece_length: int, start_seeder: Callable[[Client], None]
+    arena: Arena, piece_length: int, start_seeder: Callable[[Client], object]
 ) -> list[Client]:
     """Make the torrent, start announcer and seeders, and return the leechers, not yet started.
 

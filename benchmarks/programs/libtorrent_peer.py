@@ -1,9 +1,8 @@
-"""A libtorrent session in a process of its own, steered by JSON lines on standard input.
+"""A libtorrent session in a process of its own, steered by lines on standard input.
 
-`{"do": "open", "torrent", "save", "seed"}` loads a torrent: a seed is checked in full (hence not
-within any timed span), a leecher only prepared. `{"do": "go", "peers": [[address, port]]}` adds the
-torrent of a leecher and connects it; the times of the start, of the seeding state and of the last
-write follow.
+The first, `{"torrent": PATH, "save": PATH, "seed": BOOL}`, loads a torrent: a seed is checked in
+full (hence not within any timed span), a leecher only prepared. `go` adds the torrent of a leecher;
+the times of the start, of the seeding state and of the last write follow.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from typing import Any
 
 import libtorrent as lt
 
-# The best of trials on every workload; what is not named is the default. Connections are started on
-# a tick, hence the shorter one; a longer queue of requests than this made it slower.
+# The best of trials on every workload; what is not named is the default. A longer queue of requests
+# than this made it slower.
 TUNED: dict[str, Any] = {
     "enable_dht": False,
     "enable_lsd": False,
@@ -76,7 +75,6 @@ class Peer:
     def open(self, torrent: str, save: str, seed: bool) -> None:
         self._params = lt.add_torrent_params()
         self._params.ti = lt.torrent_info(torrent)
-        self._params.trackers = []
         self._params.save_path = save
         flags = lt.torrent_flags
         self._params.flags &= ~(flags.auto_managed | flags.paused)
@@ -84,10 +82,8 @@ class Peer:
             self._handle = self._session.add_torrent(self._params)
             self._until_seeding()
 
-    def go(self, peers: list[tuple[str, int]]) -> dict[str, float]:
+    def go(self) -> dict[str, float]:
         started = time.monotonic()
-        # Peers that come with the torrent are connected at once, later ones by the next second.
-        self._params.peers = [(address, port) for address, port in peers]
         self._handle = self._session.add_torrent(self._params)
         self._until_seeding()
         done = time.monotonic()
@@ -117,13 +113,10 @@ class Peer:
 def main() -> None:
     address, port, overrides = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
     peer = Peer(address, port, overrides)
-    for line in sys.stdin:
-        order = json.loads(line)
-        if order["do"] == "open":
-            peer.open(order["torrent"], order["save"], order["seed"])
-            print(json.dumps({"ready": True}), flush=True)
-        else:
-            print(json.dumps(peer.go(order["peers"])), flush=True)
+    peer.open(**json.loads(sys.stdin.readline()))
+    print(json.dumps({"ready": True}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(peer.go()), flush=True)
 
 
 if __name__ == "__main__":
