@@ -20,6 +20,7 @@ def wall_ms() -> int:
     """This machine's wall clock: milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
+
 SET_MS = 1_000.0  # no clock drifts by so much between two looks at it
 
 
