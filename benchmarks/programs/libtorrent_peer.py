@@ -44,7 +44,6 @@ TUNED: dict[str, Any] = {
     "hashing_threads": 2,
     "rate_limit_ip_overhead": False,
     "ssrf_mitigation": False,
-    "tick_interval": 250,
 }
 
 # The alert of the last piece can come before the state changes: look again soon, not at the next.
