@@ -111,7 +111,8 @@ class InfoEntry:
 def read_info(path: Path) -> list[InfoEntry]:
     """The trackers of a ``tracker_info.txt``. Raises `ConfigError` naming the line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Editors elsewhere begin a text with a mark of its encoding.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a text file") from error
     except OSError as error:

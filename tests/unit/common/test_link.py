@@ -114,6 +114,12 @@ def test_several_trackers_in_a_file(tmp_path: Path) -> None:
     assert trackers_of("tracker_info.txt", tmp_path) == trackers_of(str(path))
 
 
+def test_a_file_from_another_system(tmp_path: Path) -> None:
+    path = tmp_path / "tracker_info.txt"
+    path.write_bytes(f"\ufeff192.0.2.1\r\n5000\r\n{TEXT}\r\n".encode())
+    assert trackers_of(str(path)) == [Tracker("tcp://192.0.2.1:5000", KEY)]
+
+
 def test_a_key_is_added_where_it_belongs(tmp_path: Path) -> None:
     path = info(tmp_path, "# ours\n192.0.2.1\n5000\n\n192.0.2.2\n5001\n# the end")
     add_key(path, read_info(path)[1], KEY)
