@@ -17,7 +17,7 @@ SLOW = "2M"  # bytes a second: enough for a transfer to be seen under way
 SIZE = 3_000_000
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def slow_seeder(swarm: Swarm) -> Iterator[Person]:
     """Somebody who serves so slowly that a transfer can be watched."""
     person = swarm.person(swarm.fresh("slow"), options=("--upload-limit", SLOW))
