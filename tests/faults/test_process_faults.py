@@ -75,17 +75,17 @@ def test_f30_a_downloader_out_of_descriptors_lives_and_goes_on(own: Swarm) -> No
     assert alive(bob, pid)
 
 
-def test_f30_a_tracker_out_of_descriptors_lives_and_takes_connections_again(own: Swarm) -> None:
-    alice = settle(own, "alice")
-    pid = own.tracker.process.pid
-    with without_descriptors(pid):
-        device = Device(parse_link(own.tracker.link))
+def test_f30_a_tracker_out_of_descriptors_lives_and_takes_connections_again(
+    town: Swarm, alice: Person
+) -> None:
+    with without_descriptors(town.tracker.process.pid):
+        device = Device(parse_link(town.tracker.link))
         request_id = device.send(tracker.Hello())
         # Those who are in are served; the new one waits outside.
-        assert alice.ok("create-group", "g") is not None
+        alice.ok("create-group", town.fresh("group"))
         assert not device.socket.poll(300)
     assert isinstance(device.receive(request_id, 30.0), tracker.Welcome)
-    assert own.tracker.process.poll() is None
+    assert town.tracker.process.poll() is None
     device.close()
 
 
@@ -205,14 +205,14 @@ def test_f38_down_is_the_same(alice: Person, bob: Person, carol: Person) -> None
     download.finishes()
 
 
-def test_f38_a_second_signal_ends_a_peer_at_once(own: Swarm) -> None:
+def test_f38_a_second_signal_ends_a_peer_at_once(town: Swarm) -> None:
     """One that would take a while: it tells a frozen tracker that it goes."""
-    alice = Person(own, "alice")
-    process = alice.spawn("up", "--foreground", "--tracker", own.tracker.link)
-    wait_for(lambda: alice.run("status").code == 0, "the peer")
-    alice.ok("create-user", "alice", "pw")
-    alice.ok("login", "alice", "pw")
-    with frozen(own.tracker.process.pid):
+    dora = Person(town, "dora")
+    process = dora.spawn("up", "--foreground", "--tracker", town.tracker.link)
+    wait_for(lambda: dora.run("status").code == 0, "the peer")
+    dora.ok("create-user", "dora", "pw")
+    dora.ok("login", "dora", "pw")
+    with frozen(town.tracker.process.pid):
         process.send_signal(signal.SIGTERM)
 
         def sent() -> bool:
@@ -223,33 +223,36 @@ def test_f38_a_second_signal_ends_a_peer_at_once(own: Swarm) -> None:
     assert process.returncode == 1  # an orderly end is 0
 
 
-def test_f38_with_everything_that_it_speaks_to_frozen_a_peer_ends_in_time(own: Swarm) -> None:
-    alice, bob = settle(own, "alice", "--upload-limit", "2M"), settle(own, "bob")
-    download = begin(alice, bob, 8 * MIB)
+def test_f38_with_everything_that_it_speaks_to_frozen_a_peer_ends_in_time(
+    town: Swarm, alice: Person, bob: Person
+) -> None:
+    download = begin(alice, bob, 12 * MIB)
     download.until(PIECE)
     pid = bob.pid
-    with frozen(own.tracker.process.pid), frozen(alice.pid):
+    with frozen(town.tracker.process.pid), frozen(alice.pid):
         os.kill(pid, signal.SIGTERM)
         assert ended(bob, pid) < END_S
+    bob.up()
+    download.finishes()
 
 
 # -- logs -----------------------------------------------------------------------------------------
 
 
-def test_logs_for_machines_have_an_object_a_line(own: Swarm) -> None:
-    alice = Person(own, "alice")
-    words = [PEER, "--home", str(alice.home), "up", "--foreground", "--log-json"]
+def test_logs_for_machines_have_an_object_a_line(town: Swarm) -> None:
+    emma = Person(town, "emma")
+    words = [PEER, "--home", str(emma.home), "up", "--foreground", "--log-json"]
     process = subprocess.Popen(
-        [*words, "--tracker", own.tracker.link],
+        [*words, "--tracker", town.tracker.link],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
     )
     try:
-        wait_for(lambda: lock_holder(alice.home), "the peer")
-        wait_for(lambda: alice.run("status").code == 0, "its answers")
-        alice.ok("create-user", "alice", "secret words")
-        alice.ok("login", "alice", "secret words")
+        wait_for(lambda: lock_holder(emma.home), "the peer")
+        wait_for(lambda: emma.run("status").code == 0, "its answers")
+        emma.ok("create-user", "emma", "secret words")
+        emma.ok("login", "emma", "secret words")
     finally:
         process.terminate()
         _, said = process.communicate(timeout=20)

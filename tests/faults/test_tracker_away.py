@@ -204,9 +204,10 @@ class Storm:
 
     def __init__(self, alice: Person, *others: Person) -> None:
         self.group = alice.group_with(*others)
-        self.device = Device(parse_link(alice.swarm.tracker.link)).enter("storm")
+        user = alice.swarm.fresh("storm")
+        self.device = Device(parse_link(alice.swarm.tracker.link)).enter(user)
         self.device.ask(tracker.JoinGroup(self.group))
-        alice.ok("accept-request", self.group, "storm")
+        alice.ok("accept-request", self.group, user)
         self.content = self.device.share(self.group, "first")
         self.names = {"first"}
 
@@ -286,9 +287,8 @@ def test_f16_events_that_are_lost_are_noticed_and_asked_for(
 
 
 def test_f16_a_subscriber_that_stands_still_is_noticed_by_nobody(
-    own: Swarm, storms: Callable[..., Storm]
+    alice: Person, bob: Person, storms: Callable[..., Storm]
 ) -> None:
-    alice, bob = settle(own, "alice"), settle(own, "bob")
     storm = storms(alice, bob)
     of_alice, of_bob = storm.watched_by(alice), storm.watched_by(bob)
     with frozen(bob.pid):
@@ -300,9 +300,8 @@ def test_f16_a_subscriber_that_stands_still_is_noticed_by_nobody(
 
 
 def test_f17_who_comes_in_the_midst_of_events_misses_none(
-    own: Swarm, storms: Callable[..., Storm]
+    alice: Person, bob: Person, storms: Callable[..., Storm]
 ) -> None:
-    alice, bob = settle(own, "alice"), settle(own, "bob")
     storm = storms(alice, bob)
     bob.down()
     over = threading.Event()
