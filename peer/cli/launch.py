@@ -226,7 +226,7 @@ def stop(home: Path) -> None:
             client.result(control.Down())
     except NoPeerRunning:
         # Its last answer may be lost with its socket; a frozen one is told in another way.
-        if lock_holder(home) == pid:
+        if pid > 0 and lock_holder(home) == pid:  # 0, who has not said yet, would mean us all
             os.kill(pid, signal.SIGTERM)
     deadline = monotonic() + END_S
     while lock_holder(home) == pid or lives(pid):
