@@ -198,6 +198,8 @@ class Life:
         # The shelf reads from the final file by now; reads under way are waited for.
         await self._close_storage(entry)
         self._around.presence_changed()
+        # It stays in the list for as long as this device lives: no more of it than its row.
+        entry.encoded, entry.task = b"", None
 
     async def _keep(self, entry: Entry, decoded: Manifest, place: Place) -> None:
         """Share what is complete and record that it is, however long the home takes no records."""
