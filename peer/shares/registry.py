@@ -80,7 +80,8 @@ class Shares:
         self._user: UserId | None = None
         self._shares: dict[str, _Share] = {}
         self._background: set[asyncio.Task[None]] = set()
-        self._reconciling = asyncio.Lock()
+        # Between what the tracker lists and what is recorded nobody may look.
+        self._agreeing = asyncio.Lock()
         shelf.on_changed = lambda content: self._spawn(self._look_again(content))
 
     # -- who is logged in -----------------------------------------------------------------------
@@ -238,10 +239,11 @@ class Shares:
         digested = await digest(scanned, algorithm, ask.piece_length, tell)
         encoded = await self._workers.run(manifest.encode, digested.manifest)
         content = manifest.manifest_id(encoded)
-        offered = await self._catalogue.offer(group, name, content, encoded, tell)
-        assert self._user is not None
-        record = ShareRecord(self._user, group, name, content, digested.place)
-        await self._adopt(record, digested.manifest, encoded)
+        async with self._agreeing:
+            offered = await self._catalogue.offer(group, name, content, encoded, tell)
+            assert self._user is not None
+            record = ShareRecord(self._user, group, name, content, digested.place)
+            await self._adopt(record, digested.manifest, encoded)
         return control.Uploaded(file_row(offered.row), monotonic() - started, offered.joined)
 
     async def _member(self, group_text: str) -> GroupId:
@@ -299,14 +301,15 @@ class Shares:
                 f"this device does not share {names.quoted(name)} in {group}",
                 f"mini-torrent list-files {group} shows what is shared",
             )
-        await self._catalogue.withdraw(group, share.record.name)
-        await self._forget(key)
+        async with self._agreeing:
+            await self._catalogue.withdraw(group, share.record.name)
+            await self._forget(key)
 
     # -- agreement with the tracker -------------------------------------------------------------
 
     async def reconcile(self) -> None:
         """Make the tracker's list of our offers that of our records. Quiet when it is away."""
-        async with self._reconciling:
+        async with self._agreeing:
             try:
                 await self._reconcile()
             except (TransportError, Refused) as error:

@@ -1,0 +1,268 @@
+"""Shares: records, shelf and the tracker's list agree, whatever comes between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from stand_ins import FakeLink, turns, until
+
+from common import manifest
+from common.errors import MiniTorrentError, Refused
+from common.ids import ContentId, GroupId, UserId
+from common.messages import control, tracker
+from common.messages.refusals import Code
+from peer.files.handles import HandleCache
+from peer.records import Manifests
+from peer.shares import Shares
+from peer.shelf import Shelf
+from peer.workers import Workers
+
+ALICE, BOB = UserId("alice"), UserId("bob")
+FILMS, MUSIC = GroupId("films"), GroupId("music")
+
+
+class Town:
+    """A device's shares, and a tracker that lists what is offered."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.listed: dict[tuple[str, str], bytes] = {}
+        self.known: set[bytes] = set()
+        self.notices: list[str] = []
+        self.link = FakeLink(
+            Offer=self._offer,
+            PutManifest=self._put,
+            StopShare=self._stop,
+            MyOffers=lambda ask: tracker.OfferRows(
+                [tracker.OfferRow(group, name, c) for (group, name), c in self.listed.items()]
+            ),
+        )
+        self.following = SimpleNamespace(
+            user=ALICE, groups={FILMS: None, MUSIC: None}, sync=self._sync
+        )
+        self.start()
+
+    def start(self) -> None:
+        """Begin, as after a restart of the peer."""
+        self.shelf = Shelf()
+        self.workers = Workers(1, "test")
+        (self.home / "shares").mkdir(exist_ok=True)
+        self.shares = Shares(
+            self.home,
+            self.link,  # type: ignore[arg-type]
+            self.following,  # type: ignore[arg-type]
+            self.shelf,
+            self.workers,
+            HandleCache(),
+            Manifests(self.home / "manifests"),
+            self.notices.append,
+        )
+
+    def end(self) -> None:
+        self.shares.close()
+        self.workers.close()
+
+    async def _sync(self) -> None:
+        await asyncio.sleep(0)
+
+    def _offer(self, ask: tracker.Offer) -> Any:
+        if ask.content not in self.known:
+            return Refused(Code.NEED_MANIFEST, "send it")
+        self.listed[(ask.group, ask.name)] = ask.content
+        row = tracker.FileRow(ask.name, ask.content, 0, 1, 0, 0, "blake3", b"d" * 32, 1, 0, [])
+        return tracker.Offered(row, False)
+
+    def _put(self, ask: tracker.PutManifest) -> tracker.Done:
+        self.known.add(ask.content)
+        return tracker.Done()
+
+    def _stop(self, ask: tracker.StopShare) -> Any:
+        if self.listed.pop((ask.group, ask.name), None) is None:
+            return Refused(Code.UNKNOWN_SHARE, "not shared")
+        return tracker.Done()
+
+    async def share(self, name: str, group: str = FILMS, data: bytes | None = None) -> Path:
+        path = self.home / name
+        path.write_bytes(data if data is not None else name.encode() * 1000)
+        await self.shares.upload(control.UploadFile(str(path), group), lambda progress: None)
+        return path
+
+    def served(self) -> set[tuple[str, str]]:
+        """What is on the shelf, by what is listed."""
+        return {
+            place
+            for place, content in self.listed.items()
+            if self.shelf.find(GroupId(place[0]), ContentId(content)) is not None
+        }
+
+
+def run(tmp_path: Path, test: Callable[[Town], Awaitable[None]]) -> None:
+    async def main() -> None:
+        town = Town(tmp_path)
+        await town.shares.activate(ALICE)
+        try:
+            await test(town)
+        finally:
+            town.end()
+
+    asyncio.run(main())
+
+
+def test_what_is_shared_is_recorded_served_and_listed(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        await town.share("song", MUSIC)
+        assert town.served() == {("films", "film"), ("music", "song")}
+        assert len(town.shares) == 2
+        await town.shares.stop("films", "FILM")
+        assert town.served() == set(town.listed) == {("music", "song")}
+        with pytest.raises(Refused):
+            await town.shares.stop("films", "film")
+
+    run(tmp_path, test)
+
+
+def test_the_records_lead_after_a_restart(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        for name in ("kept", "forgotten", "gone"):
+            await town.share(name)
+        del town.listed[("films", "forgotten")]  # a tracker from an older backup
+        town.listed[("music", "never")] = b"n" * 32
+        town.end()
+        town.start()
+        (town.home / "gone").unlink()
+        await town.shares.activate(ALICE)
+        await town.shares.reconcile()
+        await until(lambda: town.notices)
+        assert town.served() == set(town.listed) == {("films", "kept"), ("films", "forgotten")}
+        assert "gone" in town.notices[0]
+
+    run(tmp_path, test)
+
+
+def test_a_tracker_that_has_lost_the_manifest_gets_it_again(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        town.listed.clear()
+        town.known.clear()
+        await town.shares.reconcile()
+        assert town.served() == {("films", "film")}
+
+    run(tmp_path, test)
+
+
+def test_the_shares_of_others_rest(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        town.shares.deactivate()
+        assert (len(town.shares), town.served()) == (0, set())
+        await town.shares.activate(BOB)
+        assert len(town.shares) == 0
+        await town.shares.activate(ALICE)
+        assert town.served() == {("films", "film")}
+
+    run(tmp_path, test)
+
+
+def test_what_was_shared_in_a_group_that_one_is_in_no_more_is_forgotten(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        await town.share("song", MUSIC)
+        del town.following.groups[FILMS]
+        del town.listed[("films", "film")]
+        await town.shares.groups_changed()
+        town.following.groups[FILMS] = None
+        await town.shares.groups_changed()
+        assert town.served() == set(town.listed) == {("music", "song")}
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_touched_file_is_digested_before_one_byte_more_leaves(
+    tmp_path: Path, changed: bool
+) -> None:
+    async def test(town: Town) -> None:
+        path = await town.share("film")
+        path.write_bytes(b"another content" if changed else path.read_bytes())
+        content = ContentId(town.listed[("films", "film")])
+        town.shelf.changed(content)
+        assert town.served() == set()
+        if changed:
+            await until(lambda: not town.listed)
+            assert "film" in town.notices[0]
+            assert len(town.shares) == 0
+        else:
+            await until(lambda: town.served())
+            assert town.notices == []
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("error", [Refused(Code.TAKEN, "another"), MiniTorrentError("odd")])
+def test_what_the_tracker_does_not_take_is_not_shared(tmp_path: Path, error: Exception) -> None:
+    async def test(town: Town) -> None:
+        town.link.answers["Offer"] = error
+        with pytest.raises(type(error)):
+            await town.share("film")
+        assert (len(town.shares), town.shares.contents()) == (0, set())
+
+    run(tmp_path, test)
+
+
+def test_a_comparison_at_the_moment_of_sharing_does_not_withdraw_it(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("first")
+        comparing: list[asyncio.Task[None]] = []
+        offer = town.link.answers["Offer"]
+
+        def offer_and_compare(ask: tracker.Offer) -> Any:
+            answer = offer(ask)
+            if isinstance(answer, tracker.Offered):
+                comparing.append(asyncio.create_task(town.shares.reconcile()))
+            return answer
+
+        town.link.answers["Offer"] = offer_and_compare
+        await town.share("film")
+        await asyncio.gather(*comparing)
+        assert town.served() == set(town.listed) == {("films", "first"), ("films", "film")}
+
+    run(tmp_path, test)
+
+
+def test_a_comparison_at_the_moment_of_stopping_does_not_offer_it_again(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        stop = town.link.answers["StopShare"]
+        comparing: list[asyncio.Task[None]] = []
+
+        async def stop_and_compare(ask: tracker.StopShare) -> Any:
+            answer = stop(ask)
+            comparing.append(asyncio.create_task(town.shares.reconcile()))
+            await turns(50)
+            return answer
+
+        town.link.answers["StopShare"] = stop_and_compare
+        await town.shares.stop("films", "film")
+        await asyncio.gather(*comparing)
+        assert town.listed == {}
+
+    run(tmp_path, test)
+
+
+def test_a_manifest_is_the_same_whoever_shares_the_content(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film", data=b"the same bytes")
+        await town.share("copy", MUSIC, data=b"the same bytes")
+        assert len(set(town.listed.values())) == 1
+        (content,) = set(town.listed.values())
+        encoded = Manifests(town.home / "manifests").get(ContentId(content))
+        assert encoded is not None
+        assert manifest.decode(encoded, ContentId(content)).size == 14
+
+    run(tmp_path, test)
