@@ -69,13 +69,17 @@ def _end_within(seconds: float) -> None:
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
-    def end() -> None:
-        if stop.is_set():  # asked twice: at once, then
-            os._exit(1)
-        stop.set()
-
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def end() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            # Asked twice: at once, then. Not by the loop, which may be what hangs.
+            signal.signal(number, lambda *_: os._exit(1))
+
+    for number in numbers:
         loop.add_signal_handler(number, end)
 
 
