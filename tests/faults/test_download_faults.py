@@ -111,7 +111,7 @@ def test_f19_a_full_disk_at_the_end_is_waited_for_too(
     download.finishes()
     wait_for(lambda: other.status()["shares"] == 1, "the share of what was fetched")
     other.restart()
-    assert download.state == "C"
+    wait_for(lambda: download.state, "its state", until=lambda state: state == "C")
     wait_for(lambda: other.status()["shares"] == 1, "the same after a restart")
     other.down()
 
