@@ -138,8 +138,8 @@ def test_the_records_lead_after_a_restart(tmp_path: Path) -> None:
         (town.home / "gone").unlink()
         await town.shares.activate(ALICE)
         await town.shares.reconcile()
-        await until(lambda: town.notices)
-        assert town.served() == set(town.listed) == {("films", "kept"), ("films", "forgotten")}
+        left = {("films", "kept"), ("films", "forgotten")}
+        await until(lambda: town.notices and town.served() == set(town.listed) == left)
         assert "gone" in town.notices[0]
 
     run(tmp_path, test)
