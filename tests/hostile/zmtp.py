@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable, Sequence
 
 from nacl import bindings
@@ -83,6 +84,7 @@ class Curve:
         self._nonce = 1
         self._own = [(b"Socket-Type", kind), (b"Identity", self.identity), *properties]
         self._buffer = b""
+        self._shaken = False
 
     # -- the handshake --------------------------------------------------------------------------
 
@@ -95,6 +97,7 @@ class Curve:
         if not body.startswith(b"\x05READY"):
             raise ConnectionRefusedError(body[:40])
         self._open(b"CurveZMQREADY---", body[6:14], body[14:])
+        self._shaken = True
         return self
 
     def greet(self) -> None:
@@ -148,17 +151,23 @@ class Curve:
         """The next message; what is a command (a heartbeat) is answered and passed over."""
         frames: list[bytes] = []
         while True:
-            body = self.read_frame()[1]
-            if not body.startswith(b"\x07MESSAGE"):
-                raise ConnectionRefusedError(body[:40])
-            plain = self._open(b"CurveZMQMESSAGES", body[8:16], body[16:])
+            plain = self._read_part()
             if plain[0] & 2:
-                if plain[1:].startswith(b"\x04PING"):
-                    self.socket.sendall(self.sealed(b"\x04PONG" + plain[8:], command=True))
                 continue
             frames.append(plain[1:])
             if not plain[0] & 1:
                 return frames
+
+    def _read_part(self) -> bytes:
+        """Flags and body of one frame of a message, or of a command; a sign of life is given when
+        one is asked for."""
+        body = self.read_frame()[1]
+        if not body.startswith(b"\x07MESSAGE"):
+            raise ConnectionRefusedError(body[:40])
+        plain = self._open(b"CurveZMQMESSAGES", body[8:16], body[16:])
+        if plain[0] & 2 and plain[1:].startswith(b"\x04PING"):
+            self.socket.sendall(self.sealed(b"\x04PONG" + plain[8:], command=True))
+        return plain
 
     # -- the wire -------------------------------------------------------------------------------
 
@@ -186,8 +195,21 @@ class Curve:
         return flags, self._read(length)
 
     def is_closed(self) -> bool:
-        """Whether the other side ends it, within patience."""
-        return closed_by_other(self.socket)
+        """Whether the other side ends it, within patience.
+
+        After the handshake it is given every sign of life, or it would end any connection.
+        """
+        if not self._shaken:
+            return closed_by_other(self.socket)
+        deadline = time.monotonic() + PATIENCE_S
+        try:
+            while time.monotonic() < deadline:
+                self._read_part()
+        except TimeoutError:
+            return False
+        except (ConnectionResetError, BrokenPipeError):
+            return True
+        return False
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
