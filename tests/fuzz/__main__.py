@@ -1,8 +1,9 @@
 """Long fuzzing: ``python -m tests.fuzz [SECONDS [TARGET]]``.
 
-Every target gets its share of the time (by default ten minutes in all), in rounds of different
-seeds, which are printed. A find is reduced by Hypothesis, shown, and added to the corpus, which the
-test suite runs through from then on. Exits with 1 if anything was found.
+Every target gets its share of the time (by default twenty minutes in all), half of it with
+Hypothesis, in rounds of different seeds, and half with atheris where that is installed. A find is
+reduced, shown with its seed, and added to the corpus, which the test suite runs through from then
+on. Exits with 1 if anything was found.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 for _place in (ROOT / "fuzz", ROOT / "unit" / "common"):
     sys.path.insert(0, str(_place))
 
+import guided  # noqa: E402
 import wire_samples  # noqa: E402
 from inputs import found, inputs, keep  # noqa: E402
 from targets import Target, targets  # noqa: E402
@@ -27,7 +29,7 @@ ROUND = 2_000  # examples between two looks at the clock
 
 
 def fuzz(target: Target, seconds: float) -> bool:
-    """Fuzz one target; whether nothing was found."""
+    """Fuzz one target with Hypothesis; whether nothing was found."""
     deadline = time.monotonic() + seconds
     runs = 0
     for data in found(target.name):
@@ -53,21 +55,30 @@ def fuzz(target: Target, seconds: float) -> bool:
             run()
         except Exception:  # whatever a reader raises that is none of our errors
             traceback.print_exc()
-            print(f"{target.name}: found with seed {number}: {last.hex()}", flush=True)
+            print(
+                f"{target.name}: found by Hypothesis with seed {number}: {last.hex()}", flush=True
+            )
             keep(target.name, last)
             return False
-    print(f"{target.name}: {runs} inputs, nothing found", flush=True)
+    print(f"{target.name}: Hypothesis: {runs} inputs, nothing found", flush=True)
     return True
 
 
 def main() -> int:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 600.0
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1_200.0
     chosen = [
         target
         for target in targets(wire_samples)
         if len(sys.argv) < 3 or target.name == sys.argv[2]
     ]
-    results = [fuzz(target, seconds / len(chosen)) for target in chosen]
+    engines = [fuzz]
+    if guided.is_installed():
+        engines.append(guided.fuzz)
+    else:
+        print("atheris is not installed here: Hypothesis runs alone", flush=True)
+    each = seconds / len(chosen) / len(engines)
+    # What one engine found is in the corpus, and the other would only find it again.
+    results = [all(engine(target, each) for engine in engines) for target in chosen]
     return 0 if all(results) else 1
 
 

@@ -1,0 +1,52 @@
+"""What coverage-guided fuzzing does with a find, and, where atheris is installed, that it finds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "common"))
+
+import guided
+import inputs
+from targets import Target
+
+
+@pytest.mark.parametrize(
+    ("found", "needed"), [(b"xxxxQxxx!xxxx", b"Q!"), (b"Q!", b"Q!"), (bytes(500) + b"!Q!", b"Q!")]
+)
+def test_a_find_is_reduced_to_what_fails(found: bytes, needed: bytes) -> None:
+    def fails(data: bytes) -> bool:
+        return b"Q" in data and b"!" in data[data.index(b"Q") :]
+
+    assert guided.reduced(found, fails) == needed
+
+
+def test_what_does_not_matter_at_all_is_gone() -> None:
+    assert guided.reduced(b"anything", lambda _: True) == b""
+
+
+def test_reducing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guided, "REDUCTIONS_MAX", 10)
+    tries = []
+    guided.reduced(bytes(1000), lambda data: bool(tries.append(data)))
+    assert len(tries) == 10
+
+
+@pytest.mark.skipif(not guided.is_installed(), reason="atheris is not installed")
+def test_an_input_that_kills_its_reader_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    corpus = tmp_path / "found.jsonl"
+    monkeypatch.setattr(inputs, "FOUND", corpus)
+    monkeypatch.setattr(guided, "MEMORY_MIB", 1)  # a child that exists is already too big
+
+    def never(_: bytes) -> None:
+        raise AssertionError("such an input must not be tried in this process")
+
+    assert not guided.fuzz(Target("bitfields", never, [b"\x80"]), 5.0)
+    assert len(inputs.found("bitfields")) == 1
+    assert "out-of-memory" in capfd.readouterr().out
