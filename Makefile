@@ -25,6 +25,10 @@ $(VENV)/.bench: setup.cfg tools/venv.sh
 	@sh tools/venv.sh "$(PYTHON)" $(VENV) "[bench]"
 	@touch $@
 
+$(VENV)/.audit: setup.cfg tools/venv.sh
+	@sh tools/venv.sh "$(PYTHON)" $(VENV) "[audit]"
+	@touch $@
+
 demo: $(VENV)/.run ## a tracker and four peers share a file: make demo FILE=path PEERS=4
 	$(BIN)/mini-torrent demo --peers $(PEERS) $(if $(FILE),"$(FILE)")
 
@@ -47,11 +51,13 @@ simulate: $(VENV)/.dev ## whole swarms on a virtual clock
 chaos: $(VENV)/.dev ## the long fault rows, from a printed seed (at most 30 minutes)
 	$(BIN)/python -m tests.chaos
 
-fuzz: $(VENV)/.dev ## long fuzzing of every decoder
+fuzz: $(VENV)/.dev ## long fuzzing of every decoder (twenty minutes)
+	@[ $(VENV)/.fuzz -nt setup.cfg ] || { sh tools/venv.sh "$(PYTHON)" $(VENV) "[fuzz]" && touch $(VENV)/.fuzz; } || \
+	    echo "going on without what could not be installed"
 	$(BIN)/python -m tests.fuzz
 
-audit: $(VENV)/.dev ## known weaknesses of what we depend on
-	$(BIN)/python -m pip install -q pip-audit && $(BIN)/pip-audit --skip-editable
+audit: $(VENV)/.dev $(VENV)/.audit ## known weaknesses of what we depend on
+	@$(BIN)/python tools/audit.py
 
 docs: $(VENV)/.dev ## write the generated part of docs/commands.md again
 	$(BIN)/python tools/write_docs.py
