@@ -63,6 +63,7 @@ EVENT_KEY_BYTES = 32
 # -- presence -----------------------------------------------------------------------------------
 
 LEASE_S = 30.0  # a silent device is believed online that long
+SEEN_MARK_S = 3_600  # how often it is written down that a device is online still
 RENEW_S = 10.0  # and renews three times within it
 COALESCE_S = 0.1  # peer-set changes of one share are gathered that long
 BEACON_S = 2.0  # the tracker's sign of life, with the head of the active groups

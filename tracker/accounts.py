@@ -1,19 +1,20 @@
-"""Accounts, and which device acts for which user.
+"""Accounts: who there is, how a device comes to act for them, and their passwords.
 
-Decides `Hello`, `CreateUser`, `Login` and `Logout`. Hashing and checking of passwords is asked of
-the shell (``tracker.passwords``), and decided upon once that is done.
+Decides `Hello`, `CreateUser`, `Login` and `ChangePassword`. Hashing and checking of passwords is
+asked of the shell (``tracker.passwords``), and decided upon once that is done.
 """
 
 from __future__ import annotations
 
 from common import limits
 from common.errors import Refused
-from common.ids import DeviceKey, UserId
-from common.messages import events, tracker
+from common.ids import UserId
+from common.messages import tracker
 from common.messages.refusals import Code
 from common.names import BadName, quoted, user_id
 from common.seal import inbox_of
-from tracker.changes import AccountCreated, Change, DeviceBound, DeviceUnbound
+from tracker import devices
+from tracker.changes import AccountCreated, Change, DeviceBound, PasswordReplaced
 from tracker.decision import (
     Actor,
     CheckPassword,
@@ -23,6 +24,7 @@ from tracker.decision import (
     Notice,
     Now,
     Offline,
+    ReplacePassword,
     World,
     nudges,
     user_of,
@@ -35,6 +37,8 @@ WRONG_CREDENTIALS = Refused(
     "check the spelling; make an account with: create-user USER",
 )
 """One text for both, so that nobody learns which users there are."""
+
+WRONG_OLD_PASSWORD = Refused(Code.WRONG_CREDENTIALS, "the old password is wrong")
 
 
 def hello(world: World, actor: Actor, now: Now) -> Decision:
@@ -58,8 +62,7 @@ def create_user(world: World, command: tracker.CreateUser) -> Decision:
     """First half: is the name free and the password one at all?"""
     user = user_id(command.user)
     _check_free(world.state, user)
-    if not command.password:
-        raise Refused(Code.USAGE, "the password is empty", "choose one that nobody guesses")
+    _check_fit(command.password)
     return Decision(HashPassword(user, command.password))
 
 
@@ -67,6 +70,11 @@ def password_hashed(world: World, user: UserId, password_hash: str, now: Now) ->
     """Second half: make the account, unless somebody else was faster."""
     _check_free(world.state, user)
     return Decision(tracker.Done(), (AccountCreated(user, password_hash, now.wall_ms),))
+
+
+def _check_fit(password: str) -> None:
+    if not password:
+        raise Refused(Code.USAGE, "the password is empty", "choose one that nobody guesses")
 
 
 def _check_free(state: State, user: UserId) -> None:
@@ -105,43 +113,46 @@ def password_right(
         raise Refused(
             Code.LIMIT,
             f"{quoted(user)} is logged in on {limits.DEVICES_PER_USER_MAX} devices",
-            "log out on one that is not needed any more",
+            "on one of them, end those that are not needed with: list-devices, forget-device ID",
         )
     changes: list[Change] = []
     seen: dict[str, Entries] = {}
     notices: list[Notice] = []
     if before is not None:
-        changes += [*_unbind(state, before, actor.device, now, seen)]
+        changes += [*devices.unbind(state, before, actor.device, now, seen)]
         notices.append(Offline(actor.device))
     changes.append(DeviceBound(actor.device, user, now.wall_ms))
-    changes += _tell(state, user, actor.device, True, now, seen)
+    changes += devices.tell(state, user, actor.device, True, now, seen)
     return Decision(reply, tuple(changes), (*notices, *nudges(state, user)))
 
 
-def logout(world: World, actor: Actor, now: Now) -> Decision:
-    """Unbind the device. What it offers stays on record and counts again after the next login."""
-    user = user_of(world.state, actor)
-    changes = _unbind(world.state, user, actor.device, now, {})
-    return Decision(tracker.Done(), tuple(changes), (Offline(actor.device),))
+def change_password(world: World, user: UserId, command: tracker.ChangePassword) -> Decision:
+    """First half: is the new password one at all, and against which hash is the old one checked?"""
+    _check_fit(command.new)
+    if command.new == command.old:
+        raise Refused(Code.USAGE, "the new password is the old one", "choose another one")
+    account = world.state.accounts[user]
+    return Decision(
+        ReplacePassword(user, command.old, account.password_hash, command.new, command.keep_devices)
+    )
 
 
-def _unbind(
-    state: State, user: UserId, device: DeviceKey, now: Now, seen: dict[str, Entries]
-) -> list[Change]:
-    return [DeviceUnbound(device), *_tell(state, user, device, False, now, seen)]
-
-
-def _tell(
-    state: State,
-    user: UserId,
-    device: DeviceKey,
-    bound: bool,
+def password_checked(
+    world: World,
+    actor: Actor,
+    order: ReplacePassword,
+    new_hash: str,
     now: Now,
-    seen: dict[str, Entries],
-) -> list[Change]:
-    """An entry for each group of ``user``. ``seen`` goes on counting where two users share one."""
-    changes: list[Change] = []
-    for group in state.groups_with(user):
-        entries = seen.setdefault(group.id, Entries(group, now))
-        changes.append(entries.add(events.Device(user, device, bound)))
-    return changes
+) -> Decision:
+    """Second half: replace it, and log out every other device unless they are to stay."""
+    user = user_of(world.state, actor)
+    # Both may have changed while the passwords were hashed: a device that was logged out meanwhile
+    # has no say any more, and of two changes at once the first one counts.
+    if user != order.user or world.state.accounts[user].password_hash != order.password_hash:
+        raise WRONG_OLD_PASSWORD
+    others = [] if order.keep_devices else [*world.state.devices_of[user]]
+    others = [device for device in others if device != actor.device]
+    changes, notices = devices.shut_out(world, user, others, now)
+    return Decision(
+        tracker.PasswordChanged(len(others)), (PasswordReplaced(user, new_hash), *changes), notices
+    )

@@ -24,6 +24,12 @@ class AccountCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class PasswordReplaced:
+    user: UserId
+    password_hash: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceBound:
     """``device`` acts for ``user`` until it is unbound."""
 
@@ -35,6 +41,14 @@ class DeviceBound:
 @dataclass(frozen=True, slots=True)
 class DeviceUnbound:
     device: DeviceKey
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSeen:
+    """``device``, which is bound, was last heard of at ``at_ms``."""
+
+    device: DeviceKey
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +107,15 @@ class MemberGone:
     epoch: int
     key: bytes = field(repr=False)
     at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRekeyed:
+    """The group goes on in ``epoch`` with a fresh event key; nobody went."""
+
+    group: GroupId
+    epoch: int
+    key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,14 +238,17 @@ class ReceiptsForgotten:
 
 Change: TypeAlias = (
     AccountCreated
+    | PasswordReplaced
     | DeviceBound
     | DeviceUnbound
+    | DeviceSeen
     | GroupCreated
     | GroupDissolved
     | FormerForgotten
     | OwnerChanged
     | MemberJoined
     | MemberGone
+    | GroupRekeyed
     | RevocationForgotten
     | RequestMade
     | RequestDropped

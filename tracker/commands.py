@@ -18,7 +18,7 @@ from common.errors import MiniTorrentError
 from common.ids import UserId
 from common.messages import tracker
 from common.messages.refusals import Refusal
-from tracker import accounts, catalogue, groups, rights
+from tracker import accounts, catalogue, devices, groups, rights
 from tracker.changes import (
     Change,
     FormerForgotten,
@@ -28,7 +28,15 @@ from tracker.changes import (
     Received,
     RevocationForgotten,
 )
-from tracker.decision import Actor, Decision, Now, World, fingerprint, user_of
+from tracker.decision import (
+    Actor,
+    Decision,
+    Now,
+    ReplacePassword,
+    World,
+    fingerprint,
+    user_of,
+)
 from tracker.state import State
 
 
@@ -49,6 +57,14 @@ class PasswordRight:
 
 
 @dataclass(frozen=True, slots=True)
+class PasswordChecked:
+    """The shell found the old password right, and hashed the new one."""
+
+    order: ReplacePassword
+    new_hash: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestGathered:
     """The shell has a manifest whole, and it passed every check."""
 
@@ -61,7 +77,9 @@ class Housekeep:
     """Time passed: forget what no longer matters. Asked by the shell once in a while."""
 
 
-Internal: TypeAlias = PasswordHashed | PasswordRight | ManifestGathered | Housekeep
+Internal: TypeAlias = (
+    PasswordHashed | PasswordRight | PasswordChecked | ManifestGathered | Housekeep
+)
 """What the shell asks to have decided; it never comes off the wire."""
 
 # A retry of one of these is recognised by its id. The other commands change nothing, or find
@@ -69,7 +87,10 @@ Internal: TypeAlias = PasswordHashed | PasswordRight | ManifestGathered | Housek
 _RECEIPTED = (
     tracker.CreateUser,
     PasswordHashed,
+    tracker.ChangePassword,
+    PasswordChecked,
     tracker.Logout,
+    tracker.ForgetDevice,
     tracker.CreateGroup,
     tracker.JoinGroup,
     tracker.LeaveGroup,
@@ -109,16 +130,24 @@ def _match(world: World, actor: Actor, command: tracker.Command | Internal, now:
             return accounts.login(world, actor, command)
         case PasswordRight(user, password_hash):
             return accounts.password_right(world, actor, user, password_hash, now)
+        case PasswordChecked(order, new_hash):
+            return accounts.password_checked(world, actor, order, new_hash, now)
         case tracker.Logout():
-            return accounts.logout(world, actor, now)
+            return devices.logout(world, actor, now)
         case tracker.Depart():
             return rights.depart(actor)
         case ManifestGathered(facts, body):
             return catalogue.manifest_gathered(state, facts, body)
         case Housekeep():
-            return Decision(tracker.Done(), tuple(_forget(state, now)))
+            return Decision(tracker.Done(), (*devices.marks(world, now), *_forget(state, now)))
     user = user_of(state, actor)
     match command:
+        case tracker.ChangePassword():
+            return accounts.change_password(world, user, command)
+        case tracker.ListDevices():
+            return devices.list_devices(world, user, actor, command, now)
+        case tracker.ForgetDevice():
+            return devices.forget_device(world, user, actor, command, now)
         case tracker.CreateGroup():
             return groups.create_group(world, user, command, now)
         case tracker.JoinGroup():
@@ -176,6 +205,8 @@ def _mark(command: tracker.Command | Internal) -> bytes | None:
         return None
     if isinstance(command, tracker.CreateUser | PasswordHashed):
         return fingerprint(b"CreateUser", command.user.lower().encode())
+    if isinstance(command, tracker.ChangePassword | PasswordChecked):
+        return fingerprint(b"ChangePassword")
     return fingerprint(msgspec.msgpack.encode(command))
 
 

@@ -95,6 +95,19 @@ class CheckPassword:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplacePassword:
+    """Check ``old`` against ``password_hash`` and hash ``new``: then decide
+    `commands.PasswordChecked`. Only a device that is logged in can ask for it, which makes it a
+    trusted one in the sense of `CheckPassword`."""
+
+    user: UserId
+    old: str = field(repr=False)
+    password_hash: str = field(repr=False)
+    new: str = field(repr=False)
+    keep_devices: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TakePart:
     """A part of a manifest to be gathered: when it is whole decide `commands.ManifestGathered`."""
 
@@ -129,7 +142,9 @@ class SignTickets:
     groups: tuple[tuple[GroupId, int], ...]
 
 
-Work: TypeAlias = HashPassword | CheckPassword | TakePart | ReadPart | ReadLog | SignTickets
+Work: TypeAlias = (
+    HashPassword | CheckPassword | ReplacePassword | TakePart | ReadPart | ReadLog | SignTickets
+)
 """What only the shell can do before there is an answer."""
 
 

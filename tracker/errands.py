@@ -20,7 +20,7 @@ from common.ids import TrackerId
 from common.messages import tracker
 from common.messages.refusals import Code
 from tracker import commands
-from tracker.accounts import WRONG_CREDENTIALS
+from tracker.accounts import WRONG_CREDENTIALS, WRONG_OLD_PASSWORD
 from tracker.changes import ManifestFacts
 from tracker.decision import (
     Actor,
@@ -29,6 +29,7 @@ from tracker.decision import (
     Now,
     ReadLog,
     ReadPart,
+    ReplacePassword,
     SignTickets,
     TakePart,
     Work,
@@ -85,6 +86,11 @@ class Errands:
                 if not await self._passwords.check(actor, work) or password_hash is None:
                     raise WRONG_CREDENTIALS
                 return Continued(commands.PasswordRight(user, password_hash))
+            case ReplacePassword():
+                new_hash = await self._passwords.replace(actor, work)
+                if new_hash is None:
+                    raise WRONG_OLD_PASSWORD
+                return Continued(commands.PasswordChecked(work, new_hash))
             case TakePart():
                 return await self._take(actor, work, data, now)
             case _:

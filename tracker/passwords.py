@@ -21,7 +21,7 @@ from common import limits
 from common.clock import monotonic
 from common.errors import Refused
 from common.messages.refusals import Code
-from tracker.decision import Actor, CheckPassword, HashPassword
+from tracker.decision import Actor, CheckPassword, HashPassword, ReplacePassword
 from tracker.guessing import Guesses
 
 MEMORY_BYTES = 64 * limits.MIB
@@ -30,7 +30,7 @@ _NICENESS = 10  # those who are logged in come before those who want to be
 
 
 class Passwords:
-    """Hashes and checks. Both raise `Refused` with ``busy`` or ``slow-down``."""
+    """Hashes and checks. All raise `Refused` with ``busy`` or ``slow-down``."""
 
     def __init__(self, threads: int | None = None) -> None:
         self._guesses = Guesses()
@@ -60,6 +60,15 @@ class Passwords:
         if right:
             self._guesses.succeeded(*who, monotonic())
         return right
+
+    async def replace(self, actor: Actor, order: ReplacePassword) -> str | None:
+        """The hash of the new password, or None if the old one is wrong, which is a guess like that
+        of a login."""
+        check = CheckPassword(order.user, order.old, order.password_hash, trusted=True)
+        if not await self.check(actor, check):
+            return None
+        with self._place():
+            return await asyncio.wrap_future(self._pool.submit(_hash, order.new))
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages.base import Source
 from tracker.changes import (
     Change,
+    DeviceSeen,
     DeviceUnbound,
     GroupDissolved,
     MemberGone,
@@ -73,6 +74,8 @@ class Presence:
 
     def __init__(self) -> None:
         self.leases: dict[DeviceKey, Lease] = {}
+        # When each device last announced itself, for as long as that is not written down.
+        self.heard_at: dict[DeviceKey, float] = {}
         self._swarms: dict[Place, Swarm] = {}
         self._swept_at: float | None = None
 
@@ -123,6 +126,7 @@ class Presence:
                 touched = [*lease.leeching, *fetched]
             lease.endpoint, lease.leeching = endpoint, fetched
         lease.ends_at = now + limits.LEASE_S
+        self.heard_at[device] = now
         return changes + self._settle(state, device, touched)
 
     def depart(self, device: DeviceKey) -> list[SwarmChange]:
@@ -161,6 +165,9 @@ class Presence:
                     found += self._settle(state, device, [(group, content)])
                 case DeviceUnbound(device):
                     found += self.depart(device)
+                    self.heard_at.pop(device, None)
+                case DeviceSeen(device) if device not in self.leases:
+                    self.heard_at.pop(device, None)
                 case MemberGone(group, user) | GroupDissolved(group, user):
                     for device in state.devices_of.get(user, ()):
                         lease = self.leases.get(device)

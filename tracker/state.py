@@ -7,7 +7,7 @@ Decides nothing. All dictionaries keep the order in which things happened.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from common.errors import LocalProtocolError
@@ -17,10 +17,12 @@ from tracker.changes import (
     AccountCreated,
     Change,
     DeviceBound,
+    DeviceSeen,
     DeviceUnbound,
     FormerForgotten,
     GroupCreated,
     GroupDissolved,
+    GroupRekeyed,
     Logged,
     ManifestDropped,
     ManifestFacts,
@@ -30,6 +32,7 @@ from tracker.changes import (
     OfferAdded,
     OfferDropped,
     OwnerChanged,
+    PasswordReplaced,
     ReceiptsForgotten,
     Received,
     RequestDropped,
@@ -46,6 +49,15 @@ class Account:
     user: UserId
     password_hash: str = field(repr=False)
     at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Since when a device acts for its user, and when it was last seen, in ms. The second is behind
+    while it is online: ``tracker.presence`` knows better."""
+
+    at_ms: int
+    seen_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +118,7 @@ class State:
     def __init__(self) -> None:
         self.accounts: dict[UserId, Account] = {}
         self.devices: dict[DeviceKey, UserId] = {}
-        self.devices_of: dict[UserId, dict[DeviceKey, None]] = {}
+        self.devices_of: dict[UserId, dict[DeviceKey, Binding]] = {}
         self.groups: dict[GroupId, Group] = {}
         self.former: dict[GroupId, Former] = {}
         self.groups_of: dict[UserId, dict[GroupId, None]] = {}
@@ -156,14 +168,19 @@ class State:
         match change:
             case AccountCreated(user, password_hash, at_ms):
                 self.accounts[user] = Account(user, password_hash, at_ms)
-            case DeviceBound(device, user):
+            case PasswordReplaced(user, password_hash):
+                self.accounts[user] = replace(self.accounts[user], password_hash=password_hash)
+            case DeviceBound(device, user, at_ms):
                 self.devices[device] = user
-                self.devices_of.setdefault(user, {})[device] = None
+                self.devices_of.setdefault(user, {})[device] = Binding(at_ms, at_ms)
                 self._devices_changed(user)
             case DeviceUnbound(device):
                 user = self.devices.pop(device)
                 del self.devices_of[user][device]
                 self._devices_changed(user)
+            case DeviceSeen(device, at_ms):
+                bindings = self.devices_of[self.devices[device]]
+                bindings[device] = replace(bindings[device], seen_ms=at_ms)
             case GroupCreated():
                 self._create_group(change)
             case GroupDissolved():
@@ -178,6 +195,8 @@ class State:
                 self._device_rows.pop(group, None)
             case MemberGone():
                 self._remove_member(change)
+            case GroupRekeyed(group, epoch, key):
+                self.groups[group].epoch, self.groups[group].key = epoch, key
             case RevocationForgotten(group, user):
                 owner = self.groups.get(group) or self.former[group]
                 owner.revoked.pop(user, None)

@@ -26,7 +26,7 @@ from common.messages.events import LogEntry
 from tracker import tables as t
 from tracker.changes import Change, ManifestFacts, ShareId
 from tracker.migrate import upgrade
-from tracker.state import Account, Former, Group, Member, Revocation, Share, State
+from tracker.state import Account, Binding, Former, Group, Member, Revocation, Share, State
 from tracker.writing import write
 
 _entry_decoder = msgspec.msgpack.Decoder(LogEntry)
@@ -157,7 +157,7 @@ class _Loader:
         for row in self._rows(t.devices, "at_ms"):
             user, device = UserId(row.user_id), DeviceKey(row.device)
             state.devices[device] = user
-            state.devices_of.setdefault(user, {})[device] = None
+            state.devices_of.setdefault(user, {})[device] = Binding(row.at_ms, row.seen_ms)
 
     def _groups(self) -> None:
         state = self.state

@@ -33,6 +33,7 @@ devices = Table(
     Column("device", LargeBinary, primary_key=True),
     Column("user_id", Text, ForeignKey("accounts.user_id"), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
+    Column("seen_ms", BigInteger, nullable=False, server_default="0"),
 )
 
 # A group that was dissolved stays for a while, with ``dissolved_ms``, so that its name never

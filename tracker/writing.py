@@ -18,10 +18,12 @@ from tracker.changes import (
     AccountCreated,
     Change,
     DeviceBound,
+    DeviceSeen,
     DeviceUnbound,
     FormerForgotten,
     GroupCreated,
     GroupDissolved,
+    GroupRekeyed,
     Logged,
     ManifestDropped,
     ManifestStored,
@@ -30,6 +32,7 @@ from tracker.changes import (
     OfferAdded,
     OfferDropped,
     OwnerChanged,
+    PasswordReplaced,
     ReceiptsForgotten,
     Received,
     RequestDropped,
@@ -51,8 +54,14 @@ def write(db: Connection, change: Change) -> None:
             db.execute(
                 insert(t.accounts).values(user_id=user, password_hash=password_hash, at_ms=at_ms)
             )
+        case PasswordReplaced(user, password_hash):
+            theirs = t.accounts.c.user_id == user
+            db.execute(update(t.accounts).where(theirs).values(password_hash=password_hash))
         case DeviceBound(device, user, at_ms):
-            db.execute(insert(t.devices).values(device=device, user_id=user, at_ms=at_ms))
+            row = {"device": device, "user_id": user, "at_ms": at_ms, "seen_ms": at_ms}
+            db.execute(insert(t.devices).values(row))
+        case DeviceSeen(device, at_ms):
+            db.execute(update(t.devices).where(t.devices.c.device == device).values(seen_ms=at_ms))
         case DeviceUnbound(device):
             db.execute(delete(t.devices).where(t.devices.c.device == device))
         case GroupCreated():
@@ -68,6 +77,8 @@ def write(db: Connection, change: Change) -> None:
             db.execute(insert(t.members).values(group_id=group, user_id=user, seq=seq, at_ms=at_ms))
         case MemberGone():
             _remove_member(db, change)
+        case GroupRekeyed(group, epoch, key):
+            _rekey(db, group, epoch, key)
         case RevocationForgotten(group, user):
             _delete_of(db, t.revocations, group, user)
         case RequestMade(group, user, at_ms):
@@ -139,12 +150,13 @@ def _dissolve_group(db: Connection, change: GroupDissolved) -> None:
 
 def _remove_member(db: Connection, change: MemberGone) -> None:
     _delete_of(db, t.members, change.group, change.user)
-    db.execute(
-        update(t.groups)
-        .where(t.groups.c.group_id == change.group)
-        .values(epoch=change.epoch, event_key=change.key)
-    )
+    _rekey(db, change.group, change.epoch, change.key)
     _revoke(db, change)
+
+
+def _rekey(db: Connection, group: str, epoch: int, key: bytes) -> None:
+    ours = t.groups.c.group_id == group
+    db.execute(update(t.groups).where(ours).values(epoch=epoch, event_key=key))
 
 
 def _revoke(db: Connection, change: MemberGone | GroupDissolved) -> None:

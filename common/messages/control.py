@@ -53,6 +53,22 @@ class Logout(_Ask, frozen=True):
     pass
 
 
+class ChangePassword(_Ask, frozen=True):
+    old: Text
+    new: Text
+    keep_devices: bool = False
+
+
+class ListDevices(_Ask, frozen=True):
+    pass
+
+
+class ForgetDevice(_Ask, frozen=True):
+    """``device``: the beginning of its id, or its whole key as ``status`` shows it."""
+
+    device: Text
+
+
 class CreateGroup(_Ask, frozen=True):
     group: Text
 
@@ -174,6 +190,9 @@ Ask: TypeAlias = (
     | CreateUser
     | Login
     | Logout
+    | ChangePassword
+    | ListDevices
+    | ForgetDevice
     | CreateGroup
     | JoinGroup
     | LeaveGroup
@@ -213,6 +232,19 @@ class UserRow(_Row, frozen=True):
     role: str
     since: str
     online: int
+
+
+class DeviceRow(_Row, frozen=True):
+    """``id``: what `ForgetDevice` takes, as short as it can be; ``device``: the whole key, as
+    ``status`` shows it; ``address``: where it serves, while it is online."""
+
+    id: str
+    device: str
+    bound: str
+    seen: str
+    online: bool
+    address: str | None
+    this: bool
 
 
 class FileRow(_Row, frozen=True):
@@ -281,6 +313,13 @@ class Done(_Result, frozen=True):
     text: str = ""
 
 
+class PasswordChanged(_Result, frozen=True):
+    """``logged_out``: how many other devices were; None when that is not known any more."""
+
+    text: str
+    logged_out: int | None = None
+
+
 class StatusIs(_Result, frozen=True):
     user: str | None
     connected: bool
@@ -299,6 +338,10 @@ class Groups(_Result, frozen=True):
 
 class Users(_Result, frozen=True):
     rows: list[UserRow]
+
+
+class Devices(_Result, frozen=True):
+    rows: list[DeviceRow]
 
 
 class Files(_Result, frozen=True):
@@ -375,9 +418,11 @@ class Failed(_Result, frozen=True):
 Answer: TypeAlias = (
     Failed
     | Done
+    | PasswordChanged
     | StatusIs
     | Groups
     | Users
+    | Devices
     | Files
     | Downloads
     | SourceRows

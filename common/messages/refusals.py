@@ -29,6 +29,7 @@ class Code(StrEnum):
     UNKNOWN_GROUP = "unknown-group"
     UNKNOWN_SHARE = "unknown-share"
     UNKNOWN_USER = "unknown-user"
+    UNKNOWN_DEVICE = "unknown-device"
     UNKNOWN_REQUEST = "unknown-request"
     NOT_OWNER = "not-owner"
     ALREADY_MEMBER = "already-member"

@@ -82,6 +82,50 @@ class Logout(_Wire, frozen=True):
     pass
 
 
+class ChangePassword(_Wire, frozen=True):
+    """Another password for the asker's user, who must know the old one. Every other device of
+    theirs is logged out, unless ``keep_devices``."""
+
+    old: Password
+    new: Password
+    keep_devices: bool = False
+
+
+class PasswordChanged(_Wire, frozen=True):
+    """``logged_out``: how many other devices were."""
+
+    logged_out: Count
+
+
+class ListDevices(_Wire, frozen=True):
+    """The devices on which the asker's user is logged in. ``after``: hex key."""
+
+    after: PageKey = ""
+
+
+class OwnDevice(msgspec.Struct, frozen=True, array_like=True):
+    """``bound_ms``: when it logged in; ``seen_ms``: when the tracker last heard of it, which for a
+    device that is offline may be up to an hour too early; ``endpoint``: where it serves, while it
+    is online."""
+
+    device: Key32
+    bound_ms: TimeMs
+    seen_ms: TimeMs
+    online: bool = False
+    endpoint: Endpoint | None = None
+
+
+class OwnDevices(_Wire, frozen=True):
+    rows: Annotated[list[OwnDevice], Meta(max_length=PAGE_ROWS)]
+    more: bool = False
+
+
+class ForgetDevice(_Wire, frozen=True):
+    """Log ``device`` out, which is one of the asker's user; perhaps the asker itself."""
+
+    device: Key32
+
+
 class Done(_Wire, frozen=True):
     """It is done, or had been done before."""
 
@@ -395,6 +439,9 @@ Command: TypeAlias = (
     | CreateUser
     | Login
     | Logout
+    | ChangePassword
+    | ListDevices
+    | ForgetDevice
     | CreateGroup
     | JoinGroup
     | LeaveGroup
@@ -425,6 +472,8 @@ Reply: TypeAlias = (
     | Done
     | Welcome
     | LoggedIn
+    | PasswordChanged
+    | OwnDevices
     | GroupRows
     | UserRows
     | Offered

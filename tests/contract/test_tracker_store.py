@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import alembic.command
+import alembic.config
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -32,7 +34,7 @@ from tracker.changes import (
     MemberJoined,
 )
 from tracker.decision import Actor
-from tracker.state import State
+from tracker.state import Binding, State
 from tracker.store import DamagedDatabase, Store
 from tracker.writing import LogConflict
 
@@ -124,9 +126,16 @@ def _something(town: Town, rng: random.Random) -> None:
                 tracker.Offer(group, name, _content(town, name)),
                 tracker.StopShare(group, name),
                 tracker.Logout(),
+                tracker.ForgetDevice(town.device(f"device {rng.randrange(6)}").key),
+                tracker.Announce("tcp://192.0.2.7:9000"),
+                tracker.Depart(),
             ]
         )
     )
+    if rng.random() < 0.02 and device.user is not None:
+        order = device.does(tracker.ChangePassword("secret", "fresh", rng.random() < 0.5))
+        # What it is replaced by is what `enters` expects.
+        device.does(commands.PasswordChecked(order, "hash of secret"))
     if rng.random() < 0.02:
         town.decide(Actor(device.key), commands.Housekeep())
 
@@ -269,3 +278,19 @@ def test_the_migrations_make_the_tables(on_disk: Store) -> None:
         assert compare_metadata(MigrationContext.configure(db), tables.metadata) == []
     migrations = ScriptDirectory(str(Path(migrate.__file__).with_name("migrations")))
     assert migrations.get_current_head() == migrate.HEAD
+
+
+def test_a_device_of_the_first_schema_was_last_seen_when_it_logged_in(path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{path}")
+    config = alembic.config.Config()
+    folder = Path(migrate.__file__).with_name("migrations")
+    config.set_main_option("script_location", str(folder))
+    with engine.begin() as db:
+        config.attributes["connection"] = db
+        alembic.command.upgrade(config, "0001")
+        db.execute(sa.text("INSERT INTO accounts VALUES ('alice', 'h', 1)"))
+        db.execute(sa.text("INSERT INTO devices VALUES (:key, 'alice', 7)"), {"key": b"d" * 32})
+    engine.dispose()
+    store = Store(path)
+    assert store.load().devices_of == {"alice": {b"d" * 32: Binding(7, 7)}}
+    store.close()

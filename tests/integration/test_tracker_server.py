@@ -274,6 +274,78 @@ def test_h34_guessing_is_slowed_and_a_bound_device_unaffected(
     assert alice.ask(tracker.Login(name("alice"), "a password")) == tracker.LoggedIn(name("alice"))
 
 
+def test_h34_a_wrong_old_password_is_a_guess_like_any_other(
+    device: Maker, name: Callable[[str], str]
+) -> None:
+    alice, phone = device().enter(name("alice")), device()
+    phone.ask(tracker.Login(name("alice"), "a password"))
+    codes = [alice.refused(tracker.ChangePassword(f"guess {n}", "mine")) for n in range(8)]
+    assert codes == [Code.WRONG_CREDENTIALS] * 5 + [Code.SLOW_DOWN] * 3
+    # Of all guesses of this device there are no more, whatever they are made with.
+    assert alice.refused(tracker.ChangePassword("a password", "mine")) is Code.SLOW_DOWN
+    assert alice.refused(tracker.Login(name("alice"), "a password")) is Code.SLOW_DOWN
+    # Whoever guesses keeps the user's own device from nothing, nor does a right password cost any.
+    password = "a password"
+    for number in range(7):
+        asked = tracker.ChangePassword(password, password := f"another {number}", True)
+        assert phone.ask(asked) == tracker.PasswordChanged(0)
+    assert alice.ask(tracker.Hello()).user == name("alice")
+
+
+def test_h43_a_forgotten_device_cannot_open_what_is_said_afterwards(
+    device: Maker, name: Callable[[str], str]
+) -> None:
+    alice, thief = device().enter(name("alice")), device()
+    thief.ask(tracker.Login(name("alice"), "a password"))
+    group = name("lab")
+    alice.ask(tracker.CreateGroup(group))
+    for each in (alice, thief):
+        each.subscribe()
+        each.follow()
+    alice.ask(tracker.ForgetDevice(thief.key))
+    # It hears of its own end, is nudged, and after that of nothing.
+    assert thief.hear_entry(events.Device).event == events.Device(name("alice"), thief.key, False)
+    assert isinstance(thief.hear(lambda event: isinstance(event, events.Nudge)), events.Nudge)
+    assert alice.hear_entry(events.Device).event.bound is False
+    alice.follow()
+    alice.share(group, "secret.bin")
+    assert alice.hear_entry(events.Shared).event.name == "secret.bin"
+    assert thief.sub is not None
+    sealed = alice.hear(lambda event: isinstance(event, events.GroupHead))
+    assert sealed.group == group
+    told = []
+    while thief.sub.poll(0):
+        told.append(thief._open(*thief.sub.recv_multipart()))
+    assert [event for event in told if not isinstance(event, events.Beat | None)] == []
+    assert None in told  # something was said that it could not open
+    for ask in (tracker.Follow(), tracker.EventsSince(group, 0), tracker.ListDevices()):
+        assert thief.refused(ask) is Code.NOT_LOGGED_IN
+
+
+def test_h44_devices_of_others_are_neither_seen_nor_logged_out(
+    device: Maker, name: Callable[[str], str]
+) -> None:
+    alice, eve = device().enter(name("alice")), device().enter(name("eve"))
+    alice.announce()
+    foreign, absent = (eve.try_(tracker.ForgetDevice(key)) for key in (alice.key, bytes(32)))
+    assert foreign == absent
+    assert foreign.code is Code.UNKNOWN_DEVICE
+    assert [row.device for row in eve.ask(tracker.ListDevices()).rows] == [eve.key]
+    assert [row.device for row in eve.ask(tracker.ListDevices("00" * 40)).rows] == [eve.key]
+    assert alice.ask(tracker.Hello()).user == name("alice")
+
+
+def test_a_doubled_change_of_a_password_is_done_once(
+    device: Maker, name: Callable[[str], str]
+) -> None:
+    alice = device().enter(name("alice"))
+    asked, request_id = tracker.ChangePassword("a password", "fresh"), alice.next_id()
+    assert alice.try_(asked, request_id=request_id) == tracker.PasswordChanged(0)
+    assert alice.try_(asked, request_id=request_id) == tracker.Done()
+    assert device().refused(tracker.Login(name("alice"), "a password")) is Code.WRONG_CREDENTIALS
+    assert device().ask(tracker.Login(name("alice"), "fresh")) == tracker.LoggedIn(name("alice"))
+
+
 def test_h35_an_unknown_user_and_a_wrong_password_get_the_same_answer(
     device: Maker, name: Callable[[str], str]
 ) -> None:

@@ -33,6 +33,9 @@ COMMANDS: list[Any] = [
     tracker.CreateUser("alice", "a password"),
     tracker.Login("alice", "a password"),
     tracker.Logout(),
+    tracker.ChangePassword("a password", "another password", True),
+    tracker.ListDevices(DEVICE.hex()),
+    tracker.ForgetDevice(OTHER),
     tracker.CreateGroup("films"),
     tracker.JoinGroup("films"),
     tracker.LeaveGroup("films"),
@@ -63,6 +66,8 @@ REPLIES: list[Any] = [
     tracker.Done(),
     tracker.Welcome(TRACKER, [OTHER], "tcp://*:5001", MS, "alice", TOPIC, DEVICE),
     tracker.LoggedIn("alice"),
+    tracker.PasswordChanged(2),
+    tracker.OwnDevices([tracker.OwnDevice(OTHER, MS, MS, True, "tcp://192.0.2.2:5001")], True),
     tracker.GroupRows([tracker.GroupRow("films", "alice", 2, "owner")], True),
     tracker.UserRows([tracker.UserRow("bob", "member", MS, 1)], True),
     tracker.Offered(FILE, True),
@@ -129,6 +134,9 @@ ASKS: list[Any] = [
     control.CreateUser("alice", "a password"),
     control.Login("alice", "a password"),
     control.Logout(),
+    control.ChangePassword("a password", "another password", True),
+    control.ListDevices(),
+    control.ForgetDevice("20212223"),
     control.CreateGroup("films"),
     control.JoinGroup("films"),
     control.LeaveGroup("films"),
@@ -159,9 +167,23 @@ _ROW = control.FileRow(
 ANSWERS: list[Any] = [
     control.Failed(Code.TAKEN, "there is one already", "choose another", 1),
     control.Done("done"),
+    control.PasswordChanged("done", 2),
     control.StatusIs("alice", True, "LINK", "tcp://192.0.2.1:5001", "KEY", 3, 1, 4711, "none"),
     control.Groups([control.GroupRow("films", "alice", 2, "owner")]),
     control.Users([control.UserRow("bob", "member", "2030-03-17T17:46:40.123Z", 1)]),
+    control.Devices(
+        [
+            control.DeviceRow(
+                "20212223",
+                "KEY",
+                "2030-03-17T17:46:40.123Z",
+                "2030-03-17T17:46:40.123Z",
+                True,
+                "tcp://192.0.2.2:5001",
+                False,
+            )
+        ]
+    ),
     control.Files([_ROW]),
     control.Downloads(
         [

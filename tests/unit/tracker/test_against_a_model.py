@@ -73,6 +73,13 @@ class Model(RuleBasedStateMachine):
         self.same(device, tracker.Logout(), self.on[device] is not None)
         self.on[device] = None
 
+    @rule(device=st.sampled_from(DEVICES), other=st.sampled_from(DEVICES))
+    def forget(self, device: str, other: str) -> None:
+        user = self.on[device]
+        command = tracker.ForgetDevice(self.town.device(other).key)
+        if self.same(device, command, user is not None and self.on[other] == user):
+            self.on[other] = None
+
     @rule(device=st.sampled_from(DEVICES), online=st.booleans())
     def come_or_go(self, device: str, online: bool) -> None:
         if online:

@@ -8,8 +8,8 @@ import pytest
 import tracker
 
 DECIDING = [
-    "accounts", "catalogue", "changes", "commands", "decision", "events", "groups", "guessing",
-    "presence", "rights", "state", "uploads",
+    "accounts", "catalogue", "changes", "commands", "decision", "devices", "events", "groups",
+    "guessing", "presence", "rights", "state", "uploads",
 ]  # fmt: skip
 FORBIDDEN = {
     "zmq", "asyncio", "time", "random", "secrets", "socket", "os", "pathlib", "threading",

@@ -1,0 +1,292 @@
+"""A user's devices and password: what is decided when one is changed or lost."""
+
+from __future__ import annotations
+
+import pytest
+from town import Device, Town
+
+from common import limits
+from common.messages import events, tracker
+from common.messages.refusals import Code, Refusal
+from tracker import commands
+from tracker.changes import DeviceSeen, GroupRekeyed, Logged, PasswordReplaced
+from tracker.decision import ReplacePassword
+from tracker.presence import Presence
+
+
+def order(device: Device, *, keep_devices: bool = False, new: str = "fresh") -> ReplacePassword:
+    """What the shell is to do before a password is changed."""
+    made = device.does(tracker.ChangePassword("secret", new, keep_devices))
+    assert isinstance(made, ReplacePassword)
+    return made
+
+
+def changed(device: Device, *, keep_devices: bool = False) -> tracker.PasswordChanged:
+    made = order(device, keep_devices=keep_devices)
+    reply = device.does(commands.PasswordChecked(made, f"hash of {made.new}"))
+    assert isinstance(reply, tracker.PasswordChanged)
+    return reply
+
+
+def rows(device: Device) -> dict[bytes, tracker.OwnDevice]:
+    reply = device.does(tracker.ListDevices())
+    assert isinstance(reply, tracker.OwnDevices)
+    return {row.device: row for row in reply.rows}
+
+
+# -- the password -------------------------------------------------------------------------------
+
+
+def test_the_old_password_is_checked_and_the_new_one_hashed_before_anything_changes(
+    town: Town,
+) -> None:
+    alice = town.user("alice")
+    before = len(town.changes)
+    made = order(alice)
+    assert (made.user, made.password_hash, made.new) == ("alice", "hash of secret", "fresh")
+    assert len(town.changes) == before
+
+
+def test_a_changed_password_logs_out_every_other_device_of_that_user_alone(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    phone, laptop = town.user("alice", "phone"), town.user("alice", "laptop")
+    town.group("lab", alice, bob)
+    phone.comes()
+    town.nudged.clear()
+    assert changed(alice) == tracker.PasswordChanged(2)
+    assert town.state.accounts["alice"].password_hash == "hash of fresh"
+    assert [device.user for device in (alice, phone, laptop, bob)] == ["alice", None, None, "bob"]
+    assert phone.key not in town.world.presence.leases
+    assert town.nudged == [phone.key, laptop.key]
+    assert town.told("lab")[-2:] == [
+        events.Device("alice", phone.key, False),
+        events.Device("alice", laptop.key, False),
+    ]
+
+
+def test_the_other_devices_may_stay(town: Town) -> None:
+    alice, phone = town.user("alice"), town.user("alice", "phone")
+    town.group("lab", alice)
+    count = len(town.log)
+    assert changed(alice, keep_devices=True) == tracker.PasswordChanged(0)
+    assert phone.user == "alice"
+    assert len(town.log) == count
+    assert town.state.accounts["alice"].password_hash == "hash of fresh"
+
+
+def test_a_login_that_was_checked_against_the_old_password_comes_too_late(town: Town) -> None:
+    alice = town.user("alice")
+    thief = town.device("thief")
+    thief.does(tracker.Login("alice", "secret"))
+    changed(alice)
+    late = commands.PasswordRight("alice", "hash of secret")
+    assert thief.is_refused(late) is Code.WRONG_CREDENTIALS
+
+
+def test_of_two_changes_at_once_the_first_counts(town: Town) -> None:
+    alice, phone = town.user("alice"), town.user("alice", "phone")
+    first, second = order(alice, keep_devices=True), order(phone, keep_devices=True, new="other")
+    alice.does(commands.PasswordChecked(first, "hash of fresh"))
+    late = commands.PasswordChecked(second, "hash of other")
+    assert phone.is_refused(late) is Code.WRONG_CREDENTIALS
+    assert town.state.accounts["alice"].password_hash == "hash of fresh"
+
+
+def test_a_device_that_was_logged_out_meanwhile_changes_nothing(town: Town) -> None:
+    alice, phone = town.user("alice"), town.user("alice", "phone")
+    made = order(phone)
+    alice.does(tracker.ForgetDevice(phone.key))
+    assert phone.is_refused(commands.PasswordChecked(made, "h")) is Code.NOT_LOGGED_IN
+    bob = town.user("bob", "phone")  # nor does whoever has logged in there since
+    assert bob.is_refused(commands.PasswordChecked(made, "h")) is Code.WRONG_CREDENTIALS
+
+
+@pytest.mark.parametrize(("old", "new"), [("secret", ""), ("same", "same")])
+def test_an_empty_password_and_the_same_one_are_refused(town: Town, old: str, new: str) -> None:
+    alice = town.user("alice")
+    assert alice.is_refused(tracker.ChangePassword(old, new)) is Code.USAGE
+
+
+def test_a_repeated_change_is_recognised_though_the_old_password_is_none_any_more(
+    town: Town,
+) -> None:
+    alice = town.user("alice")
+    asked = tracker.ChangePassword("secret", "fresh")
+    made = alice.does(asked, b"once")
+    alice.does(commands.PasswordChecked(made, "hash of fresh"), b"once")
+    count = len(town.changes)
+    assert alice.does(asked, b"once") == tracker.Done()
+    assert len(town.changes) == count
+
+
+def test_neither_password_nor_hash_ever_shows(town: Town) -> None:
+    alice = town.user("alice")
+    made = order(alice, new="hunter2")
+    shown = f"{made!r} {commands.PasswordChecked(made, '$argon2id$')!r}"
+    shown += repr(PasswordReplaced("alice", "$argon2id$"))  # type: ignore[arg-type]
+    for secret in ("hunter2", "secret", "$argon2id$"):
+        assert secret not in shown
+
+
+# -- a lost device ------------------------------------------------------------------------------
+
+
+def test_a_forgotten_device_is_logged_out_and_told_to_look(town: Town) -> None:
+    alice, phone = town.user("alice"), town.user("alice", "phone")
+    group = town.group("lab", alice)
+    content = town.content("film")
+    phone.offers(group, "film", content)
+    phone.comes()
+    town.nudged.clear()
+    assert alice.does(tracker.ForgetDevice(phone.key)) == tracker.Done()
+    assert phone.user is None
+    assert town.nudged == [phone.key]
+    assert phone.key not in town.world.presence.leases
+    assert town.swarm_changes[-1].source is None
+    assert town.told("lab")[-1] == events.Device("alice", phone.key, False)
+    for ask in (tracker.GetTickets(), tracker.Follow(), tracker.Announce("tcp://192.0.2.7:1")):
+        assert phone.is_refused(ask) is Code.NOT_LOGGED_IN
+    # As after a logout, what it offers counts again when its user comes back.
+    phone.enters("alice").comes()
+    assert alice.does(tracker.GetSources(group, content)).sources[0].device == phone.key
+
+
+def test_it_gets_no_key_to_what_happens_from_then_on(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    phone = town.user("alice", "phone")
+    town.group("lab", alice, bob)
+    others = town.group("club", bob)
+    known = phone.does(tracker.Follow()).groups[0]
+    untouched = town.state.groups[others].epoch
+    alice.does(tracker.ForgetDevice(phone.key))
+    state = alice.does(tracker.Follow()).groups[0]
+    assert state.epoch == known.epoch + 1
+    assert state.key != known.key
+    farewell = [change for change in town.changes if isinstance(change, Logged)][-1]
+    # The entry itself is still sealed with the old key: by it members learn to ask for the new one.
+    assert (farewell.key, farewell.key_epoch) == (known.key, known.epoch)
+    assert farewell.entry.epoch == state.epoch
+    carol = town.user("carol")
+    carol.does(tracker.JoinGroup("lab"))
+    later = [change for change in town.changes if isinstance(change, Logged)][-1]
+    assert (later.key, later.key_epoch) == (state.key, state.epoch)
+    assert town.state.groups[others].epoch == untouched
+    # Nobody's ticket is revoked by it: the user has not gone.
+    assert state.revoked == []
+
+
+def test_several_at_once_begin_one_epoch(town: Town) -> None:
+    alice = town.user("alice")
+    for name in ("phone", "laptop", "tablet"):
+        town.user("alice", name)
+    town.group("lab", alice)
+    epoch = town.state.groups["lab"].epoch  # type: ignore[index]
+    changed(alice)
+    rekeyed = [change for change in town.changes if isinstance(change, GroupRekeyed)]
+    assert [change.epoch for change in rekeyed] == [epoch + 1]
+    told = [entry.epoch for entry in town.log[-3:]]
+    assert told == [epoch, epoch, epoch + 1]
+
+
+def test_h44_the_devices_of_others_are_neither_seen_nor_forgotten(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    assert list(rows(alice)) == [alice.key]
+    foreign = alice.asks(tracker.ForgetDevice(bob.key))
+    absent = alice.asks(tracker.ForgetDevice(b"x" * 32))
+    assert isinstance(foreign, Refusal)
+    assert foreign == absent
+    assert foreign.code is Code.UNKNOWN_DEVICE
+    assert bob.user == "bob"
+
+
+def test_forgetting_the_device_that_one_sits_at_is_a_logout(town: Town) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    epoch = town.state.groups["lab"].epoch  # type: ignore[index]
+    assert alice.does(tracker.ForgetDevice(alice.key)) == tracker.Done()
+    assert alice.user is None
+    assert town.state.groups["lab"].epoch == epoch  # type: ignore[index]
+
+
+def test_a_repeated_forgetting_succeeds_again(town: Town) -> None:
+    alice, phone = town.user("alice"), town.user("alice", "phone")
+    asked = tracker.ForgetDevice(phone.key)
+    alice.does(asked, b"once")
+    assert alice.does(asked, b"once") == tracker.Done()
+    assert alice.is_refused(asked) is Code.UNKNOWN_DEVICE
+
+
+@pytest.mark.parametrize(
+    "ask", [tracker.ChangePassword("secret", "x"), tracker.ListDevices(), tracker.ForgetDevice(b"")]
+)
+def test_all_of_it_needs_a_login(town: Town, ask: object) -> None:
+    town.user("alice")
+    assert town.device("stranger").is_refused(ask) is Code.NOT_LOGGED_IN
+
+
+# -- the list -----------------------------------------------------------------------------------
+
+
+def test_the_list_tells_who_is_online_and_since_when_the_others_are_not(town: Town) -> None:
+    alice = town.user("alice")
+    town.wait(60)
+    bound_ms = town.now.wall_ms
+    phone = town.user("alice", "phone")
+    town.wait(60)
+    phone.comes("tcp://192.0.2.9:7000")
+    row = rows(alice)[phone.key]
+    assert (row.online, row.endpoint, row.bound_ms) == (True, "tcp://192.0.2.9:7000", bound_ms)
+    seen_ms = town.now.wall_ms
+    town.wait(limits.LEASE_S)
+    town.world.presence.sweep(town.now_s)
+    row = rows(alice)[phone.key]
+    assert (row.online, row.endpoint, row.seen_ms) == (False, None, seen_ms)
+    assert rows(alice)[alice.key].seen_ms == town.now.wall_ms  # who asks is there
+
+
+def test_when_a_device_was_last_seen_outlives_the_process(town: Town) -> None:
+    alice, phone = town.user("alice"), town.user("alice", "phone")
+
+    def written() -> list[DeviceSeen]:
+        count = len(town.changes)
+        alice.does(commands.Housekeep())
+        return [change for change in town.changes[count:] if isinstance(change, DeviceSeen)]
+
+    town.wait(10)
+    phone.comes()
+    assert written() == []  # a moment ago: nothing worth a write
+    seen_ms = town.now.wall_ms
+    phone.does(tracker.Depart())
+    town.wait(5)
+    assert written() == [DeviceSeen(phone.key, seen_ms)]
+    assert written() == []
+    town.world.presence = Presence()  # of another process
+    town.wait(1000)
+    assert rows(alice)[phone.key].seen_ms == seen_ms
+    # One that stays is marked once in a while.
+    town.wait(3600)
+    phone.comes()
+    assert [change.at_ms for change in written()] == [town.now.wall_ms]
+    town.wait(3000)
+    phone.comes()
+    assert written() == []
+    town.wait(601)
+    phone.comes()
+    assert len(written()) == 1
+    alice.does(tracker.ForgetDevice(phone.key))
+    assert written() == []
+    assert phone.key not in town.world.presence.heard_at
+
+
+def test_the_list_comes_in_pages(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = [town.user("alice", f"device {number}") for number in range(5)]
+    monkeypatch.setattr(tracker, "PAGE_ROWS", 2)
+    found: list[bytes] = []
+    after, more = "", True
+    while more:
+        page = devices[0].does(tracker.ListDevices(after))
+        found += [row.device for row in page.rows]
+        after, more = found[-1].hex(), page.more
+    assert found == sorted(device.key for device in devices)
+    assert devices[0].is_refused(tracker.ListDevices("no key")) is Code.USAGE

@@ -1,0 +1,150 @@
+"""Which devices act for a user, and how they cease to.
+
+Decides `Logout`, `ListDevices` and `ForgetDevice`, what the groups are told of devices that come
+and go, and which of what presence knows is kept. How a device comes to act for somebody is
+``tracker.accounts``' business.
+"""
+
+from __future__ import annotations
+
+import bisect
+
+from common import limits
+from common.errors import Refused
+from common.ids import DeviceKey, UserId
+from common.messages import events, tracker
+from common.messages.refusals import Code
+from tracker.changes import Change, DeviceSeen, DeviceUnbound, GroupRekeyed
+from tracker.decision import (
+    Actor,
+    Decision,
+    Entries,
+    Notice,
+    Now,
+    Nudge,
+    Offline,
+    World,
+    user_of,
+)
+from tracker.state import Binding, State
+
+
+def logout(world: World, actor: Actor, now: Now) -> Decision:
+    """Unbind the device. What it offers stays on record and counts again after the next login."""
+    user = user_of(world.state, actor)
+    changes = unbind(world.state, user, actor.device, now, {})
+    return Decision(tracker.Done(), tuple(changes), (Offline(actor.device),))
+
+
+def forget_device(
+    world: World, user: UserId, actor: Actor, command: tracker.ForgetDevice, now: Now
+) -> Decision:
+    """Unbind a device of the same user from elsewhere. One of somebody else's, and none at all, are
+    refused in the same words."""
+    device = DeviceKey(command.device)
+    if device == actor.device:
+        return logout(world, actor, now)
+    if world.state.devices.get(device) != user:
+        raise Refused(
+            Code.UNKNOWN_DEVICE,
+            "you are not logged in on any such device",
+            "see where you are with: list-devices",
+        )
+    return Decision(tracker.Done(), *shut_out(world, user, [device], now))
+
+
+def shut_out(
+    world: World, user: UserId, devices: list[DeviceKey], now: Now
+) -> tuple[tuple[Change, ...], tuple[Notice, ...]]:
+    """Unbind ``devices`` of ``user`` against the will of whoever holds them.
+
+    A logout is trusted to forget what it knew, and this is not: the groups go on in a fresh epoch,
+    whose key those devices never get, so that they can read no more events.
+    """
+    changes: list[Change] = [DeviceUnbound(device) for device in devices]
+    for group in world.state.groups_with(user) if devices else ():
+        entries, epoch = Entries(group, now), group.epoch + 1
+        for device in devices:
+            # Under the old key: by the last of them members learn to ask for the new one.
+            begun = epoch if device == devices[-1] else None
+            changes.append(entries.add(events.Device(user, device, False), epoch=begun))
+        key = world.rng.randbytes(limits.EVENT_KEY_BYTES)
+        changes.append(GroupRekeyed(group.id, epoch, key))
+    # A nudge has each of them look at its groups, and find that it has none.
+    notices = [notice for device in devices for notice in (Offline(device), Nudge(device))]
+    return tuple(changes), tuple(notices)
+
+
+def list_devices(
+    world: World, user: UserId, actor: Actor, command: tracker.ListDevices, now: Now
+) -> Decision:
+    """Where ``user`` is logged in; for themself alone."""
+    try:
+        after = bytes.fromhex(command.after)
+    except ValueError:
+        raise Refused(Code.USAGE, "the page begins after something that is no key") from None
+    bindings = world.state.devices_of.get(user, {})
+    devices = sorted(bindings)
+    start = bisect.bisect_right(devices, after) if after else 0
+    end = start + tracker.PAGE_ROWS
+    rows = [_row(world, device, bindings[device], actor, now) for device in devices[start:end]]
+    return Decision(tracker.OwnDevices(rows, end < len(devices)))
+
+
+def _row(
+    world: World, device: DeviceKey, binding: Binding, actor: Actor, now: Now
+) -> tracker.OwnDevice:
+    lease = world.presence.leases.get(device)
+    seen_ms = now.wall_ms if device == actor.device else _seen_ms(world, device, now)
+    return tracker.OwnDevice(
+        device=device,
+        bound_ms=binding.at_ms,
+        seen_ms=binding.seen_ms if seen_ms is None else max(seen_ms, binding.at_ms),
+        online=lease is not None,
+        endpoint=lease.endpoint if lease else None,
+    )
+
+
+def _seen_ms(world: World, device: DeviceKey, now: Now) -> int | None:
+    """When this process last heard of ``device``, if it did."""
+    heard_at = world.presence.heard_at.get(device)
+    return None if heard_at is None else now.wall_ms - round((now.mono_s - heard_at) * 1000)
+
+
+def marks(world: World, now: Now) -> list[Change]:
+    """What is worth writing down of who was seen when: the end of each presence, and for a long
+    one a mark once in a while, in case that this process ends before it does."""
+    changes: list[Change] = []
+    for device in world.presence.heard_at:
+        user = world.state.devices.get(device)
+        seen_ms = _seen_ms(world, device, now)
+        if user is None or seen_ms is None:
+            continue
+        known_ms = world.state.devices_of[user][device].seen_ms
+        online = device in world.presence.leases
+        if not online or seen_ms - known_ms > limits.SEEN_MARK_S * 1000:
+            changes.append(DeviceSeen(device, max(0, seen_ms)))
+    return changes
+
+
+def unbind(
+    state: State, user: UserId, device: DeviceKey, now: Now, seen: dict[str, Entries]
+) -> list[Change]:
+    """``device`` acts for ``user`` no more, by its own wish."""
+    return [DeviceUnbound(device), *tell(state, user, device, False, now, seen)]
+
+
+def tell(
+    state: State,
+    user: UserId,
+    device: DeviceKey,
+    bound: bool,
+    now: Now,
+    seen: dict[str, Entries],
+) -> list[Change]:
+    """An entry for each group of ``user``. ``seen`` goes on counting where two users share one."""
+    changes: list[Change] = []
+    for group in state.groups_with(user):
+        entries = seen.setdefault(group.id, Entries(group, now))
+        changes.append(entries.add(events.Device(user, device, bound)))
+    return changes

@@ -1,0 +1,17 @@
+"""When each device was last seen."""
+
+from __future__ import annotations
+
+from alembic import op
+from sqlalchemy import BigInteger, Column, text
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Of those that are bound it is known that they were seen when they logged in."""
+    op.add_column("devices", Column("seen_ms", BigInteger, nullable=False, server_default="0"))
+    op.execute(text("UPDATE devices SET seen_ms = at_ms"))
