@@ -40,7 +40,11 @@ class Watcher:
             self._context, load_or_make_pair(key), trackers_of(link), self, software="watch_events"
         )
         self._following = Following(
-            self._link, on_entry=show, on_peers=lambda update: None, on_groups=lambda: None
+            self._link,
+            on_entry=show,
+            on_peers=lambda update: None,
+            on_groups=lambda: None,
+            on_logged_out=self._on_logged_out,
         )
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._login: asyncio.Task[None] | None = None
@@ -71,6 +75,10 @@ class Watcher:
     def published(self, topic: bytes, sealed: bytes) -> None:
         """Events come sealed; `Following` has the keys of our groups."""
         self._following.published(topic, sealed)
+
+    def _on_logged_out(self) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(MiniTorrentError("this device was logged out from elsewhere"))
 
     async def _log_in(self) -> None:
         try:

@@ -14,11 +14,12 @@ from typing import TypeVar, assert_never
 from common import names
 from common.clock import wall_ms
 from common.errors import Refused
-from common.ids import GroupId, UserId
+from common.ids import GroupId
 from common.keys import KeyPair, key_text
 from common.messages import control, events, tracker
 from common.messages.refusals import Code
 from common.sockets import LIBZMQ_MIN
+from peer.account import Account
 from peer.control import Tell
 from peer.downloads import Downloads
 from peer.following import Following
@@ -62,6 +63,7 @@ class Commands:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._account = Account(parts.pair.public, parts.link, parts.session)
         self._watchers: list[_Watcher] = []
 
     def entry(self, entry: events.LogEntry) -> None:
@@ -98,33 +100,17 @@ class Commands:
             ):
                 await self._parts.session.settled(SETTLE_S)
                 return await self._files(ask, tell)
-            case control.CreateUser() | control.Login() | control.Logout():
-                return await self._account(ask)
+            case (
+                control.CreateUser()
+                | control.Login()
+                | control.Logout()
+                | control.ChangePassword()
+                | control.ListDevices()
+                | control.ForgetDevice()
+            ):
+                return await self._account.handle(ask)
             case _:
                 return await self._group(ask)
-
-    # -- accounts -------------------------------------------------------------------------------
-
-    async def _account(
-        self, ask: control.CreateUser | control.Login | control.Logout
-    ) -> control.Answer:
-        session = self._parts.session
-        match ask:
-            case control.CreateUser(user, password):
-                names.user_id(user)
-                await self._tracker(tracker.CreateUser(user, password), tracker.Done)
-                return control.Done(f"account {user} created; log in with: login {user}")
-            case control.Login(user, password):
-                names.user_id(user)
-                logged_in = await self._tracker(tracker.Login(user, password), tracker.LoggedIn)
-                await session.begin(UserId(names.fold_id(logged_in.user)))
-                return control.Done(f"logged in as {logged_in.user}")
-            case control.Logout():
-                await self._tracker(tracker.Logout(), tracker.Done)
-                await session.end()
-                return control.Done("logged out; nothing is shared from here any more")
-            case _:
-                assert_never(ask)
 
     # -- groups ---------------------------------------------------------------------------------
 
@@ -269,7 +255,7 @@ class Commands:
             shares=len(parts.shares),
             downloads=sum(1 for row in parts.downloads.rows() if row.state in "DP"),
             pid=parts.pid,
-            trouble=trouble or parts.notices.latest,
+            trouble=trouble or parts.session.farewell or parts.notices.latest,
         )
 
     async def _watch(self, group_text: str | None, tell: Tell) -> control.Answer:

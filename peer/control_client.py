@@ -36,9 +36,11 @@ FAREWELL_S = 1.0
 Ended: TypeAlias = (
     control.Failed
     | control.Done
+    | control.PasswordChanged
     | control.StatusIs
     | control.Groups
     | control.Users
+    | control.Devices
     | control.Files
     | control.Downloads
     | control.SourceRows

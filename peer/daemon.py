@@ -116,6 +116,7 @@ class Peer:
             on_entry=self._on_entry,
             on_peers=self._on_peers,
             on_groups=self._on_groups,
+            on_logged_out=self._on_logged_out,
         )
         self._rights = Rights(self._following, self._link.time)
         settings = self._settings
@@ -257,6 +258,9 @@ class Peer:
 
     def _on_groups(self) -> None:
         self._session.groups_changed()
+
+    def _on_logged_out(self) -> None:
+        self._session.logged_out()
 
     def _on_ticket(self, group: GroupId, ticket: bytes) -> None:
         self._fanout.renewed(group, ticket)

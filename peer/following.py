@@ -45,6 +45,8 @@ class GroupView:
     seq: int
     keys: dict[int, bytes] = field(default_factory=dict)
     devices: dict[DeviceKey, UserId] = field(default_factory=dict)
+    devices_seq: int = 0
+    """The last entry that told of devices."""
     revoked: dict[UserId, int] = field(default_factory=dict)
     """Users whose tickets below an epoch count no more, for as long as such a ticket may live."""
 
@@ -59,11 +61,13 @@ class Following:
         on_entry: Callable[[events.LogEntry], None],
         on_peers: Callable[[events.PeerUpdate], None],
         on_groups: Callable[[], None],
+        on_logged_out: Callable[[], None],
     ) -> None:
         self._link = link
         self._on_entry = on_entry
         self._on_peers = on_peers
         self._on_groups = on_groups
+        self._on_logged_out = on_logged_out
         self._views: dict[GroupId, GroupView] = {}
         self._by_topic: dict[bytes, GroupId] = {}
         self._inbox: tuple[bytes, bytes] | None = None
@@ -83,16 +87,33 @@ class Following:
         if any(device in view.devices for view in self._views.values()):
             return True
         for group in self._views:
-            # Under a name of its own: who knocks must not delay what the log makes us ask.
-            self._run(f"knock {group}", partial(self._learn_devices, group), DEVICES_INTERVAL_S)
+            self._look_again(group)
         return False
+
+    def acts_for(self, group: GroupId, user: UserId, device: DeviceKey) -> bool:
+        """Whether ``user`` is logged in on ``device``, and a member of ``group``. If that is not
+        known we look again, as for an unknown device."""
+        view = self._views.get(group)
+        if view is None:
+            return False
+        if view.devices.get(device) == user:
+            return True
+        self._look_again(group)
+        return False
+
+    def _look_again(self, group: GroupId) -> None:
+        # Under a name of its own: who knocks must not delay what the log makes us ask.
+        self._run(f"knock {group}", partial(self._learn_devices, group), DEVICES_INTERVAL_S)
 
     # -- from the link --------------------------------------------------------------------------
 
     def link_up(self, welcome: tracker.Welcome) -> None:
         """A connection was made: hear our inbox, and bring everything up to date."""
         self._set_inbox(welcome.inbox, welcome.inbox_key)
-        self.set_user(UserId(fold_id(welcome.user)) if welcome.user else None)
+        user = UserId(fold_id(welcome.user)) if welcome.user else None
+        if user is None and self.user is not None:
+            self._on_logged_out()
+        self.set_user(user)
 
     def set_user(self, user: UserId | None) -> None:
         """Follow the groups of ``user``; of nobody after a logout."""
@@ -101,6 +122,12 @@ class Following:
             self.user = user
         if user is not None:
             self.refresh()
+
+    def logged_out(self) -> None:
+        """Nobody is logged in here, says the tracker: if somebody was, it was ended elsewhere."""
+        if self.user is not None:
+            self._on_logged_out()
+            self.set_user(None)
 
     def _set_inbox(self, topic: bytes, key: bytes) -> None:
         if self._inbox is not None and self._inbox[0] != topic:
@@ -181,6 +208,9 @@ class Following:
             return
         view.seq = entry.seq
         self._apply(view, entry)
+        if entry.epoch > view.epoch:
+            view.epoch = entry.epoch
+            self.refresh()
         self._on_entry(entry)
 
     def _apply(self, view: GroupView, entry: events.LogEntry) -> None:
@@ -189,16 +219,19 @@ class Following:
                 gone = UserId(fold_id(user))
                 view.revoked[gone] = epoch
                 view.devices = {key: who for key, who in view.devices.items() if who != gone}
+                view.devices_seq = entry.seq
                 view.epoch = max(view.epoch, epoch)
                 self.refresh()
             case events.Joined():
                 self._run(f"devices {view.group}", partial(self._learn_devices, view.group))
             case events.Owner(user):
                 view.owner = UserId(fold_id(user))
-            case events.Device(user, device, True):
-                view.devices[DeviceKey(device)] = UserId(fold_id(user))
-            case events.Device(_, device, False):
-                view.devices.pop(DeviceKey(device), None)
+            case events.Device(user, device, bound):
+                view.devices_seq = entry.seq
+                if bound:
+                    view.devices[DeviceKey(device)] = UserId(fold_id(user))
+                else:
+                    view.devices.pop(DeviceKey(device), None)
             case _:
                 pass
 
@@ -266,22 +299,30 @@ class Following:
             self._run(f"events {view.group}", partial(self._catch_up, view.group))
 
     async def _learn_devices(self, group: GroupId) -> None:
-        devices: dict[DeviceKey, UserId] = {}
-        after = ""
-        while True:
-            ask = tracker.GetDevices(group, after)
-            reply = (await self._link.ask(ask, tracker.DeviceRows)).reply
-            for row in reply.rows:
-                devices[DeviceKey(row.device)] = UserId(fold_id(row.user))
-            if not reply.more or not reply.rows:
-                break
-            after = reply.rows[-1].device.hex()
-        view = self._views.get(group)
+        seq, devices = await self._list_devices(group)
+        # An entry may have told of devices meanwhile that this list is too old for: whoever was
+        # logged out by it must not come back in.
+        while (view := self._views.get(group)) is not None and view.devices_seq > seq:
+            seq, devices = await self._list_devices(group)
         if view is not None:
             view.devices = devices
             # Devices bound while the pages were fetched are in entries that are applied again.
-            if reply.seq > view.seq:
+            if seq > view.seq:
                 self._run(f"events {group}", partial(self._catch_up, group))
+
+    async def _list_devices(self, group: GroupId) -> tuple[int, dict[DeviceKey, UserId]]:
+        """The members' devices, and the head of the log when the first of them were told."""
+        devices: dict[DeviceKey, UserId] = {}
+        after, seq = "", 0
+        while True:
+            ask = tracker.GetDevices(group, after)
+            reply = (await self._link.ask(ask, tracker.DeviceRows)).reply
+            seq = seq or reply.seq
+            for row in reply.rows:
+                devices[DeviceKey(row.device)] = UserId(fold_id(row.user))
+            if not reply.more or not reply.rows:
+                return seq, devices
+            after = reply.rows[-1].device.hex()
 
     def _forget(self, group: GroupId) -> None:
         view = self._views.pop(group)
@@ -321,7 +362,9 @@ class Following:
         except TransportError as error:
             log.debug("an errand to the tracker failed: %s", error)
         except Refused as error:
-            if error.code in (Code.UNKNOWN_GROUP, Code.NOT_LOGGED_IN):
+            if error.code is Code.NOT_LOGGED_IN:
+                self.logged_out()
+            elif error.code is Code.UNKNOWN_GROUP:
                 self.refresh()
             else:
                 log.info("the tracker refused an errand: %s", error)

@@ -15,8 +15,9 @@ from common import limits
 from common.clock import monotonic
 from common.errors import MiniTorrentError
 from common.messages import tracker
+from common.messages.refusals import Code
 from peer.following import Following
-from peer.tracker_link import TrackerLink
+from peer.tracker_link import TrackerLink, refused_with
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ class Presence:
                     await self.announce()
                 except MiniTorrentError as error:
                     log.info("the announcement failed: %s", error)
+                    if refused_with(error, Code.NOT_LOGGED_IN):
+                        self._following.logged_out()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), limits.RENEW_S)
                 await asyncio.sleep(SOON_S)

@@ -57,7 +57,7 @@ class Rights:
     def recheck(self, ticket: Ticket) -> None:
         """Whether a ticket that was admitted still counts. Raises `Refused`.
 
-        Cheap enough for every request: two comparisons and a look-up.
+        Cheap enough for every request: a few comparisons and look-ups.
         """
         if self._time.now_ms() >= ticket.expires_ms + limits.CLOCK_SKEW_S * 1000:
             raise Refused(Code.TICKET_EXPIRED, "the ticket has expired", "it is renewed by itself")
@@ -66,6 +66,8 @@ class Rights:
             raise Refused(Code.UNKNOWN_GROUP, "nothing of that group is shared here")
         if ticket.epoch < view.revoked.get(UserId(ticket.user), 0):
             raise Refused(Code.REVOKED, "the right to fetch from this group was withdrawn")
+        if not self._following.acts_for(view.group, UserId(ticket.user), DeviceKey(ticket.device)):
+            raise Refused(Code.TICKET_INVALID, "the ticket's user is not logged in on that device")
 
 
 class Tickets:

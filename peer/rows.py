@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import assert_never
 
 from common.keys import key_text
 from common.messages import control, events, tracker
+
+# Enough to tell a hundred devices apart, and little to type. Not the form of a whole key, which may
+# begin with a dash.
+SHORT_ID_CHARACTERS = 8
 
 
 def time_text(time_ms: int) -> str:
@@ -23,6 +28,31 @@ def group_row(row: tracker.GroupRow) -> control.GroupRow:
 def user_row(row: tracker.UserRow) -> control.UserRow:
     """A row of ``list-members`` and ``list-requests``."""
     return control.UserRow(row.user, row.role, time_text(row.since_ms), row.online)
+
+
+def device_rows(rows: Sequence[tracker.OwnDevice], own: bytes) -> list[control.DeviceRow]:
+    """The rows of ``list-devices``, the newest login last; ``own`` is this device's key."""
+    ids = short_ids([row.device for row in rows])
+    return [
+        control.DeviceRow(
+            id=ids[row.device],
+            device=key_text(row.device),
+            bound=time_text(row.bound_ms),
+            seen=time_text(row.seen_ms),
+            online=row.online,
+            address=row.endpoint,
+            this=row.device == own,
+        )
+        for row in sorted(rows, key=lambda row: (row.bound_ms, row.device))
+    ]
+
+
+def short_ids(keys: Iterable[bytes]) -> dict[bytes, str]:
+    """The beginning of each key in hexadecimal, as long as it takes to tell them apart."""
+    whole, length = {key: key.hex() for key in keys}, SHORT_ID_CHARACTERS
+    while len({text[:length] for text in whole.values()}) < len(whole):
+        length += 1
+    return {key: text[:length] for key, text in whole.items()}
 
 
 def file_row(row: tracker.FileRow) -> control.FileRow:

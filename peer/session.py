@@ -50,6 +50,8 @@ class Session:
         self._one_at_a_time = asyncio.Lock()
         self._settled = asyncio.Event()
         self._settled.set()
+        self.farewell: str | None = None
+        """How the last login ended, if that was not done here and nobody has logged in since."""
 
     async def settled(self, timeout_s: float) -> None:
         """Wait until the user's shares and downloads are back, for a time at most: whoever asks for
@@ -61,6 +63,7 @@ class Session:
         """``user`` is logged in: their shares come back, their downloads go on."""
         if self._following.user != user:
             self._tickets.clear()
+        self.farewell = None
         self._following.set_user(user)
         await self._bring_up(user)
 
@@ -68,9 +71,24 @@ class Session:
         """Nobody is logged in any more: nothing is shared, nothing fetched."""
         self._following.set_user(None)
         async with self._one_at_a_time:
-            self._shares.deactivate()
-            await self._downloads.deactivate()
-            self._tickets.clear()
+            await self._rest()
+
+    async def _rest(self) -> None:
+        self._shares.deactivate()
+        await self._downloads.deactivate()
+        self._tickets.clear()
+
+    def logged_out(self) -> None:
+        """The user, who is still known, was logged out of this device from elsewhere."""
+        self.farewell = f"{self._following.user} was logged out of this device, from elsewhere"
+        log.warning("%s", self.farewell)
+        self._run(self._wind_down())
+
+    async def _wind_down(self) -> None:
+        async with self._one_at_a_time:
+            if self._following.user is not None:
+                return  # somebody has logged in since, and has taken over
+            await self._rest()
 
     async def left_group(self, group: GroupId) -> None:
         """The user left ``group`` by their own wish."""
@@ -92,6 +110,8 @@ class Session:
 
     def entry(self, entry: events.LogEntry) -> None:
         """An event of a group that concerns the rights of somebody."""
+        if isinstance(entry.event, events.Device) and not entry.event.bound:
+            self._seeder.drop_user(GroupId(fold_id(entry.group)), UserId(fold_id(entry.event.user)))
         if not isinstance(entry.event, events.Left | events.Removed):
             return
         group, user = GroupId(fold_id(entry.group)), UserId(fold_id(entry.event.user))

@@ -216,12 +216,12 @@ class TrackerLink:
     async def ask(
         self,
         command: tracker.Command,
-        answer: type[R],
+        answer: type[R] | tuple[type[R], ...],
         *,
         data: bytes | memoryview | None = None,
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> Answer[R]:
-        """Ask the tracker; returns its ``answer``.
+        """Ask the tracker; returns its ``answer``, or one of several that there may be.
 
         Raises `Refused` when it says no, `TransportError` when it cannot be reached or does not
         answer. A command whose answer is lost with the connection is asked again with the same
@@ -250,7 +250,11 @@ class TrackerLink:
         )
 
     async def _exchange(
-        self, command: tracker.Command, answer: type[R], data: Any, timeout_s: float
+        self,
+        command: tracker.Command,
+        answer: type[R] | tuple[type[R], ...],
+        data: Any,
+        timeout_s: float,
     ) -> Answer[R]:
         self._next_id = (self._next_id + 1) % (1 << 64)
         request_id = self._next_id.to_bytes(limits.REQUEST_ID_BYTES, "big")

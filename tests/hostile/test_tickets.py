@@ -171,6 +171,53 @@ def test_h21_a_removed_member_is_refused_on_a_warm_connection(arena: Arena) -> N
     assert fresh.hears_nothing()  # the device is not even let in
 
 
+def test_h43_a_forgotten_device_is_refused_on_a_warm_connection(arena: Arena) -> None:
+    scene = Scene(arena)
+    thief = scene.member
+    owner = arena.stranger()
+    owner.ask(tracker.Login(user_of(thief), "a password"))
+    other = arena.device()
+    fetcher = scene.fetcher()
+    scene.gets_a_piece(fetcher)
+    # What another device of theirs may fetch is not touched by it.
+    kept = scene.fetcher(owner)
+    scene.gets_a_piece(kept, arena.ticket(owner, scene.group))
+    assert other.refused(tracker.ForgetDevice(thief.key)) is Code.UNKNOWN_DEVICE
+    owner.ask(tracker.ForgetDevice(thief.key))
+
+    def closed() -> object:
+        fetcher.request(2)
+        return fetcher.hear()
+
+    answer = wait_for(closed, "the end", until=lambda heard: isinstance(heard, peer.Closed))
+    assert isinstance(answer, peer.Closed)
+    assert answer.refusal.code is Code.TICKET_INVALID
+    assert fetcher.refused(scene.group, scene.content, scene.ticket) is Code.TICKET_INVALID
+    for ask in (tracker.GetTickets(), tracker.GetSources(scene.group, scene.content)):
+        assert thief.refused(ask) is Code.NOT_LOGGED_IN
+    # A new connection of it is not even let in, while the other device goes on as before.
+    fresh = scene.fetcher()
+    fresh.say(peer.Open(1, scene.group, scene.content, scene.ticket))
+    kept.request(1)
+    assert isinstance(kept.hear(), peer.Piece)
+    assert fresh.hears_nothing()
+
+
+def test_h43_a_forgotten_device_that_is_let_in_as_somebody_else(arena: Arena) -> None:
+    """The ticket of before is not expired, and the device is a member's again."""
+    scene = Scene(arena)
+    thief, former = scene.member, user_of(scene.member)
+    owner = arena.stranger()
+    owner.ask(tracker.Login(former, "a password"))
+    owner.ask(tracker.ForgetDevice(thief.key))
+    thief.enter(arena.swarm.fresh("user"))
+    club = arena.group()
+    thief.ask(tracker.JoinGroup(club))
+    arena.alice.ok("accept-request", club, thief.ask(tracker.Hello()).user)
+    fetcher = scene.fetcher()
+    assert fetcher.refused(scene.group, scene.content, scene.ticket) is Code.TICKET_INVALID
+
+
 @pytest.mark.parametrize("index", [8, 1 << 20, (1 << 21) - 1])
 def test_h26_an_index_that_there_is_not(scene: Scene, index: int) -> None:
     fetcher = scene.fetcher()

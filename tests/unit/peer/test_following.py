@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from stand_ins import FakeLink, turns, until
 
@@ -52,15 +53,20 @@ class Town:
         self.seen: list[events.LogEntry] = []
         self.peers: list[events.PeerUpdate] = []
         self.regrouped = 0
+        self.logged_out: list[UserId | None] = []
         self.following = Following(
             self.link,  # type: ignore[arg-type]
             on_entry=self.seen.append,
             on_peers=self.peers.append,
             on_groups=self._on_groups,
+            on_logged_out=self._on_logged_out,
         )
 
     def _on_groups(self) -> None:
         self.regrouped += 1
+
+    def _on_logged_out(self) -> None:
+        self.logged_out.append(self.following.user)
 
     def _follow(self) -> tracker.Following:
         states = [
@@ -243,6 +249,93 @@ def test_devices_come_and_go() -> None:
         assert town.following.knows_device(device)
         town.publish(town.happen(FILMS, events.Device("bob", device, False)))
         assert device not in town.following.groups[FILMS].devices
+
+    run(test)
+
+
+def test_a_list_of_devices_that_is_older_than_what_was_heard_lets_nobody_back_in() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        device, other = DeviceKey(b"1" * 32), DeviceKey(b"2" * 32)
+        town.devices[FILMS] = [tracker.DeviceRow(device, "bob")]
+        await town.start()
+        fetched, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(ask: tracker.GetDevices) -> tracker.DeviceRows:
+            rows = tracker.DeviceRows(town.devices[FILMS], len(town.logs[FILMS]))
+            fetched.set()
+            await go_on.wait()
+            return rows
+
+        town.link.answers["GetDevices"] = slowly
+        assert not town.following.knows_device(other)
+        await fetched.wait()
+        town.devices[FILMS] = [tracker.DeviceRow(other, "carol")]
+        town.publish(town.happen(FILMS, events.Device("bob", device, False)))
+        go_on.set()
+        await until(lambda: town.following.knows_device(other))
+        assert not town.following.knows_device(device)
+        assert town.following.groups[FILMS].devices == {other: UserId("carol")}
+
+    run(test)
+
+
+def test_a_device_acts_for_whoever_is_logged_in_on_it_alone() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        device = DeviceKey(b"1" * 32)
+        town.devices[FILMS] = [tracker.DeviceRow(device, "bob")]
+        await town.start()
+        assert town.following.acts_for(FILMS, BOB, device)
+        assert not town.following.acts_for(OTHER, BOB, device)
+        asked = len(town.link.asked_for(tracker.GetDevices))
+        assert not town.following.acts_for(FILMS, ALICE, device)
+        await until(lambda: len(town.link.asked_for(tracker.GetDevices)) == asked + 1)
+        town.publish(town.happen(FILMS, events.Device("bob", device, False)))
+        assert not town.following.acts_for(FILMS, BOB, device)
+
+    run(test)
+
+
+def test_an_epoch_may_begin_without_anybody_going() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        device = DeviceKey(b"1" * 32)
+        town.epochs[FILMS] = 2
+        shut_out = town.happen(FILMS, events.Device("bob", device, False))
+        town.publish(shut_out, epoch=1)
+        assert shut_out.epoch == 2
+        await until(lambda: 2 in town.following.groups[FILMS].keys)
+        town.publish(town.happen(FILMS))
+        assert town.seqs() == [1, 2]
+
+    run(test)
+
+
+@pytest.mark.parametrize("how", ["nudge", "announcement", "reconnection"])
+def test_who_is_logged_out_from_elsewhere_follows_nothing_any_more(how: str) -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        town.link.answers["Follow"] = Refused(Code.NOT_LOGGED_IN, "nobody is logged in")
+        match how:
+            case "nudge":
+                sealed = seal(WELCOME.inbox_key, 0, WELCOME.inbox, encode(events.Nudge()))
+                town.following.published(WELCOME.inbox, sealed)
+            case "announcement":
+                town.following.logged_out()
+            case _:
+                town.following.link_up(msgspec.structs.replace(WELCOME, user=None))
+        await until(lambda: town.logged_out)
+        await turns()
+        assert town.logged_out == [ALICE]
+        assert town.following.user is None
+        assert town.following.groups == {}
+        asked = len(town.link.asked)
+        town.following.logged_out()
+        await turns()
+        assert (len(town.link.asked), town.logged_out) == (asked, [ALICE])
 
     run(test)
 

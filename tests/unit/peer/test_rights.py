@@ -35,14 +35,17 @@ class World:
         self.now_s = 0.0
         self.time = TrackerTime(lambda: self.now_s)
         self.time.learn(T0, 0.0, 0.0)
-        self.view = SimpleNamespace(revoked={})
-        self.following = SimpleNamespace(groups={FILMS: self.view})
+        self.view = SimpleNamespace(group=FILMS, revoked={}, devices={DEVICE: BOB})
+        self.following = SimpleNamespace(groups={FILMS: self.view}, acts_for=self.acts_for)
         self.rights = Rights(self.following, self.time)  # type: ignore[arg-type]
         self.rights.learn(
             tracker.Welcome(
                 ID, [bytes(SIGNING.verify_key)], "tcp://*:1", T0, "alice", b"i" * 16, b"n" * 32
             )
         )
+
+    def acts_for(self, group: GroupId, user: UserId, device: DeviceKey) -> bool:
+        return bool(self.following.groups[group].devices.get(device) == user)
 
     def token(self, epoch: int = 1) -> bytes:
         return tickets.issue(SIGNING, ID, DEVICE, BOB, FILMS, epoch, self.time.now_ms())[0]
@@ -76,6 +79,20 @@ def test_a_removal_ends_the_right_of_an_admitted_ticket() -> None:
     world.rights.admit(DEVICE, FILMS, world.token(epoch=4))  # let in once more
     world.view.revoked[UserId("carol")] = 9
     world.rights.admit(DEVICE, FILMS, world.token(epoch=4))
+
+
+def test_h43_a_ticket_counts_as_long_as_its_user_is_logged_in_on_that_device() -> None:
+    world = World()
+    token = world.token()
+    ticket = world.rights.admit(DEVICE, FILMS, token)
+    for devices in ({}, {DEVICE: UserId("carol")}):
+        world.view.devices = devices
+        with pytest.raises(Refused) as caught:
+            world.rights.recheck(ticket)
+        assert caught.value.code is Code.TICKET_INVALID
+        assert world.refusal(token) is Code.TICKET_INVALID
+    world.view.devices = {DEVICE: BOB}
+    world.rights.recheck(ticket)
 
 
 def test_nothing_is_served_of_a_group_that_we_are_not_in() -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stand_ins import until
+from stand_ins import turns, until
 
 from common.errors import Refused, TransportError
 from common.ids import GroupId, UserId
@@ -175,6 +175,46 @@ def test_who_leaves_is_served_no_more(farewell: Any) -> None:
         assert log[1:] == ["seeder.drop_user", "tickets.drop", "shares.left_group"]
         stage.session.entry(events.LogEntry("films", 3, 1, 3, events.Joined("carol")))
         assert len(stage.log) == 4
+
+    run(test)
+
+
+def test_a_device_that_is_logged_out_is_served_no_more() -> None:
+    async def test() -> None:
+        stage = Stage(ALICE)
+        stage.session.entry(
+            events.LogEntry("films", 1, 1, 2, events.Device("Bob", b"d" * 32, True))
+        )
+        assert stage.log == []
+        stage.session.entry(
+            events.LogEntry("films", 2, 1, 2, events.Device("Bob", b"d" * 32, False))
+        )
+        assert stage.log == ["seeder.drop_user"]
+
+    run(test)
+
+
+def test_a_logout_from_elsewhere_ends_everything() -> None:
+    async def test() -> None:
+        stage = Stage(ALICE)
+        stage.session.logged_out()
+        stage.following.user = None
+        assert stage.session.farewell == "alice was logged out of this device, from elsewhere"
+        log = await stage.ends("tickets.clear")
+        assert log == ["shares.deactivate", "downloads.deactivate", "tickets.clear"]
+
+    run(test)
+
+
+def test_a_login_right_after_a_logout_from_elsewhere_wins() -> None:
+    async def test() -> None:
+        stage = Stage(ALICE)
+        stage.session.logged_out()
+        stage.following.user = None
+        await stage.session.begin(ALICE)
+        await turns()
+        assert stage.session.farewell is None
+        assert stage.log == ["tickets.clear", *BRING_UP]
 
     run(test)
 
