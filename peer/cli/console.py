@@ -116,11 +116,15 @@ class Console:
 
     def done(self, answer: Ended, text: str = "") -> None:
         """Say that a command without a result was done; ``text`` when the peer gave none."""
-        from common.messages.control import Done
+        from common.messages.control import Done, PasswordChanged
 
-        said = answer.text if isinstance(answer, Done) and answer.text else text
+        told = answer.text if isinstance(answer, Done | PasswordChanged) else ""
+        said = told or text
         if self.as_json:
-            self.json({"done": True, "text": said})
+            document: dict[str, Any] = {"done": True, "text": said}
+            if isinstance(answer, PasswordChanged):
+                document["logged_out"] = answer.logged_out
+            self.json(document)
         elif said and not self.quiet:
             self.say(said)
 

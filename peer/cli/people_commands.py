@@ -8,7 +8,7 @@ import click
 
 from peer.cli.command import command
 from peer.cli.console import Console, plain
-from peer.cli.reading import complete_group, read_password
+from peer.cli.reading import complete_device, complete_group, read_password
 
 group_argument = click.argument("group", shell_complete=complete_group)
 user_argument = click.argument("user")
@@ -57,6 +57,50 @@ def logout(console: Console) -> None:
     from common.messages.control import Logout
 
     console.done(console.ask(Logout()), "logged out")
+
+
+@command("change-password", example="mini-torrent change-password")
+@click.argument("old", required=False)
+@click.argument("new", required=False)
+@click.option("--keep-devices", is_flag=True, help="Leave your other devices logged in.")
+def change_password(console: Console, old: str | None, new: str | None, keep_devices: bool) -> None:
+    """Change your password, and log out all your other devices.
+
+    This device stays logged in. On the others, log in again with the new password.
+
+    OLD and NEW on the command line can be seen by other users of this machine, and stay in the
+    shell's history. Left out, they are asked for, or read as a line each from standard input.
+    """
+    from common.messages.control import ChangePassword
+
+    console.need_peer()
+    old = read_password(old, twice=False, prompt="Old password: ")
+    new = read_password(new, twice=True, prompt="New password: ")
+    answer = console.ask(ChangePassword(old, new, keep_devices))
+    console.done(answer, "password changed")
+
+
+@command("list-devices", example="mini-torrent list-devices")
+def list_devices(console: Console) -> None:
+    """List the devices on which you are logged in."""
+    from common.messages.control import ListDevices
+    from peer.cli.render import devices_table
+
+    _list(console, console.ask(ListDevices()), devices_table)
+
+
+@command("forget-device", example="mini-torrent forget-device 3f0c9a1b")
+@click.argument("id", shell_complete=complete_device)
+def forget_device(console: Console, id: str) -> None:
+    """Log out a device of yours, such as a lost one, from here.
+
+    ID is what `list-devices` shows, or 4 characters of its beginning at least.
+
+    The device shares and fetches nothing any more from this moment on; what it has, it keeps.
+    """
+    from common.messages.control import ForgetDevice
+
+    console.done(console.ask(ForgetDevice(id)), f"device {id} is logged out")
 
 
 # -- groups -------------------------------------------------------------------------------------
@@ -165,7 +209,7 @@ def _list(console: Console, answer: Any, table: Any) -> None:
         show(table(answer.rows), terminal=console.terminal)
 
 
-ACCOUNTS = (create_user, login, logout)
+ACCOUNTS = (create_user, login, logout, change_password, list_devices, forget_device)
 GROUPS = (
     create_group,
     join_group,

@@ -71,6 +71,14 @@ def complete_group(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return _beginning(incomplete, [row.group for row in getattr(answer, "rows", [])])
 
 
+def complete_device(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The devices of whoever is logged in."""
+    from common.messages import control
+
+    answer = _heard(ctx, control.ListDevices())
+    return _beginning(incomplete, [row.id for row in getattr(answer, "rows", [])])
+
+
 def complete_share(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """What the group that was typed before shares."""
     from common.messages import control
@@ -104,7 +112,7 @@ def _beginning(incomplete: str, names: list[str]) -> list[str]:
 # -- passwords ----------------------------------------------------------------------------------
 
 
-def read_password(given: str | None, *, twice: bool) -> str:
+def read_password(given: str | None, *, twice: bool, prompt: str = "Password: ") -> str:
     """The password: as given, asked for without echo, or one line from standard input."""
     if given is not None:
         return given
@@ -113,14 +121,14 @@ def read_password(given: str | None, *, twice: bool) -> str:
         if not line:
             refuse_usage("no password was given", "write it as one line to standard input")
         return line.rstrip("\r\n")
-    return _ask_password(twice)
+    return _ask_password(prompt, twice)
 
 
-def _ask_password(twice: bool) -> str:
+def _ask_password(prompt: str, twice: bool) -> str:
     from getpass import getpass
 
     try:
-        password = getpass("Password: ")
+        password = getpass(prompt)
         if twice and getpass("The same again: ") != password:
             refuse_usage("the two passwords differ", "type the same one twice")
     except EOFError:

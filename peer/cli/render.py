@@ -129,6 +129,23 @@ def users_table(rows: Sequence[control.UserRow], empty: str) -> Table:
     )
 
 
+def devices_table(rows: Sequence[control.DeviceRow]) -> Table:
+    return Table(
+        (Column("id"), Column("logged in"), Column("last seen"), Column("address"), Column("")),
+        [
+            (
+                row.id,
+                moment_text(row.bound),
+                "online" if row.online else moment_text(row.seen),
+                row.address or "",
+                "this one" if row.this else "",
+            )
+            for row in rows
+        ],
+        "You are logged in nowhere.",
+    )
+
+
 def files_table(rows: Sequence[control.FileRow]) -> Table:
     return Table(
         (

@@ -29,6 +29,8 @@ PROMPT = "> "
 HISTORY = "history"
 HISTORY_LINES = 1000
 _LEAVE = ("quit", "exit")
+# With more words than that there is a password on the line.
+_HARMLESS_WORDS = {"login": 2, "create-user": 2, "change-password": 1}
 
 
 def run(console: Console, context: click.Context, given: Mapping[str, str | None]) -> int:
@@ -206,7 +208,7 @@ def _write_history(path: os.PathLike[str]) -> None:
     # A password that stood on a line is nothing to keep.
     for at in range(readline.get_current_history_length(), 0, -1):
         words = (readline.get_history_item(at) or "").split()
-        if len(words) > 2 and words[0].replace("_", "-") in ("login", "create-user"):
+        if words and len(words) > _HARMLESS_WORDS.get(words[0].replace("_", "-"), len(words)):
             readline.remove_history_item(at - 1)
     previous = os.umask(0o077)
     try:

@@ -31,6 +31,15 @@ DOWNLOADS = [
     control.DownloadRow("P", "books", "c", "/d/c", 100, 0, 0.0, None, 0, "the disk is full"),
     control.DownloadRow("F", "books", "d", "/d/d", 100, 0, 0.0, None, 0, "gone"),
 ]
+DEVICE = control.DeviceRow(
+    "3f0c9a1b",
+    "B" * 43,
+    "2026-01-01T00:00:00.000Z",
+    "2026-01-02T00:00:00.000Z",
+    True,
+    "tcp://192.0.2.1:1",
+    True,
+)
 DOWNLOADED = control.Downloaded(
     "film.mkv",
     "/d/film.mkv",
@@ -99,6 +108,12 @@ ASKS: list[tuple[list[str], control.Ask]] = [
     (["create-user", "anna", "pw"], control.CreateUser("anna", "pw")),
     (["login", "anna", "pw"], control.Login("anna", "pw")),
     (["logout"], control.Logout()),
+    (["change-password", "old", "new"], control.ChangePassword("old", "new")),
+    (
+        ["change-password", "old", "new", "--keep-devices"],
+        control.ChangePassword("old", "new", True),
+    ),
+    (["forget-device", "3f0c9a1b"], control.ForgetDevice("3f0c9a1b")),
     (["create-group", "films"], control.CreateGroup("films")),
     (["join-group", "films"], control.JoinGroup("films")),
     (["leave-group", "films"], control.LeaveGroup("films")),
@@ -164,6 +179,45 @@ class TestPasswords:
             assert asked == kind("anna", " p w ")
             assert ran.code == 0
 
+    def test_the_old_one_and_the_new_one_are_a_line_each(
+        self, home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for words, lines in (([], " o ld\nn ew\n"), ([" o ld"], "n ew\n")):
+            monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+            asked, ran = one_ask(home, cli, control.Done(), "change_password", *words)
+            assert asked == control.ChangePassword(" o ld", "n ew")
+            assert ran.code == 0
+        monkeypatch.setattr("sys.stdin", io.StringIO("old\n"))
+        with FakePeer(home) as peer:
+            ran = cli("change-password")
+        assert (ran.code, peer.asked) == (2, [])
+        assert ran.err.startswith("error: no password was given\nhint: ")
+
+    def test_at_a_terminal_they_are_asked_for_without_echo_and_the_new_one_twice(
+        self, home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        typed = {"Old password: ": "old", "New password: ": "new", "The same again: ": "new"}
+        prompts: list[str] = []
+
+        def ask(prompt: str) -> str:
+            prompts.append(prompt)
+            return typed[prompt]
+
+        monkeypatch.setattr("sys.stdin", Terminal())
+        monkeypatch.setattr("getpass.getpass", ask)
+        asked, _ = one_ask(home, cli, control.Done(), "change-password")
+        assert asked == control.ChangePassword("old", "new")
+        assert prompts == list(typed)
+        typed["The same again: "] = "mistyped"
+        with FakePeer(home) as peer:
+            ran = cli("change-password")
+        assert (ran.code, peer.asked) == (2, [])
+        assert ran.err.startswith("error: the two passwords differ\n")
+
     def test_none_at_all_is_wrong_usage(self, home: Path, cli: Cli) -> None:
         with FakePeer(home) as peer:
             ran = cli("login", "anna")
@@ -219,6 +273,30 @@ JSON: list[tuple[list[str], control.Answer, Any]] = [
         [{"user": "anna", "role": "owner", "since": "2026-01-01T00:00:00Z", "online": 1}],
     ),
     (["list-requests", "films"], control.Users([]), []),
+    (
+        ["list-devices"],
+        control.Devices([DEVICE]),
+        [
+            {
+                "id": "3f0c9a1b",
+                "device": "B" * 43,
+                "bound": "2026-01-01T00:00:00.000Z",
+                "seen": "2026-01-02T00:00:00.000Z",
+                "online": True,
+                "address": "tcp://192.0.2.1:1",
+                "this": True,
+            }
+        ],
+    ),
+    (
+        ["change-password", "old", "new"],
+        control.PasswordChanged("password changed; 2 other devices were logged out", 2),
+        {
+            "done": True,
+            "text": "password changed; 2 other devices were logged out",
+            "logged_out": 2,
+        },
+    ),
     (
         ["list-files", "films"],
         control.Files([FILE]),
@@ -279,6 +357,20 @@ def test_json_shapes(
     assert (ran.code, ran.json, ran.err) == (0, document, "")
 
 
+def test_a_list_of_devices_says_which_is_this_one(home: Path, cli: Cli) -> None:
+    away = msgspec.structs.replace(
+        DEVICE, id="aa00bb11", online=False, address=None, this=False, seen="not known"
+    )
+    _, ran = one_ask(home, cli, control.Devices([DEVICE, away]), "list_devices")
+    titles, *lines = [line.split() for line in ran.out.splitlines()]
+    assert titles == ["ID", "LOGGED", "IN", "LAST", "SEEN", "ADDRESS"]
+    assert (lines[0][0], lines[0][3:]) == (
+        "3f0c9a1b",
+        ["online", "tcp://192.0.2.1:1", "this", "one"],
+    )
+    assert (lines[1][0], lines[1][3:]) == ("aa00bb11", ["not", "known"])
+
+
 def test_upload_json_is_the_row_and_the_time(home: Path, cli: Cli) -> None:
     uploaded = control.Uploaded(FILE, 1.5, True)
     _, ran = one_ask(home, cli, uploaded, "--json", "upload-file", "/a", "films")
@@ -329,6 +421,10 @@ def test_watch_prints_an_object_a_line(home: Path, cli: Cli) -> None:
 EVERYWHERE: list[tuple[list[str], control.Answer]] = [
     (["list-groups"], control.Groups([control.GroupRow(EVIL, EVIL, 2, EVIL)])),
     (["list-members", "g"], control.Users([control.UserRow(EVIL, EVIL, EVIL, 1)])),
+    (
+        ["list-devices"],
+        control.Devices([control.DeviceRow(EVIL, EVIL, EVIL, EVIL, False, EVIL, True)]),
+    ),
     (
         ["list-files", "g"],
         control.Files([control.FileRow(EVIL, 1, 1, 1, 1, EVIL, EVIL, 1, 1, [EVIL])]),

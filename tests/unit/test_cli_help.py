@@ -38,6 +38,9 @@ ADDED = [
     "down",
     "status",
     "shell",
+    "change-password",
+    "list-devices",
+    "forget-device",
     "list-members",
     "remove-member",
     "reject-request",
@@ -91,7 +94,7 @@ def test_the_summary_fits_a_line(name: str) -> None:
 
 
 def test_the_password_options_tell_their_risk(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("login", "create-user"):
+    for name in ("login", "create-user", "change-password"):
         run([name, "--help"])
         assert "can be seen by other users" in " ".join(capsys.readouterr().out.split())
 
@@ -146,4 +149,5 @@ def test_a_shell_gets_its_completions() -> None:
         text=True,
     )
     found = {line.partition(",")[2] for line in done.stdout.splitlines()}
-    assert found == {"list-groups", "list-requests", "list-members", "list-files"}
+    listings = ("devices", "groups", "requests", "members", "files")
+    assert found == {f"list-{what}" for what in listings}

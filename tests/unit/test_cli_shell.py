@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,23 @@ def test_a_password_is_the_next_line_of_a_script(
     assert out == "in\nin\n"
     logins = [ask for ask in peer.asked if isinstance(ask, control.Login)]
     assert logins == [control.Login("anna", "se cret"), control.Login("bert", "pw")]
+
+
+def test_the_history_keeps_no_line_with_a_password(tmp_path: Path) -> None:
+    """In a process of its own: the history of readline is one for all of it."""
+    lines = [
+        "login anna", "login anna pw", "create_user anna pw", "change-password",
+        "change_password old new", "change-password old", "list-devices", "forget-device 3f",
+    ]  # fmt: skip
+    script = (
+        "import readline, sys\nfrom peer.cli.shell import _write_history\n"
+        "for line in sys.argv[2:]:\n    readline.add_history(line)\n"
+        "_write_history(sys.argv[1])\n"
+    )
+    path = tmp_path / "history"
+    subprocess.run([sys.executable, "-c", script, str(path), *lines], check=True)
+    kept = [line for line in path.read_text().splitlines() if line != "_HiStOrY_V2_"]
+    assert kept == ["login anna", "change-password", "list-devices", "forget-device 3f"]
 
 
 def test_a_download_returns_at_once_and_its_end_is_announced(
