@@ -8,14 +8,18 @@ on. Exits with 1 if anything was found.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, seed, settings
 
+if os.access("/dev/shm", os.W_OK):  # readers of files sync them, which is most of their time
+    tempfile.tempdir = "/dev/shm"
 ROOT = Path(__file__).parents[1]
 for _place in (ROOT / "fuzz", ROOT / "unit" / "common"):
     sys.path.insert(0, str(_place))

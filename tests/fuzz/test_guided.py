@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "common"))
 
 import guided
 import inputs
-from targets import Target
+import wire_samples
+from targets import Target, targets
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,21 @@ def test_an_input_that_kills_its_reader_is_recorded(
     assert not guided.fuzz(Target("bitfields", never, [b"\x80"]), 5.0)
     assert len(inputs.found("bitfields")) == 1
     assert "out-of-memory" in capfd.readouterr().out
+
+
+def test_every_seed_is_read_in_another_process() -> None:
+    """A target must not compare with what only the process that made its seeds can know."""
+    folder = Path(__file__).parent
+    script = (
+        f"import sys; sys.path[:0] = {[str(folder), str(folder.parent / 'unit' / 'common')]!r}\n"
+        "import wire_samples; from targets import targets\n"
+        "known = {target.name: target for target in targets(wire_samples)}\n"
+        "for line in sys.stdin:\n"
+        "    name, seed = line.rstrip().split('|')\n"
+        "    known[name].run(bytes.fromhex(seed))\n"
+    )
+    lines = [f"{one.name}|{seed.hex()}\n" for one in targets(wire_samples) for seed in one.seeds]
+    subprocess.run(
+        [sys.executable, "-c", script], input="".join(lines), text=True, cwd=folder.parents[1],
+        check=True, timeout=60,
+    )  # fmt: skip
