@@ -73,6 +73,7 @@ BEACON_TAIL_S = 60.0  # for how long after its last event a group's head is repe
 
 BUFFER_BYTES = 64 * MIB  # requested, received and unverified bytes of one download
 SOURCES_USED = 20
+DOWNLOADS_LISTED_MAX = 1_000  # complete ones of a user; the oldest leave the list, not the disk
 
 # -- the tracker --------------------------------------------------------------------------------
 

@@ -7,13 +7,14 @@ run when somebody logs in. How one runs and ends is ``life``'s; a finished one b
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from common import limits, names
 from common import manifest as manifests
-from common import names
 from common.errors import Refused, StorageError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import control, events, tracker
@@ -25,6 +26,8 @@ from peer.downloads.rows import download_row, downloaded, progress_of, source_ro
 from peer.files.errors import AlreadyThere
 from peer.files.storage import PartialContent
 from peer.records import DownloadRecord, Records, record_key
+
+log = logging.getLogger(__name__)
 
 SOURCES_INTERVAL_S = 20.0  # how often the tracker is asked again by a download without sources
 TELL_INTERVAL_S = 0.2
@@ -137,7 +140,18 @@ class Downloads:
         entry = Entry(key, record, storage=storage, encoded=encoded)
         self._all[key] = entry
         self._life.run(entry, decoded, found.sources)
+        await self._forget_oldest()
         return key
+
+    async def _forget_oldest(self) -> None:
+        """Keep the list of what is complete within bounds. The files and their shares stay."""
+        complete = [e for e in self._mine() if e.record.state == "C" and e.task is None]
+        for entry in complete[: -limits.DOWNLOADS_LISTED_MAX]:
+            self._all.pop(entry.key, None)
+            try:
+                await self._around.workers.run(self._records.remove, entry.key)
+            except StorageError as error:
+                log.warning("%s; the next start will find it", error)
 
     def _require_user(self) -> UserId:
         if self._user is None:

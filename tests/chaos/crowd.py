@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from people import Person
@@ -15,20 +18,25 @@ from common.messages import tracker
 from common.messages.refusals import Code, Refusal
 
 DEVICES = 6
+EXAMPLE = Path(__file__).parents[2] / "examples" / "watch_events.py"
 
 
 class Watcher:
-    """``watch --json`` in a process of its own; keeps the numbers that it tells of a group."""
+    """A process that prints events as JSON; keeps the numbers that it tells of a group."""
 
-    def __init__(self, who: Person, group: str) -> None:
+    def __init__(self, process: subprocess.Popen[str], group: str) -> None:
         self.seqs: list[int] = []
-        self._process = who.spawn("--json", "watch", group)
+        self.pid = process.pid
+        self._process = process
+        self._group = group
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for text in self._process.stdout:
-            self.seqs.append(json.loads(text)["seq"])
+            event = json.loads(text)
+            if event["group"] == self._group:
+                self.seqs.append(event["seq"])
 
 
 class Noise:
@@ -61,8 +69,26 @@ class Noise:
             thread.join()
 
     def watched_by(self, who: Person) -> Watcher:
-        """A watcher that has heard something."""
-        watcher = Watcher(who, self.group)
+        """``watch``, when it has heard something."""
+        return self._tuned_in(who.spawn("--json", "watch", self.group))
+
+    def followed_by(self, who: Person) -> Watcher:
+        """The example of a monitoring script, as a further device of that user."""
+        link, key = who.swarm.tracker.link, who.swarm.folder() / "watcher.key"
+        process = subprocess.Popen(
+            [sys.executable, EXAMPLE, link, who.name, "--key", key],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        who.swarm.spawned.append(process)
+        assert process.stdin is not None
+        process.stdin.write(f"{who.password}\n")
+        process.stdin.close()
+        return self._tuned_in(process)
+
+    def _tuned_in(self, process: subprocess.Popen[str]) -> Watcher:
+        watcher = Watcher(process, self.group)
 
         def heard() -> int:
             self.make(1)

@@ -24,6 +24,7 @@ class Stage:
     rng: random.Random
     scale: float
     ends_at: float
+    soak_s: float
 
     def count(self, full: int) -> int:
         """So many times, or fewer for a quick look."""

@@ -196,3 +196,20 @@ def test_f22_a_part_that_is_gone_is_begun_again(alice: Person, bob: Person) -> N
     Path(download.part).unlink()
     bob.up()
     download.finishes()
+
+
+def test_the_list_of_complete_downloads_does_not_grow_for_ever(own: Swarm) -> None:
+    with faults(limits={"DOWNLOADS_LISTED_MAX": 3}):
+        alice, bob = settle(own, "alice"), settle(own, "bob")
+    group = alice.group_with(bob)
+    paths = [own.file(1000 + number) for number in range(6)]
+    folder = own.folder()
+    for path in paths:
+        alice.share(path, group)
+        bob.fetch(group, path.name, folder)
+    # The first two left when the fifth and the sixth began.
+    assert [name for _, name in bob.downloads()] == [path.name for path in paths[2:]]
+    assert len(list(bob.home.glob("downloads/*.record"))) == 4
+    for path in paths:
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+        assert bob.files(group)[path.name]["seeders"] == 2, "it is shared as before"

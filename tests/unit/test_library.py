@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from blake3 import blake3
+from descriptors import open_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -31,12 +32,11 @@ NOISE = bytes(blake3(b"noise").digest(length=5 * PIECE))
 
 
 @pytest.fixture
-def handles() -> Iterator[HandleCache]:
-    before = len(os.listdir("/proc/self/fd"))
+def handles(tmp_path: Path) -> Iterator[HandleCache]:
     cache = HandleCache(limit=4)
     yield cache
     cache.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not open_files(tmp_path)
 
 
 def share(path: Path, handles: HandleCache) -> SharedContent:
@@ -459,16 +459,15 @@ def test_many_files_are_read_with_few_handles_by_many_threads(tmp_path: Path) ->
             if not found.manifest.verifies(index, content.read_piece(index)):
                 wrong.append(index)
 
-    before = len(os.listdir("/proc/self/fd"))
     threads = [threading.Thread(target=read_some, args=(first,)) for first in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not wrong
-    assert len(os.listdir("/proc/self/fd")) <= before + 3
+    assert len(open_files(tmp_path)) <= 3
     content.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not open_files(tmp_path)
 
 
 def test_a_handle_in_use_outlives_its_eviction(tmp_path: Path) -> None:
