@@ -19,6 +19,7 @@ from common import limits, zap
 from common.clock import monotonic
 from common.codec import SIGNATURE, Decoder, Envelope, VersionMismatch, encode, pack
 from common.connections import MESSAGES, Connections
+from common.digests import Buffer
 from common.errors import Refused, RemoteProtocolError, StorageError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.keys import KeyPair
@@ -41,7 +42,7 @@ from peer.files.errors import BadContent, ContentChanged, OutOfHandles, StorageC
 from peer.following import Following
 from peer.requesters import Channel, Visitor, Visitors
 from peer.rights import Rights
-from peer.shelf import NOT_OFFERED, Served, Shelf
+from peer.shelf import NOT_OFFERED, Reader, Served, Shelf
 from peer.swarm import events as swarm
 from peer.swarm.events import DeclineReason, RequesterId
 from peer.swarm.limits import Limit
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 DOMAIN = "pieces"
 # Pieces wait in our own queue, where they can still be withdrawn, and not in the socket's.
 SEND_QUEUE = 64
+READ_RUN_BYTES = 2 * limits.MIB  # read by one thread before any of it is sent
 TOO_MANY = Refusal(Code.BUSY, "too many are connected here")
 SILENT = Refusal(Code.BUSY, "what was sent was never credited", "open again")
 HAVES_PER_MESSAGE = limits.PIECES_PER_REQUEST_MAX
@@ -67,6 +69,15 @@ class _Reading:
     requester: RequesterId
     content: ContentId
     index: int
+
+
+@dataclass(slots=True)
+class _Run:
+    """Pieces of one content that one requester is given in one go."""
+
+    requester: RequesterId
+    content: ContentId
+    indexes: list[int]
 
 
 class Seeder:
@@ -264,16 +275,23 @@ class Seeder:
     def _decide(self, event: swarm.ServingEvent) -> None:
         """Tell the core, and do what it says."""
         now = monotonic()
+        runs: list[_Run] = []
         for effect in self._serving.handle(event, now):
             match effect:
                 case swarm.Send(requester, content, index):
-                    self._read(requester, content, index)
+                    last = runs[-1] if runs else None
+                    if last and last.requester == requester and last.content == content:
+                        last.indexes.append(index)
+                    else:
+                        runs.append(_Run(requester, content, [index]))
                 case swarm.Decline(requester, content, pieces, why, retry_after_s):
                     self._on_decline(requester, content, pieces, why, retry_after_s)
                 case swarm.Drop(requester):
                     self._drop(requester)
                 case _:
                     assert_never(effect)
+        for run in runs:
+            self._read(run)
         self._set_wakeup(now)
 
     def _set_wakeup(self, now: float) -> None:
@@ -293,17 +311,27 @@ class Seeder:
         self._wakeup = None
         self._decide(swarm.Tick())
 
-    def _read(self, requester: RequesterId, content: ContentId, index: int) -> None:
-        reading = _Reading(requester, content, index)
-        served = self._shelf.get(content)
+    def _read(self, run: _Run) -> None:
+        readings = [_Reading(run.requester, run.content, index) for index in run.indexes]
+        served = self._shelf.get(run.content)
         if served is None:
-            self._unsend(reading)
+            for reading in readings:
+                self._unsend(reading)
             return
+        # What is credited at once is given at once: a thread that reads several pieces costs two
+        # changes of threads, one for each piece would cost as many as there are pieces.
+        step = max(1, READ_RUN_BYTES // served.manifest.piece_length)
+        for at in range(0, len(readings), step):
+            self._read_some(served, readings[at : at + step])
 
-        def done(data: Any, error: BaseException | None) -> None:
-            self._read_done(reading, served, data, error)
+    def _read_some(self, served: Served, readings: list[_Reading]) -> None:
+        def done(pieces: Any, error: BaseException | None) -> None:
+            if error is not None:
+                raise error
+            for reading, (data, trouble) in zip(readings, pieces, strict=True):
+                self._read_done(reading, served, data, trouble)
 
-        self._workers.submit(done, served.reader.read_piece, index)
+        self._workers.submit(done, _read_all, served.reader, [r.index for r in readings])
 
     def _read_done(
         self, reading: _Reading, served: Served, data: Any, error: BaseException | None
@@ -474,6 +502,17 @@ class Seeder:
     def visitors(self) -> int:
         """How many connections have something open or had."""
         return len(self._visitors)
+
+
+def _read_all(reader: Reader, indexes: list[int]) -> list[tuple[Buffer | None, Exception | None]]:
+    """On a worker thread: each piece, or why it cannot be read."""
+    pieces: list[tuple[Buffer | None, Exception | None]] = []
+    for index in indexes:
+        try:
+            pieces.append((reader.read_piece(index), None))
+        except Exception as error:
+            pieces.append((None, error))
+    return pieces
 
 
 def device_text(device: DeviceKey) -> str:

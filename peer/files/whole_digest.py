@@ -17,7 +17,7 @@ from peer.files.errors import Cancelled
 from peer.files.hashing import never_cancelled
 
 BLOCK_BYTES = 4 * MIB  # read back at a time; a multiple of every piece length
-AHEAD_PIECES = 8  # kept in memory until their turn comes, at the most
+AHEAD_BYTES = 16 * MIB  # kept in memory until their turn comes, at the most
 READ_BACK_PIECES = 4  # by a thread that has just written one: a bound on how long that takes
 ADVANCE_BYTES = 64 * MIB  # a worker thread is not taken for longer than some 20 ms
 
@@ -38,6 +38,7 @@ class WholeDigest:
         self._hasher = manifest.algorithm.new()
         self._next = 0
         self._early: dict[int, Buffer] = {}
+        self._ahead = AHEAD_BYTES // manifest.piece_length  # pieces
 
     @property
     def next_piece(self) -> int:
@@ -52,7 +53,7 @@ class WholeDigest:
         """
         # Several threads write pieces that come in order, and finish out of order: the few that
         # are early wait here, which is cheaper than reading them back.
-        if 0 <= index - self._next < AHEAD_PIECES:
+        if 0 <= index - self._next < self._ahead:
             self._early[index] = data
         room = READ_BACK_PIECES
         while room and self._is_due() and self._lock.acquire(blocking=False):

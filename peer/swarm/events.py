@@ -10,9 +10,10 @@ this peer. Sizes and counts are bytes, times are seconds of one monotonic clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, unique
 from typing import NewType, TypeAlias
+
+import msgspec
 
 from common.ids import ContentId, DeviceKey, UserId
 from peer.swarm.pieces import Bitfield
@@ -78,11 +79,14 @@ class DeclineReason(Enum):
     """The content has no such piece."""
 
 
+class _Word(msgspec.Struct, frozen=True, gc=False):
+    """A value. Several are made for every piece, at a tenth of a frozen dataclass's cost."""
+
+
 # --- What happens to a download ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class SourceKnown:
+class SourceKnown(_Word, frozen=True):
     """The tracker lists a device that offers (`complete`) or fetches the content; repeatable."""
 
     source: SourceId
@@ -90,15 +94,13 @@ class SourceKnown:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SourceGone:
+class SourceGone(_Word, frozen=True):
     """The tracker says that the device is offline or has withdrawn its offer."""
 
     source: SourceId
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(_Word, frozen=True):
     """The source answered `Open`. `have` is what it holds; None means every piece.
 
     The download keeps `have` and writes into it: hand over a bitfield of its own.
@@ -108,16 +110,14 @@ class Opened:
     have: Bitfield | None
 
 
-@dataclass(frozen=True, slots=True)
-class HaveMore:
+class HaveMore(_Word, frozen=True):
     """The source holds these pieces too."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PieceCame:
+class PieceCame(_Word, frozen=True):
     """A whole piece of `size` bytes is in a buffer of the shell, not yet digested."""
 
     source: SourceId
@@ -125,24 +125,21 @@ class PieceCame:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class PieceVerified:
+class PieceVerified(_Word, frozen=True):
     """The piece has the right digest and is written."""
 
     source: SourceId
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class PieceCorrupt:
+class PieceCorrupt(_Word, frozen=True):
     """The piece failed its digest."""
 
     source: SourceId
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class PieceUnwritten:
+class PieceUnwritten(_Word, frozen=True):
     """The piece could not be stored: trouble on this side, no fault of the source."""
 
     source: SourceId
@@ -150,8 +147,7 @@ class PieceUnwritten:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class SourceBusy:
+class SourceBusy(_Word, frozen=True):
     """The source declined these requests (all that are outstanding when empty) for a while."""
 
     source: SourceId
@@ -159,8 +155,7 @@ class SourceBusy:
     pieces: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRefused:
+class SourceRefused(_Word, frozen=True):
     """The source gives us nothing: for a while when `transient`, else until it is listed anew."""
 
     source: SourceId
@@ -168,40 +163,34 @@ class SourceRefused:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class PiecesRefused:
+class PiecesRefused(_Word, frozen=True):
     """The source has these pieces no more (or never had)."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SourceUnreachable:
+class SourceUnreachable(_Word, frozen=True):
     """`Open` led to no connection."""
 
     source: SourceId
 
 
-@dataclass(frozen=True, slots=True)
-class SourceClosed:
+class SourceClosed(_Word, frozen=True):
     """An opened connection was lost, with everything that was asked on it. It may come back."""
 
     source: SourceId
 
 
-@dataclass(frozen=True, slots=True)
-class Paused:
+class Paused(_Word, frozen=True):
     """Ask for nothing more until `Resumed` (the user's wish, or a full disk)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(_Word, frozen=True):
     """Go on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(_Word, frozen=True):
     """Time has passed: send it when `next_wakeup` is reached. Either machine takes it."""
 
 
@@ -228,8 +217,7 @@ DownloadEvent: TypeAlias = (
 # --- What a download asks for --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
+class Open(_Word, frozen=True):
     """Connect to the source and open the content with it.
 
     Answer with `Opened`, `SourceRefused`, `SourceBusy`, `SourceUnreachable` or `SourceClosed`.
@@ -238,24 +226,21 @@ class Open:
     source: SourceId
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(_Word, frozen=True):
     """Ask the source for these pieces, in this order of wish."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRequest:
+class CancelRequest(_Word, frozen=True):
     """Tell the source that these are not wanted any longer; what is on its way may still come."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Credit:
+class Credit(_Word, frozen=True):
     """Tell the source how much has come: it waits for that, and no request is due to carry it.
 
     Every `Request` carries the same count, so credit needs no timer of the shell.
@@ -264,16 +249,14 @@ class Credit:
     source: SourceId
 
 
-@dataclass(frozen=True, slots=True)
-class Verify:
+class Verify(_Word, frozen=True):
     """Digest the piece in the buffer, write it, and report how that went."""
 
     source: SourceId
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(_Word, frozen=True):
     """Drop the buffer of a piece that came."""
 
     source: SourceId
@@ -281,23 +264,20 @@ class Discard:
     why: DiscardReason
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(_Word, frozen=True):
     """Drop the connection for this content. Nothing of the source is expected any longer."""
 
     source: SourceId
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+class Announce(_Word, frozen=True):
     """Tell those who fetch this content from us that we hold these pieces too."""
 
     pieces: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(_Word, frozen=True):
     """Every piece is held. The digest of the whole and the rename are the shell's."""
 
 
@@ -309,8 +289,7 @@ DownloadEffect: TypeAlias = (
 # --- What happens to the serving side ------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ContentAdded:
+class ContentAdded(_Word, frozen=True):
     """This peer offers a content of `size` bytes in pieces of `piece_length`.
 
     `have` is what it holds of it, copied; None means every piece.
@@ -322,31 +301,27 @@ class ContentAdded:
     have: Bitfield | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ContentRemoved:
+class ContentRemoved(_Word, frozen=True):
     """The content is offered no longer; what waits for it is dropped with a decline."""
 
     content: ContentId
 
 
-@dataclass(frozen=True, slots=True)
-class HeldMore:
+class HeldMore(_Word, frozen=True):
     """Pieces of an unfinished content were verified: they may be served from this moment."""
 
     content: ContentId
     pieces: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HeldLess:
+class HeldLess(_Word, frozen=True):
     """Pieces were found damaged: they are not served any longer."""
 
     content: ContentId
     pieces: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(_Word, frozen=True):
     """A requester wants pieces, in its order of wish.
 
     `received_bytes` is all the piece data that it has got on this connection so far.
@@ -359,8 +334,7 @@ class Asked:
     received_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Withdrawn:
+class Withdrawn(_Word, frozen=True):
     """A requester has no more use for these; what is committed already still goes."""
 
     requester: RequesterId
@@ -368,31 +342,27 @@ class Withdrawn:
     pieces: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Abandoned:
+class Abandoned(_Word, frozen=True):
     """A requester has no more use for anything of a content: it closed it, or lost the right."""
 
     requester: RequesterId
     content: ContentId
 
 
-@dataclass(frozen=True, slots=True)
-class Credited:
+class Credited(_Word, frozen=True):
     """All the piece data that the requester has got on this connection so far, in bytes."""
 
     requester: RequesterId
     received_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(_Word, frozen=True):
     """The requester's connection is gone, and everything that it wanted."""
 
     requester: RequesterId
 
 
-@dataclass(frozen=True, slots=True)
-class Blocked:
+class Blocked(_Word, frozen=True):
     """The socket did not take the piece of a `Send`: it was not sent, and must be tried again."""
 
     requester: RequesterId
@@ -418,8 +388,7 @@ ServingEvent: TypeAlias = (
 # --- What the serving side asks for --------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(_Word, frozen=True):
     """Read the piece and send it: it counts as committed until the requester credits it.
 
     A piece that cannot be read after all: report `HeldLess` and `Blocked`, in this order.
@@ -430,8 +399,7 @@ class Send:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Decline:
+class Decline(_Word, frozen=True):
     """Tell the requester that these will not come; for `BUSY`, to ask again after a while."""
 
     requester: RequesterId
@@ -441,8 +409,7 @@ class Decline:
     retry_after_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(_Word, frozen=True):
     """Close the connection of a requester that takes pieces and never says so."""
 
     requester: RequesterId

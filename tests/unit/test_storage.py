@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
+from descriptors import open_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -113,10 +114,9 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_leaks() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd"))
+def no_leaks(tmp_path: Path) -> Iterator[None]:
     yield
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not open_files(tmp_path)
 
 
 def snapshot(root: Path) -> dict[str, tuple[int, bytes]]:
@@ -616,7 +616,7 @@ def test_F23_a_bit_that_flips_before_the_whole_was_digested_is_found(
     file_sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nothing waits in memory for its turn: the whole is digested from the disk.
-    monkeypatch.setattr("peer.files.whole_digest.AHEAD_PIECES", 1)
+    monkeypatch.setattr("peer.files.whole_digest.AHEAD_BYTES", PIECE)
     download = file_sample.begin(place)
     file_sample.fill(download, list(range(len(file_sample.pieces)))[::-1])
     flip_a_bit(Path(download.part_path), 9 * PIECE + 9)
