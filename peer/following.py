@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _published: Decoder[events.Published] = Decoder(events.Published)
 DEVICES_INTERVAL_S = 2.0  # an unknown device makes us ask for the list at most that often
+DEVICES_TRIES = 5  # for a list that nothing overtakes; after that, whoever knocks makes us ask
 _Errand = Callable[[], Coroutine[Any, Any, None]]
 KEYS_KEPT = 4  # epochs whose key still opens what was published before the bump
 
@@ -46,7 +47,7 @@ class GroupView:
     keys: dict[int, bytes] = field(default_factory=dict)
     devices: dict[DeviceKey, UserId] = field(default_factory=dict)
     devices_seq: int = 0
-    """The last entry that told of devices."""
+    """``devices`` is as of this entry at least: a list from before it is too old to be taken."""
     revoked: dict[UserId, int] = field(default_factory=dict)
     """Users whose tickets below an epoch count no more, for as long as such a ticket may live."""
 
@@ -218,15 +219,17 @@ class Following:
             case events.Left(user, epoch) | events.Removed(user, epoch):
                 gone = UserId(fold_id(user))
                 view.revoked[gone] = epoch
-                view.devices = {key: who for key, who in view.devices.items() if who != gone}
-                view.devices_seq = entry.seq
+                if entry.seq > view.devices_seq:
+                    view.devices = {key: who for key, who in view.devices.items() if who != gone}
+                    view.devices_seq = entry.seq
                 view.epoch = max(view.epoch, epoch)
                 self.refresh()
             case events.Joined():
+                view.devices_seq = max(view.devices_seq, entry.seq)
                 self._run(f"devices {view.group}", partial(self._learn_devices, view.group))
             case events.Owner(user):
                 view.owner = UserId(fold_id(user))
-            case events.Device(user, device, bound):
+            case events.Device(user, device, bound) if entry.seq > view.devices_seq:
                 view.devices_seq = entry.seq
                 if bound:
                     view.devices[DeviceKey(device)] = UserId(fold_id(user))
@@ -299,16 +302,19 @@ class Following:
             self._run(f"events {view.group}", partial(self._catch_up, view.group))
 
     async def _learn_devices(self, group: GroupId) -> None:
-        seq, devices = await self._list_devices(group)
-        # An entry may have told of devices meanwhile that this list is too old for: whoever was
-        # logged out by it must not come back in.
-        while (view := self._views.get(group)) is not None and view.devices_seq > seq:
+        for _ in range(DEVICES_TRIES):
             seq, devices = await self._list_devices(group)
-        if view is not None:
-            view.devices = devices
-            # Devices bound while the pages were fetched are in entries that are applied again.
-            if seq > view.seq:
-                self._run(f"events {group}", partial(self._catch_up, group))
+            view = self._views.get(group)
+            if view is None:
+                return
+            # An entry, or another list, may have told of devices meanwhile that this one is too
+            # old for: whoever was logged out by it must not come back in.
+            if view.devices_seq <= seq:
+                view.devices, view.devices_seq = devices, seq
+                # Devices bound while the pages were fetched are in entries that are applied again.
+                if seq > view.seq:
+                    self._run(f"events {group}", partial(self._catch_up, group))
+                return
 
     async def _list_devices(self, group: GroupId) -> tuple[int, dict[DeviceKey, UserId]]:
         """The members' devices, and the head of the log when the first of them were told."""

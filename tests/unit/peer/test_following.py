@@ -279,6 +279,43 @@ def test_a_list_of_devices_that_is_older_than_what_was_heard_lets_nobody_back_in
     run(test)
 
 
+def test_an_entry_that_is_older_than_the_list_changes_nothing_in_it() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        device = DeviceKey(b"1" * 32)
+        entries = [
+            town.happen(FILMS, events.Device("bob", device, False)),
+            town.happen(FILMS, events.Device("bob", device, True)),
+        ]
+        town.devices[FILMS] = [tracker.DeviceRow(device, "bob")]
+        town.link.answers["EventsSince"] = Refused(Code.BUSY, "later")  # by what is published alone
+        assert not town.following.knows_device(device)
+        await until(lambda: town.following.knows_device(device))
+        for entry in entries:
+            town.publish(entry)
+            assert town.following.knows_device(device)
+        assert town.seqs() == [1, 2]
+
+    run(test)
+
+
+def test_a_list_that_no_tracker_should_give_is_not_asked_for_without_end() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        town.publish(town.happen(FILMS, events.Device("bob", DeviceKey(b"1" * 32), False)))
+        stale = tracker.DeviceRows([tracker.DeviceRow(b"1" * 32, "bob")], 0)
+        town.link.answers["GetDevices"] = stale
+        asked = len(town.link.asked_for(tracker.GetDevices))
+        assert not town.following.knows_device(DeviceKey(b"1" * 32))
+        await turns(200)
+        assert not town.following.groups[FILMS].devices
+        assert len(town.link.asked_for(tracker.GetDevices)) - asked == module.DEVICES_TRIES
+
+    run(test)
+
+
 def test_a_device_acts_for_whoever_is_logged_in_on_it_alone() -> None:
     async def test(town: Town) -> None:
         town.join(FILMS)
