@@ -133,6 +133,18 @@ def test_more_is_on_its_way_where_the_way_is_long() -> None:
     assert most > 4
 
 
+def test_more_is_on_its_way_while_what_was_sent_waits_at_the_links_of_others() -> None:
+    story = Story(count=200)
+    on_way = len(story.ask("a", *range(100))) + len(story.ask("b", *range(100, 200)))
+    seen = []
+    for every_s in (0.052, 0.104, 0.052):  # as fast as our link, half as fast, as before
+        for turn in range(40):
+            story.now += every_s
+            on_way += len(story.receive("ab"[turn % 2])) - 1
+        seen.append(on_way)
+    assert seen == [2, 4, 2]
+
+
 def test_what_is_withdrawn_is_not_sent_unless_it_is_on_its_way() -> None:
     story = Story()
     story.ask("a", 1, 2, 3, 4)
