@@ -84,7 +84,7 @@ class Noise:
         who.swarm.spawned.append(process)
         assert process.stdin is not None
         process.stdin.write(f"{who.password}\n")
-        process.stdin.close()
+        process.stdin.flush()
         return self._tuned_in(process)
 
     def _tuned_in(self, process: subprocess.Popen[str]) -> Watcher:
