@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_S = limits.BEACON_S * 5  # without a sign of life for that long, the link is dead
 LOST_GRACE_S = 2.0  # a command waits that long for a broken link to come back
+ATTEMPT_S = 0.7  # who asks while the link is down waits that long for an attempt to connect
+LEAST_PAUSE_S = 0.1  # between two attempts, however much is asked
 ANSWER_TIMEOUT_S = 30.0  # logging in may wait its turn behind others' passwords
 
 R = TypeVar("R")
@@ -166,6 +168,8 @@ class TrackerLink:
         self._next_id = self._rng.getrandbits(48)
         self._up = asyncio.Event()
         self._tried = asyncio.Event()
+        self._attempted = asyncio.Event()
+        self._asked_for = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._heard_at = 0.0
         self.time = TrackerTime()
@@ -237,8 +241,10 @@ class TrackerLink:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._tried.wait(), CONNECT_TIMEOUT_S)
         if not self.connected:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._up.wait(), 0.3)
+            # A tracker that came back is found by who asks, not only by the next attempt.
+            self._attempted.clear()
+            self._asked_for.set()
+            await _first(self._up.wait(), self._attempted.wait(), ATTEMPT_S)
         if not self.connected:
             raise self._unreachable()
 
@@ -329,9 +335,19 @@ class TrackerLink:
                 if await self._serve(where):
                     delay_s = limits.RECONNECT_IVL_MS / 1000
                 self._tried.set()
-            # Jitter over the whole span: a restarted tracker is not met by everybody at once.
-            await asyncio.sleep(self._rng.uniform(0.2, 1.0) * delay_s)
+            self._attempted.set()
+            await self._pause(delay_s)
             delay_s = min(delay_s * 2, limits.RECONNECT_IVL_MAX_MS / 1000)
+
+    async def _pause(self, delay_s: float) -> None:
+        """Wait before the next attempt; for the least time only when somebody asks for it."""
+        # Jitter over the whole span: a restarted tracker is not met by everybody at once.
+        part = self._rng.uniform(0.2, 1.0)
+        least_s = part * min(delay_s, LEAST_PAUSE_S)
+        await asyncio.sleep(least_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._asked_for.wait(), part * delay_s - least_s)
+        self._asked_for.clear()
 
     async def _serve(self, where: Tracker) -> bool:
         """Connect to ``where`` and stay until the connection ends; False if it never came up."""

@@ -186,6 +186,23 @@ def test_a_tracker_that_is_gone_fails_those_who_wait_and_those_who_come(
     run(test)
 
 
+def test_who_asks_does_not_wait_for_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    # By itself the next one would be an hour away.
+    monkeypatch.setattr("common.limits.RECONNECT_IVL_MS", 3_600_000)
+    monkeypatch.setattr("common.limits.RECONNECT_IVL_MAX_MS", 3_600_000)
+
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        scripted.stop()
+        await until(lambda: not link.connected, "the end of the link")
+        for _ in range(2):
+            with pytest.raises(TransportError, match="cannot be reached"):
+                await link.ask(tracker.Depart(), tracker.Done)
+        scripted.start()
+        assert (await link.ask(tracker.Depart(), tracker.Done)).reply == tracker.Done()
+
+    run(test)
+
+
 def test_no_answer_in_time_is_told() -> None:
     async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
         scripted.answer = lambda command: None
