@@ -325,16 +325,23 @@ class Seeder:
             self._read_some(served, readings[at : at + step])
 
     def _read_some(self, served: Served, readings: list[_Reading]) -> None:
+        reader = served.reader
+
         def done(pieces: Any, error: BaseException | None) -> None:
             if error is not None:
                 raise error
             for reading, (data, trouble) in zip(readings, pieces, strict=True):
-                self._read_done(reading, served, data, trouble)
+                self._read_done(reading, served, reader, data, trouble)
 
-        self._workers.submit(done, _read_all, served.reader, [r.index for r in readings])
+        self._workers.submit(done, _read_all, reader, [r.index for r in readings])
 
     def _read_done(
-        self, reading: _Reading, served: Served, data: Any, error: BaseException | None
+        self,
+        reading: _Reading,
+        served: Served,
+        reader: Reader,
+        data: Any,
+        error: BaseException | None,
     ) -> None:
         if self._closed:
             return
@@ -354,6 +361,8 @@ class Seeder:
                 log.warning("%s", error)
                 self._shelf.damaged(reading.content, pieces)
                 self._decide(blocked)
+            case StorageClosed() if served.reader is not reader:
+                self._decide(blocked)  # a part became the whole meanwhile, which is read instead
             case StorageClosed():
                 self._unsend(reading)
             case StorageError():

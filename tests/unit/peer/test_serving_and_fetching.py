@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import zmq
 from stand_ins import turns, until
+from waiting import PATIENCE_S
 
 from common import limits, manifest, zap
 from common.digests import Algorithm
@@ -19,7 +21,7 @@ from common.messages import peer
 from common.messages.refusals import Code, Refusal
 from common.tickets import Ticket
 from peer.fanout import Fanout
-from peer.files.errors import BadContent, ContentChanged, StorageError
+from peer.files.errors import BadContent, ContentChanged, StorageClosed, StorageError
 from peer.seeder import Seeder
 from peer.shelf import Shelf
 from peer.swarm.limits import Limit, Rates
@@ -316,6 +318,39 @@ def test_a_piece_that_cannot_be_read_is_declined_and_others_come() -> None:
         await until(lambda: damaged)
         assert damaged == [(5,)]
         await until(lambda: ("declined", (2,), False) in sink.said)
+
+    run(test)
+
+
+class Closing(Reader):
+    """A part that is closed while a piece is read: no other one is read after that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading, self.closed = threading.Event(), threading.Event()
+
+    def read_piece(self, index: int) -> bytes:
+        if self.closed.is_set():
+            raise StorageClosed("the download was closed")
+        self.reading.set()
+        assert self.closed.wait(PATIENCE_S)
+        return piece(index)
+
+
+def test_what_was_to_be_read_from_a_part_is_read_from_the_whole_that_it_became() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer(Bitfield(COUNT, range(COUNT - 1)))
+        sink = await stage.open()
+        stage.ask(sink, 0)
+        await until(lambda: 0 in sink.pieces)
+        served, part = stage.shelf.get(CONTENT), Closing()
+        assert served is not None
+        served.reader = part
+        stage.ask(sink, *range(1, COUNT - 1))
+        await until(part.reading.is_set)
+        stage.offer()
+        part.closed.set()
+        await until(lambda: len(sink.pieces) == COUNT - 1, "each piece")
 
     run(test)
 
