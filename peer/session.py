@@ -68,7 +68,8 @@ class Session:
         await self._bring_up(user)
 
     async def end(self) -> None:
-        """Nobody is logged in any more: nothing is shared, nothing fetched."""
+        """The user has logged out here: nothing is shared any more, nothing fetched."""
+        self.farewell = None
         self._following.set_user(None)
         async with self._one_at_a_time:
             await self._rest()
@@ -101,7 +102,7 @@ class Session:
         user = self._following.user
         if user is not None:
             self._settled.clear()
-        self._run(self.end() if user is None else self._come_back(user))
+        self._run(self._wind_down() if user is None else self._come_back(user))
 
     def groups_changed(self) -> None:
         """The user is in other groups than before."""

@@ -219,6 +219,22 @@ def test_a_login_right_after_a_logout_from_elsewhere_wins() -> None:
     run(test)
 
 
+def test_a_logout_whose_answer_was_lost_was_done_here_all_the_same() -> None:
+    async def test() -> None:
+        stage = Stage(ALICE)
+        # A new connection, on which the tracker says that nobody is logged in …
+        stage.session.logged_out()
+        stage.following.user = None
+        stage.session.link_up()
+        await stage.ends("tickets.clear")
+        assert stage.session.farewell is not None
+        # … and then the answer to the logout, which was asked again.
+        await stage.session.end()
+        assert stage.session.farewell is None
+
+    run(test)
+
+
 def test_leaving_by_ones_own_wish() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
