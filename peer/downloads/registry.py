@@ -7,6 +7,7 @@ run when somebody logs in. How one runs and ends is ``life``'s; a finished one b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -137,6 +138,10 @@ class Downloads:
         except StorageError:
             await around.workers.run(storage.discard)
             raise
+        if self._user != user:
+            await around.workers.run(storage.discard)
+            await around.workers.run(self._records.remove, key)
+            raise Refused(Code.NOT_LOGGED_IN, f"{user} was logged out before it could begin")
         entry = Entry(key, record, storage=storage, encoded=encoded)
         self._all[key] = entry
         self._life.run(entry, decoded, found.sources)
@@ -172,16 +177,18 @@ class Downloads:
 
         Raises what it failed with, and `Refused` when it was cancelled.
         """
-        while (entry := self._all.get(key)) is not None:
+        entry = self._all.get(key)
+        while entry is not None:
+            # Looked at first: it may be complete and have left the list since.
             if entry.record.state == "C":
                 return downloaded(entry)
             if entry.record.state == "F":
                 raise entry.error or StorageError(entry.record.reason or "the download failed")
             tell(progress_of(entry))
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(entry.changed.wait(), TELL_INTERVAL_S)
-            except TimeoutError:
-                continue
+            if entry.record.state != "C":
+                entry = self._all.get(key)
         raise Refused(Code.CANCELLED, "the download was cancelled")
 
     async def pause(self, group_text: str, name: str) -> None:
@@ -223,9 +230,9 @@ class Downloads:
 
     async def deactivate(self) -> None:
         """Nobody is logged in: let everything rest where it is."""
-        for entry in self._all.values():
+        self._user = None  # from here on none begins
+        for entry in list(self._all.values()):
             await self._life.rest(entry)
-        self._user = None
 
     async def groups_changed(self) -> None:
         """What was to be fetched from a group that we are in no more fails."""
