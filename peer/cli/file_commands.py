@@ -63,7 +63,10 @@ def upload_file(
 @command("list-files", example="mini-torrent list-files films")
 @group_argument
 def list_files(console: Console, group: str) -> None:
-    """List what a group shares."""
+    """List what a group shares.
+
+    A narrow terminal does not get all of it: a pipe, or `--json`, does.
+    """
     from common.messages.control import Files, ListFiles
     from peer.cli.render import files_table, show
 
@@ -185,7 +188,7 @@ def cancel(console: Console, group: str, name: str) -> None:
 @group_argument
 @download_argument
 def why_slow(console: Console, group: str, name: str) -> None:
-    """Show what each source of a running download does."""
+    """Show what each source of an unfinished download does."""
     from common.messages.control import SourceRows, WhySlow
     from peer.cli.render import show, sources_table
 

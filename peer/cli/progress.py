@@ -18,6 +18,7 @@ from peer.cli.units import count_text, percent_text, rate_text, size_text, time_
 from peer.control_client import CommandFailed, Ended
 
 LINE_S = 2.0
+BAR_WIDTH, BAR_WIDTH_MIN = 30, 10  # columns
 
 
 class Picture(Protocol):
@@ -81,21 +82,25 @@ class PlainLines:
         print(f"{self._title}: {progress_text(progress)}", file=sys.stderr, flush=True)
 
 
-def progress_text(progress: control.Progress) -> str:
-    """How far it is, in one line."""
-    parts = [printable(progress.stage)]
-    if progress.total:
-        done = f"{percent_text(progress.done, progress.total)} of {size_text(progress.total)}"
-        parts.append(done)
-    if progress.rate:
-        parts.append(rate_text(progress.rate))
-    if progress.sources:
-        parts.append(f"from {count_text(progress.sources, 'peer')}")
-    if progress.eta_s is not None:
-        parts.append(f"{time_text(progress.eta_s)} left")
-    if progress.note:
-        parts.append(printable(progress.note))
-    return ", ".join(parts)
+def progress_text(progress: control.Progress, room: int | None = None) -> str:
+    """How far it is, in one line. Of what does not fit into ``room`` columns, the bar shows the
+    stage by moving at all; how many peers there are and of how much it is, one may do without."""
+    done = f"{percent_text(progress.done, progress.total)}" if progress.total else ""
+    of_all = f" of {size_text(progress.total)}" if progress.total else ""
+    rate = rate_text(progress.rate) if progress.rate else ""
+    peers = f"from {count_text(progress.sources, 'peer')}" if progress.sources else ""
+    left = f"{time_text(progress.eta_s)} left" if progress.eta_s is not None else ""
+    stage, note = printable(progress.stage), printable(progress.note or "")
+    texts = [
+        ", ".join(part for part in parts if part)
+        for parts in (
+            (stage, done + of_all, rate, peers, left, note),
+            (done + of_all or stage, rate, peers, left, note),
+            (done + of_all or stage, rate, left, note),
+            (done or stage, rate, left, note),
+        )
+    ]
+    return next((text for text in texts if room is None or len(text) <= room), texts[-1])
 
 
 @contextmanager
@@ -103,13 +108,14 @@ def _bar(title: str) -> Iterator[Picture]:
     from rich.console import Console as RichConsole
     from rich.progress import BarColumn, ProgressColumn, Task
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
     from rich.text import Text
 
     class Words(ProgressColumn):
         """A field of the task as it is: no markup and no format is looked for in it."""
 
         def __init__(self, field: str) -> None:
-            super().__init__()
+            super().__init__(Column(no_wrap=True, overflow="ellipsis"))
             self._field = field
 
         def render(self, task: Task) -> Text:
@@ -118,19 +124,27 @@ def _bar(title: str) -> Iterator[Picture]:
     class Bar:
         def __init__(self, bars: RichProgress) -> None:
             self._bars = bars
-            self._task = bars.add_task("", total=None, title=printable(title), text="")
+            self._task = bars.add_task("", total=None, title="", text="")
 
         def show(self, progress: control.Progress) -> None:
+            width = bars.console.width - 3
+            name = printable(title)
+            if len(name) > width // 3:
+                name = f"{name[: width // 3 - 1]}…"
+            text = progress_text(progress, width - len(name) - BAR_WIDTH_MIN)
+            bar.bar_width = max(BAR_WIDTH_MIN, min(BAR_WIDTH, width - len(name) - len(text)))
             self._bars.update(
                 self._task,
                 total=progress.total or None,
                 completed=progress.done,
-                text=progress_text(progress),
+                title=name,
+                text=text,
             )
 
+    bar = BarColumn(bar_width=BAR_WIDTH)
     bars = RichProgress(
         Words("title"),
-        BarColumn(bar_width=30),
+        bar,
         Words("text"),
         console=RichConsole(stderr=True),
         transient=True,

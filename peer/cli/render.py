@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from shutil import get_terminal_size
 from typing import NamedTuple
 
 from common.messages import control
@@ -21,18 +22,20 @@ from peer.cli.units import (
     time_text,
 )
 
-CUT_CHARACTERS = 19  # "blake3:" and enough of a digest to tell it from others by eye
+CUT_WIDTHS = (20, 13)  # "blake3:" and enough of a digest to tell it from others by eye
 
 
 # -- tables -------------------------------------------------------------------------------------
 
 
 class Column(NamedTuple):
-    """``right``: numbers stand flush right. ``cut``: a narrow terminal gets the beginning."""
+    """``right``: numbers stand flush right. A narrow terminal gets the beginning of what may be
+    ``cut``, and what is ``spare`` not at all."""
 
     title: str
     right: bool = False
     cut: bool = False
+    spare: bool = False
 
 
 class Table(NamedTuple):
@@ -48,24 +51,69 @@ def show(table: Table, *, terminal: bool) -> None:
     if not table.rows:
         if terminal:
             print(table.empty, flush=True)
-    elif terminal:
-        _show_rich(table)
-    else:
-        print("\n".join(plain_lines(table)), flush=True)
+        return
+    lines = terminal_lines(table, get_terminal_size().columns) if terminal else plain_lines(table)
+    print("\n".join(lines), flush=True)
 
 
 def plain_lines(table: Table) -> list[str]:
     """A line with the titles, then a line a row, in columns two spaces apart."""
     rows = [[column.title.upper() for column in table.columns]]
     rows += [[printable(cell) for cell in row] for row in table.rows]
-    widths = [max(_width(row[at]) for row in rows) for at in range(len(table.columns))]
+    return _aligned(table.columns, rows)
+
+
+def terminal_lines(table: Table, width: int) -> list[str]:
+    """The same for people, below a rule, and never wider than ``width``: at first it is cut, then
+    spare columns are left out, and at last each row becomes a block with a line a cell."""
+    columns = list(table.columns)
+    rows = [[column.title for column in columns]]
+    rows += [[printable(cell) for cell in row] for row in table.rows]
+    for cut_width in (None, *CUT_WIDTHS):
+        lines = _ruled(columns, [_cut(columns, row, cut_width) for row in rows])
+        if len(lines[1]) <= width:
+            return lines
+    shorter, kept = [_cut(columns, row, CUT_WIDTHS[-1]) for row in rows], columns
+    while len(lines[1]) > width and any(column.spare for column in kept):
+        at = max(at for at, column in enumerate(kept) if column.spare)
+        kept = kept[:at] + kept[at + 1 :]
+        shorter = [row[:at] + row[at + 1 :] for row in shorter]
+        lines = _ruled(kept, shorter)
+    return lines if len(lines[1]) <= width else _blocks(rows)
+
+
+def _aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(_width(row[at]) for row in rows) for at in range(len(columns))]
     lines = []
     for row in rows:
         cells = []
-        for cell, width, column in zip(row, widths, table.columns, strict=True):
+        for cell, width, column in zip(row, widths, columns, strict=True):
             padding = " " * (width - _width(cell))
             cells.append(padding + cell if column.right else cell + padding)
         lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _ruled(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = _aligned(columns, rows)
+    return [lines[0], "─" * max(map(_width, lines)), *lines[1:]]
+
+
+def _cut(columns: Sequence[Column], row: Sequence[str], width: int | None) -> list[str]:
+    return [
+        f"{cell[: width - 1]}…" if column.cut and width is not None and len(cell) > width else cell
+        for column, cell in zip(columns, row, strict=True)
+    ]
+
+
+def _blocks(rows: Sequence[Sequence[str]]) -> list[str]:
+    titles, *records = rows
+    width = max(map(len, titles)) + 2
+    lines: list[str] = []
+    for record in records:
+        lines += [""] if lines else []
+        cells = zip(titles, record, strict=True)
+        lines += [f"{title:<{width}}{cell}" for title, cell in cells if cell]
     return lines
 
 
@@ -77,37 +125,6 @@ def _width(text: str) -> int:
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
     )
-
-
-def _show_rich(table: Table) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    console = Console()
-    rows = [[printable(cell) for cell in row] for row in table.rows]
-    wanted = sum(max(_width(row[at]) for row in rows) + 3 for at in range(len(table.columns)))
-    picture = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in table.columns:
-        picture.add_column(
-            column.title,
-            justify="right" if column.right else "left",
-            overflow="fold",
-            no_wrap=column.right,
-        )
-    for row in rows:
-        picture.add_row(
-            *(
-                Text(_beginning(cell) if column.cut and wanted > console.width else cell)
-                for cell, column in zip(row, table.columns, strict=True)
-            )
-        )
-    console.print(picture)
-
-
-def _beginning(text: str) -> str:
-    return text if len(text) <= CUT_CHARACTERS else f"{text[:CUT_CHARACTERS]}…"
 
 
 # -- the listings -------------------------------------------------------------------------------
@@ -151,12 +168,12 @@ def files_table(rows: Sequence[control.FileRow]) -> Table:
         (
             Column("name"),
             Column("size", True),
-            Column("files", True),
-            Column("pieces", True),
+            Column("files", True, spare=True),
+            Column("pieces", True, spare=True),
             Column("seeders", True),
             Column("leechers", True),
             Column("shared by"),
-            Column("digest", cut=True),
+            Column("digest", cut=True, spare=True),
         ),
         [
             (
@@ -278,6 +295,10 @@ def uploaded_line(done: control.Uploaded) -> str:
 
 def event_line(event: control.Happened) -> str:
     """One event of a group for people."""
-    details = "  ".join(f"{key}={value}" for key, value in event.details.items())
+    details = "  ".join(f"{key}={_detail(value)}" for key, value in event.details.items())
     time = moment_text(event.time, seconds=True)
     return printable(f"{time}  [{event.group}]  {event.event:<10}  {details}").rstrip()
+
+
+def _detail(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -12,7 +12,14 @@ import pytest
 
 from common.messages import control
 from peer.cli.progress import PlainLines, progress_text
-from peer.cli.render import Column, Table, download_lines, event_line, plain_lines
+from peer.cli.render import (
+    Column,
+    Table,
+    download_lines,
+    event_line,
+    plain_lines,
+    terminal_lines,
+)
 from peer.cli.units import count_text, moment_text, percent_text, size_text, time_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +88,50 @@ def test_plain_columns_are_aligned_for_wide_and_combining_letters() -> None:
     ]
 
 
+NARROW = Table(
+    (
+        Column("name"),
+        Column("size", right=True),
+        Column("files", right=True, spare=True),
+        Column("digest", cut=True, spare=True),
+    ),
+    [("model.bin", "300 MiB", "1", "blake3:" + "ab" * 32), ("a", "1 B", "22", "sha1:" + "cd" * 20)],
+    "",
+)
+
+
+def test_a_table_on_a_narrow_terminal_is_cut_then_loses_columns_then_is_blocks() -> None:
+    wide = terminal_lines(NARROW, 200)
+    assert wide[0].split() == ["name", "size", "files", "digest"]
+    assert wide[2].endswith("ab" * 32)
+    assert terminal_lines(NARROW, 50) == [
+        "name          size  files  digest",
+        "─" * 47,
+        "model.bin  300 MiB      1  blake3:abababababab…",
+        "a              1 B     22  sha1:cdcdcdcdcdcdcd…",
+    ]
+    assert terminal_lines(NARROW, 40)[2] == "model.bin  300 MiB      1  blake3:ababa…"
+    assert terminal_lines(NARROW, 30) == [
+        "name          size  files",
+        "─" * 25,
+        "model.bin  300 MiB      1",
+        "a              1 B     22",
+    ]
+    assert terminal_lines(NARROW, 20)[2] == "model.bin  300 MiB"
+    assert terminal_lines(NARROW, 10)[:5] == [
+        "name    model.bin",
+        "size    300 MiB",
+        "files   1",
+        "digest  blake3:" + "ab" * 32,
+        "",
+    ]
+
+
+@pytest.mark.parametrize("width", range(18, 100))
+def test_no_line_of_a_table_is_wider_than_the_terminal(width: int) -> None:
+    assert all(len(line) <= width for line in terminal_lines(NARROW, width))
+
+
 def test_a_name_cannot_break_its_row() -> None:
     lines = plain_lines(Table((Column("name"),), [("a\nb\x1b[31m",)], ""))
     assert lines == ["NAME", "a\\x0ab\\x1b[31m"]
@@ -103,8 +154,8 @@ def test_downloads_on_a_terminal_begin_as_in_a_pipe() -> None:
 
 
 def test_an_event_is_one_line() -> None:
-    event = control.Happened(1, "now", "films", "share", {"name": "a\nb", "size": 3})
-    assert event_line(event) == "now  [films]  share       name=a\\x0ab  size=3"
+    event = control.Happened(1, "now", "films", "share", {"name": "a\nb", "size": 3, "last": True})
+    assert event_line(event) == "now  [films]  share       name=a\\x0ab  size=3  last=true"
 
 
 def test_plain_progress_is_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,6 +171,18 @@ def test_plain_progress_is_a_line_a_stage(capsys: pytest.CaptureFixture[str]) ->
         "film: digesting, 10 % of 100 B",
         "film: downloading, 0 % of 100 B",
         "film: downloading, 10 % of 100 B, the disk is full",
+    ]
+
+
+def test_progress_beside_a_bar_leaves_out_what_does_not_fit() -> None:
+    progress = control.Progress("downloading", 50, 100, 1024.0, 9.0, 2, "slow")
+    texts = [progress_text(progress, room) for room in (80, 60, 40, 30, 5)]
+    assert texts == [
+        "downloading, 50 % of 100 B, 1 KiB/s, from 2 peers, 9.0 s left, slow",
+        "50 % of 100 B, 1 KiB/s, from 2 peers, 9.0 s left, slow",
+        "50 % of 100 B, 1 KiB/s, 9.0 s left, slow",
+        "50 %, 1 KiB/s, 9.0 s left, slow",
+        "50 %, 1 KiB/s, 9.0 s left, slow",
     ]
 
 
