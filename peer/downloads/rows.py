@@ -6,6 +6,7 @@ import os
 
 from common.messages import control
 from peer.downloads.entry import Entry
+from peer.swarm.progress import Progress, SourceProgress
 from peer.swarm.sources import Phase
 
 
@@ -52,10 +53,9 @@ def source_rows(entry: Entry) -> list[control.SourceRow]:
     if running is None:
         return []
     rows = []
-    for source in running.progress().sources:
+    progress = running.progress()
+    for source in progress.sources:
         known = running.known(source.source)
-        verdict = source.verdict.value if source.verdict is not None else "good"
-        note = f": {source.note}" if source.note else ""
         rows.append(
             control.SourceRow(
                 user=source.user,
@@ -64,10 +64,21 @@ def source_rows(entry: Entry) -> list[control.SourceRow]:
                 rate=source.rate,
                 pieces=source.pieces,
                 in_flight=source.asked,
-                verdict=f"{source.phase.name.lower()}, {verdict}{note}",
+                verdict=_verdict(source, progress),
             )
         )
     return rows
+
+
+def _verdict(source: SourceProgress, progress: Progress) -> str:
+    """What is to be said of a source; first of all when it is not to blame."""
+    if progress.paused:
+        return "paused"
+    if source.phase is Phase.OPEN and progress.throttled and not source.asked:
+        return "open, waits for the limit on downloads"
+    verdict = source.verdict.value if source.verdict is not None else "good"
+    note = f": {source.note}" if source.note else ""
+    return f"{source.phase.name.lower()}, {verdict}{note}"
 
 
 def downloaded(entry: Entry) -> control.Downloaded:

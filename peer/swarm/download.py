@@ -300,6 +300,7 @@ class Download:
             rate=rate,
             eta_s=left / rate if rate > 1.0 else (0.0 if not left else None),
             paused=self._demand.paused,
+            throttled=self._demand.throttled_until is not None,
             complete=pieces.complete(),
             asked_pieces=len(self._demand.flights),
             verifying_bytes=pieces.verifying_bytes,

@@ -68,6 +68,8 @@ class Progress:
     eta_s: float | None
     """Seconds left at this rate; None when nothing comes."""
     paused: bool
+    throttled: bool
+    """A rate limit is in the way of asking for more."""
     complete: bool
     asked_pieces: int
     verifying_bytes: int

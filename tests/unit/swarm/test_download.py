@@ -423,6 +423,18 @@ def test_a_rate_limit_is_kept_and_shared() -> None:
     assert 900 <= got <= 1100
 
 
+def test_that_a_limit_is_in_the_way_is_seen_until_it_is_not() -> None:
+    story = Story(count=1000, limit=Limit(Rates(everything=100.0)))
+    assert not story.download.progress(story.now).throttled
+    story.with_source(A)
+    for index in list(story.download._roster.used[A].asked):
+        story.tell(PieceCame(A, index, 10), PieceVerified(A, index))
+    assert story.download.progress(story.now).throttled
+    unlimited = Story(count=1000)
+    unlimited.with_source(A)
+    assert not unlimited.download.progress(unlimited.now).throttled
+
+
 def test_have_is_announced_at_once_when_idle_and_batched_when_not() -> None:
     story = Story(count=100)
     story.with_source(A)
