@@ -256,7 +256,15 @@ def list_requests(world: World, user: UserId, command: tracker.ListRequests) -> 
     """Who asks to be let in; for the owner alone."""
     group = owned_group(world.state, user, command.group)
     names, more = page(sorted(group.requests), command.after)
-    rows = [tracker.UserRow(name, "pending", group.requests[UserId(name)]) for name in names]
+    rows = [
+        tracker.UserRow(
+            name,
+            "pending",
+            group.requests[UserId(name)],
+            world.presence.online(world.state, UserId(name)),
+        )
+        for name in names
+    ]
     return Decision(tracker.UserRows(rows, more))
 
 

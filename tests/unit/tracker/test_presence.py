@@ -145,6 +145,15 @@ def test_members_show_how_many_of_their_devices_are_online(lab) -> None:
     assert rows == {"alice": 2, "bob": 0}
 
 
+def test_the_owner_sees_whether_those_who_ask_to_join_are_online(lab) -> None:
+    town, alice, _, _ = lab
+    town.user("carol").comes()
+    town.user("carol").does(tracker.JoinGroup("lab"))
+    town.user("dave").does(tracker.JoinGroup("lab"))
+    rows = {row.user: row.online for row in alice.does(tracker.ListRequests("lab")).rows}
+    assert rows == {"carol": 1, "dave": 0}
+
+
 def test_of_many_sources_fifty_are_told_seeders_first_and_never_oneself(lab) -> None:
     town, _, bob, data = lab
     for number in range(30):
