@@ -133,4 +133,7 @@ def _ask_password(prompt: str, twice: bool) -> str:
             refuse_usage("the two passwords differ", "type the same one twice")
     except EOFError:
         refuse_usage("no password was given")
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # nothing of what was typed is seen, not even the end of the line
+        raise
     return password

@@ -218,6 +218,28 @@ class TestPasswords:
         assert (ran.code, peer.asked) == (2, [])
         assert ran.err.startswith("error: the two passwords differ\n")
 
+    def test_ctrl_c_at_the_question_leaves_its_line(
+        self, home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        def ask(prompt: str) -> str:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("sys.stdin", Terminal())
+        monkeypatch.setattr("getpass.getpass", ask)
+        with FakePeer(home):
+            ran = cli("login", "anna")
+        assert (ran.code, ran.err) == (130, "\nerror: interrupted\n")
+
+    def test_no_name_no_question(self, home: Path, cli: Cli) -> None:
+        with FakePeer(home) as peer:
+            ran = cli("create-user", "an na")  # standard input would have no password either
+        assert (ran.code, peer.asked) == (2, [])
+        assert ran.err.startswith('error: "an na" is not a valid user name\n')
+
     def test_none_at_all_is_wrong_usage(self, home: Path, cli: Cli) -> None:
         with FakePeer(home) as peer:
             ran = cli("login", "anna")
