@@ -13,17 +13,16 @@ from typing import TypeVar, assert_never
 
 from common import names
 from common.clock import wall_ms
-from common.errors import Refused
 from common.ids import GroupId
 from common.keys import KeyPair, key_text
 from common.messages import control, events, tracker
-from common.messages.refusals import Code
 from common.sockets import LIBZMQ_MIN
 from peer.account import Account
 from peer.control import Tell
 from peer.downloads import Downloads
 from peer.following import Following
 from peer.notices import Notices
+from peer.refusals import no_group, not_logged_in
 from peer.rows import file_row, group_row, happened, user_row
 from peer.seeder import Seeder
 from peer.session import Session
@@ -262,13 +261,11 @@ class Commands:
         group = None if group_text is None else names.group_id(group_text)
         following = self._parts.following
         if following.user is None:
-            raise Refused(Code.NOT_LOGGED_IN, "nobody is logged in", "mini-torrent login USER")
+            raise not_logged_in()
         if group is not None and group not in following.groups:
             await following.sync()
             if group not in following.groups:
-                raise Refused(
-                    Code.UNKNOWN_GROUP, f"there is no group {group}, or you are not a member of it"
-                )
+                raise no_group(group)
         watcher = _Watcher(group, tell)
         self._watchers.append(watcher)
         try:

@@ -27,6 +27,7 @@ from peer.downloads.rows import download_row, downloaded, progress_of, source_ro
 from peer.files.errors import AlreadyThere
 from peer.files.storage import PartialContent
 from peer.records import DownloadRecord, Records, record_key
+from peer.refusals import not_logged_in
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +86,8 @@ class Downloads:
                 return entry
         raise Refused(
             Code.UNKNOWN_SHARE,
-            f"there is no such download of {names.quoted(name)} in {group}",
-            "mini-torrent show-downloads lists them",
+            f"no download of {names.quoted(name)} in {names.quoted(group)} is under way",
+            "see how they stand with: show-downloads",
         )
 
     # -- beginning ------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ class Downloads:
 
     def _require_user(self) -> UserId:
         if self._user is None:
-            raise Refused(Code.NOT_LOGGED_IN, "nobody is logged in", "mini-torrent login USER")
+            raise not_logged_in()
         return self._user
 
     def _under_way(self, path: str) -> Entry | None:

@@ -29,6 +29,7 @@ from peer.files.handles import HandleCache
 from peer.files.library import SharedContent
 from peer.following import Following
 from peer.records import Manifests, Records, ShareRecord, record_key
+from peer.refusals import no_group, not_logged_in
 from peer.rows import file_row
 from peer.shares.catalogue import Catalogue
 from peer.shares.digesting import Tell, digest
@@ -249,15 +250,11 @@ class Shares:
     async def _member(self, group_text: str) -> GroupId:
         group = names.group_id(group_text)
         if self._following.user is None:
-            raise Refused(Code.NOT_LOGGED_IN, "nobody is logged in", "mini-torrent login USER")
+            raise not_logged_in()
         if group not in self._following.groups:
             await self._following.sync()
         if group not in self._following.groups:
-            raise Refused(
-                Code.UNKNOWN_GROUP,
-                f"there is no group {group}, or you are not a member of it",
-                "mini-torrent list-groups shows them; join-group asks to be let in",
-            )
+            raise no_group(group)
         return group
 
     async def _adopt(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:

@@ -1,0 +1,26 @@
+"""What a peer refuses by itself, in the very words that the tracker has for it.
+
+A user cannot tell which of the two answered, and should not have to.
+"""
+
+from __future__ import annotations
+
+from common.errors import Refused
+from common.messages.refusals import Code
+from common.names import quoted
+
+
+def not_logged_in() -> Refused:
+    """Nobody is logged in on this device."""
+    return Refused(
+        Code.NOT_LOGGED_IN, "nobody is logged in on this device", "log in with: login USER"
+    )
+
+
+def no_group(group: str) -> Refused:
+    """A group that is not there, or none of the user's: which of them is not told."""
+    return Refused(
+        Code.UNKNOWN_GROUP,
+        f"you are in no group {quoted(group)}",
+        "see the groups with: list-groups; ask to be let in with: join-group GROUP",
+    )
