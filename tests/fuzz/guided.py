@@ -17,7 +17,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from inputs import TOKENS, found, keep
 
@@ -46,18 +46,15 @@ def fuzz(target: Target, seconds: float) -> bool:
         folder = Path(name)
         command = _command(target, folder, seconds, number)
         with (folder / "log").open("wb") as log:
-            ended = subprocess.run(
-                command, cwd=ROOT, env=_environment(folder), stdout=log, stderr=log,
-                timeout=seconds + INPUT_S + GRACE_S, check=False,
-            )  # fmt: skip
+            how = _end_of(command, folder, log, seconds + INPUT_S + GRACE_S)
         said = (folder / "log").read_text(errors="replace")
         artifacts = sorted((folder / "found").iterdir())
         data = artifacts[0].read_bytes() if artifacts else None
-    if ended.returncode == 0 and data is None:
+    if how == "ended with 0" and data is None:
         print(f"{target.name}: atheris, seed {number}: {_runs(said)}, nothing found", flush=True)
         return True
     if data is None:  # it did not get as far as an input
-        print(f"{target.name}: atheris ended with {ended.returncode}:\n{said[-4000:]}", flush=True)
+        print(f"{target.name}: atheris {how}:\n{said[-4000:]}", flush=True)
         return False
     print(f"{target.name}: found by atheris, seed {number}: {data.hex()}", flush=True)
     if RAISED in said:
@@ -66,6 +63,18 @@ def fuzz(target: Target, seconds: float) -> bool:
         print(said[-4000:], flush=True)
     keep(target.name, data)
     return False
+
+
+def _end_of(command: list[str], folder: Path, log: IO[bytes], timeout_s: float) -> str:
+    """Run the child; how it ended."""
+    try:
+        ended = subprocess.run(
+            command, cwd=ROOT, env=_environment(folder), stdout=log, stderr=log,
+            timeout=timeout_s, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"did not end within {timeout_s:.0f} s"
+    return f"ended with {ended.returncode}"
 
 
 def _command(target: Target, folder: Path, seconds: float, number: int) -> list[str]:

@@ -54,6 +54,20 @@ def test_an_input_that_kills_its_reader_is_recorded(
     assert "out-of-memory" in capfd.readouterr().out
 
 
+def test_a_child_that_does_not_end_is_told_of_and_the_next_target_has_its_turn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(target: Target, folder: Path, seconds: float, number: int) -> list[str]:
+        (folder / "found").mkdir()
+        return [sys.executable, "-c", "import signal; signal.pause()"]
+
+    monkeypatch.setattr(guided, "_command", command)
+    monkeypatch.setattr(guided, "INPUT_S", 0)
+    monkeypatch.setattr(guided, "GRACE_S", 0.0)
+    assert not guided.fuzz(Target("bitfields", lambda _: None, []), 0.1)
+    assert "did not end" in capsys.readouterr().out
+
+
 def test_every_seed_is_read_in_another_process() -> None:
     """A target must not compare with what only the process that made its seeds can know."""
     folder = Path(__file__).parent
