@@ -19,7 +19,7 @@ from common.config import lock_holder
 from common.errors import MiniTorrentError
 from common.messages import control
 from peer.cli import launch
-from peer.cli.command import Commands, unknown_command
+from peer.cli.command import PROGRAM, Commands, unknown_command
 from peer.cli.completer import NOT_HERE, Completer
 from peer.cli.console import Console, WrongUsage, show_traceback, trouble_of
 from peer.cli.interrupts import leaving_in_order
@@ -102,6 +102,7 @@ class Prompt:
                 text = f"this line cannot be read: {str(error).lower()}"
                 self._show(WrongUsage(text, "close every quotation mark, or put \\ before it"), [])
                 continue
+            words = _without_program(words)
             if words and words[0] in _LEAVE:
                 return
             if words:
@@ -169,6 +170,11 @@ class Prompt:
                 self._console.tell(_announcement(row))
 
 
+def _without_program(words: list[str]) -> list[str]:
+    """Hints, and the examples in the help, begin with what is typed at a shell's prompt only."""
+    return words[1:] if words[:1] == [PROGRAM] and len(words) > 1 else words
+
+
 def _announcement(row: control.DownloadRow) -> str:
     head = f"[{row.state}] [{row.group}] {row.name}"
     if row.state == "C":
@@ -207,7 +213,7 @@ def _write_history(path: os.PathLike[str]) -> None:
 
     # A password that stood on a line is nothing to keep.
     for at in range(readline.get_current_history_length(), 0, -1):
-        words = (readline.get_history_item(at) or "").split()
+        words = _without_program((readline.get_history_item(at) or "").split())
         if words and len(words) > _HARMLESS_WORDS.get(words[0].replace("_", "-"), len(words)):
             readline.remove_history_item(at - 1)
     previous = os.umask(0o077)

@@ -68,6 +68,7 @@ def test_commands_errors_and_the_end(
             monkeypatch,
             capfd,
             "create_group films\n"
+            "mini-torrent create-group films\n"
             "\n   # a comment\n"
             "join-group nope\n"
             "nonsense\n"
@@ -78,7 +79,7 @@ def test_commands_errors_and_the_end(
         )
         assert lock_holder(home) is not None
     assert code == 0
-    assert out == "group made\nstopped\n"
+    assert out == "group made\ngroup made\nstopped\n"
     assert [line for line in err if line.startswith("error")] == [
         "error: no such group",
         "error: there is no command 'nonsense'",
@@ -122,7 +123,8 @@ def test_the_history_keeps_no_line_with_a_password(tmp_path: Path) -> None:
     """In a process of its own: the history of readline is one for all of it."""
     lines = [
         "login anna", "login anna pw", "create_user anna pw", "change-password",
-        "change_password old new", "change-password old", "list-devices", "forget-device 3f",
+        "change_password old new", "change-password old", "list-devices",
+        "mini-torrent login anna pw", "forget-device 3f",
     ]  # fmt: skip
     script = (
         "import readline, sys\nfrom peer.cli.shell import _write_history\n"
