@@ -262,7 +262,10 @@ def download_lines(rows: Sequence[control.DownloadRow], *, terminal: bool) -> li
 def _how_far(row: control.DownloadRow) -> str:
     if row.state == "C":
         return f"{size_text(row.size)}  {printable(row.path)}"
-    parts = [f"{percent_text(row.verified, row.size)} of {size_text(row.size)}"]
+    # What rests has not looked yet at what it holds, and 0 % would tell that all of it is lost.
+    known = row.verified or row.state == "D"
+    of_all = f"{percent_text(row.verified, row.size)} of " if known else ""
+    parts = [f"{of_all}{size_text(row.size)}"]
     if row.state == "D":
         parts.append(rate_text(row.rate))
         parts.append(f"from {count_text(row.sources, 'peer')}")

@@ -295,8 +295,8 @@ class Shares:
         if share is None:
             raise Refused(
                 Code.UNKNOWN_SHARE,
-                f"this device does not share {names.quoted(name)} in {group}",
-                f"mini-torrent list-files {group} shows what is shared",
+                f"this device does not share {names.quoted(name)} in {names.quoted(group)}",
+                f"see what is with: list-files {group}",
             )
         async with self._agreeing:
             await self._catalogue.withdraw(group, share.record.name)

@@ -141,14 +141,16 @@ def test_downloads_on_a_terminal_begin_as_in_a_pipe() -> None:
     rows = [
         control.DownloadRow("D", "g", "n", "/d/n", 200, 50, 1024.0, 12.0, 1, None),
         control.DownloadRow("P", "g", "long", "/d/l", 200, 100, 0.0, None, 0, "paused by you"),
+        control.DownloadRow("F", "g", "y", "/d/y", 200, 0, 0.0, None, 0, "not a member"),
         control.DownloadRow("C", "g", "x", "/d/x", 0, 0, 0.0, None, 0, None),
     ]
     plain = download_lines(rows, terminal=False)
     shown = download_lines(rows, terminal=True)
-    assert plain == ["[D] [g] n", "[P] [g] long", "[C] [g] x"]
+    assert plain == ["[D] [g] n", "[P] [g] long", "[F] [g] y", "[C] [g] x"]
     assert shown == [
         "[D] [g] n     25 % of 200 B  1 KiB/s  from 1 peer  12 s left",
         "[P] [g] long  50 % of 200 B  paused by you",
+        "[F] [g] y     200 B  not a member",
         "[C] [g] x     0 B  /d/x",
     ]
 
