@@ -86,7 +86,8 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 def _stop_on_quit(stop: asyncio.Event) -> None:
     """End at a line that says ``quit``. The end of standard input, as a service has it, is none."""
     loop = asyncio.get_running_loop()
-    if sys.stdin is not None and sys.stdin.isatty():
+    person = sys.stdin is not None and sys.stdin.isatty()
+    if person:
         print("type quit to end", flush=True)
 
     def read() -> None:
@@ -104,5 +105,7 @@ def _stop_on_quit(stop: asyncio.Event) -> None:
             if any(text.strip().lower() in (b"quit", b"exit") for text in lines):
                 loop.call_soon_threadsafe(stop.set)
                 return
+            if person and any(text.strip() for text in lines):
+                print("nothing but quit is understood here", flush=True)
 
     threading.Thread(target=read, name="prompt", daemon=True).start()
