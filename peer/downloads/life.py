@@ -26,6 +26,7 @@ from common.errors import (
     StorageError,
     TransportError,
 )
+from common.ids import ContentId, GroupId
 from common.manifest import Manifest
 from common.messages import control, tracker
 from common.messages.base import Source
@@ -56,6 +57,8 @@ class Life:
         self._rng = rng
         self._journals = around.home / "journals"
         self._journals.mkdir(mode=0o700, exist_ok=True)
+        self._followers: dict[tuple[GroupId, ContentId], set[str]] = {}
+        """Which entries want to hear of a share's peer set."""
 
     def journal_of(self, key: str) -> str:
         """Where the journal of a download stands."""
@@ -97,7 +100,7 @@ class Life:
         entry.running = running
         entry.began = monotonic()
         local = around.shelf.get(entry.content)
-        around.following.follow_share(entry.group, entry.content)
+        self._follow(entry)
         if local is not None and local.have is None:
             entry.task = asyncio.create_task(self._copy(entry, local.reader.read_piece))
         else:
@@ -250,6 +253,19 @@ class Life:
         if entry.running is not None:
             entry.running.close()
             entry.running = None
+            self._unfollow(entry)
+
+    def _follow(self, entry: Entry) -> None:
+        self._followers.setdefault((entry.group, entry.content), set()).add(entry.key)
+        self._around.following.follow_share(entry.group, entry.content)
+
+    def _unfollow(self, entry: Entry) -> None:
+        # What is heard of takes memory here and at the tracker, which bounds it.
+        share = entry.group, entry.content
+        self._followers[share].discard(entry.key)
+        if not self._followers[share]:
+            del self._followers[share]
+            self._around.following.unfollow_share(*share)
 
     async def rest(self, entry: Entry) -> None:
         """Stop where it is, with all that is verified synced and journalled."""

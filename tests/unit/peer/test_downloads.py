@@ -20,7 +20,8 @@ from common.errors import Refused
 from common.ids import UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
-from peer.downloads import Downloads, registry
+from peer.downloads import Downloads, life, registry
+from peer.downloads.entry import Entry
 from peer.records import DownloadRecord, Manifests, Records
 from peer.shelf import Shelf
 from peer.workers import Workers
@@ -156,6 +157,43 @@ def test_who_waits_hears_of_the_end_though_it_has_left_the_list(tmp_path: Path) 
         await turns()
         downloads._all.pop("film").become(state="C")
         assert (await waiting).name == "film"
+        stage.workers.close()
+
+    run(test)
+
+
+def test_a_peer_set_is_heard_of_for_as_long_as_something_fetches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        stage, heard = Stage(tmp_path), set[tuple[str, bytes]]()
+        around = stage._around
+        around.following = SimpleNamespace(
+            follow_share=lambda *share: heard.add(share),
+            unfollow_share=lambda *share: heard.remove(share),
+        )
+        around.settings = SimpleNamespace(buffer_bytes=1, sources_used=1)
+        around.link, around.fanout, around.limit = SimpleNamespace(on_ipc=False), None, None
+        running = SimpleNamespace(
+            start=lambda: None, sources=lambda _: None, close=lambda: None, storage=None
+        )
+        monkeypatch.setattr(life, "Running", lambda *_, **__: running)
+        monkeypatch.setattr(life.Life, "_offer_part", lambda *_: None)
+        lives = life.Life(around, stage.records, random.Random(1))
+        for name in ("one", "two"):
+            stage.remembers(name, "D")
+        one, two = (
+            Entry(key, record, storage=Part())  # type: ignore[arg-type]
+            for key, record in stage.records.load().items()
+        )
+        for entry in (one, two):
+            lives.run(entry, DECODED, [])
+        assert heard == {("films", CONTENT)}
+        lives.settle(one)
+        assert heard == {("films", CONTENT)}, "the other one fetches the same"
+        lives.settle(two)
+        lives.settle(two)
+        assert not heard
         stage.workers.close()
 
     run(test)
