@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, assert_never
 
 import zmq
@@ -69,15 +70,6 @@ class _Reading:
     requester: RequesterId
     content: ContentId
     index: int
-
-
-@dataclass(slots=True)
-class _Run:
-    """Pieces of one content that one requester is given in one go."""
-
-    requester: RequesterId
-    content: ContentId
-    indexes: list[int]
 
 
 class Seeder:
@@ -275,23 +267,19 @@ class Seeder:
     def _decide(self, event: swarm.ServingEvent) -> None:
         """Tell the core, and do what it says."""
         now = monotonic()
-        runs: list[_Run] = []
+        readings: list[_Reading] = []
         for effect in self._serving.handle(event, now):
             match effect:
                 case swarm.Send(requester, content, index):
-                    last = runs[-1] if runs else None
-                    if last and last.requester == requester and last.content == content:
-                        last.indexes.append(index)
-                    else:
-                        runs.append(_Run(requester, content, [index]))
+                    readings.append(_Reading(requester, content, index))
                 case swarm.Decline(requester, content, pieces, why, retry_after_s):
                     self._on_decline(requester, content, pieces, why, retry_after_s)
                 case swarm.Drop(requester):
                     self._drop(requester)
                 case _:
                     assert_never(effect)
-        for run in runs:
-            self._read(run)
+        for (_, content), run in groupby(readings, lambda r: (r.requester, r.content)):
+            self._read(content, list(run))
         self._set_wakeup(now)
 
     def _set_wakeup(self, now: float) -> None:
@@ -311,9 +299,9 @@ class Seeder:
         self._wakeup = None
         self._decide(swarm.Tick())
 
-    def _read(self, run: _Run) -> None:
-        readings = [_Reading(run.requester, run.content, index) for index in run.indexes]
-        served = self._shelf.get(run.content)
+    def _read(self, content: ContentId, readings: list[_Reading]) -> None:
+        """Read pieces of one content that one requester is given in one go."""
+        served = self._shelf.get(content)
         if served is None:
             for reading in readings:
                 self._unsend(reading)
