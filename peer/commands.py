@@ -16,13 +16,13 @@ from common.clock import wall_ms
 from common.ids import GroupId
 from common.keys import KeyPair, key_text
 from common.messages import control, events, tracker
+from common.refusals import no_group, not_logged_in
 from common.sockets import LIBZMQ_MIN
 from peer.account import Account
 from peer.control import Tell
 from peer.downloads import Downloads
 from peer.following import Following
 from peer.notices import Notices
-from peer.refusals import no_group, not_logged_in
 from peer.rows import file_row, group_row, happened, user_row
 from peer.seeder import Seeder
 from peer.session import Session

@@ -17,6 +17,7 @@ from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.names import BadName, group_id, quoted
+from common.refusals import no_group, not_logged_in
 from tracker.changes import Change, Logged
 from tracker.presence import Presence
 from tracker.state import Group, State
@@ -190,19 +191,13 @@ def user_of(state: State, actor: Actor) -> UserId:
     """Who is logged in on the actor's device. Raises `Refused`."""
     user = state.devices.get(actor.device)
     if user is None:
-        raise Refused(
-            Code.NOT_LOGGED_IN, "nobody is logged in on this device", "log in with: login USER"
-        )
+        raise not_logged_in()
     return user
 
 
 def refuse_group(text: str) -> NoReturn:
     """Refuse in the same words a group that is not there and one that is none of the asker's."""
-    raise Refused(
-        Code.UNKNOWN_GROUP,
-        f"you are in no group {quoted(text)}",
-        "see the groups with: list-groups; ask to be let in with: join-group GROUP",
-    )
+    raise no_group(text)
 
 
 def find_group(state: State, text: str) -> Group | None:

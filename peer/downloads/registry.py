@@ -20,6 +20,7 @@ from common.errors import Refused, StorageError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import control, events, tracker
 from common.messages.refusals import Code
+from common.refusals import not_logged_in
 from peer.downloads.entry import Entry, Surroundings, order_named
 from peer.downloads.life import Life
 from peer.downloads.manifest_fetch import fetch_manifest
@@ -27,7 +28,6 @@ from peer.downloads.rows import download_row, downloaded, progress_of, source_ro
 from peer.files.errors import AlreadyThere
 from peer.files.storage import PartialContent
 from peer.records import DownloadRecord, Records, record_key
-from peer.refusals import not_logged_in
 
 log = logging.getLogger(__name__)
 

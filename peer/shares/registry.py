@@ -22,6 +22,7 @@ from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
 from common.messages import control
 from common.messages.refusals import Code
+from common.refusals import no_group, not_logged_in
 from peer.files import sharing
 from peer.files.errors import ContentChanged, Unreadable
 from peer.files.fingerprints import Place
@@ -29,7 +30,6 @@ from peer.files.handles import HandleCache
 from peer.files.library import SharedContent
 from peer.following import Following
 from peer.records import Manifests, Records, ShareRecord, record_key
-from peer.refusals import no_group, not_logged_in
 from peer.rows import file_row
 from peer.shares.catalogue import Catalogue
 from peer.shares.digesting import Tell, digest

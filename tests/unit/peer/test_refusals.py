@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import Refused
 from common.ids import DeviceKey
-from peer.refusals import no_group, not_logged_in
+from common.refusals import no_group, not_logged_in
 from tracker import decision
 from tracker.state import State
 

@@ -1,4 +1,4 @@
-"""What a peer refuses by itself, in the very words that the tracker has for it.
+"""What the tracker and the peers refuse alike, in the same words.
 
 A user cannot tell which of the two answered, and should not have to.
 """
