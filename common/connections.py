@@ -45,13 +45,12 @@ class Bounds:
     """What one connection may do, and all of them together.
 
     ``silent_bytes`` is what may come in without a whole message in it, ``all_silent_bytes`` the
-    same of all together, beyond ``free_bytes`` each. ``ever_bytes`` is for sockets on which no
-    message ever comes out, as those that publish: what may come in a connection's life.
-    ``deaf_s`` is for how long it may take nothing of what waits to be sent to it.
+    same of all together, beyond ``free_bytes`` each. On sockets on which no message ever comes
+    out, as those that publish, that is what may come in a connection's life. ``deaf_s`` is for how
+    long it may take nothing of what waits to be sent to it.
     """
 
     silent_bytes: int
-    ever_bytes: int | None = None
     all_silent_bytes: int | None = None
     free_bytes: int = 4 * limits.KIB
     deaf_s: float = limits.DEAF_S
@@ -64,7 +63,6 @@ MESSAGES = Bounds(
 )
 SUBSCRIPTIONS = Bounds(
     silent_bytes=limits.SUBSCRIPTIONS_BYTES_MAX,
-    ever_bytes=16 * limits.SUBSCRIPTIONS_BYTES_MAX,
     all_silent_bytes=limits.SUBSCRIPTIONS_BYTES_ALL_MAX,
 )
 
@@ -94,10 +92,6 @@ class _Connection:
     def silent_bytes(self, now: float) -> int:
         """What came since, less the signs of life."""
         return round(self.received - self.base - HEARTBEATS_PER_S * (now - self.base_at))
-
-    def ever_bytes(self, now: float) -> int:
-        """What came in its life, less the signs of life."""
-        return round(self.received - HEARTBEATS_PER_S * (now - self.since))
 
 
 class Connections:
@@ -198,9 +192,7 @@ class Connections:
                 # Messages of a connection do not mix: nothing unfinished is older than this.
                 connection.heard = False
                 connection.base, connection.base_at = received, now
-            elif connection.silent_bytes(now) > bounds.silent_bytes or (
-                bounds.ever_bytes is not None and connection.ever_bytes(now) > bounds.ever_bytes
-            ):
+            elif connection.silent_bytes(now) > bounds.silent_bytes:
                 self._cut(connection, "greedy")
 
     def _cut_the_greediest(self, most: int, now: float) -> None:

@@ -107,7 +107,7 @@ def test_h36_who_takes_nothing_of_what_waits_is_cut(listener: socket.socket) -> 
 
 def test_h13_all_together_are_bounded_and_the_greediest_goes_first(listener: socket.socket) -> None:
     async def scene() -> None:
-        bounds = Bounds(64 * KIB, ever_bytes=1 << 20, all_silent_bytes=40 * KIB, free_bytes=KIB)
+        bounds = Bounds(64 * KIB, all_silent_bytes=40 * KIB, free_bytes=KIB)
         connections = Connections(bounds)
         pairs = [Pair(listener) for _ in range(4)]
         for pair, size in zip(pairs, (0, 10 * KIB, 20 * KIB, 30 * KIB), strict=True):
@@ -143,5 +143,5 @@ def test_a_number_that_belongs_to_something_else_by_now_is_left_alone(
 
 def test_h13_signs_of_life_are_no_subscriptions() -> None:
     idle_for_a_week = _Connection(fd=0, inode=0, address="", since=0.0, received=9_900_000)
-    assert idle_for_a_week.ever_bytes(7 * 86_400.0) < 0
-    assert idle_for_a_week.ever_bytes(0.0) == 9_900_000
+    assert idle_for_a_week.silent_bytes(7 * 86_400.0) < 0
+    assert idle_for_a_week.silent_bytes(0.0) == 9_900_000
