@@ -296,13 +296,17 @@ class TrackerLink:
     def _on_reply(self, frames: Frames) -> None:
         try:
             envelope = _replies.unpack(frames)
-        except VersionMismatch as error:
-            asked = self._waiting.get(error.request_id)
-            if asked is not None and not asked.future.done():
-                asked.future.set_exception(error)
-            return
         except RemoteProtocolError as error:
             log.warning("the tracker sent what cannot be read: %s", error)
+            # Who waits for it is told now: nothing better will come under this number.
+            asked = self._waiting.get(frames[1].bytes) if len(frames) > 1 else None
+            if asked is not None and not asked.future.done():
+                unreadable = RemoteProtocolError(
+                    f"the tracker's answer cannot be read: {error.message}",
+                    "what was asked may have been done",
+                )
+                legible = isinstance(error, VersionMismatch)
+                asked.future.set_exception(error if legible else unreadable)
             return
         waiting = self._waiting.get(envelope.request_id)
         if waiting is not None and not waiting.future.done():
