@@ -1,8 +1,8 @@
 """The serving side: one ROUTER that answers those who fetch from this peer.
 
-Owns the socket and the way of a piece out of a file into a message. By what right somebody is
-answered is checked by ``peer.rights``, on every request again; in what order, and how much is on
-its way at a time, is decided by ``peer.swarm.serving``.
+Owns the socket and what is said on it. By what right somebody is answered is checked by
+``peer.rights``, on every request again; in what order, and how much is on its way at a time, is
+decided by ``peer.swarm.serving``; the pieces come from ``peer.piece_reader``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, assert_never
 
 import zmq
@@ -21,8 +19,8 @@ from common.clock import monotonic
 from common.codec import SIGNATURE, Decoder, Envelope, VersionMismatch, encode, pack
 from common.connections import MESSAGES, Connections
 from common.digests import Buffer
-from common.errors import Refused, RemoteProtocolError, StorageError
-from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.errors import Refused, RemoteProtocolError
+from common.ids import ContentId, GroupId, UserId
 from common.keys import KeyPair
 from common.messages import peer
 from common.messages.refusals import Code, Refusal
@@ -39,11 +37,11 @@ from common.sockets import (
     sender,
 )
 from common.tickets import Ticket
-from peer.files.errors import BadContent, ContentChanged, OutOfHandles, StorageClosed
 from peer.following import Following
+from peer.piece_reader import PieceReader
 from peer.requesters import Channel, Visitor, Visitors
 from peer.rights import Rights
-from peer.shelf import NOT_OFFERED, Reader, Served, Shelf
+from peer.shelf import NOT_OFFERED, Served, Shelf
 from peer.swarm import events as swarm
 from peer.swarm.events import DeclineReason, RequesterId
 from peer.swarm.limits import Limit
@@ -56,20 +54,10 @@ log = logging.getLogger(__name__)
 DOMAIN = "pieces"
 # Pieces wait in our own queue, where they can still be withdrawn, and not in the socket's.
 SEND_QUEUE = 64
-READ_RUN_BYTES = 2 * limits.MIB  # read by one thread before any of it is sent
 TOO_MANY = Refusal(Code.BUSY, "too many are connected here")
 SILENT = Refusal(Code.BUSY, "what was sent was never credited", "open again")
 HAVES_PER_MESSAGE = limits.PIECES_PER_REQUEST_MAX
 _asks: Decoder[peer.Ask] = Decoder(peer.Ask, with_data=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """A piece on its way from the disk to a requester."""
-
-    requester: RequesterId
-    content: ContentId
-    index: int
 
 
 class Seeder:
@@ -90,7 +78,7 @@ class Seeder:
     ) -> None:
         self._rights = rights
         self._shelf = shelf
-        self._workers = workers
+        self._reader = PieceReader(shelf, workers, send=self._send_piece, decide=self._decide)
         self._serving = Serving(limit=limit)
         self._visitors = Visitors()
         self._loop = asyncio.get_running_loop()
@@ -124,6 +112,7 @@ class Seeder:
     def close(self) -> None:
         """Serve nobody any more."""
         self._closed = True
+        self._reader.close()
         if self._wakeup is not None:
             self._wakeup.cancel()
         self._watch.close()
@@ -267,19 +256,19 @@ class Seeder:
     def _decide(self, event: swarm.ServingEvent) -> None:
         """Tell the core, and do what it says."""
         now = monotonic()
-        readings: list[_Reading] = []
+        given_out: list[swarm.Send] = []
         for effect in self._serving.handle(event, now):
             match effect:
-                case swarm.Send(requester, content, index):
-                    readings.append(_Reading(requester, content, index))
+                case swarm.Send():
+                    given_out.append(effect)
                 case swarm.Decline(requester, content, pieces, why, retry_after_s):
                     self._on_decline(requester, content, pieces, why, retry_after_s)
                 case swarm.Drop(requester):
                     self._drop(requester)
                 case _:
                     assert_never(effect)
-        for (_, content), run in groupby(readings, lambda r: (r.requester, r.content)):
-            self._read(content, list(run))
+        if given_out:
+            self._reader.read(given_out)
         self._set_wakeup(now)
 
     def _set_wakeup(self, now: float) -> None:
@@ -299,93 +288,25 @@ class Seeder:
         self._wakeup = None
         self._decide(swarm.Tick())
 
-    def _read(self, content: ContentId, readings: list[_Reading]) -> None:
-        """Read pieces of one content that one requester is given in one go."""
-        served = self._shelf.get(content)
-        if served is None:
-            for reading in readings:
-                self._unsend(reading)
-            return
-        # What is credited at once is given at once: a thread that reads several pieces costs two
-        # changes of threads, one for each piece would cost as many as there are pieces.
-        step = max(1, READ_RUN_BYTES // served.manifest.piece_length)
-        for at in range(0, len(readings), step):
-            self._read_some(served, readings[at : at + step])
-
-    def _read_some(self, served: Served, readings: list[_Reading]) -> None:
-        reader = served.reader
-
-        def done(pieces: Any, error: BaseException | None) -> None:
-            if error is not None:
-                raise error
-            for reading, (data, trouble) in zip(readings, pieces, strict=True):
-                self._read_done(reading, served, reader, data, trouble)
-
-        self._workers.submit(done, _read_all, reader, [r.index for r in readings])
-
-    def _read_done(
-        self,
-        reading: _Reading,
-        served: Served,
-        reader: Reader,
-        data: Any,
-        error: BaseException | None,
-    ) -> None:
-        if self._closed:
-            return
-        blocked = swarm.Blocked(reading.requester, reading.content, reading.index)
-        match error:
-            case None:
-                self._send_piece(reading, data)
-            case ContentChanged():
-                # Another read may have noticed it first, and the content be gone or renewed since.
-                if self._shelf.get(reading.content) is served:
-                    log.warning("%s", error)
-                    self._shelf.changed(reading.content)
-                self._unsend(reading)
-            case OutOfHandles():
-                self._decide(blocked)
-            case BadContent(pieces=pieces):
-                log.warning("%s", error)
-                self._shelf.damaged(reading.content, pieces)
-                self._decide(blocked)
-            case StorageClosed() if served.reader is not reader:
-                self._decide(blocked)  # a part became the whole meanwhile, which is read instead
-            case StorageClosed():
-                self._unsend(reading)
-            case StorageError():
-                log.warning("piece %d cannot be read: %s", reading.index, error)
-                self._decide(swarm.HeldLess(reading.content, (reading.index,)))
-                self._decide(blocked)
-            case _:
-                log.error("piece %d cannot be read", reading.index, exc_info=error)
-                self._decide(swarm.HeldLess(reading.content, (reading.index,)))
-                self._decide(blocked)
-
-    def _send_piece(self, reading: _Reading, data: Any) -> None:
-        visitor = self._visitors.get(reading.requester)
-        number = None if visitor is None else visitor.numbers.get(reading.content)
+    def _send_piece(self, send: swarm.Send, data: Buffer) -> None:
+        visitor = self._visitors.get(send.requester)
         if visitor is None:
             return
+        number = visitor.numbers.get(send.content)
         # Time has passed since the request was permitted: the right is looked at once more.
         if number is None or self._permitted(visitor, number) is None:
-            self._unsend(reading)
+            self._reader.take_back(send)
             return
-        head = encode(peer.Piece(number, reading.index))
+        head = encode(peer.Piece(number, send.index))
         frames = [visitor.id, SIGNATURE, b"", head, data]
         match self._pump.send(frames, copy=False):
             case Sent.YES:
                 visitor.pieces_sent += 1
                 self.counts["pieces"] += 1
             case Sent.FULL:
-                self._decide(swarm.Blocked(reading.requester, reading.content, reading.index))
+                self._decide(swarm.Blocked(send.requester, send.content, send.index))
             case Sent.GONE:
-                self._leave(reading.requester)
-
-    def _unsend(self, reading: _Reading) -> None:
-        """The piece of a `Send` is not to be sent after all: the core takes it back."""
-        self._decide(swarm.Blocked(reading.requester, reading.content, reading.index))
-        self._decide(swarm.Withdrawn(reading.requester, reading.content, (reading.index,)))
+                self._leave(send.requester)
 
     def _on_decline(
         self,
@@ -499,19 +420,3 @@ class Seeder:
     def visitors(self) -> int:
         """How many connections have something open or had."""
         return len(self._visitors)
-
-
-def _read_all(reader: Reader, indexes: list[int]) -> list[tuple[Buffer | None, Exception | None]]:
-    """On a worker thread: each piece, or why it cannot be read."""
-    pieces: list[tuple[Buffer | None, Exception | None]] = []
-    for index in indexes:
-        try:
-            pieces.append((reader.read_piece(index), None))
-        except Exception as error:
-            pieces.append((None, error))
-    return pieces
-
-
-def device_text(device: DeviceKey) -> str:
-    """A device in a log line."""
-    return device.hex()[:16]
