@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import TextIO
 
@@ -39,11 +38,6 @@ class Result:
         fields = {name: getattr(self, name) for name in self.__slots__}
         out.write(json.dumps(fields) + "\n")
         out.flush()
-
-
-def read_results(path: Path) -> list[Result]:
-    """What `Result.write` wrote, one object a line."""
-    return [Result(**json.loads(line)) for line in path.read_text().splitlines()]
 
 
 def print_table(results: list[Result], skipped: list[tuple[str, str, str]]) -> None:

@@ -23,9 +23,4 @@ UserId = NewType("UserId", str)
 GroupId = NewType("GroupId", str)
 """A group's name, folded to lower case for comparing."""
 
-Seq = NewType("Seq", int)
-"""The place of an event in its group's log: 1, 2, 3, … without gaps."""
-
 KEY_BYTES = 32
-CONTENT_ID_BYTES = 32
-TRACKER_ID_BYTES = 16

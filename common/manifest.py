@@ -10,7 +10,7 @@ name of the share, no owner, no times. Two members who offer the same bytes thus
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator
 from enum import IntEnum
 from itertools import accumulate
@@ -241,7 +241,3 @@ class Layout:
             offset += taken
             length -= taken
             place += 1
-
-    def start_of(self, entry: int) -> int:
-        """Where in the stream this entry, which is not empty, begins."""
-        return self._ends[bisect_left(self._filled, entry)] - self._entries[entry].size

@@ -366,11 +366,6 @@ class Fanout:
         for device in list(self._connections):
             self.close(sink, device)
 
-    def endpoint_of(self, device: DeviceKey) -> str | None:
-        """Where the connection to ``device`` goes."""
-        connection = self._connections.get(device)
-        return None if connection is None else connection.endpoint
-
     def renewed(self, group: GroupId, ticket: bytes) -> None:
         """A fresh ticket came: show it on all connections that live by an older one."""
         for connection in self._connections.values():

@@ -14,7 +14,6 @@ from common.tickets import Ticket
 from peer.swarm.events import RequesterId
 
 CHANNELS_MAX = 64  # contents that one connection may have open
-GROUPS_MAX = 32  # tickets kept for one connection
 VISITORS_MAX = 4_096  # connections that are remembered
 VISITORS_PER_DEVICE_MAX = 8  # a device needs one, and may have left some others without a word
 
@@ -37,7 +36,6 @@ class Visitor:
     tickets: dict[GroupId, Ticket] = field(default_factory=dict)
     channels: dict[int, Channel] = field(default_factory=dict)
     numbers: dict[ContentId, int] = field(default_factory=dict)
-    pieces_sent: int = 0
     received_before: int | None = None
     """What it said to have received on this connection when we began to count, in bytes."""
 

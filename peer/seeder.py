@@ -301,7 +301,6 @@ class Seeder:
         frames = [visitor.id, SIGNATURE, b"", head, data]
         match self._pump.send(frames, copy=False):
             case Sent.YES:
-                visitor.pieces_sent += 1
                 self.counts["pieces"] += 1
             case Sent.FULL:
                 self._decide(swarm.Blocked(send.requester, send.content, send.index))

@@ -40,11 +40,6 @@ class WholeDigest:
         self._early: dict[int, Buffer] = {}
         self._ahead = AHEAD_BYTES // manifest.piece_length  # pieces
 
-    @property
-    def next_piece(self) -> int:
-        """The pieces before this one are in the digest."""
-        return self._next
-
     def feed(self, index: int, data: Buffer) -> None:
         """Take in piece ``index`` if its turn has come or comes soon, and read back a few that
         are behind. To be called before the piece counts as held.

@@ -102,7 +102,6 @@ class Download:
         """Which source each piece in state verifying came from."""
         self._duplicate_bytes = 0
         self._corrupt_pieces = 0
-        self._unrequested_pieces = 0
 
     # -- the machine ------------------------------------------------------------------------------
 
@@ -244,7 +243,6 @@ class Download:
         self._demand.credit(source)
 
     def _senseless(self, source: Source, index: int, why: DiscardReason, now: float) -> None:
-        self._unrequested_pieces += 1
         self._out.put(Discard(source.id, index, why))
         if self._roster.strike(source):
             self._contacts.close(source, Verdict.WRONG, now)
@@ -302,11 +300,9 @@ class Download:
             paused=self._demand.paused,
             throttled=self._demand.throttled_until is not None,
             complete=pieces.complete(),
-            asked_pieces=len(self._demand.flights),
             verifying_bytes=pieces.verifying_bytes,
             duplicate_bytes=self._duplicate_bytes,
             corrupt_pieces=self._corrupt_pieces,
-            unrequested_pieces=self._unrequested_pieces,
             sources=tuple(SourceProgress.of(s, now) for s in self._roster),
         )
 

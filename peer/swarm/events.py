@@ -31,8 +31,6 @@ class Verdict(Enum):
 
     FINISHED = "finished"
     """Nothing more is needed: the download is complete."""
-    REPLACED = "replaced"
-    """It did its work, but a spare source promises more."""
     SLOW = "slow"
     """Far below the others, or without any progress."""
     BUSY = "busy"

@@ -125,22 +125,6 @@ class Bitfield:
             yield index
             index = find(value, index + 1)
 
-    def ranges(self) -> Iterator[tuple[int, int]]:
-        """The set as half-open runs `(first, end)`, ascending."""
-        cells = self._cells
-        first = cells.find(1)
-        while first >= 0:
-            end = cells.find(0, first)
-            if end < 0:
-                end = len(cells)
-            yield first, end
-            first = cells.find(1, end)
-
-    def first_missing(self, start: int = 0) -> int | None:
-        """The first piece from `start` on that is not in the set: the end of a contiguous run."""
-        index = self._cells.find(0, start)
-        return None if index < 0 else index
-
     def add(self, index: int) -> bool:
         """Put a piece in; False when it was there. Raises IndexError outside the content."""
         if not 0 <= index < len(self._cells):

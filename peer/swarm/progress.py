@@ -33,12 +33,9 @@ class SourceProgress:
     verdict: Verdict | None
     """Why it was last closed; None while it never was."""
     note: str
-    retry_in_s: float
-    """0, or how long it is left alone."""
 
     @classmethod
     def of(cls, source: Source, now: float) -> SourceProgress:
-        waiting = source.resume_at if source.phase is Phase.OPEN else source.retry_at
         return cls(
             source=source.id,
             user=source.user,
@@ -51,7 +48,6 @@ class SourceProgress:
             stalled=source.stalled,
             verdict=source.verdict,
             note=source.note,
-            retry_in_s=max(0.0, waiting - now),
         )
 
 
@@ -71,13 +67,10 @@ class Progress:
     throttled: bool
     """A rate limit is in the way of asking for more."""
     complete: bool
-    asked_pieces: int
     verifying_bytes: int
     duplicate_bytes: int
     """Came twice, because two sources were asked or a cancelled one was quicker."""
     corrupt_pieces: int
-    unrequested_pieces: int
-    """Came unasked or in a wrong size."""
     sources: tuple[SourceProgress, ...]
 
     @property

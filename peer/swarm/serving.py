@@ -59,7 +59,6 @@ class Serving:
         self._queued = 0
         self._throttled_until: float | None = None
         self.sent_bytes = 0
-        self.sent_pieces = 0
         self._out: list[ServingEffect] = []
 
     # -- the machine ------------------------------------------------------------------------------
@@ -261,7 +260,6 @@ class Serving:
         before = requester.committed
         if not self._uplink.undo(requester):
             return
-        self.sent_pieces -= 1
         self.sent_bytes -= before - requester.committed
         self._schedule.sleep(requester, now + self.settings.blocked_s)
         content = self._contents.get(event.content)
@@ -309,7 +307,6 @@ class Serving:
         self._schedule.served(requester)
         self._uplink.sent(requester, size, now)
         content.sent[index] = content.sent.get(index, 0) + 1
-        self.sent_pieces += 1
         self.sent_bytes += size
         self._out.append(Send(requester.id, content.id, index))
 

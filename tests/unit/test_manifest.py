@@ -272,15 +272,6 @@ def test_segments_cover_a_stretch_exactly(sizes: list[int], data: st.DataObject)
     assert all(one.entry < other.entry for one, other in pairwise(segments))
 
 
-@given(sizes_of_entries)
-def test_every_entry_begins_where_those_before_it_end(sizes: list[int]) -> None:
-    entries = tuple(Entry(f"{number:03}", size) for number, size in enumerate(sizes))
-    layout = Layout(entries, PIECE)
-    for number, size in enumerate(sizes):
-        if size:
-            assert layout.start_of(number) == sum(sizes[:number])
-
-
 def test_offsets_beyond_32_bits() -> None:
     layout = Layout((Entry("a", 5 << 30), Entry("b", 0), Entry("c", 5 << 30)), PIECE)
     assert layout.stretch((5 << 30) - 3, 6) == [(0, (5 << 30) - 3, 3), (2, 0, 3)]

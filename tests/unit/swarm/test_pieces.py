@@ -45,13 +45,10 @@ def test_bitfield_of_wrong_length_or_with_spare_bits_is_refused(data: bytes, len
         Bitfield.from_bytes(data, length)
 
 
-def test_bitfield_knows_what_is_missing_and_its_runs() -> None:
+def test_bitfield_knows_what_is_missing() -> None:
     field = Bitfield(8, [0, 1, 4, 7])
     assert list(field) == [0, 1, 4, 7]
     assert list(field.missing()) == [2, 3, 5, 6]
-    assert list(field.ranges()) == [(0, 2), (4, 5), (7, 8)]
-    assert (field.first_missing(), field.first_missing(4)) == (2, 5)
-    assert Bitfield.full(3).first_missing() is None
     assert Bitfield.full(3).complete()
     assert Bitfield(0).complete()
     assert 8 not in field
@@ -73,7 +70,6 @@ def test_bitfield_is_a_set(case: tuple[int, set[int]]) -> None:
     again = Bitfield.from_bytes(field.to_bytes(), length)
     assert again == field
     assert again.count == field.count
-    assert [i for a, b in field.ranges() for i in range(a, b)] == sorted(indexes)
 
 
 @given(st.binary(max_size=20), st.integers(0, 170))
