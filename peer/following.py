@@ -74,7 +74,10 @@ class Following:
         self._inbox: tuple[bytes, bytes] | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
+        self._logins = 0
         self.user: UserId | None = None
+        self.known = False
+        """Whether ``groups`` are those of ``user``: the tracker has told since they logged in."""
         self.unreadable = 0
 
     @property
@@ -264,7 +267,10 @@ class Following:
             await self._follow()
 
     async def _follow(self) -> None:
+        login = self._logins
         reply = (await self._link.ask(tracker.Follow(), tracker.Following)).reply
+        if login != self._logins:
+            return  # what it tells is not of the user that there is by now
         before = set(self._views)
         told = {GroupId(fold_id(state.group)): state for state in reply.groups}
         for group in before - set(told):
@@ -278,6 +284,9 @@ class Following:
             else:
                 self._begin(group, state)
                 await self._learn_devices(group)
+                if login != self._logins:
+                    return
+        self.known = True
         if set(self._views) != before:
             self._on_groups()
 
@@ -338,6 +347,8 @@ class Following:
         self._link.unsubscribe(view.topic)
 
     def _forget_all(self) -> None:
+        self._logins += 1
+        self.known = False
         for task in self._tasks.values():
             task.cancel()
         for group in list(self._views):

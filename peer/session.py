@@ -26,6 +26,7 @@ from peer.shares import Shares
 log = logging.getLogger(__name__)
 
 RETRY_S = 2.0  # how soon what the tracker refused to a returning device is tried again
+BEGIN_S = 20.0  # how long a login waits for shares and downloads; they come back after it as well
 
 
 class Session:
@@ -60,12 +61,16 @@ class Session:
             await asyncio.wait_for(self._settled.wait(), timeout_s)
 
     async def begin(self, user: UserId) -> None:
-        """``user`` is logged in: their shares come back, their downloads go on."""
+        """``user`` is logged in: their shares come back, their downloads go on.
+
+        That goes on by itself if whoever asked for the login does not wait for it.
+        """
         if self._following.user != user:
             self._tickets.clear()
         self.farewell = None
         self._following.set_user(user)
-        await self._bring_up(user)
+        self._settled.clear()
+        await asyncio.wait({self._run(self._come_back(user))}, timeout=BEGIN_S)
 
     async def end(self) -> None:
         """The user has logged out here: nothing is shared any more, nothing fetched."""
@@ -106,8 +111,9 @@ class Session:
 
     def groups_changed(self) -> None:
         """The user is in other groups than before."""
-        if self._following.user is not None:
-            self._run(self._regroup())
+        user = self._following.user
+        if user is not None:
+            self._run(self._regroup(user))
 
     def entry(self, entry: events.LogEntry) -> None:
         """An event of a group that concerns the rights of somebody."""
@@ -148,12 +154,15 @@ class Session:
             self._downloads.link_up()
             await self._shares.reconcile()
 
-    async def _regroup(self) -> None:
+    async def _regroup(self, user: UserId) -> None:
         async with self._one_at_a_time:
+            # While it waited for its turn the user may have gone, and with them their groups.
+            if user != self._following.user or not self._following.known:
+                return
             await self._downloads.groups_changed()
             await self._shares.groups_changed()
 
-    def _run(self, errand: Coroutine[Any, Any, None]) -> None:
+    def _run(self, errand: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         async def run() -> None:
             try:
                 await errand
@@ -163,6 +172,7 @@ class Session:
         task = asyncio.create_task(run())
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
+        return task
 
     def close(self) -> None:
         """End what is under way."""

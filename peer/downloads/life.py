@@ -26,7 +26,7 @@ from common.errors import (
     StorageError,
     TransportError,
 )
-from common.ids import ContentId, GroupId
+from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
 from common.messages import control, tracker
 from common.messages.base import Source
@@ -210,7 +210,12 @@ class Life:
         while True:
             try:
                 await self._around.shares.adopt_download(
-                    entry.group, entry.record.name, decoded, entry.encoded, place
+                    UserId(entry.record.user),
+                    entry.group,
+                    entry.record.name,
+                    decoded,
+                    entry.encoded,
+                    place,
                 )
                 await self._around.workers.run(
                     self._records.put, entry.key, replace(entry.record, state="C")

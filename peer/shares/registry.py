@@ -17,7 +17,7 @@ from pathlib import Path
 from common import manifest, names
 from common.clock import monotonic
 from common.digests import Algorithm
-from common.errors import MiniTorrentError, Refused, StorageError, TransportError
+from common.errors import MiniTorrentError, Refused, StorageError
 from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
 from common.messages import control
@@ -157,8 +157,13 @@ class Shares:
     async def _forget_left_groups(self) -> None:
         # Who was removed while this device was off begins anew, like one who saw it happen.
         for key, share in list(self._shares.items()):
-            if GroupId(share.record.group) not in self._following.groups:
+            if self._has_left(GroupId(share.record.group)):
                 await self._forget(key)
+
+    def _has_left(self, group: GroupId) -> bool:
+        # Who is logged out is in no group, and has left none by that.
+        told = self._following.known and self._following.user == self._user
+        return told and group not in self._following.groups
 
     async def left_group(self, group: GroupId) -> None:
         """The user left or was removed: what was shared there is not shared again by itself."""
@@ -232,7 +237,7 @@ class Shares:
         Cancelling ends the digesting. Raises `MiniTorrentError`s of all kinds.
         """
         started = monotonic()
-        group = await self._member(ask.group)
+        user, group = await self._member(ask.group)
         own_name = os.path.basename(ask.path.rstrip("/"))
         name = names.share_name(own_name if ask.name is None else ask.name)
         algorithm = Algorithm.named(ask.digest)
@@ -241,26 +246,44 @@ class Shares:
         encoded = await self._workers.run(manifest.encode, digested.manifest)
         content = manifest.manifest_id(encoded)
         async with self._agreeing:
+            if self._following.user != user:
+                raise Refused(Code.NOT_LOGGED_IN, f"{user} was logged out before it was offered")
             offered = await self._catalogue.offer(group, name, content, encoded, tell)
-            assert self._user is not None
-            record = ShareRecord(self._user, group, name, content, digested.place)
-            await self._adopt(record, digested.manifest, encoded)
+            record = ShareRecord(user, group, name, content, digested.place)
+            try:
+                await self._adopt(record, digested.manifest, encoded)
+            except MiniTorrentError:
+                await self._withdraw_unrecorded(record)
+                raise
         return control.Uploaded(file_row(offered.row), monotonic() - started, offered.joined)
 
-    async def _member(self, group_text: str) -> GroupId:
+    async def _withdraw_unrecorded(self, record: ShareRecord) -> None:
+        # What the tracker lists and nobody serves is worse than nothing.
+        if self._key(record) not in self._all:
+            try:
+                await self._catalogue.withdraw(record.group, record.name)
+            except MiniTorrentError as error:
+                log.info("an offer is withdrawn when that is possible: %s", error)
+
+    async def _member(self, group_text: str) -> tuple[UserId, GroupId]:
+        """Who asks, and the group; raises `Refused` unless they are in it."""
         group = names.group_id(group_text)
-        if self._following.user is None:
+        user = self._following.user
+        if user is None:
             raise not_logged_in()
         if group not in self._following.groups:
             await self._following.sync()
         if group not in self._following.groups:
             raise no_group(group)
-        return group
+        return user, group
 
     async def _adopt(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:
+        """Record it, and serve it if its user is there still."""
         content = ContentId(record.content)
         await self._workers.run(self._manifests.put, content, encoded)
         key = await self._remember(record)
+        if self._user != record.user:
+            return  # it comes back with them
         before = self._shares.get(key)
         share = _Share(record, SharedContent(decoded, record.place, self._handles))
         self._shares[key] = share
@@ -270,17 +293,24 @@ class Shares:
         self._shelf.put(GroupId(record.group), content, decoded, encoded, share.open, None)
 
     async def adopt_download(
-        self, group: GroupId, name: str, decoded: Manifest, encoded: bytes, place: Place
+        self,
+        user: UserId,
+        group: GroupId,
+        name: str,
+        decoded: Manifest,
+        encoded: bytes,
+        place: Place,
     ) -> None:
-        """A finished download is offered to the group; later, if the tracker is away just now."""
-        if self._user is None:
-            return
+        """A finished download of ``user`` is offered to the group; later, if they or the tracker
+        are away just now."""
         content = manifest.manifest_id(encoded)
-        record = ShareRecord(self._user, group, name, content, place)
+        record = ShareRecord(user, group, name, content, place)
         shared = self._shares.get(self._key(record))
         if shared is not None and shared.open is not None and shared.record.content == content:
             return  # a copy of what is shared from here already
         await self._adopt(record, decoded, encoded)
+        if self._user != user:
+            return
         try:
             await self._catalogue.offer(group, name, content, encoded, lambda _: None)
         except MiniTorrentError as error:
@@ -288,9 +318,8 @@ class Shares:
 
     async def stop(self, group_text: str, name: str) -> None:
         """Stop sharing ``name`` in that group. Raises `Refused` when it is not shared from here."""
-        group = await self._member(group_text)
-        assert self._user is not None
-        key = record_key(self._user, group, names.fold_name(name))
+        user, group = await self._member(group_text)
+        key = record_key(user, group, names.fold_name(name))
         share = self._shares.get(key)
         if share is None:
             raise Refused(
@@ -309,7 +338,7 @@ class Shares:
         async with self._agreeing:
             try:
                 await self._reconcile()
-            except (TransportError, Refused) as error:
+            except MiniTorrentError as error:
                 log.info("the shares could not be compared with the tracker's: %s", error)
 
     async def _reconcile(self) -> None:
@@ -343,20 +372,26 @@ class Shares:
         """Look at the shared files once in a while, for as long as the process lives."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
-            closed = False
-            for share in list(self._shares.values()):
-                if share.open is None:
-                    closed = True
-                    continue
-                try:
-                    await self._workers.run(share.open.check)
-                except ContentChanged:
-                    self._shelf.changed(ContentId(share.record.content))
-                except MiniTorrentError as error:
-                    log.info("a share could not be looked at: %s", error)
-            if closed:
-                await self._open_all()
-                await self.reconcile()
+            try:
+                await self._look_at_files()
+            except Exception:
+                log.exception("the shared files could not be looked at")
+
+    async def _look_at_files(self) -> None:
+        closed = False
+        for share in list(self._shares.values()):
+            if share.open is None:
+                closed = True
+                continue
+            try:
+                await self._workers.run(share.open.check)
+            except ContentChanged:
+                self._shelf.changed(ContentId(share.record.content))
+            except MiniTorrentError as error:
+                log.info("a share could not be looked at: %s", error)
+        if closed:
+            await self._open_all()
+            await self.reconcile()
 
     async def _look_again(self, content: ContentId) -> None:
         """The files of a content are not as they were: digest them again, and either serve on or

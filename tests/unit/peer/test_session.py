@@ -51,7 +51,9 @@ class Stage:
     def __init__(self, user: UserId | None = None) -> None:
         self.log: list[str] = []
         self.fails: dict[str, Exception] = {}
-        self.following = SimpleNamespace(user=user, set_user=self._set_user, sync=self._sync)
+        self.following = SimpleNamespace(
+            user=user, known=True, set_user=self._set_user, sync=self._sync
+        )
         names = ("presence", "tickets", "shares", "downloads", "seeder")
         parts = {name: Recorder(name, self.log, self.fails) for name in names}
         self.session = Session(self.following, **parts)  # type: ignore[arg-type]
@@ -160,6 +162,53 @@ def test_a_logout_during_the_return_wins() -> None:
         await stage.session.settled(10.0)
         assert stage.log[-3:] == ["shares.deactivate", "downloads.deactivate", "tickets.clear"]
         assert "shares.activate" not in stage.log[-3:]
+
+    run(test)
+
+
+def test_a_login_that_is_refused_a_part_for_now_gets_it_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+
+    async def test() -> None:
+        stage = Stage()
+        stage.fails["presence.announce"] = Refused(Code.BUSY, "too many at once")
+        await stage.session.begin(ALICE)
+        assert stage.log == ["tickets.clear", *BRING_UP[:2], *BRING_UP]
+
+    run(test)
+
+
+def test_a_login_goes_on_when_who_asked_for_it_is_gone() -> None:
+    async def test() -> None:
+        stage = Stage()
+        told = asyncio.Event()
+        stage.following.sync = told.wait
+        asking = asyncio.create_task(stage.session.begin(ALICE))
+        await turns()
+        asking.cancel()
+        told.set()
+        await stage.ends("shares.reconcile")
+        assert asking.cancelled()
+        assert stage.log == ["tickets.clear", *BRING_UP[1:]]
+
+    run(test)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_change_of_groups_is_not_that_of_a_user_who_is_gone(known: bool) -> None:
+    async def test() -> None:
+        stage = Stage(ALICE)
+        stage.session.groups_changed()
+        stage.following.user = ALICE if not known else None
+        stage.following.known = known
+        await turns()
+        assert stage.log == []
+        stage.following.user, stage.following.known = ALICE, True
+        stage.session.groups_changed()
+        await turns()
+        assert stage.log == ["downloads.groups_changed", "shares.groups_changed"]
 
     run(test)
 

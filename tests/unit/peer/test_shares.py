@@ -12,13 +12,15 @@ import pytest
 from stand_ins import FakeLink, turns, until
 
 from common import manifest
-from common.errors import MiniTorrentError, Refused
+from common.digests import Algorithm
+from common.errors import MiniTorrentError, Refused, RemoteProtocolError, StorageError
 from common.ids import ContentId, GroupId, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
+from peer.files import sharing
 from peer.files.handles import HandleCache
-from peer.records import Manifests
-from peer.shares import Shares
+from peer.records import Manifests, Records
+from peer.shares import Shares, registry
 from peer.shelf import Shelf
 from peer.workers import Workers
 
@@ -43,7 +45,7 @@ class Town:
             ),
         )
         self.following = SimpleNamespace(
-            user=ALICE, groups={FILMS: None, MUSIC: None}, sync=self._sync
+            user=ALICE, known=True, groups={FILMS: None, MUSIC: None}, sync=self._sync
         )
         self.start()
 
@@ -179,6 +181,117 @@ def test_what_was_shared_in_a_group_that_one_is_in_no_more_is_forgotten(tmp_path
         town.following.groups[FILMS] = None
         await town.shares.groups_changed()
         assert town.served() == set(town.listed) == {("music", "song")}
+
+    run(tmp_path, test)
+
+
+def test_a_logout_is_no_leaving_of_all_groups(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        town.following.user, town.following.known, town.following.groups = None, False, {}
+        await town.shares.groups_changed()
+        # Logged in again, and the tracker has not told yet in which groups.
+        town.following.user = ALICE
+        await town.shares.activate(ALICE)
+        assert town.served() == {("films", "film")}
+
+    run(tmp_path, test)
+
+
+def end_of_alice(town: Town, heir: UserId | None) -> None:
+    town.shares.deactivate()
+    town.following.user = heir
+
+
+@pytest.mark.parametrize("heir", [None, BOB])
+def test_an_upload_is_not_credited_to_who_logs_in_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heir: UserId | None
+) -> None:
+    digest = registry.digest
+
+    async def test(town: Town) -> None:
+        async def slowly(*words: Any) -> Any:
+            digested = await digest(*words)
+            end_of_alice(town, heir)
+            if heir is not None:
+                await town.shares.activate(heir)
+            return digested
+
+        monkeypatch.setattr(registry, "digest", slowly)
+        with pytest.raises(Refused) as refused:
+            await town.share("film")
+        assert refused.value.code is Code.NOT_LOGGED_IN
+        assert not town.listed
+        assert not town.shares.contents()
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("heir", [None, BOB])
+def test_what_was_fetched_is_shared_by_whose_download_it_was(
+    tmp_path: Path, heir: UserId | None
+) -> None:
+    async def test(town: Town) -> None:
+        path = town.home / "film"
+        path.write_bytes(b"x" * 1000)
+        digested = sharing.digest_scanned(sharing.scan(str(path)), Algorithm.BLAKE3, 1 << 16)
+        encoded = manifest.encode(digested.manifest)
+        end_of_alice(town, heir)
+        if heir is not None:
+            await town.shares.activate(heir)
+        await town.shares.adopt_download(
+            ALICE, FILMS, "film", digested.manifest, encoded, digested.place
+        )
+        assert (len(town.shares), town.listed) == (0, {})
+        town.following.user = ALICE
+        await town.shares.activate(ALICE)
+        await town.shares.reconcile()
+        assert town.served() == {("films", "film")}
+
+    run(tmp_path, test)
+
+
+def test_an_offer_that_cannot_be_recorded_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(town: Town) -> None:
+        def full(*_: object) -> None:
+            raise StorageError("no room")
+
+        await town.share("before")
+        monkeypatch.setattr(Records, "put", full)
+        with pytest.raises(StorageError):
+            await town.share("film")
+        with pytest.raises(StorageError):
+            await town.share("before")
+        assert set(town.listed) == {("films", "before")}
+
+    run(tmp_path, test)
+
+
+def test_the_files_are_looked_at_again_after_a_tracker_that_talks_nonsense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "CHECK_INTERVAL_S", 0.01)
+
+    async def test(town: Town) -> None:
+        path = await town.share("film")
+        other = await town.share("other")
+        away = other.rename(town.home / "away")
+        town.end()
+        town.start()
+        await town.shares.activate(ALICE)  # without the other file: it is looked for again
+        answer = town.link.answers["MyOffers"]
+        town.link.answers["MyOffers"] = RemoteProtocolError("nonsense")
+        watching = asyncio.create_task(town.shares.watch_files())
+        asked = len(town.link.asked)
+        await until(lambda: len(town.link.asked) > asked)
+        town.link.answers["MyOffers"] = answer
+        away.rename(other)
+        path.unlink()
+        await until(lambda: ("films", "film") not in town.listed, "the notice of what changed")
+        assert not watching.done()
+        watching.cancel()
 
     run(tmp_path, test)
 
