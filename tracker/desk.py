@@ -25,7 +25,7 @@ from common.messages import tracker
 from common.messages.refusals import Code, Refusal
 from tracker import commands
 from tracker.changes import Change
-from tracker.decision import Actor, Decision, Notice, Now, Nudge, Offline, Online, Work, World
+from tracker.decision import Actor, Decision, Now, Nudge, Offline, Online, Work, World
 from tracker.errands import Answered, Continued, Errands
 from tracker.events import Outbox, Outgoing, nudge
 from tracker.presence import SWEEP_S, SwarmChange
@@ -195,8 +195,6 @@ class Desk:
                     self.world.state.apply(change)
                 changes += decision.changes
                 decided.append((job, decision))
-                if not decision.changes:
-                    self._notice(decision.notices, now)
             if changes:
                 await self._commit(changes)
         except LogConflict as error:
@@ -216,7 +214,7 @@ class Desk:
             defect = StorageError(f"a defect of the tracker: {type(error).__name__}")
             await self._answer_without_writing(jobs, now, defect, INTERNAL)
             return
-        self._carry_out(decided, changes, now)
+        self._carry_out(decided, now)
 
     def _decide(self, job: Job, now: Now) -> Decision:
         try:
@@ -248,7 +246,7 @@ class Desk:
             if decision.changes:
                 self._reply(job, refusal)
             else:
-                self._carry_out([(job, decision)], [], now)
+                self._carry_out([(job, decision)], now)
 
     async def _load(self) -> bool:
         """Take the mirror from the database again."""
@@ -263,20 +261,15 @@ class Desk:
         self._stale = None
         return True
 
-    def _carry_out(
-        self, decided: list[tuple[Job, Decision]], changes: list[Change], now: Now
-    ) -> None:
-        """What follows once ``changes`` are durable."""
-        try:
-            for outgoing in self._outbox.told(changes, now.mono_s):
-                self._publish(outgoing)
-            self._gather(self.world.presence.follow(self.world.state, changes), now.mono_s)
-        except Exception:
-            log.exception("failed to tell of what was done")
+    def _carry_out(self, decided: list[tuple[Job, Decision]], now: Now) -> None:
+        """What follows once all changes are durable. Notices are among it: who is online where
+        follows from the mirror, which before that may hold what is lost again."""
         for job, decision in decided:
             try:
-                if decision.changes:
-                    self._notice(decision.notices, now)
+                self._tell(decision, now)
+            except Exception:
+                log.exception("failed to tell what a %s did", type(job.command).__name__)
+            try:
                 self._conclude(job, decision.reply, now)
             except Exception:
                 log.exception("failed to answer a %s", type(job.command).__name__)
@@ -284,9 +277,12 @@ class Desk:
 
     # -- what follows from a decision -----------------------------------------------------------
 
-    def _notice(self, notices: tuple[Notice, ...], now: Now) -> None:
+    def _tell(self, decision: Decision, now: Now) -> None:
         state, presence = self.world.state, self.world.presence
-        for notice in notices:
+        for outgoing in self._outbox.told(decision.changes, now.mono_s):
+            self._publish(outgoing)
+        self._gather(presence.follow(state, decision.changes), now.mono_s)
+        for notice in decision.notices:
             match notice:
                 case Nudge():
                     self._publish(nudge(self.world.facts, notice))

@@ -9,14 +9,21 @@ from typing import Any
 import nacl.signing
 import pytest
 from memory_store import MemoryStore
-from town import Town
+from town import Town, content_id
 
+from common.clock import wall_ms
 from common.errors import StorageError
-from common.ids import DeviceKey, TrackerId
+from common.ids import ContentId, DeviceKey, GroupId, TrackerId
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
 from tracker import commands
-from tracker.changes import AccountCreated, DeviceBound, Logged
+from tracker.changes import (
+    AccountCreated,
+    DeviceBound,
+    Logged,
+    ManifestFacts,
+    ManifestStored,
+)
 from tracker.decision import Actor
 from tracker.desk import Desk, Job
 from tracker.errands import Errands
@@ -55,6 +62,19 @@ class Office:
 
     async def ask(self, command: Any) -> Any:
         return await self.reply(self.send(command))
+
+    def content(self, text: str) -> ContentId:
+        """A content whose manifest the tracker has."""
+        content = content_id(text)
+        facts = ManifestFacts(content, 9, 6, 1, 1, 16_384, "blake3", b"d" * 32, wall_ms())
+        stored = ManifestStored(facts, b"m" * 9)
+        self.store.commit([stored])
+        self.desk.world.state.apply(stored)
+        return content
+
+    def seeders(self, group: str, content: ContentId) -> int:
+        """How many of them the tracker tells of."""
+        return len(self.desk.world.presence.swarm((GroupId(group), content)).seeders)
 
     async def breathe(self) -> None:
         """Let everything that could go on without the disk do so."""
@@ -126,6 +146,34 @@ async def test_f20_what_cannot_be_written_is_refused_and_forgotten(office: Offic
     office.store.fails_with = None
     assert await office.ask(tracker.CreateGroup("lab")) == tracker.Done()
     assert sorted(office.store.load().groups) == ["before", "lab"]
+
+
+@at_the_desk
+async def test_f20_who_is_online_follows_from_what_was_written(office: Office) -> None:
+    """An announcement in a batch that fails makes nobody the seeder of what is not shared."""
+    await office.ask(tracker.CreateGroup("lab"))
+    film = office.content("film")
+    await office.ask(tracker.Announce("tcp://h:9"))
+    office.store.fails_with = StorageError("disk is full")
+    offered = office.send(tracker.Offer("lab", "film", film))
+    announced = office.send(tracker.Announce("tcp://h:10"))
+    assert (await office.reply(offered)).code is Code.READ_ONLY
+    assert isinstance(await office.reply(announced), tracker.Announced)
+    assert office.desk.world.presence.leases[ALICE].endpoint == "tcp://h:10"
+    assert (office.seeders("lab", film), office.desk._outbox.flush_at) == (0, None)
+    office.store.fails_with = None
+    await office.ask(tracker.Announce("tcp://h:11"))
+    assert office.seeders("lab", film) == 0
+    await office.ask(tracker.Offer("lab", "film", film))
+    assert office.seeders("lab", film) == 1
+
+
+@at_the_desk
+async def test_who_logs_out_right_after_an_announcement_is_offline(office: Office) -> None:
+    presence = office.desk.world.presence
+    office.send(tracker.Announce("tcp://h:9"))
+    assert await office.ask(tracker.Logout()) == tracker.Done()
+    assert (presence.leases, presence.heard_at) == ({}, {})
 
 
 @at_the_desk
