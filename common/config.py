@@ -14,6 +14,7 @@ from pathlib import Path
 import platformdirs
 
 from common.errors import ConfigError, MiniTorrentError, StorageError
+from common.files import sweep_leftovers
 from common.messages.refusals import Code
 
 
@@ -66,6 +67,7 @@ class HomeLock:
             raise HomeBusy(f"another process uses the home {home}")
         os.ftruncate(self._fd, 0)
         os.write(self._fd, f"{os.getpid()}\n".encode())
+        sweep_leftovers(home)
 
     def _take(self) -> bool:
         # Whoever asks for the holder holds the lock for a moment: one refusal proves nothing.

@@ -1,33 +1,59 @@
 """Small files that are written whole or not at all.
 
-Owns the one way in which keys, settings and records reach the disk.
+Owns the one way in which keys, settings and records reach the disk, and what it leaves when the
+process dies meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import secrets
 from pathlib import Path
 
 from common.errors import StorageError
+
+_TOKEN_BYTES = 8
+_LEFTOVER = re.compile(rf".+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}\.new", re.DOTALL)
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Put ``content`` at ``path`` (0600) so that a crash leaves all of it or what was there before.
 
-    Raises `StorageError`.
+    Threads and processes that write the same file at once leave what one of them wrote. Raises
+    `StorageError`.
     """
-    temporary = path.with_name(path.name + ".new")
+    # A name that nobody else writes to: a shared one would be renamed with half of its content.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(_TOKEN_BYTES)}.new")
     try:
-        temporary.unlink(missing_ok=True)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
         sync_directory(path.parent)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def sweep_leftovers(directory: Path) -> None:
+    """Remove what `write_whole` left in ``directory`` when its process died.
+
+    Nobody else may be writing there. Raises `StorageError`.
+    """
+    try:
+        for path in directory.iterdir():
+            if _LEFTOVER.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot clear {directory}: {error.strerror}") from error
 
 
 def sync_directory(path: Path) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 from common.clock import TrackerTime, wall_ms
 from common.config import HomeBusy, HomeLock, lock_holder, open_home
 from common.errors import ConfigError, StorageError
-from common.files import write_whole
+from common.files import sweep_leftovers, write_whole
 
 ROOT = Path(__file__).parents[3]
 
@@ -94,24 +99,89 @@ class TestFilesWrittenWhole:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert [entry.name for entry in tmp_path.iterdir()] == ["record"]
 
-    def test_what_a_crash_left_behind_is_no_hindrance(self, tmp_path: Path) -> None:
-        (tmp_path / "record.new").write_bytes(b"half of it")
+    def test_threads_that_write_the_same_file_do_not_meet(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        both_are_written = threading.Barrier(2)
+
+        def meet(old: Path, new: Path) -> None:
+            both_are_written.wait(PATIENCE_S)
+            os.rename(old, new)
+
+        monkeypatch.setattr(os, "replace", meet)
+        contents = [b"1" * 100, b"2" * 100]
+        with ThreadPoolExecutor(2) as threads:
+            writes = [threads.submit(write_whole, tmp_path / "record", one) for one in contents]
+        for write in writes:
+            write.result()
+        assert (tmp_path / "record").read_bytes() in contents
+        assert [entry.name for entry in tmp_path.iterdir()] == ["record"]
+
+    def test_what_a_crash_left_behind_is_no_hindrance_and_is_swept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "mine.new").write_bytes(b"a name that somebody chose")
+        self.crash_while_writing(tmp_path / "record", monkeypatch)
         write_whole(tmp_path / "record", b"whole")
+        assert len(list(tmp_path.iterdir())) == 3
+        sweep_leftovers(tmp_path)
+        assert {entry.name for entry in tmp_path.iterdir()} == {"mine.new", "record"}
         assert (tmp_path / "record").read_bytes() == b"whole"
 
-    def test_a_link_planted_for_the_temporary_name_is_not_followed(self, tmp_path: Path) -> None:
-        (tmp_path / "victim").write_bytes(b"mine")
-        (tmp_path / "record.new").symlink_to(tmp_path / "victim")
-        write_whole(tmp_path / "record", b"whole")
-        assert (tmp_path / "victim").read_bytes() == b"mine"
+    def test_they_are_swept_from_a_home_when_a_process_takes_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.crash_while_writing(tmp_path / "device.key", monkeypatch)
+        lock = HomeLock(tmp_path)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["lock"]
+        # One that is refused may be beside a process that is writing.
+        self.crash_while_writing(tmp_path / "device.key", monkeypatch)
+        with pytest.raises(HomeBusy):
+            HomeLock(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 2
+        lock.release()
 
-    def test_a_failure_leaves_the_old_content(self, tmp_path: Path) -> None:
+    @staticmethod
+    def crash_while_writing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = set(path.parent.iterdir())
+        with monkeypatch.context() as dead:
+            for name in ("replace", "unlink"):
+                dead.setattr(os, name, lambda *_, **__: None)
+            write_whole(path, b"half of it")
+        assert len(set(path.parent.iterdir()) - before) == 1
+        assert path not in path.parent.iterdir()
+
+    def test_a_link_planted_for_the_temporary_name_is_not_followed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(secrets, "token_hex", lambda count: "0" * 2 * count)
+        self.crash_while_writing(tmp_path / "record", monkeypatch)
+        (planted,) = tmp_path.iterdir()
+        planted.unlink()
+        (tmp_path / "victim").write_bytes(b"mine")
+        planted.symlink_to(tmp_path / "victim")
+        with pytest.raises(StorageError):
+            write_whole(tmp_path / "record", b"whole")
+        assert (tmp_path / "victim").read_bytes() == b"mine"
+        sweep_leftovers(tmp_path)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["victim"]
+
+    @pytest.mark.parametrize("call", ["fsync", "replace"])
+    def test_a_failure_leaves_the_old_content_and_nothing_else(
+        self, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         path = tmp_path / "record"
         write_whole(path, b"old")
-        (tmp_path / "record.new").mkdir()
-        with pytest.raises(StorageError, match="cannot write"):
-            write_whole(path, b"new")
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as disk:
+            disk.setattr(os, call, full)
+            with pytest.raises(StorageError, match="No space left"):
+                write_whole(path, b"new")
         assert path.read_bytes() == b"old"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["record"]
         with pytest.raises(StorageError):
             write_whole(tmp_path / "missing" / "record", b"")
 
