@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Condition
 from typing import Generic, TypeVar
 
 import msgspec
 
-from common.files import write_whole
+from common.files import sweep_leftovers, write_whole
 from common.ids import ContentId
 from common.messages.control import SourceUse
 from peer.files.errors import translated
@@ -71,10 +75,14 @@ class Records(Generic[R]):
     def __init__(self, directory: Path, kind: type[R]) -> None:
         self._directory = directory
         self._decoder: msgspec.msgpack.Decoder[R] = msgspec.msgpack.Decoder(kind)
+        self._changed = Condition()
+        self._turns: dict[str, deque[object]] = {}  # the changes to a record, first come first
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def load(self) -> dict[str, R]:
-        """All records by key. A damaged one is set aside and named in the log."""
+        """All records by key, to be called before anything is put. A damaged one is set aside and
+        named in the log. Raises `StorageError`."""
+        sweep_leftovers(self._directory)
         records: dict[str, R] = {}
         for path in sorted(self._directory.glob(f"*{self.SUFFIX}")):
             try:
@@ -86,13 +94,34 @@ class Records(Generic[R]):
 
     def put(self, key: str, record: R) -> None:
         """Remember ``record`` for good. Raises `StorageError`."""
-        write_whole(self._directory / f"{key}{self.SUFFIX}", msgspec.msgpack.encode(record))
+        with self._turn(key):
+            write_whole(self._directory / f"{key}{self.SUFFIX}", msgspec.msgpack.encode(record))
 
     def remove(self, key: str) -> None:
         """Forget a record; one that is not there is forgotten already."""
         path = self._directory / f"{key}{self.SUFFIX}"
-        with translated(str(path), "removing"):
+        with self._turn(key), translated(str(path), "remove"):
             path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _turn(self, key: str) -> Iterator[None]:
+        """Wait until the changes to this record that came earlier are made.
+
+        A lock lets in whichever it likes of those who wait, and the one that ends last would stay.
+        """
+        mine = object()
+        with self._changed:
+            turns = self._turns.setdefault(key, deque())
+            turns.append(mine)
+            self._changed.wait_for(lambda: turns[0] is mine)
+        try:
+            yield
+        finally:
+            with self._changed:
+                turns.popleft()
+                if not turns:
+                    del self._turns[key]
+                self._changed.notify_all()
 
 
 class Manifests:
@@ -116,9 +145,11 @@ class Manifests:
             return None
 
     def keep_only(self, wanted: set[ContentId]) -> None:
-        """Remove the manifests of all other contents."""
+        """Remove the manifests of all other contents, and what a crash left of any. To be called
+        before anything is put."""
+        names = {self._path(content).name for content in wanted}
         for path in self._directory.iterdir():
-            if path.stem not in {content.hex() for content in wanted}:
+            if path.name not in names:
                 path.unlink(missing_ok=True)
 
     def _path(self, content: ContentId) -> Path:

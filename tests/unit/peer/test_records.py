@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from waiting import PATIENCE_S, wait_for
 
 from common.ids import ContentId, DeviceKey, GroupId
 from common.messages.control import SourceUse
@@ -19,6 +25,8 @@ from peer.swarm.pieces import Bitfield
 
 FILMS, MUSIC = GroupId("films"), GroupId("music")
 ONE, TWO = ContentId(b"1" * 32), ContentId(b"2" * 32)
+
+MEANWHILE_S = 0.2  # for another thread, if nothing holds it up: it needs next to nothing
 
 
 def record(**changed: Any) -> DownloadRecord:
@@ -61,10 +69,55 @@ class TestRecords:
         assert (tmp_path / "downloads" / "bad.damaged").read_bytes() == noise
         assert records.load() == {"good": record()}
 
-    def test_what_a_crash_left_half_written_is_no_record(self, tmp_path: Path) -> None:
+    def test_what_a_crash_left_half_written_is_no_record_and_goes(self, tmp_path: Path) -> None:
         records = Records(tmp_path / "downloads", DownloadRecord)
-        (tmp_path / "downloads" / "x.record.new").write_bytes(b"half")
+        left = tmp_path / "downloads" / f"x.record.{'0123456789abcdef'}.new"
+        left.write_bytes(b"half")
         assert records.load() == {}
+        assert not left.exists()
+
+    def test_a_record_that_is_removed_while_it_is_written_does_not_come_back(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        records = Records(tmp_path / "downloads", DownloadRecord)
+        remover = threading.Thread(target=records.remove, args=("a",))
+
+        def put_in_place(old: Path, new: Path) -> None:
+            remover.start()
+            remover.join(MEANWHILE_S)
+            os.rename(old, new)
+
+        monkeypatch.setattr(os, "replace", put_in_place)
+        records.put("a", record())
+        remover.join()
+        assert records.load() == {}
+
+    def test_changes_to_one_record_are_made_in_the_order_in_which_they_came(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        records = Records(tmp_path / "downloads", DownloadRecord)
+        states, done = ["D", "P", "D", "P", "C"], []
+        go_on = threading.Event()
+
+        def put_in_place(old: Path, new: Path) -> None:
+            if new.stem == "a":
+                assert go_on.wait(PATIENCE_S)
+                done.append(msgspec.msgpack.decode(old.read_bytes(), type=DownloadRecord).state)
+            os.rename(old, new)
+
+        monkeypatch.setattr(os, "replace", put_in_place)
+        threads = []
+        for state in states:
+            thread = threading.Thread(target=records.put, args=("a", record(state=state)))
+            thread.start()
+            threads.append(thread)
+            wait_for(lambda: len(records._turns["a"]) == len(threads))
+        records.put("b", record())  # another one does not wait for these
+        go_on.set()
+        for thread in threads:
+            thread.join()
+        assert done == states
+        assert not records._turns
 
     def test_a_key_depends_on_every_part(self) -> None:
         parts = [("a", "b"), ("ab", ""), ("", "ab"), ("a", "b", ""), ("b", "a")]
@@ -75,9 +128,41 @@ class TestRecords:
         manifests = Manifests(tmp_path / "manifests")
         for content in (ONE, TWO):
             manifests.put(content, bytes(content))
+        left = tmp_path / "manifests" / f"{ONE.hex()}.manifest.0123456789abcdef.new"
+        left.write_bytes(b"half")
         manifests.keep_only({ONE})
         assert manifests.get(ONE) == ONE
         assert manifests.get(TWO) is None
+        assert not left.exists()
+
+    def test_the_wanted_ones_are_gone_through_once_and_not_for_each_manifest(
+        self, tmp_path: Path
+    ) -> None:
+        class Wanted(set[ContentId]):
+            rounds = 0
+
+            def __iter__(self) -> Iterator[ContentId]:
+                self.rounds += 1
+                return super().__iter__()
+
+        manifests = Manifests(tmp_path / "manifests")
+        wanted = Wanted(ContentId(bytes([number]) * 32) for number in range(20))
+        for content in wanted:
+            manifests.put(content, b"")
+        wanted.rounds = 0
+        manifests.keep_only(wanted)
+        assert wanted.rounds == 1
+        assert all(manifests.get(content) == b"" for content in wanted)
+
+    def test_two_threads_can_put_the_same_manifest(self, tmp_path: Path) -> None:
+        manifests = Manifests(tmp_path / "manifests")
+        body = os.urandom(1 << 20)
+        with ThreadPoolExecutor(2) as threads:
+            for number in range(20):
+                content = ContentId(bytes([number]) * 32)
+                for put in [threads.submit(manifests.put, content, body) for _ in range(2)]:
+                    put.result()
+                assert manifests.get(content) == body
 
 
 class Listener:
