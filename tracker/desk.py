@@ -3,8 +3,9 @@
 Owns the queue and the order of things: nothing is answered or published before it is durable. While
 a batch is on its way to the disk the next one waits, and so do questions, so nobody sees what may
 yet be lost. When a commit fails, the mirror is taken from the database again, what would have
-written is refused, and questions go on being answered. What is decided is ``tracker.commands``'
-business; sockets are ``tracker.server``'s.
+written is refused, and questions go on being answered. Until the failures are over commands are
+written one by one, each before the mirror has it, so that no further failure costs a reload. What
+is decided is ``tracker.commands``' business; sockets are ``tracker.server``'s.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -35,6 +36,7 @@ from tracker.writing import LogConflict
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING_S = 60.0
+CAREFUL_S = 1.0  # after a failure another one may cost no reload: nobody is answered during it
 Answer = Callable[[tracker.Reply, bytes | None], None]
 
 
@@ -96,7 +98,7 @@ class Desk:
         self._flush: asyncio.TimerHandle | None = None
         self._flush_at = 0.0
         self._stale: StorageError | None = None  # why the mirror has to be loaded again
-        self._writable = True
+        self._failed_at: float | None = None  # when the disk did last, until that is over
         self._stopping = False
 
     # -- coming in ------------------------------------------------------------------------------
@@ -176,45 +178,65 @@ class Desk:
         self._errands.close()
         self._writer.shutdown(wait=True)
 
-    def _next_batch(self) -> list[Job]:
+    def _next_batch(self) -> deque[Job]:
         count = min(len(self._queue), limits.COMMANDS_PER_BATCH_MAX)
-        return [self._queue.popleft() for _ in range(count)]
+        return deque(self._queue.popleft() for _ in range(count))
 
-    async def _settle(self, jobs: list[Job], attempts: int = 3) -> None:
+    async def _settle(self, jobs: deque[Job], attempts: int = 3) -> None:
         if self._stale is not None and not await self._load():
             for job in jobs:
                 self._reply(job, read_only(self._stale))
             return
         now = Now(wall_ms(), monotonic())
-        decided: list[tuple[Job, Decision]] = []
-        changes: list[Change] = []
         try:
-            for job in jobs:
-                decision = self._decide(job, now)
-                for change in decision.changes:
-                    self.world.state.apply(change)
-                changes += decision.changes
-                decided.append((job, decision))
-            if changes:
-                await self._commit(changes)
+            await self._write_first(jobs, now)
+            await self._write_together(jobs, now)
+            return
         except LogConflict as error:
             self._stale = error
             if attempts > 1:
                 await self._settle(jobs, attempts - 1)
-            else:
-                await self._answer_without_writing(jobs, now, error, OVERTAKEN)
-            return
+                return
+            refusal = OVERTAKEN
         except StorageError as error:
-            if self._writable:
+            if self._failed_at is None:
                 log.error("%s; commands that change nothing are answered", error.message)
-            await self._answer_without_writing(jobs, now, error, read_only(error))
-            return
+                self._stale = error
+            self._failed_at = monotonic()
+            refusal = read_only(error)
         except Exception as error:
             log.exception("a batch of commands failed")
-            defect = StorageError(f"a defect of the tracker: {type(error).__name__}")
-            await self._answer_without_writing(jobs, now, defect, INTERNAL)
-            return
+            self._stale = StorageError(f"a defect of the tracker: {type(error).__name__}")
+            refusal = INTERNAL
+        await self._answer_without_writing(jobs, now, refusal)
+
+    async def _write_first(self, jobs: deque[Job], now: Now) -> None:
+        """While the disk fails: one after the other, as many as can be written. Who is done leaves
+        ``jobs``, and the mirror has nothing of who is not."""
+        while jobs and self._failed_at is not None:
+            decision = self._decide(jobs[0], now)
+            if decision.changes:
+                await self._commit(decision.changes)
+                self._apply(decision.changes)
+            self._carry_out([(jobs.popleft(), decision)], now)
+
+    async def _write_together(self, jobs: deque[Job], now: Now) -> None:
+        """Each is decided on a mirror that has what those before it change, and then all of that is
+        written at once: after a failure the mirror is ahead of the database."""
+        decided: list[tuple[Job, Decision]] = []
+        changes: list[Change] = []
+        for job in jobs:
+            decision = self._decide(job, now)
+            self._apply(decision.changes)
+            changes += decision.changes
+            decided.append((job, decision))
+        if changes:
+            await self._commit(changes)
         self._carry_out(decided, now)
+
+    def _apply(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            self.world.state.apply(change)
 
     def _decide(self, job: Job, now: Now) -> Decision:
         try:
@@ -225,19 +247,15 @@ class Desk:
             self.counts["internal"] += 1
             return Decision(INTERNAL)
 
-    async def _commit(self, changes: list[Change]) -> None:
+    async def _commit(self, changes: Sequence[Change]) -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._writer, self._store.commit, changes)
-        if not self._writable:
+        if self._failed_at is not None and monotonic() - self._failed_at >= CAREFUL_S:
             log.info("the database can be written again")
-            self._writable = True
+            self._failed_at = None
 
-    async def _answer_without_writing(
-        self, jobs: list[Job], now: Now, error: StorageError, refusal: Refusal
-    ) -> None:
-        self._writable = False
-        self._stale = error
-        if not await self._load():
+    async def _answer_without_writing(self, jobs: deque[Job], now: Now, refusal: Refusal) -> None:
+        if self._stale is not None and not await self._load():
             for job in jobs:
                 self._reply(job, refusal)
             return

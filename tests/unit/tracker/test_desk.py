@@ -16,7 +16,7 @@ from common.errors import StorageError
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
-from tracker import commands
+from tracker import commands, desk
 from tracker.changes import (
     AccountCreated,
     DeviceBound,
@@ -28,6 +28,7 @@ from tracker.decision import Actor
 from tracker.desk import Desk, Job
 from tracker.errands import Errands
 from tracker.events import Outgoing
+from tracker.state import State
 
 ALICE = DeviceKey(b"a" * 32)
 
@@ -168,6 +169,106 @@ async def test_f20_who_is_online_follows_from_what_was_written(office: Office) -
     assert office.seeders("lab", film) == 1
 
 
+def counted_loads(office: Office, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Grows with each time that the store is read as a whole."""
+    loads, load = list[None](), office.store.load
+
+    def counting() -> State:
+        loads.append(None)
+        return load()
+
+    monkeypatch.setattr(office.store, "load", counting)
+    return loads
+
+
+def test_f20_a_full_disk_is_read_once_and_not_for_each_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @at_the_desk
+    async def story(office: Office) -> None:
+        loads = counted_loads(office, monkeypatch)
+        office.store.fails_with = StorageError("disk is full")
+        for number in range(20):
+            batch = [office.send(tracker.CreateGroup(f"{number}{end}")) for end in "abc"]
+            listed = office.send(tracker.ListGroups())
+            assert {(await office.reply(each)).code for each in batch} == {Code.READ_ONLY}
+            assert (await office.reply(listed)).rows == []
+        assert len(loads) == 1
+        office.store.fails_with = None
+        sent = [office.send(tracker.CreateGroup(name)) for name in ("lab", "den")]
+        assert [await office.reply(each) for each in sent] == [tracker.Done()] * 2
+        assert [row.group for row in (await office.ask(tracker.ListGroups())).rows] == [
+            "den",
+            "lab",
+        ]
+        assert sorted(office.store.load().groups) == ["den", "lab"]
+
+    story()
+
+
+@pytest.mark.parametrize(("careful_s", "reads"), [(3_600.0, 1), (0.0, 5)])
+def test_f20_a_disk_with_room_for_small_things_only_is_not_read_all_the_time(
+    monkeypatch: pytest.MonkeyPatch, careful_s: float, reads: int
+) -> None:
+    """Within a while of a failure the next one costs nothing, though others were written since."""
+    monkeypatch.setattr(desk, "CAREFUL_S", careful_s)
+
+    @at_the_desk
+    async def story(office: Office) -> None:
+        loads = counted_loads(office, monkeypatch)
+        for number in range(5):
+            office.store.fails_with = StorageError("disk is full")
+            assert (await office.ask(tracker.CreateGroup("large"))).code is Code.READ_ONLY
+            office.store.fails_with = None
+            assert await office.ask(tracker.CreateGroup(f"{number}")) == tracker.Done()
+        assert len(loads) == reads
+
+    story()
+
+
+@at_the_desk
+async def test_f20_who_is_overtaken_while_the_disk_is_full_is_answered_all_the_same(
+    office: Office,
+) -> None:
+    await office.ask(tracker.CreateGroup("lab"))
+    office.store.fails_with = StorageError("disk is full")
+    assert (await office.ask(tracker.CreateGroup("den"))).code is Code.READ_ONLY
+    office.store.fails_with = None
+    bob = DeviceKey(b"b" * 32)
+    others_go_on(office, bob)
+    film = office.content("film")
+    sent = [office.send(tracker.Offer("lab", name, film)) for name in ("one", "two")]
+    for each in sent:
+        assert isinstance(await office.reply(each), tracker.Offered)
+    assert office.desk.world.state.groups["lab"].seq == office.store.load().groups["lab"].seq == 4
+
+
+def test_f20_what_was_written_and_not_understood_is_read_from_the_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A defect between the two leaves no mirror behind that lacks what is durable."""
+    mirror: list[State] = []
+    apply = State.apply
+
+    def faulty(state: State, change: Any) -> None:
+        if state in mirror:
+            raise ZeroDivisionError
+        apply(state, change)
+
+    monkeypatch.setattr(State, "apply", faulty)
+
+    @at_the_desk
+    async def story(office: Office) -> None:
+        office.store.fails_with = StorageError("disk is full")
+        assert (await office.ask(tracker.CreateGroup("lab"))).code is Code.READ_ONLY
+        office.store.fails_with = None
+        mirror.append(office.desk.world.state)
+        assert await office.ask(tracker.CreateGroup("lab")) == tracker.Done()
+        assert [row.group for row in (await office.ask(tracker.ListGroups())).rows] == ["lab"]
+
+    story()
+
+
 @at_the_desk
 async def test_who_logs_out_right_after_an_announcement_is_offline(office: Office) -> None:
     presence = office.desk.world.presence
@@ -211,11 +312,8 @@ def test_a_defect_in_one_command_leaves_the_others_alone(monkeypatch: pytest.Mon
     story()
 
 
-@at_the_desk
-async def test_who_was_overtaken_decides_again_on_what_the_disk_says(office: Office) -> None:
-    """Another tracker continued the log: the mirror is taken anew, and nobody notices."""
-    await office.ask(tracker.CreateGroup("lab"))
-    bob = DeviceKey(b"b" * 32)
+def others_go_on(office: Office, bob: DeviceKey) -> None:
+    """Another tracker on the same database makes bob known, and continues the log of lab."""
     entry = events.LogEntry("lab", 2, 1, 1, events.Device("alice", bob, True))
     office.store.commit(
         [
@@ -224,6 +322,14 @@ async def test_who_was_overtaken_decides_again_on_what_the_disk_says(office: Off
             DeviceBound(bob, "bob", 1),
         ]
     )
+
+
+@at_the_desk
+async def test_who_was_overtaken_decides_again_on_what_the_disk_says(office: Office) -> None:
+    """Another tracker continued the log: the mirror is taken anew, and nobody notices."""
+    await office.ask(tracker.CreateGroup("lab"))
+    bob = DeviceKey(b"b" * 32)
+    others_go_on(office, bob)
     office.desk.world.state.devices[bob] = "bob"
     asked = office.send(tracker.JoinGroup("lab"), device=bob)
     assert await office.reply(asked) == tracker.Done()
