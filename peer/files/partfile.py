@@ -63,7 +63,7 @@ class PartFiles(ABC):
 
     @abstractmethod
     def sync(self) -> None:
-        """Return when all that was written before the call is on the disk."""
+        """Return when all that was written before the call is on the disk, whoever wrote it."""
 
     @abstractmethod
     def seal(self) -> None:

@@ -1,6 +1,6 @@
 """The part of a share that is a folder: many files that are written as one stream.
 
-Owns which of its files are open and which are to be synced. Files and folders are made when their
+Owns which of its files are open and what is to be synced. Files and folders are made when their
 first byte comes, each from the handle of the folder above it, so that a link which is planted among
 them meanwhile leads nowhere.
 """
@@ -28,13 +28,18 @@ SYNCED_SINGLY_MAX = 4  # files; a sync of the file system costs about what one f
 
 
 class PartFolder(PartFiles):
-    """``fd`` is the folder at the top."""
+    """``fd`` is the folder at the top; ``found`` says that an earlier process made it."""
 
-    def __init__(self, manifest: Manifest, destination: Destination, fd: int) -> None:
+    def __init__(
+        self, manifest: Manifest, destination: Destination, fd: int, *, found: bool = False
+    ) -> None:
         super().__init__(manifest, destination, fd)
         self._layout = Layout(manifest.entries, manifest.piece_length)
         self._handles = HandleCache(OPEN_FILES_MAX)
-        self._lock = Lock()  # of the next two
+        self._lock = Lock()  # of the next three
+        # Which of the files, names and permissions that were found are on the disk, nobody knows:
+        # what has the right length and looks sealed may be in memory only.
+        self._unknown = found
         self._written: set[int] = set()  # files to be synced
         self._made: set[int] = set()  # entries whose names are to be synced
 
@@ -105,16 +110,18 @@ class PartFolder(PartFiles):
 
     def sync(self) -> None:
         with self._lock:
+            unknown, self._unknown = self._unknown, False
             written, self._written = self._written, set()
             made, self._made = self._made, set()
         try:
             with translated(self._destination.part_path, "sync"):
-                if len(written) + len(made) > SYNCED_SINGLY_MAX:
+                if unknown or len(written) + len(made) > SYNCED_SINGLY_MAX:
                     syscalls.sync_file_system(self.fd)
                 else:
                     self._sync_singly(sorted(written), sorted(made))
         except BaseException:
             with self._lock:
+                self._unknown |= unknown
                 self._written |= written
                 self._made |= made
             raise

@@ -423,9 +423,8 @@ def _make_part(destination: Destination, manifest: Manifest) -> PartFiles:
                 manifest, destination, paths.create_file(destination.fd, destination.part)
             )
         os.mkdir(destination.part, dir_fd=destination.fd)
-        return PartFolder(
-            manifest, destination, paths.open_folder(destination.fd, [destination.part])
-        )
+        fd = paths.open_folder(destination.fd, [destination.part])
+        return PartFolder(manifest, destination, fd)
 
 
 def _open_part(destination: Destination, manifest: Manifest) -> PartFiles:
@@ -433,6 +432,5 @@ def _open_part(destination: Destination, manifest: Manifest) -> PartFiles:
         if not manifest.is_folder:
             fd = paths.open_to_write(destination.fd, destination.part)
             return PartFile(manifest, destination, fd)
-        return PartFolder(
-            manifest, destination, paths.open_folder(destination.fd, [destination.part])
-        )
+        fd = paths.open_folder(destination.fd, [destination.part])
+        return PartFolder(manifest, destination, fd, found=True)
