@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import ConfigError, StorageError
+from common.files import sync_directory, write_whole
 from tracker.home import DATABASE, KEY_FILES, Home
 
 _KEYS_TABLE = "backup_keys"
@@ -45,7 +46,7 @@ def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, target)
-            _sync_directory(target.parent)
+            sync_directory(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
         return target.stat().st_size
@@ -81,16 +82,15 @@ def restore(home: Home, source: Path) -> Path | None:
                 copy.execute(f"DROP TABLE {_KEYS_TABLE}")
                 copy.execute("UPDATE groups SET seq = seq + ?", (_SEQ_LEAP,))
                 copy.commit()
+            # Before the database: with it alone the next start would be that of another tracker.
+            for name, content in stored:
+                if name in KEY_FILES and not (home.path / name).exists():
+                    write_whole(home.path / name, content)
             aside = _move_aside(home)
             os.replace(part, home.database)
         finally:
             part.unlink(missing_ok=True)
-        for name, content in stored:
-            path = home.path / name
-            if name in KEY_FILES and not path.exists():
-                _private_file(path)
-                path.write_bytes(content)
-        _sync_directory(home.path)
+        sync_directory(home.path)
         return aside
 
 
@@ -129,14 +129,6 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     uri = f"{path.absolute().as_uri()}?mode=rw"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10.0)) as connection:
         yield connection
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

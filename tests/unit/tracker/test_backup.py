@@ -1,0 +1,109 @@
+"""Restoring a backup on a disk that may lose what it was not told to keep."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import StorageError
+from tracker.backup import back_up, restore
+from tracker.changes import AccountCreated
+from tracker.home import KEY_FILES, Home
+from tracker.store import Store
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A backup of a tracker that knows alice."""
+    home = Home(tmp_path / "home")
+    home.secrets()
+    store = Store(home.database)
+    store.commit([AccountCreated("alice", "h", 1)])
+    store.close()
+    back_up(home.path, tmp_path / "copy")
+    home.release()
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Home]:
+    """The home of another machine."""
+    home = Home(tmp_path / "fresh")
+    yield home
+    home.release()
+
+
+class Disk:
+    """Remembers of each file what was in it, and of the home which names it had, when it was last
+    synced: what a loss of power would leave."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.contents: dict[int, bytes] = {}
+        self.names: dict[str, int] = {}
+        self._home = home
+        self._fsync = os.fsync
+        monkeypatch.setattr(os, "fsync", self.fsync)
+
+    def fsync(self, fd: int) -> None:
+        self._fsync(fd)
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        if path == self._home:
+            self.names = {each.name: each.stat().st_ino for each in path.iterdir()}
+        elif path.is_file():
+            self.contents[path.stat().st_ino] = path.read_bytes()
+
+    def kept(self, name: str) -> bytes | None:
+        return self.contents.get(self.names.get(name, 0))
+
+
+def test_restored_keys_are_kept_by_the_disk_before_the_database_is(
+    copy: Path, fresh: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the database and without its keys the next start would make another tracker of it."""
+    disk = Disk(fresh.path, monkeypatch)
+    keys = {name: (copy.with_name("home") / name).read_bytes() for name in KEY_FILES}
+    before: list[dict[str, bytes | None]] = []
+    replace = os.replace
+
+    def noting(source: Any, target: Any) -> None:
+        if Path(target) == fresh.database:
+            before.append({name: disk.kept(name) for name in KEY_FILES})
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noting)
+    assert restore(fresh, copy) is None
+    assert before == [keys]
+    assert {name: disk.kept(name) for name in KEY_FILES} == keys
+    assert disk.names[fresh.database.name] == fresh.database.stat().st_ino
+    store = Store(fresh.database)
+    assert list(store.load().accounts) == ["alice"]
+    store.close()
+
+
+def test_a_key_that_could_not_be_written_whole_is_restored_by_the_next_try(
+    copy: Path, fresh: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _full)
+        with pytest.raises(StorageError, match="No space left"):
+            restore(fresh, copy)
+    assert not [name for name in KEY_FILES if (fresh.path / name).exists()]
+    restore(fresh, copy)
+    for name in KEY_FILES:
+        path = fresh.path / name
+        assert path.read_bytes() == (copy.with_name("home") / name).read_bytes()
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def _full(_: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_keys_of_the_home_itself_stay(copy: Path, fresh: Home) -> None:
+    own = fresh.secrets()
+    restore(fresh, copy)
+    assert fresh.secrets() == own
