@@ -130,6 +130,7 @@ class Peer:
             shelf=self._shelf,
             workers=self._workers,
             limit=_limit(settings.upload_limit, settings.upload_limit_per_user),
+            notify=self._notices.add,
         )
         self._tickets = Tickets(self._link, self._link.time, self._on_ticket, rng)
         self._fanout = Fanout(context, pair, self._tickets.current)

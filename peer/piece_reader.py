@@ -2,18 +2,25 @@
 
 Owns how many are read at a time, and what follows when one cannot be read: for the share that it
 belongs to, and for the core that gave it out. Sending is the seeder's.
+
+A read that fails may fail in passing. So a piece is tried a few times before it counts as not held,
+and even then only for a while: it may be the only copy that there is.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 from common import limits
 from common.digests import Buffer
-from common.errors import StorageError
+from common.errors import MiniTorrentError
+from common.ids import ContentId
 from peer.files.errors import BadContent, ContentChanged, OutOfHandles, StorageClosed
 from peer.shelf import Reader, Served, Shelf
 from peer.swarm import events as swarm
@@ -22,11 +29,29 @@ from peer.workers import Workers
 log = logging.getLogger(__name__)
 
 RUN_BYTES = 2 * limits.MIB  # read by one thread before any of it is sent
+TRIES = 4  # reads of a piece that fail before it counts as not held
+AWAY_S = 60.0  # it counts as not held that long at most, before it is offered again
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A content of which pieces could not be read. It is looked at each `AWAY_S`, and forgotten
+    when no piece of it is away by then."""
+
+    served: Served
+    failures: Counter[int] = field(default_factory=Counter)
+    """By piece, since it was read last."""
+    away: set[int] = field(default_factory=set)
+    """Pieces that the core takes for not held."""
+    told: bool = False
+    timer: asyncio.TimerHandle | None = None
 
 
 class PieceReader:
-    """Reads what the serving core sends. ``send`` is called with each piece that was read, and
-    ``decide`` with what the core is to know of those that could not be."""
+    """Reads what the serving core sends. ``send`` is called with each piece that was read,
+    ``decide`` with what the core is to know of those that could not be, ``announce`` with pieces of
+    which those who fetch should hear that they are held again, and ``notify`` with what the owner
+    of the files should."""
 
     def __init__(
         self,
@@ -35,16 +60,28 @@ class PieceReader:
         *,
         send: Callable[[swarm.Send, Buffer], None],
         decide: Callable[[swarm.ServingEvent], None],
+        announce: Callable[[ContentId, tuple[int, ...]], None],
+        notify: Callable[[str], None],
     ) -> None:
         self._shelf = shelf
         self._workers = workers
         self._send = send
         self._decide = decide
+        self._announce = announce
+        self._notify = notify
+        self._troubles: dict[ContentId, _Trouble] = {}
         self._closed = False
 
     def close(self) -> None:
         """What is being read is sent no more."""
         self._closed = True
+        for content in list(self._troubles):
+            self._forget(content)
+
+    @property
+    def troubled(self) -> int:
+        """Of how many contents pieces could not be read a while ago."""
+        return len(self._troubles)
 
     def read(self, given_out: Iterable[swarm.Send]) -> None:
         """Read pieces, in order."""
@@ -78,6 +115,7 @@ class PieceReader:
                 if self._closed:
                     return
                 if trouble is None:
+                    self._well(send)
                     self._send(send, data)
                 else:
                     self._not_read(send, served, reader, trouble)
@@ -103,14 +141,65 @@ class PieceReader:
                 self._decide(blocked)  # a part became the whole meanwhile, which is read instead
             case StorageClosed():
                 self.take_back(send)
-            case StorageError():
-                log.warning("piece %d cannot be read: %s", send.index, error)
-                self._decide(swarm.HeldLess(send.content, (send.index,)))
-                self._decide(blocked)
             case _:
-                log.error("piece %d cannot be read", send.index, exc_info=error)
-                self._decide(swarm.HeldLess(send.content, (send.index,)))
+                self._failed(send, served, error)
                 self._decide(blocked)
+
+    # -- reads that fail ------------------------------------------------------------------------
+
+    def _well(self, send: swarm.Send) -> None:
+        trouble = self._troubles.get(send.content)
+        if trouble is not None:
+            del trouble.failures[send.index]
+
+    def _failed(self, send: swarm.Send, served: Served, error: Exception) -> None:
+        """Count a failure; after a few in a row the piece is not held for a while."""
+        if self._shelf.get(send.content) is not served:
+            return
+        trouble = self._troubles.get(send.content)
+        if trouble is None or trouble.served is not served:
+            self._forget(send.content)
+            trouble = self._troubles[send.content] = _Trouble(served)
+            self._look_later(trouble)
+        trouble.failures[send.index] += 1
+        if trouble.failures[send.index] < TRIES:
+            log.debug("piece %d was not read, and is tried again: %s", send.index, error)
+            return
+        if not trouble.told:
+            # Once: a broken disk has as many failures as pieces.
+            trouble.told = True
+            self._notify(
+                f"piece {send.index} of what is shared here cannot be read, "
+                f"and is tried again every {AWAY_S:.0f} s: {error}"
+            )
+            if not isinstance(error, MiniTorrentError):
+                log.error("a defect of ours while a piece was read", exc_info=error)
+        trouble.away.add(send.index)
+        self._decide(swarm.HeldLess(send.content, (send.index,)))
+
+    def _look_later(self, trouble: _Trouble) -> None:
+        loop = asyncio.get_running_loop()
+        trouble.timer = loop.call_later(AWAY_S, self._look_again, trouble)
+
+    def _look_again(self, trouble: _Trouble) -> None:
+        """Offer again what is away: whoever asks for it makes us try the disk."""
+        served = trouble.served
+        if self._shelf.get(served.content) is not served or not trouble.away:
+            self._forget(served.content)
+            return
+        self._look_later(trouble)
+        have = served.have
+        back = tuple(i for i in sorted(trouble.away) if have is None or i in have)
+        trouble.away.clear()
+        if back:
+            log.debug("%d pieces that could not be read are offered again", len(back))
+            self._decide(swarm.HeldMore(served.content, back))
+            self._announce(served.content, back)
+
+    def _forget(self, content: ContentId) -> None:
+        trouble = self._troubles.pop(content, None)
+        if trouble is not None and trouble.timer is not None:
+            trouble.timer.cancel()
 
 
 def _read_all(reader: Reader, indexes: list[int]) -> list[tuple[Buffer | None, Exception | None]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, assert_never
 
 import zmq
@@ -75,10 +76,18 @@ class Seeder:
         shelf: Shelf,
         workers: Workers,
         limit: Limit,
+        notify: Callable[[str], None] = log.warning,
     ) -> None:
         self._rights = rights
         self._shelf = shelf
-        self._reader = PieceReader(shelf, workers, send=self._send_piece, decide=self._decide)
+        self._reader = PieceReader(
+            shelf,
+            workers,
+            send=self._send_piece,
+            decide=self._decide,
+            announce=self.announce,
+            notify=notify,
+        )
         self._serving = Serving(limit=limit)
         self._visitors = Visitors()
         self._loop = asyncio.get_running_loop()

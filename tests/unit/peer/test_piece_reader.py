@@ -1,0 +1,273 @@
+"""Pieces that cannot be read: tried again, given up for a while, and offered again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import pytest
+import test_serving_and_fetching as joined
+from stand_ins import turns, until
+
+from common import limits, manifest
+from common.digests import Algorithm, Buffer
+from common.ids import ContentId, GroupId
+from peer import piece_reader
+from peer.files.errors import IOFailed
+from peer.piece_reader import TRIES, PieceReader
+from peer.shelf import Shelf
+from peer.swarm import events as swarm
+from peer.swarm.events import RequesterId
+from peer.swarm.pieces import Bitfield
+from peer.workers import Workers
+
+FILMS = GroupId("films")
+BOB = RequesterId(b"bob")
+CONTENT = ContentId(b"c" * 32)
+COUNT = 5
+LENGTH = limits.PIECE_LENGTH_MIN
+MANIFEST = manifest.Manifest(
+    1,
+    Algorithm.BLAKE3,
+    LENGTH,
+    COUNT * LENGTH,
+    b"d" * 32,
+    b"d" * 32 * COUNT,
+    (manifest.Entry("", COUNT * LENGTH),),
+)
+EIO = IOFailed("cannot read '/films/alien': Input/output error")
+
+
+class Disk:
+    """Where the pieces are, each with what stands in the way of reading it."""
+
+    def __init__(self) -> None:
+        self.errors: dict[int, list[Exception]] = {}
+
+    def read_piece(self, index: int) -> bytes:
+        errors = self.errors.get(index)
+        if errors:
+            raise errors.pop(0)
+        return b"%d" % index
+
+
+class Stage:
+    """A reader between a shelf and a core, which only takes down what it is told."""
+
+    def __init__(self) -> None:
+        self.disk, self.shelf = Disk(), Shelf()
+        self.workers = Workers(1, "test")
+        self.sent: list[int] = []
+        self.decided: list[swarm.ServingEvent] = []
+        self.announced: list[tuple[int, ...]] = []
+        self.notices: list[str] = []
+        self.reader = PieceReader(
+            self.shelf,
+            self.workers,
+            send=self._send,
+            decide=self.decided.append,
+            announce=lambda content, pieces: self.announced.append(pieces),
+            notify=self.notices.append,
+        )
+
+    def _send(self, send: swarm.Send, data: Buffer) -> None:
+        assert bytes(data) == b"%d" % send.index
+        self.sent.append(send.index)
+
+    def offer(self, have: Bitfield | None = None) -> None:
+        self.shelf.put(FILMS, CONTENT, MANIFEST, b"", self.disk, have)
+
+    async def ask(self, *pieces: int) -> list[swarm.ServingEvent]:
+        """Have pieces read; what the core was told of them."""
+        before, sent = len(self.decided), len(self.sent)
+        self.reader.read([swarm.Send(BOB, CONTENT, index) for index in pieces])
+
+        def done() -> bool:
+            told = self.decided[before:]
+            blocked = sum(isinstance(event, swarm.Blocked) for event in told)
+            return blocked + len(self.sent) - sent >= len(pieces)
+
+        await until(done, "an outcome for each piece")
+        return self.decided[before:]
+
+    async def break_down(self, index: int) -> None:
+        """Let a piece fail until it is given up."""
+        self.disk.errors[index] = [EIO] * 1_000
+        while swarm.HeldLess(CONTENT, (index,)) not in await self.ask(index):
+            pass
+
+    def time_passes(self) -> None:
+        """The time is over after which the reader looks again at what failed."""
+        for trouble in list(self.reader._troubles.values()):
+            self.reader._look_again(trouble)
+
+
+def run(test: Callable[[Stage], Awaitable[None]]) -> None:
+    async def main() -> None:
+        stage = Stage()
+        try:
+            await test(stage)
+        finally:
+            stage.reader.close()
+            stage.workers.close()
+
+    asyncio.run(main())
+
+
+def test_a_failure_that_passes_only_delays_the_piece() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        stage.disk.errors = {2: [EIO]}
+        assert await stage.ask(1, 2, 3) == [swarm.Blocked(BOB, CONTENT, 2)]
+        assert await stage.ask(2) == []
+        assert (stage.sent, stage.notices) == ([1, 3, 2], [])
+
+    run(test)
+
+
+@pytest.mark.parametrize("error", [EIO, RuntimeError("a defect")])
+def test_a_piece_that_stays_unreadable_is_given_up(error: Exception) -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        stage.disk.errors = {2: [error] * TRIES}
+        blocked = swarm.Blocked(BOB, CONTENT, 2)
+        for _ in range(TRIES - 1):
+            assert await stage.ask(2) == [blocked]
+        # The core declines what is blocked and not held.
+        assert await stage.ask(2) == [swarm.HeldLess(CONTENT, (2,)), blocked]
+        (notice,) = stage.notices
+        assert str(error) in notice
+
+    run(test)
+
+
+def test_failures_before_a_piece_was_read_do_not_count() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        for _ in range(TRIES + 1):
+            stage.disk.errors = {2: [EIO]}
+            assert await stage.ask(2) == [swarm.Blocked(BOB, CONTENT, 2)]
+            assert await stage.ask(2) == []
+
+    run(test)
+
+
+def test_a_piece_that_was_given_up_is_offered_again_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(piece_reader, "AWAY_S", 0.02)
+
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        await stage.break_down(2)
+        await until(lambda: stage.announced, "the piece's return")
+        assert stage.announced == [(2,)]
+        assert stage.decided[-1] == swarm.HeldMore(CONTENT, (2,))
+        stage.disk.errors.clear()
+        assert await stage.ask(2) == []
+        assert stage.sent == [2]
+        await until(lambda: not stage.reader.troubled, "the end of the trouble")
+
+    run(test)
+
+
+def test_a_piece_that_is_bad_for_good_is_told_once_and_costs_one_read_each_time() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        await stage.break_down(2)
+        for times in range(1, 4):
+            stage.time_passes()
+            assert stage.announced == [(2,)] * times
+            assert swarm.HeldLess(CONTENT, (2,)) in await stage.ask(2)
+        assert len(stage.notices) == 1
+
+    run(test)
+
+
+def test_one_notice_tells_of_a_disk_on_which_nothing_can_be_read() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        for index in range(COUNT):
+            await stage.break_down(index)
+        assert len(stage.notices) == 1
+
+    run(test)
+
+
+def test_what_was_lost_from_a_part_meanwhile_is_not_offered_again() -> None:
+    async def test(stage: Stage) -> None:
+        have = Bitfield(COUNT, [1, 2, 3])
+        stage.offer(have)
+        await stage.break_down(2)
+        await stage.break_down(3)
+        have.discard(2)
+        stage.time_passes()
+        assert stage.announced == [(3,)]
+
+    run(test)
+
+
+def test_a_content_that_is_gone_is_forgotten() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        await stage.break_down(2)
+        stage.shelf.remove(CONTENT)
+        stage.time_passes()
+        assert (stage.announced, stage.reader.troubled) == ([], 0)
+
+    run(test)
+
+
+def test_a_content_that_came_anew_is_judged_anew() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        await stage.break_down(2)
+        stage.shelf.remove(CONTENT)
+        stage.offer(Bitfield(COUNT, [2]))
+        assert await stage.ask(2) == [swarm.Blocked(BOB, CONTENT, 2)]
+        stage.time_passes()
+        assert (stage.announced, stage.reader.troubled) == ([], 0)
+
+    run(test)
+
+
+def test_nothing_is_offered_again_by_a_reader_that_was_closed() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        await stage.break_down(2)
+        stage.reader.close()
+        await turns()
+        assert not stage.reader.troubled
+
+    run(test)
+
+
+def test_a_defect_stands_in_the_log_whole(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        stage.disk.errors = {2: [RuntimeError("a defect")] * TRIES}
+        for _ in range(TRIES):
+            await stage.ask(2)
+
+    with caplog.at_level(logging.ERROR, "peer.piece_reader"):
+        run(test)
+    (record,) = caplog.records
+    assert record.exc_info is not None
+
+
+def test_who_fetches_hears_that_a_piece_can_be_had_again() -> None:
+    async def test(stage: joined.Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        stage.reader.errors = {2: EIO}
+        stage.ask(sink, *range(joined.COUNT))
+        await until(lambda: ("declined", (2,), False) in sink.said)
+        stage.reader.errors.clear()
+        (trouble,) = stage.seeder._reader._troubles.values()
+        stage.seeder._reader._look_again(trouble)
+        await until(lambda: ("have", (2,)) in sink.said)
+        stage.ask(sink, 2)
+        await until(lambda: 2 in sink.pieces)
+
+    joined.run(test)
