@@ -42,6 +42,7 @@ class Destination:
         self.name = name
         self.part = part_name(name)
         self.fd = fd
+        self.renamed = False  # the part has its final name, which may not be on the disk yet
 
     @classmethod
     def choose(cls, path: str) -> Destination:
@@ -113,11 +114,13 @@ class Destination:
         """Give the part its final name, if it is still the one open as ``part_fd``.
 
         Raises `AlreadyThere` if that name has come into use; nothing is overwritten. On return the
-        new name is on the disk.
+        new name is on the disk. After an error that passes the same call can be made again.
         """
-        self._require_part(part_fd, self.part)
-        with translated(self.path, "create"):
-            syscalls.rename_no_replace(self.part, self.name, self.fd)
+        if not self.renamed:
+            self._require_part(part_fd, self.part)
+            with translated(self.path, "create"):
+                syscalls.rename_no_replace(self.part, self.name, self.fd)
+            self.renamed = True
         self._require_part(part_fd, self.name)
         self.sync()
 

@@ -76,7 +76,8 @@ class PartialContent:
         self._rewrite = False
         self._failed: IOFailed | None = None
         self._verified = False  # the whole, by its digest
-        self._published = False
+        self._finishing = Lock()  # of the next one: one thread at a time
+        self._place: Place | None = None  # once it has its final name for good
         self._whole = WholeDigest(manifest, self.has, files.read_into)
 
     # -- beginning ------------------------------------------------------------------------------
@@ -326,15 +327,19 @@ class PartialContent:
         Returns where it lies, ready to be shared; this object can still be read from until it is
         closed. Raises `BadContent` (its pieces are to be fetched again), `AlreadyThere` (what has
         come to stand there is left alone), `DiskFull`; all of them leave the part as it is.
-        """
-        with self._gate:
-            if not self._published:
-                self._publish(cancelled)
-                self._published = True
-            self._journal.remove()
-            return place_of(self.manifest, self.path)
 
-    def _publish(self, cancelled: Callable[[], bool]) -> None:
+        Of threads that call it at once, one does the work, and the others wait and find it done.
+        """
+        with self._gate, self._finishing:
+            if self._place is None:
+                if not self._destination.renamed:
+                    self._seal(cancelled)
+                self._destination.publish(self._files.fd)
+                self._journal.remove()
+                self._place = place_of(self.manifest, self.path)
+            return self._place
+
+    def _seal(self, cancelled: Callable[[], bool]) -> None:
         if not self.is_complete:
             raise LocalProtocolError("a download cannot be finished before it is complete")
         self._require_sound()
@@ -347,7 +352,6 @@ class PartialContent:
         except IOFailed as error:
             self._failed = error
             raise
-        self._destination.publish(self._files.fd)
 
     def _verify_whole(self, cancelled: Callable[[], bool]) -> None:
         if self._whole.finish(cancelled) == self.manifest.digest:

@@ -27,23 +27,26 @@ from common.errors import ConfigError, LocalProtocolError, StorageError
 from common.ids import ContentId
 from common.manifest import Entry, Manifest, encode, manifest_id
 from peer.files import partfile, partfolder, sharing, syscalls
-from peer.files.destination import part_name
+from peer.files.destination import Destination, part_name
 from peer.files.errors import (
     AlreadyThere,
     BadContent,
     Cancelled,
     DiskFull,
     IOFailed,
+    Passing,
     ReadOnly,
     StorageClosed,
     UnsafeDestination,
     WrongPiece,
+    storage_error,
 )
 from peer.files.gate import Gate
 from peer.files.journal import Journal
 from peer.files.storage import PartialContent
 
 PIECE = 16 * 1024
+MEANWHILE_S = 0.2  # for another thread, if nothing holds it up: it needs next to nothing
 NOISE = bytes(blake3(b"storage").digest(length=9 * PIECE + 77))
 
 
@@ -701,6 +704,108 @@ def test_a_journal_of_another_content_is_not_believed(sample: Sample, place: Pat
     download.discard()
 
 
+class Synced:
+    """Notes which files and folders beneath ``root`` are put on the disk, by their paths."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+        self.root = root
+        self.paths: set[Path] = set()
+        self.everything = 0  # how often
+        for name in ("fsync", "fdatasync"):
+            monkeypatch.setattr(os, name, self._noting(getattr(os, name), self._one))
+        monkeypatch.setattr(
+            syscalls, "sync_file_system", self._noting(syscalls.sync_file_system, self._all)
+        )
+
+    def _noting(
+        self, real: Callable[[int], None], note: Callable[[int], None]
+    ) -> Callable[[int], None]:
+        def call(fd: int) -> None:
+            real(fd)
+            note(fd)
+
+        return call
+
+    def _one(self, fd: int) -> None:
+        self.paths.add(Path(os.readlink(f"/proc/self/fd/{fd}")))
+
+    def _all(self, fd: int) -> None:
+        self.everything += 1
+        self.paths.update([self.root, *self.root.rglob("*")])
+
+
+@pytest.fixture
+def few_files_sample(tmp_path: Path) -> Sample:
+    """So few that they are synced one by one."""
+    root = tmp_path / "source"
+    (root / "sub").mkdir(parents=True)
+    (root / "sub" / "big").write_bytes(NOISE)
+    (root / "none").write_bytes(b"")
+    return Sample(root)
+
+
+@pytest.mark.parametrize("journal", ["kept", "lost", "noise"])
+@pytest.mark.parametrize("kind", ["file", "folder", "few_files"])
+def test_F25_what_a_killed_process_left_unsynced_is_synced_before_it_is_visible(
+    kind: str,
+    journal: str,
+    place: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sample: Sample = request.getfixturevalue(f"{kind}_sample")
+    download = sample.begin(place)
+    sample.fill(download)
+    part, synced = Path(download.part_path), Synced(monkeypatch, place.parent)
+    if journal == "kept":
+        download.checkpoint()
+    # Killed in the middle of sealing, which makes what no piece made.
+    with monkeypatch.context() as killed:
+        killed.setattr(type(download._files), "sync", lambda _: None)
+        download._files.seal()
+    download.close()
+    if journal == "lost":
+        (place.parent / "journal").unlink()
+    elif journal == "noise":
+        (place.parent / "journal").write_bytes(NOISE[:200])
+
+    download = sample.resume(place)
+    assert download.recover() == len(sample.pieces)
+    unsynced: list[Path] = []
+
+    def rename(old: str, new: str, folder_fd: int) -> None:
+        unsynced.extend({part, *part.rglob("*")} - synced.paths)
+        synced.paths.clear()
+        os.rename(old, new, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+
+    monkeypatch.setattr(syscalls, "rename_no_replace", rename)
+    download.finalize()
+    download.close()
+    assert unsynced == []
+    assert synced.paths == {place.parent}
+    assert snapshot(place) == snapshot(sample.source)
+
+
+def test_pieces_that_no_journal_named_are_journalled_after_a_sync(
+    few_files_sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = few_files_sample.begin(place)
+    few_files_sample.fill(download, [0, 1])
+    download.close()
+    (place.parent / "journal").unlink()
+    download = few_files_sample.resume(place)
+    assert download.recover() == 2
+    synced = Synced(monkeypatch, place.parent)
+    assert set(download.checkpoint()) == {0, 1}
+    part = Path(download.part_path)
+    assert {part, part / "sub", part / "sub" / "big"} <= synced.paths
+    assert synced.everything == 1
+    few_files_sample.fill(download, [2])
+    download.checkpoint()
+    assert synced.everything == 1
+    download.discard()
+
+
 # -- the journal alone --------------------------------------------------------------------------
 
 CONTENT = ContentId(bytes(range(32)))
@@ -867,6 +972,35 @@ def test_F21_a_disk_that_fails_never_leads_to_a_complete_file(
     download.close()
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.ENOMEM])
+@pytest.mark.parametrize("call", ["sync of the folder", "look at the new name"])
+def test_F19_what_passes_right_after_the_rename_fails_no_download(
+    call: str, number: int, sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = sample.begin(place)
+    sample.fill(download)
+    method = {"sync of the folder": "sync", "look at the new name": "status"}[call]
+    real, trouble = getattr(Destination, method), 2
+
+    def hindered(self: Destination, *arguments: Any) -> Any:
+        nonlocal trouble
+        if place.exists() and trouble:
+            trouble -= 1
+            raise storage_error(OSError(number, ""), str(place), call)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Destination, method, hindered)
+    for _ in range(2):
+        with pytest.raises(Passing):
+            download.finalize()
+    synced = Synced(monkeypatch, place.parent)
+    download.finalize()
+    assert place.parent in synced.paths
+    download.close()
+    assert listing(place) == {"name"}
+    assert snapshot(place) == snapshot(sample.source)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0:
@@ -995,6 +1129,37 @@ def test_F3_after_kills_everything_acknowledged_is_there(
         download.finalize()
         download.close()
     assert snapshot(place) == snapshot(sample.source)
+
+
+# -- finishing twice ----------------------------------------------------------------------------
+
+
+def test_two_threads_that_finish_a_download_find_it_in_one_place(
+    sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = sample.begin(place)
+    sample.fill(download)
+    real, found = Destination.publish, []
+
+    def finalize() -> None:
+        found.append(download.finalize())
+
+    second = threading.Thread(target=finalize)
+
+    def publish(self: Destination, part_fd: int) -> None:
+        if second.ident is None:
+            second.start()
+            second.join(MEANWHILE_S)
+        real(self, part_fd)
+
+    monkeypatch.setattr(Destination, "publish", publish)
+    finalize()
+    second.join()
+    assert len(found) == 2
+    assert found[0] == found[1]
+    place.rename(place.with_name("elsewhere"))
+    assert download.finalize() == found[0]  # where it was put, not where it is by now
+    download.close()
 
 
 # -- closing ------------------------------------------------------------------------------------
