@@ -30,7 +30,7 @@ from peer.files.errors import ContentChanged, Unreadable, translated
 from peer.files.fingerprints import Fingerprint, Place, settle
 from peer.files.handles import HandleCache
 from peer.files.hashing import hash_pieces, never_cancelled
-from peer.files.source_files import SourceFiles
+from peer.files.source_files import SourceFiles, why_unread
 
 Progress = Callable[[int], None]
 """Called with the bytes done so far, from a worker thread, once a piece."""
@@ -252,7 +252,7 @@ def recheck(
     content still.
 
     Files that came to a folder since are passed over. Raises `ContentChanged` if it is not the
-    content, `Cancelled`.
+    content, `OutOfHandles`, `IOFailed`, `Cancelled`.
     """
     place = place_of(manifest, path)
     layout = Layout(manifest.entries, manifest.piece_length)
@@ -286,7 +286,7 @@ def recheck(
 
 def place_of(manifest: Manifest, path: str) -> Place:
     """How the entries of ``manifest`` look at ``path``; `ContentChanged` if one is missing or has
-    another size. Nothing is read."""
+    another size, `OutOfHandles` for a shortage that passes, `IOFailed`. Nothing is read."""
     found: list[Fingerprint | None] = []
     try:
         parent, name = os.path.split(path)
@@ -299,8 +299,7 @@ def place_of(manifest: Manifest, path: str) -> Place:
         finally:
             os.close(root_fd)
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise ContentChanged(f"cannot read {quoted(path)}: {reason}") from error
+        raise why_unread(error, path) from error
     settle(found)
     return Place(os.fsencode(path), tuple(found))
 

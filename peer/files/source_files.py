@@ -159,11 +159,17 @@ class SourceFiles:
         return ContentChanged(f"{quoted(self._path_of(number))} was changed", _HINT)
 
     def _translated(self, error: OSError, number: int) -> StorageError:
-        found = storage_error(error, self._path_of(number), "read")
-        if isinstance(found, OutOfHandles) or error.errno == errno.EIO:
-            return found
-        return ContentChanged(found.message, _HINT)
+        return why_unread(error, self._path_of(number))
 
     def _path_of(self, number: int) -> str:
         path = self._entries[number].path
         return os.path.join(self._path, path) if path else self._path
+
+
+def why_unread(error: OSError, path: str) -> StorageError:
+    """What it means that something shared could not be looked at: a shortage that passes, a device
+    that fails, or else that it is not what it was."""
+    found = storage_error(error, path, "read")
+    if isinstance(found, OutOfHandles) or error.errno == errno.EIO:
+        return found
+    return ContentChanged(found.message, _HINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -17,11 +18,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.digests import Algorithm
-from common.errors import ConfigError
+from common.errors import ConfigError, StorageError
 from common.manifest import EntryKind, Manifest, encode, manifest_id
 from common.names import BadName, PathOrder
-from peer.files import sharing
-from peer.files.errors import Cancelled, ContentChanged, Unreadable
+from peer.files import paths, sharing
+from peer.files.errors import (
+    Cancelled,
+    ContentChanged,
+    IOFailed,
+    OutOfHandles,
+    Unreadable,
+)
 from peer.files.fingerprints import Place
 from peer.files.handles import HandleCache
 from peer.files.hashing import hash_pieces
@@ -423,6 +430,24 @@ def test_a_second_look_notices_other_bytes(tmp_path: Path, handles: HandleCache)
         content.recheck()
     with pytest.raises(ContentChanged):
         content.read_piece(4)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO, errno.ENOENT])
+def test_what_keeps_us_from_looking_is_not_taken_for_a_change(
+    number: int, tmp_path: Path, handles: HandleCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f").write_bytes(NOISE)
+    content = share(tmp_path / "f", handles)
+    expected = {errno.EIO: IOFailed, errno.ENOENT: ContentChanged}.get(number, OutOfHandles)
+
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(paths, "open_real_folder", fail)
+    for look in (content.check, content.recheck):
+        with pytest.raises(StorageError, match=os.strerror(number)) as caught:
+            look()
+        assert type(caught.value) is expected
 
 
 def test_what_came_to_a_folder_since_does_not_matter(tmp_path: Path, handles: HandleCache) -> None:
