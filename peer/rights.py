@@ -91,6 +91,7 @@ class Tickets:
         self._rng = rng
         self._held: dict[GroupId, tuple[bytes, int]] = {}
         self._wanted: set[GroupId] = set()
+        self._left_out: set[GroupId] = set()  # wanted and held, but not renewed when we asked
         self._renewal: asyncio.Task[None] | None = None
 
     def current(self, group: GroupId) -> bytes | None:
@@ -99,7 +100,8 @@ class Tickets:
         return token if expires_ms > self._time.now_ms() else None
 
     async def want(self, group: GroupId) -> bytes:
-        """A ticket for ``group``, which is kept fresh from here on. Raises what `ask` raises."""
+        """A ticket for ``group``, which is kept fresh from here on for as long as the tracker gives
+        one. Raises what `ask` raises, and `Refused` when it gives none."""
         self._wanted.add(group)
         token = self.current(group)
         if token is None:
@@ -115,35 +117,58 @@ class Tickets:
         """Nothing is fetched from ``group`` any more."""
         self._wanted.discard(group)
         self._held.pop(group, None)
+        self._left_out.discard(group)
 
     def clear(self) -> None:
         """Somebody else, or nobody, is logged in."""
         self._wanted.clear()
         self._held.clear()
+        self._left_out.clear()
         if self._renewal is not None:
             self._renewal.cancel()
             self._renewal = None
 
     async def _fetch(self, groups: list[GroupId]) -> None:
         sent_at = monotonic()
-        reply = (await self._link.ask(tracker.GetTickets(list(groups)), tracker.Tickets)).reply
+        try:
+            reply = (await self._link.ask(tracker.GetTickets(list(groups)), tracker.Tickets)).reply
+        except Refused as error:
+            if error.code is Code.UNKNOWN_GROUP:  # none of them is ours
+                self._not_given(groups)
+            raise
         # What they say of their end is by this clock, which may have been set since we asked it.
         self._time.learn(reply.time_ms, sent_at, monotonic())
-        for row in reply.rows:
-            group = GroupId(fold_id(row.group))
-            self._held[group] = (row.token, row.expires_ms)
-            self._on_renewed(group, row.token)
+        given = {GroupId(fold_id(row.group)): row for row in reply.rows}
+        for group, row in given.items():
+            if group in self._wanted:  # still
+                self._held[group] = (row.token, row.expires_ms)
+                self._left_out.discard(group)
+                self._on_renewed(group, row.token)
+        self._not_given([group for group in groups if group not in given])
+
+    def _not_given(self, groups: Sequence[GroupId]) -> None:
+        """These are not ours, says the tracker that answered.
+
+        Another one of several may have let us in, and this one not have heard of it yet. So it is
+        asked once more when the ticket that we hold expires, and believed then.
+        """
+        for group in groups:
+            if self.current(group) is None:
+                self.drop(group)
+            else:
+                self._left_out.add(group)
 
     def _due_in_s(self) -> float:
         """Seconds until the first ticket should be renewed: between a half and nine tenths of its
         life, so that many devices do not ask at once."""
-        left_s = [
+        spare_s = limits.TICKET_LIFE_S * self._rng.uniform(0.1, 0.5)
+        due_s = [
             (expires_ms - self._time.now_ms()) / 1000
+            - (0.0 if group in self._left_out else spare_s)
             for group, (_, expires_ms) in self._held.items()
             if group in self._wanted
         ]
-        spare_s = limits.TICKET_LIFE_S * self._rng.uniform(0.1, 0.5)
-        return max(0.0, min(left_s, default=0.0) - spare_s)
+        return max(0.0, min(due_s, default=0.0))
 
     async def _renew(self) -> None:
         while self._wanted:
@@ -152,8 +177,4 @@ class Tickets:
                 await self._fetch(sorted(self._wanted))
             except MiniTorrentError as error:
                 log.info("tickets could not be renewed: %s", error)
-                await asyncio.sleep(self.RETRY_S)
-            else:
-                # Groups that we are in no more get none; asking for them again helps nobody.
-                self._wanted &= set(self._held)
-                await asyncio.sleep(self.RETRY_S)
+            await asyncio.sleep(self.RETRY_S)

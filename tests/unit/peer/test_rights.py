@@ -23,7 +23,7 @@ from peer.rights import Rights, Tickets
 SIGNING = nacl.signing.SigningKey(bytes(range(32)))
 ID = TrackerId(b"t" * 16)
 DEVICE = DeviceKey(b"d" * 32)
-FILMS = GroupId("films")
+FILMS, MUSIC = GroupId("films"), GroupId("music")
 BOB = UserId("bob")
 T0 = 1_900_000_000_000
 
@@ -128,8 +128,10 @@ class Holder:
             rng or random.Random(1),
         )
 
-    def _issue(self, ask: tracker.GetTickets) -> tracker.Tickets:
+    def _issue(self, ask: tracker.GetTickets) -> tracker.Tickets | Refused:
         self.count += 1
+        if not self.mine & set(ask.groups):
+            return Refused(Code.UNKNOWN_GROUP, "there is no such group, or it is not yours")
         now = T0 + round(self.now_s * 1000)
         rows = [
             tracker.TicketRow(group, b"%d" % self.count, now + limits.TICKET_LIFE_S * 1000)
@@ -178,6 +180,121 @@ def test_it_is_renewed_in_the_second_half_of_its_life(monkeypatch: pytest.Monkey
         holder.tickets._wanted.add(FILMS)
         holder.tickets._held[FILMS] = (b"x", T0 + limits.TICKET_LIFE_S * 1000)
         assert holder.tickets._due_in_s() == pytest.approx(limits.TICKET_LIFE_S * (1 - spare))
+
+
+def let_time_fly(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses last as long as they should by the holder's clock, and no time by anybody's watch."""
+    sleep = asyncio.sleep
+
+    async def fast(pause_s: float) -> None:
+        if pause_s > 0.5:
+            holder.now_s += pause_s
+            pause_s = 0.0
+        await sleep(pause_s)
+
+    monkeypatch.setattr(asyncio, "sleep", fast)
+
+
+def asked_for(holder: Holder) -> list[list[str]]:
+    return [ask.groups for ask in holder.link.asked_for(tracker.GetTickets)]
+
+
+def test_a_group_that_was_lost_unheard_is_asked_for_once_more_and_then_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        holder = Holder(monkeypatch, {"films", "music"})
+        await holder.tickets.want(FILMS)
+        await holder.tickets.want(MUSIC)
+        holder.mine.remove("music")
+        let_time_fly(holder, monkeypatch)
+        await until(lambda: asked_for(holder)[-3:] == [["films"]] * 3, "asking for the other alone")
+        assert 1 <= asked_for(holder).count(["films", "music"]) <= 5
+        # A ticket lives 600 s and is renewed after 300 s at the earliest: nobody asks all the time.
+        assert len(asked_for(holder)) <= 2 + holder.now_s / 100
+        assert holder.tickets.current(FILMS) is not None
+        assert holder.tickets.current(MUSIC) is None
+        holder.tickets.clear()
+
+    asyncio.run(main())
+
+
+def test_who_has_lost_every_group_stops_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        holder = Holder(monkeypatch, {"films"})
+        await holder.tickets.want(FILMS)
+        holder.mine.clear()
+        let_time_fly(holder, monkeypatch)
+        renewal = holder.tickets._renewal
+        assert renewal is not None
+        await until(renewal.done, "the end of asking")
+        assert len(asked_for(holder)) <= 4
+        with pytest.raises(Refused) as caught:
+            await holder.tickets.want(FILMS)
+        assert caught.value.code is Code.UNKNOWN_GROUP
+        holder.mine.add("films")  # let in once more
+        await holder.tickets.want(FILMS)
+        count = holder.count
+        await until(lambda: holder.count > count + 2, "its renewal")
+
+    asyncio.run(main())
+
+
+def test_a_tracker_that_does_not_know_of_us_yet_costs_nobody_a_ticket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of several trackers may be behind the one that let us in."""
+
+    async def main() -> None:
+        holder = Holder(monkeypatch, {"films", "music"})
+        await holder.tickets.want(FILMS)
+        token = await holder.tickets.want(MUSIC)
+        issue = holder.link.answers["GetTickets"]
+        given: list[bytes | None] = []
+
+        def behind(ask: tracker.GetTickets) -> tracker.Tickets:
+            given.append(holder.tickets.current(MUSIC))
+            reply = issue(ask)
+            if len(given) > 1:
+                return reply
+            return tracker.Tickets([row for row in reply.rows if row.group != MUSIC], reply.time_ms)
+
+        holder.link.answers["GetTickets"] = behind
+        let_time_fly(holder, monkeypatch)
+        await until(lambda: len(given) > 4, "its renewal")
+        assert given[0] == token
+        assert len(set(given[2:])) == len(given[2:])
+        assert None not in given[2:]
+        holder.tickets.clear()
+
+    asyncio.run(main())
+
+
+def test_a_ticket_that_comes_after_the_group_was_dropped_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        holder = Holder(monkeypatch, {"films"})
+        issue, answering = holder.link.answers["GetTickets"], asyncio.Event()
+
+        async def late(ask: tracker.GetTickets) -> tracker.Tickets:
+            await answering.wait()
+            return issue(ask)
+
+        holder.link.answers["GetTickets"] = late
+        for forget in (lambda: holder.tickets.drop(FILMS), holder.tickets.clear):
+            answering.clear()
+            wanted = asyncio.create_task(holder.tickets.want(FILMS))
+            await turns()
+            forget()
+            answering.set()
+            with pytest.raises(Refused) as caught:
+                await wanted
+            assert caught.value.code is Code.UNKNOWN_GROUP
+            assert holder.tickets.current(FILMS) is None
+            assert holder.renewed == []
+
+    asyncio.run(main())
 
 
 def test_it_is_renewed_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
