@@ -16,7 +16,7 @@ from common.errors import ConfigError
 from common.ids import DeviceKey
 from common.keys import key_text, parse_key
 
-_TCP = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._*-]+):(?P<port>\d{1,5}|\*)\Z")
+_TCP = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._*-]+):(?P<port>[0-9]{1,5}|\*)\Z")
 _IPC = re.compile(r"ipc://(?P<path>/[^\x00-\x1f\x7f\ud800-\udfff]{1,100})\Z")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})\Z")
 
@@ -53,6 +53,31 @@ def check_endpoint(text: str, *, wildcard: bool = False) -> str:
     number = 0 if port == "*" else int(port)
     if number > 65535 or (number == 0 and not wildcard):
         raise ConfigError(f"not a port: {port} in {text!r}", "ports are 1 to 65535")
+    return text
+
+
+def check_source(text: str) -> str:
+    """``text`` if it is where one device may make others connect to. Raises `ConfigError`.
+
+    A host is an address there and never a name: libzmq resolves names on the one thread that all
+    its connections share, so that a slow answer from somebody's name server would hold up
+    everything, and tell them who asked.
+    """
+    hint = "what others are told is tcp://IP:PORT, with an IPv6 address in brackets"
+    try:
+        check_endpoint(text)
+    except ConfigError as error:
+        raise ConfigError(error.message, error.hint or hint) from error
+    if text.startswith("ipc://"):
+        return text
+    host = text.removeprefix("tcp://").rpartition(":")[0]
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        raise ConfigError(f"{host} in {text!r} is a name and not an IP address", hint) from None
+    plain = getattr(address, "ipv4_mapped", None) or address
+    if plain.is_unspecified or plain.is_multicast:
+        raise ConfigError(f"{host} in {text!r} is not the address of one machine", hint)
     return text
 
 

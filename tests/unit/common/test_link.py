@@ -16,6 +16,7 @@ from common.link import (
     add_key,
     as_endpoint,
     check_endpoint,
+    check_source,
     parse_link,
     read_info,
     trackers_of,
@@ -65,9 +66,64 @@ def test_what_is_no_link(text: str) -> None:
         parse_link(text)
 
 
+OTHER_DIGITS = ["\uff15\uff10\uff10\uff10", "\u0665\u0660", "5\u0966", "\u00b2"]
+
+
+@pytest.mark.parametrize("port", [*OTHER_DIGITS, "0", "65536", "99999", "", "-1", "1e3"])
+def test_a_port_is_a_number_in_plain_digits(port: str) -> None:
+    for read in (check_endpoint, check_source):
+        with pytest.raises(ConfigError):
+            read(f"tcp://192.0.2.1:{port}")
+    with pytest.raises(ConfigError):
+        parse_link(f"mini-torrent://192.0.2.1:{port}/{TEXT}")
+
+
+@pytest.mark.parametrize("port", OTHER_DIGITS)
+def test_a_port_to_listen_at_is_one_too(port: str) -> None:
+    for typed in (port, f"192.0.2.1:{port}"):
+        with pytest.raises(ConfigError):
+            as_endpoint(typed)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://192.0.2.1:1",
+        "tcp://127.0.0.1:65535",
+        "tcp://[2001:db8::1]:5000",
+        "tcp://[::1]:5000",
+        "tcp://[::ffff:192.0.2.1]:5000",
+        "ipc:///run/user/1000/p.sock",
+    ],
+)
+def test_an_address_may_be_told_to_others(endpoint: str) -> None:
+    assert check_source(endpoint) == endpoint
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost", "slow.example.org", "h", "127.0.0.1.", "0x7f000001", "2130706433", "127.1",
+        "*", "0.0.0.0", "[::]", "224.0.0.1", "[ff02::1]", "[fe80::1%eth0]", "[fe80::1%251]",
+        "[1.2.3.4]", "[::ffff:0.0.0.0]", "2001:db8::1", "192.0.2.1;192.0.2.2", "eth0;192.0.2.2",
+    ],
+)  # fmt: skip
+def test_what_others_are_told_is_an_address_and_never_a_name(host: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_source(f"tcp://{host}:5000")
+    assert caught.value.hint
+
+
+def test_a_name_that_is_announced_is_refused_in_words_of_its_own() -> None:
+    with pytest.raises(ConfigError, match="a name and not an IP address") as caught:
+        check_source("tcp://peer.example.org:5000")
+    assert caught.value.hint is not None
+    assert "tcp://IP:PORT" in caught.value.hint
+
+
 @given(st.text(max_size=80))
 def test_any_text_is_a_link_or_an_error_in_words(text: str) -> None:
-    for read in (parse_link, check_endpoint, as_endpoint):
+    for read in (parse_link, check_endpoint, check_source, as_endpoint):
         try:
             read(text)
         except ConfigError:
