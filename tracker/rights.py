@@ -12,7 +12,7 @@ import ipaddress
 from common import limits
 from common.errors import ConfigError, Refused
 from common.ids import ContentId, GroupId, UserId
-from common.link import check_endpoint
+from common.link import check_source
 from common.messages import tracker
 from common.messages.refusals import Code
 from common.names import fold_id, quoted
@@ -62,7 +62,7 @@ def reachable(facts: Facts, endpoint: str, address: str) -> str:
     if endpoint.startswith("tcp://") and host == "*":
         endpoint = f"tcp://{_host(address)}:{port}"
     try:
-        check_endpoint(endpoint)
+        check_source(endpoint)
     except ConfigError as error:
         raise Refused(Code.USAGE, error.message, error.hint) from error
     if endpoint.startswith("ipc://") and not facts.ipc:

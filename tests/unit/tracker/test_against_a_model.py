@@ -83,7 +83,7 @@ class Model(RuleBasedStateMachine):
     @rule(device=st.sampled_from(DEVICES), online=st.booleans())
     def come_or_go(self, device: str, online: bool) -> None:
         if online:
-            self.same(device, tracker.Announce("tcp://h:9"), self.on[device] is not None)
+            self.same(device, tracker.Announce("tcp://192.0.2.7:9"), self.on[device] is not None)
         else:
             self.town.device(device).does(tracker.Depart())
 

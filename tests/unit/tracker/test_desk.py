@@ -116,7 +116,7 @@ async def test_nothing_is_said_before_it_is_durable(office: Office) -> None:
     made = office.send(tracker.CreateGroup("lab"))
     asked = office.send(tracker.ListGroups())
     await office.breathe()
-    later = office.send(tracker.Announce("tcp://h:9"))
+    later = office.send(tracker.Announce("tcp://192.0.2.7:9"))
     await office.breathe()
     told = [out.body for out in office.published if not isinstance(out.body, events.Beat)]
     assert (set(office.replies) & {made, asked, later}, told) == (set(), [])
@@ -154,16 +154,16 @@ async def test_f20_who_is_online_follows_from_what_was_written(office: Office) -
     """An announcement in a batch that fails makes nobody the seeder of what is not shared."""
     await office.ask(tracker.CreateGroup("lab"))
     film = office.content("film")
-    await office.ask(tracker.Announce("tcp://h:9"))
+    await office.ask(tracker.Announce("tcp://192.0.2.7:9"))
     office.store.fails_with = StorageError("disk is full")
     offered = office.send(tracker.Offer("lab", "film", film))
-    announced = office.send(tracker.Announce("tcp://h:10"))
+    announced = office.send(tracker.Announce("tcp://192.0.2.7:10"))
     assert (await office.reply(offered)).code is Code.READ_ONLY
     assert isinstance(await office.reply(announced), tracker.Announced)
-    assert office.desk.world.presence.leases[ALICE].endpoint == "tcp://h:10"
+    assert office.desk.world.presence.leases[ALICE].endpoint == "tcp://192.0.2.7:10"
     assert (office.seeders("lab", film), office.desk._outbox.flush_at) == (0, None)
     office.store.fails_with = None
-    await office.ask(tracker.Announce("tcp://h:11"))
+    await office.ask(tracker.Announce("tcp://192.0.2.7:11"))
     assert office.seeders("lab", film) == 0
     await office.ask(tracker.Offer("lab", "film", film))
     assert office.seeders("lab", film) == 1
@@ -272,7 +272,7 @@ def test_f20_what_was_written_and_not_understood_is_read_from_the_disk(
 @at_the_desk
 async def test_who_logs_out_right_after_an_announcement_is_offline(office: Office) -> None:
     presence = office.desk.world.presence
-    office.send(tracker.Announce("tcp://h:9"))
+    office.send(tracker.Announce("tcp://192.0.2.7:9"))
     assert await office.ask(tracker.Logout()) == tracker.Done()
     assert (presence.leases, presence.heard_at) == ({}, {})
 

@@ -6,7 +6,7 @@ from town import Device, Town
 from common import limits
 from common.ids import ContentId, GroupId
 from common.messages import tracker
-from common.messages.refusals import Code
+from common.messages.refusals import Code, Refusal
 from tracker.presence import SWEEP_S, SwarmChange
 
 
@@ -182,7 +182,7 @@ def test_of_many_sources_fifty_are_told_seeders_first_and_never_oneself(lab) -> 
         ("tcp://*:9000", "2001:db8::5", "tcp://[2001:db8::5]:9000"),
         ("tcp://*:9000", "fe80::1%eth0", "tcp://[fe80::1]:9000"),
         ("tcp://*:9000", "", "tcp://127.0.0.1:9000"),
-        ("tcp://peer.example.org:9000", "192.0.2.7", "tcp://peer.example.org:9000"),
+        ("tcp://[2001:db8::9]:9000", "192.0.2.7", "tcp://[2001:db8::9]:9000"),
     ],
 )
 def test_where_others_find_a_peer(town: Town, announced: str, address: str, told: str) -> None:
@@ -197,11 +197,25 @@ def test_where_others_find_a_peer(town: Town, announced: str, address: str, told
     [
         "tcp://h:0", "tcp://h:70000", "tcp://:9", "tcp://h:*", "tcp://a b:9", "inproc://x",
         "ipc:///tmp/x", "tcp://1.2.3:9", "tcp://h:9;tcp://g:9", "tcp://eth0;h:9", "pgm://h:1",
+        "tcp://0.0.0.0:9", "tcp://[::]:9", "tcp://[fe80::1%eth0]:9", "tcp://192.0.2.7:\uff15\uff10",
     ],
 )  # fmt: skip
 def test_endpoints_that_are_none_are_refused(town: Town, endpoint: str) -> None:
     alice = town.user("alice")
     assert alice.is_refused(tracker.Announce(endpoint)) is Code.USAGE
+    assert town.world.presence.leases == {}
+
+
+def test_a_name_is_refused_in_words_that_say_what_to_announce(town: Town) -> None:
+    """Whoever resolves it would wait for a name server of the announcer's choice."""
+    alice = town.user("alice")
+    refusal = alice.asks(tracker.Announce("tcp://slow.example.org:9000"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.code is Code.USAGE
+    assert "slow.example.org" in refusal.message
+    assert refusal.message.endswith("is a name and not an IP address")
+    assert refusal.hint is not None
+    assert "tcp://IP:PORT" in refusal.hint
     assert town.world.presence.leases == {}
 
 
