@@ -115,23 +115,32 @@ class Shelf:
                 self._listener.announce(content, rest)
         served.groups.add(group)
 
-    def held_more(self, content: ContentId, pieces: tuple[int, ...]) -> None:
-        """Pieces of an incomplete content were verified: they are served from this moment."""
+    # A content may be fetched to two places at once; the part of one of them is served. Whoever
+    # tells of pieces says of which reader.
+
+    def _part(self, content: ContentId, reader: Reader) -> Served | None:
         served = self._served.get(content)
+        mine = served is not None and served.have is not None and served.reader is reader
+        return served if mine else None
+
+    def held_more(self, content: ContentId, pieces: tuple[int, ...], reader: Reader) -> None:
+        """Pieces of an incomplete content were verified: they are served from this moment."""
+        served = self._part(content, reader)
         if served is not None and served.have is not None:
             for index in pieces:
                 served.have.add(index)
             if self._listener is not None:
                 self._listener.held_more(content, pieces)
 
-    def announce(self, content: ContentId, pieces: tuple[int, ...]) -> None:
+    def announce(self, content: ContentId, pieces: tuple[int, ...], reader: Reader) -> None:
         """Let those who fetch know of pieces that were verified."""
-        if content in self._served and self._listener is not None:
+        served = self._served.get(content)
+        if served is not None and served.reader is reader and self._listener is not None:
             self._listener.announce(content, pieces)
 
-    def held_less(self, content: ContentId, pieces: tuple[int, ...]) -> None:
+    def held_less(self, content: ContentId, pieces: tuple[int, ...], reader: Reader) -> None:
         """Pieces of an incomplete content were found damaged."""
-        served = self._served.get(content)
+        served = self._part(content, reader)
         if served is not None and served.have is not None:
             for index in pieces:
                 served.have.discard(index)
@@ -149,11 +158,10 @@ class Shelf:
         elif self._listener is not None:
             self._listener.group_removed(content, group)
 
-    def withdraw_part(self, group: GroupId, content: ContentId) -> None:
-        """Offer ``content`` in ``group`` no more, if it is one that is not complete."""
-        served = self._served.get(content)
-        if served is not None and served.have is not None:
-            self.withdraw(group, content)
+    def withdraw_part(self, content: ContentId, reader: Reader) -> None:
+        """Offer ``content`` no more, if it is this part of it that is offered."""
+        if self._part(content, reader) is not None:
+            self.remove(content, NOT_OFFERED)
 
     def damaged(self, content: ContentId, pieces: tuple[int, ...]) -> None:
         """A read found pieces damaged that were held."""

@@ -64,6 +64,11 @@ class Entry:
     def unfinished(self) -> bool:
         return self.record.state in ("D", "P")
 
+    @property
+    def busy(self) -> bool:
+        """Whether it is being brought back, copied, finished or given up just now."""
+        return self.task is not None and not self.task.done()
+
     def become(self, **fields: Any) -> None:
         """Change the record, and wake who waits."""
         self.record = msgspec.structs.replace(self.record, **fields)

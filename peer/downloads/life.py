@@ -26,10 +26,11 @@ from common.errors import (
     StorageError,
     TransportError,
 )
-from common.ids import ContentId, GroupId, UserId
+from common.ids import GroupId, UserId
 from common.manifest import Manifest
 from common.messages import control, tracker
 from common.messages.base import Source
+from common.messages.refusals import Code
 from peer.downloads.entry import Entry, Surroundings, order_named
 from peer.downloads.manifest_fetch import fetch_manifest
 from peer.downloads.running import STORAGE_RETRY_S, Running
@@ -57,8 +58,7 @@ class Life:
         self._rng = rng
         self._journals = around.home / "journals"
         self._journals.mkdir(mode=0o700, exist_ok=True)
-        self._followers: dict[tuple[GroupId, ContentId], set[str]] = {}
-        """Which entries want to hear of a share's peer set."""
+        self._fetching: dict[str, Entry] = {}
 
     def journal_of(self, key: str) -> str:
         """Where the journal of a download stands."""
@@ -100,7 +100,8 @@ class Life:
         entry.running = running
         entry.began = monotonic()
         local = around.shelf.get(entry.content)
-        self._follow(entry)
+        self._fetching[entry.key] = entry
+        around.following.follow_share(entry.group, entry.content)
         if local is not None and local.have is None:
             entry.task = asyncio.create_task(self._copy(entry, local.reader.read_piece))
         else:
@@ -121,15 +122,25 @@ class Life:
             on_damaged=running.damaged,
         )
 
+    def _withdraw_part(self, entry: Entry, storage: PartialContent | None) -> None:
+        if storage is None:
+            return
+        self._around.shelf.withdraw_part(entry.content, storage)
+        # The same content may be on its way to another place as well.
+        for other in self._fetching.values():
+            if other.content == entry.content and other.running is not None:
+                self._offer_part(other, other.running)
+
     async def _copy(self, entry: Entry, read_piece: Callable[[int], object]) -> None:
         """What this device has already is copied rather than fetched."""
         running = entry.running
         assert running is not None
         if await running.copy_from(read_piece):
             await self._finish(entry)
-        elif entry.record.state == "D":
+        elif entry.running is running:
             self._offer_part(entry, running)
             running.start()
+            await self.learn_sources(entry)
 
     async def learn_sources(self, entry: Entry) -> None:
         """Ask the tracker who offers the content; quiet when it does not answer."""
@@ -147,7 +158,8 @@ class Life:
 
     def _on_trouble(self, entry: Entry, reason: str | None) -> None:
         if reason is None:
-            entry.become(state="D", reason=None)
+            if not entry.record.by_user:
+                entry.become(state="D", reason=None)
             return
         name = names.printable(entry.record.name)
         self._around.notify(f"the download of {name} is paused: {reason}")
@@ -157,6 +169,8 @@ class Life:
 
     def finish_soon(self, entry: Entry) -> None:
         """Every piece is held: verify the whole and put it in place."""
+        if entry.busy:
+            return
         entry.task = asyncio.create_task(self._finish(entry), name="finish")
 
     async def _finish(self, entry: Entry) -> None:
@@ -234,16 +248,20 @@ class Life:
                 return
 
     def _fail_soon(self, entry: Entry, error: StorageError) -> None:
-        at_rest = entry.task is None or entry.task.done()
-        if entry.running is not None and at_rest:
+        if entry.running is not None and not entry.busy:
             entry.task = asyncio.create_task(self.fail(entry, error), name="fail")
+
+    async def forbid(self, entry: Entry, error: Refused) -> None:
+        """Its user may not have it any more: end it, whatever is being done with it."""
+        await _stop(entry)
+        await self.fail(entry, error)
 
     async def fail(self, entry: Entry, error: MiniTorrentError) -> None:
         """End a download that cannot be finished; what there is of it stays for `resume`."""
         entry.error = error
         self._around.notify(f"the download of {names.printable(entry.record.name)}: {error}")
         self.settle(entry)
-        self._around.shelf.withdraw_part(entry.group, entry.content)
+        self._withdraw_part(entry, entry.storage)
         await self._close_storage(entry)
         entry.become(state="F", reason=str(error))
         await self.remember(entry)
@@ -255,42 +273,31 @@ class Life:
 
     def settle(self, entry: Entry) -> None:
         """Stop fetching."""
-        if entry.running is not None:
-            entry.running.close()
-            entry.running = None
-            self._unfollow(entry)
-
-    def _follow(self, entry: Entry) -> None:
-        self._followers.setdefault((entry.group, entry.content), set()).add(entry.key)
-        self._around.following.follow_share(entry.group, entry.content)
-
-    def _unfollow(self, entry: Entry) -> None:
+        if entry.running is None:
+            return
+        entry.running.close()
+        entry.running = None
+        del self._fetching[entry.key]
         # What is heard of takes memory here and at the tracker, which bounds it.
         share = entry.group, entry.content
-        self._followers[share].discard(entry.key)
-        if not self._followers[share]:
-            del self._followers[share]
+        if all((other.group, other.content) != share for other in self._fetching.values()):
             self._around.following.unfollow_share(*share)
 
     async def rest(self, entry: Entry) -> None:
         """Stop where it is, with all that is verified synced and journalled."""
-        if entry.task is not None:
-            entry.task.cancel()
-            entry.task = None
+        await _stop(entry)
         self.settle(entry)
-        self._around.shelf.withdraw_part(entry.group, entry.content)
         storage, entry.storage = entry.storage, None
+        self._withdraw_part(entry, storage)
         if storage is not None:
             await self._around.workers.run(_checkpoint_and_close, storage)
 
     async def give_up(self, entry: Entry) -> None:
         """Remove what there is of a download, and its record."""
-        if entry.task is not None:
-            entry.task.cancel()
-            entry.task = None
+        await _stop(entry)
         self.settle(entry)
-        self._around.shelf.withdraw_part(entry.group, entry.content)
         storage, entry.storage = entry.storage, None
+        self._withdraw_part(entry, storage)
         if storage is None and entry.record.state != "C":
             storage = await self._open_part(entry)
         if storage is not None:
@@ -313,11 +320,16 @@ class Life:
     # -- coming back ----------------------------------------------------------------------------
 
     def bring_back_soon(self, entry: Entry) -> None:
-        """Go on with a download that rests."""
-        entry.task = asyncio.create_task(self._bring_back(entry), name="bring back")
+        """Go on with a download that rests, when what is being done with it is done."""
+        before = entry.task if entry.busy else None
+        entry.task = asyncio.create_task(self._bring_back(entry, before), name="bring back")
 
-    async def _bring_back(self, entry: Entry) -> None:
+    async def _bring_back(self, entry: Entry, before: asyncio.Task[None] | None) -> None:
         """Open the part again, verify what the journal claims, and go on."""
+        if before is not None:
+            await asyncio.wait({before})
+        if entry.record.by_user:
+            return
         entry.become(state="D", reason=None)
         try:
             decoded, storage = await self._patiently(entry, lambda: self._reopen(entry))
@@ -334,11 +346,16 @@ class Life:
             entry.become(state="P", reason=str(error))
             entry.task = None
             return
-        entry.storage, entry.task = storage, None
+        entry.storage = storage
+        following = self._around.following
+        if following.known and entry.group not in following.groups:
+            await self.fail(entry, not_a_member(entry.group))
+            return
+        entry.task = None
         self.run(entry, decoded, [])
-        if storage.is_complete:
-            self.finish_soon(entry)
-        else:
+        if entry.record.by_user and entry.running is not None:
+            entry.running.pause()  # that was said while it was being verified
+        if not storage.is_complete:
             await self.learn_sources(entry)
 
     async def _reopen(self, entry: Entry) -> tuple[Manifest, PartialContent]:
@@ -364,9 +381,25 @@ class Life:
         return decoded, storage
 
     async def _resume_part(self, entry: Entry, decoded: Manifest) -> PartialContent:
-        return await self._around.workers.run(
-            PartialContent.resume, entry.path, decoded, entry.content, self.journal_of(entry.key)
+        opening = asyncio.ensure_future(
+            self._around.workers.run(
+                PartialContent.resume,
+                entry.path,
+                decoded,
+                entry.content,
+                self.journal_of(entry.key),
+            )
         )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # Nobody waits for it any more, but it is being opened all the same.
+            opening.add_done_callback(self._close_opened)
+            raise
+
+    def _close_opened(self, opening: asyncio.Future[PartialContent]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self._around.workers.submit(lambda *_: None, opening.result().close)
 
     async def _perhaps_finished(self, entry: Entry, error: AlreadyThere) -> None:
         """The process may have ended between the rename and the record of it."""
@@ -382,9 +415,23 @@ class Life:
         await self._keep(entry, decoded, place)
 
 
+def not_a_member(group: GroupId) -> Refused:
+    """What is said of a download from a group that its user is in no more."""
+    return Refused(Code.UNKNOWN_GROUP, f"you are not a member of {group} any more")
+
+
+async def _stop(entry: Entry) -> None:
+    """End what is being done with an entry."""
+    task, entry.task = entry.task, None
+    if task is not None:
+        task.cancel()
+        await asyncio.wait({task})
+
+
 def _checkpoint_and_close(storage: PartialContent) -> None:
     try:
         storage.checkpoint()
-    except StorageError as error:
+    except MiniTorrentError as error:
         log.warning("the last pieces were not synced and are fetched again: %s", error)
-    storage.close()
+    finally:
+        storage.close()

@@ -12,28 +12,33 @@ import logging
 import os
 import random
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from common import limits, names
 from common import manifest as manifests
-from common.errors import Refused, StorageError
+from common.errors import MiniTorrentError, Refused, StorageError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.manifest import Manifest
 from common.messages import control, events, tracker
+from common.messages.base import Source
 from common.messages.refusals import Code
 from common.refusals import not_logged_in
 from peer.downloads.entry import Entry, Surroundings, order_named
-from peer.downloads.life import Life
+from peer.downloads.life import Life, not_a_member
 from peer.downloads.manifest_fetch import fetch_manifest
 from peer.downloads.rows import download_row, downloaded, progress_of, source_rows
 from peer.files.errors import AlreadyThere
 from peer.files.storage import PartialContent
 from peer.records import DownloadRecord, Records, record_key
+from peer.swarm.picker import Order
 
 log = logging.getLogger(__name__)
 
 SOURCES_INTERVAL_S = 20.0  # how often the tracker is asked again by a download without sources
 TELL_INTERVAL_S = 0.2
+CLOSE_S = 2.0  # how long the end of a peer waits for a download that is just being made or removed
 Tell = Callable[[control.Progress], None]
+T = TypeVar("T")
 
 
 class Downloads:
@@ -46,6 +51,8 @@ class Downloads:
         self._user: UserId | None = None
         self._all = {key: Entry(key, record) for key, record in self._records.load().items()}
         self._errands: set[asyncio.Task[None]] = set()
+        self._changes: set[asyncio.Task[Any]] = set()
+        """On the disk and in the records; none of them may be left half done."""
         self._spawn(self._look_for_sources())
 
     # -- looking --------------------------------------------------------------------------------
@@ -118,6 +125,27 @@ class Downloads:
         )
         decoded = await around.workers.run(manifests.decode, encoded, content)
         await around.workers.run(around.manifests.put, content, encoded)
+        # From here on it is seen through, whoever waits for it: nothing may be left half made.
+        return await asyncio.shield(
+            self._see_through(
+                self._make(user, group, name, path, order, encoded, decoded, found.sources)
+            )
+        )
+
+    async def _make(
+        self,
+        user: UserId,
+        group: GroupId,
+        name: str,
+        path: str,
+        order: Order,
+        encoded: bytes,
+        decoded: Manifest,
+        sources: list[Source],
+    ) -> str:
+        """Reserve the destination, record the download and let it run."""
+        around = self._around
+        content = manifests.manifest_id(encoded)
         started_ms = around.time.now_ms()
         key = record_key(user, group, name, path, str(started_ms))
         storage = await around.workers.run(
@@ -145,7 +173,7 @@ class Downloads:
             raise Refused(Code.NOT_LOGGED_IN, f"{user} was logged out before it could begin")
         entry = Entry(key, record, storage=storage, encoded=encoded)
         self._all[key] = entry
-        self._life.run(entry, decoded, found.sources)
+        self._life.run(entry, decoded, sources)
         await self._forget_oldest()
         return key
 
@@ -203,19 +231,22 @@ class Downloads:
     async def resume(self, group_text: str, name: str) -> None:
         """Go on with a paused or failed download."""
         entry = self._find(group_text, name, "PDF")
+        if self._has_left(entry.group):
+            raise not_a_member(entry.group)
+        failed = entry.record.state == "F"
         entry.error = None
         entry.become(state="D", reason=None, by_user=False)
-        await self._life.remember(entry)
         if entry.running is not None:
             entry.running.resume()
-        else:
+        elif failed or not entry.busy:
             self._life.bring_back_soon(entry)
+        await self._life.remember(entry)
 
     async def cancel(self, group_text: str, name: str) -> None:
         """Give a download up, remove what there is of it, and forget it."""
         entry = self._find(group_text, name, "DPF")
         del self._all[entry.key]
-        await self._life.give_up(entry)
+        await asyncio.shield(self._see_through(self._life.give_up(entry)))
 
     # -- who is logged in, and where ------------------------------------------------------------
 
@@ -225,7 +256,7 @@ class Downloads:
             await self.deactivate()
             self._user = user
         for entry in self._mine():
-            resting = entry.running is None and entry.task is None
+            resting = entry.running is None and not entry.busy
             if resting and entry.unfinished and not entry.record.by_user:
                 self._life.bring_back_soon(entry)
 
@@ -233,14 +264,23 @@ class Downloads:
         """Nobody is logged in: let everything rest where it is."""
         self._user = None  # from here on none begins
         for entry in list(self._all.values()):
-            await self._life.rest(entry)
+            try:
+                await self._life.rest(entry)
+            except MiniTorrentError as error:
+                log.warning("a download was not laid to rest: %s", error)
 
     async def groups_changed(self) -> None:
         """What was to be fetched from a group that we are in no more fails."""
-        for entry in self._running():
-            if entry.group not in self._around.following.groups:
-                text = f"you are not a member of {entry.group} any more"
-                await self._life.fail(entry, Refused(Code.UNKNOWN_GROUP, text))
+        for entry in self._mine():
+            whole = entry.storage is not None and entry.storage.is_complete
+            if entry.unfinished and not whole and self._has_left(entry.group):
+                await self._life.forbid(entry, not_a_member(entry.group))
+
+    def _has_left(self, group: GroupId) -> bool:
+        # Who is logged out is in no group, and has left none by that.
+        following = self._around.following
+        told = following.known and following.user == self._user
+        return told and group not in following.groups
 
     # -- sources --------------------------------------------------------------------------------
 
@@ -272,11 +312,19 @@ class Downloads:
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 
+    def _see_through(self, change: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return task
+
     async def close(self) -> None:
         """Let everything rest: what is verified is synced and journalled."""
         for errand in self._errands:
             errand.cancel()
         await self.deactivate()
+        if self._changes:
+            await asyncio.wait(self._changes, timeout=CLOSE_S)
 
 
 def _destination(dest: str, name: str) -> str:

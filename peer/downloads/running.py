@@ -13,7 +13,8 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, assert_never
 
 from common.clock import monotonic
@@ -26,7 +27,14 @@ from common.messages.base import Source
 from common.messages.refusals import Code, Refusal
 from common.names import fold_id
 from peer.fanout import Fanout
-from peer.files.errors import BadContent, OutOfHandles, Passing, StorageClosed, WrongPiece
+from peer.files.errors import (
+    BadContent,
+    ContentChanged,
+    OutOfHandles,
+    Passing,
+    StorageClosed,
+    WrongPiece,
+)
 from peer.files.fingerprints import Place
 from peer.files.storage import PartialContent
 from peer.shelf import Shelf
@@ -101,9 +109,14 @@ class Running:
         self._on_complete = on_complete
         self._on_trouble = on_trouble
         self._on_failed = on_failed
-        layout = Layout(manifest.size, manifest.piece_length)
-        held = Bitfield(layout.count, storage.held_indexes())
-        self._core = Download(layout, rng, have=held, settings=settings, limit=limit)
+        self._new_core = partial(
+            Download,
+            Layout(manifest.size, manifest.piece_length),
+            rng,
+            settings=settings,
+            limit=limit,
+        )
+        self._core = self._new_core(have=self._held())
         self._buffers: dict[tuple[DeviceKey, int], memoryview] = {}
         self._known: dict[DeviceKey, Known] = {}
         self._came_from: Counter[DeviceKey] = Counter()
@@ -115,7 +128,9 @@ class Running:
         self._catching_up = False
         self._unsynced_bytes = 0
         self._closed = False
-        self._paused = False  # by its user
+        self._copying = False
+        self._going = asyncio.Event()  # not paused by its user
+        self._going.set()
         self.trouble: str | None = None
 
     # -- running --------------------------------------------------------------------------------
@@ -127,6 +142,8 @@ class Running:
 
     def sources(self, sources: list[Source]) -> None:
         """The tracker lists these sources: those that failed before are tried again at once."""
+        if self._copying:
+            return
         waiting = {s.source for s in self.progress().sources if s.phase is Phase.IDLE}
         for source in sources:
             device = DeviceKey(source.device)
@@ -152,17 +169,26 @@ class Running:
 
     def pause(self) -> None:
         """Ask for nothing more; serve on."""
-        self._paused = True
+        self._going.clear()
         self._decide(swarm.Paused())
 
     def resume(self) -> None:
-        """Go on."""
-        self._paused = False
+        """Go on; a disk that hinders it is told of anew."""
+        self.trouble = None
+        self._going.set()
         self._decide(swarm.Resumed())
 
     def progress(self) -> Progress:
         """How it stands."""
-        return self._core.progress(monotonic())
+        progress = self._core.progress(monotonic())
+        if self._copying:
+            held = self.storage.held_count
+            held_bytes = min(self.manifest.size, held * self.manifest.piece_length)
+            return replace(progress, held_pieces=held, held_bytes=held_bytes)
+        return progress
+
+    def _held(self) -> Bitfield:
+        return Bitfield(self.manifest.piece_count, self.storage.held_indexes())
 
     def known(self, device: DeviceKey) -> Known | None:
         """What the tracker said of a source."""
@@ -209,7 +235,7 @@ class Running:
                 case swarm.Verify(device, index):
                     self._store(device, index)
                 case swarm.Announce(pieces):
-                    self._shelf.announce(self.content, pieces)
+                    self._shelf.announce(self.content, pieces, self.storage)
                 case swarm.CancelRequest(device, pieces):
                     self._fanout.withdraw(self, device, pieces)
                 case swarm.Discard(device, index):
@@ -311,7 +337,7 @@ class Running:
                 self._disk_takes()
                 self._came_from[device] += 1
                 self._unsynced_bytes += size
-                self._shelf.held_more(self.content, (index,))
+                self._shelf.held_more(self.content, (index,), self.storage)
                 self._decide(swarm.PieceVerified(device, index))
                 if self._unsynced_bytes >= CHECKPOINT_BYTES:
                     self._checkpoint()
@@ -345,22 +371,21 @@ class Running:
     def _try_again(self) -> None:
         # Still paused in people's eyes: only what was written shows that the disk takes it.
         self._retry_timer = None
-        self._unsynced_bytes += 1
-        self._checkpoint()
-        if not self._paused:
+        self._checkpoint(at_once=True)
+        if self._going.is_set():
             self._decide(swarm.Resumed())
 
     def _disk_takes(self) -> None:
         if self.trouble is not None and self._retry_timer is None:
             self.trouble = None
-            if not self._paused:
+            if self._going.is_set():
                 self._on_trouble(None)
 
     def damaged(self, pieces: tuple[int, ...]) -> None:
         """Held pieces turned out damaged on the disk: fetch them again."""
         if not self._closed:
             now = monotonic()
-            self._shelf.held_less(self.content, pieces)
+            self._shelf.held_less(self.content, pieces, self.storage)
             self._carry_out(self._core.mark_missing(pieces, now))
             self._set_wakeup(now)
 
@@ -375,9 +400,10 @@ class Running:
         self._catch_up()
         self._checkpoint_soon()
 
-    def _checkpoint(self) -> None:
-        if self._checkpointing or not self._unsynced_bytes:
+    def _checkpoint(self, *, at_once: bool = False) -> None:
+        if self._checkpointing or not (self._unsynced_bytes or at_once):
             return
+        synced_bytes = self._unsynced_bytes
         self._checkpointing, self._unsynced_bytes = True, 0
 
         def done(_: Any, error: BaseException | None) -> None:
@@ -387,11 +413,11 @@ class Running:
             if isinstance(error, BadContent):
                 self.damaged(error.pieces)
             elif isinstance(error, StorageError):
-                self._unsynced_bytes += 1
+                self._unsynced_bytes += synced_bytes or 1
                 self._stop_for(error)
             elif error is not None:
                 log.error("a checkpoint failed", exc_info=error)
-            else:
+            elif synced_bytes:  # nothing was shown by having had nothing to write
                 self._disk_takes()
 
         self._workers.submit(done, self.storage.checkpoint)
@@ -426,16 +452,38 @@ class Running:
     async def copy_from(self, read_piece: Callable[[int], Any]) -> bool:
         """Take every piece from a complete copy on this device; False when that failed midway.
 
-        What could not be copied is fetched like anything else.
+        It rests while its user has paused it. What could not be copied is left to be fetched like
+        anything else, once this is started.
         """
-
-        def job() -> None:
-            for index in range(self.manifest.piece_count):
-                if not self.storage.has(index):
-                    self.storage.write_piece(index, read_piece(index))
-
+        self._copying = True
         try:
-            await asyncio.to_thread(job)
+            while not await asyncio.to_thread(self._copy_some, read_piece):
+                await self._going.wait()
+        except ContentChanged as error:
+            log.info("there is no copy on this device any more: %s", error)
+            self._shelf.changed(self.content)
         except (StorageError, IntegrityError) as error:
             log.info("the copy on this device could not be used: %s", error)
+        finally:
+            self._copying = False
+        self._core = self._new_core(have=self._held())
+        if not self._going.is_set():
+            self._decide(swarm.Paused())
         return self.storage.is_complete
+
+    def _copy_some(self, read_piece: Callable[[int], Any]) -> bool:
+        """On a thread: copy until all is there, or there is a reason to stop. False: by a pause."""
+        unsynced_bytes = 0
+        for index in range(self.manifest.piece_count):
+            if self._closed:
+                return True
+            if not self._going.is_set():
+                return False
+            if not self.storage.has(index):
+                data = read_piece(index)
+                self.storage.write_piece(index, data)
+                unsynced_bytes += len(data)
+            if unsynced_bytes >= CHECKPOINT_BYTES:
+                self.storage.checkpoint()
+                unsynced_bytes = 0
+        return True

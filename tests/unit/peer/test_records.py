@@ -71,7 +71,7 @@ class TestRecords:
 
     def test_what_a_crash_left_half_written_is_no_record_and_goes(self, tmp_path: Path) -> None:
         records = Records(tmp_path / "downloads", DownloadRecord)
-        left = tmp_path / "downloads" / f"x.record.{'0123456789abcdef'}.new"
+        left = tmp_path / "downloads" / "x.record.0123456789abcdef.new"
         left.write_bytes(b"half")
         assert records.load() == {}
         assert not left.exists()
@@ -215,8 +215,9 @@ class TestShelf:
     def test_a_part_grows_shrinks_and_becomes_whole(self, shelf: Shelf, listener: Listener) -> None:
         have = Bitfield(4, [0])
         self.put(shelf, FILMS, have, "part")
-        shelf.held_more(ONE, (1, 2))
-        shelf.held_less(ONE, (2,))
+        shelf.held_more(ONE, (1, 2), "part")  # type: ignore[arg-type]
+        shelf.held_less(ONE, (2,), "part")  # type: ignore[arg-type]
+        shelf.held_more(ONE, (3,), "another part")  # type: ignore[arg-type]
         assert list(have.missing()) == [2, 3]
         listener.take()
         self.put(shelf, FILMS, None, "whole")
@@ -224,8 +225,8 @@ class TestShelf:
         assert served is not None
         assert (served.reader, served.have) == ("whole", None)
         assert listener.take() == [("held_more", ONE, (2, 3)), ("announce", ONE, (2, 3))]
-        shelf.withdraw_part(FILMS, ONE)
-        shelf.held_less(ONE, (1,))
+        shelf.withdraw_part(ONE, "part")  # type: ignore[arg-type]
+        shelf.held_less(ONE, (1,), "part")  # type: ignore[arg-type]
         assert shelf.find(FILMS, ONE) is served
         assert listener.take() == []
 

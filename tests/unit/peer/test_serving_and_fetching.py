@@ -215,8 +215,8 @@ def test_a_part_tells_what_it_holds_and_what_comes() -> None:
         assert set(sink.pieces) == {0, 3}
         await until(lambda: len(sink.said) > 1)
         assert sink.said[1] == ("declined", (1,), False)
-        stage.shelf.held_more(CONTENT, (1, 7))
-        stage.shelf.announce(CONTENT, (1, 7))
+        stage.shelf.held_more(CONTENT, (1, 7), stage.reader)
+        stage.shelf.announce(CONTENT, (1, 7), stage.reader)
         await until(lambda: ("have", (1, 7)) in sink.said)
         stage.ask(sink, 1, 7)
         await until(lambda: len(sink.pieces) == 4)

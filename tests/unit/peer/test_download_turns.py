@@ -1,0 +1,482 @@
+"""The turns that a download takes, when two things come at once or one does not end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from stand_ins import FakeLink, turns, until
+from waiting import PATIENCE_S
+
+from common import manifest
+from common.digests import Algorithm
+from common.errors import Refused
+from common.ids import ContentId, GroupId, UserId
+from common.messages import control, tracker
+from common.messages.refusals import Code
+from peer.downloads import Downloads, registry, running
+from peer.files import sharing
+from peer.files.errors import BadContent, ContentChanged, DiskFull
+from peer.files.storage import PartialContent
+from peer.records import DownloadRecord, Manifests, Records
+from peer.settings import Settings
+from peer.shelf import Shelf
+from peer.swarm.limits import Limit
+from peer.workers import Workers
+
+ALICE = UserId("alice")
+FILMS, MUSIC = GroupId("films"), GroupId("music")
+PIECE = 1 << 16
+
+
+class Fanout:
+    """Connections that nobody makes."""
+
+    pair = SimpleNamespace(public=b"me")
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+class Stage:
+    """Alice's downloads of one film, with real parts and journals in ``home``."""
+
+    def __init__(self, home: Path, pieces: int = 4) -> None:
+        self.home, self.link = home, FakeLink()
+        self.data = os.urandom(pieces * PIECE - 7)
+        source = home / "source"
+        source.write_bytes(self.data)
+        digested = sharing.digest_scanned(sharing.scan(str(source)), Algorithm.BLAKE3, PIECE)
+        self.manifest = digested.manifest
+        self.encoded = manifest.encode(self.manifest)
+        self.content = manifest.manifest_id(self.encoded)
+        self.place = home / "films"
+        self.place.mkdir()
+        self.path = self.place / "film"
+        (home / "journals").mkdir()
+        (home / "manifests").mkdir()
+        self.manifests = Manifests(home / "manifests")
+        self.manifests.put(self.content, self.encoded)
+        self.records = Records(home / "downloads", DownloadRecord)
+        self.workers = Workers(4, "test")
+        self.shelf = Shelf()
+        self.adopted: list[Any] = []
+        self.notices: list[str] = []
+        self.following = SimpleNamespace(
+            user=ALICE,
+            known=True,
+            groups={FILMS: None},
+            follow_share=lambda *_: None,
+            unfollow_share=lambda *_: None,
+        )
+        row = tracker.FileRow(
+            "film",
+            self.content,
+            self.manifest.size,
+            1,
+            pieces,
+            PIECE,
+            "blake3",
+            self.manifest.digest,
+            1,
+            0,
+            ["bob"],
+        )
+        self.link.answers["FindShare"] = tracker.ShareFound(row, b"t" * 16, len(self.encoded), [])
+        self.link.answers["GetSources"] = tracker.Sources([])
+        self.link.on_ipc = False  # type: ignore[attr-defined]
+        self._around = SimpleNamespace(
+            home=home,
+            link=self.link,
+            following=self.following,
+            tickets=SimpleNamespace(want=self._nothing),
+            fanout=Fanout(),
+            shelf=self.shelf,
+            shares=SimpleNamespace(adopt_download=self._adopt),
+            workers=self.workers,
+            manifests=self.manifests,
+            settings=Settings(),
+            limit=Limit(),
+            time=SimpleNamespace(now_ms=lambda: 1),
+            notify=self.notices.append,
+            presence_changed=lambda: None,
+        )
+
+    async def _nothing(self, *_: Any) -> None:
+        pass
+
+    async def _adopt(self, *what: Any) -> None:
+        self.adopted.append(what)
+
+    def piece(self, index: int) -> bytes:
+        return self.data[index * PIECE : (index + 1) * PIECE]
+
+    def remembers(
+        self, held: int, *, key: str = "film", path: Path | None = None, **fields: Any
+    ) -> None:
+        """A download that rests, with the first pieces held."""
+        path = self.path if path is None else path
+        journal = str(self.home / "journals" / key)
+        part = PartialContent.create(str(path), self.manifest, self.content, journal)
+        for index in range(held):
+            part.write_piece(index, self.piece(index))
+        part.checkpoint()
+        part.close()
+        self.records.put(
+            key,
+            DownloadRecord(
+                ALICE,
+                "films",
+                "film",
+                self.content,
+                os.fsencode(path),
+                self.manifest.size,
+                "",
+                "rarest",
+                0,
+                **fields,
+            ),
+        )
+
+    async def start(self) -> Downloads:
+        self.downloads = Downloads(self._around, random.Random(1))  # type: ignore[arg-type]
+        await self.downloads.activate(ALICE)
+        return self.downloads
+
+    def state(self, key: str = "film") -> str:
+        return self.downloads._all[key].record.state
+
+    def open_files(self) -> int:
+        """How many descriptors of the part and its journal are open."""
+        found = 0
+        for fd in os.listdir("/proc/self/fd"):
+            try:
+                shown = os.readlink(f"/proc/self/fd/{fd}")
+            except OSError:
+                continue
+            found += shown.startswith((str(self.place), str(self.home / "journals")))
+        return found
+
+
+def run(tmp_path: Path, test: Callable[[Stage], Awaitable[None]], *, pieces: int = 4) -> None:
+    async def main() -> None:
+        stage = Stage(tmp_path, pieces)
+        await test(stage)
+        await stage.downloads.close()
+        stage.workers.close()
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The verifying of a part lasts until this is set."""
+    recover, done = PartialContent.recover, threading.Event()
+
+    def slowly(part: PartialContent, **words: Any) -> int:
+        assert done.wait(PATIENCE_S)
+        return recover(part, **words)
+
+    monkeypatch.setattr(PartialContent, "recover", slowly)
+    return done
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, method: str) -> list[str]:
+    """The calls of a method of `PartialContent` from here on."""
+    calls: list[str] = []
+    real = getattr(PartialContent, method)
+
+    def call(*words: Any, **more: Any) -> Any:
+        calls.append(method)
+        return real(*words[-4:], **more) if method == "resume" else real(*words, **more)
+
+    monkeypatch.setattr(PartialContent, method, classmethod(call) if method == "resume" else call)
+    return calls
+
+
+def test_a_complete_part_is_finished_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(4)
+        finished = counted(monkeypatch, "finalize")
+        await stage.start()
+        await until(lambda: stage.state() == "C")
+        await turns()
+        assert (len(finished), len(stage.adopted), stage.notices) == (1, 1, [])
+        assert stage.path.read_bytes() == stage.data
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("state", ["D", "F"])
+def test_what_is_being_verified_is_not_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verified: threading.Event, state: str
+) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(2, state=state)
+        opened = counted(monkeypatch, "resume")
+        downloads = await stage.start()
+        for _ in range(3):
+            await downloads.resume("films", "film")
+            await turns()
+        verified.set()
+        await until(lambda: downloads._all["film"].running)
+        assert (len(opened), stage.state()) == (1, "D")
+
+    run(tmp_path, test)
+
+
+def test_a_pause_while_it_is_verified_holds(tmp_path: Path, verified: threading.Event) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(2)
+        downloads = await stage.start()
+        await turns()
+        await downloads.pause("films", "film")
+        verified.set()
+        entry = downloads._all["film"]
+        await until(lambda: entry.running)
+        assert entry.running is not None
+        assert (stage.state(), entry.running.progress().paused) == ("P", True)
+        await downloads.resume("films", "film")
+        assert (stage.state(), entry.running.progress().paused) == ("D", False)
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_who_is_removed_while_it_is_verified_fetches_nothing(
+    tmp_path: Path, verified: threading.Event, told: bool
+) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(2)
+        downloads = await stage.start()
+        await turns()
+        stage.following.groups = {}
+        if told:
+            await downloads.groups_changed()
+            assert stage.state() == "F"
+        verified.set()
+        await until(lambda: stage.state() == "F" and not stage.open_files())
+        assert downloads._all["film"].running is None
+        assert downloads._all["film"].record.reason == "you are not a member of films any more"
+        with pytest.raises(Refused) as refused:
+            await downloads.resume("films", "film")
+        assert refused.value.code is Code.UNKNOWN_GROUP
+
+    run(tmp_path, test)
+
+
+def test_a_logout_is_no_leaving_of_all_groups(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(2, state="P", by_user=True)
+        downloads = await stage.start()
+        stage.following.user, stage.following.known, stage.following.groups = None, False, {}
+        await downloads.groups_changed()
+        assert stage.state() == "P"
+
+    run(tmp_path, test)
+
+
+def test_a_download_whose_command_ends_as_it_begins_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, making, may_go_on = PartialContent.create, threading.Event(), threading.Event()
+
+    def slowly(_: type, *words: Any) -> PartialContent:
+        making.set()
+        assert may_go_on.wait(PATIENCE_S)
+        return create(*words)
+
+    async def test(stage: Stage) -> None:
+        async def fetch(*_: Any) -> bytes:
+            return stage.encoded
+
+        monkeypatch.setattr(registry, "fetch_manifest", fetch)
+        monkeypatch.setattr(PartialContent, "create", classmethod(slowly))
+        downloads = await stage.start()
+        ask = control.DownloadFile("films", "film", str(stage.place))
+        asking = asyncio.create_task(downloads.begin(ask, lambda _: None))
+        await until(making.is_set)
+        asking.cancel()
+        await turns()
+        may_go_on.set()
+        await until(downloads.rows)
+        assert asking.cancelled()
+        assert await downloads.begin(ask, lambda _: None) == next(iter(stage.records.load()))
+        await downloads.cancel("films", "film")
+        assert not list(stage.place.iterdir())
+        assert not list((tmp_path / "journals").iterdir())
+        assert not stage.records.load()
+
+    run(tmp_path, test)
+
+
+def test_a_part_that_was_being_opened_for_who_is_gone_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resume, may_go_on = PartialContent.resume, threading.Event()
+
+    def slowly(_: type, *words: Any) -> PartialContent:
+        assert may_go_on.wait(PATIENCE_S)
+        return resume(*words)
+
+    async def test(stage: Stage) -> None:
+        stage.remembers(2)
+        monkeypatch.setattr(PartialContent, "resume", classmethod(slowly))
+        downloads = await stage.start()
+        await turns()
+        await downloads.deactivate()
+        await downloads.activate(ALICE)
+        await turns()
+        await downloads.deactivate()
+        may_go_on.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await stage.workers.run(lambda: None)
+        await until(lambda: not stage.open_files())
+
+    run(tmp_path, test)
+
+
+def test_a_damaged_part_does_not_keep_the_others_from_their_rest(tmp_path: Path) -> None:
+    class Part:
+        closed = False
+
+        def __init__(self, error: Exception | None = None) -> None:
+            self.error = error
+
+        def checkpoint(self) -> None:
+            if self.error is not None:
+                raise self.error
+
+        def close(self) -> None:
+            self.closed = True
+
+    async def test(stage: Stage) -> None:
+        stage.remembers(0, state="P", by_user=True)
+        other = stage.place / "other"
+        stage.remembers(0, key="other", path=other, state="P", by_user=True)
+        downloads = await stage.start()
+        parts = [Part(BadContent("damaged", (1,))), Part()]
+        for entry, part in zip(downloads._all.values(), parts, strict=True):
+            entry.storage = part  # type: ignore[assignment]
+        await downloads.deactivate()
+        assert all(part.closed for part in parts)
+
+    run(tmp_path, test)
+
+
+class Copy:
+    """A whole copy on this device, read as far as a test lets it."""
+
+    def __init__(self, stage: Stage, last: int, error: Exception | None = None) -> None:
+        self._stage, self._last, self._error = stage, last, error
+        self.read_so_far = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def read_piece(self, index: int) -> bytes:
+        if index == self._last:
+            self.read_so_far.set()
+            assert self.may_go_on.wait(PATIENCE_S)
+            if self._error is not None:
+                raise self._error
+        return self._stage.piece(index)
+
+
+def test_a_copy_that_breaks_off_is_not_fetched_from_the_start(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(1)
+        changed: list[ContentId] = []
+        stage.shelf.on_changed = changed.append
+        copy = Copy(stage, 3, ContentChanged("touched"))
+        stage.shelf.put(MUSIC, stage.content, stage.manifest, stage.encoded, copy, None)
+        downloads = await stage.start()
+        await until(copy.read_so_far.is_set)
+        assert downloads.rows()[0].verified == 3 * PIECE
+        asked = len(stage.link.asked)
+        copy.may_go_on.set()
+        entry = downloads._all["film"]
+        await until(lambda: entry.running and entry.running._checkpoint_timer)
+        assert entry.running is not None
+        assert entry.running._core.progress(0.0).held_pieces == 3
+        await until(lambda: len(stage.link.asked) > asked, "the question who else has it")
+        assert changed == [stage.content]
+
+    run(tmp_path, test)
+
+
+def test_a_copy_rests_while_it_is_paused(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(0)
+        copy = Copy(stage, 2)
+        stage.shelf.put(MUSIC, stage.content, stage.manifest, stage.encoded, copy, None)
+        downloads = await stage.start()
+        await until(copy.read_so_far.is_set)
+        await downloads.pause("films", "film")
+        copy.may_go_on.set()
+        entry = downloads._all["film"]
+        assert entry.storage is not None
+        await until(lambda: entry.storage is not None and entry.storage.held_count == 3)
+        await turns()
+        assert (stage.state(), entry.storage.held_count) == ("P", 3)
+        await downloads.resume("films", "film")
+        await until(lambda: stage.state() == "C")
+        assert stage.path.read_bytes() == stage.data
+
+    run(tmp_path, test)
+
+
+def test_a_content_fetched_to_two_places_is_served_from_one_of_them(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(1)
+        stage.remembers(3, key="other", path=stage.place / "other")
+        downloads = await stage.start()
+        one, other = downloads._all["film"], downloads._all["other"]
+        await until(lambda: one.running and other.running)
+        served = stage.shelf.get(stage.content)
+        assert served is not None
+        assert served.have is not None
+        first, second = (one, other) if served.reader is one.storage else (other, one)
+        held = set(served.have)
+        assert second.storage is not None
+        missing = next(iter({0, 1, 2, 3} - held))
+        stage.shelf.held_more(stage.content, (missing,), second.storage)
+        assert set(served.have) == held
+        await downloads._life.give_up(first)
+        served = stage.shelf.get(stage.content)
+        assert served is not None
+        assert served.reader is second.storage
+        await downloads._life.give_up(second)
+        assert stage.shelf.get(stage.content) is None
+
+    run(tmp_path, test)
+
+
+def test_a_full_disk_is_told_once_and_again_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "STORAGE_RETRY_S", 0.001)
+
+    async def test(stage: Stage) -> None:
+        stage.remembers(1)
+        downloads = await stage.start()
+        entry = downloads._all["film"]
+        await until(lambda: entry.running)
+        download = entry.running
+        assert download is not None
+        for _ in range(5):
+            download._stop_for(DiskFull("no room"))
+            await until(lambda: download._retry_timer is None and not download._checkpointing)
+            assert (stage.state(), len(stage.notices)) == ("P", 1)
+        await downloads.resume("films", "film")
+        assert (stage.state(), entry.record.reason) == ("D", None)
+        download._stop_for(DiskFull("no room"))
+        assert (stage.state(), entry.record.reason) == ("P", "no room")
+        assert len(stage.notices) == 2
+
+    run(tmp_path, test)
