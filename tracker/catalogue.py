@@ -262,7 +262,7 @@ def _row(
 # -- manifests ----------------------------------------------------------------------------------
 
 
-def put_manifest(state: State, command: tracker.PutManifest) -> Decision:
+def put_manifest(state: State, user: UserId, command: tracker.PutManifest) -> Decision:
     """Take a part of a manifest, unless it is known."""
     content = ContentId(command.content)
     if content in state.manifests:
@@ -271,7 +271,7 @@ def put_manifest(state: State, command: tracker.PutManifest) -> Decision:
         raise Refused(
             Code.BUSY, "too many manifests wait to be shared", "try again in some minutes"
         )
-    return Decision(TakePart(content, command.total_bytes, command.offset))
+    return Decision(TakePart(user, content, command.total_bytes, command.offset))
 
 
 def manifest_gathered(state: State, facts: ManifestFacts, body: bytes) -> Decision:

@@ -169,7 +169,7 @@ def _match(world: World, actor: Actor, command: tracker.Command | Internal, now:
         case tracker.Offer():
             return catalogue.offer(world, user, actor, command, now)
         case tracker.PutManifest():
-            return catalogue.put_manifest(state, command)
+            return catalogue.put_manifest(state, user, command)
         case tracker.StopShare():
             return catalogue.stop_share(world, user, actor, command, now)
         case tracker.MyOffers():

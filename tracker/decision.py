@@ -112,6 +112,7 @@ class ReplacePassword:
 class TakePart:
     """A part of a manifest to be gathered: when it is whole decide `commands.ManifestGathered`."""
 
+    user: UserId
     content: ContentId
     total_bytes: int
     offset: int

@@ -128,7 +128,13 @@ class Errands:
 
     async def _take(self, actor: Actor, work: TakePart, data: bytes | None, now: Now) -> Outcome:
         body = self._uploads.take(
-            actor.device, work.content, work.total_bytes, work.offset, data, now.mono_s
+            work.user,
+            actor.device,
+            work.content,
+            work.total_bytes,
+            work.offset,
+            data,
+            now.mono_s,
         )
         if body is None:
             return Answered(tracker.Done())

@@ -1,35 +1,53 @@
 """Manifests on their way in, part by part.
 
-Owns the parts until a manifest is whole, in bounded memory. Does not look into it: whether it is
-what its id says is checked by ``common.manifest`` in a thread of the shell's.
+Owns the parts until a manifest is whole, in memory that is bounded for all and for each user, so
+that nobody keeps others from sharing. Does not look into it: whether it is what its id says is
+checked by ``common.manifest`` in a thread of the shell's.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from common import limits
 from common.errors import Refused
-from common.ids import ContentId, DeviceKey
+from common.ids import ContentId, DeviceKey, UserId
 from common.messages.refusals import Code
+
+_Key: TypeAlias = tuple[DeviceKey, ContentId]
 
 
 @dataclass(slots=True)
 class _Upload:
     total_bytes: int
-    touched_at: float
+    began_at: float
+    moved_at: float  # when the last whole part's worth was here: a byte now and then is no life
+    moved_bytes: int = 0
     body: bytearray = field(default_factory=bytearray)
+
+    def add(self, part: bytes, now: float) -> None:
+        self.body += part
+        if len(self.body) - self.moved_bytes >= limits.MANIFEST_PART_BYTES:
+            self.moved_at, self.moved_bytes = now, len(self.body)
+
+    def is_over(self, now: float) -> bool:
+        """Whether it was given up, or goes on for longer than it could honestly take."""
+        allowed_s = limits.UPLOAD_S + self.total_bytes / limits.UPLOAD_RATE_MIN
+        return now - self.moved_at > limits.UPLOAD_IDLE_S or now - self.began_at > allowed_s
 
 
 class Uploads:
-    """What each device has sent of which manifest."""
+    """What each user's devices have sent of which manifest."""
 
     def __init__(self) -> None:
-        self._of: dict[DeviceKey, dict[ContentId, _Upload]] = {}
-        self._held = 0  # bytes, of all uploads together
+        self._of: dict[UserId, dict[_Key, _Upload]] = {}
+        self._held: Counter[UserId] = Counter()  # bytes, of all uploads of a user together
 
     def take(
         self,
+        user: UserId,
         device: DeviceKey,
         content: ContentId,
         total_bytes: int,
@@ -46,57 +64,75 @@ class Uploads:
                 Code.MALFORMED,
                 f"a part of a manifest has 1 to {limits.MANIFEST_PART_BYTES} bytes",
             )
-        upload = self._of.get(device, {}).get(content)
+        key = device, content
+        upload = self._of.get(user, {}).get(key)
         if upload is not None and (upload.total_bytes != total_bytes or offset == 0):
-            self._drop(device, content)
+            self._drop(user, key)
             upload = None
         if upload is None:
-            upload = self._begin(device, content, total_bytes, offset, now)
-        upload.touched_at = now
+            upload = self._begin(user, key, total_bytes, offset, now)
         have = len(upload.body)
         if offset > have:
             raise Refused(Code.USAGE, f"the part from {have} on is missing", "begin again from 0")
         if offset < have:
             return None
         if have + len(part) > total_bytes:
-            self._drop(device, content)
+            self._drop(user, key)
             raise Refused(Code.MALFORMED, "a manifest longer than it was said to be")
-        if self._held + len(part) > limits.UPLOAD_BYTES_MAX:
-            raise Refused(
-                Code.BUSY, "too many manifests are on their way in", "try again in a moment"
-            )
-        upload.body += part
-        self._held += len(part)
+        self._make_room(user, have, len(part), now)
+        upload.add(part, now)
+        self._held[user] += len(part)
         if len(upload.body) < total_bytes:
             return None
-        self._drop(device, content)
+        self._drop(user, key)
         return bytes(upload.body)
 
-    def _begin(
-        self, device: DeviceKey, content: ContentId, total_bytes: int, offset: int, now: float
-    ) -> _Upload:
+    def _begin(self, user: UserId, key: _Key, total_bytes: int, offset: int, now: float) -> _Upload:
         if offset != 0:
             raise Refused(Code.USAGE, "the part from 0 on is missing", "begin again from 0")
-        mine = self._of.setdefault(device, {})
-        if len(mine) >= limits.UPLOADS_PER_DEVICE_MAX:
-            self._drop(device, min(mine, key=lambda content: mine[content].touched_at))
-            mine = self._of.setdefault(device, {})
-        upload = mine[content] = _Upload(total_bytes, now)
+        mine = self._of.get(user, {})
+        here = [other for other in mine if other[0] == key[0]]
+        if len(here) >= limits.UPLOADS_PER_DEVICE_MAX:
+            self._drop(user, min(here, key=lambda other: mine[other].moved_at))
+        upload = self._of.setdefault(user, {})[key] = _Upload(total_bytes, now, now)
         return upload
 
-    def _drop(self, device: DeviceKey, content: ContentId) -> None:
-        mine = self._of[device]
-        self._held -= len(mine.pop(content).body)
+    def _make_room(self, user: UserId, have: int, size: int, now: float) -> None:
+        """For ``size`` bytes more of an upload that has ``have``. Raises `Refused`.
+
+        Whoever has nothing else on the way may send the largest manifest that there is. When all
+        room is taken, who has most of it gives way, unless that is the one who asks for more.
+        """
+        mine = self._held[user] + size
+        if mine > limits.UPLOAD_BYTES_PER_USER_MAX and self._held[user] > have:
+            raise Refused(
+                Code.BUSY,
+                "too many manifests of yours are on their way in",
+                "try again when one of them is done",
+            )
+        while self._held.total() + size > limits.UPLOAD_BYTES_MAX:
+            most, held = self._held.most_common(1)[0]
+            if mine >= held:
+                raise Refused(
+                    Code.BUSY, "too many manifests are on their way in", "try again in a moment"
+                )
+            theirs = self._of[most]
+            filled = [key for key, upload in theirs.items() if upload.body]
+            self._drop(most, min(filled, key=lambda key: theirs[key].moved_at))
+
+    def _drop(self, user: UserId, key: _Key) -> None:
+        mine = self._of[user]
+        self._held[user] -= len(mine.pop(key).body)
         if not mine:
-            del self._of[device]
+            del self._of[user], self._held[user]
 
     def sweep(self, now: float) -> None:
-        """Drop what was given up."""
-        given_up = [
-            (device, content)
-            for device, uploads in self._of.items()
-            for content, upload in uploads.items()
-            if now - upload.touched_at > limits.UPLOAD_IDLE_S
+        """Drop what was given up, and what does not come to its end."""
+        over = [
+            (user, key)
+            for user, uploads in self._of.items()
+            for key, upload in uploads.items()
+            if upload.is_over(now)
         ]
-        for device, content in given_up:
-            self._drop(device, content)
+        for user, key in over:
+            self._drop(user, key)

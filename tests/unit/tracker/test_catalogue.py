@@ -4,6 +4,7 @@ import pytest
 from town import Town, content_id
 
 from common import limits
+from common.ids import UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.seal import share_topic
@@ -185,7 +186,7 @@ def test_a_manifest_comes_once_and_goes_when_nobody_shares_it(town: Town) -> Non
     alice = town.user("alice")
     town.group("lab", alice)
     part = tracker.PutManifest(content_id("data"), 200, 0)
-    assert alice.does(part) == TakePart(content_id("data"), 200, 0)
+    assert alice.does(part) == TakePart(UserId("alice"), content_id("data"), 200, 0)
     data = town.content("data")
     assert alice.does(part) == tracker.Done()
     alice.offers("lab", "data", data)
