@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -24,7 +24,13 @@ import zmq
 from common import limits
 from common.clock import TrackerTime, monotonic
 from common.codec import SIGNATURE, Decoder, VersionMismatch, pack
-from common.errors import Refused, RemoteProtocolError, TransportError
+from common.errors import (
+    ConfigError,
+    MiniTorrentError,
+    Refused,
+    RemoteProtocolError,
+    TransportError,
+)
 from common.keys import KeyPair
 from common.link import Tracker, check_endpoint
 from common.messages import events, tracker
@@ -199,7 +205,7 @@ class TrackerLink:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         self._drop()
-        self._fail_waiting()
+        self._fail(self._waiting.values())
 
     def subscribe(self, topic: bytes) -> None:
         """Hear what is published on ``topic``, over reconnections too."""
@@ -313,8 +319,8 @@ class TrackerLink:
             data = bytes(envelope.data) if envelope.data is not None else b""
             waiting.future.set_result(Answer(envelope.body, data))
 
-    def _fail_waiting(self) -> None:
-        for waiting in self._waiting.values():
+    def _fail(self, those: Iterable[_Waiting]) -> None:
+        for waiting in those:
             if not waiting.future.done():
                 waiting.future.set_exception(self._unreachable())
 
@@ -336,7 +342,7 @@ class TrackerLink:
             order = self._trackers[:]
             self._rng.shuffle(order)
             for where in order:
-                if await self._serve(where):
+                if await self._attempt(where):
                     delay_s = limits.RECONNECT_IVL_MS / 1000
                 self._tried.set()
             self._attempted.set()
@@ -353,27 +359,39 @@ class TrackerLink:
             await asyncio.wait_for(self._asked_for.wait(), part * delay_s - least_s)
         self._asked_for.clear()
 
+    async def _attempt(self, where: Tracker) -> bool:
+        """Serve by ``where``, whatever happens there: nothing but `close` may end our attempts."""
+        try:
+            return await self._serve(where)
+        except Exception as error:
+            text = str(error) or type(error).__name__
+            # A ZMQError when no file descriptor is left for a socket.
+            foreseen = isinstance(error, MiniTorrentError | zmq.ZMQError)
+            # Tried several times a second at first: said once, until something else is the matter.
+            level = logging.INFO if foreseen else logging.ERROR
+            log.log(
+                logging.DEBUG if text == self.trouble else level,
+                "no connection to the tracker at %s: %s",
+                where.endpoint,
+                text,
+                exc_info=None if foreseen else error,
+            )
+            self.trouble = text
+            return False
+
     async def _serve(self, where: Tracker) -> bool:
-        """Connect to ``where`` and stay until the connection ends; False if it never came up."""
-        was_up = False
+        """Connect to ``where`` and stay until the connection ends. Raises what hinders it."""
         try:
             connection = _Connection(
                 self._context, self._pair, where, self._on_reply, self._on_published
             )
             self._connection = connection
             await self._establish(connection)
-            was_up = True
             await self._until_dead(connection)
             log.info("the connection to the tracker at %s ended", where.endpoint)
-        except (TransportError, Refused, RemoteProtocolError, zmq.ZMQError) as error:
-            # The last of them when no file descriptor is left for a socket. Tried several times a
-            # second at first: said once, until something else is the matter.
-            level = logging.DEBUG if str(error) == self.trouble else logging.INFO
-            self.trouble = str(error)
-            log.log(level, "no connection to the tracker at %s: %s", where.endpoint, error)
+            return True
         finally:
             self._drop()
-        return was_up
 
     async def _establish(self, connection: _Connection) -> None:
         where = connection.where
@@ -396,7 +414,7 @@ class TrackerLink:
         )
         if not arrived:
             raise TransportError("its events cannot be subscribed to")
-        self.where, self.trouble = where, None
+        self.where = where
         self._heard_at = monotonic()
         self._up.set()
         self._tried.set()
@@ -404,6 +422,7 @@ class TrackerLink:
         for waiting in list(self._waiting.values()):
             self._post(waiting)
         self._listener.link_up(welcome)
+        self.trouble = None
 
     async def _until_dead(self, connection: _Connection) -> None:
         while not connection.ended.is_set():
@@ -422,11 +441,13 @@ class TrackerLink:
             self._up.clear()
             self._listener.link_down()
             # Those that wait get their answer after a quick reconnection, or an end of waiting.
-            asyncio.get_running_loop().call_later(LOST_GRACE_S, self._give_up_if_down)
+            # Only those: the next attempt waits for an answer too, and must not end with them.
+            lost = list(self._waiting.values())
+            asyncio.get_running_loop().call_later(LOST_GRACE_S, self._give_up_if_down, lost)
 
-    def _give_up_if_down(self) -> None:
+    def _give_up_if_down(self, lost: list[_Waiting]) -> None:
         if not self.connected:
-            self._fail_waiting()
+            self._fail(lost)
 
 
 def _events_endpoint(told: str, commands: str) -> str:
@@ -434,7 +455,10 @@ def _events_endpoint(told: str, commands: str) -> str:
     if told.startswith("tcp://*:"):
         host = commands.removeprefix("tcp://").rpartition(":")[0]
         told = f"tcp://{host}:{told.rpartition(':')[2]}"
-    return check_endpoint(told)
+    try:
+        return check_endpoint(told)
+    except ConfigError as error:
+        raise RemoteProtocolError(f"it does not say where it publishes: {error.message}") from error
 
 
 async def _first(

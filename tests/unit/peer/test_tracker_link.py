@@ -35,6 +35,9 @@ class Scripted:
         self.where = Tracker("tcp://127.0.0.1:0", self.pair.public)
         self.heard: list[tuple[bytes, Any]] = []
         self.answer: Callable[[Any], Any] = lambda command: tracker.Done()
+        self.told_events: str | None = None
+        self.hellos = 0
+        self.answers_hello = True
         self.start()
 
     def start(self) -> None:
@@ -55,9 +58,10 @@ class Scripted:
         envelope = _commands.unpack(frames[1:])
         command = envelope.body
         if isinstance(command, tracker.Hello):
-            reply: Any = tracker.Welcome(
-                b"t" * 16, [b"k" * 32], self.events, 1, None, b"i" * 16, b"n" * 32
-            )
+            self.hellos += 1
+            told = self.told_events or self.events
+            welcome = tracker.Welcome(b"t" * 16, [b"k" * 32], told, 1, None, b"i" * 16, b"n" * 32)
+            reply: Any = welcome if self.answers_hello else None
         else:
             self.heard.append((envelope.request_id, command))
             reply = self.answer(command)
@@ -85,9 +89,13 @@ class Heard:
         self.ups = 0
         self.downs = 0
         self.messages: list[tuple[bytes, bytes]] = []
+        self.defects = 0
 
     def link_up(self, welcome: tracker.Welcome) -> None:
         self.ups += 1
+        if self.defects:
+            self.defects -= 1
+            raise ValueError("a defect")
 
     def link_down(self) -> None:
         self.downs += 1
@@ -306,3 +314,99 @@ def test_another_key_at_the_place_is_not_spoken_to() -> None:
         assert heard.ups == 0
 
     run(test, start=False)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.limits.RECONNECT_IVL_MS", 20)
+    monkeypatch.setattr("common.limits.RECONNECT_IVL_MAX_MS", 20)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("told", ["nonsense", "tcp://*:0", "tcp://[::::]:1"])
+def test_a_tracker_that_publishes_nowhere_is_tried_again(told: str) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        scripted.told_events = told
+        link.start()
+        await until(lambda: scripted.hellos > 2, "another attempt")
+        assert not link.connected
+        with pytest.raises(TransportError, match="where it publishes"):
+            await link.ask(tracker.Depart(), tracker.Done)
+        scripted.told_events = None
+        await until(lambda: link.connected, "the link")
+
+    run(test, start=False)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_beside_a_tracker_that_publishes_nowhere_the_others_are_tried() -> None:
+    async def main() -> None:
+        bad, good, heard = Scripted(), Scripted(), Heard()
+        bad.told_events = "nonsense"
+        context: zmq.Context[Any] = zmq.Context()
+        rng = random.Random(1)
+        rng.shuffle = lambda order: None  # type: ignore[method-assign]
+        link = TrackerLink(context, new_pair(), [bad.where, good.where], heard, rng=rng)
+        try:
+            link.start()
+            await until(lambda: link.connected, "the link")
+            assert (bad.hellos, link.where) == (1, good.where)
+        finally:
+            await link.close()
+            context.destroy(linger=0)
+            bad.stop()
+            good.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_defect_in_who_listens_does_not_end_the_link(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        heard.defects = 3
+        link.start()
+        await until(lambda: heard.ups == 4, "the fourth attempt")
+        await until(lambda: link.connected)
+        assert heard.downs == 3
+        assert (await link.ask(tracker.Depart(), tracker.Done)).reply == tracker.Done()
+
+    run(test, start=False)
+    # Said once, with what a mend needs.
+    ours = [record for record in caplog.records if record.name == "peer.tracker_link"]
+    (error,) = [record for record in ours if record.levelname == "ERROR"]
+    assert error.exc_info is not None
+
+
+@pytest.mark.usefixtures("impatient")
+def test_those_who_gave_up_waiting_do_not_end_the_attempt_that_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        monkeypatch.setattr(tracker_link, "LOST_GRACE_S", 3_600.0)
+        scripted.answer = lambda command: None
+        asked = asyncio.create_task(link.ask(tracker.CreateGroup("films"), tracker.Done))
+        await until(lambda: scripted.heard)
+        loop = asyncio.get_running_loop()
+        grace: list[Callable[[], None]] = []
+        later = loop.call_later
+
+        def call_later(delay_s: float, what: Callable[..., Any], *args: Any, **more: Any) -> Any:
+            if delay_s == tracker_link.LOST_GRACE_S:
+                grace.append(lambda: what(*args))
+            return later(delay_s, what, *args, **more)
+
+        monkeypatch.setattr(loop, "call_later", call_later)
+        scripted.stop()
+        scripted.answers_hello = False
+        hellos = scripted.hellos
+        scripted.start()
+        await until(lambda: scripted.hellos > hellos, "the next attempt")
+        assert len(link._waiting) == 2  # who asked, and the attempt
+        (give_up,) = grace
+        give_up()
+        with pytest.raises(TransportError):
+            await asked
+        (hello,) = link._waiting.values()
+        assert not hello.future.done()
+
+    run(test)
