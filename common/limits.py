@@ -59,6 +59,8 @@ CLOCK_SKEW_S = 30  # how far a peer's idea of the tracker's time may be off
 USER_ID_MAX = 64
 PASSWORD_BYTES_MAX = 1_024
 EVENT_KEY_BYTES = 32
+REKEYS_MAX = 6  # fresh keys of a group for devices that went: each has all members ask for it, …
+REKEYS_S = 60.0  # … so there are no more than that in so long, and what is left over has one then
 
 # -- presence -----------------------------------------------------------------------------------
 

@@ -119,7 +119,7 @@ def password_right(
     seen: dict[str, Entries] = {}
     notices: list[Notice] = []
     if before is not None:
-        changes += [*devices.unbind(state, before, actor.device, now, seen)]
+        changes += devices.unbind(world, before, [actor.device], now, seen)
         notices.append(Offline(actor.device))
     changes.append(DeviceBound(actor.device, user, now.wall_ms))
     changes += devices.tell(state, user, actor.device, True, now, seen)

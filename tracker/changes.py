@@ -116,6 +116,7 @@ class GroupRekeyed:
     group: GroupId
     epoch: int
     key: bytes = field(repr=False)
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)

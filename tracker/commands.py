@@ -139,7 +139,8 @@ def _match(world: World, actor: Actor, command: tracker.Command | Internal, now:
         case ManifestGathered(facts, body):
             return catalogue.manifest_gathered(state, facts, body)
         case Housekeep():
-            return Decision(tracker.Done(), (*devices.marks(world, now), *_forget(state, now)))
+            changes = (*devices.marks(world, now), *devices.rekey_stale(world, now))
+            return Decision(tracker.Done(), (*changes, *_forget(state, now)))
     user = user_of(state, actor)
     match command:
         case tracker.ChangePassword():

@@ -26,13 +26,13 @@ from tracker.decision import (
     World,
     user_of,
 )
-from tracker.state import Binding, State
+from tracker.state import Binding, Group, State
 
 
 def logout(world: World, actor: Actor, now: Now) -> Decision:
     """Unbind the device. What it offers stays on record and counts again after the next login."""
     user = user_of(world.state, actor)
-    changes = unbind(world.state, user, actor.device, now, {})
+    changes = unbind(world, user, [actor.device], now, {})
     return Decision(tracker.Done(), tuple(changes), (Offline(actor.device),))
 
 
@@ -56,20 +56,8 @@ def forget_device(
 def shut_out(
     world: World, user: UserId, devices: list[DeviceKey], now: Now
 ) -> tuple[tuple[Change, ...], tuple[Notice, ...]]:
-    """Unbind ``devices`` of ``user`` against the will of whoever holds them.
-
-    A logout is trusted to forget what it knew, and this is not: the groups go on in a fresh epoch,
-    whose key those devices never get, so that they can read no more events.
-    """
-    changes: list[Change] = [DeviceUnbound(device) for device in devices]
-    for group in world.state.groups_with(user) if devices else ():
-        entries, epoch = Entries(group, now), group.epoch + 1
-        for device in devices:
-            # Under the old key: by the last of them members learn to ask for the new one.
-            begun = epoch if device == devices[-1] else None
-            changes.append(entries.add(events.Device(user, device, False), epoch=begun))
-        key = world.rng.randbytes(limits.EVENT_KEY_BYTES)
-        changes.append(GroupRekeyed(group.id, epoch, key))
+    """Unbind ``devices`` of ``user`` from elsewhere."""
+    changes = unbind(world, user, devices, now, {})
     # A nudge has each of them look at its groups, and find that it has none.
     notices = [notice for device in devices for notice in (Offline(device), Nudge(device))]
     return tuple(changes), tuple(notices)
@@ -127,11 +115,52 @@ def marks(world: World, now: Now) -> list[Change]:
     return changes
 
 
+# -- what the groups are told -------------------------------------------------------------------
+
+
 def unbind(
-    state: State, user: UserId, device: DeviceKey, now: Now, seen: dict[str, Entries]
+    world: World, user: UserId, devices: list[DeviceKey], now: Now, seen: dict[str, Entries]
 ) -> list[Change]:
-    """``device`` acts for ``user`` no more, by its own wish."""
-    return [DeviceUnbound(device), *tell(state, user, device, False, now, seen)]
+    """``devices`` act for ``user`` no more. ``seen`` as for `tell`.
+
+    They know the keys to the groups' events, and so does who has a copy of a device's key: each
+    group goes on in a fresh epoch. As every member has to ask for its key then, one group does so a
+    few times a minute at the most, and what came too soon after that waits for `rekey_stale`.
+    """
+    changes: list[Change] = [DeviceUnbound(device) for device in devices]
+    for group in world.state.groups_with(user) if devices else ():
+        entries = seen.setdefault(group.id, Entries(group, now))
+        fresh = _rekey(world, group, now) if _may_rekey(group, now) else None
+        for device in devices:
+            # Under the old key: by the last of them members learn to ask for the new one.
+            begun = fresh.epoch if fresh and device == devices[-1] else None
+            changes.append(entries.add(events.Device(user, device, False), epoch=begun))
+        if fresh is not None:
+            changes.append(fresh)
+            entries.rekey(fresh.epoch, fresh.key)
+    return changes
+
+
+def rekey_stale(world: World, now: Now) -> list[Change]:
+    """Fresh keys where they had to wait. Members hear of the epoch with what is said next, and with
+    the heads that a renewal of their lease tells."""
+    return [
+        _rekey(world, group, now)
+        for group in world.state.groups.values()
+        if group.stale and _may_rekey(group, now)
+    ]
+
+
+def _may_rekey(group: Group, now: Now) -> bool:
+    if len(group.rekeyed_ms) < limits.REKEYS_MAX:
+        return True
+    # A wall clock that was set back keeps nobody waiting until it is where it was.
+    return not 0 <= now.wall_ms - group.rekeyed_ms[0] < limits.REKEYS_S * 1000
+
+
+def _rekey(world: World, group: Group, now: Now) -> GroupRekeyed:
+    key = world.rng.randbytes(limits.EVENT_KEY_BYTES)
+    return GroupRekeyed(group.id, group.epoch + 1, key, now.wall_ms)
 
 
 def tell(

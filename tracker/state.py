@@ -6,10 +6,12 @@ Decides nothing. All dictionaries keep the order in which things happened.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+from common import limits
 from common.errors import LocalProtocolError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages.tracker import DeviceRow
@@ -99,6 +101,12 @@ class Group:
     shares: dict[ShareId, Share] = field(default_factory=dict)
     # The shares that name a content: one content may stand under several names.
     names_of: dict[ContentId, dict[ShareId, None]] = field(default_factory=dict)
+    # Of this process alone: whether a device that went knows the key, and when the last fresh keys
+    # came for such devices.
+    stale: bool = field(default=False, compare=False)
+    rekeyed_ms: deque[int] = field(
+        default_factory=lambda: deque(maxlen=limits.REKEYS_MAX), compare=False
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +186,8 @@ class State:
                 user = self.devices.pop(device)
                 del self.devices_of[user][device]
                 self._devices_changed(user)
+                for group in self.groups_with(user):
+                    group.stale = True
             case DeviceSeen(device, at_ms):
                 bindings = self.devices_of[self.devices[device]]
                 bindings[device] = replace(bindings[device], seen_ms=at_ms)
@@ -195,8 +205,9 @@ class State:
                 self._device_rows.pop(group, None)
             case MemberGone():
                 self._remove_member(change)
-            case GroupRekeyed(group, epoch, key):
-                self.groups[group].epoch, self.groups[group].key = epoch, key
+            case GroupRekeyed():
+                self._rekey(self.groups[change.group], change.epoch, change.key)
+                self.groups[change.group].rekeyed_ms.append(change.at_ms)
             case RevocationForgotten(group, user):
                 owner = self.groups.get(group) or self.former[group]
                 owner.revoked.pop(user, None)
@@ -262,8 +273,11 @@ class State:
         del group.members[change.user]
         del self.groups_of[change.user][group.id]
         group.revoked[change.user] = Revocation(change.epoch, change.at_ms)
-        group.epoch, group.key = change.epoch, change.key
+        self._rekey(group, change.epoch, change.key)
         self._device_rows.pop(group.id, None)
+
+    def _rekey(self, group: Group, epoch: int, key: bytes) -> None:
+        group.epoch, group.key, group.stale = epoch, key, False
 
     def add_manifest(self, facts: ManifestFacts) -> None:
         """A manifest that no share names yet."""

@@ -175,6 +175,93 @@ def test_it_gets_no_key_to_what_happens_from_then_on(town: Town) -> None:
     assert state.revoked == []
 
 
+def keys_of(town: Town, group: str) -> tuple[int, bytes]:
+    found = town.state.groups[group]  # type: ignore[index]
+    return found.epoch, found.key
+
+
+def test_h43_a_logout_ends_what_a_copy_of_the_key_can_read(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    epoch, key = keys_of(town, "lab")
+    others = town.group("club", bob)
+    untouched = keys_of(town, others)
+    alice.does(tracker.Logout())
+    farewell = [change for change in town.changes if isinstance(change, Logged)][-1]
+    assert farewell.entry.event == events.Device("alice", alice.key, False)
+    assert (farewell.key, farewell.key_epoch, farewell.entry.epoch) == (key, epoch, epoch + 1)
+    state = next(row for row in bob.does(tracker.Follow()).groups if row.group == "lab")
+    assert (state.epoch, state.revoked) == (epoch + 1, [])
+    assert state.key != key
+    assert keys_of(town, others) == untouched
+
+
+def test_h43_so_does_a_login_of_somebody_else_on_that_device(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)  # which both are in: he may go on reading there
+    town.group("hers", alice)
+    lab, hers = keys_of(town, "lab"), keys_of(town, "hers")
+    alice.enters("bob")
+    assert keys_of(town, "hers")[0] == hers[0] + 1
+    assert keys_of(town, "hers")[1] != hers[1]
+    left, came = [change for change in town.changes if isinstance(change, Logged)][-2:]
+    assert came.entry.event == events.Device("bob", alice.key, True)
+    assert left.group == "hers" or left.key == lab[1]
+    assert (came.key_epoch, came.key) == keys_of(town, "lab")
+    assert came.entry.epoch == came.key_epoch
+
+
+def test_h43_forgetting_the_device_that_one_sits_at_does_the_same(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    epoch, key = keys_of(town, "lab")
+    assert alice.does(tracker.ForgetDevice(alice.key)) == tracker.Done()
+    assert alice.user is None
+    assert keys_of(town, "lab")[0] == epoch + 1
+    assert keys_of(town, "lab")[1] != key
+
+
+def test_h43_who_logs_in_and_out_all_the_time_does_not_keep_others_busy_with_keys(
+    town: Town,
+) -> None:
+    alice, eve = town.user("alice"), town.user("eve")
+    town.group("lab", alice, eve)
+
+    def epochs_begun(attempts: int, every_s: float) -> int:
+        before = keys_of(town, "lab")[0]
+        for _ in range(attempts):
+            eve.does(tracker.Logout())
+            eve.enters("eve")
+            town.wait(every_s)
+        return keys_of(town, "lab")[0] - before
+
+    assert epochs_begun(50, 0.1) == limits.REKEYS_MAX
+    # The key that the last of these devices knew is not forgotten to be changed.
+    town.wait(limits.REKEYS_S)
+    known = keys_of(town, "lab")
+    alice.does(commands.Housekeep())
+    fresh = keys_of(town, "lab")
+    assert fresh[0] == known[0] + 1
+    assert fresh[1] != known[1]
+    alice.does(commands.Housekeep())
+    assert keys_of(town, "lab") == fresh
+    # In the long run there are no more, whatever they do.
+    assert epochs_begun(600, 1.0) <= 600 / limits.REKEYS_S * limits.REKEYS_MAX + limits.REKEYS_MAX
+
+
+def test_h43_a_key_that_is_to_be_changed_is_so_with_the_next_who_leaves(town: Town) -> None:
+    alice, eve = town.user("alice"), town.user("eve")
+    town.group("lab", alice, eve)
+    for _ in range(limits.REKEYS_MAX + 1):
+        eve.does(tracker.Logout())
+        eve.enters("eve")
+    epoch = keys_of(town, "lab")[0]
+    eve.does(tracker.LeaveGroup("lab"))
+    town.wait(limits.REKEYS_S)
+    alice.does(commands.Housekeep())
+    assert keys_of(town, "lab")[0] == epoch + 1
+
+
 def test_several_at_once_begin_one_epoch(town: Town) -> None:
     alice = town.user("alice")
     for name in ("phone", "laptop", "tablet"):
@@ -198,15 +285,6 @@ def test_h44_the_devices_of_others_are_neither_seen_nor_forgotten(town: Town) ->
     assert foreign == absent
     assert foreign.code is Code.UNKNOWN_DEVICE
     assert bob.user == "bob"
-
-
-def test_forgetting_the_device_that_one_sits_at_is_a_logout(town: Town) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
-    epoch = town.state.groups["lab"].epoch  # type: ignore[index]
-    assert alice.does(tracker.ForgetDevice(alice.key)) == tracker.Done()
-    assert alice.user is None
-    assert town.state.groups["lab"].epoch == epoch  # type: ignore[index]
 
 
 def test_a_repeated_forgetting_succeeds_again(town: Town) -> None:
