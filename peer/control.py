@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import zmq
 
 from common import limits
-from common.codec import Decoder, VersionMismatch, pack
+from common.codec import SIGNATURE, Decoder, VersionMismatch, pack
 from common.errors import MiniTorrentError, RemoteProtocolError, exit_code_of
 from common.messages import control
 from common.messages.refusals import Code
@@ -112,6 +112,11 @@ class ControlServer:
         except RemoteProtocolError as error:
             self.counts["malformed"] += 1
             log.warning("a malformed message at the control socket: %s", error)
+            ours = len(frames) > 2 and frames[1].bytes == SIGNATURE
+            if ours and len(frames[2]) <= limits.REQUEST_ID_BYTES:
+                # Somebody may wait: most often for what they typed far too long.
+                refused = control.Failed(Code.USAGE, f"this cannot be asked: {error}", None, 2)
+                self._send(routing_id, frames[2].bytes, refused)
             return
         key = (routing_id, envelope.request_id)
         match envelope.body:

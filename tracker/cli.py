@@ -93,8 +93,8 @@ def _known(names: Iterable[str]) -> str:
 
 
 @tracker.command()
-@click.argument("info", metavar="[TRACKER_INFO", required=False, type=click.Path(path_type=Path))
-@click.argument("number", metavar="NUMBER]", required=False, type=click.IntRange(min=1))
+@click.argument("info", metavar="[TRACKER_INFO]", required=False, type=click.Path(path_type=Path))
+@click.argument("number", metavar="[NUMBER]", required=False, type=click.IntRange(min=1))
 @_home_option
 @click.option(
     "--bind",
@@ -281,7 +281,11 @@ def main() -> None:
     try:
         tracker.main(prog_name="mini-torrent-tracker", standalone_mode=False)
     except click.ClickException as error:
-        _fail(error.format_message(), "see: mini-torrent-tracker COMMAND --help", error.exit_code)
+        ctx = getattr(error, "ctx", None)
+        path = "mini-torrent-tracker" if ctx is None else ctx.command_path
+        text = " ".join(error.format_message().split()).rstrip(".")
+        hint = f"`{path} --help` shows how it is used"
+        _fail(text[:1].lower() + text[1:], hint, error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except TransportError as error:

@@ -74,6 +74,9 @@ class Console:
 
     def path(self, typed: str) -> str:
         """A path as it was typed, made absolute from where it was typed."""
+        if not typed:
+            # An unset variable of a script, most likely: the current folder was not meant.
+            refuse_usage("an empty path", "`.` is the folder in which you are")
         return os.path.abspath(os.path.expanduser(typed) if self.at_prompt else typed)
 
     # -- speaking -------------------------------------------------------------------------------

@@ -158,7 +158,10 @@ def stop_share(console: Console, group: str, name: str) -> None:
 @group_argument
 @download_argument
 def pause(console: Console, group: str, name: str) -> None:
-    """Pause a download, until `resume`."""
+    """Pause a download, until `resume`.
+
+    NAME may be the path that it goes to.
+    """
     from common.messages.control import Pause
 
     console.done(console.ask(Pause(group, name)), f"{name} is paused")
@@ -168,7 +171,10 @@ def pause(console: Console, group: str, name: str) -> None:
 @group_argument
 @download_argument
 def resume(console: Console, group: str, name: str) -> None:
-    """Continue a download that is paused or failed."""
+    """Continue a download that is paused or failed.
+
+    NAME may be the path that it goes to.
+    """
     from common.messages.control import Resume
 
     console.done(console.ask(Resume(group, name)), f"{name} continues")
@@ -178,7 +184,10 @@ def resume(console: Console, group: str, name: str) -> None:
 @group_argument
 @download_argument
 def cancel(console: Console, group: str, name: str) -> None:
-    """Give a download up and remove what there is of it."""
+    """Give a download up and remove what there is of it.
+
+    NAME may be the path that it goes to, when there are several of one name.
+    """
     from common.messages.control import Cancel
 
     console.done(console.ask(Cancel(group, name)), f"the download of {name} was given up")

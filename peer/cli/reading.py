@@ -115,12 +115,12 @@ def _beginning(incomplete: str, names: list[str]) -> list[str]:
 def read_password(given: str | None, *, twice: bool, prompt: str = "Password: ") -> str:
     """The password: as given, asked for without echo, or one line from standard input."""
     if given is not None:
-        return given
+        return _text(given)
     if not sys.stdin.isatty():
         line = sys.stdin.readline()
         if not line:
             refuse_usage("no password was given", "write it as one line to standard input")
-        return line.rstrip("\r\n")
+        return _text(line.rstrip("\r\n"))
     return _ask_password(prompt, twice)
 
 
@@ -136,4 +136,12 @@ def _ask_password(prompt: str, twice: bool) -> str:
     except KeyboardInterrupt:
         print(file=sys.stderr)  # nothing of what was typed is seen, not even the end of the line
         raise
+    return _text(password)
+
+
+def _text(password: str) -> str:
+    try:
+        password.encode()
+    except UnicodeEncodeError:
+        refuse_usage("this password is no text in UTF-8")  # and is not shown
     return password

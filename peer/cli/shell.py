@@ -10,6 +10,7 @@ import contextlib
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -29,6 +30,8 @@ PROMPT = "> "
 HISTORY = "history"
 HISTORY_LINES = 1000
 _LEAVE = ("quit", "exit")
+# What the next user has in their list did not end just now.
+_OTHER_USER = ("login", "logout")
 # With more words than that there is a password on the line.
 _HARMLESS_WORDS = {"login": 2, "create-user": 2, "change-password": 1}
 
@@ -60,6 +63,9 @@ def _ensure_peer(console: Console, options: Mapping[str, str]) -> bool:
     return False
 
 
+_Download = tuple[str, str, str, str, str | None]  # state, group, name, path, reason
+
+
 class Prompt:
     """Reads lines and runs them. Nothing that goes wrong in a command ends it."""
 
@@ -70,7 +76,7 @@ class Prompt:
         assert isinstance(root, Commands)
         self._root = root
         self._interactive = sys.stdin.isatty()
-        self._states = self._download_states() or {}
+        self._ended = self._downloads() or Counter()
 
     def run(self) -> None:
         """Until `quit`, `exit` or the end of standard input."""
@@ -107,6 +113,8 @@ class Prompt:
                 return
             if words:
                 self._run(words)
+                if words[0].replace("_", "-") in _OTHER_USER:
+                    self._ended = self._downloads() or self._ended
 
     def _run(self, words: list[str]) -> None:
         try:
@@ -150,24 +158,27 @@ class Prompt:
 
     # -- what ended meanwhile -------------------------------------------------------------------
 
-    def _download_states(self) -> dict[tuple[str, str], control.DownloadRow] | None:
+    def _downloads(self) -> Counter[_Download] | None:
+        """The downloads that do not run, each as often as it is listed."""
         if lock_holder(self._console.home) is None:
             return None
         with contextlib.suppress(MiniTorrentError):
             answer = self._console.ask(control.ShowDownloads())
             if isinstance(answer, control.Downloads):
-                return {(row.group, row.name): row for row in answer.rows}
+                return Counter(
+                    (row.state, row.group, row.name, row.path, row.reason)
+                    for row in answer.rows
+                    if row.state in "CFP"
+                )
         return None
 
     def _announce(self) -> None:
-        states = self._download_states()
-        if states is None:
+        ended = self._downloads()
+        if ended is None:
             return
-        before, self._states = self._states, states
-        for key, row in states.items():
-            changed = key not in before or before[key].state != row.state
-            if changed and row.state in ("C", "F", "P"):
-                self._console.tell(_announcement(row))
+        before, self._ended = self._ended, ended
+        for download in ended - before:
+            self._console.tell(_announcement(*download))
 
 
 def _without_program(words: list[str]) -> list[str]:
@@ -175,12 +186,12 @@ def _without_program(words: list[str]) -> list[str]:
     return words[1:] if words[:1] == [PROGRAM] and len(words) > 1 else words
 
 
-def _announcement(row: control.DownloadRow) -> str:
-    head = f"[{row.state}] [{row.group}] {row.name}"
-    if row.state == "C":
-        return f"{head} is complete: {row.path}"
-    what = "failed" if row.state == "F" else "is paused"
-    return f"{head} {what}" + (f": {row.reason}" if row.reason else "")
+def _announcement(state: str, group: str, name: str, path: str, reason: str | None) -> str:
+    head = f"[{state}] [{group}] {name}"
+    if state == "C":
+        return f"{head} is complete: {path}"
+    what = "failed" if state == "F" else "is paused"
+    return f"{head} {what}" + (f": {reason}" if reason else "")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from common import limits, manifest
 from common.errors import IntegrityError, MiniTorrentError
 from common.ids import ContentId, DeviceKey, GroupId
-from common.link import check_endpoint
+from common.link import check_source
 from common.messages import control, peer, tracker
 from common.messages.base import Source
 from common.messages.refusals import Refusal
@@ -26,7 +26,7 @@ Tell = Callable[[control.Progress], None]
 
 
 class _FromPeer:
-    """One attempt with one peer. Implements `peer.fanout.Sink` for the manifest alone."""
+    """One attempt with one peer. Implements `peer.source_channel.Sink` for the manifest alone."""
 
     def __init__(self, around: Surroundings, group: GroupId, content: ContentId, total: int):
         self.group = group
@@ -107,7 +107,7 @@ async def fetch_manifest(
         for source in [source for source in sources if source.complete][:PEERS_TRIED]:
             device = DeviceKey(source.device)
             try:
-                endpoint = check_endpoint(source.endpoint)
+                endpoint = check_source(source.endpoint)
             except MiniTorrentError:
                 continue
             if endpoint.startswith("ipc://") and not around.link.on_ipc:

@@ -82,15 +82,23 @@ class Downloads:
 
     def why_slow(self, group_text: str, name: str) -> list[control.SourceRow]:
         """What each source of a running download does. Raises `Refused`."""
-        return source_rows(self._find(group_text, name, "DP"))
+        entries = self._find(group_text, name, "DP")
+        return [row for entry in entries for row in source_rows(entry)]
 
-    def _find(self, group_text: str, name: str, states: str) -> Entry:
+    def _find(self, group_text: str, name: str, states: str) -> list[Entry]:
+        """The downloads of that name that are in one of these states, or the one to that path.
+        Raises `Refused` when there is none."""
         group = names.group_id(group_text)
         wanted = names.fold_name(name)
-        for entry in reversed(self._mine()):
-            same = entry.group == group and names.fold_name(entry.record.name) == wanted
-            if same and entry.record.state in states:
-                return entry
+        found = [
+            entry
+            for entry in self._mine()
+            if entry.group == group
+            and entry.record.state in states
+            and (names.fold_name(entry.record.name) == wanted or entry.path == name)
+        ]
+        if found:
+            return found
         raise Refused(
             Code.UNKNOWN_SHARE,
             f"no download of {names.quoted(name)} in {names.quoted(group)} is under way",
@@ -107,6 +115,7 @@ class Downloads:
         """
         around, user = self._around, self._require_user()
         group = names.group_id(ask.group)
+        names.share_name(ask.name)
         order = order_named(ask.pick)
         tell(control.Progress("finding sources", 0, 0))
         find = tracker.FindShare(group, ask.name)
@@ -221,18 +230,21 @@ class Downloads:
         raise Refused(Code.CANCELLED, "the download was cancelled")
 
     async def pause(self, group_text: str, name: str) -> None:
-        """Stop fetching until `resume`, over restarts too."""
-        entry = self._find(group_text, name, "DP")
-        if entry.running is not None:
-            entry.running.pause()
-        entry.become(state="P", reason="paused by the user", by_user=True)
-        await self._life.remember(entry)
+        """Stop fetching until `resume`, over restarts too: all that bear the name."""
+        for entry in self._find(group_text, name, "DP"):
+            if entry.running is not None:
+                entry.running.pause()
+            entry.become(state="P", reason="paused by the user", by_user=True)
+            await self._life.remember(entry)
 
     async def resume(self, group_text: str, name: str) -> None:
-        """Go on with a paused or failed download."""
-        entry = self._find(group_text, name, "PDF")
-        if self._has_left(entry.group):
-            raise not_a_member(entry.group)
+        """Go on with the paused and failed downloads of that name."""
+        for entry in self._find(group_text, name, "PDF"):
+            if self._has_left(entry.group):
+                raise not_a_member(entry.group)
+            await self._resume(entry)
+
+    async def _resume(self, entry: Entry) -> None:
         failed = entry.record.state == "F"
         entry.error = None
         entry.become(state="D", reason=None, by_user=False)
@@ -244,7 +256,15 @@ class Downloads:
 
     async def cancel(self, group_text: str, name: str) -> None:
         """Give a download up, remove what there is of it, and forget it."""
-        entry = self._find(group_text, name, "DPF")
+        entry, *others = self._find(group_text, name, "DPF")
+        if others:
+            # What is given up is gone: which one is not for us to guess.
+            paths = ", ".join(names.quoted(one.path) for one in (entry, *others))
+            raise Refused(
+                Code.USAGE,
+                f"there are {1 + len(others)} downloads of {names.quoted(name)}: to {paths}",
+                f"say which by its path: cancel {group_text} PATH",
+            )
         del self._all[entry.key]
         await asyncio.shield(self._see_through(self._life.give_up(entry)))
 

@@ -43,7 +43,8 @@ def progress_of(entry: Entry) -> control.Progress:
     elif row.size and row.verified == row.size:
         stage = "checking"
     elif row.sources == 0:
-        note = "no source answers yet"
+        known = entry.running is not None and entry.running.progress().sources
+        note = "no source answers yet" if known else "nobody who has it is online just now"
     return control.Progress(stage, row.verified, row.size, row.rate, row.eta_s, row.sources, note)
 
 

@@ -158,6 +158,13 @@ class TestSharing:
             assert path.name in dave.refused("upload-file", path, group)
         assert dave.json("list-files", group) == []
 
+    def test_a_path_that_is_empty(self, quiet_swarm: Swarm, dave: Person) -> None:
+        group = dave.group_with()
+        before = dave.json("list-files", group)
+        assert "empty path" in dave.refused("upload-file", "", group, code=2)
+        assert "empty path" in dave.refused("download-file", group, "film", "", code=2)
+        assert dave.json("list-files", group) == before
+
     @pytest.mark.parametrize("size", ["1K", "8M", "100000", "-1", "x", "0"])
     def test_a_piece_size_that_cannot_be(self, dave: Person, size: str) -> None:
         dave.refused("upload-file", "/etc/hostname", "any", "--piece-size", size, code=2)
@@ -237,6 +244,16 @@ class TestDownloading:
         dest.chmod(0o500)
         assert str(dest) in erin.refused("download-file", group, "film", dest)
         assert erin.json("show-downloads") == []
+
+    @pytest.mark.parametrize("name", ["", "x" * 300, "a/b"])
+    def test_a_name_that_nothing_can_bear(
+        self, quiet_swarm: Swarm, erin: Person, group: str, name: str
+    ) -> None:
+        said = erin.refused("download-file", group, name, quiet_swarm.folder(), code=2)
+        assert "is not allowed" in said
+
+    def test_a_path_of_endless_length(self, erin: Person, group: str) -> None:
+        erin.refused("download-file", group, "film", "d/" * 3000 + "x", code=2)
 
     def test_a_way_of_picking_that_there_is_not(self, erin: Person, group: str) -> None:
         erin.refused("download-file", group, "film", "/tmp", "--pick", "best", code=2)

@@ -144,12 +144,11 @@ def test_a_download_returns_at_once_and_its_end_is_announced(
     replies: dict[type, Any] = {
         control.ShowDownloads: lambda ask, tell: next(looks, row("C")),
         control.DownloadFile: control.Done(),
-        control.Logout: control.Done("out"),
+        control.StopShare: control.Done("stopped"),
     }
+    stop = "stop_share films b\n"
     with FakePeer(home, replies) as peer:
-        _, out, err = at_prompt(
-            home, monkeypatch, capfd, "download_file films a ~/x\nlogout\nlogout\nlogout\n"
-        )
+        _, out, err = at_prompt(home, monkeypatch, capfd, "download_file films a ~/x\n" + 3 * stop)
     download = next(ask for ask in peer.asked if isinstance(ask, control.DownloadFile))
     assert download == control.DownloadFile("films", "a", os.path.expanduser("~/x"), wait=False)
     assert out.startswith("downloading a")
@@ -157,6 +156,23 @@ def test_a_download_returns_at_once_and_its_end_is_announced(
         "[P] [films] a is paused: the disk is full",
         "[C] [films] a is complete: /d/a",
     ]
+
+
+def test_what_ended_long_ago_is_no_news(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    old, under_way = row("C").rows[0], row("D").rows[0]
+    looks = iter([[], [], [old], [old, under_way], [old], [old, old]])
+    replies: dict[type, Any] = {
+        control.ShowDownloads: lambda ask, tell: control.Downloads(next(looks, [old, old])),
+        control.Login: control.Done("in"),
+        control.Cancel: control.Done("given up"),
+        control.StopShare: control.Done("stopped"),
+    }
+    lines = ["login anna pw", "stop_share films b", "cancel films a", "stop_share films b"]
+    with FakePeer(home, replies):
+        _, _, err = at_prompt(home, monkeypatch, capfd, "\n".join(lines) + "\n")
+    assert [line for line in err if line.startswith("[")] == ["[C] [films] a is complete: /d/a"]
 
 
 def test_options_of_a_line_do_not_outlive_it(

@@ -17,7 +17,7 @@ from fake_peer import STATUS, FakePeer
 from common import limits
 from common.codec import SIGNATURE, pack
 from common.config import lock_holder
-from common.errors import ConfigError, NoPeerRunning, StorageError
+from common.errors import ConfigError, NoPeerRunning, StorageError, exit_code_of
 from common.messages import control
 from common.messages.refusals import Code
 from peer.control_client import (
@@ -180,12 +180,24 @@ def test_malformed_messages_are_counted_and_the_socket_lives_on(home: Path) -> N
         for frames in junk:
             socket.send_multipart(frames)
         socket.send_multipart(pack(b"good", control.Status()))
-        assert socket.poll(10_000)
-        assert socket.recv_multipart()[1] == b"good"
+        answers: list[list[bytes]] = []
+        while not answers or answers[-1][1] != b"good":
+            assert socket.poll(10_000)
+            answers.append(socket.recv_multipart())
+        # Who gave a number that can be answered waits for an answer.
+        assert [frames[1] for frames in answers[:-1]] == [b"1"] * 4
+        assert all(b"cannot be asked" in frames[2] for frames in answers[:-1])
         socket.close(linger=0)
         context.term()
         assert peer.server is not None
         assert peer.server.counts["malformed"] == len(junk)
+
+
+def test_what_is_typed_too_long_is_refused_at_once(home: Path) -> None:
+    with FakePeer(home), ControlClient(home) as client, pytest.raises(CommandFailed) as failed:
+        client.result(control.CreateUser("anna", "p" * 5000))
+    assert "length <= 4096" in failed.value.message
+    assert exit_code_of(failed.value) == 2
 
 
 def test_another_version_is_refused_with_words(home: Path) -> None:

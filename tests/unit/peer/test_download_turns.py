@@ -480,3 +480,24 @@ def test_a_full_disk_is_told_once_and_again_after_a_resume(
         assert len(stage.notices) == 2
 
     run(tmp_path, test)
+
+
+def test_what_bears_one_name_is_paused_together_and_given_up_by_its_path(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        other = stage.place / "other"
+        stage.remembers(1)
+        stage.remembers(1, key="other", path=other)
+        downloads = await stage.start()
+        await until(lambda: len(downloads._running()) == 2)
+        await downloads.pause("films", "film")
+        assert [row.state for row in downloads.rows()] == ["P", "P"]
+        await downloads.resume("films", str(other))
+        assert (stage.state(), stage.state("other")) == ("P", "D")
+        with pytest.raises(Refused, match="2 downloads"):
+            await downloads.cancel("films", "film")
+        await downloads.cancel("films", str(stage.path))
+        await downloads.cancel("films", "film")
+        assert not downloads.rows()
+        assert not list(stage.place.iterdir())
+
+    run(tmp_path, test)
