@@ -86,8 +86,8 @@ class HashPassword:
 @dataclass(frozen=True, slots=True)
 class CheckPassword:
     """Check ``password`` against ``password_hash``, or for None spend the same time and fail: then
-    decide `commands.PasswordRight`. ``trusted``: this device was let in before, so that guesses of
-    others do not slow it down."""
+    decide `commands.PasswordRight`. ``trusted``: this device is logged in as that user, so that
+    guesses of others do not slow it down."""
 
     user: UserId
     password: str = field(repr=False)

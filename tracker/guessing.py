@@ -1,12 +1,15 @@
 """How fast passwords may be tried, and commands be sent.
 
-Owns token buckets with an injected clock, and the rule that slows guesses: for each account,
-each device key and each address there is a budget of failures that refills slowly. A device that is
-logged in needs no password, so nobody who guesses can lock it out.
+Owns token buckets with an injected clock, and the rule that slows guesses: for each account, each
+device key, each place, and each account at one place there is a budget of failures that refills
+slowly. What one place may fail at an account is little, and what all may is much more: who guesses
+does not keep its user from logging in at another place. A device that is logged in needs no
+password, and one that was let in before has a budget of its own.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -57,20 +60,30 @@ class Buckets:
             self._levels.popitem(last=False)
 
 
-# Two guesses a minute in the long run for one account: some 3,000 a day, wherever they come from.
-ACCOUNT_FAILURES = Rate(burst=5, per_s=1 / 30)
+# Guesses at one account: some 700 a day from one place, and 8,700 from all. To use up all of these,
+# and so to keep its user from logging in at any new place, takes twelve of them.
+PLACE_FAILURES = Rate(burst=5, per_s=1 / 120)
+ACCOUNT_FAILURES = Rate(burst=100, per_s=1 / 10)
 DEVICE_FAILURES = Rate(burst=5, per_s=1 / 30)
 # Many people may share one address, so it bears more; device keys cost an attacker nothing.
 ADDRESS_FAILURES = Rate(burst=50, per_s=1 / 2)
 # Accounts made from one device or address: enough to set up a lab, too few to fill a disk.
 CREATIONS = Rate(burst=200, per_s=1 / 10)
+KNOWN_DEVICES_MAX = 10  # of each user, remembered as let in
+IPV6_PLACE_BITS = 64  # the least that a connection is given: who has one has all addresses in it
 
 
 class Guesses:
-    """Grants attempts. A token is taken beforehand, so that many at once gain nothing."""
+    """Grants attempts. A token is taken beforehand, so that many at once gain nothing.
+
+    ``trusted``: the device is logged in as that user, or `knows` says that it was. Its own budget
+    is all that counts then, since its key is nobody else's.
+    """
 
     def __init__(self) -> None:
+        self._known: OrderedDict[str, OrderedDict[bytes, None]] = OrderedDict()
         self._accounts = Buckets(ACCOUNT_FAILURES)
+        self._places = Buckets(PLACE_FAILURES)
         self._devices = Buckets(DEVICE_FAILURES)
         self._addresses = Buckets(ADDRESS_FAILURES)
         self._creations = Buckets(CREATIONS)
@@ -79,11 +92,17 @@ class Guesses:
         self, user: str, device: bytes, address: str, trusted: bool
     ) -> list[tuple[Buckets, Hashable]]:
         concerned: list[tuple[Buckets, Hashable]] = [(self._devices, device)]
-        if not trusted:
-            concerned.append((self._accounts, user))
-        if address:
-            concerned.append((self._addresses, address))
+        if trusted:
+            return concerned
+        place = _place(address)
+        concerned += [(self._accounts, user), (self._places, (user, place))]
+        if place:
+            concerned.append((self._addresses, place))
         return concerned
+
+    def knows(self, user: str, device: bytes) -> bool:
+        """Whether ``device`` was let in as ``user`` by a password before."""
+        return device in self._known.get(user, ())
 
     def begin(self, user: str, device: bytes, address: str, trusted: bool, now: float) -> float:
         """Begin an attempt: 0, or the seconds to wait before the next one is granted."""
@@ -98,12 +117,34 @@ class Guesses:
         """The attempt was no guess."""
         for buckets, key in self._concerned(user, device, address, trusted):
             buckets.give_back(key, now)
+        # Bounded for each user as well: who may log in often forgets nothing but their own devices.
+        mine = self._known.setdefault(user, OrderedDict())
+        mine[device] = None
+        mine.move_to_end(device)
+        if len(mine) > KNOWN_DEVICES_MAX:
+            mine.popitem(last=False)
+        self._known.move_to_end(user)
+        if len(self._known) > BUCKETS_MAX:
+            self._known.popitem(last=False)
 
     def create(self, device: bytes, address: str, now: float) -> float:
         """Begin to make an account: 0, or the seconds to wait."""
-        keys: list[Hashable] = [device, *([address] if address else [])]
+        keys: list[Hashable] = [device, *([_place(address)] if address else [])]
         wait = max(self._creations.wait_s(key, now) for key in keys)
         if wait == 0:
             for key in keys:
                 self._creations.take(key, now)
         return wait
+
+
+def _place(address: str) -> str:
+    """What one attacker has all of: an address, or for IPv6 the network that it is in."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(ip), IPV6_PLACE_BITS), strict=False))

@@ -49,7 +49,8 @@ class Passwords:
 
     async def check(self, actor: Actor, order: CheckPassword) -> bool:
         """Whether the password is right."""
-        who = (order.user, actor.device, actor.address, order.trusted)
+        trusted = order.trusted or self._guesses.knows(order.user, actor.device)
+        who = (order.user, actor.device, actor.address, trusted)
         with self._place():
             _refuse_if(self._guesses.begin(*who, monotonic()))
             wanted = order.password_hash

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 from members import Arena, user_of
@@ -43,3 +44,25 @@ def test_h45_one_account_does_not_fill_the_room_for_manifests(arena: Arena) -> N
     victim = arena.device("victim")
     victim.ask(tracker.CreateGroup(user_of(victim)))
     victim.share(user_of(victim), "new.bin", os.urandom(20_000))
+
+
+def test_h46_guessing_elsewhere_keeps_nobody_from_logging_in_on_a_new_device(arena: Arena) -> None:
+    """Guesses come from one address of the loopback network, the user from another one."""
+    owner = arena.device("owner")
+    port = arena.at.endpoint.rpartition(":")[2]
+    elsewhere = dataclasses.replace(arena.at, endpoint=f"tcp://127.0.0.9:0;127.0.0.1:{port}")
+    codes = [
+        arena.devices(elsewhere).refused(tracker.Login(user_of(owner), f"guess {number}"))
+        for number in range(9)
+    ]
+    assert codes == [Code.WRONG_CREDENTIALS] * 5 + [Code.SLOW_DOWN] * 4
+    fresh = arena.stranger()
+    assert fresh.ask(tracker.Login(user_of(owner), "a password")) == tracker.LoggedIn(
+        user_of(owner)
+    )
+    # Nor do those at one's own address keep out a device that was let in before.
+    fresh.ask(tracker.Logout())
+    for _ in range(6):
+        arena.stranger().refused(tracker.Login(user_of(owner), "guess"))
+    assert arena.stranger().refused(tracker.Login(user_of(owner), "a password")) is Code.SLOW_DOWN
+    fresh.ask(tracker.Login(user_of(owner), "a password"))

@@ -1,6 +1,18 @@
 from __future__ import annotations
 
-from tracker.guessing import ACCOUNT_FAILURES, ADDRESS_FAILURES, Buckets, Guesses, Rate
+import pytest
+
+from tracker.guessing import (
+    ACCOUNT_FAILURES,
+    ADDRESS_FAILURES,
+    KNOWN_DEVICES_MAX,
+    PLACE_FAILURES,
+    Buckets,
+    Guesses,
+    Rate,
+)
+
+HOUR_S = 3600
 
 
 def attempts(guesses: Guesses, count: int, now: float, **who: object) -> int:
@@ -31,17 +43,82 @@ def test_buckets_are_bounded_and_forget_the_one_unused_longest() -> None:
     assert not buckets.take("c", 0.0)
 
 
+def guessing(guesses: Guesses, begin_s: int, end_s: int, addresses: list[str]) -> int:
+    """How many guesses somebody has who wastes no second, with a fresh key for each."""
+    return sum(
+        attempts(guesses, 1, float(now), device=f"{now} {address}".encode(), address=address)
+        for now in range(begin_s, end_s)
+        for address in addresses
+    )
+
+
 def test_h34_an_account_is_guessed_at_slowly_from_however_many_devices() -> None:
     guesses = Guesses()
-    granted = sum(
-        attempts(guesses, 1, 0.0, device=bytes([n]), address=f"192.0.2.{n}") for n in range(100)
-    )
-    assert granted == ACCOUNT_FAILURES.burst
-    an_hour_later = sum(
-        attempts(guesses, 1, 3600.0 + n, device=bytes([n]), address=f"192.0.2.{n}")
-        for n in range(100)
-    )
-    assert an_hour_later < 10
+    granted = sum(attempts(guesses, 1, 0.0, device=bytes([n])) for n in range(100))
+    assert granted == PLACE_FAILURES.burst
+    assert guessing(guesses, 0, HOUR_S, ["192.0.2.7"]) == HOUR_S * PLACE_FAILURES.per_s - 1
+
+
+def test_h34_and_from_however_many_addresses() -> None:
+    guesses = Guesses()
+    many = [f"192.0.2.{n}" for n in range(200)]
+    granted = sum(attempts(guesses, 1, 0.0, device=b"0", address=address) for address in many)
+    assert granted == 5  # a key has its budget wherever it is used
+    granted += guessing(guesses, 0, 600, many)
+    assert granted <= ACCOUNT_FAILURES.burst + 600 * ACCOUNT_FAILURES.per_s
+
+
+def test_h46_who_guesses_from_elsewhere_keeps_nobody_from_logging_in() -> None:
+    guesses = Guesses()
+    few = [f"198.51.100.{n}" for n in range(11)]
+    for hour in range(3):
+        guessing(guesses, hour * HOUR_S, (hour + 1) * HOUR_S, few[: 1 + 5 * hour])
+        now = (hour + 1.0) * HOUR_S
+        assert guesses.begin("alice", f"new {hour}".encode(), "192.0.2.7", False, now) == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:2", True),  # as many as one likes come with a connection
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("::ffff:192.0.2.7", "192.0.2.7", True),
+        ("192.0.2.7", "192.0.2.8", False),  # on one's own network there are neighbours
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("", "", True),
+        ("no address", "no address either", False),
+    ],
+)
+def test_h46_what_counts_as_one_place(one: str, other: str, same: bool) -> None:
+    guesses = Guesses()
+    for number in range(10):
+        attempts(guesses, 1, 0.0, device=bytes([number]), address=one)
+    assert attempts(guesses, 1, 0.0, device=b"other", address=other) == (not same)
+
+
+def test_h46_a_device_that_was_let_in_once_has_a_budget_of_its_own() -> None:
+    guesses = Guesses()
+    assert not guesses.knows("alice", b"hers")
+    guesses.begin("alice", b"hers", "192.0.2.7", False, 0.0)
+    guesses.succeeded("alice", b"hers", "192.0.2.7", False, 0.0)
+    assert guesses.knows("alice", b"hers")
+    assert not guesses.knows("bob", b"hers")
+    # Not even what is guessed at her very address, about whomever, keeps it out.
+    for number in range(500):
+        attempts(guesses, 1, 0.0, user=f"u{number % 50}", device=number.to_bytes(4, "big"))
+    assert guesses.begin("alice", b"new", "192.0.2.7", guesses.knows("alice", b"new"), 0.0) > 0
+    assert attempts(guesses, 100, 0.0, device=b"hers", trusted=True) == 5
+
+
+def test_h46_devices_of_others_drive_none_out_of_memory() -> None:
+    guesses = Guesses()
+    guesses.succeeded("alice", b"first", "", False, 0.0)
+    for number in range(20_000):
+        guesses.succeeded("eve", number.to_bytes(4, "big"), "", False, 0.0)
+    assert guesses.knows("alice", b"first")
+    for number in range(KNOWN_DEVICES_MAX):
+        guesses.succeeded("alice", number.to_bytes(4, "big"), "", False, 0.0)
+    assert not guesses.knows("alice", b"first")
 
 
 def test_one_address_with_ever_new_keys_is_slowed_too() -> None:
@@ -61,7 +138,8 @@ def test_the_right_password_costs_nothing() -> None:
 
 def test_a_device_that_was_let_in_before_is_not_slowed_by_others() -> None:
     guesses = Guesses()
-    attempts(guesses, 100, 0.0, device=b"attacker", address="198.51.100.1")
+    for number in range(100):
+        attempts(guesses, 1, 0.0, device=bytes([number]))
     assert guesses.begin("alice", b"hers", "192.0.2.7", False, 0.0) > 0
     assert guesses.begin("alice", b"hers", "192.0.2.7", True, 0.0) == 0
 
