@@ -71,6 +71,7 @@ class Account:
         _check_length(password)
         ask = tracker.Login(user, password)
         logged_in = (await self._link.ask(ask, tracker.LoggedIn)).reply
+        self._link.favour()
         await self._session.begin(UserId(names.fold_id(logged_in.user)))
         return control.Done(f"logged in as {logged_in.user}")
 

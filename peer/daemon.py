@@ -7,26 +7,25 @@ ends. It does nothing itself.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
 import signal
-import socket
 import threading
 from pathlib import Path
 from typing import Any
 
 import zmq
 
-from common import names, process, zap
+from common import process, zap
 from common.config import HomeLock, open_home
-from common.errors import ConfigError, TransportError
+from common.errors import ConfigError
 from common.ids import GroupId
 from common.keys import load_or_make_pair
 from common.link import Tracker, trackers_of
 from common.messages import events, tracker
 from common.sockets import check_library
+from peer import addresses
 from peer.commands import Commands, Parts
 from peer.control import ControlServer
 from peer.downloads import Downloads, Surroundings
@@ -107,10 +106,13 @@ class Peer:
         self._guard = zap.ZapHandler(context)
         await zap.self_check(context, self._guard)
         pair = load_or_make_pair(home / "device.key")
+        listen = await asyncio.to_thread(self._where_to_listen)
         self._workers = Workers(WORKERS, "worker")
         self._handles = HandleCache()
         self._shelf = Shelf()
-        self._link = TrackerLink(context, pair, self._trackers, self, rng=rng)
+        self._link = TrackerLink(
+            context, pair, self._trackers, self, rng=rng, memory=home / "tracker"
+        )
         self._following = Following(
             self._link,
             on_entry=self._on_entry,
@@ -123,7 +125,7 @@ class Peer:
         self._seeder = Seeder(
             context,
             pair,
-            settings.listen or _default_listen(home, self._trackers[0]),
+            listen,
             guard=self._guard,
             following=self._following,
             rights=self._rights,
@@ -164,7 +166,10 @@ class Peer:
         self._downloads = Downloads(around, rng)
         manifests.keep_only(self._shares.contents() | self._downloads.contents())
         self._presence = Presence(
-            self._link, self._following, _announced(self._seeder.endpoint), self._downloads.leeching
+            self._link,
+            self._following,
+            addresses.announced(self._seeder.endpoint),
+            self._downloads.leeching,
         )
         self._session = Session(
             self._following,
@@ -193,6 +198,12 @@ class Peer:
         self._presence.start()
         self._watching = asyncio.create_task(self._shares.watch_files(), name="shared files")
         log.info("peer ready at %s", self._seeder.endpoint)
+
+    def _where_to_listen(self) -> str:
+        asked_for = self._settings.listen
+        if asked_for is None:
+            return addresses.default_listen(self._home, self._trackers[0])
+        return addresses.resolved(asked_for)
 
     @property
     def endpoint(self) -> str:
@@ -269,38 +280,3 @@ class Peer:
 
 def _limit(everything: int, each_user: int) -> Limit:
     return Limit(Rates(everything or None, each_user or None))
-
-
-def _default_listen(home: Path, where: Tracker) -> str:
-    """The address of this machine that faces the tracker, on a free port; a socket in the home
-    where the tracker is on this machine's ipc."""
-    if where.endpoint.startswith("ipc://"):
-        path = f"ipc://{home}/pieces.sock"
-        if len(path) <= len("ipc://") + 100:
-            return path
-        raise ConfigError(
-            f"the path of the home is too long for a socket: {names.quoted(str(home))}",
-            "use a shorter --home, or --listen tcp://127.0.0.1:0",
-        )
-    host, _, port = where.endpoint.removeprefix("tcp://").rpartition(":")
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_DGRAM
-        )[0]
-        with contextlib.closing(socket.socket(family, kind)) as probe:
-            probe.connect(address)  # sends nothing: it only asks the kernel for the route
-            local = str(probe.getsockname()[0])
-    except OSError as error:
-        raise TransportError(
-            f"there is no way from here to the tracker at {where.endpoint}: {error.strerror}",
-            "check the link and the network, or say where to listen with --listen",
-        ) from error
-    return f"tcp://[{local}]:0" if ":" in local else f"tcp://{local}:0"
-
-
-def _announced(endpoint: str) -> str:
-    """What the tracker is told: for a wildcard, the host that it sees us at."""
-    for wildcard in ("tcp://0.0.0.0:", "tcp://[::]:"):
-        if endpoint.startswith(wildcard):
-            return f"tcp://*:{endpoint.removeprefix(wildcard)}"
-    return endpoint

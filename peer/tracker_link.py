@@ -17,6 +17,7 @@ import logging
 import random
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import zmq
@@ -29,9 +30,11 @@ from common.errors import (
     MiniTorrentError,
     Refused,
     RemoteProtocolError,
+    StorageError,
     TransportError,
 )
-from common.keys import KeyPair
+from common.files import write_whole
+from common.keys import KeyPair, key_text
 from common.link import Tracker, check_endpoint
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
@@ -161,10 +164,13 @@ class TrackerLink:
         *,
         software: str = "mini-torrent",
         rng: random.Random | None = None,
+        memory: Path | None = None,
     ) -> None:
         self._context = context
         self._pair = pair
         self._trackers = list(trackers)
+        self._memory = memory
+        self._favourite = _read_favourite(memory)
         self._listener = listener
         self._software = software
         self._rng = rng or random.Random()
@@ -193,6 +199,19 @@ class TrackerLink:
         A member must not make everybody connect to whatever local socket it names.
         """
         return self.where.endpoint.startswith("ipc://")
+
+    def favour(self) -> None:
+        """The tracker that we are connected to knows our user: it is tried first from here on,
+        also after a restart if there is a ``memory``. Others may have other accounts."""
+        favourite = key_text(self.where.key)
+        if favourite == self._favourite:
+            return
+        self._favourite = favourite
+        if self._memory is not None:
+            try:
+                write_whole(self._memory, favourite.encode())
+            except StorageError as error:
+                log.warning("which tracker to try first was not recorded: %s", error)
 
     def start(self) -> None:
         """Begin to connect, and keep on."""
@@ -341,6 +360,7 @@ class TrackerLink:
         while True:
             order = self._trackers[:]
             self._rng.shuffle(order)
+            order.sort(key=lambda where: key_text(where.key) != self._favourite)
             for where in order:
                 if await self._attempt(where):
                     delay_s = limits.RECONNECT_IVL_MS / 1000
@@ -415,6 +435,8 @@ class TrackerLink:
         if not arrived:
             raise TransportError("its events cannot be subscribed to")
         self.where = where
+        if welcome.user:
+            self.favour()
         self._heard_at = monotonic()
         self._up.set()
         self._tried.set()
@@ -448,6 +470,15 @@ class TrackerLink:
     def _give_up_if_down(self, lost: list[_Waiting]) -> None:
         if not self.connected:
             self._fail(lost)
+
+
+def _read_favourite(memory: Path | None) -> str | None:
+    if memory is None:
+        return None
+    try:
+        return memory.read_text("ascii")
+    except (OSError, ValueError):
+        return None
 
 
 def _events_endpoint(told: str, commands: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -356,6 +357,35 @@ def test_beside_a_tracker_that_publishes_nowhere_the_others_are_tried() -> None:
             context.destroy(linger=0)
             bad.stop()
             good.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_tracker_that_knows_our_user_is_tried_first(tmp_path: Path) -> None:
+    async def met(*where: Tracker) -> Tracker:
+        context: zmq.Context[Any] = zmq.Context()
+        rng = random.Random(1)
+        rng.shuffle = lambda order: None  # type: ignore[method-assign]
+        link = TrackerLink(
+            context, new_pair(), where, Heard(), rng=rng, memory=tmp_path / "tracker"
+        )
+        try:
+            link.start()
+            await until(lambda: link.connected, "the link")
+            link.favour()
+            return link.where
+        finally:
+            await link.close()
+            context.destroy(linger=0)
+
+    async def main() -> None:
+        one, other = Scripted(), Scripted()
+        assert await met(other.where) == other.where
+        assert await met(one.where, other.where) == other.where
+        other.stop()
+        assert await met(other.where, one.where) == one.where
+        one.stop()
 
     asyncio.run(main())
 
