@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from common.errors import ConfigError, MiniTorrentError
 from common.link import as_endpoint, trackers_of
 from common.messages import control
 from common.messages.refusals import Code
+from peer.addresses import resolved
 from peer.settings import Settings, load
 
 _LINKS = ("mini-torrent:", "mini-torrent+ipc:")
@@ -81,6 +83,8 @@ def check_same(running: control.StatusIs, options: Mapping[str, Any]) -> None:
 def _same_endpoint(wanted: str, actual: str) -> bool:
     if wanted == actual or not wanted.startswith("tcp://"):
         return wanted == actual
+    with contextlib.suppress(ConfigError):
+        wanted = resolved(wanted)  # a peer that runs tells the address of what it was given
     wanted_host, _, wanted_port = wanted.rpartition(":")
     host, _, port = actual.rpartition(":")
     same_port = wanted_port in ("0", "*", port)

@@ -36,9 +36,9 @@ if "wall" in faults:
     time.time_ns = lambda: real_ns() + int(off_s() * 1e9)
 
 if "announce" in faults:
-    from peer import daemon
+    from peer import addresses
 
-    daemon._announced = lambda _: faults["announce"]
+    addresses.announced = lambda _: faults["announce"]
 
 if "deaf" in faults:
     import random
