@@ -96,6 +96,14 @@ def join_group(world: World, user: UserId, command: tracker.JoinGroup, now: Now)
             f"you wait to be let into {limits.REQUESTS_PER_USER_MAX} groups already",
             "wait until some of them have answered",
         )
+    wait_s = group.asking.wait_s(user, now.wall_ms / 1000)
+    if wait_s > 0:
+        # Each request that is withdrawn is two entries in the log of others.
+        raise Refused(
+            Code.SLOW_DOWN,
+            f"you have asked to be let into {quoted(group.id)} too often",
+            f"try again in {max(1, round(wait_s))} s",
+        )
     asked = Entries(group, now).add(events.Requested(user))
     return Decision(
         tracker.Done(),

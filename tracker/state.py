@@ -44,6 +44,9 @@ from tracker.changes import (
     ShareDropped,
     ShareId,
 )
+from tracker.guessing import Buckets, Rate
+
+REQUESTS = Rate(limits.REQUEST_BURST, 1 / limits.REQUEST_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +104,13 @@ class Group:
     shares: dict[ShareId, Share] = field(default_factory=dict)
     # The shares that name a content: one content may stand under several names.
     names_of: dict[ContentId, dict[ShareId, None]] = field(default_factory=dict)
-    # Of this process alone: whether a device that went knows the key, and when the last fresh keys
-    # came for such devices.
+    # Of this process alone: whether a device that went knows the key, when the last fresh keys came
+    # for such devices, and how often each user may ask to be let in.
     stale: bool = field(default=False, compare=False)
     rekeyed_ms: deque[int] = field(
         default_factory=lambda: deque(maxlen=limits.REKEYS_MAX), compare=False
     )
+    asking: Buckets = field(default_factory=lambda: Buckets(REQUESTS), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +217,7 @@ class State:
                 owner.revoked.pop(user, None)
             case RequestMade(group, user, at_ms):
                 self.groups[group].requests[user] = at_ms
+                self.groups[group].asking.take(user, at_ms / 1000)
                 self.requests_of.setdefault(user, {})[group] = None
             case RequestDropped(group, user):
                 del self.groups[group].requests[user]

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from replay import replay
 from town import Device, Town, content_id
 
+from common import limits
 from common.messages import tracker
 from common.messages.refusals import Refusal
 
@@ -102,6 +103,7 @@ class Model(RuleBasedStateMachine):
     def ask(self, device: str, group: str) -> None:
         user, circle = self.on[device], self.circles.get(group)
         allowed = user is not None and circle is not None and user not in circle.members
+        self.town.wait(limits.REQUEST_S)  # nobody asks so often that they are slowed
         if self.same(device, tracker.JoinGroup(group), allowed):
             assert circle is not None
             assert user is not None

@@ -54,6 +54,35 @@ def test_what_is_refused_with_plain_words(town: Town) -> None:
     assert alice.is_refused(tracker.RemoveMember("lab", "alice")) is Code.USAGE
 
 
+def test_h47_who_asks_and_withdraws_all_the_time_fills_no_log_of_others(town: Town) -> None:
+    alice, eve, bob = town.user("alice"), town.user("eve"), town.user("bob")
+    town.group("lab", alice)
+    town.group("club", alice)
+
+    def granted(attempts: int, every_s: float) -> int:
+        done = 0
+        for _ in range(attempts):
+            reply = eve.asks(tracker.JoinGroup("lab"))
+            if reply == tracker.Done():
+                done += 1
+                eve.does(tracker.LeaveGroup("lab"))
+            else:
+                assert isinstance(reply, Refusal)
+                assert reply.code is Code.SLOW_DOWN
+                assert reply.hint == "try again in 10 s" or every_s
+            town.wait(every_s)
+        return done
+
+    assert granted(50, 0.0) == limits.REQUEST_BURST
+    assert len(town.told("lab")) == 1 + 2 * limits.REQUEST_BURST
+    # Neither others nor other groups are concerned, nor is a request that stands.
+    bob.does(tracker.JoinGroup("lab"))
+    eve.does(tracker.JoinGroup("club"))
+    eve.does(tracker.JoinGroup("club"))
+    town.wait(limits.REQUEST_S)
+    assert granted(1_000, 1.0) <= 1_000 / limits.REQUEST_S + 1
+
+
 OWNERS_ONLY = [
     tracker.ListRequests("lab"),
     tracker.AcceptRequest("lab", "carol"),
