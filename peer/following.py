@@ -85,6 +85,20 @@ class Following:
         """The views by group. Not to be changed by others."""
         return self._views
 
+    def topic_of(self, group: GroupId) -> bytes:
+        """What tells a group from another one of its name; empty when we are in none."""
+        view = self._views.get(group)
+        return b"" if view is None else view.topic
+
+    def has_left(self, user: UserId, group: GroupId, topic: bytes) -> bool:
+        """Whether ``user`` is not in that group any more: in none of the name, or in another one
+        that began when it had ended. No while the tracker has not told: who is logged out has
+        left nothing by that."""
+        if not self.known or user != self.user:
+            return False
+        now = self.topic_of(group)
+        return not now or (bool(topic) and topic != now)
+
     def knows_device(self, device: DeviceKey) -> bool:
         """Whether ``device`` belongs to a member of one of our groups. An unknown one makes us
         look again, since it may have been bound a moment ago."""
@@ -275,10 +289,12 @@ class Following:
         told = {GroupId(fold_id(state.group)): state for state in reply.groups}
         for group in before - set(told):
             self._forget(group)
+        exchanged = False
         for group, state in told.items():
             if group in before and self._views[group].topic != state.topic:
                 # Dissolved, and begun again under the same name by somebody.
                 self._forget(group)
+                exchanged = True
             if group in self._views:
                 self._update(self._views[group], state)
             else:
@@ -287,7 +303,7 @@ class Following:
                 if login != self._logins:
                     return
         self.known = True
-        if set(self._views) != before:
+        if exchanged or set(self._views) != before:
             self._on_groups()
 
     def _begin(self, group: GroupId, state: tracker.GroupState) -> None:

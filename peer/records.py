@@ -28,18 +28,21 @@ log = logging.getLogger(__name__)
 
 
 class ShareRecord(msgspec.Struct, frozen=True):
-    """``user`` offers ``content``, which lies at ``place``, in ``group`` under ``name``."""
+    """``user`` offers ``content``, which lies at ``place``, in ``group`` under ``name``.
+
+    ``topic`` is the group's, which tells it from a later one of that name."""
 
     user: str
     group: str
     name: str
     content: bytes
     place: Place
+    topic: bytes = b""
 
 
 class DownloadRecord(msgspec.Struct, frozen=True):
     """A download as it is remembered. ``path`` is the final path as bytes, for not every path is
-    text; ``state`` is D, C, P or F; ``held`` says in how many bytes the last session ended."""
+    text; ``state`` is D, C, P or F; ``topic`` is the group's, as that of a `ShareRecord`."""
 
     user: str
     group: str
@@ -56,6 +59,7 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     """Paused by the user, and so not to be resumed but by the user."""
     elapsed_s: float = 0.0
     sources: list[SourceUse] = []
+    topic: bytes = b""
 
 
 R = TypeVar("R", ShareRecord, DownloadRecord)

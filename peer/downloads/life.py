@@ -230,6 +230,7 @@ class Life:
                     decoded,
                     entry.encoded,
                     place,
+                    entry.record.topic,
                 )
                 await self._around.workers.run(
                     self._records.put, entry.key, replace(entry.record, state="C")
@@ -317,6 +318,11 @@ class Life:
             log.info("there is no part to remove: %s", error)
             return None
 
+    def has_left(self, entry: Entry) -> bool:
+        """Whether its user is not in its group any more."""
+        user = UserId(entry.record.user)
+        return self._around.following.has_left(user, entry.group, entry.record.topic)
+
     # -- coming back ----------------------------------------------------------------------------
 
     def bring_back_soon(self, entry: Entry) -> None:
@@ -347,8 +353,7 @@ class Life:
             entry.task = None
             return
         entry.storage = storage
-        following = self._around.following
-        if following.known and entry.group not in following.groups:
+        if self.has_left(entry):
             await self.fail(entry, not_a_member(entry.group))
             return
         entry.task = None

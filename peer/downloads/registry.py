@@ -170,6 +170,7 @@ class Downloads:
             digest=decoded.digest.hex(),
             pick=order.value,
             started_ms=started_ms,
+            topic=around.following.topic_of(group),
         )
         try:
             await around.workers.run(self._records.put, key, record)
@@ -240,7 +241,7 @@ class Downloads:
     async def resume(self, group_text: str, name: str) -> None:
         """Go on with the paused and failed downloads of that name."""
         for entry in self._find(group_text, name, "PDF"):
-            if self._has_left(entry.group):
+            if self._life.has_left(entry):
                 raise not_a_member(entry.group)
             await self._resume(entry)
 
@@ -293,14 +294,8 @@ class Downloads:
         """What was to be fetched from a group that we are in no more fails."""
         for entry in self._mine():
             whole = entry.storage is not None and entry.storage.is_complete
-            if entry.unfinished and not whole and self._has_left(entry.group):
+            if entry.unfinished and not whole and self._life.has_left(entry):
                 await self._life.forbid(entry, not_a_member(entry.group))
-
-    def _has_left(self, group: GroupId) -> bool:
-        # Who is logged out is in no group, and has left none by that.
-        following = self._around.following
-        told = following.known and following.user == self._user
-        return told and group not in following.groups
 
     # -- sources --------------------------------------------------------------------------------
 

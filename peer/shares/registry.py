@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from common import manifest, names
 from common.clock import monotonic
 from common.digests import Algorithm
@@ -157,13 +159,10 @@ class Shares:
     async def _forget_left_groups(self) -> None:
         # Who was removed while this device was off begins anew, like one who saw it happen.
         for key, share in list(self._shares.items()):
-            if self._has_left(GroupId(share.record.group)):
+            record = share.record
+            user, group = UserId(record.user), GroupId(record.group)
+            if self._following.has_left(user, group, record.topic):
                 await self._forget(key)
-
-    def _has_left(self, group: GroupId) -> bool:
-        # Who is logged out is in no group, and has left none by that.
-        told = self._following.known and self._following.user == self._user
-        return told and group not in self._following.groups
 
     async def left_group(self, group: GroupId) -> None:
         """The user left or was removed: what was shared there is not shared again by itself."""
@@ -208,7 +207,7 @@ class Shares:
 
     async def _keep_place(self, share: _Share, place: Place) -> None:
         record = share.record
-        share.record = ShareRecord(record.user, record.group, record.name, record.content, place)
+        share.record = replace(record, place=place)
         if self._shares.get(self._key(record)) is share:
             await self._remember(share.record)
 
@@ -249,7 +248,8 @@ class Shares:
             if self._following.user != user:
                 raise Refused(Code.NOT_LOGGED_IN, f"{user} was logged out before it was offered")
             offered = await self._catalogue.offer(group, name, content, encoded, tell)
-            record = ShareRecord(user, group, name, content, digested.place)
+            topic = self._following.topic_of(group)
+            record = ShareRecord(user, group, name, content, digested.place, topic)
             try:
                 await self._adopt(record, digested.manifest, encoded)
             except MiniTorrentError:
@@ -300,11 +300,14 @@ class Shares:
         decoded: Manifest,
         encoded: bytes,
         place: Place,
+        topic: bytes,
     ) -> None:
         """A finished download of ``user`` is offered to the group; later, if they or the tracker
-        are away just now."""
+        are away just now, and never if they have left it since."""
+        if self._following.has_left(user, group, topic):
+            return
         content = manifest.manifest_id(encoded)
-        record = ShareRecord(user, group, name, content, place)
+        record = ShareRecord(user, group, name, content, place, topic)
         shared = self._shares.get(self._key(record))
         if shared is not None and shared.open is not None and shared.record.content == content:
             return  # a copy of what is shared from here already

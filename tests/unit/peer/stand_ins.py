@@ -9,7 +9,9 @@ from typing import Any
 from waiting import PATIENCE_S
 
 from common.errors import Refused, TransportError
+from common.ids import GroupId, UserId
 from common.messages.refusals import Code
+from peer.following import Following
 from peer.tracker_link import Answer
 
 
@@ -63,3 +65,26 @@ class FakeLink:
 
     def asked_for(self, kind: type[Any]) -> list[Any]:
         return [command for command in self.asked if isinstance(command, kind)]
+
+
+class Membership:
+    """A user's groups, as the tracker told them."""
+
+    def __init__(self, user: UserId, *groups: GroupId) -> None:
+        self.user: UserId | None = user
+        self.known = True
+        self.groups: dict[GroupId, None] = dict.fromkeys(groups)
+        self.topics: dict[GroupId, bytes] = {}
+
+    async def sync(self) -> None:
+        await asyncio.sleep(0)
+
+    def topic_of(self, group: GroupId) -> bytes:
+        return self.topics.get(group, b"topic") if group in self.groups else b""
+
+    has_left = Following.has_left
+
+    def follow_share(self, *_: object) -> None:
+        pass
+
+    unfollow_share = follow_share

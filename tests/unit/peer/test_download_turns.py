@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stand_ins import FakeLink, turns, until
+from stand_ins import FakeLink, Membership, turns, until
 from waiting import PATIENCE_S
 
 from common import manifest
@@ -69,13 +69,7 @@ class Stage:
         self.shelf = Shelf()
         self.adopted: list[Any] = []
         self.notices: list[str] = []
-        self.following = SimpleNamespace(
-            user=ALICE,
-            known=True,
-            groups={FILMS: None},
-            follow_share=lambda *_: None,
-            unfollow_share=lambda *_: None,
-        )
+        self.following = Membership(ALICE, FILMS)
         row = tracker.FileRow(
             "film",
             self.content,

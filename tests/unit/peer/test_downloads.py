@@ -11,13 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stand_ins import FakeLink, turns, until
+from stand_ins import FakeLink, Membership, turns, until
 from waiting import PATIENCE_S
 
 from common import limits, manifest
 from common.digests import Algorithm
 from common.errors import Refused
-from common.ids import UserId
+from common.ids import GroupId, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from peer.downloads import Downloads, life, registry
@@ -48,6 +48,7 @@ class Stage:
             shelf=Shelf(),
             workers=self.workers,
             manifests=Manifests(home / "manifests"),
+            following=Membership(ALICE, GroupId("films")),
             tickets=SimpleNamespace(want=self._want),
             time=SimpleNamespace(now_ms=lambda: 1),
             presence_changed=lambda: None,

@@ -41,6 +41,7 @@ class Town:
         self.logs: dict[str, list[events.LogEntry]] = {}
         self.epochs: dict[str, int] = {}
         self.mine: set[str] = set()
+        self.topics: dict[str, bytes] = {}
         self.devices: dict[str, list[tracker.DeviceRow]] = {}
         self.revoked: dict[str, list[tuple[str, int]]] = {}
         self.link = FakeLink(
@@ -74,7 +75,7 @@ class Town:
                 group,
                 "alice",
                 self.epochs[group],
-                topic_of(group),
+                self.topics.get(group, topic_of(group)),
                 key_of(group, self.epochs[group]),
                 len(self.logs[group]),
                 self.revoked.get(group, []),
@@ -427,6 +428,60 @@ def test_groups_that_are_gone_are_forgotten() -> None:
         await until(lambda: set(town.following.groups) == {FILMS})
         assert town.link.topics == {topic_of(FILMS), WELCOME.inbox}
         assert town.regrouped == 2
+
+    run(test)
+
+
+def test_who_is_logged_out_has_left_no_group_by_that() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        following = town.following
+        assert not following.has_left(ALICE, FILMS, b"")
+        await town.start()
+        topic = following.topic_of(FILMS)
+        assert topic
+        assert not following.has_left(ALICE, FILMS, topic)
+        assert following.has_left(ALICE, OTHER, b"")
+        assert not following.has_left(BOB, OTHER, b"")
+        following.set_user(None)
+        assert not following.has_left(ALICE, FILMS, topic)
+        following.set_user(ALICE)
+        assert not following.has_left(ALICE, FILMS, topic), "nobody has told yet"
+
+    run(test)
+
+
+def test_a_group_that_ended_and_another_of_its_name_are_two() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        topic, regrouped = town.following.topic_of(FILMS), town.regrouped
+        town.topics[FILMS] = b"another".ljust(len(topic))
+        await town.following.sync()
+        assert town.following.has_left(ALICE, FILMS, topic)
+        assert town.regrouped == regrouped + 1
+
+    run(test)
+
+
+def test_what_is_told_of_a_user_who_is_gone_is_not_taken() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        answer, told = town.link.answers["Follow"], asyncio.Event()
+
+        async def late(ask: Any) -> Any:
+            await told.wait()
+            return answer(ask)
+
+        town.link.answers["Follow"] = late
+        town.following.set_user(ALICE)
+        syncing = asyncio.create_task(town.following.sync())
+        await turns()
+        town.following.set_user(None)
+        told.set()
+        await syncing
+        assert not town.following.groups
+        assert not town.following.known
 
     run(test)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stand_ins import FakeLink, turns, until
+from stand_ins import FakeLink, Membership, turns, until
 
 from common import manifest
 from common.digests import Algorithm
@@ -44,9 +43,7 @@ class Town:
                 [tracker.OfferRow(group, name, c) for (group, name), c in self.listed.items()]
             ),
         )
-        self.following = SimpleNamespace(
-            user=ALICE, known=True, groups={FILMS: None, MUSIC: None}, sync=self._sync
-        )
+        self.following = Membership(ALICE, FILMS, MUSIC)
         self.start()
 
     def start(self) -> None:
@@ -68,9 +65,6 @@ class Town:
     def end(self) -> None:
         self.shares.close()
         self.workers.close()
-
-    async def _sync(self) -> None:
-        await asyncio.sleep(0)
 
     def _offer(self, ask: tracker.Offer) -> Any:
         if ask.content not in self.known:
@@ -198,6 +192,29 @@ def test_a_logout_is_no_leaving_of_all_groups(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_what_was_shared_in_a_group_is_not_shared_in_a_later_one_of_its_name(
+    tmp_path: Path,
+) -> None:
+    async def test(town: Town) -> None:
+        path = await town.share("film")
+        await town.share("song", MUSIC)
+        town.end()
+        town.listed.clear()
+        town.following.topics[FILMS] = b"another"
+        town.start()
+        await town.shares.activate(ALICE)
+        await town.shares.reconcile()
+        assert town.served() == set(town.listed) == {("music", "song")}
+        digested = sharing.digest_scanned(sharing.scan(str(path)), Algorithm.BLAKE3, 1 << 16)
+        encoded = manifest.encode(digested.manifest)
+        await town.shares.adopt_download(
+            ALICE, FILMS, "film", digested.manifest, encoded, digested.place, b"topic"
+        )
+        assert set(town.listed) == {("music", "song")}
+
+    run(tmp_path, test)
+
+
 def end_of_alice(town: Town, heir: UserId | None) -> None:
     town.shares.deactivate()
     town.following.user = heir
@@ -240,7 +257,7 @@ def test_what_was_fetched_is_shared_by_whose_download_it_was(
         if heir is not None:
             await town.shares.activate(heir)
         await town.shares.adopt_download(
-            ALICE, FILMS, "film", digested.manifest, encoded, digested.place
+            ALICE, FILMS, "film", digested.manifest, encoded, digested.place, b"topic"
         )
         assert (len(town.shares), town.listed) == (0, {})
         town.following.user = ALICE
