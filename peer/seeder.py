@@ -39,6 +39,7 @@ from common.sockets import (
 )
 from common.tickets import Ticket
 from peer.following import Following
+from peer.manifest_serving import ManifestServing
 from peer.piece_reader import PieceReader
 from peer.requesters import Channel, Visitor, Visitors
 from peer.rights import Rights
@@ -89,6 +90,7 @@ class Seeder:
             notify=notify,
         )
         self._serving = Serving(limit=limit)
+        self._manifests = ManifestServing(limit)
         self._visitors = Visitors()
         self._loop = asyncio.get_running_loop()
         self._wakeup: asyncio.TimerHandle | None = None
@@ -122,6 +124,7 @@ class Seeder:
         """Serve nobody any more."""
         self._closed = True
         self._reader.close()
+        self._manifests.close()
         if self._wakeup is not None:
             self._wakeup.cancel()
         self._watch.close()
@@ -254,6 +257,20 @@ class Seeder:
     def _send_manifest(self, visitor: Visitor, ask: peer.AskManifest) -> None:
         permitted = self._permitted(visitor, ask.channel)
         if permitted is None:
+            return
+        _, served, ticket = permitted
+        size = min(limits.MANIFEST_PART_BYTES, max(0, len(served.encoded) - ask.offset))
+        self._manifests.asked(
+            (visitor.id, ask.channel),
+            UserId(ticket.user),
+            size,
+            lambda: self._give_manifest(visitor.id, ask),
+        )
+
+    def _give_manifest(self, requester: RequesterId, ask: peer.AskManifest) -> None:
+        visitor = self._visitors.get(requester)
+        permitted = None if visitor is None else self._permitted(visitor, ask.channel)
+        if visitor is None or permitted is None:
             return
         encoded = permitted[1].encoded
         part = encoded[ask.offset : ask.offset + limits.MANIFEST_PART_BYTES]
