@@ -141,7 +141,8 @@ class Server:
                 await asyncio.wait_for(work, timeout=4.0)
             # Answers lie in ZeroMQ's queues, which closing does not wait for: a moment to leave.
             await asyncio.sleep(0.05)
-            log.info("turned away: %s", dict(self._turned_away()) or "nothing")
+            if told := self._turned_away():
+                log.info("turned away: %s", _listed(told))
             self._desk.close()
         for watch in self._watches:
             watch.close()
@@ -161,7 +162,7 @@ class Server:
             await asyncio.sleep(REPORT_S)
             if self._turned_away() != told:
                 told = self._turned_away()
-                log.info("turned away so far: %s", dict(told))
+                log.info("turned away so far: %s", _listed(told))
 
     def _turned_away(self) -> Counter[str]:
         zap = {f"handshake {what}": n for what, n in self._zap.counts.items() if what != "admit"}
@@ -230,3 +231,7 @@ class Server:
             body = seal(outgoing.key, outgoing.epoch, outgoing.topic, body)
         with contextlib.suppress(zmq.Again):
             self._events.send_multipart([outgoing.topic, SIGNATURE, body], zmq.DONTWAIT)
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{what} {count}" for what, count in sorted(counts.items()))

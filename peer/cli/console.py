@@ -212,6 +212,8 @@ def _usage_trouble(error: click.UsageError) -> Trouble:
     hint = getattr(error, "hint", None)
     if hint is None and error.ctx is not None:
         hint = f"`{error.ctx.command_path} --help` shows how it is used"
+        if isinstance(error, click.NoSuchOption):
+            hint += "; what begins with - and is no option goes behind `--`"
     return Trouble(Code.USAGE, _sentence(error.format_message()), hint, error.exit_code)
 
 
