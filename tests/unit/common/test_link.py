@@ -70,7 +70,7 @@ OTHER_DIGITS = ["\uff15\uff10\uff10\uff10", "\u0665\u0660", "5\u0966", "\u00b2"]
 
 
 @pytest.mark.parametrize("port", [*OTHER_DIGITS, "0", "65536", "99999", "", "-1", "1e3"])
-def test_a_port_is_a_number_in_plain_digits(port: str) -> None:
+def test_h51_a_port_is_a_number_in_plain_digits(port: str) -> None:
     for read in (check_endpoint, check_source):
         with pytest.raises(ConfigError):
             read(f"tcp://192.0.2.1:{port}")
@@ -108,7 +108,7 @@ def test_an_address_may_be_told_to_others(endpoint: str) -> None:
         "[1.2.3.4]", "[::ffff:0.0.0.0]", "2001:db8::1", "192.0.2.1;192.0.2.2", "eth0;192.0.2.2",
     ],
 )  # fmt: skip
-def test_what_others_are_told_is_an_address_and_never_a_name(host: str) -> None:
+def test_h50_what_others_are_told_is_an_address_and_never_a_name(host: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_source(f"tcp://{host}:5000")
     assert caught.value.hint

@@ -171,7 +171,7 @@ class Made:
 
 
 @pytest.mark.parametrize("endpoint", NAMED)
-def test_no_socket_is_made_for_a_source_under_a_name(
+def test_h50_no_socket_is_made_for_a_source_under_a_name(
     endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(stage: Stage) -> None:
@@ -191,7 +191,7 @@ def _unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peer.fanout.check_source", lambda text: text, raising=False)
 
 
-def test_where_libzmq_refuses_to_connect_nothing_stays_open(
+def test_h51_where_libzmq_refuses_to_connect_nothing_stays_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _unchecked(monkeypatch)
@@ -209,7 +209,7 @@ def test_where_libzmq_refuses_to_connect_nothing_stays_open(
     run(test)
 
 
-def test_where_libzmq_refuses_to_connect_it_is_not_asked_again_at_once(
+def test_h51_where_libzmq_refuses_to_connect_it_is_not_asked_again_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each time that the tracker lists a source again, a download tries it again."""
@@ -242,7 +242,7 @@ def test_where_libzmq_refuses_to_connect_it_is_not_asked_again_at_once(
     ],
     ids=lambda answer: type(answer).__name__,
 )
-def test_a_source_that_goes_on_about_channels_that_are_not_open_is_dropped(
+def test_h52_a_source_that_goes_on_about_channels_that_are_not_open_is_dropped(
     answer: peer.Answer,
 ) -> None:
     async def test(stage: Stage) -> None:
@@ -259,7 +259,7 @@ def test_a_source_that_goes_on_about_channels_that_are_not_open_is_dropped(
 
 
 @pytest.mark.parametrize("what", ["noise", "manifest", "opened"])
-def test_nor_are_those_kept_that_send_what_makes_no_sense_on_an_open_one(what: str) -> None:
+def test_h52_nor_are_those_kept_that_send_what_makes_no_sense_on_an_open_one(what: str) -> None:
     async def test(stage: Stage) -> None:
         sink = Sink()
         number = await stage.opened(sink)
@@ -277,7 +277,7 @@ def test_nor_are_those_kept_that_send_what_makes_no_sense_on_an_open_one(what: s
     run(test)
 
 
-def test_who_was_dropped_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_h52_who_was_dropped_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(stage: Stage) -> None:
         sink = Sink()
         await stage.opened(sink)
@@ -295,7 +295,7 @@ def test_who_was_dropped_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPat
     run(test)
 
 
-def test_what_was_on_its_way_when_a_channel_closed_is_honest() -> None:
+def test_h52_what_was_on_its_way_when_a_channel_closed_is_honest() -> None:
     """A source sends what it was asked for until it hears of the end."""
 
     async def test(stage: Stage) -> None:
@@ -320,7 +320,7 @@ def test_what_was_on_its_way_when_a_channel_closed_is_honest() -> None:
     run(test)
 
 
-def test_what_was_never_asked_for_is_not_excused_by_a_close() -> None:
+def test_h52_what_was_never_asked_for_is_not_excused_by_a_close() -> None:
     async def test(stage: Stage) -> None:
         stays = Sink(1)
         await stage.opened(stays)
@@ -355,7 +355,7 @@ def test_a_manifest_that_is_asked_for_comes() -> None:
 # -- refusals -----------------------------------------------------------------------------------
 
 
-def test_a_source_cannot_fill_the_log_with_refusals(caplog: pytest.LogCaptureFixture) -> None:
+def test_h53_a_source_cannot_fill_the_log_with_refusals(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
     async def test(stage: Stage) -> None:

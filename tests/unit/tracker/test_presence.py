@@ -206,7 +206,7 @@ def test_endpoints_that_are_none_are_refused(town: Town, endpoint: str) -> None:
     assert town.world.presence.leases == {}
 
 
-def test_a_name_is_refused_in_words_that_say_what_to_announce(town: Town) -> None:
+def test_h50_a_name_is_refused_in_words_that_say_what_to_announce(town: Town) -> None:
     """Whoever resolves it would wait for a name server of the announcer's choice."""
     alice = town.user("alice")
     refusal = alice.asks(tracker.Announce("tcp://slow.example.org:9000"))

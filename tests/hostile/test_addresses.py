@@ -1,0 +1,81 @@
+"""Where a member can make others connect to."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+
+import pytest
+from fake_tracker import TOPIC, FakeTracker, parts
+from members import Arena, refusal_of
+from people import Person, Swarm
+from tracker_fixtures import manifest_of
+from waiting import PATIENCE_S, wait_for
+
+from common import manifest
+from common.ids import DeviceKey
+from common.messages import tracker
+from common.messages.base import Source
+from common.messages.refusals import Code
+
+WIDE_DIGITS = str.maketrans("0123456789", "".join(chr(0xFF10 + digit) for digit in range(10)))
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://slow.attacker.example:5000",
+        "tcp://localhost:5000",
+        "tcp://127.0.0.1:" + "5000".translate(WIDE_DIGITS),
+        "tcp://[fe80::1%eth0]:5000",
+        "tcp://0.0.0.0:5000",
+        "tcp://[ff02::1]:5000",
+        "ipc:///tmp/socket",
+    ],
+)
+def test_h50_what_is_announced_is_an_address_or_refused(arena: Arena, endpoint: str) -> None:
+    device = arena.device()
+    refusal = device.try_(tracker.Announce(endpoint))
+    assert refusal_of(refusal) is Code.USAGE
+    assert refusal.hint
+    assert device.ask(tracker.ListDevices()).rows[0].endpoint is None
+
+
+def test_h50_names_that_a_tracker_lists_are_not_connected_to() -> None:
+    """By the addresses that are connected to one sees that the list was followed."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        ports = [str(listener.getsockname()[1]) for listener in listeners]
+        named, wide, plain = (
+            f"tcp://localhost:{ports[0]}",
+            f"tcp://127.0.0.1:{ports[1].translate(WIDE_DIGITS)}",
+            f"tcp://127.0.0.1:{ports[2]}",
+        )
+        sources = [
+            Source(DeviceKey(bytes([number + 1]) * 32), "eve", endpoint, True)
+            for number, endpoint in enumerate((named, wide, plain))
+        ]
+        encoded = manifest_of(b"x" * 50_000)
+        row = tracker.FileRow(
+            "a.bin", manifest.manifest_id(encoded), 50_000, 1, 4, 1 << 14, "blake3", b"d" * 32,
+            3, 0, ["eve"],
+        )  # fmt: skip
+        fake = FakeTracker(
+            {
+                tracker.FindShare: lambda _: tracker.ShareFound(row, TOPIC, len(encoded), sources),
+                tracker.GetSources: lambda _: tracker.Sources(sources),
+                tracker.GetManifest: parts(encoded),
+            }
+        )
+        stack.callback(fake.end)
+        swarm = Swarm("tcp", tracker=False)
+        stack.callback(swarm.close)
+        bob = Person(swarm, "bob")
+        bob.up(tracker=fake.at.link)
+        wait_for(lambda: bob.status()["connected"], "the link")
+        bob.ok("download-file", "lab", "a.bin", swarm.folder(), "--no-wait")
+        ready, _, _ = select.select([listeners[2]], [], [], PATIENCE_S)
+        assert ready, "the address was not connected to"
+        assert bob.state_of("lab", "a.bin") == "D"
+        assert select.select(listeners[:2], [], [], 0.5)[0] == []

@@ -1,0 +1,57 @@
+"""A source that sends what nobody asked for: it is borne for a while, and then left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from members import Arena, Send
+from scene import Scene
+
+from common import codec, limits
+from common.messages import peer
+from common.messages.refusals import Code, Refusal
+
+JUNK = bytes(limits.PIECE_LENGTH_MAX)
+
+
+@pytest.fixture
+def scene(arena: Arena) -> Scene:
+    return Scene(arena)
+
+
+class Flood:
+    """Opens the channel, and says the same so many times."""
+
+    def __init__(self, scene: Scene, count: int, answer: Any, data: bytes | None = None) -> None:
+        self._scene = scene
+        self._count = count
+        self._frames = codec.pack(b"", answer, data)
+
+    def __call__(self, ask: Any, send: Send) -> None:
+        if isinstance(ask, peer.Open):
+            send(peer.Opened(ask.channel, True, 1 << 52))
+            for _ in range(self._count):
+                send.raw(self._frames)
+            self._scene.lie()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [peer.Piece(60_000, 0), peer.ManifestBytes(60_000, 1 << 40, 0)],
+    ids=lambda answer: type(answer).__name__,
+)
+def test_h52_what_goes_on_about_channels_that_are_not_open_is_cut_off(
+    scene: Scene, answer: peer.Answer
+) -> None:
+    liar = scene.run(Flood(scene, 50, answer, JUNK))
+    assert f"{liar.device.key.hex()[:16]} is left alone for 15 s" in scene.log
+    assert sum(isinstance(ask, peer.Open) for ask in liar.asked) == 1
+
+
+def test_h53_a_source_does_not_fill_the_log_with_its_refusals(scene: Scene) -> None:
+    before = len(scene.log)
+    scene.run(Flood(scene, 2_000, Refusal(Code.BUSY, "\x1b[2J" + "x" * 1_900)))
+    said = scene.log[before:]
+    assert said.count("refuses: ") == 1
+    assert len(said) < 10_000
