@@ -15,6 +15,7 @@ from pathlib import Path
 from common.errors import MiniTorrentError
 from common.messages import control
 from common.messages.control import CheckRow
+from peer.addresses import resolved
 from peer.cli.console import Console
 from peer.cli.units import size_text
 from peer.settings import Settings, load
@@ -138,7 +139,7 @@ def _can_listen(settings: Settings) -> CheckRow:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = make_socket(context, zmq.ROUTER, Private(), message_bytes_max=64)
     try:
-        bind(socket, settings.listen)
+        bind(socket, resolved(settings.listen))
         return CheckRow("listen", True, f"{settings.listen} is free")
     except MiniTorrentError as error:
         return _bad("listen", error)
