@@ -157,18 +157,16 @@ def _end_offer(
 
 
 def my_offers(world: World, user: UserId, actor: Actor, command: tracker.MyOffers) -> Decision:
-    """What is on record as offered by this device."""
-    groups = world.state.groups
-    rows = {
-        f"{group}/{groups[group].shares[share].name}": (group, groups[group].shares[share])
-        for group, share in world.state.offers_of.get((user, actor.device), ())
-    }
-    keys, more = page(sorted(rows), command.after)
-    return Decision(
-        tracker.OfferRows(
-            [tracker.OfferRow(rows[k][0], rows[k][1].name, rows[k][1].content) for k in keys], more
-        )
-    )
+    """What is on record as offered by this device, sorted by group, then as in `list_files`."""
+    group, _, name = command.after.partition("/")
+    after = (GroupId(group), ShareId(fold_name(name)))
+    listed, more = page(world.state.offers_of.get((user, actor.device), ()), after)
+    return Decision(tracker.OfferRows([_offer_row(world.state, *each) for each in listed], more))
+
+
+def _offer_row(state: State, group: GroupId, share_id: ShareId) -> tracker.OfferRow:
+    share = state.groups[group].shares[share_id]
+    return tracker.OfferRow(group, share.name, share.content)
 
 
 # -- finding ------------------------------------------------------------------------------------
@@ -177,10 +175,8 @@ def my_offers(world: World, user: UserId, actor: Actor, command: tracker.MyOffer
 def list_files(world: World, user: UserId, command: tracker.ListFiles) -> Decision:
     """What is shared in a group, sorted by the names in the form in which they are compared."""
     group = group_of(world.state, user, command.group)
-    keys, more = page(sorted(group.shares), fold_name(command.after))
-    return Decision(
-        tracker.FileRows([_row(world, group, group.shares[ShareId(k)]) for k in keys], more)
-    )
+    keys, more = page(group.share_ids, ShareId(fold_name(command.after)))
+    return Decision(tracker.FileRows([_row(world, group, group.shares[k]) for k in keys], more))
 
 
 def find_share(world: World, user: UserId, actor: Actor, command: tracker.FindShare) -> Decision:
@@ -237,7 +233,11 @@ def _row(
     facts = world.state.manifests[share.content]
     swarm = world.presence.swarm((group.id, share.content))
     seeders, leechers = len(swarm.seeders), len(swarm.leechers)
-    users: dict[str, None] = dict.fromkeys(user for user, _ in share.offers)
+    users: dict[str, None] = {}
+    for user, _ in share.offers:
+        users[user] = None
+        if len(users) == SHARED_BY_MAX:  # who else offers it costs nothing
+            break
     if besides is not None:
         user, device = besides
         users[user] = None

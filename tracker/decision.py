@@ -23,6 +23,7 @@ from tracker.presence import Presence
 from tracker.state import Group, State
 
 T = TypeVar("T")
+Key = TypeVar("Key", bound=str | tuple[str, str])
 
 
 class Rng(Protocol):
@@ -228,7 +229,7 @@ def owned_group(state: State, user: UserId, text: str) -> Group:
     return group
 
 
-def page(keys: Sequence[str], after: str, rows: int = tracker.PAGE_ROWS) -> tuple[list[str], bool]:
+def page(keys: Sequence[Key], after: Key, rows: int = tracker.PAGE_ROWS) -> tuple[list[Key], bool]:
     """The next ``rows`` of the sorted ``keys`` after ``after``, and whether there are more."""
     start = bisect.bisect_right(keys, after) if after else 0
     return list(keys[start : start + rows]), start + rows < len(keys)

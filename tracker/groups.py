@@ -247,8 +247,8 @@ def _check_asked(group: Group, other: UserId, typed: str) -> None:
 
 def list_groups(world: World, user: UserId, command: tracker.ListGroups) -> Decision:
     """Every group there is, as a newcomer needs to see them: name, owner, number of members."""
-    names, more = page(sorted(world.state.groups), command.after)
-    rows = [_group_row(world.state.groups[GroupId(name)], user) for name in names]
+    names, more = page(world.state.group_ids, GroupId(command.after))
+    rows = [_group_row(world.state.groups[name], user) for name in names]
     return Decision(tracker.GroupRows(rows, more))
 
 

@@ -6,10 +6,11 @@ Decides nothing. All dictionaries keep the order in which things happened.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import TypeAlias, TypeVar, assert_never
 
 from common import limits
 from common.errors import LocalProtocolError
@@ -47,6 +48,11 @@ from tracker.changes import (
 from tracker.guessing import Buckets, Rate
 
 REQUESTS = Rate(limits.REQUEST_BURST, 1 / limits.REQUEST_S)
+
+
+Key = TypeVar("Key", bound=str | tuple[str, str])
+Listed: TypeAlias = tuple[GroupId, ShareId]
+"""Where a share stands: listings of one's own go by its group, then by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,7 @@ class Group:
     requests: dict[UserId, int] = field(default_factory=dict)  # -> asked at, in ms
     revoked: dict[UserId, Revocation] = field(default_factory=dict)
     shares: dict[ShareId, Share] = field(default_factory=dict)
+    share_ids: list[ShareId] = field(default_factory=list)  # of these, in order: for pages
     # The shares that name a content: one content may stand under several names.
     names_of: dict[ContentId, dict[ShareId, None]] = field(default_factory=dict)
     # Of this process alone: whether a device that went knows the key, when the last fresh keys came
@@ -132,12 +139,13 @@ class State:
         self.devices: dict[DeviceKey, UserId] = {}
         self.devices_of: dict[UserId, dict[DeviceKey, Binding]] = {}
         self.groups: dict[GroupId, Group] = {}
+        self.group_ids: list[GroupId] = []  # of these, in order: a page costs what a page costs
         self.former: dict[GroupId, Former] = {}
         self.groups_of: dict[UserId, dict[GroupId, None]] = {}
         self.requests_of: dict[UserId, dict[GroupId, None]] = {}
-        self.offers_of: dict[tuple[UserId, DeviceKey], dict[tuple[GroupId, ShareId], None]] = {}
+        self.offers_of: dict[tuple[UserId, DeviceKey], list[Listed]] = {}  # each in order
         self.manifests: dict[ContentId, ManifestFacts] = {}
-        self.shared_in: dict[ContentId, dict[tuple[GroupId, ShareId], None]] = {}
+        self.shared_in: dict[ContentId, dict[Listed, None]] = {}
         self.idle_manifests: dict[ContentId, int] = {}  # named by no share -> since, in ms
         self.idle_bytes = 0  # what their manifests take
         self.receipts: dict[tuple[DeviceKey, bytes], tuple[bytes, int]] = {}
@@ -232,11 +240,12 @@ class State:
             case ShareDropped():
                 self._drop_share(change)
             case OfferAdded(group, share, _, user, device, at_ms):
-                self.groups[group].shares[share].offers[user, device] = at_ms
-                self.offers_of.setdefault((user, device), {})[group, share] = None
+                self.add_offer((group, share), (user, device), at_ms)
             case OfferDropped(group, share, _, user, device):
                 del self.groups[group].shares[share].offers[user, device]
-                del self.offers_of[user, device][group, share]
+                _take_out(self.offers_of[user, device], (group, share))
+                if not self.offers_of[user, device]:
+                    del self.offers_of[user, device]
             case Logged(entry):
                 self._count_entry(GroupId(entry.group), entry.seq)
             case Received(device, request_id, fingerprint, at_ms):
@@ -252,19 +261,22 @@ class State:
 
     def _create_group(self, change: GroupCreated) -> None:
         former = self.former.pop(change.group, None)
-        self.groups[change.group] = Group(
-            change.group,
-            change.owner,
-            change.topic,
-            change.key,
-            change.seq,
-            change.epoch,
-            change.at_ms,
-            revoked=former.revoked if former else {},
+        self.add_group(
+            Group(
+                change.group,
+                change.owner,
+                change.topic,
+                change.key,
+                change.seq,
+                change.epoch,
+                change.at_ms,
+                revoked=former.revoked if former else {},
+            )
         )
 
     def _dissolve_group(self, change: GroupDissolved) -> None:
         group = self.groups.pop(change.group)
+        _take_out(self.group_ids, group.id)
         for user in group.members:
             del self.groups_of[user][group.id]
         for user in group.requests:
@@ -284,6 +296,11 @@ class State:
     def _rekey(self, group: Group, epoch: int, key: bytes) -> None:
         group.epoch, group.key, group.stale = epoch, key, False
 
+    def add_group(self, group: Group) -> None:
+        """A group without members yet."""
+        self.groups[group.id] = group
+        insort(self.group_ids, group.id)
+
     def add_manifest(self, facts: ManifestFacts) -> None:
         """A manifest that no share names yet."""
         self.manifests[facts.content] = facts
@@ -293,13 +310,20 @@ class State:
         """A share of a content whose manifest is there, without offers yet."""
         group = self.groups[group_id]
         group.shares[share_id] = share
+        insort(group.share_ids, share_id)
         group.names_of.setdefault(share.content, {})[share_id] = None
         self.shared_in.setdefault(share.content, {})[group_id, share_id] = None
         self._no_longer_idle(share.content)
 
+    def add_offer(self, place: Listed, offer: tuple[UserId, DeviceKey], at_ms: int) -> None:
+        """An offer, since ``at_ms``, of a share that is there."""
+        self.groups[place[0]].shares[place[1]].offers[offer] = at_ms
+        insort(self.offers_of.setdefault(offer, []), place)
+
     def _drop_share(self, change: ShareDropped) -> None:
         group = self.groups[change.group]
         del group.shares[change.share]
+        _take_out(group.share_ids, change.share)
         names = group.names_of[change.content]
         del names[change.share]
         if not names:
@@ -324,3 +348,7 @@ class State:
         if seq != group.seq + 1:
             raise LocalProtocolError(f"entry {seq} after {group.seq} in the log of {group_id}")
         group.seq = seq
+
+
+def _take_out(ordered: list[Key], key: Key) -> None:
+    del ordered[bisect_left(ordered, key)]

@@ -166,14 +166,16 @@ class _Loader:
             if row.dissolved_ms is not None:
                 state.former[group_id] = Former(row.seq, row.epoch, {}, row.dissolved_ms)
                 continue
-            state.groups[group_id] = Group(
-                group_id,
-                UserId(row.owner),
-                row.topic,
-                row.event_key,
-                row.seq,
-                row.epoch,
-                row.at_ms,
+            state.add_group(
+                Group(
+                    group_id,
+                    UserId(row.owner),
+                    row.topic,
+                    row.event_key,
+                    row.seq,
+                    row.epoch,
+                    row.at_ms,
+                )
             )
         for row in self._rows(t.members, "at_ms", "seq"):
             group_id, user = GroupId(row.group_id), UserId(row.user_id)
@@ -214,8 +216,7 @@ class _Loader:
         for row in self._rows(t.offers, "at_ms"):
             place = (GroupId(row.group_id), ShareId(row.share_id))
             offer = (UserId(row.user_id), DeviceKey(row.device))
-            state.groups[place[0]].shares[place[1]].offers[offer] = row.at_ms
-            state.offers_of.setdefault(offer, {})[place] = None
+            state.add_offer(place, offer, row.at_ms)
 
 
 # -- SQLite -------------------------------------------------------------------------------------

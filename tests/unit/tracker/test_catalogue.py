@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 from town import Town, content_id
 
@@ -8,7 +11,7 @@ from common.ids import UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.seal import share_topic
-from tracker import commands
+from tracker import catalogue, commands, groups
 from tracker.decision import Actor, ReadPart, TakePart
 
 
@@ -234,3 +237,47 @@ def test_files_come_in_pages_in_one_order(town: Town, monkeypatch: pytest.Monkey
     assert sorted(row.name for row in rows) == sorted(wanted)
     for at, row in enumerate(rows):
         assert alice.does(tracker.ListFiles("lab", row.name)).rows == rows[at + 1 :]
+
+
+def test_own_offers_come_in_pages_in_one_order(town: Town) -> None:
+    alice = town.user("alice")
+    for group in ("b", "a-b", "a"):
+        town.group(group, alice)
+        for name in ("Zoo", "Äpfel", "b.txt"):
+            alice.offers(group, name, town.content(name))
+    rows = alice.does(tracker.MyOffers()).rows
+    assert [row.group for row in rows] == ["a"] * 3 + ["a-b"] * 3 + ["b"] * 3
+    for at, row in enumerate(rows):
+        assert alice.does(tracker.MyOffers(f"{row.group}/{row.name}")).rows == rows[at + 1 :]
+    alice.does(tracker.StopShare("a", "zoo"))
+    alice.does(tracker.LeaveGroup("a-b"))
+    left = alice.does(tracker.MyOffers()).rows
+    assert [row for row in rows if row in left] == left
+    assert len(left) == 5
+
+
+@pytest.mark.parametrize(
+    "question", [tracker.MyOffers(), tracker.ListFiles("lab"), tracker.ListGroups()]
+)
+def test_a_page_costs_what_a_page_costs(
+    town: Town, question: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much there is to list, nothing of it is put in order for each page anew."""
+    alice = town.user("alice")
+    town.group("lab", alice)
+    data = town.content("data")
+    for number in range(40):
+        alice.offers("lab", f"{number}", data)
+        town.user(f"u{number}").does(tracker.CreateGroup(f"g{number}"))
+    ordered: list[int] = []
+
+    def counting(rows: Iterable[Any], **options: Any) -> list[Any]:
+        found = sorted(rows, **options)
+        ordered.append(len(found))
+        return found
+
+    for module in (catalogue, groups):
+        monkeypatch.setattr(module, "sorted", counting, raising=False)
+    monkeypatch.setattr(tracker, "PAGE_ROWS", 4)
+    assert alice.does(question).rows
+    assert sum(ordered) <= 4

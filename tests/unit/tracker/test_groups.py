@@ -166,7 +166,7 @@ def test_the_last_member_takes_the_group_along(town: Town) -> None:
     alice.does(tracker.LeaveGroup("lab"))
     assert bob.does(tracker.ListGroups()).rows == []
     assert bob.is_refused(tracker.ListFiles("lab")) is Code.UNKNOWN_GROUP
-    assert town.state.offers_of[alice.user, alice.key] == {}
+    assert town.state.offers_of == {}
     assert town.state.requests_of["bob"] == {}
 
 
