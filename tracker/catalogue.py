@@ -21,6 +21,7 @@ from tracker.changes import (
     ManifestStored,
     OfferAdded,
     OfferDropped,
+    OffersEnded,
     ShareAdded,
     ShareDropped,
     ShareId,
@@ -118,42 +119,34 @@ def stop_share(
     """This device offers a share no more; the last one to do so withdraws it."""
     group = group_of(world.state, user, command.group)
     share_id, share = _share_named(group, command.name)
-    if (user, actor.device) not in share.offers:
+    offer = (user, actor.device)
+    if offer not in share.offers:
         raise Refused(
             Code.UNKNOWN_SHARE, f"this device does not share {quoted(share.name)} in that group"
         )
-    changes = _end_offer(group, share_id, [(user, actor.device)], Entries(group, now), now)
+    changes: list[Change] = [OfferDropped(group.id, share_id, share.content, *offer)]
+    if len(share.offers) == 1:
+        changes.append(ShareDropped(group.id, share_id, share.content, now.wall_ms))
+    if not any(other == user for other, device in share.offers if device != actor.device):
+        changes.append(Entries(group, now).add(_farewell(share, user)))
     return Decision(tracker.Done(), tuple(changes))
 
 
 def withdraw(group: Group, user: UserId, entries: Entries, now: Now) -> list[Change]:
-    """What becomes of everything that ``user`` offers in ``group`` when they go."""
-    changes: list[Change] = []
-    for share_id, share in group.shares.items():
-        ended = [offer for offer in share.offers if offer[0] == user]
-        if ended:
-            changes += _end_offer(group, share_id, ended, entries, now)
-    return changes
-
-
-def _end_offer(
-    group: Group,
-    share_id: ShareId,
-    ended: list[tuple[UserId, DeviceKey]],
-    entries: Entries,
-    now: Now,
-) -> list[Change]:
-    """``ended`` are offers of one user."""
-    share, user = group.shares[share_id], ended[0][0]
-    changes: list[Change] = [
-        OfferDropped(group.id, share_id, share.content, user, device) for user, device in ended
+    """What becomes of everything that ``user`` offers in ``group`` when they go: one change, and an
+    entry for each share."""
+    told: list[Change] = [
+        entries.add(_farewell(share, user))
+        for share in group.shares.values()
+        if any(other == user for other, _ in share.offers)
     ]
-    if len(ended) == len(share.offers):
-        changes.append(ShareDropped(group.id, share_id, share.content, now.wall_ms))
-        changes.append(entries.add(events.Unshared(user, share.name, share.content)))
-    elif sum(other == user for other, _ in share.offers) == len(ended):
-        changes.append(entries.add(events.Stopped(user, share.name, share.content)))
-    return changes
+    return [OffersEnded(group.id, user, now.wall_ms), *told] if told else []
+
+
+def _farewell(share: Share, user: UserId) -> events.Unshared | events.Stopped:
+    """What is told when ``user`` offers a share no more on any device."""
+    last = all(other == user for other, _ in share.offers)
+    return (events.Unshared if last else events.Stopped)(user, share.name, share.content)
 
 
 def my_offers(world: World, user: UserId, actor: Actor, command: tracker.MyOffers) -> Decision:

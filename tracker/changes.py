@@ -67,7 +67,7 @@ class GroupCreated:
 @dataclass(frozen=True, slots=True)
 class GroupDissolved:
     """The last member, ``user``, left. Tickets of theirs below ``epoch`` count no more, should a
-    group of that name begin anew. Members, requests, shares and log are gone."""
+    group of that name begin anew. Members, requests, shares, offers and log are gone."""
 
     group: GroupId
     user: UserId
@@ -205,6 +205,16 @@ class OfferDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class OffersEnded:
+    """All that ``user`` offered in the group ended at once, and with it each share that nobody else
+    offers. Comes after `MemberGone`, from which the swarms follow."""
+
+    group: GroupId
+    user: UserId
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Logged:
     """An entry of a group's log. It is published on ``topic``, sealed with the ``key`` of
     ``key_epoch``, which for an entry that begins a new epoch is the one before."""
@@ -259,6 +269,7 @@ Change: TypeAlias = (
     | ShareDropped
     | OfferAdded
     | OfferDropped
+    | OffersEnded
     | Logged
     | Received
     | ReceiptsForgotten

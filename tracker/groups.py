@@ -18,7 +18,6 @@ from tracker.changes import (
     Change,
     GroupCreated,
     GroupDissolved,
-    Logged,
     MemberGone,
     MemberJoined,
     OwnerChanged,
@@ -176,14 +175,9 @@ def _part(
 
 def _dissolve(state: State, group: Group, user: UserId, now: Now) -> Decision:
     """The last one goes, and with them the group and its log: nobody is left to read it."""
-    offers = [
-        change
-        for change in catalogue.withdraw(group, user, Entries(group, now), now)
-        if not isinstance(change, Logged)
-    ]
     gone = GroupDissolved(group.id, user, group.epoch + 1, now.wall_ms)
     asked = [nudge for other in group.requests for nudge in nudges(state, other)]
-    return Decision(tracker.Done(), (*offers, gone), (*nudges(state, user), *asked))
+    return Decision(tracker.Done(), (gone,), (*nudges(state, user), *asked))
 
 
 # -- letting in ---------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from tracker.changes import (
     MemberJoined,
     OfferAdded,
     OfferDropped,
+    OffersEnded,
     OwnerChanged,
     PasswordReplaced,
     ReceiptsForgotten,
@@ -246,6 +247,8 @@ class State:
                 _take_out(self.offers_of[user, device], (group, share))
                 if not self.offers_of[user, device]:
                     del self.offers_of[user, device]
+            case OffersEnded():
+                self._end_offers(change)
             case Logged(entry):
                 self._count_entry(GroupId(entry.group), entry.seq)
             case Received(device, request_id, fingerprint, at_ms):
@@ -282,6 +285,9 @@ class State:
         for user in group.requests:
             del self.requests_of[user][group.id]
         self._device_rows.pop(group.id, None)
+        for share_id, share in group.shares.items():
+            self._no_longer_listed(group, share_id, share.content, change.at_ms)
+        self._forget_offers(group, {offer for s in group.shares.values() for offer in s.offers})
         group.revoked[change.user] = Revocation(change.epoch, change.at_ms)
         self.former[group.id] = Former(group.seq, change.epoch, group.revoked, change.at_ms)
 
@@ -324,15 +330,43 @@ class State:
         group = self.groups[change.group]
         del group.shares[change.share]
         _take_out(group.share_ids, change.share)
-        names = group.names_of[change.content]
-        del names[change.share]
+        self._no_longer_listed(group, change.share, change.content, change.at_ms)
+
+    def _no_longer_listed(
+        self, group: Group, share: ShareId, content: ContentId, at_ms: int
+    ) -> None:
+        names = group.names_of[content]
+        del names[share]
         if not names:
-            del group.names_of[change.content]
-        places = self.shared_in[change.content]
-        del places[group.id, change.share]
+            del group.names_of[content]
+        places = self.shared_in[content]
+        del places[group.id, share]
         if not places:
-            del self.shared_in[change.content]
-            self._now_idle(change.content, change.at_ms)
+            del self.shared_in[content]
+            self._now_idle(content, at_ms)
+
+    def _end_offers(self, change: OffersEnded) -> None:
+        """In one pass: taken out one by one, what is kept in order would be moved each time."""
+        group, ended = self.groups[change.group], set()
+        for share_id, share in list(group.shares.items()):
+            theirs = [offer for offer in share.offers if offer[0] == change.user]
+            for offer in theirs:
+                del share.offers[offer]
+            ended.update(theirs)
+            if not share.offers:
+                del group.shares[share_id]
+                self._no_longer_listed(group, share_id, share.content, change.at_ms)
+        group.share_ids = [share_id for share_id in group.share_ids if share_id in group.shares]
+        self._forget_offers(group, ended)
+
+    def _forget_offers(self, group: Group, ended: set[tuple[UserId, DeviceKey]]) -> None:
+        """Who offered something in ``group`` and does so no more."""
+        for offer in ended:
+            left = [place for place in self.offers_of[offer] if place[0] != group.id]
+            if left:
+                self.offers_of[offer] = left
+            else:
+                del self.offers_of[offer]
 
     def _now_idle(self, content: ContentId, at_ms: int) -> None:
         if content not in self.idle_manifests and content not in self.shared_in:

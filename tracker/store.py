@@ -88,8 +88,7 @@ class Store:
         """Write all ``changes`` in one transaction. Raises `StorageError`, and then nothing of them
         was written."""
         with _translated("write to the database"), self._engine.begin() as db:
-            for change in changes:
-                write(db, change)
+            write(db, changes)
 
     def tracker_id(self, fresh: bytes) -> TrackerId:
         """The id of this installation; on first start ``fresh`` becomes it."""

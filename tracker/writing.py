@@ -6,10 +6,12 @@ All values travel as bound parameters.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import assert_never
 
 import msgspec
-from sqlalchemy import Connection, Table, and_, delete, insert, update
+from sqlalchemy import Connection, Table, and_, delete, exists, insert, update
 
 from common import limits
 from common.errors import StorageError
@@ -31,6 +33,7 @@ from tracker.changes import (
     MemberJoined,
     OfferAdded,
     OfferDropped,
+    OffersEnded,
     OwnerChanged,
     PasswordReplaced,
     ReceiptsForgotten,
@@ -47,8 +50,20 @@ class LogConflict(StorageError):
     """Somebody else continued the log meanwhile: decide again on what the database says."""
 
 
-def write(db: Connection, change: Change) -> None:
-    """Write one change; raises `LogConflict`, and what SQLAlchemy raises."""
+def write(db: Connection, changes: Iterable[Change]) -> None:
+    """Write ``changes``; raises `LogConflict`, and what SQLAlchemy raises.
+
+    Entries that follow each other go in together: one member's going may be thousands.
+    """
+    for logged, several in groupby(changes, key=lambda change: isinstance(change, Logged)):
+        if logged:
+            _write_entries(db, [each for each in several if isinstance(each, Logged)])
+        else:
+            for change in several:
+                _write_one(db, change)
+
+
+def _write_one(db: Connection, change: Change) -> None:
     match change:
         case AccountCreated(user, password_hash, at_ms):
             db.execute(
@@ -108,8 +123,10 @@ def write(db: Connection, change: Change) -> None:
             c = t.offers.c
             theirs = and_(c.user_id == user, c.device == device)
             db.execute(delete(t.offers).where(c.group_id == group, c.share_id == share, theirs))
+        case OffersEnded(group, user):
+            _end_offers(db, group, user)
         case Logged():
-            _write_entry(db, change)
+            _write_entries(db, [change])
         case Received(device, request_id, fingerprint, at_ms):
             _keep_receipt(db, device, request_id, fingerprint, at_ms)
         case ReceiptsForgotten(before_ms):
@@ -188,21 +205,35 @@ def _store_manifest(db: Connection, change: ManifestStored) -> None:
         db.execute(insert(t.manifest_parts).values(content=facts.content, part=part, body=body))
 
 
-def _write_entry(db: Connection, change: Logged) -> None:
-    # The number is taken here, inside the transaction: only the one that follows may come next.
-    entry = change.entry
-    taken = db.execute(
-        update(t.groups)
-        .where(t.groups.c.group_id == entry.group, t.groups.c.seq == entry.seq - 1)
-        .values(seq=entry.seq)
+def _end_offers(db: Connection, group: str, user: str) -> None:
+    _delete_of(db, t.offers, group, user)
+    offered = exists().where(
+        t.offers.c.group_id == t.shares.c.group_id, t.offers.c.share_id == t.shares.c.share_id
     )
-    if taken.rowcount != 1:
-        raise LogConflict(f"entry {entry.seq} of the log of {entry.group} is not the next one")
-    db.execute(
-        insert(t.log).values(
-            group_id=entry.group, seq=entry.seq, entry=msgspec.msgpack.encode(entry)
-        )
-    )
+    db.execute(delete(t.shares).where(t.shares.c.group_id == group, ~offered))
+
+
+def _write_entries(db: Connection, changes: Sequence[Logged]) -> None:
+    # The numbers are taken here, inside the transaction: only those that follow may come next.
+    stretches: dict[str, tuple[int, int]] = {}
+    for entry in (change.entry for change in changes):
+        first, last = stretches.get(entry.group, (entry.seq, entry.seq - 1))
+        if entry.seq != last + 1:
+            raise _conflict(entry.group, entry.seq)
+        stretches[entry.group] = (first, entry.seq)
+    for group, (first, last) in stretches.items():
+        ours = and_(t.groups.c.group_id == group, t.groups.c.seq == first - 1)
+        if db.execute(update(t.groups).where(ours).values(seq=last)).rowcount != 1:
+            raise _conflict(group, first)
+    rows = [
+        {"group_id": entry.group, "seq": entry.seq, "entry": msgspec.msgpack.encode(entry)}
+        for entry in (change.entry for change in changes)
+    ]
+    db.execute(insert(t.log), rows)
+
+
+def _conflict(group: str, seq: int) -> LogConflict:
+    return LogConflict(f"entry {seq} of the log of {group} is not the next one")
 
 
 def _keep_receipt(

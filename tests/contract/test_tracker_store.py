@@ -236,6 +236,35 @@ def town_lab() -> Device:
     return alice
 
 
+@pytest.mark.parametrize("stays", [True, False], ids=["others stay", "the last one goes"])
+def test_who_goes_takes_many_shares_along_in_few_statements(
+    path: Path, on_disk: Store, stays: bool
+) -> None:
+    """One transaction keeps everybody waiting: it must not grow by statements for each share."""
+    town = Town()
+    alice, bob = town.user("alice"), town.user("bob")
+    data, statements = town.content("data"), list[str]()
+    sa.event.listen(
+        on_disk._engine, "before_cursor_execute", lambda *call: statements.append(call[2])
+    )
+    counts = []
+    for group, shares in (("few", 3), ("many", 30)):
+        town.group(group, bob, *([alice] if stays else []))
+        for number in range(shares):
+            bob.offers(group, f"{number}", data)
+            if stays and number % 3 == 0:
+                alice.offers(group, f"{number}", data)
+        on_disk.commit(town.changes)
+        town.changes.clear()
+        statements.clear()
+        bob.does(tracker.LeaveGroup(group))
+        on_disk.commit(town.changes)
+        counts.append(len(statements))
+        town.changes.clear()
+        assert snapshot(on_disk.load()) == snapshot(town.state)
+    assert counts[0] == counts[1]
+
+
 # -- the file -----------------------------------------------------------------------------------
 
 
