@@ -95,6 +95,7 @@ UPLOAD_IDLE_S = 60.0  # an upload that gets no whole part that long is dropped
 UPLOAD_S = 600.0  # so long an upload may take in all, …
 UPLOAD_RATE_MIN = 64 * KIB  # … and a second more for each so many bytes of it
 MANIFEST_IDLE_S = 600  # a manifest that no share names is kept that long for the offer to follow
+MANIFESTS_SHOWN_MAX = 20_000  # remembered of who sent which; beyond, one may be asked for again
 MANIFEST_IDLE_BYTES_MAX = 1024 * MIB  # disk that manifests without a share may take
 COMMAND_QUEUE_MAX = 10_000  # commands that wait to be decided; some 20 MiB
 COMMANDS_PER_DEVICE_MAX = 256  # of these, a device's

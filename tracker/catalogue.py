@@ -18,6 +18,7 @@ from common.seal import share_topic
 from tracker.changes import (
     Change,
     ManifestFacts,
+    ManifestShown,
     ManifestStored,
     OfferAdded,
     OfferDropped,
@@ -54,9 +55,11 @@ def offer(world: World, user: UserId, actor: Actor, command: tracker.Offer, now:
         _check_same(share, name, content)
         if (user, actor.device) in share.offers:
             return Decision(tracker.Offered(_row(world, group, share), _has_others(share, user)))
-    facts = state.manifests.get(content)
-    if facts is None:
+    # Whether others share it elsewhere is nobody's business who does not hold it: an id alone
+    # neither tells that nor gives the names in the manifest.
+    if not state.may_know(user, content):
         raise Refused(Code.NEED_MANIFEST, "the tracker has not got the manifest of this content")
+    facts = state.manifests[content]
     _check_room(state, group, share, user, actor.device)
     added = OfferAdded(group.id, share_id, content, user, actor.device, now.wall_ms)
     entries = Entries(group, now)
@@ -256,22 +259,24 @@ def _row(
 
 
 def put_manifest(state: State, user: UserId, command: tracker.PutManifest) -> Decision:
-    """Take a part of a manifest, unless it is known."""
+    """Take a part of a manifest, unless the user has shown already that they have it."""
     content = ContentId(command.content)
-    if content in state.manifests:
+    if state.may_know(user, content):
         return Decision(tracker.Done())
-    if state.idle_bytes + command.total_bytes > limits.MANIFEST_IDLE_BYTES_MAX:
+    known = content in state.manifests
+    if not known and state.idle_bytes + command.total_bytes > limits.MANIFEST_IDLE_BYTES_MAX:
         raise Refused(
             Code.BUSY, "too many manifests wait to be shared", "try again in some minutes"
         )
     return Decision(TakePart(user, content, command.total_bytes, command.offset))
 
 
-def manifest_gathered(state: State, facts: ManifestFacts, body: bytes) -> Decision:
-    """A manifest came whole and passed its check: keep it."""
+def manifest_gathered(state: State, user: UserId, facts: ManifestFacts, body: bytes) -> Decision:
+    """A manifest came whole from ``user`` and passed its check: keep it."""
+    shown = ManifestShown(user, facts.content)
     if facts.content in state.manifests:
-        return Decision(tracker.Done())
-    return Decision(tracker.Done(), (ManifestStored(facts, body),))
+        return Decision(tracker.Done(), (shown,))
+    return Decision(tracker.Done(), (ManifestStored(facts, body), shown))
 
 
 def get_manifest(world: World, user: UserId, command: tracker.GetManifest) -> Decision:

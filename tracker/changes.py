@@ -162,6 +162,14 @@ class ManifestStored:
 
 
 @dataclass(frozen=True, slots=True)
+class ManifestShown:
+    """``user`` has sent the whole manifest: they know what is in it. Of this process alone."""
+
+    user: UserId
+    content: ContentId
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestDropped:
     content: ContentId
 
@@ -264,6 +272,7 @@ Change: TypeAlias = (
     | RequestMade
     | RequestDropped
     | ManifestStored
+    | ManifestShown
     | ManifestDropped
     | ShareAdded
     | ShareDropped

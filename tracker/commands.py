@@ -66,8 +66,9 @@ class PasswordChecked:
 
 @dataclass(frozen=True, slots=True)
 class ManifestGathered:
-    """The shell has a manifest whole, and it passed every check."""
+    """The shell has a manifest whole from ``user``, and it passed every check."""
 
+    user: UserId
     facts: ManifestFacts
     body: bytes = field(repr=False)
 
@@ -136,8 +137,8 @@ def _match(world: World, actor: Actor, command: tracker.Command | Internal, now:
             return devices.logout(world, actor, now)
         case tracker.Depart():
             return rights.depart(actor)
-        case ManifestGathered(facts, body):
-            return catalogue.manifest_gathered(state, facts, body)
+        case ManifestGathered(user, facts, body):
+            return catalogue.manifest_gathered(state, user, facts, body)
         case Housekeep():
             changes = (*devices.marks(world, now), *devices.rekey_stale(world, now))
             return Decision(tracker.Done(), (*changes, *_forget(state, now)))

@@ -151,7 +151,7 @@ class Errands:
             digest=found.digest,
             stored_ms=now.wall_ms,
         )
-        return Continued(commands.ManifestGathered(facts, body))
+        return Continued(commands.ManifestGathered(work.user, facts, body))
 
     def tidy(self, now: float) -> None:
         """Drop uploads that were given up."""

@@ -29,6 +29,7 @@ from tracker.changes import (
     Logged,
     ManifestDropped,
     ManifestFacts,
+    ManifestShown,
     ManifestStored,
     MemberGone,
     MemberJoined,
@@ -152,8 +153,18 @@ class State:
         self.receipts: dict[tuple[DeviceKey, bytes], tuple[bytes, int]] = {}
         # Sorted once for all the peers that ask after a restart; dropped when it is out of date.
         self._device_rows: dict[GroupId, list[DeviceRow]] = {}
+        self._shown: dict[tuple[UserId, ContentId], None] = {}  # who sent which manifest lately
 
     # -- questions ------------------------------------------------------------------------------
+
+    def may_know(self, user: UserId, content: ContentId) -> bool:
+        """Whether ``user`` can know a content's manifest by right: it is shared in a group of
+        theirs, or they sent all of it."""
+        if content not in self.manifests:
+            return False
+        return (user, content) in self._shown or any(
+            content in group.names_of for group in self.groups_with(user)
+        )
 
     def groups_with(self, user: UserId) -> Iterator[Group]:
         """The groups that ``user`` is a member of, in the order of joining."""
@@ -233,6 +244,10 @@ class State:
                 del self.requests_of[user][group]
             case ManifestStored(facts):
                 self.add_manifest(facts)
+            case ManifestShown(user, content):
+                self._shown[(user, content)] = None
+                if len(self._shown) > limits.MANIFESTS_SHOWN_MAX:
+                    del self._shown[next(iter(self._shown))]
             case ManifestDropped(content):
                 self._no_longer_idle(content)
                 del self.manifests[content]

@@ -28,6 +28,7 @@ from tracker.changes import (
     GroupRekeyed,
     Logged,
     ManifestDropped,
+    ManifestShown,
     ManifestStored,
     MemberGone,
     MemberJoined,
@@ -102,6 +103,8 @@ def _write_one(db: Connection, change: Change) -> None:
             _delete_of(db, t.requests, group, user)
         case ManifestStored():
             _store_manifest(db, change)
+        case ManifestShown():
+            pass  # forgotten with the process: it is sent again then
         case ManifestDropped(content):
             db.execute(delete(t.manifests).where(t.manifests.c.content == content))
         case ShareAdded(group, share, name, content, at_ms):

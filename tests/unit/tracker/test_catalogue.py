@@ -281,3 +281,26 @@ def test_a_page_costs_what_a_page_costs(
     monkeypatch.setattr(tracker, "PAGE_ROWS", 4)
     assert alice.does(question).rows
     assert sum(ordered) <= 4
+
+
+def test_h48_whoever_knows_only_the_id_of_a_content_learns_no_more_by_it(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice)
+    mine = town.group("mine", bob)
+    secret = content_id("salaries")
+    offer = tracker.Offer(mine, "x", secret)
+    before = bob.is_refused(offer)
+    alice.offers("lab", "salaries", town.content("salaries", shown_to=alice))
+    assert bob.is_refused(offer) is before is Code.NEED_MANIFEST
+    # Not even the first part of it is known: all of it has to be sent.
+    part = bob.decision(tracker.PutManifest(secret, 200, 0))
+    assert isinstance(part.reply, TakePart)
+    town.shows(UserId("bob"), secret)
+    bob.does(offer)
+    # In a group in which it is shared every member may have it anyway.
+    alice.does(tracker.JoinGroup(mine))
+    bob.does(tracker.AcceptRequest(mine, "alice"))
+    carol = town.user("carol")
+    carol.does(tracker.JoinGroup(mine))
+    bob.does(tracker.AcceptRequest(mine, "carol"))
+    carol.does(tracker.Offer(mine, "x", secret))

@@ -40,6 +40,7 @@ class Town:
         self.changes: list[Change] = []
         self.swarm_changes: list[SwarmChange] = []
         self.nudged: list[DeviceKey] = []
+        self._facts: dict[ContentId, ManifestFacts] = {}
 
     @property
     def state(self) -> State:
@@ -95,14 +96,24 @@ class Town:
             owner.does(tracker.AcceptRequest(name, member.user))
         return GroupId(name.lower())
 
-    def content(self, text: str, size: int = 1_000) -> ContentId:
-        """A content whose manifest is known."""
+    def content(self, text: str, size: int = 1_000, shown_to: Device | None = None) -> ContentId:
+        """A content whose manifest all users have sent who are there already, or one of them."""
         content = content_id(text)
-        facts = ManifestFacts(
+        self._facts[content] = ManifestFacts(
             content, 200, size, 1, 1, 16_384, "blake3", b"d" * 32, self.now.wall_ms
         )
-        self.decide(Actor(DeviceKey(b"")), commands.ManifestGathered(facts, b"m" * 200))
+        everybody = list(self.state.accounts or [UserId("nobody")])
+        one = None if shown_to is None else shown_to.user
+        for user in everybody if one is None else [one]:
+            self.shows(user, content)
         return content
+
+    def shows(self, user: UserId, content: ContentId) -> None:
+        """``user`` sends the whole manifest."""
+        facts = self._facts.get(content)
+        if facts is not None and not self.state.may_know(user, content):
+            gathered = commands.ManifestGathered(user, facts, b"m" * 200)
+            self.decide(Actor(DeviceKey(b"")), gathered)
 
 
 def content_id(text: str) -> ContentId:
@@ -153,6 +164,8 @@ class Device:
         return self
 
     def offers(self, group: str, name: str, content: ContentId) -> tracker.Offered:
+        assert self.user is not None
+        self.town.shows(self.user, content)
         reply = self.does(tracker.Offer(group, name, content))
         assert isinstance(reply, tracker.Offered)
         return reply
