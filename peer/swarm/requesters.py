@@ -20,9 +20,11 @@ from peer.swarm.window import Throughput
 _UNCREDITED_MIN = 1 * MIB
 _UNCREDITED_MAX = 8 * MIB
 _UNCREDITED_FAR_MAX = 32 * MIB
-_UNCREDITED_S = 0.05
+_UNCREDITED_S = 0.1
 """What a requester takes in this time, or in twice the least time from send to credit, may be on
-its way to it: the socket never runs dry, and little is committed that could go better elsewhere."""
+its way to it: the socket never runs dry, and little is committed that could go better elsewhere.
+It is twice `ServingSettings.in_flight_s`: with as much as that on our uplink before what is its own
+a requester would be given no more than it happens to get, and never come to its share."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,12 +44,36 @@ class Content:
 
 @dataclass(slots=True, eq=False)
 class User:
-    """The account of one user, over all its connections."""
+    """The account of one user, over all its connections.
+
+    What may be on its way is the user's, not the connection's: with room for each of them, four
+    would get further ahead than an epoch whenever the only one of another user has none.
+    """
 
     id: UserId
     served: int = 0
     """Bytes sent to it, lifted when it comes back after a pause so that idleness saves nothing."""
     requesters: int = 0
+    owed: int = 0
+    """Bytes on their way to it."""
+    in_flight: int = 0
+    """Bytes of these on their way to requesters that are not stalled."""
+    throughput: Throughput = field(default_factory=Throughput)
+    place: tuple[int, int, int, int] | None = None
+    """Its place in the schedule, as it was last put there; None when it is not in it."""
+    line: list[tuple[tuple[int, int, int], Requester]] = field(default_factory=list)
+    """Heap of its requesters that could be served; corrected lazily."""
+
+    def has_room(self, requester: Requester, wanted: Wanted) -> bool:
+        """Whether the piece may be on its way to it as well, to this requester of it."""
+        if not self.in_flight:
+            return True
+        layout = wanted.content.layout
+        # What several connections wait for in our own queue passes for the length of their way.
+        alone = self.in_flight == requester.uncredited
+        far_max = _UNCREDITED_FAR_MAX if alone else _UNCREDITED_MAX
+        room = _room(self.throughput.rate, requester.least_s, layout.piece_length, far_max)
+        return self.in_flight + layout.size_of(wanted.index) <= room
 
 
 @dataclass(slots=True, eq=False)
@@ -89,9 +115,10 @@ class Requester:
     progress_at: float = 0.0
     """When it last credited something, or was sent something after having owed nothing."""
     stalled: bool = False
-    """It has not credited for long: what it owes does not hold others back."""
-    place: tuple[int, int, int, int, int] | None = None
-    """Its place in the schedule, as it was last put there; None when it is not in it."""
+    """It has not credited for long: what it owes does not hold others back, and it is sent no
+    more until it does."""
+    place: tuple[int, int, int] | None = None
+    """Its place in its user's line, as it was last put there; None when it is not in it."""
     _heap: list[tuple[int, int, Wanted]] = field(default_factory=list)
     """`waiting` by how often the piece was sent; corrected lazily, since that only grows."""
     _orders: int = 0
@@ -100,20 +127,16 @@ class Requester:
     def uncredited(self) -> int:
         return self.committed - self.credited
 
-    def bound(self, piece_length: int) -> int:
-        """Bytes that may be on their way to it."""
-        rate = self.throughput.rate
-        steady = min(int(rate * _UNCREDITED_S), _UNCREDITED_MAX)
-        far = min(int(rate * 2.0 * self.least_s), _UNCREDITED_FAR_MAX)
-        return max(_UNCREDITED_MIN, 2 * piece_length, steady, far)
-
     def has_room(self, wanted: Wanted) -> bool:
         """Whether the piece may be on its way to it as well; a first one always may."""
         owed = self.uncredited
         if not owed:
             return True
+        if self.stalled:
+            return False
         layout = wanted.content.layout
-        return owed + layout.size_of(wanted.index) <= self.bound(layout.piece_length)
+        room = _room(self.throughput.rate, self.least_s, layout.piece_length)
+        return owed + layout.size_of(wanted.index) <= room
 
     def enqueue(self, content: Content, index: int) -> bool:
         """Put a request in; False when it is there."""
@@ -152,3 +175,12 @@ class Requester:
 
     def _current(self, wanted: Wanted) -> bool:
         return self.waiting.get((wanted.content.id, wanted.index)) is wanted
+
+
+def _room(
+    rate: float, least_s: float, piece_length: int, far_max: int = _UNCREDITED_FAR_MAX
+) -> int:
+    """Bytes that may be on their way to somebody who takes `rate` bytes a second."""
+    steady = min(int(rate * _UNCREDITED_S), _UNCREDITED_MAX)
+    far = min(int(rate * 2.0 * least_s), far_max)
+    return max(_UNCREDITED_MIN, 2 * piece_length, steady, far)

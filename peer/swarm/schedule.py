@@ -9,18 +9,19 @@ Owns the order among requesters. Whether anything may be sent at all is `uplink`
    (Mundinger, Weber, Weiss, "Optimal scheduling of peer-to-peer file dissemination", 2008).
 3. Then the user, and of one user the connection, that was given least.
 
-A place in the order only grows worse while its holder waits, so the heap is corrected lazily, at
-the top: serving costs O(log requesters).
+A place in the order only grows worse while its holder waits, so the heaps are corrected lazily, at
+the top: serving costs O(log requesters). There is one heap of the users, and one of each user's
+requesters, so that a user without room is passed over once, not once for each connection.
 """
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 
 from peer.swarm.events import RequesterId
-from peer.swarm.requesters import Requester, Wanted
+from peer.swarm.requesters import Requester, User, Wanted
 
-_Place = tuple[int, int, int, int, int]
+_Place = tuple[int, int, int, int]
 
 
 class Schedule:
@@ -28,7 +29,7 @@ class Schedule:
 
     def __init__(self, epoch_bytes: int) -> None:
         self._epoch_bytes = epoch_bytes
-        self._heap: list[tuple[_Place, Requester]] = []
+        self._heap: list[tuple[_Place, User]] = []
         self._tickets = 0
         self._asleep: dict[RequesterId, tuple[float, Requester]] = {}
         """Those that may not be served before a certain time: full socket, user's limit."""
@@ -39,33 +40,49 @@ class Schedule:
         return bool(self._heap)
 
     def enlist(self, requester: Requester) -> None:
-        """Give a requester its place, if it could be served."""
-        best = requester.best()
-        if best is None or requester.id in self._asleep or not requester.has_room(best[1]):
+        """Give a requester its place, and its user, if they could be served."""
+        best = self._best(requester)
+        if best is not None and (requester.place is None or best[0] < requester.place[0]):
+            requester.place = self._place_in_line(requester, best[0])
+            heappush(requester.user.line, (requester.place, requester))
+        self.reconsider(requester.user)
+
+    def reconsider(self, user: User) -> None:
+        """Give a user its place, if it could be served: it may have room again."""
+        first = self._first(user)
+        if first is None:
             return
-        if requester.place is None:
+        requester, sent, wanted = first
+        if not user.has_room(requester, wanted):
+            return
+        if user.place is None:
             epoch_start = self._virtual // self._epoch_bytes * self._epoch_bytes
-            requester.user.served = max(requester.user.served, epoch_start)
-        elif requester.place[1] <= best[0]:
+            user.served = max(user.served, epoch_start)
+        elif user.place[1] <= sent:
             return
-        self._put(requester, self._place(requester, best[0]))
+        self._put(user, self._place(user, sent))
 
     def take(self) -> tuple[Requester, Wanted] | None:
         """Take the first out, and what it should be given. It may be enlisted again after."""
         heap = self._heap
         while heap:
-            place, requester = heappop(heap)
-            if requester.place is not place:
+            place, user = heappop(heap)
+            if user.place is not place:
                 continue
+            user.place = None
+            first = self._first(user)
+            if first is None:
+                continue
+            requester, sent, wanted = first
+            if not user.has_room(requester, wanted):
+                continue
+            actual = self._place(user, sent)
+            if actual[:3] > place[:3]:
+                self._put(user, actual)
+                continue
+            heappop(user.line)
             requester.place = None
-            best = requester.best()
-            if best is None or requester.id in self._asleep or not requester.has_room(best[1]):
-                continue
-            actual = self._place(requester, best[0])
-            if actual[:4] > place[:4]:
-                self._put(requester, actual)
-                continue
-            return requester, best[1]
+            return requester, wanted
         return None
 
     def served(self, requester: Requester) -> None:
@@ -73,8 +90,9 @@ class Schedule:
         self._virtual = requester.user.served
 
     def sleep(self, requester: Requester, until: float) -> None:
-        """Leave a requester alone for a while."""
+        """Leave a requester alone for a while. Others of its user may be served."""
         self._asleep[requester.id] = (until, requester)
+        self.reconsider(requester.user)
 
     def wake(self, now: float) -> None:
         """Enlist those whose time has come."""
@@ -90,12 +108,57 @@ class Schedule:
         """The requester is gone."""
         requester.place = None
         self._asleep.pop(requester.id, None)
+        self.reconsider(requester.user)
 
-    def _put(self, requester: Requester, place: _Place) -> None:
-        requester.place = place
-        heappush(self._heap, (place, requester))
+    def _best(self, requester: Requester) -> tuple[int, Wanted] | None:
+        """What the requester should be given, and how often that was sent; None: nothing yet."""
+        best = requester.best()
+        if best is None or requester.id in self._asleep or not requester.has_room(best[1]):
+            return None
+        return best
 
-    def _place(self, requester: Requester, sent: int) -> _Place:
-        served = requester.user.served
+    def _first(self, user: User) -> tuple[Requester, int, Wanted] | None:
+        """The first in the user's line: it stays there, at the top."""
+        line = user.line
+        while line:
+            place, requester = line[0]
+            if requester.place is not place:
+                heappop(line)
+                continue
+            best = self._best(requester)
+            if best is None:
+                heappop(line)
+                requester.place = None
+                continue
+            actual = self._place_in_line(requester, best[0])
+            if actual[:2] > place[:2]:
+                requester.place = actual
+                heapreplace(line, (actual, requester))
+                continue
+            return requester, best[0], best[1]
+        return None
+
+    def _put(self, user: User, place: _Place) -> None:
+        user.place = place
+        heappush(self._heap, (place, user))
+
+    def _place(self, user: User, sent: int) -> _Place:
         self._tickets += 1
-        return (served // self._epoch_bytes, sent, served, requester.served, self._tickets)
+        return (user.served // self._epoch_bytes, sent, user.served, self._tickets)
+
+    def _place_in_line(self, requester: Requester, sent: int) -> tuple[int, int, int]:
+        self._tickets += 1
+        return (sent, requester.served, self._tickets)
+
+    def check_invariants(self, requesters: list[Requester]) -> None:
+        """Raise AssertionError when somebody could be served and has no place. For tests."""
+        for requester in requesters:
+            best = self._best(requester)
+            if best is not None:
+                assert requester.place is not None
+                assert any(place is requester.place for place, _ in requester.user.line)
+        for user in {id(r.user): r.user for r in requesters}.values():
+            first = self._first(user)
+            if first is not None and user.has_room(first[0], first[2]):
+                assert user.place is not None
+                assert any(place is user.place for place, _ in self._heap)

@@ -275,13 +275,19 @@ class Serving:
 
     def _serve(self, now: float) -> None:
         """Commit pieces until enough is on its way."""
+        passed_over: list[Requester] = []
         while (found := self._schedule.take()) is not None:
             requester, wanted = found
             layout = wanted.content.layout
             size = layout.size_of(wanted.index)
-            if not self._uplink.may_send(size, layout.piece_length) or self._throttled(now):
-                self._schedule.enlist(requester)
-                return
+            if not self._uplink.may_send(requester.user, size, layout.piece_length):
+                passed_over.append(requester)
+                if self._uplink.others_may(size, layout.piece_length):
+                    continue
+                break
+            if self._throttled(now):
+                passed_over.append(requester)
+                break
             if not self._limit.unlimited:
                 ready_at = self._limit.user_ready_at(requester.user.id, now)
                 if ready_at > now:
@@ -289,6 +295,8 @@ class Serving:
                     continue
                 self._limit.take(requester.user.id, size, now)
             self._send(requester, wanted, size, now)
+            self._schedule.enlist(requester)
+        for requester in passed_over:
             self._schedule.enlist(requester)
 
     def _throttled(self, now: float) -> bool:
@@ -316,7 +324,9 @@ class Serving:
         if self._throttled_until is not None and now >= self._throttled_until:
             self._throttled_until = None
         self._schedule.wake(now)
-        for requester in list(self._uplink.stalled(now)):
+        for requester in self._uplink.set_aside(now):
+            self._schedule.reconsider(requester.user)
+        for requester in self._uplink.overdue(now):
             self._out.append(Drop(requester.id))
             self._left(requester.id)
 
@@ -324,6 +334,7 @@ class Serving:
         """Raise AssertionError when the accounts do not agree. For tests: O(requests)."""
         requesters = list(self._requesters.values())
         self._uplink.check_invariants(requesters)
+        self._schedule.check_invariants(requesters)
         assert self._queued == sum(len(r.waiting) for r in requesters)
         for user in self._users.values():
             assert user.requesters == sum(1 for r in requesters if r.user is user) > 0

@@ -46,7 +46,8 @@ class ServingSettings:
     """What all requesters take in this time may be on its way, and two pieces at least."""
     in_flight_max: int = 64 * MIB
     owed_max: int = 256 * MIB
-    """Bytes on their way in all, those to stalled requesters included."""
+    """Bytes on their way in all, those to stalled requesters included; to one user half of that,
+    and less where others owe much."""
     stall_min_s: float = 0.5
     """A requester that owes credit for so long does not count against the others."""
     drop_after_s: float = 60.0

@@ -3,6 +3,9 @@
 Owns the account of what is sent and not yet credited, the measured rate, and who owes credit for
 too long. Who is given the next piece is decided in `schedule`.
 
+Who credits late holds nobody else up: of what is on its way to one user no more counts against
+another than an equal part of the bound, and what is owed for too long counts not at all.
+
 The bound follows the idea of BBR (Cardwell and others, "BBR: congestion-based congestion control",
 2016): two pieces, and a multiple of what the measured rate delivers during the way there and back.
 So on a slow uplink two pieces travel at a time and arrive soon, on a fast or long one as many as
@@ -14,9 +17,11 @@ more travel, since our uplink would wait for them else.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 
+from common.ids import UserId
 from peer.swarm.events import RequesterId
-from peer.swarm.requesters import OnItsWay, Requester
+from peer.swarm.requesters import OnItsWay, Requester, User
 from peer.swarm.settings import ServingSettings
 from peer.swarm.window import FLOOR_PIECES, Throughput
 
@@ -48,6 +53,8 @@ class Uplink:
         """Bytes on their way in all."""
         self._owing: dict[RequesterId, Requester] = {}
         """Those with pieces on their way; who has been silent for longest is first."""
+        self._users: dict[UserId, User] = {}
+        """Those to whom it is on its way."""
         self._throughput = Throughput(_SMOOTHING_S)
         self._best_rate = 0.0
         """The highest rate of late: a lull of requests must not shut the bound."""
@@ -62,33 +69,62 @@ class Uplink:
         """Bytes a second that are credited, while anything is on its way."""
         return self._throughput.rate
 
-    def may_send(self, size: int, piece_length: int) -> bool:
-        """Whether so many bytes more may be sent."""
+    def may_send(self, user: User, size: int, piece_length: int) -> bool:
+        """Whether so many bytes more may be sent to the user."""
+        # Nobody may owe more than what is left to owe: so there is always something left.
+        if user.owed + size > self._settings.owed_max - self.owed:
+            return False
+        if not self.in_flight:
+            return True
+        if self._base_s is None:
+            return False
+        bound = self._bound(piece_length)
+        if self.in_flight + size <= bound:
+            return True
+        # Who holds more than an equal part of the bound may be late with the credit: whoever holds
+        # less than that is sent more, as if the others held no more than theirs.
+        share = max(size, bound // (len(self._users) + (not user.in_flight)))
+        return user.in_flight + size <= share and self._counted(share) + size <= bound
+
+    def others_may(self, size: int, piece_length: int) -> bool:
+        """Whether somebody else may be sent so many bytes, though the one asked about may not."""
         if self.owed + size > self._settings.owed_max:
             return False
         if not self.in_flight:
             return True
         if self._base_s is None:
             return False
+        bound = self._bound(piece_length)
+        return self._counted(max(size, bound // (len(self._users) + 1))) + size <= bound
+
+    def _counted(self, share: int) -> int:
+        """What holds others up, when that is no more than `share` of any user."""
+        return sum(min(user.in_flight, share) for user in self._users.values())
+
+    def _bound(self, piece_length: int) -> int:
+        """Bytes that may be on their way."""
         # What is sent at the same time arrives at the same time, and then the link is idle until
         # the credits come back: two pieces keep it busy, and more for the length of the way.
         rate = self._best_rate
-        way_s = max(0.0, self._base_s - size / rate) if rate else 0.0
+        base_s = self._base_s or 0.0
+        way_s = max(0.0, base_s - piece_length / rate) if rate else 0.0
         pieces = FLOOR_PIECES if self.rate >= _LULL * rate else _LULL_PIECES
         bound = int(_GAIN * rate * way_s) + pieces * piece_length
         steady = int(rate * self._settings.in_flight_s)
-        return self.in_flight + size <= min(max(bound, steady), self._settings.in_flight_max)
+        return min(max(bound, steady), self._settings.in_flight_max)
 
     def sent(self, requester: Requester, size: int, now: float) -> None:
         """A piece is on its way."""
         if not self.in_flight:
             self._throughput.began(now)
-            if now > self._base_at + _PROBE_S:
+            if not self.owed and now > self._base_at + _PROBE_S:
                 self._base_s = None
         if not requester.uncredited:
             requester.throughput.began(now)
             requester.progress_at = now
             self._owing[requester.id] = requester
+        if not requester.user.owed:
+            requester.user.throughput.began(now)
         self._account(requester, size)
         requester.sends.append(OnItsWay(requester.committed, size, now))
 
@@ -100,6 +136,7 @@ class Uplink:
         # What was credited without having been sent is no credit.
         self._account(requester, -min(size, requester.uncredited))
         if not requester.uncredited:
+            requester.stalled = False
             self._owing.pop(requester.id, None)
         return True
 
@@ -111,18 +148,23 @@ class Uplink:
         if gained <= 0:
             return False
         requester.credited = received_bytes
-        self.owed -= gained
         if requester.stalled:
+            # When this came is not known: it tells nothing about the rate of the others.
             requester.stalled = False
-            self.in_flight += requester.uncredited
+            if not self.in_flight:
+                self._throughput.began(now)
+            self._count(requester.user, requester.uncredited)
         else:
-            self.in_flight -= gained
+            self._count(requester.user, -gained)
+            self._throughput.arrived(gained, now)
+        self.owed -= gained
+        requester.user.owed -= gained
         requester.progress_at = now
         del self._owing[requester.id]
         if requester.uncredited:
             self._owing[requester.id] = requester
         requester.throughput.arrived(gained, now)
-        self._throughput.arrived(gained, now)
+        requester.user.throughput.arrived(gained, now)
         self._learn_base(requester, now)
         faded = self._best_rate / (1.0 + (now - self._best_at) / _FADE_S)
         self._best_rate, self._best_at = max(self.rate, faded), now
@@ -131,12 +173,13 @@ class Uplink:
     def left(self, requester: Requester) -> None:
         """Nothing is on its way to the requester any longer."""
         self.owed -= requester.uncredited
+        requester.user.owed -= requester.uncredited
         if not requester.stalled:
-            self.in_flight -= requester.uncredited
+            self._count(requester.user, -requester.uncredited)
         self._owing.pop(requester.id, None)
 
-    def stalled(self, now: float) -> Iterator[Requester]:
-        """Set those aside who owe credit for too long; yields whom to drop altogether."""
+    def set_aside(self, now: float) -> Iterator[Requester]:
+        """Set those aside who owe credit for too long; yields each once."""
         stall_s = self._stall_s()
         for requester in list(self._owing.values()):
             # The same sums as in `due_at`: differences would round otherwise.
@@ -144,14 +187,18 @@ class Uplink:
                 return
             if not requester.stalled:
                 requester.stalled = True
-                self.in_flight -= requester.uncredited
+                self._count(requester.user, -requester.uncredited)
                 if self._base_s is None:
-                    self._base_s, self._base_at = 0.0, now  # nothing is learnt of this one
-            if now >= requester.progress_at + self._settings.drop_after_s:
+                    self._base_s, self._base_at = 0.0, now  # the next to credit tells
                 yield requester
 
+    def overdue(self, now: float) -> list[Requester]:
+        """Those who owe credit for so long that they are to be dropped."""
+        drop_after_s = self._settings.drop_after_s
+        return list(takewhile(lambda r: now >= r.progress_at + drop_after_s, self._owing.values()))
+
     def due_at(self, waiting: bool) -> float | None:
-        """When `stalled` will find somebody; being set aside matters while others are waiting."""
+        """When somebody is overdue, or to be set aside, which matters while others are waiting."""
         if not self._owing:
             return None
         first = next(iter(self._owing.values()))
@@ -167,15 +214,25 @@ class Uplink:
         requester.served += size
         requester.user.served += size
         self.owed += size
+        requester.user.owed += size
         if not requester.stalled:
-            self.in_flight += size
+            self._count(requester.user, size)
+
+    def _count(self, user: User, size: int) -> None:
+        """So many bytes more hold others up."""
+        self.in_flight += size
+        user.in_flight += size
+        if user.in_flight:
+            self._users[user.id] = user
+        else:
+            self._users.pop(user.id, None)
 
     def _learn_base(self, requester: Requester, now: float) -> None:
         sends = requester.sends
         while sends and sends[0].end <= requester.credited:
             latency_s = max(now - sends.popleft().at, 1e-5)
             requester.least_s = min(requester.least_s or latency_s, latency_s)
-            if self._base_s is None:
+            if not self._base_s:
                 self._base_s, self._base_at = latency_s, now
             self._base_s = min(self._base_s, latency_s)
 
@@ -187,3 +244,9 @@ class Uplink:
         assert self.owed == sum(r.uncredited for r in requesters)
         assert self.in_flight == sum(r.uncredited for r in requesters if not r.stalled)
         assert set(self._owing) == {r.id for r in requesters if r.uncredited}
+        users = {r.user.id: r.user for r in requesters}
+        for user in users.values():
+            theirs = [r for r in requesters if r.user is user]
+            assert user.owed == sum(r.uncredited for r in theirs)
+            assert user.in_flight == sum(r.uncredited for r in theirs if not r.stalled)
+        assert self._users == {user.id: user for user in users.values() if user.in_flight}

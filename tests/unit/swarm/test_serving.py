@@ -48,6 +48,8 @@ class Story:
         self.now = 0.0
         self.serving = Serving(ServingSettings(**settings), limit)  # type: ignore[arg-type]
         self.received: Counter[str] = Counter()
+        self.on_way: list[str] = []
+        """To whom pieces are on their way, in the order of sending."""
         if warm:
             self.warm_up()
         self.tell(ContentAdded(FILE, PIECE, count * PIECE))
@@ -59,12 +61,14 @@ class Story:
         self.tell(Asked(requester("first"), UserId("first"), first, (0,), 0))
         self.now = 0.052
         self.tell(Credited(requester("first"), PIECE), Left(requester("first")))
+        self.on_way.clear()
 
     def tell(self, *events: ServingEvent) -> list[ServingEffect]:
         effects: list[ServingEffect] = []
         for event in events:
             effects += self.serving.handle(event, self.now)
             self.serving.check_invariants()
+        self.on_way += [entry.split(":")[0] for entry in sent(effects)]
         return effects
 
     def ask(self, name: str, *pieces: int) -> list[str]:
@@ -74,7 +78,14 @@ class Story:
     def receive(self, name: str, size: int = PIECE) -> list[str]:
         """The requester credits one more piece."""
         self.received[name] += size
+        if name in self.on_way:
+            self.on_way.remove(name)
         return sent(self.tell(Credited(requester(name), self.received[name])))
+
+    def receive_first(self) -> list[str]:
+        """The piece that was sent before all others arrives, after as long as a piece takes."""
+        self.now += 0.05
+        return self.receive(self.on_way[0])
 
     def wait(self, seconds: float) -> list[ServingEffect]:
         effects: list[ServingEffect] = []
@@ -156,9 +167,9 @@ def test_what_is_withdrawn_is_not_sent_unless_it_is_on_its_way() -> None:
 def test_the_piece_that_was_sent_least_often_goes_first() -> None:
     story = Story()
     story.ask("a", 1, 2)
-    assert story.ask("b", 1, 2, 3, 4) == []
+    assert story.ask("b", 1, 2, 3, 4) == ["b:3"]
     story.now = 0.1
-    assert story.receive("a") == ["b:3"]
+    assert story.receive("a") == []
     assert story.receive("a") == ["b:4"]
     assert story.receive("b") == ["b:1"]
 
@@ -170,9 +181,7 @@ def test_a_lone_seeder_sends_every_piece_once_before_any_twice() -> None:
     for name in names:
         log += story.ask(name, *range(32))
     while len(log) < 48:
-        story.now += 0.05
-        first = log[len(log) - 2].split(":")[0]
-        log += story.receive(first)
+        log += story.receive_first()
     pieces = [int(entry.split(":")[1]) for entry in log]
     assert sorted(pieces[:32]) == list(range(32))
     by_user = Counter(entry.split(":")[0] for entry in log[:32])
@@ -185,9 +194,7 @@ def test_users_take_turns_however_many_connections_they_have() -> None:
     for number in range(7):
         log += story.ask(f"a{number}", *range(64))
     while len(log) < 60:
-        story.now += 0.05
-        oldest = log[len(log) - 2].split(":")[0]
-        log += story.receive(oldest)
+        log += story.receive_first()
     users = Counter(entry[0] for entry in log)
     assert abs(users["a"] - users["b"]) <= 3
 
@@ -201,10 +208,7 @@ def test_h27_a_flood_of_rare_requests_does_not_take_more_than_a_share() -> None:
     waiting = dict.fromkeys("abc", 16)
     served = Counter(entry[0] for entry in log)
     while all(served[n] < waiting[n] for n in waiting):
-        story.now += 0.05
-        new = story.receive(log[len(log) - 2].split(":")[0])
-        assert new
-        log += new
+        log += story.receive_first()
         served = Counter(entry[0] for entry in log)
     others = sum(served[n] for n in "abc") / 3
     assert others >= 0.8 * sum(served.values()) / 4 - 4
@@ -219,24 +223,78 @@ def test_idleness_saves_nothing() -> None:
     log = story.ask("b", *range(200, 400))
     turns: list[str] = []
     while len(turns) < 40:
-        story.now += 0.05
-        turns += (
-            story.receive("a")
-            if story.received["a"] <= story.received["b"] + 51 * PIECE
-            else story.receive("b")
-        )
+        turns += story.receive_first()
     assert 15 <= sum(turn.startswith("a") for turn in turns) <= 25
 
 
 def test_one_that_never_credits_does_not_hold_up_others_and_is_dropped() -> None:
     story = Story(drop_after_s=5.0)
     assert story.ask("x", *range(10)) == ["x:0", "x:1"]
-    assert story.ask("a", *range(20, 30)) == []
-    assert sent(story.wait(1.0)) == ["a:20", "a:21"]
+    assert story.ask("a", *range(20, 30)) == ["a:20"]
+    story.now += 0.052
+    assert story.receive("a") == ["a:21"]
+    assert sent(story.wait(0.45)) == ["a:22"]
     story.receive("a")
     effects = story.wait(10.0)
     assert Drop(requester("x")) in effects
     assert not [e for e in effects if isinstance(e, Send) and e.requester == requester("x")]
+
+
+def test_one_that_owes_for_too_long_is_sent_no_more_until_it_credits() -> None:
+    story = Story(count=16)
+    assert story.ask("x", *range(3)) == ["x:0", "x:1"]
+    story.receive("x")
+    assert sent(story.wait(5.0)) == []
+    assert story.ask("x", 3) == []
+    assert story.receive("x") == ["x:3"]
+
+
+def test_whoever_holds_more_than_an_equal_part_holds_nobody_up() -> None:
+    story = Story(count=512)
+    assert story.ask("x", *range(9)) == ["x:0", "x:1"]
+    log = story.ask("a", *range(100, 200))
+    while story.now < 0.5:
+        log += story.receive_first() if story.on_way[0] == "a" else story.receive("a")
+        story.now += 0.05
+    assert len(log) >= 5
+    assert {entry[0] for entry in log} == {"a"}
+
+
+def test_what_is_on_its_way_is_bounded_for_a_user_and_not_for_a_connection() -> None:
+    story = Story(count=2000)
+    names = [f"x{number}" for number in range(20)]
+    for number, name in enumerate(names):
+        story.ask(name, *range(100 * number, 100 * number + 100))
+    for _ in range(300):
+        story.now += PIECE / 1e9
+        story.receive(story.on_way[0])
+    assert len(story.on_way) * PIECE == 8 * MIB
+
+
+def test_users_that_do_not_credit_leave_others_something_to_owe() -> None:
+    story = Story(count=4000, owed_max=8 * MIB)
+    for number in range(12):
+        story.ask(f"x{number}", *range(16))
+        story.ask(f"y{number}", *range(16, 32))
+        story.wait(1.0)
+    assert len(story.on_way) * PIECE <= 6 * MIB
+    log = story.ask("a", *range(40, 60))
+    for _ in range(10):
+        assert log
+        log = story.receive("a")
+
+
+def test_a_piece_that_takes_longer_than_anybody_may_be_silent_is_waited_for() -> None:
+    story = Story(count=64, warm=False)
+    assert story.ask("a", *range(16)) == ["a:0"]
+    story.ask("b", *range(16, 32))
+    story.wait(0.6)
+    most = 0
+    for _ in range(20):
+        story.receive_first()
+        story.wait(0.6)
+        most = max(most, len(story.on_way))
+    assert most <= 4
 
 
 def test_a_slow_one_that_credits_is_not_dropped() -> None:
@@ -350,8 +408,8 @@ def test_what_is_abandoned_is_not_sent_and_other_contents_are() -> None:
 def test_who_left_holds_nothing_up() -> None:
     story = Story()
     story.ask("a", 0, 1, 2)
-    story.ask("b", 3)
-    assert sent(story.tell(Left(requester("a")))) == ["b:3"]
+    assert story.ask("b", 3, 4, 5) == ["b:3"]
+    assert sent(story.tell(Left(requester("a")))) == ["b:4"]
     assert story.receive("a") == []
 
 
