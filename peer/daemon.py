@@ -48,6 +48,7 @@ from peer.workers import Workers
 log = logging.getLogger(__name__)
 
 WORKERS = 4  # they wait for disks more than they compute
+TIDY_S = 3600.0  # how often the manifests that nobody needs are looked for
 END_S = 4.0  # an orderly end takes no longer; what is not done by then is not worth waiting for
 
 
@@ -99,6 +100,7 @@ class Peer:
         self._ended = asyncio.Event()
         self._notices = Notices()
         self._watching: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Make everything and begin. Raises `MiniTorrentError`."""
@@ -197,7 +199,18 @@ class Peer:
         self._link.start()
         self._presence.start()
         self._watching = asyncio.create_task(self._shares.watch_files(), name="shared files")
+        self._tidying = asyncio.create_task(self._tidy(manifests), name="manifests")
         log.info("peer ready at %s", self._seeder.endpoint)
+
+    async def _tidy(self, manifests: Manifests) -> None:
+        """Remove the manifests of what is neither shared nor fetched any more, now and then."""
+        while True:
+            await asyncio.sleep(TIDY_S)
+            wanted = self._shares.contents() | self._downloads.contents()
+            try:
+                await self._workers.run(manifests.keep_only, wanted, TIDY_S)
+            except OSError as error:
+                log.warning("manifests that nobody needs were not removed: %s", error)
 
     def _where_to_listen(self) -> str:
         asked_for = self._settings.listen
@@ -229,8 +242,9 @@ class Peer:
     async def close(self) -> None:
         """End in order: what is verified is synced, the tracker is told, nothing lingers."""
         self._session.close()
-        if self._watching is not None:
-            self._watching.cancel()
+        for task in (self._watching, self._tidying):
+            if task is not None:
+                task.cancel()
         await self._downloads.close()
         await self._presence.close()
         if self._link.connected:

@@ -7,17 +7,19 @@ records are ``peer.shares``' and ``peer.downloads``'.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition
 from typing import Generic, TypeVar
 
 import msgspec
 
+from common.clock import wall_ms
 from common.files import sweep_leftovers, write_whole
 from common.ids import ContentId
 from common.messages.control import SourceUse
@@ -107,7 +109,7 @@ class Records(Generic[R]):
         with self._turn(key), translated(str(path), "remove"):
             path.unlink(missing_ok=True)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _turn(self, key: str) -> Iterator[None]:
         """Wait until the changes to this record that came earlier are made.
 
@@ -138,7 +140,9 @@ class Manifests:
     def put(self, content: ContentId, encoded: bytes) -> None:
         """Keep a manifest. Raises `StorageError`."""
         path = self._path(content)
-        if not path.exists():
+        try:
+            os.utime(path)  # it is there, and wanted again
+        except OSError:
             write_whole(path, encoded)
 
     def get(self, content: ContentId) -> bytes | None:
@@ -148,13 +152,19 @@ class Manifests:
         except OSError:
             return None
 
-    def keep_only(self, wanted: set[ContentId]) -> None:
-        """Remove the manifests of all other contents, and what a crash left of any. To be called
-        before anything is put."""
+    def keep_only(self, wanted: set[ContentId], spared_s: float = 0.0) -> None:
+        """Remove the manifests of all other contents, and what a crash left of any.
+
+        What was put less than ``spared_s`` ago stays: for what it is may not be recorded yet.
+        """
         names = {self._path(content).name for content in wanted}
+        before = wall_ms() / 1000 - spared_s
         for path in self._directory.iterdir():
-            if path.name not in names:
-                path.unlink(missing_ok=True)
+            if path.name in names:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                if not spared_s or path.stat().st_mtime < before:
+                    path.unlink()
 
     def _path(self, content: ContentId) -> Path:
         return self._directory / f"{content.hex()}.manifest"

@@ -135,6 +135,16 @@ class TestRecords:
         assert manifests.get(TWO) is None
         assert not left.exists()
 
+    def test_those_that_were_put_lately_are_spared(self, tmp_path: Path) -> None:
+        manifests = Manifests(tmp_path / "manifests")
+        three = ContentId(b"3" * 32)
+        for content in (ONE, TWO, three):
+            manifests.put(content, bytes(content))
+            os.utime(tmp_path / "manifests" / f"{content.hex()}.manifest", (1, 1))
+        manifests.put(TWO, bytes(TWO))  # for what, is not recorded yet
+        manifests.keep_only({ONE}, 3600.0)
+        assert [manifests.get(c) for c in (ONE, TWO, three)] == [ONE, TWO, None]
+
     def test_the_wanted_ones_are_gone_through_once_and_not_for_each_manifest(
         self, tmp_path: Path
     ) -> None:
