@@ -48,12 +48,12 @@ class Model(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.town = Town()
-        for content in CONTENTS:
-            self.town.content(content)
         self.on: dict[str, str | None] = {}  # device -> who is logged in
         for device in DEVICES:
             self.town.user(device.split("'")[0], device)
             self.on[device] = device.split("'")[0]
+        for content in CONTENTS:
+            self.town.content(content)
         self.circles: dict[str, Circle] = {}
 
     def who(self, device: str) -> tuple[Device, str | None]:
