@@ -2,10 +2,12 @@
 
 Owns the queue and the order of things: nothing is answered or published before it is durable. While
 a batch is on its way to the disk the next one waits, and so do questions, so nobody sees what may
-yet be lost. When a commit fails, the mirror is taken from the database again, what would have
-written is refused, and questions go on being answered. Until the failures are over commands are
-written one by one, each before the mirror has it, so that no further failure costs a reload. What
-is decided is ``tracker.commands``' business; sockets are ``tracker.server``'s.
+yet be lost. Users take turns, and a batch ends when it has taken long or has much to do: who asks
+what is costly waits longer, and not everybody else. When a commit fails, the mirror is taken from
+the database again, what would have written is refused, and questions go on being answered. Until
+the failures are over commands are written one by one, each before the mirror has it, so that no
+further failure costs a reload. What is decided is ``tracker.commands``' business, what is told
+``tracker.publishing``'s; sockets are ``tracker.server``'s.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -26,16 +28,20 @@ from common.messages import tracker
 from common.messages.refusals import Code, Refusal
 from tracker import commands
 from tracker.changes import Change
-from tracker.decision import Actor, Decision, Now, Nudge, Offline, Online, Work, World
+from tracker.decision import Actor, Decision, Now, Offline, Online, Work, World
 from tracker.errands import Answered, Continued, Errands
-from tracker.events import Outbox, Outgoing, nudge
-from tracker.presence import SWEEP_S, SwarmChange
+from tracker.events import Outgoing
+from tracker.presence import SWEEP_S
+from tracker.publishing import Publishing
 from tracker.store import Store
+from tracker.turns import Turns
 from tracker.writing import LogConflict
 
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING_S = 60.0
+BATCH_S = 0.02  # for deciding a batch; then the sockets have their turn
+BATCH_WEIGHT = 5_000  # changes and places in swarms that a batch is about: tens of milliseconds
 CAREFUL_S = 1.0  # after a failure another one may cost no reload: nobody is answered during it
 Answer = Callable[[tracker.Reply, bytes | None], None]
 
@@ -85,18 +91,13 @@ class Desk:
         self.counts: Counter[str] = Counter()
         self._store = store
         self._errands = errands
-        self._publish = publish
-        self._outbox = Outbox()
         self._writer = ThreadPoolExecutor(1, "writer")
-        self._queue: deque[Job] = deque()
+        self._queue: Turns[Job] = Turns()
         self._awake = asyncio.Event()
-        # Held while the mirror is ahead of the database: what is published says nothing of that.
-        self._durable = asyncio.Lock()
+        self._publishing = Publishing(world, publish, self._awake.set)
         self._open: dict[tuple[DeviceKey, bytes], Job] = {}
         self._open_of: Counter[DeviceKey] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._flush: asyncio.TimerHandle | None = None
-        self._flush_at = 0.0
         self._stale: StorageError | None = None  # why the mirror has to be loaded again
         self._failed_at: float | None = None  # when the disk did last, until that is over
         self._stopping = False
@@ -129,7 +130,9 @@ class Desk:
         self._enqueue(job)
 
     def _enqueue(self, job: Job) -> None:
-        self._queue.append(job)
+        user = self.world.state.devices.get(job.actor.device)
+        # Devices are made up for nothing: strangers count by where they are.
+        self._queue.add((user, "" if user else job.actor.address), job)
         self._awake.set()
 
     def _reply(self, job: Job, reply: tracker.Reply, data: bytes | None = None) -> None:
@@ -158,10 +161,10 @@ class Desk:
         while not self._stopping:
             await self._awake.wait()
             self._awake.clear()
-            while self._queue and not self._stopping:
-                async with self._durable:
-                    await self._settle(self._next_batch())
-                self._flush_due(monotonic())
+            while (self._queue or self._publishing.waits) and not self._stopping:
+                with self._publishing.held():
+                    await self._settle(deque())
+                self._publishing.go_on(monotonic())
                 await asyncio.sleep(0)  # let the sockets have their turn
 
     def stop(self) -> None:
@@ -173,24 +176,32 @@ class Desk:
         """Give up what is left. To be called when `run` has returned."""
         for task in self._tasks:
             task.cancel()
-        if self._flush is not None:
-            self._flush.cancel()
+        self._publishing.close()
         self._errands.close()
         self._writer.shutdown(wait=True)
 
-    def _next_batch(self) -> deque[Job]:
-        count = min(len(self._queue), limits.COMMANDS_PER_BATCH_MAX)
-        return deque(self._queue.popleft() for _ in range(count))
+    def _batch(self, jobs: deque[Job]) -> Iterator[Job]:
+        """Those in ``jobs``, then whose turn it is, who become part of ``jobs``, for as long as a
+        batch may take: the caller removes who is done."""
+        yield from tuple(jobs)
+        ends_at = monotonic() + BATCH_S
+        for _ in range(min(len(self._queue), limits.COMMANDS_PER_BATCH_MAX)):
+            jobs.append(self._queue.take())
+            yield jobs[-1]
+            if monotonic() >= ends_at:
+                return
 
     async def _settle(self, jobs: deque[Job], attempts: int = 3) -> None:
+        """Take a batch from the queue and see it through. ``jobs`` were taken before."""
+        batch = self._batch(jobs)
         if self._stale is not None and not await self._load():
-            for job in jobs:
+            for job in batch:
                 self._reply(job, read_only(self._stale))
             return
         now = Now(wall_ms(), monotonic())
         try:
-            await self._write_first(jobs, now)
-            await self._write_together(jobs, now)
+            await self._write_first(jobs, batch, now)
+            await self._write_together(jobs, batch, now)
             return
         except LogConflict as error:
             self._stale = error
@@ -210,29 +221,50 @@ class Desk:
             refusal = INTERNAL
         await self._answer_without_writing(jobs, now, refusal)
 
-    async def _write_first(self, jobs: deque[Job], now: Now) -> None:
+    async def _write_first(self, jobs: deque[Job], batch: Iterator[Job], now: Now) -> None:
         """While the disk fails: one after the other, as many as can be written. Who is done leaves
         ``jobs``, and the mirror has nothing of who is not."""
-        while jobs and self._failed_at is not None:
-            decision = self._decide(jobs[0], now)
+        while self._failed_at is not None and (job := next(batch, None)) is not None:
+            decision = self._decide(job, now)
             if decision.changes:
                 await self._commit(decision.changes)
                 self._apply(decision.changes)
             self._carry_out([(jobs.popleft(), decision)], now)
 
-    async def _write_together(self, jobs: deque[Job], now: Now) -> None:
+    async def _write_together(self, jobs: deque[Job], batch: Iterator[Job], now: Now) -> None:
         """Each is decided on a mirror that has what those before it change, and then all of that is
-        written at once: after a failure the mirror is ahead of the database."""
+        written at once: after a failure the mirror is ahead of the database. Before there is any
+        change nobody has to wait for the disk."""
         decided: list[tuple[Job, Decision]] = []
         changes: list[Change] = []
-        for job in jobs:
+        weight = 0
+        for job in batch:
             decision = self._decide(job, now)
+            if not changes and not decision.changes:
+                self._carry_out([(jobs.popleft(), decision)], now)
+                continue
             self._apply(decision.changes)
             changes += decision.changes
             decided.append((job, decision))
+            weight += self._weight(decision)
+            if weight >= BATCH_WEIGHT:
+                break
         if changes:
             await self._commit(changes)
         self._carry_out(decided, now)
+
+    def _weight(self, decision: Decision) -> int:
+        """How much there is to do once ``decision`` is durable, for which nobody took time yet."""
+        weight, presence = len(decision.changes), self.world.presence
+        for notice in decision.notices:
+            match notice:
+                case Online(device, user, endpoint):
+                    weight += presence.moved(self.world.state, device, user, endpoint)
+                case Offline(device):
+                    weight += presence.known(device)
+                case _:
+                    pass
+        return weight
 
     def _apply(self, changes: Iterable[Change]) -> None:
         for change in changes:
@@ -284,7 +316,7 @@ class Desk:
         follows from the mirror, which before that may hold what is lost again."""
         for job, decision in decided:
             try:
-                self._tell(decision, now)
+                self._publishing.tell(decision, now)
             except Exception:
                 log.exception("failed to tell what a %s did", type(job.command).__name__)
             try:
@@ -294,25 +326,6 @@ class Desk:
                 self._reply(job, INTERNAL)
 
     # -- what follows from a decision -----------------------------------------------------------
-
-    def _tell(self, decision: Decision, now: Now) -> None:
-        state, presence = self.world.state, self.world.presence
-        for outgoing in self._outbox.told(decision.changes, now.mono_s):
-            self._publish(outgoing)
-        self._gather(presence.follow(state, decision.changes), now.mono_s)
-        for notice in decision.notices:
-            match notice:
-                case Nudge():
-                    self._publish(nudge(self.world.facts, notice))
-                case Online(device, user, endpoint, leeching):
-                    self._gather(
-                        presence.announce(state, device, user, endpoint, leeching, now.mono_s),
-                        now.mono_s,
-                    )
-                case Offline(device):
-                    self._gather(presence.depart(device), now.mono_s)
-                case _:
-                    assert_never(notice)
 
     def _conclude(self, job: Job, reply: tracker.Reply | Work, now: Now) -> None:
         if not isinstance(reply, Work):
@@ -345,48 +358,16 @@ class Desk:
 
     # -- what comes with time -------------------------------------------------------------------
 
-    def _gather(self, changes: list[SwarmChange], now: float) -> None:
-        self._outbox.gather(changes, self.world.presence, now)
-        self._schedule_flush(now)
-
-    def _schedule_flush(self, now: float) -> None:
-        flush_at = self._outbox.flush_at
-        if flush_at is not None and (self._flush is None or flush_at < self._flush_at):
-            if self._flush is not None:
-                self._flush.cancel()
-            self._flush_at = flush_at
-            delay = max(0.0, flush_at - now)
-            self._flush = asyncio.get_running_loop().call_later(delay, self._flush_now)
-
-    def _flush_now(self) -> None:
-        self._flush = None
-        if not self._durable.locked():  # else it is due when the batch is settled
-            # The loop's timers may fire a little early; what is due then is told all the same.
-            self._flush_due(max(monotonic(), self._flush_at))
-
-    def _flush_due(self, now: float) -> None:
-        flush_at = self._outbox.flush_at
-        if flush_at is None or flush_at > now:
-            return
-        for outgoing in self._outbox.flush(self.world.state, self.world.rng, now):
-            self._publish(outgoing)
-        self._schedule_flush(now)
-
-    async def _beat(self, now: Now) -> None:
-        async with self._durable:
-            for outgoing in self._outbox.beat(self.world.facts, self.world.state, now):
-                self._publish(outgoing)
-
     async def keep_time(self) -> None:
         """Leases, beacons and housekeeping, until cancelled."""
         beat_at = tidy_at = monotonic()
         while True:
             try:
                 now = Now(wall_ms(), monotonic())
-                self._gather(self.world.presence.sweep(now.mono_s), now.mono_s)
+                self._publishing.gather(self.world.presence.sweep(now.mono_s), now.mono_s)
                 if now.mono_s >= beat_at:
                     beat_at = now.mono_s + limits.BEACON_S
-                    await self._beat(now)
+                    self._publishing.beat(now)
                 if now.mono_s >= tidy_at:
                     tidy_at = now.mono_s + HOUSEKEEPING_S
                     self._errands.tidy(now.mono_s)

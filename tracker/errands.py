@@ -1,8 +1,8 @@
 """Errands: the part of a command that takes a thread, a key or the disk.
 
-Owns the passwords' queue, the manifests on their way in, the readers of the database and the
-signing of tickets. Each errand ends in an answer, or in what is to be decided next. Which errand a
-command needs is decided in ``tracker.commands``.
+Owns the passwords' queue, the manifests on their way in, and the readers of the database. Tickets
+are signed by ``tracker.signing``. Each errand ends in an answer, or in what is to be decided next.
+Which errand a command needs is decided in ``tracker.commands``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeAlias, assert_never
 
 import nacl.signing
 
-from common import manifest, tickets
+from common import manifest
 from common.errors import Refused
 from common.ids import TrackerId
 from common.messages import tracker
@@ -35,6 +35,7 @@ from tracker.decision import (
     Work,
 )
 from tracker.passwords import Passwords
+from tracker.signing import Signer
 from tracker.store import Store
 from tracker.uploads import Uploads
 
@@ -64,8 +65,7 @@ class Errands:
         self, store: Store, tracker_id: TrackerId, signing_key: nacl.signing.SigningKey
     ) -> None:
         self._store = store
-        self._tracker_id = tracker_id
-        self._signing_key = signing_key
+        self._signer = Signer(tracker_id, signing_key)
         self._uploads = Uploads()
         self._passwords = Passwords()
         self._readers = ThreadPoolExecutor(2, "reader")
@@ -74,7 +74,7 @@ class Errands:
         """Do ``work`` for ``actor``; ``data`` came with the command. Raises `MiniTorrentError`."""
         match work:
             case SignTickets():
-                return self._sign(actor, work, now)
+                return await self._sign(actor, work, now)
             case ReadPart():
                 return await self._read_part(work)
             case ReadLog():
@@ -96,19 +96,8 @@ class Errands:
             case _:
                 assert_never(work)
 
-    def _sign(self, actor: Actor, work: SignTickets, now: Now) -> Outcome:
-        rows = []
-        for group, epoch in work.groups:
-            token, expires_ms = tickets.issue(
-                self._signing_key,
-                self._tracker_id,
-                actor.device,
-                work.user,
-                group,
-                epoch,
-                now.wall_ms,
-            )
-            rows.append(tracker.TicketRow(group, token, expires_ms))
+    async def _sign(self, actor: Actor, work: SignTickets, now: Now) -> Outcome:
+        rows = await self._signer.sign(actor.device, work.user, work.groups, now)
         return Answered(tracker.Tickets(rows, now.wall_ms))
 
     async def _read_part(self, work: ReadPart) -> Outcome:
@@ -154,8 +143,9 @@ class Errands:
         return Continued(commands.ManifestGathered(work.user, facts, body))
 
     def tidy(self, now: float) -> None:
-        """Drop uploads that were given up."""
+        """Drop uploads that were given up, and tickets that are not fresh any more."""
         self._uploads.sweep(now)
+        self._signer.tidy(now)
 
     def close(self) -> None:
         """Drop what waits, and wait for what is at work."""

@@ -100,15 +100,19 @@ class Outbox:
             outgoing.append(Outgoing(topic, update, group.key, group.epoch))
         return outgoing
 
-    def beat(self, facts: Facts, state: State, now: Now) -> list[Outgoing]:
-        """The sign of life, and the head of every group that had an entry lately."""
+    def beat(self, facts: Facts, now: Now) -> Outgoing:
+        """The sign of life."""
+        return Outgoing(events.BEAT_TOPIC, events.Beat(facts.tracker_id, now.wall_ms))
+
+    def heads(self, state: State, now: float) -> list[Outgoing]:
+        """The head of every group that had an entry lately."""
         for group_id in [
             group_id
             for group_id, at in self._active.items()
-            if now.mono_s - at > limits.BEACON_TAIL_S or group_id not in state.groups
+            if now - at > limits.BEACON_TAIL_S or group_id not in state.groups
         ]:
             del self._active[group_id]
-        outgoing = [Outgoing(events.BEAT_TOPIC, events.Beat(facts.tracker_id, now.wall_ms))]
+        outgoing = []
         for group_id in self._active:
             group = state.groups[group_id]
             head = events.GroupHead(group.id, group.seq, group.epoch)

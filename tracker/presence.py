@@ -85,6 +85,18 @@ class Presence:
         """The swarm at ``place``, which may be empty; not to be changed."""
         return self._swarms.get(place, _NOBODY)
 
+    def known(self, device: DeviceKey) -> int:
+        """In how many places ``device`` is a source."""
+        lease = self.leases.get(device)
+        return len(lease.places) if lease else 0
+
+    def moved(self, state: State, device: DeviceKey, user: UserId, endpoint: str) -> int:
+        """In about how many places something changes when ``device`` announces itself."""
+        lease = self.leases.get(device)
+        if lease is not None and (lease.user, lease.endpoint) == (user, endpoint):
+            return 0
+        return len(state.offers_of.get((user, device), ()))
+
     def online(self, state: State, user: UserId) -> int:
         """How many devices of ``user`` are online."""
         return sum(device in self.leases for device in state.devices_of.get(user, ()))

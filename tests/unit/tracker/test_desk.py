@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from itertools import pairwise
 from typing import Any
 
 import nacl.signing
@@ -11,20 +12,22 @@ import pytest
 from memory_store import MemoryStore
 from town import Town, content_id
 
-from common.clock import wall_ms
+from common import tickets
+from common.clock import monotonic, wall_ms
 from common.errors import StorageError
-from common.ids import ContentId, DeviceKey, GroupId, TrackerId
+from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
-from tracker import commands, desk
+from tracker import commands, desk, publishing, signing
 from tracker.changes import (
     AccountCreated,
     DeviceBound,
     Logged,
     ManifestFacts,
+    ManifestShown,
     ManifestStored,
 )
-from tracker.decision import Actor
+from tracker.decision import Actor, Now
 from tracker.desk import Desk, Job
 from tracker.errands import Errands
 from tracker.events import Outgoing
@@ -65,12 +68,13 @@ class Office:
         return await self.reply(self.send(command))
 
     def content(self, text: str) -> ContentId:
-        """A content whose manifest the tracker has."""
+        """A content whose manifest alice has sent."""
         content = content_id(text)
         facts = ManifestFacts(content, 9, 6, 1, 1, 16_384, "blake3", b"d" * 32, wall_ms())
-        stored = ManifestStored(facts, b"m" * 9)
-        self.store.commit([stored])
-        self.desk.world.state.apply(stored)
+        changes = (ManifestStored(facts, b"m" * 9), ManifestShown(UserId("alice"), content))
+        self.store.commit(changes)
+        for change in changes:
+            self.desk.world.state.apply(change)
         return content
 
     def seeders(self, group: str, content: ContentId) -> int:
@@ -161,7 +165,7 @@ async def test_f20_who_is_online_follows_from_what_was_written(office: Office) -
     assert (await office.reply(offered)).code is Code.READ_ONLY
     assert isinstance(await office.reply(announced), tracker.Announced)
     assert office.desk.world.presence.leases[ALICE].endpoint == "tcp://192.0.2.7:10"
-    assert (office.seeders("lab", film), office.desk._outbox.flush_at) == (0, None)
+    assert (office.seeders("lab", film), office.desk._publishing.flush_at) == (0, None)
     office.store.fails_with = None
     await office.ask(tracker.Announce("tcp://192.0.2.7:11"))
     assert office.seeders("lab", film) == 0
@@ -361,3 +365,191 @@ async def test_one_device_cannot_fill_the_queue(office: Office) -> None:
         await office.reply(each)
     assert not office.desk._open
     assert not office.desk._open_of
+
+
+# -- everybody's turn ---------------------------------------------------------------------------
+
+BOB, CAROL = DeviceKey(b"b" * 32), DeviceKey(b"c" * 32)
+
+
+def enters(office: Office, user: str, device: DeviceKey) -> None:
+    """``user`` is logged in on ``device`` as well."""
+    changes: list[Any] = [DeviceBound(device, user, 1)]
+    if user not in office.desk.world.state.accounts:
+        changes.insert(0, AccountCreated(user, "h", 1))
+    office.store.commit(changes)
+    for change in changes:
+        office.desk.world.state.apply(change)
+
+
+@at_the_desk
+async def test_who_asks_much_is_answered_in_turn_with_who_asks_little(office: Office) -> None:
+    """Two devices of one account have one turn between them."""
+    enters(office, "alice", CAROL)
+    enters(office, "bob", BOB)
+    flood = [office.send(tracker.ListGroups(), device=d) for d in (ALICE, CAROL) for _ in range(9)]
+    hello = office.send(tracker.Hello(), device=BOB)
+    await office.reply(flood[-1])
+    assert list(office.replies).index(hello) == 1
+
+
+def slow_desk(monkeypatch: pytest.MonkeyPatch, decided: list[Any]) -> None:
+    """Each decision takes as long as a batch may."""
+    decide, clock = commands.decide, [0.0]
+
+    def slow(world: Any, actor: Any, command: Any, now: Any) -> Any:
+        clock[0] += desk.BATCH_S
+        decided.append(command)
+        return decide(world, actor, command, now)
+
+    monkeypatch.setattr(commands, "decide", slow)
+    monkeypatch.setattr(desk, "monotonic", lambda: clock[0])
+
+
+@pytest.mark.parametrize("command", [tracker.Follow(), tracker.Announce("tcp://192.0.2.7:9")])
+def test_costly_questions_let_the_sockets_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch, command: object
+) -> None:
+    decided: list[Any] = []
+    slow_desk(monkeypatch, decided)
+
+    @at_the_desk
+    async def story(office: Office) -> None:
+        last = [office.send(command) for _ in range(20)][-1]
+        seen = []
+        while last not in office.replies:
+            seen.append(len(decided))
+            await asyncio.sleep(0)
+        assert max(later - sooner for sooner, later in pairwise(seen)) <= 2
+
+    story()
+
+
+@at_the_desk
+async def test_a_question_that_comes_before_a_change_does_not_wait_for_the_disk(
+    office: Office,
+) -> None:
+    office.store.open.clear()
+    asked = office.send(tracker.ListGroups())
+    made = office.send(tracker.CreateGroup("lab"))
+    assert (await office.reply(asked)).rows == []
+    assert made not in office.replies
+    office.store.open.set()
+    await office.reply(made)
+
+
+def test_what_follows_from_one_batch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device with many shares that comes and goes is work each time, which is done after the
+    commit: others are not to wait for a hundred times of it."""
+    monkeypatch.setattr(desk, "BATCH_WEIGHT", 60)
+    commits: list[int] = []
+
+    @at_the_desk
+    async def story(office: Office) -> None:
+        await office.ask(tracker.CreateGroup("lab"))
+        for number in range(20):
+            await office.ask(tracker.Offer("lab", f"{number}", office.content(f"{number}")))
+        await office.ask(tracker.Announce("tcp://192.0.2.7:9"))
+        sent = []
+        for number in range(8):
+            sent.append(office.send(tracker.CreateGroup(f"{number}")))
+            sent += [office.send(each) for each in (tracker.Depart(), HERE)]
+        tell = office.desk._publishing.tell
+
+        def counting(decision: Any, now: Any) -> None:
+            tell(decision, now)
+            commits[-1] += 1
+
+        commit = office.store.commit
+
+        def committing(changes: Any) -> None:
+            commits.append(0)
+            commit(changes)
+
+        monkeypatch.setattr(office.desk._publishing, "tell", counting)
+        monkeypatch.setattr(office.store, "commit", committing)
+        for each in sent:
+            await office.reply(each)
+        assert max(commits) <= 12
+
+    HERE = tracker.Announce("tcp://192.0.2.7:9")
+    story()
+
+
+# -- much to tell at once -----------------------------------------------------------------------
+
+
+@at_the_desk
+async def test_the_beat_goes_on_while_the_disk_is_slow(office: Office) -> None:
+    await office.ask(tracker.CreateGroup("lab"))
+    office.store.open.clear()
+    made = office.send(tracker.CreateGroup("den"))
+    await office.breathe()
+    office.published.clear()
+    office.desk._publishing.beat(Now(wall_ms(), monotonic()))
+    assert [type(out.body) for out in office.published] == [events.Beat]
+    office.store.open.set()
+    await office.reply(made)
+    heads = [out.body for out in office.published if isinstance(out.body, events.GroupHead)]
+    assert {head.group: head.seq for head in heads} == {"lab": 1, "den": 1}
+
+
+@at_the_desk
+async def test_a_long_farewell_is_told_in_stretches_and_in_its_order(office: Office) -> None:
+    enters(office, "bob", BOB)
+    await office.ask(tracker.CreateGroup("lab"))
+    await office.reply(office.send(tracker.JoinGroup("lab"), device=BOB))
+    await office.ask(tracker.AcceptRequest("lab", "bob"))
+    data, shares = office.content("data"), 4 * publishing.TOLD_AT_ONCE
+    for number in range(shares):
+        last = office.send(tracker.Offer("lab", f"{number}", data))
+        if number % 200 == 199:
+            await office.reply(last)
+    await office.reply(last)
+    await office.breathe()
+    office.published.clear()
+    left = office.send(tracker.LeaveGroup("lab"))
+    await office.reply(left)
+    assert 0 < len(office.published) <= 2 * publishing.TOLD_AT_ONCE
+    asked = office.send(tracker.Hello(), device=BOB)
+    await office.reply(asked)
+    assert len(office.published) < shares
+    await office.breathe()
+    told = [out.body.seq for out in office.published if isinstance(out.body, events.LogEntry)]
+    assert told == list(range(4 + shares, 6 + 2 * shares))
+
+
+def test_tickets_are_signed_once_in_a_while_and_some_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    signed: list[tuple[DeviceKey, str]] = []
+    issue, clock = tickets.issue, [0.0]
+
+    def counting(key: Any, tracker_id: Any, device: Any, user: Any, group: Any, *more: Any) -> Any:
+        signed.append((device, group))
+        return issue(key, tracker_id, device, user, group, *more)
+
+    monkeypatch.setattr(tickets, "issue", counting)
+    monkeypatch.setattr(desk, "monotonic", lambda: clock[0])
+
+    @at_the_desk
+    async def story(office: Office) -> None:
+        enters(office, "alice", CAROL)
+        groups = [f"g{number}" for number in range(3 * signing.SIGNED_AT_ONCE)]
+        for name in groups:
+            await office.ask(tracker.CreateGroup(name))
+        sent, seen = [office.send(tracker.GetTickets()) for _ in range(9)], list[int]()
+        while not office.replies.keys() >= set(sent):
+            seen.append(len(signed))
+            await asyncio.sleep(0)
+        assert max(later - sooner for sooner, later in pairwise(seen)) <= 2 * signing.SIGNED_AT_ONCE
+        assert signed == [(ALICE, name) for name in groups]
+        [rows] = {tuple(row.token for row in office.replies[each].rows) for each in sent}
+        assert len(set(rows)) == len(groups)
+        await office.reply(office.send(tracker.GetTickets(["g1"]), device=CAROL))
+        assert signed[len(groups) :] == [(CAROL, "g1")]
+        clock[0] += signing.FRESH_S
+        await office.ask(tracker.GetTickets(["g1"]))
+        assert signed[len(groups) + 1 :] == [(ALICE, "g1")]
+
+    story()
