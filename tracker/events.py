@@ -23,6 +23,7 @@ from tracker.state import State
 
 LARGE_SWARM = 100  # from here on changes are gathered longer, in proportion …
 GATHER_MAX_S = 5.0  # … up to that: each update goes to everybody in the swarm
+FLUSHED_AT_ONCE = 1_000  # swarms; some milliseconds of the event loop
 DOWN_MAX = 1_000  # departures in one update; who is missed is found gone when next asked
 
 
@@ -47,6 +48,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._swarms: dict[Place, _Gathering] = {}
+        self._flush_at: float | None = None  # when the first of them is due
         self._active: dict[GroupId, float] = {}  # -> when it last had an entry
 
     def told(self, changes: Iterable[Change], now: float) -> list[Outgoing]:
@@ -73,18 +75,22 @@ class Outbox:
                 wait_s = limits.COALESCE_S * max(1.0, size / LARGE_SWARM)
                 gathering = _Gathering(now + min(wait_s, GATHER_MAX_S))
                 self._swarms[change.place] = gathering
+                if self._flush_at is None or gathering.due_at < self._flush_at:
+                    self._flush_at = gathering.due_at
             gathering.devices[change.device] = change.source
 
     @property
     def flush_at(self) -> float | None:
         """When `flush` is due; None while nothing was gathered."""
-        return min((gathering.due_at for gathering in self._swarms.values()), default=None)
+        return self._flush_at
 
     def flush(self, state: State, rng: Rng, now: float) -> list[Outgoing]:
-        """One update for each share that is due. Of very many new sources a random choice is told,
-        seeders first: nobody uses more."""
+        """One update for each share that is due, as long as those are not very many. Of very many
+        new sources a random choice is told, seeders first: nobody uses more."""
         due = [place for place, gathering in self._swarms.items() if gathering.due_at <= now]
-        gathered = {place: self._swarms.pop(place).devices for place in due}
+        gathered = {place: self._swarms.pop(place).devices for place in due[:FLUSHED_AT_ONCE]}
+        left = (gathering.due_at for gathering in self._swarms.values())
+        self._flush_at = min(left, default=None)
         outgoing = []
         for place, devices in gathered.items():
             group = state.groups.get(place[0])

@@ -76,6 +76,25 @@ def test_a_large_swarm_is_told_less_often(lab, monkeypatch: pytest.MonkeyPatch) 
     assert update.body.group == "lab"
 
 
+def test_very_many_swarms_are_told_of_in_stretches(lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes with thousands of shares changes a swarm for each, all due at once."""
+    town, alice, _, outbox = lab
+    for number in range(6):
+        alice.offers("lab", f"{number}", town.content(f"{number}"))
+    alice.comes()
+    outbox.gather(town.swarm_changes, town.world.presence, town.now_s)
+    monkeypatch.setattr("tracker.events.FLUSHED_AT_ONCE", 3)
+    due_at = town.now_s + limits.COALESCE_S
+    told: list[bytes] = []
+    for expected in (3, 3, 1):
+        assert outbox.flush_at == due_at
+        updates = outbox.flush(town.state, town.rng, due_at)
+        assert len(updates) == expected
+        told += [update.body.content for update in updates]
+    assert sorted(told) == sorted(town.state.groups["lab"].names_of)
+    assert outbox.flush_at is None
+
+
 def test_a_swarm_of_a_group_that_is_gone_is_not_told_of(lab) -> None:
     town, alice, _, outbox = lab
     alice.comes()
