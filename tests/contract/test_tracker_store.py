@@ -237,7 +237,7 @@ def town_lab() -> Device:
 
 
 @pytest.mark.parametrize("stays", [True, False], ids=["others stay", "the last one goes"])
-def test_who_goes_takes_many_shares_along_in_few_statements(
+def test_h55_who_goes_takes_many_shares_along_in_few_statements(
     path: Path, on_disk: Store, stays: bool
 ) -> None:
     """One transaction keeps everybody waiting: it must not grow by statements for each share."""

@@ -259,7 +259,7 @@ def test_own_offers_come_in_pages_in_one_order(town: Town) -> None:
 @pytest.mark.parametrize(
     "question", [tracker.MyOffers(), tracker.ListFiles("lab"), tracker.ListGroups()]
 )
-def test_a_page_costs_what_a_page_costs(
+def test_h54_a_page_costs_what_a_page_costs(
     town: Town, question: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However much there is to list, nothing of it is put in order for each page anew."""

@@ -383,7 +383,7 @@ def enters(office: Office, user: str, device: DeviceKey) -> None:
 
 
 @at_the_desk
-async def test_who_asks_much_is_answered_in_turn_with_who_asks_little(office: Office) -> None:
+async def test_h54_who_asks_much_is_answered_in_turn_with_who_asks_little(office: Office) -> None:
     """Two devices of one account have one turn between them."""
     enters(office, "alice", CAROL)
     enters(office, "bob", BOB)
@@ -407,7 +407,7 @@ def slow_desk(monkeypatch: pytest.MonkeyPatch, decided: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("command", [tracker.Follow(), tracker.Announce("tcp://192.0.2.7:9")])
-def test_costly_questions_let_the_sockets_have_their_turn(
+def test_h54_costly_questions_let_the_sockets_have_their_turn(
     monkeypatch: pytest.MonkeyPatch, command: object
 ) -> None:
     decided: list[Any] = []
@@ -438,7 +438,7 @@ async def test_a_question_that_comes_before_a_change_does_not_wait_for_the_disk(
     await office.reply(made)
 
 
-def test_what_follows_from_one_batch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_h54_what_follows_from_one_batch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device with many shares that comes and goes is work each time, which is done after the
     commit: others are not to wait for a hundred times of it."""
     monkeypatch.setattr(desk, "BATCH_WEIGHT", 60)
@@ -480,7 +480,7 @@ def test_what_follows_from_one_batch_is_bounded(monkeypatch: pytest.MonkeyPatch)
 
 
 @at_the_desk
-async def test_the_beat_goes_on_while_the_disk_is_slow(office: Office) -> None:
+async def test_h55_the_beat_goes_on_while_the_disk_is_slow(office: Office) -> None:
     await office.ask(tracker.CreateGroup("lab"))
     office.store.open.clear()
     made = office.send(tracker.CreateGroup("den"))
@@ -495,7 +495,7 @@ async def test_the_beat_goes_on_while_the_disk_is_slow(office: Office) -> None:
 
 
 @at_the_desk
-async def test_a_long_farewell_is_told_in_stretches_and_in_its_order(office: Office) -> None:
+async def test_h55_a_long_farewell_is_told_in_stretches_and_in_its_order(office: Office) -> None:
     enters(office, "bob", BOB)
     await office.ask(tracker.CreateGroup("lab"))
     await office.reply(office.send(tracker.JoinGroup("lab"), device=BOB))
@@ -519,7 +519,7 @@ async def test_a_long_farewell_is_told_in_stretches_and_in_its_order(office: Off
     assert told == list(range(4 + shares, 6 + 2 * shares))
 
 
-def test_tickets_are_signed_once_in_a_while_and_some_at_once(
+def test_h54_tickets_are_signed_once_in_a_while_and_some_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     signed: list[tuple[DeviceKey, str]] = []
