@@ -38,7 +38,8 @@ from tracker.decision import (
     group_of,
     page,
 )
-from tracker.state import Group, Share, State
+from tracker.records import Group, Share
+from tracker.state import State
 
 SHARED_BY_MAX = 64  # users named in a row of a listing
 

@@ -20,7 +20,8 @@ from common.names import BadName, group_id, quoted
 from common.refusals import no_group, not_logged_in
 from tracker.changes import Change, Logged
 from tracker.presence import Presence
-from tracker.state import Group, State
+from tracker.records import Group
+from tracker.state import State
 
 T = TypeVar("T")
 Key = TypeVar("Key", bound=str | tuple[str, str])

@@ -26,7 +26,8 @@ from tracker.decision import (
     World,
     user_of,
 )
-from tracker.state import Binding, Group, State
+from tracker.records import Binding, Group
+from tracker.state import State
 
 
 def logout(world: World, actor: Actor, now: Now) -> Decision:

@@ -35,7 +35,8 @@ from tracker.decision import (
     owned_group,
     page,
 )
-from tracker.state import Group, State
+from tracker.records import Group
+from tracker.state import State
 
 # -- making, joining, leaving -------------------------------------------------------------------
 

@@ -30,7 +30,8 @@ from tracker.decision import (
     group_of,
     refuse_group,
 )
-from tracker.state import Group, State
+from tracker.records import Group
+from tracker.state import State
 
 # -- presence -----------------------------------------------------------------------------------
 

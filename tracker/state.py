@@ -1,16 +1,15 @@
 """The durable state, mirrored in memory: every question is answered from here.
 
-Owns the shapes and `State.apply`, which does to the mirror what the store does to the tables.
-Decides nothing. All dictionaries keep the order in which things happened.
+Owns `State.apply`, which does to the mirror what the store does to the tables; the shapes are
+``tracker.records``'. Decides nothing. All dictionaries keep the order in which things happened.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias, TypeVar, assert_never
+from dataclasses import replace
+from typing import TypeVar, assert_never
 
 from common import limits
 from common.errors import LocalProtocolError
@@ -47,90 +46,18 @@ from tracker.changes import (
     ShareDropped,
     ShareId,
 )
-from tracker.guessing import Buckets, Rate
-
-REQUESTS = Rate(limits.REQUEST_BURST, 1 / limits.REQUEST_S)
-
+from tracker.records import (
+    Account,
+    Binding,
+    Former,
+    Group,
+    Listed,
+    Member,
+    Revocation,
+    Share,
+)
 
 Key = TypeVar("Key", bound=str | tuple[str, str])
-Listed: TypeAlias = tuple[GroupId, ShareId]
-"""Where a share stands: listings of one's own go by its group, then by its name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    user: UserId
-    password_hash: str = field(repr=False)
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """Since when a device acts for its user, and when it was last seen, in ms. The second is behind
-    while it is online: ``tracker.presence`` knows better."""
-
-    at_ms: int
-    seen_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """``seq``: the entry that tells of their joining; the smallest is the longest-standing one."""
-
-    at_ms: int
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """Tickets of earlier epochs than this count no more."""
-
-    epoch: int
-    at_ms: int
-
-
-@dataclass(slots=True)
-class Share:
-    name: str
-    content: ContentId
-    at_ms: int
-    offers: dict[tuple[UserId, DeviceKey], int] = field(default_factory=dict)  # -> since, in ms
-
-
-@dataclass(slots=True)
-class Group:
-    id: GroupId
-    owner: UserId
-    topic: bytes
-    key: bytes = field(repr=False)
-    seq: int
-    epoch: int
-    at_ms: int
-    members: dict[UserId, Member] = field(default_factory=dict)
-    requests: dict[UserId, int] = field(default_factory=dict)  # -> asked at, in ms
-    revoked: dict[UserId, Revocation] = field(default_factory=dict)
-    shares: dict[ShareId, Share] = field(default_factory=dict)
-    share_ids: list[ShareId] = field(default_factory=list)  # of these, in order: for pages
-    # The shares that name a content: one content may stand under several names.
-    names_of: dict[ContentId, dict[ShareId, None]] = field(default_factory=dict)
-    # Of this process alone: whether a device that went knows the key, when the last fresh keys came
-    # for such devices, and how often each user may ask to be let in.
-    stale: bool = field(default=False, compare=False)
-    rekeyed_ms: deque[int] = field(
-        default_factory=lambda: deque(maxlen=limits.REKEYS_MAX), compare=False
-    )
-    asking: Buckets = field(default_factory=lambda: Buckets(REQUESTS), compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Former:
-    """What a dissolved group leaves behind, so that a new one of that name never repeats a sequence
-    number or an epoch, and honours no ticket of the old one."""
-
-    seq: int
-    epoch: int
-    revoked: dict[UserId, Revocation]
-    at_ms: int
 
 
 class State:

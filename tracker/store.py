@@ -26,7 +26,8 @@ from common.messages.events import LogEntry
 from tracker import tables as t
 from tracker.changes import Change, ManifestFacts, ShareId
 from tracker.migrate import upgrade
-from tracker.state import Account, Binding, Former, Group, Member, Revocation, Share, State
+from tracker.records import Account, Binding, Former, Group, Member, Revocation, Share
+from tracker.state import State
 from tracker.writing import write
 
 _entry_decoder = msgspec.msgpack.Decoder(LogEntry)

@@ -34,7 +34,8 @@ from tracker.changes import (
     MemberJoined,
 )
 from tracker.decision import Actor
-from tracker.state import Binding, State
+from tracker.records import Binding
+from tracker.state import State
 from tracker.store import DamagedDatabase, Store
 from tracker.writing import LogConflict
 
