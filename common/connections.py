@@ -156,6 +156,14 @@ class Connections:
 
     def _tick(self) -> None:
         self._timer = None
+        try:
+            self._look()
+        finally:
+            # Whatever went wrong: who is not looked at any more is bound by nothing.
+            if self._known:
+                self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _look(self) -> None:
         now, memory = monotonic(), memory_bytes()
         grown = memory - self._memory >= GROWTH_BYTES
         if grown or memory < self._memory:
@@ -168,8 +176,6 @@ class Connections:
         self._look_at(some, now)
         if not self._turn and self._bounds.all_silent_bytes is not None:
             self._cut_the_greediest(self._bounds.all_silent_bytes, now)
-        if self._known:
-            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _look_at(self, some: list[_Connection], now: float) -> None:
         bounds = self._bounds
@@ -222,7 +228,10 @@ class Connections:
         """Ask the kernel about a descriptor that is libzmq's, and stays so."""
         if not connection.is_there:
             return None
-        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=connection.fd)
+        try:
+            borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=connection.fd)
+        except OSError:
+            return None  # libzmq closed it since, on a thread of its own
         try:
             return question(borrowed)
         except OSError:

@@ -76,6 +76,25 @@ def test_h04_the_newest_of_the_address_that_has_most_is_cut(listener: socket.soc
     asyncio.run(scene())
 
 
+def test_a_connection_that_ends_while_it_is_looked_at_ends_no_looking(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libzmq closes descriptors on a thread of its own, at any moment."""
+    monkeypatch.setattr(_Connection, "is_there", True)
+
+    async def scene() -> None:
+        connections = Connections(Bounds(64 * KIB))
+        ended, greedy = Pair(listener), Pair(listener)
+        for pair in (ended, greedy):
+            connections.opened(pair.ours.fileno())
+        ended.ours.close()
+        greedy.theirs.sendall(bytes(1 << 20))
+        await until(lambda: connections.counts["greedy"] > 0)
+        connections.close()
+
+    asyncio.run(scene())
+
+
 def test_h36_who_takes_nothing_of_what_waits_is_cut(listener: socket.socket) -> None:
     async def scene() -> None:
         connections = Connections(Bounds(1 << 20, deaf_s=0.5))
