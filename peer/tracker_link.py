@@ -108,9 +108,13 @@ class _Connection:
             commands.close(linger=0)
             raise
         self.commands = Pump(commands, on_reply)
-        commands.connect(where.endpoint)
         self.events: Pump | None = None
         self._events_watch: Watch | None = None
+        try:
+            commands.connect(where.endpoint)
+        except zmq.ZMQError:
+            self.close()
+            raise
 
     def _on_link(self, link: Link) -> None:
         if link is Link.UP:

@@ -20,7 +20,7 @@ from typing import Any, assert_never
 from common.clock import monotonic
 from common.errors import IntegrityError, MiniTorrentError, RemoteProtocolError, StorageError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
-from common.link import check_endpoint
+from common.link import check_source
 from common.manifest import Manifest
 from common.messages import peer
 from common.messages.base import Source
@@ -150,7 +150,7 @@ class Running:
             if device == self._fanout.pair.public:
                 continue  # what is published is for everybody, and names us too
             try:
-                endpoint = check_endpoint(source.endpoint)
+                endpoint = check_source(source.endpoint)
             except MiniTorrentError:
                 continue
             # A path on this machine is only followed where the tracker itself is on one: a member
