@@ -380,7 +380,8 @@ def test_h09_a_message_without_end_is_cut(arena: Arena, which: object) -> None:
     before, sent = door.memory(), 0
     with insider(arena, door) as curve:
         body = bytes(limits.COMMAND_BYTES_MAX - 1024)
-        with pytest.raises(OSError, match=r"reset|Broken pipe"):
+        # Who is cut while the other side's window is full hears of it by silence alone.
+        with pytest.raises(OSError, match=r"reset|Broken pipe|timed out"):
             while sent < 4096 * MIB:
                 curve.socket.sendall(curve.sealed(body, more=True))
                 sent += len(body)
