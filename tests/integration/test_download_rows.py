@@ -66,7 +66,8 @@ def test_pieces_come_from_many_peers_at_once(
     path = swarm.file(SIZE)
     alice.share(path, group, "--piece-size", "16K")
     bob.fetch(group, path.name, swarm.folder())
-    dave = swarm.person(swarm.fresh("dave"))
+    # Slow enough that the second source is there before the first has given everything.
+    dave = swarm.person(swarm.fresh("dave"), options=("--download-limit", "4M"))
     alice.let_in(group, dave)
     got = dave.fetch(group, path.name, swarm.folder())
     assert users_of(got) == {"alice", "bob"}
