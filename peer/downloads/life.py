@@ -138,6 +138,7 @@ class Life:
         if await running.copy_from(read_piece):
             await self._finish(entry)
         elif entry.running is running:
+            entry.task = None  # it may be complete before the tracker has answered below
             self._offer_part(entry, running)
             running.start()
             await self.learn_sources(entry)
