@@ -49,9 +49,8 @@ class _Trouble:
 
 class PieceReader:
     """Reads what the serving core sends. ``send`` is called with each piece that was read,
-    ``decide`` with what the core is to know of those that could not be, ``announce`` with pieces of
-    which those who fetch should hear that they are held again, and ``notify`` with what the owner
-    of the files should."""
+    ``decide`` with what the core is to know of those that could not be, and ``notify`` with what
+    the owner of the files should."""
 
     def __init__(
         self,
@@ -60,14 +59,12 @@ class PieceReader:
         *,
         send: Callable[[swarm.Send, Buffer], None],
         decide: Callable[[swarm.ServingEvent], None],
-        announce: Callable[[ContentId, tuple[int, ...]], None],
         notify: Callable[[str], None],
     ) -> None:
         self._shelf = shelf
         self._workers = workers
         self._send = send
         self._decide = decide
-        self._announce = announce
         self._notify = notify
         self._troubles: dict[ContentId, _Trouble] = {}
         self._closed = False
@@ -194,7 +191,7 @@ class PieceReader:
         if back:
             log.debug("%d pieces that could not be read are offered again", len(back))
             self._decide(swarm.HeldMore(served.content, back))
-            self._announce(served.content, back)
+            self._shelf.announce(served.content, back, served.reader)
 
     def _forget(self, content: ContentId) -> None:
         trouble = self._troubles.pop(content, None)

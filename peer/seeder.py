@@ -82,12 +82,7 @@ class Seeder:
         self._rights = rights
         self._shelf = shelf
         self._reader = PieceReader(
-            shelf,
-            workers,
-            send=self._send_piece,
-            decide=self._decide,
-            announce=self.announce,
-            notify=notify,
+            shelf, workers, send=self._send_piece, decide=self._decide, notify=notify
         )
         self._serving = Serving(limit=limit)
         self._manifests = ManifestServing(limit)

@@ -1,8 +1,8 @@
 """The line to the tracker: commands go out and are answered, published messages come in.
 
-Owns the two sockets, the choice among several trackers, reconnecting with jitter, and the retry of
-a command whose answer was lost. What the answers and the published messages mean is for others:
-``peer.following`` and whoever asked.
+Owns the choice among several trackers, reconnecting with jitter, and the retry of a command whose
+answer was lost. What the answers and the published messages mean is for others: ``peer.following``
+and whoever asked.
 
 A connection that ends is made anew with fresh sockets, so that no half-dead one lingers under the
 old name. A link counts as up from the tracker's `Welcome` until its socket closes or the tracker's
@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -38,7 +38,8 @@ from common.keys import KeyPair, key_text
 from common.link import Tracker, check_endpoint
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
-from common.sockets import Connect, Frames, Link, Pump, Sent, Watch, make_socket
+from common.sockets import Frames, Sent
+from peer.tracker_connection import TrackerConnection
 
 log = logging.getLogger(__name__)
 
@@ -80,82 +81,6 @@ class _Waiting:
     future: asyncio.Future[Answer[Any]]
 
 
-class _Connection:
-    """The sockets of one connection to one tracker, from connecting to closing."""
-
-    def __init__(
-        self,
-        context: zmq.Context[Any],
-        pair: KeyPair,
-        where: Tracker,
-        on_reply: Callable[[Frames], None],
-        on_published: Callable[[Frames], None],
-    ) -> None:
-        self.where = where
-        self._context = context
-        self._role = Connect(pair, where.key)
-        self._on_published = on_published
-        self.ended = asyncio.Event()
-        self.up = asyncio.Event()
-        self.events_up = asyncio.Event()
-        self.refused = False
-        commands = make_socket(
-            context, zmq.DEALER, self._role, message_bytes_max=limits.REPLY_BYTES_MAX
-        )
-        try:
-            self._watch = Watch(commands, self._on_link)
-        except zmq.ZMQError:
-            commands.close(linger=0)
-            raise
-        self.commands = Pump(commands, on_reply)
-        self.events: Pump | None = None
-        self._events_watch: Watch | None = None
-        try:
-            commands.connect(where.endpoint)
-        except zmq.ZMQError:
-            self.close()
-            raise
-
-    def _on_link(self, link: Link) -> None:
-        if link is Link.UP:
-            self.up.set()
-        elif link in (Link.DOWN, Link.FAILED, Link.UNREACHABLE):
-            self.refused = self.refused or link is not Link.UNREACHABLE
-            self.ended.set()
-
-    def _on_events_link(self, link: Link) -> None:
-        if link is Link.UP:
-            self.events_up.set()
-        elif link in (Link.DOWN, Link.FAILED):
-            self.ended.set()
-
-    def subscribe_at(self, endpoint: str) -> None:
-        """Connect to where the tracker publishes."""
-        socket = make_socket(
-            self._context,
-            zmq.SUB,
-            self._role,
-            message_bytes_max=limits.EVENT_BYTES_MAX,
-            receive_queue=10_000,
-        )
-        socket.setsockopt(zmq.SUBSCRIBE, events.BEAT_TOPIC)
-        try:
-            self._events_watch = Watch(socket, self._on_events_link)
-        except zmq.ZMQError:
-            socket.close(linger=0)
-            raise
-        self.events = Pump(socket, self._on_published)
-        socket.connect(endpoint)
-
-    def close(self) -> None:
-        self._watch.close()
-        self.commands.close()
-        if self._events_watch is not None:
-            self._events_watch.close()
-        if self.events is not None:
-            self.events.close()
-
-
 class TrackerLink:
     """One device's line to the first of its trackers that answers."""
 
@@ -178,7 +103,7 @@ class TrackerLink:
         self._listener = listener
         self._software = software
         self._rng = rng or random.Random()
-        self._connection: _Connection | None = None
+        self._connection: TrackerConnection | None = None
         self._waiting: dict[bytes, _Waiting] = {}
         self._topics: set[bytes] = set()
         self._next_id = self._rng.getrandbits(48)
@@ -406,7 +331,7 @@ class TrackerLink:
     async def _serve(self, where: Tracker) -> bool:
         """Connect to ``where`` and stay until the connection ends. Raises what hinders it."""
         try:
-            connection = _Connection(
+            connection = TrackerConnection(
                 self._context, self._pair, where, self._on_reply, self._on_published
             )
             self._connection = connection
@@ -417,7 +342,7 @@ class TrackerLink:
         finally:
             self._drop()
 
-    async def _establish(self, connection: _Connection) -> None:
+    async def _establish(self, connection: TrackerConnection) -> None:
         where = connection.where
         if not await _first(connection.up.wait(), connection.ended.wait(), CONNECT_TIMEOUT_S):
             if connection.refused:
@@ -450,7 +375,7 @@ class TrackerLink:
         self._listener.link_up(welcome)
         self.trouble = None
 
-    async def _until_dead(self, connection: _Connection) -> None:
+    async def _until_dead(self, connection: TrackerConnection) -> None:
         while not connection.ended.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(connection.ended.wait(), limits.BEACON_S)

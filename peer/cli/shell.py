@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import click
@@ -30,7 +30,6 @@ PROMPT = "> "
 HISTORY = "history"
 HISTORY_LINES = 1000
 _LEAVE = ("quit", "exit")
-# What the next user has in their list did not end just now.
 _OTHER_USER = ("login", "logout")
 # With more words than that there is a password on the line.
 _HARMLESS_WORDS = {"login": 2, "create-user": 2, "change-password": 1}
@@ -76,7 +75,8 @@ class Prompt:
         assert isinstance(root, Commands)
         self._root = root
         self._interactive = sys.stdin.isatty()
-        self._ended = self._downloads() or Counter()
+        self._ended = Counter[_Download]()
+        self._news()  # what ended before is none
 
     def run(self) -> None:
         """Until `quit`, `exit` or the end of standard input."""
@@ -114,7 +114,7 @@ class Prompt:
             if words:
                 self._run(words)
                 if words[0].replace("_", "-") in _OTHER_USER:
-                    self._ended = self._downloads() or self._ended
+                    self._news()  # what the next user has in their list did not end just now
 
     def _run(self, words: list[str]) -> None:
         try:
@@ -158,27 +158,25 @@ class Prompt:
 
     # -- what ended meanwhile -------------------------------------------------------------------
 
-    def _downloads(self) -> Counter[_Download] | None:
-        """The downloads that do not run, each as often as it is listed."""
-        if lock_holder(self._console.home) is None:
-            return None
-        with contextlib.suppress(MiniTorrentError):
-            answer = self._console.ask(control.ShowDownloads())
-            if isinstance(answer, control.Downloads):
-                return Counter(
-                    (row.state, row.group, row.name, row.path, row.reason)
-                    for row in answer.rows
-                    if row.state in "CFP"
-                )
-        return None
+    def _news(self) -> Counter[_Download]:
+        """The downloads that came to rest or to an end since this was asked last."""
+        if lock_holder(self._console.home) is not None:
+            with contextlib.suppress(MiniTorrentError):
+                answer = self._console.ask(control.ShowDownloads())
+                if isinstance(answer, control.Downloads):
+                    before, self._ended = self._ended, _at_rest(answer.rows)
+                    return self._ended - before
+        return Counter()
 
     def _announce(self) -> None:
-        ended = self._downloads()
-        if ended is None:
-            return
-        before, self._ended = self._ended, ended
-        for download in ended - before:
+        for download in self._news():
             self._console.tell(_announcement(*download))
+
+
+def _at_rest(rows: Iterable[control.DownloadRow]) -> Counter[_Download]:
+    return Counter(
+        (row.state, row.group, row.name, row.path, row.reason) for row in rows if row.state in "CFP"
+    )
 
 
 def _without_program(words: list[str]) -> list[str]:

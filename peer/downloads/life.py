@@ -38,7 +38,7 @@ from peer.files import sharing
 from peer.files.errors import AlreadyThere, Cancelled, ContentChanged, Passing
 from peer.files.fingerprints import Place
 from peer.files.storage import PartialContent
-from peer.records import DownloadRecord, Records
+from peer.records import DownloadRecord, Records, ShareRecord
 from peer.swarm.download import DownloadSettings
 from peer.swarm.pieces import Bitfield
 
@@ -221,18 +221,11 @@ class Life:
 
     async def _keep(self, entry: Entry, decoded: Manifest, place: Place) -> None:
         """Share what is complete and record that it is, however long the home takes no records."""
-        told = False
+        told, done = False, entry.record
+        share = ShareRecord(done.user, done.group, done.name, done.content, place, done.topic)
         while True:
             try:
-                await self._around.shares.adopt_download(
-                    UserId(entry.record.user),
-                    entry.group,
-                    entry.record.name,
-                    decoded,
-                    entry.encoded,
-                    place,
-                    entry.record.topic,
-                )
+                await self._around.shares.adopt_download(share, decoded, entry.encoded)
                 await self._around.workers.run(
                     self._records.put, entry.key, replace(entry.record, state="C")
                 )
@@ -361,7 +354,7 @@ class Life:
         self.run(entry, decoded, [])
         if entry.record.by_user and entry.running is not None:
             entry.running.pause()  # that was said while it was being verified
-        if not storage.is_complete:
+        if not entry.busy:  # with a copy on this device, or with finishing what is complete
             await self.learn_sources(entry)
 
     async def _reopen(self, entry: Entry) -> tuple[Manifest, PartialContent]:

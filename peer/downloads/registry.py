@@ -14,6 +14,8 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from common import limits, names
 from common import manifest as manifests
 from common.errors import MiniTorrentError, Refused, StorageError
@@ -30,7 +32,6 @@ from peer.downloads.rows import download_row, downloaded, progress_of, source_ro
 from peer.files.errors import AlreadyThere
 from peer.files.storage import PartialContent
 from peer.records import DownloadRecord, Records, record_key
-from peer.swarm.picker import Order
 
 log = logging.getLogger(__name__)
 
@@ -134,44 +135,33 @@ class Downloads:
         )
         decoded = await around.workers.run(manifests.decode, encoded, content)
         await around.workers.run(around.manifests.put, content, encoded)
-        # From here on it is seen through, whoever waits for it: nothing may be left half made.
-        return await asyncio.shield(
-            self._see_through(
-                self._make(user, group, name, path, order, encoded, decoded, found.sources)
-            )
-        )
-
-    async def _make(
-        self,
-        user: UserId,
-        group: GroupId,
-        name: str,
-        path: str,
-        order: Order,
-        encoded: bytes,
-        decoded: Manifest,
-        sources: list[Source],
-    ) -> str:
-        """Reserve the destination, record the download and let it run."""
-        around = self._around
-        content = manifests.manifest_id(encoded)
-        started_ms = around.time.now_ms()
-        key = record_key(user, group, name, path, str(started_ms))
-        storage = await around.workers.run(
-            PartialContent.create, path, decoded, content, self._life.journal_of(key)
-        )
         record = DownloadRecord(
             user=user,
             group=group,
             name=name,
             content=content,
-            path=os.fsencode(storage.path),
+            path=os.fsencode(path),
             size=decoded.size,
             digest=decoded.digest.hex(),
             pick=order.value,
-            started_ms=started_ms,
+            started_ms=around.time.now_ms(),
             topic=around.following.topic_of(group),
         )
+        # From here on it is seen through, whoever waits for it: nothing may be left half made.
+        making = self._make(record, encoded, decoded, found.sources)
+        return await asyncio.shield(self._see_through(making))
+
+    async def _make(
+        self, record: DownloadRecord, encoded: bytes, decoded: Manifest, sources: list[Source]
+    ) -> str:
+        """Reserve the destination, record the download and let it run."""
+        around, user, path = self._around, record.user, os.fsdecode(record.path)
+        key = record_key(user, record.group, record.name, path, str(record.started_ms))
+        content = ContentId(record.content)
+        storage = await around.workers.run(
+            PartialContent.create, path, decoded, content, self._life.journal_of(key)
+        )
+        record = replace(record, path=os.fsencode(storage.path))
         try:
             await around.workers.run(self._records.put, key, record)
         except StorageError:

@@ -159,10 +159,12 @@ class Shares:
     async def _forget_left_groups(self) -> None:
         # Who was removed while this device was off begins anew, like one who saw it happen.
         for key, share in list(self._shares.items()):
-            record = share.record
-            user, group = UserId(record.user), GroupId(record.group)
-            if self._following.has_left(user, group, record.topic):
+            if self._has_left(share.record):
                 await self._forget(key)
+
+    def _has_left(self, record: ShareRecord) -> bool:
+        user, group = UserId(record.user), GroupId(record.group)
+        return self._following.has_left(user, group, record.topic)
 
     async def left_group(self, group: GroupId) -> None:
         """The user left or was removed: what was shared there is not shared again by itself."""
@@ -292,32 +294,23 @@ class Shares:
         assert share.open is not None
         self._shelf.put(GroupId(record.group), content, decoded, encoded, share.open, None)
 
-    async def adopt_download(
-        self,
-        user: UserId,
-        group: GroupId,
-        name: str,
-        decoded: Manifest,
-        encoded: bytes,
-        place: Place,
-        topic: bytes,
-    ) -> None:
-        """A finished download of ``user`` is offered to the group; later, if they or the tracker
-        are away just now, and never if they have left it since."""
-        if self._following.has_left(user, group, topic):
+    async def adopt_download(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:
+        """A finished download is offered to the group; later, if its user or the tracker is away
+        just now, and never if they have left it since."""
+        if self._has_left(record):
             return
-        content = manifest.manifest_id(encoded)
-        record = ShareRecord(user, group, name, content, place, topic)
+        group, content = GroupId(record.group), ContentId(record.content)
         shared = self._shares.get(self._key(record))
         if shared is not None and shared.open is not None and shared.record.content == content:
             return  # a copy of what is shared from here already
         await self._adopt(record, decoded, encoded)
-        if self._user != user:
+        if self._user != record.user:
             return
         try:
-            await self._catalogue.offer(group, name, content, encoded, lambda _: None)
+            await self._catalogue.offer(group, record.name, content, encoded, lambda _: None)
         except MiniTorrentError as error:
-            log.info("%s is offered when that is possible: %s", names.printable(name), error)
+            shown = names.printable(record.name)
+            log.info("%s is offered when that is possible: %s", shown, error)
 
     async def stop(self, group_text: str, name: str) -> None:
         """Stop sharing ``name`` in that group. Raises `Refused` when it is not shared from here."""

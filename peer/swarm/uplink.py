@@ -40,6 +40,8 @@ others send to as well, and ours would idle meanwhile: so many pieces may then b
 simulated swarms with links as fast up as down this saves a tenth of the time. A part of 0.9 saves
 two tenths, but then real uplinks, whose rate varies, take it for such a lull at times and lose 4 %;
 eight pieces make a seeder send many twice."""
+_NOBODY_YET = User(UserId(""))
+"""Anybody to whom nothing is on its way."""
 
 
 class Uplink:
@@ -87,15 +89,8 @@ class Uplink:
         return user.in_flight + size <= share and self._counted(share) + size <= bound
 
     def others_may(self, size: int, piece_length: int) -> bool:
-        """Whether somebody else may be sent so many bytes, though the one asked about may not."""
-        if self.owed + size > self._settings.owed_max:
-            return False
-        if not self.in_flight:
-            return True
-        if self._base_s is None:
-            return False
-        bound = self._bound(piece_length)
-        return self._counted(max(size, bound // (len(self._users) + 1))) + size <= bound
+        """Whether somebody to whom nothing is on its way may be sent so many bytes."""
+        return self.may_send(_NOBODY_YET, size, piece_length)
 
     def _counted(self, share: int) -> int:
         """What holds others up, when that is no more than `share` of any user."""

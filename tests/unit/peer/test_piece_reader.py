@@ -62,18 +62,26 @@ class Stage:
         self.decided: list[swarm.ServingEvent] = []
         self.announced: list[tuple[int, ...]] = []
         self.notices: list[str] = []
+        self.shelf.attach(self)
         self.reader = PieceReader(
             self.shelf,
             self.workers,
             send=self._send,
             decide=self.decided.append,
-            announce=lambda content, pieces: self.announced.append(pieces),
             notify=self.notices.append,
         )
 
     def _send(self, send: swarm.Send, data: Buffer) -> None:
         assert bytes(data) == b"%d" % send.index
         self.sent.append(send.index)
+
+    def content_added(self, *_: object) -> None:
+        pass
+
+    held_more = held_less = group_removed = content_removed = content_added
+
+    def announce(self, content: ContentId, pieces: tuple[int, ...]) -> None:
+        self.announced.append(pieces)
 
     def offer(self, have: Bitfield | None = None) -> None:
         self.shelf.put(FILMS, CONTENT, MANIFEST, b"", self.disk, have)

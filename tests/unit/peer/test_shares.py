@@ -18,7 +18,7 @@ from common.messages import control, tracker
 from common.messages.refusals import Code
 from peer.files import sharing
 from peer.files.handles import HandleCache
-from peer.records import Manifests, Records
+from peer.records import Manifests, Records, ShareRecord
 from peer.shares import Shares, registry
 from peer.shelf import Shelf
 from peer.workers import Workers
@@ -207,9 +207,9 @@ def test_what_was_shared_in_a_group_is_not_shared_in_a_later_one_of_its_name(
         assert town.served() == set(town.listed) == {("music", "song")}
         digested = sharing.digest_scanned(sharing.scan(str(path)), Algorithm.BLAKE3, 1 << 16)
         encoded = manifest.encode(digested.manifest)
-        await town.shares.adopt_download(
-            ALICE, FILMS, "film", digested.manifest, encoded, digested.place, b"topic"
-        )
+        content = manifest.manifest_id(encoded)
+        record = ShareRecord(ALICE, FILMS, "film", content, digested.place, b"topic")
+        await town.shares.adopt_download(record, digested.manifest, encoded)
         assert set(town.listed) == {("music", "song")}
 
     run(tmp_path, test)
@@ -256,9 +256,9 @@ def test_what_was_fetched_is_shared_by_whose_download_it_was(
         end_of_alice(town, heir)
         if heir is not None:
             await town.shares.activate(heir)
-        await town.shares.adopt_download(
-            ALICE, FILMS, "film", digested.manifest, encoded, digested.place, b"topic"
-        )
+        content = manifest.manifest_id(encoded)
+        record = ShareRecord(ALICE, FILMS, "film", content, digested.place, b"topic")
+        await town.shares.adopt_download(record, digested.manifest, encoded)
         assert (len(town.shares), town.listed) == (0, {})
         town.following.user = ALICE
         await town.shares.activate(ALICE)
