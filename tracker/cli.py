@@ -22,6 +22,7 @@ from common.errors import ConfigError, MiniTorrentError, TransportError, exit_co
 from common.keys import load_pair, rotate_signing_key
 from common.link import InfoEntry, Tracker, as_endpoint, read_info
 from common.names import printable
+from common.streams import abandon_output, open_closed_streams
 from tracker.home import CURVE_KEY, LAST_LINK, SIGNING_KEY, Home
 
 DEFAULT_BIND = "tcp://127.0.0.1:5000"
@@ -278,8 +279,10 @@ def rotate_key(home: Path, now: bool) -> None:
 
 def main() -> None:
     """The entry point of ``mini-torrent-tracker``."""
+    open_closed_streams()
     try:
         tracker.main(prog_name="mini-torrent-tracker", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         ctx = getattr(error, "ctx", None)
         path = "mini-torrent-tracker" if ctx is None else ctx.command_path
@@ -292,9 +295,15 @@ def main() -> None:
         _fail(error.message, error.hint, 1)
     except MiniTorrentError as error:
         _fail(error.message, error.hint, exit_code_of(error))
+    except BrokenPipeError:  # whoever read us has read enough
+        abandon_output()
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        _fail(f"{what}{error.strerror or error}", None, 1)
 
 
 def _fail(message: str, hint: str | None, code: int) -> None:
+    abandon_output()
     print(f"error: {printable(message)}", file=sys.stderr)
     if hint is not None:
         print(f"hint: {printable(hint)}", file=sys.stderr)

@@ -112,7 +112,7 @@ def shell(console: Console, listen: str | None, tracker_info: str | None) -> int
 
 @command("doctor", example="mini-torrent doctor")
 def doctor(console: Console) -> int:
-    """Look for what could go wrong, and say what to do about it."""
+    """Look for what could go wrong; say what to do."""
     from peer.cli.health import findings
     from peer.cli.render import checks_lines
 

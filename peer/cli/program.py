@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import click
 
+from common.streams import abandon_output, open_closed_streams
 from peer.cli import device_commands, file_commands, people_commands
 from peer.cli.command import COMPLETE_VARIABLE, PROGRAM, Commands, show_version
 from peer.cli.console import Console, show_traceback, trouble_of
@@ -84,18 +85,24 @@ def run(arguments: Sequence[str]) -> int:
 
         return shell_complete(root, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
     try:
-        with root.make_context(PROGRAM, list(arguments)) as context:
-            code = root.invoke(context)
+        code = _call(arguments)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
-    except BrokenPipeError:
-        # Whoever read us has read enough. What is still buffered must not fail at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code
+    except BrokenPipeError:  # whoever read us has read enough
+        abandon_output()
         return 0
     except (Exception, KeyboardInterrupt) as error:
+        abandon_output()
         return fail(error, arguments)
+
+
+def _call(arguments: Sequence[str]) -> int:
+    try:
+        with root.make_context(PROGRAM, list(arguments)) as context:
+            code = root.invoke(context)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    return code if isinstance(code, int) else 0
 
 
 def fail(error: BaseException, arguments: Sequence[str]) -> int:
@@ -111,4 +118,5 @@ def fail(error: BaseException, arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """The entry point of `mini-torrent`."""
+    open_closed_streams()
     sys.exit(run(sys.argv[1:]))
