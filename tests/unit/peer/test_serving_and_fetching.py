@@ -310,14 +310,20 @@ def test_a_piece_that_cannot_be_read_is_declined_and_others_come() -> None:
         damaged: list[tuple[int, ...]] = []
         served = stage.shelf.get(CONTENT)
         assert served is not None
-        served.on_damaged = damaged.append
+
+        def on_damaged(pieces: tuple[int, ...]) -> None:
+            damaged.append(pieces)
+            stage.shelf.held_less(CONTENT, pieces, stage.reader)
+
+        served.on_damaged = on_damaged
         sink = await stage.open()
         stage.reader.errors = {2: StorageError("EIO"), 5: BadContent("damaged", (5,))}
         stage.ask(sink, *range(COUNT))
         await until(lambda: len(sink.pieces) == COUNT - 2)
         await until(lambda: damaged)
-        assert damaged == [(5,)]
         await until(lambda: ("declined", (2,), False) in sink.said)
+        await until(lambda: ("declined", (5,), False) in sink.said)
+        assert damaged == [(5,)]
 
     run(test)
 
