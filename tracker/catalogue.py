@@ -17,6 +17,7 @@ from common.names import fold_name, quoted, share_name
 from common.seal import share_topic
 from tracker.changes import (
     Change,
+    ManifestDropped,
     ManifestFacts,
     ManifestShown,
     ManifestStored,
@@ -264,11 +265,8 @@ def put_manifest(state: State, user: UserId, command: tracker.PutManifest) -> De
     content = ContentId(command.content)
     if state.may_know(user, content):
         return Decision(tracker.Done())
-    known = content in state.manifests
-    if not known and state.idle_bytes + command.total_bytes > limits.MANIFEST_IDLE_BYTES_MAX:
-        raise Refused(
-            Code.BUSY, "too many manifests wait to be shared", "try again in some minutes"
-        )
+    if content not in state.manifests:
+        state.idle_manifests.in_the_way_of(user, command.total_bytes)  # known before it is sent
     return Decision(TakePart(user, content, command.total_bytes, command.offset))
 
 
@@ -277,7 +275,9 @@ def manifest_gathered(state: State, user: UserId, facts: ManifestFacts, body: by
     shown = ManifestShown(user, facts.content)
     if facts.content in state.manifests:
         return Decision(tracker.Done(), (shown,))
-    return Decision(tracker.Done(), (ManifestStored(facts, body), shown))
+    gone = state.idle_manifests.in_the_way_of(user, facts.manifest_bytes)
+    dropped = (ManifestDropped(other) for other in gone)
+    return Decision(tracker.Done(), (*dropped, ManifestStored(facts, body, user), shown))
 
 
 def get_manifest(world: World, user: UserId, command: tracker.GetManifest) -> Decision:

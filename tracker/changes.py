@@ -157,8 +157,11 @@ class ManifestFacts:
 
 @dataclass(frozen=True, slots=True)
 class ManifestStored:
+    """``sender`` counts for this process alone: whose offer is to follow."""
+
     facts: ManifestFacts
     body: bytes = field(repr=False)
+    sender: UserId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,9 +243,6 @@ def _forget(state: State, now: Now) -> list[Change]:
         for group, former in state.former.items()
         if now.wall_ms - former.at_ms > day_ms
     ]
-    changes += [
-        ManifestDropped(content)
-        for content, since_ms in state.idle_manifests.items()
-        if now.wall_ms - since_ms > limits.MANIFEST_IDLE_S * 1000
-    ]
+    idle_ms = now.wall_ms - limits.MANIFEST_IDLE_S * 1000
+    changes += [ManifestDropped(content) for content in state.idle_manifests.before(idle_ms)]
     return changes

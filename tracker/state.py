@@ -46,6 +46,7 @@ from tracker.changes import (
     ShareDropped,
     ShareId,
 )
+from tracker.idle_manifests import IdleManifests
 from tracker.records import (
     Account,
     Binding,
@@ -75,8 +76,7 @@ class State:
         self.offers_of: dict[tuple[UserId, DeviceKey], list[Listed]] = {}  # each in order
         self.manifests: dict[ContentId, ManifestFacts] = {}
         self.shared_in: dict[ContentId, dict[Listed, None]] = {}
-        self.idle_manifests: dict[ContentId, int] = {}  # named by no share -> since, in ms
-        self.idle_bytes = 0  # what their manifests take
+        self.idle_manifests = IdleManifests()
         self.receipts: dict[tuple[DeviceKey, bytes], tuple[bytes, int]] = {}
         # Sorted once for all the peers that ask after a restart; dropped when it is out of date.
         self._device_rows: dict[GroupId, list[DeviceRow]] = {}
@@ -169,14 +169,14 @@ class State:
             case RequestDropped(group, user):
                 del self.groups[group].requests[user]
                 del self.requests_of[user][group]
-            case ManifestStored(facts):
-                self.add_manifest(facts)
+            case ManifestStored(facts, _, sender):
+                self.add_manifest(facts, sender)
             case ManifestShown(user, content):
                 self._shown[(user, content)] = None
                 if len(self._shown) > limits.MANIFESTS_SHOWN_MAX:
                     del self._shown[next(iter(self._shown))]
             case ManifestDropped(content):
-                self._no_longer_idle(content)
+                self.idle_manifests.remove(content)
                 del self.manifests[content]
             case ShareAdded(group, share, name, content, at_ms):
                 self.add_share(group, share, Share(name, content, at_ms))
@@ -249,10 +249,10 @@ class State:
         self.groups[group.id] = group
         insort(self.group_ids, group.id)
 
-    def add_manifest(self, facts: ManifestFacts) -> None:
+    def add_manifest(self, facts: ManifestFacts, sender: UserId | None = None) -> None:
         """A manifest that no share names yet."""
         self.manifests[facts.content] = facts
-        self._now_idle(facts.content, facts.stored_ms)
+        self.idle_manifests.add(facts.content, facts.manifest_bytes, facts.stored_ms, sender)
 
     def add_share(self, group_id: GroupId, share_id: ShareId, share: Share) -> None:
         """A share of a content whose manifest is there, without offers yet."""
@@ -261,7 +261,7 @@ class State:
         insort(group.share_ids, share_id)
         group.names_of.setdefault(share.content, {})[share_id] = None
         self.shared_in.setdefault(share.content, {})[group_id, share_id] = None
-        self._no_longer_idle(share.content)
+        self.idle_manifests.remove(share.content)
 
     def add_offer(self, place: Listed, offer: tuple[UserId, DeviceKey], at_ms: int) -> None:
         """An offer, since ``at_ms``, of a share that is there."""
@@ -285,7 +285,7 @@ class State:
         del places[group.id, share]
         if not places:
             del self.shared_in[content]
-            self._now_idle(content, at_ms)
+            self.idle_manifests.add(content, self.manifests[content].manifest_bytes, at_ms, None)
 
     def _end_offers(self, change: OffersEnded) -> None:
         """In one pass: taken out one by one, what is kept in order would be moved each time."""
@@ -309,15 +309,6 @@ class State:
                 self.offers_of[offer] = left
             else:
                 del self.offers_of[offer]
-
-    def _now_idle(self, content: ContentId, at_ms: int) -> None:
-        if content not in self.idle_manifests and content not in self.shared_in:
-            self.idle_manifests[content] = at_ms
-            self.idle_bytes += self.manifests[content].manifest_bytes
-
-    def _no_longer_idle(self, content: ContentId) -> None:
-        if self.idle_manifests.pop(content, None) is not None:
-            self.idle_bytes -= self.manifests[content].manifest_bytes
 
     def _count_entry(self, group_id: GroupId, seq: int) -> None:
         group = self.groups[group_id]

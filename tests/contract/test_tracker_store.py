@@ -77,7 +77,8 @@ def snapshot(state: State) -> dict[str, Any]:
         return value
 
     found = {name: tidy(value) for name, value in vars(state).items() if name[0] != "_"}
-    found["idle_manifests"] = set(found["idle_manifests"])  # since when is not kept
+    # Since when, and whose, is not kept.
+    found["idle_manifests"] = set(state.idle_manifests.before(1 << 62))
     return found
 
 

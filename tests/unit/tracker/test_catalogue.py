@@ -13,6 +13,7 @@ from common.messages.refusals import Code
 from common.seal import share_topic
 from tracker import catalogue, commands, groups
 from tracker.decision import Actor, ReadPart, TakePart
+from tracker.idle_manifests import ROW_BYTES
 
 
 def names(town: Town, group: str) -> list[str]:
@@ -203,7 +204,7 @@ def test_a_manifest_comes_once_and_goes_when_nobody_shares_it(town: Town) -> Non
     town.wait(2)
     town.decide(Actor(b""), commands.Housekeep())
     assert town.state.manifests == {}
-    assert town.state.idle_bytes == 0
+    assert (len(town.state.idle_manifests), town.state.idle_manifests.bytes) == (0, 0)
 
 
 def test_manifests_that_nobody_shares_take_bounded_room(
@@ -211,8 +212,35 @@ def test_manifests_that_nobody_shares_take_bounded_room(
 ) -> None:
     alice = town.user("alice")
     town.content("data")
-    monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 300)
+    monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 1_000)
     assert alice.is_refused(tracker.PutManifest(content_id("more"), 200, 0)) is Code.BUSY
+
+
+def test_h45_nobody_takes_all_the_room_for_manifests_that_wait(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eve, alice, bob = town.user("eve"), town.user("alice"), town.user("bob")
+    town.group("lab", alice)
+    each = 200 + ROW_BYTES
+    monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 5 * each)
+    alice.offers("lab", "old", town.content("old", shown_to=alice))
+    alice.does(tracker.StopShare("lab", "old"))
+    for text in "abcd":
+        town.content(text, shown_to=eve)
+    hers = [content_id(text) for text in "abcd"]
+    # What was left behind goes first, then hers, the oldest first; never another's.
+    bobs = town.content("bobs", shown_to=bob)
+    assert not [gone for gone in [*hers, bobs] if gone not in town.state.manifests]
+    assert content_id("old") not in town.state.manifests
+    alices = town.content("alices", shown_to=alice)
+    assert [gone for gone in hers if gone not in town.state.manifests] == hers[:1]
+    assert eve.is_refused(tracker.PutManifest(content_id("more"), 200, 0)) is Code.BUSY
+    town.content("more", shown_to=eve)
+    assert alices in town.state.manifests
+    assert bobs in town.state.manifests
+    # What is shared takes none of the room.
+    alice.offers("lab", "new", alices)
+    assert town.state.idle_manifests.bytes == 4 * each
 
 
 @pytest.mark.parametrize("limit", ["SHARES_PER_GROUP_MAX", "OFFERS_PER_DEVICE_MAX"])
