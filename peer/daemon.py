@@ -101,6 +101,7 @@ class Peer:
         self._notices = Notices()
         self._watching: asyncio.Task[None] | None = None
         self._tidying: asyncio.Task[None] | None = None
+        self._memory: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Make everything and begin. Raises `MiniTorrentError`."""
@@ -200,6 +201,7 @@ class Peer:
         self._presence.start()
         self._watching = asyncio.create_task(self._shares.watch_files(), name="shared files")
         self._tidying = asyncio.create_task(self._tidy(manifests), name="manifests")
+        self._memory = asyncio.create_task(process.keep_memory_small(), name="memory")
         log.info("peer ready at %s", self._seeder.endpoint)
 
     async def _tidy(self, manifests: Manifests) -> None:
@@ -242,7 +244,7 @@ class Peer:
     async def close(self) -> None:
         """End in order: what is verified is synced, the tracker is told, nothing lingers."""
         self._session.close()
-        for task in (self._watching, self._tidying):
+        for task in (self._watching, self._tidying, self._memory):
             if task is not None:
                 task.cancel()
         await self._downloads.close()

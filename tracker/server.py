@@ -16,7 +16,7 @@ from typing import Any
 
 import zmq
 
-from common import limits
+from common import limits, process
 from common.clock import monotonic
 from common.codec import SIGNATURE, Decoder, VersionMismatch, encode, pack
 from common.connections import MESSAGES, SUBSCRIPTIONS, Connections
@@ -112,6 +112,7 @@ class Server:
             loop.create_task(self._desk.run()),
             loop.create_task(self._desk.keep_time()),
             loop.create_task(self._report()),
+            loop.create_task(process.keep_memory_small()),
         ]
         return Tracker(advertised(endpoint, self._addresses.advertise), self._secrets.pair.public)
 
