@@ -133,7 +133,7 @@ def run(
     log_json: bool,
     verbose: bool,
 ) -> None:
-    """Run the tracker until `quit` is typed, or it is told to end by a signal.
+    """Run the tracker until `quit` or a signal.
 
     TRACKER_INFO NUMBER takes the address from entry NUMBER of a text file with a line for the IP
     and one for the port of each tracker; its key line is added where it is missing.
@@ -243,7 +243,9 @@ def restore(file: Path, home: Path) -> None:
     help="The address to try.",
 )
 def doctor(home: Path, bind_at: str) -> None:
-    """Look over the home, the database, the disk and the libraries, and say what to do.
+    """Look for what could go wrong; say what to do.
+
+    Looks over the home, the database, the disk, the libraries and the address.
 
     Exits with 1 if something is bad. Example: mini-torrent-tracker doctor
     """
@@ -263,9 +265,10 @@ def doctor(home: Path, bind_at: str) -> None:
 @_home_option
 @click.option("--now", is_flag=True, help="Let tickets of the old key count no more at once.")
 def rotate_key(home: Path, now: bool) -> None:
-    """Make a fresh key for signing tickets; the tracker must not run.
+    """Make a fresh key for signing tickets.
 
-    Tickets of the old key count until the next rotation, so that nobody notices.
+    The tracker must not run. Tickets of the old key count until the next rotation, so that nobody
+    notices.
 
     Example: mini-torrent-tracker rotate-key
     """

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from common.errors import StorageError
+from common.names import quoted
 from peer.cli.command import command
-from peer.cli.console import INTERRUPTED, Console, plain
+from peer.cli.console import INTERRUPTED, Console, plain, refuse_usage
 from peer.cli.reading import complete_download, complete_group, complete_share, piece_size
 
 group_argument = click.argument("group", shell_complete=complete_group)
@@ -49,6 +50,7 @@ def upload_file(
     from peer.cli.progress import run
     from peer.cli.render import uploaded_line
 
+    _check_order(console, path, group)
     ask = UploadFile(console.path(path), group, name, digest, piece_size)
     answer = run(console, ask, name or os.path.basename(ask.path))
     if not isinstance(answer, Uploaded):
@@ -58,6 +60,15 @@ def upload_file(
         console.json({**row, "elapsed_s": answer.elapsed_s, "joined": answer.joined})
     elif not console.quiet:
         console.say(uploaded_line(answer))
+
+
+def _check_order(console: Console, path: str, group: str) -> None:
+    """The other commands name the group first: whoever does so here is told what they did."""
+    if path and group and os.path.sep in group and os.path.lexists(console.path(group)):
+        refuse_usage(
+            f"{quoted(group)} is a path, which stands before the group",
+            f"upload-file {shlex.quote(group)} {shlex.quote(path)}",
+        )
 
 
 @command("list-files", example="mini-torrent list-files films")

@@ -607,6 +607,18 @@ def test_down_waits_until_the_peer_is_gone(home: Path, cli: Cli) -> None:
         assert cli("status").code == 3
 
 
+def test_a_path_behind_the_group_is_seen_for_what_it_is(
+    home: Path, cli: Cli, tmp_path: Path
+) -> None:
+    film = tmp_path / "film.mkv"
+    film.touch()
+    with FakePeer(home) as peer:
+        refused = cli("upload-file", "films", str(film))
+        assert refused.code == 2
+        assert f"upload-file {film} films" in refused.err
+        assert not peer.asked
+
+
 # -- as a process -------------------------------------------------------------------------------
 
 
