@@ -152,7 +152,7 @@ def password_checked(
         raise WRONG_OLD_PASSWORD
     others = [] if order.keep_devices else [*world.state.devices_of[user]]
     others = [device for device in others if device != actor.device]
-    changes, notices = devices.shut_out(world, user, others, now)
+    changes, notices = devices.shut_out(world, user, others, now, {})
     return Decision(
         tracker.PasswordChanged(len(others)), (PasswordReplaced(user, new_hash), *changes), notices
     )

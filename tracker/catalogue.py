@@ -121,31 +121,47 @@ def _has_others(share: Share, user: UserId) -> bool:
 def stop_share(
     world: World, user: UserId, actor: Actor, command: tracker.StopShare, now: Now
 ) -> Decision:
-    """This device offers a share no more; the last one to do so withdraws it."""
+    """This device offers a share no more; the last one to do so withdraws it.
+
+    Where this device does not, devices on which the user is not logged in any more cease to: nobody
+    could say so on them.
+    """
     group = group_of(world.state, user, command.group)
     share_id, share = _share_named(group, command.name)
-    offer = (user, actor.device)
-    if offer not in share.offers:
+    ending = [(user, actor.device)]
+    if ending[0] not in share.offers:
+        devices = world.state.devices
+        ending = [o for o in share.offers if o[0] == user and devices.get(o[1]) != user]
+    if not ending:
         raise Refused(
-            Code.UNKNOWN_SHARE, f"this device does not share {quoted(share.name)} in that group"
+            Code.UNKNOWN_SHARE,
+            f"this device does not share {quoted(share.name)} in that group",
+            f"see what is with: list-files {group.id}",
         )
-    changes: list[Change] = [OfferDropped(group.id, share_id, share.content, *offer)]
-    if len(share.offers) == 1:
+    changes: list[Change] = [
+        OfferDropped(group.id, share_id, share.content, *offer) for offer in ending
+    ]
+    if len(share.offers) == len(ending):
         changes.append(ShareDropped(group.id, share_id, share.content, now.wall_ms))
-    if not any(other == user for other, device in share.offers if device != actor.device):
+    if not any(offer[0] == user and offer not in ending for offer in share.offers):
         changes.append(Entries(group, now).add(_farewell(share, user)))
     return Decision(tracker.Done(), tuple(changes))
 
 
-def withdraw(group: Group, user: UserId, entries: Entries, now: Now) -> list[Change]:
-    """What becomes of everything that ``user`` offers in ``group`` when they go: one change, and an
-    entry for each share."""
-    told: list[Change] = [
-        entries.add(_farewell(share, user))
-        for share in group.shares.values()
-        if any(other == user for other, _ in share.offers)
-    ]
-    return [OffersEnded(group.id, user, now.wall_ms), *told] if told else []
+def withdraw(
+    group: Group, user: UserId, entries: Entries, now: Now, device: DeviceKey | None = None
+) -> list[Change]:
+    """What becomes of everything that ``user`` offers in ``group``, or one ``device`` of theirs,
+    when they go: one change, and an entry for each share that they offer no more."""
+    told: list[Change] = []
+    offered = False
+    for share in group.shares.values():
+        theirs = [offering for other, offering in share.offers if other == user]
+        leaving = [offering for offering in theirs if device in (None, offering)]
+        offered |= bool(leaving)
+        if leaving and len(leaving) == len(theirs):
+            told.append(entries.add(_farewell(share, user)))
+    return [OffersEnded(group.id, user, now.wall_ms, device), *told] if offered else []
 
 
 def _farewell(share: Share, user: UserId) -> events.Unshared | events.Stopped:

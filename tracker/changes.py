@@ -217,12 +217,14 @@ class OfferDropped:
 
 @dataclass(frozen=True, slots=True)
 class OffersEnded:
-    """All that ``user`` offered in the group ended at once, and with it each share that nobody else
-    offers. Comes after `MemberGone`, from which the swarms follow."""
+    """All that ``user`` offered in the group ended at once, on all devices or on ``device``, and
+    with it each share that nobody else offers. Comes after `MemberGone` or `DeviceUnbound`, from
+    which the swarms follow."""
 
     group: GroupId
     user: UserId
     at_ms: int
+    device: DeviceKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

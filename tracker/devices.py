@@ -14,6 +14,7 @@ from common.errors import Refused
 from common.ids import DeviceKey, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
+from tracker.catalogue import withdraw
 from tracker.changes import Change, DeviceSeen, DeviceUnbound, GroupRekeyed
 from tracker.decision import (
     Actor,
@@ -40,8 +41,8 @@ def logout(world: World, actor: Actor, now: Now) -> Decision:
 def forget_device(
     world: World, user: UserId, actor: Actor, command: tracker.ForgetDevice, now: Now
 ) -> Decision:
-    """Unbind a device of the same user from elsewhere. One of somebody else's, and none at all, are
-    refused in the same words."""
+    """Unbind a device of the same user from elsewhere, and end what it offers: it may never come
+    back. One of somebody else's, and none at all, are refused in the same words."""
     device = DeviceKey(command.device)
     if device == actor.device:
         return logout(world, actor, now)
@@ -51,14 +52,19 @@ def forget_device(
             "you are not logged in on any such device",
             "see where you are with: list-devices",
         )
-    return Decision(tracker.Done(), *shut_out(world, user, [device], now))
+    seen: dict[str, Entries] = {}
+    changes, notices = shut_out(world, user, [device], now, seen)
+    left: list[Change] = []
+    for group in dict.fromkeys(at for at, _ in world.state.offers_of.get((user, device), ())):
+        left += withdraw(world.state.groups[group], user, seen[group], now, device)
+    return Decision(tracker.Done(), (*changes, *left), notices)
 
 
 def shut_out(
-    world: World, user: UserId, devices: list[DeviceKey], now: Now
+    world: World, user: UserId, devices: list[DeviceKey], now: Now, seen: dict[str, Entries]
 ) -> tuple[tuple[Change, ...], tuple[Notice, ...]]:
-    """Unbind ``devices`` of ``user`` from elsewhere."""
-    changes = unbind(world, user, devices, now, {})
+    """Unbind ``devices`` of ``user`` from elsewhere. ``seen`` as for `tell`."""
+    changes = unbind(world, user, devices, now, seen)
     # A nudge has each of them look at its groups, and find that it has none.
     notices = [notice for device in devices for notice in (Offline(device), Nudge(device))]
     return tuple(changes), tuple(notices)

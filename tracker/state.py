@@ -291,7 +291,11 @@ class State:
         """In one pass: taken out one by one, what is kept in order would be moved each time."""
         group, ended = self.groups[change.group], set()
         for share_id, share in list(group.shares.items()):
-            theirs = [offer for offer in share.offers if offer[0] == change.user]
+            theirs = [
+                (user, device)
+                for user, device in share.offers
+                if user == change.user and change.device in (None, device)
+            ]
             for offer in theirs:
                 del share.offers[offer]
             ended.update(theirs)

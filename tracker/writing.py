@@ -126,8 +126,8 @@ def _write_one(db: Connection, change: Change) -> None:
             c = t.offers.c
             theirs = and_(c.user_id == user, c.device == device)
             db.execute(delete(t.offers).where(c.group_id == group, c.share_id == share, theirs))
-        case OffersEnded(group, user):
-            _end_offers(db, group, user)
+        case OffersEnded(group, user, _, device):
+            _end_offers(db, group, user, device)
         case Logged():
             _write_entries(db, [change])
         case Received(device, request_id, fingerprint, at_ms):
@@ -208,8 +208,12 @@ def _store_manifest(db: Connection, change: ManifestStored) -> None:
         db.execute(insert(t.manifest_parts).values(content=facts.content, part=part, body=body))
 
 
-def _end_offers(db: Connection, group: str, user: str) -> None:
-    _delete_of(db, t.offers, group, user)
+def _end_offers(db: Connection, group: str, user: str, device: bytes | None) -> None:
+    c = t.offers.c
+    which = [c.group_id == group, c.user_id == user]
+    if device is not None:
+        which.append(c.device == device)
+    db.execute(delete(t.offers).where(*which))
     offered = exists().where(
         t.offers.c.group_id == t.shares.c.group_id, t.offers.c.share_id == t.shares.c.share_id
     )

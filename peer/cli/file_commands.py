@@ -159,7 +159,10 @@ def show_downloads(console: Console) -> None:
 @group_argument
 @share_argument
 def stop_share(console: Console, group: str, name: str) -> None:
-    """Stop serving NAME in this group. The file itself stays."""
+    """Stop serving NAME in this group. The file itself stays.
+
+    What you shared on a device where you are logged out can be withdrawn from any other.
+    """
     from common.messages.control import StopShare
 
     console.done(console.ask(StopShare(group, name)), f"{name} is no longer shared in {group}")

@@ -98,7 +98,8 @@ def forget_device(console: Console, id: str) -> None:
 
     ID is what `list-devices` shows, or 4 characters of its beginning at least.
 
-    The device shares and fetches nothing any more from this moment on; what it has, it keeps.
+    The device shares and fetches nothing any more from this moment on, and what it shared is listed
+    no more; what it has, it keeps.
     """
     from common.messages.control import ForgetDevice
 

@@ -313,19 +313,15 @@ class Shares:
             log.info("%s is offered when that is possible: %s", shown, error)
 
     async def stop(self, group_text: str, name: str) -> None:
-        """Stop sharing ``name`` in that group. Raises `Refused` when it is not shared from here."""
+        """Stop sharing ``name`` in that group. What is not shared from here is the tracker's to
+        judge: it knows the user's other devices. Raises `MiniTorrentError`."""
         user, group = await self._member(group_text)
         key = record_key(user, group, names.fold_name(name))
         share = self._shares.get(key)
-        if share is None:
-            raise Refused(
-                Code.UNKNOWN_SHARE,
-                f"this device does not share {names.quoted(name)} in {names.quoted(group)}",
-                f"see what is with: list-files {group}",
-            )
         async with self._agreeing:
-            await self._catalogue.withdraw(group, share.record.name)
-            await self._forget(key)
+            await self._catalogue.withdraw(group, name if share is None else share.record.name)
+            if share is not None:
+                await self._forget(key)
 
     # -- agreement with the tracker -------------------------------------------------------------
 

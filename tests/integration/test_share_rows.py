@@ -173,6 +173,24 @@ def test_stop_share_is_for_this_file_in_this_group(
     bob.refused("stop-share", one, other.name)
 
 
+def test_what_a_lost_device_shared_gives_its_name_back(
+    swarm: Swarm, alice: Person, bob: Person
+) -> None:
+    lost = swarm.person(swarm.fresh("dave"))
+    group = lost.group_with(alice)
+    path, other = swarm.file(1000), swarm.file(1000)
+    lost.share(path, group)
+    lost.share(other, group)
+    lost.ok("logout")
+    lost.down()
+    here = swarm.person(lost.name, log_in=False)
+    here.ok("login", lost.name, lost.password)
+    here.ok("stop-share", group, path.name)
+    assert list(alice.files(group)) == [other.name]
+    here.refused("stop-share", group, path.name)
+    here.down()
+
+
 def test_a_copy_of_ones_own_share_does_not_take_its_place(
     swarm: Swarm, alice: Person, bob: Person
 ) -> None:

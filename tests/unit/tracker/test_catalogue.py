@@ -12,6 +12,7 @@ from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.seal import share_topic
 from tracker import catalogue, commands, groups
+from tracker.changes import ShareId
 from tracker.decision import Actor, ReadPart, TakePart
 from tracker.idle_manifests import ROW_BYTES
 
@@ -205,6 +206,24 @@ def test_a_manifest_comes_once_and_goes_when_nobody_shares_it(town: Town) -> Non
     town.decide(Actor(b""), commands.Housekeep())
     assert town.state.manifests == {}
     assert (len(town.state.idle_manifests), town.state.idle_manifests.bytes) == (0, 0)
+
+
+def test_what_lost_devices_left_is_stopped_from_another_one(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    phone, laptop = town.user("alice", "phone"), town.user("alice", "laptop")
+    town.group("lab", alice, bob)
+    for device in (phone, laptop):
+        device.offers("lab", "data", town.content("data"))
+    phone.does(tracker.Logout())
+    # The laptop can say for itself what it offers; the phone cannot any more.
+    assert bob.is_refused(tracker.StopShare("lab", "data")) is Code.UNKNOWN_SHARE
+    alice.does(tracker.StopShare("lab", "data"))
+    assert list(town.state.groups["lab"].shares[ShareId("data")].offers) == [("alice", laptop.key)]
+    assert alice.is_refused(tracker.StopShare("lab", "data")) is Code.UNKNOWN_SHARE
+    laptop.enters("bob")
+    alice.does(tracker.StopShare("lab", "data"))
+    assert town.told("lab")[-1] == events.Unshared("alice", "data", content_id("data"))
+    assert alice.does(tracker.ListFiles("lab")).rows == []
 
 
 def test_manifests_that_nobody_shares_take_bounded_room(

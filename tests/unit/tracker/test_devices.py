@@ -134,21 +134,71 @@ def test_neither_password_nor_hash_ever_shows(town: Town) -> None:
 def test_a_forgotten_device_is_logged_out_and_told_to_look(town: Town) -> None:
     alice, phone = town.user("alice"), town.user("alice", "phone")
     group = town.group("lab", alice)
-    content = town.content("film")
-    phone.offers(group, "film", content)
     phone.comes()
     town.nudged.clear()
     assert alice.does(tracker.ForgetDevice(phone.key)) == tracker.Done()
     assert phone.user is None
     assert town.nudged == [phone.key]
     assert phone.key not in town.world.presence.leases
-    assert town.swarm_changes[-1].source is None
-    assert town.told("lab")[-1] == events.Device("alice", phone.key, False)
+    assert town.told(group)[-1] == events.Device("alice", phone.key, False)
     for ask in (tracker.GetTickets(), tracker.Follow(), tracker.Announce("tcp://192.0.2.7:1")):
         assert phone.is_refused(ask) is Code.NOT_LOGGED_IN
-    # As after a logout, what it offers counts again when its user comes back.
+
+
+def test_what_a_logged_out_device_offers_counts_again_when_its_user_comes_back(town: Town) -> None:
+    alice, phone = town.user("alice"), town.user("alice", "phone")
+    group = town.group("lab", alice)
+    content = town.content("film")
+    phone.offers(group, "film", content)
+    phone.comes()
+    phone.does(tracker.Logout())
+    assert town.swarm_changes[-1].source is None
+    assert alice.does(tracker.GetSources(group, content)).sources == []
     phone.enters("alice").comes()
     assert alice.does(tracker.GetSources(group, content)).sources[0].device == phone.key
+
+
+def test_what_a_forgotten_device_offered_is_offered_no_more(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    phone = town.user("alice", "phone")
+    town.group("lab", alice, bob)
+    town.group("home", alice)
+    alone, both, of_others = (town.content(name) for name in ("alone", "both", "of others"))
+    phone.offers("lab", "alone", alone)
+    phone.offers("home", "alone", alone)
+    for device in (phone, alice):
+        device.offers("lab", "both", both)
+    for device in (phone, bob):
+        device.offers("lab", "of others", of_others)
+    phone.comes()
+    before = len(town.told("lab"))
+    alice.does(tracker.ForgetDevice(phone.key))
+    shared_by = {row.name: row.shared_by for row in bob.does(tracker.ListFiles("lab")).rows}
+    assert shared_by == {"both": ["alice"], "of others": ["bob"]}
+    assert alice.does(tracker.ListFiles("home")).rows == []
+    # A name is free again, and of the files that others or other devices offer no end is told.
+    assert sorted(town.told("lab")[before:], key=repr) == [
+        events.Device("alice", phone.key, False),
+        events.Stopped("alice", "of others", of_others),
+        events.Unshared("alice", "alone", alone),
+    ]
+    bob.offers("lab", "alone", both)
+    phone.enters("alice")
+    assert phone.does(tracker.MyOffers()).rows == []
+
+
+def test_what_is_told_of_a_forgotten_device_comes_in_one_order(town: Town) -> None:
+    """The key changes between the two: entries are numbered on, and sealed with what counts."""
+    alice, phone = town.user("alice"), town.user("alice", "phone")
+    town.group("lab", alice)
+    phone.offers("lab", "film", town.content("film"))
+    alice.does(tracker.ForgetDevice(phone.key))
+    told = [c for c in town.changes if isinstance(c, Logged)][-2:]
+    assert [entry.entry.seq for entry in told] == [
+        town.state.groups["lab"].seq - 1 + n for n in (0, 1)
+    ]
+    assert isinstance(told[1].entry.event, events.Unshared)
+    assert told[1].key == town.state.groups["lab"].key != told[0].key
 
 
 def test_it_gets_no_key_to_what_happens_from_then_on(town: Town) -> None:
