@@ -145,6 +145,7 @@ SHORT_MEMORY = {
     "MANIFEST_IDLE_S": 10,
     "FORMER_LIFE_S": 10,
     "DOWNLOADS_LISTED_MAX": 10,
+    "MANIFESTS_SHOWN_MAX": 50,
 }
 GROWN_MAX = MIB // 2
 FILLING_MAX = 3 * MIB  # the threads' pools of memory fill for a quarter of an hour
