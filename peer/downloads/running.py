@@ -1,9 +1,9 @@
 """One download while it runs: the shell around ``peer.swarm.download``.
 
-Owns the buffers of pieces between their arrival and the disk, the timers, and the translation
-between the core's effects and the fan-out, the storage and the shelf. It decides nothing about
-pieces and sources. What is remembered of a download, and when one begins or ends, is
-``life``'s.
+Owns the buffers of pieces between their arrival and the disk, and the translation between the
+core's effects and the fan-out, the storage and the shelf. It decides nothing about pieces and
+sources. When it is synced is ``checkpoints``' business; what is remembered of a download, and when
+one begins or ends, is ``life``'s.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from common.messages import peer
 from common.messages.base import Source
 from common.messages.refusals import Code, Refusal
 from common.names import fold_id
+from peer.downloads.checkpoints import Checkpoints
+from peer.downloads.copying import copy_missing
 from peer.fanout import Fanout
 from peer.files.errors import (
     BadContent,
@@ -48,8 +50,6 @@ from peer.workers import Workers
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_S = 2.0  # what is verified is synced and journalled at least that often
-CHECKPOINT_BYTES = 64 * 1024 * 1024
 STORAGE_RETRY_S = 5.0  # how often a disk that was full, for instance, is tried again
 # What is said no more in a while: by a source that has not been told of something yet, or that
 # looks at its files again because somebody touched them.
@@ -122,11 +122,14 @@ class Running:
         self._came_from: Counter[DeviceKey] = Counter()
         self._loop = asyncio.get_running_loop()
         self._wakeup: asyncio.TimerHandle | None = None
-        self._checkpoint_timer: asyncio.TimerHandle | None = None
         self._retry_timer: asyncio.TimerHandle | None = None
-        self._checkpointing = False
-        self._catching_up = False
-        self._unsynced_bytes = 0
+        self._checkpoints = Checkpoints(
+            storage,
+            workers,
+            on_synced=self._disk_takes,
+            on_damaged=self.damaged,
+            on_failed=self._stop_for,
+        )
         self._closed = False
         self._copying = False
         self._going = asyncio.Event()  # not paused by its user
@@ -137,7 +140,7 @@ class Running:
 
     def start(self) -> None:
         """Begin, with nothing known of any source yet."""
-        self._checkpoint_soon()
+        self._checkpoints.start()
         self._decide(swarm.Tick())
 
     def sources(self, sources: list[Source]) -> None:
@@ -211,7 +214,8 @@ class Running:
     def close(self) -> None:
         """Stop fetching; the storage is the caller's to close."""
         self._closed = True
-        for timer in (self._wakeup, self._checkpoint_timer, self._retry_timer):
+        self._checkpoints.close()
+        for timer in (self._wakeup, self._retry_timer):
             if timer is not None:
                 timer.cancel()
         self._fanout.close_all(self)
@@ -336,11 +340,9 @@ class Running:
             case None:
                 self._disk_takes()
                 self._came_from[device] += 1
-                self._unsynced_bytes += size
                 self._shelf.held_more(self.content, (index,), self.storage)
                 self._decide(swarm.PieceVerified(device, index))
-                if self._unsynced_bytes >= CHECKPOINT_BYTES:
-                    self._checkpoint()
+                self._checkpoints.wrote(size)
             case WrongPiece():
                 log.warning("%s sent a wrong piece %d and is banned", device.hex()[:16], index)
                 self._decide(swarm.PieceCorrupt(device, index))
@@ -371,7 +373,7 @@ class Running:
     def _try_again(self) -> None:
         # Still paused in people's eyes: only what was written shows that the disk takes it.
         self._retry_timer = None
-        self._checkpoint(at_once=True)
+        self._checkpoints.sync(at_once=True)
         if self._going.is_set():
             self._decide(swarm.Resumed())
 
@@ -389,51 +391,7 @@ class Running:
             self._carry_out(self._core.mark_missing(pieces, now))
             self._set_wakeup(now)
 
-    # -- making it last -------------------------------------------------------------------------
-
-    def _checkpoint_soon(self) -> None:
-        if not self._closed:
-            self._checkpoint_timer = self._loop.call_later(CHECKPOINT_S, self._on_checkpoint_time)
-
-    def _on_checkpoint_time(self) -> None:
-        self._checkpoint()
-        self._catch_up()
-        self._checkpoint_soon()
-
-    def _checkpoint(self, *, at_once: bool = False) -> None:
-        if self._checkpointing or not (self._unsynced_bytes or at_once):
-            return
-        synced_bytes = self._unsynced_bytes
-        self._checkpointing, self._unsynced_bytes = True, 0
-
-        def done(_: Any, error: BaseException | None) -> None:
-            self._checkpointing = False
-            if isinstance(error, StorageClosed):
-                return
-            if isinstance(error, BadContent):
-                self.damaged(error.pieces)
-            elif isinstance(error, StorageError):
-                self._unsynced_bytes += synced_bytes or 1
-                self._stop_for(error)
-            elif error is not None:
-                log.error("a checkpoint failed", exc_info=error)
-            elif synced_bytes:  # nothing was shown by having had nothing to write
-                self._disk_takes()
-
-        self._workers.submit(done, self.storage.checkpoint)
-
-    def _catch_up(self) -> None:
-        """Take into the digest of the whole what is on the disk already, one worker at most."""
-        if self._catching_up or self._closed:
-            return
-        self._catching_up = True
-
-        def done(more: Any, error: BaseException | None) -> None:
-            self._catching_up = False
-            if error is None and more:
-                self._catch_up()
-
-        self._workers.submit(done, self.storage.advance_digest)
+    # -- the whole ------------------------------------------------------------------------------
 
     async def finalize(self) -> Place | None:
         """Verify the whole and put it in place; None when pieces must be fetched again.
@@ -472,18 +430,10 @@ class Running:
         return self.storage.is_complete
 
     def _copy_some(self, read_piece: Callable[[int], Any]) -> bool:
-        """On a thread: copy until all is there, or there is a reason to stop. False: by a pause."""
-        unsynced_bytes = 0
-        for index in range(self.manifest.piece_count):
-            if self._closed:
-                return True
-            if not self._going.is_set():
-                return False
-            if not self.storage.has(index):
-                data = read_piece(index)
-                self.storage.write_piece(index, data)
-                unsynced_bytes += len(data)
-            if unsynced_bytes >= CHECKPOINT_BYTES:
-                self.storage.checkpoint()
-                unsynced_bytes = 0
-        return True
+        """On a thread: whether there is nothing left to copy, or nobody who wants it."""
+        pieces = range(self.manifest.piece_count)
+        done = copy_missing(self.storage, pieces, read_piece, self._may_copy)
+        return done or self._closed
+
+    def _may_copy(self) -> bool:
+        return self._going.is_set() and not self._closed

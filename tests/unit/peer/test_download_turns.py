@@ -401,7 +401,7 @@ def test_a_copy_that_breaks_off_is_not_fetched_from_the_start(tmp_path: Path) ->
         stage.link.answers["GetSources"] = late
         copy.may_go_on.set()
         entry = downloads._all["film"]
-        await until(lambda: entry.running and entry.running._checkpoint_timer)
+        await until(lambda: entry.running and entry.running._checkpoints._timer)
         assert entry.running is not None
         assert entry.running._core.progress(0.0).held_pieces == 3
         await until(lambda: len(stage.link.asked) > asked, "the question who else has it")
@@ -474,7 +474,9 @@ def test_a_full_disk_is_told_once_and_again_after_a_resume(
         assert download is not None
         for _ in range(5):
             download._stop_for(DiskFull("no room"))
-            await until(lambda: download._retry_timer is None and not download._checkpointing)
+            await until(
+                lambda: download._retry_timer is None and not download._checkpoints._syncing
+            )
             assert (stage.state(), len(stage.notices)) == ("P", 1)
         await downloads.resume("films", "film")
         assert (stage.state(), entry.record.reason) == ("D", None)

@@ -1,0 +1,37 @@
+"""Pieces that this device has elsewhere already, copied rather than fetched.
+
+On a thread of its own: it reads and writes as fast as the disk goes. Every piece is verified by the
+storage that takes it, like one from a stranger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from common.digests import Buffer
+from peer.downloads.checkpoints import CHECKPOINT_BYTES
+from peer.files.storage import PartialContent
+
+
+def copy_missing(
+    storage: PartialContent,
+    pieces: Iterable[int],
+    read_piece: Callable[[int], Buffer],
+    may_go_on: Callable[[], bool],
+) -> bool:
+    """Copy what ``storage`` lacks of ``pieces``; False when ``may_go_on`` said no before the end.
+
+    Raises `StorageError`, or `IntegrityError` for a copy that is not what it should be.
+    """
+    unsynced_bytes = 0
+    for index in pieces:
+        if not may_go_on():
+            return False
+        if not storage.has(index):
+            data = read_piece(index)
+            storage.write_piece(index, data)
+            unsynced_bytes += len(data)
+        if unsynced_bytes >= CHECKPOINT_BYTES:
+            storage.checkpoint()
+            unsynced_bytes = 0
+    return True
