@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from common.clock import wall_ms
-from common.files import sweep_leftovers, write_whole
+from common.files import sweep_leftovers, sync_directory, write_whole
 from common.ids import ContentId
 from common.messages.control import SourceUse
 from peer.files.errors import translated
@@ -104,10 +104,12 @@ class Records(Generic[R]):
             write_whole(self._directory / f"{key}{self.SUFFIX}", msgspec.msgpack.encode(record))
 
     def remove(self, key: str) -> None:
-        """Forget a record; one that is not there is forgotten already."""
+        """Forget a record for good; one that is not there is forgotten already. Raises
+        `StorageError`."""
         path = self._directory / f"{key}{self.SUFFIX}"
         with self._turn(key), translated(str(path), "remove"):
             path.unlink(missing_ok=True)
+            sync_directory(self._directory)  # or a power failure brings it back
 
     @contextlib.contextmanager
     def _turn(self, key: str) -> Iterator[None]:

@@ -59,6 +59,25 @@ class TestRecords:
         records.remove("a")
         assert set(records.load()) == {"b"}
 
+    def test_what_was_forgotten_is_synced_once_it_is_gone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        records = Records(tmp_path / "shares", DownloadRecord)
+        records.put("a", record())
+        synced: list[tuple[bool, list[str]]] = []
+        fsync = os.fsync
+
+        def note(fd: int) -> None:
+            fsync(fd)
+            of_folder = os.path.sameopenfile(fd, folder)
+            synced.append((of_folder, os.listdir(tmp_path / "shares")))
+
+        folder = os.open(tmp_path / "shares", os.O_RDONLY)
+        monkeypatch.setattr(os, "fsync", note)
+        records.remove("a")
+        os.close(folder)
+        assert synced == [(True, [])]
+
     @pytest.mark.parametrize("noise", [b"", b"noise", b"\x80", b"\xc1" * 100])
     def test_a_damaged_one_costs_nobody_else_anything(self, tmp_path: Path, noise: bytes) -> None:
         records = Records(tmp_path / "downloads", DownloadRecord)
