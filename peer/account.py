@@ -63,12 +63,14 @@ class Account:
     async def _create(self, user: str, password: str) -> control.Done:
         names.user_id(user)
         _check_length(password)
+        self._link.go_anywhere()
         await self._link.ask(tracker.CreateUser(user, password), tracker.Done)
         return control.Done(f"account {user} created; log in with: login {user}")
 
     async def _log_in(self, user: str, password: str) -> control.Done:
         names.user_id(user)
         _check_length(password)
+        self._link.go_anywhere()
         ask = tracker.Login(user, password)
         logged_in = (await self._link.ask(ask, tracker.LoggedIn)).reply
         self._link.favour()

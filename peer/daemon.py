@@ -264,6 +264,10 @@ class Peer:
 
     # -- from the link and what follows from it ---------------------------------------------------
 
+    def somebody_is_logged_in(self) -> bool:
+        """Part of `Listener`."""
+        return self._following.user is not None
+
     def link_up(self, welcome: tracker.Welcome) -> None:
         """Part of `Listener`."""
         self._rights.learn(welcome)

@@ -106,6 +106,7 @@ class Session:
         """The tracker is there (again), and has said who is logged in."""
         user = self._following.user
         if user is not None:
+            self.farewell = None
             self._settled.clear()
         self._run(self._wind_down() if user is None else self._come_back(user))
 

@@ -1,8 +1,8 @@
 """The line to the tracker: commands go out and are answered, published messages come in.
 
-Owns the choice among several trackers, reconnecting with jitter, and the retry of a command whose
-answer was lost. What the answers and the published messages mean is for others: ``peer.following``
-and whoever asked.
+Owns reconnecting with jitter, the way back home from another tracker, and the retry of a command
+whose answer was lost. Which tracker is home is ``peer.tracker_choice``'s; what the answers and the
+published messages mean is for others: ``peer.following`` and whoever asked.
 
 A connection that ends is made anew with fresh sockets, so that no half-dead one lingers under the
 old name. A link counts as up from the tracker's `Welcome` until its socket closes or the tracker's
@@ -30,15 +30,14 @@ from common.errors import (
     MiniTorrentError,
     Refused,
     RemoteProtocolError,
-    StorageError,
     TransportError,
 )
-from common.files import write_whole
-from common.keys import KeyPair, key_text
+from common.keys import KeyPair
 from common.link import Tracker, check_endpoint
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
 from common.sockets import Frames, Sent
+from peer.tracker_choice import TrackerChoice
 from peer.tracker_connection import TrackerConnection
 
 log = logging.getLogger(__name__)
@@ -48,6 +47,7 @@ SILENCE_S = limits.BEACON_S * 5  # without a sign of life for that long, the lin
 LOST_GRACE_S = 2.0  # a command waits that long for a broken link to come back
 ATTEMPT_S = 0.7  # who asks while the link is down waits that long for an attempt to connect
 LEAST_PAUSE_S = 0.1  # between two attempts, however much is asked
+LOOK_BACK_S = 5.0  # how often a guest at another tracker looks whether its own is back
 ANSWER_TIMEOUT_S = 30.0  # logging in may wait its turn behind others' passwords
 
 R = TypeVar("R")
@@ -62,8 +62,15 @@ class Answer(Generic[R]):
     data: bytes
 
 
+class _Stranger(TransportError):
+    """A tracker answers, but not the one that knows who is logged in here."""
+
+
 class Listener(Protocol):
     """Who hears what the link hears."""
+
+    def somebody_is_logged_in(self) -> bool:
+        """Whether a user of this device was known when the link was last up."""
 
     def link_up(self, welcome: tracker.Welcome) -> None:
         """The link is up: commands may be asked. What takes long belongs into a task."""
@@ -97,9 +104,7 @@ class TrackerLink:
     ) -> None:
         self._context = context
         self._pair = pair
-        self._trackers = list(trackers)
-        self._memory = memory
-        self._favourite = _read_favourite(memory)
+        self._choice = TrackerChoice(trackers, memory)
         self._listener = listener
         self._software = software
         self._rng = rng or random.Random()
@@ -115,7 +120,7 @@ class TrackerLink:
         self._heard_at = 0.0
         self.time = TrackerTime()
         self.trouble: str | None = None
-        self.where: Tracker = self._trackers[0]
+        self.where: Tracker = self._choice.in_order()[0]
 
     @property
     def connected(self) -> bool:
@@ -130,17 +135,14 @@ class TrackerLink:
         return self.where.endpoint.startswith("ipc://")
 
     def favour(self) -> None:
-        """The tracker that we are connected to knows our user: it is tried first from here on,
-        also after a restart if there is a ``memory``. Others may have other accounts."""
-        favourite = key_text(self.where.key)
-        if favourite == self._favourite:
-            return
-        self._favourite = favourite
-        if self._memory is not None:
-            try:
-                write_whole(self._memory, favourite.encode())
-            except StorageError as error:
-                log.warning("which tracker to try first was not recorded: %s", error)
+        """The tracker that we are connected to knows our user."""
+        self._choice.settle(self.where)
+
+    def go_anywhere(self) -> None:
+        """Whoever logs in or makes an account takes the tracker that answers, be it another one
+        than that which knew the last user and is away."""
+        if not self.connected:
+            self._choice.go_anywhere(monotonic())
 
     def start(self) -> None:
         """Begin to connect, and keep on."""
@@ -287,13 +289,12 @@ class TrackerLink:
     async def _keep_up(self) -> None:
         delay_s = limits.RECONNECT_IVL_MS / 1000
         while True:
-            order = self._trackers[:]
-            self._rng.shuffle(order)
-            order.sort(key=lambda where: key_text(where.key) != self._favourite)
-            for where in order:
-                if await self._attempt(where):
-                    delay_s = limits.RECONNECT_IVL_MS / 1000
+            for where in self._choice.in_order():
+                served = await self._attempt(where)
                 self._tried.set()
+                if served:
+                    delay_s = limits.RECONNECT_IVL_MS / 1000
+                    break
             self._attempted.set()
             await self._pause(delay_s)
             delay_s = min(delay_s * 2, limits.RECONNECT_IVL_MAX_MS / 1000)
@@ -312,6 +313,9 @@ class TrackerLink:
         """Serve by ``where``, whatever happens there: nothing but `close` may end our attempts."""
         try:
             return await self._serve(where)
+        except _Stranger as error:
+            log.debug("%s", error)
+            return False  # what the matter is with our own is what people want to know
         except Exception as error:
             text = str(error) or type(error).__name__
             # A ZMQError when no file descriptor is left for a socket.
@@ -353,6 +357,9 @@ class TrackerLink:
         sent_at = monotonic()
         hello = tracker.Hello(self._software)
         welcome = (await self._exchange(hello, tracker.Welcome, None, CONNECT_TIMEOUT_S)).reply
+        somebody = self._listener.somebody_is_logged_in()
+        if not welcome.user and not self._choice.may_be_guest_at(where, somebody, monotonic()):
+            raise _Stranger(f"the tracker at {where.endpoint} does not know our user")
         self.time.learn(welcome.time_ms, sent_at, monotonic())
         connection.subscribe_at(_events_endpoint(welcome.events, where.endpoint))
         assert connection.events is not None
@@ -376,12 +383,32 @@ class TrackerLink:
         self.trouble = None
 
     async def _until_dead(self, connection: TrackerConnection) -> None:
+        look_at = monotonic() + LOOK_BACK_S
         while not connection.ended.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(connection.ended.wait(), limits.BEACON_S)
             if monotonic() - self._heard_at > SILENCE_S:
                 log.info("the tracker has been silent for %.0f s", SILENCE_S)
                 return
+            home = self._choice.home
+            if home not in (None, connection.where) and monotonic() >= look_at:
+                if await self._answers(home):
+                    log.info("the tracker at %s, which knows our user, is back", home.endpoint)
+                    return
+                look_at = monotonic() + LOOK_BACK_S
+
+    async def _answers(self, where: Tracker) -> bool:
+        """Whether ``where`` can be connected to, beside the connection that there is."""
+        try:
+            connection = TrackerConnection(
+                self._context, self._pair, where, lambda _: None, lambda _: None
+            )
+        except zmq.ZMQError:
+            return False
+        try:
+            return await _first(connection.up.wait(), connection.ended.wait(), CONNECT_TIMEOUT_S)
+        finally:
+            connection.close()
 
     def _drop(self) -> None:
         if self._connection is None:
@@ -399,15 +426,6 @@ class TrackerLink:
     def _give_up_if_down(self, lost: list[_Waiting]) -> None:
         if not self.connected:
             self._fail(lost)
-
-
-def _read_favourite(memory: Path | None) -> str | None:
-    if memory is None:
-        return None
-    try:
-        return memory.read_text("ascii")
-    except (OSError, ValueError):
-        return None
 
 
 def _events_endpoint(told: str, commands: str) -> str:

@@ -21,6 +21,7 @@ from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
 from common.sockets import Frames, Pump, Serve, make_socket
 from peer import tracker_link
+from peer.tracker_choice import TrackerChoice
 from peer.tracker_link import TrackerLink, refused_with
 
 TOPIC = b"a topic of 16 b."
@@ -91,6 +92,10 @@ class Heard:
         self.downs = 0
         self.messages: list[tuple[bytes, bytes]] = []
         self.defects = 0
+        self.logged_in = False
+
+    def somebody_is_logged_in(self) -> bool:
+        return self.logged_in
 
     def link_up(self, welcome: tracker.Welcome) -> None:
         self.ups += 1
@@ -307,7 +312,7 @@ def test_the_trackers_are_tried_in_turn() -> None:
 
 def test_another_key_at_the_place_is_not_spoken_to() -> None:
     async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
-        link._trackers = [Tracker(scripted.where.endpoint, new_pair().public)]
+        link._choice = TrackerChoice([Tracker(scripted.where.endpoint, new_pair().public)])
         link.start()
         with pytest.raises(TransportError, match="key"):
             await link.ask(tracker.Depart(), tracker.Done)
@@ -345,9 +350,7 @@ def test_beside_a_tracker_that_publishes_nowhere_the_others_are_tried() -> None:
         bad, good, heard = Scripted(), Scripted(), Heard()
         bad.told_events = "nonsense"
         context: zmq.Context[Any] = zmq.Context()
-        rng = random.Random(1)
-        rng.shuffle = lambda order: None  # type: ignore[method-assign]
-        link = TrackerLink(context, new_pair(), [bad.where, good.where], heard, rng=rng)
+        link = TrackerLink(context, new_pair(), [bad.where, good.where], heard)
         try:
             link.start()
             await until(lambda: link.connected, "the link")
@@ -366,7 +369,6 @@ def test_the_tracker_that_knows_our_user_is_tried_first(tmp_path: Path) -> None:
     async def met(*where: Tracker) -> Tracker:
         context: zmq.Context[Any] = zmq.Context()
         rng = random.Random(1)
-        rng.shuffle = lambda order: None  # type: ignore[method-assign]
         link = TrackerLink(
             context, new_pair(), where, Heard(), rng=rng, memory=tmp_path / "tracker"
         )
@@ -386,6 +388,43 @@ def test_the_tracker_that_knows_our_user_is_tried_first(tmp_path: Path) -> None:
         other.stop()
         assert await met(other.where, one.where) == one.where
         one.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_another_tracker_does_not_log_our_user_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.limits.BEACON_S", 0.05)
+    monkeypatch.setattr("peer.tracker_link.LOOK_BACK_S", 0.05)
+
+    async def main() -> None:
+        home, other, heard = Scripted(), Scripted(), Heard()
+        context: zmq.Context[Any] = zmq.Context()
+        link = TrackerLink(context, new_pair(), [other.where, home.where], heard)
+        other.stop()
+        try:
+            link.start()
+            await until(lambda: link.connected, "the link")
+            link.favour()
+            heard.logged_in = True
+            other.start()
+            home.stop()
+            await until(lambda: other.hellos, "a look at the other")
+            assert (link.connected, link.where) == (False, home.where)
+            assert heard.ups == 1
+            # Somebody who wants to log in takes any.
+            link.go_anywhere()
+            await until(lambda: link.connected, "the link to the other")
+            assert link.where == other.where
+            # Nobody did there, so we are at home again as soon as it is back.
+            heard.logged_in = False
+            home.start()
+            await until(lambda: link.connected and link.where == home.where, "the way home")
+        finally:
+            await link.close()
+            context.destroy(linger=0)
+            home.stop()
+            other.stop()
 
     asyncio.run(main())
 
