@@ -40,7 +40,11 @@ def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
         try:
             _private_file(temporary)
             with _opened(database) as source, _opened(temporary) as copy:
+                # One view of it all: otherwise whatever is written meanwhile begins the copy anew.
+                source.execute("BEGIN")
+                source.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 source.backup(copy, pages=4096)
+                source.rollback()
                 copy.execute("PRAGMA journal_mode=DELETE")
                 _put_keys(copy, home)
             with temporary.open("rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from common.errors import StorageError
 from tracker.backup import back_up, restore
 from tracker.changes import AccountCreated
-from tracker.home import KEY_FILES, Home
+from tracker.home import DATABASE, KEY_FILES, Home
 from tracker.store import Store
 
 
@@ -107,3 +108,37 @@ def test_keys_of_the_home_itself_stay(copy: Path, fresh: Home) -> None:
     own = fresh.secrets()
     restore(fresh, copy)
     assert fresh.secrets() == own
+
+
+def test_a_tracker_that_is_written_to_all_the_time_is_copied_in_one_go(
+    tmp_path: Path, fresh: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step of the copy is followed by a commit of the tracker's: the copy has none of them."""
+    database = tmp_path / "busy" / DATABASE
+    database.parent.mkdir()
+    store = Store(database)
+    store.commit([AccountCreated(f"user{n:05}", "h" * 200, n) for n in range(2_000)])
+    steps: list[int] = []
+
+    class Stepping(sqlite3.Connection):
+        def backup(self, target: sqlite3.Connection, **_: Any) -> None:
+            def written(*_: int) -> None:
+                assert len(steps) < 1_000, "the copy begins anew after each commit"
+                store.commit([AccountCreated(f"late{len(steps)}", "h", 1)])
+                steps.append(0)
+
+            super().backup(target, pages=32, progress=written)
+
+    connect = sqlite3.connect
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            sqlite3, "connect", lambda *args, **kw: connect(*args, factory=Stepping, **kw)
+        )
+        back_up(database.parent, tmp_path / "copy of it")
+    assert len(steps) > 3
+    assert len(store.load().accounts) == 2_000 + len(steps)
+    store.close()
+    restore(fresh, tmp_path / "copy of it")
+    copied = Store(fresh.database)
+    assert len(copied.load().accounts) == 2_000
+    copied.close()
