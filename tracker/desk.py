@@ -158,12 +158,13 @@ class Desk:
 
     async def run(self) -> None:
         """Work until `stop`. Commands that wait then are not answered: they will be repeated."""
+        left: deque[Job] = deque()
         while not self._stopping:
             await self._awake.wait()
             self._awake.clear()
-            while (self._queue or self._publishing.waits) and not self._stopping:
+            while (left or self._queue or self._publishing.waits) and not self._stopping:
                 with self._publishing.held():
-                    await self._settle(deque())
+                    await self._settle(left)
                 self._publishing.go_on(monotonic())
                 await asyncio.sleep(0)  # let the sockets have their turn
 
@@ -192,11 +193,13 @@ class Desk:
                 return
 
     async def _settle(self, jobs: deque[Job], attempts: int = 3) -> None:
-        """Take a batch from the queue and see it through. ``jobs`` were taken before."""
+        """Take a batch from the queue and see it through. ``jobs`` were taken before; in it stays
+        who is behind the end of a batch that was decided again and had more to do by then."""
         batch = self._batch(jobs)
         if self._stale is not None and not await self._load():
             for job in batch:
                 self._reply(job, read_only(self._stale))
+            jobs.clear()
             return
         now = Now(wall_ms(), monotonic())
         try:
@@ -251,6 +254,8 @@ class Desk:
                 break
         if changes:
             await self._commit(changes)
+        for _ in decided:
+            jobs.popleft()
         self._carry_out(decided, now)
 
     def _weight(self, decision: Decision) -> int:
@@ -287,13 +292,11 @@ class Desk:
             self._failed_at = None
 
     async def _answer_without_writing(self, jobs: deque[Job], now: Now, refusal: Refusal) -> None:
-        if self._stale is not None and not await self._load():
-            for job in jobs:
-                self._reply(job, refusal)
-            return
-        for job in jobs:
-            decision = self._decide(job, now)
-            if decision.changes:
+        known = self._stale is None or await self._load()
+        while jobs:
+            job = jobs.popleft()
+            decision = self._decide(job, now) if known else None
+            if decision is None or decision.changes:
                 self._reply(job, refusal)
             else:
                 self._carry_out([(job, decision)], now)

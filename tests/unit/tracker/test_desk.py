@@ -22,10 +22,12 @@ from tracker import commands, desk, publishing, signing
 from tracker.changes import (
     AccountCreated,
     DeviceBound,
+    GroupCreated,
     Logged,
     ManifestFacts,
     ManifestShown,
     ManifestStored,
+    MemberJoined,
 )
 from tracker.decision import Actor, Now
 from tracker.desk import Desk, Job
@@ -339,6 +341,30 @@ async def test_who_was_overtaken_decides_again_on_what_the_disk_says(office: Off
     assert await office.reply(asked) == tracker.Done()
     assert office.desk.world.state.groups["lab"].seq == 3
     assert "bob" in office.desk.world.state.accounts
+
+
+def test_who_is_behind_a_batch_that_grew_when_it_was_decided_again_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another tracker let alice into groups: her logging out is a batch of its own by now, and who
+    was in one batch with her has the next."""
+    monkeypatch.setattr(desk, "BATCH_WEIGHT", 12)
+
+    @at_the_desk
+    async def story(office: Office) -> None:
+        await office.ask(tracker.CreateGroup("lab"))
+        bob = DeviceKey(b"b" * 32)
+        others_go_on(office, bob)
+        for name in (GroupId(f"{number}") for number in range(9)):
+            created = GroupCreated(name, UserId("alice"), b"t" * 16, b"k" * 32, 1, 1, 1)
+            office.store.commit([created, MemberJoined(name, UserId("alice"), 1, 1)])
+        out = office.send(tracker.Logout())
+        sent = [office.send(tracker.CreateGroup(f"bob{n}"), device=bob) for n in range(3)]
+        assert await office.reply(out) == tracker.Done()
+        assert [await office.reply(each) for each in sent] == [tracker.Done()] * 3
+        assert not office.desk._open
+
+    story()
 
 
 @at_the_desk
