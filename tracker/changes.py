@@ -110,6 +110,13 @@ class MemberGone:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyOwed:
+    """A device that went knows the group's event key, and the next one may not come yet."""
+
+    group: GroupId
+
+
+@dataclass(frozen=True, slots=True)
 class GroupRekeyed:
     """The group goes on in ``epoch`` with a fresh event key; nobody went."""
 
@@ -272,6 +279,7 @@ Change: TypeAlias = (
     | OwnerChanged
     | MemberJoined
     | MemberGone
+    | KeyOwed
     | GroupRekeyed
     | RevocationForgotten
     | RequestMade

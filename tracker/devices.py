@@ -15,7 +15,7 @@ from common.ids import DeviceKey, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
 from tracker.catalogue import withdraw
-from tracker.changes import Change, DeviceSeen, DeviceUnbound, GroupRekeyed
+from tracker.changes import Change, DeviceSeen, DeviceUnbound, GroupRekeyed, KeyOwed
 from tracker.decision import (
     Actor,
     Decision,
@@ -145,6 +145,8 @@ def unbind(
         if fresh is not None:
             changes.append(fresh)
             entries.rekey(fresh.epoch, fresh.key)
+        elif not group.stale:
+            changes.append(KeyOwed(group.id))
     return changes
 
 

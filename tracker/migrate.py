@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from common.errors import StorageError
 
-HEAD = "0002"
+HEAD = "0003"
 """The schema that this release works with; a test holds it to the newest migration."""
 
 

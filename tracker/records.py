@@ -75,9 +75,9 @@ class Group:
     share_ids: list[ShareId] = field(default_factory=list)  # of these, in order: for pages
     # The shares that name a content: one content may stand under several names.
     names_of: dict[ContentId, dict[ShareId, None]] = field(default_factory=dict)
-    # Of this process alone: whether a device that went knows the key, when the last fresh keys came
-    # for such devices, and how often each user may ask to be let in.
-    stale: bool = field(default=False, compare=False)
+    stale: bool = False  # whether a device that went knows the key
+    # Of this process alone: when the last fresh keys came for such devices, and how often each user
+    # may ask to be let in.
     rekeyed_ms: deque[int] = field(
         default_factory=lambda: deque(maxlen=limits.REKEYS_MAX), compare=False
     )

@@ -25,6 +25,7 @@ from tracker.changes import (
     GroupCreated,
     GroupDissolved,
     GroupRekeyed,
+    KeyOwed,
     Logged,
     ManifestDropped,
     ManifestFacts,
@@ -137,8 +138,6 @@ class State:
                 user = self.devices.pop(device)
                 del self.devices_of[user][device]
                 self._devices_changed(user)
-                for group in self.groups_with(user):
-                    group.stale = True
             case DeviceSeen(device, at_ms):
                 bindings = self.devices_of[self.devices[device]]
                 bindings[device] = replace(bindings[device], seen_ms=at_ms)
@@ -156,6 +155,8 @@ class State:
                 self._device_rows.pop(group, None)
             case MemberGone():
                 self._remove_member(change)
+            case KeyOwed(group):
+                self.groups[group].stale = True
             case GroupRekeyed():
                 self._rekey(self.groups[change.group], change.epoch, change.key)
                 self.groups[change.group].rekeyed_ms.append(change.at_ms)

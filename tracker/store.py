@@ -175,6 +175,7 @@ class _Loader:
                     row.seq,
                     row.epoch,
                     row.at_ms,
+                    stale=row.stale,
                 )
             )
         for row in self._rows(t.members, "at_ms", "seq"):

@@ -7,7 +7,17 @@ that PostgreSQL and SQLite type differently are left to SQLAlchemy's generic typ
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
 
 metadata = MetaData()
 
@@ -37,7 +47,7 @@ devices = Table(
 )
 
 # A group that was dissolved stays for a while, with ``dissolved_ms``, so that its name never
-# repeats a sequence number or an epoch.
+# repeats a sequence number or an epoch. ``stale``: a device that went knows ``event_key``.
 groups = Table(
     "groups",
     metadata,
@@ -49,6 +59,7 @@ groups = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("dissolved_ms", BigInteger),
+    Column("stale", Boolean, nullable=False, server_default=sa.false()),
 )
 
 

@@ -26,6 +26,7 @@ from tracker.changes import (
     GroupCreated,
     GroupDissolved,
     GroupRekeyed,
+    KeyOwed,
     Logged,
     ManifestDropped,
     ManifestShown,
@@ -93,6 +94,8 @@ def _write_one(db: Connection, change: Change) -> None:
             db.execute(insert(t.members).values(group_id=group, user_id=user, seq=seq, at_ms=at_ms))
         case MemberGone():
             _remove_member(db, change)
+        case KeyOwed(group):
+            db.execute(update(t.groups).where(t.groups.c.group_id == group).values(stale=True))
         case GroupRekeyed(group, epoch, key):
             _rekey(db, group, epoch, key)
         case RevocationForgotten(group, user):
@@ -151,6 +154,7 @@ def _create_group(db: Connection, change: GroupCreated) -> None:
         "epoch": change.epoch,
         "at_ms": change.at_ms,
         "dissolved_ms": None,
+        "stale": False,
     }
     former = and_(t.groups.c.group_id == change.group, t.groups.c.dissolved_ms.is_not(None))
     if db.execute(update(t.groups).where(former).values(values)).rowcount == 0:
@@ -176,7 +180,7 @@ def _remove_member(db: Connection, change: MemberGone) -> None:
 
 def _rekey(db: Connection, group: str, epoch: int, key: bytes) -> None:
     ours = t.groups.c.group_id == group
-    db.execute(update(t.groups).where(ours).values(epoch=epoch, event_key=key))
+    db.execute(update(t.groups).where(ours).values(epoch=epoch, event_key=key, stale=False))
 
 
 def _revoke(db: Connection, change: MemberGone | GroupDissolved) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -22,7 +23,7 @@ from town import Device, Town, content_id
 
 from common import limits
 from common.errors import StorageError
-from common.ids import ContentId, GroupId
+from common.ids import ContentId, GroupId, UserId
 from common.messages import events, tracker
 from tracker import commands, migrate, tables
 from tracker.changes import (
@@ -311,17 +312,60 @@ def test_the_migrations_make_the_tables(on_disk: Store) -> None:
     assert migrations.get_current_head() == migrate.HEAD
 
 
-def test_a_device_of_the_first_schema_was_last_seen_when_it_logged_in(path: Path) -> None:
+@contextlib.contextmanager
+def schema(path: Path, revision: str) -> Iterator[sa.Connection]:
+    """A database as an earlier release left it."""
     engine = sa.create_engine(f"sqlite:///{path}")
     config = alembic.config.Config()
     folder = Path(migrate.__file__).with_name("migrations")
     config.set_main_option("script_location", str(folder))
     with engine.begin() as db:
         config.attributes["connection"] = db
-        alembic.command.upgrade(config, "0001")
+        alembic.command.upgrade(config, revision)
         db.execute(sa.text("INSERT INTO accounts VALUES ('alice', 'h', 1)"))
-        db.execute(sa.text("INSERT INTO devices VALUES (:key, 'alice', 7)"), {"key": b"d" * 32})
+        yield db
     engine.dispose()
+
+
+def test_a_device_of_the_first_schema_was_last_seen_when_it_logged_in(path: Path) -> None:
+    with schema(path, "0001") as db:
+        db.execute(sa.text("INSERT INTO devices VALUES (:key, 'alice', 7)"), {"key": b"d" * 32})
     store = Store(path)
     assert store.load().devices_of == {"alice": {b"d" * 32: Binding(7, 7)}}
     store.close()
+
+
+def test_groups_of_the_second_schema_may_all_owe_a_fresh_key(path: Path) -> None:
+    with schema(path, "0002") as db:
+        row = "INSERT INTO groups VALUES (:name, 'alice', 'topic', 'key', 7, 3, 1, :dissolved)"
+        db.execute(
+            sa.text(row), [{"name": "lab", "dissolved": None}, {"name": "a", "dissolved": 1}]
+        )
+    store = Store(path)
+    state = store.load()
+    assert {group.id: group.stale for group in state.groups.values()} == {"lab": True}
+    assert list(state.former) == ["a"]
+    store.commit([GroupCreated(GroupId("a"), UserId("alice"), b"t" * 16, b"k" * 32, 8, 4, 1)])
+    assert not store.load().groups["a"].stale
+    store.close()
+
+
+def test_a_fresh_key_that_is_owed_is_so_after_a_restart(store: AnyStore) -> None:
+    """Who logs out on many devices within a minute: the last of them know the key until then."""
+    town = Town()
+    alice = town.user("alice")
+    town.group("lab", alice)
+    for number in range(limits.REKEYS_MAX + 2):
+        town.user("alice", f"{number}").does(tracker.Logout())
+    epoch = town.state.groups["lab"].epoch  # type: ignore[index]
+    store.commit(town.changes)
+    again = reopened(store)
+    town.world.state = again.load()
+    town.changes.clear()
+    town.wait(limits.REKEYS_S)
+    alice.does(commands.Housekeep())
+    again.commit(town.changes)
+    group = again.load().groups["lab"]  # type: ignore[index]
+    assert group.epoch == epoch + 1
+    assert not group.stale
+    again.close()

@@ -1,0 +1,17 @@
+"""Which groups owe their members a fresh event key."""
+
+from __future__ import annotations
+
+from alembic import op
+from sqlalchemy import Boolean, Column, false, text
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Until now that was forgotten with the process, so any of those that there are may owe one."""
+    op.add_column("groups", Column("stale", Boolean, nullable=False, server_default=false()))
+    op.execute(text("UPDATE groups SET stale = true WHERE dissolved_ms IS NULL"))
