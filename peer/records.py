@@ -81,21 +81,25 @@ class Records(Generic[R]):
     def __init__(self, directory: Path, kind: type[R]) -> None:
         self._directory = directory
         self._decoder: msgspec.msgpack.Decoder[R] = msgspec.msgpack.Decoder(kind)
+        self.damaged: list[Path] = []  # what `load` set aside
         self._changed = Condition()
         self._turns: dict[str, deque[object]] = {}  # the changes to a record, first come first
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def load(self) -> dict[str, R]:
         """All records by key, to be called before anything is put. A damaged one is set aside and
-        named in the log. Raises `StorageError`."""
+        named in the log. Raises `StorageError` where the disk gives one back no more: without it we
+        would take back what it says that we share."""
         sweep_leftovers(self._directory)
         records: dict[str, R] = {}
         for path in sorted(self._directory.glob(f"*{self.SUFFIX}")):
+            with translated(str(path), "read"):
+                encoded = path.read_bytes()
             try:
-                records[path.stem] = self._decoder.decode(path.read_bytes())
-            except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+                records[path.stem] = self._decoder.decode(encoded)
+            except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
                 log.error("the record %s cannot be read and is set aside: %s", path, error)
-                path.rename(path.with_suffix(".damaged"))
+                self.damaged.append(path.rename(path.with_suffix(".damaged")))
         return records
 
     def put(self, key: str, record: R) -> None:
@@ -142,10 +146,11 @@ class Manifests:
     def put(self, content: ContentId, encoded: bytes) -> None:
         """Keep a manifest. Raises `StorageError`."""
         path = self._path(content)
-        try:
-            os.utime(path)  # it is there, and wanted again
-        except OSError:
+        if self.get(content) != encoded:  # there is none, or the disk has lost some of it
             write_whole(path, encoded)
+            return
+        with contextlib.suppress(OSError):
+            os.utime(path)  # it is wanted again
 
     def get(self, content: ContentId) -> bytes | None:
         """The encoded manifest, not checked; None when there is none."""

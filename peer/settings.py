@@ -1,8 +1,7 @@
 """What a peer is told at its start and remembers for the next one.
 
 Owns ``peer.toml`` in the home. Values given on the command line win over the environment, that over
-the file; what ``up`` was given is
-remembered there.
+the file; what ``up`` was given is remembered there.
 """
 
 from __future__ import annotations
@@ -67,7 +66,10 @@ def load(home: Path) -> Settings:
 
 
 def save(home: Path, settings: Settings) -> None:
-    """Remember ``settings``, leaving out what is as it is by default. Raises `StorageError`."""
+    """Remember ``settings``, leaving out what is as it is by default; what is remembered already
+    needs no room on the disk. Raises `MiniTorrentError`."""
+    if load(home) == settings:
+        return
     plain = asdict(Settings())
     lines = [
         f"{name} = {_toml(value)}\n"

@@ -19,10 +19,11 @@ from common.config import lock_holder, open_home
 from common.errors import MiniTorrentError, NoPeerRunning, StorageError
 from common.messages import control
 from common.messages.refusals import Code
+from common.names import printable
 from peer.cli.interrupts import unbroken
 from peer.cli.up_options import AlreadyRuns, check_same, settings_for
 from peer.control_client import CommandFailed, ControlClient, holder_of
-from peer.settings import save
+from peer.settings import Settings, save
 
 LOG = "peer.log"
 LOG_BYTES_MAX = 10 * 1024 * 1024
@@ -95,8 +96,17 @@ def start(
         return status
     _started.append(process)
     if remember:
-        save(home, settings)
+        _remember(home, settings)
     return status
+
+
+def _remember(home: Path, settings: Settings) -> None:
+    """For the next `up`. A disk that is full is no reason not to run."""
+    try:
+        save(home, settings)
+    except StorageError as error:
+        text = f"warning: the options are not remembered for the next time: {error}"
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def run_here(home: Path, options: Mapping[str, Any], *, verbose: int, remember: bool) -> int:
@@ -111,7 +121,7 @@ def run_here(home: Path, options: Mapping[str, Any], *, verbose: int, remember: 
             "end it with `mini-torrent down` first; a second peer beside it needs a --home",
         )
     if remember:
-        save(home, settings)
+        _remember(home, settings)
     return daemon.run(home, settings, foreground=True, verbose=verbose)
 
 

@@ -73,6 +73,8 @@ class Shares:
     ) -> None:
         self._records = Records(home / "shares", ShareRecord)
         self._all = self._records.load()
+        for path in self._records.damaged:
+            notify(f"a share is not remembered any more: its record was damaged, and is now {path}")
         self._catalogue = Catalogue(link)
         self._following = following
         self._shelf = shelf
@@ -319,7 +321,12 @@ class Shares:
         key = record_key(user, group, names.fold_name(name))
         share = self._shares.get(key)
         async with self._agreeing:
-            await self._catalogue.withdraw(group, name if share is None else share.record.name)
+            try:
+                await self._catalogue.withdraw(group, name if share is None else share.record.name)
+            except Refused as error:
+                # The tracker may have it no more: the name went to another content meanwhile.
+                if share is None or error.code is not Code.UNKNOWN_SHARE:
+                    raise
             if share is not None:
                 await self._forget(key)
 

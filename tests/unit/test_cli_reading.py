@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common.errors import CannotListen, ConfigError, exit_code_of
+from common.config import open_home
+from common.errors import CannotListen, ConfigError, StorageError, exit_code_of
 from common.messages import control
 from common.sockets import Private, bind, make_socket
+from peer.cli import launch
 from peer.cli.launch import last_words
 from peer.cli.reading import parse_size
 from peer.cli.up_options import AlreadyRuns, check_same, checked, settings_for
@@ -62,6 +64,21 @@ def test_what_was_given_wins_over_what_is_remembered(tmp_path: Path) -> None:
     other = LINK.replace("5000", "6000")
     settings = settings_for(tmp_path, {"tracker": other})
     assert (settings.tracker, settings.listen) == (other, "tcp://127.0.0.1:1")
+
+
+def test_what_is_remembered_already_needs_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise StorageError("no room")
+
+    home = open_home(tmp_path / "home")
+    save(home, Settings(tracker=LINK))
+    monkeypatch.setattr("peer.settings.write_whole", fail)
+    launch._remember(home, Settings(tracker=LINK))
+    assert capsys.readouterr().err == ""
+    launch._remember(home, Settings(tracker=LINK, upload_limit=1))
+    assert "not remembered for the next time: no room" in capsys.readouterr().err
 
 
 def test_a_first_start_needs_a_tracker(tmp_path: Path) -> None:

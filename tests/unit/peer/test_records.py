@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 from waiting import PATIENCE_S, wait_for
 
+from common.errors import StorageError
 from common.ids import ContentId, DeviceKey, GroupId
 from common.messages.control import SourceUse
 from common.messages.refusals import Code, Refusal
@@ -58,6 +60,21 @@ class TestRecords:
         records.remove("a")
         records.remove("a")
         assert set(records.load()) == {"b"}
+
+    def test_one_that_the_disk_does_not_give_back_is_not_taken_for_damaged(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        records = Records(tmp_path / "shares", DownloadRecord)
+        records.put("a", record())
+
+        def fail(_: Path) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "read_bytes", fail)
+            with pytest.raises(StorageError, match="Input/output"):
+                records.load()
+        assert records.load() == {"a": record()}
 
     def test_what_was_forgotten_is_synced_once_it_is_gone(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -142,6 +159,14 @@ class TestRecords:
         parts = [("a", "b"), ("ab", ""), ("", "ab"), ("a", "b", ""), ("b", "a")]
         assert len({record_key(*some) for some in parts}) == len(parts)
         assert record_key("caf\udce9") != record_key("café")
+
+    def test_one_that_was_damaged_is_mended_by_putting_it_again(self, tmp_path: Path) -> None:
+        manifests = Manifests(tmp_path / "manifests")
+        manifests.put(ONE, b"encoded")
+        (path,) = (tmp_path / "manifests").iterdir()
+        path.write_bytes(b"encodex")
+        manifests.put(ONE, b"encoded")
+        assert manifests.get(ONE) == b"encoded"
 
     def test_manifests_that_nobody_names_are_removed(self, tmp_path: Path) -> None:
         manifests = Manifests(tmp_path / "manifests")

@@ -385,6 +385,18 @@ def test_a_comparison_at_the_moment_of_stopping_does_not_offer_it_again(tmp_path
     run(tmp_path, test)
 
 
+def test_what_the_tracker_does_not_list_can_be_stopped(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        town.listed.clear()  # its name was given to another content, say
+        await town.shares.stop("films", "film")
+        assert (town.served(), len(town.shares)) == (set(), 0)
+        with pytest.raises(Refused):
+            await town.shares.stop("films", "film")
+
+    run(tmp_path, test)
+
+
 def test_a_manifest_is_the_same_whoever_shares_the_content(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         await town.share("film", data=b"the same bytes")
