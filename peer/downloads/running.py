@@ -173,6 +173,7 @@ class Running:
     def pause(self) -> None:
         """Ask for nothing more; serve on."""
         self._going.clear()
+        self.storage.doubt()
         self._decide(swarm.Paused())
 
     def resume(self) -> None:
@@ -361,6 +362,7 @@ class Running:
         """The disk does not take any more: pause with the reason and try again in a while, if it
         is of the kind that passes; else the download has failed."""
         self._decide(swarm.Paused())
+        self.storage.doubt()
         if not isinstance(error, Passing):
             self._on_failed(error)
             return

@@ -66,8 +66,12 @@ class PartFiles(ABC):
         """Return when all that was written before the call is on the disk, whoever wrote it."""
 
     @abstractmethod
-    def seal(self) -> None:
-        """Make what no piece made (empty files and folders, permissions, lengths), and sync."""
+    def seal(self) -> list[Range]:
+        """Make what no piece made (empty files and folders, permissions, lengths), and sync.
+
+        Stretches of the stream that are not there any more are returned, and never made up for by
+        lengthening a file: the part is not sealed then.
+        """
 
     def close(self) -> None:
         fd, self.fd = self.fd, -1
@@ -109,12 +113,16 @@ class PartFile(PartFiles):
         with translated(self._destination.part_path, "sync"):
             os.fdatasync(self.fd)
 
-    def seal(self) -> None:
+    def seal(self) -> list[Range]:
         with translated(self._destination.part_path, "finish"):
-            set_length(self.fd, self._manifest.size)
+            found, size = os.fstat(self.fd).st_size, self._manifest.size
+            if found < size:
+                return [(found, size - found)]
+            set_length(self.fd, size)
             if self._manifest.entries[0].kind is EntryKind.EXECUTABLE:
                 make_executable(self.fd)
             os.fsync(self.fd)
+        return []
 
 
 def write_all(fd: int, data: Buffer, offset: int) -> None:

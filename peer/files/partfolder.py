@@ -138,7 +138,9 @@ class PartFolder(PartFiles):
             for parents in sorted(above, reverse=True):
                 os.fsync(folders.at(parents))
 
-    def seal(self) -> None:
+    def seal(self) -> list[Range]:
+        cut_off: list[Range] = []
+        start = 0  # of the entry in the stream
         with self._folders() as folders:
             for number, entry in enumerate(self._manifest.entries):
                 segment = Segment(number, 0, entry.size)
@@ -146,16 +148,23 @@ class PartFolder(PartFiles):
                     if entry.kind is EntryKind.FOLDER:
                         folders.at(self._parts(number))
                         self._made.add(number)
-                    else:
-                        self._seal_file(segment, folders)
-        self.sync()
+                    elif missing := self._seal_file(segment, folders):
+                        cut_off.append((start + entry.size - missing, missing))
+                start += entry.size
+        if not cut_off:
+            self.sync()
+        return cut_off
 
-    def _seal_file(self, segment: Segment, folders: paths.LastFolder) -> None:
+    def _seal_file(self, segment: Segment, folders: paths.LastFolder) -> int:
+        """Returns how many bytes are missing at its end; it is left as it is then."""
         entry = self._entry(segment)
         *parents, name = self._parts(segment.entry)
         status = paths.status_of(folders.at(parents), name)
         if status is not None and _is_sealed(status, entry):
-            return
+            return 0
+        missing = entry.size - (0 if status is None else status.st_size)
+        if missing > 0 and (status is None or stat.S_ISREG(status.st_mode)):
+            return missing
         fd = self._open(segment, folders)
         try:
             set_length(fd, entry.size)
@@ -164,6 +173,7 @@ class PartFolder(PartFiles):
         finally:
             os.close(fd)
         self._mark(segment)
+        return 0
 
     def close(self) -> None:
         self._handles.close()

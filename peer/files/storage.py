@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from threading import Lock
+from typing import NoReturn
 
+from common.clock import monotonic
 from common.digests import Buffer
 from common.errors import LocalProtocolError
 from common.ids import ContentId
@@ -29,11 +31,11 @@ from peer.files.fingerprints import Place
 from peer.files.gate import Gate
 from peer.files.hashing import InOrder, hash_pieces, never_cancelled
 from peer.files.journal import Journal
-from peer.files.partfile import PartFile, PartFiles
+from peer.files.partfile import PartFile, PartFiles, Range
 from peer.files.partfolder import PartFolder
 from peer.files.room import needed_bytes, solid_ranges, zero_digest
 from peer.files.sharing import no_progress, place_of
-from peer.files.whole_digest import WholeDigest
+from peer.files.whole_digest import BELIEVED_S, WholeDigest
 
 
 class PartialContent:
@@ -53,6 +55,7 @@ class PartialContent:
         *,
         journalled: bool = True,
         pristine: bool = True,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.manifest = manifest
         self.path = destination.path
@@ -75,16 +78,23 @@ class PartialContent:
         # After a failed sync the system may take pages for clean that never reached the disk.
         self._rewrite = False
         self._failed: IOFailed | None = None
-        self._verified = False  # the whole, by its digest
+        self._clock = clock
+        self._verified_at: float | None = None  # when the whole was, by its digest
         self._finishing = Lock()  # of the next one: one thread at a time
         self._place: Place | None = None  # once it has its final name for good
-        self._whole = WholeDigest(manifest, self.has, files.read_into)
+        self._whole = self._new_digest()
 
     # -- beginning ------------------------------------------------------------------------------
 
     @classmethod
     def create(
-        cls, path: str, manifest: Manifest, content: ContentId, journal_path: str
+        cls,
+        path: str,
+        manifest: Manifest,
+        content: ContentId,
+        journal_path: str,
+        *,
+        clock: Callable[[], float] = monotonic,
     ) -> PartialContent:
         """Begin a download to ``path``, whose folder must exist; room for it is taken.
 
@@ -93,14 +103,20 @@ class PartialContent:
         """
         destination = Destination.choose(path)
         try:
-            return cls._begin(destination, manifest, content, journal_path)
+            return cls._begin(destination, manifest, content, journal_path, clock)
         except BaseException:
             destination.close()
             raise
 
     @classmethod
     def resume(
-        cls, path: str, manifest: Manifest, content: ContentId, journal_path: str
+        cls,
+        path: str,
+        manifest: Manifest,
+        content: ContentId,
+        journal_path: str,
+        *,
+        clock: Callable[[], float] = monotonic,
     ) -> PartialContent:
         """Go on with a download after a restart; ``path`` is the recorded one. `recover` is to be
         called before anything else, for nothing counts as held until it was verified.
@@ -112,15 +128,20 @@ class PartialContent:
         destination = Destination.again(path)
         try:
             if destination.status(destination.part) is None:
-                return cls._begin(destination, manifest, content, journal_path)
-            return cls._go_on(destination, manifest, content, journal_path)
+                return cls._begin(destination, manifest, content, journal_path, clock)
+            return cls._go_on(destination, manifest, content, journal_path, clock)
         except BaseException:
             destination.close()
             raise
 
     @classmethod
     def _begin(
-        cls, destination: Destination, manifest: Manifest, content: ContentId, journal_path: str
+        cls,
+        destination: Destination,
+        manifest: Manifest,
+        content: ContentId,
+        journal_path: str,
+        clock: Callable[[], float],
     ) -> PartialContent:
         destination.refuse_if_there()
         destination.check_room(needed_bytes(manifest, destination.block_size))
@@ -133,11 +154,16 @@ class PartialContent:
             destination.remove_part(files.fd)
             files.close()
             raise
-        return cls(manifest, destination, files, journal)
+        return cls(manifest, destination, files, journal, clock=clock)
 
     @classmethod
     def _go_on(
-        cls, destination: Destination, manifest: Manifest, content: ContentId, journal_path: str
+        cls,
+        destination: Destination,
+        manifest: Manifest,
+        content: ContentId,
+        journal_path: str,
+        clock: Callable[[], float],
     ) -> PartialContent:
         files = _open_part(destination, manifest)
         try:
@@ -154,6 +180,7 @@ class PartialContent:
             claimed,
             journalled=found.intact,
             pristine=False,
+            clock=clock,
         )
 
     def recover(
@@ -284,6 +311,15 @@ class PartialContent:
         with self._gate:
             return self._whole.advance()
 
+    def doubt(self) -> None:
+        """The download is interrupted, and its part lies about where others can write to it: what
+        went to the disk is read back before the whole counts as verified."""
+        self._whole.doubt()
+        self._verified_at = None
+
+    def _new_digest(self) -> WholeDigest:
+        return WholeDigest(self.manifest, self.has, self._files.read_into, self._clock)
+
     def _make_durable(self, batch: list[int]) -> None:
         if self._rewrite:
             self._write_again(batch)
@@ -307,13 +343,13 @@ class PartialContent:
     def _lose(self, pieces: tuple[int, ...]) -> None:
         with self._lock:
             self._pristine = False
-            self._verified = False
+            self._verified_at = None
             for index in pieces:
                 self._held_count -= self._held[index]
                 self._held[index] = 0
             self._unsynced = [index for index in self._unsynced if self._held[index]]
         # What was taken in already may have been the damaged bytes.
-        self._whole = WholeDigest(self.manifest, self.has, self._files.read_into)
+        self._whole = self._new_digest()
 
     def _require_sound(self) -> None:
         if self._failed is not None:
@@ -343,23 +379,40 @@ class PartialContent:
         if not self.is_complete:
             raise LocalProtocolError("a download cannot be finished before it is complete")
         self._require_sound()
-        if not self._verified:
+        self.checkpoint()  # first, for a full disk is mostly found here: verifying takes its time
+        if self._verified_at is None or self._clock() - self._verified_at > BELIEVED_S:
             self._verify_whole(cancelled)
-            self._verified = True
-        self.checkpoint()
+            self._verified_at = self._clock()
         try:
-            self._files.seal()
+            cut_off = self._files.seal()
         except IOFailed as error:
             self._failed = error
             raise
+        if cut_off:
+            self._lose_damaged(self._pieces_in(cut_off))
+
+    def _pieces_in(self, stretches: list[Range]) -> tuple[int, ...]:
+        length = self.manifest.piece_length
+        return tuple(
+            sorted(
+                {
+                    index
+                    for offset, size in stretches
+                    for index in range(offset // length, (offset + size - 1) // length + 1)
+                }
+            )
+        )
+
+    def _lose_damaged(self, pieces: tuple[int, ...]) -> NoReturn:
+        self._lose(pieces)
+        raise BadContent(f"{quoted(self.part_path)} was damaged on the disk", pieces)
 
     def _verify_whole(self, cancelled: Callable[[], bool]) -> None:
         if self._whole.finish(cancelled) == self.manifest.digest:
             return
         bad, digest = self._examine(cancelled)
         if bad:
-            self._lose(bad)
-            raise BadContent(f"{quoted(self.part_path)} was damaged on the disk", bad)
+            self._lose_damaged(bad)
         if digest != self.manifest.digest:
             raise BadContent(
                 f"the pieces of {quoted(self.path)} do not make up what was promised",

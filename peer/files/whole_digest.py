@@ -1,7 +1,8 @@
 """The digest of the whole content, which grows with the pieces that are held from the start on.
 
-Owns how far it has come. Pieces that arrive in order are taken from memory, the others are read
-back. Whether the result is the right one is judged in ``peer.files.storage``.
+Owns how far it has come, and for how long it stands for what is on the disk. Pieces that arrive in
+order are taken from memory, the others are read back. Whether the result is the right one is judged
+in ``peer.files.storage``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
+from common.clock import monotonic
 from common.digests import Buffer
 from common.limits import MIB
 from common.manifest import Manifest, count_pieces
@@ -20,6 +22,9 @@ BLOCK_BYTES = 4 * MIB  # read back at a time; a multiple of every piece length
 AHEAD_BYTES = 16 * MIB  # kept in memory until their turn comes, at the most
 READ_BACK_PIECES = 4  # by a thread that has just written one: a bound on how long that takes
 ADVANCE_BYTES = 64 * MIB  # a worker thread is not taken for longer than some 20 ms
+# For so long what was taken in is believed to be on the disk still. Other programs can write to the
+# part, and a download that lasts longer than this can spare the time to read it all once more.
+BELIEVED_S = 60.0
 
 
 class WholeDigest:
@@ -30,6 +35,7 @@ class WholeDigest:
         manifest: Manifest,
         held: Callable[[int], bool],
         read_into: Callable[[int, memoryview], bool],
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._manifest = manifest
         self._held = held
@@ -39,6 +45,21 @@ class WholeDigest:
         self._next = 0
         self._early: dict[int, Buffer] = {}
         self._ahead = AHEAD_BYTES // manifest.piece_length  # pieces
+        self._clock = clock
+        self._until: float | None = None  # when it is believed no more; set by the first piece
+        self._doubted = False
+
+    def doubt(self) -> None:
+        """Believe it no more: the part lay about for a while."""
+        self._doubted = True
+        self._early.clear()
+
+    @property
+    def is_believed(self) -> bool:
+        """Whether what it took in stands for what is on the disk."""
+        if not self._doubted and self._until is not None and self._clock() > self._until:
+            self.doubt()
+        return not self._doubted
 
     def feed(self, index: int, data: Buffer) -> None:
         """Take in piece ``index`` if its turn has come or comes soon, and read back a few that
@@ -46,6 +67,10 @@ class WholeDigest:
 
         ``data`` must not be changed afterwards: it may be kept until its turn.
         """
+        if not self.is_believed:
+            return
+        if self._until is None:
+            self._until = self._clock() + BELIEVED_S
         # Several threads write pieces that come in order, and finish out of order: the few that
         # are early wait here, which is cheaper than reading them back.
         if 0 <= index - self._next < self._ahead:
@@ -81,7 +106,9 @@ class WholeDigest:
         For a worker thread with nothing better to do: what is taken in before the last piece comes
         is not waited for then.
         """
-        if not self._held_next() or not self._lock.acquire(blocking=False):
+        if not self.is_believed or not self._held_next():
+            return False
+        if not self._lock.acquire(blocking=False):
             return False
         try:
             room = memoryview(bytearray(BLOCK_BYTES))
@@ -94,10 +121,13 @@ class WholeDigest:
         return self._held_next()
 
     def finish(self, cancelled: Callable[[], bool] = never_cancelled) -> bytes | None:
-        """The digest, after the rest was read back; None if bytes are missing from the disk.
+        """The digest, after the rest was read back; None if bytes are missing from the disk, or if
+        it is not believed.
 
         Every piece must be held. Reading goes on in another thread, beside digesting.
         """
+        if not self.is_believed:
+            return None
         size = self._manifest.size
         with self._lock, ThreadPoolExecutor(1, thread_name_prefix="read-back") as reader:
             start = min(self._next * self._manifest.piece_length, size)

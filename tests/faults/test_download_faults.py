@@ -189,6 +189,19 @@ def test_f23_only_the_damaged_piece_is_fetched_again(alice: Person, bob: Person)
     assert pieces_served(alice) - before == PIECES - held + 1
 
 
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit], ids=["truncated", "flipped"])
+def test_f22_f23_damage_while_the_peer_runs_is_noticed_too(
+    alice: Person, bob: Person, damage: Callable[[Fetch], object]
+) -> None:
+    download = begin(alice, bob, SIZE)
+    download.until(SIZE // 2)
+    bob.ok("pause", download.group, download.name)
+    wait_for(lambda: download.synced * PIECE >= download.verified, "all of it synced")
+    damage(download)
+    bob.ok("resume", download.group, download.name)
+    download.finishes()
+
+
 def test_f22_a_part_that_is_gone_is_begun_again(alice: Person, bob: Person) -> None:
     download = begin(alice, bob, 4 * MIB)
     download.until(MIB)

@@ -44,6 +44,7 @@ from peer.files.errors import (
 from peer.files.gate import Gate
 from peer.files.journal import Journal
 from peer.files.storage import PartialContent
+from peer.files.whole_digest import BELIEVED_S
 
 PIECE = 16 * 1024
 MEANWHILE_S = 0.2  # for another thread, if nothing holds it up: it needs next to nothing
@@ -64,9 +65,9 @@ class Sample:
         )
         self.pieces = [stream[at : at + PIECE] for at in range(0, len(stream), PIECE)]
 
-    def begin(self, place: Path) -> PartialContent:
+    def begin(self, place: Path, **more: Any) -> PartialContent:
         return PartialContent.create(
-            str(place), self.manifest, self.id, str(place.parent / "journal")
+            str(place), self.manifest, self.id, str(place.parent / "journal"), **more
         )
 
     def resume(self, place: Path) -> PartialContent:
@@ -632,6 +633,100 @@ def test_F23_a_bit_that_flips_before_the_whole_was_digested_is_found(
     download.finalize()
     download.close()
     assert place.read_bytes() == NOISE
+
+
+class Hands:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("how", ["interrupted", "slow", "slow at the end"])
+def test_F23_a_bit_that_flips_while_a_download_lies_about_is_found(
+    how: str, sample: Sample, place: Path
+) -> None:
+    clock = Hands()
+    download = sample.begin(place, clock=clock)
+    last = len(sample.pieces) - 1
+    sample.fill(download, list(range(last)))
+    download.checkpoint()
+    flip_a_bit(one_file_of(Path(download.part_path)), offset_in_that_file(sample, 3) + 5)
+    if how == "interrupted":
+        download.doubt()
+    elif how == "slow":
+        clock.now += BELIEVED_S + 1
+    sample.fill(download, [last])
+    if how == "slow at the end":
+        clock.now += BELIEVED_S + 1
+    with pytest.raises(BadContent) as caught:
+        download.finalize()
+    assert caught.value.pieces == (3,) == tuple(sample.missing(download))
+    sample.fill(download, [3])
+    download.finalize()
+    download.close()
+    assert snapshot(place) == snapshot(sample.source)
+
+
+def test_F23_what_was_verified_long_before_it_could_be_renamed_is_verified_again(
+    file_sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Hands()
+    download = file_sample.begin(place, clock=clock)
+    file_sample.fill(download)
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(syscalls, "rename_no_replace", refused)
+        with pytest.raises(ReadOnly):
+            download.finalize()
+    flip_a_bit(Path(download.part_path), 5)
+    clock.now += BELIEVED_S + 1
+    with pytest.raises(BadContent) as caught:
+        download.finalize()
+    assert caught.value.pieces == (0,)
+    download.discard()
+
+
+@pytest.mark.parametrize("rest", [0, 1, 2 * PIECE + 9])
+def test_F22_what_was_cut_off_is_never_made_up_for_with_zeros(
+    rest: int, sample: Sample, place: Path
+) -> None:
+    # All in one go, so that the digest of the whole is the one of what came.
+    download = sample.begin(place)
+    sample.fill(download)
+    cut = one_file_of(Path(download.part_path))
+    os.truncate(cut, rest)
+    with pytest.raises(BadContent) as caught:
+        download.finalize()
+    assert cut.stat().st_size == rest
+    first = (offset_in_that_file(sample, 0) * -1 + rest) // PIECE
+    assert caught.value.pieces == tuple(sample.missing(download))
+    assert caught.value.pieces[0] == first
+    sample.fill(download, sample.missing(download))
+    download.finalize()
+    download.close()
+    assert snapshot(place) == snapshot(sample.source)
+
+
+def test_F22_a_file_that_is_gone_from_a_part_is_fetched_again(
+    folder_sample: Sample, place: Path
+) -> None:
+    download = folder_sample.begin(place)
+    folder_sample.fill(download)
+    (Path(download.part_path) / "sub" / "sub" / "07").unlink()
+    with pytest.raises(BadContent) as caught:
+        download.finalize()
+    assert 0 < len(caught.value.pieces) < 3
+    folder_sample.fill(download, list(caught.value.pieces))
+    download.finalize()
+    download.close()
+    assert snapshot(place) == snapshot(folder_sample.source)
 
 
 def test_a_damaged_piece_does_not_leave_to_others(sample: Sample, place: Path) -> None:

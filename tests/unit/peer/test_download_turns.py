@@ -243,6 +243,31 @@ def test_a_pause_while_it_is_verified_holds(tmp_path: Path, verified: threading.
     run(tmp_path, test)
 
 
+@pytest.mark.parametrize("by", ["its user", "a full disk"])
+def test_what_was_interrupted_is_read_back_from_the_disk(tmp_path: Path, by: str) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(1)
+        downloads = await stage.start()
+        entry = downloads._all["film"]
+        await until(lambda: entry.running)
+        assert entry.running is not None
+        assert entry.storage is not None
+        with stage.path.with_suffix(".part").open("r+b") as part:
+            part.write(b"another program's")
+        if by == "its user":
+            await downloads.pause("films", "film")
+            await downloads.resume("films", "film")
+        else:
+            entry.running._stop_for(DiskFull("no room"))
+        for index in range(1, 4):
+            entry.storage.write_piece(index, stage.piece(index))
+        assert await entry.running.finalize() is None
+        assert not entry.storage.has(0)
+        assert not stage.path.exists()
+
+    run(tmp_path, test)
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_who_is_removed_while_it_is_verified_fetches_nothing(
     tmp_path: Path, verified: threading.Event, told: bool
