@@ -30,6 +30,8 @@ class PartFiles(ABC):
         self._manifest = manifest
         self._destination = destination
         self.fd = fd
+        self.cut_off = False
+        """Found shorter than it was made, by a write that lengthened it again and left a gap."""
 
     @abstractmethod
     def reserve(self, solid: Iterable[Range]) -> None:
@@ -91,6 +93,7 @@ class PartFile(PartFiles):
 
     def write(self, offset: int, data: Buffer) -> None:
         with translated(self._destination.part_path, "write"):
+            self.cut_off = self.cut_off or os.fstat(self.fd).st_size < self._manifest.size
             write_all(self.fd, data, offset)
 
     def leave_hole(self, offset: int, length: int) -> None:

@@ -66,6 +66,9 @@ class PartFolder(PartFiles):
             for segment in self._layout.stretch(offset, len(view)):
                 shown = self._path_of(segment)
                 with translated(shown, "write"), self._opened(segment, folders) as fd:
+                    size = self._entry(segment).size
+                    if size >= RESERVED_FROM_BYTES and os.fstat(fd).st_size < size:
+                        self.cut_off = True
                     write_all(fd, view[done : done + segment.length], segment.offset)
                 self._mark(segment)
                 done += segment.length

@@ -288,6 +288,7 @@ def place_of(manifest: Manifest, path: str) -> Place:
     """How the entries of ``manifest`` look at ``path``; `ContentChanged` if one is missing or has
     another size, `OutOfHandles` for a shortage that passes, `IOFailed`. Nothing is read."""
     found: list[Fingerprint | None] = []
+    looked_at = path
     try:
         parent, name = os.path.split(path)
         root_fd = paths.open_real_folder(path if manifest.is_folder else parent)
@@ -295,11 +296,12 @@ def place_of(manifest: Manifest, path: str) -> Place:
             with paths.LastFolder(root_fd) as folders:
                 for entry in manifest.entries:
                     *parents, last = entry.path.split("/") if entry.path else [name]
+                    looked_at = os.path.join(path, entry.path) if entry.path else path
                     found.append(_look(folders.at(parents), last, entry, path))
         finally:
             os.close(root_fd)
     except OSError as error:
-        raise why_unread(error, path) from error
+        raise why_unread(error, looked_at) from error
     settle(found)
     return Place(os.fsencode(path), tuple(found))
 

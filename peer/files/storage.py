@@ -235,6 +235,8 @@ class PartialContent:
                 self._files.leave_hole(offset, len(data))
             else:
                 self._files.write(offset, data)
+                if self._files.cut_off:
+                    self.doubt()
         except IOFailed as error:
             self._failed = error
             raise

@@ -714,6 +714,27 @@ def test_F22_what_was_cut_off_is_never_made_up_for_with_zeros(
     assert snapshot(place) == snapshot(sample.source)
 
 
+def test_F22_what_was_cut_off_and_is_written_beyond_is_no_gap(
+    sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partfolder, "RESERVED_FROM_BYTES", len(NOISE))
+    download = sample.begin(place)
+    lost, last = [2, 3, 4], 9
+    sample.fill(download, [index for index in range(len(sample.pieces)) if index != last])
+    cut = one_file_of(Path(download.part_path))
+    os.truncate(cut, offset_in_that_file(sample, 2))
+    sample.fill(download, [last])
+    assert cut.stat().st_size == len(NOISE)
+    with pytest.raises(BadContent) as caught:
+        download.finalize()
+    assert set(lost) <= set(caught.value.pieces)
+    assert last not in caught.value.pieces
+    sample.fill(download, sample.missing(download))
+    download.finalize()
+    download.close()
+    assert snapshot(place) == snapshot(sample.source)
+
+
 def test_F22_a_file_that_is_gone_from_a_part_is_fetched_again(
     folder_sample: Sample, place: Path
 ) -> None:
