@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.config import HomeBusy
 from common.errors import ConfigError, StorageError
 from common.files import sync_directory, write_whole
-from tracker.home import DATABASE, KEY_FILES, Home
+from tracker import successor
+from tracker.home import KEY_FILES, Home
+from tracker.successor import DATABASE
 
 _KEYS_TABLE = "backup_keys"
 # What was decided after the backup is forgotten, but peers remember its sequence numbers: a
@@ -31,6 +33,7 @@ def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
     replaced, `StorageError` when it cannot be written.
     """
     database = home / DATABASE
+    _finish_restore(home)
     if not database.exists():
         raise ConfigError(f"there is no tracker in {home}", "choose its --home")
     if target.exists() and not replace:
@@ -56,6 +59,17 @@ def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
         return target.stat().st_size
 
 
+def _finish_restore(home: Path) -> None:
+    if not successor.waiting(home):
+        return
+    try:
+        Home(home).release()
+    except HomeBusy:
+        # Whoever has it opened it, and did that.
+        if successor.waiting(home):
+            raise
+
+
 def _put_keys(copy: sqlite3.Connection, home: Path) -> None:
     copy.execute(f"CREATE TABLE {_KEYS_TABLE} (name TEXT PRIMARY KEY, content BLOB NOT NULL)")
     for name in KEY_FILES:
@@ -69,16 +83,16 @@ def _put_keys(copy: sqlite3.Connection, home: Path) -> None:
 def restore(home: Home, source: Path) -> Path | None:
     """Put the backup ``source`` in place of the database of ``home``, which must be locked.
 
-    Keys that the home has stay as they are. Returns where the former database was put, if there was
-    one. Raises `ConfigError` for a file that is no sound backup.
+    Keys that the home has stay as they are. If this is cut short, either nothing has happened to
+    the database, or the next opening of the home finishes it. Returns where the former database was
+    put, if there was one. Raises `ConfigError` for a file that is no sound backup.
     """
     with _translated(f"restore {source}"):
         if not source.is_file():
             raise ConfigError(f"there is no backup {source}")
-        part = home.path / f"{DATABASE}.part"
-        part.unlink(missing_ok=True)
-        _private_file(part)
+        part = successor.draft(home.path)
         try:
+            _private_file(part)
             with _opened(source) as backup, _opened(part) as copy:
                 _check_backup(backup, source)
                 backup.backup(copy)
@@ -90,12 +104,10 @@ def restore(home: Home, source: Path) -> Path | None:
             for name, content in stored:
                 if name in KEY_FILES and not (home.path / name).exists():
                     write_whole(home.path / name, content)
-            aside = _move_aside(home)
-            os.replace(part, home.database)
+            successor.name(home.path)
         finally:
-            part.unlink(missing_ok=True)
-        sync_directory(home.path)
-        return aside
+            successor.discard(home.path)
+        return successor.install(home.path)
 
 
 def _check_backup(backup: sqlite3.Connection, source: Path) -> None:
@@ -108,20 +120,6 @@ def _check_backup(backup: sqlite3.Connection, source: Path) -> None:
         raise ConfigError(
             f"{source} is no sound backup of a tracker", "try an earlier one; it is left as it is"
         )
-
-
-def _move_aside(home: Home) -> Path | None:
-    if not home.database.exists():
-        return None
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    aside = home.path / f"{DATABASE}.before-{stamp}"
-    # Its journal goes along: left behind, it would be taken for that of the restored one.
-    for suffix in ("-wal", "-shm"):
-        journal = home.path / (DATABASE + suffix)
-        if journal.exists():
-            os.replace(journal, aside.with_name(aside.name + suffix))
-    os.replace(home.database, aside)
-    return aside
 
 
 def _private_file(path: Path) -> None:

@@ -6,6 +6,7 @@ are online is known to ``tracker.presence``; the bytes of manifests are kept by 
 
 from __future__ import annotations
 
+import shlex
 from typing import NoReturn
 
 from common import limits
@@ -54,7 +55,7 @@ def offer(world: World, user: UserId, actor: Actor, command: tracker.Offer, now:
     share_id, content = ShareId(fold_name(name)), ContentId(command.content)
     share = group.shares.get(share_id)
     if share is not None:
-        _check_same(share, name, content)
+        _check_same(group, share, name, content, (user, actor.device) in share.offers)
         if (user, actor.device) in share.offers:
             return Decision(tracker.Offered(_row(world, group, share), _has_others(share, user)))
     # Whether others share it elsewhere is nobody's business who does not hold it: an id alone
@@ -81,7 +82,14 @@ def offer(world: World, user: UserId, actor: Actor, command: tracker.Offer, now:
     return Decision(tracker.Offered(row, _has_others(share, user)), changes)
 
 
-def _check_same(share: Share, name: str, content: ContentId) -> None:
+def _check_same(group: Group, share: Share, name: str, content: ContentId, own: bool) -> None:
+    """Refuse another content, or another spelling. ``own``: it is shared by this device so far."""
+    if share.content != content and own:
+        raise Refused(
+            Code.TAKEN,
+            f"you share another content as {quoted(share.name)} in this group, or its former state",
+            f"end that first with: stop-share {group.id} {shlex.quote(share.name)}",
+        )
     if share.content != content:
         raise Refused(
             Code.TAKEN,

@@ -19,8 +19,10 @@ from common import keys, limits
 from common.config import lock_holder
 from common.errors import MiniTorrentError
 from common.sockets import check_library
-from tracker.home import CURVE_KEY, DATABASE, INBOX_SECRET, SIGNING_KEY
+from tracker import successor
+from tracker.home import CURVE_KEY, INBOX_SECRET, SIGNING_KEY
 from tracker.migrate import HEAD
+from tracker.successor import DATABASE
 
 SPACE_MIN = 256 * limits.MIB
 
@@ -100,6 +102,9 @@ def _keys(home: Path) -> Iterator[Finding]:
 
 def _database(home: Path) -> Finding:
     path = home / DATABASE
+    if successor.waiting(home):
+        advice = "any other command on this home finishes it: run, for instance"
+        return Finding("database", Health.WARNING, f"a restore of {path} was cut short", advice)
     if not path.exists():
         return Finding("database", Health.WARNING, f"there is no {path}", "it is made by: run")
     try:

@@ -1,10 +1,11 @@
 """A tracker's home: its keys, its database, and the lock that keeps a second tracker out.
 
-Owns the names of the files. Everything in it is 0600 in a 0700 directory.
+Owns the names of the keys' files. Everything in it is 0600 in a 0700 directory.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,12 +13,16 @@ import nacl.signing
 
 from common import keys
 from common.config import HomeLock, open_home
+from common.errors import StorageError
+from tracker import successor
+from tracker.successor import DATABASE
+
+log = logging.getLogger(__name__)
 
 CURVE_KEY = "curve.key"
 SIGNING_KEY = "signing.key"
 INBOX_SECRET = "inbox.key"
 KEY_FILES = (CURVE_KEY, SIGNING_KEY, INBOX_SECRET)
-DATABASE = "tracker.db"
 LAST_LINK = "link"  # where it was last found: a free port is known to nobody else
 
 
@@ -31,11 +36,25 @@ class Secrets:
 
 
 class Home:
-    """An open and locked home."""
+    """An open and locked home. A restore that was cut short is finished first.
+
+    Raises `MiniTorrentError`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = open_home(path)
         self._lock = HomeLock(self.path)
+        try:
+            successor.discard(self.path)
+            if successor.waiting(self.path):
+                former = successor.install(self.path)
+                log.warning("finished a restore; the former database is %s", former or "none")
+        except OSError as error:
+            self._lock.release()
+            raise StorageError(
+                f"cannot finish the restore of {self.database}: {error.strerror}",
+                "check the disk and the permissions of the home",
+            ) from error
 
     @property
     def database(self) -> Path:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.errors import StorageError
+from tracker import successor
 from tracker.backup import back_up, restore
 from tracker.changes import AccountCreated
-from tracker.home import DATABASE, KEY_FILES, Home
+from tracker.doctor import Health, examine
+from tracker.home import KEY_FILES, Home
 from tracker.store import Store
+from tracker.successor import DATABASE
 
 
 @pytest.fixture
@@ -142,3 +147,119 @@ def test_a_tracker_that_is_written_to_all_the_time_is_copied_in_one_go(
     copied = Store(fresh.database)
     assert len(copied.load().accounts) == 2_000
     copied.close()
+
+
+# -- cut short ----------------------------------------------------------------------------------
+
+
+def dies_after(steps: int, work: Callable[[], object]) -> bool:
+    """Do ``work`` in a process that ends after ``steps`` calls by which files change, as if it were
+    killed; whether it did before ``work`` was done."""
+    pid = os.fork()
+    if pid == 0:
+        left = [steps]
+
+        def dying(call: Callable[..., Any]) -> Callable[..., Any]:
+            def counted(*args: Any, **kw: Any) -> Any:
+                if not left[0]:
+                    os._exit(9)
+                left[0] -= 1
+                return call(*args, **kw)
+
+            return counted
+
+        try:
+            for name in ("replace", "unlink", "fsync"):
+                setattr(os, name, dying(getattr(os, name)))
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, 9)
+    return code == 9
+
+
+def accounts(path: Path) -> list[str]:
+    store = Store(path)
+    found = sorted(store.load().accounts)
+    store.close()
+    return found
+
+
+@pytest.fixture
+def killed(copy: Path, tmp_path: Path) -> Path:
+    """The home of a tracker that was killed: bob, who came after the backup, is in the journal."""
+    store = Store(copy.with_name("home") / DATABASE)
+    store.commit([AccountCreated("bob", "h", 1)])
+    home = shutil.copytree(copy.with_name("home"), tmp_path / "killed")
+    home.chmod(0o700)
+    store.close()
+    assert (home / f"{DATABASE}-wal").stat().st_size
+    return home
+
+
+def test_f26_a_restore_that_is_cut_short_has_not_happened_or_is_finished(
+    copy: Path, killed: Path, tmp_path: Path
+) -> None:
+    """Killed at every step, and so are those that finish it: never a mixture of both databases."""
+    found, steps, cut = [], 0, True
+    while cut:
+        home = shutil.copytree(killed, tmp_path / f"{steps}")
+        home.chmod(0o700)
+        cut = dies_after(steps, lambda at=home: restore(Home(at), copy))  # type: ignore[misc]
+        more = 0
+        while dies_after(more, lambda at=home: Home(at).release()):  # type: ignore[misc]
+            more += 1
+        Home(home).release()
+        found.append(accounts(home / DATABASE))
+        if found[-1] == ["alice"]:
+            (former,) = {
+                each.name.removesuffix("-wal") for each in home.glob(f"{DATABASE}.before-*")
+            }
+            assert accounts(home / former) == ["alice", "bob"]
+        assert not [each.name for each in home.iterdir() if "part" in each.name]
+        shutil.rmtree(home)
+        steps += 1
+    both = [["alice", "bob"], ["alice"]]
+    assert [each for index, each in enumerate(found) if each not in found[:index]] == both
+    assert found == sorted(found, key=len, reverse=True)
+
+
+def test_f26_a_backup_finishes_the_restore_before_it(copy: Path, killed: Path) -> None:
+    """It is the one command that does not lock the home."""
+    steps = 0
+    while not successor.waiting(killed):
+        assert dies_after(steps, lambda: restore(Home(killed), copy))
+        steps += 1
+    (finding,) = [each for each in examine(killed, "ipc:///x") if each.subject == "database"]
+    assert finding.health is Health.WARNING
+    assert "cut short" in finding.text
+    assert successor.waiting(killed)
+    back_up(killed, copy.with_name("second"))
+    assert not successor.waiting(killed)
+    assert accounts(copy.with_name("second")) == ["alice"]
+
+
+def test_f26_the_journal_of_the_former_is_gone_for_good_before_the_successor_comes(
+    copy: Path, killed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that loses power keeps renames in any order unless it is told to."""
+    home = Home(killed)
+    disk, replace = Disk(killed, monkeypatch), os.replace
+    seen: list[list[str]] = []
+
+    def noting(source: Any, target: Any) -> None:
+        if Path(target) == home.database:
+            seen.append(sorted(name for name in disk.names if name.startswith(DATABASE)))
+            assert disk.kept(Path(source).name) == Path(source).read_bytes()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noting)
+    former = restore(home, copy)
+    assert former is not None
+    (names,) = seen
+    assert names[:2] == [former.name, f"{former.name}-wal"]
+    assert [name for name in names[2:] if ".next-" not in name] == []
+    home.release()

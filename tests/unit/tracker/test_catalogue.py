@@ -9,7 +9,7 @@ from town import Town, content_id
 from common import limits
 from common.ids import UserId
 from common.messages import events, tracker
-from common.messages.refusals import Code
+from common.messages.refusals import Code, Refusal
 from common.seal import share_topic
 from tracker import catalogue, commands, groups
 from tracker.changes import ShareId
@@ -206,6 +206,18 @@ def test_a_manifest_comes_once_and_goes_when_nobody_shares_it(town: Town) -> Non
     town.decide(Actor(b""), commands.Housekeep())
     assert town.state.manifests == {}
     assert (len(town.state.idle_manifests), town.state.idle_manifests.bytes) == (0, 0)
+
+
+def test_who_shares_a_file_that_was_edited_is_told_to_stop_the_former_first(town: Town) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    alice.offers("lab", "my data", town.content("before"))
+    town.content("after")
+    for device, hint in ((alice, "stop-share lab 'my data'"), (bob, "--name NAME")):
+        refusal = device.asks(tracker.Offer("lab", "my data", content_id("after")))
+        assert isinstance(refusal, Refusal)
+        assert refusal.code is Code.TAKEN
+        assert hint in str(refusal.hint)
 
 
 def test_what_lost_devices_left_is_stopped_from_another_one(town: Town) -> None:
