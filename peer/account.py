@@ -60,8 +60,8 @@ class Account:
             case _:
                 assert_never(ask)
 
-    async def _create(self, user: str, password: str) -> control.Done:
-        names.user_id(user)
+    async def _create(self, typed: str, password: str) -> control.Done:
+        user = names.user_id(typed)
         _check_length(password)
         self._link.go_anywhere()
         await self._link.ask(tracker.CreateUser(user, password), tracker.Done)

@@ -128,18 +128,19 @@ class Commands:
     ) -> control.Answer:
         following = self._parts.following
         match ask:
-            case control.CreateGroup(group):
-                names.group_id(group)
+            case control.CreateGroup(typed):
+                group = names.group_id(typed)
                 await self._tracker(tracker.CreateGroup(group), tracker.Done)
                 await following.sync()
                 return control.Done(f"group {group} created; you own it")
-            case control.JoinGroup(group):
-                names.group_id(group)
+            case control.JoinGroup(typed):
+                group = names.group_id(typed)
                 await self._tracker(tracker.JoinGroup(group), tracker.Done)
                 return control.Done(f"asked to join {group}; its owner decides")
-            case control.LeaveGroup(group):
-                await self._tracker(tracker.LeaveGroup(names.group_id(group)), tracker.Done)
-                await self._parts.session.left_group(names.group_id(group))
+            case control.LeaveGroup(typed):
+                group = names.group_id(typed)
+                await self._tracker(tracker.LeaveGroup(group), tracker.Done)
+                await self._parts.session.left_group(group)
                 return control.Done(f"left {group}")
             case control.ListGroups():
                 return control.Groups([group_row(row) for row in await self._all_groups()])
@@ -147,17 +148,17 @@ class Commands:
                 return await self._users(tracker.ListRequests(names.group_id(group)))
             case control.ListMembers(group):
                 return await self._users(tracker.ListMembers(names.group_id(group)))
-            case control.AcceptRequest(group, user):
-                accept = tracker.AcceptRequest(names.group_id(group), names.user_id(user))
-                await self._tracker(accept, tracker.Done)
+            case control.AcceptRequest(typed, named):
+                group, user = names.group_id(typed), names.user_id(named)
+                await self._tracker(tracker.AcceptRequest(group, user), tracker.Done)
                 return control.Done(f"{user} is a member of {group}")
-            case control.RejectRequest(group, user):
-                reject = tracker.RejectRequest(names.group_id(group), names.user_id(user))
-                await self._tracker(reject, tracker.Done)
+            case control.RejectRequest(typed, named):
+                group, user = names.group_id(typed), names.user_id(named)
+                await self._tracker(tracker.RejectRequest(group, user), tracker.Done)
                 return control.Done(f"{user} was not let into {group}")
-            case control.RemoveMember(group, user):
-                remove = tracker.RemoveMember(names.group_id(group), names.user_id(user))
-                await self._tracker(remove, tracker.Done)
+            case control.RemoveMember(typed, named):
+                group, user = names.group_id(typed), names.user_id(named)
+                await self._tracker(tracker.RemoveMember(group, user), tracker.Done)
                 return control.Done(f"{user} is no member of {group} any more")
             case control.ListFiles(group):
                 rows = await self._all_files(names.group_id(group))

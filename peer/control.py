@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ class ControlServer:
             ours = len(frames) > 2 and frames[1].bytes == SIGNATURE
             if ours and len(frames[2]) <= limits.REQUEST_ID_BYTES:
                 # Somebody may wait: most often for what they typed far too long.
-                refused = control.Failed(Code.USAGE, f"this cannot be asked: {error}", None, 2)
+                refused = control.Failed(Code.USAGE, _why_not_asked(error), None, 2)
                 self._send(routing_id, frames[2].bytes, refused)
             return
         key = (routing_id, envelope.request_id)
@@ -231,6 +232,14 @@ class ControlServer:
                 turn = 0
                 for key in list(self._requests):
                     self._send(*key, control.Alive())
+
+
+def _why_not_asked(error: RemoteProtocolError) -> str:
+    """What is wrong with a message of the command line's, in words for who typed it."""
+    too_long = re.search(r"of length <= (\d+)", error.message)
+    if too_long is not None:
+        return f"what was typed is too long: at most {int(too_long[1]):,} characters are taken"
+    return f"this cannot be asked: {error.message}"
 
 
 def _failure(error: MiniTorrentError) -> control.Failed:

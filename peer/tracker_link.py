@@ -187,10 +187,11 @@ class TrackerLink:
         answer. A command whose answer is lost with the connection is asked again with the same
         id, by which the tracker knows that it has done it already.
         """
-        await self._reachable()
+        await self.reachable()
         return await self._exchange(command, answer, data, timeout_s)
 
-    async def _reachable(self) -> None:
+    async def reachable(self) -> None:
+        """Raise `TransportError` unless the link is up, or comes up in a moment."""
         # At the start the first attempt is waited for; afterwards a link that is down fails at
         # once, so that nobody sits before a command that cannot be carried out.
         if not self._tried.is_set():

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from common.names import quoted
 from peer.cli.console import Console, WrongUsage
 
 PROGRAM = "mini-torrent"
@@ -106,9 +107,9 @@ def unknown_command(
     """The error for a command that there is not, with the nearest one that there is."""
     from difflib import get_close_matches
 
-    near = get_close_matches(typed.replace("_", "-").lower(), names, n=1, cutoff=0.5)
+    near = get_close_matches(typed.replace("_", "-").lower(), names, n=1, cutoff=0.6)
     hint = f"did you mean `{near[0]}`?" if near else otherwise
-    return WrongUsage(f"there is no command {typed!r}", hint)
+    return WrongUsage(f"there is no command {quoted(typed)}", hint)
 
 
 def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

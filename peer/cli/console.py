@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from common.messages import control
     from peer.control_client import ControlClient, Ended
 
+SENTENCE_MAX = 400  # characters
 INTERRUPTED = 130
 
 
@@ -218,8 +219,10 @@ def _usage_trouble(error: click.UsageError) -> Trouble:
 
 
 def _sentence(text: str) -> str:
-    """click's messages in our form: one line, small initial, no full stop."""
+    """click's messages in our form: one line that is not too long, small initial, no full stop."""
     text = " ".join(text.split()).rstrip(".")
+    if len(text) > SENTENCE_MAX:  # it repeats what was typed, however long
+        text = f"{text[:SENTENCE_MAX]}…"
     return text[:1].lower() + text[1:]
 
 

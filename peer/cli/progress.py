@@ -63,7 +63,8 @@ class _Nothing:
 
 
 class PlainLines:
-    """A line every few seconds, and at once when the stage or its note changes."""
+    """A line every few seconds, and at once when the stage or its note changes. Not for what has no
+    measure yet: what refuses the command comes as soon, and stands alone then."""
 
     def __init__(self, title: str) -> None:
         self._title = printable(title)
@@ -71,6 +72,8 @@ class PlainLines:
         self._next_at = 0.0
 
     def show(self, progress: control.Progress) -> None:
+        if not progress.total and not progress.note:
+            return
         stage = (progress.stage, progress.note)
         if stage != self._stage and not (self._stage is None and progress.done):
             self._next_at = 0.0

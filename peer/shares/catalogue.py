@@ -39,6 +39,10 @@ class Catalogue:
             await self._link.ask(put, tracker.Done, data=part)
         return (await self._link.ask(ask, tracker.Offered)).reply
 
+    async def reachable(self) -> None:
+        """Raise `TransportError` when nothing can be offered just now."""
+        await self._link.reachable()
+
     async def withdraw(self, group: str, name: str) -> None:
         """Offer ``name`` no more."""
         await self._link.ask(tracker.StopShare(group, name), tracker.Done)

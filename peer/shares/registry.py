@@ -241,6 +241,7 @@ class Shares:
         """
         started = monotonic()
         user, group = await self._member(ask.group)
+        await self._catalogue.reachable()  # to digest a large file for nothing may take minutes
         own_name = os.path.basename(ask.path.rstrip("/"))
         name = names.share_name(own_name if ask.name is None else ask.name)
         algorithm = Algorithm.named(ask.digest)

@@ -607,6 +607,24 @@ def test_down_waits_until_the_peer_is_gone(home: Path, cli: Cli) -> None:
         assert cli("status").code == 3
 
 
+def test_what_is_refused_at_once_is_one_line(home: Path, cli: Cli) -> None:
+    async def refuse(ask: control.Ask, tell: Any) -> control.Answer:
+        tell(control.Progress("finding sources", 0, 0))
+        raise Refused(Code.UNKNOWN_SHARE, "there is no such share")
+
+    with FakePeer(home, {control.DownloadFile: refuse}):
+        refused = cli("download-file", "films", "a", "/d")
+        assert refused == Ran(1, "", "error: there is no such share\n")
+
+
+def test_no_message_repeats_what_is_very_long(home: Path, cli: Cli) -> None:
+    with FakePeer(home):
+        for words in (("x" * 100_000,), ("status", "x" * 100_000)):
+            refused = cli(*words)
+            assert refused.code == 2
+            assert len(refused.err) < 1_000
+
+
 def test_a_path_behind_the_group_is_seen_for_what_it_is(
     home: Path, cli: Cli, tmp_path: Path
 ) -> None:

@@ -82,8 +82,8 @@ def test_commands_errors_and_the_end(
     assert out == "group made\ngroup made\nstopped\n"
     assert [line for line in err if line.startswith("error")] == [
         "error: no such group",
-        "error: there is no command 'nonsense'",
-        "error: there is no command 'shell'",
+        'error: there is no command "nonsense"',
+        'error: there is no command "shell"',
         "error: missing argument 'GROUP'",
         "error: this line cannot be read: no closing quotation",
     ]
@@ -195,7 +195,7 @@ def test_help(
         _, out, err = at_prompt(home, monkeypatch, capfd, "help\nhelp watch\nhelp nonsense\n")
     assert "list-groups" in out
     assert "mini-torrent watch films --json" in out
-    assert err[0] == "error: there is no command 'nonsense'"
+    assert err[0] == 'error: there is no command "nonsense"'
 
 
 def test_a_prompt_whose_peer_ended_says_so_and_goes_on(

@@ -196,7 +196,7 @@ def test_malformed_messages_are_counted_and_the_socket_lives_on(home: Path) -> N
 def test_what_is_typed_too_long_is_refused_at_once(home: Path) -> None:
     with FakePeer(home), ControlClient(home) as client, pytest.raises(CommandFailed) as failed:
         client.result(control.CreateUser("anna", "p" * 5000))
-    assert "length <= 4096" in failed.value.message
+    assert "too long: at most 4,096 characters" in failed.value.message
     assert exit_code_of(failed.value) == 2
 
 

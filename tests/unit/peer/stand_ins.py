@@ -47,6 +47,10 @@ class FakeLink:
     def unsubscribe(self, topic: bytes) -> None:
         self.topics.discard(topic)
 
+    async def reachable(self) -> None:
+        if not self.connected:
+            raise TransportError("away")
+
     async def ask(
         self, command: Any, answer: type[Any], *, data: Any = None, timeout_s: float = 0.0
     ) -> Answer[Any]:

@@ -12,7 +12,13 @@ from stand_ins import FakeLink, Membership, turns, until
 
 from common import manifest
 from common.digests import Algorithm
-from common.errors import MiniTorrentError, Refused, RemoteProtocolError, StorageError
+from common.errors import (
+    MiniTorrentError,
+    Refused,
+    RemoteProtocolError,
+    StorageError,
+    TransportError,
+)
 from common.ids import ContentId, GroupId, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
@@ -381,6 +387,18 @@ def test_a_comparison_at_the_moment_of_stopping_does_not_offer_it_again(tmp_path
         await town.shares.stop("films", "film")
         await asyncio.gather(*comparing)
         assert town.listed == {}
+
+    run(tmp_path, test)
+
+
+def test_nothing_is_digested_for_a_tracker_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(town: Town) -> None:
+        monkeypatch.setattr("peer.shares.registry.digest", None)
+        town.link.connected = False
+        with pytest.raises(TransportError):
+            await town.share("film")
 
     run(tmp_path, test)
 
