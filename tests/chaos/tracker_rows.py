@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from faulty import frozen
+from faulty import MIB, begin, frozen, settle
 from people import Swarm
 from tracker_fixtures import Device
 from waiting import wait_for
@@ -168,21 +168,30 @@ def f08_thousands_of_peers_are_back_within_a_minute(stage: Stage) -> str:
     return f"{count} peers back after {took_s:.1f} s"
 
 
-def f04_a_minute_of_frost_is_followed_by_no_herd(stage: Stage) -> str:
-    """200 devices; whoever came back stays, and comes no second time."""
+def f04_a_minute_of_frost_holds_up_no_transfer_and_is_followed_by_no_herd(stage: Stage) -> str:
+    """200 devices; whoever came back stays, and comes no second time. Two peers exchange pieces all
+    the while, long after they have noticed that nobody answers."""
     count, frost_s = stage.count(200), FROST_S * max(stage.scale, 0.25)
     with stage.swarm() as swarm:
+        alice, bob = settle(swarm, "alice", "--upload-limit", "256K"), settle(swarm, "bob")
+        download = begin(alice, bob, round(frost_s) * MIB // 3)
+        download.until(MIB // 4)
         fleet = Fleet(swarm, _with_accounts(swarm, count), 1)
         try:
             wait_for(lambda: fleet.up, "the fleet", until=lambda n: n == count, patience_s=120.0)
             before = fleet.times
             with frozen(swarm.tracker.process.pid):
-                threading.Event().wait(frost_s)
+                for _ in range(6):
+                    held = download.verified
+                    threading.Event().wait(frost_s / 6)
+                    assert download.verified > held
+                assert not bob.status()["connected"]
             wait_for(lambda: fleet.up, "its return", until=lambda n: n == count, patience_s=60.0)
             threading.Event().wait(12.0)  # longer than a link that is dead is believed in
             returns = fleet.times - before
             assert fleet.up == count
         finally:
             fleet.end()
+        download.finishes(patience_s=120.0)
     assert returns <= 1.1 * count, f"{count} peers came back {returns} times"
     return f"{frost_s:.0f} s; {count} peers came back {returns} times in all"

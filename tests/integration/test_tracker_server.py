@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from tracker_fixtures import (
     manifest_of,
     running,
 )
+from waiting import wait_for
 
 from common import codec, keys, limits, manifest, tickets
 from common.ids import DeviceKey, GroupId, TrackerId
@@ -397,14 +400,53 @@ def test_quit_ends_it_and_the_end_of_its_input_does_not(tmp_path: Path) -> None:
         assert process.end() == 0
 
 
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_f38_a_signal_ends_it_under_load(tmp_path: Path, sign: int) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, "quit\n"])
+def test_f38_it_ends_under_load_and_what_it_answered_is_there_afterwards(
+    tmp_path: Path, how: int | str
+) -> None:
     with running(tmp_path / "home", *TCP) as process:
         device = Device(process.at).enter("alice")
-        for number in range(200):
-            device.send(tracker.CreateGroup(f"g{number}"))
-        process.process.send_signal(sign)
+        names = {device.send(tracker.CreateGroup(f"g{number}")): number for number in range(200)}
+        first = next(iter(names))
+        assert device.receive(first) == tracker.Done()
+        if isinstance(how, int):
+            process.process.send_signal(how)
+        else:
+            assert process.process.stdin is not None
+            process.process.stdin.write(how)
+            process.process.stdin.flush()
         assert process.process.wait(5.0) == 0
+        acknowledged = [0, *(names[request_id] for request_id, _ in device.arrived())]
+        process.start()
+        again = Device(process.at, device.pair)
+        listed = [row.group for row in all_groups(again)]
+        assert {f"g{number}" for number in acknowledged} <= set(listed)
+        assert len(listed) == len(set(listed))
+        for each in (device, again):
+            each.close()
+
+
+def all_groups(device: Device) -> list[tracker.GroupRow]:
+    rows: list[tracker.GroupRow] = []
+    more = True
+    while more:
+        page = device.ask(tracker.ListGroups(rows[-1].group if rows else ""))
+        rows += page.rows
+        more = page.more
+    return rows
+
+
+def test_f38_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    """What hangs, here the disk, is waited for by the first alone."""
+    with running(tmp_path / "home", *TCP) as process:
+        device = Device(process.at).enter("alice")
+        with contextlib.closing(sqlite3.connect(process.home / "tracker.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            device.send(tracker.CreateGroup("g"))
+            process.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: process.heard("ending"), "the first signal")
+            process.process.send_signal(signal.SIGTERM)
+            assert process.process.wait(2.0) == 1
         device.close()
 
 
@@ -542,7 +584,7 @@ def test_a_backup_of_a_running_tracker_moves_it_to_another_machine(
         assert run_cli("backup", str(copy), "--home", str(home)).returncode == 2
         alice.ask(tracker.CreateGroup("after"))
         assert "uses the home" in run_cli("restore", str(copy), "--home", str(home)).stderr
-        head = alice.follow()["lab"].seq
+        before = alice.follow()["lab"]
         process.end()
         # Onto a machine that has nothing: the same tracker, under the same link.
         moved = tmp_path / "moved"
@@ -553,7 +595,9 @@ def test_a_backup_of_a_running_tracker_moves_it_to_another_machine(
             assert again.ask(tracker.Hello()).user == "alice"
             states = again.follow()
             assert list(states) == ["lab"]
-            assert states["lab"].seq > head
+            assert states["lab"].seq > before.seq
+            assert states["lab"].epoch > before.epoch
+            assert states["lab"].key != before.key
 
 
 def test_f26_a_damaged_database_says_how_to_restore(tmp_path: Path) -> None:

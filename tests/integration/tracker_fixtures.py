@@ -75,6 +75,10 @@ class TrackerProcess:
         self.at = parse_link(line.removeprefix("tracker ready: ").strip())
         return self.at
 
+    def heard(self, text: str) -> bool:
+        """Whether its log says ``text``."""
+        return any(text in line for line in self.errors)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(PATIENCE_S)
@@ -146,6 +150,12 @@ class Device:
             if envelope.request_id == request_id:
                 self.data = bytes(envelope.data) if envelope.data is not None else None
                 return envelope.body
+
+    def arrived(self) -> Iterator[tuple[bytes, Any]]:
+        """The answers that are here by now, with what they answer."""
+        while self.socket.poll(0):
+            envelope = self._decoder.unpack(self.socket.recv_multipart())
+            yield envelope.request_id, envelope.body
 
     def try_(self, command: Any, data: bytes | None = None, request_id: bytes = b"") -> Any:
         """The answer, whatever it is."""
