@@ -40,6 +40,7 @@ def source_of(download: Fetch) -> Path:
 def test_f24_a_shared_file_that_changed_is_served_no_more_and_its_owner_is_told(
     alice: Person, bob: Person, change: Callable[[Path], None]
 ) -> None:
+    wrong_before = wrong_pieces(bob)
     download = begin(alice, bob, SIZE)
     download.until(MIB)
     change(source_of(download))
@@ -47,13 +48,19 @@ def test_f24_a_shared_file_that_changed_is_served_no_more_and_its_owner_is_told(
     assert any(download.name in notice for notice in notices(alice))
     assert not download.target.exists()
     held = download.verified
-    # Every byte that was served before is right, and was verified as well.
+    # Not one wrong piece was sent, and every byte that was served before was verified as well.
+    assert wrong_pieces(bob) == wrong_before
     part = download.part.read_bytes()
     same = sum(
         part[at : at + 16384] == download.expected[at : at + 16384] for at in range(0, SIZE, 16384)
     )
     assert same * 16384 >= held
     bob.ok("cancel", download.group, download.name)
+
+
+def wrong_pieces(who: Person) -> int:
+    """How many that peer has received so far: the first from a source is the last as well."""
+    return (who.home / "peer.log").read_text("utf-8").count("sent a wrong piece")
 
 
 def test_f24_a_file_that_was_only_touched_is_digested_again_and_shared_on(
