@@ -52,6 +52,7 @@ class Downloads:
         self._user: UserId | None = None
         self._all = {key: Entry(key, record) for key, record in self._records.load().items()}
         self._errands: set[asyncio.Task[None]] = set()
+        self._making: set[str] = set()  # paths of downloads that are not in the list yet
         self._changes: set[asyncio.Task[Any]] = set()
         """On the disk and in the records; none of them may be left half done."""
         self._spawn(self._look_for_sources())
@@ -154,38 +155,54 @@ class Downloads:
     async def _make(
         self, record: DownloadRecord, encoded: bytes, decoded: Manifest, sources: list[Source]
     ) -> str:
-        """Reserve the destination, record the download and let it run."""
-        around, user, path = self._around, record.user, os.fsdecode(record.path)
-        key = record_key(user, record.group, record.name, path, str(record.started_ms))
-        content = ContentId(record.content)
-        storage = await around.workers.run(
-            PartialContent.create, path, decoded, content, self._life.journal_of(key)
-        )
-        record = replace(record, path=os.fsencode(storage.path))
+        """Record the download, reserve its destination and let it run."""
+        path = await self._around.workers.run(PartialContent.admit, os.fsdecode(record.path))
+        if path in self._making or self._under_way(path) is not None:
+            raise AlreadyThere(f"another download to {names.quoted(path)} is under way")
+        self._making.add(path)
         try:
-            await around.workers.run(self._records.put, key, record)
-        except StorageError:
-            await around.workers.run(storage.discard)
-            raise
-        if self._user != user:
-            await around.workers.run(storage.discard)
-            await around.workers.run(self._records.remove, key)
-            raise Refused(Code.NOT_LOGGED_IN, f"{user} was logged out before it could begin")
-        entry = Entry(key, record, storage=storage, encoded=encoded)
-        self._all[key] = entry
+            record = replace(record, path=os.fsencode(path))
+            key = record_key(record.user, record.group, record.name, path, str(record.started_ms))
+            storage = await self._reserve(key, record, decoded)
+            entry = Entry(key, record, storage=storage, encoded=encoded)
+            self._all[key] = entry
+        finally:
+            self._making.discard(path)
         self._life.run(entry, decoded, sources)
         await self._forget_oldest()
         return key
+
+    async def _reserve(self, key: str, record: DownloadRecord, decoded: Manifest) -> PartialContent:
+        """Write the record, then make what it names: nothing that a crash leaves is without one."""
+        around, path = self._around, os.fsdecode(record.path)
+        content, journal = ContentId(record.content), self._life.journal_of(key)
+        await around.workers.run(self._records.put, key, record)
+        try:
+            storage = await around.workers.run(
+                PartialContent.create, path, decoded, content, journal
+            )
+            if self._user != record.user:
+                await around.workers.run(storage.discard)
+                raise Refused(
+                    Code.NOT_LOGGED_IN, f"{record.user} was logged out before it could begin"
+                )
+        except MiniTorrentError:
+            await self._forget(key)
+            raise
+        return storage
 
     async def _forget_oldest(self) -> None:
         """Keep the list of what is complete within bounds. The files and their shares stay."""
         complete = [e for e in self._mine() if e.record.state == "C" and e.task is None]
         for entry in complete[: -limits.DOWNLOADS_LISTED_MAX]:
             self._all.pop(entry.key, None)
-            try:
-                await self._around.workers.run(self._records.remove, entry.key)
-            except StorageError as error:
-                log.warning("%s; the next start will find it", error)
+            await self._forget(entry.key)
+
+    async def _forget(self, key: str) -> None:
+        try:
+            await self._around.workers.run(self._records.remove, key)
+        except StorageError as error:
+            log.warning("%s; the next start will find it", error)
 
     def _require_user(self) -> UserId:
         if self._user is None:

@@ -31,46 +31,53 @@ class Found(NamedTuple):
 
     pieces: tuple[int, ...]
     intact: bool
+    missing: bool = False
 
 
 class Journal:
     """An open journal, to be written by one thread at a time."""
 
-    def __init__(self, path: str, fd: int, seed: int, end: int) -> None:
+    def __init__(self, path: str, content: ContentId, fd: int = -1, end: int = 0) -> None:
         self._path = path
         self._fd = fd
-        self._seed = seed
+        self._header = _header(content)
+        self._seed = zlib.crc32(self._header)
         self._end = end  # bytes; what lies beyond was never acknowledged
 
     @classmethod
     def create(cls, path: str, content: ContentId) -> Journal:
         """A fresh journal; one that is there is overwritten. The folder must exist."""
-        header = _header(content)
-        with translated(path, "write the journal"):
+        journal = cls(path, content)
+        journal.begin()
+        return journal
+
+    def begin(self) -> None:
+        """Begin it, afresh if there is one that `resume` did not find intact."""
+        with translated(self._path, "write the journal"):
             flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(path, flags, 0o600)
+            fd = os.open(self._path, flags, 0o600)
             try:
-                _write_all(fd, header, 0)
+                _write_all(fd, self._header, 0)
                 os.fsync(fd)
-                _sync_folder_of(path)
+                _sync_folder_of(self._path)
             except BaseException:
                 os.close(fd)
                 raise
-        return cls(path, fd, zlib.crc32(header), len(header))
+        self._fd, self._end = fd, len(self._header)
 
     @classmethod
     def resume(cls, path: str, content: ContentId, piece_count: int) -> tuple[Journal, Found]:
-        """Open a journal to go on with it; a damaged one is begun afresh.
+        """Open a journal to go on with it. One that is not intact is left as it is until `begin`.
 
         What it said is returned beside it, in any order, each piece once.
         """
         header = _header(content)
+        seed = zlib.crc32(header)
         with translated(path, "read the journal"):
             try:
                 fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             except FileNotFoundError:
-                return cls.create(path, content), Found((), False)
-            seed = zlib.crc32(header)
+                return cls(path, content), Found((), intact=False, missing=True)
             try:
                 pieces, end = _read(fd, header, seed, piece_count)
             except BaseException:
@@ -78,8 +85,8 @@ class Journal:
                 raise
         if pieces is None:
             os.close(fd)
-            return cls.create(path, content), Found((), False)
-        return cls(path, fd, seed, end), Found(tuple(pieces), True)
+            return cls(path, content), Found((), intact=False)
+        return cls(path, content, fd, end), Found(tuple(pieces), True)
 
     def append(self, pieces: Iterable[int]) -> None:
         """Record pieces whose bytes were synced before this call.

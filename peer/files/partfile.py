@@ -38,6 +38,10 @@ class PartFiles(ABC):
         """Take room for these stretches of the stream, in ascending order, as far as possible."""
 
     @abstractmethod
+    def may_be_new(self) -> bool:
+        """Whether it has the shape in which `reserve` leaves it, however far that came."""
+
+    @abstractmethod
     def write(self, offset: int, data: Buffer) -> None:
         """Put ``data`` at ``offset`` of the stream. Raises `DiskFull`, `UnsafeDestination`, …"""
 
@@ -90,6 +94,9 @@ class PartFile(PartFiles):
             for offset, length in solid:
                 if not syscalls.reserve(self.fd, offset, length):
                     break
+
+    def may_be_new(self) -> bool:
+        return os.fstat(self.fd).st_size in (0, self._manifest.size)
 
     def write(self, offset: int, data: Buffer) -> None:
         with translated(self._destination.part_path, "write"):

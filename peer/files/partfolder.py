@@ -59,6 +59,20 @@ class PartFolder(PartFiles):
             finally:
                 os.close(fd)
 
+    def may_be_new(self) -> bool:
+        reserved = {
+            entry.path: (0, entry.size)
+            for entry in self._manifest.entries
+            if entry.kind is not EntryKind.FOLDER and entry.size >= RESERVED_FROM_BYTES
+        }
+        with translated(self._destination.part_path, "look at"):
+            for folder, _, names, fd in os.fwalk(".", dir_fd=self.fd):
+                for name in names:
+                    sizes = reserved.get(os.path.normpath(os.path.join(folder, name)), ())
+                    if os.stat(name, dir_fd=fd, follow_symlinks=False).st_size not in sizes:
+                        return False
+        return True
+
     def write(self, offset: int, data: Buffer) -> None:
         view = memoryview(data)
         done = 0

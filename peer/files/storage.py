@@ -22,6 +22,7 @@ from common.names import quoted
 from peer.files import paths
 from peer.files.destination import Destination
 from peer.files.errors import (
+    AlreadyThere,
     BadContent,
     IOFailed,
     WrongPiece,
@@ -54,6 +55,7 @@ class PartialContent:
         claimed: tuple[int, ...] = (),
         *,
         journalled: bool = True,
+        ours: bool = True,
         pristine: bool = True,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -71,6 +73,7 @@ class PartialContent:
         self._checkpoint = Lock()  # one at a time
         self._claimed = claimed  # by the journal, to be verified by `recover`
         self._claims_journalled = journalled
+        self._ours = ours  # the part, by the journal that is made after it; else `recover` tells
         # Only while nothing but verified pieces was ever written do unwritten stretches read as
         # zeros, so that a piece of zeros needs no write and sparse files stay sparse.
         self._pristine = pristine
@@ -85,6 +88,20 @@ class PartialContent:
         self._whole = self._new_digest()
 
     # -- beginning ------------------------------------------------------------------------------
+
+    @staticmethod
+    def admit(path: str) -> str:
+        """The path to be recorded for a download to ``path``, whose folder must exist.
+
+        To be recorded before `create`: then `resume` finds whatever a process that ends leaves
+        behind. Raises `AlreadyThere` and `UnsafeDestination` if a name is in use, `ConfigError`.
+        """
+        destination = Destination.choose(path)
+        try:
+            destination.refuse_if_there()
+            return destination.path
+        finally:
+            destination.close()
 
     @classmethod
     def create(
@@ -179,6 +196,7 @@ class PartialContent:
             journal,
             claimed,
             journalled=found.intact,
+            ours=not found.missing,
             pristine=False,
             clock=clock,
         )
@@ -194,12 +212,16 @@ class PartialContent:
 
         Returns the number of pieces held. ``on_progress`` is told the bytes verified so far.
         Pieces that were cut off or damaged on the disk are not held and will be fetched again.
+        Raises `AlreadyThere` for a part without a journal that holds something else altogether:
+        it is somebody else's, and came when ours had not been made yet.
         """
         done = 0
+        empty = True
 
         def in_order(index: int, view: memoryview, digest: bytes | None) -> None:
-            nonlocal done
+            nonlocal done, empty
             done += len(view)
+            empty = empty and (digest is None or digest == self._digest_of_zeros(len(view)))
             if digest == self.manifest.piece_digest(index):
                 # A copy: the view's memory is used again for the next pieces.
                 self._whole.feed(index, bytes(view))
@@ -210,7 +232,21 @@ class PartialContent:
             claimed, self._claimed = sorted(self._claimed), ()
             self._files.forget_cached(0, self.manifest.size)
             self._hash(claimed, in_order, cancelled, threads)
+            if not self._ours and not self._held_count and not (empty and self._files.may_be_new()):
+                raise AlreadyThere(
+                    f"{quoted(self.part_path)} is already there, and none of ours",
+                    "remove or rename it, and resume the download",
+                )
+            self._ours = True
+            if not self._claims_journalled:
+                self._journal.begin()
+                self._claims_journalled = True
             return self._held_count
+
+    def _digest_of_zeros(self, length: int) -> bytes:
+        if length == self.manifest.piece_length:
+            return self._zero_digest
+        return self.manifest.algorithm.digest_of(bytes(length))
 
     # -- pieces ---------------------------------------------------------------------------------
 
@@ -453,7 +489,12 @@ class PartialContent:
         )
 
     def discard(self) -> None:
-        """Give the download up: close it and remove the part and the journal."""
+        """Give the download up: close it and remove the journal and the part, if that is ours."""
+        try:
+            if not self._ours:
+                self.recover()
+        except AlreadyThere:
+            self.close()
         if self._gate.close():
             try:
                 self._destination.remove_part(self._files.fd)

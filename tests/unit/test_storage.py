@@ -546,6 +546,58 @@ def test_a_part_that_vanished_is_begun_again(sample: Sample, place: Path) -> Non
     download.close()
 
 
+def test_a_part_that_was_just_made_is_gone_on_with(
+    sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partfolder, "RESERVED_FROM_BYTES", len(NOISE))
+    sample.begin(place).close()
+    (place.parent / "journal").unlink()  # killed before it was written
+    download = sample.resume(place)
+    assert download.recover() == 0
+    assert (place.parent / "journal").exists()
+    sample.fill(download)
+    download.finalize()
+    download.close()
+    assert snapshot(place) == snapshot(sample.source)
+
+
+def somebody_elses(sample: Sample, part: Path, size: int) -> Path:
+    """Something with the name of a part, ``size`` bytes of it."""
+    if sample.manifest.is_folder:
+        part.mkdir()
+        part = part / "a"
+    part.write_bytes(b"mine" * (size // 4))
+    return part
+
+
+@pytest.mark.parametrize("size", [4, len(NOISE) // 4 * 4 + 4])
+def test_a_part_that_came_before_ours_was_made_is_left_alone(
+    size: int, sample: Sample, place: Path
+) -> None:
+    theirs = somebody_elses(sample, place.with_name("name.part"), size)
+    for give_up in (False, True):
+        download = sample.resume(place)  # recorded, and killed before anything was made
+        if give_up:
+            download.discard()
+        else:
+            with pytest.raises(AlreadyThere):
+                download.recover()
+            download.close()
+        assert listing(place) == {"name.part"}
+        assert theirs.read_bytes() == b"mine" * (size // 4)
+
+
+def test_a_file_of_the_same_size_is_somebody_elses(file_sample: Sample, place: Path) -> None:
+    theirs = place.with_name("name.part")
+    theirs.write_bytes(NOISE[::-1])
+    download = file_sample.resume(place)
+    with pytest.raises(AlreadyThere):
+        download.recover()
+    download.close()
+    assert theirs.read_bytes() == NOISE[::-1]
+    assert listing(place) == {"name.part"}
+
+
 def test_a_restart_right_after_the_rename_finds_the_content(sample: Sample, place: Path) -> None:
     download = sample.begin(place)
     sample.fill(download)
@@ -811,7 +863,7 @@ def test_F25_a_journal_of_noise_is_rebuilt_by_digesting(
 def test_a_journal_of_another_content_is_not_believed(sample: Sample, place: Path) -> None:
     download = sample.begin(place)
     download.close()
-    other, _ = Journal.resume(str(place.parent / "journal"), ContentId(bytes(32)), 1 << 20)
+    other = Journal.create(str(place.parent / "journal"), ContentId(bytes(32)))
     other.append([0, 1, 2])
     other.close()
     download = sample.resume(place)
@@ -945,6 +997,8 @@ def test_a_journal_cut_anywhere_gives_a_prefix(
     kept = len(written) - -(-cut // 8)
     assert found.intact == (kept >= 0)
     assert found.pieces == tuple(dict.fromkeys(written[: max(0, kept)]))
+    if not found.intact:
+        journal.begin()
     journal.append([7])
     journal.close()
     journal, found = Journal.resume(str(path), CONTENT, 100)

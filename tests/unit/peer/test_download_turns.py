@@ -23,7 +23,7 @@ from common.messages import control, tracker
 from common.messages.refusals import Code
 from peer.downloads import Downloads, registry, running
 from peer.files import sharing
-from peer.files.errors import BadContent, ContentChanged, DiskFull
+from peer.files.errors import AlreadyThere, BadContent, ContentChanged, DiskFull
 from peer.files.storage import PartialContent
 from peer.records import DownloadRecord, Manifests, Records
 from peer.settings import Settings
@@ -334,6 +334,110 @@ def test_a_download_whose_command_ends_as_it_begins_is_whole(
         assert not stage.records.load()
 
     run(tmp_path, test)
+
+
+@pytest.mark.parametrize("last", ["record", "part", "journal"])
+def test_whatever_it_had_made_when_it_was_killed_it_goes_on(tmp_path: Path, last: str) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(0)
+        if last != "journal":
+            (tmp_path / "journals" / "film").unlink()
+        if last == "record":
+            stage.path.with_suffix(".part").unlink()
+        downloads = await stage.start()
+        await until(lambda: downloads._all["film"].running)
+        assert stage.state() == "D"
+        assert stage.path.with_suffix(".part").stat().st_size == len(stage.data)
+        await downloads.cancel("films", "film")
+        assert not list(stage.place.iterdir())
+
+    run(tmp_path, test)
+
+
+def test_a_part_of_somebody_else_fails_what_was_only_recorded(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(0)
+        (tmp_path / "journals" / "film").unlink()
+        part = stage.path.with_suffix(".part")
+        part.write_bytes(b"mine")
+        downloads = await stage.start()
+        await until(lambda: stage.state() == "F")
+        assert "already there" in str(downloads.rows()[0].reason)
+        await downloads.resume("films", "film")
+        await until(lambda: stage.state() == "F")
+        await downloads.cancel("films", "film")
+        assert part.read_bytes() == b"mine"
+        assert not downloads.rows()
+        assert not stage.records.load()
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_download_is_recorded_before_anything_of_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    create, seen = PartialContent.create, list[tuple[list[bytes], bool]]()
+
+    async def test(stage: Stage) -> None:
+        def look(_: type, *words: Any) -> PartialContent:
+            records = [record.path for record in stage.records.load().values()]
+            seen.append((records, any(stage.place.iterdir())))
+            if not works:
+                raise DiskFull("no room")
+            return create(*words)
+
+        async def fetch(*_: Any) -> bytes:
+            return stage.encoded
+
+        monkeypatch.setattr(registry, "fetch_manifest", fetch)
+        monkeypatch.setattr(PartialContent, "create", classmethod(look))
+        downloads = await stage.start()
+        ask = control.DownloadFile("films", "film", str(stage.place))
+        if works:
+            await downloads.begin(ask, lambda _: None)
+        else:
+            with pytest.raises(DiskFull):
+                await downloads.begin(ask, lambda _: None)
+        assert seen == [([os.fsencode(stage.path)], False)]
+        assert len(stage.records.load()) == len(downloads.rows()) == works
+
+    run(tmp_path, test)
+
+
+def test_what_is_in_the_way_is_never_recorded_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(stage: Stage) -> None:
+        async def fetch(*_: Any) -> bytes:
+            return stage.encoded
+
+        monkeypatch.setattr(registry, "fetch_manifest", fetch)
+        put = counted_puts(monkeypatch)
+        downloads = await stage.start()
+        part = stage.path.with_suffix(".part")
+        part.write_bytes(b"mine")
+        with pytest.raises(AlreadyThere):
+            await downloads.begin(
+                control.DownloadFile("films", "film", str(stage.place)), lambda _: None
+            )
+        assert part.read_bytes() == b"mine"
+        assert not put
+
+    run(tmp_path, test)
+
+
+def counted_puts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of the records that are written from here on."""
+    keys: list[str] = []
+    real = Records.put
+
+    def put(records: Any, key: str, record: Any) -> None:
+        keys.append(key)
+        real(records, key, record)
+
+    monkeypatch.setattr(Records, "put", put)
+    return keys
 
 
 def test_a_part_that_was_being_opened_for_who_is_gone_is_closed(
