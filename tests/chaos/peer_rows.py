@@ -238,7 +238,7 @@ def _round(swarm: Swarm, group: str, alice: Person, bob: Person, carol: Person) 
     alice.share(path, group, "--piece-size", "64K")
     downloads = [fetch(who, group, path) for who in (bob, carol)]
     given_up = fetch(carol, group, path)
-    carol.run("cancel", group, path.name)
+    carol.run("cancel", group, given_up.target)
     for download in downloads:
         wait_for(lambda d=download: d.state in ("C", ""), "an end")
         download.never_lies()
