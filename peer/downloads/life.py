@@ -23,6 +23,7 @@ from common.errors import (
     IntegrityError,
     MiniTorrentError,
     Refused,
+    RemoteProtocolError,
     StorageError,
     TransportError,
 )
@@ -35,8 +36,15 @@ from peer.downloads.entry import Entry, Surroundings, order_named
 from peer.downloads.manifest_fetch import fetch_manifest
 from peer.downloads.running import STORAGE_RETRY_S, Running
 from peer.files import sharing
-from peer.files.errors import AlreadyThere, Cancelled, ContentChanged, Passing
+from peer.files.errors import (
+    AlreadyThere,
+    Cancelled,
+    ContentChanged,
+    Passing,
+    UnsafeDestination,
+)
 from peer.files.fingerprints import Place
+from peer.files.journal import Journal
 from peer.files.storage import PartialContent
 from peer.records import DownloadRecord, Records, ShareRecord
 from peer.swarm.download import DownloadSettings
@@ -297,19 +305,32 @@ class Life:
             storage = await self._open_part(entry)
         if storage is not None:
             await self._around.workers.run(storage.discard)
+        else:
+            journal = Journal(self.journal_of(entry.key), entry.content)
+            await self._around.workers.run(journal.remove)
         await self._around.workers.run(self._records.remove, entry.key)
         self._around.presence_changed()
         entry.signal()
 
+    async def keep_for_another_try(self, entry: Entry, error: MiniTorrentError) -> None:
+        """It could not be given up: it rests until its user says what is to become of it."""
+        entry.error = error
+        entry.become(state="F", reason=f"could not be given up: {error}")
+        self._around.presence_changed()
+        await self.remember(entry)
+
     async def _open_part(self, entry: Entry) -> PartialContent | None:
+        """What there is to remove. Raises `StorageError` if it is there and cannot be removed."""
         encoded = self._around.manifests.get(entry.content)
-        if encoded is None:
+        if encoded is None or not await self._around.workers.run(
+            PartialContent.has_part, entry.path
+        ):
             return None
         try:
             decoded = manifests.decode(encoded, entry.content)
             return await self._resume_part(entry, decoded)
-        except MiniTorrentError as error:
-            log.info("there is no part to remove: %s", error)
+        except (IntegrityError, RemoteProtocolError, UnsafeDestination) as error:
+            log.info("there is no part of ours to remove: %s", error)
             return None
 
     def has_left(self, entry: Entry) -> bool:

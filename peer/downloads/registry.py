@@ -263,7 +263,10 @@ class Downloads:
         await self._life.remember(entry)
 
     async def cancel(self, group_text: str, name: str) -> None:
-        """Give a download up, remove what there is of it, and forget it."""
+        """Give a download up, remove what there is of it, and forget it.
+
+        What cannot be removed stays in the list with the reason, to be given up once more.
+        """
         entry, *others = self._find(group_text, name, "DPF")
         if others:
             # What is given up is gone: which one is not for us to guess.
@@ -273,8 +276,16 @@ class Downloads:
                 f"there are {1 + len(others)} downloads of {names.quoted(name)}: to {paths}",
                 f"say which by its path: cancel {group_text} PATH",
             )
-        del self._all[entry.key]
-        await asyncio.shield(self._see_through(self._life.give_up(entry)))
+        await asyncio.shield(self._see_through(self._give_up(entry)))
+
+    async def _give_up(self, entry: Entry) -> None:
+        del self._all[entry.key]  # nobody else does anything with it meanwhile
+        try:
+            await self._life.give_up(entry)
+        except MiniTorrentError as error:
+            self._all[entry.key] = entry
+            await self._life.keep_for_another_try(entry, error)
+            raise
 
     # -- who is logged in, and where ------------------------------------------------------------
 

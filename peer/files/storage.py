@@ -103,6 +103,20 @@ class PartialContent:
         finally:
             destination.close()
 
+    @staticmethod
+    def has_part(path: str) -> bool:
+        """Whether something has the name of the part of a download to ``path``, a recorded one.
+
+        Raises `StorageError` if that cannot be told.
+        """
+        if not os.path.lexists(os.path.dirname(path)):
+            return False
+        destination = Destination.again(path)
+        try:
+            return destination.status(destination.part) is not None
+        finally:
+            destination.close()
+
     @classmethod
     def create(
         cls,

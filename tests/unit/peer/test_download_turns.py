@@ -23,7 +23,8 @@ from common.messages import control, tracker
 from common.messages.refusals import Code
 from peer.downloads import Downloads, registry, running
 from peer.files import sharing
-from peer.files.errors import AlreadyThere, BadContent, ContentChanged, DiskFull
+from peer.files.destination import Destination
+from peer.files.errors import AlreadyThere, BadContent, ContentChanged, DiskFull, ReadOnly
 from peer.files.storage import PartialContent
 from peer.records import DownloadRecord, Manifests, Records
 from peer.settings import Settings
@@ -332,6 +333,51 @@ def test_a_download_whose_command_ends_as_it_begins_is_whole(
         assert not list(stage.place.iterdir())
         assert not list((tmp_path / "journals").iterdir())
         assert not stage.records.load()
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("state", ["D", "P", "F"])
+def test_what_could_not_be_given_up_stays_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise ReadOnly("the folder is read-only")
+
+    async def test(stage: Stage) -> None:
+        stage.remembers(2, state=state, by_user=state == "P")
+        downloads = await stage.start()
+        if state == "D":
+            await until(lambda: downloads._all["film"].running)
+        with monkeypatch.context() as patch:
+            patch.setattr(Destination, "remove_part", refused)
+            for _ in range(2):
+                with pytest.raises(ReadOnly):
+                    await downloads.cancel("films", "film")
+                (row,) = downloads.rows()
+                assert row.state == "F"
+                assert "the folder is read-only" in str(row.reason)
+        assert stage.records.load()["film"].state == "F", "a restart does not bring it back"
+        await downloads.cancel("films", "film")
+        assert not downloads.rows()
+        assert not stage.records.load()
+        assert not [*stage.place.iterdir(), *(tmp_path / "journals").iterdir()]
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("gone", ["part", "folder"])
+def test_what_is_gone_already_can_be_given_up(tmp_path: Path, gone: str) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(2, state="F")
+        stage.path.with_suffix(".part").unlink()
+        if gone == "folder":
+            stage.place.rmdir()
+        downloads = await stage.start()
+        await downloads.cancel("films", "film")
+        assert not downloads.rows()
+        assert not stage.records.load()
+        assert not list((tmp_path / "journals").iterdir())
 
     run(tmp_path, test)
 
