@@ -45,6 +45,8 @@ class Entry:
     began: float = 0.0
     task: asyncio.Task[None] | None = None
     error: MiniTorrentError | None = None
+    unshared: bool = False
+    """The tracker says that nobody offers the content in the group any more."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set, and replaced, whenever the state changes: who waits looks again."""
 

@@ -161,7 +161,10 @@ class Life:
             reply = (await self._around.link.ask(ask, tracker.Sources)).reply
         except MiniTorrentError as error:
             log.debug("no sources were told: %s", error)
+            if isinstance(error, Refused) and error.code is Code.UNKNOWN_SHARE:
+                entry.unshared = True
             return
+        entry.unshared = False
         if entry.running is not None:
             entry.running.sources(reply.sources)
 

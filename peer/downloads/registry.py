@@ -29,6 +29,7 @@ from peer.downloads.entry import Entry, Surroundings, order_named
 from peer.downloads.life import Life, not_a_member
 from peer.downloads.manifest_fetch import fetch_manifest
 from peer.downloads.rows import download_row, downloaded, progress_of, source_rows
+from peer.downloads.running import Running
 from peer.files.errors import AlreadyThere
 from peer.files.storage import PartialContent
 from peer.records import DownloadRecord, Records, record_key
@@ -325,6 +326,11 @@ class Downloads:
                 entry.running.sources(update.up)
                 for device in update.down:
                     entry.running.source_gone(DeviceKey(device))
+                if any(source.complete for source in update.up):
+                    entry.unshared = False
+                elif update.down and not _others(entry.running, set(update.down)):
+                    # Was that the last one for now, or is it shared no more?
+                    self._spawn(self._life.learn_sources(entry))
 
     def link_up(self) -> None:
         """The tracker is back: learn what changed in the peer sets meanwhile."""
@@ -358,6 +364,11 @@ class Downloads:
         await self.deactivate()
         if self._changes:
             await asyncio.wait(self._changes, timeout=CLOSE_S)
+
+
+def _others(running: Running, gone: set[bytes]) -> bool:
+    """Whether there are other sources than those that are ``gone``."""
+    return any(source.source not in gone for source in running.progress().sources)
 
 
 def _destination(dest: str, name: str) -> str:

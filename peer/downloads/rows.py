@@ -13,13 +13,19 @@ from peer.swarm.sources import Phase
 def download_row(entry: Entry) -> control.DownloadRow:
     """A row of ``show-downloads``."""
     record, running = entry.record, entry.running
-    verified, rate, eta, sources = 0, 0.0, None, 0
+    verified, rate, eta, sources, reason = 0, 0.0, None, 0, record.reason
     if record.state == "C":
         verified, eta = record.size, 0.0
     elif running is not None:
         progress = running.progress()
-        verified, rate, eta = progress.held_bytes, progress.rate, progress.eta_s
-        sources = sum(1 for source in progress.sources if source.phase is Phase.OPEN)
+        verified, sources = progress.held_bytes, progress.sources_used
+        # What came a moment ago says nothing of what is to come when nobody gives any more.
+        if sources:
+            rate, eta = progress.rate, progress.eta_s
+        elif progress.complete:
+            eta = 0.0
+        else:
+            reason = reason or _why_nobody(entry, progress)
     return control.DownloadRow(
         state=record.state,
         group=record.group,
@@ -30,8 +36,17 @@ def download_row(entry: Entry) -> control.DownloadRow:
         rate=rate,
         eta_s=eta,
         sources=sources,
-        reason=record.reason,
+        reason=reason,
     )
+
+
+def _why_nobody(entry: Entry, progress: Progress) -> str | None:
+    """Why no source will give anything, unless one that is not known yet comes."""
+    if entry.unshared:
+        return "nobody shares it any more"
+    if progress.sources and all(source.phase is Phase.BANNED for source in progress.sources):
+        return "every source sent wrong pieces and is banned"
+    return None
 
 
 def progress_of(entry: Entry) -> control.Progress:
@@ -42,7 +57,7 @@ def progress_of(entry: Entry) -> control.Progress:
         stage = "waiting"
     elif row.size and row.verified == row.size:
         stage = "checking"
-    elif row.sources == 0:
+    elif row.sources == 0 and note is None:
         known = entry.running is not None and entry.running.progress().sources
         note = "no source answers yet" if known else "nobody who has it is online just now"
     return control.Progress(stage, row.verified, row.size, row.rate, row.eta_s, row.sources, note)

@@ -211,6 +211,23 @@ def test_f22_a_part_that_is_gone_is_begun_again(alice: Person, bob: Person) -> N
     download.finishes()
 
 
+def test_what_is_shared_no_more_is_said_and_goes_on_when_it_is_shared_again(
+    alice: Person, bob: Person
+) -> None:
+    group, path = alice.group_with(bob), alice.swarm.file(SIZE)
+    alice.share(path, group, "--piece-size", "16K")
+    download = fetch(bob, group, path)
+    download.until(MIB)
+    alice.ok("stop-share", download.group, download.name)
+    wait_for(
+        lambda: download.row["reason"] == "nobody shares it any more", "the reason", patience_s=60.0
+    )
+    row = download.row
+    assert (row["state"], row["rate"], row["eta_s"], row["sources"]) == ("D", 0.0, None, 0)
+    alice.share(path, group, "--piece-size", "16K")
+    download.finishes()
+
+
 def test_the_list_of_complete_downloads_does_not_grow_for_ever(own: Swarm) -> None:
     with faults(limits={"DOWNLOADS_LISTED_MAX": 3}):
         alice, bob = settle(own, "alice"), settle(own, "bob")

@@ -1,0 +1,126 @@
+"""What is said of a download: whether anybody gives anything, and if nobody does, why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from stand_ins import until
+from test_download_turns import FILMS, PIECE, Stage, run
+
+from common.errors import Refused
+from common.ids import DeviceKey
+from common.messages import control, events, tracker
+from common.messages.base import Source
+from common.messages.refusals import Code
+from peer.downloads.entry import Entry
+from peer.downloads.rows import progress_of
+
+BOB, CAROL = DeviceKey(b"b" * 32), DeviceKey(b"c" * 32)
+UNSHARED = Refused(Code.UNKNOWN_SHARE, "this content is not shared in films")
+
+
+def listed(device: DeviceKey, complete: bool = True) -> Source:
+    return Source(device, "bob", "tcp://127.0.0.1:5000", complete)
+
+
+async def going(stage: Stage, held: int) -> Entry:
+    """A download that runs, with the first pieces held."""
+    stage.remembers(held)
+    downloads = await stage.start()
+    entry = downloads._all["film"]
+    await until(lambda: entry.running)
+    return entry
+
+
+def row_of(stage: Stage) -> control.DownloadRow:
+    (row,) = stage.downloads.rows()
+    return row
+
+
+async def give(stage: Stage, entry: Entry, device: DeviceKey, data: bytes | None = None) -> None:
+    """Have ``device`` send a piece it is asked for: what it should, or else ``data``."""
+    assert entry.running is not None
+    entry.running.opened(device, None)
+    sources = entry.running._core._roster
+    source = sources.get(device)
+    assert source is not None
+    await until(lambda: source.asked)
+    index = next(iter(source.asked))
+    sent = stage.piece(index) if data is None else data[: len(stage.piece(index))]
+    before = (entry.running.progress().held_pieces, entry.running.progress().corrupt_pieces)
+    entry.running.piece(device, index, memoryview(sent))
+    await until(
+        lambda: (
+            entry.running
+            and before
+            != (entry.running.progress().held_pieces, entry.running.progress().corrupt_pieces)
+        )
+    )
+
+
+def test_that_every_source_is_banned_is_said_until_a_good_one_comes(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        entry = await going(stage, 1)
+        assert entry.running is not None
+        entry.running.sources([listed(BOB)])
+        await give(stage, entry, BOB)
+        row = row_of(stage)
+        assert (row.reason, row.sources) == (None, 1)
+        assert row.rate > 0
+        await give(stage, entry, BOB, b"wrong" * PIECE)
+        row = row_of(stage)
+        assert row.reason == "every source sent wrong pieces and is banned"
+        assert (row.state, row.rate, row.eta_s, row.sources) == ("D", 0.0, None, 0)
+        assert progress_of(entry).note == row.reason
+        entry.running.sources([listed(CAROL)])
+        assert row_of(stage).reason is None
+        assert progress_of(entry).note == "no source answers yet"
+        entry.running.opened(CAROL, None)
+        assert (row_of(stage).reason, row_of(stage).sources) == (None, 1)
+        assert progress_of(entry).note is None
+
+    run(tmp_path, test, pieces=6)
+
+
+@pytest.mark.parametrize("back", ["event", "answer"])
+def test_that_nobody_shares_it_any_more_is_said_until_somebody_does(
+    tmp_path: Path, back: str
+) -> None:
+    async def test(stage: Stage) -> None:
+        entry = await going(stage, 1)
+        downloads = stage.downloads
+        assert entry.running is not None
+        entry.running.sources([listed(BOB)])
+        assert row_of(stage).reason is None
+        stage.link.answers["GetSources"] = UNSHARED
+        gone = events.PeerUpdate(FILMS, stage.content, [], [BOB])
+        downloads.peers_changed(gone)
+        await until(lambda: row_of(stage).reason == "nobody shares it any more")
+        row = row_of(stage)
+        assert (row.state, row.rate, row.eta_s, row.sources) == ("D", 0.0, None, 0)
+        assert progress_of(entry).note == row.reason
+        # One that fetches it itself shares nothing.
+        downloads.peers_changed(
+            events.PeerUpdate(FILMS, stage.content, [listed(CAROL, complete=False)])
+        )
+        assert row_of(stage).reason == row.reason
+        if back == "event":
+            downloads.peers_changed(events.PeerUpdate(FILMS, stage.content, [listed(BOB)]))
+        else:
+            stage.link.answers["GetSources"] = tracker.Sources([])
+            await downloads._life.learn_sources(entry)
+        assert row_of(stage).reason is None
+
+    run(tmp_path, test)
+
+
+def test_a_tracker_that_does_not_answer_says_nothing_of_the_share(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        entry = await going(stage, 1)
+        stage.link.connected = False
+        await stage.downloads._life.learn_sources(entry)
+        assert row_of(stage).reason is None
+        assert progress_of(entry).note == "nobody who has it is online just now"
+
+    run(tmp_path, test)
