@@ -13,6 +13,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from common import limits
+from common.clock import wall_ms
 from common.config import HomeBusy
 from common.errors import ConfigError, StorageError
 from common.files import sync_directory, write_whole
@@ -21,9 +23,13 @@ from tracker.home import KEY_FILES, Home
 from tracker.successor import DATABASE
 
 _KEYS_TABLE = "backup_keys"
-# What was decided after the backup is forgotten, but peers remember its sequence numbers: a
-# restored log goes on far beyond them, so that nothing new is taken for something known.
-_SEQ_LEAP = 1 << 20
+# What was decided after the backup is forgotten, but peers remember its sequence numbers, and below
+# which epoch whose tickets count no more. A restored group goes on where the clock stands, in ms
+# and in s: beyond what was given out since, and after an earlier restore of the same backup. The
+# least leap is for a clock that was set back, the last epoch for one that is far ahead: it has
+# four bytes on the wire.
+_SEQ_LEAP, _EPOCH_LEAP = 1 << 20, 1 << 10
+_EPOCH_LAST = 0xF000_0000
 
 
 def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
@@ -98,7 +104,7 @@ def restore(home: Home, source: Path) -> Path | None:
                 backup.backup(copy)
                 stored = copy.execute(f"SELECT name, content FROM {_KEYS_TABLE}").fetchall()
                 copy.execute(f"DROP TABLE {_KEYS_TABLE}")
-                copy.execute("UPDATE groups SET seq = seq + ?", (_SEQ_LEAP,))
+                _leap(copy, wall_ms())
                 copy.commit()
             # Before the database: with it alone the next start would be that of another tracker.
             for name, content in stored:
@@ -108,6 +114,17 @@ def restore(home: Home, source: Path) -> Path | None:
         finally:
             successor.discard(home.path)
         return successor.install(home.path)
+
+
+def _leap(copy: sqlite3.Connection, now_ms: int) -> None:
+    """Sequence numbers and epochs that nobody has seen, with event keys that nobody has."""
+    copy.execute(
+        "UPDATE groups SET seq = max(seq + ?, ?), epoch = max(epoch + ?, ?)",
+        (_SEQ_LEAP, now_ms, _EPOCH_LEAP, min(now_ms // 1000, _EPOCH_LAST)),
+    )
+    for (group,) in copy.execute("SELECT group_id FROM groups").fetchall():
+        key = os.urandom(limits.EVENT_KEY_BYTES)
+        copy.execute("UPDATE groups SET event_key = ? WHERE group_id = ?", (key, group))
 
 
 def _check_backup(backup: sqlite3.Connection, source: Path) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 import zmq
-from faulty import MIB, PIECE, begin, events_port, faults, frozen, settle
+from faulty import MIB, PIECE, begin, events_port, faults, fetch, frozen, settle
 from faulty_link import FaultyLink, TrackerLine
-from people import Person, Swarm
+from people import TRACKER, Person, Swarm
 from tracker_fixtures import Device
 from waiting import wait_for
 
@@ -54,6 +55,24 @@ def test_f06_a_tracker_that_is_down_stops_new_commands_and_nothing_else(own: Swa
         until=lambda rows: rows[download.name]["seeders"] == 2,
     )
     assert set(rows[download.name]["shared_by"]) == {"alice", "bob"}
+
+
+def test_f26_who_was_removed_after_the_backup_may_fetch_again_once_it_is_restored(
+    own: Swarm,
+) -> None:
+    """Peers that go on running remember the removal, which the tracker knows nothing of."""
+    alice, bob = settle(own, "alice"), settle(own, "bob")
+    group, backup, home = alice.group_with(bob), str(own.root / "backup"), str(own.tracker.home)
+    subprocess.run([TRACKER, "backup", backup, "--home", home], check=True)
+    alice.ok("remove-member", group, "bob")
+    own.tracker.end()
+    subprocess.run([TRACKER, "restore", backup, "--home", home], check=True)
+    own.tracker.start()
+    connected(alice, bob)
+    path = own.file(MIB)
+    alice.share(path, group)
+    wait_for(lambda: path.name in bob.files(group), "the share in Bob's list")
+    fetch(bob, group, path).finishes()
 
 
 def test_f04_a_frozen_tracker_holds_up_no_transfer(own: Swarm) -> None:

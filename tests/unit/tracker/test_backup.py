@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from common.errors import StorageError
-from tracker import successor
+from common.ids import GroupId, UserId
+from tracker import backup, successor
 from tracker.backup import back_up, restore
-from tracker.changes import AccountCreated
+from tracker.changes import AccountCreated, GroupCreated
 from tracker.doctor import Health, examine
 from tracker.home import KEY_FILES, Home
+from tracker.records import Group
 from tracker.store import Store
 from tracker.successor import DATABASE
 
@@ -147,6 +149,35 @@ def test_a_tracker_that_is_written_to_all_the_time_is_copied_in_one_go(
     copied = Store(fresh.database)
     assert len(copied.load().accounts) == 2_000
     copied.close()
+
+
+def lab(home: Home) -> Group:
+    store = Store(home.database)
+    group = store.load().groups[GroupId("lab")]
+    store.close()
+    return group
+
+
+def test_what_peers_have_seen_is_not_given_out_again_after_a_restore(
+    copy: Path, fresh: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what came after the backup nor what came after an earlier restore of it."""
+    home = copy.with_name("home")
+    store = Store(home / DATABASE)
+    store.commit([GroupCreated(GroupId("lab"), UserId("alice"), b"t" * 16, b"k" * 32, 7, 3, 1)])
+    store.close()
+    back_up(home, copy, replace=True)
+    numbers, keys = [(7, 3)], {b"k" * 32}
+    for now_ms in (0, 2_000_000_000_000, 2_000_000_000_000 + 3_600_000, 1 << 50):
+        monkeypatch.setattr(backup, "wall_ms", lambda at=now_ms: at)
+        restore(fresh, copy)
+        group = lab(fresh)
+        assert group.seq > numbers[-1][0] + 5_000
+        assert group.epoch > numbers[-1][1] + 500
+        assert group.key not in keys
+        numbers.append((group.seq, group.epoch))
+        keys.add(group.key)
+    assert numbers[-1][1] < 1 << 32  # it has four bytes on the wire
 
 
 # -- cut short ----------------------------------------------------------------------------------
