@@ -45,6 +45,8 @@ class Entry:
     began: float = 0.0
     task: asyncio.Task[None] | None = None
     error: MiniTorrentError | None = None
+    held_bytes: int = 0
+    """What is held of it while it does not run, as far as is known."""
     unshared: bool = False
     """The tracker says that nobody offers the content in the group any more."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)

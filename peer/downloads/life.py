@@ -272,6 +272,26 @@ class Life:
         entry.become(state="F", reason=str(error))
         await self.remember(entry)
 
+    async def look_back(self, entry: Entry) -> None:
+        """Learn what a download holds that rests since before this process: so says its journal."""
+        try:
+            held_bytes = await self._around.workers.run(self._held_by_journal, entry)
+        except MiniTorrentError as error:
+            log.info("what is held of a download is not known: %s", error)
+            return
+        if entry.running is None and not entry.held_bytes:
+            entry.held_bytes = held_bytes
+
+    def _held_by_journal(self, entry: Entry) -> int:
+        encoded = self._around.manifests.get(entry.content)
+        if encoded is None or not PartialContent.has_part(entry.path):
+            return 0
+        decoded = manifests.decode(encoded, entry.content)
+        path = self.journal_of(entry.key)
+        journal, found = Journal.resume(path, entry.content, decoded.piece_count)
+        journal.close()
+        return sum(decoded.piece_span(index)[1] for index in found.pieces)
+
     async def _close_storage(self, entry: Entry) -> None:
         storage, entry.storage = entry.storage, None
         if storage is not None:
@@ -281,6 +301,7 @@ class Life:
         """Stop fetching."""
         if entry.running is None:
             return
+        entry.held_bytes = entry.running.progress().held_bytes
         entry.running.close()
         entry.running = None
         del self._fetching[entry.key]

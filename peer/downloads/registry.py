@@ -299,6 +299,8 @@ class Downloads:
             resting = entry.running is None and not entry.busy
             if resting and entry.unfinished and not entry.record.by_user:
                 self._life.bring_back_soon(entry)
+            elif resting and entry.record.state != "C":
+                self._spawn(self._life.look_back(entry))
 
     async def deactivate(self) -> None:
         """Nobody is logged in: let everything rest where it is."""

@@ -18,14 +18,17 @@ def download_row(entry: Entry) -> control.DownloadRow:
         verified, eta = record.size, 0.0
     elif running is not None:
         progress = running.progress()
-        verified, sources = progress.held_bytes, progress.sources_used
-        # What came a moment ago says nothing of what is to come when nobody gives any more.
-        if sources:
-            rate, eta = progress.rate, progress.eta_s
-        elif progress.complete:
+        verified = progress.held_bytes
+        # A connection that is kept open while it rests is no source, and what came a moment ago
+        # says nothing of what is to come when nobody gives any more.
+        if record.state == "D" and progress.sources_used:
+            sources, rate, eta = progress.sources_used, progress.rate, progress.eta_s
+        elif record.state == "D" and progress.complete:
             eta = 0.0
         else:
             reason = reason or _why_nobody(entry, progress)
+    else:
+        verified = entry.held_bytes
     return control.DownloadRow(
         state=record.state,
         group=record.group,

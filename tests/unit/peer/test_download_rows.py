@@ -15,6 +15,7 @@ from common.messages.base import Source
 from common.messages.refusals import Code
 from peer.downloads.entry import Entry
 from peer.downloads.rows import progress_of
+from peer.files.errors import IOFailed
 
 BOB, CAROL = DeviceKey(b"b" * 32), DeviceKey(b"c" * 32)
 UNSHARED = Refused(Code.UNKNOWN_SHARE, "this content is not shared in films")
@@ -111,6 +112,56 @@ def test_that_nobody_shares_it_any_more_is_said_until_somebody_does(
             stage.link.answers["GetSources"] = tracker.Sources([])
             await downloads._life.learn_sources(entry)
         assert row_of(stage).reason is None
+
+    run(tmp_path, test)
+
+
+def test_what_is_paused_gets_nothing_from_nobody(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        entry = await going(stage, 1)
+        assert entry.running is not None
+        entry.running.sources([listed(BOB)])
+        await give(stage, entry, BOB)
+        row = row_of(stage)
+        assert row.rate > 0
+        assert row.eta_s is not None
+        await stage.downloads.pause("films", "film")
+        row = row_of(stage)
+        assert (row.state, row.rate, row.eta_s, row.sources) == ("P", 0.0, None, 0)
+        assert (row.verified, row.reason) == (2 * PIECE, "paused by the user")
+
+    run(tmp_path, test, pieces=6)
+
+
+def test_what_failed_tells_how_much_it_held(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        entry = await going(stage, 3)
+        await stage.downloads._life.fail(entry, IOFailed("the disk is broken"))
+        row = row_of(stage)
+        assert (row.state, row.verified, row.rate, row.eta_s) == ("F", 3 * PIECE, 0.0, None)
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("state", ["P", "F"])
+def test_what_rests_tells_how_much_it_holds_after_a_restart_too(tmp_path: Path, state: str) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(4, state=state, by_user=True)
+        await stage.start()
+        await until(lambda: row_of(stage).verified == len(stage.data))
+        assert row_of(stage).state == state
+        assert not stage.open_files()
+
+    run(tmp_path, test)
+
+
+def test_what_rests_without_a_part_holds_nothing(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(4, state="F")
+        stage.path.with_suffix(".part").unlink()
+        downloads = await stage.start()
+        await downloads._life.look_back(downloads._all["film"])
+        assert row_of(stage).verified == 0
 
     run(tmp_path, test)
 

@@ -176,7 +176,11 @@ def test_a_peer_set_is_heard_of_for_as_long_as_something_fetches_it(
         around.settings = SimpleNamespace(buffer_bytes=1, sources_used=1)
         around.link, around.fanout, around.limit = SimpleNamespace(on_ipc=False), None, None
         running = SimpleNamespace(
-            start=lambda: None, sources=lambda _: None, close=lambda: None, storage=None
+            start=lambda: None,
+            sources=lambda _: None,
+            close=lambda: None,
+            progress=lambda: SimpleNamespace(held_bytes=0),
+            storage=None,
         )
         monkeypatch.setattr(life, "Running", lambda *_, **__: running)
         monkeypatch.setattr(life.Life, "_offer_part", lambda *_: None)
