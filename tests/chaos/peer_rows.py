@@ -6,6 +6,7 @@ import statistics
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import plug
 from faulty import (
@@ -148,8 +149,9 @@ SHORT_MEMORY = {
     "MANIFESTS_SHOWN_MAX": 50,
 }
 GROWN_MAX = MIB // 2
-FILLING_MAX = 3 * MIB  # the threads' pools of memory fill for a quarter of an hour
+FILLING_MAX = 3 * MIB  # caches fill for a quarter of an hour
 FILLED_S = 900.0
+POOLS_MAX = 4 * MIB  # freed memory that the allocator keeps goes up and down by that much
 
 
 @dataclass
@@ -158,33 +160,55 @@ class Curve:
 
     name: str
     pid: int
+    usage: Path
     at: list[float] = field(default_factory=list)
-    memory: list[int] = field(default_factory=list)
+    used: list[int] = field(default_factory=list)
+    resident: list[int] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
 
     def look(self) -> None:
+        told = (self.usage / str(self.pid)).read_text("ascii")
         self.at.append(time.monotonic())
-        self.memory.append(resident_bytes(self.pid))
+        self.used.append(int(told or 0))
+        self.resident.append(resident_bytes(self.pid))
         self.descriptors.append(open_descriptors(self.pid))
 
     def slope(self) -> tuple[float, float]:
-        """Growth an hour over the second half as a part of the whole, and its standard error."""
+        """Growth of what is used in an hour, over the second half, as a part of what is resident;
+        and its standard error."""
         half = len(self.at) // 2
-        x, y = self.at[half:], self.memory[half:]
+        x, y, whole = self.at[half:], self.used[half:], statistics.fmean(self.resident[half:])
         slope, _ = statistics.linear_regression(x, y)
         mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
         off = [b - (mean_y + slope * (a - mean_x)) for a, b in zip(x, y, strict=True)]
         spread = sum((a - mean_x) ** 2 for a in x)
         error = (sum(o * o for o in off) / max(1, len(x) - 2) / spread) ** 0.5
-        return slope * 3600 / mean_y, error * 3600 / mean_y
+        return slope * 3600 / whole, error * 3600 / whole
 
-    def grown(self) -> float:
-        """Bytes more at the end of the second half than at its beginning."""
-        return _rise(self.memory)
+    def faults(self, most: float) -> list[str]:
+        """What grows in the second half: what is used, by more than ``most`` bytes and one per
+        cent an hour; what is resident at most; what is open."""
+        slope, error = self.slope()
+        grown, opened = _rise(self.used), _rise(self.descriptors)
+        half = len(self.resident) // 2
+        higher = _top(self.resident[half:]) - _top(self.resident[:half])
+        found = []
+        if slope - 3 * error > 0.01 and grown > most:
+            found.append(f"{self.name} uses {grown / MIB:.2f} MiB more")
+        if higher > POOLS_MAX:
+            found.append(f"{self.name} takes {higher / MIB:.2f} MiB more at most")
+        if opened > 4:
+            found.append(f"{self.name} has {opened:.0f} descriptors more")
+        return found
 
-    def opened(self) -> float:
-        """Descriptors more at the end of the second half than at its beginning."""
-        return _rise(self.descriptors)
+    def __str__(self) -> str:
+        slope, error = self.slope()
+        half = len(self.resident) // 2
+        tops = [_top(part) / MIB for part in (self.resident[:half], self.resident[half:])]
+        return (
+            f"{self.name} {slope:+.1%} ± {2 * error:.1%}/h, "
+            f"at most {tops[0]:.1f} and {tops[1]:.1f} MiB"
+        )
 
 
 def _rise(values: list[int]) -> float:
@@ -195,21 +219,30 @@ def _rise(values: list[int]) -> float:
     return statistics.median(half[-tenth:]) - statistics.median(half[:tenth])
 
 
+def _top(values: list[int]) -> int:
+    """The most, but for one look in fifty."""
+    return sorted(values)[max(0, len(values) - 1 - len(values) // 50)]
+
+
 def f10_memory_and_descriptors_stay_where_they_are(stage: Stage) -> str:
     """Minutes of sharing, fetching, cancelling and failing connections, looked at once a round.
 
     What is kept for a time, or up to a number, is kept for shorter and to a lower one: what grows
     in the second half grows for ever. ``--soak`` makes it longer, and the judgement finer.
     """
-    with faults(limits=SHORT_MEMORY), stage.swarm() as swarm, links() as line:
-        link = line()
-        with faults(limits=SHORT_MEMORY, announce=link.endpoint):
-            alice = settle(swarm, "alice", "--listen", "tcp://127.0.0.1:0")
+    with stage.swarm() as swarm, links() as line:
+        usage = swarm.folder()
+        with faults(limits=SHORT_MEMORY, usage=str(usage)):
+            swarm.tracker.kill()
+            swarm.tracker.start()
+            bob, carol = settle(swarm, "bob"), settle(swarm, "carol")
+            link = line()
+            with faults(limits=SHORT_MEMORY, usage=str(usage), announce=link.endpoint):
+                alice = settle(swarm, "alice", "--listen", "tcp://127.0.0.1:0")
         link.target = ("127.0.0.1", int(alice.status()["listen"].rpartition(":")[2]))
-        bob, carol = settle(swarm, "bob"), settle(swarm, "carol")
         group = alice.group_with(bob, carol)
-        curves = [Curve("tracker", swarm.tracker.process.pid)]
-        curves += [Curve(who.name, who.pid) for who in (alice, bob, carol)]
+        curves = [Curve("tracker", swarm.tracker.process.pid, usage)]
+        curves += [Curve(who.name, who.pid, usage) for who in (alice, bob, carol)]
         rounds, began = 0, time.monotonic()
         while time.monotonic() < began + stage.soak_s or rounds < 8:
             _round(swarm, group, alice, bob, carol)
@@ -217,19 +250,12 @@ def f10_memory_and_descriptors_stay_where_they_are(stage: Stage) -> str:
             rounds += 1
             for curve in curves:
                 curve.look()
-        notes, faulty = [], []
-        for curve in curves:
-            slope, error = curve.slope()
-            grown = curve.grown()
-            notes.append(f"{curve.name} {grown / MIB:+.2f} MiB ({slope:+.1%} ± {2 * error:.1%}/h)")
-            # A short run cannot tell one per cent an hour from a page more or less.
-            most = GROWN_MAX if stage.soak_s >= FILLED_S else FILLING_MAX
-            if slope - 3 * error > 0.01 and grown > most:
-                faulty.append(f"{curve.name} grew by {grown / MIB:.2f} MiB")
-            if curve.opened() > 4:
-                faulty.append(f"{curve.name} has {curve.opened():.0f} descriptors more")
-        assert not faulty, "; ".join(faulty + notes)
-    return f"{rounds} rounds, second half: " + ", ".join(notes)
+        # A short run cannot tell one per cent an hour from a page more or less.
+        most = GROWN_MAX if stage.soak_s >= FILLED_S else FILLING_MAX
+        faulty = [fault for curve in curves for fault in curve.faults(most)]
+        notes = "; ".join(str(curve) for curve in curves)
+        assert not faulty, "; ".join([*faulty, notes])
+    return f"{rounds} rounds; used in the second half: {notes}"
 
 
 def _round(swarm: Swarm, group: str, alice: Person, bob: Person, carol: Person) -> None:

@@ -6,6 +6,8 @@ Python imports this by its name from PYTHONPATH. ``FAULTS`` is a JSON object:
 - ``wall``: a file with the seconds by which this process' wall clock is off; read at every look at
   the clock, so that it can jump. The monotonic clock stays, as with a real clock that is set.
 - ``announce``: the endpoint that a peer tells the tracker, as behind a router that forwards a port.
+- ``usage``: a folder; every second its file ``PID`` has the bytes that the process uses of what its
+  allocators hold: what is resident besides goes up and down with how it lies.
 - ``deaf``: which part of the published messages never arrives.
 - ``plug``: a file in which all is kept that is needed to undo the writes that were not synced
   (`plug.pull` does that after a kill, as a lost supply would have).
@@ -58,3 +60,33 @@ if "plug" in faults:
     import plug
 
     plug.install(faults["plug"])
+
+if "usage" in faults:
+    import ctypes
+    import sys
+    import threading
+
+    SMALL_BYTES = 96  # a Python object of the kind that has an allocator of its own, on average
+
+    class Mallinfo2(ctypes.Structure):
+        _fields_ = [
+            ("before", ctypes.c_size_t * 4),
+            ("hblkhd", ctypes.c_size_t),
+            ("between", ctypes.c_size_t * 2),
+            ("uordblks", ctypes.c_size_t),
+            ("after", ctypes.c_size_t * 2),
+        ]
+
+    def tell_usage() -> None:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+        mallinfo2.restype = Mallinfo2
+        with open(os.path.join(faults["usage"], str(os.getpid())), "w", encoding="ascii") as file:
+            pause = threading.Event()
+            while not pause.wait(1.0):
+                found = mallinfo2()
+                used = found.uordblks + found.hblkhd + sys.getallocatedblocks() * SMALL_BYTES
+                file.seek(0)
+                file.write(f"{used:20}")
+                file.flush()
+
+    threading.Thread(target=tell_usage, daemon=True).start()
