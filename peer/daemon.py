@@ -114,7 +114,13 @@ class Peer:
         self._handles = HandleCache()
         self._shelf = Shelf()
         self._link = TrackerLink(
-            context, pair, self._trackers, self, rng=rng, memory=home / "tracker"
+            context,
+            pair,
+            self._trackers,
+            self,
+            rng=rng,
+            memory=home / "tracker",
+            logged_in=lambda: self._following.user is not None,
         )
         self._following = Following(
             self._link,
@@ -263,10 +269,6 @@ class Peer:
         self._context.destroy(linger=0)
 
     # -- from the link and what follows from it ---------------------------------------------------
-
-    def somebody_is_logged_in(self) -> bool:
-        """Part of `Listener`."""
-        return self._following.user is not None
 
     def link_up(self, welcome: tracker.Welcome) -> None:
         """Part of `Listener`."""

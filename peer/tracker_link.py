@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -69,9 +69,6 @@ class _Stranger(TransportError):
 class Listener(Protocol):
     """Who hears what the link hears."""
 
-    def somebody_is_logged_in(self) -> bool:
-        """Whether a user of this device was known when the link was last up."""
-
     def link_up(self, welcome: tracker.Welcome) -> None:
         """The link is up: commands may be asked. What takes long belongs into a task."""
 
@@ -89,7 +86,8 @@ class _Waiting:
 
 
 class TrackerLink:
-    """One device's line to the first of its trackers that answers."""
+    """One device's line to the first of its trackers that answers. ``logged_in`` tells whether
+    another one knew its user: ``memory`` is where that one is remembered."""
 
     def __init__(
         self,
@@ -101,11 +99,13 @@ class TrackerLink:
         software: str = "mini-torrent",
         rng: random.Random | None = None,
         memory: Path | None = None,
+        logged_in: Callable[[], bool] = lambda: False,
     ) -> None:
         self._context = context
         self._pair = pair
         self._choice = TrackerChoice(trackers, memory)
         self._listener = listener
+        self._logged_in = logged_in
         self._software = software
         self._rng = rng or random.Random()
         self._connection: TrackerConnection | None = None
@@ -358,8 +358,8 @@ class TrackerLink:
         sent_at = monotonic()
         hello = tracker.Hello(self._software)
         welcome = (await self._exchange(hello, tracker.Welcome, None, CONNECT_TIMEOUT_S)).reply
-        somebody = self._listener.somebody_is_logged_in()
-        if not welcome.user and not self._choice.may_be_guest_at(where, somebody, monotonic()):
+        known = bool(welcome.user)
+        if not known and not self._choice.may_be_guest_at(where, self._logged_in(), monotonic()):
             raise _Stranger(f"the tracker at {where.endpoint} does not know our user")
         self.time.learn(welcome.time_ms, sent_at, monotonic())
         connection.subscribe_at(_events_endpoint(welcome.events, where.endpoint))

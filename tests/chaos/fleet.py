@@ -40,10 +40,6 @@ class Member:
     def start(self) -> None:
         self._link.start()
 
-    def somebody_is_logged_in(self) -> bool:
-        """Part of `Listener`."""
-        return True
-
     def link_up(self, welcome: tracker.Welcome) -> None:
         """Part of `Listener`. Logged in by its key alone, or something is wrong."""
         assert welcome.user

@@ -201,6 +201,8 @@ def _journal(data: bytes) -> None:
     try:
         assert all(0 <= piece < PIECE_COUNT for piece in found.pieces)
         assert len(set(found.pieces)) == len(found.pieces)
+        if not found.intact:
+            journal.begin()
         journal.append([1, 2])
     finally:
         journal.close()

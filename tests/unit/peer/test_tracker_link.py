@@ -94,9 +94,6 @@ class Heard:
         self.defects = 0
         self.logged_in = False
 
-    def somebody_is_logged_in(self) -> bool:
-        return self.logged_in
-
     def link_up(self, welcome: tracker.Welcome) -> None:
         self.ups += 1
         if self.defects:
@@ -400,7 +397,13 @@ def test_another_tracker_does_not_log_our_user_out(monkeypatch: pytest.MonkeyPat
     async def main() -> None:
         home, other, heard = Scripted(), Scripted(), Heard()
         context: zmq.Context[Any] = zmq.Context()
-        link = TrackerLink(context, new_pair(), [other.where, home.where], heard)
+        link = TrackerLink(
+            context,
+            new_pair(),
+            [other.where, home.where],
+            heard,
+            logged_in=lambda: heard.logged_in,
+        )
         other.stop()
         try:
             link.start()
