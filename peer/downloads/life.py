@@ -35,7 +35,7 @@ from common.messages.refusals import Code
 from peer.downloads.entry import Entry, Surroundings, order_named
 from peer.downloads.manifest_fetch import fetch_manifest
 from peer.downloads.running import STORAGE_RETRY_S, Running
-from peer.files import sharing
+from peer.files import opening, sharing
 from peer.files.errors import (
     AlreadyThere,
     Cancelled,
@@ -284,7 +284,7 @@ class Life:
 
     def _held_by_journal(self, entry: Entry) -> int:
         encoded = self._around.manifests.get(entry.content)
-        if encoded is None or not PartialContent.has_part(entry.path):
+        if encoded is None or not opening.has_part(entry.path):
             return 0
         decoded = manifests.decode(encoded, entry.content)
         path = self.journal_of(entry.key)
@@ -346,9 +346,7 @@ class Life:
     async def _open_part(self, entry: Entry) -> PartialContent | None:
         """What there is to remove. Raises `StorageError` if it is there and cannot be removed."""
         encoded = self._around.manifests.get(entry.content)
-        if encoded is None or not await self._around.workers.run(
-            PartialContent.has_part, entry.path
-        ):
+        if encoded is None or not await self._around.workers.run(opening.has_part, entry.path):
             return None
         try:
             decoded = manifests.decode(encoded, entry.content)
@@ -425,9 +423,9 @@ class Life:
         return decoded, storage
 
     async def _resume_part(self, entry: Entry, decoded: Manifest) -> PartialContent:
-        opening = asyncio.ensure_future(
+        opened = asyncio.ensure_future(
             self._around.workers.run(
-                PartialContent.resume,
+                opening.resume,
                 entry.path,
                 decoded,
                 entry.content,
@@ -435,15 +433,15 @@ class Life:
             )
         )
         try:
-            return await asyncio.shield(opening)
+            return await asyncio.shield(opened)
         except asyncio.CancelledError:
             # Nobody waits for it any more, but it is being opened all the same.
-            opening.add_done_callback(self._close_opened)
+            opened.add_done_callback(self._close_opened)
             raise
 
-    def _close_opened(self, opening: asyncio.Future[PartialContent]) -> None:
-        if not opening.cancelled() and opening.exception() is None:
-            self._around.workers.submit(lambda *_: None, opening.result().close)
+    def _close_opened(self, opened: asyncio.Future[PartialContent]) -> None:
+        if not opened.cancelled() and opened.exception() is None:
+            self._around.workers.submit(lambda *_: None, opened.result().close)
 
     async def _perhaps_finished(self, entry: Entry, error: AlreadyThere) -> None:
         """The process may have ended between the rename and the record of it."""

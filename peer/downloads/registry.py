@@ -30,6 +30,7 @@ from peer.downloads.life import Life, not_a_member
 from peer.downloads.manifest_fetch import fetch_manifest
 from peer.downloads.rows import download_row, downloaded, progress_of, source_rows
 from peer.downloads.running import Running
+from peer.files import opening
 from peer.files.errors import AlreadyThere
 from peer.files.storage import PartialContent
 from peer.records import DownloadRecord, Records, record_key
@@ -157,7 +158,7 @@ class Downloads:
         self, record: DownloadRecord, encoded: bytes, decoded: Manifest, sources: list[Source]
     ) -> str:
         """Record the download, reserve its destination and let it run."""
-        path = await self._around.workers.run(PartialContent.admit, os.fsdecode(record.path))
+        path = await self._around.workers.run(opening.admit, os.fsdecode(record.path))
         if path in self._making or self._under_way(path) is not None:
             raise AlreadyThere(f"another download to {names.quoted(path)} is under way")
         self._making.add(path)
@@ -179,9 +180,7 @@ class Downloads:
         content, journal = ContentId(record.content), self._life.journal_of(key)
         await around.workers.run(self._records.put, key, record)
         try:
-            storage = await around.workers.run(
-                PartialContent.create, path, decoded, content, journal
-            )
+            storage = await around.workers.run(opening.create, path, decoded, content, journal)
             if self._user != record.user:
                 await around.workers.run(storage.discard)
                 raise Refused(

@@ -8,7 +8,6 @@ content. Which piece is fetched from whom is decided in ``peer.swarm``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import NoReturn
@@ -16,34 +15,30 @@ from typing import NoReturn
 from common.clock import monotonic
 from common.digests import Buffer
 from common.errors import LocalProtocolError
-from common.ids import ContentId
 from common.manifest import Manifest
 from common.names import quoted
-from peer.files import paths
 from peer.files.destination import Destination
 from peer.files.errors import (
     AlreadyThere,
     BadContent,
     IOFailed,
     WrongPiece,
-    translated,
 )
 from peer.files.fingerprints import Place
 from peer.files.gate import Gate
 from peer.files.hashing import InOrder, hash_pieces, never_cancelled
 from peer.files.journal import Journal
-from peer.files.partfile import PartFile, PartFiles, Range
-from peer.files.partfolder import PartFolder
-from peer.files.room import needed_bytes, solid_ranges, zero_digest
+from peer.files.partfile import PartFiles, Range
+from peer.files.room import zero_digest
 from peer.files.sharing import no_progress, place_of
 from peer.files.whole_digest import BELIEVED_S, WholeDigest
 
 
 class PartialContent:
-    """Safe for threads; every method blocks. Made by `create` or `resume`.
+    """Safe for threads; every method blocks. Made by `opening.create` or `opening.resume`.
 
     ``path`` is where the content will be and ``part_path`` where it is collected, both absolute and
-    without links; ``path`` is what is to be recorded and given to `resume`.
+    without links; ``path`` is what is to be recorded and given to `opening.resume`.
     """
 
     def __init__(
@@ -87,133 +82,7 @@ class PartialContent:
         self._place: Place | None = None  # once it has its final name for good
         self._whole = self._new_digest()
 
-    # -- beginning ------------------------------------------------------------------------------
-
-    @staticmethod
-    def admit(path: str) -> str:
-        """The path to be recorded for a download to ``path``, whose folder must exist.
-
-        To be recorded before `create`: then `resume` finds whatever a process that ends leaves
-        behind. Raises `AlreadyThere` and `UnsafeDestination` if a name is in use, `ConfigError`.
-        """
-        destination = Destination.choose(path)
-        try:
-            destination.refuse_if_there()
-            return destination.path
-        finally:
-            destination.close()
-
-    @staticmethod
-    def has_part(path: str) -> bool:
-        """Whether something has the name of the part of a download to ``path``, a recorded one.
-
-        Raises `StorageError` if that cannot be told.
-        """
-        if not os.path.lexists(os.path.dirname(path)):
-            return False
-        destination = Destination.again(path)
-        try:
-            return destination.status(destination.part) is not None
-        finally:
-            destination.close()
-
-    @classmethod
-    def create(
-        cls,
-        path: str,
-        manifest: Manifest,
-        content: ContentId,
-        journal_path: str,
-        *,
-        clock: Callable[[], float] = monotonic,
-    ) -> PartialContent:
-        """Begin a download to ``path``, whose folder must exist; room for it is taken.
-
-        On failure nothing is left behind. Raises `AlreadyThere`, `UnsafeDestination`, `DiskFull`,
-        `ReadOnly`, `ConfigError`.
-        """
-        destination = Destination.choose(path)
-        try:
-            return cls._begin(destination, manifest, content, journal_path, clock)
-        except BaseException:
-            destination.close()
-            raise
-
-    @classmethod
-    def resume(
-        cls,
-        path: str,
-        manifest: Manifest,
-        content: ContentId,
-        journal_path: str,
-        *,
-        clock: Callable[[], float] = monotonic,
-    ) -> PartialContent:
-        """Go on with a download after a restart; ``path`` is the recorded one. `recover` is to be
-        called before anything else, for nothing counts as held until it was verified.
-
-        A part that has vanished is begun again. Raises `AlreadyThere` if there is no part but
-        something under the final name (`sharing.recheck` tells whether it is the content: the
-        process may have ended after the rename), and what `create` raises.
-        """
-        destination = Destination.again(path)
-        try:
-            if destination.status(destination.part) is None:
-                return cls._begin(destination, manifest, content, journal_path, clock)
-            return cls._go_on(destination, manifest, content, journal_path, clock)
-        except BaseException:
-            destination.close()
-            raise
-
-    @classmethod
-    def _begin(
-        cls,
-        destination: Destination,
-        manifest: Manifest,
-        content: ContentId,
-        journal_path: str,
-        clock: Callable[[], float],
-    ) -> PartialContent:
-        destination.refuse_if_there()
-        destination.check_room(needed_bytes(manifest, destination.block_size))
-        files = _make_part(destination, manifest)
-        try:
-            files.reserve(solid_ranges(manifest))
-            destination.sync()
-            journal = Journal.create(journal_path, content)
-        except BaseException:
-            destination.remove_part(files.fd)
-            files.close()
-            raise
-        return cls(manifest, destination, files, journal, clock=clock)
-
-    @classmethod
-    def _go_on(
-        cls,
-        destination: Destination,
-        manifest: Manifest,
-        content: ContentId,
-        journal_path: str,
-        clock: Callable[[], float],
-    ) -> PartialContent:
-        files = _open_part(destination, manifest)
-        try:
-            journal, found = Journal.resume(journal_path, content, manifest.piece_count)
-        except BaseException:
-            files.close()
-            raise
-        claimed = found.pieces if found.intact else tuple(range(manifest.piece_count))
-        return cls(
-            manifest,
-            destination,
-            files,
-            journal,
-            claimed,
-            journalled=found.intact,
-            ours=not found.missing,
-            pristine=False,
-            clock=clock,
-        )
+    # -- going on -------------------------------------------------------------------------------
 
     def recover(
         self,
@@ -528,23 +397,3 @@ class PartialContent:
 
 
 # -- the part -----------------------------------------------------------------------------------
-
-
-def _make_part(destination: Destination, manifest: Manifest) -> PartFiles:
-    with translated(destination.part_path, "create"):
-        if not manifest.is_folder:
-            return PartFile(
-                manifest, destination, paths.create_file(destination.fd, destination.part)
-            )
-        os.mkdir(destination.part, dir_fd=destination.fd)
-        fd = paths.open_folder(destination.fd, [destination.part])
-        return PartFolder(manifest, destination, fd)
-
-
-def _open_part(destination: Destination, manifest: Manifest) -> PartFiles:
-    with translated(destination.part_path, "go on with"):
-        if not manifest.is_folder:
-            fd = paths.open_to_write(destination.fd, destination.part)
-            return PartFile(manifest, destination, fd)
-        fd = paths.open_folder(destination.fd, [destination.part])
-        return PartFolder(manifest, destination, fd, found=True)

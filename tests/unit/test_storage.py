@@ -26,7 +26,7 @@ from common.digests import Algorithm
 from common.errors import ConfigError, LocalProtocolError, StorageError
 from common.ids import ContentId
 from common.manifest import Entry, Manifest, encode, manifest_id
-from peer.files import partfile, partfolder, sharing, syscalls
+from peer.files import opening, partfile, partfolder, sharing, syscalls
 from peer.files.destination import Destination, part_name
 from peer.files.errors import (
     AlreadyThere,
@@ -66,14 +66,12 @@ class Sample:
         self.pieces = [stream[at : at + PIECE] for at in range(0, len(stream), PIECE)]
 
     def begin(self, place: Path, **more: Any) -> PartialContent:
-        return PartialContent.create(
+        return opening.create(
             str(place), self.manifest, self.id, str(place.parent / "journal"), **more
         )
 
     def resume(self, place: Path) -> PartialContent:
-        return PartialContent.resume(
-            str(place), self.manifest, self.id, str(place.parent / "journal")
-        )
+        return opening.resume(str(place), self.manifest, self.id, str(place.parent / "journal"))
 
     def fill(self, download: PartialContent, indexes: list[int] | None = None) -> None:
         for index in range(len(self.pieces)) if indexes is None else indexes:
@@ -263,7 +261,7 @@ def test_offsets_beyond_32_bits(tmp_path: Path, place: Path) -> None:
     manifest = Manifest(
         1, Algorithm.BLAKE3, length, size, bytes(32), b"".join(digests), (Entry("", size),)
     )
-    download = PartialContent.create(
+    download = opening.create(
         str(place), manifest, manifest_id(encode(manifest)), str(place.parent / "journal")
     )
     download.write_piece(beyond, solid)
@@ -347,7 +345,7 @@ def test_a_folder_that_is_missing_or_no_folder_is_refused(sample: Sample, tmp_pa
     with pytest.raises(StorageError, match="file"):
         sample.begin(tmp_path / "file" / "name")
     with pytest.raises(ConfigError):
-        PartialContent.create("/", sample.manifest, sample.id, str(tmp_path / "journal"))
+        opening.create("/", sample.manifest, sample.id, str(tmp_path / "journal"))
 
 
 def test_a_folder_that_may_not_be_written_to_is_refused(sample: Sample, place: Path) -> None:
@@ -355,7 +353,7 @@ def test_a_folder_that_may_not_be_written_to_is_refused(sample: Sample, place: P
     if os.access(place.parent, os.W_OK):
         pytest.skip("this user may write everywhere")
     with pytest.raises(ReadOnly):
-        PartialContent.create(
+        opening.create(
             str(place), sample.manifest, sample.id, str(sample.source.parent / "journal")
         )
 
@@ -1243,7 +1241,7 @@ from peer.files.storage import PartialContent
 source, place, journal, piece, seed, how = sys.argv[1:]
 found = sharing.digest(source, piece_length=int(piece), threads=1)
 shared = SharedContent(found.manifest, found.place, HandleCache())
-start = PartialContent.create if how == "create" else PartialContent.resume
+start = opening.create if how == "create" else opening.resume
 download = start(place, found.manifest, manifest_id(encode(found.manifest)), journal)
 download.recover()
 print("running", *download.held_indexes(), flush=True)
@@ -1368,4 +1366,4 @@ def test_closing_waits_for_calls_inside_and_refuses_later_ones() -> None:
 @pytest.mark.parametrize("path", ["/", "//", "/.", "/..", "."])
 def test_a_destination_is_always_a_new_name(path: str, sample: Sample, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, AlreadyThere)):
-        PartialContent.create(path, sample.manifest, sample.id, str(tmp_path / "journal"))
+        opening.create(path, sample.manifest, sample.id, str(tmp_path / "journal"))

@@ -22,7 +22,7 @@ from common.ids import ContentId, GroupId, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from peer.downloads import Downloads, registry, running
-from peer.files import sharing
+from peer.files import opening, sharing
 from peer.files.destination import Destination
 from peer.files.errors import AlreadyThere, BadContent, ContentChanged, DiskFull, ReadOnly
 from peer.files.storage import PartialContent
@@ -119,7 +119,7 @@ class Stage:
         """A download that rests, with the first pieces held."""
         path = self.path if path is None else path
         journal = str(self.home / "journals" / key)
-        part = PartialContent.create(str(path), self.manifest, self.content, journal)
+        part = opening.create(str(path), self.manifest, self.content, journal)
         for index in range(held):
             part.write_piece(index, self.piece(index))
         part.checkpoint()
@@ -184,15 +184,16 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, method: str) -> list[str]:
-    """The calls of a method of `PartialContent` from here on."""
+    """The calls of `opening.resume`, or of a method of `PartialContent`, from here on."""
     calls: list[str] = []
-    real = getattr(PartialContent, method)
+    owner: Any = opening if method == "resume" else PartialContent
+    real = getattr(owner, method)
 
     def call(*words: Any, **more: Any) -> Any:
         calls.append(method)
-        return real(*words[-4:], **more) if method == "resume" else real(*words, **more)
+        return real(*words, **more)
 
-    monkeypatch.setattr(PartialContent, method, classmethod(call) if method == "resume" else call)
+    monkeypatch.setattr(owner, method, call)
     return calls
 
 
@@ -306,9 +307,9 @@ def test_a_logout_is_no_leaving_of_all_groups(tmp_path: Path) -> None:
 def test_a_download_whose_command_ends_as_it_begins_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create, making, may_go_on = PartialContent.create, threading.Event(), threading.Event()
+    create, making, may_go_on = opening.create, threading.Event(), threading.Event()
 
-    def slowly(_: type, *words: Any) -> PartialContent:
+    def slowly(*words: Any) -> PartialContent:
         making.set()
         assert may_go_on.wait(PATIENCE_S)
         return create(*words)
@@ -318,7 +319,7 @@ def test_a_download_whose_command_ends_as_it_begins_is_whole(
             return stage.encoded
 
         monkeypatch.setattr(registry, "fetch_manifest", fetch)
-        monkeypatch.setattr(PartialContent, "create", classmethod(slowly))
+        monkeypatch.setattr(opening, "create", slowly)
         downloads = await stage.start()
         ask = control.DownloadFile("films", "film", str(stage.place))
         asking = asyncio.create_task(downloads.begin(ask, lambda _: None))
@@ -423,10 +424,10 @@ def test_a_part_of_somebody_else_fails_what_was_only_recorded(tmp_path: Path) ->
 def test_a_download_is_recorded_before_anything_of_it_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool
 ) -> None:
-    create, seen = PartialContent.create, list[tuple[list[bytes], bool]]()
+    create, seen = opening.create, list[tuple[list[bytes], bool]]()
 
     async def test(stage: Stage) -> None:
-        def look(_: type, *words: Any) -> PartialContent:
+        def look(*words: Any) -> PartialContent:
             records = [record.path for record in stage.records.load().values()]
             seen.append((records, any(stage.place.iterdir())))
             if not works:
@@ -437,7 +438,7 @@ def test_a_download_is_recorded_before_anything_of_it_is_made(
             return stage.encoded
 
         monkeypatch.setattr(registry, "fetch_manifest", fetch)
-        monkeypatch.setattr(PartialContent, "create", classmethod(look))
+        monkeypatch.setattr(opening, "create", look)
         downloads = await stage.start()
         ask = control.DownloadFile("films", "film", str(stage.place))
         if works:
@@ -489,15 +490,15 @@ def counted_puts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_part_that_was_being_opened_for_who_is_gone_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resume, may_go_on = PartialContent.resume, threading.Event()
+    resume, may_go_on = opening.resume, threading.Event()
 
-    def slowly(_: type, *words: Any) -> PartialContent:
+    def slowly(*words: Any) -> PartialContent:
         assert may_go_on.wait(PATIENCE_S)
         return resume(*words)
 
     async def test(stage: Stage) -> None:
         stage.remembers(2)
-        monkeypatch.setattr(PartialContent, "resume", classmethod(slowly))
+        monkeypatch.setattr(opening, "resume", slowly)
         downloads = await stage.start()
         await turns()
         await downloads.deactivate()

@@ -1,0 +1,165 @@
+"""How the part of a download comes to be, and how it is opened again after a restart.
+
+Owns the names that are taken, the room that is reserved, and the order in which part and journal
+are made, so that a process that ends anywhere in between leaves what `resume` goes on with. What
+becomes of the part then is ``peer.files.storage``'s.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from common.clock import monotonic
+from common.ids import ContentId
+from common.manifest import Manifest
+from peer.files import paths
+from peer.files.destination import Destination
+from peer.files.errors import translated
+from peer.files.journal import Journal
+from peer.files.partfile import PartFile, PartFiles
+from peer.files.partfolder import PartFolder
+from peer.files.room import needed_bytes, solid_ranges
+from peer.files.storage import PartialContent
+
+
+def admit(path: str) -> str:
+    """The path to be recorded for a download to ``path``, whose folder must exist.
+
+    To be recorded before `create`: then `resume` finds whatever a process that ends leaves behind.
+    Raises `AlreadyThere` and `UnsafeDestination` if a name is in use, `ConfigError`.
+    """
+    destination = Destination.choose(path)
+    try:
+        destination.refuse_if_there()
+        return destination.path
+    finally:
+        destination.close()
+
+
+def has_part(path: str) -> bool:
+    """Whether something has the name of the part of a download to ``path``, a recorded one.
+
+    Raises `StorageError` if that cannot be told.
+    """
+    if not os.path.lexists(os.path.dirname(path)):
+        return False
+    destination = Destination.again(path)
+    try:
+        return destination.status(destination.part) is not None
+    finally:
+        destination.close()
+
+
+def create(
+    path: str,
+    manifest: Manifest,
+    content: ContentId,
+    journal_path: str,
+    *,
+    clock: Callable[[], float] = monotonic,
+) -> PartialContent:
+    """Begin a download to ``path``, whose folder must exist; room for it is taken.
+
+    On failure nothing is left behind. Raises `AlreadyThere`, `UnsafeDestination`, `DiskFull`,
+    `ReadOnly`, `ConfigError`.
+    """
+    destination = Destination.choose(path)
+    try:
+        return _begin(destination, manifest, content, journal_path, clock)
+    except BaseException:
+        destination.close()
+        raise
+
+
+def resume(
+    path: str,
+    manifest: Manifest,
+    content: ContentId,
+    journal_path: str,
+    *,
+    clock: Callable[[], float] = monotonic,
+) -> PartialContent:
+    """Go on with a download after a restart; ``path`` is the recorded one. `PartialContent.recover`
+    is to be called before anything else, for nothing counts as held until it was verified.
+
+    A part that has vanished is begun again. Raises `AlreadyThere` if there is no part but something
+    under the final name (`sharing.recheck` tells whether it is the content: the process may have
+    ended after the rename), and what `create` raises.
+    """
+    destination = Destination.again(path)
+    try:
+        if destination.status(destination.part) is None:
+            return _begin(destination, manifest, content, journal_path, clock)
+        return _go_on(destination, manifest, content, journal_path, clock)
+    except BaseException:
+        destination.close()
+        raise
+
+
+def _begin(
+    destination: Destination,
+    manifest: Manifest,
+    content: ContentId,
+    journal_path: str,
+    clock: Callable[[], float],
+) -> PartialContent:
+    destination.refuse_if_there()
+    destination.check_room(needed_bytes(manifest, destination.block_size))
+    files = _make_part(destination, manifest)
+    try:
+        files.reserve(solid_ranges(manifest))
+        destination.sync()
+        journal = Journal.create(journal_path, content)
+    except BaseException:
+        destination.remove_part(files.fd)
+        files.close()
+        raise
+    return PartialContent(manifest, destination, files, journal, clock=clock)
+
+
+def _go_on(
+    destination: Destination,
+    manifest: Manifest,
+    content: ContentId,
+    journal_path: str,
+    clock: Callable[[], float],
+) -> PartialContent:
+    files = _open_part(destination, manifest)
+    try:
+        journal, found = Journal.resume(journal_path, content, manifest.piece_count)
+    except BaseException:
+        files.close()
+        raise
+    claimed = found.pieces if found.intact else tuple(range(manifest.piece_count))
+    return PartialContent(
+        manifest,
+        destination,
+        files,
+        journal,
+        claimed,
+        journalled=found.intact,
+        ours=not found.missing,
+        pristine=False,
+        clock=clock,
+    )
+
+
+def _make_part(destination: Destination, manifest: Manifest) -> PartFiles:
+    with translated(destination.part_path, "create"):
+        if not manifest.is_folder:
+            return PartFile(
+                manifest, destination, paths.create_file(destination.fd, destination.part)
+            )
+        os.mkdir(destination.part, dir_fd=destination.fd)
+        fd = paths.open_folder(destination.fd, [destination.part])
+        return PartFolder(manifest, destination, fd)
+
+
+def _open_part(destination: Destination, manifest: Manifest) -> PartFiles:
+    with translated(destination.part_path, "go on with"):
+        if not manifest.is_folder:
+            fd = paths.open_to_write(destination.fd, destination.part)
+            return PartFile(manifest, destination, fd)
+        fd = paths.open_folder(destination.fd, [destination.part])
+        return PartFolder(manifest, destination, fd, found=True)
