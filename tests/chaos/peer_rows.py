@@ -55,11 +55,12 @@ def f03_a_downloader_killed_200_times_never_lies(stage: Stage) -> str:
                     undone += plug.pull(unsynced, stage.rng)
                 else:
                     unsynced.write_bytes(b"")
-                bob.up()
-                wait_for(
-                    lambda s=synced, d=download: d.state == "C" or d.verified >= s * 16384,
-                    "what was synced",
-                )
+                with frozen(alice.pid):  # nobody can give it anything: what it holds it has kept
+                    bob.up()
+                    wait_for(
+                        lambda s=synced, d=download: d.state == "C" or d.verified >= s * 16384,
+                        "what was synced",
+                    )
             download.finishes()
     return f"{kills} kills, {undone} writes undone, {done + 1} downloads of 40 MiB"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import plug
 import pytest
-from faulty import MIB, PIECE, Fetch, Small, begin, faults, fetch, pieces_served, settle
+from faulty import MIB, PIECE, Fetch, Small, begin, faults, fetch, frozen, pieces_served, settle
 from people import Person, Swarm
 from waiting import wait_for
 
@@ -24,6 +24,13 @@ def kill_and_look(download: Fetch) -> int:
     return download.synced
 
 
+def starts_with(download: Fetch, synced: int, owner: Person) -> None:
+    """Start the downloader again while nobody can give it anything: what it holds it has kept."""
+    with frozen(owner.pid):
+        download.who.up()
+        wait_for(lambda: download.verified >= synced * PIECE, "what was synced")
+
+
 def test_f03_a_killed_downloader_fetches_again_only_what_was_not_synced(
     alice: Person, bob: Person, rng: random.Random
 ) -> None:
@@ -35,8 +42,7 @@ def test_f03_a_killed_downloader_fetches_again_only_what_was_not_synced(
         reached = download.until(point) // PIECE
         synced = kill_and_look(download)
         lost += max(0, reached - synced)
-        bob.up()
-        wait_for(lambda s=synced: download.verified >= s * PIECE, "what was synced")
+        starts_with(download, synced, alice)
     download.finishes()
     windows = 4 * 2 * 8 * MIB // PIECE  # four times what a window holds: 2 s at 8 MiB a second
     assert pieces_served(alice) - before <= PIECES + lost + windows
@@ -55,8 +61,7 @@ def test_f03_a_pulled_plug_costs_what_was_not_synced_and_nothing_else(
             download.until(point)
             synced = kill_and_look(download)
             undone += plug.pull(unsynced, rng)
-            bob.up()
-            wait_for(lambda s=synced: download.verified >= s * PIECE, "what was synced")
+            starts_with(download, synced, alice)
     assert undone
     download.finishes()
 
