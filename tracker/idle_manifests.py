@@ -8,7 +8,6 @@ most; only that one is turned away.
 from __future__ import annotations
 
 from collections import Counter
-from itertools import islice
 from typing import NamedTuple
 
 from common import limits
@@ -71,19 +70,20 @@ class IdleManifests:
     def in_the_way_of(self, user: UserId, manifest_bytes: int) -> list[ContentId]:
         """What has to go so that ``user`` may send a manifest. Raises `Refused` if they have most
         of it themselves."""
-        left = self._bytes.copy()
-        mine = left[user] + manifest_bytes + ROW_BYTES
-        going: Counter[UserId | None] = Counter()
         leaving: list[ContentId] = []
         over = self.bytes + manifest_bytes + ROW_BYTES - limits.MANIFEST_IDLE_BYTES_MAX
+        if over <= 0:
+            return leaving
+        left = self._bytes.copy()
+        mine = left[user] + manifest_bytes + ROW_BYTES
+        oldest_first = {sender: iter(theirs) for sender, theirs in self._of.items()}
         while over > 0:
             most = None if left[None] else max(left, key=lambda other: left[other])
             if most is not None and left[most] <= mine:
                 raise Refused(
                     Code.BUSY, "too many manifests wait to be shared", "try again in some minutes"
                 )
-            content = next(islice(self._of[most], going[most], None))
-            going[most] += 1
+            content = next(oldest_first[most])
             size = self._all[content].size
             left[most] -= size
             over -= size

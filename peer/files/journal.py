@@ -37,12 +37,12 @@ class Found(NamedTuple):
 class Journal:
     """An open journal, to be written by one thread at a time."""
 
-    def __init__(self, path: str, content: ContentId, fd: int = -1, end: int = 0) -> None:
+    def __init__(self, path: str, content: ContentId) -> None:
         self._path = path
-        self._fd = fd
+        self._fd = -1  # until `begin` or `resume`
         self._header = _header(content)
         self._seed = zlib.crc32(self._header)
-        self._end = end  # bytes; what lies beyond was never acknowledged
+        self._end = 0  # bytes; what lies beyond was never acknowledged
 
     @classmethod
     def create(cls, path: str, content: ContentId) -> Journal:
@@ -71,22 +71,22 @@ class Journal:
 
         What it said is returned beside it, in any order, each piece once.
         """
-        header = _header(content)
-        seed = zlib.crc32(header)
+        journal = cls(path, content)
         with translated(path, "read the journal"):
             try:
                 fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             except FileNotFoundError:
-                return cls(path, content), Found((), intact=False, missing=True)
+                return journal, Found((), intact=False, missing=True)
             try:
-                pieces, end = _read(fd, header, seed, piece_count)
+                pieces, end = _read(fd, journal._header, journal._seed, piece_count)
             except BaseException:
                 os.close(fd)
                 raise
         if pieces is None:
             os.close(fd)
-            return cls(path, content), Found((), intact=False)
-        return cls(path, content, fd, end), Found(tuple(pieces), True)
+            return journal, Found((), intact=False)
+        journal._fd, journal._end = fd, end
+        return journal, Found(tuple(pieces), intact=True)
 
     def append(self, pieces: Iterable[int]) -> None:
         """Record pieces whose bytes were synced before this call.

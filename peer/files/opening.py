@@ -7,8 +7,9 @@ becomes of the part then is ``peer.files.storage``'s.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from common.clock import monotonic
 from common.ids import ContentId
@@ -29,12 +30,9 @@ def admit(path: str) -> str:
     To be recorded before `create`: then `resume` finds whatever a process that ends leaves behind.
     Raises `AlreadyThere` and `UnsafeDestination` if a name is in use, `ConfigError`.
     """
-    destination = Destination.choose(path)
-    try:
+    with contextlib.closing(Destination.choose(path)) as destination:
         destination.refuse_if_there()
         return destination.path
-    finally:
-        destination.close()
 
 
 def has_part(path: str) -> bool:
@@ -44,11 +42,8 @@ def has_part(path: str) -> bool:
     """
     if not os.path.lexists(os.path.dirname(path)):
         return False
-    destination = Destination.again(path)
-    try:
+    with contextlib.closing(Destination.again(path)) as destination:
         return destination.status(destination.part) is not None
-    finally:
-        destination.close()
 
 
 def create(
@@ -64,12 +59,8 @@ def create(
     On failure nothing is left behind. Raises `AlreadyThere`, `UnsafeDestination`, `DiskFull`,
     `ReadOnly`, `ConfigError`.
     """
-    destination = Destination.choose(path)
-    try:
+    with _closed_if_that_fails(Destination.choose(path)) as destination:
         return _begin(destination, manifest, content, journal_path, clock)
-    except BaseException:
-        destination.close()
-        raise
 
 
 def resume(
@@ -87,11 +78,16 @@ def resume(
     under the final name (`sharing.recheck` tells whether it is the content: the process may have
     ended after the rename), and what `create` raises.
     """
-    destination = Destination.again(path)
+    with _closed_if_that_fails(Destination.again(path)) as destination:
+        missing = destination.status(destination.part) is None
+        open_part = _begin if missing else _go_on
+        return open_part(destination, manifest, content, journal_path, clock)
+
+
+@contextlib.contextmanager
+def _closed_if_that_fails(destination: Destination) -> Iterator[Destination]:
     try:
-        if destination.status(destination.part) is None:
-            return _begin(destination, manifest, content, journal_path, clock)
-        return _go_on(destination, manifest, content, journal_path, clock)
+        yield destination
     except BaseException:
         destination.close()
         raise

@@ -394,6 +394,3 @@ class PartialContent:
         self._files.close()
         self._journal.close()
         self._destination.close()
-
-
-# -- the part -----------------------------------------------------------------------------------
