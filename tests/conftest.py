@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tracker_fixtures import Devices
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -18,7 +23,9 @@ GOLDEN = Path(__file__).parent / "golden"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-for _name in [name for name in os.environ if name.startswith(("MINI_TORRENT", "_MINI_TORRENT"))]:
+# PYTHONUNBUFFERED: a caller's own setting must not change which write it is that fails.
+_OTHERS = ("MINI_TORRENT", "_MINI_TORRENT", "PYTHONUNBUFFERED")
+for _name in [name for name in os.environ if name.startswith(_OTHERS)]:
     del os.environ[_name]
 
 
@@ -32,3 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def update_golden(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are to be written rather than compared."""
     return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture
+def devices() -> Iterator[Devices]:
+    """Makes devices that speak to a tracker, and closes them all."""
+    from tracker_fixtures import Devices
+
+    made = Devices()
+    yield made
+    made.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from faulty import MIB, Small
 from tracker_fixtures import Devices, running
@@ -12,13 +10,6 @@ from common.messages import tracker
 from common.messages.refusals import Code, Refusal
 
 TCP = ("--bind", "tcp://127.0.0.1:0")
-
-
-@pytest.fixture
-def devices() -> Iterator[Devices]:
-    made = Devices()
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("disk", ["ext4"], indirect=True)

@@ -25,13 +25,6 @@ from tracker.store import Store
 TCP = ("--bind", "tcp://127.0.0.1:0")
 
 
-@pytest.fixture
-def devices() -> Iterator[Devices]:
-    made = Devices()
-    yield made
-    made.close()
-
-
 class Writer(threading.Thread):
     """Makes groups and shares as fast as it can, and remembers what was acknowledged."""
 

@@ -375,13 +375,6 @@ def test_h39_a_tracker_without_the_pinned_key_is_not_spoken_to(
 # -- its life -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def devices() -> Iterator[Devices]:
-    made = Devices()
-    yield made
-    made.close()
-
-
 TCP = ("--bind", "tcp://127.0.0.1:0")
 
 

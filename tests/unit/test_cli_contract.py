@@ -641,12 +641,9 @@ def test_a_path_behind_the_group_is_seen_for_what_it_is(
 
 
 def process(home: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
-    # A caller's own setting must not change what is tested: unbuffered, other writes fail.
-    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
     return subprocess.Popen(
         [sys.executable, "-m", "peer.cli", "--home", str(home), *words],
         cwd=ROOT,
-        env=environment,
         text=True,
         stderr=subprocess.PIPE,
         **{"stdout": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options},

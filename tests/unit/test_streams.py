@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +12,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def tracker_command(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
-    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
     return subprocess.run(
         [sys.executable, "-m", "tracker.cli", *words],
         cwd=ROOT,
-        env=environment,
         text=True,
         timeout=60,
         check=False,
