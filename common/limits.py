@@ -27,6 +27,7 @@ BODY_BYTES_MAX = 4 * MIB  # one decoded body, e.g. a list of members
 REPLY_BYTES_MAX = PIECE_LENGTH_MAX + 64 * KIB  # at a DEALER: the largest piece, and its frames
 EVENT_BYTES_MAX = 64 * KIB  # one event on PUB
 CONTROL_BYTES_MAX = 16 * MIB  # a listing of everything to our own command line
+KNOCK_BYTES_MAX = 1 * KIB  # at a serving peer's bulk ROUTER: one empty message, and a handshake
 FRAMES_MAX = 4  # signature, request id, body, data
 REQUEST_ID_BYTES = 8
 ROUTING_ID_BYTES = 17  # chosen at random by the connecting side, so that nobody can guess it
@@ -56,6 +57,7 @@ SUBSCRIPTIONS_BYTES_ALL_MAX = 8 * MIB  # from all, beyond what each is allowed f
 
 TICKET_LIFE_S = 600  # how long a removed member could fetch from a peer that hears no tracker
 CLOCK_SKEW_S = 30  # how far a peer's idea of the tracker's time may be off
+SEALED_BYTES_MAX = 256 * 1024 * MIB  # with one key of AES-GCM; TLS stops at about as much
 USER_ID_MAX = 64
 PASSWORD_BYTES_MAX = 1_024
 EVENT_KEY_BYTES = 32

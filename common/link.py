@@ -81,6 +81,11 @@ def check_source(text: str) -> str:
     return text
 
 
+def host_of(endpoint: str) -> str:
+    """The host of a checked ``tcp://HOST:PORT``; brackets of an IPv6 address stay."""
+    return endpoint.removeprefix("tcp://").rpartition(":")[0]
+
+
 def _check_host(host: str, text: str, wildcard: bool) -> None:
     if host == "*" and wildcard:
         return

@@ -58,11 +58,27 @@ class Connect:
 
 
 @dataclass(frozen=True, slots=True)
+class ServeByWord:
+    """A socket that binds and does not encrypt: what is sent there is sealed before. Whoever
+    connects shows a word, and the ZAP domain knows whose it is."""
+
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectByWord:
+    """A socket that connects to one of `ServeByWord`: the word that it shows there, without zeros,
+    255 bytes at most."""
+
+    word: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Private:
     """No encryption: an ipc socket that never leaves a 0700 directory, or inproc."""
 
 
-Role = Serve | Connect | Private
+Role = Serve | Connect | ServeByWord | ConnectByWord | Private
 
 
 def make_socket(
@@ -105,11 +121,7 @@ def make_socket(
         socket.setsockopt(option, value)
     match role:
         case Serve(pair, domain):
-            if not domain:
-                # libzmq asks nobody about connections of an empty domain: it lets everyone in.
-                raise ConfigError("a serving socket needs a ZAP domain")
-            socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-            socket.setsockopt(zmq.ZAP_DOMAIN, domain.encode())
+            _guard(socket, domain)
             socket.setsockopt(zmq.CURVE_SERVER, 1)
             socket.setsockopt(zmq.CURVE_PUBLICKEY, pair.public_z85)
             socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret_z85)
@@ -119,9 +131,24 @@ def make_socket(
             socket.setsockopt(zmq.CURVE_SERVERKEY, to_z85(server))
             socket.setsockopt(zmq.CURVE_PUBLICKEY, pair.public_z85)
             socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret_z85)
+        case ServeByWord(domain):
+            _guard(socket, domain)
+            socket.setsockopt(zmq.PLAIN_SERVER, 1)
+        case ConnectByWord(word):
+            socket.setsockopt(zmq.ROUTING_ID, new_routing_id())
+            socket.setsockopt(zmq.PLAIN_USERNAME, b"word")
+            socket.setsockopt(zmq.PLAIN_PASSWORD, word)
         case Private():
             pass
     return socket
+
+
+def _guard(socket: zmq.Socket[Any], domain: str) -> None:
+    if not domain:
+        # libzmq asks nobody about connections of an empty domain: it lets everyone in.
+        raise ConfigError("a serving socket needs a ZAP domain")
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    socket.setsockopt(zmq.ZAP_DOMAIN, domain.encode())
 
 
 def new_routing_id() -> bytes:

@@ -40,6 +40,8 @@ class Admission(Enum):
 
 
 Policy = Callable[[DeviceKey, str], Admission]
+WordPolicy = Callable[[bytes], bytes | None]
+"""Whose a word is; None if nobody's."""
 
 
 class ZapHandler:
@@ -48,6 +50,7 @@ class ZapHandler:
     def __init__(self, context: zmq.Context[Any]) -> None:
         self.counts: Counter[str] = Counter()
         self._policies: dict[str, Policy] = {}
+        self._word_policies: dict[str, WordPolicy] = {}
         socket = make_socket(context, zmq.ROUTER, Private(), message_bytes_max=4096)
         # Requests come from libzmq itself, and an answer to a connection that is gone may be lost.
         socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
@@ -58,6 +61,10 @@ class ZapHandler:
         """Let ``policy`` decide who comes into ``domain``."""
         self._policies[domain] = policy
 
+    def guard_by_word(self, domain: str, policy: WordPolicy) -> None:
+        """Let in who shows a word that ``policy`` knows, as the one whose it is."""
+        self._word_policies[domain] = policy
+
     def _on_request(self, frames: Frames) -> None:
         parts = [frame.bytes for frame in frames]
         if b"" not in parts:
@@ -67,29 +74,31 @@ class ZapHandler:
         if len(request) < 6 or request[0] != _VERSION:
             return
         _, sequence, domain, address, _, mechanism, *credentials = request
-        admission, key = self._decide(domain, address, mechanism, credentials)
+        admission, who = self._decide(domain, address, mechanism, credentials)
         self.counts[admission.name.lower()] += 1
-        user = key.hex().encode() if admission is Admission.ADMIT else b""
+        user = who.hex().encode() if admission is Admission.ADMIT else b""
         text = b"OK" if user else b"not admitted"
         reply = [_VERSION, sequence, admission.value, text, user, b""]
         self._pump.send([*envelope, *reply])
 
     def _decide(
         self, domain: bytes, address: bytes, mechanism: bytes, credentials: list[bytes]
-    ) -> tuple[Admission, DeviceKey]:
-        nobody = DeviceKey(b"")
-        if mechanism != b"CURVE" or len(credentials) != 1 or len(credentials[0]) != KEY_BYTES:
-            return Admission.DENY, nobody
-        key = DeviceKey(credentials[0])
-        policy = self._policies.get(domain.decode("utf-8", "replace"))
-        if policy is None:
-            return Admission.DENY, nobody
+    ) -> tuple[Admission, bytes]:
+        name = domain.decode("utf-8", "replace")
         try:
-            return policy(key, address.decode("utf-8", "replace")), key
+            match mechanism, credentials:
+                case b"CURVE", [key] if len(key) == KEY_BYTES and name in self._policies:
+                    where = address.decode("utf-8", "replace")
+                    return self._policies[name](DeviceKey(key), where), key
+                case b"PLAIN", [_, word] if name in self._word_policies:
+                    owner = self._word_policies[name](word)
+                    if owner is not None:
+                        return Admission.ADMIT, owner
         except Exception:
             log.exception("the admission of a connection failed")
             self.counts["failures"] += 1
-            return Admission.RETRY, nobody
+            return Admission.RETRY, b""
+        return Admission.DENY, b""
 
     def close(self) -> None:
         """Stop answering: from here on nobody new comes in."""

@@ -1,0 +1,108 @@
+"""What is sealed is opened as it was, once, in its order, with its key; and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import limits, sealed_stream
+from common.errors import RemoteProtocolError
+from common.sealed_stream import Opener, Sealer, aes_is_fast, new_key, proof
+
+KEY = bytes(range(32))
+
+
+@given(st.lists(st.tuples(st.binary(max_size=40), st.binary(max_size=600)), max_size=6))
+def test_what_was_sealed_is_opened(messages: list[tuple[bytes, bytes]]) -> None:
+    sealer, opener = Sealer(KEY), Opener(KEY)
+    for head, data in messages:
+        number, sealed_head, sealed = sealer.seal(head, memoryview(data))
+        assert len(sealed) == len(data) + sealed_stream.TAG_BYTES
+        assert opener.open(number, memoryview(sealed_head), memoryview(sealed)) == (head, data)
+
+
+@given(st.integers(0, 2), st.integers(0, 10_000))
+def test_a_bit_that_changed_is_noticed(which: int, at: int) -> None:
+    frames = [bytearray(frame) for frame in Sealer(KEY).seal(b"head", b"a piece of it" * 9)]
+    frame = frames[which]
+    frame[at // 8 % len(frame)] ^= 1 << at % 8
+    number, head, data = map(bytes, frames)
+    opener = Opener(KEY)
+    with pytest.raises(RemoteProtocolError):
+        opener.open(number, head, data)
+
+
+@pytest.mark.parametrize("length", [0, 1, 7])
+def test_a_frame_that_was_cut_is_noticed(length: int) -> None:
+    number, head, data = Sealer(KEY).seal(b"head", b"data")
+    for cut in ((number[:length], head, data), (number, head[:length], data)):
+        with pytest.raises(RemoteProtocolError):
+            Opener(KEY).open(*cut)
+    with pytest.raises(RemoteProtocolError):
+        Opener(KEY).open(number, head, data[:length])
+
+
+def test_nothing_counts_twice_or_late_and_a_gap_is_borne() -> None:
+    sealer, opener = Sealer(KEY), Opener(KEY)
+    first, second, third = (sealer.seal(b"", bytes([at])) for at in range(3))
+    assert opener.open(*second)[1] == b"\x01"
+    for again in (second, first):
+        with pytest.raises(RemoteProtocolError):
+            opener.open(*again)
+    assert opener.open(*third)[1] == b"\x02"
+
+
+def test_frames_cannot_change_places() -> None:
+    sealer, opener = Sealer(KEY), Opener(KEY)
+    number, head, data = sealer.seal(b"same", b"same")
+    later, other_head, other = sealer.seal(b"same", b"same")
+    assert len({head, data, other_head, other}) == 4, "no nonce was used twice"
+    for mixed in ((number, data, head), (number, head, other), (later, head, data)):
+        with pytest.raises(RemoteProtocolError):
+            opener.open(*mixed)
+    assert opener.open(number, head, data) == (b"same", b"same"), "what failed took no number"
+
+
+def test_another_key_opens_nothing() -> None:
+    with pytest.raises(RemoteProtocolError):
+        Opener(new_key()).open(*Sealer(KEY).seal(b"head", b"data"))
+    assert new_key() != new_key()
+
+
+def test_a_proof_is_of_a_key_and_a_name() -> None:
+    assert proof(KEY, b"a") == proof(KEY, b"a")
+    assert len({proof(KEY, b"a"), proof(KEY, b"b"), proof(bytes(32), b"a")}) == 3
+
+
+def test_a_key_is_not_used_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SEALED_BYTES_MAX", 20)
+    sealer = Sealer(KEY)
+    sealer.seal(b"", bytes(19))
+    assert not sealer.spent
+    sealer.seal(b"", bytes(1))
+    assert sealer.spent
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "fast"),
+    [
+        ("x86_64", "fpu aes pclmulqdq", True),
+        ("x86_64", "fpu pclmulqdq", False),
+        ("aarch64", "fp asimd aes pmull", True),
+        ("aarch64", "fp asimd", False),
+        ("riscv64", "aes pclmulqdq", False),
+    ],
+)
+def test_the_processor_tells_whether_aes_is_fast(
+    monkeypatch: pytest.MonkeyPatch, machine: str, flags: str, fast: bool
+) -> None:
+    monkeypatch.setattr(sealed_stream.platform, "machine", lambda: machine)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"processor : 0\nflags\t: {flags}\n")
+    aes_is_fast.cache_clear()
+    try:
+        assert aes_is_fast() is fast
+    finally:
+        aes_is_fast.cache_clear()
