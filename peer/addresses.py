@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import names
 from common.errors import ConfigError, TransportError
-from common.link import Tracker
+from common.link import Tracker, host_of
 
 
 def default_listen(home: Path, where: Tracker) -> str:
@@ -41,6 +41,11 @@ def default_listen(home: Path, where: Tracker) -> str:
             "check the link and the network, or say where to listen with --listen",
         ) from error
     return _tcp(local, "0")
+
+
+def beside(endpoint: str, port: int) -> str:
+    """Another port, or any free one for 0, of the host of ``tcp://HOST:PORT``."""
+    return f"tcp://{host_of(endpoint)}:{port or '*'}"
 
 
 def resolved(endpoint: str) -> str:

@@ -299,6 +299,7 @@ class Commands:
                 )
             )
         rows.append(control.CheckRow("pieces served", True, str(parts.seeder.counts["pieces"])))
+        rows.append(control.CheckRow("bulk connections", True, parts.seeder.bulk_state))
         refused = sum(
             parts.seeder.counts[what]
             for what in ("refused", "malformed", "unnamed", "out of range")

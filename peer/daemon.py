@@ -141,10 +141,11 @@ class Peer:
             shelf=self._shelf,
             workers=self._workers,
             limit=_limit(settings.upload_limit, settings.upload_limit_per_user),
+            bulk_port=settings.bulk_port if settings.bulk else None,
             notify=self._notices.add,
         )
         self._tickets = Tickets(self._link, self._link.time, self._on_ticket, rng)
-        self._fanout = Fanout(context, pair, self._tickets.current)
+        self._fanout = Fanout(context, pair, self._tickets.current, bulk=settings.bulk)
         manifests = Manifests(home / "manifests")
         self._shares = Shares(
             home,

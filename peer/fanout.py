@@ -22,6 +22,7 @@ from common.errors import ConfigError
 from common.ids import DeviceKey, GroupId
 from common.keys import KeyPair
 from common.link import check_source
+from common.sealed_stream import aes_is_fast
 from peer.shunned import Shunned
 from peer.source_channel import Sink
 from peer.source_connection import Connection
@@ -29,6 +30,7 @@ from peer.source_connection import Connection
 log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 8.0  # connecting, the handshake and the answer to `Open`, all together
+NO_BULK_S = 600.0  # something between us and there may bear only what it can read
 # What says that it is us who cannot connect to anybody just now.
 _OUR_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, zmq.ETERM}
 
@@ -41,6 +43,8 @@ class Fanout:
         context: zmq.Context[Any],
         pair: KeyPair,
         ticket_for: Callable[[GroupId], bytes | None],
+        *,
+        bulk: bool = False,
     ) -> None:
         self.context = context
         self.pair = pair
@@ -49,6 +53,8 @@ class Fanout:
         self.connections = Connections(MESSAGES)
         self._connections: dict[DeviceKey, Connection] = {}
         self._shunned = Shunned()
+        self._bulk = bulk and aes_is_fast()
+        self._no_bulk_until: dict[DeviceKey, float] = {}
 
     def open(self, sink: Sink, device: DeviceKey, endpoint: str) -> None:
         """Open ``sink``'s content at a device. Answered by `opened`, `refused` or `lost`."""
@@ -96,6 +102,23 @@ class Fanout:
         if self._connections.get(connection.device) is connection:
             self._shun(connection.device, why)
             self.connection_lost(connection)
+
+    def wants_bulk(self, connection: Connection) -> bool:
+        """Whether pieces may come from there on a bulk connection."""
+        return (
+            self._bulk
+            and connection.endpoint.startswith("tcp://")
+            and self._no_bulk_until.get(connection.device, 0.0) <= monotonic()
+        )
+
+    def bulk_failed(self, connection: Connection) -> None:
+        """A bulk connection came about and did not last: none is made there for a while. What was
+        on its way on it will never come, so the whole connection begins anew."""
+        self.counts["bulk failed"] += 1
+        now = monotonic()
+        self._no_bulk_until = {d: at for d, at in self._no_bulk_until.items() if at > now}
+        self._no_bulk_until[connection.device] = now + NO_BULK_S
+        self.connection_lost(connection)
 
     def request(self, sink: Sink, device: DeviceKey, pieces: tuple[int, ...]) -> None:
         """Ask a device for pieces of ``sink``'s content."""

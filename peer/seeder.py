@@ -38,6 +38,7 @@ from common.sockets import (
     sender,
 )
 from common.tickets import Ticket
+from peer.bulk_sending import BulkSender
 from peer.following import Following
 from peer.manifest_serving import ManifestServing
 from peer.piece_reader import PieceReader
@@ -77,8 +78,11 @@ class Seeder:
         shelf: Shelf,
         workers: Workers,
         limit: Limit,
+        bulk_port: int | None = None,
         notify: Callable[[str], None] = log.warning,
     ) -> None:
+        """Listen at ``listen``, and for bulk connections at ``bulk_port`` (see `BulkSender`).
+        Raises `CannotListen`."""
         self._rights = rights
         self._shelf = shelf
         self._reader = PieceReader(
@@ -108,6 +112,15 @@ class Seeder:
         self._watch = Watch(socket, self._on_link, self._connections)
         try:
             self.endpoint = bind(socket, listen)
+            self._bulk = BulkSender(
+                context,
+                self.endpoint,
+                bulk_port,
+                guard=guard,
+                connections=self._connections,
+                on_link=self._on_link,
+                send_queue=SEND_QUEUE,
+            )
         except Exception:
             self._watch.close()
             socket.close(linger=0)
@@ -122,6 +135,7 @@ class Seeder:
         self._manifests.close()
         if self._wakeup is not None:
             self._wakeup.cancel()
+        self._bulk.close()
         self._watch.close()
         self._connections.close()
         self._pump.close()
@@ -203,6 +217,8 @@ class Seeder:
         bits = None if served.have is None else served.have.to_bytes()
         answer = peer.Opened(ask.channel, complete, ticket.expires_ms)
         self._send(visitor, pack(b"", answer, bits))
+        if ask.bulk and (offer := self._bulk.offer(visitor.id)) is not None:
+            self._send(visitor, pack(b"", offer))
 
     def _renew(self, visitor: Visitor, group: GroupId, token: bytes) -> None:
         if group not in visitor.tickets:
@@ -319,8 +335,10 @@ class Seeder:
             self._reader.take_back(send)
             return
         head = encode(peer.Piece(number, send.index))
-        frames = [visitor.id, SIGNATURE, b"", head, data]
-        match self._pump.send(frames, copy=False):
+        sent = self._bulk.send(visitor.id, head, data)
+        if sent is None:
+            sent = self._pump.send([visitor.id, SIGNATURE, b"", head, data], copy=False)
+        match sent:
             case Sent.YES:
                 self.counts["pieces"] += 1
             case Sent.FULL:
@@ -371,6 +389,7 @@ class Seeder:
 
     def _leave(self, requester: RequesterId) -> None:
         if self._visitors.leave(requester) is not None:
+            self._bulk.forget(requester)
             self._decide(swarm.Left(requester))
 
     def _drop(self, requester: RequesterId) -> None:
@@ -378,6 +397,7 @@ class Seeder:
         visitor = self._visitors.leave(requester)
         if visitor is not None:
             self.counts["dropped"] += 1
+            self._bulk.forget(requester)
             self._decide(swarm.Left(requester))
             self._pump.send([requester, *pack(b"", SILENT)])
 
@@ -385,6 +405,7 @@ class Seeder:
         """``former`` was forgotten to make room. Most often its connection is gone; if it is not,
         it is told, and may open again."""
         self.counts["turned out"] += 1
+        self._bulk.forget(former.id)
         self._decide(swarm.Left(former.id))
         self._pump.send([former.id, *pack(b"", TOO_MANY)])
 
@@ -440,3 +461,8 @@ class Seeder:
     def visitors(self) -> int:
         """How many connections have something open or had."""
         return len(self._visitors)
+
+    @property
+    def bulk_state(self) -> str:
+        """Where bulk connections are taken, in words."""
+        return self._bulk.state

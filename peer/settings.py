@@ -21,7 +21,9 @@ FILE = "peer.toml"
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Rates are bytes a second, 0 for unlimited. ``tracker`` is a link or the absolute path of a
-    tracker_info.txt; ``listen`` an endpoint to bind, None for one on the way to the tracker."""
+    tracker_info.txt; ``listen`` an endpoint to bind, None for one on the way to the tracker.
+    ``bulk`` tells whether pieces may go on bulk connections, and ``bulk_port`` where others make
+    those, 0 for any port that is free."""
 
     tracker: str | None = None
     listen: str | None = None
@@ -31,6 +33,8 @@ class Settings:
     download_limit_per_user: int = 0
     buffer_bytes: int = limits.BUFFER_BYTES
     sources_used: int = limits.SOURCES_USED
+    bulk: bool = True
+    bulk_port: int = 0
     log_json: bool = False
 
     def overridden(self, **given: Any) -> Settings:
@@ -39,9 +43,7 @@ class Settings:
 
 
 _TYPES: dict[str, type] = {
-    field.name: (
-        str if field.name in ("tracker", "listen") else bool if field.name == "log_json" else int
-    )
+    field.name: str if field.name in ("tracker", "listen") else type(field.default)
     for field in fields(Settings)
 }
 
@@ -62,6 +64,8 @@ def load(home: Path) -> Settings:
             raise ConfigError(f"{path}: there is no setting {name!r}")
         if type(value) is not _TYPES[name] or (isinstance(value, int) and value < 0):
             raise ConfigError(f"{path}: {name} cannot be {value!r}")
+    if table.get("bulk_port", 0) >= 1 << 16:
+        raise ConfigError(f"{path}: there is no port {table['bulk_port']}")
     return Settings(**table)
 
 

@@ -19,10 +19,12 @@ from common import limits
 from common.codec import Decoder, pack
 from common.errors import RemoteProtocolError
 from common.ids import ContentId, DeviceKey, GroupId
+from common.link import host_of
 from common.messages import peer
 from common.messages.refusals import Refusal
 from common.names import quoted
 from common.sockets import Connect, Frames, Link, Pump, Sent, Watch, make_socket
+from peer.bulk_receiving import BulkReceiver
 from peer.source_channel import STRAY_BYTES_MIN, Channel, Sink
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class Connection:
         self._last_flush_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._next_number = 0
+        self._bulk: BulkReceiver | None = None
+        self._bulk_asked = False
         socket = make_socket(
             fanout.context,
             zmq.DEALER,
@@ -104,7 +108,9 @@ class Connection:
         ticket = self._fanout.ticket_for(channel.sink.group)
         if ticket is None:
             return  # the timer ends it, and by the next attempt there is a ticket again
-        ask = peer.Open(channel.number, channel.sink.group, channel.sink.content, ticket)
+        sink, bulk = channel.sink, self._fanout.wants_bulk(self)
+        self._bulk_asked = self._bulk_asked or bulk
+        ask = peer.Open(channel.number, sink.group, sink.content, ticket, bulk)
         self._pump.send(pack(b"", ask))
 
     def _open_timed_out(self, number: int) -> None:
@@ -213,13 +219,8 @@ class Connection:
             return
         data = memoryview(b"") if envelope.data is None else envelope.data
         match envelope.body:
-            case peer.Piece(number, index):
-                # Credited whether it is of use or not: it took its place on the wire.
-                self.received_bytes += len(data)
-                self._flush_soon()
-                if (channel := self._open_channel(number, data)) is not None:
-                    channel.pieces_due = max(0, channel.pieces_due - 1)
-                    channel.sink.piece(self.device, index, data)
+            case peer.Piece():
+                self._piece(envelope.body, data)
             case peer.Have(number, pieces):
                 if (channel := self._open_channel(number, data)) is not None:
                     channel.sink.have(self.device, pieces)
@@ -232,10 +233,20 @@ class Connection:
                 self._closed(number, refusal)
             case peer.ManifestBytes(number, total, offset):
                 self._manifest_part(number, total, offset, data)
+            case peer.Bulk():
+                self._bulk_offered(envelope.body)
             case Refusal() as refusal:
                 self._refused(refusal)
             case _:
                 assert_never(envelope.body)
+
+    def _piece(self, piece: peer.Piece, data: memoryview) -> None:
+        # Credited whether it is of use or not: it took its place on the wire.
+        self.received_bytes += len(data)
+        self._flush_soon()
+        if (channel := self._open_channel(piece.channel, data)) is not None:
+            channel.pieces_due = max(0, channel.pieces_due - 1)
+            channel.sink.piece(self.device, piece.index, data)
 
     def _open_channel(self, number: int, data: memoryview) -> Channel | None:
         channel = self.channels.get(number)
@@ -286,6 +297,31 @@ class Connection:
         channel.sink.refused(self.device, refusal)
         self._fanout.connection_idle(self)
 
+    # -- the bulk connection --------------------------------------------------------------------
+
+    def _bulk_offered(self, offer: peer.Bulk) -> None:
+        if not self._bulk_asked:
+            self._stray(0)
+            return
+        self._bulk_asked = False
+        if self._bulk is not None:
+            self._bulk.close()  # the source had forgotten us, and what was on its way there with us
+        try:
+            self._bulk = BulkReceiver(
+                self._fanout.context,
+                host_of(self.endpoint),
+                offer,
+                connections=self._fanout.connections,
+                on_piece=self._piece,
+                on_lost=self._bulk_lost,
+            )
+        except zmq.ZMQError as error:
+            log.debug("no bulk connection can be made: %s", error)
+
+    def _bulk_lost(self, why: str) -> None:
+        log.info("the bulk connection to %s is given up: %s", self.endpoint, why)
+        self._fanout.bulk_failed(self)
+
     # -- what makes no sense --------------------------------------------------------------------
 
     def _excuse(self, channel: Channel) -> None:
@@ -310,5 +346,7 @@ class Connection:
                 channel.timer.cancel()
         if self._flush_timer is not None:
             self._flush_timer.cancel()
+        if self._bulk is not None:
+            self._bulk.close()
         self._watch.close()
         self._pump.close()

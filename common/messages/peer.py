@@ -27,12 +27,15 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Open(_Wire, frozen=True):
-    """Open ``channel`` for ``content``, which is shared in ``group``, by right of ``ticket``."""
+    """Open ``channel`` for ``content``, which is shared in ``group``, by right of ``ticket``.
+
+    ``bulk``: pieces may come on a bulk connection."""
 
     channel: Channel
     group: IdText
     content: Key32
     ticket: Token
+    bulk: bool = False
 
 
 class Renew(_Wire, frozen=True):
@@ -117,6 +120,15 @@ class Closed(_Wire, frozen=True):
     refusal: Refusal
 
 
+class Bulk(_Wire, frozen=True):
+    """Pieces may come on another connection from here on, to ``port`` of the same host, if the
+    fetching device makes it. ``word`` lets it in there, once; ``key`` opens what comes."""
+
+    port: Annotated[int, Meta(ge=1, lt=1 << 16)]
+    word: Key32
+    key: Key32
+
+
 class ManifestBytes(_Wire, frozen=True):
     """Up to ``limits.MANIFEST_PART_BYTES`` of the encoded manifest, as the data frame."""
 
@@ -125,4 +137,4 @@ class ManifestBytes(_Wire, frozen=True):
     offset: Count
 
 
-Answer: TypeAlias = Opened | Have | Piece | Declined | Closed | ManifestBytes | Refusal
+Answer: TypeAlias = Opened | Have | Piece | Declined | Closed | Bulk | ManifestBytes | Refusal

@@ -124,6 +124,7 @@ PEER_ANSWERS: list[Any] = [
     peer.Piece(7, 300),
     peer.Declined(7, [300], True, 250),
     peer.Closed(7, REFUSAL),
+    peer.Bulk(40_123, CONTENT, DEVICE),
     peer.ManifestBytes(7, 300_000, 131_072),
     REFUSAL,
 ]

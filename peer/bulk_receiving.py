@@ -1,0 +1,106 @@
+"""The fetching end of a bulk connection (see ``peer.bulk_sending``).
+
+Owns one DEALER that hears and says nothing but that it is there. What comes is opened and handed
+on as if it had come on the connection to the source itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from common import limits
+from common.codec import SIGNATURE, Decoder
+from common.connections import Connections
+from common.errors import RemoteProtocolError
+from common.messages import peer
+from common.sealed_stream import Opener, proof
+from common.sockets import ConnectByWord, Frames, Link, Pump, Watch, make_socket
+
+log = logging.getLogger(__name__)
+
+_heads: Decoder[peer.Piece] = Decoder(peer.Piece)
+
+GIVE_UP_S = 5.0  # a port that nobody lets us reach: pieces come the other way
+
+
+class BulkReceiver:
+    """A bulk connection from a source.
+
+    ``on_piece`` is called with each piece, ``on_lost`` when the connection was there and is no
+    more, or brought what the source cannot have sent. One that never comes about is no loss.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        host: str,
+        offer: peer.Bulk,
+        *,
+        connections: Connections,
+        on_piece: Callable[[peer.Piece, memoryview], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        """Begin to connect. Raises `zmq.ZMQError`."""
+        self._connections = connections
+        self._on_piece = on_piece
+        self._on_lost = on_lost
+        self._key = offer.key
+        self._opener = Opener(offer.key)
+        self._up = False
+        socket = make_socket(
+            context,
+            zmq.DEALER,
+            ConnectByWord(offer.word.hex().encode()),
+            message_bytes_max=limits.REPLY_BYTES_MAX,
+        )
+        try:
+            self._watch = Watch(socket, self._on_link, connections)
+        except zmq.ZMQError:
+            socket.close(linger=0)
+            raise
+        self._pump = Pump(socket, self._on_message)
+        self._timer = asyncio.get_running_loop().call_later(GIVE_UP_S, self._give_up)
+        try:
+            socket.connect(f"tcp://{host}:{offer.port}")
+        except zmq.ZMQError:
+            self.close()
+            raise
+
+    def _on_link(self, link: Link) -> None:
+        match link:
+            case Link.UP:
+                self._up = True
+                self._timer.cancel()
+                name = bytes(self._pump.socket.getsockopt(zmq.ROUTING_ID))
+                self._pump.send([SIGNATURE, proof(self._key, name)])
+            case Link.DOWN | Link.FAILED if self._up:
+                self._on_lost("it ended")
+            case _:
+                pass  # as long as it was never up, it is tried until its time is over
+
+    def _give_up(self) -> None:
+        log.debug("no bulk connection came about")
+        self.close()
+
+    def _on_message(self, frames: Frames) -> None:
+        self._connections.heard(frames[-1])
+        try:
+            if len(frames) != 4 or frames[0].bytes != SIGNATURE:
+                raise RemoteProtocolError("a message of another form")
+            head, data = self._opener.open(frames[1].bytes, frames[2].buffer, frames[3].buffer)
+            piece = _heads.decode(head)
+        except RemoteProtocolError as error:
+            self._on_lost(error.message)
+            return
+        self._on_piece(piece, memoryview(data))
+
+    def close(self) -> None:
+        """Close the socket. Nobody is told."""
+        self._timer.cancel()
+        self._watch.close()
+        self._pump.close()

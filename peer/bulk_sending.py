@@ -1,0 +1,154 @@
+"""The serving end of bulk connections: a way out for pieces that goes past ZeroMQ's cipher.
+
+CURVE costs more than all else that happens to a piece. So a device that has opened something here
+may make a second connection, which ZeroMQ does not encrypt: what goes there is sealed with AES, for
+which processors have instructions (docs/decisions/bulk-connections.md). Owns that ROUTER, the words
+by which one gets in, each once, and the keys. Word and key are told over the encrypted connection
+to somebody who has shown the right to fetch there, and end with it. Whether a bulk connection comes
+about or not, every piece can go the other way too.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from common import limits, zap
+from common.codec import SIGNATURE
+from common.connections import Connections
+from common.digests import Buffer
+from common.errors import CannotListen
+from common.messages import peer
+from common.sealed_stream import KEY_BYTES, Sealer, aes_is_fast, new_key, proof
+from common.sockets import Frames, Link, Pump, Sent, ServeByWord, Watch, bind, make_socket, user_id
+from peer.addresses import beside
+from peer.swarm.events import RequesterId
+
+log = logging.getLogger(__name__)
+
+DOMAIN = "bulk"
+
+
+@dataclass(slots=True)
+class _Line:
+    """The bulk connection of one requester, or the offer of it."""
+
+    word: bytes
+    key: bytes
+    sealer: Sealer
+    routing_id: bytes | None = None
+    """Its name at our ROUTER, once it is there and has proved that it has the key."""
+
+
+class BulkSender:
+    """Sends pieces on bulk connections to those who made one."""
+
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        endpoint: str,
+        port: int | None,
+        *,
+        guard: zap.ZapHandler,
+        connections: Connections,
+        on_link: Callable[[Link], None],
+        send_queue: int,
+    ) -> None:
+        """Listen beside ``endpoint``, at ``port`` or any that is free (0). Where there can be no
+        bulk connections, or shall be none (None), everything goes the other way.
+
+        Raises `CannotListen` when it cannot be at that port.
+        """
+        self.port: int | None = None
+        self._sent = 0
+        self._lines: dict[RequesterId, _Line] = {}
+        self._owners: dict[bytes, RequesterId] = {}  # of words that were not used yet
+        self._connections = connections
+        if port is None or not endpoint.startswith("tcp://") or not aes_is_fast():
+            return
+        guard.guard_by_word(DOMAIN, self._use)
+        socket = make_socket(
+            context,
+            zmq.ROUTER,
+            ServeByWord(DOMAIN),
+            message_bytes_max=limits.KNOCK_BYTES_MAX,
+            send_queue=send_queue,
+        )
+        self._watch = Watch(socket, on_link, connections)
+        try:
+            bound = bind(socket, beside(endpoint, port))
+        except CannotListen as error:
+            self._watch.close()
+            socket.close(linger=0)
+            if port:
+                raise
+            log.warning("pieces go the slower way: %s", error)
+            return
+        self.port = int(bound.rpartition(":")[2])
+        self._pump = Pump(socket, self._on_message)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self.port is not None:
+            self._watch.close()
+            self._pump.close()
+
+    @property
+    def state(self) -> str:
+        """Where bulk connections are taken, in words."""
+        if self.port is None:
+            return "none are taken: by the settings, on ipc, or for want of AES in the processor"
+        return f"port {self.port}; {self._sent} pieces went there"
+
+    def offer(self, requester: RequesterId) -> peer.Bulk | None:
+        """How ``requester`` gets a bulk connection; None if it was told before, or cannot."""
+        if self.port is None or requester in self._lines:
+            return None
+        line = _Line(os.urandom(KEY_BYTES), key := new_key(), Sealer(key))
+        self._lines[requester] = line
+        self._owners[line.word] = requester
+        return peer.Bulk(self.port, line.word, line.key)
+
+    def forget(self, requester: RequesterId) -> None:
+        """The requester's encrypted connection has ended, or we know nothing of it any more."""
+        line = self._lines.pop(requester, None)
+        if line is not None:
+            self._owners.pop(line.word, None)
+
+    def _use(self, shown: bytes) -> bytes | None:
+        """Whose word somebody shows, who comes in by it. It is of no use a second time."""
+        try:
+            return self._owners.pop(bytes.fromhex(shown.decode("ascii")), None)
+        except ValueError:
+            return None
+
+    def _on_message(self, frames: Frames) -> None:
+        """Somebody who came in by a word proves to have the key. There is no other message."""
+        self._connections.heard(frames[-1])
+        owner, name = user_id(frames[-1]), frames[0].bytes
+        line = None if owner is None else self._lines.get(RequesterId(owner))
+        if line is None or len(name) != limits.ROUTING_ID_BYTES or len(frames) != 3:
+            return
+        if frames[1].bytes == SIGNATURE:
+            proved = hmac.compare_digest(frames[2].bytes, proof(line.key, name))
+            line.routing_id = name if proved else None
+
+    def send(self, requester: RequesterId, head: bytes, data: Buffer) -> Sent | None:
+        """Send a piece. None when it has to go the other way."""
+        line = self._lines.get(requester)
+        if line is None or line.routing_id is None or line.sealer.spent:
+            return None
+        frames = [line.routing_id, SIGNATURE, *line.sealer.seal(head, data)]
+        match sent := self._pump.send(frames, copy=False):
+            case Sent.GONE:
+                line.routing_id = None
+                return None
+            case Sent.YES:
+                self._sent += 1
+        return sent

@@ -1,0 +1,370 @@
+"""Bulk connections between a `Seeder` and a `Fanout`: how one comes about, and what ends it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import zmq
+from serving_stage import COUNT, DATA, Sink, Stage, run
+from stand_ins import turns, until
+
+from common import limits
+from common.codec import SIGNATURE, encode
+from common.connections import MESSAGES, Connections
+from common.errors import CannotListen
+from common.messages import peer
+from common.sockets import ConnectByWord, make_socket
+from peer import bulk_receiving
+from peer.bulk_sending import BulkSender
+from peer.swarm.events import RequesterId
+
+ONE, OTHER = RequesterId(b"\x01" + b"a" * 16), RequesterId(b"\x01" + b"b" * 16)
+
+
+@pytest.fixture(autouse=True)
+def bulk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody may, whatever processor this is."""
+    monkeypatch.setattr(Stage, "bulk", True)
+    for module in ("peer.bulk_sending", "peer.fanout"):
+        monkeypatch.setattr(f"{module}.aes_is_fast", lambda: True)
+
+
+def sent_by_bulk(stage: Stage) -> int:
+    return stage.seeder._bulk._sent
+
+
+def is_up(stage: Stage) -> bool:
+    return any(line.routing_id for line in stage.seeder._bulk._lines.values())
+
+
+async def fetch(stage: Stage, sink: Sink) -> None:
+    sink.pieces.clear()
+    stage.ask(sink, *range(COUNT))
+    await until(lambda: len(sink.pieces) == COUNT)
+    assert b"".join(sink.pieces[at] for at in range(COUNT)) == DATA
+
+
+def test_pieces_go_there_once_it_is_up() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: is_up(stage))
+        await fetch(stage, sink)
+        assert sent_by_bulk(stage) == COUNT == stage.seeder.counts["pieces"]
+
+    run(test)
+
+
+def test_nothing_of_a_piece_is_readable_on_the_way() -> None:
+    """What passes the socket, looked at where it is handed to ZeroMQ."""
+
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: is_up(stage))
+        wire: list[bytes] = []
+        pump = stage.seeder._bulk._pump
+        send = pump.send
+
+        def spy(frames: Any, *, copy: bool = True) -> Any:
+            wire.extend(bytes(frame) for frame in frames)
+            return send(frames, copy=copy)
+
+        pump.send = spy  # type: ignore[method-assign]
+        await fetch(stage, sink)
+        passed = b"".join(wire)
+        assert len(passed) > len(DATA)
+        assert all(DATA[at : at + 16] not in passed for at in range(0, len(DATA) - 16, 1000))
+        assert encode(peer.Piece(0, 1))[:6] not in passed
+
+    run(test)
+
+
+def test_a_processor_without_aes_gets_its_pieces_with_all_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("peer.fanout.aes_is_fast", lambda: False)
+
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        await fetch(stage, await stage.open())
+        assert sent_by_bulk(stage) == 0
+        assert stage.seeder._bulk._lines == {}, "nobody asked for one"
+
+    run(test)
+
+
+def test_a_port_that_cannot_be_reached_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_receiving, "GIVE_UP_S", 0.2)
+
+    async def test(stage: Stage) -> None:
+        with zmq.Context() as elsewhere, elsewhere.socket(zmq.ROUTER) as deaf:
+            # Something else answers there, as behind a router that forwards one port only.
+            stage.seeder._bulk.port = deaf.bind_to_random_port("tcp://127.0.0.1")
+            stage.offer()
+            sink = await stage.open()
+            await fetch(stage, sink)
+            connection = stage.fanout._connections[stage.server.public]
+            await until(lambda: connection._bulk is not None and connection._bulk._pump._closed)
+            await fetch(stage, sink)
+        assert sent_by_bulk(stage) == 0
+        assert sink.said == [("opened", None)], "the connection itself lived on"
+
+    run(test)
+
+
+def test_one_that_ends_is_not_made_again_at_once() -> None:
+    """What was on its way there is lost, so all begins anew; and as it may be the network that
+    cannot bear it, pieces go the other way then."""
+
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: is_up(stage))
+        stage.seeder._bulk._pump.close()
+        await until(lambda: ("lost", True) in sink.said)
+        assert stage.fanout.counts["bulk failed"] == 1
+        again = await stage.open(Sink())
+        await fetch(stage, again)
+        assert sent_by_bulk(stage) == 0
+        assert stage.fanout.wants_bulk(stage.fanout._connections[stage.server.public]) is False
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        lambda frames: [*frames[:3], frames[3][:-1] + bytes([frames[3][-1] ^ 1])],
+        lambda frames: [*frames[:2], frames[3], frames[2]],
+        lambda frames: [b"MT\x02", *frames[1:]],
+        lambda frames: frames[:3],
+        lambda frames: [*frames, b"more"],
+        lambda frames: [b""],
+        lambda frames: [frames[0], bytes(8), bytes(20), bytes(20)],
+    ],
+    ids=["a bit", "places", "version", "too few", "too many", "nothing", "made up"],
+)
+def test_what_the_source_cannot_have_sent_is_not_taken(forged: Any) -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: is_up(stage))
+        pump = stage.seeder._bulk._pump
+        send = pump.send
+        pump.send = (
+            lambda frames, *, copy=True: send(  # type: ignore[method-assign]
+                [frames[0], *forged(list(frames[1:]))], copy=True
+            )
+        )
+        stage.ask(sink, 3)
+        await until(lambda: ("lost", True) in sink.said)
+        assert sink.pieces == {}
+        await fetch(stage, await stage.open(Sink()))
+
+    run(test)
+
+
+def test_a_message_that_is_repeated_is_not_taken() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: is_up(stage))
+        pump = stage.seeder._bulk._pump
+        send = pump.send
+
+        def twice(frames: Any, *, copy: bool = True) -> Any:
+            send(frames, copy=True)
+            return send(frames, copy=True)
+
+        pump.send = twice  # type: ignore[method-assign]
+        stage.ask(sink, 3)
+        await until(lambda: ("lost", True) in sink.said)
+
+    run(test)
+
+
+def test_an_offer_that_nobody_asked_for_is_not_followed() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: is_up(stage))
+        connection = stage.fanout._connections[stage.server.public]
+        first = connection._bulk
+        connection._bulk_offered(peer.Bulk(9, bytes(32), bytes(32)))
+        assert connection._bulk is first
+        assert stage.fanout.counts["stray"] == 1
+        await fetch(stage, sink)
+
+    run(test)
+
+
+def test_a_source_that_had_forgotten_us_is_come_to_anew() -> None:
+    """The serving side drops a connection of which it believes that it takes nothing."""
+
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: is_up(stage))
+        await fetch(stage, sink)
+        former = stage.fanout._connections[stage.server.public]._bulk
+        [visitor] = stage.seeder._visitors
+        stage.seeder._drop(visitor.id)
+        await until(lambda: sink.said[1:])
+        again = await stage.open(Sink())
+        await until(lambda: is_up(stage))
+        before = sent_by_bulk(stage)
+        await fetch(stage, again)
+        assert sent_by_bulk(stage) == before + COUNT
+        assert former is not None
+        assert former._pump._closed
+
+    run(test)
+
+
+def test_a_key_that_was_used_enough_is_used_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SEALED_BYTES_MAX", 3 * limits.PIECE_LENGTH_MIN)
+
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: is_up(stage))
+        await fetch(stage, sink)
+        assert sent_by_bulk(stage) == 3
+
+    run(test)
+
+
+def test_a_connection_that_ends_takes_its_bulk_connection_with_it() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: is_up(stage))
+        bulk = stage.fanout._connections[stage.server.public]._bulk
+        stage.fanout.close(sink, stage.server.public)
+        await until(lambda: not stage.fanout._connections)
+        assert bulk is not None
+        assert bulk._pump._closed
+
+    run(test)
+
+
+# -- coming in ----------------------------------------------------------------------------------
+
+
+async def knock(stage: Stage, word: bytes, message: list[bytes]) -> zmq.Socket[Any]:
+    """Somebody who connects to the bulk port with ``word``, and says ``message``."""
+    socket = make_socket(
+        stage.contexts[1], zmq.DEALER, ConnectByWord(word), message_bytes_max=1 << 20
+    )
+    socket.connect(f"tcp://127.0.0.1:{stage.seeder._bulk.port}")
+    await until(lambda: socket.poll(0, zmq.POLLOUT) or stage.guard.counts["deny"])
+    if socket.poll(0, zmq.POLLOUT):
+        socket.send_multipart(message)
+    return socket
+
+
+def test_a_word_that_is_none_is_turned_away() -> None:
+    async def test(stage: Stage) -> None:
+        offer = stage.seeder._bulk.offer(ONE)
+        assert offer is not None
+        for word in (b"\xff\xfe", b"zz", bytes(32).hex().encode(), offer.word[:8]):
+            denied = stage.guard.counts["deny"]
+            socket = await knock(stage, word, [b"x"])
+            await until(lambda denied=denied: stage.guard.counts["deny"] > denied)
+            socket.close(linger=0)
+        assert stage.guard.counts["admit"] == 0
+        assert not is_up(stage)
+
+    run(test)
+
+
+def test_a_word_lets_one_in_and_a_key_gets_one_pieces() -> None:
+    """Whoever overhears a word comes in, and is sent nothing; nobody comes in by it again."""
+
+    async def test(stage: Stage) -> None:
+        bulk = stage.seeder._bulk
+        offer = bulk.offer(ONE)
+        assert offer is not None
+        assert bulk.offer(ONE) is None
+        word = offer.word.hex().encode()
+        thief = await knock(stage, word, [SIGNATURE, os.urandom(16)])
+        await until(lambda: stage.guard.counts["admit"] == 1)
+        second = await knock(stage, word, [SIGNATURE, os.urandom(16)])
+        await until(lambda: stage.guard.counts["deny"] == 1)
+        await turns()
+        assert not is_up(stage)
+        assert bulk.send(ONE, b"head", b"data") is None
+        thief.close(linger=0)
+        second.close(linger=0)
+
+    run(test)
+
+
+@pytest.mark.parametrize("said", [[b""], [SIGNATURE], [b"MT\x02", bytes(16)], [b"x"] * 30])
+def test_what_is_no_proof_is_none(said: list[bytes]) -> None:
+    async def test(stage: Stage) -> None:
+        offer = stage.seeder._bulk.offer(ONE)
+        assert offer is not None
+        socket = await knock(stage, offer.word.hex().encode(), said)
+        await turns()
+        assert not is_up(stage)
+        socket.close(linger=0)
+
+    run(test)
+
+
+def test_what_is_forgotten_lets_nobody_in() -> None:
+    async def test(stage: Stage) -> None:
+        bulk = stage.seeder._bulk
+        offer = bulk.offer(ONE)
+        assert offer is not None
+        bulk.forget(ONE)
+        bulk.forget(OTHER)
+        assert bulk._use(offer.word.hex().encode()) is None
+        assert bulk._owners == {} == bulk._lines
+
+    run(test)
+
+
+# -- listening ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"), [("ipc:///tmp/x", 0), ("tcp://127.0.0.1:9", None)], ids=["ipc", "off"]
+)
+def test_there_may_be_none(endpoint: str, port: int | None) -> None:
+    async def test(stage: Stage) -> None:
+        bulk = BulkSender(
+            stage.contexts[0],
+            endpoint,
+            port,
+            guard=stage.guard,
+            connections=Connections(MESSAGES),
+            on_link=lambda _: None,
+            send_queue=9,
+        )
+        assert bulk.offer(ONE) is None
+        assert bulk.send(ONE, b"", b"") is None
+        assert "none" in bulk.state
+        bulk.close()
+
+    run(test)
+
+
+def test_a_port_in_use_is_said_when_it_was_asked_for() -> None:
+    async def test(stage: Stage) -> None:
+        with pytest.raises(CannotListen, match="cannot listen at tcp"):
+            BulkSender(
+                stage.contexts[0],
+                stage.seeder.endpoint,
+                stage.seeder._bulk.port,
+                guard=stage.guard,
+                connections=Connections(MESSAGES),
+                on_link=lambda _: None,
+                send_queue=9,
+            )
+
+    run(test)
