@@ -13,6 +13,7 @@ from faulty import (
     MIB,
     Fetch,
     begin,
+    behind,
     events_port,
     faults,
     fetch,
@@ -21,7 +22,7 @@ from faulty import (
     resident_bytes,
     settle,
 )
-from faulty_link import TrackerLine, links
+from faulty_link import SourceLine, TrackerLine, links
 from people import Person, Swarm
 from waiting import wait_for
 
@@ -96,17 +97,15 @@ def f05_one_of_five_seeders_frozen_costs_no_more_than_its_part(stage: Stage) -> 
 def f11_loss_in_one_direction_is_noticed(stage: Stage) -> str:
     """What a source and the tracker say arrives no more; what is said to them does."""
     with stage.swarm() as swarm, links() as line:
-        link = line()
-        with faults(announce=link.endpoint):
-            alice = settle(swarm, "alice", "--listen", "tcp://127.0.0.1:0", "--upload-limit", "2M")
-        link.target = ("127.0.0.1", int(alice.status()["listen"].rpartition(":")[2]))
+        link = SourceLine(line)
+        alice = behind(swarm, link, "alice", "--upload-limit", "2M")
         cut = TrackerLine(line, swarm.tracker.link, events_port(swarm))
         bob = settle(swarm, "bob", tracker=cut.link)
         download = begin(alice, bob, 24 * MIB)
         download.until(MIB)
         began = time.monotonic()
-        for each in (link, *cut.both):
-            each.hold(each.down)
+        for each in (link, cut):
+            each.hold_down()
 
         def lost() -> bool:
             rows = bob.json("why-slow", download.group, download.name)
@@ -117,7 +116,7 @@ def f11_loss_in_one_direction_is_noticed(stage: Stage) -> str:
         wait_for(lambda: not bob.status()["connected"], "that of the tracker", patience_s=NOTICED_S)
         tracker_s = time.monotonic() - began
         assert tracker_s < NOTICED_S
-        for each in (link, *cut.both):
+        for each in (link, cut):
             each.heal()
         download.finishes(patience_s=90.0)
     return f"of a source after {source_s:.0f} s, of the tracker after {tracker_s:.0f} s"
@@ -237,10 +236,8 @@ def f10_memory_and_descriptors_stay_where_they_are(stage: Stage) -> str:
             swarm.tracker.kill()
             swarm.tracker.start()
             bob, carol = settle(swarm, "bob"), settle(swarm, "carol")
-            link = line()
-            with faults(limits=SHORT_MEMORY, usage=str(usage), announce=link.endpoint):
-                alice = settle(swarm, "alice", "--listen", "tcp://127.0.0.1:0")
-        link.target = ("127.0.0.1", int(alice.status()["listen"].rpartition(":")[2]))
+            link = SourceLine(line)
+            alice = behind(swarm, link, "alice", limits=SHORT_MEMORY, usage=str(usage))
         group = alice.group_with(bob, carol)
         curves = [Curve("tracker", swarm.tracker.process.pid, usage)]
         curves += [Curve(who.name, who.pid, usage) for who in (alice, bob, carol)]

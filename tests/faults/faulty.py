@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from faulty_link import SourceLine
 from people import Person, Swarm
 from tracker_fixtures import Device
 from waiting import wait_for
@@ -191,6 +192,14 @@ def settle(swarm: Swarm, name: str, *options: str, tracker: str | None = None) -
     made.up(*options, tracker=tracker)
     made.ok("create-user", name, made.password)
     made.ok("login", name, made.password)
+    return made
+
+
+def behind(swarm: Swarm, line: SourceLine, name: str, *options: str, **more: Any) -> Person:
+    """Somebody at a peer that others reach through ``line`` only, and has these faults besides."""
+    with faults(announce=line.announced, **more):
+        made = settle(swarm, name, "--listen", "tcp://127.0.0.1:0", *options)
+    line.lead_to(int(made.status()["listen"].rpartition(":")[2]), made.bulk_port())
     return made
 
 

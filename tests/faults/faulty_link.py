@@ -5,9 +5,9 @@ held back or slowed down, and all its connections can be reset. What is held is 
 when the line heals, as TCP would send it again: nothing that was encrypted is ever left out, for
 that would only break the connection at once.
 
-`TrackerLine` puts such links before a tracker. All of 127.0.0.0/8 is this machine, so a link
-takes the tracker's own ports at another of these addresses, and the events, of which the tracker
-tells only the port, come the same way.
+`TrackerLine` and `SourceLine` put such links before a tracker and before a peer. All of 127.0.0.0/8
+is this machine, so a link takes the process's own ports at another of these addresses, and what
+goes to a port of which only the number is told, events and pieces in bulk, comes the same way.
 """
 
 from __future__ import annotations
@@ -194,33 +194,73 @@ def links() -> Iterator[Callable[..., FaultyLink]]:
             link.close()
 
 
-class TrackerLine:
-    """The links through which one peer reaches the tracker: commands and events together."""
+class Line:
+    """Several links that go bad together."""
 
-    def __init__(self, make: Callable[..., FaultyLink], link: str, events_port: int) -> None:
-        address, _, key = link.removeprefix("mini-torrent://").partition("/")
-        real_host, _, port = address.rpartition(":")
-        host = f"127.{random.randrange(1, 250)}.{random.randrange(1, 250)}.{next(_hosts)}"
-        self.both = [
-            make((real_host, number), at=(host, number)) for number in (int(port), events_port)
-        ]
-        self.link = f"mini-torrent://{host}:{port}/{key}"
+    def __init__(self) -> None:
+        self.host = f"127.{random.randrange(1, 250)}.{random.randrange(1, 250)}.{next(_hosts)}"
+        self.links: list[FaultyLink] = []
+
+    def slow(self, *, delay_s: float = 0.0, loss: float = 0.0, rate: float = 0.0) -> None:
+        for link in self.links:
+            link.slow(delay_s=delay_s, loss=loss, rate=rate)
 
     def hold(self) -> None:
-        for link in self.both:
+        for link in self.links:
             link.hold()
 
+    def hold_down(self) -> None:
+        """What is said there arrives; what is said from there does not."""
+        for link in self.links:
+            link.hold(link.down)
+
     def heal(self) -> None:
-        for link in self.both:
+        for link in self.links:
             link.heal()
 
     def refuse(self) -> None:
-        for link in self.both:
+        for link in self.links:
             link.refuse()
 
     def reset(self) -> int:
-        return sum(link.reset() for link in self.both)
+        return sum(link.reset() for link in self.links)
 
     @property
     def connections(self) -> int:
-        return sum(link.connections for link in self.both)
+        return sum(link.connections for link in self.links)
+
+    @property
+    def bytes_down(self) -> int:
+        return sum(link.down.bytes for link in self.links)
+
+
+class TrackerLine(Line):
+    """The links through which one peer reaches the tracker: commands and events together."""
+
+    def __init__(self, make: Callable[..., FaultyLink], link: str, events_port: int) -> None:
+        super().__init__()
+        address, _, key = link.removeprefix("mini-torrent://").partition("/")
+        real_host, _, port = address.rpartition(":")
+        self.links = [
+            make((real_host, number), at=(self.host, number)) for number in (int(port), events_port)
+        ]
+        self.link = f"mini-torrent://{self.host}:{port}/{key}"
+
+
+class SourceLine(Line):
+    """The links through which others reach one peer: its port, and that for bulk connections.
+
+    ``announced`` is what the peer is to announce; `lead_to` it when it runs.
+    """
+
+    def __init__(self, make: Callable[..., FaultyLink], seed: int = 0) -> None:
+        super().__init__()
+        self._make, self._seed = make, seed
+        self.links = [make(at=(self.host, 0), seed=seed)]
+        self.announced = self.links[0].endpoint
+
+    def lead_to(self, port: int, bulk_port: int | None) -> None:
+        self.links[0].target = ("127.0.0.1", port)
+        if bulk_port is not None:
+            target, at = ("127.0.0.1", bulk_port), (self.host, bulk_port)
+            self.links.append(self._make(target, at=at, seed=self._seed + 1))

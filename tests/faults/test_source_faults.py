@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from faulty import MIB, Fetch, Highest, faults, fetch, resident_bytes, settle
-from faulty_link import FaultyLink
+import pytest
+from faulty import MIB, Fetch, Highest, behind, fetch, resident_bytes, settle
+from faulty_link import FaultyLink, SourceLine
 from people import Person, Swarm
 from waiting import wait_for
 
 SIZE = 12 * MIB
-
-
-def behind(own: Swarm, link: FaultyLink, name: str, *options: str) -> Person:
-    """Somebody whom others reach through ``link`` only."""
-    with faults(announce=link.endpoint):
-        made = settle(own, name, "--listen", "tcp://127.0.0.1:0", *options)
-    link.target = ("127.0.0.1", int(made.status()["listen"].rpartition(":")[2]))
-    return made
 
 
 def shared_by_both(path: Path, group: str, *people: Person) -> None:
@@ -50,7 +43,7 @@ def test_f02_a_source_killed_in_mid_piece_is_replaced_and_one_alone_comes_back(o
 def test_f10_a_source_that_cannot_be_reached_any_more_is_done_without(
     own: Swarm, line: Callable[..., FaultyLink]
 ) -> None:
-    link = line()
+    link = SourceLine(line)
     alice = behind(own, link, "alice", "--upload-limit", "8M")
     carol = settle(own, "carol", "--upload-limit", "8M")
     bob = settle(own, "bob")
@@ -68,15 +61,35 @@ def test_f10_a_source_that_cannot_be_reached_any_more_is_done_without(
 
 
 def test_f12_loss_and_a_long_way_are_only_slow(own: Swarm, line: Callable[..., FaultyLink]) -> None:
-    link = line(seed=12)
-    link.slow(delay_s=0.1, loss=0.05)
+    link = SourceLine(line, seed=12)
     alice = behind(own, link, "alice")
+    link.slow(delay_s=0.1, loss=0.05)
     bob = settle(own, "bob")
     group = alice.group_with(bob)
     path = own.file(2 * MIB)
     shared_by_both(path, group, alice)
     fetch(bob, group, path).finishes()
-    assert link.down.bytes > 2 * MIB
+    assert link.bytes_down > 2 * MIB
+
+
+@pytest.mark.parametrize("what", ["reset", "hold"])
+def test_a_bulk_connection_that_breaks_alone_loses_nothing(
+    own: Swarm, line: Callable[..., FaultyLink], what: str
+) -> None:
+    """Pieces that were on their way there are asked for again, and come with all the rest."""
+    link = SourceLine(line)
+    alice = behind(own, link, "alice", "--upload-limit", "8M")
+    bob = settle(own, "bob")
+    group = alice.group_with(bob)
+    path = own.file(SIZE)
+    shared_by_both(path, group, alice)
+    _, bulk = link.links
+    download = fetch(bob, group, path)
+    wait_for(lambda: bulk.down.bytes > MIB, "pieces on the bulk connection")
+    getattr(bulk, what)()
+    download.finishes(patience_s=60.0)
+    assert bulk.connections == 1, "it is not tried again at once"
+    assert link.links[0].down.bytes > MIB
 
 
 def test_f13_a_narrow_source_among_wide_ones_holds_up_nobody(own: Swarm) -> None:

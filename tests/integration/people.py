@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -311,6 +312,12 @@ class Person:
         os.kill(self.pid, signal.SIGKILL)
         wait_for(lambda: lock_holder(self.home) is None, "the end of the peer")
         launch.reap()
+
+    def bulk_port(self) -> int | None:
+        """Where others make bulk connections to this peer; None if they make none."""
+        [told] = [row["found"] for row in self.json("doctor") if row["check"] == "bulk connections"]
+        found = re.match(r"port (\d+);", told)
+        return None if found is None else int(found[1])
 
     def status(self) -> Any:
         return self.json("status")
