@@ -34,6 +34,10 @@ class Door:
     def curve(self, **options: object) -> zmtp.Curve:
         return zmtp.Curve(self.endpoint, self.key, **options)  # type: ignore[arg-type]
 
+    def knock(self) -> zmtp.Curve | zmtp.Plain:
+        """A connection of somebody whom nobody knows, to shake hands by hand."""
+        return self.curve()
+
     def memory(self) -> int:
         with open(f"/proc/{self.pid}/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -56,7 +60,36 @@ def pieces_of(arena: Arena) -> Door:
     return Door(arena.endpoint, arena.key, arena.alice.pid)
 
 
-@pytest.fixture(params=[commands_of, events_of, pieces_of], ids=["commands", "events", "pieces"])
+class BulkDoor(Door):
+    """Where one comes in by a word, of those that a peer tells its requesters."""
+
+    def __init__(self, arena: Arena) -> None:
+        host = arena.endpoint.rpartition(":")[0]
+        port = arena.alice.bulk_port()
+        if port is None:
+            pytest.skip("this processor has no instructions for AES")
+        super().__init__(f"{host}:{port}", arena.key, arena.alice.pid)
+
+    def knock(self) -> zmtp.Plain:
+        return zmtp.Plain(self.endpoint, os.urandom(32).hex().encode())
+
+    def let_in(self, arena: Arena) -> tuple[zmtp.Plain, peer.Bulk]:
+        """A connection that a member was told the word of, before its proof."""
+        group = arena.group()
+        shared = arena.shared(group)
+        member = arena.member(group)
+        fetcher, content = arena.fetcher(member), shared.content(member)
+        fetcher.say(peer.Open(1, group, content, arena.ticket(member, group), True))
+        assert isinstance(fetcher.hear(), peer.Opened)
+        offer = fetcher.hear()
+        assert isinstance(offer, peer.Bulk)
+        return zmtp.Plain(self.endpoint, offer.word.hex().encode()).shake(), offer
+
+
+@pytest.fixture(
+    params=[commands_of, events_of, pieces_of, BulkDoor],
+    ids=["commands", "events", "pieces", "bulk"],
+)
 def door(request: pytest.FixtureRequest, arena: Arena) -> Door:
     """Each port that there is."""
     made: Door = request.param(arena)
@@ -80,6 +113,18 @@ def test_h01_no_other_mechanism_than_curve(door: Door, mechanism: bytes) -> None
         assert zmtp.closed_by_other(knocking)
 
 
+def test_h01_where_a_word_lets_one_in_there_is_no_other_way(arena: Arena) -> None:
+    door = BulkDoor(arena)
+    for word in (b"", b"x", b"\0" * 64, b"f" * 64, b"f" * 255):
+        with zmtp.Plain(door.endpoint, word) as knocking, pytest.raises(ConnectionError):
+            knocking.shake()
+    with door.curve() as curve, pytest.raises(ConnectionError):
+        curve.shake()
+    used, offer = door.let_in(arena)
+    with used, pytest.raises(ConnectionError):
+        zmtp.Plain(door.endpoint, offer.word.hex().encode()).shake()
+
+
 def test_h01_what_is_refused_is_counted(tmp_path: Path) -> None:
     with running(tmp_path / "home", "--bind", "tcp://127.0.0.1:0") as process:
         for _ in range(7):
@@ -101,16 +146,16 @@ def test_h02_a_key_that_nobody_knows_gets_no_word_out_of_a_serving_peer(arena: A
 @pytest.mark.parametrize("stage", ["greeting", "hello", "initiate"])
 def test_h03_a_frame_of_a_gibibyte_in_the_handshake(door: Door, stage: str) -> None:
     def attack() -> None:
-        with door.curve() as curve:
+        with door.knock() as knocking:
             if stage != "greeting":
-                curve.greet()
+                knocking.greet()
             if stage == "initiate":
-                curve.hello()
+                knocking.hello()
             head = zmtp.greeting(b"CURVE") if stage == "greeting" else b""
-            curve.socket.sendall(head + zmtp.frame(b"", zmtp.COMMAND, claimed=1 << 30))
+            knocking.socket.sendall(head + zmtp.frame(b"", zmtp.COMMAND, claimed=1 << 30))
             with pytest.raises(OSError, match=r"reset|Broken pipe"):
                 for _ in range(1024):
-                    curve.socket.sendall(bytes(MIB))
+                    knocking.socket.sendall(bytes(MIB))
 
     attack()  # what is loaded by the first of all is no growth
     before = door.memory()
@@ -124,13 +169,13 @@ def test_h04_half_open_connections_are_closed_and_members_served(arena: Arena, d
     half_open: list[socket.socket] = []
     try:
         for number in range(HALF_OPEN):
-            curve = door.curve()
-            half_open.append(curve.socket)
+            knocking = door.knock()
+            half_open.append(knocking.socket)
             if number % 3 == 1:
-                curve.greet()
+                knocking.greet()
             if number % 30 == 2:
-                curve.greet()
-                curve.hello()
+                knocking.greet()
+                knocking.hello()
             if number % 200 == 0:
                 still_serves(arena)
         assert all(zmtp.closed_by_other(each) for each in half_open)
@@ -172,10 +217,10 @@ def test_h05_a_handshake_out_of_order(arena: Arena, door: Door) -> None:
         zmtp.frame(b"\xffHELLO", zmtp.COMMAND),
         zmtp.frame(b"", zmtp.COMMAND),
     ):
-        with door.curve() as curve:
-            curve.greet()
-            curve.socket.sendall(said)
-            assert curve.is_closed(), said[:20]
+        with door.knock() as knocking:
+            knocking.greet()
+            knocking.socket.sendall(said)
+            assert knocking.is_closed(), said[:20]
     still_serves(arena)
 
 
@@ -386,6 +431,27 @@ def test_h09_a_message_without_end_is_cut(arena: Arena, which: object) -> None:
                 curve.socket.sendall(curve.sealed(body, more=True))
                 sent += len(body)
     assert door.memory() - before < sent + 32 * MIB < 1024 * MIB
+    still_serves(arena)
+
+
+def test_h09_who_came_in_by_a_word_can_say_no_more_than_that(arena: Arena) -> None:
+    """Neither frames without end nor long ones; and what is no proof is none."""
+    door = BulkDoor(arena)
+    before, sent = door.memory(), 0
+    plain, _ = door.let_in(arena)
+    with plain, pytest.raises(OSError, match=r"reset|Broken pipe|timed out"):
+        body = zmtp.frame(bytes(limits.KNOCK_BYTES_MAX - 64), zmtp.MORE) * 64
+        while sent < 1024 * MIB:
+            plain.socket.sendall(body)
+            sent += len(body)
+    # Small frames take more memory than they have bytes.
+    assert door.memory() - before < 2 * sent + 32 * MIB < 1024 * MIB
+    plain, _ = door.let_in(arena)
+    with plain:
+        plain.send([b"x"] * 10_000)
+        plain.send([codec.SIGNATURE, bytes(16)])
+        plain.send([b"x" * (limits.KNOCK_BYTES_MAX + 1)])
+        assert plain.is_closed()
     still_serves(arena)
 
 

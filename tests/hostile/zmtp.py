@@ -1,7 +1,8 @@
 """ZMTP 3.x spoken by hand over a plain socket, for those whom a client library would be too polite.
 
-Owns the greeting, the framing and the client's side of CURVE (ZeroMQ RFCs 23 and 26), with every
-part of it open to forgery: metadata, frame lengths, what comes in which order, and when to stop.
+Owns the greeting, the framing and the client's side of CURVE and PLAIN (ZeroMQ RFCs 23, 24 and 26),
+with every part of it open to forgery: metadata, frame lengths, what comes in which order, and when
+to stop.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 from nacl import bindings
 
@@ -61,7 +63,45 @@ def closed_by_other(sock: socket.socket) -> bool:
     return True
 
 
-class Curve:
+class Wire:
+    """One connection, before anything was said on it."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.socket = connect(endpoint)
+        self._buffer = b""
+
+    def _read(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            got = self.socket.recv(65536)
+            if not got:
+                raise ConnectionResetError("the other side closed the connection")
+            self._buffer += got
+        taken, self._buffer = self._buffer[:count], self._buffer[count:]
+        return taken
+
+    def read_frame(self) -> tuple[int, bytes]:
+        """Flags and body of the next frame."""
+        flags, length = self._read(2)
+        if flags & LARGE:
+            length = struct.unpack(">Q", bytes([length]) + self._read(7))[0]
+        return flags, self._read(length)
+
+    def is_closed(self) -> bool:
+        """Whether the other side ends it, within patience."""
+        return closed_by_other(self.socket)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Curve(Wire):
     """One connection that went through the handshake of CURVE, as a client.
 
     ``properties`` are sent as they are; by default those of a DEALER with ``identity``.
@@ -77,13 +117,12 @@ class Curve:
         kind: bytes = b"DEALER",
         properties: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
+        super().__init__(endpoint)
         self.pair = pair or new_pair()
         self.identity = b"\x01" + os.urandom(16) if identity is None else identity
-        self.socket = connect(endpoint)
         self._server = server_key
         self._nonce = 1
         self._own = [(b"Socket-Type", kind), (b"Identity", self.identity), *properties]
-        self._buffer = b""
         self._shaken = False
 
     # -- the handshake --------------------------------------------------------------------------
@@ -178,29 +217,13 @@ class Curve:
     def _open(self, prefix: bytes, nonce: bytes, box: bytes) -> bytes:
         return bindings.crypto_box_open_afternm(box, prefix + nonce, self._session)
 
-    def _read(self, count: int) -> bytes:
-        while len(self._buffer) < count:
-            got = self.socket.recv(65536)
-            if not got:
-                raise ConnectionResetError("the other side closed the connection")
-            self._buffer += got
-        taken, self._buffer = self._buffer[:count], self._buffer[count:]
-        return taken
-
-    def read_frame(self) -> tuple[int, bytes]:
-        """Flags and body of the next frame."""
-        flags, length = self._read(2)
-        if flags & LARGE:
-            length = struct.unpack(">Q", bytes([length]) + self._read(7))[0]
-        return flags, self._read(length)
-
     def is_closed(self) -> bool:
         """Whether the other side ends it, within patience.
 
         After the handshake it is given every sign of life, or it would end any connection.
         """
         if not self._shaken:
-            return closed_by_other(self.socket)
+            return super().is_closed()
         deadline = time.monotonic() + PATIENCE_S
         try:
             while time.monotonic() < deadline:
@@ -211,12 +234,42 @@ class Curve:
             return True
         return False
 
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.socket.close()
 
-    def __enter__(self) -> Curve:
+class Plain(Wire):
+    """One connection to a port where one comes in by a word (RFC 24), as a client."""
+
+    def __init__(self, endpoint: str, word: bytes) -> None:
+        super().__init__(endpoint)
+        self._word = word
+
+    def greet(self) -> None:
+        self.socket.sendall(greeting(b"PLAIN"))
+        self._read(64)
+
+    def hello(self) -> None:
+        name = b"word"
+        hello = b"\x05HELLO" + bytes([len(name)]) + name + bytes([len(self._word)]) + self._word
+        self.socket.sendall(frame(hello, COMMAND))
+
+    def initiate(self) -> None:
+        own = [(b"Socket-Type", b"DEALER"), (b"Identity", b"\x01" + os.urandom(16))]
+        self.socket.sendall(frame(b"\x08INITIATE" + metadata(own), COMMAND))
+
+    def shake(self) -> Plain:
+        """The whole handshake; raises `ConnectionError` when the other side ends it."""
+        self.greet()
+        self.hello()
+        body = self.read_frame()[1]
+        if not body.startswith(b"\x07WELCOME"):
+            raise ConnectionRefusedError(body[:40])
+        self.initiate()
+        body = self.read_frame()[1]
+        if not body.startswith(b"\x05READY"):
+            raise ConnectionRefusedError(body[:40])
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def send(self, frames: Sequence[bytes]) -> None:
+        """A whole message."""
+        last = len(frames) - 1
+        parts = [frame(body, MORE * (at < last)) for at, body in enumerate(frames)]
+        self.socket.sendall(b"".join(parts))
