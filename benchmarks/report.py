@@ -61,7 +61,7 @@ def print_table(results: list[Result], skipped: list[tuple[str, str, str]]) -> N
         table.add_section()
         for row in _rows([result for result in results if result.workload == workload]):
             table.add_row(workload, *row)
-    console = Console(width=None if Console().is_terminal else 120)
+    console = Console(width=None if Console().is_terminal else 130)
     console.print(table)
     notes = _notes(results)
     if notes:

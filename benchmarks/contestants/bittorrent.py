@@ -27,15 +27,20 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 class Libtorrent:
     """The library behind qBittorrent and Deluge, by its Python binding."""
 
-    name = "libtorrent"
-
     def __init__(
-        self, overrides: dict[str, Any] | None = None, *, piece_length: int | None = None
+        self,
+        name: str = "libtorrent",
+        overrides: dict[str, Any] | None = None,
+        *,
+        piece_length: int | None = None,
     ) -> None:
+        self.name = name
         self._overrides = overrides
         self._piece_length = piece_length
 
     def unfit(self, workload: Workload) -> str | None:
+        if self._piece_length is not None and workload.shaped:
+            return "what is best for it there is as small already"
         if importlib.util.find_spec("libtorrent") is None:
             return "libtorrent is not installed"
         return None

@@ -23,10 +23,12 @@ _PROGRAM = (sys.executable, "-m", "benchmarks.programs.floor_pipe")
 class Floor:
     """Everyone fetches from every seeder, in turn."""
 
-    name = "floor (CURVE, BLAKE3, pwrite)"
+    def __init__(self, name: str = "floor (CURVE, BLAKE3, pwrite)", cipher: str = "curve") -> None:
+        self.name = name
+        self._cipher = cipher
 
     def unfit(self, workload: Workload) -> str | None:
-        for module in ("zmq", "blake3"):
+        for module in ("zmq", "blake3", "cryptography"):
             if importlib.util.find_spec(module) is None:
                 return f"{module} is not installed"
         if workload.is_folder:
@@ -39,14 +41,14 @@ class Floor:
         sources, digests = [], "[]"
         for place in arena.seeders:
             endpoint = f"tcp://{place.address}:{place.free_port()}"
-            argv = place.argv([*_PROGRAM, "serve", endpoint, arena.source])
+            argv = place.argv([*_PROGRAM, "serve", self._cipher, endpoint, arena.source])
             ready = json.loads(arena.crew.start("floor-serve", argv, cwd=_REPOSITORY).hear())
             sources.append([endpoint, ready["key"]])
             digests = json.dumps(ready["digests"])
         fetchers, outputs = [], []
         for index, place in enumerate(arena.leechers):
             target = arena.root / f"leecher{index}.bin"
-            argv = place.argv([*_PROGRAM, "fetch", target, json.dumps(sources)])
+            argv = place.argv([*_PROGRAM, "fetch", self._cipher, target, json.dumps(sources)])
             fetcher = arena.crew.start("floor-fetch", argv, cwd=_REPOSITORY)
             fetcher.say(digests)
             fetcher.hear()

@@ -47,7 +47,7 @@ class Node:
 class Team:
     """A tracker and peers, all in one group, with the content shared by the seeders."""
 
-    def __init__(self, arena: Arena, *, share: bool = True) -> None:
+    def __init__(self, arena: Arena, *, share: bool = True, piece_size: str | None = None) -> None:
         self._arena = arena
         self._tracker = _program("mini-torrent-tracker")
         self._peer = _program("mini-torrent")
@@ -64,7 +64,8 @@ class Team:
         self._all([(node, "join-group", _GROUP) for node in others])
         self._all([(owner, "accept-request", _GROUP, node.user) for node in others])
         for seeder in self.seeders if share else ():
-            self._all([(seeder, "upload-file", arena.source, _GROUP)])
+            size = () if piece_size is None else ("--piece-size", piece_size)
+            self._all([(seeder, "upload-file", arena.source, _GROUP, *size)])
 
     def command(self, node: Node, *words: str | Path) -> Worker:
         """Start one command of `node`'s user."""
@@ -113,13 +114,17 @@ class Team:
 class AtThePrompt:
     """Peers and prompts run already."""
 
-    name = OURS
+    def __init__(self, name: str = OURS, *, piece_size: str | None = None) -> None:
+        self.name = name
+        self._piece_size = piece_size
 
     def unfit(self, workload: Workload) -> str | None:
+        if self._piece_size is not None and workload.shaped:
+            return "large pieces are of no use on slow links"
         return not_installed()
 
     def run(self, arena: Arena) -> Outcome:
-        team = Team(arena)
+        team = Team(arena, piece_size=self._piece_size)
         prompts = [team.prompt(node) for node in team.leechers]
         outputs = [arena.folder(f"d{i}") / arena.source.name for i in range(len(prompts))]
         clock = arena.start_clock()

@@ -12,12 +12,16 @@ from benchmarks.contestants.rtorrent import Rtorrent
 from benchmarks.contestants.sharing import B3sum, UploadFile
 from benchmarks.contestants.web import B3SUM, SHA256, NginxCurl
 from benchmarks.workloads import Workload
+from common.limits import PIECE_LENGTH_DEFAULT
 
 _MOVERS: tuple[Contestant, ...] = (
     AtThePrompt(),
+    AtThePrompt("mini-torrent, pieces of 4 MiB", piece_size="4M"),
     OneCommand(),
     Floor(),
+    Floor("floor (AES, BLAKE3, pwrite)", "aes"),
     Libtorrent(),
+    Libtorrent("libtorrent, pieces as ours", piece_length=PIECE_LENGTH_DEFAULT),
     Rtorrent(),
     Aria2(),
     NginxCurl(*SHA256),

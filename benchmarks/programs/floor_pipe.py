@@ -1,8 +1,9 @@
-"""The floor: CURVE, BLAKE3 and `pwrite` between two processes, and nothing else.
+"""The floor: a cipher, BLAKE3 and `pwrite` between two processes, and nothing else.
 
 What any program of this architecture pays at the least: a DEALER asks for pieces by number with a
 fixed credit, a ROUTER answers them from the file, the DEALER's side digests each and writes it to
-its place. No picking, no scheduling, no journal, no second digest of the whole, no rights.
+its place. No picking, no scheduling, no journal, no second digest of the whole, no rights. The
+cipher is CURVE, as all but pieces have it, or AES-256-GCM with one key, as pieces in bulk.
 
 Standard output: one JSON line when ready; the fetching side then waits for a line on standard
 input and prints the times of its start and its end.
@@ -18,28 +19,32 @@ import time
 
 import zmq
 from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 PIECE_BYTES = 512 * 1024
 CREDIT_PIECES = 6
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_NUMBER_BYTES = 4
+_NUMBER_BYTES, _NUMBERS_PER_NONCE = 4, 3
 
 
 def main() -> None:
     _keep_buffers()
-    if sys.argv[1] == "serve":
-        serve(sys.argv[2], sys.argv[3])
+    what, cipher, first, second = sys.argv[1:]
+    aes = AESGCM(bytes(32)) if cipher == "aes" else None
+    if what == "serve":
+        serve(aes, first, second)
     else:
-        fetch(sys.argv[2], json.loads(sys.argv[3]))
+        fetch(aes, first, json.loads(second))
 
 
-def serve(endpoint: str, source: str) -> None:
+def serve(aes: AESGCM | None, endpoint: str, source: str) -> None:
     """Answer the pieces of `source` until the process is ended."""
     public, secret = zmq.curve_keypair()
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
         router.linger = 0
-        router.curve_server = True
-        router.curve_publickey, router.curve_secretkey = public, secret
+        if aes is None:
+            router.curve_server = True
+            router.curve_publickey, router.curve_secretkey = public, secret
         router.sndhwm = 4 * CREDIT_PIECES
         router.bind(endpoint)
         data = os.open(source, os.O_RDONLY)
@@ -48,12 +53,14 @@ def serve(endpoint: str, source: str) -> None:
         while True:
             who, number = router.recv_multipart()
             piece = os.pread(data, PIECE_BYTES, int.from_bytes(number, "big") * PIECE_BYTES)
+            if aes is not None:
+                piece = aes.encrypt(number * _NUMBERS_PER_NONCE, piece, None)
             router.send(who, zmq.SNDMORE)
             router.send(number, zmq.SNDMORE)
             router.send(piece, copy=False)
 
 
-def fetch(target: str, sources: list[list[str]]) -> None:
+def fetch(aes: AESGCM | None, target: str, sources: list[list[str]]) -> None:
     """Fetch every piece from `sources` (endpoint and key each) in turn into `target`.
 
     The digests come as one line on standard input before the line that starts.
@@ -64,7 +71,9 @@ def fetch(target: str, sources: list[list[str]]) -> None:
     started = time.monotonic()
     out = os.open(target, os.O_WRONLY | os.O_CREAT, 0o600)
     with zmq.Context() as context:
-        dealers = [_dealer(context, endpoint, key) for endpoint, key in sources]
+        dealers = [
+            _dealer(context, endpoint, key if aes is None else None) for endpoint, key in sources
+        ]
         poller = zmq.Poller()
         for dealer in dealers:
             poller.register(dealer, zmq.POLLIN)
@@ -75,12 +84,16 @@ def fetch(target: str, sources: list[list[str]]) -> None:
         missing = len(digests)
         while missing:
             for dealer, _ in poller.poll():
-                number = int.from_bytes(dealer.recv(), "big")
+                told = dealer.recv()
+                number = int.from_bytes(told, "big")
                 frame = dealer.recv(copy=False)
                 _ask_next(dealer, waiting)
-                if blake3(frame.buffer).digest() != digests[number]:
+                piece = frame.buffer
+                if aes is not None:
+                    piece = memoryview(aes.decrypt(told * _NUMBERS_PER_NONCE, piece, None))
+                if blake3(piece).digest() != digests[number]:
                     raise SystemExit(f"piece {number} is damaged")
-                os.pwrite(out, frame.buffer, number * PIECE_BYTES)
+                os.pwrite(out, piece, number * PIECE_BYTES)
                 missing -= 1
         os.close(out)
         print(json.dumps({"started": started, "done": time.monotonic()}), flush=True)
@@ -88,11 +101,14 @@ def fetch(target: str, sources: list[list[str]]) -> None:
             dealer.close()
 
 
-def _dealer(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, key: str) -> zmq.Socket[bytes]:
+def _dealer(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, key: str | None
+) -> zmq.Socket[bytes]:
     dealer = context.socket(zmq.DEALER)
     dealer.linger = 0
-    dealer.curve_serverkey = key.encode()
-    dealer.curve_publickey, dealer.curve_secretkey = zmq.curve_keypair()
+    if key is not None:
+        dealer.curve_serverkey = key.encode()
+        dealer.curve_publickey, dealer.curve_secretkey = zmq.curve_keypair()
     dealer.connect(endpoint)
     return dealer
 
