@@ -47,7 +47,8 @@ from peer.workers import Workers
 
 log = logging.getLogger(__name__)
 
-WORKERS = 4  # they wait for disks more than they compute
+WORKERS = max(2, min(4, os.cpu_count() or 2))  # they digest; more of them than cores thrash caches
+HELPERS = 4  # they wait for disks when the workers do
 TIDY_S = 3600.0  # how often the manifests that nobody needs are looked for
 END_S = 4.0  # an orderly end takes no longer; what is not done by then is not worth waiting for
 
@@ -110,7 +111,7 @@ class Peer:
         await zap.self_check(context, self._guard)
         pair = load_or_make_pair(home / "device.key")
         listen = await asyncio.to_thread(self._where_to_listen)
-        self._workers = Workers(WORKERS, "worker")
+        self._workers = Workers(WORKERS, "worker", helpers=HELPERS)
         self._handles = HandleCache()
         self._shelf = Shelf()
         self._link = TrackerLink(

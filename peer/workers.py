@@ -1,18 +1,23 @@
 """Threads for what would block the loop: reads, digests and writes.
 
-Owns a few threads and the way back into the loop. Results come back in batches: one wake-up of the
+Owns the threads and the way back into the loop. Results come back in batches: one wake-up of the
 loop brings all that was finished since the last one, because at thousands of pieces a second a
 wake-up for each would cost more than the work.
+
+While disks are quick a thread for each core does best: with more of them each piece meets a colder
+cache. While they are slow, threads wait for them instead of computing, so that some more help out
+when jobs have been waiting for a while and nobody took one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
@@ -20,13 +25,17 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _Done = Callable[[Any, BaseException | None], None]
 _Job = tuple[Callable[..., Any], tuple[Any, ...], _Done]
+SLOW_S = 0.02  # nobody took a waiting job for so long: all wait for disks
 
 
 class Workers:
-    """``count`` threads that take jobs in order."""
+    """``count`` threads that take jobs in order, and ``helpers`` when those are held up."""
 
-    def __init__(self, count: int, name: str) -> None:
+    def __init__(self, count: int, name: str, *, helpers: int = 0) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        self._taken = self._taken_before = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._results: deque[tuple[_Done, Any, BaseException | None]] = deque()
         self._woken = False
         self._loop = asyncio.get_running_loop()
@@ -34,12 +43,18 @@ class Workers:
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
             for number in range(count)
         ]
-        for thread in self._threads:
+        self._helpers = [
+            threading.Thread(target=self._help, name=f"{name}-helper-{number}", daemon=True)
+            for number in range(helpers)
+        ]
+        for thread in (*self._threads, *self._helpers):
             thread.start()
 
     def submit(self, done: _Done, job: Callable[..., Any], *args: Any) -> None:
         """Run ``job(*args)`` on a thread, then ``done(result, error)`` in the loop."""
         self._jobs.put((job, args, done))
+        if self._timer is None and self._helpers:
+            self._timer = self._loop.call_later(SLOW_S, self._look)
 
     async def run(self, job: Callable[..., T], *args: Any) -> T:
         """The same, for those who can wait. What the job raises is raised here."""
@@ -56,21 +71,48 @@ class Workers:
         self.submit(done, job, *args)
         return await future
 
+    def _look(self) -> None:
+        """Call a helper if jobs wait and none was taken since the last look."""
+        self._timer = None
+        if self._jobs.empty():
+            return
+        if self._taken == self._taken_before:
+            self._calls.put(True)
+        self._taken_before = self._taken
+        self._timer = self._loop.call_later(SLOW_S, self._look)
+
     def _work(self) -> None:
         while (item := self._jobs.get()) is not None:
-            job, args, done = item
-            try:
-                self._results.append((done, job(*args), None))
-            except BaseException as error:
-                self._results.append((done, None, error))
+            self._do(item)
             # A job's buffers must not live until the next job comes.
-            del item, job, args, done
-            if not self._woken:
-                self._woken = True
+            del item
+
+    def _help(self) -> None:
+        while self._calls.get():
+            while True:
                 try:
-                    self._loop.call_soon_threadsafe(self._deliver)
-                except RuntimeError:
-                    return  # the loop is closed, and nobody waits for results any more
+                    item = self._jobs.get_nowait()
+                except Empty:
+                    break
+                if item is None:  # the end, which was meant for another
+                    self._jobs.put(None)
+                    return
+                self._do(item)
+                del item
+
+    def _do(self, item: _Job) -> None:
+        self._taken += 1  # may miss one: all that counts is whether it moves
+        job, args, done = item
+        try:
+            self._results.append((done, job(*args), None))
+        except BaseException as error:
+            self._results.append((done, None, error))
+        del item, job, args, done
+        if not self._woken:
+            self._woken = True
+            # When the loop is closed, nobody waits for results any more.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
         # Lowered first: what is appended after the last look below wakes the loop again.
@@ -86,7 +128,11 @@ class Workers:
         """Let the threads end after what they are doing; jobs not begun are dropped."""
         while not self._jobs.empty():
             self._jobs.get()
+        if self._timer is not None:
+            self._timer.cancel()
         for _ in self._threads:
             self._jobs.put(None)
-        for thread in self._threads:
+        for _ in self._helpers:
+            self._calls.put(False)
+        for thread in (*self._threads, *self._helpers):
             thread.join(timeout_s)

@@ -1,0 +1,91 @@
+"""The threads for what blocks: results in the loop, and helpers when all of them wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+from stand_ins import until
+from waiting import PATIENCE_S
+
+from peer.workers import Workers
+
+
+def run(test: Callable[[Workers], Awaitable[None]], count: int = 2, helpers: int = 2) -> None:
+    async def main() -> None:
+        workers = Workers(count, "test", helpers=helpers)
+        try:
+            await test(workers)
+        finally:
+            workers.close()
+        assert not any(thread.is_alive() for thread in (*workers._threads, *workers._helpers))
+
+    asyncio.run(main())
+
+
+def test_what_a_job_returns_or_raises_comes_back() -> None:
+    async def test(workers: Workers) -> None:
+        assert await asyncio.gather(*(workers.run(pow, 2, n) for n in range(50))) == [
+            2**n for n in range(50)
+        ]
+        with pytest.raises(ZeroDivisionError):
+            await workers.run(divmod, 1, 0)
+
+    run(test)
+
+
+def test_a_result_that_cannot_be_handled_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(workers: Workers) -> None:
+        def refuse(*_: object) -> None:
+            raise RuntimeError("a defect")
+
+        workers.submit(refuse, int)
+        assert await workers.run(int, "7") == 7
+        await until(lambda: "could not be handled" in caplog.text)
+
+    run(test)
+
+
+def test_helpers_go_on_while_all_workers_wait_for_a_disk() -> None:
+    async def test(workers: Workers) -> None:
+        disk = threading.Event()
+        stuck = [asyncio.ensure_future(workers.run(disk.wait, PATIENCE_S)) for _ in range(3)]
+        # Two are at the workers and one at a helper; the other helper does all that comes.
+        assert await asyncio.gather(*(workers.run(int, n) for n in range(20))) == list(range(20))
+        assert not any(one.done() for one in stuck)
+        disk.set()
+        assert await asyncio.gather(*stuck) == [True] * 3
+        assert await workers.run(int, "7") == 7
+
+    run(test)
+
+
+def test_without_helpers_what_comes_waits() -> None:
+    async def test(workers: Workers) -> None:
+        disk = threading.Event()
+        stuck = asyncio.ensure_future(workers.run(disk.wait, PATIENCE_S))
+        waiting = asyncio.ensure_future(workers.run(int, "7"))
+        disk.set()
+        assert await stuck
+        assert await waiting == 7
+
+    run(test, count=1, helpers=0)
+
+
+def test_closing_drops_what_was_not_begun_and_ends_helpers_too() -> None:
+    async def test(workers: Workers) -> None:
+        disk, begun = threading.Event(), threading.Semaphore(0)
+
+        def wait() -> None:
+            begun.release()
+            disk.wait(PATIENCE_S)
+
+        for _ in range(9):
+            workers.submit(lambda *_: None, wait)
+        for _ in range(4):
+            assert await asyncio.to_thread(begun.acquire, timeout=PATIENCE_S)
+        disk.set()
+
+    run(test)
