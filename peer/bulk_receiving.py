@@ -65,8 +65,9 @@ class BulkReceiver:
             raise
         self._pump = Pump(socket, self._on_message)
         self._timer = asyncio.get_running_loop().call_later(GIVE_UP_S, self._give_up)
+        self._endpoint = f"tcp://{host}:{offer.port}"
         try:
-            socket.connect(f"tcp://{host}:{offer.port}")
+            socket.connect(self._endpoint)
         except zmq.ZMQError:
             self.close()
             raise
@@ -84,7 +85,7 @@ class BulkReceiver:
                 pass  # as long as it was never up, it is tried until its time is over
 
     def _give_up(self) -> None:
-        log.debug("no bulk connection came about")
+        log.info("no way to the bulk port at %s: pieces come the slower way", self._endpoint)
         self.close()
 
     def _on_message(self, frames: Frames) -> None:

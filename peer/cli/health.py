@@ -54,7 +54,16 @@ def _machine() -> Iterator[CheckRow]:
     except MiniTorrentError as error:
         yield _bad("libzmq", error)
     versions = []
-    for name in ("pyzmq", "msgspec", "blake3", "PyNaCl", "SQLAlchemy", "click", "rich"):
+    for name in (
+        "pyzmq",
+        "msgspec",
+        "blake3",
+        "PyNaCl",
+        "cryptography",
+        "SQLAlchemy",
+        "click",
+        "rich",
+    ):
         try:
             versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:
