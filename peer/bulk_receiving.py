@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _heads: Decoder[peer.Piece] = Decoder(peer.Piece)
 
+ENDED_S = 1.0  # from its end to blaming it: the source itself may have ended
+SILENT_S = 10.0  # nothing came there for so long
 GIVE_UP_S = 5.0  # a port that nobody lets us reach: pieces come the other way
 
 
@@ -64,7 +66,10 @@ class BulkReceiver:
             socket.close(linger=0)
             raise
         self._pump = Pump(socket, self._on_message)
-        self._timer = asyncio.get_running_loop().call_later(GIVE_UP_S, self._give_up)
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
+        self._timer = self._loop.call_later(GIVE_UP_S, self._give_up)
+        socket.setsockopt(zmq.RECONNECT_IVL, -1)  # a word lets nobody in a second time
         self._endpoint = f"tcp://{host}:{offer.port}"
         try:
             socket.connect(self._endpoint)
@@ -80,16 +85,23 @@ class BulkReceiver:
                 name = bytes(self._pump.socket.getsockopt(zmq.ROUTING_ID))
                 self._pump.send([SIGNATURE, proof(self._key, name)])
             case Link.DOWN | Link.FAILED if self._up:
-                self._on_lost("it ended")
+                self._timer.cancel()
+                self._timer = self._loop.call_later(ENDED_S, self._on_lost, "it ended")
             case _:
-                pass  # as long as it was never up, it is tried until its time is over
+                pass  # pieces come the other way, and its time is soon over
 
     def _give_up(self) -> None:
         log.info("no way to the bulk port at %s: pieces come the slower way", self._endpoint)
         self.close()
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it is up, and nothing has come for long."""
+        return self._up and self._loop.time() - self._heard_at > SILENT_S
+
     def _on_message(self, frames: Frames) -> None:
         self._connections.heard(frames[-1])
+        self._heard_at = self._loop.time()
         try:
             if len(frames) != 4 or frames[0].bytes != SIGNATURE:
                 raise RemoteProtocolError("a message of another form")

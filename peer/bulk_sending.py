@@ -10,6 +10,7 @@ about or not, every piece can go the other way too.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import os
@@ -33,6 +34,7 @@ from peer.swarm.events import RequesterId
 log = logging.getLogger(__name__)
 
 DOMAIN = "bulk"
+WORD_S = 30.0  # how long a word lets somebody in
 
 
 @dataclass(slots=True)
@@ -113,6 +115,7 @@ class BulkSender:
         line = _Line(os.urandom(KEY_BYTES), key := new_key(), Sealer(key))
         self._lines[requester] = line
         self._owners[line.word] = requester
+        asyncio.get_running_loop().call_later(WORD_S, self._owners.pop, line.word, None)
         return peer.Bulk(self.port, line.word, line.key)
 
     def forget(self, requester: RequesterId) -> None:
@@ -135,9 +138,10 @@ class BulkSender:
         line = None if owner is None else self._lines.get(RequesterId(owner))
         if line is None or len(name) != limits.ROUTING_ID_BYTES or len(frames) != 3:
             return
-        if frames[1].bytes == SIGNATURE:
-            proved = hmac.compare_digest(frames[2].bytes, proof(line.key, name))
-            line.routing_id = name if proved else None
+        # What proves nothing changes nothing: it may come by an older word, or be put in.
+        proved = hmac.compare_digest(frames[2].bytes, proof(line.key, name))
+        if proved and frames[1].bytes == SIGNATURE:
+            line.routing_id = name
 
     def send(self, requester: RequesterId, head: bytes, data: Buffer) -> Sent | None:
         """Send a piece. None when it has to go the other way."""

@@ -48,6 +48,7 @@ from peer.workers import Workers
 log = logging.getLogger(__name__)
 
 WORKERS = max(2, min(4, os.cpu_count() or 2))  # they digest; more of them than cores thrash caches
+SOCKETS_MAX = 16_384
 HELPERS = 4  # they wait for disks when the workers do
 TIDY_S = 3600.0  # how often the manifests that nobody needs are looked for
 END_S = 4.0  # an orderly end takes no longer; what is not done by then is not worth waiting for
@@ -98,6 +99,8 @@ class Peer:
         self._settings = settings
         self._trackers = trackers
         self._context: zmq.Context[Any] = zmq.Context()
+        # Each connection to a source takes six with its monitors; a thousand is ZeroMQ's own bound.
+        self._context.set(zmq.MAX_SOCKETS, SOCKETS_MAX)
         self._ended = asyncio.Event()
         self._notices = Notices()
         self._watching: asyncio.Task[None] | None = None

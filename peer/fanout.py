@@ -111,13 +111,17 @@ class Fanout:
             and self._no_bulk_until.get(connection.device, 0.0) <= monotonic()
         )
 
-    def bulk_failed(self, connection: Connection) -> None:
-        """A bulk connection came about and did not last: none is made there for a while. What was
-        on its way on it will never come, so the whole connection begins anew."""
+    def avoid_bulk(self, device: DeviceKey) -> None:
+        """Have pieces from there come with everything else, for a while."""
         self.counts["bulk failed"] += 1
         now = monotonic()
         self._no_bulk_until = {d: at for d, at in self._no_bulk_until.items() if at > now}
-        self._no_bulk_until[connection.device] = now + NO_BULK_S
+        self._no_bulk_until[device] = now + NO_BULK_S
+
+    def bulk_failed(self, connection: Connection) -> None:
+        """A bulk connection came about and did not last. What was on its way on it will never
+        come, so the whole connection begins anew, without."""
+        self.avoid_bulk(connection.device)
         self.connection_lost(connection)
 
     def request(self, sink: Sink, device: DeviceKey, pieces: tuple[int, ...]) -> None:

@@ -135,10 +135,10 @@ class Seeder:
         self._manifests.close()
         if self._wakeup is not None:
             self._wakeup.cancel()
-        self._bulk.close()
         self._watch.close()
         self._connections.close()
         self._pump.close()
+        self._bulk.close()
 
     def _on_link(self, link: Link) -> None:
         self.counts[f"link {link.value}"] += 1
@@ -217,7 +217,8 @@ class Seeder:
         bits = None if served.have is None else served.have.to_bytes()
         answer = peer.Opened(ask.channel, complete, ticket.expires_ms)
         self._send(visitor, pack(b"", answer, bits))
-        if ask.bulk and (offer := self._bulk.offer(visitor.id)) is not None:
+        still_here = self._visitors.get(visitor.id) is visitor
+        if ask.bulk and still_here and (offer := self._bulk.offer(visitor.id)) is not None:
             self._send(visitor, pack(b"", offer))
 
     def _renew(self, visitor: Visitor, group: GroupId, token: bytes) -> None:
@@ -388,8 +389,8 @@ class Seeder:
             self._decide(swarm.Abandoned(visitor.id, channel.content))
 
     def _leave(self, requester: RequesterId) -> None:
+        self._bulk.forget(requester)
         if self._visitors.leave(requester) is not None:
-            self._bulk.forget(requester)
             self._decide(swarm.Left(requester))
 
     def _drop(self, requester: RequesterId) -> None:

@@ -294,6 +294,8 @@ class Connection:
             return
         if channel.timer is not None:
             channel.timer.cancel()
+        if self._bulk is not None:
+            self._excuse(channel)  # this may have come past pieces that are on their way there
         channel.sink.refused(self.device, refusal)
         self._fanout.connection_idle(self)
 
@@ -326,6 +328,9 @@ class Connection:
 
     def _excuse(self, channel: Channel) -> None:
         """We gave ``channel`` up: what is on its way there is no fault of the source's."""
+        if channel.pieces_due and self._bulk is not None and self._bulk.is_silent:
+            # Perhaps somebody on the way lets signs of life through and nothing else.
+            self._fanout.avoid_bulk(self.device)
         self._stray_bytes_left = min(STRAY_BYTES_MAX, self._stray_bytes_left + channel.bytes_due)
 
     def _stray(self, size: int) -> None:

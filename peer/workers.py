@@ -76,7 +76,7 @@ class Workers:
         self._timer = None
         if self._jobs.empty():
             return
-        if self._taken == self._taken_before:
+        if self._taken == self._taken_before and self._calls.empty():
             self._calls.put(True)
         self._taken_before = self._taken
         self._timer = self._loop.call_later(SLOW_S, self._look)
@@ -126,8 +126,9 @@ class Workers:
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Let the threads end after what they are doing; jobs not begun are dropped."""
-        while not self._jobs.empty():
-            self._jobs.get()
+        with contextlib.suppress(Empty):
+            while True:  # a thread may take the last one before we do
+                self._jobs.get_nowait()
         if self._timer is not None:
             self._timer.cancel()
         for _ in self._threads:

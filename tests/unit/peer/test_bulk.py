@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 import zmq
-from serving_stage import COUNT, DATA, Sink, Stage, run
+from serving_stage import CONTENT, COUNT, DATA, FILMS, Sink, Stage, run
 from stand_ins import turns, until
 
 from common import limits
+from common.clock import monotonic
 from common.codec import SIGNATURE, encode
 from common.connections import MESSAGES, Connections
 from common.errors import CannotListen
 from common.messages import peer
-from common.sockets import ConnectByWord, make_socket
-from peer import bulk_receiving
+from common.sockets import ConnectByWord, Sent, make_socket
+from peer import bulk_receiving, bulk_sending
 from peer.bulk_sending import BulkSender
 from peer.swarm.events import RequesterId
 
@@ -251,6 +252,82 @@ def test_a_connection_that_ends_takes_its_bulk_connection_with_it() -> None:
     run(test)
 
 
+def test_a_source_that_closes_a_channel_past_its_pieces_is_not_blamed() -> None:
+    """What is said on the first connection overtakes what is on its way on the other."""
+
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: is_up(stage))
+        connection = stage.fanout._connections[stage.server.public]
+        pump = stage.seeder._bulk._pump
+        held: list[Any] = []
+        send = pump.send
+
+        def hold(frames: Any, *, copy: bool = True) -> Sent:
+            held.append(frames)
+            return Sent.YES
+
+        pump.send = hold  # type: ignore[method-assign]
+        stage.ask(sink, *range(COUNT))
+        await until(lambda: held)
+        connection._stray_bytes_left = 1  # as after many smaller faults
+        stage.shelf.remove(CONTENT)
+        await until(lambda: sink.said[1:])
+        for frames in held:
+            send(frames, copy=True)
+        await until(lambda: stage.fanout.counts["stray"] == len(held))
+        assert not stage.fanout._shunned.holds(stage.server.public, monotonic())
+
+    run(test)
+
+
+def test_who_is_gone_before_the_offer_leaves_nothing_behind() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        await stage.open()
+        [visitor] = stage.seeder._visitors
+        bulk = stage.seeder._bulk
+        stage.seeder._leave(visitor.id)
+        assert (bulk._lines, bulk._owners) == ({}, {})
+        ghost, *_ = stage.seeder._visitors.enter(OTHER, stage.client.public)
+        stage.seeder._open(ghost, peer.Open(1, FILMS, CONTENT, b"good", True))
+        assert (bulk._lines, bulk._owners, stage.seeder.visitors) == ({}, {}, 0)
+
+    run(test)
+
+
+def test_one_that_lets_only_signs_of_life_through_is_not_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: is_up(stage))
+        connection = stage.fanout._connections[stage.server.public]
+        stage.seeder._bulk._pump.send = lambda *_, **__: Sent.YES  # type: ignore[method-assign]
+        stage.ask(sink, 3)
+        await until(lambda: connection.channels[0].pieces_due)
+        assert stage.fanout.wants_bulk(connection)
+        monkeypatch.setattr(bulk_receiving, "SILENT_S", -1.0)
+        stage.fanout.close(sink, stage.server.public)  # it was too slow
+        assert not stage.fanout.wants_bulk(connection)
+
+    run(test)
+
+
+def test_a_source_that_ends_itself_is_not_blamed_for_its_bulk_connection() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: is_up(stage))
+        stage.seeder.close()
+        await until(lambda: ("lost", True) in sink.said)
+        assert stage.fanout.counts["bulk failed"] == 0
+
+    run(test)
+
+
 # -- coming in ----------------------------------------------------------------------------------
 
 
@@ -325,6 +402,34 @@ def test_what_is_forgotten_lets_nobody_in() -> None:
         bulk.forget(OTHER)
         assert bulk._use(offer.word.hex().encode()) is None
         assert bulk._owners == {} == bulk._lines
+
+    run(test)
+
+
+def test_a_word_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_sending, "WORD_S", 0.0)
+
+    async def test(stage: Stage) -> None:
+        bulk = stage.seeder._bulk
+        assert bulk.offer(ONE) is not None
+        await until(lambda: not bulk._owners)
+
+    run(test)
+
+
+def test_what_proves_nothing_takes_nothing_away() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: is_up(stage))
+        connection = stage.fanout._connections[stage.server.public]
+        assert connection._bulk is not None
+        for said in ([SIGNATURE, bytes(16)], [b"x"], [b"MT\x02", bytes(16)]):
+            connection._bulk._pump.send(said)
+        await turns()
+        assert is_up(stage)
+        await fetch(stage, sink)
+        assert sent_by_bulk(stage) == COUNT
 
     run(test)
 

@@ -74,6 +74,35 @@ def test_without_helpers_what_comes_waits() -> None:
     run(test, count=1, helpers=0)
 
 
+def test_closing_while_jobs_are_taken_ends() -> None:
+    """Whoever takes the last job away must not leave the one who closes waiting for it."""
+
+    async def test(workers: Workers) -> None:
+        for _ in range(30):
+            workers.submit(lambda *_: None, int)
+
+    for _ in range(200):
+        run(test)
+
+
+def test_a_disk_that_hangs_is_not_answered_by_calls_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("peer.workers.SLOW_S", 0.0)
+
+    async def test(workers: Workers) -> None:
+        disk = threading.Event()
+        stuck = [asyncio.ensure_future(workers.run(disk.wait, PATIENCE_S)) for _ in range(9)]
+        await until(lambda: workers._jobs.qsize() == 5 and workers._calls.qsize() == 1)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert workers._calls.qsize() == 1
+        disk.set()
+        await asyncio.gather(*stuck)
+
+    run(test)
+
+
 def test_closing_drops_what_was_not_begun_and_ends_helpers_too() -> None:
     async def test(workers: Workers) -> None:
         disk, begun = threading.Event(), threading.Semaphore(0)
