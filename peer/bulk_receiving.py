@@ -69,7 +69,6 @@ class BulkReceiver:
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
         self._timer = self._loop.call_later(GIVE_UP_S, self._give_up)
-        socket.setsockopt(zmq.RECONNECT_IVL, -1)  # a word lets nobody in a second time
         self._endpoint = f"tcp://{host}:{offer.port}"
         try:
             socket.connect(self._endpoint)
@@ -85,7 +84,9 @@ class BulkReceiver:
                 name = bytes(self._pump.socket.getsockopt(zmq.ROUTING_ID))
                 self._pump.send([SIGNATURE, proof(self._key, name)])
             case Link.DOWN | Link.FAILED if self._up:
-                self._timer.cancel()
+                # A word lets nobody in a second time. (RECONNECT_IVL of -1 is no way to say so: with
+                # it libzmq ends the process when an end comes while descriptors are short.)
+                self.close()
                 self._timer = self._loop.call_later(ENDED_S, self._on_lost, "it ended")
             case _:
                 pass  # pieces come the other way, and its time is soon over
