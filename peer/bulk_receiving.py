@@ -84,8 +84,8 @@ class BulkReceiver:
                 name = bytes(self._pump.socket.getsockopt(zmq.ROUTING_ID))
                 self._pump.send([SIGNATURE, proof(self._key, name)])
             case Link.DOWN | Link.FAILED if self._up:
-                # A word lets nobody in a second time. (RECONNECT_IVL of -1 is no way to say so: with
-                # it libzmq ends the process when an end comes while descriptors are short.)
+                # A word lets nobody in twice. (RECONNECT_IVL of -1 is no way to say so: libzmq then
+                # ends the process when this happens while descriptors are short.)
                 self.close()
                 self._timer = self._loop.call_later(ENDED_S, self._on_lost, "it ended")
             case _:
