@@ -376,6 +376,18 @@ class Watch:
         self._pump.close()
 
 
+def watched(
+    socket: zmq.Socket[Any], on_link: Callable[[Link], None], ledger: Ledger | None = None
+) -> Watch:
+    """A `Watch` of a socket that was just made, which is closed if it cannot be watched. Raises
+    `zmq.ZMQError`."""
+    try:
+        return Watch(socket, on_link, ledger)
+    except zmq.ZMQError:
+        socket.close(linger=0)
+        raise
+
+
 @dataclass(frozen=True, slots=True)
 class Sender:
     """Who sent a message to a ROUTER: the connection's name, and the device that was proved."""

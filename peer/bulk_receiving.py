@@ -19,7 +19,7 @@ from common.connections import Connections
 from common.errors import RemoteProtocolError
 from common.messages import peer
 from common.sealed_stream import Opener, proof
-from common.sockets import ConnectByWord, Frames, Link, Pump, Watch, make_socket
+from common.sockets import ConnectByWord, Frames, Link, Pump, make_socket, watched
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +60,7 @@ class BulkReceiver:
             ConnectByWord(offer.word.hex().encode()),
             message_bytes_max=limits.REPLY_BYTES_MAX,
         )
-        try:
-            self._watch = Watch(socket, self._on_link, connections)
-        except zmq.ZMQError:
-            socket.close(linger=0)
-            raise
+        self._watch = watched(socket, self._on_link, connections)
         self._pump = Pump(socket, self._on_message)
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()

@@ -70,7 +70,7 @@ class BulkSender:
         self.port: int | None = None
         self._sent = 0
         self._lines: dict[RequesterId, _Line] = {}
-        self._owners: dict[bytes, RequesterId] = {}  # of words that were not used yet
+        self._owners: dict[bytes, RequesterId] = {}  # of words, as they are shown, not used yet
         self._connections = connections
         if port is None or not endpoint.startswith("tcp://") or not aes_is_fast():
             return
@@ -114,22 +114,20 @@ class BulkSender:
             return None
         line = _Line(os.urandom(KEY_BYTES), key := new_key(), Sealer(key))
         self._lines[requester] = line
-        self._owners[line.word] = requester
-        asyncio.get_running_loop().call_later(WORD_S, self._owners.pop, line.word, None)
+        shown = line.word.hex().encode()
+        self._owners[shown] = requester
+        asyncio.get_running_loop().call_later(WORD_S, self._owners.pop, shown, None)
         return peer.Bulk(self.port, line.word, line.key)
 
     def forget(self, requester: RequesterId) -> None:
         """The requester's encrypted connection has ended, or we know nothing of it any more."""
         line = self._lines.pop(requester, None)
         if line is not None:
-            self._owners.pop(line.word, None)
+            self._owners.pop(line.word.hex().encode(), None)
 
     def _use(self, shown: bytes) -> bytes | None:
         """Whose word somebody shows, who comes in by it. It is of no use a second time."""
-        try:
-            return self._owners.pop(bytes.fromhex(shown.decode("ascii")), None)
-        except ValueError:
-            return None
+        return self._owners.pop(shown.lower(), None)
 
     def _on_message(self, frames: Frames) -> None:
         """Somebody who came in by a word proves to have the key. There is no other message."""

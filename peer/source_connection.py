@@ -23,7 +23,7 @@ from common.link import host_of
 from common.messages import peer
 from common.messages.refusals import Refusal
 from common.names import quoted
-from common.sockets import Connect, Frames, Link, Pump, Sent, Watch, make_socket
+from common.sockets import Connect, Frames, Link, Pump, Sent, make_socket, watched
 from peer.bulk_receiving import BulkReceiver
 from peer.source_channel import STRAY_BYTES_MIN, Channel, Sink
 
@@ -65,11 +65,7 @@ class Connection:
             Connect(fanout.pair, device),
             message_bytes_max=limits.REPLY_BYTES_MAX,
         )
-        try:
-            self._watch = Watch(socket, self._on_link, fanout.connections)
-        except zmq.ZMQError:
-            socket.close(linger=0)
-            raise
+        self._watch = watched(socket, self._on_link, fanout.connections)
         self._pump = Pump(socket, self._on_message)
         try:
             socket.connect(endpoint)

@@ -16,7 +16,7 @@ from common import limits
 from common.keys import KeyPair
 from common.link import Tracker
 from common.messages import events
-from common.sockets import Connect, Frames, Link, Pump, Watch, make_socket
+from common.sockets import Connect, Frames, Link, Pump, Watch, make_socket, watched
 
 
 class TrackerConnection:
@@ -41,11 +41,7 @@ class TrackerConnection:
         commands = make_socket(
             context, zmq.DEALER, self._role, message_bytes_max=limits.REPLY_BYTES_MAX
         )
-        try:
-            self._watch = Watch(commands, self._on_link)
-        except zmq.ZMQError:
-            commands.close(linger=0)
-            raise
+        self._watch = watched(commands, self._on_link)
         self.commands = Pump(commands, on_reply)
         self.events: Pump | None = None
         self._events_watch: Watch | None = None
@@ -78,11 +74,7 @@ class TrackerConnection:
             receive_queue=10_000,
         )
         socket.setsockopt(zmq.SUBSCRIBE, events.BEAT_TOPIC)
-        try:
-            self._events_watch = Watch(socket, self._on_events_link)
-        except zmq.ZMQError:
-            socket.close(linger=0)
-            raise
+        self._events_watch = watched(socket, self._on_events_link)
         self.events = Pump(socket, self._on_published)
         socket.connect(endpoint)
 

@@ -40,6 +40,14 @@ def is_up(stage: Stage) -> bool:
     return any(line.routing_id for line in stage.seeder._bulk._lines.values())
 
 
+async def in_bulk(stage: Stage) -> Sink:
+    """Something opened, and the bulk connection to it there."""
+    stage.offer()
+    sink = await stage.open()
+    await until(lambda: is_up(stage))
+    return sink
+
+
 async def fetch(stage: Stage, sink: Sink) -> None:
     sink.pieces.clear()
     stage.ask(sink, *range(COUNT))
@@ -49,9 +57,7 @@ async def fetch(stage: Stage, sink: Sink) -> None:
 
 def test_pieces_go_there_once_it_is_up() -> None:
     async def test(stage: Stage) -> None:
-        stage.offer()
-        sink = await stage.open()
-        await until(lambda: is_up(stage))
+        sink = await in_bulk(stage)
         await fetch(stage, sink)
         assert sent_by_bulk(stage) == COUNT == stage.seeder.counts["pieces"]
 
@@ -62,9 +68,7 @@ def test_nothing_of_a_piece_is_readable_on_the_way() -> None:
     """What passes the socket, looked at where it is handed to ZeroMQ."""
 
     async def test(stage: Stage) -> None:
-        stage.offer()
-        sink = await stage.open()
-        await until(lambda: is_up(stage))
+        sink = await in_bulk(stage)
         wire: list[bytes] = []
         pump = stage.seeder._bulk._pump
         send = pump.send
@@ -121,9 +125,7 @@ def test_one_that_ends_is_not_made_again_at_once() -> None:
     cannot bear it, pieces go the other way then."""
 
     async def test(stage: Stage) -> None:
-        stage.offer()
-        sink = await stage.open()
-        await until(lambda: is_up(stage))
+        sink = await in_bulk(stage)
         stage.seeder._bulk._pump.close()
         await until(lambda: ("lost", True) in sink.said)
         assert stage.fanout.counts["bulk failed"] == 1
@@ -150,9 +152,7 @@ def test_one_that_ends_is_not_made_again_at_once() -> None:
 )
 def test_what_the_source_cannot_have_sent_is_not_taken(forged: Any) -> None:
     async def test(stage: Stage) -> None:
-        stage.offer()
-        sink = await stage.open()
-        await until(lambda: is_up(stage))
+        sink = await in_bulk(stage)
         pump = stage.seeder._bulk._pump
         send = pump.send
         pump.send = (
@@ -170,9 +170,7 @@ def test_what_the_source_cannot_have_sent_is_not_taken(forged: Any) -> None:
 
 def test_a_message_that_is_repeated_is_not_taken() -> None:
     async def test(stage: Stage) -> None:
-        stage.offer()
-        sink = await stage.open()
-        await until(lambda: is_up(stage))
+        sink = await in_bulk(stage)
         pump = stage.seeder._bulk._pump
         send = pump.send
 
@@ -189,9 +187,7 @@ def test_a_message_that_is_repeated_is_not_taken() -> None:
 
 def test_an_offer_that_nobody_asked_for_is_not_followed() -> None:
     async def test(stage: Stage) -> None:
-        stage.offer()
-        sink = await stage.open()
-        await until(lambda: is_up(stage))
+        sink = await in_bulk(stage)
         connection = stage.fanout._connections[stage.server.public]
         first = connection._bulk
         connection._bulk_offered(peer.Bulk(9, bytes(32), bytes(32)))
@@ -206,9 +202,7 @@ def test_a_source_that_had_forgotten_us_is_come_to_anew() -> None:
     """The serving side drops a connection of which it believes that it takes nothing."""
 
     async def test(stage: Stage) -> None:
-        stage.offer()
-        sink = await stage.open()
-        await until(lambda: is_up(stage))
+        sink = await in_bulk(stage)
         await fetch(stage, sink)
         former = stage.fanout._connections[stage.server.public]._bulk
         [visitor] = stage.seeder._visitors
@@ -229,9 +223,7 @@ def test_a_key_that_was_used_enough_is_used_no_more(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(limits, "SEALED_BYTES_MAX", 3 * limits.PIECE_LENGTH_MIN)
 
     async def test(stage: Stage) -> None:
-        stage.offer()
-        sink = await stage.open()
-        await until(lambda: is_up(stage))
+        sink = await in_bulk(stage)
         await fetch(stage, sink)
         assert sent_by_bulk(stage) == 3
 
@@ -240,9 +232,7 @@ def test_a_key_that_was_used_enough_is_used_no_more(monkeypatch: pytest.MonkeyPa
 
 def test_a_connection_that_ends_takes_its_bulk_connection_with_it() -> None:
     async def test(stage: Stage) -> None:
-        stage.offer()
-        sink = await stage.open()
-        await until(lambda: is_up(stage))
+        sink = await in_bulk(stage)
         bulk = stage.fanout._connections[stage.server.public]._bulk
         stage.fanout.close(sink, stage.server.public)
         await until(lambda: not stage.fanout._connections)
@@ -256,9 +246,7 @@ def test_a_source_that_closes_a_channel_past_its_pieces_is_not_blamed() -> None:
     """What is said on the first connection overtakes what is on its way on the other."""
 
     async def test(stage: Stage) -> None:
-        stage.offer()
-        sink = await stage.open()
-        await until(lambda: is_up(stage))
+        sink = await in_bulk(stage)
         connection = stage.fanout._connections[stage.server.public]
         pump = stage.seeder._bulk._pump
         held: list[Any] = []
@@ -301,9 +289,7 @@ def test_one_that_lets_only_signs_of_life_through_is_not_asked_for_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def test(stage: Stage) -> None:
-        stage.offer()
-        sink = await stage.open()
-        await until(lambda: is_up(stage))
+        sink = await in_bulk(stage)
         connection = stage.fanout._connections[stage.server.public]
         stage.seeder._bulk._pump.send = lambda *_, **__: Sent.YES  # type: ignore[method-assign]
         stage.ask(sink, 3)
@@ -318,9 +304,7 @@ def test_one_that_lets_only_signs_of_life_through_is_not_asked_for_again(
 
 def test_a_source_that_ends_itself_is_not_blamed_for_its_bulk_connection() -> None:
     async def test(stage: Stage) -> None:
-        stage.offer()
-        sink = await stage.open()
-        await until(lambda: is_up(stage))
+        sink = await in_bulk(stage)
         stage.seeder.close()
         await until(lambda: ("lost", True) in sink.said)
         assert stage.fanout.counts["bulk failed"] == 0
@@ -419,9 +403,7 @@ def test_a_word_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_proves_nothing_takes_nothing_away() -> None:
     async def test(stage: Stage) -> None:
-        stage.offer()
-        sink = await stage.open()
-        await until(lambda: is_up(stage))
+        sink = await in_bulk(stage)
         connection = stage.fanout._connections[stage.server.public]
         assert connection._bulk is not None
         for said in ([SIGNATURE, bytes(16)], [b"x"], [b"MT\x02", bytes(16)]):
