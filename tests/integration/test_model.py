@@ -34,6 +34,12 @@ class Group:
     requests: set[str] = field(default_factory=set)
     shares: dict[str, tuple[bytes, set[str]]] = field(default_factory=dict)
 
+    def offering(self, data: bytes) -> set[str]:
+        """Who offers this content, under whatever name: one content is one swarm in a group."""
+        return {
+            who for other, offering in self.shares.values() if other == data for who in offering
+        }
+
 
 class Session:
     """The people, and what the model says of them."""
@@ -186,7 +192,7 @@ class Session:
             self.run(who, False, "download-file", name, share, dest)
             return
         data, offering = shared
-        if not (offering & self.there) and data:
+        if not (group.offering(data) & self.there) and data:
             return  # it would wait for somebody to come
         self.run(who, True, "download-file", name, share, dest)
         assert (dest / share).read_bytes() == data, self.story
@@ -273,8 +279,8 @@ class Session:
             for name, group in self.groups.items():
                 if who in group.members:
                     wanted = {
-                        share: len(offering & self.there)
-                        for share, (_, offering) in group.shares.items()
+                        share: len(group.offering(data) & self.there)
+                        for share, (data, _) in group.shares.items()
                     }
                     wait_for(
                         lambda one=self.people[who], name=name: {
