@@ -14,6 +14,7 @@ MIB = 1024 * KIB
 PIECE_LENGTH_DEFAULT = 512 * KIB  # the original's piece; large enough to amortise a message
 PIECE_LENGTH_MIN = 16 * KIB  # smaller ones drown in messages
 PIECE_LENGTH_MAX = 4 * MIB  # a piece is one message, and a message is buffered whole
+RUN_BYTES = 2 * MIB  # adjacent pieces that go in one message, on bulk connections
 PIECES_MAX = 1 << 21  # 1 TiB of default pieces; a bitfield of 256 KiB
 ENTRIES_MAX = 200_000  # files and folders in one share
 CONTENT_BYTES_MAX = 1 << 53  # sizes stay exact in JSON readers that know only doubles

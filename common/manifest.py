@@ -75,10 +75,14 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
     def piece_span(self, index: int) -> tuple[int, int]:
         """Where piece ``index`` lies in the stream: offset and length in bytes."""
-        offset = index * self.piece_length
-        if index < 0 or offset >= self.size:
-            raise LocalProtocolError(f"there is no piece {index} in this content")
-        return offset, min(self.piece_length, self.size - offset)
+        return self.run_span(index, 1)
+
+    def run_span(self, first: int, count: int) -> tuple[int, int]:
+        """Where ``count`` pieces from ``first`` on lie: offset and length in bytes."""
+        offset, last = first * self.piece_length, first + count - 1
+        if first < 0 or last < first or last * self.piece_length >= self.size:
+            raise LocalProtocolError(f"there are no pieces {first} to {last} in this content")
+        return offset, min(count * self.piece_length, self.size - offset)
 
     def piece_digest(self, index: int) -> bytes:
         size = self.algorithm.digest_size

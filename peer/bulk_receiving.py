@@ -23,7 +23,7 @@ from common.sockets import ConnectByWord, Frames, Link, Pump, make_socket, watch
 
 log = logging.getLogger(__name__)
 
-_heads: Decoder[peer.Piece] = Decoder(peer.Piece)
+_heads: Decoder[peer.Pieces] = Decoder(peer.Pieces)
 
 ENDED_S = 1.0  # from its end to blaming it: the source itself may have ended
 SILENT_S = 10.0  # nothing came there for so long
@@ -33,7 +33,7 @@ GIVE_UP_S = 5.0  # a port that nobody lets us reach: pieces come the other way
 class BulkReceiver:
     """A bulk connection from a source.
 
-    ``on_piece`` is called with each piece, ``on_lost`` when the connection was there and is no
+    ``on_pieces`` is called with each message, ``on_lost`` when the connection was there and is no
     more, or brought what the source cannot have sent. One that never comes about is no loss.
     """
 
@@ -44,12 +44,12 @@ class BulkReceiver:
         offer: peer.Bulk,
         *,
         connections: Connections,
-        on_piece: Callable[[peer.Piece, memoryview], None],
+        on_pieces: Callable[[peer.Pieces, memoryview], None],
         on_lost: Callable[[str], None],
     ) -> None:
         """Begin to connect. Raises `zmq.ZMQError`."""
         self._connections = connections
-        self._on_piece = on_piece
+        self._on_pieces = on_pieces
         self._on_lost = on_lost
         self._key = offer.key
         self._opener = Opener(offer.key)
@@ -103,11 +103,11 @@ class BulkReceiver:
             if len(frames) != 4 or frames[0].bytes != SIGNATURE:
                 raise RemoteProtocolError("a message of another form")
             head, data = self._opener.open(frames[1].bytes, frames[2].buffer, frames[3].buffer)
-            piece = _heads.decode(head)
+            pieces = _heads.decode(head)
         except RemoteProtocolError as error:
             self._on_lost(error.message)
             return
-        self._on_piece(piece, memoryview(data))
+        self._on_pieces(pieces, memoryview(data))
 
     def close(self) -> None:
         """Close the socket. Nobody is told."""

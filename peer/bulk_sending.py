@@ -21,7 +21,7 @@ from typing import Any
 import zmq
 
 from common import limits, zap
-from common.codec import SIGNATURE
+from common.codec import SIGNATURE, encode
 from common.connections import Connections
 from common.digests import Buffer
 from common.errors import CannotListen
@@ -141,16 +141,16 @@ class BulkSender:
         if proved and frames[1].bytes == SIGNATURE:
             line.routing_id = name
 
-    def send(self, requester: RequesterId, head: bytes, data: Buffer) -> Sent | None:
-        """Send a piece. None when it has to go the other way."""
+    def send(self, requester: RequesterId, run: peer.Pieces, data: Buffer) -> Sent | None:
+        """Send adjacent pieces. None when they have to go the other way."""
         line = self._lines.get(requester)
         if line is None or line.routing_id is None or line.sealer.spent:
             return None
-        frames = [line.routing_id, SIGNATURE, *line.sealer.seal(head, data)]
+        frames = [line.routing_id, SIGNATURE, *line.sealer.seal(encode(run), data)]
         match sent := self._pump.send(frames, copy=False):
             case Sent.GONE:
                 line.routing_id = None
                 return None
             case Sent.YES:
-                self._sent += 1
+                self._sent += run.count
         return sent

@@ -12,23 +12,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Any
+from itertools import groupby, pairwise
+from typing import Any, TypeAlias
 
-from common import limits
 from common.digests import Buffer
 from common.errors import MiniTorrentError
 from common.ids import ContentId
 from peer.files.errors import BadContent, ContentChanged, OutOfHandles, StorageClosed
 from peer.shelf import Reader, Served, Shelf
 from peer.swarm import events as swarm
+from peer.swarm.events import RequesterId
 from peer.workers import Workers
 
 log = logging.getLogger(__name__)
 
-RUN_BYTES = 2 * limits.MIB  # read by one thread before any of it is sent
+Run: TypeAlias = list[swarm.Send]
+"""Adjacent pieces of one content for one requester; never empty."""
+
 TRIES = 4  # reads of a piece that fail before it counts as not held
 AWAY_S = 60.0  # it counts as not held that long at most, before it is offered again
 
@@ -48,21 +50,23 @@ class _Trouble:
 
 
 class PieceReader:
-    """Reads what the serving core sends. ``send`` is called with each piece that was read,
-    ``decide`` with what the core is to know of those that could not be, and ``notify`` with what
-    the owner of the files should."""
+    """Reads what the serving core sends. ``send`` is called with adjacent pieces of one content
+    that were read for one requester, ``decide`` with what the core is to know of those that could
+    not be, and ``notify`` with what the owner of the files should."""
 
     def __init__(
         self,
         shelf: Shelf,
         workers: Workers,
         *,
-        send: Callable[[swarm.Send, Buffer], None],
+        run_bytes: Callable[[RequesterId], int],
+        send: Callable[[Run, Buffer], None],
         decide: Callable[[swarm.ServingEvent], None],
         notify: Callable[[str], None],
     ) -> None:
         self._shelf = shelf
         self._workers = workers
+        self._run_bytes = run_bytes
         self._send = send
         self._decide = decide
         self._notify = notify
@@ -98,26 +102,28 @@ class PieceReader:
             return
         # What is credited at once is given at once: a thread that reads several pieces costs two
         # changes of threads, one for each piece would cost as many as there are pieces.
-        step = max(1, RUN_BYTES // served.manifest.piece_length)
+        together = self._run_bytes(run[0].requester)
+        step = max(1, together // served.manifest.piece_length)
         for at in range(0, len(run), step):
             self._submit(served, run[at : at + step])
 
-    def _submit(self, served: Served, run: list[swarm.Send]) -> None:
+    def _submit(self, served: Served, given_out: list[swarm.Send]) -> None:
         reader = served.reader
 
-        def done(pieces: Any, error: BaseException | None) -> None:
+        def done(found: Any, error: BaseException | None) -> None:
             if error is not None:
                 raise error
-            for send, (data, trouble) in zip(run, pieces, strict=True):
+            for run, data, trouble in found:
                 if self._closed:
                     return
                 if trouble is None:
-                    self._well(send)
-                    self._send(send, data)
+                    for send in run:
+                        self._well(send)
+                    self._send(run, data)
                 else:
-                    self._not_read(send, served, reader, trouble)
+                    self._not_read(run[0], served, reader, trouble)
 
-        self._workers.submit(done, _read_all, reader, [send.index for send in run])
+        self._workers.submit(done, _read_all, reader, list(_adjacent(given_out)))
 
     def _not_read(self, send: swarm.Send, served: Served, reader: Reader, error: Exception) -> None:
         blocked = swarm.Blocked(send.requester, send.content, send.index)
@@ -199,12 +205,25 @@ class PieceReader:
             trouble.timer.cancel()
 
 
-def _read_all(reader: Reader, indexes: list[int]) -> list[tuple[Buffer | None, Exception | None]]:
-    """On a worker thread: each piece, or why it cannot be read."""
-    pieces: list[tuple[Buffer | None, Exception | None]] = []
-    for index in indexes:
+def _adjacent(given_out: list[swarm.Send]) -> Iterator[Run]:
+    """Runs of adjacent pieces, in the order of the first ones."""
+    begin = 0
+    for at, (send, following) in enumerate(pairwise(given_out), start=1):
+        if following.index != send.index + 1:
+            yield given_out[begin:at]
+            begin = at
+    yield given_out[begin:]
+
+
+def _read_all(reader: Reader, runs: list[Run]) -> list[tuple[Run, Buffer, Exception | None]]:
+    """On a worker thread: each run, or why it cannot be read, piece by piece."""
+    found: list[tuple[Run, Buffer, Exception | None]] = []
+    for run in runs:
         try:
-            pieces.append((reader.read_piece(index), None))
+            found.append((run, reader.read_run(run[0].index, len(run)), None))
         except Exception as error:
-            pieces.append((None, error))
-    return pieces
+            bad = error.pieces if isinstance(error, BadContent) else ()
+            failed = [send for send in run if len(run) == 1 or send.index in bad]
+            found += [([send], b"", error) for send in failed]
+            found += _read_all(reader, [[send] for send in run if send not in failed])
+    return found

@@ -41,7 +41,7 @@ from common.tickets import Ticket
 from peer.bulk_sending import BulkSender
 from peer.following import Following
 from peer.manifest_serving import ManifestServing
-from peer.piece_reader import PieceReader
+from peer.piece_reader import PieceReader, Run
 from peer.requesters import Channel, Visitor, Visitors
 from peer.rights import Rights
 from peer.shelf import NOT_OFFERED, Served, Shelf
@@ -85,10 +85,15 @@ class Seeder:
         Raises `CannotListen`."""
         self._rights = rights
         self._shelf = shelf
-        self._reader = PieceReader(
-            shelf, workers, send=self._send_piece, decide=self._decide, notify=notify
-        )
         self._serving = Serving(limit=limit)
+        self._reader = PieceReader(
+            shelf,
+            workers,
+            run_bytes=self._serving.run_bytes,
+            send=self._send_run,
+            decide=self._decide,
+            notify=notify,
+        )
         self._manifests = ManifestServing(limit)
         self._visitors = Visitors()
         self._loop = asyncio.get_running_loop()
@@ -326,26 +331,38 @@ class Seeder:
         self._wakeup = None
         self._decide(swarm.Tick())
 
-    def _send_piece(self, send: swarm.Send, data: Buffer) -> None:
-        visitor = self._visitors.get(send.requester)
+    def _send_run(self, run: Run, data: Buffer) -> None:
+        visitor = self._visitors.get(run[0].requester)
         if visitor is None:
             return
-        number = visitor.numbers.get(send.content)
+        number = visitor.numbers.get(run[0].content)
         # Time has passed since the request was permitted: the right is looked at once more.
-        if number is None or self._permitted(visitor, number) is None:
-            self._reader.take_back(send)
+        permitted = None if number is None else self._permitted(visitor, number)
+        if number is None or permitted is None:
+            for send in run:
+                self._reader.take_back(send)
             return
-        head = encode(peer.Piece(number, send.index))
-        sent = self._bulk.send(visitor.id, head, data)
-        if sent is None:
-            sent = self._pump.send([visitor.id, SIGNATURE, b"", head, data], copy=False)
+        sent = self._bulk.send(visitor.id, peer.Pieces(number, run[0].index, len(run)), data)
+        if sent is not None:
+            self._was_sent(run, sent)
+            return
+        length = permitted[1].manifest.piece_length
+        view = memoryview(data)
+        for n, send in enumerate(run):
+            head = encode(peer.Piece(number, send.index))
+            piece = view[n * length : (n + 1) * length]
+            sent = self._pump.send([visitor.id, SIGNATURE, b"", head, piece], copy=False)
+            self._was_sent([send], sent)
+
+    def _was_sent(self, run: Run, sent: Sent) -> None:
         match sent:
             case Sent.YES:
-                self.counts["pieces"] += 1
+                self.counts["pieces"] += len(run)
             case Sent.FULL:
-                self._decide(swarm.Blocked(send.requester, send.content, send.index))
+                for send in run:
+                    self._decide(swarm.Blocked(send.requester, send.content, send.index))
             case Sent.GONE:
-                self._leave(send.requester)
+                self._leave(run[0].requester)
 
     def _on_decline(
         self,

@@ -24,8 +24,8 @@ NOT_OFFERED = Refusal(Code.UNKNOWN_SHARE, "nothing of that kind is shared here i
 class Reader(Protocol):
     """Where pieces are read from; called on worker threads."""
 
-    def read_piece(self, index: int) -> Buffer:
-        """The bytes of a piece that is held. Raises `StorageError`."""
+    def read_run(self, first: int, count: int) -> Buffer:
+        """The bytes of ``count`` held pieces from ``first`` on. Raises `StorageError`."""
 
 
 @dataclass(slots=True)

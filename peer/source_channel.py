@@ -31,8 +31,9 @@ class Sink(Protocol):
     def have(self, device: DeviceKey, pieces: list[int]) -> None:
         """The source holds these pieces too."""
 
-    def piece(self, device: DeviceKey, index: int, data: memoryview) -> None:
-        """A piece came. ``data`` is the message's own memory, unchecked."""
+    def pieces_came(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
+        """Adjacent pieces came, by what the source says. ``data`` is the message's own memory,
+        unchecked."""
 
     def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
         """The source will not send these."""

@@ -215,8 +215,8 @@ class Connection:
             return
         data = memoryview(b"") if envelope.data is None else envelope.data
         match envelope.body:
-            case peer.Piece():
-                self._piece(envelope.body, data)
+            case peer.Piece(number, index):
+                self._pieces(peer.Pieces(number, index, 1), data)
             case peer.Have(number, pieces):
                 if (channel := self._open_channel(number, data)) is not None:
                     channel.sink.have(self.device, pieces)
@@ -236,13 +236,13 @@ class Connection:
             case _:
                 assert_never(envelope.body)
 
-    def _piece(self, piece: peer.Piece, data: memoryview) -> None:
+    def _pieces(self, run: peer.Pieces, data: memoryview) -> None:
         # Credited whether it is of use or not: it took its place on the wire.
         self.received_bytes += len(data)
         self._flush_soon()
-        if (channel := self._open_channel(piece.channel, data)) is not None:
-            channel.pieces_due = max(0, channel.pieces_due - 1)
-            channel.sink.piece(self.device, piece.index, data)
+        if (channel := self._open_channel(run.channel, data)) is not None:
+            channel.pieces_due = max(0, channel.pieces_due - run.count)
+            channel.sink.pieces_came(self.device, run.first, run.count, data)
 
     def _open_channel(self, number: int, data: memoryview) -> Channel | None:
         channel = self.channels.get(number)
@@ -310,7 +310,7 @@ class Connection:
                 host_of(self.endpoint),
                 offer,
                 connections=self._fanout.connections,
-                on_piece=self._piece,
+                on_pieces=self._pieces,
                 on_lost=self._bulk_lost,
             )
         except zmq.ZMQError as error:

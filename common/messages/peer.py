@@ -13,10 +13,12 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from common import limits
 from common.messages.base import Count, IdText, Key32, PieceIndex, PieceList, TimeMs, Token
 from common.messages.refusals import Refusal
 
 Channel = Annotated[int, Meta(ge=0, lt=1 << 16)]
+RunLength = Annotated[int, Meta(ge=1, le=limits.RUN_BYTES // limits.PIECE_LENGTH_MIN)]
 
 
 class _Wire(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -102,6 +104,15 @@ class Piece(_Wire, frozen=True):
 
     channel: Channel
     index: PieceIndex
+
+
+class Pieces(_Wire, frozen=True):
+    """``count`` pieces from ``first`` on, one after another in the data. On bulk connections, where
+    there is no other message."""
+
+    channel: Channel
+    first: PieceIndex
+    count: RunLength
 
 
 class Declined(_Wire, frozen=True):

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from common.digests import Buffer
 from peer.downloads.checkpoints import CHECKPOINT_BYTES
 from peer.files.storage import PartialContent
+from peer.shelf import Reader
 
 
 def copy_missing(
     storage: PartialContent,
     pieces: Iterable[int],
-    read_piece: Callable[[int], Buffer],
+    copy: Reader,
     may_go_on: Callable[[], bool],
 ) -> bool:
     """Copy what ``storage`` lacks of ``pieces``; False when ``may_go_on`` said no before the end.
@@ -28,7 +28,7 @@ def copy_missing(
         if not may_go_on():
             return False
         if not storage.has(index):
-            data = read_piece(index)
+            data = copy.read_run(index, 1)
             storage.write_piece(index, data)
             unsynced_bytes += len(data)
         if unsynced_bytes >= CHECKPOINT_BYTES:

@@ -47,6 +47,7 @@ from peer.files.fingerprints import Place
 from peer.files.journal import Journal
 from peer.files.storage import PartialContent
 from peer.records import DownloadRecord, Records, ShareRecord
+from peer.shelf import Reader
 from peer.swarm.download import DownloadSettings
 from peer.swarm.pieces import Bitfield
 
@@ -111,7 +112,7 @@ class Life:
         self._fetching[entry.key] = entry
         around.following.follow_share(entry.group, entry.content)
         if local is not None and local.have is None:
-            entry.task = asyncio.create_task(self._copy(entry, local.reader.read_piece))
+            entry.task = asyncio.create_task(self._copy(entry, local.reader))
         else:
             self._offer_part(entry, running)
             running.start()
@@ -139,11 +140,11 @@ class Life:
             if other.content == entry.content and other.running is not None:
                 self._offer_part(other, other.running)
 
-    async def _copy(self, entry: Entry, read_piece: Callable[[int], object]) -> None:
+    async def _copy(self, entry: Entry, copy: Reader) -> None:
         """What this device has already is copied rather than fetched."""
         running = entry.running
         assert running is not None
-        if await running.copy_from(read_piece):
+        if await running.copy_from(copy):
             await self._finish(entry)
         elif entry.running is running:
             entry.task = None  # it may be complete before the tracker has answered below

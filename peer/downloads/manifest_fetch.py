@@ -79,8 +79,8 @@ class _FromPeer:
     def have(self, device: DeviceKey, pieces: list[int]) -> None:
         """Part of `Sink`; of no interest here."""
 
-    def piece(self, device: DeviceKey, index: int, data: memoryview) -> None:
-        """Part of `Sink`; none is asked for."""
+    def pieces_came(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
+        """Part of `Sink`; none are asked for."""
 
     def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
         """Part of `Sink`; nothing is asked for that could be declined."""

@@ -35,11 +35,10 @@ from peer.files.errors import (
     OutOfHandles,
     Passing,
     StorageClosed,
-    WrongPiece,
 )
 from peer.files.fingerprints import Place
 from peer.files.storage import PartialContent
-from peer.shelf import Shelf
+from peer.shelf import Reader, Shelf
 from peer.swarm import events as swarm
 from peer.swarm.download import Download, DownloadSettings
 from peer.swarm.limits import Limit
@@ -62,6 +61,20 @@ _TRANSIENT = {
     Code.UNKNOWN_SHARE,
     Code.UNKNOWN_GROUP,
 }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Arrived:
+    """Adjacent pieces that came in one message, unchecked: ``data`` begins with ``first``."""
+
+    first: int
+    data: memoryview
+    piece_length: int
+
+    def cut(self, first: int, count: int) -> memoryview:
+        """Some of the pieces."""
+        begin = (first - self.first) * self.piece_length
+        return self.data[begin : begin + count * self.piece_length]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +130,7 @@ class Running:
             limit=limit,
         )
         self._core = self._new_core(have=self._held())
-        self._buffers: dict[tuple[DeviceKey, int], memoryview] = {}
+        self._buffers: dict[tuple[DeviceKey, int], _Arrived] = {}
         self._known: dict[DeviceKey, Known] = {}
         self._came_from: Counter[DeviceKey] = Counter()
         self._loop = asyncio.get_running_loop()
@@ -224,21 +237,22 @@ class Running:
 
     # -- the core -------------------------------------------------------------------------------
 
-    def _decide(self, event: swarm.DownloadEvent) -> None:
+    def _decide(self, *events: swarm.DownloadEvent) -> None:
         """Tell the core, and do what it says."""
         if self._closed:
             return
         now = monotonic()
-        self._carry_out(self._core.handle(event, now))
+        self._carry_out(self._core.handle_all(events, now))
         self._set_wakeup(now)
 
     def _carry_out(self, effects: list[swarm.DownloadEffect]) -> None:
+        to_verify: list[swarm.Verify] = []
         for effect in effects:
             match effect:
                 case swarm.Request(device, pieces):
                     self._fanout.request(self, device, pieces)
-                case swarm.Verify(device, index):
-                    self._store(device, index)
+                case swarm.Verify():
+                    to_verify.append(effect)
                 case swarm.Announce(pieces):
                     self._shelf.announce(self.content, pieces, self.storage)
                 case swarm.CancelRequest(device, pieces):
@@ -256,6 +270,7 @@ class Running:
                     self._on_complete()
                 case _:
                     assert_never(effect)
+        self._store_all(to_verify)
 
     def _set_wakeup(self, now: float) -> None:
         # Moving the timer at each of thousands of pieces a second would cost more than a tick too
@@ -292,14 +307,23 @@ class Running:
         """Part of `Sink`."""
         self._decide(swarm.HaveMore(device, tuple(pieces)))
 
-    def piece(self, device: DeviceKey, index: int, data: memoryview) -> None:
+    def pieces_came(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
         """Part of `Sink`."""
         if self._closed:
             return
-        if (device, index) in self._buffers:
-            return  # twice from the same source, before the first was looked at
-        self._buffers[(device, index)] = data
-        self._decide(swarm.PieceCame(device, index, len(data)))
+        length = self.manifest.piece_length
+        arrived = _Arrived(first, data, length)
+        events = []
+        left = len(data)
+        for index in range(first, first + count):
+            # What is too much is the last one's, which has the wrong size then.
+            size = left if index == first + count - 1 else min(length, left)
+            left -= size
+            if (device, index) in self._buffers:
+                continue  # twice from the same source, before the first was looked at
+            self._buffers[(device, index)] = arrived
+            events.append(swarm.PieceCame(device, index, size))
+        self._decide(*events)
 
     def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
         """Part of `Sink`."""
@@ -323,40 +347,57 @@ class Running:
 
     # -- the disk -------------------------------------------------------------------------------
 
-    def _store(self, device: DeviceKey, index: int) -> None:
-        data = self._buffers.pop((device, index))
+    def _store_all(self, to_verify: list[swarm.Verify]) -> None:
+        """Store what came together, together."""
+        begin = 0
+        arrived = [self._buffers.pop((piece.source, piece.index)) for piece in to_verify]
+        for at in range(1, len(to_verify) + 1):
+            if (
+                at == len(to_verify)
+                or arrived[at] is not arrived[begin]
+                or to_verify[at].index != to_verify[at - 1].index + 1
+            ):
+                first, count = to_verify[begin].index, at - begin
+                self._store(to_verify[begin].source, first, count, arrived[begin].cut(first, count))
+                begin = at
+
+    def _store(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
         size = len(data)
 
-        def done(_: Any, error: BaseException | None) -> None:
-            self._stored(device, index, size, error)
+        def done(wrong: Any, error: BaseException | None) -> None:
+            if self._closed:
+                return
+            pieces = range(first, first + count)
+            if error is None:
+                self._stored(device, tuple(i for i in pieces if i not in wrong), size)
+                self._wrong(device, wrong)
+            else:
+                self._not_stored(device, pieces, error)
 
-        self._workers.submit(done, self.storage.write_piece, index, data)
+        self._workers.submit(done, self.storage.write_run, first, count, data)
 
-    def _stored(
-        self, device: DeviceKey, index: int, size: int, error: BaseException | None
-    ) -> None:
-        if self._closed:
+    def _stored(self, device: DeviceKey, pieces: tuple[int, ...], size: int) -> None:
+        if pieces:
+            self._disk_takes()
+            self._came_from[device] += len(pieces)
+            self._shelf.held_more(self.content, pieces, self.storage)
+            self._decide(*(swarm.PieceVerified(device, index) for index in pieces))
+            self._checkpoints.wrote(size)
+
+    def _wrong(self, device: DeviceKey, pieces: set[int]) -> None:
+        for index in sorted(pieces):
+            log.warning("%s sent a wrong piece %d and is banned", device.hex()[:16], index)
+            self._decide(swarm.PieceCorrupt(device, index))
+
+    def _not_stored(self, device: DeviceKey, pieces: range, error: BaseException) -> None:
+        if isinstance(error, StorageClosed):
             return
-        match error:
-            case None:
-                self._disk_takes()
-                self._came_from[device] += 1
-                self._shelf.held_more(self.content, (index,), self.storage)
-                self._decide(swarm.PieceVerified(device, index))
-                self._checkpoints.wrote(size)
-            case WrongPiece():
-                log.warning("%s sent a wrong piece %d and is banned", device.hex()[:16], index)
-                self._decide(swarm.PieceCorrupt(device, index))
-            case StorageClosed():
-                pass
-            case OutOfHandles():
-                self._decide(swarm.PieceUnwritten(device, index, str(error)))
-            case StorageError():
-                self._decide(swarm.PieceUnwritten(device, index, str(error)))
-                self._stop_for(error)
-            case _:
-                log.error("piece %d could not be stored", index, exc_info=error)
-                self._decide(swarm.PieceUnwritten(device, index, str(error)))
+        if not isinstance(error, StorageError):
+            first, last = pieces[0], pieces[-1]
+            log.error("pieces %d to %d could not be stored", first, last, exc_info=error)
+        self._decide(*(swarm.PieceUnwritten(device, index, str(error)) for index in pieces))
+        if isinstance(error, StorageError) and not isinstance(error, OutOfHandles):
+            self._stop_for(error)
 
     def _stop_for(self, error: StorageError) -> None:
         """The disk does not take any more: pause with the reason and try again in a while, if it
@@ -409,7 +450,7 @@ class Running:
             self.damaged(error.pieces)
             return None
 
-    async def copy_from(self, read_piece: Callable[[int], Any]) -> bool:
+    async def copy_from(self, copy: Reader) -> bool:
         """Take every piece from a complete copy on this device; False when that failed midway.
 
         It rests while its user has paused it. What could not be copied is left to be fetched like
@@ -417,7 +458,7 @@ class Running:
         """
         self._copying = True
         try:
-            while not await asyncio.to_thread(self._copy_some, read_piece):
+            while not await asyncio.to_thread(self._copy_some, copy):
                 await self._going.wait()
         except ContentChanged as error:
             log.info("there is no copy on this device any more: %s", error)
@@ -431,10 +472,10 @@ class Running:
             self._decide(swarm.Paused())
         return self.storage.is_complete
 
-    def _copy_some(self, read_piece: Callable[[int], Any]) -> bool:
+    def _copy_some(self, copy: Reader) -> bool:
         """On a thread: whether there is nothing left to copy, or nobody who wants it."""
         pieces = range(self.manifest.piece_count)
-        done = copy_missing(self.storage, pieces, read_piece, self._may_copy)
+        done = copy_missing(self.storage, pieces, copy, self._may_copy)
         return done or self._closed
 
     def _may_copy(self) -> bool:

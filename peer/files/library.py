@@ -32,12 +32,16 @@ class SharedContent:
         self._files = self._opened(place)
 
     def read_piece(self, index: int) -> Buffer:
-        """The bytes of piece ``index``, not changed by anybody afterwards.
+        """The bytes of piece ``index``. Raises as `read_run`."""
+        return self.read_run(index, 1)
+
+    def read_run(self, first: int, count: int) -> Buffer:
+        """The bytes of ``count`` pieces from ``first`` on, not changed by anybody afterwards.
 
         Raises `ContentChanged` when a file is not what it was (`recheck` tells whether its bytes
         still are), `OutOfHandles` for a shortage that passes, `IOFailed`.
         """
-        return self._files.read(*self.manifest.piece_span(index))
+        return self._files.read(*self.manifest.run_span(first, count))
 
     def check(self) -> None:
         """Look at every file without reading it; raises `ContentChanged`."""

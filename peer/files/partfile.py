@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from threading import Lock
 from typing import TypeAlias
 
 from common.digests import Buffer
@@ -88,6 +89,10 @@ class PartFiles(ABC):
 class PartFile(PartFiles):
     """The part of a share that is a single file."""
 
+    def __init__(self, manifest: Manifest, destination: Destination, fd: int) -> None:
+        super().__init__(manifest, destination, fd)
+        self._writing = Lock()
+
     def reserve(self, solid: Iterable[Range]) -> None:
         with translated(self._destination.part_path, "reserve room for"):
             os.ftruncate(self.fd, self._manifest.size)
@@ -99,7 +104,9 @@ class PartFile(PartFiles):
         return os.fstat(self.fd).st_size in (0, self._manifest.size)
 
     def write(self, offset: int, data: Buffer) -> None:
-        with translated(self._destination.part_path, "write"):
+        # One at a time, as the system has it for a file anyway: there, threads that wait for their
+        # turn keep their processors busy.
+        with translated(self._destination.part_path, "write"), self._writing:
             self.cut_off = self.cut_off or os.fstat(self.fd).st_size < self._manifest.size
             write_all(self.fd, data, offset)
 

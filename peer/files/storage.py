@@ -64,7 +64,7 @@ class PartialContent:
         self._held = bytearray(manifest.piece_count)  # by piece: 1 when verified and written
         self._lock = Lock()  # of the next two
         self._held_count = 0
-        self._unsynced: list[int] = []
+        self._unsynced: list[range] = []  # stretches of pieces, each as it was written at once
         self._checkpoint = Lock()  # one at a time
         self._claimed = claimed  # by the journal, to be verified by `recover`
         self._claims_journalled = journalled
@@ -108,7 +108,7 @@ class PartialContent:
             if digest == self.manifest.piece_digest(index):
                 # A copy: the view's memory is used again for the next pieces.
                 self._whole.feed(index, bytes(view))
-                self._hold(index, unsynced=not self._claims_journalled)
+                self._hold(range(index, index + 1), unsynced=not self._claims_journalled)
             on_progress(done)
 
         with self._gate:
@@ -136,21 +136,54 @@ class PartialContent:
     def write_piece(self, index: int, data: Buffer) -> None:
         """Verify and write piece ``index``, which is held from then on.
 
-        Raises `WrongPiece` and writes nothing if the bytes are not that piece; `DiskFull`, after
-        which the same call can be made again; `IOFailed`, after which nothing can.
+        Raises as `write_run`, and `WrongPiece` if the bytes are not that piece.
         """
+        if self.write_run(index, 1, memoryview(data)):
+            raise WrongPiece(f"piece {index} is not what its digest promises")
+
+    def write_run(self, first: int, count: int, data: memoryview) -> set[int]:
+        """Verify ``count`` pieces from ``first`` on, which lie in ``data`` one after another, and
+        write those that are right, which are held from then on. Returns those that are wrong.
+
+        Raises `DiskFull`, after which the same call can be made again, or `IOFailed`, after which
+        nothing can. No more of them is held then than before.
+        """
+        length = self.manifest.piece_length
+        # What is too much is the last one's: it is not right then.
+        ends = [*(n * length for n in range(1, count)), len(data)]
+        views = {first + n: data[n * length : end] for n, end in enumerate(ends)}
         with self._gate:
             self._require_sound()
-            if not self.manifest.verifies(index, data):
-                raise WrongPiece(f"piece {index} is not what its digest promises")
-            self._put(index, data)
-            self._whole.feed(index, data)
-            self._hold(index, unsynced=True)
+            right = []
+            for index, view in views.items():
+                if self.manifest.verifies(index, view):
+                    right.append(index)
+                    # Before it is written: it is in the cache now, and what is written again after
+                    # a failure is the same.
+                    self._whole.feed(index, view)
+            stretches = self._stretches(right)
+            for hole, pieces in stretches:
+                begin, end = pieces.start - first, pieces.stop - first
+                self._put(hole, pieces.start, data[begin * length : end * length])
+            for _, pieces in stretches:
+                self._hold(pieces, unsynced=True)
+        return views.keys() - set(right)
 
-    def _put(self, index: int, data: Buffer) -> None:
-        offset = index * self.manifest.piece_length
+    def _stretches(self, pieces: list[int]) -> list[tuple[bool, range]]:
+        """Ascending pieces as stretches of adjacent ones, and whether they can stay a hole."""
+        stretches: list[tuple[bool, range]] = []
+        for index in pieces:
+            begin = index
+            hole = self._pristine and self.manifest.piece_digest(index) == self._zero_digest
+            if stretches and stretches[-1][0] == hole and stretches[-1][1].stop == index:
+                begin = stretches.pop()[1].start
+            stretches.append((hole, range(begin, index + 1)))
+        return stretches
+
+    def _put(self, hole: bool, first: int, data: Buffer) -> None:
+        offset = first * self.manifest.piece_length
         try:
-            if self._pristine and self.manifest.piece_digest(index) == self._zero_digest:
+            if hole:
                 self._files.leave_hole(offset, len(data))
             else:
                 self._files.write(offset, data)
@@ -165,15 +198,32 @@ class PartialContent:
 
         Raises `BadContent` if they were damaged meanwhile; the piece is no longer held then.
         """
+        data = self._read_verified(index, 1)
+        if data is None:
+            self._lose((index,))
+            raise BadContent(f"piece {index} of {quoted(self.part_path)} is damaged", (index,))
+        return data
+
+    def read_run(self, first: int, count: int) -> Buffer:
+        """The bytes of ``count`` held pieces from ``first`` on, verified once more. Raises as
+        `read_piece`, for the first that was damaged."""
+        data = self._read_verified(first, count)
+        return data or b"".join(map(self.read_piece, range(first, first + count)))
+
+    def _read_verified(self, first: int, count: int) -> Buffer | None:
+        """The bytes of pieces that must be held; None if they are not all there and right."""
+        length = self.manifest.piece_length
         with self._gate:
-            span = self.manifest.piece_span(index)
-            if not self.has(index):
-                raise LocalProtocolError(f"piece {index} is not held")
+            span = self.manifest.run_span(first, count)
+            for index in range(first, first + count):
+                if not self.has(index):
+                    raise LocalProtocolError(f"piece {index} is not held")
             data = self._files.read(*span)
-            if data is None or not self.manifest.verifies(index, data):
-                self._lose((index,))
-                raise BadContent(f"piece {index} of {quoted(self.part_path)} is damaged", (index,))
-            return data
+            if data is not None:
+                views = (memoryview(data)[n * length : (n + 1) * length] for n in range(count))
+                if all(self.manifest.verifies(first + n, view) for n, view in enumerate(views)):
+                    return data
+            return None
 
     def has(self, index: int) -> bool:
         """Whether piece ``index`` is verified and written."""
@@ -195,7 +245,7 @@ class PartialContent:
     @property
     def unsynced_bytes(self) -> int:
         """About how much would have to be fetched again after a crash."""
-        return len(self._unsynced) * self.manifest.piece_length
+        return sum(map(len, self._unsynced)) * self.manifest.piece_length
 
     def checkpoint(self) -> tuple[int, ...]:
         """Sync what was written and record it in the journal; the pieces that this made durable.
@@ -211,17 +261,16 @@ class PartialContent:
             if not batch:
                 return ()
             try:
-                self._make_durable(batch)
+                pieces = self._make_durable(batch)
             except BaseException as error:
                 with self._lock:
-                    batch = [index for index in batch if self._held[index]]
                     self._unsynced = batch + self._unsynced
                 self._rewrite = True
                 if isinstance(error, IOFailed):
                     self._failed = error
                 raise
             self._rewrite = False
-            return tuple(batch)
+            return pieces
 
     def advance_digest(self) -> bool:
         """Take some pieces into the digest of the whole that came out of order; whether more wait.
@@ -241,25 +290,30 @@ class PartialContent:
     def _new_digest(self) -> WholeDigest:
         return WholeDigest(self.manifest, self.has, self._files.read_into, self._clock)
 
-    def _make_durable(self, batch: list[int]) -> None:
+    def _make_durable(self, batch: list[range]) -> tuple[int, ...]:
         if self._rewrite:
             self._write_again(batch)
         self._files.sync()
-        self._journal.append(batch)
+        pieces = dict.fromkeys(index for run in batch for index in run if self.has(index))
+        self._journal.append(pieces)
+        return tuple(pieces)
 
-    def _write_again(self, batch: list[int]) -> None:
-        for index in [index for index in batch if self.has(index)]:
-            offset, data = index * self.manifest.piece_length, self.read_piece(index)
-            self._files.forget_cached(offset, len(data))
-            self._files.write(offset, data)
+    def _write_again(self, batch: list[range]) -> None:
+        # The system caches what was written at once in one block, and forgets a block as a whole or
+        # not at all.
+        for run in batch:
+            data = {index: self.read_piece(index) for index in run if self.has(index)}
+            self._files.forget_cached(*self.manifest.run_span(run.start, len(run)))
+            for index, piece in data.items():
+                self._files.write(index * self.manifest.piece_length, piece)
 
-    def _hold(self, index: int, unsynced: bool) -> None:
+    def _hold(self, pieces: range, unsynced: bool) -> None:
         with self._lock:
-            if not self._held[index]:
+            for index in pieces:
+                self._held_count += not self._held[index]
                 self._held[index] = 1
-                self._held_count += 1
             if unsynced:
-                self._unsynced.append(index)
+                self._unsynced.append(pieces)
 
     def _lose(self, pieces: tuple[int, ...]) -> None:
         with self._lock:
@@ -268,7 +322,6 @@ class PartialContent:
             for index in pieces:
                 self._held_count -= self._held[index]
                 self._held[index] = 0
-            self._unsynced = [index for index in self._unsynced if self._held[index]]
         # What was taken in already may have been the damaged bytes.
         self._whole = self._new_digest()
 

@@ -100,6 +100,8 @@ class Download:
         self._meter = RateMeter()
         self._verifying: dict[int, SourceId] = {}
         """Which source each piece in state verifying came from."""
+        self._room_made = False
+        """Whether pieces were verified since somebody was last asked for more."""
         self._duplicate_bytes = 0
         self._corrupt_pieces = 0
 
@@ -107,6 +109,16 @@ class Download:
 
     def handle(self, event: DownloadEvent, now: float) -> list[DownloadEffect]:
         """Take an event in and say what is to be done, in order."""
+        self._take(event, now)
+        return self._settle(now)
+
+    def handle_all(self, events: Iterable[DownloadEvent], now: float) -> list[DownloadEffect]:
+        """The same for events that came together."""
+        for event in events:
+            self._take(event, now)
+        return self._settle(now)
+
+    def _take(self, event: DownloadEvent, now: float) -> None:
         match event:
             case PieceCame():
                 self._piece_came(event, now)
@@ -144,7 +156,6 @@ class Download:
                 self._demand.fill_all(now)
             case _:
                 assert_never(event)
-        return self._settle(now)
 
     def next_wakeup(self, now: float) -> float | None:
         """When a `Tick` is due; None when only events can change anything."""
@@ -176,6 +187,9 @@ class Download:
             if not self._demand.finished:
                 self._finish(now)
         else:
+            if self._room_made:
+                self._room_made = False
+                self._demand.feed(now)
             throttled = self._demand.throttled_until
             if throttled is not None and now >= throttled:
                 self._demand.throttled_until = None
@@ -260,7 +274,7 @@ class Download:
         self._picker.fetched(event.index)
         self._meter.add(self.layout.size_of(event.index), now)
         self._announcements.add(event.index)
-        self._demand.feed(now)
+        self._room_made = True
 
     def _piece_corrupt(self, event: PieceCorrupt, now: float) -> None:
         self._verdict_on(event.index, event.source)

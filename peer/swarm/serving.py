@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from common.ids import ContentId, UserId
+from common.limits import RUN_BYTES
 from peer.swarm.events import (
     Abandoned,
     Asked,
@@ -113,6 +114,12 @@ class Serving:
         """What is offered of a content, None for all of it. KeyError when nothing is."""
         have = self._contents[content].have
         return None if have is None else have.copy()
+
+    def run_bytes(self, requester_id: RequesterId) -> int:
+        """How much of adjacent pieces may go to a requester in one message."""
+        requester = self._requesters.get(requester_id)
+        rate = 0.0 if requester is None else requester.throughput.rate
+        return min(RUN_BYTES, int(rate * self.settings.run_s))
 
     @property
     def rate(self) -> float:

@@ -52,6 +52,9 @@ class ServingSettings:
     """A requester that owes credit for so long does not count against the others."""
     drop_after_s: float = 60.0
     """A requester that owes credit for so long is dropped."""
+    run_s: float = 0.02
+    """Adjacent pieces go to a requester in one message when it takes no longer for them: it can
+    make nothing of the first before the last has come."""
     blocked_s: float = 0.05
     """When to try a full socket again."""
     retry_after_s: float = 1.0

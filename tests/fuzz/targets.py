@@ -260,6 +260,7 @@ def targets(samples: Any) -> list[Target]:
         _decoder("tracker replies", tracker.Reply, samples.REPLIES),
         _decoder("peer asks", peer.Ask, samples.PEER_ASKS),
         _decoder("peer answers", peer.Answer, samples.PEER_ANSWERS),
+        _decoder("peer bulk", peer.Pieces, samples.IN_BULK),
         _decoder("published", events.Published, samples.PUBLISHED),
         _decoder("control asks", control.Ask, samples.ASKS),
         _decoder("control answers", control.Answer, samples.ANSWERS),

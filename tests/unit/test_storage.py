@@ -225,6 +225,80 @@ def test_a_wrong_piece_is_refused_and_not_written(sample: Sample, place: Path) -
     download.discard()
 
 
+def test_a_run_is_held_but_for_the_wrong_ones(sample: Sample, place: Path) -> None:
+    download = sample.begin(place)
+    count = len(sample.pieces)
+    data = bytearray(b"".join(sample.pieces))
+    data[PIECE + 5] ^= 1
+    assert download.write_run(0, count, memoryview(data)) == {1}
+    assert sample.missing(download) == [1]
+    assert bytes(download.read_run(2, count - 2)) == b"".join(sample.pieces[2:])
+    for first, some in ((0, 2), (count - 1, 2), (-1, 2), (2, 0)):
+        with pytest.raises(LocalProtocolError):
+            download.read_run(first, some)
+    with pytest.raises(LocalProtocolError):
+        download.write_run(count - 1, 2, memoryview(sample.pieces[-1]))
+    assert download.write_run(1, 1, memoryview(sample.pieces[1])) == set()
+    download.finalize()
+    download.close()
+    assert snapshot(place) == snapshot(sample.source)
+
+
+def test_a_run_that_is_longer_or_shorter_than_it_says(sample: Sample, place: Path) -> None:
+    download = sample.begin(place)
+    two = sample.pieces[0] + sample.pieces[1]
+    assert download.write_run(0, 2, memoryview(two + b"x")) == {1}
+    assert download.write_run(1, 3, memoryview(sample.pieces[1] + b"x")) == {2, 3}
+    assert download.write_run(0, 2, memoryview(b"")) == {0, 1}
+    assert [download.has(index) for index in range(4)] == [True, True, False, False]
+    download.discard()
+
+
+def test_nothing_of_a_run_is_held_that_could_not_be_written(
+    sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = sample.begin(place)
+    data = memoryview(b"".join(sample.pieces))
+    pwrite = os.pwrite
+
+    def full(fd: int, data: Any, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(DiskFull):
+        download.write_run(0, len(sample.pieces), data)
+    assert download.held_count == 0
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    assert download.write_run(0, len(sample.pieces), data) == set()
+    download.finalize()
+    download.close()
+    assert snapshot(place) == snapshot(sample.source)
+
+
+def test_zeros_within_a_run_stay_a_hole(tmp_path: Path, place: Path) -> None:
+    (tmp_path / "source").write_bytes(NOISE[:PIECE] + bytes(100 * PIECE) + NOISE[:PIECE])
+    sample = Sample(tmp_path / "source")
+    download = sample.begin(place)
+    assert download.write_run(0, 102, memoryview(b"".join(sample.pieces))) == set()
+    download.finalize()
+    download.close()
+    assert place.read_bytes() == (tmp_path / "source").read_bytes()
+    assert place.stat().st_blocks * 512 <= 4 * PIECE
+
+
+def test_a_run_with_a_damaged_piece_is_not_read(file_sample: Sample, place: Path) -> None:
+    download = file_sample.begin(place)
+    file_sample.fill(download)
+    with open(download.part_path, "r+b") as part:
+        part.seek(2 * PIECE + 7)
+        part.write(bytes([file_sample.pieces[2][7] ^ 1]))
+    with pytest.raises(BadContent) as caught:
+        download.read_run(1, 3)
+    assert caught.value.pieces == (2,)
+    assert file_sample.missing(download) == [2]
+    download.discard()
+
+
 def test_discarding_leaves_nothing(sample: Sample, place: Path) -> None:
     download = sample.begin(place)
     sample.fill(download, [0, 2])

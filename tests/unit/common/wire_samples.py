@@ -129,6 +129,8 @@ PEER_ANSWERS: list[Any] = [
     REFUSAL,
 ]
 
+IN_BULK: list[Any] = [peer.Pieces(7, 300, 4)]
+
 ASKS: list[Any] = [
     control.Status(),
     control.Down(),
@@ -217,6 +219,7 @@ CONVERSATIONS: dict[str, tuple[Any, list[Any]]] = {
     "published": (events.Published, PUBLISHED),
     "peer-asks": (peer.Ask, PEER_ASKS),
     "peer-answers": (peer.Answer, PEER_ANSWERS),
+    "peer-bulk": (peer.Pieces, IN_BULK),
     "control-asks": (control.Ask, ASKS),
     "control-answers": (control.Answer, ANSWERS),
 }

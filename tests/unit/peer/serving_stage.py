@@ -59,10 +59,12 @@ class Reader:
     def __init__(self) -> None:
         self.errors: dict[int, Exception] = {}
 
-    def read_piece(self, index: int) -> bytes:
-        if index in self.errors:
-            raise self.errors[index]
-        return piece(index)
+    def read_run(self, first: int, count: int) -> bytes:
+        pieces = range(first, first + count)
+        for index in pieces:
+            if index in self.errors:
+                raise self.errors[index]
+        return b"".join(map(piece, pieces))
 
 
 class Rights:
@@ -98,8 +100,9 @@ class Sink:
     def have(self, device: DeviceKey, pieces: list[int]) -> None:
         self.said.append(("have", tuple(pieces)))
 
-    def piece(self, device: DeviceKey, index: int, data: memoryview) -> None:
-        self.pieces[index] = bytes(data)
+    def pieces_came(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
+        for n in range(count):
+            self.pieces[first + n] = bytes(data[n * LENGTH : (n + 1) * LENGTH])
 
     def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
         self.said.append(("declined", tuple(answer.pieces), answer.busy))

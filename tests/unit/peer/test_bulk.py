@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import zmq
-from serving_stage import CONTENT, COUNT, DATA, FILMS, Sink, Stage, run
+from serving_stage import CONTENT, COUNT, DATA, FILMS, LENGTH, Sink, Stage, run
 from stand_ins import turns, until
 
 from common import limits
@@ -64,6 +64,20 @@ def test_pieces_go_there_once_it_is_up() -> None:
     run(test)
 
 
+def test_adjacent_pieces_go_in_one_message_to_whoever_is_quick() -> None:
+    async def test(stage: Stage) -> None:
+        sink = await in_bulk(stage)
+        (line,) = stage.seeder._bulk._lines.values()
+        for room, most in ((0, COUNT), (COUNT * LENGTH, 1), (0, COUNT)):
+            before = line.sealer._number
+            stage.seeder._reader._run_bytes = lambda _, room=room: room
+            await fetch(stage, sink)
+            assert line.sealer._number - before == most
+        assert sent_by_bulk(stage) == 3 * COUNT
+
+    run(test)
+
+
 def test_nothing_of_a_piece_is_readable_on_the_way() -> None:
     """What passes the socket, looked at where it is handed to ZeroMQ."""
 
@@ -82,7 +96,7 @@ def test_nothing_of_a_piece_is_readable_on_the_way() -> None:
         passed = b"".join(wire)
         assert len(passed) > len(DATA)
         assert all(DATA[at : at + 16] not in passed for at in range(0, len(DATA) - 16, 1000))
-        assert encode(peer.Piece(0, 1))[:6] not in passed
+        assert encode(peer.Pieces(0, 1, 1))[:7] not in passed
 
     run(test)
 
@@ -224,7 +238,9 @@ def test_a_key_that_was_used_enough_is_used_no_more(monkeypatch: pytest.MonkeyPa
 
     async def test(stage: Stage) -> None:
         sink = await in_bulk(stage)
-        await fetch(stage, sink)
+        for index in range(COUNT):  # one at a time, lest they go together
+            stage.ask(sink, index)
+            await until(lambda index=index: index in sink.pieces)
         assert sent_by_bulk(stage) == 3
 
     run(test)

@@ -549,13 +549,14 @@ class Copy:
         self.read_so_far = threading.Event()
         self.may_go_on = threading.Event()
 
-    def read_piece(self, index: int) -> bytes:
-        if index == self._last:
+    def read_run(self, first: int, count: int) -> bytes:
+        pieces = range(first, first + count)
+        if self._last in pieces:
             self.read_so_far.set()
             assert self.may_go_on.wait(PATIENCE_S)
             if self._error is not None:
                 raise self._error
-        return self._stage.piece(index)
+        return b"".join(map(self._stage.piece, pieces))
 
 
 def test_a_copy_that_breaks_off_is_not_fetched_from_the_start(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ class Sink:
     def have(self, device: DeviceKey, pieces: list[int]) -> None:
         self.said.append(("have", pieces))
 
-    def piece(self, device: DeviceKey, index: int, data: memoryview) -> None:
-        self.pieces.append(index)
+    def pieces_came(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
+        self.pieces += range(first, first + count)
 
     def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
         self.said.append(("declined", answer.pieces))

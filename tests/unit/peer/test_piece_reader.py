@@ -14,8 +14,8 @@ from common import limits, manifest
 from common.digests import Algorithm, Buffer
 from common.ids import ContentId, GroupId
 from peer import piece_reader
-from peer.files.errors import IOFailed
-from peer.piece_reader import TRIES, PieceReader
+from peer.files.errors import BadContent, IOFailed
+from peer.piece_reader import TRIES, PieceReader, Run
 from peer.shelf import Shelf
 from peer.swarm import events as swarm
 from peer.swarm.events import RequesterId
@@ -44,12 +44,15 @@ class Disk:
 
     def __init__(self) -> None:
         self.errors: dict[int, list[Exception]] = {}
+        self.runs: list[tuple[int, int]] = []
 
-    def read_piece(self, index: int) -> bytes:
-        errors = self.errors.get(index)
-        if errors:
-            raise errors.pop(0)
-        return b"%d" % index
+    def read_run(self, first: int, count: int) -> bytes:
+        self.runs.append((first, count))
+        for index in range(first, first + count):
+            errors = self.errors.get(index)
+            if errors:
+                raise errors.pop(0)
+        return b"".join(b"%d" % index for index in range(first, first + count))
 
 
 class Stage:
@@ -59,6 +62,7 @@ class Stage:
         self.disk, self.shelf = Disk(), Shelf()
         self.workers = Workers(1, "test")
         self.sent: list[int] = []
+        self.run_bytes = 0
         self.decided: list[swarm.ServingEvent] = []
         self.announced: list[tuple[int, ...]] = []
         self.notices: list[str] = []
@@ -66,14 +70,15 @@ class Stage:
         self.reader = PieceReader(
             self.shelf,
             self.workers,
+            run_bytes=lambda _: self.run_bytes,
             send=self._send,
             decide=self.decided.append,
             notify=self.notices.append,
         )
 
-    def _send(self, send: swarm.Send, data: Buffer) -> None:
-        assert bytes(data) == b"%d" % send.index
-        self.sent.append(send.index)
+    def _send(self, run: Run, data: Buffer) -> None:
+        assert bytes(data) == b"".join(b"%d" % send.index for send in run)
+        self.sent += [send.index for send in run]
 
     def content_added(self, *_: object) -> None:
         pass
@@ -130,6 +135,34 @@ def test_a_failure_that_passes_only_delays_the_piece() -> None:
         assert await stage.ask(1, 2, 3) == [swarm.Blocked(BOB, CONTENT, 2)]
         assert await stage.ask(2) == []
         assert (stage.sent, stage.notices) == ([1, 3, 2], [])
+
+    run(test)
+
+
+def test_adjacent_pieces_are_read_and_sent_together() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        assert await stage.ask(0, 1, 2) == []
+        stage.run_bytes = 3 * LENGTH
+        assert await stage.ask(0, 1, 2, 4) == []
+        assert await stage.ask(4, 0, 1) == []
+        assert stage.disk.runs == [(0, 1), (1, 1), (2, 1), (0, 3), (4, 1), (4, 1), (0, 2)]
+        assert stage.sent == [0, 1, 2, 0, 1, 2, 4, 4, 0, 1]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "errors", [[EIO, EIO], [BadContent("piece 1 is damaged", (1,))]], ids=["unread", "damaged"]
+)
+def test_one_of_a_run_that_fails_does_not_keep_the_others(errors: list[Exception]) -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        stage.run_bytes = 4 * LENGTH
+        stage.disk.errors = {1: errors}
+        assert await stage.ask(0, 1, 2, 3) == [swarm.Blocked(BOB, CONTENT, 1)]
+        assert sorted(stage.sent) == [0, 2, 3]
+        assert await stage.ask(1) == []
 
     run(test)
 

@@ -50,7 +50,7 @@ async def give(stage: Stage, entry: Entry, device: DeviceKey, data: bytes | None
     index = next(iter(source.asked))
     sent = stage.piece(index) if data is None else data[: len(stage.piece(index))]
     before = (entry.running.progress().held_pieces, entry.running.progress().corrupt_pieces)
-    entry.running.piece(device, index, memoryview(sent))
+    entry.running.pieces_came(device, index, 1, memoryview(sent))
     await until(
         lambda: (
             entry.running

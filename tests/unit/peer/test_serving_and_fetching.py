@@ -17,7 +17,6 @@ from serving_stage import (
     Sink,
     Stage,
     content_of,
-    piece,
     run,
 )
 from stand_ins import turns, until
@@ -197,12 +196,12 @@ class Closing(Reader):
         super().__init__()
         self.reading, self.closed = threading.Event(), threading.Event()
 
-    def read_piece(self, index: int) -> bytes:
+    def read_run(self, first: int, count: int) -> bytes:
         if self.closed.is_set():
             raise StorageClosed("the download was closed")
         self.reading.set()
         assert self.closed.wait(PATIENCE_S)
-        return piece(index)
+        return super().read_run(first, count)
 
 
 def test_what_was_to_be_read_from_a_part_is_read_from_the_whole_that_it_became() -> None:
@@ -318,8 +317,8 @@ def test_several_contents_share_a_connection() -> None:
         content, decoded, encoded = content_of(other)
 
         class Other:
-            def read_piece(self, index: int) -> bytes:
-                return other[index * LENGTH : (index + 1) * LENGTH]
+            def read_run(self, first: int, count: int) -> bytes:
+                return other[first * LENGTH : (first + count) * LENGTH]
 
         stage.offer()
         stage.shelf.put(FILMS, content, decoded, encoded, Other(), None)

@@ -429,3 +429,13 @@ def test_limits_hold_for_all_and_for_each_user() -> None:
                 delivered += PIECE
             on_way = new
         assert 0.8 * total <= delivered <= 1.2 * total, (rates, users)
+
+
+def test_as_much_goes_in_one_message_as_comes_in_no_time() -> None:
+    story = Story()
+    bob = requester("bob")
+    assert story.serving.run_bytes(bob) == 0
+    story.tell(Asked(bob, UserId("b"), FILE, (0, 1), 0))
+    for rate, together in ((0.0, 0), (10e6, 200_000), (50e6, 1_000_000), (1e9, 2 * MIB)):
+        story.serving._requesters[bob].throughput.rate = rate
+        assert story.serving.run_bytes(bob) == together
