@@ -1,9 +1,8 @@
 """One download while it runs: the shell around ``peer.swarm.download``.
 
-Owns the buffers of pieces between their arrival and the disk, and the translation between the
-core's effects and the fan-out, the storage and the shelf. It decides nothing about pieces and
-sources. When it is synced is ``checkpoints``' business; what is remembered of a download, and when
-one begins or ends, is ``life``'s.
+Owns the translation between the core's effects and the fan-out, the storage and the shelf. It
+decides nothing about pieces and sources. When it is synced is ``checkpoints``' business; what is
+remembered of a download, and when one begins or ends, is ``life``'s.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from common.messages import peer
 from common.messages.base import Source
 from common.messages.refusals import Code, Refusal
 from common.names import fold_id
+from peer.downloads.arrivals import Arrivals, Stretch
 from peer.downloads.checkpoints import Checkpoints
 from peer.downloads.copying import copy_missing
 from peer.fanout import Fanout
@@ -61,20 +61,6 @@ _TRANSIENT = {
     Code.UNKNOWN_SHARE,
     Code.UNKNOWN_GROUP,
 }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Arrived:
-    """Adjacent pieces that came in one message, unchecked: ``data`` begins with ``first``."""
-
-    first: int
-    data: memoryview
-    piece_length: int
-
-    def cut(self, first: int, count: int) -> memoryview:
-        """Some of the pieces."""
-        begin = (first - self.first) * self.piece_length
-        return self.data[begin : begin + count * self.piece_length]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +116,7 @@ class Running:
             limit=limit,
         )
         self._core = self._new_core(have=self._held())
-        self._buffers: dict[tuple[DeviceKey, int], _Arrived] = {}
+        self._arrivals = Arrivals(manifest.piece_length)
         self._known: dict[DeviceKey, Known] = {}
         self._came_from: Counter[DeviceKey] = Counter()
         self._loop = asyncio.get_running_loop()
@@ -233,7 +219,7 @@ class Running:
             if timer is not None:
                 timer.cancel()
         self._fanout.close_all(self)
-        self._buffers.clear()
+        self._arrivals.clear()
 
     # -- the core -------------------------------------------------------------------------------
 
@@ -258,7 +244,7 @@ class Running:
                 case swarm.CancelRequest(device, pieces):
                     self._fanout.withdraw(self, device, pieces)
                 case swarm.Discard(device, index):
-                    self._buffers.pop((device, index), None)
+                    self._arrivals.discard(device, index)
                 case swarm.Open(device):
                     self._fanout.open(self, device, self._known[device].endpoint)
                 case swarm.Close(device, verdict):
@@ -270,7 +256,8 @@ class Running:
                     self._on_complete()
                 case _:
                     assert_never(effect)
-        self._store_all(to_verify)
+        for stretch in self._arrivals.take(to_verify):
+            self._store(stretch)
 
     def _set_wakeup(self, now: float) -> None:
         # Moving the timer at each of thousands of pieces a second would cost more than a tick too
@@ -311,19 +298,7 @@ class Running:
         """Part of `Sink`."""
         if self._closed:
             return
-        length = self.manifest.piece_length
-        arrived = _Arrived(first, data, length)
-        events = []
-        left = len(data)
-        for index in range(first, first + count):
-            # What is too much is the last one's, which has the wrong size then.
-            size = left if index == first + count - 1 else min(length, left)
-            left -= size
-            if (device, index) in self._buffers:
-                continue  # twice from the same source, before the first was looked at
-            self._buffers[(device, index)] = arrived
-            events.append(swarm.PieceCame(device, index, size))
-        self._decide(*events)
+        self._decide(*self._arrivals.came(device, first, count, data))
 
     def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
         """Part of `Sink`."""
@@ -347,34 +322,19 @@ class Running:
 
     # -- the disk -------------------------------------------------------------------------------
 
-    def _store_all(self, to_verify: list[swarm.Verify]) -> None:
-        """Store what came together, together."""
-        begin = 0
-        arrived = [self._buffers.pop((piece.source, piece.index)) for piece in to_verify]
-        for at in range(1, len(to_verify) + 1):
-            if (
-                at == len(to_verify)
-                or arrived[at] is not arrived[begin]
-                or to_verify[at].index != to_verify[at - 1].index + 1
-            ):
-                first, count = to_verify[begin].index, at - begin
-                self._store(to_verify[begin].source, first, count, arrived[begin].cut(first, count))
-                begin = at
-
-    def _store(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
-        size = len(data)
+    def _store(self, stretch: Stretch) -> None:
+        device, pieces, size = stretch.source, stretch.pieces, len(stretch.data)
 
         def done(wrong: Any, error: BaseException | None) -> None:
             if self._closed:
                 return
-            pieces = range(first, first + count)
             if error is None:
                 self._stored(device, tuple(i for i in pieces if i not in wrong), size)
                 self._wrong(device, wrong)
             else:
                 self._not_stored(device, pieces, error)
 
-        self._workers.submit(done, self.storage.write_run, first, count, data)
+        self._workers.submit(done, self.storage.write_run, pieces.start, len(pieces), stretch.data)
 
     def _stored(self, device: DeviceKey, pieces: tuple[int, ...], size: int) -> None:
         if pieces:

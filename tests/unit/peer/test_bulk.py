@@ -19,7 +19,7 @@ from common.messages import peer
 from common.sockets import ConnectByWord, Sent, make_socket
 from peer import bulk_receiving, bulk_sending
 from peer.bulk_sending import BulkSender
-from peer.swarm.events import RequesterId
+from peer.swarm.events import RequesterId, Send
 
 ONE, OTHER = RequesterId(b"\x01" + b"a" * 16), RequesterId(b"\x01" + b"b" * 16)
 
@@ -67,12 +67,15 @@ def test_pieces_go_there_once_it_is_up() -> None:
 def test_adjacent_pieces_go_in_one_message_to_whoever_is_quick() -> None:
     async def test(stage: Stage) -> None:
         sink = await in_bulk(stage)
-        (line,) = stage.seeder._bulk._lines.values()
-        for room, most in ((0, COUNT), (COUNT * LENGTH, 1), (0, COUNT)):
+        ((requester, line),) = stage.seeder._bulk._lines.items()
+        for room, messages in ((0, COUNT), (COUNT * LENGTH, 1), (0, COUNT)):
+            sink.pieces.clear()
             before = line.sealer._number
             stage.seeder._reader._run_bytes = lambda _, room=room: room
-            await fetch(stage, sink)
-            assert line.sealer._number - before == most
+            stage.seeder._reader.read([Send(requester, CONTENT, at) for at in range(COUNT)])
+            await until(lambda: len(sink.pieces) == COUNT)
+            assert b"".join(sink.pieces[at] for at in range(COUNT)) == DATA
+            assert line.sealer._number - before == messages
         assert sent_by_bulk(stage) == 3 * COUNT
 
     run(test)

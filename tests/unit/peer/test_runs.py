@@ -10,7 +10,9 @@ from stand_ins import turns, until
 from test_download_turns import PIECE, Stage, run
 from test_rows_of_downloads import BOB, CAROL, going, listed
 
+from peer.downloads.arrivals import Arrivals
 from peer.downloads.running import Running
+from peer.swarm.events import PieceCame, Verify
 from peer.swarm.sources import Phase
 
 
@@ -47,7 +49,7 @@ def test_they_are_stored_by_one_job(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         running, jobs = await asked_of(stage)
         running.pieces_came(BOB, 0, 2, memoryview(data_of(stage, 0, 2)))
-        assert len(running._buffers) == 0
+        assert len(running._arrivals) == 0
         await until(lambda: running.storage.held_count == 2)
         await until(lambda: running.progress().held_pieces == 2)
         assert jobs == [(0, 2)]
@@ -87,7 +89,7 @@ def test_one_that_is_not_as_long_as_it_says(tmp_path: Path, size: int) -> None:
         await until(lambda: running.progress().held_pieces == len(whole))
         await turns()
         assert running.storage.held_indexes() == whole
-        assert running._buffers == {}
+        assert len(running._arrivals) == 0
         bob = running._core._roster.get(BOB)
         assert bob is not None
         assert bob.strikes == 2 - len(whole)
@@ -100,7 +102,7 @@ def test_one_of_pieces_that_nobody_asked_for_is_dropped(tmp_path: Path) -> None:
         running, jobs = await asked_of(stage)
         running.pieces_came(BOB, 1 << 20, 128, memoryview(bytes(128)))
         running.pieces_came(BOB, 2, 4, memoryview(data_of(stage, 2, 4)))
-        assert (running._buffers, jobs) == ({}, [])
+        assert (len(running._arrivals), jobs) == (0, [])
         assert phase(running) is Phase.BANNED
 
     run(tmp_path, test, pieces=8)
@@ -115,3 +117,20 @@ def test_those_that_came_before_are_left_out(tmp_path: Path) -> None:
         assert jobs == [(1, 1), (0, 1)]
 
     run(tmp_path, test, pieces=8)
+
+
+def test_what_is_stored_of_a_message_is_handed_out_in_stretches() -> None:
+    arrivals = Arrivals(3)
+    came = arrivals.came(BOB, 4, 4, memoryview(b"aaabbbcccd"))
+    assert [(piece.index, piece.size) for piece in came] == [(4, 3), (5, 3), (6, 3), (7, 1)]
+    assert arrivals.came(BOB, 7, 1, memoryview(b"again")) == []
+    assert arrivals.came(CAROL, 8, 1, memoryview(b"eee")) == [PieceCame(CAROL, 8, 3)]
+    arrivals.discard(BOB, 6)
+    wanted = [(BOB, 4), (BOB, 5), (BOB, 7), (CAROL, 8)]
+    found = arrivals.take([Verify(source, index) for source, index in wanted])
+    assert [(one.source, one.pieces, bytes(one.data)) for one in found] == [
+        (BOB, range(4, 6), b"aaabbb"),
+        (BOB, range(7, 8), b"d"),
+        (CAROL, range(8, 9), b"eee"),
+    ]
+    assert len(arrivals) == 0

@@ -1,0 +1,80 @@
+"""Pieces that have come and are not stored yet.
+
+Owns their memory. Adjacent pieces may come in one message: they lie one after another in its memory
+then, and what is to be stored of them is handed out in stretches, to be written by one job each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.ids import DeviceKey
+from peer.swarm.events import PieceCame, Verify
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Message:
+    """Its data begins with piece ``first``."""
+
+    first: int
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Adjacent pieces of one message, unchecked."""
+
+    source: DeviceKey
+    pieces: range
+    data: memoryview
+
+
+class Arrivals:
+    """Those of one download, whose pieces are ``piece_length`` bytes long."""
+
+    def __init__(self, piece_length: int) -> None:
+        self._piece_length = piece_length
+        self._messages: dict[tuple[DeviceKey, int], _Message] = {}
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def came(self, source: DeviceKey, first: int, count: int, data: memoryview) -> list[PieceCame]:
+        """A message came, with so many pieces by what its sender says."""
+        message = _Message(first, data)
+        events = []
+        left = len(data)
+        for index in range(first, first + count):
+            # What is too much is the last one's, which has the wrong size then.
+            last = index == first + count - 1
+            size = left if last else min(self._piece_length, left)
+            left -= size
+            if (source, index) in self._messages:
+                continue  # twice from the same source, before the first was looked at
+            self._messages[source, index] = message
+            events.append(PieceCame(source, index, size))
+        return events
+
+    def discard(self, source: DeviceKey, index: int) -> None:
+        """A piece is of no use."""
+        self._messages.pop((source, index), None)
+
+    def take(self, pieces: Sequence[Verify]) -> list[Stretch]:
+        """Hand out pieces that are to be stored, in their order."""
+        stretches: list[Stretch] = []
+        before: _Message | None = None
+        for piece in pieces:
+            source, first, end = piece.source, piece.index, piece.index + 1
+            message = self._messages.pop((source, first))
+            if message is before and first == stretches[-1].pieces.stop:
+                first = stretches.pop().pieces.start
+            begin = (first - message.first) * self._piece_length
+            data = message.data[begin : begin + (end - first) * self._piece_length]
+            stretches.append(Stretch(source, range(first, end), data))
+            before = message
+        return stretches
+
+    def clear(self) -> None:
+        """Nothing of what came is wanted any more."""
+        self._messages.clear()
