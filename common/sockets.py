@@ -90,13 +90,14 @@ def make_socket(
     send_queue: int = 1_000,
     receive_queue: int = 1_000,
     backlog: int = 512,
-    immediate: bool = True,
 ) -> zmq.Socket[Any]:
     """The one maker of sockets.
 
     ``send_queue`` and ``receive_queue`` are messages a connection (ZeroMQ's high-water marks).
-    ``immediate``: nothing is queued for a connection that is not there yet.
     """
+    # ZMQ_IMMEDIATE stays off. With it libzmq throws away what was received when a connection ends,
+    # and aborts the process if that was half read: whoever sends many frames and leaves could end
+    # us. So a message may be queued for a connection that is not there yet; whoever sends knows.
     socket: zmq.Socket[Any] = context.socket(kind)
     options: list[tuple[int, int]] = [
         (zmq.LINGER, 0),  # closing never waits: what must arrive is acknowledged by a message
@@ -111,7 +112,6 @@ def make_socket(
         (zmq.HEARTBEAT_TTL, limits.HEARTBEAT_TTL_MS),
         (zmq.RECONNECT_IVL, limits.RECONNECT_IVL_MS),
         (zmq.RECONNECT_IVL_MAX, limits.RECONNECT_IVL_MAX_MS),
-        (zmq.IMMEDIATE, int(immediate)),
     ]
     if kind == zmq.ROUTER:
         # Without it a message to nobody vanishes unnoticed. A second connection under a routing id
@@ -185,7 +185,7 @@ class Sent(Enum):
 
     YES = "yes"
     FULL = "full"
-    """The connection's queue is full, or there is no connection yet: try again later."""
+    """The connection's queue is full: try again later."""
     GONE = "gone"
     """The one that it was for is not connected."""
 

@@ -147,7 +147,6 @@ async def self_check(context: zmq.Context[Any], zap: ZapHandler, timeout_s: floa
                 zmq.DEALER,
                 Connect(pair, server_pair.public),
                 message_bytes_max=limits.KIB,
-                immediate=False,
             )
             clients.append(client)
             client.connect(endpoint)

@@ -148,7 +148,6 @@ class ControlClient:
             zmq.DEALER,
             Private(),
             message_bytes_max=limits.CONTROL_BYTES_MAX,
-            immediate=False,
         )
         self._socket.connect(find_endpoint(home))
         self._asked = 0

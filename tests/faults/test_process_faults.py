@@ -123,7 +123,6 @@ async def _with_a_buggy_policy() -> None:
                 zmq.DEALER,
                 sockets.Connect(pair, server_pair.public),
                 message_bytes_max=1024,
-                immediate=False,
             )
             clients.append(client)
             client.connect(endpoint)

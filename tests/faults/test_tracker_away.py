@@ -128,7 +128,6 @@ class Requester:
             zmq.DEALER,
             sockets.Connect(device.pair, DeviceKey(source.device)),
             message_bytes_max=limits.REPLY_BYTES_MAX,
-            immediate=False,
         )
         self.socket.connect(source.endpoint)
         self._answers: codec.Decoder[peer.Answer] = codec.Decoder(peer.Answer)

@@ -171,7 +171,6 @@ class Fetcher:
             zmq.DEALER,
             sockets.Connect(pair, server),
             message_bytes_max=limits.REPLY_BYTES_MAX,
-            immediate=False,
         )
         self.socket.connect(endpoint)
         self.received = 0

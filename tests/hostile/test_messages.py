@@ -72,7 +72,6 @@ def test_h14_nor_at_the_control_socket(arena: Arena) -> None:
         zmq.DEALER,
         sockets.Private(),
         message_bytes_max=limits.CONTROL_BYTES_MAX,
-        immediate=False,
     )
     socket.connect(find_endpoint(arena.alice.home))
     try:

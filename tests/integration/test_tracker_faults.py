@@ -239,7 +239,6 @@ def test_a_reply_that_nobody_takes_is_dropped(tmp_path: Path, devices: Devices) 
                 zmq.DEALER,
                 sockets.Connect(alice.pair, process.at.key),
                 message_bytes_max=1000,
-                immediate=False,
             )
             gone.connect(process.at.endpoint)
             gone.send_multipart([b"MT\x01", b"1", b"\x91\xaaListGroups"])

@@ -122,7 +122,6 @@ class Device:
             zmq.DEALER,
             sockets.Connect(self.pair, at.key),
             message_bytes_max=limits.REPLY_BYTES_MAX,
-            immediate=False,
         )
         self.socket.connect(at.endpoint)
         self.data: bytes | None = None
@@ -220,7 +219,6 @@ class Device:
             zmq.SUB,
             sockets.Connect(self.pair, self.at.key),
             message_bytes_max=limits.EVENT_BYTES_MAX,
-            immediate=False,
         )
         self.sub.subscribe(b"")
         self.sub.connect(endpoint)

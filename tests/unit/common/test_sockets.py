@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -51,9 +53,7 @@ def router(context: zmq.Context[Any], pair: KeyPair, **options: Any) -> zmq.Sock
 
 
 def dealer(context: zmq.Context[Any], pair: KeyPair, server: DeviceKey) -> zmq.Socket[Any]:
-    return make_socket(
-        context, zmq.DEALER, Connect(pair, server), message_bytes_max=1000, immediate=False
-    )
+    return make_socket(context, zmq.DEALER, Connect(pair, server), message_bytes_max=1000)
 
 
 class Server:
@@ -339,3 +339,41 @@ def test_what_happens_to_a_connection_is_told() -> None:
         server.close()
 
     run(test)
+
+
+LEFT_IN_THE_MIDDLE = """
+import zmq
+from common.sockets import Private, make_socket
+
+here, there = zmq.Context(), zmq.Context()
+server = there.socket(zmq.ROUTER)
+port = server.bind_to_random_port("tcp://127.0.0.1")
+client = make_socket(here, zmq.DEALER, Private(), message_bytes_max=1000)
+client.setsockopt(zmq.ROUTING_ID, b"me")
+monitor = client.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED)
+client.connect(f"tcp://127.0.0.1:{port}")
+monitor.recv_multipart()
+client.send(b"here")
+server.recv_multipart()
+server.send_multipart([b"me", b"first"])
+server.send_multipart([b"me", *[b"frame"] * 250])
+client.recv()
+server.close(linger=10_000)
+there.term()
+monitor.recv_multipart()
+print(len(client.recv_multipart()))
+here.destroy(linger=0)
+"""
+
+
+def test_who_leaves_while_a_long_message_is_read_does_not_take_us_along() -> None:
+    """libzmq looks at what happened to its connections at every hundredth frame, and with
+    ZMQ_IMMEDIATE it aborts the process when the connection has ended by then."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LEFT_IN_THE_MIDDLE],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "250\n"), ran.stderr
