@@ -84,6 +84,14 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
             raise LocalProtocolError(f"there are no pieces {first} to {last} in this content")
         return offset, min(count * self.piece_length, self.size - offset)
 
+    def cut(self, data: Buffer, count: int) -> list[memoryview]:
+        """``count`` pieces that lie in ``data`` one after another. What is too much is the last
+        one's, which is not right then."""
+        length, view = self.piece_length, memoryview(data)
+        begins = [n * length for n in range(count)]
+        ends = [*begins[1:], len(view)]
+        return [view[begin:end] for begin, end in zip(begins, ends, strict=True)]
+
     def piece_digest(self, index: int) -> bytes:
         size = self.algorithm.digest_size
         return self.pieces[index * size : (index + 1) * size]

@@ -47,6 +47,11 @@ class _Line:
     routing_id: bytes | None = None
     """Its name at our ROUTER, once it is there and has proved that it has the key."""
 
+    @property
+    def shown(self) -> bytes:
+        """The word as it is shown."""
+        return self.word.hex().encode()
+
 
 class BulkSender:
     """Sends pieces on bulk connections to those who made one."""
@@ -114,16 +119,15 @@ class BulkSender:
             return None
         line = _Line(os.urandom(KEY_BYTES), key := new_key(), Sealer(key))
         self._lines[requester] = line
-        shown = line.word.hex().encode()
-        self._owners[shown] = requester
-        asyncio.get_running_loop().call_later(WORD_S, self._owners.pop, shown, None)
+        self._owners[line.shown] = requester
+        asyncio.get_running_loop().call_later(WORD_S, self._owners.pop, line.shown, None)
         return peer.Bulk(self.port, line.word, line.key)
 
     def forget(self, requester: RequesterId) -> None:
         """The requester's encrypted connection has ended, or we know nothing of it any more."""
         line = self._lines.pop(requester, None)
         if line is not None:
-            self._owners.pop(line.word.hex().encode(), None)
+            self._owners.pop(line.shown, None)
 
     def _use(self, shown: bytes) -> bytes | None:
         """Whose word somebody shows, who comes in by it. It is of no use a second time."""

@@ -346,11 +346,8 @@ class Seeder:
         if sent is not None:
             self._was_sent(run, sent)
             return
-        length = permitted[1].manifest.piece_length
-        view = memoryview(data)
-        for n, send in enumerate(run):
+        for send, piece in zip(run, permitted[1].manifest.cut(data, len(run)), strict=True):
             head = encode(peer.Piece(number, send.index))
-            piece = view[n * length : (n + 1) * length]
             sent = self._pump.send([visitor.id, SIGNATURE, b"", head, piece], copy=False)
             self._was_sent([send], sent)
 

@@ -31,10 +31,6 @@ class SharedContent:
         self._layout = Layout(manifest.entries, manifest.piece_length)
         self._files = self._opened(place)
 
-    def read_piece(self, index: int) -> Buffer:
-        """The bytes of piece ``index``. Raises as `read_run`."""
-        return self.read_run(index, 1)
-
     def read_run(self, first: int, count: int) -> Buffer:
         """The bytes of ``count`` pieces from ``first`` on, not changed by anybody afterwards.
 

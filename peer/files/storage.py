@@ -149,9 +149,7 @@ class PartialContent:
         nothing can. No more of them is held then than before.
         """
         length = self.manifest.piece_length
-        # What is too much is the last one's: it is not right then.
-        ends = [*(n * length for n in range(1, count)), len(data)]
-        views = {first + n: data[n * length : end] for n, end in enumerate(ends)}
+        views = dict(enumerate(self.manifest.cut(data, count), first))
         with self._gate:
             self._require_sound()
             right = []
@@ -212,7 +210,6 @@ class PartialContent:
 
     def _read_verified(self, first: int, count: int) -> Buffer | None:
         """The bytes of pieces that must be held; None if they are not all there and right."""
-        length = self.manifest.piece_length
         with self._gate:
             span = self.manifest.run_span(first, count)
             for index in range(first, first + count):
@@ -220,8 +217,8 @@ class PartialContent:
                     raise LocalProtocolError(f"piece {index} is not held")
             data = self._files.read(*span)
             if data is not None:
-                views = (memoryview(data)[n * length : (n + 1) * length] for n in range(count))
-                if all(self.manifest.verifies(first + n, view) for n, view in enumerate(views)):
+                views = enumerate(self.manifest.cut(data, count), first)
+                if all(self.manifest.verifies(index, view) for index, view in views):
                     return data
             return None
 

@@ -109,8 +109,7 @@ class Download:
 
     def handle(self, event: DownloadEvent, now: float) -> list[DownloadEffect]:
         """Take an event in and say what is to be done, in order."""
-        self._take(event, now)
-        return self._settle(now)
+        return self.handle_all((event,), now)
 
     def handle_all(self, events: Iterable[DownloadEvent], now: float) -> list[DownloadEffect]:
         """The same for events that came together."""

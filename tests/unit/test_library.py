@@ -52,7 +52,7 @@ def share(path: Path, handles: HandleCache) -> SharedContent:
 
 
 def read_all(content: SharedContent) -> bytes:
-    return b"".join(content.read_piece(index) for index in range(content.manifest.piece_count))
+    return b"".join(content.read_run(index, 1) for index in range(content.manifest.piece_count))
 
 
 def make_tree(root: Path) -> bytes:
@@ -212,7 +212,7 @@ def test_a_folder_is_one_stream_whatever_the_threads(
     content = SharedContent(found.manifest, found.place, handles)
     assert read_all(content) == stream
     assert all(
-        content.manifest.verifies(index, content.read_piece(index))
+        content.manifest.verifies(index, content.read_run(index, 1))
         for index in range(content.manifest.piece_count)
     )
 
@@ -371,7 +371,7 @@ def test_F24_not_one_byte_of_a_changed_file_is_read(
     alter(path, change)
     for index in range(content.manifest.piece_count):
         with pytest.raises(ContentChanged, match="/in"):
-            content.read_piece(index)
+            content.read_run(index, 1)
     with pytest.raises(ContentChanged):
         content.check()
 
@@ -415,10 +415,12 @@ def test_a_file_that_was_only_touched_is_shared_again_after_a_second_look(
     content = share(path, handles)
     os.utime(path)
     with pytest.raises(ContentChanged):
-        content.read_piece(0)
+        content.read_run(0, 1)
     place = content.recheck()
     assert read_all(content) == NOISE
-    assert SharedContent(content.manifest, place, handles).read_piece(1) == NOISE[PIECE : 2 * PIECE]
+    assert (
+        SharedContent(content.manifest, place, handles).read_run(1, 1) == NOISE[PIECE : 2 * PIECE]
+    )
 
 
 def test_a_second_look_notices_other_bytes(tmp_path: Path, handles: HandleCache) -> None:
@@ -429,7 +431,7 @@ def test_a_second_look_notices_other_bytes(tmp_path: Path, handles: HandleCache)
     with pytest.raises(ContentChanged):
         content.recheck()
     with pytest.raises(ContentChanged):
-        content.read_piece(4)
+        content.read_run(4, 1)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO, errno.ENOENT])
@@ -481,7 +483,7 @@ def test_many_files_are_read_with_few_handles_by_many_threads(tmp_path: Path) ->
 
     def read_some(first: int) -> None:
         for index in range(first, found.manifest.piece_count, 4):
-            if not found.manifest.verifies(index, content.read_piece(index)):
+            if not found.manifest.verifies(index, content.read_run(index, 1)):
                 wrong.append(index)
 
     threads = [threading.Thread(target=read_some, args=(first,)) for first in range(4)]
@@ -523,6 +525,6 @@ def test_a_sparse_file_beyond_32_bits(tmp_path: Path, handles: HandleCache) -> N
     scanned = sharing.scan(str(path))
     manifest = Manifest(1, Algorithm.BLAKE3, 1 << 19, size, b"", b"", scanned.entries)
     content = SharedContent(manifest, scanned.place, handles)
-    assert bytes(content.read_piece((1 << 32) >> 19)[:12]) == bytes(5) + b"beyond" + bytes(1)
-    assert content.read_piece(manifest.piece_count - 1) == bytes(3)
+    assert bytes(content.read_run((1 << 32) >> 19, 1)[:12]) == bytes(5) + b"beyond" + bytes(1)
+    assert content.read_run(manifest.piece_count - 1, 1) == bytes(3)
     assert scanned.entries[0].kind is EntryKind.FILE

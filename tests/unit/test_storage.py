@@ -1322,7 +1322,7 @@ print("running", *download.held_indexes(), flush=True)
 missing = [i for i in range(found.manifest.piece_count) if not download.has(i)]
 random.Random(int(seed)).shuffle(missing)
 for count, index in enumerate(missing):
-    download.write_piece(index, shared.read_piece(index))
+    download.write_piece(index, shared.read_run(index, 1))
     if count % 3 == 2:
         print("durable", *download.checkpoint(), flush=True)
 print("complete", flush=True)
