@@ -79,7 +79,11 @@ class Model(RuleBasedStateMachine):
         user = self.on[device]
         command = tracker.ForgetDevice(self.town.device(other).key)
         if self.same(device, command, user is not None and self.on[other] == user):
+            assert user is not None
             self.on[other] = None
+            for circle in self.circles.values() if other != device else ():
+                for name in list(circle.offers):  # it is lost, and what it offered with it
+                    circle.withdraw(name, {(user, other)})
 
     @rule(device=st.sampled_from(DEVICES), online=st.booleans())
     def come_or_go(self, device: str, online: bool) -> None:
@@ -187,15 +191,14 @@ class Model(RuleBasedStateMachine):
     )
     def stop(self, device: str, group: str, name: str) -> None:
         user, circle = self.on[device], self.circles.get(group)
-        allowed = (
-            circle is not None
-            and user in circle.members
-            and (user, device) in circle.offers.get(name, set())
-        )
-        if self.same(device, tracker.StopShare(group, name), allowed):
+        ending: set[tuple[str, str]] = set()
+        if circle is not None and user in circle.members:
+            theirs = {offer for offer in circle.offers.get(name, set()) if offer[0] == user}
+            left = {offer for offer in theirs if self.on[offer[1]] != user}
+            ending = {offer for offer in theirs if offer[1] == device} or left
+        if self.same(device, tracker.StopShare(group, name), bool(ending)):
             assert circle is not None
-            assert user is not None
-            circle.withdraw(name, {(user, device)})
+            circle.withdraw(name, ending)
 
     @invariant()
     def groups_agree(self) -> None:
