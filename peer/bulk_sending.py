@@ -151,7 +151,9 @@ class BulkSender:
         if line is None or line.routing_id is None or line.sealer.spent:
             return None
         frames = [line.routing_id, SIGNATURE, *line.sealer.seal(encode(run), data)]
-        match sent := self._pump.send(frames, copy=False):
+        # Copied: what is only lent to ZeroMQ is given back by a thread that wakes for each message,
+        # and that costs more than the copy of what is in the cache.
+        match sent := self._pump.send(frames):
             case Sent.GONE:
                 line.routing_id = None
                 return None
