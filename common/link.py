@@ -138,6 +138,9 @@ class InfoEntry:
     key_after: int
 
 
+_INFO_HINT = "a tracker has three lines: its IP, its port, and the key that it prints"
+
+
 def read_info(path: Path) -> list[InfoEntry]:
     """The trackers of a ``tracker_info.txt``. Raises `ConfigError` naming the line."""
     try:
@@ -156,11 +159,15 @@ def read_info(path: Path) -> list[InfoEntry]:
     at = 0
     while at < len(wanted):
         first, host = wanted[at]
+        if re.fullmatch(r"[^:]+:[0-9]+|\[.*\]:[0-9]+", host):
+            raise ConfigError(
+                f"{path}, line {first}: the port of {host!r} belongs in the next line", _INFO_HINT
+            )
         if at + 1 == len(wanted):
-            raise ConfigError(f"{path}, line {first}: the port of {host!r} is missing")
+            raise ConfigError(f"{path}, line {first}: the port of {host!r} is missing", _INFO_HINT)
         number, port = wanted[at + 1]
         if not re.fullmatch(r"[0-9]{1,5}", port):
-            raise ConfigError(f"{path}, line {number}: not a port: {port!r}")
+            raise ConfigError(f"{path}, line {number}: not a port: {port!r}", _INFO_HINT)
         endpoint = _info_endpoint(path, first, number, host, port)
         at += 2
         key = None
@@ -173,9 +180,7 @@ def read_info(path: Path) -> list[InfoEntry]:
             at += 1
         entries.append(InfoEntry(endpoint, key, first, number))
     if not entries:
-        raise ConfigError(
-            f"{path} names no tracker", "write a line for its IP and one for its port"
-        )
+        raise ConfigError(f"{path} names no tracker", _INFO_HINT)
     return entries
 
 
@@ -185,11 +190,13 @@ def _info_endpoint(path: Path, first: int, second: int, host: str, port: str) ->
     try:
         check_endpoint(f"tcp://{host}:1")
     except ConfigError as error:
-        raise ConfigError(f"{path}, line {first}: not an IP or host name: {host!r}") from error
+        what = f"{path}, line {first}: not an IP or host name: {host!r}"
+        raise ConfigError(what, _INFO_HINT) from error
     try:
         return check_endpoint(f"tcp://{host}:{int(port)}")
     except ConfigError as error:
-        raise ConfigError(f"{path}, line {second}: not a port: {port!r}") from error
+        what = f"{path}, line {second}: not a port: {port!r}"
+        raise ConfigError(what, _INFO_HINT) from error
 
 
 def _looks_like_key(text: str) -> bool:
