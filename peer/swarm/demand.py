@@ -18,6 +18,8 @@ from peer.swarm.pieces import Pieces, PieceState
 from peer.swarm.settings import DownloadSettings
 from peer.swarm.sources import Phase, Roster, Source
 
+_SHARES = 16
+"""Nobody waits for more than this part of the buffers."""
 _MISSING = int(PieceState.MISSING)
 _IN_FLIGHT = int(PieceState.IN_FLIGHT)
 
@@ -169,12 +171,27 @@ class Demand:
         if source.stalled:
             return 0 if source.asked else self._layout.piece_length
         room = source.window.limit(self._share(source)) - source.asked_bytes
-        return room if not source.asked or room >= source.window.quantum() else 0
+        if not source.asked:
+            return room
+        worth = source.window.quantum()
+        if room < worth:
+            return 0
+        # The bound on the whole makes room piece by piece. Who is quick waits for several, which
+        # are then adjacent and come in one message, while others are asked for others.
+        if self._buffer_left() < min(worth, self._settings.buffer_bytes // _SHARES):
+            self._hungry[source.id] = None
+            return 0
+        return room
+
+    def _buffer_left(self) -> int:
+        """Bytes that may be asked for yet, of everybody together."""
+        busy = self.flights.asked_bytes + self._pieces.verifying_bytes
+        return self._settings.buffer_bytes - busy
 
     def _allowed(self, source: Source, now: float) -> bool:
         """Whether the bounds of the whole allow one more request; if not, the source waits."""
-        busy = self.flights.asked_bytes + self._pieces.verifying_bytes
-        if busy and busy + self._layout.piece_length > self._settings.buffer_bytes:
+        left = self._buffer_left()
+        if left < min(self._layout.piece_length, self._settings.buffer_bytes):
             self._hungry[source.id] = None
             return False
         if self._limit.unlimited:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from random import Random
 
 import pytest
@@ -397,6 +398,35 @@ def test_buffers_are_bounded_and_every_source_gets_a_part_of_them() -> None:
                 used = story.download._roster.used
                 assert used[A].asked_bytes + used[B].asked_bytes <= 100
     assert min(used[A].asked_bytes, used[B].asked_bytes) >= 20
+
+
+def test_quick_sources_are_asked_for_several_adjacent_pieces_at_a_time() -> None:
+    story = Story(count=2000, buffer_bytes=640)
+    waiting = {A: deque[int](), B: deque[int]()}
+    story.with_source(A)
+    story.with_source(B)
+    for source in (A, B):
+        waiting[source].extend(story.download._roster.used[source].asked)
+    asked_together: list[tuple[int, ...]] = []
+    verifying: deque[PieceVerified] = deque()
+    while not story.download.complete:
+        for source in (A, B):
+            events: list[DownloadEvent] = []
+            if waiting[source]:
+                index = waiting[source].popleft()
+                events.append(PieceCame(source, index, 10))
+                verifying.append(PieceVerified(source, index))
+            if len(verifying) > 8 or (verifying and not events):  # the disk takes its time: buffers are full
+                events.append(verifying.popleft())
+            for effect in story.tell(*events, after=0.0001):
+                if isinstance(effect, Request):
+                    waiting[effect.source].extend(effect.pieces)
+                    asked_together.append(effect.pieces)
+    steady = asked_together[len(asked_together) // 4 : -10]
+    assert len(steady) > 100
+    for pieces in steady:
+        assert len(pieces) >= 4
+        assert pieces == tuple(range(pieces[0], pieces[0] + len(pieces)))
 
 
 def test_unverified_pieces_count_against_the_buffers() -> None:
