@@ -50,9 +50,10 @@ class _Trouble:
 
 
 class PieceReader:
-    """Reads what the serving core sends. ``send`` is called with adjacent pieces of one content
-    that were read for one requester, ``decide`` with what the core is to know of those that could
-    not be, and ``notify`` with what the owner of the files should."""
+    """Reads what the serving core sends. ``channel_of`` tells on which channel a piece is sent:
+    what was read for one that is no more is not. ``send`` is called with adjacent pieces of one
+    content that were read for one requester, ``decide`` with what the core is to know of those
+    that could not be, and ``notify`` with what the owner of the files should."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class PieceReader:
         workers: Workers,
         *,
         run_bytes: Callable[[RequesterId], int],
+        channel_of: Callable[[swarm.Send], object],
         send: Callable[[Run, Buffer], None],
         decide: Callable[[swarm.ServingEvent], None],
         notify: Callable[[str], None],
@@ -67,6 +69,7 @@ class PieceReader:
         self._shelf = shelf
         self._workers = workers
         self._run_bytes = run_bytes
+        self._channel_of = channel_of
         self._send = send
         self._decide = decide
         self._notify = notify
@@ -91,8 +94,7 @@ class PieceReader:
 
     def take_back(self, send: swarm.Send) -> None:
         """The piece is not to be sent after all."""
-        self._decide(swarm.Blocked(send.requester, send.content, send.index))
-        self._decide(swarm.Withdrawn(send.requester, send.content, (send.index,)))
+        self._decide(swarm.Unsent(send.requester, send.content, send.index))
 
     def _read_run(self, run: list[swarm.Send]) -> None:
         served = self._shelf.get(run[0].content)
@@ -108,7 +110,7 @@ class PieceReader:
             self._submit(served, run[at : at + step])
 
     def _submit(self, served: Served, given_out: list[swarm.Send]) -> None:
-        reader = served.reader
+        reader, channel = served.reader, self._channel_of(given_out[0])
 
         def done(found: Any, error: BaseException | None) -> None:
             if error is not None:
@@ -116,7 +118,11 @@ class PieceReader:
             for run, data, trouble in found:
                 if self._closed:
                     return
-                if trouble is None:
+                if self._channel_of(run[0]) is not channel:
+                    # It was closed meanwhile. There may be a new one, which asks for itself.
+                    for send in run:
+                        self.take_back(send)
+                elif trouble is None:
                     for send in run:
                         self._well(send)
                     self._send(run, data)

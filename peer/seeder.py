@@ -90,6 +90,7 @@ class Seeder:
             shelf,
             workers,
             run_bytes=self._serving.run_bytes,
+            channel_of=self._channel_of,
             send=self._send_run,
             decide=self._decide,
             notify=notify,
@@ -213,7 +214,9 @@ class Seeder:
         if served is None:
             self._refuse(visitor, ask.channel, NOT_OFFERED)
             return
-        self._close_channel(visitor, ask.channel)
+        # What waits for a channel that is no more must not come on the new one, where nobody asked.
+        for stale in {ask.channel, visitor.numbers.get(content, ask.channel)}:
+            self._close_channel(visitor, stale)
         visitor.tickets[group] = ticket
         if not self._visitors.open(visitor, ask.channel, group, content):
             self._refuse(visitor, ask.channel, Refusal(Code.LIMIT, "too many open channels"))
@@ -330,6 +333,11 @@ class Seeder:
     def _tick(self) -> None:
         self._wakeup = None
         self._decide(swarm.Tick())
+
+    def _channel_of(self, send: swarm.Send) -> Channel | None:
+        visitor = self._visitors.get(send.requester)
+        number = None if visitor is None else visitor.numbers.get(send.content)
+        return None if visitor is None or number is None else visitor.channels[number]
 
     def _send_run(self, run: Run, data: Buffer) -> None:
         visitor = self._visitors.get(run[0].requester)

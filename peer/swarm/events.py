@@ -368,6 +368,14 @@ class Blocked(_Word, frozen=True):
     index: int
 
 
+class Unsent(_Word, frozen=True):
+    """The piece of a `Send` was not sent, and nobody waits for it any more."""
+
+    requester: RequesterId
+    content: ContentId
+    index: int
+
+
 ServingEvent: TypeAlias = (
     ContentAdded
     | ContentRemoved
@@ -379,6 +387,7 @@ ServingEvent: TypeAlias = (
     | Credited
     | Left
     | Blocked
+    | Unsent
     | Tick
 )
 

@@ -89,6 +89,8 @@ class Wanted:
 class OnItsWay(NamedTuple):
     """One piece that was sent."""
 
+    content: ContentId
+    piece: int
     end: int
     """`Requester.committed` after it."""
     size: int

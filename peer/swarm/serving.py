@@ -34,6 +34,7 @@ from peer.swarm.events import (
     ServingEffect,
     ServingEvent,
     Tick,
+    Unsent,
     Withdrawn,
 )
 from peer.swarm.limits import Limit
@@ -83,6 +84,8 @@ class Serving:
                 self._held_less(event)
             case Blocked():
                 self._blocked(event, now)
+            case Unsent():
+                self._undo(event)
             case Left():
                 self._left(event.requester)
             case ContentAdded():
@@ -261,22 +264,30 @@ class Serving:
 
     def _blocked(self, event: Blocked, now: float) -> None:
         """Undo a send that did not come about, and try again in a while."""
-        requester = self._requesters.get(event.requester)
+        requester = self._undo(event)
         if requester is None:
             return
-        before = requester.committed
-        if not self._uplink.undo(requester):
-            return
-        self.sent_bytes -= before - requester.committed
         self._schedule.sleep(requester, now + self.settings.blocked_s)
         content = self._contents.get(event.content)
         if content is None:
             return
-        content.sent[event.index] = max(0, content.sent.get(event.index, 0) - 1)
         if not content.holds(event.index):
             self._decline(requester, content.id, (event.index,), DeclineReason.NOT_HELD)
         elif requester.enqueue(content, event.index):
             self._queued += 1
+
+    def _undo(self, event: Blocked | Unsent) -> Requester | None:
+        """A piece is not on its way after all; its requester, None when it was not before."""
+        requester = self._requesters.get(event.requester)
+        before = 0 if requester is None else requester.committed
+        if requester is None or not self._uplink.undo(requester, event.content, event.index):
+            return None
+        self.sent_bytes -= before - requester.committed
+        content = self._contents.get(event.content)
+        if content is not None:
+            content.sent[event.index] = max(0, content.sent.get(event.index, 0) - 1)
+        self._schedule.enlist(requester)
+        return requester
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -320,7 +331,7 @@ class Serving:
         requester.dequeue(content.id, index)
         self._queued -= 1
         self._schedule.served(requester)
-        self._uplink.sent(requester, size, now)
+        self._uplink.sent(requester, wanted, now)
         content.sent[index] = content.sent.get(index, 0) + 1
         self.sent_bytes += size
         self._out.append(Send(requester.id, content.id, index))

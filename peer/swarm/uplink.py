@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import takewhile
 
-from common.ids import UserId
+from common.ids import ContentId, UserId
 from peer.swarm.events import RequesterId
-from peer.swarm.requesters import OnItsWay, Requester, User
+from peer.swarm.requesters import OnItsWay, Requester, User, Wanted
 from peer.swarm.settings import ServingSettings
 from peer.swarm.window import FLOOR_PIECES, Throughput
 
@@ -108,8 +108,10 @@ class Uplink:
         steady = int(rate * self._settings.in_flight_s)
         return min(max(bound, steady), self._settings.in_flight_max)
 
-    def sent(self, requester: Requester, size: int, now: float) -> None:
+    def sent(self, requester: Requester, wanted: Wanted, now: float) -> None:
         """A piece is on its way."""
+        content, index = wanted.content, wanted.index
+        size = content.layout.size_of(index)
         if not self.in_flight:
             self._throughput.began(now)
             if not self.owed and now > self._base_at + _PROBE_S:
@@ -121,15 +123,22 @@ class Uplink:
         if not requester.user.owed:
             requester.user.throughput.began(now)
         self._account(requester, size)
-        requester.sends.append(OnItsWay(requester.committed, size, now))
+        requester.sends.append(OnItsWay(content.id, index, requester.committed, size, now))
 
-    def undo(self, requester: Requester) -> bool:
-        """The last piece was not sent after all; False when nothing is on its way."""
-        if not requester.sends:
+    def undo(self, requester: Requester, content: ContentId, index: int) -> bool:
+        """A piece was not sent after all; False when it is not on its way."""
+        sends = requester.sends
+        at = len(sends) - 1
+        while at >= 0 and (sends[at].content, sends[at].piece) != (content, index):
+            at -= 1
+        if at < 0:
             return False
-        size = requester.sends.pop().size
         # What was credited without having been sent is no credit.
-        self._account(requester, -min(size, requester.uncredited))
+        size = min(sends[at].size, requester.uncredited)
+        del sends[at]
+        for after in range(at, len(sends)):
+            sends[after] = sends[after]._replace(end=sends[after].end - size)
+        self._account(requester, -size)
         if not requester.uncredited:
             requester.stalled = False
             self._owing.pop(requester.id, None)
@@ -239,6 +248,9 @@ class Uplink:
         assert self.owed == sum(r.uncredited for r in requesters)
         assert self.in_flight == sum(r.uncredited for r in requesters if not r.stalled)
         assert set(self._owing) == {r.id for r in requesters if r.uncredited}
+        for requester in requesters:
+            last = requester.sends[-1].end if requester.sends else requester.credited
+            assert requester.committed == last
         users = {r.user.id: r.user for r in requesters}
         for user in users.values():
             theirs = [r for r in requesters if r.user is user]

@@ -63,6 +63,7 @@ class Stage:
         self.workers = Workers(1, "test")
         self.sent: list[int] = []
         self.run_bytes = 0
+        self.channel = object()
         self.decided: list[swarm.ServingEvent] = []
         self.announced: list[tuple[int, ...]] = []
         self.notices: list[str] = []
@@ -71,6 +72,7 @@ class Stage:
             self.shelf,
             self.workers,
             run_bytes=lambda _: self.run_bytes,
+            channel_of=lambda _: self.channel,
             send=self._send,
             decide=self.decided.append,
             notify=self.notices.append,
@@ -98,8 +100,8 @@ class Stage:
 
         def done() -> bool:
             told = self.decided[before:]
-            blocked = sum(isinstance(event, swarm.Blocked) for event in told)
-            return blocked + len(self.sent) - sent >= len(pieces)
+            not_sent = sum(isinstance(event, swarm.Blocked | swarm.Unsent) for event in told)
+            return not_sent + len(self.sent) - sent >= len(pieces)
 
         await until(done, "an outcome for each piece")
         return self.decided[before:]
@@ -126,6 +128,21 @@ def run(test: Callable[[Stage], Awaitable[None]]) -> None:
             stage.workers.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("errors", [[], [EIO]])
+def test_what_was_read_for_a_channel_that_was_closed_is_not_sent_on_the_next(
+    errors: list[Exception],
+) -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        stage.disk.errors = {2: errors}
+        stage.reader.read([swarm.Send(BOB, CONTENT, 2)])
+        stage.channel = object()  # before the loop turns: what was read is not delivered yet
+        assert await stage.ask(3) == [swarm.Unsent(BOB, CONTENT, 2)]
+        assert stage.sent == [3]
+
+    run(test)
 
 
 def test_a_failure_that_passes_only_delays_the_piece() -> None:

@@ -291,10 +291,11 @@ class Serves(RuleBasedStateMachine):
         self.tell(ev.Left(requester))
 
     @precondition(lambda self: self.sent)
-    @rule()
-    def blocked(self) -> None:
-        last = self.sent.pop()
-        self.tell(ev.Blocked(last.requester, last.content, last.index))
+    @rule(which=st.integers(0, 1_000), again=st.booleans())
+    def not_sent(self, which: int, again: bool) -> None:
+        send = self.sent.pop(which % len(self.sent))
+        why = ev.Blocked if again else ev.Unsent
+        self.tell(why(send.requester, send.content, send.index))
 
     @rule(pause=pauses)
     def time_passes(self, pause: float) -> None:

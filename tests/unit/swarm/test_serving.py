@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from common.ids import ContentId, UserId
 from peer.swarm.events import (
     Abandoned,
@@ -23,6 +25,7 @@ from peer.swarm.events import (
     ServingEffect,
     ServingEvent,
     Tick,
+    Unsent,
     Withdrawn,
 )
 from peer.swarm.limits import Limit, Rates
@@ -374,6 +377,34 @@ def test_a_full_socket_is_tried_again_in_a_while() -> None:
     assert story.tell(Blocked(requester("a"), FILE, 1)) == []
     assert story.serving.sent_bytes == 2 * PIECE  # the first of all, and piece 0
     assert sent(story.wait(0.2)) == ["a:1"]
+
+
+@pytest.mark.parametrize("why", [Blocked, Unsent])
+def test_what_was_not_sent_leaves_no_debt_whatever_went_after_it(
+    why: type[Blocked] | type[Unsent],
+) -> None:
+    small = PIECE // 32
+    story = Story(count=4)
+    story.tell(ContentAdded(OTHER, small, 100 * small))
+    assert story.ask("a", 0) == ["a:0"]
+    given = sent(story.tell(Asked(requester("a"), UserId("a"), OTHER, (0, 1), 0)))
+    assert given == ["a:0", "a:1"]
+    again = story.tell(why(requester("a"), FILE, 0))
+    asked_again = sent([*again, *story.wait(0.2)])
+    assert asked_again == (["a:0"] if why is Blocked else [])
+    owed = 2 * small + len(asked_again) * PIECE
+    assert story.serving._requesters[requester("a")].uncredited == owed
+    story.tell(Credited(requester("a"), 2 * small))
+    assert story.serving._requesters[requester("a")].uncredited == owed - 2 * small
+
+
+def test_what_was_not_sent_is_not_tried_again_when_nobody_waits_for_it() -> None:
+    story = Story()
+    assert story.ask("a", 0, 1) == ["a:0", "a:1"]
+    story.tell(Abandoned(requester("a"), FILE))
+    assert story.ask("a", 1, 2) == []  # opened anew: what is on its way leaves no room
+    effects = story.tell(Unsent(requester("a"), FILE, 0), Unsent(requester("a"), FILE, 1))
+    assert sorted(sent([*effects, *story.wait(1.0)])) == ["a:1", "a:2"]
 
 
 def test_a_piece_that_cannot_be_read_any_longer_is_declined() -> None:
