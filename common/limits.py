@@ -15,6 +15,7 @@ PIECE_LENGTH_DEFAULT = 512 * KIB  # the original's piece; large enough to amorti
 PIECE_LENGTH_MIN = 16 * KIB  # smaller ones drown in messages
 PIECE_LENGTH_MAX = 4 * MIB  # a piece is one message, and a message is buffered whole
 RUN_BYTES = 2 * MIB  # adjacent pieces that go in one message, on bulk connections
+ON_ITS_WAY_MAX = 32 * MIB  # to one requester: 300 ms of 1 Gbit/s, and as much as a long way holds
 PIECES_MAX = 1 << 21  # 1 TiB of default pieces; a bitfield of 256 KiB
 ENTRIES_MAX = 200_000  # files and folders in one share
 CONTENT_BYTES_MAX = 1 << 53  # sizes stay exact in JSON readers that know only doubles

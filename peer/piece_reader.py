@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from common.digests import Buffer
 from common.errors import MiniTorrentError
 from common.ids import ContentId
-from peer.files.errors import BadContent, ContentChanged, OutOfHandles, StorageClosed
+from peer.files.errors import BadContent, ContentChanged, NotHeld, OutOfHandles, StorageClosed
 from peer.shelf import Reader, Served, Shelf
 from peer.swarm import events as swarm
 from peer.swarm.events import RequesterId
@@ -145,6 +145,11 @@ class PieceReader:
             case BadContent(pieces=pieces):
                 log.warning("%s", error)
                 self._shelf.damaged(send.content, pieces)
+                self._decide(blocked)
+            case NotHeld():
+                # Another read found it damaged before this one began; it is being fetched again.
+                if served.have is not None and send.index not in served.have:
+                    self._decide(swarm.HeldLess(send.content, (send.index,)))
                 self._decide(blocked)
             case StorageClosed() if served.reader is not reader:
                 self._decide(blocked)  # a part became the whole meanwhile, which is read instead

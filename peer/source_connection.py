@@ -36,7 +36,7 @@ CHANNELS_MAX = 1 << 16
 FLUSH_S = 0.002
 FLUSH_BYTES = 2 * limits.MIB
 STRAY_BYTES = 1 * limits.MIB  # without any excuse: sources may have their faults
-STRAY_BYTES_MAX = 16 * limits.MIB  # with one: twice what a source may have on its way
+STRAY_BYTES_MAX = 2 * limits.ON_ITS_WAY_MAX  # with one: twice what a source may have sent
 _answers: Decoder[peer.Answer] = Decoder(peer.Answer)
 
 
@@ -137,7 +137,10 @@ class Connection:
         """Take wishes back, with this turn's message."""
         channel = self.channel_of(sink)
         if channel is not None:
-            channel.withdrawn.extend(pieces)
+            # A wish that was not said yet is taken back here, or it would be said after.
+            unsaid = set(channel.wishes).intersection(pieces)
+            channel.wishes = [index for index in channel.wishes if index not in unsaid]
+            channel.withdrawn.extend(index for index in pieces if index not in unsaid)
             self._flush_soon()
 
     def ask_manifest(self, sink: Sink, offset: int) -> None:

@@ -88,7 +88,11 @@ def _stop_on_quit(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     person = sys.stdin is not None and sys.stdin.isatty()
     if person:
-        print("type quit to end", flush=True)
+        # Who reads from a terminal in the background (`run &`) is stopped by this signal; with it
+        # ignored the read fails, and whoever typed that has another way of ending it.
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+        if os.tcgetpgrp(0) == os.getpgrp():
+            print("type quit to end", flush=True)
 
     def read() -> None:
         # Read from the descriptor: Python's own buffer would be locked by this thread at the exit.

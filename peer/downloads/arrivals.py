@@ -62,18 +62,21 @@ class Arrivals:
 
     def take(self, pieces: Sequence[Verify]) -> list[Stretch]:
         """Hand out pieces that are to be stored, in their order."""
-        stretches: list[Stretch] = []
-        before: _Message | None = None
+        found: list[tuple[_Message, DeviceKey, range]] = []
         for piece in pieces:
-            source, first, end = piece.source, piece.index, piece.index + 1
+            source, first = piece.source, piece.index
             message = self._messages.pop((source, first))
-            if message is before and first == stretches[-1].pieces.stop:
-                first = stretches.pop().pieces.start
-            begin = (first - message.first) * self._piece_length
-            data = message.data[begin : begin + (end - first) * self._piece_length]
-            stretches.append(Stretch(source, range(first, end), data))
-            before = message
-        return stretches
+            if found and found[-1][0] is message and first == found[-1][2].stop:
+                first = found.pop()[2].start
+            found.append((message, source, range(first, piece.index + 1)))
+        return [Stretch(source, run, self._cut(message, run)) for message, source, run in found]
+
+    def _cut(self, message: _Message, run: range) -> memoryview:
+        begin = (run.start - message.first) * self._piece_length
+        data = message.data[begin : begin + len(run) * self._piece_length]
+        # It may be kept for a while, and keeps the whole message. Whoever sends much more than what
+        # was asked for must not fill our memory with it.
+        return data if 2 * len(data) >= len(message.data) else memoryview(bytes(data))
 
     def clear(self) -> None:
         """Nothing of what came is wanted any more."""

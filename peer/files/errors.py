@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common.errors import IntegrityError, MiniTorrentError, StorageError
+from common.errors import IntegrityError, LocalProtocolError, MiniTorrentError, StorageError
 from common.messages.refusals import Code
 from common.names import quoted
 
@@ -52,6 +52,10 @@ class ContentChanged(StorageError):
 
 class Unreadable(StorageError):
     """What should be shared is missing, not readable, or not a plain file or folder."""
+
+
+class NotHeld(LocalProtocolError):
+    """A piece is to be read that is not there, or was lost since."""
 
 
 class StorageClosed(StorageError):

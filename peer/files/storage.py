@@ -22,6 +22,7 @@ from peer.files.errors import (
     AlreadyThere,
     BadContent,
     IOFailed,
+    NotHeld,
     WrongPiece,
 )
 from peer.files.fingerprints import Place
@@ -214,7 +215,7 @@ class PartialContent:
             span = self.manifest.run_span(first, count)
             for index in range(first, first + count):
                 if not self.has(index):
-                    raise LocalProtocolError(f"piece {index} is not held")
+                    raise NotHeld(f"piece {index} is not held")
             data = self._files.read(*span)
             if data is not None:
                 views = enumerate(self.manifest.cut(data, count), first)

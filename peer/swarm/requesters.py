@@ -12,14 +12,14 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from common.ids import ContentId, UserId
-from common.limits import MIB
+from common.limits import MIB, ON_ITS_WAY_MAX
 from peer.swarm.events import RequesterId
 from peer.swarm.pieces import Bitfield, Layout
 from peer.swarm.window import Throughput
 
 _UNCREDITED_MIN = 1 * MIB
 _UNCREDITED_MAX = 8 * MIB
-_UNCREDITED_FAR_MAX = 32 * MIB
+_UNCREDITED_FAR_MAX = ON_ITS_WAY_MAX
 _UNCREDITED_S = 0.1
 """What a requester takes in this time, or in twice the least time from send to credit, may be on
 its way to it: the socket never runs dry, and little is committed that could go better elsewhere.

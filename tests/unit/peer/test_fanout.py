@@ -320,6 +320,23 @@ def test_h52_what_was_on_its_way_when_a_channel_closed_is_honest() -> None:
     run(test)
 
 
+def test_h52_all_that_may_be_on_a_fast_and_long_way_is_honest() -> None:
+    async def test(stage: Stage) -> None:
+        stays, goes = Sink(1), Sink(2)
+        staying, number = await stage.opened(stays), await stage.opened(goes)
+        count = limits.ON_ITS_WAY_MAX // (2 * limits.MIB)
+        stage.fanout.request(goes, stage.device, tuple(range(count)))
+        await stage.source.heard(peer.Request, 1)
+        stage.fanout.close(goes, stage.device)
+        for index in range(count):
+            stage.source.says(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
+        stage.source.says(peer.Piece(staying, 5), b"piece")
+        await until(lambda: bool(stays.pieces) or bool(stays.said[1:]))
+        assert (stays.pieces, stays.said) == ([5], ["opened"])
+
+    run(test)
+
+
 def test_h52_what_was_never_asked_for_is_not_excused_by_a_close() -> None:
     async def test(stage: Stage) -> None:
         stays = Sink(1)
@@ -375,3 +392,18 @@ def test_h53_a_source_cannot_fill_the_log_with_refusals(caplog: pytest.LogCaptur
     assert len(lines) == 1
     assert len(lines[0]) < 400
     assert lines[0].isprintable()
+
+
+def test_what_is_taken_back_before_it_was_said_is_never_said() -> None:
+    async def test(stage: Stage) -> None:
+        sink = Sink()
+        number = await stage.opened(sink)
+        stage.fanout.request(sink, stage.device, (1, 2, 3))
+        stage.fanout.withdraw(sink, stage.device, (2, 3))
+        await stage.source.heard(peer.Request, 1)
+        stage.fanout.withdraw(sink, stage.device, (1,))
+        await stage.source.heard(peer.Withdraw, 1)
+        assert [ask.pieces for ask in stage.source.asked(peer.Request)] == [[1]]
+        assert stage.source.asked(peer.Withdraw) == [peer.Withdraw(number, [1])]
+
+    run(test)

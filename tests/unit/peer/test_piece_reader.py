@@ -14,7 +14,7 @@ from common import limits, manifest
 from common.digests import Algorithm, Buffer
 from common.ids import ContentId, GroupId
 from peer import piece_reader
-from peer.files.errors import BadContent, IOFailed
+from peer.files.errors import BadContent, IOFailed, NotHeld
 from peer.piece_reader import TRIES, PieceReader, Run
 from peer.shelf import Shelf
 from peer.swarm import events as swarm
@@ -286,6 +286,18 @@ def test_a_content_that_came_anew_is_judged_anew() -> None:
         assert await stage.ask(2) == [swarm.Blocked(BOB, CONTENT, 2)]
         stage.time_passes()
         assert (stage.announced, stage.reader.troubled) == ([], 0)
+
+    run(test)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_piece_that_another_read_lost_is_no_fault_of_the_disk(lost: bool) -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer(Bitfield(COUNT, [0] if lost else [0, 2]))
+        stage.disk.errors = {2: [NotHeld("piece 2 is not held")]}
+        gone = [swarm.HeldLess(CONTENT, (2,))] if lost else []
+        assert await stage.ask(2) == [*gone, swarm.Blocked(BOB, CONTENT, 2)]
+        assert (stage.notices, stage.reader.troubled) == ([], 0)
 
     run(test)
 

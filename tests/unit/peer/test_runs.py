@@ -119,6 +119,19 @@ def test_those_that_came_before_are_left_out(tmp_path: Path) -> None:
     run(tmp_path, test, pieces=8)
 
 
+def test_a_piece_does_not_keep_the_junk_that_came_with_it() -> None:
+    arrivals = Arrivals(3)
+    message = memoryview(b"aaa" + bytes(1000))
+    came = arrivals.came(BOB, 4, 2, message)
+    assert [(piece.index, piece.size) for piece in came] == [(4, 3), (5, 1000)]
+    arrivals.discard(BOB, 5)
+    (found,) = arrivals.take([Verify(BOB, 4)])
+    assert (found.data, found.data.obj is message.obj) == (b"aaa", False)
+    arrivals.came(BOB, 6, 2, message[:6])
+    (found,) = arrivals.take([Verify(BOB, 6), Verify(BOB, 7)])
+    assert found.data.obj is message.obj  # the rule: not copied
+
+
 def test_what_is_stored_of_a_message_is_handed_out_in_stretches() -> None:
     arrivals = Arrivals(3)
     came = arrivals.came(BOB, 4, 4, memoryview(b"aaabbbcccd"))
