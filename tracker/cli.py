@@ -46,7 +46,11 @@ def _home_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -57,6 +61,8 @@ def _home_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.pass_context
 def tracker(ctx: click.Context, config: Path | None) -> None:
     """Keep the accounts, the groups and the catalogue of a Mini-Torrent swarm."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
     if config is not None:
         ctx.default_map = _read_config(config)
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from common.errors import StorageError
+from common.errors import Refused, StorageError
+from common.messages.refusals import Code
 from common.names import quoted
 from peer.cli.command import command
 from peer.cli.console import INTERRUPTED, Console, plain, refuse_usage
 from peer.cli.reading import complete_download, complete_group, complete_share, piece_size
+
+if TYPE_CHECKING:
+    from common.messages.control import Ask
+    from peer.control_client import Ended
 
 group_argument = click.argument("group", shell_complete=complete_group)
 share_argument = click.argument("name", shell_complete=complete_share)
@@ -168,6 +175,22 @@ def stop_share(console: Console, group: str, name: str) -> None:
     console.done(console.ask(StopShare(group, name)), f"{name} is no longer shared in {group}")
 
 
+def _about_download(
+    console: Console, make: Callable[[str, str], Ask], group: str, name: str
+) -> Ended:
+    """Ask about a download by the name of its share, or else by the path that it goes to, which
+    may be typed from where one is, as it was when the download was begun."""
+    try:
+        return console.ask(make(group, name))
+    except Refused as refused:
+        path = console.path(name)
+        if refused.code is not Code.UNKNOWN_SHARE or path == name:
+            raise
+        with contextlib.suppress(Refused):
+            return console.ask(make(group, path))
+        raise
+
+
 @command("pause", example="mini-torrent pause films film.mkv")
 @group_argument
 @download_argument
@@ -178,7 +201,7 @@ def pause(console: Console, group: str, name: str) -> None:
     """
     from common.messages.control import Pause
 
-    console.done(console.ask(Pause(group, name)), f"{name} is paused")
+    console.done(_about_download(console, Pause, group, name), f"{name} is paused")
 
 
 @command("resume", example="mini-torrent resume films film.mkv")
@@ -191,7 +214,7 @@ def resume(console: Console, group: str, name: str) -> None:
     """
     from common.messages.control import Resume
 
-    console.done(console.ask(Resume(group, name)), f"{name} continues")
+    console.done(_about_download(console, Resume, group, name), f"{name} continues")
 
 
 @command("cancel", example="mini-torrent cancel films film.mkv")
@@ -204,7 +227,9 @@ def cancel(console: Console, group: str, name: str) -> None:
     """
     from common.messages.control import Cancel
 
-    console.done(console.ask(Cancel(group, name)), f"the download of {name} was given up")
+    console.done(
+        _about_download(console, Cancel, group, name), f"the download of {name} was given up"
+    )
 
 
 @command("why-slow", example="mini-torrent why-slow films film.mkv")
@@ -215,7 +240,7 @@ def why_slow(console: Console, group: str, name: str) -> None:
     from common.messages.control import SourceRows, WhySlow
     from peer.cli.render import show, sources_table
 
-    answer = console.ask(WhySlow(group, name))
+    answer = _about_download(console, WhySlow, group, name)
     if isinstance(answer, SourceRows):
         if console.as_json:
             console.json(plain(answer.rows))

@@ -280,8 +280,14 @@ def downloaded_line(done: control.Downloaded) -> str:
     """What a finished download was, in one line."""
     return (
         f"{printable(done.path)}: {size_text(done.size)} in {time_text(done.elapsed_s)}, "
-        f"{rate_text(done.rate)}, from {count_text(len(done.sources), 'peer')}"
+        f"{rate_text(done.rate)}{_whence(done)}"
     )
+
+
+def _whence(done: control.Downloaded) -> str:
+    if done.sources:
+        return f", from {count_text(len(done.sources), 'peer')}"
+    return ", from what this device had" if done.size else ""
 
 
 def uploaded_line(done: control.Uploaded) -> str:

@@ -45,10 +45,11 @@ from peer.swarm.events import (
     Verify,
 )
 from peer.swarm.limits import Limit
+from peer.swarm.meter import RateMeter
 from peer.swarm.outbox import Outbox
 from peer.swarm.picker import Picker
 from peer.swarm.pieces import Bitfield, Layout, Pieces, PieceState
-from peer.swarm.progress import Progress, RateMeter, SourceProgress
+from peer.swarm.progress import Progress, SourceProgress
 from peer.swarm.settings import DownloadSettings
 from peer.swarm.sources import Phase, Roster, Source
 
@@ -243,6 +244,7 @@ class Download:
             self._verifying[index] = source.id
             source.got_pieces += 1
             source.got_bytes += size
+            source.meter.add(size, now)
             self._out.put(Verify(source.id, index))
             losers = tuple(self._demand.flights.owners(index))
             for other in losers:

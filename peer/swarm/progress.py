@@ -6,13 +6,10 @@ Owns the picture only; `download` draws it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp
 
 from common.ids import UserId
 from peer.swarm.events import SourceId, Verdict
 from peer.swarm.sources import Phase, Source
-
-_SMOOTHING_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +38,7 @@ class SourceProgress:
             user=source.user,
             phase=source.phase,
             complete=source.complete,
-            rate=source.window.current_rate(now) if source.asked else 0.0,
+            rate=source.meter.rate(now),
             pieces=source.got_pieces,
             bytes=source.got_bytes,
             asked=len(source.asked),
@@ -77,28 +74,3 @@ class Progress:
     def sources_used(self) -> int:
         """How many are open."""
         return sum(1 for s in self.sources if s.phase is Phase.OPEN)
-
-
-class RateMeter:
-    """Bytes a second, smoothed exponentially; it falls when nothing comes."""
-
-    __slots__ = ("_at", "_rate", "_since")
-
-    def __init__(self) -> None:
-        self._rate = 0.0
-        self._at: float | None = None
-        self._since = 0.0
-
-    def add(self, size: int, now: float) -> None:
-        if self._at is None:
-            self._at = self._since = now
-        self._rate = self._rate * exp((self._at - now) / _SMOOTHING_S) + size / _SMOOTHING_S
-        self._at = now
-
-    def rate(self, now: float) -> float:
-        if self._at is None:
-            return 0.0
-        decayed = self._rate * exp((self._at - now) / _SMOOTHING_S)
-        # A young meter has not filled its window yet: correct for the part that it has seen.
-        seen = 1.0 - exp((self._since - now) / _SMOOTHING_S)
-        return decayed / max(seen, 0.05)

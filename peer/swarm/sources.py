@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from common.ids import UserId
 from peer.swarm.events import SourceId, Verdict
+from peer.swarm.meter import RateMeter
 from peer.swarm.pieces import Bitfield
 from peer.swarm.window import Window
 
@@ -83,6 +84,7 @@ class Source:
     strikes: int = 0
     got_pieces: int = 0
     got_bytes: int = 0
+    meter: RateMeter = field(default_factory=RateMeter)
     verdict: Verdict | None = None
     """Why it was last closed."""
     note: str = ""

@@ -660,3 +660,9 @@ def test_a_taken_port_for_events_is_no_reason_not_to_serve(
             alice.subscribe()
             assert process.end() == 0
     assert "is not free" in "".join(process.errors)
+
+
+def test_without_a_command_it_shows_what_there_is() -> None:
+    ran = run_cli()
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "\n  run " in ran.stdout

@@ -567,6 +567,41 @@ def test_a_malformed_tracker_info_is_named_by_line(home: Path, cli: Cli) -> None
     assert "no key line" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        ("pause", control.Pause),
+        ("resume", control.Resume),
+        ("cancel", control.Cancel),
+        ("why-slow", control.WhySlow),
+    ],
+)
+def test_a_download_is_found_by_the_path_as_it_was_typed(
+    home: Path, cli: Cli, word: str, kind: type[control.Pause]
+) -> None:
+    path = str(home.parent / "copy.bin")
+    unknown = Refused(Code.UNKNOWN_SHARE, "no download of that name is under way")
+
+    def answer(ask: control.Pause, tell: Any) -> control.Answer:
+        if ask.name != path:
+            raise unknown
+        return control.SourceRows([]) if word == "why-slow" else control.Done()
+
+    with FakePeer(home, {kind: answer}) as peer:
+        assert cli(word, "g", "copy.bin").code == 0
+        assert cli(word, "g", "./copy.bin").code == 0
+        wrong = cli(word, "g", "other.bin")
+    assert (wrong.code, unknown.message in wrong.err) == (1, True)
+    assert [ask.name for ask in peer.asked[:2]] == ["copy.bin", path]  # type: ignore[union-attr]
+
+
+def test_what_was_copied_on_the_device_came_from_no_peer(home: Path, cli: Cli) -> None:
+    _, ran = one_ask(
+        home, cli, msgspec.structs.replace(DOWNLOADED, sources=[]), "download-file", "g", "n", "x"
+    )
+    assert ran.out.endswith(", from what this device had\n")
+
+
 def test_a_folder_that_is_not_there_is_no_destination(home: Path, cli: Cli) -> None:
     with FakePeer(home) as peer:
         ran = cli("download-file", "g", "n", "new/")

@@ -455,6 +455,18 @@ def test_a_rate_limit_is_kept_and_shared() -> None:
     assert 900 <= got <= 1100
 
 
+def test_how_fast_a_source_gives_is_seen_while_a_limit_is_in_the_way() -> None:
+    story = Story(count=1000, limit=Limit(Rates(everything=100.0)))
+    story.with_source(A)
+    seen = []
+    while story.now < 10.0:
+        for index in list(story.download._roster.used[A].asked):
+            story.tell(PieceCame(A, index, 10), PieceVerified(A, index))
+        seen.append(story.download.progress(story.now).sources[0].rate)
+        story.wait(0.05)
+    assert all(50 <= rate <= 200 for rate in seen[len(seen) // 2 :])
+
+
 def test_that_a_limit_is_in_the_way_is_seen_until_it_is_not() -> None:
     story = Story(count=1000, limit=Limit(Rates(everything=100.0)))
     assert not story.download.progress(story.now).throttled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peer.swarm.progress import RateMeter
+from peer.swarm.meter import RateMeter
 from peer.swarm.window import Throughput, Window
 
 KIB, MIB = 1024, 1024 * 1024
