@@ -159,7 +159,7 @@ def read_info(path: Path) -> list[InfoEntry]:
     at = 0
     while at < len(wanted):
         first, host = wanted[at]
-        if re.fullmatch(r"[^:]+:[0-9]+|\[.*\]:[0-9]+", host):
+        if re.fullmatch(r"[^:\s]+(:|\s+)[0-9]+|\[.*\](:|\s+)[0-9]+", host):
             raise ConfigError(
                 f"{path}, line {first}: the port of {host!r} belongs in the next line", _INFO_HINT
             )

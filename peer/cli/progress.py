@@ -18,6 +18,7 @@ from peer.cli.units import count_text, percent_text, rate_text, size_text, time_
 from peer.control_client import CommandFailed, Ended
 
 LINE_S = 2.0
+SAME_LINE_S = 60.0  # a sign of life where nothing moves: a night without a source is no long log
 BAR_WIDTH, BAR_WIDTH_MIN = 30, 10  # columns
 
 
@@ -63,13 +64,15 @@ class _Nothing:
 
 
 class PlainLines:
-    """A line every few seconds, and at once when the stage or its note changes. Not for what has no
-    measure yet: what refuses the command comes as soon, and stands alone then."""
+    """A line every few seconds, if it says anything new, and at once when the stage or its note
+    changes. Not for what has no measure yet: what refuses the command comes as soon, and stands
+    alone then."""
 
     def __init__(self, title: str) -> None:
         self._title = printable(title)
         self._stage: tuple[str, str | None] | None = None
         self._next_at = 0.0
+        self._said, self._again_at = "", 0.0
 
     def show(self, progress: control.Progress) -> None:
         if not progress.total and not progress.note:
@@ -82,7 +85,11 @@ class PlainLines:
         if now < self._next_at:
             return
         self._next_at = now + LINE_S
-        print(f"{self._title}: {progress_text(progress)}", file=sys.stderr, flush=True)
+        text = progress_text(progress)
+        if text == self._said and now < self._again_at:
+            return
+        self._said, self._again_at = text, now + SAME_LINE_S
+        print(f"{self._title}: {text}", file=sys.stderr, flush=True)
 
 
 def progress_text(progress: control.Progress, room: int | None = None) -> str:

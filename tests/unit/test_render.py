@@ -176,6 +176,21 @@ def test_plain_progress_is_a_line_a_stage(capsys: pytest.CaptureFixture[str]) ->
     ]
 
 
+def test_a_line_that_says_nothing_new_comes_once_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("peer.cli.progress.monotonic", lambda: now)
+    lines = PlainLines("film")
+    for _ in range(300):
+        lines.show(control.Progress("downloading", 0, 100, note="nobody shares it any more"))
+        now += 0.5
+    assert (
+        capsys.readouterr().err.splitlines()
+        == ["film: downloading, 0 % of 100 B, nobody shares it any more"] * 3
+    )
+
+
 def test_progress_beside_a_bar_leaves_out_what_does_not_fit() -> None:
     progress = control.Progress("downloading", 50, 100, 1024.0, 9.0, 2, "slow")
     texts = [progress_text(progress, room) for room in (80, 60, 40, 30, 5)]

@@ -205,7 +205,9 @@ def test_the_line_that_is_wrong_is_named(tmp_path: Path, text: str, line: int) -
         read_info(info(tmp_path, text))
 
 
-@pytest.mark.parametrize("text", ["192.0.2.1:5000\n", "[::1]:5000\n192.0.2.1\n", "a.b:1\n5000\n"])
+@pytest.mark.parametrize(
+    "text", ["192.0.2.1:5000\n", "192.0.2.1 5000\n", "[::1]:5000\n192.0.2.1\n", "a.b:1\n5000\n"]
+)
 def test_an_ip_and_a_port_in_one_line_are_told_apart(tmp_path: Path, text: str) -> None:
     with pytest.raises(
         ConfigError, match=r"line 1: the port of '.*' belongs in the next line"
