@@ -83,6 +83,13 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, end)
 
 
+def _in_background() -> bool:
+    try:
+        return os.tcgetpgrp(0) != os.getpgrp()
+    except OSError:
+        return False  # the terminal of another session, from which everybody may read
+
+
 def _stop_on_quit(stop: asyncio.Event) -> None:
     """End at a line that says ``quit``. The end of standard input, as a service has it, is none."""
     loop = asyncio.get_running_loop()
@@ -91,7 +98,7 @@ def _stop_on_quit(stop: asyncio.Event) -> None:
         # Who reads from a terminal in the background (`run &`) is stopped by this signal; with it
         # ignored the read fails, and whoever typed that has another way of ending it.
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)
-        if os.tcgetpgrp(0) == os.getpgrp():
+        if not _in_background():
             print("type quit to end", flush=True)
 
     def read() -> None:

@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 # The leader of a session at a terminal, which starts a program in the background as a shell does.
 SHELL = """
 import fcntl, os, subprocess, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+if sys.argv.pop(1) == "its own":
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 child = subprocess.Popen(sys.argv[1:], process_group=0)
 _, status = os.waitpid(child.pid, os.WUNTRACED)
-print("stopped" if os.WIFSTOPPED(status) else "ended", flush=True)
+print("stopped" if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status), flush=True)
 """
 PROMPT = """
 import asyncio, threading
@@ -26,16 +29,19 @@ async def main():
 
 asyncio.run(main())
 """
+ENTER = b"quit\n"
 
 
-def test_in_the_background_of_a_terminal_it_is_not_stopped() -> None:
+@pytest.mark.parametrize("whose", ["its own", "another session's"])  # as by `run &` and `setsid`
+def test_in_the_background_of_a_terminal_it_is_not_stopped(whose: str) -> None:
     terminal, end = os.openpty()
     try:
-        words = [sys.executable, "-c", SHELL, sys.executable, "-c", PROMPT]
+        words = [sys.executable, "-c", SHELL, whose, sys.executable, "-c", PROMPT]
+        os.write(terminal, ENTER)
         ran = subprocess.run(
             words, stdin=end, stdout=subprocess.PIPE, start_new_session=True, timeout=60, check=True
         )
     finally:
         os.close(terminal)
         os.close(end)
-    assert ran.stdout == b"ended\n"
+    assert ran.stdout == b"0\n"
