@@ -32,8 +32,12 @@ asyncio.run(main())
 ENTER = b"quit\n"
 
 
-@pytest.mark.parametrize("whose", ["its own", "another session's"])  # as by `run &` and `setsid`
-def test_in_the_background_of_a_terminal_it_is_not_stopped(whose: str) -> None:
+@pytest.mark.parametrize(
+    ("whose", "said"),
+    [("its own", b"0\n"), ("another session's", b"type quit to end\n0\n")],
+    ids=["run &", "setsid run"],
+)
+def test_it_is_not_stopped_where_it_may_not_read(whose: str, said: bytes) -> None:
     terminal, end = os.openpty()
     try:
         words = [sys.executable, "-c", SHELL, whose, sys.executable, "-c", PROMPT]
@@ -44,4 +48,4 @@ def test_in_the_background_of_a_terminal_it_is_not_stopped(whose: str) -> None:
     finally:
         os.close(terminal)
         os.close(end)
-    assert ran.stdout == b"0\n"
+    assert ran.stdout == said
