@@ -39,6 +39,11 @@ class Visitor:
     received_before: int | None = None
     """What it said to have received on this connection when we began to count, in bytes."""
 
+    def channel_of(self, content: ContentId) -> Channel | None:
+        """The channel on which it has ``content`` open."""
+        number = self.numbers.get(content)
+        return None if number is None else self.channels[number]
+
     def received(self, said_bytes: int) -> int:
         """Of what it says to have received in all, how much came since we began to count.
 
@@ -103,10 +108,15 @@ class Visitors:
                 self.close(visitor, channel.number)
         return visitor
 
+    def in_the_way(self, visitor: Visitor, number: int, content: ContentId) -> list[Channel]:
+        """What ends when ``content`` is opened under ``number``: a content is open once at most."""
+        found = (visitor.channels.get(number), visitor.channel_of(content))
+        return list({channel.number: channel for channel in found if channel}.values())
+
     def open(self, visitor: Visitor, number: int, group: GroupId, content: ContentId) -> bool:
         """Open a channel; False when the visitor has too many. A content is open once at most."""
-        for stale in (number, visitor.numbers.get(content, number)):
-            self.close(visitor, stale)
+        for stale in self.in_the_way(visitor, number, content):
+            self.close(visitor, stale.number)
         if len(visitor.channels) >= CHANNELS_MAX:
             return False
         visitor.channels[number] = Channel(number, group, content)

@@ -215,8 +215,8 @@ class Seeder:
             self._refuse(visitor, ask.channel, NOT_OFFERED)
             return
         # What waits for a channel that is no more must not come on the new one, where nobody asked.
-        for stale in {ask.channel, visitor.numbers.get(content, ask.channel)}:
-            self._close_channel(visitor, stale)
+        for stale in self._visitors.in_the_way(visitor, ask.channel, content):
+            self._close_channel(visitor, stale.number)
         visitor.tickets[group] = ticket
         if not self._visitors.open(visitor, ask.channel, group, content):
             self._refuse(visitor, ask.channel, Refusal(Code.LIMIT, "too many open channels"))
@@ -336,20 +336,20 @@ class Seeder:
 
     def _channel_of(self, send: swarm.Send) -> Channel | None:
         visitor = self._visitors.get(send.requester)
-        number = None if visitor is None else visitor.numbers.get(send.content)
-        return None if visitor is None or number is None else visitor.channels[number]
+        return None if visitor is None else visitor.channel_of(send.content)
 
     def _send_run(self, run: Run, data: Buffer) -> None:
         visitor = self._visitors.get(run[0].requester)
-        if visitor is None:
-            return
-        number = visitor.numbers.get(run[0].content)
+        channel = None if visitor is None else visitor.channel_of(run[0].content)
         # Time has passed since the request was permitted: the right is looked at once more.
-        permitted = None if number is None else self._permitted(visitor, number)
-        if number is None or permitted is None:
+        permitted = None
+        if visitor is not None and channel is not None:
+            permitted = self._permitted(visitor, channel.number)
+        if visitor is None or permitted is None:
             for send in run:
                 self._reader.take_back(send)
             return
+        number = permitted[0].number
         sent = self._bulk.send(visitor.id, peer.Pieces(number, run[0].index, len(run)), data)
         if sent is not None:
             self._was_sent(run, sent)
@@ -378,10 +378,10 @@ class Seeder:
         retry_after_s: float,
     ) -> None:
         visitor = self._visitors.get(requester)
-        number = None if visitor is None else visitor.numbers.get(content)
-        if visitor is not None and number is not None:
+        channel = None if visitor is None else visitor.channel_of(content)
+        if visitor is not None and channel is not None:
             busy = why is DeclineReason.BUSY
-            self._decline(visitor, visitor.channels[number], pieces, busy, retry_after_s)
+            self._decline(visitor, channel, pieces, busy, retry_after_s)
 
     def _decline(
         self,

@@ -85,7 +85,9 @@ class Serving:
             case Blocked():
                 self._blocked(event, now)
             case Unsent():
-                self._undo(event)
+                requester = self._undo(event)
+                if requester is not None:
+                    self._schedule.enlist(requester)
             case Left():
                 self._left(event.requester)
             case ContentAdded():
@@ -279,14 +281,15 @@ class Serving:
     def _undo(self, event: Blocked | Unsent) -> Requester | None:
         """A piece is not on its way after all; its requester, None when it was not before."""
         requester = self._requesters.get(event.requester)
-        before = 0 if requester is None else requester.committed
-        if requester is None or not self._uplink.undo(requester, event.content, event.index):
+        if requester is None:
             return None
-        self.sent_bytes -= before - requester.committed
+        size = self._uplink.undo(requester, event.content, event.index)
+        if not size:
+            return None
+        self.sent_bytes -= size
         content = self._contents.get(event.content)
         if content is not None:
             content.sent[event.index] = max(0, content.sent.get(event.index, 0) - 1)
-        self._schedule.enlist(requester)
         return requester
 
     # -- sending ----------------------------------------------------------------------------------
@@ -331,7 +334,7 @@ class Serving:
         requester.dequeue(content.id, index)
         self._queued -= 1
         self._schedule.served(requester)
-        self._uplink.sent(requester, wanted, now)
+        self._uplink.sent(requester, wanted, size, now)
         content.sent[index] = content.sent.get(index, 0) + 1
         self.sent_bytes += size
         self._out.append(Send(requester.id, content.id, index))

@@ -108,10 +108,8 @@ class Uplink:
         steady = int(rate * self._settings.in_flight_s)
         return min(max(bound, steady), self._settings.in_flight_max)
 
-    def sent(self, requester: Requester, wanted: Wanted, now: float) -> None:
+    def sent(self, requester: Requester, wanted: Wanted, size: int, now: float) -> None:
         """A piece is on its way."""
-        content, index = wanted.content, wanted.index
-        size = content.layout.size_of(index)
         if not self.in_flight:
             self._throughput.began(now)
             if not self.owed and now > self._base_at + _PROBE_S:
@@ -123,16 +121,19 @@ class Uplink:
         if not requester.user.owed:
             requester.user.throughput.began(now)
         self._account(requester, size)
-        requester.sends.append(OnItsWay(content.id, index, requester.committed, size, now))
+        requester.sends.append(
+            OnItsWay(wanted.content.id, wanted.index, requester.committed, size, now)
+        )
 
-    def undo(self, requester: Requester, content: ContentId, index: int) -> bool:
-        """A piece was not sent after all; False when it is not on its way."""
+    def undo(self, requester: Requester, content: ContentId, index: int) -> int:
+        """A piece was not sent after all; the bytes that this takes back, 0 when it is not on its
+        way."""
         sends = requester.sends
         at = len(sends) - 1
         while at >= 0 and (sends[at].content, sends[at].piece) != (content, index):
             at -= 1
         if at < 0:
-            return False
+            return 0
         # What was credited without having been sent is no credit.
         size = min(sends[at].size, requester.uncredited)
         del sends[at]
@@ -142,7 +143,7 @@ class Uplink:
         if not requester.uncredited:
             requester.stalled = False
             self._owing.pop(requester.id, None)
-        return True
+        return size
 
     def credit(self, requester: Requester, received_bytes: int, now: float) -> bool:
         """The requester has got so many bytes by now; False when that is nothing new."""

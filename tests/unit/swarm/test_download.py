@@ -416,9 +416,8 @@ def test_quick_sources_are_asked_for_several_adjacent_pieces_at_a_time() -> None
                 index = waiting[source].popleft()
                 events.append(PieceCame(source, index, 10))
                 verifying.append(PieceVerified(source, index))
-            if len(verifying) > 8 or (
-                verifying and not events
-            ):  # the disk takes its time: buffers are full
+            # The disk takes its time, so that the buffers are full.
+            if len(verifying) > 8 or (verifying and not events):
                 events.append(verifying.popleft())
             for effect in story.tell(*events, after=0.0001):
                 if isinstance(effect, Request):
