@@ -1,4 +1,4 @@
-"""Messages as frames: ``[signature, request id, body, data?]``.
+"""Messages as frames: ``[signature, request id, body, data …]``.
 
 Owns the outer form of every message but the published ones (``common.seal``), and the one place
 where malformed input becomes `RemoteProtocolError`. What a body may say is owned by
@@ -60,15 +60,38 @@ def _bytes(frame: zmq.Frame | bytes) -> bytes:
     return frame if isinstance(frame, bytes) else frame.bytes
 
 
+def _view(frame: zmq.Frame | bytes) -> memoryview:
+    return memoryview(frame) if isinstance(frame, bytes) else frame.buffer
+
+
+def cut(data: Buffer, frame_bytes: int) -> list[memoryview]:
+    """``data`` in frames of that size, or of a larger one if there would be too many of them."""
+    view = memoryview(data)
+    step = max(frame_bytes, -(-len(view) // limits.DATA_FRAMES_MAX), 1)
+    return [view[at : at + step] for at in range(0, len(view), step)] or [view]
+
+
+def joined(frames: Sequence[zmq.Frame | bytes]) -> memoryview:
+    """What was cut into frames: the only one's own memory, or a copy of several.
+
+    Raises `RemoteProtocolError` when there are more, or they are larger, than anybody cuts.
+    """
+    if len(frames) == 1:
+        return _view(frames[0])
+    if len(frames) > limits.DATA_FRAMES_MAX or sum(map(len, frames)) > limits.REPLY_BYTES_MAX:
+        raise RemoteProtocolError("data in too many frames")
+    return memoryview(b"".join(map(_view, frames)))
+
+
 class Decoder(Generic[T]):
     """Reads messages whose body is one of ``union``.
 
-    ``with_data`` tells whether a fourth frame is allowed at all.
+    ``data_frames`` tells how many frames of data there may be.
     """
 
-    def __init__(self, union: Any, *, with_data: bool = True) -> None:
+    def __init__(self, union: Any, *, data_frames: int = 1) -> None:
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(union)
-        self._frames_max = limits.FRAMES_MAX if with_data else limits.FRAMES_MAX - 1
+        self._frames_max = limits.HEAD_FRAMES + data_frames
 
     def unpack(self, frames: Sequence[zmq.Frame | bytes]) -> Envelope[T]:
         """Decode ``frames``.
@@ -76,7 +99,7 @@ class Decoder(Generic[T]):
         Raises `VersionMismatch` for another version, `RemoteProtocolError` for everything else
         that is not a message of this conversation.
         """
-        if not 3 <= len(frames) <= self._frames_max:
+        if not limits.HEAD_FRAMES <= len(frames) <= self._frames_max:
             raise RemoteProtocolError(f"a message of {len(frames)} frames")
         if len(frames[0]) != len(SIGNATURE):
             raise RemoteProtocolError("no signature of this protocol")
@@ -91,11 +114,8 @@ class Decoder(Generic[T]):
         if len(frames[2]) > limits.BODY_BYTES_MAX:
             raise RemoteProtocolError("a body that is too long")
         body = self.decode(_bytes(frames[2]))
-        if len(frames) < 4:
-            return Envelope(request_id, body)
-        last = frames[3]
-        data = memoryview(last) if isinstance(last, bytes) else last.buffer
-        return Envelope(request_id, body, data)
+        data = frames[limits.HEAD_FRAMES :]
+        return Envelope(request_id, body, joined(data) if data else None)
 
     def decode(self, body: bytes) -> T:
         """Decode a body alone; raises `RemoteProtocolError`."""

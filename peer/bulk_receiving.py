@@ -14,7 +14,7 @@ from typing import Any
 import zmq
 
 from common import limits
-from common.codec import SIGNATURE, Decoder
+from common.codec import SIGNATURE, Decoder, joined
 from common.connections import Connections
 from common.errors import RemoteProtocolError
 from common.messages import peer
@@ -100,9 +100,10 @@ class BulkReceiver:
         self._connections.heard(frames[-1])
         self._heard_at = self._loop.time()
         try:
-            if len(frames) != 4 or frames[0].bytes != SIGNATURE:
+            if len(frames) < 4 or frames[0].bytes != SIGNATURE:
                 raise RemoteProtocolError("a message of another form")
-            head, data = self._opener.open(frames[1].bytes, frames[2].buffer, frames[3].buffer)
+            sealed = joined(frames[3:])
+            head, data = self._opener.open(frames[1].bytes, frames[2].buffer, sealed)
             pieces = _heads.decode(head)
         except RemoteProtocolError as error:
             self._on_lost(error.message)

@@ -21,7 +21,7 @@ from typing import Any
 import zmq
 
 from common import limits, zap
-from common.codec import SIGNATURE, encode
+from common.codec import SIGNATURE, cut, encode
 from common.connections import Connections
 from common.digests import Buffer
 from common.errors import CannotListen
@@ -145,12 +145,15 @@ class BulkSender:
         if proved and frames[1].bytes == SIGNATURE:
             line.routing_id = name
 
-    def send(self, requester: RequesterId, run: peer.Pieces, data: Buffer) -> Sent | None:
-        """Send adjacent pieces. None when they have to go the other way."""
+    def send(
+        self, requester: RequesterId, run: peer.Pieces, data: Buffer, frame_bytes: int
+    ) -> Sent | None:
+        """Send adjacent pieces, in frames of that size. None when they have to go the other way."""
         line = self._lines.get(requester)
         if line is None or line.routing_id is None or line.sealer.spent:
             return None
-        frames = [line.routing_id, SIGNATURE, *line.sealer.seal(encode(run), data)]
+        number, head, sealed = line.sealer.seal(encode(run), data)
+        frames = [line.routing_id, SIGNATURE, number, head, *cut(sealed, frame_bytes)]
         # Copied: what is only lent to ZeroMQ is given back by a thread that wakes for each message,
         # and that costs more than the copy of what is in the cache.
         match sent := self._pump.send(frames):

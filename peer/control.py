@@ -76,7 +76,7 @@ class ControlServer:
         self.endpoint = control_endpoint(home)
         self._home = home
         self._handle = handle
-        self._decoder: Decoder[control.Ask] = Decoder(control.Ask, with_data=False)
+        self._decoder: Decoder[control.Ask] = Decoder(control.Ask, data_frames=0)
         self._requests: dict[_Key, _Request] = {}
         self._backlogs: dict[bytes, deque[list[Any]]] = {}  # what a connection could not take yet
         socket = make_socket(

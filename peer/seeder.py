@@ -17,7 +17,7 @@ import zmq
 
 from common import limits, zap
 from common.clock import monotonic
-from common.codec import SIGNATURE, Decoder, Envelope, VersionMismatch, encode, pack
+from common.codec import SIGNATURE, Decoder, Envelope, VersionMismatch, cut, encode, pack
 from common.connections import MESSAGES, Connections
 from common.digests import Buffer
 from common.errors import Refused, RemoteProtocolError
@@ -60,7 +60,7 @@ SEND_QUEUE = 64
 TOO_MANY = Refusal(Code.BUSY, "too many are connected here")
 SILENT = Refusal(Code.BUSY, "what was sent was never credited", "open again")
 HAVES_PER_MESSAGE = limits.PIECES_PER_REQUEST_MAX
-_asks: Decoder[peer.Ask] = Decoder(peer.Ask, with_data=False)
+_asks: Decoder[peer.Ask] = Decoder(peer.Ask, data_frames=0)
 
 
 class Seeder:
@@ -350,13 +350,16 @@ class Seeder:
                 self._reader.take_back(send)
             return
         number = permitted[0].number
-        sent = self._bulk.send(visitor.id, peer.Pieces(number, run[0].index, len(run)), data)
+        pieces = peer.Pieces(number, run[0].index, len(run))
+        frame_bytes = self._serving.frame_bytes(visitor.id)
+        sent = self._bulk.send(visitor.id, pieces, data, frame_bytes)
         if sent is not None:
             self._was_sent(run, sent)
             return
         for send, piece in zip(run, permitted[1].manifest.cut(data, len(run)), strict=True):
             head = encode(peer.Piece(number, send.index))
-            sent = self._pump.send([visitor.id, SIGNATURE, b"", head, piece], copy=False)
+            frames = [visitor.id, SIGNATURE, b"", head, *cut(piece, frame_bytes)]
+            sent = self._pump.send(frames, copy=False)
             self._was_sent([send], sent)
 
     def _was_sent(self, run: Run, sent: Sent) -> None:

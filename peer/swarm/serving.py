@@ -126,6 +126,13 @@ class Serving:
         rate = 0.0 if requester is None else requester.throughput.rate
         return min(RUN_BYTES, int(rate * self.settings.run_s))
 
+    def frame_bytes(self, requester_id: RequesterId) -> int:
+        """How much of a piece should go to a requester in one frame: while a frame is on its way
+        no sign of life is, and a connection without any is taken for dead."""
+        requester = self._requesters.get(requester_id)
+        rate = 0.0 if requester is None else requester.throughput.rate
+        return max(self.settings.frame_min, int(rate * self.settings.frame_s))
+
     @property
     def rate(self) -> float:
         """Bytes a second that arrive at the requesters, while any are on their way."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.limits import BUFFER_BYTES, MIB, SOURCES_MAX, SOURCES_USED
+from common.limits import BUFFER_BYTES, KIB, MIB, SOURCES_MAX, SOURCES_USED
 from peer.swarm.picker import Order
 
 
@@ -55,6 +55,9 @@ class ServingSettings:
     run_s: float = 0.02
     """Adjacent pieces go to a requester in one message when it takes no longer for them: it can
     make nothing of the first before the last has come."""
+    frame_s: float = 1.0
+    """A frame takes no longer than this, if there need not be too many of them."""
+    frame_min: int = 64 * KIB
     blocked_s: float = 0.05
     """When to try a full socket again."""
     retry_after_s: float = 1.0

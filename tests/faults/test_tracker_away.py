@@ -130,7 +130,9 @@ class Requester:
             message_bytes_max=limits.REPLY_BYTES_MAX,
         )
         self.socket.connect(source.endpoint)
-        self._answers: codec.Decoder[peer.Answer] = codec.Decoder(peer.Answer)
+        self._answers: codec.Decoder[peer.Answer] = codec.Decoder(
+            peer.Answer, data_frames=limits.DATA_FRAMES_MAX
+        )
         self.received = 0
 
     def fresh_ticket(self) -> bytes:

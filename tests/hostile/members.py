@@ -165,7 +165,9 @@ class Fetcher:
 
     def __init__(self, endpoint: str, server: DeviceKey, pair: KeyPair) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
-        self._answers: codec.Decoder[peer.Answer] = codec.Decoder(peer.Answer)
+        self._answers: codec.Decoder[peer.Answer] = codec.Decoder(
+            peer.Answer, data_frames=limits.DATA_FRAMES_MAX
+        )
         self.socket = sockets.make_socket(
             self._context,
             zmq.DEALER,

@@ -343,7 +343,7 @@ def test_h08_a_second_connection_under_a_name_in_use_hijacks_nothing(arena: Aren
     tickets = {device: arena.ticket(device, group) for device in (victim, mallory)}
     for device in (victim, mallory):
         arena.fetcher(device).open(group, content, tickets[device])  # both are let in by now
-    decoder: codec.Decoder[peer.Answer] = codec.Decoder(peer.Answer)
+    decoder: codec.Decoder[peer.Answer] = codec.Decoder(peer.Answer, data_frames=8)
     door, name = pieces_of(arena), b"\x01" + os.urandom(16)
 
     def say(curve: zmtp.Curve, ask: peer.Ask) -> None:

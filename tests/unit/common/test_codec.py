@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wire_samples import CONVERSATIONS, PEER_ANSWERS
 
 from common import limits
-from common.codec import SIGNATURE, VERSION, Decoder, VersionMismatch, encode, pack
+from common.codec import SIGNATURE, VERSION, Decoder, VersionMismatch, cut, encode, joined, pack
 from common.errors import RemoteProtocolError
 from common.messages import peer, tracker
 
@@ -66,11 +66,40 @@ def test_everything_else_is_a_protocol_error(frames: list[bytes]) -> None:
 
 
 def test_data_where_none_belongs_is_a_protocol_error() -> None:
-    asks: Decoder[peer.Ask] = Decoder(peer.Ask, with_data=False)
+    asks: Decoder[peer.Ask] = Decoder(peer.Ask, data_frames=0)
     frames = pack(b"", peer.Close(1))
     assert asks.unpack(frames).body == peer.Close(1)
     with pytest.raises(RemoteProtocolError):
         asks.unpack([*frames, b"data"])
+
+
+@given(st.binary(max_size=300), st.integers(1, 400))
+def test_what_is_cut_into_frames_is_joined_again(data: bytes, frame_bytes: int) -> None:
+    frames = [bytes(frame) for frame in cut(data, frame_bytes)]
+    assert 1 <= len(frames) <= limits.DATA_FRAMES_MAX
+    least = -(-len(data) // limits.DATA_FRAMES_MAX)
+    assert all(len(frame) <= max(frame_bytes, least) for frame in frames)
+    assert joined(frames) == data
+
+
+def test_a_piece_may_come_in_several_frames_and_nothing_else_may() -> None:
+    pieces: Decoder[peer.Answer] = Decoder(peer.Answer, data_frames=limits.DATA_FRAMES_MAX)
+    head = pack(b"", peer.Piece(0, 1))
+    envelope = pieces.unpack([*head, b"in ", zmq.Frame(b"three "), b"frames"])
+    assert envelope.data == b"in three frames"
+    with pytest.raises(RemoteProtocolError):
+        pieces.unpack([*head, *[b"x"] * (limits.DATA_FRAMES_MAX + 1)])
+    with pytest.raises(RemoteProtocolError):
+        COMMANDS.unpack([SIGNATURE, b"1", HELLO, b"two", b"frames"])
+
+
+def test_frames_that_make_more_than_a_message_holds_are_not_joined() -> None:
+    half = bytes(limits.REPLY_BYTES_MAX // 2)
+    assert len(joined([half, half])) == 2 * len(half)
+    with pytest.raises(RemoteProtocolError):
+        joined([half, half, b"x"])
+    with pytest.raises(RemoteProtocolError):
+        joined([b""] * (limits.DATA_FRAMES_MAX + 1))
 
 
 def test_another_version_is_told_apart_and_can_be_answered() -> None:

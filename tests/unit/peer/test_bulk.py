@@ -81,6 +81,34 @@ def test_adjacent_pieces_go_in_one_message_to_whoever_is_quick() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_piece_goes_in_several_frames_to_whoever_is_slow(there: bool) -> None:
+    """Signs of life pass between frames: in one frame a piece that takes long would end the
+    connection, again and again."""
+
+    async def test(stage: Stage) -> None:
+        stage.seeder._serving.frame_bytes = lambda _: LENGTH // 4  # type: ignore[method-assign]
+        stage.seeder._reader._run_bytes = lambda _: 0
+        sink = await in_bulk(stage)
+        pump = stage.seeder._bulk._pump if there else stage.seeder._pump
+        if not there:
+            stage.seeder._bulk._lines.clear()
+        counts: list[int] = []
+        send = pump.send
+
+        def spy(frames: Any, *, copy: bool = True) -> Any:
+            counts.append(len(frames))
+            return send(frames, copy=copy)
+
+        pump.send = spy  # type: ignore[method-assign]
+        await fetch(stage, sink)
+        last = 1  # it has but a few bytes
+        whole = 5 if there else 4  # what is sealed is longer, by its tag
+        assert sorted(count - 4 for count in counts) == sorted([last, *[whole] * (COUNT - 1)])
+
+    run(test)
+
+
 def test_nothing_of_a_piece_is_readable_on_the_way() -> None:
     """What passes the socket, looked at where it is handed to ZeroMQ."""
 
@@ -157,7 +185,7 @@ def test_one_that_ends_is_not_made_again_at_once() -> None:
 @pytest.mark.parametrize(
     "forged",
     [
-        lambda frames: [*frames[:3], frames[3][:-1] + bytes([frames[3][-1] ^ 1])],
+        lambda frames: [*frames[:3], bytes(frames[3][:-1]) + bytes([frames[3][-1] ^ 1])],
         lambda frames: [*frames[:2], frames[3], frames[2]],
         lambda frames: [b"MT\x02", *frames[1:]],
         lambda frames: frames[:3],
@@ -376,7 +404,7 @@ def test_a_word_lets_one_in_and_a_key_gets_one_pieces() -> None:
         await until(lambda: stage.guard.counts["deny"] == 1)
         await turns()
         assert not is_up(stage)
-        assert bulk.send(ONE, b"head", b"data") is None
+        assert bulk.send(ONE, peer.Pieces(0, 0, 1), b"data", 1) is None
         thief.close(linger=0)
         second.close(linger=0)
 
@@ -453,7 +481,7 @@ def test_there_may_be_none(endpoint: str, port: int | None) -> None:
             send_queue=9,
         )
         assert bulk.offer(ONE) is None
-        assert bulk.send(ONE, b"", b"") is None
+        assert bulk.send(ONE, peer.Pieces(0, 0, 1), b"", 1) is None
         assert "none" in bulk.state
         bulk.close()
 

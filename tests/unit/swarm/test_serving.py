@@ -470,3 +470,13 @@ def test_as_much_goes_in_one_message_as_comes_in_no_time() -> None:
     for rate, together in ((0.0, 0), (10e6, 200_000), (50e6, 1_000_000), (1e9, 2 * MIB)):
         story.serving._requesters[bob].throughput.rate = rate
         assert story.serving.run_bytes(bob) == together
+
+
+def test_a_frame_takes_a_second_at_most_and_is_not_tiny() -> None:
+    story = Story()
+    bob = requester("bob")
+    assert story.serving.frame_bytes(bob) == 64 * 1024
+    story.tell(Asked(bob, UserId("b"), FILE, (0, 1), 0))
+    for rate, size in ((0.0, 64 * 1024), (10e3, 64 * 1024), (1e6, 1_000_000)):
+        story.serving._requesters[bob].throughput.rate = rate
+        assert story.serving.frame_bytes(bob) == size
