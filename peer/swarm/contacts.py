@@ -25,13 +25,15 @@ from peer.swarm.outbox import Outbox
 from peer.swarm.picker import Picker
 from peer.swarm.pieces import Bitfield, Pieces, PieceState
 from peer.swarm.settings import DownloadSettings
-from peer.swarm.sources import Latency, Phase, Roster, Source
+from peer.swarm.sources import Phase, Roster, Source
 
 _MISSING = int(PieceState.MISSING)
 _IN_FLIGHT = int(PieceState.IN_FLIGHT)
 _REPLACE_S = 1.0
 _SILENT_MAX_S = 60.0
 """A source that owes something for so long has forgotten it at least: it is opened anew."""
+_GAPS = 4.0
+"""In a slow swarm: so many times what is long there between two pieces of a source."""
 
 
 class Contacts:
@@ -52,7 +54,6 @@ class Contacts:
         self._demand = demand
         self._out = out
         self._settings = settings
-        self.latency = Latency()
         self.look_at = 0.0
         """When sources are judged next."""
         self._replace_at = 0.0
@@ -214,19 +215,21 @@ class Contacts:
     def look_around(self, now: float) -> None:
         """Judge the sources, replace the worst, and give the idle ones something to do."""
         self.look_at = now + self._settings.look_s
-        patience_s = self.latency.patience()
+        pace = self._demand.pace
+        patience_s = pace.patience()
+        silent_max_s = max(_SILENT_MAX_S, _GAPS * pace.long_gap())
         for source in list(self._roster.used.values()):
             if source.phase is Phase.OPENING:
                 if now - source.phase_since > self._settings.open_timeout_s:
                     self.close(source, Verdict.UNREACHABLE, now)
             elif source.asked and now - source.progress_at > patience_s:
-                if source.stalls and now - source.silent_since > _SILENT_MAX_S:
+                if source.stalls and now - source.silent_since > silent_max_s:
                     self.close(source, Verdict.SLOW, now)
                 else:
                     self._demand.relocate(source, patience_s, now)
         self._demand.weigh(now)
         if now >= self._replace_at:
-            self._replace_at = now + _REPLACE_S
+            self._replace_at = now + max(_REPLACE_S, pace.gap_s)
             self._replace_worst(now)
         self.open_more(now)
         self._demand.fill_all(now)
@@ -236,6 +239,7 @@ class Contacts:
             return
         if self._roster.best_spare(now) is None:
             return
-        worst = self._roster.worst(now, self._settings.settle_s)
+        settle_s = max(self._settings.settle_s, self._demand.pace.gap_s)
+        worst = self._roster.worst(now, settle_s)
         if worst is not None:
             self.close(worst[0], worst[1], now)

@@ -16,7 +16,7 @@ from peer.swarm.outbox import Outbox
 from peer.swarm.picker import Picker
 from peer.swarm.pieces import Pieces, PieceState
 from peer.swarm.settings import DownloadSettings
-from peer.swarm.sources import Phase, Roster, Source
+from peer.swarm.sources import Pace, Phase, Roster, Source
 
 _SHARES = 16
 """Nobody waits for more than this part of the buffers."""
@@ -44,6 +44,7 @@ class Demand:
         self._limit = limit
         self._settings = settings
         self.flights = Flights(pieces.layout)
+        self.pace = Pace()
         self.paused = False
         self.finished = False
         self.quiet_until = 0.0
@@ -59,8 +60,8 @@ class Demand:
 
     # -- what came, and what will not come --------------------------------------------------------
 
-    def came(self, source: Source, index: int, size: int, now: float) -> float | None:
-        """A piece came; the time from request to coming, None for a cancelled request."""
+    def came(self, source: Source, index: int, size: int, now: float) -> None:
+        """A piece came."""
         asked_at = source.asked.get(index)
         if asked_at is None:
             source.withdrawn.discard(index)
@@ -68,7 +69,8 @@ class Demand:
             self.flights.remove(source, index)
         source.window.arrived(size, now)
         self._uncredited[source.id] = self._uncredited.get(source.id, 0) + size
-        return None if asked_at is None else now - asked_at
+        self.pace.came(now - source.owes_since, None if asked_at is None else now - asked_at)
+        source.owes_since = now
 
     def credit(self, source: Source) -> None:
         """Tell the source what came, when it is much or when it has nothing more to do."""
@@ -230,7 +232,7 @@ class Demand:
         endgame = not self._pieces.missing_count
         if source.stalled or not len(self.flights) or (endgame and source.asked):
             return None
-        own_s = expected_wait(source, self._layout.piece_length, now)
+        own_s = self._own_wait(source, now)
         found = self.flights.relief(source, self._roster.used.values(), own_s, now)
         if found is None:
             return None
@@ -245,7 +247,7 @@ class Demand:
         if source.stalled or room < self._layout.piece_length:
             return
         endgame = not self._pieces.missing_count
-        own_s = expected_wait(source, self._layout.piece_length, now)
+        own_s = self._own_wait(source, now)
         for index in indexes:
             if room < self._layout.piece_length or (endgame and source.asked):
                 return
@@ -255,6 +257,12 @@ class Demand:
                     self._move(owner, index)
                 self._ask(source, index, now)
                 room -= self._layout.piece_length
+
+    def _own_wait(self, source: Source, now: float) -> float:
+        """Seconds until it would have given one piece more than it is asked for."""
+        if source.window.rate or source.asked:
+            return expected_wait(source, self._layout.piece_length, now)
+        return self.pace.gap_s  # it has given nothing yet: as the others do
 
     def _move(self, owner: Source, index: int) -> None:
         """Take a request from its only owner; the caller asks another at once."""

@@ -230,9 +230,7 @@ class Download:
             source.withdrawn.discard(index)
             self._senseless(source, index, DiscardReason.WRONG_SIZE, now)
             return
-        latency_s = self._demand.came(source, index, size, now)
-        if latency_s is not None:
-            self._contacts.latency.add(latency_s)
+        self._demand.came(source, index, size, now)
         source.progress_at = now
         source.stalled = False
         source.stalls = 0

@@ -43,6 +43,8 @@ class Flights:
         if not source.asked:
             source.window.began(now)
             source.progress_at = now
+            if not source.stalled:
+                source.owes_since = now
         source.asked[index] = now
         size = self._layout.size_of(index)
         source.asked_bytes += size

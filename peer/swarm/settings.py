@@ -51,7 +51,7 @@ class ServingSettings:
     stall_min_s: float = 0.5
     """A requester that owes credit for so long does not count against the others."""
     drop_after_s: float = 60.0
-    """A requester that owes credit for so long is dropped."""
+    """A requester that owes credit for so long is dropped, if others credit meanwhile."""
     run_s: float = 0.02
     """Adjacent pieces go to a requester in one message when it takes no longer for them: it can
     make nothing of the first before the last has come."""

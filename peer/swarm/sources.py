@@ -4,9 +4,9 @@ Owns what is known of each source, the choice of whom to open next and whom to g
 to leave a failed one alone. Which piece is asked of whom is decided in `download`.
 
 A source is patient work: it is judged by what it gave, and by its silence while it owes something.
-What is normal is learnt from all of them together (`Latency`: mean and three standard deviations of
-the time from request to piece), so that a slow network does not look like a dead one. Only a
-piece that is wrong is evidence of malice, and only that bans at once.
+What is normal is learnt from all of them together (`Pace`: mean and three standard deviations of
+the times from request to piece, and from piece to piece), so that a slow network does not look like
+a dead one. Only a piece that is wrong is evidence of malice, and only that bans at once.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _BACKOFF_FIRST_S = 1.0
 _BACKOFF_MAX_S = 60.0
 _PATIENCE_MIN_S = 1.0
 _PATIENCE_MAX_S = 4.0
+_PATIENCE_FIRST_S = 15.0
 
 
 @unique
@@ -65,7 +66,9 @@ class Source:
     withdrawn: set[int] = field(default_factory=set)
     """Requests that were cancelled: their pieces may still come."""
     progress_at: float = 0.0
-    """When it last gave something, or was asked after having owed nothing."""
+    """When it last gave something, or was asked after having owed nothing, or was found silent."""
+    owes_since: float = 0.0
+    """The same, but for being found silent: since when it works on its next piece."""
     stalled: bool = False
     """It let its requests lie for longer than is normal: it is asked for one piece at a time, and
     only for what nobody else offers, or as a trial."""
@@ -94,29 +97,72 @@ class Source:
         return self.have is None or index in self.have
 
 
-class Latency:
-    """Mean and deviation of the time from request to piece, over all sources, lately."""
+class Lately:
+    """Mean and deviation of a time, over the last of it. Seconds."""
 
-    __slots__ = ("_count", "_mean", "_variance")
+    __slots__ = ("_count", "_variance", "mean")
 
     def __init__(self) -> None:
         self._count = 0
-        self._mean = 0.0
         self._variance = 0.0
+        self.mean = 0.0
 
     def add(self, elapsed_s: float) -> None:
         self._count = min(self._count + 1, 64)
         weight = 1.0 / self._count
-        off = elapsed_s - self._mean
-        self._mean += weight * off
+        off = elapsed_s - self.mean
+        self.mean += weight * off
         self._variance = (1.0 - weight) * (self._variance + weight * off * off)
 
-    def patience(self) -> float:
-        """Seconds of silence after which a source that owes something counts as stalled."""
+    def late(self) -> float:
+        """What is hardly ever longer: the mean and three deviations; infinite without a sample.
+
+        Few samples say little about the deviation: it is thought no less than that of their mean
+        would be if it were as large as the mean itself.
+        """
         if not self._count:
-            return _PATIENCE_MAX_S
-        late = self._mean + 3.0 * sqrt(self._variance)
-        return min(max(late, _PATIENCE_MIN_S), _PATIENCE_MAX_S)
+            return inf
+        return self.mean + 3.0 * max(sqrt(self._variance), self.mean / sqrt(self._count))
+
+
+class Pace:
+    """How long sources take, of all of them together: what is normal in this swarm."""
+
+    __slots__ = ("_gap", "_latency")
+
+    def __init__(self) -> None:
+        self._latency = Lately()
+        """From request to piece."""
+        self._gap = Lately()
+        """From piece to piece of one source, while it owes any."""
+
+    def came(self, gap_s: float, latency_s: float | None) -> None:
+        """A piece came so long after the source's last; `latency_s` is None if it was cancelled."""
+        # Longer and longer gaps are believed, a single one that is out of all proportion is not.
+        self._gap.add(min(gap_s, 4.0 * max(self._gap.late(), _PATIENCE_MIN_S)))
+        if latency_s is not None:
+            self._latency.add(latency_s)
+
+    @property
+    def gap_s(self) -> float:
+        """The mean time from piece to piece of one source; 0 while nothing came."""
+        return self._gap.mean
+
+    def patience(self) -> float:
+        """Seconds of silence after which a source that owes something counts as stalled.
+
+        A source that is frozen is to be noticed within some seconds, however long its queue is; but
+        where links are so slow that those who work are silent for as long, silence means nothing.
+        """
+        if not self._gap.mean:
+            return _PATIENCE_FIRST_S  # nobody gave anything yet: it is not this one that is silent
+        quick = min(max(self._latency.late(), _PATIENCE_MIN_S), _PATIENCE_MAX_S)
+        return max(quick, self.long_gap())
+
+    def long_gap(self) -> float:
+        """A gap that is hardly ever longer; 0 while nothing came."""
+        late = self._gap.late()
+        return 0.0 if late == inf else late
 
 
 class Roster:
@@ -192,11 +238,13 @@ class Roster:
 
     def best_spare(self, now: float) -> Source | None:
         """The known and unused source that promises most; equals at random."""
-        best, best_rank = None, (0, False, 0.0)
+        complete = any(source.complete for source in self.used.values())
+        best, best_rank = None, (False, 0, False, 0.0)
         for source in self._known.values():
             if source.phase is not Phase.IDLE or not source.listed or source.retry_at > now:
                 continue
-            rank = (-source.failures, source.complete, self._rng.random())
+            alone = source.complete and not complete
+            rank = (alone, -source.failures, source.complete, self._rng.random())
             if best is None or rank > best_rank:
                 best, best_rank = source, rank
         return best

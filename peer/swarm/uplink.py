@@ -40,6 +40,10 @@ others send to as well, and ours would idle meanwhile: so many pieces may then b
 simulated swarms with links as fast up as down this saves a tenth of the time. A part of 0.9 saves
 two tenths, but then real uplinks, whose rate varies, take it for such a lull at times and lose 4 %;
 eight pieces make a seeder send many twice."""
+_SET_ASIDE_MAX = 5
+"""Doublings of the time after which somebody is set aside."""
+_OUR_OWN_LINK = 5.0
+"""So many times longer may credit be owed when nobody else has credited anything since."""
 _NOBODY_YET = User(UserId(""))
 """Anybody to whom nothing is on its way."""
 
@@ -65,6 +69,10 @@ class Uplink:
         """Least time from send to credit: the sending of one piece, and the way there and back.
         None while it is being measured, with a piece that travels alone."""
         self._base_at = float("-inf")
+        self._set_aside = 0
+        """Requesters set aside since anybody credited anything."""
+        self._credited_at = float("-inf")
+        """When anybody last did."""
 
     @property
     def rate(self) -> float:
@@ -153,6 +161,7 @@ class Uplink:
         if gained <= 0:
             return False
         requester.credited = received_bytes
+        self._set_aside, self._credited_at = 0, now
         if requester.stalled:
             # When this came is not known: it tells nothing about the rate of the others.
             requester.stalled = False
@@ -192,6 +201,8 @@ class Uplink:
                 return
             if not requester.stalled:
                 requester.stalled = True
+                self._set_aside += 1
+                stall_s = self._stall_s()
                 self._count(requester.user, -requester.uncredited)
                 if self._base_s is None:
                     self._base_s, self._base_at = 0.0, now  # the next to credit tells
@@ -199,15 +210,14 @@ class Uplink:
 
     def overdue(self, now: float) -> list[Requester]:
         """Those who owe credit for so long that they are to be dropped."""
-        drop_after_s = self._settings.drop_after_s
-        return list(takewhile(lambda r: now >= r.progress_at + drop_after_s, self._owing.values()))
+        return list(takewhile(lambda r: now >= self._drop_at(r), self._owing.values()))
 
     def due_at(self, waiting: bool) -> float | None:
         """When somebody is overdue, or to be set aside, which matters while others are waiting."""
         if not self._owing:
             return None
         first = next(iter(self._owing.values()))
-        due = first.progress_at + self._settings.drop_after_s
+        due = self._drop_at(first)
         if waiting:
             for requester in self._owing.values():
                 if not requester.stalled:
@@ -241,8 +251,15 @@ class Uplink:
                 self._base_s, self._base_at = latency_s, now
             self._base_s = min(self._base_s, latency_s)
 
+    def _drop_at(self, requester: Requester) -> float:
+        alone = self._credited_at > requester.progress_at
+        return requester.progress_at + self._settings.drop_after_s * (1 if alone else _OUR_OWN_LINK)
+
     def _stall_s(self) -> float:
-        return max(self._settings.stall_min_s, 4.0 * (self._base_s or 0.0))
+        # When nobody at all credits it is our link that is slow: on such a one each more that is
+        # sent only makes all of them later.
+        patience = 2.0 ** min(self._set_aside, _SET_ASIDE_MAX)
+        return max(self._settings.stall_min_s, 4.0 * (self._base_s or 0.0)) * patience
 
     def check_invariants(self, requesters: list[Requester]) -> None:
         """Raise AssertionError when the accounts do not agree. For tests."""

@@ -4,21 +4,27 @@ Owns the measuring of a rate (`Throughput`) and the bound, in bytes, on what is 
 (`Window`). What is asked is the download's to choose.
 
 The window opens like TCP's slow start: from two pieces, by every byte that comes, until it holds
-what the source gives in `horizon_s`. A window larger than that only parks requests at a busy source
-that another could answer sooner; a smaller one lets the pipe run dry while a request travels.
+what the source gives in `horizon_s`, or a few pieces to choose from. A larger window only parks
+requests at a busy source that another could answer sooner; a smaller one lets the pipe run dry
+while a request travels.
 """
 
 from __future__ import annotations
 
 _SAMPLE_S = 0.010
 _SMOOTHING_S = 1.0
+_GAPS = 4.0
+"""A rate is smoothed over so many samples at least."""
 FLOOR_PIECES = 2
+CHOICE_PIECES = 8
+"""However slow a source is, it may have so many requests: it sends first what is rare, and has no
+choice among one or two."""
 
 
 class Throughput:
     """Bytes a second of something that is busy from time to time; idle time does not count."""
 
-    __slots__ = ("_arrived", "_mark", "_smoothing_s", "_warm_s", "rate")
+    __slots__ = ("_arrived", "_gap_s", "_mark", "_smoothing_s", "_warm_s", "rate")
 
     def __init__(self, smoothing_s: float = _SMOOTHING_S) -> None:
         self._smoothing_s = smoothing_s
@@ -26,6 +32,8 @@ class Throughput:
         """Since when `_arrived` is counted: it was busy all the time since."""
         self._arrived = 0
         self._warm_s = 0.0
+        self._gap_s = 0.0
+        """Between samples, smoothed."""
         self.rate = 0.0
         """Smoothed over `smoothing_s` of busy time; 0 until something came."""
 
@@ -43,7 +51,10 @@ class Throughput:
         elapsed = max(elapsed, 1e-4)
         sample = self._arrived / elapsed
         # A young estimate is the plain mean since the beginning; an old one forgets.
-        self._warm_s = min(self._warm_s + elapsed, self._smoothing_s)
+        # Where a piece takes seconds, two that come together say nothing: some gaps have to pass.
+        self._gap_s += (elapsed - self._gap_s) / 8.0
+        horizon_s = max(self._smoothing_s, _GAPS * self._gap_s)
+        self._warm_s = min(self._warm_s + elapsed, horizon_s)
         self.rate += (sample - self.rate) * min(1.0, elapsed / self._warm_s)
         self._mark = now
         self._arrived = 0
@@ -85,7 +96,8 @@ class Window(Throughput):
 
     def limit(self, share: float) -> int:
         """Bytes that may be asked for at a time; at most `share`, at least two pieces."""
-        wanted = min(self.grown, self.rate * self._horizon_s, share)
+        useful = max(self.rate * self._horizon_s, CHOICE_PIECES * self._piece)
+        wanted = min(self.grown, useful, share)
         return max(int(wanted), FLOOR_PIECES * self._piece)
 
     def quantum(self) -> int:

@@ -37,13 +37,14 @@ class Fault(Enum):
 
 @dataclass(slots=True)
 class Connection:
-    """From a requester to a source: requests go up, pieces and notices come down."""
+    """From a requester to a source: requests go up, notices come down, and pieces beside them."""
 
     requester: SimPeer
     source: SimPeer
     id: ev.RequesterId
     up: Flow
     down: Flow
+    bulk: Flow
     received: int = 0
     alive: bool = True
 
@@ -161,13 +162,10 @@ class SimPeer:
         source = self.swarm.peers[int.from_bytes(effect.source, "big")]
         self._connections += 1
         name = f"{self.number}-{source.number}-{self._connections}".encode()
-        connection = Connection(
-            self,
-            source,
-            ev.RequesterId(name),
-            Flow(self.link, source.link),
-            Flow(source.link, self.link),
-        )
+        down = Flow(source.link, self.link)
+        bulk = Flow(source.link, self.link) if self.swarm.scenario.bulk else down
+        up = Flow(self.link, source.link)
+        connection = Connection(self, source, ev.RequesterId(name), up, down, bulk)
         self.to_sources[effect.source] = connection
         self.network.send(connection.up, 0, source.accept, connection)
 
@@ -269,7 +267,7 @@ class SimPeer:
             self._backlog.append((self.left, (connection,)))
             return
         self.from_requesters.pop(connection.id, None)
-        connection.down.messages.clear()
+        connection.bulk.messages.clear()
         self.serve(ev.Left(connection.id))
 
     def _discard(self, effect: ev.Discard) -> None:
@@ -300,7 +298,7 @@ class SimPeer:
             return
         size = self.layout.size_of(effect.index)
         self.network.send(
-            connection.down, size, connection.requester.piece_came, connection, effect.index, size
+            connection.bulk, size, connection.requester.piece_came, connection, effect.index, size
         )
 
     def _decline(self, effect: ev.Decline) -> None:
@@ -326,7 +324,7 @@ class SimPeer:
         self.alive = False
         at = self.clock.now + noticed_after_s
         for connection in self.from_requesters.values():
-            connection.down.messages.clear()
+            connection.bulk.messages.clear()
             self.clock.at(at, connection.requester.lost, connection, ev.SourceClosed(self.key))
         for connection in self.to_sources.values():
             connection.alive = False

@@ -37,6 +37,8 @@ class Scenario:
     chunk: int = 64 * KIB
     verify_s: float = 0.002
     listed_max: int = 50
+    bulk: bool = True
+    """Pieces come on connections of their own, so that nothing else waits behind them."""
     up_of: dict[int, float] = field(default_factory=dict)
     """Other uplinks, by the number of the node; seeders come first."""
     download: DownloadSettings = field(default_factory=DownloadSettings)

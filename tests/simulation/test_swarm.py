@@ -46,6 +46,37 @@ def test_a_crowd_comes_near_the_fluid_bound(seed: int) -> None:
     assert result.requests <= 2 * result.pieces_delivered
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("leechers", "up_mbit", "over"), [(8, 1, 1.25), (8, 5, 1.25), (30, 2, 1.6)]
+)
+def test_a_crowd_on_slow_links_comes_near_the_bound_as_well(
+    leechers: int, up_mbit: float, over: float, seed: int
+) -> None:
+    """A piece takes seconds there, and whoever works is silent for a minute: nobody may take that
+    for a fault, nor give up what is on its way."""
+    scenario = Scenario(leechers=leechers, size=64 * MIB, up=up_mbit * MBIT)
+    result = everybody(started(scenario, seed, checked=False).run(), leechers)
+    assert result.last_s <= over * result.bound_s
+    assert result.duplicate_bytes <= 0.3 * leechers * scenario.size
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_only_one_that_has_everything_is_come_back_to(seed: int) -> None:
+    """While it is unreachable its place is taken by others, who have nothing to give."""
+    scenario = Scenario(leechers=26, size=8 * MIB)
+    swarm = started(scenario, seed, checked=False)
+    (seeder,) = swarm.seeders
+    one = swarm.leechers[0]
+    for a, b in ((seeder, one), (one, seeder)):
+        swarm.network.cut(a.number, b.number)
+        swarm.clock.at(30.0, swarm.network.heal, a.number, b.number)
+    for other in swarm.leechers[1:]:
+        other.fault = Fault.TARPIT
+    swarm.run(200.0)
+    assert one.completed_at is not None
+
+
 def test_a_run_is_its_seed() -> None:
     first, second = (started(SMALL, 5, checked=False).run() for _ in range(2))
     assert first == second

@@ -523,7 +523,7 @@ def test_the_picture_for_people() -> None:
     assert progress.eta_s is not None
     assert progress.sources_used == 1
     (source,) = progress.sources
-    assert (source.pieces, source.bytes, source.asked) == (1, 10, 2)
+    assert (source.pieces, source.bytes, source.asked) == (1, 10, 3)
 
 
 def test_a_verdict_on_a_piece_that_was_not_to_be_verified_is_our_own_error() -> None:

@@ -281,10 +281,11 @@ def test_users_that_do_not_credit_leave_others_something_to_owe() -> None:
         story.ask(f"y{number}", *range(16, 32))
         story.wait(1.0)
     assert len(story.on_way) * PIECE <= 6 * MIB
-    log = story.ask("a", *range(40, 60))
+    story.ask("a", *range(40, 60))
+    story.wait(16.0)  # that nobody credits might be for our own link
+    assert "a" in story.on_way
     for _ in range(10):
-        assert log
-        log = story.receive("a")
+        assert story.receive("a")
 
 
 def test_a_piece_that_takes_longer_than_anybody_may_be_silent_is_waited_for() -> None:
@@ -298,6 +299,28 @@ def test_a_piece_that_takes_longer_than_anybody_may_be_silent_is_waited_for() ->
         story.wait(0.6)
         most = max(most, len(story.on_way))
     assert most <= 4
+
+
+def test_while_nobody_credits_at_all_it_may_be_for_our_own_link() -> None:
+    """Thirty that come to an uplink on which a piece takes seconds do not get one each at once."""
+    story = Story(count=64, warm=False)
+    for number in range(30):
+        story.ask(f"{chr(97 + number)}", number)
+    for _ in range(16):
+        story.wait(0.5)
+    assert len(story.on_way) <= 8
+    for _ in range(5):
+        story.receive_first()
+    assert len(story.on_way) <= 5
+
+
+def test_who_owes_for_long_is_dropped_later_when_nobody_else_credits() -> None:
+    story = Story(drop_after_s=5.0)
+    story.ask("x", 0, 1)
+    assert not [e for e in story.wait(24.0) if isinstance(e, Drop)]
+    story.ask("y", 2)
+    story.receive("y")
+    assert [e for e in story.wait(0.1) if isinstance(e, Drop)] == [Drop(requester("x"))]
 
 
 def test_a_slow_one_that_credits_is_not_dropped() -> None:

@@ -9,7 +9,7 @@ import pytest
 from common.ids import DeviceKey, UserId
 from peer.swarm.events import Verdict
 from peer.swarm.pieces import Bitfield
-from peer.swarm.sources import STRIKES_MAX, Latency, Phase, Roster, Source
+from peer.swarm.sources import STRIKES_MAX, Pace, Phase, Roster, Source
 
 USER = UserId("ann")
 
@@ -141,14 +141,32 @@ def test_a_young_source_and_the_only_seeder_are_not_judged() -> None:
 
 
 def test_patience_is_learnt_within_bounds() -> None:
-    latency = Latency()
-    assert latency.patience() == 4.0
+    pace = Pace()
+    assert pace.patience() == 15.0
     for _ in range(100):
-        latency.add(0.01)
-    assert latency.patience() == 1.0
+        pace.came(0.01, 0.01)
+    assert pace.patience() == 1.0
     for number in range(200):
-        latency.add(1.5 + 0.2 * (number % 2))
-    assert 1.6 < latency.patience() < 3.0
+        pace.came(0.01, 1.5 + 0.2 * (number % 2))
+    assert 1.6 < pace.patience() < 3.0
     for _ in range(100):
-        latency.add(60.0)
-    assert latency.patience() == 4.0
+        pace.came(0.01, 60.0)
+    assert pace.patience() == 4.0
+
+
+def test_where_everybody_is_silent_for_long_silence_means_nothing() -> None:
+    pace = Pace()
+    pace.came(20.0, 20.0)
+    assert pace.patience() >= 60.0
+    for number in range(200):
+        pace.came(20.0 + number % 5, None)
+    assert 24.0 < pace.patience() < 35.0
+
+
+def test_one_gap_out_of_all_proportion_is_not_believed() -> None:
+    """Somebody who gives a piece every minute does not make others wait for those who are dead."""
+    pace = Pace()
+    for _ in range(100):
+        pace.came(0.01, 0.02)
+    pace.came(60.0, 60.0)
+    assert pace.patience() <= 4.0

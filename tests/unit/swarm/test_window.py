@@ -40,8 +40,23 @@ def test_a_gigabyte_a_second_opens_it_within_a_tenth_of_a_second() -> None:
     assert fed(1e9, 0.1).limit(ALL) == ALL
 
 
-def test_a_slow_source_keeps_two_pieces() -> None:
-    assert fed(1e6 / 8, 30.0).limit(ALL) == 2 * PIECE
+def test_a_slow_source_keeps_some_pieces_to_choose_from() -> None:
+    assert fed(1e6 / 8, 300.0).limit(ALL) == 8 * PIECE
+    assert fed(1e6 / 8, 300.0).limit(3.0 * PIECE) == 3 * PIECE
+
+
+@pytest.mark.parametrize("rate", [0.1e6, 1e6, 10e6])
+def test_pieces_that_come_in_pairs_do_not_look_like_a_fast_source(rate: float) -> None:
+    """Two that share a slow link come to their end together."""
+    throughput, now = Throughput(0.5), 0.0
+    throughput.began(now)
+    for _ in range(40):
+        now += 2 * PIECE / rate
+        throughput.arrived(PIECE, now)
+        now += 0.011
+        throughput.arrived(PIECE, now)
+        assert throughput.rate < 2 * rate
+    assert throughput.rate > rate / 2
 
 
 def test_it_takes_no_more_than_its_share() -> None:
