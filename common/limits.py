@@ -12,6 +12,8 @@ MIB = 1024 * KIB
 # -- pieces and manifests (protocol) ------------------------------------------------------------
 
 PIECE_LENGTH_DEFAULT = 512 * KIB  # the original's piece; large enough to amortise a message
+PIECE_LENGTH_GROWN = 2 * MIB  # of large contents, if nobody chose; more is sent in no message
+PIECES_WANTED = 512  # no larger pieces while there would be fewer: a crowd needs some to pass on
 PIECE_LENGTH_MIN = 16 * KIB  # smaller ones drown in messages
 PIECE_LENGTH_MAX = 4 * MIB  # a piece is one message, and a message is buffered whole
 RUN_BYTES = 2 * MIB  # adjacent pieces that go in one message, on bulk connections

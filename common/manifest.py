@@ -109,8 +109,13 @@ def count_pieces(size: int, piece_length: int) -> int:
 
 
 def piece_length_for(size: int) -> int:
-    """The piece length in bytes for a content of ``size`` bytes when nobody chose one."""
+    """The piece length in bytes for a content of ``size`` bytes when nobody chose one.
+
+    It depends on the size alone: whoever shares the same content has the same pieces.
+    """
     length = limits.PIECE_LENGTH_DEFAULT
+    while length < limits.PIECE_LENGTH_GROWN and size >= limits.PIECES_WANTED * 2 * length:
+        length *= 2
     while length < limits.PIECE_LENGTH_MAX and count_pieces(size, length) > limits.PIECES_MAX:
         length *= 2
     return length

@@ -62,22 +62,30 @@ class Sealer:
         self._cipher = AESGCM(key)
         self._number = 0
         self._bytes = 0
+        self._room = bytearray()
+        """Where data is sealed: memory that is in the cache already, and not filled with zeros
+        first, as that of a new buffer would be."""
 
     @property
     def spent(self) -> bool:
         """Whether so much was sealed with this key that another one should be used."""
         return self._bytes >= limits.SEALED_BYTES_MAX
 
-    def seal(self, head: bytes, data: Buffer) -> tuple[bytes, bytes, bytes]:
+    def seal(self, head: bytes, data: Buffer) -> tuple[bytes, bytes, memoryview]:
         """Seal the next message: its number, its head and its data, a frame each.
 
-        A message that is not sent after all leaves a gap, which does no harm.
+        The sealed data is there until the next message is sealed: it must be copied by then. A
+        message that is not sent after all leaves a gap, which does no harm.
         """
         number = _NUMBER.pack(self._number)
         self._number += 1
         self._bytes += len(data)
-        seal = self._cipher.encrypt
-        return number, seal(_HEAD + number, head, None), seal(_DATA + number, data, None)
+        size = len(data) + TAG_BYTES
+        if len(self._room) < size:
+            self._room = bytearray(size)
+        sealed = memoryview(self._room)[:size]
+        self._cipher.encrypt_into(_DATA + number, data, None, sealed)
+        return number, self._cipher.encrypt(_HEAD + number, head, None), sealed
 
 
 class Opener:

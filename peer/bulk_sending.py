@@ -154,8 +154,8 @@ class BulkSender:
             return None
         number, head, sealed = line.sealer.seal(encode(run), data)
         frames = [line.routing_id, SIGNATURE, number, head, *cut(sealed, frame_bytes)]
-        # Copied: what is only lent to ZeroMQ is given back by a thread that wakes for each message,
-        # and that costs more than the copy of what is in the cache.
+        # Copied, as what was sealed has to be. What is only lent to ZeroMQ is given back by a
+        # thread that wakes for each message, which costs more than copying what is in the cache.
         match sent := self._pump.send(frames):
             case Sent.GONE:
                 line.routing_id = None

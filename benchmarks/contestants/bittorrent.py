@@ -20,6 +20,7 @@ from benchmarks.contestants.base import Outcome
 from benchmarks.contestants.swarm import Client, prepare
 from benchmarks.crew import Worker
 from benchmarks.workloads import MIB, Workload
+from common.manifest import piece_length_for
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -32,14 +33,15 @@ class Libtorrent:
         name: str = "libtorrent",
         overrides: dict[str, Any] | None = None,
         *,
-        piece_length: int | None = None,
+        as_ours: bool = False,
     ) -> None:
         self.name = name
         self._overrides = overrides
-        self._piece_length = piece_length
+        self._as_ours = as_ours
+        """Whether it has pieces as large as ours by default, instead of those that suit it best."""
 
     def unfit(self, workload: Workload) -> str | None:
-        if self._piece_length is not None and workload.shaped:
+        if self._as_ours and workload.shaped:
             return "what is best for it there is as small already"
         if importlib.util.find_spec("libtorrent") is None:
             return "libtorrent is not installed"
@@ -58,7 +60,10 @@ class Libtorrent:
             peer.hear()
             return peer
 
-        piece_length = self._piece_length or best_piece_length(arena.workload)
+        workload = arena.workload
+        piece_length = (
+            piece_length_for(workload.size) if self._as_ours else best_piece_length(workload)
+        )
         clients = prepare(arena, piece_length, lambda client: start(client, seed=True))
         leechers = [start(client, seed=False) for client in clients]
         clock = arena.start_clock()

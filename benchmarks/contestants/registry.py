@@ -12,7 +12,6 @@ from benchmarks.contestants.rtorrent import Rtorrent
 from benchmarks.contestants.sharing import B3sum, UploadFile
 from benchmarks.contestants.web import B3SUM, SHA256, NginxCurl
 from benchmarks.workloads import Workload
-from common.limits import PIECE_LENGTH_DEFAULT
 
 _MOVERS: tuple[Contestant, ...] = (
     AtThePrompt(),
@@ -21,7 +20,7 @@ _MOVERS: tuple[Contestant, ...] = (
     Floor(),
     Floor("floor (AES, BLAKE3, pwrite)", "aes"),
     Libtorrent(),
-    Libtorrent("libtorrent, pieces as ours", piece_length=PIECE_LENGTH_DEFAULT),
+    Libtorrent("libtorrent, pieces as ours", as_ours=True),
     Rtorrent(),
     Aria2(),
     NginxCurl(*SHA256),

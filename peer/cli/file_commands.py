@@ -38,7 +38,10 @@ download_argument = click.argument("name", shell_complete=complete_download)
     help="What every piece and the whole are verified by.",
 )
 @click.option(
-    "--piece-size", metavar="SIZE", callback=piece_size, help="A power of two; 512K if left out."
+    "--piece-size",
+    metavar="SIZE",
+    callback=piece_size,
+    help="A power of two; if left out, 512K, from 512 MiB on 1M, from 1 GiB on 2M.",
 )
 def upload_file(
     console: Console,

@@ -253,6 +253,21 @@ def test_a_piece_length_is_found_for_every_size_that_fits(size: int) -> None:
         assert count_pieces(size, length) <= limits.PIECES_MAX
 
 
+@pytest.mark.parametrize(
+    ("size", "length"),
+    [
+        (0, 512 * limits.KIB),
+        (512 * limits.MIB - 1, 512 * limits.KIB),
+        (512 * limits.MIB, limits.MIB),
+        (limits.KIB * limits.MIB, 2 * limits.MIB),
+        (4096 * limits.KIB * limits.MIB, 2 * limits.MIB),
+        (4096 * limits.KIB * limits.MIB + 1, 4 * limits.MIB),
+    ],
+)
+def test_pieces_grow_while_there_are_some_hundreds_of_them(size: int, length: int) -> None:
+    assert piece_length_for(size) == length
+
+
 # -- layout -------------------------------------------------------------------------------------
 
 sizes_of_entries = st.lists(st.integers(0, 50_000), max_size=30)
