@@ -139,7 +139,8 @@ def split_path(path: str) -> list[str]:
 
 
 def _check_extent(path: str, parts: list[str]) -> None:
-    if len(path) > PATH_BYTES_MAX or len(path.encode("utf-8", "replace")) > PATH_BYTES_MAX:
+    size = len(path) if path.isascii() else len(path.encode("utf-8", "replace"))
+    if size > PATH_BYTES_MAX:
         raise BadName(f"the path {quoted(path)} is longer than {PATH_BYTES_MAX} bytes")
     if len(parts) > PATH_DEPTH_MAX:
         raise BadName(f"the path {quoted(path)} is more than {PATH_DEPTH_MAX} folders deep")

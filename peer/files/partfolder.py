@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from threading import Lock
+from typing import TypeAlias
 
 from common.digests import Buffer
 from common.limits import MIB
 from common.manifest import Entry, EntryKind, Layout, Manifest, Segment
 from peer.files import paths, syscalls
 from peer.files.destination import Destination
-from peer.files.errors import translated
+from peer.files.errors import storage_error, translated
 from peer.files.handles import HandleCache
 from peer.files.partfile import PartFiles, Range, make_executable, read_all, set_length, write_all
 
 RESERVED_FROM_BYTES = 16 * MIB  # below, making all the files first would delay the start
 OPEN_FILES_MAX = 32
 SYNCED_SINGLY_MAX = 4  # files; a sync of the file system costs about what one file costs (ext4)
+
+_Use: TypeAlias = Callable[[int, Segment], None]
+"""What is done with an open file, of which the segment tells."""
+
+
+class _CutOff(Exception):
+    """A file is shorter than what is to be read of it."""
 
 
 class PartFolder(PartFiles):
@@ -44,17 +53,19 @@ class PartFolder(PartFiles):
         self._made: set[int] = set()  # entries whose names are to be synced
 
     def reserve(self, solid: Iterable[Range]) -> None:
+        if all(entry.size < RESERVED_FROM_BYTES for entry in self._manifest.entries):
+            return
         with self._folders() as folders:
             for offset, length in solid:
                 for segment in self._layout.stretch(offset, length):
-                    if self._entry(segment).size >= RESERVED_FROM_BYTES:
+                    if self._size_of(segment) >= RESERVED_FROM_BYTES:
                         self._reserve(segment, folders)
 
     def _reserve(self, segment: Segment, folders: paths.LastFolder) -> None:
-        with translated(self._path_of(segment), "reserve room for"):
-            fd = self._open(segment, folders)
+        with translated(self._path_of(segment.entry), "reserve room for"):
+            fd = self._open(segment.entry, folders)
             try:
-                set_length(fd, self._entry(segment).size)
+                set_length(fd, self._size_of(segment))
                 syscalls.reserve(fd, segment.offset, segment.length)
             finally:
                 os.close(fd)
@@ -76,54 +87,51 @@ class PartFolder(PartFiles):
     def write(self, offset: int, data: Buffer) -> None:
         view = memoryview(data)
         done = 0
-        with self._folders() as folders:
-            for segment in self._layout.stretch(offset, len(view)):
-                shown = self._path_of(segment)
-                with translated(shown, "write"), self._opened(segment, folders) as fd:
-                    size = self._entry(segment).size
-                    if size >= RESERVED_FROM_BYTES and os.fstat(fd).st_size < size:
-                        self.cut_off = True
-                    write_all(fd, view[done : done + segment.length], segment.offset)
-                self._mark(segment)
-                done += segment.length
+
+        def put(fd: int, segment: Segment) -> None:
+            nonlocal done
+            size = self._size_of(segment)
+            if size >= RESERVED_FROM_BYTES and os.fstat(fd).st_size < size:
+                self.cut_off = True
+            write_all(fd, view[done : done + segment.length], segment.offset)
+            done += segment.length
+
+        self._write_each(offset, len(view), put)
 
     def leave_hole(self, offset: int, length: int) -> None:
-        with self._folders() as folders:
-            for segment in self._layout.stretch(offset, length):
-                shown = self._path_of(segment)
-                with translated(shown, "write"), self._opened(segment, folders) as fd:
-                    set_length(fd, self._entry(segment).size)
-                self._mark(segment)
+        self._write_each(offset, length, lambda fd, segment: set_length(fd, self._size_of(segment)))
 
-    def _mark(self, segment: Segment) -> None:
-        # After the write, never before it: a sync that runs meanwhile would take the mark away.
-        with self._lock:
-            self._written.add(segment.entry)
+    def _write_each(self, offset: int, length: int, put: _Use) -> None:
+        segments = self._layout.stretch(offset, length)
+        try:
+            self._each("write", segments, put, make=True)
+        finally:
+            # After the write, never before it: a sync that runs meanwhile would take the mark away.
+            with self._lock:
+                self._written.update(segment.entry for segment in segments)
 
     def read_into(self, offset: int, view: memoryview) -> bool:
         done = 0
-        with paths.LastFolder(self.fd) as folders:
-            for segment in self._layout.stretch(offset, len(view)):
-                part = view[done : done + segment.length]
-                done += segment.length
-                with translated(self._path_of(segment), "read"):
-                    try:
-                        with self._opened(segment, folders, make=False) as fd:
-                            if not read_all(fd, part, segment.offset):
-                                return False
-                    except FileNotFoundError:
-                        return False
+
+        def get(fd: int, segment: Segment) -> None:
+            nonlocal done
+            if not read_all(fd, view[done : done + segment.length], segment.offset):
+                raise _CutOff
+            done += segment.length
+
+        try:
+            self._each("read", self._layout.stretch(offset, len(view)), get, make=False)
+        except (_CutOff, FileNotFoundError):
+            return False
         return True
 
     def forget_cached(self, offset: int, length: int) -> None:
-        with paths.LastFolder(self.fd) as folders:
-            for segment in self._layout.stretch(offset, length):
-                with (
-                    translated(self._path_of(segment), "read"),
-                    suppress(FileNotFoundError),
-                    self._opened(segment, folders, make=False) as fd,
-                ):
-                    os.posix_fadvise(fd, segment.offset, segment.length, os.POSIX_FADV_DONTNEED)
+        def forget(fd: int, segment: Segment) -> None:
+            os.posix_fadvise(fd, segment.offset, segment.length, os.POSIX_FADV_DONTNEED)
+
+        for segment in self._layout.stretch(offset, length):
+            with suppress(FileNotFoundError):
+                self._each("read", [segment], forget, make=False)
 
     def sync(self) -> None:
         with self._lock:
@@ -146,8 +154,11 @@ class PartFolder(PartFiles):
     def _sync_singly(self, written: list[int], made: list[int]) -> None:
         with paths.LastFolder(self.fd) as folders:
             for number in written:
-                with self._opened(Segment(number, 0, 0), folders, make=False) as fd:
+                fd = self._handles.open_anyhow(partial(self._open, number, folders, make=False))
+                try:
                     os.fsync(fd)
+                finally:
+                    os.close(fd)
             above: set[tuple[str, ...]] = set()
             for number in made:
                 parts = self._parts(number)
@@ -158,38 +169,40 @@ class PartFolder(PartFiles):
     def seal(self) -> list[Range]:
         cut_off: list[Range] = []
         start = 0  # of the entry in the stream
-        with self._folders() as folders:
-            for number, entry in enumerate(self._manifest.entries):
-                segment = Segment(number, 0, entry.size)
-                with translated(self._path_of(segment), "finish"):
+        number = 0
+        try:
+            with self._folders() as folders:
+                for number, entry in enumerate(self._manifest.entries):
                     if entry.kind is EntryKind.FOLDER:
                         folders.at(self._parts(number))
                         self._made.add(number)
-                    elif missing := self._seal_file(segment, folders):
+                    elif missing := self._seal_file(number, entry, folders):
                         cut_off.append((start + entry.size - missing, missing))
-                start += entry.size
+                    start += entry.size
+        except OSError as error:
+            raise storage_error(error, self._path_of(number), "finish") from error
         if not cut_off:
             self.sync()
         return cut_off
 
-    def _seal_file(self, segment: Segment, folders: paths.LastFolder) -> int:
+    def _seal_file(self, number: int, entry: Entry, folders: paths.LastFolder) -> int:
         """Returns how many bytes are missing at its end; it is left as it is then."""
-        entry = self._entry(segment)
-        *parents, name = self._parts(segment.entry)
+        *parents, name = self._parts(number)
         status = paths.status_of(folders.at(parents), name)
         if status is not None and _is_sealed(status, entry):
             return 0
         missing = entry.size - (0 if status is None else status.st_size)
         if missing > 0 and (status is None or stat.S_ISREG(status.st_mode)):
             return missing
-        fd = self._open(segment, folders)
+        fd = self._open(number, folders)
         try:
             set_length(fd, entry.size)
             if entry.kind is EntryKind.EXECUTABLE:
                 make_executable(fd)
         finally:
             os.close(fd)
-        self._mark(segment)
+        with self._lock:
+            self._written.add(number)
         return 0
 
     def close(self) -> None:
@@ -198,27 +211,36 @@ class PartFolder(PartFiles):
 
     # -- opening ------------------------------------------------------------------------------
 
-    @contextmanager
-    def _opened(
-        self, segment: Segment, folders: paths.LastFolder, make: bool = True
-    ) -> Iterator[int]:
-        """The file to read and write. One that spans pieces is kept open for the next piece."""
+    def _each(self, doing: str, segments: list[Segment], use: _Use, *, make: bool) -> None:
+        """Open the file of each segment and ``use`` it, in order. One that spans pieces is kept
+        open for the next piece.
 
-        def opener() -> int:
-            return self._open(segment, folders, make)
-
-        if self._entry(segment).size > segment.length:
-            with self._handles.using((self, segment.entry), opener) as fd:
-                yield fd
-            return
-        fd = self._handles.open_anyhow(opener)
+        Raises `StorageError` about the file in question; but a `FileNotFoundError` when it is not
+        there and not to be made.
+        """
+        # There may be thousands of them in a second: what is done for each is kept short.
+        number = 0
         try:
-            yield fd
-        finally:
-            os.close(fd)
+            with paths.LastFolder(self.fd, make=make) as folders:
+                for segment in segments:
+                    number = segment.entry
+                    opener = partial(self._open, number, folders, make)
+                    if self._size_of(segment) > segment.length:
+                        with self._handles.using((self, number), opener) as fd:
+                            use(fd, segment)
+                        continue
+                    fd = self._handles.open_anyhow(opener)
+                    try:
+                        use(fd, segment)
+                    finally:
+                        os.close(fd)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not make:
+                raise
+            raise storage_error(error, self._path_of(number), doing) from error
 
-    def _open(self, segment: Segment, folders: paths.LastFolder, make: bool = True) -> int:
-        *parents, name = self._parts(segment.entry)
+    def _open(self, number: int, folders: paths.LastFolder, make: bool = True) -> int:
+        *parents, name = self._parts(number)
         folder_fd = folders.at(parents)
         if not make:
             return paths.open_to_write(folder_fd, name)
@@ -227,20 +249,21 @@ class PartFolder(PartFiles):
         except FileExistsError:
             return paths.open_to_write(folder_fd, name)
         with self._lock:
-            self._made.add(segment.entry)
+            self._made.add(number)
         return fd
 
     def _folders(self) -> paths.LastFolder:
         return paths.LastFolder(self.fd, make=True)
 
-    def _entry(self, segment: Segment) -> Entry:
-        return self._manifest.entries[segment.entry]
+    def _size_of(self, segment: Segment) -> int:
+        """Of its file, in bytes."""
+        return self._manifest.entries[segment.entry].size
 
     def _parts(self, number: int) -> Sequence[str]:
         return self._manifest.entries[number].path.split("/")
 
-    def _path_of(self, segment: Segment) -> str:
-        return os.path.join(self._destination.part_path, self._entry(segment).path)
+    def _path_of(self, number: int) -> str:
+        return os.path.join(self._destination.part_path, self._manifest.entries[number].path)
 
 
 def _is_sealed(status: os.stat_result, entry: Entry) -> bool:

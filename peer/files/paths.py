@@ -92,7 +92,12 @@ def _exchange(old_fd: int, new_fd: int) -> int:
 
 def open_to_read(folder_fd: int, name: str) -> int:
     """Open a plain file to read it; anything else is an error."""
-    return _plain(os.open(name, os.O_RDONLY | _FILE, dir_fd=folder_fd), name)
+    return _plain(open_anything(folder_fd, name), name)
+
+
+def open_anything(folder_fd: int, name: str) -> int:
+    """Open what stands there to read it, but no link. It need not be a file."""
+    return os.open(name, os.O_RDONLY | _FILE, dir_fd=folder_fd)
 
 
 def create_file(folder_fd: int, name: str) -> int:

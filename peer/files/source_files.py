@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from common.digests import Buffer
 from common.errors import StorageError
@@ -94,9 +95,20 @@ class SourceFiles:
             with self._folders() as folders:
                 for segment in segments:
                     number = segment.entry
-                    with self._opened(segment, folders) as fd:
-                        self._fill(segment, fd, view[done : done + segment.length])
+                    part = view[done : done + segment.length]
                     done += segment.length
+                    opener = partial(self._open_beneath, number, folders)
+                    # A file that spans pieces is kept open for the next one; small ones, of which
+                    # there may be thousands in a second, are opened as they come.
+                    if self._is_kept(segment):
+                        with self._handles.using((self._owner, number), opener) as fd:
+                            self._fill(segment, fd, part)
+                        continue
+                    fd = self._handles.open_anyhow(opener)
+                    try:
+                        self._fill(segment, fd, part)
+                    finally:
+                        os.close(fd)
         except OSError as error:
             raise self._translated(error, number) from error
 
@@ -107,33 +119,17 @@ class SourceFiles:
         if count != segment.length:
             raise self._changed(segment.entry)
 
-    # A file that spans pieces is kept open for the next one; small ones are opened as they come.
-
     def _is_kept(self, segment: Segment) -> bool:
         return self._is_file or self._entries[segment.entry].size > segment.length
 
-    @contextmanager
-    def _opened(self, segment: Segment, folders: paths.LastFolder) -> Iterator[int]:
-        number = segment.entry
-
-        def opener() -> int:
-            *parents, name = self._parts(number)
-            return paths.open_to_read(folders.at(parents), name)
-
-        if self._is_kept(segment):
-            with self._handles.using((self._owner, number), opener) as fd:
-                yield fd
-            return
-        fd = self._handles.open_anyhow(opener)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+    def _open_beneath(self, number: int, folders: paths.LastFolder) -> int:
+        # Anything may stand there by now: what was opened is compared before it is read.
+        *parents, name = self._parts(number)
+        return paths.open_anything(folders.at(parents), name)
 
     def _open(self, number: int) -> int:
-        *parents, name = self._parts(number)
         with self._folders() as folders:
-            return paths.open_to_read(folders.at(parents), name)
+            return self._open_beneath(number, folders)
 
     @contextmanager
     def _folders(self) -> Iterator[paths.LastFolder]:
