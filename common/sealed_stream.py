@@ -55,16 +55,28 @@ def proof(key: bytes, name: bytes) -> bytes:
     return AESGCM(key).encrypt(_PROOF + bytes(NUMBER_BYTES), b"", name)
 
 
+class Room:
+    """Where data is sealed: memory that is in the cache already, and not filled with zeros first,
+    as that of a new buffer would be. Several sealers may have one, in one thread."""
+
+    def __init__(self) -> None:
+        self._memory = bytearray()
+
+    def of(self, size: int) -> memoryview:
+        """So many bytes, which are somebody else's from the next call on."""
+        if len(self._memory) < size:
+            self._memory = bytearray(size)
+        return memoryview(self._memory)[:size]
+
+
 class Sealer:
     """The sending end."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, room: Room) -> None:
         self._cipher = AESGCM(key)
         self._number = 0
         self._bytes = 0
-        self._room = bytearray()
-        """Where data is sealed: memory that is in the cache already, and not filled with zeros
-        first, as that of a new buffer would be."""
+        self._room = room
 
     @property
     def spent(self) -> bool:
@@ -74,16 +86,13 @@ class Sealer:
     def seal(self, head: bytes, data: Buffer) -> tuple[bytes, bytes, memoryview]:
         """Seal the next message: its number, its head and its data, a frame each.
 
-        The sealed data is there until the next message is sealed: it must be copied by then. A
-        message that is not sent after all leaves a gap, which does no harm.
+        The sealed data is there until the room is used again: it must be copied by then. A message
+        that is not sent after all leaves a gap, which does no harm.
         """
         number = _NUMBER.pack(self._number)
         self._number += 1
         self._bytes += len(data)
-        size = len(data) + TAG_BYTES
-        if len(self._room) < size:
-            self._room = bytearray(size)
-        sealed = memoryview(self._room)[:size]
+        sealed = self._room.of(len(data) + TAG_BYTES)
         self._cipher.encrypt_into(_DATA + number, data, None, sealed)
         return number, self._cipher.encrypt(_HEAD + number, head, None), sealed
 

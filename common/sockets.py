@@ -203,7 +203,8 @@ class Pump:
     """
 
     BATCH = 64  # messages taken in a row before the others in the loop get their turn
-    FRAMES_KEPT = 16  # more than any message has that makes sense; the others are thrown away
+    # One more than any message has that makes sense, and a routing id; the others are thrown away.
+    FRAMES_KEPT = limits.HEAD_FRAMES + limits.DATA_FRAMES_MAX + 2
 
     def __init__(self, socket: zmq.Socket[Any], on_message: Callable[[Frames], None]) -> None:
         # The command line makes sockets but pumps none; without asyncio it starts a third faster.

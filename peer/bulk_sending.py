@@ -26,7 +26,7 @@ from common.connections import Connections
 from common.digests import Buffer
 from common.errors import CannotListen
 from common.messages import peer
-from common.sealed_stream import KEY_BYTES, Sealer, aes_is_fast, new_key, proof
+from common.sealed_stream import KEY_BYTES, Room, Sealer, aes_is_fast, new_key, proof
 from common.sockets import Frames, Link, Pump, Sent, ServeByWord, Watch, bind, make_socket, user_id
 from peer.addresses import beside
 from peer.swarm.events import RequesterId
@@ -77,6 +77,7 @@ class BulkSender:
         self._lines: dict[RequesterId, _Line] = {}
         self._owners: dict[bytes, RequesterId] = {}  # of words, as they are shown, not used yet
         self._connections = connections
+        self._room = Room()
         if port is None or not endpoint.startswith("tcp://") or not aes_is_fast():
             return
         guard.guard_by_word(DOMAIN, self._use)
@@ -117,7 +118,7 @@ class BulkSender:
         """How ``requester`` gets a bulk connection; None if it was told before, or cannot."""
         if self.port is None or requester in self._lines:
             return None
-        line = _Line(os.urandom(KEY_BYTES), key := new_key(), Sealer(key))
+        line = _Line(os.urandom(KEY_BYTES), key := new_key(), Sealer(key, self._room))
         self._lines[requester] = line
         self._owners[line.shown] = requester
         asyncio.get_running_loop().call_later(WORD_S, self._owners.pop, line.shown, None)

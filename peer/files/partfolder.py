@@ -102,13 +102,18 @@ class PartFolder(PartFiles):
         self._write_each(offset, length, lambda fd, segment: set_length(fd, self._size_of(segment)))
 
     def _write_each(self, offset: int, length: int, put: _Use) -> None:
-        segments = self._layout.stretch(offset, length)
+        written: list[int] = []
+
+        def put_and_note(fd: int, segment: Segment) -> None:
+            put(fd, segment)
+            written.append(segment.entry)
+
         try:
-            self._each("write", segments, put, make=True)
+            self._each("write", self._layout.stretch(offset, length), put_and_note, make=True)
         finally:
             # After the write, never before it: a sync that runs meanwhile would take the mark away.
             with self._lock:
-                self._written.update(segment.entry for segment in segments)
+                self._written.update(written)
 
     def read_into(self, offset: int, view: memoryview) -> bool:
         done = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -97,13 +97,15 @@ class SourceFiles:
                     number = segment.entry
                     part = view[done : done + segment.length]
                     done += segment.length
-                    opener = partial(self._open_beneath, number, folders)
                     # A file that spans pieces is kept open for the next one; small ones, of which
                     # there may be thousands in a second, are opened as they come.
                     if self._is_kept(segment):
+                        opener = partial(self._open_beneath, number, folders, paths.open_to_read)
                         with self._handles.using((self._owner, number), opener) as fd:
                             self._fill(segment, fd, part)
                         continue
+                    # Anything may stand there by now: it is compared before it is read.
+                    opener = partial(self._open_beneath, number, folders, paths.open_anything)
                     fd = self._handles.open_anyhow(opener)
                     try:
                         self._fill(segment, fd, part)
@@ -122,14 +124,15 @@ class SourceFiles:
     def _is_kept(self, segment: Segment) -> bool:
         return self._is_file or self._entries[segment.entry].size > segment.length
 
-    def _open_beneath(self, number: int, folders: paths.LastFolder) -> int:
-        # Anything may stand there by now: what was opened is compared before it is read.
+    def _open_beneath(
+        self, number: int, folders: paths.LastFolder, open_at: Callable[[int, str], int]
+    ) -> int:
         *parents, name = self._parts(number)
-        return paths.open_anything(folders.at(parents), name)
+        return open_at(folders.at(parents), name)
 
     def _open(self, number: int) -> int:
         with self._folders() as folders:
-            return self._open_beneath(number, folders)
+            return self._open_beneath(number, folders, paths.open_to_read)
 
     @contextmanager
     def _folders(self) -> Iterator[paths.LastFolder]:

@@ -58,8 +58,10 @@ class User:
     """Bytes on their way to it."""
     in_flight: int = 0
     """Bytes of these on their way to requesters that are not stalled."""
+    late: bool = False
+    """It owed credit for too long, and has credited nothing since: others come first."""
     throughput: Throughput = field(default_factory=Throughput)
-    place: tuple[int, int, int, int] | None = None
+    place: tuple[bool, int, int, int, int] | None = None
     """Its place in the schedule, as it was last put there; None when it is not in it."""
     line: list[tuple[tuple[int, int, int], Requester]] = field(default_factory=list)
     """Heap of its requesters that could be served; corrected lazily."""

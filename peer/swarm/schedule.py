@@ -3,15 +3,17 @@
 Owns the order among requesters. Whether anything may be sent at all is `uplink`'s to say.
 
 1. *Fairness*: users are served in epochs of a few pieces. Nobody is given a piece in the next epoch
-   while another who could be served is still in this one.
+   while another who could be served is still in this one. Who owes credit for too long comes after
+   those who do not, or whoever never credits would always be the one who was given least.
 2. Within an epoch, *the piece that was sent least often*, so that a lone seeder sends every piece
    once before it sends any twice. This is what lets a flash crowd approach the fluid bound
    (Mundinger, Weber, Weiss, "Optimal scheduling of peer-to-peer file dissemination", 2008).
 3. Then the user, and of one user the connection, that was given least.
 
-A place in the order only grows worse while its holder waits, so the heaps are corrected lazily, at
-the top: serving costs O(log requesters). There is one heap of the users, and one of each user's
-requesters, so that a user without room is passed over once, not once for each connection.
+A place in the order only grows worse while its holder waits, or is given anew, so the heaps are
+corrected lazily, at the top: serving costs O(log requesters). There is one heap of the users, and
+one of each user's requesters, so that a user without room is passed over once, not once for each
+connection.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from heapq import heappop, heappush, heapreplace
 from peer.swarm.events import RequesterId
 from peer.swarm.requesters import Requester, User, Wanted
 
-_Place = tuple[int, int, int, int]
+_Place = tuple[bool, int, int, int, int]
 
 
 class Schedule:
@@ -58,7 +60,7 @@ class Schedule:
         if user.place is None:
             epoch_start = self._virtual // self._epoch_bytes * self._epoch_bytes
             user.served = max(user.served, epoch_start)
-        elif user.place[1] <= sent:
+        elif user.place[0] <= user.late and user.place[2] <= sent:
             return
         self._put(user, self._place(user, sent))
 
@@ -77,7 +79,7 @@ class Schedule:
             if not user.has_room(requester, wanted):
                 continue
             actual = self._place(user, sent)
-            if actual[:3] > place[:3]:
+            if actual[:4] > place[:4]:
                 self._put(user, actual)
                 continue
             heappop(user.line)
@@ -144,7 +146,8 @@ class Schedule:
 
     def _place(self, user: User, sent: int) -> _Place:
         self._tickets += 1
-        return (user.served // self._epoch_bytes, sent, user.served, self._tickets)
+        epoch = user.served // self._epoch_bytes
+        return (user.late, epoch, sent, user.served, self._tickets)
 
     def _place_in_line(self, requester: Requester, sent: int) -> tuple[int, int, int]:
         self._tickets += 1

@@ -34,6 +34,8 @@ _BACKOFF_MAX_S = 60.0
 _PATIENCE_MIN_S = 1.0
 _PATIENCE_MAX_S = 4.0
 _PATIENCE_FIRST_S = 15.0
+_GAP_MAX_S = 120.0
+"""Who gives less than a piece in so long is not waited for, whatever the others do."""
 
 
 @unique
@@ -139,7 +141,8 @@ class Pace:
     def came(self, gap_s: float, latency_s: float | None) -> None:
         """A piece came so long after the source's last; `latency_s` is None if it was cancelled."""
         # Longer and longer gaps are believed, a single one that is out of all proportion is not.
-        self._gap.add(min(gap_s, 4.0 * max(self._gap.late(), _PATIENCE_MIN_S)))
+        late_s = 4.0 * max(self._gap.late(), _PATIENCE_MIN_S)
+        self._gap.add(min(gap_s, late_s if self._gap.mean else _PATIENCE_FIRST_S))
         if latency_s is not None:
             self._latency.add(latency_s)
 
@@ -160,9 +163,8 @@ class Pace:
         return max(quick, self.long_gap())
 
     def long_gap(self) -> float:
-        """A gap that is hardly ever longer; 0 while nothing came."""
-        late = self._gap.late()
-        return 0.0 if late == inf else late
+        """A gap that is hardly ever longer, within reason; 0 while nothing came."""
+        return min(self._gap.late(), _GAP_MAX_S) if self._gap.mean else 0.0
 
 
 class Roster:

@@ -41,7 +41,9 @@ simulated swarms with links as fast up as down this saves a tenth of the time. A
 two tenths, but then real uplinks, whose rate varies, take it for such a lull at times and lose 4 %;
 eight pieces make a seeder send many twice."""
 _SET_ASIDE_MAX = 5
-"""Doublings of the time after which somebody is set aside."""
+"""Doublings of the least time after which somebody is set aside."""
+_AT_THAT_RATE = 2.0
+"""So many times what all that is owed takes at the highest rate of late is waited at most."""
 _OUR_OWN_LINK = 5.0
 """So many times longer may credit be owed when nobody else has credited anything since."""
 _NOBODY_YET = User(UserId(""))
@@ -162,6 +164,7 @@ class Uplink:
             return False
         requester.credited = received_bytes
         self._set_aside, self._credited_at = 0, now
+        requester.user.late = False
         if requester.stalled:
             # When this came is not known: it tells nothing about the rate of the others.
             requester.stalled = False
@@ -200,7 +203,7 @@ class Uplink:
             if now < requester.progress_at + stall_s:
                 return
             if not requester.stalled:
-                requester.stalled = True
+                requester.stalled = requester.user.late = True
                 self._set_aside += 1
                 stall_s = self._stall_s()
                 self._count(requester.user, -requester.uncredited)
@@ -256,10 +259,13 @@ class Uplink:
         return requester.progress_at + self._settings.drop_after_s * (1 if alone else _OUR_OWN_LINK)
 
     def _stall_s(self) -> float:
-        # When nobody at all credits it is our link that is slow: on such a one each more that is
-        # sent only makes all of them later.
-        patience = 2.0 ** min(self._set_aside, _SET_ASIDE_MAX)
-        return max(self._settings.stall_min_s, 4.0 * (self._base_s or 0.0)) * patience
+        least_s = max(self._settings.stall_min_s, 4.0 * (self._base_s or 0.0))
+        # When nobody at all credits it may be our link that is slow: on such a one each more that
+        # is sent only makes all of them later. But at the rate that it had, all would have come.
+        patience_s = least_s * 2.0 ** min(self._set_aside, _SET_ASIDE_MAX)
+        if self._best_rate:
+            patience_s = min(patience_s, _AT_THAT_RATE * self.owed / self._best_rate)
+        return max(least_s, patience_s)
 
     def check_invariants(self, requesters: list[Requester]) -> None:
         """Raise AssertionError when the accounts do not agree. For tests."""

@@ -61,22 +61,6 @@ def test_a_crowd_on_slow_links_comes_near_the_bound_as_well(
     assert result.duplicate_bytes <= 0.3 * leechers * scenario.size
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_only_one_that_has_everything_is_come_back_to(seed: int) -> None:
-    """While it is unreachable its place is taken by others, who have nothing to give."""
-    scenario = Scenario(leechers=26, size=8 * MIB)
-    swarm = started(scenario, seed, checked=False)
-    (seeder,) = swarm.seeders
-    one = swarm.leechers[0]
-    for a, b in ((seeder, one), (one, seeder)):
-        swarm.network.cut(a.number, b.number)
-        swarm.clock.at(30.0, swarm.network.heal, a.number, b.number)
-    for other in swarm.leechers[1:]:
-        other.fault = Fault.TARPIT
-    swarm.run(200.0)
-    assert one.completed_at is not None
-
-
 def test_a_run_is_its_seed() -> None:
     first, second = (started(SMALL, 5, checked=False).run() for _ in range(2))
     assert first == second

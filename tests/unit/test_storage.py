@@ -26,7 +26,7 @@ from common.digests import Algorithm
 from common.errors import ConfigError, LocalProtocolError, StorageError
 from common.ids import ContentId
 from common.manifest import Entry, Manifest, encode, manifest_id
-from peer.files import opening, partfile, partfolder, sharing, syscalls
+from peer.files import opening, partfile, partfolder, paths, sharing, syscalls
 from peer.files.destination import Destination, part_name
 from peer.files.errors import (
     AlreadyThere,
@@ -1164,6 +1164,49 @@ def test_F19_a_full_disk_stops_nothing_that_is_held(
     download.finalize()
     download.close()
     assert snapshot(place) == snapshot(sample.source)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EACCES])
+def test_F19_a_file_that_could_not_be_made_is_not_synced(
+    number: int, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few files are synced one by one: one that is not there would count as a failing disk."""
+    root = tmp_path / "source"
+    root.mkdir()
+    (root / "a").write_bytes(NOISE[: 3 * PIECE])
+    (root / "b").write_bytes(NOISE[PIECE : 2 * PIECE])
+    sample = Sample(root)
+    download = sample.begin(place)
+    sample.fill(download, [0])
+    assert download.checkpoint() == (0,)
+    sample.fill(download, [1])
+    with monkeypatch.context() as patch:
+
+        def fail(folder_fd: int, name: str) -> int:
+            raise OSError(number, os.strerror(number), name)
+
+        patch.setattr(paths, "create_file", fail)
+        with pytest.raises(StorageError):
+            download.write_piece(3, sample.pieces[3])
+    assert download.checkpoint() == (1,)
+    sample.fill(download, [2, 3])
+    download.finalize()
+    download.close()
+    assert snapshot(place) == snapshot(sample.source)
+
+
+def test_what_was_written_to_a_few_files_is_synced(
+    folder_sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = folder_sample.begin(place)
+    synced: list[int] = []
+    sync = os.fsync
+    folder_sample.fill(download, [1])  # within one file, made and written
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_size), sync(fd))[1])
+        download.checkpoint()
+    assert 2 * PIECE - 300 in synced  # what that file has so far: "a" lies before it
+    download.close()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

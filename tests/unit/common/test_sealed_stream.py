@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from common import limits, sealed_stream
 from common.errors import RemoteProtocolError
-from common.sealed_stream import Opener, Sealer, aes_is_fast, new_key, proof
+from common.sealed_stream import Opener, Room, Sealer, aes_is_fast, new_key, proof
 
 KEY = bytes(range(32))
 
@@ -23,16 +24,26 @@ def sealed(sealer: Sealer, head: bytes, data: bytes) -> tuple[bytes, bytes, byte
 
 @given(st.lists(st.tuples(st.binary(max_size=40), st.binary(max_size=600)), max_size=6))
 def test_what_was_sealed_is_opened(messages: list[tuple[bytes, bytes]]) -> None:
-    sealer, opener = Sealer(KEY), Opener(KEY)
+    sealer, opener = Sealer(KEY, Room()), Opener(KEY)
     for head, data in messages:
         number, sealed_head, sealed_data = sealer.seal(head, memoryview(data))
         assert len(sealed_data) == len(data) + sealed_stream.TAG_BYTES
         assert opener.open(number, memoryview(sealed_head), sealed_data) == (head, data)
 
 
+def test_several_sealers_may_use_one_room_in_turn() -> None:
+    room, other_key = Room(), new_key()
+    sealers = {KEY: Sealer(KEY, room), other_key: Sealer(other_key, room)}
+    openers = {key: Opener(key) for key in sealers}
+    for size in (3, 40, 7, 0, 41):
+        for key, sealer in sealers.items():
+            data = os.urandom(size)
+            assert openers[key].open(*sealed(sealer, b"", data)) == (b"", data)
+
+
 @given(st.integers(0, 2), st.integers(0, 10_000))
 def test_a_bit_that_changed_is_noticed(which: int, at: int) -> None:
-    frames = [bytearray(frame) for frame in Sealer(KEY).seal(b"head", b"a piece of it" * 9)]
+    frames = [bytearray(frame) for frame in Sealer(KEY, Room()).seal(b"head", b"a piece of it" * 9)]
     frame = frames[which]
     frame[at // 8 % len(frame)] ^= 1 << at % 8
     number, head, data = map(bytes, frames)
@@ -43,7 +54,7 @@ def test_a_bit_that_changed_is_noticed(which: int, at: int) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 7])
 def test_a_frame_that_was_cut_is_noticed(length: int) -> None:
-    number, head, data = Sealer(KEY).seal(b"head", b"data")
+    number, head, data = Sealer(KEY, Room()).seal(b"head", b"data")
     for cut in ((number[:length], head, data), (number, head[:length], data)):
         with pytest.raises(RemoteProtocolError):
             Opener(KEY).open(*cut)
@@ -52,7 +63,7 @@ def test_a_frame_that_was_cut_is_noticed(length: int) -> None:
 
 
 def test_nothing_counts_twice_or_late_and_a_gap_is_borne() -> None:
-    sealer, opener = Sealer(KEY), Opener(KEY)
+    sealer, opener = Sealer(KEY, Room()), Opener(KEY)
     first, second, third = (sealed(sealer, b"", bytes([at])) for at in range(3))
     assert opener.open(*second)[1] == b"\x01"
     for again in (second, first):
@@ -62,7 +73,7 @@ def test_nothing_counts_twice_or_late_and_a_gap_is_borne() -> None:
 
 
 def test_frames_cannot_change_places() -> None:
-    sealer, opener = Sealer(KEY), Opener(KEY)
+    sealer, opener = Sealer(KEY, Room()), Opener(KEY)
     number, head, data = sealed(sealer, b"same", b"same")
     later, other_head, other = sealed(sealer, b"same", b"same")
     assert len({head, data, other_head, other}) == 4, "no nonce was used twice"
@@ -74,7 +85,7 @@ def test_frames_cannot_change_places() -> None:
 
 def test_another_key_opens_nothing() -> None:
     with pytest.raises(RemoteProtocolError):
-        Opener(new_key()).open(*Sealer(KEY).seal(b"head", b"data"))
+        Opener(new_key()).open(*Sealer(KEY, Room()).seal(b"head", b"data"))
     assert new_key() != new_key()
 
 
@@ -85,7 +96,7 @@ def test_a_proof_is_of_a_key_and_a_name() -> None:
 
 def test_a_key_is_not_used_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SEALED_BYTES_MAX", 20)
-    sealer = Sealer(KEY)
+    sealer = Sealer(KEY, Room())
     sealer.seal(b"", bytes(19))
     assert not sealer.spent
     sealer.seal(b"", bytes(1))

@@ -24,7 +24,7 @@ from common.ids import DeviceKey, GroupId, TrackerId, UserId
 from common.keys import key_text
 from common.link import Tracker
 from common.messages import tracker
-from common.sealed_stream import Sealer, proof
+from common.sealed_stream import Room, Sealer, proof
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 PAIRS = [
@@ -144,7 +144,7 @@ def test_a_sealed_message_is_opened_as_ever(update_golden: bool) -> None:
 
 
 def test_what_goes_on_a_bulk_connection_is_sealed_as_ever(update_golden: bool) -> None:
-    sealer = Sealer(DEVICE)
+    sealer = Sealer(DEVICE, Room())
     frames = [*map(bytes, sealer.seal(b"head", b"data")), *map(bytes, sealer.seal(b"", b""))]
     lines = [frame.hex() for frame in (proof(DEVICE, TOPIC), *frames)]
     hold(GOLDEN / "bulk.txt", lines, update_golden)

@@ -288,6 +288,25 @@ def test_users_that_do_not_credit_leave_others_something_to_owe() -> None:
         assert story.receive("a")
 
 
+def test_those_who_never_credit_do_not_keep_out_who_does() -> None:
+    """Neither is anybody set aside ever later, nor are those first who were given least."""
+    story = Story(count=4000, warm=False)
+    story.ask("h", 0)
+    story.now += 0.5
+    story.receive("h")  # a megabyte a second is what our link has
+    for number in range(24):
+        story.ask(f"{'xyz'[number % 3]}{number}", *range(10 * number, 10 * number + 10))
+    story.wait(60.0)
+    story.ask("h", *range(3000, 3020))
+    begun = story.now
+    for _ in range(15):
+        while "h" not in story.on_way:
+            story.wait(0.25)
+            assert story.now < begun + 30.0
+        story.now += 0.5
+        story.receive("h")
+
+
 def test_a_piece_that_takes_longer_than_anybody_may_be_silent_is_waited_for() -> None:
     story = Story(count=64, warm=False)
     assert story.ask("a", *range(16)) == ["a:0"]

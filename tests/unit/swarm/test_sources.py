@@ -51,6 +51,15 @@ def test_seeders_are_opened_before_leechers_and_failed_ones_last() -> None:
     books.check_invariants()
 
 
+def test_the_only_one_that_has_everything_is_opened_before_who_never_failed() -> None:
+    books = roster()
+    seeder, leecher = learnt(books, 1), learnt(books, 2, False)
+    seeder.failures = 3
+    assert books.best_spare(0.0) is seeder
+    books.opening(learnt(books, 3), 0.0)
+    assert books.best_spare(0.0) is leecher
+
+
 def test_equals_are_opened_at_random() -> None:
     firsts = set()
     for seed in range(30):
@@ -170,3 +179,12 @@ def test_one_gap_out_of_all_proportion_is_not_believed() -> None:
         pace.came(0.01, 0.02)
     pace.came(60.0, 60.0)
     assert pace.patience() <= 4.0
+
+
+def test_who_takes_for_ever_does_not_set_the_pace() -> None:
+    pace = Pace()
+    pace.came(600.0, 600.0)
+    assert pace.patience() <= 60.0
+    for _ in range(20):
+        pace.came(3600.0, None)
+    assert pace.patience() <= 120.0
