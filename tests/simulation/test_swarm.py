@@ -48,17 +48,18 @@ def test_a_crowd_comes_near_the_fluid_bound(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
-    ("leechers", "up_mbit", "over"), [(8, 1, 1.25), (8, 5, 1.25), (30, 2, 1.6)]
+    ("leechers", "size_mib", "up_mbit", "over", "twice"),
+    [(8, 64, 1, 1.25, 0.1), (8, 64, 5, 1.25, 0.1), (30, 16, 2, 2.5, 0.6)],
 )
 def test_a_crowd_on_slow_links_comes_near_the_bound_as_well(
-    leechers: int, up_mbit: float, over: float, seed: int
+    leechers: int, size_mib: int, up_mbit: float, over: float, twice: float, seed: int
 ) -> None:
     """A piece takes seconds there, and whoever works is silent for a minute: nobody may take that
     for a fault, nor give up what is on its way."""
-    scenario = Scenario(leechers=leechers, size=64 * MIB, up=up_mbit * MBIT)
+    scenario = Scenario(leechers=leechers, size=size_mib * MIB, up=up_mbit * MBIT)
     result = everybody(started(scenario, seed, checked=False).run(), leechers)
     assert result.last_s <= over * result.bound_s
-    assert result.duplicate_bytes <= 0.3 * leechers * scenario.size
+    assert result.duplicate_bytes <= twice * leechers * scenario.size
 
 
 def test_a_run_is_its_seed() -> None:
