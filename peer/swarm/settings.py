@@ -51,7 +51,8 @@ class ServingSettings:
     stall_min_s: float = 0.5
     """A requester that owes credit for so long does not count against the others."""
     drop_after_s: float = 60.0
-    """A requester that owes credit for so long is dropped, if others credit meanwhile."""
+    """A requester that owes credit for so long is dropped, if others credit meanwhile; else after
+    some times as long."""
     run_s: float = 0.02
     """Adjacent pieces go to a requester in one message when it takes no longer for them: it can
     make nothing of the first before the last has come."""

@@ -255,8 +255,9 @@ class Uplink:
             self._base_s = min(self._base_s, latency_s)
 
     def _drop_at(self, requester: Requester) -> float:
-        alone = self._credited_at > requester.progress_at
-        return requester.progress_at + self._settings.drop_after_s * (1 if alone else _OUR_OWN_LINK)
+        others_credit = self._credited_at > requester.progress_at
+        patience = 1.0 if others_credit else _OUR_OWN_LINK
+        return requester.progress_at + self._settings.drop_after_s * patience
 
     def _stall_s(self) -> float:
         least_s = max(self._settings.stall_min_s, 4.0 * (self._base_s or 0.0))
