@@ -86,6 +86,11 @@ def host_of(endpoint: str) -> str:
     return endpoint.removeprefix("tcp://").rpartition(":")[0]
 
 
+def endpoint_at(address: str, port: int | str) -> str:
+    """``tcp://ADDRESS:PORT``, with an IPv6 address in brackets."""
+    return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
+
+
 def _check_host(host: str, text: str, wildcard: bool) -> None:
     if host == "*" and wildcard:
         return

@@ -8,6 +8,7 @@ future for each message. Who may come in is decided by ``common.zap``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -305,6 +306,8 @@ class Link(Enum):
     """An established connection ended."""
     FAILED = "failed"
     """Connected, but the handshake did not succeed: a wrong key, or no right to come in."""
+    SILENT = "silent"
+    """Connected, but no handshake came in time: the other side did not answer."""
     UNREACHABLE = "unreachable"
     """No connection could be made; it will be tried again."""
     ACCEPT_FAILED = "accept failed"
@@ -365,6 +368,8 @@ class Watch:
             elif event == zmq.EVENT_DISCONNECTED:
                 self._ledger.ended(int(message["value"]))
         link = _LINK_OF_EVENT.get(event)
+        if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and message["value"] == errno.EAGAIN:
+            link = Link.SILENT  # the last read found nothing; one of a closed connection fails
         if link is not None:
             self._on_link(link)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import names
 from common.errors import ConfigError, TransportError
-from common.link import Tracker, host_of
+from common.link import Tracker, endpoint_at, host_of
 
 
 def default_listen(home: Path, where: Tracker) -> str:
@@ -40,7 +40,7 @@ def default_listen(home: Path, where: Tracker) -> str:
             f"there is no way from here to the tracker at {where.endpoint}: {error.strerror}",
             "check the link and the network, or say where to listen with --listen",
         ) from error
-    return _tcp(local, "0")
+    return endpoint_at(local, "0")
 
 
 def beside(endpoint: str, port: int) -> str:
@@ -68,7 +68,7 @@ def resolved(endpoint: str) -> str:
     addresses = [str(address[0]) for *_, address in found if "%" not in str(address[0])]
     if not addresses:
         raise ConfigError(f"cannot listen at {endpoint}: {host} has no address for others", hint)
-    return _tcp(addresses[0], port)
+    return endpoint_at(addresses[0], port)
 
 
 def announced(endpoint: str) -> str:
@@ -77,7 +77,3 @@ def announced(endpoint: str) -> str:
         if endpoint.startswith(wildcard):
             return f"tcp://*:{endpoint.removeprefix(wildcard)}"
     return endpoint
-
-
-def _tcp(address: str, port: str) -> str:
-    return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"

@@ -33,12 +33,13 @@ from common.errors import (
     TransportError,
 )
 from common.keys import KeyPair
-from common.link import Tracker, check_endpoint
+from common.link import Tracker, check_endpoint, host_of
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
+from common.resolving import endpoints_of
 from common.sockets import Frames, Sent
 from peer.tracker_choice import TrackerChoice
-from peer.tracker_connection import TrackerConnection
+from peer.tracker_connection import TrackerConnection, connected
 
 log = logging.getLogger(__name__)
 
@@ -336,9 +337,7 @@ class TrackerLink:
     async def _serve(self, where: Tracker) -> bool:
         """Connect to ``where`` and stay until the connection ends. Raises what hinders it."""
         try:
-            connection = TrackerConnection(
-                self._context, self._pair, where, self._on_reply, self._on_published
-            )
+            connection = await self._connect(where, self._on_reply, self._on_published)
             self._connection = connection
             await self._establish(connection)
             await self._until_dead(connection)
@@ -347,14 +346,20 @@ class TrackerLink:
         finally:
             self._drop()
 
+    async def _connect(
+        self, where: Tracker, on_reply: Callable[[Frames], None], on_published: Callable[..., None]
+    ) -> TrackerConnection:
+        """A connection to any address of ``where``. Raises `TransportError`, `zmq.ZMQError`."""
+
+        def make(endpoint: str) -> TrackerConnection:
+            return TrackerConnection(
+                self._context, self._pair, where, endpoint, on_reply, on_published
+            )
+
+        return await connected(make, where, CONNECT_TIMEOUT_S)
+
     async def _establish(self, connection: TrackerConnection) -> None:
         where = connection.where
-        if not await _first(connection.up.wait(), connection.ended.wait(), CONNECT_TIMEOUT_S):
-            if connection.refused:
-                raise TransportError(
-                    "what answers there does not hold the tracker's key, or closed the connection"
-                )
-            raise TransportError("nobody answers there")
         sent_at = monotonic()
         hello = tracker.Hello(self._software)
         welcome = (await self._exchange(hello, tracker.Welcome, None, CONNECT_TIMEOUT_S)).reply
@@ -362,7 +367,8 @@ class TrackerLink:
         if not known and not self._choice.may_be_guest_at(where, self._logged_in(), monotonic()):
             raise _Stranger(f"the tracker at {where.endpoint} does not know our user")
         self.time.learn(welcome.time_ms, sent_at, monotonic())
-        connection.subscribe_at(_events_endpoint(welcome.events, where.endpoint))
+        published_at = _events_endpoint(welcome.events, connection.endpoint)
+        connection.subscribe_at((await endpoints_of(published_at))[0])
         assert connection.events is not None
         for topic in self._topics:
             connection.events.socket.setsockopt(zmq.SUBSCRIBE, topic)
@@ -401,15 +407,11 @@ class TrackerLink:
     async def _answers(self, where: Tracker) -> bool:
         """Whether ``where`` can be connected to, beside the connection that there is."""
         try:
-            connection = TrackerConnection(
-                self._context, self._pair, where, lambda _: None, lambda _: None
-            )
-        except zmq.ZMQError:
+            connection = await self._connect(where, lambda _: None, lambda _: None)
+        except (TransportError, zmq.ZMQError):
             return False
-        try:
-            return await _first(connection.up.wait(), connection.ended.wait(), CONNECT_TIMEOUT_S)
-        finally:
-            connection.close()
+        connection.close()
+        return True
 
     def _drop(self) -> None:
         if self._connection is None:
@@ -431,13 +433,12 @@ class TrackerLink:
 
 def _events_endpoint(told: str, commands: str) -> str:
     """Where the events are, a host of ``*`` standing for the one that answered our commands."""
-    if told.startswith("tcp://*:"):
-        host = commands.removeprefix("tcp://").rpartition(":")[0]
-        told = f"tcp://{host}:{told.rpartition(':')[2]}"
+    anywhere = told.startswith("tcp://*:")
     try:
-        return check_endpoint(told)
+        check_endpoint(told.replace("*", "127.0.0.1", 1) if anywhere else told)
     except ConfigError as error:
         raise RemoteProtocolError(f"it does not say where it publishes: {error.message}") from error
+    return f"tcp://{host_of(commands)}:{told.rpartition(':')[2]}" if anywhere else told
 
 
 async def _first(

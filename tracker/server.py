@@ -175,7 +175,7 @@ class Server:
         return self.counts + Counter(zap) + Counter(cut) + desk
 
     def _on_link(self, link: Link) -> None:
-        if link in (Link.FAILED, Link.ACCEPT_FAILED):
+        if link in (Link.FAILED, Link.SILENT, Link.ACCEPT_FAILED):
             self.counts[f"link {link.value}"] += 1
 
     # -- in -------------------------------------------------------------------------------------
