@@ -1,10 +1,16 @@
-"""What is sent on a connection that ZeroMQ does not encrypt is sealed here.
+"""Authenticated encryption of bulk connections, which ZeroMQ does not encrypt.
 
-Owns the cipher (AES-256-GCM) and the numbering of messages, of one direction of one connection:
-both ends got its key over a connection that is encrypted, and use it for nothing else. A message
-has a number, a head and data. Its number goes into both nonces and only ever grows, so that one
-that was changed, repeated, put before another or made up is not taken. One that was left out does
-not show here: whoever counts on messages has to see that they come.
+Owns the cipher (AES-256-GCM), the numbering of messages of one direction of one connection, and the
+proof of possession of its key. Both ends got the key over a connection that is encrypted. It is
+used only to derive two others from it (BLAKE3): one seals messages, one makes proofs.
+
+A message has a number, a head and data. Its number goes into both nonces and only ever grows, so
+that one that was changed, repeated, put before another or made up is not taken. One that was left
+out does not show here: whoever counts on messages has to see that they come.
+
+Invariant: no nonce is used twice with the key that seals. Why: AES-GCM then gives away what is
+needed to forge any message. So a proof, which may be shown again under another name, has another
+key and takes no nonce at all.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ import struct
 from functools import cache
 from pathlib import Path
 
+from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -27,7 +34,9 @@ TAG_BYTES = 16
 NUMBER_BYTES = 8
 _NUMBER = struct.Struct(">Q")
 # The first four bytes of a nonce. The number of the message is the rest.
-_HEAD, _DATA, _PROOF = b"head", b"data", b"prov"
+_HEAD, _DATA = b"head", b"data"
+# What each key that is derived from the one of the connection is for (BLAKE3 contexts).
+_SEALING, _PROVING = "mini-torrent bulk v2 sealing", "mini-torrent bulk v2 proof"
 # In /proc/cpuinfo: what the processor must have for AES and the GCM of it, by its kind.
 _INSTRUCTIONS = {"x86_64": {"aes", "pclmulqdq"}, "aarch64": {"aes", "pmull"}}
 
@@ -49,10 +58,13 @@ def new_key() -> bytes:
     return os.urandom(KEY_BYTES)
 
 
+def _derived(key: bytes, context: str) -> bytes:
+    return blake3(key, derive_key_context=context).digest()
+
+
 def proof(key: bytes, name: bytes) -> bytes:
-    """What shows that who goes by ``name`` on the connection has the key: the tag of an empty
-    message. There is one name for a key, or the nonce would be used for two."""
-    return AESGCM(key).encrypt(_PROOF + bytes(NUMBER_BYTES), b"", name)
+    """Proof that the connection with routing id ``name`` has the key: keyed BLAKE3 of the name."""
+    return blake3(name, key=_derived(key, _PROVING)).digest()
 
 
 class Room:
@@ -73,7 +85,7 @@ class Sealer:
     """The sending end."""
 
     def __init__(self, key: bytes, room: Room) -> None:
-        self._cipher = AESGCM(key)
+        self._cipher = AESGCM(_derived(key, _SEALING))
         self._number = 0
         self._bytes = 0
         self._room = room
@@ -101,7 +113,7 @@ class Opener:
     """The receiving end."""
 
     def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(key)
+        self._cipher = AESGCM(_derived(key, _SEALING))
         self._next = 0
 
     def open(self, number: bytes, head: Buffer, data: Buffer) -> tuple[bytes, bytes]:

@@ -62,7 +62,7 @@ class Stranger:
         socket.connect(endpoint)
         return socket
 
-    def bulk(self, endpoint: str, word: bytes, cipher: AESGCM) -> zmq.Socket[Any]:
+    def bulk(self, endpoint: str, word: bytes, key: bytes) -> zmq.Socket[Any]:
         """Section 11.4: let in by a word, and heard of by a proof."""
         socket, name = self.context.socket(zmq.DEALER), b"\x01" + os.urandom(16)
         socket.setsockopt(zmq.LINGER, 0)
@@ -70,7 +70,8 @@ class Stranger:
         socket.setsockopt(zmq.PLAIN_USERNAME, b"word")
         socket.setsockopt(zmq.PLAIN_PASSWORD, word.hex().encode())
         socket.connect(endpoint)
-        socket.send_multipart([SIGNATURE, cipher.encrypt(b"prov" + bytes(8), b"", name)])
+        proof_key = blake3(key, derive_key_context="mini-torrent bulk v2 proof").digest()
+        socket.send_multipart([SIGNATURE, blake3(name, key=proof_key).digest()])
         return socket
 
     def ask(self, *body: Any, data: bytes | None = None) -> tuple[list[Any], bytes]:
@@ -181,9 +182,9 @@ def in_bulk(
     assert hear()[0][0] == "Opened"
     name, port, word, key = hear()[0]
     assert name == "Bulk"
-    cipher = AESGCM(key)
+    cipher = AESGCM(blake3(key, derive_key_context="mini-torrent bulk v2 sealing").digest())
     text = peer.getsockopt_string(zmq.LAST_ENDPOINT)
-    bulk = stranger.bulk(f"{text.rpartition(':')[0]}:{port}", word, cipher)
+    bulk = stranger.bulk(f"{text.rpartition(':')[0]}:{port}", word, key)
     last, times = -1, 0
     while last < 5:
         index, times = times % 6, times + 1

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import zmq
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from serving_stage import CONTENT, COUNT, DATA, FILMS, LENGTH, Sink, Stage, run
 from stand_ins import turns, until
 
-from common import limits
+from common import limits, sealed_stream
 from common.clock import monotonic
 from common.codec import SIGNATURE, encode
 from common.connections import MESSAGES, Connections
@@ -459,6 +460,104 @@ def test_what_proves_nothing_takes_nothing_away() -> None:
         assert is_up(stage)
         await fetch(stage, sink)
         assert sent_by_bulk(stage) == COUNT
+
+    run(test)
+
+
+# -- keys and nonces ----------------------------------------------------------------------------
+
+
+def test_h95_no_nonce_is_used_twice_with_a_key_however_often_one_connects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client that retries shows its proof under a fresh routing id each time, a source may have
+    forgotten us, a message may find the queue full: whatever happens, AES-GCM never meets the same
+    key and nonce again, and no key of it is the one that was told."""
+    used: list[tuple[bytes, bytes]] = []
+
+    class Recorded:
+        def __init__(self, key: bytes) -> None:
+            self._key, self._cipher = key, AESGCM(key)
+            self.decrypt = self._cipher.decrypt
+
+        def encrypt(self, nonce: bytes, *rest: Any) -> bytes:
+            used.append((self._key, nonce))
+            return self._cipher.encrypt(nonce, *rest)
+
+        def encrypt_into(self, nonce: bytes, *rest: Any) -> int:
+            used.append((self._key, nonce))
+            return self._cipher.encrypt_into(nonce, *rest)
+
+    monkeypatch.setattr(sealed_stream, "AESGCM", Recorded)
+    told: list[bytes] = []
+
+    async def test(stage: Stage) -> None:
+        bulk = stage.seeder._bulk
+        offer = bulk.offer
+
+        def spy(requester: RequesterId) -> peer.Bulk | None:
+            if (made := offer(requester)) is not None:
+                told.append(made.key)
+            return made
+
+        bulk.offer = spy  # type: ignore[method-assign]
+        stage.offer()
+        for attempt in range(4):
+            sink = await stage.open(Sink())
+            await until(lambda: is_up(stage))
+            await fetch(stage, sink)
+            connection = stage.fanout._connections[stage.server.public]
+            assert connection._bulk is not None
+            for _ in range(3):  # the same proof again, and the same key under other names
+                name = b"\x01" + os.urandom(16)
+                connection._bulk._pump.send([SIGNATURE, sealed_stream.proof(told[-1], name)])
+            [(owner, line)] = bulk._lines.items()
+            with monkeypatch.context() as full:
+                full.setattr(bulk._pump, "send", lambda *_, **__: Sent.FULL)
+                assert bulk.send(owner, peer.Pieces(0, 0, 1), DATA[:LENGTH], LENGTH) is Sent.FULL
+            line.routing_id = None  # as after a connection that was gone for a moment
+            await fetch(stage, sink)
+            match attempt:
+                case 0:
+                    stage.seeder._drop(owner)
+                case 1:
+                    stage.fanout.connection_lost(connection)
+                case 2:
+                    stage.fanout.close(sink, stage.server.public)
+            if attempt < 3:
+                await until(lambda: not stage.fanout._connections)
+                bulk._lines.clear()
+
+    run(test)
+    assert len(told) == len(set(told)) == 4
+    assert len(used) > 4 * 2
+    assert len(used) == len(set(used)), "a nonce was used twice with a key"
+    assert not {key for key, _ in used} & set(told)
+
+
+def _proof_of_before(key: bytes, name: bytes) -> bytes:
+    """The proof of version 0.1.0."""
+    return AESGCM(key).encrypt(b"prov" + bytes(8), b"", name)
+
+
+@pytest.mark.parametrize("older", ["peer.bulk_receiving", "peer.bulk_sending"])
+def test_h95_a_peer_with_the_former_proof_gets_its_pieces_the_other_way(
+    monkeypatch: pytest.MonkeyPatch, older: str
+) -> None:
+    """One end is older: its proof is none to the other, nothing is sent there, nothing hangs."""
+    monkeypatch.setattr(f"{older}.proof", _proof_of_before)
+
+    async def test(stage: Stage) -> None:
+        proofs: list[Any] = []
+        hear = stage.seeder._bulk._on_message
+        stage.seeder._bulk._pump._on_message = lambda frames: (proofs.append(1), hear(frames))
+        stage.offer()
+        sink = await stage.open()
+        await until(lambda: proofs)
+        await fetch(stage, sink)
+        assert not is_up(stage)
+        assert sent_by_bulk(stage) == 0
+        assert sink.said == [("opened", None)], "the connection itself lived on"
 
     run(test)
 
