@@ -82,6 +82,9 @@ BEACON_TAIL_S = 60.0  # for how long after its last event a group's head is repe
 
 BUFFER_BYTES = 64 * MIB  # requested, received and unverified bytes of one download
 SOURCES_USED = 20
+DOWNLOADS_AT_ONCE = 32  # with progress; each may take BUFFER_BYTES. The others queue
+DOWNLOADS_OPEN_MAX = 256  # with those that stand still; three or four descriptors each
+DOWNLOAD_STILL_S = 60.0  # without a verified piece for so long, a download holds up no other one
 DOWNLOADS_LISTED_MAX = 1_000  # complete ones of a user; the oldest leave the list, not the disk
 
 # -- the tracker --------------------------------------------------------------------------------

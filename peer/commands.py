@@ -19,7 +19,7 @@ from common.messages import control, events, tracker
 from common.refusals import no_group, not_logged_in
 from common.sockets import LIBZMQ_MIN
 from peer.account import Account
-from peer.control import Tell
+from peer.control import Tell, Waiting
 from peer.downloads import Downloads
 from peer.following import Following
 from peer.notices import Notices
@@ -72,7 +72,7 @@ class Commands:
             if watcher.group in (None, group):
                 watcher.tell(happened(entry))
 
-    async def handle(self, ask: control.Ask, tell: Tell) -> control.Answer:
+    async def handle(self, ask: control.Ask, tell: Tell) -> control.Answer | Waiting:
         """Carry ``ask`` out. Raises `MiniTorrentError`; cancelling it gives the command up."""
         match ask:
             case control.Status():
@@ -84,7 +84,7 @@ class Commands:
             case control.Doctor():
                 return control.Checks(self._health())
             case control.Watch(group):
-                return await self._watch(group, tell)
+                return Waiting(self._watch(group, tell))
             case control.HangUp():
                 return control.Done()
             case (
@@ -212,7 +212,7 @@ class Commands:
         | control.Cancel
         | control.WhySlow,
         tell: Tell,
-    ) -> control.Answer:
+    ) -> control.Answer | Waiting:
         downloads = self._parts.downloads
         match ask:
             case control.UploadFile():
@@ -221,7 +221,7 @@ class Commands:
                 key = await downloads.begin(ask, tell)
                 if not ask.wait:
                     return control.Done(f"downloading {names.printable(ask.name)}")
-                return await downloads.wait(key, tell)
+                return Waiting(downloads.wait(key, tell))
             case control.ShowDownloads():
                 return control.Downloads(downloads.rows())
             case control.StopShare(group, name):

@@ -40,6 +40,7 @@ __all__ = [
     "ControlServer",
     "Handle",
     "Tell",
+    "Waiting",
     "control_endpoint",
     "find_endpoint",
     "holder_of",
@@ -49,12 +50,24 @@ log = logging.getLogger(__name__)
 
 ALIVE_S = 2.0  # how often a waiting command line gets a sign of life
 RETRY_S = 0.1  # how soon a full connection is tried again
-REQUESTS_MAX = 64  # running at once; people start a few, scripts some more
+REQUESTS_MAX = 64  # short commands at once; people start a few, scripts some more
+LONG_MAX = 64  # at once of those that digest, or begin a download; the others wait for their turn
+WAITING_MAX = 4096  # that wait: for a turn, the end of a download, or events. A few KiB each
 BACKLOG_MAX = 10_000  # messages kept for a command line that does not read, e.g. one that is paused
 
 Tell: TypeAlias = Callable[[control.Progress | control.Happened], None]
 _Key: TypeAlias = tuple[bytes, bytes]  # the connection's name, the request's id
-Handle: TypeAlias = Callable[[control.Ask, Tell], Awaitable[control.Answer]]
+_LONG = control.UploadFile | control.DownloadFile | control.Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The rest of a command that only waits from here on: it takes no place among the others."""
+
+    rest: Awaitable[control.Answer]
+
+
+Handle: TypeAlias = Callable[[control.Ask, Tell], Awaitable[control.Answer | Waiting]]
 
 
 @dataclass(slots=True)
@@ -62,6 +75,7 @@ class _Request:
     ask: control.Ask
     task: asyncio.Task[control.Answer]
     hung_up: bool = False
+    short: bool = True
 
 
 class ControlServer:
@@ -78,6 +92,7 @@ class ControlServer:
         self._handle = handle
         self._decoder: Decoder[control.Ask] = Decoder(control.Ask, data_frames=0)
         self._requests: dict[_Key, _Request] = {}
+        self._long = asyncio.Semaphore(LONG_MAX)  # first come, first served
         self._backlogs: dict[bytes, deque[list[Any]]] = {}  # what a connection could not take yet
         socket = make_socket(
             context, zmq.ROUTER, Private(), message_bytes_max=limits.CONTROL_BYTES_MAX
@@ -130,12 +145,15 @@ class ControlServer:
         if key in self._requests:
             self.counts["malformed"] += 1
             return
-        if len(self._requests) >= REQUESTS_MAX:
-            busy = control.Failed(Code.BUSY, f"{REQUESTS_MAX} commands are running already")
+        short = not isinstance(ask, _LONG)
+        taken = sum(1 for request in self._requests.values() if request.short is short)
+        most = REQUESTS_MAX if short else WAITING_MAX
+        if taken >= most:
+            busy = control.Failed(Code.BUSY, f"{most:,} commands are running already")
             self._send(*key, busy)
             return
         task = asyncio.create_task(self._answer(key, ask))
-        self._requests[key] = _Request(ask, task)
+        self._requests[key] = _Request(ask, task, short=short)
         task.add_done_callback(lambda task: self._on_done(key, task))
 
     def _on_hang_up(self, key: _Key, stop_work: bool) -> None:
@@ -155,7 +173,11 @@ class ControlServer:
                 self._send(*key, said)
 
         try:
-            return await self._handle(ask, tell)
+            if not isinstance(ask, _LONG):
+                return await self._ended(self._handle(ask, tell))
+            async with self._long:
+                answer = await self._handle(ask, tell)
+            return await answer.rest if isinstance(answer, Waiting) else answer
         except MiniTorrentError as error:
             return _failure(error)
         except Exception:
@@ -165,6 +187,11 @@ class ControlServer:
                 "the peer could not do this because of a defect of its own",
                 f"please report it with the last lines of {self._home / 'peer.log'}",
             )
+
+    @staticmethod
+    async def _ended(handled: Awaitable[control.Answer | Waiting]) -> control.Answer:
+        answer = await handled
+        return await answer.rest if isinstance(answer, Waiting) else answer
 
     def _on_done(self, key: _Key, task: asyncio.Task[control.Answer]) -> None:
         request = self._requests.get(key)

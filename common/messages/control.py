@@ -260,6 +260,10 @@ class FileRow(_Row, frozen=True):
     shared_by: list[str]
 
 
+QUEUED = "queued"
+"""The beginning of the reason of a download that waits for its turn; its state is P."""
+
+
 class DownloadRow(_Row, frozen=True):
     """``state``: D downloading, C complete, P paused, F failed. ``verified`` is in bytes."""
 

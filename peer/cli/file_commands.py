@@ -149,7 +149,7 @@ def download_file(
 def show_downloads(console: Console) -> None:
     """List this device's downloads.
 
-    [D] is downloading, [C] complete, [P] paused and [F] failed.
+    [D] is downloading, [C] complete, [P] paused or queued, and [F] failed.
     """
     from common.messages.control import Downloads, ShowDownloads
     from peer.cli.render import download_lines

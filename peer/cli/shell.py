@@ -175,7 +175,9 @@ class Prompt:
 
 def _at_rest(rows: Iterable[control.DownloadRow]) -> Counter[_Download]:
     return Counter(
-        (row.state, row.group, row.name, row.path, row.reason) for row in rows if row.state in "CFP"
+        (row.state, row.group, row.name, row.path, row.reason)
+        for row in rows
+        if row.state in "CFP" and not (row.reason or "").startswith(control.QUEUED)
     )
 
 

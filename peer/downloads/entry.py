@@ -47,6 +47,15 @@ class Entry:
     error: MiniTorrentError | None = None
     held_bytes: int = 0
     """What is held of it while it does not run, as far as is known."""
+    queued: bool = False
+    """It starts when its turn comes, see ``turns``."""
+    later: int = 0
+    """How often the queue was left when it gave its place away; 0 while it never did."""
+    place: int | None = None
+    """Its place in the queue, from 1 on, as of the last look."""
+    seen_bytes: int = -1
+    still_since: float = 0.0
+    """Since when no more is held than ``seen_bytes``."""
     unshared: bool = False
     """The tracker says that nobody offers the content in the group any more."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,6 +81,17 @@ class Entry:
     def busy(self) -> bool:
         """Whether it is being brought back, copied, finished or given up just now."""
         return self.task is not None and not self.task.done()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is in the queue."""
+        wanted = self.unfinished and not self.record.by_user
+        return self.queued and wanted and self.running is None
+
+    @property
+    def turn(self) -> tuple[int, int, str]:
+        """Its order in the queue."""
+        return self.later, self.record.started_ms, self.key
 
     def become(self, **fields: Any) -> None:
         """Change the record, and wake who waits."""

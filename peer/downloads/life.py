@@ -60,7 +60,11 @@ class Life:
     """Carries entries through their states."""
 
     def __init__(
-        self, around: Surroundings, records: Records[DownloadRecord], rng: random.Random
+        self,
+        around: Surroundings,
+        records: Records[DownloadRecord],
+        rng: random.Random,
+        on_place_free: Callable[[], None] = lambda: None,
     ) -> None:
         self._around = around
         self._records = records
@@ -68,6 +72,7 @@ class Life:
         self._journals = around.home / "journals"
         self._journals.mkdir(mode=0o700, exist_ok=True)
         self._fetching: dict[str, Entry] = {}
+        self._on_place_free = on_place_free
 
     def journal_of(self, key: str) -> str:
         """Where the journal of a download stands."""
@@ -230,6 +235,7 @@ class Life:
         self._around.presence_changed()
         # It stays in the list for as long as this device lives: no more of it than its row.
         entry.encoded, entry.task = b"", None
+        self._on_place_free()
 
     async def _keep(self, entry: Entry, decoded: Manifest, place: Place) -> None:
         """Share what is complete and record that it is, however long the home takes no records."""
@@ -271,6 +277,7 @@ class Life:
         self._withdraw_part(entry, entry.storage)
         await self._close_storage(entry)
         entry.become(state="F", reason=str(error))
+        self._on_place_free()
         await self.remember(entry)
 
     async def look_back(self, entry: Entry) -> None:
@@ -314,11 +321,29 @@ class Life:
     async def rest(self, entry: Entry) -> None:
         """Stop where it is, with all that is verified synced and journalled."""
         await _stop(entry)
+        storage = self._laid_down(entry)
+        if storage is not None:
+            await self._around.workers.run(_checkpoint_and_close, storage)
+
+    def rest_soon(self, entry: Entry) -> None:
+        """The same for a download with which nothing is being done, as a task of its own."""
+        storage = self._laid_down(entry)
+        if storage is not None:
+            closing = self._around.workers.run(_checkpoint_and_close, storage)
+            entry.task = asyncio.create_task(_see_through(closing), name="rest")
+            entry.task.add_done_callback(lambda _: self._on_place_free())
+
+    def look_back_soon(self, entry: Entry) -> None:
+        """`look_back` as the task of an entry, which is not started meanwhile."""
+        entry.task = asyncio.create_task(self.look_back(entry), name="look back")
+        entry.task.add_done_callback(lambda _: self._on_place_free())
+
+    def _laid_down(self, entry: Entry) -> PartialContent | None:
+        """Stop fetching and serving; returns the storage, to be closed."""
         self.settle(entry)
         storage, entry.storage = entry.storage, None
         self._withdraw_part(entry, storage)
-        if storage is not None:
-            await self._around.workers.run(_checkpoint_and_close, storage)
+        return storage
 
     async def give_up(self, entry: Entry) -> None:
         """Remove what there is of a download, and its record."""
@@ -461,6 +486,19 @@ class Life:
 def not_a_member(group: GroupId) -> Refused:
     """What is said of a download from a group that its user is in no more."""
     return Refused(Code.UNKNOWN_GROUP, f"you are not a member of {group} any more")
+
+
+async def _see_through(step: Awaitable[None]) -> None:
+    """Wait for ``step`` even when this is cancelled: what follows needs it to have ended."""
+    running, cancelled = asyncio.ensure_future(step), False
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+    running.result()
 
 
 async def _stop(entry: Entry) -> None:

@@ -30,6 +30,7 @@ from peer.downloads.life import Life, not_a_member
 from peer.downloads.manifest_fetch import fetch_manifest
 from peer.downloads.rows import download_row, downloaded, progress_of, source_rows
 from peer.downloads.running import Running
+from peer.downloads.turns import Turns
 from peer.files import opening
 from peer.files.errors import AlreadyThere
 from peer.files.storage import PartialContent
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 SOURCES_INTERVAL_S = 20.0  # how often the tracker is asked again by a download without sources
 TELL_INTERVAL_S = 0.2
+TELL_QUEUED_S = 5.0  # there may be thousands of them
 CLOSE_S = 2.0  # how long the end of a peer waits for a download that is just being made or removed
 Tell = Callable[[control.Progress], None]
 T = TypeVar("T")
@@ -50,7 +52,9 @@ class Downloads:
     def __init__(self, around: Surroundings, rng: random.Random) -> None:
         self._around = around
         self._records = Records(around.home / "downloads", DownloadRecord)
-        self._life = Life(around, self._records, rng)
+        self._life = Life(around, self._records, rng, lambda: self._turns.look_soon())
+        self._turns = Turns(self._life, self._mine)
+        self._started_ms = 0
         self._user: UserId | None = None
         self._all = {key: Entry(key, record) for key, record in self._records.load().items()}
         self._errands: set[asyncio.Task[None]] = set()
@@ -147,12 +151,17 @@ class Downloads:
             size=decoded.size,
             digest=decoded.digest.hex(),
             pick=order.value,
-            started_ms=around.time.now_ms(),
+            started_ms=self._next_ms(),
             topic=around.following.topic_of(group),
         )
         # From here on it is seen through, whoever waits for it: nothing may be left half made.
         making = self._make(record, encoded, decoded, found.sources)
         return await asyncio.shield(self._see_through(making))
+
+    def _next_ms(self) -> int:
+        """The time, and never twice the same: it is the order of the queue."""
+        self._started_ms = max(self._around.time.now_ms(), self._started_ms + 1)
+        return self._started_ms
 
     async def _make(
         self, record: DownloadRecord, encoded: bytes, decoded: Manifest, sources: list[Source]
@@ -165,24 +174,34 @@ class Downloads:
         try:
             record = replace(record, path=os.fsencode(path))
             key = record_key(record.user, record.group, record.name, path, str(record.started_ms))
-            storage = await self._reserve(key, record, decoded)
-            entry = Entry(key, record, storage=storage, encoded=encoded)
+            starts = self._turns.is_free(len(self._making) - 1)
+            storage = await self._reserve(key, record, decoded if starts else None)
+            entry = Entry(key, record, storage=storage, encoded=encoded if starts else b"")
             self._all[key] = entry
         finally:
             self._making.discard(path)
-        self._life.run(entry, decoded, sources)
+        if starts:
+            self._life.run(entry, decoded, sources)
+        else:
+            self._turns.queue(entry)
         await self._forget_oldest()
         return key
 
-    async def _reserve(self, key: str, record: DownloadRecord, decoded: Manifest) -> PartialContent:
-        """Write the record, then make what it names: nothing that a crash leaves is without one."""
+    async def _reserve(
+        self, key: str, record: DownloadRecord, decoded: Manifest | None
+    ) -> PartialContent | None:
+        """Write the record, then make what it names: nothing that a crash leaves is without one.
+        ``decoded`` is None for a download that waits in the queue: its part is made later."""
         around, path = self._around, os.fsdecode(record.path)
         content, journal = ContentId(record.content), self._life.journal_of(key)
+        storage = None
         await around.workers.run(self._records.put, key, record)
         try:
-            storage = await around.workers.run(opening.create, path, decoded, content, journal)
+            if decoded is not None:
+                storage = await around.workers.run(opening.create, path, decoded, content, journal)
             if self._user != record.user:
-                await around.workers.run(storage.discard)
+                if storage is not None:
+                    await around.workers.run(storage.discard)
                 raise Refused(
                     Code.NOT_LOGGED_IN, f"{record.user} was logged out before it could begin"
                 )
@@ -231,8 +250,9 @@ class Downloads:
             if entry.record.state == "F":
                 raise entry.error or StorageError(entry.record.reason or "the download failed")
             tell(progress_of(entry))
+            pause_s = TELL_INTERVAL_S if entry.place is None else TELL_QUEUED_S
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(entry.changed.wait(), TELL_INTERVAL_S)
+                await asyncio.wait_for(entry.changed.wait(), pause_s)
             if entry.record.state != "C":
                 entry = self._all.get(key)
         raise Refused(Code.CANCELLED, "the download was cancelled")
@@ -243,6 +263,7 @@ class Downloads:
             if entry.running is not None:
                 entry.running.pause()
             entry.become(state="P", reason="paused by the user", by_user=True)
+            self._turns.look_soon()
             await self._life.remember(entry)
 
     async def resume(self, group_text: str, name: str) -> None:
@@ -259,7 +280,7 @@ class Downloads:
         if entry.running is not None:
             entry.running.resume()
         elif failed or not entry.busy:
-            self._life.bring_back_soon(entry)
+            self._turns.queue(entry)
         await self._life.remember(entry)
 
     async def cancel(self, group_text: str, name: str) -> None:
@@ -280,6 +301,7 @@ class Downloads:
 
     async def _give_up(self, entry: Entry) -> None:
         del self._all[entry.key]  # nobody else does anything with it meanwhile
+        self._turns.look_soon()
         try:
             await self._life.give_up(entry)
         except MiniTorrentError as error:
@@ -297,9 +319,13 @@ class Downloads:
         for entry in self._mine():
             resting = entry.running is None and not entry.busy
             if resting and entry.unfinished and not entry.record.by_user:
-                self._life.bring_back_soon(entry)
+                entry.queued = True
             elif resting and entry.record.state != "C":
                 self._spawn(self._life.look_back(entry))
+        self._turns.look()
+        for entry in self._mine():
+            if entry.waits and not entry.busy:
+                self._life.look_back_soon(entry)
 
     async def deactivate(self) -> None:
         """Nobody is logged in: let everything rest where it is."""
@@ -362,6 +388,7 @@ class Downloads:
         """Let everything rest: what is verified is synced and journalled."""
         for errand in self._errands:
             errand.cancel()
+        self._turns.close()
         await self.deactivate()
         if self._changes:
             await asyncio.wait(self._changes, timeout=CLOSE_S)

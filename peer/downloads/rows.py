@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from common import limits
 from common.messages import control
 from peer.downloads.entry import Entry
 from peer.swarm.progress import Progress, SourceProgress
@@ -29,8 +30,11 @@ def download_row(entry: Entry) -> control.DownloadRow:
             reason = reason or _why_nobody(entry, progress)
     else:
         verified = entry.held_bytes
+    if entry.place is not None and entry.waits:
+        reason = queued_text(entry.place)
     return control.DownloadRow(
-        state=record.state,
+        # A download of the queue is one that is wanted: for people it rests.
+        state="P" if entry.waits else record.state,
         group=record.group,
         name=record.name,
         path=_shown(entry.path),
@@ -40,6 +44,15 @@ def download_row(entry: Entry) -> control.DownloadRow:
         eta_s=eta,
         sources=sources,
         reason=reason,
+    )
+
+
+def queued_text(place: int) -> str:
+    """The reason of a download that waits for its turn."""
+    most = limits.DOWNLOADS_AT_ONCE
+    return (
+        f"{control.QUEUED}, number {place:,} in line: {most} downloads run at once, "
+        "and it starts when one of them ends"
     )
 
 
@@ -57,7 +70,7 @@ def progress_of(entry: Entry) -> control.Progress:
     row = download_row(entry)
     stage, note = "downloading", row.reason
     if row.state == "P":
-        stage = "waiting"
+        stage = control.QUEUED if entry.waits else "waiting"
     elif row.size and row.verified == row.size:
         stage = "checking"
     elif row.sources == 0 and note is None:

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from common.config import lock_holder
 from common.errors import ConfigError, NoPeerRunning, StorageError, exit_code_of
 from common.messages import control
 from common.messages.refusals import Code
+from peer.control import LONG_MAX, REQUESTS_MAX, Waiting
 from peer.control_client import (
     SOCKET_PATH_BYTES_MAX,
     CommandFailed,
@@ -214,22 +216,6 @@ def test_another_version_is_refused_with_words(home: Path) -> None:
     assert b"version" in answer
 
 
-def test_running_commands_are_bounded(home: Path) -> None:
-    with FakePeer(home, {control.Watch: forever}) as peer:
-        context: zmq.Context[Any] = zmq.Context()
-        socket = context.socket(zmq.DEALER)
-        socket.connect(control_endpoint(home))
-        for at in range(65):
-            socket.send_multipart(pack(b"%d" % at, control.Watch()))
-        assert socket.poll(10_000)
-        frames = socket.recv_multipart()
-        assert frames[1] == b"64"
-        assert b"busy" in frames[2]
-        socket.close(linger=0)
-        context.term()
-        assert peer.wait_for(lambda: len(peer.asked) == 64)
-
-
 def test_an_answer_that_is_too_long_is_refused_instead_of_lost(home: Path) -> None:
     row = control.GroupRow("g" * 1000, "o", 1, "member")
     groups = control.Groups([row] * (limits.CONTROL_BYTES_MAX // 1000))
@@ -311,3 +297,58 @@ class TestLongPaths:
 
 def _root() -> Path:
     return Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [control.DownloadFile("g", "n", "/d"), control.Watch(), control.UploadFile("/p", "g")],
+    ids=lambda ask: type(ask).__name__,
+)
+def test_f75_commands_that_wait_block_no_others(home: Path, ask: control.Ask) -> None:
+    count = 3 * REQUESTS_MAX
+
+    async def wait() -> control.Answer:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def begun(ask: control.Ask, tell: Any) -> Any:
+        return await wait() if isinstance(ask, control.UploadFile) else Waiting(wait())
+
+    with FakePeer(home, {type(ask): begun}) as peer, ControlClient(home) as client:
+        for number in range(count):
+            client._socket.send_multipart(pack(number.to_bytes(8, "little"), ask))
+        most = LONG_MAX if isinstance(ask, control.UploadFile) else count
+        assert peer.wait_for(lambda: len(peer.asked) == most)
+        with ControlClient(home) as other:
+            assert other.result(control.Status()) == STATUS
+
+
+def test_long_commands_beyond_the_limit_wait_for_their_turn(home: Path) -> None:
+    done = threading.Event()
+
+    async def work(ask: control.Ask, tell: Any) -> control.Answer:
+        await asyncio.to_thread(done.wait)
+        return control.Done()
+
+    with FakePeer(home, {control.UploadFile: work}) as peer, ControlClient(home) as client:
+        ids = {number.to_bytes(8, "little") for number in range(2 * LONG_MAX)}
+        for request_id in ids:
+            ask = control.UploadFile("/p", "g")
+            client._socket.send_multipart(pack(request_id, ask))
+        assert peer.wait_for(lambda: len(peer.asked) == LONG_MAX)
+        done.set()
+        answered = set()
+        while answered != ids:
+            assert client._socket.poll(10_000)
+            answered.add(client._socket.recv_multipart()[1])
+        assert len(peer.asked) == len(ids)
+
+
+def test_short_commands_are_bounded(home: Path) -> None:
+    with FakePeer(home, {control.ListGroups: forever}) as peer, ControlClient(home) as client:
+        for number in range(REQUESTS_MAX):
+            client._socket.send_multipart(pack(number.to_bytes(8, "little"), control.ListGroups()))
+        assert peer.wait_for(lambda: len(peer.asked) == REQUESTS_MAX)
+        with pytest.raises(CommandFailed) as refused:
+            client.result(control.ListGroups())
+        assert refused.value.code is Code.BUSY
