@@ -38,6 +38,8 @@ REQUEST_ID_BYTES = 8
 ROUTING_ID_BYTES = 17  # chosen at random by the connecting side, so that nobody can guess it
 PIECES_PER_REQUEST_MAX = 512  # indexes in one request, cancel or have message
 LISTING_MAX = 20_000  # rows in one answer
+GROUPS_LISTED_MAX = 50_000  # groups that a peer takes from a tracker: 8 MiB to the command line
+DEVICES_PER_GROUP_MAX = 100_000  # that a peer keeps of one group: some 25 MiB
 SOURCES_MAX = 50  # sources in one answer or update; more cost more than they bring
 
 # -- connections --------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from common.ids import KEY_BYTES, DeviceKey, UserId
 from common.keys import parse_key
 from common.messages import control, tracker
 from common.messages.refusals import Code
+from peer.claims import check_user
+from peer.listing import listing
 from peer.rows import device_rows, short_ids
 from peer.session import Session
 from peer.tracker_link import TrackerLink
@@ -73,6 +75,7 @@ class Account:
         self._link.go_anywhere()
         ask = tracker.Login(user, password)
         logged_in = (await self._link.ask(ask, tracker.LoggedIn)).reply
+        check_user(logged_in.user, user)
         self._link.favour()
         await self._session.begin(UserId(names.fold_id(logged_in.user)))
         return control.Done(f"logged in as {logged_in.user}")
@@ -92,14 +95,12 @@ class Account:
         return control.PasswordChanged(changed_text(ask.keep_devices, count), count)
 
     async def _devices(self) -> list[tracker.OwnDevice]:
-        rows: list[tracker.OwnDevice] = []
-        more = True
-        while more:
-            after = rows[-1].device.hex() if rows else ""
-            page = (await self._link.ask(tracker.ListDevices(after), tracker.OwnDevices)).reply
-            rows += page.rows
-            more = page.more and bool(page.rows)
-        return rows
+        async def page(last: tracker.OwnDevice | None) -> tracker.OwnDevices:
+            ask = tracker.ListDevices("" if last is None else last.device.hex())
+            return (await self._link.ask(ask, tracker.OwnDevices)).reply
+
+        rows = listing(page, lambda row: row.device, "devices", limits.DEVICES_PER_USER_MAX)
+        return [row async for row in rows]
 
     async def _forget(self, typed: str) -> control.Done:
         known = [DeviceKey(row.device) for row in await self._devices()]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar, assert_never
 
-from common import names
+from common import limits, names
 from common.clock import wall_ms
 from common.ids import GroupId
 from common.keys import KeyPair, key_text
@@ -22,6 +22,7 @@ from peer.account import Account
 from peer.control import Tell, Waiting
 from peer.downloads import Downloads
 from peer.following import Following
+from peer.listing import listing
 from peer.notices import Notices
 from peer.rows import file_row, group_row, happened, user_row
 from peer.seeder import Seeder
@@ -143,11 +144,13 @@ class Commands:
                 await self._parts.session.left_group(group)
                 return control.Done(f"left {group}")
             case control.ListGroups():
-                return control.Groups([group_row(row) for row in await self._all_groups()])
+                return await self._all_groups()
             case control.ListRequests(group):
-                return await self._users(tracker.ListRequests(names.group_id(group)))
+                requests = tracker.ListRequests(names.group_id(group))
+                return await self._users(requests, limits.REQUESTS_PER_GROUP_MAX)
             case control.ListMembers(group):
-                return await self._users(tracker.ListMembers(names.group_id(group)))
+                members = tracker.ListMembers(names.group_id(group))
+                return await self._users(members, limits.MEMBERS_PER_GROUP_MAX)
             case control.AcceptRequest(typed, named):
                 group, user = names.group_id(typed), names.user_id(named)
                 await self._tracker(tracker.AcceptRequest(group, user), tracker.Done)
@@ -161,40 +164,39 @@ class Commands:
                 await self._tracker(tracker.RemoveMember(group, user), tracker.Done)
                 return control.Done(f"{user} is no member of {group} any more")
             case control.ListFiles(group):
-                rows = await self._all_files(names.group_id(group))
-                return control.Files([file_row(row) for row in rows])
+                return await self._all_files(names.group_id(group))
             case _:
                 assert_never(ask)
 
-    async def _all_groups(self) -> list[tracker.GroupRow]:
-        rows: list[tracker.GroupRow] = []
-        more = True
-        while more:
-            after = rows[-1].group if rows else ""
-            page = await self._tracker(tracker.ListGroups(after), tracker.GroupRows)
-            rows += page.rows
-            more = page.more and bool(page.rows)
-        return rows
+    async def _all_groups(self) -> control.Groups:
+        async def page(last: tracker.GroupRow | None) -> tracker.GroupRows:
+            ask = tracker.ListGroups("" if last is None else last.group)
+            return await self._tracker(ask, tracker.GroupRows)
 
-    async def _all_files(self, group: GroupId) -> list[tracker.FileRow]:
-        rows: list[tracker.FileRow] = []
-        more = True
-        while more:
-            after = rows[-1].name if rows else ""
-            page = await self._tracker(tracker.ListFiles(group, after), tracker.FileRows)
-            rows += page.rows
-            more = page.more and bool(page.rows)
-        return rows
+        rows = listing(
+            page, lambda row: names.fold_id(row.group), "groups", limits.GROUPS_LISTED_MAX
+        )
+        return control.Groups([group_row(row) async for row in rows])
 
-    async def _users(self, ask: tracker.ListRequests | tracker.ListMembers) -> control.Users:
-        rows: list[tracker.UserRow] = []
-        more = True
-        while more:
-            after = rows[-1].user if rows else ""
-            page = await self._tracker(type(ask)(ask.group, after), tracker.UserRows)
-            rows += page.rows
-            more = page.more and bool(page.rows)
-        return control.Users([user_row(row) for row in rows])
+    async def _all_files(self, group: GroupId) -> control.Files:
+        async def page(last: tracker.FileRow | None) -> tracker.FileRows:
+            ask = tracker.ListFiles(group, "" if last is None else last.name)
+            return await self._tracker(ask, tracker.FileRows)
+
+        rows = listing(
+            page, lambda row: names.fold_name(row.name), "files", limits.SHARES_PER_GROUP_MAX
+        )
+        return control.Files([file_row(row) async for row in rows])
+
+    async def _users(
+        self, ask: tracker.ListRequests | tracker.ListMembers, rows_max: int
+    ) -> control.Users:
+        async def page(last: tracker.UserRow | None) -> tracker.UserRows:
+            after = "" if last is None else last.user
+            return await self._tracker(type(ask)(ask.group, after), tracker.UserRows)
+
+        rows = listing(page, lambda row: names.fold_id(row.user), "users", rows_max)
+        return control.Users([user_row(row) async for row in rows])
 
     async def _tracker(self, command: tracker.Command, answer: type[R]) -> R:
         return (await self._parts.link.ask(command, answer)).reply

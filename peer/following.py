@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from common import limits
 from common.codec import Decoder
 from common.errors import MiniTorrentError, Refused, RemoteProtocolError, TransportError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
@@ -24,6 +26,8 @@ from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.names import fold_id
 from common.seal import epoch_of, share_topic, unseal
+from peer.claims import check_group, states_of
+from peer.listing import listing
 from peer.tracker_link import TrackerLink
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,7 @@ _published: Decoder[events.Published] = Decoder(events.Published)
 DEVICES_INTERVAL_S = 2.0  # an unknown device makes us ask for the list at most that often
 DEVICES_TRIES = 5  # for a list that nothing overtakes; after that, whoever knocks makes us ask
 _Errand = Callable[[], Coroutine[Any, Any, None]]
+REVOKED_MAX = 2 * limits.MEMBERS_PER_GROUP_MAX  # of a group: no more go within a ticket's life
 KEYS_KEPT = 4  # epochs whose key still opens what was published before the bump
 
 
@@ -50,6 +55,13 @@ class GroupView:
     """``devices`` is as of this entry at least: a list from before it is too old to be taken."""
     revoked: dict[UserId, int] = field(default_factory=dict)
     """Users whose tickets below an epoch count no more, for as long as such a ticket may live."""
+
+    def revoke(self, user: UserId, epoch: int) -> None:
+        """Tickets of ``user`` below ``epoch`` count no longer. The oldest of many are forgotten."""
+        self.revoked.pop(user, None)
+        self.revoked[user] = epoch
+        if len(self.revoked) > REVOKED_MAX:
+            del self.revoked[next(iter(self.revoked))]
 
 
 class Following:
@@ -179,7 +191,8 @@ class Following:
                 self._entry(view, message)
             case events.GroupHead():
                 self.check_head(view.group, message.seq, message.epoch)
-            case events.PeerUpdate():
+            case events.PeerUpdate(group):
+                check_group(view.group, group)
                 self._on_peers(message)
             case _:
                 raise RemoteProtocolError("an event on the wrong topic")
@@ -202,11 +215,11 @@ class Following:
 
     def check_heads(self, heads: list[tracker.Head]) -> None:
         """Compare what the tracker says of all our groups with what we have read."""
-        told = {GroupId(fold_id(head.group)) for head in heads}
-        if told != set(self._views):
+        told = {GroupId(fold_id(head.group)): head for head in heads}
+        if set(told) != set(self._views):
             self.refresh()
-        for head in heads:
-            self.check_head(GroupId(fold_id(head.group)), head.seq, head.epoch)
+        for group in set(told) & set(self._views):
+            self.check_head(group, told[group].seq, told[group].epoch)
 
     def check_head(self, group: GroupId, seq: int, epoch: int) -> None:
         """The group's log has come to ``seq``: fetch what we have missed."""
@@ -219,6 +232,7 @@ class Following:
     # -- the log --------------------------------------------------------------------------------
 
     def _entry(self, view: GroupView, entry: events.LogEntry) -> None:
+        check_group(view.group, entry.group)
         if entry.seq <= view.seq:
             return
         if entry.seq > view.seq + 1:
@@ -235,7 +249,7 @@ class Following:
         match entry.event:
             case events.Left(user, epoch) | events.Removed(user, epoch):
                 gone = UserId(fold_id(user))
-                view.revoked[gone] = epoch
+                view.revoke(gone, epoch)
                 if entry.seq > view.devices_seq:
                     view.devices = {key: who for key, who in view.devices.items() if who != gone}
                     view.devices_seq = entry.seq
@@ -248,9 +262,9 @@ class Following:
                 view.owner = UserId(fold_id(user))
             case events.Device(user, device, bound) if entry.seq > view.devices_seq:
                 view.devices_seq = entry.seq
-                if bound:
+                if bound and len(view.devices) < limits.DEVICES_PER_GROUP_MAX:
                     view.devices[DeviceKey(device)] = UserId(fold_id(user))
-                else:
+                elif not bound:
                     view.devices.pop(DeviceKey(device), None)
             case _:
                 pass
@@ -286,7 +300,7 @@ class Following:
         if login != self._logins:
             return  # what it tells is not of the user that there is by now
         before = set(self._views)
-        told = {GroupId(fold_id(state.group)): state for state in reply.groups}
+        told = states_of(reply.groups)
         for group in before - set(told):
             self._forget(group)
         exchanged = False
@@ -320,9 +334,9 @@ class Following:
         view.keys[state.epoch] = state.key
         for old in sorted(view.keys)[:-KEYS_KEPT]:
             del view.keys[old]
-        for user, epoch in state.revoked:
+        for user, epoch in state.revoked[-REVOKED_MAX:]:
             who = UserId(fold_id(user))
-            view.revoked[who] = max(epoch, view.revoked.get(who, 0))
+            view.revoke(who, max(epoch, view.revoked.get(who, 0)))
         if state.seq > view.seq:
             self._run(f"events {view.group}", partial(self._catch_up, view.group))
 
@@ -343,17 +357,20 @@ class Following:
 
     async def _list_devices(self, group: GroupId) -> tuple[int, dict[DeviceKey, UserId]]:
         """The members' devices, and the head of the log when the first of them were told."""
-        devices: dict[DeviceKey, UserId] = {}
-        after, seq = "", 0
-        while True:
-            ask = tracker.GetDevices(group, after)
+        seq = 0
+
+        async def page(last: tracker.DeviceRow | None) -> tracker.DeviceRows:
+            nonlocal seq
+            ask = tracker.GetDevices(group, "" if last is None else last.device.hex())
             reply = (await self._link.ask(ask, tracker.DeviceRows)).reply
             seq = seq or reply.seq
-            for row in reply.rows:
-                devices[DeviceKey(row.device)] = UserId(fold_id(row.user))
-            if not reply.more or not reply.rows:
-                return seq, devices
-            after = reply.rows[-1].device.hex()
+            return reply
+
+        rows = listing(page, lambda row: row.device, "devices", limits.DEVICES_PER_GROUP_MAX)
+        devices = {
+            DeviceKey(row.device): UserId(sys.intern(fold_id(row.user))) async for row in rows
+        }
+        return seq, devices
 
     def _forget(self, group: GroupId) -> None:
         view = self._views.pop(group)

@@ -138,10 +138,12 @@ class Tickets:
             raise
         # What they say of their end is by this clock, which may have been set since we asked it.
         self._time.learn(reply.time_ms, sent_at, monotonic())
+        # Invariant: a ticket is asked for anew within its longest life, whatever its row says.
+        latest_ms = reply.time_ms + limits.TICKET_LIFE_S * 1000
         given = {GroupId(fold_id(row.group)): row for row in reply.rows}
         for group, row in given.items():
             if group in self._wanted:  # still
-                self._held[group] = (row.token, row.expires_ms)
+                self._held[group] = (row.token, min(row.expires_ms, latest_ms))
                 self._left_out.discard(group)
                 self._on_renewed(group, row.token)
         self._not_given([group for group in groups if group not in given])

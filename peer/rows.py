@@ -12,11 +12,12 @@ from common.messages import control, events, tracker
 # Enough to tell a hundred devices apart, and little to type. Not the form of a whole key, which may
 # begin with a dash.
 SHORT_ID_CHARACTERS = 8
+LATEST_MS = 253_402_300_799_000  # the end of the year 9999: no later one can be written
 
 
 def time_text(time_ms: int) -> str:
-    """A time of the tracker's in RFC 3339, in UTC."""
-    moment = datetime.fromtimestamp(time_ms / 1000, UTC)
+    """A time of the tracker's in RFC 3339, in UTC; of all after the year 9999 its last moment."""
+    moment = datetime.fromtimestamp(min(time_ms, LATEST_MS) / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -26,18 +26,18 @@ from common import limits
 from common.clock import TrackerTime, monotonic
 from common.codec import SIGNATURE, Decoder, VersionMismatch, pack
 from common.errors import (
-    ConfigError,
     MiniTorrentError,
     Refused,
     RemoteProtocolError,
     TransportError,
 )
 from common.keys import KeyPair
-from common.link import Tracker, check_endpoint, host_of
+from common.link import Tracker
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
 from common.resolving import endpoints_of
 from common.sockets import Frames, Sent
+from peer.claims import check_welcome, events_endpoint
 from peer.tracker_choice import TrackerChoice
 from peer.tracker_connection import TrackerConnection, connected
 
@@ -363,11 +363,12 @@ class TrackerLink:
         sent_at = monotonic()
         hello = tracker.Hello(self._software)
         welcome = (await self._exchange(hello, tracker.Welcome, None, CONNECT_TIMEOUT_S)).reply
+        check_welcome(welcome)
         known = bool(welcome.user)
         if not known and not self._choice.may_be_guest_at(where, self._logged_in(), monotonic()):
             raise _Stranger(f"the tracker at {where.endpoint} does not know our user")
         self.time.learn(welcome.time_ms, sent_at, monotonic())
-        published_at = _events_endpoint(welcome.events, connection.endpoint)
+        published_at = events_endpoint(welcome.events, connection.endpoint)
         connection.subscribe_at((await endpoints_of(published_at))[0])
         assert connection.events is not None
         for topic in self._topics:
@@ -429,16 +430,6 @@ class TrackerLink:
     def _give_up_if_down(self, lost: list[_Waiting]) -> None:
         if not self.connected:
             self._fail(lost)
-
-
-def _events_endpoint(told: str, commands: str) -> str:
-    """Where the events are, a host of ``*`` standing for the one that answered our commands."""
-    anywhere = told.startswith("tcp://*:")
-    try:
-        check_endpoint(told.replace("*", "127.0.0.1", 1) if anywhere else told)
-    except ConfigError as error:
-        raise RemoteProtocolError(f"it does not say where it publishes: {error.message}") from error
-    return f"tcp://{host_of(commands)}:{told.rpartition(':')[2]}" if anywhere else told
 
 
 async def _first(

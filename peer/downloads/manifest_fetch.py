@@ -100,6 +100,8 @@ async def fetch_manifest(
     """
     kept = around.manifests.get(content)
     if kept is not None and manifest.manifest_id(kept) == content:
+        if len(kept) != total:
+            raise IntegrityError(f"a manifest of {len(kept)} bytes; the tracker says {total}")
         return kept
     if total > limits.MANIFEST_BYTES_MAX:
         raise IntegrityError(f"a manifest of {total} bytes is more than there can be")
@@ -127,7 +129,8 @@ async def _from_tracker(
         tell(control.Progress("fetching the manifest", len(parts), total))
         ask = tracker.GetManifest(group, content, len(parts))
         answer = await around.link.ask(ask, tracker.ManifestPart)
-        if answer.reply.total_bytes != total or not answer.data:
+        fits = 0 < len(answer.data) <= total - len(parts)
+        if (answer.reply.total_bytes, answer.reply.offset) != (total, len(parts)) or not fits:
             raise IntegrityError("the tracker's parts of the manifest do not fit together")
         parts += answer.data
     whole = bytes(parts)

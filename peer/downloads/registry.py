@@ -25,6 +25,7 @@ from common.messages import control, events, tracker
 from common.messages.base import Source
 from common.messages.refusals import Code
 from common.refusals import not_logged_in
+from peer.claims import check_facts, check_name
 from peer.downloads.entry import Entry, Surroundings, order_named
 from peer.downloads.life import Life, not_a_member
 from peer.downloads.manifest_fetch import fetch_manifest
@@ -128,8 +129,9 @@ class Downloads:
         tell(control.Progress("finding sources", 0, 0))
         find = tracker.FindShare(group, ask.name)
         found = (await around.link.ask(find, tracker.ShareFound)).reply
-        name = names.share_name(found.row.name)
-        path = _destination(ask.dest, name)
+        check_name(found.row, ask.name)
+        name = names.share_name(found.row.name)  # as it is listed: it is offered under that
+        path = _destination(ask.dest, ask.name)
         content = ContentId(found.row.content)
         under_way = self._under_way(path)
         if under_way is not None:
@@ -141,6 +143,7 @@ class Downloads:
             around, group, content, found.manifest_bytes, found.sources, tell
         )
         decoded = await around.workers.run(manifests.decode, encoded, content)
+        check_facts(found.row, decoded, ask.name)
         await around.workers.run(around.manifests.put, content, encoded)
         record = DownloadRecord(
             user=user,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, assert_never
 
+from common import limits
 from common.clock import monotonic
 from common.errors import IntegrityError, MiniTorrentError, RemoteProtocolError, StorageError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
@@ -50,6 +51,7 @@ from peer.workers import Workers
 log = logging.getLogger(__name__)
 
 STORAGE_RETRY_S = 5.0  # how often a disk that was full, for instance, is tried again
+KNOWN_MAX = 4 * limits.SOURCES_MAX  # sources of which more is remembered than they are worth
 # What is said no more in a while: by a source that has not been told of something yet, or that
 # looks at its files again because somebody touched them.
 _TRANSIENT = {
@@ -164,6 +166,15 @@ class Running:
             if device in waiting:
                 self._decide(swarm.SourceGone(device))
             self._decide(swarm.SourceKnown(device, user, source.complete))
+        self._forget_strangers()
+
+    def _forget_strangers(self) -> None:
+        """Keep those that the core knows or that gave something: all others that are ever listed
+        would take memory without bound."""
+        if len(self._known) > KNOWN_MAX:
+            used = {source.source for source in self.progress().sources}
+            kept = used | self._came_from.keys()
+            self._known = {d: known for d, known in self._known.items() if d in kept}
 
     def source_gone(self, device: DeviceKey) -> None:
         """The tracker lists this source no more."""

@@ -10,6 +10,8 @@ from common.ids import ContentId, GroupId
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from common.names import fold_id, fold_name
+from peer.claims import check_offered
+from peer.listing import listing
 from peer.tracker_link import TrackerLink
 
 Tell = Callable[[control.Progress], None]
@@ -24,10 +26,11 @@ class Catalogue:
     async def offer(
         self, group: GroupId, name: str, content: ContentId, encoded: bytes, tell: Tell
     ) -> tracker.Offered:
-        """Offer a content, with its manifest where the tracker has not got it."""
+        """Offer a content, with its manifest where the tracker has not got it. Raises
+        `IntegrityError` as well, when the tracker answers with another row."""
         ask = tracker.Offer(group, name, content)
         try:
-            return (await self._link.ask(ask, tracker.Offered)).reply
+            return await self._offered(ask)
         except Refused as error:
             if error.code is not Code.NEED_MANIFEST:
                 raise
@@ -37,7 +40,12 @@ class Catalogue:
             put = tracker.PutManifest(content, total, offset)
             part = encoded[offset : offset + step]
             await self._link.ask(put, tracker.Done, data=part)
-        return (await self._link.ask(ask, tracker.Offered)).reply
+        return await self._offered(ask)
+
+    async def _offered(self, ask: tracker.Offer) -> tracker.Offered:
+        reply = (await self._link.ask(ask, tracker.Offered)).reply
+        check_offered(reply.row, ask.name, ContentId(ask.content))
+        return reply
 
     async def reachable(self) -> None:
         """Raise `TransportError` when nothing can be offered just now."""
@@ -49,12 +57,14 @@ class Catalogue:
 
     async def listed(self) -> dict[tuple[str, str], tracker.OfferRow]:
         """What the tracker believes that we offer, by folded group and name."""
-        rows: dict[tuple[str, str], tracker.OfferRow] = {}
-        after = ""
-        while True:
-            page = (await self._link.ask(tracker.MyOffers(after), tracker.OfferRows)).reply
-            for row in page.rows:
-                rows[(fold_id(row.group), fold_name(row.name))] = row
-            if not page.more or not page.rows:
-                return rows
-            after = f"{page.rows[-1].group}/{page.rows[-1].name}"
+
+        async def page(last: tracker.OfferRow | None) -> tracker.OfferRows:
+            ask = tracker.MyOffers("" if last is None else f"{last.group}/{last.name}")
+            return (await self._link.ask(ask, tracker.OfferRows)).reply
+
+        rows = listing(page, _place, "offers", limits.OFFERS_PER_DEVICE_MAX)
+        return {_place(row): row async for row in rows}
+
+
+def _place(row: tracker.OfferRow) -> tuple[str, str]:
+    return fold_id(row.group), fold_name(row.name)

@@ -19,12 +19,13 @@ from msgspec.structs import replace
 from common import manifest, names
 from common.clock import monotonic
 from common.digests import Algorithm
-from common.errors import MiniTorrentError, Refused, StorageError
+from common.errors import IntegrityError, MiniTorrentError, Refused, StorageError
 from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
 from common.messages import control
 from common.messages.refusals import Code
 from common.refusals import no_group, not_logged_in
+from peer.claims import check_facts
 from peer.files import sharing
 from peer.files.errors import ContentChanged, Unreadable
 from peer.files.fingerprints import Place
@@ -256,6 +257,7 @@ class Shares:
             topic = self._following.topic_of(group)
             record = ShareRecord(user, group, name, content, digested.place, topic)
             try:
+                check_facts(offered.row, digested.manifest, name)
                 await self._adopt(record, digested.manifest, encoded)
             except MiniTorrentError:
                 await self._withdraw_unrecorded(record)
@@ -363,7 +365,7 @@ class Shares:
             await self._catalogue.offer(
                 GroupId(record.group), record.name, content, encoded, lambda _: None
             )
-        except Refused as error:
+        except (Refused, IntegrityError) as error:
             self._tell_trouble(share, error)
 
     # -- files that change ----------------------------------------------------------------------

@@ -106,6 +106,25 @@ class FakeTracker(threading.Thread):
         self.join(PATIENCE_S)
 
 
+def row_of(name: str, encoded: bytes) -> tracker.FileRow:
+    """The true row of a content."""
+    content = manifest.manifest_id(encoded)
+    made = manifest.decode(encoded, content)
+    return tracker.FileRow(
+        name,
+        content,
+        made.size,
+        made.file_count,
+        made.piece_count,
+        made.piece_length,
+        made.algorithm.value,
+        made.digest,
+        1,
+        0,
+        ["eve"],
+    )
+
+
 def found(name: str, encoded: bytes, *, content: bytes = b"", total: int | None = None) -> Answer:
     """What `FindShare` is answered with: a share called ``name``."""
     content = content or manifest.manifest_id(encoded)

@@ -7,13 +7,12 @@ import select
 import socket
 
 import pytest
-from fake_tracker import TOPIC, FakeTracker, parts
+from fake_tracker import TOPIC, FakeTracker, parts, row_of
 from members import Arena, refusal_of
 from people import Person, Swarm
 from tracker_fixtures import manifest_of
 from waiting import PATIENCE_S, wait_for
 
-from common import manifest
 from common.ids import DeviceKey
 from common.messages import tracker
 from common.messages.base import Source
@@ -57,10 +56,7 @@ def test_h50_names_that_a_tracker_lists_are_not_connected_to() -> None:
             for number, endpoint in enumerate((named, wide, plain))
         ]
         encoded = manifest_of(b"x" * 50_000)
-        row = tracker.FileRow(
-            "a.bin", manifest.manifest_id(encoded), 50_000, 1, 4, 1 << 14, "blake3", b"d" * 32,
-            3, 0, ["eve"],
-        )  # fmt: skip
+        row = row_of("a.bin", encoded)
         fake = FakeTracker(
             {
                 tracker.FindShare: lambda _: tracker.ShareFound(row, TOPIC, len(encoded), sources),

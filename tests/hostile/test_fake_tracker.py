@@ -208,7 +208,7 @@ def test_h28_the_name_of_a_share_leads_nowhere_else(
     outside = bob.swarm.folder()
     folder = outside / "inside"
     folder.mkdir()
-    said = bob.refused("download-file", "lab", "x", folder, code=2)
+    said = bob.refused("download-file", "lab", "x", folder, code=5)
     harmless(said)
     assert tree(outside) == ["inside"]
 

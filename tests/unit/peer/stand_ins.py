@@ -39,6 +39,8 @@ class FakeLink:
         self.answers: dict[str, Any] = answers
         self.asked: list[Any] = []
         self.topics: set[bytes] = set()
+        self.data: Any = None
+        """What came with the last command."""
         self.connected = True
 
     def subscribe(self, topic: bytes) -> None:
@@ -55,6 +57,7 @@ class FakeLink:
         self, command: Any, answer: type[Any], *, data: Any = None, timeout_s: float = 0.0
     ) -> Answer[Any]:
         self.asked.append(command)
+        self.data = data
         if not self.connected:
             raise TransportError("away")
         reply = self.answers.get(type(command).__name__, Refused(Code.INTERNAL, "no answer"))

@@ -21,8 +21,8 @@ PHONE = DeviceKey(b"\x3f\x0c\x0d" + bytes(29))
 LAPTOP = DeviceKey(b"\xfb\xff" + bytes(30))
 ALL = [OWN, PHONE, LAPTOP]
 ROWS = [
-    tracker.OwnDevice(PHONE, 2_000, 3_000, False, None),
     tracker.OwnDevice(OWN, 1_000, 9_000, True, "tcp://192.0.2.7:7000"),
+    tracker.OwnDevice(PHONE, 2_000, 3_000, False, None),
 ]
 
 

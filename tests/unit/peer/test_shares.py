@@ -39,14 +39,17 @@ class Town:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.listed: dict[tuple[str, str], bytes] = {}
-        self.known: set[bytes] = set()
+        self.known: dict[bytes, Callable[[str], tracker.FileRow]] = {}
         self.notices: list[str] = []
         self.link = FakeLink(
             Offer=self._offer,
             PutManifest=self._put,
             StopShare=self._stop,
             MyOffers=lambda ask: tracker.OfferRows(
-                [tracker.OfferRow(group, name, c) for (group, name), c in self.listed.items()]
+                [
+                    tracker.OfferRow(group, name, c)
+                    for (group, name), c in sorted(self.listed.items())
+                ]
             ),
         )
         self.following = Membership(ALICE, FILMS, MUSIC)
@@ -76,11 +79,14 @@ class Town:
         if ask.content not in self.known:
             return Refused(Code.NEED_MANIFEST, "send it")
         self.listed[(ask.group, ask.name)] = ask.content
-        row = tracker.FileRow(ask.name, ask.content, 0, 1, 0, 0, "blake3", b"d" * 32, 1, 0, [])
-        return tracker.Offered(row, False)
+        return tracker.Offered(self.known[ask.content](ask.name), False)
 
     def _put(self, ask: tracker.PutManifest) -> tracker.Done:
-        self.known.add(ask.content)
+        made = manifest.decode(self.link.data, ContentId(ask.content))
+        facts = made.size, made.file_count, made.piece_count, made.piece_length
+        self.known[ask.content] = lambda name: tracker.FileRow(
+            name, ask.content, *facts, str(made.algorithm), made.digest, 1, 0, []
+        )
         return tracker.Done()
 
     def _stop(self, ask: tracker.StopShare) -> Any:

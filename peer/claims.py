@@ -1,0 +1,102 @@
+"""Verification of the tracker's claims, against the request, the manifest and the limits.
+
+Owns the comparisons. Invariant: nothing that the tracker claims of a share decides what is written,
+under which name, or what a person is told of it, unless it agrees with what was asked for and with
+the manifest, whose id the content bears.
+"""
+
+from __future__ import annotations
+
+from common import limits
+from common.errors import ConfigError, IntegrityError, RemoteProtocolError
+from common.ids import ContentId, GroupId
+from common.link import check_endpoint, check_source, host_of
+from common.manifest import Manifest
+from common.messages import tracker
+from common.names import BadName, fold_id, fold_name, group_id, quoted, user_id
+
+
+def check_name(row: tracker.FileRow, asked: str) -> None:
+    """Raise `IntegrityError` unless ``row`` is that of the name that was asked for.
+
+    Names that are twins are one name (`fold_name`), as they are to the tracker.
+    """
+    if fold_name(row.name) != fold_name(asked):
+        raise IntegrityError(
+            f"find {quoted(asked)}: the tracker answered with another name, {quoted(row.name)}"
+        )
+
+
+def check_facts(row: tracker.FileRow, decoded: Manifest, name: str) -> None:
+    """Raise `IntegrityError` unless ``row`` says of the content what its manifest says."""
+    facts: dict[str, tuple[object, object]] = {
+        "size": (row.size, decoded.size),
+        "number of files": (row.files, decoded.file_count),
+        "number of pieces": (row.pieces, decoded.piece_count),
+        "piece length": (row.piece_length, decoded.piece_length),
+        "algorithm": (row.algorithm, decoded.algorithm.value),
+        "digest": (row.digest, decoded.digest),
+    }
+    wrong = [what for what, (claimed, true) in facts.items() if claimed != true]
+    if wrong:
+        raise IntegrityError(
+            f"check {quoted(name)}: the tracker's row contradicts the manifest: {', '.join(wrong)}"
+        )
+
+
+def check_offered(row: tracker.FileRow, name: str, content: ContentId) -> None:
+    """Raise `IntegrityError` unless ``row`` is that of what was offered."""
+    check_name(row, name)
+    if row.content != content:
+        raise IntegrityError(f"offer {quoted(name)}: the tracker lists another content")
+
+
+def check_user(claimed: str, asked: str) -> None:
+    """Raise `IntegrityError` unless the tracker logged in the user who was named."""
+    if fold_id(claimed) != fold_id(asked):
+        raise IntegrityError(
+            f"log in {quoted(asked)}: the tracker answered for another user, {quoted(claimed)}"
+        )
+
+
+def check_welcome(welcome: tracker.Welcome) -> None:
+    """Raise `RemoteProtocolError` unless the user that it names can be one."""
+    try:
+        if welcome.user:
+            user_id(welcome.user)
+    except BadName as error:
+        raise RemoteProtocolError(f"welcome: {error.message}") from error
+
+
+def events_endpoint(told: str, commands: str) -> str:
+    """Where the events are, a host of ``*`` standing for the one that answered our commands.
+
+    Invariant: a tracker elsewhere leads to no socket of this machine, and a host name is resolved
+    only if the user named it, since libzmq resolves on the thread that all connections share.
+    """
+    anywhere = told.startswith("tcp://*:")
+    try:
+        if told.startswith("ipc://") and not commands.startswith("ipc://"):
+            raise ConfigError("a socket of this machine")
+        if not anywhere and host_of(told) != host_of(commands):
+            return check_source(told)
+        check_endpoint(told.replace("*", "127.0.0.1", 1) if anywhere else told)
+    except ConfigError as error:
+        raise RemoteProtocolError(f"it does not say where it publishes: {error.message}") from error
+    return f"tcp://{host_of(commands)}:{told.rpartition(':')[2]}" if anywhere else told
+
+
+def states_of(told: list[tracker.GroupState]) -> dict[GroupId, tracker.GroupState]:
+    """The states by group. Raises `RemoteProtocolError` for what no tracker may say."""
+    if len(told) > limits.GROUPS_PER_USER_MAX:
+        raise RemoteProtocolError(f"follow {len(told)} groups: more than a user may be in")
+    try:
+        return {group_id(state.group): state for state in told}
+    except BadName as error:
+        raise RemoteProtocolError(f"follow a group: {error.message}") from error
+
+
+def check_group(group: GroupId, claimed: str) -> None:
+    """Raise `RemoteProtocolError` unless an event that came under ``group`` is of it."""
+    if fold_id(claimed) != group:
+        raise RemoteProtocolError("an event of another group")

@@ -1,0 +1,52 @@
+"""Paged listings of the tracker, read to their end within bounds.
+
+Owns the paging. Invariant: keys grow strictly from row to row and over pages, and there are no more
+rows than the bound, so a tracker that never ends a listing costs a bounded amount of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from common.errors import RemoteProtocolError
+
+R = TypeVar("R", covariant=True)
+Row = TypeVar("Row")
+
+
+class Page(Protocol[R]):
+    """A page of a listing, as all of the tracker's listings have it."""
+
+    @property
+    def rows(self) -> Sequence[R]: ...
+
+    @property
+    def more(self) -> bool: ...
+
+
+async def listing(
+    ask: Callable[[Row | None], Awaitable[Page[Row]]],
+    key: Callable[[Row], Any],
+    what: str,
+    rows_max: int,
+) -> AsyncIterator[Row]:
+    """All rows of a listing. ``ask`` fetches the page after a row, the first one after None;
+    ``key`` is what the rows are sorted by. Raises `RemoteProtocolError` and what ``ask`` does.
+    """
+    count, last = 0, None
+    more = True
+    while more:
+        page = await ask(last)
+        for row in page.rows:
+            if last is not None and not key(last) < key(row):
+                raise RemoteProtocolError(f"list {what}: the tracker's rows are not in order")
+            if count >= rows_max:
+                raise RemoteProtocolError(
+                    f"list {what}: the tracker sent more than {rows_max:,} rows, the most allowed"
+                )
+            count, last = count + 1, row
+            yield row
+        if page.more and not page.rows:
+            raise RemoteProtocolError(f"list {what}: the tracker sent an empty page")
+        more = page.more
