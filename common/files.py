@@ -7,6 +7,7 @@ process dies meanwhile.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -15,7 +16,27 @@ from pathlib import Path
 from common.errors import StorageError
 
 _TOKEN_BYTES = 8
+# The step was tried, and failed or found something in its way. Every other answer is that of a file
+# system that does not know the step: vfat, CIFS, FUSE and NAS boxes give EPERM, EACCES, EINVAL,
+# ENOSYS, EOPNOTSUPP, EROFS, EXDEV, ENOTTY and EBADF for that.
+_FAILURES = frozenset(
+    {
+        *(errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM),
+        *(errno.EMFILE, errno.ENFILE, errno.EINTR, errno.EAGAIN, errno.EBUSY),
+        *(errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
+        *(errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOMEDIUM, errno.ENOTCONN),
+        *(errno.ETIMEDOUT, errno.EREMOTEIO, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+        *(errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNABORTED, errno.ECONNRESET),
+        *(errno.EBADMSG, errno.EUCLEAN, errno.ESHUTDOWN),
+    }
+)
 _LEFTOVER = re.compile(rf".+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}\.new", re.DOTALL)
+
+
+def is_refusal(error: OSError) -> bool:
+    """Whether a file system says with this that it does not know the step, so that another step
+    may do instead. False when the step itself failed."""
+    return error.errno not in _FAILURES
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -32,7 +53,7 @@ def write_whole(path: Path, content: bytes) -> None:
             with os.fdopen(fd, "wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                _sync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -57,9 +78,18 @@ def sweep_leftovers(directory: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make names that were created or renamed in ``path`` durable. Raises OSError."""
+    """Make names that were created or renamed in ``path`` durable, as far as its file system knows
+    how. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        _sync(fd)
     finally:
         os.close(fd)
+
+
+def _sync(fd: int) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if not is_refusal(error):
+            raise

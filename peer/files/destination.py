@@ -7,16 +7,28 @@ meanwhile changes nothing. What is in the part is none of its business (``peer.f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
+from collections.abc import Callable
 
 from blake3 import blake3
 
-from common.errors import ConfigError
+from common.errors import ConfigError, StorageError
+from common.files import is_refusal
 from common.names import NAME_BYTES_MAX, quoted
 from peer.files import paths, syscalls
-from peer.files.errors import AlreadyThere, DiskFull, UnsafeDestination, translated
+from peer.files.errors import (
+    AlreadyThere,
+    DiskFull,
+    NameTooLong,
+    NeverNamed,
+    UnsafeDestination,
+    storage_error,
+    translated,
+)
+from peer.files.optional import without
 
 PART_SUFFIX = ".part"
 _HASHED_CHARACTERS = 8
@@ -34,6 +46,11 @@ def part_name(name: str) -> str:
     return cut + mark + PART_SUFFIX
 
 
+def short_part_name(name: str) -> str:
+    """The same for file systems whose names must be shorter than Linux allows."""
+    return "~" + blake3(os.fsencode(name)).hexdigest()[:_HASHED_CHARACTERS] + PART_SUFFIX
+
+
 class Destination:
     """A folder and a name in it. ``path`` has no link in it and is the one to be recorded."""
 
@@ -43,6 +60,9 @@ class Destination:
         self.part = part_name(name)
         self.fd = fd
         self.renamed = False  # the part has its final name, which may not be on the disk yet
+        self._left = False  # the part is still there, as a second name of the complete file
+        # Whether a file shows one number by its name and by its handle, as `made` finds out.
+        self._numbered = True
 
     @classmethod
     def choose(cls, path: str) -> Destination:
@@ -60,7 +80,50 @@ class Destination:
         if name in ("", ".", ".."):
             raise ConfigError(f"{quoted(path)} is no name for a new file or folder")
         with translated(folder, "use the folder"):
-            return cls(folder, name, paths.open_real_folder(folder))
+            destination = cls(folder, name, paths.open_real_folder(folder))
+        try:
+            destination._choose_part()
+        except BaseException:
+            destination.close()
+            raise
+        return destination
+
+    def _choose_part(self) -> None:
+        """The name of the part: the short one where the file system takes no longer one, or where
+        that is there already."""
+        short = short_part_name(self.name)
+        if self._takes(self.part) and (
+            self.status(self.part) is not None or self.status(short) is None
+        ):
+            return
+        self.part = short
+
+    def _takes(self, name: str) -> bool:
+        """Whether the name is not too long, as far as the file system tells before it is made."""
+        try:
+            longest = os.fstatvfs(self.fd).f_namemax
+        except OSError:
+            longest = 0  # it tells nothing
+        if longest and len(os.fsencode(name)) > longest:
+            return False
+        try:
+            self.status(name)
+        except NameTooLong:
+            return False
+        return True
+
+    def shorten_part(self) -> bool:
+        """Take the short name for the part, which the file system refused as too long; False if
+        that is the one already."""
+        short = short_part_name(self.name)
+        before, self.part = self.part, short
+        return before != short
+
+    def made(self, part_fd: int) -> None:
+        """The part is there, and open as ``part_fd``: learn how its file system numbers files."""
+        status = self.status(self.part)
+        if status is not None:
+            self._numbered = os.path.samestat(status, os.fstat(part_fd))
 
     @property
     def path(self) -> str:
@@ -91,8 +154,13 @@ class Destination:
 
     def check_room(self, needed: int) -> None:
         """Raise `DiskFull` if there are less than ``needed`` bytes to be had."""
-        with translated(self.folder, "look at"):
+        try:
             found = os.fstatvfs(self.fd)
+        except OSError as error:
+            if not is_refusal(error):
+                raise storage_error(error, self.folder, "look at") from error
+            without(self.folder, "tell its room", error, "the download begins all the same")
+            return
         free = found.f_bavail * found.f_frsize
         if free < needed and found.f_blocks:  # some network file systems tell nothing
             raise DiskFull(
@@ -103,38 +171,95 @@ class Destination:
     @property
     def block_size(self) -> int:
         """Bytes of the smallest piece of disk that a file can take."""
-        return max(1, os.fstatvfs(self.fd).f_frsize)
+        try:
+            return max(1, os.fstatvfs(self.fd).f_frsize)
+        except OSError:
+            return 1
 
     def sync(self) -> None:
         """Put the names in the folder on the disk."""
         with translated(self.folder, "sync"):
-            os.fsync(self.fd)
+            refused = syscalls.sync_file(self.fd)
+        if refused is not None:
+            instead = "the whole file system is synced"
+            without(self.folder, "sync one folder", refused, instead)
 
-    def publish(self, part_fd: int) -> None:
+    def publish(self, part_fd: int, is_content: Callable[[str], bool]) -> None:
         """Give the part its final name, if it is still the one open as ``part_fd``.
 
+        Where the file system gives files other numbers by their names than by their handles, or by
+        each of their names, ``is_content`` tells of one whether the content stands there.
         Raises `AlreadyThere` if that name has come into use; nothing is overwritten. On return the
         new name is on the disk. After an error that passes the same call can be made again.
         """
         if not self.renamed:
-            self._require_part(part_fd, self.part)
-            with translated(self.path, "create"):
-                syscalls.rename_no_replace(self.part, self.name, self.fd)
+            if self._numbered or not is_content(self.part):
+                self._require_part(part_fd, self.part)
+            try:
+                with translated(self.path, "create"):
+                    self._left = syscalls.rename_no_replace(self.part, self.name, self.fd)
+            except StorageError as error:
+                # Over a network it may be done, and only the answer lost.
+                with contextlib.suppress(StorageError):
+                    self.renamed = self._is_part(part_fd, self.name)
+                if not self.renamed:
+                    self._never_named(error)
+                    raise
+                self._left = True
             self.renamed = True
-        self._require_part(part_fd, self.name)
+        if not self._is_part(part_fd, self.name) and not is_content(self.name):
+            self._require_part(part_fd, self.name)
         self.sync()
 
-    def _require_part(self, part_fd: int, name: str) -> None:
+    def _never_named(self, error: StorageError) -> None:
+        """Raise `NeverNamed` if the rename was refused though names can be made in the folder:
+        waiting for permissions would be waiting for ever."""
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or not is_refusal(cause):
+            return
+        probe = short_part_name(self.name + "\0")
+        try:
+            os.close(paths.create_file(self.fd, probe))
+            os.unlink(probe, dir_fd=self.fd)
+        except OSError:
+            return
+        raise NeverNamed(
+            f"{error.message}; its file system refuses every way to rename",
+            f"the content is complete and verified at {quoted(self.part_path)}: copy it from there",
+        ) from cause
+
+    def open(self, name: str) -> int:
+        """Open the file or folder that stands at ``name`` to read it. Raises `StorageError`."""
+        with translated(os.path.join(self.folder, name), "look at"):
+            status = paths.status_of(self.fd, name)
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                return paths.open_folder(self.fd, [name])
+            return paths.open_to_read(self.fd, name)
+
+    def _is_part(self, part_fd: int, name: str) -> bool:
         status = self.status(name)
-        if status is None or not os.path.samestat(status, os.fstat(part_fd)):
+        return status is not None and os.path.samestat(status, os.fstat(part_fd))
+
+    def _require_part(self, part_fd: int, name: str) -> None:
+        if not self._is_part(part_fd, name):
             shown = quoted(os.path.join(self.folder, name))
             raise UnsafeDestination(f"{shown} is gone, or was replaced by something else")
+
+    def forget_second_name(self) -> bool:
+        """Remove the part if it is the complete file by a second name, as a process leaves it that
+        ends between the two steps in which some file systems rename; whether it was."""
+        part, final = self.status(self.part), self.status(self.name)
+        if part is None or final is None or not _is_one_file(part, final):
+            return False
+        with translated(self.part_path, "remove"):
+            os.unlink(self.part, dir_fd=self.fd)
+        return True
 
     def remove_part(self, part_fd: int) -> None:
         """Remove the part with everything in it, if it is the one open as ``part_fd``."""
         with translated(self.part_path, "remove"):
             status = paths.status_of(self.fd, self.part)
-            if status is None or not os.path.samestat(status, os.fstat(part_fd)):
+            if status is None or not self._looks_like(status, os.fstat(part_fd)):
                 return
             if stat.S_ISDIR(status.st_mode):
                 shutil.rmtree(self.part, dir_fd=self.fd)
@@ -142,7 +267,34 @@ class Destination:
                 os.unlink(self.part, dir_fd=self.fd)
         self.sync()
 
+    def _looks_like(self, status: os.stat_result, part: os.stat_result) -> bool:
+        if self._numbered:
+            return os.path.samestat(status, part)
+        return (status.st_mode, status.st_size, status.st_mtime_ns) == (
+            part.st_mode,
+            part.st_size,
+            part.st_mtime_ns,
+        )
+
     def close(self) -> None:
+        """Close the folder, after the part: what was open is not removed by every file system."""
+        if self._left and self.fd >= 0:
+            with contextlib.suppress(OSError, StorageError):
+                self.forget_second_name()
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _is_one_file(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether two names are those of one file, also where each has a number of its own."""
+    if os.path.samestat(one, other):
+        return True
+    return one.st_nlink > 1 and _looks(one) == _looks(other)
+
+
+def _looks(status: os.stat_result) -> tuple[int, ...]:
+    return (
+        *(status.st_dev, status.st_mode, status.st_nlink, status.st_size),
+        *(status.st_mtime_ns, status.st_ctime_ns),
+    )

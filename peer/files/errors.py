@@ -44,6 +44,14 @@ class UnsafeDestination(StorageError):
     """A link, device, FIFO or hard link stands where a file of ours should be."""
 
 
+class NameTooLong(StorageError):
+    """The file system takes no name of that length."""
+
+
+class NeverNamed(StorageError):
+    """A complete content whose file system refuses to give it its final name. It stays a part."""
+
+
 class ContentChanged(StorageError):
     """A shared file is not what was digested any more: edited, truncated, replaced or gone."""
 
@@ -109,6 +117,8 @@ def storage_error(error: OSError, path: str, doing: str) -> StorageError:
         return AlreadyThere(f"{quoted(path)} is already there", "choose another name, or remove it")
     if number in _SHORT:
         return OutOfHandles(text, "close other programs, or raise the limit of open files")
+    if number == errno.ENAMETOOLONG:
+        return NameTooLong(text, "choose a shorter name, or another place")
     if number in _UNSAFE:
         return UnsafeDestination(
             f"cannot {doing} {quoted(path)}: a link, device or file stands in the way ({reason})"

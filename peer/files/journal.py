@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from common.ids import ContentId
+from peer.files import syscalls
 from peer.files.errors import StorageClosed, translated
 
 MAGIC = b"MTJ1"
@@ -58,7 +59,7 @@ class Journal:
             fd = os.open(self._path, flags, 0o600)
             try:
                 _write_all(fd, self._header, 0)
-                os.fsync(fd)
+                syscalls.sync_file(fd)
                 _sync_folder_of(self._path)
             except BaseException:
                 os.close(fd)
@@ -101,7 +102,7 @@ class Journal:
             return
         with translated(self._path, "write the journal"):
             _write_all(self._fd, records, self._end)
-            os.fdatasync(self._fd)
+            syscalls.sync_file(self._fd, data_only=True)
         self._end += len(records)
 
     def close(self) -> None:
@@ -156,6 +157,6 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
 def _sync_folder_of(path: str) -> None:
     fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        syscalls.sync_file(fd)
     finally:
         os.close(fd)

@@ -16,7 +16,7 @@ from common.ids import ContentId
 from common.manifest import Manifest
 from peer.files import paths
 from peer.files.destination import Destination
-from peer.files.errors import translated
+from peer.files.errors import NameTooLong, translated
 from peer.files.journal import Journal
 from peer.files.partfile import PartFile, PartFiles
 from peer.files.partfolder import PartFolder
@@ -79,6 +79,7 @@ def resume(
     ended after the rename), and what `create` raises.
     """
     with _closed_if_that_fails(Destination.again(path)) as destination:
+        destination.forget_second_name()
         missing = destination.status(destination.part) is None
         open_part = _begin if missing else _go_on
         return open_part(destination, manifest, content, journal_path, clock)
@@ -108,8 +109,10 @@ def _begin(
         destination.sync()
         journal = Journal.create(journal_path, content)
     except BaseException:
-        destination.remove_part(files.fd)
-        files.close()
+        try:
+            destination.remove_part(files.fd)
+        finally:
+            files.close()
         raise
     return PartialContent(manifest, destination, files, journal, clock=clock)
 
@@ -142,20 +145,40 @@ def _go_on(
 
 
 def _make_part(destination: Destination, manifest: Manifest) -> PartFiles:
+    try:
+        fd = _make(destination, manifest)
+    except NameTooLong:
+        if not destination.shorten_part():
+            raise
+        fd = _make(destination, manifest)
+    files = PartFolder if manifest.is_folder else PartFile
+    try:
+        destination.made(fd)
+        return files(manifest, destination, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _make(destination: Destination, manifest: Manifest) -> int:
     with translated(destination.part_path, "create"):
         if not manifest.is_folder:
-            return PartFile(
-                manifest, destination, paths.create_file(destination.fd, destination.part)
-            )
+            return paths.create_file(destination.fd, destination.part)
         os.mkdir(destination.part, dir_fd=destination.fd)
-        fd = paths.open_folder(destination.fd, [destination.part])
-        return PartFolder(manifest, destination, fd)
+        try:
+            return paths.open_folder(destination.fd, [destination.part])
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.rmdir(destination.part, dir_fd=destination.fd)
+            raise
 
 
 def _open_part(destination: Destination, manifest: Manifest) -> PartFiles:
     with translated(destination.part_path, "go on with"):
         if not manifest.is_folder:
             fd = paths.open_to_write(destination.fd, destination.part)
+            destination.made(fd)
             return PartFile(manifest, destination, fd)
         fd = paths.open_folder(destination.fd, [destination.part])
+        destination.made(fd)
         return PartFolder(manifest, destination, fd, found=True)

@@ -9,16 +9,19 @@ prevented there.
 from __future__ import annotations
 
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from threading import Lock
 from typing import TypeAlias
 
 from common.digests import Buffer
+from common.files import is_refusal
 from common.manifest import EntryKind, Manifest
 from peer.files import syscalls
 from peer.files.destination import Destination
 from peer.files.errors import translated
+from peer.files.optional import optional, without
 
 Range: TypeAlias = tuple[int, int]
 """Offset and length in bytes."""
@@ -33,6 +36,25 @@ class PartFiles(ABC):
         self.fd = fd
         self.cut_off = False
         """Found shorter than it was made, by a write that lengthened it again and left a gap."""
+
+    def _synced(self, fd: int, *, data_only: bool = False) -> None:
+        """Sync a file or folder of the part by what its file system knows."""
+        refused = syscalls.sync_file(fd, data_only=data_only)
+        if refused is not None:
+            step = "sync one folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "sync one file"
+            without(self._destination.folder, step, refused, "the whole file system is synced")
+
+    def _forgotten(self, fd: int, offset: int, length: int) -> None:
+        with optional(self._destination.folder, "drop what it caches", "it is read as it is"):
+            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+    def _executable(self, fd: int) -> None:
+        """Let everybody execute the file who may read it, where permissions can be changed."""
+        mode = os.fstat(fd).st_mode & 0o7777
+        with optional(
+            self._destination.folder, "change permissions", "executable files are left as they are"
+        ):
+            os.fchmod(fd, mode | (mode & 0o444) >> 2)
 
     @abstractmethod
     def reserve(self, solid: Iterable[Range]) -> None:
@@ -95,7 +117,7 @@ class PartFile(PartFiles):
 
     def reserve(self, solid: Iterable[Range]) -> None:
         with translated(self._destination.part_path, "reserve room for"):
-            os.ftruncate(self.fd, self._manifest.size)
+            lengthen(self.fd, self._manifest.size)
             for offset, length in solid:
                 if not syscalls.reserve(self.fd, offset, length):
                     break
@@ -124,11 +146,11 @@ class PartFile(PartFiles):
 
     def forget_cached(self, offset: int, length: int) -> None:
         with translated(self._destination.part_path, "read"):
-            os.posix_fadvise(self.fd, offset, length, os.POSIX_FADV_DONTNEED)
+            self._forgotten(self.fd, offset, length)
 
     def sync(self) -> None:
         with translated(self._destination.part_path, "sync"):
-            os.fdatasync(self.fd)
+            self._synced(self.fd, data_only=True)
 
     def seal(self) -> list[Range]:
         with translated(self._destination.part_path, "finish"):
@@ -137,8 +159,8 @@ class PartFile(PartFiles):
                 return [(found, size - found)]
             set_length(self.fd, size)
             if self._manifest.entries[0].kind is EntryKind.EXECUTABLE:
-                make_executable(self.fd)
-            os.fsync(self.fd)
+                self._executable(self.fd)
+            self._synced(self.fd)
         return []
 
 
@@ -168,7 +190,11 @@ def set_length(fd: int, size: int) -> None:
         os.ftruncate(fd, size)
 
 
-def make_executable(fd: int) -> None:
-    """Let everybody execute the file who may read it."""
-    mode = os.fstat(fd).st_mode & 0o7777
-    os.fchmod(fd, mode | (mode & 0o444) >> 2)
+def lengthen(fd: int, size: int) -> None:
+    """Make a file of our own, to which nothing else writes yet, ``size`` bytes long."""
+    try:
+        set_length(fd, size)
+    except OSError as error:
+        if not is_refusal(error) or os.fstat(fd).st_size > size:
+            raise
+        write_all(fd, b"\0", size - 1)

@@ -16,13 +16,14 @@ from threading import Lock
 from typing import TypeAlias
 
 from common.digests import Buffer
+from common.files import is_refusal
 from common.limits import MIB
 from common.manifest import Entry, EntryKind, Layout, Manifest, Segment
 from peer.files import paths, syscalls
 from peer.files.destination import Destination
 from peer.files.errors import storage_error, translated
 from peer.files.handles import HandleCache
-from peer.files.partfile import PartFiles, Range, make_executable, read_all, set_length, write_all
+from peer.files.partfile import PartFiles, Range, lengthen, read_all, set_length, write_all
 
 RESERVED_FROM_BYTES = 16 * MIB  # below, making all the files first would delay the start
 OPEN_FILES_MAX = 32
@@ -65,7 +66,7 @@ class PartFolder(PartFiles):
         with translated(self._path_of(segment.entry), "reserve room for"):
             fd = self._open(segment.entry, folders)
             try:
-                set_length(fd, self._size_of(segment))
+                lengthen(fd, self._size_of(segment))
                 syscalls.reserve(fd, segment.offset, segment.length)
             finally:
                 os.close(fd)
@@ -99,7 +100,15 @@ class PartFolder(PartFiles):
         self._write_each(offset, len(view), put)
 
     def leave_hole(self, offset: int, length: int) -> None:
-        self._write_each(offset, length, lambda fd, segment: set_length(fd, self._size_of(segment)))
+        def leave(fd: int, segment: Segment) -> None:
+            try:
+                set_length(fd, self._size_of(segment))
+            except OSError as error:
+                if not is_refusal(error):
+                    raise
+                write_all(fd, bytes(segment.length), segment.offset)
+
+        self._write_each(offset, length, leave)
 
     def _write_each(self, offset: int, length: int, put: _Use) -> None:
         written: list[int] = []
@@ -132,7 +141,7 @@ class PartFolder(PartFiles):
 
     def forget_cached(self, offset: int, length: int) -> None:
         def forget(fd: int, segment: Segment) -> None:
-            os.posix_fadvise(fd, segment.offset, segment.length, os.POSIX_FADV_DONTNEED)
+            self._forgotten(fd, segment.offset, segment.length)
 
         for segment in self._layout.stretch(offset, length):
             with suppress(FileNotFoundError):
@@ -161,7 +170,7 @@ class PartFolder(PartFiles):
             for number in written:
                 fd = self._handles.open_anyhow(partial(self._open, number, folders, make=False))
                 try:
-                    os.fsync(fd)
+                    self._synced(fd)
                 finally:
                     os.close(fd)
             above: set[tuple[str, ...]] = set()
@@ -169,7 +178,7 @@ class PartFolder(PartFiles):
                 parts = self._parts(number)
                 above.update(tuple(parts[:depth]) for depth in range(len(parts)))
             for parents in sorted(above, reverse=True):
-                os.fsync(folders.at(parents))
+                self._synced(folders.at(parents))
 
     def seal(self) -> list[Range]:
         cut_off: list[Range] = []
@@ -203,7 +212,7 @@ class PartFolder(PartFiles):
         try:
             set_length(fd, entry.size)
             if entry.kind is EntryKind.EXECUTABLE:
-                make_executable(fd)
+                self._executable(fd)
         finally:
             os.close(fd)
         with self._lock:

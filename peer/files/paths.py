@@ -12,6 +12,10 @@ import os
 import stat
 from collections.abc import Sequence
 
+from common.files import is_refusal
+
+# Flags that a file system may refuse, and that the checks around each open make up for.
+_SOFT = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO planted in place of a file must not hold the thread until somebody writes.
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -23,9 +27,15 @@ def open_real_folder(path: str) -> int:
     try:
         for name in (part for part in path.split("/") if part):
             fd = _exchange(fd, os.open(name, os.O_PATH | _FOLDER, dir_fd=fd))
-        return os.open(".", os.O_RDONLY | _FOLDER, dir_fd=fd)
+        return open_same_folder(fd)
     finally:
         os.close(fd)
+
+
+def open_same_folder(fd: int) -> int:
+    """A handle of its own for the folder that is open as ``fd``, to be listed and synced."""
+    # No link can stand at ".": the flag is for nothing, and some file systems refuse it.
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
 
 
 def open_folder(root_fd: int, parts: Sequence[str], make: bool = False) -> int:
@@ -33,7 +43,7 @@ def open_folder(root_fd: int, parts: Sequence[str], make: bool = False) -> int:
 
     The handle is the caller's to close, also when ``parts`` is empty.
     """
-    fd = os.open(".", os.O_RDONLY | _FOLDER, dir_fd=root_fd)
+    fd = open_same_folder(root_fd)
     try:
         for name in parts:
             fd = _exchange(fd, _step_into(fd, name, make))
@@ -74,7 +84,7 @@ class LastFolder:
 
 def _step_into(folder_fd: int, name: str, make: bool) -> int:
     try:
-        return os.open(name, os.O_RDONLY | _FOLDER, dir_fd=folder_fd)
+        return _enter(folder_fd, name)
     except FileNotFoundError:
         if not make:
             raise
@@ -82,7 +92,21 @@ def _step_into(folder_fd: int, name: str, make: bool) -> int:
         os.mkdir(name, dir_fd=folder_fd)
     except FileExistsError:
         pass  # another thread was faster; if it is not a folder, opening it says so
-    return os.open(name, os.O_RDONLY | _FOLDER, dir_fd=folder_fd)
+    return _enter(folder_fd, name)
+
+
+def _enter(folder_fd: int, name: str) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | _FOLDER, dir_fd=folder_fd)
+    except OSError as error:
+        if not is_refusal(error) or error.errno == errno.ENOTDIR:
+            raise
+    # With O_PATH the file system itself is not asked to open anything, nor for its flags.
+    fd = os.open(name, os.O_PATH | _FOLDER, dir_fd=folder_fd)
+    try:
+        return open_same_folder(fd)
+    finally:
+        os.close(fd)
 
 
 def _exchange(old_fd: int, new_fd: int) -> int:
@@ -97,20 +121,48 @@ def open_to_read(folder_fd: int, name: str) -> int:
 
 def open_anything(folder_fd: int, name: str) -> int:
     """Open what stands there to read it, but no link. It need not be a file."""
-    return os.open(name, os.O_RDONLY | _FILE, dir_fd=folder_fd)
+    return _open_file(folder_fd, name, os.O_RDONLY)
+
+
+def _open_file(folder_fd: int, name: str, access: int) -> int:
+    """Open without following a link, also where the file system refuses the flags for that."""
+    try:
+        return os.open(name, access | _FILE, dir_fd=folder_fd)
+    except OSError as error:
+        if not is_refusal(error):
+            raise
+        refused = error
+    # Held open, so that its number cannot be given to another file meanwhile.
+    seen = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(seen).st_mode):
+            raise refused
+        fd = os.open(name, access | _FILE & ~_SOFT, dir_fd=folder_fd)
+        if not os.path.samestat(os.fstat(fd), os.fstat(seen)):
+            os.close(fd)
+            raise OSError(errno.ELOOP, "it was replaced by something else", name)
+        return fd
+    finally:
+        os.close(seen)
 
 
 def create_file(folder_fd: int, name: str) -> int:
     """Make a file that is not there yet, and open it to read and write."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _FILE
-    return os.open(name, flags, 0o666, dir_fd=folder_fd)
+    try:
+        return os.open(name, flags, 0o666, dir_fd=folder_fd)
+    except OSError as error:
+        if not is_refusal(error):
+            raise
+    # O_EXCL alone follows no link: the name must not be there at all.
+    return os.open(name, flags & ~_SOFT, 0o666, dir_fd=folder_fd)
 
 
 def open_to_write(folder_fd: int, name: str) -> int:
     """Open a plain file that is there, to read and write, if nothing else is linked to it."""
     # Looked at first, because merely opening some devices has effects.
     _refuse_unless_plain(os.stat(name, dir_fd=folder_fd, follow_symlinks=False), name)
-    fd = _plain(os.open(name, os.O_RDWR | _FILE, dir_fd=folder_fd), name)
+    fd = _plain(_open_file(folder_fd, name, os.O_RDWR), name)
     if os.fstat(fd).st_nlink > 1:
         os.close(fd)
         raise OSError(errno.ELOOP, "the file has several links", name)

@@ -8,6 +8,7 @@ content. Which piece is fetched from whom is decided in ``peer.swarm``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import NoReturn
@@ -21,15 +22,18 @@ from peer.files.destination import Destination
 from peer.files.errors import (
     AlreadyThere,
     BadContent,
+    ContentChanged,
     IOFailed,
     NotHeld,
+    UnsafeDestination,
     WrongPiece,
 )
 from peer.files.fingerprints import Place
 from peer.files.gate import Gate
 from peer.files.hashing import InOrder, hash_pieces, never_cancelled
 from peer.files.journal import Journal
-from peer.files.partfile import PartFiles, Range
+from peer.files.partfile import PartFile, PartFiles, Range
+from peer.files.partfolder import PartFolder
 from peer.files.room import zero_digest
 from peer.files.sharing import no_progress, place_of
 from peer.files.whole_digest import BELIEVED_S, WholeDigest
@@ -342,10 +346,36 @@ class PartialContent:
             if self._place is None:
                 if not self._destination.renamed:
                     self._seal(cancelled)
-                self._destination.publish(self._files.fd)
+                self._destination.publish(self._files.fd, self._is_content)
                 self._journal.remove()
                 self._place = place_of(self.manifest, self.path)
             return self._place
+
+    def _is_content(self, name: str) -> bool:
+        """Whether the content stands at ``name`` in the folder, as its digests tell.
+
+        Not by how its files look, which some file systems tell late.
+        """
+        right = 0
+
+        def in_order(index: int, _: memoryview, digest: bytes | None) -> None:
+            nonlocal right
+            right += digest == self.manifest.piece_digest(index)
+
+        files = PartFolder if self.manifest.is_folder else PartFile
+        try:
+            found = files(self.manifest, self._destination, self._destination.open(name))
+        except UnsafeDestination:
+            return False
+        try:
+            place_of(self.manifest, os.path.join(self._destination.folder, name))
+            pieces = range(self.manifest.piece_count)
+            self._hash(pieces, in_order, never_cancelled, None, found.read_into)
+        except ContentChanged:
+            return False
+        finally:
+            found.close()
+        return right == self.manifest.piece_count
 
     def _seal(self, cancelled: Callable[[], bool]) -> None:
         if not self.is_complete:
@@ -411,11 +441,12 @@ class PartialContent:
         in_order: InOrder,
         cancelled: Callable[[], bool],
         threads: int | None,
+        read_into: Callable[[int, memoryview], bool] | None = None,
     ) -> None:
         hash_pieces(
             indexes,
             self.manifest.piece_span,
-            self._files.read_into,
+            read_into or self._files.read_into,
             self.manifest.algorithm,
             in_order,
             threads=threads,

@@ -9,14 +9,16 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Callable
 from typing import Any, Final
+
+from common.files import is_refusal
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _RENAME_NOREPLACE: Final = 1
 _TMPFS_MAGIC: Final = 0x01021994
 _RAMFS_MAGIC: Final = 0x858458F6
-_UNSUPPORTED: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
 def _bound(name: str, *argument_types: Any) -> Any:
@@ -55,7 +57,7 @@ def reserve(fd: int, offset: int, length: int) -> bool:
     try:
         _call(_fallocate, fd, 0, offset, length)
     except OSError as error:
-        if error.errno in _UNSUPPORTED:
+        if is_refusal(error):
             return False
         raise
     return True
@@ -73,42 +75,72 @@ def lives_in_memory(fd: int) -> bool:
 
 
 def sync_file_system(fd: int) -> None:
-    """Write back everything of the file system that ``fd`` is on, and report its errors."""
-    if _syncfs is None:
+    """Write back everything of the file system that ``fd`` is on, and report its errors.
+
+    Where it does not know that call, everything of all file systems is written back.
+    """
+    try:
+        _call(_syncfs, fd)
+    except OSError as error:
+        if not is_refusal(error):
+            raise
         os.sync()
-        return
-    _call(_syncfs, fd)
 
 
-def rename_no_replace(old: str, new: str, folder_fd: int) -> None:
+def sync_file(fd: int, *, data_only: bool = False) -> OSError | None:
+    """Write back one file or folder, and report its errors.
+
+    Where the file system does not know that call for it, the next wider one is used: the answer of
+    the first is returned then.
+    """
+    steps: list[Callable[[int], None]] = [os.fsync, sync_file_system]
+    if data_only:
+        steps.insert(0, os.fdatasync)
+    first: OSError | None = None
+    for step in steps:
+        try:
+            step(fd)
+        except OSError as error:
+            if not is_refusal(error):
+                raise
+            first = first or error
+        else:
+            break
+    return first
+
+
+def rename_no_replace(old: str, new: str, folder_fd: int) -> bool:
     """Rename within one folder; `FileExistsError` if ``new`` is there, whatever it is.
 
     Where the file system knows no such rename, a file is linked and unlinked, which is as good. For
     a folder, and where there are no hard links either, the check and the rename are two steps.
+    Whatever the first two ways answer, the last is tried: its error is the one that is raised.
+
+    Returns whether ``old`` is still there as a second name of the same file.
     """
     try:
         _call(
             _renameat2, folder_fd, os.fsencode(old), folder_fd, os.fsencode(new), _RENAME_NOREPLACE
         )
-        return
+        return False
     except OSError as error:
-        if error.errno not in _UNSUPPORTED:
-            raise _named(error, new) from None
+        if error.errno == errno.EEXIST:
+            raise FileExistsError(error.errno, error.strerror, new) from None
     try:
         os.link(old, new, src_dir_fd=folder_fd, dst_dir_fd=folder_fd, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _UNSUPPORTED | {errno.EPERM, errno.EMLINK}:
-            raise
+    except FileExistsError:
+        raise
+    except OSError:
+        pass
     else:
-        os.unlink(old, dir_fd=folder_fd)
-        return
+        try:
+            os.unlink(old, dir_fd=folder_fd)
+        except OSError:
+            return True
+        return False
     try:
         os.stat(new, dir_fd=folder_fd, follow_symlinks=False)
     except FileNotFoundError:
         os.rename(old, new, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
-    else:
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
-
-
-def _named(error: OSError, path: str) -> OSError:
-    return OSError(error.errno, error.strerror, path)
+        return False
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
