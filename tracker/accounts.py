@@ -58,16 +58,19 @@ def hello(world: World, actor: Actor, now: Now) -> Decision:
     )
 
 
-def create_user(world: World, command: tracker.CreateUser) -> Decision:
-    """First half: is the name free and the password one at all?"""
+def create_user(command: tracker.CreateUser) -> Decision:
+    """First half: are name and password well formed?
+
+    Invariant: the answer does not depend on which accounts exist. The name is looked at when the
+    password is hashed, which costs the asker budget.
+    """
     user = user_id(command.user)
-    _check_free(world.state, user)
     _check_fit(command.password)
     return Decision(HashPassword(user, command.password))
 
 
 def password_hashed(world: World, user: UserId, password_hash: str, now: Now) -> Decision:
-    """Second half: make the account, unless somebody else was faster."""
+    """Second half: make the account, unless the name is taken."""
     _check_free(world.state, user)
     return Decision(tracker.Done(), (AccountCreated(user, password_hash, now.wall_ms),))
 

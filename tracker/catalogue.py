@@ -289,17 +289,17 @@ def put_manifest(state: State, user: UserId, command: tracker.PutManifest) -> De
     content = ContentId(command.content)
     if state.may_know(user, content):
         return Decision(tracker.Done())
-    if content not in state.manifests:
-        state.idle_manifests.in_the_way_of(user, command.total_bytes)  # known before it is sent
+    # Asked for whether the tracker has the content or not: a refusal must not tell that.
+    state.idle_manifests.in_the_way_of(user, command.total_bytes)
     return Decision(TakePart(user, content, command.total_bytes, command.offset))
 
 
 def manifest_gathered(state: State, user: UserId, facts: ManifestFacts, body: bytes) -> Decision:
     """A manifest came whole from ``user`` and passed its check: keep it."""
     shown = ManifestShown(user, facts.content)
+    gone = state.idle_manifests.in_the_way_of(user, facts.manifest_bytes)
     if facts.content in state.manifests:
         return Decision(tracker.Done(), (shown,))
-    gone = state.idle_manifests.in_the_way_of(user, facts.manifest_bytes)
     dropped = (ManifestDropped(other) for other in gone)
     return Decision(tracker.Done(), (*dropped, ManifestStored(facts, body, user), shown))
 

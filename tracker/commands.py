@@ -124,7 +124,7 @@ def _match(world: World, actor: Actor, command: tracker.Command | Internal, now:
         case tracker.Hello():
             return accounts.hello(world, actor, now)
         case tracker.CreateUser():
-            return accounts.create_user(world, command)
+            return accounts.create_user(command)
         case PasswordHashed(user, password_hash):
             return accounts.password_hashed(world, user, password_hash, now)
         case tracker.Login():

@@ -202,6 +202,14 @@ def test_h35_who_is_not_there_costs_the_same_work(
     assert worked == ["$".join(made.split("$")[:4])]
 
 
+def test_h56_without_a_password_nothing_is_told_of_a_name(arena: Arena) -> None:
+    owner, eve = arena.device().ask(tracker.Hello()).user, Device(arena.at)
+    for name in (owner, "nobody-at-all"):
+        assert eve.refused(tracker.CreateUser(name, "")) is Code.USAGE
+    assert eve.refused(tracker.CreateUser(owner, "some password")) is Code.TAKEN
+    eve.close()
+
+
 def test_h36_connections_that_do_not_read_their_answers_harm_nobody(arena: Arena) -> None:
     deaf = [zmtp.Curve(arena.at.endpoint, arena.at.key).shake() for _ in range(20)]
     hello = [codec.SIGNATURE, b"1", codec.encode(tracker.Hello())]

@@ -12,7 +12,26 @@ from tracker.decision import CheckPassword, HashPassword
 
 def test_a_name_is_taken_whatever_its_case(town: Town) -> None:
     town.user("alice")
-    assert town.device("other").is_refused(tracker.CreateUser("ALICE", "x")) is Code.TAKEN
+    order = town.device("other").does(tracker.CreateUser("ALICE", "another"))
+    taken = commands.PasswordHashed(order.user, "hash of another")
+    assert town.device("other").is_refused(taken) is Code.TAKEN
+
+
+@pytest.mark.parametrize("password", ["", "another secret"])
+def test_h56_no_answer_tells_which_names_are_taken_before_it_has_its_price(
+    town: Town, password: str
+) -> None:
+    """What is left to the shell is the hash, and before that the budget of who asks."""
+    town.user("alice")
+    stranger = town.device("stranger")
+    taken = stranger.asks(tracker.CreateUser("alice", password))
+    free = stranger.asks(tracker.CreateUser("bobby", password))
+    if password:
+        assert taken == HashPassword("alice", password)
+        assert free == HashPassword("bobby", password)
+    else:
+        assert taken == free
+        assert taken.code is Code.USAGE
 
 
 def test_of_two_who_want_a_name_at_once_one_gets_it(town: Town) -> None:
@@ -120,7 +139,7 @@ def test_a_repeated_command_succeeds_again(town: Town) -> None:
     assert device.does(tracker.CreateUser("alice", "secret"), request_id=b"once") == tracker.Done()
     assert len(town.changes) == count
     # Another command under the same id, and the same command under another id, are no repetition.
-    assert isinstance(device.asks(tracker.CreateUser("alice", "secret"), b"twice"), Refusal)
+    assert isinstance(device.asks(made, b"twice"), Refusal)
     order = device.asks(tracker.CreateUser("bob", "secret"), b"once")
     assert isinstance(order, HashPassword)
 

@@ -274,6 +274,18 @@ def test_h45_nobody_takes_all_the_room_for_manifests_that_wait(
     assert town.state.idle_manifests.bytes == 4 * each
 
 
+def test_h56_a_full_room_for_manifests_does_not_tell_which_are_known(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eve, alice = town.user("eve"), town.user("alice")
+    town.group("lab", alice)
+    alice.offers("lab", "secret", town.content("secret", shown_to=alice))
+    monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 200 + ROW_BYTES)
+    town.content("eve's own", shown_to=eve)
+    for text in ("secret", "unheard of"):
+        assert eve.is_refused(tracker.PutManifest(content_id(text), 200, 0)) is Code.BUSY
+
+
 @pytest.mark.parametrize("limit", ["SHARES_PER_GROUP_MAX", "OFFERS_PER_DEVICE_MAX"])
 def test_shares_and_offers_are_bounded(
     town: Town, monkeypatch: pytest.MonkeyPatch, limit: str
