@@ -115,5 +115,6 @@ COMMANDS_PER_BATCH_MAX = 256  # committed together; bounds how long a command wa
 COMMAND_RATE = 300.0  # commands a second of one device in the long run …
 COMMAND_BURST = 600.0  # … and at once; a start with 200 groups needs about 500
 PASSWORD_QUEUE_MAX = 32  # passwords that wait to be hashed: about 3 s of one core
+PASSWORD_PLACES_EACH = 2  # of these and of those at work, a user's: the next one is ready in time
 RECEIPT_LIFE_S = 600  # for how long a repeated command is recognised as one that was done
 FORMER_LIFE_S = 86_400  # removals, and the heads of dissolved groups' logs, are remembered so long

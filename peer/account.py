@@ -6,11 +6,14 @@ end mean for everything else is ``peer.session``'s.
 
 from __future__ import annotations
 
+import asyncio
+import random
 import re
 from collections.abc import Sequence
-from typing import TypeAlias, assert_never
+from typing import TypeAlias, TypeVar, assert_never
 
 from common import limits, names
+from common.clock import monotonic
 from common.errors import ConfigError, Refused
 from common.ids import KEY_BYTES, DeviceKey, UserId
 from common.keys import parse_key
@@ -31,6 +34,10 @@ Ask: TypeAlias = (
     | control.ForgetDevice
 )
 
+R = TypeVar("R")
+
+PLACE_S = 30.0  # how long a fleet that logs in at once waits for its places in the tracker's queue
+PLACE_AGAIN_S = 1.0  # after so long at most it is asked again, at random: not all at one moment
 PREFIX_CHARACTERS_MIN = 4  # a slip of the finger must not log out what it happens to match
 _SEE_THEM = "see your devices with: list-devices"
 
@@ -66,19 +73,31 @@ class Account:
         user = names.user_id(typed)
         _check_length(password)
         self._link.go_anywhere()
-        await self._link.ask(tracker.CreateUser(user, password), tracker.Done)
+        await self._ask_for_a_place(tracker.CreateUser(user, password), tracker.Done)
         return control.Done(f"account {user} created; log in with: login {user}")
 
     async def _log_in(self, user: str, password: str) -> control.Done:
         names.user_id(user)
         _check_length(password)
         self._link.go_anywhere()
-        ask = tracker.Login(user, password)
-        logged_in = (await self._link.ask(ask, tracker.LoggedIn)).reply
+        logged_in = await self._ask_for_a_place(tracker.Login(user, password), tracker.LoggedIn)
         check_user(logged_in.user, user)
         self._link.favour()
         await self._session.begin(UserId(names.fold_id(logged_in.user)))
         return control.Done(f"logged in as {logged_in.user}")
+
+    async def _ask_for_a_place(
+        self, ask: tracker.Command, answer: type[R] | tuple[type[R], ...]
+    ) -> R:
+        """Ask what takes the tracker a hash, again while its queue for that is full."""
+        ends_at = monotonic() + PLACE_S
+        while True:
+            try:
+                return (await self._link.ask(ask, answer)).reply
+            except Refused as error:
+                if error.code is not Code.BUSY or monotonic() >= ends_at:
+                    raise
+            await asyncio.sleep(random.uniform(0.1, 1.0) * PLACE_AGAIN_S)
 
     async def _logged_out(self) -> control.Done:
         await self._session.end()
@@ -90,7 +109,7 @@ class Account:
         change = tracker.ChangePassword(ask.old, ask.new, ask.keep_devices)
         # `Done` is what it says when it had done that already, and the first answer was lost.
         expected = (tracker.PasswordChanged, tracker.Done)
-        reply = (await self._link.ask(change, expected)).reply
+        reply = await self._ask_for_a_place(change, expected)
         count = reply.logged_out if isinstance(reply, tracker.PasswordChanged) else None
         return control.PasswordChanged(changed_text(ask.keep_devices, count), count)
 

@@ -4,7 +4,8 @@ Owns token buckets with an injected clock, and the rule that slows guesses: for 
 device key, each place, and each account at one place there is a budget of failures that refills
 slowly. What one place may fail at an account is little, and what all may is much more: who guesses
 does not keep its user from logging in at another place. A device that is logged in needs no
-password, and one that was let in before has a budget of its own.
+password, and one that was let in before has a budget of its own. Right passwords have budgets too,
+of the account and of the address: each costs the tracker a hash.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ ACCOUNT_FAILURES = Rate(burst=100, per_s=1 / 10)
 DEVICE_FAILURES = Rate(burst=5, per_s=1 / 30)
 # Many people may share one address, so it bears more; device keys cost an attacker nothing.
 ADDRESS_FAILURES = Rate(burst=50, per_s=1 / 2)
+# Right passwords cost a hash each as well: a user's fleet of 100 devices twice over, and the fleets
+# of two users behind one address. In the long run a tenth of a core for one account.
+USER_LOGINS = Rate(burst=200, per_s=1)
+ADDRESS_LOGINS = Rate(burst=400, per_s=2)
 # Accounts made from one device or address: enough to set up a lab, too few to fill a disk.
 CREATIONS = Rate(burst=200, per_s=1 / 10)
 KNOWN_DEVICES_MAX = 10  # of each user, remembered as let in
@@ -75,6 +80,9 @@ IPV6_PLACE_BITS = 64  # the least that a connection is given: who has one has al
 
 class Guesses:
     """Grants attempts. A token is taken beforehand, so that many at once gain nothing.
+
+    A right password takes its own token instead, afterwards: guesses of others must not use up what
+    the user has for logging in. How many are tried at once is bounded by ``tracker.hashing_turns``.
 
     ``trusted``: the device is logged in as that user, or `knows` says that it was. Its own budget
     is all that counts then, since its key is nobody else's.
@@ -87,6 +95,8 @@ class Guesses:
         self._devices = Buckets(DEVICE_FAILURES)
         self._addresses = Buckets(ADDRESS_FAILURES)
         self._creations = Buckets(CREATIONS)
+        self._user_logins = Buckets(USER_LOGINS)
+        self._address_logins = Buckets(ADDRESS_LOGINS)
 
     def _concerned(
         self, user: str, device: bytes, address: str, trusted: bool
@@ -94,11 +104,19 @@ class Guesses:
         concerned: list[tuple[Buckets, Hashable]] = [(self._devices, device)]
         if trusted:
             return concerned
-        place = _place(address)
+        place = place_of(address)
         concerned += [(self._accounts, user), (self._places, (user, place))]
         if place:
             concerned.append((self._addresses, place))
         return concerned
+
+    def _logins(self, user: str, address: str, trusted: bool) -> list[tuple[Buckets, Hashable]]:
+        """What a right password costs."""
+        place = place_of(address)
+        logins: list[tuple[Buckets, Hashable]] = [(self._user_logins, user)]
+        if place and not trusted:
+            logins.append((self._address_logins, place))
+        return logins
 
     def knows(self, user: str, device: bytes) -> bool:
         """Whether ``device`` was let in as ``user`` by a password before."""
@@ -107,16 +125,24 @@ class Guesses:
     def begin(self, user: str, device: bytes, address: str, trusted: bool, now: float) -> float:
         """Begin an attempt: 0, or the seconds to wait before the next one is granted."""
         concerned = self._concerned(user, device, address, trusted)
-        wait = max(buckets.wait_s(key, now) for buckets, key in concerned)
+        needed = concerned + self._logins(user, address, trusted)
+        wait = max(buckets.wait_s(key, now) for buckets, key in needed)
         if wait == 0:
             for buckets, key in concerned:
                 buckets.take(key, now)
         return wait
 
+    def dropped(self, user: str, device: bytes, address: str, trusted: bool, now: float) -> None:
+        """The attempt was not made: it found no place, or lost it."""
+        for buckets, key in self._concerned(user, device, address, trusted):
+            buckets.give_back(key, now)
+
     def succeeded(self, user: str, device: bytes, address: str, trusted: bool, now: float) -> None:
         """The attempt was no guess."""
         for buckets, key in self._concerned(user, device, address, trusted):
             buckets.give_back(key, now)
+        for buckets, key in self._logins(user, address, trusted):
+            buckets.take(key, now)
         # Bounded for each user as well: who may log in often forgets nothing but their own devices.
         mine = self._known.setdefault(user, OrderedDict())
         mine[device] = None
@@ -129,7 +155,7 @@ class Guesses:
 
     def create(self, device: bytes, address: str, now: float) -> float:
         """Begin to make an account: 0, or the seconds to wait."""
-        keys: list[Hashable] = [device, *([_place(address)] if address else [])]
+        keys: list[Hashable] = [device, *([place_of(address)] if address else [])]
         wait = max(self._creations.wait_s(key, now) for key in keys)
         if wait == 0:
             for key in keys:
@@ -137,7 +163,7 @@ class Guesses:
         return wait
 
 
-def _place(address: str) -> str:
+def place_of(address: str) -> str:
     """What one attacker has all of: an address, or for IPv6 the network that it is in."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 
 from members import Arena, user_of
 from tracker_fixtures import Device
@@ -66,3 +67,26 @@ def test_h46_guessing_elsewhere_keeps_nobody_from_logging_in_on_a_new_device(are
         arena.stranger().refused(tracker.Login(user_of(owner), "guess"))
     assert arena.stranger().refused(tracker.Login(user_of(owner), "a password")) is Code.SLOW_DOWN
     fresh.ask(tracker.Login(user_of(owner), "a password"))
+
+
+def test_h57_right_passwords_in_a_flood_keep_nobody_from_logging_in(arena: Arena) -> None:
+    """Ten devices with five logins each under way all the time: others log in at the first try."""
+    evil, victim = arena.device("evil"), arena.device("victim")
+    flood = [evil, *(arena.stranger() for _ in range(9))]
+    command = tracker.Login(user_of(evil), "a password")
+    counts = Counter[str]()
+    for each in flood:
+        for _ in range(5):
+            each.send(command)
+    for _ in range(4):
+        fresh = arena.stranger()
+        asked = fresh.send(tracker.Login(user_of(victim), "a password"))
+        while not fresh.socket.poll(5):
+            for each in flood:
+                for _, reply in each.arrived():
+                    refused = isinstance(reply, Refusal)
+                    counts[str(reply.code) if refused else type(reply).__name__] += 1
+                    each.send(command)
+        assert fresh.receive(asked) == tracker.LoggedIn(user_of(victim))
+    assert set(counts) <= {"LoggedIn", str(Code.BUSY)}
+    assert counts[str(Code.BUSY)]

@@ -13,6 +13,7 @@ from common.ids import DeviceKey
 from common.keys import key_text
 from common.messages import control, tracker
 from common.messages.refusals import Code
+from peer import account
 from peer.account import Account, find_device
 from peer.rows import device_rows
 
@@ -84,8 +85,8 @@ class Session:
 
 def handled(ask: Any, **answers: Any) -> tuple[control.Answer, FakeLink, Session]:
     link, session = FakeLink(ListDevices=tracker.OwnDevices(ROWS), **answers), Session()
-    account = Account(OWN, link, session)  # type: ignore[arg-type]
-    return asyncio.run(account.handle(ask)), link, session
+    asked = Account(OWN, link, session)  # type: ignore[arg-type]
+    return asyncio.run(asked.handle(ask)), link, session
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,19 @@ def test_a_password_that_no_tracker_reads_is_not_sent(ask: Any) -> None:
     with pytest.raises(Refused, match="at most 1,024 characters") as caught:
         handled(ask)
     assert caught.value.code is Code.USAGE
+
+
+def test_a_login_waits_for_its_place_in_the_trackers_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a fleet that logs in at once two are hashed at a time; the others ask again."""
+    monkeypatch.setattr(account, "PLACE_AGAIN_S", 0.001)
+    busy = Refused(Code.BUSY, "too many are logging in at once")
+    replies = [busy, busy, tracker.PasswordChanged(0)]
+    ask = control.ChangePassword("old password", "new password")
+    _, link, _ = handled(ask, ChangePassword=lambda _: replies.pop(0))
+    assert len(link.asked) == 3
+    monkeypatch.setattr(account, "PLACE_S", 0.0)
+    with pytest.raises(Refused, match="too many"):
+        handled(ask, ChangePassword=busy)
 
 
 def test_a_device_is_forgotten_by_its_whole_key_and_one_s_own_ends_the_session() -> None:

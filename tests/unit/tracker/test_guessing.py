@@ -5,8 +5,10 @@ import pytest
 from tracker.guessing import (
     ACCOUNT_FAILURES,
     ADDRESS_FAILURES,
+    ADDRESS_LOGINS,
     KNOWN_DEVICES_MAX,
     PLACE_FAILURES,
+    USER_LOGINS,
     Buckets,
     Guesses,
     Rate,
@@ -157,3 +159,48 @@ def test_accounts_are_not_made_without_end() -> None:
     made = sum(guesses.create(n.to_bytes(4, "big"), "192.0.2.7", 0.0) == 0 for n in range(1000))
     assert made == 200
     assert guesses.create(b"x", "192.0.2.8", 0.0) == 0
+
+
+def logins(guesses: Guesses, count: int, now: float, **who: object) -> int:
+    """How many of ``count`` logins with the right password, one after the other, are granted."""
+    done = 0
+    for number in range(count):
+        asked = {"user": "alice", "device": b"%d" % number, "address": "192.0.2.7"} | who
+        if guesses.begin(**asked, trusted=False, now=now) == 0:  # type: ignore[arg-type]
+            guesses.succeeded(**asked, trusted=False, now=now)  # type: ignore[arg-type]
+            done += 1
+    return done
+
+
+def test_h57_right_passwords_have_a_price_and_a_fleet_can_pay_it() -> None:
+    guesses = Guesses()
+    burst = round(USER_LOGINS.burst)
+    assert burst >= 200
+    assert logins(guesses, burst + 50, 0.0) == burst
+    assert logins(guesses, 50, 10.0) == 10 * USER_LOGINS.per_s
+    # It is paid by the user, wherever they are, and by no other user.
+    assert logins(guesses, 5, 10.0, address="192.0.2.9") == 0
+    assert logins(guesses, 5, 10.0, user="bob", address="192.0.2.9") == 5
+
+
+def test_h57_an_address_pays_for_all_accounts_that_log_in_there() -> None:
+    guesses = Guesses()
+    done = sum(logins(guesses, 1, 0.0, user=f"u{number}") for number in range(500))
+    assert done == ADDRESS_LOGINS.burst
+    assert logins(guesses, 1, 0.0, user="alice", address="192.0.2.9") == 1
+
+
+def test_h57_wrong_passwords_do_not_use_up_what_a_user_may_log_in_with() -> None:
+    guesses = Guesses()
+    many = [f"192.0.2.{n}" for n in range(100)]
+    guessing(guesses, 0, 60, many)
+    guesses.succeeded("alice", b"hers", "198.51.100.1", True, 60.0)
+    assert guesses.begin("alice", b"hers", "198.51.100.1", True, 60.0) == 0
+
+
+def test_h57_an_attempt_that_found_no_place_is_none() -> None:
+    guesses = Guesses()
+    who = ("alice", b"d", "192.0.2.7", False, 0.0)
+    for _ in range(20):
+        assert guesses.begin(*who) == 0
+        guesses.dropped(*who)

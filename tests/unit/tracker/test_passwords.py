@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from common import limits
 from common.errors import Refused
 from common.ids import DeviceKey, UserId
 from common.messages.refusals import Code
 from tracker import guessing, passwords
-from tracker.decision import Actor, HashPassword
+from tracker.decision import Actor, CheckPassword, HashPassword
 from tracker.passwords import Passwords
 
 
@@ -19,6 +20,7 @@ from tracker.passwords import Passwords
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "MEMORY_BYTES", 1 << 13)
     monkeypatch.setattr(passwords, "PASSES", 1)
+    monkeypatch.setattr(passwords, "REFUSAL_S", 0.0)
 
 
 @pytest.fixture
@@ -45,3 +47,53 @@ def test_h56_a_name_that_is_asked_about_costs_budget(guard: Passwords) -> None:
         return codes
 
     assert asyncio.run(ask()) == [Code.SLOW_DOWN] * 5
+
+
+def test_h57_who_floods_with_right_passwords_keeps_no_place_from_others(guard: Passwords) -> None:
+    """Ten devices of one account, five logins each at a time, and another user beside them."""
+    right = passwords._hash("right")
+
+    async def log_in(user: str, device: int, password: str = "right") -> Code | bool:
+        order = CheckPassword(UserId(user), password, right, trusted=False)
+        try:
+            return await guard.check(actor(device), order)
+        except Refused as error:
+            return error.code
+
+    async def run() -> tuple[list[Code | bool], list[Code | bool]]:
+        for device in range(10):  # all of them are known from here on
+            assert await log_in("eve", device) is True
+        flood = [asyncio.ensure_future(log_in("eve", n % 10)) for n in range(50)]
+        await asyncio.sleep(0)
+        victims = [await log_in("alice", 100 + number) for number in range(5)]
+        return list(await asyncio.gather(*flood)), victims
+
+    flood, victims = asyncio.run(run())
+    assert victims == [True] * 5
+    assert flood.count(True) == limits.PASSWORD_PLACES_EACH
+    assert flood.count(Code.BUSY) == 50 - limits.PASSWORD_PLACES_EACH
+
+
+def test_h57_guesses_at_a_user_hold_no_place_of_a_device_that_was_let_in(
+    guard: Passwords,
+) -> None:
+    right = passwords._hash("right")
+
+    async def log_in(device: int, password: str, address: str) -> Code | bool:
+        order = CheckPassword(UserId("alice"), password, right, trusted=False)
+        try:
+            return await guard.check(actor(device, address), order)
+        except Refused as error:
+            return error.code
+
+    async def run() -> Code | bool:
+        assert await log_in(1, "right", "192.0.2.1")
+        flood = [
+            asyncio.ensure_future(log_in(2, "guess", f"198.51.100.{n % 8}")) for n in range(40)
+        ]
+        await asyncio.sleep(0)
+        hers = await log_in(1, "right", "192.0.2.1")
+        await asyncio.gather(*flood)
+        return hers
+
+    assert asyncio.run(run()) is True
