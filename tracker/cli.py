@@ -11,12 +11,14 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from common import process
+from common.command_group import CommandGroup
 from common.config import default_home
 from common.errors import ConfigError, MiniTorrentError, TransportError, exit_code_of
 from common.keys import load_pair, rotate_signing_key
@@ -25,14 +27,9 @@ from common.names import printable
 from common.streams import abandon_output, open_closed_streams
 from tracker.home import CURVE_KEY, LAST_LINK, SIGNING_KEY, Home
 
+PROGRAM = "mini-torrent-tracker"
+COMPLETE_VARIABLE = "_MINI_TORRENT_TRACKER_COMPLETE"
 DEFAULT_BIND = "tcp://127.0.0.1:5000"
-
-
-class _Commands(click.Group):
-    """Commands by their names, with ``-`` or ``_`` alike."""
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, cmd_name.replace("_", "-"))
 
 
 def _home_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,7 +44,7 @@ def _home_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group(
-    cls=_Commands,
+    cls=CommandGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -286,9 +283,30 @@ def rotate_key(home: Path, now: bool) -> None:
     print(f"tickets are signed with a fresh key; {count} keys count")
 
 
+@tracker.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a shell completion script.
+
+    For bash and zsh, put the line below into .bashrc or .zshrc. For fish, write the output to
+    ~/.config/fish/completions/mini-torrent-tracker.fish.
+
+    Example: eval "$(mini-torrent-tracker completion bash)"
+    """
+    from common.completion import script
+
+    sys.stdout.write(script(shell, PROGRAM))
+
+
 def main() -> None:
     """The entry point of ``mini-torrent-tracker``."""
     open_closed_streams()
+    if instruction := os.environ.get(COMPLETE_VARIABLE):
+        from common.completion import answer
+
+        with suppress(Exception):  # the user is in the middle of a line
+            sys.stdout.write(answer(tracker, instruction, sys.argv[1:]))
+        return
     try:
         tracker.main(prog_name="mini-torrent-tracker", standalone_mode=False)
         sys.stdout.flush()

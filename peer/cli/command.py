@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from common.command_group import CommandGroup
 from common.names import quoted
 from peer.cli.console import Console, WrongUsage
 
@@ -65,7 +66,7 @@ def command(name: str, *, example: str) -> Callable[[Callable[..., Any]], click.
     return make
 
 
-class Commands(click.Group):
+class Commands(CommandGroup):
     """The commands, in sections. ``-`` and ``_`` in their names are the same."""
 
     def __init__(self, *args: Any, sections: Mapping[str, Sequence[click.Command]], **kw: Any):
@@ -74,9 +75,6 @@ class Commands(click.Group):
         for commands in sections.values():
             for made in commands:
                 self.add_command(made)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, cmd_name.replace("_", "-"))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -43,7 +43,7 @@ class Completer:
 
     def completions(self, line: str) -> list[str]:
         """What the last word of ``line`` can become, quoted where that is needed."""
-        from click.shell_completion import ShellComplete
+        from common.completion import PATHS, completions
 
         at = _last_word_at(line)
         before, typed = shlex.split(line[:at]), _unquoted(line[at:])
@@ -53,10 +53,10 @@ class Completer:
                 names = [name.replace("-", "_") for name in names]
             return [f"{name} " for name in (*names, "help", "quit") if name.startswith(typed)]
         arguments = ["--home", str(self._console.home), *before]
-        items = ShellComplete(self._root, {}, "", "").get_completions(arguments, typed)
-        if any(item.type in ("file", "dir") for item in items):
+        items = completions(self._root, arguments, typed)
+        if any(item.type in PATHS for item in items):
             return _paths(typed)
-        return [f"{shlex.quote(item.value)} " for item in items if _harmless(item.value)]
+        return [f"{shlex.quote(item.value)} " for item in items]
 
 
 def _last_word_at(line: str) -> int:

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from peer.cli.command import COMPLETE_VARIABLE, PROGRAM, command
+from peer.cli.command import PROGRAM, command
 from peer.cli.console import Console, plain
 from peer.cli.reading import size
 
@@ -134,12 +134,9 @@ def completion(console: Console, shell: str) -> None:
     For bash and zsh, put the line below into .bashrc or .zshrc. For fish, write the output to
     ~/.config/fish/completions/mini-torrent.fish.
     """
-    from click.shell_completion import get_completion_class
+    from common.completion import script
 
-    kind = get_completion_class(shell)
-    if kind is not None:
-        root = click.get_current_context().find_root().command
-        sys.stdout.write(kind(root, {}, PROGRAM, COMPLETE_VARIABLE).source() + "\n")
+    sys.stdout.write(script(shell, PROGRAM))
 
 
 @command("demo", example="mini-torrent demo ~/film.mkv --peers 6")

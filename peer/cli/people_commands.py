@@ -8,10 +8,18 @@ import click
 
 from peer.cli.command import command
 from peer.cli.console import Console, plain
-from peer.cli.reading import complete_device, complete_group, read_password
+from peer.cli.reading import (
+    complete_device,
+    complete_group,
+    complete_member,
+    complete_request,
+    read_password,
+)
 
 group_argument = click.argument("group", shell_complete=complete_group)
 user_argument = click.argument("user")
+request_argument = click.argument("user", shell_complete=complete_request)
+member_argument = click.argument("user", shell_complete=complete_member)
 password_argument = click.argument("password", required=False)
 
 # -- accounts -----------------------------------------------------------------------------------
@@ -172,7 +180,7 @@ def list_members(console: Console, group: str) -> None:
 
 @command("accept-request", example="mini-torrent accept-request films bert")
 @group_argument
-@user_argument
+@request_argument
 def accept_request(console: Console, group: str, user: str) -> None:
     """Let USER into a group that you own."""
     from common.messages.control import AcceptRequest
@@ -182,7 +190,7 @@ def accept_request(console: Console, group: str, user: str) -> None:
 
 @command("reject-request", example="mini-torrent reject-request films mallory")
 @group_argument
-@user_argument
+@request_argument
 def reject_request(console: Console, group: str, user: str) -> None:
     """Turn down USER, who asks to join."""
     from common.messages.control import RejectRequest
@@ -192,7 +200,7 @@ def reject_request(console: Console, group: str, user: str) -> None:
 
 @command("remove-member", example="mini-torrent remove-member films mallory")
 @group_argument
-@user_argument
+@member_argument
 def remove_member(console: Console, group: str, user: str) -> None:
     """Put USER out of a group that you own.
 

@@ -7,6 +7,7 @@ imported where it is needed: a command line is expected to answer at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from common.streams import abandon_output, open_closed_streams
 from peer.cli import device_commands, file_commands, people_commands
 from peer.cli.command import COMPLETE_VARIABLE, PROGRAM, Commands, show_version
 from peer.cli.console import Console, show_traceback, trouble_of
+from peer.cli.reading import complete_folder
 
 _HELP = """A private swarm for a team, a lab or a cluster.
 
@@ -57,6 +59,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
 @click.option(
     "--home",
     metavar="DIR",
+    shell_complete=complete_folder,
     show_envvar=True,
     help="Where the peer keeps its key, shares and downloads; one directory for each peer.",
 )
@@ -81,9 +84,11 @@ def root(ctx: click.Context, home: str | None, as_json: bool, quiet: bool, verbo
 def run(arguments: Sequence[str]) -> int:
     """One command line; returns its exit code. Shows what went wrong, and never raises."""
     if instruction := os.environ.get(COMPLETE_VARIABLE):
-        from click.shell_completion import shell_complete
+        from common.completion import answer
 
-        return shell_complete(root, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
+        with contextlib.suppress(Exception):  # the user is in the middle of a line
+            sys.stdout.write(answer(root, instruction, arguments))
+        return 0
     try:
         code = _call(arguments)
         sys.stdout.flush()

@@ -13,6 +13,8 @@ from common import limits
 from peer.cli.console import Console, refuse_usage
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from common.messages import control
 
 _SIZE = re.compile(
@@ -85,6 +87,31 @@ def complete_share(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
     answer = _heard(ctx, control.ListFiles(ctx.params.get("group") or ""))
     return _beginning(incomplete, [row.name for row in getattr(answer, "rows", [])])
+
+
+def complete_member(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The members of the group that was typed before."""
+    from common.messages import control
+
+    answer = _heard(ctx, control.ListMembers(ctx.params.get("group") or ""))
+    return _beginning(incomplete, [row.user for row in getattr(answer, "rows", [])])
+
+
+def complete_request(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The users who ask to join the group that was typed before."""
+    from common.messages import control
+
+    answer = _heard(ctx, control.ListRequests(ctx.params.get("group") or ""))
+    return _beginning(incomplete, [row.user for row in getattr(answer, "rows", [])])
+
+
+def complete_folder(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """The folders of this machine, which the shell knows."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir")]
 
 
 def complete_download(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
