@@ -80,7 +80,7 @@ class Session:
             await self._rest()
 
     async def _rest(self) -> None:
-        self._shares.deactivate()
+        await self._shares.deactivate()
         await self._downloads.deactivate()
         self._tickets.clear()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import TypeVar
 
 from common import limits
 from common.errors import Refused
@@ -14,6 +16,9 @@ from peer.claims import check_offered
 from peer.listing import listing
 from peer.tracker_link import TrackerLink
 
+BUSY_S = 1.0  # how soon a tracker that takes no more commands for now is asked again
+PATIENCE = 30
+R = TypeVar("R")
 Tell = Callable[[control.Progress], None]
 
 
@@ -39,13 +44,25 @@ class Catalogue:
             tell(control.Progress("sending the manifest", offset, total))
             put = tracker.PutManifest(content, total, offset)
             part = encoded[offset : offset + step]
-            await self._link.ask(put, tracker.Done, data=part)
+            await self._ask(put, tracker.Done, part)
         return await self._offered(ask)
 
     async def _offered(self, ask: tracker.Offer) -> tracker.Offered:
-        reply = (await self._link.ask(ask, tracker.Offered)).reply
+        reply = await self._ask(ask, tracker.Offered)
         check_offered(reply.row, ask.name, ContentId(ask.content))
         return reply
+
+    async def _ask(self, ask: tracker.Command, answer: type[R], data: bytes | None = None) -> R:
+        """The answer of the tracker. A device that comes back with thousands of shares asks more
+        than the tracker takes at once: it waits until it does."""
+        for _ in range(PATIENCE):
+            try:
+                return (await self._link.ask(ask, answer, data=data)).reply
+            except Refused as error:
+                if error.code is not Code.BUSY:
+                    raise
+            await asyncio.sleep(BUSY_S)
+        return (await self._link.ask(ask, answer, data=data)).reply
 
     async def reachable(self) -> None:
         """Raise `TransportError` when nothing can be offered just now."""
@@ -53,14 +70,14 @@ class Catalogue:
 
     async def withdraw(self, group: str, name: str) -> None:
         """Offer ``name`` no more."""
-        await self._link.ask(tracker.StopShare(group, name), tracker.Done)
+        await self._ask(tracker.StopShare(group, name), tracker.Done)
 
     async def listed(self) -> dict[tuple[str, str], tracker.OfferRow]:
         """What the tracker believes that we offer, by folded group and name."""
 
         async def page(last: tracker.OfferRow | None) -> tracker.OfferRows:
             ask = tracker.MyOffers("" if last is None else f"{last.group}/{last.name}")
-            return (await self._link.ask(ask, tracker.OfferRows)).reply
+            return await self._ask(ask, tracker.OfferRows)
 
         rows = listing(page, _place, "offers", limits.OFFERS_PER_DEVICE_MAX)
         return {_place(row): row async for row in rows}

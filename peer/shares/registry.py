@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,8 @@ from peer.workers import Workers
 
 log = logging.getLogger(__name__)
 
+AT_A_TIME = 50  # shares taken down before the loop has its turn: some milliseconds
+REMOVED_AT_A_TIME = 1_000  # records removed by one job of a worker
 CHECK_INTERVAL_S = 60.0  # how often the shared files are looked at even if nobody fetches them
 
 
@@ -85,6 +88,7 @@ class Shares:
         self._notify = notify
         self._user: UserId | None = None
         self._shares: dict[str, _Share] = {}
+        self._served: Counter[tuple[str, bytes]] = Counter()  # open ones by group and content
         self._background: set[asyncio.Task[None]] = set()
         # Between what the tracker lists and what is recorded nobody may look.
         self._agreeing = asyncio.Lock()
@@ -102,7 +106,7 @@ class Shares:
     async def activate(self, user: UserId) -> None:
         """Bring back what ``user`` shared before, in the groups that it is in by now."""
         if self._user != user:
-            self.deactivate()
+            await self.deactivate()
             self._user = user
         for key, record in list(self._all.items()):
             if record.user == user and key not in self._shares:
@@ -133,25 +137,43 @@ class Shares:
             self._tell_trouble(share, error)
         await self.reconcile()
 
-    def deactivate(self) -> None:
+    async def deactivate(self) -> None:
         """Serve nothing any more: nobody is logged in."""
         self._user = None
-        for share in self._shares.values():
+        shares, self._shares = self._shares, {}
+        await self._take_down_all(list(shares.values()))
+
+    async def _take_down_all(self, shares: Sequence[_Share]) -> None:
+        """Take all of them down, and let the loop have its turn after each few."""
+        for count, share in enumerate(shares, 1):
             self._take_down(share)
-        self._shares.clear()
+            if count % AT_A_TIME == 0:
+                await asyncio.sleep(0)
+
+    def _serve(self, share: _Share, opened: SharedContent, encoded: bytes) -> None:
+        record = share.record
+        group, content = GroupId(record.group), ContentId(record.content)
+        if share.open is None:
+            self._served[group, content] += 1
+        share.open = opened
+        self._shelf.put(group, content, opened.manifest, encoded, opened, None)
+
+    def _no_longer_open(self, share: _Share) -> None:
+        opened, share.open = share.open, None
+        if opened is None:
+            return
+        opened.close()
+        place = share.record.group, share.record.content
+        self._served[place] -= 1
+        if not self._served[place]:
+            del self._served[place]
 
     def _take_down(self, share: _Share) -> None:
-        opened, share.open = share.open, None
+        self._no_longer_open(share)
         record = share.record
         # The same content may be offered in the same group under another name.
-        if not any(
-            other.open is not None
-            and (other.record.group, other.record.content) == (record.group, record.content)
-            for other in self._shares.values()
-        ):
+        if (record.group, record.content) not in self._served:
             self._shelf.withdraw(GroupId(record.group), ContentId(record.content))
-        if opened is not None:
-            opened.close()
 
     async def groups_changed(self) -> None:
         """Serve in the groups that we are in, and in no others."""
@@ -161,9 +183,9 @@ class Shares:
 
     async def _forget_left_groups(self) -> None:
         # Who was removed while this device was off begins anew, like one who saw it happen.
-        for key, share in list(self._shares.items()):
-            if self._has_left(share.record):
-                await self._forget(key)
+        await self._forget_all(
+            [key for key, share in self._shares.items() if self._has_left(share.record)]
+        )
 
     def _has_left(self, record: ShareRecord) -> bool:
         user, group = UserId(record.user), GroupId(record.group)
@@ -171,9 +193,9 @@ class Shares:
 
     async def left_group(self, group: GroupId) -> None:
         """The user left or was removed: what was shared there is not shared again by itself."""
-        for key, share in list(self._shares.items()):
-            if share.record.group == group:
-                await self._forget(key)
+        await self._forget_all(
+            [key for key, share in self._shares.items() if share.record.group == group]
+        )
 
     # -- opening --------------------------------------------------------------------------------
 
@@ -186,9 +208,8 @@ class Shares:
         if self._shares.get(self._key(record)) is not share:
             opened.close()
             return
-        share.open = opened
-        content = ContentId(record.content)
-        self._shelf.put(GroupId(record.group), content, decoded, encoded, opened, None)
+        self._no_longer_open(share)
+        self._serve(share, opened, encoded)
 
     async def _open_touched(self, share: _Share) -> None:
         """Put a share on the shelf if its files hold what they held, as their digests tell."""
@@ -228,6 +249,16 @@ class Shares:
             self._take_down(share)
         self._all.pop(key, None)
         await self._workers.run(self._records.remove, key)
+
+    async def _forget_all(self, keys: Sequence[str]) -> None:
+        """Forget many shares: a file's removal is cheap, and one sync of the folder is enough."""
+        shares = [self._shares.pop(key) for key in keys]
+        await self._take_down_all(shares)
+        for key in keys:
+            self._all.pop(key, None)
+        for at in range(0, len(keys), REMOVED_AT_A_TIME):
+            some = keys[at : at + REMOVED_AT_A_TIME]
+            await self._workers.run(self._records.remove_all, some)
 
     @staticmethod
     def _key(record: ShareRecord) -> str:
@@ -292,12 +323,11 @@ class Shares:
         if self._user != record.user:
             return  # it comes back with them
         before = self._shares.get(key)
-        share = _Share(record, SharedContent(decoded, record.place, self._handles))
+        share = _Share(record)
         self._shares[key] = share
         if before is not None:
             self._take_down(before)
-        assert share.open is not None
-        self._shelf.put(GroupId(record.group), content, decoded, encoded, share.open, None)
+        self._serve(share, SharedContent(decoded, record.place, self._handles), encoded)
 
     async def adopt_download(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:
         """A finished download is offered to the group; later, if its user or the tracker is away
@@ -337,13 +367,19 @@ class Shares:
 
     async def reconcile(self) -> None:
         """Make the tracker's list of our offers that of our records. Quiet when it is away."""
-        async with self._agreeing:
-            try:
-                await self._reconcile()
-            except MiniTorrentError as error:
-                log.info("the shares could not be compared with the tracker's: %s", error)
+        try:
+            async with self._agreeing:
+                missing = await self._compare()
+            for share in missing:
+                # Each by itself: thousands of them take a while, and others want their turn.
+                async with self._agreeing:
+                    await self._offer_again(share)
+        except MiniTorrentError as error:
+            log.info("the shares could not be compared with the tracker's: %s", error)
 
-    async def _reconcile(self) -> None:
+    async def _compare(self) -> list[_Share]:
+        """Withdraw what the tracker lists in error; returns what it does not list."""
+        missing = []
         listed = await self._catalogue.listed()
         wanted = {
             (share.record.group, names.fold_name(share.record.name)): share
@@ -353,12 +389,15 @@ class Shares:
         for place, share in wanted.items():
             row = listed.pop(place, None)
             if share.open is not None and (row is None or row.content != share.record.content):
-                await self._offer_again(share)
+                missing.append(share)
         for row in listed.values():
             await self._catalogue.withdraw(row.group, row.name)
+        return missing
 
     async def _offer_again(self, share: _Share) -> None:
         record = share.record
+        if share.open is None or self._shares.get(self._key(record)) is not share:
+            return
         content = ContentId(record.content)
         encoded = self._manifests.get(content) or b""
         try:
@@ -401,9 +440,7 @@ class Shares:
         for share in list(self._shares.values()):
             if share.record.content != content:
                 continue
-            if share.open is not None:
-                share.open.close()
-                share.open = None
+            self._no_longer_open(share)
             try:
                 await self._open_touched(share)
             except (ContentChanged, Unreadable) as error:

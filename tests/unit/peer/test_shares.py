@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,10 +23,11 @@ from common.errors import (
 from common.ids import ContentId, GroupId, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
+from peer import records
 from peer.files import sharing
 from peer.files.handles import HandleCache
 from peer.records import Manifests, Records, ShareRecord
-from peer.shares import Shares, registry
+from peer.shares import Shares, catalogue, registry
 from peer.shelf import Shelf
 from peer.workers import Workers
 
@@ -167,7 +169,7 @@ def test_a_tracker_that_has_lost_the_manifest_gets_it_again(tmp_path: Path) -> N
 def test_the_shares_of_others_rest(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         await town.share("film")
-        town.shares.deactivate()
+        await town.shares.deactivate()
         assert (len(town.shares), town.served()) == (0, set())
         await town.shares.activate(BOB)
         assert len(town.shares) == 0
@@ -227,8 +229,8 @@ def test_what_was_shared_in_a_group_is_not_shared_in_a_later_one_of_its_name(
     run(tmp_path, test)
 
 
-def end_of_alice(town: Town, heir: UserId | None) -> None:
-    town.shares.deactivate()
+async def end_of_alice(town: Town, heir: UserId | None) -> None:
+    await town.shares.deactivate()
     town.following.user = heir
 
 
@@ -241,7 +243,7 @@ def test_an_upload_is_not_credited_to_who_logs_in_meanwhile(
     async def test(town: Town) -> None:
         async def slowly(*words: Any) -> Any:
             digested = await digest(*words)
-            end_of_alice(town, heir)
+            await end_of_alice(town, heir)
             if heir is not None:
                 await town.shares.activate(heir)
             return digested
@@ -265,7 +267,7 @@ def test_what_was_fetched_is_shared_by_whose_download_it_was(
         path.write_bytes(b"x" * 1000)
         digested = sharing.digest_scanned(sharing.scan(str(path)), Algorithm.BLAKE3, 1 << 16)
         encoded = manifest.encode(digested.manifest)
-        end_of_alice(town, heir)
+        await end_of_alice(town, heir)
         if heir is not None:
             await town.shares.activate(heir)
         content = manifest.manifest_id(encoded)
@@ -430,5 +432,95 @@ def test_a_manifest_is_the_same_whoever_shares_the_content(tmp_path: Path) -> No
         encoded = Manifests(town.home / "manifests").get(ContentId(content))
         assert encoded is not None
         assert manifest.decode(encoded, ContentId(content)).size == 14
+
+    run(tmp_path, test)
+
+
+# -- thousands of them --------------------------------------------------------------------------
+
+
+class Looked:
+    """A share that counts how often anything of it is looked at."""
+
+    looks = 0
+
+    def __init__(self, record: ShareRecord) -> None:
+        self.record, self.checking, self.told = record, False, None
+        self._open: Any = SimpleNamespace(close=lambda: None)
+
+    @property
+    def open(self) -> Any:
+        Looked.looks += 1
+        return self._open
+
+    @open.setter
+    def open(self, opened: Any) -> None:
+        self._open = opened
+
+
+def many(town: Town, count: int, group: str) -> None:
+    """Open shares that nobody made."""
+    for number in range(count):
+        content = number.to_bytes(32, "big")
+        record = ShareRecord(ALICE, group, f"f{number}", content, None)  # type: ignore[arg-type]
+        key = town.shares._key(record)
+        town.shares._shares[key] = Looked(record)  # type: ignore[assignment]
+        town.shares._all[key] = record
+        town.shares._served[group, content] += 1
+
+
+@pytest.mark.parametrize("how", ["logout", "leave-group", "removed while away"])
+def test_f76_thousands_of_shares_end_in_linear_time_and_in_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    count, syncs, ticks = 3_000, 0, 0
+
+    def sync(path: Path) -> None:
+        nonlocal syncs
+        syncs += 1
+
+    async def test(town: Town) -> None:
+        nonlocal ticks
+        many(town, count, FILMS)
+        monkeypatch.setattr(records, "sync_directory", sync)
+        Looked.looks = 0
+        match how:
+            case "logout":
+                ending = asyncio.create_task(town.shares.deactivate())
+            case "leave-group":
+                ending = asyncio.create_task(town.shares.left_group(FILMS))
+            case _:
+                monkeypatch.setattr(town.following, "has_left", lambda *_: True)
+                ending = asyncio.create_task(town.shares._forget_left_groups())
+        while not ending.done():
+            await asyncio.sleep(0)
+            ticks += 1
+        await ending
+        assert len(town.shares) == 0
+        assert not town.shares._served
+        # A few looks at each, and not one at all others for each of them.
+        assert Looked.looks <= 5 * count
+        assert syncs <= 1 + count // registry.REMOVED_AT_A_TIME
+        assert ticks >= count // registry.AT_A_TIME
+
+    run(tmp_path, test)
+
+
+def test_f76_a_tracker_that_takes_no_more_offers_for_now_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "BUSY_S", 0.0)
+
+    async def test(town: Town) -> None:
+        await town.share("a")
+        town.listed.clear()
+        busy = iter([True, True, False])
+        offer = town.link.answers["Offer"]
+        town.link.answers["Offer"] = lambda ask: (
+            Refused(Code.BUSY, "too many commands") if next(busy, False) else offer(ask)
+        )
+        await town.shares.reconcile()
+        assert set(town.listed) == {(FILMS, "a")}
+        assert town.notices == []
 
     run(tmp_path, test)
