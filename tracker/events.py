@@ -19,6 +19,7 @@ from common.seal import inbox_of, share_topic
 from tracker.changes import Change, GroupDissolved, Logged
 from tracker.decision import Facts, Now, Nudge, Rng
 from tracker.presence import Place, Presence, SwarmChange
+from tracker.spread import by_user, spread
 from tracker.state import State
 
 LARGE_SWARM = 100  # from here on changes are gathered longer, in proportion …
@@ -86,7 +87,7 @@ class Outbox:
 
     def flush(self, state: State, rng: Rng, now: float) -> list[Outgoing]:
         """One update for each share that is due, as long as those are not very many. Of very many
-        new sources a random choice is told, seeders first: nobody uses more."""
+        new sources a random choice is told, seeders first and by user: nobody uses more."""
         due = [place for place, gathering in self._swarms.items() if gathering.due_at <= now]
         gathered = {place: self._swarms.pop(place).devices for place in due[:FLUSHED_AT_ONCE]}
         left = (gathering.due_at for gathering in self._swarms.values())
@@ -133,4 +134,4 @@ def nudge(facts: Facts, notice: Nudge) -> Outgoing:
 
 
 def _some(sources: list[Source], count: int, rng: Rng) -> list[Source]:
-    return sources if len(sources) <= count else rng.sample(sources, count)
+    return sources if len(sources) <= count else spread(by_user(sources), count, rng)

@@ -7,9 +7,9 @@ itself (``tracker.events``). All times are seconds of a monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias
 
 from common import limits
 from common.ids import ContentId, DeviceKey, GroupId, UserId
@@ -23,17 +23,15 @@ from tracker.changes import (
     OfferAdded,
     OfferDropped,
 )
+from tracker.spread import Sampler, spread
 from tracker.state import State
 
 Place: TypeAlias = tuple[GroupId, ContentId]
 """A content in a group: what a swarm gathers around."""
 
+Users: TypeAlias = dict[UserId, dict[DeviceKey, Source]]
+
 SWEEP_S = 1.0  # how often the leases are looked through
-T = TypeVar("T")
-
-
-class _Sampler(Protocol):
-    def sample(self, population: Sequence[T], k: int, /) -> list[T]: ...
 
 
 @dataclass(slots=True)
@@ -49,8 +47,26 @@ class Lease:
 
 @dataclass(slots=True)
 class Swarm:
+    """``users``: the devices of each user, of the seeders and of the leechers."""
+
     seeders: dict[DeviceKey, Source] = field(default_factory=dict)
     leechers: dict[DeviceKey, Source] = field(default_factory=dict)
+    users: tuple[Users, Users] = field(default_factory=lambda: ({}, {}))
+
+    def put(self, device: DeviceKey, source: Source) -> None:
+        """``device`` is a source from now on; it was none."""
+        (self.seeders if source.complete else self.leechers)[device] = source
+        self.users[not source.complete].setdefault(UserId(source.user), {})[device] = source
+
+    def take(self, device: DeviceKey) -> None:
+        """``device`` is a source no longer."""
+        for some, users in zip((self.seeders, self.leechers), self.users, strict=True):
+            source = some.pop(device, None)
+            if source is not None:
+                user = UserId(source.user)
+                del users[user][device]
+                if not users[user]:
+                    del users[user]
 
     @property
     def size(self) -> int:
@@ -101,14 +117,18 @@ class Presence:
         """How many devices of ``user`` are online."""
         return sum(device in self.leases for device in state.devices_of.get(user, ()))
 
-    def sources(self, place: Place, asker: DeviceKey, rng: _Sampler) -> list[Source]:
-        """At most ``limits.SOURCES_MAX`` others, seeders first, and chosen at random."""
-        swarm = self.swarm(place)
+    def sources(self, place: Place, asker: DeviceKey, rng: Sampler) -> list[Source]:
+        """At most ``limits.SOURCES_MAX`` others, seeders first, chosen at random by user first."""
         chosen: list[Source] = []
-        for some in (swarm.seeders, swarm.leechers):
-            others = [source for device, source in some.items() if device != asker]
-            wanted = min(len(others), limits.SOURCES_MAX - len(chosen))
-            chosen += rng.sample(others, wanted)
+        for users in self.swarm(place).users:
+            # One more, since the asker may be among them.
+            some = spread(
+                {user: devices.values() for user, devices in users.items()},
+                limits.SOURCES_MAX + 1 - len(chosen),
+                rng,
+            )
+            others = [source for source in some if source.device != asker]
+            chosen += others[: limits.SOURCES_MAX - len(chosen)]
         return chosen
 
     # -- leases ---------------------------------------------------------------------------------
@@ -212,15 +232,13 @@ class Presence:
         return changes
 
     def _put_in(self, place: Place, device: DeviceKey, source: Source) -> None:
-        swarm = self._swarms.setdefault(place, Swarm())
-        (swarm.seeders if source.complete else swarm.leechers)[device] = source
+        self._swarms.setdefault(place, Swarm()).put(device, source)
 
     def _take_out(self, place: Place, device: DeviceKey) -> None:
         swarm = self._swarms.get(place)
         if swarm is None:
             return
-        swarm.seeders.pop(device, None)
-        swarm.leechers.pop(device, None)
+        swarm.take(device)
         if not swarm.seeders and not swarm.leechers:
             del self._swarms[place]
 

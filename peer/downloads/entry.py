@@ -18,6 +18,7 @@ from common.clock import TrackerTime
 from common.errors import ConfigError, MiniTorrentError
 from common.ids import ContentId, GroupId
 from common.names import quoted
+from peer.downloads.asking import Asking
 from peer.downloads.running import Running
 from peer.fanout import Fanout
 from peer.files.storage import PartialContent
@@ -58,6 +59,8 @@ class Entry:
     """Since when no more is held than ``seen_bytes``."""
     unshared: bool = False
     """The tracker says that nobody offers the content in the group any more."""
+    asking: Asking = field(default_factory=Asking)
+    """When the tracker is asked for other sources."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set, and replaced, whenever the state changes: who waits looks again."""
 

@@ -7,7 +7,6 @@ content's id.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 from common import limits, manifest
@@ -17,11 +16,12 @@ from common.link import check_source
 from common.messages import control, peer, tracker
 from common.messages.base import Source
 from common.messages.refusals import Refusal
+from common.names import fold_id
 from peer.downloads.entry import Surroundings
 
 FROM_PEERS_BYTES = limits.MIB  # larger ones are asked of peers first, to spare the tracker
 PEERS_TRIED = 3
-PEER_TIMEOUT_S = 20.0
+PEER_TIMEOUT_S = 4.0  # for a part of it; who is silent for so long is not waited for
 Tell = Callable[[control.Progress], None]
 
 
@@ -41,9 +41,11 @@ class _FromPeer:
         self._tell = tell
         self._around.fanout.open(self, device, endpoint)
         try:
-            with contextlib.suppress(TimeoutError):
-                return await asyncio.wait_for(self._done, PEER_TIMEOUT_S)
-            return None
+            had = -1
+            while had < len(self._parts) and not self._done.done():
+                had = len(self._parts)
+                await asyncio.wait({self._done}, timeout=PEER_TIMEOUT_S)
+            return self._done.result() if self._done.done() else None
         finally:
             self._around.fanout.close(self, device)
 
@@ -106,7 +108,7 @@ async def fetch_manifest(
     if total > limits.MANIFEST_BYTES_MAX:
         raise IntegrityError(f"a manifest of {total} bytes is more than there can be")
     if total > FROM_PEERS_BYTES:
-        for source in [source for source in sources if source.complete][:PEERS_TRIED]:
+        for source in _of_each_user(sources):
             device = DeviceKey(source.device)
             try:
                 endpoint = check_source(source.endpoint)
@@ -119,6 +121,12 @@ async def fetch_manifest(
             if found is not None:
                 return found
     return await _from_tracker(around, group, content, total, tell)
+
+
+def _of_each_user(sources: list[Source]) -> list[Source]:
+    """Some complete sources of different users: the devices of one may all be silent."""
+    first = {fold_id(source.user): source for source in reversed(sources) if source.complete}
+    return [source for source in sources if first.get(fold_id(source.user)) is source][:PEERS_TRIED]
 
 
 async def _from_tracker(

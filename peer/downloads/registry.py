@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from common import limits, names
 from common import manifest as manifests
+from common.clock import monotonic
 from common.errors import MiniTorrentError, Refused, StorageError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.manifest import Manifest
@@ -26,6 +27,7 @@ from common.messages.base import Source
 from common.messages.refusals import Code
 from common.refusals import not_logged_in
 from peer.claims import check_facts, check_name
+from peer.downloads.asking import LOOK_S
 from peer.downloads.entry import Entry, Surroundings, order_named
 from peer.downloads.life import Life, not_a_member
 from peer.downloads.manifest_fetch import fetch_manifest
@@ -39,7 +41,6 @@ from peer.records import DownloadRecord, Records, record_key
 
 log = logging.getLogger(__name__)
 
-SOURCES_INTERVAL_S = 20.0  # how often the tracker is asked again by a download without sources
 TELL_INTERVAL_S = 0.2
 TELL_QUEUED_S = 5.0  # there may be thousands of them
 CLOSE_S = 2.0  # how long the end of a peer waits for a download that is just being made or removed
@@ -371,9 +372,10 @@ class Downloads:
     async def _look_for_sources(self) -> None:
         """Ask the tracker again for those who get nothing: an event may have been lost."""
         while True:
-            await asyncio.sleep(SOURCES_INTERVAL_S)
+            await asyncio.sleep(LOOK_S)
             for entry in self._running():
-                if entry.running is not None and entry.running.wants_sources:
+                silent = entry.running is not None and entry.running.wants_sources
+                if entry.asking.due(silent, monotonic()):
                     await self._life.learn_sources(entry)
 
     def _spawn(self, errand: Coroutine[Any, Any, None]) -> None:

@@ -45,7 +45,6 @@ from peer.swarm.download import Download, DownloadSettings
 from peer.swarm.limits import Limit
 from peer.swarm.pieces import Bitfield, Layout
 from peer.swarm.progress import Progress
-from peer.swarm.sources import Phase
 from peer.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -148,7 +147,6 @@ class Running:
         """The tracker lists these sources: those that failed before are tried again at once."""
         if self._copying:
             return
-        waiting = {s.source for s in self.progress().sources if s.phase is Phase.IDLE}
         for source in sources:
             device = DeviceKey(source.device)
             if device == self._fanout.pair.public:
@@ -163,8 +161,6 @@ class Running:
                 continue
             user = UserId(fold_id(source.user))
             self._known[device] = Known(user, endpoint)
-            if device in waiting:
-                self._decide(swarm.SourceGone(device))
             self._decide(swarm.SourceKnown(device, user, source.complete))
         self._forget_strangers()
 

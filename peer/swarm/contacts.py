@@ -32,6 +32,8 @@ _IN_FLIGHT = int(PieceState.IN_FLIGHT)
 _REPLACE_S = 1.0
 _SILENT_MAX_S = 60.0
 """A source that owes something for so long has forgotten it at least: it is opened anew."""
+_CROWDED_OPEN_S = 2.0
+"""To open a source, where others wait for its place and none gives anything."""
 _GAPS = 4.0
 """In a slow swarm: so many times what is long there between two pieces of a source."""
 
@@ -218,9 +220,10 @@ class Contacts:
         pace = self._demand.pace
         patience_s = pace.patience()
         silent_max_s = max(_SILENT_MAX_S, _GAPS * pace.long_gap())
+        open_timeout_s = self._open_timeout(now)
         for source in list(self._roster.used.values()):
             if source.phase is Phase.OPENING:
-                if now - source.phase_since > self._settings.open_timeout_s:
+                if now - source.phase_since > open_timeout_s:
                     self.close(source, Verdict.UNREACHABLE, now)
             elif source.asked and now - source.progress_at > patience_s:
                 if source.stalls and now - source.silent_since > silent_max_s:
@@ -233,6 +236,16 @@ class Contacts:
             self._replace_worst(now)
         self.open_more(now)
         self._demand.fill_all(now)
+
+    def _open_timeout(self, now: float) -> float:
+        """How long a source may take to open: less where all places are taken by sources that gave
+        nothing while others wait."""
+        used, settings = self._roster.used, self._settings
+        if len(used) < settings.used_max or self._roster.best_spare(now) is None:
+            return settings.open_timeout_s
+        if any(source.got_pieces for source in used.values()):
+            return settings.open_timeout_s
+        return min(settings.open_timeout_s, _CROWDED_OPEN_S)
 
     def _replace_worst(self, now: float) -> None:
         if len(self._roster.used) < self._settings.used_max or self._demand.paused:

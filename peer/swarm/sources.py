@@ -11,6 +11,7 @@ a dead one. Only a piece that is wrong is evidence of malice, and only that bans
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, unique
@@ -203,11 +204,11 @@ class Roster:
         if known is not None:
             known.user = user
             known.complete = complete
-            if not known.listed:
-                known.listed = True
-                known.retry_at = 0.0
+            known.listed = True
+            if known.phase is Phase.IDLE:
+                known.retry_at = 0.0  # at once; how often it failed is kept in mind
             return known
-        if len(self._known) >= self._known_max and not self._evict():
+        if len(self._known) >= self._known_max and not self._evict(user):
             return None
         known = Source(source, user, complete, Window(self._piece_length, self._horizon_s))
         if source in self._banned:
@@ -222,11 +223,21 @@ class Roster:
         if source.phase in (Phase.IDLE, Phase.BANNED):
             del self._known[source.id]
 
-    def _evict(self) -> bool:
+    def _evict(self, user: UserId) -> bool:
+        """Make place for a source of ``user``: of one that failed, else of the user who has most
+        places, else, while those in use are silent, of any that is unused."""
         idle = [s for s in self._known.values() if s.phase in (Phase.IDLE, Phase.BANNED)]
-        worst = max(idle, key=lambda s: (s.phase is Phase.BANNED, s.failures), default=None)
-        if worst is None or (worst.phase is Phase.IDLE and not worst.failures):
+        if not idle:
             return False
+        places = Counter(s.user for s in self._known.values())
+        worst = max(idle, key=lambda s: (s.phase is Phase.BANNED, s.failures, places[s.user]))
+        failed = worst.phase is Phase.BANNED or worst.failures > 0
+        crowd = places[worst.user] > places[user] + 1
+        if not failed and not crowd:
+            used = self.used.values()
+            if not any(s.stalled for s in used) or any(s.got_pieces for s in used):
+                return False
+            worst = self._rng.choice(idle)
         del self._known[worst.id]
         return True
 
@@ -239,14 +250,23 @@ class Roster:
         return self.best_spare(now)
 
     def best_spare(self, now: float) -> Source | None:
-        """The known and unused source that promises most; equals at random."""
+        """The known and unused source that promises most, of a user who is used least; equals at
+        random."""
         complete = any(source.complete for source in self.used.values())
-        best, best_rank = None, (False, 0, False, 0.0)
+        places = Counter(source.user for source in self.used.values())
+        best, best_rank = None, (False, 0, 0, False, 0.0)
         for source in self._known.values():
             if source.phase is not Phase.IDLE or not source.listed or source.retry_at > now:
                 continue
             alone = source.complete and not complete
-            rank = (alone, -source.failures, source.complete, self._rng.random())
+            # Different users first: the devices of one member may all be silent.
+            rank = (
+                alone,
+                -places[source.user],
+                -source.failures,
+                source.complete,
+                self._rng.random(),
+            )
             if best is None or rank > best_rank:
                 best, best_rank = source, rank
         return best

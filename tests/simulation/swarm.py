@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from random import Random
 from statistics import median
 
+from common.ids import UserId
 from peer.swarm import events as ev
 from peer.swarm.download import DownloadSettings
 from peer.swarm.pieces import Layout
 from peer.swarm.serving import ServingSettings
 from tests.simulation.network import Clock, Link, Network
 from tests.simulation.peer import SimPeer
+from tracker.spread import spread
 
 KIB, MIB = 1024, 1024 * 1024
 MBIT = 1e6 / 8
@@ -171,11 +173,11 @@ class Swarm:
         peer.tell(ev.Tick())
 
     def _list_for(self, peer: SimPeer) -> list[SimPeer]:
-        """Seeders first, then random, as the tracker lists sources."""
+        """Seeders first, then random and by user, as the tracker lists sources."""
         first = [p for p in self.seeders if p.alive]
         rest = [p for p in self._online if not p.seeder and p is not peer and p.alive]
-        left = max(0, self.scenario.listed_max - len(first))
-        return first[: self.scenario.listed_max] + self.rng.sample(rest, min(left, len(rest)))
+        listed = _spread(first, self.scenario.listed_max, self.rng)
+        return listed + _spread(rest, self.scenario.listed_max - len(listed), self.rng)
 
     def leave(self, peer: SimPeer, noticed_after_s: float = 0.0) -> None:
         """A peer goes; the tracker tells the others when its lease is over."""
@@ -218,3 +220,10 @@ class Swarm:
             haves=self.haves,
             events=self.clock.events,
         )
+
+
+def _spread(peers: list[SimPeer], count: int, rng: Random) -> list[SimPeer]:
+    users: dict[UserId, list[SimPeer]] = {}
+    for peer in peers:
+        users.setdefault(peer.user, []).append(peer)
+    return spread(users, count, rng)

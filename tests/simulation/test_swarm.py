@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from common.ids import UserId
 from peer.swarm.sources import Phase
 from tests.simulation.peer import Fault, SimPeer
 from tests.simulation.swarm import MBIT, MIB, Result, Scenario, Swarm
@@ -164,6 +165,32 @@ def test_h38_false_offers_do_not_keep_anybody(seed: int) -> None:
     swarm.seeders[1].fault = Fault.EMPTY
     honest = 16 * MIB / (80 * MBIT)
     assert everybody(swarm.run(), 4).last_s <= 2 * honest
+
+
+SILENT = 100
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("way", ["says nothing", "opens and says nothing", "trickles"])
+def test_h62_many_silent_devices_of_one_member_do_not_eclipse_an_honest_one(
+    way: str, seed: int
+) -> None:
+    """The honest seeder is one of 101, and the list has 50."""
+    scenario = Scenario(leechers=1, seeders=SILENT + 1, size=32 * MIB, down=200 * MBIT)
+    alone = everybody(started(replace(scenario, seeders=1), seed, checked=False).run(), 1).last_s
+    print(f"seed {seed}")
+    swarm = Swarm(scenario, seed)
+    for silent in swarm.seeders[:SILENT]:
+        silent.user = UserId("eve")
+        if way == "says nothing":
+            silent.freeze()
+        else:
+            silent.fault = Fault.TARPIT
+    if way == "trickles":
+        for one in swarm.seeders[:2]:
+            one.fault, one.link.up = Fault.NONE, 1 * MBIT
+    swarm.start_all()
+    assert everybody(swarm.run(), 1).last_s <= 3 * alone + 5.0
 
 
 @pytest.mark.parametrize("seed", SEEDS)

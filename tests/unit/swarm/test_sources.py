@@ -188,3 +188,30 @@ def test_who_takes_for_ever_does_not_set_the_pace() -> None:
     for _ in range(20):
         pace.came(3600.0, None)
     assert pace.patience() <= 120.0
+
+
+def test_h62_a_source_of_another_user_finds_place() -> None:
+    """All places are taken by one member's devices, of which none has failed yet."""
+    books = Roster(Random(1), 10, 2.0, 50, 20)
+    for number in range(50):
+        assert books.learn(DeviceKey(bytes([number]) * 32), UserId("eve"), True) is not None
+    assert books.learn(DeviceKey(b"e" * 31 + b"!"), UserId("eve"), True) is None
+    honest = books.learn(DeviceKey(b"h" * 32), UserId("hal"), True)
+    assert honest is not None
+    first = books.next_to_open(0.0)
+    assert first is not None
+    books.opening(first, 0.0)
+    second = books.next_to_open(0.0)
+    assert second is not None
+    assert {first.user, second.user} == {"eve", "hal"}
+    books.check_invariants()
+
+
+def test_h62_how_often_a_source_failed_outlives_another_list() -> None:
+    books = roster()
+    source = learnt(books, 1)
+    books.opening(source, 0.0)
+    books.closed(source, Verdict.UNREACHABLE, 0.0)
+    assert source.retry_at > 0.0
+    assert learnt(books, 1) is source
+    assert (source.retry_at, source.failures) == (0.0, 1)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from town import Device, Town
 
 from common import limits
-from common.ids import ContentId, GroupId
+from common.ids import ContentId, GroupId, UserId
 from common.messages import tracker
 from common.messages.refusals import Code, Refusal
 from tracker.presence import SWEEP_S, SwarmChange
+from tracker.spread import spread
 
 
 @pytest.fixture
@@ -232,3 +235,18 @@ def test_heads_tell_how_far_each_group_has_come(town: Town) -> None:
     town.group("club", alice, town.user("bob"))
     heads = alice.comes().heads
     assert heads == [tracker.Head("lab", 1, 1), tracker.Head("club", 3, 1)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_h62_sources_are_handed_out_by_user_first(seed: int) -> None:
+    """A member with 100 devices beside three with one each: all three are in every list."""
+    print(f"seed {seed}")
+    offers = {UserId("eve"): list(range(100))}
+    offers |= {UserId(f"user{n}"): [1000 + n] for n in range(3)}
+    chosen = spread(offers, limits.SOURCES_MAX, Random(seed))
+    assert len(set(chosen)) == len(chosen) == limits.SOURCES_MAX
+    assert {1000, 1001, 1002} <= set(chosen[:4])
+    many = {UserId(f"user{n}"): [n, 1000 + n] for n in range(80)}
+    chosen = spread(many, limits.SOURCES_MAX, Random(seed))
+    assert len({n % 1000 for n in chosen}) == limits.SOURCES_MAX
+    assert spread(many, 0, Random(seed)) == spread({}, 5, Random(seed)) == []
