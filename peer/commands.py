@@ -91,6 +91,7 @@ class Commands:
             case (
                 control.UploadFile()
                 | control.DownloadFile()
+                | control.AwaitDownload()
                 | control.ShowDownloads()
                 | control.StopShare()
                 | control.Pause()
@@ -207,6 +208,7 @@ class Commands:
         self,
         ask: control.UploadFile
         | control.DownloadFile
+        | control.AwaitDownload
         | control.ShowDownloads
         | control.StopShare
         | control.Pause
@@ -222,8 +224,11 @@ class Commands:
             case control.DownloadFile():
                 key = await downloads.begin(ask, tell)
                 if not ask.wait:
-                    return control.Done(f"downloading {names.printable(ask.name)}")
+                    text = f"downloading {names.printable(ask.name)}"
+                    return control.Begun(text, ask.group, downloads.path_of(key))
                 return Waiting(downloads.wait(key, tell))
+            case control.AwaitDownload(group, path):
+                return Waiting(downloads.wait(downloads.latest_to(group, path), tell))
             case control.ShowDownloads():
                 return control.Downloads(downloads.rows())
             case control.StopShare(group, name):

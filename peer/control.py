@@ -57,7 +57,7 @@ BACKLOG_MAX = 10_000  # messages kept for a command line that does not read, e.g
 
 Tell: TypeAlias = Callable[[control.Progress | control.Happened], None]
 _Key: TypeAlias = tuple[bytes, bytes]  # the connection's name, the request's id
-_LONG = control.UploadFile | control.DownloadFile | control.Watch
+_LONG = control.UploadFile | control.DownloadFile | control.AwaitDownload | control.Watch
 
 
 @dataclass(frozen=True, slots=True)

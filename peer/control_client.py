@@ -36,6 +36,7 @@ FAREWELL_S = 1.0
 Ended: TypeAlias = (
     control.Failed
     | control.Done
+    | control.Begun
     | control.PasswordChanged
     | control.StatusIs
     | control.Groups

@@ -135,6 +135,13 @@ class DownloadFile(_Ask, frozen=True):
     pick: str = "rarest"
 
 
+class AwaitDownload(_Ask, frozen=True):
+    """The end of a download that was begun before; ``path`` as `Begun` tells it."""
+
+    group: Text
+    path: Text
+
+
 class ShowDownloads(_Ask, frozen=True):
     pass
 
@@ -205,6 +212,7 @@ Ask: TypeAlias = (
     | UploadFile
     | ListFiles
     | DownloadFile
+    | AwaitDownload
     | ShowDownloads
     | StopShare
     | Pause
@@ -260,6 +268,8 @@ class FileRow(_Row, frozen=True):
     shared_by: list[str]
 
 
+PAUSED_BY_USER = "paused by the user"
+"""The reason of a download that rests until `Resume`."""
 QUEUED = "queued"
 """The beginning of the reason of a download that waits for its turn; its state is P."""
 
@@ -315,6 +325,14 @@ class Done(_Result, frozen=True):
     """``text``: what there is to say about it, for people."""
 
     text: str = ""
+
+
+class Begun(_Result, frozen=True):
+    """A download that nobody waits for was begun, to ``path``."""
+
+    text: str
+    group: str
+    path: str
 
 
 class PasswordChanged(_Result, frozen=True):
@@ -422,6 +440,7 @@ class Failed(_Result, frozen=True):
 Answer: TypeAlias = (
     Failed
     | Done
+    | Begun
     | PasswordChanged
     | StatusIs
     | Groups

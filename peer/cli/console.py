@@ -38,6 +38,8 @@ class Console:
     quiet: bool = False
     verbose: int = 0
     at_prompt: bool = False
+    begun: list[control.Begun] = field(default_factory=list, repr=False)
+    """The downloads that this prompt began."""
     _home: Path | None = field(default=None, repr=False)
 
     @property
@@ -120,14 +122,16 @@ class Console:
 
     def done(self, answer: Ended, text: str = "") -> None:
         """Say that a command without a result was done; ``text`` when the peer gave none."""
-        from common.messages.control import Done, PasswordChanged
+        from common.messages.control import Begun, Done, PasswordChanged
 
-        told = answer.text if isinstance(answer, Done | PasswordChanged) else ""
+        told = answer.text if isinstance(answer, Done | Begun | PasswordChanged) else ""
         said = told or text
         if self.as_json:
             document: dict[str, Any] = {"done": True, "text": said}
             if isinstance(answer, PasswordChanged):
                 document["logged_out"] = answer.logged_out
+            if isinstance(answer, Begun):
+                document["path"] = answer.path
             self.json(document)
         elif said and not self.quiet:
             self.say(said)

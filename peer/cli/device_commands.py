@@ -102,6 +102,9 @@ def shell(console: Console, listen: str | None, tracker_info: str | None) -> int
 
     The peer is started if none runs, and is then ended with the prompt. LISTEN is where other
     peers reach it, TRACKER_INFO a tracker's link or a file with trackers.
+
+    With commands from a pipe it waits for the downloads that these began, and its exit code is that
+    of the first command that failed.
     """
     from peer.cli.shell import run
 

@@ -113,7 +113,7 @@ def list_files(console: Console, group: str) -> None:
 )
 def download_file(
     console: Console, group: str, name: str, dest: str, wait: bool | None, pick: str
-) -> None:
+) -> int:
     """Fetch a file or folder from a group.
 
     DEST is a folder, or a new path.
@@ -121,7 +121,7 @@ def download_file(
     It ends when the verified file is in place. Ctrl-C stops the waiting, not the download; `cancel`
     stops that. Afterwards this device serves it to the group.
     """
-    from common.messages.control import Downloaded, DownloadFile
+    from common.messages.control import Begun, Downloaded, DownloadFile
     from peer.cli.progress import run
     from peer.cli.render import downloaded_line
 
@@ -134,15 +134,20 @@ def download_file(
         answer = run(console, ask, name) if waits else console.ask(ask)
     except KeyboardInterrupt:
         words = shlex.join(["mini-torrent", "cancel", group, name])
+        if console.quiet or console.as_json:
+            raise
         console.leave_line()
-        console.tell(f"the download goes on in the background; `{words}` gives it up")
-        raise
+        console.tell(f"still downloading in the background; to stop it: `{words}`")
+        return INTERRUPTED
+    if isinstance(answer, Begun):
+        console.begun.append(answer)
     if not isinstance(answer, Downloaded):
         console.done(answer, f"downloading {name}; `show-downloads` tells how far it is")
     elif console.as_json:
         console.json(plain(answer))
     elif not console.quiet:
         console.say(downloaded_line(answer))
+    return 0
 
 
 @command("show-downloads", example="mini-torrent show-downloads")
@@ -274,6 +279,7 @@ def watch(console: Console, group: str | None) -> int:
                     case _:
                         pass
     except KeyboardInterrupt:  # the way in which one leaves it: no error to speak of
+        console.leave_line()
         return INTERRUPTED
     return 0
 

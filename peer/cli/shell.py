@@ -23,6 +23,7 @@ from peer.cli import launch
 from peer.cli.command import PROGRAM, Commands, unknown_command
 from peer.cli.completer import NOT_HERE, Completer
 from peer.cli.console import Console, WrongUsage, show_traceback, trouble_of
+from peer.cli.farewell import may_leave, wait_for_all
 from peer.cli.interrupts import leaving_in_order
 from peer.cli.up_options import check_same, checked
 
@@ -41,12 +42,11 @@ def run(console: Console, context: click.Context, given: Mapping[str, str | None
     with leaving_in_order():
         started = _ensure_peer(console, options)
         try:
-            Prompt(console, context).run()
+            return Prompt(console, context, ends_peer=started).run()
         finally:
             if started and lock_holder(console.home) is not None:
-                console.tell("the peer that this prompt started ends with it")
+                console.tell("stopping the peer that this shell started")
                 launch.stop(console.home)
-    return 0
 
 
 def _ensure_peer(console: Console, options: Mapping[str, str]) -> bool:
@@ -66,10 +66,18 @@ _Download = tuple[str, str, str, str, str | None]  # state, group, name, path, r
 
 
 class Prompt:
-    """Reads lines and runs them. Nothing that goes wrong in a command ends it."""
+    """Reads lines and runs them. Nothing that goes wrong in a command ends it.
 
-    def __init__(self, console: Console, context: click.Context) -> None:
-        self._console = replace(console, at_prompt=True)
+    ``ends_peer``: the peer ends with the prompt."""
+
+    def __init__(
+        self, console: Console, context: click.Context, *, ends_peer: bool = False
+    ) -> None:
+        self._console = replace(console, at_prompt=True, begun=[])
+        self._ends_peer = ends_peer
+        self._line = 0
+        self._failed: dict[int, int] = {}  # the exit codes of what failed, by line
+        self._begun_by: list[int] = []  # the lines that began the downloads of the console
         self._context = context
         root = context.command
         assert isinstance(root, Commands)
@@ -78,14 +86,27 @@ class Prompt:
         self._ended = Counter[_Download]()
         self._news()  # what ended before is none
 
-    def run(self) -> None:
-        """Until `quit`, `exit` or the end of standard input."""
+    def run(self) -> int:
+        """Run lines until `quit`, `exit` or the end of standard input; returns the exit code.
+
+        A script gets the code of its first line that failed, when all that it began has ended.
+        """
         if not self._interactive:
             self._loop(sys.stdin.readline)
-            return
+            codes = wait_for_all(self._console, self._console.begun)
+            for line, code in zip(self._begun_by, codes, strict=True):
+                self._fail(code, line)
+            return self._failed[min(self._failed)] if self._failed else 0
         with _readline(self._console, self._root):
             self._console.tell("`help` lists the commands, `quit` leaves")
-            self._loop(lambda: input(PROMPT) + "\n")
+            while True:
+                self._loop(lambda: input(PROMPT) + "\n")
+                if may_leave(self._console, self._ends_peer):
+                    return 0
+
+    def _fail(self, code: int, line: int | None = None) -> None:
+        if code:
+            self._failed.setdefault(self._line if line is None else line, code)
 
     def _loop(self, read: Callable[[], str]) -> None:
         while True:
@@ -102,6 +123,7 @@ class Prompt:
                 continue
             if not line:
                 return
+            self._line += 1
             try:
                 words = shlex.split(line, comments=True)
             except ValueError as error:
@@ -113,6 +135,8 @@ class Prompt:
                 return
             if words:
                 self._run(words)
+                new = len(self._console.begun) - len(self._begun_by)
+                self._begun_by += [self._line] * new
                 if words[0].replace("_", "-") in _OTHER_USER:
                     self._news()  # what the next user has in their list did not end just now
 
@@ -122,8 +146,8 @@ class Prompt:
                 self._help(words[1:])
             else:
                 self._call(words)
-        except click.exceptions.Exit:
-            pass
+        except click.exceptions.Exit as ended:
+            self._fail(ended.exit_code)
         except BrokenPipeError:
             raise
         except (Exception, KeyboardInterrupt) as error:
@@ -140,7 +164,8 @@ class Prompt:
         # A line's own options must not outlive it.
         outer = click.Context(self._root, info_name="", obj=replace(self._console))
         with command.make_context(words[0], words[1:], parent=outer) as inner:
-            command.invoke(inner)
+            code = command.invoke(inner)
+            self._fail(code if isinstance(code, int) else 0)
 
     def _help(self, words: list[str]) -> None:
         if words:
@@ -154,7 +179,9 @@ class Prompt:
     def _show(self, error: BaseException, words: list[str]) -> None:
         if self._console.verbose:
             show_traceback(error)
-        trouble_of(error).show(as_json=self._console.as_json or "--json" in words)
+        trouble = trouble_of(error)
+        self._fail(trouble.exit_code)
+        trouble.show(as_json=self._console.as_json or "--json" in words)
 
     # -- what ended meanwhile -------------------------------------------------------------------
 

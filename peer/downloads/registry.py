@@ -31,7 +31,7 @@ from peer.downloads.asking import LOOK_S
 from peer.downloads.entry import Entry, Surroundings, order_named
 from peer.downloads.life import Life, not_a_member
 from peer.downloads.manifest_fetch import fetch_manifest
-from peer.downloads.rows import download_row, downloaded, progress_of, source_rows
+from peer.downloads.rows import download_row, downloaded, progress_of, shown_path, source_rows
 from peer.downloads.running import Running
 from peer.downloads.turns import Turns
 from peer.files import opening
@@ -89,6 +89,19 @@ class Downloads:
             for entry in self._running()
             if entry.running is not None and entry.unfinished
         ]
+
+    def path_of(self, key: str) -> str:
+        """Where a download goes, as it is shown; empty when it has left the list."""
+        entry = self._all.get(key)
+        return "" if entry is None else shown_path(entry.path)
+
+    def latest_to(self, group_text: str, path: str) -> str:
+        """The key of the latest download to a path as it is shown. Raises `Refused`."""
+        group = names.group_id(group_text)
+        for entry in reversed(self._mine()):
+            if entry.group == group and shown_path(entry.path) == path:
+                return entry.key
+        raise Refused(Code.UNKNOWN_SHARE, f"no download to {names.quoted(path)} is in the list")
 
     def why_slow(self, group_text: str, name: str) -> list[control.SourceRow]:
         """What each source of a running download does. Raises `Refused`."""
@@ -266,7 +279,7 @@ class Downloads:
         for entry in self._find(group_text, name, "DP"):
             if entry.running is not None:
                 entry.running.pause()
-            entry.become(state="P", reason="paused by the user", by_user=True)
+            entry.become(state="P", reason=control.PAUSED_BY_USER, by_user=True)
             self._turns.look_soon()
             await self._life.remember(entry)
 

@@ -37,7 +37,7 @@ def download_row(entry: Entry) -> control.DownloadRow:
         state="P" if entry.waits else record.state,
         group=record.group,
         name=record.name,
-        path=_shown(entry.path),
+        path=shown_path(entry.path),
         size=record.size,
         verified=verified,
         rate=rate,
@@ -119,7 +119,7 @@ def downloaded(entry: Entry) -> control.Downloaded:
     rate = record.size / record.elapsed_s if record.elapsed_s > 0 else 0.0
     return control.Downloaded(
         name=record.name,
-        path=_shown(entry.path),
+        path=shown_path(entry.path),
         size=record.size,
         digest=record.digest,
         elapsed_s=record.elapsed_s,
@@ -128,6 +128,6 @@ def downloaded(entry: Entry) -> control.Downloaded:
     )
 
 
-def _shown(path: str) -> str:
+def shown_path(path: str) -> str:
     """``path`` as text that can be sent: not every path on a disk is UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

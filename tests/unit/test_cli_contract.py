@@ -700,8 +700,8 @@ def test_ctrl_c_is_130_and_the_download_goes_on(home: Path) -> None:
         command.send_signal(signal.SIGINT)
         _, err = command.communicate(timeout=20)
         assert command.returncode == 130
-        assert "goes on in the background" in err
-        assert err.splitlines()[-1] == "error: interrupted"
+        assert "still downloading in the background" in err
+        assert "error" not in err
         assert peer.wait_for(lambda: len(peer.cancelled) == 1)
         assert not any(isinstance(ask, control.Cancel) for ask in peer.asked)
 

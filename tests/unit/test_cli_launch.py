@@ -134,7 +134,7 @@ def test_a_prompt_ends_the_peer_that_it_started(home: Path) -> None:
     done = mini_torrent(home, "shell", "127.0.0.1:0", NOBODY, stdin="status\n")
     assert done.returncode == 0
     pid = int(re.search(r"running, process (\d+)", done.stdout)[1])  # type: ignore[index]
-    assert "the peer that this prompt started ends with it" in done.stderr
+    assert "stopping the peer that this shell started" in done.stderr
     assert lock_holder(home) is None
     assert not launch.lives(pid)
 

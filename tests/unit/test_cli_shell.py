@@ -14,10 +14,10 @@ import pytest
 from fake_peer import FakePeer
 
 from common.config import lock_holder
-from common.errors import Refused
+from common.errors import IntegrityError, Refused, TransportError
 from common.messages import control
 from common.messages.refusals import Code
-from peer.cli import root, run
+from peer.cli import farewell, root, run
 from peer.cli.completer import Completer
 from peer.cli.console import Console
 
@@ -78,7 +78,7 @@ def test_commands_errors_and_the_end(
             "stop_share films 'a b'\n",
         )
         assert lock_holder(home) is not None
-    assert code == 0
+    assert code == 1  # of the first line that failed
     assert out == "group made\ngroup made\nstopped\n"
     assert [line for line in err if line.startswith("error")] == [
         "error: no such group",
@@ -203,7 +203,7 @@ def test_a_prompt_whose_peer_ended_says_so_and_goes_on(
 ) -> None:
     with FakePeer(home, {control.ShowDownloads: control.Downloads([])}):
         code, out, err = at_prompt(home, monkeypatch, capfd, "down\nlist_groups\nquit\n")
-    assert (code, out) == (0, "peer ended\n")
+    assert (code, out) == (3, "peer ended\n")
     assert err[0].startswith("error: no peer runs")
 
 
@@ -250,3 +250,121 @@ class TestCompletion:
     def test_what_cannot_be_completed_is_silence(self, home: Path) -> None:
         completer = Completer(Console(str(home)), root, lambda: "list_files f")
         assert completer.complete("f", 0) is None
+
+
+# -- how a script and a terminal end ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("foo\n", 2),
+        ("'open\n", 2),
+        ("create-group films\n", 0),
+        ("create-group films\njoin-group x\nfoo\n", 1),
+        ("foo\njoin-group x\n", 2),
+        ("list-members films\njoin-group x\n", 4),
+        ("create-group --help\n", 0),
+        ("join-group x\nquit\nfoo\n", 1),
+        ("", 0),
+    ],
+)
+def test_a_script_ends_with_the_code_of_its_first_failure(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    text: str,
+    code: int,
+) -> None:
+    replies: dict[type, Any] = {
+        control.ShowDownloads: control.Downloads([]),
+        control.CreateGroup: control.Done("made"),
+        control.JoinGroup: Refused(Code.UNKNOWN_GROUP, "no such group"),
+        control.ListMembers: TransportError("the tracker cannot be reached"),
+    }
+    with FakePeer(home, replies):
+        assert at_prompt(home, monkeypatch, capfd, text)[0] == code
+
+
+def fetched(name: str) -> control.Downloaded:
+    return control.Downloaded(name, f"/d/{name}", 9, "00", 1.0, 9.0, [])
+
+
+def listed(*rows: tuple[str, str, str | None]) -> control.Downloads:
+    return control.Downloads(
+        [
+            control.DownloadRow(state, "films", name, f"/d/{name}", 9, 9, 0.0, None, 0, reason)
+            for name, state, reason in rows
+        ]
+    )
+
+
+@pytest.mark.parametrize("end", ["", "quit\n"])
+def test_a_script_waits_for_the_downloads_that_it_began(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], end: str
+) -> None:
+    """Not for those of others, nor for one that was paused or cancelled; the code is in order."""
+
+    def begin(ask: control.Ask, tell: Any) -> control.Answer:
+        assert isinstance(ask, control.DownloadFile)
+        assert not ask.wait
+        return control.Begun("downloading", ask.group, f"/d/{ask.name}")
+
+    def wait(ask: control.Ask, tell: Any) -> control.Answer:
+        assert isinstance(ask, control.AwaitDownload)
+        if ask.path == "/d/bad":
+            raise IntegrityError("what came does not verify")
+        return fetched(ask.path[3:])
+
+    replies: dict[type, Any] = {
+        control.ShowDownloads: listed(
+            ("old", "D", None),
+            ("good", "D", None),
+            ("bad", "P", "queued, number 1 in line"),
+            ("paused", "P", control.PAUSED_BY_USER),
+        ),
+        control.DownloadFile: begin,
+        control.AwaitDownload: wait,
+        control.JoinGroup: Refused(Code.UNKNOWN_GROUP, "no such group"),
+    }
+    lines = [f"download_file films {name} /d\n" for name in ("good", "bad", "paused", "cancelled")]
+    with FakePeer(home, replies) as peer:
+        text = "".join(lines) + "join-group x\n" + end
+        code, out, err = at_prompt(home, monkeypatch, capfd, text)
+    waited = [ask.path for ask in peer.asked if isinstance(ask, control.AwaitDownload)]
+    assert waited == ["/d/good", "/d/bad"]
+    assert code == 5
+    assert "/d/good: 9 B in 1.0 s" in out
+    assert "error: what came does not verify" in err
+
+
+@pytest.mark.parametrize(
+    ("typed", "left"), [("n\n", False), ("y\n", True), ("\n", False), ("yes\n", True)]
+)
+def test_leaving_asks_when_downloads_would_stop(
+    home: Path, monkeypatch: pytest.MonkeyPatch, typed: str, left: bool
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    rows = listed(("a", "D", None), ("b", "P", "the disk is full"), ("c", "C", None))
+    with FakePeer(home, {control.ShowDownloads: rows}):
+        assert farewell.may_leave(Console(str(home)), ends_peer=True) is left
+
+
+@pytest.mark.parametrize(
+    "rows", [listed(("c", "C", None)), listed(("p", "P", control.PAUSED_BY_USER)), listed()]
+)
+def test_leaving_asks_nothing_when_nothing_stops(
+    home: Path, monkeypatch: pytest.MonkeyPatch, rows: control.Downloads
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with FakePeer(home, {control.ShowDownloads: rows}):
+        assert farewell.may_leave(Console(str(home)), ends_peer=True)
+
+
+def test_leaving_a_peer_that_goes_on_is_no_question(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with FakePeer(home, {control.ShowDownloads: listed(("a", "D", None))}):
+        assert farewell.may_leave(Console(str(home)), ends_peer=False)
+    assert "1 download is not finished and will continue" in capfd.readouterr().err

@@ -152,6 +152,7 @@ ASKS: list[Any] = [
     control.UploadFile("/films/film.mkv", "films", "film.mkv", "sha256", 1_048_576),
     control.ListFiles("films"),
     control.DownloadFile("films", "film.mkv", "/films", False, "sequential"),
+    control.AwaitDownload("films", "/films/film.mkv"),
     control.ShowDownloads(),
     control.StopShare("films", "film.mkv"),
     control.Pause("films", "film.mkv"),
@@ -170,6 +171,7 @@ _ROW = control.FileRow(
 ANSWERS: list[Any] = [
     control.Failed(Code.TAKEN, "there is one already", "choose another", 1),
     control.Done("done"),
+    control.Begun("downloading film.mkv", "films", "/films/film.mkv"),
     control.PasswordChanged("done", 2),
     control.StatusIs("alice", True, "LINK", "tcp://192.0.2.1:5001", "KEY", 3, 1, 4711, "none"),
     control.Groups([control.GroupRow("films", "alice", 2, "owner")]),
