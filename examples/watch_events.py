@@ -5,8 +5,10 @@
 The script is a device of its own, with a key of its own: the first run logs it in with the
 password, later ones need none. Whatever happens to the tracker or the network, every event is
 printed once and in order, since each bears its place (``seq``) in its group's log: what was missed
-is asked for, and what came twice is passed over. `peer.tracker_link` keeps the connection and
-`peer.following` the places; what is left to do is to be told.
+is asked for, and what came twice is passed over. Of a log the tracker keeps the last 1,000 to 2,000
+events: who was away for longer gets a line with the event ``gap``, which says which are missing.
+`peer.tracker_link` keeps the connection and `peer.following` the places; what is left to do is to
+be told.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from common.keys import load_or_make_pair
 from common.link import trackers_of
 from common.messages import events, tracker
 from peer.following import Following
+from peer.group_view import Gap
 from peer.rows import happened
 from peer.tracker_link import TrackerLink
 
@@ -42,6 +45,7 @@ class Watcher:
         self._following = Following(
             self._link,
             on_entry=show,
+            on_gap=show_gap,
             on_peers=lambda update: None,
             on_groups=lambda: None,
             on_logged_out=self._on_logged_out,
@@ -94,6 +98,12 @@ def show(entry: events.LogEntry) -> None:
     row = msgspec.to_builtins(happened(entry))
     del row["type"]
     print(json.dumps({**row.pop("details"), **row}), flush=True)
+
+
+def show_gap(gap: Gap) -> None:
+    """Say which events were missed for good. What the group shares now is in its listing."""
+    row = {"seq": gap.last, "group": gap.group, "event": "gap"}
+    print(json.dumps({**row, "first": gap.first, "last": gap.last}), flush=True)
 
 
 def main() -> None:

@@ -22,9 +22,10 @@ from peer.account import Account
 from peer.control import Tell, Waiting
 from peer.downloads import Downloads
 from peer.following import Following
+from peer.group_view import Gap
 from peer.listing import listing
 from peer.notices import Notices
-from peer.rows import file_row, group_row, happened, user_row
+from peer.rows import file_row, group_row, happened, missed, user_row
 from peer.seeder import Seeder
 from peer.session import Session
 from peer.shares import Shares
@@ -72,6 +73,12 @@ class Commands:
         for watcher in self._watchers:
             if watcher.group in (None, group):
                 watcher.tell(happened(entry))
+
+    def gap(self, gap: Gap) -> None:
+        """Events can no longer be had from the tracker: tell that to those who watch."""
+        for watcher in self._watchers:
+            if watcher.group in (None, gap.group):
+                watcher.tell(missed(gap, wall_ms()))
 
     async def handle(self, ask: control.Ask, tell: Tell) -> control.Answer | Waiting:
         """Carry ``ask`` out. Raises `MiniTorrentError`; cancelling it gives the command up."""

@@ -32,6 +32,7 @@ from peer.downloads import Downloads, Surroundings
 from peer.fanout import Fanout
 from peer.files.handles import HandleCache
 from peer.following import Following
+from peer.group_view import Gap
 from peer.notices import Notices
 from peer.presence import Presence
 from peer.records import Manifests
@@ -129,6 +130,7 @@ class Peer:
         self._following = Following(
             self._link,
             on_entry=self._on_entry,
+            on_gap=self._on_gap,
             on_peers=self._on_peers,
             on_groups=self._on_groups,
             on_logged_out=self._on_logged_out,
@@ -291,6 +293,10 @@ class Peer:
     def _on_entry(self, entry: events.LogEntry) -> None:
         self._session.entry(entry)
         self._commands.entry(entry)
+
+    def _on_gap(self, gap: Gap) -> None:
+        self._session.gap(gap)
+        self._commands.gap(gap)
 
     def _on_peers(self, update: events.PeerUpdate) -> None:
         self._downloads.peers_changed(update)

@@ -14,7 +14,6 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,6 +26,7 @@ from common.messages.refusals import Code
 from common.names import fold_id
 from common.seal import epoch_of, share_topic, unseal
 from peer.claims import check_group, states_of
+from peer.group_view import Gap, GroupView
 from peer.listing import listing
 from peer.tracker_link import TrackerLink
 
@@ -36,32 +36,6 @@ _published: Decoder[events.Published] = Decoder(events.Published)
 DEVICES_INTERVAL_S = 2.0  # an unknown device makes us ask for the list at most that often
 DEVICES_TRIES = 5  # for a list that nothing overtakes; after that, whoever knocks makes us ask
 _Errand = Callable[[], Coroutine[Any, Any, None]]
-REVOKED_MAX = 2 * limits.MEMBERS_PER_GROUP_MAX  # of a group: no more go within a ticket's life
-KEYS_KEPT = 4  # epochs whose key still opens what was published before the bump
-
-
-@dataclass(slots=True)
-class GroupView:
-    """One group, as of ``seq`` in its log."""
-
-    group: GroupId
-    owner: UserId
-    epoch: int
-    topic: bytes
-    seq: int
-    keys: dict[int, bytes] = field(default_factory=dict)
-    devices: dict[DeviceKey, UserId] = field(default_factory=dict)
-    devices_seq: int = 0
-    """``devices`` is as of this entry at least: a list from before it is too old to be taken."""
-    revoked: dict[UserId, int] = field(default_factory=dict)
-    """Users whose tickets below an epoch count no more, for as long as such a ticket may live."""
-
-    def revoke(self, user: UserId, epoch: int) -> None:
-        """Tickets of ``user`` below ``epoch`` count no longer. The oldest of many are forgotten."""
-        self.revoked.pop(user, None)
-        self.revoked[user] = epoch
-        if len(self.revoked) > REVOKED_MAX:
-            del self.revoked[next(iter(self.revoked))]
 
 
 class Following:
@@ -75,12 +49,14 @@ class Following:
         on_peers: Callable[[events.PeerUpdate], None],
         on_groups: Callable[[], None],
         on_logged_out: Callable[[], None],
+        on_gap: Callable[[Gap], None] = lambda gap: None,
     ) -> None:
         self._link = link
         self._on_entry = on_entry
         self._on_peers = on_peers
         self._on_groups = on_groups
         self._on_logged_out = on_logged_out
+        self._on_gap = on_gap
         self._views: dict[GroupId, GroupView] = {}
         self._by_topic: dict[bytes, GroupId] = {}
         self._inbox: tuple[bytes, bytes] | None = None
@@ -273,6 +249,8 @@ class Following:
         while (view := self._views.get(group)) is not None:
             ask = tracker.EventsSince(group, view.seq)
             reply = (await self._link.ask(ask, tracker.Events)).reply
+            if reply.snapshot is not None and reply.head > view.seq:
+                await self._skip(view, reply, reply.snapshot)
             before = view.seq
             for entry in reply.entries:
                 if entry.seq > view.seq + 1:
@@ -281,6 +259,25 @@ class Following:
                 self._entry(view, entry)
             if view.seq >= reply.head or view.seq == before:
                 return
+
+    async def _skip(
+        self, view: GroupView, reply: tracker.Events, snapshot: tracker.GroupState
+    ) -> None:
+        """Go on behind entries that the tracker no longer keeps, from the state that it tells."""
+        check_group(view.group, snapshot.group)
+        if snapshot.topic != view.topic:
+            self.refresh()  # another group of this name
+            return
+        first, last = view.seq + 1, reply.entries[0].seq - 1 if reply.entries else reply.head
+        before = dict(view.devices)
+        view.owner = UserId(fold_id(snapshot.owner))
+        view.take(snapshot)
+        await self._learn_devices(view.group)
+        if self._views.get(view.group) is not view or view.seq >= last:
+            return
+        view.seq = last
+        gone = {user for device, user in before.items() if view.devices.get(device) != user}
+        self._on_gap(Gap(view.group, first, last, frozenset(gone)))
 
     # -- the state ------------------------------------------------------------------------------
 
@@ -330,13 +327,7 @@ class Following:
         self._run(f"events {group}", partial(self._catch_up, group))
 
     def _update(self, view: GroupView, state: tracker.GroupState) -> None:
-        view.epoch = max(view.epoch, state.epoch)
-        view.keys[state.epoch] = state.key
-        for old in sorted(view.keys)[:-KEYS_KEPT]:
-            del view.keys[old]
-        for user, epoch in state.revoked[-REVOKED_MAX:]:
-            who = UserId(fold_id(user))
-            view.revoke(who, max(epoch, view.revoked.get(who, 0)))
+        view.take(state)
         if state.seq > view.seq:
             self._run(f"events {view.group}", partial(self._catch_up, view.group))
 

@@ -8,6 +8,7 @@ from typing import assert_never
 
 from common.keys import key_text
 from common.messages import control, events, tracker
+from peer.group_view import Gap
 
 # Enough to tell a hundred devices apart, and little to type. Not the form of a whole key, which may
 # begin with a dash.
@@ -76,6 +77,12 @@ def happened(entry: events.LogEntry) -> control.Happened:
     """An entry of a group's log as ``watch`` shows it."""
     name, details = _event(entry.event)
     return control.Happened(entry.seq, time_text(entry.time_ms), entry.group, name, details)
+
+
+def missed(gap: Gap, now_ms: int) -> control.Happened:
+    """A stretch of a group's log that was missed for good, in the place of its entries."""
+    details: dict[str, str | int | bool] = {"first": gap.first, "last": gap.last}
+    return control.Happened(gap.last, time_text(now_ms), gap.group, "gap", details)
 
 
 def _event(event: events.GroupEvent) -> tuple[str, dict[str, str | int | bool]]:

@@ -18,6 +18,7 @@ from common.messages import events
 from common.names import fold_id
 from peer.downloads import Downloads
 from peer.following import Following
+from peer.group_view import Gap
 from peer.presence import Presence
 from peer.rights import Tickets
 from peer.seeder import Seeder
@@ -127,6 +128,14 @@ class Session:
         if user == self._following.user:
             self._tickets.drop(group)
             self._run(self._shares.left_group(group))
+
+    def gap(self, gap: Gap) -> None:
+        """Events of a group were missed for good: end what the lost devices had open here.
+
+        The group's other state was taken from the tracker's snapshot by then.
+        """
+        for user in gap.gone:
+            self._seeder.drop_user(gap.group, user)
 
     async def _come_back(self, user: UserId) -> None:
         """Bring everything up, and again when the tracker refuses a part of it for now."""

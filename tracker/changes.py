@@ -250,6 +250,14 @@ class Logged:
 
 
 @dataclass(frozen=True, slots=True)
+class LogTrimmed:
+    """The ``count`` oldest entries of a group's log are gone: it has become too long."""
+
+    group: GroupId
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """The command with this id of this device was done; its repetition changes nothing.
     ``fingerprint`` tells the same command from another one under the same id."""
@@ -293,6 +301,7 @@ Change: TypeAlias = (
     | OfferDropped
     | OffersEnded
     | Logged
+    | LogTrimmed
     | Received
     | ReceiptsForgotten
 )

@@ -8,6 +8,9 @@ that was done already, so that a retry after a lost reply succeeds.
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
@@ -22,6 +25,8 @@ from tracker import accounts, catalogue, devices, groups, rights
 from tracker.changes import (
     Change,
     FormerForgotten,
+    Logged,
+    LogTrimmed,
     ManifestDropped,
     ManifestFacts,
     ReceiptsForgotten,
@@ -37,7 +42,10 @@ from tracker.decision import (
     fingerprint,
     user_of,
 )
+from tracker.records import Group
 from tracker.state import State
+
+LOGS_TRIMMED_MAX = 20  # logs at a time that are trimmed without an entry: half a second of the disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +119,10 @@ def decide(world: World, actor: Actor, command: tracker.Command | Internal, now:
         decision = _match(world, actor, command, now)
     except MiniTorrentError as error:
         return Decision(Refusal(error.code, error.message, error.hint))
-    if mark is None or not decision.changes:
-        return decision
-    receipt = Received(actor.device, actor.request_id, mark, now.wall_ms)
-    return Decision(decision.reply, (*decision.changes, receipt), decision.notices)
+    changes = (*decision.changes, *_trimmed(world.state, decision.changes))
+    if mark is not None and changes:
+        changes = (*changes, Received(actor.device, actor.request_id, mark, now.wall_ms))
+    return Decision(decision.reply, changes, decision.notices)
 
 
 def _match(world: World, actor: Actor, command: tracker.Command | Internal, now: Now) -> Decision:
@@ -193,7 +201,7 @@ def _match(world: World, actor: Actor, command: tracker.Command | Internal, now:
         case tracker.GetDevices():
             return rights.get_devices(state, user, command)
         case tracker.EventsSince():
-            return rights.events_since(state, user, command)
+            return rights.events_since(state, user, command, now)
         case _:
             assert_never(command)
 
@@ -223,6 +231,20 @@ def _was_done(state: State, actor: Actor, mark: bytes, now: Now) -> bool:
 # -- forgetting ---------------------------------------------------------------------------------
 
 
+def _trimmed(state: State, changes: Iterable[Change]) -> list[LogTrimmed]:
+    """The ends of those logs that ``changes`` make too long."""
+    added = Counter(change.group for change in changes if isinstance(change, Logged))
+    known = ((state.groups.get(group), count) for group, count in added.items())
+    return [trim for group, count in known if group is not None for trim in _trim(group, count)]
+
+
+def _trim(group: Group, added: int = 0) -> list[LogTrimmed]:
+    entries = group.entries + added
+    if entries <= limits.LOG_ENTRIES_MAX:
+        return []
+    return [LogTrimmed(group.id, min(entries - limits.LOG_ENTRIES_KEPT, limits.LOG_TRIM_MAX))]
+
+
 def _forget(state: State, now: Now) -> list[Change]:
     """What is out of date: receipts, revocations, former groups, manifests that no share names."""
     changes: list[Change] = []
@@ -245,4 +267,7 @@ def _forget(state: State, now: Now) -> list[Change]:
     ]
     idle_ms = now.wall_ms - limits.MANIFEST_IDLE_S * 1000
     changes += [ManifestDropped(content) for content in state.idle_manifests.before(idle_ms)]
+    # Logs grow by entries, which trim them; these are what an earlier release left behind.
+    long = (trim for group in state.groups.values() for trim in _trim(group))
+    changes += itertools.islice(long, LOGS_TRIMMED_MAX)
     return changes

@@ -131,11 +131,13 @@ class ReadPart:
 
 @dataclass(frozen=True, slots=True)
 class ReadLog:
-    """Answer with the log's entries after ``after`` and up to ``head``."""
+    """Answer with the log's entries after ``after`` and up to ``head``, and with ``snapshot``,
+    which is as of ``head``, if the next one is no longer kept."""
 
     group: GroupId
     after: int
     head: int
+    snapshot: tracker.GroupState
 
 
 @dataclass(frozen=True, slots=True)

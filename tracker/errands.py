@@ -113,7 +113,9 @@ class Errands:
         loop = asyncio.get_running_loop()
         where = (work.group, work.after, work.head, tracker.PAGE_ROWS)
         entries = await loop.run_in_executor(self._readers, self._store.entries, *where)
-        return Answered(tracker.Events(entries, work.head))
+        # Found here and not when it was decided: the log may have been trimmed since.
+        behind = not entries or entries[0].seq > work.after + 1
+        return Answered(tracker.Events(entries, work.head, work.snapshot if behind else None))
 
     async def _take(self, actor: Actor, work: TakePart, data: bytes | None, now: Now) -> Outcome:
         body = self._uploads.take(

@@ -146,10 +146,10 @@ def get_devices(state: State, user: UserId, command: tracker.GetDevices) -> Deci
     return Decision(tracker.DeviceRows(rows[start:end], group.seq, end < len(rows)))
 
 
-def events_since(state: State, user: UserId, command: tracker.EventsSince) -> Decision:
+def events_since(state: State, user: UserId, command: tracker.EventsSince, now: Now) -> Decision:
     """The log after ``seq``, but nothing from before the asker joined."""
     group = group_of(state, user, command.group)
     after = max(command.seq, group.members[user].seq - 1)
     if after >= group.seq:
         return Decision(tracker.Events([], group.seq))
-    return Decision(ReadLog(group.id, after, group.seq))
+    return Decision(ReadLog(group.id, after, group.seq, _group_state(group, now)))

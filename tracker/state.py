@@ -27,6 +27,7 @@ from tracker.changes import (
     GroupRekeyed,
     KeyOwed,
     Logged,
+    LogTrimmed,
     ManifestDropped,
     ManifestFacts,
     ManifestShown,
@@ -194,6 +195,8 @@ class State:
                 self._end_offers(change)
             case Logged(entry):
                 self._count_entry(GroupId(entry.group), entry.seq)
+            case LogTrimmed(group, count):
+                self.groups[group].entries -= count
             case Received(device, request_id, fingerprint, at_ms):
                 self.receipts[device, request_id] = (fingerprint, at_ms)
             case ReceiptsForgotten(before_ms):
@@ -320,6 +323,7 @@ class State:
         if seq != group.seq + 1:
             raise LocalProtocolError(f"entry {seq} after {group.seq} in the log of {group_id}")
         group.seq = seq
+        group.entries += 1
 
 
 def _take_out(ordered: list[Key], key: Key) -> None:

@@ -161,6 +161,9 @@ class _Loader:
 
     def _groups(self) -> None:
         state = self.state
+        c = t.log.c
+        lengths = select(c.group_id, sa.func.count().label("entries")).group_by(c.group_id)
+        entries = {row.group_id: row.entries for row in self._db.execute(lengths)}
         for row in self._rows(t.groups, "at_ms"):
             group_id = GroupId(row.group_id)
             if row.dissolved_ms is not None:
@@ -176,6 +179,7 @@ class _Loader:
                     row.epoch,
                     row.at_ms,
                     stale=row.stale,
+                    entries=entries.get(group_id, 0),
                 )
             )
         for row in self._rows(t.members, "at_ms", "seq"):

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import assert_never
 
 import msgspec
-from sqlalchemy import Connection, Table, and_, delete, exists, insert, update
+from sqlalchemy import Connection, Table, and_, delete, exists, insert, select, update
 
 from common import limits
 from common.errors import StorageError
@@ -28,6 +28,7 @@ from tracker.changes import (
     GroupRekeyed,
     KeyOwed,
     Logged,
+    LogTrimmed,
     ManifestDropped,
     ManifestShown,
     ManifestStored,
@@ -133,6 +134,8 @@ def _write_one(db: Connection, change: Change) -> None:
             _end_offers(db, group, user, device)
         case Logged():
             _write_entries(db, [change])
+        case LogTrimmed():
+            _trim_log(db, change)
         case Received(device, request_id, fingerprint, at_ms):
             _keep_receipt(db, device, request_id, fingerprint, at_ms)
         case ReceiptsForgotten(before_ms):
@@ -241,6 +244,12 @@ def _write_entries(db: Connection, changes: Sequence[Logged]) -> None:
         for entry in (change.entry for change in changes)
     ]
     db.execute(insert(t.log), rows)
+
+
+def _trim_log(db: Connection, change: LogTrimmed) -> None:
+    ours = t.log.c.group_id == change.group
+    oldest = select(t.log.c.seq).where(ours).order_by(t.log.c.seq).limit(change.count)
+    db.execute(delete(t.log).where(ours, t.log.c.seq.in_(oldest)))
 
 
 def _conflict(group: str, seq: int) -> LogConflict:

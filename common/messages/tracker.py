@@ -423,15 +423,22 @@ class DeviceRows(_Wire, frozen=True):
 
 
 class EventsSince(_Wire, frozen=True):
-    """The group's events after ``seq``, oldest first, at most ``PAGE_ROWS``."""
+    """The group's events after ``seq``, oldest first, at most ``PAGE_ROWS``.
+
+    The log of a group keeps its latest entries alone: who is further behind gets a snapshot.
+    """
 
     group: IdText
     seq: Count
 
 
 class Events(_Wire, frozen=True):
+    """``snapshot``: the group as of ``head``, if ``entries`` do not begin with the next one that
+    was asked for, since those between are no longer kept."""
+
     entries: Annotated[list[LogEntry], Meta(max_length=PAGE_ROWS)]
     head: Count
+    snapshot: GroupState | None = None
 
 
 Command: TypeAlias = (

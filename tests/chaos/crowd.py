@@ -22,7 +22,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "watch_events.py"
 
 
 class Watcher:
-    """A process that prints events as JSON; keeps the numbers that it tells of a group."""
+    """A process that prints events as JSON; keeps the numbers that it tells of a group, those of
+    a gap included."""
 
     def __init__(self, process: subprocess.Popen[str], group: str) -> None:
         self.seqs: list[int] = []
@@ -36,7 +37,7 @@ class Watcher:
         for text in self._process.stdout:
             event = json.loads(text)
             if event["group"] == self._group:
-                self.seqs.append(event["seq"])
+                self.seqs += range(event.get("first", event["seq"]), event["seq"] + 1)
 
 
 class Noise:
@@ -98,7 +99,7 @@ class Noise:
         return watcher
 
     def heard_by(self, watcher: Watcher) -> None:
-        """All was heard since the first: each once, and in order."""
+        """All was heard since the first, each once and in order, or told as a gap."""
         head = self._devices[0].ask(tracker.EventsSince(self.group, 1 << 40)).head
         wait_for(lambda: head in watcher.seqs[-5:], "the last event", patience_s=120.0)
         seqs = watcher.seqs

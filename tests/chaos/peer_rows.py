@@ -123,7 +123,8 @@ def f11_loss_in_one_direction_is_noticed(stage: Stage) -> str:
 
 
 def f16_tens_of_thousands_of_events_while_a_subscriber_stands_still(stage: Stage) -> str:
-    """More than all queues on the way hold; it catches up afterwards, and others never waited."""
+    """More than all queues on the way hold, and than the log keeps: it goes on from a snapshot
+    afterwards, and others never waited."""
     count = stage.count(20_000)
     with stage.swarm() as swarm:
         alice, bob = settle(swarm, "alice"), settle(swarm, "bob")

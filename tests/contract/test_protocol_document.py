@@ -250,7 +250,8 @@ def test_a_client_written_from_the_document_fetches_a_file(
     _, [[group, owner, epoch, topic, key, seq, revoked]], _ = stranger.ask("Follow")[0]
     assert (group, owner, epoch, revoked) == ("lab", "alice", 1, [])
     news.setsockopt(zmq.SUBSCRIBE, topic)
-    _, entries, head = stranger.ask("EventsSince", "lab", 0)[0]
+    _, entries, head, snapshot = stranger.ask("EventsSince", "lab", 0)[0]
+    assert snapshot is None
     assert [entry[5] for entry in entries] == [["Joined", "carol"]]
     assert entries[0][2] == seq == head
 

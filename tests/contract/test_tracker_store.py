@@ -103,6 +103,27 @@ def test_what_is_committed_is_loaded_by_the_next_process(store: AnyStore) -> Non
     again.close()
 
 
+def test_f50_a_trimmed_log_is_loaded_as_it_was_kept(
+    store: AnyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LOG_ENTRIES_MAX", 7)
+    monkeypatch.setattr(limits, "LOG_ENTRIES_KEPT", 3)
+    town = Town()
+    alice = town.user("alice")
+    town.group("lab", alice)
+    for _ in range(10):
+        alice.offers("lab", "a", town.content("a"))
+        alice.does(tracker.StopShare("lab", "a"))
+    store.commit(town.changes)
+    again = reopened(store)
+    lab, loaded = town.state.groups[GroupId("lab")], again.load()
+    assert 3 <= lab.entries <= 7
+    assert loaded.groups[lab.id].entries == lab.entries
+    left = list(range(lab.seq - lab.entries + 1, lab.seq + 1))
+    assert [entry.seq for entry in again.entries(lab.id, 0, lab.seq, 100)] == left
+    again.close()
+
+
 def _begins(entry: events.LogEntry) -> bool:
     return isinstance(entry.event, events.Created)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -135,6 +137,38 @@ def test_watching_survives_a_restart_of_the_tracker(watched: tuple[Swarm, Person
     first = seen[0]["seq"]
     assert [row["seq"] for row in seen] == list(range(first, first + 4))
     lines.process.terminate()
+
+
+def test_f50_a_watcher_that_was_away_for_too_long_is_told_what_it_missed(
+    watched: tuple[Swarm, Person, str],
+) -> None:
+    """The peer and the example alike: entries that are no longer kept are a line of their own."""
+    swarm, alice, group = watched
+    key = swarm.root / "watcher.key"
+    both = [Lines(alice.spawn("watch", "--json"))]
+    both.append(Example(swarm, "alice", alice.password, key).lines)
+    for lines in both:
+        spin_up(lines, alice, group)
+    toggle(alice, group)
+    last = [both[1].json() for _ in range(2)][-1]["seq"]
+    while both[0].json()["seq"] < last:
+        pass
+    swarm.tracker.end()
+    # 5,000 more have happened, and only the next ones will be kept.
+    with contextlib.closing(sqlite3.connect(swarm.tracker.home / "tracker.db")) as db, db:
+        db.execute("DELETE FROM log WHERE group_id = ?", (group,))
+        db.execute("UPDATE groups SET seq = seq + 5000 WHERE group_id = ?", (group,))
+    swarm.tracker.start()
+    wait_for(lambda: alice.status()["connected"], "the tracker")
+    toggle(alice, group)
+    for lines in both:
+        gap, *events = [lines.json() for _ in range(3)]
+        assert (gap["event"], gap["first"], gap["last"]) == ("gap", last + 1, last + 5000)
+        assert [(row["seq"], row["event"]) for row in events] == [
+            (last + 5001, "share"),
+            (last + 5002, "unshare"),
+        ]
+        lines.process.terminate()
 
 
 class Example:

@@ -61,6 +61,8 @@ COMMANDS: list[Any] = [
     tracker.EventsSince("films", 8),
 ]
 
+_GROUP_STATE = tracker.GroupState("films", "alice", 2, TOPIC, DEVICE, 9, [("carol", 2)])
+
 REPLIES: list[Any] = [
     REFUSAL,
     tracker.Done(),
@@ -78,11 +80,9 @@ REPLIES: list[Any] = [
     tracker.ManifestPart(300_000, 131_072),
     tracker.Announced(30.0, MS, [tracker.Head("films", 9, 2)]),
     tracker.Tickets([tracker.TicketRow("films", TOKEN, MS)], MS),
-    tracker.Following(
-        [tracker.GroupState("films", "alice", 2, TOPIC, DEVICE, 9, [("carol", 2)])], MS
-    ),
+    tracker.Following([_GROUP_STATE], MS),
     tracker.DeviceRows([tracker.DeviceRow(OTHER, "bob")], 9, True),
-    tracker.Events([ENTRY], 9),
+    tracker.Events([ENTRY], 9, _GROUP_STATE),
 ]
 
 GROUP_EVENTS: list[Any] = [

@@ -19,10 +19,12 @@ from common.messages.refusals import Code
 from common.seal import seal, share_topic
 from peer import following as module
 from peer.following import Following
+from peer.group_view import Gap
 
 FILMS, OTHER = GroupId("films"), GroupId("other")
 ALICE, BOB = UserId("alice"), UserId("bob")
 CONTENT = ContentId(b"c" * 32)
+HERS, HIS = DeviceKey(b"\1" * 32), DeviceKey(b"\2" * 32)
 WELCOME = tracker.Welcome(b"t" * 16, [b"k" * 32], "tcp://*:1", 1, "Alice", b"i" * 16, b"n" * 32)
 
 
@@ -44,6 +46,8 @@ class Town:
         self.topics: dict[str, bytes] = {}
         self.devices: dict[str, list[tracker.DeviceRow]] = {}
         self.revoked: dict[str, list[tuple[str, int]]] = {}
+        self.trimmed = 0  # entries up to this one are no longer kept
+        self.gaps: list[Gap] = []
         self.link = FakeLink(
             Follow=lambda ask: self._follow(),
             EventsSince=lambda ask: self._since(ask),
@@ -61,6 +65,7 @@ class Town:
             on_peers=self.peers.append,
             on_groups=self._on_groups,
             on_logged_out=self._on_logged_out,
+            on_gap=self.gaps.append,
         )
 
     def _on_groups(self) -> None:
@@ -88,8 +93,11 @@ class Town:
         if ask.group not in self.mine:
             return Refused(Code.UNKNOWN_GROUP, "no such group")
         log = self.logs[ask.group]
-        page = [entry for entry in log if entry.seq > ask.seq][:3]
-        return tracker.Events(page, len(log))
+        page = [entry for entry in log if entry.seq > max(ask.seq, self.trimmed)][:3]
+        if ask.seq >= self.trimmed:
+            return tracker.Events(page, len(log))
+        state = next(each for each in self._follow().groups if each.group == ask.group)
+        return tracker.Events(page, len(log), state)
 
     def join(self, group: str, past: int = 0) -> None:
         self.mine.add(group)
@@ -543,5 +551,69 @@ def test_two_answers_at_once_begin_a_group_once() -> None:
         town.publish(town.happen(FILMS))
         await turns()
         assert town.seqs() == [3, 4, 5, 6]
+
+    run(test)
+
+
+def test_f50_who_is_behind_the_kept_entries_goes_on_from_a_snapshot() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS, past=4)
+        town.devices[FILMS] = [
+            tracker.DeviceRow(HERS, "carol"),
+            tracker.DeviceRow(HIS, "bob"),
+        ]
+        await town.start()
+        assert town.following.acts_for(FILMS, "bob", HIS)
+        # Meanwhile, unheard: bob was removed, and so much happened that nobody can tell any more.
+        town.happen(FILMS, events.Removed("bob", 2))
+        town.happen(FILMS, events.Owner("carol"))
+        for _ in range(6):
+            town.happen(FILMS)
+        town.devices[FILMS] = [tracker.DeviceRow(HERS, "carol")]
+        town.revoked[FILMS] = [("bob", 2)]
+        town.trimmed = 8
+        town.publish(town.logs[FILMS][-1], epoch=1)
+        await until(lambda: town.seqs()[-1:] == [12])
+        assert town.seqs() == [9, 10, 11, 12]
+        assert town.gaps == [Gap(FILMS, 5, 8, frozenset({"bob"}))]
+        view = town.following.groups[FILMS]
+        assert view.epoch == 2
+        assert view.keys[2] == key_of(FILMS, 2)
+        assert view.revoked == {"bob": 2}
+        assert set(view.devices) == {HERS}
+        town.publish(town.happen(FILMS))
+        assert town.seqs()[-1] == 13
+
+    run(test)
+
+
+def test_f50_a_snapshot_may_be_all_that_there_is() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS, past=2)
+        await town.start()
+        for _ in range(5):
+            town.happen(FILMS)
+        town.trimmed = 7
+        town.following.check_head(FILMS, 7, 1)
+        await until(lambda: town.gaps)
+        assert town.gaps == [Gap(FILMS, 3, 7, frozenset())]
+        assert not town.seen
+        town.publish(town.happen(FILMS))
+        assert town.seqs() == [8]
+
+    run(test)
+
+
+def test_f50_a_snapshot_of_another_group_is_not_taken() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS, past=2)
+        await town.start()
+        town.happen(FILMS)
+        state = tracker.GroupState("music", "eve", 9, topic_of(FILMS), key_of(FILMS, 9), 3)
+        town.link.answers["EventsSince"] = tracker.Events([], 3, state)
+        town.following.check_head(FILMS, 3, 1)
+        await turns()
+        assert town.following.groups[FILMS].owner == "alice"
+        assert not town.gaps
 
     run(test)

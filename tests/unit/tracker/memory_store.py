@@ -18,6 +18,7 @@ from tracker.changes import (
     Change,
     GroupDissolved,
     Logged,
+    LogTrimmed,
     ManifestDropped,
     ManifestStored,
 )
@@ -46,6 +47,8 @@ class MemoryStore:
                     if entry.seq != state.groups[change.group].seq + 1:
                         raise LogConflict(f"entry {entry.seq} is not the next one")
                     log.setdefault(entry.group, []).append(entry)
+                case LogTrimmed(group, count):
+                    del log[group][:count]
                 case GroupDissolved(group):
                     log.pop(group, None)
                 case ManifestStored(facts, body):

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import pytest
-from town import Device, Town
+from town import Device, Town, content_id
 
 from common import limits
+from common.ids import DeviceKey
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
 from tracker import commands
 from tracker.changes import Logged
-from tracker.decision import Actor, SignTickets
+from tracker.decision import Actor, ReadLog, SignTickets
 
 
 def members(town: Town, group: str) -> list[str]:
@@ -329,3 +330,45 @@ def test_everything_has_a_bound(
     }
     who, command = attempts[attempt]
     assert who.is_refused(command) is Code.LIMIT
+
+
+def test_f50_a_log_keeps_its_latest_entries_alone(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LOG_ENTRIES_MAX", 20)
+    monkeypatch.setattr(limits, "LOG_ENTRIES_KEPT", 10)
+    alice = town.user("alice")
+    lab = town.state.groups[town.group("lab", alice)]
+    kept = []
+    for number in range(50):
+        alice.offers("lab", "a", town.content("a"))
+        alice.does(tracker.StopShare("lab", "a"))
+        kept.append(lab.entries)
+        assert town.told("lab")[-1] == events.Unshared("alice", "a", content_id("a")), number
+    assert max(kept) <= 20
+    assert min(kept[20:]) >= 10
+    # Whoever asks for what is gone gets the state with what is left; the shell finds that out.
+    order = alice.does(tracker.EventsSince("lab", 0))
+    assert isinstance(order, ReadLog)
+    assert (order.after, order.head) == (0, lab.seq)
+    assert order.snapshot == alice.does(tracker.Follow()).groups[0]
+
+
+def test_f50_a_long_log_of_an_earlier_release_is_trimmed_bit_by_bit(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = town.user("alice")
+    groups = [town.state.groups[town.group(name, alice)] for name in ("lab", "club")]
+    for _ in range(60):
+        for group in groups:
+            alice.offers(group.id, "a", town.content("a"))
+            alice.does(tracker.StopShare(group.id, "a"))
+    monkeypatch.setattr(limits, "LOG_ENTRIES_MAX", 20)
+    monkeypatch.setattr(limits, "LOG_ENTRIES_KEPT", 10)
+    monkeypatch.setattr(limits, "LOG_TRIM_MAX", 50)
+    monkeypatch.setattr(commands, "LOGS_TRIMMED_MAX", 1)
+    kept = []
+    for _ in range(7):
+        town.decide(Actor(DeviceKey(b"")), commands.Housekeep())
+        kept.append([group.entries for group in groups])
+    assert kept == [[71, 121], [21, 121], [10, 121], [10, 71], [10, 21], [10, 10], [10, 10]]
