@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from peer.swarm.events import SourceId
 from peer.swarm.flights import Flights, expected_wait
 from peer.swarm.limits import Limit
+from peer.swarm.meter import RateMeter
 from peer.swarm.outbox import Outbox
 from peer.swarm.picker import Picker
 from peer.swarm.pieces import Pieces, PieceState
@@ -54,6 +55,8 @@ class Demand:
         self._hungry: dict[SourceId, None] = {}
         """Sources that could be asked for more, were it not for a bound on the whole."""
         self._uncredited: dict[SourceId, int] = {}
+        self.meter = RateMeter()
+        """Verified bytes, for people to see."""
         """Bytes that came since the source was last told how many had come."""
         self._rate_sum = 0.0
         self._open_count = 1
@@ -158,6 +161,9 @@ class Demand:
     def _ask(self, source: Source, index: int, now: float) -> None:
         if self._pieces.states[index] == _MISSING:
             self._pieces.reserve(index)  # else it moves from another source, or is doubled
+        if not source.asked:
+            source.meter.began(now)
+            self.meter.began(now)
         self.flights.add(source, index, now)
         if not self._limit.unlimited:
             self._limit.take(source.user, self._layout.size_of(index), now)

@@ -45,7 +45,6 @@ from peer.swarm.events import (
     Verify,
 )
 from peer.swarm.limits import Limit
-from peer.swarm.meter import RateMeter
 from peer.swarm.outbox import Outbox
 from peer.swarm.picker import Picker
 from peer.swarm.pieces import Bitfield, Layout, Pieces, PieceState
@@ -98,7 +97,6 @@ class Download:
             self.pieces, self._picker, self._roster, self._demand, self._out, settings
         )
         self._announcements = Announcements(settings.announce_batch_s)
-        self._meter = RateMeter()
         self._verifying: dict[int, SourceId] = {}
         """Which source each piece in state verifying came from."""
         self._room_made = False
@@ -271,7 +269,7 @@ class Download:
         self._verdict_on(event.index, event.source)
         self.pieces.mark_verified(event.index)
         self._picker.fetched(event.index)
-        self._meter.add(self.layout.size_of(event.index), now)
+        self._demand.meter.add(self.layout.size_of(event.index), now)
         self._announcements.add(event.index)
         self._room_made = True
 
@@ -301,7 +299,7 @@ class Download:
     def progress(self, now: float) -> Progress:
         """How it stands."""
         pieces = self.pieces
-        rate = self._meter.rate(now)
+        rate = self._demand.meter.rate(now)
         left = self.layout.size - pieces.held_bytes
         return Progress(
             pieces=self.layout.count,

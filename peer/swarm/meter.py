@@ -1,35 +1,78 @@
-"""How fast something comes, for people to see.
+"""Rate of arriving bytes, for people to see.
 
 Rates by which something is decided are measured in `window`.
 """
 
 from __future__ import annotations
 
-from math import exp
+from collections import deque
 
-_SMOOTHING_S = 2.0
+MERGED_S = 0.2
+"""Arrivals so close together are one burst: the gap within one says nothing about the rate."""
+WINDOW_S = 5.0
+"""The rate is that of so many seconds at least, …"""
+BURSTS = 6
+"""… and of so many gaps between bursts, where a piece takes seconds."""
+SILENT_GAPS, SILENT_S = 3.0, 4.0
+"""After so many usual gaps, and so many seconds, without a byte the rate is 0."""
 
 
 class RateMeter:
-    """Bytes a second, smoothed exponentially; it falls when nothing comes."""
+    """Bytes a second over the last bursts of arrivals; it falls when nothing comes.
 
-    __slots__ = ("_at", "_rate", "_since")
+    Pieces come whole, so the rate is measured from burst to burst: what came after the first one,
+    over the time since then. That is exact for a steady flow, whatever the length of its pieces.
+    """
+
+    __slots__ = ("_burst_began", "_bursts", "_last", "_total")
 
     def __init__(self) -> None:
-        self._rate = 0.0
-        self._at: float | None = None
-        self._since = 0.0
+        self._bursts: deque[tuple[float, int]] = deque()
+        """When each burst ended, and the bytes in all up to then."""
+        self._burst_began = -MERGED_S
+        self._last = 0.0
+        self._total = 0
+
+    def began(self, now: float) -> None:
+        """Bytes were asked for: the time to the first ones counts."""
+        if not self._bursts:
+            self._bursts = deque([(now, self._total)])
+            self._burst_began = now - MERGED_S
+            self._last = now
 
     def add(self, size: int, now: float) -> None:
-        if self._at is None:
-            self._at = self._since = now
-        self._rate = self._rate * exp((self._at - now) / _SMOOTHING_S) + size / _SMOOTHING_S
-        self._at = now
+        """So many bytes came."""
+        bursts = self._bursts
+        if bursts and self._is_silent(now):
+            # What came before a silence says nothing of what comes now. Where few gaps are known
+            # yet, this one may be the usual one.
+            bursts = self._bursts = deque([bursts[-1]] if len(bursts) <= BURSTS else [])
+        self._total += size
+        self._last = now
+        if bursts and now - self._burst_began < MERGED_S:
+            bursts[-1] = (now, self._total)
+            return
+        self._burst_began = now
+        bursts.append((now, self._total))
+        while len(bursts) > BURSTS + 1 and now - bursts[1][0] >= WINDOW_S:
+            bursts.popleft()
 
     def rate(self, now: float) -> float:
-        if self._at is None:
+        """Bytes a second; 0 before anything came and after a silence."""
+        if not self._total or not self._bursts or self._is_silent(now):
             return 0.0
-        decayed = self._rate * exp((self._at - now) / _SMOOTHING_S)
-        # A young meter has not filled its window yet: correct for the part that it has seen.
-        seen = 1.0 - exp((self._since - now) / _SMOOTHING_S)
-        return decayed / max(seen, 0.05)
+        began, before = self._bursts[0]
+        ended, total = self._bursts[-1]
+        if now - self._burst_began < MERGED_S and len(self._bursts) > 2:
+            ended, total = self._bursts[-2]  # the last burst goes on perhaps
+        # A gap that is longer than usual counts as far as it goes beyond the usual one.
+        ended = max(ended, now - self._gap() - MERGED_S)
+        return (total - before) / max(ended - began, MERGED_S)
+
+    def _gap(self) -> float:
+        if len(self._bursts) < 2:
+            return 0.0
+        return (self._bursts[-1][0] - self._bursts[0][0]) / (len(self._bursts) - 1)
+
+    def _is_silent(self, now: float) -> bool:
+        return now - self._last > max(SILENT_S, SILENT_GAPS * self._gap())

@@ -57,7 +57,7 @@ class Progress:
     size: int
     held_bytes: int
     rate: float
-    """Verified bytes a second, smoothed over two seconds."""
+    """Verified bytes a second, see `meter`."""
     eta_s: float | None
     """Seconds left at this rate; None when nothing comes."""
     paused: bool
