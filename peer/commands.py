@@ -93,7 +93,7 @@ class Commands:
                 return control.Checks(self._health())
             case control.Watch(group):
                 return Waiting(self._watch(group, tell))
-            case control.HangUp():
+            case control.HangUp() | control.Hello():
                 return control.Done()
             case (
                 control.UploadFile()

@@ -24,7 +24,9 @@ from common import limits
 from common.codec import SIGNATURE, Decoder, VersionMismatch, pack
 from common.errors import MiniTorrentError, RemoteProtocolError, exit_code_of
 from common.messages import control
+from common.messages.control import FORM
 from common.messages.refusals import Code
+from common.release import release
 from common.sockets import Frames, Private, Pump, Sent, bind, make_socket
 from peer.control_client import (
     CommandFailed,
@@ -88,6 +90,7 @@ class ControlServer:
     def __init__(self, context: zmq.Context[Any], home: Path, handle: Handle) -> None:
         self.counts: Counter[str] = Counter()
         self.endpoint = control_endpoint(home)
+        self._release = release()
         self._home = home
         self._handle = handle
         self._decoder: Decoder[control.Ask] = Decoder(control.Ask, data_frames=0)
@@ -136,6 +139,8 @@ class ControlServer:
             return
         key = (routing_id, envelope.request_id)
         match envelope.body:
+            case control.Hello():
+                self._send(*key, control.Welcome(self._release, FORM))
             case control.HangUp(stop_work):
                 self._on_hang_up(key, stop_work)
             case ask:

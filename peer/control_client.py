@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,12 +31,16 @@ from common.sockets import Private, make_socket
 SOCKET = "control.sock"
 SOCKET_PATH_BYTES_MAX = 100  # the kernel takes 107; libzmq wants a few of them
 SILENCE_S = 20.0  # a peer sends a sign of life every two; one that is this late is frozen
+HELLO_S = 1.5  # a peer of an older release may say nothing to what it does not know
 TURN_MS = 200
 FAREWELL_S = 1.0
+GREETING = b"greeting"  # a request id that no question has
+OLDEST = "0.1.0 or older"  # the releases that do not tell theirs
 
 Ended: TypeAlias = (
     control.Failed
     | control.Done
+    | control.Welcome
     | control.Begun
     | control.PasswordChanged
     | control.StatusIs
@@ -66,6 +71,17 @@ class CommandFailed(Refused):
     @property
     def exit_status(self) -> int:
         return self._exit_code
+
+
+class OtherRelease(NoPeerRunning):
+    """The peer that runs is of another release than this command line."""
+
+    def __init__(self, home: Path, release: str) -> None:
+        at = f" --home {shlex.quote(str(home))}"
+        super().__init__(
+            f"the peer of {home} runs version {release}, and this is another one",
+            f"restart it with `mini-torrent{at} down` and `mini-torrent{at} up`",
+        )
 
 
 # -- where the socket is ------------------------------------------------------------------------
@@ -152,6 +168,7 @@ class ControlClient:
         )
         self._socket.connect(find_endpoint(home))
         self._asked = 0
+        self._known = False
 
     def ask(self, ask: control.Ask, *, stop_work: bool = False) -> Iterator[Heard]:
         """Everything that the peer says to ``ask``; the last one is what ended it.
@@ -159,6 +176,8 @@ class ControlClient:
         Leaving the iterator early, by an exception or Ctrl-C, hangs up: the peer is told that
         nobody waits, and with ``stop_work`` to give up the work itself.
         """
+        if not self._known and not isinstance(ask, control.Down):
+            self._greet()  # `down` ends a peer of any release
         self._asked += 1
         request_id = self._asked.to_bytes(limits.REQUEST_ID_BYTES, "big")
         self._socket.send_multipart(_packed(request_id, ask))
@@ -174,6 +193,41 @@ class ControlClient:
         finally:
             if not ended:
                 self._hang_up(request_id, stop_work)
+
+    def _greet(self) -> None:
+        """Raise `OtherRelease` unless the peer takes part in the same conversation."""
+        self._socket.send_multipart(pack(GREETING, control.Hello()))
+        began = monotonic()
+        answer = None
+        while answer is None and monotonic() - began < HELLO_S:
+            if self._socket.poll(TURN_MS):
+                answer = self._receive(GREETING)
+            else:
+                self._check_alive(0.0)
+        if answer is None:
+            self._probe()
+            return
+        if not isinstance(answer, control.Welcome):
+            raise OtherRelease(self._home, OLDEST)
+        if answer.form != control.FORM:
+            raise OtherRelease(self._home, answer.release)
+        self._known = True
+
+    def _probe(self) -> None:
+        """Nothing was said to the greeting: a peer of an old release says something to a question
+        that it knows; a frozen one does not."""
+        self._socket.send_multipart(pack(GREETING, control.Status()))
+        heard_at = monotonic()
+        while True:
+            if not self._socket.poll(TURN_MS):
+                self._check_alive(monotonic() - heard_at)
+                continue
+            answer = self._receive(GREETING)
+            if isinstance(answer, control.Welcome) and answer.form == control.FORM:
+                self._known = True
+                return
+            if answer is not None:
+                raise OtherRelease(self._home, OLDEST)
 
     def result(self, ask: control.Ask) -> Ended:
         """What ended ``ask``; raises `CommandFailed` when the peer did not do it."""
@@ -200,11 +254,13 @@ class ControlClient:
         if len(frames) < 2 or frames[1] != request_id:
             return None
         if len(frames) != 3 or frames[0] != SIGNATURE:
-            raise NoPeerRunning(
-                f"the peer of {self._home} is of another release",
-                "end it with `kill`, and start this one's with `mini-torrent up`",
-            )
-        return _decoder.decode(frames[2])
+            raise OtherRelease(self._home, OLDEST)
+        try:
+            return _decoder.decode(frames[2])
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            if self._known:
+                raise
+            raise OtherRelease(self._home, OLDEST) from None
 
     def _check_alive(self, silent_s: float) -> None:
         if lock_holder(self._home) != self._pid:

@@ -6,7 +6,8 @@ the command line's contract. Long commands answer with any number of `Progress` 
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from hashlib import blake2b
+from typing import Annotated, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta
@@ -29,6 +30,10 @@ class _Result(msgspec.Struct, frozen=True, tag=True):
 
 
 # -- what is asked ------------------------------------------------------------------------------
+
+
+class Hello(_Ask, frozen=True):
+    """Which release the peer runs; every release from 0.1.1 on answers it."""
 
 
 class Status(_Ask, frozen=True):
@@ -192,7 +197,8 @@ class HangUp(_Ask, frozen=True):
 
 
 Ask: TypeAlias = (
-    Status
+    Hello
+    | Status
     | Down
     | CreateUser
     | Login
@@ -327,6 +333,13 @@ class Done(_Result, frozen=True):
     text: str = ""
 
 
+class Welcome(_Result, frozen=True):
+    """``form``: that of the control conversation, see `FORM`."""
+
+    release: str
+    form: str
+
+
 class Begun(_Result, frozen=True):
     """A download that nobody waits for was begun, to ``path``."""
 
@@ -440,6 +453,7 @@ class Failed(_Result, frozen=True):
 Answer: TypeAlias = (
     Failed
     | Done
+    | Welcome
     | Begun
     | PasswordChanged
     | StatusIs
@@ -456,3 +470,19 @@ Answer: TypeAlias = (
     | Happened
     | Alive
 )
+
+
+def _form() -> str:
+    """A digest of all messages and rows: their names, and the names and types of their fields."""
+    rows = []
+    for kind in (*get_args(Ask), *get_args(Answer), *_Row.__subclasses__()):
+        rows.append(f"{kind.__name__}{kind.__struct_fields__}{_annotations(kind)}")
+    return blake2b("\n".join(rows).encode(), digest_size=8).hexdigest()
+
+
+def _annotations(kind: type) -> list[str]:
+    return [f"{name}: {text}" for name, text in kind.__annotations__.items()]
+
+
+FORM = _form()
+"""The version of the control conversation: it changes with every message and row by itself."""

@@ -6,15 +6,14 @@ Owns the options that all commands share, the example that each one's help ends 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 from common.command_group import CommandGroup
 from common.names import quoted
+from common.release import release
 from peer.cli.console import Console, WrongUsage
 
 PROGRAM = "mini-torrent"
@@ -114,16 +113,5 @@ def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     """Print the version and end."""
     if not value or ctx.resilient_parsing:
         return
-    print(f"{PROGRAM} {version()}")
+    print(f"{PROGRAM} {release()}")
     ctx.exit()
-
-
-def version() -> str:
-    """The release that runs; a source tree that is not installed has none."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as version_of
-
-    try:
-        return version_of(PROGRAM)
-    except PackageNotFoundError:
-        return f"from {Path(__file__).resolve().parent.parent} (Python {sys.version.split()[0]})"

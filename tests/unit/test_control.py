@@ -11,13 +11,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zmq
 from fake_peer import STATUS, FakePeer
 
+import peer.control
 from common import limits
 from common.codec import SIGNATURE, pack
-from common.config import lock_holder
+from common.config import HomeLock, lock_holder
 from common.errors import ConfigError, NoPeerRunning, StorageError, exit_code_of
 from common.messages import control
 from common.messages.refusals import Code
@@ -352,3 +354,106 @@ def test_short_commands_are_bounded(home: Path) -> None:
         with pytest.raises(CommandFailed) as refused:
             client.result(control.ListGroups())
         assert refused.value.code is Code.BUSY
+
+
+# -- a peer of another release ------------------------------------------------------------------
+
+
+class OldPeer:
+    """The control socket of release 0.1.0, which knows no greeting: ``says`` tells what it answers
+    to what it does not know."""
+
+    def __init__(self, home: Path, says: str) -> None:
+        self._home, self._says = home, says
+        self.downs = 0
+        self._ready, self._end = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._live, daemon=True)
+
+    def _live(self) -> None:
+        lock = HomeLock(self._home)
+        context: zmq.Context[Any] = zmq.Context()
+        socket = context.socket(zmq.ROUTER)
+        socket.bind(control_endpoint(self._home))
+        self._ready.set()
+        while not self._end.is_set():
+            if not socket.poll(20):
+                continue
+            routing_id, _, request_id, body = socket.recv_multipart()
+            kind = msgspec.msgpack.decode(body)["type"]
+            answer: Any = None
+            match kind, self._says:
+                case "Status", _:
+                    answer = {**msgspec.to_builtins(STATUS), "type": "StatusIs"}
+                case "Down", _:
+                    self.downs += 1
+                    answer = {"type": "Done", "text": "the peer ends"}
+                    self._end.set()
+                case _, "refusal":
+                    message = "this cannot be asked: a malformed message: Invalid value 'Hello'"
+                    answer = {"type": "Failed", "code": "usage", "message": message}
+                    answer |= {"hint": None, "exit_code": 2}
+                case _, "another signature":
+                    socket.send_multipart([routing_id, b"MT\x00", request_id, b"\x80"])
+            if answer is not None:
+                frames = [SIGNATURE, request_id, msgspec.msgpack.encode(answer)]
+                socket.send_multipart([routing_id, *frames])
+        socket.close(linger=100)
+        context.term()
+        lock.release()
+
+    def __enter__(self) -> OldPeer:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join(10)
+
+
+@pytest.mark.parametrize("says", ["refusal", "nothing", "another signature"])
+def test_a_peer_of_an_older_release_is_told_at_once(home: Path, says: str) -> None:
+    with (
+        OldPeer(home, says),
+        ControlClient(home) as client,
+        pytest.raises(NoPeerRunning) as told,
+    ):
+        client.result(control.ListGroups())
+    assert "runs version 0.1.0 or older" in told.value.message
+    command = f"mini-torrent --home {home}"
+    assert told.value.hint == f"restart it with `{command} down` and `{command} up`"
+
+
+def test_down_ends_a_peer_of_an_older_release(home: Path) -> None:
+    with OldPeer(home, "refusal") as peer, ControlClient(home) as client:
+        assert client.result(control.Down()) == control.Done("the peer ends")
+        assert peer.downs == 1
+
+
+def test_a_peer_of_another_form_tells_its_release(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer.control, "release", lambda: "7.8.9")
+    with FakePeer(home) as other, ControlClient(home) as client:
+        assert not other.asked
+        monkeypatch.setattr(peer.control, "FORM", "another form")
+        with pytest.raises(NoPeerRunning) as told:
+            client.result(control.Status())
+    assert "runs version 7.8.9" in told.value.message
+
+
+def test_the_form_of_the_conversation_follows_its_messages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = control.FORM
+    assert control._form() == before
+    changed = {**control.Login.__annotations__, "device": "Text"}
+    monkeypatch.setattr(control.Login, "__annotations__", changed)
+    assert control._form() != before
+
+
+def test_who_is_greeted_is_greeted_once(home: Path) -> None:
+    with FakePeer(home) as peer, ControlClient(home) as client:
+        for _ in range(3):
+            client.result(control.Status())
+        assert peer.asked == [control.Status()] * 3

@@ -132,6 +132,7 @@ PEER_ANSWERS: list[Any] = [
 IN_BULK: list[Any] = [peer.Pieces(7, 300, 4)]
 
 ASKS: list[Any] = [
+    control.Hello(),
     control.Status(),
     control.Down(),
     control.CreateUser("alice", "a password"),
@@ -171,6 +172,7 @@ _ROW = control.FileRow(
 ANSWERS: list[Any] = [
     control.Failed(Code.TAKEN, "there is one already", "choose another", 1),
     control.Done("done"),
+    control.Welcome("0.1.0", "0123456789abcdef"),
     control.Begun("downloading film.mkv", "films", "/films/film.mkv"),
     control.PasswordChanged("done", 2),
     control.StatusIs("alice", True, "LINK", "tcp://192.0.2.1:5001", "KEY", 3, 1, 4711, "none"),
