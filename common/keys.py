@@ -20,6 +20,8 @@ from common.errors import ConfigError, StorageError
 from common.files import write_whole
 from common.ids import KEY_BYTES, DeviceKey
 
+DEVICE_KEY = "device.key"  # its name in a peer's home
+
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
@@ -97,6 +99,13 @@ def load_or_make_pair(path: Path) -> KeyPair:
         pair = new_pair()
         write_whole(path, pair.public + pair.secret)
         return pair
+
+
+def replace_pair(path: Path) -> KeyPair:
+    """Put a fresh CURVE key pair in the place of the one at ``path``, if there is one."""
+    pair = new_pair()
+    write_whole(path, pair.public + pair.secret)
+    return pair
 
 
 def load_or_make_signing_keys(path: Path) -> list[nacl.signing.SigningKey]:

@@ -1,27 +1,44 @@
 """What a long-running process sets about itself.
 
-Owns the tuning of the allocator, the limit of file descriptors, core dumps and the log's form.
+Owns the tuning of the allocator, the limit of file descriptors, core dumps, the log's form, and
+what tells a copy of the machine from it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import hashlib
 import json
 import logging
 import resource
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from common.names import printable
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 _KEEP_BYTES = 256 * 1024 * 1024
 _POOLS = 2  # of memory for all threads together; eight for each core are glibc's own choice
 GIVE_BACK_S = 60.0
+
+
+def instance_mark(home: Path) -> bytes:
+    """16 bytes that stay the same over restarts with ``home`` while this machine runs.
+
+    A copy of the machine, or of the home, has others. Empty where the system does not tell.
+    """
+    try:
+        boot, status = _BOOT_ID.read_bytes(), home.stat()
+    except OSError:
+        return b""
+    place = f"{status.st_dev} {status.st_ino}".encode()
+    return hashlib.blake2b(boot.strip() + b" " + place, digest_size=16).digest()
 
 
 def tune_allocator() -> bool:

@@ -21,7 +21,7 @@ from common import process, zap
 from common.config import HomeLock, open_home
 from common.errors import ConfigError
 from common.ids import GroupId
-from common.keys import load_or_make_pair
+from common.keys import DEVICE_KEY, load_or_make_pair
 from common.link import Tracker, trackers_of
 from common.messages import events, tracker
 from common.sockets import check_library
@@ -113,7 +113,8 @@ class Peer:
         home, context, rng = self._home, self._context, random.Random()
         self._guard = zap.ZapHandler(context)
         await zap.self_check(context, self._guard)
-        pair = load_or_make_pair(home / "device.key")
+        pair = load_or_make_pair(home / DEVICE_KEY)
+        instance = process.instance_mark(home)
         listen = await asyncio.to_thread(self._where_to_listen)
         self._workers = Workers(WORKERS, "worker", helpers=HELPERS)
         self._handles = HandleCache()
@@ -125,6 +126,7 @@ class Peer:
             self,
             rng=rng,
             memory=home / "tracker",
+            instance=instance,
             logged_in=lambda: self._following.user is not None,
         )
         self._following = Following(
@@ -186,6 +188,7 @@ class Peer:
             self._following,
             addresses.announced(self._seeder.endpoint),
             self._downloads.leeching,
+            instance,
         )
         self._session = Session(
             self._following,

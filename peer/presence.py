@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from common import limits
 from common.clock import monotonic
-from common.errors import MiniTorrentError
+from common.errors import MiniTorrentError, Refused
 from common.messages import tracker
 from common.messages.refusals import Code
 from peer.following import Following
@@ -33,11 +33,14 @@ class Presence:
         following: Following,
         endpoint: str,
         leeching: Callable[[], list[tracker.Leeching]],
+        instance: bytes = b"",
     ) -> None:
         self._link = link
         self._following = following
         self._endpoint = endpoint
         self._leeching = leeching
+        self._instance = instance
+        self._announced = False
         self._poked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -51,14 +54,24 @@ class Presence:
 
     async def announce(self) -> None:
         """Renew the lease now. Raises `TransportError`, `Refused`."""
-        ask = tracker.Announce(self._endpoint, self._leeching()[:1000])
+        ask = tracker.Announce(self._endpoint, self._leeching()[:1000], self._instance)
         sent_at = monotonic()
-        reply = (await self._link.ask(ask, tracker.Announced)).reply
+        try:
+            reply = (await self._link.ask(ask, tracker.Announced)).reply
+        except Refused as error:
+            if error.code is Code.KEY_IN_USE:
+                # Another machine has this key: it is online, and we say nothing more as this one.
+                self._announced = False
+                self._link.begin_anew()
+            raise
+        self._announced = True
         self._link.time.learn(reply.time_ms, sent_at, monotonic())
         self._following.check_heads(reply.heads)
 
     async def depart(self) -> None:
         """Tell the tracker that we go; it may not hear it."""
+        if not self._announced:
+            return
         with contextlib.suppress(MiniTorrentError):
             await self._link.ask(tracker.Depart(), tracker.Done, timeout_s=1.0)
 

@@ -100,6 +100,7 @@ class TrackerLink:
         software: str = "mini-torrent",
         rng: random.Random | None = None,
         memory: Path | None = None,
+        instance: bytes = b"",
         logged_in: Callable[[], bool] = lambda: False,
     ) -> None:
         self._context = context
@@ -108,6 +109,9 @@ class TrackerLink:
         self._listener = listener
         self._logged_in = logged_in
         self._software = software
+        self._instance = instance
+        self._refusal: Refused | None = None
+        """With which a tracker that answers does not take us."""
         self._rng = rng or random.Random()
         self._connection: TrackerConnection | None = None
         self._waiting: dict[bytes, _Waiting] = {}
@@ -148,6 +152,11 @@ class TrackerLink:
     def start(self) -> None:
         """Begin to connect, and keep on."""
         self._task = asyncio.create_task(self._keep_up(), name="tracker link")
+
+    def begin_anew(self) -> None:
+        """End the connection that there is, and greet the tracker again."""
+        if self._connection is not None:
+            self._connection.ended.set()
 
     async def close(self) -> None:
         """End the link; whoever still waits for an answer is told."""
@@ -206,7 +215,9 @@ class TrackerLink:
         if not self.connected:
             raise self._unreachable()
 
-    def _unreachable(self) -> TransportError:
+    def _unreachable(self) -> MiniTorrentError:
+        if self._refusal is not None:
+            return Refused(self._refusal.code, self._refusal.message, self._refusal.hint)
         return TransportError(
             f"the tracker at {self.where.endpoint} cannot be reached"
             + (f": {self.trouble}" if self.trouble else ""),
@@ -320,6 +331,11 @@ class TrackerLink:
             return False  # what the matter is with our own is what people want to know
         except Exception as error:
             text = str(error) or type(error).__name__
+            self._refusal = None
+            if isinstance(error, Refused):
+                text += f"; {error.hint}" if error.hint else ""
+                if error.code is Code.KEY_IN_USE:
+                    self._refusal = error
             # A ZMQError when no file descriptor is left for a socket.
             foreseen = isinstance(error, MiniTorrentError | zmq.ZMQError)
             # Tried several times a second at first: said once, until something else is the matter.
@@ -361,7 +377,7 @@ class TrackerLink:
     async def _establish(self, connection: TrackerConnection) -> None:
         where = connection.where
         sent_at = monotonic()
-        hello = tracker.Hello(self._software)
+        hello = tracker.Hello(self._software, self._instance)
         welcome = (await self._exchange(hello, tracker.Welcome, None, CONNECT_TIMEOUT_S)).reply
         check_welcome(welcome)
         known = bool(welcome.user)
@@ -388,7 +404,7 @@ class TrackerLink:
         for waiting in list(self._waiting.values()):
             self._post(waiting)
         self._listener.link_up(welcome)
-        self.trouble = None
+        self.trouble = self._refusal = None
 
     async def _until_dead(self, connection: TrackerConnection) -> None:
         look_at = monotonic() + LOOK_BACK_S

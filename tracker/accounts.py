@@ -13,7 +13,7 @@ from common.messages import tracker
 from common.messages.refusals import Code
 from common.names import BadName, quoted, user_id
 from common.seal import inbox_of
-from tracker import devices
+from tracker import devices, rights
 from tracker.changes import AccountCreated, Change, DeviceBound, PasswordReplaced
 from tracker.decision import (
     Actor,
@@ -41,8 +41,9 @@ WRONG_CREDENTIALS = Refused(
 WRONG_OLD_PASSWORD = Refused(Code.WRONG_CREDENTIALS, "the old password is wrong")
 
 
-def hello(world: World, actor: Actor, now: Now) -> Decision:
+def hello(world: World, actor: Actor, command: tracker.Hello, now: Now) -> Decision:
     """Tell a device all that it needs to know of this tracker."""
+    rights.check_alone(world, actor.device, command.instance, now)
     facts = world.facts
     topic, key = inbox_of(facts.inbox_secret, actor.device)
     return Decision(

@@ -130,7 +130,7 @@ def _match(world: World, actor: Actor, command: tracker.Command | Internal, now:
     state = world.state
     match command:
         case tracker.Hello():
-            return accounts.hello(world, actor, now)
+            return accounts.hello(world, actor, command, now)
         case tracker.CreateUser():
             return accounts.create_user(command)
         case PasswordHashed(user, password_hash):

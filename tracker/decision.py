@@ -169,6 +169,7 @@ class Online:
     user: UserId
     endpoint: str
     leeching: tuple[tuple[GroupId, ContentId, int], ...]
+    instance: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ class Lease:
     endpoint: str
     ends_at: float
     leeching: dict[Place, int]
+    instance: bytes = b""
     places: dict[Place, Source] = field(default_factory=dict)
 
 
@@ -141,6 +142,7 @@ class Presence:
         endpoint: str,
         leeching: Iterable[tuple[GroupId, ContentId, int]],
         now: float,
+        instance: bytes = b"",
     ) -> list[SwarmChange]:
         """``device`` is there for another lease; ``leeching`` replaces what was said before."""
         fetched = {(group, content): held for group, content, held in leeching}
@@ -158,6 +160,7 @@ class Presence:
                 touched = [*lease.leeching, *fetched]
             lease.endpoint, lease.leeching = endpoint, fetched
         lease.ends_at = now + limits.LEASE_S
+        lease.instance = instance
         self.heard_at[device] = now
         return changes + self._settle(state, device, touched)
 

@@ -71,10 +71,11 @@ class Publishing:
             match notice:
                 case Nudge():
                     self._say(nudge(self._world.facts, notice))
-                case Online(device, user, endpoint, leeching):
+                case Online(device, user, endpoint, leeching, instance):
+                    now_s = now.mono_s
                     self.gather(
-                        presence.announce(state, device, user, endpoint, leeching, now.mono_s),
-                        now.mono_s,
+                        presence.announce(state, device, user, endpoint, leeching, now_s, instance),
+                        now_s,
                     )
                 case Offline(device):
                     self.gather(presence.depart(device), now.mono_s)

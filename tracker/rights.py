@@ -11,7 +11,7 @@ import ipaddress
 
 from common import limits
 from common.errors import ConfigError, Refused
-from common.ids import ContentId, GroupId, UserId
+from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.link import check_source
 from common.messages import tracker
 from common.messages.refusals import Code
@@ -40,6 +40,7 @@ def announce(
     world: World, user: UserId, actor: Actor, command: tracker.Announce, now: Now
 ) -> Decision:
     """Online for another lease. What is no member's business is passed over in silence."""
+    check_alone(world, actor.device, command.instance, now)
     endpoint = reachable(world.facts, command.endpoint, actor.address)
     mine = world.state.groups_of.get(user, {})
     leeching = tuple(
@@ -53,8 +54,22 @@ def announce(
     ]
     return Decision(
         tracker.Announced(limits.LEASE_S, now.wall_ms, heads),
-        notices=(Online(actor.device, user, endpoint, leeching),),
+        notices=(Online(actor.device, user, endpoint, leeching, command.instance),),
     )
+
+
+def check_alone(world: World, device: DeviceKey, instance: bytes, now: Now) -> None:
+    """Raise `Refused` while another machine with the same device key is online."""
+    lease = world.presence.leases.get(device)
+    if lease is None or lease.ends_at <= now.mono_s:
+        return
+    if instance and lease.instance and instance != lease.instance:
+        raise Refused(
+            Code.KEY_IN_USE,
+            f"a peer with this device key is online at {lease.endpoint}",
+            "if this machine is a copy of that one, give it its own key with:"
+            " mini-torrent up --new-device-key",
+        )
 
 
 def reachable(facts: Facts, endpoint: str, address: str) -> str:

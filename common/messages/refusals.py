@@ -41,6 +41,7 @@ class Code(StrEnum):
     GONE = "gone"
     LIMIT = "limit"
     READ_ONLY = "read-only"
+    KEY_IN_USE = "key-in-use"
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -29,6 +29,7 @@ from common.messages.base import (
 from common.messages.events import LogEntry
 from common.messages.refusals import Refusal
 
+Instance = Annotated[bytes, Meta(max_length=16)]
 PageKey = Annotated[str, Meta(max_length=255)]
 PAGE_ROWS = 500  # rows in one page: well below the message limit with the longest names
 
@@ -41,9 +42,11 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Hello(_Wire, frozen=True):
-    """The first command on a connection. ``software`` is for the tracker's log."""
+    """The first command on a connection. ``software`` is for the tracker's log; ``instance`` tells
+    apart two machines with one key (`Announce`)."""
 
     software: Annotated[str, Meta(max_length=64)] = ""
+    instance: Instance = b""
 
 
 class Welcome(_Wire, frozen=True):
@@ -333,11 +336,13 @@ class Announce(_Wire, frozen=True):
 
     A host of ``*`` in the endpoint stands for the address that the tracker sees the device at.
     ``leeching`` replaces what was announced before. Offered contents need no mention: being online
-    is what makes an offer a seeder.
+    is what makes an offer a seeder. ``instance`` stays the same over restarts of a peer on one
+    machine, and differs on a copy of that machine.
     """
 
     endpoint: Endpoint
     leeching: Annotated[list[Leeching], Meta(max_length=1000)] = []
+    instance: Instance = b""
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):

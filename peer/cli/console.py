@@ -118,7 +118,7 @@ class Console:
         """Say so when a peer that has just been started does not reach its tracker."""
         if not status.connected:
             reason = status.trouble or "it does not answer"
-            self.tell(f"warning: the tracker cannot be reached: {reason}; the peer keeps trying")
+            self.tell(f"warning: the tracker cannot be reached, the peer keeps trying: {reason}")
 
     def done(self, answer: Ended, text: str = "") -> None:
         """Say that a command without a result was done; ``text`` when the peer gave none."""

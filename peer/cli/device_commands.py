@@ -39,7 +39,18 @@ _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or 
 @click.option("--upload-limit-per-user", metavar="SIZE", callback=size, help="Bytes a second.")
 @click.option("--download-limit-per-user", metavar="SIZE", callback=size, help="Bytes a second.")
 @click.option("--log-json", is_flag=True, default=None, help="Log one JSON object a line.")
-def up(console: Console, foreground: bool, remember: bool, **given: str | int | None) -> int:
+@click.option(
+    "--new-device-key",
+    is_flag=True,
+    help="Give this machine a key of its own, if it is a copy of another one. Log in afterwards.",
+)
+def up(
+    console: Console,
+    foreground: bool,
+    remember: bool,
+    new_device_key: bool,
+    **given: str | int | None,
+) -> int:
     """Start this device's peer.
 
     It runs in the background until `down`, and needs to be told about its tracker once only.
@@ -48,6 +59,8 @@ def up(console: Console, foreground: bool, remember: bool, **given: str | int | 
     from peer.cli.up_options import check_same, checked
 
     options = checked(given, os.getcwd())
+    if new_device_key:
+        launch.renew_device_key(console.home, options)
     if foreground:
         return launch.run_here(console.home, options, verbose=console.verbose, remember=remember)
     status = launch.running(console.home)
@@ -61,6 +74,8 @@ def up(console: Console, foreground: bool, remember: bool, **given: str | int | 
     elif not console.quiet:
         ready = f"runs already (process {status.pid})" if already else "ready"
         console.say(f"peer {ready}: {status.listen} (tracker {status.tracker})")
+        if new_device_key:
+            console.say("this machine has a device key of its own: log in with `login USER`")
         console.warn_if_alone(status)
     return 0
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from common.config import lock_holder, open_home
+from common.config import HomeLock, lock_holder, open_home
 from common.errors import MiniTorrentError, NoPeerRunning, StorageError
+from common.keys import DEVICE_KEY, replace_pair
 from common.messages import control
 from common.messages.refusals import Code
 from common.names import printable
@@ -98,6 +99,22 @@ def start(
     if remember:
         _remember(home, settings)
     return status
+
+
+def renew_device_key(home: Path, options: Mapping[str, Any]) -> None:
+    """Give ``home`` a device key of its own; the peer that runs for it is ended before.
+
+    Raises `ConfigError` when no peer could be started with ``options``.
+    """
+    home = open_home(home)
+    settings_for(home, options)
+    if lock_holder(home) is not None:
+        stop(home)
+    lock = HomeLock(home)
+    try:
+        replace_pair(home / DEVICE_KEY)
+    finally:
+        lock.release()
 
 
 def _remember(home: Path, settings: Settings) -> None:

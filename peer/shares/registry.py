@@ -2,7 +2,8 @@
 
 Owns the records of the shares and keeps three things in agreement: the records (what the user
 wants), the shelf (what is served) and the tracker's catalogue (what is listed). The records lead:
-whatever the tracker forgot is offered again, whatever it believes in error is withdrawn.
+whatever the tracker forgot is offered again, and what this home offered and wants no longer is
+withdrawn (``peer.shares.owed``). What it never offered is left alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from common.digests import Algorithm
 from common.errors import IntegrityError, MiniTorrentError, Refused, StorageError
 from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
-from common.messages import control
+from common.messages import control, tracker
 from common.messages.refusals import Code
 from common.refusals import no_group, not_logged_in
 from peer.claims import check_facts
@@ -37,6 +38,7 @@ from peer.records import Manifests, Records, ShareRecord, record_key
 from peer.rows import file_row
 from peer.shares.catalogue import Catalogue
 from peer.shares.digesting import Tell, digest
+from peer.shares.owed import Owed, share_key
 from peer.shelf import Shelf
 from peer.tracker_link import TrackerLink
 from peer.workers import Workers
@@ -83,6 +85,7 @@ class Shares:
         self._following = following
         self._shelf = shelf
         self._workers = workers
+        self._owed = Owed(home, workers)
         self._handles = handles
         self._manifests = manifests
         self._notify = notify
@@ -262,7 +265,7 @@ class Shares:
 
     @staticmethod
     def _key(record: ShareRecord) -> str:
-        return record_key(record.user, record.group, names.fold_name(record.name))
+        return share_key(record.user, record.group, record.name)
 
     # -- sharing --------------------------------------------------------------------------------
 
@@ -284,24 +287,70 @@ class Shares:
         async with self._agreeing:
             if self._following.user != user:
                 raise Refused(Code.NOT_LOGGED_IN, f"{user} was logged out before it was offered")
-            offered = await self._catalogue.offer(group, name, content, encoded, tell)
             topic = self._following.topic_of(group)
             record = ShareRecord(user, group, name, content, digested.place, topic)
-            try:
-                check_facts(offered.row, digested.manifest, name)
-                await self._adopt(record, digested.manifest, encoded)
-            except MiniTorrentError:
-                await self._withdraw_unrecorded(record)
-                raise
+            offered = await self._offer_new(record, digested.manifest, encoded, tell)
         return control.Uploaded(file_row(offered.row), monotonic() - started, offered.joined)
 
-    async def _withdraw_unrecorded(self, record: ShareRecord) -> None:
-        # What the tracker lists and nobody serves is worse than nothing.
-        if self._key(record) not in self._all:
-            try:
-                await self._catalogue.withdraw(record.group, record.name)
-            except MiniTorrentError as error:
-                log.info("an offer is withdrawn when that is possible: %s", error)
+    async def _offer_new(
+        self, record: ShareRecord, decoded: Manifest, encoded: bytes, tell: Tell
+    ) -> tracker.Offered:
+        """Record a share, offer it and serve it.
+
+        Invariant: what is offered is recorded before, so that whatever happens this home knows
+        that it made the offer, and that it is the one to take it back.
+        """
+        group, content = GroupId(record.group), ContentId(record.content)
+        before = self._all.get(self._key(record))
+        await self._record(record, encoded)
+        try:
+            offered = await self._catalogue.offer(group, record.name, content, encoded, tell)
+            check_facts(offered.row, decoded, record.name)
+        except Refused:
+            await self._restore(record, before)
+            raise
+        except MiniTorrentError:  # it may be listed
+            await self._take_back(record, before)
+            raise
+        except asyncio.CancelledError:
+            self._spawn(self._take_back_later(record, before))
+            raise
+        self._put_up(record, decoded, encoded)
+        return offered
+
+    async def _take_back_later(self, record: ShareRecord, before: ShareRecord | None) -> None:
+        async with self._agreeing:
+            if self._all.get(self._key(record)) is record:
+                await self._take_back(record, before)
+
+    async def _take_back(self, record: ShareRecord, before: ShareRecord | None) -> None:
+        """End an offer that may or may not have been made."""
+        if before is None or before.content != record.content:
+            await self._withdraw_recorded(record)
+        await self._restore(record, before)
+
+    async def _restore(self, record: ShareRecord, before: ShareRecord | None) -> None:
+        """Have the record of a share that is none be as it was before."""
+        try:
+            if before is not None:
+                await self._remember(before)
+            else:
+                await self._forget(self._key(record))
+        except StorageError as error:
+            log.warning("a share that was not offered stays recorded: %s", error)
+
+    async def _withdraw_recorded(self, record: ShareRecord) -> None:
+        """Withdraw an offer now, or when that is possible."""
+        key = self._key(record)
+        await self._owed.add(record)
+        try:
+            await self._catalogue.withdraw(record.group, record.name)
+        except Refused as error:
+            log.info("the tracker lists it no longer: %s", error)
+        except MiniTorrentError as error:
+            log.info("an offer is withdrawn when that is possible: %s", error)
+            return
+        await self._owed.settle([key])
 
     async def _member(self, group_text: str) -> tuple[UserId, GroupId]:
         """Who asks, and the group; raises `Refused` unless they are in it."""
@@ -317,9 +366,15 @@ class Shares:
 
     async def _adopt(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:
         """Record it, and serve it if its user is there still."""
-        content = ContentId(record.content)
-        await self._workers.run(self._manifests.put, content, encoded)
-        key = await self._remember(record)
+        await self._record(record, encoded)
+        self._put_up(record, decoded, encoded)
+
+    async def _record(self, record: ShareRecord, encoded: bytes) -> None:
+        await self._workers.run(self._manifests.put, ContentId(record.content), encoded)
+        await self._remember(record)
+
+    def _put_up(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:
+        key = self._key(record)
         if self._user != record.user:
             return  # it comes back with them
         before = self._shares.get(key)
@@ -391,8 +446,25 @@ class Shares:
             if share.open is not None and (row is None or row.content != share.record.content):
                 missing.append(share)
         for row in listed.values():
-            await self._catalogue.withdraw(row.group, row.name)
+            if self._made(row):
+                await self._catalogue.withdraw(row.group, row.name)
+            else:
+                log.warning(
+                    "%s in %s is listed for this device and was not shared from here",
+                    names.printable(row.name),
+                    names.printable(row.group),
+                )
+        await self._owed.settle(self._owed.keys_of(self._user or ""))
         return missing
+
+    def _made(self, row: tracker.OfferRow) -> bool:
+        """Whether this home made an offer that the tracker lists: by a record of it, be it one that
+        was damaged since, or by a withdrawal that is owed."""
+        key = share_key(self._user or "", names.fold_id(row.group), row.name)
+        if any(path.stem == key for path in self._records.damaged):
+            return True
+        made = self._all.get(key), self._owed.get(key)
+        return any(record is not None and record.content == row.content for record in made)
 
     async def _offer_again(self, share: _Share) -> None:
         record = share.record
@@ -454,11 +526,9 @@ class Shares:
         self._tell_trouble(share, error)
         if self._shares.get(self._key(record)) is not share:
             return
+        await self._owed.add(record)  # before the record goes by which we know that it is ours
         await self._forget(self._key(record))
-        try:
-            await self._catalogue.withdraw(record.group, record.name)
-        except MiniTorrentError as failure:
-            log.info("the tracker is told when it is back: %s", failure)
+        await self._withdraw_recorded(record)
 
     def _tell_trouble(self, share: _Share, error: MiniTorrentError) -> None:
         if share.told == str(error):

@@ -346,7 +346,7 @@ def test_the_form_of_messages_is_enforced_as_the_document_says(stranger: Strange
     hello = msgspec.msgpack.encode(["Hello", "x"])
     # Section 3.2: a default is filled in, and a field of the future is passed over.
     assert raw(SIGNATURE, b"1", msgspec.msgpack.encode(["Hello"]))[1][0] == "Welcome"
-    assert raw(SIGNATURE, b"2", msgspec.msgpack.encode(["Hello", "x", 1, 2]))[1][0] == "Welcome"
+    assert raw(SIGNATURE, b"2", msgspec.msgpack.encode(["Hello", "x", b"", 1]))[1][0] == "Welcome"
     # Section 3.1: whatever is no message is answered with its request id, if that can be read.
     for name, frames in {
         "unknown name": (SIGNATURE, b"3", msgspec.msgpack.encode(["Nonsense"])),

@@ -142,14 +142,16 @@ def test_the_records_lead_after_a_restart(tmp_path: Path) -> None:
         for name in ("kept", "forgotten", "gone"):
             await town.share(name)
         del town.listed[("films", "forgotten")]  # a tracker from an older backup
-        town.listed[("music", "never")] = b"n" * 32
+        town.listed[("music", "never")] = b"n" * 32  # by another machine with the same key
         town.end()
         town.start()
         (town.home / "gone").unlink()
         await town.shares.activate(ALICE)
         await town.shares.reconcile()
         left = {("films", "kept"), ("films", "forgotten")}
-        await until(lambda: town.notices and town.served() == set(town.listed) == left)
+        others = {("music", "never")}
+        await until(lambda: town.notices and town.served() == left)
+        await until(lambda: set(town.listed) == left | others)
         assert "gone" in town.notices[0]
 
     run(tmp_path, test)
@@ -522,5 +524,39 @@ def test_f76_a_tracker_that_takes_no_more_offers_for_now_is_waited_for(
         await town.shares.reconcile()
         assert set(town.listed) == {(FILMS, "a")}
         assert town.notices == []
+
+    run(tmp_path, test)
+
+
+def test_h63_what_was_shared_elsewhere_with_this_key_is_left_alone(tmp_path: Path) -> None:
+    """A copy of a machine knows what was shared before it was made, and no more."""
+
+    async def test(town: Town) -> None:
+        await town.share("before")
+        town.listed[("films", "since")] = b"s" * 32
+        town.listed[("films", "before")] = b"a" * 32  # withdrawn there, and another one shared
+        await town.shares.reconcile()
+        assert town.listed[("films", "since")] == b"s" * 32
+
+    run(tmp_path, test)
+
+
+def test_what_could_not_be_withdrawn_is_owed_over_a_restart(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        path = await town.share("film")
+        town.link.connected = False
+        path.unlink()
+        await town.shares._look_at_files()
+        owed = town.home / "withdrawals"
+        await until(lambda: list(owed.glob("*.record")))
+        await until(lambda: not list((town.home / "shares").glob("*.record")))
+        assert ("films", "film") in town.listed
+        town.end()
+        town.start()
+        town.link.connected = True
+        await town.shares.activate(ALICE)
+        await town.shares.reconcile()
+        assert town.listed == {}
+        assert list(owed.glob("*.record")) == []
 
     run(tmp_path, test)

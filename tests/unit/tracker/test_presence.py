@@ -250,3 +250,30 @@ def test_h62_sources_are_handed_out_by_user_first(seed: int) -> None:
     chosen = spread(many, limits.SOURCES_MAX, Random(seed))
     assert len({n % 1000 for n in chosen}) == limits.SOURCES_MAX
     assert spread(many, 0, Random(seed)) == spread({}, 5, Random(seed)) == []
+
+
+def test_h63_a_second_machine_with_the_key_of_one_that_is_online_is_refused(lab) -> None:
+    town, alice, _, _ = lab
+    one, other = b"1" * 16, b"2" * 16
+    alice.does(tracker.Hello("", one))
+    alice.comes("tcp://192.0.2.1:9", instance=one)
+    for command in (tracker.Hello("", other), tracker.Announce("tcp://192.0.2.2:9", [], other)):
+        refusal = alice.asks(command)
+        assert isinstance(refusal, Refusal)
+        assert refusal.code is Code.KEY_IN_USE
+        assert refusal.message == "a peer with this device key is online at tcp://192.0.2.1:9"
+        assert "mini-torrent up --new-device-key" in (refusal.hint or "")
+    alice.does(tracker.Hello("", one))  # a restart
+    alice.comes("tcp://192.0.2.1:10", instance=one)
+    alice.does(tracker.Depart())
+    alice.comes("tcp://192.0.2.2:9", instance=other)
+    town.wait(limits.LEASE_S + 1)
+    alice.does(tracker.Hello("", one))
+
+
+def test_h63_peers_that_do_not_tell_their_machine_are_let_in(lab) -> None:
+    _, alice, _, _ = lab
+    alice.comes("tcp://192.0.2.1:9")
+    alice.does(tracker.Hello("", b"2" * 16))
+    alice.comes("tcp://192.0.2.2:9", instance=b"2" * 16)
+    alice.does(tracker.Hello())

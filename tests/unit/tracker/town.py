@@ -73,9 +73,9 @@ class Town:
             match notice:
                 case Nudge(device):
                     self.nudged.append(device)
-                case Online(device, user, endpoint, leeching):
+                case Online(device, user, endpoint, leeching, instance):
                     self.swarm_changes += presence.announce(
-                        self.state, device, user, endpoint, leeching, self.now_s
+                        self.state, device, user, endpoint, leeching, self.now_s, instance
                     )
                 case Offline(device):
                     self.swarm_changes += presence.depart(device)

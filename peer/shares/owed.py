@@ -1,0 +1,60 @@
+"""Withdrawals owed to the tracker: offers of this home that it could not take back yet.
+
+Owns their records. Invariant: a comparison with the tracker withdraws only what this home offered
+itself, by a record of a share or by one of these; what another machine with the same key offered is
+left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from common import names
+from common.errors import StorageError
+from peer.records import Records, ShareRecord, record_key
+from peer.workers import Workers
+
+log = logging.getLogger(__name__)
+
+
+def share_key(user: str, group: str, name: str) -> str:
+    """The key of the record of a share."""
+    return record_key(user, group, names.fold_name(name))
+
+
+class Owed:
+    """Withdrawals by the key of the share that they end."""
+
+    def __init__(self, home: Path, workers: Workers) -> None:
+        self._records = Records(home / "withdrawals", ShareRecord)
+        self._workers = workers
+        self._all = self._records.load()
+
+    def get(self, key: str) -> ShareRecord | None:
+        """What is owed for a share, if anything is."""
+        return self._all.get(key)
+
+    def keys_of(self, user: str) -> list[str]:
+        """All that is owed in the name of ``user``."""
+        return [key for key, record in self._all.items() if record.user == user]
+
+    async def add(self, record: ShareRecord) -> None:
+        """The tracker is to be told that this is offered no longer."""
+        key = share_key(record.user, record.group, record.name)
+        self._all[key] = record
+        try:
+            await self._workers.run(self._records.put, key, record)
+        except StorageError as error:
+            log.warning("a withdrawal is remembered until this peer ends: %s", error)
+
+    async def settle(self, keys: Iterable[str]) -> None:
+        """The tracker lists these no longer."""
+        done = [key for key in keys if self._all.pop(key, None) is not None]
+        if not done:
+            return
+        try:
+            await self._workers.run(self._records.remove_all, done)
+        except StorageError as error:
+            log.warning("a withdrawal that was made is not forgotten yet: %s", error)
