@@ -76,6 +76,10 @@ class CannotListen(TransportError):
     code = Code.FAILED
 
 
+class NoSuchAddress(CannotListen):
+    """This machine has not got the address to listen at, which may change with its network."""
+
+
 class NoPeerRunning(MiniTorrentError):
     """There is no peer for this home to talk to."""
 

@@ -81,9 +81,42 @@ def check_source(text: str) -> str:
     return text
 
 
+def check_host(text: str) -> str:
+    """``text`` if it is a host that others can be told: an address, without brackets, or a name.
+    Raises `ConfigError`."""
+    host = text.strip().removeprefix("[").removesuffix("]")
+    endpoint = endpoint_at(host, 1)
+    try:
+        check_endpoint(endpoint)
+        if re.fullmatch(r"[0-9.]+|.*:.*", host):
+            check_source(endpoint)
+    except ConfigError as error:
+        raise ConfigError(
+            f"not a host that others can be told: {text!r}",
+            "give an IP address or a host name of this machine, without a port",
+        ) from error
+    return host
+
+
+def is_address(host: str) -> bool:
+    """Whether ``host`` of an endpoint is an address, or the wildcard, and no name."""
+    return host == "*" or host.startswith("[") or re.fullmatch(r"[0-9.]+", host) is not None
+
+
 def host_of(endpoint: str) -> str:
     """The host of a checked ``tcp://HOST:PORT``; brackets of an IPv6 address stay."""
     return endpoint.removeprefix("tcp://").rpartition(":")[0]
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Whether only processes of this machine can connect to ``endpoint``."""
+    if endpoint.startswith("ipc://"):
+        return True
+    try:
+        address = ipaddress.ip_address(host_of(endpoint).strip("[]").partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def endpoint_at(address: str, port: int | str) -> str:

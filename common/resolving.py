@@ -11,25 +11,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
 import socket
 import threading
 from typing import TypeAlias
 
 from common.errors import TransportError
-from common.link import endpoint_at, host_of
+from common.hosts import addresses_of, reason_of
+from common.link import endpoint_at, host_of, is_address
+
+
+class NoSuchHost(TransportError):
+    """The name servers answer, and know no address of that name."""
+
 
 LOOKUP_S = 5.0  # resolvers wait that long for the first name server that is asked
-ADDRESSES_MAX = 8  # of one name that are tried; the best come first
+
+_UNKNOWN = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 _Found: TypeAlias = "asyncio.Future[list[str]]"
 _lookups: dict[tuple[asyncio.AbstractEventLoop, str], _Found] = {}
-
-
-def is_address(host: str) -> bool:
-    """Whether ``host`` of an endpoint is an address, or the wildcard, and no name."""
-    return host == "*" or host.startswith("[") or re.fullmatch(r"[0-9.]+", host) is not None
 
 
 async def endpoints_of(endpoint: str) -> list[str]:
@@ -37,7 +37,7 @@ async def endpoints_of(endpoint: str) -> list[str]:
 
     Invariant: a name is looked up by one thread at a time, however often it is asked for; a thread
     that a name server keeps waiting does not keep the process from ending.
-    Raises `TransportError` when there is none, or no answer in `LOOKUP_S`.
+    Raises `NoSuchHost` when there is none, `TransportError` without an answer in `LOOKUP_S`.
     """
     host = host_of(endpoint)
     if not endpoint.startswith("tcp://") or is_address(host):
@@ -51,7 +51,8 @@ async def endpoints_of(endpoint: str) -> list[str]:
     except TimeoutError:
         raise TransportError(f"cannot look up {host}: the name server does not answer") from None
     except OSError as error:
-        raise TransportError(f"cannot look up {host}: {reason_of(error)}") from error
+        kind = NoSuchHost if error.errno in _UNKNOWN else TransportError
+        raise kind(f"cannot look up {host}: {reason_of(error)}") from error
     port = endpoint.rpartition(":")[2]
     return [endpoint_at(address, port) for address in addresses]
 
@@ -82,18 +83,3 @@ def _begin(key: tuple[asyncio.AbstractEventLoop, str]) -> _Found:
 
     threading.Thread(target=look, name="lookup", daemon=True).start()
     return found
-
-
-def addresses_of(host: str) -> list[str]:
-    """The addresses of a host name, the preferred one first. Blocks; raises OSError."""
-    try:
-        rows = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except UnicodeError as error:
-        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from error
-    found = list(dict.fromkeys(str(row[4][0]) for row in rows))
-    return found[:ADDRESSES_MAX]
-
-
-def reason_of(error: OSError) -> str:
-    """Why a lookup or a connection failed, in the system's words."""
-    return error.strerror or (os.strerror(error.errno) if error.errno else "no address")

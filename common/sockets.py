@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import zmq
 
 from common import limits
-from common.errors import CannotListen, ConfigError
+from common.errors import CannotListen, ConfigError, NoSuchAddress
 from common.ids import DeviceKey
 from common.keys import KeyPair, to_z85
 
@@ -162,6 +162,9 @@ def new_routing_id() -> bytes:
     return b"\x01" + os.urandom(limits.ROUTING_ID_BYTES - 1)
 
 
+_NO_ADDRESS = (zmq.EADDRNOTAVAIL, errno.ENODEV)  # the latter for an interface's name
+
+
 def bind(socket: zmq.Socket[Any], endpoint: str) -> str:
     """Bind, and return the endpoint with the port that was taken. Raises `CannotListen`."""
     # An IPv4 address bound by an IPv6 socket would be told as ::ffff:…; `*` takes both families.
@@ -173,7 +176,8 @@ def bind(socket: zmq.Socket[Any], endpoint: str) -> str:
         if error.errno == zmq.EADDRINUSE:
             hint = "another process uses it: stop that one, or choose another port"
         reason = os.strerror(error.errno or 0)
-        raise CannotListen(f"cannot listen at {endpoint}: {reason}", hint) from error
+        kind = NoSuchAddress if error.errno in _NO_ADDRESS else CannotListen
+        raise kind(f"cannot listen at {endpoint}: {reason}", hint) from error
     if endpoint.startswith("ipc://"):
         os.chmod(endpoint.removeprefix("ipc://"), 0o600)
         return endpoint

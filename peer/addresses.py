@@ -1,8 +1,8 @@
-"""Where this peer listens, and what others are told of that.
+"""Listening address of a peer, and the address that others are told.
 
-Owns the address that is taken when none was asked for, and that a name which was asked for is
-looked up here, once: others are told addresses alone (`common.link.check_source`). What blocks here
-is a name server's business and belongs on a thread.
+Owns the choice for a given moment: the address on the way to the tracker when none was asked for,
+and addresses in the place of host names, since others are told addresses alone
+(`common.link.check_source`). When it is looked at again is ``peer.whereabouts``' business.
 """
 
 from __future__ import annotations
@@ -12,35 +12,32 @@ import socket
 from pathlib import Path
 
 from common import names
-from common.errors import ConfigError, TransportError
-from common.link import Tracker, endpoint_at, host_of
+from common.errors import ConfigError
+from common.hosts import addresses_of, is_host_name, reason_of
+from common.link import endpoint_at, host_of
+
+NOT_LISTENING = "not listening yet"
+ANYWHERE = "tcp://*:0"
 
 
-def default_listen(home: Path, where: Tracker) -> str:
-    """The address of this machine that faces the tracker, on a free port; a socket in the home
-    where the tracker is on this machine's ipc. Blocks; raises `ConfigError`, `TransportError`."""
-    if where.endpoint.startswith("ipc://"):
-        path = f"ipc://{home}/pieces.sock"
-        if len(path) <= len("ipc://") + 100:
-            return path
-        raise ConfigError(
-            f"the path of the home is too long for a socket: {names.quoted(str(home))}",
-            "use a shorter --home, or --listen tcp://127.0.0.1:0",
-        )
-    host, _, port = where.endpoint.removeprefix("tcp://").rpartition(":")
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_DGRAM
-        )[0]
-        with contextlib.closing(socket.socket(family, kind)) as probe:
-            probe.connect(address)  # sends nothing: it only asks the kernel for the route
-            local = str(probe.getsockname()[0])
-    except OSError as error:
-        raise TransportError(
-            f"there is no way from here to the tracker at {where.endpoint}: {error.strerror}",
-            "check the link and the network, or say where to listen with --listen",
-        ) from error
-    return endpoint_at(local, "0")
+def beside_the_keys(home: Path) -> str:
+    """A socket in the home, for a tracker on this machine's ipc. Raises `ConfigError`."""
+    path = f"ipc://{home}/pieces.sock"
+    if len(path) <= len("ipc://") + 100:
+        return path
+    raise ConfigError(
+        f"the path of the home is too long for a socket: {names.quoted(str(home))}",
+        "use a shorter --home, or --listen tcp://127.0.0.1:0",
+    )
+
+
+def facing(endpoint: str) -> str:
+    """The address of this machine from which packets to ``endpoint`` leave. Raises OSError."""
+    host, port = host_of(endpoint).strip("[]"), int(endpoint.rpartition(":")[2])
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with contextlib.closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
+        probe.connect((host, port))  # sends nothing: it only asks the kernel for the route
+        return str(probe.getsockname()[0]).partition("%")[0]
 
 
 def beside(endpoint: str, port: int) -> str:
@@ -49,26 +46,30 @@ def beside(endpoint: str, port: int) -> str:
 
 
 def resolved(endpoint: str) -> str:
-    """``endpoint``, to be listened at, with an address in the place of a host name.
-
-    Names of network interfaces are left to libzmq. Blocks; raises `ConfigError`.
-    """
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    literal = host == "*" or host.startswith("[") or host.replace(".", "").isdigit()
-    interfaces = {name for _, name in socket.if_nameindex()}
-    if endpoint.startswith("ipc://") or literal or host in interfaces:
+    """``endpoint`` with an address in the place of a host name. Blocks; raises `ConfigError`."""
+    if not is_host_name(endpoint):
         return endpoint
-    hint = "say --listen with an IP address of this machine, or leave it out"
+    host, port = host_of(endpoint), endpoint.rpartition(":")[2]
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no name"
-        raise ConfigError(f"cannot listen at {endpoint}: {host}: {reason}", hint) from error
-    # One with a zone is of use on one link alone, and cannot be told to others.
-    addresses = [str(address[0]) for *_, address in found if "%" not in str(address[0])]
-    if not addresses:
-        raise ConfigError(f"cannot listen at {endpoint}: {host} has no address for others", hint)
-    return endpoint_at(addresses[0], port)
+        found = [endpoint_at(address, port) for address in addresses_of(host)]
+    except OSError as error:
+        raise cannot_listen(endpoint, f"{host}: {reason_of(error)}") from error
+    return usable(endpoint, found)
+
+
+def usable(endpoint: str, found: list[str]) -> str:
+    """The first of ``found`` that others can be told. Raises `ConfigError`."""
+    # An address with a zone is of use on one link alone, and cannot be told to others.
+    usable = [one for one in found if "%" not in one]
+    if not usable:
+        raise cannot_listen(endpoint, f"{host_of(endpoint)} has no address for others")
+    return usable[0]
+
+
+def cannot_listen(endpoint: str, why: str) -> ConfigError:
+    """The error for an endpoint that names no address of this machine."""
+    hint = "say --listen with an IP address of this machine, or leave it out"
+    return ConfigError(f"cannot listen at {endpoint}: {why}", hint)
 
 
 def announced(endpoint: str) -> str:

@@ -59,7 +59,6 @@ class BulkSender:
     def __init__(
         self,
         context: zmq.Context[Any],
-        endpoint: str,
         port: int | None,
         *,
         guard: zap.ZapHandler,
@@ -67,18 +66,18 @@ class BulkSender:
         on_link: Callable[[Link], None],
         send_queue: int,
     ) -> None:
-        """Listen beside ``endpoint``, at ``port`` or any that is free (0). Where there can be no
-        bulk connections, or shall be none (None), everything goes the other way.
-
-        Raises `CannotListen` when it cannot be at that port.
-        """
+        """Take bulk connections at ``port``, or any that is free (0), once `move` says where. Where
+        there can be none, or shall be none (None), everything goes the other way."""
         self.port: int | None = None
         self._sent = 0
         self._lines: dict[RequesterId, _Line] = {}
         self._owners: dict[bytes, RequesterId] = {}  # of words, as they are shown, not used yet
         self._connections = connections
         self._room = Room()
-        if port is None or not endpoint.startswith("tcp://") or not aes_is_fast():
+        self._wanted_port = port
+        self._bound = ""
+        self._pump: Pump | None = None
+        if port is None or not aes_is_fast():
             return
         guard.guard_by_word(DOMAIN, self._use)
         socket = make_socket(
@@ -89,21 +88,29 @@ class BulkSender:
             send_queue=send_queue,
         )
         self._watch = Watch(socket, on_link, connections)
+        self._pump = Pump(socket, self._on_message)
+
+    def move(self, endpoint: str) -> None:
+        """Listen beside ``endpoint``. Raises `CannotListen` when it cannot be at the port that was
+        asked for."""
+        if self._pump is None or not endpoint.startswith("tcp://"):
+            return
+        socket = self._pump.socket
         try:
-            bound = bind(socket, beside(endpoint, port))
+            bound = bind(socket, beside(endpoint, self._wanted_port or 0))
         except CannotListen as error:
-            self._watch.close()
-            socket.close(linger=0)
-            if port:
+            if self._wanted_port:
                 raise
             log.warning("pieces go the slower way: %s", error)
-            return
-        self.port = int(bound.rpartition(":")[2])
-        self._pump = Pump(socket, self._on_message)
+            bound = ""
+        if self._bound:
+            socket.unbind(self._bound)
+        self._bound = bound
+        self.port = int(bound.rpartition(":")[2]) if bound else None
 
     def close(self) -> None:
         """Close the socket."""
-        if self.port is not None:
+        if self._pump is not None:
             self._watch.close()
             self._pump.close()
 
@@ -151,7 +158,7 @@ class BulkSender:
     ) -> Sent | None:
         """Send adjacent pieces, in frames of that size. None when they have to go the other way."""
         line = self._lines.get(requester)
-        if line is None or line.routing_id is None or line.sealer.spent:
+        if line is None or line.routing_id is None or line.sealer.spent or self._pump is None:
             return None
         number, head, sealed = line.sealer.seal(encode(run), data)
         frames = [line.routing_id, SIGNATURE, number, head, *cut(sealed, frame_bytes)]

@@ -17,12 +17,12 @@ from common.ids import GroupId
 from common.keys import KeyPair, key_text
 from common.messages import control, events, tracker
 from common.refusals import no_group, not_logged_in
-from common.sockets import LIBZMQ_MIN
 from peer.account import Account
 from peer.control import Tell, Waiting
 from peer.downloads import Downloads
 from peer.following import Following
 from peer.group_view import Gap
+from peer.health import findings
 from peer.listing import listing
 from peer.notices import Notices
 from peer.rows import file_row, group_row, happened, missed, user_row
@@ -30,9 +30,9 @@ from peer.seeder import Seeder
 from peer.session import Session
 from peer.shares import Shares
 from peer.tracker_link import TrackerLink
+from peer.whereabouts import Whereabouts
 
 R = TypeVar("R")
-CLOCK_TOLERANCE_S = 5.0
 SETTLE_S = 10.0  # how long a command about files waits for a start to be over
 SETTLE_STATUS_S = 2.0
 
@@ -54,6 +54,7 @@ class Parts:
     shares: Shares
     downloads: Downloads
     seeder: Seeder
+    whereabouts: Whereabouts
     notices: Notices
     pid: int
     stop: Callable[[], None]
@@ -90,7 +91,9 @@ class Commands:
                 self._parts.stop()
                 return control.Done("the peer ends")
             case control.Doctor():
-                return control.Checks(self._health())
+                parts = self._parts
+                where = (parts.whereabouts, parts.seeder, parts.notices)
+                return control.Checks(await findings(parts.link, parts.following, *where))
             case control.Watch(group):
                 return Waiting(self._watch(group, tell))
             case control.HangUp() | control.Hello():
@@ -259,7 +262,9 @@ class Commands:
 
     def _status(self) -> control.StatusIs:
         parts = self._parts
+        where = parts.whereabouts
         trouble = None if parts.link.connected else parts.link.trouble
+        advice = where.advice
         return control.StatusIs(
             user=parts.following.user,
             connected=parts.link.connected,
@@ -269,7 +274,10 @@ class Commands:
             shares=len(parts.shares),
             downloads=sum(1 for row in parts.downloads.rows() if row.state in "DP"),
             pid=parts.pid,
-            trouble=trouble or parts.session.farewell or parts.notices.latest,
+            trouble=trouble or where.trouble or parts.session.farewell or parts.notices.latest,
+            announced=where.announced or "",
+            advertise=where.advertise or "",
+            advice=None if advice is None else "; ".join(advice),
         )
 
     async def _watch(self, group_text: str | None, tell: Tell) -> control.Answer:
@@ -288,39 +296,3 @@ class Commands:
         finally:
             self._watchers.remove(watcher)
         return control.Done()
-
-    def _health(self) -> list[control.CheckRow]:
-        parts = self._parts
-        link = parts.link
-        rows = [
-            control.CheckRow(
-                "tracker",
-                link.connected,
-                f"connected to {link.where.endpoint}" if link.connected else link.trouble or "away",
-                None if link.connected else "is it running, and is this the link that it prints?",
-            )
-        ]
-        if link.time.known:
-            offset_s = (wall_ms() - link.time.now_ms()) / 1000
-            rows.append(
-                control.CheckRow(
-                    "clock",
-                    abs(offset_s) < CLOCK_TOLERANCE_S,
-                    f"{offset_s:+.1f} s from the tracker's",
-                    None
-                    if abs(offset_s) < CLOCK_TOLERANCE_S
-                    else "nothing breaks by it, but set it right: timedatectl set-ntp true",
-                )
-            )
-        rows.append(control.CheckRow("pieces served", True, str(parts.seeder.counts["pieces"])))
-        rows.append(control.CheckRow("bulk connections", True, parts.seeder.bulk_state))
-        refused = sum(
-            parts.seeder.counts[what]
-            for what in ("refused", "malformed", "unnamed", "out of range")
-        )
-        rows.append(control.CheckRow("requests refused", True, str(refused)))
-        rows.append(
-            control.CheckRow("libzmq needed", True, ".".join(str(part) for part in LIBZMQ_MIN))
-        )
-        rows += [control.CheckRow("notice", False, text) for text in parts.notices.texts()]
-        return rows

@@ -25,7 +25,7 @@ from common.keys import DEVICE_KEY, load_or_make_pair
 from common.link import Tracker, trackers_of
 from common.messages import events, tracker
 from common.sockets import check_library
-from peer import addresses
+from peer.addresses import NOT_LISTENING
 from peer.commands import Commands, Parts
 from peer.control import ControlServer
 from peer.downloads import Downloads, Surroundings
@@ -44,6 +44,7 @@ from peer.shares import Shares
 from peer.shelf import Shelf
 from peer.swarm.limits import Limit, Rates
 from peer.tracker_link import TrackerLink
+from peer.whereabouts import Whereabouts
 from peer.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ async def _run(home: Path, settings: Settings, trackers: list[Tracker], foregrou
     peer = Peer(home, settings, trackers)
     await peer.start()
     if foreground:
-        print(f"peer ready: {peer.endpoint} (tracker {trackers[0].link})", flush=True)
+        where = peer.endpoint or NOT_LISTENING
+        print(f"peer ready: {where} (tracker {trackers[0].link})", flush=True)
     await peer.until_told_to_end()
     # Whatever hangs, the process does not: a thread that waits for a disk, for instance, which
     # Python would wait for in its turn when all else has ended.
@@ -115,7 +117,6 @@ class Peer:
         await zap.self_check(context, self._guard)
         pair = load_or_make_pair(home / DEVICE_KEY)
         instance = process.instance_mark(home)
-        listen = await asyncio.to_thread(self._where_to_listen)
         self._workers = Workers(WORKERS, "worker", helpers=HELPERS)
         self._handles = HandleCache()
         self._shelf = Shelf()
@@ -142,7 +143,7 @@ class Peer:
         self._seeder = Seeder(
             context,
             pair,
-            listen,
+            None,
             guard=self._guard,
             following=self._following,
             rights=self._rights,
@@ -151,7 +152,17 @@ class Peer:
             limit=_limit(settings.upload_limit, settings.upload_limit_per_user),
             bulk_port=settings.bulk_port if settings.bulk else None,
             notify=self._notices.add,
+            is_tracker=lambda key: key == self._link.where.key,
         )
+        self._whereabouts = Whereabouts(
+            home,
+            settings.listen,
+            settings.advertise,
+            self._trackers,
+            self._seeder,
+            lambda: self._link.reached,
+        )
+        await self._whereabouts.start()
         self._tickets = Tickets(self._link, self._link.time, self._on_ticket, rng)
         self._fanout = Fanout(context, pair, self._tickets.current, bulk=settings.bulk)
         manifests = Manifests(home / "manifests")
@@ -186,7 +197,7 @@ class Peer:
         self._presence = Presence(
             self._link,
             self._following,
-            addresses.announced(self._seeder.endpoint),
+            self._whereabouts.settled,
             self._downloads.leeching,
             instance,
         )
@@ -207,6 +218,7 @@ class Peer:
                 shares=self._shares,
                 downloads=self._downloads,
                 seeder=self._seeder,
+                whereabouts=self._whereabouts,
                 notices=self._notices,
                 pid=os.getpid(),
                 stop=self._stop_soon,
@@ -218,7 +230,7 @@ class Peer:
         self._watching = asyncio.create_task(self._shares.watch_files(), name="shared files")
         self._tidying = asyncio.create_task(self._tidy(manifests), name="manifests")
         self._memory = asyncio.create_task(process.keep_memory_small(), name="memory")
-        log.info("peer ready at %s", self._seeder.endpoint)
+        log.info("peer ready at %s", self._seeder.endpoint or self._whereabouts.trouble)
 
     async def _tidy(self, manifests: Manifests) -> None:
         """Remove the manifests of what is neither shared nor fetched any more, now and then."""
@@ -230,15 +242,9 @@ class Peer:
             except OSError as error:
                 log.warning("manifests that nobody needs were not removed: %s", error)
 
-    def _where_to_listen(self) -> str:
-        asked_for = self._settings.listen
-        if asked_for is None:
-            return addresses.default_listen(self._home, self._trackers[0])
-        return addresses.resolved(asked_for)
-
     @property
     def endpoint(self) -> str:
-        """Where other peers reach this one."""
+        """Where this peer listens; empty while it has no address."""
         return self._seeder.endpoint
 
     async def until_told_to_end(self) -> None:
@@ -260,6 +266,7 @@ class Peer:
     async def close(self) -> None:
         """End in order: what is verified is synced, the tracker is told, nothing lingers."""
         self._session.close()
+        self._whereabouts.close()
         for task in (self._watching, self._tidying, self._memory):
             if task is not None:
                 task.cancel()
@@ -284,6 +291,7 @@ class Peer:
         """Part of `Listener`."""
         self._rights.learn(welcome)
         self._following.link_up(welcome)
+        self._whereabouts.link_up(welcome)
         self._session.link_up()
 
     def link_down(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from common import limits
 from common.clock import monotonic
@@ -31,13 +31,13 @@ class Presence:
         self,
         link: TrackerLink,
         following: Following,
-        endpoint: str,
+        where: Callable[[], Awaitable[str | None]],
         leeching: Callable[[], list[tracker.Leeching]],
         instance: bytes = b"",
     ) -> None:
         self._link = link
         self._following = following
-        self._endpoint = endpoint
+        self._where = where
         self._leeching = leeching
         self._instance = instance
         self._announced = False
@@ -53,8 +53,12 @@ class Presence:
         self._poked.set()
 
     async def announce(self) -> None:
-        """Renew the lease now. Raises `TransportError`, `Refused`."""
-        ask = tracker.Announce(self._endpoint, self._leeching()[:1000], self._instance)
+        """Renew the lease now; while there is no address at which others could reach this device
+        there is none. Raises `TransportError`, `Refused`."""
+        endpoint = await self._where()
+        if endpoint is None:
+            return
+        ask = tracker.Announce(endpoint, self._leeching()[:1000], self._instance)
         sent_at = monotonic()
         try:
             reply = (await self._link.ask(ask, tracker.Announced)).reply

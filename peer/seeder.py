@@ -20,8 +20,8 @@ from common.clock import monotonic
 from common.codec import SIGNATURE, Decoder, Envelope, VersionMismatch, cut, encode, pack
 from common.connections import MESSAGES, Connections
 from common.digests import Buffer
-from common.errors import Refused, RemoteProtocolError
-from common.ids import ContentId, GroupId, UserId
+from common.errors import CannotListen, Refused, RemoteProtocolError
+from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.keys import KeyPair
 from common.messages import peer
 from common.messages.refusals import Code, Refusal
@@ -70,7 +70,7 @@ class Seeder:
         self,
         context: zmq.Context[Any],
         pair: KeyPair,
-        listen: str,
+        listen: str | None,
         *,
         guard: zap.ZapHandler,
         following: Following,
@@ -80,9 +80,11 @@ class Seeder:
         limit: Limit,
         bulk_port: int | None = None,
         notify: Callable[[str], None] = log.warning,
+        is_tracker: Callable[[DeviceKey], bool] = lambda _: False,
     ) -> None:
-        """Listen at ``listen``, and for bulk connections at ``bulk_port`` (see `BulkSender`).
-        Raises `CannotListen`."""
+        """Listen at ``listen``, or nowhere before `move`, and for bulk connections at ``bulk_port``
+        (see `BulkSender`). Only members' devices come in, and the tracker: what it asks for needs a
+        ticket, as everybody's requests do. Raises `CannotListen`."""
         self._rights = rights
         self._shelf = shelf
         self._serving = Serving(limit=limit)
@@ -104,7 +106,9 @@ class Seeder:
         guard.guard(
             DOMAIN,
             lambda key, _: (
-                zap.Admission.ADMIT if following.knows_device(key) else zap.Admission.RETRY
+                zap.Admission.ADMIT
+                if is_tracker(key) or following.knows_device(key)
+                else zap.Admission.RETRY
             ),
         )
         socket = make_socket(
@@ -116,23 +120,38 @@ class Seeder:
         )
         self._connections = Connections(MESSAGES)
         self._watch = Watch(socket, self._on_link, self._connections)
+        self.endpoint = ""
+        self._bulk = BulkSender(
+            context,
+            bulk_port,
+            guard=guard,
+            connections=self._connections,
+            on_link=self._on_link,
+            send_queue=SEND_QUEUE,
+        )
+        self._pump = Pump(socket, self._on_message)
         try:
-            self.endpoint = bind(socket, listen)
-            self._bulk = BulkSender(
-                context,
-                self.endpoint,
-                bulk_port,
-                guard=guard,
-                connections=self._connections,
-                on_link=self._on_link,
-                send_queue=SEND_QUEUE,
-            )
+            if listen is not None:
+                self.move(listen)
         except Exception:
             self._watch.close()
-            socket.close(linger=0)
+            self._pump.close()
+            self._bulk.close()
             raise
-        self._pump = Pump(socket, self._on_message)
         shelf.attach(self)
+
+    def move(self, listen: str) -> None:
+        """Listen at ``listen`` from now on. Connections that were made at another address before
+        stay. Raises `CannotListen`, and then listens where it did."""
+        bound = bind(self._pump.socket, listen)
+        try:
+            self._bulk.move(bound)
+        except CannotListen:
+            self._pump.socket.unbind(bound)
+            raise
+        if self.endpoint:
+            self._pump.socket.unbind(self.endpoint)
+        self.endpoint = bound
 
     def close(self) -> None:
         """Serve nobody any more."""

@@ -21,12 +21,14 @@ FILE = "peer.toml"
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Rates are bytes a second, 0 for unlimited. ``tracker`` is a link or the absolute path of a
-    tracker_info.txt; ``listen`` an endpoint to bind, None for one on the way to the tracker.
+    tracker_info.txt; ``listen`` an endpoint to bind, None for one on the way to the tracker;
+    ``advertise`` the host that others are told, None for the one that is bound.
     ``bulk`` tells whether pieces may go on bulk connections, and ``bulk_port`` where others make
     those, 0 for any port that is free."""
 
     tracker: str | None = None
     listen: str | None = None
+    advertise: str | None = None
     upload_limit: int = 0
     download_limit: int = 0
     upload_limit_per_user: int = 0
@@ -43,7 +45,7 @@ class Settings:
 
 
 _TYPES: dict[str, type] = {
-    field.name: str if field.name in ("tracker", "listen") else type(field.default)
+    field.name: str if field.name in ("tracker", "listen", "advertise") else type(field.default)
     for field in fields(Settings)
 }
 

@@ -126,6 +126,8 @@ class TrackerLink:
         self.time = TrackerTime()
         self.trouble: str | None = None
         self.where: Tracker = self._choice.in_order()[0]
+        self.reached: str | None = None
+        """The endpoint, with the address, at which the tracker was reached last."""
 
     @property
     def connected(self) -> bool:
@@ -394,7 +396,7 @@ class TrackerLink:
         )
         if not arrived:
             raise TransportError("its events cannot be subscribed to")
-        self.where = where
+        self.where, self.reached = where, connection.endpoint
         if welcome.user:
             self.favour()
         self._heard_at = monotonic()

@@ -55,6 +55,8 @@ def hello(world: World, actor: Actor, command: tracker.Hello, now: Now) -> Decis
             user=world.state.devices.get(actor.device),
             inbox=topic,
             inbox_key=key,
+            seen_at=actor.address[:64],
+            networked=facts.networked,
         )
     )
 

@@ -202,6 +202,8 @@ def _match(world: World, actor: Actor, command: tracker.Command | Internal, now:
             return rights.get_devices(state, user, command)
         case tracker.EventsSince():
             return rights.events_since(state, user, command, now)
+        case tracker.ProbeMe():
+            return rights.probe_me(world, user, actor)
         case _:
             assert_never(command)
 

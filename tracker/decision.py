@@ -55,13 +55,15 @@ class Actor:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What does not change while a tracker runs. ``inbox_secret``: 32 bytes; ``events``: as in
-    `Welcome`; ``ipc``: whether it listens on ipc, so that all its peers are on this machine."""
+    `Welcome`; ``ipc``: whether it listens on ipc, so that all its peers are on this machine;
+    ``networked``: whether other machines can reach it."""
 
     tracker_id: TrackerId
     verify_keys: tuple[bytes, ...]
     inbox_secret: bytes = field(repr=False)
     events: str
     ipc: bool = False
+    networked: bool = False
 
 
 @dataclass(slots=True)
@@ -148,8 +150,24 @@ class SignTickets:
     groups: tuple[tuple[GroupId, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeDevice:
+    """Answer with whether ``device`` of ``user`` can be connected to at ``endpoint``."""
+
+    user: UserId
+    device: DeviceKey
+    endpoint: str
+
+
 Work: TypeAlias = (
-    HashPassword | CheckPassword | ReplacePassword | TakePart | ReadPart | ReadLog | SignTickets
+    HashPassword
+    | CheckPassword
+    | ReplacePassword
+    | TakePart
+    | ReadPart
+    | ReadLog
+    | SignTickets
+    | ProbeDevice
 )
 """What only the shell can do before there is an answer."""
 

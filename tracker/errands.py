@@ -27,6 +27,7 @@ from tracker.decision import (
     CheckPassword,
     HashPassword,
     Now,
+    ProbeDevice,
     ReadLog,
     ReadPart,
     ReplacePassword,
@@ -35,6 +36,7 @@ from tracker.decision import (
     Work,
 )
 from tracker.passwords import Passwords
+from tracker.probing import Prober
 from tracker.signing import Signer
 from tracker.store import Store
 from tracker.uploads import Uploads
@@ -62,10 +64,15 @@ class Errands:
     """Runs errands; closed with the desk."""
 
     def __init__(
-        self, store: Store, tracker_id: TrackerId, signing_key: nacl.signing.SigningKey
+        self,
+        store: Store,
+        tracker_id: TrackerId,
+        signing_key: nacl.signing.SigningKey,
+        prober: Prober | None = None,
     ) -> None:
         self._store = store
         self._signer = Signer(tracker_id, signing_key)
+        self._prober = prober
         self._uploads = Uploads()
         self._passwords = Passwords()
         self._readers = ThreadPoolExecutor(2, "reader")
@@ -91,6 +98,9 @@ class Errands:
                 if new_hash is None:
                     raise WRONG_OLD_PASSWORD
                 return Continued(commands.PasswordChecked(work, new_hash))
+            case ProbeDevice():
+                answered = self._prober is not None and await self._prober.probe(work)
+                return Answered(tracker.Probed(work.endpoint, answered))
             case TakePart():
                 return await self._take(actor, work, data, now)
             case _:

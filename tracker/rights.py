@@ -1,7 +1,7 @@
 """Rights and news: tickets, the keys to a group's events, the devices to let in, the log.
 
-Decides `Announce`, `Depart`, `GetTickets`, `Follow`, `GetDevices` and `EventsSince`: what a peer
-needs to take its place in its groups and to keep it.
+Decides `Announce`, `Depart`, `GetTickets`, `Follow`, `GetDevices`, `EventsSince` and `ProbeMe`:
+what a peer needs to take its place in its groups and to keep it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import ipaddress
 from common import limits
 from common.errors import ConfigError, Refused
 from common.ids import ContentId, DeviceKey, GroupId, UserId
-from common.link import check_source
+from common.link import check_source, host_of
 from common.messages import tracker
 from common.messages.refusals import Code
 from common.names import fold_id, quoted
@@ -23,6 +23,7 @@ from tracker.decision import (
     Now,
     Offline,
     Online,
+    ProbeDevice,
     ReadLog,
     SignTickets,
     World,
@@ -88,6 +89,35 @@ def reachable(facts: Facts, endpoint: str, address: str) -> str:
             "let the peer listen at tcp://HOST:PORT",
         )
     return endpoint
+
+
+def probe_me(world: World, user: UserId, actor: Actor) -> Decision:
+    """Whether the asking device can be reached. Raises `Refused`.
+
+    Invariant: the tracker connects to the endpoint under which its members are sent to the asker,
+    and never to itself or its neighbours on the link for one who is not there.
+    """
+    lease = world.presence.leases.get(actor.device)
+    if lease is None or lease.user != user:
+        raise Refused(Code.USAGE, "this device has announced no address yet", "try again in 10 s")
+    if not _may_be_tried(lease.endpoint, actor.address):
+        return Decision(tracker.Probed(lease.endpoint, False))
+    return Decision(ProbeDevice(user, actor.device, lease.endpoint))
+
+
+def _may_be_tried(endpoint: str, seen_at: str) -> bool:
+    if endpoint.startswith("ipc://"):
+        return True  # all peers of this tracker are on this machine
+    address = ipaddress.ip_address(host_of(endpoint).strip("[]"))
+    plain = getattr(address, "ipv4_mapped", None) or address
+    if not (plain.is_loopback or plain.is_link_local):
+        return True
+    return str(plain) == seen_at.partition("%")[0] or (plain.is_loopback and _is_local(seen_at))
+
+
+def _is_local(address: str) -> bool:
+    """Whether who asks is on the tracker's own machine, as far as the address tells."""
+    return not address or ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _host(address: str) -> str:

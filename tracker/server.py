@@ -38,7 +38,7 @@ from common.sockets import (
     user_id,
 )
 from common.zap import Admission, ZapHandler, self_check
-from tracker.addresses import Addresses, advertised, bind_both, told
+from tracker.addresses import Addresses, advertised, advice, bind_both, is_networked, told
 from tracker.decision import Actor, Facts, World
 from tracker.desk import Desk, Job
 from tracker.errands import Errands
@@ -46,6 +46,7 @@ from tracker.events import Outgoing
 from tracker.guessing import Buckets, Rate
 from tracker.home import Secrets
 from tracker.presence import Presence
+from tracker.probing import Prober
 from tracker.store import Store
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class Server:
         self._at_commands = Connections(MESSAGES)
         self._at_events = Connections(SUBSCRIPTIONS)
         self._desk: Desk | None = None
+        self.bound = ""
+        """Where commands are taken, once it serves."""
 
     async def start(self) -> Tracker:
         """Bind and serve; where and by which key others find it. Raises `MiniTorrentError`."""
@@ -105,7 +108,7 @@ class Server:
             Watch(self._events, self._on_link, self._at_events),
         ]
         endpoint, events = bind_both(commands_socket, self._events, self._addresses)
-        self._desk = await self._make_desk(told(events, endpoint))
+        self._desk = await self._make_desk(told(events, endpoint), endpoint)
         self._commands = Pump(commands_socket, self._on_message)
         loop = asyncio.get_running_loop()
         self._tasks = [
@@ -114,9 +117,13 @@ class Server:
             loop.create_task(self._report()),
             loop.create_task(process.keep_memory_small()),
         ]
-        return Tracker(advertised(endpoint, self._addresses.advertise), self._secrets.pair.public)
+        if text := advice(endpoint, self._addresses.advertise):
+            log.warning("%s", text)
+        self.bound = endpoint
+        told_to_others = advertised(endpoint, self._addresses.advertise, self._addresses.commands)
+        return Tracker(told_to_others, self._secrets.pair.public)
 
-    async def _make_desk(self, events: str) -> Desk:
+    async def _make_desk(self, events: str, endpoint: str) -> Desk:
         loop = asyncio.get_running_loop()
         tracker_id = self._store.tracker_id(os.urandom(16))
         facts = Facts(
@@ -125,10 +132,12 @@ class Server:
             inbox_secret=self._secrets.inbox,
             events=events,
             ipc=self._addresses.commands.startswith("ipc://"),
+            networked=is_networked(endpoint, self._addresses.advertise),
         )
         state = await loop.run_in_executor(None, self._store.load)
         world = World(facts, state, Presence(), random.SystemRandom())
-        errands = Errands(self._store, tracker_id, self._secrets.signing[0])
+        prober = Prober(self._context, self._secrets.pair)
+        errands = Errands(self._store, tracker_id, self._secrets.signing[0], prober)
         return Desk(world, self._store, errands, self._publish)
 
     async def stop(self) -> None:

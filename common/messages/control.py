@@ -356,6 +356,9 @@ class PasswordChanged(_Result, frozen=True):
 
 
 class StatusIs(_Result, frozen=True):
+    """``listen``: empty while the peer has no address to listen at. ``announced``: what others are
+    told; ``advertise``: what `up` was told of that. ``advice``: why others cannot reach it."""
+
     user: str | None
     connected: bool
     tracker: str
@@ -365,6 +368,9 @@ class StatusIs(_Result, frozen=True):
     downloads: int = 0
     pid: int = 0
     trouble: str | None = None
+    announced: str = ""
+    advertise: str = ""
+    advice: str | None = None
 
 
 class Groups(_Result, frozen=True):

@@ -54,6 +54,8 @@ class Welcome(_Wire, frozen=True):
 
     ``events``: where the PUB socket listens; a host of ``*`` stands for the host that the asker
     reached the tracker by. ``inbox`` and ``inbox_key``: a topic and a key for this device alone.
+    ``seen_at``: the address that the connection comes from, empty on ipc. ``networked``: whether
+    other machines than the tracker's own can reach it.
     """
 
     tracker_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -63,6 +65,8 @@ class Welcome(_Wire, frozen=True):
     user: IdText | None
     inbox: Topic
     inbox_key: Key32
+    seen_at: Annotated[str, Meta(max_length=64)] = ""
+    networked: bool = False
 
 
 class CreateUser(_Wire, frozen=True):
@@ -345,6 +349,17 @@ class Announce(_Wire, frozen=True):
     instance: Instance = b""
 
 
+class ProbeMe(_Wire, frozen=True):
+    """Try whether this device answers where it is announced, from where the tracker is."""
+
+
+class Probed(_Wire, frozen=True):
+    """``endpoint``: what was tried; ``answered``: whether the device with the asker's key did."""
+
+    endpoint: Endpoint
+    answered: bool
+
+
 class Head(msgspec.Struct, frozen=True, array_like=True):
     """How far a group's log has come, so that a subscriber notices what it missed."""
 
@@ -477,6 +492,7 @@ Command: TypeAlias = (
     | Follow
     | GetDevices
     | EventsSince
+    | ProbeMe
 )
 
 Reply: TypeAlias = (
@@ -499,4 +515,5 @@ Reply: TypeAlias = (
     | Following
     | DeviceRows
     | Events
+    | Probed
 )

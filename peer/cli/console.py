@@ -119,6 +119,10 @@ class Console:
         if not status.connected:
             reason = status.trouble or "it does not answer"
             self.tell(f"warning: the tracker cannot be reached, the peer keeps trying: {reason}")
+        elif not status.listen:
+            self.tell(f"warning: nobody can fetch from here yet: {status.trouble}")
+        if status.advice:
+            self.tell(f"warning: {status.advice}")
 
     def done(self, answer: Ended, text: str = "") -> None:
         """Say that a command without a result was done; ``text`` when the peer gave none."""

@@ -26,6 +26,13 @@ _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or 
     help=_LISTEN_HELP + " Left out, the address on the way to the tracker and a free port.",
 )
 @click.option(
+    "--advertise",
+    metavar="HOST",
+    envvar="MINI_TORRENT_ADVERTISE",
+    show_envvar=True,
+    help="The address or host name that others are told, when it is not the one to listen at.",
+)
+@click.option(
     "--tracker",
     metavar="LINK|TRACKER_INFO",
     envvar="MINI_TORRENT_TRACKER",
@@ -55,6 +62,7 @@ def up(
 
     It runs in the background until `down`, and needs to be told about its tracker once only.
     """
+    from peer.addresses import NOT_LISTENING
     from peer.cli import launch
     from peer.cli.up_options import check_same, checked
 
@@ -73,7 +81,8 @@ def up(
         console.json(plain(status))
     elif not console.quiet:
         ready = f"runs already (process {status.pid})" if already else "ready"
-        console.say(f"peer {ready}: {status.listen} (tracker {status.tracker})")
+        where = status.listen or NOT_LISTENING
+        console.say(f"peer {ready}: {where} (tracker {status.tracker})")
         if new_device_key:
             console.say("this machine has a device key of its own: log in with `login USER`")
         console.warn_if_alone(status)

@@ -35,6 +35,7 @@ TURN_S = 0.02
 
 _OPTIONS = {
     "listen": "--listen",
+    "advertise": "--advertise",
     "tracker": "--tracker",
     "upload_limit": "--upload-limit",
     "download_limit": "--download-limit",

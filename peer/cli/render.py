@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from common.messages import control
 from common.names import printable
+from peer.addresses import NOT_LISTENING
 from peer.cli.units import (
     count_text,
     moment_text,
@@ -237,14 +238,24 @@ def status_lines(status: control.StatusIs, home: str) -> list[str]:
         ("home", home),
         ("user", status.user or "nobody is logged in"),
         ("tracker", f"{status.tracker} ({link})"),
-        ("listen", status.listen),
+        ("listen", _listening(status)),
         ("shares", str(status.shares)),
         ("downloads", str(status.downloads)),
         ("device", status.device),
     ]
     if status.trouble and status.connected:
         rows.append(("trouble", status.trouble))
+    if status.advice:
+        rows.append(("advice", status.advice))
     return [f"{name:<10}{printable(text)}" for name, text in rows]
+
+
+def _listening(status: control.StatusIs) -> str:
+    if not status.listen:
+        return NOT_LISTENING
+    if status.announced in ("", status.listen):
+        return status.listen
+    return f"{status.listen} (others are told {status.announced})"
 
 
 def download_lines(rows: Sequence[control.DownloadRow], *, terminal: bool) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError, MiniTorrentError
-from common.link import as_endpoint, trackers_of
+from common.link import as_endpoint, check_host, trackers_of
 from common.messages import control
 from common.messages.refusals import Code
 from peer.addresses import resolved
@@ -33,6 +33,8 @@ def checked(given: Mapping[str, Any], base: str) -> dict[str, Any]:
     options = {name: value for name, value in given.items() if value is not None}
     if "listen" in options:
         options["listen"] = as_endpoint(options["listen"])
+    if "advertise" in options:
+        options["advertise"] = check_host(options["advertise"])
     if "tracker" in options:
         tracker = options["tracker"]
         if not tracker.startswith(_LINKS):
@@ -70,8 +72,10 @@ def check_same(running: control.StatusIs, options: Mapping[str, Any]) -> None:
     if tracker is not None and running.tracker not in [t.link for t in trackers_of(tracker)]:
         differs = f"with the tracker {running.tracker}"
     elif listen is not None and not _same_endpoint(listen, running.listen):
-        differs = f"and listens at {running.listen}"
-    elif set(options) - {"tracker", "listen"}:
+        differs = f"and listens at {running.listen or 'no address yet'}"
+    elif options.get("advertise", running.advertise) != running.advertise:
+        differs = f"and others are told {running.announced or 'no address yet'}"
+    elif set(options) - {"tracker", "listen", "advertise"}:
         differs = "and takes limits and the form of its log at its start"
     if differs is not None:
         raise AlreadyRuns(

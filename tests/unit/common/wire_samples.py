@@ -59,6 +59,7 @@ COMMANDS: list[Any] = [
     tracker.Follow(),
     tracker.GetDevices("films", DEVICE.hex()),
     tracker.EventsSince("films", 8),
+    tracker.ProbeMe(),
 ]
 
 _GROUP_STATE = tracker.GroupState("films", "alice", 2, TOPIC, DEVICE, 9, [("carol", 2)])
@@ -66,7 +67,9 @@ _GROUP_STATE = tracker.GroupState("films", "alice", 2, TOPIC, DEVICE, 9, [("caro
 REPLIES: list[Any] = [
     REFUSAL,
     tracker.Done(),
-    tracker.Welcome(TRACKER, [OTHER], "tcp://*:5001", MS, "alice", TOPIC, DEVICE),
+    tracker.Welcome(
+        TRACKER, [OTHER], "tcp://*:5001", MS, "alice", TOPIC, DEVICE, "192.0.2.1", True
+    ),
     tracker.LoggedIn("alice"),
     tracker.PasswordChanged(2),
     tracker.OwnDevices([tracker.OwnDevice(OTHER, MS, MS, True, "tcp://192.0.2.2:5001")], True),
@@ -83,6 +86,7 @@ REPLIES: list[Any] = [
     tracker.Following([_GROUP_STATE], MS),
     tracker.DeviceRows([tracker.DeviceRow(OTHER, "bob")], 9, True),
     tracker.Events([ENTRY], 9, _GROUP_STATE),
+    tracker.Probed("tcp://192.0.2.1:5001", True),
 ]
 
 GROUP_EVENTS: list[Any] = [
@@ -175,7 +179,20 @@ ANSWERS: list[Any] = [
     control.Welcome("0.1.0", "0123456789abcdef"),
     control.Begun("downloading film.mkv", "films", "/films/film.mkv"),
     control.PasswordChanged("done", 2),
-    control.StatusIs("alice", True, "LINK", "tcp://192.0.2.1:5001", "KEY", 3, 1, 4711, "none"),
+    control.StatusIs(
+        "alice",
+        True,
+        "LINK",
+        "tcp://192.0.2.1:5001",
+        "KEY",
+        3,
+        1,
+        4711,
+        "none",
+        "tcp://*:1",
+        "h",
+        "a",
+    ),
     control.Groups([control.GroupRow("films", "alice", 2, "owner")]),
     control.Users([control.UserRow("bob", "member", "2030-03-17T17:46:40.123Z", 1)]),
     control.Devices(

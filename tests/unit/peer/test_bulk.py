@@ -572,13 +572,13 @@ def test_there_may_be_none(endpoint: str, port: int | None) -> None:
     async def test(stage: Stage) -> None:
         bulk = BulkSender(
             stage.contexts[0],
-            endpoint,
             port,
             guard=stage.guard,
             connections=Connections(MESSAGES),
             on_link=lambda _: None,
             send_queue=9,
         )
+        bulk.move(endpoint)
         assert bulk.offer(ONE) is None
         assert bulk.send(ONE, peer.Pieces(0, 0, 1), b"", 1) is None
         assert "none" in bulk.state
@@ -589,15 +589,16 @@ def test_there_may_be_none(endpoint: str, port: int | None) -> None:
 
 def test_a_port_in_use_is_said_when_it_was_asked_for() -> None:
     async def test(stage: Stage) -> None:
+        bulk = BulkSender(
+            stage.contexts[0],
+            stage.seeder._bulk.port,
+            guard=stage.guard,
+            connections=Connections(MESSAGES),
+            on_link=lambda _: None,
+            send_queue=9,
+        )
         with pytest.raises(CannotListen, match="cannot listen at tcp"):
-            BulkSender(
-                stage.contexts[0],
-                stage.seeder.endpoint,
-                stage.seeder._bulk.port,
-                guard=stage.guard,
-                connections=Connections(MESSAGES),
-                on_link=lambda _: None,
-                send_queue=9,
-            )
+            bulk.move(stage.seeder.endpoint)
+        bulk.close()
 
     run(test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,12 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError, TransportError
-from common.ids import DeviceKey
-from common.link import Tracker, check_source
+from common.link import check_source
 from common.messages import control
-from peer.addresses import announced, default_listen, resolved
+from peer.addresses import announced, resolved
 from peer.cli.up_options import AlreadyRuns, check_same
+from peer.whereabouts import on_the_way
 
-KEY = DeviceKey(bytes(32))
 HOSTS = {
     "peer.example": ["192.0.2.8", "2001:db8::8"],
     "six.example": ["fe80::8%eth0", "2001:db8::8"],
@@ -82,15 +82,16 @@ def test_for_every_address_the_tracker_fills_in_the_one_it_sees(listening: str, 
     assert announced(listening) == told
 
 
-def test_without_a_wish_it_is_what_faces_the_tracker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(TransportError, match="no way from here"):
-        default_listen(tmp_path, Tracker("tcp://nowhere.example:5000", KEY))
-    monkeypatch.undo()
-    found = default_listen(tmp_path, Tracker("tcp://127.0.0.1:5000", KEY))
+def test_without_a_wish_it_is_what_faces_the_tracker() -> None:
+    def way(*endpoints: str, home: str = "/h") -> str:
+        return asyncio.run(on_the_way(Path(home), endpoints))
+
+    with pytest.raises(TransportError, match="cannot look up nowhere"):
+        way("tcp://nowhere.example:5000")
+    found = way("tcp://127.0.0.1:5000")
     assert found == "tcp://127.0.0.1:0"
     assert check_source(found.replace(":0", ":1")) == "tcp://127.0.0.1:1"
-    assert default_listen(Path("/h"), Tracker("ipc:///t.sock", KEY)) == "ipc:///h/pieces.sock"
+    assert way("tcp://nowhere.example:5000", "tcp://127.0.0.1:5000") == "tcp://127.0.0.1:0"
+    assert way("ipc:///t.sock") == "ipc:///h/pieces.sock"
     with pytest.raises(ConfigError, match="too long"):
-        default_listen(Path("/" + "h" * 100), Tracker("ipc:///t.sock", KEY))
+        way("ipc:///t.sock", home="/" + "h" * 100)

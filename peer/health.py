@@ -1,0 +1,85 @@
+"""Findings of a running peer for `doctor`: the tracker, the address, the clock, what was refused.
+
+Owns the words of each. What can be found without a running peer is ``peer.cli.health``'s.
+"""
+
+from __future__ import annotations
+
+from common.clock import wall_ms
+from common.errors import MiniTorrentError
+from common.messages import control, tracker
+from common.sockets import LIBZMQ_MIN
+from peer.following import Following
+from peer.notices import Notices
+from peer.seeder import Seeder
+from peer.tracker_link import TrackerLink
+from peer.whereabouts import Whereabouts
+
+CLOCK_TOLERANCE_S = 5.0
+_REFUSALS = ("refused", "malformed", "unnamed", "out of range")
+
+
+async def findings(
+    link: TrackerLink,
+    following: Following,
+    whereabouts: Whereabouts,
+    seeder: Seeder,
+    notices: Notices,
+) -> list[control.CheckRow]:
+    """Every check with what it found, the tracker and the network first."""
+    rows = [_tracker(link), _address(whereabouts)]
+    if link.connected and following.user is not None and whereabouts.announced is not None:
+        rows.append(await _reachable(link))
+    if link.time.known:
+        rows.append(_clock(link))
+    rows.append(control.CheckRow("pieces served", True, str(seeder.counts["pieces"])))
+    rows.append(control.CheckRow("bulk connections", True, seeder.bulk_state))
+    refused = sum(seeder.counts[kind] for kind in _REFUSALS)
+    rows.append(control.CheckRow("requests refused", True, str(refused)))
+    needed = ".".join(str(part) for part in LIBZMQ_MIN)
+    rows.append(control.CheckRow("libzmq needed", True, needed))
+    rows += [control.CheckRow("notice", False, text) for text in notices.texts()]
+    return rows
+
+
+def _tracker(link: TrackerLink) -> control.CheckRow:
+    if link.connected:
+        return control.CheckRow("tracker", True, f"connected to {link.where.endpoint}")
+    hint = "is it running, and is this the link that it prints?"
+    return control.CheckRow("tracker", False, link.trouble or "away", hint)
+
+
+def _address(whereabouts: Whereabouts) -> control.CheckRow:
+    if whereabouts.trouble is not None:
+        hint = "the peer keeps trying; give another address with: mini-torrent up --listen HOST:0"
+        return control.CheckRow("address", False, whereabouts.trouble, hint)
+    if whereabouts.advice is not None:
+        return control.CheckRow("address", False, *whereabouts.advice)
+    found = f"others are told {whereabouts.announced}"
+    if whereabouts.seen_at:
+        found += f"; the tracker sees this machine at {whereabouts.seen_at}"
+    return control.CheckRow("address", True, found)
+
+
+async def _reachable(link: TrackerLink) -> control.CheckRow:
+    try:
+        probed = (await link.ask(tracker.ProbeMe(), tracker.Probed)).reply
+    except MiniTorrentError as error:
+        return control.CheckRow("reachable", True, f"not tested: {error.message}")
+    if probed.answered:
+        return control.CheckRow("reachable", True, f"the tracker reached {probed.endpoint}")
+    port = probed.endpoint.rpartition(":")[2]
+    return control.CheckRow(
+        "reachable",
+        False,
+        f"the tracker cannot connect to this peer at {probed.endpoint}",
+        f"let connections to port {port} through the firewall of this machine, or give the address "
+        "that others can use: mini-torrent down && mini-torrent up --advertise HOST",
+    )
+
+
+def _clock(link: TrackerLink) -> control.CheckRow:
+    offset_s = (wall_ms() - link.time.now_ms()) / 1000
+    right = abs(offset_s) < CLOCK_TOLERANCE_S
+    hint = None if right else "nothing breaks by it, but set it right: timedatectl set-ntp true"
+    return control.CheckRow("clock", right, f"{offset_s:+.1f} s from the tracker's", hint)
