@@ -1,8 +1,8 @@
 """Backups: the whole of a tracker in one file, made while it runs.
 
-A backup is a copy of the database with the key files put into a table of its own, so that it brings
-back the same tracker, under the same link, on another machine. It holds every secret there is: the
-file is 0600 and belongs under lock and key.
+A backup is a copy of the database with the key files put into a table of its own, and where it was,
+so that it brings back the same tracker, under the same link, on another machine. It holds every
+secret there is: the file is 0600 and belongs under lock and key.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common.config import HomeBusy
 from common.errors import ConfigError, StorageError
 from common.files import sync_directory, write_whole
 from tracker import successor
-from tracker.home import KEY_FILES, Home
+from tracker.home import KEPT_FILES, Home
 from tracker.successor import DATABASE
 
 _KEYS_TABLE = "backup_keys"
@@ -78,7 +78,7 @@ def _finish_restore(home: Path) -> None:
 
 def _put_keys(copy: sqlite3.Connection, home: Path) -> None:
     copy.execute(f"CREATE TABLE {_KEYS_TABLE} (name TEXT PRIMARY KEY, content BLOB NOT NULL)")
-    for name in KEY_FILES:
+    for name in KEPT_FILES:
         path = home / name
         if path.exists():
             row = (name, path.read_bytes())
@@ -89,9 +89,10 @@ def _put_keys(copy: sqlite3.Connection, home: Path) -> None:
 def restore(home: Home, source: Path) -> Path | None:
     """Put the backup ``source`` in place of the database of ``home``, which must be locked.
 
-    Keys that the home has stay as they are. If this is cut short, either nothing has happened to
-    the database, or the next opening of the home finishes it. Returns where the former database was
-    put, if there was one. Raises `ConfigError` for a file that is no sound backup.
+    Keys that the home has stay as they are, and so does its link. If this is cut short, either
+    nothing has happened to the database, or the next opening of the home finishes it. Returns where
+    the former database was put, if there was one. Raises `ConfigError` for a file that is no sound
+    backup.
     """
     with _translated(f"restore {source}"):
         if not source.is_file():
@@ -108,7 +109,7 @@ def restore(home: Home, source: Path) -> Path | None:
                 copy.commit()
             # Before the database: with it alone the next start would be that of another tracker.
             for name, content in stored:
-                if name in KEY_FILES and not (home.path / name).exists():
+                if name in KEPT_FILES and not (home.path / name).exists():
                     write_whole(home.path / name, content)
             successor.name(home.path)
         finally:

@@ -6,8 +6,10 @@ Owns options, exit codes and the words on the terminal. Exit codes: 0 done, 1 fa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Iterable
@@ -21,11 +23,12 @@ from common import process
 from common.command_group import CommandGroup
 from common.config import default_home
 from common.errors import ConfigError, MiniTorrentError, TransportError, exit_code_of
+from common.ids import DeviceKey
 from common.keys import load_pair, rotate_signing_key
-from common.link import InfoEntry, Tracker, as_endpoint, read_info
+from common.link import InfoEntry, Tracker, as_endpoint, parse_link, read_info
 from common.names import printable
 from common.streams import abandon_output, open_closed_streams
-from tracker.home import CURVE_KEY, LAST_LINK, SIGNING_KEY, Home
+from tracker.home import CURVE_KEY, LAST_LINK, LAST_OPTIONS, SIGNING_KEY, Home
 
 PROGRAM = "mini-torrent-tracker"
 COMPLETE_VARIABLE = "_MINI_TORRENT_TRACKER_COMPLETE"
@@ -193,11 +196,16 @@ def link(home: Path) -> None:
         raise ConfigError(
             f"there is no tracker in {home} yet", "start it with: mini-torrent-tracker run"
         ) from None
+    print(_last_link(home, pair.public))
+
+
+def _last_link(home: Path, key: DeviceKey) -> str:
     try:
-        text = (home / LAST_LINK).read_text(encoding="utf-8").strip()
-    except OSError:
-        text = Tracker(DEFAULT_BIND, pair.public).link
-    print(text)
+        last = parse_link((home / LAST_LINK).read_text(encoding="utf-8").strip())
+    except (OSError, ConfigError):
+        return Tracker(DEFAULT_BIND, key).link
+    # A restored home may have had a key of its own before.
+    return Tracker(last.endpoint, key).link
 
 
 @tracker.command()
@@ -233,6 +241,12 @@ def restore(file: Path, home: Path) -> None:
     print(f"restored {printable(str(file))}")
     if aside is not None:
         print(f"the former database is kept as {printable(str(aside))}")
+    key = load_pair(opened.path / CURVE_KEY).public
+    print(f"its link is {printable(_last_link(opened.path, key))}")
+    with contextlib.suppress(OSError):
+        where = (opened.path / LAST_OPTIONS).read_text(encoding="utf-8").strip()
+        home_option = shlex.join(["--home", str(opened.path)])
+        print(f"to run it there: mini-torrent-tracker run {home_option} {printable(where)}")
 
 
 @tracker.command()

@@ -24,6 +24,8 @@ SIGNING_KEY = "signing.key"
 INBOX_SECRET = "inbox.key"
 KEY_FILES = (CURVE_KEY, SIGNING_KEY, INBOX_SECRET)
 LAST_LINK = "link"  # where it was last found: a free port is known to nobody else
+LAST_OPTIONS = "options"  # with which `run` takes it there again
+KEPT_FILES = (*KEY_FILES, LAST_LINK, LAST_OPTIONS)  # what a backup holds beside the database
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from common.errors import ConfigError
 from common.keys import key_text
 from common.link import InfoEntry, add_key
 from common.names import printable
-from tracker.addresses import Addresses
-from tracker.home import LAST_LINK, Home
+from tracker.addresses import Addresses, options
+from tracker.home import LAST_LINK, LAST_OPTIONS, Home
 from tracker.server import Server
 from tracker.store import Store
 
@@ -49,7 +49,11 @@ async def serve(
         found = await server.start()
         if info is not None and entry is not None and entry.key is None:
             add_key(info, entry, secrets.pair.public)
-        (home.path / LAST_LINK).write_text(f"{found.link}\n", encoding="utf-8")
+        for name, text in (
+            (LAST_LINK, found.link),
+            (LAST_OPTIONS, options(addresses, server.bound)),
+        ):
+            (home.path / name).write_text(f"{text}\n", encoding="utf-8")
         print(f"tracker ready: {found.link}", flush=True)
         log.info("serving at %s", printable(found.endpoint))
         _stop_on_quit(stop)

@@ -503,6 +503,30 @@ def test_a_home_serves_one_tracker_and_a_port_too(tmp_path: Path) -> None:
             assert "another process" in second.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "host"),
+    [
+        (("--bind", "tcp://localhost:0"), "localhost"),
+        (("--bind", "tcp://127.0.0.1:0", "--advertise", "tracker.example"), "tracker.example"),
+    ],
+)
+def test_the_link_is_as_typed_and_after_a_restore_as_it_was(
+    tmp_path: Path, options: tuple[str, ...], host: str
+) -> None:
+    file, fresh = tmp_path / "backup", tmp_path / "fresh"
+    with running(tmp_path / "home", *options) as process:
+        link = process.at.link
+        assert link.startswith(f"mini-torrent://{host}:")
+        assert run_cli("backup", str(file), "--home", str(tmp_path / "home")).returncode == 0
+    restored = run_cli("restore", str(file), "--home", str(fresh))
+    assert f"its link is {link}\n" in restored.stdout
+    assert run_cli("link", "--home", str(fresh)).stdout == f"{link}\n"
+    command = restored.stdout.rpartition("to run it there: ")[2].split()
+    assert command[:2] == ["mini-torrent-tracker", "run"]
+    with running(fresh, *command[command.index("--bind") :]) as process:
+        assert process.at.link == link
+
+
 def run_cli(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tracker.cli", *words],
