@@ -402,11 +402,12 @@ class Checks(_Result, frozen=True):
 
 
 class Uploaded(_Result, frozen=True):
-    """``joined``: others offered the same content before."""
+    """``joined``: others offered the same content before. ``again``: this device did."""
 
     row: FileRow
     elapsed_s: float
     joined: bool
+    again: bool = False
 
 
 class Downloaded(_Result, frozen=True):
@@ -430,6 +431,8 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     eta_s: float | None = None
     sources: int = 0
     note: str | None = None
+    advice: str | None = None
+    """What would help, where ``note`` tells of something that is in the way."""
 
 
 class Happened(msgspec.Struct, frozen=True, tag=True):

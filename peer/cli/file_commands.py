@@ -67,7 +67,9 @@ def upload_file(
         console.done(answer)
     elif console.as_json:
         row = plain(answer.row)
-        console.json({**row, "elapsed_s": answer.elapsed_s, "joined": answer.joined})
+        console.json(
+            {**row, "elapsed_s": answer.elapsed_s, "joined": answer.joined, "again": answer.again}
+        )
     elif not console.quiet:
         console.say(uploaded_line(answer))
 
@@ -166,8 +168,9 @@ def show_downloads(console: Console) -> None:
         console.json(plain(answer.rows))
     elif answer.rows:
         print("\n".join(download_lines(answer.rows, terminal=console.terminal)), flush=True)
-    elif console.terminal:
-        print("There are no downloads.", flush=True)
+    else:
+        # Standard output of a pipe has a line for each download, and no other.
+        (console.say if console.terminal else console.tell)("There are no downloads.")
 
 
 @command("stop-share", example="mini-torrent stop-share films film.mkv")

@@ -5,6 +5,7 @@ Everything goes to standard error; standard output is for the result.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from peer.cli.units import count_text, percent_text, rate_text, size_text, time_
 from peer.control_client import CommandFailed, Ended
 
 LINE_S = 2.0
+STILL_S = 60.0  # without a byte for so long, it is said what would help; and once in so long again
+SMALL_BYTES = 1024 * 1024  # a manifest of no more is sent before anybody could read of it
 SAME_LINE_S = 60.0  # a sign of life where nothing moves: a night without a source is no long log
 BAR_WIDTH, BAR_WIDTH_MIN = 30, 10  # columns
 
@@ -27,14 +30,20 @@ class Picture(Protocol):
 
     def show(self, progress: control.Progress) -> None: ...
 
+    def say(self, line: str) -> None:
+        """A line for people to read, which stays."""
+
 
 def run(console: Console, ask: control.Ask, title: str) -> Ended:
     """Ask the peer, show how far it is, and return what ended it; raises `CommandFailed`."""
     with console.client() as client, picture_for(console, title) as picture:
         ended: Ended | None = None
+        still = Still(why_slow_command(console, ask))
         for said in client.ask(ask):
             match said:
                 case control.Progress():
+                    if line := still.line(said, monotonic()):
+                        picture.say(line)
                     picture.show(said)
                 case control.Happened():
                     pass
@@ -58,8 +67,54 @@ def picture_for(console: Console, title: str) -> Iterator[Picture]:
         yield PlainLines(title)
 
 
+class Still:
+    """Tells, once a minute, that nothing moves, why, and what would help.
+
+    ``command`` shows more of it; empty where no command does."""
+
+    def __init__(self, command: str = "") -> None:
+        self._command = command
+        self._done = -1
+        self._since = self._next_at = 0.0
+
+    def line(self, progress: control.Progress, now: float) -> str | None:
+        """What is to be said now, if anything is."""
+        if progress.done != self._done or progress.stage in ("checking", "digesting"):
+            self._done, self._since, self._next_at = progress.done, now, now + STILL_S
+        if now < self._next_at:
+            return None
+        self._next_at = now + STILL_S
+        parts = []
+        if progress.stage == "downloading" or not progress.note:
+            parts.append(f"nothing has come for {time_text(now - self._since)}")
+        if progress.note:
+            parts.append(progress.note)
+        if progress.advice:
+            parts.append(progress.advice)
+        if self._command and progress.stage == "downloading":
+            parts.append(f"`{self._command}` shows what each source does")
+        return printable("; ".join(parts))
+
+
+def why_slow_command(console: Console, ask: control.Ask) -> str:
+    """The command that tells more of a download, to be pasted whole."""
+    match ask:
+        case control.DownloadFile(group, name):
+            words = [group, name]
+        case control.AwaitDownload(group, path):
+            words = [group, path]
+        case _:
+            return ""
+    home = ["--home", console.home_option] if console.home_option else []
+    dashes = ["--"] if any(word.startswith("-") for word in words) else []
+    return shlex.join(["mini-torrent", *home, "why-slow", *dashes, *words])
+
+
 class _Nothing:
     def show(self, progress: control.Progress) -> None:
+        pass
+
+    def say(self, line: str) -> None:
         pass
 
 
@@ -72,10 +127,12 @@ class PlainLines:
         self._title = printable(title)
         self._stage: tuple[str, str | None] | None = None
         self._next_at = 0.0
-        self._said, self._again_at = "", 0.0
+        self._said, self._again_at = "", 0.0  # the last line, and when it may come again
 
     def show(self, progress: control.Progress) -> None:
         if not progress.total and not progress.note:
+            return
+        if progress.stage == "sending the manifest" and progress.total <= SMALL_BYTES:
             return
         stage = (progress.stage, progress.note)
         if stage != self._stage and not (self._stage is None and progress.done):
@@ -88,8 +145,12 @@ class PlainLines:
         text = progress_text(progress)
         if text == self._said and now < self._again_at:
             return
-        self._said, self._again_at = text, now + SAME_LINE_S
-        print(f"{self._title}: {text}", file=sys.stderr, flush=True)
+        self._said = text
+        self.say(text)
+
+    def say(self, line: str) -> None:
+        self._again_at = monotonic() + SAME_LINE_S
+        print(f"{self._title}: {line}", file=sys.stderr, flush=True)
 
 
 def progress_text(progress: control.Progress, room: int | None = None) -> str:
@@ -150,6 +211,9 @@ def _bar(title: str) -> Iterator[Picture]:
                 title=name,
                 text=text,
             )
+
+        def say(self, line: str) -> None:
+            self._bars.console.print(Text(f"{printable(title)}: {line}"))
 
     bar = BarColumn(bar_width=BAR_WIDTH)
     bars = RichProgress(

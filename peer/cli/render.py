@@ -48,10 +48,9 @@ class Table(NamedTuple):
 
 
 def show(table: Table, *, terminal: bool) -> None:
-    """Print ``table`` for whoever reads standard output. A pipe gets nothing for no rows."""
+    """Print ``table`` for whoever reads standard output. No rows are said in a pipe, too."""
     if not table.rows:
-        if terminal:
-            print(table.empty, flush=True)
+        print(table.empty, flush=True)
         return
     lines = terminal_lines(table, get_terminal_size().columns) if terminal else plain_lines(table)
     print("\n".join(lines), flush=True)
@@ -305,6 +304,8 @@ def uploaded_line(done: control.Uploaded) -> str:
     """What was shared, in one line."""
     row = done.row
     how = "joined those who share it" if done.joined else "shared"
+    if done.again:
+        how = "already shared"
     files = f", {count_text(row.files, 'file')}" if row.files != 1 else ""
     return (
         f"{how}: {printable(row.name)} ({size_text(row.size)}{files}, "

@@ -266,7 +266,7 @@ class Downloads:
                 return downloaded(entry)
             if entry.record.state == "F":
                 raise entry.error or StorageError(entry.record.reason or "the download failed")
-            tell(progress_of(entry))
+            tell(progress_of(entry, self._user))
             pause_s = TELL_INTERVAL_S if entry.place is None else TELL_QUEUED_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(entry.changed.wait(), pause_s)

@@ -7,6 +7,7 @@ import os
 from common import limits
 from common.messages import control
 from peer.downloads.entry import Entry
+from peer.downloads.running import STORAGE_RETRY_S
 from peer.swarm.progress import Progress, SourceProgress
 from peer.swarm.sources import Phase
 
@@ -65,18 +66,51 @@ def _why_nobody(entry: Entry, progress: Progress) -> str | None:
     return None
 
 
-def progress_of(entry: Entry) -> control.Progress:
-    """What somebody who waits for the download is told."""
+def progress_of(entry: Entry, user: str | None) -> control.Progress:
+    """What a waiting command is told of the download, while ``user`` is logged in."""
     row = download_row(entry)
-    stage, note = "downloading", row.reason
-    if row.state == "P":
-        stage = control.QUEUED if entry.waits else "waiting"
+    stage, advice, note = "downloading", None, row.reason
+    if user != entry.record.user:
+        stage, note = "waiting", f"{entry.record.user} was logged out"
+        advice = f"it continues when {entry.record.user} logs in again on this device"
+    elif entry.waits:
+        stage = control.QUEUED
+    elif row.state == "P":
+        stage, advice = "waiting", _advice_for_rest(entry)
+    elif entry.running is not None and entry.running.copying:
+        stage = "copying what this device has"
     elif row.size and row.verified == row.size:
         stage = "checking"
-    elif row.sources == 0 and note is None:
-        known = entry.running is not None and entry.running.progress().sources
-        note = "no source answers yet" if known else "nobody who has it is online just now"
-    return control.Progress(stage, row.verified, row.size, row.rate, row.eta_s, row.sources, note)
+    elif row.sources == 0:
+        note, advice = _no_source(entry, note)
+    elif entry.running is not None and entry.running.progress().throttled and not row.rate:
+        note = "waiting for the limit on downloads"
+    return control.Progress(
+        stage, row.verified, row.size, row.rate, row.eta_s, row.sources, note, advice
+    )
+
+
+def _advice_for_rest(entry: Entry) -> str | None:
+    if entry.record.by_user:
+        return "`resume` continues it"
+    if entry.running is not None:  # a disk that takes nothing is tried again
+        return f"it is tried again every {STORAGE_RETRY_S:.0f} s, and continues by itself"
+    return "it continues by itself when the tracker lets it"
+
+
+def _no_source(entry: Entry, reason: str | None) -> tuple[str, str]:
+    """Why nothing comes, and what would help."""
+    if reason is not None:
+        return reason, "it continues when a member of the group shares it again"
+    if entry.running is not None and entry.running.progress().sources:
+        return (
+            "no source answers yet",
+            "check that the devices that have it run and can be reached from here",
+        )
+    return (
+        "no device that has it is online",
+        "it continues by itself when one of them is online again",
+    )
 
 
 def source_rows(entry: Entry) -> list[control.SourceRow]:

@@ -176,6 +176,11 @@ class Running:
         """The tracker lists this source no more."""
         self._decide(swarm.SourceGone(device))
 
+    @property
+    def copying(self) -> bool:
+        """Whether it takes what this device has already, and fetches nothing."""
+        return self._copying
+
     def pause(self) -> None:
         """Ask for nothing more; serve on."""
         self._going.clear()

@@ -289,8 +289,11 @@ class Shares:
                 raise Refused(Code.NOT_LOGGED_IN, f"{user} was logged out before it was offered")
             topic = self._following.topic_of(group)
             record = ShareRecord(user, group, name, content, digested.place, topic)
+            before = self._all.get(self._key(record))
+            again = before is not None and before.content == content
             offered = await self._offer_new(record, digested.manifest, encoded, tell)
-        return control.Uploaded(file_row(offered.row), monotonic() - started, offered.joined)
+        joined = offered.joined and not again
+        return control.Uploaded(file_row(offered.row), monotonic() - started, joined, again)
 
     async def _offer_new(
         self, record: ShareRecord, decoded: Manifest, encoded: bytes, tell: Tell

@@ -280,7 +280,7 @@ def test_show_downloads_in_a_pipe_is_exactly_this(home: Path, cli: Cli) -> None:
     lines = "[D] [films] a b.mkv\n[C] [films] b\n[P] [books] c\n[F] [books] d\n"
     assert ran == Ran(0, lines, "")
     _, ran = one_ask(home, cli, control.Downloads([]), "show-downloads")
-    assert ran == Ran(0, "", "")
+    assert ran == Ran(0, "", "There are no downloads.\n")
 
 
 JSON: list[tuple[list[str], control.Answer, Any]] = [

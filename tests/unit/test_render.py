@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from common.messages import control
-from peer.cli.progress import PlainLines, progress_text
+from peer.cli.console import Console
+from peer.cli.progress import PlainLines, Still, progress_text, why_slow_command
 from peer.cli.render import (
     Column,
     Table,
     download_lines,
     event_line,
     plain_lines,
+    show,
+    sources_table,
     terminal_lines,
 )
 from peer.cli.units import count_text, moment_text, percent_text, size_text, time_text
@@ -242,3 +245,56 @@ def _on_a_terminal(words: list[str]) -> str:
     os.close(ours)
     assert process.wait(20) == 0, text
     return text.decode()
+
+
+def test_what_stands_still_is_said_once_a_minute_with_what_helps() -> None:
+    still, said = Still("mini-torrent why-slow films a"), []
+    gone = control.Progress(
+        "downloading", 50, 100, note="no device that has it is online", advice="it continues"
+    )
+    for second in range(200):
+        if line := still.line(gone, float(second)):
+            said.append((second, line))
+    assert [second for second, _ in said] == [60, 120, 180]
+    assert said[0][1] == (
+        "nothing has come for 1 min 0 s; no device that has it is online; it continues; "
+        "`mini-torrent why-slow films a` shows what each source does"
+    )
+    assert still.line(control.Progress("downloading", 51, 100), 200.0) is None
+    assert still.line(control.Progress("downloading", 51, 100), 259.0) is None
+    line = still.line(control.Progress("downloading", 51, 100, sources=1), 260.0)
+    assert line == (
+        "nothing has come for 1 min 0 s; "
+        "`mini-torrent why-slow films a` shows what each source does"
+    )
+    full = control.Progress("waiting", 51, 100, note="the disk is full", advice="make room")
+    assert still.line(full, 320.0) == "the disk is full; make room"
+
+
+@pytest.mark.parametrize("stage", ["digesting", "checking"])
+def test_work_on_this_device_is_no_standstill(stage: str) -> None:
+    still = Still()
+    assert not [at for at in range(500) if still.line(control.Progress(stage, 100, 100), at)]
+
+
+def test_the_command_that_tells_more_can_be_pasted() -> None:
+    ask = control.DownloadFile("films", "-r f", "/d")
+    assert why_slow_command(Console(), ask) == "mini-torrent why-slow -- films '-r f'"
+    ask = control.DownloadFile("films", "a", "/d")
+    home = Console("/a home")
+    assert why_slow_command(home, ask) == "mini-torrent --home '/a home' why-slow films a"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_rows_are_said_in_a_pipe_as_well(
+    capsys: pytest.CaptureFixture[str], terminal: bool
+) -> None:
+    show(sources_table([]), terminal=terminal)
+    assert capsys.readouterr().out == "No source is known: nobody who has it is online.\n"
+
+
+def test_a_small_manifest_is_no_line_of_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    PlainLines("a").show(control.Progress("sending the manifest", 0, 56))
+    assert capsys.readouterr().err == ""
+    PlainLines("a").show(control.Progress("sending the manifest", 0, 5 << 20))
+    assert capsys.readouterr().err == "a: sending the manifest, 0 % of 5 MiB\n"

@@ -15,7 +15,7 @@ from common.messages.base import Source
 from common.messages.refusals import Code
 from peer.downloads.entry import Entry
 from peer.downloads.rows import progress_of
-from peer.files.errors import IOFailed
+from peer.files.errors import DiskFull, IOFailed
 
 BOB, CAROL = DeviceKey(b"b" * 32), DeviceKey(b"c" * 32)
 UNSHARED = Refused(Code.UNKNOWN_SHARE, "this content is not shared in films")
@@ -73,13 +73,13 @@ def test_that_every_source_is_banned_is_said_until_a_good_one_comes(tmp_path: Pa
         row = row_of(stage)
         assert row.reason == "every source sent wrong pieces and is banned"
         assert (row.state, row.rate, row.eta_s, row.sources) == ("D", 0.0, None, 0)
-        assert progress_of(entry).note == row.reason
+        assert progress_of(entry, entry.record.user).note == row.reason
         entry.running.sources([listed(CAROL)])
         assert row_of(stage).reason is None
-        assert progress_of(entry).note == "no source answers yet"
+        assert progress_of(entry, entry.record.user).note == "no source answers yet"
         entry.running.opened(CAROL, None)
         assert (row_of(stage).reason, row_of(stage).sources) == (None, 1)
-        assert progress_of(entry).note is None
+        assert progress_of(entry, entry.record.user).note is None
 
     run(tmp_path, test, pieces=6)
 
@@ -100,7 +100,7 @@ def test_that_nobody_shares_it_any_more_is_said_until_somebody_does(
         await until(lambda: row_of(stage).reason == "nobody shares it any more")
         row = row_of(stage)
         assert (row.state, row.rate, row.eta_s, row.sources) == ("D", 0.0, None, 0)
-        assert progress_of(entry).note == row.reason
+        assert progress_of(entry, entry.record.user).note == row.reason
         # One that fetches it itself shares nothing.
         downloads.peers_changed(
             events.PeerUpdate(FILMS, stage.content, [listed(CAROL, complete=False)])
@@ -172,6 +172,39 @@ def test_a_tracker_that_does_not_answer_says_nothing_of_the_share(tmp_path: Path
         stage.link.connected = False
         await stage.downloads._life.learn_sources(entry)
         assert row_of(stage).reason is None
-        assert progress_of(entry).note == "nobody who has it is online just now"
+        assert progress_of(entry, entry.record.user).note == "no device that has it is online"
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("why", "note", "advice"),
+    [
+        ("nobody", "no device that has it is online", "continues by itself"),
+        ("silent", "no source answers yet", "can be reached"),
+        ("a full disk", "no room", "tried again every 5 s"),
+        ("logged out", "alice was logged out", "when alice logs in again"),
+        ("unshared", "nobody shares it any more", "shares it again"),
+    ],
+)
+def test_a_waiting_command_is_told_why_nothing_comes_and_what_helps(
+    tmp_path: Path, why: str, note: str, advice: str
+) -> None:
+    async def test(stage: Stage) -> None:
+        entry = await going(stage, 1)
+        user: str | None = entry.record.user
+        assert entry.running is not None
+        match why:
+            case "silent":
+                entry.running.sources([listed(BOB)])
+            case "a full disk":
+                entry.running._stop_for(DiskFull("no room"))
+            case "logged out":
+                user = None
+            case "unshared":
+                entry.unshared = True
+        told = progress_of(entry, user)
+        assert note in str(told.note)
+        assert advice in str(told.advice)
 
     run(tmp_path, test)
