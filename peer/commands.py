@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar, assert_never
 
+from msgspec.structs import replace
+
 from common import limits, names
 from common.clock import wall_ms
 from common.ids import GroupId
@@ -197,7 +199,13 @@ class Commands:
         rows = listing(
             page, lambda row: names.fold_name(row.name), "files", limits.SHARES_PER_GROUP_MAX
         )
-        return control.Files([file_row(row) async for row in rows])
+        away = self._parts.shares.away()
+        return control.Files(
+            [
+                replace(file_row(row), away=(group, names.fold_name(row.name)) in away)
+                async for row in rows
+            ]
+        )
 
     async def _users(
         self, ask: tracker.ListRequests | tracker.ListMembers, rows_max: int
@@ -278,6 +286,9 @@ class Commands:
             announced=where.announced or "",
             advertise=where.advertise or "",
             advice=None if advice is None else "; ".join(advice),
+            away=[
+                f"{name} in {group}: {why}" for (group, name), why in parts.shares.away().items()
+            ],
         )
 
     async def _watch(self, group_text: str | None, tell: Tell) -> control.Answer:

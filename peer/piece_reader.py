@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from common.digests import Buffer
 from common.errors import MiniTorrentError
 from common.ids import ContentId
-from peer.files.errors import BadContent, ContentChanged, NotHeld, OutOfHandles, StorageClosed
+from peer.files.errors import Away, BadContent, ContentChanged, NotHeld, OutOfHandles, StorageClosed
 from peer.shelf import Reader, Served, Shelf
 from peer.swarm import events as swarm
 from peer.swarm.events import RequesterId
@@ -134,7 +134,7 @@ class PieceReader:
     def _not_read(self, send: swarm.Send, served: Served, reader: Reader, error: Exception) -> None:
         blocked = swarm.Blocked(send.requester, send.content, send.index)
         match error:
-            case ContentChanged():
+            case ContentChanged() | Away():
                 # Another read may have noticed it first, and the content be gone or renewed since.
                 if self._shelf.get(send.content) is served:
                     log.warning("%s", error)

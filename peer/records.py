@@ -25,6 +25,7 @@ from common.ids import ContentId
 from common.messages.control import SourceUse
 from peer.files.errors import translated
 from peer.files.fingerprints import Place
+from peer.files.whereabouts import Folder
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     elapsed_s: float = 0.0
     sources: list[SourceUse] = []
     topic: bytes = b""
+    folder: Folder | None = None
+    """That in which the part is; None in records of earlier versions."""
 
 
 R = TypeVar("R", ShareRecord, DownloadRecord)

@@ -272,6 +272,8 @@ class FileRow(_Row, frozen=True):
     seeders: int
     leechers: int
     shared_by: list[str]
+    away: bool = False
+    """Shared from this device too, from a place that cannot be reached now."""
 
 
 PAUSED_BY_USER = "paused by the user"
@@ -371,6 +373,8 @@ class StatusIs(_Result, frozen=True):
     announced: str = ""
     advertise: str = ""
     advice: str | None = None
+    away: list[str] = []
+    """Shares whose place cannot be reached now, with their groups and why."""
 
 
 class Groups(_Result, frozen=True):

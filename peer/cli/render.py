@@ -181,7 +181,7 @@ def files_table(rows: Sequence[control.FileRow]) -> Table:
                 size_text(row.size),
                 str(row.files),
                 str(row.pieces),
-                str(row.seeders),
+                f"{row.seeders} (yours is away)" if row.away else str(row.seeders),
                 str(row.leechers),
                 ", ".join(row.shared_by),
                 f"{row.algorithm}:{row.digest}",
@@ -238,10 +238,11 @@ def status_lines(status: control.StatusIs, home: str) -> list[str]:
         ("user", status.user or "nobody is logged in"),
         ("tracker", f"{status.tracker} ({link})"),
         ("listen", _listening(status)),
-        ("shares", str(status.shares)),
+        ("shares", _shares_text(status)),
         ("downloads", str(status.downloads)),
         ("device", status.device),
     ]
+    rows += [("away", text) for text in status.away]
     if status.trouble and status.connected:
         rows.append(("trouble", status.trouble))
     if status.advice:
@@ -255,6 +256,11 @@ def _listening(status: control.StatusIs) -> str:
     if status.announced in ("", status.listen):
         return status.listen
     return f"{status.listen} (others are told {status.announced})"
+
+
+def _shares_text(status: control.StatusIs) -> str:
+    served = str(status.shares)
+    return f"{served}, and {len(status.away)} away" if status.away else served
 
 
 def download_lines(rows: Sequence[control.DownloadRow], *, terminal: bool) -> list[str]:

@@ -48,6 +48,10 @@ class Entry:
     error: MiniTorrentError | None = None
     held_bytes: int = 0
     """What is held of it while it does not run, as far as is known."""
+    away: bool = False
+    """Its folder cannot be reached: it is queued again when that is back."""
+    told_away: str | None = None
+    """What was said of that last."""
     queued: bool = False
     """It starts when its turn comes, see ``turns``."""
     later: int = 0

@@ -38,13 +38,14 @@ from peer.downloads.running import STORAGE_RETRY_S, Running
 from peer.files import opening, sharing
 from peer.files.errors import (
     AlreadyThere,
+    Away,
     Cancelled,
     ContentChanged,
     Passing,
     UnsafeDestination,
 )
 from peer.files.fingerprints import Place
-from peer.files.journal import Journal
+from peer.files.journal import Journal, is_begun
 from peer.files.storage import PartialContent
 from peer.records import DownloadRecord, Records, ShareRecord
 from peer.shelf import Reader
@@ -199,7 +200,7 @@ class Life:
         except Cancelled:
             return
         except (StorageError, IntegrityError) as error:
-            await self.fail(entry, error)
+            await self._fail_or_wait(entry, error)
             return
         if place is not None:
             await self._complete(entry, running, place)
@@ -211,6 +212,8 @@ class Life:
         while True:
             try:
                 result = await step()
+            except Away:
+                raise  # it holds no place among those that run, and is looked for elsewhere
             except Passing as error:
                 if not hindered:
                     self._on_trouble(entry, str(error))
@@ -262,7 +265,46 @@ class Life:
 
     def _fail_soon(self, entry: Entry, error: StorageError) -> None:
         if entry.running is not None and not entry.busy:
-            entry.task = asyncio.create_task(self.fail(entry, error), name="fail")
+            entry.task = asyncio.create_task(self._fail_or_wait(entry, error), name="fail")
+
+    async def _fail_or_wait(self, entry: Entry, error: MiniTorrentError) -> None:
+        """End a download, or let it rest if that came about because its disk is away."""
+        try:
+            if isinstance(error, Away):
+                raise error
+            if isinstance(error, StorageError):
+                await self.look_for_place(entry)
+        except Away as away:
+            storage = self._laid_down(entry)
+            if storage is not None:
+                await self._around.workers.run(_checkpoint_and_close, storage)
+            self._set_away(entry, away)
+            return
+        await self.fail(entry, error)
+
+    async def look_for_place(self, entry: Entry) -> None:
+        """Raise `Away` if the folder of a download cannot be reached, or is another one."""
+        begun = is_begun(self.journal_of(entry.key))
+        now = await self._around.workers.run(
+            opening.require_place, entry.path, entry.record.folder, begun
+        )
+        if now is not None and entry.record.folder != now:
+            entry.record = replace(entry.record, folder=now)
+            await self.remember(entry)
+
+    def wait_for_place_soon(self, entry: Entry, error: Away) -> None:
+        """Let a running download rest until its folder is back."""
+        self.rest_soon(entry)
+        self._set_away(entry, error)
+
+    def _set_away(self, entry: Entry, error: Away) -> None:
+        entry.away, reason = True, str(error)
+        if entry.told_away != reason:
+            entry.told_away = reason
+            name = names.printable(entry.record.name)
+            self._around.notify(f"the download of {name} waits: {reason}")
+        entry.become(state="P", reason=reason)
+        self._on_place_free()
 
     async def forbid(self, entry: Entry, error: Refused) -> None:
         """Its user may not have it any more: end it, whatever is being done with it."""
@@ -292,7 +334,7 @@ class Life:
 
     def _held_by_journal(self, entry: Entry) -> int:
         encoded = self._around.manifests.get(entry.content)
-        if encoded is None or not opening.has_part(entry.path):
+        if encoded is None or not _may_have_part(entry):
             return 0
         decoded = manifests.decode(encoded, entry.content)
         path = self.journal_of(entry.key)
@@ -408,14 +450,14 @@ class Life:
         except Cancelled:
             return
         except (StorageError, IntegrityError, ConfigError) as error:
-            await self.fail(entry, error)
+            await self._fail_or_wait(entry, error)
             return
         except (TransportError, Refused) as error:
             log.info("a download cannot go on yet: %s", error)
             entry.become(state="P", reason=str(error))
             entry.task = None
             return
-        entry.storage = storage
+        entry.storage, entry.told_away = storage, None
         if self.has_left(entry):
             await self.fail(entry, not_a_member(entry.group))
             return
@@ -438,6 +480,9 @@ class Life:
             await around.workers.run(around.manifests.put, entry.content, encoded)
         entry.encoded = encoded
         decoded = await around.workers.run(manifests.decode, encoded, entry.content)
+        if not entry.held_bytes:
+            await self.look_back(entry)
+        await self.look_for_place(entry)
         storage = await self._resume_part(entry, decoded)
         given_up = threading.Event()
         try:
@@ -499,6 +544,15 @@ async def _see_through(step: Awaitable[None]) -> None:
     if cancelled:
         raise asyncio.CancelledError
     running.result()
+
+
+def _may_have_part(entry: Entry) -> bool:
+    """Whether there is a part, or may be one where nothing can be looked at now."""
+    try:
+        opening.require_place(entry.path, entry.record.folder, False)
+    except Away:
+        return True
+    return opening.has_part(entry.path)
 
 
 async def _stop(entry: Entry) -> None:

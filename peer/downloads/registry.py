@@ -35,12 +35,13 @@ from peer.downloads.rows import download_row, downloaded, progress_of, shown_pat
 from peer.downloads.running import Running
 from peer.downloads.turns import Turns
 from peer.files import opening
-from peer.files.errors import AlreadyThere
+from peer.files.errors import AlreadyThere, Away
 from peer.files.storage import PartialContent
 from peer.records import DownloadRecord, Records, record_key
 
 log = logging.getLogger(__name__)
 
+PLACES_INTERVAL_S = 5.0  # how often the folders of downloads are looked for
 TELL_INTERVAL_S = 0.2
 TELL_QUEUED_S = 5.0  # there may be thousands of them
 CLOSE_S = 2.0  # how long the end of a peer waits for a download that is just being made or removed
@@ -64,6 +65,7 @@ class Downloads:
         self._changes: set[asyncio.Task[Any]] = set()
         """On the disk and in the records; none of them may be left half done."""
         self._spawn(self._look_for_sources())
+        self._spawn(self._look_at_places())
 
     # -- looking --------------------------------------------------------------------------------
 
@@ -189,7 +191,8 @@ class Downloads:
             raise AlreadyThere(f"another download to {names.quoted(path)} is under way")
         self._making.add(path)
         try:
-            record = replace(record, path=os.fsencode(path))
+            folder = await self._around.workers.run(opening.require_place, path, None, False)
+            record = replace(record, path=os.fsencode(path), folder=folder)
             key = record_key(record.user, record.group, record.name, path, str(record.started_ms))
             starts = self._turns.is_free(len(self._making) - 1)
             storage = await self._reserve(key, record, decoded if starts else None)
@@ -390,6 +393,28 @@ class Downloads:
                 silent = entry.running is not None and entry.running.wants_sources
                 if entry.asking.due(silent, monotonic()):
                     await self._life.learn_sources(entry)
+
+    async def _look_at_places(self) -> None:
+        """Notice disks that went or came: their downloads rest, or go on."""
+        while True:
+            await asyncio.sleep(PLACES_INTERVAL_S)
+            for entry in self._mine():
+                rests = entry.running is None
+                if entry.busy or not entry.unfinished or entry.record.by_user:
+                    continue
+                if rests and not entry.away:
+                    continue
+                try:
+                    await self._life.look_for_place(entry)
+                except Away as error:
+                    if not rests and entry.running is not None and not entry.busy:
+                        self._life.wait_for_place_soon(entry, error)
+                except MiniTorrentError as error:
+                    log.info("the folder of a download could not be looked at: %s", error)
+                else:
+                    if rests and entry.away and entry.running is None and not entry.busy:
+                        entry.away = False
+                        self._turns.queue(entry)
 
     def _spawn(self, errand: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(errand)

@@ -24,6 +24,11 @@ class DiskFull(Passing):
     """No room. What was there stays consistent; the same call may be made again later."""
 
 
+class Away(Passing):
+    """What lies in a place that cannot be reached now: a disk that is not mounted, a server that
+    does not answer, a permission that was taken. Nothing follows for what lies there."""
+
+
 class ReadOnly(Passing):
     """Not writable: by permissions, or because the file system is mounted so."""
 

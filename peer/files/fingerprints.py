@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from peer.files.whereabouts import Whereabouts
+
 # Two changes within one tick of the kernel's clock leave the same time (10 ms at HZ=100).
 TICK_S = 0.01
 
@@ -46,11 +48,13 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
     """Where a content lies on this device, and how each entry of its manifest looked there.
 
     ``root`` is the absolute path as bytes, for not every path is text. Empty folders have no
-    fingerprint.
+    fingerprint. ``where`` tells the folder that it lies in from another one at the same path; it
+    is None in records of earlier versions.
     """
 
     root: bytes
     fingerprints: tuple[Fingerprint | None, ...]
+    where: Whereabouts | None = None
 
     @property
     def path(self) -> str:

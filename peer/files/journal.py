@@ -117,6 +117,14 @@ class Journal:
             os.unlink(self._path)
 
 
+def is_begun(path: str) -> bool:
+    """Whether the journal there names any piece, damaged or not."""
+    try:
+        return os.stat(path, follow_symlinks=False).st_size > _HEADER.size
+    except OSError:
+        return False
+
+
 def _header(content: ContentId) -> bytes:
     check = zlib.crc32(MAGIC + content)
     return _HEADER.pack(MAGIC, content, check)

@@ -6,15 +6,19 @@ in which group, and the decision to withdraw it when it changed, belong to the d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from common.digests import Buffer
 from common.manifest import Layout, Manifest
+from common.names import quoted
 from peer.files import sharing
+from peer.files.errors import Away, ContentChanged
 from peer.files.fingerprints import Place
 from peer.files.handles import HandleCache
 from peer.files.hashing import never_cancelled
 from peer.files.source_files import SourceFiles
+from peer.files.whereabouts import why_away
 
 
 class SharedContent:
@@ -40,8 +44,21 @@ class SharedContent:
         return self._files.read(*self.manifest.run_span(first, count))
 
     def check(self) -> None:
-        """Look at every file without reading it; raises `ContentChanged`."""
-        self._files.check()
+        """Look at every file without reading it; raises `ContentChanged`, or `Away` if that says
+        nothing of the files."""
+        with self._unless_away():
+            self._files.check()
+
+    @contextmanager
+    def _unless_away(self) -> Iterator[None]:
+        try:
+            yield
+        except ContentChanged as error:
+            path = self.place.path
+            reason = why_away(path, self.place.where)
+            if reason is None:
+                raise
+            raise Away(f"cannot read {quoted(path)}: {reason}") from error
 
     def recheck(
         self,
@@ -52,14 +69,15 @@ class SharedContent:
         """Digest everything again, and go on with how it looks by now.
 
         The new place is returned for the record. Raises `ContentChanged` if the bytes are others,
-        `Cancelled`.
+        `Cancelled`, `Away`.
         """
-        place = sharing.recheck(
-            self.manifest,
-            self.place.path,
-            on_progress=on_progress or sharing.no_progress,
-            cancelled=cancelled,
-        )
+        with self._unless_away():
+            place = sharing.recheck(
+                self.manifest,
+                self.place.path,
+                on_progress=on_progress or sharing.no_progress,
+                cancelled=cancelled,
+            )
         before, self.place, self._files = self._files, place, self._opened(place)
         before.close()
         return place

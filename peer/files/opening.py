@@ -8,20 +8,25 @@ becomes of the part then is ``peer.files.storage``'s.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 
 from common.clock import monotonic
 from common.ids import ContentId
 from common.manifest import Manifest
+from common.names import quoted
 from peer.files import paths
 from peer.files.destination import Destination
-from peer.files.errors import NameTooLong, translated
+from peer.files.errors import Away, NameTooLong, translated
 from peer.files.journal import Journal
 from peer.files.partfile import PartFile, PartFiles
 from peer.files.partfolder import PartFolder
 from peer.files.room import needed_bytes, solid_ranges
 from peer.files.storage import PartialContent
+from peer.files.whereabouts import Folder, Whereabouts, why_away
+
+_BACK = "it goes on by itself when the folder is back"
 
 
 def admit(path: str) -> str:
@@ -44,6 +49,30 @@ def has_part(path: str) -> bool:
         return False
     with contextlib.closing(Destination.again(path)) as destination:
         return destination.status(destination.part) is not None
+
+
+def require_place(path: str, folder: Folder | None, begun: bool) -> Folder | None:
+    """The folder of a recorded path by now; raises `Away` if that is not the one to go on in.
+
+    ``folder`` is the remembered one. Another one is taken if the part is in it, as after a move to
+    another disk. Where none is remembered, an empty folder is taken for a mount point without its
+    disk if the download was ``begun``. None for a path that leads through a link, which opening
+    refuses.
+    """
+    parent = os.path.dirname(path)
+    try:
+        now = Folder.at(parent)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            return None
+        why = os.strerror(error.errno or 0)
+        raise Away(f"the folder {quoted(parent)} cannot be reached: {why}", _BACK) from error
+    if folder is not None and now.is_same(folder):
+        return now
+    reason = why_away(path, None if folder is None else Whereabouts(folder))
+    if reason is None or (folder is None and not begun) or has_part(path):
+        return now
+    raise Away(reason, _BACK)
 
 
 def create(

@@ -23,13 +23,23 @@ _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 def open_real_folder(path: str) -> int:
     """Open a folder by an absolute path without a single link in it."""
+    fd = reach_real_folder(path)
+    try:
+        return open_same_folder(fd)
+    finally:
+        os.close(fd)
+
+
+def reach_real_folder(path: str) -> int:
+    """A handle for the same that need not be readable, to look at it and to go on from it."""
     fd = os.open("/", os.O_PATH | _FOLDER)
     try:
         for name in (part for part in path.split("/") if part):
             fd = _exchange(fd, os.open(name, os.O_PATH | _FOLDER, dir_fd=fd))
-        return open_same_folder(fd)
-    finally:
+    except BaseException:
         os.close(fd)
+        raise
+    return fd
 
 
 def open_same_folder(fd: int) -> int:

@@ -31,6 +31,7 @@ from peer.files.fingerprints import Fingerprint, Place, settle
 from peer.files.handles import HandleCache
 from peer.files.hashing import hash_pieces, never_cancelled
 from peer.files.source_files import SourceFiles, why_unread
+from peer.files.whereabouts import whereabouts
 
 Progress = Callable[[int], None]
 """Called with the bytes done so far, from a worker thread, once a piece."""
@@ -82,7 +83,8 @@ def scan(path: str) -> Scan:
                 os.close(fd)
     else:
         walk.add_file("", status, os.access(real, os.R_OK, effective_ids=True))
-    return Scan(tuple(walk.entries), Place(os.fsencode(real), tuple(walk.fingerprints)))
+    place = Place(os.fsencode(real), tuple(walk.fingerprints), whereabouts(real))
+    return Scan(tuple(walk.entries), place)
 
 
 class _Walk:
@@ -303,7 +305,7 @@ def place_of(manifest: Manifest, path: str) -> Place:
     except OSError as error:
         raise why_unread(error, looked_at) from error
     settle(found)
-    return Place(os.fsencode(path), tuple(found))
+    return Place(os.fsencode(path), tuple(found), whereabouts(path))
 
 
 def _look(folder_fd: int, name: str, entry: Entry, path: str) -> Fingerprint | None:

@@ -18,7 +18,7 @@ from common.errors import StorageError
 from common.manifest import Entry, Layout, Segment
 from common.names import quoted
 from peer.files import paths
-from peer.files.errors import ContentChanged, OutOfHandles, storage_error
+from peer.files.errors import Away, ContentChanged, OutOfHandles, storage_error
 from peer.files.fingerprints import Place
 from peer.files.handles import HandleCache
 
@@ -165,10 +165,18 @@ class SourceFiles:
         return os.path.join(self._path, path) if path else self._path
 
 
+# What says that something else than the content stands at its path, or nothing.
+_NOT_IT = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG}
+)
+
+
 def why_unread(error: OSError, path: str) -> StorageError:
-    """What it means that something shared could not be looked at: a shortage that passes, a device
-    that fails, or else that it is not what it was."""
+    """What it means that something shared could not be looked at: that it is not what it was, a
+    shortage that passes, a device that fails, or else a place that cannot be reached now."""
     found = storage_error(error, path, "read")
+    if error.errno in _NOT_IT:
+        return ContentChanged(found.message, _HINT)
     if isinstance(found, OutOfHandles) or error.errno == errno.EIO:
         return found
-    return ContentChanged(found.message, _HINT)
+    return Away(found.message, "it is served again when it can be read")

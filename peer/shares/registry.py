@@ -29,22 +29,26 @@ from common.messages.refusals import Code
 from common.refusals import no_group, not_logged_in
 from peer.claims import check_facts
 from peer.files import sharing
-from peer.files.errors import ContentChanged, Unreadable
+from peer.files.errors import Away, ContentChanged, IOFailed, OutOfHandles, Unreadable
 from peer.files.fingerprints import Place
 from peer.files.handles import HandleCache
 from peer.files.library import SharedContent
+from peer.files.whereabouts import Whereabouts, whereabouts
 from peer.following import Following
 from peer.records import Manifests, Records, ShareRecord, record_key
 from peer.rows import file_row
 from peer.shares.catalogue import Catalogue
 from peer.shares.digesting import Tell, digest
 from peer.shares.owed import Owed, share_key
+from peer.shares.places import PLACES_INTERVAL_S, any_away, by_folder
 from peer.shelf import Shelf
 from peer.tracker_link import TrackerLink
 from peer.workers import Workers
 
 log = logging.getLogger(__name__)
 
+# Nothing follows from these for what is shared: it is looked for again.
+_AWAY = (Away, IOFailed, OutOfHandles)
 AT_A_TIME = 50  # shares taken down before the loop has its turn: some milliseconds
 REMOVED_AT_A_TIME = 1_000  # records removed by one job of a worker
 CHECK_INTERVAL_S = 60.0  # how often the shared files are looked at even if nobody fetches them
@@ -61,6 +65,8 @@ class _Share:
     open: SharedContent | None = None
     checking: bool = False
     told: str | None = None
+    away: str | None = None
+    """Why its place cannot be reached now. It stays offered, and is served again by itself."""
 
 
 class Shares:
@@ -127,6 +133,8 @@ class Shares:
                 # It may take minutes, and the others need not wait for it.
                 share.checking = True
                 self._spawn(self._bring_back_touched(share))
+            except _AWAY as error:
+                self._set_away(share, error)
             except MiniTorrentError as error:
                 self._tell_trouble(share, error)
 
@@ -135,8 +143,9 @@ class Shares:
             await self._open_touched(share)
         except ContentChanged as error:
             await self._withdraw(share, error)
+        except _AWAY as error:
+            self._set_away(share, error)
         except MiniTorrentError as error:
-            # A disk that is not there yet, for instance: looked at again in a while.
             self._tell_trouble(share, error)
         await self.reconcile()
 
@@ -207,10 +216,19 @@ class Shares:
         record = share.record
         decoded, encoded = await self._manifest_of(record)
         opened = SharedContent(decoded, record.place, self._handles)
-        await self._workers.run(opened.check)
+
+        def look() -> Whereabouts | None:
+            opened.check()
+            return whereabouts(record.place.path)
+
+        where = await self._workers.run(look)
+        if where is not None and not where.agrees(record.place.where):
+            await self._keep_place(share, replace(record.place, where=where))
+            opened.place = share.record.place
         if self._shares.get(self._key(record)) is not share:
             opened.close()
             return
+        self._set_back(share)
         self._no_longer_open(share)
         self._serve(share, opened, encoded)
 
@@ -442,7 +460,7 @@ class Shares:
         wanted = {
             (share.record.group, names.fold_name(share.record.name)): share
             for share in list(self._shares.values())
-            if share.open is not None or share.checking
+            if share.open is not None or share.checking or share.away is not None
         }
         for place, share in wanted.items():
             row = listed.pop(place, None)
@@ -486,9 +504,14 @@ class Shares:
 
     async def watch_files(self) -> None:
         """Look at the shared files once in a while, for as long as the process lives."""
+        due = monotonic() + CHECK_INTERVAL_S
         while True:
-            await asyncio.sleep(CHECK_INTERVAL_S)
+            await asyncio.sleep(min(PLACES_INTERVAL_S, CHECK_INTERVAL_S))
             try:
+                if monotonic() < due:
+                    await self._look_at_places()
+                    continue
+                due = monotonic() + CHECK_INTERVAL_S
                 await self._look_at_files()
             except Exception:
                 log.exception("the shared files could not be looked at")
@@ -499,15 +522,64 @@ class Shares:
             if share.open is None:
                 closed = True
                 continue
-            try:
-                await self._workers.run(share.open.check)
-            except ContentChanged:
-                self._shelf.changed(ContentId(share.record.content))
-            except MiniTorrentError as error:
-                log.info("a share could not be looked at: %s", error)
+            await self._look_at(share, share.open)
         if closed:
             await self._open_all()
             await self.reconcile()
+
+    async def _look_at(self, share: _Share, opened: SharedContent) -> None:
+        try:
+            await self._workers.run(opened.check)
+        except ContentChanged:
+            self._shelf.changed(ContentId(share.record.content))
+        except _AWAY as error:
+            self._set_away(share, error)
+        except MiniTorrentError as error:
+            log.info("a share could not be looked at: %s", error)
+
+    async def _look_at_places(self) -> None:
+        """Notice disks that went or came: a look at each folder, not at each file."""
+        folders = by_folder(
+            (share.record.place, share) for share in self._shares.values() if share.open is not None
+        )
+        away = await self._workers.run(any_away, [place for place, _ in folders])
+        for (_, shares), is_away in zip(folders, away, strict=True):
+            for share in shares:
+                if is_away and share.open is not None:
+                    # Open handles may lead to a disk that was detached: by the path once more.
+                    share.open.close()
+                    await self._look_at(share, share.open)
+        if any(share.away is not None for share in self._shares.values()):
+            before = len(self)
+            await self._open_all()
+            if len(self) != before:
+                await self.reconcile()
+
+    def _set_away(self, share: _Share, error: MiniTorrentError) -> None:
+        """Its place cannot be reached: serve nothing of it, and forget nothing."""
+        if self._shares.get(self._key(share.record)) is not share:
+            return
+        self._take_down(share)
+        share.away = str(error)
+        if share.told != share.away:
+            share.told = share.away
+            shown, group = names.printable(share.record.name), share.record.group
+            self._notify(f"{shown} in {group} is away, and served again when it is back: {error}")
+
+    def _set_back(self, share: _Share) -> None:
+        was_away, share.away = share.away, None
+        if was_away is not None:
+            share.told = None
+            shown = names.printable(share.record.name)
+            self._notify(f"{shown} in {share.record.group} is back, and served again")
+
+    def away(self) -> dict[tuple[str, str], str]:
+        """Shares whose place cannot be reached now, by group and folded name, and why."""
+        return {
+            (share.record.group, names.fold_name(share.record.name)): share.away
+            for share in self._shares.values()
+            if share.away is not None
+        }
 
     async def _look_again(self, content: ContentId) -> None:
         """The files of a content are not as they were: digest them again, and either serve on or
@@ -520,6 +592,8 @@ class Shares:
                 await self._open_touched(share)
             except (ContentChanged, Unreadable) as error:
                 await self._withdraw(share, error)
+            except _AWAY as error:
+                self._set_away(share, error)
             except MiniTorrentError as error:
                 self._tell_trouble(share, error)
                 await self.reconcile()

@@ -116,6 +116,15 @@ class Small:
     def _filled(self) -> Path:
         return self.path if self.image is None else self.image.parent
 
+    def unplug(self) -> None:
+        """Its files are gone from its place, where an empty folder is left."""
+        subprocess.run(["umount", "-l", str(self.path)], check=True)
+
+    def plug(self) -> None:
+        """They are back."""
+        assert self.image is not None
+        subprocess.run(["mount", "-o", "loop", str(self.image), str(self.path)], check=True)
+
     def break_(self) -> None:
         """Whatever lies beyond the first MiB cannot be read or written any more: EIO."""
         self._resize(MIB)

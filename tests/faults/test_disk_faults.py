@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
-from faulty import PIECE, fetch, open_descriptors
+import pytest
+from faulty import MIB, PIECE, Small, begin, fetch, frozen, open_descriptors
 from people import Person
 from refusing_disk import refusing_disk
 from waiting import wait_for
@@ -38,3 +40,37 @@ def test_f85_a_peer_fetches_to_a_disk_that_refuses_nearly_everything(
         wait_for(lambda: open_descriptors(bob.pid) <= before + 5, "the end of what was open")
     log = (bob.home / "peer.log").read_text("utf-8")
     assert log.count("does not change permissions") == 1
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("disk", ["ext4"], indirect=True)
+def test_f86_a_disk_that_is_unplugged_costs_no_share_and_no_download(
+    alice: Person, bob: Person, carol: Person, disk: Small
+) -> None:
+    """Twice: under a running peer, and while it starts."""
+    group = alice.group_with(bob, carol)
+    own = bob.swarm.file(MIB)
+    own = Path(shutil.move(own, disk.path))
+    bob.share(own, group)
+    download = begin(alice, bob, 12 * MIB, group=group, folder=disk.path)
+    download.until(2 * MIB)
+    with frozen(alice.pid):
+        for starts in (False, True):
+            if starts:
+                bob.down()
+            disk.unplug()
+            if starts:
+                bob.up()
+            wait_for(lambda: bob.status()["away"], "the share that is away")
+            wait_for(lambda: download.state, "the pause", until=lambda state: state == "P")
+            assert own.name in carol.files(group)
+            assert not list(disk.path.iterdir())
+            assert download.verified >= MIB
+            disk.plug()
+            wait_for(lambda: not bob.status()["away"], "the share that is back")
+            wait_for(lambda: download.state, "the download", until=lambda state: state == "D")
+            wait_for(lambda: download.verified >= MIB, "what was fetched before")
+    download.finishes()
+    fetch(carol, group, own).finishes()
+    bob.ok("stop-share", group, own.name)
+    bob.ok("stop-share", group, download.name)

@@ -31,6 +31,7 @@ FILE = {
     "seeders": int,
     "leechers": int,
     "shared_by": list,
+    "away": bool,
 }
 DOWNLOAD = {
     "state": str,

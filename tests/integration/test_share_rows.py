@@ -39,6 +39,7 @@ def test_a_shared_file_is_listed_for_the_members(
         "seeders": 1,
         "leechers": 0,
         "shared_by": ["alice"],
+        "away": False,
     }
     assert bob.json("list-files", group) == [shared]
     assert path.name in bob.ok("list-files", group)

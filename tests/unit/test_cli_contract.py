@@ -334,6 +334,7 @@ JSON: list[tuple[list[str], control.Answer, Any]] = [
                 "seeders": 2,
                 "leechers": 1,
                 "shared_by": ["anna"],
+                "away": False,
             }
         ],
     ),
@@ -472,7 +473,7 @@ EVERYWHERE: list[tuple[list[str], control.Answer]] = [
     (["create-group", EVIL], control.Done()),
     (["logout"], control.Done(EVIL)),
     (["logout"], control.Failed(Code.FAILED, EVIL, EVIL)),
-    (["status"], control.StatusIs(EVIL, False, EVIL, EVIL, EVIL, 1, 1, 1, EVIL)),
+    (["status"], control.StatusIs(EVIL, False, EVIL, EVIL, EVIL, 1, 1, 1, EVIL, away=[EVIL])),
 ]
 
 

@@ -18,9 +18,11 @@ from peer.cli.render import (
     Table,
     download_lines,
     event_line,
+    files_table,
     plain_lines,
     show,
     sources_table,
+    status_lines,
     terminal_lines,
 )
 from peer.cli.units import count_text, moment_text, percent_text, size_text, time_text
@@ -298,3 +300,12 @@ def test_a_small_manifest_is_no_line_of_a_pipe(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == ""
     PlainLines("a").show(control.Progress("sending the manifest", 0, 5 << 20))
     assert capsys.readouterr().err == "a: sending the manifest, 0 % of 5 MiB\n"
+
+
+def test_f86_shares_that_are_away_are_shown() -> None:
+    status = control.StatusIs("anna", True, "LINK", "L", "D", 2, away=["film in lab: gone"])
+    lines = status_lines(status, "HOME")
+    assert "shares    2, and 1 away" in lines
+    assert "away      film in lab: gone" in lines
+    row = control.FileRow("film", 1, 1, 1, 1, "blake3", "ab", 3, 0, ["anna"], away=True)
+    assert "3 (yours is away)" in files_table([row]).rows[0]

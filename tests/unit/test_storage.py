@@ -803,11 +803,11 @@ def test_F23_what_was_verified_long_before_it_could_be_renamed_is_verified_again
     file_sample.fill(download)
 
     def refused(*_: object) -> None:
-        raise OSError(errno.EROFS, "read-only")
+        raise OSError(errno.ENOSPC, "full")
 
     with monkeypatch.context() as patch:
         patch.setattr(syscalls, "rename_no_replace", refused)
-        with pytest.raises(ReadOnly):
+        with pytest.raises(DiskFull):
             download.finalize()
     flip_a_bit(Path(download.part_path), 5)
     clock.now += BELIEVED_S + 1
