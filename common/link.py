@@ -7,11 +7,14 @@ Owns the link (``mini-torrent://HOST:PORT/KEY``; for a tracker on an ipc path
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import link_text
 from common.errors import ConfigError
 from common.ids import DeviceKey
 from common.keys import key_text, parse_key
@@ -150,16 +153,15 @@ def as_endpoint(text: str) -> str:
 
 
 def parse_link(text: str) -> Tracker:
-    """The tracker that a link names. Raises `ConfigError`."""
-    hint = "a link looks like mini-torrent://HOST:PORT/KEY; the tracker prints it when it starts"
-    for scheme, transport in (("mini-torrent://", "tcp://"), ("mini-torrent+ipc://", "ipc://")):
+    """The tracker that a link names, with blanks, quotes and the like around it or not. Raises
+    `ConfigError` that says what is wrong with it."""
+    text = link_text.cleaned(text)
+    for scheme, transport in ((link_text.SCHEME, "tcp://"), (link_text.IPC_SCHEME, "ipc://")):
         if text.startswith(scheme):
             address, _, key = text.removeprefix(scheme).rpartition("/")
-            try:
+            with contextlib.suppress(ConfigError):
                 return Tracker(check_endpoint(transport + address), parse_key(key))
-            except ConfigError as error:
-                raise ConfigError(f"not a tracker's link: {error.message}", hint) from error
-    raise ConfigError(f"not a tracker's link: {text!r}", hint)
+    raise link_text.refusal(text)
 
 
 # -- tracker_info.txt ---------------------------------------------------------------------------
@@ -257,9 +259,9 @@ def trackers_of(text: str, base: Path | None = None) -> list[Tracker]:
 
     Entries without a key cannot be trusted; when no entry has one, `ConfigError`.
     """
-    if text.startswith(("mini-torrent:", "mini-torrent+ipc:")):
-        return [parse_link(text)]
     path = (base or Path()) / text
+    if link_text.looks_like_link(link_text.cleaned(text)) and not os.path.lexists(path):
+        return [parse_link(text)]
     entries = read_info(path)
     trackers = [Tracker(entry.endpoint, entry.key) for entry in entries if entry.key is not None]
     if not trackers:

@@ -67,7 +67,7 @@ def run(home: Path, settings: Settings, *, foreground: bool = True, verbose: int
     check_library()
     home = open_home(home)
     if settings.tracker is None:
-        raise ConfigError("no tracker is known", "mini-torrent up --tracker LINK")
+        raise ConfigError("no tracker is known", "mini-torrent up LINK")
     trackers = trackers_of(settings.tracker)
     lock = HomeLock(home)
     try:

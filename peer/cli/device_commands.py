@@ -6,9 +6,10 @@ import os
 import sys
 
 import click
+from click.core import ParameterSource
 
 from peer.cli.command import PROGRAM, command
-from peer.cli.console import Console, plain
+from peer.cli.console import Console, plain, refuse_usage
 from peer.cli.reading import size
 
 _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or ipc:///PATH."
@@ -16,8 +17,9 @@ _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or 
 
 @command(
     "up",
-    example="mini-torrent up --tracker mini-torrent://192.0.2.7:5000/KEY --listen 192.0.2.8:5100",
+    example="mini-torrent up mini-torrent://192.0.2.7:5000/KEY --listen 192.0.2.8:5100",
 )
+@click.argument("link", metavar="[LINK|TRACKER_INFO]", required=False)
 @click.option(
     "--listen",
     metavar="ENDPOINT",
@@ -37,7 +39,7 @@ _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or 
     metavar="LINK|TRACKER_INFO",
     envvar="MINI_TORRENT_TRACKER",
     show_envvar=True,
-    help="The tracker's link, or a tracker_info.txt with several. It is remembered.",
+    help="The same as the argument LINK.",
 )
 @click.option("--foreground", is_flag=True, help="Stay here, until SIGTERM or Ctrl-C.")
 @click.option("--remember/--no-remember", default=True, help="Whether the next start needs less.")
@@ -53,6 +55,7 @@ _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or 
 )
 def up(
     console: Console,
+    link: str | None,
     foreground: bool,
     remember: bool,
     new_device_key: bool,
@@ -60,12 +63,19 @@ def up(
 ) -> int:
     """Start this device's peer.
 
-    It runs in the background until `down`, and needs to be told about its tracker once only.
+    It runs in the background until `down`. LINK is the tracker's link, or a tracker_info.txt with
+    several; it is remembered, so that later `up` alone does. Without a network the peer starts as
+    well, says so, and works once there is one.
     """
     from peer.addresses import NOT_LISTENING
     from peer.cli import launch
     from peer.cli.up_options import check_same, checked
 
+    if link is not None:
+        source = click.get_current_context().get_parameter_source("tracker")
+        if source is ParameterSource.COMMANDLINE and given["tracker"] != link:
+            refuse_usage("two trackers are given: LINK and --tracker", "give one of them")
+        given["tracker"] = link
     options = checked(given, os.getcwd())
     if new_device_key:
         launch.renew_device_key(console.home, options)

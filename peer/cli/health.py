@@ -122,9 +122,7 @@ def _start(home: Path) -> Iterator[CheckRow]:
         yield _bad("settings", error)
         return
     if settings.tracker is None:
-        yield CheckRow(
-            "tracker", False, "none is known yet", "`mini-torrent up --tracker LINK` remembers it"
-        )
+        yield CheckRow("tracker", False, "none is known yet", "`mini-torrent up LINK` remembers it")
     else:
         try:
             links = [tracker.link for tracker in trackers_of(settings.tracker)]

@@ -22,13 +22,13 @@ from peer.cli.reading import complete_folder
 
 _HELP = """A private swarm for a team, a lab or a cluster.
 
-`mini-torrent up --tracker LINK` starts this device's peer; the other commands talk to it. `-` and
+`mini-torrent up LINK` starts this device's peer; the other commands talk to it. `-` and
 `_` in the names of commands are the same.
 """
 
 _EXAMPLE = """\b
 Example:
-  mini-torrent up --tracker mini-torrent://192.0.2.7:5000/KEY
+  mini-torrent up mini-torrent://192.0.2.7:5000/KEY
   mini-torrent login anna
   mini-torrent download-file films film.mkv .
 

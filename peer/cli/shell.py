@@ -19,6 +19,7 @@ import click
 from common.config import lock_holder
 from common.errors import MiniTorrentError
 from common.messages import control
+from peer.addresses import NOT_LISTENING
 from peer.cli import launch
 from peer.cli.command import PROGRAM, Commands, unknown_command
 from peer.cli.completer import NOT_HERE, Completer
@@ -54,11 +55,13 @@ def _ensure_peer(console: Console, options: Mapping[str, str]) -> bool:
     status = launch.running(console.home)
     if status is None:
         status = launch.start(console.home, options, verbose=console.verbose)
-        console.tell(f"peer ready: {status.listen} (tracker {status.tracker})")
+        console.tell(f"peer ready: {status.listen or NOT_LISTENING} (tracker {status.tracker})")
         console.warn_if_alone(status)
         return True
     check_same(status, options)
-    console.tell(f"the peer runs already: {status.listen} (tracker {status.tracker})")
+    console.tell(
+        f"the peer runs already: {status.listen or NOT_LISTENING} (tracker {status.tracker})"
+    )
     return False
 
 

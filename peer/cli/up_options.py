@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common import link_text, names
 from common.errors import ConfigError, MiniTorrentError
-from common.link import as_endpoint, check_host, trackers_of
+from common.link import as_endpoint, check_host, parse_link, trackers_of
 from common.messages import control
 from common.messages.refusals import Code
 from peer.addresses import resolved
 from peer.settings import Settings, load
-
-_LINKS = ("mini-torrent:", "mini-torrent+ipc:")
 
 
 class AlreadyRuns(MiniTorrentError):
@@ -36,18 +35,23 @@ def checked(given: Mapping[str, Any], base: str) -> dict[str, Any]:
     if "advertise" in options:
         options["advertise"] = check_host(options["advertise"])
     if "tracker" in options:
-        tracker = options["tracker"]
-        if not tracker.startswith(_LINKS):
-            looks_like_link = "://" in tracker
-            tracker = tracker if looks_like_link else os.path.join(base, tracker)
-            if looks_like_link or not os.path.lexists(tracker):
-                raise ConfigError(
-                    f"{options['tracker']} is neither a tracker's link nor a file",
-                    "the tracker prints its link, mini-torrent://HOST:PORT/KEY, when it starts",
-                )
-        trackers_of(tracker)
-        options["tracker"] = tracker
+        options["tracker"] = _tracker(options["tracker"], base)
     return options
+
+
+def _tracker(typed: str, base: str) -> str:
+    """A link in its proper form, or the absolute path of a tracker_info.txt that is one."""
+    path = os.path.join(base, typed.strip())
+    if typed.strip() and os.path.lexists(path):
+        trackers_of(path)
+        return path
+    text = link_text.cleaned(typed)
+    if link_text.looks_like_link(text) or ":" in text or not text:
+        return parse_link(typed).link
+    raise ConfigError(
+        f"{names.quoted(typed)} is neither a tracker's link nor a file",
+        "the tracker prints its link, mini-torrent://HOST:PORT/KEY, when it starts",
+    )
 
 
 def settings_for(home: Path, options: Mapping[str, Any]) -> Settings:
@@ -59,7 +63,7 @@ def settings_for(home: Path, options: Mapping[str, Any]) -> Settings:
     if settings.tracker is None:
         raise ConfigError(
             "no tracker is known to this peer yet",
-            "give its link or its tracker_info.txt: `mini-torrent up --tracker LINK`",
+            "give its link or its tracker_info.txt: `mini-torrent up LINK`",
         )
     trackers_of(settings.tracker)
     return settings

@@ -621,18 +621,30 @@ def test_tracebacks_are_for_those_who_ask(home: Path, cli: Cli) -> None:
 
 def test_up_when_one_runs_already(home: Path, cli: Cli) -> None:
     with FakePeer(home) as peer:
-        for words in ([], ["--tracker", LINK], ["--listen", "127.0.0.1:40123"], ["--listen", "0"]):
+        for words in (
+            [],
+            ["--tracker", LINK],
+            [LINK],
+            [f" '{LINK}' "],
+            [LINK, "--tracker", LINK],
+            ["--listen", "127.0.0.1:40123"],
+            ["--listen", "0"],
+        ):
             ran = cli("up", *words)
             assert ran.code == 0, ran
             assert ran.out.startswith("peer runs already (process 1234): tcp://127.0.0.1:40123")
         for words in (
             ["--tracker", LINK.replace("5000", "6000")],
+            [LINK.replace("5000", "6000")],
+            ["--advertise", "192.0.2.9"],
             ["--listen", "127.0.0.1:1"],
             ["--upload-limit", "1M"],
         ):
             ran = cli("up", *words)
             assert ran.code == 1
             assert "mini-torrent down" in ran.err
+        two = cli("up", LINK, "--tracker", LINK.replace("5000", "6000"))
+        assert (two.code, two.err.count("two trackers are given")) == (2, 1)
         assert cli("--json", "up").json["listen"] == STATUS.listen
         assert not any(isinstance(ask, control.Down) for ask in peer.asked)
 
