@@ -21,6 +21,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import zmq
@@ -34,6 +35,7 @@ TICK_S = 0.25
 LOOKED_AT_PER_TICK = 200  # while memory does not grow, the connections are looked at by turns
 GROWTH_BYTES = 16 * limits.MIB  # memory grew by that much: look at all of them
 HEARTBEATS_PER_S = 20.0  # bytes that a connection costs while nobody says anything
+MOVES_BYTES = 512  # what comes in beyond signs of life is a message on its way
 OTHER_DESCRIPTORS = 256  # files, sockets of our own and what libraries need
 # Of Linux's struct tcp_info: tcpi_bytes_acked, tcpi_bytes_received, two counts of segments and
 # tcpi_notsent_bytes.
@@ -77,6 +79,9 @@ class _Connection:
     """Bytes received when a whole message was last seen to have come."""
     base_at: float = 0.0
     received: int = 0
+    moved: int = 0
+    """Bytes received when it was last seen to move."""
+    moved_at: float = 0.0
     heard: bool = False
     acked: int = -1
     acked_at: float = 0.0
@@ -89,9 +94,40 @@ class _Connection:
         except OSError:
             return False
 
+    def came(self, received: int, now: float) -> None:
+        """So many bytes came in by now: it moves if they are more than signs of life."""
+        self.received = received
+        if received - self.moved > MOVES_BYTES + HEARTBEATS_PER_S * (now - self.moved_at):
+            self.moved, self.moved_at = received, now
+
     def silent_bytes(self, now: float) -> int:
         """What came since, less the signs of life."""
         return round(self.received - self.base - HEARTBEATS_PER_S * (now - self.base_at))
+
+
+class Line:
+    """The connection of one socket that connects: a `common.sockets.Ledger` that knows which of
+    the `Connections` it is."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._fd = -1
+
+    def opened(self, fd: int) -> None:
+        """It began."""
+        self._fd = fd
+        self._connections.opened(fd)
+
+    def ended(self, fd: int) -> None:
+        """It ended."""
+        self._fd = -1
+        self._connections.ended(fd)
+
+    @property
+    def moved_at(self) -> float:
+        """When bytes of a message last came in, whole or not; minus infinity if never."""
+        at = self._connections.moved_at(self._fd)
+        return -inf if at is None else at
 
 
 class Connections:
@@ -120,7 +156,7 @@ class Connections:
             connection = _Connection(fd, os.fstat(fd).st_ino, _address(fd), monotonic())
         except OSError:
             return  # it is gone already
-        connection.base_at = connection.since
+        connection.base_at = connection.moved_at = connection.since
         self._known[fd] = connection
         self._by_address.setdefault(connection.address, {})[fd] = connection
         if len(self._known) > self._count_max:
@@ -145,6 +181,11 @@ class Connections:
         connection = self._known.get(int(frame.get(zmq.SRCFD)))
         if connection is not None:
             connection.heard = True
+
+    def moved_at(self, fd: int) -> float | None:
+        """When bytes of a message last came in on a connection; None if that is not known."""
+        connection = self._known.get(fd)
+        return None if connection is None else connection.moved_at
 
     def close(self) -> None:
         """Look no more."""
@@ -191,7 +232,7 @@ class Connections:
             acked, received, waiting = told
             if acked != connection.acked or not waiting:
                 connection.acked, connection.acked_at = acked, now
-            connection.received = received
+            connection.came(received, now)
             if now - connection.acked_at > bounds.deaf_s:
                 self._cut(connection, "deaf")
             elif connection.heard:

@@ -4,9 +4,10 @@ Owns the cipher (AES-256-GCM), the numbering of messages of one direction of one
 proof of possession of its key. Both ends got the key over a connection that is encrypted. It is
 used only to derive two others from it (BLAKE3): one seals messages, one makes proofs.
 
-A message has a number, a head and data. Its number goes into both nonces and only ever grows, so
-that one that was changed, repeated, put before another or made up is not taken. One that was left
-out does not show here: whoever counts on messages has to see that they come.
+A message has a number, a head and data. Its number goes into both nonces and only ever grows, and
+its head is authenticated together with the number of the message sent before it. So a message that
+was changed, repeated, put before another or made up is not taken, nor one before which another was
+left out. That the last one was left out does not show here.
 
 Invariant: no nonce is used twice with the key that seals. Why: AES-GCM then gives away what is
 needed to forge any message. So a proof, which may be shown again under another name, has another
@@ -87,6 +88,7 @@ class Sealer:
     def __init__(self, key: bytes, room: Room) -> None:
         self._cipher = AESGCM(_derived(key, _SEALING))
         self._number = 0
+        self._before = b""
         self._bytes = 0
         self._room = room
 
@@ -98,15 +100,19 @@ class Sealer:
     def seal(self, head: bytes, data: Buffer) -> tuple[bytes, bytes, memoryview]:
         """Seal the next message: its number, its head and its data, a frame each.
 
-        The sealed data is there until the room is used again: it must be copied by then. A message
-        that is not sent after all leaves a gap, which does no harm.
+        The sealed data is there until the room is used again: it must be copied by then. Call
+        `sent` when it was sent. A message that was not sent after all takes its number with it.
         """
         number = _NUMBER.pack(self._number)
         self._number += 1
         self._bytes += len(data)
         sealed = self._room.of(len(data) + TAG_BYTES)
         self._cipher.encrypt_into(_DATA + number, data, None, sealed)
-        return number, self._cipher.encrypt(_HEAD + number, head, None), sealed
+        return number, self._cipher.encrypt(_HEAD + number, head, self._before), sealed
+
+    def sent(self, number: bytes) -> None:
+        """The message with this number was handed over: the next one follows it."""
+        self._before = number
 
 
 class Opener:
@@ -115,18 +121,21 @@ class Opener:
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(_derived(key, _SEALING))
         self._next = 0
+        self._before = b""
 
     def open(self, number: bytes, head: Buffer, data: Buffer) -> tuple[bytes, bytes]:
-        """Head and data of a message. Raises `RemoteProtocolError` when it is not the other end's,
-        or not newer than the last one."""
+        """Head and data of a message. Raises `RemoteProtocolError` when it is not the one that the
+        other end sent after the last."""
         if len(number) != NUMBER_BYTES or (count := _NUMBER.unpack(number)[0]) < self._next:
             raise RemoteProtocolError("a sealed message out of its order")
         try:
             opened = (
-                self._cipher.decrypt(_HEAD + number, head, None),
+                self._cipher.decrypt(_HEAD + number, head, self._before),
                 self._cipher.decrypt(_DATA + number, data, None),
             )
         except (InvalidTag, ValueError) as error:
-            raise RemoteProtocolError("a sealed message that was changed on its way") from error
-        self._next = count + 1
+            raise RemoteProtocolError(
+                "a sealed message was changed on its way, or the one before it is missing"
+            ) from error
+        self._next, self._before = count + 1, number
         return opened

@@ -15,7 +15,7 @@ import zmq
 
 from common import limits
 from common.codec import SIGNATURE, Decoder, joined
-from common.connections import Connections
+from common.connections import Connections, Line
 from common.errors import RemoteProtocolError
 from common.messages import peer
 from common.sealed_stream import Opener, proof
@@ -60,7 +60,8 @@ class BulkReceiver:
             ConnectByWord(offer.word.hex().encode()),
             message_bytes_max=limits.REPLY_BYTES_MAX,
         )
-        self._watch = watched(socket, self._on_link, connections)
+        self._line = Line(connections)
+        self._watch = watched(socket, self._on_link, self._line)
         self._pump = Pump(socket, self._on_message)
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
@@ -95,6 +96,11 @@ class BulkReceiver:
     def is_silent(self) -> bool:
         """Whether it is up, and nothing has come for long."""
         return self._up and self._loop.time() - self._heard_at > SILENT_S
+
+    @property
+    def moved_at(self) -> float:
+        """When bytes of a message last came in there."""
+        return self._line.moved_at
 
     def _on_message(self, frames: Frames) -> None:
         self._connections.heard(frames[-1])

@@ -169,5 +169,6 @@ class BulkSender:
                 line.routing_id = None
                 return None
             case Sent.YES:
+                line.sealer.sent(number)
                 self._sent += run.count
         return sent

@@ -145,6 +145,26 @@ class Fanout:
             connection.close_channel(sink)
             self.connection_idle(connection)
 
+    def begin_anew(self, sink: Sink, device: DeviceKey) -> None:
+        """A device owes ``sink`` something and is silent: drop the whole
+        connection, on which something may have been lost. The next `open` makes another."""
+        connection = self._connections.get(device)
+        channel = None if connection is None else connection.channel_of(sink)
+        if connection is None or channel is None:
+            return
+        self.counts["silent"] += 1
+        log.info("%s is silent: its connection is made anew", connection.endpoint)
+        connection.doubt_bulk(channel)
+        del connection.channels[channel.number]
+        if channel.timer is not None:
+            channel.timer.cancel()
+        self.connection_lost(connection)
+
+    def moved_at(self, device: DeviceKey) -> float | None:
+        """When bytes of a message last came in from a device; None without a connection."""
+        connection = self._connections.get(device)
+        return None if connection is None else connection.moved_at
+
     def close_all(self, sink: Sink) -> None:
         """``sink`` wants nothing more of anybody."""
         for device in list(self._connections):

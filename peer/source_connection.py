@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import inf
 from typing import TYPE_CHECKING, assert_never
 
 import zmq
 
 from common import limits
 from common.codec import Decoder, pack
+from common.connections import Line
 from common.errors import RemoteProtocolError
 from common.ids import ContentId, DeviceKey, GroupId
 from common.link import host_of
@@ -65,7 +67,8 @@ class Connection:
             Connect(fanout.pair, device),
             message_bytes_max=limits.REPLY_BYTES_MAX,
         )
-        self._watch = watched(socket, self._on_link, fanout.connections)
+        self._line = Line(fanout.connections)
+        self._watch = watched(socket, self._on_link, self._line)
         self._pump = Pump(socket, self._on_message)
         try:
             socket.connect(endpoint)
@@ -323,14 +326,24 @@ class Connection:
         log.info("the bulk connection to %s is given up: %s", self.endpoint, why)
         self._fanout.bulk_failed(self)
 
+    @property
+    def moved_at(self) -> float:
+        """When bytes of a message last came in from the source, on either connection."""
+        bulk_at = -inf if self._bulk is None else self._bulk.moved_at
+        return max(self._line.moved_at, bulk_at)
+
     # -- what makes no sense --------------------------------------------------------------------
 
     def _excuse(self, channel: Channel) -> None:
         """We gave ``channel`` up: what is on its way there is no fault of the source's."""
-        if channel.pieces_due and self._bulk is not None and self._bulk.is_silent:
-            # Perhaps somebody on the way lets signs of life through and nothing else.
-            self._fanout.avoid_bulk(self.device)
+        self.doubt_bulk(channel)
         self._stray_bytes_left = min(STRAY_BYTES_MAX, self._stray_bytes_left + channel.bytes_due)
+
+    def doubt_bulk(self, channel: Channel) -> None:
+        """``channel`` is given up. If pieces are due and nothing came on the bulk connection, there
+        may be somebody on the way who lets signs of life through and nothing else."""
+        if channel.pieces_due and self._bulk is not None and self._bulk.is_silent:
+            self._fanout.avoid_bulk(self.device)
 
     def _stray(self, size: int) -> None:
         """Something came that belongs to no open channel, or that nobody asked for there."""

@@ -142,6 +142,8 @@ def _verdict(source: SourceProgress, progress: Progress) -> str:
         return "paused"
     if source.phase is Phase.OPEN and progress.throttled and not source.asked:
         return "open, waits for the limit on downloads"
+    if source.phase is Phase.OPEN and source.stalled and source.asked:
+        return "open, silent"
     verdict = source.verdict.value if source.verdict is not None else "good"
     note = f": {source.note}" if source.note else ""
     return f"{source.phase.name.lower()}, {verdict}{note}"

@@ -51,13 +51,14 @@ log = logging.getLogger(__name__)
 
 STORAGE_RETRY_S = 5.0  # how often a disk that was full, for instance, is tried again
 KNOWN_MAX = 4 * limits.SOURCES_MAX  # sources of which more is remembered than they are worth
-# What is said no more in a while: by a source that has not been told of something yet, or that
-# looks at its files again because somebody touched them.
+# What is said no more in a while: by a source that has not been told of something yet, that looks
+# at its files again because somebody touched them, or to which a part of what we said did not come.
 _TRANSIENT = {
     Code.TICKET_EXPIRED,
     Code.TICKET_INVALID,
     Code.BUSY,
     Code.LIMIT,
+    Code.MALFORMED,
     Code.CHANGED,
     Code.UNKNOWN_SHARE,
     Code.UNKNOWN_GROUP,
@@ -261,7 +262,10 @@ class Running:
                     self._fanout.open(self, device, self._known[device].endpoint)
                 case swarm.Close(device, verdict):
                     log.debug("source %s: %s", device.hex()[:16], verdict.value)
-                    self._fanout.close(self, device)
+                    if verdict is swarm.Verdict.SILENT:
+                        self._fanout.begin_anew(self, device)
+                    else:
+                        self._fanout.close(self, device)
                 case swarm.Credit():
                     pass  # the fan-out credits every turn of the loop in which something came
                 case swarm.Complete():
@@ -286,6 +290,10 @@ class Running:
 
     def _tick(self) -> None:
         self._wakeup = None
+        for device in self._core.quiet(monotonic()):
+            at = self._fanout.moved_at(device)
+            if at is not None:
+                self._decide(swarm.SourceMoves(device, at))
         self._decide(swarm.Tick())
 
     # -- from the sources -----------------------------------------------------------------------

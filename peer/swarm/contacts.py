@@ -18,6 +18,7 @@ from peer.swarm.events import (
     SourceGone,
     SourceId,
     SourceKnown,
+    SourceMoves,
     SourceRefused,
     Verdict,
 )
@@ -31,9 +32,17 @@ _MISSING = int(PieceState.MISSING)
 _IN_FLIGHT = int(PieceState.IN_FLIGHT)
 _REPLACE_S = 1.0
 _SILENT_MAX_S = 60.0
-"""A source that owes something for so long has forgotten it at least: it is opened anew."""
+"""A source that was found silent again and again for so long is given up."""
 _CROWDED_OPEN_S = 2.0
 """To open a source, where others wait for its place and none gives anything."""
+_QUIET_S = 2.0
+"""When it is looked at whether bytes come in from who owes something."""
+_QUIET_MAX_S = 10.0
+"""Nothing at all came for so long from a source that owes something: a message may be lost, and its
+connection begins anew. Twice as long the next time, for it may serve others first."""
+_QUIET_DOUBLINGS = 2
+_STARVED_S = 30.0
+"""Nobody offers what is missing: who was opened before that long is asked anew what it holds."""
 _GAPS = 4.0
 """In a slow swarm: so many times what is long there between two pieces of a source."""
 
@@ -59,6 +68,7 @@ class Contacts:
         self.look_at = 0.0
         """When sources are judged next."""
         self._replace_at = 0.0
+        self._starved_since: float | None = None
 
     # -- what the tracker says --------------------------------------------------------------------
 
@@ -173,6 +183,16 @@ class Contacts:
             self.open_more(now)
             self._demand.fill_all(now)
 
+    def moves(self, event: SourceMoves) -> None:
+        source = self._open(event.source)
+        if source is not None:
+            source.moved_at = max(source.moved_at, event.at)
+            source.quiet_since = max(source.quiet_since, event.at)
+
+    def quiet(self, now: float) -> list[SourceId]:
+        """Those that owe something, and of which nothing came for a while."""
+        return [s.id for s in self._roster.open() if s.asked and now - s.quiet_since > _QUIET_S]
+
     def _open(self, source_id: SourceId) -> Source | None:
         source = self._roster.used.get(source_id)
         return source if source is not None and source.phase is Phase.OPEN else None
@@ -216,20 +236,27 @@ class Contacts:
 
     def look_around(self, now: float) -> None:
         """Judge the sources, replace the worst, and give the idle ones something to do."""
+        late_s = now - self.look_at if self.look_at else 0.0
         self.look_at = now + self._settings.look_s
         pace = self._demand.pace
         patience_s = pace.patience()
         silent_max_s = max(_SILENT_MAX_S, _GAPS * pace.long_gap())
         open_timeout_s = self._open_timeout(now)
         for source in list(self._roster.used.values()):
+            if late_s > _QUIET_S:
+                source.quiet_since = min(now, source.quiet_since + late_s)  # we were, not they
             if source.phase is Phase.OPENING:
                 if now - source.phase_since > open_timeout_s:
                     self.close(source, Verdict.UNREACHABLE, now)
+            elif source.asked and now - source.quiet_since > self._quiet_max_s(source):
+                self.close(source, Verdict.SILENT, now)
             elif source.asked and now - source.progress_at > patience_s:
-                if source.stalls and now - source.silent_since > silent_max_s:
+                silent_since = max(source.silent_since, source.moved_at)
+                if source.stalls and now - silent_since > silent_max_s:
                     self.close(source, Verdict.SLOW, now)
                 else:
                     self._demand.relocate(source, patience_s, now)
+        self._ask_again_what_is_held(now)
         self._demand.weigh(now)
         if now >= self._replace_at:
             self._replace_at = now + max(_REPLACE_S, pace.gap_s)
@@ -246,6 +273,33 @@ class Contacts:
         if any(source.got_pieces for source in used.values()):
             return settings.open_timeout_s
         return min(settings.open_timeout_s, _CROWDED_OPEN_S)
+
+    def _quiet_max_s(self, source: Source) -> float:
+        """For how long nothing may come of a source that owes something."""
+        at_least_s = _QUIET_MAX_S * 2.0 ** min(source.silences, _QUIET_DOUBLINGS)
+        return max(at_least_s, _GAPS * self._demand.pace.long_gap())
+
+    def _ask_again_what_is_held(self, now: float) -> None:
+        """Nobody is asked for anything, and pieces are missing: a `have` may have been lost."""
+        demand, pieces = self._demand, self._pieces
+        busy = len(demand.flights) or pieces.verifying_bytes or demand.throttled_until is not None
+        if busy or demand.paused or now < demand.quiet_until or not pieces.missing_count:
+            self._starved_since = None
+            return
+        if self._starved_since is None:
+            self._starved_since = now
+        if now - self._starved_since < _QUIET_MAX_S:
+            return
+        stale = [
+            source
+            for source in self._roster.open()
+            if source.have is not None
+            and now - source.phase_since > _STARVED_S
+            and source.resume_at <= now
+        ]
+        if stale:
+            self._starved_since = now
+            self.close(min(stale, key=lambda s: s.phase_since), Verdict.SILENT, now)
 
     def _replace_worst(self, now: float) -> None:
         if len(self._roster.used) < self._settings.used_max or self._demand.paused:

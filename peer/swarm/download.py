@@ -38,6 +38,7 @@ from peer.swarm.events import (
     SourceGone,
     SourceId,
     SourceKnown,
+    SourceMoves,
     SourceRefused,
     SourceUnreachable,
     Tick,
@@ -146,6 +147,8 @@ class Download:
                 self._contacts.lost(event.source, now)
             case SourceClosed():
                 self._contacts.lost(event.source, now)
+            case SourceMoves():
+                self._contacts.moves(event)
             case Paused():
                 self._demand.pause()
             case Resumed():
@@ -163,6 +166,11 @@ class Download:
                 if other is not None and (due is None or other < due):
                     due = other
         return None if due is None else max(due, now)
+
+    def quiet(self, now: float) -> list[SourceId]:
+        """The sources that owe something and of which nothing came for a while: the shell tells
+        with `SourceMoves` whether bytes come in."""
+        return self._contacts.quiet(now)
 
     def mark_missing(self, indexes: Iterable[int], now: float) -> list[DownloadEffect]:
         """Held pieces turned out damaged or gone: they are fetched again."""
@@ -229,9 +237,9 @@ class Download:
             self._senseless(source, index, DiscardReason.WRONG_SIZE, now)
             return
         self._demand.came(source, index, size, now)
-        source.progress_at = now
+        source.progress_at = source.quiet_since = now
         source.stalled = False
-        source.stalls = 0
+        source.stalls = source.silences = 0
         source.failures = 0
         if self._demand.paused:
             self._out.put(Discard(source.id, index, DiscardReason.PAUSED))

@@ -33,6 +33,8 @@ class Verdict(Enum):
     """Nothing more is needed: the download is complete."""
     SLOW = "slow"
     """Far below the others, or without any progress."""
+    SILENT = "silent"
+    """It owes something and nothing came: its connection begins anew, for something may be lost."""
     BUSY = "busy"
     """It says that too many ask it; it may be asked again later."""
     UNREACHABLE = "unreachable"
@@ -180,6 +182,13 @@ class SourceClosed(_Word, frozen=True):
     source: SourceId
 
 
+class SourceMoves(_Word, frozen=True):
+    """Bytes of the source came in at `at`, though no whole message: a piece is on its way."""
+
+    source: SourceId
+    at: float
+
+
 class Paused(_Word, frozen=True):
     """Ask for nothing more until `Resumed` (the user's wish, or a full disk)."""
 
@@ -206,6 +215,7 @@ DownloadEvent: TypeAlias = (
     | PiecesRefused
     | SourceUnreachable
     | SourceClosed
+    | SourceMoves
     | Paused
     | Resumed
     | Tick
@@ -263,7 +273,8 @@ class Discard(_Word, frozen=True):
 
 
 class Close(_Word, frozen=True):
-    """Drop the connection for this content. Nothing of the source is expected any longer."""
+    """Drop the connection for this content. Nothing of the source is expected any longer. With
+    `Verdict.SILENT` the connection itself is dropped: the next `Open` makes another one."""
 
     source: SourceId
     verdict: Verdict

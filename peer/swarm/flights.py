@@ -42,7 +42,7 @@ class Flights:
         """The source is asked for a piece that it is not asked for yet."""
         if not source.asked:
             source.window.began(now)
-            source.progress_at = now
+            source.progress_at = source.quiet_since = now
             if not source.stalled:
                 source.owes_since = now
         source.asked[index] = now

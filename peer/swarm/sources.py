@@ -72,6 +72,12 @@ class Source:
     """When it last gave something, or was asked after having owed nothing, or was found silent."""
     owes_since: float = 0.0
     """The same, but for being found silent: since when it works on its next piece."""
+    quiet_since: float = 0.0
+    """While it is asked for something: since when nothing at all came of it."""
+    moved_at: float = 0.0
+    """When bytes of it were last seen to come in, whole pieces or not."""
+    silences: int = 0
+    """How often its connection began anew for that, since it last gave a piece."""
     stalled: bool = False
     """It let its requests lie for longer than is normal: it is asked for one piece at a time, and
     only for what nobody else offers, or as a trial."""
@@ -263,7 +269,7 @@ class Roster:
             rank = (
                 alone,
                 -places[source.user],
-                -source.failures,
+                -source.failures - source.silences,
                 source.complete,
                 self._rng.random(),
             )
@@ -284,7 +290,7 @@ class Roster:
     def opened(self, source: Source, have: Bitfield | None, now: float) -> None:
         source.phase, source.phase_since = Phase.OPEN, now
         source.have = have
-        source.progress_at = now
+        source.progress_at = source.quiet_since = now
         source.stalled = False
         source.stalls = 0
         source.resume_at = 0.0
@@ -309,6 +315,9 @@ class Roster:
         if verdict is Verdict.WRONG:
             source.phase = Phase.BANNED
             self._banned[source.id] = None
+        elif verdict is Verdict.SILENT:
+            source.silences += 1
+            source.retry_at = now
         elif verdict not in (Verdict.FINISHED, Verdict.GONE):
             source.retry_at = now + self._backoff(source)
         if not source.listed:

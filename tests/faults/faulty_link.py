@@ -2,8 +2,8 @@
 
 `FaultyLink` forwards what comes to its own address to a target. Both ways of it can be delayed,
 held back or slowed down, and all its connections can be reset. What is held is kept and goes on
-when the line heals, as TCP would send it again: nothing that was encrypted is ever left out, for
-that would only break the connection at once.
+when the line heals, as TCP would send it again. Whole frames can be left out (``swallowing``), as
+somebody on the way could who knows ZMTP; less than a frame would only break the connection at once.
 
 `TrackerLine` and `SourceLine` put such links before a tracker and before a peer. All of 127.0.0.0/8
 is this machine, so a link takes the process's own ports at another of these addresses, and what
@@ -22,6 +22,8 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from swallowing import Frames, Swallow
+
 CHUNK_BYTES = 16 * 1024
 RETRANSMISSION_S = 0.4  # how long a lost packet holds up what comes after it
 _hosts = itertools.count(2)
@@ -37,6 +39,8 @@ class Way:
     rate: float = 0.0
     """Bytes a second, 0 for no limit."""
     held: bool = False
+    swallow: Swallow | None = None
+    """What is left out of it, on connections that begin from now on."""
     bytes: int = 0
     open: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -155,8 +159,11 @@ class FaultyLink:
         """Two tasks: a long way must not become a narrow one by waiting for each chunk in turn."""
         line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
         delivering = asyncio.ensure_future(self._deliver(line, writer, way))
+        frames = None if way.swallow is None else Frames(way.swallow)
         with contextlib.suppress(OSError, asyncio.CancelledError):
             while data := await reader.read(CHUNK_BYTES):
+                if frames is not None:
+                    data = frames.passing(data)
                 if way.rate:
                     await asyncio.sleep(len(data) / way.rate)
                 await line.put((self._loop.time() + way.delay_s, data))

@@ -43,7 +43,7 @@ class Clock:
 class Flow:
     """One direction of one connection: messages in their order, (bytes, what to do on arrival)."""
 
-    __slots__ = ("bytes_left", "dst", "last_at", "messages", "queued", "src")
+    __slots__ = ("bytes_left", "dst", "last_at", "messages", "moved_at", "queued", "src")
 
     def __init__(self, src: Link, dst: Link) -> None:
         self.src, self.dst = src, dst
@@ -52,6 +52,8 @@ class Flow:
         """Of the first message."""
         self.queued = False
         self.last_at = 0.0
+        self.moved_at = float("-inf")
+        """When a part of a message last arrived."""
 
 
 class Link:
@@ -133,6 +135,7 @@ class Network:
         now, dst = self.clock.now, flow.dst
         arrival = max(now + flow.src.delay_s + dst.delay_s, dst.down_free_at) + size / dst.down
         dst.down_free_at = arrival
+        flow.moved_at = now
         if flow.messages:
             flow.bytes_left -= size
             while flow.messages and flow.bytes_left <= 0:

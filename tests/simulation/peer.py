@@ -75,6 +75,8 @@ class SimPeer:
         self.rng = rng
         self.seeder = seeder
         self.fault = Fault.NONE
+        self.lost_sends: set[int] = set()
+        """Which of the pieces that it sends get lost, by how many were sent before."""
         self.alive = True
         self.frozen = False
         self._backlog: list[tuple[object, tuple[object, ...]]] = []
@@ -87,6 +89,7 @@ class SimPeer:
         self.to_sources: dict[DeviceKey, Connection] = {}
         self.from_requesters: dict[ev.RequesterId, Connection] = {}
         self._connections = 0
+        self._sends = 0
         self._download_timer = float("inf")
         self._serving_timer = float("inf")
         self._carry = {
@@ -125,7 +128,14 @@ class SimPeer:
     def _download_tick(self, due: float) -> None:
         if due == self._download_timer:
             self._download_timer = float("inf")
+            self._tell_who_moves()
             self.tell(ev.Tick())
+
+    def _tell_who_moves(self) -> None:
+        if self.download is not None and self.alive and not self.frozen:
+            for source in self.download.quiet(self.clock.now):
+                if (connection := self.to_sources.get(source)) is not None:
+                    self.tell(ev.SourceMoves(source, connection.bulk.moved_at))
 
     def serve(self, event: ev.ServingEvent) -> None:
         """Hand the serving side an event and carry out what it wants."""
@@ -295,6 +305,9 @@ class SimPeer:
                 connection,
                 ev.PiecesRefused(self.key, (effect.index,)),
             )
+            return
+        self._sends += 1
+        if self._sends - 1 in self.lost_sends:
             return
         size = self.layout.size_of(effect.index)
         self.network.send(

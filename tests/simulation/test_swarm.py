@@ -150,6 +150,16 @@ def test_h22_a_liar_is_banned_by_all_after_one_piece_each(seed: int) -> None:
         assert [s.phase for s in progress.sources if s.source == liar.key] == [Phase.BANNED]
 
 
+@pytest.mark.parametrize("lost", [{0}, {7}, {3, 4, 20}])
+def test_h96_a_piece_that_is_lost_on_its_way_from_the_only_source_costs_seconds(
+    lost: set[int],
+) -> None:
+    swarm = started(replace(SMALL, leechers=1), 1)
+    swarm.seeders[0].lost_sends = lost
+    result = everybody(swarm.run(60.0), 1)
+    assert result.last_s <= result.bound_s + 12.0 * len(lost)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_h25_pieces_that_never_come_to_their_end_are_fetched_elsewhere(seed: int) -> None:
     swarm = started(replace(SMALL, seeders=2), seed)

@@ -16,6 +16,7 @@ from common.clock import monotonic
 from common.codec import SIGNATURE, encode
 from common.connections import MESSAGES, Connections
 from common.errors import CannotListen
+from common.ids import ContentId
 from common.messages import peer
 from common.sockets import ConnectByWord, Sent, make_socket
 from peer import bulk_receiving, bulk_sending
@@ -227,6 +228,57 @@ def test_a_message_that_is_repeated_is_not_taken() -> None:
         pump.send = twice  # type: ignore[method-assign]
         stage.ask(sink, 3)
         await until(lambda: ("lost", True) in sink.said)
+
+    run(test)
+
+
+@pytest.mark.parametrize("which", [1, 3])
+def test_h96_a_message_that_is_missing_ends_it_at_the_next(which: int) -> None:
+    async def test(stage: Stage) -> None:
+        stage.seeder._reader._run_bytes = lambda _: 0
+        sink = await in_bulk(stage)
+        pump = stage.seeder._bulk._pump
+        send = pump.send
+        count = 0
+
+        def lossy(frames: Any, *, copy: bool = True) -> Any:
+            nonlocal count
+            count += 1
+            return Sent.YES if count == which + 1 else send(frames, copy=True)
+
+        pump.send = lossy  # type: ignore[method-assign]
+        stage.ask(sink, *range(COUNT))
+        await until(lambda: ("lost", True) in sink.said)
+        assert sorted(sink.pieces) == list(range(which))
+        assert stage.fanout.counts["bulk failed"] == 1
+        await fetch(stage, await stage.open(Sink()))
+
+    run(test)
+
+
+def test_h96_a_silent_connection_is_made_anew_without_a_silent_bulk_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing follows the message that is missing: whoever waits for it begins anew."""
+
+    async def test(stage: Stage) -> None:
+        sink = await in_bulk(stage)
+        other = await stage.open(Sink(content=ContentId(bytes(32))))
+        device = stage.server.public
+        former = stage.fanout._connections[device]
+        stage.seeder._bulk._pump.send = lambda *_, **__: Sent.YES  # type: ignore[method-assign]
+        stage.ask(sink, 3)
+        await until(lambda: former.channels[0].pieces_due)
+        monkeypatch.setattr(bulk_receiving, "SILENT_S", -1.0)
+        stage.fanout.begin_anew(sink, device)
+        assert sink.said == [("opened", None)], "it knows, and is not told"
+        assert other.said[-1][0] in ("lost", "refused")
+        assert device not in stage.fanout._connections
+        stage.fanout.begin_anew(sink, device)  # of no account now
+        await fetch(stage, await stage.open(Sink()))
+        assert stage.fanout._connections[device] is not former
+        assert sent_by_bulk(stage) == 1, "the one that was thought sent"
+        assert stage.fanout.counts["silent"] == 1
 
     run(test)
 
