@@ -1,4 +1,4 @@
-"""Which names are allowed, when two of them are the same, and how any text is shown without harm.
+"""Names of users, groups, shares and files: which are allowed, and how any text is shown.
 
 Owns the rules for users, groups, shares and the paths inside a shared folder. They are applied when
 something is shared and again when it is downloaded, because the other side may be lying. Knows
@@ -101,22 +101,23 @@ def quoted(text: str) -> str:
 
 # -- names of shares and of what is in them -----------------------------------------------------
 
-# What Windows takes for a device in every folder, whatever the extension.
-_RESERVED = re.compile(
-    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\xb9\xb2\xb3])(?:\..*)?", re.IGNORECASE
-)
+# Why: what Linux can hold is let through. Whether the file system of a download can hold it too
+# (``aux.c``, ``a.``, ``Foo`` beside ``foo``) is decided there: ``peer.files.holding``.
+_NOTHING = re.compile(r"[.\s]*")  # ``.. `` is ``..`` to the servers of some network file systems
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,98}[A-Za-z0-9_]|[A-Za-z0-9_]")
 
 
 def fold_name(name: str) -> str:
     """The form in which two names of files are compared.
 
-    Names that differ in case, in Unicode composition or in invisible characters alone are twins: on
-    some file systems they are one file, and to a person's eye they are one name.
+    Names that differ in case, in Unicode composition or in invisible characters alone are twins: to
+    a person's eye they are one name, and on some file systems one file; so are those that differ in
+    the spaces at their ends. A group lists no two shares under twins; in a folder they may stand
+    side by side, as they may on Linux.
     """
     if name.isascii():
-        return name.lower()
-    visible = _INVISIBLE.sub("", name)
+        return name.lower().rstrip()
+    visible = _INVISIBLE.sub("", name).rstrip()
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", visible).casefold())
 
 
@@ -147,8 +148,8 @@ def _check_extent(path: str, parts: list[str]) -> None:
 
 
 def _check_component(name: str, path: str) -> None:
-    # Most names are plain; two matches of a regular expression decide those.
-    if _PLAIN.fullmatch(name) and not _RESERVED.fullmatch(name):
+    # Most names are plain; one match of a regular expression decides those.
+    if _PLAIN.fullmatch(name):
         return
     fault = _fault_of(name)
     if fault is None:
@@ -168,29 +169,25 @@ def _fault_of(name: str) -> str | None:
         return "it contains a control, direction-changing, invisible or undecodable character"
     if len(name.encode("utf-8")) > NAME_BYTES_MAX:
         return f"it is longer than {NAME_BYTES_MAX} bytes"
-    if name[-1] == "." or name[-1].isspace():
-        return "it ends with a dot or a space"
-    if _RESERVED.fullmatch(name):
-        return "some systems take it for a device"
+    if _NOTHING.fullmatch(name):
+        return "it consists of dots and spaces alone"
     return None
 
 
 class PathOrder:
-    """Checks the paths of one tree as they come in order, in memory bounded by their number.
+    """Checks the paths of one tree as they come in order, and remembers the last one alone.
 
-    The order is that of the lists of components, so everything in a folder comes together and only
-    the folders on the way to the last path need to be remembered.
+    The order is that of the lists of components, so everything in a folder comes together.
     """
 
     def __init__(self) -> None:
         self._last: list[str] = []
-        self._seen: list[dict[str, str]] = [{}]  # by level: folded name -> name as it is
 
     def add(self, path: str) -> None:
         """Take in the next path: of a file, or of a folder that is empty.
 
-        Raises `BadName` when the path is not allowed, comes out of order or twice, lies inside
-        something that is a file, or is the twin of another one (`fold_name`).
+        Raises `BadName` when the path is not allowed, comes out of order or twice, or lies inside
+        something that is a file.
         """
         parts = path.split("/")
         _check_extent(path, parts)
@@ -202,17 +199,6 @@ class PathOrder:
             raise BadName(f"the path {quoted(path)} is that of a file, or inside one")
         if level == len(parts) or (level < len(last) and parts[level] < last[level]):
             raise BadName(f"the path {quoted(path)} comes out of order")
-        del self._seen[level + 1 :]
         for name in parts[level:]:
             _check_component(name, path)
-            siblings = self._seen[-1]
-            twin = siblings.get(folded := fold_name(name))
-            if twin is not None:
-                raise BadName(
-                    f"{quoted(name)} and {quoted(twin)}, in the folder of {quoted(path)}, "
-                    "would be one file on some systems",
-                    "rename one of them",
-                )
-            siblings[folded] = name
-            self._seen.append({})
         self._last = parts

@@ -72,7 +72,12 @@ def test_a_second_device_of_the_same_user_is_no_news_for_the_log(town: Town) -> 
 
 @pytest.mark.parametrize(
     ("name", "other"),
-    [("data.bin", "DATA.BIN"), ("caf\u00e9", "cafe\u0301"), ("stra\u00dfe", "STRASSE")],
+    [
+        ("data.bin", "DATA.BIN"),
+        ("data", "data "),
+        ("caf\u00e9", "cafe\u0301"),
+        ("stra\u00dfe", "STRASSE"),
+    ],
 )
 def test_twins_of_a_name_are_refused(town: Town, name: str, other: str) -> None:
     alice = town.user("alice")
@@ -93,9 +98,7 @@ def test_a_name_stands_for_one_content_in_a_group(town: Town) -> None:
     alice.offers("club", "data.bin", town.content("two"))
 
 
-@pytest.mark.parametrize(
-    "name", ["..", "a/b", "a\0b", "CON.txt", "x" * 255 + "ä", "a\u202eb", "a "]
-)
+@pytest.mark.parametrize("name", ["..", "a/b", "a\0b", ".. ", "x" * 255 + "ä", "a\u202eb", " "])
 def test_h28_names_that_could_do_harm_are_refused(town: Town, name: str) -> None:
     alice = town.user("alice")
     town.group("lab", alice)
