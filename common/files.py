@@ -39,11 +39,11 @@ def is_refusal(error: OSError) -> bool:
     return error.errno not in _FAILURES
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Put ``content`` at ``path`` (0600) so that a crash leaves all of it or what was there before.
 
-    Threads and processes that write the same file at once leave what one of them wrote. Raises
-    `StorageError`.
+    Without ``durable`` it waits for no disk, and a power failure may leave anything. Threads and
+    processes that write the same file at once leave what one of them wrote. Raises `StorageError`.
     """
     # A name that nobody else writes to: a shared one would be renamed with half of its content.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(_TOKEN_BYTES)}.new")
@@ -53,13 +53,15 @@ def write_whole(path: Path, content: bytes) -> None:
             with os.fdopen(fd, "wb") as file:
                 file.write(content)
                 file.flush()
-                _sync(file.fileno())
+                if durable:
+                    _sync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        sync_directory(path.parent)
+        if durable:
+            sync_directory(path.parent)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
 

@@ -1,8 +1,9 @@
 """What a peer must remember over a restart: its shares and its downloads.
 
 Owns the records' form and their files: one small file a record, replaced whole, so that a crash
-leaves the old or the new one and a damaged one costs nobody else anything. The contents of the
-records are ``peer.shares``' and ``peer.downloads``'.
+leaves the old or the new one and a damaged one costs nobody else anything. Each has a copy, for
+disks that lose what they said was written. The contents of the records are ``peer.shares``' and
+``peer.downloads``'.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from common.clock import wall_ms
+from common.errors import StorageError
 from common.files import sweep_leftovers, sync_directory, write_whole
 from common.ids import ContentId
 from common.messages.control import SourceUse
@@ -41,6 +43,9 @@ class ShareRecord(msgspec.Struct, frozen=True):
     content: bytes
     place: Place
     topic: bytes = b""
+    algorithm: str = ""
+    piece_length: int = 0
+    """Of its manifest, to make it anew; empty and 0 in records that are older than these two."""
 
 
 class DownloadRecord(msgspec.Struct, frozen=True):
@@ -65,6 +70,8 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     topic: bytes = b""
     folder: Folder | None = None
     """That in which the part is; None in records of earlier versions."""
+    times: bool = True
+    """Whether it gets the times of its manifest."""
 
 
 R = TypeVar("R", ShareRecord, DownloadRecord)
@@ -80,6 +87,7 @@ class Records(Generic[R]):
     """The records of one kind, a file each. Every method blocks for as long as the disk does."""
 
     SUFFIX = ".record"
+    COPY = ".copy"
 
     def __init__(self, directory: Path, kind: type[R]) -> None:
         self._directory = directory
@@ -94,21 +102,48 @@ class Records(Generic[R]):
         named in the log. Raises `StorageError` where the disk gives one back no more: without it we
         would take back what it says that we share."""
         sweep_leftovers(self._directory)
+        for copy in self._directory.glob(f"*{self.COPY}"):
+            if not copy.with_suffix(self.SUFFIX).exists():
+                copy.unlink(missing_ok=True)  # of one that was being forgotten
         records: dict[str, R] = {}
         for path in sorted(self._directory.glob(f"*{self.SUFFIX}")):
             with translated(str(path), "read"):
                 encoded = path.read_bytes()
-            try:
-                records[path.stem] = self._decoder.decode(encoded)
-            except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-                log.error("the record %s cannot be read and is set aside: %s", path, error)
+            record = self._decoded(path, encoded) or self._from_copy(path)
+            if record is None:
+                log.error("the record %s cannot be read and is set aside", path)
                 self.damaged.append(path.rename(path.with_suffix(".damaged")))
+            else:
+                records[path.stem] = record
         return records
+
+    def _decoded(self, path: Path, encoded: bytes) -> R | None:
+        try:
+            return self._decoder.decode(encoded)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            log.info("%s cannot be read: %s", path, error)
+            return None
+
+    def _from_copy(self, path: Path) -> R | None:
+        """The record again, from its copy; None if that is of no use either."""
+        copy = path.with_suffix(self.COPY)
+        try:
+            encoded = copy.read_bytes()
+        except OSError:
+            return None
+        record = self._decoded(copy, encoded)
+        if record is not None:
+            log.warning("the record %s was damaged, and is there again from its copy", path)
+            write_whole(path, encoded)
+        return record
 
     def put(self, key: str, record: R) -> None:
         """Remember ``record`` for good. Raises `StorageError`."""
+        path, encoded = self._directory / f"{key}{self.SUFFIX}", msgspec.msgpack.encode(record)
         with self._turn(key):
-            write_whole(self._directory / f"{key}{self.SUFFIX}", msgspec.msgpack.encode(record))
+            write_whole(path, encoded)
+            with contextlib.suppress(StorageError):
+                write_whole(path.with_suffix(self.COPY), encoded, durable=False)
 
     def remove(self, key: str) -> None:
         """Forget a record for good; one that is not there is forgotten already. Raises
@@ -116,6 +151,7 @@ class Records(Generic[R]):
         path = self._directory / f"{key}{self.SUFFIX}"
         with self._turn(key), translated(str(path), "remove"):
             path.unlink(missing_ok=True)
+            path.with_suffix(self.COPY).unlink(missing_ok=True)
             sync_directory(self._directory)  # or a power failure brings it back
 
     def remove_all(self, keys: Sequence[str]) -> None:

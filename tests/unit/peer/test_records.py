@@ -100,10 +100,32 @@ class TestRecords:
         records = Records(tmp_path / "downloads", DownloadRecord)
         records.put("good", record())
         records.put("bad", record())
-        (tmp_path / "downloads" / "bad.record").write_bytes(noise)
+        for suffix in (".record", ".copy"):
+            (tmp_path / "downloads" / f"bad{suffix}").write_bytes(noise)
         assert records.load() == {"good": record()}
         assert (tmp_path / "downloads" / "bad.damaged").read_bytes() == noise
         assert records.load() == {"good": record()}
+
+    @pytest.mark.parametrize("noise", [b"", b"noise", b"\x80"])
+    def test_f80_one_that_the_disk_lost_is_there_again_from_its_copy(
+        self, tmp_path: Path, noise: bytes
+    ) -> None:
+        records = Records(tmp_path / "shares", DownloadRecord)
+        records.put("a", record(state="D"))
+        records.put("a", record())
+        (tmp_path / "shares" / "a.record").write_bytes(noise)
+        for _ in range(2):
+            assert records.load() == {"a": record()}
+        assert records.damaged == []
+        (tmp_path / "shares" / "a.copy").write_bytes(noise)
+        assert records.load() == {"a": record()}
+
+    def test_a_copy_alone_brings_nothing_back(self, tmp_path: Path) -> None:
+        records = Records(tmp_path / "shares", DownloadRecord)
+        records.put("a", record())
+        (tmp_path / "shares" / "a.record").unlink()
+        assert records.load() == {}
+        assert list((tmp_path / "shares").iterdir()) == []
 
     def test_what_a_crash_left_half_written_is_no_record_and_goes(self, tmp_path: Path) -> None:
         records = Records(tmp_path / "downloads", DownloadRecord)
@@ -119,8 +141,9 @@ class TestRecords:
         remover = threading.Thread(target=records.remove, args=("a",))
 
         def put_in_place(old: Path, new: Path) -> None:
-            remover.start()
-            remover.join(MEANWHILE_S)
+            if new.suffix == Records.SUFFIX:
+                remover.start()
+                remover.join(MEANWHILE_S)
             os.rename(old, new)
 
         monkeypatch.setattr(os, "replace", put_in_place)
@@ -136,7 +159,7 @@ class TestRecords:
         go_on = threading.Event()
 
         def put_in_place(old: Path, new: Path) -> None:
-            if new.stem == "a":
+            if new.name == "a.record":
                 assert go_on.wait(PATIENCE_S)
                 done.append(msgspec.msgpack.decode(old.read_bytes(), type=DownloadRecord).state)
             os.rename(old, new)
