@@ -21,6 +21,7 @@ from common.files import write_whole
 from common.ids import KEY_BYTES, DeviceKey
 
 DEVICE_KEY = "device.key"  # its name in a peer's home
+PAIR_BYTES = 2 * KEY_BYTES  # in a key file: the public key, then the secret one
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,13 @@ def new_pair() -> KeyPair:
     """A fresh CURVE key pair."""
     public, secret = zmq.curve_keypair()
     return KeyPair(DeviceKey(z85.decode(public)), z85.decode(secret))
+
+
+def is_pair(raw: bytes) -> bool:
+    """Whether these bytes are a key pair as it stands in a key file: public, then secret."""
+    if len(raw) != PAIR_BYTES:
+        return False
+    return z85.decode(zmq.curve_public(to_z85(raw[KEY_BYTES:]))) == raw[:KEY_BYTES]
 
 
 def to_z85(key: bytes) -> bytes:
@@ -83,10 +91,10 @@ def _read_secret(path: Path) -> bytes:
 def load_pair(path: Path) -> KeyPair:
     """Read a CURVE key pair; FileNotFoundError when there is none."""
     raw = _read_secret(path)
-    if len(raw) != 2 * KEY_BYTES:
+    if len(raw) != PAIR_BYTES:
         raise ConfigError(f"{path} is not a key file", "restore it from a backup, or remove it")
     pair = KeyPair(DeviceKey(raw[:KEY_BYTES]), raw[KEY_BYTES:])
-    if z85.decode(zmq.curve_public(pair.secret_z85)) != pair.public:
+    if not is_pair(raw):
         raise ConfigError(f"{path} is damaged", "restore it from a backup, or remove it")
     return pair
 

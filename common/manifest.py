@@ -1,19 +1,20 @@
-"""The manifest: what a content consists of, and by which digests each byte of it is known.
+"""The manifest of a content: its files and folders, their times, and the digests of its pieces.
 
 Owns its encoding, its id, the rules that make one consistent, and where each piece lies. The
 entries' bytes laid end to end, in the manifest's order, are one stream; pieces are cuts of that
 stream. Touches no file: ``peer.files.sharing`` makes manifests, ``peer.files.storage`` fills them.
 
-A content's id is the BLAKE3 of its encoded manifest. Nothing in it depends on who shares it: no
-name of the share, no owner, no times. Two members who offer the same bytes thus meet in one swarm.
+A content's id is the BLAKE3 of its encoded manifest. It holds neither the name of the share nor its
+owner. A member who shares bytes that a group has already joins under that manifest, whatever times,
+pieces or algorithm their own would have (``peer.shares.joining``).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -26,7 +27,9 @@ from common.errors import IntegrityError, LocalProtocolError, RemoteProtocolErro
 from common.ids import ContentId
 from common.names import PATH_BYTES_MAX, BadName, PathOrder
 
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT = 1  # without times: what is shared so, and all that came before format 2
+TIMED_FORMAT = 2  # with the time of each entry and folder
+TIME_MAX = (1 << 63) - 1  # nanoseconds: to the year 2262, in 64 bits with a sign
 
 
 class EntryKind(IntEnum):
@@ -51,15 +54,22 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unkno
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A content. ``pieces`` holds the digests of the pieces, end to end; ``digest`` is that of the
-    whole stream; ``size`` is the stream's length in bytes."""
+    whole stream; ``size`` is the stream's length in bytes.
 
-    format: Annotated[int, Meta(ge=MANIFEST_FORMAT, le=MANIFEST_FORMAT)]
+    ``times``, in format 2 alone, are those of the last modification, in nanoseconds since 1970: of
+    each entry in order, then of each folder that the paths name (`folders_of`).
+    """
+
+    format: Annotated[int, Meta(ge=MANIFEST_FORMAT, le=TIMED_FORMAT)]
     algorithm: Algorithm
     piece_length: Annotated[int, Meta(ge=limits.PIECE_LENGTH_MIN, le=limits.PIECE_LENGTH_MAX)]
     size: Annotated[int, Meta(ge=0, lt=limits.CONTENT_BYTES_MAX)]
     digest: Annotated[bytes, Meta(max_length=DIGEST_BYTES_MAX)]
     pieces: Annotated[bytes, Meta(max_length=limits.PIECES_MAX * DIGEST_BYTES_MAX)]
     entries: Annotated[tuple[Entry, ...], Meta(max_length=limits.ENTRIES_MAX)]
+    times: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=TIME_MAX)], ...], Meta(max_length=limits.TIMES_MAX)
+    ] = ()
 
     @property
     def is_folder(self) -> bool:
@@ -103,6 +113,26 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
         return self.algorithm.digest_of(data) == self.piece_digest(index)
 
 
+def folders_of(entries: Iterable[Entry]) -> Iterator[str]:
+    """The folders that the paths of a folder's entries name, in the order in which they come first:
+    ``""`` for the one at the top, then those that hold something. Empty ones are entries."""
+    yield ""
+    last: list[str] = []
+    for entry in entries:
+        parents = entry.path.split("/")[:-1]
+        level = 0
+        while level < len(parents) and level < len(last) and parents[level] == last[level]:
+            level += 1
+        for depth in range(level + 1, len(parents) + 1):
+            yield "/".join(parents[:depth])
+        last = parents
+
+
+def kept_time(time_ns: int) -> int:
+    """The time of a file as a manifest can hold it: from 1970 to 2262."""
+    return min(max(0, time_ns), TIME_MAX)
+
+
 def count_pieces(size: int, piece_length: int) -> int:
     """How many pieces a stream of ``size`` bytes is cut into; the last may be short."""
     return -(-size // piece_length)
@@ -141,7 +171,7 @@ def encode(manifest: Manifest) -> bytes:
     if fault is not None:
         raise LocalProtocolError(f"a manifest that is not consistent: {fault}")
     _check_entries(manifest)
-    encoded = _encoder.encode(manifest)
+    encoded = _encoded(manifest)
     if len(encoded) > limits.MANIFEST_BYTES_MAX:
         raise LocalProtocolError("a manifest that is too large")
     return encoded
@@ -172,9 +202,16 @@ def decode(encoded: Buffer, expected_id: ContentId) -> Manifest:
     except BadName as error:
         raise RemoteProtocolError(f"a manifest with a bad name: {error.message}") from error
     # One content, one id: other encodings of the same values are not let through.
-    if _encoder.encode(manifest) != encoded:
+    if _encoded(manifest) != encoded:
         raise RemoteProtocolError("a manifest that is not in its one encoding")
     return manifest
+
+
+def _encoded(manifest: Manifest) -> bytes:
+    if manifest.format == TIMED_FORMAT:
+        return _encoder.encode(manifest)
+    fields = manifest.__struct_fields__[:-1]
+    return _encoder.encode([getattr(manifest, field) for field in fields])
 
 
 def _fault_of(manifest: Manifest) -> str | None:
@@ -199,7 +236,18 @@ def _fault_of(manifest: Manifest) -> str | None:
         return "a folder has a size"
     if not manifest.is_folder and manifest.entries[0].kind is EntryKind.FOLDER:
         return "a folder has no path"
-    return None
+    return _fault_of_times(manifest)
+
+
+def _fault_of_times(manifest: Manifest) -> str | None:
+    expected = 0
+    if manifest.format == TIMED_FORMAT:
+        expected = len(manifest.entries)
+        if manifest.is_folder:
+            # No more of them are counted than there can be: hostile paths name very many.
+            wanted = len(manifest.times) + 1
+            expected += sum(1 for _ in islice(folders_of(manifest.entries), wanted))
+    return None if len(manifest.times) == expected else "it has the wrong number of times"
 
 
 def _check_entries(manifest: Manifest) -> None:

@@ -193,6 +193,7 @@ class Peer:
             presence_changed=lambda: self._presence.poke(),
         )
         self._downloads = Downloads(around, rng)
+        self._shares.parts_under_way = self._downloads.parts
         manifests.keep_only(self._shares.contents() | self._downloads.contents())
         self._presence = Presence(
             self._link,

@@ -160,6 +160,7 @@ class Records(Generic[R]):
             path = self._directory / f"{key}{self.SUFFIX}"
             with self._turn(key), translated(str(path), "remove"):
                 path.unlink(missing_ok=True)
+                path.with_suffix(self.COPY).unlink(missing_ok=True)
         with translated(str(self._directory), "sync"):
             sync_directory(self._directory)
 

@@ -24,7 +24,7 @@ class Settings:
     tracker_info.txt; ``listen`` an endpoint to bind, None for one on the way to the tracker;
     ``advertise`` the host that others are told, None for the one that is bound.
     ``bulk`` tells whether pieces may go on bulk connections, and ``bulk_port`` where others make
-    those, 0 for any port that is free."""
+    those, 0 for any port that is free. ``keep_times``: whether downloads get their times."""
 
     tracker: str | None = None
     listen: str | None = None
@@ -37,6 +37,7 @@ class Settings:
     sources_used: int = limits.SOURCES_USED
     bulk: bool = True
     bulk_port: int = 0
+    keep_times: bool = True
     log_json: bool = False
 
     def overridden(self, **given: Any) -> Settings:

@@ -23,6 +23,9 @@ GOLDEN = Path(__file__).parent / "golden"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What a private umask makes is shared after a question only: tests that mean that set the mode.
+os.umask(0o022)
+
 # PYTHONUNBUFFERED: a caller's own setting must not change which write it is that fails.
 _OTHERS = ("MINI_TORRENT", "_MINI_TORRENT", "PYTHONUNBUFFERED")
 for _name in [name for name in os.environ if name.startswith(_OTHERS)]:

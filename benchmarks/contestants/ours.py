@@ -65,7 +65,7 @@ class Team:
         self._all([(owner, "accept-request", _GROUP, node.user) for node in others])
         for seeder in self.seeders if share else ():
             size = () if piece_size is None else ("--piece-size", piece_size)
-            self._all([(seeder, "upload-file", arena.source, _GROUP, *size)])
+            self._all([(seeder, "upload-file", "--yes", arena.source, _GROUP, *size)])
 
     def command(self, node: Node, *words: str | Path) -> Worker:
         """Start one command of `node`'s user."""
@@ -81,7 +81,7 @@ class Team:
 
     def upload_line(self) -> str:
         """What to type to share the content."""
-        return f"upload-file {self._arena.source} {_GROUP} --json"
+        return f"upload-file --yes {self._arena.source} {_GROUP} --json"
 
     def _start_tracker(self) -> str:
         place = self._arena.tracker

@@ -114,13 +114,16 @@ class RemoveMember(_Ask, frozen=True):
 
 
 class UploadFile(_Ask, frozen=True):
-    """``path`` is absolute. ``name`` defaults to the last part of the path."""
+    """``path`` is absolute. ``name`` defaults to the last part of the path. ``yes``: hidden and
+    private files may be shared; ``times``: the times of modification are."""
 
     path: Text
     group: Text
     name: Text | None = None
     digest: str = "blake3"
     piece_length: int | None = None
+    yes: bool = False
+    times: bool = True
 
 
 class ListFiles(_Ask, frozen=True):
@@ -131,6 +134,7 @@ class DownloadFile(_Ask, frozen=True):
     """``dest`` is absolute: a folder to put the share into, or a new path.
 
     With ``wait`` the answer comes when the verified file is in place, with progress before it.
+    ``times``: whether it gets its times of modification; None as ``peer.toml`` has it.
     """
 
     group: Text
@@ -138,6 +142,7 @@ class DownloadFile(_Ask, frozen=True):
     dest: Text
     wait: bool = True
     pick: str = "rarest"
+    times: bool | None = None
 
 
 class AwaitDownload(_Ask, frozen=True):
@@ -406,12 +411,14 @@ class Checks(_Result, frozen=True):
 
 
 class Uploaded(_Result, frozen=True):
-    """``joined``: others offered the same content before. ``again``: this device did."""
+    """``joined``: others offered the same content before. ``again``: this device did. ``notes``:
+    what differs from what was asked, a sentence each."""
 
     row: FileRow
     elapsed_s: float
     joined: bool
     again: bool = False
+    notes: list[str] = []
 
 
 class Downloaded(_Result, frozen=True):

@@ -42,6 +42,7 @@ class Code(StrEnum):
     LIMIT = "limit"
     READ_ONLY = "read-only"
     KEY_IN_USE = "key-in-use"
+    UNCONFIRMED = "unconfirmed"
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -62,7 +62,7 @@ def _play(stage: Stage, story: Story, content: Path | None, peers: int, size: in
         actor.ask(control.Login(actor.name, password))
     story.tell(f"accounts  {', '.join(actor.name for actor in stage.actors)}")
     _gather(owner, others, story)
-    uploaded = owner.ask(control.UploadFile(str(content), GROUP))
+    uploaded = owner.ask(control.UploadFile(str(content), GROUP, yes=True))
     assert isinstance(uploaded, control.Uploaded)
     story.shared(owner.name, uploaded)
     fetches = [Fetch(actor.name, uploaded.row.size) for actor in others]

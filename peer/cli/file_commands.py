@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,13 @@ import click
 
 from common.errors import Refused, StorageError
 from common.messages.refusals import Code
-from common.names import quoted
+from common.names import printable, quoted
 from peer.cli.command import command
 from peer.cli.console import INTERRUPTED, Console, plain, refuse_usage
 from peer.cli.reading import complete_download, complete_group, complete_share, piece_size
 
 if TYPE_CHECKING:
-    from common.messages.control import Ask
+    from common.messages.control import Ask, UploadFile
     from peer.control_client import Ended
 
 group_argument = click.argument("group", shell_complete=complete_group)
@@ -43,6 +44,15 @@ download_argument = click.argument("name", shell_complete=complete_download)
     callback=piece_size,
     help="A power of two; if left out, 512K, from 512 MiB on 1M, from 1 GiB on 2M.",
 )
+@click.option(
+    "--yes", "-y", is_flag=True, help="Share hidden and private files without a question."
+)
+@click.option(
+    "--times/--no-times",
+    default=True,
+    show_default=True,
+    help="Whether the times of modification are shared.",
+)
 def upload_file(
     console: Console,
     path: str,
@@ -50,28 +60,71 @@ def upload_file(
     name: str | None,
     digest: str,
     piece_size: int | None,
+    yes: bool,
+    times: bool,
 ) -> None:
     """Share a file or a folder in a group.
 
-    It stays where it is and is served from there. If somebody shares the same content already,
-    this device joins in.
+    It stays where it is and is served from there. If a member shares the same bytes under that
+    name already, this device joins in, with the pieces and times that they chose.
+
+    Hidden files, and files that only their owner may read, are named first: a terminal is asked,
+    and a script says --yes. Homes of peers and trackers, links and special files are refused, all
+    of them in one answer. What a download of this peer still fills is left out.
     """
     from common.messages.control import Uploaded, UploadFile
     from peer.cli.progress import run
     from peer.cli.render import uploaded_line
 
     _check_order(console, path, group)
-    ask = UploadFile(console.path(path), group, name, digest, piece_size)
-    answer = run(console, ask, name or os.path.basename(ask.path))
+    ask = UploadFile(console.path(path), group, name, digest, piece_size, yes, times)
+    title = name or os.path.basename(ask.path)
+    try:
+        answer = run(console, ask, title)
+    except Refused as refused:
+        if refused.code is not Code.UNCONFIRMED:
+            raise
+        guard = ["--"] if path.startswith("-") else []
+        _confirm(console, refused, ["--yes", *_options_of(ask), *guard, path, group])
+        from msgspec.structs import replace
+
+        answer = run(console, replace(ask, yes=True), title)
     if not isinstance(answer, Uploaded):
         console.done(answer)
-    elif console.as_json:
+        return
+    for note in answer.notes:
+        console.tell(note)
+    if console.as_json:
         row = plain(answer.row)
-        console.json(
-            {**row, "elapsed_s": answer.elapsed_s, "joined": answer.joined, "again": answer.again}
-        )
+        document = {
+            **row,
+            "elapsed_s": answer.elapsed_s,
+            "joined": answer.joined,
+            "again": answer.again,
+        }
+        console.json({**document, "notes": answer.notes} if answer.notes else document)
     elif not console.quiet:
         console.say(uploaded_line(answer))
+
+
+def _confirm(console: Console, refused: Refused, words: list[str]) -> None:
+    """Ask whether hidden and private files shall be shared; raises `Refused` unless they shall."""
+    if console.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        home = ["--home", console.home_option] if console.home_option else []
+        line = shlex.join(["mini-torrent", *home, "upload-file", *words])
+        raise Refused(refused.code, refused.message, f"share them all the same with: {line}")
+    print(printable(refused.message), file=sys.stderr)
+    print("Share all of it? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Refused(refused.code, "nothing was shared")
+
+
+def _options_of(ask: UploadFile) -> list[str]:
+    """The options with which ``ask`` was made, for a command line that says the same."""
+    words = [] if ask.name is None else ["--name", ask.name]
+    words += [] if ask.digest == "blake3" else ["--digest", ask.digest]
+    words += [] if ask.piece_length is None else ["--piece-size", str(ask.piece_length)]
+    return words if ask.times else [*words, "--no-times"]
 
 
 def _check_order(console: Console, path: str, group: str) -> None:
@@ -113,8 +166,19 @@ def list_files(console: Console, group: str) -> None:
     show_default=True,
     help="Which pieces come first.",
 )
+@click.option(
+    "--times/--no-times",
+    default=None,
+    help="Whether it gets its times of modification; if left out, as in peer.toml, or yes.",
+)
 def download_file(
-    console: Console, group: str, name: str, dest: str, wait: bool | None, pick: str
+    console: Console,
+    group: str,
+    name: str,
+    dest: str,
+    wait: bool | None,
+    pick: str,
+    times: bool | None,
 ) -> int:
     """Fetch a file or folder from a group.
 
@@ -131,7 +195,7 @@ def download_file(
     if dest.endswith("/") and not os.path.isdir(path):
         raise StorageError(f"{dest} is not a folder", "make it first, or leave the last / out")
     waits = wait if wait is not None else not console.at_prompt
-    ask = DownloadFile(group, name, path, waits, pick)
+    ask = DownloadFile(group, name, path, waits, pick, times)
     try:
         answer = run(console, ask, name) if waits else console.ask(ask)
     except KeyboardInterrupt:

@@ -501,6 +501,7 @@ class Life:
                 decoded,
                 entry.content,
                 self.journal_of(entry.key),
+                entry.record.times,
             )
         )
         try:

@@ -73,6 +73,11 @@ class Downloads:
         """All contents that some record names."""
         return {entry.content for entry in self._all.values()}
 
+    def parts(self) -> tuple[str, ...]:
+        """The paths of the parts of all downloads that are not complete."""
+        paths = [e.path for e in self._all.values() if e.record.state != "C"]
+        return tuple(p for path in (*paths, *self._making) for p in opening.part_paths(path))
+
     def _mine(self) -> list[Entry]:
         mine = [entry for entry in self._all.values() if entry.record.user == self._user]
         return sorted(mine, key=lambda entry: (entry.record.started_ms, entry.key))
@@ -172,6 +177,7 @@ class Downloads:
             pick=order.value,
             started_ms=self._next_ms(),
             topic=around.following.topic_of(group),
+            times=around.settings.keep_times if ask.times is None else ask.times,
         )
         # From here on it is seen through, whoever waits for it: nothing may be left half made.
         making = self._make(record, encoded, decoded, found.sources)
@@ -218,7 +224,9 @@ class Downloads:
         await around.workers.run(self._records.put, key, record)
         try:
             if decoded is not None:
-                storage = await around.workers.run(opening.create, path, decoded, content, journal)
+                storage = await around.workers.run(
+                    opening.create, path, decoded, content, journal, record.times
+                )
             if self._user != record.user:
                 if storage is not None:
                     await around.workers.run(storage.discard)

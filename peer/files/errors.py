@@ -63,6 +63,10 @@ class ContentChanged(StorageError):
     code = Code.CHANGED
 
 
+class OtherContent(ContentChanged):
+    """Files that stand still, and hold other bytes than a manifest says."""
+
+
 class Unreadable(StorageError):
     """What should be shared is missing, not readable, or not a plain file or folder."""
 
@@ -106,6 +110,7 @@ class Cancelled(MiniTorrentError):
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_NAME = {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}
 _UNSAFE = {errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.EISDIR, errno.ENODEV}
 
 
@@ -120,6 +125,8 @@ def storage_error(error: OSError, path: str, doing: str) -> StorageError:
         return ReadOnly(text, "choose another place, or change its permissions")
     if number == errno.EEXIST:
         return AlreadyThere(f"{quoted(path)} is already there", "choose another name, or remove it")
+    if number in _NO_NAME and doing == "create":
+        return UnsafeDestination(text, "its file system holds no such name: choose another")
     if number in _SHORT:
         return OutOfHandles(text, "close other programs, or raise the limit of open files")
     if number == errno.ENAMETOOLONG:

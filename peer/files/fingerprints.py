@@ -16,6 +16,7 @@ from peer.files.whereabouts import Whereabouts
 
 # Two changes within one tick of the kernel's clock leave the same time (10 ms at HZ=100).
 TICK_S = 0.01
+_HALF = 1 << 63
 
 
 class Fingerprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -23,7 +24,8 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     The time of status change cannot be set back by a program, so an edit that restores the other
     time is noticed too. It also changes when a file is renamed or linked, which costs a digest for
-    nothing. The device's number is left out: it differs from mount to mount.
+    nothing. The device's number is left out: it differs from mount to mount. Times beyond 64 bits
+    (before 1677, after 2262) are kept modulo that: they are compared for being the same, no more.
     """
 
     size: int
@@ -33,15 +35,20 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @classmethod
     def of(cls, status: os.stat_result) -> Fingerprint:
-        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        mtime_ns, ctime_ns = _in_64_bits(status.st_mtime_ns), _in_64_bits(status.st_ctime_ns)
+        return cls(status.st_size, mtime_ns, ctime_ns, status.st_ino)
 
     def matches(self, status: os.stat_result) -> bool:
         return (
-            status.st_mtime_ns == self.mtime_ns
+            _in_64_bits(status.st_mtime_ns) == self.mtime_ns
             and status.st_size == self.size
-            and status.st_ctime_ns == self.ctime_ns
+            and _in_64_bits(status.st_ctime_ns) == self.ctime_ns
             and status.st_ino == self.inode
         )
+
+
+def _in_64_bits(time_ns: int) -> int:
+    return (time_ns + _HALF) % (2 * _HALF) - _HALF
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):

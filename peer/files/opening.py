@@ -17,8 +17,9 @@ from common.ids import ContentId
 from common.manifest import Manifest
 from common.names import quoted
 from peer.files import paths
-from peer.files.destination import Destination
+from peer.files.destination import Destination, part_name, short_part_name
 from peer.files.errors import Away, NameTooLong, translated
+from peer.files.holding import require_room_for_names
 from peer.files.journal import Journal
 from peer.files.partfile import PartFile, PartFiles
 from peer.files.partfolder import PartFolder
@@ -38,6 +39,12 @@ def admit(path: str) -> str:
     with contextlib.closing(Destination.choose(path)) as destination:
         destination.refuse_if_there()
         return destination.path
+
+
+def part_paths(path: str) -> tuple[str, str]:
+    """Where the part of a download to ``path``, a recorded one, may be collected."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, part_name(name)), os.path.join(folder, short_part_name(name))
 
 
 def has_part(path: str) -> bool:
@@ -80,16 +87,18 @@ def create(
     manifest: Manifest,
     content: ContentId,
     journal_path: str,
+    times: bool = True,
     *,
     clock: Callable[[], float] = monotonic,
 ) -> PartialContent:
     """Begin a download to ``path``, whose folder must exist; room for it is taken.
 
     On failure nothing is left behind. Raises `AlreadyThere`, `UnsafeDestination`, `DiskFull`,
-    `ReadOnly`, `ConfigError`.
+    `ReadOnly`, `ConfigError`; `UnsafeDestination` also where the names cannot be had. ``times``:
+    whether the content gets the times of its manifest.
     """
     with _closed_if_that_fails(Destination.choose(path)) as destination:
-        return _begin(destination, manifest, content, journal_path, clock)
+        return _begin(destination, manifest, content, journal_path, times, clock)
 
 
 def resume(
@@ -97,6 +106,7 @@ def resume(
     manifest: Manifest,
     content: ContentId,
     journal_path: str,
+    times: bool = True,
     *,
     clock: Callable[[], float] = monotonic,
 ) -> PartialContent:
@@ -111,7 +121,7 @@ def resume(
         destination.forget_second_name()
         missing = destination.status(destination.part) is None
         open_part = _begin if missing else _go_on
-        return open_part(destination, manifest, content, journal_path, clock)
+        return open_part(destination, manifest, content, journal_path, times, clock)
 
 
 @contextlib.contextmanager
@@ -128,11 +138,12 @@ def _begin(
     manifest: Manifest,
     content: ContentId,
     journal_path: str,
+    times: bool,
     clock: Callable[[], float],
 ) -> PartialContent:
     destination.refuse_if_there()
     destination.check_room(needed_bytes(manifest, destination.block_size))
-    files = _make_part(destination, manifest)
+    files = _make_part(destination, manifest, times)
     try:
         files.reserve(solid_ranges(manifest))
         destination.sync()
@@ -151,9 +162,10 @@ def _go_on(
     manifest: Manifest,
     content: ContentId,
     journal_path: str,
+    times: bool,
     clock: Callable[[], float],
 ) -> PartialContent:
-    files = _open_part(destination, manifest)
+    files = _open_part(destination, manifest, times)
     try:
         journal, found = Journal.resume(journal_path, content, manifest.piece_count)
     except BaseException:
@@ -173,7 +185,7 @@ def _go_on(
     )
 
 
-def _make_part(destination: Destination, manifest: Manifest) -> PartFiles:
+def _make_part(destination: Destination, manifest: Manifest, times: bool) -> PartFiles:
     try:
         fd = _make(destination, manifest)
     except NameTooLong:
@@ -183,9 +195,19 @@ def _make_part(destination: Destination, manifest: Manifest) -> PartFiles:
     files = PartFolder if manifest.is_folder else PartFile
     try:
         destination.made(fd)
-        return files(manifest, destination, fd)
+        if manifest.is_folder:
+            _try_names(destination, fd, manifest)
+        return files(manifest, destination, fd, times=times)
     except BaseException:
         os.close(fd)
+        raise
+
+
+def _try_names(destination: Destination, fd: int, manifest: Manifest) -> None:
+    try:
+        require_room_for_names(fd, destination.part_path, manifest)
+    except BaseException:
+        destination.remove_part(fd)
         raise
 
 
@@ -202,12 +224,12 @@ def _make(destination: Destination, manifest: Manifest) -> int:
             raise
 
 
-def _open_part(destination: Destination, manifest: Manifest) -> PartFiles:
+def _open_part(destination: Destination, manifest: Manifest, times: bool) -> PartFiles:
     with translated(destination.part_path, "go on with"):
         if not manifest.is_folder:
             fd = paths.open_to_write(destination.fd, destination.part)
             destination.made(fd)
-            return PartFile(manifest, destination, fd)
+            return PartFile(manifest, destination, fd, times=times)
         fd = paths.open_folder(destination.fd, [destination.part])
         destination.made(fd)
-        return PartFolder(manifest, destination, fd, found=True)
+        return PartFolder(manifest, destination, fd, times=times, found=True)

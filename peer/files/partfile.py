@@ -8,6 +8,7 @@ prevented there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -28,10 +29,14 @@ Range: TypeAlias = tuple[int, int]
 
 
 class PartFiles(ABC):
-    """What both kinds of part do. ``fd`` is the file, or the folder at the top."""
+    """What both kinds of part do. ``fd`` is the file, or the folder at the top. ``times``: whether
+    files and folders get those of the manifest, when they are sealed."""
 
-    def __init__(self, manifest: Manifest, destination: Destination, fd: int) -> None:
+    def __init__(
+        self, manifest: Manifest, destination: Destination, fd: int, *, times: bool = True
+    ) -> None:
         self._manifest = manifest
+        self._times = manifest.times if times else ()
         self._destination = destination
         self.fd = fd
         self.cut_off = False
@@ -96,7 +101,7 @@ class PartFiles(ABC):
 
     @abstractmethod
     def seal(self) -> list[Range]:
-        """Make what no piece made (empty files and folders, permissions, lengths), and sync.
+        """Make what no piece made (empty files and folders, permissions, lengths, times), and sync.
 
         Stretches of the stream that are not there any more are returned, and never made up for by
         lengthening a file: the part is not sealed then.
@@ -111,8 +116,10 @@ class PartFiles(ABC):
 class PartFile(PartFiles):
     """The part of a share that is a single file."""
 
-    def __init__(self, manifest: Manifest, destination: Destination, fd: int) -> None:
-        super().__init__(manifest, destination, fd)
+    def __init__(
+        self, manifest: Manifest, destination: Destination, fd: int, *, times: bool = True
+    ) -> None:
+        super().__init__(manifest, destination, fd, times=times)
         self._writing = Lock()
 
     def reserve(self, solid: Iterable[Range]) -> None:
@@ -160,6 +167,8 @@ class PartFile(PartFiles):
             set_length(self.fd, size)
             if self._manifest.entries[0].kind is EntryKind.EXECUTABLE:
                 self._executable(self.fd)
+            if self._times:
+                set_time(self.fd, self._times[0])
             self._synced(self.fd)
         return []
 
@@ -198,3 +207,12 @@ def lengthen(fd: int, size: int) -> None:
         if not is_refusal(error) or os.fstat(fd).st_size > size:
             raise
         write_all(fd, b"\0", size - 1)
+
+
+def set_time(fd: int, time_ns: int) -> None:
+    """Set when a file or folder was last modified, as far as its file system can hold that: a
+    time that it cannot is no reason to lose a download."""
+    status = os.fstat(fd)
+    if status.st_mtime_ns != time_ns:
+        with contextlib.suppress(OSError, OverflowError):
+            os.utime(fd, ns=(status.st_atime_ns, time_ns))

@@ -18,12 +18,20 @@ from typing import TypeAlias
 from common.digests import Buffer
 from common.files import is_refusal
 from common.limits import MIB
-from common.manifest import Entry, EntryKind, Layout, Manifest, Segment
+from common.manifest import Entry, EntryKind, Layout, Manifest, Segment, folders_of
 from peer.files import paths, syscalls
 from peer.files.destination import Destination
 from peer.files.errors import storage_error, translated
 from peer.files.handles import HandleCache
-from peer.files.partfile import PartFiles, Range, lengthen, read_all, set_length, write_all
+from peer.files.partfile import (
+    PartFiles,
+    Range,
+    lengthen,
+    read_all,
+    set_length,
+    set_time,
+    write_all,
+)
 
 RESERVED_FROM_BYTES = 16 * MIB  # below, making all the files first would delay the start
 OPEN_FILES_MAX = 32
@@ -41,9 +49,15 @@ class PartFolder(PartFiles):
     """``fd`` is the folder at the top; ``found`` says that an earlier process made it."""
 
     def __init__(
-        self, manifest: Manifest, destination: Destination, fd: int, *, found: bool = False
+        self,
+        manifest: Manifest,
+        destination: Destination,
+        fd: int,
+        *,
+        times: bool = True,
+        found: bool = False,
     ) -> None:
-        super().__init__(manifest, destination, fd)
+        super().__init__(manifest, destination, fd, times=times)
         self._layout = Layout(manifest.entries, manifest.piece_length)
         self._handles = HandleCache(OPEN_FILES_MAX)
         self._lock = Lock()  # of the next three
@@ -196,8 +210,23 @@ class PartFolder(PartFiles):
         except OSError as error:
             raise storage_error(error, self._path_of(number), "finish") from error
         if not cut_off:
+            self._set_times()
             self.sync()
         return cut_off
+
+    def _set_times(self) -> None:
+        """Those of all files and folders. They change no byte and wait for no disk: the entry of
+        the final name goes there after them."""
+        if not self._times:
+            return
+        entries = self._manifest.entries
+        with self._folders() as folders:
+            for number in range(len(entries)):
+                *parents, name = self._parts(number)
+                _set_time_of(folders.at(parents), name, self._times[number])
+            # What is made in a folder changes its time: that is over by now.
+            for path, time_ns in zip(folders_of(entries), self._times[len(entries) :], strict=True):
+                set_time(folders.at(path.split("/") if path else []), time_ns)
 
     def _seal_file(self, number: int, entry: Entry, folders: paths.LastFolder) -> int:
         """Returns how many bytes are missing at its end; it is left as it is then."""
@@ -278,6 +307,15 @@ class PartFolder(PartFiles):
 
     def _path_of(self, number: int) -> str:
         return os.path.join(self._destination.part_path, self._manifest.entries[number].path)
+
+
+def _set_time_of(folder_fd: int, name: str, time_ns: int) -> None:
+    # Without opening each of what may be many thousands of files.
+    with suppress(OSError, OverflowError):
+        status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+        if status.st_mtime_ns != time_ns:
+            times = (status.st_atime_ns, time_ns)
+            os.utime(name, ns=times, dir_fd=folder_fd, follow_symlinks=False)
 
 
 def _is_sealed(status: os.stat_result, entry: Entry) -> bool:

@@ -21,11 +21,14 @@ _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-def open_real_folder(path: str) -> int:
-    """Open a folder by an absolute path without a single link in it."""
+def open_real_folder(path: str, *, passing: bool = False) -> int:
+    """Open a folder by an absolute path without a single link in it.
+
+    ``passing``: only to open what is in it, for which it need not be readable (mode 711).
+    """
     fd = reach_real_folder(path)
     try:
-        return open_same_folder(fd)
+        return open_same_folder(fd, passing=passing)
     finally:
         os.close(fd)
 
@@ -42,21 +45,25 @@ def reach_real_folder(path: str) -> int:
     return fd
 
 
-def open_same_folder(fd: int) -> int:
-    """A handle of its own for the folder that is open as ``fd``, to be listed and synced."""
+def open_same_folder(fd: int, *, passing: bool = False) -> int:
+    """A handle of its own for the folder that is open as ``fd``, to be listed and synced, or, with
+    ``passing``, only to open what is in it."""
     # No link can stand at ".": the flag is for nothing, and some file systems refuse it.
-    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    flags = (os.O_PATH if passing else os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+    return os.open(".", flags, dir_fd=fd)
 
 
-def open_folder(root_fd: int, parts: Sequence[str], make: bool = False) -> int:
+def open_folder(
+    root_fd: int, parts: Sequence[str], make: bool = False, *, passing: bool = False
+) -> int:
     """Open the folder at ``parts`` beneath ``root_fd``; with ``make``, missing ones are made.
 
-    The handle is the caller's to close, also when ``parts`` is empty.
+    The handle is the caller's to close, also when ``parts`` is empty. ``passing`` as above.
     """
-    fd = open_same_folder(root_fd)
+    fd = open_same_folder(root_fd, passing=passing)
     try:
         for name in parts:
-            fd = _exchange(fd, _step_into(fd, name, make))
+            fd = _exchange(fd, _step_into(fd, name, make, passing))
     except BaseException:
         os.close(fd)
         raise
@@ -66,9 +73,10 @@ def open_folder(root_fd: int, parts: Sequence[str], make: bool = False) -> int:
 class LastFolder:
     """Opens folders beneath a root and keeps the last one: neighbours in a tree share theirs."""
 
-    def __init__(self, root_fd: int, make: bool = False) -> None:
+    def __init__(self, root_fd: int, make: bool = False, *, passing: bool = False) -> None:
         self._root_fd = root_fd
         self._make = make
+        self._passing = passing
         self._parts: Sequence[str] | None = None
         self._fd = -1
 
@@ -82,7 +90,7 @@ class LastFolder:
         """The folder at ``parts``, to be used until the next call and not to be closed."""
         if parts != self._parts:
             self._forget()
-            self._fd = open_folder(self._root_fd, parts, self._make)
+            self._fd = open_folder(self._root_fd, parts, self._make, passing=self._passing)
             self._parts = parts
         return self._fd
 
@@ -92,9 +100,9 @@ class LastFolder:
             self._parts = None
 
 
-def _step_into(folder_fd: int, name: str, make: bool) -> int:
+def _step_into(folder_fd: int, name: str, make: bool, passing: bool) -> int:
     try:
-        return _enter(folder_fd, name)
+        return _enter(folder_fd, name, passing)
     except FileNotFoundError:
         if not make:
             raise
@@ -102,19 +110,20 @@ def _step_into(folder_fd: int, name: str, make: bool) -> int:
         os.mkdir(name, dir_fd=folder_fd)
     except FileExistsError:
         pass  # another thread was faster; if it is not a folder, opening it says so
-    return _enter(folder_fd, name)
+    return _enter(folder_fd, name, passing)
 
 
-def _enter(folder_fd: int, name: str) -> int:
+def _enter(folder_fd: int, name: str, passing: bool) -> int:
     try:
-        return os.open(name, os.O_RDONLY | _FOLDER, dir_fd=folder_fd)
+        access = os.O_PATH if passing else os.O_RDONLY
+        return os.open(name, access | _FOLDER, dir_fd=folder_fd)
     except OSError as error:
         if not is_refusal(error) or error.errno == errno.ENOTDIR:
             raise
     # With O_PATH the file system itself is not asked to open anything, nor for its flags.
     fd = os.open(name, os.O_PATH | _FOLDER, dir_fd=folder_fd)
     try:
-        return open_same_folder(fd)
+        return open_same_folder(fd, passing=passing)
     finally:
         os.close(fd)
 

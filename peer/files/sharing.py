@@ -1,12 +1,11 @@
-"""Makes a manifest of a file or folder: walks it, digests it, remembers how it looked.
+"""The manifest of a file or folder on the disk: digesting it, and verifying it again.
 
-Owns what may be shared: plain files and folders, and nothing that a link leads to. A share's name
-and group are no part of it, and neither is where the record of shares is kept.
+What may be shared is ``peer.files.scanning``'s; a share's name and group are no part of it, and
+neither is where the record of shares is kept.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from common.digests import Algorithm
 from common.errors import ConfigError
 from common.manifest import (
     MANIFEST_FORMAT,
+    TIMED_FORMAT,
     Entry,
     EntryKind,
     Layout,
@@ -24,12 +24,13 @@ from common.manifest import (
     count_pieces,
     piece_length_for,
 )
-from common.names import PATH_DEPTH_MAX, PathOrder, quoted
+from common.names import quoted
 from peer.files import paths
-from peer.files.errors import ContentChanged, Unreadable, translated
+from peer.files.errors import ContentChanged, OtherContent
 from peer.files.fingerprints import Fingerprint, Place, settle
 from peer.files.handles import HandleCache
 from peer.files.hashing import hash_pieces, never_cancelled
+from peer.files.scanning import Scan, scan
 from peer.files.source_files import SourceFiles, why_unread
 from peer.files.whereabouts import whereabouts
 
@@ -41,114 +42,9 @@ def no_progress(_: int) -> None:
     """For work that nobody watches."""
 
 
-class Scan(NamedTuple):
-    """What stands at a path: its entries in the manifest's order, and how they looked."""
-
-    entries: tuple[Entry, ...]
-    place: Place
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(entry.size for entry in self.entries)
-
-
 class Digested(NamedTuple):
     manifest: Manifest
     place: Place
-
-
-# -- walking ------------------------------------------------------------------------------------
-
-
-def scan(path: str) -> Scan:
-    """List what would be shared from ``path``, without reading it.
-
-    A link that the user names is followed; one that lies inside a folder is refused, as is anything
-    else that is no plain file or folder. Raises `Unreadable`, `BadName` or `ConfigError`, which
-    name what is in the way.
-    """
-    real = os.path.realpath(path)
-    try:
-        status = os.lstat(real)
-    except OSError as error:
-        raise Unreadable(f"cannot share {quoted(path)}: {os.strerror(error.errno or 0)}") from error
-    walk = _Walk(real)
-    if stat.S_ISDIR(status.st_mode):
-        with translated(real, "share"):
-            fd = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                walk.enter(fd, [])
-            finally:
-                os.close(fd)
-    else:
-        walk.add_file("", status, os.access(real, os.R_OK, effective_ids=True))
-    place = Place(os.fsencode(real), tuple(walk.fingerprints), whereabouts(real))
-    return Scan(tuple(walk.entries), place)
-
-
-class _Walk:
-    """Collects the entries of a folder in order, from the handle of each folder above."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self._order = PathOrder()
-        self.entries: list[Entry] = []
-        self.fingerprints: list[Fingerprint | None] = []
-
-    def enter(self, fd: int, parts: list[str]) -> None:
-        names = sorted(os.listdir(fd))
-        if not names and parts:
-            self._add(Entry("/".join(parts), 0, EntryKind.FOLDER), None)
-        if len(parts) >= PATH_DEPTH_MAX:
-            raise ConfigError(f"{self._shown(parts)} is too many folders deep to be shared")
-        for name in names:
-            self._visit(fd, [*parts, name])
-
-    def _visit(self, fd: int, parts: list[str]) -> None:
-        name = parts[-1]
-        try:
-            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            if not stat.S_ISDIR(status.st_mode):
-                path = "/".join(parts)
-                readable = os.access(name, os.R_OK, dir_fd=fd, effective_ids=True)
-                self.add_file(path, status, readable)
-                return
-            inner = paths.open_folder(fd, [name])
-        except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise Unreadable(f"cannot share {self._shown(parts)}: {reason}") from error
-        try:
-            self.enter(inner, parts)
-        finally:
-            os.close(inner)
-
-    def add_file(self, path: str, status: os.stat_result, readable: bool) -> None:
-        shown = self._shown([path] if path else [])
-        if not stat.S_ISREG(status.st_mode):
-            raise Unreadable(
-                f"{shown} is {paths.kind_of(status)}, which cannot be shared",
-                "only plain files and folders can be",
-            )
-        if not readable:
-            raise Unreadable(f"cannot read {shown}: {os.strerror(errno.EACCES)}")
-        executable = bool(status.st_mode & stat.S_IXUSR)
-        kind = EntryKind.EXECUTABLE if executable else EntryKind.FILE
-        self._add(Entry(path, status.st_size, kind), Fingerprint.of(status))
-
-    def _add(self, entry: Entry, fingerprint: Fingerprint | None) -> None:
-        if entry.path:
-            self._order.add(entry.path)
-        if len(self.entries) == limits.ENTRIES_MAX:
-            raise ConfigError(
-                f"{quoted(self._root)} holds more than {limits.ENTRIES_MAX} files",
-                "share a part of it, or an archive",
-            )
-        self.entries.append(entry)
-        self.fingerprints.append(fingerprint)
-
-    def _shown(self, parts: list[str]) -> str:
-        return quoted(os.path.join(self._root, *parts))
 
 
 # -- digesting ----------------------------------------------------------------------------------
@@ -159,6 +55,7 @@ def digest(
     algorithm: Algorithm = Algorithm.BLAKE3,
     piece_length: int | None = None,
     *,
+    times: bool = True,
     on_progress: Progress = no_progress,
     cancelled: Callable[[], bool] = never_cancelled,
     threads: int | None = None,
@@ -172,6 +69,7 @@ def digest(
         scan(path),
         algorithm,
         piece_length,
+        times=times,
         on_progress=on_progress,
         cancelled=cancelled,
         threads=threads,
@@ -183,11 +81,12 @@ def digest_scanned(
     algorithm: Algorithm = Algorithm.BLAKE3,
     piece_length: int | None = None,
     *,
+    times: bool = True,
     on_progress: Progress = no_progress,
     cancelled: Callable[[], bool] = never_cancelled,
     threads: int | None = None,
 ) -> Digested:
-    """As `digest`, of what was scanned before."""
+    """As `digest`, of what was scanned before. ``times``: whether the manifest has them."""
     size = scanned.size
     length = _checked_piece_length(piece_length, size)
     settle(scanned.place.fingerprints)
@@ -218,8 +117,16 @@ def digest_scanned(
         files.check()
     finally:
         handles.close()
+    kept = scanned.times if times else ()
     manifest = Manifest(
-        MANIFEST_FORMAT, algorithm, length, size, whole.digest(), bytes(pieces), scanned.entries
+        TIMED_FORMAT if kept else MANIFEST_FORMAT,
+        algorithm,
+        length,
+        size,
+        whole.digest(),
+        bytes(pieces),
+        scanned.entries,
+        kept,
     )
     return Digested(manifest, scanned.place)
 
@@ -256,7 +163,32 @@ def recheck(
     Files that came to a folder since are passed over. Raises `ContentChanged` if it is not the
     content, `OutOfHandles`, `IOFailed`, `Cancelled`.
     """
-    place = place_of(manifest, path)
+    return verify(
+        manifest,
+        place_of(manifest, path),
+        on_progress=on_progress,
+        cancelled=cancelled,
+        threads=threads,
+    )
+
+
+def verify(
+    manifest: Manifest,
+    place: Place,
+    *,
+    whole: bool = False,
+    on_progress: Progress = no_progress,
+    cancelled: Callable[[], bool] = never_cancelled,
+    threads: int | None = None,
+) -> Place:
+    """As `recheck`, of what was looked at before: its entries are those of ``manifest``.
+
+    Raises `OtherContent` where nothing was changed meanwhile. ``whole``: the digest of the whole is
+    verified as well, for a manifest that somebody else made.
+    """
+    path = place.path
+    stream = manifest.algorithm.new()
+    settle(place.fingerprints)
     layout = Layout(manifest.entries, manifest.piece_length)
     handles = HandleCache()
     files = SourceFiles(place, manifest.entries, layout, handles)
@@ -265,7 +197,9 @@ def recheck(
     def in_order(index: int, view: memoryview, found: bytes | None) -> None:
         nonlocal done
         if found != manifest.piece_digest(index):
-            raise ContentChanged(f"{quoted(path)} was changed")
+            raise OtherContent(f"{quoted(path)} was changed")
+        if whole:
+            stream.update(view)
         done += len(view)
         on_progress(done)
 
@@ -283,6 +217,8 @@ def recheck(
         files.check()
     finally:
         handles.close()
+    if whole and stream.digest() != manifest.digest:
+        raise OtherContent(f"{quoted(path)} is not what the manifest says of the whole")
     return place
 
 
@@ -293,9 +229,10 @@ def place_of(manifest: Manifest, path: str) -> Place:
     looked_at = path
     try:
         parent, name = os.path.split(path)
-        root_fd = paths.open_real_folder(path if manifest.is_folder else parent)
+        root = path if manifest.is_folder else parent
+        root_fd = paths.open_real_folder(root, passing=True)
         try:
-            with paths.LastFolder(root_fd) as folders:
+            with paths.LastFolder(root_fd, passing=True) as folders:
                 for entry in manifest.entries:
                     *parents, last = entry.path.split("/") if entry.path else [name]
                     looked_at = os.path.join(path, entry.path) if entry.path else path

@@ -139,9 +139,9 @@ class SourceFiles:
         root = os.path.dirname(self._path) if self._is_file else self._path
         with (
             self._handles.using(
-                (self._owner, _ROOT), lambda: paths.open_real_folder(root)
+                (self._owner, _ROOT), lambda: paths.open_real_folder(root, passing=True)
             ) as root_fd,
-            paths.LastFolder(root_fd) as folders,
+            paths.LastFolder(root_fd, passing=True) as folders,
         ):
             yield folders
 

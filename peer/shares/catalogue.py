@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from common import limits
-from common.errors import Refused
+from common.errors import IntegrityError, Refused
 from common.ids import ContentId, GroupId
+from common.manifest import manifest_id
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from common.names import fold_id, fold_name
@@ -63,6 +64,30 @@ class Catalogue:
                     raise
             await asyncio.sleep(BUSY_S)
         return (await self._link.ask(ask, answer, data=data)).reply
+
+    async def find(self, group: GroupId, name: str) -> tracker.ShareFound | None:
+        """What the group shares under ``name`` or a twin of it; None if nothing."""
+        try:
+            return (await self._link.ask(tracker.FindShare(group, name), tracker.ShareFound)).reply
+        except Refused as error:
+            if error.code is Code.UNKNOWN_SHARE:
+                return None
+            raise
+
+    async def manifest(self, group: GroupId, content: ContentId) -> bytes:
+        """The encoded manifest of a content that the group shares. Raises `IntegrityError` too."""
+        parts = bytearray()
+        total = 1
+        while len(parts) < total:
+            ask = tracker.GetManifest(group, content, len(parts))
+            answer = await self._link.ask(ask, tracker.ManifestPart)
+            total = answer.reply.total_bytes
+            if not answer.data or total > limits.MANIFEST_BYTES_MAX:
+                break
+            parts += answer.data
+        if manifest_id(parts) != content:
+            raise IntegrityError("the tracker's manifest does not hash to the content's id")
+        return bytes(parts)
 
     async def reachable(self) -> None:
         """Raise `TransportError` when nothing can be offered just now."""

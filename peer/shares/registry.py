@@ -20,27 +20,36 @@ from msgspec.structs import replace
 
 from common import manifest, names
 from common.clock import monotonic
+from common.config import default_home
 from common.digests import Algorithm
-from common.errors import IntegrityError, MiniTorrentError, Refused, StorageError
+from common.errors import (
+    IntegrityError,
+    MiniTorrentError,
+    Refused,
+    StorageError,
+    TransportError,
+)
 from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from common.refusals import no_group, not_logged_in
 from peer.claims import check_facts
-from peer.files import sharing
 from peer.files.errors import Away, ContentChanged, IOFailed, OutOfHandles, Unreadable
 from peer.files.fingerprints import Place
 from peer.files.handles import HandleCache
 from peer.files.library import SharedContent
+from peer.files.scanning import Around, scan
 from peer.files.whereabouts import Whereabouts, whereabouts
 from peer.following import Following
 from peer.records import Manifests, Records, ShareRecord, record_key
 from peer.rows import file_row
 from peer.shares.catalogue import Catalogue
-from peer.shares.digesting import Tell, digest
+from peer.shares.digesting import Tell
+from peer.shares.joining import Joining, Ready
 from peer.shares.owed import Owed, share_key
 from peer.shares.places import PLACES_INTERVAL_S, any_away, by_folder
+from peer.shares.restoring import restore
 from peer.shelf import Shelf
 from peer.tracker_link import TrackerLink
 from peer.workers import Workers
@@ -69,6 +78,10 @@ class _Share:
     """Why its place cannot be reached now. It stays offered, and is served again by itself."""
 
 
+class _ManifestLost(StorageError):
+    """A manifest that is not there, or not what its name says: it is restored."""
+
+
 class Shares:
     """The shares of the user who is logged in. Those of others rest in their records."""
 
@@ -88,6 +101,10 @@ class Shares:
         for path in self._records.damaged:
             notify(f"a share is not remembered any more: its record was damaged, and is now {path}")
         self._catalogue = Catalogue(link)
+        self._joining = Joining(self._catalogue, workers, manifests)
+        self._homes = (str(home), str(default_home("peer")), str(default_home("tracker")))
+        self.parts_under_way: Callable[[], tuple[str, ...]] = tuple
+        """The parts of this peer's downloads; told by those, which are made after the shares."""
         self._following = following
         self._shelf = shelf
         self._workers = workers
@@ -129,10 +146,12 @@ class Shares:
                 continue
             try:
                 await self._open(share)
-            except ContentChanged:
+            except (ContentChanged, _ManifestLost) as error:
                 # It may take minutes, and the others need not wait for it.
                 share.checking = True
-                self._spawn(self._bring_back_touched(share))
+                lost = isinstance(error, _ManifestLost)
+                bring_back = self._bring_back_unknown if lost else self._bring_back_touched
+                self._spawn(bring_back(share))
             except _AWAY as error:
                 self._set_away(share, error)
             except MiniTorrentError as error:
@@ -147,6 +166,26 @@ class Shares:
             self._set_away(share, error)
         except MiniTorrentError as error:
             self._tell_trouble(share, error)
+        await self.reconcile()
+
+    async def _bring_back_unknown(self, share: _Share) -> None:
+        """Bring back a share whose manifest the disk has lost."""
+        try:
+            record, encoded = await restore(self._catalogue, self._workers, share.record)
+            await self._workers.run(self._manifests.put, ContentId(record.content), encoded)
+            share.record = record
+            if self._shares.get(self._key(record)) is share:
+                await self._remember(record)
+            log.info("the manifest of %s is restored", names.printable(record.name))
+            await self._open(share)
+        except ContentChanged:
+            await self._bring_back_touched(share)
+            return
+        except (*_AWAY, TransportError) as error:
+            self._set_away(share, error)
+        except MiniTorrentError as error:
+            self._tell_trouble(share, error)  # and tried again in a while
+        share.checking = False
         await self.reconcile()
 
     async def deactivate(self) -> None:
@@ -248,8 +287,8 @@ class Shares:
     async def _manifest_of(self, record: ShareRecord) -> tuple[Manifest, bytes]:
         content = ContentId(record.content)
         encoded = self._manifests.get(content)
-        if encoded is None:
-            raise StorageError(f"the manifest of {names.printable(record.name)} is lost")
+        if encoded is None or manifest.manifest_id(encoded) != content:
+            raise _ManifestLost(f"the manifest of {names.printable(record.name)} is lost")
         return await self._workers.run(manifest.decode, encoded, content), encoded
 
     async def _keep_place(self, share: _Share, place: Place) -> None:
@@ -297,21 +336,39 @@ class Shares:
         await self._catalogue.reachable()  # to digest a large file for nothing may take minutes
         own_name = os.path.basename(ask.path.rstrip("/"))
         name = names.share_name(own_name if ask.name is None else ask.name)
-        algorithm = Algorithm.named(ask.digest)
-        scanned = await self._workers.run(sharing.scan, ask.path)
-        digested = await digest(scanned, algorithm, ask.piece_length, tell)
-        encoded = await self._workers.run(manifest.encode, digested.manifest)
-        content = manifest.manifest_id(encoded)
+        Algorithm.named(ask.digest)  # refused before minutes are spent
+        around = Around(self.parts_under_way(), self._homes)
+        scanned = await self._workers.run(scan, ask.path, around)
+        if scanned.delicate and not ask.yes:
+            shown = names.quoted(scanned.place.path)
+            raise Refused(Code.UNCONFIRMED, f"{shown} has {scanned.delicate.words()}")
+        for attempt in range(2):
+            before = self._all.get(share_key(user, group, name))
+            own = None if before is None else ContentId(before.content)
+            ready = await self._joining.ready(ask, group, name, scanned, own, tell)
+            try:
+                offered = await self._offer_ready(user, group, name, ready, tell)
+            except Refused as error:
+                # Another member may have shared the same meanwhile: then it is joined.
+                if error.code is not Code.TAKEN or ready.joining or attempt:
+                    raise
+            else:
+                break
+        again = own == ready.content
+        row, elapsed_s = file_row(offered.row), monotonic() - started
+        joined = offered.joined and not again
+        return control.Uploaded(row, elapsed_s, joined, again, ready.notes)
+
+    async def _offer_ready(
+        self, user: UserId, group: GroupId, name: str, ready: Ready, tell: Tell
+    ) -> tracker.Offered:
         async with self._agreeing:
             if self._following.user != user:
                 raise Refused(Code.NOT_LOGGED_IN, f"{user} was logged out before it was offered")
             topic = self._following.topic_of(group)
-            record = ShareRecord(user, group, name, content, digested.place, topic)
-            before = self._all.get(self._key(record))
-            again = before is not None and before.content == content
-            offered = await self._offer_new(record, digested.manifest, encoded, tell)
-        joined = offered.joined and not again
-        return control.Uploaded(file_row(offered.row), monotonic() - started, joined, again)
+            record = ShareRecord(user, group, name, ready.content, ready.place, topic)
+            record = _with_pieces(record, ready.manifest)
+            return await self._offer_new(record, ready.manifest, ready.encoded, tell)
 
     async def _offer_new(
         self, record: ShareRecord, decoded: Manifest, encoded: bytes, tell: Tell
@@ -414,7 +471,7 @@ class Shares:
         shared = self._shares.get(self._key(record))
         if shared is not None and shared.open is not None and shared.record.content == content:
             return  # a copy of what is shared from here already
-        await self._adopt(record, decoded, encoded)
+        await self._adopt(_with_pieces(record, decoded), decoded, encoded)
         if self._user != record.user:
             return
         try:
@@ -492,7 +549,8 @@ class Shares:
         if share.open is None or self._shares.get(self._key(record)) is not share:
             return
         content = ContentId(record.content)
-        encoded = self._manifests.get(content) or b""
+        served = self._shelf.get(content)
+        encoded = b"" if served is None else served.encoded
         try:
             await self._catalogue.offer(
                 GroupId(record.group), record.name, content, encoded, lambda _: None
@@ -630,3 +688,8 @@ class Shares:
         for share in self._shares.values():
             if share.open is not None:
                 share.open.close()
+
+
+def _with_pieces(record: ShareRecord, decoded: Manifest) -> ShareRecord:
+    """The record with what its manifest can be made anew from."""
+    return replace(record, algorithm=decoded.algorithm.value, piece_length=decoded.piece_length)

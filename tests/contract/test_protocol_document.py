@@ -262,8 +262,11 @@ def test_a_client_written_from_the_document_fetches_a_file(
     (_, total, offset), encoded = stranger.ask("GetManifest", "lab", content_id)
     assert (total, offset) == (manifest_bytes, 0)
     assert blake3(encoded).digest() == content_id
-    version, algorithm, piece_length, size, digest, digests, files = msgspec.msgpack.decode(encoded)
-    assert (version, algorithm, piece_length, size) == (1, "blake3", PIECE_LENGTH, len(content))
+    version, algorithm, piece_length, size, digest, digests, files, times = msgspec.msgpack.decode(
+        encoded
+    )
+    assert (version, algorithm, piece_length, size) == (2, "blake3", PIECE_LENGTH, len(content))
+    assert times == [(tmp_path / "file.bin").stat().st_mtime_ns]
     assert files == [["", len(content), 0]]
 
     # Section 9: a ticket, and what it says.

@@ -124,11 +124,11 @@ def _manifests() -> list[bytes]:
             ),
         ):
             digest = algorithm.digest_of(whole)
-            made.append(
-                manifest.encode(
-                    manifest.Manifest(1, algorithm, length, 40_000, digest, pieces, entries)
-                )
-            )
+            plain = manifest.Manifest(1, algorithm, length, 40_000, digest, pieces, entries)
+            folders = len(list(manifest.folders_of(entries))) if plain.is_folder else 0
+            times = tuple(range(len(entries) + folders))
+            timed = msgspec.structs.replace(plain, format=2, times=times)
+            made += [manifest.encode(plain), manifest.encode(timed)]
     return made
 
 

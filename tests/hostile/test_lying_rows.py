@@ -17,6 +17,7 @@ from waiting import wait_for
 
 from common import limits
 from common.messages import tracker
+from common.messages.refusals import Code, Refusal
 
 Deceived = Callable[[dict[type, Answer]], Person]
 ENCODED = manifest_of(b"")
@@ -111,6 +112,7 @@ def test_h60_nor_is_anything_shared_as_another_thing(
     fake_row = replace(row_of("a.bin", ENCODED), **lie)
     fake = FakeTracker(
         {
+            tracker.FindShare: lambda _: Refusal(Code.UNKNOWN_SHARE, "nothing of that name"),
             tracker.Offer: lambda _: tracker.Offered(fake_row, False),
             tracker.StopShare: lambda ask: withdrawn.append(ask.name) or tracker.Done(),
         }
@@ -119,7 +121,7 @@ def test_h60_nor_is_anything_shared_as_another_thing(
         eve = Person(bob.swarm, "eve")
         eve.up(tracker=fake.at.link)
         try:
-            eve.refused("upload-file", file, "lab", code=5)
+            eve.refused("upload-file", "--no-times", file, "lab", code=5)
             assert eve.status()["shares"] == 0
         finally:
             eve.down()

@@ -84,13 +84,15 @@ def test_the_same_content_of_a_second_member_joins(
     assert [source["user"] for source in got["sources"]] == ["bob"]
 
 
-def test_the_same_content_in_other_pieces_is_another_content(
+def test_the_same_content_in_other_pieces_joins_or_has_another_name(
     swarm: Swarm, alice: Person, bob: Person
 ) -> None:
     group = alice.group_with(bob)
     path = swarm.file(PIECE)
     alice.share(path, group)
-    bob.refused("upload-file", path, group, "--piece-size", "16K")
+    joined = bob.share(path, group, "--piece-size", "16K")
+    assert (joined["joined"], joined["pieces"]) == (True, 1)
+    assert "pieces of 524288 bytes" in joined["notes"][0]
     bob.share(path, group, "--piece-size", "16K", "--name", "fine")
     assert bob.files(group)["fine"]["pieces"] == PIECE // SMALL_PIECE
 
@@ -225,7 +227,7 @@ def test_one_content_at_two_places_outlives_the_first(
     groups = [alice.group_with(bob) for _ in range(2)]
     path = swarm.file(100_000)
     twin = swarm.folder() / "twin"
-    shutil.copy(path, twin)
+    shutil.copy2(path, twin)
     alice.share(path, groups[0])
     alice.share(twin, groups[1])
     path.unlink()

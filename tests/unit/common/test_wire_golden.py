@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import nacl.signing
 import pytest
+from msgspec.structs import replace
 from wire_samples import CONVERSATIONS, DEVICE, MS, TOPIC, TRACKER
 
 from common import manifest, seal, tickets
@@ -115,6 +116,8 @@ def test_the_other_forms_have_golden_bytes(update_golden: bool) -> None:
         ),
     )
     encoded = manifest.encode(content)
+    times = (1_795_000_000_123_456_789, 0, manifest.TIME_MAX, 5)
+    timed = manifest.encode(replace(content, format=2, times=times))
     inbox_topic, inbox_key = seal.inbox_of(DEVICE, TRACKER)
     forms = {
         "frames": [frame.hex() for frame in pack(b"\0\0\0\0\0\0\0\1", tracker.Hello("x"), b"data")],
@@ -127,6 +130,7 @@ def test_the_other_forms_have_golden_bytes(update_golden: bool) -> None:
         "ipc link": Tracker("ipc:///run/t.sock", DeviceKey(DEVICE)).link,
         "manifest": encoded.hex(),
         "content id": manifest.manifest_id(encoded).hex(),
+        "manifest with times": timed.hex(),
     }
     lines = [f"{name}: {json.dumps(form)}" for name, form in forms.items()]
     hold(GOLDEN / "forms.txt", lines, update_golden)

@@ -23,6 +23,7 @@ from common.messages.refusals import Code
 from peer.downloads import Downloads, life, registry
 from peer.downloads.entry import Entry
 from peer.records import DownloadRecord, Manifests, Records
+from peer.settings import Settings
 from peer.shelf import Shelf
 from peer.workers import Workers
 
@@ -52,6 +53,7 @@ class Stage:
             tickets=SimpleNamespace(want=self._want),
             time=SimpleNamespace(now_ms=lambda: 1),
             presence_changed=lambda: None,
+            settings=Settings(),
         )
 
     async def _want(self, group: str) -> None:

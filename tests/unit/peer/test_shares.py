@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,8 +28,9 @@ from peer import records
 from peer.files import sharing
 from peer.files.handles import HandleCache
 from peer.records import Manifests, Records, ShareRecord
-from peer.shares import Shares, catalogue, registry
+from peer.shares import Shares, catalogue, joining, registry
 from peer.shelf import Shelf
+from peer.tracker_link import Answer
 from peer.workers import Workers
 
 ALICE, BOB = UserId("alice"), UserId("bob")
@@ -39,14 +41,18 @@ class Town:
     """A device's shares, and a tracker that lists what is offered."""
 
     def __init__(self, home: Path) -> None:
-        self.home = home
+        self.home, self.files = home / "home", home
+        self.home.mkdir()
         self.listed: dict[tuple[str, str], bytes] = {}
         self.known: dict[bytes, Callable[[str], tracker.FileRow]] = {}
+        self.manifests: dict[bytes, bytes] = {}
         self.notices: list[str] = []
         self.link = FakeLink(
             Offer=self._offer,
             PutManifest=self._put,
             StopShare=self._stop,
+            FindShare=self._find,
+            GetManifest=self._manifest,
             MyOffers=lambda ask: tracker.OfferRows(
                 [
                     tracker.OfferRow(group, name, c)
@@ -84,12 +90,29 @@ class Town:
         return tracker.Offered(self.known[ask.content](ask.name), False)
 
     def _put(self, ask: tracker.PutManifest) -> tracker.Done:
-        made = manifest.decode(self.link.data, ContentId(ask.content))
-        facts = made.size, made.file_count, made.piece_count, made.piece_length
-        self.known[ask.content] = lambda name: tracker.FileRow(
-            name, ask.content, *facts, str(made.algorithm), made.digest, 1, 0, []
-        )
+        self.learn(self.link.data, ask.content)
         return tracker.Done()
+
+    def learn(self, encoded: bytes, content: bytes) -> None:
+        """The tracker has the manifest of a content."""
+        made = manifest.decode(encoded, ContentId(content))
+        facts = made.size, made.file_count, made.piece_count, made.piece_length
+        self.known[content] = lambda name: tracker.FileRow(
+            name, content, *facts, str(made.algorithm), made.digest, 1, 0, []
+        )
+
+    def _find(self, ask: tracker.FindShare) -> Any:
+        content = self.listed.get((ask.group, ask.name))
+        if content is None:
+            return Refused(Code.UNKNOWN_SHARE, "not shared")
+        return tracker.ShareFound(self.known[content](ask.name), b"t" * 16, 1, [])
+
+    def _manifest(self, ask: tracker.GetManifest) -> Any:
+        encoded = self.manifests.get(ask.content)
+        if encoded is None or ask.content not in self.listed.values():
+            return Refused(Code.UNKNOWN_SHARE, "not shared")
+        part = encoded[ask.offset :]
+        return Answer(tracker.ManifestPart(len(encoded), ask.offset), part)
 
     def _stop(self, ask: tracker.StopShare) -> Any:
         if self.listed.pop((ask.group, ask.name), None) is None:
@@ -97,10 +120,14 @@ class Town:
         return tracker.Done()
 
     async def share(self, name: str, group: str = FILMS, data: bytes | None = None) -> Path:
-        path = self.home / name
+        path = self.files / name
         path.write_bytes(data if data is not None else name.encode() * 1000)
-        await self.shares.upload(control.UploadFile(str(path), group), lambda progress: None)
+        await self.upload(path, group)
         return path
+
+    async def upload(self, path: Path, group: str = FILMS, **more: Any) -> control.Uploaded:
+        ask = control.UploadFile(str(path), group, **more)
+        return await self.shares.upload(ask, lambda progress: None)
 
     def served(self) -> set[tuple[str, str]]:
         """What is on the shelf, by what is listed."""
@@ -145,7 +172,7 @@ def test_the_records_lead_after_a_restart(tmp_path: Path) -> None:
         town.listed[("music", "never")] = b"n" * 32  # by another machine with the same key
         town.end()
         town.start()
-        (town.home / "gone").unlink()
+        (town.files / "gone").unlink()
         await town.shares.activate(ALICE)
         await town.shares.reconcile()
         left = {("films", "kept"), ("films", "forgotten")}
@@ -240,7 +267,7 @@ async def end_of_alice(town: Town, heir: UserId | None) -> None:
 def test_an_upload_is_not_credited_to_who_logs_in_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heir: UserId | None
 ) -> None:
-    digest = registry.digest
+    digest = joining.digest
 
     async def test(town: Town) -> None:
         async def slowly(*words: Any) -> Any:
@@ -250,7 +277,7 @@ def test_an_upload_is_not_credited_to_who_logs_in_meanwhile(
                 await town.shares.activate(heir)
             return digested
 
-        monkeypatch.setattr(registry, "digest", slowly)
+        monkeypatch.setattr(joining, "digest", slowly)
         with pytest.raises(Refused) as refused:
             await town.share("film")
         assert refused.value.code is Code.NOT_LOGGED_IN
@@ -265,7 +292,7 @@ def test_what_was_fetched_is_shared_by_whose_download_it_was(
     tmp_path: Path, heir: UserId | None
 ) -> None:
     async def test(town: Town) -> None:
-        path = town.home / "film"
+        path = town.files / "film"
         path.write_bytes(b"x" * 1000)
         digested = sharing.digest_scanned(sharing.scan(str(path)), Algorithm.BLAKE3, 1 << 16)
         encoded = manifest.encode(digested.manifest)
@@ -405,7 +432,7 @@ def test_nothing_is_digested_for_a_tracker_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(town: Town) -> None:
-        monkeypatch.setattr("peer.shares.registry.digest", None)
+        monkeypatch.setattr("peer.shares.joining.digest", None)
         town.link.connected = False
         with pytest.raises(TransportError):
             await town.share("film")
@@ -427,8 +454,11 @@ def test_what_the_tracker_does_not_list_can_be_stopped(tmp_path: Path) -> None:
 
 def test_a_manifest_is_the_same_whoever_shares_the_content(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
-        await town.share("film", data=b"the same bytes")
-        await town.share("copy", MUSIC, data=b"the same bytes")
+        for name, group in (("film", FILMS), ("copy", MUSIC)):
+            path = town.files / name
+            path.write_bytes(b"the same bytes")
+            os.utime(path, (5, 5))
+            await town.upload(path, group)
         assert len(set(town.listed.values())) == 1
         (content,) = set(town.listed.values())
         encoded = Manifests(town.home / "manifests").get(ContentId(content))

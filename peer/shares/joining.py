@@ -1,0 +1,159 @@
+"""Joining a share whose bytes are the same, and the notes on what differs.
+
+Pieces, algorithm, times and permissions of a share are those of the member who shared it first. Who
+offers the same files later serves them under that manifest, after every byte was verified by it.
+Owns no record of a share (``peer.shares.registry``).
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from common import manifest as manifests
+from common.digests import Algorithm
+from common.errors import Refused
+from common.ids import ContentId, GroupId
+from common.manifest import Entry, Manifest
+from common.messages import control, tracker
+from common.messages.refusals import Code
+from common.names import quoted
+from peer.claims import check_facts, check_name
+from peer.files.errors import OtherContent
+from peer.files.fingerprints import Place
+from peer.files.scanning import Scan
+from peer.records import Manifests
+from peer.shares.catalogue import Catalogue
+from peer.shares.digesting import Tell, digest, verify
+from peer.workers import Workers
+
+LEFT_OUT_NAMED_MAX = 5  # parts of downloads in a note; the rest is counted
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A content that can be offered. ``joining``: under the manifest that the group has already;
+    ``notes``: what its user should know, a sentence each."""
+
+    content: ContentId
+    manifest: Manifest
+    encoded: bytes
+    place: Place
+    joining: bool
+    notes: list[str]
+
+
+class Joining:
+    """Makes what was scanned ready to be offered, under its own manifest or that of the group."""
+
+    def __init__(self, catalogue: Catalogue, workers: Workers, kept: Manifests) -> None:
+        self._catalogue = catalogue
+        self._workers = workers
+        self._kept = kept
+
+    async def ready(
+        self,
+        ask: control.UploadFile,
+        group: GroupId,
+        name: str,
+        scanned: Scan,
+        own: ContentId | None,
+        tell: Tell,
+    ) -> Ready:
+        """``own``: the content that this device shares under that name so far.
+
+        Raises `Refused` when the name stands for other bytes, and `MiniTorrentError`s of all kinds.
+        """
+        algorithm = Algorithm.named(ask.digest)
+        notes = _notes_on_parts(scanned)
+        found = await self._catalogue.find(group, name)
+        if found is None:
+            digested = await digest(scanned, algorithm, ask.piece_length, ask.times, tell)
+            encoded = await self._workers.run(manifests.encode, digested.manifest)
+            content = manifests.manifest_id(encoded)
+            return Ready(content, digested.manifest, encoded, digested.place, False, notes)
+        content = ContentId(found.row.content)
+        check_name(found.row, name)
+        if found.row.name != name:
+            raise _twin(found.row, name)
+        encoded = await self._manifest(group, content)
+        model = await self._workers.run(manifests.decode, encoded, content)
+        check_facts(found.row, model, name)
+        if not _same_files(model, scanned):
+            raise _taken(group, name, own == content)
+        try:
+            place = await verify(model, scanned, tell)
+        except OtherContent:
+            raise _taken(group, name, own == content) from None
+        notes += _differences(model, scanned, ask)
+        return Ready(content, model, encoded, place, True, notes)
+
+    async def _manifest(self, group: GroupId, content: ContentId) -> bytes:
+        kept = self._kept.get(content)
+        if kept is not None and manifests.manifest_id(kept) == content:
+            return kept
+        return await self._catalogue.manifest(group, content)
+
+
+def _same_files(model: Manifest, scanned: Scan) -> bool:
+    """Whether they have the same paths and sizes. A file may be executable in one of them only."""
+    return [*map(_form, model.entries)] == [*map(_form, scanned.entries)]
+
+
+def _form(entry: Entry) -> tuple[str, int, bool]:
+    return entry.path, entry.size, entry.kind is manifests.EntryKind.FOLDER
+
+
+def _differences(model: Manifest, scanned: Scan, ask: control.UploadFile) -> list[str]:
+    notes = []
+    length = ask.piece_length
+    if length is not None and length != model.piece_length:
+        notes.append(f"it has pieces of {model.piece_length} bytes, not of {length}")
+    if ask.digest != model.algorithm.value:
+        notes.append(f"it is verified by {model.algorithm.value}, not by {ask.digest}")
+    kinds = sum(
+        one.kind is not two.kind for one, two in zip(model.entries, scanned.entries, strict=True)
+    )
+    if kinds:
+        files = "1 file is" if kinds == 1 else f"{kinds} files are"
+        notes.append(f"{files} marked executable in one of the two copies only")
+    count = len(model.entries)
+    if ask.times and not model.times:
+        notes.append("it was shared without times of modification")
+    elif model.times[:count] != scanned.times[:count]:
+        notes.append("the times of modification differ from those of the files here")
+    return [f"joined as it was shared first: {note}" for note in notes]
+
+
+def _notes_on_parts(scanned: Scan) -> list[str]:
+    left_out = scanned.left_out
+    if not left_out:
+        return []
+    named = ", ".join(map(quoted, left_out[:LEFT_OUT_NAMED_MAX]))
+    more = len(left_out) - LEFT_OUT_NAMED_MAX
+    return [f"left out, for downloads fill them: {named}" + (f" and {more} more" * (more > 0))]
+
+
+def _taken(group: GroupId, name: str, own: bool) -> Refused:
+    shown = quoted(name)
+    if own:
+        words = shlex.join(["mini-torrent", "stop-share", group, name])
+        return Refused(
+            Code.TAKEN,
+            f"you share another content as {shown} in this group, or its former state",
+            f"end that first with: {words}",
+        )
+    return Refused(
+        Code.TAKEN,
+        f"another content is shared as {shown} in this group",
+        "share it under another name with: --name NAME",
+    )
+
+
+def _twin(row: tracker.FileRow, name: str) -> Refused:
+    return Refused(
+        Code.TAKEN,
+        f"{quoted(row.name)} is shared in this group already, which differs from {quoted(name)}"
+        " only in case, in spaces at its end or in how letters are composed",
+        "use that very name, or one that is plainly different",
+    )

@@ -1,0 +1,49 @@
+"""Restoring the manifest of a share after the disk lost it.
+
+The tracker has it for as long as the group lists the share. Otherwise the files are digested again,
+if they are exactly those that were shared: nothing that came to a folder since is given away.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from common import manifest as manifests
+from common.digests import Algorithm
+from common.errors import Refused
+from common.ids import ContentId, GroupId
+from common.messages.refusals import Code
+from common.names import quoted
+from peer.files.errors import ContentChanged
+from peer.files.scanning import scan
+from peer.records import ShareRecord
+from peer.shares.catalogue import Catalogue
+from peer.shares.digesting import digest
+from peer.workers import Workers
+
+
+async def restore(
+    catalogue: Catalogue, workers: Workers, record: ShareRecord
+) -> tuple[ShareRecord, bytes]:
+    """The encoded manifest, and the record, which names another content if the files here have
+    other times or permissions by now.
+
+    Raises `ContentChanged` if they are not what they were, and what asking the tracker raises.
+    """
+    try:
+        content = ContentId(record.content)
+        return record, await catalogue.manifest(GroupId(record.group), content)
+    except Refused as error:
+        if error.code is not Code.UNKNOWN_SHARE:
+            raise
+    scanned = await workers.run(scan, record.place.path)
+    if scanned.place.fingerprints != record.place.fingerprints:
+        raise ContentChanged(
+            f"{quoted(record.place.path)} was changed, and the manifest of the share is lost",
+            "share it again if it should be offered as it is",
+        )
+    algorithm = Algorithm.named(record.algorithm or Algorithm.BLAKE3.value)
+    digested = await digest(scanned, algorithm, record.piece_length or None, True, lambda _: None)
+    encoded = await workers.run(manifests.encode, digested.manifest)
+    content = manifests.manifest_id(encoded)
+    return replace(record, content=content, place=digested.place), encoded
