@@ -1,8 +1,8 @@
 """Time, as a value that is passed in.
 
-What decides gets ``now`` as an argument. The shells take it here: the monotonic clock for timers
-(a jump of the wall clock harms nothing), and the tracker's wall clock, as estimated from its
-answers, for whatever carries a date.
+What decides gets ``now`` as an argument. The shells take it here: a monotonic clock for leases,
+tickets and timers (a jump of the wall clock harms nothing, and sleep is counted), and the tracker's
+wall clock, as estimated from its answers, for whatever carries a date.
 """
 
 from __future__ import annotations
@@ -11,9 +11,32 @@ import time
 from collections.abc import Callable
 
 
+def _clock() -> int:
+    """The clock that counts the time in which the machine sleeps, where the system has it.
+
+    Why: a laptop that slept for an hour has no lease, its connections are gone, and its tickets
+    have expired. CLOCK_MONOTONIC stands still meanwhile.
+    """
+    counting = getattr(time, "CLOCK_BOOTTIME", None)
+    if counting is not None:
+        try:
+            time.clock_gettime(counting)
+        except OSError:
+            return time.CLOCK_MONOTONIC
+        return int(counting)
+    return time.CLOCK_MONOTONIC
+
+
+_CLOCK = _clock()
+
+
 def monotonic() -> float:
-    """Seconds on a clock that never jumps. Its zero means nothing."""
-    return time.monotonic()
+    """Seconds on a clock that is never set, and counts sleep. Its zero means nothing.
+
+    asyncio's timers run on another one, which does not count sleep: a time of this clock is never
+    given to the loop, only a difference of two.
+    """
+    return time.clock_gettime(_CLOCK)
 
 
 def wall_ms() -> int:
