@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import stat
 import time
 from pathlib import Path
@@ -32,16 +33,17 @@ def default_home(kind: str) -> Path:
 def open_home(path: Path) -> Path:
     """Make ``path`` a home (0700) or check that it is one; returns it absolute.
 
-    Raises `ConfigError` when others can look into it or it belongs to somebody else, `StorageError`
+    Raises `ConfigError` when others can look into it, may replace it, or own it; `StorageError`
     when it cannot be made.
     """
     # Links are followed: what matters is whose the directory is in the end, and who can look in.
     path = Path(os.path.realpath(path.expanduser()))
+    _check_way(path)
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (*reversed(path.parents), path):
+            if not os.path.lexists(folder):
+                folder.mkdir(mode=0o700, exist_ok=True)  # whatever the umask says
         info = path.lstat()
-    except FileExistsError as error:
-        raise ConfigError(f"{path} is not a directory", "choose another --home") from error
     except OSError as error:
         raise StorageError(f"cannot make the home {path}: {error.strerror}") from error
     if not stat.S_ISDIR(info.st_mode):
@@ -50,7 +52,51 @@ def open_home(path: Path) -> Path:
         raise ConfigError(f"the home {path} belongs to another user", "choose another --home")
     if info.st_mode & 0o077:
         raise ConfigError(f"other users can look into the home {path}", f"chmod 700 {path}")
+    _check_way(path)  # once more, for what was made meanwhile
     return path
+
+
+def _check_way(home: Path) -> None:
+    fault = fault_above(home)
+    if fault is not None:
+        raise ConfigError(*fault)
+
+
+def fault_above(home: Path) -> tuple[str, str] | None:
+    """Why another user could put something else in the place of ``home``, whatever its own mode
+    is, and what to do about it; None if nobody can.
+
+    Limits: a folder that a group may write to is taken, since many systems give each user a group
+    of their own.
+    """
+    ours = {0, os.geteuid()} | _unmapped()
+    for folder in home.parents:
+        try:
+            info = folder.lstat()
+        except OSError:
+            continue  # it is still to be made, or is not for us to look at
+        if info.st_uid not in ours:
+            return (
+                f"the home {home} lies in {folder}, which belongs to another user",
+                "choose another --home",
+            )
+        # In a folder with the sticky bit, as /tmp, names can be changed by their owners alone.
+        if info.st_mode & stat.S_IWOTH and not info.st_mode & stat.S_ISVTX:
+            return (
+                f"the home {home} lies in {folder}, to which all users may write",
+                f"chmod o-w {shlex.quote(str(folder))}",
+            )
+    return None
+
+
+def _unmapped() -> set[int]:
+    """The owner that a container shows for what belongs to nobody in it, as its root folder."""
+    try:
+        if Path("/proc/self/uid_map").read_text("ascii").split() == ["0", "0", "4294967295"]:
+            return set()
+        return {int(Path("/proc/sys/kernel/overflowuid").read_text("ascii"))}
+    except (OSError, ValueError):
+        return set()
 
 
 class HomeLock:

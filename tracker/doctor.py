@@ -16,7 +16,7 @@ import nacl
 import zmq
 
 from common import keys, limits
-from common.config import lock_holder
+from common.config import fault_above, lock_holder
 from common.errors import MiniTorrentError
 from common.sockets import check_library
 from tracker import successor
@@ -75,6 +75,8 @@ def _home(home: Path) -> Iterator[Finding]:
         yield Finding("home", Health.BAD, f"{home} belongs to another user", "run as that user")
     else:
         yield Finding("home", Health.OK, str(home))
+    if (fault := fault_above(Path(os.path.realpath(home)))) is not None:
+        yield Finding("home", Health.BAD, *fault)
     for path in sorted(home.iterdir()):
         mode = path.lstat().st_mode
         if stat.S_ISREG(mode) and mode & 0o077:

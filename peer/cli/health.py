@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.config import fault_above
 from common.errors import MiniTorrentError
 from common.messages import control
 from common.messages.control import CheckRow
@@ -90,6 +91,8 @@ def _home(home: Path) -> Iterator[CheckRow]:
     private = not info.st_mode & 0o077
     found = f"{home} is yours alone" if private else f"other users can look into {home}"
     yield _checked("home", private, found, f"chmod 700 {home}")
+    if (fault := fault_above(Path(os.path.realpath(home)))) is not None:
+        yield CheckRow("home", False, *fault)
     yield from _secrets(home)
     free = shutil.disk_usage(home).free
     yield _checked(

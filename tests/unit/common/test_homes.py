@@ -56,6 +56,54 @@ class TestHomes:
         with pytest.raises(ConfigError, match="other users can look"):
             open_home(tmp_path / "leak")
 
+    @pytest.mark.parametrize("depth", [1, 3])
+    @pytest.mark.parametrize("there", [False, True])
+    def test_h90_a_home_in_a_folder_that_all_may_write_to_is_refused(
+        self, tmp_path: Path, depth: int, there: bool
+    ) -> None:
+        shared = tmp_path / "shared"
+        home = shared.joinpath(*["f"] * depth)
+        home.mkdir(parents=True)
+        home.chmod(0o700)
+        if not there:
+            home.rmdir()
+        shared.chmod(0o777)
+        with pytest.raises(ConfigError, match="to which all users may write") as caught:
+            open_home(home)
+        assert caught.value.hint == f"chmod o-w {shared}"
+        assert home.exists() == there, "nothing is made there"
+        shared.chmod(0o1777)
+        assert open_home(home) == home, "with the sticky bit only owners rename"
+
+    def test_h90_so_is_one_behind_a_link(self, tmp_path: Path) -> None:
+        (tmp_path / "shared" / "home").mkdir(parents=True, mode=0o700)
+        (tmp_path / "shared").chmod(0o777)
+        (tmp_path / "link").symlink_to(tmp_path / "shared" / "home")
+        with pytest.raises(ConfigError, match="to which all users may write"):
+            open_home(tmp_path / "link")
+
+    def test_h90_a_home_in_another_users_folder_is_refused(self, tmp_path: Path) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("NOT SHOWN HERE: another user's folder needs root")
+        theirs = tmp_path / "theirs"
+        (theirs / "home").mkdir(parents=True, mode=0o700)
+        os.chown(theirs, 12_345, 12_345)
+        for home in (theirs / "home", theirs / "new"):
+            with pytest.raises(ConfigError, match="which belongs to another user"):
+                open_home(home)
+        assert not (theirs / "new").exists()
+
+    def test_h90_what_is_made_above_a_home_is_private_whatever_the_umask(
+        self, tmp_path: Path
+    ) -> None:
+        before = os.umask(0)
+        try:
+            open_home(tmp_path / "a" / "b" / "home")
+        finally:
+            os.umask(before)
+        for made in ("a", "a/b", "a/b/home"):
+            assert stat.S_IMODE((tmp_path / made).stat().st_mode) == 0o700
+
 
 class TestLocks:
     def test_one_process_at_a_time(self, tmp_path: Path) -> None:
