@@ -117,6 +117,18 @@ COMMAND_RATE = 300.0  # commands a second of one device in the long run …
 COMMAND_BURST = 600.0  # … and at once; a start with 200 groups needs about 500
 PASSWORD_QUEUE_MAX = 32  # passwords that wait to be hashed: about 3 s of one core
 PASSWORD_PLACES_EACH = 2  # of these and of those at work, a user's: the next one is ready in time
+# What one user may add to the tracker's disk: at once, and a second in the long run. Each is paid
+# for when it comes about, together with its end, which is free.
+ENTRIES_BURST = 40_000  # of groups' logs: 20,000 shares, or 100 logins of a user of 200 groups
+ENTRIES_RATE = 4.0  # 350,000 a day, of which each group keeps the latest
+GROUPS_BURST = 200  # made: as many as a user may be in
+GROUPS_RATE = 1 / 60  # names of 1,600 groups that are gone stay for a day at most
+OFFERS_BURST = 20_000  # of a further device, without an entry: a device that has just got them all
+OFFERS_RATE = 2.0
+OFFERS_PER_USER_MAX = 200_000  # also of devices that the user is not logged in on
+MANIFEST_BYTES_PER_USER_MAX = 2048 * MIB  # of all that a user offers: 60 TiB in pieces of 1 MiB
+SHARES_OF_ONE_TIMES_FREE = 3  # a member lists no more of a group than 3 times what is left free
+ACCOUNTS_MAX = 200_000  # some 100 MiB of the tracker's memory
 LOG_ENTRIES_MAX = 2_000  # of a group's log: what a peer may miss and still hear entry by entry; …
 LOG_ENTRIES_KEPT = 1_000  # … beyond, the oldest go until so many are left: two pages
 LOG_TRIM_MAX = 10_000  # entries that go at once: a log of an earlier release may have millions
@@ -124,5 +136,6 @@ PROBE_S = 4.0  # a device that is tested answers by then, over any network that 
 PROBE_BURST = 4.0  # tests of a user's devices at once, …
 PROBE_RATE = 1 / 15  # … and a second in the long run: enough for a person who mends a network
 PROBES_MAX = 16  # at a time, of all users: each takes a few descriptors
+HOUSEKEEPING_S = 60.0  # how often what is out of date is forgotten
 RECEIPT_LIFE_S = 600  # for how long a repeated command is recognised as one that was done
 FORMER_LIFE_S = 86_400  # removals, and the heads of dissolved groups' logs, are remembered so long

@@ -14,6 +14,7 @@ from common.messages.refusals import Code
 from common.names import BadName, quoted, user_id
 from common.seal import inbox_of
 from tracker import devices, rights
+from tracker.budgets import Budget
 from tracker.changes import AccountCreated, Change, DeviceBound, PasswordReplaced
 from tracker.decision import (
     Actor,
@@ -75,6 +76,10 @@ def create_user(command: tracker.CreateUser) -> Decision:
 def password_hashed(world: World, user: UserId, password_hash: str, now: Now) -> Decision:
     """Second half: make the account, unless the name is taken."""
     _check_free(world.state, user)
+    if len(world.state.accounts) >= limits.ACCOUNTS_MAX:
+        raise Refused(
+            Code.LIMIT, f"this tracker has {limits.ACCOUNTS_MAX:,} accounts, the most allowed"
+        )
     return Decision(tracker.Done(), (AccountCreated(user, password_hash, now.wall_ms),))
 
 
@@ -122,6 +127,8 @@ def password_right(
             "on one of them, end those that are not needed with: list-devices, forget-device ID",
         )
     changes: list[Change] = []
+    if groups := len(state.groups_of.get(user, ())):  # an entry in each, and one of the logout
+        changes.append(state.budgets.spend(Budget.ENTRIES, user, 2 * groups, now.wall_ms))
     seen: dict[str, Entries] = {}
     notices: list[Notice] = []
     if before is not None:

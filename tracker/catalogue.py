@@ -16,6 +16,7 @@ from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.names import fold_name, quoted, share_name
 from common.seal import share_topic
+from tracker.budgets import Budget
 from tracker.changes import (
     Change,
     ManifestDropped,
@@ -64,6 +65,12 @@ def offer(world: World, user: UserId, actor: Actor, command: tracker.Offer, now:
         raise Refused(Code.NEED_MANIFEST, "the tracker has not got the manifest of this content")
     facts = state.manifests[content]
     _check_room(state, group, share, user, actor.device)
+    _check_manifests(state, share, user, facts)
+    news = share is None or user not in share.users
+    if news:  # two entries: of its beginning and of its end
+        spent = state.budgets.spend(Budget.ENTRIES, user, 2, now.wall_ms)
+    else:
+        spent = state.budgets.spend(Budget.OFFERS, user, 1, now.wall_ms, actor.device)
     added = OfferAdded(group.id, share_id, content, user, actor.device, now.wall_ms)
     entries = Entries(group, now)
     changes: tuple[Change, ...]
@@ -74,12 +81,12 @@ def offer(world: World, user: UserId, actor: Actor, command: tracker.Offer, now:
         created = ShareAdded(group.id, share_id, name, content, now.wall_ms)
         changes = (created, added, entries.add(shared))
         share = Share(name, content, now.wall_ms)
-    elif any(other == user for other, _ in share.offers):
+    elif not news:
         changes = (added,)  # a further device of somebody who seeds it: no news for the log
     else:
         changes = (added, entries.add(events.Seeding(user, name, content)))
     row = _row(world, group, share, besides=(user, actor.device))
-    return Decision(tracker.Offered(row, _has_others(share, user)), changes)
+    return Decision(tracker.Offered(row, _has_others(share, user)), (*changes, spent))
 
 
 def _check_same(group: Group, share: Share, name: str, content: ContentId, own: bool) -> None:
@@ -114,6 +121,21 @@ def _check_room(
             f"{quoted(group.id)} lists {limits.SHARES_PER_GROUP_MAX} shares, the most allowed",
             "share a folder instead of many files, or stop sharing what is not needed",
         )
+    free = limits.SHARES_PER_GROUP_MAX - len(group.shares)
+    mine = state.holdings.shares[group.id, user]
+    if share is None and mine >= limits.SHARES_OF_ONE_TIMES_FREE * free:
+        raise Refused(
+            Code.LIMIT,
+            f"you share {mine:,} of {quoted(group.id)}, which has room for {free:,} more:"
+            " that is left to other members",
+            "share a folder instead of many files, or stop sharing what is not needed",
+        )
+    if state.holdings.offers[user] >= limits.OFFERS_PER_USER_MAX:
+        raise Refused(
+            Code.LIMIT,
+            f"your devices offer {limits.OFFERS_PER_USER_MAX:,} shares, the most allowed",
+            "stop sharing what is not needed",
+        )
     if len(state.offers_of.get((user, device), ())) >= limits.OFFERS_PER_DEVICE_MAX:
         raise Refused(
             Code.LIMIT,
@@ -122,8 +144,23 @@ def _check_room(
         )
 
 
+def _check_manifests(state: State, share: Share | None, user: UserId, facts: ManifestFacts) -> None:
+    if share is not None and user in share.users:
+        return
+    if (
+        state.holdings.manifest_bytes[user] + facts.manifest_bytes
+        > limits.MANIFEST_BYTES_PER_USER_MAX
+    ):
+        raise Refused(
+            Code.LIMIT,
+            "the manifests of all that you share take"
+            f" {limits.MANIFEST_BYTES_PER_USER_MAX >> 30} GiB at the tracker, the most allowed",
+            "stop sharing what is not needed, or share with larger pieces: --piece-size",
+        )
+
+
 def _has_others(share: Share, user: UserId) -> bool:
-    return any(other != user for other, _ in share.offers)
+    return any(other != user for other in share.users)
 
 
 def stop_share(

@@ -11,6 +11,7 @@ from typing import NewType, TypeAlias
 
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages.events import LogEntry
+from tracker.budgets import BudgetSpent
 
 ShareId = NewType("ShareId", str)
 """A share's name in the form in which names are compared."""
@@ -304,4 +305,5 @@ Change: TypeAlias = (
     | LogTrimmed
     | Received
     | ReceiptsForgotten
+    | BudgetSpent
 )

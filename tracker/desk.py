@@ -39,7 +39,6 @@ from tracker.writing import LogConflict
 
 log = logging.getLogger(__name__)
 
-HOUSEKEEPING_S = 60.0
 BATCH_S = 0.02  # for deciding a batch; then the sockets have their turn
 BATCH_WEIGHT = 5_000  # changes and places in swarms that a batch is about: tens of milliseconds
 CAREFUL_S = 1.0  # after a failure another one may cost no reload: nobody is answered during it
@@ -305,12 +304,14 @@ class Desk:
         """Take the mirror from the database again."""
         loop = asyncio.get_running_loop()
         try:
-            self.world.state = await loop.run_in_executor(self._writer, self._store.load)
+            loaded = await loop.run_in_executor(self._writer, self._store.load)
         except StorageError as error:
             if self._stale is None or self._stale.message != error.message:
                 log.error("%s", error.message)
             self._stale = error
             return False
+        loaded.budgets = self.world.state.budgets
+        self.world.state = loaded
         self._stale = None
         return True
 
@@ -372,7 +373,7 @@ class Desk:
                     beat_at = now.mono_s + limits.BEACON_S
                     self._publishing.beat(now)
                 if now.mono_s >= tidy_at:
-                    tidy_at = now.mono_s + HOUSEKEEPING_S
+                    tidy_at = now.mono_s + limits.HOUSEKEEPING_S
                     self._errands.tidy(now.mono_s)
                     nobody = Actor(DeviceKey(b""))
                     self._enqueue(Job(nobody, commands.Housekeep(), lambda *_: None))

@@ -14,6 +14,7 @@ from common.messages.refusals import Code
 from common.names import BadName, group_id, quoted, user_id
 from common.seal import TOPIC_BYTES
 from tracker import catalogue
+from tracker.budgets import Budget
 from tracker.changes import (
     Change,
     GroupCreated,
@@ -38,19 +39,25 @@ from tracker.decision import (
 from tracker.records import Group
 from tracker.state import State
 
+MEMBERSHIP_ENTRIES = 4  # asked, joined, left, and another owner: paid for at the beginning
+
 # -- making, joining, leaving -------------------------------------------------------------------
 
 
 def create_group(world: World, user: UserId, command: tracker.CreateGroup, now: Now) -> Decision:
     """A new group with ``user`` as its owner and only member."""
     state, group = world.state, group_id(command.group)
+    _check_groups_of(state, user)
+    spent = [
+        state.budgets.spend(Budget.GROUPS, user, 1, now.wall_ms),
+        state.budgets.spend(Budget.ENTRIES, user, MEMBERSHIP_ENTRIES, now.wall_ms),
+    ]
     if group in state.groups:
         raise Refused(
             Code.TAKEN,
             f"there is a group {quoted(group)} already",
             f"choose another name, or ask to be let in with: join-group {group}",
         )
-    _check_groups_of(state, user)
     former = state.former.get(group)
     made = GroupCreated(
         group=group,
@@ -66,7 +73,7 @@ def create_group(world: World, user: UserId, command: tracker.CreateGroup, now: 
     )
     created = entries.add(events.Created(user))
     joined = MemberJoined(group, user, entries.seq, now.wall_ms)
-    return Decision(tracker.Done(), (made, created, joined), nudges(state, user))
+    return Decision(tracker.Done(), (made, created, joined, *spent), nudges(state, user))
 
 
 def join_group(world: World, user: UserId, command: tracker.JoinGroup, now: Now) -> Decision:
@@ -104,10 +111,11 @@ def join_group(world: World, user: UserId, command: tracker.JoinGroup, now: Now)
             f"you have asked to be let into {quoted(group.id)} too often",
             f"try again in {max(1, round(wait_s))} s",
         )
+    spent = state.budgets.spend(Budget.ENTRIES, user, MEMBERSHIP_ENTRIES, now.wall_ms)
     asked = Entries(group, now).add(events.Requested(user))
     return Decision(
         tracker.Done(),
-        (RequestMade(group.id, user, now.wall_ms), asked),
+        (RequestMade(group.id, user, now.wall_ms), asked, spent),
         nudges(state, group.owner),
     )
 

@@ -38,16 +38,16 @@ class Buckets:
         level, at = self._levels.get(key, (self._rate.burst, now))
         return min(self._rate.burst, level + max(0.0, now - at) * self._rate.per_s)
 
-    def wait_s(self, key: Hashable, now: float) -> float:
-        """Seconds until there is a token; 0 when there is one."""
-        missing = 1.0 - self._level(key, now)
+    def wait_s(self, key: Hashable, now: float, tokens: float = 1.0) -> float:
+        """Seconds until there are so many tokens; 0 when there are."""
+        missing = tokens - self._level(key, now)
         return max(0.0, missing / self._rate.per_s)
 
-    def take(self, key: Hashable, now: float) -> bool:
-        """Take a token if there is one."""
+    def take(self, key: Hashable, now: float, tokens: float = 1.0) -> bool:
+        """Take so many tokens if there are."""
         level = self._level(key, now)
-        taken = level >= 1.0
-        self._put(key, level - 1.0 if taken else level, now)
+        taken = level >= tokens
+        self._put(key, level - tokens if taken else level, now)
         return taken
 
     def give_back(self, key: Hashable, now: float) -> None:
@@ -73,7 +73,7 @@ ADDRESS_FAILURES = Rate(burst=50, per_s=1 / 2)
 USER_LOGINS = Rate(burst=200, per_s=1)
 ADDRESS_LOGINS = Rate(burst=400, per_s=2)
 # Accounts made from one device or address: enough to set up a lab, too few to fill a disk.
-CREATIONS = Rate(burst=200, per_s=1 / 10)
+CREATIONS = Rate(burst=200, per_s=1 / 60)
 KNOWN_DEVICES_MAX = 10  # of each user, remembered as let in
 IPV6_PLACE_BITS = 64  # the least that a connection is given: who has one has all addresses in it
 

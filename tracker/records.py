@@ -57,6 +57,7 @@ class Share:
     content: ContentId
     at_ms: int
     offers: dict[tuple[UserId, DeviceKey], int] = field(default_factory=dict)  # -> since, in ms
+    users: dict[UserId, int] = field(default_factory=dict)  # -> on how many devices
 
 
 @dataclass(slots=True)

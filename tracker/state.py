@@ -15,6 +15,7 @@ from common import limits
 from common.errors import LocalProtocolError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages.tracker import DeviceRow
+from tracker.budgets import Budgets, BudgetSpent
 from tracker.changes import (
     AccountCreated,
     Change,
@@ -48,6 +49,7 @@ from tracker.changes import (
     ShareDropped,
     ShareId,
 )
+from tracker.holdings import Holdings
 from tracker.idle_manifests import IdleManifests
 from tracker.records import (
     Account,
@@ -79,6 +81,8 @@ class State:
         self.manifests: dict[ContentId, ManifestFacts] = {}
         self.shared_in: dict[ContentId, dict[Listed, None]] = {}
         self.idle_manifests = IdleManifests()
+        self.holdings = Holdings()
+        self.budgets = Budgets()  # of this process alone
         self.receipts: dict[tuple[DeviceKey, bytes], tuple[bytes, int]] = {}
         # Sorted once for all the peers that ask after a restart; dropped when it is out of date.
         self._device_rows: dict[GroupId, list[DeviceRow]] = {}
@@ -187,7 +191,7 @@ class State:
             case OfferAdded(group, share, _, user, device, at_ms):
                 self.add_offer((group, share), (user, device), at_ms)
             case OfferDropped(group, share, _, user, device):
-                del self.groups[group].shares[share].offers[user, device]
+                self._drop_offer(group, self.groups[group].shares[share], (user, device))
                 _take_out(self.offers_of[user, device], (group, share))
                 if not self.offers_of[user, device]:
                     del self.offers_of[user, device]
@@ -199,6 +203,8 @@ class State:
                 self.groups[group].entries -= count
             case Received(device, request_id, fingerprint, at_ms):
                 self.receipts[device, request_id] = (fingerprint, at_ms)
+            case BudgetSpent():
+                self.budgets.take(change)
             case ReceiptsForgotten(before_ms):
                 self.receipts = {k: v for k, v in self.receipts.items() if v[1] >= before_ms}
             case _:
@@ -233,7 +239,11 @@ class State:
         self._device_rows.pop(group.id, None)
         for share_id, share in group.shares.items():
             self._no_longer_listed(group, share_id, share.content, change.at_ms)
-        self._forget_offers(group, {offer for s in group.shares.values() for offer in s.offers})
+        ended = {offer for share in group.shares.values() for offer in share.offers}
+        for share in group.shares.values():
+            for offer in list(share.offers):
+                self._drop_offer(group.id, share, offer)
+        self._forget_offers(group, ended)
         group.revoked[change.user] = Revocation(change.epoch, change.at_ms)
         self.former[group.id] = Former(group.seq, change.epoch, group.revoked, change.at_ms)
 
@@ -269,8 +279,23 @@ class State:
 
     def add_offer(self, place: Listed, offer: tuple[UserId, DeviceKey], at_ms: int) -> None:
         """An offer, since ``at_ms``, of a share that is there."""
-        self.groups[place[0]].shares[place[1]].offers[offer] = at_ms
+        share, user = self.groups[place[0]].shares[place[1]], offer[0]
+        share.offers[offer] = at_ms
+        if user not in share.users:
+            self.holdings.add_share(place[0], user, self.manifests[share.content].manifest_bytes)
+        share.users[user] = share.users.get(user, 0) + 1
+        self.holdings.add_offer(user)
         insort(self.offers_of.setdefault(offer, []), place)
+
+    def _drop_offer(self, group: GroupId, share: Share, offer: tuple[UserId, DeviceKey]) -> None:
+        user = offer[0]
+        del share.offers[offer]
+        self.holdings.drop_offer(user)
+        share.users[user] -= 1
+        if not share.users[user]:
+            del share.users[user]
+            size = self.manifests[share.content].manifest_bytes
+            self.holdings.drop_share(group, user, size)
 
     def _drop_share(self, change: ShareDropped) -> None:
         group = self.groups[change.group]
@@ -301,7 +326,7 @@ class State:
                 if user == change.user and change.device in (None, device)
             ]
             for offer in theirs:
-                del share.offers[offer]
+                self._drop_offer(group.id, share, offer)
             ended.update(theirs)
             if not share.offers:
                 del group.shares[share_id]

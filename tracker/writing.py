@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Table, and_, delete, exists, insert, select, 
 from common import limits
 from common.errors import StorageError
 from tracker import tables as t
+from tracker.budgets import BudgetSpent
 from tracker.changes import (
     AccountCreated,
     Change,
@@ -138,6 +139,8 @@ def _write_one(db: Connection, change: Change) -> None:
             _trim_log(db, change)
         case Received(device, request_id, fingerprint, at_ms):
             _keep_receipt(db, device, request_id, fingerprint, at_ms)
+        case BudgetSpent():
+            pass  # forgotten with the process
         case ReceiptsForgotten(before_ms):
             db.execute(delete(t.receipts).where(t.receipts.c.at_ms < before_ms))
         case _:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from faulty import MIB, begin, frozen, settle
+from faulty import MIB, begin, faults, frozen, settle
 from people import Swarm
 from tracker_fixtures import Device
 from waiting import wait_for
@@ -18,10 +21,11 @@ from common import keys
 from common.ids import UserId
 from common.link import parse_link
 from common.messages import events, tracker
-from common.messages.refusals import Refusal
+from common.messages.refusals import Code, Refusal
 from tests.chaos.stage import Skipped, Stage
 from tracker.changes import AccountCreated, DeviceBound
 from tracker.store import Store
+from tracker.tables import metadata
 
 BACK_S = 60.0
 FROST_S = 60.0
@@ -204,3 +208,107 @@ def f04_a_minute_of_frost_holds_up_no_transfer_and_is_followed_by_no_herd(stage:
         download.finishes(patience_s=120.0)
     assert returns <= 1.1 * count, f"{count} peers came back {returns} times"
     return f"{frost_s:.0f} s; {count} peers came back {returns} times in all"
+
+
+SHORT_LIVES = {
+    "RECEIPT_LIFE_S": 2,
+    "FORMER_LIFE_S": 2,
+    "MANIFEST_IDLE_S": 2,
+    "HOUSEKEEPING_S": 0.5,
+    "LOG_ENTRIES_MAX": 100,
+    "LOG_ENTRIES_KEPT": 50,
+    "ENTRIES_BURST": 3_000,
+    "ENTRIES_RATE": 40.0,
+    "GROUPS_BURST": 50,
+    "GROUPS_RATE": 1.0,
+}
+WRITING_S = 90.0
+
+
+class Restless(threading.Thread):
+    """A device that makes rows and takes them away again, one after the other."""
+
+    def __init__(self, device: Device, steps: Callable[[int], list[object]]) -> None:
+        super().__init__(daemon=True)
+        self.over = threading.Event()
+        self.done = self.refused = 0
+        self._device = device
+        self._steps = steps
+
+    def run(self) -> None:
+        turn = 0
+        while not self.over.is_set():
+            for command in self._steps(turn):
+                # What takes a row away is not to be lost because a device may ask no faster.
+                while (code := getattr(self._device.try_(command), "code", None)) is Code.BUSY:
+                    self.refused += 1
+                refused = code is not None
+                self.refused += refused
+                self.done += not refused
+            turn += 1
+
+
+def f51_one_account_that_writes_all_the_time_leaves_the_tables_flat(stage: Stage) -> str:
+    """Groups, shares, logins and requests come and go as fast as one account may, on six devices.
+
+    What is remembered for a time is remembered for shorter, and budgets are smaller, so that both
+    have come to their end in the first half.
+    """
+    with stage.swarm() as swarm:
+        with faults(limits=SHORT_LIVES):
+            swarm.tracker.kill()
+            swarm.tracker.start()
+        at = parse_link(swarm.tracker.link)
+        owner, eve = Device(at).enter("owner"), Device(at).enter("eve")
+        owner.ask(tracker.CreateGroup("others"))
+        for number in range(30):
+            eve.ask(tracker.CreateGroup(f"own{number}"))
+        content = eve.share("own0", "first")
+        kinds: list[Callable[[int], list[object]]] = [
+            lambda n: [tracker.CreateGroup(f"g{n}"), tracker.LeaveGroup(f"g{n}")],
+            lambda n: [tracker.Offer("own1", f"{n}", content), tracker.StopShare("own1", f"{n}")],
+            lambda n: [tracker.Offer("own2", "a", content), tracker.StopShare("own2", "a")],
+            lambda n: [tracker.JoinGroup("others"), tracker.LeaveGroup("others")],
+            lambda n: [tracker.Logout(), tracker.Login("eve", "a password")],
+            lambda n: [tracker.CreateUser(f"user{n}", "a password")],
+        ]
+        busy = [
+            Restless(Device(at, eve.pair if number == 0 else None), steps)
+            for number, steps in enumerate(kinds)
+        ]
+        for each in busy[1:]:
+            each._device.ask(tracker.Login("eve", "a password"))
+        for each in busy:
+            each.start()
+        sizes: list[dict[str, int]] = []
+        began = time.monotonic()
+        while time.monotonic() < began + max(20.0, WRITING_S * stage.scale):
+            threading.Event().wait(0.5)
+            sizes.append(_table_sizes(swarm.tracker.home / "tracker.db"))
+        for each in busy:
+            each.over.set()
+        for each in busy:
+            each.join(30.0)
+            each._device.close()
+        for device in (owner, eve):
+            device.close()
+    half = len(sizes) // 2
+    accounts = sum(each.done for each in busy[-1:])
+    grown = {
+        table: (early, late)
+        for table in sizes[0]
+        if table != "accounts"  # these stay; how many there may be is bounded
+        for early in [max(size[table] for size in sizes[:half])]
+        for late in [max(size[table] for size in sizes[half:])]
+        if late > 1.1 * early + 50
+    }
+    assert not grown, f"the tables grow: {grown}"
+    done, refused = (sum(getattr(each, what) for each in busy) for what in ("done", "refused"))
+    most = max(size["log"] for size in sizes)
+    return f"{done} writes, {refused} refused, {most} log entries at most, {accounts} accounts"
+
+
+def _table_sizes(path: Path) -> dict[str, int]:
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        names = metadata.tables
+        return {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}

@@ -23,9 +23,10 @@ from town import Device, Town, content_id
 
 from common import limits
 from common.errors import StorageError
-from common.ids import ContentId, GroupId, UserId
+from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import events, tracker
-from tracker import commands, migrate, tables
+from tracker import budgets, commands, migrate, tables
+from tracker.budgets import Budget
 from tracker.changes import (
     AccountCreated,
     GroupCreated,
@@ -35,6 +36,7 @@ from tracker.changes import (
     MemberJoined,
 )
 from tracker.decision import Actor
+from tracker.guessing import Rate
 from tracker.records import Binding
 from tracker.state import State
 from tracker.store import DamagedDatabase, Store
@@ -79,6 +81,7 @@ def snapshot(state: State) -> dict[str, Any]:
 
     found = {name: tidy(value) for name, value in vars(state).items() if name[0] != "_"}
     # Since when, and whose, is not kept.
+    del found["budgets"]
     found["idle_manifests"] = set(state.idle_manifests.before(1 << 62))
     return found
 
@@ -122,6 +125,52 @@ def test_f50_a_trimmed_log_is_loaded_as_it_was_kept(
     left = list(range(lab.seq - lab.entries + 1, lab.seq + 1))
     assert [entry.seq for entry in again.entries(lab.id, 0, lab.seq, 100)] == left
     again.close()
+
+
+def test_h58_hours_of_writing_by_one_account_leave_the_tables_flat(
+    on_disk: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups, shares, logins and requests come and go as fast as budgets allow, for hours of a
+    clock that is moved. Budgets and memories are small, so that both are at their end early."""
+    monkeypatch.setattr(limits, "FORMER_LIFE_S", 1_500)
+    monkeypatch.setattr(limits, "LOG_ENTRIES_MAX", 200)
+    monkeypatch.setattr(limits, "LOG_ENTRIES_KEPT", 100)
+    rates = {Budget.ENTRIES: Rate(500, 0.2), Budget.GROUPS: Rate(20, 1 / 60)}
+    monkeypatch.setattr(budgets, "RATES", {**budgets.RATES, **rates})
+    town, written, counts = Town(), 0, []
+    eve, owner = town.user("eve"), town.user("owner")
+    town.group("others", owner)
+    town.group("own", eve)
+    phone = town.device("phone")
+    right = commands.PasswordRight(UserId("eve"), "hash of secret")
+    for step in range(30):
+        for number in range(15):
+            eve.asks(tracker.CreateGroup(f"g{step}-{number}"))
+            eve.asks(tracker.LeaveGroup(f"g{step}-{number}"))
+            eve.asks(tracker.Offer("own", f"{number}", town.content(f"{number % 9}", shown_to=eve)))
+            eve.asks(tracker.StopShare("own", f"{number}"))
+            phone.asks(right)
+            phone.asks(tracker.Logout())
+            eve.asks(tracker.JoinGroup("others"))
+            eve.asks(tracker.LeaveGroup("others"))
+            town.wait(10.0)
+        town.decide(Actor(DeviceKey(b"")), commands.Housekeep())
+        on_disk.commit(town.changes[written:])
+        written = len(town.changes)
+        counts.append(_table_sizes(on_disk))
+    assert snapshot(on_disk.load()) == snapshot(town.state)
+    half = len(counts) // 2
+    for table in counts[0]:
+        early = max(count[table] for count in counts[:half])
+        late = max(count[table] for count in counts[half:])
+        # Two logs go up and down by what they lose at a time.
+        assert late <= (2 * limits.LOG_ENTRIES_MAX if table == "log" else early), table
+
+
+def _table_sizes(store: Store) -> dict[str, int]:
+    with contextlib.closing(sqlite3.connect(store.path)) as db:
+        names = tables.metadata.tables
+        return {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}
 
 
 def _begins(entry: events.LogEntry) -> bool:
