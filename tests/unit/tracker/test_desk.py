@@ -536,7 +536,8 @@ async def test_h55_a_long_farewell_is_told_in_stretches_and_in_its_order(office:
     office.published.clear()
     left = office.send(tracker.LeaveGroup("lab"))
     await office.reply(left)
-    assert 0 < len(office.published) <= 2 * publishing.TOLD_AT_ONCE
+    beats = sum(isinstance(out.body, events.Beat) for out in office.published)  # at any moment
+    assert 0 < len(office.published) - beats <= 2 * publishing.TOLD_AT_ONCE
     asked = office.send(tracker.Hello(), device=BOB)
     await office.reply(asked)
     assert len(office.published) < shares
