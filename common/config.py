@@ -16,6 +16,7 @@ import platformdirs
 
 from common.errors import ConfigError, MiniTorrentError, StorageError
 from common.files import sweep_leftovers
+from common.hints import shell_hint
 from common.messages.refusals import Code
 
 
@@ -51,7 +52,10 @@ def open_home(path: Path) -> Path:
     if info.st_uid != os.geteuid():
         raise ConfigError(f"the home {path} belongs to another user", "choose another --home")
     if info.st_mode & 0o077:
-        raise ConfigError(f"other users can look into the home {path}", f"chmod 700 {path}")
+        raise ConfigError(
+            f"other users can look into the home {path}",
+            shell_hint("close it", "chmod", "700", str(path)),
+        )
     _check_way(path)  # once more, for what was made meanwhile
     return path
 

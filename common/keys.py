@@ -18,6 +18,7 @@ import zmq.utils.z85 as z85
 
 from common.errors import ConfigError, StorageError
 from common.files import write_whole
+from common.hints import shell_hint
 from common.ids import KEY_BYTES, DeviceKey
 
 DEVICE_KEY = "device.key"  # its name in a peer's home
@@ -80,7 +81,10 @@ def _read_secret(path: Path) -> bytes:
         with os.fdopen(fd, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             if mode & 0o077:
-                raise ConfigError(f"other users can read the key file {path}", f"chmod 600 {path}")
+                raise ConfigError(
+                    f"other users can read the key file {path}",
+                    shell_hint("close it", "chmod", "600", str(path)),
+                )
             return file.read(4096)
     except FileNotFoundError:
         raise

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 
 from common.errors import ConfigError
+from common.hints import tracker_hint
 from common.names import quoted
 
 SCHEME, IPC_SCHEME = "mini-torrent://", "mini-torrent+ipc://"
 KEY_CHARACTERS = 43  # of 32 bytes in base64url
-_HINT = f"a link looks like {SCHEME}HOST:PORT/KEY; see it with: mini-torrent-tracker link"
+_HINT = tracker_hint(f"a link looks like {SCHEME}HOST:PORT/KEY; see it on its machine", "link")
 _AROUND = "\"'`<>()[]{}“”„‘’‚«»‹›"
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
 _BARE = re.compile(rf"[^/\s]+:[0-9]{{1,5}}/[A-Za-z0-9_-]{{{KEY_CHARACTERS}}}\Z")

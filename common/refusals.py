@@ -6,6 +6,7 @@ A user cannot tell which of the two answered, and should not have to.
 from __future__ import annotations
 
 from common.errors import Refused
+from common.hints import hint
 from common.messages.refusals import Code
 from common.names import quoted
 
@@ -13,7 +14,7 @@ from common.names import quoted
 def not_logged_in() -> Refused:
     """Nobody is logged in on this device."""
     return Refused(
-        Code.NOT_LOGGED_IN, "nobody is logged in on this device", "log in with: login USER"
+        Code.NOT_LOGGED_IN, "nobody is logged in on this device", hint("log in", "login", "USER")
     )
 
 
@@ -21,6 +22,6 @@ def no_group(group: str) -> Refused:
     """A group that is not there, or none of the user's: which of them is not told."""
     return Refused(
         Code.UNKNOWN_GROUP,
-        f"you are in no group {quoted(group)}",
-        "see the groups with: list-groups; ask to be let in with: join-group GROUP",
+        f"you are not a member of the group {quoted(group)}",
+        hint("ask to join", "join-group", group),
     )

@@ -15,6 +15,7 @@ from typing import TypeAlias, TypeVar, assert_never
 from common import limits, names
 from common.clock import monotonic
 from common.errors import ConfigError, Refused
+from common.hints import hint
 from common.ids import KEY_BYTES, DeviceKey, UserId
 from common.keys import parse_key
 from common.messages import control, tracker
@@ -39,7 +40,7 @@ R = TypeVar("R")
 PLACE_S = 30.0  # how long a fleet that logs in at once waits for its places in the tracker's queue
 PLACE_AGAIN_S = 1.0  # after so long at most it is asked again, at random: not all at one moment
 PREFIX_CHARACTERS_MIN = 4  # a slip of the finger must not log out what it happens to match
-_SEE_THEM = "see your devices with: list-devices"
+_SEE_THEM = hint("see your devices", "list-devices")
 
 
 class Account:
@@ -74,7 +75,7 @@ class Account:
         _check_length(password)
         self._link.go_anywhere()
         await self._ask_for_a_place(tracker.CreateUser(user, password), tracker.Done)
-        return control.Done(f"account {user} created; log in with: login {user}")
+        return control.Done(hint(f"account {user} created; log in", "login", user))
 
     async def _log_in(self, user: str, password: str) -> control.Done:
         names.user_id(user)
@@ -101,7 +102,7 @@ class Account:
 
     async def _logged_out(self) -> control.Done:
         await self._session.end()
-        return control.Done("logged out; nothing is shared from here any more")
+        return control.Done("logged out; nothing is shared from here any longer")
 
     async def _change_password(self, ask: control.ChangePassword) -> control.PasswordChanged:
         for password in (ask.old, ask.new):
@@ -160,7 +161,7 @@ def find_device(typed: str, known: Sequence[DeviceKey]) -> DeviceKey:
             raise Refused(
                 Code.USAGE,
                 f"{names.quoted(typed)} is too short for the id of a device",
-                f"type {PREFIX_CHARACTERS_MIN} characters of it at least; {_SEE_THEM}",
+                f"type at least {PREFIX_CHARACTERS_MIN} characters of it, or {_SEE_THEM}",
             )
         found = [device for device in known if device.hex().startswith(typed.lower())]
     else:
@@ -175,7 +176,7 @@ def find_device(typed: str, known: Sequence[DeviceKey]) -> DeviceKey:
         raise Refused(
             Code.USAGE,
             f"{len(found)} of your devices begin with {names.quoted(typed)}",
-            f"type more of it; {_SEE_THEM}",
+            f"type more of it, or {_SEE_THEM}",
         )
     return found[0]
 

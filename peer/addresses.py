@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common import names
 from common.errors import ConfigError
+from common.hints import hint
 from common.hosts import addresses_of, is_host_name, reason_of
 from common.link import endpoint_at, host_of
 
@@ -27,7 +28,11 @@ def beside_the_keys(home: Path) -> str:
         return path
     raise ConfigError(
         f"the path of the home is too long for a socket: {names.quoted(str(home))}",
-        "use a shorter --home, or --listen tcp://127.0.0.1:0",
+        hint(
+            "use a shorter --home, or listen elsewhere",
+            "up",
+            options=("--listen", "tcp://127.0.0.1:0"),
+        ),
     )
 
 
@@ -68,8 +73,10 @@ def usable(endpoint: str, found: list[str]) -> str:
 
 def cannot_listen(endpoint: str, why: str) -> ConfigError:
     """The error for an endpoint that names no address of this machine."""
-    hint = "say --listen with an IP address of this machine, or leave it out"
-    return ConfigError(f"cannot listen at {endpoint}: {why}", hint)
+    words = "leave the address out, or name one of this machine"
+    return ConfigError(
+        f"cannot listen at {endpoint}: {why}", hint(words, "up", options=("--listen", "HOST:PORT"))
+    )
 
 
 def announced(endpoint: str) -> str:

@@ -171,11 +171,11 @@ class Commands:
             case control.RejectRequest(typed, named):
                 group, user = names.group_id(typed), names.user_id(named)
                 await self._tracker(tracker.RejectRequest(group, user), tracker.Done)
-                return control.Done(f"{user} was not let into {group}")
+                return control.Done(f"the request of {user} to join {group} was rejected")
             case control.RemoveMember(typed, named):
                 group, user = names.group_id(typed), names.user_id(named)
                 await self._tracker(tracker.RemoveMember(group, user), tracker.Done)
-                return control.Done(f"{user} is no member of {group} any more")
+                return control.Done(f"{user} is no longer a member of {group}")
             case control.ListFiles(group):
                 return await self._all_files(names.group_id(group))
             case _:
@@ -251,16 +251,18 @@ class Commands:
                 return control.Downloads(downloads.rows())
             case control.StopShare(group, name):
                 await self._parts.shares.stop(group, name)
-                return control.Done(f"{names.printable(name)} is not shared from here any more")
+                return control.Done(f"{names.printable(name)} is no longer shared from here")
             case control.Pause(group, name):
                 await downloads.pause(group, name)
-                return control.Done(f"{names.printable(name)} is paused")
+                return control.Done(f"paused {names.printable(name)}")
             case control.Resume(group, name):
                 await downloads.resume(group, name)
-                return control.Done(f"{names.printable(name)} goes on")
+                return control.Done(f"resumed {names.printable(name)}")
             case control.Cancel(group, name):
                 await downloads.cancel(group, name)
-                return control.Done(f"{names.printable(name)} was cancelled and removed")
+                return control.Done(
+                    f"cancelled {names.printable(name)}; its partial data is deleted"
+                )
             case control.WhySlow(group, name):
                 return control.SourceRows(downloads.why_slow(group, name))
             case _:

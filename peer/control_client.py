@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from common import limits
 from common.codec import SIGNATURE, pack
 from common.config import lock_holder
 from common.errors import ConfigError, NoPeerRunning, Refused
+from common.hints import hint, shell_hint
 from common.messages import control
 from common.names import quoted
 from common.sockets import Private, make_socket
@@ -77,10 +77,9 @@ class OtherRelease(NoPeerRunning):
     """The peer that runs is of another release than this command line."""
 
     def __init__(self, home: Path, release: str) -> None:
-        at = f" --home {shlex.quote(str(home))}"
         super().__init__(
             f"the peer of {home} runs version {release}, and this is another one",
-            f"restart it with `mini-torrent{at} down` and `mini-torrent{at} up`",
+            hint("restart it", "down", then=("up",)),
         )
 
 
@@ -266,12 +265,12 @@ class ControlClient:
         if lock_holder(self._home) != self._pid:
             raise NoPeerRunning(
                 f"the peer of {self._home} ended meanwhile",
-                f"its log {self._home / 'peer.log'} may say why; `mini-torrent up` starts it",
+                hint(f"its log {self._home / 'peer.log'} may say why; start it again", "up"),
             )
         if silent_s > SILENCE_S:
             raise NoPeerRunning(
                 f"the peer of {self._home} (process {self._pid}) does not answer",
-                f"`kill {self._pid}` ends it, `mini-torrent up` starts it again",
+                shell_hint("end it, then start it again with `up`", "kill", str(self._pid)),
             )
 
     def _hang_up(self, request_id: bytes, stop_work: bool) -> None:
@@ -311,8 +310,8 @@ def _packed(request_id: bytes, ask: control.Ask) -> list[Any]:
     except UnicodeEncodeError as error:
         # A path with bytes that are no UTF-8, as the shell hands it on.
         raise ConfigError(
-            f"this is no text in UTF-8: {quoted(str(error.object))}",
-            "rename it, or reach it by another path",
+            f"the name is not valid UTF-8: {quoted(str(error.object))}",
+            "rename the file",
         ) from error
 
 
@@ -326,5 +325,5 @@ def holder_of(home: Path) -> int:
         raise ConfigError(f"the home {home} belongs to another user", "choose another --home")
     pid = lock_holder(home)
     if pid is None:
-        raise NoPeerRunning(f"no peer runs for {home}", "start it with `mini-torrent up`")
+        raise NoPeerRunning(f"no peer runs for {home}", hint("start it", "up"))
     return pid

@@ -20,6 +20,7 @@ import zmq
 from common import process, zap
 from common.config import HomeLock, open_home
 from common.errors import ConfigError
+from common.hints import hint
 from common.ids import GroupId
 from common.keys import DEVICE_KEY, load_or_make_pair
 from common.link import Tracker, trackers_of
@@ -67,7 +68,7 @@ def run(home: Path, settings: Settings, *, foreground: bool = True, verbose: int
     check_library()
     home = open_home(home)
     if settings.tracker is None:
-        raise ConfigError("no tracker is known", "mini-torrent up LINK")
+        raise ConfigError("no tracker is known", hint("name it", "up", "LINK"))
     trackers = trackers_of(settings.tracker)
     lock = HomeLock(home)
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from common.clock import wall_ms
 from common.errors import MiniTorrentError
+from common.hints import CHECK_LINK, hint, shell_hint
 from common.messages import control, tracker
 from common.sockets import LIBZMQ_MIN
 from peer.following import Following
@@ -45,14 +46,14 @@ async def findings(
 def _tracker(link: TrackerLink) -> control.CheckRow:
     if link.connected:
         return control.CheckRow("tracker", True, f"connected to {link.where.endpoint}")
-    hint = "is it running, and is this the link that it prints?"
-    return control.CheckRow("tracker", False, link.trouble or "away", hint)
+    return control.CheckRow("tracker", False, link.trouble or "away", CHECK_LINK)
 
 
 def _address(whereabouts: Whereabouts) -> control.CheckRow:
     if whereabouts.trouble is not None:
-        hint = "the peer keeps trying; give another address with: mini-torrent up --listen HOST:0"
-        return control.CheckRow("address", False, whereabouts.trouble, hint)
+        words = "the peer keeps trying; to give it another address"
+        advice = hint(words, "down", then=("up", "--listen", "HOST:0"))
+        return control.CheckRow("address", False, whereabouts.trouble, advice)
     if whereabouts.advice is not None:
         return control.CheckRow("address", False, *whereabouts.advice)
     found = f"others are told {whereabouts.announced}"
@@ -73,13 +74,17 @@ async def _reachable(link: TrackerLink) -> control.CheckRow:
         "reachable",
         False,
         f"the tracker cannot connect to this peer at {probed.endpoint}",
-        f"let connections to port {port} through the firewall of this machine, or give the address "
-        "that others can use: mini-torrent down && mini-torrent up --advertise HOST",
+        hint(
+            f"let connections to port {port} through the firewall of this machine, or give the "
+            "address that others can use",
+            "down",
+            then=("up", "--advertise", "HOST"),
+        ),
     )
 
 
 def _clock(link: TrackerLink) -> control.CheckRow:
     offset_s = (wall_ms() - link.time.now_ms()) / 1000
     right = abs(offset_s) < CLOCK_TOLERANCE_S
-    hint = None if right else "nothing breaks by it, but set it right: timedatectl set-ntp true"
-    return control.CheckRow("clock", right, f"{offset_s:+.1f} s from the tracker's", hint)
+    advice = None if right else shell_hint("set the clock", "timedatectl", "set-ntp", "true")
+    return control.CheckRow("clock", right, f"{offset_s:+.1f} s from the tracker's", advice)

@@ -103,7 +103,7 @@ def _trouble(link: Link) -> TransportError:
     if link is Link.SILENT:
         return TransportError("it does not answer: a connection is taken there, and nothing comes")
     return TransportError(
-        "what answers there does not hold the tracker's key, or closed the connection"
+        "the server at that address is not this tracker (wrong key), or it dropped the connection"
     )
 
 

@@ -31,6 +31,7 @@ from common.errors import (
     RemoteProtocolError,
     TransportError,
 )
+from common.hints import CHECK_LINK
 from common.keys import KeyPair
 from common.link import Tracker
 from common.messages import events, tracker
@@ -223,7 +224,7 @@ class TrackerLink:
         return TransportError(
             f"the tracker at {self.where.endpoint} cannot be reached"
             + (f": {self.trouble}" if self.trouble else ""),
-            "is it running, and is this the link that it prints? The peer keeps trying",
+            CHECK_LINK,
         )
 
     async def _exchange(

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from common.clock import monotonic
 from common.errors import CannotListen, MiniTorrentError, NoSuchAddress, TransportError
+from common.hints import hint
 from common.hosts import addresses_for_others, addresses_of_interface, is_host_name, reason_of
 from common.link import Tracker, endpoint_at, host_of, is_address, is_loopback
 from common.messages import tracker
@@ -110,11 +111,11 @@ class Whereabouts:
         if not self._networked or told is None or not is_loopback(self._as_seen(told)):
             return None
         host = next(iter(addresses_for_others()), "HOST")
-        option = f"--advertise {host}" if self._listen is None else f"--listen {host}:0"
+        option = ("--advertise", host) if self._listen is None else ("--listen", f"{host}:0")
         return (
             f"other machines cannot reach this peer: they are told {self._as_seen(told)}, which is "
             "good on this machine alone",
-            f"give an address of this machine: mini-torrent down && mini-torrent up {option}",
+            hint("give an address of this machine", "down", then=("up", *option)),
         )
 
     def _as_seen(self, told: str) -> str:
@@ -208,7 +209,11 @@ async def on_the_way(home: Path, endpoints: Iterable[str]) -> str:
             reasons.append(error.message)
     raise TransportError(
         reasons[0] if reasons else "no tracker is known",
-        "check the link and the network, or give an address with: mini-torrent up --listen HOST:0",
+        hint(
+            "check the link and the network, or give an address",
+            "up",
+            options=("--listen", "HOST:0"),
+        ),
     )
 
 

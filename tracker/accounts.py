@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from common import limits
 from common.errors import Refused
+from common.hints import hint
 from common.ids import UserId
 from common.messages import tracker
 from common.messages.refusals import Code
@@ -35,7 +36,7 @@ from tracker.state import State
 WRONG_CREDENTIALS = Refused(
     Code.WRONG_CREDENTIALS,
     "there is no such user, or the password is wrong",
-    "check the spelling; make an account with: create-user USER",
+    hint("check the spelling, or create an account", "create-user", "USER"),
 )
 """One text for both, so that nobody learns which users there are."""
 
@@ -91,7 +92,9 @@ def _check_fit(password: str) -> None:
 def _check_free(state: State, user: UserId) -> None:
     if user in state.accounts:
         raise Refused(
-            Code.TAKEN, f"the name {quoted(user)} is taken", "choose another one, or log in"
+            Code.TAKEN,
+            f"the name {quoted(user)} is taken",
+            hint("choose another name, or log in if it is yours", "login", user),
         )
 
 
@@ -124,7 +127,7 @@ def password_right(
         raise Refused(
             Code.LIMIT,
             f"{quoted(user)} is logged in on {limits.DEVICES_PER_USER_MAX} devices",
-            "on one of them, end those that are not needed with: list-devices, forget-device ID",
+            hint("on one of them, log out a device that is not needed", "forget-device", "ID"),
         )
     changes: list[Change] = []
     if groups := len(state.groups_of.get(user, ())):  # an entry in each, and one of the logout

@@ -6,11 +6,11 @@ are online is known to ``tracker.presence``; the bytes of manifests are kept by 
 
 from __future__ import annotations
 
-import shlex
 from typing import NoReturn
 
 from common import limits
 from common.errors import Refused
+from common.hints import hint
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
@@ -94,14 +94,20 @@ def _check_same(group: Group, share: Share, name: str, content: ContentId, own: 
     if share.content != content and own:
         raise Refused(
             Code.TAKEN,
-            f"you share another content as {quoted(share.name)} in this group, or its former state",
-            f"end that first with: stop-share {group.id} {shlex.quote(share.name)}",
+            f"you already share a different version of {quoted(share.name)} in this group",
+            hint("stop sharing that one first", "stop-share", group.id, share.name),
         )
     if share.content != content:
         raise Refused(
             Code.TAKEN,
             f"another content is shared as {quoted(share.name)} in this group",
-            "share it under another name with: --name NAME",
+            hint(
+                "share it under another name",
+                "upload-file",
+                "PATH",
+                group.id,
+                options=("--name", "NAME"),
+            ),
         )
     if share.name != name:
         raise Refused(
@@ -181,7 +187,7 @@ def stop_share(
         raise Refused(
             Code.UNKNOWN_SHARE,
             f"this device does not share {quoted(share.name)} in that group",
-            f"see what is with: list-files {group.id}",
+            hint("see what is shared", "list-files", group.id),
         )
     changes: list[Change] = [
         OfferDropped(group.id, share_id, share.content, *offer) for offer in ending
@@ -281,7 +287,7 @@ def _refuse_share(what: str, group: GroupId) -> NoReturn:
     raise Refused(
         Code.UNKNOWN_SHARE,
         f"{what} is not shared in {quoted(group)}",
-        f"see what is with: list-files {group}",
+        hint("see what is shared", "list-files", group),
     )
 
 

@@ -23,6 +23,7 @@ from common import process
 from common.command_group import CommandGroup
 from common.config import default_home
 from common.errors import ConfigError, MiniTorrentError, TransportError, exit_code_of
+from common.hints import shown_by_tracker, tracker_hint
 from common.ids import DeviceKey
 from common.keys import load_pair, rotate_signing_key
 from common.link import InfoEntry, Tracker, as_endpoint, parse_link, read_info
@@ -168,14 +169,15 @@ def _entry_of(info: Path | None, number: int | None, bind_at: str | None) -> Inf
     if info is None:
         return None
     if number is None:
-        raise click.UsageError(f"which entry of {info}? Say: run {info} NUMBER")
+        raise click.UsageError(f"which entry of {info}? Give its number, counted from 1")
     if bind_at is not None:
         raise click.UsageError("either TRACKER_INFO NUMBER or --bind")
     entries = read_info(info)
     if number > len(entries):
+        count = "1 tracker" if len(entries) == 1 else f"{len(entries)} trackers"
         raise ConfigError(
-            f"{info} has {len(entries)} entries, there is no number {number}",
-            f"add one, or choose 1 to {len(entries)}",
+            f"{info} has no entry number {number}: it lists {count}",
+            tracker_hint("use the last one", "run", str(info), str(len(entries))),
         )
     return entries[number - 1]
 
@@ -194,7 +196,7 @@ def link(home: Path) -> None:
         pair = load_pair(home / CURVE_KEY)
     except FileNotFoundError:
         raise ConfigError(
-            f"there is no tracker in {home} yet", "start it with: mini-torrent-tracker run"
+            f"there is no tracker in {home} yet", tracker_hint("start it", "run")
         ) from None
     print(_last_link(home, pair.public))
 
@@ -245,8 +247,8 @@ def restore(file: Path, home: Path) -> None:
     print(f"its link is {printable(_last_link(opened.path, key))}")
     with contextlib.suppress(OSError):
         where = (opened.path / LAST_OPTIONS).read_text(encoding="utf-8").strip()
-        home_option = shlex.join(["--home", str(opened.path)])
-        print(f"to run it there: mini-torrent-tracker run {home_option} {printable(where)}")
+        options = ("--home", str(opened.path), *shlex.split(where))
+        print(tracker_hint("to run it there", "run", options=options))
 
 
 @tracker.command()
@@ -273,14 +275,15 @@ def doctor(home: Path, bind_at: str) -> None:
         bad |= finding.health is Health.BAD
         print(f"{finding.health.value:8}{finding.subject}: {printable(finding.text)}")
         if finding.advice is not None:
-            print(f"        {printable(finding.advice)}")
+            advice = shown_by_tracker(finding.advice, _home_typed())
+            print(f"        {printable(advice)}")
     if bad:
         sys.exit(1)
 
 
 @tracker.command()
 @_home_option
-@click.option("--now", is_flag=True, help="Let tickets of the old key count no more at once.")
+@click.option("--now", is_flag=True, help="Invalidate tickets signed with the old key immediately.")
 def rotate_key(home: Path, now: bool) -> None:
     """Make a fresh key for signing tickets.
 
@@ -328,7 +331,7 @@ def main() -> None:
         ctx = getattr(error, "ctx", None)
         path = "mini-torrent-tracker" if ctx is None else ctx.command_path
         text = " ".join(error.format_message().split()).rstrip(".")
-        hint = f"`{path} --help` shows how it is used"
+        hint = f"see how it is used: {path} --help"
         _fail(text[:1].lower() + text[1:], hint, error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
@@ -343,11 +346,20 @@ def main() -> None:
         _fail(f"{what}{error.strerror or error}", None, 1)
 
 
+def _home_typed() -> str | None:
+    """The home that this command line was given, for the commands in hints."""
+    home = os.environ.get("MINI_TORRENT_TRACKER_HOME")
+    for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
+        if word == "--home" or word.startswith("--home="):
+            home = following if word == "--home" else word.removeprefix("--home=")
+    return home or None
+
+
 def _fail(message: str, hint: str | None, code: int) -> None:
     abandon_output()
     print(f"error: {printable(message)}", file=sys.stderr)
     if hint is not None:
-        print(f"hint: {printable(hint)}", file=sys.stderr)
+        print(f"hint: {printable(shown_by_tracker(hint, _home_typed()))}", file=sys.stderr)
     sys.exit(code)
 
 

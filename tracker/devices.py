@@ -11,6 +11,7 @@ import bisect
 
 from common import limits
 from common.errors import Refused
+from common.hints import hint
 from common.ids import DeviceKey, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
@@ -50,7 +51,7 @@ def forget_device(
         raise Refused(
             Code.UNKNOWN_DEVICE,
             "you are not logged in on any such device",
-            "see where you are with: list-devices",
+            hint("see where you are logged in", "list-devices"),
         )
     seen: dict[str, Entries] = {}
     changes, notices = shut_out(world, user, [device], now, seen)

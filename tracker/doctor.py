@@ -18,6 +18,7 @@ import zmq
 from common import keys, limits
 from common.config import fault_above, lock_holder
 from common.errors import MiniTorrentError
+from common.hints import tracker_hint
 from common.sockets import check_library
 from tracker import successor
 from tracker.home import CURVE_KEY, INBOX_SECRET, SIGNING_KEY
@@ -120,7 +121,7 @@ def _database(home: Path) -> Finding:
     except sqlite3.Error as error:
         found, schema, count = [str(error)], "", 0
     if found != ["ok"]:
-        advice = "restore the last backup with: mini-torrent-tracker restore FILE"
+        advice = tracker_hint("restore the last backup", "restore", "FILE")
         return Finding("database", Health.BAD, f"{path} is damaged: {found[0]}", advice)
     if schema > HEAD:
         text = f"it has schema {schema}, this release knows {HEAD}"

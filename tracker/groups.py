@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from common import limits
 from common.errors import Refused
+from common.hints import hint
 from common.ids import GroupId, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
@@ -56,7 +57,7 @@ def create_group(world: World, user: UserId, command: tracker.CreateGroup, now: 
         raise Refused(
             Code.TAKEN,
             f"there is a group {quoted(group)} already",
-            f"choose another name, or ask to be let in with: join-group {group}",
+            hint("choose another name, or ask to join", "join-group", group),
         )
     former = state.former.get(group)
     made = GroupCreated(
@@ -84,7 +85,7 @@ def join_group(world: World, user: UserId, command: tracker.JoinGroup, now: Now)
         raise Refused(
             Code.UNKNOWN_GROUP,
             f"there is no group {quoted(command.group)}",
-            "see the groups with: list-groups",
+            hint("see the groups", "list-groups"),
         )
     if user in group.members:
         raise Refused(Code.ALREADY_MEMBER, f"you are a member of {quoted(group.id)} already")
@@ -153,13 +154,13 @@ def remove_member(world: World, user: UserId, command: tracker.RemoveMember, now
         raise Refused(
             Code.USAGE,
             "the owner cannot be removed",
-            f"leave the group with: leave-group {group.id}",
+            hint("leave the group", "leave-group", group.id),
         )
     if other not in group.members:
         raise Refused(
             Code.UNKNOWN_USER,
-            f"{quoted(command.user)} is no member of {quoted(group.id)}",
-            f"see the members with: list-members {group.id}",
+            f"{quoted(command.user)} is not a member of {quoted(group.id)}",
+            hint("see the members", "list-members", group.id),
         )
     return _part(world, group, other, events.Removed(other, group.epoch + 1), now)
 
@@ -240,8 +241,8 @@ def _check_asked(group: Group, other: UserId, typed: str) -> None:
     if other not in group.requests:
         raise Refused(
             Code.UNKNOWN_REQUEST,
-            f"{quoted(typed)} has not asked to be let into {quoted(group.id)}",
-            f"see who has with: list-requests {group.id}",
+            f"{quoted(typed)} has not asked to join {quoted(group.id)}",
+            hint("see the requests", "list-requests", group.id),
         )
 
 

@@ -11,6 +11,7 @@ import ipaddress
 
 from common import limits
 from common.errors import ConfigError, Refused
+from common.hints import hint
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.link import check_source, host_of
 from common.messages import tracker
@@ -68,8 +69,11 @@ def check_alone(world: World, device: DeviceKey, instance: bytes, now: Now) -> N
         raise Refused(
             Code.KEY_IN_USE,
             f"a peer with this device key is online at {lease.endpoint}",
-            "if this machine is a copy of that one, give it its own key with:"
-            " mini-torrent up --new-device-key",
+            hint(
+                "if this machine is a copy of that one, give it its own key",
+                "up",
+                options=("--new-device-key",),
+            ),
         )
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from common import limits
 from common.errors import StorageError
+from common.hints import tracker_hint
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages.events import LogEntry
 from tracker import tables as t
@@ -75,8 +76,9 @@ class Store:
         if found != ["ok"]:
             raise DamagedDatabase(
                 f"the database {self.path} is damaged: {found[0]}",
-                "restore the last backup with: mini-torrent-tracker restore FILE; "
-                "the damaged file is kept beside it",
+                tracker_hint(
+                    "restore the last backup (the damaged file is kept)", "restore", "FILE"
+                ),
             )
 
     def close(self) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import click
 
 from common.command_group import CommandGroup
+from common.hints import PROGRAM
 from common.names import quoted
 from common.release import release
-from peer.cli.console import Console, WrongUsage
+from peer.cli.console import TYPED, Console, WrongUsage
 
-PROGRAM = "mini-torrent"
 COMPLETE_VARIABLE = "_MINI_TORRENT_COMPLETE"
 
 
@@ -58,11 +58,20 @@ def command(name: str, *, example: str) -> Callable[[Callable[..., Any]], click.
     lines = "\n".join(f"  {line}" for line in example.splitlines())
 
     def make(function: Callable[..., Any]) -> click.Command:
-        made = click.command(name, epilog=f"\b\nExample:\n{lines}")(click.pass_obj(function))
+        decorate = click.command(name, cls=Command, epilog=f"\b\nExample:\n{lines}")
+        made: click.Command = decorate(click.pass_obj(function))
         made.params.extend(_shared_options())
         return made
 
     return make
+
+
+class Command(click.Command):
+    """A command that remembers what was typed behind its name, for hints."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[TYPED] = list(args)
+        return super().parse_args(ctx, args)
 
 
 class Commands(CommandGroup):

@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from common.errors import MiniTorrentError, exit_code_of
+from common.hints import PROGRAM, quoted_line, shown
 from common.messages.refusals import Code
 from common.names import printable
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 SENTENCE_MAX = 400  # characters
 INTERRUPTED = 130
+TYPED = "mini-torrent.typed"  # in the meta of a context: the words behind the command's name
 
 
 @dataclass(slots=True)
@@ -82,6 +85,10 @@ class Console:
             refuse_usage("an empty path", "`.` is the folder in which you are")
         return os.path.abspath(os.path.expanduser(typed) if self.at_prompt else typed)
 
+    def hinted(self, text: str) -> str:
+        """``text`` with the commands in it as they have to be typed to reach the same peer."""
+        return shown(text, self.home_option, at_prompt=self.at_prompt)
+
     # -- speaking -------------------------------------------------------------------------------
 
     @property
@@ -129,7 +136,7 @@ class Console:
         from common.messages.control import Begun, Done, PasswordChanged
 
         told = answer.text if isinstance(answer, Done | Begun | PasswordChanged) else ""
-        said = told or text
+        said = self.hinted(told or text)
         if self.as_json:
             document: dict[str, Any] = {"done": True, "text": said}
             if isinstance(answer, PasswordChanged):
@@ -195,8 +202,13 @@ def show_traceback(error: BaseException) -> None:
             print(f"  {printable(line)}", file=sys.stderr)
 
 
-def trouble_of(error: BaseException) -> Trouble:
-    """What to tell the user about ``error``."""
+def trouble_of(error: BaseException, console: Console) -> Trouble:
+    """What to tell the user about ``error``, with hints for the peer that ``console`` talks to."""
+    trouble = _trouble_of(error)
+    return replace(trouble, hint=console.hinted(trouble.hint)) if trouble.hint else trouble
+
+
+def _trouble_of(error: BaseException) -> Trouble:
     match error:
         case MiniTorrentError():
             return Trouble(error.code, error.message, error.hint, exit_code_of(error))
@@ -212,7 +224,7 @@ def trouble_of(error: BaseException) -> Trouble:
     return Trouble(
         Code.INTERNAL,
         f"this is a defect of Mini-Torrent: {type(error).__name__}: {error}",
-        "run it again with -v for the details, and report them",
+        "run it again with `-v` for the details, and report them",
         1,
     )
 
@@ -220,10 +232,21 @@ def trouble_of(error: BaseException) -> Trouble:
 def _usage_trouble(error: click.UsageError) -> Trouble:
     hint = getattr(error, "hint", None)
     if hint is None and error.ctx is not None:
-        hint = f"`{error.ctx.command_path} --help` shows how it is used"
-        if isinstance(error, click.NoSuchOption):
-            hint += "; what begins with - and is no option goes behind `--`"
+        words = error.ctx.command_path.split()
+        hint = f"see how it is used: {quoted_line([PROGRAM, *words[1:], '--help'])}"
+        takes_names = any(isinstance(one, click.Argument) for one in error.ctx.command.params)
+        if isinstance(error, click.NoSuchOption) and takes_names:
+            hint = _with_dashes(error, words[1:])
     return Trouble(Code.USAGE, _sentence(error.format_message()), hint, error.exit_code)
+
+
+def _with_dashes(error: click.NoSuchOption, command: Sequence[str]) -> str:
+    words = "put `--` before arguments that start with a dash"
+    typed = error.ctx.meta.get(TYPED, []) if error.ctx is not None else []
+    at = next((at for at, word in enumerate(typed) if word.startswith("-")), 0)
+    if not typed or any(word.startswith("-") for word in typed[at + 1 :]):
+        return words
+    return f"{words}: {quoted_line([PROGRAM, *command, *typed[:at], '--', *typed[at:]])}"
 
 
 def _sentence(text: str) -> str:

@@ -144,7 +144,7 @@ class Story:
         if not self._silent:
             print()
         listing = Table((*columns, Column("pieces by source")), rows, "nobody fetched anything")
-        show(listing, terminal=self._console.terminal)
+        show(listing, self._console)
         if not self._silent:
             print()
 

@@ -21,6 +21,7 @@ from typing import IO
 
 from common.config import lock_holder
 from common.errors import StorageError
+from common.hints import shell_hint
 from common.messages import control
 from peer.cli import launch
 from peer.cli.interrupts import unbroken
@@ -55,7 +56,10 @@ def temporary_directory(needed: int) -> Iterator[Path]:
             with unbroken():
                 shutil.rmtree(directory, ignore_errors=True)
         if directory is not None and directory.exists():
-            raise StorageError(f"{directory} could not be removed", f"rm -r {directory}")
+            raise StorageError(
+                f"{directory} could not be removed",
+                shell_hint("remove it", "rm", "-r", str(directory)),
+            )
 
 
 def _free_memory() -> int:

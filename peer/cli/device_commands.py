@@ -8,7 +8,8 @@ import sys
 import click
 from click.core import ParameterSource
 
-from peer.cli.command import PROGRAM, command
+from common.hints import PROGRAM
+from peer.cli.command import command
 from peer.cli.console import Console, plain, refuse_usage
 from peer.cli.reading import size
 
@@ -150,10 +151,15 @@ def shell(console: Console, listen: str | None, tracker_info: str | None) -> int
 @command("doctor", example="mini-torrent doctor")
 def doctor(console: Console) -> int:
     """Look for what could go wrong; say what to do."""
+    import msgspec
+
     from peer.cli.health import findings
     from peer.cli.render import checks_lines
 
-    rows = findings(console)
+    rows = [
+        msgspec.structs.replace(row, hint=console.hinted(row.hint)) if row.hint else row
+        for row in findings(console)
+    ]
     if console.as_json:
         console.json(plain(rows))
     else:

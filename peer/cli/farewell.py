@@ -75,7 +75,7 @@ def _wait_for(console: Console, begun: control.Begun) -> int:
             return 0
         ended = run(console, control.AwaitDownload(begun.group, begun.path), row.name)
     except MiniTorrentError as error:
-        trouble = trouble_of(error)
+        trouble = trouble_of(error, console)
         trouble.show(as_json=console.as_json)
         return trouble.exit_code
     if not isinstance(ended, control.Downloaded):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.errors import Refused, StorageError
+from common.hints import hint
 from common.messages.refusals import Code
 from common.names import printable, quoted
 from peer.cli.command import command
@@ -84,8 +84,12 @@ def upload_file(
     except Refused as refused:
         if refused.code is not Code.UNCONFIRMED:
             raise
-        guard = ["--"] if path.startswith("-") else []
-        _confirm(console, refused, ["--yes", *_options_of(ask), *guard, path, group])
+        options = ("--yes", *_options_of(ask))
+        _confirm(
+            console,
+            refused,
+            hint("share them all the same", "upload-file", path, group, options=options),
+        )
         from msgspec.structs import replace
 
         answer = run(console, replace(ask, yes=True), title)
@@ -107,12 +111,10 @@ def upload_file(
         console.say(uploaded_line(answer))
 
 
-def _confirm(console: Console, refused: Refused, words: list[str]) -> None:
+def _confirm(console: Console, refused: Refused, otherwise: str) -> None:
     """Ask whether hidden and private files shall be shared; raises `Refused` unless they shall."""
     if console.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        home = ["--home", console.home_option] if console.home_option else []
-        line = shlex.join(["mini-torrent", *home, "upload-file", *words])
-        raise Refused(refused.code, refused.message, f"share them all the same with: {line}")
+        raise Refused(refused.code, refused.message, otherwise)
     print(printable(refused.message), file=sys.stderr)
     print("Share all of it? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
@@ -132,7 +134,7 @@ def _check_order(console: Console, path: str, group: str) -> None:
     if path and group and os.path.sep in group and os.path.lexists(console.path(group)):
         refuse_usage(
             f"{quoted(group)} is a path, which stands before the group",
-            f"upload-file {shlex.quote(group)} {shlex.quote(path)}",
+            hint("swap them", "upload-file", group, path),
         )
 
 
@@ -151,7 +153,7 @@ def list_files(console: Console, group: str) -> None:
         if console.as_json:
             console.json(plain(answer.rows))
         else:
-            show(files_table(answer.rows), terminal=console.terminal)
+            show(files_table(answer.rows), console)
 
 
 @command("download-file", example="mini-torrent download-file films film.mkv ~/Videos/")
@@ -199,16 +201,16 @@ def download_file(
     try:
         answer = run(console, ask, name) if waits else console.ask(ask)
     except KeyboardInterrupt:
-        words = shlex.join(["mini-torrent", "cancel", group, name])
         if console.quiet or console.as_json:
             raise
         console.leave_line()
-        console.tell(f"still downloading in the background; to stop it: `{words}`")
+        words = "still downloading in the background; to stop it"
+        console.tell(console.hinted(hint(words, "cancel", group, name)))
         return INTERRUPTED
     if isinstance(answer, Begun):
         console.begun.append(answer)
     if not isinstance(answer, Downloaded):
-        console.done(answer, f"downloading {name}; `show-downloads` tells how far it is")
+        console.done(answer, hint(f"downloading {name}; to see how far it is", "show-downloads"))
     elif console.as_json:
         console.json(plain(answer))
     elif not console.quiet:
@@ -320,7 +322,7 @@ def why_slow(console: Console, group: str, name: str) -> None:
         if console.as_json:
             console.json(plain(answer.rows))
         else:
-            show(sources_table(answer.rows), terminal=console.terminal)
+            show(sources_table(answer.rows), console)
 
 
 @command("watch", example="mini-torrent watch films --json")

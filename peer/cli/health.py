@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.config import fault_above
 from common.errors import MiniTorrentError
+from common.hints import hint, shell_hint
 from common.messages import control
 from common.messages.control import CheckRow
 from peer.addresses import resolved
@@ -82,7 +83,7 @@ def _machine() -> Iterator[CheckRow]:
 
 def _home(home: Path) -> Iterator[CheckRow]:
     if not os.path.lexists(home):
-        yield CheckRow("home", True, f"{home} is made by the first `up`")
+        yield CheckRow("home", True, f"{home} is created by the first `up`")
         return
     info = home.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
@@ -90,7 +91,7 @@ def _home(home: Path) -> Iterator[CheckRow]:
         return
     private = not info.st_mode & 0o077
     found = f"{home} is yours alone" if private else f"other users can look into {home}"
-    yield _checked("home", private, found, f"chmod 700 {home}")
+    yield _checked("home", private, found, shell_hint("close it", "chmod", "700", str(home)))
     if (fault := fault_above(Path(os.path.realpath(home)))) is not None:
         yield CheckRow("home", False, *fault)
     yield from _secrets(home)
@@ -108,7 +109,10 @@ def _secrets(home: Path) -> Iterator[CheckRow]:
     ]
     for name in open_to_others:
         yield CheckRow(
-            "secrets", False, f"other users can read {home / name}", f"chmod 600 {home / name}"
+            "secrets",
+            False,
+            f"other users can read {home / name}",
+            shell_hint("close it", "chmod", "600", str(home / name)),
         )
     if not open_to_others:
         yield CheckRow("secrets", True, "keys and databases are readable by you alone")
@@ -125,7 +129,7 @@ def _start(home: Path) -> Iterator[CheckRow]:
         yield _bad("settings", error)
         return
     if settings.tracker is None:
-        yield CheckRow("tracker", False, "none is known yet", "`mini-torrent up LINK` remembers it")
+        yield CheckRow("tracker", False, "none is known yet", hint("name it", "up", "LINK"))
     else:
         try:
             links = [tracker.link for tracker in trackers_of(settings.tracker)]

@@ -17,12 +17,13 @@ from typing import Any
 
 from common.config import HomeLock, lock_holder, open_home
 from common.errors import MiniTorrentError, NoPeerRunning, StorageError
+from common.hints import shell_hint
 from common.keys import DEVICE_KEY, replace_pair
 from common.messages import control
 from common.messages.refusals import Code
 from common.names import printable
 from peer.cli.interrupts import unbroken
-from peer.cli.up_options import AlreadyRuns, check_same, settings_for
+from peer.cli.up_options import STOP_FIRST, AlreadyRuns, check_same, settings_for
 from peer.control_client import CommandFailed, ControlClient, holder_of
 from peer.settings import Settings, save
 
@@ -135,8 +136,8 @@ def run_here(home: Path, options: Mapping[str, Any], *, verbose: int, remember: 
     settings = settings_for(home, options)
     if (pid := lock_holder(home)) is not None:
         raise AlreadyRuns(
-            f"the peer of this home runs already (process {pid})",
-            "end it with `mini-torrent down` first; a second peer beside it needs a --home",
+            f"the peer is already running (PID {pid})",
+            STOP_FIRST,
         )
     if remember:
         _remember(home, settings)
@@ -198,7 +199,7 @@ def _wait_until_ready(
         control.Failed(
             Code.FAILED,
             f"the peer was not ready after {START_S:.0f} s",
-            f"its log {home / LOG} may say why",
+            f"its log may say why: {home / LOG}",
         )
     )
 
@@ -235,7 +236,7 @@ def last_words(log: Path, began: int, code: int) -> control.Failed:
             hint = line.removeprefix("hint: ")
     if not message:
         last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-        message, hint = f"it could not start, and said: {last}", f"its log is {log}"
+        message, hint = f"it could not start, and said: {last}", f"its log may say why: {log}"
     reason = {2: Code.USAGE, 4: Code.UNREACHABLE, 5: Code.CORRUPT}.get(code, Code.FAILED)
     return control.Failed(reason, message, hint, code if code > 0 else 1)
 
@@ -261,7 +262,9 @@ def stop(home: Path) -> None:
         if monotonic() > deadline:
             raise MiniTorrentError(
                 f"the peer (process {pid}) has not ended after {END_S:.0f} s",
-                f"`kill -9 {pid}` ends it; an unfinished download continues where it was",
+                shell_hint(
+                    "end it; unfinished downloads resume at the next start", "kill", "-9", str(pid)
+                ),
             )
         sleep(TURN_S)
     reap()

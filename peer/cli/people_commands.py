@@ -217,7 +217,7 @@ def _list(console: Console, answer: Any, table: Any) -> None:
     if console.as_json:
         console.json(plain(answer.rows))
     else:
-        show(table(answer.rows), terminal=console.terminal)
+        show(table(answer.rows), console)
 
 
 ACCOUNTS = (create_user, login, logout, change_password, list_devices, forget_device)

@@ -14,15 +14,16 @@ from collections.abc import Sequence
 
 import click
 
+from common.hints import PROGRAM
 from common.streams import abandon_output, open_closed_streams
 from peer.cli import device_commands, file_commands, people_commands
-from peer.cli.command import COMPLETE_VARIABLE, PROGRAM, Commands, show_version
+from peer.cli.command import COMPLETE_VARIABLE, Commands, show_version
 from peer.cli.console import Console, show_traceback, trouble_of
 from peer.cli.reading import complete_folder
 
 _HELP = """A private swarm for a team, a lab or a cluster.
 
-`mini-torrent up LINK` starts this device's peer; the other commands talk to it. `-` and
+`up LINK` starts this device's peer; the other commands talk to it. `-` and
 `_` in the names of commands are the same.
 """
 
@@ -76,7 +77,10 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
 )
 @click.pass_context
 def root(ctx: click.Context, home: str | None, as_json: bool, quiet: bool, verbose: int) -> None:
-    ctx.obj = Console(home, as_json, quiet, verbose)
+    console = ctx.ensure_object(Console)
+    console.as_json, console.quiet, console.verbose = as_json, quiet, verbose
+    if home:
+        console.use_home(home)
     if ctx.invoked_subcommand is None:
         print(ctx.get_help(), flush=True)
 
@@ -89,8 +93,9 @@ def run(arguments: Sequence[str]) -> int:
         with contextlib.suppress(Exception):  # the user is in the middle of a line
             sys.stdout.write(answer(root, instruction, arguments))
         return 0
+    console = Console(_home_typed(arguments))
     try:
-        code = _call(arguments)
+        code = _call(arguments, console)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read us has read enough
@@ -98,24 +103,35 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     except (Exception, KeyboardInterrupt) as error:
         abandon_output()
-        return fail(error, arguments)
+        return fail(error, arguments, console)
 
 
-def _call(arguments: Sequence[str]) -> int:
+def _home_typed(arguments: Sequence[str]) -> str | None:
+    """The home that is in effect where the options cannot be read."""
+    home = os.environ.get("MINI_TORRENT_HOME")
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        if word == "--":
+            break
+        if word == "--home" or word.startswith("--home="):
+            home = following if word == "--home" else word.removeprefix("--home=")
+    return home or None
+
+
+def _call(arguments: Sequence[str], console: Console) -> int:
     try:
-        with root.make_context(PROGRAM, list(arguments)) as context:
+        with root.make_context(PROGRAM, list(arguments), obj=console) as context:
             code = root.invoke(context)
     except click.exceptions.Exit as ended:
         return ended.exit_code
     return code if isinstance(code, int) else 0
 
 
-def fail(error: BaseException, arguments: Sequence[str]) -> int:
+def fail(error: BaseException, arguments: Sequence[str], console: Console) -> int:
     """Show ``error`` in the form that the arguments ask for; returns the exit code."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if any(word in ("-v", "-vv", "--verbose") for word in options):
         show_traceback(error)
-    trouble = trouble_of(error)
+    trouble = trouble_of(error, console)
     as_json = "--json" in options or os.environ.get("MINI_TORRENT_JSON", "") not in ("", "0")
     trouble.show(as_json=as_json)
     return trouble.exit_code

@@ -5,13 +5,13 @@ Everything goes to standard error; standard output is for the result.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol
 
+from common.hints import PROGRAM, line
 from common.messages import control
 from common.names import printable
 from peer.cli.console import Console
@@ -105,9 +105,7 @@ def why_slow_command(console: Console, ask: control.Ask) -> str:
             words = [group, path]
         case _:
             return ""
-    home = ["--home", console.home_option] if console.home_option else []
-    dashes = ["--"] if any(word.startswith("-") for word in words) else []
-    return shlex.join(["mini-torrent", *home, "why-slow", *dashes, *words])
+    return console.hinted(line(PROGRAM, "why-slow", *words))
 
 
 class _Nothing:

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from shutil import get_terminal_size
 from typing import NamedTuple
 
+from common.hints import hint
 from common.messages import control
 from common.names import printable
 from peer.addresses import NOT_LISTENING
+from peer.cli.console import Console
 from peer.cli.units import (
     count_text,
     moment_text,
@@ -47,10 +49,11 @@ class Table(NamedTuple):
     empty: str
 
 
-def show(table: Table, *, terminal: bool) -> None:
+def show(table: Table, console: Console) -> None:
     """Print ``table`` for whoever reads standard output. No rows are said in a pipe, too."""
+    terminal = console.terminal
     if not table.rows:
-        print(table.empty, flush=True)
+        print(console.hinted(table.empty), flush=True)
         return
     lines = terminal_lines(table, get_terminal_size().columns) if terminal else plain_lines(table)
     print("\n".join(lines), flush=True)
@@ -134,7 +137,7 @@ def groups_table(rows: Sequence[control.GroupRow]) -> Table:
     return Table(
         (Column("group"), Column("owner"), Column("members", True), Column("your role")),
         [(row.group, row.owner, str(row.members), row.role) for row in rows],
-        "There are no groups yet; `create-group` makes one.",
+        hint("There are no groups yet; create one", "create-group", "GROUP"),
     )
 
 
@@ -188,7 +191,9 @@ def files_table(rows: Sequence[control.FileRow]) -> Table:
             )
             for row in rows
         ],
-        "Nothing is shared in this group yet; `upload-file` shares something.",
+        hint(
+            "Nothing is shared in this group yet; share something", "upload-file", "PATH", "GROUP"
+        ),
     )
 
 

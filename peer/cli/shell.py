@@ -18,10 +18,11 @@ import click
 
 from common.config import lock_holder
 from common.errors import MiniTorrentError
+from common.hints import PROGRAM
 from common.messages import control
 from peer.addresses import NOT_LISTENING
 from peer.cli import launch
-from peer.cli.command import PROGRAM, Commands, unknown_command
+from peer.cli.command import Commands, unknown_command
 from peer.cli.completer import NOT_HERE, Completer
 from peer.cli.console import Console, WrongUsage, show_traceback, trouble_of
 from peer.cli.farewell import may_leave, wait_for_all
@@ -86,6 +87,7 @@ class Prompt:
         assert isinstance(root, Commands)
         self._root = root
         self._interactive = sys.stdin.isatty()
+        self._used: Console | None = None  # by the last command: its line may name another home
         self._ended = Counter[_Download]()
         self._news()  # what ended before is none
 
@@ -165,7 +167,8 @@ class Prompt:
             names = [name for name in self._root.commands if name not in NOT_HERE]
             raise unknown_command(words[0], [*names, "help", "quit"], "`help` lists the commands")
         # A line's own options must not outlive it.
-        outer = click.Context(self._root, info_name="", obj=replace(self._console))
+        self._used = replace(self._console)
+        outer = click.Context(self._root, info_name="", obj=self._used)
         with command.make_context(words[0], words[1:], parent=outer) as inner:
             code = command.invoke(inner)
             self._fail(code if isinstance(code, int) else 0)
@@ -180,9 +183,10 @@ class Prompt:
         print("\n`help COMMAND` says more, `quit` leaves.")
 
     def _show(self, error: BaseException, words: list[str]) -> None:
+        console = self._used or self._console
         if self._console.verbose:
             show_traceback(error)
-        trouble = trouble_of(error)
+        trouble = trouble_of(error, console)
         self._fail(trouble.exit_code)
         trouble.show(as_json=self._console.as_json or "--json" in words)
 

@@ -10,11 +10,16 @@ from typing import Any
 
 from common import link_text, names
 from common.errors import ConfigError, MiniTorrentError
+from common.hints import hint
 from common.link import as_endpoint, check_host, parse_link, trackers_of
 from common.messages import control
 from common.messages.refusals import Code
 from peer.addresses import resolved
 from peer.settings import Settings, load
+
+STOP_FIRST = hint(
+    "use another --home for a second peer on this machine, or stop this one first", "down"
+)
 
 
 class AlreadyRuns(MiniTorrentError):
@@ -63,7 +68,7 @@ def settings_for(home: Path, options: Mapping[str, Any]) -> Settings:
     if settings.tracker is None:
         raise ConfigError(
             "no tracker is known to this peer yet",
-            "give its link or its tracker_info.txt: `mini-torrent up LINK`",
+            hint("give its link or its tracker_info.txt", "up", "LINK"),
         )
     trackers_of(settings.tracker)
     return settings
@@ -74,17 +79,17 @@ def check_same(running: control.StatusIs, options: Mapping[str, Any]) -> None:
     tracker, listen = options.get("tracker"), options.get("listen")
     differs = None
     if tracker is not None and running.tracker not in [t.link for t in trackers_of(tracker)]:
-        differs = f"with the tracker {running.tracker}"
+        differs = f", with the tracker {running.tracker}"
     elif listen is not None and not _same_endpoint(listen, running.listen):
-        differs = f"and listens at {running.listen or 'no address yet'}"
+        differs = f", and listens at {running.listen or 'no address yet'}"
     elif options.get("advertise", running.advertise) != running.advertise:
-        differs = f"and others are told {running.announced or 'no address yet'}"
+        differs = f", and others are told {running.announced or 'no address yet'}"
     elif set(options) - {"tracker", "listen", "advertise"}:
-        differs = "and takes limits and the form of its log at its start"
+        differs = "; limits and log format can only be set at startup"
     if differs is not None:
         raise AlreadyRuns(
-            f"the peer of this home runs already (process {running.pid}) {differs}",
-            "end it with `mini-torrent down` first; a second peer beside it needs a --home",
+            f"the peer is already running (PID {running.pid}){differs}",
+            STOP_FIRST,
         )
 
 

@@ -20,6 +20,7 @@ from common import limits, names
 from common import manifest as manifests
 from common.clock import monotonic
 from common.errors import MiniTorrentError, Refused, StorageError
+from common.hints import hint
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.manifest import Manifest
 from common.messages import control, events, tracker
@@ -131,8 +132,8 @@ class Downloads:
             return found
         raise Refused(
             Code.UNKNOWN_SHARE,
-            f"no download of {names.quoted(name)} in {names.quoted(group)} is under way",
-            "see how they stand with: show-downloads",
+            f"no active download named {names.quoted(name)} in group {names.quoted(group)}",
+            hint("see the downloads", "show-downloads"),
         )
 
     # -- beginning ------------------------------------------------------------------------------
@@ -323,7 +324,7 @@ class Downloads:
             raise Refused(
                 Code.USAGE,
                 f"there are {1 + len(others)} downloads of {names.quoted(name)}: to {paths}",
-                f"say which by its path: cancel {group_text} PATH",
+                hint("name one by its path", "cancel", group_text, entry.path),
             )
         await asyncio.shield(self._see_through(self._give_up(entry)))
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from common import limits
 from common.errors import ConfigError, MiniTorrentError
+from common.hints import hint
 from common.keys import PAIR_BYTES
 from common.manifest import Entry, EntryKind, folders_of, kept_time
 from common.names import PATH_DEPTH_MAX, BadName, PathOrder, quoted, share_name
@@ -28,7 +29,7 @@ from peer.files.whereabouts import whereabouts
 
 PROBLEMS_NAMED_MAX = 10  # in one answer; the rest is counted
 _HOME_HINT = "share what is meant for others from a folder of its own"
-_PART_HINT = "it can be shared when it is complete: mini-torrent show-downloads"
+_PART_HINT = hint("it can be shared when it is complete; see how far it is", "show-downloads")
 
 
 class Scan(NamedTuple):

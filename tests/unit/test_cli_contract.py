@@ -642,7 +642,7 @@ def test_up_when_one_runs_already(home: Path, cli: Cli) -> None:
         ):
             ran = cli("up", *words)
             assert ran.code == 1
-            assert "mini-torrent down" in ran.err
+            assert f"mini-torrent --home {home} down" in ran.err
         two = cli("up", LINK, "--tracker", LINK.replace("5000", "6000"))
         assert (two.code, two.err.count("two trackers are given")) == (2, 1)
         assert cli("--json", "up").json["listen"] == STATUS.listen

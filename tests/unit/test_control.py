@@ -420,8 +420,7 @@ def test_a_peer_of_an_older_release_is_told_at_once(home: Path, says: str) -> No
     ):
         client.result(control.ListGroups())
     assert "runs version 0.1.0 or older" in told.value.message
-    command = f"mini-torrent --home {home}"
-    assert told.value.hint == f"restart it with `{command} down` and `{command} up`"
+    assert told.value.hint == "restart it: mini-torrent down && mini-torrent up"
 
 
 def test_down_ends_a_peer_of_an_older_release(home: Path) -> None:

@@ -219,7 +219,7 @@ def test_markup_in_names_is_shown_as_it_is_on_a_terminal() -> None:
         "from peer.cli.console import Console\n"
         "from peer.cli.progress import picture_for\n"
         "evil = '[bold]x[/bold] {task.x} \\x1b[2J'\n"
-        "show(groups_table([control.GroupRow(evil, 'o', 1, 'member')]), terminal=True)\n"
+        "show(groups_table([control.GroupRow(evil, 'o', 1, 'member')]), Console())\n"
         "with picture_for(Console(), evil) as picture:\n"
         "    picture.show(control.Progress('digesting', 5, 10, note=evil))\n"
     )
@@ -287,11 +287,8 @@ def test_the_command_that_tells_more_can_be_pasted() -> None:
     assert why_slow_command(home, ask) == "mini-torrent --home '/a home' why-slow films a"
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_no_rows_are_said_in_a_pipe_as_well(
-    capsys: pytest.CaptureFixture[str], terminal: bool
-) -> None:
-    show(sources_table([]), terminal=terminal)
+def test_no_rows_are_said_in_a_pipe_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    show(sources_table([]), Console())
     assert capsys.readouterr().out == "No source is known: nobody who has it is online.\n"
 
 

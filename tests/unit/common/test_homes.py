@@ -37,7 +37,7 @@ class TestHomes:
         home.chmod(mode)
         with pytest.raises(ConfigError) as caught:
             open_home(home)
-        assert caught.value.hint == f"chmod 700 {home}"
+        assert caught.value.hint == f"close it: chmod 700 {home}"
 
     def test_what_is_no_directory_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

@@ -142,5 +142,5 @@ def test_a_device_is_forgotten_by_its_whole_key_and_one_s_own_ends_the_session()
     assert link.asked[-1] == tracker.ForgetDevice(PHONE)
     assert session.ended == 0
     answer, link, session = handled(control.ForgetDevice("3f0c0c"), ForgetDevice=tracker.Done())
-    assert answer == control.Done("logged out; nothing is shared from here any more")
+    assert answer == control.Done("logged out; nothing is shared from here any longer")
     assert session.ended == 1

@@ -1,0 +1,86 @@
+"""Hints: what to do next, as words and a whole command line that can be pasted.
+
+Owns the one form of a hint: `WORDS: COMMAND`, one line, with the command at the end and every
+argument quoted for a shell. Whoever shows a hint knows more than whoever made it: `shown` puts the
+home into its commands, or leaves out the program's name at the prompt.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+from common.names import printable
+
+PROGRAM = "mini-torrent"
+TRACKER_PROGRAM = "mini-torrent-tracker"
+_COMMAND = re.compile(rf"(?:^|(?<=: )|(?<=&& )){PROGRAM}(?= )", re.MULTILINE)
+_AT_PROMPT = re.compile(rf"(?:^|(?<=: )|(?<=&& )){PROGRAM} ")
+_TRACKER_COMMAND = re.compile(rf"(?:^|(?<=: )){TRACKER_PROGRAM} [a-z-]+", re.MULTILINE)
+
+
+def hint(
+    words: str, command: str, *arguments: str, options: Sequence[str] = (), then: Sequence[str] = ()
+) -> str:
+    """``words``, and a command line of `mini-torrent`. An argument may begin with ``-``; one in
+    capitals stands for what the user has to put there. ``then``: the words of a second command."""
+    following = f" && {quoted_line([PROGRAM, *then])}" if then else ""
+    return f"{words}: {line(PROGRAM, command, *arguments, options=options)}{following}"
+
+
+def tracker_hint(words: str, command: str, *arguments: str, options: Sequence[str] = ()) -> str:
+    """The same for `mini-torrent-tracker`."""
+    return f"{words}: {line(TRACKER_PROGRAM, command, *arguments, options=options)}"
+
+
+def shell_hint(words: str, *argv: str) -> str:
+    """``words``, and a command line of another program."""
+    return f"{words}: {quoted_line(argv)}"
+
+
+def line(program: str, command: str, *arguments: str, options: Sequence[str] = ()) -> str:
+    """A command line for a shell, with ``--`` where an argument would pass for an option."""
+    dashes = ["--"] if any(argument.startswith("-") for argument in arguments) else []
+    return quoted_line([*program.split(), command, *options, *dashes, *arguments])
+
+
+def quoted_line(words: Sequence[str]) -> str:
+    """``words`` as a shell has to read them."""
+    return " ".join(map(quoted_word, words))
+
+
+def quoted_word(word: str) -> str:
+    """``word`` as bash and zsh have to read it; nothing in it can harm a terminal."""
+    if printable(word) == word:
+        return shlex.quote(word)
+    letters = (_in_ansi(letter) for letter in word)
+    return f"$'{''.join(letters)}'"
+
+
+def _in_ansi(letter: str) -> str:
+    if letter in "\\'":
+        return f"\\{letter}"
+    if printable(letter) == letter:
+        return letter
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape"))
+
+
+def shown(text: str, home: str | None, *, at_prompt: bool = False) -> str:
+    """``text`` with the commands of `mini-torrent` as they have to be typed here: for the peer of
+    ``home``, if one was named, or at the prompt of `shell`."""
+    if at_prompt:
+        return _AT_PROMPT.sub("", text)
+    if home is None:
+        return text
+    return _COMMAND.sub(lambda found: f"{found[0]} --home {quoted_word(home)}", text)
+
+
+def shown_by_tracker(text: str, home: str | None) -> str:
+    """``text`` with the home in the commands of `mini-torrent-tracker`, which have it behind."""
+    if home is None:
+        return text
+    return _TRACKER_COMMAND.sub(lambda found: f"{found[0]} --home {quoted_word(home)}", text)
+
+
+CHECK_LINK = tracker_hint("see on the tracker's machine whether it runs, and its link", "link")
