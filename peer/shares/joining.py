@@ -80,11 +80,11 @@ class Joining:
         model = await self._workers.run(manifests.decode, encoded, content)
         check_facts(found.row, model, name)
         if not _same_files(model, scanned):
-            raise _taken(group, name, own == content)
+            raise _taken(ask, group, name, own == content)
         try:
             place = await verify(model, scanned, tell)
         except OtherContent:
-            raise _taken(group, name, own == content) from None
+            raise _taken(ask, group, name, own == content) from None
         notes += _differences(model, scanned, ask)
         return Ready(content, model, encoded, place, True, notes)
 
@@ -134,7 +134,7 @@ def _notes_on_parts(scanned: Scan) -> list[str]:
     return [f"left out, for downloads fill them: {named}" + (f" and {more} more" * (more > 0))]
 
 
-def _taken(group: GroupId, name: str, own: bool) -> Refused:
+def _taken(ask: control.UploadFile, group: GroupId, name: str, own: bool) -> Refused:
     shown = quoted(name)
     if own:
         words = shlex.join(["mini-torrent", "stop-share", group, name])
@@ -146,8 +146,15 @@ def _taken(group: GroupId, name: str, own: bool) -> Refused:
     return Refused(
         Code.TAKEN,
         f"another content is shared as {shown} in this group",
-        "share it under another name with: --name NAME",
+        f"share it under another name with: {_under_another_name(ask, group, name)}",
     )
+
+
+def _under_another_name(ask: control.UploadFile, group: GroupId, name: str) -> str:
+    stem, dot, ending = name.rpartition(".")
+    other = f"{stem}-2.{ending}" if stem and dot else f"{name}-2"
+    yes = ["--yes"] if ask.yes else []
+    return shlex.join(["mini-torrent", "upload-file", *yes, "--name", other, ask.path, group])
 
 
 def _twin(row: tracker.FileRow, name: str) -> Refused:

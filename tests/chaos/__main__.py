@@ -35,6 +35,7 @@ Row = Callable[["Stage"], str]
 
 
 def main() -> int:
+    os.umask(0o022)  # what a private one makes is shared after a question only
     given = _arguments()
     seed = random.randrange(1 << 32) if given.seed is None else given.seed
     print(f"seed {seed}: python -m tests.chaos --seed {seed}", flush=True)

@@ -28,6 +28,7 @@ def test_a_shared_file_is_listed_for_the_members(
     shared = alice.share(path, group)
     assert shared.pop("elapsed_s") >= 0
     assert shared.pop("joined") is False
+    assert shared.pop("again") is False
     assert shared == {
         "name": path.name,
         "size": 3 * PIECE + 1,

@@ -83,6 +83,9 @@ def test_other_bytes_under_a_name_in_use_are_refused_and_not_listed(
         with pytest.raises(Refused) as refused:
             await town.share("film", data=data)
         assert refused.value.code is Code.TAKEN
+        assert str(refused.value.hint).endswith(
+            f"mini-torrent upload-file --name film-2 {town.files / 'film'} films"
+        )
         assert town.listed == {("films", "film"): content}
         assert not town.shares.contents()
 
