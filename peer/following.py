@@ -167,6 +167,9 @@ class Following:
                 self._entry(view, message)
             case events.GroupHead():
                 self.check_head(view.group, message.seq, message.epoch)
+            case events.NewKey(group, epoch, key):
+                check_group(view.group, group)
+                view.learn_key(epoch, key)
             case events.PeerUpdate(group):
                 check_group(view.group, group)
                 self._on_peers(message)
@@ -202,7 +205,7 @@ class Following:
         view = self._views.get(group)
         if view is None or seq > view.seq:
             self._run(f"events {group}", partial(self._catch_up, group))
-        if view is not None and epoch > view.epoch:
+        if view is not None and epoch > view.epoch and epoch not in view.keys:
             self.refresh()
 
     # -- the log --------------------------------------------------------------------------------
@@ -218,7 +221,8 @@ class Following:
         self._apply(view, entry)
         if entry.epoch > view.epoch:
             view.epoch = entry.epoch
-            self.refresh()
+            if entry.epoch not in view.keys:
+                self.refresh()
         self._on_entry(entry)
 
     def _apply(self, view: GroupView, entry: events.LogEntry) -> None:

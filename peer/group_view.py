@@ -39,12 +39,16 @@ class GroupView:
         if len(self.revoked) > REVOKED_MAX:
             del self.revoked[next(iter(self.revoked))]
 
-    def take(self, state: tracker.GroupState) -> None:
-        """Take in epoch, key and revocations as the tracker tells them."""
-        self.epoch = max(self.epoch, state.epoch)
-        self.keys[state.epoch] = state.key
+    def learn_key(self, epoch: int, key: bytes) -> None:
+        """The event key of an epoch; those of the latest few are kept."""
+        self.epoch = max(self.epoch, epoch)
+        self.keys[epoch] = key
         for old in sorted(self.keys)[:-KEYS_KEPT]:
             del self.keys[old]
+
+    def take(self, state: tracker.GroupState) -> None:
+        """Take in epoch, key and revocations as the tracker tells them."""
+        self.learn_key(state.epoch, state.key)
         for user, epoch in state.revoked[-REVOKED_MAX:]:
             who = UserId(fold_id(user))
             self.revoke(who, max(epoch, self.revoked.get(who, 0)))

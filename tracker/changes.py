@@ -128,6 +128,19 @@ class GroupRekeyed:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupKeyHanded:
+    """The group goes on in ``epoch`` with a fresh event key, published on ``topic`` under
+    ``old_key`` of the epoch before: all who hold that one may have it. A key that is owed
+    (`KeyOwed`) stays owed."""
+
+    group: GroupId
+    epoch: int
+    key: bytes = field(repr=False)
+    topic: bytes
+    old_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RevocationForgotten:
     """Every ticket that the revocation was about has expired."""
 
@@ -290,6 +303,7 @@ Change: TypeAlias = (
     | MemberGone
     | KeyOwed
     | GroupRekeyed
+    | GroupKeyHanded
     | RevocationForgotten
     | RequestMade
     | RequestDropped

@@ -16,7 +16,7 @@ from common.ids import DeviceKey, GroupId
 from common.messages import events
 from common.messages.base import Source
 from common.seal import inbox_of, share_topic
-from tracker.changes import Change, GroupDissolved, Logged
+from tracker.changes import Change, GroupDissolved, GroupKeyHanded, Logged
 from tracker.decision import Facts, Now, Nudge, Rng
 from tracker.presence import Place, Presence, SwarmChange
 from tracker.spread import by_user, spread
@@ -61,6 +61,9 @@ class Outbox:
                     self._active.pop(change.group, None)
                     self._active[change.group] = now  # the longest silent one stays first
                     outgoing.append(Outgoing(topic, entry, key, key_epoch))
+                case GroupKeyHanded(group, epoch, key, topic, old_key):
+                    body = events.NewKey(group, epoch, key)
+                    outgoing.append(Outgoing(topic, body, old_key, epoch - 1))
                 case GroupDissolved(group):
                     self._active.pop(group, None)
                 case _:

@@ -20,6 +20,7 @@ from tracker.changes import (
     Change,
     GroupCreated,
     GroupDissolved,
+    GroupKeyHanded,
     MemberGone,
     MemberJoined,
     OwnerChanged,
@@ -209,11 +210,17 @@ def accept_request(
             f"{quoted(group.id)} has {limits.MEMBERS_PER_GROUP_MAX} members, the most allowed",
         )
     _check_groups_of(state, other)
+    # A fresh key: the one so far opens what was published, and recorded by anybody, before. All
+    # members are given it in one message, so that none needs to ask for it.
+    epoch, key = group.epoch + 1, world.rng.randbytes(limits.EVENT_KEY_BYTES)
+    handed = GroupKeyHanded(group.id, epoch, key, group.topic, group.key)
     entries = Entries(group, now)
-    told = entries.add(events.Joined(other))
+    told = entries.add(events.Joined(other), epoch=epoch)
     joined = MemberJoined(group.id, other, entries.seq, now.wall_ms)
     return Decision(
-        tracker.Done(), (RequestDropped(group.id, other), told, joined), nudges(state, other)
+        tracker.Done(),
+        (RequestDropped(group.id, other), handed, told, joined),
+        nudges(state, other),
     )
 
 

@@ -25,6 +25,7 @@ from tracker.changes import (
     FormerForgotten,
     GroupCreated,
     GroupDissolved,
+    GroupKeyHanded,
     GroupRekeyed,
     KeyOwed,
     Logged,
@@ -162,6 +163,8 @@ class State:
                 self._remove_member(change)
             case KeyOwed(group):
                 self.groups[group].stale = True
+            case GroupKeyHanded(group, epoch, key):
+                self.groups[group].epoch, self.groups[group].key = epoch, key
             case GroupRekeyed():
                 self._rekey(self.groups[change.group], change.epoch, change.key)
                 self.groups[change.group].rekeyed_ms.append(change.at_ms)

@@ -26,6 +26,7 @@ from tracker.changes import (
     FormerForgotten,
     GroupCreated,
     GroupDissolved,
+    GroupKeyHanded,
     GroupRekeyed,
     KeyOwed,
     Logged,
@@ -100,6 +101,9 @@ def _write_one(db: Connection, change: Change) -> None:
             db.execute(update(t.groups).where(t.groups.c.group_id == group).values(stale=True))
         case GroupRekeyed(group, epoch, key):
             _rekey(db, group, epoch, key)
+        case GroupKeyHanded(group, epoch, key):
+            ours = t.groups.c.group_id == group
+            db.execute(update(t.groups).where(ours).values(epoch=epoch, event_key=key))
         case RevocationForgotten(group, user):
             _delete_of(db, t.revocations, group, user)
         case RequestMade(group, user, at_ms):

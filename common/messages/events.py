@@ -147,6 +147,17 @@ class GroupHead(_Wire, frozen=True):
     epoch: Count
 
 
+class NewKey(_Wire, frozen=True):
+    """The group goes on in ``epoch`` with ``key``, for all who hold the key before it: nobody went.
+
+    It is soft. A device that missed it asks for the key, as for every epoch that it does not know.
+    """
+
+    group: IdText
+    epoch: Count
+    key: Key32
+
+
 class PeerUpdate(_Wire, frozen=True):
     """Changes of one share's peer set, gathered over ``limits.COALESCE_S``."""
 
@@ -169,4 +180,4 @@ class Beat(_Wire, frozen=True):
 
 BEAT_TOPIC = b"MT-beat"
 
-Published: TypeAlias = LogEntry | GroupHead | PeerUpdate | Nudge | Beat
+Published: TypeAlias = LogEntry | GroupHead | NewKey | PeerUpdate | Nudge | Beat

@@ -248,7 +248,7 @@ def test_a_client_written_from_the_document_fetches_a_file(
 
     # Section 8.4: the state of the group, its log from where we joined, and what happens next.
     _, [[group, owner, epoch, topic, key, seq, revoked]], _ = stranger.ask("Follow")[0]
-    assert (group, owner, epoch, revoked) == ("lab", "alice", 1, [])
+    assert (group, owner, epoch, revoked) == ("lab", "alice", 2, [])
     news.setsockopt(zmq.SUBSCRIBE, topic)
     _, entries, head, snapshot = stranger.ask("EventsSince", "lab", 0)[0]
     assert snapshot is None
@@ -275,7 +275,7 @@ def test_a_client_written_from_the_document_fetches_a_file(
     # Raises when it is not the tracker's; with one key there is no other to try.
     nacl.signing.VerifyKey(verify_keys[0]).verify(b"mini-torrent ticket v1\x00" + body, signature)
     ticket = msgspec.msgpack.decode(body)
-    assert ticket[:6] == [1, tracker_id, stranger.public, "carol", "lab", 1]
+    assert ticket[:6] == [1, tracker_id, stranger.public, "carol", "lab", epoch]
     assert ticket[7] == expires == ticket[6] + 600_000
 
     # Section 11: pieces, verified one by one.

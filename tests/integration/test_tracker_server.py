@@ -25,7 +25,8 @@ from tracker_fixtures import (
 )
 from waiting import wait_for
 
-from common import codec, keys, limits, manifest, tickets
+from common import codec, keys, limits, manifest, seal, tickets
+from common.errors import RemoteProtocolError
 from common.ids import DeviceKey, GroupId, TrackerId
 from common.link import parse_link
 from common.messages import events, tracker
@@ -142,15 +143,51 @@ def test_a_removed_member_hears_of_it_and_of_nothing_later(
         each.follow()
     alice.ask(tracker.RemoveMember(lab, name("bob")))
     for each in (alice, bob):
-        assert each.hear_entry(events.Removed).event == events.Removed(name("bob"), 2)
+        assert each.hear_entry(events.Removed).event == events.Removed(name("bob"), 3)
     bob.hear(lambda event: isinstance(event, events.Nudge))
     assert bob.follow() == {}
     state = alice.follow()[lab]
-    assert state.revoked == [(name("bob"), 2)]
+    assert state.revoked == [(name("bob"), 3)]
     alice.share(lab, "later.txt")
     assert alice.hear_entry(events.Shared).event.name == "later.txt"
     with pytest.raises(AssertionError, match="no such event"):
         bob.hear_entry(events.Shared, timeout_s=0.5)
+
+
+def test_h64_who_is_let_in_later_cannot_open_what_was_recorded_before(
+    device: Maker, name: Callable[[str], str]
+) -> None:
+    alice, bob, lab = device().enter(name("alice")), device().enter(name("bob")), name("lab")
+    alice.ask(tracker.CreateGroup(lab))
+    for each in (alice, bob):
+        each.subscribe()
+    topic = alice.follow()[lab].topic
+    bob.ask(tracker.JoinGroup(lab))
+    alice.share(lab, "before.txt")
+    alice.hear_entry(events.Shared)
+    assert bob.sub is not None
+    recorded = []
+    while bob.sub.poll(500):
+        recorded.append(bob.sub.recv_multipart())
+    assert any(frames[0] == topic for frames in recorded)
+    alice.ask(tracker.AcceptRequest(lab, name("bob")))
+    keys = {state.epoch: state.key for state in bob.follow().values()}
+    for frames in recorded:
+        if frames[0] == topic:
+            assert seal.epoch_of(frames[2]) not in keys
+            for key in keys.values():
+                with pytest.raises(RemoteProtocolError):
+                    seal.unseal(key, topic, frames[2])
+    # From here on both read on, and Alice without asking for the key.
+    alice.share(lab, "after.txt", b"other")
+    for each in (alice, bob):
+        each.hear(
+            lambda event: (
+                isinstance(event, events.LogEntry)
+                and isinstance(event.event, events.Shared)
+                and event.event.name == "after.txt"
+            )
+        )
 
 
 def test_f18_doubled_commands_are_done_once(device: Maker, name: Callable[[str], str]) -> None:

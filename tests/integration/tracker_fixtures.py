@@ -264,7 +264,10 @@ class Device:
         if known is None or seal.epoch_of(body) not in known[0]:
             return None
         plain = seal.unseal(known[0][seal.epoch_of(body)], topic, body)
-        return msgspec.msgpack.decode(plain, type=events.Published)
+        event = msgspec.msgpack.decode(plain, type=events.Published)
+        if isinstance(event, events.NewKey):
+            known[0][event.epoch] = event.key
+        return event
 
     def close(self) -> None:
         self._context.destroy(linger=0)

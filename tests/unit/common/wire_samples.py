@@ -107,6 +107,7 @@ GROUP_EVENTS: list[Any] = [
 PUBLISHED: list[Any] = [
     ENTRY,
     events.GroupHead("films", 9, 2),
+    events.NewKey("films", 3, bytes(range(32))),
     events.PeerUpdate("films", CONTENT, [SOURCE], [DEVICE]),
     events.Nudge(),
     events.Beat(TRACKER, MS),

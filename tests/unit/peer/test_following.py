@@ -358,6 +358,36 @@ def test_an_epoch_may_begin_without_anybody_going() -> None:
     run(test)
 
 
+def test_h64_a_key_that_is_handed_on_is_not_asked_for() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        asked = len(town.link.asked_for(tracker.Follow))
+        for epoch in range(2, 9):
+            town.publish(events.NewKey(FILMS, epoch, key_of(FILMS, epoch)), epoch=epoch - 1)
+            town.epochs[FILMS] = epoch
+            joined = town.happen(FILMS, events.Joined(f"user{epoch}"))
+            town.publish(joined, epoch=epoch - 1)
+            town.publish(town.happen(FILMS))
+        await turns()
+        assert town.seqs() == list(range(1, 15))
+        assert len(town.link.asked_for(tracker.Follow)) == asked
+
+    run(test)
+
+
+def test_h64_a_key_that_was_missed_is_asked_for() -> None:
+    async def test(town: Town) -> None:
+        town.join(FILMS)
+        await town.start()
+        town.epochs[FILMS] = 2
+        town.publish(town.happen(FILMS))
+        await until(lambda: 2 in town.following.groups[FILMS].keys)
+        await until(lambda: town.seqs() == [1])
+
+    run(test)
+
+
 @pytest.mark.parametrize("how", ["nudge", "announcement", "reconnection"])
 def test_who_is_logged_out_from_elsewhere_follows_nothing_any_more(how: str) -> None:
     async def test(town: Town) -> None:

@@ -4,12 +4,13 @@ import pytest
 from town import Device, Town, content_id
 
 from common import limits
-from common.ids import DeviceKey
+from common.ids import DeviceKey, GroupId
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
 from tracker import commands
 from tracker.changes import Logged
 from tracker.decision import Actor, ReadLog, SignTickets
+from tracker.events import Outbox
 
 
 def members(town: Town, group: str) -> list[str]:
@@ -156,7 +157,7 @@ def test_the_owner_leaves_and_the_longest_standing_member_inherits(town: Town) -
     town.group("lab", alice, carol, bob)
     alice.does(tracker.LeaveGroup("lab"))
     assert town.state.groups["lab"].owner == "carol"
-    assert town.told("lab")[-2:] == [events.Left("alice", 2), events.Owner("carol")]
+    assert town.told("lab")[-2:] == [events.Left("alice", 4), events.Owner("carol")]
 
 
 def test_the_last_member_takes_the_group_along(town: Town) -> None:
@@ -182,7 +183,7 @@ def test_a_group_of_a_former_ones_name_repeats_no_number_and_honours_no_ticket(t
     [state] = eve.does(tracker.Follow()).groups
     assert state.seq > before.seq
     assert state.topic != before.topic
-    assert dict(state.revoked) == {"bob": 2, "alice": 3}
+    assert dict(state.revoked) == {"bob": 3, "alice": 4}
     assert state.epoch > max(dict(state.revoked).values())
 
 
@@ -195,9 +196,9 @@ def test_a_farewell_is_sealed_with_the_old_key_and_the_rest_with_the_new(town: T
     farewell, last = (change for change in decision.changes if isinstance(change, Logged))
     new = town.state.groups["lab"].key
     assert new != old
-    assert (farewell.key, farewell.key_epoch, farewell.entry.epoch) == (old, 1, 2)
-    assert (last.key, last.key_epoch, last.entry.epoch) == (new, 2, 2)
-    assert farewell.entry.event == events.Removed("bob", 2)
+    assert (farewell.key, farewell.key_epoch, farewell.entry.epoch) == (old, 2, 3)
+    assert (last.key, last.key_epoch, last.entry.epoch) == (new, 3, 3)
+    assert farewell.entry.event == events.Removed("bob", 3)
     assert isinstance(last.entry.event, events.Unshared)
 
 
@@ -211,7 +212,7 @@ def test_a_revocation_is_told_as_long_as_a_ticket_may_live(town: Town) -> None:
         return list(state.revoked)
 
     town.wait(limits.TICKET_LIFE_S)
-    assert revoked() == [("bob", 2)]
+    assert revoked() == [("bob", 3)]
     town.wait(limits.CLOCK_SKEW_S + 1)
     assert revoked() == []
 
@@ -224,7 +225,7 @@ def test_f28_a_clock_that_jumps_ahead_and_back_lets_nobody_in_again(town: Town) 
     town.decide(Actor(b""), commands.Housekeep())
     assert alice.does(tracker.Follow()).groups[0].revoked == []
     town.wait(-3600)
-    assert alice.does(tracker.Follow()).groups[0].revoked == [("bob", 2)]
+    assert alice.does(tracker.Follow()).groups[0].revoked == [("bob", 3)]
     town.wait(limits.FORMER_LIFE_S + 1)
     town.decide(Actor(b""), commands.Housekeep())
     assert town.state.groups["lab"].revoked == {}
@@ -248,9 +249,9 @@ def test_who_is_let_in_again_gets_tickets_that_count(town: Town) -> None:
     bob.does(tracker.JoinGroup("lab"))
     alice.does(tracker.AcceptRequest("lab", "bob"))
     order = bob.does(tracker.GetTickets())
-    assert order == SignTickets("bob", (("lab", 2),))
+    assert order == SignTickets("bob", (("lab", 4),))
     [state] = alice.does(tracker.Follow()).groups
-    assert dict(state.revoked)["bob"] <= 2
+    assert dict(state.revoked)["bob"] <= 4
 
 
 def test_tickets_for_some_groups_pass_over_what_was_left(town: Town) -> None:
@@ -372,3 +373,41 @@ def test_f50_a_long_log_of_an_earlier_release_is_trimmed_bit_by_bit(
         town.decide(Actor(DeviceKey(b"")), commands.Housekeep())
         kept.append([group.entries for group in groups])
     assert kept == [[71, 121], [21, 121], [10, 121], [10, 71], [10, 21], [10, 10], [10, 10]]
+
+
+def test_h64_each_who_joins_begins_an_epoch_whose_key_all_members_are_handed(town: Town) -> None:
+    alice, bob, carol = (town.user(name) for name in ("alice", "bob", "carol"))
+    town.group("lab", alice)
+    lab = GroupId("lab")
+    outbox = Outbox()
+    for joiner in (bob, carol):
+        joiner.does(tracker.JoinGroup("lab"))
+        before, count = (
+            (town.state.groups[lab].epoch, town.state.groups[lab].key),
+            len(town.changes),
+        )
+        alice.does(tracker.AcceptRequest("lab", joiner.user))
+        group = town.state.groups[lab]
+        assert group.epoch == before[0] + 1
+        assert group.key != before[1]
+        told = outbox.told(town.changes[count:], town.now_s)
+        # What is published of it is sealed with the key before, and gives the members the next one.
+        assert [(out.epoch, out.key) for out in told] == [before, before]
+        assert told[0].body == events.NewKey("lab", group.epoch, group.key)
+        assert isinstance(told[1].body, events.LogEntry)
+        assert told[1].body.epoch == group.epoch
+        [row] = joiner.does(tracker.Follow()).groups
+        assert (row.epoch, row.key) == (group.epoch, group.key)
+
+
+def test_h64_a_key_that_is_owed_is_not_settled_by_who_joins(town: Town) -> None:
+    """A device that went knows the key before, and so the next that is handed on."""
+    alice, eve, bob = (town.user(name) for name in ("alice", "eve", "bob"))
+    town.group("lab", alice, eve)
+    lab = town.state.groups[GroupId("lab")]
+    while not lab.stale:
+        eve.does(tracker.Logout())
+        eve.enters("eve")
+    bob.does(tracker.JoinGroup("lab"))
+    alice.does(tracker.AcceptRequest("lab", "bob"))
+    assert lab.stale
