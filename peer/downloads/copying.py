@@ -13,6 +13,15 @@ from peer.files.storage import PartialContent
 from peer.shelf import Reader
 
 
+def stretches(pieces: Iterable[int]) -> list[range]:
+    """Ascending pieces as stretches of adjacent ones."""
+    found: list[range] = []
+    for index in pieces:
+        begin = found.pop().start if found and found[-1].stop == index else index
+        found.append(range(begin, index + 1))
+    return found
+
+
 def copy_missing(
     storage: PartialContent,
     pieces: Iterable[int],

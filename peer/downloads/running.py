@@ -28,11 +28,12 @@ from common.messages.refusals import Code, Refusal
 from common.names import fold_id
 from peer.downloads.arrivals import Arrivals, Stretch
 from peer.downloads.checkpoints import Checkpoints
-from peer.downloads.copying import copy_missing
+from peer.downloads.copying import copy_missing, stretches
 from peer.fanout import Fanout
 from peer.files.errors import (
     BadContent,
     ContentChanged,
+    NotHeld,
     OutOfHandles,
     Passing,
     StorageClosed,
@@ -116,6 +117,7 @@ class Running:
             rng,
             settings=settings,
             limit=limit,
+            alike=storage.alike,
         )
         self._core = self._new_core(have=self._held())
         self._arrivals = Arrivals(manifest.piece_length)
@@ -246,12 +248,17 @@ class Running:
 
     def _carry_out(self, effects: list[swarm.DownloadEffect]) -> None:
         to_verify: list[swarm.Verify] = []
+        zeros: list[int] = []
         for effect in effects:
             match effect:
                 case swarm.Request(device, pieces):
                     self._fanout.request(self, device, pieces)
                 case swarm.Verify():
                     to_verify.append(effect)
+                case swarm.Make(index, None):
+                    zeros.append(index)
+                case swarm.Make(index, like):
+                    self._make(range(index, index + 1), like)
                 case swarm.Announce(pieces):
                     self._shelf.announce(self.content, pieces, self.storage)
                 case swarm.CancelRequest(device, pieces):
@@ -274,6 +281,8 @@ class Running:
                     assert_never(effect)
         for stretch in self._arrivals.take(to_verify):
             self._store(stretch)
+        for run in stretches(zeros):
+            self._make(run, None)
 
     def _set_wakeup(self, now: float) -> None:
         # Moving the timer at each of thousands of pieces a second would cost more than a tick too
@@ -363,6 +372,33 @@ class Running:
             self._shelf.held_more(self.content, pieces, self.storage)
             self._decide(*(swarm.PieceVerified(device, index) for index in pieces))
             self._checkpoints.wrote(size)
+
+    def _make(self, pieces: range, like: int | None) -> None:
+        """Write pieces that need no source: adjacent ones of zeros, or the copy of a held one."""
+
+        def done(_: Any, error: BaseException | None) -> None:
+            if self._closed:
+                return
+            if error is None:
+                self._disk_takes()
+                self._shelf.held_more(self.content, tuple(pieces), self.storage)
+                self._decide(*map(swarm.PieceMade, pieces))
+                self._checkpoints.wrote(self.manifest.run_span(pieces.start, len(pieces))[1])
+                return
+            if isinstance(error, BadContent):
+                self.damaged(error.pieces)
+            elif isinstance(error, StorageClosed):
+                return
+            elif not isinstance(error, StorageError | NotHeld):
+                log.error("piece %d could not be made", pieces.start, exc_info=error)
+            self._decide(*map(swarm.PieceNotMade, pieces))
+            if isinstance(error, StorageError) and not isinstance(error, OutOfHandles):
+                self._stop_for(error)
+
+        if like is None:
+            self._workers.submit(done, self.storage.make_zeros, pieces.start, len(pieces))
+        else:
+            self._workers.submit(done, self.storage.copy_piece, pieces.start, like)
 
     def _wrong(self, device: DeviceKey, pieces: set[int]) -> None:
         for index in sorted(pieces):

@@ -6,12 +6,13 @@ are left as holes. Asking the disk is the business of ``peer.files.destination``
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from operator import itemgetter
 
 from common.manifest import Manifest
 from peer.files.partfile import Range
+from peer.swarm.local import Alike
 
 
 def zero_digest(manifest: Manifest) -> bytes:
@@ -19,10 +20,38 @@ def zero_digest(manifest: Manifest) -> bytes:
     return manifest.algorithm.digest_of(bytes(manifest.piece_length))
 
 
+def zeros_told(manifest: Manifest) -> Callable[[int], bool]:
+    """Whether a piece is known by its digest to be of zeros; the last one by its own length."""
+    last = manifest.piece_count - 1
+    zero = zero_digest(manifest)
+    rest = manifest.size - last * manifest.piece_length
+    last_zero = manifest.algorithm.digest_of(bytes(rest)) if manifest.size else b""
+
+    def is_zeros(index: int) -> bool:
+        return manifest.piece_digest(index) == (last_zero if index == last else zero)
+
+    return is_zeros
+
+
+def alike(manifest: Manifest) -> Alike:
+    """Which pieces need not be fetched, as the digests tell: O(pieces)."""
+    zeros: list[int] = []
+    by_digest: dict[bytes, list[int]] = {}
+    is_zeros = zeros_told(manifest)
+    full = manifest.size // manifest.piece_length  # a shorter one at the end is like no other
+    for index in range(manifest.piece_count):
+        if is_zeros(index):
+            zeros.append(index)
+        elif index < full:
+            by_digest.setdefault(manifest.piece_digest(index), []).append(index)
+    groups = tuple(tuple(group) for group in by_digest.values() if len(group) > 1)
+    return Alike(tuple(zeros), groups)
+
+
 def solid_ranges(manifest: Manifest) -> Iterator[Range]:
     """The stretches of the stream that are not known to be zeros, in whole pieces."""
-    zero = zero_digest(manifest)
-    solid = (manifest.piece_digest(index) != zero for index in range(manifest.piece_count))
+    is_zeros = zeros_told(manifest)
+    solid = (not is_zeros(index) for index in range(manifest.piece_count))
     for is_solid, run in groupby(enumerate(solid), key=itemgetter(1)):
         if is_solid:
             indexes = [index for index, _ in run]

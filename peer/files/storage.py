@@ -34,7 +34,7 @@ from peer.files.hashing import InOrder, hash_pieces, never_cancelled
 from peer.files.journal import Journal
 from peer.files.partfile import PartFile, PartFiles, Range
 from peer.files.partfolder import PartFolder
-from peer.files.room import zero_digest
+from peer.files.room import alike, zeros_told
 from peer.files.sharing import no_progress, place_of
 from peer.files.whole_digest import BELIEVED_S, WholeDigest
 
@@ -77,7 +77,9 @@ class PartialContent:
         # Only while nothing but verified pieces was ever written do unwritten stretches read as
         # zeros, so that a piece of zeros needs no write and sparse files stay sparse.
         self._pristine = pristine
-        self._zero_digest = zero_digest(manifest)
+        self._is_zeros = zeros_told(manifest)
+        self._zero_digests: dict[int, bytes] = {}  # by length, of which there are two at most
+        self.alike = alike(manifest)  # which pieces need not be fetched
         # After a failed sync the system may take pages for clean that never reached the disk.
         self._rewrite = False
         self._failed: IOFailed | None = None
@@ -132,9 +134,9 @@ class PartialContent:
             return self._held_count
 
     def _digest_of_zeros(self, length: int) -> bytes:
-        if length == self.manifest.piece_length:
-            return self._zero_digest
-        return self.manifest.algorithm.digest_of(bytes(length))
+        if length not in self._zero_digests:
+            self._zero_digests[length] = self.manifest.algorithm.digest_of(bytes(length))
+        return self._zero_digests[length]
 
     # -- pieces ---------------------------------------------------------------------------------
 
@@ -177,7 +179,7 @@ class PartialContent:
         stretches: list[tuple[bool, range]] = []
         for index in pieces:
             begin = index
-            hole = self._pristine and self.manifest.piece_digest(index) == self._zero_digest
+            hole = self._pristine and self._is_zeros(index)
             if stretches and stretches[-1][0] == hole and stretches[-1][1].stop == index:
                 begin = stretches.pop()[1].start
             stretches.append((hole, range(begin, index + 1)))
@@ -195,6 +197,22 @@ class PartialContent:
         except IOFailed as error:
             self._failed = error
             raise
+
+    def make_zeros(self, first: int, count: int) -> None:
+        """Make ``count`` pieces of zeros from ``first`` on, verified like those that came.
+
+        Raises as `write_run`, and `WrongPiece` for one that is not of zeros.
+        """
+        _, length = self.manifest.run_span(first, count)
+        if self.write_run(first, count, memoryview(bytes(length))):
+            raise WrongPiece(f"pieces from {first} on are not of zeros")
+
+    def copy_piece(self, index: int, like: int) -> None:
+        """Make piece ``index`` as a copy of the held piece ``like``.
+
+        Raises as `read_piece` of ``like``, and as `write_piece`.
+        """
+        self.write_piece(index, self.read_piece(like))
 
     def read_piece(self, index: int) -> Buffer:
         """The bytes of a held piece, verified once more so that no wrong byte leaves.

@@ -29,6 +29,8 @@ from peer.swarm.events import (
     Paused,
     PieceCame,
     PieceCorrupt,
+    PieceMade,
+    PieceNotMade,
     PiecesRefused,
     PieceUnwritten,
     PieceVerified,
@@ -46,6 +48,7 @@ from peer.swarm.events import (
     Verify,
 )
 from peer.swarm.limits import Limit
+from peer.swarm.local import Alike, Local
 from peer.swarm.outbox import Outbox
 from peer.swarm.picker import Picker
 from peer.swarm.pieces import Bitfield, Layout, Pieces, PieceState
@@ -73,6 +76,7 @@ class Download:
         have: Bitfield | None = None,
         settings: DownloadSettings | None = None,
         limit: Limit | None = None,
+        alike: Alike | None = None,
     ) -> None:
         self.settings = settings = DownloadSettings() if settings is None else settings
         self.layout = layout
@@ -98,6 +102,14 @@ class Download:
             self.pieces, self._picker, self._roster, self._demand, self._out, settings
         )
         self._announcements = Announcements(settings.announce_batch_s)
+        self._local = Local(
+            self.pieces,
+            self._picker,
+            self._out,
+            Alike() if alike is None else alike,
+            settings.make_bytes,
+            settings.storage_pause_s,
+        )
         self._verifying: dict[int, SourceId] = {}
         """Which source each piece in state verifying came from."""
         self._room_made = False
@@ -137,6 +149,11 @@ class Download:
                 self._piece_corrupt(event, now)
             case PieceUnwritten():
                 self._piece_unwritten(event, now)
+            case PieceMade():
+                self._piece_made(event)
+            case PieceNotMade():
+                if not self._local.not_made(event.index, now):
+                    raise LocalProtocolError(f"piece {event.index} was not being made")
             case SourceBusy():
                 self._contacts.busy(event, now)
             case SourceRefused():
@@ -162,7 +179,8 @@ class Download:
         """When a `Tick` is due; None when only events can change anything."""
         due = self._announcements.due_at()
         if not self._demand.finished:
-            for other in (self._demand.throttled_until, self._contacts.due_at()):
+            local = None if self._demand.paused else self._local.due_at()
+            for other in (self._demand.throttled_until, self._contacts.due_at(), local):
                 if other is not None and (due is None or other < due):
                     due = other
         return None if due is None else max(due, now)
@@ -178,7 +196,8 @@ class Download:
             if self.pieces.state(index) is PieceState.HELD:
                 self.pieces.forget(index)
                 self._announcements.withdraw(index)
-                self._picker.put_back((index,))
+                if not self._local.lost(index):
+                    self._picker.put_back((index,))
         if not self.pieces.complete():
             self._demand.finished = False
             self._contacts.look_at = now
@@ -193,6 +212,8 @@ class Download:
             if not self._demand.finished:
                 self._finish(now)
         else:
+            if not self._demand.paused:
+                self._local.step(now)
             if self._room_made:
                 self._room_made = False
                 self._demand.feed(now)
@@ -280,6 +301,13 @@ class Download:
         self._demand.meter.add(self.layout.size_of(event.index), now)
         self._announcements.add(event.index)
         self._room_made = True
+        self._local.held(event.index)
+
+    def _piece_made(self, event: PieceMade) -> None:
+        if not self._local.made(event.index):
+            raise LocalProtocolError(f"piece {event.index} was not being made")
+        self._picker.fetched(event.index)
+        self._announcements.add(event.index)
 
     def _piece_corrupt(self, event: PieceCorrupt, now: float) -> None:
         self._verdict_on(event.index, event.source)
@@ -334,6 +362,7 @@ class Download:
         for index, state in enumerate(pieces.states):
             assert (state == PieceState.IN_FLIGHT) == bool(flights.owners(index))
             assert (state == PieceState.VERIFYING) == (index in self._verifying)
+        self._local.check_invariants(pieces.states)
         for source in self._roster.open():
             assert all(source.offers(i) for i in source.asked)
         assert flights.asked_bytes <= max(self.settings.buffer_bytes, self.layout.piece_length)

@@ -147,6 +147,18 @@ class PieceUnwritten(_Word, frozen=True):
     reason: str
 
 
+class PieceMade(_Word, frozen=True):
+    """The piece of a `Make` has the right digest and is written."""
+
+    index: int
+
+
+class PieceNotMade(_Word, frozen=True):
+    """The piece of a `Make` could not be made or stored: it is tried again in a while."""
+
+    index: int
+
+
 class SourceBusy(_Word, frozen=True):
     """The source declined these requests (all that are outstanding when empty) for a while."""
 
@@ -210,6 +222,8 @@ DownloadEvent: TypeAlias = (
     | PieceVerified
     | PieceCorrupt
     | PieceUnwritten
+    | PieceMade
+    | PieceNotMade
     | SourceBusy
     | SourceRefused
     | PiecesRefused
@@ -264,6 +278,16 @@ class Verify(_Word, frozen=True):
     index: int
 
 
+class Make(_Word, frozen=True):
+    """Make the piece without any source: as a copy of the held piece ``like``, or of zeros (None).
+
+    Answer with `PieceMade` or `PieceNotMade`; report first if ``like`` turned out damaged.
+    """
+
+    index: int
+    like: int | None
+
+
 class Discard(_Word, frozen=True):
     """Drop the buffer of a piece that came."""
 
@@ -291,7 +315,7 @@ class Complete(_Word, frozen=True):
 
 
 DownloadEffect: TypeAlias = (
-    Open | Request | CancelRequest | Credit | Verify | Discard | Close | Announce | Complete
+    Open | Request | CancelRequest | Credit | Verify | Make | Discard | Close | Announce | Complete
 )
 
 

@@ -126,6 +126,12 @@ class Picker(Generic[Key]):
         """How many of the sources with a part of the content offer the piece."""
         return self._availability[index]
 
+    def offers(self, index: int) -> bool:
+        """Whether any source that may be asked has the piece."""
+        if self._availability[index]:
+            return True
+        return any(offer is self._everything for offer in self._offers.values())
+
     # -- choosing ---------------------------------------------------------------------------------
 
     def mix(self) -> None:

@@ -1,7 +1,8 @@
-"""Which pieces are held, and in which of its four states every piece is.
+"""Which pieces are held, and in which of its five states every piece is.
 
 Owns `Layout` (how a content is cut), `Bitfield` (a set of pieces, as it travels) and `Pieces` (the
 state of each piece of one download). Who fetches it, and from whom, is the download's business.
+Pieces that need not be fetched go another way: missing ──set_aside──▶ local ──made──▶ held.
 
     missing ──reserve──▶ in flight ──arrived──▶ verifying ──mark_verified──▶ held
        ▲                     │                      │                         │
@@ -164,12 +165,15 @@ class PieceState(IntEnum):
     IN_FLIGHT = 1
     VERIFYING = 2
     HELD = 3
+    LOCAL = 4
+    """Not to be fetched: it is made or copied here, or will be. See `local`."""
 
 
 _MISSING = int(PieceState.MISSING)
 _IN_FLIGHT = int(PieceState.IN_FLIGHT)
 _VERIFYING = int(PieceState.VERIFYING)
 _HELD = int(PieceState.HELD)
+_LOCAL = int(PieceState.LOCAL)
 
 
 class Pieces:
@@ -194,7 +198,7 @@ class Pieces:
         for index in self.held:
             self.states[index] = _HELD
             self.held_bytes += layout.size_of(index)
-        self.counts = [count - self.held.count, 0, 0, self.held.count]
+        self.counts = [count - self.held.count, 0, 0, self.held.count, 0]
         """How many pieces are in each state, by PieceState."""
 
     def state(self, index: int) -> PieceState:
@@ -233,6 +237,20 @@ class Pieces:
         size = self.layout.size_of(index)
         self.verifying_bytes -= size
         self.held_bytes += size
+        self.held.add(index)
+
+    def set_aside(self, index: int) -> None:
+        """missing → local: it need not be fetched."""
+        self._move(index, _MISSING, _LOCAL)
+
+    def recall(self, index: int) -> None:
+        """local → missing: it must be fetched after all."""
+        self._move(index, _LOCAL, _MISSING)
+
+    def made(self, index: int) -> None:
+        """local → held."""
+        self._move(index, _LOCAL, _HELD)
+        self.held_bytes += self.layout.size_of(index)
         self.held.add(index)
 
     def forget(self, index: int) -> None:

@@ -28,6 +28,8 @@ class DownloadSettings:
     """A source is not replaced before it was open for so long."""
     look_s: float = 0.25
     """How often sources are judged and idle ones looked after."""
+    make_bytes: int = 8 * MIB
+    """Made or copied at once of what need not be fetched; at least one piece."""
     storage_pause_s: float = 1.0
     """After a piece could not be written, nothing is asked for that long."""
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faulty import MIB, PIECE, Small, begin, fetch, frozen, open_descriptors
+from faulty import MIB, PIECE, Small, begin, fetch, frozen, open_descriptors, pieces_served
 from people import Person
 from refusing_disk import refusing_disk
 from waiting import wait_for
@@ -74,3 +74,19 @@ def test_f86_a_disk_that_is_unplugged_costs_no_share_and_no_download(
     fetch(carol, group, own).finishes()
     bob.ok("stop-share", group, own.name)
     bob.ok("stop-share", group, download.name)
+
+
+@pytest.mark.parametrize("algorithm", ["blake3", "sha256", "sha1"])
+def test_zeros_and_equal_pieces_do_not_travel(alice: Person, bob: Person, algorithm: str) -> None:
+    group = alice.group_with(bob)
+    path = bob.swarm.file(4 * PIECE)
+    with path.open("r+b") as file:
+        noise = file.read()
+        file.seek(8 * MIB)
+        file.write(noise[: 3 * PIECE])
+        file.truncate(16 * MIB + 77)
+    alice.share(path, group, "--piece-size", "16K", "--digest", algorithm)
+    before = pieces_served(alice)
+    got = fetch(bob, group, path).finishes()
+    assert pieces_served(alice) - before == 4
+    assert got.target.stat().st_blocks * 512 <= 10 * PIECE

@@ -82,7 +82,10 @@ class SimPeer:
         self._backlog: list[tuple[object, tuple[object, ...]]] = []
         self.started_at: float | None = None
         self.completed_at: float | None = None
-        self.download = None if seeder else Download(layout, rng, settings=download_settings)
+        alike = swarm.scenario.alike
+        self.download = (
+            None if seeder else Download(layout, rng, settings=download_settings, alike=alike)
+        )
         self.serving = Serving(serving_settings)
         have = None if seeder else Bitfield(layout.count)
         self.serving.handle(ev.ContentAdded(CONTENT, layout.piece_length, layout.size, have), 0.0)
@@ -102,6 +105,7 @@ class SimPeer:
             ev.Close: self._close,
             ev.Discard: self._discard,
             ev.Complete: self._complete,
+            ev.Make: self._make,
         }
 
     # -- feeding the core -------------------------------------------------------------------------
@@ -252,6 +256,17 @@ class SimPeer:
     def _verified(self, event: ev.PieceVerified | ev.PieceCorrupt) -> None:
         if isinstance(event, ev.PieceVerified):
             self.serve(ev.HeldMore(CONTENT, (event.index,)))
+        self.tell(event)
+
+    def _make(self, effect: ev.Make) -> None:
+        assert self.download is not None
+        assert effect.like is None or effect.like in self.download.pieces.held
+        self.swarm.made += 1
+        at = self.clock.now + self.swarm.verify_s
+        self.clock.at(at, self._made, ev.PieceMade(effect.index))
+
+    def _made(self, event: ev.PieceMade) -> None:
+        self.serve(ev.HeldMore(CONTENT, (event.index,)))
         self.tell(event)
 
     def _announce(self, effect: ev.Announce) -> None:

@@ -13,6 +13,7 @@ from statistics import median
 from common.ids import UserId
 from peer.swarm import events as ev
 from peer.swarm.download import DownloadSettings
+from peer.swarm.local import Alike
 from peer.swarm.pieces import Layout
 from peer.swarm.serving import ServingSettings
 from tests.simulation.network import Clock, Link, Network
@@ -43,6 +44,8 @@ class Scenario:
     """Pieces come on connections of their own, so that nothing else waits behind them."""
     up_of: dict[int, float] = field(default_factory=dict)
     """Other uplinks, by the number of the node; seeders come first."""
+    alike: Alike = field(default_factory=Alike)
+    """Pieces that need not be fetched."""
     download: DownloadSettings = field(default_factory=DownloadSettings)
     serving: ServingSettings = field(default_factory=ServingSettings)
 
@@ -118,7 +121,7 @@ class Swarm:
             loss=scenario.loss,
             rto_s=scenario.rto_s,
         )
-        self.requests = self.cancels = self.credits = self.haves = self.sends = 0
+        self.requests = self.cancels = self.credits = self.haves = self.sends = self.made = 0
         self.duplicate_bytes = 0
         self._unfinished = 0
         layout = Layout(scenario.size, scenario.piece_length)

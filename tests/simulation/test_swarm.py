@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from common.ids import UserId
+from peer.swarm.local import Alike
 from peer.swarm.sources import Phase
 from tests.simulation.peer import Fault, SimPeer
 from tests.simulation.swarm import MBIT, MIB, Result, Scenario, Swarm
@@ -237,3 +238,19 @@ def test_a_frozen_swarm_goes_on_when_it_thaws() -> None:
         swarm.clock.at(0.4, peer.freeze)
         swarm.clock.at(15.0, peer.thaw)
     everybody(swarm.run(60.0), 4)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_alike_travels_once_to_each(seed: int) -> None:
+    """Half of it zeros, a quarter equal in pairs: the wire carries what is left."""
+    count = SMALL.size // SMALL.piece_length
+    zeros = tuple(range(0, count, 2))
+    odd = range(1, count, 2)
+    groups = tuple((first, first + 2) for first in odd[::4])
+    scenario = replace(SMALL, alike=Alike(zeros, groups))
+    swarm = started(scenario, seed)
+    everybody(swarm.run(), scenario.leechers)
+    copied = len(zeros) + len(groups)
+    assert swarm.made == copied * scenario.leechers
+    fetched = (count - copied) * scenario.leechers
+    assert fetched <= swarm.sends <= fetched * 1.1

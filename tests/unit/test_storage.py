@@ -26,7 +26,7 @@ from common.digests import Algorithm
 from common.errors import ConfigError, LocalProtocolError, StorageError
 from common.ids import ContentId
 from common.manifest import Entry, Manifest, encode, manifest_id
-from peer.files import opening, partfile, partfolder, paths, sharing, syscalls
+from peer.files import opening, partfile, partfolder, paths, room, sharing, syscalls
 from peer.files.destination import Destination, part_name
 from peer.files.errors import (
     AlreadyThere,
@@ -34,6 +34,7 @@ from peer.files.errors import (
     Cancelled,
     DiskFull,
     IOFailed,
+    NotHeld,
     Passing,
     ReadOnly,
     StorageClosed,
@@ -319,6 +320,47 @@ def test_zeros_are_left_as_holes(tmp_path: Path, place: Path) -> None:
     download.finalize()
     download.close()
     assert place.read_bytes() == sample.source.read_bytes()
+
+
+ALGORITHMS = list(Algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("rest", [0, 77])
+def test_what_need_not_be_fetched_is_known_by_its_digest_and_made(
+    algorithm: Algorithm, rest: int, tmp_path: Path, place: Path
+) -> None:
+    """Zeros, the short last piece among them, and copies; what is left is as it was shared."""
+    source = tmp_path / "source"
+    noise = NOISE[: 2 * PIECE]
+    source.write_bytes(bytes(3 * PIECE) + noise + noise[:PIECE] + bytes(2 * PIECE + rest))
+    manifest = sharing.digest(str(source), algorithm, PIECE).manifest
+    content = manifest_id(encode(manifest))
+    download = opening.create(str(place), manifest, content, str(tmp_path / "journal"))
+    last = manifest.piece_count - 1
+    zeros = (0, 1, 2, 6, 7) if rest == 0 else (0, 1, 2, 6, 7, 8)
+    assert download.alike == (zeros, ((3, 5),))
+    download.make_zeros(0, 3)
+    download.make_zeros(6, last - 5)
+    with pytest.raises(WrongPiece):
+        download.make_zeros(4, 1)
+    with pytest.raises(NotHeld):
+        download.copy_piece(5, 3)
+    download.write_piece(3, noise[:PIECE])
+    download.write_piece(4, noise[PIECE:])
+    download.copy_piece(5, 3)
+    download.finalize()
+    download.close()
+    assert place.read_bytes() == source.read_bytes()
+    assert place.stat().st_blocks * 512 <= 4 * PIECE
+
+
+def test_a_short_piece_at_the_end_is_like_no_other(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(NOISE[:PIECE] + NOISE[: PIECE // 2])
+    assert room.alike(sharing.digest(str(source), piece_length=PIECE).manifest) == ((), ())
+    source.write_bytes(b"")
+    assert room.alike(sharing.digest(str(source), piece_length=PIECE).manifest) == ((), ())
 
 
 def test_offsets_beyond_32_bits(tmp_path: Path, place: Path) -> None:

@@ -16,6 +16,7 @@ from common.ids import ContentId, DeviceKey, UserId
 from peer.swarm import events as ev
 from peer.swarm.download import Download, DownloadSettings
 from peer.swarm.limits import Limit, Rates
+from peer.swarm.local import Alike
 from peer.swarm.pieces import Bitfield, Layout
 from peer.swarm.serving import Serving, ServingSettings
 
@@ -30,6 +31,8 @@ pauses = st.sampled_from([0.0, 0.001, 0.05, 0.3, 5.0, 40.0])
 class Fetching(RuleBasedStateMachine):
     """A download whose sources do anything at all."""
 
+    ALIKE = Alike()
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
@@ -38,7 +41,9 @@ class Fetching(RuleBasedStateMachine):
             Random(3),
             settings=DownloadSettings(known_max=4, used_max=3, buffer_bytes=60),
             limit=Limit(Rates(everything=500.0, each_user=300.0)),
+            alike=self.ALIKE,
         )
+        self.making: dict[int, None] = {}
         self.requested: dict[DeviceKey, dict[int, None]] = {}
         """What the shell has asked each open source for, and not cancelled."""
         self.opening: dict[DeviceKey, None] = {}
@@ -76,6 +81,11 @@ class Fetching(RuleBasedStateMachine):
                     self.requested.pop(source, None)
                 case ev.Announce(pieces):
                     assert all(i in self.download.pieces.held for i in pieces)
+                case ev.Make(index, like):
+                    assert index not in self.making
+                    assert index not in self.download.pieces.held
+                    assert like is None or like in self.download.pieces.held
+                    self.making[index] = None
                 case ev.Complete():
                     self.completions += 1
                 case ev.Credit(source):
@@ -134,6 +144,13 @@ class Fetching(RuleBasedStateMachine):
                 self.tell(ev.PieceCorrupt(source, index))
             case _:
                 self.tell(ev.PieceUnwritten(source, index, "disk full"))
+
+    @precondition(lambda self: self.making)
+    @rule(data=st.data(), good=st.booleans())
+    def made(self, data: st.DataObject, good: bool) -> None:
+        index = data.draw(st.sampled_from(list(self.making)))
+        del self.making[index]
+        self.tell(ev.PieceMade(index) if good else ev.PieceNotMade(index))
 
     @rule(source=sources, pieces=some)
     def declined(self, source: DeviceKey, pieces: tuple[int, ...]) -> None:
@@ -201,10 +218,19 @@ class Fetching(RuleBasedStateMachine):
             for source, index in list(self.verifying):
                 del self.verifying[source, index]
                 self.tell(ev.PieceVerified(source, index))
+            for index in list(self.making):
+                del self.making[index]
+                self.tell(ev.PieceMade(index))
             self.now += 0.3
             self.tell(ev.Tick())
         assert self.download.complete
         assert self.completions
+
+
+class FetchingAlike(Fetching):
+    """The same with pieces that need not be fetched."""
+
+    ALIKE = Alike(zeros=(1, 5, 11), groups=((0, 3, 4), (2, 7)))
 
 
 REQUESTERS = [ev.RequesterId(bytes([n])) for n in range(4)]
@@ -310,5 +336,7 @@ class Serves(RuleBasedStateMachine):
 
 TestFetching = Fetching.TestCase
 TestFetching.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestFetchingAlike = FetchingAlike.TestCase
+TestFetchingAlike.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestServes = Serves.TestCase
 TestServes.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
