@@ -25,3 +25,12 @@ def no_group(group: str) -> Refused:
         f"you are not a member of the group {quoted(group)}",
         hint("ask to join", "join-group", group),
     )
+
+
+def still_pending(group: str) -> Refused:
+    """A group that the user has asked to join, and whose owner has not answered."""
+    return Refused(
+        Code.UNKNOWN_GROUP,
+        f"you asked to join {quoted(group)}, and its owner has not answered yet",
+        f"`mini-torrent watch {group}` tells when the owner does",
+    )

@@ -56,7 +56,10 @@ class Account:
         match ask:
             case control.CreateUser(user, password):
                 return await self._create(user, password)
-            case control.Login(user, password):
+            case control.Login(user, password, yes):
+                question = self._session.replaced_by(names.user_id(user))
+                if question is not None and not yes:
+                    return control.NeedsConsent(question)
                 return await self._log_in(user, password)
             case control.Logout():
                 await self._link.ask(tracker.Logout(), tracker.Done)

@@ -27,7 +27,7 @@ from peer.group_view import Gap
 from peer.health import findings
 from peer.listing import listing
 from peer.notices import Notices
-from peer.rows import file_row, group_row, happened, missed, user_row
+from peer.rows import file_row, group_row, happened, missed, time_text, user_row
 from peer.seeder import Seeder
 from peer.session import Session
 from peer.shares import Shares
@@ -35,6 +35,7 @@ from peer.tracker_link import TrackerLink
 from peer.whereabouts import Whereabouts
 
 R = TypeVar("R")
+WATCH_LOOK_S = 1.0  # how soon those who watch are told that the tracker went or came back
 SETTLE_S = 10.0  # how long a command about files waits for a start to be over
 SETTLE_STATUS_S = 2.0
 
@@ -82,6 +83,15 @@ class Commands:
         for watcher in self._watchers:
             if watcher.group in (None, gap.group):
                 watcher.tell(missed(gap, wall_ms()))
+
+    def answered(self, group: GroupId, accepted: bool) -> None:
+        """A request of the user's was answered: tell those who watch."""
+        now, user = time_text(self._parts.link.time.now_ms()), self._parts.following.user
+        details: dict[str, str | int | bool] = {"user": user or ""}
+        event = "accepted" if accepted else "rejected"
+        for watcher in self._watchers:
+            if watcher.group in (None, group):
+                watcher.tell(control.Happened(0, now, group, event, details))
 
     async def handle(self, ask: control.Ask, tell: Tell) -> control.Answer | Waiting:
         """Carry ``ask`` out. Raises `MiniTorrentError`; cancelling it gives the command up."""
@@ -150,12 +160,10 @@ class Commands:
             case control.JoinGroup(typed):
                 group = names.group_id(typed)
                 await self._tracker(tracker.JoinGroup(group), tracker.Done)
+                await following.sync()
                 return control.Done(f"asked to join {group}; its owner decides")
-            case control.LeaveGroup(typed):
-                group = names.group_id(typed)
-                await self._tracker(tracker.LeaveGroup(group), tracker.Done)
-                await self._parts.session.left_group(group)
-                return control.Done(f"left {group}")
+            case control.LeaveGroup(typed, yes):
+                return await self._leave(names.group_id(typed), yes)
             case control.ListGroups():
                 return await self._all_groups()
             case control.ListRequests(group):
@@ -180,6 +188,39 @@ class Commands:
                 return await self._all_files(names.group_id(group))
             case _:
                 assert_never(ask)
+
+    async def _leave(self, group: GroupId, yes: bool) -> control.Answer:
+        following = self._parts.following
+        withdraws = group in following.pending
+        row = await self._group_row(group)  # who owns it may have changed a moment ago
+        owned = row is not None and row.role == "owner"
+        if row is not None and owned and not yes:
+            return control.NeedsConsent(leaving_question(group, row.members))
+        following.pending.discard(group)  # what is taken back is not answered
+        await self._tracker(tracker.LeaveGroup(group), tracker.Done)
+        await self._parts.session.left_group(group)
+        if withdraws:
+            return control.Left(f"you no longer ask to join {group}", group)
+        if not owned:
+            return control.Left(f"left {group}", group)
+        row = await self._group_row(group)
+        if row is None:
+            return control.Left(f"left {group}; the group is no more", group, "")
+        owner = names.printable(row.owner)
+        return control.Left(f"left {group}; {owner} owns it now", group, row.owner)
+
+    async def _group_row(self, group: GroupId) -> tracker.GroupRow | None:
+        """The row of one group among those of the tracker, which are in order."""
+        page = await self._tracker(tracker.ListGroups(group[:-1]), tracker.GroupRows)
+        while page.rows:
+            for row in page.rows:
+                if names.fold_id(row.group) == group:
+                    return row
+            last = names.fold_id(page.rows[-1].group)
+            if not page.more or last > group:
+                return None
+            page = await self._tracker(tracker.ListGroups(last), tracker.GroupRows)
+        return None
 
     async def _all_groups(self) -> control.Groups:
         async def page(last: tracker.GroupRow | None) -> tracker.GroupRows:
@@ -284,6 +325,9 @@ class Commands:
             shares=len(parts.shares),
             downloads=sum(1 for row in parts.downloads.rows() if row.state in "DP"),
             pid=parts.pid,
+            requests=sum(parts.following.requests.values()),
+            requests_by_group={str(g): n for g, n in parts.following.requests.items()},
+            pending=sorted(parts.following.pending),
             trouble=trouble or where.trouble or parts.session.farewell or parts.notices.latest,
             announced=where.announced or "",
             advertise=where.advertise or "",
@@ -300,12 +344,24 @@ class Commands:
             raise not_logged_in()
         if group is not None and group not in following.groups:
             await following.sync()
-            if group not in following.groups:
+            if group not in following.groups and group not in following.pending:
                 raise no_group(group)
         watcher = _Watcher(group, tell)
         self._watchers.append(watcher)
         try:
-            await asyncio.Event().wait()
+            connected = None
+            while True:
+                if connected is not self._parts.link.connected:
+                    connected = self._parts.link.connected
+                    note = None if connected else "the tracker is away: events come later"
+                    tell(control.Progress("watching", 0, 0, note=note))
+                await asyncio.sleep(WATCH_LOOK_S)
         finally:
             self._watchers.remove(watcher)
-        return control.Done()
+
+
+def leaving_question(group: str, members: int) -> str:
+    """What an owner is asked who leaves."""
+    if members <= 1:
+        return f"you are the only member of {group}: the group and its list of shares will be gone"
+    return f"you own {group}: it passes to the member who joined first"

@@ -41,6 +41,8 @@ Ended: TypeAlias = (
     control.Failed
     | control.Done
     | control.Welcome
+    | control.NeedsConsent
+    | control.Left
     | control.Begun
     | control.PasswordChanged
     | control.StatusIs

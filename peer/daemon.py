@@ -137,6 +137,7 @@ class Peer:
             on_gap=self._on_gap,
             on_peers=self._on_peers,
             on_groups=self._on_groups,
+            on_answered=lambda group, accepted: self._commands.answered(group, accepted),
             on_logged_out=self._on_logged_out,
         )
         self._rights = Rights(self._following, self._link.time)

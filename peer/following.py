@@ -50,6 +50,7 @@ class Following:
         on_groups: Callable[[], None],
         on_logged_out: Callable[[], None],
         on_gap: Callable[[Gap], None] = lambda gap: None,
+        on_answered: Callable[[GroupId, bool], None] = lambda group, accepted: None,
     ) -> None:
         self._link = link
         self._on_entry = on_entry
@@ -57,6 +58,7 @@ class Following:
         self._on_groups = on_groups
         self._on_logged_out = on_logged_out
         self._on_gap = on_gap
+        self._on_answered = on_answered
         self._views: dict[GroupId, GroupView] = {}
         self._by_topic: dict[bytes, GroupId] = {}
         self._inbox: tuple[bytes, bytes] | None = None
@@ -64,6 +66,10 @@ class Following:
         self._again: set[str] = set()
         self._logins = 0
         self.user: UserId | None = None
+        self.pending: set[GroupId] = set()
+        """The groups that the user asked to join, unanswered so far."""
+        self.requests: dict[GroupId, int] = {}
+        """How many ask to join the groups that the user owns."""
         self.known = False
         """Whether ``groups`` are those of ``user``: the tracker has told since they logged in."""
         self.unreadable = 0
@@ -125,6 +131,7 @@ class Following:
         """Follow the groups of ``user``; of nobody after a logout."""
         if user != self.user:
             self._forget_all()
+            self.pending, self.requests = set(), {}
             self.user = user
         if user is not None:
             self.refresh()
@@ -318,8 +325,17 @@ class Following:
                 if login != self._logins:
                     return
         self.known = True
+        self._answered(reply)
         if exchanged or set(self._views) != before:
             self._on_groups()
+
+    def _answered(self, reply: tracker.Following) -> None:
+        """Tell which requests of the user were answered since the last time."""
+        pending = {GroupId(fold_id(group)) for group in reply.pending[: limits.LISTING_MAX]}
+        answered, self.pending = self.pending - pending, pending
+        self.requests = {GroupId(fold_id(group)): count for group, count in reply.requests if count}
+        for group in sorted(answered):
+            self._on_answered(group, group in self._views)
 
     def _begin(self, group: GroupId, state: tracker.GroupState) -> None:
         view = GroupView(group, UserId(fold_id(state.owner)), state.epoch, state.topic, state.seq)

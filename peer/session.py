@@ -61,6 +61,20 @@ class Session:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._settled.wait(), timeout_s)
 
+    def replaced_by(self, user: UserId) -> str | None:
+        """What a login as ``user`` ends here, to be asked before; None when nothing runs."""
+        current = self._following.user
+        if current is None or current == user:
+            return None
+        shares = len(self._shares)
+        downloads = sum(1 for row in self._downloads.rows() if row.state in "DP")
+        if not shares and not downloads:
+            return None
+        return (
+            f"{current} is logged in here: {shares:,} shares and {downloads:,} unfinished "
+            f"downloads stop until the next login as {current}"
+        )
+
     async def begin(self, user: UserId) -> None:
         """``user`` is logged in: their shares come back, their downloads go on.
 

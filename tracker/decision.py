@@ -17,7 +17,7 @@ from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.names import BadName, group_id, quoted
-from common.refusals import no_group, not_logged_in
+from common.refusals import no_group, not_logged_in, still_pending
 from tracker.changes import Change, Logged
 from tracker.presence import Presence
 from tracker.records import Group
@@ -236,6 +236,8 @@ def group_of(state: State, user: UserId, text: str) -> Group:
     """The group that ``text`` names and that ``user`` is a member of. Raises `Refused`."""
     group = find_group(state, text)
     if group is None or user not in group.members:
+        if group is not None and user in group.requests:
+            raise still_pending(group.id)
         refuse_group(text)
     return group
 

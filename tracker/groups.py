@@ -140,7 +140,8 @@ def leave_group(world: World, user: UserId, command: tracker.LeaveGroup, now: No
     asked = find_group(state, command.group)
     if asked is not None and user in asked.requests:
         told = Entries(asked, now).add(events.Rejected(user))
-        return Decision(tracker.Done(), (RequestDropped(asked.id, user), told))
+        changes = (RequestDropped(asked.id, user), told)
+        return Decision(tracker.Done(), changes, nudges(state, asked.owner))
     group = group_of(state, user, command.group)
     if len(group.members) == 1:
         return _dissolve(state, group, user, now)
@@ -233,7 +234,9 @@ def reject_request(
     _check_asked(group, other, command.user)
     told = Entries(group, now).add(events.Rejected(other))
     return Decision(
-        tracker.Done(), (RequestDropped(group.id, other), told), nudges(world.state, other)
+        tracker.Done(),
+        (RequestDropped(group.id, other), told),
+        (*nudges(world.state, other), *nudges(world.state, user)),
     )
 
 

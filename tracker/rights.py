@@ -157,8 +157,12 @@ def get_tickets(state: State, user: UserId, command: tracker.GetTickets) -> Deci
 
 def follow(state: State, user: UserId, now: Now) -> Decision:
     """All of the asker's groups with what opens their events."""
-    states = [_group_state(group, now) for group in state.groups_with(user)]
-    return Decision(tracker.Following(states, now.wall_ms))
+    groups = list(state.groups_with(user))
+    states = [_group_state(group, now) for group in groups]
+    pending = sorted(state.requests_of.get(user, ()))
+    owned = [group for group in groups if group.owner == user and group.requests]
+    requests: list[tuple[str, int]] = [(group.id, len(group.requests)) for group in owned]
+    return Decision(tracker.Following(states, now.wall_ms, list(pending), requests))
 
 
 def _group_state(group: Group, now: Now) -> tracker.GroupState:

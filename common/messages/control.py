@@ -50,8 +50,11 @@ class CreateUser(_Ask, frozen=True):
 
 
 class Login(_Ask, frozen=True):
+    """``yes``: even if that ends the login of another user whose shares run."""
+
     user: Text
     password: Text
+    yes: bool = False
 
 
 class Logout(_Ask, frozen=True):
@@ -83,7 +86,10 @@ class JoinGroup(_Ask, frozen=True):
 
 
 class LeaveGroup(_Ask, frozen=True):
+    """``yes``: even as its owner."""
+
     group: Text
+    yes: bool = False
 
 
 class ListGroups(_Ask, frozen=True):
@@ -347,6 +353,20 @@ class Welcome(_Result, frozen=True):
     form: str
 
 
+class NeedsConsent(_Result, frozen=True):
+    """Nothing was done: ``question`` is to be asked, and the command then repeated with ``yes``."""
+
+    question: str
+
+
+class Left(_Result, frozen=True):
+    """``owner``: of the group now, if its owner left; empty when the group is no more."""
+
+    text: str
+    group: str
+    owner: str | None = None
+
+
 class Begun(_Result, frozen=True):
     """A download that nobody waits for was begun, to ``path``."""
 
@@ -364,7 +384,9 @@ class PasswordChanged(_Result, frozen=True):
 
 class StatusIs(_Result, frozen=True):
     """``listen``: empty while the peer has no address to listen at. ``announced``: what others are
-    told; ``advertise``: what `up` was told of that. ``advice``: why others cannot reach it."""
+    told; ``advertise``: what `up` was told of that. ``advice``: why others cannot reach it.
+    ``requests``: how many ask to join the user's own groups. ``pending``: the groups that the user
+    asked to join, unanswered so far."""
 
     user: str | None
     connected: bool
@@ -380,6 +402,9 @@ class StatusIs(_Result, frozen=True):
     advice: str | None = None
     away: list[str] = []
     """Shares whose place cannot be reached now, with their groups and why."""
+    requests: int = 0
+    requests_by_group: dict[str, int] = {}
+    pending: list[str] = []
 
 
 class Groups(_Result, frozen=True):
@@ -474,6 +499,8 @@ Answer: TypeAlias = (
     Failed
     | Done
     | Welcome
+    | NeedsConsent
+    | Left
     | Begun
     | PasswordChanged
     | StatusIs

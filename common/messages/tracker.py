@@ -418,8 +418,13 @@ class GroupState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Following(_Wire, frozen=True):
+    """``pending``: the groups that the user asked to join, unanswered so far;
+    ``requests``: how many ask to join each group that the user owns."""
+
     groups: list[GroupState]
     time_ms: TimeMs
+    pending: list[IdText] = []
+    requests: list[tuple[IdText, Count]] = []
 
 
 class GetDevices(_Wire, frozen=True):

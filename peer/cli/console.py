@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -78,6 +78,25 @@ class Console:
         with self.client() as client:
             return client.result(ask)
 
+    def ask_with_consent(self, make: Callable[[bool], control.Ask], yes: bool) -> Ended:
+        """`ask` for a command that may need the consent of the user, who is asked at a terminal.
+
+        Raises `Refused` without a terminal, unless ``yes``.
+        """
+        from common.errors import Refused
+        from common.messages.control import NeedsConsent
+
+        answer = self.ask(make(yes))
+        if not isinstance(answer, NeedsConsent):
+            return answer
+        question = printable(answer.question)
+        if not sys.stdin.isatty():
+            raise Refused(Code.FAILED, question, "to do it all the same, add --yes")
+        print(f"{question}. Continue? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise Refused(Code.FAILED, "nothing was done")
+        return self.ask(make(True))
+
     def path(self, typed: str) -> str:
         """A path as it was typed, made absolute from where it was typed."""
         if not typed:
@@ -133,14 +152,16 @@ class Console:
 
     def done(self, answer: Ended, text: str = "") -> None:
         """Say that a command without a result was done; ``text`` when the peer gave none."""
-        from common.messages.control import Begun, Done, PasswordChanged
+        from common.messages.control import Begun, Done, Left, PasswordChanged
 
-        told = answer.text if isinstance(answer, Done | Begun | PasswordChanged) else ""
+        told = answer.text if isinstance(answer, Done | Begun | Left | PasswordChanged) else ""
         said = self.hinted(told or text)
         if self.as_json:
             document: dict[str, Any] = {"done": True, "text": said}
             if isinstance(answer, PasswordChanged):
                 document["logged_out"] = answer.logged_out
+            if isinstance(answer, Left):
+                document |= {"group": answer.group, "owner": answer.owner}
             if isinstance(answer, Begun):
                 document["path"] = answer.path
             self.json(document)

@@ -343,6 +343,9 @@ def watch(console: Console, group: str | None) -> int:
                     case control.Happened():
                         line = _event_json(said) if console.as_json else event_line(said)
                         print(line, flush=True)
+                    case control.Progress(note=note):
+                        of = group or "all your groups"
+                        console.tell(note or f"watching {of}; Ctrl-C ends it")
                     case control.Failed():
                         raise CommandFailed(said)
                     case _:

@@ -20,6 +20,7 @@ group_argument = click.argument("group", shell_complete=complete_group)
 user_argument = click.argument("user")
 request_argument = click.argument("user", shell_complete=complete_request)
 member_argument = click.argument("user", shell_complete=complete_member)
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 password_argument = click.argument("password", required=False)
 
 # -- accounts -----------------------------------------------------------------------------------
@@ -46,7 +47,8 @@ def create_user(console: Console, user: str, password: str | None) -> None:
 @command("login", example="mini-torrent login anna")
 @user_argument
 @password_argument
-def login(console: Console, user: str, password: str | None) -> None:
+@yes_option
+def login(console: Console, user: str, password: str | None, yes: bool) -> None:
     """Use this device as USER, until `logout`.
 
     What was shared here before is shared again. A restarted peer needs no login.
@@ -57,7 +59,8 @@ def login(console: Console, user: str, password: str | None) -> None:
     from common.messages.control import Login
 
     console.need_peer()
-    answer = console.ask(Login(user, read_password(password, twice=False)))
+    password = read_password(password, twice=False)
+    answer = console.ask_with_consent(lambda yes: Login(user, password, yes), yes)
     console.done(answer, f"logged in as {user}")
 
 
@@ -137,14 +140,16 @@ def join_group(console: Console, group: str) -> None:
 
 @command("leave-group", example="mini-torrent leave-group films")
 @group_argument
-def leave_group(console: Console, group: str) -> None:
+@yes_option
+def leave_group(console: Console, group: str, yes: bool) -> None:
     """Leave a group, and stop sharing in it.
 
     If it is yours, it passes to whoever is a member for longest; the last one dissolves it.
     """
     from common.messages.control import LeaveGroup
 
-    console.done(console.ask(LeaveGroup(group)), f"left {group}")
+    answer = console.ask_with_consent(lambda yes: LeaveGroup(group, yes), yes)
+    console.done(answer, f"left {group}")
 
 
 @command("list-groups", example="mini-torrent list-groups --json")

@@ -248,6 +248,11 @@ def status_lines(status: control.StatusIs, home: str) -> list[str]:
         ("device", status.device),
     ]
     rows += [("away", text) for text in status.away]
+    if status.requests:
+        groups = ", ".join(f"{group} {count}" for group, count in status.requests_by_group.items())
+        rows.append(("requests", f"{status.requests} to answer ({groups}): list-requests GROUP"))
+    if status.pending:
+        rows.append(("asked", f"to join {', '.join(status.pending)}; not answered yet"))
     if status.trouble and status.connected:
         rows.append(("trouble", status.trouble))
     if status.advice:

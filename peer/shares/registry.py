@@ -33,7 +33,7 @@ from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
 from common.messages import control, tracker
 from common.messages.refusals import Code
-from common.refusals import no_group, not_logged_in
+from common.refusals import no_group, not_logged_in, still_pending
 from peer.claims import check_facts
 from peer.files.errors import Away, ContentChanged, IOFailed, OutOfHandles, Unreadable
 from peer.files.fingerprints import Place
@@ -439,7 +439,7 @@ class Shares:
         if group not in self._following.groups:
             await self._following.sync()
         if group not in self._following.groups:
-            raise no_group(group)
+            raise still_pending(group) if group in self._following.pending else no_group(group)
         return user, group
 
     async def _adopt(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:

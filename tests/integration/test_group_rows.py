@@ -107,7 +107,6 @@ def test_the_owners_commands_are_for_the_owner_alone(
     alice: Person, bob: Person, carol: Person, words: tuple[str, ...]
 ) -> None:
     group = alice.group_with(bob)
-    carol.ok("join-group", group)
     command, *rest = words
     assert "owner" in bob.refused(command, group, *rest)
     # To a stranger the group might as well not be there.
@@ -115,6 +114,8 @@ def test_the_owners_commands_are_for_the_owner_alone(
     assert stranger.replace(group, "G") == carol.refused(command, "nosuchgroup", *rest).replace(
         "nosuchgroup", "G"
     )
+    carol.ok("join-group", group)
+    assert "has not answered yet" in carol.refused(command, group, *rest)
     assert users(alice, "list-requests", group) == {"carol": "pending"}
     assert users(alice, "list-members", group) == {"alice": "owner", "bob": "member"}
 
@@ -142,7 +143,12 @@ def test_ownership_passes_to_the_longest_standing_member(
     alice: Person, bob: Person, carol: Person
 ) -> None:
     group = carol.group_with(bob, alice)
-    carol.ok("leave-group", group)
+    told = carol.refused("leave-group", group)
+    assert "you own" in told
+    assert group in groups(carol)
+    left = carol.json("leave-group", group, "--yes")
+    assert (left["group"], left["owner"]) == (group, "bob")
+    assert left["text"] == f"left {group}; bob owns it now"
     assert users(alice, "list-members", group) == {"alice": "member", "bob": "owner"}
     assert groups(carol)[group] == {
         "group": group,
@@ -160,8 +166,9 @@ def test_the_last_member_dissolves_the_group(swarm: Swarm, alice: Person, bob: P
     group = alice.group_with(bob)
     path = swarm.file(1000)
     alice.share(path, group)
-    for person in (alice, bob):
-        person.ok("leave-group", group)
+    alice.ok("leave-group", group, "--yes")
+    wait_for(lambda: "only member" in bob.run("leave-group", group).err)
+    assert bob.ok("leave-group", group, "--yes") == f"left {group}; the group is no more\n"
     assert group not in groups(alice)
     bob.ok("create-group", group)
     assert groups(bob)[group]["members"] == 1
@@ -218,3 +225,31 @@ def test_a_member_does_not_ask_again(alice: Person, bob: Person) -> None:
     group = alice.group_with(bob)
     assert "member" in bob.refused("join-group", group)
     assert alice.json("list-requests", group) == []
+
+
+def test_requests_are_told_on_both_sides(swarm: Swarm, alice: Person, bob: Person) -> None:
+    group, other = alice.group_with(), alice.group_with()
+    watching = bob.spawn("watch")
+    assert watching.stderr is not None
+    assert watching.stderr.readline() == "watching all your groups; Ctrl-C ends it\n"
+    for one in (group, other):
+        bob.ok("join-group", one)
+    for command in ("list-files", "list-members"):
+        assert "has not answered yet" in bob.refused(command, group)
+    assert "has not answered yet" in bob.refused("upload-file", swarm.file(10), group)
+    assert "has not answered yet" in bob.refused("download-file", group, "x", swarm.folder())
+    assert set(bob.status()["pending"]) >= {group, other}
+    told = wait_for(alice.status, until=lambda status: other in status["requests_by_group"])
+    assert told["requests_by_group"][group] == 1
+    assert told["requests"] >= 2
+    assert "requests" in alice.ok("status")
+    alice.ok("accept-request", group, "bob")
+    alice.ok("reject-request", other, "bob")
+    assert watching.stdout is not None
+    seen = set()
+    while not {("accepted", group), ("rejected", other)} <= seen:
+        words = watching.stdout.readline().replace("[", "").replace("]", "").split()
+        seen |= {(event, name) for event in words for name in (group, other) if name in words}
+    wait_for(lambda: group not in alice.status()["requests_by_group"])
+    wait_for(lambda: not {group, other} & set(bob.status()["pending"]))
+    watching.terminate()

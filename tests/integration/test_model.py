@@ -139,7 +139,7 @@ class Session:
         group = self.groups.get(name)
         asked = group is not None and who in group.requests
         inside = group is not None and who in group.members
-        self.run(who, asked or inside, "leave-group", name)
+        self.run(who, asked or inside, "leave-group", name, "--yes")
         if group is not None and asked:
             group.requests.discard(who)
         elif inside:

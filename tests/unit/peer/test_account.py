@@ -75,6 +75,9 @@ def test_ids_are_as_long_as_it_takes_to_tell_them_apart() -> None:
 
 
 class Session:
+    def replaced_by(self, user: str) -> str | None:
+        return "bob is logged in here" if user == "replacing" else None
+
     """Counts how often a session was ended."""
 
     ended = 0
@@ -144,3 +147,9 @@ def test_a_device_is_forgotten_by_its_whole_key_and_one_s_own_ends_the_session()
     answer, link, session = handled(control.ForgetDevice("3f0c0c"), ForgetDevice=tracker.Done())
     assert answer == control.Done("logged out; nothing is shared from here any longer")
     assert session.ended == 1
+
+
+def test_a_login_that_ends_what_runs_is_asked_about_first() -> None:
+    answer, link, _ = handled(control.Login("replacing", "pw"))
+    assert answer == control.NeedsConsent("bob is logged in here")
+    assert link.asked == []
