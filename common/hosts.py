@@ -18,6 +18,7 @@ from common.link import host_of, is_address
 
 ADDRESSES_MAX = 8  # of one name that are tried; the best come first
 
+_LOOPBACK = ("127.0.0.1", "::1")
 _SIOCGIFFLAGS, _SIOCGIFADDR = 0x8913, 0x8915  # of linux/sockios.h
 _IFF_UP = 1
 _IF_INET6 = Path("/proc/net/if_inet6")
@@ -69,8 +70,11 @@ def addresses_of(host: str) -> list[str]:
         rows = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except UnicodeError as error:
         raise socket.gaierror(socket.EAI_NONAME, "not a host name") from error
-    found = list(dict.fromkeys(str(row[4][0]) for row in rows))
-    return found[:ADDRESSES_MAX]
+    found = [str(row[4][0]) for row in rows]
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        found += _LOOPBACK  # whatever the files of this machine say (RFC 6761)
+    return list(dict.fromkeys(found))[:ADDRESSES_MAX]
 
 
 def reason_of(error: OSError) -> str:

@@ -71,7 +71,7 @@ def _fault(text: str) -> str:
         if not address:
             return "host and port are missing"
         if not re.search(r":[0-9]+\Z", address):
-            return f"the port is missing after the host {quoted(address)}"
+            return f"the port is missing after the host {quoted(address.rstrip(':'))}"
         if address.startswith(":"):
             return "the host is missing before the port"
     return _fault_of_key(key) or f"{quoted(address)} is no host with a port"

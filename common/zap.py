@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
@@ -125,8 +126,9 @@ async def self_check(context: zmq.Context[Any], zap: ZapHandler, timeout_s: floa
     server = make_socket(
         context, zmq.ROUTER, Serve(server_pair, domain), message_bytes_max=limits.KIB
     )
-    server.bind("tcp://127.0.0.1:*")
-    endpoint = server.getsockopt_string(zmq.LAST_ENDPOINT)
+    # Not at 127.0.0.1, which is not there before the network is: an abstract path of Linux.
+    endpoint = f"ipc://@mini-torrent-{os.urandom(16).hex()}"
+    server.bind(endpoint)
     came: set[DeviceKey | None] = set()
 
     def on_message(frames: Frames) -> None:

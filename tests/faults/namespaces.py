@@ -34,10 +34,10 @@ class Machine:
         _ip("netns", "add", name)
         _ip("link", "add", port, "netns", hub, "type", "veth", "peer", "eth0", "netns", name)
         _ip("-n", hub, "link", "set", port, "master", "br0", "up")
-        _ip("-n", name, "link", "set", "lo", "up")
 
     def plug(self, *addresses: str) -> None:
-        """Bring the card up, with these addresses."""
+        """Bring the card up, with these addresses, and loopback, which comes up late as well."""
+        _ip("-n", self.name, "link", "set", "lo", "up")
         _ip("-n", self.name, "link", "set", "eth0", "up")
         for address in addresses:
             _ip("-n", self.name, "address", "add", f"{address}/24", "dev", "eth0")

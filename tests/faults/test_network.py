@@ -86,12 +86,13 @@ def test_f92_a_peer_starts_before_its_network(
     early = Person(swarm, "early")
     with machine.inside():
         ran = early.run("up", "--tracker", swarm.tracker.link, *options)
-    said = f"peer ready: not listening yet (tracker {swarm.tracker.link})\n"
-    assert (ran.code, ran.out) == (0, said)
+    assert ran.code == 0, str(ran)
     assert "warning: the tracker cannot be reached" in ran.err
-    assert early.status()["listen"] == ""
-    assert not check(early, "address")[0]
-    assert "not listening yet" in early.ok("status")
+    if not options:  # a kernel without any address lets every address be bound
+        assert ran.out == f"peer ready: not listening yet (tracker {swarm.tracker.link})\n"
+        assert early.status()["listen"] == ""
+        assert not check(early, "address")[0]
+        assert "not listening yet" in early.ok("status")
     machine.plug("10.78.0.2")
     wait_for(lambda: early.status()["connected"], "the tracker")
     listen = wait_for(lambda: early.status()["listen"], "an address to listen at")

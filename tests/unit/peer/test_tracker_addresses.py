@@ -175,6 +175,16 @@ def test_what_is_told_of_several_addresses_is_what_one_of_them_had_to_say(names:
     on_stage(test)
 
 
+@pytest.mark.parametrize("found", ["127.0.0.1", "::1"])
+def test_f90_localhost_is_both_loopback_addresses(names: Names, found: str) -> None:
+    names.addresses = [found]
+    for host in ("localhost", "LOCALHOST", "tracker.localhost"):
+        endpoints = asyncio.run(endpoints_of(f"tcp://{host}:5000"))
+        assert endpoints[0] in ("tcp://127.0.0.1:5000", "tcp://[::1]:5000")
+        assert found in endpoints[0]
+        assert sorted(endpoints) == ["tcp://127.0.0.1:5000", "tcp://[::1]:5000"]
+
+
 def test_f90_a_name_is_looked_up_anew_each_time(names: Names) -> None:
     async def test(stage: Stage) -> None:
         stage.serve("127.0.0.1")
