@@ -53,14 +53,14 @@ WAYS = [renamed, another]
 
 async def shared(town: Town, kind: str) -> Path:
     """What is shared; the folder that it lies in can be taken away."""
-    (town.home / "disk").mkdir()
+    (town.files / "disk").mkdir()
     if kind == "file":
         return await town.share("disk/film")
-    (town.home / "disk" / "film").mkdir()
-    (town.home / "disk" / "film" / "reel").write_bytes(b"reel" * 1000)
+    (town.files / "disk" / "film").mkdir()
+    (town.files / "disk" / "film" / "reel").write_bytes(b"reel" * 1000)
     from common.messages import control
 
-    path = town.home / "disk" / "film"
+    path = town.files / "disk" / "film"
     await town.shares.upload(control.UploadFile(str(path), "films"), lambda progress: None)
     return path
 
