@@ -158,7 +158,7 @@ def changed_text(keep_devices: bool, logged_out: int | None) -> str:
 
 def find_device(typed: str, known: Sequence[DeviceKey]) -> DeviceKey:
     """Which of the ``known`` devices is meant: by the beginning of its key in hexadecimal, or by
-    the whole key as ``status`` shows it. Raises `Refused`."""
+    the whole key as ``--json`` shows it. Raises `Refused`."""
     if re.fullmatch(f"[0-9A-Fa-f]{{1,{2 * KEY_BYTES}}}", typed):
         if len(typed) < PREFIX_CHARACTERS_MIN:
             raise Refused(

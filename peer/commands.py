@@ -27,7 +27,7 @@ from peer.group_view import Gap
 from peer.health import findings
 from peer.listing import listing
 from peer.notices import Notices
-from peer.rows import file_row, group_row, happened, missed, time_text, user_row
+from peer.rows import file_row, group_row, happened, missed, short_id, time_text, user_row
 from peer.seeder import Seeder
 from peer.session import Session
 from peer.shares import Shares
@@ -322,6 +322,7 @@ class Commands:
             tracker=parts.link.where.link,
             listen=parts.seeder.endpoint,
             device=key_text(parts.pair.public),
+            id=short_id(parts.pair.public),
             shares=len(parts.shares),
             downloads=sum(1 for row in parts.downloads.rows() if row.state in "DP"),
             pid=parts.pid,

@@ -49,6 +49,11 @@ def device_rows(rows: Sequence[tracker.OwnDevice], own: bytes) -> list[control.D
     ]
 
 
+def short_id(key: bytes) -> str:
+    """The id of one device: the beginning of its key in hexadecimal."""
+    return key.hex()[:SHORT_ID_CHARACTERS]
+
+
 def short_ids(keys: Iterable[bytes]) -> dict[bytes, str]:
     """The beginning of each key in hexadecimal, as long as it takes to tell them apart."""
     whole, length = {key: key.hex() for key in keys}, SHORT_ID_CHARACTERS
@@ -103,7 +108,8 @@ def _event(event: events.GroupEvent) -> tuple[str, dict[str, str | int | bool]]:
         case events.Stopped(user, name):
             return "unshare", {"user": user, "name": name, "last": False}
         case events.Device(user, device, bound):
-            return ("login" if bound else "logout"), {"user": user, "device": key_text(device)}
+            details = {"user": user, "id": short_id(device), "device": key_text(device)}
+            return ("login" if bound else "logout"), {**details}
         case events.Created(user):
             return "created", {"user": user}
         case events.Requested(user):

@@ -72,7 +72,7 @@ class ListDevices(_Ask, frozen=True):
 
 
 class ForgetDevice(_Ask, frozen=True):
-    """``device``: the beginning of its id, or its whole key as ``status`` shows it."""
+    """``device``: the beginning of its id, or its whole key as ``--json`` shows it."""
 
     device: Text
 
@@ -405,6 +405,8 @@ class StatusIs(_Result, frozen=True):
     requests: int = 0
     requests_by_group: dict[str, int] = {}
     pending: list[str] = []
+    id: str = ""
+    """The device's, as ``list-devices`` shows it; ``device`` is the whole key."""
 
 
 class Groups(_Result, frozen=True):

@@ -245,7 +245,7 @@ def status_lines(status: control.StatusIs, home: str) -> list[str]:
         ("listen", _listening(status)),
         ("shares", _shares_text(status)),
         ("downloads", str(status.downloads)),
-        ("device", status.device),
+        ("device", status.id or status.device),
     ]
     rows += [("away", text) for text in status.away]
     if status.requests:
@@ -332,7 +332,10 @@ def uploaded_line(done: control.Uploaded) -> str:
 
 def event_line(event: control.Happened) -> str:
     """One event of a group for people."""
-    details = "  ".join(f"{key}={_detail(value)}" for key, value in event.details.items())
+    told = dict(event.details)
+    if "id" in told:  # what other commands show and take; the whole key is for programs
+        told["device"] = told.pop("id")
+    details = "  ".join(f"{key}={_detail(value)}" for key, value in told.items())
     time = moment_text(event.time, seconds=True)
     return printable(f"{time}  [{event.group}]  {event.event:<10}  {details}").rstrip()
 

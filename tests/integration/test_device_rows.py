@@ -48,8 +48,12 @@ def test_the_devices_of_a_user_are_listed_with_who_is_there(swarm: Swarm, alice:
         assert row["this"] == (status is here)
         assert parse_key(status["device"]).hex().startswith(row["id"])
         assert len(row["id"]) >= 8
+        assert status["id"] == row["id"]
         assert row["bound"] <= row["seen"]
     assert "this one" in desk.ok("list_devices")
+    [shown] = [line for line in lap.ok("status").splitlines() if line.startswith("device")]
+    assert shown.split() == ["device", lap.status()["id"]]
+    assert lap.status()["id"] in desk.ok("list-devices")
     assert there["device"] not in rows(alice)
     lap.down()
     row = wait_for(lambda: rows(desk)[there["device"]], until=lambda row: not row["online"])
