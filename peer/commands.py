@@ -119,6 +119,7 @@ class Commands:
                 | control.Pause()
                 | control.Resume()
                 | control.Cancel()
+                | control.Clear()
                 | control.WhySlow()
             ):
                 await self._parts.session.settled(SETTLE_S)
@@ -273,6 +274,7 @@ class Commands:
         | control.Pause
         | control.Resume
         | control.Cancel
+        | control.Clear
         | control.WhySlow,
         tell: Tell,
     ) -> control.Answer | Waiting:
@@ -289,6 +291,7 @@ class Commands:
             case control.AwaitDownload(group, path):
                 return Waiting(downloads.wait(downloads.latest_to(group, path), tell))
             case control.ShowDownloads():
+                await downloads.look_at_disk()
                 return control.Downloads(downloads.rows())
             case control.StopShare(group, name):
                 await self._parts.shares.stop(group, name)
@@ -300,10 +303,14 @@ class Commands:
                 await downloads.resume(group, name)
                 return control.Done(f"resumed {names.printable(name)}")
             case control.Cancel(group, name):
-                await downloads.cancel(group, name)
-                return control.Done(
-                    f"cancelled {names.printable(name)}; its partial data is deleted"
-                )
+                shown = names.printable(name)
+                if await downloads.cancel(group, name):
+                    return control.Done(f"cancelled {shown}; its partial data is deleted")
+                return control.Done(f"{shown} is off the list; the file stays where it is")
+            case control.Clear():
+                count = await downloads.clear()
+                what = "1 complete download" if count == 1 else f"{count:,} complete downloads"
+                return control.Done(f"{what} taken off the list; the files stay")
             case control.WhySlow(group, name):
                 return control.SourceRows(downloads.why_slow(group, name))
             case _:

@@ -184,6 +184,10 @@ class Cancel(_Ask, frozen=True):
     name: Text
 
 
+class Clear(_Ask, frozen=True):
+    """Take all complete downloads off the list; their files stay."""
+
+
 class WhySlow(_Ask, frozen=True):
     """What each source of a running download does."""
 
@@ -235,6 +239,7 @@ Ask: TypeAlias = (
     | Pause
     | Resume
     | Cancel
+    | Clear
     | WhySlow
     | Watch
     | Doctor

@@ -300,13 +300,25 @@ def resume(console: Console, group: str, name: str) -> None:
 def cancel(console: Console, group: str, name: str) -> None:
     """Give a download up and remove what there is of it.
 
-    NAME may be the path that it goes to, when there are several of one name.
+    NAME may be the path that it goes to, when there are several of one name. A complete download is
+    taken off the list, and its file stays.
     """
     from common.messages.control import Cancel
 
     console.done(
         _about_download(console, Cancel, group, name), f"the download of {name} was given up"
     )
+
+
+@command("clear", example="mini-torrent clear")
+def clear(console: Console) -> None:
+    """Take complete downloads off the list.
+
+    The files stay, and are shared as before.
+    """
+    from common.messages.control import Clear
+
+    console.done(console.ask(Clear()), "the list is cleared")
 
 
 @command("why-slow", example="mini-torrent why-slow films film.mkv")
@@ -373,6 +385,7 @@ COMMANDS = (
     pause,
     resume,
     cancel,
+    clear,
     why_slow,
     watch,
 )

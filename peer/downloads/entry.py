@@ -52,6 +52,8 @@ class Entry:
     """Its folder cannot be reached: it is queued again when that is back."""
     told_away: str | None = None
     """What was said of that last."""
+    missing: str | None = None
+    """Why what was completed is not what stands on the disk, as of the last look."""
     queued: bool = False
     """It starts when its turn comes, see ``turns``."""
     later: int = 0

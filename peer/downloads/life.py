@@ -404,6 +404,13 @@ class Life:
         self._around.presence_changed()
         entry.signal()
 
+    async def forget(self, entry: Entry) -> None:
+        """Forget a download at rest, and its journal; what stands at its path stays."""
+        journal = Journal(self.journal_of(entry.key), entry.content)
+        await self._around.workers.run(journal.remove)
+        await self._around.workers.run(self._records.remove, entry.key)
+        entry.signal()
+
     async def keep_for_another_try(self, entry: Entry, error: MiniTorrentError) -> None:
         """It could not be given up: it rests until its user says what is to become of it."""
         entry.error = error

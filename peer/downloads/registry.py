@@ -32,7 +32,14 @@ from peer.downloads.asking import LOOK_S
 from peer.downloads.entry import Entry, Surroundings, order_named
 from peer.downloads.life import Life, not_a_member
 from peer.downloads.manifest_fetch import fetch_manifest
-from peer.downloads.rows import download_row, downloaded, progress_of, shown_path, source_rows
+from peer.downloads.rows import (
+    download_row,
+    downloaded,
+    missing_text,
+    progress_of,
+    shown_path,
+    source_rows,
+)
 from peer.downloads.running import Running
 from peer.downloads.turns import Turns
 from peer.files import opening
@@ -43,6 +50,7 @@ from peer.records import DownloadRecord, Records, record_key
 log = logging.getLogger(__name__)
 
 PLACES_INTERVAL_S = 5.0  # how often the folders of downloads are looked for
+DISK_S = 2.0  # how long a listing waits for a disk
 TELL_INTERVAL_S = 0.2
 TELL_QUEUED_S = 5.0  # there may be thousands of them
 CLOSE_S = 2.0  # how long the end of a peer waits for a download that is just being made or removed
@@ -85,6 +93,18 @@ class Downloads:
 
     def _running(self) -> list[Entry]:
         return [entry for entry in self._mine() if entry.running is not None]
+
+    async def look_at_disk(self) -> None:
+        """Learn whether what was completed is still there, for `rows`. A disk that does not answer
+        is not waited for."""
+        complete = [entry for entry in self._mine() if entry.record.state == "C"]
+        looking = self._see_through(
+            self._around.workers.run(lambda: [missing_text(entry.record) for entry in complete])
+        )
+        with contextlib.suppress(TimeoutError):
+            found = await asyncio.wait_for(asyncio.shield(looking), DISK_S)
+            for entry, missing in zip(complete, found, strict=True):
+                entry.missing = missing
 
     def rows(self) -> list[control.DownloadRow]:
         """What ``show-downloads`` shows, oldest first."""
@@ -211,8 +231,17 @@ class Downloads:
             self._life.run(entry, decoded, sources)
         else:
             self._turns.queue(entry)
+        await self._forget_former(entry)
         await self._forget_oldest()
         return key
+
+    async def _forget_former(self, entry: Entry) -> None:
+        """A path has one row: what was downloaded to it before is no longer there."""
+        for other in list(self._all.values()):
+            same = other is not entry and other.record.path == entry.record.path
+            if same and not other.unfinished and not other.busy:
+                del self._all[other.key]
+                await self._life.forget(other)
 
     async def _reserve(
         self, key: str, record: DownloadRecord, decoded: Manifest | None
@@ -312,12 +341,16 @@ class Downloads:
             self._turns.queue(entry)
         await self._life.remember(entry)
 
-    async def cancel(self, group_text: str, name: str) -> None:
-        """Give a download up, remove what there is of it, and forget it.
+    async def cancel(self, group_text: str, name: str) -> bool:
+        """Give a download up, remove what there is of it, and forget it. One that is complete is
+        taken off the list, and its file stays; returns whether anything was removed.
 
         What cannot be removed stays in the list with the reason, to be given up once more.
         """
-        entry, *others = self._find(group_text, name, "DPF")
+        try:
+            entry, *others = self._find(group_text, name, "DPF")
+        except Refused:
+            entry, *others = self._find(group_text, name, "C")
         if others:
             # What is given up is gone: which one is not for us to guess.
             paths = ", ".join(names.quoted(one.path) for one in (entry, *others))
@@ -326,7 +359,22 @@ class Downloads:
                 f"there are {1 + len(others)} downloads of {names.quoted(name)}: to {paths}",
                 hint("name one by its path", "cancel", group_text, entry.path),
             )
+        if entry.record.state == "C":
+            del self._all[entry.key]
+            await asyncio.shield(self._see_through(self._life.forget(entry)))
+            return False
         await asyncio.shield(self._see_through(self._give_up(entry)))
+        return True
+
+    async def clear(self) -> int:
+        """Take all complete downloads off the list; returns how many. The files and their shares
+        stay."""
+        done = [e for e in self._mine() if e.record.state == "C" and not e.busy]
+        for entry in done:
+            del self._all[entry.key]
+        keys = [entry.key for entry in done]
+        await self._around.workers.run(self._records.remove_all, keys)
+        return len(done)
 
     async def _give_up(self, entry: Entry) -> None:
         del self._all[entry.key]  # nobody else does anything with it meanwhile

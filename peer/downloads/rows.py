@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 from common import limits
 from common.messages import control
 from peer.downloads.entry import Entry
 from peer.downloads.running import STORAGE_RETRY_S
+from peer.records import DownloadRecord
 from peer.swarm.progress import Progress, SourceProgress
 from peer.swarm.sources import Phase
 
@@ -33,9 +36,12 @@ def download_row(entry: Entry) -> control.DownloadRow:
         verified = entry.held_bytes
     if entry.place is not None and entry.waits:
         reason = queued_text(entry.place)
+    state = record.state
+    if state == "C" and entry.missing is not None:
+        state, reason, verified, eta = "F", entry.missing, 0, None
     return control.DownloadRow(
         # A download of the queue is one that is wanted: for people it rests.
-        state="P" if entry.waits else record.state,
+        state="P" if entry.waits else state,
         group=record.group,
         name=record.name,
         path=shown_path(entry.path),
@@ -46,6 +52,22 @@ def download_row(entry: Entry) -> control.DownloadRow:
         sources=sources,
         reason=reason,
     )
+
+
+def missing_text(record: DownloadRecord) -> str | None:
+    """Why a complete download is not what stands on the disk; None when it seems to be. Blocks."""
+    path = os.fsdecode(record.path)
+    try:
+        status = os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return "what was downloaded is no longer there"
+        return f"what was downloaded cannot be reached: {error.strerror}"
+    if stat.S_ISREG(status.st_mode) and status.st_size != record.size:
+        return "what was downloaded was changed since"
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        return "something else stands where it was downloaded to"
+    return None
 
 
 def queued_text(place: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from people import SMALL_PIECE, Person, Swarm
+from people import SMALL_PIECE, Person, Swarm, clear
 from waiting import wait_for
 
 SLOW = "2M"  # bytes a second: enough for a transfer to be seen under way
@@ -274,3 +274,38 @@ def test_a_piped_shell_waits_for_its_downloads(
     assert (dest / path.name).read_bytes() == path.read_bytes()
     ran = bob.command("shell", stdin=f"foo\ndownload_file {group} nothing {dest}\nlist-groups\n")
     assert ran.code == 2, str(ran)
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_rows_tell_what_stands_on_the_disk(
+    swarm: Swarm, alice: Person, bob: Person, what: str
+) -> None:
+    group = alice.group_with(bob)
+    path = swarm.folder() if what == "folder" else swarm.file(1000)
+    if what == "folder":
+        swarm.file(1000, folder=path)
+    alice.share(path, group)
+    dest = swarm.folder()
+    key = (group, path.name)
+    bob.fetch(group, path.name, dest)
+    assert bob.state_of(*key) == "C"
+    moved = swarm.folder() / "moved"
+    (dest / path.name).rename(moved)
+    row = bob.downloads()[key]
+    assert (row["state"], row["reason"]) == ("F", "what was downloaded is no longer there")
+    moved.rename(dest / path.name)
+    assert bob.state_of(*key) == "C"
+    clear(dest / path.name)
+    bob.fetch(group, path.name, dest)
+    rows = [row for row in bob.json("show-downloads") if row["group"] == group]
+    assert [row["state"] for row in rows] == ["C"]  # one row a path
+    bob.fetch(group, path.name, dest / "other")
+    assert "by its path" in bob.run("cancel", group, path.name).err
+    bob.ok("cancel", group, dest / "other")
+    assert (dest / "other").exists()
+    assert len([row for row in bob.json("show-downloads") if row["group"] == group]) == 1
+    assert "the files stay" in bob.ok("clear")
+    assert [row for row in bob.json("show-downloads") if row["state"] == "C"] == []
+    assert (dest / path.name).exists()
+    bob.restart()
+    assert [row for row in bob.json("show-downloads") if row["group"] == group] == []

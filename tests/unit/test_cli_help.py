@@ -49,6 +49,7 @@ ADDED = [
     "pause",
     "resume",
     "cancel",
+    "clear",
     "why-slow",
     "doctor",
     "completion",

@@ -164,6 +164,7 @@ ASKS: list[Any] = [
     control.Pause("films", "film.mkv"),
     control.Resume("films", "film.mkv"),
     control.Cancel("films", "film.mkv"),
+    control.Clear(),
     control.WhySlow("films", "film.mkv"),
     control.Watch("films"),
     control.Doctor(),
