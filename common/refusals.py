@@ -32,5 +32,5 @@ def still_pending(group: str) -> Refused:
     return Refused(
         Code.UNKNOWN_GROUP,
         f"you asked to join {quoted(group)}, and its owner has not answered yet",
-        f"`mini-torrent watch {group}` tells when the owner does",
+        hint("see when the owner does", "watch", group),
     )

@@ -1,11 +1,14 @@
 """The three standard streams, which a command is handed and must not trust.
 
-Owns what they are when they are closed (`open_closed_streams`) and when nobody takes what is
-written any more (`abandon_output`), such as on a full disk or after ``| head``.
+Owns which texts they take in any locale (`speak_any_locale`), what they are when they are closed
+(`open_closed_streams`), and output that cannot be delivered (`abandon_output`), as on a full disk
+or after ``| head``.
 """
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from contextlib import suppress
@@ -25,6 +28,40 @@ def open_closed_streams() -> None:
             assert nothing == number, "the lowest free number is always given"
             os.set_inheritable(nothing, True)
             setattr(sys, name, os.fdopen(nothing, "w" if number else "r", closefd=False))
+
+
+_NEAREST = {"…": "...", "─": "-", "━": "-", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-"}
+
+
+def speak_any_locale() -> None:
+    """Let standard output and error take every text, whatever the encoding of the locale.
+
+    A character that it lacks becomes the nearest plain one, or a question mark. Standard input
+    keeps bytes that are no text in it as the os module would, for whoever reads them to refuse.
+    """
+    codecs.register_error("mini-torrent", _nearest)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="mini-torrent")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+
+
+def text_of(word: str) -> str:
+    """A word of the command line that the locale cannot read, as UTF-8 if it is that."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        with suppress(UnicodeError):
+            return os.fsencode(word).decode("utf-8")
+    return word
+
+
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(_NEAREST.get(letter, "?") for letter in letters), error.end
 
 
 def abandon_output() -> None:

@@ -28,7 +28,7 @@ from common.ids import DeviceKey
 from common.keys import load_pair, rotate_signing_key
 from common.link import InfoEntry, Tracker, as_endpoint, parse_link, read_info
 from common.names import printable
-from common.streams import abandon_output, open_closed_streams
+from common.streams import abandon_output, open_closed_streams, speak_any_locale
 from tracker.home import CURVE_KEY, LAST_LINK, LAST_OPTIONS, SIGNING_KEY, Home
 
 PROGRAM = "mini-torrent-tracker"
@@ -318,6 +318,7 @@ def completion(shell: str) -> None:
 def main() -> None:
     """The entry point of ``mini-torrent-tracker``."""
     open_closed_streams()
+    speak_any_locale()
     if instruction := os.environ.get(COMPLETE_VARIABLE):
         from common.completion import answer
 

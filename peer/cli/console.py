@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from common.errors import MiniTorrentError, exit_code_of
-from common.hints import PROGRAM, quoted_line, shown
+from common.hints import PROGRAM, line, quoted_line, shown
 from common.messages.refusals import Code
 from common.names import printable
 
@@ -91,11 +91,24 @@ class Console:
             return answer
         question = printable(answer.question)
         if not sys.stdin.isatty():
-            raise Refused(Code.FAILED, question, "to do it all the same, add --yes")
+            raise Refused(Code.FAILED, question, _with_yes(click.get_current_context()))
         print(f"{question}. Continue? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Refused(Code.FAILED, "nothing was done")
         return self.ask(make(True))
+
+    def sent_path(self, typed: str) -> str:
+        """`path` for the peer, to which names of files are UTF-8 in every locale.
+
+        It is the same bytes where they are UTF-8 or something stands there; otherwise the same
+        text.
+        """
+        path = self.path(typed)
+        errors = "surrogateescape" if os.path.lexists(path) else "strict"
+        try:
+            return os.fsencode(path).decode("utf-8", errors)
+        except UnicodeError:
+            return path
 
     def path(self, typed: str) -> str:
         """A path as it was typed, made absolute from where it was typed."""
@@ -187,6 +200,18 @@ def json_text(document: Any, indent: int | None = None) -> str:
     return json.dumps(document, ensure_ascii=True, indent=indent).replace("\x7f", "\\u007f")
 
 
+def _with_yes(ctx: click.Context) -> str:
+    """The command that was typed, with ``--yes``, and without a password."""
+    arguments = [
+        str(value)
+        for one in ctx.command.params
+        if isinstance(one, click.Argument) and one.name and one.name != "password"
+        if (value := ctx.params.get(one.name)) is not None
+    ]
+    command = line(PROGRAM, ctx.command.name or "", *arguments, options=("--yes",))
+    return f"to do it all the same: {command}"
+
+
 # -- what went wrong ----------------------------------------------------------------------------
 
 
@@ -219,8 +244,8 @@ def show_traceback(error: BaseException) -> None:
     import traceback
 
     for part in traceback.format_exception(error):
-        for line in part.rstrip("\n").split("\n"):
-            print(f"  {printable(line)}", file=sys.stderr)
+        for row in part.rstrip("\n").split("\n"):
+            print(f"  {printable(row)}", file=sys.stderr)
 
 
 def trouble_of(error: BaseException, console: Console) -> Trouble:

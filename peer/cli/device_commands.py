@@ -126,7 +126,7 @@ def status(console: Console) -> None:
         return
     from peer.cli.render import status_lines
 
-    print("\n".join(status_lines(answer, str(console.home))), flush=True)
+    print(console.hinted("\n".join(status_lines(answer, str(console.home)))), flush=True)
 
 
 @command("shell", example="mini-torrent shell 127.0.0.1:18000 tracker_info.txt")

@@ -28,7 +28,7 @@ download_argument = click.argument("name", shell_complete=complete_download)
 
 
 @command("upload-file", example="mini-torrent upload-file ~/film.mkv films")
-@click.argument("path", type=click.Path())
+@click.argument("path", type=click.Path(readable=False))
 @group_argument
 @click.option("--name", help="The name in the group; the last part of PATH if left out.")
 @click.option(
@@ -77,7 +77,7 @@ def upload_file(
     from peer.cli.render import uploaded_line
 
     _check_order(console, path, group)
-    ask = UploadFile(console.path(path), group, name, digest, piece_size, yes, times)
+    ask = UploadFile(console.sent_path(path), group, name, digest, piece_size, yes, times)
     title = name or os.path.basename(ask.path)
     try:
         answer = run(console, ask, title)
@@ -159,7 +159,7 @@ def list_files(console: Console, group: str) -> None:
 @command("download-file", example="mini-torrent download-file films film.mkv ~/Videos/")
 @group_argument
 @share_argument
-@click.argument("dest", type=click.Path())
+@click.argument("dest", type=click.Path(readable=False))
 @click.option("--wait/--no-wait", default=None, help="Whether to wait until it is there.")
 @click.option(
     "--pick",
@@ -197,7 +197,7 @@ def download_file(
     if dest.endswith("/") and not os.path.isdir(path):
         raise StorageError(f"{dest} is not a folder", "make it first, or leave the last / out")
     waits = wait if wait is not None else not console.at_prompt
-    ask = DownloadFile(group, name, path, waits, pick, times)
+    ask = DownloadFile(group, name, console.sent_path(dest), waits, pick, times)
     try:
         answer = run(console, ask, name) if waits else console.ask(ask)
     except KeyboardInterrupt:
@@ -260,7 +260,7 @@ def _about_download(
     try:
         return console.ask(make(group, name))
     except Refused as refused:
-        path = console.path(name)
+        path = console.sent_path(name)
         if refused.code is not Code.UNKNOWN_SHARE or path == name:
             raise
         with contextlib.suppress(Refused):

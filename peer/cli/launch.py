@@ -132,6 +132,9 @@ def run_here(home: Path, options: Mapping[str, Any], *, verbose: int, remember: 
     """Be the peer of ``home`` until it is told to end; returns the exit code."""
     from peer import daemon
 
+    if sys.getfilesystemencoding() != "utf-8":  # names of files are, for a peer
+        words = [sys.executable, "-P", "-X", "utf8", "-m", "peer.cli", *sys.argv[1:]]
+        os.execve(sys.executable, words, {**os.environ, **_where_we_are()})
     home = open_home(home)
     settings = settings_for(home, options)
     if (pid := lock_holder(home)) is not None:
@@ -145,8 +148,19 @@ def run_here(home: Path, options: Mapping[str, Any], *, verbose: int, remember: 
 
 
 def _command_line(home: Path, options: Mapping[str, Any], verbose: int) -> list[str]:
-    # -P: what lies in the folder in which somebody typed the command is none of our modules.
-    words = [sys.executable, "-P", "-m", "peer.cli", "--home", str(home), *["-v"] * verbose]
+    # -X utf8: names of files are UTF-8, whatever the locale. -P: what lies in the folder where the
+    # command was typed is none of our modules.
+    words = [
+        sys.executable,
+        "-P",
+        "-X",
+        "utf8",
+        "-m",
+        "peer.cli",
+        "--home",
+        str(home),
+        *["-v"] * verbose,
+    ]
     words += ["up", "--foreground", "--no-remember"]
     for name, value in options.items():
         words += [_OPTIONS[name]] if value is True else [_OPTIONS[name], str(value)]
@@ -158,12 +172,16 @@ def environment() -> dict[str, str]:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("MINI_TORRENT_")
     }
+    return {**environment, **_where_we_are(), "PYTHONUNBUFFERED": "1"}
+
+
+def _where_we_are() -> dict[str, str]:
+    """The part of an environment by which a process of ours finds our modules."""
     ours = Path(__file__).resolve().parents[2]
-    if ours.name not in ("site-packages", "dist-packages"):
-        path = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{ours}{os.pathsep}{path}" if path else str(ours)
-    environment["PYTHONUNBUFFERED"] = "1"
-    return environment
+    if ours.name in ("site-packages", "dist-packages"):
+        return {}
+    path = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": f"{ours}{os.pathsep}{path}" if path else str(ours)}
 
 
 def _open_log(home: Path) -> Any:

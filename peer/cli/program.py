@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from common.hints import PROGRAM
-from common.streams import abandon_output, open_closed_streams
+from common.streams import abandon_output, open_closed_streams, speak_any_locale, text_of
 from peer.cli import device_commands, file_commands, people_commands
 from peer.cli.command import COMPLETE_VARIABLE, Commands, show_version
 from peer.cli.console import Console, show_traceback, trouble_of
@@ -140,4 +140,5 @@ def fail(error: BaseException, arguments: Sequence[str], console: Console) -> in
 def main() -> None:
     """The entry point of `mini-torrent`."""
     open_closed_streams()
-    sys.exit(run(sys.argv[1:]))
+    speak_any_locale()
+    sys.exit(run([text_of(word) for word in sys.argv[1:]]))

@@ -250,7 +250,9 @@ def status_lines(status: control.StatusIs, home: str) -> list[str]:
     rows += [("away", text) for text in status.away]
     if status.requests:
         groups = ", ".join(f"{group} {count}" for group, count in status.requests_by_group.items())
-        rows.append(("requests", f"{status.requests} to answer ({groups}): list-requests GROUP"))
+        first = next(iter(status.requests_by_group), "GROUP")
+        words = f"{status.requests} to answer ({groups})"
+        rows.append(("requests", hint(words, "list-requests", first)))
     if status.pending:
         rows.append(("asked", f"to join {', '.join(status.pending)}; not answered yet"))
     if status.trouble and status.connected:
