@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -31,6 +31,7 @@ from common.sockets import Private, make_socket
 SOCKET = "control.sock"
 SOCKET_PATH_BYTES_MAX = 100  # the kernel takes 107; libzmq wants a few of them
 SILENCE_S = 20.0  # a peer sends a sign of life every two; one that is this late is frozen
+SILENCE_TOLD_S = 3.0  # … and is waited for; people are told after so long
 HELLO_S = 1.5  # a peer of an older release may say nothing to what it does not know
 TURN_MS = 200
 FAREWELL_S = 1.0
@@ -157,8 +158,9 @@ class ControlClient:
     Raises `NoPeerRunning` when there is none, when it ends meanwhile, and when it is frozen.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, on_silence: Callable[[], None] | None = None) -> None:
         self._home = home
+        self._on_silence = on_silence
         self._pid = holder_of(home)
         self._context: zmq.Context[Any] = zmq.Context(io_threads=1)
         self._socket = make_socket(
@@ -269,6 +271,9 @@ class ControlClient:
                 f"the peer of {self._home} ended meanwhile",
                 hint(f"its log {self._home / 'peer.log'} may say why; start it again", "up"),
             )
+        if silent_s > SILENCE_TOLD_S and self._on_silence is not None:
+            told, self._on_silence = self._on_silence, None
+            told()
         if silent_s > SILENCE_S:
             raise NoPeerRunning(
                 f"the peer of {self._home} (process {self._pid}) does not answer",

@@ -39,7 +39,8 @@ async def findings(
     rows.append(control.CheckRow("requests refused", True, str(refused)))
     needed = ".".join(str(part) for part in LIBZMQ_MIN)
     rows.append(control.CheckRow("libzmq needed", True, needed))
-    rows += [control.CheckRow("notice", False, text) for text in notices.texts()]
+    advice = "it may be mended since; the lines around it in `peer.log` tell more"
+    rows += [control.CheckRow("notice", False, text, advice) for text in notices.texts()]
     return rows
 
 

@@ -13,6 +13,7 @@ from peer.rows import time_text
 
 log = logging.getLogger(__name__)
 KEPT = 20
+NEWS_MS = 3_600_000  # for so long `status` shows a notice; `doctor` shows all that are kept
 
 
 class Notices:
@@ -28,8 +29,10 @@ class Notices:
 
     @property
     def latest(self) -> str | None:
-        """The last one."""
-        return self._notices[-1][1] if self._notices else None
+        """The last one, while it is news."""
+        if not self._notices or wall_ms() - self._notices[-1][0] > NEWS_MS:
+            return None
+        return self._notices[-1][1]
 
     def texts(self) -> list[str]:
         """All of them, with their times."""

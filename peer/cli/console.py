@@ -65,7 +65,9 @@ class Console:
         """A connection to the running peer; raises `NoPeerRunning`."""
         from peer.control_client import ControlClient
 
-        return ControlClient(self.home)
+        return ControlClient(
+            self.home, lambda: self.tell("the peer does not answer yet; waiting for it")
+        )
 
     def need_peer(self) -> None:
         """Raise `NoPeerRunning` now rather than after the user was asked for something."""

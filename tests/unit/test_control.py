@@ -17,12 +17,14 @@ import zmq
 from fake_peer import STATUS, FakePeer
 
 import peer.control
+import peer.control_client
 from common import limits
 from common.codec import SIGNATURE, pack
 from common.config import HomeLock, lock_holder
 from common.errors import ConfigError, NoPeerRunning, StorageError, exit_code_of
 from common.messages import control
 from common.messages.refusals import Code
+from peer import notices
 from peer.control import LONG_MAX, REQUESTS_MAX, Waiting
 from peer.control_client import (
     SOCKET_PATH_BYTES_MAX,
@@ -456,3 +458,33 @@ def test_who_is_greeted_is_greeted_once(home: Path) -> None:
         for _ in range(3):
             client.result(control.Status())
         assert peer.asked == [control.Status()] * 3
+
+
+def test_a_peer_that_says_nothing_is_told_of_before_it_is_given_up(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer.control_client, "SILENCE_TOLD_S", 0.0)
+    monkeypatch.setattr(peer.control_client, "SILENCE_S", 0.5)
+    monkeypatch.setattr(peer.control_client, "HELLO_S", 0.1)
+    told: list[str] = []
+    lock = HomeLock(home)
+    try:
+        with (
+            ControlClient(home, lambda: told.append("silence")) as client,
+            pytest.raises(NoPeerRunning, match="does not answer"),
+        ):
+            client.result(control.Status())
+    finally:
+        lock.release()
+    assert told == ["silence"]
+
+
+def test_a_notice_is_news_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000_000
+    monkeypatch.setattr(notices, "wall_ms", lambda: now)
+    kept = notices.Notices()
+    kept.add("the disk was full")
+    assert kept.latest == "the disk was full"
+    now += notices.NEWS_MS + 1
+    assert kept.latest is None
+    assert len(kept.texts()) == 1
