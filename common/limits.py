@@ -19,6 +19,7 @@ PIECE_LENGTH_MAX = 4 * MIB  # a piece is one message, and a message is buffered 
 RUN_BYTES = 2 * MIB  # adjacent pieces that go in one message, on bulk connections
 ON_ITS_WAY_MAX = 32 * MIB  # to one requester: 300 ms of 1 Gbit/s, and as much as a long way holds
 PIECES_MAX = 1 << 21  # 1 TiB of default pieces; a bitfield of 256 KiB
+ALIKE_PIECES_MAX = 1 << 18  # looked through for equal ones: some 30 MiB of digests for a moment
 ENTRIES_MAX = 200_000  # files and folders in one share
 TIMES_MAX = 2 * ENTRIES_MAX  # of these, and of the folders on the way to them
 CONTENT_BYTES_MAX = 1 << 53  # sizes stay exact in JSON readers that know only doubles

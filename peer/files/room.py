@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from operator import itemgetter
 
+from common import limits
 from common.manifest import Manifest
 from peer.files.partfile import Range
 from peer.swarm.local import Alike
@@ -34,18 +35,26 @@ def zeros_told(manifest: Manifest) -> Callable[[int], bool]:
 
 
 def alike(manifest: Manifest) -> Alike:
-    """Which pieces need not be fetched, as the digests tell: O(pieces)."""
+    """Which pieces need not be fetched, as the digests tell: O(pieces).
+
+    Of contents with more than `limits.ALIKE_PIECES_MAX` pieces these are the zeros alone.
+    """
     zeros: list[int] = []
-    by_digest: dict[bytes, list[int]] = {}
+    first: dict[bytes, int] = {}
+    groups: dict[bytes, list[int]] = {}
     is_zeros = zeros_told(manifest)
     full = manifest.size // manifest.piece_length  # a shorter one at the end is like no other
+    if manifest.piece_count > limits.ALIKE_PIECES_MAX:
+        full = 0
     for index in range(manifest.piece_count):
         if is_zeros(index):
             zeros.append(index)
         elif index < full:
-            by_digest.setdefault(manifest.piece_digest(index), []).append(index)
-    groups = tuple(tuple(group) for group in by_digest.values() if len(group) > 1)
-    return Alike(tuple(zeros), groups)
+            digest = manifest.piece_digest(index)
+            before = first.setdefault(digest, index)
+            if before != index:
+                groups.setdefault(digest, [before]).append(index)
+    return Alike(tuple(zeros), tuple(map(tuple, groups.values())))
 
 
 def solid_ranges(manifest: Manifest) -> Iterator[Range]:

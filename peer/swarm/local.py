@@ -23,6 +23,9 @@ _HELD = int(PieceState.HELD)
 _LOCAL = int(PieceState.LOCAL)
 _LOOK_S = 5.0
 """How often it is looked whether what others wait for is offered at all."""
+_LOOK_GROUPS = 2_000
+"""Groups looked at in one step, for about a millisecond; the next ones follow soon."""
+_LOOK_SOON_S = 0.25
 
 
 class Alike(NamedTuple):
@@ -50,16 +53,18 @@ class Local:
         self._out = out
         self._bytes_max = bytes_max
         self._pause_s = pause_s
-        self._zeros = frozenset(alike.zeros)
+        self._zeros = bytearray(pieces.layout.count)  # by piece: 1 for one of zeros
         self._groups = alike.groups
         self._group_of = {index: group for group in alike.groups for index in group}
         self._ready: deque[int] = deque()
-        self._waits: set[int] = set()  # those in `_ready`
+        self._waits = bytearray(pieces.layout.count)  # by piece: 1 for those in `_ready`
         self._making: dict[int, None] = {}
         self._making_bytes = 0
         self._quiet_until = -inf
         self._look_at = -inf
+        self._looked = 0  # groups, of the round
         for index in alike.zeros:
+            self._zeros[index] = 1
             if pieces.states[index] == _MISSING:
                 self._set_ready(index)
         for group in alike.groups:
@@ -75,7 +80,7 @@ class Local:
 
     def lost(self, index: int) -> bool:
         """A piece that was held is missing; whether it need not be fetched again."""
-        if index in self._zeros or self._like(index) is not None:
+        if self._zeros[index] or self._like(index) is not None:
             self._set_ready(index)
             return True
         return False
@@ -93,7 +98,7 @@ class Local:
         if not self._end(index):
             return False
         self._ready.appendleft(index)
-        self._waits.add(index)
+        self._waits[index] = 1
         self._quiet_until = now + self._pause_s
         return True
 
@@ -106,8 +111,8 @@ class Local:
     def step(self, now: float) -> None:
         """Have made what is due."""
         if now >= self._look_at and self._groups:
-            self._look_at = now + _LOOK_S
-            self.look()
+            self._look()
+            self._look_at = now + (_LOOK_SOON_S if self._looked else _LOOK_S)
         if now < self._quiet_until:
             return
         while self._ready:
@@ -116,29 +121,32 @@ class Local:
             if self._making and self._making_bytes + size > self._bytes_max:
                 return
             self._ready.popleft()
-            self._waits.discard(index)
-            like = None if index in self._zeros else self._like(index)
-            if like is None and index not in self._zeros:
+            self._waits[index] = 0
+            like = None if self._zeros[index] else self._like(index)
+            if like is None and not self._zeros[index]:
                 self._wait_or_fetch(index)
                 continue
             self._making[index] = None
             self._making_bytes += size
             self._out.put(Make(index, like))
 
-    def look(self) -> None:
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _look(self) -> None:
         """Let what is offered be fetched where nobody offers what it waits for."""
         states, offers = self._pieces.states, self._picker.offers
-        for group in self._groups:
+        some = self._groups[self._looked : self._looked + _LOOK_GROUPS]
+        self._looked += len(some)
+        if self._looked >= len(self._groups):
+            self._looked = 0
+        for group in some:
             fetched = [index for index in group if states[index] != _LOCAL]
             if len(fetched) != 1 or states[fetched[0]] != _MISSING or offers(fetched[0]):
                 continue
-            busy = self._waits | self._making.keys()
             other = next((i for i in group if states[i] == _LOCAL and offers(i)), None)
-            if other is not None and other not in busy:
+            if other is not None and not self._waits[other] and other not in self._making:
                 self._recall(other)
                 self._pieces.set_aside(fetched[0])
-
-    # -- inside -----------------------------------------------------------------------------------
 
     def _like(self, index: int) -> int | None:
         states = self._pieces.states
@@ -156,8 +164,8 @@ class Local:
     def _set_ready(self, index: int) -> None:
         if self._pieces.states[index] == _MISSING:
             self._pieces.set_aside(index)
-        if index not in self._waits and index not in self._making:
-            self._waits.add(index)
+        if not self._waits[index] and index not in self._making:
+            self._waits[index] = 1
             self._ready.append(index)
 
     def _wait_or_fetch(self, index: int) -> None:
@@ -179,13 +187,14 @@ class Local:
     def check_invariants(self, states: Iterable[int]) -> None:
         """Raise AssertionError when something contradicts. For tests: O(pieces)."""
         local = {index for index, state in enumerate(states) if state == _LOCAL}
-        assert self._waits == set(self._ready)
-        assert len(self._waits) == len(self._ready)
-        assert not self._waits & self._making.keys()
-        assert self._waits | self._making.keys() <= local
-        assert self._zeros & local <= self._waits | self._making.keys()
+        known = set(self._ready)
+        assert len(known) == len(self._ready) == sum(self._waits)
+        assert all(self._waits[index] for index in known)
+        assert not known & self._making.keys()
+        known |= self._making.keys()
+        assert known <= local
+        assert {index for index in local if self._zeros[index]} <= known
         size_of = self._pieces.layout.size_of
         assert self._making_bytes == sum(map(size_of, self._making))
         for group in self._groups:
-            known = self._waits | self._making.keys()
             assert any(index not in local or index in known for index in group)

@@ -22,6 +22,7 @@ from descriptors import open_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from common import limits
 from common.digests import Algorithm
 from common.errors import ConfigError, LocalProtocolError, StorageError
 from common.ids import ContentId
@@ -361,6 +362,17 @@ def test_a_short_piece_at_the_end_is_like_no_other(tmp_path: Path) -> None:
     assert room.alike(sharing.digest(str(source), piece_length=PIECE).manifest) == ((), ())
     source.write_bytes(b"")
     assert room.alike(sharing.digest(str(source), piece_length=PIECE).manifest) == ((), ())
+
+
+def test_of_very_many_pieces_only_zeros_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(NOISE[:PIECE] * 2 + bytes(PIECE))
+    manifest = sharing.digest(str(source), piece_length=PIECE).manifest
+    assert room.alike(manifest) == ((2,), ((0, 1),))
+    monkeypatch.setattr(limits, "ALIKE_PIECES_MAX", 2)
+    assert room.alike(manifest) == ((2,), ())
 
 
 def test_offsets_beyond_32_bits(tmp_path: Path, place: Path) -> None:
