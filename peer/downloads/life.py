@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import threading
 from collections.abc import Awaitable, Callable
@@ -401,6 +402,12 @@ class Life:
             journal = Journal(self.journal_of(entry.key), entry.content)
             await self._around.workers.run(journal.remove)
         await self._around.workers.run(self._records.remove, entry.key)
+        if storage is None and entry.away:
+            shown = names.quoted(os.path.dirname(entry.path))
+            self._around.notify(
+                f"the part of {names.printable(entry.record.name)} could not be removed: its folder"
+                f" {shown} is away"
+            )
         self._around.presence_changed()
         entry.signal()
 

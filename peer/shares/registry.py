@@ -590,7 +590,7 @@ class Shares:
             await self._workers.run(opened.check)
         except ContentChanged:
             self._shelf.changed(ContentId(share.record.content))
-        except _AWAY as error:
+        except (Away, IOFailed) as error:
             self._set_away(share, error)
         except MiniTorrentError as error:
             log.info("a share could not be looked at: %s", error)

@@ -58,10 +58,8 @@ async def shared(town: Town, kind: str) -> Path:
         return await town.share("disk/film")
     (town.files / "disk" / "film").mkdir()
     (town.files / "disk" / "film" / "reel").write_bytes(b"reel" * 1000)
-    from common.messages import control
-
     path = town.files / "disk" / "film"
-    await town.shares.upload(control.UploadFile(str(path), "films"), lambda progress: None)
+    await town.upload(path)
     return path
 
 
