@@ -86,12 +86,22 @@ def joined(frames: Sequence[zmq.Frame | bytes]) -> memoryview:
 class Decoder(Generic[T]):
     """Reads messages whose body is one of ``union``.
 
-    ``data_frames`` tells how many frames of data there may be.
+    ``data_frames`` tells how many frames of data there may be, and ``data_with`` the messages that
+    may have any (None: all). Without ``request_ids`` the frame of the request id is empty.
     """
 
-    def __init__(self, union: Any, *, data_frames: int = 1) -> None:
+    def __init__(
+        self,
+        union: Any,
+        *,
+        data_frames: int = 1,
+        data_with: tuple[type[Any], ...] | None = None,
+        request_ids: bool = True,
+    ) -> None:
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(union)
         self._frames_max = limits.HEAD_FRAMES + data_frames
+        self._data_with = data_with
+        self._request_ids = request_ids
 
     def unpack(self, frames: Sequence[zmq.Frame | bytes]) -> Envelope[T]:
         """Decode ``frames``.
@@ -111,10 +121,14 @@ class Decoder(Generic[T]):
         request_id = _bytes(frames[1])
         if signature[2] != VERSION:
             raise VersionMismatch(signature[2], request_id)
+        if request_id and not self._request_ids:
+            raise RemoteProtocolError("a request id where there is none")
         if len(frames[2]) > limits.BODY_BYTES_MAX:
             raise RemoteProtocolError("a body that is too long")
         body = self.decode(_bytes(frames[2]))
         data = frames[limits.HEAD_FRAMES :]
+        if data and self._data_with is not None and not isinstance(body, self._data_with):
+            raise RemoteProtocolError(f"data with a {type(body).__name__}")
         return Envelope(request_id, body, joined(data) if data else None)
 
     def decode(self, body: bytes) -> T:

@@ -23,6 +23,7 @@ ALIKE_PIECES_MAX = 1 << 18  # looked through for equal ones: some 30 MiB of dige
 ENTRIES_MAX = 200_000  # files and folders in one share
 TIMES_MAX = 2 * ENTRIES_MAX  # of these, and of the folders on the way to them
 CONTENT_BYTES_MAX = 1 << 53  # sizes stay exact in JSON readers that know only doubles
+COUNT_MAX = (1 << 53) - 1  # beyond it such writers make a float of it, which is no count
 MANIFEST_BYTES_MAX = 96 * MIB  # PIECES_MAX digests of 32 bytes, and the entries' paths
 MANIFEST_PART_BYTES = 128 * KIB  # moved in parts that fit a small message limit
 

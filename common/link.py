@@ -21,6 +21,7 @@ from common.keys import key_text, parse_key
 
 _TCP = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._*-]+):(?P<port>[0-9]{1,5}|\*)\Z")
 _IPC = re.compile(r"ipc://(?P<path>/[^\x00-\x1f\x7f\ud800-\udfff]{1,100})\Z")
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})\Z")
 
 
@@ -54,6 +55,8 @@ def check_endpoint(text: str, *, wildcard: bool = False) -> str:
     host, port = match["host"], match["port"]
     _check_host(host, text, wildcard)
     number = 0 if port == "*" else int(port)
+    if port not in ("*", str(number)):
+        raise ConfigError(f"not a port: {port} in {text!r}", "write it without leading zeros")
     if number > 65535 or (number == 0 and not wildcard):
         raise ConfigError(f"not a port: {port} in {text!r}", "ports are 1 to 65535")
     return text
@@ -79,7 +82,7 @@ def check_source(text: str) -> str:
     except ValueError:
         raise ConfigError(f"{host} in {text!r} is a name and not an IP address", hint) from None
     plain = getattr(address, "ipv4_mapped", None) or address
-    if plain.is_unspecified or plain.is_multicast:
+    if plain.is_unspecified or plain.is_multicast or plain == _BROADCAST:
         raise ConfigError(f"{host} in {text!r} is not the address of one machine", hint)
     return text
 

@@ -28,6 +28,8 @@ from common.keys import KeyPair, to_z85
 log = logging.getLogger(__name__)
 
 LIBZMQ_MIN = (4, 3, 5)
+WORD_USER = b"word"
+"""The user name with which a word is shown."""
 
 
 def check_library() -> None:
@@ -137,7 +139,7 @@ def make_socket(
             socket.setsockopt(zmq.PLAIN_SERVER, 1)
         case ConnectByWord(word):
             socket.setsockopt(zmq.ROUTING_ID, new_routing_id())
-            socket.setsockopt(zmq.PLAIN_USERNAME, b"word")
+            socket.setsockopt(zmq.PLAIN_USERNAME, WORD_USER)
             socket.setsockopt(zmq.PLAIN_PASSWORD, word)
         case Private():
             pass

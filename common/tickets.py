@@ -91,7 +91,7 @@ def check(
     if (ticket.tracker_id, ticket.device, ticket.group) != (tracker_id, device, group):
         raise invalid
     skew_ms = limits.CLOCK_SKEW_S * 1000
-    if ticket.expires_ms - ticket.issued_ms > limits.TICKET_LIFE_S * 1000:
+    if not 0 <= ticket.expires_ms - ticket.issued_ms <= limits.TICKET_LIFE_S * 1000:
         raise invalid
     if ticket.issued_ms > now_ms + skew_ms:
         raise invalid

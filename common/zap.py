@@ -22,7 +22,7 @@ from common import limits
 from common.errors import ConfigError
 from common.ids import KEY_BYTES, DeviceKey
 from common.keys import new_pair
-from common.sockets import Connect, Frames, Private, Pump, Serve, make_socket
+from common.sockets import WORD_USER, Connect, Frames, Private, Pump, Serve, make_socket
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class ZapHandler:
                 case b"CURVE", [key] if len(key) == KEY_BYTES and name in self._policies:
                     where = address.decode("utf-8", "replace")
                     return self._policies[name](DeviceKey(key), where), key
-                case b"PLAIN", [_, word] if name in self._word_policies:
+                case b"PLAIN", [user, word] if user == WORD_USER and name in self._word_policies:
                     owner = self._word_policies[name](word)
                     if owner is not None:
                         return Admission.ADMIT, owner

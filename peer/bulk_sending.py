@@ -139,7 +139,7 @@ class BulkSender:
 
     def _use(self, shown: bytes) -> bytes | None:
         """Whose word somebody shows, who comes in by it. It is of no use a second time."""
-        return self._owners.pop(shown.lower(), None)
+        return self._owners.pop(shown, None)
 
     def _on_message(self, frames: Frames) -> None:
         """Somebody who came in by a word proves to have the key. There is no other message."""

@@ -60,7 +60,7 @@ SEND_QUEUE = 64
 TOO_MANY = Refusal(Code.BUSY, "too many are connected here")
 SILENT = Refusal(Code.BUSY, "what was sent was never credited", "open again")
 HAVES_PER_MESSAGE = limits.PIECES_PER_REQUEST_MAX
-_asks: Decoder[peer.Ask] = Decoder(peer.Ask, data_frames=0)
+_asks: Decoder[peer.Ask] = Decoder(peer.Ask, data_frames=0, request_ids=False)
 
 
 class Seeder:
@@ -285,11 +285,8 @@ class Seeder:
             return
         channel, served, ticket = permitted
         pieces = tuple(ask.pieces)
-        count = served.manifest.piece_count
-        if pieces and max(pieces) >= count:
-            self.counts["out of range"] += 1
-            self._decline(visitor, channel, pieces, busy=False)
-            return
+        if pieces and max(pieces) >= served.manifest.piece_count:
+            self.counts["out of range"] += 1  # and these are declined, like those not held
         user = UserId(ticket.user)
         self._decide(swarm.Asked(visitor.id, user, channel.content, pieces, received))
 

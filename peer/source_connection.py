@@ -39,7 +39,12 @@ FLUSH_S = 0.002
 FLUSH_BYTES = 2 * limits.MIB
 STRAY_BYTES = 1 * limits.MIB  # without any excuse: sources may have their faults
 STRAY_BYTES_MAX = 2 * limits.ON_ITS_WAY_MAX  # with one: twice what a source may have sent
-_answers: Decoder[peer.Answer] = Decoder(peer.Answer, data_frames=limits.DATA_FRAMES_MAX)
+_answers: Decoder[peer.Answer] = Decoder(
+    peer.Answer,
+    data_frames=limits.DATA_FRAMES_MAX,
+    data_with=(peer.Piece, peer.Opened, peer.ManifestBytes),
+    request_ids=False,
+)
 
 
 class Connection:

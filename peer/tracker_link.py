@@ -53,7 +53,7 @@ LOOK_BACK_S = 5.0  # how often a guest at another tracker looks whether its own 
 ANSWER_TIMEOUT_S = 30.0  # logging in may wait its turn behind others' passwords
 
 R = TypeVar("R")
-_replies: Decoder[tracker.Reply] = Decoder(tracker.Reply)
+_replies: Decoder[tracker.Reply] = Decoder(tracker.Reply, data_with=(tracker.ManifestPart,))
 
 
 @dataclass(frozen=True, slots=True)

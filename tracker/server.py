@@ -68,7 +68,9 @@ class Server:
         self._addresses = addresses
         self._context: zmq.Context[Any] = zmq.Context(io_threads=2)
         self._zap = ZapHandler(self._context)
-        self._decoder: Decoder[tracker.Command] = Decoder(tracker.Command)
+        self._decoder: Decoder[tracker.Command] = Decoder(
+            tracker.Command, data_with=(tracker.PutManifest,)
+        )
         self._rates = Buckets(Rate(limits.COMMAND_BURST, limits.COMMAND_RATE))
         self._tasks: list[asyncio.Task[None]] = []
         self._commands: Pump | None = None

@@ -93,7 +93,7 @@ def _noise(channel: int, index: int, shared: Shared, send: Send) -> None:
     send(peer.Have(channel, [limits.PIECES_MAX - 1] * 512))
     send(peer.Declined(channel, [limits.PIECES_MAX - 1] * 512, False, 60_000))
     send(peer.Opened(channel, False, 0), rng.randbytes(1))
-    send(peer.ManifestBytes(channel, 1 << 53, 1 << 53), rng.randbytes(1000))
+    send(peer.ManifestBytes(channel, (1 << 53) - 1, (1 << 53) - 1), rng.randbytes(1000))
     send(peer.Closed((channel + 7) % 65_536, Refusal(Code.REVOKED, ESCAPES)))
 
 

@@ -73,6 +73,36 @@ def test_data_where_none_belongs_is_a_protocol_error() -> None:
         asks.unpack([*frames, b"data"])
 
 
+def test_data_with_a_message_that_has_none_is_a_protocol_error() -> None:
+    commands: Decoder[tracker.Command] = Decoder(tracker.Command, data_with=(tracker.PutManifest,))
+    part = tracker.PutManifest(b"c" * 32, 9, 0)
+    assert commands.unpack(pack(b"1", part, b"data")).data == b"data"
+    for command in (tracker.Hello("x"), tracker.CreateGroup("lab"), tracker.Follow()):
+        assert commands.unpack(pack(b"1", command)).body == command
+        for data in (b"", b"data"):
+            with pytest.raises(RemoteProtocolError, match="data with a"):
+                commands.unpack(pack(b"1", command, data))
+
+
+def test_a_request_id_where_there_is_none_is_a_protocol_error() -> None:
+    asks: Decoder[peer.Ask] = Decoder(peer.Ask, data_frames=0, request_ids=False)
+    assert asks.unpack(pack(b"", peer.Close(1))).body == peer.Close(1)
+    for request_id in (b"\0", b"1", b"12345678"):
+        with pytest.raises(RemoteProtocolError, match="request id"):
+            asks.unpack(pack(request_id, peer.Close(1)))
+
+
+@pytest.mark.parametrize(("count", "good"), [((1 << 53) - 1, True), (1 << 53, False)])
+def test_a_count_is_what_every_language_has_exactly(count: int, good: bool) -> None:
+    body = encode(["Credit", count])
+    asks: Decoder[peer.Ask] = Decoder(peer.Ask)
+    if good:
+        assert asks.decode(body) == peer.Credit(count)
+    else:
+        with pytest.raises(RemoteProtocolError):
+            asks.decode(body)
+
+
 @given(st.binary(max_size=300), st.integers(1, 400))
 def test_what_is_cut_into_frames_is_joined_again(data: bytes, frame_bytes: int) -> None:
     frames = [bytes(frame) for frame in cut(data, frame_bytes)]

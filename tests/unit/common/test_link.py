@@ -105,6 +105,7 @@ def test_an_address_may_be_told_to_others(endpoint: str) -> None:
     [
         "localhost", "slow.example.org", "h", "127.0.0.1.", "0x7f000001", "2130706433", "127.1",
         "*", "0.0.0.0", "[::]", "224.0.0.1", "[ff02::1]", "[fe80::1%eth0]", "[fe80::1%251]",
+        "255.255.255.255", "[::ffff:255.255.255.255]",
         "[1.2.3.4]", "[::ffff:0.0.0.0]", "2001:db8::1", "192.0.2.1;192.0.2.2", "eth0;192.0.2.2",
     ],
 )  # fmt: skip
@@ -112,6 +113,13 @@ def test_h50_what_others_are_told_is_an_address_and_never_a_name(host: str) -> N
     with pytest.raises(ConfigError) as caught:
         check_source(f"tcp://{host}:5000")
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("port", ["080", "00", "05000", "00001"])
+def test_a_port_has_one_form(port: str) -> None:
+    for wildcard in (False, True):
+        with pytest.raises(ConfigError, match="not a port"):
+            check_endpoint(f"tcp://192.0.2.1:{port}", wildcard=wildcard)
 
 
 def test_a_name_that_is_announced_is_refused_in_words_of_its_own() -> None:

@@ -95,6 +95,10 @@ class TestTickets:
         with pytest.raises(Refused):
             check(ticket(life_s=limits.TICKET_LIFE_S + 1))
 
+    def test_one_that_expires_before_it_was_issued(self) -> None:
+        with pytest.raises(Refused, match="does not count"):
+            check(ticket(life_s=-1))
+
     def test_another_signature_of_the_same_key_is_none(self) -> None:
         body = ticket()[64:]
         with pytest.raises(Refused):

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from serving_stage import CONTENT, COUNT, DATA, FILMS, LENGTH, Sink, Stage, run
 from stand_ins import turns, until
 
-from common import limits, sealed_stream
+from common import limits, sealed_stream, sockets
 from common.clock import monotonic
 from common.codec import SIGNATURE, encode
 from common.connections import MESSAGES, Connections
@@ -438,6 +438,35 @@ def test_a_word_that_is_none_is_turned_away() -> None:
             socket.close(linger=0)
         assert stage.guard.counts["admit"] == 0
         assert not is_up(stage)
+
+    run(test)
+
+
+@pytest.mark.parametrize("user", [b"Word", b"word ", b"admin"])
+def test_a_word_under_another_user_name_is_turned_away(
+    monkeypatch: pytest.MonkeyPatch, user: bytes
+) -> None:
+    monkeypatch.setattr(sockets, "WORD_USER", user)
+
+    async def test(stage: Stage) -> None:
+        offer = stage.seeder._bulk.offer(ONE)
+        assert offer is not None
+        socket = await knock(stage, offer.word.hex().encode(), [b"x"])
+        await until(lambda: stage.guard.counts["deny"])
+        socket.close(linger=0)
+        assert stage.guard.counts["admit"] == 0
+
+    run(test)
+
+
+def test_a_word_in_capitals_is_another_word() -> None:
+    async def test(stage: Stage) -> None:
+        offer = stage.seeder._bulk.offer(ONE)
+        assert offer is not None
+        socket = await knock(stage, offer.word.hex().upper().encode(), [b"x"])
+        await until(lambda: stage.guard.counts["deny"])
+        socket.close(linger=0)
+        assert stage.guard.counts["admit"] == 0
 
     run(test)
 

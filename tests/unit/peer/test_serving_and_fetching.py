@@ -236,6 +236,18 @@ def test_indexes_beyond_the_content_are_declined() -> None:
     run(test)
 
 
+def test_an_index_beyond_the_content_takes_no_other_wish_along() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        stage.ask(sink, COUNT, COUNT - 1, limits.PIECES_MAX - 1, 2)
+        await until(lambda: len(sink.pieces) == 2 and sink.said[1:])
+        assert sorted(sink.pieces) == [2, COUNT - 1]
+        assert sink.said[1:] == [("declined", (COUNT, limits.PIECES_MAX - 1), False)]
+
+    run(test)
+
+
 def test_the_manifest_can_be_had_from_a_peer_too() -> None:
     async def test(stage: Stage) -> None:
         stage.offer()
