@@ -7,12 +7,12 @@ Owns no record of a share (``peer.shares.registry``).
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 
 from common import manifest as manifests
 from common.digests import Algorithm
 from common.errors import Refused
+from common.hints import hint
 from common.ids import ContentId, GroupId
 from common.manifest import Entry, Manifest
 from common.messages import control, tracker
@@ -137,24 +137,19 @@ def _notes_on_parts(scanned: Scan) -> list[str]:
 def _taken(ask: control.UploadFile, group: GroupId, name: str, own: bool) -> Refused:
     shown = quoted(name)
     if own:
-        words = shlex.join(["mini-torrent", "stop-share", group, name])
         return Refused(
             Code.TAKEN,
             f"you share another content as {shown} in this group, or its former state",
-            f"end that first with: {words}",
+            hint("end that first", "stop-share", group, name),
         )
+    stem, dot, ending = name.rpartition(".")
+    other = f"{stem}-2.{ending}" if stem and dot else f"{name}-2"
+    options = [*(["--yes"] if ask.yes else []), "--name", other]
     return Refused(
         Code.TAKEN,
         f"another content is shared as {shown} in this group",
-        f"share it under another name with: {_under_another_name(ask, group, name)}",
+        hint("share it under another name", "upload-file", ask.path, group, options=options),
     )
-
-
-def _under_another_name(ask: control.UploadFile, group: GroupId, name: str) -> str:
-    stem, dot, ending = name.rpartition(".")
-    other = f"{stem}-2.{ending}" if stem and dot else f"{name}-2"
-    yes = ["--yes"] if ask.yes else []
-    return shlex.join(["mini-torrent", "upload-file", *yes, "--name", other, ask.path, group])
 
 
 def _twin(row: tracker.FileRow, name: str) -> Refused:
