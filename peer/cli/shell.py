@@ -253,13 +253,30 @@ def _readline(console: Console, root: Commands) -> Iterator[None]:
             _write_history(path)
 
 
+def _may_be_kept(line: str) -> bool:
+    """Whether no password can stand on ``line``.
+
+    A command that is mistyped may have been meant to have one, so only those that exist are kept.
+    """
+    from peer.cli.program import root
+
+    try:
+        words = _without_program(shlex.split(line))
+    except ValueError:
+        return False
+    names = [word.replace("_", "-") for word in words]
+    if not names or names[0] not in {*root.commands, *_LEAVE, "help", "?"}:
+        return False
+    if names[0] in _HARMLESS_WORDS:
+        return len(names) <= _HARMLESS_WORDS[names[0]]
+    return not any(name in _HARMLESS_WORDS for name in names[1:-1])
+
+
 def _write_history(path: os.PathLike[str]) -> None:
     import readline
 
-    # A password that stood on a line is nothing to keep.
     for at in range(readline.get_current_history_length(), 0, -1):
-        words = _without_program((readline.get_history_item(at) or "").split())
-        if words and len(words) > _HARMLESS_WORDS.get(words[0].replace("_", "-"), len(words)):
+        if not _may_be_kept(readline.get_history_item(at) or ""):
             readline.remove_history_item(at - 1)
     previous = os.umask(0o077)
     try:

@@ -124,7 +124,11 @@ def test_the_history_keeps_no_line_with_a_password(tmp_path: Path) -> None:
     lines = [
         "login anna", "login anna pw", "create_user anna pw", "change-password",
         "change_password old new", "change-password old", "list-devices",
-        "mini-torrent login anna pw", "forget-device 3f",
+        "mini-torrent login anna pw", "forget-device 3f", "logn anna pw", "Login anna pw",
+        "lgoin anna pw", "log in anna pw", "create user anna pw", "create-usr anna pw",
+        "change password old new", "chnage-password old new", "hunter2", "login anna 'pw",
+        "--json login anna pw", "join-group lab; login anna pw", "sudo mini-torrent login a pw",
+        "'login' anna pw", "help login", "quit",
     ]  # fmt: skip
     script = (
         "import readline, sys\nfrom peer.cli.shell import _write_history\n"
@@ -134,7 +138,9 @@ def test_the_history_keeps_no_line_with_a_password(tmp_path: Path) -> None:
     path = tmp_path / "history"
     subprocess.run([sys.executable, "-c", script, str(path), *lines], check=True)
     kept = [line for line in path.read_text().splitlines() if line != "_HiStOrY_V2_"]
-    assert kept == ["login anna", "change-password", "list-devices", "forget-device 3f"]
+    assert kept == [
+        "login anna", "change-password", "list-devices", "forget-device 3f", "help login", "quit",
+    ]  # fmt: skip
 
 
 def test_a_download_returns_at_once_and_its_end_is_announced(
