@@ -25,6 +25,7 @@ from peer.cli.units import (
     time_text,
 )
 
+NAME_WIDTH = 16  # columns; a name is shortened to half of it while there is another way
 CUT_WIDTHS = (20, 13)  # "blake3:" and enough of a digest to tell it from others by eye
 
 
@@ -67,22 +68,81 @@ def plain_lines(table: Table) -> list[str]:
 
 
 def terminal_lines(table: Table, width: int) -> list[str]:
-    """The same for people, below a rule, and never wider than ``width``: at first it is cut, then
-    spare columns are left out, and at last each row becomes a block with a line a cell."""
+    """The same for people, below a rule, a row a line, and never wider than ``width``.
+
+    At first digests are cut, then spare columns are left out, and then names are shortened.
+    """
     columns = list(table.columns)
     rows = [[column.title for column in columns]]
     rows += [[printable(cell) for cell in row] for row in table.rows]
     for cut_width in (None, *CUT_WIDTHS):
-        lines = _ruled(columns, [_cut(columns, row, cut_width) for row in rows])
-        if len(lines[1]) <= width:
-            return lines
-    shorter, kept = [_cut(columns, row, CUT_WIDTHS[-1]) for row in rows], columns
-    while len(lines[1]) > width and any(column.spare for column in kept):
-        at = max(at for at, column in enumerate(kept) if column.spare)
-        kept = kept[:at] + kept[at + 1 :]
+        shorter = [_cut(columns, row, cut_width) for row in rows]
+        if _total(_widths(shorter)) <= width:
+            return _ruled(columns, shorter)
+    while any(column.spare for column in columns):
+        needed = [
+            min(natural, NAME_WIDTH) if not column.right else natural
+            for column, natural in zip(columns, _widths(shorter), strict=True)
+        ]
+        if _total(needed) <= width:
+            break
+        at = max(at for at, column in enumerate(columns) if column.spare)
+        del columns[at]
         shorter = [row[:at] + row[at + 1 :] for row in shorter]
-        lines = _ruled(kept, shorter)
-    return lines if len(lines[1]) <= width else _blocks(rows)
+    widths = _fitted(columns, _widths(shorter), width)
+    return _ruled(
+        columns,
+        [
+            [shortened(cell, room) for cell, room in zip(row, widths, strict=True)]
+            for row in shorter
+        ],
+    )
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(_width(row[at]) for row in rows) for at in range(len(rows[0]))]
+
+
+def _fitted(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[int]:
+    """``natural`` widths, less what is too much: of texts first, the widest first."""
+    widths = list(natural)
+    for least, which in ((NAME_WIDTH // 2, False), (2, False), (2, True)):
+        while (over := _total(widths) - width) > 0:
+            able = [
+                at
+                for at, column in enumerate(columns)
+                if widths[at] > least and (which or not column.right)
+            ]
+            if not able:
+                break
+            widest = max(able, key=lambda at: widths[at])
+            others = sorted((widths[at] for at in able if at != widest), reverse=True)
+            floor = max(least, (others[0] if others else 0) - 1)
+            widths[widest] = max(floor, widths[widest] - over)
+    return widths
+
+
+def shortened(text: str, width: int) -> str:
+    """``text`` in at most ``width`` columns of a terminal; a ``…`` stands for what is left out."""
+    if _width(text) <= width:
+        return text
+    if width < 1:
+        return ""
+    tail = _beginning(text[::-1], width // 4 if width >= 12 else 0)[::-1]
+    return f"{_beginning(text, width - 1 - _width(tail))}…{tail}"
+
+
+def _beginning(text: str, width: int) -> str:
+    used = 0
+    for at, letter in enumerate(text):
+        used += _width(letter)
+        if used > width:
+            return text[:at]
+    return text
 
 
 def _aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -109,17 +169,6 @@ def _cut(columns: Sequence[Column], row: Sequence[str], width: int | None) -> li
     ]
 
 
-def _blocks(rows: Sequence[Sequence[str]]) -> list[str]:
-    titles, *records = rows
-    width = max(map(len, titles)) + 2
-    lines: list[str] = []
-    for record in records:
-        lines += [""] if lines else []
-        cells = zip(titles, record, strict=True)
-        lines += [f"{title:<{width}}{cell}" for title, cell in cells if cell]
-    return lines
-
-
 def _width(text: str) -> int:
     """The columns that a terminal takes for ``text``."""
     if text.isascii():
@@ -143,7 +192,7 @@ def groups_table(rows: Sequence[control.GroupRow]) -> Table:
 
 def users_table(rows: Sequence[control.UserRow], empty: str) -> Table:
     return Table(
-        (Column("user"), Column("role"), Column("since"), Column("online", True)),
+        (Column("user"), Column("role"), Column("since", spare=True), Column("online", True)),
         [(row.user, row.role, moment_text(row.since), str(row.online)) for row in rows],
         empty,
     )
@@ -151,7 +200,13 @@ def users_table(rows: Sequence[control.UserRow], empty: str) -> Table:
 
 def devices_table(rows: Sequence[control.DeviceRow]) -> Table:
     return Table(
-        (Column("id"), Column("logged in"), Column("last seen"), Column("address"), Column("")),
+        (
+            Column("id"),
+            Column("logged in", spare=True),
+            Column("last seen", spare=True),
+            Column("address", spare=True),
+            Column(""),
+        ),
         [
             (
                 row.id,
@@ -174,8 +229,8 @@ def files_table(rows: Sequence[control.FileRow]) -> Table:
             Column("files", True, spare=True),
             Column("pieces", True, spare=True),
             Column("seeders", True),
-            Column("leechers", True),
-            Column("shared by"),
+            Column("leechers", True, spare=True),
+            Column("shared by", spare=True),
             Column("digest", cut=True, spare=True),
         ),
         [
@@ -202,10 +257,10 @@ def sources_table(rows: Sequence[control.SourceRow]) -> Table:
         (
             Column("user"),
             Column("endpoint"),
-            Column("has"),
+            Column("has", spare=True),
             Column("rate", True),
-            Column("pieces", True),
-            Column("in flight", True),
+            Column("pieces", True, spare=True),
+            Column("in flight", True, spare=True),
             Column("verdict"),
         ),
         [
@@ -275,16 +330,32 @@ def _shares_text(status: control.StatusIs) -> str:
     return f"{served}, and {len(status.away)} away" if status.away else served
 
 
-def download_lines(rows: Sequence[control.DownloadRow], *, terminal: bool) -> list[str]:
+def download_lines(
+    rows: Sequence[control.DownloadRow], *, terminal: bool, width: int | None = None
+) -> list[str]:
     """``[D] [GROUP] NAME``, one a line; people see how far each one is as well."""
     heads = [f"[{row.state}] [{printable(row.group)}] {printable(row.name)}" for row in rows]
     if not terminal:
         return heads
-    width = max((_width(head) for head in heads), default=0)
-    return [
-        f"{head}{' ' * (width - _width(head))}  {_how_far(row)}".rstrip()
+    tails = [_how_far(row) for row in rows]
+    room = get_terminal_size().columns if width is None else width
+    longest = max(map(_width, tails), default=0)
+    most = max(room - 2 - longest, room // 2)  # for what stands before
+    short = [
+        head if _width(head) <= most else _short_head(row, most)
         for head, row in zip(heads, rows, strict=True)
     ]
+    taken = max(map(_width, short), default=0)
+    return [
+        f"{head}{' ' * (taken - _width(head))}  {shortened(tail, room - taken - 2)}".rstrip()
+        for head, tail in zip(short, tails, strict=True)
+    ]
+
+
+def _short_head(row: control.DownloadRow, width: int) -> str:
+    group = shortened(printable(row.group), max(6, width // 3 - 2))
+    start = f"[{row.state}] [{group}] "
+    return start + shortened(printable(row.name), max(2, width - _width(start)))
 
 
 def _how_far(row: control.DownloadRow) -> str:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from common.messages import control
 from peer.cli.console import Console
@@ -16,14 +17,17 @@ from peer.cli.progress import PlainLines, Still, progress_text, why_slow_command
 from peer.cli.render import (
     Column,
     Table,
+    devices_table,
     download_lines,
     event_line,
     files_table,
+    groups_table,
     plain_lines,
     show,
     sources_table,
     status_lines,
     terminal_lines,
+    users_table,
 )
 from peer.cli.units import count_text, moment_text, percent_text, size_text, time_text
 
@@ -105,7 +109,7 @@ NARROW = Table(
 )
 
 
-def test_a_table_on_a_narrow_terminal_is_cut_then_loses_columns_then_is_blocks() -> None:
+def test_a_table_on_a_narrow_terminal_is_cut_then_loses_columns_then_shortens() -> None:
     wide = terminal_lines(NARROW, 200)
     assert wide[0].split() == ["name", "size", "files", "digest"]
     assert wide[2].endswith("ab" * 32)
@@ -123,13 +127,37 @@ def test_a_table_on_a_narrow_terminal_is_cut_then_loses_columns_then_is_blocks()
         "a              1 B     22",
     ]
     assert terminal_lines(NARROW, 20)[2] == "model.bin  300 MiB"
-    assert terminal_lines(NARROW, 10)[:5] == [
-        "name    model.bin",
-        "size    300 MiB",
-        "files   1",
-        "digest  blake3:" + "ab" * 32,
-        "",
+    assert terminal_lines(NARROW, 15)[2] == "model…  300 MiB"
+
+
+LONG = "a-long-name-" * 21 + "日本.mkv"
+LONG_ROWS = [
+    files_table([control.FileRow(name, 1 << 30, 1, 9, 1, "blake3", "ab" * 32, 2, 1, ["a" * 64] * 3)
+                 for name in (LONG, "b")]),
+    groups_table([control.GroupRow("g" * 64, "o" * 64, 20, "member")]),
+    users_table([control.UserRow("u" * 64, "pending", "2026-01-01T00:00:00Z", 1)], ""),
+    devices_table([control.DeviceRow("3f0c9a1b", "B" * 43, "2026-01-01T00:00:00Z",
+                                     "2026-01-01T00:00:00Z", True, "tcp://" + "1" * 60, True)]),
+    sources_table([control.SourceRow("u" * 64, "tcp://" + "1" * 60, True, 1e6, 9, 9, "v" * 90)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [40, 41, 45, 60, 80, 120, 200])
+def test_a_row_is_a_line_however_long_its_names_are(width: int) -> None:
+    for table in LONG_ROWS:
+        lines = terminal_lines(table, width)
+        assert len(lines) == 2 + len(table.rows)
+        assert max(map(cell_len, lines)) <= width
+        assert plain_lines(table)[1].startswith(table.rows[0][0])
+    rows = [
+        control.DownloadRow(state, "g" * 64, LONG, f"/d/{LONG}", 200, 50, 1024.0, 12.0, 1, LONG)
+        for state in "DPFC"
     ]
+    lines = download_lines([*rows, rows[0]], terminal=True, width=width)
+    assert len(lines) == 5
+    assert max(map(cell_len, lines)) <= width
+    assert lines[0].startswith("[D] [ggg")
+    assert download_lines(rows, terminal=False)[0] == f"[D] [{'g' * 64}] {LONG}"
 
 
 @pytest.mark.parametrize("width", range(18, 100))
@@ -150,7 +178,7 @@ def test_downloads_on_a_terminal_begin_as_in_a_pipe() -> None:
         control.DownloadRow("C", "g", "x", "/d/x", 0, 0, 0.0, None, 0, None),
     ]
     plain = download_lines(rows, terminal=False)
-    shown = download_lines(rows, terminal=True)
+    shown = download_lines(rows, terminal=True, width=80)
     assert plain == ["[D] [g] n", "[P] [g] long", "[F] [g] y", "[C] [g] x"]
     assert shown == [
         "[D] [g] n     25 % of 200 B  1 KiB/s  from 1 peer  12 s left",
