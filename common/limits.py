@@ -69,6 +69,7 @@ TICKET_LIFE_S = 600  # how long a removed member could fetch from a peer that he
 CLOCK_SKEW_S = 30  # how far a peer's idea of the tracker's time may be off
 SEALED_BYTES_MAX = 256 * 1024 * MIB  # with one key of AES-GCM; TLS stops at about as much
 USER_ID_MAX = 64
+PASSWORD_CHARACTERS_MIN = 6  # of a new one: guesses are slowed to 8,700 a day, not to none
 PASSWORD_BYTES_MAX = 1_024
 EVENT_KEY_BYTES = 32
 REKEYS_MAX = 6  # fresh keys of a group for devices that went: each has all members ask for it, …

@@ -27,6 +27,9 @@ class BadName(ConfigError):
 # -- users and groups ---------------------------------------------------------------------------
 
 _ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{USER_ID_MAX - 1}}}")
+# Of what is made anew: "anna." beside "anna" would be taken for her, or for the end of a sentence.
+# Those of a database of an earlier release go on.
+_NEW_ID = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,{USER_ID_MAX - 2}}}[A-Za-z0-9])?")
 
 
 def fold_id(text: str) -> str:
@@ -44,12 +47,22 @@ def group_id(text: str) -> GroupId:
     return GroupId(_checked_id(text, "group"))
 
 
-def _checked_id(text: str, what: str) -> str:
-    if not _ID.fullmatch(text):
+def new_user_id(text: str) -> UserId:
+    """As `user_id`, for an account that is to be made."""
+    return UserId(_checked_id(text, "user", _NEW_ID))
+
+
+def new_group_id(text: str) -> GroupId:
+    """As `group_id`, for a group that is to be made."""
+    return GroupId(_checked_id(text, "group", _NEW_ID))
+
+
+def _checked_id(text: str, what: str, form: re.Pattern[str] = _ID) -> str:
+    if not form.fullmatch(text):
         raise BadName(
             f"{quoted(text)} is not a valid {what} name",
             f"use 1 to {USER_ID_MAX} of letters, digits, '.', '_' and '-', "
-            "beginning with a letter or a digit",
+            "beginning and ending with a letter or a digit",
         )
     return fold_id(text)
 

@@ -5,6 +5,7 @@ A user cannot tell which of the two answered, and should not have to.
 
 from __future__ import annotations
 
+from common import limits
 from common.errors import Refused
 from common.hints import hint
 from common.messages.refusals import Code
@@ -34,3 +35,15 @@ def still_pending(group: str) -> Refused:
         f"you asked to join {quoted(group)}, and its owner has not answered yet",
         hint("see when the owner does", "watch", group),
     )
+
+
+def check_new_password(password: str) -> None:
+    """Refuse a password that is too short for a new account or a change. Those that there are
+    still let their users in."""
+    if len(password) < limits.PASSWORD_CHARACTERS_MIN:
+        raise Refused(
+            Code.USAGE,
+            f"a new password has at least {limits.PASSWORD_CHARACTERS_MIN} characters,"
+            f" this one has {len(password)}",
+            "choose a longer one",
+        )

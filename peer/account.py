@@ -20,6 +20,7 @@ from common.ids import KEY_BYTES, DeviceKey, UserId
 from common.keys import parse_key
 from common.messages import control, tracker
 from common.messages.refusals import Code
+from common.refusals import check_new_password
 from peer.claims import check_user
 from peer.listing import listing
 from peer.rows import device_rows, short_ids
@@ -74,7 +75,8 @@ class Account:
                 assert_never(ask)
 
     async def _create(self, typed: str, password: str) -> control.Done:
-        user = names.user_id(typed)
+        user = names.new_user_id(typed)
+        check_new_password(password)
         _check_length(password)
         self._link.go_anywhere()
         await self._ask_for_a_place(tracker.CreateUser(user, password), tracker.Done)
@@ -110,6 +112,7 @@ class Account:
     async def _change_password(self, ask: control.ChangePassword) -> control.PasswordChanged:
         for password in (ask.old, ask.new):
             _check_length(password)
+        check_new_password(ask.new)
         change = tracker.ChangePassword(ask.old, ask.new, ask.keep_devices)
         # `Done` is what it says when it had done that already, and the first answer was lost.
         expected = (tracker.PasswordChanged, tracker.Done)

@@ -154,7 +154,7 @@ class Commands:
         following = self._parts.following
         match ask:
             case control.CreateGroup(typed):
-                group = names.group_id(typed)
+                group = names.new_group_id(typed)
                 await self._tracker(tracker.CreateGroup(group), tracker.Done)
                 await following.sync()
                 return control.Done(f"group {group} created; you own it")

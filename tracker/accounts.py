@@ -12,7 +12,8 @@ from common.hints import hint
 from common.ids import UserId
 from common.messages import tracker
 from common.messages.refusals import Code
-from common.names import BadName, quoted, user_id
+from common.names import BadName, new_user_id, quoted, user_id
+from common.refusals import check_new_password
 from common.seal import inbox_of
 from tracker import devices, rights
 from tracker.budgets import Budget
@@ -69,8 +70,8 @@ def create_user(command: tracker.CreateUser) -> Decision:
     Invariant: the answer does not depend on which accounts exist. The name is looked at when the
     password is hashed, which costs the asker budget.
     """
-    user = user_id(command.user)
-    _check_fit(command.password)
+    user = new_user_id(command.user)
+    check_new_password(command.password)
     return Decision(HashPassword(user, command.password))
 
 
@@ -82,11 +83,6 @@ def password_hashed(world: World, user: UserId, password_hash: str, now: Now) ->
             Code.LIMIT, f"this tracker has {limits.ACCOUNTS_MAX:,} accounts, the most allowed"
         )
     return Decision(tracker.Done(), (AccountCreated(user, password_hash, now.wall_ms),))
-
-
-def _check_fit(password: str) -> None:
-    if not password:
-        raise Refused(Code.USAGE, "the password is empty", "choose one that nobody guesses")
 
 
 def _check_free(state: State, user: UserId) -> None:
@@ -144,7 +140,7 @@ def password_right(
 
 def change_password(world: World, user: UserId, command: tracker.ChangePassword) -> Decision:
     """First half: is the new password one at all, and against which hash is the old one checked?"""
-    _check_fit(command.new)
+    check_new_password(command.new)
     if command.new == command.old:
         raise Refused(Code.USAGE, "the new password is the old one", "choose another one")
     account = world.state.accounts[user]

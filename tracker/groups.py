@@ -12,7 +12,7 @@ from common.hints import hint
 from common.ids import GroupId, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
-from common.names import BadName, group_id, quoted, user_id
+from common.names import BadName, new_group_id, quoted, user_id
 from common.seal import TOPIC_BYTES
 from tracker import catalogue
 from tracker.budgets import Budget
@@ -48,7 +48,7 @@ MEMBERSHIP_ENTRIES = 4  # asked, joined, left, and another owner: paid for at th
 
 def create_group(world: World, user: UserId, command: tracker.CreateGroup, now: Now) -> Decision:
     """A new group with ``user`` as its owner and only member."""
-    state, group = world.state, group_id(command.group)
+    state, group = world.state, new_group_id(command.group)
     _check_groups_of(state, user)
     spent = [
         state.budgets.spend(Budget.GROUPS, user, 1, now.wall_ms),

@@ -36,10 +36,10 @@ def create_user(console: Console, user: str, password: str | None) -> None:
     shell's history. Left out, it is asked for, or read as one line from standard input.
     """
     from common.messages.control import CreateUser
-    from common.names import user_id
+    from common.names import new_user_id
 
     console.need_peer()
-    user_id(user)  # a name that is none is refused before a password is asked for
+    new_user_id(user)  # a name that is none is refused before a password is asked for
     answer = console.ask(CreateUser(user, read_password(password, twice=True)))
     console.done(answer, f"account {user} made")
 

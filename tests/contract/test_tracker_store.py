@@ -206,7 +206,7 @@ def _something(town: Town, rng: random.Random) -> None:
         )
     )
     if rng.random() < 0.02 and device.user is not None:
-        order = device.does(tracker.ChangePassword("secret", "fresh", rng.random() < 0.5))
+        order = device.does(tracker.ChangePassword("secret", "fresh one", rng.random() < 0.5))
         # What it is replaced by is what `enters` expects.
         device.does(commands.PasswordChecked(order, "hash of secret"))
     if rng.random() < 0.02:

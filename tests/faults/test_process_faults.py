@@ -209,8 +209,8 @@ def test_f38_a_second_signal_ends_a_peer_at_once(town: Swarm) -> None:
     dora = Person(town, "dora")
     process = dora.spawn("up", "--foreground", "--tracker", town.tracker.link)
     wait_for(lambda: dora.run("status").code == 0, "the peer")
-    dora.ok("create-user", "dora", "pw")
-    dora.ok("login", "dora", "pw")
+    dora.ok("create-user", "dora", "her password")
+    dora.ok("login", "dora", "her password")
     with frozen(town.tracker.process.pid):
         process.send_signal(signal.SIGTERM)
 

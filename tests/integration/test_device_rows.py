@@ -67,19 +67,19 @@ def test_a_changed_password_logs_out_the_other_devices(swarm: Swarm, alice: Pers
     path = swarm.file(100_000)
     lap.share(path, group)
     wait_for(lambda: alice.files(group)[path.name]["seeders"] == 1, "the share")
-    assert desk.refused("change-password", "not it", "fresh") == "the old password is wrong"
+    assert desk.refused("change-password", "not it", "fresh one") == "the old password is wrong"
     assert desk.refused("change-password", desk.password, desk.password, code=2)
     assert desk.refused("change-password", desk.password, "", code=2)
     assert desk.refused("change-password", desk.password, "x" * 1025, code=2)
     assert lap.status()["user"] == lap.name
-    said = desk.json("change_password", desk.password, "fresh")
+    said = desk.json("change_password", desk.password, "fresh one")
     assert said["logged_out"] == 1
     assert "1 other device was logged out" in said["text"]
     is_out(lap)
     wait_for(lambda: alice.files(group)[path.name]["seeders"] == 0, "the end of the share")
     assert desk.status()["user"] == desk.name
     lap.refused("login", lap.name, lap.password)
-    lap.ok("login", lap.name, "fresh")
+    lap.ok("login", lap.name, "fresh one")
     assert lap.status()["trouble"] is None
     wait_for(lambda: alice.files(group)[path.name]["seeders"] == 1, "the share again")
     assert alice.fetch(group, path.name, swarm.folder())["sources"]
@@ -89,13 +89,13 @@ def test_a_changed_password_logs_out_the_other_devices(swarm: Swarm, alice: Pers
 
 def test_the_other_devices_may_be_kept(swarm: Swarm) -> None:
     desk, lap = two_devices(swarm)
-    text = desk.ok("change-password", "--keep-devices", stdin=f"{desk.password}\nfresh\n")
+    text = desk.ok("change-password", "--keep-devices", stdin=f"{desk.password}\nfresh one\n")
     assert text == "password changed; your other devices stay logged in\n"
     assert lap.json("list-groups") is not None
     assert lap.status()["user"] == lap.name
     lap.ok("logout")
     lap.refused("login", lap.name, lap.password)
-    lap.ok("login", lap.name, "fresh")
+    lap.ok("login", lap.name, "fresh one")
     for device in (desk, lap):
         device.down()
 
@@ -108,7 +108,7 @@ def test_all_of_it_outlives_a_killed_tracker(own_swarm: Swarm) -> None:
     wait_for(lambda: rows(desk)[device]["online"], "the device that will be lost")
     before = rows(desk)[device]
     lost.kill()
-    desk.ok("change-password", "--keep-devices", desk.password, "fresh")
+    desk.ok("change-password", "--keep-devices", desk.password, "fresh one")
     desk.ok("forget-device", id_of(lap))
     own_swarm.tracker.kill()
     own_swarm.tracker.start()
@@ -116,7 +116,7 @@ def test_all_of_it_outlives_a_killed_tracker(own_swarm: Swarm) -> None:
         wait_for(lambda each=each: each.status()["connected"], "the tracker")
     is_out(lap)
     lap.refused("login", lap.name, lap.password)
-    lap.ok("login", lap.name, "fresh")
+    lap.ok("login", lap.name, "fresh one")
     after = rows(desk)[device]
     assert not after["online"]
     assert after["bound"] == before["bound"] <= after["seen"] <= before["seen"]
@@ -169,7 +169,9 @@ def test_which_device_is_meant_must_be_clear_and_all_of_it_works_at_the_prompt(
     assert '"code": "unknown-device"' in desk.run("--json", "forget-device", "lost").err
     assert "too short" in desk.refused("forget-device", id_of(lap)[:3], code=2)
     assert len(rows(desk)) == 2
-    script = f"list_devices\nchange_password\n{desk.password}\nfresh\nforget_device lost\nquit\n"
+    script = (
+        f"list_devices\nchange_password\n{desk.password}\nfresh one\nforget_device lost\nquit\n"
+    )
     ran = desk.run("shell", stdin=script)
     assert ran.code == 0
     assert "this one" in ran.out

@@ -319,10 +319,10 @@ def test_h34_a_wrong_old_password_is_a_guess_like_any_other(
 ) -> None:
     alice, phone = device().enter(name("alice")), device()
     phone.ask(tracker.Login(name("alice"), "a password"))
-    codes = [alice.refused(tracker.ChangePassword(f"guess {n}", "mine")) for n in range(8)]
+    codes = [alice.refused(tracker.ChangePassword(f"guess {n}", "my own one")) for n in range(8)]
     assert codes == [Code.WRONG_CREDENTIALS] * 5 + [Code.SLOW_DOWN] * 3
     # Of all guesses of this device there are no more, whatever they are made with.
-    assert alice.refused(tracker.ChangePassword("a password", "mine")) is Code.SLOW_DOWN
+    assert alice.refused(tracker.ChangePassword("a password", "my own one")) is Code.SLOW_DOWN
     assert alice.refused(tracker.Login(name("alice"), "a password")) is Code.SLOW_DOWN
     # Whoever guesses keeps the user's own device from nothing, nor does a right password cost any.
     password = "a password"
@@ -379,11 +379,13 @@ def test_a_doubled_change_of_a_password_is_done_once(
     device: Maker, name: Callable[[str], str]
 ) -> None:
     alice = device().enter(name("alice"))
-    asked, request_id = tracker.ChangePassword("a password", "fresh"), alice.next_id()
+    asked, request_id = tracker.ChangePassword("a password", "fresh one"), alice.next_id()
     assert alice.try_(asked, request_id=request_id) == tracker.PasswordChanged(0)
     assert alice.try_(asked, request_id=request_id) == tracker.Done()
     assert device().refused(tracker.Login(name("alice"), "a password")) is Code.WRONG_CREDENTIALS
-    assert device().ask(tracker.Login(name("alice"), "fresh")) == tracker.LoggedIn(name("alice"))
+    assert device().ask(tracker.Login(name("alice"), "fresh one")) == tracker.LoggedIn(
+        name("alice")
+    )
 
 
 def test_h35_an_unknown_user_and_a_wrong_password_get_the_same_answer(
@@ -550,7 +552,7 @@ def test_a_home_serves_one_tracker_and_a_port_too(tmp_path: Path) -> None:
 def test_the_link_is_as_typed_and_after_a_restore_as_it_was(
     tmp_path: Path, options: tuple[str, ...], host: str
 ) -> None:
-    file, fresh = tmp_path / "backup", tmp_path / "fresh"
+    file, fresh = tmp_path / "backup", tmp_path / "fresh one"
     with running(tmp_path / "home", *options) as process:
         link = process.at.link
         assert link.startswith(f"mini-torrent://{host}:")

@@ -18,6 +18,8 @@ from common.names import (
     fold_id,
     fold_name,
     group_id,
+    new_group_id,
+    new_user_id,
     printable,
     quoted,
     share_name,
@@ -55,6 +57,20 @@ def test_bad_ids_are_refused_with_the_id_quoted(text: str) -> None:
             check(text)
         assert quoted(text) in str(caught.value)
         assert caught.value.hint is not None
+
+
+@pytest.mark.parametrize("text", ["anna.", "anna_", "anna-", "a" * 63 + ".", "a..", "0-"])
+def test_new_ids_end_with_a_letter_or_a_digit_and_older_ones_are_known(text: str) -> None:
+    assert user_id(text) == group_id(text) == text
+    for check in (new_user_id, new_group_id):
+        with pytest.raises(BadName) as caught:
+            check(text)
+        assert quoted(text) in str(caught.value)
+        assert check(text[:1]) == text[:1]
+        assert check("A.b-" + text[:1]) == "a.b-" + text[:1]
+        with pytest.raises(BadName):
+            check("x" * 65)
+        assert check("x" * 64) == "x" * 64
 
 
 # -- names of shares ----------------------------------------------------------------------------

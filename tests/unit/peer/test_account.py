@@ -105,16 +105,16 @@ def handled(ask: Any, **answers: Any) -> tuple[control.Answer, FakeLink, Session
 def test_what_a_changed_password_did_is_said(
     reply: Any, keep: bool, text: str, count: int | None
 ) -> None:
-    ask = control.ChangePassword("old", "new", keep)
+    ask = control.ChangePassword("old", "new password", keep)
     answer, link, _ = handled(ask, ChangePassword=reply)
     assert answer == control.PasswordChanged(f"password changed; {text}", count)
-    assert link.asked == [tracker.ChangePassword("old", "new", keep)]
+    assert link.asked == [tracker.ChangePassword("old", "new password", keep)]
 
 
 @pytest.mark.parametrize(
     "ask",
     [
-        control.ChangePassword("x" * 1025, "new"),
+        control.ChangePassword("x" * 1025, "new password"),
         control.ChangePassword("old", "x" * 1025),
         control.Login("alice", "x" * 1025),
         control.CreateUser("alice", "x" * 1025),
@@ -124,6 +124,14 @@ def test_a_password_that_no_tracker_reads_is_not_sent(ask: Any) -> None:
     with pytest.raises(Refused, match="at most 1,024 characters") as caught:
         handled(ask)
     assert caught.value.code is Code.USAGE
+
+
+@pytest.mark.parametrize("password", ["", "x", "hello", "пять5"])
+def test_a_new_password_that_is_too_short_is_not_sent(password: str) -> None:
+    for ask in (control.CreateUser("alice", password), control.ChangePassword("old", password)):
+        with pytest.raises(Refused, match="at least 6 characters") as caught:
+            handled(ask)
+        assert caught.value.code is Code.USAGE
 
 
 def test_a_login_waits_for_its_place_in_the_trackers_queue(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,14 @@ from __future__ import annotations
 import pytest
 from town import Town
 
+from common.ids import GroupId, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
 from tracker import commands
 from tracker.accounts import WRONG_CREDENTIALS
+from tracker.changes import GroupCreated, MemberJoined
 from tracker.decision import CheckPassword, HashPassword
+from tracker.records import Account
 
 
 def test_a_name_is_taken_whatever_its_case(town: Town) -> None:
@@ -50,8 +53,35 @@ def test_bad_names_are_refused(town: Town, name: str) -> None:
     assert town.device("d").is_refused(tracker.CreateUser(name, "x")) is Code.USAGE
 
 
-def test_an_empty_password_is_refused(town: Town) -> None:
-    assert town.device("d").is_refused(tracker.CreateUser("alice", "")) is Code.USAGE
+@pytest.mark.parametrize("password", ["", "a", "short"])
+def test_a_short_password_is_refused_when_it_is_new(town: Town, password: str) -> None:
+    assert town.device("d").is_refused(tracker.CreateUser("alice", password)) is Code.USAGE
+    alice = town.user("alice")
+    assert alice.is_refused(tracker.ChangePassword("secret", password)) is Code.USAGE
+    # Accounts of an earlier release have such passwords, and are logged in with them.
+    order = town.device("d").does(tracker.Login("alice", password))
+    assert isinstance(order, CheckPassword)
+
+
+@pytest.mark.parametrize("name", ["anna.", "anna-", "anna_"])
+def test_a_name_that_only_looks_like_another_is_not_made_and_still_known(
+    town: Town, name: str
+) -> None:
+    """What an earlier release made: its account logs in, and its group goes on."""
+    assert town.device("d").is_refused(tracker.CreateUser(name, "secret")) is Code.USAGE
+    town.state.accounts[UserId(name)] = Account(UserId(name), "hash of secret", 1)
+    old = town.user(name)
+    assert old.user == name
+    assert old.is_refused(tracker.CreateGroup(name)) is Code.USAGE
+    topic, key = b"t" * 16, b"k" * 32
+    town.state.apply(GroupCreated(GroupId(name), UserId(name), topic, key, 0, 1, 1))
+    town.state.apply(MemberJoined(GroupId(name), UserId(name), 1, 1))
+    alice = town.user("alice")
+    alice.does(tracker.JoinGroup(name))
+    old.does(tracker.AcceptRequest(name, "alice"))
+    assert [row.user for row in alice.does(tracker.ListMembers(name)).rows] == ["alice", name]
+    alice.offers(name, "a", town.content("a"))
+    old.does(tracker.LeaveGroup(name))
 
 
 def test_making_an_account_does_not_log_in(town: Town) -> None:

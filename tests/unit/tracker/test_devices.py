@@ -14,7 +14,7 @@ from tracker.decision import ReplacePassword
 from tracker.presence import Presence
 
 
-def order(device: Device, *, keep_devices: bool = False, new: str = "fresh") -> ReplacePassword:
+def order(device: Device, *, keep_devices: bool = False, new: str = "fresh one") -> ReplacePassword:
     """What the shell is to do before a password is changed."""
     made = device.does(tracker.ChangePassword("secret", new, keep_devices))
     assert isinstance(made, ReplacePassword)
@@ -43,7 +43,7 @@ def test_the_old_password_is_checked_and_the_new_one_hashed_before_anything_chan
     alice = town.user("alice")
     before = len(town.changes)
     made = order(alice)
-    assert (made.user, made.password_hash, made.new) == ("alice", "hash of secret", "fresh")
+    assert (made.user, made.password_hash, made.new) == ("alice", "hash of secret", "fresh one")
     assert len(town.changes) == before
 
 
@@ -54,7 +54,7 @@ def test_a_changed_password_logs_out_every_other_device_of_that_user_alone(town:
     phone.comes()
     town.nudged.clear()
     assert changed(alice) == tracker.PasswordChanged(2)
-    assert town.state.accounts["alice"].password_hash == "hash of fresh"
+    assert town.state.accounts["alice"].password_hash == "hash of fresh one"
     assert [device.user for device in (alice, phone, laptop, bob)] == ["alice", None, None, "bob"]
     assert phone.key not in town.world.presence.leases
     assert town.nudged == [phone.key, laptop.key]
@@ -71,7 +71,7 @@ def test_the_other_devices_may_stay(town: Town) -> None:
     assert changed(alice, keep_devices=True) == tracker.PasswordChanged(0)
     assert phone.user == "alice"
     assert len(town.log) == count
-    assert town.state.accounts["alice"].password_hash == "hash of fresh"
+    assert town.state.accounts["alice"].password_hash == "hash of fresh one"
 
 
 def test_a_login_that_was_checked_against_the_old_password_comes_too_late(town: Town) -> None:
@@ -85,11 +85,14 @@ def test_a_login_that_was_checked_against_the_old_password_comes_too_late(town: 
 
 def test_of_two_changes_at_once_the_first_counts(town: Town) -> None:
     alice, phone = town.user("alice"), town.user("alice", "phone")
-    first, second = order(alice, keep_devices=True), order(phone, keep_devices=True, new="other")
-    alice.does(commands.PasswordChecked(first, "hash of fresh"))
+    first, second = (
+        order(alice, keep_devices=True),
+        order(phone, keep_devices=True, new="other one"),
+    )
+    alice.does(commands.PasswordChecked(first, "hash of fresh one"))
     late = commands.PasswordChecked(second, "hash of other")
     assert phone.is_refused(late) is Code.WRONG_CREDENTIALS
-    assert town.state.accounts["alice"].password_hash == "hash of fresh"
+    assert town.state.accounts["alice"].password_hash == "hash of fresh one"
 
 
 def test_a_device_that_was_logged_out_meanwhile_changes_nothing(town: Town) -> None:
@@ -111,9 +114,9 @@ def test_a_repeated_change_is_recognised_though_the_old_password_is_none_any_mor
     town: Town,
 ) -> None:
     alice = town.user("alice")
-    asked = tracker.ChangePassword("secret", "fresh")
+    asked = tracker.ChangePassword("secret", "fresh one")
     made = alice.does(asked, b"once")
-    alice.does(commands.PasswordChecked(made, "hash of fresh"), b"once")
+    alice.does(commands.PasswordChecked(made, "hash of fresh one"), b"once")
     count = len(town.changes)
     assert alice.does(asked, b"once") == tracker.Done()
     assert len(town.changes) == count
