@@ -223,6 +223,7 @@ class Seeder:
 
     def _open(self, visitor: Visitor, ask: peer.Open) -> None:
         group, content = GroupId(fold_id(ask.group)), ContentId(ask.content)
+        self._close_channel(visitor, ask.channel)  # to the other side it is another from here on
         try:
             ticket = self._rights.admit(visitor.device, group, ask.ticket)
         except Refused as error:

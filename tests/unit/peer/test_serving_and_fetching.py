@@ -23,8 +23,10 @@ from stand_ins import turns, until
 from waiting import PATIENCE_S
 
 from common import limits
+from common.codec import pack
 from common.errors import Refused
 from common.ids import ContentId, GroupId, UserId
+from common.messages import peer
 from common.messages.refusals import Code
 from peer.files.errors import BadContent, ContentChanged, StorageClosed, StorageError
 from peer.swarm.limits import Limit, Rates
@@ -232,6 +234,19 @@ def test_indexes_beyond_the_content_are_declined() -> None:
         assert stage.seeder.counts["out of range"] == 1
         stage.ask(sink, 0)
         await until(lambda: sink.pieces)
+
+    run(test)
+
+
+def test_an_open_that_is_refused_closes_the_channel_that_was_there() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        sink = await stage.open()
+        connection = stage.fanout._connections[stage.server.public]
+        connection._pump.send(pack(b"", peer.Open(0, FILMS, CONTENT, b"bad")))
+        await until(lambda: ("refused", Code.TICKET_INVALID) in sink.said)
+        [visitor] = stage.seeder._visitors
+        assert visitor.channels == {}
 
     run(test)
 
