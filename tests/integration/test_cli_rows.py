@@ -205,7 +205,7 @@ def test_ids_may_have_all_that_they_may_have(swarm: Swarm, alice: Person, bob: P
         rows = {row["group"].lower() for row in bob.json("list-groups")}
         assert group.lower() in rows
         for person in (alice, bob):
-            person.ok("leave-group", group.upper())
+            person.ok("leave-group", group.upper(), "--yes")
 
 
 def test_status_names_what_it_should(swarm: Swarm, alice: Person) -> None:
