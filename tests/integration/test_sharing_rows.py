@@ -60,7 +60,7 @@ def test_h81_hidden_and_private_files_are_shared_after_a_yes_only(
         ran = alice.run("upload-file", *words)
         assert (ran.code, ran.out) == (1, ""), str(ran)
         assert "hidden file" in ran.err or "only its owner may read" in ran.err
-        hint = ran.err.splitlines()[-1].partition("all the same with: ")[2]
+        hint = ran.err.splitlines()[-1].partition("all the same: ")[2]
         assert shlex.split(hint)[0] == "mini-torrent"
         assert "--yes" in hint
     assert alice.files(group) == {}
