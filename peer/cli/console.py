@@ -159,7 +159,8 @@ class Console:
         """Say so when a peer that has just been started does not reach its tracker."""
         if not status.connected:
             reason = status.trouble or "it does not answer"
-            self.tell(f"warning: the tracker cannot be reached, the peer keeps trying: {reason}")
+            text = f"warning: the tracker cannot be reached, the peer keeps trying: {reason}"
+            self.tell(self.hinted(text))
         elif not status.listen:
             self.tell(f"warning: nobody can fetch from here yet: {status.trouble}")
         if status.advice:

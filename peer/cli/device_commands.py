@@ -8,7 +8,7 @@ import sys
 import click
 from click.core import ParameterSource
 
-from common.hints import PROGRAM
+from common.hints import PROGRAM, hint
 from peer.cli.command import command
 from peer.cli.console import Console, plain, refuse_usage
 from peer.cli.reading import size
@@ -95,7 +95,8 @@ def up(
         where = status.listen or NOT_LISTENING
         console.say(f"peer {ready}: {where} (tracker {status.tracker})")
         if new_device_key:
-            console.say("this machine has a device key of its own: log in with `login USER`")
+            text = hint("this machine has a device key of its own; log in", "login", "USER")
+            console.say(console.hinted(text))
         console.warn_if_alone(status)
     return 0
 

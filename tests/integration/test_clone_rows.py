@@ -26,6 +26,8 @@ def test_h63_a_copy_of_a_machine_is_refused_and_harms_nothing(swarm: Swarm) -> N
     online = f"a peer with this device key is online at {alice.status()['listen']}"
     assert online in status["trouble"]
     assert online in copy.refused("list-groups")
+    hint = copy.run("list-groups").err.splitlines()[-1]
+    assert hint.endswith(f": mini-torrent --home {copy.home} up --new-device-key")
     assert set(alice.files(group)) == {"before.bin", "since.bin"}
 
     said = copy.ok("up", "--new-device-key")
