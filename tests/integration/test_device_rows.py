@@ -173,7 +173,7 @@ def test_which_device_is_meant_must_be_clear_and_all_of_it_works_at_the_prompt(
         f"list_devices\nchange_password\n{desk.password}\nfresh one\nforget_device lost\nquit\n"
     )
     ran = desk.run("shell", stdin=script)
-    assert ran.code == 0
+    assert ran.code == 1  # that of the first command that failed
     assert "this one" in ran.out
     assert "1 other device was logged out" in ran.out
     assert "not logged in on a device" in ran.err
