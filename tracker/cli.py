@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from common import process
-from common.command_group import CommandGroup
+from common.command_group import CommandGroup, meant
 from common.config import default_home
 from common.errors import ConfigError, MiniTorrentError, TransportError, exit_code_of
 from common.hints import shown_by_tracker, tracker_hint
@@ -333,6 +333,9 @@ def main() -> None:
         path = "mini-torrent-tracker" if ctx is None else ctx.command_path
         text = " ".join(error.format_message().split()).rstrip(".")
         hint = f"see how it is used: {path} --help"
+        typed = getattr(error, "command_name", None)
+        if typed is not None and (found := meant(typed, list(tracker.commands))):
+            hint = f"did you mean: {PROGRAM} {found}"
         _fail(text[:1].lower() + text[1:], hint, error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

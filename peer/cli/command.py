@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from common.command_group import CommandGroup
+from common.command_group import CommandGroup, meant
 from common.hints import PROGRAM
 from common.names import quoted
 from common.release import release
@@ -108,14 +108,14 @@ class Commands(CommandGroup):
 
 
 def unknown_command(
-    typed: str, names: Sequence[str], otherwise: str = f"`{PROGRAM} --help` lists the commands"
+    typed: str, names: Sequence[str], otherwise: str = f"see the commands: {PROGRAM} --help"
 ) -> WrongUsage:
     """The error for a command that there is not, with the nearest one that there is."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(typed.replace("_", "-").lower(), names, n=1, cutoff=0.6)
-    hint = f"did you mean `{near[0]}`?" if near else otherwise
-    return WrongUsage(f"there is no command {quoted(typed)}", hint)
+    found = meant(typed, names)
+    if found == "--help" and "help" in names:  # at the prompt
+        found = "help"
+    known = otherwise if found is None else f"did you mean: {PROGRAM} {found}"
+    return WrongUsage(f"there is no command {quoted(typed)}", known)
 
 
 def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -552,8 +552,16 @@ def test_wrong_usage_is_2_and_one_clear_line(home: Path, cli: Cli, words: list[s
 
 
 def test_a_mistyped_command_is_answered_with_the_nearest(cli: Cli) -> None:
-    assert cli("list_group").err.splitlines()[1] == "hint: did you mean `list-groups`?"
-    assert "`mini-torrent --help`" in cli("qqqqq").err
+    for typed, found in {
+        "list_group": "list-groups", "share": "upload-file", "help": "--help",
+        "LS": "list-files", "get": "download-file", "upload": "upload-file",
+        "logn": "login", "start": "up", "stop": "down", "kick": "remove-member",
+        "version": "--version", "unshare": "stop-share",
+    }.items():  # fmt: skip
+        line = cli(typed).err.splitlines()[1]
+        assert line.startswith("hint: did you mean: mini-torrent "), typed
+        assert line.endswith(f" {found}"), typed
+    assert cli("qqqqq").err.endswith(" --help\n")
 
 
 def test_a_malformed_tracker_info_is_named_by_line(home: Path, cli: Cli) -> None:
