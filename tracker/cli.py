@@ -262,7 +262,7 @@ def restore(file: Path, home: Path) -> None:
     help="The address to try.",
 )
 def doctor(home: Path, bind_at: str) -> None:
-    """Look for what could go wrong; say what to do.
+    """Check for problems and suggest fixes.
 
     Looks over the home, the database, the disk, the libraries and the address.
 

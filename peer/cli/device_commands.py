@@ -43,7 +43,11 @@ _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or 
     help="The same as the argument LINK.",
 )
 @click.option("--foreground", is_flag=True, help="Stay here, until SIGTERM or Ctrl-C.")
-@click.option("--remember/--no-remember", default=True, help="Whether the next start needs less.")
+@click.option(
+    "--remember/--no-remember",
+    default=True,
+    help="Save these settings for the next start (default).",
+)
 @click.option("--upload-limit", metavar="SIZE", callback=size, help="Bytes a second; 0: no limit.")
 @click.option("--download-limit", metavar="SIZE", callback=size, help="Bytes a second.")
 @click.option("--upload-limit-per-user", metavar="SIZE", callback=size, help="Bytes a second.")
@@ -116,7 +120,7 @@ def down(console: Console) -> None:
 
 @command("status", example="mini-torrent status")
 def status(console: Console) -> None:
-    """Show whom this device's peer serves, and how."""
+    """Show whether the peer runs, the user, and the connection."""
     from common.messages.control import Status, StatusIs
 
     answer = console.ask(Status())
@@ -151,7 +155,7 @@ def shell(console: Console, listen: str | None, tracker_info: str | None) -> int
 
 @command("doctor", example="mini-torrent doctor")
 def doctor(console: Console) -> int:
-    """Look for what could go wrong; say what to do."""
+    """Check for problems and suggest fixes."""
     import msgspec
 
     from peer.cli.health import findings
@@ -171,7 +175,7 @@ def doctor(console: Console) -> int:
 @command("completion", example='eval "$(mini-torrent completion bash)"')
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(console: Console, shell: str) -> None:
-    """Print what lets your shell complete commands.
+    """Print a shell completion script.
 
     Options, groups and the names of files are completed as well.
 
@@ -195,7 +199,7 @@ def completion(console: Console, shell: str) -> None:
     help="How much is made when no PATH is given.",
 )
 def demo(console: Console, path: str | None, peers: int, size: int) -> int:
-    """Run a whole swarm on this machine, for a look.
+    """Try a whole swarm on this machine.
 
     A tracker, peers, a group, and a file that goes to all of them: real processes in a temporary
     directory. Nothing is left behind.

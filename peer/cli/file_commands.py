@@ -143,7 +143,8 @@ def _check_order(console: Console, path: str, group: str) -> None:
 def list_files(console: Console, group: str) -> None:
     """List what a group shares.
 
-    A narrow terminal does not get all of it: a pipe, or `--json`, does.
+    On a narrow terminal some columns are hidden, and long names are shortened; a pipe or `--json`
+    gets all of it.
     """
     from common.messages.control import Files, ListFiles
     from peer.cli.render import files_table, show
@@ -298,7 +299,7 @@ def resume(console: Console, group: str, name: str) -> None:
 @group_argument
 @download_argument
 def cancel(console: Console, group: str, name: str) -> None:
-    """Give a download up and remove what there is of it.
+    """Cancel a download and delete the partial data.
 
     NAME may be the path that it goes to, when there are several of one name. A complete download is
     taken off the list, and its file stays.

@@ -49,7 +49,7 @@ def create_user(console: Console, user: str, password: str | None) -> None:
 @password_argument
 @yes_option
 def login(console: Console, user: str, password: str | None, yes: bool) -> None:
-    """Use this device as USER, until `logout`.
+    """Log in on this device, until `logout`.
 
     What was shared here before is shared again. A restarted peer needs no login.
 
@@ -207,7 +207,7 @@ def reject_request(console: Console, group: str, user: str) -> None:
 @group_argument
 @member_argument
 def remove_member(console: Console, group: str, user: str) -> None:
-    """Put USER out of a group that you own.
+    """Remove USER from a group that you own.
 
     Nobody serves them any more from this moment on; what they have, they keep.
     """

@@ -65,8 +65,8 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
     help="Where the peer keeps its key, shares and downloads; one directory for each peer.",
 )
 @click.option("--json", "as_json", is_flag=True, envvar="MINI_TORRENT_JSON", help="Print JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but what was asked for.")
-@click.option("-v", "--verbose", count=True, help="Say more; with errors, where they come from.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
+@click.option("-v", "--verbose", count=True, help="Print more detail, including tracebacks.")
 @click.option(
     "--version",
     is_flag=True,

@@ -156,7 +156,7 @@ def _ask_password(prompt: str, twice: bool) -> str:
 
     try:
         password = getpass(prompt)
-        if twice and getpass("The same again: ") != password:
+        if twice and getpass("Repeat the password: ") != password:
             refuse_usage("the two passwords differ", "type the same one twice")
     except EOFError:
         refuse_usage("no password was given")

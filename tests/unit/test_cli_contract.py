@@ -200,7 +200,7 @@ class TestPasswords:
             def isatty(self) -> bool:
                 return True
 
-        typed = {"Old password: ": "old", "New password: ": "new", "The same again: ": "new"}
+        typed = {"Old password: ": "old", "New password: ": "new", "Repeat the password: ": "new"}
         prompts: list[str] = []
 
         def ask(prompt: str) -> str:
@@ -212,7 +212,7 @@ class TestPasswords:
         asked, _ = one_ask(home, cli, control.Done(), "change-password")
         assert asked == control.ChangePassword("old", "new")
         assert prompts == list(typed)
-        typed["The same again: "] = "mistyped"
+        typed["Repeat the password: "] = "mistyped"
         with FakePeer(home) as peer:
             ran = cli("change-password")
         assert (ran.code, peer.asked) == (2, [])
