@@ -15,7 +15,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 
-from peer.swarm.picker import Order
+from peer.swarm.fetching.picker import Order
 from peer.swarm.settings import DownloadSettings
 from tests.simulation.swarm import KIB, MBIT, MIB, Result, Scenario, Swarm
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import link_text
+from common.crypto.keys import key_text, parse_key
 from common.errors import ConfigError
 from common.ids import DeviceKey
-from common.keys import key_text, parse_key
 
 _TCP = re.compile(r"tcp://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._*-]+):(?P<port>[0-9]{1,5}|\*)\Z")
 _IPC = re.compile(r"ipc://(?P<path>/[^\x00-\x1f\x7f\ud800-\udfff]{1,100})\Z")

@@ -2,7 +2,8 @@
 
 Owns its encoding, its id, the rules that make one consistent, and where each piece lies. The
 entries' bytes laid end to end, in the manifest's order, are one stream; pieces are cuts of that
-stream. Touches no file: ``peer.files.sharing`` makes manifests, ``peer.files.storage`` fills them.
+stream. Touches no file: ``peer.files.sharing`` makes manifests, ``peer.files.partial_content``
+fills them.
 
 A content's id is the BLAKE3 of its encoded manifest. It holds neither the name of the share nor its
 owner. A member who shares bytes that a group has already joins under that manifest, whatever times,
@@ -269,7 +270,7 @@ class Segment(NamedTuple):
     length: int
 
 
-class Layout:
+class StreamLayout:
     """Finds the stretches of files that a stretch of the stream consists of, by bisection."""
 
     __slots__ = ("_ends", "_entries", "_filled", "_piece_length", "size")

@@ -7,8 +7,8 @@ password, later ones need none. Whatever happens to the tracker or the network, 
 printed once and in order, since each bears its place (``seq``) in its group's log: what was missed
 is asked for, and what came twice is passed over. Of a log the tracker keeps the last 1,000 to 2,000
 events: who was away for longer gets a line with the event ``gap``, which says which are missing.
-`peer.tracker_link` keeps the connection and `peer.following` the places; what is left to do is to
-be told.
+`peer.tracker_client.link` keeps the connection and `peer.tracker_client.group_replica` the places;
+what is left to do is to be told.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from common.crypto.keys import load_or_make_pair
 from common.errors import MiniTorrentError
 from common.ids import UserId
-from common.keys import load_or_make_pair
 from common.link import trackers_of
 from common.messages import events, tracker
-from peer.following import Following
-from peer.group_view import Gap
-from peer.rows import happened
-from peer.tracker_link import TrackerLink
+from peer.control.views import happened
+from peer.tracker_client.group_replica import GroupReplica
+from peer.tracker_client.group_view import Gap
+from peer.tracker_client.link import TrackerLink
 
 
 class Watcher:
@@ -42,7 +42,7 @@ class Watcher:
         self._link = TrackerLink(
             self._context, load_or_make_pair(key), trackers_of(link), self, software="watch_events"
         )
-        self._following = Following(
+        self._replica = GroupReplica(
             self._link,
             on_entry=show,
             on_gap=show_gap,
@@ -59,7 +59,7 @@ class Watcher:
         try:
             await self._ended
         finally:
-            self._following.close()
+            self._replica.close()
             await self._link.close()
             self._context.destroy(linger=0)
 
@@ -68,7 +68,7 @@ class Watcher:
     def link_up(self, welcome: tracker.Welcome) -> None:
         """A connection was made, for the first time or again."""
         print(f"connected to {self._link.where.endpoint}", file=sys.stderr, flush=True)
-        self._following.link_up(welcome)
+        self._replica.link_up(welcome)
         if welcome.user is None:
             self._login = asyncio.create_task(self._log_in())
 
@@ -78,7 +78,7 @@ class Watcher:
 
     def published(self, topic: bytes, sealed: bytes) -> None:
         """Events come sealed; `Following` has the keys of our groups."""
-        self._following.published(topic, sealed)
+        self._replica.published(topic, sealed)
 
     def _on_logged_out(self) -> None:
         if not self._ended.done():
@@ -88,7 +88,7 @@ class Watcher:
         try:
             password = (await asyncio.to_thread(sys.stdin.readline)).rstrip("\n")
             answer = await self._link.ask(tracker.Login(self._user, password), tracker.LoggedIn)
-            self._following.set_user(UserId(answer.reply.user))
+            self._replica.set_user(UserId(answer.reply.user))
         except MiniTorrentError as error:
             self._ended.set_exception(error)
 

@@ -2,7 +2,7 @@
 
 Owns the choice for a given moment: the address on the way to the tracker when none was asked for,
 and addresses in the place of host names, since others are told addresses alone
-(`common.link.check_source`). When it is looked at again is ``peer.whereabouts``' business.
+(`common.link.check_source`). When it is looked at again is ``peer.address_changes``' business.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from common import names
 from common.errors import ConfigError
 from common.hints import hint
-from common.hosts import addresses_of, is_host_name, reason_of
 from common.link import endpoint_at, host_of
+from common.net.hosts import addresses_of, is_host_name, reason_of
 
 NOT_LISTENING = "not listening yet"
 ANYWHERE = "tcp://*:0"

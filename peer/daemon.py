@@ -17,35 +17,37 @@ from typing import Any
 
 import zmq
 
-from common import process, zap
-from common.config import HomeLock, open_home
+from common.crypto.keys import DEVICE_KEY, load_or_make_pair
 from common.errors import ConfigError
 from common.hints import hint
+from common.host import process
+from common.host.home import HomeLock, open_home
 from common.ids import GroupId
-from common.keys import DEVICE_KEY, load_or_make_pair
 from common.link import Tracker, trackers_of
 from common.messages import events, tracker
-from common.sockets import check_library
+from common.net import zap
+from common.net.sockets import check_library
+from peer.address_changes import AddressWatch
 from peer.addresses import NOT_LISTENING
-from peer.commands import Commands, Parts
-from peer.control import ControlServer
-from peer.downloads import Downloads, Surroundings
-from peer.fanout import Fanout
-from peer.files.handles import HandleCache
-from peer.following import Following
-from peer.group_view import Gap
-from peer.notices import Notices
-from peer.presence import Presence
+from peer.control.handlers import Commands, PeerServices
+from peer.control.notices import Notifications
+from peer.control.server import ControlServer
+from peer.downloads.job import DownloadServices
+from peer.downloads.manager import Downloads
+from peer.fetching.pool import ConnectionPool
+from peer.files.open_files import HandleCache
 from peer.records import Manifests
-from peer.rights import Rights, Tickets
-from peer.seeder import Seeder
+from peer.serving.access import AccessControl, TicketWallet
+from peer.serving.inventory import Inventory
+from peer.serving.server import PieceServer
 from peer.session import Session
 from peer.settings import Settings
-from peer.shares import Shares
-from peer.shelf import Shelf
-from peer.swarm.limits import Limit, Rates
-from peer.tracker_link import TrackerLink
-from peer.whereabouts import Whereabouts
+from peer.shares.manager import Shares
+from peer.swarm.rate_limit import RateLimit, Rates
+from peer.tracker_client.group_replica import GroupReplica
+from peer.tracker_client.group_view import Gap
+from peer.tracker_client.lease import LeaseKeeper
+from peer.tracker_client.link import TrackerLink
 from peer.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ async def _run(home: Path, settings: Settings, trackers: list[Tracker], foregrou
 
 
 class Peer:
-    """All parts of a running peer. Implements `peer.tracker_link.Listener`."""
+    """All parts of a running peer. Implements `peer.tracker_client.link.Listener`."""
 
     def __init__(self, home: Path, settings: Settings, trackers: list[Tracker]) -> None:
         self._home = home
@@ -106,7 +108,7 @@ class Peer:
         # Each connection to a source takes six with its monitors; a thousand is ZeroMQ's own bound.
         self._context.set(zmq.MAX_SOCKETS, SOCKETS_MAX)
         self._ended = asyncio.Event()
-        self._notices = Notices()
+        self._notices = Notifications()
         self._watching: asyncio.Task[None] | None = None
         self._tidying: asyncio.Task[None] | None = None
         self._memory: asyncio.Task[None] | None = None
@@ -120,7 +122,7 @@ class Peer:
         instance = process.instance_mark(home)
         self._workers = Workers(WORKERS, "worker", helpers=HELPERS)
         self._handles = HandleCache()
-        self._shelf = Shelf()
+        self._inventory = Inventory()
         self._link = TrackerLink(
             context,
             pair,
@@ -129,9 +131,9 @@ class Peer:
             rng=rng,
             memory=home / "tracker",
             instance=instance,
-            logged_in=lambda: self._following.user is not None,
+            logged_in=lambda: self._replica.user is not None,
         )
-        self._following = Following(
+        self._replica = GroupReplica(
             self._link,
             on_entry=self._on_entry,
             on_gap=self._on_gap,
@@ -140,23 +142,23 @@ class Peer:
             on_answered=lambda group, accepted: self._commands.answered(group, accepted),
             on_logged_out=self._on_logged_out,
         )
-        self._rights = Rights(self._following, self._link.time)
+        self._rights = AccessControl(self._replica, self._link.time)
         settings = self._settings
-        self._seeder = Seeder(
+        self._seeder = PieceServer(
             context,
             pair,
             None,
             guard=self._guard,
-            following=self._following,
+            replica=self._replica,
             rights=self._rights,
-            shelf=self._shelf,
+            inventory=self._inventory,
             workers=self._workers,
             limit=_limit(settings.upload_limit, settings.upload_limit_per_user),
             bulk_port=settings.bulk_port if settings.bulk else None,
             notify=self._notices.add,
             is_tracker=lambda key: key == self._link.where.key,
         )
-        self._whereabouts = Whereabouts(
+        self._whereabouts = AddressWatch(
             home,
             settings.listen,
             settings.advertise,
@@ -165,26 +167,26 @@ class Peer:
             lambda: self._link.reached,
         )
         await self._whereabouts.start()
-        self._tickets = Tickets(self._link, self._link.time, self._on_ticket, rng)
-        self._fanout = Fanout(context, pair, self._tickets.current, bulk=settings.bulk)
+        self._tickets = TicketWallet(self._link, self._link.time, self._on_ticket, rng)
+        self._pool = ConnectionPool(context, pair, self._tickets.current, bulk=settings.bulk)
         manifests = Manifests(home / "manifests")
         self._shares = Shares(
             home,
             self._link,
-            self._following,
-            self._shelf,
+            self._replica,
+            self._inventory,
             self._workers,
             self._handles,
             manifests,
             self._notices.add,
         )
-        around = Surroundings(
+        services = DownloadServices(
             home=home,
             link=self._link,
-            following=self._following,
+            replica=self._replica,
             tickets=self._tickets,
-            fanout=self._fanout,
-            shelf=self._shelf,
+            pool=self._pool,
+            inventory=self._inventory,
             shares=self._shares,
             workers=self._workers,
             manifests=manifests,
@@ -192,20 +194,20 @@ class Peer:
             limit=_limit(settings.download_limit, settings.download_limit_per_user),
             time=self._link.time,
             notify=self._notices.add,
-            presence_changed=lambda: self._presence.poke(),
+            presence_changed=lambda: self._presence.announce_soon(),
         )
-        self._downloads = Downloads(around, rng)
+        self._downloads = Downloads(services, rng)
         self._shares.parts_under_way = self._downloads.parts
         manifests.keep_only(self._shares.contents() | self._downloads.contents())
-        self._presence = Presence(
+        self._presence = LeaseKeeper(
             self._link,
-            self._following,
+            self._replica,
             self._whereabouts.settled,
             self._downloads.leeching,
             instance,
         )
         self._session = Session(
-            self._following,
+            self._replica,
             self._presence,
             self._tickets,
             self._shares,
@@ -213,10 +215,10 @@ class Peer:
             self._seeder,
         )
         self._commands = Commands(
-            Parts(
+            PeerServices(
                 pair=pair,
                 link=self._link,
-                following=self._following,
+                replica=self._replica,
                 session=self._session,
                 shares=self._shares,
                 downloads=self._downloads,
@@ -277,11 +279,11 @@ class Peer:
         await self._presence.close()
         if self._link.connected:
             await self._presence.depart()
-        self._following.close()
+        self._replica.close()
         self._tickets.clear()
         self._shares.close()
         self._seeder.close()
-        self._fanout.shut()
+        self._pool.shut()
         await self._link.close()
         self._control.close()
         self._guard.close()
@@ -293,7 +295,7 @@ class Peer:
     def link_up(self, welcome: tracker.Welcome) -> None:
         """Part of `Listener`."""
         self._rights.learn(welcome)
-        self._following.link_up(welcome)
+        self._replica.link_up(welcome)
         self._whereabouts.link_up(welcome)
         self._session.link_up()
 
@@ -302,7 +304,7 @@ class Peer:
 
     def published(self, topic: bytes, sealed: bytes) -> None:
         """Part of `Listener`."""
-        self._following.published(topic, sealed)
+        self._replica.published(topic, sealed)
 
     def _on_entry(self, entry: events.LogEntry) -> None:
         self._session.entry(entry)
@@ -322,8 +324,8 @@ class Peer:
         self._session.logged_out()
 
     def _on_ticket(self, group: GroupId, ticket: bytes) -> None:
-        self._fanout.renewed(group, ticket)
+        self._pool.renewed(group, ticket)
 
 
-def _limit(everything: int, each_user: int) -> Limit:
-    return Limit(Rates(everything or None, each_user or None))
+def _limit(everything: int, each_user: int) -> RateLimit:
+    return RateLimit(Rates(everything or None, each_user or None))

@@ -20,14 +20,14 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from common.clock import wall_ms
 from common.errors import StorageError
-from common.files import sweep_leftovers, sync_directory, write_whole
+from common.host.atomic_files import atomic_write, remove_temp_files, sync_directory
+from common.host.clock import wall_ms
 from common.ids import ContentId
 from common.messages.control import SourceUse
 from peer.files.errors import translated
-from peer.files.fingerprints import Place
-from peer.files.whereabouts import Folder
+from peer.files.fingerprint import SharedLocation
+from peer.files.folder_identity import Folder
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class ShareRecord(msgspec.Struct, frozen=True):
     group: str
     name: str
     content: bytes
-    place: Place
+    place: SharedLocation
     topic: bytes = b""
     algorithm: str = ""
     piece_length: int = 0
@@ -101,7 +101,7 @@ class Records(Generic[R]):
         """All records by key, to be called before anything is put. A damaged one is set aside and
         named in the log. Raises `StorageError` where the disk gives one back no more: without it we
         would take back what it says that we share."""
-        sweep_leftovers(self._directory)
+        remove_temp_files(self._directory)
         for copy in self._directory.glob(f"*{self.COPY}"):
             if not copy.with_suffix(self.SUFFIX).exists():
                 copy.unlink(missing_ok=True)  # of one that was being forgotten
@@ -134,16 +134,16 @@ class Records(Generic[R]):
         record = self._decoded(copy, encoded)
         if record is not None:
             log.warning("the record %s was damaged, and is there again from its copy", path)
-            write_whole(path, encoded)
+            atomic_write(path, encoded)
         return record
 
     def put(self, key: str, record: R) -> None:
         """Remember ``record`` for good. Raises `StorageError`."""
         path, encoded = self._directory / f"{key}{self.SUFFIX}", msgspec.msgpack.encode(record)
         with self._turn(key):
-            write_whole(path, encoded)
+            atomic_write(path, encoded)
             with contextlib.suppress(StorageError):
-                write_whole(path.with_suffix(self.COPY), encoded, durable=False)
+                atomic_write(path.with_suffix(self.COPY), encoded, durable=False)
 
     def remove(self, key: str) -> None:
         """Forget a record for good; one that is not there is forgotten already. Raises
@@ -196,7 +196,7 @@ class Manifests:
         """Keep a manifest. Raises `StorageError`."""
         path = self._path(content)
         if self.get(content) != encoded:  # there is none, or the disk has lost some of it
-            write_whole(path, encoded)
+            atomic_write(path, encoded)
             return
         with contextlib.suppress(OSError):
             os.utime(path)  # it is wanted again

@@ -16,13 +16,13 @@ from common.errors import MiniTorrentError, TransportError
 from common.ids import GroupId, UserId
 from common.messages import events
 from common.names import fold_id
-from peer.downloads import Downloads
-from peer.following import Following
-from peer.group_view import Gap
-from peer.presence import Presence
-from peer.rights import Tickets
-from peer.seeder import Seeder
-from peer.shares import Shares
+from peer.downloads.manager import Downloads
+from peer.serving.access import TicketWallet
+from peer.serving.server import PieceServer
+from peer.shares.manager import Shares
+from peer.tracker_client.group_replica import GroupReplica
+from peer.tracker_client.group_view import Gap
+from peer.tracker_client.lease import LeaseKeeper
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +35,14 @@ class Session:
 
     def __init__(
         self,
-        following: Following,
-        presence: Presence,
-        tickets: Tickets,
+        replica: GroupReplica,
+        presence: LeaseKeeper,
+        tickets: TicketWallet,
         shares: Shares,
         downloads: Downloads,
-        seeder: Seeder,
+        seeder: PieceServer,
     ) -> None:
-        self._following = following
+        self._replica = replica
         self._presence = presence
         self._tickets = tickets
         self._shares = shares
@@ -63,7 +63,7 @@ class Session:
 
     def replaced_by(self, user: UserId) -> str | None:
         """What a login as ``user`` ends here, to be asked before; None when nothing runs."""
-        current = self._following.user
+        current = self._replica.user
         if current is None or current == user:
             return None
         shares = len(self._shares)
@@ -80,17 +80,17 @@ class Session:
 
         That goes on by itself if whoever asked for the login does not wait for it.
         """
-        if self._following.user != user:
+        if self._replica.user != user:
             self._tickets.clear()
         self.farewell = None
-        self._following.set_user(user)
+        self._replica.set_user(user)
         self._settled.clear()
         await asyncio.wait({self._run(self._come_back(user))}, timeout=BEGIN_S)
 
     async def end(self) -> None:
         """The user has logged out here: nothing is shared any more, nothing fetched."""
         self.farewell = None
-        self._following.set_user(None)
+        self._replica.set_user(None)
         async with self._one_at_a_time:
             await self._rest()
 
@@ -101,13 +101,13 @@ class Session:
 
     def logged_out(self) -> None:
         """The user, who is still known, was logged out of this device from elsewhere."""
-        self.farewell = f"{self._following.user} was logged out of this device, from elsewhere"
+        self.farewell = f"{self._replica.user} was logged out of this device, from elsewhere"
         log.warning("%s", self.farewell)
         self._run(self._wind_down())
 
     async def _wind_down(self) -> None:
         async with self._one_at_a_time:
-            if self._following.user is not None:
+            if self._replica.user is not None:
                 return  # somebody has logged in since, and has taken over
             await self._rest()
 
@@ -115,11 +115,11 @@ class Session:
         """The user left ``group`` by their own wish."""
         self._tickets.drop(group)
         await self._shares.left_group(group)
-        await self._following.sync()
+        await self._replica.sync()
 
     def link_up(self) -> None:
         """The tracker is there (again), and has said who is logged in."""
-        user = self._following.user
+        user = self._replica.user
         if user is not None:
             self.farewell = None
             self._settled.clear()
@@ -127,7 +127,7 @@ class Session:
 
     def groups_changed(self) -> None:
         """The user is in other groups than before."""
-        user = self._following.user
+        user = self._replica.user
         if user is not None:
             self._run(self._regroup(user))
 
@@ -139,7 +139,7 @@ class Session:
             return
         group, user = GroupId(fold_id(entry.group)), UserId(fold_id(entry.event.user))
         self._seeder.drop_user(group, user)
-        if user == self._following.user:
+        if user == self._replica.user:
             self._tickets.drop(group)
             self._run(self._shares.left_group(group))
 
@@ -154,7 +154,7 @@ class Session:
     async def _come_back(self, user: UserId) -> None:
         """Bring everything up, and again when the tracker refuses a part of it for now."""
         try:
-            while user == self._following.user:
+            while user == self._replica.user:
                 try:
                     await self._bring_up(user)
                     return
@@ -168,9 +168,9 @@ class Session:
 
     async def _bring_up(self, user: UserId) -> None:
         async with self._one_at_a_time:
-            if user != self._following.user:
+            if user != self._replica.user:
                 return
-            await self._following.sync()
+            await self._replica.sync()
             # Online first: what is offered then has somebody who serves it.
             await self._presence.announce()
             await self._shares.activate(user)
@@ -181,7 +181,7 @@ class Session:
     async def _regroup(self, user: UserId) -> None:
         async with self._one_at_a_time:
             # While it waited for its turn the user may have gone, and with them their groups.
-            if user != self._following.user or not self._following.known:
+            if user != self._replica.user or not self._replica.known:
                 return
             await self._downloads.groups_changed()
             await self._shares.groups_changed()

@@ -13,7 +13,7 @@ from typing import Any
 
 from common import limits
 from common.errors import ConfigError
-from common.files import write_whole
+from common.host.atomic_files import atomic_write
 
 FILE = "peer.toml"
 
@@ -83,7 +83,7 @@ def save(home: Path, settings: Settings) -> None:
         for name, value in asdict(settings).items()
         if value != plain[name]
     ]
-    write_whole(home / FILE, "".join(lines).encode())
+    atomic_write(home / FILE, "".join(lines).encode())
 
 
 def _toml(value: object) -> str:

@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from tracker_fixtures import Devices
+    from tests.support.tracker_process import Devices
 
-GOLDEN = Path(__file__).parent / "golden"
 
 # What runs in the background of a script ignores Ctrl-C, and so would all that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -47,7 +45,7 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def devices() -> Iterator[Devices]:
     """Makes devices that speak to a tracker, and closes them all."""
-    from tracker_fixtures import Devices
+    from tests.support.tracker_process import Devices
 
     made = Devices()
     yield made

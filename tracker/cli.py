@@ -19,17 +19,17 @@ from typing import Any
 
 import click
 
-from common import process
-from common.command_group import CommandGroup, meant
-from common.config import default_home
+from common.cli.command_group import CommandGroup, meant
+from common.crypto.keys import load_pair, rotate_signing_key
 from common.errors import ConfigError, MiniTorrentError, TransportError, exit_code_of
 from common.hints import shown_by_tracker, tracker_hint
+from common.host import process
+from common.host.home import default_home
+from common.host.streams import abandon_output, open_closed_streams, speak_any_locale
 from common.ids import DeviceKey
-from common.keys import load_pair, rotate_signing_key
 from common.link import InfoEntry, Tracker, as_endpoint, parse_link, read_info
 from common.names import printable
-from common.streams import abandon_output, open_closed_streams, speak_any_locale
-from tracker.home import CURVE_KEY, LAST_LINK, LAST_OPTIONS, SIGNING_KEY, Home
+from tracker.admin.home import CURVE_KEY, LAST_LINK, LAST_OPTIONS, SIGNING_KEY, Home
 
 PROGRAM = "mini-torrent-tracker"
 COMPLETE_VARIABLE = "_MINI_TORRENT_TRACKER_COMPLETE"
@@ -148,8 +148,8 @@ def run(
     Example: mini-torrent-tracker run --bind tcp://0.0.0.0:5000 --advertise tracker.example.org
     """
     # Imported here: the other commands need no sockets and answer at once.
-    from tracker.addresses import Addresses
-    from tracker.running import serve
+    from tracker.service.addresses import Addresses
+    from tracker.service.main import serve
 
     entry = _entry_of(info, number, bind_at)
     endpoint = entry.endpoint if entry else as_endpoint(bind_at or DEFAULT_BIND)
@@ -219,7 +219,7 @@ def backup(file: Path, home: Path, replace: bool) -> None:
 
     Example: mini-torrent-tracker backup /mnt/backup/tracker-$(date +%F).db
     """
-    from tracker.backup import back_up
+    from tracker.admin.backup import back_up
 
     size = back_up(home, file, replace=replace)
     print(f"wrote {printable(str(file))}: {size} bytes. It holds all secrets: keep it safe.")
@@ -233,7 +233,7 @@ def restore(file: Path, home: Path) -> None:
 
     Example: mini-torrent-tracker restore /mnt/backup/tracker-2031-05-17.db
     """
-    from tracker.backup import restore as put_back
+    from tracker.admin.backup import restore as put_back
 
     opened = Home(home)
     try:
@@ -268,7 +268,7 @@ def doctor(home: Path, bind_at: str) -> None:
 
     Exits with 1 if something is bad. Example: mini-torrent-tracker doctor
     """
-    from tracker.doctor import Health, examine
+    from tracker.admin.doctor import Health, examine
 
     bad = False
     for finding in examine(home, as_endpoint(bind_at)):
@@ -310,7 +310,7 @@ def completion(shell: str) -> None:
 
     Example: eval "$(mini-torrent-tracker completion bash)"
     """
-    from common.completion import script
+    from common.cli.completion import script
 
     sys.stdout.write(script(shell, PROGRAM))
 
@@ -320,7 +320,7 @@ def main() -> None:
     open_closed_streams()
     speak_any_locale()
     if instruction := os.environ.get(COMPLETE_VARIABLE):
-        from common.completion import answer
+        from common.cli.completion import answer
 
         with suppress(Exception):  # the user is in the middle of a line
             sys.stdout.write(answer(tracker, instruction, sys.argv[1:]))

@@ -1,9 +1,9 @@
 """What the tracker publishes, and what its log of a group holds.
 
-A `LogEntry` is durable before it is published and bears its place in the group's log.
-`PeerUpdate` is soft: who offers or fetches one share right now. All bodies are sealed with the key
-of the group's epoch (``common.seal``); `Nudge` with the key of one device's inbox; `Beat` is open,
-since it says nothing about anybody.
+A `LogEntry` is durable before it is published and bears its place in the group's log. `PeerUpdate`
+is soft: who offers or fetches one share right now. All bodies are sealed with the key of the
+group's epoch (``common.crypto.event_seal``); `Nudge` with the key of one device's inbox; `Beat` is
+open, since it says nothing about anybody.
 """
 
 from __future__ import annotations

@@ -5,6 +5,6 @@ prompt, ``launch`` what starts and ends a peer. It talks to the running peer ove
 and knows nothing of the swarm.
 """
 
-from peer.cli.program import main, root, run
+from peer.cli.main import main, root, run
 
 __all__ = ["main", "root", "run"]

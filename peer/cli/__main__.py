@@ -1,5 +1,5 @@
 """``python -m peer.cli``: the same as ``mini-torrent``."""
 
-from peer.cli.program import main
+from peer.cli.main import main
 
 main()

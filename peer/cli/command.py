@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from common.command_group import CommandGroup, meant
+from common.cli.command_group import CommandGroup, meant
 from common.hints import PROGRAM
+from common.host.release import release
 from common.names import quoted
-from common.release import release
 from peer.cli.console import TYPED, Console, WrongUsage
 
 COMPLETE_VARIABLE = "_MINI_TORRENT_COMPLETE"

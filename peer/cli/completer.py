@@ -43,7 +43,7 @@ class Completer:
 
     def completions(self, line: str) -> list[str]:
         """What the last word of ``line`` can become, quoted where that is needed."""
-        from common.completion import PATHS, completions
+        from common.cli.completion import PATHS, completions
 
         at = _last_word_at(line)
         before, typed = shlex.split(line[:at]), _unquoted(line[at:])

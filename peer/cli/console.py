@@ -2,7 +2,7 @@
 something went wrong.
 
 Owns the global options' state, standard output and standard error, JSON, and the form of errors
-with their exit codes. What listings look like is `peer.cli.render`'s business.
+with their exit codes. What listings look like is `peer.cli.tables`'s business.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from common.names import printable
 
 if TYPE_CHECKING:
     from common.messages import control
-    from peer.control_client import ControlClient, Ended
+    from peer.control.client import ControlClient, Ended
 
 SENTENCE_MAX = 400  # characters
 INTERRUPTED = 130
@@ -49,7 +49,7 @@ class Console:
     def home(self) -> Path:
         """The home of the peer in question, absolute. It need not exist."""
         if self._home is None:
-            from common.config import default_home
+            from common.host.home import default_home
 
             chosen = Path(self.home_option) if self.home_option else default_home("peer")
             self._home = Path(os.path.abspath(chosen.expanduser()))
@@ -63,7 +63,7 @@ class Console:
 
     def client(self) -> ControlClient:
         """A connection to the running peer; raises `NoPeerRunning`."""
-        from peer.control_client import ControlClient
+        from peer.control.client import ControlClient
 
         return ControlClient(
             self.home, lambda: self.tell("the peer does not answer yet; waiting for it")
@@ -71,7 +71,7 @@ class Console:
 
     def need_peer(self) -> None:
         """Raise `NoPeerRunning` now rather than after the user was asked for something."""
-        from peer.control_client import holder_of
+        from peer.control.client import holder_of
 
         holder_of(self.home)
 
@@ -219,7 +219,7 @@ def _with_yes(ctx: click.Context) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class CliError:
     """An error as the user sees it."""
 
     code: str
@@ -251,26 +251,26 @@ def show_traceback(error: BaseException) -> None:
             print(f"  {printable(row)}", file=sys.stderr)
 
 
-def trouble_of(error: BaseException, console: Console) -> Trouble:
+def trouble_of(error: BaseException, console: Console) -> CliError:
     """What to tell the user about ``error``, with hints for the peer that ``console`` talks to."""
     trouble = _trouble_of(error)
     return replace(trouble, hint=console.hinted(trouble.hint)) if trouble.hint else trouble
 
 
-def _trouble_of(error: BaseException) -> Trouble:
+def _trouble_of(error: BaseException) -> CliError:
     match error:
         case MiniTorrentError():
-            return Trouble(error.code, error.message, error.hint, exit_code_of(error))
+            return CliError(error.code, error.message, error.hint, exit_code_of(error))
         case click.UsageError():
             return _usage_trouble(error)
         case click.ClickException():
-            return Trouble(Code.USAGE, _sentence(error.format_message()), None, error.exit_code)
+            return CliError(Code.USAGE, _sentence(error.format_message()), None, error.exit_code)
         case KeyboardInterrupt() | click.Abort():
-            return Trouble(Code.CANCELLED, "interrupted", None, INTERRUPTED)
+            return CliError(Code.CANCELLED, "interrupted", None, INTERRUPTED)
         case OSError():
             what = f"{error.filename}: " if error.filename else ""
-            return Trouble(Code.STORAGE, f"{what}{error.strerror or error}", None, 1)
-    return Trouble(
+            return CliError(Code.STORAGE, f"{what}{error.strerror or error}", None, 1)
+    return CliError(
         Code.INTERNAL,
         f"this is a defect of Mini-Torrent: {type(error).__name__}: {error}",
         "run it again with `-v` for the details, and report them",
@@ -278,7 +278,7 @@ def _trouble_of(error: BaseException) -> Trouble:
     )
 
 
-def _usage_trouble(error: click.UsageError) -> Trouble:
+def _usage_trouble(error: click.UsageError) -> CliError:
     hint = getattr(error, "hint", None)
     if hint is None and error.ctx is not None:
         words = error.ctx.command_path.split()
@@ -286,7 +286,7 @@ def _usage_trouble(error: click.UsageError) -> Trouble:
         takes_names = any(isinstance(one, click.Argument) for one in error.ctx.command.params)
         if isinstance(error, click.NoSuchOption) and takes_names:
             hint = _with_dashes(error, words[1:])
-    return Trouble(Code.USAGE, _sentence(error.format_message()), hint, error.exit_code)
+    return CliError(Code.USAGE, _sentence(error.format_message()), hint, error.exit_code)
 
 
 def _with_dashes(error: click.NoSuchOption, command: Sequence[str]) -> str:

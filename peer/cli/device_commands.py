@@ -9,9 +9,9 @@ import click
 from click.core import ParameterSource
 
 from common.hints import PROGRAM, hint
+from peer.cli.arguments import size
 from peer.cli.command import command
 from peer.cli.console import Console, plain, refuse_usage
-from peer.cli.reading import size
 
 _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or ipc:///PATH."
 
@@ -73,7 +73,7 @@ def up(
     well, says so, and works once there is one.
     """
     from peer.addresses import NOT_LISTENING
-    from peer.cli import launch
+    from peer.cli import daemon_process
     from peer.cli.up_options import check_same, checked
 
     if link is not None:
@@ -83,13 +83,17 @@ def up(
         given["tracker"] = link
     options = checked(given, os.getcwd())
     if new_device_key:
-        launch.renew_device_key(console.home, options)
+        daemon_process.renew_device_key(console.home, options)
     if foreground:
-        return launch.run_here(console.home, options, verbose=console.verbose, remember=remember)
-    status = launch.running(console.home)
+        return daemon_process.run_here(
+            console.home, options, verbose=console.verbose, remember=remember
+        )
+    status = daemon_process.running(console.home)
     already = status is not None
     if status is None:
-        status = launch.start(console.home, options, verbose=console.verbose, remember=remember)
+        status = daemon_process.start(
+            console.home, options, verbose=console.verbose, remember=remember
+        )
     else:
         check_same(status, options)
     if console.as_json:
@@ -112,9 +116,9 @@ def down(console: Console) -> None:
     It waits until the process has ended. Unfinished downloads continue with the next `up`.
     """
     from common.messages.control import Done
-    from peer.cli import launch
+    from peer.cli import daemon_process
 
-    launch.stop(console.home)
+    daemon_process.stop(console.home)
     console.done(Done(), "peer ended")
 
 
@@ -129,7 +133,7 @@ def status(console: Console) -> None:
     if console.as_json:
         console.json(plain(answer))
         return
-    from peer.cli.render import status_lines
+    from peer.cli.tables import status_lines
 
     print(console.hinted("\n".join(status_lines(answer, str(console.home)))), flush=True)
 
@@ -158,8 +162,8 @@ def doctor(console: Console) -> int:
     """Check for problems and suggest fixes."""
     import msgspec
 
-    from peer.cli.health import findings
-    from peer.cli.render import checks_lines
+    from peer.cli.doctor import findings
+    from peer.cli.tables import checks_lines
 
     rows = [
         msgspec.structs.replace(row, hint=console.hinted(row.hint)) if row.hint else row
@@ -182,7 +186,7 @@ def completion(console: Console, shell: str) -> None:
     For bash and zsh, put the line below into .bashrc or .zshrc. For fish, write the output to
     ~/.config/fish/completions/mini-torrent.fish.
     """
-    from common.completion import script
+    from common.cli.completion import script
 
     sys.stdout.write(script(shell, PROGRAM))
 
@@ -204,7 +208,7 @@ def demo(console: Console, path: str | None, peers: int, size: int) -> int:
     A tracker, peers, a group, and a file that goes to all of them: real processes in a temporary
     directory. Nothing is left behind.
     """
-    from peer.cli.demo import run
+    from peer.cli.demo.story import run
 
     return run(console, None if path is None else console.path(path), peers, size)
 

@@ -14,13 +14,13 @@ from common.errors import Refused, StorageError
 from common.hints import hint
 from common.messages.refusals import Code
 from common.names import printable, quoted
+from peer.cli.arguments import complete_download, complete_group, complete_share, piece_size
 from peer.cli.command import command
 from peer.cli.console import INTERRUPTED, Console, plain, refuse_usage
-from peer.cli.reading import complete_download, complete_group, complete_share, piece_size
 
 if TYPE_CHECKING:
     from common.messages.control import Ask, UploadFile
-    from peer.control_client import Ended
+    from peer.control.client import Ended
 
 group_argument = click.argument("group", shell_complete=complete_group)
 share_argument = click.argument("name", shell_complete=complete_share)
@@ -74,7 +74,7 @@ def upload_file(
     """
     from common.messages.control import Uploaded, UploadFile
     from peer.cli.progress import run
-    from peer.cli.render import uploaded_line
+    from peer.cli.tables import uploaded_line
 
     _check_order(console, path, group)
     ask = UploadFile(console.sent_path(path), group, name, digest, piece_size, yes, times)
@@ -147,7 +147,7 @@ def list_files(console: Console, group: str) -> None:
     gets all of it.
     """
     from common.messages.control import Files, ListFiles
-    from peer.cli.render import files_table, show
+    from peer.cli.tables import files_table, show
 
     answer = console.ask(ListFiles(group))
     if isinstance(answer, Files):
@@ -192,7 +192,7 @@ def download_file(
     """
     from common.messages.control import Begun, Downloaded, DownloadFile
     from peer.cli.progress import run
-    from peer.cli.render import downloaded_line
+    from peer.cli.tables import downloaded_line
 
     path = console.path(dest)
     if dest.endswith("/") and not os.path.isdir(path):
@@ -226,7 +226,7 @@ def show_downloads(console: Console) -> None:
     [D] is downloading, [C] complete, [P] paused or queued, and [F] failed.
     """
     from common.messages.control import Downloads, ShowDownloads
-    from peer.cli.render import download_lines
+    from peer.cli.tables import download_lines
 
     answer = console.ask(ShowDownloads())
     if not isinstance(answer, Downloads):
@@ -328,7 +328,7 @@ def clear(console: Console) -> None:
 def why_slow(console: Console, group: str, name: str) -> None:
     """Show what each source of an unfinished download does."""
     from common.messages.control import SourceRows, WhySlow
-    from peer.cli.render import show, sources_table
+    from peer.cli.tables import show, sources_table
 
     answer = _about_download(console, WhySlow, group, name)
     if isinstance(answer, SourceRows):
@@ -346,8 +346,8 @@ def watch(console: Console, group: str | None) -> int:
     With GROUP, those of this one alone. It goes on until Ctrl-C. With --json, one object a line.
     """
     from common.messages import control
-    from peer.cli.render import event_line
-    from peer.control_client import CommandFailed
+    from peer.cli.tables import event_line
+    from peer.control.client import CommandFailed
 
     try:
         with console.client() as client:

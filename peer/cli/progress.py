@@ -16,7 +16,7 @@ from common.messages import control
 from common.names import printable
 from peer.cli.console import Console
 from peer.cli.units import count_text, percent_text, rate_text, size_text, time_text
-from peer.control_client import CommandFailed, Ended
+from peer.control.client import CommandFailed, Ended
 
 LINE_S = 2.0
 STILL_S = 60.0  # without a byte for so long, it is said what would help; and once in so long again

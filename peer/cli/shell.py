@@ -16,17 +16,17 @@ from dataclasses import replace
 
 import click
 
-from common.config import lock_holder
 from common.errors import MiniTorrentError
 from common.hints import PROGRAM
+from common.host.home import lock_holder
 from common.messages import control
 from peer.addresses import NOT_LISTENING
-from peer.cli import launch
+from peer.cli import daemon_process
 from peer.cli.command import Commands, unknown_command
 from peer.cli.completer import NOT_HERE, Completer
 from peer.cli.console import Console, WrongUsage, show_traceback, trouble_of
-from peer.cli.farewell import may_leave, wait_for_all
-from peer.cli.interrupts import leaving_in_order
+from peer.cli.prompt_exit import may_leave, wait_for_all
+from peer.cli.signals import leaving_in_order
 from peer.cli.up_options import check_same, checked
 
 PROMPT = "> "
@@ -48,14 +48,14 @@ def run(console: Console, context: click.Context, given: Mapping[str, str | None
         finally:
             if started and lock_holder(console.home) is not None:
                 console.tell("stopping the peer that this shell started")
-                launch.stop(console.home)
+                daemon_process.stop(console.home)
 
 
 def _ensure_peer(console: Console, options: Mapping[str, str]) -> bool:
     """Whether a peer had to be started."""
-    status = launch.running(console.home)
+    status = daemon_process.running(console.home)
     if status is None:
-        status = launch.start(console.home, options, verbose=console.verbose)
+        status = daemon_process.start(console.home, options, verbose=console.verbose)
         console.tell(f"peer ready: {status.listen or NOT_LISTENING} (tracker {status.tracker})")
         console.warn_if_alone(status)
         return True
@@ -258,7 +258,7 @@ def _may_be_kept(line: str) -> bool:
 
     A command that is mistyped may have been meant to have one, so only those that exist are kept.
     """
-    from peer.cli.program import root
+    from peer.cli.main import root
 
     try:
         words = _without_program(shlex.split(line))

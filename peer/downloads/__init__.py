@@ -3,8 +3,3 @@
 ``registry`` is the list that people see and act on, ``entry`` one row of it, ``life`` how one
 begins, ends and comes back, ``running`` the shell around the swarm core while it fetches.
 """
-
-from peer.downloads.entry import Surroundings
-from peer.downloads.registry import Downloads
-
-__all__ = ["Downloads", "Surroundings"]

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from common.errors import StorageError
-from peer.files.errors import BadContent, StorageClosed
-from peer.files.storage import PartialContent
+from peer.files.errors import DigestMismatch, StorageClosed
+from peer.files.partial_content import PartialContent
 from peer.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Checkpoints:
             match error:
                 case StorageClosed():
                     pass
-                case BadContent(pieces=pieces):
+                case DigestMismatch(pieces=pieces):
                     self._on_damaged(pieces)
                 case StorageError():
                     self._unsynced_bytes += synced_bytes or 1

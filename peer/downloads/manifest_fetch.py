@@ -17,7 +17,7 @@ from common.messages import control, peer, tracker
 from common.messages.base import Source
 from common.messages.refusals import Refusal
 from common.names import fold_id
-from peer.downloads.entry import Surroundings
+from peer.downloads.job import DownloadServices
 
 FROM_PEERS_BYTES = limits.MIB  # larger ones are asked of peers first, to spare the tracker
 PEERS_TRIED = 3
@@ -26,12 +26,14 @@ Tell = Callable[[control.Progress], None]
 
 
 class _FromPeer:
-    """One attempt with one peer. Implements `peer.source_channel.Sink` for the manifest alone."""
+    """One attempt with one peer. Implements `peer.fetching.channel.ChannelHandler` for the
+    manifest alone.
+    """
 
-    def __init__(self, around: Surroundings, group: GroupId, content: ContentId, total: int):
+    def __init__(self, services: DownloadServices, group: GroupId, content: ContentId, total: int):
         self.group = group
         self.content = content
-        self._around = around
+        self._services = services
         self._total = total
         self._parts = bytearray()
         self._done: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
@@ -39,7 +41,7 @@ class _FromPeer:
     async def fetch(self, device: DeviceKey, endpoint: str, tell: Tell) -> bytes | None:
         """The manifest, or None when this peer does not give the right one."""
         self._tell = tell
-        self._around.fanout.open(self, device, endpoint)
+        self._services.pool.open(self, device, endpoint)
         try:
             had = -1
             while had < len(self._parts) and not self._done.done():
@@ -47,7 +49,7 @@ class _FromPeer:
                 await asyncio.wait({self._done}, timeout=PEER_TIMEOUT_S)
             return self._done.result() if self._done.done() else None
         finally:
-            self._around.fanout.close(self, device)
+            self._services.pool.close(self, device)
 
     def _end(self, result: bytes | None) -> None:
         if not self._done.done():
@@ -55,7 +57,7 @@ class _FromPeer:
 
     def opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
         """Part of `Sink`."""
-        self._around.fanout.ask_manifest(self, device, 0)
+        self._services.pool.ask_manifest(self, device, 0)
 
     def manifest_part(self, device: DeviceKey, total: int, offset: int, data: bytes) -> None:
         """Part of `Sink`."""
@@ -65,7 +67,7 @@ class _FromPeer:
         self._parts += data
         self._tell(control.Progress("fetching the manifest", len(self._parts), total))
         if len(self._parts) < total:
-            self._around.fanout.ask_manifest(self, device, len(self._parts))
+            self._services.pool.ask_manifest(self, device, len(self._parts))
         else:
             whole = bytes(self._parts)
             self._end(whole if manifest.manifest_id(whole) == self.content else None)
@@ -81,7 +83,7 @@ class _FromPeer:
     def have(self, device: DeviceKey, pieces: list[int]) -> None:
         """Part of `Sink`; of no interest here."""
 
-    def pieces_came(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
+    def on_pieces(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
         """Part of `Sink`; none are asked for."""
 
     def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
@@ -89,7 +91,7 @@ class _FromPeer:
 
 
 async def fetch_manifest(
-    around: Surroundings,
+    services: DownloadServices,
     group: GroupId,
     content: ContentId,
     total: int,
@@ -100,7 +102,7 @@ async def fetch_manifest(
 
     Raises `IntegrityError`, and what asking the tracker raises.
     """
-    kept = around.manifests.get(content)
+    kept = services.manifests.get(content)
     if kept is not None and manifest.manifest_id(kept) == content:
         if len(kept) != total:
             raise IntegrityError(f"a manifest of {len(kept)} bytes; the tracker says {total}")
@@ -114,13 +116,13 @@ async def fetch_manifest(
                 endpoint = check_source(source.endpoint)
             except MiniTorrentError:
                 continue
-            if endpoint.startswith("ipc://") and not around.link.on_ipc:
+            if endpoint.startswith("ipc://") and not services.link.on_ipc:
                 continue
-            attempt = _FromPeer(around, group, content, total)
+            attempt = _FromPeer(services, group, content, total)
             found = await attempt.fetch(device, endpoint, tell)
             if found is not None:
                 return found
-    return await _from_tracker(around, group, content, total, tell)
+    return await _from_tracker(services, group, content, total, tell)
 
 
 def _of_each_user(sources: list[Source]) -> list[Source]:
@@ -130,13 +132,13 @@ def _of_each_user(sources: list[Source]) -> list[Source]:
 
 
 async def _from_tracker(
-    around: Surroundings, group: GroupId, content: ContentId, total: int, tell: Tell
+    services: DownloadServices, group: GroupId, content: ContentId, total: int, tell: Tell
 ) -> bytes:
     parts = bytearray()
     while len(parts) < total:
         tell(control.Progress("fetching the manifest", len(parts), total))
         ask = tracker.GetManifest(group, content, len(parts))
-        answer = await around.link.ask(ask, tracker.ManifestPart)
+        answer = await services.link.ask(ask, tracker.ManifestPart)
         fits = 0 < len(answer.data) <= total - len(parts)
         if (answer.reply.total_bytes, answer.reply.offset) != (total, len(parts)) or not fits:
             raise IntegrityError("the tracker's parts of the manifest do not fit together")

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from blake3 import blake3
 
 from common.errors import ConfigError, StorageError
-from common.files import is_refusal
+from common.host.atomic_files import is_refusal
 from common.names import NAME_BYTES_MAX, quoted
 from peer.files import paths, syscalls
 from peer.files.errors import (
-    AlreadyThere,
+    AlreadyExists,
     DiskFull,
     NameTooLong,
     NeverNamed,
@@ -28,7 +28,7 @@ from peer.files.errors import (
     storage_error,
     translated,
 )
-from peer.files.optional import without
+from peer.files.optional_steps import without
 
 PART_SUFFIX = ".part"
 _HASHED_CHARACTERS = 8
@@ -145,7 +145,7 @@ class Destination:
             shown = quoted(os.path.join(self.folder, name))
             if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
                 raise UnsafeDestination(f"{shown} is {paths.kind_of(status)}", hint)
-            raise AlreadyThere(f"{shown} is already there", hint)
+            raise AlreadyExists(f"{shown} is already there", hint)
 
     def status(self, name: str) -> os.stat_result | None:
         """What stands at ``name`` in the folder, links not followed."""

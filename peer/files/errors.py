@@ -16,20 +16,20 @@ from common.messages.refusals import Code
 from common.names import quoted
 
 
-class Passing(StorageError):
+class TransientStorageError(StorageError):
     """What passes by itself, or by what somebody does elsewhere: to be tried again in a while."""
 
 
-class DiskFull(Passing):
+class DiskFull(TransientStorageError):
     """No room. What was there stays consistent; the same call may be made again later."""
 
 
-class Away(Passing):
+class Away(TransientStorageError):
     """What lies in a place that cannot be reached now: a disk that is not mounted, a server that
     does not answer, a permission that was taken. Nothing follows for what lies there."""
 
 
-class ReadOnly(Passing):
+class ReadOnly(TransientStorageError):
     """Not writable: by permissions, or because the file system is mounted so."""
 
     code = Code.READ_ONLY
@@ -39,7 +39,7 @@ class IOFailed(StorageError):
     """The device or file system failed. What was not synced before must be taken for lost."""
 
 
-class AlreadyThere(StorageError):
+class AlreadyExists(StorageError):
     """Something of that name exists and is not overwritten."""
 
     code = Code.TAKEN
@@ -71,7 +71,7 @@ class Unreadable(StorageError):
     """What should be shared is missing, not readable, or not a plain file or folder."""
 
 
-class NotHeld(LocalProtocolError):
+class PieceNotHeld(LocalProtocolError):
     """A piece is to be read that is not there, or was lost since."""
 
 
@@ -83,7 +83,7 @@ class WrongPiece(IntegrityError):
     """Bytes that are not the piece they were sent as. Nothing was written."""
 
 
-class BadContent(IntegrityError):
+class DigestMismatch(IntegrityError):
     """The whole content does not have the digest it should.
 
     ``pieces`` are those that fail their own digests on disk; they are no longer held and can be
@@ -95,7 +95,7 @@ class BadContent(IntegrityError):
         self.pieces = pieces
 
 
-class OutOfHandles(Passing):
+class TooManyOpenFiles(TransientStorageError):
     """Too many files are open, or memory is short. Passes by itself; ask again later."""
 
     code = Code.BUSY
@@ -124,11 +124,13 @@ def storage_error(error: OSError, path: str, doing: str) -> StorageError:
     if number in _READ_ONLY:
         return ReadOnly(text, "choose another place, or change its permissions")
     if number == errno.EEXIST:
-        return AlreadyThere(f"{quoted(path)} is already there", "choose another name, or remove it")
+        return AlreadyExists(
+            f"{quoted(path)} is already there", "choose another name, or remove it"
+        )
     if number in _NO_NAME and doing == "create":
         return UnsafeDestination(text, "its file system holds no such name: choose another")
     if number in _SHORT:
-        return OutOfHandles(text, "close other programs, or raise the limit of open files")
+        return TooManyOpenFiles(text, "close other programs, or raise the limit of open files")
     if number == errno.ENAMETOOLONG:
         return NameTooLong(text, "choose a shorter name, or another place")
     if number in _UNSAFE:

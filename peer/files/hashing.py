@@ -56,7 +56,7 @@ def hash_pieces(
     if not indexes:
         return
     workers = min(threads or usable_cores(), len(indexes))
-    line = _Line(indexes, span, read_into, algorithm, in_order, cancelled)
+    line = _OrderedPipeline(indexes, span, read_into, algorithm, in_order, cancelled)
     line.add_buffers(max(span(index)[1] for index in (indexes[0], indexes[-1])), workers)
     if workers == 1:
         line.work()
@@ -66,7 +66,7 @@ def hash_pieces(
             future.result()
 
 
-class _Line:
+class _OrderedPipeline:
     """The pieces on their way: claimed in order, finished in any, handed on in order."""
 
     def __init__(

@@ -3,7 +3,7 @@
 A home is known by what lies in it, under whatever path and whether its process runs or not. Of the
 homes that are known by their place (this peer's own and the usual ones) the files are known by
 their inodes as well, so that neither a bind mount nor a hard link gives one away. A copy of a key
-is known by its bytes. Not here: files that are merely private (``peer.files.delicate``).
+is known by its bytes. Not here: files that are merely private (``peer.files.private_files``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import stat
 from collections.abc import Collection, Iterable
 from functools import cached_property
 
-from common.keys import PAIR_BYTES, is_pair
+from common.crypto.keys import PAIR_BYTES, is_pair
 from peer.files import paths
 
 _PEER_KEY, _TRACKER_KEY = "device.key", "curve.key"

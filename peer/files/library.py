@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from common.digests import Buffer
-from common.manifest import Layout, Manifest
+from common.manifest import Manifest, StreamLayout
 from common.names import quoted
 from peer.files import sharing
 from peer.files.errors import Away, ContentChanged
-from peer.files.fingerprints import Place
-from peer.files.handles import HandleCache
+from peer.files.fingerprint import SharedLocation
+from peer.files.folder_identity import why_away
 from peer.files.hashing import never_cancelled
+from peer.files.open_files import HandleCache
 from peer.files.source_files import SourceFiles
-from peer.files.whereabouts import why_away
 
 
 class SharedContent:
@@ -28,11 +28,11 @@ class SharedContent:
     bounded whatever is shared.
     """
 
-    def __init__(self, manifest: Manifest, place: Place, handles: HandleCache) -> None:
+    def __init__(self, manifest: Manifest, place: SharedLocation, handles: HandleCache) -> None:
         self.manifest = manifest
         self.place = place
         self._handles = handles
-        self._layout = Layout(manifest.entries, manifest.piece_length)
+        self._layout = StreamLayout(manifest.entries, manifest.piece_length)
         self._files = self._opened(place)
 
     def read_run(self, first: int, count: int) -> Buffer:
@@ -65,7 +65,7 @@ class SharedContent:
         *,
         on_progress: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] = never_cancelled,
-    ) -> Place:
+    ) -> SharedLocation:
         """Digest everything again, and go on with how it looks by now.
 
         The new place is returned for the record. Raises `ContentChanged` if the bytes are others,
@@ -86,5 +86,5 @@ class SharedContent:
         """Close what is open."""
         self._files.close()
 
-    def _opened(self, place: Place) -> SourceFiles:
+    def _opened(self, place: SharedLocation) -> SourceFiles:
         return SourceFiles(place, self.manifest.entries, self._layout, self._handles)

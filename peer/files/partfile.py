@@ -17,12 +17,12 @@ from threading import Lock
 from typing import TypeAlias
 
 from common.digests import Buffer
-from common.files import is_refusal
+from common.host.atomic_files import is_refusal
 from common.manifest import EntryKind, Manifest
 from peer.files import syscalls
 from peer.files.destination import Destination
 from peer.files.errors import translated
-from peer.files.optional import optional, without
+from peer.files.optional_steps import optional, without
 
 Range: TypeAlias = tuple[int, int]
 """Offset and length in bytes."""

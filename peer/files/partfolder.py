@@ -16,13 +16,13 @@ from threading import Lock
 from typing import TypeAlias
 
 from common.digests import Buffer
-from common.files import is_refusal
+from common.host.atomic_files import is_refusal
 from common.limits import MIB
-from common.manifest import Entry, EntryKind, Layout, Manifest, Segment, folders_of
+from common.manifest import Entry, EntryKind, Manifest, Segment, StreamLayout, folders_of
 from peer.files import paths, syscalls
 from peer.files.destination import Destination
 from peer.files.errors import storage_error, translated
-from peer.files.handles import HandleCache
+from peer.files.open_files import HandleCache
 from peer.files.partfile import (
     PartFiles,
     Range,
@@ -58,7 +58,7 @@ class PartFolder(PartFiles):
         found: bool = False,
     ) -> None:
         super().__init__(manifest, destination, fd, times=times)
-        self._layout = Layout(manifest.entries, manifest.piece_length)
+        self._layout = StreamLayout(manifest.entries, manifest.piece_length)
         self._handles = HandleCache(OPEN_FILES_MAX)
         self._lock = Lock()  # of the next three
         # Which of the files, names and permissions that were found are on the disk, nobody knows:

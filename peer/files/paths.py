@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Sequence
 
-from common.files import is_refusal
+from common.host.atomic_files import is_refusal
 
 # Flags that a file system may refuse, and that the checks around each open make up for.
 _SOFT = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY

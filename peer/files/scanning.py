@@ -15,17 +15,17 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from common import limits
+from common.crypto.keys import PAIR_BYTES
 from common.errors import ConfigError, MiniTorrentError
 from common.hints import hint
-from common.keys import PAIR_BYTES
 from common.manifest import Entry, EntryKind, folders_of, kept_time
 from common.names import PATH_DEPTH_MAX, BadName, PathOrder, quoted, share_name
 from peer.files import homes, paths
-from peer.files.delicate import Delicate, Delicates, Reason, is_private, reason_of
 from peer.files.errors import Unreadable, translated
-from peer.files.fingerprints import Fingerprint, Place
+from peer.files.fingerprint import Fingerprint, SharedLocation
+from peer.files.folder_identity import whereabouts
 from peer.files.homes import Identity, KnownHomes, identity
-from peer.files.whereabouts import whereabouts
+from peer.files.private_files import Delicate, Delicates, Reason, is_private, reason_of
 
 PROBLEMS_NAMED_MAX = 10  # in one answer; the rest is counted
 _HOME_HINT = "share what is meant for others from a folder of its own"
@@ -39,7 +39,7 @@ class Scan(NamedTuple):
     downloads, by their paths within the share."""
 
     entries: tuple[Entry, ...]
-    place: Place
+    place: SharedLocation
     times: tuple[int, ...] = ()
     delicate: Delicate = Delicate()
     left_out: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Around(NamedTuple):
     homes: tuple[str, ...] = ()
 
 
-def scan(path: str, around: Around = Around()) -> Scan:  # noqa: B008 - a constant
+def scan(path: str, services: Around = Around()) -> Scan:  # noqa: B008 - a constant
     """List what would be shared from ``path``, without reading it.
 
     A link that the user names is followed; one that lies inside a folder is refused, as is anything
@@ -73,8 +73,8 @@ def scan(path: str, around: Around = Around()) -> Scan:  # noqa: B008 - a consta
     above = homes.home_above(real)
     if above is not None:
         raise _is_home(quoted(real), above[1], f"it lies in {quoted(above[0])}, ")
-    walk = _Walk(real, around)
-    if walk.is_part(status) or any(real.startswith(f"{part}/") for part in around.parts):
+    walk = _Walk(real, services)
+    if walk.is_part(status) or any(real.startswith(f"{part}/") for part in services.parts):
         raise Unreadable(f"cannot share {quoted(real)}: a download fills it", _PART_HINT)
     if stat.S_ISDIR(status.st_mode):
         with translated(real, "share"):
@@ -97,11 +97,11 @@ def _is_home(shown: str, kind: str, where: str = "it is ") -> Unreadable:
 class _Walk:
     """Collects the entries of a folder in order, from the handle of each folder above."""
 
-    def __init__(self, root: str, around: Around) -> None:
+    def __init__(self, root: str, services: Around) -> None:
         self._root = root
         self._order = PathOrder()
-        self._homes = KnownHomes(around.homes)
-        self._parts = frozenset(_identities(around.parts))
+        self._homes = KnownHomes(services.homes)
+        self._parts = frozenset(_identities(services.parts))
         self._problems: list[MiniTorrentError] = []
         self._problem_count = 0
         self._entries: list[Entry] = []
@@ -119,7 +119,9 @@ class _Walk:
             times += [self._folder_times[path] for path in folders_of(self._entries)]
         return Scan(
             tuple(self._entries),
-            Place(os.fsencode(self._root), tuple(self._fingerprints), whereabouts(self._root)),
+            SharedLocation(
+                os.fsencode(self._root), tuple(self._fingerprints), whereabouts(self._root)
+            ),
             tuple(times) if len(times) <= limits.TIMES_MAX else (),
             self._delicates.found(),
             tuple(self._left_out),

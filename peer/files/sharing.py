@@ -19,20 +19,20 @@ from common.manifest import (
     TIMED_FORMAT,
     Entry,
     EntryKind,
-    Layout,
     Manifest,
+    StreamLayout,
     count_pieces,
     piece_length_for,
 )
 from common.names import quoted
 from peer.files import paths
 from peer.files.errors import ContentChanged, OtherContent
-from peer.files.fingerprints import Fingerprint, Place, settle
-from peer.files.handles import HandleCache
+from peer.files.fingerprint import Fingerprint, SharedLocation, settle
+from peer.files.folder_identity import whereabouts
 from peer.files.hashing import hash_pieces, never_cancelled
+from peer.files.open_files import HandleCache
 from peer.files.scanning import Scan, scan
 from peer.files.source_files import SourceFiles, why_unread
-from peer.files.whereabouts import whereabouts
 
 Progress = Callable[[int], None]
 """Called with the bytes done so far, from a worker thread, once a piece."""
@@ -44,7 +44,7 @@ def no_progress(_: int) -> None:
 
 class Digested(NamedTuple):
     manifest: Manifest
-    place: Place
+    place: SharedLocation
 
 
 # -- digesting ----------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def digest_scanned(
         done += len(view)
         on_progress(done)
 
-    layout = Layout(scanned.entries, length)
+    layout = StreamLayout(scanned.entries, length)
     handles = HandleCache()
     files = SourceFiles(scanned.place, scanned.entries, layout, handles)
     try:
@@ -156,7 +156,7 @@ def recheck(
     on_progress: Progress = no_progress,
     cancelled: Callable[[], bool] = never_cancelled,
     threads: int | None = None,
-) -> Place:
+) -> SharedLocation:
     """Digest again what stands at ``path`` (absolute, without links); how it looks, if it is the
     content still.
 
@@ -174,13 +174,13 @@ def recheck(
 
 def verify(
     manifest: Manifest,
-    place: Place,
+    place: SharedLocation,
     *,
     whole: bool = False,
     on_progress: Progress = no_progress,
     cancelled: Callable[[], bool] = never_cancelled,
     threads: int | None = None,
-) -> Place:
+) -> SharedLocation:
     """As `recheck`, of what was looked at before: its entries are those of ``manifest``.
 
     Raises `OtherContent` where nothing was changed meanwhile. ``whole``: the digest of the whole is
@@ -189,7 +189,7 @@ def verify(
     path = place.path
     stream = manifest.algorithm.new()
     settle(place.fingerprints)
-    layout = Layout(manifest.entries, manifest.piece_length)
+    layout = StreamLayout(manifest.entries, manifest.piece_length)
     handles = HandleCache()
     files = SourceFiles(place, manifest.entries, layout, handles)
     done = 0
@@ -222,7 +222,7 @@ def verify(
     return place
 
 
-def place_of(manifest: Manifest, path: str) -> Place:
+def place_of(manifest: Manifest, path: str) -> SharedLocation:
     """How the entries of ``manifest`` look at ``path``; `ContentChanged` if one is missing or has
     another size, `OutOfHandles` for a shortage that passes, `IOFailed`. Nothing is read."""
     found: list[Fingerprint | None] = []
@@ -242,7 +242,7 @@ def place_of(manifest: Manifest, path: str) -> Place:
     except OSError as error:
         raise why_unread(error, looked_at) from error
     settle(found)
-    return Place(os.fsencode(path), tuple(found), whereabouts(path))
+    return SharedLocation(os.fsencode(path), tuple(found), whereabouts(path))
 
 
 def _look(folder_fd: int, name: str, entry: Entry, path: str) -> Fingerprint | None:

@@ -15,12 +15,12 @@ from functools import partial
 
 from common.digests import Buffer
 from common.errors import StorageError
-from common.manifest import Entry, Layout, Segment
+from common.manifest import Entry, Segment, StreamLayout
 from common.names import quoted
 from peer.files import paths
-from peer.files.errors import Away, ContentChanged, OutOfHandles, storage_error
-from peer.files.fingerprints import Place
-from peer.files.handles import HandleCache
+from peer.files.errors import Away, ContentChanged, TooManyOpenFiles, storage_error
+from peer.files.fingerprint import SharedLocation
+from peer.files.open_files import HandleCache
 
 _ROOT = -1  # beside the entries' numbers in the cache: the folder that everything is opened from
 _HINT = "share it again if it should be offered as it is"
@@ -30,7 +30,11 @@ class SourceFiles:
     """The entries of one content at one place. Safe for threads."""
 
     def __init__(
-        self, place: Place, entries: tuple[Entry, ...], layout: Layout, handles: HandleCache
+        self,
+        place: SharedLocation,
+        entries: tuple[Entry, ...],
+        layout: StreamLayout,
+        handles: HandleCache,
     ) -> None:
         self._path = place.path
         self._is_file = len(entries) == 1 and not entries[0].path
@@ -177,6 +181,6 @@ def why_unread(error: OSError, path: str) -> StorageError:
     found = storage_error(error, path, "read")
     if error.errno in _NOT_IT:
         return ContentChanged(found.message, _HINT)
-    if isinstance(found, OutOfHandles) or error.errno == errno.EIO:
+    if isinstance(found, TooManyOpenFiles) or error.errno == errno.EIO:
         return found
     return Away(found.message, "it is served again when it can be read")

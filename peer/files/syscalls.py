@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from common.files import is_refusal
+from common.host.atomic_files import is_refusal
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -2,7 +2,7 @@
 
 Owns how far it has come, and for how long it stands for what is on the disk. Pieces that arrive in
 order are taken from memory, the others are read back. Whether the result is the right one is judged
-in ``peer.files.storage``.
+in ``peer.files.partial_content``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
-from common.clock import monotonic
 from common.digests import Buffer
+from common.host.clock import monotonic
 from common.limits import MIB
 from common.manifest import Manifest, count_pieces
 from peer.files.errors import Cancelled
@@ -24,7 +24,7 @@ READ_BACK_PIECES = 4  # by a thread that has just written one: a bound on how lo
 ADVANCE_BYTES = 64 * MIB  # a worker thread is not taken for longer than some 20 ms
 # For so long what was taken in is believed to be on the disk still. Other programs can write to the
 # part, and a download that lasts longer than this can spare the time to read it all once more.
-BELIEVED_S = 60.0
+DIGEST_TRUST_S = 60.0
 
 
 class WholeDigest:
@@ -49,16 +49,16 @@ class WholeDigest:
         self._until: float | None = None  # when it is believed no more; set by the first piece
         self._doubted = False
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Believe it no more: the part lay about for a while."""
         self._doubted = True
         self._early.clear()
 
     @property
-    def is_believed(self) -> bool:
+    def is_fresh(self) -> bool:
         """Whether what it took in stands for what is on the disk."""
         if not self._doubted and self._until is not None and self._clock() > self._until:
-            self.doubt()
+            self.invalidate()
         return not self._doubted
 
     def feed(self, index: int, data: Buffer) -> None:
@@ -67,10 +67,10 @@ class WholeDigest:
 
         ``data`` must not be changed afterwards: it may be kept until its turn.
         """
-        if not self.is_believed:
+        if not self.is_fresh:
             return
         if self._until is None:
-            self._until = self._clock() + BELIEVED_S
+            self._until = self._clock() + DIGEST_TRUST_S
         # Several threads write pieces that come in order, and finish out of order: the few that
         # are early wait here, which is cheaper than reading them back.
         if 0 <= index - self._next < self._ahead:
@@ -106,7 +106,7 @@ class WholeDigest:
         For a worker thread with nothing better to do: what is taken in before the last piece comes
         is not waited for then.
         """
-        if not self.is_believed or not self._held_next():
+        if not self.is_fresh or not self._held_next():
             return False
         if not self._lock.acquire(blocking=False):
             return False
@@ -126,7 +126,7 @@ class WholeDigest:
 
         Every piece must be held. Reading goes on in another thread, beside digesting.
         """
-        if not self.is_believed:
+        if not self.is_fresh:
             return None
         size = self._manifest.size
         with self._lock, ThreadPoolExecutor(1, thread_name_prefix="read-back") as reader:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
-from common.clock import monotonic
 from common.digests import Algorithm
+from common.host.clock import monotonic
 from common.manifest import Manifest
 from common.messages import control
 from peer.files import sharing
-from peer.files.fingerprints import Place
+from peer.files.fingerprint import SharedLocation
 from peer.files.scanning import Scan
 
 PROGRESS_INTERVAL_S = 0.1
@@ -51,13 +51,13 @@ async def digest(
     return await _shown(work, scanned.size, tell)
 
 
-async def verify(manifest: Manifest, scanned: Scan, tell: Tell) -> Place:
+async def verify(manifest: Manifest, scanned: Scan, tell: Tell) -> SharedLocation:
     """How what was scanned looks, if it is the content of a ``manifest`` with the same entries.
 
     Raises what `peer.files.sharing.verify` does.
     """
 
-    def work(on_progress: sharing.Progress, cancelled: Callable[[], bool]) -> Place:
+    def work(on_progress: sharing.Progress, cancelled: Callable[[], bool]) -> SharedLocation:
         return sharing.verify(
             manifest, scanned.place, whole=True, on_progress=on_progress, cancelled=cancelled
         )

@@ -2,7 +2,7 @@
 
 Pieces, algorithm, times and permissions of a share are those of the member who shared it first. Who
 offers the same files later serves them under that manifest, after every byte was verified by it.
-Owns no record of a share (``peer.shares.registry``).
+Owns no record of a share (``peer.shares.manager``).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from common.manifest import Entry, Manifest
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from common.names import quoted
-from peer.claims import check_facts, check_name
 from peer.files.errors import OtherContent
-from peer.files.fingerprints import Place
+from peer.files.fingerprint import SharedLocation
 from peer.files.scanning import Scan
 from peer.records import Manifests
-from peer.shares.catalogue import Catalogue
 from peer.shares.digesting import Tell, digest, verify
+from peer.shares.offers import Catalogue
+from peer.tracker_client.claims import check_facts, check_name
 from peer.workers import Workers
 
 LEFT_OUT_NAMED_MAX = 5  # parts of downloads in a note; the rest is counted
@@ -38,7 +38,7 @@ class Ready:
     content: ContentId
     manifest: Manifest
     encoded: bytes
-    place: Place
+    place: SharedLocation
     joining: bool
     notes: list[str]
 

@@ -17,8 +17,8 @@ from common.names import quoted
 from peer.files.errors import ContentChanged
 from peer.files.scanning import scan
 from peer.records import ShareRecord
-from peer.shares.catalogue import Catalogue
 from peer.shares.digesting import digest
+from peer.shares.offers import Catalogue
 from peer.workers import Workers
 
 

@@ -79,14 +79,14 @@ class DeclineReason(Enum):
     """The content has no such piece."""
 
 
-class _Word(msgspec.Struct, frozen=True, gc=False):
+class _Value(msgspec.Struct, frozen=True, gc=False):
     """A value. Several are made for every piece, at a tenth of a frozen dataclass's cost."""
 
 
 # --- What happens to a download ------------------------------------------------------------------
 
 
-class SourceKnown(_Word, frozen=True):
+class SourceKnown(_Value, frozen=True):
     """The tracker lists a device that offers (`complete`) or fetches the content; repeatable."""
 
     source: SourceId
@@ -94,13 +94,13 @@ class SourceKnown(_Word, frozen=True):
     complete: bool
 
 
-class SourceGone(_Word, frozen=True):
+class SourceGone(_Value, frozen=True):
     """The tracker says that the device is offline or has withdrawn its offer."""
 
     source: SourceId
 
 
-class Opened(_Word, frozen=True):
+class Opened(_Value, frozen=True):
     """The source answered `Open`. `have` is what it holds; None means every piece.
 
     The download keeps `have` and writes into it: hand over a bitfield of its own.
@@ -110,14 +110,14 @@ class Opened(_Word, frozen=True):
     have: Bitfield | None
 
 
-class HaveMore(_Word, frozen=True):
+class HaveMore(_Value, frozen=True):
     """The source holds these pieces too."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
-class PieceCame(_Word, frozen=True):
+class PieceReceived(_Value, frozen=True):
     """A whole piece of `size` bytes is in a buffer of the shell, not yet digested."""
 
     source: SourceId
@@ -125,21 +125,21 @@ class PieceCame(_Word, frozen=True):
     size: int
 
 
-class PieceVerified(_Word, frozen=True):
+class PieceVerified(_Value, frozen=True):
     """The piece has the right digest and is written."""
 
     source: SourceId
     index: int
 
 
-class PieceCorrupt(_Word, frozen=True):
+class PieceCorrupt(_Value, frozen=True):
     """The piece failed its digest."""
 
     source: SourceId
     index: int
 
 
-class PieceUnwritten(_Word, frozen=True):
+class PieceUnwritten(_Value, frozen=True):
     """The piece could not be stored: trouble on this side, no fault of the source."""
 
     source: SourceId
@@ -147,19 +147,19 @@ class PieceUnwritten(_Word, frozen=True):
     reason: str
 
 
-class PieceMade(_Word, frozen=True):
+class PieceMade(_Value, frozen=True):
     """The piece of a `Make` has the right digest and is written."""
 
     index: int
 
 
-class PieceNotMade(_Word, frozen=True):
+class PieceNotMade(_Value, frozen=True):
     """The piece of a `Make` could not be made or stored: it is tried again in a while."""
 
     index: int
 
 
-class SourceBusy(_Word, frozen=True):
+class SourceBusy(_Value, frozen=True):
     """The source declined these requests (all that are outstanding when empty) for a while."""
 
     source: SourceId
@@ -167,7 +167,7 @@ class SourceBusy(_Word, frozen=True):
     pieces: tuple[int, ...] = ()
 
 
-class SourceRefused(_Word, frozen=True):
+class SourceRefused(_Value, frozen=True):
     """The source gives us nothing: for a while when `transient`, else until it is listed anew."""
 
     source: SourceId
@@ -175,41 +175,41 @@ class SourceRefused(_Word, frozen=True):
     why: str
 
 
-class PiecesRefused(_Word, frozen=True):
+class PiecesRefused(_Value, frozen=True):
     """The source has these pieces no more (or never had)."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
-class SourceUnreachable(_Word, frozen=True):
+class SourceUnreachable(_Value, frozen=True):
     """`Open` led to no connection."""
 
     source: SourceId
 
 
-class SourceClosed(_Word, frozen=True):
+class SourceClosed(_Value, frozen=True):
     """An opened connection was lost, with everything that was asked on it. It may come back."""
 
     source: SourceId
 
 
-class SourceMoves(_Word, frozen=True):
+class SourceMoves(_Value, frozen=True):
     """Bytes of the source came in at `at`, though no whole message: a piece is on its way."""
 
     source: SourceId
     at: float
 
 
-class Paused(_Word, frozen=True):
+class Paused(_Value, frozen=True):
     """Ask for nothing more until `Resumed` (the user's wish, or a full disk)."""
 
 
-class Resumed(_Word, frozen=True):
+class Resumed(_Value, frozen=True):
     """Go on."""
 
 
-class Tick(_Word, frozen=True):
+class Tick(_Value, frozen=True):
     """Time has passed: send it when `next_wakeup` is reached. Either machine takes it."""
 
 
@@ -218,7 +218,7 @@ DownloadEvent: TypeAlias = (
     | SourceGone
     | Opened
     | HaveMore
-    | PieceCame
+    | PieceReceived
     | PieceVerified
     | PieceCorrupt
     | PieceUnwritten
@@ -239,7 +239,7 @@ DownloadEvent: TypeAlias = (
 # --- What a download asks for --------------------------------------------------------------------
 
 
-class Open(_Word, frozen=True):
+class Open(_Value, frozen=True):
     """Connect to the source and open the content with it.
 
     Answer with `Opened`, `SourceRefused`, `SourceBusy`, `SourceUnreachable` or `SourceClosed`.
@@ -248,21 +248,21 @@ class Open(_Word, frozen=True):
     source: SourceId
 
 
-class Request(_Word, frozen=True):
+class Request(_Value, frozen=True):
     """Ask the source for these pieces, in this order of wish."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
-class CancelRequest(_Word, frozen=True):
+class CancelRequest(_Value, frozen=True):
     """Tell the source that these are not wanted any longer; what is on its way may still come."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
-class Credit(_Word, frozen=True):
+class Credit(_Value, frozen=True):
     """Tell the source how much has come: it waits for that, and no request is due to carry it.
 
     Every `Request` carries the same count, so credit needs no timer of the shell.
@@ -271,14 +271,14 @@ class Credit(_Word, frozen=True):
     source: SourceId
 
 
-class Verify(_Word, frozen=True):
+class Verify(_Value, frozen=True):
     """Digest the piece in the buffer, write it, and report how that went."""
 
     source: SourceId
     index: int
 
 
-class Make(_Word, frozen=True):
+class Make(_Value, frozen=True):
     """Make the piece without any source: as a copy of the held piece ``like``, or of zeros (None).
 
     Answer with `PieceMade` or `PieceNotMade`; report first if ``like`` turned out damaged.
@@ -288,7 +288,7 @@ class Make(_Word, frozen=True):
     like: int | None
 
 
-class Discard(_Word, frozen=True):
+class Discard(_Value, frozen=True):
     """Drop the buffer of a piece that came."""
 
     source: SourceId
@@ -296,7 +296,7 @@ class Discard(_Word, frozen=True):
     why: DiscardReason
 
 
-class Close(_Word, frozen=True):
+class Close(_Value, frozen=True):
     """Drop the connection for this content. Nothing of the source is expected any longer. With
     `Verdict.SILENT` the connection itself is dropped: the next `Open` makes another one."""
 
@@ -304,13 +304,13 @@ class Close(_Word, frozen=True):
     verdict: Verdict
 
 
-class Announce(_Word, frozen=True):
+class Announce(_Value, frozen=True):
     """Tell those who fetch this content from us that we hold these pieces too."""
 
     pieces: tuple[int, ...]
 
 
-class Complete(_Word, frozen=True):
+class Complete(_Value, frozen=True):
     """Every piece is held. The digest of the whole and the rename are the shell's."""
 
 
@@ -322,7 +322,7 @@ DownloadEffect: TypeAlias = (
 # --- What happens to the serving side ------------------------------------------------------------
 
 
-class ContentAdded(_Word, frozen=True):
+class ContentAdded(_Value, frozen=True):
     """This peer offers a content of `size` bytes in pieces of `piece_length`.
 
     `have` is what it holds of it, copied; None means every piece.
@@ -334,27 +334,27 @@ class ContentAdded(_Word, frozen=True):
     have: Bitfield | None = None
 
 
-class ContentRemoved(_Word, frozen=True):
+class ContentRemoved(_Value, frozen=True):
     """The content is offered no longer; what waits for it is dropped with a decline."""
 
     content: ContentId
 
 
-class HeldMore(_Word, frozen=True):
+class HeldMore(_Value, frozen=True):
     """Pieces of an unfinished content were verified: they may be served from this moment."""
 
     content: ContentId
     pieces: tuple[int, ...]
 
 
-class HeldLess(_Word, frozen=True):
+class HeldLess(_Value, frozen=True):
     """Pieces were found damaged: they are not served any longer."""
 
     content: ContentId
     pieces: tuple[int, ...]
 
 
-class Asked(_Word, frozen=True):
+class Asked(_Value, frozen=True):
     """A requester wants pieces, in its order of wish.
 
     `received_bytes` is all the piece data that it has got on this connection so far.
@@ -367,7 +367,7 @@ class Asked(_Word, frozen=True):
     received_bytes: int
 
 
-class Withdrawn(_Word, frozen=True):
+class Withdrawn(_Value, frozen=True):
     """A requester has no more use for these; what is committed already still goes."""
 
     requester: RequesterId
@@ -375,27 +375,27 @@ class Withdrawn(_Word, frozen=True):
     pieces: tuple[int, ...]
 
 
-class Abandoned(_Word, frozen=True):
+class Abandoned(_Value, frozen=True):
     """A requester has no more use for anything of a content: it closed it, or lost the right."""
 
     requester: RequesterId
     content: ContentId
 
 
-class Credited(_Word, frozen=True):
+class Credited(_Value, frozen=True):
     """All the piece data that the requester has got on this connection so far, in bytes."""
 
     requester: RequesterId
     received_bytes: int
 
 
-class Left(_Word, frozen=True):
+class Left(_Value, frozen=True):
     """The requester's connection is gone, and everything that it wanted."""
 
     requester: RequesterId
 
 
-class Blocked(_Word, frozen=True):
+class Blocked(_Value, frozen=True):
     """The socket did not take the piece of a `Send`: it was not sent, and must be tried again."""
 
     requester: RequesterId
@@ -403,7 +403,7 @@ class Blocked(_Word, frozen=True):
     index: int
 
 
-class Unsent(_Word, frozen=True):
+class Unsent(_Value, frozen=True):
     """The piece of a `Send` was not sent, and nobody waits for it any more."""
 
     requester: RequesterId
@@ -430,7 +430,7 @@ ServingEvent: TypeAlias = (
 # --- What the serving side asks for --------------------------------------------------------------
 
 
-class Send(_Word, frozen=True):
+class Send(_Value, frozen=True):
     """Read the piece and send it: it counts as committed until the requester credits it.
 
     A piece that cannot be read after all: report `HeldLess` and `Blocked`, in this order.
@@ -441,7 +441,7 @@ class Send(_Word, frozen=True):
     index: int
 
 
-class Decline(_Word, frozen=True):
+class Decline(_Value, frozen=True):
     """Tell the requester that these will not come; for `BUSY`, to ask again after a while."""
 
     requester: RequesterId
@@ -451,7 +451,7 @@ class Decline(_Word, frozen=True):
     retry_after_s: float = 0.0
 
 
-class Drop(_Word, frozen=True):
+class Drop(_Value, frozen=True):
     """Close the connection of a requester that takes pieces and never says so."""
 
     requester: RequesterId

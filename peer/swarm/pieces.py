@@ -20,7 +20,7 @@ _TO_BITS = bytes.maketrans(b"\x00\x01", b"01")
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class PieceLayout:
     """How `size` bytes are cut into pieces of `piece_length` bytes, the last one shorter."""
 
     size: int
@@ -185,7 +185,7 @@ class Pieces:
 
     __slots__ = ("counts", "held", "held_bytes", "layout", "states", "verifying_bytes")
 
-    def __init__(self, layout: Layout, have: Bitfield | None = None) -> None:
+    def __init__(self, layout: PieceLayout, have: Bitfield | None = None) -> None:
         count = layout.count
         self.layout = layout
         self.held = Bitfield(count) if have is None else have.copy()
@@ -239,7 +239,7 @@ class Pieces:
         self.held_bytes += size
         self.held.add(index)
 
-    def set_aside(self, index: int) -> None:
+    def mark_stalled(self, index: int) -> None:
         """missing → local: it need not be fetched."""
         self._move(index, _MISSING, _LOCAL)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.limits import BUFFER_BYTES, KIB, MIB, SOURCES_MAX, SOURCES_USED
-from peer.swarm.picker import Order
+from peer.swarm.fetching.picker import Order
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.paths import TESTS
+
 if TYPE_CHECKING:
     from tests.chaos.stage import Stage
 
-TESTS = Path(__file__).resolve().parents[1]
 LIMIT_S = 28 * 60.0  # what is under way then gets the rest of the half hour
 SHORT_ROWS = [*range(1, 34), 38, 50]
 QUICK = 0.1
@@ -39,7 +40,6 @@ def main() -> int:
     given = _arguments()
     seed = random.randrange(1 << 32) if given.seed is None else given.seed
     print(f"seed {seed}: python -m tests.chaos --seed {seed}", flush=True)
-    sys.path[:0] = [str(TESTS / name) for name in ("faults", "faults/tamper", "integration", "")]
     os.environ["MINI_TORRENT_SEED"] = str(seed)
     only = (
         {int(word.strip().lstrip("Ff")) for word in given.only.split(",")} if given.only else None

@@ -6,19 +6,18 @@ import json
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import Any
-
-from people import Person
-from tracker_fixtures import Device
-from waiting import wait_for
 
 from common.link import parse_link
 from common.messages import tracker
 from common.messages.refusals import Code, Refusal
+from tests.support.paths import ROOT
+from tests.support.processes import Person
+from tests.support.tracker_process import Device
+from tests.support.waiting import wait_for
 
 DEVICES = 6
-EXAMPLE = Path(__file__).parents[2] / "examples" / "watch_events.py"
+EXAMPLE = ROOT / "examples" / "watch_events.py"
 
 
 class Watcher:

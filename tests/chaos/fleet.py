@@ -18,12 +18,12 @@ from typing import Any
 import zmq
 
 from common import limits
+from common.crypto.keys import KeyPair
 from common.errors import MiniTorrentError
 from common.ids import DeviceKey
-from common.keys import KeyPair
 from common.link import Tracker, parse_link
 from common.messages import tracker
-from peer.tracker_link import TrackerLink
+from peer.tracker_client.link import TrackerLink
 
 REPORT_S = 0.1
 

@@ -8,8 +8,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import plug
-from faulty import (
+from tests.chaos.crowd import Noise
+from tests.chaos.stage import Stage
+from tests.support.faults import (
     MIB,
     Fetch,
     begin,
@@ -22,12 +23,10 @@ from faulty import (
     resident_bytes,
     settle,
 )
-from faulty_link import SourceLine, TrackerLine, links
-from people import Person, Swarm
-from waiting import wait_for
-
-from tests.chaos.crowd import Noise
-from tests.chaos.stage import Stage
+from tests.support.faulty_link import SourceLine, TrackerLine, links
+from tests.support.processes import Person, Swarm
+from tests.support.tamper import plug
+from tests.support.waiting import wait_for
 
 NOTICED_S = 40.0
 MOVED_S = 5.0

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from people import Swarm
+from tests.support.processes import Swarm
 
 LOG_LINES = 12
 

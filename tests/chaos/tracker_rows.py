@@ -12,20 +12,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from faulty import MIB, begin, faults, frozen, settle
-from people import Swarm
-from tracker_fixtures import Device
-from waiting import wait_for
-
-from common import keys
+from common.crypto import keys
 from common.ids import UserId
 from common.link import parse_link
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
 from tests.chaos.stage import Skipped, Stage
-from tracker.changes import AccountCreated, DeviceBound
-from tracker.store import Store
-from tracker.tables import metadata
+from tests.support.faults import MIB, begin, faults, frozen, settle
+from tests.support.paths import ROOT
+from tests.support.processes import Swarm
+from tests.support.tracker_process import Device
+from tests.support.waiting import wait_for
+from tracker.core.changes import AccountCreated, DeviceBound
+from tracker.store.store import Store
+from tracker.store.tables import metadata
 
 BACK_S = 60.0
 FROST_S = 60.0
@@ -118,9 +118,7 @@ class Fleet:
             mine = pairs[number::processes]
             path.write_text("".join(f"{p.public.hex()} {p.secret.hex()}\n" for p in mine))
             words = [sys.executable, "-m", "tests.chaos.fleet", swarm.tracker.link, str(path)]
-            process = subprocess.Popen(
-                words, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], text=True
-            )
+            process = subprocess.Popen(words, stdout=subprocess.PIPE, cwd=ROOT, text=True)
             self.processes.append(process)
             threading.Thread(target=self._read, args=(number,), daemon=True).start()
 

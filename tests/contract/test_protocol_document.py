@@ -248,7 +248,7 @@ def test_a_client_written_from_the_document_fetches_a_file(
     assert unsealed(inbox_key, frames) == ["Nudge"]
 
     # Section 8.4: the state of the group, its log from where we joined, and what happens next.
-    _, [[group, owner, epoch, topic, key, seq, revoked]], _ = stranger.ask("Follow")[0]
+    [[group, owner, epoch, topic, key, seq, revoked]] = stranger.ask("Follow")[0][1]
     assert (group, owner, epoch, revoked) == ("lab", "alice", 2, [])
     news.setsockopt(zmq.SUBSCRIBE, topic)
     _, entries, head, snapshot = stranger.ask("EventsSince", "lab", 0)[0]

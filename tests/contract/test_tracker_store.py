@@ -18,29 +18,30 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from memory_store import MemoryStore
-from town import Device, Town, content_id
 
 from common import limits
 from common.errors import StorageError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import events, tracker
-from tracker import budgets, commands, migrate, tables
-from tracker.budgets import Budget
-from tracker.changes import (
+from tests.support.memory_store import MemoryStore
+from tests.support.tracker_harness import Device, TrackerHarness, content_id
+from tracker.core import budgets, commands
+from tracker.core.budgets import Budget
+from tracker.core.changes import (
     AccountCreated,
     GroupCreated,
     Logged,
-    ManifestFacts,
     ManifestStored,
+    ManifestSummary,
     MemberJoined,
 )
-from tracker.decision import Actor
-from tracker.guessing import Rate
-from tracker.records import Binding
-from tracker.state import State
-from tracker.store import DamagedDatabase, Store
-from tracker.writing import LogConflict
+from tracker.core.context import Caller
+from tracker.core.records import Binding
+from tracker.core.state import State
+from tracker.core.throttle import Rate
+from tracker.store import migrate, tables
+from tracker.store.statements import LogConflict
+from tracker.store.store import DamagedDatabase, Store
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_what_is_committed_is_loaded_by_the_next_process(store: AnyStore) -> Non
     """The mirror and the tables do the same, whatever happens: a thousand commands at random."""
     seed = int(os.environ.get("MINI_TORRENT_SEED", random.randrange(1 << 32)))
     print(f"MINI_TORRENT_SEED={seed}")
-    rng, town, written = random.Random(seed), Town(seed), 0
+    rng, town, written = random.Random(seed), TrackerHarness(seed), 0
     for step in range(1_000):
         _something(town, rng)
         if step % 50 == 49:
@@ -111,7 +112,7 @@ def test_f50_a_trimmed_log_is_loaded_as_it_was_kept(
 ) -> None:
     monkeypatch.setattr(limits, "LOG_ENTRIES_MAX", 7)
     monkeypatch.setattr(limits, "LOG_ENTRIES_KEPT", 3)
-    town = Town()
+    town = TrackerHarness()
     alice = town.user("alice")
     town.group("lab", alice)
     for _ in range(10):
@@ -137,7 +138,7 @@ def test_h58_hours_of_writing_by_one_account_leave_the_tables_flat(
     monkeypatch.setattr(limits, "LOG_ENTRIES_KEPT", 100)
     rates = {Budget.ENTRIES: Rate(500, 0.2), Budget.GROUPS: Rate(20, 1 / 60)}
     monkeypatch.setattr(budgets, "RATES", {**budgets.RATES, **rates})
-    town, written, counts = Town(), 0, []
+    town, written, counts = TrackerHarness(), 0, []
     eve, owner = town.user("eve"), town.user("owner")
     town.group("others", owner)
     town.group("own", eve)
@@ -154,7 +155,7 @@ def test_h58_hours_of_writing_by_one_account_leave_the_tables_flat(
             eve.asks(tracker.JoinGroup("others"))
             eve.asks(tracker.LeaveGroup("others"))
             town.wait(10.0)
-        town.decide(Actor(DeviceKey(b"")), commands.Housekeep())
+        town.decide(Caller(DeviceKey(b"")), commands.Housekeep())
         on_disk.commit(town.changes[written:])
         written = len(town.changes)
         counts.append(_table_sizes(on_disk))
@@ -177,7 +178,7 @@ def _begins(entry: events.LogEntry) -> bool:
     return isinstance(entry.event, events.Created)
 
 
-def _something(town: Town, rng: random.Random) -> None:
+def _something(town: TrackerHarness, rng: random.Random) -> None:
     device = town.device(f"device {rng.randrange(6)}")
     user, group = f"u{rng.randrange(5)}", f"g{rng.randrange(3)}"
     name = rng.choice(["a", "b"])
@@ -210,10 +211,10 @@ def _something(town: Town, rng: random.Random) -> None:
         # What it is replaced by is what `enters` expects.
         device.does(commands.PasswordChecked(order, "hash of secret"))
     if rng.random() < 0.02:
-        town.decide(Actor(device.key), commands.Housekeep())
+        town.decide(Caller(device.key), commands.Housekeep())
 
 
-def _content(town: Town, name: str) -> ContentId:
+def _content(town: TrackerHarness, name: str) -> ContentId:
     if content_id(name) not in town.state.manifests:
         town.content(name)
     return content_id(name)
@@ -260,7 +261,7 @@ def test_the_log_is_read_in_stretches(store: AnyStore) -> None:
 )
 def test_a_manifest_is_read_from_any_offset(store: AnyStore, size: int) -> None:
     content, body = content_id("x"), random.Random(size).randbytes(size)
-    facts = ManifestFacts(content, size, 1, 1, 1, 16_384, "blake3", b"d" * 32, 1)
+    facts = ManifestSummary(content, size, 1, 1, 1, 16_384, "blake3", b"d" * 32, 1)
     store.commit([ManifestStored(facts, body)])
     read, offset = b"", 0
     while part := store.manifest_part(content, offset):
@@ -303,7 +304,7 @@ def test_h42_metacharacters_are_just_characters(
 
 @pytest.fixture
 def town_lab() -> Device:
-    town = Town()
+    town = TrackerHarness()
     alice = town.user("alice")
     town.group("lab", alice)
     return alice
@@ -314,7 +315,7 @@ def test_h55_who_goes_takes_many_shares_along_in_few_statements(
     path: Path, on_disk: Store, stays: bool
 ) -> None:
     """One transaction keeps everybody waiting: it must not grow by statements for each share."""
-    town = Town()
+    town = TrackerHarness()
     alice, bob = town.user("alice"), town.user("bob")
     data, statements = town.content("data"), list[str]()
     sa.event.listen(
@@ -422,7 +423,7 @@ def test_groups_of_the_second_schema_may_all_owe_a_fresh_key(path: Path) -> None
 
 def test_a_fresh_key_that_is_owed_is_so_after_a_restart(store: AnyStore) -> None:
     """Who logs out on many devices within a minute: the last of them know the key until then."""
-    town = Town()
+    town = TrackerHarness()
     alice = town.user("alice")
     town.group("lab", alice)
     for number in range(limits.REKEYS_MAX + 2):
@@ -430,7 +431,7 @@ def test_a_fresh_key_that_is_owed_is_so_after_a_restart(store: AnyStore) -> None
     epoch = town.state.groups["lab"].epoch  # type: ignore[index]
     store.commit(town.changes)
     again = reopened(store)
-    town.world.state = again.load()
+    town.context.state = again.load()
     town.changes.clear()
     town.wait(limits.REKEYS_S)
     alice.does(commands.Housekeep())

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE / "tamper"), str(HERE.parent / "integration")]
-
-from faulty import Small, settle, small_disk  # noqa: E402
-from faulty_link import FaultyLink, links  # noqa: E402
-from people import Person, Swarm  # noqa: E402
-
-from common.config import lock_holder  # noqa: E402
+from common.host.home import lock_holder
+from tests.support.faults import Small, settle, small_disk
+from tests.support.faulty_link import FaultyLink, links
+from tests.support.processes import Person, Swarm
 
 
 @pytest.hookimpl(wrapper=True)

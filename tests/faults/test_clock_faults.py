@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from faulty import MIB, begin, faults, settle
-from people import Swarm, TrackerAtWork
-from waiting import wait_for
+
+from tests.support.faults import MIB, begin, faults, settle
+from tests.support.processes import RunningTracker, Swarm
+from tests.support.waiting import wait_for
 
 SIZE = 8 * MIB
 HOUR_S = 3600.0
@@ -41,7 +42,7 @@ def clocks() -> Iterator[Clocks]:
     made = Clocks()
     try:
         with made.wrong("tracker"):
-            made.swarm.tracker = TrackerAtWork(made.swarm, "t", "tcp://127.0.0.1:0")
+            made.swarm.tracker = RunningTracker(made.swarm, "t", "tcp://127.0.0.1:0")
         yield made
     finally:
         made.swarm.close()

@@ -7,10 +7,20 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faulty import MIB, PIECE, Small, begin, fetch, frozen, open_descriptors, pieces_served
-from people import Person
-from refusing_disk import refusing_disk
-from waiting import wait_for
+
+from tests.support.faults import (
+    MIB,
+    PIECE,
+    Small,
+    begin,
+    fetch,
+    frozen,
+    open_descriptors,
+    pieces_served,
+)
+from tests.support.processes import Person
+from tests.support.refusing_disk import refusing_disk
+from tests.support.waiting import wait_for
 
 SIZE = 40 * PIECE + 9
 

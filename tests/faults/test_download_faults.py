@@ -7,11 +7,23 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-import plug
 import pytest
-from faulty import MIB, PIECE, Fetch, Small, begin, faults, fetch, frozen, pieces_served, settle
-from people import Person, Swarm
-from waiting import wait_for
+
+from tests.support.faults import (
+    MIB,
+    PIECE,
+    Fetch,
+    Small,
+    begin,
+    faults,
+    fetch,
+    frozen,
+    pieces_served,
+    settle,
+)
+from tests.support.processes import Person, Swarm
+from tests.support.tamper import plug
+from tests.support.waiting import wait_for
 
 SIZE = 12 * MIB
 PIECES = SIZE // PIECE

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from namespaces import Lan, Machine, lans
-from people import Person, Swarm, TrackerAtWork
-from waiting import wait_for
+
+from tests.support.namespaces import Lan, Machine, lans
+from tests.support.processes import Person, RunningTracker, Swarm
+from tests.support.waiting import wait_for
 
 SIZE = 300_000
 
@@ -25,7 +26,7 @@ def swarm(lan: Lan) -> Iterator[Swarm]:
     made = Swarm("tcp", tracker=False)
     try:
         with lan.machine("10.78.0.1").inside():
-            made.tracker = TrackerAtWork(made, "t", "tcp://10.78.0.1:0")
+            made.tracker = RunningTracker(made, "t", "tcp://10.78.0.1:0")
         yield made
     finally:
         made.close()
@@ -110,7 +111,7 @@ def beside(lan: Lan) -> Iterator[tuple[Swarm, Machine, str]]:
     made, machine = Swarm("tcp", tracker=False), lan.machine("10.78.0.1")
     try:
         with machine.inside():
-            made.tracker = TrackerAtWork(made, "t", "tcp://0.0.0.0:0")
+            made.tracker = RunningTracker(made, "t", "tcp://0.0.0.0:0")
         yield made, machine, made.tracker.link.replace("10.78.0.1", "127.0.0.1")
     finally:
         made.close()

@@ -11,7 +11,15 @@ import threading
 import time
 
 import zmq
-from faulty import (
+
+from common.crypto.keys import new_pair
+from common.host.home import lock_holder
+from common.ids import DeviceKey
+from common.link import parse_link
+from common.messages import tracker
+from common.net import sockets
+from common.net.zap import Admission, ZapHandler
+from tests.support.faults import (
     MIB,
     PIECE,
     Fetch,
@@ -22,17 +30,9 @@ from faulty import (
     settle,
     without_descriptors,
 )
-from people import PEER, Person, Swarm
-from tracker_fixtures import Device
-from waiting import wait_for
-
-from common import sockets
-from common.config import lock_holder
-from common.ids import DeviceKey
-from common.keys import new_pair
-from common.link import parse_link
-from common.messages import tracker
-from common.zap import Admission, ZapHandler
+from tests.support.processes import PEER, Person, Swarm
+from tests.support.tracker_process import Device
+from tests.support.waiting import wait_for
 
 END_S = 5.0
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faulty import MIB, Fetch, begin, notices
-from people import Person
-from waiting import wait_for
+
+from tests.support.faults import MIB, Fetch, begin, notices
+from tests.support.processes import Person
+from tests.support.waiting import wait_for
 
 SIZE = 12 * MIB
 

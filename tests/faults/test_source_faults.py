@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faulty import MIB, Fetch, Highest, behind, fetch, resident_bytes, settle
-from faulty_link import FaultyLink, SourceLine
-from people import Person, Swarm
-from waiting import wait_for
+
+from tests.support.faults import MIB, Fetch, Highest, behind, fetch, resident_bytes, settle
+from tests.support.faulty_link import FaultyLink, SourceLine
+from tests.support.processes import Person, Swarm
+from tests.support.waiting import wait_for
 
 SIZE = 12 * MIB
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from faulty import MIB, Fetch, behind, faults, fetch, settle
-from faulty_link import FaultyLink, SourceLine
-from people import Person, Swarm
-from swallowing import CURVE_BYTES, SIGNATURE_BYTES, Swallow
+
+from tests.support.faults import MIB, Fetch, behind, faults, fetch, settle
+from tests.support.faulty_link import FaultyLink, SourceLine
+from tests.support.processes import Person, Swarm
+from tests.support.suppressed_messages import CURVE_BYTES, SIGNATURE_BYTES, Swallow
 
 PIECE = 16 * 1024
 QUIET_S = 2.0  # instead of 10: the patience of these tests, not what they show

@@ -11,17 +11,18 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import zmq
-from faulty import MIB, PIECE, begin, events_port, faults, fetch, frozen, settle
-from faulty_link import FaultyLink, TrackerLine
-from people import TRACKER, Person, Swarm
-from tracker_fixtures import Device
-from waiting import wait_for
 
-from common import codec, limits, sockets
+from common import limits
 from common.ids import ContentId, DeviceKey
 from common.link import parse_link
 from common.messages import peer, tracker
 from common.messages.refusals import Code
+from common.net import codec, sockets
+from tests.support.faults import MIB, PIECE, begin, events_port, faults, fetch, frozen, settle
+from tests.support.faulty_link import FaultyLink, TrackerLine
+from tests.support.processes import TRACKER, Person, Swarm
+from tests.support.tracker_process import Device
+from tests.support.waiting import wait_for
 
 SIZE = 6 * MIB
 SHORT = {"TICKET_LIFE_S": 3, "CLOCK_SKEW_S": 1}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from faulty import MIB, Small
-from tracker_fixtures import Devices, running
 
 from common.messages import tracker
 from common.messages.refusals import Code, Refusal
+from tests.support.faults import MIB, Small
+from tests.support.tracker_process import Devices, running
 
 TCP = ("--bind", "tcp://127.0.0.1:0")
 

@@ -14,20 +14,16 @@ import sys
 import tempfile
 import time
 import traceback
-from pathlib import Path
 
 from hypothesis import HealthCheck, given, seed, settings
 
 if os.access("/dev/shm", os.W_OK):  # readers of files sync them, which is most of their time
     tempfile.tempdir = "/dev/shm"
-ROOT = Path(__file__).parents[1]
-for _place in (ROOT / "fuzz", ROOT / "unit" / "common"):
-    sys.path.insert(0, str(_place))
 
-import guided  # noqa: E402
-import wire_samples  # noqa: E402
-from inputs import found, inputs, keep  # noqa: E402
-from targets import Target, targets  # noqa: E402
+from tests.fuzz import guided
+from tests.fuzz.inputs import found, inputs, keep
+from tests.fuzz.targets import Target, targets
+from tests.support import wire_samples
 
 ROUND = 2_000  # examples between two looks at the clock
 

@@ -19,12 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from inputs import TOKENS, found, keep
+from tests.fuzz.inputs import TOKENS, found, keep
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
-    from targets import Target
+    from tests.fuzz.targets import Target
 
-ROOT = Path(__file__).parents[2]
 OURS = ["common", "peer", "tracker"]
 INPUT_S = 10  # an input that takes longer than this is a find
 INPUT_BYTES_MAX = 4_096
@@ -158,12 +158,11 @@ def _child() -> None:
     """Run libFuzzer on the target that is named first; it does not return."""
     import atheris
 
-    sys.path.append(str(ROOT / "tests" / "unit" / "common"))
     for what in ("str", "RegEx"):  # comparisons inside of those lead it, too
         atheris.enabled_hooks.add(what)
     with atheris.instrument_imports(include=OURS):
-        import wire_samples
-        from targets import targets
+        from tests.fuzz.targets import targets
+        from tests.support import wire_samples
     name = sys.argv.pop(1)
     (target,) = [one for one in targets(wire_samples) if one.name == name]
     atheris.Setup(sys.argv, target.run)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from hypothesis import strategies as st
 
-FOUND = Path(__file__).parents[1] / "corpus" / "found.jsonl"
+from tests.support.paths import CORPUS
+
+FOUND = CORPUS / "found.jsonl"
 # What counts in msgpack and at the edges of integers.
 TOKENS = [
     b"\x00", b"\x7f", b"\x80", b"\xff", b"\xc0", b"\xc1", b"\xc2", b"\xc3",

@@ -17,11 +17,13 @@ from typing import Any
 import msgspec
 import nacl.signing
 
-from common import codec, keys, limits, link, manifest, names, seal, tickets
+from common import limits, link, manifest, names
+from common.crypto import event_seal, keys, tickets
 from common.digests import Algorithm
 from common.errors import MiniTorrentError
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages import control, events, peer, tracker
+from common.net import codec
 from peer.files.journal import Journal
 from peer.records import DownloadRecord, Records, ShareRecord
 from peer.swarm.pieces import Bitfield
@@ -88,8 +90,8 @@ SEALED = bytes.fromhex(
 
 def _sealed(data: bytes) -> None:
     with contextlib.suppress(MiniTorrentError):
-        seal.epoch_of(data)
-        assert seal.unseal(KEY, TOPIC, data) == b"a body"
+        event_seal.epoch_of(data)
+        assert event_seal.unseal(KEY, TOPIC, data) == b"a body"
         assert data == SEALED
 
 
@@ -97,7 +99,7 @@ def _manifest(data: bytes) -> None:
     with contextlib.suppress(MiniTorrentError):
         read = manifest.decode(data, manifest.manifest_id(data))
         assert manifest.encode(read) == data
-        layout = manifest.Layout(read.entries, read.piece_length)
+        layout = manifest.StreamLayout(read.entries, read.piece_length)
         for index in {0, read.piece_count - 1} if read.piece_count else ():
             offset, length = layout.span(index)
             assert sum(part.length for part in layout.stretch(offset, length)) == length

@@ -8,13 +8,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "common"))
-
-import guided
-import inputs
-import wire_samples
-from targets import Target, targets
+from tests.fuzz import guided, inputs
+from tests.fuzz.targets import Target, targets
+from tests.support import wire_samples
+from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize(
@@ -70,10 +67,10 @@ def test_a_child_that_does_not_end_is_told_of_and_the_next_target_has_its_turn(
 
 def test_every_seed_is_read_in_another_process() -> None:
     """A target must not compare with what only the process that made its seeds can know."""
-    folder = Path(__file__).parent
     script = (
-        f"import sys; sys.path[:0] = {[str(folder), str(folder.parent / 'unit' / 'common')]!r}\n"
-        "import wire_samples; from targets import targets\n"
+        "import sys\n"
+        "from tests.fuzz.targets import targets\n"
+        "from tests.support import wire_samples\n"
         "known = {target.name: target for target in targets(wire_samples)}\n"
         "for line in sys.stdin:\n"
         "    name, seed = line.rstrip().split('|')\n"
@@ -81,6 +78,6 @@ def test_every_seed_is_read_in_another_process() -> None:
     )
     lines = [f"{one.name}|{seed.hex()}\n" for one in targets(wire_samples) for seed in one.seeds]
     subprocess.run(
-        [sys.executable, "-c", script], input="".join(lines), text=True, cwd=folder.parents[1],
+        [sys.executable, "-c", script], input="".join(lines), text=True, cwd=ROOT,
         check=True, timeout=60,
     )  # fmt: skip

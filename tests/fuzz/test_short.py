@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "common"))
-
-import wire_samples
-from inputs import found, inputs
-from targets import Target, targets
+from tests.fuzz.inputs import found, inputs
+from tests.fuzz.targets import Target, targets
+from tests.support import wire_samples
 
 TARGETS = targets(wire_samples)
 

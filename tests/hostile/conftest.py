@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator, Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-
-from members import Arena
-from people import Swarm
+from tests.support.attackers import AttackSwarm
+from tests.support.processes import Swarm
 
 
 @pytest.hookimpl(wrapper=True)
@@ -27,9 +23,9 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session")
-def arena() -> Iterator[Arena]:
+def arena() -> Iterator[AttackSwarm]:
     """A tracker and Alice's peer, for all attacks that they are expected to survive unchanged."""
-    made = Arena()
+    made = AttackSwarm()
     try:
         yield made
     finally:
@@ -37,9 +33,9 @@ def arena() -> Iterator[Arena]:
 
 
 @pytest.fixture
-def own_arena() -> Iterator[Arena]:
+def own_arena() -> Iterator[AttackSwarm]:
     """An arena for one test alone."""
-    made = Arena()
+    made = AttackSwarm()
     try:
         yield made
     finally:

@@ -7,16 +7,16 @@ import select
 import socket
 
 import pytest
-from fake_tracker import TOPIC, FakeTracker, parts, row_of
-from members import Arena, refusal_of
-from people import Person, Swarm
-from tracker_fixtures import manifest_of
-from waiting import PATIENCE_S, wait_for
 
 from common.ids import DeviceKey
 from common.messages import tracker
 from common.messages.base import Source
 from common.messages.refusals import Code
+from tests.support.attackers import AttackSwarm, refusal_of
+from tests.support.fake_tracker import TOPIC, FakeTracker, parts, row_of
+from tests.support.processes import Person, Swarm
+from tests.support.tracker_process import manifest_of
+from tests.support.waiting import PATIENCE_S, wait_for
 
 WIDE_DIGITS = str.maketrans("0123456789", "".join(chr(0xFF10 + digit) for digit in range(10)))
 
@@ -33,7 +33,7 @@ WIDE_DIGITS = str.maketrans("0123456789", "".join(chr(0xFF10 + digit) for digit 
         "ipc:///tmp/socket",
     ],
 )
-def test_h50_what_is_announced_is_an_address_or_refused(arena: Arena, endpoint: str) -> None:
+def test_h50_what_is_announced_is_an_address_or_refused(arena: AttackSwarm, endpoint: str) -> None:
     device = arena.device()
     refusal = device.try_(tracker.Announce(endpoint))
     assert refusal_of(refusal) is Code.USAGE

@@ -1,4 +1,4 @@
-"""`common.connections` over plain TCP: who is cut, and who is not."""
+"""`common.net.connection_limits` over plain TCP: who is cut, and who is not."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from waiting import PATIENCE_S
 
-from common.connections import Bounds, Connections, _Connection
 from common.limits import KIB
+from common.net.connection_limits import ConnectionLimiter, ConnectionLimits, _Connection
+from tests.support.waiting import PATIENCE_S
 
 
 class Pair:
@@ -64,7 +64,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 def test_h04_the_newest_of_the_address_that_has_most_is_cut(listener: socket.socket) -> None:
     async def scene() -> None:
-        connections = Connections(Bounds(1 << 20), count_max=4)
+        connections = ConnectionLimiter(ConnectionLimits(1 << 20), count_max=4)
         crowd = [Pair(listener) for _ in range(3)]
         lonely = [Pair(listener, "127.0.0.2"), Pair(listener, "127.0.0.3")]
         for pair in (*crowd, *lonely):
@@ -84,7 +84,7 @@ def test_a_connection_that_ends_while_it_is_looked_at_ends_no_looking(
     monkeypatch.setattr(_Connection, "is_there", True)
 
     async def scene() -> None:
-        connections = Connections(Bounds(64 * KIB))
+        connections = ConnectionLimiter(ConnectionLimits(64 * KIB))
         ended, greedy = Pair(listener), Pair(listener)
         for pair in (ended, greedy):
             connections.opened(pair.ours.fileno())
@@ -98,7 +98,7 @@ def test_a_connection_that_ends_while_it_is_looked_at_ends_no_looking(
 
 def test_h36_who_takes_nothing_of_what_waits_is_cut(listener: socket.socket) -> None:
     async def scene() -> None:
-        connections = Connections(Bounds(1 << 20, deaf_s=0.5))
+        connections = ConnectionLimiter(ConnectionLimits(1 << 20, deaf_s=0.5))
         deaf, reader, quiet = Pair(listener), Pair(listener), Pair(listener)
         for pair in (deaf, reader, quiet):
             connections.opened(pair.ours.fileno())
@@ -127,8 +127,8 @@ def test_h36_who_takes_nothing_of_what_waits_is_cut(listener: socket.socket) -> 
 
 def test_h13_all_together_are_bounded_and_the_greediest_goes_first(listener: socket.socket) -> None:
     async def scene() -> None:
-        bounds = Bounds(64 * KIB, all_silent_bytes=40 * KIB, free_bytes=KIB)
-        connections = Connections(bounds)
+        bounds = ConnectionLimits(64 * KIB, all_silent_bytes=40 * KIB, free_bytes=KIB)
+        connections = ConnectionLimiter(bounds)
         pairs = [Pair(listener) for _ in range(4)]
         for pair, size in zip(pairs, (0, 10 * KIB, 20 * KIB, 30 * KIB), strict=True):
             connections.opened(pair.ours.fileno())
@@ -144,7 +144,7 @@ def test_a_number_that_belongs_to_something_else_by_now_is_left_alone(
     listener: socket.socket,
 ) -> None:
     async def scene() -> None:
-        connections = Connections(Bounds(1))
+        connections = ConnectionLimiter(ConnectionLimits(1))
         before = Pair(listener)
         number = before.ours.fileno()
         connections.opened(number)

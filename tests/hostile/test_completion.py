@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_peer import FakePeer
-from waiting import wait_for
 
-from common.completion import script
+from common.cli.completion import script
 from common.messages import control
+from tests.support.fake_peer import FakePeer
+from tests.support.paths import ROOT
+from tests.support.waiting import wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
     "results-2027.csv;touch EVIL;#",
     "$(touch EVIL)",

@@ -9,16 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import zmtp
-from members import Arena
-from tracker_fixtures import Device, running
-from waiting import wait_for
 
-from common import codec, limits
+from common import limits
 from common.ids import DeviceKey
 from common.messages import peer, tracker
-from peer.requesters import VISITORS_MAX, VISITORS_PER_DEVICE_MAX, Visitors
+from common.net import codec
+from peer.serving.clients import VISITORS_MAX, VISITORS_PER_DEVICE_MAX, ClientTable
 from peer.swarm.events import RequesterId
+from tests.support import zmtp
+from tests.support.attackers import AttackSwarm
+from tests.support.tracker_process import Device, running
+from tests.support.waiting import wait_for
 
 HELLO = [codec.SIGNATURE, b"1", codec.encode(tracker.Hello())]
 HALF_OPEN = 1_000
@@ -46,24 +47,24 @@ class Door:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
 
-def commands_of(arena: Arena) -> Door:
+def commands_of(arena: AttackSwarm) -> Door:
     return Door(arena.at.endpoint, arena.at.key, arena.swarm.tracker.process.pid)
 
 
-def events_of(arena: Arena) -> Door:
+def events_of(arena: AttackSwarm) -> Door:
     port = arena.stranger().ask(tracker.Hello()).events.rpartition(":")[2]
     commands = commands_of(arena)
     return Door(f"tcp://127.0.0.1:{port}", commands.key, commands.pid)
 
 
-def pieces_of(arena: Arena) -> Door:
+def pieces_of(arena: AttackSwarm) -> Door:
     return Door(arena.endpoint, arena.key, arena.alice.pid)
 
 
 class BulkDoor(Door):
     """Where one comes in by a word, of those that a peer tells its requesters."""
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: AttackSwarm) -> None:
         host = arena.endpoint.rpartition(":")[0]
         port = arena.alice.bulk_port()
         if port is None:
@@ -73,7 +74,7 @@ class BulkDoor(Door):
     def knock(self) -> zmtp.Plain:
         return zmtp.Plain(self.endpoint, os.urandom(32).hex().encode())
 
-    def let_in(self, arena: Arena) -> tuple[zmtp.Plain, peer.Bulk]:
+    def let_in(self, arena: AttackSwarm) -> tuple[zmtp.Plain, peer.Bulk]:
         """A connection that a member was told the word of, before its proof."""
         group = arena.group()
         shared = arena.shared(group)
@@ -90,13 +91,13 @@ class BulkDoor(Door):
     params=[commands_of, events_of, pieces_of, BulkDoor],
     ids=["commands", "events", "pieces", "bulk"],
 )
-def door(request: pytest.FixtureRequest, arena: Arena) -> Door:
+def door(request: pytest.FixtureRequest, arena: AttackSwarm) -> Door:
     """Each port that there is."""
     made: Door = request.param(arena)
     return made
 
 
-def still_serves(arena: Arena) -> None:
+def still_serves(arena: AttackSwarm) -> None:
     """Everybody is served: commands by the tracker, and whatever Alice asks of her peer."""
     assert isinstance(arena.stranger().ask(tracker.Hello()), tracker.Welcome)
     assert arena.alice.status()["connected"]
@@ -113,7 +114,7 @@ def test_h01_no_other_mechanism_than_curve(door: Door, mechanism: bytes) -> None
         assert zmtp.closed_by_other(knocking)
 
 
-def test_h01_where_a_word_lets_one_in_there_is_no_other_way(arena: Arena) -> None:
+def test_h01_where_a_word_lets_one_in_there_is_no_other_way(arena: AttackSwarm) -> None:
     door = BulkDoor(arena)
     for word in (b"", b"x", b"\0" * 64, b"f" * 64, b"f" * 255):
         with zmtp.Plain(door.endpoint, word) as knocking, pytest.raises(ConnectionError):
@@ -138,7 +139,7 @@ def test_h01_what_is_refused_is_counted(tmp_path: Path) -> None:
         wait_for(lambda: "link failed 7" in "".join(process.errors), "the count in the log")
 
 
-def test_h02_a_key_that_nobody_knows_gets_no_word_out_of_a_serving_peer(arena: Arena) -> None:
+def test_h02_a_key_that_nobody_knows_gets_no_word_out_of_a_serving_peer(arena: AttackSwarm) -> None:
     with pytest.raises(ConnectionError):
         pieces_of(arena).curve().shake()
 
@@ -163,7 +164,9 @@ def test_h03_a_frame_of_a_gibibyte_in_the_handshake(door: Door, stage: str) -> N
     assert door.memory() - before < MIB
 
 
-def test_h04_half_open_connections_are_closed_and_members_served(arena: Arena, door: Door) -> None:
+def test_h04_half_open_connections_are_closed_and_members_served(
+    arena: AttackSwarm, door: Door
+) -> None:
     assert limits.HANDSHAKE_IVL_MS < 5_000
     before = door.descriptors()
     half_open: list[socket.socket] = []
@@ -200,14 +203,14 @@ def test_h04_half_open_connections_are_closed_and_members_served(arena: Arena, d
     ],
     ids=["http", "tls", "zmtp1", "zmtp2", "bad greeting", "zeros", "ones", "random"],
 )
-def test_h05_what_is_no_zmtp_is_dropped(arena: Arena, door: Door, said: bytes) -> None:
+def test_h05_what_is_no_zmtp_is_dropped(arena: AttackSwarm, door: Door, said: bytes) -> None:
     with zmtp.connect(door.endpoint) as knocking:
         knocking.sendall(said)
         assert zmtp.closed_by_other(knocking)
     still_serves(arena)
 
 
-def test_h05_a_handshake_out_of_order(arena: Arena, door: Door) -> None:
+def test_h05_a_handshake_out_of_order(arena: AttackSwarm, door: Door) -> None:
     for said in (
         zmtp.frame(b"\x07MESSAGE" + bytes(64)),
         zmtp.frame(b"\x08INITIATE" + bytes(300), zmtp.COMMAND),
@@ -226,7 +229,7 @@ def test_h05_a_handshake_out_of_order(arena: Arena, door: Door) -> None:
 
 _HEAD = """
 import sys
-from common import zap
+from common.net import zap
 zap.self_check.__defaults__ = (0.5,)
 """
 BROKEN = {
@@ -239,7 +242,7 @@ BROKEN = {
     ),
     "a handler that is dumb": "zap.ZapHandler._on_request = lambda self, frames: None",
     "a domain that is not enforced": (
-        "from common import sockets; import zmq; made = zap.make_socket\n"
+        "from common.net import sockets; import zmq; made = zap.make_socket\n"
         "def careless(context, kind, role, **options):\n"
         "    if not isinstance(role, sockets.Serve): return made(context, kind, role, **options)\n"
         "    socket = context.socket(kind); socket.curve_server = True\n"
@@ -265,15 +268,17 @@ UNFIT = {
 }
 
 
-def test_h06_nothing_starts_without_a_zap_handler_that_works(arena: Arena, tmp_path: Path) -> None:
+def test_h06_nothing_starts_without_a_zap_handler_that_works(
+    arena: AttackSwarm, tmp_path: Path
+) -> None:
     refused_at_start(arena, tmp_path, {name: (how, "self-check") for name, how in BROKEN.items()})
 
 
-def test_nothing_starts_on_a_library_that_is_not_fit(arena: Arena, tmp_path: Path) -> None:
+def test_nothing_starts_on_a_library_that_is_not_fit(arena: AttackSwarm, tmp_path: Path) -> None:
     refused_at_start(arena, tmp_path, UNFIT)
 
 
-def refused_at_start(arena: Arena, tmp_path: Path, cases: dict[str, tuple[str, str]]) -> None:
+def refused_at_start(arena: AttackSwarm, tmp_path: Path, cases: dict[str, tuple[str, str]]) -> None:
     """Start both processes in each of the cases: what is done to them, and their complaint."""
     started = {}
     for process, start in STARTS.items():
@@ -303,7 +308,7 @@ def refused_at_start(arena: Arena, tmp_path: Path, cases: dict[str, tuple[str, s
 # -- who one is ---------------------------------------------------------------------------------
 
 
-def test_h07_a_user_id_of_ones_own_writing_is_ignored(arena: Arena) -> None:
+def test_h07_a_user_id_of_ones_own_writing_is_ignored(arena: AttackSwarm) -> None:
     victim = arena.device("victim")
     claims = [
         (name, value)
@@ -318,7 +323,7 @@ def test_h07_a_user_id_of_ones_own_writing_is_ignored(arena: Arena) -> None:
         assert welcome.inbox != victim.ask(tracker.Hello()).inbox
 
 
-def test_h07_nor_at_a_serving_peer(arena: Arena) -> None:
+def test_h07_nor_at_a_serving_peer(arena: AttackSwarm) -> None:
     group = arena.group()
     shared = arena.shared(group)
     victim, mallory = arena.member(group), arena.member(group, "mallory")
@@ -335,7 +340,7 @@ def test_h07_nor_at_a_serving_peer(arena: Arena) -> None:
         pieces_of(arena).curve(properties=claims).shake()
 
 
-def test_h08_a_second_connection_under_a_name_in_use_hijacks_nothing(arena: Arena) -> None:
+def test_h08_a_second_connection_under_a_name_in_use_hijacks_nothing(arena: AttackSwarm) -> None:
     group = arena.group()
     shared = arena.shared(group)
     victim, mallory = arena.member(group), arena.member(group, "mallory")
@@ -374,7 +379,7 @@ def test_h08_a_second_connection_under_a_name_in_use_hijacks_nothing(arena: Aren
             third.receive()
 
 
-def test_h08_a_name_that_can_be_guessed_is_not_listened_to(arena: Arena) -> None:
+def test_h08_a_name_that_can_be_guessed_is_not_listened_to(arena: AttackSwarm) -> None:
     group = arena.group()
     mallory = arena.member(group)
     arena.shared(group)
@@ -391,7 +396,7 @@ def test_h08_a_name_that_can_be_guessed_is_not_listened_to(arena: Arena) -> None
 # -- what a connection may take -----------------------------------------------------------------
 
 
-def insider(arena: Arena, door: Door) -> zmtp.Curve:
+def insider(arena: AttackSwarm, door: Door) -> zmtp.Curve:
     """A connection that is let in: at a serving peer that needs a member."""
     if door.endpoint != arena.endpoint:
         kind = b"DEALER" if door.endpoint == arena.at.endpoint else b"SUB"
@@ -404,7 +409,7 @@ def insider(arena: Arena, door: Door) -> zmtp.Curve:
 
 
 @pytest.mark.parametrize("which", [commands_of, pieces_of], ids=["commands", "pieces"])
-def test_h09_a_message_of_a_hundred_thousand_frames(arena: Arena, which: object) -> None:
+def test_h09_a_message_of_a_hundred_thousand_frames(arena: AttackSwarm, which: object) -> None:
     door: Door = which(arena)  # type: ignore[operator]
     with insider(arena, door) as curve:
         curve.send([b"x"] * 100_000)
@@ -420,7 +425,7 @@ def test_h09_a_message_of_a_hundred_thousand_frames(arena: Arena, which: object)
 
 
 @pytest.mark.parametrize("which", [commands_of, pieces_of], ids=["commands", "pieces"])
-def test_h09_a_message_without_end_is_cut(arena: Arena, which: object) -> None:
+def test_h09_a_message_without_end_is_cut(arena: AttackSwarm, which: object) -> None:
     door: Door = which(arena)  # type: ignore[operator]
     before, sent = door.memory(), 0
     with insider(arena, door) as curve:
@@ -434,7 +439,7 @@ def test_h09_a_message_without_end_is_cut(arena: Arena, which: object) -> None:
     still_serves(arena)
 
 
-def test_h09_who_came_in_by_a_word_can_say_no_more_than_that(arena: Arena) -> None:
+def test_h09_who_came_in_by_a_word_can_say_no_more_than_that(arena: AttackSwarm) -> None:
     """Neither frames without end nor long ones; and what is no proof is none."""
     door = BulkDoor(arena)
     before, sent = door.memory(), 0
@@ -455,14 +460,14 @@ def test_h09_who_came_in_by_a_word_can_say_no_more_than_that(arena: Arena) -> No
     still_serves(arena)
 
 
-def test_h09_a_frame_beyond_the_limit_ends_the_connection(arena: Arena) -> None:
+def test_h09_a_frame_beyond_the_limit_ends_the_connection(arena: AttackSwarm) -> None:
     for which in (commands_of, pieces_of):
         with insider(arena, which(arena)) as curve:
             curve.send([codec.SIGNATURE, b"1", bytes(limits.COMMAND_BYTES_MAX)])
             assert curve.is_closed()
 
 
-def test_h13_subscriptions_without_end_are_cut(own_arena: Arena) -> None:
+def test_h13_subscriptions_without_end_are_cut(own_arena: AttackSwarm) -> None:
     door = events_of(own_arena)
     listener = own_arena.device()
     listener.subscribe()
@@ -478,7 +483,7 @@ def test_h13_subscriptions_without_end_are_cut(own_arena: Arena) -> None:
     still_serves(own_arena)
 
 
-def test_h13_a_million_short_subscriptions(own_arena: Arena) -> None:
+def test_h13_a_million_short_subscriptions(own_arena: AttackSwarm) -> None:
     door = events_of(own_arena)
     before, said = door.memory(), 0
     with insider(own_arena, door) as curve, pytest.raises(OSError, match=r"reset|Broken pipe"):
@@ -489,7 +494,7 @@ def test_h13_a_million_short_subscriptions(own_arena: Arena) -> None:
     still_serves(own_arena)
 
 
-def test_h13_a_long_topic_ends_the_connection(arena: Arena) -> None:
+def test_h13_a_long_topic_ends_the_connection(arena: AttackSwarm) -> None:
     with insider(arena, events_of(arena)) as curve:
         curve.send([b"\x01" + bytes(limits.SUBSCRIBER_BYTES_MAX)])
         assert curve.is_closed()
@@ -498,7 +503,7 @@ def test_h13_a_long_topic_ends_the_connection(arena: Arena) -> None:
 # -- who is remembered --------------------------------------------------------------------------
 
 
-def test_h27_one_device_does_not_take_the_places_of_others(arena: Arena) -> None:
+def test_h27_one_device_does_not_take_the_places_of_others(arena: AttackSwarm) -> None:
     group = arena.group()
     shared = arena.shared(group)
     mallory, bob = arena.member(group, "mallory"), arena.member(group)
@@ -514,9 +519,9 @@ def test_h27_one_device_does_not_take_the_places_of_others(arena: Arena) -> None
 
 
 def test_h27_connections_that_ended_make_room() -> None:
-    visitors = Visitors()
+    attackers = ClientTable()
     for number in range(3 * VISITORS_MAX):
         device = DeviceKey((number // 4).to_bytes(32, "big"))
-        visitor, *_ = visitors.enter(RequesterId(number.to_bytes(17, "big")), device)
-        assert visitors.get(visitor.id) is visitor
-        assert len(visitors) <= VISITORS_MAX
+        client, *_ = attackers.enter(RequesterId(number.to_bytes(17, "big")), device)
+        assert attackers.get(client.id) is client
+        assert len(attackers) <= VISITORS_MAX

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from members import Arena, user_of
-from tracker_fixtures import Device
 
 from common.messages import events, tracker
 from common.messages.refusals import Code
+from tests.support.attackers import AttackSwarm, user_of
+from tests.support.tracker_process import Device
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,9 @@ from common.messages.refusals import Code
     ],
     ids=["logout", "forget-device", "login of another"],
 )
-def test_h43_a_copied_key_opens_nothing_that_is_said_after(remedy: object, arena: Arena) -> None:
+def test_h43_a_copied_key_opens_nothing_that_is_said_after(
+    remedy: object, arena: AttackSwarm
+) -> None:
     group = arena.group()
     owner = arena.member(group, "owner")
     owner.ask(tracker.CreateUser(user_of(owner) + "-other", "a password"))

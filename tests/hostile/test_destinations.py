@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from members import PIECE, Arena
-from scene import stopped
-from waiting import wait_for
+
+from tests.support.attacked_download import stopped
+from tests.support.attackers import PIECE, AttackSwarm
+from tests.support.waiting import wait_for
 
 VICTIM = b"what the user had before"
 
@@ -54,7 +55,7 @@ PLANTED = [_fifo, _link, _dangling_link, _hard_link, _device, _socket]
 class Outside:
     """A folder with what must stay as it is, beside the one that is downloaded into."""
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: AttackSwarm) -> None:
         root = arena.swarm.folder()
         self.folder = root / "outside"
         self.inside = root / "inside"
@@ -70,12 +71,12 @@ class Outside:
 
 
 @pytest.fixture
-def outside(arena: Arena) -> Outside:
+def outside(arena: AttackSwarm) -> Outside:
     return Outside(arena)
 
 
 @pytest.fixture
-def group(arena: Arena) -> str:
+def group(arena: AttackSwarm) -> str:
     made = arena.group()
     arena.alice.let_in(made, arena.bob)
     return made
@@ -84,7 +85,7 @@ def group(arena: Arena) -> str:
 @pytest.mark.parametrize("plant", PLANTED)
 @pytest.mark.parametrize("suffix", ["", ".part"])
 def test_h30_a_destination_that_is_no_free_place_is_refused(
-    arena: Arena,
+    arena: AttackSwarm,
     outside: Outside,
     group: str,
     plant: Callable[[Path, Path], None],
@@ -105,7 +106,7 @@ def test_h30_a_destination_that_is_no_free_place_is_refused(
     assert os.listdir(outside.inside) == [place.name]
 
 
-def _wait_until_ended(arena: Arena, group: str, name: str) -> str:
+def _wait_until_ended(arena: AttackSwarm, group: str, name: str) -> str:
     return wait_for(
         lambda: arena.bob.state_of(group, name), "the end", until=lambda state: state in "CFP"
     )
@@ -114,7 +115,7 @@ def _wait_until_ended(arena: Arena, group: str, name: str) -> str:
 @pytest.mark.parametrize("plant", [_link, _dangling_link, _link_to_folder, _hard_link, _fifo])
 @pytest.mark.parametrize("suffix", ["", ".part"])
 def test_h29_what_is_planted_while_a_file_is_on_its_way(
-    arena: Arena,
+    arena: AttackSwarm,
     outside: Outside,
     group: str,
     plant: Callable[[Path, Path], None],
@@ -140,7 +141,7 @@ def test_h29_what_is_planted_while_a_file_is_on_its_way(
 
 @pytest.mark.parametrize("at", ["a", "a/b"])
 def test_h29_a_folder_that_becomes_a_link_while_it_is_filled(
-    arena: Arena, outside: Outside, group: str, at: str
+    arena: AttackSwarm, outside: Outside, group: str, at: str
 ) -> None:
     tree = arena.swarm.folder() / arena.swarm.fresh("tree")
     for name in ("a/b/one", "a/b/two", "a/three", "four"):

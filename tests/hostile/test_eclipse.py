@@ -6,14 +6,13 @@ import contextlib
 import socket
 from typing import Any
 
-from fake_tracker import TOPIC, FakeTracker, parts, row_of
-from members import Arena, Liar, Send, user_of
-from people import Person, Swarm
-from tracker_fixtures import manifest_of
-from waiting import wait_for
-
 from common.messages import peer, tracker
 from common.messages.base import Source
+from tests.support.attackers import AttackSwarm, Liar, Send, user_of
+from tests.support.fake_tracker import TOPIC, FakeTracker, parts, row_of
+from tests.support.processes import Person, Swarm
+from tests.support.tracker_process import manifest_of
+from tests.support.waiting import wait_for
 
 OPEN, MUTE = 6, 14  # devices that open and give nothing, and such that take connections alone
 
@@ -24,7 +23,7 @@ def _opens(ask: Any, send: Send) -> None:
 
 
 def test_h62_silent_devices_of_one_member_take_no_more_than_one_place_before_another(
-    arena: Arena,
+    arena: AttackSwarm,
 ) -> None:
     group = arena.alice.group_with(arena.bob)
     shared = arena.shared(group, pieces=64)

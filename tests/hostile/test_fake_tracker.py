@@ -13,18 +13,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from fake_tracker import TOPIC, Answer, FakeTracker, found, parts
-from members import Arena
-from people import Person, Swarm
-from tracker_fixtures import manifest_of
-from waiting import wait_for
 
 from common import limits, manifest
 from common.errors import RemoteProtocolError
 from common.messages import tracker
 from common.messages.refusals import Code, Refusal
+from tests.support.attackers import AttackSwarm
+from tests.support.fake_tracker import TOPIC, Answer, FakeTracker, found, parts
+from tests.support.paths import CORPUS
+from tests.support.processes import Person, Swarm
+from tests.support.tracker_process import manifest_of
+from tests.support.waiting import wait_for
 
-CORPUS = Path(__file__).parents[1] / "corpus"
 ESCAPES = (
     "\x1b[2J\x1b]0;owned\x07\r\n2026-01-01 FATAL forged\u202etxt.exe\x9b31m[red]x[/red]<script>"
 )
@@ -71,7 +71,7 @@ def tree(folder: Path) -> list[str]:
 
 
 def test_h39_a_fake_tracker_at_the_same_address_is_not_spoken_to() -> None:
-    arena = Arena()
+    arena = AttackSwarm()
     try:
         endpoint = arena.at.endpoint
         arena.swarm.tracker.kill()

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from members import PIECE, Arena, Liar, Shared, honest
 
 from common import manifest
 from common.digests import Algorithm
 from common.messages import tracker
+from tests.support.attackers import PIECE, AttackSwarm, Liar, Shared, honest
 
 
 @pytest.fixture
-def shared(arena: Arena) -> Shared:
+def shared(arena: AttackSwarm) -> Shared:
     """What Alice shares, in a group in which Bob is."""
     group = arena.alice.group_with(arena.bob)
     return arena.shared(group, pieces=5, size=4 * PIECE + 100)
 
 
-def test_a_whole_that_is_not_its_pieces_does_not_verify(arena: Arena, shared: Shared) -> None:
+def test_a_whole_that_is_not_its_pieces_does_not_verify(arena: AttackSwarm, shared: Shared) -> None:
     digest = Algorithm.BLAKE3.digest_of
     pieces = [shared.bytes[at : at + PIECE] for at in range(0, len(shared.bytes), PIECE)]
     told = manifest.Manifest(

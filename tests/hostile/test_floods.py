@@ -8,20 +8,21 @@ from collections.abc import Iterator
 
 import pytest
 import zmq
-import zmtp
-from members import Arena, Fetcher, Send, user_of
-from people import Person
-from scene import Scene
-from tracker_fixtures import Device, running
-from waiting import PATIENCE_S
 
-from common import codec, limits
+from common import limits
 from common.ids import DeviceKey, UserId
 from common.messages import peer, tracker
 from common.messages.refusals import Code
-from tracker import passwords
-from tracker.decision import Actor, CheckPassword
-from tracker.passwords import Passwords
+from common.net import codec
+from tests.support import zmtp
+from tests.support.attacked_download import AttackedDownload
+from tests.support.attackers import AttackSwarm, Fetcher, Send, user_of
+from tests.support.processes import Person
+from tests.support.tracker_process import Device, running
+from tests.support.waiting import PATIENCE_S
+from tracker.core.context import Caller, CheckPassword
+from tracker.service import passwords
+from tracker.service.passwords import Passwords
 
 BIG_PIECE = limits.PIECE_LENGTH_DEFAULT
 SHARE = 128  # pieces that the honest one wants: 64 MiB, many times the size of a scheduler's epoch
@@ -69,7 +70,7 @@ class Spammer(threading.Thread):
 
 
 @pytest.fixture
-def dora(arena: Arena) -> Iterator[Person]:
+def dora(arena: AttackSwarm) -> Iterator[Person]:
     """Who serves no faster than the clients here can read, so that it is she who chooses."""
     dora = Person(arena.swarm, "dora")
     dora.up("--upload-limit", str(UPLOAD_RATE))
@@ -79,7 +80,9 @@ def dora(arena: Arena) -> Iterator[Person]:
     dora.down()
 
 
-def test_h27_a_flood_of_requests_leaves_others_their_share(arena: Arena, dora: Person) -> None:
+def test_h27_a_flood_of_requests_leaves_others_their_share(
+    arena: AttackSwarm, dora: Person
+) -> None:
     group = arena.group()
     arena.alice.let_in(group, dora)
     path = arena.swarm.folder() / "big.bin"
@@ -115,7 +118,7 @@ def test_h27_a_flood_of_requests_leaves_others_their_share(arena: Arena, dora: P
     assert mine >= EQUAL * (mine + others) / 2, f"{mine} pieces against {others}"
 
 
-def test_h27_a_flood_of_commands_leaves_others_theirs(arena: Arena) -> None:
+def test_h27_a_flood_of_commands_leaves_others_theirs(arena: AttackSwarm) -> None:
     flood, other = [arena.stranger() for _ in range(4)], arena.device()
     hello = codec.pack(b"flood", tracker.Hello())
     for _ in range(5_000):
@@ -136,8 +139,8 @@ def _answers_now(device: Device) -> int:
     return count
 
 
-def test_h09_a_source_whose_message_is_beyond_all_measure(arena: Arena) -> None:
-    scene = Scene(arena)
+def test_h09_a_source_whose_message_is_beyond_all_measure(arena: AttackSwarm) -> None:
+    scene = AttackedDownload(arena)
 
     def behave(ask: object, send: Send) -> None:
         if isinstance(ask, peer.Open):
@@ -197,12 +200,12 @@ def test_h35_who_is_not_there_costs_the_same_work(
     made = passwords._hash("right")
     guard = Passwords(threads=1)
     order = CheckPassword(UserId("who"), "wrong", made if known else None, False)
-    assert asyncio.run(guard.check(Actor(DeviceKey(b"d" * 32)), order)) is False
+    assert asyncio.run(guard.check(Caller(DeviceKey(b"d" * 32)), order)) is False
     guard.close()
     assert worked == ["$".join(made.split("$")[:4])]
 
 
-def test_h56_without_a_password_nothing_is_told_of_a_name(arena: Arena) -> None:
+def test_h56_without_a_password_nothing_is_told_of_a_name(arena: AttackSwarm) -> None:
     owner, eve = arena.device().ask(tracker.Hello()).user, Device(arena.at)
     for name in (owner, "nobody-at-all"):
         assert eve.refused(tracker.CreateUser(name, "")) is Code.USAGE
@@ -210,7 +213,7 @@ def test_h56_without_a_password_nothing_is_told_of_a_name(arena: Arena) -> None:
     eve.close()
 
 
-def test_h36_connections_that_do_not_read_their_answers_harm_nobody(arena: Arena) -> None:
+def test_h36_connections_that_do_not_read_their_answers_harm_nobody(arena: AttackSwarm) -> None:
     deaf = [zmtp.Curve(arena.at.endpoint, arena.at.key).shake() for _ in range(20)]
     hello = [codec.SIGNATURE, b"1", codec.encode(tracker.Hello())]
     for each in deaf:

@@ -6,12 +6,11 @@ import dataclasses
 import os
 from collections import Counter
 
-from members import Arena, user_of
-from tracker_fixtures import Device
-
 from common import limits
 from common.messages import tracker
 from common.messages.refusals import Code, Refusal
+from tests.support.attackers import AttackSwarm, user_of
+from tests.support.tracker_process import Device
 
 
 def hoard(device: Device, part: bytes, size: int) -> Refusal | None:
@@ -30,7 +29,7 @@ def hoard(device: Device, part: bytes, size: int) -> Refusal | None:
     return next((reply for reply in replies if isinstance(reply, Refusal)), None)
 
 
-def test_h45_one_account_does_not_fill_the_room_for_manifests(arena: Arena) -> None:
+def test_h45_one_account_does_not_fill_the_room_for_manifests(arena: AttackSwarm) -> None:
     evil = arena.device("evil")
     others = [arena.stranger() for _ in range(3)]
     for other in others:
@@ -47,7 +46,9 @@ def test_h45_one_account_does_not_fill_the_room_for_manifests(arena: Arena) -> N
     victim.share(user_of(victim), "new.bin", os.urandom(20_000))
 
 
-def test_h46_guessing_elsewhere_keeps_nobody_from_logging_in_on_a_new_device(arena: Arena) -> None:
+def test_h46_guessing_elsewhere_keeps_nobody_from_logging_in_on_a_new_device(
+    arena: AttackSwarm,
+) -> None:
     """Guesses come from one address of the loopback network, the user from another one."""
     owner = arena.device("owner")
     port = arena.at.endpoint.rpartition(":")[2]
@@ -69,7 +70,7 @@ def test_h46_guessing_elsewhere_keeps_nobody_from_logging_in_on_a_new_device(are
     fresh.ask(tracker.Login(user_of(owner), "a password"))
 
 
-def test_h57_right_passwords_in_a_flood_keep_nobody_from_logging_in(arena: Arena) -> None:
+def test_h57_right_passwords_in_a_flood_keep_nobody_from_logging_in(arena: AttackSwarm) -> None:
     """Ten devices with five logins each under way all the time: others log in at the first try."""
     evil, victim = arena.device("evil"), arena.device("victim")
     flood = [evil, *(arena.stranger() for _ in range(9))]

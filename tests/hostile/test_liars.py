@@ -11,26 +11,28 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from members import PIECE, Arena, Liar, Send, Shared, honest
-from scene import PIECES, Scene
 
 from common import limits
 from common.messages import peer
 from common.messages.refusals import Code, Refusal
+from tests.support.attacked_download import PIECES, AttackedDownload
+from tests.support.attackers import PIECE, AttackSwarm, Liar, Send, Shared, honest
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\n2026-01-01 FATAL forged\u202e\x9b31m"
 
 
 @pytest.fixture
-def scene(arena: Arena) -> Scene:
-    return Scene(arena)
+def scene(arena: AttackSwarm) -> AttackedDownload:
+    return AttackedDownload(arena)
 
 
 def opens(liar: Liar) -> int:
     return sum(isinstance(ask, peer.Open) for ask in liar.asked)
 
 
-def test_h22_wrong_bytes_are_never_held_and_who_sent_them_is_banned(scene: Scene) -> None:
+def test_h22_wrong_bytes_are_never_held_and_who_sent_them_is_banned(
+    scene: AttackedDownload,
+) -> None:
     def behave(ask: Any, send: Send) -> None:
         match ask:
             case peer.Open(channel):
@@ -113,7 +115,7 @@ LIES = [
 
 @pytest.mark.parametrize("lie", LIES)
 def test_h24_pieces_that_are_not_what_was_asked_for(
-    scene: Scene, lie: Callable[[int, int, Shared, Send], None]
+    scene: AttackedDownload, lie: Callable[[int, int, Shared, Send], None]
 ) -> None:
     def behave(ask: Any, send: Send) -> None:
         match ask:
@@ -130,7 +132,7 @@ def test_h24_pieces_that_are_not_what_was_asked_for(
 
 
 @pytest.mark.parametrize("bits", [b"", b"\xff" * 5, b"\xff" * 7, b"\xff" * 300_000])
-def test_h24_a_bitfield_of_another_length(scene: Scene, bits: bytes) -> None:
+def test_h24_a_bitfield_of_another_length(scene: AttackedDownload, bits: bytes) -> None:
     def behave(ask: Any, send: Send) -> None:
         if isinstance(ask, peer.Open):
             send(peer.Opened(ask.channel, False, 1 << 52), bits)
@@ -139,7 +141,7 @@ def test_h24_a_bitfield_of_another_length(scene: Scene, bits: bytes) -> None:
     scene.run(behave)
 
 
-def test_h25_a_source_that_stalls_at_the_end_is_rescued(scene: Scene) -> None:
+def test_h25_a_source_that_stalls_at_the_end_is_rescued(scene: AttackedDownload) -> None:
     truthful = honest(scene.shared)
 
     def behave(ask: Any, send: Send) -> None:
@@ -176,7 +178,7 @@ def _closes(ask: Any, send: Send) -> None:
 
 @pytest.mark.parametrize("how", [_declines, _is_busy_for_ever, _says_nothing, _closes])
 def test_h38_an_offer_with_no_data_behind_it(
-    scene: Scene, how: Callable[[Any, Send], None]
+    scene: AttackedDownload, how: Callable[[Any, Send], None]
 ) -> None:
     def behave(ask: Any, send: Send) -> None:
         if isinstance(ask, peer.Open):
@@ -188,14 +190,16 @@ def test_h38_an_offer_with_no_data_behind_it(
     scene.run(behave)
 
 
-def test_h38_a_source_that_does_not_even_open(scene: Scene) -> None:
+def test_h38_a_source_that_does_not_even_open(scene: AttackedDownload) -> None:
     def behave(ask: Any, send: Send) -> None:
         scene.lie()
 
     scene.run(behave)
 
 
-def test_h31_what_a_source_says_reaches_no_log_and_no_terminal_as_it_is(scene: Scene) -> None:
+def test_h31_what_a_source_says_reaches_no_log_and_no_terminal_as_it_is(
+    scene: AttackedDownload,
+) -> None:
     def behave(ask: Any, send: Send) -> None:
         if isinstance(ask, peer.Open):
             send(peer.Closed(ask.channel, Refusal(Code.GONE, ESCAPES, ESCAPES)))
@@ -211,7 +215,7 @@ def test_h31_what_a_source_says_reaches_no_log_and_no_terminal_as_it_is(scene: S
             assert harmful not in text
 
 
-def test_h14_answers_that_are_no_messages(scene: Scene) -> None:
+def test_h14_answers_that_are_no_messages(scene: AttackedDownload) -> None:
     rng = random.Random(14)
 
     def behave(ask: Any, send: Send) -> None:

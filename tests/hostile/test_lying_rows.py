@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_tracker import KEY, TOPIC, Answer, FakeTracker, parts, row_of
 from msgspec.structs import replace
-from people import Person, Swarm
-from tracker_fixtures import manifest_of
-from waiting import wait_for
 
 from common import limits
 from common.messages import tracker
 from common.messages.refusals import Code, Refusal
+from tests.support.fake_tracker import KEY, TOPIC, Answer, FakeTracker, parts, row_of
+from tests.support.processes import Person, Swarm
+from tests.support.tracker_process import manifest_of
+from tests.support.waiting import wait_for
 
 Deceived = Callable[[dict[type, Answer]], Person]
 ENCODED = manifest_of(b"")

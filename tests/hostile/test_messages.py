@@ -13,22 +13,23 @@ from typing import Any
 import msgspec
 import pytest
 import zmq
-from members import Arena, refusal_of, user_of
-from tracker_fixtures import Device, running
 
-from common import codec, limits, sockets
+from common import limits
 from common.messages import control, events, peer, tracker
 from common.messages.refusals import Code, Refusal
 from common.names import printable
-from peer.control_client import find_endpoint
+from common.net import codec, sockets
+from peer.control.client import find_endpoint
+from tests.support.attackers import AttackSwarm, refusal_of, user_of
+from tests.support.paths import CORPUS
+from tests.support.tracker_process import Device, running
 
-CORPUS = Path(__file__).parents[1] / "corpus"
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\n2026-01-01 FATAL forged\u202e\x9b31m"
 BODIES = [json.loads(line) for line in (CORPUS / "bodies.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def insider(arena: Arena) -> tuple[str, Device, bytes, bytes]:
+def insider(arena: AttackSwarm) -> tuple[str, Device, bytes, bytes]:
     """A group of Alice's, a member, the id of what is shared there, and the member's ticket."""
     group = arena.group()
     shared = arena.shared(group)
@@ -39,7 +40,7 @@ def insider(arena: Arena) -> tuple[str, Device, bytes, bytes]:
 # -- H14: what cannot be read -------------------------------------------------------------------
 
 
-def test_h14_no_malformed_body_gets_more_than_an_error_from_a_tracker(arena: Arena) -> None:
+def test_h14_no_malformed_body_gets_more_than_an_error_from_a_tracker(arena: AttackSwarm) -> None:
     eve = arena.stranger()
     for row in BODIES:
         eve.socket.send_multipart([codec.SIGNATURE, b"12345678", bytes.fromhex(row["hex"])])
@@ -48,7 +49,7 @@ def test_h14_no_malformed_body_gets_more_than_an_error_from_a_tracker(arena: Are
 
 
 def test_h14_nor_from_a_serving_peer(
-    arena: Arena, insider: tuple[str, Device, bytes, bytes]
+    arena: AttackSwarm, insider: tuple[str, Device, bytes, bytes]
 ) -> None:
     group, member, content, ticket = insider
     fetcher = arena.fetcher(member)
@@ -65,7 +66,7 @@ def test_h14_nor_from_a_serving_peer(
     assert isinstance(fetcher.hear(), peer.Piece)
 
 
-def test_h14_nor_at_the_control_socket(arena: Arena) -> None:
+def test_h14_nor_at_the_control_socket(arena: AttackSwarm) -> None:
     context: zmq.Context[Any] = zmq.Context()
     socket = sockets.make_socket(
         context,
@@ -117,7 +118,7 @@ def asked_of(group: str, content: bytes) -> Iterator[tracker.Command]:
 
 
 def test_h15_a_group_that_is_not_ones_own_and_none_at_all_answer_alike(
-    arena: Arena, insider: tuple[str, Device, bytes, bytes]
+    arena: AttackSwarm, insider: tuple[str, Device, bytes, bytes]
 ) -> None:
     group, _, content, _ = insider
     outsider, former = arena.device("out"), arena.member(group, "former")
@@ -133,7 +134,7 @@ def test_h15_a_group_that_is_not_ones_own_and_none_at_all_answer_alike(
 
 
 def test_h12_who_subscribes_to_everything_learns_sizes_and_times_alone(
-    arena: Arena, insider: tuple[str, Device, bytes, bytes]
+    arena: AttackSwarm, insider: tuple[str, Device, bytes, bytes]
 ) -> None:
     group, member, *_ = insider
     eve = arena.device("eve")
@@ -217,7 +218,7 @@ def state_of(group: str, member: Device) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("text", STATEMENTS)
 def test_h42_statements_in_every_field_are_text(
-    arena: Arena, insider: tuple[str, Device, bytes, bytes], text: str
+    arena: AttackSwarm, insider: tuple[str, Device, bytes, bytes], text: str
 ) -> None:
     group, member, content, _ = insider
     before = state_of(group, member)
@@ -264,7 +265,7 @@ def test_h31_what_strangers_write_reaches_no_log_of_the_tracker(tmp_path: Path) 
         assert harmful not in log
 
 
-def test_no_password_and_no_ticket_is_in_any_log(arena: Arena) -> None:
+def test_no_password_and_no_ticket_is_in_any_log(arena: AttackSwarm) -> None:
     group = arena.group()
     shared = arena.shared(group)
     member = arena.member(group)
@@ -282,7 +283,7 @@ def test_no_password_and_no_ticket_is_in_any_log(arena: Arena) -> None:
 # -- H40: the control socket --------------------------------------------------------------------
 
 
-def test_h40_another_local_user_cannot_open_the_control_socket(arena: Arena) -> None:
+def test_h40_another_local_user_cannot_open_the_control_socket(arena: AttackSwarm) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to become somebody else")
     home = arena.alice.home
@@ -313,7 +314,7 @@ def test_h40_another_local_user_cannot_open_the_control_socket(arena: Arena) -> 
         arena.swarm.root.chmod(0o700)
 
 
-def test_h40_nor_if_the_home_were_open_to_all(arena: Arena, tmp_path: Path) -> None:
+def test_h40_nor_if_the_home_were_open_to_all(arena: AttackSwarm, tmp_path: Path) -> None:
     for program, words in (("tracker", ["run"]), ("peer", ["up", "--tracker", arena.at.link])):
         home = tmp_path / program
         home.mkdir()
@@ -332,7 +333,7 @@ def test_h40_nor_if_the_home_were_open_to_all(arena: Arena, tmp_path: Path) -> N
         assert "chmod 700" in ended.stderr
 
 
-def test_secrets_are_kept_from_others(arena: Arena) -> None:
+def test_secrets_are_kept_from_others(arena: AttackSwarm) -> None:
     for home in (arena.alice.home, arena.swarm.tracker.home):
         assert home.stat().st_mode & 0o777 == 0o700
         for path in home.rglob("*"):

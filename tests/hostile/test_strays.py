@@ -5,25 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from members import Arena, Send
-from scene import Scene
 
-from common import codec, limits
+from common import limits
 from common.messages import peer
 from common.messages.refusals import Code, Refusal
+from common.net import codec
+from tests.support.attacked_download import AttackedDownload
+from tests.support.attackers import AttackSwarm, Send
 
 JUNK = bytes(limits.PIECE_LENGTH_MAX)
 
 
 @pytest.fixture
-def scene(arena: Arena) -> Scene:
-    return Scene(arena)
+def scene(arena: AttackSwarm) -> AttackedDownload:
+    return AttackedDownload(arena)
 
 
 class Flood:
     """Opens the channel, and says the same so many times."""
 
-    def __init__(self, scene: Scene, count: int, answer: Any, data: bytes | None = None) -> None:
+    def __init__(
+        self, scene: AttackedDownload, count: int, answer: Any, data: bytes | None = None
+    ) -> None:
         self._scene = scene
         self._count = count
         self._frames = codec.pack(b"", answer, data)
@@ -42,14 +45,14 @@ class Flood:
     ids=lambda answer: type(answer).__name__,
 )
 def test_h52_what_goes_on_about_channels_that_are_not_open_is_cut_off(
-    scene: Scene, answer: peer.Answer
+    scene: AttackedDownload, answer: peer.Answer
 ) -> None:
     liar = scene.run(Flood(scene, 50, answer, JUNK))
     assert f"{liar.device.key.hex()[:16]} is left alone for 15 s" in scene.log
     assert sum(isinstance(ask, peer.Open) for ask in liar.asked) == 1
 
 
-def test_h53_a_source_does_not_fill_the_log_with_its_refusals(scene: Scene) -> None:
+def test_h53_a_source_does_not_fill_the_log_with_its_refusals(scene: AttackedDownload) -> None:
     before = len(scene.log)
     scene.run(Flood(scene, 2_000, Refusal(Code.BUSY, "\x1b[2J" + "x" * 1_900)))
     said = scene.log[before:]

@@ -6,21 +6,22 @@ import random
 
 import nacl.signing
 import pytest
-from members import PIECE, Arena, Fetcher, Shared, user_of
-from tracker_fixtures import Device
-from waiting import wait_for
 
-from common import limits, tickets
+from common import limits
+from common.crypto import tickets
 from common.errors import Refused
 from common.ids import DeviceKey, GroupId, TrackerId
 from common.messages import peer, tracker
 from common.messages.refusals import Code
+from tests.support.attackers import PIECE, AttackSwarm, Fetcher, Shared, user_of
+from tests.support.tracker_process import Device
+from tests.support.waiting import wait_for
 
 
 class Scene:
     """A group of Alice's with a file in it, a member with a ticket, and a connection."""
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: AttackSwarm) -> None:
         self.arena = arena
         self.group = arena.group()
         self.shared: Shared = arena.shared(self.group)
@@ -42,7 +43,7 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(arena: Arena) -> Scene:
+def scene(arena: AttackSwarm) -> Scene:
     return Scene(arena)
 
 
@@ -147,7 +148,7 @@ def test_h20_a_ticket_of_another_tracker(scene: Scene) -> None:
         assert fetcher.refused(scene.group, scene.content, forged) is Code.TICKET_INVALID
 
 
-def test_h21_a_removed_member_is_refused_on_a_warm_connection(arena: Arena) -> None:
+def test_h21_a_removed_member_is_refused_on_a_warm_connection(arena: AttackSwarm) -> None:
     scene = Scene(arena)
     fetcher = scene.fetcher()
     scene.gets_a_piece(fetcher)
@@ -171,7 +172,7 @@ def test_h21_a_removed_member_is_refused_on_a_warm_connection(arena: Arena) -> N
     assert fresh.hears_nothing()  # the device is not even let in
 
 
-def test_h43_a_forgotten_device_is_refused_on_a_warm_connection(arena: Arena) -> None:
+def test_h43_a_forgotten_device_is_refused_on_a_warm_connection(arena: AttackSwarm) -> None:
     scene = Scene(arena)
     thief = scene.member
     owner = arena.stranger()
@@ -203,7 +204,7 @@ def test_h43_a_forgotten_device_is_refused_on_a_warm_connection(arena: Arena) ->
     assert fresh.hears_nothing()
 
 
-def test_h43_a_forgotten_device_that_is_let_in_as_somebody_else(arena: Arena) -> None:
+def test_h43_a_forgotten_device_that_is_let_in_as_somebody_else(arena: AttackSwarm) -> None:
     """The ticket of before is not expired, and the device is a member's again."""
     scene = Scene(arena)
     thief, former = scene.member, user_of(scene.member)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 import pytest
-from people import Person, Swarm
+
+from tests.support.processes import Person, Swarm
 
 TRANSPORTS = ("tcp", "ipc")
 

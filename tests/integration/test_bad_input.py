@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from people import TRACKER, Person, Swarm, run_program
-from waiting import wait_for
 
-from common.keys import key_text, new_pair
+from common.crypto.keys import key_text, new_pair
+from tests.support.processes import TRACKER, Person, Swarm, run_program
+from tests.support.waiting import wait_for
 
 COMMANDS = [
     ("status",),

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from people import Swarm, content
-from waiting import wait_for
+
+from tests.support.processes import Swarm, content
+from tests.support.waiting import wait_for
 
 STEPS = int(os.environ.get("MODEL_STEPS", "60"))
 NAMES = ("film", "song", "two words")

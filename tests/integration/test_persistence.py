@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from people import SMALL_PIECE, Person, Swarm
-from waiting import wait_for
+
+from tests.support.processes import SMALL_PIECE, Person, Swarm
+from tests.support.waiting import wait_for
 
 SIZE = 3_000_000
 

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from people import Person, Swarm, content
+
+from tests.support.processes import Person, Swarm, content
 
 PIECE = 512 * 1024
 GIB = 1 << 30

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 import zmq
-from tracker_fixtures import PATIENCE_S, Device, Devices, eventually, running
 
-from common import keys, limits, sockets
+from common import limits
+from common.crypto import keys
 from common.ids import UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
-from tracker.changes import AccountCreated, DeviceBound
-from tracker.store import Store
+from common.net import sockets
+from tests.support.tracker_process import PATIENCE_S, Device, Devices, eventually, running
+from tracker.core.changes import AccountCreated, DeviceBound
+from tracker.store.store import Store
 
 TCP = ("--bind", "tcp://127.0.0.1:0")
 
@@ -209,9 +211,9 @@ def test_f8_a_restart_is_met_by_everybody_at_once_and_hashes_no_password(
         questions = (tracker.Hello(), tracker.Follow(), tracker.GetTickets())
         asked = [(each, [each.send(question) for question in questions]) for each in crowd]
         for number, (each, request_ids) in enumerate(asked):
-            welcome, following, issued = (each.receive(request_id) for request_id in request_ids)
+            welcome, replica, issued = (each.receive(request_id) for request_id in request_ids)
             assert welcome.user == f"u{number}"
-            assert [state.group for state in following.groups] == [f"g{number}"]
+            assert [state.group for state in replica.groups] == [f"g{number}"]
             assert [row.group for row in issued.rows] == [f"g{number}"]
     context.destroy(linger=0)
 

@@ -14,7 +14,17 @@ from pathlib import Path
 
 import nacl.signing
 import pytest
-from tracker_fixtures import (
+
+from common import limits, manifest
+from common.crypto import event_seal, keys, tickets
+from common.errors import RemoteProtocolError
+from common.ids import DeviceKey, GroupId, TrackerId
+from common.link import parse_link
+from common.messages import events, tracker
+from common.messages.refusals import Code, Refusal
+from common.net import codec
+from tests.support.paths import ROOT
+from tests.support.tracker_process import (
     PATIENCE_S,
     Device,
     Devices,
@@ -23,14 +33,7 @@ from tracker_fixtures import (
     manifest_of,
     running,
 )
-from waiting import wait_for
-
-from common import codec, keys, limits, manifest, seal, tickets
-from common.errors import RemoteProtocolError
-from common.ids import DeviceKey, GroupId, TrackerId
-from common.link import parse_link
-from common.messages import events, tracker
-from common.messages.refusals import Code, Refusal
+from tests.support.waiting import wait_for
 
 Maker = Callable[..., Device]
 
@@ -174,10 +177,10 @@ def test_h64_who_is_let_in_later_cannot_open_what_was_recorded_before(
     keys = {state.epoch: state.key for state in bob.follow().values()}
     for frames in recorded:
         if frames[0] == topic:
-            assert seal.epoch_of(frames[2]) not in keys
+            assert event_seal.epoch_of(frames[2]) not in keys
             for key in keys.values():
                 with pytest.raises(RemoteProtocolError):
-                    seal.unseal(key, topic, frames[2])
+                    event_seal.unseal(key, topic, frames[2])
     # From here on both read on, and Alice without asking for the key.
     alice.share(lab, "after.txt", b"other")
     for each in (alice, bob):
@@ -696,7 +699,7 @@ def test_options_come_from_a_file_and_commands_by_either_name(tmp_path: Path) ->
     assert run_cli("--config", str(config), "rotate_key", "--home", str(tmp_path / "h")).stdout
     config.write_text("[link]\nhme = 1\n")
     assert "hme" in run_cli("--config", str(config), "link").stderr
-    example = Path(__file__).parents[2] / "config" / "tracker.toml"
+    example = ROOT / "config" / "tracker.toml"
     assert run_cli("--config", str(example), "run", "--help").returncode == 0
 
 

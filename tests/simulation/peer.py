@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from common.ids import ContentId, DeviceKey, UserId
 from peer.swarm import events as ev
-from peer.swarm.download import Download, DownloadSettings
-from peer.swarm.pieces import Bitfield, Layout
-from peer.swarm.serving import Serving, ServingSettings
+from peer.swarm.fetching.machine import Download, DownloadSettings
+from peer.swarm.pieces import Bitfield, PieceLayout
+from peer.swarm.serving.machine import Serving, ServingSettings
 from tests.simulation.network import Clock, Flow, Link, Network
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class SimPeer:
         swarm: Swarm,
         number: int,
         link: Link,
-        layout: Layout,
+        layout: PieceLayout,
         rng: Random,
         *,
         seeder: bool,
@@ -209,7 +209,7 @@ class SimPeer:
     def piece_came(self, connection: Connection, index: int, size: int) -> None:
         if connection.alive and self.alive:
             connection.received += size
-            self.tell(ev.PieceCame(connection.source.key, index, size))
+            self.tell(ev.PieceReceived(connection.source.key, index, size))
 
     def lost(self, connection: Connection, event: ev.DownloadEvent) -> None:
         """A connection broke."""

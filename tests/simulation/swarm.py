@@ -12,13 +12,13 @@ from statistics import median
 
 from common.ids import UserId
 from peer.swarm import events as ev
-from peer.swarm.download import DownloadSettings
-from peer.swarm.local import Alike
-from peer.swarm.pieces import Layout
-from peer.swarm.serving import ServingSettings
+from peer.swarm.fetching.local_pieces import Alike
+from peer.swarm.fetching.machine import DownloadSettings
+from peer.swarm.pieces import PieceLayout
+from peer.swarm.serving.machine import ServingSettings
 from tests.simulation.network import Clock, Link, Network
 from tests.simulation.peer import SimPeer
-from tracker.spread import spread
+from tracker.core.spread import spread
 
 KIB, MIB = 1024, 1024 * 1024
 MBIT = 1e6 / 8
@@ -124,7 +124,7 @@ class Swarm:
         self.requests = self.cancels = self.credits = self.haves = self.sends = self.made = 0
         self.duplicate_bytes = 0
         self._unfinished = 0
-        layout = Layout(scenario.size, scenario.piece_length)
+        layout = PieceLayout(scenario.size, scenario.piece_length)
         self.layout = layout
         self.peers = [
             SimPeer(

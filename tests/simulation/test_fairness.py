@@ -13,7 +13,7 @@ import pytest
 
 from common.ids import ContentId, UserId
 from peer.swarm import events as ev
-from peer.swarm.serving import Serving
+from peer.swarm.serving.machine import Serving
 from tests.simulation.network import Clock
 from tests.simulation.swarm import KIB, MIB
 

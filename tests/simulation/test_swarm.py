@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from common.ids import UserId
-from peer.swarm.local import Alike
-from peer.swarm.sources import Phase
+from peer.swarm.fetching.local_pieces import Alike
+from peer.swarm.fetching.sources import Phase
 from tests.simulation.peer import Fault, SimPeer
 from tests.simulation.swarm import MBIT, MIB, Result, Scenario, Swarm
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.crypto.keys import key_text
 from common.errors import ConfigError
 from common.ids import DeviceKey
-from common.keys import key_text
 from common.link import (
     Tracker,
     add_key,

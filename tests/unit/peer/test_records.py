@@ -12,18 +12,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from waiting import PATIENCE_S, wait_for
 
 from common.errors import StorageError
 from common.ids import ContentId, DeviceKey, GroupId
 from common.messages.control import SourceUse
 from common.messages.refusals import Code, Refusal
-from peer import requesters
 from peer.records import DownloadRecord, Manifests, Records, record_key
-from peer.requesters import Visitors
-from peer.shelf import NOT_OFFERED, Shelf
+from peer.serving import clients
+from peer.serving.clients import ClientTable
+from peer.serving.inventory import NOT_OFFERED, Inventory
 from peer.swarm.events import RequesterId
 from peer.swarm.pieces import Bitfield
+from tests.support.waiting import PATIENCE_S, wait_for
 
 FILMS, MUSIC = GroupId("films"), GroupId("music")
 ONE, TWO = ContentId(b"1" * 32), ContentId(b"2" * 32)
@@ -262,83 +262,87 @@ def listener() -> Listener:
 
 
 @pytest.fixture
-def shelf(listener: Listener) -> Shelf:
-    made = Shelf()
+def inventory(listener: Listener) -> Inventory:
+    made = Inventory()
     made.attach(listener)
     return made
 
 
 class TestShelf:
-    def put(self, shelf: Shelf, group: GroupId, have: Bitfield | None, reader: Any = None) -> None:
-        shelf.put(group, ONE, None, b"", reader, have)  # type: ignore[arg-type]
+    def put(
+        self, inventory: Inventory, group: GroupId, have: Bitfield | None, reader: Any = None
+    ) -> None:
+        inventory.put(group, ONE, None, b"", reader, have)  # type: ignore[arg-type]
 
     def test_a_content_is_found_in_the_groups_in_which_it_is_offered(
-        self, shelf: Shelf, listener: Listener
+        self, inventory: Inventory, listener: Listener
     ) -> None:
-        self.put(shelf, FILMS, None)
-        self.put(shelf, MUSIC, None)
+        self.put(inventory, FILMS, None)
+        self.put(inventory, MUSIC, None)
         assert [what[0] for what in listener.take()] == ["content_added"]
-        assert shelf.find(FILMS, ONE) is shelf.find(MUSIC, ONE) is shelf.get(ONE)
-        assert shelf.find(FILMS, TWO) is None
-        shelf.withdraw(FILMS, ONE)
+        assert inventory.find(FILMS, ONE) is inventory.find(MUSIC, ONE) is inventory.get(ONE)
+        assert inventory.find(FILMS, TWO) is None
+        inventory.withdraw(FILMS, ONE)
         assert listener.take() == [("group_removed", ONE, FILMS)]
-        assert shelf.find(FILMS, ONE) is None
-        assert shelf.find(MUSIC, ONE) is not None
-        shelf.withdraw(FILMS, ONE)
-        shelf.withdraw(MUSIC, ONE)
+        assert inventory.find(FILMS, ONE) is None
+        assert inventory.find(MUSIC, ONE) is not None
+        inventory.withdraw(FILMS, ONE)
+        inventory.withdraw(MUSIC, ONE)
         assert listener.take() == [("content_removed", ONE, NOT_OFFERED)]
-        assert len(shelf) == 0
+        assert len(inventory) == 0
 
-    def test_a_part_grows_shrinks_and_becomes_whole(self, shelf: Shelf, listener: Listener) -> None:
+    def test_a_part_grows_shrinks_and_becomes_whole(
+        self, inventory: Inventory, listener: Listener
+    ) -> None:
         have = Bitfield(4, [0])
-        self.put(shelf, FILMS, have, "part")
-        shelf.held_more(ONE, (1, 2), "part")  # type: ignore[arg-type]
-        shelf.held_less(ONE, (2,), "part")  # type: ignore[arg-type]
-        shelf.held_more(ONE, (3,), "another part")  # type: ignore[arg-type]
+        self.put(inventory, FILMS, have, "part")
+        inventory.held_more(ONE, (1, 2), "part")  # type: ignore[arg-type]
+        inventory.held_less(ONE, (2,), "part")  # type: ignore[arg-type]
+        inventory.held_more(ONE, (3,), "another part")  # type: ignore[arg-type]
         assert list(have.missing()) == [2, 3]
         listener.take()
-        self.put(shelf, FILMS, None, "whole")
-        served = shelf.get(ONE)
+        self.put(inventory, FILMS, None, "whole")
+        served = inventory.get(ONE)
         assert served is not None
         assert (served.reader, served.have) == ("whole", None)
         assert listener.take() == [("held_more", ONE, (2, 3)), ("announce", ONE, (2, 3))]
-        shelf.withdraw_part(ONE, "part")  # type: ignore[arg-type]
-        shelf.held_less(ONE, (1,), "part")  # type: ignore[arg-type]
-        assert shelf.find(FILMS, ONE) is served
+        inventory.withdraw_part(ONE, "part")  # type: ignore[arg-type]
+        inventory.held_less(ONE, (1,), "part")  # type: ignore[arg-type]
+        assert inventory.find(FILMS, ONE) is served
         assert listener.take() == []
 
-    def test_a_part_does_not_replace_the_whole(self, shelf: Shelf) -> None:
-        self.put(shelf, FILMS, None, "whole")
-        self.put(shelf, MUSIC, Bitfield(4, []), "part")
-        served = shelf.find(MUSIC, ONE)
+    def test_a_part_does_not_replace_the_whole(self, inventory: Inventory) -> None:
+        self.put(inventory, FILMS, None, "whole")
+        self.put(inventory, MUSIC, Bitfield(4, []), "part")
+        served = inventory.find(MUSIC, ONE)
         assert served is not None
         assert (served.reader, served.have) == ("whole", None)
 
     def test_a_change_is_told_with_its_reason_and_looked_into(
-        self, shelf: Shelf, listener: Listener
+        self, inventory: Inventory, listener: Listener
     ) -> None:
         seen: list[ContentId] = []
-        shelf.on_changed = seen.append
-        self.put(shelf, FILMS, None)
+        inventory.on_changed = seen.append
+        self.put(inventory, FILMS, None)
         listener.take()
-        shelf.changed(ONE)
+        inventory.changed(ONE)
         ((what, content, refusal),) = listener.take()
         assert (what, content) == ("content_removed", ONE)
         assert isinstance(refusal, Refusal)
         assert refusal.code is Code.CHANGED
-        assert (seen, shelf.get(ONE)) == ([ONE], None)
+        assert (seen, inventory.get(ONE)) == ([ONE], None)
 
-    def test_damage_is_told_to_whoever_fetches_it_again(self, shelf: Shelf) -> None:
+    def test_damage_is_told_to_whoever_fetches_it_again(self, inventory: Inventory) -> None:
         damaged: list[tuple[int, ...]] = []
-        shelf.put(FILMS, ONE, None, b"", None, Bitfield(4, []), on_damaged=damaged.append)  # type: ignore[arg-type]
-        shelf.damaged(ONE, (2,))
-        shelf.damaged(TWO, (3,))
+        inventory.put(FILMS, ONE, None, b"", None, Bitfield(4, []), on_damaged=damaged.append)  # type: ignore[arg-type]
+        inventory.damaged(ONE, (2,))
+        inventory.damaged(TWO, (3,))
         assert damaged == [(2,)]
 
-    def test_it_can_be_cleared(self, shelf: Shelf, listener: Listener) -> None:
-        self.put(shelf, FILMS, None)
-        shelf.clear()
-        assert len(shelf) == 0
+    def test_it_can_be_cleared(self, inventory: Inventory, listener: Listener) -> None:
+        self.put(inventory, FILMS, None)
+        inventory.clear()
+        assert len(inventory) == 0
         assert listener.take()[-1][0] == "content_removed"
 
 
@@ -348,45 +352,45 @@ class TestVisitors:
         return RequesterId(b"%017d" % number)
 
     def test_channels_open_and_close(self) -> None:
-        visitors = Visitors()
-        visitor, *forgotten = visitors.enter(self.name(1), DeviceKey(b"d" * 32))
+        table = ClientTable()
+        client, *forgotten = table.enter(self.name(1), DeviceKey(b"d" * 32))
         assert forgotten == []
-        assert visitors.open(visitor, 5, FILMS, ONE)
-        assert visitors.open(visitor, 6, FILMS, TWO)
-        assert [(v.id, c.number) for v, c in visitors.of_content(ONE)] == [(self.name(1), 5)]
+        assert table.open(client, 5, FILMS, ONE)
+        assert table.open(client, 6, FILMS, TWO)
+        assert [(v.id, c.number) for v, c in table.of_content(ONE)] == [(self.name(1), 5)]
         # The same content under another number, and another content under the same one.
-        assert visitors.open(visitor, 7, MUSIC, ONE)
-        assert set(visitor.channels) == {6, 7}
-        assert visitors.open(visitor, 6, FILMS, ONE)
-        assert set(visitor.channels) == {6}
-        assert visitors.of_content(TWO) == []
-        assert visitors.close(visitor, 9) is None
-        assert visitors.leave(self.name(1)) is visitor
-        assert visitors.of_content(ONE) == []
-        assert visitors.leave(self.name(1)) is None
-        assert len(visitors) == 0
+        assert table.open(client, 7, MUSIC, ONE)
+        assert set(client.channels) == {6, 7}
+        assert table.open(client, 6, FILMS, ONE)
+        assert set(client.channels) == {6}
+        assert table.of_content(TWO) == []
+        assert table.close(client, 9) is None
+        assert table.leave(self.name(1)) is client
+        assert table.of_content(ONE) == []
+        assert table.leave(self.name(1)) is None
+        assert len(table) == 0
 
     def test_everything_that_is_remembered_has_a_bound(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(requesters, "VISITORS_MAX", 20)
-        visitors = Visitors()
-        first, *_ = visitors.enter(self.name(0), DeviceKey(b"d" * 32))
-        for number in range(requesters.CHANNELS_MAX):
-            assert visitors.open(first, number, FILMS, ContentId(b"%032d" % number))
-        assert not visitors.open(first, 5000, FILMS, TWO)
+        monkeypatch.setattr(clients, "VISITORS_MAX", 20)
+        table = ClientTable()
+        first, *_ = table.enter(self.name(0), DeviceKey(b"d" * 32))
+        for number in range(clients.CHANNELS_MAX):
+            assert table.open(first, number, FILMS, ContentId(b"%032d" % number))
+        assert not table.open(first, 5000, FILMS, TWO)
         for number in range(1, 100):
             device = DeviceKey(b"%032d" % number)
-            visitors.enter(self.name(number), device)
-        assert len(visitors) == 20
-        assert visitors.get(self.name(0)) is first  # it has something open, the others had not
+            table.enter(self.name(number), device)
+        assert len(table) == 20
+        assert table.get(self.name(0)) is first  # it has something open, the others had not
 
     def test_one_device_does_not_take_the_places_of_others(self) -> None:
-        visitors = Visitors()
-        visitors.enter(self.name(0), DeviceKey(b"o" * 32))
+        table = ClientTable()
+        table.enter(self.name(0), DeviceKey(b"o" * 32))
         for number in range(1, 50):
-            visitors.enter(self.name(number), DeviceKey(b"d" * 32))
-        assert len(visitors) == 1 + requesters.VISITORS_PER_DEVICE_MAX
-        assert visitors.get(self.name(0)) is not None
-        assert visitors.get(self.name(49)) is not None
-        assert visitors.get(self.name(1)) is None
+            table.enter(self.name(number), DeviceKey(b"d" * 32))
+        assert len(table) == 1 + clients.VISITORS_PER_DEVICE_MAX
+        assert table.get(self.name(0)) is not None
+        assert table.get(self.name(49)) is not None
+        assert table.get(self.name(1)) is None

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stand_ins import turns, until
 
 from common.errors import Refused, TransportError
 from common.ids import GroupId, UserId
@@ -16,6 +15,7 @@ from common.messages import events
 from common.messages.refusals import Code
 from peer import session as module
 from peer.session import Session
+from tests.support.peer_fakes import turns, until
 
 ALICE = UserId("alice")
 FILMS = GroupId("films")
@@ -51,15 +51,15 @@ class Stage:
     def __init__(self, user: UserId | None = None) -> None:
         self.log: list[str] = []
         self.fails: dict[str, Exception] = {}
-        self.following = SimpleNamespace(
+        self.replica = SimpleNamespace(
             user=user, known=True, set_user=self._set_user, sync=self._sync
         )
         names = ("presence", "tickets", "shares", "downloads", "seeder")
         parts = {name: Recorder(name, self.log, self.fails) for name in names}
-        self.session = Session(self.following, **parts)  # type: ignore[arg-type]
+        self.session = Session(self.replica, **parts)  # type: ignore[arg-type]
 
     def _set_user(self, user: UserId | None) -> None:
-        self.following.user = user
+        self.replica.user = user
 
     async def _sync(self) -> None:
         self.log.append("following.sync")
@@ -107,7 +107,7 @@ def test_the_trackers_return_brings_everything_back_and_whoever_asks_waits_for_i
 def test_whoever_asks_does_not_wait_for_ever() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
-        stage.following.sync = asyncio.Event().wait
+        stage.replica.sync = asyncio.Event().wait
         stage.session.link_up()
         await stage.session.settled(0.01)
         stage.session.close()
@@ -184,7 +184,7 @@ def test_a_login_goes_on_when_who_asked_for_it_is_gone() -> None:
     async def test() -> None:
         stage = Stage()
         told = asyncio.Event()
-        stage.following.sync = told.wait
+        stage.replica.sync = told.wait
         asking = asyncio.create_task(stage.session.begin(ALICE))
         await turns()
         asking.cancel()
@@ -201,11 +201,11 @@ def test_a_change_of_groups_is_not_that_of_a_user_who_is_gone(known: bool) -> No
     async def test() -> None:
         stage = Stage(ALICE)
         stage.session.groups_changed()
-        stage.following.user = ALICE if not known else None
-        stage.following.known = known
+        stage.replica.user = ALICE if not known else None
+        stage.replica.known = known
         await turns()
         assert stage.log == []
-        stage.following.user, stage.following.known = ALICE, True
+        stage.replica.user, stage.replica.known = ALICE, True
         stage.session.groups_changed()
         await turns()
         assert stage.log == ["downloads.groups_changed", "shares.groups_changed"]
@@ -247,7 +247,7 @@ def test_a_logout_from_elsewhere_ends_everything() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
         stage.session.logged_out()
-        stage.following.user = None
+        stage.replica.user = None
         assert stage.session.farewell == "alice was logged out of this device, from elsewhere"
         log = await stage.ends("tickets.clear")
         assert log == ["shares.deactivate", "downloads.deactivate", "tickets.clear"]
@@ -259,7 +259,7 @@ def test_a_login_right_after_a_logout_from_elsewhere_wins() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
         stage.session.logged_out()
-        stage.following.user = None
+        stage.replica.user = None
         await stage.session.begin(ALICE)
         await turns()
         assert stage.session.farewell is None
@@ -273,7 +273,7 @@ def test_a_logout_whose_answer_was_lost_was_done_here_all_the_same() -> None:
         stage = Stage(ALICE)
         # A new connection, on which the tracker says that nobody is logged in …
         stage.session.logged_out()
-        stage.following.user = None
+        stage.replica.user = None
         stage.session.link_up()
         await stage.ends("tickets.clear")
         assert stage.session.farewell is not None

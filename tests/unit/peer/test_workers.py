@@ -7,10 +7,10 @@ import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
-from stand_ins import until
-from waiting import PATIENCE_S
 
 from peer.workers import Workers
+from tests.support.peer_fakes import until
+from tests.support.waiting import PATIENCE_S
 
 
 def run(test: Callable[[Workers], Awaitable[None]], count: int = 2, helpers: int = 2) -> None:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from town import Town
+
+from tests.support.tracker_harness import TrackerHarness
 
 
 @pytest.fixture
-def town() -> Town:
-    return Town()
+def town() -> TrackerHarness:
+    return TrackerHarness()

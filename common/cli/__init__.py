@@ -1,0 +1,1 @@
+"""Command line parts of both programs: command groups and shell completion."""

@@ -1,0 +1,1 @@
+"""Keys, tickets, sealed events and sealed streams."""

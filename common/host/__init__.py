@@ -1,0 +1,1 @@
+"""The host: home directories, files, process, standard streams and clocks."""

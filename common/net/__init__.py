@@ -1,0 +1,1 @@
+"""ZeroMQ sockets, their monitoring and limits, and the framing of messages."""

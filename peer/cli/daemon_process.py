@@ -1,0 +1,304 @@
+"""Starting and ending the peer of a home: detached, or in this process.
+
+Owns the log file that a detached peer writes, and waiting until it really is there or really is
+gone. What the options mean is `peer.cli.up_options`'s business; what runs is ``peer.daemon``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from common.crypto.keys import DEVICE_KEY, replace_pair
+from common.errors import MiniTorrentError, NoPeerRunning, StorageError
+from common.hints import shell_hint
+from common.host.home import HomeLock, lock_holder, open_home
+from common.messages import control
+from common.messages.refusals import Code
+from common.names import printable
+from peer.cli.signals import unbroken
+from peer.cli.up_options import STOP_FIRST, AlreadyRuns, check_same, settings_for
+from peer.control.client import CommandFailed, ControlClient, holder_of
+from peer.settings import Settings, save
+
+LOG = "peer.log"
+LOG_BYTES_MAX = 10 * 1024 * 1024
+START_S = 60.0  # a start proves the guard of its sockets and reads what is shared
+CONNECT_S = 3.0  # how long `up` waits to be able to say that the tracker answers
+END_S = 15.0
+TURN_S = 0.02
+
+_OPTIONS = {
+    "listen": "--listen",
+    "advertise": "--advertise",
+    "tracker": "--tracker",
+    "upload_limit": "--upload-limit",
+    "download_limit": "--download-limit",
+    "upload_limit_per_user": "--upload-limit-per-user",
+    "download_limit_per_user": "--download-limit-per-user",
+    "log_json": "--log-json",
+}
+
+_started: list[subprocess.Popen[bytes]] = []  # by this process; reaped when they have ended
+
+
+# -- starting -----------------------------------------------------------------------------------
+
+
+def running(home: Path) -> control.StatusIs | None:
+    """What the peer of ``home`` says of itself; None when there is none."""
+    if lock_holder(home) is None:
+        return None
+    try:
+        with ControlClient(home) as client:
+            status = client.result(control.Status())
+    except NoPeerRunning:
+        if lock_holder(home) is None:
+            return None
+        raise
+    return status if isinstance(status, control.StatusIs) else None
+
+
+def start(
+    home: Path, options: Mapping[str, Any], *, verbose: int = 0, remember: bool = True
+) -> control.StatusIs:
+    """Start a detached peer and return what it says of itself once it serves.
+
+    Raises what the peer ended with when it could not start, with its exit code.
+    """
+    home = open_home(home)
+    settings = settings_for(home, options)
+    process = None
+    try:
+        with _open_log(home) as log, unbroken():
+            log_began = log.tell()
+            process = subprocess.Popen(
+                _command_line(home, options, verbose),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=environment(),
+                start_new_session=True,
+            )
+        status = _wait_until_ready(home, process, log_began)
+        if status.pid != process.pid:  # somebody else was quicker
+            check_same(status, options)
+    except BaseException:
+        if process is not None:
+            _end(process)
+        raise
+    if status.pid != process.pid:
+        _end(process)
+        return status
+    _started.append(process)
+    if remember:
+        _remember(home, settings)
+    return status
+
+
+def renew_device_key(home: Path, options: Mapping[str, Any]) -> None:
+    """Give ``home`` a device key of its own; the peer that runs for it is ended before.
+
+    Raises `ConfigError` when no peer could be started with ``options``.
+    """
+    home = open_home(home)
+    settings_for(home, options)
+    if lock_holder(home) is not None:
+        stop(home)
+    lock = HomeLock(home)
+    try:
+        replace_pair(home / DEVICE_KEY)
+    finally:
+        lock.release()
+
+
+def _remember(home: Path, settings: Settings) -> None:
+    """For the next `up`. A disk that is full is no reason not to run."""
+    try:
+        save(home, settings)
+    except StorageError as error:
+        text = f"warning: the options are not remembered for the next time: {error}"
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def run_here(home: Path, options: Mapping[str, Any], *, verbose: int, remember: bool) -> int:
+    """Be the peer of ``home`` until it is told to end; returns the exit code."""
+    from peer import daemon
+
+    if sys.getfilesystemencoding() != "utf-8":  # names of files are, for a peer
+        words = [sys.executable, "-P", "-X", "utf8", "-m", "peer.cli", *sys.argv[1:]]
+        os.execve(sys.executable, words, {**os.environ, **_where_we_are()})
+    home = open_home(home)
+    settings = settings_for(home, options)
+    if (pid := lock_holder(home)) is not None:
+        raise AlreadyRuns(
+            f"the peer is already running (PID {pid})",
+            STOP_FIRST,
+        )
+    if remember:
+        _remember(home, settings)
+    return daemon.run(home, settings, foreground=True, verbose=verbose)
+
+
+def _command_line(home: Path, options: Mapping[str, Any], verbose: int) -> list[str]:
+    # -X utf8: names of files are UTF-8, whatever the locale. -P: what lies in the folder where the
+    # command was typed is none of our modules.
+    words = [
+        sys.executable,
+        "-P",
+        "-X",
+        "utf8",
+        "-m",
+        "peer.cli",
+        "--home",
+        str(home),
+        *["-v"] * verbose,
+    ]
+    words += ["up", "--foreground", "--no-remember"]
+    for name, value in options.items():
+        words += [_OPTIONS[name]] if value is True else [_OPTIONS[name], str(value)]
+    return words
+
+
+def environment() -> dict[str, str]:
+    """The environment of a process of ours: its options are all in its command line."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("MINI_TORRENT_")
+    }
+    return {**environment, **_where_we_are(), "PYTHONUNBUFFERED": "1"}
+
+
+def _where_we_are() -> dict[str, str]:
+    """The part of an environment by which a process of ours finds our modules."""
+    ours = Path(__file__).resolve().parents[2]
+    if ours.name in ("site-packages", "dist-packages"):
+        return {}
+    path = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": f"{ours}{os.pathsep}{path}" if path else str(ours)}
+
+
+def _open_log(home: Path) -> Any:
+    path = home / LOG
+    try:
+        if path.is_file() and path.stat().st_size > LOG_BYTES_MAX:
+            os.replace(path, path.with_suffix(".log.1"))
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise StorageError(f"cannot write the log {path}: {error.strerror}") from error
+    log = os.fdopen(fd, "ab")
+    log.seek(0, os.SEEK_END)
+    return log
+
+
+def _wait_until_ready(
+    home: Path, process: subprocess.Popen[bytes], log_began: int
+) -> control.StatusIs:
+    deadline = monotonic() + START_S
+    status = None
+    while monotonic() < deadline:
+        # When somebody else started one in the same moment, that one is as good.
+        if process.poll() is not None and lock_holder(home) is None:
+            raise CommandFailed(last_words(home / LOG, log_began, process.returncode))
+        try:
+            status = running(home)
+        except NoPeerRunning:
+            status = None
+        if status is not None:
+            return _wait_for_tracker(home, status)
+        sleep(TURN_S)
+    raise CommandFailed(
+        control.Failed(
+            Code.FAILED,
+            f"the peer was not ready after {START_S:.0f} s",
+            f"its log may say why: {home / LOG}",
+        )
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _wait_for_tracker(home: Path, status: control.StatusIs) -> control.StatusIs:
+    deadline = monotonic() + CONNECT_S
+    with ControlClient(home) as client:
+        while not status.connected and not status.trouble and monotonic() < deadline:
+            sleep(TURN_S)
+            answer = client.result(control.Status())
+            status = answer if isinstance(answer, control.StatusIs) else status
+    return status
+
+
+def last_words(log: Path, began: int, code: int) -> control.Failed:
+    """The error with which a process of ours ended that did not get ready, from its log."""
+    with open(log, "rb") as file:
+        file.seek(began)
+        lines = file.read(64 * 1024).decode("utf-8", "replace").splitlines()
+    message, hint = "", None
+    for line in lines:
+        if line.startswith("error: "):
+            message, hint = line.removeprefix("error: "), None
+        elif line.startswith("hint: ") and message:
+            hint = line.removeprefix("hint: ")
+    if not message:
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        message, hint = f"it could not start, and said: {last}", f"its log may say why: {log}"
+    reason = {2: Code.USAGE, 4: Code.UNREACHABLE, 5: Code.CORRUPT}.get(code, Code.FAILED)
+    return control.Failed(reason, message, hint, code if code > 0 else 1)
+
+
+# -- ending -------------------------------------------------------------------------------------
+
+
+def stop(home: Path) -> None:
+    """End the peer of ``home`` in order and wait until its process is gone.
+
+    Raises `NoPeerRunning` when there is none.
+    """
+    pid = holder_of(home)
+    try:
+        with ControlClient(home) as client:
+            client.result(control.Down())
+    except NoPeerRunning:
+        # Its last answer may be lost with its socket; a frozen one is told in another way.
+        if pid > 0 and lock_holder(home) == pid:  # 0, who has not said yet, would mean us all
+            os.kill(pid, signal.SIGTERM)
+    deadline = monotonic() + END_S
+    while lock_holder(home) == pid or lives(pid):
+        if monotonic() > deadline:
+            raise MiniTorrentError(
+                f"the peer (process {pid}) has not ended after {END_S:.0f} s",
+                shell_hint(
+                    "end it; unfinished downloads resume at the next start", "kill", "-9", str(pid)
+                ),
+            )
+        sleep(TURN_S)
+    reap()
+
+
+def lives(pid: int) -> bool:
+    """Whether another process is still there. One that has ended and only waits for its parent to
+    hear of it has no command line any more."""
+    if pid == os.getpid():
+        return False
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
+def reap() -> None:
+    """Let go of those peers that this process started and that have ended."""
+    _started[:] = [process for process in _started if process.poll() is None]

@@ -1,0 +1,1 @@
+"""The ``demo`` command: a whole swarm on one machine."""

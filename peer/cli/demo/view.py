@@ -1,0 +1,185 @@
+"""What the demo looks like: live on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from common.messages import control
+from common.names import printable
+from peer.cli.console import Console
+from peer.cli.tables import Column, Table, show
+from peer.cli.units import count_text, percent_text, rate_text, size_text, time_text
+
+FRAME_S = 0.1
+LINE_S = 1.0
+
+
+@dataclass(slots=True)
+class Fetch:
+    """One download: filled in by the thread that waits for it, looked at by the picture."""
+
+    name: str
+    size: int
+    progress: control.Progress | None = None
+    done: control.Downloaded | None = None
+    error: Exception | None = None
+    began_at: float | None = None
+    ended_at: float | None = None
+
+    @property
+    def bytes_there(self) -> int:
+        if self.done is not None:
+            return self.size
+        return self.progress.done if self.progress is not None else 0
+
+    @property
+    def elapsed_s(self) -> float:
+        """As the one who typed the command saw it."""
+        return (self.ended_at or monotonic()) - (self.began_at or monotonic())
+
+    def words(self) -> str:
+        """Rate and sources, or how it ended."""
+        if self.error is not None:
+            return printable(f"failed: {self.error}")
+        if self.done is not None:
+            sources = count_text(len(self.done.sources), "peer")
+            return f"{rate_text(self.done.rate)} from {sources}, done in {self.elapsed_s:.2f} s"
+        if self.progress is None:
+            return "asking"
+        if not self.progress.sources:
+            return printable(self.progress.stage)
+        sources = count_text(self.progress.sources, "peer")
+        return f"{rate_text(self.progress.rate)} from {sources}"
+
+
+class Story:
+    """Tells what happens, in the order in which it does. With ``--json``, one document at the end;
+    quietly, the table alone."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._silent = console.quiet or console.as_json
+        self._document: dict[str, Any] = {}
+
+    def tell(self, text: str) -> None:
+        """A line about what has just happened."""
+        if not self._silent:
+            self._console.say(text)
+
+    def shared(self, owner: str, uploaded: control.Uploaded) -> None:
+        """Who shares what."""
+        row = uploaded.row
+        files = f"{count_text(row.files, 'file')}, " if row.files != 1 else ""
+        self.tell(
+            f"share     {row.name}: {size_text(row.size)}, {files}"
+            f"{count_text(row.pieces, 'piece')}, by {owner} in {time_text(uploaded.elapsed_s)}"
+        )
+
+    def watch(self, fetches: list[Fetch], start: Callable[[], list[threading.Thread]]) -> None:
+        """Show the downloads that ``start`` begins until each has ended."""
+        self.tell("download  all others at once:")
+        threads = start()
+        if self._silent:
+            _join(threads)
+        elif self._console.terminal:
+            self._live(fetches, threads)
+        else:
+            self._lines(fetches, threads)
+
+    def _lines(self, fetches: list[Fetch], threads: list[threading.Thread]) -> None:
+        next_at = monotonic() + LINE_S
+        while any(thread.is_alive() for thread in threads):
+            _join(threads, FRAME_S)
+            if monotonic() >= next_at:
+                next_at = monotonic() + LINE_S
+                for fetch in fetches:
+                    self.tell(f"  {_line(fetch)}")
+        for fetch in fetches:
+            self.tell(f"  {_line(fetch)}")
+
+    def _live(self, fetches: list[Fetch], threads: list[threading.Thread]) -> None:
+        from rich.console import Console as RichConsole
+        from rich.live import Live
+
+        with Live(_bars(fetches), console=RichConsole(), auto_refresh=False) as live:
+            while any(thread.is_alive() for thread in threads):
+                _join(threads, FRAME_S)
+                live.update(_bars(fetches), refresh=True)
+            live.update(_bars(fetches), refresh=True)
+
+    def same(self, digest: str) -> None:
+        """Every copy has the digest of the original."""
+        self._document["digest"] = digest
+        self.tell(f"compare   all copies read back: blake3 {digest}")
+
+    def table(self, fetches: list[Fetch], uploaded: control.Uploaded) -> None:
+        """Peer, time, rate and whom its pieces came from."""
+        rows = []
+        for fetch in fetches:
+            done = fetch.done
+            if done is None:
+                continue
+            sources = sorted(done.sources, key=lambda source: -source.pieces)
+            pieces = ", ".join(f"{source.user} {source.pieces}" for source in sources)
+            rate = fetch.size / max(fetch.elapsed_s, 1e-9) / 1e6
+            rows.append((fetch.name, f"{fetch.elapsed_s:.2f} s", f"{rate:.0f}", pieces or "none"))
+        self._document["size"] = uploaded.row.size
+        self._document["peers"] = [
+            {
+                "user": fetch.name,
+                "elapsed_s": round(fetch.elapsed_s, 3),
+                "rate": fetch.done.rate,
+                "sources": {source.user: source.pieces for source in fetch.done.sources},
+            }
+            for fetch in fetches
+            if fetch.done is not None
+        ]
+        if self._console.as_json:
+            return
+        columns = (Column("peer"), Column("time", True), Column("MB/s", True))
+        if not self._silent:
+            print()
+        listing = Table((*columns, Column("pieces by source")), rows, "nobody fetched anything")
+        show(listing, self._console)
+        if not self._silent:
+            print()
+
+    def end(self) -> None:
+        """Everything went well, and everything was taken away again."""
+        if self._console.as_json:
+            self._console.json({"ok": True, **self._document})
+        self.tell("Every byte arrived. No process and no file is left behind.")
+
+
+def _join(threads: list[threading.Thread], timeout_s: float | None = None) -> None:
+    """Wait for all of them, or for the first that lives for at most ``timeout_s``."""
+    for thread in threads:
+        if thread.is_alive():
+            thread.join(timeout_s)
+            if timeout_s is not None:
+                return
+
+
+def _line(fetch: Fetch) -> str:
+    return f"{fetch.name:<8} {percent_text(fetch.bytes_there, fetch.size):>5}  {fetch.words()}"
+
+
+def _bars(fetches: list[Fetch]) -> Any:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    grid = Grid.grid(padding=(0, 1))
+    for fetch in fetches:
+        there = fetch.bytes_there if fetch.size else int(fetch.done is not None)
+        grid.add_row(
+            Text(f"  {fetch.name}"),
+            ProgressBar(total=fetch.size or 1, completed=there, width=30),
+            Text(f"{percent_text(there, fetch.size or 1):>5}"),
+            Text(fetch.words()),
+        )
+    return grid

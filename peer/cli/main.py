@@ -1,0 +1,144 @@
+"""`mini-torrent`: everything a user does, by talking to this device's running peer.
+
+Owns the entry point: the global options, which command is meant, and what an error ends with. The
+commands are in `device_commands`, `people_commands` and `file_commands`. What is slow to import is
+imported where it is needed: a command line is expected to answer at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from common.hints import PROGRAM
+from common.host.streams import abandon_output, open_closed_streams, speak_any_locale, text_of
+from peer.cli import account_commands, device_commands, file_commands
+from peer.cli.arguments import complete_folder
+from peer.cli.command import COMPLETE_VARIABLE, Commands, show_version
+from peer.cli.console import Console, show_traceback, trouble_of
+
+_HELP = """A private swarm for a team, a lab or a cluster.
+
+`up LINK` starts this device's peer; the other commands talk to it. `-` and
+`_` in the names of commands are the same.
+"""
+
+_EXAMPLE = """\b
+Example:
+  mini-torrent up mini-torrent://192.0.2.7:5000/KEY
+  mini-torrent login anna
+  mini-torrent download-file films film.mkv .
+
+\b
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
+4 the tracker cannot be reached, 5 the content did not verify, 130 interrupted.
+"""
+
+
+@click.group(
+    cls=Commands,
+    sections={
+        "This device": device_commands.COMMANDS,
+        "Accounts": account_commands.ACCOUNTS,
+        "Groups": account_commands.GROUPS,
+        "Files": file_commands.COMMANDS,
+    },
+    help=_HELP,
+    epilog=_EXAMPLE,
+    context_settings={
+        "auto_envvar_prefix": "MINI_TORRENT",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
+    subcommand_metavar="COMMAND …",
+    invoke_without_command=True,
+)
+@click.option(
+    "--home",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    show_envvar=True,
+    help="Where the peer keeps its key, shares and downloads; one directory for each peer.",
+)
+@click.option("--json", "as_json", is_flag=True, envvar="MINI_TORRENT_JSON", help="Print JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
+@click.option("-v", "--verbose", count=True, help="Print more detail, including tracebacks.")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=show_version,
+    help="Print the version.",
+)
+@click.pass_context
+def root(ctx: click.Context, home: str | None, as_json: bool, quiet: bool, verbose: int) -> None:
+    console = ctx.ensure_object(Console)
+    console.as_json, console.quiet, console.verbose = as_json, quiet, verbose
+    if home:
+        console.use_home(home)
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help(), flush=True)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One command line; returns its exit code. Shows what went wrong, and never raises."""
+    if instruction := os.environ.get(COMPLETE_VARIABLE):
+        from common.cli.completion import answer
+
+        with contextlib.suppress(Exception):  # the user is in the middle of a line
+            sys.stdout.write(answer(root, instruction, arguments))
+        return 0
+    console = Console(_home_typed(arguments))
+    try:
+        code = _call(arguments, console)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read us has read enough
+        abandon_output()
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        abandon_output()
+        return fail(error, arguments, console)
+
+
+def _home_typed(arguments: Sequence[str]) -> str | None:
+    """The home that is in effect where the options cannot be read."""
+    home = os.environ.get("MINI_TORRENT_HOME")
+    for word, replica in zip(arguments, [*arguments[1:], ""], strict=False):
+        if word == "--":
+            break
+        if word == "--home" or word.startswith("--home="):
+            home = replica if word == "--home" else word.removeprefix("--home=")
+    return home or None
+
+
+def _call(arguments: Sequence[str], console: Console) -> int:
+    try:
+        with root.make_context(PROGRAM, list(arguments), obj=console) as context:
+            code = root.invoke(context)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def fail(error: BaseException, arguments: Sequence[str], console: Console) -> int:
+    """Show ``error`` in the form that the arguments ask for; returns the exit code."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if any(word in ("-v", "-vv", "--verbose") for word in options):
+        show_traceback(error)
+    trouble = trouble_of(error, console)
+    as_json = "--json" in options or os.environ.get("MINI_TORRENT_JSON", "") not in ("", "0")
+    trouble.show(as_json=as_json)
+    return trouble.exit_code
+
+
+def main() -> None:
+    """The entry point of `mini-torrent`."""
+    open_closed_streams()
+    speak_any_locale()
+    sys.exit(run([text_of(word) for word in sys.argv[1:]]))

@@ -1,0 +1,1 @@
+"""Control socket: commands from the command line to its own running peer."""

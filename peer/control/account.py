@@ -1,0 +1,194 @@
+"""The user's account: making one, logging in and out, the password, and the other devices.
+
+Owns the way from these commands of the command line to the tracker and back. What a login and its
+end mean for everything else is ``peer.session``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Sequence
+from typing import TypeAlias, TypeVar, assert_never
+
+from common import limits, names
+from common.crypto.keys import parse_key
+from common.errors import ConfigError, Refused
+from common.hints import hint
+from common.host.clock import monotonic
+from common.ids import KEY_BYTES, DeviceKey, UserId
+from common.messages import control, tracker
+from common.messages.refusals import Code
+from common.shared_refusals import check_new_password
+from peer.control.views import device_rows, short_ids
+from peer.session import Session
+from peer.tracker_client.claims import check_user
+from peer.tracker_client.link import TrackerLink
+from peer.tracker_client.listing import listing
+
+Ask: TypeAlias = (
+    control.CreateUser
+    | control.Login
+    | control.Logout
+    | control.ChangePassword
+    | control.ListDevices
+    | control.ForgetDevice
+)
+
+R = TypeVar("R")
+
+PLACE_S = 30.0  # how long a fleet that logs in at once waits for its places in the tracker's queue
+PLACE_AGAIN_S = 1.0  # after so long at most it is asked again, at random: not all at one moment
+PREFIX_CHARACTERS_MIN = 4  # a slip of the finger must not log out what it happens to match
+_SEE_THEM = hint("see your devices", "list-devices")
+
+
+class Account:
+    """Carries out the commands about accounts, for the device whose key is ``own``."""
+
+    def __init__(self, own: DeviceKey, link: TrackerLink, session: Session) -> None:
+        self._own = own
+        self._link = link
+        self._session = session
+
+    async def handle(self, ask: Ask) -> control.Answer:
+        """Carry ``ask`` out. Raises `MiniTorrentError`."""
+        match ask:
+            case control.CreateUser(user, password):
+                return await self._create(user, password)
+            case control.Login(user, password, yes):
+                question = self._session.replaced_by(names.user_id(user))
+                if question is not None and not yes:
+                    return control.NeedsConsent(question)
+                return await self._log_in(user, password)
+            case control.Logout():
+                await self._link.ask(tracker.Logout(), tracker.Done)
+                return await self._logged_out()
+            case control.ChangePassword():
+                return await self._change_password(ask)
+            case control.ListDevices():
+                return control.Devices(device_rows(await self._devices(), self._own))
+            case control.ForgetDevice(typed):
+                return await self._forget(typed)
+            case _:
+                assert_never(ask)
+
+    async def _create(self, typed: str, password: str) -> control.Done:
+        user = names.new_user_id(typed)
+        check_new_password(password)
+        _check_length(password)
+        self._link.allow_any()
+        await self._ask_for_a_place(tracker.CreateUser(user, password), tracker.Done)
+        return control.Done(hint(f"account {user} created; log in", "login", user))
+
+    async def _log_in(self, user: str, password: str) -> control.Done:
+        names.user_id(user)
+        _check_length(password)
+        self._link.allow_any()
+        logged_in = await self._ask_for_a_place(tracker.Login(user, password), tracker.LoggedIn)
+        check_user(logged_in.user, user)
+        self._link.pin()
+        await self._session.begin(UserId(names.fold_id(logged_in.user)))
+        return control.Done(f"logged in as {logged_in.user}")
+
+    async def _ask_for_a_place(
+        self, ask: tracker.Command, answer: type[R] | tuple[type[R], ...]
+    ) -> R:
+        """Ask what takes the tracker a hash, again while its queue for that is full."""
+        ends_at = monotonic() + PLACE_S
+        while True:
+            try:
+                return (await self._link.ask(ask, answer)).reply
+            except Refused as error:
+                if error.code is not Code.BUSY or monotonic() >= ends_at:
+                    raise
+            await asyncio.sleep(random.uniform(0.1, 1.0) * PLACE_AGAIN_S)
+
+    async def _logged_out(self) -> control.Done:
+        await self._session.end()
+        return control.Done("logged out; nothing is shared from here any longer")
+
+    async def _change_password(self, ask: control.ChangePassword) -> control.PasswordChanged:
+        for password in (ask.old, ask.new):
+            _check_length(password)
+        check_new_password(ask.new)
+        change = tracker.ChangePassword(ask.old, ask.new, ask.keep_devices)
+        # `Done` is what it says when it had done that already, and the first answer was lost.
+        expected = (tracker.PasswordChanged, tracker.Done)
+        reply = await self._ask_for_a_place(change, expected)
+        count = reply.logged_out if isinstance(reply, tracker.PasswordChanged) else None
+        return control.PasswordChanged(changed_text(ask.keep_devices, count), count)
+
+    async def _devices(self) -> list[tracker.OwnDevice]:
+        async def page(last: tracker.OwnDevice | None) -> tracker.OwnDevices:
+            ask = tracker.ListDevices("" if last is None else last.device.hex())
+            return (await self._link.ask(ask, tracker.OwnDevices)).reply
+
+        rows = listing(page, lambda row: row.device, "devices", limits.DEVICES_PER_USER_MAX)
+        return [row async for row in rows]
+
+    async def _forget(self, typed: str) -> control.Done:
+        known = [DeviceKey(row.device) for row in await self._devices()]
+        device = find_device(typed, known)
+        await self._link.ask(tracker.ForgetDevice(device), tracker.Done)
+        if device == self._own:
+            return await self._logged_out()
+        return control.Done(f"device {short_ids(known)[device]} is logged out")
+
+
+def _check_length(password: str) -> None:
+    if len(password) > limits.PASSWORD_BYTES_MAX:
+        raise Refused(
+            Code.USAGE, f"a password has at most {limits.PASSWORD_BYTES_MAX:,} characters"
+        )
+
+
+def changed_text(keep_devices: bool, logged_out: int | None) -> str:
+    """What to say of a changed password; ``logged_out`` is None when nobody knows any more."""
+    if keep_devices:
+        return "password changed; your other devices stay logged in"
+    match logged_out:
+        case None:
+            return "password changed; your other devices were logged out"
+        case 0:
+            return "password changed; no other device was logged in"
+        case 1:
+            return "password changed; 1 other device was logged out"
+        case _:
+            return f"password changed; {logged_out:,} other devices were logged out"
+
+
+def find_device(typed: str, known: Sequence[DeviceKey]) -> DeviceKey:
+    """Which of the ``known`` devices is meant: by the beginning of its key in hexadecimal, or by
+    the whole key as ``--json`` shows it. Raises `Refused`."""
+    if re.fullmatch(f"[0-9A-Fa-f]{{1,{2 * KEY_BYTES}}}", typed):
+        if len(typed) < PREFIX_CHARACTERS_MIN:
+            raise Refused(
+                Code.USAGE,
+                f"{names.quoted(typed)} is too short for the id of a device",
+                f"type at least {PREFIX_CHARACTERS_MIN} characters of it, or {_SEE_THEM}",
+            )
+        found = [device for device in known if device.hex().startswith(typed.lower())]
+    else:
+        found = [device for device in known if device == _whole_key(typed)]
+    if not found:
+        raise Refused(
+            Code.UNKNOWN_DEVICE,
+            f"you are not logged in on a device {names.quoted(typed)}",
+            _SEE_THEM,
+        )
+    if len(found) > 1:
+        raise Refused(
+            Code.USAGE,
+            f"{len(found)} of your devices begin with {names.quoted(typed)}",
+            f"type more of it, or {_SEE_THEM}",
+        )
+    return found[0]
+
+
+def _whole_key(typed: str) -> DeviceKey | None:
+    try:
+        return parse_key(typed)
+    except ConfigError:
+        return None

@@ -1,0 +1,336 @@
+"""The command line's end of the control conversation.
+
+Owns where the control socket is, and `ControlClient`, which asks one thing at a time and never
+waits for a peer that is not there. It imports no asyncio: a command line is expected to be there at
+once. The daemon's end is `peer.control.server`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import msgspec
+import zmq
+
+from common import limits
+from common.errors import ConfigError, NoPeerRunning, Refused
+from common.hints import hint, shell_hint
+from common.host.home import lock_holder
+from common.messages import control
+from common.names import quoted
+from common.net.codec import SIGNATURE, pack
+from common.net.sockets import Private, make_socket
+
+SOCKET = "control.sock"
+SOCKET_PATH_BYTES_MAX = 100  # the kernel takes 107; libzmq wants a few of them
+SILENCE_S = 20.0  # a peer sends a sign of life every two; one that is this late is frozen
+SILENCE_TOLD_S = 3.0  # … and is waited for; people are told after so long
+HELLO_S = 1.5  # a peer of an older release may say nothing to what it does not know
+TURN_MS = 200
+FAREWELL_S = 1.0
+GREETING = b"greeting"  # a request id that no question has
+OLDEST = "0.1.0 or older"  # the releases that do not tell theirs
+
+Ended: TypeAlias = (
+    control.Failed
+    | control.Done
+    | control.Welcome
+    | control.NeedsConsent
+    | control.Left
+    | control.Begun
+    | control.PasswordChanged
+    | control.StatusIs
+    | control.Groups
+    | control.Users
+    | control.Devices
+    | control.Files
+    | control.Downloads
+    | control.SourceRows
+    | control.Checks
+    | control.Uploaded
+    | control.Downloaded
+)
+"""What ends a command."""
+
+Heard: TypeAlias = Ended | control.Progress | control.Happened
+
+_decoder: msgspec.msgpack.Decoder[control.Answer] = msgspec.msgpack.Decoder(control.Answer)
+
+
+class CommandFailed(Refused):
+    """The peer did not do what it was asked to."""
+
+    def __init__(self, failed: control.Failed) -> None:
+        super().__init__(failed.code, failed.message, failed.hint)
+        self._exit_code = failed.exit_code
+
+    @property
+    def exit_status(self) -> int:
+        return self._exit_code
+
+
+class OtherRelease(NoPeerRunning):
+    """The peer that runs is of another release than this command line."""
+
+    def __init__(self, home: Path, release: str) -> None:
+        super().__init__(
+            f"the peer of {home} runs version {release}, and this is another one",
+            hint("restart it", "down", then=("up",)),
+        )
+
+
+# -- where the socket is ------------------------------------------------------------------------
+
+
+def control_endpoint(home: Path) -> str:
+    """Where the peer of ``home`` answers its command line.
+
+    A home whose path is too long for a socket has it in a private directory elsewhere, which is
+    made here. Raises `ConfigError` when that directory is not ours alone.
+    """
+    path = home / SOCKET
+    if _fits(path):
+        return f"ipc://{path}"
+    directory = _directories(home)[0]
+    for part in (directory.parent, directory):
+        part.mkdir(mode=0o700, exist_ok=True)
+        _check_private(part)
+    return f"ipc://{directory / SOCKET}"
+
+
+def find_endpoint(home: Path) -> str:
+    """Where a running peer of ``home`` answers. Makes nothing.
+
+    The peer may have been started where the session's directory was another one, by a service
+    manager or over ssh, so each place that it can have chosen is looked at.
+    """
+    path = home / SOCKET
+    if _fits(path):
+        return f"ipc://{path}"
+    directories = _directories(home)
+    for directory in directories:
+        if (directory / SOCKET).exists():
+            _check_private(directory.parent)
+            _check_private(directory)
+            return f"ipc://{directory / SOCKET}"
+    return f"ipc://{directories[0] / SOCKET}"
+
+
+def _fits(path: Path) -> bool:
+    try:
+        return len(str(path).encode()) <= SOCKET_PATH_BYTES_MAX
+    except UnicodeEncodeError:  # bytes that are no UTF-8: libzmq cannot be told such a path
+        return False
+
+
+def _directories(home: Path) -> list[Path]:
+    name = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:24]
+    session = os.environ.get("XDG_RUNTIME_DIR", "")
+    bases = [Path(session) / "mini-torrent"] if session.startswith("/") else []
+    bases.append(Path(f"/run/user/{os.geteuid()}/mini-torrent"))
+    bases.append(Path(f"/tmp/mini-torrent-{os.geteuid()}"))
+    places = [base / name for base in bases if base.parent.is_dir()]
+    return [place for place in places if _fits(place / SOCKET)] or [bases[-1] / name]
+
+
+def _check_private(directory: Path) -> None:
+    info = directory.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o077:
+        raise ConfigError(
+            f"{directory} is not a directory of yours alone",
+            "remove it, or choose a --home with a shorter path",
+        )
+
+
+# -- asking -------------------------------------------------------------------------------------
+
+
+class ControlClient:
+    """Asks the running peer of ``home``.
+
+    Raises `NoPeerRunning` when there is none, when it ends meanwhile, and when it is frozen.
+    """
+
+    def __init__(self, home: Path, on_silence: Callable[[], None] | None = None) -> None:
+        self._home = home
+        self._on_silence = on_silence
+        self._pid = holder_of(home)
+        self._context: zmq.Context[Any] = zmq.Context(io_threads=1)
+        self._socket = make_socket(
+            self._context,
+            zmq.DEALER,
+            Private(),
+            message_bytes_max=limits.CONTROL_BYTES_MAX,
+        )
+        self._socket.connect(find_endpoint(home))
+        self._asked = 0
+        self._known = False
+
+    def ask(self, ask: control.Ask, *, stop_work: bool = False) -> Iterator[Heard]:
+        """Everything that the peer says to ``ask``; the last one is what ended it.
+
+        Leaving the iterator early, by an exception or Ctrl-C, hangs up: the peer is told that
+        nobody waits, and with ``stop_work`` to give up the work itself.
+        """
+        if not self._known and not isinstance(ask, control.Down):
+            self._greet()  # `down` ends a peer of any release
+        self._asked += 1
+        request_id = self._asked.to_bytes(limits.REQUEST_ID_BYTES, "big")
+        self._socket.send_multipart(_packed(request_id, ask))
+        ended = False
+        try:
+            while not ended:
+                said = self._next(request_id)
+                ended = not isinstance(said, control.Progress | control.Happened)
+                yield said
+        except NoPeerRunning:
+            ended = True
+            raise
+        finally:
+            if not ended:
+                self._hang_up(request_id, stop_work)
+
+    def _greet(self) -> None:
+        """Raise `OtherRelease` unless the peer takes part in the same conversation."""
+        self._socket.send_multipart(pack(GREETING, control.Hello()))
+        began = monotonic()
+        answer = None
+        while answer is None and monotonic() - began < HELLO_S:
+            if self._socket.poll(TURN_MS):
+                answer = self._receive(GREETING)
+            else:
+                self._check_alive(0.0)
+        if answer is None:
+            self._probe()
+            return
+        if not isinstance(answer, control.Welcome):
+            raise OtherRelease(self._home, OLDEST)
+        if answer.form != control.FORM:
+            raise OtherRelease(self._home, answer.release)
+        self._known = True
+
+    def _probe(self) -> None:
+        """Nothing was said to the greeting: a peer of an old release says something to a question
+        that it knows; a frozen one does not."""
+        self._socket.send_multipart(pack(GREETING, control.Status()))
+        heard_at = monotonic()
+        while True:
+            if not self._socket.poll(TURN_MS):
+                self._check_alive(monotonic() - heard_at)
+                continue
+            answer = self._receive(GREETING)
+            if isinstance(answer, control.Welcome) and answer.form == control.FORM:
+                self._known = True
+                return
+            if answer is not None:
+                raise OtherRelease(self._home, OLDEST)
+
+    def result(self, ask: control.Ask) -> Ended:
+        """What ended ``ask``; raises `CommandFailed` when the peer did not do it."""
+        for said in self.ask(ask):
+            if isinstance(said, control.Failed):
+                raise CommandFailed(said)
+            if not isinstance(said, control.Progress | control.Happened):
+                return said
+        raise NoPeerRunning(f"the peer of {self._home} gave no answer")
+
+    def _next(self, request_id: bytes) -> Heard:
+        heard_at = monotonic()
+        while True:
+            if self._socket.poll(TURN_MS):
+                said = self._receive(request_id)
+                heard_at = monotonic()
+                if said is not None and not isinstance(said, control.Alive):
+                    return said
+            else:
+                self._check_alive(monotonic() - heard_at)
+
+    def _receive(self, request_id: bytes) -> control.Answer | None:
+        frames = self._socket.recv_multipart(zmq.DONTWAIT)
+        if len(frames) < 2 or frames[1] != request_id:
+            return None
+        if len(frames) != 3 or frames[0] != SIGNATURE:
+            raise OtherRelease(self._home, OLDEST)
+        try:
+            return _decoder.decode(frames[2])
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            if self._known:
+                raise
+            raise OtherRelease(self._home, OLDEST) from None
+
+    def _check_alive(self, silent_s: float) -> None:
+        if lock_holder(self._home) != self._pid:
+            raise NoPeerRunning(
+                f"the peer of {self._home} ended meanwhile",
+                hint(f"its log {self._home / 'peer.log'} may say why; start it again", "up"),
+            )
+        if silent_s > SILENCE_TOLD_S and self._on_silence is not None:
+            told, self._on_silence = self._on_silence, None
+            told()
+        if silent_s > SILENCE_S:
+            raise NoPeerRunning(
+                f"the peer of {self._home} (process {self._pid}) does not answer",
+                shell_hint("end it, then start it again with `up`", "kill", str(self._pid)),
+            )
+
+    def _hang_up(self, request_id: bytes, stop_work: bool) -> None:
+        """Waits for the acknowledgement, since closing a socket drops what it did not send."""
+        try:
+            self._socket.send_multipart(
+                pack(request_id, control.HangUp(stop_work=stop_work)), zmq.DONTWAIT
+            )
+            deadline = monotonic() + FAREWELL_S
+            while (left_s := deadline - monotonic()) > 0 and self._socket.poll(int(left_s * 1e3)):
+                said = self._receive(request_id)
+                if not isinstance(said, control.Progress | control.Happened | control.Alive | None):
+                    return
+        except (zmq.ZMQError, NoPeerRunning):
+            return
+
+    def close(self) -> None:
+        """Close the connection. Never waits."""
+        self._socket.close(linger=0)
+        self._context.term()
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _packed(request_id: bytes, ask: control.Ask) -> list[Any]:
+    try:
+        return pack(request_id, ask)
+    except UnicodeEncodeError as error:
+        # A path with bytes that are no UTF-8, as the shell hands it on.
+        raise ConfigError(
+            f"the name is not valid UTF-8: {quoted(str(error.object))}",
+            "rename the file",
+        ) from error
+
+
+def holder_of(home: Path) -> int:
+    """The process id of the peer that runs for ``home``; raises `NoPeerRunning`."""
+    try:
+        info = home.lstat()
+    except OSError:
+        info = None
+    if info is not None and info.st_uid != os.geteuid():
+        raise ConfigError(f"the home {home} belongs to another user", "choose another --home")
+    pid = lock_holder(home)
+    if pid is None:
+        raise NoPeerRunning(f"no peer runs for {home}", hint("start it", "up"))
+    return pid

@@ -1,0 +1,91 @@
+"""Findings of a running peer for `doctor`: the tracker, the address, the clock, what was refused.
+
+Owns the words of each. What can be found without a running peer is ``peer.cli.doctor``'s.
+"""
+
+from __future__ import annotations
+
+from common.errors import MiniTorrentError
+from common.hints import CHECK_LINK, hint, shell_hint
+from common.host.clock import wall_ms
+from common.messages import control, tracker
+from common.net.sockets import LIBZMQ_MIN
+from peer.address_changes import AddressWatch
+from peer.control.notices import Notifications
+from peer.serving.server import PieceServer
+from peer.tracker_client.group_replica import GroupReplica
+from peer.tracker_client.link import TrackerLink
+
+CLOCK_TOLERANCE_S = 5.0
+_REFUSALS = ("refused", "malformed", "unnamed", "out of range")
+
+
+async def findings(
+    link: TrackerLink,
+    replica: GroupReplica,
+    whereabouts: AddressWatch,
+    seeder: PieceServer,
+    notices: Notifications,
+) -> list[control.CheckRow]:
+    """Every check with what it found, the tracker and the network first."""
+    rows = [_tracker(link), _address(whereabouts)]
+    if link.connected and replica.user is not None and whereabouts.announced is not None:
+        rows.append(await _reachable(link))
+    if link.time.known:
+        rows.append(_clock(link))
+    rows.append(control.CheckRow("pieces served", True, str(seeder.counts["pieces"])))
+    rows.append(control.CheckRow("bulk connections", True, seeder.bulk_state))
+    refused = sum(seeder.counts[kind] for kind in _REFUSALS)
+    rows.append(control.CheckRow("requests refused", True, str(refused)))
+    needed = ".".join(str(part) for part in LIBZMQ_MIN)
+    rows.append(control.CheckRow("libzmq needed", True, needed))
+    advice = "it may be mended since; the lines around it in `peer.log` tell more"
+    rows += [control.CheckRow("notice", False, text, advice) for text in notices.texts()]
+    return rows
+
+
+def _tracker(link: TrackerLink) -> control.CheckRow:
+    if link.connected:
+        return control.CheckRow("tracker", True, f"connected to {link.where.endpoint}")
+    return control.CheckRow("tracker", False, link.trouble or "away", CHECK_LINK)
+
+
+def _address(whereabouts: AddressWatch) -> control.CheckRow:
+    if whereabouts.trouble is not None:
+        words = "the peer keeps trying; to give it another address"
+        advice = hint(words, "down", then=("up", "--listen", "HOST:0"))
+        return control.CheckRow("address", False, whereabouts.trouble, advice)
+    if whereabouts.advice is not None:
+        return control.CheckRow("address", False, *whereabouts.advice)
+    found = f"others are told {whereabouts.announced}"
+    if whereabouts.seen_at:
+        found += f"; the tracker sees this machine at {whereabouts.seen_at}"
+    return control.CheckRow("address", True, found)
+
+
+async def _reachable(link: TrackerLink) -> control.CheckRow:
+    try:
+        probed = (await link.ask(tracker.ProbeMe(), tracker.Probed)).reply
+    except MiniTorrentError as error:
+        return control.CheckRow("reachable", True, f"not tested: {error.message}")
+    if probed.answered:
+        return control.CheckRow("reachable", True, f"the tracker reached {probed.endpoint}")
+    port = probed.endpoint.rpartition(":")[2]
+    return control.CheckRow(
+        "reachable",
+        False,
+        f"the tracker cannot connect to this peer at {probed.endpoint}",
+        hint(
+            f"let connections to port {port} through the firewall of this machine, or give the "
+            "address that others can use",
+            "down",
+            then=("up", "--advertise", "HOST"),
+        ),
+    )
+
+
+def _clock(link: TrackerLink) -> control.CheckRow:
+    offset_s = (wall_ms() - link.time.now_ms()) / 1000
+    right = abs(offset_s) < CLOCK_TOLERANCE_S
+    advice = None if right else shell_hint("set the clock", "timedatectl", "set-ntp", "true")
+    return control.CheckRow("clock", right, f"{offset_s:+.1f} s from the tracker's", advice)

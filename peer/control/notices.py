@@ -1,0 +1,39 @@
+"""What a person should be told of that happened while nobody was looking.
+
+Owns the last few notices: shares withdrawn because their files changed, downloads that stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+from common.host.clock import wall_ms
+from peer.control.views import time_text
+
+log = logging.getLogger(__name__)
+KEPT = 20
+NEWS_MS = 3_600_000  # for so long `status` shows a notice; `doctor` shows all that are kept
+
+
+class Notifications:
+    """The last notices, oldest first; each stands in the log too."""
+
+    def __init__(self) -> None:
+        self._notices: deque[tuple[int, str]] = deque(maxlen=KEPT)
+
+    def add(self, text: str) -> None:
+        """Something happened."""
+        log.warning("%s", text)
+        self._notices.append((wall_ms(), text))
+
+    @property
+    def latest(self) -> str | None:
+        """The last one, while it is news."""
+        if not self._notices or wall_ms() - self._notices[-1][0] > NEWS_MS:
+            return None
+        return self._notices[-1][1]
+
+    def texts(self) -> list[str]:
+        """All of them, with their times."""
+        return [f"{time_text(when)} {text}" for when, text in self._notices]

@@ -1,0 +1,291 @@
+"""The daemon's end of the control conversation: a ROUTER on a private ipc socket.
+
+Owns the requests that run, each of them a task, and what ends one early: a command line that hangs
+up, or that dies without a word. What a command does is up to the handler that it is given. The
+other end is `peer.control.client`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import zmq
+
+from common import limits
+from common.errors import MiniTorrentError, RemoteProtocolError, exit_code_of
+from common.host.release import release
+from common.messages import control
+from common.messages.control import FORM
+from common.messages.refusals import Code
+from common.net.codec import SIGNATURE, Decoder, VersionMismatch, pack
+from common.net.sockets import Frames, Private, Pump, Sent, bind, make_socket
+from peer.control.client import (
+    CommandFailed,
+    ControlClient,
+    control_endpoint,
+    find_endpoint,
+    holder_of,
+)
+
+__all__ = [
+    "CommandFailed",
+    "ControlClient",
+    "ControlServer",
+    "Handle",
+    "Tell",
+    "Waiting",
+    "control_endpoint",
+    "find_endpoint",
+    "holder_of",
+]
+
+log = logging.getLogger(__name__)
+
+ALIVE_S = 2.0  # how often a waiting command line gets a sign of life
+RETRY_S = 0.1  # how soon a full connection is tried again
+REQUESTS_MAX = 64  # short commands at once; people start a few, scripts some more
+LONG_MAX = 64  # at once of those that digest, or begin a download; the others wait for their turn
+WAITING_MAX = 4096  # that wait: for a turn, the end of a download, or events. A few KiB each
+BACKLOG_MAX = 10_000  # messages kept for a command line that does not read, e.g. one that is paused
+
+Tell: TypeAlias = Callable[[control.Progress | control.Happened], None]
+_Key: TypeAlias = tuple[bytes, bytes]  # the connection's name, the request's id
+_LONG = control.UploadFile | control.DownloadFile | control.AwaitDownload | control.Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The rest of a command that only waits from here on: it takes no place among the others."""
+
+    rest: Awaitable[control.Answer]
+
+
+Handle: TypeAlias = Callable[[control.Ask, Tell], Awaitable[control.Answer | Waiting]]
+
+
+@dataclass(slots=True)
+class _Request:
+    ask: control.Ask
+    task: asyncio.Task[control.Answer]
+    hung_up: bool = False
+    short: bool = True
+
+
+class ControlServer:
+    """Answers the command lines of ``home`` by ``handle(ask, tell)``.
+
+    Call it in a running event loop. ``counts`` tells of what was dropped: ``malformed`` messages
+    and ``lost`` command lines. Raises `CannotListen` when the socket cannot be bound.
+    """
+
+    def __init__(self, context: zmq.Context[Any], home: Path, handle: Handle) -> None:
+        self.counts: Counter[str] = Counter()
+        self.endpoint = control_endpoint(home)
+        self._release = release()
+        self._home = home
+        self._handle = handle
+        self._decoder: Decoder[control.Ask] = Decoder(control.Ask, data_frames=0)
+        self._requests: dict[_Key, _Request] = {}
+        self._long = asyncio.Semaphore(LONG_MAX)  # first come, first served
+        self._backlogs: dict[bytes, deque[list[Any]]] = {}  # what a connection could not take yet
+        socket = make_socket(
+            context, zmq.ROUTER, Private(), message_bytes_max=limits.CONTROL_BYTES_MAX
+        )
+        try:
+            bind(socket, self.endpoint)
+        except MiniTorrentError:
+            socket.close(linger=0)
+            raise
+        self._pump = Pump(socket, self._on_message)
+        self._keeper = asyncio.create_task(self._keep_in_touch())
+
+    def close(self) -> None:
+        """Stop answering and forget what runs. May be called twice."""
+        self._keeper.cancel()
+        for request in list(self._requests.values()):
+            request.task.cancel()
+        self._requests.clear()
+        self._pump.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.endpoint.removeprefix("ipc://"))
+
+    # -- requests -------------------------------------------------------------------------------
+
+    def _on_message(self, frames: Frames) -> None:
+        routing_id = frames[0].bytes
+        try:
+            envelope = self._decoder.unpack(frames[1:])
+        except VersionMismatch as error:
+            self.counts["malformed"] += 1
+            self._send(routing_id, error.request_id, _failure(error))
+            return
+        except RemoteProtocolError as error:
+            self.counts["malformed"] += 1
+            log.warning("a malformed message at the control socket: %s", error)
+            ours = len(frames) > 2 and frames[1].bytes == SIGNATURE
+            if ours and len(frames[2]) <= limits.REQUEST_ID_BYTES:
+                # Somebody may wait: most often for what they typed far too long.
+                refused = control.Failed(Code.USAGE, _why_not_asked(error), None, 2)
+                self._send(routing_id, frames[2].bytes, refused)
+            return
+        key = (routing_id, envelope.request_id)
+        match envelope.body:
+            case control.Hello():
+                self._send(*key, control.Welcome(self._release, FORM))
+            case control.HangUp(stop_work):
+                self._on_hang_up(key, stop_work)
+            case ask:
+                self._on_ask(key, ask)
+
+    def _on_ask(self, key: _Key, ask: control.Ask) -> None:
+        if key in self._requests:
+            self.counts["malformed"] += 1
+            return
+        short = not isinstance(ask, _LONG)
+        taken = sum(1 for request in self._requests.values() if request.short is short)
+        most = REQUESTS_MAX if short else WAITING_MAX
+        if taken >= most:
+            busy = control.Failed(Code.BUSY, f"{most:,} commands are running already")
+            self._send(*key, busy)
+            return
+        task = asyncio.create_task(self._answer(key, ask))
+        self._requests[key] = _Request(ask, task, short=short)
+        task.add_done_callback(lambda task: self._on_done(key, task))
+
+    def _on_hang_up(self, key: _Key, stop_work: bool) -> None:
+        request = self._requests.get(key)
+        if request is None:
+            return
+        request.hung_up = True
+        request.task.cancel()
+        if stop_work and isinstance(request.ask, control.DownloadFile):
+            # The download itself outlives the command that waits for it.
+            ask = control.Cancel(request.ask.group, request.ask.name)
+            self._on_ask((key[0], b"stop" + key[1][4:]), ask)
+
+    async def _answer(self, key: _Key, ask: control.Ask) -> control.Answer:
+        def tell(said: control.Progress | control.Happened) -> None:
+            if key in self._requests:
+                self._send(*key, said)
+
+        try:
+            if not isinstance(ask, _LONG):
+                return await self._ended(self._handle(ask, tell))
+            async with self._long:
+                answer = await self._handle(ask, tell)
+            return await answer.rest if isinstance(answer, Waiting) else answer
+        except MiniTorrentError as error:
+            return _failure(error)
+        except Exception:
+            log.exception("the command %s failed by a defect", type(ask).__name__)
+            return control.Failed(
+                Code.INTERNAL,
+                "the peer could not do this because of a defect of its own",
+                f"please report it with the last lines of {self._home / 'peer.log'}",
+            )
+
+    @staticmethod
+    async def _ended(handled: Awaitable[control.Answer | Waiting]) -> control.Answer:
+        answer = await handled
+        return await answer.rest if isinstance(answer, Waiting) else answer
+
+    def _on_done(self, key: _Key, task: asyncio.Task[control.Answer]) -> None:
+        request = self._requests.get(key)
+        if request is None or request.task is not task:
+            return
+        del self._requests[key]
+        if not task.cancelled():
+            self._send(*key, task.result())
+        elif request.hung_up:
+            self._send(*key, control.Failed(Code.CANCELLED, "interrupted", None, 130))
+
+    # -- sending --------------------------------------------------------------------------------
+
+    def _send(self, routing_id: bytes, request_id: bytes, said: control.Answer) -> None:
+        frames = [routing_id, *_packed(request_id, said)]
+        backlog = self._backlogs.get(routing_id)
+        sent = Sent.FULL if backlog is not None else self._pump.send(frames)
+        match sent:
+            case Sent.YES:
+                pass
+            case Sent.GONE:
+                self._lose(routing_id)
+            case Sent.FULL:
+                self._keep_for_later(routing_id, frames, said)
+
+    def _keep_for_later(self, routing_id: bytes, frames: list[Any], said: control.Answer) -> None:
+        if isinstance(said, control.Progress | control.Alive):
+            return  # the next one says it better
+        backlog = self._backlogs.setdefault(routing_id, deque())
+        if len(backlog) >= BACKLOG_MAX:
+            self._lose(routing_id)
+        else:
+            backlog.append(frames)
+
+    def _flush(self) -> None:
+        for routing_id, backlog in list(self._backlogs.items()):
+            while backlog:
+                match self._pump.send(backlog[0]):
+                    case Sent.YES:
+                        backlog.popleft()
+                    case Sent.FULL:
+                        break
+                    case Sent.GONE:
+                        self._lose(routing_id)
+                        break
+            if not backlog:
+                self._backlogs.pop(routing_id, None)
+
+    def _lose(self, routing_id: bytes) -> None:
+        """The command line died or does not read: what it waits for is of no interest any more."""
+        self.counts["lost"] += 1
+        self._backlogs.pop(routing_id, None)
+        for key in [key for key in self._requests if key[0] == routing_id]:
+            self._requests.pop(key).task.cancel()
+
+    async def _keep_in_touch(self) -> None:
+        """Signs of life go out at their pace; they also find out who has died."""
+        turns_per_sign = round(ALIVE_S / RETRY_S)
+        turn = 0
+        while True:
+            await asyncio.sleep(RETRY_S if self._backlogs else ALIVE_S)
+            turn += 1 if self._backlogs else turns_per_sign
+            self._flush()
+            if turn >= turns_per_sign:
+                turn = 0
+                for key in list(self._requests):
+                    self._send(*key, control.Alive())
+
+
+def _why_not_asked(error: RemoteProtocolError) -> str:
+    """What is wrong with a message of the command line's, in words for who typed it."""
+    too_long = re.search(r"of length <= (\d+)", error.message)
+    if too_long is not None:
+        return f"what was typed is too long: at most {int(too_long[1]):,} characters are taken"
+    return f"this cannot be asked: {error.message}"
+
+
+def _failure(error: MiniTorrentError) -> control.Failed:
+    return control.Failed(error.code, error.message, error.hint, exit_code_of(error))
+
+
+def _packed(request_id: bytes, said: control.Answer) -> list[Any]:
+    """The frames of an answer. One that cannot be sent becomes an error: somebody waits for it."""
+    try:
+        frames = pack(request_id, said)
+    except UnicodeEncodeError:
+        log.exception("an answer cannot be sent")
+        return pack(request_id, control.Failed(Code.INTERNAL, "the answer holds what is no text"))
+    if len(frames[-1]) > limits.CONTROL_BYTES_MAX:
+        failed = control.Failed(Code.LIMIT, "the answer is too long to be shown at once")
+        return pack(request_id, failed)
+    return frames

@@ -1,0 +1,128 @@
+"""The tracker's rows as the command line shows them: digests and keys in hex, times in RFC 3339."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import assert_never
+
+from common.crypto.keys import key_text
+from common.messages import control, events, tracker
+from peer.tracker_client.group_view import Gap
+
+# Enough to tell a hundred devices apart, and little to type. Not the form of a whole key, which may
+# begin with a dash.
+SHORT_ID_CHARACTERS = 8
+LATEST_MS = 253_402_300_799_000  # the end of the year 9999: no later one can be written
+
+
+def time_text(time_ms: int) -> str:
+    """A time of the tracker's in RFC 3339, in UTC; of all after the year 9999 its last moment."""
+    moment = datetime.fromtimestamp(min(time_ms, LATEST_MS) / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def group_row(row: tracker.GroupRow) -> control.GroupRow:
+    """A row of ``list-groups``."""
+    return control.GroupRow(row.group, row.owner, row.members, row.role)
+
+
+def user_row(row: tracker.UserRow) -> control.UserRow:
+    """A row of ``list-members`` and ``list-requests``."""
+    return control.UserRow(row.user, row.role, time_text(row.since_ms), row.online)
+
+
+def device_rows(rows: Sequence[tracker.OwnDevice], own: bytes) -> list[control.DeviceRow]:
+    """The rows of ``list-devices``, the newest login last; ``own`` is this device's key."""
+    ids = short_ids([row.device for row in rows])
+    return [
+        control.DeviceRow(
+            id=ids[row.device],
+            device=key_text(row.device),
+            bound=time_text(row.bound_ms),
+            seen=time_text(row.seen_ms),
+            online=row.online,
+            address=row.endpoint,
+            this=row.device == own,
+        )
+        for row in sorted(rows, key=lambda row: (row.bound_ms, row.device))
+    ]
+
+
+def short_id(key: bytes) -> str:
+    """The id of one device: the beginning of its key in hexadecimal."""
+    return key.hex()[:SHORT_ID_CHARACTERS]
+
+
+def short_ids(keys: Iterable[bytes]) -> dict[bytes, str]:
+    """The beginning of each key in hexadecimal, as long as it takes to tell them apart."""
+    whole, length = {key: key.hex() for key in keys}, SHORT_ID_CHARACTERS
+    while len({text[:length] for text in whole.values()}) < len(whole):
+        length += 1
+    return {key: text[:length] for key, text in whole.items()}
+
+
+def file_row(row: tracker.FileRow) -> control.FileRow:
+    """A row of ``list-files``."""
+    return control.FileRow(
+        name=row.name,
+        size=row.size,
+        files=row.files,
+        pieces=row.pieces,
+        piece_length=row.piece_length,
+        algorithm=row.algorithm,
+        digest=row.digest.hex(),
+        seeders=row.seeders,
+        leechers=row.leechers,
+        shared_by=row.shared_by,
+    )
+
+
+def happened(entry: events.LogEntry) -> control.Happened:
+    """An entry of a group's log as ``watch`` shows it."""
+    name, details = _event(entry.event)
+    return control.Happened(entry.seq, time_text(entry.time_ms), entry.group, name, details)
+
+
+def missed(gap: Gap, now_ms: int) -> control.Happened:
+    """A stretch of a group's log that was missed for good, in the place of its entries."""
+    details: dict[str, str | int | bool] = {"first": gap.first, "last": gap.last}
+    return control.Happened(gap.last, time_text(now_ms), gap.group, "gap", details)
+
+
+def _event(event: events.GroupEvent) -> tuple[str, dict[str, str | int | bool]]:
+    match event:
+        case events.Shared():
+            return "share", {
+                "user": event.user,
+                "name": event.name,
+                "size": event.size,
+                "files": event.files,
+                "algorithm": event.algorithm,
+                "digest": event.digest.hex(),
+            }
+        case events.Unshared(user, name):
+            return "unshare", {"user": user, "name": name, "last": True}
+        case events.Seeding(user, name):
+            return "seeding", {"user": user, "name": name}
+        case events.Stopped(user, name):
+            return "unshare", {"user": user, "name": name, "last": False}
+        case events.Device(user, device, bound):
+            details = {"user": user, "id": short_id(device), "device": key_text(device)}
+            return ("login" if bound else "logout"), {**details}
+        case events.Created(user):
+            return "created", {"user": user}
+        case events.Requested(user):
+            return "requested", {"user": user}
+        case events.Rejected(user):
+            return "rejected", {"user": user}
+        case events.Joined(user):
+            return "joined", {"user": user}
+        case events.Left(user):
+            return "left", {"user": user}
+        case events.Removed(user):
+            return "removed", {"user": user}
+        case events.Owner(user):
+            return "owner", {"user": user}
+        case _:
+            assert_never(event)

@@ -1,0 +1,45 @@
+"""Whom nothing is fetched from for a while.
+
+Owns for how long: twice as long each time. What somebody did to deserve it is for others to say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.ids import DeviceKey
+
+FIRST_S = 15.0
+LONGEST_S = 900.0
+FORGOTTEN_S = 3_600.0  # who gave no cause for so long begins anew
+DEVICES_MAX = 1_000
+
+
+@dataclass(slots=True)
+class _Record:
+    until: float
+    wait_s: float
+
+
+class PeerBackoff:
+    """Devices, each with the time until which it is shunned. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._records: dict[DeviceKey, _Record] = {}
+
+    def add(self, device: DeviceKey, now: float) -> float:
+        """Shun ``device`` from now on; returns for how many seconds."""
+        known = self._records.pop(device, None)
+        if known is None or now - known.until > FORGOTTEN_S:
+            wait_s = FIRST_S
+        else:
+            wait_s = min(known.wait_s * 2, LONGEST_S)
+        if len(self._records) >= DEVICES_MAX:
+            del self._records[min(self._records, key=lambda key: self._records[key].until)]
+        self._records[device] = _Record(now + wait_s, wait_s)
+        return wait_s
+
+    def holds(self, device: DeviceKey, now: float) -> bool:
+        """Whether ``device`` is shunned at the moment."""
+        record = self._records.get(device)
+        return record is not None and now < record.until

@@ -1,0 +1,74 @@
+"""How much room on the disk a content needs, and which stretches of it need none.
+
+Owns the arithmetic alone: pieces of zeros are known by their digest before they are fetched, and
+are left as holes. Asking the disk is the business of ``peer.files.destination``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import itemgetter
+
+from common import limits
+from common.manifest import Manifest
+from peer.files.partfile import Range
+from peer.swarm.fetching.local_pieces import Alike
+
+
+def zero_digest(manifest: Manifest) -> bytes:
+    """The digest of a piece of zeros, which needs no room and no write."""
+    return manifest.algorithm.digest_of(bytes(manifest.piece_length))
+
+
+def zeros_told(manifest: Manifest) -> Callable[[int], bool]:
+    """Whether a piece is known by its digest to be of zeros; the last one by its own length."""
+    last = manifest.piece_count - 1
+    zero = zero_digest(manifest)
+    rest = manifest.size - last * manifest.piece_length
+    last_zero = manifest.algorithm.digest_of(bytes(rest)) if manifest.size else b""
+
+    def is_zeros(index: int) -> bool:
+        return manifest.piece_digest(index) == (last_zero if index == last else zero)
+
+    return is_zeros
+
+
+def alike(manifest: Manifest) -> Alike:
+    """Which pieces need not be fetched, as the digests tell: O(pieces).
+
+    Of contents with more than `limits.ALIKE_PIECES_MAX` pieces these are the zeros alone.
+    """
+    zeros: list[int] = []
+    first: dict[bytes, int] = {}
+    groups: dict[bytes, list[int]] = {}
+    is_zeros = zeros_told(manifest)
+    full = manifest.size // manifest.piece_length  # a shorter one at the end is like no other
+    if manifest.piece_count > limits.ALIKE_PIECES_MAX:
+        full = 0
+    for index in range(manifest.piece_count):
+        if is_zeros(index):
+            zeros.append(index)
+        elif index < full:
+            digest = manifest.piece_digest(index)
+            before = first.setdefault(digest, index)
+            if before != index:
+                groups.setdefault(digest, [before]).append(index)
+    return Alike(tuple(zeros), tuple(map(tuple, groups.values())))
+
+
+def solid_ranges(manifest: Manifest) -> Iterator[Range]:
+    """The stretches of the stream that are not known to be zeros, in whole pieces."""
+    is_zeros = zeros_told(manifest)
+    solid = (not is_zeros(index) for index in range(manifest.piece_count))
+    for is_solid, run in groupby(enumerate(solid), key=itemgetter(1)):
+        if is_solid:
+            indexes = [index for index, _ in run]
+            start = manifest.piece_span(indexes[0])[0]
+            yield start, sum(manifest.piece_span(indexes[-1])) - start
+
+
+def needed_bytes(manifest: Manifest, block_size: int) -> int:
+    """Room that the content takes on the disk; files begin at whole blocks."""
+    blocks_unfilled = sum(-entry.size % block_size for entry in manifest.entries)
+    return sum(length for _, length in solid_ranges(manifest)) + blocks_unfilled

@@ -1,0 +1,235 @@
+"""How the part of a download comes to be, and how it is opened again after a restart.
+
+Owns the names that are taken, the room that is reserved, and the order in which part and journal
+are made, so that a process that ends anywhere in between leaves what `resume` goes on with. What
+becomes of the part then is ``peer.files.partial_content``'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+
+from common.host.clock import monotonic
+from common.ids import ContentId
+from common.manifest import Manifest
+from common.names import quoted
+from peer.files import paths
+from peer.files.destination import Destination, part_name, short_part_name
+from peer.files.destination_names import require_room_for_names
+from peer.files.disk_space import needed_bytes, solid_ranges
+from peer.files.errors import Away, NameTooLong, translated
+from peer.files.folder_identity import Folder, FolderIdentity, why_away
+from peer.files.journal import Journal
+from peer.files.partfile import PartFile, PartFiles
+from peer.files.partfolder import PartFolder
+from peer.files.partial_content import PartialContent
+
+_BACK = "it goes on by itself when the folder is back"
+
+
+def admit(path: str) -> str:
+    """The path to be recorded for a download to ``path``, whose folder must exist.
+
+    To be recorded before `create`: then `resume` finds whatever a process that ends leaves behind.
+    Raises `AlreadyThere` and `UnsafeDestination` if a name is in use, `ConfigError`.
+    """
+    with contextlib.closing(Destination.choose(path)) as destination:
+        destination.refuse_if_there()
+        return destination.path
+
+
+def part_paths(path: str) -> tuple[str, str]:
+    """Where the part of a download to ``path``, a recorded one, may be collected."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, part_name(name)), os.path.join(folder, short_part_name(name))
+
+
+def has_part(path: str) -> bool:
+    """Whether something has the name of the part of a download to ``path``, a recorded one.
+
+    Raises `StorageError` if that cannot be told.
+    """
+    if not os.path.lexists(os.path.dirname(path)):
+        return False
+    with contextlib.closing(Destination.again(path)) as destination:
+        return destination.status(destination.part) is not None
+
+
+def require_place(path: str, folder: Folder | None, begun: bool) -> Folder | None:
+    """The folder of a recorded path by now; raises `Away` if that is not the one to go on in.
+
+    ``folder`` is the remembered one. Another one is taken if the part is in it, as after a move to
+    another disk. Where none is remembered, an empty folder is taken for a mount point without its
+    disk if the download was ``begun``. None for a path that leads through a link, which opening
+    refuses.
+    """
+    parent = os.path.dirname(path)
+    try:
+        now = Folder.at(parent)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            return None
+        why = os.strerror(error.errno or 0)
+        raise Away(f"the folder {quoted(parent)} cannot be reached: {why}", _BACK) from error
+    if folder is not None and now.is_same(folder):
+        return now
+    reason = why_away(path, None if folder is None else FolderIdentity(folder))
+    if reason is None or (folder is None and not begun) or has_part(path):
+        return now
+    raise Away(reason, _BACK)
+
+
+def create(
+    path: str,
+    manifest: Manifest,
+    content: ContentId,
+    journal_path: str,
+    times: bool = True,
+    *,
+    clock: Callable[[], float] = monotonic,
+) -> PartialContent:
+    """Begin a download to ``path``, whose folder must exist; room for it is taken.
+
+    On failure nothing is left behind. Raises `AlreadyThere`, `UnsafeDestination`, `DiskFull`,
+    `ReadOnly`, `ConfigError`; `UnsafeDestination` also where the names cannot be had. ``times``:
+    whether the content gets the times of its manifest.
+    """
+    with _closed_if_that_fails(Destination.choose(path)) as destination:
+        return _begin(destination, manifest, content, journal_path, times, clock)
+
+
+def resume(
+    path: str,
+    manifest: Manifest,
+    content: ContentId,
+    journal_path: str,
+    times: bool = True,
+    *,
+    clock: Callable[[], float] = monotonic,
+) -> PartialContent:
+    """Go on with a download after a restart; ``path`` is the recorded one. `PartialContent.recover`
+    is to be called before anything else, for nothing counts as held until it was verified.
+
+    A part that has vanished is begun again. Raises `AlreadyThere` if there is no part but something
+    under the final name (`sharing.recheck` tells whether it is the content: the process may have
+    ended after the rename), and what `create` raises.
+    """
+    with _closed_if_that_fails(Destination.again(path)) as destination:
+        destination.forget_second_name()
+        missing = destination.status(destination.part) is None
+        open_part = _begin if missing else _go_on
+        return open_part(destination, manifest, content, journal_path, times, clock)
+
+
+@contextlib.contextmanager
+def _closed_if_that_fails(destination: Destination) -> Iterator[Destination]:
+    try:
+        yield destination
+    except BaseException:
+        destination.close()
+        raise
+
+
+def _begin(
+    destination: Destination,
+    manifest: Manifest,
+    content: ContentId,
+    journal_path: str,
+    times: bool,
+    clock: Callable[[], float],
+) -> PartialContent:
+    destination.refuse_if_there()
+    destination.check_room(needed_bytes(manifest, destination.block_size))
+    files = _make_part(destination, manifest, times)
+    try:
+        files.reserve(solid_ranges(manifest))
+        destination.sync()
+        journal = Journal.create(journal_path, content)
+    except BaseException:
+        try:
+            destination.remove_part(files.fd)
+        finally:
+            files.close()
+        raise
+    return PartialContent(manifest, destination, files, journal, clock=clock)
+
+
+def _go_on(
+    destination: Destination,
+    manifest: Manifest,
+    content: ContentId,
+    journal_path: str,
+    times: bool,
+    clock: Callable[[], float],
+) -> PartialContent:
+    files = _open_part(destination, manifest, times)
+    try:
+        journal, found = Journal.resume(journal_path, content, manifest.piece_count)
+    except BaseException:
+        files.close()
+        raise
+    claimed = found.pieces if found.intact else tuple(range(manifest.piece_count))
+    return PartialContent(
+        manifest,
+        destination,
+        files,
+        journal,
+        claimed,
+        journalled=found.intact,
+        ours=not found.missing,
+        pristine=False,
+        clock=clock,
+    )
+
+
+def _make_part(destination: Destination, manifest: Manifest, times: bool) -> PartFiles:
+    try:
+        fd = _make(destination, manifest)
+    except NameTooLong:
+        if not destination.shorten_part():
+            raise
+        fd = _make(destination, manifest)
+    files = PartFolder if manifest.is_folder else PartFile
+    try:
+        destination.made(fd)
+        if manifest.is_folder:
+            _try_names(destination, fd, manifest)
+        return files(manifest, destination, fd, times=times)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _try_names(destination: Destination, fd: int, manifest: Manifest) -> None:
+    try:
+        require_room_for_names(fd, destination.part_path, manifest)
+    except BaseException:
+        destination.remove_part(fd)
+        raise
+
+
+def _make(destination: Destination, manifest: Manifest) -> int:
+    with translated(destination.part_path, "create"):
+        if not manifest.is_folder:
+            return paths.create_file(destination.fd, destination.part)
+        os.mkdir(destination.part, dir_fd=destination.fd)
+        try:
+            return paths.open_folder(destination.fd, [destination.part])
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.rmdir(destination.part, dir_fd=destination.fd)
+            raise
+
+
+def _open_part(destination: Destination, manifest: Manifest, times: bool) -> PartFiles:
+    with translated(destination.part_path, "go on with"):
+        if not manifest.is_folder:
+            fd = paths.open_to_write(destination.fd, destination.part)
+            destination.made(fd)
+            return PartFile(manifest, destination, fd, times=times)
+        fd = paths.open_folder(destination.fd, [destination.part])
+        destination.made(fd)
+        return PartFolder(manifest, destination, fd, times=times, found=True)

@@ -1,0 +1,1 @@
+"""State machine of a download. Pure: events in, effects out."""

@@ -1,0 +1,90 @@
+"""The effects of one event, gathered and merged before they are handed to the shell.
+
+Owns the order: whatever frees something (discards, closings, cancellations) comes before whatever
+asks for something, and all requests to a source travel together.
+"""
+
+from __future__ import annotations
+
+from common.limits import PIECES_PER_REQUEST_MAX
+from peer.swarm.events import (
+    CancelRequest,
+    Close,
+    Credit,
+    DownloadEffect,
+    Request,
+    SourceId,
+    Verdict,
+)
+
+
+class EffectBuffer:
+    """Gathers effects until `take`."""
+
+    __slots__ = ("_cancels", "_credits", "_effects", "_last", "_requests")
+
+    def __init__(self) -> None:
+        self._effects: list[DownloadEffect] = []
+        self._cancels: dict[SourceId, list[int]] = {}
+        self._requests: dict[SourceId, list[int]] = {}
+        self._credits: dict[SourceId, None] = {}
+        self._last: list[DownloadEffect] = []
+
+    def put(self, effect: DownloadEffect) -> None:
+        self._effects.append(effect)
+
+    def put_last(self, effect: DownloadEffect) -> None:
+        """An effect that comes after all the others."""
+        self._last.append(effect)
+
+    def close(self, source: SourceId, verdict: Verdict) -> None:
+        """Close, and say nothing more to the source."""
+        self._cancels.pop(source, None)
+        self._requests.pop(source, None)
+        self._credits.pop(source, None)
+        self._effects.append(Close(source, verdict))
+
+    def request(self, source: SourceId, index: int) -> None:
+        self._requests.setdefault(source, []).append(index)
+
+    def cancel(self, source: SourceId, index: int) -> None:
+        wanted = self._requests.get(source)
+        if wanted is not None and index in wanted:
+            wanted.remove(index)
+            return
+        self._cancels.setdefault(source, []).append(index)
+
+    def credit(self, source: SourceId) -> None:
+        """Credit what came, unless a request is going to the source anyway."""
+        self._credits[source] = None
+
+    def take(self) -> list[DownloadEffect]:
+        """Everything gathered, in order; the outbox is empty after."""
+        effects = self._effects
+        self._effects = []
+        if self._cancels:
+            for source, pieces in self._cancels.items():
+                for part in _parts(pieces):
+                    effects.append(CancelRequest(source, part))
+            self._cancels.clear()
+        if self._credits:
+            for source in self._credits:
+                if not self._requests.get(source):
+                    effects.append(Credit(source))
+            self._credits.clear()
+        if self._requests:
+            for source, pieces in self._requests.items():
+                for part in _parts(pieces):
+                    effects.append(Request(source, part))
+            self._requests.clear()
+        if self._last:
+            effects += self._last
+            self._last = []
+        return effects
+
+
+def _parts(pieces: list[int]) -> list[tuple[int, ...]]:
+    if 0 < len(pieces) <= PIECES_PER_REQUEST_MAX:
+        return [tuple(pieces)]
+    step = PIECES_PER_REQUEST_MAX
+    return [tuple(pieces[i : i + step]) for i in range(0, len(pieces), step)]

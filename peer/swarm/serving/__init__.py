@@ -1,0 +1,1 @@
+"""State machine of serving. Pure: events in, effects out."""

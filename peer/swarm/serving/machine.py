@@ -1,0 +1,376 @@
+"""The answering of everyone who fetches from this peer.
+
+Owns the contents that are offered and the requests that wait. Who is next is decided in `schedule`,
+how much may be on its way in `uplink`. Reading, sending and the checking of rights are the shell's;
+what is held of an unfinished content is told by events.
+
+Requests wait in a queue for each requester, where they cost nothing and can be withdrawn, and are
+committed to a socket late: no more is on its way than keeps the uplink busy. So few pieces
+travel at a time and each arrives soon, to be passed on by its receiver; and the choice of the
+next is made with the newest knowledge.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from common.ids import ContentId, UserId
+from common.limits import RUN_BYTES
+from peer.swarm.events import (
+    Abandoned,
+    Asked,
+    Blocked,
+    ContentAdded,
+    ContentRemoved,
+    Credited,
+    Decline,
+    DeclineReason,
+    Drop,
+    HeldLess,
+    HeldMore,
+    Left,
+    RequesterId,
+    Send,
+    ServingEffect,
+    ServingEvent,
+    Tick,
+    Unsent,
+    Withdrawn,
+)
+from peer.swarm.pieces import Bitfield, PieceLayout
+from peer.swarm.rate_limit import RateLimit
+from peer.swarm.serving.requesters import Content, Requester, User, Wanted
+from peer.swarm.serving.schedule import Schedule
+from peer.swarm.serving.uplink import Uplink
+from peer.swarm.settings import ServingSettings
+
+__all__ = ["Serving", "ServingSettings"]
+
+
+class Serving:
+    """The machine: one for all contents and all requesters of a peer."""
+
+    def __init__(
+        self, settings: ServingSettings | None = None, limit: RateLimit | None = None
+    ) -> None:
+        self.settings = ServingSettings() if settings is None else settings
+        self._limit = RateLimit() if limit is None else limit
+        self._contents: dict[ContentId, Content] = {}
+        self._users: dict[UserId, User] = {}
+        self._requesters: dict[RequesterId, Requester] = {}
+        self._schedule = Schedule(self.settings.epoch_bytes)
+        self._uplink = Uplink(self.settings)
+        self._queued = 0
+        self._throttled_until: float | None = None
+        self.sent_bytes = 0
+        self._out: list[ServingEffect] = []
+
+    # -- the machine ------------------------------------------------------------------------------
+
+    def handle(self, event: ServingEvent, now: float) -> list[ServingEffect]:
+        """Take an event in and say what is to be done, in order."""
+        match event:
+            case Asked():
+                self._asked(event, now)
+            case Credited():
+                requester = self._requesters.get(event.requester)
+                if requester is not None:
+                    self._credited(requester, event.received_bytes, now)
+            case Withdrawn():
+                self._withdrawn(event)
+            case Abandoned():
+                self._abandoned(event)
+            case HeldMore():
+                self._held_more(event)
+            case HeldLess():
+                self._held_less(event)
+            case Blocked():
+                self._blocked(event, now)
+            case Unsent():
+                requester = self._undo(event)
+                if requester is not None:
+                    self._schedule.enqueue_requester(requester)
+            case Left():
+                self._left(event.requester)
+            case ContentAdded():
+                self._content_added(event)
+            case ContentRemoved():
+                self._content_removed(event.content)
+            case Tick():
+                self._tick(now)
+            case _:
+                assert_never(event)
+        if self._schedule:
+            self._serve(now)
+        effects, self._out = self._out, []
+        return effects
+
+    def next_wakeup(self, now: float) -> float | None:
+        """When a `Tick` is due; None when only events can change anything."""
+        due: float | None = None
+        for other in (
+            self._throttled_until,
+            self._schedule.due_at(),
+            self._uplink.due_at(waiting=self._queued > 0),
+        ):
+            if other is not None and (due is None or other < due):
+                due = other
+        return None if due is None else max(due, now)
+
+    def held(self, content: ContentId) -> Bitfield | None:
+        """What is offered of a content, None for all of it. KeyError when nothing is."""
+        have = self._contents[content].have
+        return None if have is None else have.copy()
+
+    def run_bytes(self, requester_id: RequesterId) -> int:
+        """How much of adjacent pieces may go to a requester in one message."""
+        requester = self._requesters.get(requester_id)
+        rate = 0.0 if requester is None else requester.throughput.rate
+        return min(RUN_BYTES, int(rate * self.settings.run_s))
+
+    def frame_bytes(self, requester_id: RequesterId) -> int:
+        """How much of a piece should go to a requester in one frame: while a frame is on its way
+        no sign of life is, and a connection without any is taken for dead."""
+        requester = self._requesters.get(requester_id)
+        rate = 0.0 if requester is None else requester.throughput.rate
+        return max(self.settings.frame_min, int(rate * self.settings.frame_s))
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second that arrive at the requesters, while any are on their way."""
+        return self._uplink.rate if self._uplink.unacked_bytes else 0.0
+
+    # -- contents ---------------------------------------------------------------------------------
+
+    def _content_added(self, event: ContentAdded) -> None:
+        layout = PieceLayout(event.size, event.piece_length)
+        have = None if event.have is None or event.have.complete() else event.have.copy()
+        known = self._contents.get(event.content)
+        if known is None:
+            self._contents[event.content] = Content(event.content, layout, have)
+            return
+        known.have = have
+        if have is not None:
+            self._decline_lost(known)
+
+    def _content_removed(self, content: ContentId) -> None:
+        if self._contents.pop(content, None) is None:
+            return
+        for requester in self._requesters.values():
+            gone = tuple(index for (c, index) in requester.waiting if c == content)
+            self._decline(requester, content, gone, DeclineReason.UNKNOWN_CONTENT)
+
+    def _held_more(self, event: HeldMore) -> None:
+        content = self._contents.get(event.content)
+        if content is not None and content.have is not None:
+            for index in event.pieces:
+                content.have.add(index)
+            if content.have.complete():
+                content.have = None
+
+    def _held_less(self, event: HeldLess) -> None:
+        content = self._contents.get(event.content)
+        if content is None:
+            return
+        if content.have is None:
+            content.have = Bitfield.full(content.layout.count)
+        for index in event.pieces:
+            content.have.discard(index)
+        self._decline_lost(content)
+
+    def _decline_lost(self, content: Content) -> None:
+        for requester in self._requesters.values():
+            gone = tuple(
+                i for (c, i) in requester.waiting if c == content.id and not content.holds(i)
+            )
+            self._decline(requester, content.id, gone, DeclineReason.NOT_HELD)
+
+    def _decline(
+        self, requester: Requester, content: ContentId, pieces: tuple[int, ...], why: DeclineReason
+    ) -> None:
+        if not pieces:
+            return
+        for index in pieces:
+            if requester.dequeue(content, index):
+                self._queued -= 1
+        retry_after_s = self.settings.retry_after_s if why is DeclineReason.BUSY else 0.0
+        self._out.append(Decline(requester.id, content, pieces, why, retry_after_s))
+
+    # -- requests ---------------------------------------------------------------------------------
+
+    def _asked(self, event: Asked, now: float) -> None:
+        requester = self._requesters.get(event.requester)
+        if requester is None:
+            requester = self._arrive(event.requester, event.user)
+        self._credited(requester, event.received_bytes, now)
+        content = self._contents.get(event.content)
+        if content is None:
+            self._decline(requester, event.content, event.pieces, DeclineReason.UNKNOWN_CONTENT)
+            return
+        declined: dict[DeclineReason, list[int]] = {}
+        for index in event.pieces:
+            why = self._objection(requester, content, index)
+            if why is not None:
+                declined.setdefault(why, []).append(index)
+            elif requester.enqueue(content, index):
+                self._queued += 1
+        for why, pieces in declined.items():
+            self._decline(requester, content.id, tuple(pieces), why)
+        self._schedule.enqueue_requester(requester)
+
+    def _objection(
+        self, requester: Requester, content: Content, index: int
+    ) -> DeclineReason | None:
+        """Why a request is not taken into the queue, if it is not."""
+        if not 0 <= index < content.layout.count:
+            return DeclineReason.OUT_OF_RANGE
+        if not content.holds(index):
+            return DeclineReason.NOT_HELD
+        full = (
+            len(requester.waiting) >= self.settings.queue_max
+            or self._queued >= self.settings.queue_all_max
+        )
+        if full and (content.id, index) not in requester.waiting:
+            return DeclineReason.BUSY
+        return None
+
+    def _arrive(self, requester_id: RequesterId, user_id: UserId) -> Requester:
+        user = self._users.get(user_id)
+        if user is None:
+            user = self._users[user_id] = User(user_id)
+        user.requesters += 1
+        requester = self._requesters[requester_id] = Requester(requester_id, user)
+        return requester
+
+    def _withdrawn(self, event: Withdrawn) -> None:
+        requester = self._requesters.get(event.requester)
+        if requester is not None:
+            for index in event.pieces:
+                if requester.dequeue(event.content, index):
+                    self._queued -= 1
+
+    def _abandoned(self, event: Abandoned) -> None:
+        requester = self._requesters.get(event.requester)
+        if requester is not None:
+            for content, index in list(requester.waiting):
+                if content == event.content and requester.dequeue(content, index):
+                    self._queued -= 1
+
+    def _credited(self, requester: Requester, received_bytes: int, now: float) -> None:
+        if self._uplink.credit(requester, received_bytes, now):
+            self._schedule.enqueue_requester(requester)
+
+    def _left(self, requester_id: RequesterId) -> None:
+        requester = self._requesters.pop(requester_id, None)
+        if requester is None:
+            return
+        self._queued -= len(requester.waiting)
+        requester.waiting.clear()
+        self._uplink.left(requester)
+        self._schedule.left(requester)
+        user = requester.user
+        user.requesters -= 1
+        if not user.requesters:
+            del self._users[user.id]
+
+    def _blocked(self, event: Blocked, now: float) -> None:
+        """Undo a send that did not come about, and try again in a while."""
+        requester = self._undo(event)
+        if requester is None:
+            return
+        self._schedule.sleep(requester, now + self.settings.blocked_s)
+        content = self._contents.get(event.content)
+        if content is None:
+            return
+        if not content.holds(event.index):
+            self._decline(requester, content.id, (event.index,), DeclineReason.NOT_HELD)
+        elif requester.enqueue(content, event.index):
+            self._queued += 1
+
+    def _undo(self, event: Blocked | Unsent) -> Requester | None:
+        """A piece is not on its way after all; its requester, None when it was not before."""
+        requester = self._requesters.get(event.requester)
+        if requester is None:
+            return None
+        size = self._uplink.undo(requester, event.content, event.index)
+        if not size:
+            return None
+        self.sent_bytes -= size
+        content = self._contents.get(event.content)
+        if content is not None:
+            content.sent[event.index] = max(0, content.sent.get(event.index, 0) - 1)
+        return requester
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    def _serve(self, now: float) -> None:
+        """Commit pieces until enough is on its way."""
+        passed_over: list[Requester] = []
+        while (found := self._schedule.take()) is not None:
+            requester, wanted = found
+            layout = wanted.content.layout
+            size = layout.size_of(wanted.index)
+            if not self._uplink.may_send(requester.user, size, layout.piece_length):
+                passed_over.append(requester)
+                if self._uplink.others_may(size, layout.piece_length):
+                    continue
+                break
+            if self._throttled(now):
+                passed_over.append(requester)
+                break
+            if not self._limit.unlimited:
+                ready_at = self._limit.user_ready_at(requester.user.id, now)
+                if ready_at > now:
+                    self._schedule.sleep(requester, ready_at)
+                    continue
+                self._limit.take(requester.user.id, size, now)
+            self._send(requester, wanted, size, now)
+            self._schedule.enqueue_requester(requester)
+        for requester in passed_over:
+            self._schedule.enqueue_requester(requester)
+
+    def _throttled(self, now: float) -> bool:
+        if self._limit.unlimited:
+            return False
+        ready_at = self._limit.ready_at(now)
+        if ready_at <= now:
+            return False
+        self._throttled_until = ready_at
+        return True
+
+    def _send(self, requester: Requester, wanted: Wanted, size: int, now: float) -> None:
+        content, index = wanted.content, wanted.index
+        requester.dequeue(content.id, index)
+        self._queued -= 1
+        self._schedule.served(requester)
+        self._uplink.sent(requester, wanted, size, now)
+        content.sent[index] = content.sent.get(index, 0) + 1
+        self.sent_bytes += size
+        self._out.append(Send(requester.id, content.id, index))
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def _tick(self, now: float) -> None:
+        if self._throttled_until is not None and now >= self._throttled_until:
+            self._throttled_until = None
+        self._schedule.wake(now)
+        for requester in self._uplink.mark_stalled(now):
+            self._schedule.update_user(requester.user)
+        for requester in self._uplink.timed_out(now):
+            self._out.append(Drop(requester.id))
+            self._left(requester.id)
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when the accounts do not agree. For tests: O(requests)."""
+        requesters = list(self._requesters.values())
+        self._uplink.check_invariants(requesters)
+        self._schedule.check_invariants(requesters)
+        assert self._queued == sum(len(r.waiting) for r in requesters)
+        for user in self._users.values():
+            assert user.requesters == sum(1 for r in requesters if r.user is user) > 0
+        for requester in requesters:
+            assert 0 <= requester.credited <= requester.committed
+            assert len(requester.waiting) <= self.settings.queue_max + 1
+            for wanted in requester.waiting.values():
+                assert self._contents[wanted.content.id] is wanted.content
+                assert wanted.content.holds(wanted.index)

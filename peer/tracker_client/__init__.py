@@ -1,0 +1,1 @@
+"""Client of the tracker: connection, replica of the groups, tickets and lease."""

@@ -1,0 +1,101 @@
+"""Being online: the lease at the tracker, renewed while we live.
+
+Owns the rhythm of `Announce`, and what is said in it. The heads of the logs that come back are
+passed on to ``peer.tracker_client.group_replica``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+from common import limits
+from common.errors import MiniTorrentError, Refused
+from common.host.clock import monotonic
+from common.messages import tracker
+from common.messages.refusals import Code
+from peer.tracker_client.group_replica import GroupReplica
+from peer.tracker_client.link import TrackerLink, refused_with
+
+log = logging.getLogger(__name__)
+
+DEBOUNCE_S = 0.2  # changes are gathered that long before they are announced ahead of the rhythm
+
+
+class LeaseKeeper:
+    """Announces this device for as long as somebody is logged in and the tracker hears us."""
+
+    def __init__(
+        self,
+        link: TrackerLink,
+        replica: GroupReplica,
+        where: Callable[[], Awaitable[str | None]],
+        leeching: Callable[[], list[tracker.Leeching]],
+        instance: bytes = b"",
+    ) -> None:
+        self._link = link
+        self._replica = replica
+        self._where = where
+        self._leeching = leeching
+        self._instance = instance
+        self._announced = False
+        self._poked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin the rhythm."""
+        self._task = asyncio.create_task(self._keep(), name="presence")
+
+    def announce_soon(self) -> None:
+        """Something of what we announce changed: say so soon."""
+        self._poked.set()
+
+    async def announce(self) -> None:
+        """Renew the lease now; while there is no address at which others could reach this device
+        there is none. Raises `TransportError`, `Refused`."""
+        endpoint = await self._where()
+        if endpoint is None:
+            return
+        ask = tracker.Announce(endpoint, self._leeching()[:1000], self._instance)
+        sent_at = monotonic()
+        try:
+            reply = (await self._link.ask(ask, tracker.Announced)).reply
+        except Refused as error:
+            if error.code is Code.KEY_IN_USE:
+                # Another machine has this key: it is online, and we say nothing more as this one.
+                self._announced = False
+                self._link.begin_anew()
+            raise
+        self._announced = True
+        self._link.time.learn(reply.time_ms, sent_at, monotonic())
+        self._replica.check_heads(reply.heads)
+
+    async def depart(self) -> None:
+        """Tell the tracker that we go; it may not hear it."""
+        if not self._announced:
+            return
+        with contextlib.suppress(MiniTorrentError):
+            await self._link.ask(tracker.Depart(), tracker.Done, timeout_s=1.0)
+
+    async def _keep(self) -> None:
+        while True:
+            if self._link.connected and self._replica.user is not None:
+                try:
+                    await self.announce()
+                except MiniTorrentError as error:
+                    log.info("the announcement failed: %s", error)
+                    if refused_with(error, Code.NOT_LOGGED_IN):
+                        self._replica.logged_out()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._poked.wait(), limits.RENEW_S)
+                await asyncio.sleep(DEBOUNCE_S)
+            self._poked.clear()
+
+    async def close(self) -> None:
+        """End the rhythm."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task

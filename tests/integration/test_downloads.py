@@ -1,0 +1,312 @@
+"""download_file and show_downloads, by real processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import SMALL_PIECE, Person, Swarm, clear
+from tests.support.waiting import wait_for
+
+SLOW = "2M"  # bytes a second: enough for a transfer to be seen under way
+SIZE = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def slow_seeder(swarm: Swarm) -> Iterator[Person]:
+    """Somebody who serves so slowly that a transfer can be watched."""
+    person = swarm.person(swarm.fresh("slow"), options=("--upload-limit", SLOW))
+    yield person
+    person.down()
+
+
+def result_of(process: subprocess.Popen[str]) -> Any:
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
+def users_of(got: Any) -> set[str]:
+    return {source["user"] for source in got["sources"] if source["pieces"]}
+
+
+def test_a_download_is_told_of_and_offered_to_the_group(
+    swarm: Swarm, alice: Person, bob: Person, carol: Person
+) -> None:
+    group = alice.group_with(bob, carol)
+    path = swarm.file(2_000_000)
+    shared = alice.share(path, group)
+    dest = swarm.folder()
+    got = bob.fetch(group, path.name, dest)
+    assert (dest / path.name).read_bytes() == path.read_bytes()
+    assert got.pop("elapsed_s") > 0
+    assert got.pop("rate") > 0
+    assert got == {
+        "name": path.name,
+        "path": str(dest / path.name),
+        "size": 2_000_000,
+        "digest": shared["digest"],
+        "sources": [{"user": "alice", "endpoint": alice.status()["listen"], "pieces": 4}],
+    }
+    row = carol.files(group)[path.name]
+    assert (row["seeders"], sorted(row["shared_by"])) == (2, ["alice", "bob"])
+    alice.ok("stop-share", group, path.name)
+    assert users_of(carol.fetch(group, path.name, swarm.folder())) == {"bob"}
+
+
+def test_pieces_come_from_many_peers_at_once(
+    swarm: Swarm, alice: Person, bob: Person, carol: Person
+) -> None:
+    group = alice.group_with(bob, carol)
+    path = swarm.file(SIZE)
+    alice.share(path, group, "--piece-size", "16K")
+    bob.fetch(group, path.name, swarm.folder())
+    # Slow enough that the second source is there before the first has given everything.
+    dave = swarm.person(swarm.fresh("dave"), options=("--download-limit", "4M"))
+    alice.let_in(group, dave)
+    got = dave.fetch(group, path.name, swarm.folder())
+    assert users_of(got) == {"alice", "bob"}
+    assert sum(source["pieces"] for source in got["sources"]) == -(-SIZE // SMALL_PIECE)
+    dave.down()
+
+
+def test_a_leecher_serves_what_it_has(
+    swarm: Swarm, bob: Person, carol: Person, slow_seeder: Person
+) -> None:
+    group = slow_seeder.group_with(bob, carol)
+    path = swarm.file(SIZE)
+    slow_seeder.share(path, group, "--piece-size", "16K")
+    folders = [swarm.folder(), swarm.folder()]
+    started = [
+        person.spawn("--json", "download-file", group, path.name, folder)
+        for person, folder in zip((bob, carol), folders, strict=True)
+    ]
+    seen = wait_for(
+        lambda: slow_seeder.files(group)[path.name], until=lambda row: row["leechers"] == 2
+    )
+    assert seen["seeders"] == 1
+    by_bob, by_carol = map(result_of, started)
+    assert users_of(by_bob) == {slow_seeder.name, "carol"}
+    assert users_of(by_carol) == {slow_seeder.name, "bob"}
+    for folder in folders:
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+    row = slow_seeder.files(group)[path.name]
+    assert (row["seeders"], row["leechers"]) == (3, 0)
+
+
+def test_the_final_name_is_not_there_before_the_end(
+    swarm: Swarm, bob: Person, slow_seeder: Person
+) -> None:
+    group = slow_seeder.group_with(bob)
+    path = swarm.file(SIZE)
+    slow_seeder.share(path, group, "--piece-size", "16K")
+    dest = swarm.folder()
+    assert bob.ok("download-file", group, path.name, dest, "--no-wait") != ""
+    key = (group, path.name)
+    row = wait_for(lambda: bob.downloads()[key], until=lambda row: row["verified"] > 0)
+    assert row["state"] == "D"
+    assert not (dest / path.name).exists()
+    assert f"[D] [{group}] {path.name}" in bob.ok("show-downloads").splitlines()
+    wait_for(lambda: bob.state_of(*key) == "C", "the end")
+    assert (dest / path.name).read_bytes() == path.read_bytes()
+    assert [entry.name for entry in dest.iterdir()] == [path.name]
+    assert f"[C] [{group}] {path.name}" in bob.ok("show-downloads").splitlines()
+
+
+@pytest.mark.parametrize("pick", ["rarest", "random", "sequential"])
+def test_any_order_of_picking_ends_well(
+    swarm: Swarm, alice: Person, bob: Person, pick: str
+) -> None:
+    group = alice.group_with(bob)
+    path = swarm.file(SIZE // 3)
+    alice.share(path, group, "--piece-size", "16K")
+    got = bob.fetch(group, path.name, swarm.folder(), "--pick", pick)
+    assert Path(got["path"]).read_bytes() == path.read_bytes()
+
+
+def test_a_destination_is_a_folder_or_a_new_path(swarm: Swarm, alice: Person, bob: Person) -> None:
+    group = alice.group_with(bob)
+    path = swarm.file(1000)
+    alice.share(path, group)
+    dest = swarm.folder()
+    assert bob.fetch(group, path.name, dest)["path"] == str(dest / path.name)
+    assert bob.fetch(group, path.name, dest / "other")["path"] == str(dest / "other")
+    assert (dest / "other").read_bytes() == path.read_bytes()
+
+
+def test_what_the_device_shares_already_is_copied(swarm: Swarm, alice: Person) -> None:
+    group = alice.group_with()
+    path = swarm.file(SIZE)
+    alice.share(path, group)
+    got = alice.fetch(group, path.name, swarm.folder())
+    assert Path(got["path"]).read_bytes() == path.read_bytes()
+    assert got["sources"] == []
+
+
+def test_the_downloads_survive_a_restart(swarm: Swarm, alice: Person) -> None:
+    dave = swarm.person(swarm.fresh("dave"))
+    group = alice.group_with(dave)
+    path = swarm.file(1000)
+    alice.share(path, group)
+    dave.fetch(group, path.name, swarm.folder())
+    before = dave.json("show-downloads")
+    dave.restart()
+    assert dave.json("show-downloads") == before
+    assert before[0]["state"] == "C"
+    dave.down()
+
+
+@pytest.mark.parametrize("end", ["down", "kill"])
+def test_an_unfinished_download_continues_after_a_restart(
+    swarm: Swarm, slow_seeder: Person, end: str
+) -> None:
+    dave = swarm.person(swarm.fresh("dave"))
+    group = slow_seeder.group_with(dave)
+    path = swarm.file(2 * SIZE)
+    slow_seeder.share(path, group, "--piece-size", "16K")
+    dest = swarm.folder()
+    dave.ok("download-file", group, path.name, dest, "--no-wait")
+    key = (group, path.name)
+    before = wait_for(
+        lambda: dave.downloads()[key]["verified"], until=lambda verified: verified > SIZE // 2
+    )
+    dave.down() if end == "down" else dave.kill()
+    assert not (dest / path.name).exists()
+    dave.up()
+    assert dave.state_of(*key) in ("D", "C")
+    if end == "down":
+        row = wait_for(lambda: dave.downloads()[key], until=lambda row: row["verified"] > 0)
+        assert row["verified"] >= before
+    wait_for(lambda: dave.state_of(*key) == "C", "the end")
+    assert (dest / path.name).read_bytes() == path.read_bytes()
+    assert [entry.name for entry in dest.iterdir()] == [path.name]
+    dave.down()
+
+
+def test_three_downloads_at_once_while_two_shares_are_served(
+    swarm: Swarm, alice: Person, bob: Person, carol: Person
+) -> None:
+    group = alice.group_with(bob, carol)
+    mine = [swarm.file(SIZE) for _ in range(2)]
+    theirs = [swarm.file(SIZE) for _ in range(3)]
+    for path in mine:
+        bob.share(path, group, "--piece-size", "16K")
+    for path in theirs:
+        alice.share(path, group, "--piece-size", "16K")
+    dest = {path: swarm.folder() for path in mine + theirs}
+    started = [
+        person.spawn("--json", "download-file", group, path.name, dest[path])
+        for person, paths in ((bob, theirs), (carol, mine))
+        for path in paths
+    ]
+    for process in started:
+        result_of(process)
+    for path, folder in dest.items():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_pause_resume_and_cancel(swarm: Swarm, bob: Person, slow_seeder: Person) -> None:
+    group = slow_seeder.group_with(bob)
+    path, other = swarm.file(SIZE), swarm.file(2 * SIZE)
+    for one in (path, other):
+        slow_seeder.share(one, group, "--piece-size", "16K")
+    dest = swarm.folder()
+    bob.ok("download-file", group, path.name, dest, "--no-wait")
+    bob.ok("pause", group, path.name)
+    row = bob.downloads()[(group, path.name)]
+    assert (row["state"], row["reason"]) == ("P", "paused by the user")
+    bob.ok("resume", group, path.name)
+    wait_for(lambda: bob.state_of(group, path.name) == "C", "the end")
+    assert (dest / path.name).read_bytes() == path.read_bytes()
+    bob.ok("download-file", group, other.name, dest, "--no-wait")
+    bob.ok("cancel", group, other.name)
+    assert bob.state_of(group, other.name) == ""
+    assert [entry.name for entry in dest.iterdir()] == [path.name]
+    wait_for(lambda: slow_seeder.files(group)[other.name]["leechers"] == 0, "its end")
+
+
+def test_an_interrupted_wait_leaves_the_download_running(
+    swarm: Swarm, bob: Person, slow_seeder: Person
+) -> None:
+    group = slow_seeder.group_with(bob)
+    path = swarm.file(SIZE)
+    slow_seeder.share(path, group, "--piece-size", "16K")
+    dest = swarm.folder()
+    waiting = bob.spawn("download-file", group, path.name, dest)
+    wait_for(lambda: bob.state_of(group, path.name) == "D", "the beginning")
+    waiting.send_signal(signal.SIGINT)
+    out, err = waiting.communicate()
+    assert (waiting.returncode, out) == (130, ""), err
+    assert "still downloading in the background" in err
+    assert "error:" not in err
+    wait_for(lambda: bob.state_of(group, path.name) == "C", "the end")
+    assert (dest / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_second_wait_for_the_same_download_joins_the_first(
+    swarm: Swarm, bob: Person, slow_seeder: Person
+) -> None:
+    group = slow_seeder.group_with(bob)
+    path = swarm.file(SIZE // 2)
+    slow_seeder.share(path, group, "--piece-size", "16K")
+    dest = swarm.folder()
+    first = bob.spawn("--json", "download-file", group, path.name, dest)
+    wait_for(lambda: bob.state_of(group, path.name) == "D", "the beginning")
+    again = bob.fetch(group, path.name, dest)
+    assert result_of(first) == again
+    assert len([row for row in bob.json("show-downloads") if row["group"] == group]) == 1
+
+
+def test_a_piped_shell_waits_for_its_downloads(
+    swarm: Swarm, bob: Person, slow_seeder: Person
+) -> None:
+    group = slow_seeder.group_with(bob)
+    path = swarm.file(SIZE // 2)
+    slow_seeder.share(path, group, "--piece-size", "16K")
+    dest = swarm.folder()
+    ran = bob.command("shell", stdin=f"download_file {group} {path.name} {dest}\n")
+    assert ran.code == 0, str(ran)
+    assert (dest / path.name).read_bytes() == path.read_bytes()
+    ran = bob.command("shell", stdin=f"foo\ndownload_file {group} nothing {dest}\nlist-groups\n")
+    assert ran.code == 2, str(ran)
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_rows_tell_what_stands_on_the_disk(
+    swarm: Swarm, alice: Person, bob: Person, what: str
+) -> None:
+    group = alice.group_with(bob)
+    path = swarm.folder() if what == "folder" else swarm.file(1000)
+    if what == "folder":
+        swarm.file(1000, folder=path)
+    alice.share(path, group)
+    dest = swarm.folder()
+    key = (group, path.name)
+    bob.fetch(group, path.name, dest)
+    assert bob.state_of(*key) == "C"
+    moved = swarm.folder() / "moved"
+    (dest / path.name).rename(moved)
+    row = bob.downloads()[key]
+    assert (row["state"], row["reason"]) == ("F", "what was downloaded is no longer there")
+    moved.rename(dest / path.name)
+    assert bob.state_of(*key) == "C"
+    clear(dest / path.name)
+    bob.fetch(group, path.name, dest)
+    rows = [row for row in bob.json("show-downloads") if row["group"] == group]
+    assert [row["state"] for row in rows] == ["C"]  # one row a path
+    bob.fetch(group, path.name, dest / "other")
+    assert "by its path" in bob.run("cancel", group, path.name).err
+    bob.ok("cancel", group, dest / "other")
+    assert (dest / "other").exists()
+    assert len([row for row in bob.json("show-downloads") if row["group"] == group]) == 1
+    assert "the files stay" in bob.ok("clear")
+    assert [row for row in bob.json("show-downloads") if row["state"] == "C"] == []
+    assert (dest / path.name).exists()
+    bob.restart()
+    assert [row for row in bob.json("show-downloads") if row["group"] == group] == []

@@ -1,0 +1,1 @@
+"""Harnesses, fakes, real processes and attackers that tests share."""

@@ -1,0 +1,81 @@
+"""A store without a disk, for tests of what stands on one. The contract suite holds it to that.
+
+It can be told to fail, and to be slow.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Sequence
+
+from common import limits
+from common.errors import StorageError
+from common.ids import ContentId, GroupId, TrackerId
+from common.messages.events import LogEntry
+from tracker.core.changes import (
+    AccountCreated,
+    Change,
+    GroupDissolved,
+    Logged,
+    LogTrimmed,
+    ManifestDropped,
+    ManifestStored,
+)
+from tracker.core.state import State
+from tracker.store.statements import LogConflict
+
+
+class MemoryStore:
+    def __init__(self) -> None:
+        self._state = State()
+        self._log: dict[str, list[LogEntry]] = {}
+        self._bodies: dict[bytes, bytes] = {}
+        self._id: TrackerId | None = None
+        self.fails_with: StorageError | None = None
+        self.open = threading.Event()  # while it is not set, commits wait
+        self.open.set()
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        assert self.open.wait(20.0)
+        if self.fails_with is not None:
+            raise self.fails_with
+        state, log, bodies = copy.deepcopy((self._state, self._log, self._bodies))
+        for change in changes:
+            match change:
+                case Logged(entry):
+                    if entry.seq != state.groups[change.group].seq + 1:
+                        raise LogConflict(f"entry {entry.seq} is not the next one")
+                    log.setdefault(entry.group, []).append(entry)
+                case LogTrimmed(group, count):
+                    del log[group][:count]
+                case GroupDissolved(group):
+                    log.pop(group, None)
+                case ManifestStored(facts, body):
+                    bodies[facts.content] = body
+                case ManifestDropped(content):
+                    del bodies[content]
+                case AccountCreated(user) if user in state.accounts:
+                    raise StorageError("UNIQUE constraint failed")
+                case _:
+                    pass
+            state.apply(change)
+        self._state, self._log, self._bodies = state, log, bodies
+
+    def load(self) -> State:
+        return copy.deepcopy(self._state)
+
+    def tracker_id(self, fresh: bytes) -> TrackerId:
+        self._id = self._id or TrackerId(fresh)
+        return self._id
+
+    def manifest_part(self, content: ContentId, offset: int) -> bytes:
+        length = limits.MANIFEST_PART_BYTES
+        end = (offset // length + 1) * length
+        return self._bodies.get(content, b"")[offset:end]
+
+    def entries(self, group: GroupId, after: int, head: int, rows: int) -> list[LogEntry]:
+        return [entry for entry in self._log.get(group, []) if after < entry.seq <= head][:rows]
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,98 @@
+"""What stands in for the tracker in the tests of the peer's shells: answers that a test gives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from common.errors import Refused, TransportError
+from common.ids import GroupId, UserId
+from common.messages.refusals import Code
+from peer.tracker_client.group_replica import GroupReplica
+from peer.tracker_client.link import Answer
+from tests.support.waiting import PATIENCE_S
+
+
+async def until(condition: Callable[[], object], what: str = "it") -> None:
+    """Let the loop turn until the condition holds."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"{what} did not come about"
+        await asyncio.sleep(0.002)
+
+
+async def turns(count: int = 20) -> None:
+    """Let whatever can happen by itself happen."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class FakeLink:
+    """A link to a tracker: commands are answered by their class, topics are remembered.
+
+    An answer is a value, an exception, or a function of the command, which may be a coroutine's.
+    """
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers: dict[str, Any] = answers
+        self.asked: list[Any] = []
+        self.topics: set[bytes] = set()
+        self.data: Any = None
+        """What came with the last command."""
+        self.connected = True
+
+    def subscribe(self, topic: bytes) -> None:
+        self.topics.add(topic)
+
+    def unsubscribe(self, topic: bytes) -> None:
+        self.topics.discard(topic)
+
+    async def reachable(self) -> None:
+        if not self.connected:
+            raise TransportError("away")
+
+    async def ask(
+        self, command: Any, answer: type[Any], *, data: Any = None, timeout_s: float = 0.0
+    ) -> Answer[Any]:
+        self.asked.append(command)
+        self.data = data
+        if not self.connected:
+            raise TransportError("away")
+        reply = self.answers.get(type(command).__name__, Refused(Code.INTERNAL, "no answer"))
+        if callable(reply):
+            reply = reply(command)
+            if isinstance(reply, Awaitable):
+                reply = await reply
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(reply, Answer):
+            return reply
+        assert isinstance(reply, answer), reply
+        return Answer(reply, b"")
+
+    def asked_for(self, kind: type[Any]) -> list[Any]:
+        return [command for command in self.asked if isinstance(command, kind)]
+
+
+class Membership:
+    """A user's groups, as the tracker told them."""
+
+    def __init__(self, user: UserId, *groups: GroupId) -> None:
+        self.user: UserId | None = user
+        self.known = True
+        self.groups: dict[GroupId, None] = dict.fromkeys(groups)
+        self.topics: dict[GroupId, bytes] = {}
+
+    async def sync(self) -> None:
+        await asyncio.sleep(0)
+
+    def topic_of(self, group: GroupId) -> bytes:
+        return self.topics.get(group, b"topic") if group in self.groups else b""
+
+    has_left = GroupReplica.has_left
+
+    def follow_share(self, *_: object) -> None:
+        pass
+
+    unfollow_share = follow_share

@@ -1,0 +1,181 @@
+"""A `Seeder` and a `Fanout` joined by real sockets in one loop, and what they serve and fetch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import zmq
+
+from common import limits, manifest
+from common.crypto.keys import new_pair
+from common.crypto.tickets import Ticket
+from common.digests import Algorithm
+from common.errors import Refused
+from common.ids import ContentId, DeviceKey, GroupId
+from common.messages import peer
+from common.messages.refusals import Code, Refusal
+from common.net import zap
+from peer.fetching.pool import ConnectionPool
+from peer.serving.inventory import Inventory
+from peer.serving.server import PieceServer
+from peer.swarm.pieces import Bitfield
+from peer.swarm.rate_limit import RateLimit, Rates
+from peer.workers import Workers
+from tests.support.peer_fakes import until
+
+FILMS, MUSIC = GroupId("films"), GroupId("music")
+LENGTH = limits.PIECE_LENGTH_MIN
+DATA = b"".join(bytes([at]) * LENGTH for at in range(7)) + b"the end"
+COUNT = 8
+
+
+def piece(index: int) -> bytes:
+    return DATA[index * LENGTH : (index + 1) * LENGTH]
+
+
+def content_of(data: bytes) -> tuple[ContentId, manifest.Manifest, bytes]:
+    digest = Algorithm.BLAKE3.digest_of
+    pieces = b"".join(digest(data[at : at + LENGTH]) for at in range(0, len(data), LENGTH))
+    decoded = manifest.Manifest(
+        1,
+        Algorithm.BLAKE3,
+        LENGTH,
+        len(data),
+        digest(data),
+        pieces,
+        (manifest.Entry("", len(data)),),
+    )
+    encoded = manifest.encode(decoded)
+    return manifest.manifest_id(encoded), decoded, encoded
+
+
+CONTENT, MANIFEST, ENCODED = content_of(DATA)
+
+
+class Reader:
+    """A content in memory, with pieces whose reading fails."""
+
+    def __init__(self) -> None:
+        self.errors: dict[int, Exception] = {}
+
+    def read_run(self, first: int, count: int) -> bytes:
+        pieces = range(first, first + count)
+        for index in pieces:
+            if index in self.errors:
+                raise self.errors[index]
+        return b"".join(map(piece, pieces))
+
+
+class Rights:
+    """Lets in whoever shows ``good``; ``withdrawn`` is what is said at the next look."""
+
+    def __init__(self) -> None:
+        self.withdrawn: Refused | None = None
+        self.shown: list[bytes] = []
+
+    def admit(self, device: DeviceKey, group: GroupId, token: bytes) -> Ticket:
+        self.shown.append(token)
+        if not token.startswith(b"good"):
+            raise Refused(Code.TICKET_INVALID, "this ticket does not count here")
+        return Ticket(1, b"t" * 16, device, "bob", group, 1, 0, 99)
+
+    def recheck(self, ticket: Ticket) -> None:
+        if self.withdrawn is not None:
+            raise self.withdrawn
+
+
+class Sink:
+    """A download that only remembers."""
+
+    def __init__(self, group: GroupId = FILMS, content: ContentId = CONTENT) -> None:
+        self.group, self.content = group, content
+        self.said: list[Any] = []
+        self.pieces: dict[int, bytes] = {}
+        self.manifest = b""
+
+    def opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
+        self.said.append(("opened", bitfield))
+
+    def have(self, device: DeviceKey, pieces: list[int]) -> None:
+        self.said.append(("have", tuple(pieces)))
+
+    def on_pieces(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
+        for n in range(count):
+            self.pieces[first + n] = bytes(data[n * LENGTH : (n + 1) * LENGTH])
+
+    def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
+        self.said.append(("declined", tuple(answer.pieces), answer.busy))
+
+    def refused(self, device: DeviceKey, refusal: Refusal) -> None:
+        self.said.append(("refused", refusal.code))
+
+    def lost(self, device: DeviceKey, opened: bool) -> None:
+        self.said.append(("lost", opened))
+
+    def manifest_part(self, device: DeviceKey, total: int, offset: int, data: bytes) -> None:
+        assert offset == len(self.manifest)
+        self.manifest += data
+
+
+class ServingHarness:
+    """One that serves and one that fetches, in one loop. ``bulk``: on bulk connections."""
+
+    bulk = False
+
+    def __init__(self, limit: RateLimit | None = None) -> None:
+        self.contexts: list[zmq.Context[Any]] = [zmq.Context(), zmq.Context()]
+        self.inventory, self.rights, self.reader = Inventory(), Rights(), Reader()
+        self.workers = Workers(2, "test")
+        self.guard = zap.ZapHandler(self.contexts[0])
+        self.server, self.client = new_pair(), new_pair()
+        self.known = {self.client.public}
+        self.knows_device = self.known.__contains__
+        self.seeder = PieceServer(
+            self.contexts[0],
+            self.server,
+            "tcp://127.0.0.1:0",
+            guard=self.guard,
+            replica=self,  # type: ignore[arg-type]
+            rights=self.rights,  # type: ignore[arg-type]
+            inventory=self.inventory,
+            workers=self.workers,
+            limit=limit or RateLimit(Rates()),
+            bulk_port=0 if self.bulk else None,
+        )
+        self.ticket: bytes | None = b"good"
+        self.pool = ConnectionPool(
+            self.contexts[1], self.client, lambda group: self.ticket, bulk=self.bulk
+        )
+
+    def offer(self, have: Bitfield | None = None, group: GroupId = FILMS) -> None:
+        self.inventory.put(group, CONTENT, MANIFEST, ENCODED, self.reader, have)
+
+    async def open(self, handler: Sink | None = None) -> Sink:
+        handler = handler or Sink()
+        self.pool.open(handler, self.server.public, self.seeder.endpoint)
+        await until(lambda: handler.said, "an answer")
+        return handler
+
+    def ask(self, handler: Sink, *pieces: int) -> None:
+        self.pool.request(handler, self.server.public, pieces)
+
+    def close(self) -> None:
+        self.seeder.close()
+        self.pool.shut()
+        self.guard.close()
+        self.workers.close()
+        for context in self.contexts:
+            context.destroy(linger=0)
+
+
+def run(test: Callable[[ServingHarness], Awaitable[None]], limit: RateLimit | None = None) -> None:
+    async def main() -> None:
+        stage = ServingHarness(limit)
+        try:
+            await test(stage)
+        finally:
+            stage.close()
+
+    asyncio.run(main())

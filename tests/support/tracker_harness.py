@@ -1,0 +1,176 @@
+"""A tracker without sockets, clock or disk: people at their devices, and what is decided."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
+from common.messages import events, tracker
+from common.messages.refusals import Code, Refusal
+from tracker.core import commands
+from tracker.core.changes import Change, Logged, ManifestSummary
+from tracker.core.context import (
+    Caller,
+    CheckPassword,
+    Context,
+    Decision,
+    HashPassword,
+    Now,
+    Nudge,
+    ReleaseLease,
+    RenewLease,
+    TrackerIdentity,
+)
+from tracker.core.presence import Presence, SwarmChange
+from tracker.core.state import State
+
+
+class TrackerHarness:
+    """The world, and a clock that only moves when it is told to."""
+
+    def __init__(self, seed: int = 1, *, ipc: bool = False) -> None:
+        self.rng = random.Random(seed)
+        facts = TrackerIdentity(TrackerId(b"t" * 16), (b"v" * 32,), b"s" * 32, "tcp://*:5001", ipc)
+        self.context = Context(facts, State(), Presence(), self.rng)
+        self.now_s = 1_000.0
+        self.serial = 0  # of commands: no id is used twice
+        self.changes: list[Change] = []
+        self.swarm_changes: list[SwarmChange] = []
+        self.nudged: list[DeviceKey] = []
+        self._facts: dict[ContentId, ManifestSummary] = {}
+
+    @property
+    def state(self) -> State:
+        return self.context.state
+
+    @property
+    def now(self) -> Now:
+        return Now(1_700_000_000_000 + round(self.now_s * 1000), self.now_s)
+
+    @property
+    def log(self) -> list[events.LogEntry]:
+        return [change.entry for change in self.changes if isinstance(change, Logged)]
+
+    def told(self, group: str) -> list[events.GroupEvent]:
+        """The events of a group, oldest first."""
+        return [entry.event for entry in self.log if entry.group == group]
+
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def decide(self, caller: Caller, command: Any) -> Decision:
+        """Decide and carry out, as the desk does."""
+        decision = commands.decide(self.context, caller, command, self.now)
+        for change in decision.changes:
+            self.state.apply(change)
+        self.changes += decision.changes
+        presence = self.context.presence
+        self.swarm_changes += presence.follow(self.state, decision.changes)
+        for notice in decision.notices:
+            match notice:
+                case Nudge(device):
+                    self.nudged.append(device)
+                case RenewLease(device, user, endpoint, leeching, instance):
+                    self.swarm_changes += presence.announce(
+                        self.state, device, user, endpoint, leeching, self.now_s, instance
+                    )
+                case ReleaseLease(device):
+                    self.swarm_changes += presence.depart(device)
+        return decision
+
+    def device(self, name: str) -> Device:
+        return Device(self, DeviceKey(hashlib.sha256(name.encode()).digest()))
+
+    def user(self, name: str, device: str = "") -> Device:
+        """Somebody with an account, logged in."""
+        return self.device(device or name).enters(name)
+
+    def group(self, name: str, owner: Device, *members: Device) -> GroupId:
+        owner.does(tracker.CreateGroup(name))
+        for member in members:
+            member.does(tracker.JoinGroup(name))
+            assert member.user is not None
+            owner.does(tracker.AcceptRequest(name, member.user))
+        return GroupId(name.lower())
+
+    def content(self, text: str, size: int = 1_000, shown_to: Device | None = None) -> ContentId:
+        """A content whose manifest all users have sent who are there already, or one of them."""
+        content = content_id(text)
+        self._facts[content] = ManifestSummary(
+            content, 200, size, 1, 1, 16_384, "blake3", b"d" * 32, self.now.wall_ms
+        )
+        everybody = list(self.state.accounts or [UserId("nobody")])
+        one = None if shown_to is None else shown_to.user
+        for user in everybody if one is None else [one]:
+            self.shows(user, content)
+        return content
+
+    def shows(self, user: UserId, content: ContentId) -> None:
+        """``user`` sends the whole manifest."""
+        facts = self._facts.get(content)
+        if facts is not None and not self.state.may_know(user, content):
+            gathered = commands.ManifestGathered(user, facts, b"m" * 200)
+            self.decide(Caller(DeviceKey(b"")), gathered)
+
+
+def content_id(text: str) -> ContentId:
+    return ContentId(hashlib.sha256(text.encode()).digest())
+
+
+@dataclass
+class Device:
+    """Somebody's device. ``does`` expects that it is done, ``is_refused`` that it is not."""
+
+    town: TrackerHarness
+    key: DeviceKey
+    address: str = "192.0.2.7"
+
+    @property
+    def user(self) -> UserId | None:
+        return self.town.state.devices.get(self.key)
+
+    def decision(self, command: Any, request_id: bytes = b"") -> Decision:
+        self.town.serial += 1
+        request_id = request_id or self.town.serial.to_bytes(8, "big")
+        return self.town.decide(Caller(self.key, self.address, request_id), command)
+
+    def asks(self, command: Any, request_id: bytes = b"") -> Any:
+        return self.decision(command, request_id).reply
+
+    def does(self, command: Any, request_id: bytes = b"") -> Any:
+        reply = self.asks(command, request_id)
+        assert not isinstance(reply, Refusal), reply
+        return reply
+
+    def is_refused(self, command: Any) -> Code:
+        decision = self.decision(command)
+        assert isinstance(decision.reply, Refusal), decision.reply
+        assert not decision.changes, "a refusal changes nothing"
+        return decision.reply.code
+
+    def enters(self, name: str) -> Device:
+        """Make an account unless there is one, and log in with the right password."""
+        if UserId(name.lower()) not in self.town.state.accounts:
+            order = self.does(tracker.CreateUser(name, "secret"))
+            assert isinstance(order, HashPassword)
+            self.does(commands.PasswordHashed(order.user, f"hash of {order.password}"))
+        order = self.does(tracker.Login(name, "secret"))
+        assert isinstance(order, CheckPassword)
+        assert order.password_hash == "hash of secret"
+        self.does(commands.PasswordRight(order.user, order.password_hash))
+        return self
+
+    def offers(self, group: str, name: str, content: ContentId) -> tracker.Offered:
+        assert self.user is not None
+        self.town.shows(self.user, content)
+        reply = self.does(tracker.Offer(group, name, content))
+        assert isinstance(reply, tracker.Offered)
+        return reply
+
+    def comes(self, endpoint: str = "tcp://192.0.2.7:9000", **options: Any) -> tracker.Announced:
+        reply = self.does(tracker.Announce(endpoint, **options))
+        assert isinstance(reply, tracker.Announced)
+        return reply

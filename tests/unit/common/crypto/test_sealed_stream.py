@@ -1,0 +1,150 @@
+"""What is sealed is opened as it was, once, in its order, with its key; and nothing else is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import limits
+from common.crypto import sealed_stream
+from common.crypto.sealed_stream import Opener, ScratchBuffer, Sealer, aes_is_fast, new_key, proof
+from common.errors import RemoteProtocolError
+
+KEY = bytes(range(32))
+
+
+def sealed(sealer: Sealer, head: bytes, data: bytes) -> tuple[bytes, bytes, bytes]:
+    """The next message of a sealer, to keep."""
+    number, sealed_head, sealed_data = sealer.seal(head, data)
+    sealer.sent(number)
+    return number, sealed_head, bytes(sealed_data)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=40), st.binary(max_size=600)), max_size=6))
+def test_what_was_sealed_is_opened(messages: list[tuple[bytes, bytes]]) -> None:
+    sealer, opener = Sealer(KEY, ScratchBuffer()), Opener(KEY)
+    for head, data in messages:
+        number, sealed_head, sealed_data = sealer.seal(head, memoryview(data))
+        sealer.sent(number)
+        assert len(sealed_data) == len(data) + sealed_stream.TAG_BYTES
+        assert opener.open(number, memoryview(sealed_head), sealed_data) == (head, data)
+
+
+def test_several_sealers_may_use_one_room_in_turn() -> None:
+    room, other_key = ScratchBuffer(), new_key()
+    sealers = {KEY: Sealer(KEY, room), other_key: Sealer(other_key, room)}
+    openers = {key: Opener(key) for key in sealers}
+    for size in (3, 40, 7, 0, 41):
+        for key, sealer in sealers.items():
+            data = os.urandom(size)
+            assert openers[key].open(*sealed(sealer, b"", data)) == (b"", data)
+
+
+@given(st.integers(0, 2), st.integers(0, 10_000))
+def test_a_bit_that_changed_is_noticed(which: int, at: int) -> None:
+    frames = [
+        bytearray(frame)
+        for frame in Sealer(KEY, ScratchBuffer()).seal(b"head", b"a piece of it" * 9)
+    ]
+    frame = frames[which]
+    frame[at // 8 % len(frame)] ^= 1 << at % 8
+    number, head, data = map(bytes, frames)
+    opener = Opener(KEY)
+    with pytest.raises(RemoteProtocolError):
+        opener.open(number, head, data)
+
+
+@pytest.mark.parametrize("length", [0, 1, 7])
+def test_a_frame_that_was_cut_is_noticed(length: int) -> None:
+    number, head, data = Sealer(KEY, ScratchBuffer()).seal(b"head", b"data")
+    for cut in ((number[:length], head, data), (number, head[:length], data)):
+        with pytest.raises(RemoteProtocolError):
+            Opener(KEY).open(*cut)
+    with pytest.raises(RemoteProtocolError):
+        Opener(KEY).open(number, head, data[:length])
+
+
+def test_nothing_counts_twice_or_late() -> None:
+    sealer, opener = Sealer(KEY, ScratchBuffer()), Opener(KEY)
+    first, second, third = (sealed(sealer, b"", bytes([at])) for at in range(3))
+    assert opener.open(*first)[1] == b"\x00"
+    assert opener.open(*second)[1] == b"\x01"
+    for again in (second, first):
+        with pytest.raises(RemoteProtocolError):
+            opener.open(*again)
+    assert opener.open(*third)[1] == b"\x02"
+
+
+@pytest.mark.parametrize("missing", [0, 1, 3])
+def test_h96_nothing_counts_when_one_before_it_is_missing(missing: int) -> None:
+    sealer, opener = Sealer(KEY, ScratchBuffer()), Opener(KEY)
+    messages = [sealed(sealer, b"head", bytes([at])) for at in range(5)]
+    for message in messages[:missing]:
+        opener.open(*message)
+    for later in messages[missing + 1 :]:
+        with pytest.raises(RemoteProtocolError, match="missing"):
+            opener.open(*later)
+
+
+def test_what_was_sealed_and_not_sent_is_not_missed() -> None:
+    sealer, opener = Sealer(KEY, ScratchBuffer()), Opener(KEY)
+    for at in range(4):
+        sealer.seal(b"turned away", b"by a full queue")
+        assert opener.open(*sealed(sealer, b"", bytes([at])))[1] == bytes([at])
+
+
+def test_frames_cannot_change_places() -> None:
+    sealer, opener = Sealer(KEY, ScratchBuffer()), Opener(KEY)
+    number, head, data = sealed(sealer, b"same", b"same")
+    later, other_head, other = sealed(sealer, b"same", b"same")
+    assert len({head, data, other_head, other}) == 4, "no nonce was used twice"
+    for mixed in ((number, data, head), (number, head, other), (later, head, data)):
+        with pytest.raises(RemoteProtocolError):
+            opener.open(*mixed)
+    assert opener.open(number, head, data) == (b"same", b"same"), "what failed took no number"
+
+
+def test_another_key_opens_nothing() -> None:
+    with pytest.raises(RemoteProtocolError):
+        Opener(new_key()).open(*Sealer(KEY, ScratchBuffer()).seal(b"head", b"data"))
+    assert new_key() != new_key()
+
+
+def test_a_proof_is_of_a_key_and_a_name() -> None:
+    assert proof(KEY, b"a") == proof(KEY, b"a")
+    assert len({proof(KEY, b"a"), proof(KEY, b"b"), proof(bytes(32), b"a")}) == 3
+
+
+def test_a_key_is_not_used_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SEALED_BYTES_MAX", 20)
+    sealer = Sealer(KEY, ScratchBuffer())
+    sealer.seal(b"", bytes(19))
+    assert not sealer.spent
+    sealer.seal(b"", bytes(1))
+    assert sealer.spent
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "fast"),
+    [
+        ("x86_64", "fpu aes pclmulqdq", True),
+        ("x86_64", "fpu pclmulqdq", False),
+        ("aarch64", "fp asimd aes pmull", True),
+        ("aarch64", "fp asimd", False),
+        ("riscv64", "aes pclmulqdq", False),
+    ],
+)
+def test_the_processor_tells_whether_aes_is_fast(
+    monkeypatch: pytest.MonkeyPatch, machine: str, flags: str, fast: bool
+) -> None:
+    monkeypatch.setattr(sealed_stream.platform, "machine", lambda: machine)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"processor : 0\nflags\t: {flags}\n")
+    aes_is_fast.cache_clear()
+    try:
+        assert aes_is_fast() is fast
+    finally:
+        aes_is_fast.cache_clear()

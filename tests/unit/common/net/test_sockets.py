@@ -1,0 +1,390 @@
+"""Sockets and admission: the pump's promises, and who gets in."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import zmq
+
+from common import limits
+from common.crypto.keys import KeyPair, new_pair
+from common.errors import ConfigError, TransportError
+from common.ids import DeviceKey
+from common.net import sockets, zap
+from common.net.sockets import (
+    Connect,
+    ConnectionEvent,
+    Frames,
+    Private,
+    Pump,
+    Sent,
+    Serve,
+    SocketMonitor,
+    make_socket,
+)
+from tests.support.waiting import PATIENCE_S
+
+DOMAIN = "test"
+
+
+@asynccontextmanager
+async def fresh_context() -> AsyncIterator[zmq.Context[Any]]:
+    context: zmq.Context[Any] = zmq.Context()
+    try:
+        yield context
+    finally:
+        context.destroy(linger=0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop turn until the condition holds."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it did not come about"
+        await asyncio.sleep(0.005)
+
+
+def run(test: Callable[[zmq.Context[Any]], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with fresh_context() as context:
+            await test(context)
+
+    asyncio.run(main())
+
+
+def router(context: zmq.Context[Any], pair: KeyPair, **options: Any) -> zmq.Socket[Any]:
+    given = {"message_bytes_max": 1000} | options
+    return make_socket(context, zmq.ROUTER, Serve(pair, DOMAIN), **given)
+
+
+def dealer(context: zmq.Context[Any], pair: KeyPair, server: DeviceKey) -> zmq.Socket[Any]:
+    return make_socket(context, zmq.DEALER, Connect(pair, server), message_bytes_max=1000)
+
+
+class Server:
+    """A guarded ROUTER that keeps what it hears."""
+
+    def __init__(self, context: zmq.Context[Any], policy: zap.Policy) -> None:
+        self.guard = zap.ZapHandler(context)
+        self.guard.guard(DOMAIN, policy)
+        self.pair = new_pair()
+        socket = router(context, self.pair)
+        self.endpoint = sockets.bind(socket, "tcp://127.0.0.1:0")
+        self.heard: list[tuple[sockets.Sender | None, bytes]] = []
+        self.guests: list[Any] = []  # a socket that nobody holds is closed
+        self.pump = Pump(socket, self._on_message)
+
+    def _on_message(self, frames: Frames) -> None:
+        self.heard.append((sockets.sender(frames), frames[-1].bytes))
+        if frames[-1].bytes == b"raise":
+            raise RuntimeError("a bug")
+
+    def close(self) -> None:
+        self.pump.close()
+        self.guard.close()
+
+
+def knock(context: zmq.Context[Any], server: Server, pair: KeyPair, word: bytes) -> Any:
+    client = dealer(context, pair, server.pair.public)
+    client.connect(server.endpoint)
+    client.send(word)
+    server.guests.append(client)
+    return client
+
+
+def test_the_proved_key_is_the_sender() -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        server = Server(context, lambda key, address: zap.Admission.ADMIT)
+        pair = new_pair()
+        knock(context, server, pair, b"hello")
+        await until(lambda: server.heard)
+        who, word = server.heard[0]
+        assert who is not None
+        assert (who.device, word) == (pair.public, b"hello")
+        assert len(who.routing_id) == limits.ROUTING_ID_BYTES
+        assert server.guard.counts["admit"] == 1
+        server.close()
+
+    run(test)
+
+
+def test_metadata_of_the_clients_own_making_is_overruled() -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        server = Server(context, lambda key, address: zap.Admission.ADMIT)
+        pair = new_pair()
+        client = dealer(context, pair, server.pair.public)
+        client.setsockopt(zmq.METADATA, b"X-User-Id:" + b"00" * 32)
+        with pytest.raises(zmq.ZMQError):
+            client.setsockopt(zmq.METADATA, b"User-Id:" + b"00" * 32)
+        client.connect(server.endpoint)
+        client.send(b"hello")
+        await until(lambda: server.heard)
+        who, _ = server.heard[0]
+        assert who is not None
+        assert who.device == pair.public
+        server.close()
+
+    run(test)
+
+
+def test_a_name_that_can_be_guessed_is_not_listened_to() -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        server = Server(context, lambda key, address: zap.Admission.ADMIT)
+        client = dealer(context, new_pair(), server.pair.public)
+        client.setsockopt(zmq.ROUTING_ID, b"short")
+        client.connect(server.endpoint)
+        client.send(b"hello")
+        await until(lambda: server.heard)
+        assert server.heard[0][0] is None
+        server.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("answer", [zap.Admission.DENY, zap.Admission.RETRY, RuntimeError("a bug")])
+def test_only_the_admitted_come_in(answer: zap.Admission | Exception) -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        good, bad = new_pair(), new_pair()
+
+        def policy(key: DeviceKey, address: str) -> zap.Admission:
+            assert address == "127.0.0.1"
+            if key == good.public:
+                return zap.Admission.ADMIT
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        server = Server(context, policy)
+        knock(context, server, bad, b"bad")
+        counted = {zap.Admission.DENY: "deny"}.get(answer, "retry")  # type: ignore[arg-type]
+        await until(lambda: server.guard.counts[counted])
+        knock(context, server, good, b"good")
+        await until(lambda: server.heard)
+        assert [word for _, word in server.heard] == [b"good"]
+        assert server.guard.counts["failures"] == (
+            server.guard.counts["retry"] if isinstance(answer, Exception) else 0
+        )
+        server.close()
+
+    run(test)
+
+
+def test_a_domain_that_nobody_guards_lets_nobody_in() -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        server = Server(context, lambda key, address: zap.Admission.ADMIT)
+        server.guard._policies.clear()
+        knock(context, server, new_pair(), b"hello")
+        await until(lambda: server.guard.counts["deny"])
+        assert server.heard == []
+        server.close()
+
+    run(test)
+
+
+def test_the_self_check_passes_with_a_guard_and_fails_without() -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        guard = zap.ZapHandler(context)
+        await zap.self_check(context, guard)
+        assert guard.counts == {}
+        guard.close()
+
+    async def without(context: zmq.Context[Any]) -> None:
+        guard = zap.ZapHandler(context)
+        guard.close()  # libzmq has nobody to ask
+        with pytest.raises(ConfigError, match="self-check"):
+            await zap.self_check(context, guard, timeout_s=0.3)
+
+    run(test)
+    run(without)
+
+
+def test_a_handler_that_lets_everyone_in_fails_the_self_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        guard = zap.ZapHandler(context)
+        monkeypatch.setattr(guard, "_decide", lambda d, a, m, c: (zap.Admission.ADMIT, c[0]))
+        with pytest.raises(ConfigError, match="self-check"):
+            await zap.self_check(context, guard, timeout_s=1.0)
+        guard.close()
+
+    run(test)
+
+
+def test_a_serving_socket_needs_a_domain() -> None:
+    context: zmq.Context[Any] = zmq.Context()
+    with pytest.raises(ConfigError):
+        make_socket(context, zmq.ROUTER, Serve(new_pair(), ""), message_bytes_max=10)
+    context.destroy(linger=0)
+
+
+def test_a_bug_in_the_handler_of_a_message_deafens_nobody() -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        server = Server(context, lambda key, address: zap.Admission.ADMIT)
+        client = knock(context, server, new_pair(), b"raise")
+        client.send(b"next")
+        await until(lambda: len(server.heard) == 2)
+        server.close()
+
+    run(test)
+
+
+def test_a_message_that_is_too_long_ends_the_connection() -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        server = Server(context, lambda key, address: zap.Admission.ADMIT)
+        client = knock(context, server, new_pair(), b"x" * 1001)
+        down: list[ConnectionEvent] = []
+        watch = SocketMonitor(client, down.append)
+        await until(lambda: ConnectionEvent.DOWN in down)
+        assert server.heard == []
+        watch.close()
+        server.close()
+
+    run(test)
+
+
+def pair_of(context: zmq.Context[Any], hear: Callable[[Frames], None]) -> tuple[Pump, Any]:
+    """A pump, and a plain socket at the other end."""
+    name = f"inproc://{id(hear)}"
+    near = make_socket(context, zmq.PAIR, Private(), message_bytes_max=-1, send_queue=10)
+    near.bind(name)
+    far = context.socket(zmq.PAIR)
+    far.setsockopt(zmq.RCVHWM, 10)
+    far.connect(name)
+    return Pump(near, hear), far
+
+
+def test_all_messages_of_a_long_queue_are_heard_in_order() -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        heard: list[bytes] = []
+        pump, far = pair_of(context, lambda frames: heard.append(frames[0].bytes))
+        sent = [b"%d" % at for at in range(Pump.BATCH * 5)]
+        for word in sent:
+            far.send(word)
+            await asyncio.sleep(0)
+        await until(lambda: len(heard) == len(sent))
+        assert heard == sent
+        pump.close()
+
+    run(test)
+
+
+def test_what_comes_while_a_message_is_sent_is_heard() -> None:
+    """Sending takes in the wake-up of the descriptor."""
+
+    async def test(context: zmq.Context[Any]) -> None:
+        heard: list[bytes] = []
+        pump, far = pair_of(context, lambda frames: heard.append(frames[0].bytes))
+        await asyncio.sleep(0)
+        for at in range(50):
+            far.send(b"%d" % at)
+            pump.send([b"answer"])
+            far.recv()
+            await until(lambda at=at: len(heard) == at + 1)
+        pump.close()
+
+    run(test)
+
+
+def test_a_full_queue_and_a_closed_socket_are_told_apart() -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        pump, _ = pair_of(context, lambda frames: None)
+        outcomes = [pump.send([b"x", b"y"]) for _ in range(100)]
+        assert outcomes[0] is Sent.YES
+        assert outcomes[-1] is Sent.FULL
+        pump.close()
+        pump.close()
+        assert pump.send([b"x"]) is Sent.GONE
+
+    run(test)
+
+
+def test_a_message_to_nobody_is_gone() -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        server = Server(context, lambda key, address: zap.Admission.ADMIT)
+        assert server.pump.send([sockets.new_routing_id(), b"x"]) is Sent.GONE
+        server.close()
+
+    run(test)
+
+
+def test_a_port_in_use_is_told() -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        server = Server(context, lambda key, address: zap.Admission.ADMIT)
+        other = router(context, new_pair())
+        with pytest.raises(TransportError, match=r"127.0.0.1"):
+            sockets.bind(other, server.endpoint)
+        other.close(linger=0)
+        server.close()
+
+    run(test)
+
+
+def test_what_happens_to_a_connection_is_told() -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        server = Server(context, lambda key, address: zap.Admission.ADMIT)
+        told: list[ConnectionEvent] = []
+        client = dealer(context, new_pair(), server.pair.public)
+        watch = SocketMonitor(client, told.append)
+        client.connect(server.endpoint)
+        await until(lambda: ConnectionEvent.UP in told)
+        server.close()
+        await until(lambda: ConnectionEvent.DOWN in told)
+        await until(lambda: ConnectionEvent.UNREACHABLE in told)
+        watch.close()
+
+        wrong: list[ConnectionEvent] = []
+        server = Server(context, lambda key, address: zap.Admission.ADMIT)
+        client = dealer(context, new_pair(), new_pair().public)
+        watch = SocketMonitor(client, wrong.append)
+        client.connect(server.endpoint)
+        await until(lambda: ConnectionEvent.FAILED in wrong or ConnectionEvent.DOWN in wrong)
+        assert ConnectionEvent.UP not in wrong
+        watch.close()
+        server.close()
+
+    run(test)
+
+
+LEFT_IN_THE_MIDDLE = """
+import zmq
+from common.net.sockets import Private; from common.net.sockets import make_socket
+
+here, there = zmq.Context(), zmq.Context()
+server = there.socket(zmq.ROUTER)
+port = server.bind_to_random_port("tcp://127.0.0.1")
+client = make_socket(here, zmq.DEALER, Private(), message_bytes_max=1000)
+client.setsockopt(zmq.ROUTING_ID, b"me")
+monitor = client.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED)
+client.connect(f"tcp://127.0.0.1:{port}")
+monitor.recv_multipart()
+client.send(b"here")
+server.recv_multipart()
+server.send_multipart([b"me", b"first"])
+server.send_multipart([b"me", *[b"frame"] * 250])
+client.recv()
+server.close(linger=10_000)
+there.term()
+monitor.recv_multipart()
+print(len(client.recv_multipart()))
+here.destroy(linger=0)
+"""
+
+
+def test_who_leaves_while_a_long_message_is_read_does_not_take_us_along() -> None:
+    """libzmq looks at what happened to its connections at every hundredth frame, and with
+    ZMQ_IMMEDIATE it aborts the process when the connection has ended by then."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LEFT_IN_THE_MIDDLE],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "250\n"), ran.stderr

@@ -1,0 +1,686 @@
+"""The turns that a download takes, when two things come at once or one does not end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from common import manifest
+from common.digests import Algorithm
+from common.errors import Refused
+from common.ids import ContentId, GroupId, UserId
+from common.messages import control, tracker
+from common.messages.refusals import Code
+from peer.downloads import manager, transfer
+from peer.downloads.manager import Downloads
+from peer.files import open_part, sharing
+from peer.files.destination import Destination
+from peer.files.errors import AlreadyExists, ContentChanged, DigestMismatch, DiskFull, ReadOnly
+from peer.files.partial_content import PartialContent
+from peer.records import DownloadRecord, Manifests, Records
+from peer.serving.inventory import Inventory
+from peer.settings import Settings
+from peer.swarm.rate_limit import RateLimit
+from peer.workers import Workers
+from tests.support.peer_fakes import FakeLink, Membership, turns, until
+from tests.support.waiting import PATIENCE_S
+
+ALICE = UserId("alice")
+FILMS, MUSIC = GroupId("films"), GroupId("music")
+PIECE = 1 << 16
+
+
+class Fanout:
+    """Connections that nobody makes."""
+
+    pair = SimpleNamespace(public=b"me")
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+class Stage:
+    """Alice's downloads of one film, with real parts and journals in ``home``."""
+
+    def __init__(self, home: Path, pieces: int = 4) -> None:
+        self.home, self.link = home, FakeLink()
+        self.data = os.urandom(pieces * PIECE - 7)
+        source = home / "source"
+        source.write_bytes(self.data)
+        digested = sharing.digest_scanned(sharing.scan(str(source)), Algorithm.BLAKE3, PIECE)
+        self.manifest = digested.manifest
+        self.encoded = manifest.encode(self.manifest)
+        self.content = manifest.manifest_id(self.encoded)
+        self.place = home / "films"
+        self.place.mkdir()
+        self.path = self.place / "film"
+        (home / "journals").mkdir()
+        (home / "manifests").mkdir()
+        self.manifests = Manifests(home / "manifests")
+        self.manifests.put(self.content, self.encoded)
+        self.records = Records(home / "downloads", DownloadRecord)
+        self.workers = Workers(4, "test")
+        self.inventory = Inventory()
+        self.adopted: list[Any] = []
+        self.notices: list[str] = []
+        self.replica = Membership(ALICE, FILMS)
+        row = tracker.FileRow(
+            "film",
+            self.content,
+            self.manifest.size,
+            1,
+            pieces,
+            PIECE,
+            "blake3",
+            self.manifest.digest,
+            1,
+            0,
+            ["bob"],
+        )
+        self.link.answers["FindShare"] = tracker.ShareFound(row, b"t" * 16, len(self.encoded), [])
+        self.link.answers["GetSources"] = tracker.Sources([])
+        self.link.on_ipc = False  # type: ignore[attr-defined]
+        self._services = SimpleNamespace(
+            home=home,
+            link=self.link,
+            replica=self.replica,
+            tickets=SimpleNamespace(want=self._nothing),
+            pool=Fanout(),
+            inventory=self.inventory,
+            shares=SimpleNamespace(adopt_download=self._adopt),
+            workers=self.workers,
+            manifests=self.manifests,
+            settings=Settings(),
+            limit=RateLimit(),
+            time=SimpleNamespace(now_ms=lambda: 1),
+            notify=self.notices.append,
+            presence_changed=lambda: None,
+        )
+
+    async def _nothing(self, *_: Any) -> None:
+        pass
+
+    async def _adopt(self, *what: Any) -> None:
+        self.adopted.append(what)
+
+    def piece(self, index: int) -> bytes:
+        return self.data[index * PIECE : (index + 1) * PIECE]
+
+    def remembers(
+        self, held: int, *, key: str = "film", path: Path | None = None, **fields: Any
+    ) -> None:
+        """A download that rests, with the first pieces held."""
+        path = self.path if path is None else path
+        journal = str(self.home / "journals" / key)
+        part = open_part.create(str(path), self.manifest, self.content, journal)
+        for index in range(held):
+            part.write_piece(index, self.piece(index))
+        part.checkpoint()
+        part.close()
+        self.records.put(
+            key,
+            DownloadRecord(
+                ALICE,
+                "films",
+                "film",
+                self.content,
+                os.fsencode(path),
+                self.manifest.size,
+                "",
+                "rarest",
+                0,
+                **fields,
+            ),
+        )
+
+    async def start(self) -> Downloads:
+        self.downloads = Downloads(self._services, random.Random(1))  # type: ignore[arg-type]
+        await self.downloads.activate(ALICE)
+        return self.downloads
+
+    def state(self, key: str = "film") -> str:
+        return self.downloads._all[key].record.state
+
+    def open_files(self) -> int:
+        """How many descriptors of the part and its journal are open."""
+        found = 0
+        for fd in os.listdir("/proc/self/fd"):
+            try:
+                shown = os.readlink(f"/proc/self/fd/{fd}")
+            except OSError:
+                continue
+            found += shown.startswith((str(self.place), str(self.home / "journals")))
+        return found
+
+
+def run(tmp_path: Path, test: Callable[[Stage], Awaitable[None]], *, pieces: int = 4) -> None:
+    async def main() -> None:
+        stage = Stage(tmp_path, pieces)
+        await test(stage)
+        await stage.downloads.close()
+        stage.workers.close()
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The verifying of a part lasts until this is set."""
+    recover, done = PartialContent.recover, threading.Event()
+
+    def slowly(part: PartialContent, **words: Any) -> int:
+        assert done.wait(PATIENCE_S)
+        return recover(part, **words)
+
+    monkeypatch.setattr(PartialContent, "recover", slowly)
+    return done
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, method: str) -> list[str]:
+    """The calls of `opening.resume`, or of a method of `PartialContent`, from here on."""
+    calls: list[str] = []
+    owner: Any = open_part if method == "resume" else PartialContent
+    real = getattr(owner, method)
+
+    def call(*words: Any, **more: Any) -> Any:
+        calls.append(method)
+        return real(*words, **more)
+
+    monkeypatch.setattr(owner, method, call)
+    return calls
+
+
+def test_a_complete_part_is_finished_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(4)
+        finished = counted(monkeypatch, "finalize")
+        await stage.start()
+        await until(lambda: stage.state() == "C")
+        await turns()
+        assert (len(finished), len(stage.adopted), stage.notices) == (1, 1, [])
+        assert stage.path.read_bytes() == stage.data
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("state", ["D", "F"])
+def test_what_is_being_verified_is_not_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verified: threading.Event, state: str
+) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(2, state=state)
+        opened = counted(monkeypatch, "resume")
+        downloads = await stage.start()
+        for _ in range(3):
+            await downloads.resume("films", "film")
+            await turns()
+        verified.set()
+        await until(lambda: downloads._all["film"].running)
+        assert (len(opened), stage.state()) == (1, "D")
+
+    run(tmp_path, test)
+
+
+def test_a_pause_while_it_is_verified_holds(tmp_path: Path, verified: threading.Event) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(2)
+        downloads = await stage.start()
+        await turns()
+        await downloads.pause("films", "film")
+        verified.set()
+        entry = downloads._all["film"]
+        await until(lambda: entry.running)
+        assert entry.running is not None
+        assert (stage.state(), entry.running.progress().paused) == ("P", True)
+        await downloads.resume("films", "film")
+        assert (stage.state(), entry.running.progress().paused) == ("D", False)
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("by", ["its user", "a full disk"])
+def test_what_was_interrupted_is_read_back_from_the_disk(tmp_path: Path, by: str) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(1)
+        downloads = await stage.start()
+        entry = downloads._all["film"]
+        await until(lambda: entry.running)
+        assert entry.running is not None
+        assert entry.storage is not None
+        with stage.path.with_suffix(".part").open("r+b") as part:
+            part.write(b"another program's")
+        if by == "its user":
+            await downloads.pause("films", "film")
+            await downloads.resume("films", "film")
+        else:
+            entry.running._stop_for(DiskFull("no room"))
+        for index in range(1, 4):
+            entry.storage.write_piece(index, stage.piece(index))
+        assert await entry.running.finalize() is None
+        assert not entry.storage.has(0)
+        assert not stage.path.exists()
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_who_is_removed_while_it_is_verified_fetches_nothing(
+    tmp_path: Path, verified: threading.Event, told: bool
+) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(2)
+        downloads = await stage.start()
+        await turns()
+        stage.replica.groups = {}
+        if told:
+            await downloads.groups_changed()
+            assert stage.state() == "F"
+        verified.set()
+        await until(lambda: stage.state() == "F" and not stage.open_files())
+        assert downloads._all["film"].running is None
+        assert downloads._all["film"].record.reason == "you are not a member of films any more"
+        with pytest.raises(Refused) as refused:
+            await downloads.resume("films", "film")
+        assert refused.value.code is Code.UNKNOWN_GROUP
+
+    run(tmp_path, test)
+
+
+def test_a_logout_is_no_leaving_of_all_groups(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(2, state="P", by_user=True)
+        downloads = await stage.start()
+        stage.replica.user, stage.replica.known, stage.replica.groups = None, False, {}
+        await downloads.groups_changed()
+        assert stage.state() == "P"
+
+    run(tmp_path, test)
+
+
+def test_a_download_whose_command_ends_as_it_begins_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, making, may_go_on = open_part.create, threading.Event(), threading.Event()
+
+    def slowly(*words: Any) -> PartialContent:
+        making.set()
+        assert may_go_on.wait(PATIENCE_S)
+        return create(*words)
+
+    async def test(stage: Stage) -> None:
+        async def fetch(*_: Any) -> bytes:
+            return stage.encoded
+
+        monkeypatch.setattr(manager, "fetch_manifest", fetch)
+        monkeypatch.setattr(open_part, "create", slowly)
+        downloads = await stage.start()
+        ask = control.DownloadFile("films", "film", str(stage.place))
+        asking = asyncio.create_task(downloads.begin(ask, lambda _: None))
+        await until(making.is_set)
+        asking.cancel()
+        await turns()
+        may_go_on.set()
+        await until(downloads.rows)
+        assert asking.cancelled()
+        assert await downloads.begin(ask, lambda _: None) == next(iter(stage.records.load()))
+        await downloads.cancel("films", "film")
+        assert not list(stage.place.iterdir())
+        assert not list((tmp_path / "journals").iterdir())
+        assert not stage.records.load()
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("state", ["D", "P", "F"])
+def test_what_could_not_be_given_up_stays_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise ReadOnly("the folder is read-only")
+
+    async def test(stage: Stage) -> None:
+        stage.remembers(2, state=state, by_user=state == "P")
+        downloads = await stage.start()
+        if state == "D":
+            await until(lambda: downloads._all["film"].running)
+        with monkeypatch.context() as patch:
+            patch.setattr(Destination, "remove_part", refused)
+            for _ in range(2):
+                with pytest.raises(ReadOnly):
+                    await downloads.cancel("films", "film")
+                (row,) = downloads.rows()
+                assert row.state == "F"
+                assert "the folder is read-only" in str(row.reason)
+        assert stage.records.load()["film"].state == "F", "a restart does not bring it back"
+        await downloads.cancel("films", "film")
+        assert not downloads.rows()
+        assert not stage.records.load()
+        assert not [*stage.place.iterdir(), *(tmp_path / "journals").iterdir()]
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("gone", ["part", "folder"])
+def test_what_is_gone_already_can_be_given_up(tmp_path: Path, gone: str) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(2, state="F")
+        stage.path.with_suffix(".part").unlink()
+        if gone == "folder":
+            stage.place.rmdir()
+        downloads = await stage.start()
+        await downloads.cancel("films", "film")
+        assert not downloads.rows()
+        assert not stage.records.load()
+        assert not list((tmp_path / "journals").iterdir())
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("last", ["record", "part", "journal"])
+def test_whatever_it_had_made_when_it_was_killed_it_goes_on(tmp_path: Path, last: str) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(0)
+        if last != "journal":
+            (tmp_path / "journals" / "film").unlink()
+        if last == "record":
+            stage.path.with_suffix(".part").unlink()
+        downloads = await stage.start()
+        await until(lambda: downloads._all["film"].running)
+        assert stage.state() == "D"
+        assert stage.path.with_suffix(".part").stat().st_size == len(stage.data)
+        await downloads.cancel("films", "film")
+        assert not list(stage.place.iterdir())
+
+    run(tmp_path, test)
+
+
+def test_a_part_of_somebody_else_fails_what_was_only_recorded(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(0)
+        (tmp_path / "journals" / "film").unlink()
+        part = stage.path.with_suffix(".part")
+        part.write_bytes(b"mine")
+        downloads = await stage.start()
+        await until(lambda: stage.state() == "F")
+        assert "already there" in str(downloads.rows()[0].reason)
+        await downloads.resume("films", "film")
+        await until(lambda: stage.state() == "F")
+        await downloads.cancel("films", "film")
+        assert part.read_bytes() == b"mine"
+        assert not downloads.rows()
+        assert not stage.records.load()
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_download_is_recorded_before_anything_of_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    create, seen = open_part.create, list[tuple[list[bytes], bool]]()
+
+    async def test(stage: Stage) -> None:
+        def look(*words: Any) -> PartialContent:
+            records = [record.path for record in stage.records.load().values()]
+            seen.append((records, any(stage.place.iterdir())))
+            if not works:
+                raise DiskFull("no room")
+            return create(*words)
+
+        async def fetch(*_: Any) -> bytes:
+            return stage.encoded
+
+        monkeypatch.setattr(manager, "fetch_manifest", fetch)
+        monkeypatch.setattr(open_part, "create", look)
+        downloads = await stage.start()
+        ask = control.DownloadFile("films", "film", str(stage.place))
+        if works:
+            await downloads.begin(ask, lambda _: None)
+        else:
+            with pytest.raises(DiskFull):
+                await downloads.begin(ask, lambda _: None)
+        assert seen == [([os.fsencode(stage.path)], False)]
+        assert len(stage.records.load()) == len(downloads.rows()) == works
+
+    run(tmp_path, test)
+
+
+def test_what_is_in_the_way_is_never_recorded_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(stage: Stage) -> None:
+        async def fetch(*_: Any) -> bytes:
+            return stage.encoded
+
+        monkeypatch.setattr(manager, "fetch_manifest", fetch)
+        put = counted_puts(monkeypatch)
+        downloads = await stage.start()
+        part = stage.path.with_suffix(".part")
+        part.write_bytes(b"mine")
+        with pytest.raises(AlreadyExists):
+            await downloads.begin(
+                control.DownloadFile("films", "film", str(stage.place)), lambda _: None
+            )
+        assert part.read_bytes() == b"mine"
+        assert not put
+
+    run(tmp_path, test)
+
+
+def counted_puts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of the records that are written from here on."""
+    keys: list[str] = []
+    real = Records.put
+
+    def put(records: Any, key: str, record: Any) -> None:
+        keys.append(key)
+        real(records, key, record)
+
+    monkeypatch.setattr(Records, "put", put)
+    return keys
+
+
+def test_a_part_that_was_being_opened_for_who_is_gone_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resume, may_go_on = open_part.resume, threading.Event()
+
+    def slowly(*words: Any) -> PartialContent:
+        assert may_go_on.wait(PATIENCE_S)
+        return resume(*words)
+
+    async def test(stage: Stage) -> None:
+        stage.remembers(2)
+        monkeypatch.setattr(open_part, "resume", slowly)
+        downloads = await stage.start()
+        await turns()
+        await downloads.deactivate()
+        await downloads.activate(ALICE)
+        await turns()
+        await downloads.deactivate()
+        may_go_on.set()
+        async with asyncio.timeout(PATIENCE_S):
+            await stage.workers.run(lambda: None)
+        await until(lambda: not stage.open_files())
+
+    run(tmp_path, test)
+
+
+def test_a_damaged_part_does_not_keep_the_others_from_their_rest(tmp_path: Path) -> None:
+    class Part:
+        closed = False
+
+        def __init__(self, error: Exception | None = None) -> None:
+            self.error = error
+
+        def checkpoint(self) -> None:
+            if self.error is not None:
+                raise self.error
+
+        def close(self) -> None:
+            self.closed = True
+
+    async def test(stage: Stage) -> None:
+        stage.remembers(0, state="P", by_user=True)
+        other = stage.place / "other"
+        stage.remembers(0, key="other", path=other, state="P", by_user=True)
+        downloads = await stage.start()
+        parts = [Part(DigestMismatch("damaged", (1,))), Part()]
+        for entry, part in zip(downloads._all.values(), parts, strict=True):
+            entry.storage = part  # type: ignore[assignment]
+        await downloads.deactivate()
+        assert all(part.closed for part in parts)
+
+    run(tmp_path, test)
+
+
+class Copy:
+    """A whole copy on this device, read as far as a test lets it."""
+
+    def __init__(self, stage: Stage, last: int, error: Exception | None = None) -> None:
+        self._stage, self._last, self._error = stage, last, error
+        self.read_so_far = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def read_run(self, first: int, count: int) -> bytes:
+        pieces = range(first, first + count)
+        if self._last in pieces:
+            self.read_so_far.set()
+            assert self.may_go_on.wait(PATIENCE_S)
+            if self._error is not None:
+                raise self._error
+        return b"".join(map(self._stage.piece, pieces))
+
+
+def test_a_copy_that_breaks_off_is_not_fetched_from_the_start(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(1)
+        changed: list[ContentId] = []
+        stage.inventory.on_changed = changed.append
+        copy = Copy(stage, 3, ContentChanged("touched"))
+        stage.inventory.put(MUSIC, stage.content, stage.manifest, stage.encoded, copy, None)
+        downloads = await stage.start()
+        await until(copy.read_so_far.is_set)
+        assert downloads.rows()[0].verified == 3 * PIECE
+        asked, told = len(stage.link.asked), asyncio.Event()
+
+        async def late(_: Any) -> tracker.Sources:
+            await told.wait()
+            return tracker.Sources([])
+
+        stage.link.answers["GetSources"] = late
+        copy.may_go_on.set()
+        entry = downloads._all["film"]
+        await until(lambda: entry.running and entry.running._checkpoints._timer)
+        assert entry.running is not None
+        assert entry.running._core.progress(0.0).held_pieces == 3
+        await until(lambda: len(stage.link.asked) > asked, "the question who else has it")
+        # However long the answer takes, the last piece may come before it.
+        assert not entry.busy
+        told.set()
+        assert changed == [stage.content]
+
+    run(tmp_path, test)
+
+
+def test_a_copy_rests_while_it_is_paused(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(0)
+        copy = Copy(stage, 2)
+        stage.inventory.put(MUSIC, stage.content, stage.manifest, stage.encoded, copy, None)
+        downloads = await stage.start()
+        await until(copy.read_so_far.is_set)
+        await downloads.pause("films", "film")
+        copy.may_go_on.set()
+        entry = downloads._all["film"]
+        assert entry.storage is not None
+        await until(lambda: entry.storage is not None and entry.storage.held_count == 3)
+        await turns()
+        assert (stage.state(), entry.storage.held_count) == ("P", 3)
+        await downloads.resume("films", "film")
+        await until(lambda: stage.state() == "C")
+        assert stage.path.read_bytes() == stage.data
+
+    run(tmp_path, test)
+
+
+def test_a_content_fetched_to_two_places_is_served_from_one_of_them(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(1)
+        stage.remembers(3, key="other", path=stage.place / "other")
+        downloads = await stage.start()
+        one, other = downloads._all["film"], downloads._all["other"]
+        await until(lambda: one.running and other.running)
+        served = stage.inventory.get(stage.content)
+        assert served is not None
+        assert served.have is not None
+        first, second = (one, other) if served.reader is one.storage else (other, one)
+        held = set(served.have)
+        assert second.storage is not None
+        missing = next(iter({0, 1, 2, 3} - held))
+        stage.inventory.held_more(stage.content, (missing,), second.storage)
+        assert set(served.have) == held
+        await downloads._life.give_up(first)
+        served = stage.inventory.get(stage.content)
+        assert served is not None
+        assert served.reader is second.storage
+        await downloads._life.give_up(second)
+        assert stage.inventory.get(stage.content) is None
+
+    run(tmp_path, test)
+
+
+def test_a_full_disk_is_told_once_and_again_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "STORAGE_RETRY_S", 0.001)
+
+    async def test(stage: Stage) -> None:
+        stage.remembers(1)
+        downloads = await stage.start()
+        entry = downloads._all["film"]
+        await until(lambda: entry.running)
+        download = entry.running
+        assert download is not None
+        for _ in range(5):
+            download._stop_for(DiskFull("no room"))
+            await until(
+                lambda: download._retry_timer is None and not download._checkpoints._syncing
+            )
+            assert (stage.state(), len(stage.notices)) == ("P", 1)
+        await downloads.resume("films", "film")
+        assert (stage.state(), entry.record.reason) == ("D", None)
+        download._stop_for(DiskFull("no room"))
+        assert (stage.state(), entry.record.reason) == ("P", "no room")
+        assert len(stage.notices) == 2
+
+    run(tmp_path, test)
+
+
+def test_what_bears_one_name_is_paused_together_and_given_up_by_its_path(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        other = stage.place / "other"
+        stage.remembers(1)
+        stage.remembers(1, key="other", path=other)
+        downloads = await stage.start()
+        await until(lambda: len(downloads._running()) == 2)
+        await downloads.pause("films", "film")
+        assert [row.state for row in downloads.rows()] == ["P", "P"]
+        await downloads.resume("films", str(other))
+        assert (stage.state(), stage.state("other")) == ("P", "D")
+        with pytest.raises(Refused, match="2 downloads"):
+            await downloads.cancel("films", "film")
+        await downloads.cancel("films", str(stage.path))
+        await downloads.cancel("films", "film")
+        assert not downloads.rows()
+        assert not list(stage.place.iterdir())
+
+    run(tmp_path, test)

@@ -1,0 +1,207 @@
+"""The list of downloads, when the user goes while something is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from common import limits, manifest
+from common.digests import Algorithm
+from common.errors import Refused
+from common.ids import GroupId, UserId
+from common.messages import control, tracker
+from common.messages.refusals import Code
+from peer.downloads import lifecycle, manager
+from peer.downloads.job import DownloadJob
+from peer.downloads.manager import Downloads
+from peer.records import DownloadRecord, Manifests, Records
+from peer.serving.inventory import Inventory
+from peer.settings import Settings
+from peer.workers import Workers
+from tests.support.peer_fakes import FakeLink, Membership, turns, until
+from tests.support.waiting import PATIENCE_S
+
+ALICE = UserId("alice")
+DIGEST = Algorithm.BLAKE3.digest_of(b"a film")
+DECODED = manifest.Manifest(
+    1, Algorithm.BLAKE3, 1 << 16, 6, DIGEST, DIGEST, (manifest.Entry("", 6),)
+)
+ENCODED = manifest.encode(DECODED)
+CONTENT = manifest.manifest_id(ENCODED)
+
+
+class Stage:
+    """Alice's downloads in ``home``, amid parts of which nothing is asked."""
+
+    def __init__(self, home: Path, link: FakeLink | None = None, threads: int = 2) -> None:
+        (home / "manifests").mkdir()
+        self.workers = Workers(threads, "test")
+        self.records = Records(home / "downloads", DownloadRecord)
+        self._services = SimpleNamespace(
+            home=home,
+            link=link,
+            inventory=Inventory(),
+            workers=self.workers,
+            manifests=Manifests(home / "manifests"),
+            replica=Membership(ALICE, GroupId("films")),
+            tickets=SimpleNamespace(want=self._want),
+            time=SimpleNamespace(now_ms=lambda: 1),
+            presence_changed=lambda: None,
+            settings=Settings(),
+        )
+
+    async def _want(self, group: str) -> None:
+        pass
+
+    def remembers(self, name: str, state: str) -> None:
+        path = b"/nowhere/" + name.encode()
+        self.records.put(
+            name,
+            DownloadRecord(
+                ALICE, "films", name, CONTENT, path, 6, "", "rarest", 0, state=state, by_user=True
+            ),
+        )
+
+    async def start(self) -> Downloads:
+        downloads = Downloads(self._services, random.Random(1))  # type: ignore[arg-type]
+        await downloads.activate(ALICE)
+        return downloads
+
+
+class Part:
+    """A part whose closing takes as long as a test wants."""
+
+    def __init__(self) -> None:
+        self.closing, self.may_close = threading.Event(), threading.Event()
+
+    def checkpoint(self) -> None:
+        self.closing.set()
+        assert self.may_close.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        pass
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(test())  # type: ignore[arg-type]
+
+
+def test_the_oldest_may_leave_the_list_while_all_are_laid_to_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DOWNLOADS_LISTED_MAX", 1)
+
+    async def test() -> None:
+        stage, part, busy = Stage(tmp_path, threads=1), Part(), threading.Event()
+        for name in ("one", "two", "three"):
+            stage.remembers(name, "C")
+        stage.remembers("under way", "P")
+        downloads = await stage.start()
+        downloads._all["under way"].storage = part  # type: ignore[assignment]
+        stage.workers.submit(lambda *_: None, busy.wait, PATIENCE_S)
+        leaving = asyncio.create_task(downloads._forget_oldest())
+        await turns()
+        ending = asyncio.create_task(downloads.deactivate())
+        await turns()
+        busy.set()
+        part.may_close.set()
+        await asyncio.gather(leaving, ending)
+        assert len(stage.records.load()) == 2
+        stage.workers.close()
+
+    run(test)
+
+
+def test_a_download_does_not_begin_when_its_user_goes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        row = tracker.FileRow("film", CONTENT, 6, 1, 1, 1 << 16, "blake3", DIGEST, 1, 0, ["bob"])
+        found = tracker.ShareFound(row, b"t" * 16, len(ENCODED), [])
+        stage, part = Stage(tmp_path, FakeLink(FindShare=found)), Part()
+        stage.remembers("under way", "P")
+        downloads = await stage.start()
+        downloads._all["under way"].storage = part  # type: ignore[assignment]
+        ending: list[asyncio.Task[None]] = []
+
+        async def fetch(*_: Any) -> bytes:
+            ending.append(asyncio.create_task(downloads.deactivate()))
+            await until(part.closing.is_set)
+            return ENCODED
+
+        monkeypatch.setattr(manager, "fetch_manifest", fetch)
+        folder = tmp_path / "films"
+        folder.mkdir()
+        ask = control.DownloadFile("films", "film", str(folder))
+        with pytest.raises(Refused) as refused:
+            await downloads.begin(ask, lambda _: None)
+        assert refused.value.code is Code.NOT_LOGGED_IN
+        assert list(folder.iterdir()) == []
+        assert list(stage.records.load()) == ["under way"]
+        part.may_close.set()
+        await ending[0]
+        stage.workers.close()
+
+    run(test)
+
+
+def test_who_waits_hears_of_the_end_though_it_has_left_the_list(tmp_path: Path) -> None:
+    async def test() -> None:
+        stage = Stage(tmp_path)
+        stage.remembers("film", "P")
+        downloads = await stage.start()
+        waiting = asyncio.create_task(downloads.wait("film", lambda _: None))
+        await turns()
+        downloads._all.pop("film").become(state="C")
+        assert (await waiting).name == "film"
+        stage.workers.close()
+
+    run(test)
+
+
+def test_a_peer_set_is_heard_of_for_as_long_as_something_fetches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        stage, heard = Stage(tmp_path), set[tuple[str, bytes]]()
+        services = stage._services
+        services.replica = SimpleNamespace(
+            follow_share=lambda *share: heard.add(share),
+            unfollow_share=lambda *share: heard.remove(share),
+        )
+        services.settings = SimpleNamespace(buffer_bytes=1, sources_used=1)
+        services.link, services.pool, services.limit = SimpleNamespace(on_ipc=False), None, None
+        running = SimpleNamespace(
+            start=lambda: None,
+            sources=lambda _: None,
+            close=lambda: None,
+            progress=lambda: SimpleNamespace(held_bytes=0),
+            storage=None,
+        )
+        monkeypatch.setattr(lifecycle, "Transfer", lambda *_, **__: running)
+        monkeypatch.setattr(lifecycle.DownloadLifecycle, "_offer_part", lambda *_: None)
+        lives = lifecycle.DownloadLifecycle(services, stage.records, random.Random(1))
+        for name in ("one", "two"):
+            stage.remembers(name, "D")
+        one, two = (
+            DownloadJob(key, record, storage=Part())  # type: ignore[arg-type]
+            for key, record in stage.records.load().items()
+        )
+        for entry in (one, two):
+            lives.run(entry, DECODED, [])
+        assert heard == {("films", CONTENT)}
+        lives.settle(one)
+        assert heard == {("films", CONTENT)}, "the other one fetches the same"
+        lives.settle(two)
+        lives.settle(two)
+        assert not heard
+        stage.workers.close()
+
+    run(test)

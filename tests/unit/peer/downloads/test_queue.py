@@ -1,0 +1,230 @@
+"""The queue of downloads: how many run at once, in which order, and what gives way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import limits
+from common.messages import control
+from peer.downloads import manager
+from peer.downloads.queue import Turn, next_turns
+from peer.records import DownloadRecord
+from tests.support.peer_fakes import until
+from tests.unit.peer.downloads.test_lifecycle import Stage
+
+STILL = limits.DOWNLOAD_STILL_S
+
+
+def places(moving: int, still: int = 0, *, busy: bool = False) -> list[Turn]:
+    """Downloads that take places: first those with progress, then the others, stillest last."""
+    return [
+        *(Turn(f"m{n}", 0.0, True) for n in range(moving)),
+        *(Turn(f"s{n}", STILL + n, not busy) for n in range(still)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("queue", "taken", "at_once", "open_max", "expected"),
+    [
+        ("abc", places(0), 2, 9, (["a", "b"], [])),
+        ("abc", places(2), 2, 9, ([], [])),
+        ("abc", places(1), 2, 9, (["a"], [])),
+        ("", places(2, 5), 2, 9, ([], [])),
+        ("abc", places(0, 2), 2, 9, (["a", "b"], [])),
+        ("abc", places(1, 7), 2, 8, ([], ["s6"])),
+        ("abc", places(0, 7), 2, 8, (["a"], ["s6"])),
+        ("abc", places(0, 8), 2, 8, ([], ["s7", "s6"])),
+        ("abc", places(0, 8, busy=True), 2, 8, ([], [])),
+    ],
+)
+def test_whose_turn_it_is(
+    queue: str,
+    taken: list[Turn],
+    at_once: int,
+    open_max: int,
+    expected: tuple[list[str], list[str]],
+) -> None:
+    assert next_turns(list(queue), taken, at_once, open_max) == expected
+
+
+def test_a_queue_always_moves_on_and_keeps_its_order() -> None:
+    """Any course: never too many open, nothing starts out of order, all get their turn."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    queue, open_now, started = [str(n) for n in range(60)], dict[str, float](), list[str]()
+    for _ in range(2_000):
+        taken = [Turn(key, still, True) for key, still in open_now.items()]
+        start, rest = next_turns(queue, taken, 3, 8)
+        assert start == queue[: len(start)]
+        del queue[: len(start)]
+        started += start
+        open_now |= dict.fromkeys(start, 0.0)
+        assert len(open_now) <= 8
+        for key in rest:
+            assert open_now.pop(key) >= STILL
+            queue.append(key)
+        for key in list(open_now):
+            if rng.random() < 0.05:
+                del open_now[key]
+            else:
+                open_now[key] = rng.choice((0.0, open_now[key] + STILL))
+        if not queue and not open_now:
+            break
+    assert not queue
+    assert list(dict.fromkeys(started)) == [str(n) for n in range(60)]
+
+
+# -- with real parts ----------------------------------------------------------------------------
+
+
+Test = Callable[[Stage], Awaitable[None]]
+Run = Callable[[Test], None]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a test on a stage with two downloads at once, and four open ones at most."""
+    monkeypatch.setattr(limits, "DOWNLOADS_AT_ONCE", 2)
+    monkeypatch.setattr(limits, "DOWNLOADS_OPEN_MAX", 4)
+
+    async def main(test: Test) -> None:
+        stage = Stage(tmp_path)
+
+        async def fetch(*_: Any) -> bytes:
+            return stage.encoded
+
+        monkeypatch.setattr(manager, "fetch_manifest", fetch)
+        await stage.start()
+        await test(stage)
+        await stage.downloads.close()
+        stage.workers.close()
+
+    return lambda test: asyncio.run(main(test))
+
+
+def begin(stage: Stage, name: str) -> Any:
+    ask = control.DownloadFile("films", "film", str(stage.place / name))
+    return stage.downloads.begin(ask, lambda _: None)
+
+
+def rows(stage: Stage) -> dict[str, control.DownloadRow]:
+    return {Path(row.path).name: row for row in stage.downloads.rows()}
+
+
+def queued(stage: Stage) -> list[str]:
+    return [name for name, row in rows(stage).items() if "queued" in (row.reason or "")]
+
+
+def test_f75_downloads_beyond_those_at_once_queue_in_order(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        for name in "abcde":
+            await begin(stage, name)
+        assert queued(stage) == ["c", "d", "e"]
+        assert [rows(stage)[name].state for name in "abc"] == ["D", "D", "P"]
+        assert "number 1 in line" in str(rows(stage)["c"].reason)
+        assert "number 3 in line" in str(rows(stage)["e"].reason)
+        assert not (stage.place / "c.part").exists()
+        await stage.downloads.cancel("films", str(stage.place / "a"))
+        await until(lambda: rows(stage)["c"].state == "D")
+        assert queued(stage) == ["d", "e"]
+        await stage.downloads.pause("films", str(stage.place / "b"))
+        assert rows(stage)["b"].reason == "paused by the user"
+        await stage.downloads.pause("films", str(stage.place / "d"))
+        assert rows(stage)["d"].reason == "paused by the user"
+        await stage.downloads.resume("films", str(stage.place / "d"))
+        await stage.downloads.cancel("films", str(stage.place / "e"))
+        assert set(rows(stage)) == {"b", "c", "d"}
+
+    run(test)
+
+
+def test_f75_one_that_ends_lets_the_next_one_in(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        for name in "abcd":
+            await begin(stage, name)
+        for entry in list(stage.downloads._all.values())[:2]:
+            assert entry.storage is not None
+            assert entry.running is not None
+            for index in range(4):
+                entry.storage.write_piece(index, stage.piece(index))
+            stage.downloads._life.finish_soon(entry)
+        await until(lambda: [rows(stage)[name].state for name in "abcd"] == list("CCDD"))
+
+    run(test)
+
+
+def test_f75_the_queue_is_what_it_was_after_a_restart(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        for name in "abcde":
+            await begin(stage, name)
+        await stage.downloads.close()
+        await stage.start()
+        assert list(rows(stage)) == list("abcde")
+        assert queued(stage) == ["c", "d", "e"]
+        await until(lambda: all(entry.running for entry in first(stage, 2)))
+
+    run(test)
+
+
+def first(stage: Stage, count: int) -> list[Any]:
+    entries = sorted(stage.downloads._all.values(), key=lambda entry: entry.record.started_ms)
+    return entries[:count]
+
+
+def test_f75_what_stands_still_gives_way(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "DOWNLOAD_STILL_S", 0.0)
+
+    async def test(stage: Stage) -> None:
+        for name in "abcdef":
+            await begin(stage, name)
+        parts = {f"{name}.part" for name in "abcdef"}
+        # Nobody gives anything to any of them: each is open once in a while.
+        await until(lambda: parts == {path.name for path in stage.place.iterdir()})
+        assert {entry.record.state for entry in stage.downloads._all.values()} == {"D"}
+        assert stage.open_files() <= 3 * 5
+
+    run(test)
+
+
+def test_a_name_that_is_in_the_queue_is_taken(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        for name in "abc":
+            await begin(stage, name)
+        assert await begin(stage, "c") in stage.downloads._all
+        assert len(rows(stage)) == 3
+
+    run(test)
+
+
+def test_a_record_of_the_queue_is_that_of_any_download(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        for name in "abc":
+            await begin(stage, name)
+        kept: dict[str, DownloadRecord] = stage.records.load()
+        paths = sorted(record.path for record in kept.values())
+        assert paths == [bytes(stage.place / name) for name in "abc"]
+        assert {record.state for record in kept.values()} == {"D"}
+
+    run(test)
+
+
+def test_waiting_in_the_queue_is_told(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        keys = [await begin(stage, name) for name in "abc"]
+        told: list[control.Progress] = []
+        waiting = asyncio.create_task(stage.downloads.wait(keys[2], told.append))
+        await until(lambda: told)
+        assert told[0].stage == "queued"
+        assert "number 1 in line" in str(told[0].note)
+        await stage.downloads.cancel("films", str(stage.place / "a"))
+        await until(lambda: told[-1].stage == "downloading")
+        waiting.cancel()
+
+    run(test)

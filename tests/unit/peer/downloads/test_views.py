@@ -1,0 +1,212 @@
+"""What is said of a download: whether anybody gives anything, and if nobody does, why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import Refused
+from common.ids import DeviceKey
+from common.messages import control, events, tracker
+from common.messages.base import Source
+from common.messages.refusals import Code
+from peer.downloads.job import DownloadJob
+from peer.downloads.views import progress_of
+from peer.files.errors import DiskFull, IOFailed
+from tests.support.peer_fakes import until
+from tests.unit.peer.downloads.test_lifecycle import FILMS, PIECE, Stage, run
+
+BOB, CAROL = DeviceKey(b"b" * 32), DeviceKey(b"c" * 32)
+UNSHARED = Refused(Code.UNKNOWN_SHARE, "this content is not shared in films")
+
+
+def listed(device: DeviceKey, complete: bool = True) -> Source:
+    return Source(device, "bob", "tcp://127.0.0.1:5000", complete)
+
+
+async def going(stage: Stage, held: int) -> DownloadJob:
+    """A download that runs, with the first pieces held."""
+    stage.remembers(held)
+    downloads = await stage.start()
+    entry = downloads._all["film"]
+    await until(lambda: entry.running)
+    return entry
+
+
+def row_of(stage: Stage) -> control.DownloadRow:
+    (row,) = stage.downloads.rows()
+    return row
+
+
+async def give(
+    stage: Stage, entry: DownloadJob, device: DeviceKey, data: bytes | None = None
+) -> None:
+    """Have ``device`` send a piece it is asked for: what it should, or else ``data``."""
+    assert entry.running is not None
+    entry.running.opened(device, None)
+    sources = entry.running._core._roster
+    source = sources.get(device)
+    assert source is not None
+    await until(lambda: source.asked)
+    index = next(iter(source.asked))
+    sent = stage.piece(index) if data is None else data[: len(stage.piece(index))]
+    before = (entry.running.progress().held_pieces, entry.running.progress().corrupt_pieces)
+    entry.running.on_pieces(device, index, 1, memoryview(sent))
+    await until(
+        lambda: (
+            entry.running
+            and before
+            != (entry.running.progress().held_pieces, entry.running.progress().corrupt_pieces)
+        )
+    )
+
+
+def test_that_every_source_is_banned_is_said_until_a_good_one_comes(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        entry = await going(stage, 1)
+        assert entry.running is not None
+        entry.running.sources([listed(BOB)])
+        await give(stage, entry, BOB)
+        row = row_of(stage)
+        assert (row.reason, row.sources) == (None, 1)
+        assert row.rate > 0
+        await give(stage, entry, BOB, b"wrong" * PIECE)
+        row = row_of(stage)
+        assert row.reason == "every source sent wrong pieces and is banned"
+        assert (row.state, row.rate, row.eta_s, row.sources) == ("D", 0.0, None, 0)
+        assert progress_of(entry, entry.record.user).note == row.reason
+        entry.running.sources([listed(CAROL)])
+        assert row_of(stage).reason is None
+        assert progress_of(entry, entry.record.user).note == "no source answers yet"
+        entry.running.opened(CAROL, None)
+        assert (row_of(stage).reason, row_of(stage).sources) == (None, 1)
+        assert progress_of(entry, entry.record.user).note is None
+
+    run(tmp_path, test, pieces=6)
+
+
+@pytest.mark.parametrize("back", ["event", "answer"])
+def test_that_nobody_shares_it_any_more_is_said_until_somebody_does(
+    tmp_path: Path, back: str
+) -> None:
+    async def test(stage: Stage) -> None:
+        entry = await going(stage, 1)
+        downloads = stage.downloads
+        assert entry.running is not None
+        entry.running.sources([listed(BOB)])
+        assert row_of(stage).reason is None
+        stage.link.answers["GetSources"] = UNSHARED
+        gone = events.PeerUpdate(FILMS, stage.content, [], [BOB])
+        downloads.peers_changed(gone)
+        await until(lambda: row_of(stage).reason == "nobody shares it any more")
+        row = row_of(stage)
+        assert (row.state, row.rate, row.eta_s, row.sources) == ("D", 0.0, None, 0)
+        assert progress_of(entry, entry.record.user).note == row.reason
+        # One that fetches it itself shares nothing.
+        downloads.peers_changed(
+            events.PeerUpdate(FILMS, stage.content, [listed(CAROL, complete=False)])
+        )
+        assert row_of(stage).reason == row.reason
+        if back == "event":
+            downloads.peers_changed(events.PeerUpdate(FILMS, stage.content, [listed(BOB)]))
+        else:
+            stage.link.answers["GetSources"] = tracker.Sources([])
+            await downloads._life.learn_sources(entry)
+        assert row_of(stage).reason is None
+
+    run(tmp_path, test)
+
+
+def test_what_is_paused_gets_nothing_from_nobody(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        entry = await going(stage, 1)
+        assert entry.running is not None
+        entry.running.sources([listed(BOB)])
+        await give(stage, entry, BOB)
+        row = row_of(stage)
+        assert row.rate > 0
+        assert row.eta_s is not None
+        await stage.downloads.pause("films", "film")
+        row = row_of(stage)
+        assert (row.state, row.rate, row.eta_s, row.sources) == ("P", 0.0, None, 0)
+        assert (row.verified, row.reason) == (2 * PIECE, "paused by the user")
+
+    run(tmp_path, test, pieces=6)
+
+
+def test_what_failed_tells_how_much_it_held(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        entry = await going(stage, 3)
+        await stage.downloads._life.fail(entry, IOFailed("the disk is broken"))
+        row = row_of(stage)
+        assert (row.state, row.verified, row.rate, row.eta_s) == ("F", 3 * PIECE, 0.0, None)
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("state", ["P", "F"])
+def test_what_rests_tells_how_much_it_holds_after_a_restart_too(tmp_path: Path, state: str) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(4, state=state, by_user=True)
+        await stage.start()
+        await until(lambda: row_of(stage).verified == len(stage.data))
+        assert row_of(stage).state == state
+        assert not stage.open_files()
+
+    run(tmp_path, test)
+
+
+def test_what_rests_without_a_part_holds_nothing(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(4, state="F")
+        stage.path.with_suffix(".part").unlink()
+        downloads = await stage.start()
+        await downloads._life.load_held_bytes(downloads._all["film"])
+        assert row_of(stage).verified == 0
+
+    run(tmp_path, test)
+
+
+def test_a_tracker_that_does_not_answer_says_nothing_of_the_share(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        entry = await going(stage, 1)
+        stage.link.connected = False
+        await stage.downloads._life.learn_sources(entry)
+        assert row_of(stage).reason is None
+        assert progress_of(entry, entry.record.user).note == "no device that has it is online"
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("why", "note", "advice"),
+    [
+        ("nobody", "no device that has it is online", "continues by itself"),
+        ("silent", "no source answers yet", "can be reached"),
+        ("a full disk", "no room", "tried again every 5 s"),
+        ("logged out", "alice was logged out", "when alice logs in again"),
+        ("unshared", "nobody shares it any more", "shares it again"),
+    ],
+)
+def test_a_waiting_command_is_told_why_nothing_comes_and_what_helps(
+    tmp_path: Path, why: str, note: str, advice: str
+) -> None:
+    async def test(stage: Stage) -> None:
+        entry = await going(stage, 1)
+        user: str | None = entry.record.user
+        assert entry.running is not None
+        match why:
+            case "silent":
+                entry.running.sources([listed(BOB)])
+            case "a full disk":
+                entry.running._stop_for(DiskFull("no room"))
+            case "logged out":
+                user = None
+            case "unshared":
+                entry.unshared = True
+        told = progress_of(entry, user)
+        assert note in str(told.note)
+        assert advice in str(told.advice)
+
+    run(tmp_path, test)

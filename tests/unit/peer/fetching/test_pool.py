@@ -1,0 +1,413 @@
+"""The fetching side against sources that keep no rules: a ROUTER that says what a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import zmq
+
+from common import limits
+from common.crypto.keys import KeyPair, new_pair
+from common.ids import ContentId, DeviceKey, GroupId
+from common.messages import peer
+from common.messages.refusals import Code, Refusal
+from common.net import sockets
+from common.net.codec import Decoder, pack
+from peer.fetching.pool import ConnectionPool
+from tests.support.peer_fakes import turns, until
+
+FILMS = GroupId("films")
+NAMED = ["tcp://slow.example.org:5000", "tcp://localhost:5000", "tcp://192.0.2.1:\uff15\uff10"]
+REFUSED_BY_LIBZMQ = "tcp://127.0.0.1:\uff15\uff10\uff10\uff10"
+MUCH = bytes(limits.PIECE_LENGTH_MAX)
+
+
+class Sink:
+    """A download that remembers what it was told."""
+
+    group = FILMS
+
+    def __init__(self, content: int = 1) -> None:
+        self.content = ContentId(bytes([content]) * 32)
+        self.said: list[Any] = []
+        self.pieces: list[int] = []
+
+    async def hears(self, count: int) -> None:
+        """Wait for so many words."""
+        await until(lambda: len(self.said) >= count, f"word {count}")
+
+    def opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
+        self.said.append("opened")
+
+    def have(self, device: DeviceKey, pieces: list[int]) -> None:
+        self.said.append(("have", pieces))
+
+    def on_pieces(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
+        self.pieces += range(first, first + count)
+
+    def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
+        self.said.append(("declined", answer.pieces))
+
+    def refused(self, device: DeviceKey, refusal: Refusal) -> None:
+        self.said.append(refusal.code)
+
+    def lost(self, device: DeviceKey, opened: bool) -> None:
+        self.said.append(("lost", opened))
+
+    def manifest_part(self, device: DeviceKey, total: int, offset: int, data: bytes) -> None:
+        self.said.append(("manifest", data))
+
+
+class Source:
+    """A source's ROUTER, whose user speaks for it."""
+
+    def __init__(self, context: zmq.Context[Any], pair: KeyPair) -> None:
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.linger = 0
+        self._socket.sndhwm = 0
+        self._socket.curve_server = True
+        self._socket.curve_publickey = pair.public_z85
+        self._socket.curve_secretkey = pair.secret_z85
+        port = self._socket.bind_to_random_port("tcp://127.0.0.1")
+        self.endpoint = f"tcp://127.0.0.1:{port}"
+        self.asks: list[Any] = []
+        self._to = b""
+        self._pump = sockets.Pump(self._socket, self._heard)
+        self._decoder: Decoder[peer.Ask] = Decoder(peer.Ask)
+
+    def _heard(self, frames: sockets.Frames) -> None:
+        self._to = frames[0].bytes
+        self.asks.append(self._decoder.unpack(frames[1:]).body)
+
+    def says(self, answer: peer.Answer, data: bytes | None = None) -> None:
+        self._pump.send([self._to, *pack(b"", answer, data)])
+
+    def says_raw(self, *frames: bytes) -> None:
+        self._pump.send([self._to, *frames])
+
+    def asked(self, kind: type[Any]) -> list[Any]:
+        return [ask for ask in self.asks if isinstance(ask, kind)]
+
+    async def heard(self, kind: type[Any], count: int) -> None:
+        """Wait for so many asks of a kind."""
+        await until(lambda: len(self.asked(kind)) >= count, f"a {kind.__name__}")
+
+    def close(self) -> None:
+        self._pump.close()
+
+
+class Stage:
+    """A fetching side and one source."""
+
+    def __init__(self) -> None:
+        self.contexts: list[zmq.Context[Any]] = [zmq.Context(), zmq.Context()]
+        pair = new_pair()
+        self.device = pair.public
+        self.source = Source(self.contexts[0], pair)
+        self.pool = ConnectionPool(self.contexts[1], new_pair(), lambda group: b"good")
+
+    def open(self, handler: Sink, endpoint: str | None = None) -> None:
+        self.pool.open(handler, self.device, endpoint or self.source.endpoint)
+
+    async def opened(self, handler: Sink) -> int:
+        """Open a channel; returns its number."""
+        count = len(self.source.asked(peer.Open))
+        self.open(handler)
+        await self.source.heard(peer.Open, count + 1)
+        number: int = self.source.asked(peer.Open)[-1].channel
+        self.source.says(peer.Opened(number, True, 1 << 52))
+        await until(lambda: handler.said[-1:] == ["opened"], "an open channel")
+        return number
+
+    async def answered(self) -> None:
+        """Let all that the source has said so far arrive."""
+        marker = Sink(255)
+        number = await self.opened(marker)
+        self.source.says(peer.Have(number, [7]))
+        await until(lambda: ("have", [7]) in marker.said)
+        self.pool.close(marker, self.device)
+
+    def close(self) -> None:
+        self.source.close()
+        self.pool.shut()
+        for context in self.contexts:
+            context.destroy(linger=0)
+
+
+def run(test: Callable[[Stage], Awaitable[None]]) -> None:
+    async def main() -> None:
+        stage = Stage()
+        try:
+            await test(stage)
+        finally:
+            stage.close()
+
+    asyncio.run(main())
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+class Made:
+    """Counts the sockets that are made to fetch with."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        real = zmq.Context.socket
+
+        def counted(context: Any, kind: int, *args: Any, **options: Any) -> Any:
+            self.count += kind == zmq.DEALER
+            return real(context, kind, *args, **options)
+
+        monkeypatch.setattr(zmq.Context, "socket", counted)
+
+
+# -- where sources are --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("endpoint", NAMED)
+def test_h50_no_socket_is_made_for_a_source_under_a_name(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(stage: Stage) -> None:
+        made = Made(monkeypatch)
+        handler = Sink()
+        stage.open(handler, endpoint)
+        assert handler.said == []  # whoever opens expects no answer from within
+        await turns()
+        assert handler.said == [("lost", False)]
+        assert made.count == 0
+
+    run(test)
+
+
+def _unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is announced reaches libzmq, as if our check and it did not agree."""
+    monkeypatch.setattr("peer.fetching.pool.check_source", lambda text: text, raising=False)
+
+
+def test_h51_where_libzmq_refuses_to_connect_nothing_stays_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _unchecked(monkeypatch)
+
+    async def test(stage: Stage) -> None:
+        handler = Sink()
+        before = descriptors()
+        for number in range(8):
+            stage.pool.open(handler, DeviceKey(bytes([number]) * 32), REFUSED_BY_LIBZMQ)
+        await turns()
+        assert handler.said == [("lost", False)] * 8
+        # libzmq closes in its own thread
+        await until(lambda: descriptors() <= before + 4, "the closing of the sockets")
+
+    run(test)
+
+
+def test_h51_where_libzmq_refuses_to_connect_it_is_not_asked_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each time that the tracker lists a source again, a download tries it again."""
+    _unchecked(monkeypatch)
+
+    async def test(stage: Stage) -> None:
+        made = Made(monkeypatch)
+        handler = Sink()
+        for _ in range(5):
+            stage.open(handler, REFUSED_BY_LIBZMQ)
+            await turns()
+        assert handler.said == [("lost", False)] * 5
+        assert made.count == 1
+
+    run(test)
+
+
+# -- what nobody asked for ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        peer.Piece(60_000, 0),
+        peer.ManifestBytes(60_000, 1 << 40, 0),
+        peer.Opened(60_000, False, 1 << 52),
+        peer.Have(60_000, [1]),
+        peer.Declined(60_000, [1]),
+        peer.Closed(60_000, Refusal(Code.BUSY, "no")),
+    ],
+    ids=lambda answer: type(answer).__name__,
+)
+def test_h52_a_source_that_goes_on_about_channels_that_are_not_open_is_dropped(
+    answer: peer.Answer,
+) -> None:
+    async def test(stage: Stage) -> None:
+        handler, other = Sink(1), Sink(2)
+        await stage.opened(handler)
+        await stage.opened(other)
+        bulky = isinstance(answer, (peer.Piece, peer.ManifestBytes, peer.Opened))
+        for _ in range(2 if bulky else 400):
+            stage.source.says(answer, MUCH if bulky else None)
+        await until(lambda: handler.said[1:], "the end of the connection")
+        assert handler.said == other.said == ["opened", ("lost", True)]
+
+    run(test)
+
+
+@pytest.mark.parametrize("what", ["noise", "manifest", "opened"])
+def test_h52_nor_are_those_kept_that_send_what_makes_no_sense_on_an_open_one(what: str) -> None:
+    async def test(stage: Stage) -> None:
+        handler = Sink()
+        number = await stage.opened(handler)
+        for _ in range(3):
+            match what:
+                case "noise":
+                    stage.source.says_raw(b"MT\x01", b"", b"\xc1", MUCH)
+                case "manifest":
+                    stage.source.says(peer.ManifestBytes(number, 1 << 40, 0), MUCH)
+                case _:
+                    stage.source.says(peer.Opened(number, False, 1 << 52), MUCH)
+        await until(lambda: handler.said[1:], "the end of the connection")
+        assert handler.said == ["opened", ("lost", True)]
+
+    run(test)
+
+
+def test_h52_who_was_dropped_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(stage: Stage) -> None:
+        handler = Sink()
+        await stage.opened(handler)
+        for _ in range(2):
+            stage.source.says(peer.Piece(60_000, 0), MUCH)
+        await until(lambda: ("lost", True) in handler.said)
+        made = Made(monkeypatch)
+        for _ in range(5):
+            stage.open(handler)
+            await turns()
+        assert handler.said[2:] == [("lost", False)] * 5
+        assert made.count == 0
+        assert len(stage.source.asked(peer.Open)) == 1
+
+    run(test)
+
+
+def test_h52_what_was_on_its_way_when_a_channel_closed_is_honest() -> None:
+    """A source sends what it was asked for until it hears of the end."""
+
+    async def test(stage: Stage) -> None:
+        stays = Sink(1)
+        staying = await stage.opened(stays)
+        for content in range(2, 8):
+            goes = Sink(content)
+            number = await stage.opened(goes)
+            stage.pool.request(goes, stage.device, tuple(range(4)))
+            await stage.source.heard(peer.Request, content - 1)
+            stage.pool.close(goes, stage.device)
+            for index in range(4):
+                stage.source.says(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
+            stage.source.says(peer.Have(number, [1]))
+            await stage.answered()
+            assert goes.pieces == []
+        stage.source.says(peer.Piece(staying, 5), b"piece")
+        await until(lambda: stays.pieces == [5])
+        assert stays.said == ["opened"]
+        assert stage.pool.counts["stray"] == 6 * 5
+
+    run(test)
+
+
+def test_h52_all_that_may_be_on_a_fast_and_long_way_is_honest() -> None:
+    async def test(stage: Stage) -> None:
+        stays, goes = Sink(1), Sink(2)
+        staying, number = await stage.opened(stays), await stage.opened(goes)
+        count = limits.ON_ITS_WAY_MAX // (2 * limits.MIB)
+        stage.pool.request(goes, stage.device, tuple(range(count)))
+        await stage.source.heard(peer.Request, 1)
+        stage.pool.close(goes, stage.device)
+        for index in range(count):
+            stage.source.says(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
+        stage.source.says(peer.Piece(staying, 5), b"piece")
+        await until(lambda: bool(stays.pieces) or bool(stays.said[1:]))
+        assert (stays.pieces, stays.said) == ([5], ["opened"])
+
+    run(test)
+
+
+def test_h52_what_was_never_asked_for_is_not_excused_by_a_close() -> None:
+    async def test(stage: Stage) -> None:
+        stays = Sink(1)
+        await stage.opened(stays)
+        going = [Sink(content) for content in range(2, 8)]
+        numbers = [await stage.opened(goes) for goes in going]
+        for goes in going:
+            stage.pool.close(goes, stage.device)
+        for number in numbers:
+            stage.source.says(peer.Piece(number, 0), MUCH[: limits.MIB // 2])
+        await until(lambda: stays.said[1:], "the end of the connection")
+        assert stays.said == ["opened", ("lost", True)]
+
+    run(test)
+
+
+def test_a_manifest_that_is_asked_for_comes() -> None:
+    async def test(stage: Stage) -> None:
+        handler = Sink()
+        number = await stage.opened(handler)
+        part = bytes(limits.MANIFEST_PART_BYTES)
+        for offset in range(20):
+            stage.pool.ask_manifest(handler, stage.device, offset)
+            await stage.source.heard(peer.AskManifest, offset + 1)
+            stage.source.says(peer.ManifestBytes(number, 1 << 40, offset), part)
+            await handler.hears(offset + 2)
+        assert handler.said == ["opened", *[("manifest", part)] * 20]
+        assert stage.pool.counts["stray"] == 0
+
+    run(test)
+
+
+# -- refusals -----------------------------------------------------------------------------------
+
+
+def test_h53_a_source_cannot_fill_the_log_with_refusals(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def test(stage: Stage) -> None:
+        refusal = Refusal(Code.BUSY, "\x1b[2J" + "x" * 1900)
+        handler = Sink()
+        for _ in range(3):
+            stage.pool.counts.clear()
+            handler.said.clear()
+            await stage.opened(handler)
+            for _ in range(20):
+                stage.source.says(refusal)
+            # All of them, before there is another channel that they would be for.
+            await until(lambda: stage.pool.counts["stray"] >= 19)
+            assert Code.BUSY in handler.said
+            await stage.answered()
+            assert stage.pool.counts["stray"] == 19
+
+    run(test)
+    lines = [record.getMessage() for record in caplog.records if "refuses" in record.getMessage()]
+    assert len(lines) == 1
+    assert len(lines[0]) < 400
+    assert lines[0].isprintable()
+
+
+def test_what_is_taken_back_before_it_was_said_is_never_said() -> None:
+    async def test(stage: Stage) -> None:
+        handler = Sink()
+        number = await stage.opened(handler)
+        stage.pool.request(handler, stage.device, (1, 2, 3))
+        stage.pool.withdraw(handler, stage.device, (2, 3))
+        await stage.source.heard(peer.Request, 1)
+        stage.pool.withdraw(handler, stage.device, (1,))
+        await stage.source.heard(peer.Withdraw, 1)
+        assert [ask.pieces for ask in stage.source.asked(peer.Request)] == [[1]]
+        assert stage.source.asked(peer.Withdraw) == [peer.Withdraw(number, [1])]
+
+    run(test)

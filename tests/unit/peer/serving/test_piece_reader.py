@@ -1,0 +1,343 @@
+"""Pieces that cannot be read: tried again, given up for a while, and offered again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+import tests.unit.peer.serving.test_serving_and_fetching as joined
+from common import limits, manifest
+from common.digests import Algorithm, Buffer
+from common.ids import ContentId, GroupId
+from peer.files.errors import DigestMismatch, IOFailed, PieceNotHeld
+from peer.serving import piece_reader
+from peer.serving.inventory import Inventory
+from peer.serving.piece_reader import TRIES, PieceReader, Run
+from peer.swarm import events as swarm
+from peer.swarm.events import RequesterId
+from peer.swarm.pieces import Bitfield
+from peer.workers import Workers
+from tests.support.peer_fakes import turns, until
+
+FILMS = GroupId("films")
+BOB = RequesterId(b"bob")
+CONTENT = ContentId(b"c" * 32)
+COUNT = 5
+LENGTH = limits.PIECE_LENGTH_MIN
+MANIFEST = manifest.Manifest(
+    1,
+    Algorithm.BLAKE3,
+    LENGTH,
+    COUNT * LENGTH,
+    b"d" * 32,
+    b"d" * 32 * COUNT,
+    (manifest.Entry("", COUNT * LENGTH),),
+)
+EIO = IOFailed("cannot read '/films/alien': Input/output error")
+
+
+class Disk:
+    """Where the pieces are, each with what stands in the way of reading it."""
+
+    def __init__(self) -> None:
+        self.errors: dict[int, list[Exception]] = {}
+        self.runs: list[tuple[int, int]] = []
+
+    def read_run(self, first: int, count: int) -> bytes:
+        self.runs.append((first, count))
+        for index in range(first, first + count):
+            errors = self.errors.get(index)
+            if errors:
+                raise errors.pop(0)
+        return b"".join(b"%d" % index for index in range(first, first + count))
+
+
+class Stage:
+    """A reader between a shelf and a core, which only takes down what it is told."""
+
+    def __init__(self) -> None:
+        self.disk, self.inventory = Disk(), Inventory()
+        self.workers = Workers(1, "test")
+        self.sent: list[int] = []
+        self.run_bytes = 0
+        self.channel = object()
+        self.decided: list[swarm.ServingEvent] = []
+        self.announced: list[tuple[int, ...]] = []
+        self.notices: list[str] = []
+        self.inventory.attach(self)
+        self.reader = PieceReader(
+            self.inventory,
+            self.workers,
+            run_bytes=lambda _: self.run_bytes,
+            channel_of=lambda _: self.channel,
+            send=self._send,
+            decide=self.decided.append,
+            notify=self.notices.append,
+        )
+
+    def _send(self, run: Run, data: Buffer) -> None:
+        assert bytes(data) == b"".join(b"%d" % send.index for send in run)
+        self.sent += [send.index for send in run]
+
+    def content_added(self, *_: object) -> None:
+        pass
+
+    held_more = held_less = group_removed = content_removed = content_added
+
+    def announce(self, content: ContentId, pieces: tuple[int, ...]) -> None:
+        self.announced.append(pieces)
+
+    def offer(self, have: Bitfield | None = None) -> None:
+        self.inventory.put(FILMS, CONTENT, MANIFEST, b"", self.disk, have)
+
+    async def ask(self, *pieces: int) -> list[swarm.ServingEvent]:
+        """Have pieces read; what the core was told of them."""
+        before, sent = len(self.decided), len(self.sent)
+        self.reader.read([swarm.Send(BOB, CONTENT, index) for index in pieces])
+
+        def done() -> bool:
+            told = self.decided[before:]
+            not_sent = sum(isinstance(event, swarm.Blocked | swarm.Unsent) for event in told)
+            return not_sent + len(self.sent) - sent >= len(pieces)
+
+        await until(done, "an outcome for each piece")
+        return self.decided[before:]
+
+    async def break_down(self, index: int) -> None:
+        """Let a piece fail until it is given up."""
+        self.disk.errors[index] = [EIO] * 1_000
+        while swarm.HeldLess(CONTENT, (index,)) not in await self.ask(index):
+            pass
+
+    def time_passes(self) -> None:
+        """The time is over after which the reader looks again at what failed."""
+        for trouble in list(self.reader._troubles.values()):
+            self.reader._look_again(trouble)
+
+
+def run(test: Callable[[Stage], Awaitable[None]]) -> None:
+    async def main() -> None:
+        stage = Stage()
+        try:
+            await test(stage)
+        finally:
+            stage.reader.close()
+            stage.workers.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("errors", [[], [EIO]])
+def test_what_was_read_for_a_channel_that_was_closed_is_not_sent_on_the_next(
+    errors: list[Exception],
+) -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        stage.disk.errors = {2: errors}
+        stage.reader.read([swarm.Send(BOB, CONTENT, 2)])
+        stage.channel = object()  # before the loop turns: what was read is not delivered yet
+        assert await stage.ask(3) == [swarm.Unsent(BOB, CONTENT, 2)]
+        assert stage.sent == [3]
+
+    run(test)
+
+
+def test_a_failure_that_passes_only_delays_the_piece() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        stage.disk.errors = {2: [EIO]}
+        assert await stage.ask(1, 2, 3) == [swarm.Blocked(BOB, CONTENT, 2)]
+        assert await stage.ask(2) == []
+        assert (stage.sent, stage.notices) == ([1, 3, 2], [])
+
+    run(test)
+
+
+def test_adjacent_pieces_are_read_and_sent_together() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        assert await stage.ask(0, 1, 2) == []
+        stage.run_bytes = 3 * LENGTH
+        assert await stage.ask(0, 1, 2, 4) == []
+        assert await stage.ask(4, 0, 1) == []
+        assert stage.disk.runs == [(0, 1), (1, 1), (2, 1), (0, 3), (4, 1), (4, 1), (0, 2)]
+        assert stage.sent == [0, 1, 2, 0, 1, 2, 4, 4, 0, 1]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "errors", [[EIO, EIO], [DigestMismatch("piece 1 is damaged", (1,))]], ids=["unread", "damaged"]
+)
+def test_one_of_a_run_that_fails_does_not_keep_the_others(errors: list[Exception]) -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        stage.run_bytes = 4 * LENGTH
+        stage.disk.errors = {1: errors}
+        assert await stage.ask(0, 1, 2, 3) == [swarm.Blocked(BOB, CONTENT, 1)]
+        assert sorted(stage.sent) == [0, 2, 3]
+        assert await stage.ask(1) == []
+
+    run(test)
+
+
+@pytest.mark.parametrize("error", [EIO, RuntimeError("a defect")])
+def test_a_piece_that_stays_unreadable_is_given_up(error: Exception) -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        stage.disk.errors = {2: [error] * TRIES}
+        blocked = swarm.Blocked(BOB, CONTENT, 2)
+        for _ in range(TRIES - 1):
+            assert await stage.ask(2) == [blocked]
+        # The core declines what is blocked and not held.
+        assert await stage.ask(2) == [swarm.HeldLess(CONTENT, (2,)), blocked]
+        (notice,) = stage.notices
+        assert str(error) in notice
+
+    run(test)
+
+
+def test_failures_before_a_piece_was_read_do_not_count() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        for _ in range(TRIES + 1):
+            stage.disk.errors = {2: [EIO]}
+            assert await stage.ask(2) == [swarm.Blocked(BOB, CONTENT, 2)]
+            assert await stage.ask(2) == []
+
+    run(test)
+
+
+def test_a_piece_that_was_given_up_is_offered_again_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(piece_reader, "AWAY_S", 0.02)
+
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        await stage.break_down(2)
+        await until(lambda: stage.announced, "the piece's return")
+        assert stage.announced == [(2,)]
+        assert stage.decided[-1] == swarm.HeldMore(CONTENT, (2,))
+        stage.disk.errors.clear()
+        assert await stage.ask(2) == []
+        assert stage.sent == [2]
+        await until(lambda: not stage.reader.troubled, "the end of the trouble")
+
+    run(test)
+
+
+def test_a_piece_that_is_bad_for_good_is_told_once_and_costs_one_read_each_time() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        await stage.break_down(2)
+        for times in range(1, 4):
+            stage.time_passes()
+            assert stage.announced == [(2,)] * times
+            assert swarm.HeldLess(CONTENT, (2,)) in await stage.ask(2)
+        assert len(stage.notices) == 1
+
+    run(test)
+
+
+def test_one_notice_tells_of_a_disk_on_which_nothing_can_be_read() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        for index in range(COUNT):
+            await stage.break_down(index)
+        assert len(stage.notices) == 1
+
+    run(test)
+
+
+def test_what_was_lost_from_a_part_meanwhile_is_not_offered_again() -> None:
+    async def test(stage: Stage) -> None:
+        have = Bitfield(COUNT, [1, 2, 3])
+        stage.offer(have)
+        await stage.break_down(2)
+        await stage.break_down(3)
+        have.discard(2)
+        stage.time_passes()
+        assert stage.announced == [(3,)]
+
+    run(test)
+
+
+def test_a_content_that_is_gone_is_forgotten() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        await stage.break_down(2)
+        stage.inventory.remove(CONTENT)
+        stage.time_passes()
+        assert (stage.announced, stage.reader.troubled) == ([], 0)
+
+    run(test)
+
+
+def test_a_content_that_came_anew_is_judged_anew() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        await stage.break_down(2)
+        stage.inventory.remove(CONTENT)
+        stage.offer(Bitfield(COUNT, [2]))
+        assert await stage.ask(2) == [swarm.Blocked(BOB, CONTENT, 2)]
+        stage.time_passes()
+        assert (stage.announced, stage.reader.troubled) == ([], 0)
+
+    run(test)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_piece_that_another_read_lost_is_no_fault_of_the_disk(lost: bool) -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer(Bitfield(COUNT, [0] if lost else [0, 2]))
+        stage.disk.errors = {2: [PieceNotHeld("piece 2 is not held")]}
+        gone = [swarm.HeldLess(CONTENT, (2,))] if lost else []
+        assert await stage.ask(2) == [*gone, swarm.Blocked(BOB, CONTENT, 2)]
+        assert (stage.notices, stage.reader.troubled) == ([], 0)
+
+    run(test)
+
+
+def test_nothing_is_offered_again_by_a_reader_that_was_closed() -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        await stage.break_down(2)
+        stage.reader.close()
+        await turns()
+        assert not stage.reader.troubled
+
+    run(test)
+
+
+def test_a_defect_stands_in_the_log_whole(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(stage: Stage) -> None:
+        stage.offer()
+        stage.disk.errors = {2: [RuntimeError("a defect")] * TRIES}
+        for _ in range(TRIES):
+            await stage.ask(2)
+
+    with caplog.at_level(logging.ERROR, "peer.serving.piece_reader"):
+        run(test)
+    (record,) = caplog.records
+    assert record.exc_info is not None
+
+
+def test_who_fetches_hears_that_a_piece_can_be_had_again() -> None:
+    async def test(stage: joined.Stage) -> None:
+        stage.offer()
+        handler = await stage.open()
+        stage.reader.errors = {2: EIO}
+        stage.ask(handler, *range(joined.COUNT))
+        await until(lambda: ("declined", (2,), False) in handler.said)
+        stage.reader.errors.clear()
+        (trouble,) = stage.seeder._reader._troubles.values()
+        stage.seeder._reader._look_again(trouble)
+        await until(lambda: ("have", (2,)) in handler.said)
+        stage.ask(handler, 2)
+        await until(lambda: 2 in handler.pieces)
+
+    joined.run(test)

@@ -1,0 +1,363 @@
+"""The serving and the fetching side, joined by real sockets: a `Seeder` and a `Fanout`."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from common import limits
+from common.errors import Refused
+from common.ids import ContentId, GroupId, UserId
+from common.messages import peer
+from common.messages.refusals import Code
+from common.net.codec import pack
+from peer.files.errors import ContentChanged, DigestMismatch, StorageClosed, StorageError
+from peer.swarm.pieces import Bitfield
+from peer.swarm.rate_limit import RateLimit, Rates
+from tests.support.peer_fakes import turns, until
+from tests.support.serving_harness import (
+    CONTENT,
+    COUNT,
+    DATA,
+    ENCODED,
+    FILMS,
+    LENGTH,
+    MUSIC,
+    Reader,
+    ServingHarness,
+    Sink,
+    content_of,
+    run,
+)
+from tests.support.waiting import PATIENCE_S
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["with the rest", "bulk"])
+def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test twice: pieces come with all the rest, and on bulk connections."""
+    monkeypatch.setattr(ServingHarness, "bulk", request.param)
+
+
+def test_pieces_travel() -> None:
+    async def test(stage: ServingHarness) -> None:
+        stage.offer()
+        handler = await stage.open()
+        assert handler.said == [("opened", None)]
+        stage.ask(handler, *range(COUNT))
+        await until(lambda: len(handler.pieces) == COUNT)
+        assert b"".join(handler.pieces[at] for at in range(COUNT)) == DATA
+        assert stage.seeder.counts["pieces"] == COUNT
+
+    run(test)
+
+
+def test_far_more_wishes_than_may_be_on_their_way_are_all_granted() -> None:
+    """Credit flows back, or the serving side would stop after the first few."""
+
+    async def test(stage: ServingHarness) -> None:
+        stage.offer()
+        handler = await stage.open()
+        for _ in range(60):
+            handler.pieces.clear()
+            stage.ask(handler, *range(COUNT))
+            await until(lambda: len(handler.pieces) == COUNT)
+        assert stage.seeder.counts["pieces"] == 60 * COUNT
+
+    run(test)
+
+
+def test_a_part_tells_what_it_holds_and_what_comes() -> None:
+    async def test(stage: ServingHarness) -> None:
+        have = Bitfield(COUNT, [0, 3])
+        stage.offer(have)
+        handler = await stage.open()
+        assert handler.said == [("opened", bytes([0b10010000]))]
+        stage.ask(handler, 0, 1, 3)
+        await until(lambda: len(handler.pieces) == 2)
+        assert set(handler.pieces) == {0, 3}
+        await until(lambda: len(handler.said) > 1)
+        assert handler.said[1] == ("declined", (1,), False)
+        stage.inventory.held_more(CONTENT, (1, 7), stage.reader)
+        stage.inventory.announce(CONTENT, (1, 7), stage.reader)
+        await until(lambda: ("have", (1, 7)) in handler.said)
+        stage.ask(handler, 1, 7)
+        await until(lambda: len(handler.pieces) == 4)
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("ticket", "offered", "code"),
+    [
+        (b"bad", FILMS, Code.TICKET_INVALID),
+        (b"good", None, Code.UNKNOWN_SHARE),
+        (b"good", MUSIC, Code.UNKNOWN_SHARE),
+    ],
+)
+def test_who_has_no_right_or_asks_for_nothing_that_is_there(
+    ticket: bytes, offered: GroupId | None, code: Code
+) -> None:
+    async def test(stage: ServingHarness) -> None:
+        if offered is not None:
+            stage.offer(group=offered)
+        stage.ticket = ticket
+        handler = await stage.open()
+        assert handler.said == [("refused", code)]
+        stage.ask(handler, 0)
+        await turns(50)
+        assert handler.pieces == {}
+
+    run(test)
+
+
+def test_a_right_that_ends_ends_the_channel() -> None:
+    async def test(stage: ServingHarness) -> None:
+        stage.offer()
+        handler = await stage.open()
+        stage.rights.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
+        stage.ask(handler, 0)
+        await until(lambda: len(handler.said) == 2)
+        assert handler.said[1] == ("refused", Code.REVOKED)
+        assert handler.pieces == {}
+
+    run(test)
+
+
+def test_a_user_who_is_dropped_hears_it_at_once() -> None:
+    async def test(stage: ServingHarness) -> None:
+        stage.offer()
+        handler = await stage.open()
+        stage.rights.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
+        stage.seeder.drop_user(MUSIC, UserId("bob"))
+        stage.seeder.drop_user(FILMS, UserId("carol"))
+        await turns(50)
+        assert len(handler.said) == 1
+        stage.seeder.drop_user(FILMS, UserId("bob"))
+        await until(lambda: len(handler.said) == 2)
+        assert handler.said[1] == ("refused", Code.REVOKED)
+
+    run(test)
+
+
+def test_what_is_withdrawn_is_said() -> None:
+    async def test(stage: ServingHarness) -> None:
+        stage.offer()
+        stage.offer(group=MUSIC)
+        handler = await stage.open(Sink(MUSIC))
+        stage.inventory.withdraw(FILMS, CONTENT)
+        stage.inventory.withdraw(MUSIC, CONTENT)
+        await until(lambda: len(handler.said) > 1)
+        assert handler.said == [("opened", None), ("refused", Code.UNKNOWN_SHARE)]
+
+    run(test)
+
+
+def test_files_that_changed_send_not_one_byte_more() -> None:
+    async def test(stage: ServingHarness) -> None:
+        looked: list[ContentId] = []
+        stage.inventory.on_changed = looked.append
+        stage.offer()
+        handler = await stage.open()
+        stage.reader.errors = dict.fromkeys(range(COUNT), ContentChanged("changed"))
+        stage.ask(handler, *range(COUNT))
+        await until(lambda: ("refused", Code.CHANGED) in handler.said)
+        assert (looked, handler.pieces) == ([CONTENT], {})
+
+    run(test)
+
+
+def test_a_piece_that_cannot_be_read_is_declined_and_others_come() -> None:
+    async def test(stage: ServingHarness) -> None:
+        stage.offer(Bitfield(COUNT, range(COUNT)))
+        damaged: list[tuple[int, ...]] = []
+        served = stage.inventory.get(CONTENT)
+        assert served is not None
+
+        def on_damaged(pieces: tuple[int, ...]) -> None:
+            damaged.append(pieces)
+            stage.inventory.held_less(CONTENT, pieces, stage.reader)
+
+        served.on_damaged = on_damaged
+        handler = await stage.open()
+        stage.reader.errors = {2: StorageError("EIO"), 5: DigestMismatch("damaged", (5,))}
+        stage.ask(handler, *range(COUNT))
+        await until(lambda: len(handler.pieces) == COUNT - 2)
+        await until(lambda: damaged)
+        await until(lambda: ("declined", (2,), False) in handler.said)
+        await until(lambda: ("declined", (5,), False) in handler.said)
+        assert damaged == [(5,)]
+
+    run(test)
+
+
+class Closing(Reader):
+    """A part that is closed while a piece is read: no other one is read after that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading, self.closed = threading.Event(), threading.Event()
+
+    def read_run(self, first: int, count: int) -> bytes:
+        if self.closed.is_set():
+            raise StorageClosed("the download was closed")
+        self.reading.set()
+        assert self.closed.wait(PATIENCE_S)
+        return super().read_run(first, count)
+
+
+def test_what_was_to_be_read_from_a_part_is_read_from_the_whole_that_it_became() -> None:
+    async def test(stage: ServingHarness) -> None:
+        stage.offer(Bitfield(COUNT, range(COUNT - 1)))
+        handler = await stage.open()
+        stage.ask(handler, 0)
+        await until(lambda: 0 in handler.pieces)
+        served, part = stage.inventory.get(CONTENT), Closing()
+        assert served is not None
+        served.reader = part
+        stage.ask(handler, *range(1, COUNT - 1))
+        await until(part.reading.is_set)
+        stage.offer()
+        part.closed.set()
+        await until(lambda: len(handler.pieces) == COUNT - 1, "each piece")
+
+    run(test)
+
+
+def test_indexes_beyond_the_content_are_declined() -> None:
+    async def test(stage: ServingHarness) -> None:
+        stage.offer()
+        handler = await stage.open()
+        stage.ask(handler, COUNT, limits.PIECES_MAX - 1)
+        await until(lambda: len(handler.said) == 2)
+        assert handler.said[1] == ("declined", (COUNT, limits.PIECES_MAX - 1), False)
+        assert stage.seeder.counts["out of range"] == 1
+        stage.ask(handler, 0)
+        await until(lambda: handler.pieces)
+
+    run(test)
+
+
+def test_an_open_that_is_refused_closes_the_channel_that_was_there() -> None:
+    async def test(stage: ServingHarness) -> None:
+        stage.offer()
+        handler = await stage.open()
+        connection = stage.pool._connections[stage.server.public]
+        connection._pump.send(pack(b"", peer.Open(0, FILMS, CONTENT, b"bad")))
+        await until(lambda: ("refused", Code.TICKET_INVALID) in handler.said)
+        [client] = stage.seeder._clients
+        assert client.channels == {}
+
+    run(test)
+
+
+def test_an_index_beyond_the_content_takes_no_other_wish_along() -> None:
+    async def test(stage: ServingHarness) -> None:
+        stage.offer()
+        handler = await stage.open()
+        stage.ask(handler, COUNT, COUNT - 1, limits.PIECES_MAX - 1, 2)
+        await until(lambda: len(handler.pieces) == 2 and handler.said[1:])
+        assert sorted(handler.pieces) == [2, COUNT - 1]
+        assert handler.said[1:] == [("declined", (COUNT, limits.PIECES_MAX - 1), False)]
+
+    run(test)
+
+
+def test_the_manifest_can_be_had_from_a_peer_too() -> None:
+    async def test(stage: ServingHarness) -> None:
+        stage.offer()
+        handler = await stage.open()
+        stage.pool.ask_manifest(handler, stage.server.public, 0)
+        await until(lambda: handler.manifest)
+        assert handler.manifest == ENCODED
+
+    run(test)
+
+
+def test_a_device_that_nobody_knows_does_not_come_in() -> None:
+    async def test(stage: ServingHarness) -> None:
+        stage.offer()
+        stage.known.clear()
+        handler = Sink()
+        stage.pool.open(handler, stage.server.public, stage.seeder.endpoint)
+        await until(lambda: stage.guard.counts["retry"])
+        await turns(50)
+        assert handler.said == []
+        stage.known.add(stage.client.public)
+        await until(lambda: handler.said)  # it knocks again by itself
+        assert handler.said == [("opened", None)]
+
+    run(test)
+
+
+def test_a_serving_side_that_ends_is_noticed_at_once() -> None:
+    async def test(stage: ServingHarness) -> None:
+        stage.offer()
+        handler = await stage.open()
+        stage.seeder.close()
+        await until(lambda: ("lost", True) in handler.said)
+
+    run(test)
+
+
+def test_nobody_there_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peer.fetching.pool.OPEN_TIMEOUT_S", 0.1)
+
+    async def test(stage: ServingHarness) -> None:
+        handler = Sink()
+        stage.pool.open(handler, stage.server.public, "tcp://127.0.0.1:9")
+        await until(lambda: handler.said)
+        assert handler.said == [("lost", False)]
+
+    run(test)
+
+
+def test_a_renewed_ticket_is_shown_where_an_older_one_was() -> None:
+    async def test(stage: ServingHarness) -> None:
+        stage.offer()
+        await stage.open()
+        stage.pool.renewed(MUSIC, b"good for something else")
+        stage.pool.renewed(FILMS, b"good and fresh")
+        await until(lambda: len(stage.rights.shown) == 2)
+        assert stage.rights.shown == [b"good", b"good and fresh"]
+
+    run(test)
+
+
+def test_a_limit_is_kept_and_everything_comes_in_the_end() -> None:
+    """Counted in pieces, not in seconds: a quarter of a second's worth comes at once."""
+
+    async def test(stage: ServingHarness) -> None:
+        stage.offer()
+        handler = await stage.open()
+        stage.ask(handler, *range(COUNT))
+        await until(lambda: handler.pieces)
+        assert len(handler.pieces) < COUNT
+        await until(lambda: len(handler.pieces) == COUNT)
+
+    run(test, RateLimit(Rates(everything=LENGTH * 20)))
+
+
+def test_several_contents_share_a_connection() -> None:
+    async def test(stage: ServingHarness) -> None:
+        other = DATA[::-1]
+        content, decoded, encoded = content_of(other)
+
+        class Other:
+            def read_run(self, first: int, count: int) -> bytes:
+                return other[first * LENGTH : (first + count) * LENGTH]
+
+        stage.offer()
+        stage.inventory.put(FILMS, content, decoded, encoded, Other(), None)
+        one, two = await stage.open(), await stage.open(Sink(FILMS, content))
+        for handler in (one, two):
+            stage.ask(handler, *range(COUNT))
+        await until(lambda: len(one.pieces) == len(two.pieces) == COUNT)
+        assert b"".join(two.pieces[at] for at in range(COUNT)) == other
+        assert stage.seeder.clients == 1
+        stage.pool.close_all(one)
+        stage.ask(two, 0)
+        two.pieces.clear()
+        await until(lambda: two.pieces)
+
+    run(test)

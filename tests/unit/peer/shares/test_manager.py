@@ -1,0 +1,593 @@
+"""Shares: records, shelf and the tracker's list agree, whatever comes between."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from common import manifest
+from common.digests import Algorithm
+from common.errors import (
+    MiniTorrentError,
+    Refused,
+    RemoteProtocolError,
+    StorageError,
+    TransportError,
+)
+from common.ids import ContentId, GroupId, UserId
+from common.messages import control, tracker
+from common.messages.refusals import Code
+from peer import records
+from peer.files import sharing
+from peer.files.open_files import HandleCache
+from peer.records import Manifests, Records, ShareRecord
+from peer.serving.inventory import Inventory
+from peer.shares import joining, manager, offers
+from peer.shares.manager import Shares
+from peer.tracker_client.link import Answer
+from peer.workers import Workers
+from tests.support.peer_fakes import FakeLink, Membership, turns, until
+
+ALICE, BOB = UserId("alice"), UserId("bob")
+FILMS, MUSIC = GroupId("films"), GroupId("music")
+
+
+class Town:
+    """A device's shares, and a tracker that lists what is offered."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.files = home / "home", home
+        self.home.mkdir()
+        self.listed: dict[tuple[str, str], bytes] = {}
+        self.known: dict[bytes, Callable[[str], tracker.FileRow]] = {}
+        self.manifests: dict[bytes, bytes] = {}
+        self.notices: list[str] = []
+        self.link = FakeLink(
+            Offer=self._offer,
+            PutManifest=self._put,
+            StopShare=self._stop,
+            FindShare=self._find,
+            GetManifest=self._manifest,
+            MyOffers=lambda ask: tracker.OfferRows(
+                [
+                    tracker.OfferRow(group, name, c)
+                    for (group, name), c in sorted(self.listed.items())
+                ]
+            ),
+        )
+        self.replica = Membership(ALICE, FILMS, MUSIC)
+        self.start()
+
+    def start(self) -> None:
+        """Begin, as after a restart of the peer."""
+        self.inventory = Inventory()
+        self.workers = Workers(1, "test")
+        (self.home / "shares").mkdir(exist_ok=True)
+        self.shares = Shares(
+            self.home,
+            self.link,  # type: ignore[arg-type]
+            self.replica,  # type: ignore[arg-type]
+            self.inventory,
+            self.workers,
+            HandleCache(),
+            Manifests(self.home / "manifests"),
+            self.notices.append,
+        )
+
+    def end(self) -> None:
+        self.shares.close()
+        self.workers.close()
+
+    def _offer(self, ask: tracker.Offer) -> Any:
+        if ask.content not in self.known:
+            return Refused(Code.NEED_MANIFEST, "send it")
+        self.listed[(ask.group, ask.name)] = ask.content
+        return tracker.Offered(self.known[ask.content](ask.name), False)
+
+    def _put(self, ask: tracker.PutManifest) -> tracker.Done:
+        self.learn(self.link.data, ask.content)
+        return tracker.Done()
+
+    def learn(self, encoded: bytes, content: bytes) -> None:
+        """The tracker has the manifest of a content."""
+        made = manifest.decode(encoded, ContentId(content))
+        facts = made.size, made.file_count, made.piece_count, made.piece_length
+        self.known[content] = lambda name: tracker.FileRow(
+            name, content, *facts, str(made.algorithm), made.digest, 1, 0, []
+        )
+
+    def _find(self, ask: tracker.FindShare) -> Any:
+        content = self.listed.get((ask.group, ask.name))
+        if content is None:
+            return Refused(Code.UNKNOWN_SHARE, "not shared")
+        return tracker.ShareFound(self.known[content](ask.name), b"t" * 16, 1, [])
+
+    def _manifest(self, ask: tracker.GetManifest) -> Any:
+        encoded = self.manifests.get(ask.content)
+        if encoded is None or ask.content not in self.listed.values():
+            return Refused(Code.UNKNOWN_SHARE, "not shared")
+        part = encoded[ask.offset :]
+        return Answer(tracker.ManifestPart(len(encoded), ask.offset), part)
+
+    def _stop(self, ask: tracker.StopShare) -> Any:
+        if self.listed.pop((ask.group, ask.name), None) is None:
+            return Refused(Code.UNKNOWN_SHARE, "not shared")
+        return tracker.Done()
+
+    async def share(self, name: str, group: str = FILMS, data: bytes | None = None) -> Path:
+        path = self.files / name
+        path.write_bytes(data if data is not None else name.encode() * 1000)
+        await self.upload(path, group)
+        return path
+
+    async def upload(self, path: Path, group: str = FILMS, **more: Any) -> control.Uploaded:
+        ask = control.UploadFile(str(path), group, **more)
+        return await self.shares.upload(ask, lambda progress: None)
+
+    def served(self) -> set[tuple[str, str]]:
+        """What is on the shelf, by what is listed."""
+        return {
+            place
+            for place, content in self.listed.items()
+            if self.inventory.find(GroupId(place[0]), ContentId(content)) is not None
+        }
+
+
+def run(tmp_path: Path, test: Callable[[Town], Awaitable[None]]) -> None:
+    async def main() -> None:
+        town = Town(tmp_path)
+        await town.shares.activate(ALICE)
+        try:
+            await test(town)
+        finally:
+            town.end()
+
+    asyncio.run(main())
+
+
+def test_what_is_shared_is_recorded_served_and_listed(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        await town.share("song", MUSIC)
+        assert town.served() == {("films", "film"), ("music", "song")}
+        assert len(town.shares) == 2
+        await town.shares.stop("films", "FILM")
+        assert town.served() == set(town.listed) == {("music", "song")}
+        with pytest.raises(Refused):
+            await town.shares.stop("films", "film")
+
+    run(tmp_path, test)
+
+
+def test_the_records_lead_after_a_restart(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        for name in ("kept", "forgotten", "gone"):
+            await town.share(name)
+        del town.listed[("films", "forgotten")]  # a tracker from an older backup
+        town.listed[("music", "never")] = b"n" * 32  # by another machine with the same key
+        town.end()
+        town.start()
+        (town.files / "gone").unlink()
+        await town.shares.activate(ALICE)
+        await town.shares.reconcile()
+        left = {("films", "kept"), ("films", "forgotten")}
+        others = {("music", "never")}
+        await until(lambda: town.notices and town.served() == left)
+        await until(lambda: set(town.listed) == left | others)
+        assert "gone" in town.notices[0]
+
+    run(tmp_path, test)
+
+
+def test_a_tracker_that_has_lost_the_manifest_gets_it_again(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        town.listed.clear()
+        town.known.clear()
+        await town.shares.reconcile()
+        assert town.served() == {("films", "film")}
+
+    run(tmp_path, test)
+
+
+def test_the_shares_of_others_rest(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        await town.shares.deactivate()
+        assert (len(town.shares), town.served()) == (0, set())
+        await town.shares.activate(BOB)
+        assert len(town.shares) == 0
+        await town.shares.activate(ALICE)
+        assert town.served() == {("films", "film")}
+
+    run(tmp_path, test)
+
+
+def test_what_was_shared_in_a_group_that_one_is_in_no_more_is_forgotten(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        await town.share("song", MUSIC)
+        del town.replica.groups[FILMS]
+        del town.listed[("films", "film")]
+        await town.shares.groups_changed()
+        town.replica.groups[FILMS] = None
+        await town.shares.groups_changed()
+        assert town.served() == set(town.listed) == {("music", "song")}
+
+    run(tmp_path, test)
+
+
+def test_a_logout_is_no_leaving_of_all_groups(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        town.replica.user, town.replica.known, town.replica.groups = None, False, {}
+        await town.shares.groups_changed()
+        # Logged in again, and the tracker has not told yet in which groups.
+        town.replica.user = ALICE
+        await town.shares.activate(ALICE)
+        assert town.served() == {("films", "film")}
+
+    run(tmp_path, test)
+
+
+def test_what_was_shared_in_a_group_is_not_shared_in_a_later_one_of_its_name(
+    tmp_path: Path,
+) -> None:
+    async def test(town: Town) -> None:
+        path = await town.share("film")
+        await town.share("song", MUSIC)
+        town.end()
+        town.listed.clear()
+        town.replica.topics[FILMS] = b"another"
+        town.start()
+        await town.shares.activate(ALICE)
+        await town.shares.reconcile()
+        assert town.served() == set(town.listed) == {("music", "song")}
+        digested = sharing.digest_scanned(sharing.scan(str(path)), Algorithm.BLAKE3, 1 << 16)
+        encoded = manifest.encode(digested.manifest)
+        content = manifest.manifest_id(encoded)
+        record = ShareRecord(ALICE, FILMS, "film", content, digested.place, b"topic")
+        await town.shares.adopt_download(record, digested.manifest, encoded)
+        assert set(town.listed) == {("music", "song")}
+
+    run(tmp_path, test)
+
+
+async def end_of_alice(town: Town, heir: UserId | None) -> None:
+    await town.shares.deactivate()
+    town.replica.user = heir
+
+
+@pytest.mark.parametrize("heir", [None, BOB])
+def test_an_upload_is_not_credited_to_who_logs_in_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heir: UserId | None
+) -> None:
+    digest = joining.digest
+
+    async def test(town: Town) -> None:
+        async def slowly(*words: Any) -> Any:
+            digested = await digest(*words)
+            await end_of_alice(town, heir)
+            if heir is not None:
+                await town.shares.activate(heir)
+            return digested
+
+        monkeypatch.setattr(joining, "digest", slowly)
+        with pytest.raises(Refused) as refused:
+            await town.share("film")
+        assert refused.value.code is Code.NOT_LOGGED_IN
+        assert not town.listed
+        assert not town.shares.contents()
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("heir", [None, BOB])
+def test_what_was_fetched_is_shared_by_whose_download_it_was(
+    tmp_path: Path, heir: UserId | None
+) -> None:
+    async def test(town: Town) -> None:
+        path = town.files / "film"
+        path.write_bytes(b"x" * 1000)
+        digested = sharing.digest_scanned(sharing.scan(str(path)), Algorithm.BLAKE3, 1 << 16)
+        encoded = manifest.encode(digested.manifest)
+        await end_of_alice(town, heir)
+        if heir is not None:
+            await town.shares.activate(heir)
+        content = manifest.manifest_id(encoded)
+        record = ShareRecord(ALICE, FILMS, "film", content, digested.place, b"topic")
+        await town.shares.adopt_download(record, digested.manifest, encoded)
+        assert (len(town.shares), town.listed) == (0, {})
+        town.replica.user = ALICE
+        await town.shares.activate(ALICE)
+        await town.shares.reconcile()
+        assert town.served() == {("films", "film")}
+
+    run(tmp_path, test)
+
+
+def test_an_offer_that_cannot_be_recorded_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(town: Town) -> None:
+        def full(*_: object) -> None:
+            raise StorageError("no room")
+
+        await town.share("before")
+        monkeypatch.setattr(Records, "put", full)
+        with pytest.raises(StorageError):
+            await town.share("film")
+        with pytest.raises(StorageError):
+            await town.share("before")
+        assert set(town.listed) == {("films", "before")}
+
+    run(tmp_path, test)
+
+
+def test_the_files_are_looked_at_again_after_a_tracker_that_talks_nonsense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "CHECK_INTERVAL_S", 0.01)
+
+    async def test(town: Town) -> None:
+        path = await town.share("film")
+        other = await town.share("other")
+        away = other.rename(town.home / "away")
+        town.end()
+        town.start()
+        await town.shares.activate(ALICE)  # without the other file: it is looked for again
+        answer = town.link.answers["MyOffers"]
+        town.link.answers["MyOffers"] = RemoteProtocolError("nonsense")
+        watching = asyncio.create_task(town.shares.watch_files())
+        asked = len(town.link.asked)
+        await until(lambda: len(town.link.asked) > asked)
+        town.link.answers["MyOffers"] = answer
+        away.rename(other)
+        path.unlink()
+        await until(lambda: ("films", "film") not in town.listed, "the notice of what changed")
+        assert not watching.done()
+        watching.cancel()
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_touched_file_is_digested_before_one_byte_more_leaves(
+    tmp_path: Path, changed: bool
+) -> None:
+    async def test(town: Town) -> None:
+        path = await town.share("film")
+        path.write_bytes(b"another content" if changed else path.read_bytes())
+        content = ContentId(town.listed[("films", "film")])
+        town.inventory.changed(content)
+        assert town.served() == set()
+        if changed:
+            await until(lambda: not town.listed)
+            assert "film" in town.notices[0]
+            assert len(town.shares) == 0
+        else:
+            await until(lambda: town.served())
+            assert town.notices == []
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("error", [Refused(Code.TAKEN, "another"), MiniTorrentError("odd")])
+def test_what_the_tracker_does_not_take_is_not_shared(tmp_path: Path, error: Exception) -> None:
+    async def test(town: Town) -> None:
+        town.link.answers["Offer"] = error
+        with pytest.raises(type(error)):
+            await town.share("film")
+        assert (len(town.shares), town.shares.contents()) == (0, set())
+
+    run(tmp_path, test)
+
+
+def test_a_comparison_at_the_moment_of_sharing_does_not_withdraw_it(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("first")
+        comparing: list[asyncio.Task[None]] = []
+        offer = town.link.answers["Offer"]
+
+        def offer_and_compare(ask: tracker.Offer) -> Any:
+            answer = offer(ask)
+            if isinstance(answer, tracker.Offered):
+                comparing.append(asyncio.create_task(town.shares.reconcile()))
+            return answer
+
+        town.link.answers["Offer"] = offer_and_compare
+        await town.share("film")
+        await asyncio.gather(*comparing)
+        assert town.served() == set(town.listed) == {("films", "first"), ("films", "film")}
+
+    run(tmp_path, test)
+
+
+def test_a_comparison_at_the_moment_of_stopping_does_not_offer_it_again(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        stop = town.link.answers["StopShare"]
+        comparing: list[asyncio.Task[None]] = []
+
+        async def stop_and_compare(ask: tracker.StopShare) -> Any:
+            answer = stop(ask)
+            comparing.append(asyncio.create_task(town.shares.reconcile()))
+            await turns(50)
+            return answer
+
+        town.link.answers["StopShare"] = stop_and_compare
+        await town.shares.stop("films", "film")
+        await asyncio.gather(*comparing)
+        assert town.listed == {}
+
+    run(tmp_path, test)
+
+
+def test_nothing_is_digested_for_a_tracker_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(town: Town) -> None:
+        monkeypatch.setattr("peer.shares.joining.digest", None)
+        town.link.connected = False
+        with pytest.raises(TransportError):
+            await town.share("film")
+
+    run(tmp_path, test)
+
+
+def test_what_the_tracker_does_not_list_can_be_stopped(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        town.listed.clear()  # its name was given to another content, say
+        await town.shares.stop("films", "film")
+        assert (town.served(), len(town.shares)) == (set(), 0)
+        with pytest.raises(Refused):
+            await town.shares.stop("films", "film")
+
+    run(tmp_path, test)
+
+
+def test_a_manifest_is_the_same_whoever_shares_the_content(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        for name, group in (("film", FILMS), ("copy", MUSIC)):
+            path = town.files / name
+            path.write_bytes(b"the same bytes")
+            os.utime(path, (5, 5))
+            await town.upload(path, group)
+        assert len(set(town.listed.values())) == 1
+        (content,) = set(town.listed.values())
+        encoded = Manifests(town.home / "manifests").get(ContentId(content))
+        assert encoded is not None
+        assert manifest.decode(encoded, ContentId(content)).size == 14
+
+    run(tmp_path, test)
+
+
+# -- thousands of them --------------------------------------------------------------------------
+
+
+class Looked:
+    """A share that counts how often anything of it is looked at."""
+
+    looks = 0
+
+    def __init__(self, record: ShareRecord) -> None:
+        self.record, self.checking, self.told = record, False, None
+        self._open: Any = SimpleNamespace(close=lambda: None)
+
+    @property
+    def open(self) -> Any:
+        Looked.looks += 1
+        return self._open
+
+    @open.setter
+    def open(self, opened: Any) -> None:
+        self._open = opened
+
+
+def many(town: Town, count: int, group: str) -> None:
+    """Open shares that nobody made."""
+    for number in range(count):
+        content = number.to_bytes(32, "big")
+        record = ShareRecord(ALICE, group, f"f{number}", content, None)  # type: ignore[arg-type]
+        key = town.shares._key(record)
+        town.shares._shares[key] = Looked(record)  # type: ignore[assignment]
+        town.shares._all[key] = record
+        town.shares._served[group, content] += 1
+
+
+@pytest.mark.parametrize("how", ["logout", "leave-group", "removed while away"])
+def test_f76_thousands_of_shares_end_in_linear_time_and_in_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    count, syncs, ticks = 3_000, 0, 0
+
+    def sync(path: Path) -> None:
+        nonlocal syncs
+        syncs += 1
+
+    async def test(town: Town) -> None:
+        nonlocal ticks
+        many(town, count, FILMS)
+        monkeypatch.setattr(records, "sync_directory", sync)
+        Looked.looks = 0
+        match how:
+            case "logout":
+                ending = asyncio.create_task(town.shares.deactivate())
+            case "leave-group":
+                ending = asyncio.create_task(town.shares.left_group(FILMS))
+            case _:
+                monkeypatch.setattr(town.replica, "has_left", lambda *_: True)
+                ending = asyncio.create_task(town.shares._forget_left_groups())
+        while not ending.done():
+            await asyncio.sleep(0)
+            ticks += 1
+        await ending
+        assert len(town.shares) == 0
+        assert not town.shares._served
+        # A few looks at each, and not one at all others for each of them.
+        assert Looked.looks <= 5 * count
+        assert syncs <= 1 + count // manager.REMOVED_AT_A_TIME
+        assert ticks >= count // manager.AT_A_TIME
+
+    run(tmp_path, test)
+
+
+def test_f76_a_tracker_that_takes_no_more_offers_for_now_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offers, "BUSY_S", 0.0)
+
+    async def test(town: Town) -> None:
+        await town.share("a")
+        town.listed.clear()
+        busy = iter([True, True, False])
+        offer = town.link.answers["Offer"]
+        town.link.answers["Offer"] = lambda ask: (
+            Refused(Code.BUSY, "too many commands") if next(busy, False) else offer(ask)
+        )
+        await town.shares.reconcile()
+        assert set(town.listed) == {(FILMS, "a")}
+        assert town.notices == []
+
+    run(tmp_path, test)
+
+
+def test_h63_what_was_shared_elsewhere_with_this_key_is_left_alone(tmp_path: Path) -> None:
+    """A copy of a machine knows what was shared before it was made, and no more."""
+
+    async def test(town: Town) -> None:
+        await town.share("before")
+        town.listed[("films", "since")] = b"s" * 32
+        town.listed[("films", "before")] = b"a" * 32  # withdrawn there, and another one shared
+        await town.shares.reconcile()
+        assert town.listed[("films", "since")] == b"s" * 32
+
+    run(tmp_path, test)
+
+
+def test_what_could_not_be_withdrawn_is_owed_over_a_restart(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        path = await town.share("film")
+        town.link.connected = False
+        path.unlink()
+        await town.shares._look_at_files()
+        owed = town.home / "withdrawals"
+        await until(lambda: list(owed.glob("*.record")))
+        await until(lambda: not list((town.home / "shares").glob("*.record")))
+        assert ("films", "film") in town.listed
+        town.end()
+        town.start()
+        town.link.connected = True
+        await town.shares.activate(ALICE)
+        await town.shares.reconcile()
+        assert town.listed == {}
+        assert list(owed.glob("*.record")) == []
+
+    run(tmp_path, test)

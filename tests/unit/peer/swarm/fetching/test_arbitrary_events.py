@@ -1,0 +1,342 @@
+"""Both machines under arbitrary events: invariants after every step, and a good end.
+
+The shell keeps its promises here (it verifies what it is told to verify, and reports each opening
+once); the sources and requesters keep none.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from common.ids import ContentId, DeviceKey, UserId
+from peer.swarm import events as ev
+from peer.swarm.fetching.local_pieces import Alike
+from peer.swarm.fetching.machine import Download, DownloadSettings
+from peer.swarm.pieces import Bitfield, PieceLayout
+from peer.swarm.rate_limit import RateLimit, Rates
+from peer.swarm.serving.machine import Serving, ServingSettings
+
+COUNT, LENGTH, SIZE = 12, 10, 115
+SOURCES = [DeviceKey(bytes([n]) * 32) for n in range(5)]
+sources = st.sampled_from(SOURCES)
+indexes = st.integers(-2, COUNT + 1) | st.just(2**63)
+some = st.lists(indexes, max_size=6).map(tuple)
+pauses = st.sampled_from([0.0, 0.001, 0.05, 0.3, 5.0, 40.0])
+
+
+class Fetching(RuleBasedStateMachine):
+    """A download whose sources do anything at all."""
+
+    ALIKE = Alike()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.download = Download(
+            PieceLayout(SIZE, LENGTH),
+            Random(3),
+            settings=DownloadSettings(known_max=4, used_max=3, buffer_bytes=60),
+            limit=RateLimit(Rates(everything=500.0, each_user=300.0)),
+            alike=self.ALIKE,
+        )
+        self.making: dict[int, None] = {}
+        self.requested: dict[DeviceKey, dict[int, None]] = {}
+        """What the shell has asked each open source for, and not cancelled."""
+        self.opening: dict[DeviceKey, None] = {}
+        self.verifying: dict[tuple[DeviceKey, int], None] = {}
+        self.completions = 0
+
+    def tell(self, event: ev.DownloadEvent) -> None:
+        self.carry_out(self.download.handle(event, self.now))
+
+    def carry_out(self, effects: list[ev.DownloadEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case ev.Open(source):
+                    assert source not in self.opening
+                    assert source not in self.requested
+                    self.opening[source] = None
+                case ev.Request(source, pieces):
+                    asked = self.requested[source]
+                    assert pieces
+                    for index in pieces:
+                        assert 0 <= index < COUNT
+                        assert index not in asked
+                        asked[index] = None
+                case ev.CancelRequest(source, pieces):
+                    for index in pieces:
+                        del self.requested[source][index]
+                case ev.Verify(source, index):
+                    self.requested[source].pop(index, None)
+                    assert (source, index) not in self.verifying
+                    self.verifying[source, index] = None
+                case ev.Discard(source, index):
+                    self.requested.get(source, {}).pop(index, None)
+                case ev.Close(source):
+                    self.opening.pop(source, None)
+                    self.requested.pop(source, None)
+                case ev.Announce(pieces):
+                    assert all(i in self.download.pieces.held for i in pieces)
+                case ev.Make(index, like):
+                    assert index not in self.making
+                    assert index not in self.download.pieces.held
+                    assert like is None or like in self.download.pieces.held
+                    self.making[index] = None
+                case ev.Complete():
+                    self.completions += 1
+                case ev.Credit(source):
+                    assert source in self.requested
+        self.download.check_invariants()
+
+    @rule(source=sources, complete=st.booleans())
+    def known(self, source: DeviceKey, complete: bool) -> None:
+        self.tell(ev.SourceKnown(source, UserId("ann"), complete))
+
+    @rule(source=sources)
+    def gone(self, source: DeviceKey) -> None:
+        self.tell(ev.SourceGone(source))
+
+    @precondition(lambda self: self.opening)
+    @rule(data=st.data(), have=st.none() | st.sets(st.integers(0, COUNT - 1)))
+    def opened(self, data: st.DataObject, have: set[int] | None) -> None:
+        source = data.draw(st.sampled_from(list(self.opening)))
+        del self.opening[source]
+        self.requested[source] = {}
+        self.tell(ev.Opened(source, None if have is None else Bitfield(COUNT, have)))
+
+    @rule(source=sources)
+    def opened_unasked_or_wrong(self, source: DeviceKey) -> None:
+        if source not in self.opening:
+            self.tell(ev.Opened(source, Bitfield(COUNT)))
+        else:
+            del self.opening[source]
+            self.requested[source] = {}
+            self.tell(ev.Opened(source, Bitfield(COUNT + 1)))
+
+    @rule(source=sources, pieces=some)
+    def have_more(self, source: DeviceKey, pieces: tuple[int, ...]) -> None:
+        self.tell(ev.HaveMore(source, pieces))
+
+    @rule(source=sources, index=indexes, size=st.sampled_from([LENGTH, 5, 0]))
+    def anything_came(self, source: DeviceKey, index: int, size: int) -> None:
+        self.tell(ev.PieceReceived(source, index, size))
+
+    @precondition(lambda self: any(self.requested.values()))
+    @rule(data=st.data())
+    def the_right_piece_came(self, data: st.DataObject) -> None:
+        source = data.draw(st.sampled_from([s for s, asked in self.requested.items() if asked]))
+        index = data.draw(st.sampled_from(list(self.requested[source])))
+        self.tell(ev.PieceReceived(source, index, self.download.layout.size_of(index)))
+
+    @precondition(lambda self: self.verifying)
+    @rule(data=st.data(), verdict=st.sampled_from(["good"] * 4 + ["corrupt", "unwritten"]))
+    def verified(self, data: st.DataObject, verdict: str) -> None:
+        source, index = data.draw(st.sampled_from(list(self.verifying)))
+        del self.verifying[source, index]
+        match verdict:
+            case "good":
+                self.tell(ev.PieceVerified(source, index))
+            case "corrupt":
+                self.tell(ev.PieceCorrupt(source, index))
+            case _:
+                self.tell(ev.PieceUnwritten(source, index, "disk full"))
+
+    @precondition(lambda self: self.making)
+    @rule(data=st.data(), good=st.booleans())
+    def made(self, data: st.DataObject, good: bool) -> None:
+        index = data.draw(st.sampled_from(list(self.making)))
+        del self.making[index]
+        self.tell(ev.PieceMade(index) if good else ev.PieceNotMade(index))
+
+    @rule(source=sources, pieces=some)
+    def declined(self, source: DeviceKey, pieces: tuple[int, ...]) -> None:
+        for index in pieces:
+            self.requested.get(source, {}).pop(index, None)
+        self.tell(ev.PiecesRefused(source, pieces))
+
+    @rule(source=sources, pieces=some)
+    def busy(self, source: DeviceKey, pieces: tuple[int, ...]) -> None:
+        asked = self.requested.get(source, {})
+        for index in pieces or tuple(asked):
+            asked.pop(index, None)
+        self.tell(ev.SourceBusy(source, 1.0, pieces))
+
+    @rule(source=sources, transient=st.booleans())
+    def refused(self, source: DeviceKey, transient: bool) -> None:
+        self.tell(ev.SourceRefused(source, transient, "no"))
+
+    @rule(source=sources, opened=st.booleans())
+    def lost(self, source: DeviceKey, opened: bool) -> None:
+        self.opening.pop(source, None)
+        self.requested.pop(source, None)
+        self.tell(ev.SourceClosed(source) if opened else ev.SourceUnreachable(source))
+
+    @rule()
+    def pause(self) -> None:
+        self.tell(ev.Paused())
+
+    @rule()
+    def resume(self) -> None:
+        self.tell(ev.Resumed())
+
+    @rule(found=st.sets(st.integers(0, COUNT - 1), max_size=3))
+    def damage(self, found: set[int]) -> None:
+        self.carry_out(self.download.mark_missing(sorted(found), self.now))
+
+    @rule(pause=pauses)
+    def time_passes(self, pause: float) -> None:
+        self.now += pause
+        self.tell(ev.Tick())
+
+    @invariant()
+    def the_clock_is_not_set_back(self) -> None:
+        due = self.download.next_wakeup(self.now)
+        assert due is None or due >= self.now
+        self.download.progress(self.now)
+
+    def teardown(self) -> None:
+        """With one honest seeder that was never banned, every download comes to its end."""
+        honest = DeviceKey(b"h" * 32)
+        for source in SOURCES:
+            self.lost(source, True)
+            self.tell(ev.SourceGone(source))
+        self.resume()
+        for _ in range(400):
+            if self.download.complete:
+                break
+            self.tell(ev.SourceKnown(honest, UserId("ann"), True))
+            if honest in self.opening:
+                del self.opening[honest]
+                self.requested[honest] = {}
+                self.tell(ev.Opened(honest, None))
+            for index in list(self.requested.get(honest, {})):
+                self.tell(ev.PieceReceived(honest, index, self.download.layout.size_of(index)))
+            for source, index in list(self.verifying):
+                del self.verifying[source, index]
+                self.tell(ev.PieceVerified(source, index))
+            for index in list(self.making):
+                del self.making[index]
+                self.tell(ev.PieceMade(index))
+            self.now += 0.3
+            self.tell(ev.Tick())
+        assert self.download.complete
+        assert self.completions
+
+
+class FetchingAlike(Fetching):
+    """The same with pieces that need not be fetched."""
+
+    ALIKE = Alike(zeros=(1, 5, 11), groups=((0, 3, 4), (2, 7)))
+
+
+REQUESTERS = [ev.RequesterId(bytes([n])) for n in range(4)]
+CONTENTS = [ContentId(bytes([n]) * 32) for n in range(2)]
+requesters = st.sampled_from(REQUESTERS)
+contents = st.sampled_from(CONTENTS)
+
+
+class Serves(RuleBasedStateMachine):
+    """A serving side whose requesters do anything at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.serving = Serving(
+            ServingSettings(queue_max=8, queue_all_max=20, epoch_bytes=30, drop_after_s=30.0),
+            RateLimit(Rates(everything=2000.0, each_user=1000.0)),
+        )
+        self.sent: list[ev.Send] = []
+        self.held: dict[ContentId, set[int]] = {}
+        self.gone: set[ev.RequesterId] = set()
+
+    def tell(self, event: ev.ServingEvent) -> None:
+        for effect in self.serving.handle(event, self.now):
+            match effect:
+                case ev.Send():
+                    assert effect.index in self.held[effect.content]
+                    self.sent.append(effect)
+                case ev.Decline():
+                    assert effect.pieces
+                case ev.Drop():
+                    self.sent = [s for s in self.sent if s.requester != effect.requester]
+        self.serving.check_invariants()
+
+    @rule(content=contents, have=st.none() | st.sets(st.integers(0, COUNT - 1)))
+    def added(self, content: ContentId, have: set[int] | None) -> None:
+        if content in self.held:
+            return
+        self.held[content] = set(range(COUNT)) if have is None else set(have)
+        field = None if have is None else Bitfield(COUNT, have)
+        self.tell(ev.ContentAdded(content, LENGTH, SIZE, field))
+
+    @rule(content=contents)
+    def removed(self, content: ContentId) -> None:
+        self.held.pop(content, None)
+        self.tell(ev.ContentRemoved(content))
+
+    @rule(content=contents, pieces=st.sets(st.integers(0, COUNT - 1), max_size=4))
+    def more(self, content: ContentId, pieces: set[int]) -> None:
+        if content in self.held:
+            self.held[content] |= pieces
+        self.tell(ev.HeldMore(content, tuple(pieces)))
+
+    @rule(content=contents, pieces=st.sets(st.integers(0, COUNT - 1), max_size=2))
+    def less(self, content: ContentId, pieces: set[int]) -> None:
+        if content in self.held:
+            self.held[content] -= pieces
+        self.tell(ev.HeldLess(content, tuple(pieces)))
+
+    @rule(requester=requesters, content=contents, pieces=some, got=st.integers(-5, 400))
+    def asked(
+        self, requester: ev.RequesterId, content: ContentId, pieces: tuple[int, ...], got: int
+    ) -> None:
+        user = UserId("ann" if requester[0] < 2 else "bob")
+        self.tell(ev.Asked(requester, user, content, pieces, got))
+
+    @rule(requester=requesters, content=contents, pieces=some)
+    def withdrawn(
+        self, requester: ev.RequesterId, content: ContentId, pieces: tuple[int, ...]
+    ) -> None:
+        self.tell(ev.Withdrawn(requester, content, pieces))
+
+    @rule(requester=requesters, content=contents)
+    def abandoned(self, requester: ev.RequesterId, content: ContentId) -> None:
+        self.tell(ev.Abandoned(requester, content))
+
+    @rule(requester=requesters, got=st.integers(-5, 1000) | st.just(2**63))
+    def credited(self, requester: ev.RequesterId, got: int) -> None:
+        self.tell(ev.Credited(requester, got))
+
+    @rule(requester=requesters)
+    def left(self, requester: ev.RequesterId) -> None:
+        self.sent = [s for s in self.sent if s.requester != requester]
+        self.tell(ev.Left(requester))
+
+    @precondition(lambda self: self.sent)
+    @rule(which=st.integers(0, 1_000), again=st.booleans())
+    def not_sent(self, which: int, again: bool) -> None:
+        send = self.sent.pop(which % len(self.sent))
+        why = ev.Blocked if again else ev.Unsent
+        self.tell(why(send.requester, send.content, send.index))
+
+    @rule(pause=pauses)
+    def time_passes(self, pause: float) -> None:
+        self.now += pause
+        self.tell(ev.Tick())
+
+    @invariant()
+    def it_wakes_up(self) -> None:
+        due = self.serving.next_wakeup(self.now)
+        assert due is None or due >= self.now
+
+
+TestFetching = Fetching.TestCase
+TestFetching.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestFetchingAlike = FetchingAlike.TestCase
+TestFetchingAlike.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestServes = Serves.TestCase
+TestServes.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)

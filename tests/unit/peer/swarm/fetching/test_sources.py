@@ -1,0 +1,217 @@
+"""Whom to use, and what is thought of them."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from common.ids import DeviceKey, UserId
+from peer.swarm.events import Verdict
+from peer.swarm.fetching.sources import STRIKES_MAX, LatencyStats, Phase, Source, SourceTable
+from peer.swarm.pieces import Bitfield
+
+USER = UserId("ann")
+
+
+def key(number: int) -> DeviceKey:
+    return DeviceKey(bytes([number]) * 32)
+
+
+def roster(known_max: int = 50, used_max: int = 20) -> SourceTable:
+    return SourceTable(Random(1), 10, 2.0, known_max, used_max)
+
+
+def learnt(books: SourceTable, number: int, complete: bool = True) -> Source:
+    source = books.learn(key(number), USER, complete)
+    assert source is not None
+    return source
+
+
+def opened(books: SourceTable, number: int, have: Bitfield | None, rate: float) -> Source:
+    """An open source that has been giving at this rate, and is asked for something."""
+    source = learnt(books, number, have is None)
+    books.opening(source, 0.0)
+    books.opened(source, have, 0.0)
+    source.window.began(0.0)
+    source.window.arrived(int(rate * 100), 100.0)
+    source.asked[0] = 100.0
+    return source
+
+
+def test_seeders_are_opened_before_leechers_and_failed_ones_last() -> None:
+    books = roster()
+    failed, leecher, seeder = learnt(books, 1), learnt(books, 2, False), learnt(books, 3)
+    failed.failures = 1
+    order = []
+    while (source := books.next_to_open(0.0)) is not None:
+        books.opening(source, 0.0)
+        order.append(source)
+    assert order == [seeder, leecher, failed]
+    books.check_invariants()
+
+
+def test_the_only_one_that_has_everything_is_opened_before_who_never_failed() -> None:
+    books = roster()
+    seeder, leecher = learnt(books, 1), learnt(books, 2, False)
+    seeder.failures = 3
+    assert books.best_spare(0.0) is seeder
+    books.opening(learnt(books, 3), 0.0)
+    assert books.best_spare(0.0) is leecher
+
+
+def test_equals_are_opened_at_random() -> None:
+    firsts = set()
+    for seed in range(30):
+        books = SourceTable(Random(seed), 10, 2.0, 50, 20)
+        for number in range(5):
+            learnt(books, number)
+        first = books.next_to_open(0.0)
+        assert first is not None
+        firsts.add(first.id)
+    assert len(firsts) == 5
+
+
+def test_the_waits_of_a_failing_source_double_with_jitter() -> None:
+    books = roster()
+    source = learnt(books, 1)
+    waits = []
+    for _ in range(9):
+        books.opening(source, 0.0)
+        books.closed(source, Verdict.UNREACHABLE, 0.0)
+        waits.append(source.retry_at)
+    assert 0.5 <= waits[0] <= 1.5
+    assert 4.0 <= waits[3] <= 12.0
+    assert all(30.0 <= wait <= 90.0 for wait in waits[6:])
+    assert len(set(waits[6:])) == 3
+    assert books.next_retry() == waits[-1]
+
+
+def test_a_banned_source_is_never_opened_again() -> None:
+    books = roster()
+    source = learnt(books, 1)
+    books.opening(source, 0.0)
+    books.closed(source, Verdict.WRONG, 0.0)
+    books.unlist(source)
+    assert len(books) == 0
+    again = learnt(books, 1)
+    assert again.phase is Phase.BANNED
+    assert books.next_to_open(1e9) is None
+    books.check_invariants()
+
+
+def test_a_source_that_is_refused_for_good_wakes_nobody() -> None:
+    books = roster()
+    learnt(books, 1).retry_at = float("inf")
+    assert books.next_retry() is None
+
+
+def test_senseless_messages_are_counted() -> None:
+    books = roster()
+    source = learnt(books, 1)
+    assert [books.strike(source) for _ in range(STRIKES_MAX)][-2:] == [False, True]
+
+
+@pytest.mark.parametrize("fault", ["stalled", "slow", "idle"])
+def test_the_worst_source_is_found(fault: str) -> None:
+    books = roster()
+    have = Bitfield(4, [1])
+    sources = [opened(books, n, have, 1000.0) for n in range(4)]
+    assert books.worst(100.0, 10.0) is None
+    bad = sources[2]
+    match fault:
+        case "stalled":
+            bad.stalled = True
+        case "slow":
+            bad.window.reset()
+            bad.window.began(0.0)
+            bad.window.arrived(20, 100.0)
+        case _:
+            bad.asked.clear()
+    worst = books.worst(100.001, 10.0)
+    assert worst is not None
+    assert worst[0] is bad
+    assert worst[1] is (Verdict.USELESS if fault == "idle" else Verdict.SLOW)
+
+
+def test_a_young_source_and_the_only_seeder_are_not_judged() -> None:
+    books = roster()
+    seeder = opened(books, 1, None, 1000.0)
+    for number in range(2, 5):
+        opened(books, number, Bitfield(4, [1]), 1000.0)
+    seeder.stalled = True
+    assert books.worst(100.0, 10.0) is None
+    opened(books, 6, None, 1000.0)
+    worst = books.worst(100.0, 10.0)
+    assert worst is not None
+    assert worst[0] is seeder
+    seeder.phase_since = 95.0
+    assert books.worst(100.0, 10.0) is None
+
+
+def test_patience_is_learnt_within_bounds() -> None:
+    pace = LatencyStats()
+    assert pace.stall_timeout_s() == 15.0
+    for _ in range(100):
+        pace.came(0.01, 0.01)
+    assert pace.stall_timeout_s() == 1.0
+    for number in range(200):
+        pace.came(0.01, 1.5 + 0.2 * (number % 2))
+    assert 1.6 < pace.stall_timeout_s() < 3.0
+    for _ in range(100):
+        pace.came(0.01, 60.0)
+    assert pace.stall_timeout_s() == 4.0
+
+
+def test_where_everybody_is_silent_for_long_silence_means_nothing() -> None:
+    pace = LatencyStats()
+    pace.came(20.0, 20.0)
+    assert pace.stall_timeout_s() >= 60.0
+    for number in range(200):
+        pace.came(20.0 + number % 5, None)
+    assert 24.0 < pace.stall_timeout_s() < 35.0
+
+
+def test_one_gap_out_of_all_proportion_is_not_believed() -> None:
+    """Somebody who gives a piece every minute does not make others wait for those who are dead."""
+    pace = LatencyStats()
+    for _ in range(100):
+        pace.came(0.01, 0.02)
+    pace.came(60.0, 60.0)
+    assert pace.stall_timeout_s() <= 4.0
+
+
+def test_who_takes_for_ever_does_not_set_the_pace() -> None:
+    pace = LatencyStats()
+    pace.came(600.0, 600.0)
+    assert pace.stall_timeout_s() <= 60.0
+    for _ in range(20):
+        pace.came(3600.0, None)
+    assert pace.stall_timeout_s() <= 120.0
+
+
+def test_h62_a_source_of_another_user_finds_place() -> None:
+    """All places are taken by one member's devices, of which none has failed yet."""
+    books = SourceTable(Random(1), 10, 2.0, 50, 20)
+    for number in range(50):
+        assert books.learn(DeviceKey(bytes([number]) * 32), UserId("eve"), True) is not None
+    assert books.learn(DeviceKey(b"e" * 31 + b"!"), UserId("eve"), True) is None
+    honest = books.learn(DeviceKey(b"h" * 32), UserId("hal"), True)
+    assert honest is not None
+    first = books.next_to_open(0.0)
+    assert first is not None
+    books.opening(first, 0.0)
+    second = books.next_to_open(0.0)
+    assert second is not None
+    assert {first.user, second.user} == {"eve", "hal"}
+    books.check_invariants()
+
+
+def test_h62_how_often_a_source_failed_outlives_another_list() -> None:
+    books = roster()
+    source = learnt(books, 1)
+    books.opening(source, 0.0)
+    books.closed(source, Verdict.UNREACHABLE, 0.0)
+    assert source.retry_at > 0.0
+    assert learnt(books, 1) is source
+    assert (source.retry_at, source.failures) == (0.0, 1)

@@ -1,0 +1,485 @@
+"""The line to the tracker, against a scripted one over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from common import limits
+from common.crypto.keys import new_pair
+from common.errors import Refused, RemoteProtocolError, TransportError
+from common.link import Tracker
+from common.messages import events, tracker
+from common.messages.refusals import Code, Refusal
+from common.net import sockets, zap
+from common.net.codec import SIGNATURE, Decoder, encode, pack
+from common.net.sockets import Frames, Pump, Serve, make_socket
+from peer.tracker_client import link as tracker_client_link
+from peer.tracker_client.link import TrackerLink, refused_with
+from peer.tracker_client.selection import TrackerSelector
+from tests.support.peer_fakes import turns, until
+
+TOPIC = b"a topic of 16 b."
+_commands: Decoder[tracker.Command] = Decoder(tracker.Command)
+
+
+class Scripted:
+    """A tracker that answers as a test says; None is no answer."""
+
+    def __init__(self) -> None:
+        self.pair = new_pair()
+        self.context: zmq.Context[Any]
+        self.where = Tracker("tcp://127.0.0.1:0", self.pair.public)
+        self.heard: list[tuple[bytes, Any]] = []
+        self.answer: Callable[[Any], Any] = lambda command: tracker.Done()
+        self.told_events: str | None = None
+        self.hellos = 0
+        self.answers_hello = True
+        self.start()
+
+    def start(self) -> None:
+        """Begin, at the same place as before."""
+        self.context = zmq.Context()
+        self.guard = zap.ZapHandler(self.context)
+        self.guard.guard("d", lambda key, address: zap.Admission.ADMIT)
+        role = Serve(self.pair, "d")
+        router = make_socket(self.context, zmq.ROUTER, role, message_bytes_max=-1)
+        publisher = make_socket(self.context, zmq.PUB, role, message_bytes_max=-1)
+        endpoint = sockets.bind(router, self.where.endpoint)
+        self.events = sockets.bind(publisher, "tcp://127.0.0.1:0")
+        self.where = Tracker(endpoint, self.pair.public)
+        self.pump = Pump(router, self._on_message)
+        self.publisher = Pump(publisher, lambda frames: None)
+
+    def _on_message(self, frames: Frames) -> None:
+        envelope = _commands.unpack(frames[1:])
+        command = envelope.body
+        if isinstance(command, tracker.Hello):
+            self.hellos += 1
+            told = self.told_events or self.events
+            welcome = tracker.Welcome(b"t" * 16, [b"k" * 32], told, 1, None, b"i" * 16, b"n" * 32)
+            reply: Any = welcome if self.answers_hello else None
+        else:
+            self.heard.append((envelope.request_id, command))
+            reply = self.answer(command)
+        if reply is not None:
+            self.pump.send([frames[0].bytes, *pack(envelope.request_id, reply)])
+
+    def publish(self, topic: bytes, body: bytes) -> None:
+        self.publisher.send([topic, SIGNATURE, body])
+
+    def beat(self) -> None:
+        self.publish(events.BEAT_TOPIC, encode(events.Beat(b"t" * 16, 1)))
+
+    def stop(self) -> None:
+        """End without a word."""
+        self.pump.close()
+        self.publisher.close()
+        self.guard.close()
+        self.context.destroy(linger=0)
+
+
+class Heard:
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.ups = 0
+        self.downs = 0
+        self.messages: list[tuple[bytes, bytes]] = []
+        self.defects = 0
+        self.logged_in = False
+
+    def link_up(self, welcome: tracker.Welcome) -> None:
+        self.ups += 1
+        if self.defects:
+            self.defects -= 1
+            raise ValueError("a defect")
+
+    def link_down(self) -> None:
+        self.downs += 1
+
+    def published(self, topic: bytes, sealed: bytes) -> None:
+        self.messages.append((topic, sealed))
+
+
+def run(
+    test: Callable[[Scripted, TrackerLink, Heard], Awaitable[None]],
+    *others: Tracker,
+    start: bool = True,
+) -> None:
+    async def main() -> None:
+        scripted, heard = Scripted(), Heard()
+        context: zmq.Context[Any] = zmq.Context()
+        where = [*others, scripted.where]
+        link = TrackerLink(context, new_pair(), where, heard, rng=random.Random(1))
+        try:
+            if start:
+                link.start()
+                await until(lambda: link.connected, "the link")
+            await test(scripted, link, heard)
+        finally:
+            await link.close()
+            context.destroy(linger=0)
+            scripted.stop()
+
+    asyncio.run(main())
+
+
+def test_commands_are_answered() -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        assert heard.ups == 1
+        answer = await link.ask(tracker.CreateGroup("films"), tracker.Done)
+        assert answer.reply == tracker.Done()
+        scripted.answer = lambda command: Refusal(Code.TAKEN, "there is one", "another name")
+        with pytest.raises(Refused) as caught:
+            await link.ask(tracker.CreateGroup("films"), tracker.Done)
+        assert (caught.value.message, caught.value.hint) == ("there is one", "another name")
+        assert refused_with(caught.value, Code.TAKEN)
+        scripted.answer = lambda command: tracker.LoggedIn("bob")
+        with pytest.raises(RemoteProtocolError):
+            await link.ask(tracker.CreateGroup("films"), tracker.Done)
+
+    run(test)
+
+
+def test_many_at_once_get_their_own_answers() -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        scripted.answer = lambda command: tracker.LoggedIn(command.user)
+        users = [f"user{at}" for at in range(200)]
+        answers = await asyncio.gather(
+            *(link.ask(tracker.Login(user, "password"), tracker.LoggedIn) for user in users)
+        )
+        assert [answer.reply.user for answer in answers] == users
+
+    run(test)
+
+
+def test_a_command_whose_answer_is_lost_is_asked_again_under_its_id() -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        scripted.answer = lambda command: None
+        asked = asyncio.create_task(link.ask(tracker.CreateGroup("films"), tracker.Done))
+        await until(lambda: scripted.heard)
+        scripted.stop()
+        scripted.answer = lambda command: tracker.Done()
+        scripted.start()
+        assert (await asked).reply == tracker.Done()
+        first, again = scripted.heard
+        assert first == again
+
+    run(test)
+
+
+def test_a_tracker_that_is_gone_fails_those_who_wait_and_those_who_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tracker_client_link, "LOST_GRACE_S", 0.05)
+
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        scripted.answer = lambda command: None
+        asked = asyncio.create_task(link.ask(tracker.CreateGroup("films"), tracker.Done))
+        await until(lambda: scripted.heard)
+        scripted.stop()
+        with pytest.raises(TransportError):
+            await asked
+        assert not link.connected
+        assert heard.downs == 1
+        with pytest.raises(TransportError, match="cannot be reached"):
+            await link.ask(tracker.Depart(), tracker.Done)
+        scripted.start()
+        await until(lambda: link.connected, "its return")
+        assert (heard.ups, heard.downs) == (2, 1)
+
+    run(test)
+
+
+def test_who_asks_does_not_wait_for_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    # By itself the next one would be an hour away.
+    monkeypatch.setattr("common.limits.RECONNECT_IVL_MS", 3_600_000)
+    monkeypatch.setattr("common.limits.RECONNECT_IVL_MAX_MS", 3_600_000)
+
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        scripted.stop()
+        await until(lambda: not link.connected, "the end of the link")
+        for _ in range(2):
+            with pytest.raises(TransportError, match="cannot be reached"):
+                await link.ask(tracker.Depart(), tracker.Done)
+        scripted.start()
+        assert (await link.ask(tracker.Depart(), tracker.Done)).reply == tracker.Done()
+
+    run(test)
+
+
+def test_no_answer_in_time_is_told() -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        scripted.answer = lambda command: None
+        with pytest.raises(TransportError, match="did not answer"):
+            await link.ask(tracker.Depart(), tracker.Done, timeout_s=0.05)
+        assert link.connected
+
+    run(test)
+
+
+def test_a_tracker_without_a_sign_of_life_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_client_link, "SILENCE_S", 0.2)
+    monkeypatch.setattr(limits, "BEACON_S", 0.05)
+
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        await until(lambda: heard.downs >= 1, "the end of patience")
+        await until(lambda: heard.ups >= 2, "another attempt")
+
+        async def live() -> None:
+            while True:
+                scripted.beat()
+                await asyncio.sleep(0.01)
+
+        alive = asyncio.create_task(live())
+        await until(lambda: link.connected)
+        ups = heard.ups
+        for _ in range(10):
+            await asyncio.sleep(0.05)
+        assert heard.ups - ups <= 1
+        assert heard.messages == []  # signs of life are nobody else's business
+        alive.cancel()
+
+    run(test)
+
+
+def test_topics_are_heard_over_reconnections() -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        async def hears(body: bytes) -> None:
+            async def shout() -> None:
+                while True:
+                    scripted.publish(TOPIC, body)
+                    await asyncio.sleep(0.01)
+
+            shouting = asyncio.create_task(shout())
+            await until(lambda: (TOPIC, body) in heard.messages)
+            shouting.cancel()
+
+        link.subscribe(TOPIC)
+        await hears(b"first")
+        scripted.stop()
+        await until(lambda: not link.connected)
+        scripted.start()
+        await until(lambda: link.connected)
+        await hears(b"second")
+        link.unsubscribe(TOPIC)
+        link.subscribe(b"another")
+        heard.messages.clear()
+        await until(lambda: _told(scripted, heard))
+        assert {topic for topic, _ in heard.messages} == {b"another"}
+
+    def _told(scripted: Scripted, heard: Heard) -> bool:
+        # Whoever hears the later subscription has lost the one that was given up before it.
+        scripted.publish(b"another", b"x")
+        if heard.messages:
+            scripted.publish(TOPIC, b"x")
+        return len(heard.messages) > 3
+
+    run(test)
+
+
+def test_what_is_malformed_is_passed_over() -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        link.subscribe(TOPIC)
+        for frames in ([TOPIC], [TOPIC, b"MT\x09", b"x"], [TOPIC, SIGNATURE, b"x", b"y"]):
+            scripted.publisher.send(frames)
+        scripted.answer = lambda command: None
+        asked = asyncio.create_task(link.ask(tracker.Depart(), tracker.Done))
+        await until(lambda: scripted.heard)
+        await turns()
+        assert heard.messages == []
+        assert not asked.done()
+        asked.cancel()
+
+    run(test)
+
+
+def test_the_trackers_are_tried_in_turn() -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        assert link.where == scripted.where
+
+    run(test, Tracker("tcp://127.0.0.1:9", new_pair().public))
+
+
+def test_another_key_at_the_place_is_not_spoken_to() -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        link._choice = TrackerSelector([Tracker(scripted.where.endpoint, new_pair().public)])
+        link.start()
+        with pytest.raises(TransportError, match="key"):
+            await link.ask(tracker.Depart(), tracker.Done)
+        assert scripted.heard == []
+        assert heard.ups == 0
+
+    run(test, start=False)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.limits.RECONNECT_IVL_MS", 20)
+    monkeypatch.setattr("common.limits.RECONNECT_IVL_MAX_MS", 20)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("told", ["nonsense", "tcp://*:0", "tcp://[::::]:1"])
+def test_a_tracker_that_publishes_nowhere_is_tried_again(told: str) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        scripted.told_events = told
+        link.start()
+        await until(lambda: scripted.hellos > 2, "another attempt")
+        assert not link.connected
+        with pytest.raises(TransportError, match="where it publishes"):
+            await link.ask(tracker.Depart(), tracker.Done)
+        scripted.told_events = None
+        await until(lambda: link.connected, "the link")
+
+    run(test, start=False)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_beside_a_tracker_that_publishes_nowhere_the_others_are_tried() -> None:
+    async def main() -> None:
+        bad, good, heard = Scripted(), Scripted(), Heard()
+        bad.told_events = "nonsense"
+        context: zmq.Context[Any] = zmq.Context()
+        link = TrackerLink(context, new_pair(), [bad.where, good.where], heard)
+        try:
+            link.start()
+            await until(lambda: link.connected, "the link")
+            assert (bad.hellos, link.where) == (1, good.where)
+        finally:
+            await link.close()
+            context.destroy(linger=0)
+            bad.stop()
+            good.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_tracker_that_knows_our_user_is_tried_first(tmp_path: Path) -> None:
+    async def met(*where: Tracker) -> Tracker:
+        context: zmq.Context[Any] = zmq.Context()
+        rng = random.Random(1)
+        link = TrackerLink(
+            context, new_pair(), where, Heard(), rng=rng, memory=tmp_path / "tracker"
+        )
+        try:
+            link.start()
+            await until(lambda: link.connected, "the link")
+            link.pin()
+            return link.where
+        finally:
+            await link.close()
+            context.destroy(linger=0)
+
+    async def main() -> None:
+        one, other = Scripted(), Scripted()
+        assert await met(other.where) == other.where
+        assert await met(one.where, other.where) == other.where
+        other.stop()
+        assert await met(other.where, one.where) == one.where
+        one.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_another_tracker_does_not_log_our_user_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.limits.BEACON_S", 0.05)
+    monkeypatch.setattr("peer.tracker_client.link.LOOK_BACK_S", 0.05)
+
+    async def main() -> None:
+        home, other, heard = Scripted(), Scripted(), Heard()
+        context: zmq.Context[Any] = zmq.Context()
+        link = TrackerLink(
+            context,
+            new_pair(),
+            [other.where, home.where],
+            heard,
+            logged_in=lambda: heard.logged_in,
+        )
+        other.stop()
+        try:
+            link.start()
+            await until(lambda: link.connected, "the link")
+            link.pin()
+            heard.logged_in = True
+            other.start()
+            home.stop()
+            await until(lambda: other.hellos, "a look at the other")
+            assert (link.connected, link.where) == (False, home.where)
+            assert heard.ups == 1
+            # Somebody who wants to log in takes any.
+            link.allow_any()
+            await until(lambda: link.connected, "the link to the other")
+            assert link.where == other.where
+            # Nobody did there, so we are at home again as soon as it is back.
+            heard.logged_in = False
+            home.start()
+            await until(lambda: link.connected and link.where == home.where, "the way home")
+        finally:
+            await link.close()
+            context.destroy(linger=0)
+            home.stop()
+            other.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_defect_in_who_listens_does_not_end_the_link(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        heard.defects = 3
+        link.start()
+        await until(lambda: heard.ups == 4, "the fourth attempt")
+        await until(lambda: link.connected)
+        assert heard.downs == 3
+        assert (await link.ask(tracker.Depart(), tracker.Done)).reply == tracker.Done()
+
+    run(test, start=False)
+    # Said once, with what a mend needs.
+    ours = [record for record in caplog.records if record.name == "peer.tracker_client.link"]
+    (error,) = [record for record in ours if record.levelname == "ERROR"]
+    assert error.exc_info is not None
+
+
+@pytest.mark.usefixtures("impatient")
+def test_those_who_gave_up_waiting_do_not_end_the_attempt_that_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+        monkeypatch.setattr(tracker_client_link, "LOST_GRACE_S", 3_600.0)
+        scripted.answer = lambda command: None
+        asked = asyncio.create_task(link.ask(tracker.CreateGroup("films"), tracker.Done))
+        await until(lambda: scripted.heard)
+        loop = asyncio.get_running_loop()
+        grace: list[Callable[[], None]] = []
+        later = loop.call_later
+
+        def call_later(delay_s: float, what: Callable[..., Any], *args: Any, **more: Any) -> Any:
+            if delay_s == tracker_client_link.LOST_GRACE_S:
+                grace.append(lambda: what(*args))
+            return later(delay_s, what, *args, **more)
+
+        monkeypatch.setattr(loop, "call_later", call_later)
+        scripted.stop()
+        scripted.answers_hello = False
+        hellos = scripted.hellos
+        scripted.start()
+        await until(lambda: scripted.hellos > hellos, "the next attempt")
+        assert len(link._waiting) == 2  # who asked, and the attempt
+        (give_up,) = grace
+        give_up()
+        with pytest.raises(TransportError):
+            await asked
+        (hello,) = link._waiting.values()
+        assert not hello.future.done()
+
+    run(test)

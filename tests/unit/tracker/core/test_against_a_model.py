@@ -1,0 +1,251 @@
+"""Any sequence of commands, decided here and by a model that fits on a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from common import limits
+from common.messages import tracker
+from common.messages.refusals import Refusal
+from tests.support.replay import replay
+from tests.support.tracker_harness import Device, TrackerHarness, content_id
+
+USERS = ["alice", "bob", "carol"]
+DEVICES = [*USERS, "alice's phone"]
+GROUPS = ["lab", "club"]
+NAMES = ["a.bin", "b.bin"]
+CONTENTS = ["one", "two"]
+
+
+@dataclass
+class Circle:
+    """A group, as the model sees it; ``members`` in the order of joining, the owner anywhere."""
+
+    owner: str
+    members: list[str]
+    asking: set[str] = field(default_factory=set)
+    content: dict[str, str] = field(default_factory=dict)
+    offers: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+
+    def withdraw(self, name: str, ended: set[tuple[str, str]]) -> None:
+        self.offers[name] -= ended
+        if not self.offers[name]:
+            del self.offers[name], self.content[name]
+
+    def part(self, user: str) -> None:
+        self.members.remove(user)
+        for name in list(self.offers):
+            self.withdraw(name, {offer for offer in self.offers[name] if offer[0] == user})
+        if self.owner == user and self.members:
+            self.owner = self.members[0]
+
+
+class Model(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.town = TrackerHarness()
+        self.on: dict[str, str | None] = {}  # device -> who is logged in
+        for device in DEVICES:
+            self.town.user(device.split("'")[0], device)
+            self.on[device] = device.split("'")[0]
+        for content in CONTENTS:
+            self.town.content(content)
+        self.circles: dict[str, Circle] = {}
+
+    def who(self, device: str) -> tuple[Device, str | None]:
+        return self.town.device(device), self.on[device]
+
+    def same(self, device: str, command: object, allowed: bool) -> bool:
+        reply = self.town.device(device).asks(command)
+        assert isinstance(reply, Refusal) != allowed, reply
+        return allowed
+
+    @rule(device=st.sampled_from(DEVICES), user=st.sampled_from(USERS))
+    def log_in(self, device: str, user: str) -> None:
+        self.town.device(device).enters(user)
+        self.on[device] = user
+
+    @rule(device=st.sampled_from(DEVICES))
+    def log_out(self, device: str) -> None:
+        self.same(device, tracker.Logout(), self.on[device] is not None)
+        self.on[device] = None
+
+    @rule(device=st.sampled_from(DEVICES), other=st.sampled_from(DEVICES))
+    def forget(self, device: str, other: str) -> None:
+        user = self.on[device]
+        command = tracker.ForgetDevice(self.town.device(other).key)
+        if self.same(device, command, user is not None and self.on[other] == user):
+            assert user is not None
+            self.on[other] = None
+            for circle in self.circles.values() if other != device else ():
+                for name in list(circle.offers):  # it is lost, and what it offered with it
+                    circle.withdraw(name, {(user, other)})
+
+    @rule(device=st.sampled_from(DEVICES), online=st.booleans())
+    def come_or_go(self, device: str, online: bool) -> None:
+        if online:
+            self.same(device, tracker.Announce("tcp://192.0.2.7:9"), self.on[device] is not None)
+        else:
+            self.town.device(device).does(tracker.Depart())
+
+    @rule(device=st.sampled_from(DEVICES), group=st.sampled_from(GROUPS))
+    def create(self, device: str, group: str) -> None:
+        user = self.on[device]
+        if self.same(
+            device,
+            tracker.CreateGroup(group),
+            user is not None and group not in self.circles,
+        ):
+            assert user is not None
+            self.circles[group] = Circle(user, [user])
+
+    @rule(device=st.sampled_from(DEVICES), group=st.sampled_from(GROUPS))
+    def ask(self, device: str, group: str) -> None:
+        user, circle = self.on[device], self.circles.get(group)
+        allowed = user is not None and circle is not None and user not in circle.members
+        self.town.wait(limits.REQUEST_S)  # nobody asks so often that they are slowed
+        if self.same(device, tracker.JoinGroup(group), allowed):
+            assert circle is not None
+            assert user is not None
+            circle.asking.add(user)
+
+    @rule(
+        device=st.sampled_from(DEVICES),
+        group=st.sampled_from(GROUPS),
+        other=st.sampled_from(USERS),
+        let_in=st.booleans(),
+    )
+    def answer(self, device: str, group: str, other: str, let_in: bool) -> None:
+        circle = self.circles.get(group)
+        rules = circle is not None and circle.owner == self.on[device]
+        command = (tracker.AcceptRequest if let_in else tracker.RejectRequest)(group, other)
+        known = circle is not None and (
+            other in circle.asking or (let_in and other in circle.members)
+        )
+        if self.same(device, command, rules and known):
+            assert circle is not None
+            circle.asking.discard(other)
+            if let_in and other not in circle.members:
+                circle.members.append(other)
+
+    @rule(device=st.sampled_from(DEVICES), group=st.sampled_from(GROUPS))
+    def leave(self, device: str, group: str) -> None:
+        user, circle = self.on[device], self.circles.get(group)
+        inside = circle is not None and user in circle.members
+        asking = circle is not None and user in circle.asking
+        if not self.same(device, tracker.LeaveGroup(group), inside or asking):
+            return
+        assert circle is not None
+        assert user is not None
+        if asking:
+            circle.asking.remove(user)
+            return
+        circle.part(user)
+        if not circle.members:
+            del self.circles[group]
+
+    @rule(
+        device=st.sampled_from(DEVICES),
+        group=st.sampled_from(GROUPS),
+        other=st.sampled_from(USERS),
+    )
+    def remove(self, device: str, group: str, other: str) -> None:
+        circle, user = self.circles.get(group), self.on[device]
+        allowed = (
+            circle is not None
+            and circle.owner == user
+            and other != user
+            and other in circle.members
+        )
+        if self.same(device, tracker.RemoveMember(group, other), allowed):
+            assert circle is not None
+            circle.part(other)
+
+    @rule(
+        device=st.sampled_from(DEVICES),
+        group=st.sampled_from(GROUPS),
+        name=st.sampled_from(NAMES),
+        content=st.sampled_from(CONTENTS),
+    )
+    def offer(self, device: str, group: str, name: str, content: str) -> None:
+        user, circle = self.on[device], self.circles.get(group)
+        allowed = (
+            circle is not None
+            and user in circle.members
+            and circle.content.get(name, content) == content
+        )
+        if self.same(device, tracker.Offer(group, name, content_id(content)), allowed):
+            assert circle is not None
+            assert user is not None
+            circle.content[name] = content
+            circle.offers.setdefault(name, set()).add((user, device))
+
+    @rule(
+        device=st.sampled_from(DEVICES),
+        group=st.sampled_from(GROUPS),
+        name=st.sampled_from(NAMES),
+    )
+    def stop(self, device: str, group: str, name: str) -> None:
+        user, circle = self.on[device], self.circles.get(group)
+        ending: set[tuple[str, str]] = set()
+        if circle is not None and user in circle.members:
+            theirs = {offer for offer in circle.offers.get(name, set()) if offer[0] == user}
+            left = {offer for offer in theirs if self.on[offer[1]] != user}
+            ending = {offer for offer in theirs if offer[1] == device} or left
+        if self.same(device, tracker.StopShare(group, name), bool(ending)):
+            assert circle is not None
+            circle.withdraw(name, ending)
+
+    @invariant()
+    def groups_agree(self) -> None:
+        state = self.town.state
+        assert set(state.groups) == set(self.circles)
+        keys = {self.town.device(device).key: device for device in DEVICES}
+        for name, circle in self.circles.items():
+            group = state.groups[name]
+            assert (group.owner, list(group.members)) == (circle.owner, circle.members)
+            assert set(group.requests) == circle.asking
+            assert {
+                share.name: {(user, keys[key]) for user, key in share.offers}
+                for share in group.shares.values()
+            } == circle.offers
+
+    @invariant()
+    def the_log_tells_the_same(self) -> None:
+        for name, circle in self.circles.items():
+            told = replay(self.town.told(name))
+            assert (told.owner, told.members) == (circle.owner, set(circle.members))
+            assert told.requests == circle.asking
+            assert told.shares == {
+                share: {user for user, _ in offers} for share, offers in circle.offers.items()
+            }
+
+    @invariant()
+    def sequences_have_no_gaps(self) -> None:
+        for name in GROUPS:
+            numbers = [entry.seq for entry in self.town.log if entry.group == name]
+            assert numbers == list(range(1, len(numbers) + 1))
+
+    @invariant()
+    def swarms_follow_from_leases_and_offers(self) -> None:
+        presence = self.town.context.presence
+        for name, circle in self.circles.items():
+            for content in CONTENTS:
+                wanted = {
+                    self.town.device(device).key
+                    for share, offers in circle.offers.items()
+                    for user, device in offers
+                    if circle.content[share] == content
+                    and self.on[device] == user
+                    and self.town.device(device).key in presence.leases
+                }
+                found = presence.swarm((self.town.state.groups[name].id, content_id(content)))
+                assert set(found.seeders) == wanted
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

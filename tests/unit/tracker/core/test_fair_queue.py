@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from tracker.core.fair_queue import FairQueue
+
+
+def order(*added: str) -> str:
+    """Who comes when; the first letter of each is its lane."""
+    turns = FairQueue[str]()
+    for each in added:
+        turns.add(each[0], each)
+    return " ".join(turns.take() for _ in range(len(turns)))
+
+
+@pytest.mark.parametrize(
+    ("added", "taken"),
+    [
+        ("a1 a2 a3 b1", "a1 b1 a2 a3"),
+        ("a1 b1 a2 c1 b2 a3", "a1 b1 c1 a2 b2 a3"),
+        ("a1 a2 a3", "a1 a2 a3"),
+    ],
+)
+def test_each_has_its_turn_and_keeps_its_order(added: str, taken: str) -> None:
+    assert order(*added.split()) == taken
+
+
+def test_who_comes_later_waits_for_one_of_each_at_most() -> None:
+    turns = FairQueue[str]()
+    for number in range(5):
+        turns.add("a", f"a{number}")
+        turns.add("b", f"b{number}")
+    assert [turns.take(), turns.take(), turns.take()] == ["a0", "b0", "a1"]
+    turns.add("c", "c0")
+    assert [turns.take(), turns.take(), turns.take()] == ["b1", "a2", "c0"]
+
+
+def test_nothing_is_left_of_who_was_served() -> None:
+    turns = FairQueue[str]()
+    for number in range(100):
+        turns.add(number, "x")
+        turns.take()
+    assert (len(turns), len(turns._lanes)) == (0, 0)
+    with pytest.raises(KeyError, match="nothing"):
+        turns.take()

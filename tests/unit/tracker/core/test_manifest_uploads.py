@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import pytest
+
+from common import limits
+from common.errors import Refused
+from common.ids import ContentId, DeviceKey, UserId
+from common.messages.refusals import Code
+from tracker.core.manifest_uploads import Uploads
+
+Who = tuple[UserId, DeviceKey]
+
+
+def someone(name: str, device: str = "") -> Who:
+    return UserId(name), DeviceKey((device or name).encode().ljust(32))
+
+
+ALICE, BOB = someone("alice"), someone("bob")
+ONE, TWO, THREE = (ContentId(bytes([n]) * 32) for n in (1, 2, 3))
+
+
+def take(uploads: Uploads, who: Who, *part: object) -> bytes | None:
+    return uploads.take(*who, *part)  # type: ignore[arg-type]
+
+
+def refused(uploads: Uploads, who: Who, *part: object) -> Code:
+    with pytest.raises(Refused) as caught:
+        take(uploads, who, *part)
+    return caught.value.code
+
+
+def test_parts_in_order_make_the_whole() -> None:
+    uploads = Uploads()
+    assert take(uploads, ALICE, ONE, 6, 0, b"abc", 0.0) is None
+    assert take(uploads, BOB, ONE, 6, 0, b"xyz", 0.0) is None
+    assert take(uploads, ALICE, ONE, 6, 0 + 3, b"def", 0.0) == b"abcdef"
+
+
+def test_a_part_that_came_twice_does_no_harm() -> None:
+    uploads = Uploads()
+    take(uploads, ALICE, ONE, 9, 0, b"abc", 0.0)
+    take(uploads, ALICE, ONE, 9, 3, b"def", 0.0)
+    assert take(uploads, ALICE, ONE, 9, 3, b"def", 0.0) is None
+    assert take(uploads, ALICE, ONE, 9, 6, b"ghi", 0.0) == b"abcdefghi"
+
+
+def test_beginning_anew_forgets_what_came() -> None:
+    uploads = Uploads()
+    take(uploads, ALICE, ONE, 6, 0, b"abc", 0.0)
+    take(uploads, ALICE, ONE, 6, 0, b"ABC", 0.0)
+    assert take(uploads, ALICE, ONE, 6, 3, b"def", 0.0) == b"ABCdef"
+
+
+@pytest.mark.parametrize(
+    ("part", "code"),
+    [
+        ((6, 3, b"def"), Code.USAGE),  # the first part is missing
+        ((6, 0, b""), Code.MALFORMED),
+        ((6, 0, None), Code.MALFORMED),
+        ((6, 0, b"abcdefg"), Code.MALFORMED),  # longer than it was said to be
+        ((10**6, 0, b"x" * (limits.MANIFEST_PART_BYTES + 1)), Code.MALFORMED),
+    ],
+)
+def test_parts_that_cannot_be(part: tuple[object, ...], code: Code) -> None:
+    assert refused(Uploads(), ALICE, ONE, *part, 0.0) is code
+
+
+def test_a_gap_is_refused() -> None:
+    uploads = Uploads()
+    take(uploads, ALICE, ONE, 9, 0, b"abc", 0.0)
+    assert refused(uploads, ALICE, ONE, 9, 6, b"ghi", 0.0) is Code.USAGE
+
+
+def test_of_too_many_uploads_of_a_device_the_oldest_makes_room() -> None:
+    uploads = Uploads()
+    for at, content in enumerate((ONE, TWO, THREE)):
+        take(uploads, ALICE, content, 6, 0, b"abc", float(at))
+    assert refused(uploads, ALICE, ONE, 6, 3, b"def", 3.0) is Code.USAGE
+    assert take(uploads, ALICE, THREE, 6, 3, b"def", 3.0) == b"abcdef"
+
+
+def test_memory_is_bounded_by_what_came_not_by_what_was_announced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "UPLOAD_BYTES_MAX", 5)
+    uploads = Uploads()
+    take(uploads, ALICE, ONE, limits.MANIFEST_BYTES_MAX, 0, b"abc", 0.0)
+    take(uploads, BOB, TWO, limits.MANIFEST_BYTES_MAX, 0, b"ab", 0.0)
+    assert refused(uploads, BOB, TWO, limits.MANIFEST_BYTES_MAX, 2, b"c", 0.0) is Code.BUSY
+    uploads.sweep(limits.UPLOAD_IDLE_S + 1)
+    take(uploads, BOB, TWO, limits.MANIFEST_BYTES_MAX, 0, b"abcde", 0.0)
+
+
+# -- who wants all of the room ------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Uploads:
+    """Room for 16 bytes, of which 4 are for a user with several manifests; a part has 2."""
+    monkeypatch.setattr(limits, "UPLOAD_BYTES_MAX", 16)
+    monkeypatch.setattr(limits, "UPLOAD_BYTES_PER_USER_MAX", 4)
+    monkeypatch.setattr(limits, "MANIFEST_PART_BYTES", 2)
+    return Uploads()
+
+
+def send(uploads: Uploads, who: Who, content: ContentId, size: int, now: float = 0.0) -> None:
+    """The first ``size`` bytes of a manifest that is longer."""
+    for offset in range(0, size, 2):
+        take(uploads, who, content, 100, offset, b"xx", now)
+
+
+def is_on_the_way(uploads: Uploads, who: Who, content: ContentId, now: float = 0.0) -> bool:
+    """Whether its first part need not be sent again."""
+    try:
+        return take(uploads, who, content, 100, 1, b"x", now) is None
+    except Refused:
+        return False
+
+
+def test_h45_a_user_with_many_devices_has_one_large_manifest_on_the_way(small: Uploads) -> None:
+    send(small, someone("eve", "1"), ONE, 12)
+    for device in ("1", "2", "3"):
+        assert refused(small, someone("eve", device), TWO, 100, 0, b"xx", 0.0) is Code.BUSY
+    send(small, ALICE, ONE, 4)
+    assert is_on_the_way(small, someone("eve", "1"), ONE)
+
+
+def test_h45_or_a_share_of_the_room_for_several(small: Uploads) -> None:
+    for device in ("1", "2"):
+        send(small, someone("eve", device), ONE, 2)
+    assert refused(small, someone("eve", "1"), ONE, 100, 2, b"xx", 0.0) is Code.BUSY
+    # Once one of them is done there is room for the other.
+    assert take(small, someone("eve", "2"), ONE, 4, 0, b"xx", 0.0) is None
+    assert refused(small, someone("eve", "2"), ONE, 4, 2, b"xx", 0.0) is Code.BUSY
+    small.sweep(limits.UPLOAD_IDLE_S + 1)
+    send(small, someone("eve", "1"), ONE, 12)
+
+
+def test_h45_when_all_room_is_taken_who_has_most_of_it_gives_way(small: Uploads) -> None:
+    eve = someone("eve")
+    send(small, someone("mallory"), ONE, 4)
+    send(small, eve, ONE, 12)
+    for at in range(3):
+        send(small, someone(f"user {at}"), ONE, 2, float(at))
+        assert is_on_the_way(small, someone(f"user {at}"), ONE, float(at))
+    assert not is_on_the_way(small, eve, ONE)
+    assert is_on_the_way(small, someone("mallory"), ONE)
+    # Whoever has most already gets no more at the cost of others.
+    send(small, eve, TWO, 6, 3.0)
+    assert refused(small, eve, TWO, 100, 6, b"xx", 3.0) is Code.BUSY
+    assert is_on_the_way(small, someone("mallory"), ONE)
+
+
+def test_h45_of_several_the_one_that_moved_longest_ago_gives_way(
+    small: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "UPLOAD_BYTES_PER_USER_MAX", 12)
+    eve = someone("eve")
+    send(small, eve, ONE, 4, 0.0)
+    send(small, eve, TWO, 4, 1.0)
+    take(small, eve, ONE, 100, 4, b"xx", 2.0)
+    send(small, someone("mallory"), ONE, 6)
+    send(small, ALICE, THREE, 2, 3.0)
+    assert is_on_the_way(small, eve, ONE)
+    assert not is_on_the_way(small, eve, TWO)
+
+
+def test_h45_a_part_that_is_repeated_keeps_nothing_alive(small: Uploads) -> None:
+    send(small, ALICE, ONE, 4)
+    for now in (20.0, 40.0, 60.0, 80.0):
+        take(small, ALICE, ONE, 100, 2, b"xx", now)
+    small.sweep(80.0)
+    assert not is_on_the_way(small, ALICE, ONE)
+
+
+def test_h45_nor_does_a_byte_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MANIFEST_PART_BYTES", 6)
+    uploads = Uploads()
+    for who, size in ((ALICE, 3), (BOB, 1)):  # within a minute she has sent a part, he has not
+        for number in range(4):
+            take(uploads, who, ONE, 100, size * number, b"x" * size, 20.0 * number)
+    uploads.sweep(80.0)
+    assert is_on_the_way(uploads, ALICE, ONE)
+    assert not is_on_the_way(uploads, BOB, ONE)
+
+
+def test_h45_however_lively_an_upload_ends_in_the_time_that_its_size_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "MANIFEST_PART_BYTES", 2)
+    monkeypatch.setattr(limits, "UPLOAD_RATE_MIN", 1)  # so that 100 bytes may take 100 s more
+    uploads, end = Uploads(), limits.UPLOAD_S + 100
+    for number in range(49):
+        take(uploads, ALICE, ONE, 100, 2 * number, b"xx", number * end / 49)
+    uploads.sweep(end - 1)
+    assert is_on_the_way(uploads, ALICE, ONE)
+    uploads.sweep(end + 1)
+    assert not is_on_the_way(uploads, ALICE, ONE)

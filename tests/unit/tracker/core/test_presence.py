@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from common import limits
+from common.ids import ContentId, GroupId, UserId
+from common.messages import tracker
+from common.messages.refusals import Code, Refusal
+from tests.support.tracker_harness import Device, TrackerHarness
+from tracker.core.presence import SWEEP_S, SwarmChange
+from tracker.core.spread import spread
+
+
+@pytest.fixture
+def lab(town: TrackerHarness) -> tuple[TrackerHarness, Device, Device, ContentId]:
+    """alice shares ``data`` in lab, bob is a member; both are offline."""
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    data = town.content("data")
+    alice.offers("lab", "data", data)
+    return town, alice, bob, data
+
+
+def news(town: TrackerHarness) -> list[SwarmChange]:
+    found, town.swarm_changes = town.swarm_changes, []
+    return found
+
+
+def seeds(town: TrackerHarness, data: ContentId) -> tuple[int, int]:
+    swarm = town.context.presence.swarm((GroupId("lab"), data))
+    return len(swarm.seeders), len(swarm.leechers)
+
+
+def sweep(town: TrackerHarness, seconds: float) -> None:
+    """Let time pass as it does for a tracker that is awake."""
+    for _ in range(round(seconds / SWEEP_S)):
+        town.wait(SWEEP_S)
+        town.swarm_changes += town.context.presence.sweep(town.now_s)
+
+
+def test_being_online_is_what_makes_an_offer_a_seeder(lab) -> None:
+    town, alice, _, data = lab
+    assert seeds(town, data) == (0, 0)
+    alice.comes("tcp://192.0.2.1:9")
+    [change] = news(town)
+    assert change.source is not None
+    assert (change.source.endpoint, change.source.complete) == ("tcp://192.0.2.1:9", True)
+    alice.comes("tcp://192.0.2.1:9")
+    assert news(town) == []
+
+
+def test_a_leecher_is_told_of_when_it_comes_and_when_it_has_something(lab) -> None:
+    town, _, bob, data = lab
+    told = []
+    for held in (0, 0, 3, 5):
+        bob.comes(leeching=[tracker.Leeching("lab", data, held)])
+        told.append([change.source.held for change in news(town) if change.source])
+    assert told == [[0], [], [3], []]
+    assert town.context.presence.swarm((GroupId("lab"), data)).leechers[bob.key].held == 5
+    bob.offers("lab", "data", data)
+    assert [change.source.complete for change in news(town) if change.source] == [True]
+    assert seeds(town, data) == (1, 0)
+
+
+def test_a_leecher_that_says_no_more_of_it_is_gone(lab) -> None:
+    town, _, bob, data = lab
+    bob.comes(leeching=[tracker.Leeching("lab", data, 1)])
+    news(town)
+    bob.comes()
+    assert news(town) == [SwarmChange((GroupId("lab"), data), bob.key, None)]
+
+
+def test_leeching_elsewhere_is_passed_over(lab) -> None:
+    town, _, bob, data = lab
+    eve = town.user("eve")
+    town.group("eves", eve)
+    eve.comes(leeching=[tracker.Leeching("lab", data, 1), tracker.Leeching("eves", data, 1)])
+    bob.comes(leeching=[tracker.Leeching("lab", b"u" * 32, 1)])
+    assert news(town) == []
+
+
+def test_a_lease_ends_after_silence(lab) -> None:
+    town, alice, _, data = lab
+    sweep(town, 1)
+    alice.comes()
+    sweep(town, limits.LEASE_S - 1)
+    assert seeds(town, data) == (1, 0)
+    sweep(town, 2)
+    assert seeds(town, data) == (0, 0)
+    assert news(town)[-1] == SwarmChange((GroupId("lab"), data), alice.key, None)
+
+
+def test_f33_a_tracker_that_was_stopped_takes_nobody_for_dead(lab) -> None:
+    town, alice, _, data = lab
+    sweep(town, 1)
+    alice.comes()
+    town.wait(60)  # stopped, together with everything that it would have heard meanwhile
+    sweep(town, limits.LEASE_S - 5)
+    assert seeds(town, data) == (1, 0)
+    sweep(town, 6)
+    assert seeds(town, data) == (0, 0)
+
+
+@pytest.mark.parametrize("end", [tracker.Depart(), tracker.Logout(), tracker.LeaveGroup("lab")])
+def test_who_goes_in_order_is_gone_at_once(lab, end: object) -> None:
+    town, alice, _, data = lab
+    alice.comes()
+    news(town)
+    alice.does(end)
+    assert news(town) == [SwarmChange((GroupId("lab"), data), alice.key, None)]
+
+
+def test_a_removed_leecher_is_out_of_the_swarm(lab) -> None:
+    town, alice, bob, data = lab
+    bob.comes(leeching=[tracker.Leeching("lab", data, 1)])
+    alice.does(tracker.RemoveMember("lab", "bob"))
+    assert seeds(town, data) == (0, 0)
+
+
+def test_stopping_one_of_two_names_of_a_content_goes_on_seeding(lab) -> None:
+    town, alice, _, data = lab
+    alice.offers("lab", "the same", data)
+    alice.comes()
+    news(town)
+    alice.does(tracker.StopShare("lab", "data"))
+    assert news(town) == []
+    alice.does(tracker.StopShare("lab", "the same"))
+    assert [change.source for change in news(town)] == [None]
+
+
+def test_another_endpoint_is_news(lab) -> None:
+    town, alice, _, _ = lab
+    alice.comes("tcp://192.0.2.1:9")
+    news(town)
+    alice.comes("tcp://192.0.2.1:10")
+    assert [change.source.endpoint for change in news(town) if change.source] == [
+        "tcp://192.0.2.1:10"
+    ]
+
+
+def test_members_show_how_many_of_their_devices_are_online(lab) -> None:
+    town, alice, bob, _ = lab
+    alice.comes()
+    town.user("alice", "phone").comes()
+    rows = {row.user: row.online for row in bob.does(tracker.ListMembers("lab")).rows}
+    assert rows == {"alice": 2, "bob": 0}
+
+
+def test_the_owner_sees_whether_those_who_ask_to_join_are_online(lab) -> None:
+    town, alice, _, _ = lab
+    town.user("carol").comes()
+    town.user("carol").does(tracker.JoinGroup("lab"))
+    town.user("dave").does(tracker.JoinGroup("lab"))
+    rows = {row.user: row.online for row in alice.does(tracker.ListRequests("lab")).rows}
+    assert rows == {"carol": 1, "dave": 0}
+
+
+def test_of_many_sources_fifty_are_told_seeders_first_and_never_oneself(lab) -> None:
+    town, _, bob, data = lab
+    for number in range(30):
+        each = town.user("alice", f"seeder {number}")
+        each.offers("lab", "data", data)
+        each.comes()
+    for number in range(40):
+        each = town.user("bob", f"leecher {number}")
+        each.comes(leeching=[tracker.Leeching("lab", data, 1)])
+    bob.comes(leeching=[tracker.Leeching("lab", data, 1)])
+    assert seeds(town, data) == (30, 41)
+    answers = [bob.does(tracker.GetSources("lab", data)).sources for _ in range(2)]
+    for sources in answers:
+        assert [source.complete for source in sources] == [True] * 30 + [False] * 20
+        assert len({source.device for source in sources}) == 50
+        assert bob.key not in {source.device for source in sources}
+    assert answers[0] != answers[1]
+
+
+@pytest.mark.parametrize(
+    ("announced", "address", "told"),
+    [
+        ("tcp://10.1.2.3:9000", "192.0.2.7", "tcp://10.1.2.3:9000"),
+        ("tcp://*:9000", "192.0.2.7", "tcp://192.0.2.7:9000"),
+        ("tcp://*:9000", "::ffff:192.0.2.7", "tcp://192.0.2.7:9000"),
+        ("tcp://*:9000", "2001:db8::5", "tcp://[2001:db8::5]:9000"),
+        ("tcp://*:9000", "fe80::1%eth0", "tcp://[fe80::1]:9000"),
+        ("tcp://*:9000", "", "tcp://127.0.0.1:9000"),
+        ("tcp://[2001:db8::9]:9000", "192.0.2.7", "tcp://[2001:db8::9]:9000"),
+    ],
+)
+def test_where_others_find_a_peer(
+    town: TrackerHarness, announced: str, address: str, told: str
+) -> None:
+    alice = town.user("alice")
+    alice.address = address
+    alice.comes(announced)
+    assert town.context.presence.leases[alice.key].endpoint == told
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://h:0", "tcp://h:70000", "tcp://:9", "tcp://h:*", "tcp://a b:9", "inproc://x",
+        "ipc:///tmp/x", "tcp://1.2.3:9", "tcp://h:9;tcp://g:9", "tcp://eth0;h:9", "pgm://h:1",
+        "tcp://0.0.0.0:9", "tcp://[::]:9", "tcp://[fe80::1%eth0]:9", "tcp://192.0.2.7:\uff15\uff10",
+    ],
+)  # fmt: skip
+def test_endpoints_that_are_none_are_refused(town: TrackerHarness, endpoint: str) -> None:
+    alice = town.user("alice")
+    assert alice.is_refused(tracker.Announce(endpoint)) is Code.USAGE
+    assert town.context.presence.leases == {}
+
+
+def test_h50_a_name_is_refused_in_words_that_say_what_to_announce(town: TrackerHarness) -> None:
+    """Whoever resolves it would wait for a name server of the announcer's choice."""
+    alice = town.user("alice")
+    refusal = alice.asks(tracker.Announce("tcp://slow.example.org:9000"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.code is Code.USAGE
+    assert "slow.example.org" in refusal.message
+    assert refusal.message.endswith("is a name and not an IP address")
+    assert refusal.hint is not None
+    assert "tcp://IP:PORT" in refusal.hint
+    assert town.context.presence.leases == {}
+
+
+def test_a_path_is_an_endpoint_where_the_tracker_is_on_one_too() -> None:
+    town = TrackerHarness(ipc=True)
+    alice = town.user("alice")
+    alice.comes("ipc:///run/user/1/peer")
+    assert alice.is_refused(tracker.Announce("ipc://@abstract")) is Code.USAGE
+
+
+def test_heads_tell_how_far_each_group_has_come(town: TrackerHarness) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    town.group("club", alice, town.user("bob"))
+    heads = alice.comes().heads
+    assert heads == [tracker.Head("lab", 1, 1), tracker.Head("club", 3, 2)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_h62_sources_are_handed_out_by_user_first(seed: int) -> None:
+    """A member with 100 devices beside three with one each: all three are in every list."""
+    print(f"seed {seed}")
+    offers = {UserId("eve"): list(range(100))}
+    offers |= {UserId(f"user{n}"): [1000 + n] for n in range(3)}
+    chosen = spread(offers, limits.SOURCES_MAX, Random(seed))
+    assert len(set(chosen)) == len(chosen) == limits.SOURCES_MAX
+    assert {1000, 1001, 1002} <= set(chosen[:4])
+    many = {UserId(f"user{n}"): [n, 1000 + n] for n in range(80)}
+    chosen = spread(many, limits.SOURCES_MAX, Random(seed))
+    assert len({n % 1000 for n in chosen}) == limits.SOURCES_MAX
+    assert spread(many, 0, Random(seed)) == spread({}, 5, Random(seed)) == []
+
+
+def test_h63_a_second_machine_with_the_key_of_one_that_is_online_is_refused(lab) -> None:
+    town, alice, _, _ = lab
+    one, other = b"1" * 16, b"2" * 16
+    alice.does(tracker.Hello("", one))
+    alice.comes("tcp://192.0.2.1:9", instance=one)
+    for command in (tracker.Hello("", other), tracker.Announce("tcp://192.0.2.2:9", [], other)):
+        refusal = alice.asks(command)
+        assert isinstance(refusal, Refusal)
+        assert refusal.code is Code.KEY_IN_USE
+        assert refusal.message == "a peer with this device key is online at tcp://192.0.2.1:9"
+        assert "mini-torrent up --new-device-key" in (refusal.hint or "")
+    alice.does(tracker.Hello("", one))  # a restart
+    alice.comes("tcp://192.0.2.1:10", instance=one)
+    alice.does(tracker.Depart())
+    alice.comes("tcp://192.0.2.2:9", instance=other)
+    town.wait(limits.LEASE_S + 1)
+    alice.does(tracker.Hello("", one))
+
+
+def test_h63_peers_that_do_not_tell_their_machine_are_let_in(lab) -> None:
+    _, alice, _, _ = lab
+    alice.comes("tcp://192.0.2.1:9")
+    alice.does(tracker.Hello("", b"2" * 16))
+    alice.comes("tcp://192.0.2.2:9", instance=b"2" * 16)
+    alice.does(tracker.Hello())

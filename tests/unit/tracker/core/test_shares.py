@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from common import limits
+from common.crypto.event_seal import share_topic
+from common.ids import UserId
+from common.messages import events, tracker
+from common.messages.refusals import Code, Refusal
+from tests.support.tracker_harness import TrackerHarness, content_id
+from tracker.core import commands, groups, shares
+from tracker.core.changes import ShareId
+from tracker.core.context import Caller, ReadPart, TakePart
+from tracker.core.unshared_manifests import ROW_BYTES
+
+
+def names(town: TrackerHarness, group: str) -> list[str]:
+    return sorted(share.name for share in town.state.groups[group].shares.values())
+
+
+def test_the_first_offer_shares_and_the_next_one_joins(town: TrackerHarness) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    data = town.content("data", size=77)
+    alice.comes()
+    first = alice.offers("lab", "data.bin", data)
+    assert not first.joined
+    assert (first.row.size, first.row.seeders, first.row.shared_by) == (77, 1, ["alice"])
+    second = bob.offers("lab", "data.bin", data)
+    assert second.joined
+    assert second.row.shared_by == ["alice", "bob"]
+    assert town.told("lab")[-2:] == [
+        events.Shared("alice", "data.bin", data, 77, 1, "blake3", b"d" * 32),
+        events.Seeding("bob", "data.bin", data),
+    ]
+
+
+def test_a_content_without_its_manifest_is_asked_for(town: TrackerHarness) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    unknown = tracker.Offer("lab", "data.bin", content_id("data"))
+    assert alice.is_refused(unknown) is Code.NEED_MANIFEST
+    town.content("data")
+    alice.does(unknown)
+
+
+def test_offering_again_changes_nothing(town: TrackerHarness) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    data = town.content("data")
+    first = alice.offers("lab", "data.bin", data)
+    before = len(town.changes)
+    assert alice.offers("lab", "data.bin", data) == first
+    assert len(town.changes) == before
+
+
+def test_a_second_device_of_the_same_user_is_no_news_for_the_log(town: TrackerHarness) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    data = town.content("data")
+    alice.offers("lab", "data.bin", data)
+    phone = town.user("alice", "phone")
+    before = town.told("lab")
+    assert not phone.offers("lab", "data.bin", data).joined
+    phone.does(tracker.StopShare("lab", "data.bin"))
+    assert town.told("lab") == before
+    assert names(town, "lab") == ["data.bin"]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("data.bin", "DATA.BIN"),
+        ("data", "data "),
+        ("caf\u00e9", "cafe\u0301"),
+        ("stra\u00dfe", "STRASSE"),
+    ],
+)
+def test_twins_of_a_name_are_refused(town: TrackerHarness, name: str, other: str) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    data = town.content("data")
+    alice.offers("lab", name, data)
+    assert alice.is_refused(tracker.Offer("lab", other, data)) is Code.TAKEN
+    # Asked for, either spelling finds it.
+    assert alice.does(tracker.FindShare("lab", other)).row.name == name
+
+
+def test_a_name_stands_for_one_content_in_a_group(town: TrackerHarness) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    town.group("club", alice)
+    alice.offers("lab", "data.bin", town.content("one"))
+    assert alice.is_refused(tracker.Offer("lab", "data.bin", town.content("two"))) is Code.TAKEN
+    alice.offers("club", "data.bin", town.content("two"))
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "a\0b", ".. ", "x" * 255 + "ä", "a\u202eb", " "])
+def test_h28_names_that_could_do_harm_are_refused(town: TrackerHarness, name: str) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    assert alice.is_refused(tracker.Offer("lab", name, town.content("x"))) is Code.USAGE
+
+
+def test_a_share_ends_with_its_last_offer(town: TrackerHarness) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    data = town.content("data")
+    for each in (alice, bob):
+        each.offers("lab", "data.bin", data)
+    alice.does(tracker.StopShare("lab", "DATA.bin"))
+    assert names(town, "lab") == ["data.bin"]
+    assert alice.is_refused(tracker.StopShare("lab", "data.bin")) is Code.UNKNOWN_SHARE
+    bob.does(tracker.StopShare("lab", "data.bin"))
+    assert names(town, "lab") == []
+    assert bob.is_refused(tracker.FindShare("lab", "data.bin")) is Code.UNKNOWN_SHARE
+    assert town.told("lab")[-2:] == [
+        events.Stopped("alice", "data.bin", data),
+        events.Unshared("bob", "data.bin", data),
+    ]
+
+
+def test_leaving_ends_all_offers_in_that_group_alone(town: TrackerHarness) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    for group in ("lab", "club"):
+        town.group(group, alice, bob)
+        bob.offers(group, "one", town.content("one"))
+    alice.offers("lab", "one", town.content("one"))
+    bob.offers("lab", "two", town.content("two"))
+    bob.does(tracker.LeaveGroup("lab"))
+    assert names(town, "lab") == ["one"]
+    assert names(town, "club") == ["one"]
+    assert [type(event).__name__ for event in town.told("lab")[-3:]] == [
+        "Left",
+        "Stopped",
+        "Unshared",
+    ]
+    assert [row.group for row in bob.does(tracker.MyOffers()).rows] == ["club"]
+
+
+def test_offers_outlast_a_logout(town: TrackerHarness) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    alice.offers("lab", "data", town.content("data"))
+    alice.comes()
+    assert bob.does(tracker.ListFiles("lab")).rows[0].seeders == 1
+    alice.does(tracker.Logout())
+    [row] = bob.does(tracker.ListFiles("lab")).rows
+    assert (row.seeders, row.shared_by) == (0, ["alice"])
+    alice.enters("alice")
+    alice.comes()
+    assert bob.does(tracker.ListFiles("lab")).rows[0].seeders == 1
+
+
+def test_what_another_user_offered_on_this_device_is_none_of_mine(town: TrackerHarness) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    alice.offers("lab", "data", town.content("data"))
+    alice.enters("bob")
+    alice.comes()
+    assert alice.does(tracker.MyOffers()).rows == []
+    assert bob.does(tracker.ListFiles("lab")).rows[0].seeders == 0
+
+
+def test_all_that_is_needed_to_fetch(town: TrackerHarness) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    data = town.content("data")
+    alice.offers("lab", "data", data)
+    alice.comes("tcp://192.0.2.1:9")
+    found = bob.does(tracker.FindShare("lab", "data"))
+    assert found.topic == share_topic(town.state.groups["lab"].topic, data)
+    assert found.manifest_bytes == 200
+    assert [source.endpoint for source in found.sources] == ["tcp://192.0.2.1:9"]
+    assert alice.does(tracker.FindShare("lab", "data")).sources == []
+    assert bob.does(tracker.GetManifest("lab", data, 5)) == ReadPart(data, 5, 200)
+    assert bob.is_refused(tracker.GetManifest("lab", data, 200)) is Code.USAGE
+
+
+def test_a_manifest_is_for_members_of_a_group_where_it_is_shared(town: TrackerHarness) -> None:
+    alice, eve = town.user("alice"), town.user("eve")
+    town.group("lab", alice)
+    town.group("eves", eve)
+    data = town.content("data")
+    alice.offers("lab", "data", data)
+    assert eve.is_refused(tracker.GetManifest("eves", data)) is Code.UNKNOWN_SHARE
+    assert eve.is_refused(tracker.GetSources("eves", data)) is Code.UNKNOWN_SHARE
+
+
+def test_a_manifest_comes_once_and_goes_when_nobody_shares_it(town: TrackerHarness) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    part = tracker.PutManifest(content_id("data"), 200, 0)
+    assert alice.does(part) == TakePart(UserId("alice"), content_id("data"), 200, 0)
+    data = town.content("data")
+    assert alice.does(part) == tracker.Done()
+    alice.offers("lab", "data", data)
+    town.wait(limits.MANIFEST_IDLE_S * 2)
+    town.decide(Caller(b""), commands.Housekeep())
+    assert data in town.state.manifests
+    alice.does(tracker.StopShare("lab", "data"))
+    town.wait(limits.MANIFEST_IDLE_S - 1)
+    town.decide(Caller(b""), commands.Housekeep())
+    assert data in town.state.manifests
+    town.wait(2)
+    town.decide(Caller(b""), commands.Housekeep())
+    assert town.state.manifests == {}
+    assert (len(town.state.idle_manifests), town.state.idle_manifests.bytes) == (0, 0)
+
+
+def test_who_shares_a_file_that_was_edited_is_told_to_stop_the_former_first(
+    town: TrackerHarness,
+) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice, bob)
+    alice.offers("lab", "my data", town.content("before"))
+    town.content("after")
+    for device, hint in ((alice, "stop-share lab 'my data'"), (bob, "--name NAME")):
+        refusal = device.asks(tracker.Offer("lab", "my data", content_id("after")))
+        assert isinstance(refusal, Refusal)
+        assert refusal.code is Code.TAKEN
+        assert hint in str(refusal.hint)
+
+
+def test_what_lost_devices_left_is_stopped_from_another_one(town: TrackerHarness) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    phone, laptop = town.user("alice", "phone"), town.user("alice", "laptop")
+    town.group("lab", alice, bob)
+    for device in (phone, laptop):
+        device.offers("lab", "data", town.content("data"))
+    phone.does(tracker.Logout())
+    # The laptop can say for itself what it offers; the phone cannot any more.
+    assert bob.is_refused(tracker.StopShare("lab", "data")) is Code.UNKNOWN_SHARE
+    alice.does(tracker.StopShare("lab", "data"))
+    assert list(town.state.groups["lab"].shares[ShareId("data")].offers) == [("alice", laptop.key)]
+    assert alice.is_refused(tracker.StopShare("lab", "data")) is Code.UNKNOWN_SHARE
+    laptop.enters("bob")
+    alice.does(tracker.StopShare("lab", "data"))
+    assert town.told("lab")[-1] == events.Unshared("alice", "data", content_id("data"))
+    assert alice.does(tracker.ListFiles("lab")).rows == []
+
+
+def test_manifests_that_nobody_shares_take_bounded_room(
+    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = town.user("alice")
+    town.content("data")
+    monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 1_000)
+    assert alice.is_refused(tracker.PutManifest(content_id("more"), 200, 0)) is Code.BUSY
+
+
+def test_h45_nobody_takes_all_the_room_for_manifests_that_wait(
+    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eve, alice, bob = town.user("eve"), town.user("alice"), town.user("bob")
+    town.group("lab", alice)
+    each = 200 + ROW_BYTES
+    monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 5 * each)
+    alice.offers("lab", "old", town.content("old", shown_to=alice))
+    alice.does(tracker.StopShare("lab", "old"))
+    for text in "abcd":
+        town.content(text, shown_to=eve)
+    hers = [content_id(text) for text in "abcd"]
+    # What was left behind goes first, then hers, the oldest first; never another's.
+    bobs = town.content("bobs", shown_to=bob)
+    assert not [gone for gone in [*hers, bobs] if gone not in town.state.manifests]
+    assert content_id("old") not in town.state.manifests
+    alices = town.content("alices", shown_to=alice)
+    assert [gone for gone in hers if gone not in town.state.manifests] == hers[:1]
+    assert eve.is_refused(tracker.PutManifest(content_id("more"), 200, 0)) is Code.BUSY
+    town.content("more", shown_to=eve)
+    assert alices in town.state.manifests
+    assert bobs in town.state.manifests
+    # What is shared takes none of the room.
+    alice.offers("lab", "new", alices)
+    assert town.state.idle_manifests.bytes == 4 * each
+
+
+def test_h56_a_full_room_for_manifests_does_not_tell_which_are_known(
+    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eve, alice = town.user("eve"), town.user("alice")
+    town.group("lab", alice)
+    alice.offers("lab", "secret", town.content("secret", shown_to=alice))
+    monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 200 + ROW_BYTES)
+    town.content("eve's own", shown_to=eve)
+    for text in ("secret", "unheard of"):
+        assert eve.is_refused(tracker.PutManifest(content_id(text), 200, 0)) is Code.BUSY
+
+
+@pytest.mark.parametrize("limit", ["SHARES_PER_GROUP_MAX", "OFFERS_PER_DEVICE_MAX"])
+def test_shares_and_offers_are_bounded(
+    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    alice.offers("lab", "one", town.content("one"))
+    monkeypatch.setattr(limits, limit, 1)
+    assert alice.is_refused(tracker.Offer("lab", "two", town.content("two"))) is Code.LIMIT
+    alice.offers("lab", "one", town.content("one"))
+
+
+def test_files_come_in_pages_in_one_order(
+    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = town.user("alice")
+    town.group("lab", alice)
+    wanted = ["Äpfel", "b.txt", "Zoo", "a.txt"]
+    for name in wanted:
+        alice.offers("lab", name, town.content(name))
+    rows = alice.does(tracker.ListFiles("lab")).rows
+    assert sorted(row.name for row in rows) == sorted(wanted)
+    for at, row in enumerate(rows):
+        assert alice.does(tracker.ListFiles("lab", row.name)).rows == rows[at + 1 :]
+
+
+def test_own_offers_come_in_pages_in_one_order(town: TrackerHarness) -> None:
+    alice = town.user("alice")
+    for group in ("b", "a-b", "a"):
+        town.group(group, alice)
+        for name in ("Zoo", "Äpfel", "b.txt"):
+            alice.offers(group, name, town.content(name))
+    rows = alice.does(tracker.MyOffers()).rows
+    assert [row.group for row in rows] == ["a"] * 3 + ["a-b"] * 3 + ["b"] * 3
+    for at, row in enumerate(rows):
+        assert alice.does(tracker.MyOffers(f"{row.group}/{row.name}")).rows == rows[at + 1 :]
+    alice.does(tracker.StopShare("a", "zoo"))
+    alice.does(tracker.LeaveGroup("a-b"))
+    left = alice.does(tracker.MyOffers()).rows
+    assert [row for row in rows if row in left] == left
+    assert len(left) == 5
+
+
+@pytest.mark.parametrize(
+    "question", [tracker.MyOffers(), tracker.ListFiles("lab"), tracker.ListGroups()]
+)
+def test_h54_a_page_costs_what_a_page_costs(
+    town: TrackerHarness, question: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much there is to list, nothing of it is put in order for each page anew."""
+    alice = town.user("alice")
+    town.group("lab", alice)
+    data = town.content("data")
+    for number in range(40):
+        alice.offers("lab", f"{number}", data)
+        town.user(f"u{number}").does(tracker.CreateGroup(f"g{number}"))
+    ordered: list[int] = []
+
+    def counting(rows: Iterable[Any], **options: Any) -> list[Any]:
+        found = sorted(rows, **options)
+        ordered.append(len(found))
+        return found
+
+    for module in (shares, groups):
+        monkeypatch.setattr(module, "sorted", counting, raising=False)
+    monkeypatch.setattr(tracker, "PAGE_ROWS", 4)
+    assert alice.does(question).rows
+    assert sum(ordered) <= 4
+
+
+def test_h48_whoever_knows_only_the_id_of_a_content_learns_no_more_by_it(
+    town: TrackerHarness,
+) -> None:
+    alice, bob = town.user("alice"), town.user("bob")
+    town.group("lab", alice)
+    mine = town.group("mine", bob)
+    secret = content_id("salaries")
+    offer = tracker.Offer(mine, "x", secret)
+    before = bob.is_refused(offer)
+    alice.offers("lab", "salaries", town.content("salaries", shown_to=alice))
+    assert bob.is_refused(offer) is before is Code.NEED_MANIFEST
+    # Not even the first part of it is known: all of it has to be sent.
+    part = bob.decision(tracker.PutManifest(secret, 200, 0))
+    assert isinstance(part.reply, TakePart)
+    town.shows(UserId("bob"), secret)
+    bob.does(offer)
+    # In a group in which it is shared every member may have it anyway.
+    alice.does(tracker.JoinGroup(mine))
+    bob.does(tracker.AcceptRequest(mine, "alice"))
+    carol = town.user("carol")
+    carol.does(tracker.JoinGroup(mine))
+    bob.does(tracker.AcceptRequest(mine, "carol"))
+    carol.does(tracker.Offer(mine, "x", secret))

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import pytest
+
+from tracker.core.throttle import (
+    ACCOUNT_FAILURES,
+    ADDRESS_FAILURES,
+    ADDRESS_LOGINS,
+    KNOWN_DEVICES_MAX,
+    PLACE_FAILURES,
+    USER_LOGINS,
+    KeyedTokenBuckets,
+    LoginThrottle,
+    Rate,
+)
+
+HOUR_S = 3600
+
+
+def attempts(guesses: LoginThrottle, count: int, now: float, **who: object) -> int:
+    """How many of ``count`` guesses at once are granted."""
+    asked = {"user": "alice", "device": b"d", "address": "192.0.2.7", "trusted": False, **who}
+    return sum(guesses.begin(**asked, now=now) == 0 for _ in range(count))  # type: ignore[arg-type]
+
+
+def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
+    buckets = KeyedTokenBuckets(Rate(burst=3, per_s=2))
+    assert [buckets.take("k", 0.0) for _ in range(4)] == [True, True, True, False]
+    assert buckets.wait_s("k", 0.0) == 0.5
+    assert buckets.take("k", 0.5)
+    assert not buckets.take("k", 0.6)
+    assert buckets.take("other", 0.6)
+
+
+def test_a_clock_that_stands_still_or_a_full_bucket_gives_no_more() -> None:
+    buckets = KeyedTokenBuckets(Rate(burst=2, per_s=1))
+    assert [buckets.take("k", 1e6) for _ in range(3)] == [True, True, False]
+
+
+def test_buckets_are_bounded_and_forget_the_one_unused_longest() -> None:
+    buckets = KeyedTokenBuckets(Rate(burst=1, per_s=0.001), buckets_max=2)
+    for key in ("a", "b", "c"):
+        assert buckets.take(key, 0.0)
+    assert buckets.take("a", 0.0)
+    assert not buckets.take("c", 0.0)
+
+
+def guessing(guesses: LoginThrottle, begin_s: int, end_s: int, addresses: list[str]) -> int:
+    """How many guesses somebody has who wastes no second, with a fresh key for each."""
+    return sum(
+        attempts(guesses, 1, float(now), device=f"{now} {address}".encode(), address=address)
+        for now in range(begin_s, end_s)
+        for address in addresses
+    )
+
+
+def test_h34_an_account_is_guessed_at_slowly_from_however_many_devices() -> None:
+    guesses = LoginThrottle()
+    granted = sum(attempts(guesses, 1, 0.0, device=bytes([n])) for n in range(100))
+    assert granted == PLACE_FAILURES.burst
+    assert guessing(guesses, 0, HOUR_S, ["192.0.2.7"]) == HOUR_S * PLACE_FAILURES.per_s - 1
+
+
+def test_h34_and_from_however_many_addresses() -> None:
+    guesses = LoginThrottle()
+    many = [f"192.0.2.{n}" for n in range(200)]
+    granted = sum(attempts(guesses, 1, 0.0, device=b"0", address=address) for address in many)
+    assert granted == 5  # a key has its budget wherever it is used
+    granted += guessing(guesses, 0, 600, many)
+    assert granted <= ACCOUNT_FAILURES.burst + 600 * ACCOUNT_FAILURES.per_s
+
+
+def test_h46_who_guesses_from_elsewhere_keeps_nobody_from_logging_in() -> None:
+    guesses = LoginThrottle()
+    few = [f"198.51.100.{n}" for n in range(11)]
+    for hour in range(3):
+        guessing(guesses, hour * HOUR_S, (hour + 1) * HOUR_S, few[: 1 + 5 * hour])
+        now = (hour + 1.0) * HOUR_S
+        assert guesses.begin("alice", f"new {hour}".encode(), "192.0.2.7", False, now) == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:2", True),  # as many as one likes come with a connection
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("::ffff:192.0.2.7", "192.0.2.7", True),
+        ("192.0.2.7", "192.0.2.8", False),  # on one's own network there are neighbours
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("", "", True),
+        ("no address", "no address either", False),
+    ],
+)
+def test_h46_what_counts_as_one_place(one: str, other: str, same: bool) -> None:
+    guesses = LoginThrottle()
+    for number in range(10):
+        attempts(guesses, 1, 0.0, device=bytes([number]), address=one)
+    assert attempts(guesses, 1, 0.0, device=b"other", address=other) == (not same)
+
+
+def test_h46_a_device_that_was_let_in_once_has_a_budget_of_its_own() -> None:
+    guesses = LoginThrottle()
+    assert not guesses.knows("alice", b"hers")
+    guesses.begin("alice", b"hers", "192.0.2.7", False, 0.0)
+    guesses.succeeded("alice", b"hers", "192.0.2.7", False, 0.0)
+    assert guesses.knows("alice", b"hers")
+    assert not guesses.knows("bob", b"hers")
+    # Not even what is guessed at her very address, about whomever, keeps it out.
+    for number in range(500):
+        attempts(guesses, 1, 0.0, user=f"u{number % 50}", device=number.to_bytes(4, "big"))
+    assert guesses.begin("alice", b"new", "192.0.2.7", guesses.knows("alice", b"new"), 0.0) > 0
+    assert attempts(guesses, 100, 0.0, device=b"hers", trusted=True) == 5
+
+
+def test_h46_devices_of_others_drive_none_out_of_memory() -> None:
+    guesses = LoginThrottle()
+    guesses.succeeded("alice", b"first", "", False, 0.0)
+    for number in range(20_000):
+        guesses.succeeded("eve", number.to_bytes(4, "big"), "", False, 0.0)
+    assert guesses.knows("alice", b"first")
+    for number in range(KNOWN_DEVICES_MAX):
+        guesses.succeeded("alice", number.to_bytes(4, "big"), "", False, 0.0)
+    assert not guesses.knows("alice", b"first")
+
+
+def test_one_address_with_ever_new_keys_is_slowed_too() -> None:
+    guesses = LoginThrottle()
+    granted = sum(
+        attempts(guesses, 1, 0.0, user=f"u{n}", device=n.to_bytes(4, "big")) for n in range(500)
+    )
+    assert granted == ADDRESS_FAILURES.burst
+
+
+def test_the_right_password_costs_nothing() -> None:
+    guesses = LoginThrottle()
+    for _ in range(100):
+        assert guesses.begin("alice", b"d", "192.0.2.7", False, 0.0) == 0
+        guesses.succeeded("alice", b"d", "192.0.2.7", False, 0.0)
+
+
+def test_a_device_that_was_let_in_before_is_not_slowed_by_others() -> None:
+    guesses = LoginThrottle()
+    for number in range(100):
+        attempts(guesses, 1, 0.0, device=bytes([number]))
+    assert guesses.begin("alice", b"hers", "192.0.2.7", False, 0.0) > 0
+    assert guesses.begin("alice", b"hers", "192.0.2.7", True, 0.0) == 0
+
+
+def test_a_refused_attempt_does_not_lengthen_the_wait() -> None:
+    guesses = LoginThrottle()
+    attempts(guesses, 5, 0.0)
+    first = guesses.begin("alice", b"d", "192.0.2.7", False, 0.0)
+    attempts(guesses, 50, 1.0)
+    assert guesses.begin("alice", b"d", "192.0.2.7", False, first) == 0
+
+
+def test_accounts_are_not_made_without_end() -> None:
+    guesses = LoginThrottle()
+    made = sum(guesses.create(n.to_bytes(4, "big"), "192.0.2.7", 0.0) == 0 for n in range(1000))
+    assert made == 200
+    assert guesses.create(b"x", "192.0.2.8", 0.0) == 0
+
+
+def logins(guesses: LoginThrottle, count: int, now: float, **who: object) -> int:
+    """How many of ``count`` logins with the right password, one after the other, are granted."""
+    done = 0
+    for number in range(count):
+        asked = {"user": "alice", "device": b"%d" % number, "address": "192.0.2.7"} | who
+        if guesses.begin(**asked, trusted=False, now=now) == 0:  # type: ignore[arg-type]
+            guesses.succeeded(**asked, trusted=False, now=now)  # type: ignore[arg-type]
+            done += 1
+    return done
+
+
+def test_h57_right_passwords_have_a_price_and_a_fleet_can_pay_it() -> None:
+    guesses = LoginThrottle()
+    burst = round(USER_LOGINS.burst)
+    assert burst >= 200
+    assert logins(guesses, burst + 50, 0.0) == burst
+    assert logins(guesses, 50, 10.0) == 10 * USER_LOGINS.per_s
+    # It is paid by the user, wherever they are, and by no other user.
+    assert logins(guesses, 5, 10.0, address="192.0.2.9") == 0
+    assert logins(guesses, 5, 10.0, user="bob", address="192.0.2.9") == 5
+
+
+def test_h57_an_address_pays_for_all_accounts_that_log_in_there() -> None:
+    guesses = LoginThrottle()
+    done = sum(logins(guesses, 1, 0.0, user=f"u{number}") for number in range(500))
+    assert done == ADDRESS_LOGINS.burst
+    assert logins(guesses, 1, 0.0, user="alice", address="192.0.2.9") == 1
+
+
+def test_h57_wrong_passwords_do_not_use_up_what_a_user_may_log_in_with() -> None:
+    guesses = LoginThrottle()
+    many = [f"192.0.2.{n}" for n in range(100)]
+    guessing(guesses, 0, 60, many)
+    guesses.succeeded("alice", b"hers", "198.51.100.1", True, 60.0)
+    assert guesses.begin("alice", b"hers", "198.51.100.1", True, 60.0) == 0
+
+
+def test_h57_an_attempt_that_found_no_place_is_none() -> None:
+    guesses = LoginThrottle()
+    who = ("alice", b"d", "192.0.2.7", False, 0.0)
+    for _ in range(20):
+        assert guesses.begin(*who) == 0
+        guesses.dropped(*who)

@@ -1,0 +1,100 @@
+"""The queue for hashing: which password is next, and what each attempt costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from common import limits
+from common.errors import Refused
+from common.ids import DeviceKey, UserId
+from common.messages.refusals import Code
+from tracker.core import throttle
+from tracker.core.context import Caller, CheckPassword, HashPassword
+from tracker.service import passwords
+from tracker.service.passwords import Passwords
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "MEMORY_BYTES", 1 << 13)
+    monkeypatch.setattr(passwords, "PASSES", 1)
+    monkeypatch.setattr(passwords, "REFUSAL_S", 0.0)
+
+
+@pytest.fixture
+def guard() -> Iterator[Passwords]:
+    made = Passwords(threads=1)
+    yield made
+    made.close()
+
+
+def caller(device: int, address: str = "192.0.2.7") -> Caller:
+    return Caller(DeviceKey(bytes([device]) * 32), address)
+
+
+def test_h56_a_name_that_is_asked_about_costs_budget(guard: Passwords) -> None:
+    """Whether it is taken is found out after the hash, so each question costs an account."""
+
+    async def ask() -> list[Code]:
+        codes = []
+        for number in range(round(throttle.CREATIONS.burst) + 5):
+            try:
+                await guard.hash(caller(number % 200), HashPassword(UserId("owner"), "password"))
+            except Refused as error:
+                codes.append(error.code)
+        return codes
+
+    assert asyncio.run(ask()) == [Code.SLOW_DOWN] * 5
+
+
+def test_h57_who_floods_with_right_passwords_keeps_no_place_from_others(guard: Passwords) -> None:
+    """Ten devices of one account, five logins each at a time, and another user beside them."""
+    right = passwords._hash("right")
+
+    async def log_in(user: str, device: int, password: str = "right") -> Code | bool:
+        order = CheckPassword(UserId(user), password, right, trusted=False)
+        try:
+            return await guard.check(caller(device), order)
+        except Refused as error:
+            return error.code
+
+    async def run() -> tuple[list[Code | bool], list[Code | bool]]:
+        for device in range(10):  # all of them are known from here on
+            assert await log_in("eve", device) is True
+        flood = [asyncio.ensure_future(log_in("eve", n % 10)) for n in range(50)]
+        await asyncio.sleep(0)
+        victims = [await log_in("alice", 100 + number) for number in range(5)]
+        return list(await asyncio.gather(*flood)), victims
+
+    flood, victims = asyncio.run(run())
+    assert victims == [True] * 5
+    assert flood.count(True) == limits.PASSWORD_PLACES_EACH
+    assert flood.count(Code.BUSY) == 50 - limits.PASSWORD_PLACES_EACH
+
+
+def test_h57_guesses_at_a_user_hold_no_place_of_a_device_that_was_let_in(
+    guard: Passwords,
+) -> None:
+    right = passwords._hash("right")
+
+    async def log_in(device: int, password: str, address: str) -> Code | bool:
+        order = CheckPassword(UserId("alice"), password, right, trusted=False)
+        try:
+            return await guard.check(caller(device, address), order)
+        except Refused as error:
+            return error.code
+
+    async def run() -> Code | bool:
+        assert await log_in(1, "right", "192.0.2.1")
+        flood = [
+            asyncio.ensure_future(log_in(2, "guess", f"198.51.100.{n % 8}")) for n in range(40)
+        ]
+        await asyncio.sleep(0)
+        hers = await log_in(1, "right", "192.0.2.1")
+        await asyncio.gather(*flood)
+        return hers
+
+    assert asyncio.run(run()) is True

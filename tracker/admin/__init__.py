@@ -1,0 +1,1 @@
+"""Administration of a tracker: home, backup, restore and doctor."""

@@ -1,0 +1,161 @@
+"""Backups: the whole of a tracker in one file, made while it runs.
+
+A backup is a copy of the database with the key files put into a table of its own, and where it was,
+so that it brings back the same tracker, under the same link, on another machine. It holds every
+secret there is: the file is 0600 and belongs under lock and key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from common import limits
+from common.errors import ConfigError, StorageError
+from common.host.atomic_files import atomic_write, sync_directory
+from common.host.clock import wall_ms
+from common.host.home import HomeBusy
+from tracker.admin import staged_restore
+from tracker.admin.home import KEPT_FILES, Home
+from tracker.admin.staged_restore import DATABASE
+
+_KEYS_TABLE = "backup_keys"
+# What was decided after the backup is forgotten, but peers remember its sequence numbers, and below
+# which epoch whose tickets count no more. A restored group goes on where the clock stands, in ms
+# and in s: beyond what was given out since, and after an earlier restore of the same backup. The
+# least leap is for a clock that was set back, the last epoch for one that is far ahead: it has
+# four bytes on the wire.
+_SEQ_LEAP, _EPOCH_LEAP = 1 << 20, 1 << 10
+_EPOCH_LAST = 0xF000_0000
+
+
+def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
+    """Copy the database and the keys of ``home`` to ``target``; returns its size in bytes.
+
+    The tracker may be running. Raises `ConfigError` when ``target`` exists and is not to be
+    replaced, `StorageError` when it cannot be written.
+    """
+    database = home / DATABASE
+    _finish_restore(home)
+    if not database.exists():
+        raise ConfigError(f"there is no tracker in {home}", "choose its --home")
+    if target.exists() and not replace:
+        raise ConfigError(f"{target} is there already", "choose another name, or say --replace")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with _translated(f"make the backup {target}"):
+        try:
+            _private_file(temporary)
+            with _opened(database) as source, _opened(temporary) as copy:
+                # One view of it all: otherwise whatever is written meanwhile begins the copy anew.
+                source.execute("BEGIN")
+                source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                source.backup(copy, pages=4096)
+                source.rollback()
+                copy.execute("PRAGMA journal_mode=DELETE")
+                _put_keys(copy, home)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+            sync_directory(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return target.stat().st_size
+
+
+def _finish_restore(home: Path) -> None:
+    if not staged_restore.waiting(home):
+        return
+    try:
+        Home(home).release()
+    except HomeBusy:
+        # Whoever has it opened it, and did that.
+        if staged_restore.waiting(home):
+            raise
+
+
+def _put_keys(copy: sqlite3.Connection, home: Path) -> None:
+    copy.execute(f"CREATE TABLE {_KEYS_TABLE} (name TEXT PRIMARY KEY, content BLOB NOT NULL)")
+    for name in KEPT_FILES:
+        path = home / name
+        if path.exists():
+            row = (name, path.read_bytes())
+            copy.execute(f"INSERT INTO {_KEYS_TABLE} VALUES (?, ?)", row)
+    copy.commit()
+
+
+def restore(home: Home, source: Path) -> Path | None:
+    """Put the backup ``source`` in place of the database of ``home``, which must be locked.
+
+    Keys that the home has stay as they are, and so does its link. If this is cut short, either
+    nothing has happened to the database, or the next opening of the home finishes it. Returns where
+    the former database was put, if there was one. Raises `ConfigError` for a file that is no sound
+    backup.
+    """
+    with _translated(f"restore {source}"):
+        if not source.is_file():
+            raise ConfigError(f"there is no backup {source}")
+        part = staged_restore.draft(home.path)
+        try:
+            _private_file(part)
+            with _opened(source) as backup, _opened(part) as copy:
+                _check_backup(backup, source)
+                backup.backup(copy)
+                stored = copy.execute(f"SELECT name, content FROM {_KEYS_TABLE}").fetchall()
+                copy.execute(f"DROP TABLE {_KEYS_TABLE}")
+                _leap(copy, wall_ms())
+                copy.commit()
+            # Before the database: with it alone the next start would be that of another tracker.
+            for name, content in stored:
+                if name in KEPT_FILES and not (home.path / name).exists():
+                    atomic_write(home.path / name, content)
+            staged_restore.name(home.path)
+        finally:
+            staged_restore.discard(home.path)
+        return staged_restore.install(home.path)
+
+
+def _leap(copy: sqlite3.Connection, now_ms: int) -> None:
+    """Sequence numbers and epochs that nobody has seen, with event keys that nobody has."""
+    copy.execute(
+        "UPDATE groups SET seq = max(seq + ?, ?), epoch = max(epoch + ?, ?)",
+        (_SEQ_LEAP, now_ms, _EPOCH_LEAP, min(now_ms // 1000, _EPOCH_LAST)),
+    )
+    for (group,) in copy.execute("SELECT group_id FROM groups").fetchall():
+        key = os.urandom(limits.EVENT_KEY_BYTES)
+        copy.execute("UPDATE groups SET event_key = ? WHERE group_id = ?", (key, group))
+
+
+def _check_backup(backup: sqlite3.Connection, source: Path) -> None:
+    try:
+        sound = backup.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
+        names = {row[0] for row in backup.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.DatabaseError:
+        sound, names = False, set()
+    if not sound or not {"alembic_version", "accounts", _KEYS_TABLE} <= names:
+        raise ConfigError(
+            f"{source} is no sound backup of a tracker", "try an earlier one; it is left as it is"
+        )
+
+
+def _private_file(path: Path) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10.0)) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StorageError(f"cannot {what}: {error}") from error
+    except OSError as error:
+        raise StorageError(f"cannot {what}: {error.strerror}") from error

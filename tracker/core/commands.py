@@ -1,0 +1,279 @@
+"""The place where a command is decided.
+
+`decide` takes the state, who asks, what they ask and when, and returns a `Decision`: the reply, the
+durable changes, and what takes effect without lasting. It changes nothing itself and may be asked
+twice. The nouns' own modules do the work; this one knows who may ask what, and recognises a command
+that was done already, so that a retry after a lost reply succeeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias, assert_never
+
+import msgspec
+
+from common import limits
+from common.errors import MiniTorrentError
+from common.ids import UserId
+from common.messages import tracker
+from common.messages.refusals import Refusal
+from tracker.core import accounts, devices, feed, groups, shares
+from tracker.core.changes import (
+    Change,
+    Logged,
+    LogTrimmed,
+    ManifestDropped,
+    ManifestSummary,
+    ReceiptsExpired,
+    ReceiptStored,
+    RevocationForgotten,
+    TombstoneExpired,
+)
+from tracker.core.context import (
+    Caller,
+    Context,
+    Decision,
+    Now,
+    ReplacePassword,
+    fingerprint,
+    user_of,
+)
+from tracker.core.records import Group
+from tracker.core.state import State
+
+LOGS_TRIMMED_MAX = 20  # logs at a time that are trimmed without an entry: half a second of the disk
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordHashed:
+    """The shell hashed the password of an account to be made."""
+
+    user: UserId
+    password_hash: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordRight:
+    """The shell found the password right for an account that had this hash."""
+
+    user: UserId
+    password_hash: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordChecked:
+    """The shell found the old password right, and hashed the new one."""
+
+    order: ReplacePassword
+    new_hash: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestGathered:
+    """The shell has a manifest whole from ``user``, and it passed every check."""
+
+    user: UserId
+    facts: ManifestSummary
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Housekeep:
+    """Time passed: forget what no longer matters. Asked by the shell once in a while."""
+
+
+InternalCommand: TypeAlias = (
+    PasswordHashed | PasswordRight | PasswordChecked | ManifestGathered | Housekeep
+)
+"""What the shell asks to have decided; it never comes off the wire."""
+
+# A retry of one of these is recognised by its id. The other commands change nothing, or find
+# by themselves that they have been done.
+_RECEIPTED = (
+    tracker.CreateUser,
+    PasswordHashed,
+    tracker.ChangePassword,
+    PasswordChecked,
+    tracker.Logout,
+    tracker.ForgetDevice,
+    tracker.CreateGroup,
+    tracker.JoinGroup,
+    tracker.LeaveGroup,
+    tracker.AcceptRequest,
+    tracker.RejectRequest,
+    tracker.RemoveMember,
+    tracker.StopShare,
+)
+
+
+def decide(
+    context: Context, caller: Caller, command: tracker.Command | InternalCommand, now: Now
+) -> Decision:
+    """What is to become of ``command``. Whatever is refused becomes a `Refusal` as the reply."""
+    mark = _mark(command)
+    if mark is not None and _was_done(context.state, caller, mark, now):
+        return Decision(tracker.Done())
+    try:
+        decision = _match(context, caller, command, now)
+    except MiniTorrentError as error:
+        return Decision(Refusal(error.code, error.message, error.hint))
+    changes = (*decision.changes, *_trimmed(context.state, decision.changes))
+    if mark is not None and changes:
+        changes = (*changes, ReceiptStored(caller.device, caller.request_id, mark, now.wall_ms))
+    return Decision(decision.reply, changes, decision.notices)
+
+
+def _match(
+    context: Context, caller: Caller, command: tracker.Command | InternalCommand, now: Now
+) -> Decision:
+    """One arm a command: first those that need no login, then those of a user."""
+    state = context.state
+    match command:
+        case tracker.Hello():
+            return accounts.hello(context, caller, command, now)
+        case tracker.CreateUser():
+            return accounts.create_user(command)
+        case PasswordHashed(user, password_hash):
+            return accounts.password_hashed(context, user, password_hash, now)
+        case tracker.Login():
+            return accounts.login(context, caller, command)
+        case PasswordRight(user, password_hash):
+            return accounts.password_right(context, caller, user, password_hash, now)
+        case PasswordChecked(order, new_hash):
+            return accounts.password_checked(context, caller, order, new_hash, now)
+        case tracker.Logout():
+            return devices.logout(context, caller, now)
+        case tracker.Depart():
+            return feed.depart(caller)
+        case ManifestGathered(user, facts, body):
+            return shares.manifest_gathered(state, user, facts, body)
+        case Housekeep():
+            changes = (*devices.marks(context, now), *devices.rekey_pending(context, now))
+            return Decision(tracker.Done(), (*changes, *_forget(state, now)))
+    user = user_of(state, caller)
+    match command:
+        case tracker.ChangePassword():
+            return accounts.change_password(context, user, command)
+        case tracker.ListDevices():
+            return devices.list_devices(context, user, caller, command, now)
+        case tracker.ForgetDevice():
+            return devices.forget_device(context, user, caller, command, now)
+        case tracker.CreateGroup():
+            return groups.create_group(context, user, command, now)
+        case tracker.JoinGroup():
+            return groups.join_group(context, user, command, now)
+        case tracker.LeaveGroup():
+            return groups.leave_group(context, user, command, now)
+        case tracker.ListGroups():
+            return groups.list_groups(context, user, command)
+        case tracker.ListRequests():
+            return groups.list_requests(context, user, command)
+        case tracker.ListMembers():
+            return groups.list_members(context, user, command)
+        case tracker.AcceptRequest():
+            return groups.accept_request(context, user, command, now)
+        case tracker.RejectRequest():
+            return groups.reject_request(context, user, command, now)
+        case tracker.RemoveMember():
+            return groups.remove_member(context, user, command, now)
+        case tracker.Offer():
+            return shares.offer(context, user, caller, command, now)
+        case tracker.PutManifest():
+            return shares.put_manifest(state, user, command)
+        case tracker.StopShare():
+            return shares.stop_share(context, user, caller, command, now)
+        case tracker.MyOffers():
+            return shares.my_offers(context, user, caller, command)
+        case tracker.ListFiles():
+            return shares.list_files(context, user, command)
+        case tracker.FindShare():
+            return shares.find_share(context, user, caller, command)
+        case tracker.GetSources():
+            return shares.get_sources(context, user, caller, command)
+        case tracker.GetManifest():
+            return shares.get_manifest(context, user, command)
+        case tracker.Announce():
+            return feed.announce(context, user, caller, command, now)
+        case tracker.GetTickets():
+            return feed.get_tickets(state, user, command)
+        case tracker.Follow():
+            return feed.follow(state, user, now)
+        case tracker.GetDevices():
+            return feed.get_devices(state, user, command)
+        case tracker.EventsSince():
+            return feed.events_since(state, user, command, now)
+        case tracker.ProbeMe():
+            return feed.probe_me(context, user, caller)
+        case _:
+            assert_never(command)
+
+
+# -- what was done already ----------------------------------------------------------------------
+
+
+def _mark(command: tracker.Command | InternalCommand) -> bytes | None:
+    """What tells this command from others under the same id. Passwords are no part of it."""
+    if not isinstance(command, _RECEIPTED):
+        return None
+    if isinstance(command, tracker.CreateUser | PasswordHashed):
+        return fingerprint(b"CreateUser", command.user.lower().encode())
+    if isinstance(command, tracker.ChangePassword | PasswordChecked):
+        return fingerprint(b"ChangePassword")
+    return fingerprint(msgspec.msgpack.encode(command))
+
+
+def _was_done(state: State, caller: Caller, mark: bytes, now: Now) -> bool:
+    receipt = state.receipts.get((caller.device, caller.request_id))
+    if receipt is None:
+        return False
+    known, at_ms = receipt
+    return known == mark and now.wall_ms - at_ms < limits.RECEIPT_LIFE_S * 1000
+
+
+# -- forgetting ---------------------------------------------------------------------------------
+
+
+def _trimmed(state: State, changes: Iterable[Change]) -> list[LogTrimmed]:
+    """The ends of those logs that ``changes`` make too long."""
+    added = Counter(change.group for change in changes if isinstance(change, Logged))
+    known = ((state.groups.get(group), count) for group, count in added.items())
+    return [trim for group, count in known if group is not None for trim in _trim(group, count)]
+
+
+def _trim(group: Group, added: int = 0) -> list[LogTrimmed]:
+    entries = group.entries + added
+    if entries <= limits.LOG_ENTRIES_MAX:
+        return []
+    return [LogTrimmed(group.id, min(entries - limits.LOG_ENTRIES_KEPT, limits.LOG_TRIM_MAX))]
+
+
+def _forget(state: State, now: Now) -> list[Change]:
+    """What is out of date: receipts, revocations, former groups, manifests that no share names."""
+    changes: list[Change] = []
+    oldest_ms = now.wall_ms - limits.RECEIPT_LIFE_S * 1000
+    if any(at_ms < oldest_ms for _, at_ms in state.receipts.values()):
+        changes.append(ReceiptsExpired(oldest_ms))
+    # Far longer than a ticket lives: a wall clock that jumps ahead and back must not let somebody
+    # in again.
+    day_ms = limits.FORMER_LIFE_S * 1000
+    changes += [
+        RevocationForgotten(group.id, user)
+        for group in state.groups.values()
+        for user, revocation in group.revoked.items()
+        if now.wall_ms - revocation.at_ms > day_ms
+    ]
+    changes += [
+        TombstoneExpired(group)
+        for group, former in state.former.items()
+        if now.wall_ms - former.at_ms > day_ms
+    ]
+    idle_ms = now.wall_ms - limits.MANIFEST_IDLE_S * 1000
+    changes += [ManifestDropped(content) for content in state.idle_manifests.before(idle_ms)]
+    # Logs grow by entries, which trim them; these are what an earlier release left behind.
+    long = (trim for group in state.groups.values() for trim in _trim(group))
+    changes += itertools.islice(long, LOGS_TRIMMED_MAX)
+    return changes

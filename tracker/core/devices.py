@@ -1,0 +1,189 @@
+"""Which devices act for a user, and how they cease to.
+
+Decides `Logout`, `ListDevices` and `ForgetDevice`, what the groups are told of devices that come
+and go, and which of what presence knows is kept. How a device comes to act for somebody is
+``tracker.core.accounts``' business.
+"""
+
+from __future__ import annotations
+
+import bisect
+
+from common import limits
+from common.errors import Refused
+from common.hints import hint
+from common.ids import DeviceKey, UserId
+from common.messages import events, tracker
+from common.messages.refusals import Code
+from tracker.core.changes import Change, DeviceSeen, DeviceUnbound, GroupRekeyed, RekeyPending
+from tracker.core.context import (
+    Caller,
+    Context,
+    Decision,
+    LogAppender,
+    Now,
+    Nudge,
+    ReleaseLease,
+    SoftEffect,
+    user_of,
+)
+from tracker.core.records import Binding, Group
+from tracker.core.shares import withdraw
+from tracker.core.state import State
+
+
+def logout(context: Context, caller: Caller, now: Now) -> Decision:
+    """Unbind the device. What it offers stays on record and counts again after the next login."""
+    user = user_of(context.state, caller)
+    changes = unbind(context, user, [caller.device], now, {})
+    return Decision(tracker.Done(), tuple(changes), (ReleaseLease(caller.device),))
+
+
+def forget_device(
+    context: Context, user: UserId, caller: Caller, command: tracker.ForgetDevice, now: Now
+) -> Decision:
+    """Unbind a device of the same user from elsewhere, and end what it offers: it may never come
+    back. One of somebody else's, and none at all, are refused in the same words."""
+    device = DeviceKey(command.device)
+    if device == caller.device:
+        return logout(context, caller, now)
+    if context.state.devices.get(device) != user:
+        raise Refused(
+            Code.UNKNOWN_DEVICE,
+            "you are not logged in on any such device",
+            hint("see where you are logged in", "list-devices"),
+        )
+    seen: dict[str, LogAppender] = {}
+    changes, notices = shut_out(context, user, [device], now, seen)
+    left: list[Change] = []
+    for group in dict.fromkeys(at for at, _ in context.state.offers_of.get((user, device), ())):
+        left += withdraw(context.state.groups[group], user, seen[group], now, device)
+    return Decision(tracker.Done(), (*changes, *left), notices)
+
+
+def shut_out(
+    context: Context, user: UserId, devices: list[DeviceKey], now: Now, seen: dict[str, LogAppender]
+) -> tuple[tuple[Change, ...], tuple[SoftEffect, ...]]:
+    """Unbind ``devices`` of ``user`` from elsewhere. ``seen`` as for `tell`."""
+    changes = unbind(context, user, devices, now, seen)
+    # A nudge has each of them look at its groups, and find that it has none.
+    notices = [notice for device in devices for notice in (ReleaseLease(device), Nudge(device))]
+    return tuple(changes), tuple(notices)
+
+
+def list_devices(
+    context: Context, user: UserId, caller: Caller, command: tracker.ListDevices, now: Now
+) -> Decision:
+    """Where ``user`` is logged in; for themself alone."""
+    try:
+        after = bytes.fromhex(command.after)
+    except ValueError:
+        raise Refused(Code.USAGE, "the page begins after something that is no key") from None
+    bindings = context.state.devices_of.get(user, {})
+    devices = sorted(bindings)
+    start = bisect.bisect_right(devices, after) if after else 0
+    end = start + tracker.PAGE_ROWS
+    rows = [_row(context, device, bindings[device], caller, now) for device in devices[start:end]]
+    return Decision(tracker.OwnDevices(rows, end < len(devices)))
+
+
+def _row(
+    context: Context, device: DeviceKey, binding: Binding, caller: Caller, now: Now
+) -> tracker.OwnDevice:
+    lease = context.presence.leases.get(device)
+    seen_ms = now.wall_ms if device == caller.device else _seen_ms(context, device, now)
+    return tracker.OwnDevice(
+        device=device,
+        bound_ms=binding.at_ms,
+        seen_ms=binding.seen_ms if seen_ms is None else max(seen_ms, binding.at_ms),
+        online=lease is not None,
+        endpoint=lease.endpoint if lease else None,
+    )
+
+
+def _seen_ms(context: Context, device: DeviceKey, now: Now) -> int | None:
+    """When this process last heard of ``device``, if it did."""
+    heard_at = context.presence.heard_at.get(device)
+    return None if heard_at is None else now.wall_ms - round((now.mono_s - heard_at) * 1000)
+
+
+def marks(context: Context, now: Now) -> list[Change]:
+    """What is worth writing down of who was seen when: the end of each presence, and for a long
+    one a mark once in a while, in case that this process ends before it does."""
+    changes: list[Change] = []
+    for device in context.presence.heard_at:
+        user = context.state.devices.get(device)
+        seen_ms = _seen_ms(context, device, now)
+        if user is None or seen_ms is None:
+            continue
+        known_ms = context.state.devices_of[user][device].seen_ms
+        online = device in context.presence.leases
+        if not online or seen_ms - known_ms > limits.SEEN_MARK_S * 1000:
+            changes.append(DeviceSeen(device, max(0, seen_ms)))
+    return changes
+
+
+# -- what the groups are told -------------------------------------------------------------------
+
+
+def unbind(
+    context: Context, user: UserId, devices: list[DeviceKey], now: Now, seen: dict[str, LogAppender]
+) -> list[Change]:
+    """``devices`` act for ``user`` no more. ``seen`` as for `tell`.
+
+    They know the keys to the groups' events, and so does who has a copy of a device's key: each
+    group goes on in a fresh epoch. As every member has to ask for its key then, one group does so a
+    few times a minute at the most, and what came too soon after that waits for `rekey_pending`.
+    """
+    changes: list[Change] = [DeviceUnbound(device) for device in devices]
+    for group in context.state.groups_with(user) if devices else ():
+        entries = seen.setdefault(group.id, LogAppender(group, now))
+        fresh = _rekey(context, group, now) if _may_rekey(group, now) else None
+        for device in devices:
+            # Under the old key: by the last of them members learn to ask for the new one.
+            begun = fresh.epoch if fresh and device == devices[-1] else None
+            changes.append(entries.add(events.Device(user, device, False), epoch=begun))
+        if fresh is not None:
+            changes.append(fresh)
+            entries.rekey(fresh.epoch, fresh.key)
+        elif not group.stale:
+            changes.append(RekeyPending(group.id))
+    return changes
+
+
+def rekey_pending(context: Context, now: Now) -> list[Change]:
+    """Fresh keys where they had to wait. Members hear of the epoch with what is said next, and with
+    the heads that a renewal of their lease tells."""
+    return [
+        _rekey(context, group, now)
+        for group in context.state.groups.values()
+        if group.stale and _may_rekey(group, now)
+    ]
+
+
+def _may_rekey(group: Group, now: Now) -> bool:
+    if len(group.rekeyed_ms) < limits.REKEYS_MAX:
+        return True
+    # A wall clock that was set back keeps nobody waiting until it is where it was.
+    return not 0 <= now.wall_ms - group.rekeyed_ms[0] < limits.REKEYS_S * 1000
+
+
+def _rekey(context: Context, group: Group, now: Now) -> GroupRekeyed:
+    key = context.rng.randbytes(limits.EVENT_KEY_BYTES)
+    return GroupRekeyed(group.id, group.epoch + 1, key, now.wall_ms)
+
+
+def tell(
+    state: State,
+    user: UserId,
+    device: DeviceKey,
+    bound: bool,
+    now: Now,
+    seen: dict[str, LogAppender],
+) -> list[Change]:
+    """An entry for each group of ``user``. ``seen`` goes on counting where two users share one."""
+    changes: list[Change] = []
+    for group in state.groups_with(user):
+        entries = seen.setdefault(group.id, LogAppender(group, now))
+        changes.append(entries.add(events.Device(user, device, bound)))
+    return changes

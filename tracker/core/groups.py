@@ -1,0 +1,311 @@
+"""Groups: who owns them, who is in them, and who asks to be.
+
+Decides the commands about groups and membership. What the members share is decided in
+``tracker.core.shares``; when a member goes, that module says what becomes of their offers.
+"""
+
+from __future__ import annotations
+
+from common import limits
+from common.crypto.event_seal import TOPIC_BYTES
+from common.errors import Refused
+from common.hints import hint
+from common.ids import GroupId, UserId
+from common.messages import events, tracker
+from common.messages.refusals import Code
+from common.names import BadName, new_group_id, quoted, user_id
+from tracker.core import shares
+from tracker.core.budgets import Budget
+from tracker.core.changes import (
+    Change,
+    GroupCreated,
+    GroupDissolved,
+    GroupKeyHanded,
+    MemberGone,
+    MemberJoined,
+    OwnerChanged,
+    RequestDropped,
+    RequestMade,
+)
+from tracker.core.context import (
+    Context,
+    Decision,
+    LogAppender,
+    Now,
+    find_group,
+    group_of,
+    nudges,
+    owned_group,
+    page,
+)
+from tracker.core.records import Group
+from tracker.core.state import State
+
+MEMBERSHIP_ENTRIES = 4  # asked, joined, left, and another owner: paid for at the beginning
+
+# -- making, joining, leaving -------------------------------------------------------------------
+
+
+def create_group(
+    context: Context, user: UserId, command: tracker.CreateGroup, now: Now
+) -> Decision:
+    """A new group with ``user`` as its owner and only member."""
+    state, group = context.state, new_group_id(command.group)
+    _check_groups_of(state, user)
+    spent = [
+        state.budgets.spend(Budget.GROUPS, user, 1, now.wall_ms),
+        state.budgets.spend(Budget.ENTRIES, user, MEMBERSHIP_ENTRIES, now.wall_ms),
+    ]
+    if group in state.groups:
+        raise Refused(
+            Code.TAKEN,
+            f"there is a group {quoted(group)} already",
+            hint("choose another name, or ask to join", "join-group", group),
+        )
+    former = state.former.get(group)
+    made = GroupCreated(
+        group=group,
+        owner=user,
+        topic=context.rng.randbytes(TOPIC_BYTES),
+        key=context.rng.randbytes(limits.EVENT_KEY_BYTES),
+        seq=former.seq if former else 0,
+        epoch=former.epoch + 1 if former else 1,
+        at_ms=now.wall_ms,
+    )
+    entries = LogAppender(
+        Group(group, user, made.topic, made.key, made.seq, made.epoch, made.at_ms), now
+    )
+    created = entries.add(events.Created(user))
+    joined = MemberJoined(group, user, entries.seq, now.wall_ms)
+    return Decision(tracker.Done(), (made, created, joined, *spent), nudges(state, user))
+
+
+def join_group(context: Context, user: UserId, command: tracker.JoinGroup, now: Now) -> Decision:
+    """Ask the owner to be let in."""
+    state = context.state
+    group = find_group(state, command.group)
+    if group is None:
+        raise Refused(
+            Code.UNKNOWN_GROUP,
+            f"there is no group {quoted(command.group)}",
+            hint("see the groups", "list-groups"),
+        )
+    if user in group.members:
+        raise Refused(Code.ALREADY_MEMBER, f"you are a member of {quoted(group.id)} already")
+    if user in group.requests:
+        return Decision(tracker.Done())
+    _check_groups_of(state, user)
+    if len(group.requests) >= limits.REQUESTS_PER_GROUP_MAX:
+        raise Refused(
+            Code.LIMIT,
+            f"{len(group.requests)} users wait to be let into {quoted(group.id)} already",
+            f"try again when the owner, {quoted(group.owner)}, has answered them",
+        )
+    if len(state.requests_of.get(user, ())) >= limits.REQUESTS_PER_USER_MAX:
+        raise Refused(
+            Code.LIMIT,
+            f"you wait to be let into {limits.REQUESTS_PER_USER_MAX} groups already",
+            "wait until some of them have answered",
+        )
+    wait_s = group.asking.wait_s(user, now.wall_ms / 1000)
+    if wait_s > 0:
+        # Each request that is withdrawn is two entries in the log of others.
+        raise Refused(
+            Code.SLOW_DOWN,
+            f"you have asked to be let into {quoted(group.id)} too often",
+            f"try again in {max(1, round(wait_s))} s",
+        )
+    spent = state.budgets.spend(Budget.ENTRIES, user, MEMBERSHIP_ENTRIES, now.wall_ms)
+    asked = LogAppender(group, now).add(events.Requested(user))
+    return Decision(
+        tracker.Done(),
+        (RequestMade(group.id, user, now.wall_ms), asked, spent),
+        nudges(state, group.owner),
+    )
+
+
+def _check_groups_of(state: State, user: UserId) -> None:
+    if len(state.groups_of.get(user, ())) >= limits.GROUPS_PER_USER_MAX:
+        raise Refused(
+            Code.LIMIT,
+            f"{quoted(user)} is in {limits.GROUPS_PER_USER_MAX} groups, the most that are allowed",
+            "leave one first",
+        )
+
+
+def leave_group(context: Context, user: UserId, command: tracker.LeaveGroup, now: Now) -> Decision:
+    """Leave; as the owner pass the group on, as the last member dissolve it.
+
+    Who only asked to be let in withdraws that.
+    """
+    state = context.state
+    asked = find_group(state, command.group)
+    if asked is not None and user in asked.requests:
+        told = LogAppender(asked, now).add(events.Rejected(user))
+        changes = (RequestDropped(asked.id, user), told)
+        return Decision(tracker.Done(), changes, nudges(state, asked.owner))
+    group = group_of(state, user, command.group)
+    if len(group.members) == 1:
+        return _dissolve(state, group, user, now)
+    return _part(context, group, user, events.Left(user, group.epoch + 1), now)
+
+
+def remove_member(
+    context: Context, user: UserId, command: tracker.RemoveMember, now: Now
+) -> Decision:
+    """The owner removes another member."""
+    group = owned_group(context.state, user, command.group)
+    other = _user_named(command.user)
+    if other == user:
+        raise Refused(
+            Code.USAGE,
+            "the owner cannot be removed",
+            hint("leave the group", "leave-group", group.id),
+        )
+    if other not in group.members:
+        raise Refused(
+            Code.UNKNOWN_USER,
+            f"{quoted(command.user)} is not a member of {quoted(group.id)}",
+            hint("see the members", "list-members", group.id),
+        )
+    return _part(context, group, other, events.Removed(other, group.epoch + 1), now)
+
+
+def _part(
+    context: Context, group: Group, user: UserId, farewell: events.Left | events.Removed, now: Now
+) -> Decision:
+    """One of several members goes: a fresh epoch, perhaps another owner, no more offers."""
+    entries = LogAppender(group, now)
+    epoch, key = farewell.epoch, context.rng.randbytes(limits.EVENT_KEY_BYTES)
+    changes: list[Change] = [
+        entries.add(farewell, epoch=epoch),  # under the old key: members learn to ask for the new
+        MemberGone(group.id, user, epoch, key, now.wall_ms),
+    ]
+    entries.rekey(epoch, key)
+    if group.owner == user:
+        heir = min((m for m in group.members if m != user), key=lambda m: group.members[m].seq)
+        changes += [OwnerChanged(group.id, heir), entries.add(events.Owner(heir))]
+    changes += shares.withdraw(group, user, entries, now)
+    return Decision(tracker.Done(), tuple(changes), nudges(context.state, user))
+
+
+def _dissolve(state: State, group: Group, user: UserId, now: Now) -> Decision:
+    """The last one goes, and with them the group and its log: nobody is left to read it."""
+    gone = GroupDissolved(group.id, user, group.epoch + 1, now.wall_ms)
+    asked = [nudge for other in group.requests for nudge in nudges(state, other)]
+    return Decision(tracker.Done(), (gone,), (*nudges(state, user), *asked))
+
+
+# -- letting in ---------------------------------------------------------------------------------
+
+
+def accept_request(
+    context: Context, user: UserId, command: tracker.AcceptRequest, now: Now
+) -> Decision:
+    """The owner lets somebody in who asked."""
+    state = context.state
+    group = owned_group(state, user, command.group)
+    other = _user_named(command.user)
+    if other in group.members:
+        return Decision(tracker.Done())
+    _check_asked(group, other, command.user)
+    if len(group.members) >= limits.MEMBERS_PER_GROUP_MAX:
+        raise Refused(
+            Code.LIMIT,
+            f"{quoted(group.id)} has {limits.MEMBERS_PER_GROUP_MAX} members, the most allowed",
+        )
+    _check_groups_of(state, other)
+    # A fresh key: the one so far opens what was published, and recorded by anybody, before. All
+    # members are given it in one message, so that none needs to ask for it.
+    epoch, key = group.epoch + 1, context.rng.randbytes(limits.EVENT_KEY_BYTES)
+    handed = GroupKeyHanded(group.id, epoch, key, group.topic, group.key)
+    entries = LogAppender(group, now)
+    told = entries.add(events.Joined(other), epoch=epoch)
+    joined = MemberJoined(group.id, other, entries.seq, now.wall_ms)
+    return Decision(
+        tracker.Done(),
+        (RequestDropped(group.id, other), handed, told, joined),
+        nudges(state, other),
+    )
+
+
+def reject_request(
+    context: Context, user: UserId, command: tracker.RejectRequest, now: Now
+) -> Decision:
+    """The owner does not let somebody in who asked."""
+    group = owned_group(context.state, user, command.group)
+    other = _user_named(command.user)
+    _check_asked(group, other, command.user)
+    told = LogAppender(group, now).add(events.Rejected(other))
+    return Decision(
+        tracker.Done(),
+        (RequestDropped(group.id, other), told),
+        (*nudges(context.state, other), *nudges(context.state, user)),
+    )
+
+
+def _user_named(text: str) -> UserId:
+    try:
+        return user_id(text)
+    except BadName:
+        return UserId(text)  # is nobody, and is answered like any other nobody
+
+
+def _check_asked(group: Group, other: UserId, typed: str) -> None:
+    if other not in group.requests:
+        raise Refused(
+            Code.UNKNOWN_REQUEST,
+            f"{quoted(typed)} has not asked to join {quoted(group.id)}",
+            hint("see the requests", "list-requests", group.id),
+        )
+
+
+# -- listings -----------------------------------------------------------------------------------
+
+
+def list_groups(context: Context, user: UserId, command: tracker.ListGroups) -> Decision:
+    """Every group there is, as a newcomer needs to see them: name, owner, number of members."""
+    names, more = page(context.state.group_ids, GroupId(command.after))
+    rows = [_group_row(context.state.groups[name], user) for name in names]
+    return Decision(tracker.GroupRows(rows, more))
+
+
+def _group_row(group: Group, user: UserId) -> tracker.GroupRow:
+    if user in group.members:
+        role = "owner" if group.owner == user else "member"
+    else:
+        role = "pending" if user in group.requests else "none"
+    return tracker.GroupRow(group.id, group.owner, len(group.members), role)
+
+
+def list_requests(context: Context, user: UserId, command: tracker.ListRequests) -> Decision:
+    """Who asks to be let in; for the owner alone."""
+    group = owned_group(context.state, user, command.group)
+    names, more = page(sorted(group.requests), command.after)
+    rows = [
+        tracker.UserRow(
+            name,
+            "pending",
+            group.requests[UserId(name)],
+            context.presence.online(context.state, UserId(name)),
+        )
+        for name in names
+    ]
+    return Decision(tracker.UserRows(rows, more))
+
+
+def list_members(context: Context, user: UserId, command: tracker.ListMembers) -> Decision:
+    """Who is in the group; for its members."""
+    group = group_of(context.state, user, command.group)
+    names, more = page(sorted(group.members), command.after)
+    rows = [_member_row(context, group, UserId(name)) for name in names]
+    return Decision(tracker.UserRows(rows, more))
+
+
+def _member_row(context: Context, group: Group, user: UserId) -> tracker.UserRow:
+    return tracker.UserRow(
+        user,
+        "owner" if group.owner == user else "member",
+        group.members[user].at_ms,
+        context.presence.online(context.state, user),
+    )

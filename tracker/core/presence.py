@@ -1,0 +1,276 @@
+"""Who is online, where, and with what: soft, in memory, and gone with the process.
+
+Owns the leases and the swarms that follow from them: a device with a lease is a seeder of what it
+offers and a leecher of what it announced. Tells what changed in a swarm and publishes nothing
+itself (``tracker.core.outbox``). All times are seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from common import limits
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.messages.base import Source
+from tracker.core.changes import (
+    Change,
+    DeviceSeen,
+    DeviceUnbound,
+    GroupDissolved,
+    MemberGone,
+    OfferAdded,
+    OfferDropped,
+)
+from tracker.core.spread import Sampler, spread
+from tracker.core.state import State
+
+SwarmKey: TypeAlias = tuple[GroupId, ContentId]
+"""A content in a group: what a swarm gathers around."""
+
+Users: TypeAlias = dict[UserId, dict[DeviceKey, Source]]
+
+SWEEP_S = 1.0  # how often the leases are looked through
+
+
+@dataclass(slots=True)
+class Lease:
+    """``places`` holds what the swarms say of this device: it is in no other."""
+
+    user: UserId
+    endpoint: str
+    ends_at: float
+    leeching: dict[SwarmKey, int]
+    instance: bytes = b""
+    places: dict[SwarmKey, Source] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Swarm:
+    """``users``: the devices of each user, of the seeders and of the leechers."""
+
+    seeders: dict[DeviceKey, Source] = field(default_factory=dict)
+    leechers: dict[DeviceKey, Source] = field(default_factory=dict)
+    users: tuple[Users, Users] = field(default_factory=lambda: ({}, {}))
+
+    def put(self, device: DeviceKey, source: Source) -> None:
+        """``device`` is a source from now on; it was none."""
+        (self.seeders if source.complete else self.leechers)[device] = source
+        self.users[not source.complete].setdefault(UserId(source.user), {})[device] = source
+
+    def take(self, device: DeviceKey) -> None:
+        """``device`` is a source no longer."""
+        for some, users in zip((self.seeders, self.leechers), self.users, strict=True):
+            source = some.pop(device, None)
+            if source is not None:
+                user = UserId(source.user)
+                del users[user][device]
+                if not users[user]:
+                    del users[user]
+
+    @property
+    def size(self) -> int:
+        return len(self.seeders) + len(self.leechers)
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmChange:
+    """``device`` became a source of ``place`` (or a better one), or with None ceased to be one."""
+
+    place: SwarmKey
+    device: DeviceKey
+    source: Source | None
+
+
+_NOBODY = Swarm()
+
+
+class Presence:
+    """Leases by device and swarms by place; each follows from the other and from the state."""
+
+    def __init__(self) -> None:
+        self.leases: dict[DeviceKey, Lease] = {}
+        # When each device last announced itself, for as long as that is not written down.
+        self.heard_at: dict[DeviceKey, float] = {}
+        self._swarms: dict[SwarmKey, Swarm] = {}
+        self._swept_at: float | None = None
+
+    # -- questions ------------------------------------------------------------------------------
+
+    def swarm(self, place: SwarmKey) -> Swarm:
+        """The swarm at ``place``, which may be empty; not to be changed."""
+        return self._swarms.get(place, _NOBODY)
+
+    def known(self, device: DeviceKey) -> int:
+        """In how many places ``device`` is a source."""
+        lease = self.leases.get(device)
+        return len(lease.places) if lease else 0
+
+    def moved(self, state: State, device: DeviceKey, user: UserId, endpoint: str) -> int:
+        """In about how many places something changes when ``device`` announces itself."""
+        lease = self.leases.get(device)
+        if lease is not None and (lease.user, lease.endpoint) == (user, endpoint):
+            return 0
+        return len(state.offers_of.get((user, device), ()))
+
+    def online(self, state: State, user: UserId) -> int:
+        """How many devices of ``user`` are online."""
+        return sum(device in self.leases for device in state.devices_of.get(user, ()))
+
+    def sources(self, place: SwarmKey, asker: DeviceKey, rng: Sampler) -> list[Source]:
+        """At most ``limits.SOURCES_MAX`` others, seeders first, chosen at random by user first."""
+        chosen: list[Source] = []
+        for users in self.swarm(place).users:
+            # One more, since the asker may be among them.
+            some = spread(
+                {user: devices.values() for user, devices in users.items()},
+                limits.SOURCES_MAX + 1 - len(chosen),
+                rng,
+            )
+            others = [source for source in some if source.device != asker]
+            chosen += others[: limits.SOURCES_MAX - len(chosen)]
+        return chosen
+
+    # -- leases ---------------------------------------------------------------------------------
+
+    def announce(
+        self,
+        state: State,
+        device: DeviceKey,
+        user: UserId,
+        endpoint: str,
+        leeching: Iterable[tuple[GroupId, ContentId, int]],
+        now: float,
+        instance: bytes = b"",
+    ) -> list[SwarmChange]:
+        """``device`` is there for another lease; ``leeching`` replaces what was said before."""
+        fetched = {(group, content): held for group, content, held in leeching}
+        lease = self.leases.get(device)
+        if lease is None or lease.user != user:
+            changes = self.depart(device)
+            lease = Lease(user, endpoint, 0.0, fetched)
+            self.leases[device] = lease
+            touched: Iterable[SwarmKey] = [*_offered(state, user, device), *fetched]
+        else:
+            changes = []
+            if lease.endpoint != endpoint:
+                touched = [*lease.places, *_offered(state, user, device), *fetched]
+            else:
+                touched = [*lease.leeching, *fetched]
+            lease.endpoint, lease.leeching = endpoint, fetched
+        lease.ends_at = now + limits.LEASE_S
+        lease.instance = instance
+        self.heard_at[device] = now
+        return changes + self._settle(state, device, touched)
+
+    def depart(self, device: DeviceKey) -> list[SwarmChange]:
+        """``device`` is offline."""
+        lease = self.leases.pop(device, None)
+        if lease is None:
+            return []
+        for place in lease.places:
+            self._take_out(place, device)
+        return [SwarmChange(place, device, None) for place in lease.places]
+
+    def sweep(self, now: float) -> list[SwarmChange]:
+        """End the leases that ran out. To be called each ``SWEEP_S``.
+
+        When it was not, this process itself was stopped or blocked and could not hear anybody: the
+        leases are then longer by that time.
+        """
+        missed = 0.0 if self._swept_at is None else now - self._swept_at - SWEEP_S
+        self._swept_at = now
+        if missed > SWEEP_S:
+            for lease in self.leases.values():
+                lease.ends_at += missed
+        ended = [device for device, lease in self.leases.items() if lease.ends_at <= now]
+        return [change for device in ended for change in self.depart(device)]
+
+    # -- swarms ---------------------------------------------------------------------------------
+
+    def follow(self, state: State, changes: Iterable[Change]) -> list[SwarmChange]:
+        """Let the swarms follow from durable changes, which ``state`` includes already."""
+        found: list[SwarmChange] = []
+        for change in changes:
+            match change:
+                case OfferAdded(group, _, content, _, device) | OfferDropped(
+                    group, _, content, _, device
+                ):
+                    found += self._settle(state, device, [(group, content)])
+                case DeviceUnbound(device):
+                    found += self.depart(device)
+                    self.heard_at.pop(device, None)
+                case DeviceSeen(device) if device not in self.leases:
+                    self.heard_at.pop(device, None)
+                case MemberGone(group, user) | GroupDissolved(group, user):
+                    for device in state.devices_of.get(user, ()):
+                        lease = self.leases.get(device)
+                        places = lease.places if lease else ()
+                        here = [place for place in places if place[0] == group]
+                        found += self._settle(state, device, here)
+                case _:
+                    pass
+        return found
+
+    def _settle(
+        self, state: State, device: DeviceKey, places: Iterable[SwarmKey]
+    ) -> list[SwarmChange]:
+        lease = self.leases.get(device)
+        if lease is None:
+            return []
+        changes = []
+        for place in dict.fromkeys(places):
+            had, has = lease.places.get(place), _source(state, device, lease, place)
+            if had == has:
+                continue
+            self._take_out(place, device)
+            if has is None:
+                lease.places.pop(place, None)
+            else:
+                lease.places[place] = has
+                self._put_in(place, device, has)
+            if _worth_telling(had, has):
+                changes.append(SwarmChange(place, device, has))
+        return changes
+
+    def _put_in(self, place: SwarmKey, device: DeviceKey, source: Source) -> None:
+        self._swarms.setdefault(place, Swarm()).put(device, source)
+
+    def _take_out(self, place: SwarmKey, device: DeviceKey) -> None:
+        swarm = self._swarms.get(place)
+        if swarm is None:
+            return
+        swarm.take(device)
+        if not swarm.seeders and not swarm.leechers:
+            del self._swarms[place]
+
+
+def _offered(state: State, user: UserId, device: DeviceKey) -> list[SwarmKey]:
+    return [
+        (group, state.groups[group].shares[share].content)
+        for group, share in state.offers_of.get((user, device), ())
+    ]
+
+
+def _source(state: State, device: DeviceKey, lease: Lease, place: SwarmKey) -> Source | None:
+    """What ``device`` is to the swarm at ``place``, by the state and its lease."""
+    group_id, content = place
+    group = state.groups.get(group_id)
+    if group is None or lease.user not in group.members or content not in group.names_of:
+        return None
+    if state.offers(group, content, lease.user, device):
+        return Source(device, lease.user, lease.endpoint, True, 0)
+    if place in lease.leeching:
+        return Source(device, lease.user, lease.endpoint, False, lease.leeching[place])
+    return None
+
+
+def _worth_telling(had: Source | None, has: Source | None) -> bool:
+    # How many pieces a leecher holds changes all the time, and it tells those that it is connected
+    # to. Others need to hear of it when it appears and when it has the first piece to give.
+    if had is None or has is None:
+        return True
+    if had.endpoint != has.endpoint or had.complete != has.complete:
+        return True
+    return had.held == 0 and has.held > 0

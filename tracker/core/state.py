@@ -1,0 +1,359 @@
+"""The durable state, mirrored in memory: every question is answered from here.
+
+Owns `State.apply`, which does to the mirror what the store does to the tables; the shapes are
+``tracker.core.records``'. Decides nothing. All dictionaries keep the order in which things
+happened.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TypeVar, assert_never
+
+from common import limits
+from common.errors import LocalProtocolError
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.messages.tracker import DeviceRow
+from tracker.core.budgets import Budgets, BudgetSpent
+from tracker.core.changes import (
+    AccountCreated,
+    Change,
+    DeviceBound,
+    DeviceSeen,
+    DeviceUnbound,
+    GroupCreated,
+    GroupDissolved,
+    GroupKeyHanded,
+    GroupRekeyed,
+    Logged,
+    LogTrimmed,
+    ManifestDropped,
+    ManifestShown,
+    ManifestStored,
+    ManifestSummary,
+    MemberGone,
+    MemberJoined,
+    OfferAdded,
+    OfferDropped,
+    OffersEnded,
+    OwnerChanged,
+    PasswordReplaced,
+    ReceiptsExpired,
+    ReceiptStored,
+    RekeyPending,
+    RequestDropped,
+    RequestMade,
+    RevocationForgotten,
+    ShareAdded,
+    ShareDropped,
+    ShareId,
+    TombstoneExpired,
+)
+from tracker.core.holdings import Holdings
+from tracker.core.records import (
+    Account,
+    Binding,
+    Group,
+    GroupTombstone,
+    Member,
+    Revocation,
+    Share,
+    ShareRef,
+)
+from tracker.core.unshared_manifests import IdleManifests
+
+Key = TypeVar("Key", bound=str | tuple[str, str])
+
+
+class State:
+    """Everything durable but the manifests' bytes and the log's entries."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[UserId, Account] = {}
+        self.devices: dict[DeviceKey, UserId] = {}
+        self.devices_of: dict[UserId, dict[DeviceKey, Binding]] = {}
+        self.groups: dict[GroupId, Group] = {}
+        self.group_ids: list[GroupId] = []  # of these, in order: a page costs what a page costs
+        self.former: dict[GroupId, GroupTombstone] = {}
+        self.groups_of: dict[UserId, dict[GroupId, None]] = {}
+        self.requests_of: dict[UserId, dict[GroupId, None]] = {}
+        self.offers_of: dict[tuple[UserId, DeviceKey], list[ShareRef]] = {}  # each in order
+        self.manifests: dict[ContentId, ManifestSummary] = {}
+        self.shared_in: dict[ContentId, dict[ShareRef, None]] = {}
+        self.idle_manifests = IdleManifests()
+        self.holdings = Holdings()
+        self.budgets = Budgets()  # of this process alone
+        self.receipts: dict[tuple[DeviceKey, bytes], tuple[bytes, int]] = {}
+        # Sorted once for all the peers that ask after a restart; dropped when it is out of date.
+        self._device_rows: dict[GroupId, list[DeviceRow]] = {}
+        self._shown: dict[tuple[UserId, ContentId], None] = {}  # who sent which manifest lately
+
+    # -- questions ------------------------------------------------------------------------------
+
+    def may_know(self, user: UserId, content: ContentId) -> bool:
+        """Whether ``user`` can know a content's manifest by right: it is shared in a group of
+        theirs, or they sent all of it."""
+        if content not in self.manifests:
+            return False
+        return (user, content) in self._shown or any(
+            content in group.names_of for group in self.groups_with(user)
+        )
+
+    def groups_with(self, user: UserId) -> Iterator[Group]:
+        """The groups that ``user`` is a member of, in the order of joining."""
+        return (self.groups[group] for group in self.groups_of.get(user, ()))
+
+    def device_rows(self, group: Group) -> list[DeviceRow]:
+        """The devices of all members, sorted by key."""
+        rows = self._device_rows.get(group.id)
+        if rows is None:
+            rows = sorted(
+                (
+                    DeviceRow(device, user)
+                    for user in group.members
+                    for device in self.devices_of.get(user, ())
+                ),
+                key=lambda row: row.device,
+            )
+            self._device_rows[group.id] = rows
+        return rows
+
+    def offers(self, group: Group, content: ContentId, user: UserId, device: DeviceKey) -> bool:
+        """Whether ``device``, acting for ``user``, offers ``content`` under any name there."""
+        return any(
+            (user, device) in group.shares[share].offers
+            for share in group.names_of.get(content, ())
+        )
+
+    # -- changes --------------------------------------------------------------------------------
+
+    def apply(self, change: Change) -> None:
+        """Do to the mirror what ``change`` says. Raises `LocalProtocolError` or KeyError when it
+        does not fit; the caller must then take the mirror from the store again."""
+        match change:
+            case AccountCreated(user, password_hash, at_ms):
+                self.accounts[user] = Account(user, password_hash, at_ms)
+            case PasswordReplaced(user, password_hash):
+                self.accounts[user] = replace(self.accounts[user], password_hash=password_hash)
+            case DeviceBound(device, user, at_ms):
+                self.devices[device] = user
+                self.devices_of.setdefault(user, {})[device] = Binding(at_ms, at_ms)
+                self._devices_changed(user)
+            case DeviceUnbound(device):
+                user = self.devices.pop(device)
+                del self.devices_of[user][device]
+                self._devices_changed(user)
+            case DeviceSeen(device, at_ms):
+                bindings = self.devices_of[self.devices[device]]
+                bindings[device] = replace(bindings[device], seen_ms=at_ms)
+            case GroupCreated():
+                self._create_group(change)
+            case GroupDissolved():
+                self._dissolve_group(change)
+            case TombstoneExpired(group):
+                del self.former[group]
+            case OwnerChanged(group, user):
+                self.groups[group].owner = user
+            case MemberJoined(group, user, seq, at_ms):
+                self.groups[group].members[user] = Member(at_ms, seq)
+                self.groups_of.setdefault(user, {})[group] = None
+                self._device_rows.pop(group, None)
+            case MemberGone():
+                self._remove_member(change)
+            case RekeyPending(group):
+                self.groups[group].stale = True
+            case GroupKeyHanded(group, epoch, key):
+                self.groups[group].epoch, self.groups[group].key = epoch, key
+            case GroupRekeyed():
+                self._rekey(self.groups[change.group], change.epoch, change.key)
+                self.groups[change.group].rekeyed_ms.append(change.at_ms)
+            case RevocationForgotten(group, user):
+                owner = self.groups.get(group) or self.former[group]
+                owner.revoked.pop(user, None)
+            case RequestMade(group, user, at_ms):
+                self.groups[group].requests[user] = at_ms
+                self.groups[group].asking.take(user, at_ms / 1000)
+                self.requests_of.setdefault(user, {})[group] = None
+            case RequestDropped(group, user):
+                del self.groups[group].requests[user]
+                del self.requests_of[user][group]
+            case ManifestStored(facts, _, sender):
+                self.add_manifest(facts, sender)
+            case ManifestShown(user, content):
+                self._shown[(user, content)] = None
+                if len(self._shown) > limits.MANIFESTS_SHOWN_MAX:
+                    del self._shown[next(iter(self._shown))]
+            case ManifestDropped(content):
+                self.idle_manifests.remove(content)
+                del self.manifests[content]
+            case ShareAdded(group, share, name, content, at_ms):
+                self.add_share(group, share, Share(name, content, at_ms))
+            case ShareDropped():
+                self._drop_share(change)
+            case OfferAdded(group, share, _, user, device, at_ms):
+                self.add_offer((group, share), (user, device), at_ms)
+            case OfferDropped(group, share, _, user, device):
+                self._drop_offer(group, self.groups[group].shares[share], (user, device))
+                _take_out(self.offers_of[user, device], (group, share))
+                if not self.offers_of[user, device]:
+                    del self.offers_of[user, device]
+            case OffersEnded():
+                self._end_offers(change)
+            case Logged(entry):
+                self._count_entry(GroupId(entry.group), entry.seq)
+            case LogTrimmed(group, count):
+                self.groups[group].entries -= count
+            case ReceiptStored(device, request_id, fingerprint, at_ms):
+                self.receipts[device, request_id] = (fingerprint, at_ms)
+            case BudgetSpent():
+                self.budgets.take(change)
+            case ReceiptsExpired(before_ms):
+                self.receipts = {k: v for k, v in self.receipts.items() if v[1] >= before_ms}
+            case _:
+                assert_never(change)
+
+    def _devices_changed(self, user: UserId) -> None:
+        for group in self.groups_of.get(user, ()):
+            self._device_rows.pop(group, None)
+
+    def _create_group(self, change: GroupCreated) -> None:
+        former = self.former.pop(change.group, None)
+        self.add_group(
+            Group(
+                change.group,
+                change.owner,
+                change.topic,
+                change.key,
+                change.seq,
+                change.epoch,
+                change.at_ms,
+                revoked=former.revoked if former else {},
+            )
+        )
+
+    def _dissolve_group(self, change: GroupDissolved) -> None:
+        group = self.groups.pop(change.group)
+        _take_out(self.group_ids, group.id)
+        for user in group.members:
+            del self.groups_of[user][group.id]
+        for user in group.requests:
+            del self.requests_of[user][group.id]
+        self._device_rows.pop(group.id, None)
+        for share_id, share in group.shares.items():
+            self._no_longer_listed(group, share_id, share.content, change.at_ms)
+        ended = {offer for share in group.shares.values() for offer in share.offers}
+        for share in group.shares.values():
+            for offer in list(share.offers):
+                self._drop_offer(group.id, share, offer)
+        self._forget_offers(group, ended)
+        group.revoked[change.user] = Revocation(change.epoch, change.at_ms)
+        self.former[group.id] = GroupTombstone(group.seq, change.epoch, group.revoked, change.at_ms)
+
+    def _remove_member(self, change: MemberGone) -> None:
+        group = self.groups[change.group]
+        del group.members[change.user]
+        del self.groups_of[change.user][group.id]
+        group.revoked[change.user] = Revocation(change.epoch, change.at_ms)
+        self._rekey(group, change.epoch, change.key)
+        self._device_rows.pop(group.id, None)
+
+    def _rekey(self, group: Group, epoch: int, key: bytes) -> None:
+        group.epoch, group.key, group.stale = epoch, key, False
+
+    def add_group(self, group: Group) -> None:
+        """A group without members yet."""
+        self.groups[group.id] = group
+        insort(self.group_ids, group.id)
+
+    def add_manifest(self, facts: ManifestSummary, sender: UserId | None = None) -> None:
+        """A manifest that no share names yet."""
+        self.manifests[facts.content] = facts
+        self.idle_manifests.add(facts.content, facts.manifest_bytes, facts.stored_ms, sender)
+
+    def add_share(self, group_id: GroupId, share_id: ShareId, share: Share) -> None:
+        """A share of a content whose manifest is there, without offers yet."""
+        group = self.groups[group_id]
+        group.shares[share_id] = share
+        insort(group.share_ids, share_id)
+        group.names_of.setdefault(share.content, {})[share_id] = None
+        self.shared_in.setdefault(share.content, {})[group_id, share_id] = None
+        self.idle_manifests.remove(share.content)
+
+    def add_offer(self, place: ShareRef, offer: tuple[UserId, DeviceKey], at_ms: int) -> None:
+        """An offer, since ``at_ms``, of a share that is there."""
+        share, user = self.groups[place[0]].shares[place[1]], offer[0]
+        share.offers[offer] = at_ms
+        if user not in share.users:
+            self.holdings.add_share(place[0], user, self.manifests[share.content].manifest_bytes)
+        share.users[user] = share.users.get(user, 0) + 1
+        self.holdings.add_offer(user)
+        insort(self.offers_of.setdefault(offer, []), place)
+
+    def _drop_offer(self, group: GroupId, share: Share, offer: tuple[UserId, DeviceKey]) -> None:
+        user = offer[0]
+        del share.offers[offer]
+        self.holdings.drop_offer(user)
+        share.users[user] -= 1
+        if not share.users[user]:
+            del share.users[user]
+            size = self.manifests[share.content].manifest_bytes
+            self.holdings.drop_share(group, user, size)
+
+    def _drop_share(self, change: ShareDropped) -> None:
+        group = self.groups[change.group]
+        del group.shares[change.share]
+        _take_out(group.share_ids, change.share)
+        self._no_longer_listed(group, change.share, change.content, change.at_ms)
+
+    def _no_longer_listed(
+        self, group: Group, share: ShareId, content: ContentId, at_ms: int
+    ) -> None:
+        names = group.names_of[content]
+        del names[share]
+        if not names:
+            del group.names_of[content]
+        places = self.shared_in[content]
+        del places[group.id, share]
+        if not places:
+            del self.shared_in[content]
+            self.idle_manifests.add(content, self.manifests[content].manifest_bytes, at_ms, None)
+
+    def _end_offers(self, change: OffersEnded) -> None:
+        """In one pass: taken out one by one, what is kept in order would be moved each time."""
+        group, ended = self.groups[change.group], set()
+        for share_id, share in list(group.shares.items()):
+            theirs = [
+                (user, device)
+                for user, device in share.offers
+                if user == change.user and change.device in (None, device)
+            ]
+            for offer in theirs:
+                self._drop_offer(group.id, share, offer)
+            ended.update(theirs)
+            if not share.offers:
+                del group.shares[share_id]
+                self._no_longer_listed(group, share_id, share.content, change.at_ms)
+        group.share_ids = [share_id for share_id in group.share_ids if share_id in group.shares]
+        self._forget_offers(group, ended)
+
+    def _forget_offers(self, group: Group, ended: set[tuple[UserId, DeviceKey]]) -> None:
+        """Who offered something in ``group`` and does so no more."""
+        for offer in ended:
+            left = [place for place in self.offers_of[offer] if place[0] != group.id]
+            if left:
+                self.offers_of[offer] = left
+            else:
+                del self.offers_of[offer]
+
+    def _count_entry(self, group_id: GroupId, seq: int) -> None:
+        group = self.groups[group_id]
+        if seq != group.seq + 1:
+            raise LocalProtocolError(f"entry {seq} after {group.seq} in the log of {group_id}")
+        group.seq = seq
+        group.entries += 1
+
+
+def _take_out(ordered: list[Key], key: Key) -> None:
+    del ordered[bisect_left(ordered, key)]

@@ -1,0 +1,1 @@
+"""The running tracker: sockets, command loop, publisher and deferred work."""

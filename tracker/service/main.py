@@ -1,0 +1,126 @@
+"""A tracker's life as a process: from its home to its end.
+
+Owns the first line of its output, the signals, the prompt's ``quit`` and the limit of how long an
+end may take. Options are read in ``tracker.cli``; sockets are ``tracker.service.sockets``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from common.crypto.keys import key_text
+from common.errors import ConfigError
+from common.link import InfoEntry, add_key
+from common.names import printable
+from tracker.admin.home import LAST_LINK, LAST_OPTIONS, Home
+from tracker.service.addresses import Addresses, options
+from tracker.service.sockets import Server
+from tracker.store.store import Store
+
+END_S = 4.8  # service managers and people wait 5 s
+
+log = logging.getLogger("tracker")
+
+
+async def serve(
+    home: Home, addresses: Addresses, info: Path | None = None, entry: InfoEntry | None = None
+) -> None:
+    """Serve until told to end. ``entry`` of the file ``info`` gets its key line if it has none.
+
+    Raises `MiniTorrentError` when it cannot begin.
+    """
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    secrets = home.secrets()
+    if entry is not None and entry.key not in (None, secrets.pair.public):
+        raise ConfigError(
+            f"{info}, line {entry.line}: this entry has the key of another tracker",
+            f"its key line must be: {key_text(secrets.pair.public)}",
+        )
+    store = Store(home.database)
+    server = Server(secrets, store, addresses)
+    try:
+        found = await server.start()
+        if info is not None and entry is not None and entry.key is None:
+            add_key(info, entry, secrets.pair.public)
+        for name, text in (
+            (LAST_LINK, found.link),
+            (LAST_OPTIONS, options(addresses, server.bound)),
+        ):
+            (home.path / name).write_text(f"{text}\n", encoding="utf-8")
+        print(f"tracker ready: {found.link}", flush=True)
+        log.info("serving at %s", printable(found.endpoint))
+        _stop_on_quit(stop)
+        await stop.wait()
+        log.info("ending")
+        _end_within(END_S)
+    finally:
+        await server.stop()
+        store.close()
+
+
+def _end_within(seconds: float) -> None:
+    """Whatever hangs, a disk for instance: the process ends. What was acknowledged is durable."""
+    watchdog = threading.Timer(seconds, os._exit, (1,))
+    watchdog.daemon = True
+    watchdog.start()
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def end() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            # Asked twice: at once, then. Not by the loop, which may be what hangs.
+            signal.signal(number, lambda *_: os._exit(1))
+
+    for number in numbers:
+        loop.add_signal_handler(number, end)
+
+
+def _in_background() -> bool:
+    try:
+        return os.tcgetpgrp(0) != os.getpgrp()
+    except OSError:
+        return False  # the terminal of another session, from which everybody may read
+
+
+def _stop_on_quit(stop: asyncio.Event) -> None:
+    """End at a line that says ``quit``. The end of standard input, as a service has it, is none."""
+    loop = asyncio.get_running_loop()
+    person = sys.stdin is not None and sys.stdin.isatty()
+    if person:
+        # Who reads from a terminal in the background (`run &`) is stopped by this signal; with it
+        # ignored the read fails, and whoever typed that has another way of ending it.
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+        if not _in_background():
+            print("type quit to end", flush=True)
+
+    def read() -> None:
+        # Read from the descriptor: Python's own buffer would be locked by this thread at the exit.
+        line = b""
+        while True:
+            try:
+                more = os.read(0, 1024)
+            except OSError:
+                return
+            if not more:
+                return
+            *lines, line = (line + more).split(b"\n")
+            line = line[-64:]
+            if any(text.strip().lower() in (b"quit", b"exit") for text in lines):
+                loop.call_soon_threadsafe(stop.set)
+                return
+            if person and any(text.strip() for text in lines):
+                print("nothing but quit is understood here", flush=True)
+
+    threading.Thread(target=read, name="prompt", daemon=True).start()

@@ -1,0 +1,71 @@
+"""Reachability test: whether a device answers at the address that it announced.
+
+Owns the connections that the tracker makes by itself, and their budget. Where it may connect to is
+decided in ``tracker.core.feed``: the announced endpoint of the device that asks, and nothing else.
+
+Why: a tracker that connects where a user says is a scanner of the network that it stands in. So a
+user gets a few tests a minute; only a whole handshake with the key of the asking device counts as
+an answer; and a failure is told after the same time whatever it was, so that an open port, a closed
+one and an address without a machine look alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import zmq
+
+from common import limits
+from common.crypto.keys import KeyPair
+from common.errors import Refused
+from common.host.clock import monotonic
+from common.messages.refusals import Code
+from common.net.sockets import Connect, ConnectionEvent, Pump, make_socket, monitored
+from tracker.core.context import ProbeDevice
+from tracker.core.throttle import KeyedTokenBuckets, Rate
+
+
+class Prober:
+    """Connects to devices with the tracker's own key, to see whether they can be reached."""
+
+    def __init__(self, context: zmq.Context[Any], pair: KeyPair) -> None:
+        self._context = context
+        self._pair = pair
+        self._budget = KeyedTokenBuckets(Rate(limits.PROBE_BURST, limits.PROBE_RATE))
+        self._under_way = 0
+
+    async def probe(self, order: ProbeDevice) -> bool:
+        """Whether the device answers. Raises `Refused` beyond the budget."""
+        if self._under_way >= limits.PROBES_MAX:
+            raise Refused(Code.BUSY, "too many devices are being tested", "try again in a minute")
+        if not self._budget.take(order.user, monotonic()):
+            wait_s = self._budget.wait_s(order.user, monotonic())
+            hint = f"try again in {max(1, round(wait_s))} s"
+            raise Refused(Code.SLOW_DOWN, "this was tested several times just now", hint)
+        self._under_way += 1
+        try:
+            return await self._answers(order)
+        finally:
+            self._under_way -= 1
+
+    async def _answers(self, order: ProbeDevice) -> bool:
+        up = asyncio.Event()
+
+        def on_link(link: ConnectionEvent) -> None:
+            if link is ConnectionEvent.UP:
+                up.set()
+
+        role = Connect(self._pair, order.device)
+        socket = make_socket(self._context, zmq.DEALER, role, message_bytes_max=limits.KIB)
+        watch = monitored(socket, on_link)
+        pump = Pump(socket, lambda _: None)
+        try:
+            socket.connect(order.endpoint)
+            await asyncio.wait_for(up.wait(), limits.PROBE_S)
+        except (TimeoutError, zmq.ZMQError):
+            return False
+        finally:
+            watch.close()
+            pump.close()
+        return True

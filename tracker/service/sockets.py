@@ -1,0 +1,250 @@
+"""The tracker's sockets: a ROUTER for commands, a PUB for events, and their life from start to end.
+
+Owns what comes off the wire until it is a command of a known device, and what goes back onto it.
+Decides nothing: commands go to ``tracker.service.command_loop``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+from collections import Counter
+from typing import Any
+
+import zmq
+
+from common import limits
+from common.crypto.event_seal import seal
+from common.errors import RemoteProtocolError
+from common.host import process
+from common.host.clock import monotonic
+from common.link import Tracker
+from common.messages import tracker
+from common.messages.refusals import Code, Refusal
+from common.net.codec import SIGNATURE, Decoder, VersionMismatch, encode, pack
+from common.net.connection_limits import MESSAGES, SUBSCRIPTIONS, ConnectionLimiter
+from common.net.sockets import (
+    ConnectionEvent,
+    Frames,
+    Pump,
+    Sent,
+    Serve,
+    SocketMonitor,
+    check_library,
+    make_socket,
+    peer_address,
+    user_id,
+)
+from common.net.zap import Admission, ZapHandler, self_check
+from tracker.admin.home import Secrets
+from tracker.core.context import Caller, Context, TrackerIdentity
+from tracker.core.outbox import Outgoing
+from tracker.core.presence import Presence
+from tracker.core.throttle import KeyedTokenBuckets, Rate
+from tracker.service.addresses import Addresses, advertised, advice, bind_both, is_networked, told
+from tracker.service.command_loop import CommandLoop, Job
+from tracker.service.deferred import DeferredWork
+from tracker.service.probing import Prober
+from tracker.store.store import Store
+
+log = logging.getLogger(__name__)
+
+COMMANDS_DOMAIN = "commands"
+EVENTS_DOMAIN = "events"
+REPORT_S = 600.0
+EVENTS_QUEUED_MAX = 1_000  # for a subscriber that does not read; it asks for what it missed
+
+
+class Server:
+    """A running tracker. Make it within the event loop that it is to live in."""
+
+    def __init__(self, secrets: Secrets, store: Store, addresses: Addresses) -> None:
+        check_library()
+        self.counts: Counter[str] = Counter()
+        self._secrets = secrets
+        self._store = store
+        self._addresses = addresses
+        self._context: zmq.Context[Any] = zmq.Context(io_threads=2)
+        self._zap = ZapHandler(self._context)
+        self._decoder: Decoder[tracker.Command] = Decoder(
+            tracker.Command, data_with=(tracker.PutManifest,)
+        )
+        self._rates = KeyedTokenBuckets(Rate(limits.COMMAND_BURST, limits.COMMAND_RATE))
+        self._tasks: list[asyncio.Task[None]] = []
+        self._commands: Pump | None = None
+        self._events: zmq.Socket[Any] | None = None
+        self._watches: list[SocketMonitor] = []
+        self._at_commands = ConnectionLimiter(MESSAGES)
+        self._at_events = ConnectionLimiter(SUBSCRIPTIONS)
+        self._command_loop: CommandLoop | None = None
+        self.bound = ""
+        """Where commands are taken, once it serves."""
+
+    async def start(self) -> Tracker:
+        """Bind and serve; where and by which key others find it. Raises `MiniTorrentError`."""
+        await self_check(self._context, self._zap)
+        # Anybody may knock: one needs no account to make one. What a stranger can do is decided
+        # command by command, and events are of no use without their keys.
+        self._zap.guard(COMMANDS_DOMAIN, lambda *_: Admission.ADMIT)
+        self._zap.guard(EVENTS_DOMAIN, lambda *_: Admission.ADMIT)
+        commands_socket = make_socket(
+            self._context,
+            zmq.ROUTER,
+            Serve(self._secrets.pair, COMMANDS_DOMAIN),
+            message_bytes_max=limits.COMMAND_BYTES_MAX,
+            send_queue=limits.REPLIES_QUEUED_MAX,
+            backlog=limits.TRACKER_BACKLOG,
+        )
+        self._events = make_socket(
+            self._context,
+            zmq.PUB,
+            Serve(self._secrets.pair, EVENTS_DOMAIN),
+            message_bytes_max=limits.SUBSCRIBER_BYTES_MAX,
+            send_queue=EVENTS_QUEUED_MAX,
+            backlog=limits.TRACKER_BACKLOG,
+        )
+        self._watches = [
+            SocketMonitor(commands_socket, self._on_link, self._at_commands),
+            SocketMonitor(self._events, self._on_link, self._at_events),
+        ]
+        endpoint, events = bind_both(commands_socket, self._events, self._addresses)
+        self._command_loop = await self._make_desk(told(events, endpoint), endpoint)
+        self._commands = Pump(commands_socket, self._on_message)
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._command_loop.run()),
+            loop.create_task(self._command_loop.keep_time()),
+            loop.create_task(self._report()),
+            loop.create_task(process.keep_memory_small()),
+        ]
+        if text := advice(endpoint, self._addresses.advertise):
+            log.warning("%s", text)
+        self.bound = endpoint
+        told_to_others = advertised(endpoint, self._addresses.advertise, self._addresses.commands)
+        return Tracker(told_to_others, self._secrets.pair.public)
+
+    async def _make_desk(self, events: str, endpoint: str) -> CommandLoop:
+        loop = asyncio.get_running_loop()
+        tracker_id = self._store.tracker_id(os.urandom(16))
+        facts = TrackerIdentity(
+            tracker_id=tracker_id,
+            verify_keys=tuple(bytes(key.verify_key) for key in self._secrets.signing),
+            inbox_secret=self._secrets.inbox,
+            events=events,
+            ipc=self._addresses.commands.startswith("ipc://"),
+            networked=is_networked(endpoint, self._addresses.advertise),
+        )
+        state = await loop.run_in_executor(None, self._store.load)
+        context = Context(facts, state, Presence(), random.SystemRandom())
+        prober = Prober(self._context, self._secrets.pair)
+        errands = DeferredWork(self._store, tracker_id, self._secrets.signing[0], prober)
+        return CommandLoop(context, self._store, errands, self._publish)
+
+    async def stop(self) -> None:
+        """End in order: nothing more is read, the batch at hand is committed and answered."""
+        if self._command_loop is not None:
+            self._command_loop.stop()
+            work, *others = self._tasks
+            for task in others:
+                task.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(work, timeout=4.0)
+            # Answers lie in ZeroMQ's queues, which closing does not wait for: a moment to leave.
+            await asyncio.sleep(0.05)
+            if told := self._turned_away():
+                log.info("turned away: %s", _listed(told))
+            self._command_loop.close()
+        for watch in self._watches:
+            watch.close()
+        self._at_commands.close()
+        self._at_events.close()
+        if self._commands is not None:
+            self._commands.close()
+        if self._events is not None:
+            self._events.close(linger=0)
+        self._zap.close()
+        self._context.destroy(linger=0)
+
+    async def _report(self) -> None:
+        """Say once in a while what was turned away, if anything was."""
+        told = Counter[str]()
+        while True:
+            await asyncio.sleep(REPORT_S)
+            if self._turned_away() != told:
+                told = self._turned_away()
+                log.info("turned away so far: %s", _listed(told))
+
+    def _turned_away(self) -> Counter[str]:
+        zap = {f"handshake {what}": n for what, n in self._zap.counts.items() if what != "admit"}
+        cut = {
+            f"connection {what}": n
+            for what, n in (self._at_commands.counts + self._at_events.counts).items()
+        }
+        command_loop = self._command_loop.counts if self._command_loop else Counter[str]()
+        return self.counts + Counter(zap) + Counter(cut) + command_loop
+
+    def _on_link(self, link: ConnectionEvent) -> None:
+        if link in (ConnectionEvent.FAILED, ConnectionEvent.SILENT, ConnectionEvent.ACCEPT_FAILED):
+            self.counts[f"link {link.value}"] += 1
+
+    # -- in -------------------------------------------------------------------------------------
+
+    def _on_message(self, frames: Frames) -> None:
+        self._at_commands.heard(frames[-1])
+        routing_id, device = frames[0].bytes, user_id(frames[-1])
+        if device is None or self._command_loop is None:
+            self.counts["anonymous"] += 1
+            return
+        plausible = len(frames) > 2 and len(frames[2]) <= limits.REQUEST_ID_BYTES
+        request_id = frames[2].bytes if plausible else b""
+        if not self._rates.take(device, monotonic()):
+            self.counts["too fast"] += 1
+            text = "this device sends too many commands"
+            self._send(routing_id, request_id, Refusal(Code.BUSY, text, "try again in a second"))
+            return
+        try:
+            envelope = self._decoder.unpack(frames[1:])
+        except VersionMismatch as error:
+            self.counts["version"] += 1
+            refusal = Refusal(Code.VERSION, error.message, error.hint)
+            self._send(routing_id, error.request_id, refusal)
+            return
+        except RemoteProtocolError as error:
+            self.counts["malformed"] += 1
+            self._send(routing_id, request_id, Refusal(Code.MALFORMED, error.message[:500]))
+            return
+        data = bytes(envelope.data) if envelope.data is not None else None
+
+        def answer(reply: tracker.Reply, data: bytes | None) -> None:
+            self._send(routing_id, envelope.request_id, reply, data)
+
+        caller = Caller(device, peer_address(frames[-1]), envelope.request_id)
+        self._command_loop.submit(Job(caller, envelope.body, answer, data))
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def _send(
+        self, routing_id: bytes, request_id: bytes, reply: tracker.Reply, data: bytes | None = None
+    ) -> None:
+        if self._commands is None:
+            return
+        # A reply that does not get through is asked for again; nobody waits here for a slow reader.
+        sent = self._commands.send([routing_id, *pack(request_id, reply, data)])
+        if sent is not Sent.YES:
+            self.counts[f"reply {sent.value}"] += 1
+
+    def _publish(self, outgoing: Outgoing) -> None:
+        if self._events is None:
+            return
+        body = encode(outgoing.body)
+        if outgoing.key is not None:
+            body = seal(outgoing.key, outgoing.epoch, outgoing.topic, body)
+        with contextlib.suppress(zmq.Again):
+            self._events.send_multipart([outgoing.topic, SIGNATURE, body], zmq.DONTWAIT)
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{what} {count}" for what, count in sorted(counts.items()))

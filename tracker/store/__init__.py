@@ -1,0 +1,1 @@
+"""The tracker's database: transactions, statements, tables and migrations."""

@@ -1,0 +1,3 @@
+"""The history of the schema, as Alembic migrations. ``tracker.store.migrate`` runs them at
+start.
+"""

@@ -1,0 +1,267 @@
+"""The database: opens it, keeps its schema up to date, loads the mirror, commits the changes.
+
+Owns connections and transactions. One writer commits whole batches (`Store.commit`): all of a batch
+is durable when it returns, or nothing of it. Readers get manifests' parts and the log. Its methods
+block and are called from threads; every foreign exception leaves as `StorageError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from common import limits
+from common.errors import StorageError
+from common.hints import tracker_hint
+from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
+from common.messages.events import LogEntry
+from tracker.core.changes import Change, ManifestSummary, ShareId
+from tracker.core.records import Account, Binding, Group, GroupTombstone, Member, Revocation, Share
+from tracker.core.state import State
+from tracker.store import tables as t
+from tracker.store.migrate import upgrade
+from tracker.store.statements import write
+
+_entry_decoder = msgspec.msgpack.Decoder(LogEntry)
+
+
+class DamagedDatabase(StorageError):
+    """The database does not pass its own check: nothing is to be built on it."""
+
+
+class Store:
+    """A tracker's durable memory in one SQLite file.
+
+    ``synchronous=FULL`` and a write-ahead log: a commit has reached the disk when it returns, and
+    readers never wait for the writer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _translated(f"open the database {path}"):
+            # The journal files beside it get the mode of the database itself.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+            self._engine = sa.create_engine(
+                f"sqlite:///{path}",
+                connect_args={"check_same_thread": False, "timeout": 10.0},
+                pool_size=4,
+            )
+            sa.event.listen(self._engine, "connect", _set_up_connection)
+            sa.event.listen(self._engine, "begin", _begin)
+        self._check()
+        with _translated("bring the database up to date"):
+            upgrade(self._engine)
+
+    def _check(self) -> None:
+        """Raise `DamagedDatabase` unless SQLite finds the file sound."""
+        try:
+            with self._engine.connect() as db:
+                found = [row[0] for row in db.execute(sa.text("PRAGMA quick_check(5)"))]
+        except SQLAlchemyError as error:
+            if not _is_damage(error):
+                raise StorageError(
+                    f"cannot open the database {self.path}: {_words(error)}",
+                    "check the disk and the permissions of the home",
+                ) from error
+            found = [_words(error)]
+        if found != ["ok"]:
+            raise DamagedDatabase(
+                f"the database {self.path} is damaged: {found[0]}",
+                tracker_hint(
+                    "restore the last backup (the damaged file is kept)", "restore", "FILE"
+                ),
+            )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Write all ``changes`` in one transaction. Raises `StorageError`, and then nothing of them
+        was written."""
+        with _translated("write to the database"), self._engine.begin() as db:
+            write(db, changes)
+
+    def tracker_id(self, fresh: bytes) -> TrackerId:
+        """The id of this installation; on first start ``fresh`` becomes it."""
+        with _translated("write to the database"), self._engine.begin() as db:
+            query = select(t.facts.c.value).where(t.facts.c.name == "tracker_id")
+            known = db.execute(query).scalar_one_or_none()
+            if known is None:
+                db.execute(sa.insert(t.facts).values(name="tracker_id", value=fresh))
+                known = fresh
+            return TrackerId(known)
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def load(self) -> State:
+        """The mirror of all that is written."""
+        with _translated("read the database"), self._engine.connect() as db:
+            return _Loader(db).state
+
+    def manifest_part(self, content: ContentId, offset: int) -> bytes:
+        """Up to a part's length of a manifest from ``offset``; empty when it is gone."""
+        part, skip = divmod(offset, limits.MANIFEST_PART_BYTES)
+        c = t.manifest_parts.c
+        with _translated("read the database"), self._engine.connect() as db:
+            query = select(c.body).where(c.content == content, c.part == part)
+            body: bytes = db.execute(query).scalar_one_or_none() or b""
+        return body[skip:]
+
+    def entries(self, group: GroupId, after: int, head: int, rows: int) -> list[LogEntry]:
+        """The log's entries after ``after`` and up to ``head``, at most ``rows``."""
+        c = t.log.c
+        with _translated("read the database"), self._engine.connect() as db:
+            query = (
+                select(c.entry)
+                .where(c.group_id == group, c.seq > after, c.seq <= head)
+                .order_by(c.seq)
+                .limit(rows)
+            )
+            return [_entry_decoder.decode(row.entry) for row in db.execute(query)]
+
+
+class _Loader:
+    """Builds a `State` from the tables, in the order in which things happened."""
+
+    def __init__(self, db: Connection) -> None:
+        self._db = db
+        self.state = State()
+        self._accounts()
+        self._groups()
+        self._manifests()
+        self._shares()
+        for row in self._rows(t.receipts, "at_ms"):
+            key = (DeviceKey(row.device), row.request_id)
+            self.state.receipts[key] = (row.fingerprint, row.at_ms)
+
+    def _rows(self, table: sa.Table, *order: str) -> Iterator[Any]:
+        # The key last, so that two starts never see another order of what came in one millisecond.
+        columns = [table.c[name] for name in order]
+        yield from self._db.execute(select(table).order_by(*columns, *table.primary_key))
+
+    def _accounts(self) -> None:
+        state = self.state
+        for row in self._rows(t.accounts, "at_ms"):
+            user = UserId(row.user_id)
+            state.accounts[user] = Account(user, row.password_hash, row.at_ms)
+        for row in self._rows(t.devices, "at_ms"):
+            user, device = UserId(row.user_id), DeviceKey(row.device)
+            state.devices[device] = user
+            state.devices_of.setdefault(user, {})[device] = Binding(row.at_ms, row.seen_ms)
+
+    def _groups(self) -> None:
+        state = self.state
+        c = t.log.c
+        lengths = select(c.group_id, sa.func.count().label("entries")).group_by(c.group_id)
+        entries = {row.group_id: row.entries for row in self._db.execute(lengths)}
+        for row in self._rows(t.groups, "at_ms"):
+            group_id = GroupId(row.group_id)
+            if row.dissolved_ms is not None:
+                state.former[group_id] = GroupTombstone(row.seq, row.epoch, {}, row.dissolved_ms)
+                continue
+            state.add_group(
+                Group(
+                    group_id,
+                    UserId(row.owner),
+                    row.topic,
+                    row.event_key,
+                    row.seq,
+                    row.epoch,
+                    row.at_ms,
+                    stale=row.stale,
+                    entries=entries.get(group_id, 0),
+                )
+            )
+        for row in self._rows(t.members, "at_ms", "seq"):
+            group_id, user = GroupId(row.group_id), UserId(row.user_id)
+            state.groups[group_id].members[user] = Member(row.at_ms, row.seq)
+            state.groups_of.setdefault(user, {})[group_id] = None
+        for row in self._rows(t.requests, "at_ms"):
+            group_id, user = GroupId(row.group_id), UserId(row.user_id)
+            state.groups[group_id].requests[user] = row.at_ms
+            state.requests_of.setdefault(user, {})[group_id] = None
+        for row in self._rows(t.revocations, "at_ms"):
+            group_id = GroupId(row.group_id)
+            holder = state.groups.get(group_id) or state.former[group_id]
+            holder.revoked[UserId(row.user_id)] = Revocation(row.epoch, row.at_ms)
+
+    def _manifests(self) -> None:
+        for row in self._rows(t.manifests, "stored_ms"):
+            facts = ManifestSummary(
+                ContentId(row.content),
+                row.manifest_bytes,
+                row.size,
+                row.files,
+                row.pieces,
+                row.piece_length,
+                row.algorithm,
+                row.digest,
+                row.stored_ms,
+            )
+            self.state.add_manifest(facts)
+
+    def _shares(self) -> None:
+        state = self.state
+        for row in self._rows(t.shares, "at_ms"):
+            state.add_share(
+                GroupId(row.group_id),
+                ShareId(row.share_id),
+                Share(row.name, ContentId(row.content), row.at_ms),
+            )
+        for row in self._rows(t.offers, "at_ms"):
+            place = (GroupId(row.group_id), ShareId(row.share_id))
+            offer = (UserId(row.user_id), DeviceKey(row.device))
+            state.add_offer(place, offer, row.at_ms)
+
+
+# -- SQLite -------------------------------------------------------------------------------------
+
+
+def _set_up_connection(connection: sqlite3.Connection, _: object) -> None:
+    # The driver's own idea of transactions is switched off: `_begin` says when one begins.
+    connection.isolation_level = None
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "trusted_schema=OFF",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(db: Connection) -> None:
+    db.exec_driver_sql("BEGIN")
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        if _is_damage(error):
+            raise DamagedDatabase(f"cannot {what}: {_words(error)}") from error
+        raise StorageError(f"cannot {what}: {_words(error)}") from error
+    except OSError as error:
+        raise StorageError(f"cannot {what}: {error.strerror}") from error
+
+
+def _is_damage(error: SQLAlchemyError) -> bool:
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _words(error: SQLAlchemyError) -> str:
+    # The driver's own words: SQLAlchemy's would put the statement and its values into logs.
+    return str(getattr(error, "orig", None) or type(error).__name__)
