@@ -1,1 +1,1 @@
-"""Mini-Torrent timed beside the programs that people use today, in the same minutes."""
+"""Benchmarks: Mini-Torrent beside other programs, in interleaved rounds."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the command line of the benchmarks."""
+"""Command line of the benchmarks: `python -m benchmarks`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNITS = {"K": KIB, "M": MIB, "G": 1024 * MIB}
 
 
 class Size(click.ParamType[int]):
-    """A number of bytes, with K, M or G for 1024 and its powers."""
+    """Number of bytes; the suffixes K, M and G are powers of 1024."""
 
     name = "size"
 
@@ -43,30 +43,38 @@ class Size(click.ParamType[int]):
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("keys", nargs=-1, metavar="[w1|w2|w3|w4|w5|h]...")
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Runs each.")
-@click.option("--size", type=Size(), help="Bytes of the content, instead of the workload's own.")
+@click.option(
+    "--rounds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Runs of each contestant.",
+)
+@click.option("--size", type=Size(), help="Size of the content; default: the workload's.")
 @click.option(
     "--settle",
     "settle_s",
     default=10.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="Seconds to wait at most before a run for the machine to be quiet.",
+    help="Longest wait, in seconds, for a quiet machine before each run.",
 )
 @click.option(
     "--nice",
     default=0,
     type=click.IntRange(-20, 19),
-    help="Niceness of all contestants; below 0 (root) they go before the machine's other work.",
+    help="Niceness of all contestants; below 0 needs root.",
 )
-@click.option("--only", multiple=True, metavar="WORD", help="Contestants whose name has WORD.")
+@click.option(
+    "--only", multiple=True, metavar="WORD", help="Only contestants with this in the name."
+)
 @click.option(
     "--json",
     "json_path",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the JSON lines go.  [default: bench-results/TIME.jsonl]",
+    help="File for the JSON lines.  [default: bench-results/TIME.jsonl]",
 )
-@click.option("--smoke", is_flag=True, help="Tiny contents, one round: does everything run?")
+@click.option("--smoke", is_flag=True, help="Tiny contents, one round: check that everything runs.")
 def main(
     keys: Sequence[str],
     rounds: int,
@@ -77,10 +85,10 @@ def main(
     json_path: Path | None,
     smoke: bool,
 ) -> None:
-    """Time Mini-Torrent beside others: same machine, same minutes, one after the other in rounds.
+    """Time Mini-Torrent beside other programs, on this machine, in interleaved rounds.
 
-    Without a workload all of them are run. Contestants that are not installed, and the workload
-    that needs root for its network, are skipped with a word.
+    Without a workload all of them run. Contestants that are not installed, and the workload that
+    needs root for its network, are skipped with a message.
 
     Example: python -m benchmarks w1 w3 --rounds 5
     """
@@ -102,7 +110,7 @@ def main(
     finally:
         if results or skipped:
             print_table(results, skipped)
-            click.echo(f"one line a run: {path}")
+            click.echo(f"JSON lines: {path}")
     if any("failed" in reason for _, _, reason in skipped):
         sys.exit(1)
 
@@ -144,7 +152,7 @@ def _sized(key: str, size: int | None, smoke: bool) -> Workload:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Whatever ends us unwinds like Ctrl-C, so that every `finally` is run."""
+    """Turn each signal into `KeyboardInterrupt`, so that every `finally` runs."""
     raise KeyboardInterrupt
 
 

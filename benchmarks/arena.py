@@ -1,7 +1,7 @@
-"""Where one run takes place: memory-backed folders with room enough, and addresses to listen on.
+"""Environment of one run: memory-backed folders of the needed size, and network nodes.
 
-Owns temporary storage and places. A place is one node: an address of its own, on the loopback or
-in a network namespace, and the way to start a program there.
+Owns: temporary storage and nodes. A node is a network address of its own, on the loopback or in a
+network namespace, and the way to start a program there.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _BALLAST_WRITE_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One node. `address` is its own among those of an arena."""
+    """One node. No two nodes of an arena have the same `address`."""
 
     address: str
     namespace: str | None = None
 
     def argv(self, argv: Sequence[str | Path]) -> list[str]:
-        """The command line that runs `argv` here."""
+        """Return the command line that runs `argv` on this node."""
         prefix = ["ip", "netns", "exec", self.namespace] if self.namespace else []
         return prefix + [os.fspath(part) for part in argv]
 
     def free_port(self) -> int:
-        """A port that nobody has; in a namespace of its own any is free."""
+        """Return a free port; in a namespace of its own every port is free."""
         if self.namespace:
             return _FIRST_PORT
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -47,7 +47,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """All that a contestant gets for one run."""
+    """Everything that a contestant gets for one run."""
 
     workload: Workload
     source: Path
@@ -64,9 +64,9 @@ class Arena:
     def start_clock(self) -> Clock:
         """Begin the timed span: free the ballast and start counting.
 
-        A virtual machine's free memory may have gone back to its host, and who touches it first
-        again pays for it: several seconds a GiB, as much as a whole run. The ballast holds memory
-        that has been touched, so that it is the next to be handed out, to everyone alike.
+        Why: free memory of a virtual machine may have gone back to its host. The first process that
+        touches it again pays several seconds a GiB, as much as a whole run. The ballast is memory
+        that was touched before; the kernel hands it out next, to every contestant alike.
         """
         self.ballast.unlink(missing_ok=True)
         return Clock(self.crew)
@@ -79,16 +79,16 @@ class Arena:
 
 
 def loopback_places(workload: Workload) -> tuple[Place, tuple[Place, ...], tuple[Place, ...]]:
-    """Tracker, seeders and leechers with an address each.
+    """Return tracker, seeders and leechers with one address each.
 
-    Own addresses, since some BitTorrent clients take one peer an address only.
+    Why: some BitTorrent clients accept only one peer for each address.
     """
     places = [Place(f"127.0.0.{10 + i}") for i in range(1 + workload.seeders + workload.leechers)]
     return places[0], tuple(places[1 : 1 + workload.seeders]), tuple(places[1 + workload.seeders :])
 
 
 def lay_ballast(path: Path, size: int) -> None:
-    """Touch `size` bytes of memory and hold them in a file."""
+    """Touch `size` bytes of memory and keep them in a file."""
     zeros = bytes(_BALLAST_WRITE_BYTES)
     with path.open("wb", buffering=0) as out:
         for _ in range(0, size, len(zeros)):
@@ -106,7 +106,7 @@ def storage(bytes_needed: int) -> Iterator[Path]:
         raise BenchmarkError(
             f"{_MEMORY_BACKED} has {free >> 20} MiB free and {bytes_needed >> 20} MiB are needed"
         )
-    # Short, because paths of ipc sockets are limited to about 100 bytes.
+    # Limits: the path of an ipc socket has at most about 100 bytes, so the name is short.
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{os.getpid()}-", dir=_MEMORY_BACKED))
     try:
         yield folder

@@ -1,8 +1,8 @@
-"""The processes of one contestant in one run: started, counted, and ended whatever happens.
+"""Processes of one contestant in one run: start, CPU accounting, and a certain end.
 
-Owns process life and CPU accounting. CPU is user plus system time of every process that was
-started and of all its descendants; of ended ones from `wait4`, of live ones from `/proc`
-(granularity: one clock tick each, 10 ms as a rule).
+Owns: process lifetime and CPU accounting. CPU is user plus system time of every started process
+and of all its descendants: from `wait4` for ended processes, from `/proc` for live ones.
+Limits: `/proc` counts in clock ticks, usually 10 ms for each process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class BenchmarkError(Exception):
-    """A contestant did not do what it was asked; the text says which and what it printed."""
+    """A contestant failed; the message names it and quotes its output."""
 
 
 class _Ended(BenchmarkError):
@@ -33,7 +33,7 @@ class _Ended(BenchmarkError):
 
 
 class Worker:
-    """One child process with pipes, whose last breath (`wait4`) is counted."""
+    """One child process with pipes; its CPU is counted up to its end (`wait4`)."""
 
     def __init__(self, name: str, popen: subprocess.Popen[bytes], log: Path) -> None:
         self.name = name
@@ -56,7 +56,7 @@ class Worker:
             raise BenchmarkError(f"{self.name} ended early: {self.last_words()}") from error
 
     def hear(self, timeout_s: float = 300.0) -> str:
-        """The next line of its standard output; an error when it ends or is silent instead."""
+        """Return the next line of its output; raise `BenchmarkError` if it ends or times out."""
         deadline = time.monotonic() + timeout_s
         while b"\n" not in self._heard:
             self._read(deadline)
@@ -65,7 +65,7 @@ class Worker:
         return line.decode()
 
     def hear_json(self) -> Any:
-        """The next JSON document of its standard output, over as many lines as it takes."""
+        """Return the next JSON document of its output, which may have several lines."""
         text = ""
         while True:
             text += self.hear() + "\n"
@@ -75,7 +75,7 @@ class Worker:
                 continue
 
     def rest(self, timeout_s: float = 300.0) -> str:
-        """All that it prints until it closes its standard output."""
+        """Return its remaining output, up to the end."""
         deadline = time.monotonic() + timeout_s
         try:
             while True:
@@ -100,13 +100,13 @@ class Worker:
         return cast(int, self._popen.returncode)
 
     def finish(self) -> None:
-        """Wait for its end and raise unless it ended well."""
+        """Wait for its end; raise `BenchmarkError` unless the exit code is 0."""
         code = self.wait()
         if code != 0:
             raise BenchmarkError(f"{self.name} ended with {code}: {self.last_words()}")
 
     def poll(self) -> bool:
-        """Whether it has ended."""
+        """Return whether it has ended."""
         if self._spent_s is None:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
@@ -114,17 +114,17 @@ class Worker:
         return self._spent_s is not None
 
     def spent_s(self) -> float:
-        """CPU seconds so far, its descendants included."""
+        """Return its CPU seconds so far, descendants included."""
         if self.poll():
             return cast(float, self._spent_s)
         return sum(_ticks(pid) for pid in _family(self.pid)) / _TICKS
 
     def end(self, deadline: float) -> None:
-        """Ask its process group to end, and kill it when it does not until `deadline`."""
+        """Terminate its process group; kill it at `deadline`."""
         self._signal(signal.SIGTERM)
         while not self.poll() and time.monotonic() < deadline:
             time.sleep(0.01)
-        # Also when the leader has ended: a descendant may have outlived it.
+        # Also if the leader has ended: a descendant may still run.
         self._signal(signal.SIGKILL)
         self.wait()
         for pipe in (self._popen.stdin, self._popen.stdout):
@@ -153,7 +153,7 @@ class Worker:
 
 
 class Crew:
-    """A context whose processes all end with it. `nice` is added to their niceness."""
+    """Context manager that ends all its processes. `nice` is added to their niceness."""
 
     def __init__(self, logs: Path, nice: int = 0) -> None:
         self._logs = logs
@@ -180,7 +180,7 @@ class Crew:
         cwd: Path | None = None,
         quiet: bool = False,
     ) -> Worker:
-        """Start one process in its own group; it dies with this one. `quiet` drops its output."""
+        """Start a process in its own group; it dies with this one. `quiet` drops its output."""
         log = self._logs / f"{len(self._workers):02d}-{name}.log"
         with log.open("wb") as errors:
             popen = subprocess.Popen(
@@ -198,7 +198,7 @@ class Crew:
         return worker
 
     def spent_s(self) -> float:
-        """CPU seconds of everyone so far."""
+        """Return the CPU seconds of all processes so far."""
         return sum(worker.spent_s() for worker in self._workers)
 
     def end(self) -> None:
@@ -209,7 +209,7 @@ class Crew:
 
 
 class Clock:
-    """Counts from its making to `stop`: wall time, the crew's CPU, and everybody else's."""
+    """Measures, from its creation to `stop`, wall time, the crew's CPU, and the CPU of the rest."""
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
@@ -218,7 +218,7 @@ class Clock:
         self.started = time.monotonic()
 
     def stop(self) -> Span:
-        """The span until this moment."""
+        """Return the span from the creation until now."""
         wall_s = time.monotonic() - self.started
         cpu_s = self._crew.spent_s() - self._spent_s
         return Span(wall_s, cpu_s, max(0.0, _machine_busy_s() - self._busy_s - cpu_s))
@@ -226,17 +226,17 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a clock has counted, in seconds."""
+    """Measurement of a clock, in seconds."""
 
     wall_s: float
     cpu_s: float
-    """Of the contestant's processes."""
+    """CPU of the contestant's processes."""
     others_s: float
-    """CPU that the rest of the machine used, or that its host took: how quiet it was."""
+    """CPU used by the rest of the machine or taken by its host; near 0 on a quiet machine."""
 
 
 def settle(patience_s: float) -> None:
-    """Wait until the machine is quiet (half a second below a fifth of a core), or patience ends."""
+    """Wait at most `patience_s` until the machine used less than 0.2 cores for 0.5 s."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         busy_s = _machine_busy_s()
@@ -246,18 +246,18 @@ def settle(patience_s: float) -> None:
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, timeout_s: float = 60.0) -> None:
-    """Look every 2 ms until `condition` holds (under 1 % of a core)."""
+    """Poll `condition` every 2 ms (under 1 % of a core); raise `BenchmarkError` on timeout."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
-            raise BenchmarkError(f"waited {timeout_s:.0f} s in vain for {what}")
+            raise BenchmarkError(f"timed out after {timeout_s:.0f} s waiting for {what}")
         time.sleep(0.002)
 
 
 def _before_exec(nice: int) -> Callable[[], None]:
-    """A hook for the child between fork and exec.
+    """Return a hook that the child runs between fork and exec.
 
-    SIGKILL reaches it when this process dies. A priority that is not allowed is done without.
+    The kernel kills the child when this process dies. A priority that is not allowed is skipped.
     """
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
@@ -265,7 +265,7 @@ def _before_exec(nice: int) -> Callable[[], None]:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         try:
             os.nice(nice)
-            # Where the kernel groups processes by session, niceness counts within a group only.
+            # With autogroups, the kernel applies niceness within a session only.
             Path("/proc/self/autogroup").write_text(str(nice))
         except OSError:
             pass
@@ -274,7 +274,7 @@ def _before_exec(nice: int) -> Callable[[], None]:
 
 
 def _family(pid: int) -> list[int]:
-    """`pid` and its live descendants."""
+    """Return `pid` and its live descendants."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -288,12 +288,12 @@ def _family(pid: int) -> list[int]:
 
 
 def _ticks(pid: int) -> int:
-    """Clock ticks of `pid` and of those of its children that it has waited for."""
+    """Return clock ticks of `pid` and of its children that it has waited for."""
     return sum(int(field) for field in _stat_fields(pid)[11:15])
 
 
 def _machine_busy_s() -> float:
-    """CPU seconds that were not idle, of all cores, stolen ones included."""
+    """Return busy CPU seconds of all cores, including stolen ones."""
     user, nice, system, _idle, _wait, *rest = (
         int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     )
@@ -301,10 +301,10 @@ def _machine_busy_s() -> float:
 
 
 def _stat_fields(pid: int) -> list[str]:
-    """The fields of `/proc/PID/stat` from the third (state) on; none when it is gone."""
+    """Return the fields of `/proc/PID/stat` from the third (state) on; [] if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return []
-    # The name, in parentheses, may hold blanks.
+    # The process name, in parentheses, may contain blanks.
     return text.rpartition(")")[2].split()

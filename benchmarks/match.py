@@ -1,6 +1,7 @@
-"""Runs the contestants against each other: content once, then round by round, A B A B.
+"""Match of all contestants on one workload: content once, then round by round, A B A B.
 
-Owns the order, the fresh folders and the comparison of outputs. What is timed is the contestants'.
+Owns: order, new folders for each run, and the comparison of outputs. Not here: the timed span (see
+benchmarks.contestants).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _SEED = 20261122
 
 
 class Match:
-    """One workload, its contestants, and what came of it."""
+    """One workload, its contestants, and the skipped ones with their reasons."""
 
     def __init__(self, workload: Workload, contestants: Sequence[Contestant]) -> None:
         self.workload = workload
@@ -42,14 +43,14 @@ class Match:
     def run(
         self, rounds: int, report: Callable[[Result], None], *, settle_s: float = 0, nice: int = 0
     ) -> None:
-        """Play `rounds` rounds, each run after up to `settle_s` seconds of waiting for quiet.
+        """Run `rounds` rounds. Before each run, wait up to `settle_s` seconds for a quiet machine.
 
-        `nice` is what everyone's processes run with. A contestant that fails is told of and left
-        out from then on.
+        `nice` is added to the niceness of all processes. A contestant that fails is reported and
+        left out from then on.
         """
         if not self._fit:
             return
-        # The ballast and the outputs are not there at the same time.
+        # Ballast and outputs never exist at the same time.
         with storage(self.workload.size + self.workload.bytes_needed()) as folder:
             source = make_content(self.workload, folder, Random(_SEED))
             for number in range(1, rounds + 1):

@@ -1,8 +1,8 @@
-"""A small network for the shaped workload: one namespace a node, a bridge between them.
+"""Network of the shaped workload: one namespace for each node, and a bridge between them.
 
-Owns namespaces, links and rate limits. The bridge lives in a namespace too, so that nothing is left
-in the machine's own network and removing the namespaces removes everything. Those of a run that was
-killed are swept away by the next.
+Owns: namespaces, links and rate limits. The bridge has a namespace too: nothing is added to the
+machine's own network, and removing the namespaces removes everything. The next run removes the
+namespaces of a run that was killed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from benchmarks.crew import BenchmarkError
 from benchmarks.workloads import Workload
 
 Places = tuple[Place, tuple[Place, ...], tuple[Place, ...]]
-"""The tracker's, the seeders', the leechers'."""
+"""Nodes of the tracker, of the seeders and of the leechers."""
 
 UP_MBIT, DOWN_MBIT = 80, 200
-# A tenth of a second of queue at each rate. The burst (what tbf lets through at once) has room for
-# one large packet of the kernel's offloading, which it would cut to pieces otherwise, at a cost in
-# CPU that would be timed instead of the link; it is 13 ms of the slower rate.
+# A queue of 0.1 s at each rate. Why the burst (bytes that tbf sends at once): it must hold one
+# large packet of the kernel's offloading. With less, tbf cuts such packets to pieces, and the CPU
+# for that would be timed instead of the link. 128 KiB are 13 ms of the slower rate.
 _UP = ("rate", f"{UP_MBIT}mbit", "burst", "128kb", "latency", "100ms")
 _DOWN = ("rate", f"{DOWN_MBIT}mbit", "burst", "128kb", "latency", "100ms")
 _PREFIX = "mtb"
 
 
 def why_no_network() -> str | None:
-    """What is missing for namespaces of our own, in words; None when they can be had."""
+    """Return the reason for which no namespaces can be made, or None if they can."""
     for tool in ("ip", "tc"):
         if shutil.which(tool) is None:
             return f"{tool} (iproute2) is not installed"
@@ -47,7 +47,7 @@ def why_no_network() -> str | None:
 
 @contextmanager
 def network(workload: Workload) -> Iterator[Places]:
-    """Places in namespaces: the tracker's, each seeder's, each leecher's, all behind limits."""
+    """Nodes in namespaces of their own, all behind rate limits."""
     count = 1 + workload.seeders + workload.leechers
     with _namespaces(1 + count) as (hub, *nodes):
         _in(hub, "link", "add", "br0", "type", "bridge")
@@ -61,7 +61,7 @@ def network(workload: Workload) -> Iterator[Places]:
 
 
 def _join(hub: str, node: str, index: int) -> Place:
-    """Connect `node` to the bridge; its own end limits what it sends, the bridge's what it gets."""
+    """Connect `node` to the bridge; its own end limits the uplink, the other the downlink."""
     address, port = f"10.77.0.{10 + index}", f"port{index}"
     _ip("link", "add", port, "netns", hub, "type", "veth", "peer", "name", "eth0", "netns", node)
     _in(hub, "link", "set", port, "master", "br0", "up")
@@ -87,7 +87,7 @@ def _namespaces(count: int) -> Iterator[list[str]]:
 
 
 def _sweep() -> None:
-    """Remove the namespaces of runs whose process is gone."""
+    """Remove the namespaces of runs whose process has ended."""
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False)
     for line in listed.stdout.splitlines():
         name = line.split()[0] if line.split() else ""

@@ -1,4 +1,4 @@
-"""Results: one JSON line a run, and the table with medians, ranges and ratios."""
+"""Results: one JSON line for each run, and a table with medians, ranges and ratios."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ OURS = "mini-torrent"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run of one contestant. CPU in seconds, `handled_bytes` of all leechers."""
+    """One run of one contestant. CPU in seconds; `handled_bytes` counts all leechers."""
 
     workload: str
     contestant: str
     round: int
     time: str
-    """When it ended, RFC 3339."""
+    """Time of the end, RFC 3339."""
     size: int
     handled_bytes: int
     wall_s: float
     cpu_s: float
     others_s: float
-    """CPU that others on the machine used meanwhile."""
+    """CPU seconds of the rest of the machine meanwhile."""
     same: bool
-    """Whether every output equals the source, byte for byte."""
+    """True if every output equals the source, byte for byte."""
     notes: dict[str, float]
 
     def write(self, out: TextIO) -> None:
@@ -41,10 +41,8 @@ class Result:
 
 
 def print_table(results: list[Result], skipped: list[tuple[str, str, str]]) -> None:
-    """The summary: fastest first in each workload; then what was not run, with the reason."""
-    table = Table(
-        title="medians; ratio: ours divided by it; others: cores that the rest of the machine used"
-    )
+    """Print each workload, fastest first; then the skipped contestants with their reasons."""
+    table = Table(title="medians; ratio: ours divided by theirs; others: cores used by the rest")
     for heading in ("workload", "contestant"):
         table.add_column(heading, no_wrap=True)
     for heading in (
@@ -94,7 +92,7 @@ def _rows(results: list[Result]) -> list[list[str]]:
 
 
 def _notes(results: list[Result]) -> str:
-    """The further figures of each contestant, as medians."""
+    """Return the additional figures of each contestant, as medians."""
     collected: dict[tuple[str, str], dict[str, list[float]]] = {}
     for result in results:
         kept = collected.setdefault((result.workload, result.contestant), {})
@@ -114,5 +112,5 @@ def _wall(runs: list[Result]) -> float:
 
 
 def _cpu(runs: list[Result]) -> float:
-    """CPU seconds a GiB; never zero, so that it can be divided by."""
+    """Return CPU seconds per GiB; never zero, because it is a divisor."""
     return max(median(run.cpu_s / run.handled_bytes * GIB for run in runs), 1e-9)

@@ -1,7 +1,7 @@
-"""Swarms in virtual time: how near to the fluid bound, at what cost in duplicates and messages.
+"""Simulated swarms: time over the fluid bound, duplicate bytes and control messages.
 
-The same deciding core as in the peer, over simulated links; a run is a seed. Prints a table, or
-with ``--json`` a line for each run. For example::
+The simulation runs the peer's own core over simulated links on a virtual clock, each run from a
+seed. It prints a table, or one line for each run with ``--json``. Examples::
 
     python -m benchmarks.simulate --row W5 --seeds 5
     python -m benchmarks.simulate --row S
@@ -26,12 +26,12 @@ ROWS = {
     "symmetric": Scenario(leechers=100, size=256 * MIB, down=80 * MBIT, chunk=256 * KIB),
     "far": Scenario(leechers=8, size=64 * MIB, delay_s=0.05, loss=0.01, rto_s=0.3),
 }
-"""Everything at 80 Mbit/s up and 200 down, unless it says otherwise."""
+"""All links have 80 Mbit/s up and 200 down unless a row says otherwise."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One run, as it is printed."""
+    """Printed figures of one run."""
 
     seed: int
     median_s: float
@@ -39,20 +39,20 @@ class Line:
     last_s: float
     bound_s: float
     over_bound: float
-    """p99 over the fluid bound; of fewer than a hundred leechers that is the last."""
+    """p99 over the fluid bound; with fewer than 100 leechers p99 is the last one."""
     duplicates: float
-    """Bytes that came twice, as a part of those that were needed."""
+    """Duplicate bytes, as a fraction of the needed bytes."""
     control_messages: float
-    """Requests, cancellations, credits and announcements, for each piece delivered."""
+    """Requests, cancellations, credits and announcements for each delivered piece."""
     requests: float
     seeder_copies: float
-    """How often the seeders sent the content, all in all."""
+    """Bytes sent by the seeders, in copies of the content."""
     unfinished: int
     wall_s: float
 
 
 def run(scenario: Scenario, seed: int) -> Line:
-    """One run from a seed."""
+    """Run `scenario` once from `seed`."""
     began = time.perf_counter()
     swarm = Swarm(scenario, seed)
     swarm.start_all()
@@ -75,7 +75,7 @@ def run(scenario: Scenario, seed: int) -> Line:
 
 
 def scenario_of(options: argparse.Namespace) -> Scenario:
-    """The row, with what the options say otherwise."""
+    """Return the scenario of the chosen row, changed by the options."""
     scenario = ROWS[options.row]
     changes: dict[str, object] = {
         "leechers": options.leechers,
@@ -102,37 +102,41 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command-line parser."""
     text = __doc__ or ""
     top = argparse.ArgumentParser(
         prog="python -m benchmarks.simulate",
         description=text,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--row", choices=ROWS, default="W5", help="where to begin (default: W5)")
-    top.add_argument("--seeds", type=int, default=3, help="how many runs (default: 3)")
-    top.add_argument("--seed", type=int, default=0, help="the first seed (default: 0)")
-    top.add_argument("--json", action="store_true", help="a JSON line for each run")
+    top.add_argument("--row", choices=ROWS, default="W5", help="base scenario (default: W5)")
+    top.add_argument("--seeds", type=int, default=3, help="number of runs (default: 3)")
+    top.add_argument("--seed", type=int, default=0, help="first seed (default: 0)")
+    top.add_argument("--json", action="store_true", help="print one JSON line for each run")
     for name, kind, text in (
-        ("leechers", int, "how many fetch"),
-        ("seeders", int, "how many have everything"),
+        ("leechers", int, "number of leechers"),
+        ("seeders", int, "number of seeders"),
         ("size-mib", int, "size of the content"),
         ("piece-kib", int, "size of a piece"),
-        ("up-mbit", float, "uplink of everybody, Mbit/s"),
-        ("down-mbit", float, "downlink of everybody, Mbit/s"),
-        ("delay-ms", float, "one way between two peers"),
-        ("loss", float, "part of the messages that come late by a timeout"),
-        ("horizon-s", float, "a window holds what its source gives in this time"),
-        ("used-max", int, "sources of one download at a time"),
-        ("announce-ms", float, "how long verified pieces are gathered before they are announced"),
+        ("up-mbit", float, "uplink of each peer, Mbit/s"),
+        ("down-mbit", float, "downlink of each peer, Mbit/s"),
+        ("delay-ms", float, "one-way delay between two peers"),
+        ("loss", float, "fraction of messages delayed by a retransmission timeout"),
+        ("horizon-s", float, "window length: time for which a source has requests"),
+        ("used-max", int, "number of sources that one download uses at a time"),
+        (
+            "announce-ms",
+            float,
+            "time between two announcements of verified pieces",
+        ),
     ):
         top.add_argument(f"--{name}", type=kind, help=text)
-    top.add_argument("--order", choices=[order.value for order in Order], help="of pieces")
+    top.add_argument("--order", choices=[order.value for order in Order], help="order of pieces")
     return top
 
 
 def main() -> None:
-    """Run, and print a line after each run."""
+    """Run each seed, and print a line after each run."""
     options = parser().parse_args()
     scenario = scenario_of(options)
     columns = list(Line.__dataclass_fields__)

@@ -1,6 +1,6 @@
-"""The .torrent file (BEP 3, version 1) that every BitTorrent contestant is given.
+"""Torrent file (BEP 3, version 1) for all BitTorrent contestants.
 
-Made here so that all of them move the same torrent, whichever is installed.
+Why: all of them move the same torrent, whichever of them are installed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def make_torrent(source: Path, target: Path, *, announce: str, piece_length: int
 
 
 def bencode(value: Bencodable) -> bytes:
-    """BEP 3's encoding; text becomes UTF-8."""
+    """Return the BEP 3 encoding; text becomes UTF-8."""
     match value:
         case int():
             return b"i%de" % value

@@ -1,6 +1,6 @@
-"""What is moved, by how many to how many: the table of workloads and the making of their content.
+"""Workloads: the table of sizes and peer counts, and the content on disk.
 
-Owns sizes, counts and the content on disk. How a contestant moves it is the contestant's own.
+Owns: sizes, counts and content. Not here: moving it (see benchmarks.contestants).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Workload:
     seeders: int = 1
     leechers: int = 1
     shaped: bool = False
-    """Every node behind its own rate-limited link instead of the loopback."""
+    """True if each node has a rate-limited link of its own instead of the loopback."""
 
     moved: bool = True
-    """Whether it goes to anybody; else it is only made ready for that."""
+    """False if the content is only shared and not transferred."""
 
     @property
     def is_folder(self) -> bool:
@@ -38,22 +38,22 @@ class Workload:
 
     @property
     def delivered_bytes(self) -> int:
-        """What arrives in all."""
+        """Bytes that all leechers receive together."""
         return self.size * self.leechers if self.moved else 0
 
     @property
     def handled_bytes(self) -> int:
-        """The denominator of CPU seconds a GiB."""
+        """Denominator of CPU seconds per GiB."""
         return self.delivered_bytes if self.moved else self.size
 
     def resized(self, size: int) -> Workload:
-        """The same workload with `size` bytes (the average file of a folder stays as it is)."""
+        """Return this workload with `size` bytes; the average file size of a folder stays."""
         if not self.is_folder:
             return replace(self, size=size)
         return replace(self, size=size, files=max(2, size * self.files // self.size))
 
     def bytes_needed(self) -> int:
-        """Room that a run takes beside the content itself, with a margin for logs and databases."""
+        """Return the space of a run besides the content, with a margin for logs and databases."""
         return self.delivered_bytes * 11 // 10 + 128 * MIB
 
 
@@ -93,7 +93,7 @@ def make_content(workload: Workload, folder: Path, rng: Random) -> Path:
 
 
 def _make_tree(workload: Workload, root: Path, rng: Random) -> None:
-    """Files of one byte to twice the average, a hundred to a folder, in exactly `workload.size`."""
+    """Write files of 1 byte to twice the average, 100 per folder, `workload.size` bytes in all."""
     average = workload.size // workload.files
     sizes = [rng.randint(1, 2 * average - 1) for _ in range(workload.files)]
     surplus = sum(sizes) - workload.size
@@ -111,7 +111,7 @@ def _make_tree(workload: Workload, root: Path, rng: Random) -> None:
 
 
 def same_content(left: Path, right: Path) -> bool:
-    """Whether two files, or two folders with all that is in them, are byte for byte the same."""
+    """Return whether two files, or all files of two folders, are equal byte for byte."""
     if left.is_dir() != right.is_dir():
         return False
     if not left.is_dir():

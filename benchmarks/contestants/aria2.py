@@ -1,7 +1,7 @@
 """aria2c as a BitTorrent client, unencrypted, with a tracker.
 
-Timed: from starting the leechers' processes (all at once, about 30 ms each) until the last calls
-its hook for a complete and verified download. CPU: the seeders' processes, the tracker and the
+Timed: from the start of all leechers at once (about 30 ms each) until the last one calls its hook
+for a complete and verified download. CPU: the seeders' processes, the tracker and the
 leechers within the span.
 """
 
@@ -36,7 +36,7 @@ _COMMON = (
 
 
 class Aria2:
-    """aria2c, everyone with everyone."""
+    """aria2c; all peers connect to all others."""
 
     name = "aria2"
 
@@ -61,7 +61,7 @@ class Aria2:
 
 
 def _hook(client: Client, mark: Path) -> Path:
-    """A script that makes the mark: aria2 takes a path only, and adds arguments of its own."""
+    """Write a script that makes the mark: aria2 accepts only a path, and adds arguments."""
     script = client.scratch / "hook"
     script.write_text(f"#!/bin/sh\n: >'{mark}'\n")
     script.chmod(0o700)

@@ -1,4 +1,4 @@
-"""What a contestant is, and what one run of it yields."""
+"""Contestant protocol, and the outcome of one run."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from benchmarks.workloads import Workload
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One finished run. Each contestant's module says what lies inside its timed span."""
+    """One finished run. The docstring of each contestant's module defines its timed span."""
 
     wall_s: float
     span: Span
-    """As the clock saw it; `wall_s` may be a part of it, by the contestant's own time stamps."""
+    """Measured by the clock; `wall_s` may be a part of it, by the contestant's own time stamps."""
     outputs: tuple[Path, ...]
-    """What must equal the source, byte for byte; compared after the clock has stopped."""
+    """Files or folders that must equal the source; compared after the clock has stopped."""
     notes: dict[str, float] = field(default_factory=dict)
-    """Further figures for the JSON line, names with their units."""
+    """More figures for the JSON line; each name ends with its unit."""
 
 
 class Contestant(Protocol):
-    """One way to bring content from some nodes to others."""
+    """One program or setup that moves content between nodes."""
 
     @property
     def name(self) -> str: ...
 
     def unfit(self, workload: Workload) -> str | None:
-        """Why it cannot run `workload` here, in words; None when it can."""
+        """Return the reason for which `workload` cannot run here, or None if it can."""
 
     def run(self, arena: Arena) -> Outcome:
-        """Set up, move the content once and tell what it cost."""
+        """Set up, move the content once, and return the cost."""
 
 
 def missing_program(*names: str) -> str | None:
-    """The first of `names` that is not on the path, in words."""
+    """Return a reason that names the first program not on the path, or None."""
     for name in names:
         if shutil.which(name) is None:
             return f"{name} is not installed"

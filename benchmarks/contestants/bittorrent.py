@@ -1,10 +1,10 @@
-"""libtorrent (rasterbar), in a process a node, tuned and unencrypted.
+"""libtorrent (rasterbar), one process for each node, tuned and unencrypted.
 
-Timed: from the first leecher's `add_torrent` in a session that already runs and has the torrent in
-memory, to the last leecher's seeding state (what it still has queued for the disk then is left out
-of the time, to its advantage, and noted as `flushed_s`). Seeders have loaded and checked the
-torrent before. Peers come from a tracker, since those that are added by hand are connected by a
-timer only, up to a second later. CPU: all sessions' processes and the tracker within the span.
+Timed: from the first leecher's `add_torrent`, in a running session that has the torrent in memory,
+to the last leecher's seeding state. Writes that are still queued then are left out of the time, to
+its advantage, and noted as `flushed_s`. Seeders have loaded and checked the torrent before. Peers
+come from a tracker: peers added by hand are connected by a timer, up to a second later.
+CPU: all sessions' processes and the tracker within the span.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Libtorrent:
         self.name = name
         self._overrides = overrides
         self._as_ours = as_ours
-        """Whether it has pieces as large as ours by default, instead of those that suit it best."""
+        """Use our default piece length instead of the best one for libtorrent."""
 
     def unfit(self, workload: Workload) -> str | None:
         if self._as_ours and workload.shaped:
-            return "what is best for it there is as small already"
+            return "its best piece length for this workload is as small as ours"
         if importlib.util.find_spec("libtorrent") is None:
             return "libtorrent is not installed"
         return None
@@ -79,15 +79,15 @@ class Libtorrent:
 
 
 def best_piece_length(workload: Workload) -> int:
-    """Bytes: the best for libtorrent of 64 KiB to 4 MiB in each kind of workload."""
+    """Return the best piece length for libtorrent, in bytes (64 KiB to 4 MiB were tried)."""
     return 256 * 1024 if workload.shaped else 4 * MIB
 
 
 def best_overrides(workload: Workload) -> dict[str, Any]:
-    """What did better on slow links than the tuning for fast ones."""
+    """Return the settings that replace the tuning for fast links on slow links."""
     if not workload.shaped:
         return {}
-    # Short queues: what waits at one peer cannot be had from another.
+    # Short queues: a request that waits at one peer is not sent to another.
     return {
         "max_out_request_queue": 100,
         "request_queue_time": 1,

@@ -1,6 +1,6 @@
-"""The floor of our architecture, see `benchmarks/programs/floor_pipe.py`.
+"""Floor of this architecture, see `benchmarks/programs/floor_pipe.py`.
 
-Timed: from opening the target and connecting (handshake of CURVE included) to the last piece
+Timed: from opening the target and connecting (CURVE handshake included) until the last piece is
 verified and written. The piece digests are known before.
 CPU: both sides' processes within the span.
 """
@@ -21,7 +21,7 @@ _PROGRAM = (sys.executable, "-m", "benchmarks.programs.floor_pipe")
 
 
 class Floor:
-    """Everyone fetches from every seeder, in turn."""
+    """Floor contestant: each leecher fetches from all seeders in turn."""
 
     def __init__(self, name: str = "floor (CURVE, BLAKE3, pwrite)", cipher: str = "curve") -> None:
         self.name = name
@@ -34,7 +34,7 @@ class Floor:
         if workload.is_folder:
             return "the floor moves one file"
         if workload.shaped:
-            return "a star, which the shaped link alone would time"
+            return "a star: its time would be that of the shaped link alone"
         return None
 
     def run(self, arena: Arena) -> Outcome:

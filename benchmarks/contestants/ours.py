@@ -1,13 +1,12 @@
-"""Mini-Torrent itself, by its command line alone: a tracker, and a peer a node. Encrypted.
+"""Mini-Torrent through its command line: a tracker, and one peer for each node. Encrypted.
 
-Two of it, for two questions:
+Two contestants:
 
-- `mini-torrent`, beside programs whose session runs already. Timed: from typing `download-file` at
-  prompts (`mini-torrent shell`) that already run, at all leechers at once, until the last verified
-  content is in place under its final name. What is fetched of the tracker (rights, manifest, peers)
-  is in the span.
-- `mini-torrent, one command`, what a user waits for in a shell script. Timed: from starting
-  `mini-torrent download-file` until it has ended, the start of its interpreter included. Its own
+- `mini-torrent`, comparable with programs whose session is already running. Timed: from typing
+  `download-file` at running prompts (`mini-torrent shell`), at all leechers at once, until the last
+  verified content has its final name. Ticket, manifest and sources are fetched within the span.
+- `mini-torrent, one command`, the wait of a user in a shell script. Timed: from the start of
+  `mini-torrent download-file` until its exit, the start of its interpreter included. Its own
   `elapsed_s` is noted.
 
 CPU: the tracker and all peers within the span, and the commands or prompts.
@@ -37,7 +36,7 @@ _READY = "tracker ready: "
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A running peer with a user of its own."""
+    """A running peer and its user."""
 
     user: str
     home: Path
@@ -45,7 +44,7 @@ class Node:
 
 
 class Team:
-    """A tracker and peers, all in one group, with the content shared by the seeders."""
+    """A tracker, and peers in one group; the seeders share the content."""
 
     def __init__(self, arena: Arena, *, share: bool = True, piece_size: str | None = None) -> None:
         self._arena = arena
@@ -68,19 +67,19 @@ class Team:
             self._all([(seeder, "upload-file", "--yes", arena.source, _GROUP, *size)])
 
     def command(self, node: Node, *words: str | Path) -> Worker:
-        """Start one command of `node`'s user."""
+        """Start one command as the user of `node`."""
         argv = node.place.argv([self._peer, "--home", node.home, *words])
         return self._arena.crew.start(f"{node.user}-{words[0]}", argv)
 
     def prompt(self, node: Node) -> Worker:
-        """A prompt that has answered once, so that it is known to run."""
+        """Return a prompt that has answered once, so that it certainly runs."""
         prompt = self.command(node, "shell")
         prompt.say("show-downloads --json")
         prompt.hear_json()
         return prompt
 
     def upload_line(self) -> str:
-        """What to type to share the content."""
+        """Return the command line that shares the content."""
         return f"upload-file --yes {self._arena.source} {_GROUP} --json"
 
     def _start_tracker(self) -> str:
@@ -105,14 +104,14 @@ class Team:
         return status.wait() == 0 and bool(json.loads(said)["connected"])
 
     def _all(self, commands: Sequence[tuple[Node, *tuple[str | Path, ...]]]) -> None:
-        """Run commands side by side; an error when one fails."""
+        """Run commands side by side; raise `BenchmarkError` if one fails."""
         for worker in [self.command(node, *words) for node, *words in commands]:
             worker.rest()
             worker.finish()
 
 
 class AtThePrompt:
-    """Peers and prompts run already."""
+    """The command is typed at a running prompt of a running peer."""
 
     def __init__(self, name: str = OURS, *, piece_size: str | None = None) -> None:
         self.name = name
@@ -120,7 +119,7 @@ class AtThePrompt:
 
     def unfit(self, workload: Workload) -> str | None:
         if self._piece_size is not None and workload.shaped:
-            return "large pieces are of no use on slow links"
+            return "large pieces bring nothing on slow links"
         return not_installed()
 
     def run(self, arena: Arena) -> Outcome:
@@ -138,13 +137,13 @@ class AtThePrompt:
 
 
 class OneCommand:
-    """Peers run already; the command is started."""
+    """The command is started beside a running peer."""
 
     name = f"{OURS}, one command"
 
     def unfit(self, workload: Workload) -> str | None:
         if workload.leechers > 1:
-            return "eight interpreters starting at once would be what is timed"
+            return "the start of eight interpreters would dominate the time"
         return not_installed()
 
     def run(self, arena: Arena) -> Outcome:
@@ -161,7 +160,7 @@ class OneCommand:
 
 
 def not_installed() -> str | None:
-    """What of ours is missing, in words."""
+    """Return a reason that names our missing program, or None."""
     for name in ("mini-torrent", "mini-torrent-tracker"):
         if _find(name) is None:
             return f"{name} is not installed"
@@ -176,6 +175,6 @@ def _program(name: str) -> str:
 
 
 def _find(name: str) -> str | None:
-    """The program of this interpreter's environment, or of the search path."""
+    """Return the program in this interpreter's environment, or on the search path."""
     beside = Path(sys.executable).parent
     return shutil.which(name, path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")

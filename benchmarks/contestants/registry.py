@@ -1,4 +1,4 @@
-"""Everyone who takes part, in the order of a round."""
+"""Contestants, in the order of a round."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ _SHARERS: tuple[Contestant, ...] = (UploadFile(), B3sum())
 
 
 def contestants_for(workload: Workload) -> tuple[Contestant, ...]:
-    """Those who do what `workload` is about; each still says whether it can here."""
+    """Return the contestants for `workload`; `unfit` excludes those that cannot run here."""
     return _MOVERS if workload.moved else _SHARERS

@@ -1,8 +1,8 @@
 """rsync from a daemon, whole files, no compression, unencrypted.
 
-Timed: from starting the clients (all at once) until the last has ended; rsync checks what it has
-received by a digest of its own and renames. CPU: the daemon and its children within the span, the
-clients in whole.
+Timed: from the start of all clients at once until the last one has exited. rsync verifies received
+files by a digest of its own and renames them. CPU: the daemon and its children within the span, the
+clients as a whole.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ read only = yes
 
 
 class Rsync:
-    """A star: every leecher fetches from the one seeder."""
+    """A star: each leecher fetches from the only seeder."""
 
     name = "rsync"
 
@@ -35,7 +35,7 @@ class Rsync:
         if workload.seeders > 1:
             return "rsync fetches from one server"
         if workload.shaped:
-            return "a star like nginx, which stands for it here"
+            return "a star like nginx, which represents it here"
         return missing_program("rsync")
 
     def run(self, arena: Arena) -> Outcome:

@@ -1,7 +1,7 @@
 """rtorrent without its screen, unencrypted, with a tracker.
 
-Timed: from telling the running leechers (all at once) to load the torrent, until the last has
-finished, every piece verified. CPU: the seeders' processes, the tracker and the leechers within
+Timed: from telling all running leechers at once to load the torrent, until the last one has
+finished with every piece verified. CPU: the seeders' processes, the tracker and the leechers within
 the span.
 """
 
@@ -44,13 +44,13 @@ method.set_key = event.download.finished, mark, "execute.nothrow=touch,{mark}"
 
 
 class Rtorrent:
-    """rtorrent, everyone with everyone."""
+    """rtorrent; all peers connect to all others."""
 
     name = "rtorrent"
 
     def unfit(self, workload: Workload) -> str | None:
         if workload.shaped:
-            return "in a minute its leechers serve each other nothing: a star, as slow as nginx's"
+            return "its leechers do not serve each other within a minute: a star, as slow as nginx"
         return missing_program("rtorrent")
 
     def run(self, arena: Arena) -> Outcome:
@@ -93,7 +93,7 @@ def _listens(control: Path) -> bool:
 
 
 def _load(control: Path, torrent: Path) -> None:
-    """XML-RPC over SCGI (one netstring of headers, then the body), which is all rtorrent speaks."""
+    """Load a torrent by XML-RPC over SCGI: one netstring of headers, then the body."""
     body = xmlrpc.client.dumps(("", str(torrent)), "load.start").encode()
     headers = b"CONTENT_LENGTH\0%d\0SCGI\x001\0" % len(body)
     with socket.socket(socket.AF_UNIX) as wire:

@@ -1,8 +1,8 @@
-"""How long it takes until a big file is offered: digesting it, beside `b3sum`.
+"""Sharing a large file: `upload-file` beside `b3sum`.
 
-Timed: for ours, from typing `upload-file` at a running prompt until its answer, the telling of the
-tracker included; for b3sum, the whole program. Both use all cores. The digest is compared with one
-that was made before. CPU: the tracker, the peer and the prompt within the span; b3sum in whole.
+Timed: for ours, from typing `upload-file` at a running prompt until its answer, the registration at
+the tracker included; for b3sum, the whole program. Both use all cores. The digest is compared with
+one that was made before. CPU: tracker, peer and prompt within the span; b3sum as a whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.workloads import Workload
 
 
 class UploadFile:
-    """`upload-file` of a peer that runs already."""
+    """`upload-file` at a running peer."""
 
     name = OURS
 

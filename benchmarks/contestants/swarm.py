@@ -1,4 +1,4 @@
-"""What BitTorrent clients with a tracker have in common: the torrent, the announcer, seeders."""
+"""Common setup of BitTorrent clients with a tracker: torrent, announcer and seeders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One client to start. `folder` holds the content (a seeder) or will (a leecher)."""
+    """One client to start. `folder` holds the content, or will hold it (leecher)."""
 
     place: Place
     port: int
@@ -30,7 +30,7 @@ def prepare(
 ) -> list[Client]:
     """Make the torrent, start announcer and seeders, and return the leechers, not yet started.
 
-    Returns when every seeder has announced itself with nothing left to fetch.
+    Return after every seeder has announced that it has the whole content.
     """
     tracker = arena.tracker
     port = tracker.free_port()

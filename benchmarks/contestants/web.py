@@ -1,8 +1,8 @@
-"""nginx and curl, followed by a digest: what many scripts do today. Unencrypted.
+"""nginx and curl, followed by a digest, as in many scripts. Unencrypted.
 
-Timed: from starting curl (all curls at once) until the last digest program has ended and what it
-printed equals the known digest. Each leecher digests as soon as its own curl is done. A folder is
-not fetched: curl has no word for it. CPU: nginx within the span, curl and the digest in whole.
+Timed: from the start of all curls at once until the last digest program has exited with the known
+digest. Each leecher digests as soon as its own curl is done. Folders are skipped: curl does not
+fetch them. CPU: nginx within the span, curl and the digest program as a whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.contestants.base import Outcome, missing_program
 from benchmarks.crew import BenchmarkError, wait_until
 from benchmarks.workloads import Workload
 
-# OpenSSL's, which uses the processor's instructions for it; sha256sum of coreutils may not.
+# OpenSSL uses the processor's SHA instructions; sha256sum of coreutils may not.
 SHA256 = ("openssl", "dgst", "-sha256", "-r")
 B3SUM = ("b3sum",)
 
@@ -41,7 +41,7 @@ http {{
 
 
 class NginxCurl:
-    """A star: every leecher fetches from the one seeder. `digest` is a command that prints one."""
+    """A star: each leecher fetches from the only seeder. `digest` is the digest command."""
 
     def __init__(self, *digest: str) -> None:
         self._digest = digest
@@ -53,14 +53,14 @@ class NginxCurl:
         if workload.seeders > 1:
             return "curl fetches from one server"
         if workload.shaped and self._digest != SHA256:
-            return "the link alone is timed: one digest is enough"
+            return "only the link counts here: one digest program is enough"
         return missing_program("nginx", "curl", self._digest[0])
 
     def run(self, arena: Arena) -> Outcome:
         place = arena.seeders[0]
         port = place.free_port()
         configuration = arena.root / "nginx.conf"
-        # Workers of an nginx started by root run as another user, who must be able to read.
+        # The workers of an nginx started by root run as another user, which must be able to read.
         arena.source.parent.chmod(0o755)
         arena.root.chmod(0o755)
         configuration.write_text(
@@ -104,6 +104,6 @@ def _user_line() -> str:
 
 
 def answers(address: str, port: int) -> bool:
-    """Whether somebody listens on the port."""
+    """Return whether the port accepts connections."""
     with socket.socket() as probe:
         return probe.connect_ex((address, port)) == 0

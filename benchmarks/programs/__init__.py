@@ -1,1 +1,1 @@
-"""Programs that run as processes of their own beside the contestants."""
+"""Helper programs of the contestants, each run as a process."""

@@ -1,7 +1,7 @@
-"""A BitTorrent tracker (BEP 3 and 23 over HTTP) for the clients that find peers in no other way.
+"""BitTorrent tracker (BEP 3 and 23 over HTTP) for clients that find peers only by a tracker.
 
-Keeps one swarm in memory and answers with everyone else. One JSON line on standard output when it
-listens and one for each announce: address, port and bytes left.
+It keeps one swarm in memory and answers with all other peers. It prints one JSON line when it
+listens, and one for each announce: address, port and bytes left.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from benchmarks.torrents import bencode
 
-# Clients take this as the shortest pause between two announces, some with a minimum of their own.
+# Shortest pause between two announces; some clients have a longer minimum of their own.
 _INTERVAL_S = 1
 
 
 class Announcer(BaseHTTPRequestHandler):
-    """Answers `GET /announce?port=…&left=…`."""
+    """Handler of `GET /announce?port=…&left=…`."""
 
     protocol_version = "HTTP/1.1"
     swarm: dict[tuple[str, int], None] = {}  # noqa: RUF012  (shared by all requests on purpose)
@@ -45,7 +45,7 @@ class Announcer(BaseHTTPRequestHandler):
         _tell({"address": peer[0], "port": peer[1], "left": int(query["left"][0])})
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the announces are told on standard output."""
+        """Log nothing: announces are reported on standard output."""
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""The floor: a cipher, BLAKE3 and `pwrite` between two processes, and nothing else.
+"""Floor benchmark: a cipher, BLAKE3 and `pwrite` between two processes, and nothing else.
 
-What any program of this architecture pays at the least: a DEALER asks for pieces by number with a
-fixed credit, a ROUTER answers them from the file, the DEALER's side digests each and writes it to
-its place. No picking, no scheduling, no journal, no second digest of the whole, no rights. The
-cipher is CURVE, as all but pieces have it, or AES-256-GCM with one key, as pieces in bulk.
+The least cost of any program of this architecture. A DEALER requests pieces by number with a fixed
+credit, a ROUTER reads them from the file, and the DEALER's side digests each piece and writes it.
+Missing are picking, scheduling, journal, digest of the whole, and access control. The cipher is
+CURVE, which carries everything but pieces, or AES-256-GCM with one key, which carries bulk pieces.
 
-Standard output: one JSON line when ready; the fetching side then waits for a line on standard
-input and prints the times of its start and its end.
+Output: one JSON line when ready. The fetching side then waits for a line on standard input, and
+prints the times of its start and end.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def serve(aes: AESGCM | None, endpoint: str, source: str) -> None:
-    """Answer the pieces of `source` until the process is ended."""
+    """Serve the pieces of `source` until the process is ended."""
     public, secret = zmq.curve_keypair()
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
         router.linger = 0
@@ -63,7 +63,7 @@ def serve(aes: AESGCM | None, endpoint: str, source: str) -> None:
 def fetch(aes: AESGCM | None, target: str, sources: list[list[str]]) -> None:
     """Fetch every piece from `sources` (endpoint and key each) in turn into `target`.
 
-    The digests come as one line on standard input before the line that starts.
+    Standard input has two lines: the digests, then the start.
     """
     digests = [bytes.fromhex(text) for text in json.loads(sys.stdin.readline())]
     print(json.dumps({"ready": True}), flush=True)
@@ -127,9 +127,9 @@ def _piece_digests(data: int) -> list[str]:
 
 
 def _keep_buffers() -> None:
-    """Let freed buffers of a piece's size be used again instead of mapped and unmapped each.
+    """Let malloc reuse freed buffers of a piece's size instead of mapping each one anew.
 
-    32 MiB is the largest threshold that glibc takes; anything above it is refused.
+    Limits: 32 MiB is the largest threshold that glibc accepts.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,8 +1,8 @@
-"""A libtorrent session in a process of its own, steered by lines on standard input.
+"""libtorrent session in a process of its own, controlled by lines on standard input.
 
-The first, `{"torrent": PATH, "save": PATH, "seed": BOOL}`, loads a torrent: a seed is checked in
-full (hence not within any timed span), a leecher only prepared. `go` adds the torrent of a leecher;
-the times of the start, of the seeding state and of the last write follow.
+The first line, `{"torrent": PATH, "save": PATH, "seed": BOOL}`, loads a torrent. A seed is checked
+in full, outside of any timed span; a leecher is only prepared. The line `go` adds the torrent of a
+leecher; the process then prints the times of start, seeding state and last write.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import libtorrent as lt
 
-# The best of trials on every workload; what is not named is the default. A longer queue of requests
-# than this made it slower.
+# Best of trials on every workload; settings that are not named keep their defaults. A longer
+# request queue than this made it slower.
 TUNED: dict[str, Any] = {
     "enable_dht": False,
     "enable_lsd": False,
@@ -46,12 +46,12 @@ TUNED: dict[str, Any] = {
     "ssrf_mitigation": False,
 }
 
-# The alert of the last piece can come before the state changes: look again soon, not at the next.
+# The alert of the last piece can precede the change of state: poll soon, not at the next alert.
 _LOOK_MS = 10
 
 
 class Peer:
-    """One session with one torrent."""
+    """libtorrent session with one torrent."""
 
     def __init__(self, address: str, port: int, overrides: dict[str, Any]) -> None:
         category = lt.alert.category_t
@@ -90,7 +90,7 @@ class Peer:
         return {"started": started, "done": done, "flushed": time.monotonic()}
 
     def _flush(self) -> None:
-        """Until what is still queued for the disk is written (seeding comes earlier)."""
+        """Wait until queued writes are done; the seeding state comes earlier."""
         self._handle.flush_cache()
         while True:
             self._session.wait_for_alert(_LOOK_MS)
