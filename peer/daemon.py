@@ -37,7 +37,7 @@ from peer.downloads.manager import Downloads
 from peer.fetching.pool import ConnectionPool
 from peer.files.open_files import HandleCache
 from peer.records import Manifests
-from peer.serving.access import AccessControl, TicketWallet
+from peer.serving.access import AccessControl
 from peer.serving.inventory import Inventory
 from peer.serving.server import PieceServer
 from peer.session import Session
@@ -48,6 +48,7 @@ from peer.tracker_client.group_replica import GroupReplica
 from peer.tracker_client.group_view import Gap
 from peer.tracker_client.lease import LeaseKeeper
 from peer.tracker_client.link import TrackerLink
+from peer.tracker_client.tickets import TicketWallet
 from peer.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class Peer:
             on_answered=lambda group, accepted: self._commands.answered(group, accepted),
             on_logged_out=self._on_logged_out,
         )
-        self._rights = AccessControl(self._replica, self._link.time)
+        self._access = AccessControl(self._replica, self._link.time)
         settings = self._settings
         self._seeder = PieceServer(
             context,
@@ -150,7 +151,7 @@ class Peer:
             None,
             guard=self._guard,
             replica=self._replica,
-            rights=self._rights,
+            access=self._access,
             inventory=self._inventory,
             workers=self._workers,
             limit=_limit(settings.upload_limit, settings.upload_limit_per_user),
@@ -294,7 +295,7 @@ class Peer:
 
     def link_up(self, welcome: tracker.Welcome) -> None:
         """Part of `Listener`."""
-        self._rights.learn(welcome)
+        self._access.learn(welcome)
         self._replica.link_up(welcome)
         self._whereabouts.link_up(welcome)
         self._session.link_up()

@@ -17,12 +17,12 @@ from common.ids import GroupId, UserId
 from common.messages import events
 from common.names import fold_id
 from peer.downloads.manager import Downloads
-from peer.serving.access import TicketWallet
 from peer.serving.server import PieceServer
 from peer.shares.manager import Shares
 from peer.tracker_client.group_replica import GroupReplica
 from peer.tracker_client.group_view import Gap
 from peer.tracker_client.lease import LeaseKeeper
+from peer.tracker_client.tickets import TicketWallet
 
 log = logging.getLogger(__name__)
 

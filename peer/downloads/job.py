@@ -23,7 +23,6 @@ from peer.downloads.transfer import Transfer
 from peer.fetching.pool import ConnectionPool
 from peer.files.partial_content import PartialContent
 from peer.records import DownloadRecord, Manifests
-from peer.serving.access import TicketWallet
 from peer.serving.inventory import Inventory
 from peer.settings import Settings
 from peer.shares.manager import Shares
@@ -31,6 +30,7 @@ from peer.swarm.fetching.picker import Order
 from peer.swarm.rate_limit import RateLimit
 from peer.tracker_client.group_replica import GroupReplica
 from peer.tracker_client.link import TrackerLink
+from peer.tracker_client.tickets import TicketWallet
 from peer.workers import Workers
 
 

@@ -76,7 +76,7 @@ class PieceServer:
         *,
         guard: zap.ZapHandler,
         replica: GroupReplica,
-        rights: AccessControl,
+        access: AccessControl,
         inventory: Inventory,
         workers: Workers,
         limit: RateLimit,
@@ -87,7 +87,7 @@ class PieceServer:
         """Listen at ``listen``, or nowhere before `move`, and for bulk connections at ``bulk_port``
         (see `BulkSender`). Only members' devices come in, and the tracker: what it asks for needs a
         ticket, as everybody's requests do. Raises `CannotListen`."""
-        self._rights = rights
+        self._access = access
         self._inventory = inventory
         self._serving = Serving(limit=limit)
         self._reader = PieceReader(
@@ -227,7 +227,7 @@ class PieceServer:
         group, content = GroupId(fold_id(ask.group)), ContentId(ask.content)
         self._close_channel(client, ask.channel)  # to the other side it is another from here on
         try:
-            ticket = self._rights.admit(client.device, group, ask.ticket)
+            ticket = self._access.authorize(client.device, group, ask.ticket)
         except Refused as error:
             self.counts["refused"] += 1
             self._refuse(client, ask.channel, Refusal(error.code, error.message, error.hint))
@@ -255,7 +255,7 @@ class PieceServer:
         if group not in client.tickets:
             return
         try:
-            client.tickets[group] = self._rights.admit(client.device, group, token)
+            client.tickets[group] = self._access.authorize(client.device, group, token)
         except Refused as error:
             self.counts["refused"] += 1
             log.info("a renewed ticket was refused: %s", error)
@@ -269,7 +269,7 @@ class PieceServer:
             return None
         ticket = client.tickets[channel.group]
         try:
-            self._rights.recheck(ticket)
+            self._access.reauthorize(ticket)
         except Refused as error:
             self.counts["refused"] += 1
             self._close_channel(client, number)

@@ -68,20 +68,20 @@ class Reader:
         return b"".join(map(piece, pieces))
 
 
-class Rights:
-    """Lets in whoever shows ``good``; ``withdrawn`` is what is said at the next look."""
+class FakeAccess:
+    """Accepts tokens that begin with ``good``; ``withdrawn`` is raised at the next check."""
 
     def __init__(self) -> None:
         self.withdrawn: Refused | None = None
         self.shown: list[bytes] = []
 
-    def admit(self, device: DeviceKey, group: GroupId, token: bytes) -> Ticket:
+    def authorize(self, device: DeviceKey, group: GroupId, token: bytes) -> Ticket:
         self.shown.append(token)
         if not token.startswith(b"good"):
             raise Refused(Code.TICKET_INVALID, "this ticket does not count here")
         return Ticket(1, b"t" * 16, device, "bob", group, 1, 0, 99)
 
-    def recheck(self, ticket: Ticket) -> None:
+    def reauthorize(self, ticket: Ticket) -> None:
         if self.withdrawn is not None:
             raise self.withdrawn
 
@@ -126,7 +126,7 @@ class ServingHarness:
 
     def __init__(self, limit: RateLimit | None = None) -> None:
         self.contexts: list[zmq.Context[Any]] = [zmq.Context(), zmq.Context()]
-        self.inventory, self.rights, self.reader = Inventory(), Rights(), Reader()
+        self.inventory, self.access, self.reader = Inventory(), FakeAccess(), Reader()
         self.workers = Workers(2, "test")
         self.guard = zap.ZapHandler(self.contexts[0])
         self.server, self.client = new_pair(), new_pair()
@@ -138,7 +138,7 @@ class ServingHarness:
             "tcp://127.0.0.1:0",
             guard=self.guard,
             replica=self,  # type: ignore[arg-type]
-            rights=self.rights,  # type: ignore[arg-type]
+            access=self.access,  # type: ignore[arg-type]
             inventory=self.inventory,
             workers=self.workers,
             limit=limit or RateLimit(Rates()),

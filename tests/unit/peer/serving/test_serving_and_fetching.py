@@ -115,7 +115,7 @@ def test_a_right_that_ends_ends_the_channel() -> None:
     async def test(stage: ServingHarness) -> None:
         stage.offer()
         handler = await stage.open()
-        stage.rights.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
+        stage.access.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
         stage.ask(handler, 0)
         await until(lambda: len(handler.said) == 2)
         assert handler.said[1] == ("refused", Code.REVOKED)
@@ -128,7 +128,7 @@ def test_a_user_who_is_dropped_hears_it_at_once() -> None:
     async def test(stage: ServingHarness) -> None:
         stage.offer()
         handler = await stage.open()
-        stage.rights.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
+        stage.access.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
         stage.seeder.drop_user(MUSIC, UserId("bob"))
         stage.seeder.drop_user(FILMS, UserId("carol"))
         await turns(50)
@@ -318,8 +318,8 @@ def test_a_renewed_ticket_is_shown_where_an_older_one_was() -> None:
         await stage.open()
         stage.pool.renewed(MUSIC, b"good for something else")
         stage.pool.renewed(FILMS, b"good and fresh")
-        await until(lambda: len(stage.rights.shown) == 2)
-        assert stage.rights.shown == [b"good", b"good and fresh"]
+        await until(lambda: len(stage.access.shown) == 2)
+        assert stage.access.shown == [b"good", b"good and fresh"]
 
     run(test)
 
