@@ -59,7 +59,7 @@ fuzz: $(VENV)/.dev ## long fuzzing of every decoder (twenty minutes)
 audit: $(VENV)/.dev $(VENV)/.audit ## known weaknesses of what we depend on
 	@$(BIN)/python tools/audit.py
 
-docs: $(VENV)/.dev ## write the generated part of docs/commands.md again
+docs: $(VENV)/.dev ## generate docs/commands.md and the test columns of docs/
 	$(BIN)/python tools/write_docs.py
 
 clean: ## remove what can be built again

@@ -1,10 +1,10 @@
-"""Writes what can be generated of the documents: docs/commands.md, and which tests show what.
+"""Generator of docs/commands.md and of the test columns in docs/attacks.md and docs/reliability.md.
 
-Every word about a command comes from its own help, so that there is one place to change it; a test
-sees that the page is current. The text does not depend on the terminal or on the release of click.
+All text about a command comes from its own help, so that it has one place; a test checks that the
+page is current. Invariant: the text does not depend on the terminal or on the release of click.
 
-The last column of the tables in docs/attacks.md and docs/reliability.md names the tests that bear a
-row's name (`test_h21_…` for row H21), wherever they are.
+The last column of the tables in docs/attacks.md and docs/reliability.md names all tests with the
+row's id in their name (`test_h21_…` for row H21).
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ TABLES = (ROOT / "docs" / "attacks.md", ROOT / "docs" / "reliability.md")
 
 _HEAD = """# Commands
 
-This page is written by `make docs` from the commands' own help; change it there.
+`make docs` generates this page from the help texts of the commands. Change the help texts, not this
+page.
 
-`-` and `_` in the names of commands are the same. Those of `mini-torrent` take `--home DIR`,
-`--json`, `-q` (quiet) and `-v` (more) as well, before or behind the command. Exit codes and
-settings are in the [README](../README.md#exit-codes).
+In names of commands, `-` and `_` are equal. All commands of `mini-torrent` also accept
+`--home DIR`, `--json`, `-q` (quiet) and `-v` (verbose), before or after the name of the command.
+The [README](../README.md#exit-codes) lists exit codes and settings.
 """
 
-# Told once for all commands, at the top.
+# Described once for all commands, at the top of the page.
 _SHARED = "--json"
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the text of docs/commands.md."""
     from peer.cli import root
     from tracker.cli import tracker
 
@@ -111,7 +112,7 @@ def _environment(option: click.Option) -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> Iterable[str]:
-    """The paragraphs of a help text; what click is told to leave as it is becomes a block."""
+    """Yield the paragraphs of a help text. A paragraph marked ``\\b`` for click becomes a block."""
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         if not paragraph.strip():
             continue
@@ -140,7 +141,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-# -- which tests show what ----------------------------------------------------------------------
+# -- tests of each row -------------------------------------------------------------------------
 
 _TEST = re.compile(r"^ *(?:async )?def (test_([fh])0*(\d+)_\w+)", re.MULTILINE)
 _CHAOS = re.compile(r"^def (([f])0*(\d+)_\w+)", re.MULTILINE)
@@ -148,7 +149,7 @@ _ROW = re.compile(r"\| ([FH]\d+) \|")
 
 
 def tests_by_row() -> dict[str, list[str]]:
-    """For each row, links to the tests that bear its name."""
+    """Return, for each row id, links to the tests with that id in their name."""
     found: dict[str, list[str]] = defaultdict(list)
     files = [(file, _TEST) for file in sorted((ROOT / "tests").rglob("test_*.py"))]
     files += [(file, _CHAOS) for file in sorted((ROOT / "tests" / "chaos").glob("*.py"))]
@@ -160,7 +161,7 @@ def tests_by_row() -> dict[str, list[str]]:
 
 
 def with_tests(text: str, found: Mapping[str, Sequence[str]]) -> str:
-    """A page of rows with the last column written anew."""
+    """Return ``text`` with the last column of each row replaced."""
     lines = []
     for line in text.split("\n"):
         row = _ROW.match(line)
@@ -172,7 +173,7 @@ def with_tests(text: str, found: Mapping[str, Sequence[str]]) -> str:
 
 
 def main() -> None:
-    """Write what is generated."""
+    """Write all generated text."""
     PAGE.write_text(page(), encoding="utf-8")
     found = tests_by_row()
     for table in TABLES:
