@@ -245,12 +245,13 @@ def test_requests_are_told_on_both_sides(swarm: Swarm, alice: Person, bob: Perso
     assert told["requests"] >= 2
     assert "requests" in alice.ok("status")
     alice.ok("accept-request", group, "bob")
+    wait_for(lambda: group not in alice.status()["requests_by_group"])
     alice.ok("reject-request", other, "bob")
     assert watching.stdout is not None
     seen = set()
     while not {("accepted", group), ("rejected", other)} <= seen:
         words = watching.stdout.readline().replace("[", "").replace("]", "").split()
         seen |= {(event, name) for event in words for name in (group, other) if name in words}
-    wait_for(lambda: group not in alice.status()["requests_by_group"])
+    wait_for(lambda: other not in alice.status()["requests_by_group"])
     wait_for(lambda: not {group, other} & set(bob.status()["pending"]))
     watching.terminate()

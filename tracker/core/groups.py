@@ -182,11 +182,13 @@ def _part(
         MemberGone(group.id, user, epoch, key, now.wall_ms),
     ]
     entries.rekey(epoch, key)
+    hints = nudges(context.state, user)
     if group.owner == user:
         heir = min((m for m in group.members if m != user), key=lambda m: group.members[m].seq)
         changes += [OwnerChanged(group.id, heir), entries.add(events.Owner(heir))]
+        hints += nudges(context.state, heir)  # the requests are the heir's to answer now
     changes += shares.withdraw(group, user, entries, now)
-    return Decision(tracker.Done(), tuple(changes), nudges(context.state, user))
+    return Decision(tracker.Done(), tuple(changes), hints)
 
 
 def _dissolve(state: State, group: Group, user: UserId, now: Now) -> Decision:
@@ -225,7 +227,7 @@ def accept_request(
     return Decision(
         tracker.Done(),
         (RequestDropped(group.id, other), handed, told, joined),
-        nudges(state, other),
+        (*nudges(state, other), *nudges(state, user)),
     )
 
 

@@ -419,3 +419,15 @@ def test_h64_a_key_that_is_owed_is_not_settled_by_who_joins(town: TrackerHarness
     bob.does(tracker.JoinGroup("lab"))
     alice.does(tracker.AcceptRequest("lab", "bob"))
     assert lab.stale
+
+
+def test_an_owner_and_an_heir_are_told_that_the_requests_changed(town: TrackerHarness) -> None:
+    alice, bob, eve = town.user("alice"), town.user("bob"), town.user("eve")
+    town.group("lab", alice, bob)
+    eve.does(tracker.JoinGroup("lab"))
+    town.nudged.clear()
+    alice.does(tracker.AcceptRequest("lab", "eve"))
+    assert set(town.nudged) == {alice.key, eve.key}
+    town.nudged.clear()
+    alice.does(tracker.LeaveGroup("lab"))
+    assert set(town.nudged) == {alice.key, bob.key}
