@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 
 from peer.swarm.fetching.picker import Order
-from peer.swarm.settings import DownloadSettings
+from peer.swarm.fetching.settings import DownloadSettings
 from tests.simulation.swarm import KIB, MBIT, MIB, Result, Scenario, Swarm
 
 ROWS = {

@@ -50,7 +50,7 @@ from peer.files.journal import Journal, is_begun
 from peer.files.partial_content import PartialContent
 from peer.records import DownloadRecord, Records, ShareRecord
 from peer.serving.inventory import Reader
-from peer.swarm.fetching.machine import DownloadSettings
+from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.pieces import Bitfield
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.ids import DeviceKey
-from peer.swarm.events import PieceReceived, Verify
+from peer.swarm.fetching.events import PieceReceived, Verify
 
 
 @dataclass(frozen=True, slots=True, eq=False)

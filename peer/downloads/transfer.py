@@ -41,9 +41,10 @@ from peer.files.errors import (
 from peer.files.fingerprint import SharedLocation
 from peer.files.partial_content import PartialContent
 from peer.serving.inventory import Inventory, Reader
-from peer.swarm import events as swarm
-from peer.swarm.fetching.machine import Download, DownloadSettings
+from peer.swarm.fetching import events as swarm
+from peer.swarm.fetching.machine import Download
 from peer.swarm.fetching.progress import Progress
+from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.pieces import Bitfield, PieceLayout
 from peer.swarm.rate_limit import RateLimit
 from peer.workers import Workers

@@ -47,7 +47,7 @@ from common.net.sockets import (
     user_id,
 )
 from peer.addresses import beside
-from peer.swarm.events import RequesterId
+from peer.swarm.serving.events import RequesterId
 
 log = logging.getLogger(__name__)
 

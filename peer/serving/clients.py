@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from common.crypto.tickets import Ticket
 from common.ids import ContentId, DeviceKey, GroupId
-from peer.swarm.events import RequesterId
+from peer.swarm.serving.events import RequesterId
 
 CHANNELS_MAX = 64  # contents that one connection may have open
 VISITORS_MAX = 4_096  # connections that are remembered

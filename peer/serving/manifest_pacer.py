@@ -14,8 +14,8 @@ from typing import TypeAlias
 from common.host.clock import monotonic
 from common.ids import UserId
 from common.limits import MIB
-from peer.swarm.events import RequesterId
 from peer.swarm.rate_limit import RateLimit, Rates
+from peer.swarm.serving.events import RequesterId
 
 USER_RATE = 32 * MIB  # bytes a second of manifests for one user, whatever the limits of traffic
 Channel: TypeAlias = tuple[RequesterId, int]

@@ -29,8 +29,8 @@ from peer.files.errors import (
     TooManyOpenFiles,
 )
 from peer.serving.inventory import Inventory, Reader, ServedContent
-from peer.swarm import events as swarm
-from peer.swarm.events import RequesterId
+from peer.swarm.serving import events as swarm
+from peer.swarm.serving.events import RequesterId
 from peer.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class PieceReader:
 
     def take_back(self, send: swarm.Send) -> None:
         """The piece is not to be sent after all."""
-        self._decide(swarm.Unsent(send.requester, send.content, send.index))
+        self._decide(swarm.SendDropped(send.requester, send.content, send.index))
 
     def _read_run(self, run: list[swarm.Send]) -> None:
         served = self._inventory.get(run[0].content)
@@ -141,7 +141,7 @@ class PieceReader:
     def _not_read(
         self, send: swarm.Send, served: ServedContent, reader: Reader, error: Exception
     ) -> None:
-        blocked = swarm.Blocked(send.requester, send.content, send.index)
+        blocked = swarm.SendBlocked(send.requester, send.content, send.index)
         match error:
             case ContentChanged() | Away():
                 # Another read may have noticed it first, and the content be gone or renewed since.

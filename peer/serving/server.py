@@ -46,10 +46,10 @@ from peer.serving.clients import Client, ClientChannel, ClientTable
 from peer.serving.inventory import NOT_OFFERED, Inventory, ServedContent
 from peer.serving.manifest_pacer import ManifestServing
 from peer.serving.piece_reader import PieceReader, Run
-from peer.swarm import events as swarm
-from peer.swarm.events import DeclineReason, RequesterId
 from peer.swarm.pieces import PieceLayout
 from peer.swarm.rate_limit import RateLimit
+from peer.swarm.serving import events as swarm
+from peer.swarm.serving.events import DeclineReason, RequesterId
 from peer.swarm.serving.machine import Serving
 from peer.tracker_client.group_replica import GroupReplica
 from peer.workers import Workers
@@ -207,7 +207,7 @@ class PieceServer:
             case peer.Request() as ask:
                 self._request(client, ask)
             case peer.Credit(said_bytes):
-                self._decide(swarm.Credited(client.id, client.received(said_bytes)))
+                self._decide(swarm.Acknowledged(client.id, client.received(said_bytes)))
             case peer.Open() as ask:
                 self._open(client, ask)
             case peer.Renew(group, token):
@@ -215,7 +215,7 @@ class PieceServer:
             case peer.Withdraw(number, pieces):
                 channel = client.channels.get(number)
                 if channel is not None:
-                    self._decide(swarm.Withdrawn(client.id, channel.content, tuple(pieces)))
+                    self._decide(swarm.RequestCancelled(client.id, channel.content, tuple(pieces)))
             case peer.Close(number):
                 self._close_channel(client, number)
             case peer.AskManifest() as ask:
@@ -286,14 +286,14 @@ class PieceServer:
         permitted = self._permitted(client, ask.channel)
         received = client.received(ask.received_bytes)
         if permitted is None:
-            self._decide(swarm.Credited(client.id, received))
+            self._decide(swarm.Acknowledged(client.id, received))
             return
         channel, served, ticket = permitted
         pieces = tuple(ask.pieces)
         if pieces and max(pieces) >= served.manifest.piece_count:
             self.counts["out of range"] += 1  # and these are declined, like those not held
         user = UserId(ticket.user)
-        self._decide(swarm.Asked(client.id, user, channel.content, pieces, received))
+        self._decide(swarm.RequestReceived(client.id, user, channel.content, pieces, received))
 
     def _send_manifest(self, client: Client, ask: peer.AskManifest) -> None:
         permitted = self._permitted(client, ask.channel)
@@ -389,7 +389,7 @@ class PieceServer:
                 self.counts["pieces"] += len(run)
             case Sent.FULL:
                 for send in run:
-                    self._decide(swarm.Blocked(send.requester, send.content, send.index))
+                    self._decide(swarm.SendBlocked(send.requester, send.content, send.index))
             case Sent.GONE:
                 self._leave(run[0].requester)
 
@@ -432,12 +432,12 @@ class PieceServer:
     def _close_channel(self, client: Client, number: int) -> None:
         channel = self._clients.close(client, number)
         if channel is not None:
-            self._decide(swarm.Abandoned(client.id, channel.content))
+            self._decide(swarm.ContentClosed(client.id, channel.content))
 
     def _leave(self, requester: RequesterId) -> None:
         self._bulk.forget(requester)
         if self._clients.leave(requester) is not None:
-            self._decide(swarm.Left(requester))
+            self._decide(swarm.RequesterGone(requester))
 
     def _drop(self, requester: RequesterId) -> None:
         """A requester took pieces and never said so. Should it live still, it may open again."""
@@ -445,7 +445,7 @@ class PieceServer:
         if client is not None:
             self.counts["dropped"] += 1
             self._bulk.forget(requester)
-            self._decide(swarm.Left(requester))
+            self._decide(swarm.RequesterGone(requester))
             self._pump.send([requester, *pack(b"", SILENT)])
 
     def _turn_out(self, former: Client) -> None:
@@ -453,7 +453,7 @@ class PieceServer:
         it is told, and may open again."""
         self.counts["turned out"] += 1
         self._bulk.forget(former.id)
-        self._decide(swarm.Left(former.id))
+        self._decide(swarm.RequesterGone(former.id))
         self._pump.send([former.id, *pack(b"", TOO_MANY)])
 
     def drop_user(self, group: GroupId, user: UserId) -> None:

@@ -15,7 +15,7 @@ from common.ids import DeviceKey
 from common.messages import peer, tracker
 from common.net import codec
 from peer.serving.clients import VISITORS_MAX, VISITORS_PER_DEVICE_MAX, ClientTable
-from peer.swarm.events import RequesterId
+from peer.swarm.serving.events import RequesterId
 from tests.support import zmtp
 from tests.support.attackers import AttackSwarm
 from tests.support.tracker_process import Device, running

@@ -11,10 +11,13 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from common.ids import ContentId, DeviceKey, UserId
-from peer.swarm import events as ev
-from peer.swarm.fetching.machine import Download, DownloadSettings
+from peer.swarm.fetching import events as fetching
+from peer.swarm.fetching.machine import Download
+from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.pieces import Bitfield, PieceLayout
-from peer.swarm.serving.machine import Serving, ServingSettings
+from peer.swarm.serving import events as serving
+from peer.swarm.serving.machine import Serving
+from peer.swarm.serving.settings import ServingSettings
 from tests.simulation.network import Clock, Flow, Link, Network
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ class Connection:
 
     requester: SimPeer
     source: SimPeer
-    id: ev.RequesterId
+    id: serving.RequesterId
     up: Flow
     down: Flow
     bulk: Flow
@@ -88,29 +91,31 @@ class SimPeer:
         )
         self.serving = Serving(serving_settings)
         have = None if seeder else Bitfield(layout.count)
-        self.serving.handle(ev.ContentAdded(CONTENT, layout.piece_length, layout.size, have), 0.0)
+        self.serving.handle(
+            serving.ContentAdded(CONTENT, layout.piece_length, layout.size, have), 0.0
+        )
         self.to_sources: dict[DeviceKey, Connection] = {}
-        self.from_requesters: dict[ev.RequesterId, Connection] = {}
+        self.from_requesters: dict[serving.RequesterId, Connection] = {}
         self._connections = 0
         self._sends = 0
         self._download_timer = float("inf")
         self._serving_timer = float("inf")
         self._carry = {
-            ev.Request: self._request,
-            ev.Verify: self._verify,
-            ev.Credit: self._credit,
-            ev.CancelRequest: self._cancel,
-            ev.Announce: self._announce,
-            ev.Open: self._open,
-            ev.Close: self._close,
-            ev.Discard: self._discard,
-            ev.Complete: self._complete,
-            ev.Make: self._make,
+            fetching.Request: self._request,
+            fetching.Verify: self._verify,
+            fetching.Credit: self._credit,
+            fetching.CancelRequest: self._cancel,
+            fetching.Announce: self._announce,
+            fetching.Open: self._open,
+            fetching.Close: self._close,
+            fetching.Discard: self._discard,
+            fetching.Complete: self._complete,
+            fetching.Make: self._make,
         }
 
     # -- feeding the core -------------------------------------------------------------------------
 
-    def tell(self, event: ev.DownloadEvent) -> None:
+    def tell(self, event: fetching.DownloadEvent) -> None:
         """Hand the download an event and carry out what it wants."""
         download = self.download
         if download is None or not self.alive:
@@ -133,15 +138,15 @@ class SimPeer:
         if due == self._download_timer:
             self._download_timer = float("inf")
             self._tell_who_moves()
-            self.tell(ev.Tick())
+            self.tell(fetching.Tick())
 
     def _tell_who_moves(self) -> None:
         if self.download is not None and self.alive and not self.frozen:
             for source in self.download.quiet(self.clock.now):
                 if (connection := self.to_sources.get(source)) is not None:
-                    self.tell(ev.SourceMoves(source, connection.bulk.moved_at))
+                    self.tell(fetching.SourceMoves(source, connection.bulk.moved_at))
 
-    def serve(self, event: ev.ServingEvent) -> None:
+    def serve(self, event: serving.ServingEvent) -> None:
         """Hand the serving side an event and carry out what it wants."""
         if not self.alive:
             return
@@ -154,11 +159,11 @@ class SimPeer:
             self.serving.check_invariants()
         for effect in effects:
             match effect:
-                case ev.Send():
+                case serving.Send():
                     self._send(effect)
-                case ev.Decline():
+                case serving.Decline():
                     self._decline(effect)
-                case ev.Drop():
+                case serving.Drop():
                     self._drop(effect)
         due = self.serving.next_wakeup(now)
         if due is not None and due < self._serving_timer:
@@ -168,25 +173,25 @@ class SimPeer:
     def _serving_tick(self, due: float) -> None:
         if due == self._serving_timer:
             self._serving_timer = float("inf")
-            self.serve(ev.Tick())
+            self.serve(serving.Tick())
 
     # -- carrying out what the download wants -----------------------------------------------------
 
-    def _open(self, effect: ev.Open) -> None:
+    def _open(self, effect: fetching.Open) -> None:
         source = self.swarm.peers[int.from_bytes(effect.source, "big")]
         self._connections += 1
         name = f"{self.number}-{source.number}-{self._connections}".encode()
         down = Flow(source.link, self.link)
         bulk = Flow(source.link, self.link) if self.swarm.scenario.bulk else down
         up = Flow(self.link, source.link)
-        connection = Connection(self, source, ev.RequesterId(name), up, down, bulk)
+        connection = Connection(self, source, serving.RequesterId(name), up, down, bulk)
         self.to_sources[effect.source] = connection
         self.network.send(connection.up, 0, source.accept, connection)
 
     def accept(self, connection: Connection) -> None:
         """Somebody opens the content with us."""
         if not self.alive:
-            connection.requester.lost(connection, ev.SourceUnreachable(self.key))
+            connection.requester.lost(connection, fetching.SourceUnreachable(self.key))
             return
         if self.frozen:
             self._backlog.append((self.accept, (connection,)))
@@ -198,10 +203,10 @@ class SimPeer:
             0,
             connection.requester.from_source,
             connection,
-            ev.Opened(self.key, have),
+            fetching.Opened(self.key, have),
         )
 
-    def from_source(self, connection: Connection, event: ev.DownloadEvent) -> None:
+    def from_source(self, connection: Connection, event: fetching.DownloadEvent) -> None:
         """A message of a source has arrived."""
         if connection.alive and self.alive:
             self.tell(event)
@@ -209,9 +214,9 @@ class SimPeer:
     def piece_came(self, connection: Connection, index: int, size: int) -> None:
         if connection.alive and self.alive:
             connection.received += size
-            self.tell(ev.PieceReceived(connection.source.key, index, size))
+            self.tell(fetching.PieceReceived(connection.source.key, index, size))
 
-    def lost(self, connection: Connection, event: ev.DownloadEvent) -> None:
+    def lost(self, connection: Connection, event: fetching.DownloadEvent) -> None:
         """A connection broke."""
         if connection.alive and self.alive:
             connection.alive = False
@@ -230,46 +235,48 @@ class SimPeer:
         if connection.alive:
             self.serve(make(connection.id, *args))
 
-    def _request(self, effect: ev.Request) -> None:
+    def _request(self, effect: fetching.Request) -> None:
         received = self.to_sources[effect.source].received
         self.swarm.requests += 1
-        self._up(effect.source, ev.Asked, self.user, CONTENT, effect.pieces, received)
+        self._up(
+            effect.source, serving.RequestReceived, self.user, CONTENT, effect.pieces, received
+        )
 
-    def _cancel(self, effect: ev.CancelRequest) -> None:
+    def _cancel(self, effect: fetching.CancelRequest) -> None:
         self.swarm.cancels += 1
-        self._up(effect.source, ev.Withdrawn, CONTENT, effect.pieces)
+        self._up(effect.source, serving.RequestCancelled, CONTENT, effect.pieces)
 
-    def _credit(self, effect: ev.Credit) -> None:
+    def _credit(self, effect: fetching.Credit) -> None:
         self.swarm.credits += 1
-        self._up(effect.source, ev.Credited, self.to_sources[effect.source].received)
+        self._up(effect.source, serving.Acknowledged, self.to_sources[effect.source].received)
 
-    def _verify(self, effect: ev.Verify) -> None:
+    def _verify(self, effect: fetching.Verify) -> None:
         source = self.swarm.peers[int.from_bytes(effect.source, "big")]
         wrong = source.fault is Fault.LIAR
-        event: ev.DownloadEvent
+        event: fetching.DownloadEvent
         if wrong:
-            event = ev.PieceCorrupt(effect.source, effect.index)
+            event = fetching.PieceCorrupt(effect.source, effect.index)
         else:
-            event = ev.PieceVerified(effect.source, effect.index)
+            event = fetching.PieceVerified(effect.source, effect.index)
         self.clock.at(self.clock.now + self.swarm.verify_s, self._verified, event)
 
-    def _verified(self, event: ev.PieceVerified | ev.PieceCorrupt) -> None:
-        if isinstance(event, ev.PieceVerified):
-            self.serve(ev.HeldMore(CONTENT, (event.index,)))
+    def _verified(self, event: fetching.PieceVerified | fetching.PieceCorrupt) -> None:
+        if isinstance(event, fetching.PieceVerified):
+            self.serve(serving.HeldMore(CONTENT, (event.index,)))
         self.tell(event)
 
-    def _make(self, effect: ev.Make) -> None:
+    def _make(self, effect: fetching.Make) -> None:
         assert self.download is not None
         assert effect.like is None or effect.like in self.download.pieces.held
         self.swarm.made += 1
         at = self.clock.now + self.swarm.verify_s
-        self.clock.at(at, self._made, ev.PieceMade(effect.index))
+        self.clock.at(at, self._made, fetching.PieceMade(effect.index))
 
-    def _made(self, event: ev.PieceMade) -> None:
-        self.serve(ev.HeldMore(CONTENT, (event.index,)))
+    def _made(self, event: fetching.PieceMade) -> None:
+        self.serve(serving.HeldMore(CONTENT, (event.index,)))
         self.tell(event)
 
-    def _announce(self, effect: ev.Announce) -> None:
+    def _announce(self, effect: fetching.Announce) -> None:
         for connection in list(self.from_requesters.values()):
             self.swarm.haves += 1
             self.network.send(
@@ -277,10 +284,10 @@ class SimPeer:
                 0,
                 connection.requester.from_source,
                 connection,
-                ev.HaveMore(self.key, effect.pieces),
+                fetching.HaveMore(self.key, effect.pieces),
             )
 
-    def _close(self, effect: ev.Close) -> None:
+    def _close(self, effect: fetching.Close) -> None:
         connection = self.to_sources.pop(effect.source, None)
         if connection is not None:
             connection.alive = False
@@ -293,19 +300,19 @@ class SimPeer:
             return
         self.from_requesters.pop(connection.id, None)
         connection.bulk.messages.clear()
-        self.serve(ev.Left(connection.id))
+        self.serve(serving.RequesterGone(connection.id))
 
-    def _discard(self, effect: ev.Discard) -> None:
-        if effect.why is ev.DiscardReason.DUPLICATE:
+    def _discard(self, effect: fetching.Discard) -> None:
+        if effect.why is fetching.DiscardReason.DUPLICATE:
             self.swarm.duplicate_bytes += self.layout.size_of(effect.index)
 
-    def _complete(self, effect: ev.Complete) -> None:
+    def _complete(self, effect: fetching.Complete) -> None:
         self.completed_at = self.clock.now
         self.swarm.completed(self)
 
     # -- carrying out what the serving side wants -------------------------------------------------
 
-    def _send(self, effect: ev.Send) -> None:
+    def _send(self, effect: serving.Send) -> None:
         connection = self.from_requesters.get(effect.requester)
         if connection is None:
             return
@@ -318,7 +325,7 @@ class SimPeer:
                 0,
                 connection.requester.from_source,
                 connection,
-                ev.PiecesRefused(self.key, (effect.index,)),
+                fetching.PiecesRefused(self.key, (effect.index,)),
             )
             return
         self._sends += 1
@@ -329,21 +336,21 @@ class SimPeer:
             connection.bulk, size, connection.requester.piece_came, connection, effect.index, size
         )
 
-    def _decline(self, effect: ev.Decline) -> None:
+    def _decline(self, effect: serving.Decline) -> None:
         connection = self.from_requesters.get(effect.requester)
         if connection is None:
             return
-        event: ev.DownloadEvent
-        if effect.why is ev.DeclineReason.BUSY:
-            event = ev.SourceBusy(self.key, effect.retry_after_s, effect.pieces)
+        event: fetching.DownloadEvent
+        if effect.why is serving.DeclineReason.BUSY:
+            event = fetching.SourceBusy(self.key, effect.retry_after_s, effect.pieces)
         else:
-            event = ev.PiecesRefused(self.key, effect.pieces)
+            event = fetching.PiecesRefused(self.key, effect.pieces)
         self.network.send(connection.down, 0, connection.requester.from_source, connection, event)
 
-    def _drop(self, effect: ev.Drop) -> None:
+    def _drop(self, effect: serving.Drop) -> None:
         connection = self.from_requesters.pop(effect.requester, None)
         if connection is not None:
-            connection.requester.lost(connection, ev.SourceClosed(self.key))
+            connection.requester.lost(connection, fetching.SourceClosed(self.key))
 
     # -- misfortunes ------------------------------------------------------------------------------
 
@@ -353,7 +360,9 @@ class SimPeer:
         at = self.clock.now + noticed_after_s
         for connection in self.from_requesters.values():
             connection.bulk.messages.clear()
-            self.clock.at(at, connection.requester.lost, connection, ev.SourceClosed(self.key))
+            self.clock.at(
+                at, connection.requester.lost, connection, fetching.SourceClosed(self.key)
+            )
         for connection in self.to_sources.values():
             connection.alive = False
             self.clock.at(at, connection.source.left, connection)

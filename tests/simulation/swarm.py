@@ -11,11 +11,11 @@ from random import Random
 from statistics import median
 
 from common.ids import UserId
-from peer.swarm import events as ev
+from peer.swarm.fetching import events as ev
 from peer.swarm.fetching.local_pieces import Alike
-from peer.swarm.fetching.machine import DownloadSettings
+from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.pieces import PieceLayout
-from peer.swarm.serving.machine import ServingSettings
+from peer.swarm.serving.settings import ServingSettings
 from tests.simulation.network import Clock, Link, Network
 from tests.simulation.peer import SimPeer
 from tracker.core.spread import spread

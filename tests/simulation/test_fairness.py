@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from common.ids import ContentId, UserId
-from peer.swarm import events as ev
+from peer.swarm.serving import events as ev
 from peer.swarm.serving.machine import Serving
 from tests.simulation.network import Clock
 from tests.simulation.swarm import KIB, MIB
@@ -81,7 +81,7 @@ class Uplink:
     def ask(self, requester: ev.RequesterId) -> None:
         self.crediting.discard(requester)
         user, received = UserId(self.guests[requester].name), self.received[requester]
-        self.tell(ev.Asked(requester, user, CONTENT, tuple(range(WANTED)), received))
+        self.tell(ev.RequestReceived(requester, user, CONTENT, tuple(range(WANTED)), received))
         if len(self.guests) <= 8:
             self.serving.check_invariants()
 

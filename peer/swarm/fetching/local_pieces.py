@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from math import inf
 from typing import NamedTuple
 
-from peer.swarm.events import Make, SourceId
 from peer.swarm.fetching.effects import EffectBuffer
+from peer.swarm.fetching.events import Make, SourceId
 from peer.swarm.fetching.picker import Picker
 from peer.swarm.pieces import Pieces, PieceState
 

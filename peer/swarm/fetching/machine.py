@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, assert_never
 
 from common.errors import LocalProtocolError
-from peer.swarm.events import (
+from peer.swarm.fetching.effects import Announcements, EffectBuffer
+from peer.swarm.fetching.events import (
     Announce,
     Complete,
     Discard,
@@ -44,22 +45,18 @@ from peer.swarm.events import (
     Verdict,
     Verify,
 )
-from peer.swarm.fetching.announce import Announcements
-from peer.swarm.fetching.effects import EffectBuffer
 from peer.swarm.fetching.local_pieces import Alike, Local
 from peer.swarm.fetching.picker import Picker
 from peer.swarm.fetching.progress import Progress, SourceProgress
 from peer.swarm.fetching.requests import RequestScheduler
+from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.fetching.source_lifecycle import SourceLifecycle
 from peer.swarm.fetching.sources import Phase, Source, SourceTable
 from peer.swarm.pieces import Bitfield, PieceLayout, Pieces, PieceState
 from peer.swarm.rate_limit import RateLimit
-from peer.swarm.settings import DownloadSettings
 
 if TYPE_CHECKING:
     from random import Random
-
-__all__ = ["Download", "DownloadSettings"]
 
 _MISSING = int(PieceState.MISSING)
 _IN_FLIGHT = int(PieceState.IN_FLIGHT)

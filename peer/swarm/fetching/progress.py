@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.ids import UserId
-from peer.swarm.events import SourceId, Verdict
+from peer.swarm.fetching.events import SourceId, Verdict
 from peer.swarm.fetching.sources import Phase, Source
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from peer.swarm.events import SourceId
 from peer.swarm.fetching.effects import EffectBuffer
+from peer.swarm.fetching.events import SourceId
 from peer.swarm.fetching.inflight import InflightRequests, expected_wait
 from peer.swarm.fetching.picker import Picker
+from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.fetching.sources import LatencyStats, Phase, Source, SourceTable
 from peer.swarm.pieces import Pieces, PieceState
 from peer.swarm.rate_limit import RateLimit
 from peer.swarm.rates import RateMeter
-from peer.swarm.settings import DownloadSettings
 
 _SHARES = 16
 """Nobody waits for more than this part of the buffers."""

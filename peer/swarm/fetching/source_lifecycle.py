@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from math import inf
 
-from peer.swarm.events import (
+from peer.swarm.fetching.effects import EffectBuffer
+from peer.swarm.fetching.events import (
     HaveMore,
     Open,
     Opened,
@@ -21,12 +22,11 @@ from peer.swarm.events import (
     SourceRefused,
     Verdict,
 )
-from peer.swarm.fetching.effects import EffectBuffer
 from peer.swarm.fetching.picker import Picker
 from peer.swarm.fetching.requests import RequestScheduler
+from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.fetching.sources import Phase, Source, SourceTable
 from peer.swarm.pieces import Bitfield, Pieces, PieceState
-from peer.swarm.settings import DownloadSettings
 
 _MISSING = int(PieceState.MISSING)
 _IN_FLIGHT = int(PieceState.IN_FLIGHT)

@@ -19,7 +19,7 @@ from math import inf, sqrt
 from typing import TYPE_CHECKING
 
 from common.ids import UserId
-from peer.swarm.events import SourceId, Verdict
+from peer.swarm.fetching.events import SourceId, Verdict
 from peer.swarm.fetching.window import Window
 from peer.swarm.pieces import Bitfield
 from peer.swarm.rates import RateMeter

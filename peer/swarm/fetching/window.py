@@ -11,66 +11,12 @@ while a request travels.
 
 from __future__ import annotations
 
-_SAMPLE_S = 0.010
-_SMOOTHING_S = 1.0
-_GAPS = 4.0
-"""A rate is smoothed over so many samples at least."""
+from peer.swarm.rates import Throughput
+
 FLOOR_PIECES = 2
 CHOICE_PIECES = 8
 """However slow a source is, it may have so many requests: it sends first what is rare, and has no
 choice among one or two."""
-
-
-class Throughput:
-    """Bytes a second of something that is busy from time to time; idle time does not count."""
-
-    __slots__ = ("_arrived", "_gap_s", "_mark", "_smoothing_s", "_warm_s", "rate")
-
-    def __init__(self, smoothing_s: float = _SMOOTHING_S) -> None:
-        self._smoothing_s = smoothing_s
-        self._mark = 0.0
-        """Since when `_arrived` is counted: it was busy all the time since."""
-        self._arrived = 0
-        self._warm_s = 0.0
-        self._gap_s = 0.0
-        """Between samples, smoothed."""
-        self.rate = 0.0
-        """Smoothed over `smoothing_s` of busy time; 0 until something came."""
-
-    def began(self, now: float) -> None:
-        """It was idle and is busy from here on."""
-        self._mark = now
-        self._arrived = 0
-
-    def arrived(self, size: int, now: float) -> None:
-        """So many bytes came."""
-        self._arrived += size
-        elapsed = now - self._mark
-        if elapsed < _SAMPLE_S and self.rate:
-            return
-        elapsed = max(elapsed, 1e-4)
-        sample = self._arrived / elapsed
-        # A young estimate is the plain mean since the beginning; an old one forgets.
-        # Where a piece takes seconds, two that come together say nothing: some gaps have to pass.
-        self._gap_s += (elapsed - self._gap_s) / 8.0
-        horizon_s = max(self._smoothing_s, _GAPS * self._gap_s)
-        self._warm_s = min(self._warm_s + elapsed, horizon_s)
-        self.rate += (sample - self.rate) * min(1.0, elapsed / self._warm_s)
-        self._mark = now
-        self._arrived = 0
-
-    def rate_at(self, now: float, expected: int) -> float:
-        """The rate, less what the silence says: `expected` bytes at best would come just now."""
-        silent_s = now - self._mark
-        if silent_s <= 0.0:
-            return self.rate
-        ceiling = (self._arrived + expected) / silent_s
-        return min(self.rate, ceiling) if self.rate else ceiling
-
-    def reset(self) -> None:
-        """Forget what was measured."""
-        self.rate = 0.0
-        self._warm_s = 0.0
 
 
 class Window(Throughput):

@@ -16,35 +16,33 @@ from typing import assert_never
 
 from common.ids import ContentId, UserId
 from common.limits import RUN_BYTES
-from peer.swarm.events import (
-    Abandoned,
-    Asked,
-    Blocked,
+from peer.swarm.pieces import Bitfield, PieceLayout
+from peer.swarm.rate_limit import RateLimit
+from peer.swarm.serving.events import (
+    Acknowledged,
     ContentAdded,
+    ContentClosed,
     ContentRemoved,
-    Credited,
     Decline,
     DeclineReason,
     Drop,
     HeldLess,
     HeldMore,
-    Left,
+    RequestCancelled,
+    RequesterGone,
     RequesterId,
+    RequestReceived,
     Send,
+    SendBlocked,
+    SendDropped,
     ServingEffect,
     ServingEvent,
     Tick,
-    Unsent,
-    Withdrawn,
 )
-from peer.swarm.pieces import Bitfield, PieceLayout
-from peer.swarm.rate_limit import RateLimit
 from peer.swarm.serving.requesters import Content, Requester, User, Wanted
 from peer.swarm.serving.schedule import Schedule
+from peer.swarm.serving.settings import ServingSettings
 from peer.swarm.serving.uplink import Uplink
-from peer.swarm.settings import ServingSettings
-
-__all__ = ["Serving", "ServingSettings"]
 
 
 class Serving:
@@ -70,27 +68,27 @@ class Serving:
     def handle(self, event: ServingEvent, now: float) -> list[ServingEffect]:
         """Take an event in and say what is to be done, in order."""
         match event:
-            case Asked():
-                self._asked(event, now)
-            case Credited():
+            case RequestReceived():
+                self._request_received(event, now)
+            case Acknowledged():
                 requester = self._requesters.get(event.requester)
                 if requester is not None:
                     self._credited(requester, event.received_bytes, now)
-            case Withdrawn():
-                self._withdrawn(event)
-            case Abandoned():
-                self._abandoned(event)
+            case RequestCancelled():
+                self._request_cancelled(event)
+            case ContentClosed():
+                self._content_closed(event)
             case HeldMore():
                 self._held_more(event)
             case HeldLess():
                 self._held_less(event)
-            case Blocked():
-                self._blocked(event, now)
-            case Unsent():
+            case SendBlocked():
+                self._send_blocked(event, now)
+            case SendDropped():
                 requester = self._undo(event)
                 if requester is not None:
                     self._schedule.enqueue_requester(requester)
-            case Left():
+            case RequesterGone():
                 self._left(event.requester)
             case ContentAdded():
                 self._content_added(event)
@@ -198,7 +196,7 @@ class Serving:
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def _asked(self, event: Asked, now: float) -> None:
+    def _request_received(self, event: RequestReceived, now: float) -> None:
         requester = self._requesters.get(event.requester)
         if requester is None:
             requester = self._arrive(event.requester, event.user)
@@ -242,14 +240,14 @@ class Serving:
         requester = self._requesters[requester_id] = Requester(requester_id, user)
         return requester
 
-    def _withdrawn(self, event: Withdrawn) -> None:
+    def _request_cancelled(self, event: RequestCancelled) -> None:
         requester = self._requesters.get(event.requester)
         if requester is not None:
             for index in event.pieces:
                 if requester.dequeue(event.content, index):
                     self._queued -= 1
 
-    def _abandoned(self, event: Abandoned) -> None:
+    def _content_closed(self, event: ContentClosed) -> None:
         requester = self._requesters.get(event.requester)
         if requester is not None:
             for content, index in list(requester.waiting):
@@ -273,7 +271,7 @@ class Serving:
         if not user.requesters:
             del self._users[user.id]
 
-    def _blocked(self, event: Blocked, now: float) -> None:
+    def _send_blocked(self, event: SendBlocked, now: float) -> None:
         """Undo a send that did not come about, and try again in a while."""
         requester = self._undo(event)
         if requester is None:
@@ -287,7 +285,7 @@ class Serving:
         elif requester.enqueue(content, event.index):
             self._queued += 1
 
-    def _undo(self, event: Blocked | Unsent) -> Requester | None:
+    def _undo(self, event: SendBlocked | SendDropped) -> Requester | None:
         """A piece is not on its way after all; its requester, None when it was not before."""
         requester = self._requesters.get(event.requester)
         if requester is None:

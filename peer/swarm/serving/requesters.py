@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from common.ids import ContentId, UserId
 from common.limits import MIB, ON_ITS_WAY_MAX
-from peer.swarm.events import RequesterId
-from peer.swarm.fetching.window import Throughput
 from peer.swarm.pieces import Bitfield, PieceLayout
+from peer.swarm.rates import Throughput
+from peer.swarm.serving.events import RequesterId
 
 _UNCREDITED_MIN = 1 * MIB
 _UNCREDITED_MAX = 8 * MIB

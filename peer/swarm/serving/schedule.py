@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from heapq import heappop, heappush, heapreplace
 
-from peer.swarm.events import RequesterId
+from peer.swarm.serving.events import RequesterId
 from peer.swarm.serving.requesters import Requester, User, Wanted
 
 _Place = tuple[bool, int, int, int, int]

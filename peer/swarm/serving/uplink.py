@@ -20,11 +20,12 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 from common.ids import ContentId, UserId
-from peer.swarm.events import RequesterId
-from peer.swarm.fetching.window import FLOOR_PIECES, Throughput
+from peer.swarm.rates import Throughput
+from peer.swarm.serving.events import RequesterId
 from peer.swarm.serving.requesters import OnItsWay, Requester, User, Wanted
-from peer.swarm.settings import ServingSettings
+from peer.swarm.serving.settings import ServingSettings
 
+_FLOOR_PIECES = 2
 _PROBE_S = 10.0
 """A latency that is older is measured anew when the uplink was idle: routes change."""
 _GAIN = 4.0
@@ -113,7 +114,7 @@ class Uplink:
         rate = self._best_rate
         base_rtt_s = self._base_rtt_s or 0.0
         way_s = max(0.0, base_rtt_s - piece_length / rate) if rate else 0.0
-        pieces = FLOOR_PIECES if self.rate >= _LULL * rate else _LULL_PIECES
+        pieces = _FLOOR_PIECES if self.rate >= _LULL * rate else _LULL_PIECES
         bound = int(_GAIN * rate * way_s) + pieces * piece_length
         steady = int(rate * self._settings.in_flight_s)
         return min(max(bound, steady), self._settings.in_flight_max)

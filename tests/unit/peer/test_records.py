@@ -21,8 +21,8 @@ from peer.records import DownloadRecord, Manifests, Records, record_key
 from peer.serving import clients
 from peer.serving.clients import ClientTable
 from peer.serving.inventory import NOT_OFFERED, Inventory
-from peer.swarm.events import RequesterId
 from peer.swarm.pieces import Bitfield
+from peer.swarm.serving.events import RequesterId
 from tests.support.waiting import PATIENCE_S, wait_for
 
 FILMS, MUSIC = GroupId("films"), GroupId("music")

@@ -22,7 +22,7 @@ PURE_FOLDERS = ("peer/swarm", "tracker/core")
 PURE = [path for folder in PURE_FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 LINES_MAX = 400
 # Catalogues of messages and values: long by nature, without logic.
-DATA = {"common/messages/control.py", "common/messages/tracker.py", "peer/swarm/events.py"}
+DATA = {"common/messages/control.py", "common/messages/tracker.py"}
 ATTRIBUTES_MAX = 20
 # Above the bounds today: shrink them; nothing may be added, and what was mended is taken out.
 CIRCLE = {

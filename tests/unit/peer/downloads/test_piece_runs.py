@@ -9,7 +9,7 @@ import pytest
 
 from peer.downloads.received import ReceivedPieces
 from peer.downloads.transfer import Transfer
-from peer.swarm.events import PieceReceived, Verify
+from peer.swarm.fetching.events import PieceReceived, Verify
 from peer.swarm.fetching.sources import Phase
 from tests.support.peer_fakes import turns, until
 from tests.unit.peer.downloads.test_lifecycle import PIECE, Stage, run

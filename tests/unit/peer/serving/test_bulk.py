@@ -22,7 +22,7 @@ from common.net.sockets import Sent, TokenClient, make_socket
 from peer.fetching import bulk as fetching_bulk
 from peer.serving import bulk as serving_bulk
 from peer.serving.bulk import BulkSender
-from peer.swarm.events import RequesterId, Send
+from peer.swarm.serving.events import RequesterId, Send
 from tests.support.peer_fakes import turns, until
 from tests.support.serving_harness import (
     CONTENT,

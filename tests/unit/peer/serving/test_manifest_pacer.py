@@ -11,8 +11,8 @@ from common.ids import UserId
 from common.limits import MANIFEST_PART_BYTES, MIB
 from peer.serving import manifest_pacer
 from peer.serving.manifest_pacer import USER_RATE, ManifestServing
-from peer.swarm.events import RequesterId
 from peer.swarm.rate_limit import RateLimit, Rates
+from peer.swarm.serving.events import RequesterId
 from tests.support.peer_fakes import turns, until
 
 ALICE, MALLORY = UserId("alice"), UserId("mallory")

@@ -16,9 +16,9 @@ from peer.files.errors import DigestMismatch, IOFailed, PieceNotHeld
 from peer.serving import piece_reader
 from peer.serving.inventory import Inventory
 from peer.serving.piece_reader import TRIES, PieceReader, Run
-from peer.swarm import events as swarm
-from peer.swarm.events import RequesterId
 from peer.swarm.pieces import Bitfield
+from peer.swarm.serving import events as swarm
+from peer.swarm.serving.events import RequesterId
 from peer.workers import Workers
 from tests.support.peer_fakes import turns, until
 
@@ -100,7 +100,9 @@ class Stage:
 
         def done() -> bool:
             told = self.decided[before:]
-            not_sent = sum(isinstance(event, swarm.Blocked | swarm.Unsent) for event in told)
+            not_sent = sum(
+                isinstance(event, swarm.SendBlocked | swarm.SendDropped) for event in told
+            )
             return not_sent + len(self.sent) - sent >= len(pieces)
 
         await until(done, "an outcome for each piece")
@@ -139,7 +141,7 @@ def test_what_was_read_for_a_channel_that_was_closed_is_not_sent_on_the_next(
         stage.disk.errors = {2: errors}
         stage.reader.read([swarm.Send(BOB, CONTENT, 2)])
         stage.channel = object()  # before the loop turns: what was read is not delivered yet
-        assert await stage.ask(3) == [swarm.Unsent(BOB, CONTENT, 2)]
+        assert await stage.ask(3) == [swarm.SendDropped(BOB, CONTENT, 2)]
         assert stage.sent == [3]
 
     run(test)
@@ -149,7 +151,7 @@ def test_a_failure_that_passes_only_delays_the_piece() -> None:
     async def test(stage: Stage) -> None:
         stage.offer()
         stage.disk.errors = {2: [EIO]}
-        assert await stage.ask(1, 2, 3) == [swarm.Blocked(BOB, CONTENT, 2)]
+        assert await stage.ask(1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 2)]
         assert await stage.ask(2) == []
         assert (stage.sent, stage.notices) == ([1, 3, 2], [])
 
@@ -177,7 +179,7 @@ def test_one_of_a_run_that_fails_does_not_keep_the_others(errors: list[Exception
         stage.offer()
         stage.run_bytes = 4 * LENGTH
         stage.disk.errors = {1: errors}
-        assert await stage.ask(0, 1, 2, 3) == [swarm.Blocked(BOB, CONTENT, 1)]
+        assert await stage.ask(0, 1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 1)]
         assert sorted(stage.sent) == [0, 2, 3]
         assert await stage.ask(1) == []
 
@@ -189,7 +191,7 @@ def test_a_piece_that_stays_unreadable_is_given_up(error: Exception) -> None:
     async def test(stage: Stage) -> None:
         stage.offer()
         stage.disk.errors = {2: [error] * TRIES}
-        blocked = swarm.Blocked(BOB, CONTENT, 2)
+        blocked = swarm.SendBlocked(BOB, CONTENT, 2)
         for _ in range(TRIES - 1):
             assert await stage.ask(2) == [blocked]
         # The core declines what is blocked and not held.
@@ -205,7 +207,7 @@ def test_failures_before_a_piece_was_read_do_not_count() -> None:
         stage.offer()
         for _ in range(TRIES + 1):
             stage.disk.errors = {2: [EIO]}
-            assert await stage.ask(2) == [swarm.Blocked(BOB, CONTENT, 2)]
+            assert await stage.ask(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
             assert await stage.ask(2) == []
 
     run(test)
@@ -283,7 +285,7 @@ def test_a_content_that_came_anew_is_judged_anew() -> None:
         await stage.break_down(2)
         stage.inventory.remove(CONTENT)
         stage.offer(Bitfield(COUNT, [2]))
-        assert await stage.ask(2) == [swarm.Blocked(BOB, CONTENT, 2)]
+        assert await stage.ask(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
         stage.time_passes()
         assert (stage.announced, stage.reader.troubled) == ([], 0)
 
@@ -296,7 +298,7 @@ def test_a_piece_that_another_read_lost_is_no_fault_of_the_disk(lost: bool) -> N
         stage.offer(Bitfield(COUNT, [0] if lost else [0, 2]))
         stage.disk.errors = {2: [PieceNotHeld("piece 2 is not held")]}
         gone = [swarm.HeldLess(CONTENT, (2,))] if lost else []
-        assert await stage.ask(2) == [*gone, swarm.Blocked(BOB, CONTENT, 2)]
+        assert await stage.ask(2) == [*gone, swarm.SendBlocked(BOB, CONTENT, 2)]
         assert (stage.notices, stage.reader.troubled) == ([], 0)
 
     run(test)

@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from common.ids import ContentId, DeviceKey, UserId
-from peer.swarm import events as ev
+from peer.swarm.fetching import events as fetching
 from peer.swarm.fetching.local_pieces import Alike
-from peer.swarm.fetching.machine import Download, DownloadSettings
+from peer.swarm.fetching.machine import Download
+from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.pieces import Bitfield, PieceLayout
 from peer.swarm.rate_limit import RateLimit, Rates
-from peer.swarm.serving.machine import Serving, ServingSettings
+from peer.swarm.serving import events as serving
+from peer.swarm.serving.machine import Serving
+from peer.swarm.serving.settings import ServingSettings
 
 COUNT, LENGTH, SIZE = 12, 10, 115
 SOURCES = [DeviceKey(bytes([n]) * 32) for n in range(5)]
@@ -50,55 +53,55 @@ class Fetching(RuleBasedStateMachine):
         self.verifying: dict[tuple[DeviceKey, int], None] = {}
         self.completions = 0
 
-    def tell(self, event: ev.DownloadEvent) -> None:
+    def tell(self, event: fetching.DownloadEvent) -> None:
         self.carry_out(self.download.handle(event, self.now))
 
-    def carry_out(self, effects: list[ev.DownloadEffect]) -> None:
+    def carry_out(self, effects: list[fetching.DownloadEffect]) -> None:
         for effect in effects:
             match effect:
-                case ev.Open(source):
+                case fetching.Open(source):
                     assert source not in self.opening
                     assert source not in self.requested
                     self.opening[source] = None
-                case ev.Request(source, pieces):
+                case fetching.Request(source, pieces):
                     asked = self.requested[source]
                     assert pieces
                     for index in pieces:
                         assert 0 <= index < COUNT
                         assert index not in asked
                         asked[index] = None
-                case ev.CancelRequest(source, pieces):
+                case fetching.CancelRequest(source, pieces):
                     for index in pieces:
                         del self.requested[source][index]
-                case ev.Verify(source, index):
+                case fetching.Verify(source, index):
                     self.requested[source].pop(index, None)
                     assert (source, index) not in self.verifying
                     self.verifying[source, index] = None
-                case ev.Discard(source, index):
+                case fetching.Discard(source, index):
                     self.requested.get(source, {}).pop(index, None)
-                case ev.Close(source):
+                case fetching.Close(source):
                     self.opening.pop(source, None)
                     self.requested.pop(source, None)
-                case ev.Announce(pieces):
+                case fetching.Announce(pieces):
                     assert all(i in self.download.pieces.held for i in pieces)
-                case ev.Make(index, like):
+                case fetching.Make(index, like):
                     assert index not in self.making
                     assert index not in self.download.pieces.held
                     assert like is None or like in self.download.pieces.held
                     self.making[index] = None
-                case ev.Complete():
+                case fetching.Complete():
                     self.completions += 1
-                case ev.Credit(source):
+                case fetching.Credit(source):
                     assert source in self.requested
         self.download.check_invariants()
 
     @rule(source=sources, complete=st.booleans())
     def known(self, source: DeviceKey, complete: bool) -> None:
-        self.tell(ev.SourceKnown(source, UserId("ann"), complete))
+        self.tell(fetching.SourceKnown(source, UserId("ann"), complete))
 
     @rule(source=sources)
     def gone(self, source: DeviceKey) -> None:
-        self.tell(ev.SourceGone(source))
+        self.tell(fetching.SourceGone(source))
 
     @precondition(lambda self: self.opening)
     @rule(data=st.data(), have=st.none() | st.sets(st.integers(0, COUNT - 1)))
@@ -106,31 +109,31 @@ class Fetching(RuleBasedStateMachine):
         source = data.draw(st.sampled_from(list(self.opening)))
         del self.opening[source]
         self.requested[source] = {}
-        self.tell(ev.Opened(source, None if have is None else Bitfield(COUNT, have)))
+        self.tell(fetching.Opened(source, None if have is None else Bitfield(COUNT, have)))
 
     @rule(source=sources)
     def opened_unasked_or_wrong(self, source: DeviceKey) -> None:
         if source not in self.opening:
-            self.tell(ev.Opened(source, Bitfield(COUNT)))
+            self.tell(fetching.Opened(source, Bitfield(COUNT)))
         else:
             del self.opening[source]
             self.requested[source] = {}
-            self.tell(ev.Opened(source, Bitfield(COUNT + 1)))
+            self.tell(fetching.Opened(source, Bitfield(COUNT + 1)))
 
     @rule(source=sources, pieces=some)
     def have_more(self, source: DeviceKey, pieces: tuple[int, ...]) -> None:
-        self.tell(ev.HaveMore(source, pieces))
+        self.tell(fetching.HaveMore(source, pieces))
 
     @rule(source=sources, index=indexes, size=st.sampled_from([LENGTH, 5, 0]))
     def anything_came(self, source: DeviceKey, index: int, size: int) -> None:
-        self.tell(ev.PieceReceived(source, index, size))
+        self.tell(fetching.PieceReceived(source, index, size))
 
     @precondition(lambda self: any(self.requested.values()))
     @rule(data=st.data())
     def the_right_piece_came(self, data: st.DataObject) -> None:
         source = data.draw(st.sampled_from([s for s, asked in self.requested.items() if asked]))
         index = data.draw(st.sampled_from(list(self.requested[source])))
-        self.tell(ev.PieceReceived(source, index, self.download.layout.size_of(index)))
+        self.tell(fetching.PieceReceived(source, index, self.download.layout.size_of(index)))
 
     @precondition(lambda self: self.verifying)
     @rule(data=st.data(), verdict=st.sampled_from(["good"] * 4 + ["corrupt", "unwritten"]))
@@ -139,49 +142,49 @@ class Fetching(RuleBasedStateMachine):
         del self.verifying[source, index]
         match verdict:
             case "good":
-                self.tell(ev.PieceVerified(source, index))
+                self.tell(fetching.PieceVerified(source, index))
             case "corrupt":
-                self.tell(ev.PieceCorrupt(source, index))
+                self.tell(fetching.PieceCorrupt(source, index))
             case _:
-                self.tell(ev.PieceUnwritten(source, index, "disk full"))
+                self.tell(fetching.PieceUnwritten(source, index, "disk full"))
 
     @precondition(lambda self: self.making)
     @rule(data=st.data(), good=st.booleans())
     def made(self, data: st.DataObject, good: bool) -> None:
         index = data.draw(st.sampled_from(list(self.making)))
         del self.making[index]
-        self.tell(ev.PieceMade(index) if good else ev.PieceNotMade(index))
+        self.tell(fetching.PieceMade(index) if good else fetching.PieceNotMade(index))
 
     @rule(source=sources, pieces=some)
     def declined(self, source: DeviceKey, pieces: tuple[int, ...]) -> None:
         for index in pieces:
             self.requested.get(source, {}).pop(index, None)
-        self.tell(ev.PiecesRefused(source, pieces))
+        self.tell(fetching.PiecesRefused(source, pieces))
 
     @rule(source=sources, pieces=some)
     def busy(self, source: DeviceKey, pieces: tuple[int, ...]) -> None:
         asked = self.requested.get(source, {})
         for index in pieces or tuple(asked):
             asked.pop(index, None)
-        self.tell(ev.SourceBusy(source, 1.0, pieces))
+        self.tell(fetching.SourceBusy(source, 1.0, pieces))
 
     @rule(source=sources, transient=st.booleans())
     def refused(self, source: DeviceKey, transient: bool) -> None:
-        self.tell(ev.SourceRefused(source, transient, "no"))
+        self.tell(fetching.SourceRefused(source, transient, "no"))
 
     @rule(source=sources, opened=st.booleans())
     def lost(self, source: DeviceKey, opened: bool) -> None:
         self.opening.pop(source, None)
         self.requested.pop(source, None)
-        self.tell(ev.SourceClosed(source) if opened else ev.SourceUnreachable(source))
+        self.tell(fetching.SourceClosed(source) if opened else fetching.SourceUnreachable(source))
 
     @rule()
     def pause(self) -> None:
-        self.tell(ev.Paused())
+        self.tell(fetching.Paused())
 
     @rule()
     def resume(self) -> None:
-        self.tell(ev.Resumed())
+        self.tell(fetching.Resumed())
 
     @rule(found=st.sets(st.integers(0, COUNT - 1), max_size=3))
     def damage(self, found: set[int]) -> None:
@@ -190,7 +193,7 @@ class Fetching(RuleBasedStateMachine):
     @rule(pause=pauses)
     def time_passes(self, pause: float) -> None:
         self.now += pause
-        self.tell(ev.Tick())
+        self.tell(fetching.Tick())
 
     @invariant()
     def the_clock_is_not_set_back(self) -> None:
@@ -203,26 +206,28 @@ class Fetching(RuleBasedStateMachine):
         honest = DeviceKey(b"h" * 32)
         for source in SOURCES:
             self.lost(source, True)
-            self.tell(ev.SourceGone(source))
+            self.tell(fetching.SourceGone(source))
         self.resume()
         for _ in range(400):
             if self.download.complete:
                 break
-            self.tell(ev.SourceKnown(honest, UserId("ann"), True))
+            self.tell(fetching.SourceKnown(honest, UserId("ann"), True))
             if honest in self.opening:
                 del self.opening[honest]
                 self.requested[honest] = {}
-                self.tell(ev.Opened(honest, None))
+                self.tell(fetching.Opened(honest, None))
             for index in list(self.requested.get(honest, {})):
-                self.tell(ev.PieceReceived(honest, index, self.download.layout.size_of(index)))
+                self.tell(
+                    fetching.PieceReceived(honest, index, self.download.layout.size_of(index))
+                )
             for source, index in list(self.verifying):
                 del self.verifying[source, index]
-                self.tell(ev.PieceVerified(source, index))
+                self.tell(fetching.PieceVerified(source, index))
             for index in list(self.making):
                 del self.making[index]
-                self.tell(ev.PieceMade(index))
+                self.tell(fetching.PieceMade(index))
             self.now += 0.3
-            self.tell(ev.Tick())
+            self.tell(fetching.Tick())
         assert self.download.complete
         assert self.completions
 
@@ -233,7 +238,7 @@ class FetchingAlike(Fetching):
     ALIKE = Alike(zeros=(1, 5, 11), groups=((0, 3, 4), (2, 7)))
 
 
-REQUESTERS = [ev.RequesterId(bytes([n])) for n in range(4)]
+REQUESTERS = [serving.RequesterId(bytes([n])) for n in range(4)]
 CONTENTS = [ContentId(bytes([n]) * 32) for n in range(2)]
 requesters = st.sampled_from(REQUESTERS)
 contents = st.sampled_from(CONTENTS)
@@ -249,19 +254,19 @@ class Serves(RuleBasedStateMachine):
             ServingSettings(queue_max=8, queue_all_max=20, epoch_bytes=30, drop_after_s=30.0),
             RateLimit(Rates(everything=2000.0, each_user=1000.0)),
         )
-        self.sent: list[ev.Send] = []
+        self.sent: list[serving.Send] = []
         self.held: dict[ContentId, set[int]] = {}
-        self.gone: set[ev.RequesterId] = set()
+        self.gone: set[serving.RequesterId] = set()
 
-    def tell(self, event: ev.ServingEvent) -> None:
+    def tell(self, event: serving.ServingEvent) -> None:
         for effect in self.serving.handle(event, self.now):
             match effect:
-                case ev.Send():
+                case serving.Send():
                     assert effect.index in self.held[effect.content]
                     self.sent.append(effect)
-                case ev.Decline():
+                case serving.Decline():
                     assert effect.pieces
-                case ev.Drop():
+                case serving.Drop():
                     self.sent = [s for s in self.sent if s.requester != effect.requester]
         self.serving.check_invariants()
 
@@ -271,62 +276,62 @@ class Serves(RuleBasedStateMachine):
             return
         self.held[content] = set(range(COUNT)) if have is None else set(have)
         field = None if have is None else Bitfield(COUNT, have)
-        self.tell(ev.ContentAdded(content, LENGTH, SIZE, field))
+        self.tell(serving.ContentAdded(content, LENGTH, SIZE, field))
 
     @rule(content=contents)
     def removed(self, content: ContentId) -> None:
         self.held.pop(content, None)
-        self.tell(ev.ContentRemoved(content))
+        self.tell(serving.ContentRemoved(content))
 
     @rule(content=contents, pieces=st.sets(st.integers(0, COUNT - 1), max_size=4))
     def more(self, content: ContentId, pieces: set[int]) -> None:
         if content in self.held:
             self.held[content] |= pieces
-        self.tell(ev.HeldMore(content, tuple(pieces)))
+        self.tell(serving.HeldMore(content, tuple(pieces)))
 
     @rule(content=contents, pieces=st.sets(st.integers(0, COUNT - 1), max_size=2))
     def less(self, content: ContentId, pieces: set[int]) -> None:
         if content in self.held:
             self.held[content] -= pieces
-        self.tell(ev.HeldLess(content, tuple(pieces)))
+        self.tell(serving.HeldLess(content, tuple(pieces)))
 
     @rule(requester=requesters, content=contents, pieces=some, got=st.integers(-5, 400))
     def asked(
-        self, requester: ev.RequesterId, content: ContentId, pieces: tuple[int, ...], got: int
+        self, requester: serving.RequesterId, content: ContentId, pieces: tuple[int, ...], got: int
     ) -> None:
         user = UserId("ann" if requester[0] < 2 else "bob")
-        self.tell(ev.Asked(requester, user, content, pieces, got))
+        self.tell(serving.RequestReceived(requester, user, content, pieces, got))
 
     @rule(requester=requesters, content=contents, pieces=some)
     def withdrawn(
-        self, requester: ev.RequesterId, content: ContentId, pieces: tuple[int, ...]
+        self, requester: serving.RequesterId, content: ContentId, pieces: tuple[int, ...]
     ) -> None:
-        self.tell(ev.Withdrawn(requester, content, pieces))
+        self.tell(serving.RequestCancelled(requester, content, pieces))
 
     @rule(requester=requesters, content=contents)
-    def abandoned(self, requester: ev.RequesterId, content: ContentId) -> None:
-        self.tell(ev.Abandoned(requester, content))
+    def abandoned(self, requester: serving.RequesterId, content: ContentId) -> None:
+        self.tell(serving.ContentClosed(requester, content))
 
     @rule(requester=requesters, got=st.integers(-5, 1000) | st.just(2**63))
-    def credited(self, requester: ev.RequesterId, got: int) -> None:
-        self.tell(ev.Credited(requester, got))
+    def credited(self, requester: serving.RequesterId, got: int) -> None:
+        self.tell(serving.Acknowledged(requester, got))
 
     @rule(requester=requesters)
-    def left(self, requester: ev.RequesterId) -> None:
+    def left(self, requester: serving.RequesterId) -> None:
         self.sent = [s for s in self.sent if s.requester != requester]
-        self.tell(ev.Left(requester))
+        self.tell(serving.RequesterGone(requester))
 
     @precondition(lambda self: self.sent)
     @rule(which=st.integers(0, 1_000), again=st.booleans())
     def not_sent(self, which: int, again: bool) -> None:
         send = self.sent.pop(which % len(self.sent))
-        why = ev.Blocked if again else ev.Unsent
+        why = serving.SendBlocked if again else serving.SendDropped
         self.tell(why(send.requester, send.content, send.index))
 
     @rule(pause=pauses)
     def time_passes(self, pause: float) -> None:
         self.now += pause
-        self.tell(ev.Tick())
+        self.tell(serving.Tick())
 
     @invariant()
     def it_wakes_up(self) -> None:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from common.ids import DeviceKey
 from common.limits import PIECES_PER_REQUEST_MAX
-from peer.swarm.events import CancelRequest, Close, Complete, Credit, Request, Verdict, Verify
-from peer.swarm.fetching.announce import Announcements
-from peer.swarm.fetching.effects import EffectBuffer
+from peer.swarm.fetching.effects import Announcements, EffectBuffer
+from peer.swarm.fetching.events import (
+    CancelRequest,
+    Close,
+    Complete,
+    Credit,
+    Request,
+    Verdict,
+    Verify,
+)
 
 A, B = DeviceKey(b"a" * 32), DeviceKey(b"b" * 32)
 

@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import LocalProtocolError
 from common.ids import DeviceKey, UserId
-from peer.swarm.events import (
+from peer.swarm.fetching.events import (
     Complete,
     DownloadEffect,
     DownloadEvent,
@@ -28,8 +28,8 @@ from peer.swarm.events import (
 )
 from peer.swarm.fetching.local_pieces import Alike
 from peer.swarm.fetching.machine import Download
+from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.pieces import Bitfield, PieceLayout
-from peer.swarm.settings import DownloadSettings
 
 A, B = (DeviceKey(name * 32) for name in (b"a", b"b"))
 USER = UserId("ann")

@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import LocalProtocolError
 from common.ids import DeviceKey, UserId
-from peer.swarm.events import (
+from peer.swarm.fetching.events import (
     Announce,
     CancelRequest,
     Close,
@@ -41,8 +41,9 @@ from peer.swarm.events import (
     Verdict,
     Verify,
 )
-from peer.swarm.fetching.machine import Download, DownloadSettings
+from peer.swarm.fetching.machine import Download
 from peer.swarm.fetching.picker import Order
+from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.fetching.sources import Phase
 from peer.swarm.pieces import Bitfield, PieceLayout
 from peer.swarm.rate_limit import RateLimit, Rates

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from common.ids import DeviceKey, UserId
-from peer.swarm.events import Verdict
+from peer.swarm.fetching.events import Verdict
 from peer.swarm.fetching.sources import STRIKES_MAX, LatencyStats, Phase, Source, SourceTable
 from peer.swarm.pieces import Bitfield
 

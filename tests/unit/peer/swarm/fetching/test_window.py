@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from peer.swarm.fetching.window import Throughput, Window
-from peer.swarm.rates import RateMeter
+from peer.swarm.fetching.window import Window
+from peer.swarm.rates import RateMeter, Throughput
 
 KIB, MIB = 1024, 1024 * 1024
 PIECE = 512 * KIB

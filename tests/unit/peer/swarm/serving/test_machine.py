@@ -7,30 +7,31 @@ from collections import Counter
 import pytest
 
 from common.ids import ContentId, UserId
-from peer.swarm.events import (
-    Abandoned,
-    Asked,
-    Blocked,
+from peer.swarm.pieces import Bitfield
+from peer.swarm.rate_limit import RateLimit, Rates
+from peer.swarm.serving.events import (
+    Acknowledged,
     ContentAdded,
+    ContentClosed,
     ContentRemoved,
-    Credited,
     Decline,
     DeclineReason,
     Drop,
     HeldLess,
     HeldMore,
-    Left,
+    RequestCancelled,
+    RequesterGone,
     RequesterId,
+    RequestReceived,
     Send,
+    SendBlocked,
+    SendDropped,
     ServingEffect,
     ServingEvent,
     Tick,
-    Unsent,
-    Withdrawn,
 )
-from peer.swarm.pieces import Bitfield
-from peer.swarm.rate_limit import RateLimit, Rates
-from peer.swarm.serving.machine import Serving, ServingSettings
+from peer.swarm.serving.machine import Serving
+from peer.swarm.serving.settings import ServingSettings
 
 MIB = 1024 * 1024
 PIECE = MIB // 2
@@ -61,9 +62,9 @@ class Story:
         """Somebody took one piece at ten megabytes a second: the length of the way is known."""
         first = ContentId(b"1" * 32)
         self.tell(ContentAdded(first, PIECE, PIECE))
-        self.tell(Asked(requester("first"), UserId("first"), first, (0,), 0))
+        self.tell(RequestReceived(requester("first"), UserId("first"), first, (0,), 0))
         self.now = 0.052
-        self.tell(Credited(requester("first"), PIECE), Left(requester("first")))
+        self.tell(Acknowledged(requester("first"), PIECE), RequesterGone(requester("first")))
         self.on_way.clear()
 
     def tell(self, *events: ServingEvent) -> list[ServingEffect]:
@@ -75,7 +76,7 @@ class Story:
         return effects
 
     def ask(self, name: str, *pieces: int) -> list[str]:
-        event = Asked(requester(name), UserId(name[0]), FILE, pieces, self.received[name])
+        event = RequestReceived(requester(name), UserId(name[0]), FILE, pieces, self.received[name])
         return sent(self.tell(event))
 
     def receive(self, name: str, size: int = PIECE) -> list[str]:
@@ -83,7 +84,7 @@ class Story:
         self.received[name] += size
         if name in self.on_way:
             self.on_way.remove(name)
-        return sent(self.tell(Credited(requester(name), self.received[name])))
+        return sent(self.tell(Acknowledged(requester(name), self.received[name])))
 
     def receive_first(self) -> list[str]:
         """The piece that was sent before all others arrives, after as long as a piece takes."""
@@ -117,10 +118,10 @@ def test_requests_are_answered_late_two_pieces_at_a_time() -> None:
 def test_the_first_piece_of_all_travels_alone_to_measure_the_way() -> None:
     serving = Serving()
     serving.handle(ContentAdded(FILE, PIECE, 9 * PIECE), 0.0)
-    ask = Asked(requester("a"), UserId("a"), FILE, tuple(range(9)), 0)
+    ask = RequestReceived(requester("a"), UserId("a"), FILE, tuple(range(9)), 0)
     assert sent(serving.handle(ask, 0.0)) == ["a:0"]
     assert serving.handle(Tick(), 0.01) == []
-    near = serving.handle(Credited(requester("a"), PIECE), 0.053)
+    near = serving.handle(Acknowledged(requester("a"), PIECE), 0.053)
     assert sent(near) == ["a:1", "a:2"]
 
 
@@ -162,7 +163,7 @@ def test_more_is_on_its_way_while_what_was_sent_waits_at_the_links_of_others() -
 def test_what_is_withdrawn_is_not_sent_unless_it_is_on_its_way() -> None:
     story = Story()
     story.ask("a", 1, 2, 3, 4)
-    assert story.tell(Withdrawn(requester("a"), FILE, (1, 3))) == []
+    assert story.tell(RequestCancelled(requester("a"), FILE, (1, 3))) == []
     assert story.receive("a") == ["a:4"]
     assert story.receive("a") == []
 
@@ -366,20 +367,20 @@ def test_credit_for_what_was_never_sent_gives_nothing() -> None:
     assert story.receive("a", 10**12) == ["a:2", "a:3"]
     story.now = 0.262
     assert story.receive("a", 10**12) == ["a:4", "a:5"]
-    assert story.tell(Credited(requester("a"), -5)) == []
+    assert story.tell(Acknowledged(requester("a"), -5)) == []
 
 
 def test_what_is_not_held_or_not_there_is_declined() -> None:
     story = Story(count=4)
     story.tell(ContentAdded(OTHER, PIECE, 4 * PIECE, Bitfield(4, [1])))
-    asked = Asked(requester("a"), UserId("a"), OTHER, (0, 1, 4, -1, 2**63), 0)
+    asked = RequestReceived(requester("a"), UserId("a"), OTHER, (0, 1, 4, -1, 2**63), 0)
     assert story.tell(asked) == [
         Decline(requester("a"), OTHER, (0,), DeclineReason.NOT_HELD),
         Decline(requester("a"), OTHER, (4, -1, 2**63), DeclineReason.OUT_OF_RANGE),
         Send(requester("a"), OTHER, 1),
     ]
     nowhere = ContentId(b"?" * 32)
-    assert story.tell(Asked(requester("a"), UserId("a"), nowhere, (0,), 0)) == [
+    assert story.tell(RequestReceived(requester("a"), UserId("a"), nowhere, (0,), 0)) == [
         Decline(requester("a"), nowhere, (0,), DeclineReason.UNKNOWN_CONTENT)
     ]
 
@@ -388,7 +389,7 @@ def test_a_leechers_piece_is_served_from_the_moment_it_is_held() -> None:
     story = Story()
     story.tell(ContentAdded(OTHER, PIECE, 2 * PIECE, Bitfield(2)))
     story.tell(HeldMore(OTHER, (1,)))
-    assert sent(story.tell(Asked(requester("a"), UserId("a"), OTHER, (1,), 0))) == ["a:1"]
+    assert sent(story.tell(RequestReceived(requester("a"), UserId("a"), OTHER, (1,), 0))) == ["a:1"]
     held = story.serving.held(OTHER)
     assert held is not None
     assert list(held) == [1]
@@ -398,11 +399,11 @@ def test_a_leechers_piece_is_served_from_the_moment_it_is_held() -> None:
 
 def test_a_full_queue_declines_with_a_time() -> None:
     story = Story(queue_max=4)
-    effects = story.tell(Asked(requester("a"), UserId("a"), FILE, tuple(range(7)), 0))
+    effects = story.tell(RequestReceived(requester("a"), UserId("a"), FILE, tuple(range(7)), 0))
     assert effects[0] == Decline(requester("a"), FILE, (4, 5, 6), DeclineReason.BUSY, 1.0)
     crowded = Story(queue_all_max=4)
     crowded.ask("a", 0, 1, 2, 3, 4, 5)
-    effects = crowded.tell(Asked(requester("b"), UserId("b"), FILE, (6, 7, 8), 0))
+    effects = crowded.tell(RequestReceived(requester("b"), UserId("b"), FILE, (6, 7, 8), 0))
     assert [e.why for e in effects if isinstance(e, Decline)] == [DeclineReason.BUSY]
 
 
@@ -416,43 +417,43 @@ def test_a_piece_asked_for_twice_waits_once() -> None:
 def test_a_full_socket_is_tried_again_in_a_while() -> None:
     story = Story()
     assert story.ask("a", 0, 1) == ["a:0", "a:1"]
-    assert story.tell(Blocked(requester("a"), FILE, 1)) == []
+    assert story.tell(SendBlocked(requester("a"), FILE, 1)) == []
     assert story.serving.sent_bytes == 2 * PIECE  # the first of all, and piece 0
     assert sent(story.wait(0.2)) == ["a:1"]
 
 
-@pytest.mark.parametrize("why", [Blocked, Unsent])
+@pytest.mark.parametrize("why", [SendBlocked, SendDropped])
 def test_what_was_not_sent_leaves_no_debt_whatever_went_after_it(
-    why: type[Blocked] | type[Unsent],
+    why: type[SendBlocked] | type[SendDropped],
 ) -> None:
     small = PIECE // 32
     story = Story(count=4)
     story.tell(ContentAdded(OTHER, small, 100 * small))
     assert story.ask("a", 0) == ["a:0"]
-    given = sent(story.tell(Asked(requester("a"), UserId("a"), OTHER, (0, 1), 0)))
+    given = sent(story.tell(RequestReceived(requester("a"), UserId("a"), OTHER, (0, 1), 0)))
     assert given == ["a:0", "a:1"]
     again = story.tell(why(requester("a"), FILE, 0))
     asked_again = sent([*again, *story.wait(0.2)])
-    assert asked_again == (["a:0"] if why is Blocked else [])
+    assert asked_again == (["a:0"] if why is SendBlocked else [])
     unacked_bytes = 2 * small + len(asked_again) * PIECE
     assert story.serving._requesters[requester("a")].uncredited == unacked_bytes
-    story.tell(Credited(requester("a"), 2 * small))
+    story.tell(Acknowledged(requester("a"), 2 * small))
     assert story.serving._requesters[requester("a")].uncredited == unacked_bytes - 2 * small
 
 
 def test_what_was_not_sent_is_not_tried_again_when_nobody_waits_for_it() -> None:
     story = Story()
     assert story.ask("a", 0, 1) == ["a:0", "a:1"]
-    story.tell(Abandoned(requester("a"), FILE))
+    story.tell(ContentClosed(requester("a"), FILE))
     assert story.ask("a", 1, 2) == []  # opened anew: what is on its way leaves no room
-    effects = story.tell(Unsent(requester("a"), FILE, 0), Unsent(requester("a"), FILE, 1))
+    effects = story.tell(SendDropped(requester("a"), FILE, 0), SendDropped(requester("a"), FILE, 1))
     assert sorted(sent([*effects, *story.wait(1.0)])) == ["a:1", "a:2"]
 
 
 def test_a_piece_that_cannot_be_read_any_longer_is_declined() -> None:
     story = Story()
     story.ask("a", 0, 1, 2)
-    effects = story.tell(HeldLess(FILE, (1, 2)), Blocked(requester("a"), FILE, 1))
+    effects = story.tell(HeldLess(FILE, (1, 2)), SendBlocked(requester("a"), FILE, 1))
     assert effects == [
         Decline(requester("a"), FILE, (2,), DeclineReason.NOT_HELD),
         Decline(requester("a"), FILE, (1,), DeclineReason.NOT_HELD),
@@ -472,8 +473,8 @@ def test_what_is_abandoned_is_not_sent_and_other_contents_are() -> None:
     story = Story()
     story.tell(ContentAdded(OTHER, PIECE, 4 * PIECE))
     story.ask("a", 0, 1, 2, 3)
-    story.tell(Asked(requester("a"), UserId("a"), OTHER, (2,), 0))
-    assert story.tell(Abandoned(requester("a"), FILE)) == []
+    story.tell(RequestReceived(requester("a"), UserId("a"), OTHER, (2,), 0))
+    assert story.tell(ContentClosed(requester("a"), FILE)) == []
     assert story.receive("a") == ["a:2"]
     assert story.receive("a") == []
 
@@ -482,7 +483,7 @@ def test_who_left_holds_nothing_up() -> None:
     story = Story()
     story.ask("a", 0, 1, 2)
     assert story.ask("b", 3, 4, 5) == ["b:3"]
-    assert sent(story.tell(Left(requester("a")))) == ["b:4"]
+    assert sent(story.tell(RequesterGone(requester("a")))) == ["b:4"]
     assert story.receive("a") == []
 
 
@@ -508,7 +509,7 @@ def test_as_much_goes_in_one_message_as_comes_in_no_time() -> None:
     story = Story()
     bob = requester("bob")
     assert story.serving.run_bytes(bob) == 0
-    story.tell(Asked(bob, UserId("b"), FILE, (0, 1), 0))
+    story.tell(RequestReceived(bob, UserId("b"), FILE, (0, 1), 0))
     for rate, together in ((0.0, 0), (10e6, 200_000), (50e6, 1_000_000), (1e9, 2 * MIB)):
         story.serving._requesters[bob].throughput.rate = rate
         assert story.serving.run_bytes(bob) == together
@@ -518,7 +519,7 @@ def test_a_frame_takes_a_second_at_most_and_is_not_tiny() -> None:
     story = Story()
     bob = requester("bob")
     assert story.serving.frame_bytes(bob) == 64 * 1024
-    story.tell(Asked(bob, UserId("b"), FILE, (0, 1), 0))
+    story.tell(RequestReceived(bob, UserId("b"), FILE, (0, 1), 0))
     for rate, size in ((0.0, 64 * 1024), (10e3, 64 * 1024), (1e6, 1_000_000)):
         story.serving._requesters[bob].throughput.rate = rate
         assert story.serving.frame_bytes(bob) == size

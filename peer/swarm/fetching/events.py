@@ -1,28 +1,22 @@
-"""The vocabulary between the deciding core of the peer and its shell.
+"""Events and effects of the download machine.
 
-Owns the events that the core is told of and the effects that it asks for. It decides nothing, and
-says nothing of sockets, frames, files or threads: the shell turns those into events and carries the
-effects out, in the order given.
-
-Two machines speak it. ``Download`` fetches one content; ``Serving`` answers all who fetch from
-this peer. Sizes and counts are bytes, times are seconds of one monotonic clock.
+Owns the values that pass between `Download` and the code that drives it. The machine never sees a
+socket, a frame, a file or a thread: the driver turns those into events, and carries out the
+effects in the order given. Sizes and counts are bytes; times are seconds of one monotonic clock.
 """
 
 from __future__ import annotations
 
 from enum import Enum, unique
-from typing import NewType, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
-from common.ids import ContentId, DeviceKey, UserId
+from common.ids import DeviceKey, UserId
 from peer.swarm.pieces import Bitfield
 
 SourceId: TypeAlias = DeviceKey
-"""Whom we fetch from: the device is the identity, its connections come and go."""
-
-RequesterId = NewType("RequesterId", bytes)
-"""Who fetches from us: one connection, so that its credit starts at nought with it."""
+"""A device that is fetched from. Its connections come and go; the device is the identity."""
 
 
 @unique
@@ -65,22 +59,9 @@ class DiscardReason(Enum):
     """Came from a source that served wrong bytes."""
 
 
-@unique
-class DeclineReason(Enum):
-    """Why requests are not going to be answered."""
-
-    BUSY = "busy"
-    """The queue is full; ask again in a while, or elsewhere."""
-    NOT_HELD = "not held"
-    """This peer has not got the piece."""
-    UNKNOWN_CONTENT = "unknown content"
-    """This peer does not offer that content."""
-    OUT_OF_RANGE = "out of range"
-    """The content has no such piece."""
-
-
 class _Value(msgspec.Struct, frozen=True, gc=False):
-    """A value. Several are made for every piece, at a tenth of a frozen dataclass's cost."""
+    """Base of events and effects. Why not a frozen dataclass: several are made for every piece, and
+    a struct costs a tenth."""
 
 
 # --- What happens to a download ------------------------------------------------------------------
@@ -317,144 +298,3 @@ class Complete(_Value, frozen=True):
 DownloadEffect: TypeAlias = (
     Open | Request | CancelRequest | Credit | Verify | Make | Discard | Close | Announce | Complete
 )
-
-
-# --- What happens to the serving side ------------------------------------------------------------
-
-
-class ContentAdded(_Value, frozen=True):
-    """This peer offers a content of `size` bytes in pieces of `piece_length`.
-
-    `have` is what it holds of it, copied; None means every piece.
-    """
-
-    content: ContentId
-    piece_length: int
-    size: int
-    have: Bitfield | None = None
-
-
-class ContentRemoved(_Value, frozen=True):
-    """The content is offered no longer; what waits for it is dropped with a decline."""
-
-    content: ContentId
-
-
-class HeldMore(_Value, frozen=True):
-    """Pieces of an unfinished content were verified: they may be served from this moment."""
-
-    content: ContentId
-    pieces: tuple[int, ...]
-
-
-class HeldLess(_Value, frozen=True):
-    """Pieces were found damaged: they are not served any longer."""
-
-    content: ContentId
-    pieces: tuple[int, ...]
-
-
-class Asked(_Value, frozen=True):
-    """A requester wants pieces, in its order of wish.
-
-    `received_bytes` is all the piece data that it has got on this connection so far.
-    """
-
-    requester: RequesterId
-    user: UserId
-    content: ContentId
-    pieces: tuple[int, ...]
-    received_bytes: int
-
-
-class Withdrawn(_Value, frozen=True):
-    """A requester has no more use for these; what is committed already still goes."""
-
-    requester: RequesterId
-    content: ContentId
-    pieces: tuple[int, ...]
-
-
-class Abandoned(_Value, frozen=True):
-    """A requester has no more use for anything of a content: it closed it, or lost the right."""
-
-    requester: RequesterId
-    content: ContentId
-
-
-class Credited(_Value, frozen=True):
-    """All the piece data that the requester has got on this connection so far, in bytes."""
-
-    requester: RequesterId
-    received_bytes: int
-
-
-class Left(_Value, frozen=True):
-    """The requester's connection is gone, and everything that it wanted."""
-
-    requester: RequesterId
-
-
-class Blocked(_Value, frozen=True):
-    """The socket did not take the piece of a `Send`: it was not sent, and must be tried again."""
-
-    requester: RequesterId
-    content: ContentId
-    index: int
-
-
-class Unsent(_Value, frozen=True):
-    """The piece of a `Send` was not sent, and nobody waits for it any more."""
-
-    requester: RequesterId
-    content: ContentId
-    index: int
-
-
-ServingEvent: TypeAlias = (
-    ContentAdded
-    | ContentRemoved
-    | HeldMore
-    | HeldLess
-    | Asked
-    | Withdrawn
-    | Abandoned
-    | Credited
-    | Left
-    | Blocked
-    | Unsent
-    | Tick
-)
-
-
-# --- What the serving side asks for --------------------------------------------------------------
-
-
-class Send(_Value, frozen=True):
-    """Read the piece and send it: it counts as committed until the requester credits it.
-
-    A piece that cannot be read after all: report `HeldLess` and `Blocked`, in this order.
-    """
-
-    requester: RequesterId
-    content: ContentId
-    index: int
-
-
-class Decline(_Value, frozen=True):
-    """Tell the requester that these will not come; for `BUSY`, to ask again after a while."""
-
-    requester: RequesterId
-    content: ContentId
-    pieces: tuple[int, ...]
-    why: DeclineReason
-    retry_after_s: float = 0.0
-
-
-class Drop(_Value, frozen=True):
-    """Close the connection of a requester that takes pieces and never says so."""
-
-    requester: RequesterId
-
-
-ServingEffect: TypeAlias = Send | Decline | Drop

@@ -1,0 +1,184 @@
+"""Events and effects of the serving machine.
+
+Owns the values that pass between `Serving` and the code that drives it. The machine never sees a
+socket, a frame, a file or a thread: the driver turns those into events, and carries out the
+effects in the order given. Sizes and counts are bytes; times are seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, unique
+from typing import NewType, TypeAlias
+
+import msgspec
+
+from common.ids import ContentId, UserId
+from peer.swarm.pieces import Bitfield
+
+RequesterId = NewType("RequesterId", bytes)
+"""One connection of a device that fetches from us. Why not the device: the count of received bytes
+starts at zero with every connection."""
+
+
+@unique
+class DeclineReason(Enum):
+    """Why requests are not going to be answered."""
+
+    BUSY = "busy"
+    """The queue is full; ask again in a while, or elsewhere."""
+    NOT_HELD = "not held"
+    """This peer has not got the piece."""
+    UNKNOWN_CONTENT = "unknown content"
+    """This peer does not offer that content."""
+    OUT_OF_RANGE = "out of range"
+    """The content has no such piece."""
+
+
+class _Value(msgspec.Struct, frozen=True, gc=False):
+    """Base of events and effects. Why not a frozen dataclass: several are made for every piece, and
+    a struct costs a tenth."""
+
+
+# --- What happens to the serving side ------------------------------------------------------------
+
+
+class ContentAdded(_Value, frozen=True):
+    """This peer offers a content of `size` bytes in pieces of `piece_length`.
+
+    `have` is what it holds of it, copied; None means every piece.
+    """
+
+    content: ContentId
+    piece_length: int
+    size: int
+    have: Bitfield | None = None
+
+
+class ContentRemoved(_Value, frozen=True):
+    """The content is offered no longer; what waits for it is dropped with a decline."""
+
+    content: ContentId
+
+
+class HeldMore(_Value, frozen=True):
+    """Pieces of an unfinished content were verified: they may be served from this moment."""
+
+    content: ContentId
+    pieces: tuple[int, ...]
+
+
+class HeldLess(_Value, frozen=True):
+    """Pieces were found damaged: they are not served any longer."""
+
+    content: ContentId
+    pieces: tuple[int, ...]
+
+
+class RequestReceived(_Value, frozen=True):
+    """A requester wants pieces, in its order of wish.
+
+    `received_bytes` is all the piece data that it has got on this connection so far.
+    """
+
+    requester: RequesterId
+    user: UserId
+    content: ContentId
+    pieces: tuple[int, ...]
+    received_bytes: int
+
+
+class RequestCancelled(_Value, frozen=True):
+    """A requester has no more use for these; what is committed already still goes."""
+
+    requester: RequesterId
+    content: ContentId
+    pieces: tuple[int, ...]
+
+
+class ContentClosed(_Value, frozen=True):
+    """A requester has no more use for anything of a content: it closed it, or lost the right."""
+
+    requester: RequesterId
+    content: ContentId
+
+
+class Acknowledged(_Value, frozen=True):
+    """All the piece data that the requester has got on this connection so far, in bytes."""
+
+    requester: RequesterId
+    received_bytes: int
+
+
+class RequesterGone(_Value, frozen=True):
+    """The requester's connection is gone, and everything that it wanted."""
+
+    requester: RequesterId
+
+
+class SendBlocked(_Value, frozen=True):
+    """The socket did not take the piece of a `Send`: it was not sent, and must be tried again."""
+
+    requester: RequesterId
+    content: ContentId
+    index: int
+
+
+class SendDropped(_Value, frozen=True):
+    """The piece of a `Send` was not sent, and nobody waits for it any more."""
+
+    requester: RequesterId
+    content: ContentId
+    index: int
+
+
+class Tick(_Value, frozen=True):
+    """Time has passed: send it when `next_wakeup` is reached."""
+
+
+ServingEvent: TypeAlias = (
+    ContentAdded
+    | ContentRemoved
+    | HeldMore
+    | HeldLess
+    | RequestReceived
+    | RequestCancelled
+    | ContentClosed
+    | Acknowledged
+    | RequesterGone
+    | SendBlocked
+    | SendDropped
+    | Tick
+)
+
+
+# --- What the serving side asks for --------------------------------------------------------------
+
+
+class Send(_Value, frozen=True):
+    """Read the piece and send it: it counts as committed until the requester credits it.
+
+    A piece that cannot be read after all: report `HeldLess` and `Blocked`, in this order.
+    """
+
+    requester: RequesterId
+    content: ContentId
+    index: int
+
+
+class Decline(_Value, frozen=True):
+    """Tell the requester that these will not come; for `BUSY`, to ask again after a while."""
+
+    requester: RequesterId
+    content: ContentId
+    pieces: tuple[int, ...]
+    why: DeclineReason
+    retry_after_s: float = 0.0
+
+
+class Drop(_Value, frozen=True):
+    """Close the connection of a requester that takes pieces and never says so."""
+
+    requester: RequesterId
+
+
+ServingEffect: TypeAlias = Send | Decline | Drop
