@@ -48,6 +48,7 @@ from peer.files.errors import (
 from peer.files.fingerprint import SharedLocation
 from peer.files.journal import Journal, is_begun
 from peer.files.partial_content import PartialContent
+from peer.files.unverified_part import UnverifiedPart
 from peer.records import DownloadRecord, Records, ShareRecord
 from peer.serving.inventory import Reader
 from peer.swarm.fetching.settings import DownloadSettings
@@ -391,18 +392,16 @@ class DownloadLifecycle:
     async def give_up(self, entry: DownloadJob) -> None:
         """Remove what there is of a download, and its record."""
         await _stop(entry)
-        self.settle(entry)
-        storage, entry.storage = entry.storage, None
-        self._withdraw_part(entry, storage)
-        if storage is None and entry.record.state != "C":
-            storage = await self._open_part(entry)
-        if storage is not None:
-            await self._services.workers.run(storage.discard)
+        part: PartialContent | UnverifiedPart | None = self._laid_down(entry)
+        if part is None and entry.record.state != "C":
+            part = await self._open_part(entry)
+        if part is not None:
+            await self._services.workers.run(part.discard)
         else:
             journal = Journal(self.journal_of(entry.key), entry.content)
             await self._services.workers.run(journal.remove)
         await self._services.workers.run(self._records.remove, entry.key)
-        if storage is None and entry.away:
+        if part is None and entry.away:
             shown = names.quoted(os.path.dirname(entry.path))
             self._services.notify(
                 f"the part of {names.printable(entry.record.name)} could not be removed: its folder"
@@ -425,7 +424,7 @@ class DownloadLifecycle:
         self._services.presence_changed()
         await self.remember(entry)
 
-    async def _open_part(self, entry: DownloadJob) -> PartialContent | None:
+    async def _open_part(self, entry: DownloadJob) -> UnverifiedPart | None:
         """What there is to remove. Raises `StorageError` if it is there and cannot be removed."""
         encoded = self._services.manifests.get(entry.content)
         if encoded is None or not await self._services.workers.run(open_part.has_part, entry.path):
@@ -497,17 +496,16 @@ class DownloadLifecycle:
         if not entry.held_bytes:
             await self.load_held_bytes(entry)
         await self.look_for_place(entry)
-        storage = await self._resume_part(entry, decoded)
+        part = await self._resume_part(entry, decoded)
         given_up = threading.Event()
         try:
-            await asyncio.to_thread(storage.recover, cancelled=given_up.is_set)
+            return decoded, await asyncio.to_thread(part.recover, cancelled=given_up.is_set)
         except BaseException:
             given_up.set()
-            services.workers.submit(lambda *_: None, storage.close)
+            services.workers.submit(lambda *_: None, part.close)
             raise
-        return decoded, storage
 
-    async def _resume_part(self, entry: DownloadJob, decoded: Manifest) -> PartialContent:
+    async def _resume_part(self, entry: DownloadJob, decoded: Manifest) -> UnverifiedPart:
         opened = asyncio.ensure_future(
             self._services.workers.run(
                 open_part.resume,
@@ -525,7 +523,7 @@ class DownloadLifecycle:
             opened.add_done_callback(self._close_opened)
             raise
 
-    def _close_opened(self, opened: asyncio.Future[PartialContent]) -> None:
+    def _close_opened(self, opened: asyncio.Future[UnverifiedPart]) -> None:
         if not opened.cancelled() and opened.exception() is None:
             self._services.workers.submit(lambda *_: None, opened.result().close)
 

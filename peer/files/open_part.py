@@ -23,9 +23,11 @@ from peer.files.disk_space import needed_bytes, solid_ranges
 from peer.files.errors import Away, NameTooLong, translated
 from peer.files.folder_identity import Folder, FolderIdentity, why_away
 from peer.files.journal import Journal
+from peer.files.part_resources import PartResources
 from peer.files.partfile import PartFile, PartFiles
 from peer.files.partfolder import PartFolder
 from peer.files.partial_content import PartialContent
+from peer.files.unverified_part import UnverifiedPart
 
 _BACK = "it goes on by itself when the folder is back"
 
@@ -97,8 +99,9 @@ def create(
     `ReadOnly`, `ConfigError`; `UnsafeDestination` also where the names cannot be had. ``times``:
     whether the content gets the times of its manifest.
     """
-    with _closed_if_that_fails(Destination.choose(path)) as destination:
-        return _begin(destination, manifest, content, journal_path, times, clock)
+    with _closed_on_failure(Destination.choose(path)) as destination:
+        part = _begin(destination, manifest, content, journal_path, times)
+        return PartialContent(part, clock=clock)
 
 
 def resume(
@@ -109,7 +112,7 @@ def resume(
     times: bool = True,
     *,
     clock: Callable[[], float] = monotonic,
-) -> PartialContent:
+) -> UnverifiedPart:
     """Go on with a download after a restart; ``path`` is the recorded one. `PartialContent.recover`
     is to be called before anything else, for nothing counts as held until it was verified.
 
@@ -117,15 +120,28 @@ def resume(
     under the final name (`sharing.recheck` tells whether it is the content: the process may have
     ended after the rename), and what `create` raises.
     """
-    with _closed_if_that_fails(Destination.again(path)) as destination:
+    with _closed_on_failure(Destination.again(path)) as destination:
         destination.forget_second_name()
-        missing = destination.status(destination.part) is None
-        open_part = _begin if missing else _go_on
-        return open_part(destination, manifest, content, journal_path, times, clock)
+        if destination.status(destination.part) is None:
+            part = _begin(destination, manifest, content, journal_path, times)
+            return UnverifiedPart(part, only_verified_writes=True, clock=clock)
+        files = _open_part(destination, manifest, times)
+        try:
+            journal, found = Journal.resume(journal_path, content, manifest.piece_count)
+        except BaseException:
+            files.close()
+            raise
+        return UnverifiedPart(
+            PartResources(manifest, destination, files, journal),
+            found.pieces if found.intact else range(manifest.piece_count),
+            journalled=found.intact,
+            owned=not found.missing,
+            clock=clock,
+        )
 
 
 @contextlib.contextmanager
-def _closed_if_that_fails(destination: Destination) -> Iterator[Destination]:
+def _closed_on_failure(destination: Destination) -> Iterator[Destination]:
     try:
         yield destination
     except BaseException:
@@ -139,8 +155,7 @@ def _begin(
     content: ContentId,
     journal_path: str,
     times: bool,
-    clock: Callable[[], float],
-) -> PartialContent:
+) -> PartResources:
     destination.refuse_if_there()
     destination.check_room(needed_bytes(manifest, destination.block_size))
     files = _make_part(destination, manifest, times)
@@ -154,35 +169,7 @@ def _begin(
         finally:
             files.close()
         raise
-    return PartialContent(manifest, destination, files, journal, clock=clock)
-
-
-def _go_on(
-    destination: Destination,
-    manifest: Manifest,
-    content: ContentId,
-    journal_path: str,
-    times: bool,
-    clock: Callable[[], float],
-) -> PartialContent:
-    files = _open_part(destination, manifest, times)
-    try:
-        journal, found = Journal.resume(journal_path, content, manifest.piece_count)
-    except BaseException:
-        files.close()
-        raise
-    claimed = found.pieces if found.intact else tuple(range(manifest.piece_count))
-    return PartialContent(
-        manifest,
-        destination,
-        files,
-        journal,
-        claimed,
-        journalled=found.intact,
-        ours=not found.missing,
-        pristine=False,
-        clock=clock,
-    )
+    return PartResources(manifest, destination, files, journal)
 
 
 def _make_part(destination: Destination, manifest: Manifest, times: bool) -> PartFiles:

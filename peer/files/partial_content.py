@@ -1,142 +1,77 @@
-"""A download in progress: verified bytes go in, a complete file or folder comes out.
+"""Partial content on disk: verified bytes go in, a complete file or folder comes out.
 
-Owns which pieces are held, what of them is on the disk for certain, and the order of the steps
-that make a download visible: sync, verify the whole, rename, sync the folder. It never holds a
-piece that does not have its digest, and the final name never exists with anything but the right
-content. Which piece is fetched from whom is decided in ``peer.swarm``.
+Owns: which pieces are durable, and the order of the steps that make a download visible: sync,
+verify the whole, rename, sync the folder. Not here: what a restart left (see
+peer.files.unverified_part) and which piece is fetched from which source (see peer.swarm).
+
+Invariant: a held piece has its digest; the final name never exists with other content; the journal
+names a piece only after a sync.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import Lock
 from typing import NoReturn
 
 from common.digests import Buffer
 from common.errors import LocalProtocolError
 from common.host.clock import monotonic
-from common.manifest import Manifest
 from common.names import quoted
-from peer.files.destination import Destination
+from peer.files import disk_check
 from peer.files.disk_space import alike, zeros_told
-from peer.files.errors import (
-    AlreadyExists,
-    ContentChanged,
-    DigestMismatch,
-    IOFailed,
-    PieceNotHeld,
-    UnsafeDestination,
-    WrongPiece,
-)
+from peer.files.errors import DigestMismatch, IOFailed, PieceNotHeld, WrongPiece
 from peer.files.fingerprint import SharedLocation
-from peer.files.hashing import InOrder, hash_pieces, never_cancelled
-from peer.files.in_use_guard import InUseGuard
-from peer.files.journal import Journal
-from peer.files.partfile import PartFile, PartFiles, Range
-from peer.files.partfolder import PartFolder
-from peer.files.sharing import no_progress, place_of
+from peer.files.hashing import never_cancelled
+from peer.files.held_pieces import HeldPieces
+from peer.files.part_resources import PartResources
+from peer.files.partfile import Range
+from peer.files.sharing import place_of
 from peer.files.whole_digest import DIGEST_TRUST_S, WholeDigest
 
 
 class PartialContent:
-    """Safe for threads; every method blocks. Made by `opening.create` or `opening.resume`.
+    """Pieces of one download. Made by `open_part.create` or `UnverifiedPart.recover`.
 
-    ``path`` is where the content will be and ``part_path`` where it is collected, both absolute and
-    without links; ``path`` is what is to be recorded and given to `opening.resume`.
+    ``only_verified_writes``: nothing else was ever written to the part. Why: only then do unwritten
+    ranges read as zeros, so that a piece of zeros needs no write and sparse files stay sparse.
+
+    Thread safety: every method; each blocks.
     """
 
     def __init__(
         self,
-        manifest: Manifest,
-        destination: Destination,
-        files: PartFiles,
-        journal: Journal,
-        claimed: tuple[int, ...] = (),
+        part: PartResources,
         *,
-        journalled: bool = True,
-        ours: bool = True,
-        pristine: bool = True,
+        only_verified_writes: bool = True,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self.manifest = manifest
-        self.path = destination.path
-        self.part_path = destination.part_path
-        self._destination = destination
-        self._files = files
-        self._journal = journal
-        self._gate = InUseGuard()
-        self._held = bytearray(manifest.piece_count)  # by piece: 1 when verified and written
-        self._lock = Lock()  # of the next two
-        self._held_count = 0
-        self._unsynced: list[range] = []  # stretches of pieces, each as it was written at once
-        self._checkpoint = Lock()  # one at a time
-        self._claimed = claimed  # by the journal, to be verified by `recover`
-        self._claims_journalled = journalled
-        self._ours = ours  # the part, by the journal that is made after it; else `recover` tells
-        # Only while nothing but verified pieces was ever written do unwritten stretches read as
-        # zeros, so that a piece of zeros needs no write and sparse files stay sparse.
-        self._pristine = pristine
-        self._is_zeros = zeros_told(manifest)
-        self._zero_digests: dict[int, bytes] = {}  # by length, of which there are two at most
-        self.alike = alike(manifest)  # which pieces need not be fetched
-        # After a failed sync the system may take pages for clean that never reached the disk.
+        self.manifest = part.manifest
+        self.path = part.path
+        self.part_path = part.part_path
+        self.alike = alike(part.manifest)  # pieces that need no source
+        self._part = part
+        self._files = part.files
+        self._guard = part.guard
+        self._held = HeldPieces(part.manifest.piece_count)
+        self._only_verified_writes = only_verified_writes
+        self._is_zeros = zeros_told(part.manifest)
+        self._clock = clock
+        # Guarded by `_checkpointing`, which lets one checkpoint run at a time. After a failed sync
+        # the system may take pages for clean that never reached the disk.
+        self._checkpointing = Lock()
         self._rewrite = False
         self._failed: IOFailed | None = None
-        self._clock = clock
-        self._verified_at: float | None = None  # when the whole was, by its digest
-        self._finishing = Lock()  # of the next one: one thread at a time
-        self._place: SharedLocation | None = None  # once it has its final name for good
+        # Guarded by `_finishing`: the place, once the content has its final name for good.
+        self._finishing = Lock()
+        self._place: SharedLocation | None = None
+        self._verified_at: float | None = None  # when the whole was last verified
         self._whole = self._new_digest()
 
-    # -- going on -------------------------------------------------------------------------------
-
-    def recover(
-        self,
-        *,
-        on_progress: Callable[[int], None] = no_progress,
-        cancelled: Callable[[], bool] = never_cancelled,
-        threads: int | None = None,
-    ) -> int:
-        """Verify what the journal claims, or all there is if the journal was damaged.
-
-        Returns the number of pieces held. ``on_progress`` is told the bytes verified so far.
-        Pieces that were cut off or damaged on the disk are not held and will be fetched again.
-        Raises `AlreadyThere` for a part without a journal that holds something else altogether:
-        it is somebody else's, and came when ours had not been made yet.
-        """
-        done = 0
-        empty = True
-
-        def in_order(index: int, view: memoryview, digest: bytes | None) -> None:
-            nonlocal done, empty
-            done += len(view)
-            empty = empty and (digest is None or digest == self._digest_of_zeros(len(view)))
-            if digest == self.manifest.piece_digest(index):
-                # A copy: the view's memory is used again for the next pieces.
-                self._whole.feed(index, bytes(view))
-                self._hold(range(index, index + 1), unsynced=not self._claims_journalled)
-            on_progress(done)
-
-        with self._gate:
-            claimed, self._claimed = sorted(self._claimed), ()
-            self._files.forget_cached(0, self.manifest.size)
-            self._hash(claimed, in_order, cancelled, threads)
-            if not self._ours and not self._held_count and not (empty and self._files.may_be_new()):
-                raise AlreadyExists(
-                    f"{quoted(self.part_path)} is already there, and none of ours",
-                    "remove or rename it, and resume the download",
-                )
-            self._ours = True
-            if not self._claims_journalled:
-                self._journal.begin()
-                self._claims_journalled = True
-            return self._held_count
-
-    def _digest_of_zeros(self, length: int) -> bytes:
-        if length not in self._zero_digests:
-            self._zero_digests[length] = self.manifest.algorithm.digest_of(bytes(length))
-        return self._zero_digests[length]
+    def add_recovered(self, index: int, data: bytes, *, unsynced: bool) -> None:
+        """Hold piece ``index``, which was read from the part and verified."""
+        self._whole.feed(index, data)
+        self._held.add(range(index, index + 1), unsynced=unsynced)
 
     # -- pieces ---------------------------------------------------------------------------------
 
@@ -157,7 +92,7 @@ class PartialContent:
         """
         length = self.manifest.piece_length
         views = dict(enumerate(self.manifest.cut(data, count), first))
-        with self._gate:
+        with self._guard:
             self._require_sound()
             right = []
             for index, view in views.items():
@@ -166,24 +101,24 @@ class PartialContent:
                     # Before it is written: it is in the cache now, and what is written again after
                     # a failure is the same.
                     self._whole.feed(index, view)
-            stretches = self._stretches(right)
-            for hole, pieces in stretches:
+            runs = self._runs(right)
+            for hole, pieces in runs:
                 begin, end = pieces.start - first, pieces.stop - first
                 self._put(hole, pieces.start, data[begin * length : end * length])
-            for _, pieces in stretches:
-                self._hold(pieces, unsynced=True)
+            for _, pieces in runs:
+                self._held.add(pieces, unsynced=True)
         return views.keys() - set(right)
 
-    def _stretches(self, pieces: list[int]) -> list[tuple[bool, range]]:
-        """Ascending pieces as stretches of adjacent ones, and whether they can stay a hole."""
-        stretches: list[tuple[bool, range]] = []
+    def _runs(self, pieces: list[int]) -> list[tuple[bool, range]]:
+        """Ascending pieces as runs of adjacent ones, and whether each run can stay a hole."""
+        runs: list[tuple[bool, range]] = []
         for index in pieces:
             begin = index
-            hole = self._pristine and self._is_zeros(index)
-            if stretches and stretches[-1][0] == hole and stretches[-1][1].stop == index:
-                begin = stretches.pop()[1].start
-            stretches.append((hole, range(begin, index + 1)))
-        return stretches
+            hole = self._only_verified_writes and self._is_zeros(index)
+            if runs and runs[-1][0] == hole and runs[-1][1].stop == index:
+                begin = runs.pop()[1].start
+            runs.append((hole, range(begin, index + 1)))
+        return runs
 
     def _put(self, hole: bool, first: int, data: Buffer) -> None:
         offset = first * self.manifest.piece_length
@@ -233,7 +168,7 @@ class PartialContent:
 
     def _read_verified(self, first: int, count: int) -> Buffer | None:
         """The bytes of pieces that must be held; None if they are not all there and right."""
-        with self._gate:
+        with self._guard:
             span = self.manifest.run_span(first, count)
             for index in range(first, first + count):
                 if not self.has(index):
@@ -247,25 +182,25 @@ class PartialContent:
 
     def has(self, index: int) -> bool:
         """Whether piece ``index`` is verified and written."""
-        return bool(self._held[index])
+        return self._held.has(index)
 
     @property
     def held_count(self) -> int:
-        return self._held_count
+        return len(self._held)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every piece is held. The whole is not verified by that."""
-        return self._held_count == len(self._held)
+        """Whether every piece is held. That alone does not verify the whole."""
+        return self._held.is_complete
 
     def held_indexes(self) -> list[int]:
-        """The pieces that are held, ascending."""
-        return [index for index, held in enumerate(self._held) if held]
+        """The held pieces, ascending."""
+        return self._held.indexes()
 
     @property
     def unsynced_bytes(self) -> int:
-        """About how much would have to be fetched again after a crash."""
-        return sum(map(len, self._unsynced)) * self.manifest.piece_length
+        """About how much a crash would cost: bytes to fetch again."""
+        return self._held.unsynced_count * self.manifest.piece_length
 
     def checkpoint(self) -> tuple[int, ...]:
         """Sync what was written and record it in the journal; the pieces that this made durable.
@@ -274,17 +209,15 @@ class PartialContent:
         called again, `BadContent` for pieces that did not survive such a failure, or `IOFailed`,
         after which nothing can be done with this object.
         """
-        with self._gate, self._checkpoint:
+        with self._guard, self._checkpointing:
             self._require_sound()
-            with self._lock:
-                batch, self._unsynced = self._unsynced, []
+            batch = self._held.take_unsynced()
             if not batch:
                 return ()
             try:
                 pieces = self._make_durable(batch)
             except BaseException as error:
-                with self._lock:
-                    self._unsynced = batch + self._unsynced
+                self._held.put_back_unsynced(batch)
                 self._rewrite = True
                 if isinstance(error, IOFailed):
                     self._failed = error
@@ -298,7 +231,7 @@ class PartialContent:
         For a worker thread with nothing better to do, some 20 ms at a time: what is left of it when
         the last piece has come is waited for in `finalize`.
         """
-        with self._gate:
+        with self._guard:
             return self._whole.advance()
 
     def invalidate(self) -> None:
@@ -315,7 +248,7 @@ class PartialContent:
             self._write_again(batch)
         self._files.sync()
         pieces = dict.fromkeys(index for run in batch for index in run if self.has(index))
-        self._journal.append(pieces)
+        self._part.journal.append(pieces)
         return tuple(pieces)
 
     def _write_again(self, batch: list[range]) -> None:
@@ -327,22 +260,11 @@ class PartialContent:
             for index, piece in data.items():
                 self._files.write(index * self.manifest.piece_length, piece)
 
-    def _hold(self, pieces: range, unsynced: bool) -> None:
-        with self._lock:
-            for index in pieces:
-                self._held_count += not self._held[index]
-                self._held[index] = 1
-            if unsynced:
-                self._unsynced.append(pieces)
-
     def _lose(self, pieces: tuple[int, ...]) -> None:
-        with self._lock:
-            self._pristine = False
-            self._verified_at = None
-            for index in pieces:
-                self._held_count -= self._held[index]
-                self._held[index] = 0
-        # What was taken in already may have been the damaged bytes.
+        self._only_verified_writes = False
+        self._verified_at = None
+        self._held.remove(pieces)
+        # The digest may have taken in the damaged bytes.
         self._whole = self._new_digest()
 
     def _require_sound(self) -> None:
@@ -360,40 +282,17 @@ class PartialContent:
 
         Of threads that call it at once, one does the work, and the others wait and find it done.
         """
-        with self._gate, self._finishing:
+        with self._guard, self._finishing:
             if self._place is None:
-                if not self._destination.renamed:
+                if not self._part.destination.renamed:
                     self._seal(cancelled)
-                self._destination.publish(self._files.fd, self._is_content)
-                self._journal.remove()
+                self._part.destination.publish(self._files.fd, self._is_content)
+                self._part.journal.remove()
                 self._place = place_of(self.manifest, self.path)
             return self._place
 
     def _is_content(self, name: str) -> bool:
-        """Whether the content stands at ``name`` in the folder, as its digests tell.
-
-        Not by how its files look, which some file systems tell late.
-        """
-        right = 0
-
-        def in_order(index: int, _: memoryview, digest: bytes | None) -> None:
-            nonlocal right
-            right += digest == self.manifest.piece_digest(index)
-
-        files = PartFolder if self.manifest.is_folder else PartFile
-        try:
-            found = files(self.manifest, self._destination, self._destination.open(name))
-        except UnsafeDestination:
-            return False
-        try:
-            place_of(self.manifest, os.path.join(self._destination.folder, name))
-            pieces = range(self.manifest.piece_count)
-            self._hash(pieces, in_order, never_cancelled, None, found.read_into)
-        except ContentChanged:
-            return False
-        finally:
-            found.close()
-        return right == self.manifest.piece_count
+        return disk_check.is_content(self.manifest, self._part.destination, name)
 
     def _seal(self, cancelled: Callable[[], bool]) -> None:
         if not self.is_complete:
@@ -430,7 +329,7 @@ class PartialContent:
     def _verify_whole(self, cancelled: Callable[[], bool]) -> None:
         if self._whole.finish(cancelled) == self.manifest.digest:
             return
-        bad, digest = self._examine(cancelled)
+        bad, digest = disk_check.examine(self.manifest, self._files.read_into, cancelled)
         if bad:
             self._lose_damaged(bad)
         if digest != self.manifest.digest:
@@ -440,57 +339,10 @@ class PartialContent:
                 "whoever shared it first described it wrongly; ask for it to be shared again",
             )
 
-    def _examine(self, cancelled: Callable[[], bool]) -> tuple[tuple[int, ...], bytes]:
-        """Digest everything from the disk: the pieces that are wrong, and the whole's digest."""
-        bad: list[int] = []
-        whole = self.manifest.algorithm.new()
-
-        def in_order(index: int, view: memoryview, digest: bytes | None) -> None:
-            whole.update(view)
-            if digest != self.manifest.piece_digest(index):
-                bad.append(index)
-
-        self._hash(range(self.manifest.piece_count), in_order, cancelled, None)
-        return tuple(bad), whole.digest()
-
-    def _hash(
-        self,
-        indexes: Sequence[int],
-        in_order: InOrder,
-        cancelled: Callable[[], bool],
-        threads: int | None,
-        read_into: Callable[[int, memoryview], bool] | None = None,
-    ) -> None:
-        hash_pieces(
-            indexes,
-            self.manifest.piece_span,
-            read_into or self._files.read_into,
-            self.manifest.algorithm,
-            in_order,
-            threads=threads,
-            cancelled=cancelled,
-        )
-
     def discard(self) -> None:
-        """Give the download up: close it and remove the journal and the part, if that is ours."""
-        try:
-            if not self._ours:
-                self.recover()
-        except AlreadyExists:
-            self.close()
-        if self._gate.close():
-            try:
-                self._destination.remove_part(self._files.fd)
-            finally:
-                self._release()
-        self._journal.remove()
+        """Close everything, then remove the part and the journal."""
+        self._part.discard()
 
     def close(self) -> None:
-        """Wait for the calls that are under way, then close everything. The part stays."""
-        if self._gate.close():
-            self._release()
-
-    def _release(self) -> None:
-        self._files.close()
-        self._journal.close()
-        self._destination.close()
+        """Wait for the calls under way, then close everything. The part stays."""
+        self._part.close()

@@ -35,7 +35,6 @@ LONG: dict[str, int] = {
     "peer/downloads/lifecycle.py": 587,
     "peer/downloads/manager.py": 508,
     "peer/downloads/transfer.py": 499,
-    "peer/files/partial_content.py": 496,
     "peer/serving/server.py": 515,
     "peer/shares/manager.py": 695,
     "peer/tracker_client/group_replica.py": 440,
@@ -44,7 +43,6 @@ LONG: dict[str, int] = {
 WIDE: dict[str, int] = {
     "peer/daemon.py:Peer": 26,
     "peer/downloads/transfer.py:Transfer": 24,
-    "peer/files/partial_content.py:PartialContent": 26,
     "peer/tracker_client/link.py:TrackerLink": 23,
 }
 

@@ -25,6 +25,7 @@ from peer.files import open_part, sharing
 from peer.files.destination import Destination
 from peer.files.errors import AlreadyExists, ContentChanged, DigestMismatch, DiskFull, ReadOnly
 from peer.files.partial_content import PartialContent
+from peer.files.unverified_part import UnverifiedPart
 from peer.records import DownloadRecord, Manifests, Records
 from peer.serving.inventory import Inventory
 from peer.settings import Settings
@@ -174,18 +175,18 @@ def run(tmp_path: Path, test: Callable[[Stage], Awaitable[None]], *, pieces: int
 @pytest.fixture
 def verified(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """The verifying of a part lasts until this is set."""
-    recover, done = PartialContent.recover, threading.Event()
+    recover, done = UnverifiedPart.recover, threading.Event()
 
-    def slowly(part: PartialContent, **words: Any) -> int:
+    def slowly(part: UnverifiedPart, **words: Any) -> PartialContent:
         assert done.wait(PATIENCE_S)
         return recover(part, **words)
 
-    monkeypatch.setattr(PartialContent, "recover", slowly)
+    monkeypatch.setattr(UnverifiedPart, "recover", slowly)
     return done
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, method: str) -> list[str]:
-    """The calls of `opening.resume`, or of a method of `PartialContent`, from here on."""
+    """The calls of `open_part.resume`, or of a method of `PartialContent`, from here on."""
     calls: list[str] = []
     owner: Any = open_part if method == "resume" else PartialContent
     real = getattr(owner, method)
@@ -493,7 +494,7 @@ def test_a_part_that_was_being_opened_for_who_is_gone_is_closed(
 ) -> None:
     resume, may_go_on = open_part.resume, threading.Event()
 
-    def slowly(*words: Any) -> PartialContent:
+    def slowly(*words: Any) -> UnverifiedPart:
         assert may_go_on.wait(PATIENCE_S)
         return resume(*words)
 

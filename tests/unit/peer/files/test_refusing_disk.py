@@ -19,8 +19,8 @@ from peer.files import open_part, optional_steps
 from peer.files.destination import short_part_name
 from peer.files.errors import AlreadyExists, IOFailed, NameTooLong, NeverNamed, ReadOnly
 from tests.support.descriptors import open_files
+from tests.support.partial_downloads import NOISE, PIECE, Sample, snapshot
 from tests.support.refusing_disk import RefusingDisk, refusing_disk
-from tests.unit.peer.files.test_partial_content import NOISE, PIECE, Sample, snapshot
 
 REFUSALS = (
     *(errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOTTY),
@@ -81,9 +81,9 @@ def fetch(sample: Sample, place: Path) -> None:
         first.checkpoint()
     finally:
         first.close()
-    again = open_part.resume(str(place), sample.manifest, sample.id, str(journal))
+    again = open_part.resume(str(place), sample.manifest, sample.id, str(journal)).recover()
     try:
-        assert again.recover() == half
+        assert again.held_count == half
         sample.fill(again, list(range(half, len(sample.pieces))))
         again.finalize()
     finally:

@@ -47,8 +47,8 @@ def fetch(source: Path, place: Path, *, break_off: bool = False, **options: bool
         if break_off and index == made.manifest.piece_count // 2:
             download.checkpoint()
             download.close()
-            download = open_part.resume(str(place), made.manifest, content, journal, **options)
-            download.recover()
+            part = open_part.resume(str(place), made.manifest, content, journal, **options)
+            download = part.recover()
         download.write_piece(index, stream[index * PIECE : (index + 1) * PIECE])
     finish(download)
 

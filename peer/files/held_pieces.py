@@ -1,0 +1,66 @@
+"""Held pieces of a download: verified and written, and those of them that a crash may still lose.
+
+Owns: the set of held pieces, their number, and the runs that were written since the last sync. Not
+here: verifying, writing and syncing (see peer.files.partial_content).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Lock
+
+
+class HeldPieces:
+    """Thread safety: every method. ``_lock`` guards the number and the unsynced runs."""
+
+    def __init__(self, piece_count: int) -> None:
+        self._held = bytearray(piece_count)  # by piece: 1 when held
+        self._lock = Lock()
+        self._count = 0
+        self._unsynced: list[range] = []  # runs of pieces, each as it was written at once
+
+    def __len__(self) -> int:
+        return self._count
+
+    def has(self, index: int) -> bool:
+        """Whether piece ``index`` is held."""
+        return bool(self._held[index])
+
+    @property
+    def is_complete(self) -> bool:
+        return self._count == len(self._held)
+
+    def indexes(self) -> list[int]:
+        """The held pieces, ascending."""
+        return [index for index, held in enumerate(self._held) if held]
+
+    @property
+    def unsynced_count(self) -> int:
+        return sum(map(len, self._unsynced))
+
+    def add(self, pieces: range, *, unsynced: bool) -> None:
+        """Hold ``pieces``. ``unsynced``: the next checkpoint must sync and journal them."""
+        with self._lock:
+            for index in pieces:
+                self._count += not self._held[index]
+                self._held[index] = 1
+            if unsynced:
+                self._unsynced.append(pieces)
+
+    def remove(self, pieces: Iterable[int]) -> None:
+        """Hold ``pieces`` no longer."""
+        with self._lock:
+            for index in pieces:
+                self._count -= self._held[index]
+                self._held[index] = 0
+
+    def take_unsynced(self) -> list[range]:
+        """The runs written since the last call; the caller syncs them or puts them back."""
+        with self._lock:
+            runs, self._unsynced = self._unsynced, []
+            return runs
+
+    def put_back_unsynced(self, runs: list[range]) -> None:
+        """Take ``runs`` for unsynced again, before those written meanwhile."""
+        with self._lock:
+            self._unsynced = runs + self._unsynced

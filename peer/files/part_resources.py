@@ -1,0 +1,53 @@
+"""Open files of a part: shared by the states of a download on disk, and closed once.
+
+Owns: the folder, the part and the journal of one download while they are open. Not here: verifying
+them after a restart (see peer.files.unverified_part) and the pieces (see
+peer.files.partial_content).
+"""
+
+from __future__ import annotations
+
+from common.manifest import Manifest
+from peer.files.destination import Destination
+from peer.files.in_use_guard import InUseGuard
+from peer.files.journal import Journal
+from peer.files.partfile import PartFiles
+
+
+class PartResources:
+    """Thread safety: methods of the states that own this run inside ``guard``, so that closing
+    waits for them.
+
+    ``path`` is the final path and ``part_path`` the path until then, both absolute and without
+    links. ``path`` is the one to record, and to give to `open_part.resume`.
+    """
+
+    def __init__(
+        self, manifest: Manifest, destination: Destination, files: PartFiles, journal: Journal
+    ) -> None:
+        self.manifest = manifest
+        self.path = destination.path
+        self.part_path = destination.part_path
+        self.destination = destination
+        self.files = files
+        self.journal = journal
+        self.guard = InUseGuard()
+
+    def close(self) -> None:
+        """Wait for the calls under way, then close everything. The part stays."""
+        if self.guard.close():
+            self._release()
+
+    def discard(self) -> None:
+        """Close everything, then remove the part and the journal."""
+        if self.guard.close():
+            try:
+                self.destination.remove_part(self.files.fd)
+            finally:
+                self._release()
+        self.journal.remove()
+
+    def _release(self) -> None:
+        self.files.close()
+        self.journal.close()
+        self.destination.close()
