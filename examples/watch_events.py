@@ -1,14 +1,17 @@
-"""Watch the events of your groups from Python: one JSON object a line.
+"""Monitoring script: print the events of a user's groups, one JSON object per line.
 
     python examples/watch_events.py LINK USER --key watcher.key < password
 
-The script is a device of its own, with a key of its own: the first run logs it in with the
-password, later ones need none. Whatever happens to the tracker or the network, every event is
-printed once and in order, since each bears its place (``seq``) in its group's log: what was missed
-is asked for, and what came twice is passed over. Of a log the tracker keeps the last 1,000 to 2,000
-events: who was away for longer gets a line with the event ``gap``, which says which are missing.
-`peer.tracker_client.link` keeps the connection and `peer.tracker_client.group_replica` the places;
-what is left to do is to be told.
+The script is a device with a key of its own. The first run logs in with the password; later runs
+need none.
+
+Invariant: each event is printed once and in order, whatever happens to the tracker or the network.
+Each event has a number (``seq``) in its group's log: missed events are requested, duplicates are
+dropped.
+Limits: the tracker keeps the latest 1,000 to 2,000 events of a group. A device that was away for
+longer gets a line with the event ``gap``, which names the missing numbers.
+
+`peer.tracker_client.link` keeps the connection, `peer.tracker_client.group_replica` the numbers.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from peer.tracker_client.link import TrackerLink
 
 
 class Watcher:
-    """Hears the tracker, logs in when nobody is, and prints what happens."""
+    """Subscriber to the tracker: logs in if necessary, and prints events."""
 
     def __init__(self, link: str, user: str, key: Path) -> None:
         self._user = user
@@ -54,7 +57,7 @@ class Watcher:
         self._login: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Until the process is ended, or the tracker does not let us in."""
+        """Run until the process is ended or the tracker refuses the login."""
         self._link.start()
         try:
             await self._ended
@@ -63,26 +66,26 @@ class Watcher:
             await self._link.close()
             self._context.destroy(linger=0)
 
-    # -- what the link tells --------------------------------------------------------------------
+    # -- callbacks of the link -----------------------------------------------------------------
 
     def link_up(self, welcome: tracker.Welcome) -> None:
-        """A connection was made, for the first time or again."""
+        """Called after each new connection."""
         print(f"connected to {self._link.where.endpoint}", file=sys.stderr, flush=True)
         self._replica.link_up(welcome)
         if welcome.user is None:
             self._login = asyncio.create_task(self._log_in())
 
     def link_down(self) -> None:
-        """The link makes itself anew; there is nothing to do."""
-        print("the tracker is away", file=sys.stderr, flush=True)
+        """Called when the connection is lost; the link reconnects by itself."""
+        print("connection to the tracker lost", file=sys.stderr, flush=True)
 
     def published(self, topic: bytes, sealed: bytes) -> None:
-        """Events come sealed; `Following` has the keys of our groups."""
+        """Called with a sealed event; the replica has the keys of our groups."""
         self._replica.published(topic, sealed)
 
     def _on_logged_out(self) -> None:
         if not self._ended.done():
-            self._ended.set_exception(MiniTorrentError("this device was logged out from elsewhere"))
+            self._ended.set_exception(MiniTorrentError("logged out by another device"))
 
     async def _log_in(self) -> None:
         try:
@@ -94,24 +97,26 @@ class Watcher:
 
 
 def show(entry: events.LogEntry) -> None:
-    """Print one event. Here is the place to do something about it instead."""
+    """Print one event. Replace this function to act on events."""
     row = msgspec.to_builtins(happened(entry))
     del row["type"]
     print(json.dumps({**row.pop("details"), **row}), flush=True)
 
 
 def show_gap(gap: Gap) -> None:
-    """Say which events were missed for good. What the group shares now is in its listing."""
+    """Print the range of lost events. The listing of the group shows its present shares."""
     row = {"seq": gap.last, "group": gap.group, "event": "gap"}
     print(json.dumps({**row, "first": gap.first, "last": gap.last}), flush=True)
 
 
 def main() -> None:
-    """Read the command line and watch."""
+    """Parse the command line and watch."""
     parser = argparse.ArgumentParser(description="print the events of your groups")
     parser.add_argument("link", help="the tracker's link, or the path of a tracker_info.txt")
-    parser.add_argument("user", help="whose groups; the password is read from standard input")
-    parser.add_argument("--key", type=Path, default=Path("watcher.key"), help="our device's key")
+    parser.add_argument("user", help="user name; the password is read from standard input")
+    parser.add_argument(
+        "--key", type=Path, default=Path("watcher.key"), help="file of this device's key"
+    )
     arguments = parser.parse_args()
 
     async def watch() -> None:

@@ -1,8 +1,10 @@
-"""Audits what is installed, and calls nothing clean that could not be looked up.
+"""Audit of the installed packages for known weaknesses.
 
-pip-audit itself passes over what the service of advisories does not answer for, and ends as if all
-were well: without a way to that service it finds no weakness in anything. Ends with 0 when every
-package was looked up and none has a known weakness, 1 when one has, 2 when some were not audited.
+Why: pip-audit skips packages for which the advisory service does not answer, and still exits with
+0. Without a route to that service it finds no weakness at all.
+
+Exit code: 0 if every package was looked up and has no known weakness, 1 if one has, 2 if some
+packages were not audited.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ OURSELVES = "distribution marked as editable"
 
 
 def verdict(report: Mapping[str, Any]) -> tuple[int, list[str]]:
-    """How to end, and what to say, after pip-audit's report in JSON."""
+    """Return the exit code and the lines to print for pip-audit's JSON report."""
     packages = [p for p in report["dependencies"] if p.get("skip_reason") != OURSELVES]
     skipped = [p for p in packages if "skip_reason" in p]
     weak = [(p, found) for p in packages for found in p.get("vulns", ())]
     said = [
-        f"weakness: {p['name']} {p['version']}: {found['id']}, mended in "
+        f"weakness: {p['name']} {p['version']}: {found['id']}, fixed in "
         f"{', '.join(found['fix_versions']) or 'no release'}"
         for p, found in weak
     ]

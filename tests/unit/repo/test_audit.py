@@ -38,7 +38,7 @@ def test_only_what_was_looked_up_is_clean(
 def test_each_weakness_and_each_gap_is_named() -> None:
     _, said = verdict({"dependencies": [WEAK, SKIPPED]})
     assert said[:-1] == [
-        "weakness: old 1: X-1, mended in 2",
+        "weakness: old 1: X-1, fixed in 2",
         "not audited: rich: Dependency not found on PyPI",
     ]
 
