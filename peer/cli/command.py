@@ -12,12 +12,15 @@ from typing import Any
 import click
 
 from common.cli.command_group import CommandGroup, meant
-from common.hints import PROGRAM
+from common.errors import MiniTorrentError
+from common.hints import PROGRAM, quoted_line
 from common.host.release import release
 from common.names import quoted
-from peer.cli.console import TYPED, Console, WrongUsage
+from peer.cli.console import SENTENCE_MAX, TYPED, Console, WrongUsage, without_home
 
 COMPLETE_VARIABLE = "_MINI_TORRENT_COMPLETE"
+PUBLIC_ARGUMENTS = {"login": 1, "create-user": 1, "change-password": 0}
+"""How many first arguments of a command cannot be a password; those of all others are public."""
 
 
 def _json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -73,6 +76,15 @@ class Command(click.Command):
         ctx.meta[TYPED] = list(args)
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MiniTorrentError as error:
+            from peer.cli.suggestions import suggestion
+
+            error.hint = suggestion(error, ctx) or error.hint
+            raise
+
 
 class Commands(CommandGroup):
     """The commands, in sections. ``-`` and ``_`` in their names are the same."""
@@ -89,7 +101,7 @@ class Commands(CommandGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         typed = args[0]
         if not ctx.resilient_parsing and self.get_command(ctx, typed) is None:
-            raise unknown_command(typed, list(self.commands))
+            raise unknown_command(typed, list(self.commands), without_home(args[1:]))
         return super().resolve_command(ctx, args)
 
     def format_commands(
@@ -108,14 +120,31 @@ class Commands(CommandGroup):
 
 
 def unknown_command(
-    typed: str, names: Sequence[str], otherwise: str = f"see the commands: {PROGRAM} --help"
+    typed: str,
+    names: Sequence[str],
+    arguments: Sequence[str] = (),
+    otherwise: str = f"see the commands: {PROGRAM} --help",
 ) -> WrongUsage:
-    """The error for a command that there is not, with the nearest one that there is."""
+    """The error for an unknown command, with the nearest known one and the arguments typed."""
     found = meant(typed, names)
+    if found is None:
+        return WrongUsage(f"there is no command {quoted(typed)}", otherwise)
     if found == "--help" and "help" in names:  # at the prompt
         found = "help"
-    known = otherwise if found is None else f"did you mean: {PROGRAM} {found}"
-    return WrongUsage(f"there is no command {quoted(typed)}", known)
+    words = [PROGRAM, found, *_kept(found, arguments)]
+    if found == "--help" and arguments and arguments[0].replace("_", "-") in names:
+        words = [PROGRAM, arguments[0], found]
+    line = quoted_line(words)
+    if len(line) > SENTENCE_MAX:
+        line = quoted_line(words[:2])
+    return WrongUsage(f"there is no command {quoted(typed)}", f"did you mean: {line}")
+
+
+def _kept(command: str, arguments: Sequence[str]) -> Sequence[str]:
+    """The ``arguments`` that a suggestion repeats: none of them can be a password."""
+    if command.startswith("-"):
+        return ()
+    return arguments[: PUBLIC_ARGUMENTS.get(command, len(arguments))]
 
 
 def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:

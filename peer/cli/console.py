@@ -291,11 +291,25 @@ def _usage_trouble(error: click.UsageError) -> CliError:
 
 def _with_dashes(error: click.NoSuchOption, command: Sequence[str]) -> str:
     words = "put `--` before arguments that start with a dash"
-    typed = error.ctx.meta.get(TYPED, []) if error.ctx is not None else []
+    typed = without_home(error.ctx.meta.get(TYPED, [])) if error.ctx is not None else []
     at = next((at for at, word in enumerate(typed) if word.startswith("-")), 0)
     if not typed or any(word.startswith("-") for word in typed[at + 1 :]):
         return words
     return f"{words}: {quoted_line([PROGRAM, *command, *typed[:at], '--', *typed[at:]])}"
+
+
+def without_home(words: Sequence[str]) -> list[str]:
+    """``words`` without ``--home``, which hints have behind the program's name."""
+    kept: list[str] = []
+    following = iter(words)
+    for word in following:
+        if word == "--":
+            return [*kept, word, *following]
+        if word == "--home":
+            next(following, None)
+        elif not word.startswith("--home="):
+            kept.append(word)
+    return kept
 
 
 def _sentence(text: str) -> str:

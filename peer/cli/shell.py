@@ -22,7 +22,7 @@ from common.host.home import lock_holder
 from common.messages import control
 from peer.addresses import NOT_LISTENING
 from peer.cli import daemon_process
-from peer.cli.command import Commands, unknown_command
+from peer.cli.command import PUBLIC_ARGUMENTS, Commands, unknown_command
 from peer.cli.completer import NOT_HERE, Completer
 from peer.cli.console import Console, WrongUsage, show_traceback, trouble_of
 from peer.cli.prompt_exit import may_leave, wait_for_all
@@ -35,7 +35,7 @@ HISTORY_LINES = 1000
 _LEAVE = ("quit", "exit")
 _OTHER_USER = ("login", "logout")
 # With more words than that there is a password on the line.
-_HARMLESS_WORDS = {"login": 2, "create-user": 2, "change-password": 1}
+_HARMLESS_WORDS = {name: 1 + count for name, count in PUBLIC_ARGUMENTS.items()}
 
 
 def run(console: Console, context: click.Context, given: Mapping[str, str | None]) -> int:
@@ -165,7 +165,8 @@ class Prompt:
         command = self._root.get_command(self._context, words[0])
         if command is None or command.name in NOT_HERE:
             names = [name for name in self._root.commands if name not in NOT_HERE]
-            raise unknown_command(words[0], [*names, "help", "quit"], "`help` lists the commands")
+            names += ["help", "quit"]
+            raise unknown_command(words[0], names, words[1:], "`help` lists the commands")
         # A line's own options must not outlive it.
         self._used = replace(self._console)
         outer = click.Context(self._root, info_name="", obj=self._used)
