@@ -275,8 +275,6 @@ class Transfer:
                         self._pool.begin_anew(self, device)
                     else:
                         self._pool.close(self, device)
-                case swarm.Credit():
-                    pass  # the fan-out credits every turn of the loop in which something came
                 case swarm.Complete():
                     self._on_complete()
                 case _:

@@ -5,13 +5,16 @@ Owns the translation between effects and messages, as the peer's shell does it w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING
 
 from common.ids import ContentId, DeviceKey, UserId
+from common.limits import PIECES_PER_REQUEST_MAX
 from peer.swarm.fetching import events as fetching
+from peer.swarm.fetching.flush import FlushDelay
 from peer.swarm.fetching.machine import Download
 from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.pieces import Bitfield, PieceLayout
@@ -49,6 +52,12 @@ class Connection:
     down: Flow
     bulk: Flow
     received: int = 0
+    acked: int = 0
+    pending: list[int] = field(default_factory=list)
+    """Pieces to be requested with the next flush."""
+    cancelled: list[int] = field(default_factory=list)
+    flush: FlushDelay = field(default_factory=FlushDelay)
+    flush_at: float = inf
     alive: bool = True
 
 
@@ -103,7 +112,6 @@ class SimPeer:
         self._carry = {
             fetching.Request: self._request,
             fetching.Verify: self._verify,
-            fetching.Credit: self._credit,
             fetching.CancelRequest: self._cancel,
             fetching.Announce: self._announce,
             fetching.Open: self._open,
@@ -214,6 +222,7 @@ class SimPeer:
     def piece_came(self, connection: Connection, index: int, size: int) -> None:
         if connection.alive and self.alive:
             connection.received += size
+            self._flush_soon(connection)
             self.tell(fetching.PieceReceived(connection.source.key, index, size))
 
     def lost(self, connection: Connection, event: fetching.DownloadEvent) -> None:
@@ -223,32 +232,54 @@ class SimPeer:
             self.to_sources.pop(connection.source.key, None)
             self.tell(event)
 
-    def _up(self, source: DeviceKey, make: type, *args: object) -> None:
-        connection = self.to_sources.get(source)
-        if connection is not None:
-            self.network.send(
-                connection.up, 0, connection.source.from_requester, connection, make, args
-            )
-
-    def from_requester(self, connection: Connection, make: type, args: tuple[object, ...]) -> None:
-        """A message of a requester has arrived."""
-        if connection.alive:
-            self.serve(make(connection.id, *args))
-
     def _request(self, effect: fetching.Request) -> None:
-        received = self.to_sources[effect.source].received
-        self.swarm.requests += 1
-        self._up(
-            effect.source, serving.RequestReceived, self.user, CONTENT, effect.pieces, received
-        )
+        connection = self.to_sources[effect.source]
+        connection.pending.extend(effect.pieces)
+        self._flush_soon(connection)
 
     def _cancel(self, effect: fetching.CancelRequest) -> None:
-        self.swarm.cancels += 1
-        self._up(effect.source, serving.RequestCancelled, CONTENT, effect.pieces)
+        connection = self.to_sources[effect.source]
+        unsent = set(connection.pending).intersection(effect.pieces)
+        connection.pending = [i for i in connection.pending if i not in unsent]
+        connection.cancelled.extend(i for i in effect.pieces if i not in unsent)
+        self._flush_soon(connection)
 
-    def _credit(self, effect: fetching.Credit) -> None:
-        self.swarm.credits += 1
-        self._up(effect.source, serving.Acknowledged, self.to_sources[effect.source].received)
+    def _flush_soon(self, connection: Connection) -> None:
+        """Send what waits for the source when the product would: see `FlushDelay`."""
+        now = self.clock.now
+        due = now + connection.flush.delay_s(connection.received - connection.acked, now)
+        if due < connection.flush_at:
+            connection.flush_at = due
+            self.clock.at(due, self._flush, connection, due)
+
+    def _flush(self, connection: Connection, due: float) -> None:
+        if due != connection.flush_at or not connection.alive:
+            return
+        connection.flush_at = inf
+        connection.flush.flushed(self.clock.now)
+        cancelled, connection.cancelled = connection.cancelled, []
+        for pieces in _messages(cancelled):
+            self.swarm.cancels += 1
+            self._up(connection, serving.RequestCancelled(connection.id, CONTENT, pieces))
+        pending, connection.pending = connection.pending, []
+        for pieces in _messages(pending):
+            self.swarm.requests += 1
+            received = connection.acked = connection.received
+            request = serving.RequestReceived(connection.id, self.user, CONTENT, pieces, received)
+            self._up(connection, request)
+        if connection.acked < connection.received:
+            self.swarm.credits += 1
+            connection.acked = connection.received
+            self._up(connection, serving.Acknowledged(connection.id, connection.received))
+
+    def _up(self, connection: Connection, event: serving.ServingEvent) -> None:
+        source = connection.source
+        self.network.send(connection.up, 0, source.from_requester, connection, event)
+
+    def from_requester(self, connection: Connection, event: serving.ServingEvent) -> None:
+        """A message of a requester has arrived."""
+        if connection.alive:
+            self.serve(event)
 
     def _verify(self, effect: fetching.Verify) -> None:
         source = self.swarm.peers[int.from_bytes(effect.source, "big")]
@@ -376,3 +407,8 @@ class SimPeer:
         backlog, self._backlog = self._backlog, []
         for action, args in backlog:
             action(*args)  # type: ignore[operator]
+
+
+def _messages(pieces: list[int]) -> list[tuple[int, ...]]:
+    step = PIECES_PER_REQUEST_MAX
+    return [tuple(pieces[at : at + step]) for at in range(0, len(pieces), step)]

@@ -10,7 +10,6 @@ from common.limits import PIECES_PER_REQUEST_MAX
 from peer.swarm.fetching.events import (
     CancelRequest,
     Close,
-    Credit,
     DownloadEffect,
     Request,
     SourceId,
@@ -21,13 +20,12 @@ from peer.swarm.fetching.events import (
 class EffectBuffer:
     """Gathers effects until `take`."""
 
-    __slots__ = ("_cancels", "_credits", "_effects", "_last", "_requests")
+    __slots__ = ("_cancels", "_effects", "_last", "_requests")
 
     def __init__(self) -> None:
         self._effects: list[DownloadEffect] = []
         self._cancels: dict[SourceId, list[int]] = {}
         self._requests: dict[SourceId, list[int]] = {}
-        self._credits: dict[SourceId, None] = {}
         self._last: list[DownloadEffect] = []
 
     def put(self, effect: DownloadEffect) -> None:
@@ -41,7 +39,6 @@ class EffectBuffer:
         """Close, and say nothing more to the source."""
         self._cancels.pop(source, None)
         self._requests.pop(source, None)
-        self._credits.pop(source, None)
         self._effects.append(Close(source, verdict))
 
     def request(self, source: SourceId, index: int) -> None:
@@ -54,10 +51,6 @@ class EffectBuffer:
             return
         self._cancels.setdefault(source, []).append(index)
 
-    def credit(self, source: SourceId) -> None:
-        """Credit what came, unless a request is going to the source anyway."""
-        self._credits[source] = None
-
     def take(self) -> list[DownloadEffect]:
         """Everything gathered, in order; the outbox is empty after."""
         effects = self._effects
@@ -67,11 +60,6 @@ class EffectBuffer:
                 for part in _parts(pieces):
                     effects.append(CancelRequest(source, part))
             self._cancels.clear()
-        if self._credits:
-            for source in self._credits:
-                if not self._requests.get(source):
-                    effects.append(Credit(source))
-            self._credits.clear()
         if self._requests:
             for source, pieces in self._requests.items():
                 for part in _parts(pieces):

@@ -243,15 +243,6 @@ class CancelRequest(_Value, frozen=True):
     pieces: tuple[int, ...]
 
 
-class Credit(_Value, frozen=True):
-    """Tell the source how much has come: it waits for that, and no request is due to carry it.
-
-    Every `Request` carries the same count, so credit needs no timer of the shell.
-    """
-
-    source: SourceId
-
-
 class Verify(_Value, frozen=True):
     """Digest the piece in the buffer, write it, and report how that went."""
 
@@ -296,5 +287,5 @@ class Complete(_Value, frozen=True):
 
 
 DownloadEffect: TypeAlias = (
-    Open | Request | CancelRequest | Credit | Verify | Make | Discard | Close | Announce | Complete
+    Open | Request | CancelRequest | Verify | Make | Discard | Close | Announce | Complete
 )

@@ -277,7 +277,6 @@ class Download:
             self._duplicate_bytes += size
             self._out.put(Discard(source.id, index, DiscardReason.DUPLICATE))
         self._demand.request_more(source, now)
-        self._demand.credit(source)
 
     def _senseless(self, source: Source, index: int, why: DiscardReason, now: float) -> None:
         self._out.put(Discard(source.id, index, why))

@@ -54,10 +54,8 @@ class RequestScheduler:
         """When a rate limit allows more, if one is in the way."""
         self._waiting_for_buffer: dict[SourceId, None] = {}
         """Sources that could be asked for more, were it not for a bound on the whole."""
-        self._uncredited: dict[SourceId, int] = {}
         self.meter = RateMeter()
-        """Verified bytes, for people to see."""
-        """Bytes that came since the source was last told how many had come."""
+        """Verified bytes, for display."""
         self._rate_sum = 0.0
         self._open_count = 1
 
@@ -71,23 +69,14 @@ class RequestScheduler:
         else:
             self.flights.remove(source, index)
         source.window.arrived(size, now)
-        self._uncredited[source.id] = self._uncredited.get(source.id, 0) + size
         self.pace.came(now - source.owes_since, None if asked_at is None else now - asked_at)
         source.owes_since = now
-
-    def credit(self, source: Source) -> None:
-        """Tell the source what came, when it is much or when it has nothing more to do."""
-        waiting = self._uncredited.get(source.id, 0)
-        if waiting and (waiting >= source.window.quantum() or not source.asked):
-            self._uncredited[source.id] = 0
-            self._out.credit(source.id)
 
     def forget(self, source: Source) -> None:
         """The connection is gone, and all that was asked on it."""
         if source.asked:
             self.take_back(source, tuple(source.asked))
         self._waiting_for_buffer.pop(source.id, None)
-        self._uncredited.pop(source.id, None)
 
     def pause(self) -> None:
         """Cancel everything, and ask for nothing until `paused` is taken back."""
@@ -168,7 +157,6 @@ class RequestScheduler:
         if not self._limit.unlimited:
             self._limit.take(source.user, self._layout.size_of(index), now)
         self._out.request(source.id, index)
-        self._uncredited[source.id] = 0
 
     def _room(self, source: Source, now: float) -> int:
         """Bytes that a source may be asked for; 0 when it is not worth a message."""

@@ -91,8 +91,6 @@ class Fetching(RuleBasedStateMachine):
                     self.making[index] = None
                 case fetching.Complete():
                     self.completions += 1
-                case fetching.Credit(source):
-                    assert source in self.requested
         self.download.check_invariants()
 
     @rule(source=sources, complete=st.booleans())

@@ -9,7 +9,6 @@ from peer.swarm.fetching.events import (
     CancelRequest,
     Close,
     Complete,
-    Credit,
     Request,
     Verdict,
     Verify,
@@ -47,17 +46,8 @@ def test_nothing_is_said_to_a_source_that_is_closed() -> None:
     out = EffectBuffer()
     out.request(A, 1)
     out.cancel(A, 2)
-    out.credit(A)
     out.close(A, Verdict.SLOW)
     assert out.take() == [Close(A, Verdict.SLOW)]
-
-
-def test_credit_rides_on_a_request() -> None:
-    out = EffectBuffer()
-    out.credit(A)
-    out.credit(B)
-    out.request(A, 1)
-    assert out.take() == [Credit(B), Request(A, (1,))]
 
 
 def test_long_requests_are_cut_to_the_protocols_length() -> None:

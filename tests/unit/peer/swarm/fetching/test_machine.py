@@ -14,7 +14,6 @@ from peer.swarm.fetching.events import (
     CancelRequest,
     Close,
     Complete,
-    Credit,
     Discard,
     DiscardReason,
     DownloadEffect,
@@ -102,11 +101,11 @@ def test_a_whole_download_from_one_seeder() -> None:
         Request(A, (2, 3)),
     ]
     assert story.tell(PieceVerified(A, 0)) == [Announce((0,))]
-    assert story.tell(PieceReceived(A, 1, 10), after=0.01) == [Verify(A, 1), Credit(A)]
+    assert story.tell(PieceReceived(A, 1, 10), after=0.01) == [Verify(A, 1)]
     assert story.tell(PieceVerified(A, 1)) == []
     assert story.wait(0.25)[0] == Announce((1,))
     assert story.tell(PieceReceived(A, 2, 10), PieceVerified(A, 2))[0] == Verify(A, 2)
-    assert story.tell(PieceReceived(A, 3, 5)) == [Verify(A, 3), Credit(A)]
+    assert story.tell(PieceReceived(A, 3, 5)) == [Verify(A, 3)]
     assert story.tell(PieceVerified(A, 3)) == [
         Close(A, Verdict.FINISHED),
         Announce((3,)),
@@ -262,7 +261,7 @@ def test_pause_cancels_and_resume_asks_again() -> None:
     story = Story(count=4)
     story.with_source(A)
     assert story.tell(Paused()) == [CancelRequest(A, (0, 1))]
-    assert story.tell(PieceReceived(A, 0, 10)) == [Discard(A, 0, DiscardReason.PAUSED), Credit(A)]
+    assert story.tell(PieceReceived(A, 0, 10)) == [Discard(A, 0, DiscardReason.PAUSED)]
     assert story.wait(5.0) == []
     assert story.tell(Resumed()) == [Request(A, (0, 1, 2))]
 
