@@ -13,8 +13,8 @@ from typing import TextIO
 import click
 
 from benchmarks.contestants.registry import contestants_for
-from benchmarks.crew import BenchmarkError
 from benchmarks.match import Match, Skipped
+from benchmarks.processes import BenchmarkError
 from benchmarks.report import Result, print_table
 from benchmarks.workloads import KIB, MIB, WORKLOADS, Workload
 
@@ -104,7 +104,7 @@ def main(
     try:
         with path.open("a") as out:
             for workload in workloads:
-                skipped += _play(workload, rounds, settle_s, nice, only, out, results)
+                skipped += _run_workload(workload, rounds, settle_s, nice, only, out, results)
     except BenchmarkError as error:
         raise click.ClickException(str(error)) from error
     finally:
@@ -115,7 +115,7 @@ def main(
         sys.exit(1)
 
 
-def _play(
+def _run_workload(
     workload: Workload,
     rounds: int,
     settle_s: float,
@@ -124,8 +124,8 @@ def _play(
     out: TextIO,
     results: list[Result],
 ) -> list[Skipped]:
-    everyone = contestants_for(workload)
-    chosen = [c for c in everyone if not only or any(word in c.name for word in only)]
+    contestants = contestants_for(workload)
+    chosen = [c for c in contestants if not only or any(word in c.name for word in only)]
     match = Match(workload, chosen)
 
     def report(result: Result) -> None:

@@ -12,10 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-from benchmarks.arena import Arena, lay_ballast, loopback_places, storage
 from benchmarks.contestants.base import Contestant
-from benchmarks.crew import BenchmarkError, Crew, settle
-from benchmarks.network import Places, network, why_no_network
+from benchmarks.environment import (
+    RunEnvironment,
+    loopback_nodes,
+    temporary_storage,
+    write_ballast,
+)
+from benchmarks.network import Nodes, network, network_unavailable
+from benchmarks.processes import BenchmarkError, ProcessGroup, wait_until_quiet
 from benchmarks.report import Result
 from benchmarks.workloads import Workload, make_content, same_content
 
@@ -31,14 +36,14 @@ class Match:
     def __init__(self, workload: Workload, contestants: Sequence[Contestant]) -> None:
         self.workload = workload
         self.skipped: list[Skipped] = []
-        self._fit: list[Contestant] = []
-        nowhere = why_no_network() if workload.shaped else None
+        self._runnable: list[Contestant] = []
+        unavailable = network_unavailable() if workload.shaped else None
         for contestant in contestants:
-            reason = nowhere or contestant.unfit(workload)
+            reason = unavailable or contestant.skip_reason(workload)
             if reason:
                 self._skip(contestant, reason)
             else:
-                self._fit.append(contestant)
+                self._runnable.append(contestant)
 
     def run(
         self, rounds: int, report: Callable[[Result], None], *, settle_s: float = 0, nice: int = 0
@@ -48,30 +53,35 @@ class Match:
         `nice` is added to the niceness of all processes. A contestant that fails is reported and
         left out from then on.
         """
-        if not self._fit:
+        if not self._runnable:
             return
         # Ballast and outputs never exist at the same time.
-        with storage(self.workload.size + self.workload.bytes_needed()) as folder:
+        with temporary_storage(self.workload.size + self.workload.bytes_needed()) as folder:
             source = make_content(self.workload, folder, Random(_SEED))
             for number in range(1, rounds + 1):
-                for contestant in tuple(self._fit):
+                for contestant in tuple(self._runnable):
                     try:
-                        settle(settle_s)
+                        wait_until_quiet(settle_s)
                         report(self._once(contestant, source, number, nice))
                     except BenchmarkError as error:
-                        self._fit.remove(contestant)
+                        self._runnable.remove(contestant)
                         self._skip(contestant, f"failed in round {number}: {error}")
 
     def _once(self, contestant: Contestant, source: Path, number: int, nice: int) -> Result:
         workload = self.workload
-        with storage(workload.bytes_needed()) as root:
+        with temporary_storage(workload.bytes_needed()) as root:
             ballast, logs, work = root / "ballast", root / "logs", root / "w"
             logs.mkdir()
             work.mkdir()
-            with self._places() as (tracker, seeders, leechers), Crew(logs, nice) as crew:
-                lay_ballast(ballast, workload.bytes_needed())
+            with (
+                self._nodes() as (tracker, seeders, leechers),
+                ProcessGroup(logs, nice) as processes,
+            ):
+                write_ballast(ballast, workload.bytes_needed())
                 outcome = contestant.run(
-                    Arena(workload, source, work, crew, tracker, seeders, leechers, ballast)
+                    RunEnvironment(
+                        workload, source, work, processes, tracker, seeders, leechers, ballast
+                    )
                 )
             same = all(same_content(source, output) for output in outcome.outputs)
         if not same:
@@ -91,10 +101,10 @@ class Match:
         )
 
     @contextmanager
-    def _places(self) -> Iterator[Places]:
-        nodes = nullcontext(loopback_places(self.workload))
-        with network(self.workload) if self.workload.shaped else nodes as places:
-            yield places
+    def _nodes(self) -> Iterator[Nodes]:
+        loopback = nullcontext(loopback_nodes(self.workload))
+        with network(self.workload) if self.workload.shaped else loopback as nodes:
+            yield nodes
 
     def _skip(self, contestant: Contestant, reason: str) -> None:
         self.skipped.append((self.workload.key, contestant.name, reason))

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.arena import Place
-from benchmarks.crew import BenchmarkError
+from benchmarks.environment import Node
+from benchmarks.processes import BenchmarkError
 from benchmarks.workloads import Workload
 
-Places = tuple[Place, tuple[Place, ...], tuple[Place, ...]]
+Nodes = tuple[Node, tuple[Node, ...], tuple[Node, ...]]
 """Nodes of the tracker, of the seeders and of the leechers."""
 
 UP_MBIT, DOWN_MBIT = 80, 200
@@ -30,7 +30,7 @@ _DOWN = ("rate", f"{DOWN_MBIT}mbit", "burst", "128kb", "latency", "100ms")
 _PREFIX = "mtb"
 
 
-def why_no_network() -> str | None:
+def network_unavailable() -> str | None:
     """Return the reason for which no namespaces can be made, or None if they can."""
     for tool in ("ip", "tc"):
         if shutil.which(tool) is None:
@@ -46,21 +46,21 @@ def why_no_network() -> str | None:
 
 
 @contextmanager
-def network(workload: Workload) -> Iterator[Places]:
+def network(workload: Workload) -> Iterator[Nodes]:
     """Nodes in namespaces of their own, all behind rate limits."""
     count = 1 + workload.seeders + workload.leechers
-    with _namespaces(1 + count) as (hub, *nodes):
+    with _namespaces(1 + count) as (hub, *names):
         _in(hub, "link", "add", "br0", "type", "bridge")
         _in(hub, "link", "set", "br0", "up")
-        places = [_join(hub, node, index) for index, node in enumerate(nodes)]
+        nodes = [_join(hub, name, index) for index, name in enumerate(names)]
         yield (
-            places[0],
-            tuple(places[1 : 1 + workload.seeders]),
-            tuple(places[1 + workload.seeders :]),
+            nodes[0],
+            tuple(nodes[1 : 1 + workload.seeders]),
+            tuple(nodes[1 + workload.seeders :]),
         )
 
 
-def _join(hub: str, node: str, index: int) -> Place:
+def _join(hub: str, node: str, index: int) -> Node:
     """Connect `node` to the bridge; its own end limits the uplink, the other the downlink."""
     address, port = f"10.77.0.{10 + index}", f"port{index}"
     _ip("link", "add", port, "netns", hub, "type", "veth", "peer", "name", "eth0", "netns", node)
@@ -70,7 +70,7 @@ def _join(hub: str, node: str, index: int) -> Place:
     _in(node, "link", "set", "lo", "up")
     _shape(node, "eth0", _UP)
     _shape(hub, port, _DOWN)
-    return Place(address, node)
+    return Node(address, node)
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from benchmarks.arena import Arena
 from benchmarks.contestants.base import Outcome, missing_program
-from benchmarks.contestants.swarm import Client, prepare
-from benchmarks.crew import wait_until
+from benchmarks.contestants.torrent_setup import Client, prepare
+from benchmarks.environment import RunEnvironment
+from benchmarks.processes import wait_until
 from benchmarks.workloads import MIB, Workload
 
 _COMMON = (
@@ -40,23 +40,25 @@ class Aria2:
 
     name = "aria2"
 
-    def unfit(self, workload: Workload) -> str | None:
+    def skip_reason(self, workload: Workload) -> str | None:
         return missing_program("aria2c")
 
-    def run(self, arena: Arena) -> Outcome:
+    def run(self, env: RunEnvironment) -> Outcome:
         def start_seeder(client: Client) -> None:
-            arena.crew.start("aria2-seed", _argv(client, "--bt-seed-unverified=true"), quiet=True)
+            env.processes.start(
+                "aria2-seed", _argv(client, "--bt-seed-unverified=true"), quiet=True
+            )
 
-        leechers = prepare(arena, 256 * 1024 if arena.workload.shaped else MIB, start_seeder)
+        leechers = prepare(env, 256 * 1024 if env.workload.shaped else MIB, start_seeder)
         marks = [client.scratch / "done" for client in leechers]
         hooks = [_hook(client, mark) for client, mark in zip(leechers, marks, strict=True)]
-        clock = arena.start_clock()
+        clock = env.start_clock()
         for client, hook in zip(leechers, hooks, strict=True):
             argv = _argv(client, f"--on-bt-download-complete={hook}")
-            arena.crew.start("aria2-leech", argv, quiet=True)
+            env.processes.start("aria2-leech", argv, quiet=True)
         wait_until(lambda: all(map(os.path.exists, marks)), "aria2 to finish", timeout_s=300)
         span = clock.stop()
-        outputs = tuple(client.folder / arena.source.name for client in leechers)
+        outputs = tuple(client.folder / env.source.name for client in leechers)
         return Outcome(span.wall_s, span, outputs)
 
 
@@ -69,10 +71,10 @@ def _hook(client: Client, mark: Path) -> Path:
 
 
 def _argv(client: Client, *options: str) -> list[str]:
-    return client.place.argv(
+    return client.node.argv(
         [
             *_COMMON,
-            f"--interface={client.place.address}",
+            f"--interface={client.node.address}",
             f"--listen-port={client.port}",
             f"--dir={client.folder}",
             *options,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.arena import Arena
-from benchmarks.crew import Span
+from benchmarks.environment import RunEnvironment
+from benchmarks.processes import Span
 from benchmarks.workloads import Workload
 
 
@@ -31,10 +31,10 @@ class Contestant(Protocol):
     @property
     def name(self) -> str: ...
 
-    def unfit(self, workload: Workload) -> str | None:
+    def skip_reason(self, workload: Workload) -> str | None:
         """Return the reason for which `workload` cannot run here, or None if it can."""
 
-    def run(self, arena: Arena) -> Outcome:
+    def run(self, env: RunEnvironment) -> Outcome:
         """Set up, move the content once, and return the cost."""
 
 

@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arena import Arena
 from benchmarks.contestants.base import Outcome
-from benchmarks.contestants.swarm import Client, prepare
-from benchmarks.crew import Worker
+from benchmarks.contestants.torrent_setup import Client, prepare
+from benchmarks.environment import RunEnvironment
+from benchmarks.processes import ChildProcess
 from benchmarks.workloads import MIB, Workload
 from common.manifest import piece_length_for
 
@@ -40,41 +40,41 @@ class Libtorrent:
         self._as_ours = as_ours
         """Use our default piece length instead of the best one for libtorrent."""
 
-    def unfit(self, workload: Workload) -> str | None:
+    def skip_reason(self, workload: Workload) -> str | None:
         if self._as_ours and workload.shaped:
             return "its best piece length for this workload is as small as ours"
         if importlib.util.find_spec("libtorrent") is None:
             return "libtorrent is not installed"
         return None
 
-    def run(self, arena: Arena) -> Outcome:
-        def start(client: Client, *, seed: bool) -> Worker:
+    def run(self, env: RunEnvironment) -> Outcome:
+        def start(client: Client, *, seed: bool) -> ChildProcess:
             overrides = self._overrides
             if overrides is None:
-                overrides = best_overrides(arena.workload)
+                overrides = best_overrides(env.workload)
             argv: list[str | Path] = [sys.executable, "-m", "benchmarks.programs.libtorrent_peer"]
-            argv += [client.place.address, str(client.port), json.dumps(overrides)]
-            peer = arena.crew.start("libtorrent", client.place.argv(argv), cwd=_REPOSITORY)
+            argv += [client.node.address, str(client.port), json.dumps(overrides)]
+            peer = env.processes.start("libtorrent", client.node.argv(argv), cwd=_REPOSITORY)
             order = {"torrent": str(client.torrent), "save": str(client.folder), "seed": seed}
-            peer.say(json.dumps(order))
-            peer.hear()
+            peer.write_line(json.dumps(order))
+            peer.read_line()
             return peer
 
-        workload = arena.workload
+        workload = env.workload
         piece_length = (
             piece_length_for(workload.size) if self._as_ours else best_piece_length(workload)
         )
-        clients = prepare(arena, piece_length, lambda client: start(client, seed=True))
+        clients = prepare(env, piece_length, lambda client: start(client, seed=True))
         leechers = [start(client, seed=False) for client in clients]
-        clock = arena.start_clock()
+        clock = env.start_clock()
         for peer in leechers:
-            peer.say("go")
-        reports = [json.loads(peer.hear()) for peer in leechers]
+            peer.write_line("go")
+        reports = [json.loads(peer.read_line()) for peer in leechers]
         span = clock.stop()
         started = min(report["started"] for report in reports)
         wall_s = max(report["done"] for report in reports) - started
         flushed_s = max(report["flushed"] for report in reports) - started
-        outputs = tuple(client.folder / arena.source.name for client in clients)
+        outputs = tuple(client.folder / env.source.name for client in clients)
         return Outcome(wall_s, span, outputs, {"flushed_s": flushed_s})
 
 

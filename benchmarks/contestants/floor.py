@@ -12,8 +12,8 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.arena import Arena
 from benchmarks.contestants.base import Outcome
+from benchmarks.environment import RunEnvironment
 from benchmarks.workloads import Workload
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ class Floor:
         self.name = name
         self._cipher = cipher
 
-    def unfit(self, workload: Workload) -> str | None:
+    def skip_reason(self, workload: Workload) -> str | None:
         for module in ("zmq", "blake3", "cryptography"):
             if importlib.util.find_spec(module) is None:
                 return f"{module} is not installed"
@@ -37,27 +37,29 @@ class Floor:
             return "a star: its time would be that of the shaped link alone"
         return None
 
-    def run(self, arena: Arena) -> Outcome:
+    def run(self, env: RunEnvironment) -> Outcome:
         sources, digests = [], "[]"
-        for place in arena.seeders:
-            endpoint = f"tcp://{place.address}:{place.free_port()}"
-            argv = place.argv([*_PROGRAM, "serve", self._cipher, endpoint, arena.source])
-            ready = json.loads(arena.crew.start("floor-serve", argv, cwd=_REPOSITORY).hear())
+        for node in env.seeders:
+            endpoint = f"tcp://{node.address}:{node.free_port()}"
+            argv = node.argv([*_PROGRAM, "serve", self._cipher, endpoint, env.source])
+            ready = json.loads(
+                env.processes.start("floor-serve", argv, cwd=_REPOSITORY).read_line()
+            )
             sources.append([endpoint, ready["key"]])
             digests = json.dumps(ready["digests"])
         fetchers, outputs = [], []
-        for index, place in enumerate(arena.leechers):
-            target = arena.root / f"leecher{index}.bin"
-            argv = place.argv([*_PROGRAM, "fetch", self._cipher, target, json.dumps(sources)])
-            fetcher = arena.crew.start("floor-fetch", argv, cwd=_REPOSITORY)
-            fetcher.say(digests)
-            fetcher.hear()
+        for index, node in enumerate(env.leechers):
+            target = env.root / f"leecher{index}.bin"
+            argv = node.argv([*_PROGRAM, "fetch", self._cipher, target, json.dumps(sources)])
+            fetcher = env.processes.start("floor-fetch", argv, cwd=_REPOSITORY)
+            fetcher.write_line(digests)
+            fetcher.read_line()
             fetchers.append(fetcher)
             outputs.append(target)
-        clock = arena.start_clock()
+        clock = env.start_clock()
         for fetcher in fetchers:
-            fetcher.say("go")
-        reports = [json.loads(fetcher.hear()) for fetcher in fetchers]
+            fetcher.write_line("go")
+        reports = [json.loads(fetcher.read_line()) for fetcher in fetchers]
         span = clock.stop()
         wall_s = max(r["done"] for r in reports) - min(r["started"] for r in reports)
         return Outcome(wall_s, span, tuple(outputs))

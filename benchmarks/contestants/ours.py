@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.arena import Arena, Place
 from benchmarks.contestants.base import Outcome
-from benchmarks.crew import BenchmarkError, Span, Worker, wait_until
+from benchmarks.environment import Node, RunEnvironment
+from benchmarks.processes import BenchmarkError, ChildProcess, Span, wait_until
 from benchmarks.report import OURS
 from benchmarks.workloads import Workload
 
@@ -35,100 +35,102 @@ _READY = "tracker ready: "
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class UserPeer:
     """A running peer and its user."""
 
     user: str
     home: Path
-    place: Place
+    node: Node
 
 
-class Team:
+class BenchmarkSwarm:
     """A tracker, and peers in one group; the seeders share the content."""
 
-    def __init__(self, arena: Arena, *, share: bool = True, piece_size: str | None = None) -> None:
-        self._arena = arena
+    def __init__(
+        self, env: RunEnvironment, *, share: bool = True, piece_size: str | None = None
+    ) -> None:
+        self._env = env
         self._tracker = _program("mini-torrent-tracker")
         self._peer = _program("mini-torrent")
         link = self._start_tracker()
-        self.seeders = [self._start(f"s{i}", p, link) for i, p in enumerate(arena.seeders)]
-        self.leechers = [self._start(f"l{i}", p, link) for i, p in enumerate(arena.leechers)]
-        nodes = [*self.seeders, *self.leechers]
-        for node in nodes:
-            wait_until(partial(self._connected, node), f"{node.user} to meet the tracker")
-        self._all([(node, "create-user", node.user, _PASSWORD) for node in nodes])
-        self._all([(node, "login", node.user, _PASSWORD) for node in nodes])
-        owner, others = nodes[0], nodes[1:]
+        self.seeders = [self._start(f"s{i}", p, link) for i, p in enumerate(env.seeders)]
+        self.leechers = [self._start(f"l{i}", p, link) for i, p in enumerate(env.leechers)]
+        peers = [*self.seeders, *self.leechers]
+        for peer in peers:
+            wait_until(partial(self._connected, peer), f"{peer.user} to meet the tracker")
+        self._all([(peer, "create-user", peer.user, _PASSWORD) for peer in peers])
+        self._all([(peer, "login", peer.user, _PASSWORD) for peer in peers])
+        owner, others = peers[0], peers[1:]
         self._all([(owner, "create-group", _GROUP)])
-        self._all([(node, "join-group", _GROUP) for node in others])
-        self._all([(owner, "accept-request", _GROUP, node.user) for node in others])
+        self._all([(peer, "join-group", _GROUP) for peer in others])
+        self._all([(owner, "accept-request", _GROUP, peer.user) for peer in others])
         for seeder in self.seeders if share else ():
             size = () if piece_size is None else ("--piece-size", piece_size)
-            self._all([(seeder, "upload-file", "--yes", arena.source, _GROUP, *size)])
+            self._all([(seeder, "upload-file", "--yes", env.source, _GROUP, *size)])
 
-    def command(self, node: Node, *words: str | Path) -> Worker:
-        """Start one command as the user of `node`."""
-        argv = node.place.argv([self._peer, "--home", node.home, *words])
-        return self._arena.crew.start(f"{node.user}-{words[0]}", argv)
+    def command(self, peer: UserPeer, *words: str | Path) -> ChildProcess:
+        """Start one command as the user of `peer`."""
+        argv = peer.node.argv([self._peer, "--home", peer.home, *words])
+        return self._env.processes.start(f"{peer.user}-{words[0]}", argv)
 
-    def prompt(self, node: Node) -> Worker:
+    def prompt(self, peer: UserPeer) -> ChildProcess:
         """Return a prompt that has answered once, so that it certainly runs."""
-        prompt = self.command(node, "shell")
-        prompt.say("show-downloads --json")
-        prompt.hear_json()
+        prompt = self.command(peer, "shell")
+        prompt.write_line("show-downloads --json")
+        prompt.read_json()
         return prompt
 
     def upload_line(self) -> str:
         """Return the command line that shares the content."""
-        return f"upload-file --yes {self._arena.source} {_GROUP} --json"
+        return f"upload-file --yes {self._env.source} {_GROUP} --json"
 
     def _start_tracker(self) -> str:
-        place = self._arena.tracker
-        argv: list[str | Path] = [self._tracker, "run", "--home", self._arena.root / "t"]
-        argv += ["--bind", f"tcp://{place.address}:0"]
-        line = self._arena.crew.start("tracker", place.argv(argv)).hear()
+        node = self._env.tracker
+        argv: list[str | Path] = [self._tracker, "run", "--home", self._env.root / "t"]
+        argv += ["--bind", f"tcp://{node.address}:0"]
+        line = self._env.processes.start("tracker", node.argv(argv)).read_line()
         if not line.startswith(_READY):
-            raise BenchmarkError(f"the tracker said {line!r} first")
+            raise BenchmarkError(f"the tracker output {line!r} first")
         return line.removeprefix(_READY)
 
-    def _start(self, user: str, place: Place, link: str) -> Node:
-        node = Node(user, self._arena.root / user, place)
-        argv: list[str | Path] = [self._peer, "--home", node.home, "up", "--foreground"]
-        argv += ["--listen", f"tcp://{place.address}:0", "--tracker", link]
-        self._arena.crew.start(f"{user}-up", place.argv(argv), quiet=True)
-        return node
+    def _start(self, user: str, node: Node, link: str) -> UserPeer:
+        peer = UserPeer(user, self._env.root / user, node)
+        argv: list[str | Path] = [self._peer, "--home", peer.home, "up", "--foreground"]
+        argv += ["--listen", f"tcp://{node.address}:0", "--tracker", link]
+        self._env.processes.start(f"{user}-up", node.argv(argv), quiet=True)
+        return peer
 
-    def _connected(self, node: Node) -> bool:
-        status = self.command(node, "status", "--json")
-        said = status.rest()
-        return status.wait() == 0 and bool(json.loads(said)["connected"])
+    def _connected(self, peer: UserPeer) -> bool:
+        status = self.command(peer, "status", "--json")
+        output = status.read_all()
+        return status.wait() == 0 and bool(json.loads(output)["connected"])
 
-    def _all(self, commands: Sequence[tuple[Node, *tuple[str | Path, ...]]]) -> None:
+    def _all(self, commands: Sequence[tuple[UserPeer, *tuple[str | Path, ...]]]) -> None:
         """Run commands side by side; raise `BenchmarkError` if one fails."""
-        for worker in [self.command(node, *words) for node, *words in commands]:
-            worker.rest()
-            worker.finish()
+        for child in [self.command(peer, *words) for peer, *words in commands]:
+            child.read_all()
+            child.check_exit()
 
 
-class AtThePrompt:
+class PromptDownload:
     """The command is typed at a running prompt of a running peer."""
 
     def __init__(self, name: str = OURS, *, piece_size: str | None = None) -> None:
         self.name = name
         self._piece_size = piece_size
 
-    def unfit(self, workload: Workload) -> str | None:
+    def skip_reason(self, workload: Workload) -> str | None:
         if self._piece_size is not None and workload.shaped:
             return "large pieces bring nothing on slow links"
         return not_installed()
 
-    def run(self, arena: Arena) -> Outcome:
-        team = Team(arena, piece_size=self._piece_size)
-        prompts = [team.prompt(node) for node in team.leechers]
-        outputs = [arena.folder(f"d{i}") / arena.source.name for i in range(len(prompts))]
-        clock = arena.start_clock()
+    def run(self, env: RunEnvironment) -> Outcome:
+        swarm = BenchmarkSwarm(env, piece_size=self._piece_size)
+        prompts = [swarm.prompt(peer) for peer in swarm.leechers]
+        outputs = [env.folder(f"d{i}") / env.source.name for i in range(len(prompts))]
+        clock = env.start_clock()
         for prompt, output in zip(prompts, outputs, strict=True):
-            prompt.say(f"download-file {_GROUP} {arena.source.name} {output.parent}/")
+            prompt.write_line(f"download-file {_GROUP} {env.source.name} {output.parent}/")
         wait_until(
             lambda: all(map(os.path.exists, outputs)), f"{self.name} to finish", timeout_s=300
         )
@@ -136,27 +138,27 @@ class AtThePrompt:
         return Outcome(span.wall_s, span, tuple(outputs))
 
 
-class OneCommand:
+class CommandDownload:
     """The command is started beside a running peer."""
 
     name = f"{OURS}, one command"
 
-    def unfit(self, workload: Workload) -> str | None:
+    def skip_reason(self, workload: Workload) -> str | None:
         if workload.leechers > 1:
             return "the start of eight interpreters would dominate the time"
         return not_installed()
 
-    def run(self, arena: Arena) -> Outcome:
-        team = Team(arena)
-        folder = arena.folder("d")
-        words = ("download-file", _GROUP, arena.source.name, f"{folder}/", "--json")
-        clock = arena.start_clock()
-        command = team.command(team.leechers[0], *words)
-        said = command.rest()
-        command.finish()
+    def run(self, env: RunEnvironment) -> Outcome:
+        swarm = BenchmarkSwarm(env)
+        folder = env.folder("d")
+        words = ("download-file", _GROUP, env.source.name, f"{folder}/", "--json")
+        clock = env.start_clock()
+        command = swarm.command(swarm.leechers[0], *words)
+        output = command.read_all()
+        command.check_exit()
         span: Span = clock.stop()
-        notes = {"elapsed_s": float(json.loads(said)["elapsed_s"])}
-        return Outcome(span.wall_s, span, (folder / arena.source.name,), notes)
+        notes = {"elapsed_s": float(json.loads(output)["elapsed_s"])}
+        return Outcome(span.wall_s, span, (folder / env.source.name,), notes)
 
 
 def not_installed() -> str | None:

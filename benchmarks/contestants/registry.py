@@ -6,7 +6,7 @@ from benchmarks.contestants.aria2 import Aria2
 from benchmarks.contestants.base import Contestant
 from benchmarks.contestants.bittorrent import Libtorrent
 from benchmarks.contestants.floor import Floor
-from benchmarks.contestants.ours import AtThePrompt, OneCommand
+from benchmarks.contestants.ours import CommandDownload, PromptDownload
 from benchmarks.contestants.rsync import Rsync
 from benchmarks.contestants.rtorrent import Rtorrent
 from benchmarks.contestants.sharing import B3sum, UploadFile
@@ -14,9 +14,9 @@ from benchmarks.contestants.web import B3SUM, SHA256, NginxCurl
 from benchmarks.workloads import Workload
 
 _MOVERS: tuple[Contestant, ...] = (
-    AtThePrompt(),
-    AtThePrompt("mini-torrent, pieces of 4 MiB", piece_size="4M"),
-    OneCommand(),
+    PromptDownload(),
+    PromptDownload("mini-torrent, pieces of 4 MiB", piece_size="4M"),
+    CommandDownload(),
     Floor(),
     Floor("floor (AES, BLAKE3, pwrite)", "aes"),
     Libtorrent(),
@@ -31,5 +31,5 @@ _SHARERS: tuple[Contestant, ...] = (UploadFile(), B3sum())
 
 
 def contestants_for(workload: Workload) -> tuple[Contestant, ...]:
-    """Return the contestants for `workload`; `unfit` excludes those that cannot run here."""
+    """Return the contestants for `workload`; `skip_reason` excludes those that cannot run here."""
     return _MOVERS if workload.moved else _SHARERS

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 
-from benchmarks.arena import Arena
 from benchmarks.contestants.base import Outcome, missing_program
 from benchmarks.contestants.web import answers
-from benchmarks.crew import wait_until
+from benchmarks.environment import RunEnvironment
+from benchmarks.processes import wait_until
 from benchmarks.workloads import Workload
 
 _CONFIGURATION = """
@@ -31,35 +31,35 @@ class Rsync:
 
     name = "rsync"
 
-    def unfit(self, workload: Workload) -> str | None:
+    def skip_reason(self, workload: Workload) -> str | None:
         if workload.seeders > 1:
             return "rsync fetches from one server"
         if workload.shaped:
             return "a star like nginx, which represents it here"
         return missing_program("rsync")
 
-    def run(self, arena: Arena) -> Outcome:
-        place = arena.seeders[0]
-        port = place.free_port()
-        configuration = arena.root / "rsyncd.conf"
+    def run(self, env: RunEnvironment) -> Outcome:
+        node = env.seeders[0]
+        port = node.free_port()
+        configuration = env.root / "rsyncd.conf"
         configuration.write_text(
             _CONFIGURATION.format(
-                uid=os.getuid(), gid=os.getgid(), root=arena.root, folder=arena.source.parent
+                uid=os.getuid(), gid=os.getgid(), root=env.root, folder=env.source.parent
             )
         )
         server: list[str] = ["rsync", "--daemon", "--no-detach", f"--config={configuration}"]
-        server += [f"--address={place.address}", f"--port={port}"]
-        arena.crew.start("rsync-daemon", server)
-        wait_until(lambda: answers(place.address, port), "rsync")
-        folders = [arena.folder(f"leecher{index}") for index in range(len(arena.leechers))]
-        url = f"rsync://{place.address}:{port}/content/{arena.source.name}"
-        clock = arena.start_clock()
+        server += [f"--address={node.address}", f"--port={port}"]
+        env.processes.start("rsync-daemon", server)
+        wait_until(lambda: answers(node.address, port), "rsync")
+        folders = [env.folder(f"leecher{index}") for index in range(len(env.leechers))]
+        url = f"rsync://{node.address}:{port}/content/{env.source.name}"
+        clock = env.start_clock()
         clients = [
-            arena.crew.start("rsync", ["rsync", "-r", "--whole-file", url, f"{folder}/"])
+            env.processes.start("rsync", ["rsync", "-r", "--whole-file", url, f"{folder}/"])
             for folder in folders
         ]
         for client in clients:
-            client.finish()
+            client.check_exit()
         span = clock.stop()
-        outputs = tuple(folder / arena.source.name for folder in folders)
+        outputs = tuple(folder / env.source.name for folder in folders)
         return Outcome(span.wall_s, span, outputs)

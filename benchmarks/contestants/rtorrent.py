@@ -12,10 +12,10 @@ import socket
 import xmlrpc.client
 from pathlib import Path
 
-from benchmarks.arena import Arena
 from benchmarks.contestants.base import Outcome, missing_program
-from benchmarks.contestants.swarm import Client, prepare
-from benchmarks.crew import wait_until
+from benchmarks.contestants.torrent_setup import Client, prepare
+from benchmarks.environment import RunEnvironment
+from benchmarks.processes import wait_until
 from benchmarks.workloads import MIB, Workload
 
 _CONFIGURATION = """
@@ -48,42 +48,42 @@ class Rtorrent:
 
     name = "rtorrent"
 
-    def unfit(self, workload: Workload) -> str | None:
+    def skip_reason(self, workload: Workload) -> str | None:
         if workload.shaped:
             return "its leechers do not serve each other within a minute: a star, as slow as nginx"
         return missing_program("rtorrent")
 
-    def run(self, arena: Arena) -> Outcome:
+    def run(self, env: RunEnvironment) -> Outcome:
         def start(client: Client) -> Path:
             control, mark = client.scratch / "c", client.scratch / "done"
             configuration = client.scratch / "rc"
             configuration.write_text(
                 _CONFIGURATION.format(
                     control=control,
-                    address=client.place.address,
+                    address=client.node.address,
                     port=client.port,
                     folder=client.folder,
                     mark=mark,
                 )
             )
-            argv = client.place.argv(["rtorrent", "-n", "-o", f"import={configuration}"])
-            arena.crew.start("rtorrent", argv, quiet=True)
+            argv = client.node.argv(["rtorrent", "-n", "-o", f"import={configuration}"])
+            env.processes.start("rtorrent", argv, quiet=True)
             wait_until(lambda: _listens(control), "rtorrent")
             return control
 
         leechers = prepare(
-            arena,
-            256 * 1024 if arena.workload.shaped else MIB,
+            env,
+            256 * 1024 if env.workload.shaped else MIB,
             lambda client: _load(start(client), client.torrent),
         )
         controls = [start(client) for client in leechers]
         marks = [client.scratch / "done" for client in leechers]
-        clock = arena.start_clock()
+        clock = env.start_clock()
         for client, control in zip(leechers, controls, strict=True):
             _load(control, client.torrent)
         wait_until(lambda: all(map(os.path.exists, marks)), "rtorrent to finish", timeout_s=300)
         span = clock.stop()
-        outputs = tuple(client.folder / arena.source.name for client in leechers)
+        outputs = tuple(client.folder / env.source.name for client in leechers)
         return Outcome(span.wall_s, span, outputs)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from blake3 import blake3
 
-from benchmarks.arena import Arena
 from benchmarks.contestants.base import Outcome, missing_program
-from benchmarks.contestants.ours import Team, not_installed
-from benchmarks.crew import BenchmarkError
+from benchmarks.contestants.ours import BenchmarkSwarm, not_installed
+from benchmarks.environment import RunEnvironment
+from benchmarks.processes import BenchmarkError
 from benchmarks.report import OURS
 from benchmarks.workloads import Workload
 
@@ -22,16 +22,16 @@ class UploadFile:
 
     name = OURS
 
-    def unfit(self, workload: Workload) -> str | None:
+    def skip_reason(self, workload: Workload) -> str | None:
         return not_installed()
 
-    def run(self, arena: Arena) -> Outcome:
-        team = Team(arena, share=False)
-        prompt = team.prompt(team.seeders[0])
-        known = _digest(arena)
-        clock = arena.start_clock()
-        prompt.say(team.upload_line())
-        answer = prompt.hear_json()
+    def run(self, env: RunEnvironment) -> Outcome:
+        swarm = BenchmarkSwarm(env, share=False)
+        prompt = swarm.prompt(swarm.seeders[0])
+        known = _digest(env)
+        clock = env.start_clock()
+        prompt.write_line(swarm.upload_line())
+        answer = prompt.read_json()
         span = clock.stop()
         _check(self.name, known, str(answer["digest"]))
         return Outcome(span.wall_s, span, (), {"elapsed_s": float(answer["elapsed_s"])})
@@ -42,22 +42,22 @@ class B3sum:
 
     name = "b3sum"
 
-    def unfit(self, workload: Workload) -> str | None:
+    def skip_reason(self, workload: Workload) -> str | None:
         return missing_program("b3sum")
 
-    def run(self, arena: Arena) -> Outcome:
-        known = _digest(arena)
-        clock = arena.start_clock()
-        program = arena.crew.start("b3sum", ["b3sum", arena.source])
-        said = program.rest()
-        program.finish()
+    def run(self, env: RunEnvironment) -> Outcome:
+        known = _digest(env)
+        clock = env.start_clock()
+        program = env.processes.start("b3sum", ["b3sum", env.source])
+        output = program.read_all()
+        program.check_exit()
         span = clock.stop()
-        _check(self.name, known, said.split()[0])
+        _check(self.name, known, output.split()[0])
         return Outcome(span.wall_s, span, ())
 
 
-def _digest(arena: Arena) -> str:
-    return blake3(max_threads=blake3.AUTO).update_mmap(arena.source).hexdigest()
+def _digest(env: RunEnvironment) -> str:
+    return blake3(max_threads=blake3.AUTO).update_mmap(env.source).hexdigest()
 
 
 def _check(name: str, known: str, told: str) -> None:

@@ -13,9 +13,9 @@ import shlex
 import socket
 import subprocess
 
-from benchmarks.arena import Arena
 from benchmarks.contestants.base import Outcome, missing_program
-from benchmarks.crew import BenchmarkError, wait_until
+from benchmarks.environment import RunEnvironment
+from benchmarks.processes import BenchmarkError, wait_until
 from benchmarks.workloads import Workload
 
 # OpenSSL uses the processor's SHA instructions; sha256sum of coreutils may not.
@@ -47,7 +47,7 @@ class NginxCurl:
         self._digest = digest
         self.name = f"nginx + curl + {'sha256' if digest == SHA256 else digest[0]}"
 
-    def unfit(self, workload: Workload) -> str | None:
+    def skip_reason(self, workload: Workload) -> str | None:
         if workload.is_folder:
             return "curl fetches files, not folders"
         if workload.seeders > 1:
@@ -56,46 +56,46 @@ class NginxCurl:
             return "only the link counts here: one digest program is enough"
         return missing_program("nginx", "curl", self._digest[0])
 
-    def run(self, arena: Arena) -> Outcome:
-        place = arena.seeders[0]
-        port = place.free_port()
-        configuration = arena.root / "nginx.conf"
+    def run(self, env: RunEnvironment) -> Outcome:
+        node = env.seeders[0]
+        port = node.free_port()
+        configuration = env.root / "nginx.conf"
         # The workers of an nginx started by root run as another user, which must be able to read.
-        arena.source.parent.chmod(0o755)
-        arena.root.chmod(0o755)
+        env.source.parent.chmod(0o755)
+        env.root.chmod(0o755)
         configuration.write_text(
             _user_line()
             + _CONFIGURATION.format(
-                root=arena.root, address=place.address, port=port, folder=arena.source.parent
+                root=env.root, address=node.address, port=port, folder=env.source.parent
             )
         )
-        arena.crew.start("nginx", place.argv(["nginx", "-p", arena.root, "-c", configuration]))
-        url = f"http://{place.address}:{port}/{arena.source.name}"
-        known = _digest_of(self._digest, arena)
-        if not place.namespace:
-            wait_until(lambda: answers(place.address, port), "nginx")
+        env.processes.start("nginx", node.argv(["nginx", "-p", env.root, "-c", configuration]))
+        url = f"http://{node.address}:{port}/{env.source.name}"
+        known = _digest_of(self._digest, env)
+        if not node.namespace:
+            wait_until(lambda: answers(node.address, port), "nginx")
         else:
             ready = shlex.join(["curl", "-s", "--retry", "50", "--retry-connrefused", "-I", url])
-            arena.crew.start("curl", place.argv(["sh", "-c", ready])).finish()
-        outputs = [arena.root / f"leecher{index}.bin" for index in range(len(arena.leechers))]
-        clock = arena.start_clock()
+            env.processes.start("curl", node.argv(["sh", "-c", ready])).check_exit()
+        outputs = [env.root / f"leecher{index}.bin" for index in range(len(env.leechers))]
+        clock = env.start_clock()
         clients = []
-        for where, output in zip(arena.leechers, outputs, strict=True):
+        for where, output in zip(env.leechers, outputs, strict=True):
             fetch = shlex.join(["curl", "-sSf", "-o", str(output), url])
             check = shlex.join([*self._digest, str(output)])
             clients.append(
-                arena.crew.start("curl", where.argv(["sh", "-c", f"{fetch} && {check}"]))
+                env.processes.start("curl", where.argv(["sh", "-c", f"{fetch} && {check}"]))
             )
         for client in clients:
-            if client.rest().split()[:1] != [known]:
-                raise BenchmarkError(f"{self.name}: another digest: {client.last_words()}")
-            client.finish()
+            if client.read_all().split()[:1] != [known]:
+                raise BenchmarkError(f"{self.name}: another digest: {client.stderr_tail()}")
+            client.check_exit()
         span = clock.stop()
         return Outcome(span.wall_s, span, tuple(outputs))
 
 
-def _digest_of(command: tuple[str, ...], arena: Arena) -> str:
-    made = subprocess.run([*command, arena.source], capture_output=True, text=True, check=True)
+def _digest_of(command: tuple[str, ...], env: RunEnvironment) -> str:
+    made = subprocess.run([*command, env.source], capture_output=True, text=True, check=True)
     return made.stdout.split()[0]
 
 

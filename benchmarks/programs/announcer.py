@@ -42,7 +42,7 @@ class Announcer(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
-        _tell({"address": peer[0], "port": peer[1], "left": int(query["left"][0])})
+        _print_json({"address": peer[0], "port": peer[1], "left": int(query["left"][0])})
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: announces are reported on standard output."""
@@ -51,11 +51,11 @@ class Announcer(BaseHTTPRequestHandler):
 def main() -> None:
     server = ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Announcer)
     server.daemon_threads = True
-    _tell({"ready": True})
+    _print_json({"ready": True})
     server.serve_forever()
 
 
-def _tell(fact: dict[str, object]) -> None:
+def _print_json(fact: dict[str, object]) -> None:
     sys.stdout.write(json.dumps(fact) + "\n")
     sys.stdout.flush()
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.crew import BenchmarkError, Clock, Crew
+from benchmarks.processes import BenchmarkError, Clock, ProcessGroup
 from benchmarks.workloads import Workload
 
 _MEMORY_BACKED = Path("/dev/shm")
@@ -25,8 +25,8 @@ _BALLAST_WRITE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One node. No two nodes of an arena have the same `address`."""
+class Node:
+    """One node. No two nodes of a run have the same `address`."""
 
     address: str
     namespace: str | None = None
@@ -46,7 +46,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Arena:
+class RunEnvironment:
     """Everything that a contestant gets for one run."""
 
     workload: Workload
@@ -54,10 +54,10 @@ class Arena:
     """The content; read only."""
     root: Path
     """An empty folder that is removed after the run."""
-    crew: Crew
-    tracker: Place
-    seeders: tuple[Place, ...]
-    leechers: tuple[Place, ...]
+    processes: ProcessGroup
+    tracker: Node
+    seeders: tuple[Node, ...]
+    leechers: tuple[Node, ...]
     ballast: Path
     """A file as large as what will arrive; see `start_clock`."""
 
@@ -69,7 +69,7 @@ class Arena:
         that was touched before; the kernel hands it out next, to every contestant alike.
         """
         self.ballast.unlink(missing_ok=True)
-        return Clock(self.crew)
+        return Clock(self.processes)
 
     def folder(self, name: str) -> Path:
         """A new folder of this run."""
@@ -78,16 +78,16 @@ class Arena:
         return path
 
 
-def loopback_places(workload: Workload) -> tuple[Place, tuple[Place, ...], tuple[Place, ...]]:
+def loopback_nodes(workload: Workload) -> tuple[Node, tuple[Node, ...], tuple[Node, ...]]:
     """Return tracker, seeders and leechers with one address each.
 
     Why: some BitTorrent clients accept only one peer for each address.
     """
-    places = [Place(f"127.0.0.{10 + i}") for i in range(1 + workload.seeders + workload.leechers)]
-    return places[0], tuple(places[1 : 1 + workload.seeders]), tuple(places[1 + workload.seeders :])
+    nodes = [Node(f"127.0.0.{10 + i}") for i in range(1 + workload.seeders + workload.leechers)]
+    return nodes[0], tuple(nodes[1 : 1 + workload.seeders]), tuple(nodes[1 + workload.seeders :])
 
 
-def lay_ballast(path: Path, size: int) -> None:
+def write_ballast(path: Path, size: int) -> None:
     """Touch `size` bytes of memory and keep them in a file."""
     zeros = bytes(_BALLAST_WRITE_BYTES)
     with path.open("wb", buffering=0) as out:
@@ -96,7 +96,7 @@ def lay_ballast(path: Path, size: int) -> None:
 
 
 @contextmanager
-def storage(bytes_needed: int) -> Iterator[Path]:
+def temporary_storage(bytes_needed: int) -> Iterator[Path]:
     """A folder in memory-backed storage with at least `bytes_needed` free, removed at the end."""
     if not _MEMORY_BACKED.is_dir():
         raise BenchmarkError(f"{_MEMORY_BACKED} is not there: no memory-backed storage to time in")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.arena import Arena, Place
+from benchmarks.environment import Node, RunEnvironment
 from benchmarks.torrents import make_torrent
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -18,7 +18,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 class Client:
     """One client to start. `folder` holds the content, or will hold it (leecher)."""
 
-    place: Place
+    node: Node
     port: int
     folder: Path
     scratch: Path
@@ -26,31 +26,29 @@ class Client:
 
 
 def prepare(
-    arena: Arena, piece_length: int, start_seeder: Callable[[Client], object]
+    env: RunEnvironment, piece_length: int, start_seeder: Callable[[Client], object]
 ) -> list[Client]:
     """Make the torrent, start announcer and seeders, and return the leechers, not yet started.
 
     Return after every seeder has announced that it has the whole content.
     """
-    tracker = arena.tracker
+    tracker = env.tracker
     port = tracker.free_port()
-    torrent = arena.root / "content.torrent"
+    torrent = env.root / "content.torrent"
     announce = f"http://{tracker.address}:{port}/announce"
-    make_torrent(arena.source, torrent, announce=announce, piece_length=piece_length)
+    make_torrent(env.source, torrent, announce=announce, piece_length=piece_length)
     argv = [sys.executable, "-m", "benchmarks.programs.announcer", tracker.address, str(port)]
-    announcer = arena.crew.start("announcer", tracker.argv(argv), cwd=_REPOSITORY)
-    announcer.hear()
-    for index, place in enumerate(arena.seeders):
-        scratch = arena.folder(f"seeder{index}")
-        start_seeder(Client(place, place.free_port(), arena.source.parent, scratch, torrent))
+    announcer = env.processes.start("announcer", tracker.argv(argv), cwd=_REPOSITORY)
+    announcer.read_line()
+    for index, node in enumerate(env.seeders):
+        scratch = env.folder(f"seeder{index}")
+        start_seeder(Client(node, node.free_port(), env.source.parent, scratch, torrent))
     ready: set[tuple[str, int]] = set()
-    while len(ready) < len(arena.seeders):
-        fact = json.loads(announcer.hear())
+    while len(ready) < len(env.seeders):
+        fact = json.loads(announcer.read_line())
         if fact["left"] == 0:
             ready.add((fact["address"], fact["port"]))
     return [
-        Client(
-            place, place.free_port(), arena.folder(f"d{i}"), arena.folder(f"leecher{i}"), torrent
-        )
-        for i, place in enumerate(arena.leechers)
+        Client(node, node.free_port(), env.folder(f"d{i}"), env.folder(f"leecher{i}"), torrent)
+        for i, node in enumerate(env.leechers)
     ]

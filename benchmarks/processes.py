@@ -32,92 +32,92 @@ class _Ended(BenchmarkError):
     """A process closed its standard output."""
 
 
-class Worker:
+class ChildProcess:
     """One child process with pipes; its CPU is counted up to its end (`wait4`)."""
 
     def __init__(self, name: str, popen: subprocess.Popen[bytes], log: Path) -> None:
         self.name = name
         self._popen = popen
         self._log = log
-        self._spent_s: float | None = None
-        self._heard = bytearray()
+        self._used_cpu_s: float | None = None
+        self._buffer = bytearray()
 
     @property
     def pid(self) -> int:
         return self._popen.pid
 
-    def say(self, line: str) -> None:
+    def write_line(self, line: str) -> None:
         """Write one line to its standard input."""
         pipe = cast(IO[bytes], self._popen.stdin)
         try:
             pipe.write(line.encode() + b"\n")
             pipe.flush()
         except BrokenPipeError as error:
-            raise BenchmarkError(f"{self.name} ended early: {self.last_words()}") from error
+            raise BenchmarkError(f"{self.name} ended early: {self.stderr_tail()}") from error
 
-    def hear(self, timeout_s: float = 300.0) -> str:
+    def read_line(self, timeout_s: float = 300.0) -> str:
         """Return the next line of its output; raise `BenchmarkError` if it ends or times out."""
         deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._heard:
+        while b"\n" not in self._buffer:
             self._read(deadline)
-        line, _, rest = bytes(self._heard).partition(b"\n")
-        self._heard[:] = rest
+        line, _, rest = bytes(self._buffer).partition(b"\n")
+        self._buffer[:] = rest
         return line.decode()
 
-    def hear_json(self) -> Any:
+    def read_json(self) -> Any:
         """Return the next JSON document of its output, which may have several lines."""
         text = ""
         while True:
-            text += self.hear() + "\n"
+            text += self.read_line() + "\n"
             try:
                 return json.loads(text)
             except ValueError:
                 continue
 
-    def rest(self, timeout_s: float = 300.0) -> str:
+    def read_all(self, timeout_s: float = 300.0) -> str:
         """Return its remaining output, up to the end."""
         deadline = time.monotonic() + timeout_s
         try:
             while True:
                 self._read(deadline)
         except _Ended:
-            return self._heard.decode()
+            return self._buffer.decode()
 
     def _read(self, deadline: float) -> None:
         pipe = cast(IO[bytes], self._popen.stdout)
         if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            raise BenchmarkError(f"{self.name} says nothing: {self.last_words()}")
+            raise BenchmarkError(f"{self.name} says nothing: {self.stderr_tail()}")
         chunk = os.read(pipe.fileno(), 1 << 16)
         if not chunk:
-            raise _Ended(f"{self.name} ended early: {self.last_words()}")
-        self._heard += chunk
+            raise _Ended(f"{self.name} ended early: {self.stderr_tail()}")
+        self._buffer += chunk
 
     def wait(self) -> int:
         """Wait for its end and return the exit code."""
-        if self._spent_s is None:
+        if self._used_cpu_s is None:
             _, status, usage = os.wait4(self.pid, 0)
             self._ended(status, usage.ru_utime + usage.ru_stime)
         return cast(int, self._popen.returncode)
 
-    def finish(self) -> None:
+    def check_exit(self) -> None:
         """Wait for its end; raise `BenchmarkError` unless the exit code is 0."""
         code = self.wait()
         if code != 0:
-            raise BenchmarkError(f"{self.name} ended with {code}: {self.last_words()}")
+            raise BenchmarkError(f"{self.name} ended with {code}: {self.stderr_tail()}")
 
     def poll(self) -> bool:
         """Return whether it has ended."""
-        if self._spent_s is None:
+        if self._used_cpu_s is None:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 self._ended(status, usage.ru_utime + usage.ru_stime)
-        return self._spent_s is not None
+        return self._used_cpu_s is not None
 
-    def spent_s(self) -> float:
+    def used_cpu_s(self) -> float:
         """Return its CPU seconds so far, descendants included."""
         if self.poll():
-            return cast(float, self._spent_s)
-        return sum(_ticks(pid) for pid in _family(self.pid)) / _TICKS
+            return cast(float, self._used_cpu_s)
+        return sum(_ticks(pid) for pid in _with_descendants(self.pid)) / _TICKS
 
     def end(self, deadline: float) -> None:
         """Terminate its process group; kill it at `deadline`."""
@@ -134,7 +134,7 @@ class Worker:
                 except OSError:
                     pass
 
-    def last_words(self) -> str:
+    def stderr_tail(self) -> str:
         try:
             text = self._log.read_text(errors="replace").strip()
         except OSError:
@@ -147,18 +147,18 @@ class Worker:
         except ProcessLookupError:
             pass
 
-    def _ended(self, status: int, spent_s: float) -> None:
+    def _ended(self, status: int, used_cpu_s: float) -> None:
         self._popen.returncode = os.waitstatus_to_exitcode(status)
-        self._spent_s = spent_s
+        self._used_cpu_s = used_cpu_s
 
 
-class Crew:
+class ProcessGroup:
     """Context manager that ends all its processes. `nice` is added to their niceness."""
 
     def __init__(self, logs: Path, nice: int = 0) -> None:
         self._logs = logs
         self._nice = nice
-        self._workers: list[Worker] = []
+        self._children: list[ChildProcess] = []
 
     def __enter__(self) -> Self:
         return self
@@ -179,9 +179,9 @@ class Crew:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         quiet: bool = False,
-    ) -> Worker:
+    ) -> ChildProcess:
         """Start a process in its own group; it dies with this one. `quiet` drops its output."""
-        log = self._logs / f"{len(self._workers):02d}-{name}.log"
+        log = self._logs / f"{len(self._children):02d}-{name}.log"
         with log.open("wb") as errors:
             popen = subprocess.Popen(
                 [os.fspath(part) for part in argv],
@@ -193,34 +193,34 @@ class Crew:
                 start_new_session=True,
                 preexec_fn=_before_exec(self._nice),
             )
-        worker = Worker(name, popen, log)
-        self._workers.append(worker)
-        return worker
+        child = ChildProcess(name, popen, log)
+        self._children.append(child)
+        return child
 
-    def spent_s(self) -> float:
+    def used_cpu_s(self) -> float:
         """Return the CPU seconds of all processes so far."""
-        return sum(worker.spent_s() for worker in self._workers)
+        return sum(child.used_cpu_s() for child in self._children)
 
     def end(self) -> None:
         deadline = time.monotonic() + 5.0
-        for worker in reversed(self._workers):
-            worker.end(deadline)
-        self._workers.clear()
+        for child in reversed(self._children):
+            child.end(deadline)
+        self._children.clear()
 
 
 class Clock:
-    """Measures, from its creation to `stop`, wall time, the crew's CPU, and the CPU of the rest."""
+    """Stopwatch from its creation to `stop`: wall time, CPU of the group, CPU of the rest."""
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
+    def __init__(self, processes: ProcessGroup) -> None:
+        self._processes = processes
         self._busy_s = _machine_busy_s()
-        self._spent_s = crew.spent_s()
+        self._used_cpu_s = processes.used_cpu_s()
         self.started = time.monotonic()
 
     def stop(self) -> Span:
         """Return the span from the creation until now."""
         wall_s = time.monotonic() - self.started
-        cpu_s = self._crew.spent_s() - self._spent_s
+        cpu_s = self._processes.used_cpu_s() - self._used_cpu_s
         return Span(wall_s, cpu_s, max(0.0, _machine_busy_s() - self._busy_s - cpu_s))
 
 
@@ -235,9 +235,9 @@ class Span:
     """CPU used by the rest of the machine or taken by its host; near 0 on a quiet machine."""
 
 
-def settle(patience_s: float) -> None:
-    """Wait at most `patience_s` until the machine used less than 0.2 cores for 0.5 s."""
-    deadline = time.monotonic() + patience_s
+def wait_until_quiet(timeout_s: float) -> None:
+    """Wait at most `timeout_s` until the machine used less than 0.2 cores for 0.5 s."""
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         busy_s = _machine_busy_s()
         time.sleep(0.5)
@@ -273,7 +273,7 @@ def _before_exec(nice: int) -> Callable[[], None]:
     return hook
 
 
-def _family(pid: int) -> list[int]:
+def _with_descendants(pid: int) -> list[int]:
     """Return `pid` and its live descendants."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
