@@ -82,15 +82,15 @@ def test_a_leecher_serves_what_it_has(
     group = slow_seeder.group_with(bob, carol)
     path = swarm.file(SIZE)
     slow_seeder.share(path, group, "--piece-size", "16K")
+    slow_seeder.down()  # until both are there: neither can end before the other begins
     folders = [swarm.folder(), swarm.folder()]
     started = [
         person.spawn("--json", "download-file", group, path.name, folder)
         for person, folder in zip((bob, carol), folders, strict=True)
     ]
-    seen = wait_for(
-        lambda: slow_seeder.files(group)[path.name], until=lambda row: row["leechers"] == 2
-    )
-    assert seen["seeders"] == 1
+    seen = wait_for(lambda: bob.files(group)[path.name], until=lambda row: row["leechers"] == 2)
+    assert seen["seeders"] == 0
+    slow_seeder.up()
     by_bob, by_carol = map(result_of, started)
     assert users_of(by_bob) == {slow_seeder.name, "carol"}
     assert users_of(by_carol) == {slow_seeder.name, "bob"}
