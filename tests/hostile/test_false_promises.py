@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from common import manifest
@@ -30,7 +29,7 @@ def test_a_whole_that_is_not_its_pieces_does_not_verify(arena: AttackSwarm, shar
         b"".join(map(digest, pieces)),
         (manifest.Entry("", len(shared.bytes)),),
     )
-    encoded = msgspec.msgpack.encode(told)
+    encoded = manifest.encode(told)
     content = manifest.manifest_id(encoded)
     liar = Liar(arena.member(shared.group, "liar"), honest(shared, encoded))
     try:

@@ -164,7 +164,7 @@ def test_h34_guesses_from_many_devices_are_slowed_and_the_bound_one_is_not(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     with running(tmp_path_factory.mktemp("t") / "home", "--bind", "tcp://127.0.0.1:0") as process:
-        owner = Device(process.at).enter("owner", "right")
+        owner = Device(process.at).enter("owner", "the right one")
         codes = []
         for number in range(12):
             eve = Device(process.at)
@@ -175,7 +175,7 @@ def test_h34_guesses_from_many_devices_are_slowed_and_the_bound_one_is_not(
         assert owner.ask(tracker.CreateGroup("still-here")) == tracker.Done()
         again = Device(process.at, owner.pair)
         assert again.ask(tracker.Hello()).user == "owner"
-        assert again.ask(tracker.Login("owner", "right")) == tracker.LoggedIn("owner")
+        assert again.ask(tracker.Login("owner", "the right one")) == tracker.LoggedIn("owner")
         for each in (owner, again):
             each.close()
 
