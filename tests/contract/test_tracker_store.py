@@ -83,7 +83,7 @@ def snapshot(state: State) -> dict[str, Any]:
     found = {name: tidy(value) for name, value in vars(state).items() if name[0] != "_"}
     # Since when, and whose, is not kept.
     del found["budgets"]
-    found["idle_manifests"] = set(state.idle_manifests.before(1 << 62))
+    found["unshared_manifests"] = set(state.unshared_manifests.before(1 << 62))
     return found
 
 
@@ -91,17 +91,17 @@ def test_what_is_committed_is_loaded_by_the_next_process(store: AnyStore) -> Non
     """The mirror and the tables do the same, whatever happens: a thousand commands at random."""
     seed = int(os.environ.get("MINI_TORRENT_SEED", random.randrange(1 << 32)))
     print(f"MINI_TORRENT_SEED={seed}")
-    rng, town, written = random.Random(seed), TrackerHarness(seed), 0
+    rng, harness, written = random.Random(seed), TrackerHarness(seed), 0
     for step in range(1_000):
-        _something(town, rng)
+        _something(harness, rng)
         if step % 50 == 49:
-            store.commit(town.changes[written:])
-            written = len(town.changes)
-            assert snapshot(store.load()) == snapshot(town.state)
+            store.commit(harness.changes[written:])
+            written = len(harness.changes)
+            assert snapshot(store.load()) == snapshot(harness.state)
     again = reopened(store)
-    assert snapshot(again.load()) == snapshot(town.state)
-    for group in town.state.groups.values():
-        entries = [entry for entry in town.log if entry.group == group.id]
+    assert snapshot(again.load()) == snapshot(harness.state)
+    for group in harness.state.groups.values():
+        entries = [entry for entry in harness.log if entry.group == group.id]
         since = max(index for index, entry in enumerate(entries) if _begins(entry))
         assert again.entries(group.id, 0, group.seq, 10_000) == entries[since:]
     again.close()
@@ -112,15 +112,15 @@ def test_f50_a_trimmed_log_is_loaded_as_it_was_kept(
 ) -> None:
     monkeypatch.setattr(limits, "LOG_ENTRIES_MAX", 7)
     monkeypatch.setattr(limits, "LOG_ENTRIES_KEPT", 3)
-    town = TrackerHarness()
-    alice = town.user("alice")
-    town.group("lab", alice)
+    harness = TrackerHarness()
+    alice = harness.user("alice")
+    harness.group("lab", alice)
     for _ in range(10):
-        alice.offers("lab", "a", town.content("a"))
+        alice.offers("lab", "a", harness.content("a"))
         alice.does(tracker.StopShare("lab", "a"))
-    store.commit(town.changes)
+    store.commit(harness.changes)
     again = reopened(store)
-    lab, loaded = town.state.groups[GroupId("lab")], again.load()
+    lab, loaded = harness.state.groups[GroupId("lab")], again.load()
     assert 3 <= lab.entries <= 7
     assert loaded.groups[lab.id].entries == lab.entries
     left = list(range(lab.seq - lab.entries + 1, lab.seq + 1))
@@ -138,28 +138,30 @@ def test_h58_hours_of_writing_by_one_account_leave_the_tables_flat(
     monkeypatch.setattr(limits, "LOG_ENTRIES_KEPT", 100)
     rates = {Budget.ENTRIES: Rate(500, 0.2), Budget.GROUPS: Rate(20, 1 / 60)}
     monkeypatch.setattr(budgets, "RATES", {**budgets.RATES, **rates})
-    town, written, counts = TrackerHarness(), 0, []
-    eve, owner = town.user("eve"), town.user("owner")
-    town.group("others", owner)
-    town.group("own", eve)
-    phone = town.device("phone")
+    harness, written, counts = TrackerHarness(), 0, []
+    eve, owner = harness.user("eve"), harness.user("owner")
+    harness.group("others", owner)
+    harness.group("own", eve)
+    phone = harness.device("phone")
     right = commands.PasswordRight(UserId("eve"), "hash of secret")
     for step in range(30):
         for number in range(15):
             eve.asks(tracker.CreateGroup(f"g{step}-{number}"))
             eve.asks(tracker.LeaveGroup(f"g{step}-{number}"))
-            eve.asks(tracker.Offer("own", f"{number}", town.content(f"{number % 9}", shown_to=eve)))
+            eve.asks(
+                tracker.Offer("own", f"{number}", harness.content(f"{number % 9}", shown_to=eve))
+            )
             eve.asks(tracker.StopShare("own", f"{number}"))
             phone.asks(right)
             phone.asks(tracker.Logout())
             eve.asks(tracker.JoinGroup("others"))
             eve.asks(tracker.LeaveGroup("others"))
-            town.wait(10.0)
-        town.decide(Caller(DeviceKey(b"")), commands.Housekeep())
-        on_disk.commit(town.changes[written:])
-        written = len(town.changes)
+            harness.wait(10.0)
+        harness.decide(Caller(DeviceKey(b"")), commands.Housekeep())
+        on_disk.commit(harness.changes[written:])
+        written = len(harness.changes)
         counts.append(_table_sizes(on_disk))
-    assert snapshot(on_disk.load()) == snapshot(town.state)
+    assert snapshot(on_disk.load()) == snapshot(harness.state)
     half = len(counts) // 2
     for table in counts[0]:
         early = max(count[table] for count in counts[:half])
@@ -178,11 +180,11 @@ def _begins(entry: events.LogEntry) -> bool:
     return isinstance(entry.event, events.Created)
 
 
-def _something(town: TrackerHarness, rng: random.Random) -> None:
-    device = town.device(f"device {rng.randrange(6)}")
+def _something(harness: TrackerHarness, rng: random.Random) -> None:
+    device = harness.device(f"device {rng.randrange(6)}")
     user, group = f"u{rng.randrange(5)}", f"g{rng.randrange(3)}"
     name = rng.choice(["a", "b"])
-    town.wait(rng.random() * 30)
+    harness.wait(rng.random() * 30)
     if device.user is None or rng.random() < 0.05:
         device.enters(user)
         return
@@ -196,11 +198,11 @@ def _something(town: TrackerHarness, rng: random.Random) -> None:
                 tracker.AcceptRequest(group, user),
                 tracker.RejectRequest(group, user),
                 tracker.RemoveMember(group, user),
-                tracker.Offer(group, name, _content(town, name)),
-                tracker.Offer(group, name, _content(town, name)),
+                tracker.Offer(group, name, _content(harness, name)),
+                tracker.Offer(group, name, _content(harness, name)),
                 tracker.StopShare(group, name),
                 tracker.Logout(),
-                tracker.ForgetDevice(town.device(f"device {rng.randrange(6)}").key),
+                tracker.ForgetDevice(harness.device(f"device {rng.randrange(6)}").key),
                 tracker.Announce("tcp://192.0.2.7:9000"),
                 tracker.Depart(),
             ]
@@ -211,12 +213,12 @@ def _something(town: TrackerHarness, rng: random.Random) -> None:
         # What it is replaced by is what `enters` expects.
         device.does(commands.PasswordChecked(order, "hash of secret"))
     if rng.random() < 0.02:
-        town.decide(Caller(device.key), commands.Housekeep())
+        harness.decide(Caller(device.key), commands.Housekeep())
 
 
-def _content(town: TrackerHarness, name: str) -> ContentId:
-    if content_id(name) not in town.state.manifests:
-        town.content(name)
+def _content(harness: TrackerHarness, name: str) -> ContentId:
+    if content_id(name) not in harness.state.manifests:
+        harness.content(name)
     return content_id(name)
 
 
@@ -261,8 +263,8 @@ def test_the_log_is_read_in_stretches(store: AnyStore) -> None:
 )
 def test_a_manifest_is_read_from_any_offset(store: AnyStore, size: int) -> None:
     content, body = content_id("x"), random.Random(size).randbytes(size)
-    facts = ManifestSummary(content, size, 1, 1, 1, 16_384, "blake3", b"d" * 32, 1)
-    store.commit([ManifestStored(facts, body)])
+    summary = ManifestSummary(content, size, 1, 1, 1, 16_384, "blake3", b"d" * 32, 1)
+    store.commit([ManifestStored(summary, body)])
     read, offset = b"", 0
     while part := store.manifest_part(content, offset):
         assert len(part) <= limits.MANIFEST_PART_BYTES
@@ -286,9 +288,9 @@ def test_the_id_of_the_installation_is_made_once(store: AnyStore) -> None:
 def test_h42_metacharacters_are_just_characters(
     store: AnyStore, town_lab: Device, text: str
 ) -> None:
-    town = town_lab.town
+    harness = town_lab.harness
     if text.isprintable():
-        town_lab.offers("lab", text, town.content("x"))
+        town_lab.offers("lab", text, harness.content("x"))
     for command in (
         tracker.Login(text, text),
         tracker.JoinGroup(text),
@@ -298,15 +300,15 @@ def test_h42_metacharacters_are_just_characters(
         tracker.MyOffers(text),
     ):
         town_lab.asks(command)
-    store.commit(town.changes)
-    assert snapshot(store.load()) == snapshot(town.state)
+    store.commit(harness.changes)
+    assert snapshot(store.load()) == snapshot(harness.state)
 
 
 @pytest.fixture
 def town_lab() -> Device:
-    town = TrackerHarness()
-    alice = town.user("alice")
-    town.group("lab", alice)
+    harness = TrackerHarness()
+    alice = harness.user("alice")
+    harness.group("lab", alice)
     return alice
 
 
@@ -315,27 +317,27 @@ def test_h55_who_goes_takes_many_shares_along_in_few_statements(
     path: Path, on_disk: Store, stays: bool
 ) -> None:
     """One transaction keeps everybody waiting: it must not grow by statements for each share."""
-    town = TrackerHarness()
-    alice, bob = town.user("alice"), town.user("bob")
-    data, statements = town.content("data"), list[str]()
+    harness = TrackerHarness()
+    alice, bob = harness.user("alice"), harness.user("bob")
+    data, statements = harness.content("data"), list[str]()
     sa.event.listen(
         on_disk._engine, "before_cursor_execute", lambda *call: statements.append(call[2])
     )
     counts = []
     for group, shares in (("few", 3), ("many", 30)):
-        town.group(group, bob, *([alice] if stays else []))
+        harness.group(group, bob, *([alice] if stays else []))
         for number in range(shares):
             bob.offers(group, f"{number}", data)
             if stays and number % 3 == 0:
                 alice.offers(group, f"{number}", data)
-        on_disk.commit(town.changes)
-        town.changes.clear()
+        on_disk.commit(harness.changes)
+        harness.changes.clear()
         statements.clear()
         bob.does(tracker.LeaveGroup(group))
-        on_disk.commit(town.changes)
+        on_disk.commit(harness.changes)
         counts.append(len(statements))
-        town.changes.clear()
-        assert snapshot(on_disk.load()) == snapshot(town.state)
+        harness.changes.clear()
+        assert snapshot(on_disk.load()) == snapshot(harness.state)
     assert counts[0] == counts[1]
 
 
@@ -414,29 +416,29 @@ def test_groups_of_the_second_schema_may_all_owe_a_fresh_key(path: Path) -> None
         )
     store = Store(path)
     state = store.load()
-    assert {group.id: group.stale for group in state.groups.values()} == {"lab": True}
-    assert list(state.former) == ["a"]
+    assert {group.id: group.rekey_pending for group in state.groups.values()} == {"lab": True}
+    assert list(state.tombstones) == ["a"]
     store.commit([GroupCreated(GroupId("a"), UserId("alice"), b"t" * 16, b"k" * 32, 8, 4, 1)])
-    assert not store.load().groups["a"].stale
+    assert not store.load().groups["a"].rekey_pending
     store.close()
 
 
 def test_a_fresh_key_that_is_owed_is_so_after_a_restart(store: AnyStore) -> None:
     """Who logs out on many devices within a minute: the last of them know the key until then."""
-    town = TrackerHarness()
-    alice = town.user("alice")
-    town.group("lab", alice)
+    harness = TrackerHarness()
+    alice = harness.user("alice")
+    harness.group("lab", alice)
     for number in range(limits.REKEYS_MAX + 2):
-        town.user("alice", f"{number}").does(tracker.Logout())
-    epoch = town.state.groups["lab"].epoch  # type: ignore[index]
-    store.commit(town.changes)
+        harness.user("alice", f"{number}").does(tracker.Logout())
+    epoch = harness.state.groups["lab"].epoch  # type: ignore[index]
+    store.commit(harness.changes)
     again = reopened(store)
-    town.context.state = again.load()
-    town.changes.clear()
-    town.wait(limits.REKEYS_S)
+    harness.context.state = again.load()
+    harness.changes.clear()
+    harness.wait(limits.REKEYS_S)
     alice.does(commands.Housekeep())
-    again.commit(town.changes)
+    again.commit(harness.changes)
     group = again.load().groups["lab"]  # type: ignore[index]
     assert group.epoch == epoch + 1
-    assert not group.stale
+    assert not group.rekey_pending
     again.close()

@@ -13,15 +13,7 @@ from common import limits
 from common.errors import StorageError
 from common.ids import ContentId, GroupId, TrackerId
 from common.messages.events import LogEntry
-from tracker.core.changes import (
-    AccountCreated,
-    Change,
-    GroupDissolved,
-    Logged,
-    LogTrimmed,
-    ManifestDropped,
-    ManifestStored,
-)
+from tracker.core import changes as c
 from tracker.core.state import State
 from tracker.store.statements import LogConflict
 
@@ -36,26 +28,26 @@ class MemoryStore:
         self.open = threading.Event()  # while it is not set, commits wait
         self.open.set()
 
-    def commit(self, changes: Sequence[Change]) -> None:
+    def commit(self, changes: Sequence[c.Change]) -> None:
         assert self.open.wait(20.0)
         if self.fails_with is not None:
             raise self.fails_with
         state, log, bodies = copy.deepcopy((self._state, self._log, self._bodies))
         for change in changes:
             match change:
-                case Logged(entry):
+                case c.Logged(entry):
                     if entry.seq != state.groups[change.group].seq + 1:
                         raise LogConflict(f"entry {entry.seq} is not the next one")
                     log.setdefault(entry.group, []).append(entry)
-                case LogTrimmed(group, count):
+                case c.LogTrimmed(group, count):
                     del log[group][:count]
-                case GroupDissolved(group):
+                case c.GroupDissolved(group):
                     log.pop(group, None)
-                case ManifestStored(facts, body):
-                    bodies[facts.content] = body
-                case ManifestDropped(content):
+                case c.ManifestStored(summary, body):
+                    bodies[summary.content] = body
+                case c.ManifestDropped(content):
                     del bodies[content]
-                case AccountCreated(user) if user in state.accounts:
+                case c.AccountCreated(user) if user in state.accounts:
                     raise StorageError("UNIQUE constraint failed")
                 case _:
                     pass

@@ -33,14 +33,16 @@ class TrackerHarness:
 
     def __init__(self, seed: int = 1, *, ipc: bool = False) -> None:
         self.rng = random.Random(seed)
-        facts = TrackerIdentity(TrackerId(b"t" * 16), (b"v" * 32,), b"s" * 32, "tcp://*:5001", ipc)
-        self.context = Context(facts, State(), Presence(), self.rng)
+        identity = TrackerIdentity(
+            TrackerId(b"t" * 16), (b"v" * 32,), b"s" * 32, "tcp://*:5001", ipc
+        )
+        self.context = Context(identity, State(), Presence(), self.rng)
         self.now_s = 1_000.0
         self.serial = 0  # of commands: no id is used twice
         self.changes: list[Change] = []
         self.swarm_changes: list[SwarmChange] = []
         self.nudged: list[DeviceKey] = []
-        self._facts: dict[ContentId, ManifestSummary] = {}
+        self._summaries: dict[ContentId, ManifestSummary] = {}
 
     @property
     def state(self) -> State:
@@ -69,8 +71,8 @@ class TrackerHarness:
         self.changes += decision.changes
         presence = self.context.presence
         self.swarm_changes += presence.follow(self.state, decision.changes)
-        for notice in decision.notices:
-            match notice:
+        for effect in decision.effects:
+            match effect:
                 case Nudge(device):
                     self.nudged.append(device)
                 case RenewLease(device, user, endpoint, leeching, instance):
@@ -99,7 +101,7 @@ class TrackerHarness:
     def content(self, text: str, size: int = 1_000, shown_to: Device | None = None) -> ContentId:
         """A content whose manifest all users have sent who are there already, or one of them."""
         content = content_id(text)
-        self._facts[content] = ManifestSummary(
+        self._summaries[content] = ManifestSummary(
             content, 200, size, 1, 1, 16_384, "blake3", b"d" * 32, self.now.wall_ms
         )
         everybody = list(self.state.accounts or [UserId("nobody")])
@@ -110,9 +112,9 @@ class TrackerHarness:
 
     def shows(self, user: UserId, content: ContentId) -> None:
         """``user`` sends the whole manifest."""
-        facts = self._facts.get(content)
-        if facts is not None and not self.state.may_know(user, content):
-            gathered = commands.ManifestGathered(user, facts, b"m" * 200)
+        summary = self._summaries.get(content)
+        if summary is not None and not self.state.may_know(user, content):
+            gathered = commands.ManifestGathered(user, summary, b"m" * 200)
             self.decide(Caller(DeviceKey(b"")), gathered)
 
 
@@ -124,21 +126,24 @@ def content_id(text: str) -> ContentId:
 class Device:
     """Somebody's device. ``does`` expects that it is done, ``is_refused`` that it is not."""
 
-    town: TrackerHarness
+    harness: TrackerHarness
     key: DeviceKey
     address: str = "192.0.2.7"
 
     @property
     def user(self) -> UserId | None:
-        return self.town.state.devices.get(self.key)
+        return self.harness.state.devices.get(self.key)
 
     def decision(self, command: Any, request_id: bytes = b"") -> Decision:
-        self.town.serial += 1
-        request_id = request_id or self.town.serial.to_bytes(8, "big")
-        return self.town.decide(Caller(self.key, self.address, request_id), command)
+        self.harness.serial += 1
+        request_id = request_id or self.harness.serial.to_bytes(8, "big")
+        return self.harness.decide(Caller(self.key, self.address, request_id), command)
 
     def asks(self, command: Any, request_id: bytes = b"") -> Any:
-        return self.decision(command, request_id).reply
+        """The reply, or the deferred step that comes before it."""
+        decision = self.decision(command, request_id)
+        assert (decision.reply is None) != (decision.deferred is None)
+        return decision.deferred if decision.reply is None else decision.reply
 
     def does(self, command: Any, request_id: bytes = b"") -> Any:
         reply = self.asks(command, request_id)
@@ -153,7 +158,7 @@ class Device:
 
     def enters(self, name: str) -> Device:
         """Make an account unless there is one, and log in with the right password."""
-        if UserId(name.lower()) not in self.town.state.accounts:
+        if UserId(name.lower()) not in self.harness.state.accounts:
             order = self.does(tracker.CreateUser(name, "secret"))
             assert isinstance(order, HashPassword)
             self.does(commands.PasswordHashed(order.user, f"hash of {order.password}"))
@@ -165,7 +170,7 @@ class Device:
 
     def offers(self, group: str, name: str, content: ContentId) -> tracker.Offered:
         assert self.user is not None
-        self.town.shows(self.user, content)
+        self.harness.shows(self.user, content)
         reply = self.does(tracker.Offer(group, name, content))
         assert isinstance(reply, tracker.Offered)
         return reply

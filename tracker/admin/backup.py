@@ -66,13 +66,13 @@ def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
 
 
 def _finish_restore(home: Path) -> None:
-    if not staged_restore.waiting(home):
+    if not staged_restore.pending(home):
         return
     try:
         Home(home).release()
     except HomeBusy:
         # Whoever has it opened it, and did that.
-        if staged_restore.waiting(home):
+        if staged_restore.pending(home):
             raise
 
 
@@ -97,7 +97,7 @@ def restore(home: Home, source: Path) -> Path | None:
     with _translated(f"restore {source}"):
         if not source.is_file():
             raise ConfigError(f"there is no backup {source}")
-        part = staged_restore.draft(home.path)
+        part = staged_restore.prepare(home.path)
         try:
             _private_file(part)
             with _opened(source) as backup, _opened(part) as copy:
@@ -111,10 +111,10 @@ def restore(home: Home, source: Path) -> Path | None:
             for name, content in stored:
                 if name in KEPT_FILES and not (home.path / name).exists():
                     atomic_write(home.path / name, content)
-            staged_restore.name(home.path)
+            staged_restore.stage(home.path)
         finally:
-            staged_restore.discard(home.path)
-        return staged_restore.install(home.path)
+            staged_restore.abandon(home.path)
+        return staged_restore.swap_in(home.path)
 
 
 def _leap(copy: sqlite3.Connection, now_ms: int) -> None:

@@ -106,7 +106,7 @@ def _keys(home: Path) -> Iterator[Finding]:
 
 def _database(home: Path) -> Finding:
     path = home / DATABASE
-    if staged_restore.waiting(home):
+    if staged_restore.pending(home):
         advice = "any other command on this home finishes it: run, for instance"
         return Finding("database", Health.WARNING, f"a restore of {path} was cut short", advice)
     if not path.exists():

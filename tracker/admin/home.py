@@ -47,9 +47,9 @@ class Home:
         self.path = open_home(path)
         self._lock = HomeLock(self.path)
         try:
-            staged_restore.discard(self.path)
-            if staged_restore.waiting(self.path):
-                former = staged_restore.install(self.path)
+            staged_restore.abandon(self.path)
+            if staged_restore.pending(self.path):
+                former = staged_restore.swap_in(self.path)
                 log.warning("finished a restore; the former database is %s", former or "none")
         except OSError as error:
             self._lock.release()

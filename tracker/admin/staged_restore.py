@@ -19,21 +19,21 @@ _PART, _NEXT, _FORMER = f"{DATABASE}.part", f"{DATABASE}.next-", f"{DATABASE}.be
 _JOURNALS = ("-wal", "-journal")  # a database's writes that may not be in its file yet
 
 
-def draft(home: Path) -> Path:
+def prepare(home: Path) -> Path:
     """Where a successor is made; nothing is there. Raises OSError. ``home`` must be locked."""
-    discard(home)
+    abandon(home)
     return home / _PART
 
 
-def discard(home: Path) -> None:
-    """Remove a draft that was not finished, and its journals: SQLite would undo the next one's
+def abandon(home: Path) -> None:
+    """Remove a prepare that was not finished, and its journals: SQLite would undo the next one's
     beginning by them. Raises OSError."""
     for suffix in ("", *_JOURNALS, "-shm"):
         (home / (_PART + suffix)).unlink(missing_ok=True)
 
 
-def name(home: Path) -> None:
-    """The draft is what the database of ``home`` is to be, also after a loss of power.
+def stage(home: Path) -> None:
+    """The prepare is what the database of ``home`` is to be, also after a loss of power.
 
     Raises OSError.
     """
@@ -47,18 +47,18 @@ def name(home: Path) -> None:
     sync_directory(home)
 
 
-def waiting(home: Path) -> list[Path]:
+def pending(home: Path) -> list[Path]:
     """Successors whose place is still taken: one, or none."""
     return sorted(home.glob(f"{_NEXT}*"))
 
 
-def install(home: Path) -> Path | None:
+def swap_in(home: Path) -> Path | None:
     """Put what waits in place, from wherever the last try ended; where the former database is now.
 
     ``home`` must be locked. Raises OSError, and may then be tried again.
     """
     former = None
-    for successor in waiting(home):
+    for successor in pending(home):
         # By the successor's name: the next try puts the rest where this one put the beginning.
         former = home / (_FORMER + successor.name.removeprefix(_NEXT))
         for suffix in ("", *_JOURNALS):

@@ -47,19 +47,19 @@ WRONG_OLD_PASSWORD = Refused(Code.WRONG_CREDENTIALS, "the old password is wrong"
 def hello(context: Context, caller: Caller, command: tracker.Hello, now: Now) -> Decision:
     """Tell a device all that it needs to know of this tracker."""
     feed.check_alone(context, caller.device, command.instance, now)
-    facts = context.facts
-    topic, key = inbox_of(facts.inbox_secret, caller.device)
+    identity = context.identity
+    topic, key = inbox_of(identity.inbox_secret, caller.device)
     return Decision(
         tracker.Welcome(
-            tracker_id=facts.tracker_id,
-            verify_keys=list(facts.verify_keys),
-            events=facts.events,
+            tracker_id=identity.tracker_id,
+            verify_keys=list(identity.verify_keys),
+            events=identity.events,
             time_ms=now.wall_ms,
             user=context.state.devices.get(caller.device),
             inbox=topic,
             inbox_key=key,
             seen_at=caller.address[:64],
-            networked=facts.networked,
+            networked=identity.networked,
         )
     )
 
@@ -72,7 +72,7 @@ def create_user(command: tracker.CreateUser) -> Decision:
     """
     user = new_user_id(command.user)
     check_new_password(command.password)
-    return Decision(HashPassword(user, command.password))
+    return Decision(deferred=HashPassword(user, command.password))
 
 
 def password_hashed(context: Context, user: UserId, password_hash: str, now: Now) -> Decision:
@@ -103,7 +103,9 @@ def login(context: Context, caller: Caller, command: tracker.Login) -> Decision:
     account = context.state.accounts.get(user)
     trusted = account is not None and context.state.devices.get(caller.device) == user
     return Decision(
-        CheckPassword(user, command.password, account.password_hash if account else None, trusted)
+        deferred=CheckPassword(
+            user, command.password, account.password_hash if account else None, trusted
+        )
     )
 
 
@@ -129,13 +131,13 @@ def password_right(
     if groups := len(state.groups_of.get(user, ())):  # an entry in each, and one of the logout
         changes.append(state.budgets.spend(Budget.ENTRIES, user, 2 * groups, now.wall_ms))
     seen: dict[str, LogAppender] = {}
-    notices: list[SoftEffect] = []
+    effects: list[SoftEffect] = []
     if before is not None:
         changes += devices.unbind(context, before, [caller.device], now, seen)
-        notices.append(ReleaseLease(caller.device))
+        effects.append(ReleaseLease(caller.device))
     changes.append(DeviceBound(caller.device, user, now.wall_ms))
-    changes += devices.tell(state, user, caller.device, True, now, seen)
-    return Decision(reply, tuple(changes), (*notices, *nudges(state, user)))
+    changes += devices.log_device(state, user, caller.device, True, now, seen)
+    return Decision(reply, tuple(changes), (*effects, *nudges(state, user)))
 
 
 def change_password(context: Context, user: UserId, command: tracker.ChangePassword) -> Decision:
@@ -145,7 +147,9 @@ def change_password(context: Context, user: UserId, command: tracker.ChangePassw
         raise Refused(Code.USAGE, "the new password is the old one", "choose another one")
     account = context.state.accounts[user]
     return Decision(
-        ReplacePassword(user, command.old, account.password_hash, command.new, command.keep_devices)
+        deferred=ReplacePassword(
+            user, command.old, account.password_hash, command.new, command.keep_devices
+        )
     )
 
 
@@ -164,7 +168,7 @@ def password_checked(
         raise WRONG_OLD_PASSWORD
     others = [] if order.keep_devices else [*context.state.devices_of[user]]
     others = [device for device in others if device != caller.device]
-    changes, notices = devices.shut_out(context, user, others, now, {})
+    changes, effects = devices.unbind_others(context, user, others, now, {})
     return Decision(
-        tracker.PasswordChanged(len(others)), (PasswordReplaced(user, new_hash), *changes), notices
+        tracker.PasswordChanged(len(others)), (PasswordReplaced(user, new_hash), *changes), effects
     )

@@ -181,7 +181,7 @@ class ManifestSummary:
 class ManifestStored:
     """``sender`` counts for this process alone: whose offer is to follow."""
 
-    facts: ManifestSummary
+    summary: ManifestSummary
     body: bytes = field(repr=False)
     sender: UserId | None = None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, assert_never
 
 import msgspec
@@ -22,24 +22,14 @@ from common.ids import UserId
 from common.messages import tracker
 from common.messages.refusals import Refusal
 from tracker.core import accounts, devices, feed, groups, shares
-from tracker.core.changes import (
-    Change,
-    Logged,
-    LogTrimmed,
-    ManifestDropped,
-    ManifestSummary,
-    ReceiptsExpired,
-    ReceiptStored,
-    RevocationForgotten,
-    TombstoneExpired,
-)
+from tracker.core import changes as c
 from tracker.core.context import (
     Caller,
     Context,
     Decision,
     Now,
     ReplacePassword,
-    fingerprint,
+    fingerprint_of,
     user_of,
 )
 from tracker.core.records import Group
@@ -77,7 +67,7 @@ class ManifestGathered:
     """The shell has a manifest whole from ``user``, and it passed every check."""
 
     user: UserId
-    facts: ManifestSummary
+    summary: c.ManifestSummary
     body: bytes = field(repr=False)
 
 
@@ -93,7 +83,7 @@ InternalCommand: TypeAlias = (
 
 # A retry of one of these is recognised by its id. The other commands change nothing, or find
 # by themselves that they have been done.
-_RECEIPTED = (
+_WITH_RECEIPT = (
     tracker.CreateUser,
     PasswordHashed,
     tracker.ChangePassword,
@@ -114,17 +104,20 @@ def decide(
     context: Context, caller: Caller, command: tracker.Command | InternalCommand, now: Now
 ) -> Decision:
     """What is to become of ``command``. Whatever is refused becomes a `Refusal` as the reply."""
-    mark = _mark(command)
-    if mark is not None and _was_done(context.state, caller, mark, now):
+    fingerprint = _fingerprint(command)
+    if fingerprint is not None and _has_receipt(context.state, caller, fingerprint, now):
         return Decision(tracker.Done())
     try:
         decision = _match(context, caller, command, now)
     except MiniTorrentError as error:
         return Decision(Refusal(error.code, error.message, error.hint))
-    changes = (*decision.changes, *_trimmed(context.state, decision.changes))
-    if mark is not None and changes:
-        changes = (*changes, ReceiptStored(caller.device, caller.request_id, mark, now.wall_ms))
-    return Decision(decision.reply, changes, decision.notices)
+    changes = (*decision.changes, *_log_trims(context.state, decision.changes))
+    if fingerprint is not None and changes:
+        changes = (
+            *changes,
+            c.ReceiptStored(caller.device, caller.request_id, fingerprint, now.wall_ms),
+        )
+    return replace(decision, changes=changes)
 
 
 def _match(
@@ -149,11 +142,11 @@ def _match(
             return devices.logout(context, caller, now)
         case tracker.Depart():
             return feed.depart(caller)
-        case ManifestGathered(user, facts, body):
-            return shares.manifest_gathered(state, user, facts, body)
+        case ManifestGathered(user, summary, body):
+            return shares.manifest_gathered(state, user, summary, body)
         case Housekeep():
-            changes = (*devices.marks(context, now), *devices.rekey_pending(context, now))
-            return Decision(tracker.Done(), (*changes, *_forget(state, now)))
+            changes = (*devices.seen_marks(context, now), *devices.rekey_pending(context, now))
+            return Decision(tracker.Done(), (*changes, *_expired(state, now)))
     user = user_of(state, caller)
     match command:
         case tracker.ChangePassword():
@@ -215,64 +208,64 @@ def _match(
 # -- what was done already ----------------------------------------------------------------------
 
 
-def _mark(command: tracker.Command | InternalCommand) -> bytes | None:
+def _fingerprint(command: tracker.Command | InternalCommand) -> bytes | None:
     """What tells this command from others under the same id. Passwords are no part of it."""
-    if not isinstance(command, _RECEIPTED):
+    if not isinstance(command, _WITH_RECEIPT):
         return None
     if isinstance(command, tracker.CreateUser | PasswordHashed):
-        return fingerprint(b"CreateUser", command.user.lower().encode())
+        return fingerprint_of(b"CreateUser", command.user.lower().encode())
     if isinstance(command, tracker.ChangePassword | PasswordChecked):
-        return fingerprint(b"ChangePassword")
-    return fingerprint(msgspec.msgpack.encode(command))
+        return fingerprint_of(b"ChangePassword")
+    return fingerprint_of(msgspec.msgpack.encode(command))
 
 
-def _was_done(state: State, caller: Caller, mark: bytes, now: Now) -> bool:
+def _has_receipt(state: State, caller: Caller, fingerprint: bytes, now: Now) -> bool:
     receipt = state.receipts.get((caller.device, caller.request_id))
     if receipt is None:
         return False
     known, at_ms = receipt
-    return known == mark and now.wall_ms - at_ms < limits.RECEIPT_LIFE_S * 1000
+    return known == fingerprint and now.wall_ms - at_ms < limits.RECEIPT_LIFE_S * 1000
 
 
 # -- forgetting ---------------------------------------------------------------------------------
 
 
-def _trimmed(state: State, changes: Iterable[Change]) -> list[LogTrimmed]:
+def _log_trims(state: State, changes: Iterable[c.Change]) -> list[c.LogTrimmed]:
     """The ends of those logs that ``changes`` make too long."""
-    added = Counter(change.group for change in changes if isinstance(change, Logged))
+    added = Counter(change.group for change in changes if isinstance(change, c.Logged))
     known = ((state.groups.get(group), count) for group, count in added.items())
     return [trim for group, count in known if group is not None for trim in _trim(group, count)]
 
 
-def _trim(group: Group, added: int = 0) -> list[LogTrimmed]:
+def _trim(group: Group, added: int = 0) -> list[c.LogTrimmed]:
     entries = group.entries + added
     if entries <= limits.LOG_ENTRIES_MAX:
         return []
-    return [LogTrimmed(group.id, min(entries - limits.LOG_ENTRIES_KEPT, limits.LOG_TRIM_MAX))]
+    return [c.LogTrimmed(group.id, min(entries - limits.LOG_ENTRIES_KEPT, limits.LOG_TRIM_MAX))]
 
 
-def _forget(state: State, now: Now) -> list[Change]:
+def _expired(state: State, now: Now) -> list[c.Change]:
     """What is out of date: receipts, revocations, former groups, manifests that no share names."""
-    changes: list[Change] = []
+    changes: list[c.Change] = []
     oldest_ms = now.wall_ms - limits.RECEIPT_LIFE_S * 1000
     if any(at_ms < oldest_ms for _, at_ms in state.receipts.values()):
-        changes.append(ReceiptsExpired(oldest_ms))
+        changes.append(c.ReceiptsExpired(oldest_ms))
     # Far longer than a ticket lives: a wall clock that jumps ahead and back must not let somebody
     # in again.
     day_ms = limits.FORMER_LIFE_S * 1000
     changes += [
-        RevocationForgotten(group.id, user)
+        c.RevocationForgotten(group.id, user)
         for group in state.groups.values()
         for user, revocation in group.revoked.items()
         if now.wall_ms - revocation.at_ms > day_ms
     ]
     changes += [
-        TombstoneExpired(group)
-        for group, former in state.former.items()
+        c.TombstoneExpired(group)
+        for group, former in state.tombstones.items()
         if now.wall_ms - former.at_ms > day_ms
     ]
     idle_ms = now.wall_ms - limits.MANIFEST_IDLE_S * 1000
-    changes += [ManifestDropped(content) for content in state.idle_manifests.before(idle_ms)]
+    changes += [c.ManifestDropped(content) for content in state.unshared_manifests.before(idle_ms)]
     # Logs grow by entries, which trim them; these are what an earlier release left behind.
     long = (trim for group in state.groups.values() for trim in _trim(group))
     changes += itertools.islice(long, LOGS_TRIMMED_MAX)

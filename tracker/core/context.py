@@ -70,7 +70,7 @@ class TrackerIdentity:
 class Context:
     """All that a decision may look at."""
 
-    facts: TrackerIdentity
+    identity: TrackerIdentity
     state: State
     presence: Presence
     rng: Rng
@@ -201,11 +201,16 @@ SoftEffect: TypeAlias = Nudge | RenewLease | ReleaseLease
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``changes`` are committed first; then ``notices`` take effect and ``reply`` is sent."""
+    """Outcome of a command, with either ``reply`` or ``deferred``.
 
-    reply: tracker.Reply | Deferred
+    Invariant: ``changes`` are committed first. Then ``effects`` take effect, and ``reply`` is sent
+    or ``deferred`` is started.
+    """
+
+    reply: tracker.Reply | None = None
     changes: tuple[Change, ...] = ()
-    notices: tuple[SoftEffect, ...] = ()
+    effects: tuple[SoftEffect, ...] = ()
+    deferred: Deferred | None = None
 
 
 # -- what all of them ask -----------------------------------------------------------------------
@@ -291,7 +296,7 @@ class LogAppender:
         self.epoch, self._key = epoch, key
 
 
-def fingerprint(*parts: bytes) -> bytes:
+def fingerprint_of(*parts: bytes) -> bytes:
     """16 bytes that tell one command from another."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:

@@ -15,7 +15,7 @@ from common.hints import hint
 from common.ids import DeviceKey, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
-from tracker.core.changes import Change, DeviceSeen, DeviceUnbound, GroupRekeyed, RekeyPending
+from tracker.core import changes as c
 from tracker.core.context import (
     Caller,
     Context,
@@ -28,7 +28,7 @@ from tracker.core.context import (
     user_of,
 )
 from tracker.core.records import Binding, Group
-from tracker.core.shares import withdraw
+from tracker.core.shares import end_offers
 from tracker.core.state import State
 
 
@@ -54,21 +54,21 @@ def forget_device(
             hint("see where you are logged in", "list-devices"),
         )
     seen: dict[str, LogAppender] = {}
-    changes, notices = shut_out(context, user, [device], now, seen)
-    left: list[Change] = []
+    changes, effects = unbind_others(context, user, [device], now, seen)
+    left: list[c.Change] = []
     for group in dict.fromkeys(at for at, _ in context.state.offers_of.get((user, device), ())):
-        left += withdraw(context.state.groups[group], user, seen[group], now, device)
-    return Decision(tracker.Done(), (*changes, *left), notices)
+        left += end_offers(context.state.groups[group], user, seen[group], now, device)
+    return Decision(tracker.Done(), (*changes, *left), effects)
 
 
-def shut_out(
+def unbind_others(
     context: Context, user: UserId, devices: list[DeviceKey], now: Now, seen: dict[str, LogAppender]
-) -> tuple[tuple[Change, ...], tuple[SoftEffect, ...]]:
-    """Unbind ``devices`` of ``user`` from elsewhere. ``seen`` as for `tell`."""
+) -> tuple[tuple[c.Change, ...], tuple[SoftEffect, ...]]:
+    """Unbind ``devices`` of ``user`` from elsewhere. ``seen`` as for `log_device`."""
     changes = unbind(context, user, devices, now, seen)
     # A nudge has each of them look at its groups, and find that it has none.
-    notices = [notice for device in devices for notice in (ReleaseLease(device), Nudge(device))]
-    return tuple(changes), tuple(notices)
+    effects = [effect for device in devices for effect in (ReleaseLease(device), Nudge(device))]
+    return tuple(changes), tuple(effects)
 
 
 def list_devices(
@@ -107,10 +107,10 @@ def _seen_ms(context: Context, device: DeviceKey, now: Now) -> int | None:
     return None if heard_at is None else now.wall_ms - round((now.mono_s - heard_at) * 1000)
 
 
-def marks(context: Context, now: Now) -> list[Change]:
+def seen_marks(context: Context, now: Now) -> list[c.Change]:
     """What is worth writing down of who was seen when: the end of each presence, and for a long
     one a mark once in a while, in case that this process ends before it does."""
-    changes: list[Change] = []
+    changes: list[c.Change] = []
     for device in context.presence.heard_at:
         user = context.state.devices.get(device)
         seen_ms = _seen_ms(context, device, now)
@@ -119,7 +119,7 @@ def marks(context: Context, now: Now) -> list[Change]:
         known_ms = context.state.devices_of[user][device].seen_ms
         online = device in context.presence.leases
         if not online or seen_ms - known_ms > limits.SEEN_MARK_S * 1000:
-            changes.append(DeviceSeen(device, max(0, seen_ms)))
+            changes.append(c.DeviceSeen(device, max(0, seen_ms)))
     return changes
 
 
@@ -128,14 +128,14 @@ def marks(context: Context, now: Now) -> list[Change]:
 
 def unbind(
     context: Context, user: UserId, devices: list[DeviceKey], now: Now, seen: dict[str, LogAppender]
-) -> list[Change]:
-    """``devices`` act for ``user`` no more. ``seen`` as for `tell`.
+) -> list[c.Change]:
+    """``devices`` act for ``user`` no more. ``seen`` as for `log_device`.
 
     They know the keys to the groups' events, and so does who has a copy of a device's key: each
     group goes on in a fresh epoch. As every member has to ask for its key then, one group does so a
     few times a minute at the most, and what came too soon after that waits for `rekey_pending`.
     """
-    changes: list[Change] = [DeviceUnbound(device) for device in devices]
+    changes: list[c.Change] = [c.DeviceUnbound(device) for device in devices]
     for group in context.state.groups_with(user) if devices else ():
         entries = seen.setdefault(group.id, LogAppender(group, now))
         fresh = _rekey(context, group, now) if _may_rekey(group, now) else None
@@ -146,18 +146,18 @@ def unbind(
         if fresh is not None:
             changes.append(fresh)
             entries.rekey(fresh.epoch, fresh.key)
-        elif not group.stale:
-            changes.append(RekeyPending(group.id))
+        elif not group.rekey_pending:
+            changes.append(c.RekeyPending(group.id))
     return changes
 
 
-def rekey_pending(context: Context, now: Now) -> list[Change]:
+def rekey_pending(context: Context, now: Now) -> list[c.Change]:
     """Fresh keys where they had to wait. Members hear of the epoch with what is said next, and with
     the heads that a renewal of their lease tells."""
     return [
         _rekey(context, group, now)
         for group in context.state.groups.values()
-        if group.stale and _may_rekey(group, now)
+        if group.rekey_pending and _may_rekey(group, now)
     ]
 
 
@@ -168,21 +168,21 @@ def _may_rekey(group: Group, now: Now) -> bool:
     return not 0 <= now.wall_ms - group.rekeyed_ms[0] < limits.REKEYS_S * 1000
 
 
-def _rekey(context: Context, group: Group, now: Now) -> GroupRekeyed:
+def _rekey(context: Context, group: Group, now: Now) -> c.GroupRekeyed:
     key = context.rng.randbytes(limits.EVENT_KEY_BYTES)
-    return GroupRekeyed(group.id, group.epoch + 1, key, now.wall_ms)
+    return c.GroupRekeyed(group.id, group.epoch + 1, key, now.wall_ms)
 
 
-def tell(
+def log_device(
     state: State,
     user: UserId,
     device: DeviceKey,
     bound: bool,
     now: Now,
     seen: dict[str, LogAppender],
-) -> list[Change]:
+) -> list[c.Change]:
     """An entry for each group of ``user``. ``seen`` goes on counting where two users share one."""
-    changes: list[Change] = []
+    changes: list[c.Change] = []
     for group in state.groups_with(user):
         entries = seen.setdefault(group.id, LogAppender(group, now))
         changes.append(entries.add(events.Device(user, device, bound)))

@@ -43,7 +43,7 @@ def announce(
 ) -> Decision:
     """Online for another lease. What is no member's business is passed over in silence."""
     check_alone(context, caller.device, command.instance, now)
-    endpoint = reachable(context.facts, command.endpoint, caller.address)
+    endpoint = reachable(context.identity, command.endpoint, caller.address)
     mine = context.state.groups_of.get(user, {})
     leeching = tuple(
         (group, ContentId(row.content), row.held)
@@ -56,7 +56,7 @@ def announce(
     ]
     return Decision(
         tracker.Announced(limits.LEASE_S, now.wall_ms, heads),
-        notices=(RenewLease(caller.device, user, endpoint, leeching, command.instance),),
+        effects=(RenewLease(caller.device, user, endpoint, leeching, command.instance),),
     )
 
 
@@ -77,7 +77,7 @@ def check_alone(context: Context, device: DeviceKey, instance: bytes, now: Now) 
         )
 
 
-def reachable(facts: TrackerIdentity, endpoint: str, address: str) -> str:
+def reachable(identity: TrackerIdentity, endpoint: str, address: str) -> str:
     """``endpoint`` as others can connect to it. Raises `Refused`."""
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     if endpoint.startswith("tcp://") and host == "*":
@@ -86,7 +86,7 @@ def reachable(facts: TrackerIdentity, endpoint: str, address: str) -> str:
         check_source(endpoint)
     except ConfigError as error:
         raise Refused(Code.USAGE, error.message, error.hint) from error
-    if endpoint.startswith("ipc://") and not facts.ipc:
+    if endpoint.startswith("ipc://") and not identity.ipc:
         raise Refused(
             Code.USAGE,
             f"others cannot reach {quoted(endpoint)}: this tracker's peers are on many machines",
@@ -106,7 +106,7 @@ def probe_me(context: Context, user: UserId, caller: Caller) -> Decision:
         raise Refused(Code.USAGE, "this device has announced no address yet", "try again in 10 s")
     if not _may_be_tried(lease.endpoint, caller.address):
         return Decision(tracker.Probed(lease.endpoint, False))
-    return Decision(ProbeDevice(user, caller.device, lease.endpoint))
+    return Decision(deferred=ProbeDevice(user, caller.device, lease.endpoint))
 
 
 def _may_be_tried(endpoint: str, seen_at: str) -> bool:
@@ -136,7 +136,7 @@ def _host(address: str) -> str:
 
 def depart(caller: Caller) -> Decision:
     """Offline in order."""
-    return Decision(tracker.Done(), notices=(ReleaseLease(caller.device),))
+    return Decision(tracker.Done(), effects=(ReleaseLease(caller.device),))
 
 
 # -- tickets and news ---------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def get_tickets(state: State, user: UserId, command: tracker.GetTickets) -> Deci
             refuse_group(command.groups[0])
     else:
         groups = {group.id: group for group in state.groups_with(user)}
-    return Decision(SignTickets(user, tuple((g.id, g.epoch) for g in groups.values())))
+    return Decision(deferred=SignTickets(user, tuple((g.id, g.epoch) for g in groups.values())))
 
 
 def follow(state: State, user: UserId, now: Now) -> Decision:
@@ -205,4 +205,4 @@ def events_since(state: State, user: UserId, command: tracker.EventsSince, now: 
     after = max(command.seq, group.members[user].seq - 1)
     if after >= group.seq:
         return Decision(tracker.Events([], group.seq))
-    return Decision(ReadLog(group.id, after, group.seq, _group_state(group, now)))
+    return Decision(deferred=ReadLog(group.id, after, group.seq, _group_state(group, now)))

@@ -14,19 +14,9 @@ from common.ids import GroupId, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.names import BadName, new_group_id, quoted, user_id
+from tracker.core import changes as c
 from tracker.core import shares
 from tracker.core.budgets import Budget
-from tracker.core.changes import (
-    Change,
-    GroupCreated,
-    GroupDissolved,
-    GroupKeyHanded,
-    MemberGone,
-    MemberJoined,
-    OwnerChanged,
-    RequestDropped,
-    RequestMade,
-)
 from tracker.core.context import (
     Context,
     Decision,
@@ -62,8 +52,8 @@ def create_group(
             f"there is a group {quoted(group)} already",
             hint("choose another name, or ask to join", "join-group", group),
         )
-    former = state.former.get(group)
-    made = GroupCreated(
+    former = state.tombstones.get(group)
+    made = c.GroupCreated(
         group=group,
         owner=user,
         topic=context.rng.randbytes(TOPIC_BYTES),
@@ -76,7 +66,7 @@ def create_group(
         Group(group, user, made.topic, made.key, made.seq, made.epoch, made.at_ms), now
     )
     created = entries.add(events.Created(user))
-    joined = MemberJoined(group, user, entries.seq, now.wall_ms)
+    joined = c.MemberJoined(group, user, entries.seq, now.wall_ms)
     return Decision(tracker.Done(), (made, created, joined, *spent), nudges(state, user))
 
 
@@ -107,7 +97,7 @@ def join_group(context: Context, user: UserId, command: tracker.JoinGroup, now: 
             f"you wait to be let into {limits.REQUESTS_PER_USER_MAX} groups already",
             "wait until some of them have answered",
         )
-    wait_s = group.asking.wait_s(user, now.wall_ms / 1000)
+    wait_s = group.request_buckets.wait_s(user, now.wall_ms / 1000)
     if wait_s > 0:
         # Each request that is withdrawn is two entries in the log of others.
         raise Refused(
@@ -119,7 +109,7 @@ def join_group(context: Context, user: UserId, command: tracker.JoinGroup, now: 
     asked = LogAppender(group, now).add(events.Requested(user))
     return Decision(
         tracker.Done(),
-        (RequestMade(group.id, user, now.wall_ms), asked, spent),
+        (c.RequestMade(group.id, user, now.wall_ms), asked, spent),
         nudges(state, group.owner),
     )
 
@@ -142,12 +132,12 @@ def leave_group(context: Context, user: UserId, command: tracker.LeaveGroup, now
     asked = find_group(state, command.group)
     if asked is not None and user in asked.requests:
         told = LogAppender(asked, now).add(events.Rejected(user))
-        changes = (RequestDropped(asked.id, user), told)
+        changes = (c.RequestDropped(asked.id, user), told)
         return Decision(tracker.Done(), changes, nudges(state, asked.owner))
     group = group_of(state, user, command.group)
     if len(group.members) == 1:
         return _dissolve(state, group, user, now)
-    return _part(context, group, user, events.Left(user, group.epoch + 1), now)
+    return _remove(context, group, user, events.Left(user, group.epoch + 1), now)
 
 
 def remove_member(
@@ -168,32 +158,32 @@ def remove_member(
             f"{quoted(command.user)} is not a member of {quoted(group.id)}",
             hint("see the members", "list-members", group.id),
         )
-    return _part(context, group, other, events.Removed(other, group.epoch + 1), now)
+    return _remove(context, group, other, events.Removed(other, group.epoch + 1), now)
 
 
-def _part(
+def _remove(
     context: Context, group: Group, user: UserId, farewell: events.Left | events.Removed, now: Now
 ) -> Decision:
     """One of several members goes: a fresh epoch, perhaps another owner, no more offers."""
     entries = LogAppender(group, now)
     epoch, key = farewell.epoch, context.rng.randbytes(limits.EVENT_KEY_BYTES)
-    changes: list[Change] = [
+    changes: list[c.Change] = [
         entries.add(farewell, epoch=epoch),  # under the old key: members learn to ask for the new
-        MemberGone(group.id, user, epoch, key, now.wall_ms),
+        c.MemberGone(group.id, user, epoch, key, now.wall_ms),
     ]
     entries.rekey(epoch, key)
     hints = nudges(context.state, user)
     if group.owner == user:
         heir = min((m for m in group.members if m != user), key=lambda m: group.members[m].seq)
-        changes += [OwnerChanged(group.id, heir), entries.add(events.Owner(heir))]
+        changes += [c.OwnerChanged(group.id, heir), entries.add(events.Owner(heir))]
         hints += nudges(context.state, heir)  # the requests are the heir's to answer now
-    changes += shares.withdraw(group, user, entries, now)
+    changes += shares.end_offers(group, user, entries, now)
     return Decision(tracker.Done(), tuple(changes), hints)
 
 
 def _dissolve(state: State, group: Group, user: UserId, now: Now) -> Decision:
     """The last one goes, and with them the group and its log: nobody is left to read it."""
-    gone = GroupDissolved(group.id, user, group.epoch + 1, now.wall_ms)
+    gone = c.GroupDissolved(group.id, user, group.epoch + 1, now.wall_ms)
     asked = [nudge for other in group.requests for nudge in nudges(state, other)]
     return Decision(tracker.Done(), (gone,), (*nudges(state, user), *asked))
 
@@ -220,13 +210,13 @@ def accept_request(
     # A fresh key: the one so far opens what was published, and recorded by anybody, before. All
     # members are given it in one message, so that none needs to ask for it.
     epoch, key = group.epoch + 1, context.rng.randbytes(limits.EVENT_KEY_BYTES)
-    handed = GroupKeyHanded(group.id, epoch, key, group.topic, group.key)
+    handed = c.GroupKeyHanded(group.id, epoch, key, group.topic, group.key)
     entries = LogAppender(group, now)
     told = entries.add(events.Joined(other), epoch=epoch)
-    joined = MemberJoined(group.id, other, entries.seq, now.wall_ms)
+    joined = c.MemberJoined(group.id, other, entries.seq, now.wall_ms)
     return Decision(
         tracker.Done(),
-        (RequestDropped(group.id, other), handed, told, joined),
+        (c.RequestDropped(group.id, other), handed, told, joined),
         (*nudges(state, other), *nudges(state, user)),
     )
 
@@ -241,7 +231,7 @@ def reject_request(
     told = LogAppender(group, now).add(events.Rejected(other))
     return Decision(
         tracker.Done(),
-        (RequestDropped(group.id, other), told),
+        (c.RequestDropped(group.id, other), told),
         (*nudges(context.state, other), *nudges(context.state, user)),
     )
 

@@ -38,7 +38,7 @@ class _Upload:
         return now - self.moved_at > limits.UPLOAD_IDLE_S or now - self.began_at > allowed_s
 
 
-class Uploads:
+class ManifestUploads:
     """What each user's devices have sent of which manifest."""
 
     def __init__(self) -> None:

@@ -1,9 +1,10 @@
-"""What is to be published, and when.
+"""Outbox: publications of the tracker, gathered until they are due.
 
-Owns the queue between decisions and the PUB socket: log entries at once, changes of peer sets
-gathered for ``limits.COALESCE_S`` a share (longer for a large swarm), heads of active groups and
-the beat every ``limits.BEACON_S``. Says with which key each is to be sealed; sealing and sending is
-the shell's.
+Owns: the queue between decisions and the PUB socket, and the key that seals each publication. Not
+here: sealing and sending (see tracker.service.publisher and tracker.service.sockets).
+
+Log entries are due at once. Changes of a swarm are gathered for ``limits.COALESCE_S``, longer for a
+large swarm. Heads of active groups and the beat are due every ``limits.BEACON_S``.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from tracker.core.presence import Presence, SwarmChange, SwarmKey
 from tracker.core.spread import by_user, spread
 from tracker.core.state import State
 
-LARGE_SWARM = 100  # from here on changes are gathered longer, in proportion …
-GATHER_MAX_S = 5.0  # … up to that: each update goes to everybody in the swarm
+LARGE_SWARM = 100  # from this size on changes are gathered longer, in proportion …
+GATHER_MAX_S = 5.0  # … up to this: each update goes to every member of the swarm
 FLUSHED_AT_ONCE = 1_000  # swarms; some milliseconds of the event loop
-DOWN_MAX = 1_000  # departures in one update; who is missed is found gone when next asked
+DOWN_MAX = 1_000  # departures in one update; peers find the others gone when they ask next
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """``body`` for ``topic``, to be sealed with ``key`` of ``epoch``; without a key it is open."""
+    """``body`` for ``topic``, sealed with ``key`` of ``epoch``; without a key it is not sealed."""
 
     topic: bytes
     body: events.Published
@@ -45,21 +46,21 @@ class _Gathering:
 
 
 class Outbox:
-    """Gathers what has to be told about swarms and groups until it is due."""
+    """Gathers changes of swarms and heads of groups until they are due."""
 
     def __init__(self) -> None:
         self._swarms: dict[SwarmKey, _Gathering] = {}
         self._flush_at: float | None = None  # when the first of them is due
         self._active: dict[GroupId, float] = {}  # -> when it last had an entry
 
-    def told(self, changes: Iterable[Change], now: float) -> list[Outgoing]:
-        """The log entries among committed ``changes``, in their order."""
+    def log_entries(self, changes: Iterable[Change], now: float) -> list[Outgoing]:
+        """Return the log entries and new keys among committed ``changes``, in their order."""
         outgoing = []
         for change in changes:
             match change:
                 case Logged(entry, topic, key, key_epoch):
                     self._active.pop(change.group, None)
-                    self._active[change.group] = now  # the longest silent one stays first
+                    self._active[change.group] = now  # the one silent longest stays first
                     outgoing.append(Outgoing(topic, entry, key, key_epoch))
                 case GroupKeyHanded(group, epoch, key, topic, old_key):
                     body = events.NewKey(group, epoch, key)
@@ -71,33 +72,36 @@ class Outbox:
         return outgoing
 
     def gather(self, changes: Iterable[SwarmChange], presence: Presence, now: float) -> None:
-        """Remember changes of swarms; of several about one device the last one counts."""
+        """Add changes of swarms; of several about one device the last one counts."""
         for change in changes:
-            gathering = self._swarms.get(change.place)
+            gathering = self._swarms.get(change.key)
             if gathering is None:
-                size = presence.swarm(change.place).size
+                size = presence.swarm(change.key).size
                 wait_s = limits.COALESCE_S * max(1.0, size / LARGE_SWARM)
                 gathering = _Gathering(now + min(wait_s, GATHER_MAX_S))
-                self._swarms[change.place] = gathering
+                self._swarms[change.key] = gathering
                 if self._flush_at is None or gathering.due_at < self._flush_at:
                     self._flush_at = gathering.due_at
             gathering.devices[change.device] = change.source
 
     @property
     def flush_at(self) -> float | None:
-        """When `flush` is due; None while nothing was gathered."""
+        """Time at which `flush` is due; None while nothing is gathered."""
         return self._flush_at
 
     def flush(self, state: State, rng: Rng, now: float) -> list[Outgoing]:
-        """One update for each share that is due, as long as those are not very many. Of very many
-        new sources a random choice is told, seeders first and by user: nobody uses more."""
-        due = [place for place, gathering in self._swarms.items() if gathering.due_at <= now]
-        gathered = {place: self._swarms.pop(place).devices for place in due[:FLUSHED_AT_ONCE]}
+        """Return an update for each swarm that is due, at most ``FLUSHED_AT_ONCE``.
+
+        Of many new sources it names a random choice, seeders first and spread over users: no peer
+        uses more.
+        """
+        due = [key for key, gathering in self._swarms.items() if gathering.due_at <= now]
+        gathered = {key: self._swarms.pop(key).devices for key in due[:FLUSHED_AT_ONCE]}
         left = (gathering.due_at for gathering in self._swarms.values())
         self._flush_at = min(left, default=None)
         outgoing = []
-        for place, devices in gathered.items():
-            group = state.groups.get(place[0])
+        for (group_id, content), devices in gathered.items():
+            group = state.groups.get(group_id)
             if group is None:
                 continue
             seeders = [source for source in devices.values() if source and source.complete]
@@ -105,17 +109,17 @@ class Outbox:
             down: list[bytes] = [device for device, source in devices.items() if source is None]
             up = _some(seeders, limits.SOURCES_MAX, rng)
             up += _some(leechers, limits.SOURCES_MAX - len(up), rng)
-            update = events.PeerUpdate(group.id, place[1], up, down[:DOWN_MAX])
-            topic = share_topic(group.topic, place[1])
+            update = events.PeerUpdate(group.id, content, up, down[:DOWN_MAX])
+            topic = share_topic(group.topic, content)
             outgoing.append(Outgoing(topic, update, group.key, group.epoch))
         return outgoing
 
-    def beat(self, facts: TrackerIdentity, now: Now) -> Outgoing:
-        """The sign of life."""
-        return Outgoing(events.BEAT_TOPIC, events.Beat(facts.tracker_id, now.wall_ms))
+    def beat(self, identity: TrackerIdentity, now: Now) -> Outgoing:
+        """Return the tracker's sign of life."""
+        return Outgoing(events.BEAT_TOPIC, events.Beat(identity.tracker_id, now.wall_ms))
 
     def heads(self, state: State, now: float) -> list[Outgoing]:
-        """The head of every group that had an entry lately."""
+        """Return the head of every group that had an entry within ``limits.BEACON_TAIL_S``."""
         for group_id in [
             group_id
             for group_id, at in self._active.items()
@@ -130,9 +134,9 @@ class Outbox:
         return outgoing
 
 
-def nudge(facts: TrackerIdentity, notice: Nudge) -> Outgoing:
-    """A nudge in the inbox of one device."""
-    topic, key = inbox_of(facts.inbox_secret, notice.device)
+def nudge(identity: TrackerIdentity, effect: Nudge) -> Outgoing:
+    """Return a nudge for the inbox of one device."""
+    topic, key = inbox_of(identity.inbox_secret, effect.device)
     return Outgoing(topic, events.Nudge(), key)
 
 

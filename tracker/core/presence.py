@@ -14,15 +14,7 @@ from typing import TypeAlias
 from common import limits
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages.base import Source
-from tracker.core.changes import (
-    Change,
-    DeviceSeen,
-    DeviceUnbound,
-    GroupDissolved,
-    MemberGone,
-    OfferAdded,
-    OfferDropped,
-)
+from tracker.core import changes as c
 from tracker.core.spread import Sampler, spread
 from tracker.core.state import State
 
@@ -36,14 +28,14 @@ SWEEP_S = 1.0  # how often the leases are looked through
 
 @dataclass(slots=True)
 class Lease:
-    """``places`` holds what the swarms say of this device: it is in no other."""
+    """``swarms`` holds what the swarms say of this device: it is in no other."""
 
     user: UserId
     endpoint: str
     ends_at: float
     leeching: dict[SwarmKey, int]
     instance: bytes = b""
-    places: dict[SwarmKey, Source] = field(default_factory=dict)
+    swarms: dict[SwarmKey, Source] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -76,9 +68,9 @@ class Swarm:
 
 @dataclass(frozen=True, slots=True)
 class SwarmChange:
-    """``device`` became a source of ``place`` (or a better one), or with None ceased to be one."""
+    """``device`` became a source of ``key`` (or a better one), or with None ceased to be one."""
 
-    place: SwarmKey
+    key: SwarmKey
     device: DeviceKey
     source: Source | None
 
@@ -87,7 +79,7 @@ _NOBODY = Swarm()
 
 
 class Presence:
-    """Leases by device and swarms by place; each follows from the other and from the state."""
+    """Leases by device and swarms by key; each follows from the other and from the state."""
 
     def __init__(self) -> None:
         self.leases: dict[DeviceKey, Lease] = {}
@@ -98,17 +90,17 @@ class Presence:
 
     # -- questions ------------------------------------------------------------------------------
 
-    def swarm(self, place: SwarmKey) -> Swarm:
-        """The swarm at ``place``, which may be empty; not to be changed."""
-        return self._swarms.get(place, _NOBODY)
+    def swarm(self, key: SwarmKey) -> Swarm:
+        """The swarm at ``key``, which may be empty; not to be changed."""
+        return self._swarms.get(key, _NOBODY)
 
     def known(self, device: DeviceKey) -> int:
-        """In how many places ``device`` is a source."""
+        """In how many swarms ``device`` is a source."""
         lease = self.leases.get(device)
-        return len(lease.places) if lease else 0
+        return len(lease.swarms) if lease else 0
 
     def moved(self, state: State, device: DeviceKey, user: UserId, endpoint: str) -> int:
-        """In about how many places something changes when ``device`` announces itself."""
+        """In about how many swarms something changes when ``device`` announces itself."""
         lease = self.leases.get(device)
         if lease is not None and (lease.user, lease.endpoint) == (user, endpoint):
             return 0
@@ -118,10 +110,10 @@ class Presence:
         """How many devices of ``user`` are online."""
         return sum(device in self.leases for device in state.devices_of.get(user, ()))
 
-    def sources(self, place: SwarmKey, asker: DeviceKey, rng: Sampler) -> list[Source]:
+    def sources(self, key: SwarmKey, asker: DeviceKey, rng: Sampler) -> list[Source]:
         """At most ``limits.SOURCES_MAX`` others, seeders first, chosen at random by user first."""
         chosen: list[Source] = []
-        for users in self.swarm(place).users:
+        for users in self.swarm(key).users:
             # One more, since the asker may be among them.
             some = spread(
                 {user: devices.values() for user, devices in users.items()},
@@ -155,7 +147,7 @@ class Presence:
         else:
             changes = []
             if lease.endpoint != endpoint:
-                touched = [*lease.places, *_offered(state, user, device), *fetched]
+                touched = [*lease.swarms, *_offered(state, user, device), *fetched]
             else:
                 touched = [*lease.leeching, *fetched]
             lease.endpoint, lease.leeching = endpoint, fetched
@@ -169,9 +161,9 @@ class Presence:
         lease = self.leases.pop(device, None)
         if lease is None:
             return []
-        for place in lease.places:
-            self._take_out(place, device)
-        return [SwarmChange(place, device, None) for place in lease.places]
+        for key in lease.swarms:
+            self._take_out(key, device)
+        return [SwarmChange(key, device, None) for key in lease.swarms]
 
     def sweep(self, now: float) -> list[SwarmChange]:
         """End the leases that ran out. To be called each ``SWEEP_S``.
@@ -189,61 +181,61 @@ class Presence:
 
     # -- swarms ---------------------------------------------------------------------------------
 
-    def follow(self, state: State, changes: Iterable[Change]) -> list[SwarmChange]:
+    def follow(self, state: State, changes: Iterable[c.Change]) -> list[SwarmChange]:
         """Let the swarms follow from durable changes, which ``state`` includes already."""
         found: list[SwarmChange] = []
         for change in changes:
             match change:
-                case OfferAdded(group, _, content, _, device) | OfferDropped(
+                case c.OfferAdded(group, _, content, _, device) | c.OfferDropped(
                     group, _, content, _, device
                 ):
                     found += self._settle(state, device, [(group, content)])
-                case DeviceUnbound(device):
+                case c.DeviceUnbound(device):
                     found += self.depart(device)
                     self.heard_at.pop(device, None)
-                case DeviceSeen(device) if device not in self.leases:
+                case c.DeviceSeen(device) if device not in self.leases:
                     self.heard_at.pop(device, None)
-                case MemberGone(group, user) | GroupDissolved(group, user):
+                case c.MemberGone(group, user) | c.GroupDissolved(group, user):
                     for device in state.devices_of.get(user, ()):
                         lease = self.leases.get(device)
-                        places = lease.places if lease else ()
-                        here = [place for place in places if place[0] == group]
+                        swarms = lease.swarms if lease else ()
+                        here = [key for key in swarms if key[0] == group]
                         found += self._settle(state, device, here)
                 case _:
                     pass
         return found
 
     def _settle(
-        self, state: State, device: DeviceKey, places: Iterable[SwarmKey]
+        self, state: State, device: DeviceKey, swarms: Iterable[SwarmKey]
     ) -> list[SwarmChange]:
         lease = self.leases.get(device)
         if lease is None:
             return []
         changes = []
-        for place in dict.fromkeys(places):
-            had, has = lease.places.get(place), _source(state, device, lease, place)
+        for key in dict.fromkeys(swarms):
+            had, has = lease.swarms.get(key), _source(state, device, lease, key)
             if had == has:
                 continue
-            self._take_out(place, device)
+            self._take_out(key, device)
             if has is None:
-                lease.places.pop(place, None)
+                lease.swarms.pop(key, None)
             else:
-                lease.places[place] = has
-                self._put_in(place, device, has)
+                lease.swarms[key] = has
+                self._put_in(key, device, has)
             if _worth_telling(had, has):
-                changes.append(SwarmChange(place, device, has))
+                changes.append(SwarmChange(key, device, has))
         return changes
 
-    def _put_in(self, place: SwarmKey, device: DeviceKey, source: Source) -> None:
-        self._swarms.setdefault(place, Swarm()).put(device, source)
+    def _put_in(self, key: SwarmKey, device: DeviceKey, source: Source) -> None:
+        self._swarms.setdefault(key, Swarm()).put(device, source)
 
-    def _take_out(self, place: SwarmKey, device: DeviceKey) -> None:
-        swarm = self._swarms.get(place)
+    def _take_out(self, key: SwarmKey, device: DeviceKey) -> None:
+        swarm = self._swarms.get(key)
         if swarm is None:
             return
         swarm.take(device)
         if not swarm.seeders and not swarm.leechers:
-            del self._swarms[place]
+            del self._swarms[key]
 
 
 def _offered(state: State, user: UserId, device: DeviceKey) -> list[SwarmKey]:
@@ -253,16 +245,16 @@ def _offered(state: State, user: UserId, device: DeviceKey) -> list[SwarmKey]:
     ]
 
 
-def _source(state: State, device: DeviceKey, lease: Lease, place: SwarmKey) -> Source | None:
-    """What ``device`` is to the swarm at ``place``, by the state and its lease."""
-    group_id, content = place
+def _source(state: State, device: DeviceKey, lease: Lease, key: SwarmKey) -> Source | None:
+    """What ``device`` is to the swarm at ``key``, by the state and its lease."""
+    group_id, content = key
     group = state.groups.get(group_id)
     if group is None or lease.user not in group.members or content not in group.names_of:
         return None
     if state.offers(group, content, lease.user, device):
         return Source(device, lease.user, lease.endpoint, True, 0)
-    if place in lease.leeching:
-        return Source(device, lease.user, lease.endpoint, False, lease.leeching[place])
+    if key in lease.leeching:
+        return Source(device, lease.user, lease.endpoint, False, lease.leeching[key])
     return None
 
 

@@ -76,14 +76,14 @@ class Group:
     share_ids: list[ShareId] = field(default_factory=list)  # of these, in order: for pages
     # The shares that name a content: one content may stand under several names.
     names_of: dict[ContentId, dict[ShareId, None]] = field(default_factory=dict)
-    stale: bool = False  # whether a device that went knows the key
+    rekey_pending: bool = False  # whether a device that went knows the key
     entries: int = 0  # of the log, as many as are kept; a restored backup leaves a gap in ``seq``
     # Of this process alone: when the last fresh keys came for such devices, and how often each user
     # may ask to be let in.
     rekeyed_ms: deque[int] = field(
         default_factory=lambda: deque(maxlen=limits.REKEYS_MAX), compare=False
     )
-    asking: KeyedTokenBuckets = field(
+    request_buckets: KeyedTokenBuckets = field(
         default_factory=lambda: KeyedTokenBuckets(REQUESTS), compare=False
     )
 

@@ -16,20 +16,8 @@ from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.names import fold_name, quoted, share_name
+from tracker.core import changes as c
 from tracker.core.budgets import Budget
-from tracker.core.changes import (
-    Change,
-    ManifestDropped,
-    ManifestShown,
-    ManifestStored,
-    ManifestSummary,
-    OfferAdded,
-    OfferDropped,
-    OffersEnded,
-    ShareAdded,
-    ShareDropped,
-    ShareId,
-)
 from tracker.core.context import (
     Caller,
     Context,
@@ -55,7 +43,7 @@ def offer(
     """This device holds all of a content: share it, or join those who do."""
     state, group = context.state, group_of(context.state, user, command.group)
     name = share_name(command.name)
-    share_id, content = ShareId(fold_name(name)), ContentId(command.content)
+    share_id, content = c.ShareId(fold_name(name)), ContentId(command.content)
     share = group.shares.get(share_id)
     if share is not None:
         _check_same(group, share, name, content, (user, caller.device) in share.offers)
@@ -65,22 +53,22 @@ def offer(
     # neither tells that nor gives the names in the manifest.
     if not state.may_know(user, content):
         raise Refused(Code.NEED_MANIFEST, "the tracker has not got the manifest of this content")
-    facts = state.manifests[content]
+    summary = state.manifests[content]
     _check_room(state, group, share, user, caller.device)
-    _check_manifests(state, share, user, facts)
+    _check_manifests(state, share, user, summary)
     news = share is None or user not in share.users
     if news:  # two entries: of its beginning and of its end
         spent = state.budgets.spend(Budget.ENTRIES, user, 2, now.wall_ms)
     else:
         spent = state.budgets.spend(Budget.OFFERS, user, 1, now.wall_ms, caller.device)
-    added = OfferAdded(group.id, share_id, content, user, caller.device, now.wall_ms)
+    added = c.OfferAdded(group.id, share_id, content, user, caller.device, now.wall_ms)
     entries = LogAppender(group, now)
-    changes: tuple[Change, ...]
+    changes: tuple[c.Change, ...]
     if share is None:
         shared = events.Shared(
-            user, name, content, facts.size, facts.files, facts.algorithm, facts.digest
+            user, name, content, summary.size, summary.files, summary.algorithm, summary.digest
         )
-        created = ShareAdded(group.id, share_id, name, content, now.wall_ms)
+        created = c.ShareAdded(group.id, share_id, name, content, now.wall_ms)
         changes = (created, added, entries.add(shared))
         share = Share(name, content, now.wall_ms)
     elif not news:
@@ -153,12 +141,12 @@ def _check_room(
 
 
 def _check_manifests(
-    state: State, share: Share | None, user: UserId, facts: ManifestSummary
+    state: State, share: Share | None, user: UserId, summary: c.ManifestSummary
 ) -> None:
     if share is not None and user in share.users:
         return
     if (
-        state.holdings.manifest_bytes[user] + facts.manifest_bytes
+        state.holdings.manifest_bytes[user] + summary.manifest_bytes
         > limits.MANIFEST_BYTES_PER_USER_MAX
     ):
         raise Refused(
@@ -193,33 +181,33 @@ def stop_share(
             f"this device does not share {quoted(share.name)} in that group",
             hint("see what is shared", "list-files", group.id),
         )
-    changes: list[Change] = [
-        OfferDropped(group.id, share_id, share.content, *offer) for offer in ending
+    changes: list[c.Change] = [
+        c.OfferDropped(group.id, share_id, share.content, *offer) for offer in ending
     ]
     if len(share.offers) == len(ending):
-        changes.append(ShareDropped(group.id, share_id, share.content, now.wall_ms))
+        changes.append(c.ShareDropped(group.id, share_id, share.content, now.wall_ms))
     if not any(offer[0] == user and offer not in ending for offer in share.offers):
-        changes.append(LogAppender(group, now).add(_farewell(share, user)))
+        changes.append(LogAppender(group, now).add(_ending_event(share, user)))
     return Decision(tracker.Done(), tuple(changes))
 
 
-def withdraw(
+def end_offers(
     group: Group, user: UserId, entries: LogAppender, now: Now, device: DeviceKey | None = None
-) -> list[Change]:
+) -> list[c.Change]:
     """What becomes of everything that ``user`` offers in ``group``, or one ``device`` of theirs,
     when they go: one change, and an entry for each share that they offer no more."""
-    told: list[Change] = []
+    told: list[c.Change] = []
     offered = False
     for share in group.shares.values():
         theirs = [offering for other, offering in share.offers if other == user]
         leaving = [offering for offering in theirs if device in (None, offering)]
         offered |= bool(leaving)
         if leaving and len(leaving) == len(theirs):
-            told.append(entries.add(_farewell(share, user)))
-    return [OffersEnded(group.id, user, now.wall_ms, device), *told] if offered else []
+            told.append(entries.add(_ending_event(share, user)))
+    return [c.OffersEnded(group.id, user, now.wall_ms, device), *told] if offered else []
 
 
-def _farewell(share: Share, user: UserId) -> events.Unshared | events.Stopped:
+def _ending_event(share: Share, user: UserId) -> events.Unshared | events.Stopped:
     """What is told when ``user`` offers a share no more on any device."""
     last = all(other == user for other, _ in share.offers)
     return (events.Unshared if last else events.Stopped)(user, share.name, share.content)
@@ -230,12 +218,12 @@ def my_offers(
 ) -> Decision:
     """What is on record as offered by this device, sorted by group, then as in `list_files`."""
     group, _, name = command.after.partition("/")
-    after = (GroupId(group), ShareId(fold_name(name)))
+    after = (GroupId(group), c.ShareId(fold_name(name)))
     listed, more = page(context.state.offers_of.get((user, caller.device), ()), after)
     return Decision(tracker.OfferRows([_offer_row(context.state, *each) for each in listed], more))
 
 
-def _offer_row(state: State, group: GroupId, share_id: ShareId) -> tracker.OfferRow:
+def _offer_row(state: State, group: GroupId, share_id: c.ShareId) -> tracker.OfferRow:
     share = state.groups[group].shares[share_id]
     return tracker.OfferRow(group, share.name, share.content)
 
@@ -246,7 +234,7 @@ def _offer_row(state: State, group: GroupId, share_id: ShareId) -> tracker.Offer
 def list_files(context: Context, user: UserId, command: tracker.ListFiles) -> Decision:
     """What is shared in a group, sorted by the names in the form in which they are compared."""
     group = group_of(context.state, user, command.group)
-    keys, more = page(group.share_ids, ShareId(fold_name(command.after)))
+    keys, more = page(group.share_ids, c.ShareId(fold_name(command.after)))
     return Decision(tracker.FileRows([_row(context, group, group.shares[k]) for k in keys], more))
 
 
@@ -276,8 +264,8 @@ def get_sources(
     )
 
 
-def _share_named(group: Group, text: str) -> tuple[ShareId, Share]:
-    share_id = ShareId(fold_name(text))
+def _share_named(group: Group, text: str) -> tuple[c.ShareId, Share]:
+    share_id = c.ShareId(fold_name(text))
     share = group.shares.get(share_id)
     if share is None:
         _refuse_share(quoted(text), group.id)
@@ -305,7 +293,7 @@ def _row(
     context: Context, group: Group, share: Share, besides: tuple[UserId, DeviceKey] | None = None
 ) -> tracker.FileRow:
     """The row of a share, as it is or as it will be once ``besides`` offers it as well."""
-    facts = context.state.manifests[share.content]
+    summary = context.state.manifests[share.content]
     swarm = context.presence.swarm((group.id, share.content))
     seeders, leechers = len(swarm.seeders), len(swarm.leechers)
     users: dict[str, None] = {}
@@ -322,12 +310,12 @@ def _row(
     return tracker.FileRow(
         name=share.name,
         content=share.content,
-        size=facts.size,
-        files=facts.files,
-        pieces=facts.pieces,
-        piece_length=facts.piece_length,
-        algorithm=facts.algorithm,
-        digest=facts.digest,
+        size=summary.size,
+        files=summary.files,
+        pieces=summary.pieces,
+        piece_length=summary.piece_length,
+        algorithm=summary.algorithm,
+        digest=summary.digest,
         seeders=seeders,
         leechers=leechers,
         shared_by=[*users][:SHARED_BY_MAX],
@@ -343,18 +331,20 @@ def put_manifest(state: State, user: UserId, command: tracker.PutManifest) -> De
     if state.may_know(user, content):
         return Decision(tracker.Done())
     # Asked for whether the tracker has the content or not: a refusal must not tell that.
-    state.idle_manifests.evict_for(user, command.total_bytes)
-    return Decision(TakePart(user, content, command.total_bytes, command.offset))
+    state.unshared_manifests.evict_for(user, command.total_bytes)
+    return Decision(deferred=TakePart(user, content, command.total_bytes, command.offset))
 
 
-def manifest_gathered(state: State, user: UserId, facts: ManifestSummary, body: bytes) -> Decision:
+def manifest_gathered(
+    state: State, user: UserId, summary: c.ManifestSummary, body: bytes
+) -> Decision:
     """A manifest came whole from ``user`` and passed its check: keep it."""
-    shown = ManifestShown(user, facts.content)
-    gone = state.idle_manifests.evict_for(user, facts.manifest_bytes)
-    if facts.content in state.manifests:
+    shown = c.ManifestShown(user, summary.content)
+    gone = state.unshared_manifests.evict_for(user, summary.manifest_bytes)
+    if summary.content in state.manifests:
         return Decision(tracker.Done(), (shown,))
-    dropped = (ManifestDropped(other) for other in gone)
-    return Decision(tracker.Done(), (*dropped, ManifestStored(facts, body, user), shown))
+    dropped = (c.ManifestDropped(other) for other in gone)
+    return Decision(tracker.Done(), (*dropped, c.ManifestStored(summary, body, user), shown))
 
 
 def get_manifest(context: Context, user: UserId, command: tracker.GetManifest) -> Decision:
@@ -363,4 +353,4 @@ def get_manifest(context: Context, user: UserId, command: tracker.GetManifest) -
     total = context.state.manifests[content].manifest_bytes
     if command.offset >= total:
         raise Refused(Code.USAGE, f"the manifest has {total} bytes, none from {command.offset}")
-    return Decision(ReadPart(content, command.offset, total))
+    return Decision(deferred=ReadPart(content, command.offset, total))

@@ -16,41 +16,8 @@ from common import limits
 from common.errors import LocalProtocolError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages.tracker import DeviceRow
+from tracker.core import changes as c
 from tracker.core.budgets import Budgets, BudgetSpent
-from tracker.core.changes import (
-    AccountCreated,
-    Change,
-    DeviceBound,
-    DeviceSeen,
-    DeviceUnbound,
-    GroupCreated,
-    GroupDissolved,
-    GroupKeyHanded,
-    GroupRekeyed,
-    Logged,
-    LogTrimmed,
-    ManifestDropped,
-    ManifestShown,
-    ManifestStored,
-    ManifestSummary,
-    MemberGone,
-    MemberJoined,
-    OfferAdded,
-    OfferDropped,
-    OffersEnded,
-    OwnerChanged,
-    PasswordReplaced,
-    ReceiptsExpired,
-    ReceiptStored,
-    RekeyPending,
-    RequestDropped,
-    RequestMade,
-    RevocationForgotten,
-    ShareAdded,
-    ShareDropped,
-    ShareId,
-    TombstoneExpired,
-)
 from tracker.core.holdings import Holdings
 from tracker.core.records import (
     Account,
@@ -62,7 +29,7 @@ from tracker.core.records import (
     Share,
     ShareRef,
 )
-from tracker.core.unshared_manifests import IdleManifests
+from tracker.core.unshared_manifests import UnsharedManifests
 
 Key = TypeVar("Key", bound=str | tuple[str, str])
 
@@ -76,13 +43,13 @@ class State:
         self.devices_of: dict[UserId, dict[DeviceKey, Binding]] = {}
         self.groups: dict[GroupId, Group] = {}
         self.group_ids: list[GroupId] = []  # of these, in order: a page costs what a page costs
-        self.former: dict[GroupId, GroupTombstone] = {}
+        self.tombstones: dict[GroupId, GroupTombstone] = {}
         self.groups_of: dict[UserId, dict[GroupId, None]] = {}
         self.requests_of: dict[UserId, dict[GroupId, None]] = {}
         self.offers_of: dict[tuple[UserId, DeviceKey], list[ShareRef]] = {}  # each in order
-        self.manifests: dict[ContentId, ManifestSummary] = {}
+        self.manifests: dict[ContentId, c.ManifestSummary] = {}
         self.shared_in: dict[ContentId, dict[ShareRef, None]] = {}
-        self.idle_manifests = IdleManifests()
+        self.unshared_manifests = UnsharedManifests()
         self.holdings = Holdings()
         self.budgets = Budgets()  # of this process alone
         self.receipts: dict[tuple[DeviceKey, bytes], tuple[bytes, int]] = {}
@@ -129,87 +96,87 @@ class State:
 
     # -- changes --------------------------------------------------------------------------------
 
-    def apply(self, change: Change) -> None:
+    def apply(self, change: c.Change) -> None:
         """Do to the mirror what ``change`` says. Raises `LocalProtocolError` or KeyError when it
         does not fit; the caller must then take the mirror from the store again."""
         match change:
-            case AccountCreated(user, password_hash, at_ms):
+            case c.AccountCreated(user, password_hash, at_ms):
                 self.accounts[user] = Account(user, password_hash, at_ms)
-            case PasswordReplaced(user, password_hash):
+            case c.PasswordReplaced(user, password_hash):
                 self.accounts[user] = replace(self.accounts[user], password_hash=password_hash)
-            case DeviceBound(device, user, at_ms):
+            case c.DeviceBound(device, user, at_ms):
                 self.devices[device] = user
                 self.devices_of.setdefault(user, {})[device] = Binding(at_ms, at_ms)
                 self._devices_changed(user)
-            case DeviceUnbound(device):
+            case c.DeviceUnbound(device):
                 user = self.devices.pop(device)
                 del self.devices_of[user][device]
                 self._devices_changed(user)
-            case DeviceSeen(device, at_ms):
+            case c.DeviceSeen(device, at_ms):
                 bindings = self.devices_of[self.devices[device]]
                 bindings[device] = replace(bindings[device], seen_ms=at_ms)
-            case GroupCreated():
+            case c.GroupCreated():
                 self._create_group(change)
-            case GroupDissolved():
+            case c.GroupDissolved():
                 self._dissolve_group(change)
-            case TombstoneExpired(group):
-                del self.former[group]
-            case OwnerChanged(group, user):
+            case c.TombstoneExpired(group):
+                del self.tombstones[group]
+            case c.OwnerChanged(group, user):
                 self.groups[group].owner = user
-            case MemberJoined(group, user, seq, at_ms):
+            case c.MemberJoined(group, user, seq, at_ms):
                 self.groups[group].members[user] = Member(at_ms, seq)
                 self.groups_of.setdefault(user, {})[group] = None
                 self._device_rows.pop(group, None)
-            case MemberGone():
+            case c.MemberGone():
                 self._remove_member(change)
-            case RekeyPending(group):
-                self.groups[group].stale = True
-            case GroupKeyHanded(group, epoch, key):
+            case c.RekeyPending(group):
+                self.groups[group].rekey_pending = True
+            case c.GroupKeyHanded(group, epoch, key):
                 self.groups[group].epoch, self.groups[group].key = epoch, key
-            case GroupRekeyed():
+            case c.GroupRekeyed():
                 self._rekey(self.groups[change.group], change.epoch, change.key)
                 self.groups[change.group].rekeyed_ms.append(change.at_ms)
-            case RevocationForgotten(group, user):
-                owner = self.groups.get(group) or self.former[group]
+            case c.RevocationForgotten(group, user):
+                owner = self.groups.get(group) or self.tombstones[group]
                 owner.revoked.pop(user, None)
-            case RequestMade(group, user, at_ms):
+            case c.RequestMade(group, user, at_ms):
                 self.groups[group].requests[user] = at_ms
-                self.groups[group].asking.take(user, at_ms / 1000)
+                self.groups[group].request_buckets.take(user, at_ms / 1000)
                 self.requests_of.setdefault(user, {})[group] = None
-            case RequestDropped(group, user):
+            case c.RequestDropped(group, user):
                 del self.groups[group].requests[user]
                 del self.requests_of[user][group]
-            case ManifestStored(facts, _, sender):
-                self.add_manifest(facts, sender)
-            case ManifestShown(user, content):
+            case c.ManifestStored(summary, _, sender):
+                self.add_manifest(summary, sender)
+            case c.ManifestShown(user, content):
                 self._shown[(user, content)] = None
                 if len(self._shown) > limits.MANIFESTS_SHOWN_MAX:
                     del self._shown[next(iter(self._shown))]
-            case ManifestDropped(content):
-                self.idle_manifests.remove(content)
+            case c.ManifestDropped(content):
+                self.unshared_manifests.remove(content)
                 del self.manifests[content]
-            case ShareAdded(group, share, name, content, at_ms):
+            case c.ShareAdded(group, share, name, content, at_ms):
                 self.add_share(group, share, Share(name, content, at_ms))
-            case ShareDropped():
+            case c.ShareDropped():
                 self._drop_share(change)
-            case OfferAdded(group, share, _, user, device, at_ms):
+            case c.OfferAdded(group, share, _, user, device, at_ms):
                 self.add_offer((group, share), (user, device), at_ms)
-            case OfferDropped(group, share, _, user, device):
+            case c.OfferDropped(group, share, _, user, device):
                 self._drop_offer(group, self.groups[group].shares[share], (user, device))
                 _take_out(self.offers_of[user, device], (group, share))
                 if not self.offers_of[user, device]:
                     del self.offers_of[user, device]
-            case OffersEnded():
+            case c.OffersEnded():
                 self._end_offers(change)
-            case Logged(entry):
+            case c.Logged(entry):
                 self._count_entry(GroupId(entry.group), entry.seq)
-            case LogTrimmed(group, count):
+            case c.LogTrimmed(group, count):
                 self.groups[group].entries -= count
-            case ReceiptStored(device, request_id, fingerprint, at_ms):
+            case c.ReceiptStored(device, request_id, fingerprint, at_ms):
                 self.receipts[device, request_id] = (fingerprint, at_ms)
             case BudgetSpent():
                 self.budgets.take(change)
-            case ReceiptsExpired(before_ms):
+            case c.ReceiptsExpired(before_ms):
                 self.receipts = {k: v for k, v in self.receipts.items() if v[1] >= before_ms}
             case _:
                 assert_never(change)
@@ -218,8 +185,8 @@ class State:
         for group in self.groups_of.get(user, ()):
             self._device_rows.pop(group, None)
 
-    def _create_group(self, change: GroupCreated) -> None:
-        former = self.former.pop(change.group, None)
+    def _create_group(self, change: c.GroupCreated) -> None:
+        former = self.tombstones.pop(change.group, None)
         self.add_group(
             Group(
                 change.group,
@@ -233,7 +200,7 @@ class State:
             )
         )
 
-    def _dissolve_group(self, change: GroupDissolved) -> None:
+    def _dissolve_group(self, change: c.GroupDissolved) -> None:
         group = self.groups.pop(change.group)
         _take_out(self.group_ids, group.id)
         for user in group.members:
@@ -249,9 +216,11 @@ class State:
                 self._drop_offer(group.id, share, offer)
         self._forget_offers(group, ended)
         group.revoked[change.user] = Revocation(change.epoch, change.at_ms)
-        self.former[group.id] = GroupTombstone(group.seq, change.epoch, group.revoked, change.at_ms)
+        self.tombstones[group.id] = GroupTombstone(
+            group.seq, change.epoch, group.revoked, change.at_ms
+        )
 
-    def _remove_member(self, change: MemberGone) -> None:
+    def _remove_member(self, change: c.MemberGone) -> None:
         group = self.groups[change.group]
         del group.members[change.user]
         del self.groups_of[change.user][group.id]
@@ -260,36 +229,38 @@ class State:
         self._device_rows.pop(group.id, None)
 
     def _rekey(self, group: Group, epoch: int, key: bytes) -> None:
-        group.epoch, group.key, group.stale = epoch, key, False
+        group.epoch, group.key, group.rekey_pending = epoch, key, False
 
     def add_group(self, group: Group) -> None:
         """A group without members yet."""
         self.groups[group.id] = group
         insort(self.group_ids, group.id)
 
-    def add_manifest(self, facts: ManifestSummary, sender: UserId | None = None) -> None:
+    def add_manifest(self, summary: c.ManifestSummary, sender: UserId | None = None) -> None:
         """A manifest that no share names yet."""
-        self.manifests[facts.content] = facts
-        self.idle_manifests.add(facts.content, facts.manifest_bytes, facts.stored_ms, sender)
+        self.manifests[summary.content] = summary
+        self.unshared_manifests.add(
+            summary.content, summary.manifest_bytes, summary.stored_ms, sender
+        )
 
-    def add_share(self, group_id: GroupId, share_id: ShareId, share: Share) -> None:
+    def add_share(self, group_id: GroupId, share_id: c.ShareId, share: Share) -> None:
         """A share of a content whose manifest is there, without offers yet."""
         group = self.groups[group_id]
         group.shares[share_id] = share
         insort(group.share_ids, share_id)
         group.names_of.setdefault(share.content, {})[share_id] = None
         self.shared_in.setdefault(share.content, {})[group_id, share_id] = None
-        self.idle_manifests.remove(share.content)
+        self.unshared_manifests.remove(share.content)
 
-    def add_offer(self, place: ShareRef, offer: tuple[UserId, DeviceKey], at_ms: int) -> None:
+    def add_offer(self, ref: ShareRef, offer: tuple[UserId, DeviceKey], at_ms: int) -> None:
         """An offer, since ``at_ms``, of a share that is there."""
-        share, user = self.groups[place[0]].shares[place[1]], offer[0]
+        share, user = self.groups[ref[0]].shares[ref[1]], offer[0]
         share.offers[offer] = at_ms
         if user not in share.users:
-            self.holdings.add_share(place[0], user, self.manifests[share.content].manifest_bytes)
+            self.holdings.add_share(ref[0], user, self.manifests[share.content].manifest_bytes)
         share.users[user] = share.users.get(user, 0) + 1
         self.holdings.add_offer(user)
-        insort(self.offers_of.setdefault(offer, []), place)
+        insort(self.offers_of.setdefault(offer, []), ref)
 
     def _drop_offer(self, group: GroupId, share: Share, offer: tuple[UserId, DeviceKey]) -> None:
         user = offer[0]
@@ -301,26 +272,28 @@ class State:
             size = self.manifests[share.content].manifest_bytes
             self.holdings.drop_share(group, user, size)
 
-    def _drop_share(self, change: ShareDropped) -> None:
+    def _drop_share(self, change: c.ShareDropped) -> None:
         group = self.groups[change.group]
         del group.shares[change.share]
         _take_out(group.share_ids, change.share)
         self._no_longer_listed(group, change.share, change.content, change.at_ms)
 
     def _no_longer_listed(
-        self, group: Group, share: ShareId, content: ContentId, at_ms: int
+        self, group: Group, share: c.ShareId, content: ContentId, at_ms: int
     ) -> None:
         names = group.names_of[content]
         del names[share]
         if not names:
             del group.names_of[content]
-        places = self.shared_in[content]
-        del places[group.id, share]
-        if not places:
+        refs = self.shared_in[content]
+        del refs[group.id, share]
+        if not refs:
             del self.shared_in[content]
-            self.idle_manifests.add(content, self.manifests[content].manifest_bytes, at_ms, None)
+            self.unshared_manifests.add(
+                content, self.manifests[content].manifest_bytes, at_ms, None
+            )
 
-    def _end_offers(self, change: OffersEnded) -> None:
+    def _end_offers(self, change: c.OffersEnded) -> None:
         """In one pass: taken out one by one, what is kept in order would be moved each time."""
         group, ended = self.groups[change.group], set()
         for share_id, share in list(group.shares.items()):
@@ -341,7 +314,7 @@ class State:
     def _forget_offers(self, group: Group, ended: set[tuple[UserId, DeviceKey]]) -> None:
         """Who offered something in ``group`` and does so no more."""
         for offer in ended:
-            left = [place for place in self.offers_of[offer] if place[0] != group.id]
+            left = [ref for ref in self.offers_of[offer] if ref[0] != group.id]
             if left:
                 self.offers_of[offer] = left
             else:

@@ -1,7 +1,7 @@
 """How fast passwords may be tried, and commands be sent.
 
 Owns token buckets with an injected clock, and the rule that slows guesses: for each account, each
-device key, each place, and each account at one place there is a budget of failures that refills
+device key, each network, and each account at one place there is a budget of failures that refills
 slowly. What one place may fail at an account is little, and what all may is much more: who guesses
 does not keep its user from logging in at another place. A device that is logged in needs no
 password, and one that was let in before has a budget of its own. Right passwords have budgets too,
@@ -61,9 +61,9 @@ class KeyedTokenBuckets:
             self._levels.popitem(last=False)
 
 
-# Guesses at one account: some 700 a day from one place, and 8,700 from all. To use up all of these,
-# and so to keep its user from logging in at any new place, takes twelve of them.
-PLACE_FAILURES = Rate(burst=5, per_s=1 / 120)
+# Guesses at one account: about 700 a day from one network, 8,700 from all. Twelve networks
+# can use up all of these, and so keep its user from logging in from a new network.
+ACCOUNT_NETWORK_FAILURES = Rate(burst=5, per_s=1 / 120)
 ACCOUNT_FAILURES = Rate(burst=100, per_s=1 / 10)
 DEVICE_FAILURES = Rate(burst=5, per_s=1 / 30)
 # Many people may share one address, so it bears more; device keys cost an attacker nothing.
@@ -75,7 +75,7 @@ ADDRESS_LOGINS = Rate(burst=400, per_s=2)
 # Accounts made from one device or address: enough to set up a lab, too few to fill a disk.
 CREATIONS = Rate(burst=200, per_s=1 / 60)
 KNOWN_DEVICES_MAX = 10  # of each user, remembered as let in
-IPV6_PLACE_BITS = 64  # the least that a connection is given: who has one has all addresses in it
+IPV6_NETWORK_BITS = 64  # the least that a connection is given: who has one has all addresses in it
 
 
 class LoginThrottle:
@@ -92,7 +92,7 @@ class LoginThrottle:
     def __init__(self) -> None:
         self._known: OrderedDict[str, OrderedDict[bytes, None]] = OrderedDict()
         self._accounts = KeyedTokenBuckets(ACCOUNT_FAILURES)
-        self._places = KeyedTokenBuckets(PLACE_FAILURES)
+        self._account_networks = KeyedTokenBuckets(ACCOUNT_NETWORK_FAILURES)
         self._devices = KeyedTokenBuckets(DEVICE_FAILURES)
         self._addresses = KeyedTokenBuckets(ADDRESS_FAILURES)
         self._creations = KeyedTokenBuckets(CREATIONS)
@@ -105,20 +105,20 @@ class LoginThrottle:
         concerned: list[tuple[KeyedTokenBuckets, Hashable]] = [(self._devices, device)]
         if trusted:
             return concerned
-        place = place_of(address)
-        concerned += [(self._accounts, user), (self._places, (user, place))]
-        if place:
-            concerned.append((self._addresses, place))
+        network = network_of(address)
+        concerned += [(self._accounts, user), (self._account_networks, (user, network))]
+        if network:
+            concerned.append((self._addresses, network))
         return concerned
 
     def _logins(
         self, user: str, address: str, trusted: bool
     ) -> list[tuple[KeyedTokenBuckets, Hashable]]:
         """What a right password costs."""
-        place = place_of(address)
+        network = network_of(address)
         logins: list[tuple[KeyedTokenBuckets, Hashable]] = [(self._user_logins, user)]
-        if place and not trusted:
-            logins.append((self._address_logins, place))
+        if network and not trusted:
+            logins.append((self._address_logins, network))
         return logins
 
     def knows(self, user: str, device: bytes) -> bool:
@@ -136,7 +136,7 @@ class LoginThrottle:
         return wait
 
     def dropped(self, user: str, device: bytes, address: str, trusted: bool, now: float) -> None:
-        """The attempt was not made: it found no place, or lost it."""
+        """The attempt was not made: it found no network, or lost it."""
         for buckets, key in self._concerned(user, device, address, trusted):
             buckets.give_back(key, now)
 
@@ -158,7 +158,7 @@ class LoginThrottle:
 
     def create(self, device: bytes, address: str, now: float) -> float:
         """Begin to make an account: 0, or the seconds to wait."""
-        keys: list[Hashable] = [device, *([place_of(address)] if address else [])]
+        keys: list[Hashable] = [device, *([network_of(address)] if address else [])]
         wait = max(self._creations.wait_s(key, now) for key in keys)
         if wait == 0:
             for key in keys:
@@ -166,7 +166,7 @@ class LoginThrottle:
         return wait
 
 
-def place_of(address: str) -> str:
+def network_of(address: str) -> str:
     """What one attacker has all of: an address, or for IPv6 the network that it is in."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
@@ -176,4 +176,4 @@ def place_of(address: str) -> str:
         return str(ip)
     if ip.ipv4_mapped is not None:
         return str(ip.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(ip), IPV6_PLACE_BITS), strict=False))
+    return str(ipaddress.IPv6Network((int(ip), IPV6_NETWORK_BITS), strict=False))

@@ -18,17 +18,17 @@ from common.messages.refusals import Code
 ROW_BYTES = 512  # what a manifest takes beside its bytes: many small ones take room as well
 
 
-class _Idle(NamedTuple):
+class _Unshared(NamedTuple):
     since_ms: int
     size: int  # bytes
     sender: UserId | None
 
 
-class IdleManifests:
+class UnsharedManifests:
     """Which manifests wait; ``sender`` is None for what was left behind."""
 
     def __init__(self) -> None:
-        self._all: dict[ContentId, _Idle] = {}
+        self._all: dict[ContentId, _Unshared] = {}
         self._of: dict[UserId | None, dict[ContentId, None]] = {}  # oldest first
         self._bytes: Counter[UserId | None] = Counter()
 
@@ -48,7 +48,7 @@ class IdleManifests:
     ) -> None:
         """``content`` is named by no share, since ``since_ms``."""
         size = manifest_bytes + ROW_BYTES
-        self._all[content] = _Idle(since_ms, size, sender)
+        self._all[content] = _Unshared(since_ms, size, sender)
         self._of.setdefault(sender, {})[content] = None
         self._bytes[sender] += size
 

@@ -115,7 +115,7 @@ def _answers(path: str) -> bool:
         return True
 
 
-def told(events: str, commands: str) -> str:
+def events_endpoint_for_welcome(events: str, commands: str) -> str:
     """The events' endpoint as it stands in `Welcome`."""
     if events.startswith("ipc://"):
         return events
@@ -125,7 +125,7 @@ def told(events: str, commands: str) -> str:
     return events
 
 
-def advertised(endpoint: str, host: str = "", typed: str = "") -> str:
+def advertised_endpoint(endpoint: str, host: str = "", typed: str = "") -> str:
     """``endpoint`` as others reach it: by ``host``, or the host name that was ``typed`` to bind, or
     for a wildcard by an address of this machine."""
     if endpoint.startswith("ipc://"):
@@ -143,10 +143,10 @@ def advertised(endpoint: str, host: str = "", typed: str = "") -> str:
 def is_networked(endpoint: str, advertise: str) -> bool:
     """Whether other machines can reach a tracker that is bound at ``endpoint``: directly, or by
     what it advertises."""
-    return not is_loopback(advertised(endpoint, advertise))
+    return not is_loopback(advertised_endpoint(endpoint, advertise))
 
 
-def options(addresses: Addresses, endpoint: str) -> str:
+def run_options(addresses: Addresses, endpoint: str) -> str:
     """The options of `run` that bring a tracker, which got ``endpoint``, back to where it is."""
     bind_at = addresses.commands
     if not bind_at.startswith("ipc://"):
@@ -168,7 +168,7 @@ def advice(endpoint: str, advertise: str) -> str | None:
             "alone until --advertise HOST names one"
         )
     others = [address for address in found if address != chosen]
-    if _routed() is None and others:
+    if _routed_address() is None and others:
         return (
             f"the link names {chosen}, one of several addresses of this machine; for another one "
             f"say --advertise HOST: {', '.join(others)}"
@@ -177,10 +177,10 @@ def advice(endpoint: str, advertise: str) -> str | None:
 
 
 def _own_address() -> str:
-    return _routed() or next(iter(addresses_for_others()), "127.0.0.1")
+    return _routed_address() or next(iter(addresses_for_others()), "127.0.0.1")
 
 
-def _routed() -> str | None:
+def _routed_address() -> str | None:
     """The address from which packets to far away leave; None without a way there."""
     # Connecting a datagram socket sends nothing; it only asks the system for a route.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -1,23 +1,50 @@
-"""The desk: commands come in one queue, are decided in order, committed in batches, then answered.
+"""Serial command loop with group commit: collect, decide, commit, deliver.
 
-Owns the queue and the order of things: nothing is answered or published before it is durable. While
-a batch is on its way to the disk the next one waits, and so do questions, so nobody sees what may
-yet be lost. Users take turns, and a batch ends when it has taken long or has much to do: who asks
-what is costly waits longer, and not everybody else. When a commit fails, the mirror is taken from
-the database again, what would have written is refused, and questions go on being answered. Until
-the failures are over commands are written one by one, each before the mirror has it, so that no
-further failure costs a reload. What is decided is ``tracker.core.commands``' business, what is told
-``tracker.service.publisher``'s; sockets are ``tracker.service.sockets``'s.
+Owns: the queue of commands, the order of the four steps, the mirror's reload after a failure. Not
+here: decisions (see tracker.core.commands), publishing (see tracker.service.publisher), sockets
+(see tracker.service.sockets).
+
+Theory of operation.
+
+States of a command, and what moves it on:
+
+    queued      `submit` put it into the fair queue. A repetition under the same request id is not
+                done twice: it only replaces the callback that gets the reply.
+    decided     The loop took it into a batch. Its changes are in the mirror, not on the disk.
+    committed   One transaction wrote the changes of the whole batch.
+    delivered   Its effects are published and its reply is sent.
+    deferred    Instead of a reply the decision names a step that takes a thread, a key or the disk.
+                A task does it. It ends in a reply, or in an internal command that is queued.
+
+Invariant: decide → commit → reply/publish. No reply and no event leaves before the changes that it
+follows from are durable. A batch holds back all after its first change, questions too, so no client
+observes state that a failed commit rolls back. Questions before the first change do not wait.
+
+Order: users take turns; strangers count by address. A batch ends at ``BATCH_S``, at
+``limits.COMMANDS_PER_BATCH_MAX`` commands or at ``BATCH_WEIGHT``, so a costly command delays its
+own user more than others.
+
+Failures: the mirror is ahead of the database when a commit fails.
+
+    another writer continued a log   Reload the mirror and decide the batch again. After
+                                     ``ATTEMPTS`` refuse what changes something.
+    the disk fails                   Reload the mirror, refuse what changes something, answer
+                                     questions. Until a commit succeeds ``CAREFUL_S`` after the last
+                                     failure, a batch is one command, and its changes come into the
+                                     mirror after the commit: further failures cost no reload.
+    a defect                         As above, with another text; the log has the traceback.
+
+Never: two batches at once; a change written after its command was refused; two replies to one
+command; queued commands of one user decided out of their order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import assert_never
 
 from common import limits
@@ -32,6 +59,7 @@ from tracker.core.context import Caller, Context, Decision, Deferred, Now, Relea
 from tracker.core.fair_queue import FairQueue
 from tracker.core.outbox import Outgoing
 from tracker.core.presence import SWEEP_S
+from tracker.service.batch import Batch, Job
 from tracker.service.deferred import DeferredWork, Finished, ResumeWith
 from tracker.service.publisher import Publisher
 from tracker.store.statements import LogConflict
@@ -39,36 +67,21 @@ from tracker.store.store import Store
 
 log = logging.getLogger(__name__)
 
-BATCH_S = 0.02  # for deciding a batch; then the sockets have their turn
-BATCH_WEIGHT = 5_000  # changes and places in swarms that a batch is about: tens of milliseconds
-CAREFUL_S = 1.0  # after a failure another one may cost no reload: nobody is answered during it
-Answer = Callable[[tracker.Reply, bytes | None], None]
-
-
-@dataclass(slots=True)
-class Job:
-    """A command on its way through; ``answer`` is called once, with the reply and its data."""
-
-    caller: Caller
-    command: tracker.Command | commands.InternalCommand
-    answer: Answer
-    data: bytes | None = field(default=None, repr=False)
-
+CAREFUL_S = 1.0  # after a failure another one may cost no reload: no command is answered during it
+ATTEMPTS = 3  # to decide a batch that another writer overtook
 
 INTERNAL = Refusal(
     Code.INTERNAL,
     "the tracker failed at this command",
     "its log says why; other commands are not affected",
 )
-
-
 OVERTAKEN = Refusal(
     Code.BUSY, "others changed the same things at the same time", "try again in a moment"
 )
 
 
 def read_only(error: StorageError) -> Refusal:
-    """What is answered to commands that cannot be written down."""
+    """The refusal of commands that cannot be written."""
     return Refusal(
         Code.READ_ONLY,
         f"the tracker cannot save anything at the moment ({error.message})",
@@ -77,36 +90,39 @@ def read_only(error: StorageError) -> Refusal:
 
 
 class CommandLoop:
-    """Decides, commits, answers and publishes, one batch after the other."""
+    """Decides, commits, replies and publishes, one batch after the other.
+
+    Thread safety: none; commits and loads run in a thread of its own.
+    """
 
     def __init__(
         self,
         context: Context,
         store: Store,
-        errands: DeferredWork,
+        deferred_work: DeferredWork,
         publish: Callable[[Outgoing], None],
     ) -> None:
         self.context = context
         self.counts: Counter[str] = Counter()
         self._store = store
-        self._errands = errands
+        self._deferred_work = deferred_work
         self._writer = ThreadPoolExecutor(1, "writer")
         self._queue: FairQueue[Job] = FairQueue()
         self._awake = asyncio.Event()
-        self._publishing = Publisher(context, publish, self._awake.set)
+        self._publisher = Publisher(context, publish, self._awake.set)
         self._open: dict[tuple[DeviceKey, bytes], Job] = {}
         self._open_of: Counter[DeviceKey] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stale: StorageError | None = None  # why the mirror has to be loaded again
-        self._failed_at: float | None = None  # when the disk did last, until that is over
+        self._reload_reason: StorageError | None = None  # None: the mirror is current
+        self._failed_at: float | None = None  # last failure of the disk, until it is over
         self._stopping = False
 
-    # -- coming in ------------------------------------------------------------------------------
+    # -- submission ----------------------------------------------------------------------------
 
     def submit(self, job: Job) -> None:
-        """Put a command off the wire into the queue, or answer at once that it cannot be.
+        """Queue a command off the wire, or refuse it at once when there are too many.
 
-        A repetition of one that is still open is not done twice: its answer goes to the later one.
+        A repetition of an open command is not done twice: the later one gets the reply.
         """
         key = (job.caller.device, job.caller.request_id)
         known = self._open.get(key)
@@ -130,7 +146,7 @@ class CommandLoop:
 
     def _enqueue(self, job: Job) -> None:
         user = self.context.state.devices.get(job.caller.device)
-        # Devices are made up for nothing: strangers count by where they are.
+        # Why: a device key costs nothing, so devices without a user share their address's turn.
         self._queue.add((user, "" if user else job.caller.address), job)
         self._awake.set()
 
@@ -156,112 +172,91 @@ class CommandLoop:
     # -- batches --------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Work until `stop`. Commands that wait then are not answered: they will be repeated."""
-        left: deque[Job] = deque()
+        """Work until `stop`. Commands that wait then get no reply: clients repeat them."""
+        batch = Batch()
         while not self._stopping:
             await self._awake.wait()
             self._awake.clear()
-            while (left or self._queue or self._publishing.waits) and not self._stopping:
-                with self._publishing.held():
-                    await self._settle(left)
-                self._publishing.go_on(monotonic())
-                await asyncio.sleep(0)  # let the sockets have their turn
+            while (batch.jobs or self._queue or self._publisher.waits) and not self._stopping:
+                with self._publisher.paused():
+                    await self._run_batch(batch)
+                self._publisher.next_slice(monotonic())
+                await asyncio.sleep(0)  # serve the sockets
 
     def stop(self) -> None:
-        """Let `run` return after the batch that it is at."""
+        """Let `run` return after the current batch."""
         self._stopping = True
         self._awake.set()
 
     def close(self) -> None:
-        """Give up what is left. To be called when `run` has returned."""
+        """Cancel deferred work. Call it after `run` has returned."""
         for task in self._tasks:
             task.cancel()
-        self._publishing.close()
-        self._errands.close()
+        self._publisher.close()
+        self._deferred_work.close()
         self._writer.shutdown(wait=True)
 
-    def _batch(self, jobs: deque[Job]) -> Iterator[Job]:
-        """Those in ``jobs``, then whose turn it is, who become part of ``jobs``, for as long as a
-        batch may take: the caller removes who is done."""
-        yield from tuple(jobs)
-        ends_at = monotonic() + BATCH_S
-        for _ in range(min(len(self._queue), limits.COMMANDS_PER_BATCH_MAX)):
-            jobs.append(self._queue.take())
-            yield jobs[-1]
-            if monotonic() >= ends_at:
+    async def _run_batch(self, batch: Batch) -> None:
+        """Take one batch from the queue to delivery; retry it when another writer was faster."""
+        refusal = OVERTAKEN
+        for _ in range(ATTEMPTS):
+            batch.begin()
+            if self._reload_reason is not None and not await self._load():
+                while batch.collect(self._queue, monotonic()) is not None:
+                    self._reply(batch.jobs.popleft(), read_only(self._reload_reason))
                 return
-
-    async def _settle(self, jobs: deque[Job], attempts: int = 3) -> None:
-        """Take a batch from the queue and see it through. ``jobs`` were taken before; in it stays
-        who is behind the end of a batch that was decided again and had more to do by then."""
-        batch = self._batch(jobs)
-        if self._stale is not None and not await self._load():
-            for job in batch:
-                self._reply(job, read_only(self._stale))
-            jobs.clear()
-            return
-        now = Now(wall_ms(), monotonic())
-        try:
-            await self._write_first(jobs, batch, now)
-            await self._write_together(jobs, batch, now)
-            return
-        except LogConflict as error:
-            self._stale = error
-            if attempts > 1:
-                await self._settle(jobs, attempts - 1)
+            now = Now(wall_ms(), monotonic())
+            try:
+                await self._settle(batch, now)
                 return
-            refusal = OVERTAKEN
-        except StorageError as error:
-            if self._failed_at is None:
-                log.error("%s; commands that change nothing are answered", error.message)
-                self._stale = error
-            self._failed_at = monotonic()
-            refusal = read_only(error)
-        except Exception as error:
-            log.exception("a batch of commands failed")
-            self._stale = StorageError(f"a defect of the tracker: {type(error).__name__}")
-            refusal = INTERNAL
-        await self._answer_without_writing(jobs, now, refusal)
-
-    async def _write_first(self, jobs: deque[Job], batch: Iterator[Job], now: Now) -> None:
-        """While the disk fails: one after the other, as many as can be written. Who is done leaves
-        ``jobs``, and the mirror has nothing of who is not."""
-        while self._failed_at is not None and (job := next(batch, None)) is not None:
-            decision = self._decide(job, now)
-            if decision.changes:
-                await self._commit(decision.changes)
-                self._apply(decision.changes)
-            self._carry_out([(jobs.popleft(), decision)], now)
-
-    async def _write_together(self, jobs: deque[Job], batch: Iterator[Job], now: Now) -> None:
-        """Each is decided on a mirror that has what those before it change, and then all of that is
-        written at once: after a failure the mirror is ahead of the database. Before there is any
-        change nobody has to wait for the disk."""
-        decided: list[tuple[Job, Decision]] = []
-        changes: list[Change] = []
-        weight = 0
-        for job in batch:
-            decision = self._decide(job, now)
-            if not changes and not decision.changes:
-                self._carry_out([(jobs.popleft(), decision)], now)
+            except LogConflict as error:
+                self._reload_reason = error
                 continue
-            self._apply(decision.changes)
-            changes += decision.changes
-            decided.append((job, decision))
-            weight += self._weight(decision)
-            if weight >= BATCH_WEIGHT:
-                break
-        if changes:
-            await self._commit(changes)
-        for _ in decided:
-            jobs.popleft()
-        self._carry_out(decided, now)
+            except StorageError as error:
+                if self._failed_at is None:
+                    log.error("%s; commands that change nothing are answered", error.message)
+                    self._reload_reason = error
+                self._failed_at = monotonic()
+                refusal = read_only(error)
+            except Exception as error:
+                log.exception("a batch of commands failed")
+                self._reload_reason = StorageError(
+                    f"a defect of the tracker: {type(error).__name__}"
+                )
+                refusal = INTERNAL
+            break
+        await self._refuse_changes(batch, now, refusal)
+
+    async def _settle(self, batch: Batch, now: Now) -> None:
+        """Decide, commit and deliver. After a failure: one command, and the disk before the mirror.
+
+        Raises `StorageError`; ``batch.jobs`` has no reply then.
+        """
+        careful = self._failed_at is not None
+        self._decide_batch(batch, now, careful=careful)
+        if batch.changes:
+            await self._commit(batch.changes)
+            if careful:
+                self._apply(batch.changes)
+        self._deliver(batch, now)
+
+    def _decide_batch(self, batch: Batch, now: Now, *, careful: bool) -> None:
+        """Decide jobs until the batch is full, each on a mirror that has the changes before it."""
+        while not batch.full() and (job := batch.collect(self._queue, monotonic())) is not None:
+            decision = self._decide(job, now)
+            if not careful:
+                self._apply(decision.changes)
+            batch.add(decision, self._weight(decision))
+            if not batch.changes:  # nothing of this batch can be lost yet
+                self._deliver(batch, now)
+            if careful:
+                return
 
     def _weight(self, decision: Decision) -> int:
-        """How much there is to do once ``decision`` is durable, for which nobody took time yet."""
+        """Work that delivering ``decision`` takes, in changes; it is not part of ``BATCH_S``."""
         weight, presence = len(decision.changes), self.context.presence
-        for notice in decision.notices:
-            match notice:
+        for effect in decision.effects:
+            match effect:
                 case RenewLease(device, user, endpoint):
                     weight += presence.moved(self.context.state, device, user, endpoint)
                 case ReleaseLease(device):
@@ -290,58 +285,63 @@ class CommandLoop:
             log.info("the database can be written again")
             self._failed_at = None
 
-    async def _answer_without_writing(self, jobs: deque[Job], now: Now, refusal: Refusal) -> None:
-        known = self._stale is None or await self._load()
-        while jobs:
-            job = jobs.popleft()
-            decision = self._decide(job, now) if known else None
+    async def _refuse_changes(self, batch: Batch, now: Now, refusal: Refusal) -> None:
+        """Answer the questions of a batch that failed; refuse the rest."""
+        batch.begin()
+        known = self._reload_reason is None or await self._load()
+        while batch.jobs:
+            decision = self._decide(batch.jobs[0], now) if known else None
             if decision is None or decision.changes:
-                self._reply(job, refusal)
+                self._reply(batch.jobs.popleft(), refusal)
             else:
-                self._carry_out([(job, decision)], now)
+                batch.add(decision, 0)
+                self._deliver(batch, now)
 
     async def _load(self) -> bool:
-        """Take the mirror from the database again."""
+        """Load the mirror from the database. Return whether that succeeded."""
         loop = asyncio.get_running_loop()
         try:
             loaded = await loop.run_in_executor(self._writer, self._store.load)
         except StorageError as error:
-            if self._stale is None or self._stale.message != error.message:
+            if self._reload_reason is None or self._reload_reason.message != error.message:
                 log.error("%s", error.message)
-            self._stale = error
+            self._reload_reason = error
             return False
         loaded.budgets = self.context.state.budgets
         self.context.state = loaded
-        self._stale = None
+        self._reload_reason = None
         return True
 
-    def _carry_out(self, decided: list[tuple[Job, Decision]], now: Now) -> None:
-        """What follows once all changes are durable. Notices are among it: who is online where
-        follows from the mirror, which before that may hold what is lost again."""
-        for job, decision in decided:
+    def _deliver(self, batch: Batch, now: Now) -> None:
+        """Publish and reply, now that all changes are durable.
+
+        Why effects wait too: presence follows from the mirror, which may hold changes that a failed
+        commit rolls back.
+        """
+        for job, decision in batch.take_decided():
             try:
-                self._publishing.tell(decision, now)
+                self._publisher.publish(decision, now)
             except Exception:
-                log.exception("failed to tell what a %s did", type(job.command).__name__)
+                log.exception("failed to publish what a %s did", type(job.command).__name__)
             try:
-                self._conclude(job, decision.reply, now)
+                if decision.reply is not None:
+                    self._reply(job, decision.reply)
+                elif decision.deferred is not None:
+                    self._start(job, decision.deferred, now)
             except Exception:
                 log.exception("failed to answer a %s", type(job.command).__name__)
                 self._reply(job, INTERNAL)
 
-    # -- what follows from a decision -----------------------------------------------------------
+    # -- deferred work --------------------------------------------------------------------------
 
-    def _conclude(self, job: Job, reply: tracker.Reply | Deferred, now: Now) -> None:
-        if not isinstance(reply, Deferred):
-            self._reply(job, reply)
-            return
-        task = asyncio.get_running_loop().create_task(self._run_errand(job, reply, now))
+    def _start(self, job: Job, step: Deferred, now: Now) -> None:
+        task = asyncio.get_running_loop().create_task(self._run_deferred(job, step, now))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run_errand(self, job: Job, work: Deferred, now: Now) -> None:
+    async def _run_deferred(self, job: Job, step: Deferred, now: Now) -> None:
         try:
-            outcome = await self._errands.run(job.caller, work, job.data, now)
+            outcome = await self._deferred_work.run(job.caller, step, job.data, now)
         except MiniTorrentError as error:
             self._reply(job, Refusal(error.code, error.message, error.hint))
             return
@@ -360,23 +360,23 @@ class CommandLoop:
             case _:
                 assert_never(outcome)
 
-    # -- what comes with time -------------------------------------------------------------------
+    # -- timers ----------------------------------------------------------------------
 
     async def keep_time(self) -> None:
-        """Leases, beacons and housekeeping, until cancelled."""
+        """Expire leases, send beacons and queue housekeeping, until cancelled."""
         beat_at = tidy_at = monotonic()
         while True:
             try:
                 now = Now(wall_ms(), monotonic())
-                self._publishing.gather(self.context.presence.sweep(now.mono_s), now.mono_s)
+                self._publisher.gather(self.context.presence.sweep(now.mono_s), now.mono_s)
                 if now.mono_s >= beat_at:
                     beat_at = now.mono_s + limits.BEACON_S
-                    self._publishing.beat(now)
+                    self._publisher.beat(now)
                 if now.mono_s >= tidy_at:
                     tidy_at = now.mono_s + limits.HOUSEKEEPING_S
-                    self._errands.tidy(now.mono_s)
-                    nobody = Caller(DeviceKey(b""))
-                    self._enqueue(Job(nobody, commands.Housekeep(), lambda *_: None))
+                    self._deferred_work.tidy(now.mono_s)
+                    tracker_itself = Caller(DeviceKey(b""))
+                    self._enqueue(Job(tracker_itself, commands.Housekeep(), lambda *_: None))
             except Exception:
-                log.exception("what comes with time failed")
+                log.exception("a timer of the tracker failed")
             await asyncio.sleep(SWEEP_S)

@@ -1,8 +1,8 @@
-"""Errands: the part of a command that takes a thread, a key or the disk.
+"""Deferred work: the step of a command that takes a thread, a key or the disk.
 
-Owns the passwords' queue, the manifests on their way in, and the readers of the database. Tickets
-are signed by ``tracker.service.ticket_signer``. Each errand ends in an answer, or in what is to be
-decided next. Which errand a command needs is decided in ``tracker.core.commands``.
+Owns: the password queue, the manifests on their way in, and the reader threads of the database. Not
+here: which step a command needs (see tracker.core.commands) and the signing of tickets (see
+tracker.service.ticket_signer). Each step ends in a reply, or in an internal command to be decided.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from tracker.core.context import (
     SignTickets,
     TakePart,
 )
-from tracker.core.manifest_uploads import Uploads
+from tracker.core.manifest_uploads import ManifestUploads
 from tracker.service.passwords import Passwords
 from tracker.service.probing import Prober
-from tracker.service.ticket_signer import Signer
+from tracker.service.ticket_signer import TicketSigner
 from tracker.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The errand's end: what to reply, and the data that goes with it."""
+    """End of a command: the reply, and the data that goes with it."""
 
     reply: tracker.Reply
     data: bytes | None = field(default=None, repr=False)
@@ -52,7 +52,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class ResumeWith:
-    """What has to be decided, now that the errand is done."""
+    """An internal command to be decided next."""
 
     command: commands.InternalCommand
 
@@ -61,7 +61,7 @@ Outcome: TypeAlias = Finished | ResumeWith
 
 
 class DeferredWork:
-    """Runs errands; closed with the desk."""
+    """Runs deferred steps. The command loop closes it."""
 
     def __init__(
         self,
@@ -71,78 +71,78 @@ class DeferredWork:
         prober: Prober | None = None,
     ) -> None:
         self._store = store
-        self._signer = Signer(tracker_id, signing_key)
+        self._signer = TicketSigner(tracker_id, signing_key)
         self._prober = prober
-        self._uploads = Uploads()
+        self._uploads = ManifestUploads()
         self._passwords = Passwords()
         self._readers = ThreadPoolExecutor(2, "reader")
 
-    async def run(self, caller: Caller, work: Deferred, data: bytes | None, now: Now) -> Outcome:
-        """Do ``work`` for ``caller``; ``data`` came with the command. Raises `MiniTorrentError`."""
-        match work:
+    async def run(self, caller: Caller, step: Deferred, data: bytes | None, now: Now) -> Outcome:
+        """Do ``step`` for ``caller``; ``data`` came with the command. Raises `MiniTorrentError`."""
+        match step:
             case SignTickets():
-                return await self._sign(caller, work, now)
+                return await self._sign(caller, step, now)
             case ReadPart():
-                return await self._read_part(work)
+                return await self._read_part(step)
             case ReadLog():
-                return await self._read_log(work)
+                return await self._read_log(step)
             case HashPassword(user):
-                password_hash = await self._passwords.hash(caller, work)
+                password_hash = await self._passwords.hash(caller, step)
                 return ResumeWith(commands.PasswordHashed(user, password_hash))
             case CheckPassword(user, _, password_hash):
-                if not await self._passwords.check(caller, work) or password_hash is None:
+                if not await self._passwords.check(caller, step) or password_hash is None:
                     raise WRONG_CREDENTIALS
                 return ResumeWith(commands.PasswordRight(user, password_hash))
             case ReplacePassword():
-                new_hash = await self._passwords.replace(caller, work)
+                new_hash = await self._passwords.replace(caller, step)
                 if new_hash is None:
                     raise WRONG_OLD_PASSWORD
-                return ResumeWith(commands.PasswordChecked(work, new_hash))
+                return ResumeWith(commands.PasswordChecked(step, new_hash))
             case ProbeDevice():
-                answered = self._prober is not None and await self._prober.probe(work)
-                return Finished(tracker.Probed(work.endpoint, answered))
+                answered = self._prober is not None and await self._prober.probe(step)
+                return Finished(tracker.Probed(step.endpoint, answered))
             case TakePart():
-                return await self._take(caller, work, data, now)
+                return await self._take(caller, step, data, now)
             case _:
-                assert_never(work)
+                assert_never(step)
 
-    async def _sign(self, caller: Caller, work: SignTickets, now: Now) -> Outcome:
-        rows = await self._signer.sign(caller.device, work.user, work.groups, now)
+    async def _sign(self, caller: Caller, step: SignTickets, now: Now) -> Outcome:
+        rows = await self._signer.sign(caller.device, step.user, step.groups, now)
         return Finished(tracker.Tickets(rows, now.wall_ms))
 
-    async def _read_part(self, work: ReadPart) -> Outcome:
+    async def _read_part(self, step: ReadPart) -> Outcome:
         loop = asyncio.get_running_loop()
         body = await loop.run_in_executor(
-            self._readers, self._store.manifest_part, work.content, work.offset
+            self._readers, self._store.manifest_part, step.content, step.offset
         )
         if not body:
-            raise Refused(Code.UNKNOWN_SHARE, "this content is not shared any more")
-        return Finished(tracker.ManifestPart(work.total_bytes, work.offset), body)
+            raise Refused(Code.UNKNOWN_SHARE, "this content is no longer shared")
+        return Finished(tracker.ManifestPart(step.total_bytes, step.offset), body)
 
-    async def _read_log(self, work: ReadLog) -> Outcome:
+    async def _read_log(self, step: ReadLog) -> Outcome:
         loop = asyncio.get_running_loop()
-        where = (work.group, work.after, work.head, tracker.PAGE_ROWS)
+        where = (step.group, step.after, step.head, tracker.PAGE_ROWS)
         entries = await loop.run_in_executor(self._readers, self._store.entries, *where)
-        # Found here and not when it was decided: the log may have been trimmed since.
-        behind = not entries or entries[0].seq > work.after + 1
-        return Finished(tracker.Events(entries, work.head, work.snapshot if behind else None))
+        # Checked here and not in the decision: the log may have been trimmed since.
+        behind = not entries or entries[0].seq > step.after + 1
+        return Finished(tracker.Events(entries, step.head, step.snapshot if behind else None))
 
-    async def _take(self, caller: Caller, work: TakePart, data: bytes | None, now: Now) -> Outcome:
+    async def _take(self, caller: Caller, step: TakePart, data: bytes | None, now: Now) -> Outcome:
         body = self._uploads.take(
-            work.user,
+            step.user,
             caller.device,
-            work.content,
-            work.total_bytes,
-            work.offset,
+            step.content,
+            step.total_bytes,
+            step.offset,
             data,
             now.mono_s,
         )
         if body is None:
             return Finished(tracker.Done())
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._readers, manifest.decode, body, work.content)
-        facts = ManifestSummary(
-            content=work.content,
+        found = await loop.run_in_executor(self._readers, manifest.decode, body, step.content)
+        summary = ManifestSummary(
+            content=step.content,
             manifest_bytes=len(body),
             size=found.size,
             files=found.file_count,
@@ -152,14 +152,14 @@ class DeferredWork:
             digest=found.digest,
             stored_ms=now.wall_ms,
         )
-        return ResumeWith(commands.ManifestGathered(work.user, facts, body))
+        return ResumeWith(commands.ManifestGathered(step.user, summary, body))
 
     def tidy(self, now: float) -> None:
-        """Drop uploads that were given up, and tickets that are not fresh any more."""
+        """Drop abandoned uploads and tickets that are no longer fresh."""
         self._uploads.sweep(now)
         self._signer.tidy(now)
 
     def close(self) -> None:
-        """Drop what waits, and wait for what is at work."""
+        """Drop queued work and wait for running work."""
         self._passwords.close()
         self._readers.shutdown(wait=True, cancel_futures=True)

@@ -19,7 +19,7 @@ from common.errors import ConfigError
 from common.link import InfoEntry, add_key
 from common.names import printable
 from tracker.admin.home import LAST_LINK, LAST_OPTIONS, Home
-from tracker.service.addresses import Addresses, options
+from tracker.service.addresses import Addresses, run_options
 from tracker.service.sockets import Server
 from tracker.store.store import Store
 
@@ -51,7 +51,7 @@ async def serve(
             add_key(info, entry, secrets.pair.public)
         for name, text in (
             (LAST_LINK, found.link),
-            (LAST_OPTIONS, options(addresses, server.bound)),
+            (LAST_OPTIONS, run_options(addresses, server.bound)),
         ):
             (home.path / name).write_text(f"{text}\n", encoding="utf-8")
         print(f"tracker ready: {found.link}", flush=True)

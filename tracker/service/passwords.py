@@ -24,8 +24,8 @@ from common.errors import Refused
 from common.host.clock import monotonic
 from common.messages.refusals import Code
 from tracker.core.context import Caller, CheckPassword, HashPassword, ReplacePassword
-from tracker.core.hashing_queue import HashingTurns, NoPlace
-from tracker.core.throttle import LoginThrottle, place_of
+from tracker.core.hashing_queue import HashingQueue, QueueFull
+from tracker.core.throttle import LoginThrottle, network_of
 
 MEMORY_BYTES = 64 * limits.MIB
 PASSES = 3
@@ -48,8 +48,8 @@ class Passwords:
     """Hashes and checks. All raise `Refused` with ``busy`` or ``slow-down``."""
 
     def __init__(self, threads: int | None = None) -> None:
-        self._guesses = LoginThrottle()
-        self._turns: HashingTurns[_Waiting] = HashingTurns(
+        self._throttle = LoginThrottle()
+        self._queue: HashingQueue[_Waiting] = HashingQueue(
             limits.PASSWORD_QUEUE_MAX, limits.PASSWORD_PLACES_EACH
         )
         self._at_work: set[asyncio.Future[None]] = set()
@@ -64,34 +64,34 @@ class Passwords:
         return await _refused_late(self._hash(caller, order))
 
     async def _hash(self, caller: Caller, order: HashPassword) -> str:
-        place = place_of(caller.address)
-        _refuse_if(self._guesses.create(caller.device, caller.address, monotonic()))
-        # One lane for all accounts that are made at an address: names and keys cost nothing there.
-        return await self._in_turn(place, ("new", place), lambda: _hash(order.password))
+        network = network_of(caller.address)
+        _refuse_if(self._throttle.create(caller.device, caller.address, monotonic()))
+        # One key for all accounts that are made at an address: names and keys cost nothing there.
+        return await self._in_turn(network, ("new", network), lambda: _hash(order.password))
 
     async def check(self, caller: Caller, order: CheckPassword) -> bool:
         """Whether the password is right."""
         return await _refused_late(self._check(caller, order))
 
     async def _check(self, caller: Caller, order: CheckPassword) -> bool:
-        trusted = order.trusted or self._guesses.knows(order.user, caller.device)
+        trusted = order.trusted or self._throttle.knows(order.user, caller.device)
         who = (order.user, caller.device, caller.address, trusted)
-        place = place_of(caller.address)
-        # All devices of a user that were let in before share a lane, which guesses cannot enter.
+        network = network_of(caller.address)
+        # All devices of a user that were let in before share a key, which guesses cannot enter.
         # Others share one for each address: a flood of guesses holds no place of other addresses.
-        lane = ("known", order.user) if trusted else ("unknown", order.user, place)
-        _refuse_if(self._guesses.begin(*who, monotonic()))
+        key = ("known", order.user) if trusted else ("unknown", order.user, network)
+        _refuse_if(self._throttle.begin(*who, monotonic()))
         wanted = order.password_hash
         if wanted is None:
             wanted = await asyncio.wrap_future(self._nobody)
         try:
-            matches = await self._in_turn(place, lane, lambda: _verify(wanted, order.password))
+            matches = await self._in_turn(network, key, lambda: _verify(wanted, order.password))
         except Refused:
-            self._guesses.dropped(*who, monotonic())
+            self._throttle.dropped(*who, monotonic())
             raise
         right = matches and order.password_hash is not None
         if right:
-            self._guesses.succeeded(*who, monotonic())
+            self._throttle.succeeded(*who, monotonic())
         return right
 
     async def replace(self, caller: Caller, order: ReplacePassword) -> str | None:
@@ -103,15 +103,15 @@ class Passwords:
         check = CheckPassword(order.user, order.old, order.password_hash, trusted=True)
         if not await self._check(caller, check):
             return None
-        place = place_of(caller.address)
-        return await self._in_turn(place, ("known", order.user), lambda: _hash(order.new))
+        network = network_of(caller.address)
+        return await self._in_turn(network, ("known", order.user), lambda: _hash(order.new))
 
-    async def _in_turn(self, place: str, lane: Hashable, work: Callable[[], T]) -> T:
+    async def _in_turn(self, network: str, key: Hashable, work: Callable[[], T]) -> T:
         """The result of ``work``, done on a thread when it is its turn. Raises `Refused`."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
-            evicted = self._turns.add(place, lane, _Waiting(work, future))
-        except NoPlace:
+            evicted = self._queue.add(network, key, _Waiting(work, future))
+        except QueueFull:
             raise _busy() from None
         if evicted is not None and not evicted.future.done():
             evicted.future.set_exception(_busy())
@@ -120,17 +120,17 @@ class Passwords:
 
     def _go_on(self) -> None:
         """Give each idle thread the work whose turn it is."""
-        while self._idle and len(self._turns) and not self._closing:
-            lane, waiting = self._turns.take()
+        while self._idle and len(self._queue) and not self._closing:
+            key, waiting = self._queue.take()
             if waiting.future.done():  # nobody waits for it any longer
-                self._turns.done(lane)
+                self._queue.done(key)
                 continue
             self._idle -= 1
-            task = asyncio.ensure_future(self._work(lane, waiting))
+            task = asyncio.ensure_future(self._work(key, waiting))
             self._at_work.add(task)
             task.add_done_callback(self._at_work.discard)
 
-    async def _work(self, lane: Hashable, waiting: _Waiting) -> None:
+    async def _work(self, key: Hashable, waiting: _Waiting) -> None:
         try:
             result = await asyncio.wrap_future(self._pool.submit(waiting.work))
         except Exception as error:
@@ -140,7 +140,7 @@ class Passwords:
             if not waiting.future.done():
                 waiting.future.set_result(result)
         finally:
-            self._turns.done(lane)
+            self._queue.done(key)
             self._idle += 1
             self._go_on()
 

@@ -1,9 +1,10 @@
-"""What the tracker tells by itself: entries, nudges, changes of swarms, beats.
+"""Publisher of what the tracker sends by itself: log entries, nudges, swarm updates, beacons.
 
-Owns their order and when they go out. Nothing is said of what may yet be lost (`Publishing.held`),
-a great deal is said in stretches between which others have their turn, and the sign of life waits
-for nothing but the event loop. What there is to tell is gathered in ``tracker.core.outbox``;
-sockets are ``tracker.service.sockets``'s.
+Owns: the order of publications and the time at which each leaves. Not here: what is published (see
+tracker.core.outbox) and sockets (see tracker.service.sockets).
+
+Invariant: nothing leaves that a failed commit could roll back (`Publisher.paused`). Many messages
+leave in slices, between which the event loop serves others. The beat waits for the event loop only.
 """
 
 from __future__ import annotations
@@ -19,58 +20,58 @@ from tracker.core.context import Context, Decision, Now, Nudge, ReleaseLease, Re
 from tracker.core.outbox import Outbox, Outgoing, nudge
 from tracker.core.presence import SwarmChange
 
-TOLD_AT_ONCE = 256  # some milliseconds of sealing
-TOLD_SHARE = 16  # of more than that a part goes out at once, so that it does not grow for ever
+SLICE_MESSAGES = 256  # some milliseconds of sealing
+SLICE_SHARE = 16  # a longer backlog leaves by a 16th a slice, so that it cannot grow without bound
 
 
 class Publisher:
-    """``publish`` sends; ``wake`` is called when `go_on` has to be."""
+    """Sends by ``send``; calls ``wake`` when `next_slice` is needed."""
 
     def __init__(
-        self, context: Context, publish: Callable[[Outgoing], None], wake: Callable[[], None]
+        self, context: Context, send: Callable[[Outgoing], None], wake: Callable[[], None]
     ) -> None:
         self._context = context
-        self._publish = publish
+        self._send = send
         self._wake = wake
         self._outbox = Outbox()
         self._waiting: deque[Outgoing] = deque()
-        self._told = 0  # in this stretch
-        self._held = False
+        self._sent = 0  # in this slice
+        self._paused = False
         self._heads_due = False
         self._flush: asyncio.TimerHandle | None = None
         self._flush_at = 0.0
 
     @property
     def waits(self) -> bool:
-        """Whether something was too much for one stretch."""
+        """Whether messages are left for the next slice."""
         return bool(self._waiting)
 
     @property
     def flush_at(self) -> float | None:
-        """When changes of swarms are to be told; None while there are none."""
+        """Time at which changes of swarms are due; None while there are none."""
         return self._outbox.flush_at
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """While the mirror is ahead of the database, what is read from it is not told."""
-        self._held = True
+    def paused(self) -> Iterator[None]:
+        """Publish nothing that is read from the mirror while it is ahead of the database."""
+        self._paused = True
         try:
             yield
         finally:
-            self._held = False
+            self._paused = False
 
-    # -- what there is to tell ------------------------------------------------------------------
+    # -- sources ---------------------------------------------------------------------------------
 
-    def tell(self, decision: Decision, now: Now) -> None:
-        """What follows from a decision, once its changes are durable."""
+    def publish(self, decision: Decision, now: Now) -> None:
+        """Publish what follows from a decision. Its changes must be durable."""
         state, presence = self._context.state, self._context.presence
-        for outgoing in self._outbox.told(decision.changes, now.mono_s):
-            self._say(outgoing)
+        for outgoing in self._outbox.log_entries(decision.changes, now.mono_s):
+            self._send_or_queue(outgoing)
         self.gather(presence.follow(state, decision.changes), now.mono_s)
-        for notice in decision.notices:
-            match notice:
+        for effect in decision.effects:
+            match effect:
                 case Nudge():
-                    self._say(nudge(self._context.facts, notice))
+                    self._send_or_queue(nudge(self._context.identity, effect))
                 case RenewLease(device, user, endpoint, leeching, instance):
                     now_s = now.mono_s
                     self.gather(
@@ -80,54 +81,54 @@ class Publisher:
                 case ReleaseLease(device):
                     self.gather(presence.depart(device), now.mono_s)
                 case _:
-                    assert_never(notice)
+                    assert_never(effect)
 
     def gather(self, changes: list[SwarmChange], now: float) -> None:
-        """Changes of swarms, to be told when they are due."""
+        """Add changes of swarms, to be published when they are due."""
         if changes:
             self._outbox.gather(changes, self._context.presence, now)
             self._schedule_flush(now)
 
     def beat(self, now: Now) -> None:
-        """The sign of life, and as soon as that is known the heads of the active groups."""
-        self._publish(self._outbox.beat(self._context.facts, now))
+        """Send the beat at once, and the heads of active groups unless paused."""
+        self._send(self._outbox.beat(self._context.identity, now))
         self._heads_due = True
-        if not self._held:
-            self._tell_heads(now.mono_s)
+        if not self._paused:
+            self._send_heads(now.mono_s)
 
-    # -- telling it -----------------------------------------------------------------------------
+    # -- sending -------------------------------------------------------------------------------
 
-    def go_on(self, now: float) -> None:
-        """The next stretch, and what came due while that was held."""
-        self._told = 0
-        for _ in range(self._stretch()):
-            self._publish(self._waiting.popleft())
+    def next_slice(self, now: float) -> None:
+        """Send the next slice, and what came due during the pause."""
+        self._sent = 0
+        for _ in range(self._slice()):
+            self._send(self._waiting.popleft())
         if self._heads_due:
-            self._tell_heads(now)
+            self._send_heads(now)
         self._flush_due(now)
 
     def close(self) -> None:
-        """Tell the rest of what was begun."""
+        """Send the backlog."""
         if self._flush is not None:
             self._flush.cancel()
         while self._waiting:
-            self._publish(self._waiting.popleft())
+            self._send(self._waiting.popleft())
 
-    def _stretch(self) -> int:
-        return min(len(self._waiting), max(TOLD_AT_ONCE, len(self._waiting) // TOLD_SHARE))
+    def _slice(self) -> int:
+        return min(len(self._waiting), max(SLICE_MESSAGES, len(self._waiting) // SLICE_SHARE))
 
-    def _say(self, outgoing: Outgoing) -> None:
-        if self._waiting or self._told >= TOLD_AT_ONCE:
+    def _send_or_queue(self, outgoing: Outgoing) -> None:
+        if self._waiting or self._sent >= SLICE_MESSAGES:
             self._waiting.append(outgoing)
             self._wake()
         else:
-            self._told += 1
-            self._publish(outgoing)
+            self._sent += 1
+            self._send(outgoing)
 
-    def _tell_heads(self, now: float) -> None:
+    def _send_heads(self, now: float) -> None:
         self._heads_due = False
         for outgoing in self._outbox.heads(self._context.state, now):
-            self._say(outgoing)
+            self._send_or_queue(outgoing)
 
     def _schedule_flush(self, now: float) -> None:
         flush_at = self._outbox.flush_at
@@ -140,8 +141,8 @@ class Publisher:
 
     def _flush_now(self) -> None:
         self._flush = None
-        if not self._held:  # else it is due when the batch is settled
-            # The loop's timers may fire a little early; what is due then is told all the same.
+        if not self._paused:  # else `next_slice` does it
+            # The event loop's timers may fire a little early.
             self._flush_due(max(monotonic(), self._flush_at))
 
     def _flush_due(self, now: float) -> None:
@@ -149,5 +150,5 @@ class Publisher:
         if flush_at is None or flush_at > now:
             return
         for outgoing in self._outbox.flush(self._context.state, self._context.rng, now):
-            self._say(outgoing)
+            self._send_or_queue(outgoing)
         self._schedule_flush(now)

@@ -44,8 +44,16 @@ from tracker.core.context import Caller, Context, TrackerIdentity
 from tracker.core.outbox import Outgoing
 from tracker.core.presence import Presence
 from tracker.core.throttle import KeyedTokenBuckets, Rate
-from tracker.service.addresses import Addresses, advertised, advice, bind_both, is_networked, told
-from tracker.service.command_loop import CommandLoop, Job
+from tracker.service.addresses import (
+    Addresses,
+    advertised_endpoint,
+    advice,
+    bind_both,
+    events_endpoint_for_welcome,
+    is_networked,
+)
+from tracker.service.batch import Job
+from tracker.service.command_loop import CommandLoop
 from tracker.service.deferred import DeferredWork
 from tracker.service.probing import Prober
 from tracker.store.store import Store
@@ -111,7 +119,9 @@ class Server:
             SocketMonitor(self._events, self._on_link, self._at_events),
         ]
         endpoint, events = bind_both(commands_socket, self._events, self._addresses)
-        self._command_loop = await self._make_desk(told(events, endpoint), endpoint)
+        self._command_loop = await self._make_command_loop(
+            events_endpoint_for_welcome(events, endpoint), endpoint
+        )
         self._commands = Pump(commands_socket, self._on_message)
         loop = asyncio.get_running_loop()
         self._tasks = [
@@ -123,13 +133,15 @@ class Server:
         if text := advice(endpoint, self._addresses.advertise):
             log.warning("%s", text)
         self.bound = endpoint
-        told_to_others = advertised(endpoint, self._addresses.advertise, self._addresses.commands)
-        return Tracker(told_to_others, self._secrets.pair.public)
+        link_endpoint = advertised_endpoint(
+            endpoint, self._addresses.advertise, self._addresses.commands
+        )
+        return Tracker(link_endpoint, self._secrets.pair.public)
 
-    async def _make_desk(self, events: str, endpoint: str) -> CommandLoop:
+    async def _make_command_loop(self, events: str, endpoint: str) -> CommandLoop:
         loop = asyncio.get_running_loop()
         tracker_id = self._store.tracker_id(os.urandom(16))
-        facts = TrackerIdentity(
+        identity = TrackerIdentity(
             tracker_id=tracker_id,
             verify_keys=tuple(bytes(key.verify_key) for key in self._secrets.signing),
             inbox_secret=self._secrets.inbox,
@@ -138,7 +150,7 @@ class Server:
             networked=is_networked(endpoint, self._addresses.advertise),
         )
         state = await loop.run_in_executor(None, self._store.load)
-        context = Context(facts, state, Presence(), random.SystemRandom())
+        context = Context(identity, state, Presence(), random.SystemRandom())
         prober = Prober(self._context, self._secrets.pair)
         errands = DeferredWork(self._store, tracker_id, self._secrets.signing[0], prober)
         return CommandLoop(context, self._store, errands, self._publish)

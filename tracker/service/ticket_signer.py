@@ -32,7 +32,7 @@ class _Signed:
     at: float
 
 
-class Signer:
+class TicketSigner:
     """Issues tickets. What it remembers is bounded by what it can sign in ``FRESH_S``."""
 
     def __init__(self, tracker_id: TrackerId, key: nacl.signing.SigningKey) -> None:

@@ -169,7 +169,9 @@ class _Loader:
         for row in self._rows(t.groups, "at_ms"):
             group_id = GroupId(row.group_id)
             if row.dissolved_ms is not None:
-                state.former[group_id] = GroupTombstone(row.seq, row.epoch, {}, row.dissolved_ms)
+                state.tombstones[group_id] = GroupTombstone(
+                    row.seq, row.epoch, {}, row.dissolved_ms
+                )
                 continue
             state.add_group(
                 Group(
@@ -180,7 +182,7 @@ class _Loader:
                     row.seq,
                     row.epoch,
                     row.at_ms,
-                    stale=row.stale,
+                    rekey_pending=row.stale,
                     entries=entries.get(group_id, 0),
                 )
             )
@@ -194,12 +196,12 @@ class _Loader:
             state.requests_of.setdefault(user, {})[group_id] = None
         for row in self._rows(t.revocations, "at_ms"):
             group_id = GroupId(row.group_id)
-            holder = state.groups.get(group_id) or state.former[group_id]
+            holder = state.groups.get(group_id) or state.tombstones[group_id]
             holder.revoked[UserId(row.user_id)] = Revocation(row.epoch, row.at_ms)
 
     def _manifests(self) -> None:
         for row in self._rows(t.manifests, "stored_ms"):
-            facts = ManifestSummary(
+            summary = ManifestSummary(
                 ContentId(row.content),
                 row.manifest_bytes,
                 row.size,
@@ -210,7 +212,7 @@ class _Loader:
                 row.digest,
                 row.stored_ms,
             )
-            self.state.add_manifest(facts)
+            self.state.add_manifest(summary)
 
     def _shares(self) -> None:
         state = self.state
@@ -221,9 +223,9 @@ class _Loader:
                 Share(row.name, ContentId(row.content), row.at_ms),
             )
         for row in self._rows(t.offers, "at_ms"):
-            place = (GroupId(row.group_id), ShareId(row.share_id))
+            ref = (GroupId(row.group_id), ShareId(row.share_id))
             offer = (UserId(row.user_id), DeviceKey(row.device))
-            state.add_offer(place, offer, row.at_ms)
+            state.add_offer(ref, offer, row.at_ms)
 
 
 # -- SQLite -------------------------------------------------------------------------------------

@@ -6,5 +6,5 @@ from tests.support.tracker_harness import TrackerHarness
 
 
 @pytest.fixture
-def town() -> TrackerHarness:
+def harness() -> TrackerHarness:
     return TrackerHarness()

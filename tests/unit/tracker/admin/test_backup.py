@@ -261,15 +261,15 @@ def test_f26_a_restore_that_is_cut_short_has_not_happened_or_is_finished(
 def test_f26_a_backup_finishes_the_restore_before_it(copy: Path, killed: Path) -> None:
     """It is the one command that does not lock the home."""
     steps = 0
-    while not staged_restore.waiting(killed):
+    while not staged_restore.pending(killed):
         assert dies_after(steps, lambda: restore(Home(killed), copy))
         steps += 1
     (finding,) = [each for each in examine(killed, "ipc:///x") if each.subject == "database"]
     assert finding.health is Health.WARNING
     assert "cut short" in finding.text
-    assert staged_restore.waiting(killed)
+    assert staged_restore.pending(killed)
     back_up(killed, copy.with_name("second"))
-    assert not staged_restore.waiting(killed)
+    assert not staged_restore.pending(killed)
     assert accounts(copy.with_name("second")) == ["alice"]
 
 

@@ -47,26 +47,26 @@ class Circle:
 class Model(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
-        self.town = TrackerHarness()
+        self.harness = TrackerHarness()
         self.on: dict[str, str | None] = {}  # device -> who is logged in
         for device in DEVICES:
-            self.town.user(device.split("'")[0], device)
+            self.harness.user(device.split("'")[0], device)
             self.on[device] = device.split("'")[0]
         for content in CONTENTS:
-            self.town.content(content)
+            self.harness.content(content)
         self.circles: dict[str, Circle] = {}
 
     def who(self, device: str) -> tuple[Device, str | None]:
-        return self.town.device(device), self.on[device]
+        return self.harness.device(device), self.on[device]
 
     def same(self, device: str, command: object, allowed: bool) -> bool:
-        reply = self.town.device(device).asks(command)
+        reply = self.harness.device(device).asks(command)
         assert isinstance(reply, Refusal) != allowed, reply
         return allowed
 
     @rule(device=st.sampled_from(DEVICES), user=st.sampled_from(USERS))
     def log_in(self, device: str, user: str) -> None:
-        self.town.device(device).enters(user)
+        self.harness.device(device).enters(user)
         self.on[device] = user
 
     @rule(device=st.sampled_from(DEVICES))
@@ -77,7 +77,7 @@ class Model(RuleBasedStateMachine):
     @rule(device=st.sampled_from(DEVICES), other=st.sampled_from(DEVICES))
     def forget(self, device: str, other: str) -> None:
         user = self.on[device]
-        command = tracker.ForgetDevice(self.town.device(other).key)
+        command = tracker.ForgetDevice(self.harness.device(other).key)
         if self.same(device, command, user is not None and self.on[other] == user):
             assert user is not None
             self.on[other] = None
@@ -90,7 +90,7 @@ class Model(RuleBasedStateMachine):
         if online:
             self.same(device, tracker.Announce("tcp://192.0.2.7:9"), self.on[device] is not None)
         else:
-            self.town.device(device).does(tracker.Depart())
+            self.harness.device(device).does(tracker.Depart())
 
     @rule(device=st.sampled_from(DEVICES), group=st.sampled_from(GROUPS))
     def create(self, device: str, group: str) -> None:
@@ -107,7 +107,7 @@ class Model(RuleBasedStateMachine):
     def ask(self, device: str, group: str) -> None:
         user, circle = self.on[device], self.circles.get(group)
         allowed = user is not None and circle is not None and user not in circle.members
-        self.town.wait(limits.REQUEST_S)  # nobody asks so often that they are slowed
+        self.harness.wait(limits.REQUEST_S)  # nobody asks so often that they are slowed
         if self.same(device, tracker.JoinGroup(group), allowed):
             assert circle is not None
             assert user is not None
@@ -202,9 +202,9 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def groups_agree(self) -> None:
-        state = self.town.state
+        state = self.harness.state
         assert set(state.groups) == set(self.circles)
-        keys = {self.town.device(device).key: device for device in DEVICES}
+        keys = {self.harness.device(device).key: device for device in DEVICES}
         for name, circle in self.circles.items():
             group = state.groups[name]
             assert (group.owner, list(group.members)) == (circle.owner, circle.members)
@@ -217,7 +217,7 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def the_log_tells_the_same(self) -> None:
         for name, circle in self.circles.items():
-            told = replay(self.town.told(name))
+            told = replay(self.harness.told(name))
             assert (told.owner, told.members) == (circle.owner, set(circle.members))
             assert told.requests == circle.asking
             assert told.shares == {
@@ -227,23 +227,23 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def sequences_have_no_gaps(self) -> None:
         for name in GROUPS:
-            numbers = [entry.seq for entry in self.town.log if entry.group == name]
+            numbers = [entry.seq for entry in self.harness.log if entry.group == name]
             assert numbers == list(range(1, len(numbers) + 1))
 
     @invariant()
     def swarms_follow_from_leases_and_offers(self) -> None:
-        presence = self.town.context.presence
+        presence = self.harness.context.presence
         for name, circle in self.circles.items():
             for content in CONTENTS:
                 wanted = {
-                    self.town.device(device).key
+                    self.harness.device(device).key
                     for share, offers in circle.offers.items()
                     for user, device in offers
                     if circle.content[share] == content
                     and self.on[device] == user
-                    and self.town.device(device).key in presence.leases
+                    and self.harness.device(device).key in presence.leases
                 }
-                found = presence.swarm((self.town.state.groups[name].id, content_id(content)))
+                found = presence.swarm((self.harness.state.groups[name].id, content_id(content)))
                 assert set(found.seeders) == wanted
 
 

@@ -16,135 +16,139 @@ from tracker.core.budgets import Budget
 from tracker.core.changes import GroupCreated, Logged
 
 
-def entries(town: TrackerHarness) -> int:
-    return sum(isinstance(change, Logged) for change in town.changes)
+def entries(harness: TrackerHarness) -> int:
+    return sum(isinstance(change, Logged) for change in harness.changes)
 
 
 def code_of(reply: object) -> Code | None:
     return reply.code if isinstance(reply, Refusal) else None
 
 
-def spend_all(town: TrackerHarness, user: str) -> None:
+def spend_all(harness: TrackerHarness, user: str) -> None:
     """Leave nothing of what ``user`` may have logged."""
     for amount in (10_000, 1_000, 100, 10, 1):
         with contextlib.suppress(Refused):
             while True:
-                spent = town.state.budgets.spend(Budget.ENTRIES, user, amount, town.now.wall_ms)
-                town.state.apply(spent)
+                spent = harness.state.budgets.spend(
+                    Budget.ENTRIES, user, amount, harness.now.wall_ms
+                )
+                harness.state.apply(spent)
 
 
-def test_h58_groups_made_and_left_all_the_time_are_few(town: TrackerHarness) -> None:
-    eve = town.user("eve")
+def test_h58_groups_made_and_left_all_the_time_are_few(harness: TrackerHarness) -> None:
+    eve = harness.user("eve")
     codes = set()
     for number in range(2_000):
         codes.add(code_of(eve.asks(tracker.CreateGroup(f"g{number}"))))
         eve.asks(tracker.LeaveGroup(f"g{number}"))
-        town.wait(1.0)
-    made = sum(isinstance(change, GroupCreated) for change in town.changes)
+        harness.wait(1.0)
+    made = sum(isinstance(change, GroupCreated) for change in harness.changes)
     assert codes == {None, Code.SLOW_DOWN}
     assert made == limits.GROUPS_BURST + 2_000 // 60
-    assert town.user("alice").asks(tracker.CreateGroup("lab")) == tracker.Done()
+    assert harness.user("alice").asks(tracker.CreateGroup("lab")) == tracker.Done()
 
 
-def test_h58_shares_made_and_withdrawn_all_the_time_are_few(town: TrackerHarness) -> None:
-    eve = town.user("eve")
-    town.group("lab", eve)
-    spend_all(town, "eve")
-    content, before = town.content("a"), entries(town)
+def test_h58_shares_made_and_withdrawn_all_the_time_are_few(harness: TrackerHarness) -> None:
+    eve = harness.user("eve")
+    harness.group("lab", eve)
+    spend_all(harness, "eve")
+    content, before = harness.content("a"), entries(harness)
     for _ in range(1_000):
         eve.asks(tracker.Offer("lab", "a", content))
         eve.asks(tracker.StopShare("lab", "a"))
-        town.wait(0.1)
-    assert entries(town) - before <= 100 * limits.ENTRIES_RATE
+        harness.wait(0.1)
+    assert entries(harness) - before <= 100 * limits.ENTRIES_RATE
 
 
-def test_h58_logins_and_logouts_all_the_time_make_few_entries(town: TrackerHarness) -> None:
-    eve = town.user("eve")
+def test_h58_logins_and_logouts_all_the_time_make_few_entries(harness: TrackerHarness) -> None:
+    eve = harness.user("eve")
     for number in range(150):
-        town.group(f"g{number}", eve)
-    spend_all(town, "eve")
-    phone, before = town.device("phone"), entries(town)
+        harness.group(f"g{number}", eve)
+    spend_all(harness, "eve")
+    phone, before = harness.device("phone"), entries(harness)
     right = commands.PasswordRight(eve.user, "hash of secret")
     codes = set()
     for _ in range(600):
         codes.add(code_of(phone.asks(right)))
         phone.asks(tracker.Logout())
-        town.wait(1.0)
+        harness.wait(1.0)
     assert codes == {None, Code.SLOW_DOWN}
-    assert entries(town) - before <= 600 * limits.ENTRIES_RATE
+    assert entries(harness) - before <= 600 * limits.ENTRIES_RATE
     # Whoever was logged in stays so, and may log in again where they are.
     assert eve.asks(right) == tracker.LoggedIn("eve")
 
 
 def test_h58_asking_to_join_and_withdrawing_it_in_many_groups_makes_few_entries(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    eve, owner = town.user("eve"), town.user("owner")
+    eve, owner = harness.user("eve"), harness.user("owner")
     for number in range(100):
-        town.group(f"g{number}", owner)
-    spend_all(town, "eve")
-    before = entries(town)
+        harness.group(f"g{number}", owner)
+    spend_all(harness, "eve")
+    before = entries(harness)
     for turn in range(1_000):
         eve.asks(tracker.JoinGroup(f"g{turn % 100}"))
         eve.asks(tracker.LeaveGroup(f"g{turn % 100}"))
-        town.wait(0.1)
-    assert entries(town) - before <= 100 * limits.ENTRIES_RATE
+        harness.wait(0.1)
+    assert entries(harness) - before <= 100 * limits.ENTRIES_RATE
 
 
-def test_h58_what_takes_rows_away_is_never_refused(town: TrackerHarness) -> None:
-    eve, bob = town.user("eve"), town.user("bob")
-    town.group("lab", eve, bob)
-    phone = town.user("eve", "phone")
-    eve.offers("lab", "a", town.content("a"))
-    eve.offers("lab", "b", town.content("b"))
-    spend_all(town, "eve")
-    assert eve.is_refused(tracker.Offer("lab", "c", town.content("c"))) is Code.SLOW_DOWN
+def test_h58_what_takes_rows_away_is_never_refused(harness: TrackerHarness) -> None:
+    eve, bob = harness.user("eve"), harness.user("bob")
+    harness.group("lab", eve, bob)
+    phone = harness.user("eve", "phone")
+    eve.offers("lab", "a", harness.content("a"))
+    eve.offers("lab", "b", harness.content("b"))
+    spend_all(harness, "eve")
+    assert eve.is_refused(tracker.Offer("lab", "c", harness.content("c"))) is Code.SLOW_DOWN
     eve.does(tracker.StopShare("lab", "a"))
     eve.does(tracker.ForgetDevice(phone.key))
     eve.does(tracker.LeaveGroup("lab"))
     eve.does(tracker.Logout())
 
 
-def test_h58_one_user_shares_ten_thousand_files_one_after_the_other(town: TrackerHarness) -> None:
+def test_h58_one_user_shares_ten_thousand_files_one_after_the_other(
+    harness: TrackerHarness,
+) -> None:
     """At once, many of them again, and with another device of theirs beside it."""
-    alice = town.user("alice")
-    town.group("lab", alice)
-    content = town.content("a")
+    alice = harness.user("alice")
+    harness.group("lab", alice)
+    content = harness.content("a")
     for number in range(10_000):
         alice.does(tracker.Offer("lab", f"{number}", content))
-    phone = town.user("alice", "phone")
+    phone = harness.user("alice", "phone")
     for number in range(2_000):
         alice.does(tracker.StopShare("lab", f"{number}"))
         alice.does(tracker.Offer("lab", f"{number}", content))
         phone.does(tracker.Offer("lab", f"{number}", content))
 
 
-def test_h58_a_fleet_logs_in(town: TrackerHarness) -> None:
-    alice = town.user("alice")
+def test_h58_a_fleet_logs_in(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
     for number in range(limits.GROUPS_PER_USER_MAX - 10):
-        town.group(f"g{number}", alice)
+        harness.group(f"g{number}", alice)
     for number in range(limits.DEVICES_PER_USER_MAX - 1):
-        town.user("alice", f"node {number}")
+        harness.user("alice", f"node {number}")
     for number in range(100):
-        town.user("bob", f"other node {number}")
-    assert len(town.state.devices) == limits.DEVICES_PER_USER_MAX + 100
+        harness.user("bob", f"other node {number}")
+    assert len(harness.state.devices) == limits.DEVICES_PER_USER_MAX + 100
 
 
 def offer_is_refused(device: Device, name: str) -> Code:
-    return device.is_refused(tracker.Offer("lab", name, device.town.content(name)))
+    return device.is_refused(tracker.Offer("lab", name, device.harness.content(name)))
 
 
 def test_h58_what_a_user_may_have_on_record_is_bounded(
-    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch
+    harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alice = town.user("alice")
-    phone = town.user("alice", "phone")
-    town.group("lab", alice)
+    alice = harness.user("alice")
+    phone = harness.user("alice", "phone")
+    harness.group("lab", alice)
     for name in ("a", "b"):
-        alice.offers("lab", name, town.content(name))
-    phone.offers("lab", "a", town.content("a"))
-    assert town.state.holdings.offers["alice"] == 3
-    assert town.state.holdings.manifest_bytes["alice"] == 400
+        alice.offers("lab", name, harness.content(name))
+    phone.offers("lab", "a", harness.content("a"))
+    assert harness.state.holdings.offers["alice"] == 3
+    assert harness.state.holdings.manifest_bytes["alice"] == 400
     monkeypatch.setattr(limits, "OFFERS_PER_USER_MAX", 3)
     assert offer_is_refused(phone, "b") is Code.LIMIT
     # What a device offers stays on record when it is logged out, and so it counts.
@@ -154,36 +158,36 @@ def test_h58_what_a_user_may_have_on_record_is_bounded(
     monkeypatch.setattr(limits, "MANIFEST_BYTES_PER_USER_MAX", 500)
     assert offer_is_refused(alice, "c") is Code.LIMIT
     alice.does(tracker.StopShare("lab", "b"))
-    alice.offers("lab", "c", town.content("c"))
+    alice.offers("lab", "c", harness.content("c"))
     alice.does(tracker.LeaveGroup("lab"))
-    assert not town.state.holdings.offers
-    assert not town.state.holdings.shares
-    assert not town.state.holdings.manifest_bytes
+    assert not harness.state.holdings.offers
+    assert not harness.state.holdings.shares
+    assert not harness.state.holdings.manifest_bytes
 
 
-def test_h58_accounts_are_bounded(town: TrackerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    town.user("alice")
+def test_h58_accounts_are_bounded(harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.user("alice")
     monkeypatch.setattr(limits, "ACCOUNTS_MAX", 1)
     made = commands.PasswordHashed("bob", "h")
-    assert town.device("d").is_refused(made) is Code.LIMIT
+    assert harness.device("d").is_refused(made) is Code.LIMIT
 
 
 def test_h59_one_member_does_not_fill_a_group_with_shares(
-    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch
+    harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "SHARES_PER_GROUP_MAX", 40)
-    people = [town.user(name) for name in ("eve", "mallory", "alice")]
-    town.group("lab", *people)
+    people = [harness.user(name) for name in ("eve", "mallory", "alice")]
+    harness.group("lab", *people)
 
     def share(who: Device) -> int:
         """How many of 40 find room."""
         names = (f"{who.user} {number}" for number in range(40))
-        asked = [who.asks(tracker.Offer("lab", name, town.content("a"))) for name in names]
+        asked = [who.asks(tracker.Offer("lab", name, harness.content("a"))) for name in names]
         return sum(isinstance(reply, tracker.Offered) for reply in asked)
 
     # Three quarters of what is there, then of what is left; there is always something.
     assert [share(who) for who in people] == [30, 8, 2]
     # What ends makes room again, and a content that is listed takes none.
     people[0].does(tracker.StopShare("lab", "eve 0"))
-    people[2].offers("lab", "alice 9", town.content("a"))
-    people[2].offers("lab", "eve 1", town.content("a"))
+    people[2].offers("lab", "alice 9", harness.content("a"))
+    people[2].offers("lab", "eve 1", harness.content("a"))

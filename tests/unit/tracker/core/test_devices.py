@@ -38,57 +38,57 @@ def rows(device: Device) -> dict[bytes, tracker.OwnDevice]:
 
 
 def test_the_old_password_is_checked_and_the_new_one_hashed_before_anything_changes(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice = town.user("alice")
-    before = len(town.changes)
+    alice = harness.user("alice")
+    before = len(harness.changes)
     made = order(alice)
     assert (made.user, made.password_hash, made.new) == ("alice", "hash of secret", "fresh one")
-    assert len(town.changes) == before
+    assert len(harness.changes) == before
 
 
 def test_a_changed_password_logs_out_every_other_device_of_that_user_alone(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    phone, laptop = town.user("alice", "phone"), town.user("alice", "laptop")
-    town.group("lab", alice, bob)
+    alice, bob = harness.user("alice"), harness.user("bob")
+    phone, laptop = harness.user("alice", "phone"), harness.user("alice", "laptop")
+    harness.group("lab", alice, bob)
     phone.comes()
-    town.nudged.clear()
+    harness.nudged.clear()
     assert changed(alice) == tracker.PasswordChanged(2)
-    assert town.state.accounts["alice"].password_hash == "hash of fresh one"
+    assert harness.state.accounts["alice"].password_hash == "hash of fresh one"
     assert [device.user for device in (alice, phone, laptop, bob)] == ["alice", None, None, "bob"]
-    assert phone.key not in town.context.presence.leases
-    assert town.nudged == [phone.key, laptop.key]
-    assert town.told("lab")[-2:] == [
+    assert phone.key not in harness.context.presence.leases
+    assert harness.nudged == [phone.key, laptop.key]
+    assert harness.told("lab")[-2:] == [
         events.Device("alice", phone.key, False),
         events.Device("alice", laptop.key, False),
     ]
 
 
-def test_the_other_devices_may_stay(town: TrackerHarness) -> None:
-    alice, phone = town.user("alice"), town.user("alice", "phone")
-    town.group("lab", alice)
-    count = len(town.log)
+def test_the_other_devices_may_stay(harness: TrackerHarness) -> None:
+    alice, phone = harness.user("alice"), harness.user("alice", "phone")
+    harness.group("lab", alice)
+    count = len(harness.log)
     assert changed(alice, keep_devices=True) == tracker.PasswordChanged(0)
     assert phone.user == "alice"
-    assert len(town.log) == count
-    assert town.state.accounts["alice"].password_hash == "hash of fresh one"
+    assert len(harness.log) == count
+    assert harness.state.accounts["alice"].password_hash == "hash of fresh one"
 
 
 def test_a_login_that_was_checked_against_the_old_password_comes_too_late(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice = town.user("alice")
-    thief = town.device("thief")
+    alice = harness.user("alice")
+    thief = harness.device("thief")
     thief.does(tracker.Login("alice", "secret"))
     changed(alice)
     late = commands.PasswordRight("alice", "hash of secret")
     assert thief.is_refused(late) is Code.WRONG_CREDENTIALS
 
 
-def test_of_two_changes_at_once_the_first_counts(town: TrackerHarness) -> None:
-    alice, phone = town.user("alice"), town.user("alice", "phone")
+def test_of_two_changes_at_once_the_first_counts(harness: TrackerHarness) -> None:
+    alice, phone = harness.user("alice"), harness.user("alice", "phone")
     first, second = (
         order(alice, keep_devices=True),
         order(phone, keep_devices=True, new="other one"),
@@ -96,40 +96,40 @@ def test_of_two_changes_at_once_the_first_counts(town: TrackerHarness) -> None:
     alice.does(commands.PasswordChecked(first, "hash of fresh one"))
     late = commands.PasswordChecked(second, "hash of other")
     assert phone.is_refused(late) is Code.WRONG_CREDENTIALS
-    assert town.state.accounts["alice"].password_hash == "hash of fresh one"
+    assert harness.state.accounts["alice"].password_hash == "hash of fresh one"
 
 
-def test_a_device_that_was_logged_out_meanwhile_changes_nothing(town: TrackerHarness) -> None:
-    alice, phone = town.user("alice"), town.user("alice", "phone")
+def test_a_device_that_was_logged_out_meanwhile_changes_nothing(harness: TrackerHarness) -> None:
+    alice, phone = harness.user("alice"), harness.user("alice", "phone")
     made = order(phone)
     alice.does(tracker.ForgetDevice(phone.key))
     assert phone.is_refused(commands.PasswordChecked(made, "h")) is Code.NOT_LOGGED_IN
-    bob = town.user("bob", "phone")  # nor does whoever has logged in there since
+    bob = harness.user("bob", "phone")  # nor does whoever has logged in there since
     assert bob.is_refused(commands.PasswordChecked(made, "h")) is Code.WRONG_CREDENTIALS
 
 
 @pytest.mark.parametrize(("old", "new"), [("secret", ""), ("same", "same")])
 def test_an_empty_password_and_the_same_one_are_refused(
-    town: TrackerHarness, old: str, new: str
+    harness: TrackerHarness, old: str, new: str
 ) -> None:
-    alice = town.user("alice")
+    alice = harness.user("alice")
     assert alice.is_refused(tracker.ChangePassword(old, new)) is Code.USAGE
 
 
 def test_a_repeated_change_is_recognised_though_the_old_password_is_none_any_more(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice = town.user("alice")
+    alice = harness.user("alice")
     asked = tracker.ChangePassword("secret", "fresh one")
     made = alice.does(asked, b"once")
     alice.does(commands.PasswordChecked(made, "hash of fresh one"), b"once")
-    count = len(town.changes)
+    count = len(harness.changes)
     assert alice.does(asked, b"once") == tracker.Done()
-    assert len(town.changes) == count
+    assert len(harness.changes) == count
 
 
-def test_neither_password_nor_hash_ever_shows(town: TrackerHarness) -> None:
-    alice = town.user("alice")
+def test_neither_password_nor_hash_ever_shows(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
     made = order(alice, new="hunter2")
     shown = f"{made!r} {commands.PasswordChecked(made, '$argon2id$')!r}"
     shown += repr(PasswordReplaced("alice", "$argon2id$"))  # type: ignore[arg-type]
@@ -140,41 +140,41 @@ def test_neither_password_nor_hash_ever_shows(town: TrackerHarness) -> None:
 # -- a lost device ------------------------------------------------------------------------------
 
 
-def test_a_forgotten_device_is_logged_out_and_told_to_look(town: TrackerHarness) -> None:
-    alice, phone = town.user("alice"), town.user("alice", "phone")
-    group = town.group("lab", alice)
+def test_a_forgotten_device_is_logged_out_and_told_to_look(harness: TrackerHarness) -> None:
+    alice, phone = harness.user("alice"), harness.user("alice", "phone")
+    group = harness.group("lab", alice)
     phone.comes()
-    town.nudged.clear()
+    harness.nudged.clear()
     assert alice.does(tracker.ForgetDevice(phone.key)) == tracker.Done()
     assert phone.user is None
-    assert town.nudged == [phone.key]
-    assert phone.key not in town.context.presence.leases
-    assert town.told(group)[-1] == events.Device("alice", phone.key, False)
+    assert harness.nudged == [phone.key]
+    assert phone.key not in harness.context.presence.leases
+    assert harness.told(group)[-1] == events.Device("alice", phone.key, False)
     for ask in (tracker.GetTickets(), tracker.Follow(), tracker.Announce("tcp://192.0.2.7:1")):
         assert phone.is_refused(ask) is Code.NOT_LOGGED_IN
 
 
 def test_what_a_logged_out_device_offers_counts_again_when_its_user_comes_back(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice, phone = town.user("alice"), town.user("alice", "phone")
-    group = town.group("lab", alice)
-    content = town.content("film")
+    alice, phone = harness.user("alice"), harness.user("alice", "phone")
+    group = harness.group("lab", alice)
+    content = harness.content("film")
     phone.offers(group, "film", content)
     phone.comes()
     phone.does(tracker.Logout())
-    assert town.swarm_changes[-1].source is None
+    assert harness.swarm_changes[-1].source is None
     assert alice.does(tracker.GetSources(group, content)).sources == []
     phone.enters("alice").comes()
     assert alice.does(tracker.GetSources(group, content)).sources[0].device == phone.key
 
 
-def test_what_a_forgotten_device_offered_is_offered_no_more(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    phone = town.user("alice", "phone")
-    town.group("lab", alice, bob)
-    town.group("home", alice)
-    alone, both, of_others = (town.content(name) for name in ("alone", "both", "of others"))
+def test_what_a_forgotten_device_offered_is_offered_no_more(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    phone = harness.user("alice", "phone")
+    harness.group("lab", alice, bob)
+    harness.group("home", alice)
+    alone, both, of_others = (harness.content(name) for name in ("alone", "both", "of others"))
     phone.offers("lab", "alone", alone)
     phone.offers("home", "alone", alone)
     for device in (phone, alice):
@@ -182,13 +182,13 @@ def test_what_a_forgotten_device_offered_is_offered_no_more(town: TrackerHarness
     for device in (phone, bob):
         device.offers("lab", "of others", of_others)
     phone.comes()
-    before = len(town.told("lab"))
+    before = len(harness.told("lab"))
     alice.does(tracker.ForgetDevice(phone.key))
     shared_by = {row.name: row.shared_by for row in bob.does(tracker.ListFiles("lab")).rows}
     assert shared_by == {"both": ["alice"], "of others": ["bob"]}
     assert alice.does(tracker.ListFiles("home")).rows == []
     # A name is free again, and of the files that others or other devices offer no end is told.
-    assert sorted(town.told("lab")[before:], key=repr) == [
+    assert sorted(harness.told("lab")[before:], key=repr) == [
         events.Device("alice", phone.key, False),
         events.Stopped("alice", "of others", of_others),
         events.Unshared("alice", "alone", alone),
@@ -198,149 +198,149 @@ def test_what_a_forgotten_device_offered_is_offered_no_more(town: TrackerHarness
     assert phone.does(tracker.MyOffers()).rows == []
 
 
-def test_what_is_told_of_a_forgotten_device_comes_in_one_order(town: TrackerHarness) -> None:
+def test_what_is_told_of_a_forgotten_device_comes_in_one_order(harness: TrackerHarness) -> None:
     """The key changes between the two: entries are numbered on, and sealed with what counts."""
-    alice, phone = town.user("alice"), town.user("alice", "phone")
-    town.group("lab", alice)
-    phone.offers("lab", "film", town.content("film"))
+    alice, phone = harness.user("alice"), harness.user("alice", "phone")
+    harness.group("lab", alice)
+    phone.offers("lab", "film", harness.content("film"))
     alice.does(tracker.ForgetDevice(phone.key))
-    told = [c for c in town.changes if isinstance(c, Logged)][-2:]
+    told = [c for c in harness.changes if isinstance(c, Logged)][-2:]
     assert [entry.entry.seq for entry in told] == [
-        town.state.groups["lab"].seq - 1 + n for n in (0, 1)
+        harness.state.groups["lab"].seq - 1 + n for n in (0, 1)
     ]
     assert isinstance(told[1].entry.event, events.Unshared)
-    assert told[1].key == town.state.groups["lab"].key != told[0].key
+    assert told[1].key == harness.state.groups["lab"].key != told[0].key
 
 
-def test_it_gets_no_key_to_what_happens_from_then_on(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    phone = town.user("alice", "phone")
-    town.group("lab", alice, bob)
-    others = town.group("club", bob)
+def test_it_gets_no_key_to_what_happens_from_then_on(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    phone = harness.user("alice", "phone")
+    harness.group("lab", alice, bob)
+    others = harness.group("club", bob)
     known = phone.does(tracker.Follow()).groups[0]
-    untouched = town.state.groups[others].epoch
+    untouched = harness.state.groups[others].epoch
     alice.does(tracker.ForgetDevice(phone.key))
     state = alice.does(tracker.Follow()).groups[0]
     assert state.epoch == known.epoch + 1
     assert state.key != known.key
-    farewell = [change for change in town.changes if isinstance(change, Logged)][-1]
+    farewell = [change for change in harness.changes if isinstance(change, Logged)][-1]
     # The entry itself is still sealed with the old key: by it members learn to ask for the new one.
     assert (farewell.key, farewell.key_epoch) == (known.key, known.epoch)
     assert farewell.entry.epoch == state.epoch
-    carol = town.user("carol")
+    carol = harness.user("carol")
     carol.does(tracker.JoinGroup("lab"))
-    later = [change for change in town.changes if isinstance(change, Logged)][-1]
+    later = [change for change in harness.changes if isinstance(change, Logged)][-1]
     assert (later.key, later.key_epoch) == (state.key, state.epoch)
-    assert town.state.groups[others].epoch == untouched
+    assert harness.state.groups[others].epoch == untouched
     # Nobody's ticket is revoked by it: the user has not gone.
     assert state.revoked == []
 
 
-def keys_of(town: TrackerHarness, group: str) -> tuple[int, bytes]:
-    found = town.state.groups[group]  # type: ignore[index]
+def keys_of(harness: TrackerHarness, group: str) -> tuple[int, bytes]:
+    found = harness.state.groups[group]  # type: ignore[index]
     return found.epoch, found.key
 
 
-def test_h43_a_logout_ends_what_a_copy_of_the_key_can_read(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
-    epoch, key = keys_of(town, "lab")
-    others = town.group("club", bob)
-    untouched = keys_of(town, others)
+def test_h43_a_logout_ends_what_a_copy_of_the_key_can_read(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
+    epoch, key = keys_of(harness, "lab")
+    others = harness.group("club", bob)
+    untouched = keys_of(harness, others)
     alice.does(tracker.Logout())
-    farewell = [change for change in town.changes if isinstance(change, Logged)][-1]
+    farewell = [change for change in harness.changes if isinstance(change, Logged)][-1]
     assert farewell.entry.event == events.Device("alice", alice.key, False)
     assert (farewell.key, farewell.key_epoch, farewell.entry.epoch) == (key, epoch, epoch + 1)
     state = next(row for row in bob.does(tracker.Follow()).groups if row.group == "lab")
     assert (state.epoch, state.revoked) == (epoch + 1, [])
     assert state.key != key
-    assert keys_of(town, others) == untouched
+    assert keys_of(harness, others) == untouched
 
 
-def test_h43_so_does_a_login_of_somebody_else_on_that_device(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)  # which both are in: he may go on reading there
-    town.group("hers", alice)
-    lab, hers = keys_of(town, "lab"), keys_of(town, "hers")
+def test_h43_so_does_a_login_of_somebody_else_on_that_device(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)  # which both are in: he may go on reading there
+    harness.group("hers", alice)
+    lab, hers = keys_of(harness, "lab"), keys_of(harness, "hers")
     alice.enters("bob")
-    assert keys_of(town, "hers")[0] == hers[0] + 1
-    assert keys_of(town, "hers")[1] != hers[1]
-    left, came = [change for change in town.changes if isinstance(change, Logged)][-2:]
+    assert keys_of(harness, "hers")[0] == hers[0] + 1
+    assert keys_of(harness, "hers")[1] != hers[1]
+    left, came = [change for change in harness.changes if isinstance(change, Logged)][-2:]
     assert came.entry.event == events.Device("bob", alice.key, True)
     assert left.group == "hers" or left.key == lab[1]
-    assert (came.key_epoch, came.key) == keys_of(town, "lab")
+    assert (came.key_epoch, came.key) == keys_of(harness, "lab")
     assert came.entry.epoch == came.key_epoch
 
 
-def test_h43_forgetting_the_device_that_one_sits_at_does_the_same(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
-    epoch, key = keys_of(town, "lab")
+def test_h43_forgetting_the_device_that_one_sits_at_does_the_same(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
+    epoch, key = keys_of(harness, "lab")
     assert alice.does(tracker.ForgetDevice(alice.key)) == tracker.Done()
     assert alice.user is None
-    assert keys_of(town, "lab")[0] == epoch + 1
-    assert keys_of(town, "lab")[1] != key
+    assert keys_of(harness, "lab")[0] == epoch + 1
+    assert keys_of(harness, "lab")[1] != key
 
 
 def test_h43_who_logs_in_and_out_all_the_time_does_not_keep_others_busy_with_keys(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice, eve = town.user("alice"), town.user("eve")
-    town.group("lab", alice, eve)
+    alice, eve = harness.user("alice"), harness.user("eve")
+    harness.group("lab", alice, eve)
 
     def epochs_begun(attempts: int, every_s: float) -> int:
-        before = keys_of(town, "lab")[0]
+        before = keys_of(harness, "lab")[0]
         for _ in range(attempts):
             eve.does(tracker.Logout())
             eve.enters("eve")
-            town.wait(every_s)
-        return keys_of(town, "lab")[0] - before
+            harness.wait(every_s)
+        return keys_of(harness, "lab")[0] - before
 
     assert epochs_begun(50, 0.1) == limits.REKEYS_MAX
     # The key that the last of these devices knew is not forgotten to be changed.
-    town.wait(limits.REKEYS_S)
-    known = keys_of(town, "lab")
+    harness.wait(limits.REKEYS_S)
+    known = keys_of(harness, "lab")
     alice.does(commands.Housekeep())
-    fresh = keys_of(town, "lab")
+    fresh = keys_of(harness, "lab")
     assert fresh[0] == known[0] + 1
     assert fresh[1] != known[1]
     alice.does(commands.Housekeep())
-    assert keys_of(town, "lab") == fresh
+    assert keys_of(harness, "lab") == fresh
     # In the long run there are no more, whatever they do.
     assert epochs_begun(600, 1.0) <= 600 / limits.REKEYS_S * limits.REKEYS_MAX + limits.REKEYS_MAX
 
 
 def test_h43_a_key_that_is_to_be_changed_is_so_with_the_next_who_leaves(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice, eve = town.user("alice"), town.user("eve")
-    town.group("lab", alice, eve)
+    alice, eve = harness.user("alice"), harness.user("eve")
+    harness.group("lab", alice, eve)
     for _ in range(limits.REKEYS_MAX + 1):
         eve.does(tracker.Logout())
         eve.enters("eve")
-    epoch = keys_of(town, "lab")[0]
+    epoch = keys_of(harness, "lab")[0]
     eve.does(tracker.LeaveGroup("lab"))
-    town.wait(limits.REKEYS_S)
+    harness.wait(limits.REKEYS_S)
     alice.does(commands.Housekeep())
-    assert keys_of(town, "lab")[0] == epoch + 1
+    assert keys_of(harness, "lab")[0] == epoch + 1
 
 
-def test_several_at_once_begin_one_epoch(town: TrackerHarness) -> None:
-    alice = town.user("alice")
+def test_several_at_once_begin_one_epoch(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
     for name in ("phone", "laptop", "tablet"):
-        town.user("alice", name)
-    town.group("lab", alice)
-    epoch = town.state.groups["lab"].epoch  # type: ignore[index]
+        harness.user("alice", name)
+    harness.group("lab", alice)
+    epoch = harness.state.groups["lab"].epoch  # type: ignore[index]
     changed(alice)
-    rekeyed = [change for change in town.changes if isinstance(change, GroupRekeyed)]
+    rekeyed = [change for change in harness.changes if isinstance(change, GroupRekeyed)]
     assert [change.epoch for change in rekeyed] == [epoch + 1]
-    told = [entry.epoch for entry in town.log[-3:]]
+    told = [entry.epoch for entry in harness.log[-3:]]
     assert told == [epoch, epoch, epoch + 1]
 
 
-def test_h44_the_devices_of_others_are_neither_seen_nor_forgotten(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
+def test_h44_the_devices_of_others_are_neither_seen_nor_forgotten(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
     assert list(rows(alice)) == [alice.key]
     foreign = alice.asks(tracker.ForgetDevice(bob.key))
     absent = alice.asks(tracker.ForgetDevice(b"x" * 32))
@@ -350,8 +350,8 @@ def test_h44_the_devices_of_others_are_neither_seen_nor_forgotten(town: TrackerH
     assert bob.user == "bob"
 
 
-def test_a_repeated_forgetting_succeeds_again(town: TrackerHarness) -> None:
-    alice, phone = town.user("alice"), town.user("alice", "phone")
+def test_a_repeated_forgetting_succeeds_again(harness: TrackerHarness) -> None:
+    alice, phone = harness.user("alice"), harness.user("alice", "phone")
     asked = tracker.ForgetDevice(phone.key)
     alice.does(asked, b"once")
     assert alice.does(asked, b"once") == tracker.Done()
@@ -361,69 +361,69 @@ def test_a_repeated_forgetting_succeeds_again(town: TrackerHarness) -> None:
 @pytest.mark.parametrize(
     "ask", [tracker.ChangePassword("secret", "x"), tracker.ListDevices(), tracker.ForgetDevice(b"")]
 )
-def test_all_of_it_needs_a_login(town: TrackerHarness, ask: object) -> None:
-    town.user("alice")
-    assert town.device("stranger").is_refused(ask) is Code.NOT_LOGGED_IN
+def test_all_of_it_needs_a_login(harness: TrackerHarness, ask: object) -> None:
+    harness.user("alice")
+    assert harness.device("stranger").is_refused(ask) is Code.NOT_LOGGED_IN
 
 
 # -- the list -----------------------------------------------------------------------------------
 
 
 def test_the_list_tells_who_is_online_and_since_when_the_others_are_not(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice = town.user("alice")
-    town.wait(60)
-    bound_ms = town.now.wall_ms
-    phone = town.user("alice", "phone")
-    town.wait(60)
+    alice = harness.user("alice")
+    harness.wait(60)
+    bound_ms = harness.now.wall_ms
+    phone = harness.user("alice", "phone")
+    harness.wait(60)
     phone.comes("tcp://192.0.2.9:7000")
     row = rows(alice)[phone.key]
     assert (row.online, row.endpoint, row.bound_ms) == (True, "tcp://192.0.2.9:7000", bound_ms)
-    seen_ms = town.now.wall_ms
-    town.wait(limits.LEASE_S)
-    town.context.presence.sweep(town.now_s)
+    seen_ms = harness.now.wall_ms
+    harness.wait(limits.LEASE_S)
+    harness.context.presence.sweep(harness.now_s)
     row = rows(alice)[phone.key]
     assert (row.online, row.endpoint, row.seen_ms) == (False, None, seen_ms)
-    assert rows(alice)[alice.key].seen_ms == town.now.wall_ms  # who asks is there
+    assert rows(alice)[alice.key].seen_ms == harness.now.wall_ms  # who asks is there
 
 
-def test_when_a_device_was_last_seen_outlives_the_process(town: TrackerHarness) -> None:
-    alice, phone = town.user("alice"), town.user("alice", "phone")
+def test_when_a_device_was_last_seen_outlives_the_process(harness: TrackerHarness) -> None:
+    alice, phone = harness.user("alice"), harness.user("alice", "phone")
 
     def written() -> list[DeviceSeen]:
-        count = len(town.changes)
+        count = len(harness.changes)
         alice.does(commands.Housekeep())
-        return [change for change in town.changes[count:] if isinstance(change, DeviceSeen)]
+        return [change for change in harness.changes[count:] if isinstance(change, DeviceSeen)]
 
-    town.wait(10)
+    harness.wait(10)
     phone.comes()
     assert written() == []  # a moment ago: nothing worth a write
-    seen_ms = town.now.wall_ms
+    seen_ms = harness.now.wall_ms
     phone.does(tracker.Depart())
-    town.wait(5)
+    harness.wait(5)
     assert written() == [DeviceSeen(phone.key, seen_ms)]
     assert written() == []
-    town.context.presence = Presence()  # of another process
-    town.wait(1000)
+    harness.context.presence = Presence()  # of another process
+    harness.wait(1000)
     assert rows(alice)[phone.key].seen_ms == seen_ms
     # One that stays is marked once in a while.
-    town.wait(3600)
+    harness.wait(3600)
     phone.comes()
-    assert [change.at_ms for change in written()] == [town.now.wall_ms]
-    town.wait(3000)
+    assert [change.at_ms for change in written()] == [harness.now.wall_ms]
+    harness.wait(3000)
     phone.comes()
     assert written() == []
-    town.wait(601)
+    harness.wait(601)
     phone.comes()
     assert len(written()) == 1
     alice.does(tracker.ForgetDevice(phone.key))
     assert written() == []
-    assert phone.key not in town.context.presence.heard_at
+    assert phone.key not in harness.context.presence.heard_at
 
 
-def test_the_list_comes_in_pages(town: TrackerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    devices = [town.user("alice", f"device {number}") for number in range(5)]
+def test_the_list_comes_in_pages(harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = [harness.user("alice", f"device {number}") for number in range(5)]
     monkeypatch.setattr(tracker, "PAGE_ROWS", 2)
     found: list[bytes] = []
     after, more = "", True

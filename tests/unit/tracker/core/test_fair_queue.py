@@ -6,7 +6,7 @@ from tracker.core.fair_queue import FairQueue
 
 
 def order(*added: str) -> str:
-    """Who comes when; the first letter of each is its lane."""
+    """Who comes when; the first letter of each is its key."""
     turns = FairQueue[str]()
     for each in added:
         turns.add(each[0], each)
@@ -40,6 +40,6 @@ def test_nothing_is_left_of_who_was_served() -> None:
     for number in range(100):
         turns.add(number, "x")
         turns.take()
-    assert (len(turns), len(turns._lanes)) == (0, 0)
+    assert (len(turns), len(turns._queues)) == (0, 0)
     with pytest.raises(KeyError, match="nothing"):
         turns.take()

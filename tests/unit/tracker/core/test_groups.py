@@ -13,12 +13,12 @@ from tracker.core.context import Caller, ReadLog, SignTickets
 from tracker.core.outbox import Outbox
 
 
-def members(town: TrackerHarness, group: str) -> list[str]:
-    return list(town.state.groups[group].members)
+def members(harness: TrackerHarness, group: str) -> list[str]:
+    return list(harness.state.groups[group].members)
 
 
-def test_from_asking_to_belonging(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
+def test_from_asking_to_belonging(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
     alice.does(tracker.CreateGroup("Lab"))
     bob.does(tracker.JoinGroup("lab"))
     assert bob.does(tracker.ListGroups()).rows == [tracker.GroupRow("lab", "alice", 1, "pending")]
@@ -26,27 +26,27 @@ def test_from_asking_to_belonging(town: TrackerHarness) -> None:
     alice.does(tracker.AcceptRequest("lab", "Bob"))
     assert bob.does(tracker.ListGroups()).rows == [tracker.GroupRow("lab", "alice", 2, "member")]
     assert alice.does(tracker.ListRequests("lab")).rows == []
-    assert town.told("lab") == [
+    assert harness.told("lab") == [
         events.Created("alice"),
         events.Requested("bob"),
         events.Joined("bob"),
     ]
-    assert bob.key in town.nudged
+    assert bob.key in harness.nudged
 
 
-def test_what_can_be_done_twice(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
+def test_what_can_be_done_twice(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
     alice.does(tracker.CreateGroup("lab"))
     bob.does(tracker.JoinGroup("lab"))
     bob.does(tracker.JoinGroup("lab"))
     alice.does(tracker.AcceptRequest("lab", "bob"))
     alice.does(tracker.AcceptRequest("lab", "bob"))
-    assert len(town.told("lab")) == 3
+    assert len(harness.told("lab")) == 3
 
 
-def test_what_is_refused_with_plain_words(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
+def test_what_is_refused_with_plain_words(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
     assert alice.is_refused(tracker.CreateGroup("LAB")) is Code.TAKEN
     assert bob.is_refused(tracker.JoinGroup("lab")) is Code.ALREADY_MEMBER
     assert bob.is_refused(tracker.JoinGroup("nowhere")) is Code.UNKNOWN_GROUP
@@ -57,11 +57,11 @@ def test_what_is_refused_with_plain_words(town: TrackerHarness) -> None:
 
 
 def test_h47_who_asks_and_withdraws_all_the_time_fills_no_log_of_others(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice, eve, bob = town.user("alice"), town.user("eve"), town.user("bob")
-    town.group("lab", alice)
-    town.group("club", alice)
+    alice, eve, bob = harness.user("alice"), harness.user("eve"), harness.user("bob")
+    harness.group("lab", alice)
+    harness.group("club", alice)
 
     def granted(attempts: int, every_s: float) -> int:
         done = 0
@@ -74,16 +74,16 @@ def test_h47_who_asks_and_withdraws_all_the_time_fills_no_log_of_others(
                 assert isinstance(reply, Refusal)
                 assert reply.code is Code.SLOW_DOWN
                 assert reply.hint == "try again in 10 s" or every_s
-            town.wait(every_s)
+            harness.wait(every_s)
         return done
 
     assert granted(50, 0.0) == limits.REQUEST_BURST
-    assert len(town.told("lab")) == 1 + 2 * limits.REQUEST_BURST
+    assert len(harness.told("lab")) == 1 + 2 * limits.REQUEST_BURST
     # Neither others nor other groups are concerned, nor is a request that stands.
     bob.does(tracker.JoinGroup("lab"))
     eve.does(tracker.JoinGroup("club"))
     eve.does(tracker.JoinGroup("club"))
-    town.wait(limits.REQUEST_S)
+    harness.wait(limits.REQUEST_S)
     assert granted(1_000, 1.0) <= 1_000 / limits.REQUEST_S + 1
 
 
@@ -114,14 +114,14 @@ def kind(command: object) -> str:
 
 
 @pytest.mark.parametrize("command", OWNERS_ONLY, ids=kind)
-def test_some_things_are_the_owners_alone(town: TrackerHarness, command: object) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
+def test_some_things_are_the_owners_alone(harness: TrackerHarness, command: object) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
     assert bob.is_refused(command) is Code.NOT_OWNER
 
 
 @pytest.mark.parametrize("command", MEMBERS_ONLY, ids=kind)
-def test_h15_a_group_of_others_looks_like_none(town: TrackerHarness, command: object) -> None:
+def test_h15_a_group_of_others_looks_like_none(harness: TrackerHarness, command: object) -> None:
     there, not_there = TrackerHarness(), TrackerHarness()
     there.group("lab", there.user("alice"))
     replies = [each.user("eve").asks(command) for each in (there, not_there)]
@@ -131,58 +131,58 @@ def test_h15_a_group_of_others_looks_like_none(town: TrackerHarness, command: ob
 
 
 @pytest.mark.parametrize("command", MEMBERS_ONLY, ids=kind)
-def test_nobody_does_anything_without_logging_in(town: TrackerHarness, command: object) -> None:
-    assert town.device("eve").is_refused(command) is Code.NOT_LOGGED_IN
+def test_nobody_does_anything_without_logging_in(harness: TrackerHarness, command: object) -> None:
+    assert harness.device("eve").is_refused(command) is Code.NOT_LOGGED_IN
 
 
-def test_who_waits_is_no_member_yet(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice)
+def test_who_waits_is_no_member_yet(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice)
     bob.does(tracker.JoinGroup("lab"))
     assert bob.is_refused(tracker.ListFiles("lab")) is Code.UNKNOWN_GROUP
     bob.does(tracker.LeaveGroup("lab"))  # thought better of it
     assert alice.does(tracker.ListRequests("lab")).rows == []
 
 
-def test_rejected_is_forgotten_and_may_ask_again(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice)
+def test_rejected_is_forgotten_and_may_ask_again(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice)
     bob.does(tracker.JoinGroup("lab"))
     alice.does(tracker.RejectRequest("lab", "bob"))
     assert bob.does(tracker.ListGroups()).rows[0].role == "none"
-    assert set(town.nudged[-2:]) == {bob.key, alice.key}
+    assert set(harness.nudged[-2:]) == {bob.key, alice.key}
     bob.does(tracker.JoinGroup("lab"))
 
 
-def test_the_owner_leaves_and_the_longest_standing_member_inherits(town: TrackerHarness) -> None:
-    alice, bob, carol = (town.user(name) for name in ("alice", "bob", "carol"))
-    town.group("lab", alice, carol, bob)
+def test_the_owner_leaves_and_the_longest_standing_member_inherits(harness: TrackerHarness) -> None:
+    alice, bob, carol = (harness.user(name) for name in ("alice", "bob", "carol"))
+    harness.group("lab", alice, carol, bob)
     alice.does(tracker.LeaveGroup("lab"))
-    assert town.state.groups["lab"].owner == "carol"
-    assert town.told("lab")[-2:] == [events.Left("alice", 4), events.Owner("carol")]
+    assert harness.state.groups["lab"].owner == "carol"
+    assert harness.told("lab")[-2:] == [events.Left("alice", 4), events.Owner("carol")]
 
 
-def test_the_last_member_takes_the_group_along(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice)
+def test_the_last_member_takes_the_group_along(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice)
     bob.does(tracker.JoinGroup("lab"))
-    alice.offers("lab", "x", town.content("x"))
+    alice.offers("lab", "x", harness.content("x"))
     alice.does(tracker.LeaveGroup("lab"))
     assert bob.does(tracker.ListGroups()).rows == []
     assert bob.is_refused(tracker.ListFiles("lab")) is Code.UNKNOWN_GROUP
-    assert town.state.offers_of == {}
-    assert town.state.requests_of["bob"] == {}
+    assert harness.state.offers_of == {}
+    assert harness.state.requests_of["bob"] == {}
 
 
 def test_a_group_of_a_former_ones_name_repeats_no_number_and_honours_no_ticket(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
-    before = town.state.groups["lab"]
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
+    before = harness.state.groups["lab"]
     bob.does(tracker.LeaveGroup("lab"))
     alice.does(tracker.LeaveGroup("lab"))
-    eve = town.user("eve")
+    eve = harness.user("eve")
     eve.does(tracker.CreateGroup("lab"))
     [state] = eve.does(tracker.Follow()).groups
     assert state.seq > before.seq
@@ -192,15 +192,15 @@ def test_a_group_of_a_former_ones_name_repeats_no_number_and_honours_no_ticket(
 
 
 def test_a_farewell_is_sealed_with_the_old_key_and_the_rest_with_the_new(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
-    bob.offers("lab", "x", town.content("x"))
-    old = town.state.groups["lab"].key
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
+    bob.offers("lab", "x", harness.content("x"))
+    old = harness.state.groups["lab"].key
     decision = alice.decision(tracker.RemoveMember("lab", "bob"))
     farewell, last = (change for change in decision.changes if isinstance(change, Logged))
-    new = town.state.groups["lab"].key
+    new = harness.state.groups["lab"].key
     assert new != old
     assert (farewell.key, farewell.key_epoch, farewell.entry.epoch) == (old, 2, 3)
     assert (last.key, last.key_epoch, last.entry.epoch) == (new, 3, 3)
@@ -208,49 +208,51 @@ def test_a_farewell_is_sealed_with_the_old_key_and_the_rest_with_the_new(
     assert isinstance(last.entry.event, events.Unshared)
 
 
-def test_a_revocation_is_told_as_long_as_a_ticket_may_live(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
+def test_a_revocation_is_told_as_long_as_a_ticket_may_live(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
     alice.does(tracker.RemoveMember("lab", "bob"))
 
     def revoked() -> list[tuple[str, int]]:
         [state] = alice.does(tracker.Follow()).groups
         return list(state.revoked)
 
-    town.wait(limits.TICKET_LIFE_S)
+    harness.wait(limits.TICKET_LIFE_S)
     assert revoked() == [("bob", 3)]
-    town.wait(limits.CLOCK_SKEW_S + 1)
+    harness.wait(limits.CLOCK_SKEW_S + 1)
     assert revoked() == []
 
 
-def test_f28_a_clock_that_jumps_ahead_and_back_lets_nobody_in_again(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
+def test_f28_a_clock_that_jumps_ahead_and_back_lets_nobody_in_again(
+    harness: TrackerHarness,
+) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
     alice.does(tracker.RemoveMember("lab", "bob"))
-    town.wait(3600)
-    town.decide(Caller(b""), commands.Housekeep())
+    harness.wait(3600)
+    harness.decide(Caller(b""), commands.Housekeep())
     assert alice.does(tracker.Follow()).groups[0].revoked == []
-    town.wait(-3600)
+    harness.wait(-3600)
     assert alice.does(tracker.Follow()).groups[0].revoked == [("bob", 3)]
-    town.wait(limits.FORMER_LIFE_S + 1)
-    town.decide(Caller(b""), commands.Housekeep())
-    assert town.state.groups["lab"].revoked == {}
+    harness.wait(limits.FORMER_LIFE_S + 1)
+    harness.decide(Caller(b""), commands.Housekeep())
+    assert harness.state.groups["lab"].revoked == {}
 
 
-def test_a_dissolved_group_is_remembered_for_a_while(town: TrackerHarness) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
+def test_a_dissolved_group_is_remembered_for_a_while(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
+    harness.group("lab", alice)
     alice.does(tracker.LeaveGroup("lab"))
-    town.decide(Caller(b""), commands.Housekeep())
-    assert list(town.state.former) == ["lab"]
-    town.wait(limits.FORMER_LIFE_S + 1)
-    town.decide(Caller(b""), commands.Housekeep())
-    assert town.state.former == {}
+    harness.decide(Caller(b""), commands.Housekeep())
+    assert list(harness.state.tombstones) == ["lab"]
+    harness.wait(limits.FORMER_LIFE_S + 1)
+    harness.decide(Caller(b""), commands.Housekeep())
+    assert harness.state.tombstones == {}
 
 
-def test_who_is_let_in_again_gets_tickets_that_count(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
+def test_who_is_let_in_again_gets_tickets_that_count(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
     alice.does(tracker.RemoveMember("lab", "bob"))
     bob.does(tracker.JoinGroup("lab"))
     alice.does(tracker.AcceptRequest("lab", "bob"))
@@ -260,17 +262,17 @@ def test_who_is_let_in_again_gets_tickets_that_count(town: TrackerHarness) -> No
     assert dict(state.revoked)["bob"] <= 4
 
 
-def test_tickets_for_some_groups_pass_over_what_was_left(town: TrackerHarness) -> None:
-    alice = town.user("alice")
-    town.group("one", alice)
-    town.group("two", alice)
+def test_tickets_for_some_groups_pass_over_what_was_left(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
+    harness.group("one", alice)
+    harness.group("two", alice)
     assert alice.does(tracker.GetTickets(["ONE", "gone"])) == SignTickets("alice", (("one", 1),))
     assert len(alice.does(tracker.GetTickets()).groups) == 2
 
 
-def test_the_log_is_read_from_ones_joining_on(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)  # 1 created, 2 requested, 3 joined
+def test_the_log_is_read_from_ones_joining_on(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)  # 1 created, 2 requested, 3 joined
     order = bob.does(tracker.EventsSince("lab", 0))
     assert (order.after, order.head) == (2, 3)
     assert alice.does(tracker.EventsSince("lab", 0)).after == 0
@@ -278,11 +280,11 @@ def test_the_log_is_read_from_ones_joining_on(town: TrackerHarness) -> None:
     assert bob.does(tracker.EventsSince("lab", 99)) == tracker.Events([], 3)
 
 
-def test_listings_come_in_pages(town: TrackerHarness) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
+def test_listings_come_in_pages(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
+    harness.group("lab", alice)
     for number in range(tracker.PAGE_ROWS + 3):
-        town.state.groups["lab"].requests[f"u{number:04}"] = 0
+        harness.state.groups["lab"].requests[f"u{number:04}"] = 0
     first = alice.does(tracker.ListRequests("lab"))
     assert len(first.rows) == tracker.PAGE_ROWS
     assert first.more
@@ -291,14 +293,14 @@ def test_listings_come_in_pages(town: TrackerHarness) -> None:
     assert not rest.more
 
 
-def test_devices_come_in_pages_sorted_by_key(town: TrackerHarness) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
+def test_devices_come_in_pages_sorted_by_key(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
+    harness.group("lab", alice)
     devices = {alice.key}
     for number in range(12):
-        devices.add(town.user("bob", f"bob's {number}").key)
-    town.group("other", town.user("bob", "bob's 0"))
-    bob = town.device("bob's 3")
+        devices.add(harness.user("bob", f"bob's {number}").key)
+    harness.group("other", harness.user("bob", "bob's 0"))
+    bob = harness.device("bob's 3")
     bob.does(tracker.JoinGroup("lab"))
     alice.does(tracker.AcceptRequest("lab", "bob"))
     rows = alice.does(tracker.GetDevices("lab")).rows
@@ -321,12 +323,12 @@ def test_devices_come_in_pages_sorted_by_key(town: TrackerHarness) -> None:
     ],
 )
 def test_everything_has_a_bound(
-    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch, limit: str, attempt: str
+    harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch, limit: str, attempt: str
 ) -> None:
-    alice, bob, carol = (town.user(name) for name in ("alice", "bob", "carol"))
-    town.group("lab", alice)
-    town.group("bobs", bob)
-    town.group("third", alice)
+    alice, bob, carol = (harness.user(name) for name in ("alice", "bob", "carol"))
+    harness.group("lab", alice)
+    harness.group("bobs", bob)
+    harness.group("third", alice)
     bob.does(tracker.JoinGroup("third"))
     carol.does(tracker.JoinGroup("lab"))
     monkeypatch.setattr(limits, limit, 1)
@@ -340,18 +342,18 @@ def test_everything_has_a_bound(
 
 
 def test_f50_a_log_keeps_its_latest_entries_alone(
-    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch
+    harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LOG_ENTRIES_MAX", 20)
     monkeypatch.setattr(limits, "LOG_ENTRIES_KEPT", 10)
-    alice = town.user("alice")
-    lab = town.state.groups[town.group("lab", alice)]
+    alice = harness.user("alice")
+    lab = harness.state.groups[harness.group("lab", alice)]
     kept = []
     for number in range(50):
-        alice.offers("lab", "a", town.content("a"))
+        alice.offers("lab", "a", harness.content("a"))
         alice.does(tracker.StopShare("lab", "a"))
         kept.append(lab.entries)
-        assert town.told("lab")[-1] == events.Unshared("alice", "a", content_id("a")), number
+        assert harness.told("lab")[-1] == events.Unshared("alice", "a", content_id("a")), number
     assert max(kept) <= 20
     assert min(kept[20:]) >= 10
     # Whoever asks for what is gone gets the state with what is left; the shell finds that out.
@@ -362,13 +364,13 @@ def test_f50_a_log_keeps_its_latest_entries_alone(
 
 
 def test_f50_a_long_log_of_an_earlier_release_is_trimmed_bit_by_bit(
-    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch
+    harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alice = town.user("alice")
-    groups = [town.state.groups[town.group(name, alice)] for name in ("lab", "club")]
+    alice = harness.user("alice")
+    groups = [harness.state.groups[harness.group(name, alice)] for name in ("lab", "club")]
     for _ in range(60):
         for group in groups:
-            alice.offers(group.id, "a", town.content("a"))
+            alice.offers(group.id, "a", harness.content("a"))
             alice.does(tracker.StopShare(group.id, "a"))
     monkeypatch.setattr(limits, "LOG_ENTRIES_MAX", 20)
     monkeypatch.setattr(limits, "LOG_ENTRIES_KEPT", 10)
@@ -376,29 +378,29 @@ def test_f50_a_long_log_of_an_earlier_release_is_trimmed_bit_by_bit(
     monkeypatch.setattr(commands, "LOGS_TRIMMED_MAX", 1)
     kept = []
     for _ in range(7):
-        town.decide(Caller(DeviceKey(b"")), commands.Housekeep())
+        harness.decide(Caller(DeviceKey(b"")), commands.Housekeep())
         kept.append([group.entries for group in groups])
     assert kept == [[71, 121], [21, 121], [10, 121], [10, 71], [10, 21], [10, 10], [10, 10]]
 
 
 def test_h64_each_who_joins_begins_an_epoch_whose_key_all_members_are_handed(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice, bob, carol = (town.user(name) for name in ("alice", "bob", "carol"))
-    town.group("lab", alice)
+    alice, bob, carol = (harness.user(name) for name in ("alice", "bob", "carol"))
+    harness.group("lab", alice)
     lab = GroupId("lab")
     outbox = Outbox()
     for joiner in (bob, carol):
         joiner.does(tracker.JoinGroup("lab"))
         before, count = (
-            (town.state.groups[lab].epoch, town.state.groups[lab].key),
-            len(town.changes),
+            (harness.state.groups[lab].epoch, harness.state.groups[lab].key),
+            len(harness.changes),
         )
         alice.does(tracker.AcceptRequest("lab", joiner.user))
-        group = town.state.groups[lab]
+        group = harness.state.groups[lab]
         assert group.epoch == before[0] + 1
         assert group.key != before[1]
-        told = outbox.told(town.changes[count:], town.now_s)
+        told = outbox.log_entries(harness.changes[count:], harness.now_s)
         # What is published of it is sealed with the key before, and gives the members the next one.
         assert [(out.epoch, out.key) for out in told] == [before, before]
         assert told[0].body == events.NewKey("lab", group.epoch, group.key)
@@ -408,26 +410,26 @@ def test_h64_each_who_joins_begins_an_epoch_whose_key_all_members_are_handed(
         assert (row.epoch, row.key) == (group.epoch, group.key)
 
 
-def test_h64_a_key_that_is_owed_is_not_settled_by_who_joins(town: TrackerHarness) -> None:
+def test_h64_a_key_that_is_owed_is_not_settled_by_who_joins(harness: TrackerHarness) -> None:
     """A device that went knows the key before, and so the next that is handed on."""
-    alice, eve, bob = (town.user(name) for name in ("alice", "eve", "bob"))
-    town.group("lab", alice, eve)
-    lab = town.state.groups[GroupId("lab")]
-    while not lab.stale:
+    alice, eve, bob = (harness.user(name) for name in ("alice", "eve", "bob"))
+    harness.group("lab", alice, eve)
+    lab = harness.state.groups[GroupId("lab")]
+    while not lab.rekey_pending:
         eve.does(tracker.Logout())
         eve.enters("eve")
     bob.does(tracker.JoinGroup("lab"))
     alice.does(tracker.AcceptRequest("lab", "bob"))
-    assert lab.stale
+    assert lab.rekey_pending
 
 
-def test_an_owner_and_an_heir_are_told_that_the_requests_changed(town: TrackerHarness) -> None:
-    alice, bob, eve = town.user("alice"), town.user("bob"), town.user("eve")
-    town.group("lab", alice, bob)
+def test_an_owner_and_an_heir_are_told_that_the_requests_changed(harness: TrackerHarness) -> None:
+    alice, bob, eve = harness.user("alice"), harness.user("bob"), harness.user("eve")
+    harness.group("lab", alice, bob)
     eve.does(tracker.JoinGroup("lab"))
-    town.nudged.clear()
+    harness.nudged.clear()
     alice.does(tracker.AcceptRequest("lab", "eve"))
-    assert set(town.nudged) == {alice.key, eve.key}
-    town.nudged.clear()
+    assert set(harness.nudged) == {alice.key, eve.key}
+    harness.nudged.clear()
     alice.does(tracker.LeaveGroup("lab"))
-    assert set(town.nudged) == {alice.key, bob.key}
+    assert set(harness.nudged) == {alice.key, bob.key}

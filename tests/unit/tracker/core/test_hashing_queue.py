@@ -4,22 +4,22 @@ import random
 
 import pytest
 
-from tracker.core.hashing_queue import HashingTurns, NoPlace
+from tracker.core.hashing_queue import HashingQueue, QueueFull
 
 
-def fill(turns: HashingTurns[str], address: str, lane: str, count: int) -> int:
+def fill(turns: HashingQueue[str], address: str, lane: str, count: int) -> int:
     """How many of ``count`` found a place."""
     found = 0
     for number in range(count):
         try:
             turns.add(address, lane, f"{lane} {number}")
-        except NoPlace:
+        except QueueFull:
             continue
         found += 1
     return found
 
 
-def order(turns: HashingTurns[str]) -> list[str]:
+def order(turns: HashingQueue[str]) -> list[str]:
     taken = []
     while len(turns):
         lane, item = turns.take()
@@ -29,7 +29,7 @@ def order(turns: HashingTurns[str]) -> list[str]:
 
 
 def test_h57_a_user_holds_two_places_waiting_and_at_work_together() -> None:
-    turns: HashingTurns[str] = HashingTurns(32, 2)
+    turns: HashingQueue[str] = HashingQueue(32, 2)
     assert fill(turns, "here", "eve", 50) == 2
     lane, _ = turns.take()
     assert fill(turns, "there", "eve", 50) == 0  # one at work, one waiting, from whatever address
@@ -38,7 +38,7 @@ def test_h57_a_user_holds_two_places_waiting_and_at_work_together() -> None:
 
 
 def test_h57_addresses_take_turns_and_so_do_the_users_at_one() -> None:
-    turns: HashingTurns[str] = HashingTurns(32, 2)
+    turns: HashingQueue[str] = HashingQueue(32, 2)
     for name in ("eve", "mallory", "trudy"):
         fill(turns, "crowded", name, 2)
     fill(turns, "quiet", "alice", 1)
@@ -54,7 +54,7 @@ def test_h57_addresses_take_turns_and_so_do_the_users_at_one() -> None:
 
 
 def test_h57_who_was_not_served_lately_is_next() -> None:
-    turns: HashingTurns[str] = HashingTurns(32, 2)
+    turns: HashingQueue[str] = HashingQueue(32, 2)
     fill(turns, "crowded", "eve", 2)
     turns.done(turns.take()[0])
     fill(turns, "crowded", "alice", 1)
@@ -63,7 +63,7 @@ def test_h57_who_was_not_served_lately_is_next() -> None:
 
 
 def test_h57_a_full_queue_makes_way_for_who_has_less() -> None:
-    turns: HashingTurns[str] = HashingTurns(6, 2)
+    turns: HashingQueue[str] = HashingQueue(6, 2)
     for name in ("a", "b", "c"):
         assert fill(turns, "crowded", name, 2) == 2
     # Another address: the newest of a user at the one with most of them gives way, …
@@ -72,7 +72,7 @@ def test_h57_a_full_queue_makes_way_for_who_has_less() -> None:
     assert turns.add("crowded", "bob", "bob 0") == "b 1"
     assert turns.add("crowded", "dora", "dora 0") == "c 1"
     # … and nobody makes way for as much as they have themselves.
-    with pytest.raises(NoPlace):
+    with pytest.raises(QueueFull):
         turns.add("crowded", "emil", "emil 0")
     assert sorted(order(turns)) == ["a 0", "alice 0", "b 0", "bob 0", "c 0", "dora 0"]
 
@@ -81,7 +81,7 @@ def test_h57_whatever_comes_the_bounds_hold_and_nothing_is_lost() -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    turns: HashingTurns[int] = HashingTurns(8, 2)
+    turns: HashingQueue[int] = HashingQueue(8, 2)
     waiting: dict[int, int] = {}  # item -> lane
     at_work: list[int] = []
     for number in range(3_000):
@@ -93,7 +93,7 @@ def test_h57_whatever_comes_the_bounds_hold_and_nothing_is_lost() -> None:
             waiting[number] = lane
             if evicted is not None:
                 del waiting[evicted]
-        except NoPlace:
+        except QueueFull:
             assert held == 2 or len(waiting) == 8
         if waiting and rng.random() < 0.5:
             lane, item = turns.take()

@@ -6,7 +6,7 @@ from common import limits
 from common.errors import Refused
 from common.ids import ContentId, DeviceKey, UserId
 from common.messages.refusals import Code
-from tracker.core.manifest_uploads import Uploads
+from tracker.core.manifest_uploads import ManifestUploads
 
 Who = tuple[UserId, DeviceKey]
 
@@ -19,25 +19,25 @@ ALICE, BOB = someone("alice"), someone("bob")
 ONE, TWO, THREE = (ContentId(bytes([n]) * 32) for n in (1, 2, 3))
 
 
-def take(uploads: Uploads, who: Who, *part: object) -> bytes | None:
+def take(uploads: ManifestUploads, who: Who, *part: object) -> bytes | None:
     return uploads.take(*who, *part)  # type: ignore[arg-type]
 
 
-def refused(uploads: Uploads, who: Who, *part: object) -> Code:
+def refused(uploads: ManifestUploads, who: Who, *part: object) -> Code:
     with pytest.raises(Refused) as caught:
         take(uploads, who, *part)
     return caught.value.code
 
 
 def test_parts_in_order_make_the_whole() -> None:
-    uploads = Uploads()
+    uploads = ManifestUploads()
     assert take(uploads, ALICE, ONE, 6, 0, b"abc", 0.0) is None
     assert take(uploads, BOB, ONE, 6, 0, b"xyz", 0.0) is None
     assert take(uploads, ALICE, ONE, 6, 0 + 3, b"def", 0.0) == b"abcdef"
 
 
 def test_a_part_that_came_twice_does_no_harm() -> None:
-    uploads = Uploads()
+    uploads = ManifestUploads()
     take(uploads, ALICE, ONE, 9, 0, b"abc", 0.0)
     take(uploads, ALICE, ONE, 9, 3, b"def", 0.0)
     assert take(uploads, ALICE, ONE, 9, 3, b"def", 0.0) is None
@@ -45,7 +45,7 @@ def test_a_part_that_came_twice_does_no_harm() -> None:
 
 
 def test_beginning_anew_forgets_what_came() -> None:
-    uploads = Uploads()
+    uploads = ManifestUploads()
     take(uploads, ALICE, ONE, 6, 0, b"abc", 0.0)
     take(uploads, ALICE, ONE, 6, 0, b"ABC", 0.0)
     assert take(uploads, ALICE, ONE, 6, 3, b"def", 0.0) == b"ABCdef"
@@ -62,17 +62,17 @@ def test_beginning_anew_forgets_what_came() -> None:
     ],
 )
 def test_parts_that_cannot_be(part: tuple[object, ...], code: Code) -> None:
-    assert refused(Uploads(), ALICE, ONE, *part, 0.0) is code
+    assert refused(ManifestUploads(), ALICE, ONE, *part, 0.0) is code
 
 
 def test_a_gap_is_refused() -> None:
-    uploads = Uploads()
+    uploads = ManifestUploads()
     take(uploads, ALICE, ONE, 9, 0, b"abc", 0.0)
     assert refused(uploads, ALICE, ONE, 9, 6, b"ghi", 0.0) is Code.USAGE
 
 
 def test_of_too_many_uploads_of_a_device_the_oldest_makes_room() -> None:
-    uploads = Uploads()
+    uploads = ManifestUploads()
     for at, content in enumerate((ONE, TWO, THREE)):
         take(uploads, ALICE, content, 6, 0, b"abc", float(at))
     assert refused(uploads, ALICE, ONE, 6, 3, b"def", 3.0) is Code.USAGE
@@ -83,7 +83,7 @@ def test_memory_is_bounded_by_what_came_not_by_what_was_announced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "UPLOAD_BYTES_MAX", 5)
-    uploads = Uploads()
+    uploads = ManifestUploads()
     take(uploads, ALICE, ONE, limits.MANIFEST_BYTES_MAX, 0, b"abc", 0.0)
     take(uploads, BOB, TWO, limits.MANIFEST_BYTES_MAX, 0, b"ab", 0.0)
     assert refused(uploads, BOB, TWO, limits.MANIFEST_BYTES_MAX, 2, b"c", 0.0) is Code.BUSY
@@ -95,21 +95,23 @@ def test_memory_is_bounded_by_what_came_not_by_what_was_announced(
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Uploads:
+def small(monkeypatch: pytest.MonkeyPatch) -> ManifestUploads:
     """Room for 16 bytes, of which 4 are for a user with several manifests; a part has 2."""
     monkeypatch.setattr(limits, "UPLOAD_BYTES_MAX", 16)
     monkeypatch.setattr(limits, "UPLOAD_BYTES_PER_USER_MAX", 4)
     monkeypatch.setattr(limits, "MANIFEST_PART_BYTES", 2)
-    return Uploads()
+    return ManifestUploads()
 
 
-def send(uploads: Uploads, who: Who, content: ContentId, size: int, now: float = 0.0) -> None:
+def send(
+    uploads: ManifestUploads, who: Who, content: ContentId, size: int, now: float = 0.0
+) -> None:
     """The first ``size`` bytes of a manifest that is longer."""
     for offset in range(0, size, 2):
         take(uploads, who, content, 100, offset, b"xx", now)
 
 
-def is_on_the_way(uploads: Uploads, who: Who, content: ContentId, now: float = 0.0) -> bool:
+def is_on_the_way(uploads: ManifestUploads, who: Who, content: ContentId, now: float = 0.0) -> bool:
     """Whether its first part need not be sent again."""
     try:
         return take(uploads, who, content, 100, 1, b"x", now) is None
@@ -117,7 +119,9 @@ def is_on_the_way(uploads: Uploads, who: Who, content: ContentId, now: float = 0
         return False
 
 
-def test_h45_a_user_with_many_devices_has_one_large_manifest_on_the_way(small: Uploads) -> None:
+def test_h45_a_user_with_many_devices_has_one_large_manifest_on_the_way(
+    small: ManifestUploads,
+) -> None:
     send(small, someone("eve", "1"), ONE, 12)
     for device in ("1", "2", "3"):
         assert refused(small, someone("eve", device), TWO, 100, 0, b"xx", 0.0) is Code.BUSY
@@ -125,7 +129,7 @@ def test_h45_a_user_with_many_devices_has_one_large_manifest_on_the_way(small: U
     assert is_on_the_way(small, someone("eve", "1"), ONE)
 
 
-def test_h45_or_a_share_of_the_room_for_several(small: Uploads) -> None:
+def test_h45_or_a_share_of_the_room_for_several(small: ManifestUploads) -> None:
     for device in ("1", "2"):
         send(small, someone("eve", device), ONE, 2)
     assert refused(small, someone("eve", "1"), ONE, 100, 2, b"xx", 0.0) is Code.BUSY
@@ -136,7 +140,7 @@ def test_h45_or_a_share_of_the_room_for_several(small: Uploads) -> None:
     send(small, someone("eve", "1"), ONE, 12)
 
 
-def test_h45_when_all_room_is_taken_who_has_most_of_it_gives_way(small: Uploads) -> None:
+def test_h45_when_all_room_is_taken_who_has_most_of_it_gives_way(small: ManifestUploads) -> None:
     eve = someone("eve")
     send(small, someone("mallory"), ONE, 4)
     send(small, eve, ONE, 12)
@@ -152,7 +156,7 @@ def test_h45_when_all_room_is_taken_who_has_most_of_it_gives_way(small: Uploads)
 
 
 def test_h45_of_several_the_one_that_moved_longest_ago_gives_way(
-    small: Uploads, monkeypatch: pytest.MonkeyPatch
+    small: ManifestUploads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "UPLOAD_BYTES_PER_USER_MAX", 12)
     eve = someone("eve")
@@ -165,7 +169,7 @@ def test_h45_of_several_the_one_that_moved_longest_ago_gives_way(
     assert not is_on_the_way(small, eve, TWO)
 
 
-def test_h45_a_part_that_is_repeated_keeps_nothing_alive(small: Uploads) -> None:
+def test_h45_a_part_that_is_repeated_keeps_nothing_alive(small: ManifestUploads) -> None:
     send(small, ALICE, ONE, 4)
     for now in (20.0, 40.0, 60.0, 80.0):
         take(small, ALICE, ONE, 100, 2, b"xx", now)
@@ -175,7 +179,7 @@ def test_h45_a_part_that_is_repeated_keeps_nothing_alive(small: Uploads) -> None
 
 def test_h45_nor_does_a_byte_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MANIFEST_PART_BYTES", 6)
-    uploads = Uploads()
+    uploads = ManifestUploads()
     for who, size in ((ALICE, 3), (BOB, 1)):  # within a minute she has sent a part, he has not
         for number in range(4):
             take(uploads, who, ONE, 100, size * number, b"x" * size, 20.0 * number)
@@ -189,7 +193,7 @@ def test_h45_however_lively_an_upload_ends_in_the_time_that_its_size_allows(
 ) -> None:
     monkeypatch.setattr(limits, "MANIFEST_PART_BYTES", 2)
     monkeypatch.setattr(limits, "UPLOAD_RATE_MIN", 1)  # so that 100 bytes may take 100 s more
-    uploads, end = Uploads(), limits.UPLOAD_S + 100
+    uploads, end = ManifestUploads(), limits.UPLOAD_S + 100
     for number in range(49):
         take(uploads, ALICE, ONE, 100, 2 * number, b"xx", number * end / 49)
     uploads.sweep(end - 1)

@@ -14,132 +14,132 @@ from tracker.core.outbox import Outbox, nudge
 
 
 @pytest.fixture
-def lab(town: TrackerHarness) -> tuple[TrackerHarness, Device, ContentId, Outbox]:
-    alice = town.user("alice")
-    town.group("lab", alice)
-    data = town.content("data")
+def lab(harness: TrackerHarness) -> tuple[TrackerHarness, Device, ContentId, Outbox]:
+    alice = harness.user("alice")
+    harness.group("lab", alice)
+    data = harness.content("data")
     alice.offers("lab", "data", data)
-    return town, alice, data, Outbox()
+    return harness, alice, data, Outbox()
 
 
 def test_changes_of_a_swarm_are_gathered_into_one_update(lab) -> None:
-    town, alice, data, outbox = lab
-    phone = town.user("alice", "phone")
+    harness, alice, data, outbox = lab
+    phone = harness.user("alice", "phone")
     phone.offers("lab", "data", data)
     for device in (alice, phone):
         device.comes()
     phone.does(tracker.Depart())
-    outbox.gather(town.swarm_changes, town.context.presence, town.now_s)
-    assert outbox.flush_at == town.now_s + limits.COALESCE_S
-    [update] = outbox.flush(town.state, town.rng, town.now_s + limits.COALESCE_S)
-    group = town.state.groups["lab"]
+    outbox.gather(harness.swarm_changes, harness.context.presence, harness.now_s)
+    assert outbox.flush_at == harness.now_s + limits.COALESCE_S
+    [update] = outbox.flush(harness.state, harness.rng, harness.now_s + limits.COALESCE_S)
+    group = harness.state.groups["lab"]
     assert (update.topic, update.key) == (share_topic(group.topic, data), group.key)
     assert isinstance(update.body, events.PeerUpdate)
     assert [source.device for source in update.body.up] == [alice.key]
     assert update.body.down == [phone.key]
     assert outbox.flush_at is None
-    assert outbox.flush(town.state, town.rng, town.now_s + limits.COALESCE_S) == []
+    assert outbox.flush(harness.state, harness.rng, harness.now_s + limits.COALESCE_S) == []
 
 
 def test_a_crowd_is_told_of_by_fifty_seeders_first(lab) -> None:
-    town, alice, data, outbox = lab
+    harness, alice, data, outbox = lab
     alice.comes()
     for number in range(80):
-        other = town.user("alice", f"other {number}")
+        other = harness.user("alice", f"other {number}")
         other.comes(leeching=[tracker.Leeching("lab", data, 0)])
-    outbox.gather(town.swarm_changes, town.context.presence, town.now_s)
-    [update] = outbox.flush(town.state, town.rng, town.now_s + limits.COALESCE_S)
+    outbox.gather(harness.swarm_changes, harness.context.presence, harness.now_s)
+    [update] = outbox.flush(harness.state, harness.rng, harness.now_s + limits.COALESCE_S)
     assert isinstance(update.body, events.PeerUpdate)
     assert len(update.body.up) == limits.SOURCES_MAX
     assert update.body.up[0].device == alice.key
 
 
 def test_a_large_swarm_is_told_less_often(lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    town, alice, data, outbox = lab
-    club = town.content("of the club")
-    town.group("club", alice)
+    harness, alice, data, outbox = lab
+    club = harness.content("of the club")
+    harness.group("club", alice)
     alice.offers("club", "x", club)
     for number in range(3):
-        bob = town.user("bob", f"{number}")
+        bob = harness.user("bob", f"{number}")
         if number == 0:
             bob.does(tracker.JoinGroup("lab"))
             alice.does(tracker.AcceptRequest("lab", "bob"))
         bob.comes(leeching=[tracker.Leeching("lab", data, 0)])
     monkeypatch.setattr("tracker.core.outbox.LARGE_SWARM", 1)
     alice.comes()
-    outbox.gather(town.swarm_changes, town.context.presence, town.now_s)
-    assert outbox.flush_at == town.now_s + limits.COALESCE_S
-    [update] = outbox.flush(town.state, town.rng, town.now_s + limits.COALESCE_S)
+    outbox.gather(harness.swarm_changes, harness.context.presence, harness.now_s)
+    assert outbox.flush_at == harness.now_s + limits.COALESCE_S
+    [update] = outbox.flush(harness.state, harness.rng, harness.now_s + limits.COALESCE_S)
     assert update.body.group == "club"
-    assert outbox.flush_at == town.now_s + 4 * limits.COALESCE_S
-    [update] = outbox.flush(town.state, town.rng, town.now_s + 1)
+    assert outbox.flush_at == harness.now_s + 4 * limits.COALESCE_S
+    [update] = outbox.flush(harness.state, harness.rng, harness.now_s + 1)
     assert update.body.group == "lab"
 
 
 def test_very_many_swarms_are_told_of_in_stretches(lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who comes with thousands of shares changes a swarm for each, all due at once."""
-    town, alice, _, outbox = lab
+    harness, alice, _, outbox = lab
     for number in range(6):
-        alice.offers("lab", f"{number}", town.content(f"{number}"))
+        alice.offers("lab", f"{number}", harness.content(f"{number}"))
     alice.comes()
-    outbox.gather(town.swarm_changes, town.context.presence, town.now_s)
+    outbox.gather(harness.swarm_changes, harness.context.presence, harness.now_s)
     monkeypatch.setattr("tracker.core.outbox.FLUSHED_AT_ONCE", 3)
-    due_at = town.now_s + limits.COALESCE_S
+    due_at = harness.now_s + limits.COALESCE_S
     told: list[bytes] = []
     for expected in (3, 3, 1):
         assert outbox.flush_at == due_at
-        updates = outbox.flush(town.state, town.rng, due_at)
+        updates = outbox.flush(harness.state, harness.rng, due_at)
         assert len(updates) == expected
         told += [update.body.content for update in updates]
-    assert sorted(told) == sorted(town.state.groups["lab"].names_of)
+    assert sorted(told) == sorted(harness.state.groups["lab"].names_of)
     assert outbox.flush_at is None
 
 
 def test_a_swarm_of_a_group_that_is_gone_is_not_told_of(lab) -> None:
-    town, alice, _, outbox = lab
+    harness, alice, _, outbox = lab
     alice.comes()
-    outbox.gather(town.swarm_changes, town.context.presence, town.now_s)
+    outbox.gather(harness.swarm_changes, harness.context.presence, harness.now_s)
     alice.does(tracker.LeaveGroup("lab"))
-    assert outbox.flush(town.state, town.rng, town.now_s + limits.COALESCE_S) == []
+    assert outbox.flush(harness.state, harness.rng, harness.now_s + limits.COALESCE_S) == []
 
 
 def test_entries_go_out_in_their_order_each_under_its_own_key(lab) -> None:
-    town, _, _, outbox = lab
-    told = outbox.told(town.changes, town.now_s)
-    assert [out.body for out in told] == town.log
-    assert {out.key for out in told} == {town.state.groups["lab"].key}
+    harness, _, _, outbox = lab
+    told = outbox.log_entries(harness.changes, harness.now_s)
+    assert [out.body for out in told] == harness.log
+    assert {out.key for out in told} == {harness.state.groups["lab"].key}
 
 
 def test_a_head_is_repeated_for_a_while_after_the_last_entry(lab) -> None:
-    town, alice, _, outbox = lab
-    town.group("quiet", alice)
-    facts, group = town.context.facts, town.state.groups["lab"]
-    lab_changes = [change for change in town.changes if getattr(change, "group", "") == "lab"]
-    outbox.told(lab_changes, town.now_s)
-    town.wait(limits.BEACON_TAIL_S)
-    beat = outbox.beat(facts, town.now)
+    harness, alice, _, outbox = lab
+    harness.group("quiet", alice)
+    identity, group = harness.context.identity, harness.state.groups["lab"]
+    lab_changes = [change for change in harness.changes if getattr(change, "group", "") == "lab"]
+    outbox.log_entries(lab_changes, harness.now_s)
+    harness.wait(limits.BEACON_TAIL_S)
+    beat = outbox.beat(identity, harness.now)
     assert (beat.topic, beat.key) == (events.BEAT_TOPIC, None)
-    [head] = outbox.heads(town.state, town.now_s)
+    [head] = outbox.heads(harness.state, harness.now_s)
     assert (head.topic, head.key) == (group.topic, group.key)
     assert head.body == events.GroupHead("lab", group.seq, group.epoch)
-    town.wait(0.5)
-    assert outbox.heads(town.state, town.now_s) == []
+    harness.wait(0.5)
+    assert outbox.heads(harness.state, harness.now_s) == []
 
 
 def test_a_dissolved_group_has_no_head(lab) -> None:
-    town, alice, _, outbox = lab
-    outbox.told(town.changes, town.now_s)
+    harness, alice, _, outbox = lab
+    outbox.log_entries(harness.changes, harness.now_s)
     decision = alice.decision(tracker.LeaveGroup("lab"))
-    outbox.told(decision.changes, town.now_s)
-    assert outbox.heads(town.state, town.now_s) == []
+    outbox.log_entries(decision.changes, harness.now_s)
+    assert outbox.heads(harness.state, harness.now_s) == []
 
 
 def test_a_nudge_lies_in_the_inbox_that_the_device_was_told_of(lab) -> None:
-    town, alice, _, _ = lab
+    harness, alice, _, _ = lab
     welcome = alice.does(tracker.Hello())
-    told = nudge(town.context.facts, Nudge(alice.key))
+    told = nudge(harness.context.identity, Nudge(alice.key))
     assert (told.topic, told.key) == (welcome.inbox, welcome.inbox_key)
-    assert inbox_of(town.context.facts.inbox_secret, alice.key)[0] == welcome.inbox
+    assert inbox_of(harness.context.identity.inbox_secret, alice.key)[0] == welcome.inbox
 
 
 def test_the_largest_update_fits_an_event() -> None:

@@ -14,160 +14,160 @@ from tracker.core.spread import spread
 
 
 @pytest.fixture
-def lab(town: TrackerHarness) -> tuple[TrackerHarness, Device, Device, ContentId]:
+def lab(harness: TrackerHarness) -> tuple[TrackerHarness, Device, Device, ContentId]:
     """alice shares ``data`` in lab, bob is a member; both are offline."""
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
-    data = town.content("data")
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
+    data = harness.content("data")
     alice.offers("lab", "data", data)
-    return town, alice, bob, data
+    return harness, alice, bob, data
 
 
-def news(town: TrackerHarness) -> list[SwarmChange]:
-    found, town.swarm_changes = town.swarm_changes, []
+def news(harness: TrackerHarness) -> list[SwarmChange]:
+    found, harness.swarm_changes = harness.swarm_changes, []
     return found
 
 
-def seeds(town: TrackerHarness, data: ContentId) -> tuple[int, int]:
-    swarm = town.context.presence.swarm((GroupId("lab"), data))
+def seeds(harness: TrackerHarness, data: ContentId) -> tuple[int, int]:
+    swarm = harness.context.presence.swarm((GroupId("lab"), data))
     return len(swarm.seeders), len(swarm.leechers)
 
 
-def sweep(town: TrackerHarness, seconds: float) -> None:
+def sweep(harness: TrackerHarness, seconds: float) -> None:
     """Let time pass as it does for a tracker that is awake."""
     for _ in range(round(seconds / SWEEP_S)):
-        town.wait(SWEEP_S)
-        town.swarm_changes += town.context.presence.sweep(town.now_s)
+        harness.wait(SWEEP_S)
+        harness.swarm_changes += harness.context.presence.sweep(harness.now_s)
 
 
 def test_being_online_is_what_makes_an_offer_a_seeder(lab) -> None:
-    town, alice, _, data = lab
-    assert seeds(town, data) == (0, 0)
+    harness, alice, _, data = lab
+    assert seeds(harness, data) == (0, 0)
     alice.comes("tcp://192.0.2.1:9")
-    [change] = news(town)
+    [change] = news(harness)
     assert change.source is not None
     assert (change.source.endpoint, change.source.complete) == ("tcp://192.0.2.1:9", True)
     alice.comes("tcp://192.0.2.1:9")
-    assert news(town) == []
+    assert news(harness) == []
 
 
 def test_a_leecher_is_told_of_when_it_comes_and_when_it_has_something(lab) -> None:
-    town, _, bob, data = lab
+    harness, _, bob, data = lab
     told = []
     for held in (0, 0, 3, 5):
         bob.comes(leeching=[tracker.Leeching("lab", data, held)])
-        told.append([change.source.held for change in news(town) if change.source])
+        told.append([change.source.held for change in news(harness) if change.source])
     assert told == [[0], [], [3], []]
-    assert town.context.presence.swarm((GroupId("lab"), data)).leechers[bob.key].held == 5
+    assert harness.context.presence.swarm((GroupId("lab"), data)).leechers[bob.key].held == 5
     bob.offers("lab", "data", data)
-    assert [change.source.complete for change in news(town) if change.source] == [True]
-    assert seeds(town, data) == (1, 0)
+    assert [change.source.complete for change in news(harness) if change.source] == [True]
+    assert seeds(harness, data) == (1, 0)
 
 
 def test_a_leecher_that_says_no_more_of_it_is_gone(lab) -> None:
-    town, _, bob, data = lab
+    harness, _, bob, data = lab
     bob.comes(leeching=[tracker.Leeching("lab", data, 1)])
-    news(town)
+    news(harness)
     bob.comes()
-    assert news(town) == [SwarmChange((GroupId("lab"), data), bob.key, None)]
+    assert news(harness) == [SwarmChange((GroupId("lab"), data), bob.key, None)]
 
 
 def test_leeching_elsewhere_is_passed_over(lab) -> None:
-    town, _, bob, data = lab
-    eve = town.user("eve")
-    town.group("eves", eve)
+    harness, _, bob, data = lab
+    eve = harness.user("eve")
+    harness.group("eves", eve)
     eve.comes(leeching=[tracker.Leeching("lab", data, 1), tracker.Leeching("eves", data, 1)])
     bob.comes(leeching=[tracker.Leeching("lab", b"u" * 32, 1)])
-    assert news(town) == []
+    assert news(harness) == []
 
 
 def test_a_lease_ends_after_silence(lab) -> None:
-    town, alice, _, data = lab
-    sweep(town, 1)
+    harness, alice, _, data = lab
+    sweep(harness, 1)
     alice.comes()
-    sweep(town, limits.LEASE_S - 1)
-    assert seeds(town, data) == (1, 0)
-    sweep(town, 2)
-    assert seeds(town, data) == (0, 0)
-    assert news(town)[-1] == SwarmChange((GroupId("lab"), data), alice.key, None)
+    sweep(harness, limits.LEASE_S - 1)
+    assert seeds(harness, data) == (1, 0)
+    sweep(harness, 2)
+    assert seeds(harness, data) == (0, 0)
+    assert news(harness)[-1] == SwarmChange((GroupId("lab"), data), alice.key, None)
 
 
 def test_f33_a_tracker_that_was_stopped_takes_nobody_for_dead(lab) -> None:
-    town, alice, _, data = lab
-    sweep(town, 1)
+    harness, alice, _, data = lab
+    sweep(harness, 1)
     alice.comes()
-    town.wait(60)  # stopped, together with everything that it would have heard meanwhile
-    sweep(town, limits.LEASE_S - 5)
-    assert seeds(town, data) == (1, 0)
-    sweep(town, 6)
-    assert seeds(town, data) == (0, 0)
+    harness.wait(60)  # stopped, together with everything that it would have heard meanwhile
+    sweep(harness, limits.LEASE_S - 5)
+    assert seeds(harness, data) == (1, 0)
+    sweep(harness, 6)
+    assert seeds(harness, data) == (0, 0)
 
 
 @pytest.mark.parametrize("end", [tracker.Depart(), tracker.Logout(), tracker.LeaveGroup("lab")])
 def test_who_goes_in_order_is_gone_at_once(lab, end: object) -> None:
-    town, alice, _, data = lab
+    harness, alice, _, data = lab
     alice.comes()
-    news(town)
+    news(harness)
     alice.does(end)
-    assert news(town) == [SwarmChange((GroupId("lab"), data), alice.key, None)]
+    assert news(harness) == [SwarmChange((GroupId("lab"), data), alice.key, None)]
 
 
 def test_a_removed_leecher_is_out_of_the_swarm(lab) -> None:
-    town, alice, bob, data = lab
+    harness, alice, bob, data = lab
     bob.comes(leeching=[tracker.Leeching("lab", data, 1)])
     alice.does(tracker.RemoveMember("lab", "bob"))
-    assert seeds(town, data) == (0, 0)
+    assert seeds(harness, data) == (0, 0)
 
 
 def test_stopping_one_of_two_names_of_a_content_goes_on_seeding(lab) -> None:
-    town, alice, _, data = lab
+    harness, alice, _, data = lab
     alice.offers("lab", "the same", data)
     alice.comes()
-    news(town)
+    news(harness)
     alice.does(tracker.StopShare("lab", "data"))
-    assert news(town) == []
+    assert news(harness) == []
     alice.does(tracker.StopShare("lab", "the same"))
-    assert [change.source for change in news(town)] == [None]
+    assert [change.source for change in news(harness)] == [None]
 
 
 def test_another_endpoint_is_news(lab) -> None:
-    town, alice, _, _ = lab
+    harness, alice, _, _ = lab
     alice.comes("tcp://192.0.2.1:9")
-    news(town)
+    news(harness)
     alice.comes("tcp://192.0.2.1:10")
-    assert [change.source.endpoint for change in news(town) if change.source] == [
+    assert [change.source.endpoint for change in news(harness) if change.source] == [
         "tcp://192.0.2.1:10"
     ]
 
 
 def test_members_show_how_many_of_their_devices_are_online(lab) -> None:
-    town, alice, bob, _ = lab
+    harness, alice, bob, _ = lab
     alice.comes()
-    town.user("alice", "phone").comes()
+    harness.user("alice", "phone").comes()
     rows = {row.user: row.online for row in bob.does(tracker.ListMembers("lab")).rows}
     assert rows == {"alice": 2, "bob": 0}
 
 
 def test_the_owner_sees_whether_those_who_ask_to_join_are_online(lab) -> None:
-    town, alice, _, _ = lab
-    town.user("carol").comes()
-    town.user("carol").does(tracker.JoinGroup("lab"))
-    town.user("dave").does(tracker.JoinGroup("lab"))
+    harness, alice, _, _ = lab
+    harness.user("carol").comes()
+    harness.user("carol").does(tracker.JoinGroup("lab"))
+    harness.user("dave").does(tracker.JoinGroup("lab"))
     rows = {row.user: row.online for row in alice.does(tracker.ListRequests("lab")).rows}
     assert rows == {"carol": 1, "dave": 0}
 
 
 def test_of_many_sources_fifty_are_told_seeders_first_and_never_oneself(lab) -> None:
-    town, _, bob, data = lab
+    harness, _, bob, data = lab
     for number in range(30):
-        each = town.user("alice", f"seeder {number}")
+        each = harness.user("alice", f"seeder {number}")
         each.offers("lab", "data", data)
         each.comes()
     for number in range(40):
-        each = town.user("bob", f"leecher {number}")
+        each = harness.user("bob", f"leecher {number}")
         each.comes(leeching=[tracker.Leeching("lab", data, 1)])
     bob.comes(leeching=[tracker.Leeching("lab", data, 1)])
-    assert seeds(town, data) == (30, 41)
+    assert seeds(harness, data) == (30, 41)
     answers = [bob.does(tracker.GetSources("lab", data)).sources for _ in range(2)]
     for sources in answers:
         assert [source.complete for source in sources] == [True] * 30 + [False] * 20
@@ -189,12 +189,12 @@ def test_of_many_sources_fifty_are_told_seeders_first_and_never_oneself(lab) -> 
     ],
 )
 def test_where_others_find_a_peer(
-    town: TrackerHarness, announced: str, address: str, told: str
+    harness: TrackerHarness, announced: str, address: str, told: str
 ) -> None:
-    alice = town.user("alice")
+    alice = harness.user("alice")
     alice.address = address
     alice.comes(announced)
-    assert town.context.presence.leases[alice.key].endpoint == told
+    assert harness.context.presence.leases[alice.key].endpoint == told
 
 
 @pytest.mark.parametrize(
@@ -205,15 +205,15 @@ def test_where_others_find_a_peer(
         "tcp://0.0.0.0:9", "tcp://[::]:9", "tcp://[fe80::1%eth0]:9", "tcp://192.0.2.7:\uff15\uff10",
     ],
 )  # fmt: skip
-def test_endpoints_that_are_none_are_refused(town: TrackerHarness, endpoint: str) -> None:
-    alice = town.user("alice")
+def test_endpoints_that_are_none_are_refused(harness: TrackerHarness, endpoint: str) -> None:
+    alice = harness.user("alice")
     assert alice.is_refused(tracker.Announce(endpoint)) is Code.USAGE
-    assert town.context.presence.leases == {}
+    assert harness.context.presence.leases == {}
 
 
-def test_h50_a_name_is_refused_in_words_that_say_what_to_announce(town: TrackerHarness) -> None:
+def test_h50_a_name_is_refused_in_words_that_say_what_to_announce(harness: TrackerHarness) -> None:
     """Whoever resolves it would wait for a name server of the announcer's choice."""
-    alice = town.user("alice")
+    alice = harness.user("alice")
     refusal = alice.asks(tracker.Announce("tcp://slow.example.org:9000"))
     assert isinstance(refusal, Refusal)
     assert refusal.code is Code.USAGE
@@ -221,20 +221,20 @@ def test_h50_a_name_is_refused_in_words_that_say_what_to_announce(town: TrackerH
     assert refusal.message.endswith("is a name and not an IP address")
     assert refusal.hint is not None
     assert "tcp://IP:PORT" in refusal.hint
-    assert town.context.presence.leases == {}
+    assert harness.context.presence.leases == {}
 
 
 def test_a_path_is_an_endpoint_where_the_tracker_is_on_one_too() -> None:
-    town = TrackerHarness(ipc=True)
-    alice = town.user("alice")
+    harness = TrackerHarness(ipc=True)
+    alice = harness.user("alice")
     alice.comes("ipc:///run/user/1/peer")
     assert alice.is_refused(tracker.Announce("ipc://@abstract")) is Code.USAGE
 
 
-def test_heads_tell_how_far_each_group_has_come(town: TrackerHarness) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
-    town.group("club", alice, town.user("bob"))
+def test_heads_tell_how_far_each_group_has_come(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
+    harness.group("lab", alice)
+    harness.group("club", alice, harness.user("bob"))
     heads = alice.comes().heads
     assert heads == [tracker.Head("lab", 1, 1), tracker.Head("club", 3, 2)]
 
@@ -255,7 +255,7 @@ def test_h62_sources_are_handed_out_by_user_first(seed: int) -> None:
 
 
 def test_h63_a_second_machine_with_the_key_of_one_that_is_online_is_refused(lab) -> None:
-    town, alice, _, _ = lab
+    harness, alice, _, _ = lab
     one, other = b"1" * 16, b"2" * 16
     alice.does(tracker.Hello("", one))
     alice.comes("tcp://192.0.2.1:9", instance=one)
@@ -269,7 +269,7 @@ def test_h63_a_second_machine_with_the_key_of_one_that_is_online_is_refused(lab)
     alice.comes("tcp://192.0.2.1:10", instance=one)
     alice.does(tracker.Depart())
     alice.comes("tcp://192.0.2.2:9", instance=other)
-    town.wait(limits.LEASE_S + 1)
+    harness.wait(limits.LEASE_S + 1)
     alice.does(tracker.Hello("", one))
 
 

@@ -17,14 +17,14 @@ from tracker.core.context import Caller, ReadPart, TakePart
 from tracker.core.unshared_manifests import ROW_BYTES
 
 
-def names(town: TrackerHarness, group: str) -> list[str]:
-    return sorted(share.name for share in town.state.groups[group].shares.values())
+def names(harness: TrackerHarness, group: str) -> list[str]:
+    return sorted(share.name for share in harness.state.groups[group].shares.values())
 
 
-def test_the_first_offer_shares_and_the_next_one_joins(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
-    data = town.content("data", size=77)
+def test_the_first_offer_shares_and_the_next_one_joins(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
+    data = harness.content("data", size=77)
     alice.comes()
     first = alice.offers("lab", "data.bin", data)
     assert not first.joined
@@ -32,42 +32,42 @@ def test_the_first_offer_shares_and_the_next_one_joins(town: TrackerHarness) -> 
     second = bob.offers("lab", "data.bin", data)
     assert second.joined
     assert second.row.shared_by == ["alice", "bob"]
-    assert town.told("lab")[-2:] == [
+    assert harness.told("lab")[-2:] == [
         events.Shared("alice", "data.bin", data, 77, 1, "blake3", b"d" * 32),
         events.Seeding("bob", "data.bin", data),
     ]
 
 
-def test_a_content_without_its_manifest_is_asked_for(town: TrackerHarness) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
+def test_a_content_without_its_manifest_is_asked_for(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
+    harness.group("lab", alice)
     unknown = tracker.Offer("lab", "data.bin", content_id("data"))
     assert alice.is_refused(unknown) is Code.NEED_MANIFEST
-    town.content("data")
+    harness.content("data")
     alice.does(unknown)
 
 
-def test_offering_again_changes_nothing(town: TrackerHarness) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
-    data = town.content("data")
+def test_offering_again_changes_nothing(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
+    harness.group("lab", alice)
+    data = harness.content("data")
     first = alice.offers("lab", "data.bin", data)
-    before = len(town.changes)
+    before = len(harness.changes)
     assert alice.offers("lab", "data.bin", data) == first
-    assert len(town.changes) == before
+    assert len(harness.changes) == before
 
 
-def test_a_second_device_of_the_same_user_is_no_news_for_the_log(town: TrackerHarness) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
-    data = town.content("data")
+def test_a_second_device_of_the_same_user_is_no_news_for_the_log(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
+    harness.group("lab", alice)
+    data = harness.content("data")
     alice.offers("lab", "data.bin", data)
-    phone = town.user("alice", "phone")
-    before = town.told("lab")
+    phone = harness.user("alice", "phone")
+    before = harness.told("lab")
     assert not phone.offers("lab", "data.bin", data).joined
     phone.does(tracker.StopShare("lab", "data.bin"))
-    assert town.told("lab") == before
-    assert names(town, "lab") == ["data.bin"]
+    assert harness.told("lab") == before
+    assert names(harness, "lab") == ["data.bin"]
 
 
 @pytest.mark.parametrize(
@@ -79,61 +79,61 @@ def test_a_second_device_of_the_same_user_is_no_news_for_the_log(town: TrackerHa
         ("stra\u00dfe", "STRASSE"),
     ],
 )
-def test_twins_of_a_name_are_refused(town: TrackerHarness, name: str, other: str) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
-    data = town.content("data")
+def test_twins_of_a_name_are_refused(harness: TrackerHarness, name: str, other: str) -> None:
+    alice = harness.user("alice")
+    harness.group("lab", alice)
+    data = harness.content("data")
     alice.offers("lab", name, data)
     assert alice.is_refused(tracker.Offer("lab", other, data)) is Code.TAKEN
     # Asked for, either spelling finds it.
     assert alice.does(tracker.FindShare("lab", other)).row.name == name
 
 
-def test_a_name_stands_for_one_content_in_a_group(town: TrackerHarness) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
-    town.group("club", alice)
-    alice.offers("lab", "data.bin", town.content("one"))
-    assert alice.is_refused(tracker.Offer("lab", "data.bin", town.content("two"))) is Code.TAKEN
-    alice.offers("club", "data.bin", town.content("two"))
+def test_a_name_stands_for_one_content_in_a_group(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
+    harness.group("lab", alice)
+    harness.group("club", alice)
+    alice.offers("lab", "data.bin", harness.content("one"))
+    assert alice.is_refused(tracker.Offer("lab", "data.bin", harness.content("two"))) is Code.TAKEN
+    alice.offers("club", "data.bin", harness.content("two"))
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "a\0b", ".. ", "x" * 255 + "ä", "a\u202eb", " "])
-def test_h28_names_that_could_do_harm_are_refused(town: TrackerHarness, name: str) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
-    assert alice.is_refused(tracker.Offer("lab", name, town.content("x"))) is Code.USAGE
+def test_h28_names_that_could_do_harm_are_refused(harness: TrackerHarness, name: str) -> None:
+    alice = harness.user("alice")
+    harness.group("lab", alice)
+    assert alice.is_refused(tracker.Offer("lab", name, harness.content("x"))) is Code.USAGE
 
 
-def test_a_share_ends_with_its_last_offer(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
-    data = town.content("data")
+def test_a_share_ends_with_its_last_offer(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
+    data = harness.content("data")
     for each in (alice, bob):
         each.offers("lab", "data.bin", data)
     alice.does(tracker.StopShare("lab", "DATA.bin"))
-    assert names(town, "lab") == ["data.bin"]
+    assert names(harness, "lab") == ["data.bin"]
     assert alice.is_refused(tracker.StopShare("lab", "data.bin")) is Code.UNKNOWN_SHARE
     bob.does(tracker.StopShare("lab", "data.bin"))
-    assert names(town, "lab") == []
+    assert names(harness, "lab") == []
     assert bob.is_refused(tracker.FindShare("lab", "data.bin")) is Code.UNKNOWN_SHARE
-    assert town.told("lab")[-2:] == [
+    assert harness.told("lab")[-2:] == [
         events.Stopped("alice", "data.bin", data),
         events.Unshared("bob", "data.bin", data),
     ]
 
 
-def test_leaving_ends_all_offers_in_that_group_alone(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
+def test_leaving_ends_all_offers_in_that_group_alone(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
     for group in ("lab", "club"):
-        town.group(group, alice, bob)
-        bob.offers(group, "one", town.content("one"))
-    alice.offers("lab", "one", town.content("one"))
-    bob.offers("lab", "two", town.content("two"))
+        harness.group(group, alice, bob)
+        bob.offers(group, "one", harness.content("one"))
+    alice.offers("lab", "one", harness.content("one"))
+    bob.offers("lab", "two", harness.content("two"))
     bob.does(tracker.LeaveGroup("lab"))
-    assert names(town, "lab") == ["one"]
-    assert names(town, "club") == ["one"]
-    assert [type(event).__name__ for event in town.told("lab")[-3:]] == [
+    assert names(harness, "lab") == ["one"]
+    assert names(harness, "club") == ["one"]
+    assert [type(event).__name__ for event in harness.told("lab")[-3:]] == [
         "Left",
         "Stopped",
         "Unshared",
@@ -141,10 +141,10 @@ def test_leaving_ends_all_offers_in_that_group_alone(town: TrackerHarness) -> No
     assert [row.group for row in bob.does(tracker.MyOffers()).rows] == ["club"]
 
 
-def test_offers_outlast_a_logout(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
-    alice.offers("lab", "data", town.content("data"))
+def test_offers_outlast_a_logout(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
+    alice.offers("lab", "data", harness.content("data"))
     alice.comes()
     assert bob.does(tracker.ListFiles("lab")).rows[0].seeders == 1
     alice.does(tracker.Logout())
@@ -155,24 +155,24 @@ def test_offers_outlast_a_logout(town: TrackerHarness) -> None:
     assert bob.does(tracker.ListFiles("lab")).rows[0].seeders == 1
 
 
-def test_what_another_user_offered_on_this_device_is_none_of_mine(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
-    alice.offers("lab", "data", town.content("data"))
+def test_what_another_user_offered_on_this_device_is_none_of_mine(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
+    alice.offers("lab", "data", harness.content("data"))
     alice.enters("bob")
     alice.comes()
     assert alice.does(tracker.MyOffers()).rows == []
     assert bob.does(tracker.ListFiles("lab")).rows[0].seeders == 0
 
 
-def test_all_that_is_needed_to_fetch(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
-    data = town.content("data")
+def test_all_that_is_needed_to_fetch(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
+    data = harness.content("data")
     alice.offers("lab", "data", data)
     alice.comes("tcp://192.0.2.1:9")
     found = bob.does(tracker.FindShare("lab", "data"))
-    assert found.topic == share_topic(town.state.groups["lab"].topic, data)
+    assert found.topic == share_topic(harness.state.groups["lab"].topic, data)
     assert found.manifest_bytes == 200
     assert [source.endpoint for source in found.sources] == ["tcp://192.0.2.1:9"]
     assert alice.does(tracker.FindShare("lab", "data")).sources == []
@@ -180,44 +180,44 @@ def test_all_that_is_needed_to_fetch(town: TrackerHarness) -> None:
     assert bob.is_refused(tracker.GetManifest("lab", data, 200)) is Code.USAGE
 
 
-def test_a_manifest_is_for_members_of_a_group_where_it_is_shared(town: TrackerHarness) -> None:
-    alice, eve = town.user("alice"), town.user("eve")
-    town.group("lab", alice)
-    town.group("eves", eve)
-    data = town.content("data")
+def test_a_manifest_is_for_members_of_a_group_where_it_is_shared(harness: TrackerHarness) -> None:
+    alice, eve = harness.user("alice"), harness.user("eve")
+    harness.group("lab", alice)
+    harness.group("eves", eve)
+    data = harness.content("data")
     alice.offers("lab", "data", data)
     assert eve.is_refused(tracker.GetManifest("eves", data)) is Code.UNKNOWN_SHARE
     assert eve.is_refused(tracker.GetSources("eves", data)) is Code.UNKNOWN_SHARE
 
 
-def test_a_manifest_comes_once_and_goes_when_nobody_shares_it(town: TrackerHarness) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
+def test_a_manifest_comes_once_and_goes_when_nobody_shares_it(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
+    harness.group("lab", alice)
     part = tracker.PutManifest(content_id("data"), 200, 0)
     assert alice.does(part) == TakePart(UserId("alice"), content_id("data"), 200, 0)
-    data = town.content("data")
+    data = harness.content("data")
     assert alice.does(part) == tracker.Done()
     alice.offers("lab", "data", data)
-    town.wait(limits.MANIFEST_IDLE_S * 2)
-    town.decide(Caller(b""), commands.Housekeep())
-    assert data in town.state.manifests
+    harness.wait(limits.MANIFEST_IDLE_S * 2)
+    harness.decide(Caller(b""), commands.Housekeep())
+    assert data in harness.state.manifests
     alice.does(tracker.StopShare("lab", "data"))
-    town.wait(limits.MANIFEST_IDLE_S - 1)
-    town.decide(Caller(b""), commands.Housekeep())
-    assert data in town.state.manifests
-    town.wait(2)
-    town.decide(Caller(b""), commands.Housekeep())
-    assert town.state.manifests == {}
-    assert (len(town.state.idle_manifests), town.state.idle_manifests.bytes) == (0, 0)
+    harness.wait(limits.MANIFEST_IDLE_S - 1)
+    harness.decide(Caller(b""), commands.Housekeep())
+    assert data in harness.state.manifests
+    harness.wait(2)
+    harness.decide(Caller(b""), commands.Housekeep())
+    assert harness.state.manifests == {}
+    assert (len(harness.state.unshared_manifests), harness.state.unshared_manifests.bytes) == (0, 0)
 
 
 def test_who_shares_a_file_that_was_edited_is_told_to_stop_the_former_first(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice, bob)
-    alice.offers("lab", "my data", town.content("before"))
-    town.content("after")
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
+    alice.offers("lab", "my data", harness.content("before"))
+    harness.content("after")
     for device, hint in ((alice, "stop-share lab 'my data'"), (bob, "--name NAME")):
         refusal = device.asks(tracker.Offer("lab", "my data", content_id("after")))
         assert isinstance(refusal, Refusal)
@@ -225,104 +225,106 @@ def test_who_shares_a_file_that_was_edited_is_told_to_stop_the_former_first(
         assert hint in str(refusal.hint)
 
 
-def test_what_lost_devices_left_is_stopped_from_another_one(town: TrackerHarness) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    phone, laptop = town.user("alice", "phone"), town.user("alice", "laptop")
-    town.group("lab", alice, bob)
+def test_what_lost_devices_left_is_stopped_from_another_one(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    phone, laptop = harness.user("alice", "phone"), harness.user("alice", "laptop")
+    harness.group("lab", alice, bob)
     for device in (phone, laptop):
-        device.offers("lab", "data", town.content("data"))
+        device.offers("lab", "data", harness.content("data"))
     phone.does(tracker.Logout())
     # The laptop can say for itself what it offers; the phone cannot any more.
     assert bob.is_refused(tracker.StopShare("lab", "data")) is Code.UNKNOWN_SHARE
     alice.does(tracker.StopShare("lab", "data"))
-    assert list(town.state.groups["lab"].shares[ShareId("data")].offers) == [("alice", laptop.key)]
+    assert list(harness.state.groups["lab"].shares[ShareId("data")].offers) == [
+        ("alice", laptop.key)
+    ]
     assert alice.is_refused(tracker.StopShare("lab", "data")) is Code.UNKNOWN_SHARE
     laptop.enters("bob")
     alice.does(tracker.StopShare("lab", "data"))
-    assert town.told("lab")[-1] == events.Unshared("alice", "data", content_id("data"))
+    assert harness.told("lab")[-1] == events.Unshared("alice", "data", content_id("data"))
     assert alice.does(tracker.ListFiles("lab")).rows == []
 
 
 def test_manifests_that_nobody_shares_take_bounded_room(
-    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch
+    harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alice = town.user("alice")
-    town.content("data")
+    alice = harness.user("alice")
+    harness.content("data")
     monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 1_000)
     assert alice.is_refused(tracker.PutManifest(content_id("more"), 200, 0)) is Code.BUSY
 
 
 def test_h45_nobody_takes_all_the_room_for_manifests_that_wait(
-    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch
+    harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    eve, alice, bob = town.user("eve"), town.user("alice"), town.user("bob")
-    town.group("lab", alice)
+    eve, alice, bob = harness.user("eve"), harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice)
     each = 200 + ROW_BYTES
     monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 5 * each)
-    alice.offers("lab", "old", town.content("old", shown_to=alice))
+    alice.offers("lab", "old", harness.content("old", shown_to=alice))
     alice.does(tracker.StopShare("lab", "old"))
     for text in "abcd":
-        town.content(text, shown_to=eve)
+        harness.content(text, shown_to=eve)
     hers = [content_id(text) for text in "abcd"]
     # What was left behind goes first, then hers, the oldest first; never another's.
-    bobs = town.content("bobs", shown_to=bob)
-    assert not [gone for gone in [*hers, bobs] if gone not in town.state.manifests]
-    assert content_id("old") not in town.state.manifests
-    alices = town.content("alices", shown_to=alice)
-    assert [gone for gone in hers if gone not in town.state.manifests] == hers[:1]
+    bobs = harness.content("bobs", shown_to=bob)
+    assert not [gone for gone in [*hers, bobs] if gone not in harness.state.manifests]
+    assert content_id("old") not in harness.state.manifests
+    alices = harness.content("alices", shown_to=alice)
+    assert [gone for gone in hers if gone not in harness.state.manifests] == hers[:1]
     assert eve.is_refused(tracker.PutManifest(content_id("more"), 200, 0)) is Code.BUSY
-    town.content("more", shown_to=eve)
-    assert alices in town.state.manifests
-    assert bobs in town.state.manifests
+    harness.content("more", shown_to=eve)
+    assert alices in harness.state.manifests
+    assert bobs in harness.state.manifests
     # What is shared takes none of the room.
     alice.offers("lab", "new", alices)
-    assert town.state.idle_manifests.bytes == 4 * each
+    assert harness.state.unshared_manifests.bytes == 4 * each
 
 
 def test_h56_a_full_room_for_manifests_does_not_tell_which_are_known(
-    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch
+    harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    eve, alice = town.user("eve"), town.user("alice")
-    town.group("lab", alice)
-    alice.offers("lab", "secret", town.content("secret", shown_to=alice))
+    eve, alice = harness.user("eve"), harness.user("alice")
+    harness.group("lab", alice)
+    alice.offers("lab", "secret", harness.content("secret", shown_to=alice))
     monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 200 + ROW_BYTES)
-    town.content("eve's own", shown_to=eve)
+    harness.content("eve's own", shown_to=eve)
     for text in ("secret", "unheard of"):
         assert eve.is_refused(tracker.PutManifest(content_id(text), 200, 0)) is Code.BUSY
 
 
 @pytest.mark.parametrize("limit", ["SHARES_PER_GROUP_MAX", "OFFERS_PER_DEVICE_MAX"])
 def test_shares_and_offers_are_bounded(
-    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch, limit: str
+    harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
-    alice.offers("lab", "one", town.content("one"))
+    alice = harness.user("alice")
+    harness.group("lab", alice)
+    alice.offers("lab", "one", harness.content("one"))
     monkeypatch.setattr(limits, limit, 1)
-    assert alice.is_refused(tracker.Offer("lab", "two", town.content("two"))) is Code.LIMIT
-    alice.offers("lab", "one", town.content("one"))
+    assert alice.is_refused(tracker.Offer("lab", "two", harness.content("two"))) is Code.LIMIT
+    alice.offers("lab", "one", harness.content("one"))
 
 
 def test_files_come_in_pages_in_one_order(
-    town: TrackerHarness, monkeypatch: pytest.MonkeyPatch
+    harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alice = town.user("alice")
-    town.group("lab", alice)
+    alice = harness.user("alice")
+    harness.group("lab", alice)
     wanted = ["Äpfel", "b.txt", "Zoo", "a.txt"]
     for name in wanted:
-        alice.offers("lab", name, town.content(name))
+        alice.offers("lab", name, harness.content(name))
     rows = alice.does(tracker.ListFiles("lab")).rows
     assert sorted(row.name for row in rows) == sorted(wanted)
     for at, row in enumerate(rows):
         assert alice.does(tracker.ListFiles("lab", row.name)).rows == rows[at + 1 :]
 
 
-def test_own_offers_come_in_pages_in_one_order(town: TrackerHarness) -> None:
-    alice = town.user("alice")
+def test_own_offers_come_in_pages_in_one_order(harness: TrackerHarness) -> None:
+    alice = harness.user("alice")
     for group in ("b", "a-b", "a"):
-        town.group(group, alice)
+        harness.group(group, alice)
         for name in ("Zoo", "Äpfel", "b.txt"):
-            alice.offers(group, name, town.content(name))
+            alice.offers(group, name, harness.content(name))
     rows = alice.does(tracker.MyOffers()).rows
     assert [row.group for row in rows] == ["a"] * 3 + ["a-b"] * 3 + ["b"] * 3
     for at, row in enumerate(rows):
@@ -338,15 +340,15 @@ def test_own_offers_come_in_pages_in_one_order(town: TrackerHarness) -> None:
     "question", [tracker.MyOffers(), tracker.ListFiles("lab"), tracker.ListGroups()]
 )
 def test_h54_a_page_costs_what_a_page_costs(
-    town: TrackerHarness, question: object, monkeypatch: pytest.MonkeyPatch
+    harness: TrackerHarness, question: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However much there is to list, nothing of it is put in order for each page anew."""
-    alice = town.user("alice")
-    town.group("lab", alice)
-    data = town.content("data")
+    alice = harness.user("alice")
+    harness.group("lab", alice)
+    data = harness.content("data")
     for number in range(40):
         alice.offers("lab", f"{number}", data)
-        town.user(f"u{number}").does(tracker.CreateGroup(f"g{number}"))
+        harness.user(f"u{number}").does(tracker.CreateGroup(f"g{number}"))
     ordered: list[int] = []
 
     def counting(rows: Iterable[Any], **options: Any) -> list[Any]:
@@ -362,25 +364,25 @@ def test_h54_a_page_costs_what_a_page_costs(
 
 
 def test_h48_whoever_knows_only_the_id_of_a_content_learns_no_more_by_it(
-    town: TrackerHarness,
+    harness: TrackerHarness,
 ) -> None:
-    alice, bob = town.user("alice"), town.user("bob")
-    town.group("lab", alice)
-    mine = town.group("mine", bob)
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice)
+    mine = harness.group("mine", bob)
     secret = content_id("salaries")
     offer = tracker.Offer(mine, "x", secret)
     before = bob.is_refused(offer)
-    alice.offers("lab", "salaries", town.content("salaries", shown_to=alice))
+    alice.offers("lab", "salaries", harness.content("salaries", shown_to=alice))
     assert bob.is_refused(offer) is before is Code.NEED_MANIFEST
     # Not even the first part of it is known: all of it has to be sent.
     part = bob.decision(tracker.PutManifest(secret, 200, 0))
-    assert isinstance(part.reply, TakePart)
-    town.shows(UserId("bob"), secret)
+    assert isinstance(part.deferred, TakePart)
+    harness.shows(UserId("bob"), secret)
     bob.does(offer)
     # In a group in which it is shared every member may have it anyway.
     alice.does(tracker.JoinGroup(mine))
     bob.does(tracker.AcceptRequest(mine, "alice"))
-    carol = town.user("carol")
+    carol = harness.user("carol")
     carol.does(tracker.JoinGroup(mine))
     bob.does(tracker.AcceptRequest(mine, "carol"))
     carol.does(tracker.Offer(mine, "x", secret))

@@ -4,10 +4,10 @@ import pytest
 
 from tracker.core.throttle import (
     ACCOUNT_FAILURES,
+    ACCOUNT_NETWORK_FAILURES,
     ADDRESS_FAILURES,
     ADDRESS_LOGINS,
     KNOWN_DEVICES_MAX,
-    PLACE_FAILURES,
     USER_LOGINS,
     KeyedTokenBuckets,
     LoginThrottle,
@@ -17,10 +17,10 @@ from tracker.core.throttle import (
 HOUR_S = 3600
 
 
-def attempts(guesses: LoginThrottle, count: int, now: float, **who: object) -> int:
+def attempts(throttle: LoginThrottle, count: int, now: float, **who: object) -> int:
     """How many of ``count`` guesses at once are granted."""
     asked = {"user": "alice", "device": b"d", "address": "192.0.2.7", "trusted": False, **who}
-    return sum(guesses.begin(**asked, now=now) == 0 for _ in range(count))  # type: ignore[arg-type]
+    return sum(throttle.begin(**asked, now=now) == 0 for _ in range(count))  # type: ignore[arg-type]
 
 
 def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
@@ -45,38 +45,40 @@ def test_buckets_are_bounded_and_forget_the_one_unused_longest() -> None:
     assert not buckets.take("c", 0.0)
 
 
-def guessing(guesses: LoginThrottle, begin_s: int, end_s: int, addresses: list[str]) -> int:
+def guessing(throttle: LoginThrottle, begin_s: int, end_s: int, addresses: list[str]) -> int:
     """How many guesses somebody has who wastes no second, with a fresh key for each."""
     return sum(
-        attempts(guesses, 1, float(now), device=f"{now} {address}".encode(), address=address)
+        attempts(throttle, 1, float(now), device=f"{now} {address}".encode(), address=address)
         for now in range(begin_s, end_s)
         for address in addresses
     )
 
 
 def test_h34_an_account_is_guessed_at_slowly_from_however_many_devices() -> None:
-    guesses = LoginThrottle()
-    granted = sum(attempts(guesses, 1, 0.0, device=bytes([n])) for n in range(100))
-    assert granted == PLACE_FAILURES.burst
-    assert guessing(guesses, 0, HOUR_S, ["192.0.2.7"]) == HOUR_S * PLACE_FAILURES.per_s - 1
+    throttle = LoginThrottle()
+    granted = sum(attempts(throttle, 1, 0.0, device=bytes([n])) for n in range(100))
+    assert granted == ACCOUNT_NETWORK_FAILURES.burst
+    assert (
+        guessing(throttle, 0, HOUR_S, ["192.0.2.7"]) == HOUR_S * ACCOUNT_NETWORK_FAILURES.per_s - 1
+    )
 
 
 def test_h34_and_from_however_many_addresses() -> None:
-    guesses = LoginThrottle()
+    throttle = LoginThrottle()
     many = [f"192.0.2.{n}" for n in range(200)]
-    granted = sum(attempts(guesses, 1, 0.0, device=b"0", address=address) for address in many)
+    granted = sum(attempts(throttle, 1, 0.0, device=b"0", address=address) for address in many)
     assert granted == 5  # a key has its budget wherever it is used
-    granted += guessing(guesses, 0, 600, many)
+    granted += guessing(throttle, 0, 600, many)
     assert granted <= ACCOUNT_FAILURES.burst + 600 * ACCOUNT_FAILURES.per_s
 
 
 def test_h46_who_guesses_from_elsewhere_keeps_nobody_from_logging_in() -> None:
-    guesses = LoginThrottle()
+    throttle = LoginThrottle()
     few = [f"198.51.100.{n}" for n in range(11)]
     for hour in range(3):
-        guessing(guesses, hour * HOUR_S, (hour + 1) * HOUR_S, few[: 1 + 5 * hour])
+        guessing(throttle, hour * HOUR_S, (hour + 1) * HOUR_S, few[: 1 + 5 * hour])
         now = (hour + 1.0) * HOUR_S
-        assert guesses.begin("alice", f"new {hour}".encode(), "192.0.2.7", False, now) == 0
+        assert throttle.begin("alice", f"new {hour}".encode(), "192.0.2.7", False, now) == 0
 
 
 @pytest.mark.parametrize(
@@ -92,115 +94,115 @@ def test_h46_who_guesses_from_elsewhere_keeps_nobody_from_logging_in() -> None:
     ],
 )
 def test_h46_what_counts_as_one_place(one: str, other: str, same: bool) -> None:
-    guesses = LoginThrottle()
+    throttle = LoginThrottle()
     for number in range(10):
-        attempts(guesses, 1, 0.0, device=bytes([number]), address=one)
-    assert attempts(guesses, 1, 0.0, device=b"other", address=other) == (not same)
+        attempts(throttle, 1, 0.0, device=bytes([number]), address=one)
+    assert attempts(throttle, 1, 0.0, device=b"other", address=other) == (not same)
 
 
 def test_h46_a_device_that_was_let_in_once_has_a_budget_of_its_own() -> None:
-    guesses = LoginThrottle()
-    assert not guesses.knows("alice", b"hers")
-    guesses.begin("alice", b"hers", "192.0.2.7", False, 0.0)
-    guesses.succeeded("alice", b"hers", "192.0.2.7", False, 0.0)
-    assert guesses.knows("alice", b"hers")
-    assert not guesses.knows("bob", b"hers")
+    throttle = LoginThrottle()
+    assert not throttle.knows("alice", b"hers")
+    throttle.begin("alice", b"hers", "192.0.2.7", False, 0.0)
+    throttle.succeeded("alice", b"hers", "192.0.2.7", False, 0.0)
+    assert throttle.knows("alice", b"hers")
+    assert not throttle.knows("bob", b"hers")
     # Not even what is guessed at her very address, about whomever, keeps it out.
     for number in range(500):
-        attempts(guesses, 1, 0.0, user=f"u{number % 50}", device=number.to_bytes(4, "big"))
-    assert guesses.begin("alice", b"new", "192.0.2.7", guesses.knows("alice", b"new"), 0.0) > 0
-    assert attempts(guesses, 100, 0.0, device=b"hers", trusted=True) == 5
+        attempts(throttle, 1, 0.0, user=f"u{number % 50}", device=number.to_bytes(4, "big"))
+    assert throttle.begin("alice", b"new", "192.0.2.7", throttle.knows("alice", b"new"), 0.0) > 0
+    assert attempts(throttle, 100, 0.0, device=b"hers", trusted=True) == 5
 
 
 def test_h46_devices_of_others_drive_none_out_of_memory() -> None:
-    guesses = LoginThrottle()
-    guesses.succeeded("alice", b"first", "", False, 0.0)
+    throttle = LoginThrottle()
+    throttle.succeeded("alice", b"first", "", False, 0.0)
     for number in range(20_000):
-        guesses.succeeded("eve", number.to_bytes(4, "big"), "", False, 0.0)
-    assert guesses.knows("alice", b"first")
+        throttle.succeeded("eve", number.to_bytes(4, "big"), "", False, 0.0)
+    assert throttle.knows("alice", b"first")
     for number in range(KNOWN_DEVICES_MAX):
-        guesses.succeeded("alice", number.to_bytes(4, "big"), "", False, 0.0)
-    assert not guesses.knows("alice", b"first")
+        throttle.succeeded("alice", number.to_bytes(4, "big"), "", False, 0.0)
+    assert not throttle.knows("alice", b"first")
 
 
 def test_one_address_with_ever_new_keys_is_slowed_too() -> None:
-    guesses = LoginThrottle()
+    throttle = LoginThrottle()
     granted = sum(
-        attempts(guesses, 1, 0.0, user=f"u{n}", device=n.to_bytes(4, "big")) for n in range(500)
+        attempts(throttle, 1, 0.0, user=f"u{n}", device=n.to_bytes(4, "big")) for n in range(500)
     )
     assert granted == ADDRESS_FAILURES.burst
 
 
 def test_the_right_password_costs_nothing() -> None:
-    guesses = LoginThrottle()
+    throttle = LoginThrottle()
     for _ in range(100):
-        assert guesses.begin("alice", b"d", "192.0.2.7", False, 0.0) == 0
-        guesses.succeeded("alice", b"d", "192.0.2.7", False, 0.0)
+        assert throttle.begin("alice", b"d", "192.0.2.7", False, 0.0) == 0
+        throttle.succeeded("alice", b"d", "192.0.2.7", False, 0.0)
 
 
 def test_a_device_that_was_let_in_before_is_not_slowed_by_others() -> None:
-    guesses = LoginThrottle()
+    throttle = LoginThrottle()
     for number in range(100):
-        attempts(guesses, 1, 0.0, device=bytes([number]))
-    assert guesses.begin("alice", b"hers", "192.0.2.7", False, 0.0) > 0
-    assert guesses.begin("alice", b"hers", "192.0.2.7", True, 0.0) == 0
+        attempts(throttle, 1, 0.0, device=bytes([number]))
+    assert throttle.begin("alice", b"hers", "192.0.2.7", False, 0.0) > 0
+    assert throttle.begin("alice", b"hers", "192.0.2.7", True, 0.0) == 0
 
 
 def test_a_refused_attempt_does_not_lengthen_the_wait() -> None:
-    guesses = LoginThrottle()
-    attempts(guesses, 5, 0.0)
-    first = guesses.begin("alice", b"d", "192.0.2.7", False, 0.0)
-    attempts(guesses, 50, 1.0)
-    assert guesses.begin("alice", b"d", "192.0.2.7", False, first) == 0
+    throttle = LoginThrottle()
+    attempts(throttle, 5, 0.0)
+    first = throttle.begin("alice", b"d", "192.0.2.7", False, 0.0)
+    attempts(throttle, 50, 1.0)
+    assert throttle.begin("alice", b"d", "192.0.2.7", False, first) == 0
 
 
 def test_accounts_are_not_made_without_end() -> None:
-    guesses = LoginThrottle()
-    made = sum(guesses.create(n.to_bytes(4, "big"), "192.0.2.7", 0.0) == 0 for n in range(1000))
+    throttle = LoginThrottle()
+    made = sum(throttle.create(n.to_bytes(4, "big"), "192.0.2.7", 0.0) == 0 for n in range(1000))
     assert made == 200
-    assert guesses.create(b"x", "192.0.2.8", 0.0) == 0
+    assert throttle.create(b"x", "192.0.2.8", 0.0) == 0
 
 
-def logins(guesses: LoginThrottle, count: int, now: float, **who: object) -> int:
+def logins(throttle: LoginThrottle, count: int, now: float, **who: object) -> int:
     """How many of ``count`` logins with the right password, one after the other, are granted."""
     done = 0
     for number in range(count):
         asked = {"user": "alice", "device": b"%d" % number, "address": "192.0.2.7"} | who
-        if guesses.begin(**asked, trusted=False, now=now) == 0:  # type: ignore[arg-type]
-            guesses.succeeded(**asked, trusted=False, now=now)  # type: ignore[arg-type]
+        if throttle.begin(**asked, trusted=False, now=now) == 0:  # type: ignore[arg-type]
+            throttle.succeeded(**asked, trusted=False, now=now)  # type: ignore[arg-type]
             done += 1
     return done
 
 
 def test_h57_right_passwords_have_a_price_and_a_fleet_can_pay_it() -> None:
-    guesses = LoginThrottle()
+    throttle = LoginThrottle()
     burst = round(USER_LOGINS.burst)
     assert burst >= 200
-    assert logins(guesses, burst + 50, 0.0) == burst
-    assert logins(guesses, 50, 10.0) == 10 * USER_LOGINS.per_s
+    assert logins(throttle, burst + 50, 0.0) == burst
+    assert logins(throttle, 50, 10.0) == 10 * USER_LOGINS.per_s
     # It is paid by the user, wherever they are, and by no other user.
-    assert logins(guesses, 5, 10.0, address="192.0.2.9") == 0
-    assert logins(guesses, 5, 10.0, user="bob", address="192.0.2.9") == 5
+    assert logins(throttle, 5, 10.0, address="192.0.2.9") == 0
+    assert logins(throttle, 5, 10.0, user="bob", address="192.0.2.9") == 5
 
 
 def test_h57_an_address_pays_for_all_accounts_that_log_in_there() -> None:
-    guesses = LoginThrottle()
-    done = sum(logins(guesses, 1, 0.0, user=f"u{number}") for number in range(500))
+    throttle = LoginThrottle()
+    done = sum(logins(throttle, 1, 0.0, user=f"u{number}") for number in range(500))
     assert done == ADDRESS_LOGINS.burst
-    assert logins(guesses, 1, 0.0, user="alice", address="192.0.2.9") == 1
+    assert logins(throttle, 1, 0.0, user="alice", address="192.0.2.9") == 1
 
 
 def test_h57_wrong_passwords_do_not_use_up_what_a_user_may_log_in_with() -> None:
-    guesses = LoginThrottle()
+    throttle = LoginThrottle()
     many = [f"192.0.2.{n}" for n in range(100)]
-    guessing(guesses, 0, 60, many)
-    guesses.succeeded("alice", b"hers", "198.51.100.1", True, 60.0)
-    assert guesses.begin("alice", b"hers", "198.51.100.1", True, 60.0) == 0
+    guessing(throttle, 0, 60, many)
+    throttle.succeeded("alice", b"hers", "198.51.100.1", True, 60.0)
+    assert throttle.begin("alice", b"hers", "198.51.100.1", True, 60.0) == 0
 
 
 def test_h57_an_attempt_that_found_no_place_is_none() -> None:
-    guesses = LoginThrottle()
+    throttle = LoginThrottle()
     who = ("alice", b"d", "192.0.2.7", False, 0.0)
     for _ in range(20):
-        assert guesses.begin(*who) == 0
-        guesses.dropped(*who)
+        assert throttle.begin(*who) == 0
+        throttle.dropped(*who)

@@ -12,11 +12,11 @@ from common.errors import ConfigError
 from tracker.service import addresses
 from tracker.service.addresses import (
     Addresses,
-    advertised,
+    advertised_endpoint,
     advice,
     bind_both,
     is_networked,
-    options,
+    run_options,
 )
 
 LAN = ["192.0.2.8", "198.51.100.7", "2001:db8::8"]
@@ -27,7 +27,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses of this machine, which has no default route."""
     found = list(LAN)
     monkeypatch.setattr(addresses, "addresses_for_others", lambda: found)
-    monkeypatch.setattr(addresses, "_routed", lambda: None)
+    monkeypatch.setattr(addresses, "_routed_address", lambda: None)
     return found
 
 
@@ -36,10 +36,10 @@ def test_without_a_default_route_the_link_names_an_address_of_the_lan(
     machine: list[str], host: str
 ) -> None:
     bound = f"tcp://{host}:5000"
-    assert advertised(bound) == "tcp://192.0.2.8:5000"
-    told = advice(bound, "")
-    assert told is not None
-    assert "--advertise HOST: 198.51.100.7, 2001:db8::8" in told
+    assert advertised_endpoint(bound) == "tcp://192.0.2.8:5000"
+    advice_given = advice(bound, "")
+    assert advice_given is not None
+    assert "--advertise HOST: 198.51.100.7, 2001:db8::8" in advice_given
     assert is_networked(bound, "")
     machine[1:] = []
     assert advice(bound, "") is None, "there is no choice"
@@ -47,10 +47,10 @@ def test_without_a_default_route_the_link_names_an_address_of_the_lan(
 
 def test_with_nothing_but_loopback_advertise_is_asked_for(machine: list[str]) -> None:
     machine.clear()
-    assert advertised("tcp://0.0.0.0:5000") == "tcp://127.0.0.1:5000"
-    told = advice("tcp://0.0.0.0:5000", "")
-    assert told is not None
-    assert "until --advertise HOST names one" in told
+    assert advertised_endpoint("tcp://0.0.0.0:5000") == "tcp://127.0.0.1:5000"
+    advice_given = advice("tcp://0.0.0.0:5000", "")
+    assert advice_given is not None
+    assert "until --advertise HOST names one" in advice_given
     assert advice("tcp://0.0.0.0:5000", "tracker.example") is None
     assert advice("tcp://127.0.0.1:5000", "") is None
     assert not is_networked("tcp://0.0.0.0:5000", "")
@@ -59,13 +59,13 @@ def test_with_nothing_but_loopback_advertise_is_asked_for(machine: list[str]) ->
 def test_the_address_of_a_default_route_is_no_guess(
     machine: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(addresses, "_routed", lambda: "198.51.100.7")
-    assert advertised("tcp://0.0.0.0:5000") == "tcp://198.51.100.7:5000"
+    monkeypatch.setattr(addresses, "_routed_address", lambda: "198.51.100.7")
+    assert advertised_endpoint("tcp://0.0.0.0:5000") == "tcp://198.51.100.7:5000"
     assert advice("tcp://0.0.0.0:5000", "") is None
 
 
 @pytest.mark.parametrize(
-    ("typed", "host", "told"),
+    ("typed", "host", "expected"),
     [
         ("tcp://localhost:0", "", "tcp://localhost:5000"),
         ("tcp://Tracker.Example:5000", "", "tcp://Tracker.Example:5000"),
@@ -75,8 +75,10 @@ def test_the_address_of_a_default_route_is_no_guess(
         ("tcp://localhost:0", "2001:db8::9", "tcp://[2001:db8::9]:5000"),
     ],
 )
-def test_a_host_name_stays_in_the_link_as_it_was_typed(typed: str, host: str, told: str) -> None:
-    assert advertised("tcp://127.0.0.1:5000", host, typed) == told
+def test_a_host_name_stays_in_the_link_as_it_was_typed(
+    typed: str, host: str, expected: str
+) -> None:
+    assert advertised_endpoint("tcp://127.0.0.1:5000", host, typed) == expected
 
 
 @pytest.mark.parametrize(
@@ -117,11 +119,11 @@ def test_a_host_name_without_an_address_is_told() -> None:
 
 def test_the_options_that_bring_it_back() -> None:
     where = Addresses("tcp://0.0.0.0:0", advertise="tracker.example")
-    assert options(where, "tcp://0.0.0.0:41000") == (
+    assert run_options(where, "tcp://0.0.0.0:41000") == (
         "--bind tcp://0.0.0.0:41000 --advertise tracker.example"
     )
     where = Addresses("tcp://localhost:5100", "tcp://localhost:6000")
-    assert options(where, "tcp://127.0.0.1:5100") == (
+    assert run_options(where, "tcp://127.0.0.1:5100") == (
         "--bind tcp://localhost:5100 --events tcp://localhost:6000"
     )
-    assert options(Addresses("ipc:///a b/s"), "ipc:///a b/s") == "--bind 'ipc:///a b/s'"
+    assert run_options(Addresses("ipc:///a b/s"), "ipc:///a b/s") == "--bind 'ipc:///a b/s'"

@@ -32,14 +32,15 @@ from tracker.core.changes import (
 from tracker.core.context import Caller, Now
 from tracker.core.outbox import Outgoing
 from tracker.core.state import State
-from tracker.service import command_loop, publisher, ticket_signer
-from tracker.service.command_loop import CommandLoop, Job
+from tracker.service import batch, command_loop, publisher, ticket_signer
+from tracker.service.batch import Job
+from tracker.service.command_loop import CommandLoop
 from tracker.service.deferred import DeferredWork
 
 ALICE = DeviceKey(b"a" * 32)
 
 
-class Office:
+class LoopHarness:
     """A desk at work for alice, who is logged in."""
 
     def __init__(self, loop: CommandLoop, store: MemoryStore, published: list[Outgoing]) -> None:
@@ -73,8 +74,8 @@ class Office:
     def content(self, text: str) -> ContentId:
         """A content whose manifest alice has sent."""
         content = content_id(text)
-        facts = ManifestSummary(content, 9, 6, 1, 1, 16_384, "blake3", b"d" * 32, wall_ms())
-        changes = (ManifestStored(facts, b"m" * 9), ManifestShown(UserId("alice"), content))
+        summary = ManifestSummary(content, 9, 6, 1, 1, 16_384, "blake3", b"d" * 32, wall_ms())
+        changes = (ManifestStored(summary, b"m" * 9), ManifestShown(UserId("alice"), content))
         self.store.commit(changes)
         for change in changes:
             self.loop.context.state.apply(change)
@@ -90,18 +91,20 @@ class Office:
             await asyncio.sleep(0.001)
 
 
-def at_the_desk(story: Callable[[Office], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+def with_command_loop(
+    scenario: Callable[[LoopHarness], Coroutine[Any, Any, None]],
+) -> Callable[[], None]:
     async def play() -> None:
         store, published = MemoryStore(), list[Outgoing]()
         store.commit([AccountCreated("alice", "h", 1), DeviceBound(ALICE, "alice", 1)])
-        town = TrackerHarness()
-        town.context.state = store.load()
+        core = TrackerHarness()
+        core.context.state = store.load()
         key = nacl.signing.SigningKey.generate()
-        errands = DeferredWork(store, TrackerId(b"t" * 16), key)  # type: ignore[arg-type]
-        loop = CommandLoop(town.context, store, errands, published.append)  # type: ignore[arg-type]
+        deferred_work = DeferredWork(store, TrackerId(b"t" * 16), key)  # type: ignore[arg-type]
+        loop = CommandLoop(core.context, store, deferred_work, published.append)  # type: ignore[arg-type]
         work = [asyncio.create_task(loop.run()), asyncio.create_task(loop.keep_time())]
         try:
-            await story(Office(loop, store, published))
+            await scenario(LoopHarness(loop, store, published))
         finally:
             store.open.set()
             loop.stop()
@@ -112,105 +115,105 @@ def at_the_desk(story: Callable[[Office], Coroutine[Any, Any, None]]) -> Callabl
     def test() -> None:
         asyncio.run(play())
 
-    test.__name__ = story.__name__
+    test.__name__ = scenario.__name__
     return test
 
 
-@at_the_desk
-async def test_nothing_is_said_before_it_is_durable(office: Office) -> None:
-    await office.ask(tracker.Hello())
-    office.store.open.clear()
-    made = office.send(tracker.CreateGroup("lab"))
-    asked = office.send(tracker.ListGroups())
-    await office.breathe()
-    later = office.send(tracker.Announce("tcp://192.0.2.7:9"))
-    await office.breathe()
-    told = [out.body for out in office.published if not isinstance(out.body, events.Beat)]
-    assert (set(office.replies) & {made, asked, later}, told) == (set(), [])
-    office.store.open.set()
-    assert await office.reply(made) == tracker.Done()
-    assert [row.group for row in (await office.reply(asked)).rows] == ["lab"]
-    assert [head.seq for head in (await office.reply(later)).heads] == [1]
-    entries = [out.body for out in office.published if isinstance(out.body, events.LogEntry)]
+@with_command_loop
+async def test_nothing_is_said_before_it_is_durable(harness: LoopHarness) -> None:
+    await harness.ask(tracker.Hello())
+    harness.store.open.clear()
+    made = harness.send(tracker.CreateGroup("lab"))
+    asked = harness.send(tracker.ListGroups())
+    await harness.breathe()
+    later = harness.send(tracker.Announce("tcp://192.0.2.7:9"))
+    await harness.breathe()
+    told = [out.body for out in harness.published if not isinstance(out.body, events.Beat)]
+    assert (set(harness.replies) & {made, asked, later}, told) == (set(), [])
+    harness.store.open.set()
+    assert await harness.reply(made) == tracker.Done()
+    assert [row.group for row in (await harness.reply(asked)).rows] == ["lab"]
+    assert [head.seq for head in (await harness.reply(later)).heads] == [1]
+    entries = [out.body for out in harness.published if isinstance(out.body, events.LogEntry)]
     assert [entry.event for entry in entries] == [events.Created("alice")]
 
 
-@at_the_desk
-async def test_f20_what_cannot_be_written_is_refused_and_forgotten(office: Office) -> None:
-    await office.ask(tracker.CreateGroup("before"))
-    office.store.fails_with = StorageError("cannot write to the database: disk is full")
+@with_command_loop
+async def test_f20_what_cannot_be_written_is_refused_and_forgotten(harness: LoopHarness) -> None:
+    await harness.ask(tracker.CreateGroup("before"))
+    harness.store.fails_with = StorageError("cannot write to the database: disk is full")
     batch = [
-        office.send(tracker.CreateGroup("lab")),
-        office.send(tracker.ListGroups()),
-        office.send(tracker.CreateGroup("lab")),
-        office.send(tracker.LeaveGroup("before")),
+        harness.send(tracker.CreateGroup("lab")),
+        harness.send(tracker.ListGroups()),
+        harness.send(tracker.CreateGroup("lab")),
+        harness.send(tracker.LeaveGroup("before")),
     ]
-    made, listed, again, left = [await office.reply(each) for each in batch]
+    made, listed, again, left = [await harness.reply(each) for each in batch]
     for refusal in (made, again, left):
         assert isinstance(refusal, Refusal)
         assert refusal.code is Code.READ_ONLY
         assert "disk is full" in refusal.message
     assert [row.group for row in listed.rows] == ["before"]
-    office.store.fails_with = None
-    assert await office.ask(tracker.CreateGroup("lab")) == tracker.Done()
-    assert sorted(office.store.load().groups) == ["before", "lab"]
+    harness.store.fails_with = None
+    assert await harness.ask(tracker.CreateGroup("lab")) == tracker.Done()
+    assert sorted(harness.store.load().groups) == ["before", "lab"]
 
 
-@at_the_desk
-async def test_f20_who_is_online_follows_from_what_was_written(office: Office) -> None:
+@with_command_loop
+async def test_f20_who_is_online_follows_from_what_was_written(harness: LoopHarness) -> None:
     """An announcement in a batch that fails makes nobody the seeder of what is not shared."""
-    await office.ask(tracker.CreateGroup("lab"))
-    film = office.content("film")
-    await office.ask(tracker.Announce("tcp://192.0.2.7:9"))
-    office.store.fails_with = StorageError("disk is full")
-    offered = office.send(tracker.Offer("lab", "film", film))
-    announced = office.send(tracker.Announce("tcp://192.0.2.7:10"))
-    assert (await office.reply(offered)).code is Code.READ_ONLY
-    assert isinstance(await office.reply(announced), tracker.Announced)
-    assert office.loop.context.presence.leases[ALICE].endpoint == "tcp://192.0.2.7:10"
-    assert (office.seeders("lab", film), office.loop._publishing.flush_at) == (0, None)
-    office.store.fails_with = None
-    await office.ask(tracker.Announce("tcp://192.0.2.7:11"))
-    assert office.seeders("lab", film) == 0
-    await office.ask(tracker.Offer("lab", "film", film))
-    assert office.seeders("lab", film) == 1
+    await harness.ask(tracker.CreateGroup("lab"))
+    film = harness.content("film")
+    await harness.ask(tracker.Announce("tcp://192.0.2.7:9"))
+    harness.store.fails_with = StorageError("disk is full")
+    offered = harness.send(tracker.Offer("lab", "film", film))
+    announced = harness.send(tracker.Announce("tcp://192.0.2.7:10"))
+    assert (await harness.reply(offered)).code is Code.READ_ONLY
+    assert isinstance(await harness.reply(announced), tracker.Announced)
+    assert harness.loop.context.presence.leases[ALICE].endpoint == "tcp://192.0.2.7:10"
+    assert (harness.seeders("lab", film), harness.loop._publisher.flush_at) == (0, None)
+    harness.store.fails_with = None
+    await harness.ask(tracker.Announce("tcp://192.0.2.7:11"))
+    assert harness.seeders("lab", film) == 0
+    await harness.ask(tracker.Offer("lab", "film", film))
+    assert harness.seeders("lab", film) == 1
 
 
-def counted_loads(office: Office, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+def counted_loads(harness: LoopHarness, monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Grows with each time that the store is read as a whole."""
-    loads, load = list[None](), office.store.load
+    loads, load = list[None](), harness.store.load
 
     def counting() -> State:
         loads.append(None)
         return load()
 
-    monkeypatch.setattr(office.store, "load", counting)
+    monkeypatch.setattr(harness.store, "load", counting)
     return loads
 
 
 def test_f20_a_full_disk_is_read_once_and_not_for_each_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    @at_the_desk
-    async def story(office: Office) -> None:
-        loads = counted_loads(office, monkeypatch)
-        office.store.fails_with = StorageError("disk is full")
+    @with_command_loop
+    async def scenario(harness: LoopHarness) -> None:
+        loads = counted_loads(harness, monkeypatch)
+        harness.store.fails_with = StorageError("disk is full")
         for number in range(20):
-            batch = [office.send(tracker.CreateGroup(f"{number}{end}")) for end in "abc"]
-            listed = office.send(tracker.ListGroups())
-            assert {(await office.reply(each)).code for each in batch} == {Code.READ_ONLY}
-            assert (await office.reply(listed)).rows == []
+            batch = [harness.send(tracker.CreateGroup(f"{number}{end}")) for end in "abc"]
+            listed = harness.send(tracker.ListGroups())
+            assert {(await harness.reply(each)).code for each in batch} == {Code.READ_ONLY}
+            assert (await harness.reply(listed)).rows == []
         assert len(loads) == 1
-        office.store.fails_with = None
-        sent = [office.send(tracker.CreateGroup(name)) for name in ("lab", "den")]
-        assert [await office.reply(each) for each in sent] == [tracker.Done()] * 2
-        assert [row.group for row in (await office.ask(tracker.ListGroups())).rows] == [
+        harness.store.fails_with = None
+        sent = [harness.send(tracker.CreateGroup(name)) for name in ("lab", "den")]
+        assert [await harness.reply(each) for each in sent] == [tracker.Done()] * 2
+        assert [row.group for row in (await harness.ask(tracker.ListGroups())).rows] == [
             "den",
             "lab",
         ]
-        assert sorted(office.store.load().groups) == ["den", "lab"]
+        assert sorted(harness.store.load().groups) == ["den", "lab"]
 
-    story()
+    scenario()
 
 
 @pytest.mark.parametrize(("careful_s", "reads"), [(3_600.0, 1), (0.0, 5)])
@@ -220,34 +223,36 @@ def test_f20_a_disk_with_room_for_small_things_only_is_not_read_all_the_time(
     """Within a while of a failure the next one costs nothing, though others were written since."""
     monkeypatch.setattr(command_loop, "CAREFUL_S", careful_s)
 
-    @at_the_desk
-    async def story(office: Office) -> None:
-        loads = counted_loads(office, monkeypatch)
+    @with_command_loop
+    async def scenario(harness: LoopHarness) -> None:
+        loads = counted_loads(harness, monkeypatch)
         for number in range(5):
-            office.store.fails_with = StorageError("disk is full")
-            assert (await office.ask(tracker.CreateGroup("large"))).code is Code.READ_ONLY
-            office.store.fails_with = None
-            assert await office.ask(tracker.CreateGroup(f"{number}")) == tracker.Done()
+            harness.store.fails_with = StorageError("disk is full")
+            assert (await harness.ask(tracker.CreateGroup("large"))).code is Code.READ_ONLY
+            harness.store.fails_with = None
+            assert await harness.ask(tracker.CreateGroup(f"{number}")) == tracker.Done()
         assert len(loads) == reads
 
-    story()
+    scenario()
 
 
-@at_the_desk
+@with_command_loop
 async def test_f20_who_is_overtaken_while_the_disk_is_full_is_answered_all_the_same(
-    office: Office,
+    harness: LoopHarness,
 ) -> None:
-    await office.ask(tracker.CreateGroup("lab"))
-    office.store.fails_with = StorageError("disk is full")
-    assert (await office.ask(tracker.CreateGroup("den"))).code is Code.READ_ONLY
-    office.store.fails_with = None
+    await harness.ask(tracker.CreateGroup("lab"))
+    harness.store.fails_with = StorageError("disk is full")
+    assert (await harness.ask(tracker.CreateGroup("den"))).code is Code.READ_ONLY
+    harness.store.fails_with = None
     bob = DeviceKey(b"b" * 32)
-    others_go_on(office, bob)
-    film = office.content("film")
-    sent = [office.send(tracker.Offer("lab", name, film)) for name in ("one", "two")]
+    others_go_on(harness, bob)
+    film = harness.content("film")
+    sent = [harness.send(tracker.Offer("lab", name, film)) for name in ("one", "two")]
     for each in sent:
-        assert isinstance(await office.reply(each), tracker.Offered)
-    assert office.loop.context.state.groups["lab"].seq == office.store.load().groups["lab"].seq == 4
+        assert isinstance(await harness.reply(each), tracker.Offered)
+    assert (
+        harness.loop.context.state.groups["lab"].seq == harness.store.load().groups["lab"].seq == 4
+    )
 
 
 def test_f20_what_was_written_and_not_understood_is_read_from_the_disk(
@@ -264,39 +269,41 @@ def test_f20_what_was_written_and_not_understood_is_read_from_the_disk(
 
     monkeypatch.setattr(State, "apply", faulty)
 
-    @at_the_desk
-    async def story(office: Office) -> None:
-        office.store.fails_with = StorageError("disk is full")
-        assert (await office.ask(tracker.CreateGroup("lab"))).code is Code.READ_ONLY
-        office.store.fails_with = None
-        mirror.append(office.loop.context.state)
-        assert await office.ask(tracker.CreateGroup("lab")) == tracker.Done()
-        assert [row.group for row in (await office.ask(tracker.ListGroups())).rows] == ["lab"]
+    @with_command_loop
+    async def scenario(harness: LoopHarness) -> None:
+        harness.store.fails_with = StorageError("disk is full")
+        assert (await harness.ask(tracker.CreateGroup("lab"))).code is Code.READ_ONLY
+        harness.store.fails_with = None
+        mirror.append(harness.loop.context.state)
+        assert await harness.ask(tracker.CreateGroup("lab")) == tracker.Done()
+        assert [row.group for row in (await harness.ask(tracker.ListGroups())).rows] == ["lab"]
 
-    story()
+    scenario()
 
 
-@at_the_desk
-async def test_who_logs_out_right_after_an_announcement_is_offline(office: Office) -> None:
-    presence = office.loop.context.presence
-    office.send(tracker.Announce("tcp://192.0.2.7:9"))
-    assert await office.ask(tracker.Logout()) == tracker.Done()
+@with_command_loop
+async def test_who_logs_out_right_after_an_announcement_is_offline(harness: LoopHarness) -> None:
+    presence = harness.loop.context.presence
+    harness.send(tracker.Announce("tcp://192.0.2.7:9"))
+    assert await harness.ask(tracker.Logout()) == tracker.Done()
     assert (presence.leases, presence.heard_at) == ({}, {})
 
 
-@at_the_desk
-async def test_a_command_that_comes_twice_while_it_is_open_is_done_once(office: Office) -> None:
-    office.store.open.clear()
-    first = office.send(tracker.CreateGroup("lab"), b"same")
-    await office.breathe()
-    office.send(tracker.CreateGroup("lab"), b"same")
+@with_command_loop
+async def test_a_command_that_comes_twice_while_it_is_open_is_done_once(
+    harness: LoopHarness,
+) -> None:
+    harness.store.open.clear()
+    first = harness.send(tracker.CreateGroup("lab"), b"same")
+    await harness.breathe()
+    harness.send(tracker.CreateGroup("lab"), b"same")
     other = tracker.CreateGroup("other")
     refused: list[Any] = []
-    office.loop.submit(Job(Caller(ALICE, "", b"same"), other, lambda r, _: refused.append(r)))
-    office.store.open.set()
-    assert await office.reply(first) == tracker.Done()
+    harness.loop.submit(Job(Caller(ALICE, "", b"same"), other, lambda r, _: refused.append(r)))
+    harness.store.open.set()
+    assert await harness.reply(first) == tracker.Done()
     assert refused[0].code is Code.BUSY
-    assert list(office.store.load().groups) == ["lab"]
+    assert list(harness.store.load().groups) == ["lab"]
 
 
 def test_a_defect_in_one_command_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,20 +316,20 @@ def test_a_defect_in_one_command_leaves_the_others_alone(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(commands, "decide", faulty)
 
-    @at_the_desk
-    async def story(office: Office) -> None:
-        made, broken = office.send(tracker.CreateGroup("lab")), office.send(tracker.Follow())
-        assert await office.reply(made) == tracker.Done()
-        assert (await office.reply(broken)).code is Code.INTERNAL
-        assert await office.ask(tracker.CreateGroup("next")) == tracker.Done()
+    @with_command_loop
+    async def scenario(harness: LoopHarness) -> None:
+        made, broken = harness.send(tracker.CreateGroup("lab")), harness.send(tracker.Follow())
+        assert await harness.reply(made) == tracker.Done()
+        assert (await harness.reply(broken)).code is Code.INTERNAL
+        assert await harness.ask(tracker.CreateGroup("next")) == tracker.Done()
 
-    story()
+    scenario()
 
 
-def others_go_on(office: Office, bob: DeviceKey) -> None:
+def others_go_on(harness: LoopHarness, bob: DeviceKey) -> None:
     """Another tracker on the same database makes bob known, and continues the log of lab."""
     entry = events.LogEntry("lab", 2, 1, 1, events.Device("alice", bob, True))
-    office.store.commit(
+    harness.store.commit(
         [
             Logged(entry, b"t" * 16, b"k" * 32, 1),
             AccountCreated("bob", "h", 1),
@@ -331,17 +338,17 @@ def others_go_on(office: Office, bob: DeviceKey) -> None:
     )
 
 
-@at_the_desk
-async def test_who_was_overtaken_decides_again_on_what_the_disk_says(office: Office) -> None:
+@with_command_loop
+async def test_who_was_overtaken_decides_again_on_what_the_disk_says(harness: LoopHarness) -> None:
     """Another tracker continued the log: the mirror is taken anew, and nobody notices."""
-    await office.ask(tracker.CreateGroup("lab"))
+    await harness.ask(tracker.CreateGroup("lab"))
     bob = DeviceKey(b"b" * 32)
-    others_go_on(office, bob)
-    office.loop.context.state.devices[bob] = "bob"
-    asked = office.send(tracker.JoinGroup("lab"), device=bob)
-    assert await office.reply(asked) == tracker.Done()
-    assert office.loop.context.state.groups["lab"].seq == 3
-    assert "bob" in office.loop.context.state.accounts
+    others_go_on(harness, bob)
+    harness.loop.context.state.devices[bob] = "bob"
+    asked = harness.send(tracker.JoinGroup("lab"), device=bob)
+    assert await harness.reply(asked) == tracker.Done()
+    assert harness.loop.context.state.groups["lab"].seq == 3
+    assert "bob" in harness.loop.context.state.accounts
 
 
 def test_who_is_behind_a_batch_that_grew_when_it_was_decided_again_is_answered(
@@ -349,49 +356,49 @@ def test_who_is_behind_a_batch_that_grew_when_it_was_decided_again_is_answered(
 ) -> None:
     """Another tracker let alice into groups: her logging out is a batch of its own by now, and who
     was in one batch with her has the next."""
-    monkeypatch.setattr(command_loop, "BATCH_WEIGHT", 12)
+    monkeypatch.setattr(batch, "BATCH_WEIGHT", 12)
 
-    @at_the_desk
-    async def story(office: Office) -> None:
-        await office.ask(tracker.CreateGroup("lab"))
+    @with_command_loop
+    async def scenario(harness: LoopHarness) -> None:
+        await harness.ask(tracker.CreateGroup("lab"))
         bob = DeviceKey(b"b" * 32)
-        others_go_on(office, bob)
+        others_go_on(harness, bob)
         for name in (GroupId(f"{number}") for number in range(9)):
             created = GroupCreated(name, UserId("alice"), b"t" * 16, b"k" * 32, 1, 1, 1)
-            office.store.commit([created, MemberJoined(name, UserId("alice"), 1, 1)])
-        out = office.send(tracker.Logout())
-        sent = [office.send(tracker.CreateGroup(f"bob{n}"), device=bob) for n in range(3)]
-        assert await office.reply(out) == tracker.Done()
-        assert [await office.reply(each) for each in sent] == [tracker.Done()] * 3
-        assert not office.loop._open
+            harness.store.commit([created, MemberJoined(name, UserId("alice"), 1, 1)])
+        out = harness.send(tracker.Logout())
+        sent = [harness.send(tracker.CreateGroup(f"bob{n}"), device=bob) for n in range(3)]
+        assert await harness.reply(out) == tracker.Done()
+        assert [await harness.reply(each) for each in sent] == [tracker.Done()] * 3
+        assert not harness.loop._open
 
-    story()
-
-
-@at_the_desk
-async def test_a_mirror_that_ran_ahead_is_taken_from_the_disk_again(office: Office) -> None:
-    await office.ask(tracker.CreateGroup("lab"))
-    office.loop.context.state.groups["ghost"] = office.loop.context.state.groups["lab"]
-    office.loop.context.state.accounts.pop("alice")
-    office.store.fails_with = StorageError("no room")
-    assert (await office.ask(tracker.CreateGroup("more"))).code is Code.READ_ONLY
-    assert [row.group for row in (await office.ask(tracker.ListGroups())).rows] == ["lab"]
+    scenario()
 
 
-@at_the_desk
-async def test_one_device_cannot_fill_the_queue(office: Office) -> None:
-    office.store.open.clear()
-    office.send(tracker.CreateGroup("lab"))
-    await office.breathe()
-    sent = [office.send(tracker.ListGroups()) for _ in range(300)]
-    busy = [each for each in sent if each in office.replies]
+@with_command_loop
+async def test_a_mirror_that_ran_ahead_is_taken_from_the_disk_again(harness: LoopHarness) -> None:
+    await harness.ask(tracker.CreateGroup("lab"))
+    harness.loop.context.state.groups["ghost"] = harness.loop.context.state.groups["lab"]
+    harness.loop.context.state.accounts.pop("alice")
+    harness.store.fails_with = StorageError("no room")
+    assert (await harness.ask(tracker.CreateGroup("more"))).code is Code.READ_ONLY
+    assert [row.group for row in (await harness.ask(tracker.ListGroups())).rows] == ["lab"]
+
+
+@with_command_loop
+async def test_one_device_cannot_fill_the_queue(harness: LoopHarness) -> None:
+    harness.store.open.clear()
+    harness.send(tracker.CreateGroup("lab"))
+    await harness.breathe()
+    sent = [harness.send(tracker.ListGroups()) for _ in range(300)]
+    busy = [each for each in sent if each in harness.replies]
     assert len(busy) == 300 - 255
-    assert {office.replies[each].code for each in busy} == {Code.BUSY}
-    office.store.open.set()
+    assert {harness.replies[each].code for each in busy} == {Code.BUSY}
+    harness.store.open.set()
     for each in sent:
-        await office.reply(each)
-    assert not office.loop._open
-    assert not office.loop._open_of
+        await harness.reply(each)
+    assert not harness.loop._open
+    assert not harness.loop._open_of
 
 
 # -- everybody's turn ---------------------------------------------------------------------------
@@ -399,33 +406,35 @@ async def test_one_device_cannot_fill_the_queue(office: Office) -> None:
 BOB, CAROL = DeviceKey(b"b" * 32), DeviceKey(b"c" * 32)
 
 
-def enters(office: Office, user: str, device: DeviceKey) -> None:
+def enters(harness: LoopHarness, user: str, device: DeviceKey) -> None:
     """``user`` is logged in on ``device`` as well."""
     changes: list[Any] = [DeviceBound(device, user, 1)]
-    if user not in office.loop.context.state.accounts:
+    if user not in harness.loop.context.state.accounts:
         changes.insert(0, AccountCreated(user, "h", 1))
-    office.store.commit(changes)
+    harness.store.commit(changes)
     for change in changes:
-        office.loop.context.state.apply(change)
+        harness.loop.context.state.apply(change)
 
 
-@at_the_desk
-async def test_h54_who_asks_much_is_answered_in_turn_with_who_asks_little(office: Office) -> None:
+@with_command_loop
+async def test_h54_who_asks_much_is_answered_in_turn_with_who_asks_little(
+    harness: LoopHarness,
+) -> None:
     """Two devices of one account have one turn between them."""
-    enters(office, "alice", CAROL)
-    enters(office, "bob", BOB)
-    flood = [office.send(tracker.ListGroups(), device=d) for d in (ALICE, CAROL) for _ in range(9)]
-    hello = office.send(tracker.Hello(), device=BOB)
-    await office.reply(flood[-1])
-    assert list(office.replies).index(hello) == 1
+    enters(harness, "alice", CAROL)
+    enters(harness, "bob", BOB)
+    flood = [harness.send(tracker.ListGroups(), device=d) for d in (ALICE, CAROL) for _ in range(9)]
+    hello = harness.send(tracker.Hello(), device=BOB)
+    await harness.reply(flood[-1])
+    assert list(harness.replies).index(hello) == 1
 
 
-def slow_desk(monkeypatch: pytest.MonkeyPatch, decided: list[Any]) -> None:
+def slow_decisions(monkeypatch: pytest.MonkeyPatch, decided: list[Any]) -> None:
     """Each decision takes as long as a batch may."""
     decide, clock = commands.decide, [0.0]
 
     def slow(context: Any, caller: Any, command: Any, now: Any) -> Any:
-        clock[0] += command_loop.BATCH_S
+        clock[0] += batch.BATCH_S
         decided.append(command)
         return decide(context, caller, command, now)
 
@@ -438,112 +447,114 @@ def test_h54_costly_questions_let_the_sockets_have_their_turn(
     monkeypatch: pytest.MonkeyPatch, command: object
 ) -> None:
     decided: list[Any] = []
-    slow_desk(monkeypatch, decided)
+    slow_decisions(monkeypatch, decided)
 
-    @at_the_desk
-    async def story(office: Office) -> None:
-        last = [office.send(command) for _ in range(20)][-1]
+    @with_command_loop
+    async def scenario(harness: LoopHarness) -> None:
+        last = [harness.send(command) for _ in range(20)][-1]
         seen = []
-        while last not in office.replies:
+        while last not in harness.replies:
             seen.append(len(decided))
             await asyncio.sleep(0)
         assert max(later - sooner for sooner, later in pairwise(seen)) <= 2
 
-    story()
+    scenario()
 
 
-@at_the_desk
+@with_command_loop
 async def test_a_question_that_comes_before_a_change_does_not_wait_for_the_disk(
-    office: Office,
+    harness: LoopHarness,
 ) -> None:
-    office.store.open.clear()
-    asked = office.send(tracker.ListGroups())
-    made = office.send(tracker.CreateGroup("lab"))
-    assert (await office.reply(asked)).rows == []
-    assert made not in office.replies
-    office.store.open.set()
-    await office.reply(made)
+    harness.store.open.clear()
+    asked = harness.send(tracker.ListGroups())
+    made = harness.send(tracker.CreateGroup("lab"))
+    assert (await harness.reply(asked)).rows == []
+    assert made not in harness.replies
+    harness.store.open.set()
+    await harness.reply(made)
 
 
 def test_h54_what_follows_from_one_batch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device with many shares that comes and goes is work each time, which is done after the
     commit: others are not to wait for a hundred times of it."""
-    monkeypatch.setattr(command_loop, "BATCH_WEIGHT", 60)
+    monkeypatch.setattr(batch, "BATCH_WEIGHT", 60)
     commits: list[int] = []
 
-    @at_the_desk
-    async def story(office: Office) -> None:
-        await office.ask(tracker.CreateGroup("lab"))
+    @with_command_loop
+    async def scenario(harness: LoopHarness) -> None:
+        await harness.ask(tracker.CreateGroup("lab"))
         for number in range(20):
-            await office.ask(tracker.Offer("lab", f"{number}", office.content(f"{number}")))
-        await office.ask(tracker.Announce("tcp://192.0.2.7:9"))
+            await harness.ask(tracker.Offer("lab", f"{number}", harness.content(f"{number}")))
+        await harness.ask(tracker.Announce("tcp://192.0.2.7:9"))
         sent = []
         for number in range(8):
-            sent.append(office.send(tracker.CreateGroup(f"{number}")))
-            sent += [office.send(each) for each in (tracker.Depart(), HERE)]
-        tell = office.loop._publishing.tell
+            sent.append(harness.send(tracker.CreateGroup(f"{number}")))
+            sent += [harness.send(each) for each in (tracker.Depart(), HERE)]
+        publish = harness.loop._publisher.publish
 
         def counting(decision: Any, now: Any) -> None:
-            tell(decision, now)
+            publish(decision, now)
             commits[-1] += 1
 
-        commit = office.store.commit
+        commit = harness.store.commit
 
         def committing(changes: Any) -> None:
             commits.append(0)
             commit(changes)
 
-        monkeypatch.setattr(office.loop._publishing, "tell", counting)
-        monkeypatch.setattr(office.store, "commit", committing)
+        monkeypatch.setattr(harness.loop._publisher, "publish", counting)
+        monkeypatch.setattr(harness.store, "commit", committing)
         for each in sent:
-            await office.reply(each)
+            await harness.reply(each)
         assert max(commits) <= 12
 
     HERE = tracker.Announce("tcp://192.0.2.7:9")
-    story()
+    scenario()
 
 
 # -- much to tell at once -----------------------------------------------------------------------
 
 
-@at_the_desk
-async def test_h55_the_beat_goes_on_while_the_disk_is_slow(office: Office) -> None:
-    await office.ask(tracker.CreateGroup("lab"))
-    office.store.open.clear()
-    made = office.send(tracker.CreateGroup("den"))
-    await office.breathe()
-    office.published.clear()
-    office.loop._publishing.beat(Now(wall_ms(), monotonic()))
-    assert [type(out.body) for out in office.published] == [events.Beat]
-    office.store.open.set()
-    await office.reply(made)
-    heads = [out.body for out in office.published if isinstance(out.body, events.GroupHead)]
+@with_command_loop
+async def test_h55_the_beat_goes_on_while_the_disk_is_slow(harness: LoopHarness) -> None:
+    await harness.ask(tracker.CreateGroup("lab"))
+    harness.store.open.clear()
+    made = harness.send(tracker.CreateGroup("den"))
+    await harness.breathe()
+    harness.published.clear()
+    harness.loop._publisher.beat(Now(wall_ms(), monotonic()))
+    assert [type(out.body) for out in harness.published] == [events.Beat]
+    harness.store.open.set()
+    await harness.reply(made)
+    heads = [out.body for out in harness.published if isinstance(out.body, events.GroupHead)]
     assert {head.group: head.seq for head in heads} == {"lab": 1, "den": 1}
 
 
-@at_the_desk
-async def test_h55_a_long_farewell_is_told_in_stretches_and_in_its_order(office: Office) -> None:
-    enters(office, "bob", BOB)
-    await office.ask(tracker.CreateGroup("lab"))
-    await office.reply(office.send(tracker.JoinGroup("lab"), device=BOB))
-    await office.ask(tracker.AcceptRequest("lab", "bob"))
-    data, shares = office.content("data"), 4 * publisher.TOLD_AT_ONCE
+@with_command_loop
+async def test_h55_a_long_farewell_is_told_in_stretches_and_in_its_order(
+    harness: LoopHarness,
+) -> None:
+    enters(harness, "bob", BOB)
+    await harness.ask(tracker.CreateGroup("lab"))
+    await harness.reply(harness.send(tracker.JoinGroup("lab"), device=BOB))
+    await harness.ask(tracker.AcceptRequest("lab", "bob"))
+    data, shares = harness.content("data"), 4 * publisher.SLICE_MESSAGES
     for number in range(shares):
-        last = office.send(tracker.Offer("lab", f"{number}", data))
+        last = harness.send(tracker.Offer("lab", f"{number}", data))
         if number % 200 == 199:
-            await office.reply(last)
-    await office.reply(last)
-    await office.breathe()
-    office.published.clear()
-    left = office.send(tracker.LeaveGroup("lab"))
-    await office.reply(left)
-    beats = sum(isinstance(out.body, events.Beat) for out in office.published)  # at any moment
-    assert 0 < len(office.published) - beats <= 2 * publisher.TOLD_AT_ONCE
-    asked = office.send(tracker.Hello(), device=BOB)
-    await office.reply(asked)
-    assert len(office.published) < shares
-    await office.breathe()
-    told = [out.body.seq for out in office.published if isinstance(out.body, events.LogEntry)]
+            await harness.reply(last)
+    await harness.reply(last)
+    await harness.breathe()
+    harness.published.clear()
+    left = harness.send(tracker.LeaveGroup("lab"))
+    await harness.reply(left)
+    beats = sum(isinstance(out.body, events.Beat) for out in harness.published)  # at any moment
+    assert 0 < len(harness.published) - beats <= 2 * publisher.SLICE_MESSAGES
+    asked = harness.send(tracker.Hello(), device=BOB)
+    await harness.reply(asked)
+    assert len(harness.published) < shares
+    await harness.breathe()
+    told = [out.body.seq for out in harness.published if isinstance(out.body, events.LogEntry)]
     assert told == list(range(4 + shares, 6 + 2 * shares))
 
 
@@ -560,14 +571,14 @@ def test_h54_tickets_are_signed_once_in_a_while_and_some_at_once(
     monkeypatch.setattr(tickets, "issue", counting)
     monkeypatch.setattr(command_loop, "monotonic", lambda: clock[0])
 
-    @at_the_desk
-    async def story(office: Office) -> None:
-        enters(office, "alice", CAROL)
+    @with_command_loop
+    async def scenario(harness: LoopHarness) -> None:
+        enters(harness, "alice", CAROL)
         groups = [f"g{number}" for number in range(3 * ticket_signer.SIGNED_AT_ONCE)]
         for name in groups:
-            await office.ask(tracker.CreateGroup(name))
-        sent, seen = [office.send(tracker.GetTickets()) for _ in range(9)], list[int]()
-        while not office.replies.keys() >= set(sent):
+            await harness.ask(tracker.CreateGroup(name))
+        sent, seen = [harness.send(tracker.GetTickets()) for _ in range(9)], list[int]()
+        while not harness.replies.keys() >= set(sent):
             seen.append(len(signed))
             await asyncio.sleep(0)
         assert (
@@ -575,12 +586,12 @@ def test_h54_tickets_are_signed_once_in_a_while_and_some_at_once(
             <= 2 * ticket_signer.SIGNED_AT_ONCE
         )
         assert signed == [(ALICE, name) for name in groups]
-        [rows] = {tuple(row.token for row in office.replies[each].rows) for each in sent}
+        [rows] = {tuple(row.token for row in harness.replies[each].rows) for each in sent}
         assert len(set(rows)) == len(groups)
-        await office.reply(office.send(tracker.GetTickets(["g1"]), device=CAROL))
+        await harness.reply(harness.send(tracker.GetTickets(["g1"]), device=CAROL))
         assert signed[len(groups) :] == [(CAROL, "g1")]
         clock[0] += ticket_signer.FRESH_S
-        await office.ask(tracker.GetTickets(["g1"]))
+        await harness.ask(tracker.GetTickets(["g1"]))
         assert signed[len(groups) + 1 :] == [(ALICE, "g1")]
 
-    story()
+    scenario()

@@ -41,32 +41,34 @@ from tracker.service.probing import Prober
     ],
 )
 def test_h91_the_tracker_connects_to_what_the_asker_announced_and_not_to_itself(
-    town: TrackerHarness, seen_at: str, endpoint: str, tried: bool
+    harness: TrackerHarness, seen_at: str, endpoint: str, tried: bool
 ) -> None:
-    alice = town.user("alice")
+    alice = harness.user("alice")
     alice.comes(endpoint)
     caller = Caller(alice.key, seen_at, b"request!")
-    reply = commands.decide(town.context, caller, tracker.ProbeMe(), town.now).reply
+    decision = commands.decide(harness.context, caller, tracker.ProbeMe(), harness.now)
     if tried:
-        assert reply == ProbeDevice(UserId("alice"), alice.key, endpoint)
+        assert decision.deferred == ProbeDevice(UserId("alice"), alice.key, endpoint)
     else:
-        assert reply == tracker.Probed(endpoint, False)
+        assert decision.reply == tracker.Probed(endpoint, False)
 
 
-def test_h91_who_is_not_online_has_nothing_tried(town: TrackerHarness) -> None:
-    alice, stranger = town.user("alice"), town.device("stranger")
+def test_h91_who_is_not_online_has_nothing_tried(harness: TrackerHarness) -> None:
+    alice, stranger = harness.user("alice"), harness.device("stranger")
     for device, code in ((alice, Code.USAGE), (stranger, Code.NOT_LOGGED_IN)):
         caller = Caller(device.key, "192.0.2.9", b"request!")
-        reply = commands.decide(town.context, caller, tracker.ProbeMe(), town.now).reply
+        reply = commands.decide(harness.context, caller, tracker.ProbeMe(), harness.now).reply
         assert isinstance(reply, Refusal)
         assert reply.code is code
 
 
-def test_a_device_is_told_from_where_it_is_seen(town: TrackerHarness) -> None:
+def test_a_device_is_told_from_where_it_is_seen(harness: TrackerHarness) -> None:
     for networked in (False, True):
-        town.context.facts = dataclasses.replace(town.context.facts, networked=networked)
-        caller = Caller(town.device("new").key, "192.0.2.9", b"request!")
-        reply = commands.decide(town.context, caller, tracker.Hello(), town.now).reply
+        harness.context.identity = dataclasses.replace(
+            harness.context.identity, networked=networked
+        )
+        caller = Caller(harness.device("new").key, "192.0.2.9", b"request!")
+        reply = commands.decide(harness.context, caller, tracker.Hello(), harness.now).reply
         assert isinstance(reply, tracker.Welcome)
         assert (reply.seen_at, reply.networked) == ("192.0.2.9", networked)
 
