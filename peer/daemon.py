@@ -284,7 +284,7 @@ class Peer:
         self._tickets.clear()
         self._shares.close()
         self._seeder.close()
-        self._pool.shut()
+        self._pool.close()
         await self._link.close()
         self._control.close()
         self._guard.close()

@@ -13,11 +13,12 @@ from common import limits, manifest
 from common.errors import IntegrityError, MiniTorrentError
 from common.ids import ContentId, DeviceKey, GroupId
 from common.link import check_source
-from common.messages import control, peer, tracker
+from common.messages import control, tracker
 from common.messages.base import Source
 from common.messages.refusals import Refusal
 from common.names import fold_id
 from peer.downloads.job import DownloadServices
+from peer.fetching.channel import ChannelHandler
 
 FROM_PEERS_BYTES = limits.MIB  # larger ones are asked of peers first, to spare the tracker
 PEERS_TRIED = 3
@@ -25,10 +26,8 @@ PEER_TIMEOUT_S = 4.0  # for a part of it; who is silent for so long is not waite
 Tell = Callable[[control.Progress], None]
 
 
-class _FromPeer:
-    """One attempt with one peer. Implements `peer.fetching.channel.ChannelHandler` for the
-    manifest alone.
-    """
+class _FromPeer(ChannelHandler):
+    """One attempt to fetch a manifest from one peer."""
 
     def __init__(self, services: DownloadServices, group: GroupId, content: ContentId, total: int):
         self.group = group
@@ -41,7 +40,7 @@ class _FromPeer:
     async def fetch(self, device: DeviceKey, endpoint: str, tell: Tell) -> bytes | None:
         """The manifest, or None when this peer does not give the right one."""
         self._tell = tell
-        self._services.pool.open(self, device, endpoint)
+        self._channel = self._services.pool.open(device, endpoint, self.content, self.group, self)
         try:
             had = -1
             while had < len(self._parts) and not self._done.done():
@@ -49,45 +48,36 @@ class _FromPeer:
                 await asyncio.wait({self._done}, timeout=PEER_TIMEOUT_S)
             return self._done.result() if self._done.done() else None
         finally:
-            self._services.pool.close(self, device)
+            self._channel.close()
 
     def _end(self, result: bytes | None) -> None:
         if not self._done.done():
             self._done.set_result(result)
 
-    def opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
-        """Part of `Sink`."""
-        self._services.pool.ask_manifest(self, device, 0)
+    def on_opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
+        """Request the first part."""
+        self._channel.request_manifest(0)
 
-    def manifest_part(self, device: DeviceKey, total: int, offset: int, data: bytes) -> None:
-        """Part of `Sink`."""
+    def on_manifest_part(self, device: DeviceKey, total: int, offset: int, data: bytes) -> None:
+        """Request the next part, or end with the last."""
         if total != self._total or offset != len(self._parts) or not data:
             self._end(None)
             return
         self._parts += data
         self._tell(control.Progress("fetching the manifest", len(self._parts), total))
         if len(self._parts) < total:
-            self._services.pool.ask_manifest(self, device, len(self._parts))
+            self._channel.request_manifest(len(self._parts))
         else:
             whole = bytes(self._parts)
             self._end(whole if manifest.manifest_id(whole) == self.content else None)
 
-    def refused(self, device: DeviceKey, refusal: Refusal) -> None:
-        """Part of `Sink`."""
+    def on_refused(self, device: DeviceKey, refusal: Refusal) -> None:
+        """End without a result."""
         self._end(None)
 
-    def lost(self, device: DeviceKey, opened: bool) -> None:
-        """Part of `Sink`."""
+    def on_lost(self, device: DeviceKey, opened: bool) -> None:
+        """End without a result."""
         self._end(None)
-
-    def have(self, device: DeviceKey, pieces: list[int]) -> None:
-        """Part of `Sink`; of no interest here."""
-
-    def on_pieces(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
-        """Part of `Sink`; none are asked for."""
-
-    def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
-        """Part of `Sink`; nothing is asked for that could be declined."""
 
 
 async def fetch_manifest(

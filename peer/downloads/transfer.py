@@ -1,6 +1,6 @@
 """One download while it runs: the shell around ``peer.swarm.fetching.machine``.
 
-Owns the translation between the core's effects and the fan-out, the storage and the shelf. It
+Owns the translation between the core's effects and the channels, the storage and the shelf. It
 decides nothing about pieces and sources. When it is synced is ``checkpoints``' business; what is
 remembered of a download, and when one begins or ends, is ``life``'s.
 """
@@ -29,6 +29,7 @@ from common.names import fold_id
 from peer.downloads.checkpoints import Checkpoints
 from peer.downloads.local_copy import copy_missing, stretches
 from peer.downloads.received import PieceRun, ReceivedPieces
+from peer.fetching.channel import Channel, ChannelHandler
 from peer.fetching.pool import ConnectionPool
 from peer.files.errors import (
     ContentChanged,
@@ -75,9 +76,8 @@ class ListedSource:
     endpoint: str
 
 
-class Transfer:
-    """A download that fetches, writes and serves at the same time. Implements
-    `peer.fetching.pool.Sink`.
+class Transfer(ChannelHandler):
+    """A download that fetches, writes and serves at the same time.
 
     ``on_complete`` is called when every piece is held, ``on_trouble`` with the reason when the
     disk does not take any more for now, and with None when it does again, ``on_failed`` when it
@@ -124,6 +124,7 @@ class Transfer:
         self._core = self._new_core(have=self._held())
         self._arrivals = ReceivedPieces(manifest.piece_length)
         self._known: dict[DeviceKey, ListedSource] = {}
+        self._channels: dict[DeviceKey, Channel] = {}
         self._came_from: Counter[DeviceKey] = Counter()
         self._loop = asyncio.get_running_loop()
         self._wakeup: asyncio.TimerHandle | None = None
@@ -235,7 +236,9 @@ class Transfer:
         for timer in (self._wakeup, self._retry_timer):
             if timer is not None:
                 timer.cancel()
-        self._pool.close_all(self)
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
         self._arrivals.clear()
 
     # -- the core -------------------------------------------------------------------------------
@@ -254,7 +257,8 @@ class Transfer:
         for effect in effects:
             match effect:
                 case swarm.Request(device, pieces):
-                    self._pool.request(self, device, pieces)
+                    if (channel := self._channels.get(device)) is not None:
+                        channel.request(pieces)
                 case swarm.Verify():
                     to_verify.append(effect)
                 case swarm.Make(index, None):
@@ -264,17 +268,15 @@ class Transfer:
                 case swarm.Announce(pieces):
                     self._inventory.announce(self.content, pieces, self.storage)
                 case swarm.CancelRequest(device, pieces):
-                    self._pool.withdraw(self, device, pieces)
+                    if (channel := self._channels.get(device)) is not None:
+                        channel.cancel(pieces)
                 case swarm.Discard(device, index):
                     self._arrivals.discard(device, index)
                 case swarm.Open(device):
-                    self._pool.open(self, device, self._known[device].endpoint)
+                    self._open(device)
                 case swarm.Close(device, verdict):
                     log.debug("source %s: %s", device.hex()[:16], verdict.value)
-                    if verdict is swarm.Verdict.SILENT:
-                        self._pool.begin_anew(self, device)
-                    else:
-                        self._pool.close(self, device)
+                    self._close(device, reconnect=verdict is swarm.Verdict.SILENT)
                 case swarm.Complete():
                     self._on_complete()
                 case _:
@@ -283,6 +285,19 @@ class Transfer:
             self._store(stretch)
         for run in stretches(zeros):
             self._make(run, None)
+
+    def _open(self, device: DeviceKey) -> None:
+        self._close(device)
+        self._channels[device] = self._pool.open(
+            device, self._known[device].endpoint, self.content, self.group, self
+        )
+
+    def _close(self, device: DeviceKey, *, reconnect: bool = False) -> None:
+        channel = self._channels.pop(device, None)
+        if channel is not None and reconnect:
+            channel.reconnect()
+        elif channel is not None:
+            channel.close()
 
     def _set_wakeup(self, now: float) -> None:
         # Moving the timer at each of thousands of pieces a second would cost more than a tick too
@@ -300,54 +315,47 @@ class Transfer:
     def _tick(self) -> None:
         self._wakeup = None
         for device in self._core.quiet(monotonic()):
-            at = self._pool.moved_at(device)
-            if at is not None:
+            channel = self._channels.get(device)
+            if channel is not None and (at := channel.moved_at) is not None:
                 self._decide(swarm.SourceMoves(device, at))
         self._decide(swarm.Tick())
 
-    # -- from the sources -----------------------------------------------------------------------
+    # -- callbacks of channels ------------------------------------------------------------------
 
-    def opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
-        """Part of `Sink`."""
+    def on_opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
         have = None
         if bitfield is not None:
             try:
                 have = Bitfield.from_bytes(bitfield, self.manifest.piece_count)
             except (ValueError, RemoteProtocolError) as error:
                 self._decide(swarm.SourceRefused(device, False, f"a malformed bitfield: {error}"))
-                self._pool.close(self, device)
+                self._close(device)
                 return
         self._decide(swarm.Opened(device, have))
 
-    def have(self, device: DeviceKey, pieces: list[int]) -> None:
-        """Part of `Sink`."""
+    def on_have(self, device: DeviceKey, pieces: list[int]) -> None:
         self._decide(swarm.HaveMore(device, tuple(pieces)))
 
     def on_pieces(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
-        """Part of `Sink`."""
         if self._closed:
             return
         self._decide(*self._arrivals.came(device, first, count, data))
 
-    def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
-        """Part of `Sink`."""
+    def on_declined(self, device: DeviceKey, answer: peer.Declined) -> None:
         pieces = tuple(answer.pieces)
         if answer.busy:
             self._decide(swarm.SourceBusy(device, answer.retry_after_ms / 1000, pieces))
         else:
             self._decide(swarm.PiecesRefused(device, pieces))
 
-    def refused(self, device: DeviceKey, refusal: Refusal) -> None:
-        """Part of `Sink`."""
+    def on_refused(self, device: DeviceKey, refusal: Refusal) -> None:
+        self._channels.pop(device, None)
         transient = refusal.code in _TRANSIENT
         self._decide(swarm.SourceRefused(device, transient, refusal.message))
 
-    def lost(self, device: DeviceKey, opened: bool) -> None:
-        """Part of `Sink`."""
+    def on_lost(self, device: DeviceKey, opened: bool) -> None:
+        self._channels.pop(device, None)
         self._decide(swarm.SourceClosed(device) if opened else swarm.SourceUnreachable(device))
-
-    def manifest_part(self, device: DeviceKey, total: int, offset: int, data: bytes) -> None:
-        """Part of `Sink`. Nothing is asked for here: the manifest is what this began with."""
 
     # -- the disk -------------------------------------------------------------------------------
 

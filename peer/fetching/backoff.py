@@ -1,6 +1,7 @@
-"""Whom nothing is fetched from for a while.
+"""Exponential backoff for peers that misbehaved or could not be reached.
 
-Owns for how long: twice as long each time. What somebody did to deserve it is for others to say.
+It lasts 15 s after the first offence and doubles with each further one, up to 15 min. A quiet hour
+resets it. Not here: the choice of what counts as an offence (see ``peer.fetching.pool``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from common.ids import DeviceKey
 
 FIRST_S = 15.0
 LONGEST_S = 900.0
-FORGOTTEN_S = 3_600.0  # who gave no cause for so long begins anew
+FORGOTTEN_S = 3_600.0  # from the end of a wait to the reset
 DEVICES_MAX = 1_000
 
 
@@ -22,13 +23,13 @@ class _Record:
 
 
 class PeerBackoff:
-    """Devices, each with the time until which it is shunned. Times are monotonic seconds."""
+    """Devices in backoff, each with its end. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._records: dict[DeviceKey, _Record] = {}
 
     def add(self, device: DeviceKey, now: float) -> float:
-        """Shun ``device`` from now on; returns for how many seconds."""
+        """Start or lengthen the backoff of ``device``; return its length in seconds."""
         known = self._records.pop(device, None)
         if known is None or now - known.until > FORGOTTEN_S:
             wait_s = FIRST_S
@@ -40,6 +41,6 @@ class PeerBackoff:
         return wait_s
 
     def holds(self, device: DeviceKey, now: float) -> bool:
-        """Whether ``device`` is shunned at the moment."""
+        """Whether ``device`` is in backoff."""
         record = self._records.get(device)
         return record is not None and now < record.until

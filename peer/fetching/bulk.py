@@ -1,7 +1,7 @@
-"""The fetching end of a bulk connection (see ``peer.serving.bulk``).
+"""Bulk receiver: the fetching end of a bulk connection (see ``peer.serving.bulk``).
 
-Owns one DEALER that hears and says nothing but that it is there. What comes is opened and handed
-on as if it had come on the connection to the source itself.
+Owns: one DEALER that sends its proof and nothing else, and the opening of sealed pieces. They are
+handed on as if they had arrived on the encrypted connection to the source.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ log = logging.getLogger(__name__)
 
 _heads: Decoder[peer.Pieces] = Decoder(peer.Pieces)
 
-ENDED_S = 1.0  # from its end to blaming it: the source itself may have ended
-SILENT_S = 10.0  # nothing came there for so long
-GIVE_UP_S = 5.0  # a port that nobody lets us reach: pieces come the other way
+ENDED_S = 1.0  # from the end of the connection to the report: the source itself may have ended
+SILENT_S = 10.0  # without a message, the connection counts as silent
+GIVE_UP_S = 5.0  # for a port that cannot be reached: pieces use the encrypted connection
 
 
 class BulkReceiver:
     """A bulk connection from a source.
 
-    ``on_pieces`` is called with each message, ``on_lost`` when the connection was there and is no
-    more, or brought what the source cannot have sent. One that never comes about is no loss.
+    ``on_pieces`` is called with each message. ``on_lost`` is called with the reason when the
+    connection was up and ended, or brought a message that the source cannot have sent. A connection
+    that is never made is no loss.
     """
 
     def __init__(
@@ -43,12 +44,12 @@ class BulkReceiver:
         host: str,
         offer: peer.Bulk,
         *,
-        connections: ConnectionLimiter,
+        limiter: ConnectionLimiter,
         on_pieces: Callable[[peer.Pieces, memoryview], None],
         on_lost: Callable[[str], None],
     ) -> None:
-        """Begin to connect. Raises `zmq.ZMQError`."""
-        self._connections = connections
+        """Start to connect. Raises `zmq.ZMQError`."""
+        self._limiter = limiter
         self._on_pieces = on_pieces
         self._on_lost = on_lost
         self._key = offer.key
@@ -60,11 +61,11 @@ class BulkReceiver:
             TokenClient(offer.word.hex().encode()),
             message_bytes_max=limits.REPLY_BYTES_MAX,
         )
-        self._line = Line(connections)
-        self._watch = monitored(socket, self._on_link, self._line)
+        self._line = Line(limiter)
+        self._monitor = monitored(socket, self._on_link, self._line)
         self._pump = Pump(socket, self._on_message)
         self._loop = asyncio.get_running_loop()
-        self._heard_at = self._loop.time()
+        self._received_at = self._loop.time()
         self._timer = self._loop.call_later(GIVE_UP_S, self._give_up)
         self._endpoint = f"tcp://{host}:{offer.port}"
         try:
@@ -81,30 +82,30 @@ class BulkReceiver:
                 name = bytes(self._pump.socket.getsockopt(zmq.ROUTING_ID))
                 self._pump.send([SIGNATURE, proof(self._key, name)])
             case ConnectionEvent.DOWN | ConnectionEvent.FAILED if self._up:
-                # A word lets nobody in twice. (RECONNECT_IVL of -1 is no way to say so: libzmq then
-                # ends the process when this happens while descriptors are short.)
+                # A one-time token is valid once: libzmq must not connect again. (RECONNECT_IVL of
+                # -1 does not help: libzmq then aborts the process if descriptors are short.)
                 self.close()
                 self._timer = self._loop.call_later(ENDED_S, self._on_lost, "it ended")
             case _:
-                pass  # pieces come the other way, and its time is soon over
+                pass  # pieces use the encrypted connection, and `_give_up` comes soon
 
     def _give_up(self) -> None:
-        log.info("no way to the bulk port at %s: pieces come the slower way", self._endpoint)
+        log.info("bulk port %s unreachable: pieces use the encrypted connection", self._endpoint)
         self.close()
 
     @property
     def is_silent(self) -> bool:
-        """Whether it is up, and nothing has come for long."""
-        return self._up and self._loop.time() - self._heard_at > SILENT_S
+        """Whether it is up, and no message arrived for `SILENT_S`."""
+        return self._up and self._loop.time() - self._received_at > SILENT_S
 
     @property
     def moved_at(self) -> float:
-        """When bytes of a message last came in there."""
+        """Time at which bytes of a message last arrived."""
         return self._line.moved_at
 
     def _on_message(self, frames: Frames) -> None:
-        self._connections.heard(frames[-1])
-        self._heard_at = self._loop.time()
+        self._limiter.heard(frames[-1])
+        self._received_at = self._loop.time()
         try:
             if len(frames) < 4 or frames[0].bytes != SIGNATURE:
                 raise RemoteProtocolError("a message of another form")
@@ -117,7 +118,7 @@ class BulkReceiver:
         self._on_pieces(pieces, memoryview(data))
 
     def close(self) -> None:
-        """Close the socket. Nobody is told."""
+        """Close the socket, without callbacks."""
         self._timer.cancel()
-        self._watch.close()
+        self._monitor.close()
         self._pump.close()

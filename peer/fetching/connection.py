@@ -1,22 +1,24 @@
-"""One connection to a source: the DEALER to another device, and the channels on it.
+"""Connection to one source: the DEALER to another device, and the channels on it.
 
-Owns what is said and heard there. What is to be said is gathered for one turn of the loop, so that
-a batch of arrived pieces is answered by one request with its credit. Of what a source sends that
-makes no sense, such as pieces on channels that are not open, only as much is borne as may honestly
-have been on its way. Which connections there are is ``peer.fetching.pool``'s business, what happens
-to a piece that of its `Sink`.
+Owns: messages to and from the source, acknowledgements, and the budget for unsolicited bytes, such
+as pieces on channels that are not open. Requests and acknowledgements are collected for one turn of
+the loop or `FLUSH_S`, so that one message answers a batch of pieces. Not here: the set of
+connections (see ``peer.fetching.pool``); received pieces (see ``peer.downloads.transfer``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, assert_never
+from typing import Any, Protocol, assert_never
 
 import zmq
 
 from common import limits
+from common.crypto.keys import KeyPair
 from common.errors import RemoteProtocolError
 from common.ids import ContentId, DeviceKey, GroupId
 from common.link import host_of
@@ -24,21 +26,18 @@ from common.messages import peer
 from common.messages.refusals import Refusal
 from common.names import quoted
 from common.net.codec import Decoder, pack
-from common.net.connection_limits import Line
+from common.net.connection_limits import ConnectionLimiter, Line
 from common.net.sockets import Connect, ConnectionEvent, Frames, Pump, Sent, make_socket, monitored
 from peer.fetching.bulk import BulkReceiver
-from peer.fetching.channel import STRAY_BYTES_MIN, Channel, ChannelHandler
-
-if TYPE_CHECKING:
-    from peer.fetching.pool import ConnectionPool
+from peer.fetching.channel import UNSOLICITED_BYTES_MIN, Channel
 
 log = logging.getLogger(__name__)
 
 CHANNELS_MAX = 1 << 16
 FLUSH_S = 0.002
 FLUSH_BYTES = 2 * limits.MIB
-STRAY_BYTES = 1 * limits.MIB  # without any excuse: sources may have their faults
-STRAY_BYTES_MAX = 2 * limits.ON_ITS_WAY_MAX  # with one: twice what a source may have sent
+UNSOLICITED_BUDGET = 1 * limits.MIB  # for each connection, as sources may have small faults
+UNSOLICITED_BUDGET_MAX = 2 * limits.ON_ITS_WAY_MAX  # with cancelled requests added to it
 _answers: Decoder[peer.Answer] = Decoder(
     peer.Answer,
     data_frames=limits.DATA_FRAMES_MAX,
@@ -47,33 +46,69 @@ _answers: Decoder[peer.Answer] = Decoder(
 )
 
 
-class SourceConnection:
-    """The DEALER to one device, and the channels on it."""
+@dataclass(frozen=True, slots=True)
+class ConnectionConfig:
+    """Parameters that all connections of a pool share."""
 
-    def __init__(self, pool: ConnectionPool, device: DeviceKey, endpoint: str) -> None:
+    context: zmq.Context[Any]
+    pair: KeyPair
+    limiter: ConnectionLimiter
+    counts: Counter[str]
+
+
+class PoolCallbacks(Protocol):
+    """The pool, as far as a connection uses it."""
+
+    def ticket_for(self, group: GroupId) -> bytes | None:
+        """Return the current ticket for ``group``, if there is one."""
+
+    def wants_bulk(self, connection: SourceConnection) -> bool:
+        """Whether the source may send pieces on a bulk connection."""
+
+    def avoid_bulk(self, connection: SourceConnection) -> None:
+        """Accept no bulk connection of this source for a while."""
+
+    def on_misbehaviour(self, connection: SourceConnection, reason: str) -> None:
+        """Close the connection and start the backoff of its source."""
+
+    def on_closed(self, connection: SourceConnection) -> None:
+        """The connection ended: close it, and report that to its channels."""
+
+    def on_idle(self, connection: SourceConnection) -> None:
+        """The last channel was closed."""
+
+
+class SourceConnection:
+    """The DEALER to one device, and the channels on it. Implements `ChannelConnection`."""
+
+    def __init__(
+        self, config: ConnectionConfig, pool: PoolCallbacks, device: DeviceKey, endpoint: str
+    ) -> None:
+        """Start to connect. Raises `zmq.ZMQError`."""
         self.device = device
         self.endpoint = endpoint
         self.channels: dict[int, Channel] = {}
         self.received_bytes = 0
         self.up = False
+        self._config = config
         self._pool = pool
-        self._stray_bytes_left = STRAY_BYTES
+        self._unsolicited_bytes_left = UNSOLICITED_BUDGET
         self._refusal_logged = False
-        self._credited_bytes = 0
+        self._acked_bytes = 0
         self._flush_timer: asyncio.TimerHandle | None = None
         self._last_flush_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._next_number = 0
         self._bulk: BulkReceiver | None = None
-        self._bulk_asked = False
+        self._bulk_requested = False
         socket = make_socket(
-            pool.context,
+            config.context,
             zmq.DEALER,
-            Connect(pool.pair, device),
+            Connect(config.pair, device),
             message_bytes_max=limits.REPLY_BYTES_MAX,
         )
-        self._line = Line(pool.connections)
-        self._watch = monitored(socket, self._on_link, self._line)
+        self._line = Line(config.limiter)
+        self._monitor = monitored(socket, self._on_link, self._line)
         self._pump = Pump(socket, self._on_message)
         try:
             socket.connect(endpoint)
@@ -88,97 +123,83 @@ class SourceConnection:
             case ConnectionEvent.UP:
                 self.up = True
                 for channel in self.channels.values():
-                    self._say_open(channel)
+                    self._send_open(channel)
             case ConnectionEvent.DOWN | ConnectionEvent.FAILED if self.up:
-                # A fresh socket gets a fresh name; the old one's might still be taken over there.
-                self._pool.connection_lost(self)
+                # A new socket gets a new routing id; the old id might be reused by another there.
+                self._pool.on_closed(self)
             case _:
-                pass  # libzmq tries again until the channels' time is over
+                pass  # libzmq tries again until the channels time out
 
-    def open(self, handler: ChannelHandler, timeout_s: float) -> None:
-        """Open a channel for ``handler`` as soon as the connection is up.
+    def open(self, channel: Channel, timeout_s: float) -> None:
+        """Open a channel as soon as the connection is up.
 
-        The sink is told `lost` if the source has not answered after ``timeout_s``.
+        It is lost if the source has not answered after ``timeout_s``.
         """
-        number = self._next_number
-        self._next_number = (number + 1) % CHANNELS_MAX
-        channel = Channel(number, handler)
-        channel.timer = self._loop.call_later(timeout_s, self._open_timed_out, number)
-        self.channels[number] = channel
+        channel.number = self._next_number
+        self._next_number = (channel.number + 1) % CHANNELS_MAX
+        channel.connection = self
+        channel.timer = self._loop.call_later(timeout_s, self._open_timed_out, channel)
+        self.channels[channel.number] = channel
         if self.up:
-            self._say_open(channel)
+            self._send_open(channel)
 
-    def _say_open(self, channel: Channel) -> None:
-        ticket = self._pool.ticket_for(channel.handler.group)
+    def _send_open(self, channel: Channel) -> None:
+        ticket = self._pool.ticket_for(channel.group)
         if ticket is None:
-            return  # the timer ends it, and by the next attempt there is a ticket again
-        handler, bulk = channel.handler, self._pool.wants_bulk(self)
-        self._bulk_asked = self._bulk_asked or bulk
-        ask = peer.Open(channel.number, handler.group, handler.content, ticket, bulk)
+            return  # the channel times out; until the next attempt there will be a ticket
+        bulk = self._pool.wants_bulk(self)
+        self._bulk_requested = self._bulk_requested or bulk
+        ask = peer.Open(channel.number, channel.group, channel.content, ticket, bulk)
         self._pump.send(pack(b"", ask))
 
-    def _open_timed_out(self, number: int) -> None:
-        channel = self.channels.pop(number, None)
-        if channel is not None:
-            self._excuse(channel)
-            channel.handler.lost(self.device, False)
-            self._pool.connection_idle(self)
+    def _open_timed_out(self, channel: Channel) -> None:
+        self._release(channel)
+        self._credit_cancelled(channel)
+        channel.handler.on_lost(self.device, False)
+        self._check_idle()
 
-    def has_open(self, content: ContentId) -> bool:
+    def has(self, content: ContentId) -> bool:
         """Whether a channel for ``content`` is open here, or being opened."""
-        return any(channel.handler.content == content for channel in self.channels.values())
+        return any(channel.content == content for channel in self.channels.values())
 
-    def channel_of(self, handler: ChannelHandler) -> Channel | None:
-        """The channel that ``handler`` has here."""
-        return next((c for c in self.channels.values() if c.handler is handler), None)
+    def _release(self, channel: Channel) -> None:
+        """Remove a channel; it ignores all calls from now on."""
+        del self.channels[channel.number]
+        channel.connection = None
+        channel.stop_timer()
 
-    # -- saying ---------------------------------------------------------------------------------
+    def _check_idle(self) -> None:
+        if not self.channels:
+            self._pool.on_idle(self)
 
-    def request(self, handler: ChannelHandler, pieces: tuple[int, ...]) -> None:
-        """Wish for pieces, with this turn's message."""
-        channel = self.channel_of(handler)
-        if channel is not None:
-            channel.pending.extend(pieces)
-            self._flush_soon()
-
-    def withdraw(self, handler: ChannelHandler, pieces: tuple[int, ...]) -> None:
-        """Take wishes back, with this turn's message."""
-        channel = self.channel_of(handler)
-        if channel is not None:
-            # A wish that was not said yet is taken back here, or it would be said after.
-            unsaid = set(channel.pending).intersection(pieces)
-            channel.pending = [index for index in channel.pending if index not in unsaid]
-            channel.withdrawn.extend(index for index in pieces if index not in unsaid)
-            self._flush_soon()
-
-    def ask_manifest(self, handler: ChannelHandler, offset: int) -> None:
-        """Ask for a part of the manifest."""
-        channel = self.channel_of(handler)
-        if channel is not None:
-            channel.parts_due += 1
-            self._pump.send(pack(b"", peer.AskManifest(channel.number, offset)))
+    # -- sending --------------------------------------------------------------------------------
 
     def renew(self, group: GroupId, ticket: bytes) -> None:
-        """Show a fresh ticket where an older one was shown."""
-        if any(channel.handler.group == group for channel in self.channels.values()):
+        """Show a fresh ticket if an older one was shown."""
+        if any(channel.group == group for channel in self.channels.values()):
             self._pump.send(pack(b"", peer.Renew(group, ticket)))
 
-    def close_channel(self, handler: ChannelHandler) -> None:
-        """Close the channel of ``handler``."""
-        channel = self.channel_of(handler)
-        if channel is None:
-            return
-        del self.channels[channel.number]
-        self._excuse(channel)
-        if channel.timer is not None:
-            channel.timer.cancel()
+    def close_channel(self, channel: Channel) -> None:
+        """Close a channel and report that to the source."""
+        self._release(channel)
+        self._credit_cancelled(channel)
         if self.up:
             self._pump.send(pack(b"", peer.Close(channel.number)))
+        self._check_idle()
 
-    def _flush_soon(self) -> None:
-        # On a fast link a piece comes every half millisecond. Waiting a little for the next ones
-        # saves both sides most of the messages; a request that is urgent waits for nothing.
-        urgent = self.received_bytes - self._credited_bytes >= FLUSH_BYTES or not self._fast
+    def reconnect(self, channel: Channel) -> None:
+        """Close a channel, and the connection with all other channels on it."""
+        self._config.counts["silent"] += 1
+        log.info("source %s is silent: reconnecting", self.endpoint)
+        self._suspect_bulk(channel)
+        self._release(channel)
+        self._pool.on_closed(self)
+
+    def flush_soon(self) -> None:
+        """Send the requests and cancellations of all channels with the next message."""
+        # Why wait: on a fast link a piece arrives every half millisecond, and one message for
+        # several of them saves both sides most of the messages. Urgent requests do not wait.
+        urgent = self.received_bytes - self._acked_bytes >= FLUSH_BYTES or not self._is_fast
         if self._flush_timer is None:
             self._flush_timer = self._loop.call_later(0.0 if urgent else FLUSH_S, self._flush)
         elif urgent and self._flush_timer.when() > self._loop.time():
@@ -186,8 +207,8 @@ class SourceConnection:
             self._flush_timer = self._loop.call_later(0.0, self._flush)
 
     @property
-    def _fast(self) -> bool:
-        """Whether pieces come so fast that the next one is worth waiting for."""
+    def _is_fast(self) -> bool:
+        """Whether pieces arrive so fast that the next one is worth waiting for."""
         return self._loop.time() - self._last_flush_at < 4 * FLUSH_S
 
     def _flush(self) -> None:
@@ -195,62 +216,63 @@ class SourceConnection:
         self._last_flush_at = self._loop.time()
         most = limits.PIECES_PER_REQUEST_MAX
         for channel in self.channels.values():
-            withdrawn, channel.withdrawn = channel.withdrawn, []
-            for at in range(0, len(withdrawn), most):
-                self._tell(peer.Withdraw(channel.number, withdrawn[at : at + most]))
+            cancelled, channel.cancelled = channel.cancelled, []
+            for at in range(0, len(cancelled), most):
+                self.send(peer.Withdraw(channel.number, cancelled[at : at + most]))
             pending, channel.pending = channel.pending, []
             channel.pieces_due += len(pending)
             for at in range(0, len(pending), most):
                 some = pending[at : at + most]
-                self._tell(peer.Request(channel.number, some, self.received_bytes))
-                self._credited_bytes = self.received_bytes
-        if self._credited_bytes < self.received_bytes:
-            self._credited_bytes = self.received_bytes
-            self._tell(peer.Credit(self.received_bytes))
+                self.send(peer.Request(channel.number, some, self.received_bytes))
+                self._acked_bytes = self.received_bytes
+        if self._acked_bytes < self.received_bytes:
+            self._acked_bytes = self.received_bytes
+            self.send(peer.Credit(self.received_bytes))
 
-    def _tell(self, ask: peer.Ask) -> None:
+    def send(self, ask: peer.Ask) -> None:
+        """Send a message at once."""
         if self._pump.send(pack(b"", ask)) is not Sent.YES and self.up:
-            # A source that does not even take requests is as good as gone.
-            asyncio.get_running_loop().call_soon(self._pool.connection_lost, self)
+            # A source that does not accept requests is treated as disconnected.
+            self._loop.call_soon(self._pool.on_closed, self)
 
-    # -- hearing --------------------------------------------------------------------------------
+    # -- receiving ------------------------------------------------------------------------------
 
     def _on_message(self, frames: Frames) -> None:
-        self._pool.connections.heard(frames[-1])
+        self._config.limiter.heard(frames[-1])
         try:
             envelope = _answers.unpack(frames)
         except RemoteProtocolError as error:
-            self._pool.counts["malformed"] += 1
-            log.debug("%s sent what cannot be read: %s", self.endpoint, error)
-            self._bear(sum(map(len, frames)))
+            self._config.counts["malformed"] += 1
+            log.debug("malformed message from %s: %s", self.endpoint, error)
+            self._charge(sum(map(len, frames)))
             return
         data = memoryview(b"") if envelope.data is None else envelope.data
         match envelope.body:
             case peer.Piece(number, index):
-                self._pieces(peer.Pieces(number, index, 1), data)
+                self._on_pieces(peer.Pieces(number, index, 1), data)
             case peer.Have(number, pieces):
                 if (channel := self._open_channel(number, data)) is not None:
-                    channel.handler.have(self.device, pieces)
+                    channel.handler.on_have(self.device, pieces)
             case peer.Opened(number, complete):
-                self._opened(number, complete, data)
+                self._on_opened(number, complete, data)
             case peer.Declined(number) as answer:
                 if (channel := self._open_channel(number, data)) is not None:
-                    channel.handler.declined(self.device, answer)
+                    channel.handler.on_declined(self.device, answer)
             case peer.Closed(number, refusal):
-                self._closed(number, refusal)
+                self._on_channel_closed(number, refusal)
             case peer.ManifestBytes(number, total, offset):
-                self._manifest_part(number, total, offset, data)
+                self._on_manifest_part(number, total, offset, data)
             case peer.Bulk():
-                self._bulk_offered(envelope.body)
+                self._on_bulk_offer(envelope.body)
             case Refusal() as refusal:
-                self._refused(refusal)
+                self._on_refusal(refusal)
             case _:
                 assert_never(envelope.body)
 
-    def _pieces(self, run: peer.Pieces, data: memoryview) -> None:
-        # Credited whether it is of use or not: it took its place on the wire.
+    def _on_pieces(self, run: peer.Pieces, data: memoryview) -> None:
+        # Acknowledged even if unsolicited: the bytes have left the path to us.
         self.received_bytes += len(data)
-        self._flush_soon()
+        self.flush_soon()
         if (channel := self._open_channel(run.channel, data)) is not None:
             channel.pieces_due = max(0, channel.pieces_due - run.count)
             channel.handler.on_pieces(self.device, run.first, run.count, data)
@@ -259,116 +281,119 @@ class SourceConnection:
         channel = self.channels.get(number)
         if channel is not None and channel.opened:
             return channel
-        self._stray(len(data))
+        self._on_unsolicited(len(data))
         return None
 
-    def _opened(self, number: int, complete: bool, data: memoryview) -> None:
+    def _on_opened(self, number: int, complete: bool, data: memoryview) -> None:
         channel = self.channels.get(number)
         if channel is None or channel.opened:
-            self._stray(len(data))
+            self._on_unsolicited(len(data))
             return
         channel.opened = True
-        if channel.timer is not None:
-            channel.timer.cancel()
-            channel.timer = None
-        channel.handler.opened(self.device, None if complete else bytes(data))
+        channel.stop_timer()
+        channel.handler.on_opened(self.device, None if complete else bytes(data))
 
-    def _manifest_part(self, number: int, total: int, offset: int, data: memoryview) -> None:
+    def _on_manifest_part(self, number: int, total: int, offset: int, data: memoryview) -> None:
         channel = self._open_channel(number, data)
         if channel is None:
             return
         if not channel.parts_due:
-            self._stray(len(data))
+            self._on_unsolicited(len(data))
             return
         channel.parts_due -= 1
-        channel.handler.manifest_part(self.device, total, offset, bytes(data))
+        channel.handler.on_manifest_part(self.device, total, offset, bytes(data))
 
-    def _refused(self, refusal: Refusal) -> None:
+    def _on_refusal(self, refusal: Refusal) -> None:
         if not self.channels:
-            self._stray(0)
+            self._on_unsolicited(0)
             return
-        # A source may say it as often as it likes, and at any length: our log is not its to fill.
+        # Once: a source could fill our log with refusals of any number and length.
         level = logging.DEBUG if self._refusal_logged else logging.INFO
         self._refusal_logged = True
         log.log(level, "%s refuses: %s", self.endpoint, quoted(refusal.message))
         for number in list(self.channels):
-            self._closed(number, refusal)
+            self._on_channel_closed(number, refusal)
 
-    def _closed(self, number: int, refusal: Refusal) -> None:
-        channel = self.channels.pop(number, None)
+    def _on_channel_closed(self, number: int, refusal: Refusal) -> None:
+        channel = self.channels.get(number)
         if channel is None:
-            self._stray(0)
+            self._on_unsolicited(0)
             return
-        if channel.timer is not None:
-            channel.timer.cancel()
+        self._release(channel)
         if self._bulk is not None:
-            self._excuse(channel)  # this may have come past pieces that are on their way there
-        channel.handler.refused(self.device, refusal)
-        self._pool.connection_idle(self)
+            self._credit_cancelled(channel)  # this may have overtaken pieces that were sent there
+        channel.handler.on_refused(self.device, refusal)
+        self._check_idle()
 
     # -- the bulk connection --------------------------------------------------------------------
 
-    def _bulk_offered(self, offer: peer.Bulk) -> None:
-        if not self._bulk_asked:
-            self._stray(0)
+    def _on_bulk_offer(self, offer: peer.Bulk) -> None:
+        if not self._bulk_requested:
+            self._on_unsolicited(0)
             return
-        self._bulk_asked = False
+        self._bulk_requested = False
         if self._bulk is not None:
-            self._bulk.close()  # the source had forgotten us, and what was on its way there with us
+            self._bulk.close()  # the source has forgotten us, and the pieces that were sent there
         try:
             self._bulk = BulkReceiver(
-                self._pool.context,
+                self._config.context,
                 host_of(self.endpoint),
                 offer,
-                connections=self._pool.connections,
-                on_pieces=self._pieces,
-                on_lost=self._bulk_lost,
+                limiter=self._config.limiter,
+                on_pieces=self._on_pieces,
+                on_lost=self._on_bulk_lost,
             )
         except zmq.ZMQError as error:
             log.debug("no bulk connection can be made: %s", error)
 
-    def _bulk_lost(self, why: str) -> None:
-        log.info("the bulk connection to %s is given up: %s", self.endpoint, why)
-        self._pool.bulk_failed(self)
+    def _on_bulk_lost(self, reason: str) -> None:
+        # Pieces that were sent there will never arrive: start again, on a new connection.
+        log.info("bulk connection to %s failed: %s", self.endpoint, reason)
+        self._pool.avoid_bulk(self)
+        self._pool.on_closed(self)
 
     @property
     def moved_at(self) -> float:
-        """When bytes of a message last came in from the source, on either connection."""
+        """Time at which bytes last arrived from the source, on either connection."""
         bulk_at = -inf if self._bulk is None else self._bulk.moved_at
         return max(self._line.moved_at, bulk_at)
 
-    # -- what makes no sense --------------------------------------------------------------------
+    def _suspect_bulk(self, channel: Channel) -> None:
+        """Avoid bulk connections if a channel is given up while the bulk connection is silent.
 
-    def _excuse(self, channel: Channel) -> None:
-        """We gave ``channel`` up: what is on its way there is no fault of the source's."""
-        self.doubt_bulk(channel)
-        self._stray_bytes_left = min(STRAY_BYTES_MAX, self._stray_bytes_left + channel.bytes_due)
-
-    def doubt_bulk(self, channel: Channel) -> None:
-        """``channel`` is given up. If pieces are due and nothing came on the bulk connection, there
-        may be somebody on the way who lets signs of life through and nothing else."""
+        Why: an attacker on the path may pass heartbeats and drop everything else.
+        """
         if channel.pieces_due and self._bulk is not None and self._bulk.is_silent:
-            self._pool.avoid_bulk(self.device)
+            self._pool.avoid_bulk(self)
 
-    def _stray(self, size: int) -> None:
-        """Something came that belongs to no open channel, or that nobody asked for there."""
-        self._pool.counts["stray"] += 1
-        self._bear(size)
+    # -- unsolicited bytes ----------------------------------------------------------------------
 
-    def _bear(self, size: int) -> None:
-        """Put up with ``size`` bytes that make no sense, or with the source no more."""
-        self._stray_bytes_left -= max(size, STRAY_BYTES_MIN)
-        if self._stray_bytes_left < 0:
-            self._pool.drop(self, "it sends what nobody asked for")
+    def _credit_cancelled(self, channel: Channel) -> None:
+        """Add the bytes due on a closed channel to the budget: an honest source may send them."""
+        self._suspect_bulk(channel)
+        left = self._unsolicited_bytes_left + channel.bytes_due
+        self._unsolicited_bytes_left = min(UNSOLICITED_BUDGET_MAX, left)
 
-    def close(self) -> None:
-        """Close the socket. Nobody is told."""
-        for channel in self.channels.values():
-            if channel.timer is not None:
-                channel.timer.cancel()
+    def _on_unsolicited(self, size: int) -> None:
+        """Count a message for a channel that is not open, or without a request."""
+        self._config.counts["unsolicited"] += 1
+        self._charge(size)
+
+    def _charge(self, size: int) -> None:
+        """Subtract from the budget; close the connection when it is used up."""
+        self._unsolicited_bytes_left -= max(size, UNSOLICITED_BYTES_MIN)
+        if self._unsolicited_bytes_left < 0:
+            self._pool.on_misbehaviour(self, "too many unsolicited bytes")
+
+    def close(self) -> list[Channel]:
+        """Close the socket and all channels, without callbacks; return the channels."""
+        closed = list(self.channels.values())
+        for channel in closed:
+            self._release(channel)
         if self._flush_timer is not None:
             self._flush_timer.cancel()
         if self._bulk is not None:
             self._bulk.close()
-        self._watch.close()
+        self._monitor.close()
         self._pump.close()
+        return closed

@@ -1,4 +1,4 @@
-"""A `Seeder` and a `Fanout` joined by real sockets in one loop, and what they serve and fetch."""
+"""A `PieceServer` and a `ConnectionPool` joined by real sockets in one loop, with a content."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from common.ids import ContentId, DeviceKey, GroupId
 from common.messages import peer
 from common.messages.refusals import Code, Refusal
 from common.net import zap
+from peer.fetching.channel import Channel, ChannelHandler
 from peer.fetching.pool import ConnectionPool
 from peer.serving.inventory import Inventory
 from peer.serving.server import PieceServer
@@ -55,7 +56,7 @@ CONTENT, MANIFEST, ENCODED = content_of(DATA)
 
 
 class Reader:
-    """A content in memory, with pieces whose reading fails."""
+    """A content in memory, with pieces that cannot be read."""
 
     def __init__(self) -> None:
         self.errors: dict[int, Exception] = {}
@@ -86,41 +87,42 @@ class FakeAccess:
             raise self.withdrawn
 
 
-class Sink:
-    """A download that only remembers."""
+class RecordingHandler(ChannelHandler):
+    """A channel handler that records its callbacks in ``events``, ``pieces`` and ``manifest``."""
 
     def __init__(self, group: GroupId = FILMS, content: ContentId = CONTENT) -> None:
         self.group, self.content = group, content
-        self.said: list[Any] = []
+        self.channel: Channel
+        self.events: list[Any] = []
         self.pieces: dict[int, bytes] = {}
         self.manifest = b""
 
-    def opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
-        self.said.append(("opened", bitfield))
+    def on_opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
+        self.events.append(("opened", bitfield))
 
-    def have(self, device: DeviceKey, pieces: list[int]) -> None:
-        self.said.append(("have", tuple(pieces)))
+    def on_have(self, device: DeviceKey, pieces: list[int]) -> None:
+        self.events.append(("have", tuple(pieces)))
 
     def on_pieces(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
         for n in range(count):
             self.pieces[first + n] = bytes(data[n * LENGTH : (n + 1) * LENGTH])
 
-    def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
-        self.said.append(("declined", tuple(answer.pieces), answer.busy))
+    def on_declined(self, device: DeviceKey, answer: peer.Declined) -> None:
+        self.events.append(("declined", tuple(answer.pieces), answer.busy))
 
-    def refused(self, device: DeviceKey, refusal: Refusal) -> None:
-        self.said.append(("refused", refusal.code))
+    def on_refused(self, device: DeviceKey, refusal: Refusal) -> None:
+        self.events.append(("refused", refusal.code))
 
-    def lost(self, device: DeviceKey, opened: bool) -> None:
-        self.said.append(("lost", opened))
+    def on_lost(self, device: DeviceKey, opened: bool) -> None:
+        self.events.append(("lost", opened))
 
-    def manifest_part(self, device: DeviceKey, total: int, offset: int, data: bytes) -> None:
+    def on_manifest_part(self, device: DeviceKey, total: int, offset: int, data: bytes) -> None:
         assert offset == len(self.manifest)
         self.manifest += data
 
 
 class ServingHarness:
-    """One that serves and one that fetches, in one loop. ``bulk``: on bulk connections."""
+    """A piece server and a connection pool in one loop. ``bulk``: with bulk connections."""
 
     bulk = False
 
@@ -132,7 +134,7 @@ class ServingHarness:
         self.server, self.client = new_pair(), new_pair()
         self.known = {self.client.public}
         self.knows_device = self.known.__contains__
-        self.seeder = PieceServer(
+        self.piece_server = PieceServer(
             self.contexts[0],
             self.server,
             "tcp://127.0.0.1:0",
@@ -152,18 +154,21 @@ class ServingHarness:
     def offer(self, have: Bitfield | None = None, group: GroupId = FILMS) -> None:
         self.inventory.put(group, CONTENT, MANIFEST, ENCODED, self.reader, have)
 
-    async def open(self, handler: Sink | None = None) -> Sink:
-        handler = handler or Sink()
-        self.pool.open(handler, self.server.public, self.seeder.endpoint)
-        await until(lambda: handler.said, "an answer")
+    def start_open(self, handler: RecordingHandler, endpoint: str = "") -> None:
+        endpoint = endpoint or self.piece_server.endpoint
+        handler.channel = self.pool.open(
+            self.server.public, endpoint, handler.content, handler.group, handler
+        )
+
+    async def open(self, handler: RecordingHandler | None = None) -> RecordingHandler:
+        handler = handler or RecordingHandler()
+        self.start_open(handler)
+        await until(lambda: handler.events, "an answer")
         return handler
 
-    def ask(self, handler: Sink, *pieces: int) -> None:
-        self.pool.request(handler, self.server.public, pieces)
-
     def close(self) -> None:
-        self.seeder.close()
-        self.pool.shut()
+        self.piece_server.close()
+        self.pool.close()
         self.guard.close()
         self.workers.close()
         for context in self.contexts:
@@ -172,10 +177,10 @@ class ServingHarness:
 
 def run(test: Callable[[ServingHarness], Awaitable[None]], limit: RateLimit | None = None) -> None:
     async def main() -> None:
-        stage = ServingHarness(limit)
+        harness = ServingHarness(limit)
         try:
-            await test(stage)
+            await test(harness)
         finally:
-            stage.close()
+            harness.close()
 
     asyncio.run(main())

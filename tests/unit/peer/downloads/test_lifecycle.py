@@ -16,11 +16,12 @@ import pytest
 from common import manifest
 from common.digests import Algorithm
 from common.errors import Refused
-from common.ids import ContentId, GroupId, UserId
+from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from peer.downloads import manager, transfer
 from peer.downloads.manager import Downloads
+from peer.fetching.channel import Channel
 from peer.files import open_part, sharing
 from peer.files.destination import Destination
 from peer.files.errors import AlreadyExists, ContentChanged, DigestMismatch, DiskFull, ReadOnly
@@ -39,13 +40,13 @@ FILMS, MUSIC = GroupId("films"), GroupId("music")
 PIECE = 1 << 16
 
 
-class Fanout:
-    """Connections that nobody makes."""
+class FakePool:
+    """A connection pool that makes no connection."""
 
     pair = SimpleNamespace(public=b"me")
 
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: None
+    def open(self, device: DeviceKey, endpoint: str, *where: Any) -> Channel:
+        return Channel(device, *where)
 
 
 class Stage:
@@ -94,7 +95,7 @@ class Stage:
             link=self.link,
             replica=self.replica,
             tickets=SimpleNamespace(want=self._nothing),
-            pool=Fanout(),
+            pool=FakePool(),
             inventory=self.inventory,
             shares=SimpleNamespace(adopt_download=self._adopt),
             workers=self.workers,

@@ -21,7 +21,7 @@ async def asked_of(stage: Stage) -> tuple[Transfer, list[tuple[int, int]]]:
     running = (await going(stage, 0)).running
     assert running is not None
     running.sources([listed(BOB)])
-    running.opened(BOB, None)
+    running.on_opened(BOB, None)
     bob = running._core._roster.get(BOB)
     assert bob is not None
     assert sorted(bob.asked) == [0, 1]
@@ -69,7 +69,7 @@ def test_a_wrong_one_condemns_its_sender_and_not_the_others(tmp_path: Path) -> N
         assert running.storage.held_indexes() == [1]
         assert phase(running) is Phase.BANNED
         running.sources([listed(CAROL)])
-        running.opened(CAROL, None)
+        running.on_opened(CAROL, None)
         carol = running._core._roster.get(CAROL)
         assert carol is not None
         assert 0 in carol.asked

@@ -44,7 +44,7 @@ async def give(
 ) -> None:
     """Have ``device`` send a piece it is asked for: what it should, or else ``data``."""
     assert entry.running is not None
-    entry.running.opened(device, None)
+    entry.running.on_opened(device, None)
     sources = entry.running._core._roster
     source = sources.get(device)
     assert source is not None
@@ -79,7 +79,7 @@ def test_that_every_source_is_banned_is_said_until_a_good_one_comes(tmp_path: Pa
         entry.running.sources([listed(CAROL)])
         assert row_of(stage).reason is None
         assert progress_of(entry, entry.record.user).note == "no source answers yet"
-        entry.running.opened(CAROL, None)
+        entry.running.on_opened(CAROL, None)
         assert (row_of(stage).reason, row_of(stage).sources) == (None, 1)
         assert progress_of(entry, entry.record.user).note is None
 

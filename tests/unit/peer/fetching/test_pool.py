@@ -18,6 +18,7 @@ from common.messages import peer
 from common.messages.refusals import Code, Refusal
 from common.net import sockets
 from common.net.codec import Decoder, pack
+from peer.fetching.channel import Channel, ChannelHandler
 from peer.fetching.pool import ConnectionPool
 from tests.support.peer_fakes import turns, until
 
@@ -27,40 +28,39 @@ REFUSED_BY_LIBZMQ = "tcp://127.0.0.1:\uff15\uff10\uff10\uff10"
 MUCH = bytes(limits.PIECE_LENGTH_MAX)
 
 
-class Sink:
-    """A download that remembers what it was told."""
-
-    group = FILMS
+class RecordingHandler(ChannelHandler):
+    """A channel handler that records its callbacks."""
 
     def __init__(self, content: int = 1) -> None:
         self.content = ContentId(bytes([content]) * 32)
-        self.said: list[Any] = []
+        self.channel: Channel
+        self.events: list[Any] = []
         self.pieces: list[int] = []
 
     async def hears(self, count: int) -> None:
         """Wait for so many words."""
-        await until(lambda: len(self.said) >= count, f"word {count}")
+        await until(lambda: len(self.events) >= count, f"word {count}")
 
-    def opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
-        self.said.append("opened")
+    def on_opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
+        self.events.append("opened")
 
-    def have(self, device: DeviceKey, pieces: list[int]) -> None:
-        self.said.append(("have", pieces))
+    def on_have(self, device: DeviceKey, pieces: list[int]) -> None:
+        self.events.append(("have", pieces))
 
     def on_pieces(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
         self.pieces += range(first, first + count)
 
-    def declined(self, device: DeviceKey, answer: peer.Declined) -> None:
-        self.said.append(("declined", answer.pieces))
+    def on_declined(self, device: DeviceKey, answer: peer.Declined) -> None:
+        self.events.append(("declined", answer.pieces))
 
-    def refused(self, device: DeviceKey, refusal: Refusal) -> None:
-        self.said.append(refusal.code)
+    def on_refused(self, device: DeviceKey, refusal: Refusal) -> None:
+        self.events.append(refusal.code)
 
-    def lost(self, device: DeviceKey, opened: bool) -> None:
-        self.said.append(("lost", opened))
+    def on_lost(self, device: DeviceKey, opened: bool) -> None:
+        self.events.append(("lost", opened))
 
-    def manifest_part(self, device: DeviceKey, total: int, offset: int, data: bytes) -> None:
-        self.said.append(("manifest", data))
+    def on_manifest_part(self, device: DeviceKey, total: int, offset: int, data: bytes) -> None:
+        self.events.append(("manifest", data))
 
 
 class Source:
@@ -101,8 +101,8 @@ class Source:
         self._pump.close()
 
 
-class Stage:
-    """A fetching side and one source."""
+class PoolHarness:
+    """A connection pool and one source."""
 
     def __init__(self) -> None:
         self.contexts: list[zmq.Context[Any]] = [zmq.Context(), zmq.Context()]
@@ -111,41 +111,44 @@ class Stage:
         self.source = Source(self.contexts[0], pair)
         self.pool = ConnectionPool(self.contexts[1], new_pair(), lambda group: b"good")
 
-    def open(self, handler: Sink, endpoint: str | None = None) -> None:
-        self.pool.open(handler, self.device, endpoint or self.source.endpoint)
+    def open(
+        self, handler: RecordingHandler, endpoint: str = "", device: DeviceKey | None = None
+    ) -> None:
+        device, endpoint = device or self.device, endpoint or self.source.endpoint
+        handler.channel = self.pool.open(device, endpoint, handler.content, FILMS, handler)
 
-    async def opened(self, handler: Sink) -> int:
+    async def opened(self, handler: RecordingHandler) -> int:
         """Open a channel; returns its number."""
         count = len(self.source.asked(peer.Open))
         self.open(handler)
         await self.source.heard(peer.Open, count + 1)
         number: int = self.source.asked(peer.Open)[-1].channel
         self.source.says(peer.Opened(number, True, 1 << 52))
-        await until(lambda: handler.said[-1:] == ["opened"], "an open channel")
+        await until(lambda: handler.events[-1:] == ["opened"], "an open channel")
         return number
 
     async def answered(self) -> None:
         """Let all that the source has said so far arrive."""
-        marker = Sink(255)
+        marker = RecordingHandler(255)
         number = await self.opened(marker)
         self.source.says(peer.Have(number, [7]))
-        await until(lambda: ("have", [7]) in marker.said)
-        self.pool.close(marker, self.device)
+        await until(lambda: ("have", [7]) in marker.events)
+        marker.channel.close()
 
     def close(self) -> None:
         self.source.close()
-        self.pool.shut()
+        self.pool.close()
         for context in self.contexts:
             context.destroy(linger=0)
 
 
-def run(test: Callable[[Stage], Awaitable[None]]) -> None:
+def run(test: Callable[[PoolHarness], Awaitable[None]]) -> None:
     async def main() -> None:
-        stage = Stage()
+        harness = PoolHarness()
         try:
-            await test(stage)
+            await test(harness)
         finally:
-            stage.close()
+            harness.close()
 
     asyncio.run(main())
 
@@ -175,13 +178,13 @@ class Made:
 def test_h50_no_socket_is_made_for_a_source_under_a_name(
     endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def test(stage: Stage) -> None:
+    async def test(harness: PoolHarness) -> None:
         made = Made(monkeypatch)
-        handler = Sink()
-        stage.open(handler, endpoint)
-        assert handler.said == []  # whoever opens expects no answer from within
+        handler = RecordingHandler()
+        harness.open(handler, endpoint)
+        assert handler.events == []  # whoever opens expects no answer from within
         await turns()
-        assert handler.said == [("lost", False)]
+        assert handler.events == [("lost", False)]
         assert made.count == 0
 
     run(test)
@@ -197,13 +200,13 @@ def test_h51_where_libzmq_refuses_to_connect_nothing_stays_open(
 ) -> None:
     _unchecked(monkeypatch)
 
-    async def test(stage: Stage) -> None:
-        handler = Sink()
+    async def test(harness: PoolHarness) -> None:
+        handler = RecordingHandler()
         before = descriptors()
         for number in range(8):
-            stage.pool.open(handler, DeviceKey(bytes([number]) * 32), REFUSED_BY_LIBZMQ)
+            harness.open(handler, REFUSED_BY_LIBZMQ, DeviceKey(bytes([number]) * 32))
         await turns()
-        assert handler.said == [("lost", False)] * 8
+        assert handler.events == [("lost", False)] * 8
         # libzmq closes in its own thread
         await until(lambda: descriptors() <= before + 4, "the closing of the sockets")
 
@@ -216,13 +219,13 @@ def test_h51_where_libzmq_refuses_to_connect_it_is_not_asked_again_at_once(
     """Each time that the tracker lists a source again, a download tries it again."""
     _unchecked(monkeypatch)
 
-    async def test(stage: Stage) -> None:
+    async def test(harness: PoolHarness) -> None:
         made = Made(monkeypatch)
-        handler = Sink()
+        handler = RecordingHandler()
         for _ in range(5):
-            stage.open(handler, REFUSED_BY_LIBZMQ)
+            harness.open(handler, REFUSED_BY_LIBZMQ)
             await turns()
-        assert handler.said == [("lost", False)] * 5
+        assert handler.events == [("lost", False)] * 5
         assert made.count == 1
 
     run(test)
@@ -246,52 +249,52 @@ def test_h51_where_libzmq_refuses_to_connect_it_is_not_asked_again_at_once(
 def test_h52_a_source_that_goes_on_about_channels_that_are_not_open_is_dropped(
     answer: peer.Answer,
 ) -> None:
-    async def test(stage: Stage) -> None:
-        handler, other = Sink(1), Sink(2)
-        await stage.opened(handler)
-        await stage.opened(other)
+    async def test(harness: PoolHarness) -> None:
+        handler, other = RecordingHandler(1), RecordingHandler(2)
+        await harness.opened(handler)
+        await harness.opened(other)
         bulky = isinstance(answer, (peer.Piece, peer.ManifestBytes, peer.Opened))
         for _ in range(2 if bulky else 400):
-            stage.source.says(answer, MUCH if bulky else None)
-        await until(lambda: handler.said[1:], "the end of the connection")
-        assert handler.said == other.said == ["opened", ("lost", True)]
+            harness.source.says(answer, MUCH if bulky else None)
+        await until(lambda: handler.events[1:], "the end of the connection")
+        assert handler.events == other.events == ["opened", ("lost", True)]
 
     run(test)
 
 
 @pytest.mark.parametrize("what", ["noise", "manifest", "opened"])
 def test_h52_nor_are_those_kept_that_send_what_makes_no_sense_on_an_open_one(what: str) -> None:
-    async def test(stage: Stage) -> None:
-        handler = Sink()
-        number = await stage.opened(handler)
+    async def test(harness: PoolHarness) -> None:
+        handler = RecordingHandler()
+        number = await harness.opened(handler)
         for _ in range(3):
             match what:
                 case "noise":
-                    stage.source.says_raw(b"MT\x01", b"", b"\xc1", MUCH)
+                    harness.source.says_raw(b"MT\x01", b"", b"\xc1", MUCH)
                 case "manifest":
-                    stage.source.says(peer.ManifestBytes(number, 1 << 40, 0), MUCH)
+                    harness.source.says(peer.ManifestBytes(number, 1 << 40, 0), MUCH)
                 case _:
-                    stage.source.says(peer.Opened(number, False, 1 << 52), MUCH)
-        await until(lambda: handler.said[1:], "the end of the connection")
-        assert handler.said == ["opened", ("lost", True)]
+                    harness.source.says(peer.Opened(number, False, 1 << 52), MUCH)
+        await until(lambda: handler.events[1:], "the end of the connection")
+        assert handler.events == ["opened", ("lost", True)]
 
     run(test)
 
 
 def test_h52_who_was_dropped_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test(stage: Stage) -> None:
-        handler = Sink()
-        await stage.opened(handler)
+    async def test(harness: PoolHarness) -> None:
+        handler = RecordingHandler()
+        await harness.opened(handler)
         for _ in range(2):
-            stage.source.says(peer.Piece(60_000, 0), MUCH)
-        await until(lambda: ("lost", True) in handler.said)
+            harness.source.says(peer.Piece(60_000, 0), MUCH)
+        await until(lambda: ("lost", True) in handler.events)
         made = Made(monkeypatch)
         for _ in range(5):
-            stage.open(handler)
+            harness.open(handler)
             await turns()
-        assert handler.said[2:] == [("lost", False)] * 5
+        assert handler.events[2:] == [("lost", False)] * 5
         assert made.count == 0
-        assert len(stage.source.asked(peer.Open)) == 1
+        assert len(harness.source.asked(peer.Open)) == 1
 
     run(test)
 
@@ -299,73 +302,73 @@ def test_h52_who_was_dropped_is_left_alone_for_a_while(monkeypatch: pytest.Monke
 def test_h52_what_was_on_its_way_when_a_channel_closed_is_honest() -> None:
     """A source sends what it was asked for until it hears of the end."""
 
-    async def test(stage: Stage) -> None:
-        stays = Sink(1)
-        staying = await stage.opened(stays)
+    async def test(harness: PoolHarness) -> None:
+        stays = RecordingHandler(1)
+        staying = await harness.opened(stays)
         for content in range(2, 8):
-            goes = Sink(content)
-            number = await stage.opened(goes)
-            stage.pool.request(goes, stage.device, tuple(range(4)))
-            await stage.source.heard(peer.Request, content - 1)
-            stage.pool.close(goes, stage.device)
+            goes = RecordingHandler(content)
+            number = await harness.opened(goes)
+            goes.channel.request(tuple(range(4)))
+            await harness.source.heard(peer.Request, content - 1)
+            goes.channel.close()
             for index in range(4):
-                stage.source.says(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
-            stage.source.says(peer.Have(number, [1]))
-            await stage.answered()
+                harness.source.says(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
+            harness.source.says(peer.Have(number, [1]))
+            await harness.answered()
             assert goes.pieces == []
-        stage.source.says(peer.Piece(staying, 5), b"piece")
+        harness.source.says(peer.Piece(staying, 5), b"piece")
         await until(lambda: stays.pieces == [5])
-        assert stays.said == ["opened"]
-        assert stage.pool.counts["stray"] == 6 * 5
+        assert stays.events == ["opened"]
+        assert harness.pool.counts["unsolicited"] == 6 * 5
 
     run(test)
 
 
 def test_h52_all_that_may_be_on_a_fast_and_long_way_is_honest() -> None:
-    async def test(stage: Stage) -> None:
-        stays, goes = Sink(1), Sink(2)
-        staying, number = await stage.opened(stays), await stage.opened(goes)
+    async def test(harness: PoolHarness) -> None:
+        stays, goes = RecordingHandler(1), RecordingHandler(2)
+        staying, number = await harness.opened(stays), await harness.opened(goes)
         count = limits.ON_ITS_WAY_MAX // (2 * limits.MIB)
-        stage.pool.request(goes, stage.device, tuple(range(count)))
-        await stage.source.heard(peer.Request, 1)
-        stage.pool.close(goes, stage.device)
+        goes.channel.request(tuple(range(count)))
+        await harness.source.heard(peer.Request, 1)
+        goes.channel.close()
         for index in range(count):
-            stage.source.says(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
-        stage.source.says(peer.Piece(staying, 5), b"piece")
-        await until(lambda: bool(stays.pieces) or bool(stays.said[1:]))
-        assert (stays.pieces, stays.said) == ([5], ["opened"])
+            harness.source.says(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
+        harness.source.says(peer.Piece(staying, 5), b"piece")
+        await until(lambda: bool(stays.pieces) or bool(stays.events[1:]))
+        assert (stays.pieces, stays.events) == ([5], ["opened"])
 
     run(test)
 
 
 def test_h52_what_was_never_asked_for_is_not_excused_by_a_close() -> None:
-    async def test(stage: Stage) -> None:
-        stays = Sink(1)
-        await stage.opened(stays)
-        going = [Sink(content) for content in range(2, 8)]
-        numbers = [await stage.opened(goes) for goes in going]
+    async def test(harness: PoolHarness) -> None:
+        stays = RecordingHandler(1)
+        await harness.opened(stays)
+        going = [RecordingHandler(content) for content in range(2, 8)]
+        numbers = [await harness.opened(goes) for goes in going]
         for goes in going:
-            stage.pool.close(goes, stage.device)
+            goes.channel.close()
         for number in numbers:
-            stage.source.says(peer.Piece(number, 0), MUCH[: limits.MIB // 2])
-        await until(lambda: stays.said[1:], "the end of the connection")
-        assert stays.said == ["opened", ("lost", True)]
+            harness.source.says(peer.Piece(number, 0), MUCH[: limits.MIB // 2])
+        await until(lambda: stays.events[1:], "the end of the connection")
+        assert stays.events == ["opened", ("lost", True)]
 
     run(test)
 
 
 def test_a_manifest_that_is_asked_for_comes() -> None:
-    async def test(stage: Stage) -> None:
-        handler = Sink()
-        number = await stage.opened(handler)
+    async def test(harness: PoolHarness) -> None:
+        handler = RecordingHandler()
+        number = await harness.opened(handler)
         part = bytes(limits.MANIFEST_PART_BYTES)
         for offset in range(20):
-            stage.pool.ask_manifest(handler, stage.device, offset)
-            await stage.source.heard(peer.AskManifest, offset + 1)
-            stage.source.says(peer.ManifestBytes(number, 1 << 40, offset), part)
+            handler.channel.request_manifest(offset)
+            await harness.source.heard(peer.AskManifest, offset + 1)
+            harness.source.says(peer.ManifestBytes(number, 1 << 40, offset), part)
             await handler.hears(offset + 2)
-        assert handler.said == ["opened", *[("manifest", part)] * 20]
-        assert stage.pool.counts["stray"] == 0
+        assert handler.events == ["opened", *[("manifest", part)] * 20]
+        assert harness.pool.counts["unsolicited"] == 0
 
     run(test)
 
@@ -376,20 +379,20 @@ def test_a_manifest_that_is_asked_for_comes() -> None:
 def test_h53_a_source_cannot_fill_the_log_with_refusals(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
-    async def test(stage: Stage) -> None:
+    async def test(harness: PoolHarness) -> None:
         refusal = Refusal(Code.BUSY, "\x1b[2J" + "x" * 1900)
-        handler = Sink()
+        handler = RecordingHandler()
         for _ in range(3):
-            stage.pool.counts.clear()
-            handler.said.clear()
-            await stage.opened(handler)
+            harness.pool.counts.clear()
+            handler.events.clear()
+            await harness.opened(handler)
             for _ in range(20):
-                stage.source.says(refusal)
+                harness.source.says(refusal)
             # All of them, before there is another channel that they would be for.
-            await until(lambda: stage.pool.counts["stray"] >= 19)
-            assert Code.BUSY in handler.said
-            await stage.answered()
-            assert stage.pool.counts["stray"] == 19
+            await until(lambda: harness.pool.counts["unsolicited"] >= 19)
+            assert Code.BUSY in handler.events
+            await harness.answered()
+            assert harness.pool.counts["unsolicited"] == 19
 
     run(test)
     lines = [record.getMessage() for record in caplog.records if "refuses" in record.getMessage()]
@@ -399,15 +402,15 @@ def test_h53_a_source_cannot_fill_the_log_with_refusals(caplog: pytest.LogCaptur
 
 
 def test_what_is_taken_back_before_it_was_said_is_never_said() -> None:
-    async def test(stage: Stage) -> None:
-        handler = Sink()
-        number = await stage.opened(handler)
-        stage.pool.request(handler, stage.device, (1, 2, 3))
-        stage.pool.withdraw(handler, stage.device, (2, 3))
-        await stage.source.heard(peer.Request, 1)
-        stage.pool.withdraw(handler, stage.device, (1,))
-        await stage.source.heard(peer.Withdraw, 1)
-        assert [ask.pieces for ask in stage.source.asked(peer.Request)] == [[1]]
-        assert stage.source.asked(peer.Withdraw) == [peer.Withdraw(number, [1])]
+    async def test(harness: PoolHarness) -> None:
+        handler = RecordingHandler()
+        number = await harness.opened(handler)
+        handler.channel.request((1, 2, 3))
+        handler.channel.cancel((2, 3))
+        await harness.source.heard(peer.Request, 1)
+        handler.channel.cancel((1,))
+        await harness.source.heard(peer.Withdraw, 1)
+        assert [ask.pieces for ask in harness.source.asked(peer.Request)] == [[1]]
+        assert harness.source.asked(peer.Withdraw) == [peer.Withdraw(number, [1])]
 
     run(test)

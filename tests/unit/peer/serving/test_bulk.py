@@ -30,8 +30,8 @@ from tests.support.serving_harness import (
     DATA,
     FILMS,
     LENGTH,
+    RecordingHandler,
     ServingHarness,
-    Sink,
     run,
 )
 
@@ -46,51 +46,51 @@ def bulk(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"{module}.aes_is_fast", lambda: True)
 
 
-def sent_by_bulk(stage: ServingHarness) -> int:
-    return stage.seeder._bulk._sent
+def sent_by_bulk(harness: ServingHarness) -> int:
+    return harness.piece_server._bulk._sent
 
 
-def is_up(stage: ServingHarness) -> bool:
-    return any(line.routing_id for line in stage.seeder._bulk._lines.values())
+def is_up(harness: ServingHarness) -> bool:
+    return any(line.routing_id for line in harness.piece_server._bulk._lines.values())
 
 
-async def in_bulk(stage: ServingHarness) -> Sink:
+async def in_bulk(harness: ServingHarness) -> RecordingHandler:
     """Something opened, and the bulk connection to it there."""
-    stage.offer()
-    handler = await stage.open()
-    await until(lambda: is_up(stage))
+    harness.offer()
+    handler = await harness.open()
+    await until(lambda: is_up(harness))
     return handler
 
 
-async def fetch(stage: ServingHarness, handler: Sink) -> None:
+async def fetch(harness: ServingHarness, handler: RecordingHandler) -> None:
     handler.pieces.clear()
-    stage.ask(handler, *range(COUNT))
+    handler.channel.request(tuple(range(COUNT)))
     await until(lambda: len(handler.pieces) == COUNT)
     assert b"".join(handler.pieces[at] for at in range(COUNT)) == DATA
 
 
 def test_pieces_go_there_once_it_is_up() -> None:
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
-        await fetch(stage, handler)
-        assert sent_by_bulk(stage) == COUNT == stage.seeder.counts["pieces"]
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
+        await fetch(harness, handler)
+        assert sent_by_bulk(harness) == COUNT == harness.piece_server.counts["pieces"]
 
     run(test)
 
 
 def test_adjacent_pieces_go_in_one_message_to_whoever_is_quick() -> None:
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
-        ((requester, line),) = stage.seeder._bulk._lines.items()
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
+        ((requester, line),) = harness.piece_server._bulk._lines.items()
         for room, messages in ((0, COUNT), (COUNT * LENGTH, 1), (0, COUNT)):
             handler.pieces.clear()
             before = line.sealer._number
-            stage.seeder._reader._run_bytes = lambda _, room=room: room
-            stage.seeder._reader.read([Send(requester, CONTENT, at) for at in range(COUNT)])
+            harness.piece_server._reader._run_bytes = lambda _, room=room: room
+            harness.piece_server._reader.read([Send(requester, CONTENT, at) for at in range(COUNT)])
             await until(lambda: len(handler.pieces) == COUNT)
             assert b"".join(handler.pieces[at] for at in range(COUNT)) == DATA
             assert line.sealer._number - before == messages
-        assert sent_by_bulk(stage) == 3 * COUNT
+        assert sent_by_bulk(harness) == 3 * COUNT
 
     run(test)
 
@@ -100,13 +100,13 @@ def test_a_piece_goes_in_several_frames_to_whoever_is_slow(there: bool) -> None:
     """Signs of life pass between frames: in one frame a piece that takes long would end the
     connection, again and again."""
 
-    async def test(stage: ServingHarness) -> None:
-        stage.seeder._serving.frame_bytes = lambda _: LENGTH // 4  # type: ignore[method-assign]
-        stage.seeder._reader._run_bytes = lambda _: 0
-        handler = await in_bulk(stage)
-        pump = stage.seeder._bulk._pump if there else stage.seeder._pump
+    async def test(harness: ServingHarness) -> None:
+        harness.piece_server._serving.frame_bytes = lambda _: LENGTH // 4  # type: ignore[method-assign]
+        harness.piece_server._reader._run_bytes = lambda _: 0
+        handler = await in_bulk(harness)
+        pump = harness.piece_server._bulk._pump if there else harness.piece_server._pump
         if not there:
-            stage.seeder._bulk._lines.clear()
+            harness.piece_server._bulk._lines.clear()
         counts: list[int] = []
         send = pump.send
 
@@ -115,7 +115,7 @@ def test_a_piece_goes_in_several_frames_to_whoever_is_slow(there: bool) -> None:
             return send(frames, copy=copy)
 
         pump.send = spy  # type: ignore[method-assign]
-        await fetch(stage, handler)
+        await fetch(harness, handler)
         last = 1  # it has but a few bytes
         whole = 5 if there else 4  # what is sealed is longer, by its tag
         assert sorted(count - 4 for count in counts) == sorted([last, *[whole] * (COUNT - 1)])
@@ -126,10 +126,10 @@ def test_a_piece_goes_in_several_frames_to_whoever_is_slow(there: bool) -> None:
 def test_nothing_of_a_piece_is_readable_on_the_way() -> None:
     """What passes the socket, looked at where it is handed to ZeroMQ."""
 
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
         wire: list[bytes] = []
-        pump = stage.seeder._bulk._pump
+        pump = harness.piece_server._bulk._pump
         send = pump.send
 
         def spy(frames: Any, *, copy: bool = True) -> Any:
@@ -137,7 +137,7 @@ def test_nothing_of_a_piece_is_readable_on_the_way() -> None:
             return send(frames, copy=copy)
 
         pump.send = spy  # type: ignore[method-assign]
-        await fetch(stage, handler)
+        await fetch(harness, handler)
         passed = b"".join(wire)
         assert len(passed) > len(DATA)
         assert all(DATA[at : at + 16] not in passed for at in range(0, len(DATA) - 16, 1000))
@@ -151,11 +151,11 @@ def test_a_processor_without_aes_gets_its_pieces_with_all_the_rest(
 ) -> None:
     monkeypatch.setattr("peer.fetching.pool.aes_is_fast", lambda: False)
 
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        await fetch(stage, await stage.open())
-        assert sent_by_bulk(stage) == 0
-        assert stage.seeder._bulk._lines == {}, "nobody asked for one"
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        await fetch(harness, await harness.open())
+        assert sent_by_bulk(harness) == 0
+        assert harness.piece_server._bulk._lines == {}, "nobody asked for one"
 
     run(test)
 
@@ -163,18 +163,18 @@ def test_a_processor_without_aes_gets_its_pieces_with_all_the_rest(
 def test_a_port_that_cannot_be_reached_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching_bulk, "GIVE_UP_S", 0.2)
 
-    async def test(stage: ServingHarness) -> None:
+    async def test(harness: ServingHarness) -> None:
         with zmq.Context() as elsewhere, elsewhere.socket(zmq.ROUTER) as deaf:
             # Something else answers there, as behind a router that forwards one port only.
-            stage.seeder._bulk.port = deaf.bind_to_random_port("tcp://127.0.0.1")
-            stage.offer()
-            handler = await stage.open()
-            await fetch(stage, handler)
-            connection = stage.pool._connections[stage.server.public]
+            harness.piece_server._bulk.port = deaf.bind_to_random_port("tcp://127.0.0.1")
+            harness.offer()
+            handler = await harness.open()
+            await fetch(harness, handler)
+            connection = harness.pool._connections[harness.server.public]
             await until(lambda: connection._bulk is not None and connection._bulk._pump._closed)
-            await fetch(stage, handler)
-        assert sent_by_bulk(stage) == 0
-        assert handler.said == [("opened", None)], "the connection itself lived on"
+            await fetch(harness, handler)
+        assert sent_by_bulk(harness) == 0
+        assert handler.events == [("opened", None)], "the connection itself lived on"
 
     run(test)
 
@@ -183,15 +183,15 @@ def test_one_that_ends_is_not_made_again_at_once() -> None:
     """What was on its way there is lost, so all begins anew; and as it may be the network that
     cannot bear it, pieces go the other way then."""
 
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
-        stage.seeder._bulk._pump.close()
-        await until(lambda: ("lost", True) in handler.said)
-        assert stage.pool.counts["bulk failed"] == 1
-        again = await stage.open(Sink())
-        await fetch(stage, again)
-        assert sent_by_bulk(stage) == 0
-        assert stage.pool.wants_bulk(stage.pool._connections[stage.server.public]) is False
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
+        harness.piece_server._bulk._pump.close()
+        await until(lambda: ("lost", True) in handler.events)
+        assert harness.pool.counts["bulk failed"] == 1
+        again = await harness.open(RecordingHandler())
+        await fetch(harness, again)
+        assert sent_by_bulk(harness) == 0
+        assert harness.pool.wants_bulk(harness.pool._connections[harness.server.public]) is False
 
     run(test)
 
@@ -210,27 +210,27 @@ def test_one_that_ends_is_not_made_again_at_once() -> None:
     ids=["a bit", "places", "version", "too few", "too many", "nothing", "made up"],
 )
 def test_what_the_source_cannot_have_sent_is_not_taken(forged: Any) -> None:
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
-        pump = stage.seeder._bulk._pump
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
+        pump = harness.piece_server._bulk._pump
         send = pump.send
         pump.send = (
             lambda frames, *, copy=True: send(  # type: ignore[method-assign]
                 [frames[0], *forged(list(frames[1:]))], copy=True
             )
         )
-        stage.ask(handler, 3)
-        await until(lambda: ("lost", True) in handler.said)
+        handler.channel.request((3,))
+        await until(lambda: ("lost", True) in handler.events)
         assert handler.pieces == {}
-        await fetch(stage, await stage.open(Sink()))
+        await fetch(harness, await harness.open(RecordingHandler()))
 
     run(test)
 
 
 def test_a_message_that_is_repeated_is_not_taken() -> None:
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
-        pump = stage.seeder._bulk._pump
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
+        pump = harness.piece_server._bulk._pump
         send = pump.send
 
         def twice(frames: Any, *, copy: bool = True) -> Any:
@@ -238,18 +238,18 @@ def test_a_message_that_is_repeated_is_not_taken() -> None:
             return send(frames, copy=True)
 
         pump.send = twice  # type: ignore[method-assign]
-        stage.ask(handler, 3)
-        await until(lambda: ("lost", True) in handler.said)
+        handler.channel.request((3,))
+        await until(lambda: ("lost", True) in handler.events)
 
     run(test)
 
 
 @pytest.mark.parametrize("which", [1, 3])
 def test_h96_a_message_that_is_missing_ends_it_at_the_next(which: int) -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.seeder._reader._run_bytes = lambda _: 0
-        handler = await in_bulk(stage)
-        pump = stage.seeder._bulk._pump
+    async def test(harness: ServingHarness) -> None:
+        harness.piece_server._reader._run_bytes = lambda _: 0
+        handler = await in_bulk(harness)
+        pump = harness.piece_server._bulk._pump
         send = pump.send
         count = 0
 
@@ -259,11 +259,11 @@ def test_h96_a_message_that_is_missing_ends_it_at_the_next(which: int) -> None:
             return Sent.YES if count == which + 1 else send(frames, copy=True)
 
         pump.send = lossy  # type: ignore[method-assign]
-        stage.ask(handler, *range(COUNT))
-        await until(lambda: ("lost", True) in handler.said)
+        handler.channel.request(tuple(range(COUNT)))
+        await until(lambda: ("lost", True) in handler.events)
         assert sorted(handler.pieces) == list(range(which))
-        assert stage.pool.counts["bulk failed"] == 1
-        await fetch(stage, await stage.open(Sink()))
+        assert harness.pool.counts["bulk failed"] == 1
+        await fetch(harness, await harness.open(RecordingHandler()))
 
     run(test)
 
@@ -273,37 +273,37 @@ def test_h96_a_silent_connection_is_made_anew_without_a_silent_bulk_connection(
 ) -> None:
     """Nothing follows the message that is missing: whoever waits for it begins anew."""
 
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
-        other = await stage.open(Sink(content=ContentId(bytes(32))))
-        device = stage.server.public
-        former = stage.pool._connections[device]
-        stage.seeder._bulk._pump.send = lambda *_, **__: Sent.YES  # type: ignore[method-assign]
-        stage.ask(handler, 3)
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
+        other = await harness.open(RecordingHandler(content=ContentId(bytes(32))))
+        device = harness.server.public
+        former = harness.pool._connections[device]
+        harness.piece_server._bulk._pump.send = lambda *_, **__: Sent.YES  # type: ignore[method-assign]
+        handler.channel.request((3,))
         await until(lambda: former.channels[0].pieces_due)
         monkeypatch.setattr(fetching_bulk, "SILENT_S", -1.0)
-        stage.pool.begin_anew(handler, device)
-        assert handler.said == [("opened", None)], "it knows, and is not told"
-        assert other.said[-1][0] in ("lost", "refused")
-        assert device not in stage.pool._connections
-        stage.pool.begin_anew(handler, device)  # of no account now
-        await fetch(stage, await stage.open(Sink()))
-        assert stage.pool._connections[device] is not former
-        assert sent_by_bulk(stage) == 1, "the one that was thought sent"
-        assert stage.pool.counts["silent"] == 1
+        handler.channel.reconnect()
+        assert handler.events == [("opened", None)], "it knows, and is not told"
+        assert other.events[-1][0] in ("lost", "refused")
+        assert device not in harness.pool._connections
+        handler.channel.reconnect()  # of no account now
+        await fetch(harness, await harness.open(RecordingHandler()))
+        assert harness.pool._connections[device] is not former
+        assert sent_by_bulk(harness) == 1, "the one that was thought sent"
+        assert harness.pool.counts["silent"] == 1
 
     run(test)
 
 
-def test_an_offer_that_nobody_asked_for_is_not_followed() -> None:
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
-        connection = stage.pool._connections[stage.server.public]
+def test_an_unsolicited_bulk_offer_is_ignored() -> None:
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
+        connection = harness.pool._connections[harness.server.public]
         first = connection._bulk
-        connection._bulk_offered(peer.Bulk(9, bytes(32), bytes(32)))
+        connection._on_bulk_offer(peer.Bulk(9, bytes(32), bytes(32)))
         assert connection._bulk is first
-        assert stage.pool.counts["stray"] == 1
-        await fetch(stage, handler)
+        assert harness.pool.counts["unsolicited"] == 1
+        await fetch(harness, handler)
 
     run(test)
 
@@ -311,18 +311,18 @@ def test_an_offer_that_nobody_asked_for_is_not_followed() -> None:
 def test_a_source_that_had_forgotten_us_is_come_to_anew() -> None:
     """The serving side drops a connection of which it believes that it takes nothing."""
 
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
-        await fetch(stage, handler)
-        former = stage.pool._connections[stage.server.public]._bulk
-        [client] = stage.seeder._clients
-        stage.seeder._drop(client.id)
-        await until(lambda: handler.said[1:])
-        again = await stage.open(Sink())
-        await until(lambda: is_up(stage))
-        before = sent_by_bulk(stage)
-        await fetch(stage, again)
-        assert sent_by_bulk(stage) == before + COUNT
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
+        await fetch(harness, handler)
+        former = harness.pool._connections[harness.server.public]._bulk
+        [client] = harness.piece_server._clients
+        harness.piece_server._drop(client.id)
+        await until(lambda: handler.events[1:])
+        again = await harness.open(RecordingHandler())
+        await until(lambda: is_up(harness))
+        before = sent_by_bulk(harness)
+        await fetch(harness, again)
+        assert sent_by_bulk(harness) == before + COUNT
         assert former is not None
         assert former._pump._closed
 
@@ -332,22 +332,22 @@ def test_a_source_that_had_forgotten_us_is_come_to_anew() -> None:
 def test_a_key_that_was_used_enough_is_used_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SEALED_BYTES_MAX", 3 * limits.PIECE_LENGTH_MIN)
 
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
         for index in range(COUNT):  # one at a time, lest they go together
-            stage.ask(handler, index)
+            handler.channel.request((index,))
             await until(lambda index=index: index in handler.pieces)
-        assert sent_by_bulk(stage) == 3
+        assert sent_by_bulk(harness) == 3
 
     run(test)
 
 
 def test_a_connection_that_ends_takes_its_bulk_connection_with_it() -> None:
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
-        bulk = stage.pool._connections[stage.server.public]._bulk
-        stage.pool.close(handler, stage.server.public)
-        await until(lambda: not stage.pool._connections)
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
+        bulk = harness.pool._connections[harness.server.public]._bulk
+        handler.channel.close()
+        await until(lambda: not harness.pool._connections)
         assert bulk is not None
         assert bulk._pump._closed
 
@@ -357,10 +357,10 @@ def test_a_connection_that_ends_takes_its_bulk_connection_with_it() -> None:
 def test_a_source_that_closes_a_channel_past_its_pieces_is_not_blamed() -> None:
     """What is said on the first connection overtakes what is on its way on the other."""
 
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
-        connection = stage.pool._connections[stage.server.public]
-        pump = stage.seeder._bulk._pump
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
+        connection = harness.pool._connections[harness.server.public]
+        pump = harness.piece_server._bulk._pump
         held: list[Any] = []
         send = pump.send
 
@@ -369,30 +369,30 @@ def test_a_source_that_closes_a_channel_past_its_pieces_is_not_blamed() -> None:
             return Sent.YES
 
         pump.send = hold  # type: ignore[method-assign]
-        stage.ask(handler, *range(COUNT))
+        handler.channel.request(tuple(range(COUNT)))
         await until(lambda: held)
-        connection._stray_bytes_left = 1  # as after many smaller faults
-        stage.inventory.remove(CONTENT)
-        await until(lambda: handler.said[1:])
+        connection._unsolicited_bytes_left = 1  # as after many smaller faults
+        harness.inventory.remove(CONTENT)
+        await until(lambda: handler.events[1:])
         for frames in held:
             send(frames, copy=True)
-        await until(lambda: stage.pool.counts["stray"] == len(held))
-        assert not stage.pool._backoff.holds(stage.server.public, monotonic())
+        await until(lambda: harness.pool.counts["unsolicited"] == len(held))
+        assert not harness.pool._backoff.holds(harness.server.public, monotonic())
 
     run(test)
 
 
 def test_who_is_gone_before_the_offer_leaves_nothing_behind() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        await stage.open()
-        [client] = stage.seeder._clients
-        bulk = stage.seeder._bulk
-        stage.seeder._leave(client.id)
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        await harness.open()
+        [client] = harness.piece_server._clients
+        bulk = harness.piece_server._bulk
+        harness.piece_server._leave(client.id)
         assert (bulk._lines, bulk._owners) == ({}, {})
-        ghost, *_ = stage.seeder._clients.enter(OTHER, stage.client.public)
-        stage.seeder._open(ghost, peer.Open(1, FILMS, CONTENT, b"good", True))
-        assert (bulk._lines, bulk._owners, stage.seeder.clients) == ({}, {}, 0)
+        ghost, *_ = harness.piece_server._clients.enter(OTHER, harness.client.public)
+        harness.piece_server._open(ghost, peer.Open(1, FILMS, CONTENT, b"good", True))
+        assert (bulk._lines, bulk._owners, harness.piece_server.clients) == ({}, {}, 0)
 
     run(test)
 
@@ -400,26 +400,26 @@ def test_who_is_gone_before_the_offer_leaves_nothing_behind() -> None:
 def test_one_that_lets_only_signs_of_life_through_is_not_asked_for_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
-        connection = stage.pool._connections[stage.server.public]
-        stage.seeder._bulk._pump.send = lambda *_, **__: Sent.YES  # type: ignore[method-assign]
-        stage.ask(handler, 3)
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
+        connection = harness.pool._connections[harness.server.public]
+        harness.piece_server._bulk._pump.send = lambda *_, **__: Sent.YES  # type: ignore[method-assign]
+        handler.channel.request((3,))
         await until(lambda: connection.channels[0].pieces_due)
-        assert stage.pool.wants_bulk(connection)
+        assert harness.pool.wants_bulk(connection)
         monkeypatch.setattr(fetching_bulk, "SILENT_S", -1.0)
-        stage.pool.close(handler, stage.server.public)  # it was too slow
-        assert not stage.pool.wants_bulk(connection)
+        handler.channel.close()  # it was too slow
+        assert not harness.pool.wants_bulk(connection)
 
     run(test)
 
 
 def test_a_source_that_ends_itself_is_not_blamed_for_its_bulk_connection() -> None:
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
-        stage.seeder.close()
-        await until(lambda: ("lost", True) in handler.said)
-        assert stage.pool.counts["bulk failed"] == 0
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
+        harness.piece_server.close()
+        await until(lambda: ("lost", True) in handler.events)
+        assert harness.pool.counts["bulk failed"] == 0
 
     run(test)
 
@@ -427,29 +427,29 @@ def test_a_source_that_ends_itself_is_not_blamed_for_its_bulk_connection() -> No
 # -- coming in ----------------------------------------------------------------------------------
 
 
-async def knock(stage: ServingHarness, word: bytes, message: list[bytes]) -> zmq.Socket[Any]:
+async def knock(harness: ServingHarness, word: bytes, message: list[bytes]) -> zmq.Socket[Any]:
     """Somebody who connects to the bulk port with ``word``, and says ``message``."""
     socket = make_socket(
-        stage.contexts[1], zmq.DEALER, TokenClient(word), message_bytes_max=1 << 20
+        harness.contexts[1], zmq.DEALER, TokenClient(word), message_bytes_max=1 << 20
     )
-    socket.connect(f"tcp://127.0.0.1:{stage.seeder._bulk.port}")
-    await until(lambda: socket.poll(0, zmq.POLLOUT) or stage.guard.counts["deny"])
+    socket.connect(f"tcp://127.0.0.1:{harness.piece_server._bulk.port}")
+    await until(lambda: socket.poll(0, zmq.POLLOUT) or harness.guard.counts["deny"])
     if socket.poll(0, zmq.POLLOUT):
         socket.send_multipart(message)
     return socket
 
 
 def test_a_word_that_is_none_is_turned_away() -> None:
-    async def test(stage: ServingHarness) -> None:
-        offer = stage.seeder._bulk.offer(ONE)
+    async def test(harness: ServingHarness) -> None:
+        offer = harness.piece_server._bulk.offer(ONE)
         assert offer is not None
         for word in (b"\xff\xfe", b"zz", bytes(32).hex().encode(), offer.word[:8]):
-            denied = stage.guard.counts["deny"]
-            socket = await knock(stage, word, [b"x"])
-            await until(lambda denied=denied: stage.guard.counts["deny"] > denied)
+            denied = harness.guard.counts["deny"]
+            socket = await knock(harness, word, [b"x"])
+            await until(lambda denied=denied: harness.guard.counts["deny"] > denied)
             socket.close(linger=0)
-        assert stage.guard.counts["admit"] == 0
-        assert not is_up(stage)
+        assert harness.guard.counts["admit"] == 0
+        assert not is_up(harness)
 
     run(test)
 
@@ -460,25 +460,25 @@ def test_a_word_under_another_user_name_is_turned_away(
 ) -> None:
     monkeypatch.setattr(sockets, "WORD_USER", user)
 
-    async def test(stage: ServingHarness) -> None:
-        offer = stage.seeder._bulk.offer(ONE)
+    async def test(harness: ServingHarness) -> None:
+        offer = harness.piece_server._bulk.offer(ONE)
         assert offer is not None
-        socket = await knock(stage, offer.word.hex().encode(), [b"x"])
-        await until(lambda: stage.guard.counts["deny"])
+        socket = await knock(harness, offer.word.hex().encode(), [b"x"])
+        await until(lambda: harness.guard.counts["deny"])
         socket.close(linger=0)
-        assert stage.guard.counts["admit"] == 0
+        assert harness.guard.counts["admit"] == 0
 
     run(test)
 
 
 def test_a_word_in_capitals_is_another_word() -> None:
-    async def test(stage: ServingHarness) -> None:
-        offer = stage.seeder._bulk.offer(ONE)
+    async def test(harness: ServingHarness) -> None:
+        offer = harness.piece_server._bulk.offer(ONE)
         assert offer is not None
-        socket = await knock(stage, offer.word.hex().upper().encode(), [b"x"])
-        await until(lambda: stage.guard.counts["deny"])
+        socket = await knock(harness, offer.word.hex().upper().encode(), [b"x"])
+        await until(lambda: harness.guard.counts["deny"])
         socket.close(linger=0)
-        assert stage.guard.counts["admit"] == 0
+        assert harness.guard.counts["admit"] == 0
 
     run(test)
 
@@ -486,18 +486,18 @@ def test_a_word_in_capitals_is_another_word() -> None:
 def test_a_word_lets_one_in_and_a_key_gets_one_pieces() -> None:
     """Whoever overhears a word comes in, and is sent nothing; nobody comes in by it again."""
 
-    async def test(stage: ServingHarness) -> None:
-        bulk = stage.seeder._bulk
+    async def test(harness: ServingHarness) -> None:
+        bulk = harness.piece_server._bulk
         offer = bulk.offer(ONE)
         assert offer is not None
         assert bulk.offer(ONE) is None
         word = offer.word.hex().encode()
-        thief = await knock(stage, word, [SIGNATURE, os.urandom(16)])
-        await until(lambda: stage.guard.counts["admit"] == 1)
-        second = await knock(stage, word, [SIGNATURE, os.urandom(16)])
-        await until(lambda: stage.guard.counts["deny"] == 1)
+        thief = await knock(harness, word, [SIGNATURE, os.urandom(16)])
+        await until(lambda: harness.guard.counts["admit"] == 1)
+        second = await knock(harness, word, [SIGNATURE, os.urandom(16)])
+        await until(lambda: harness.guard.counts["deny"] == 1)
         await turns()
-        assert not is_up(stage)
+        assert not is_up(harness)
         assert bulk.send(ONE, peer.Pieces(0, 0, 1), b"data", 1) is None
         thief.close(linger=0)
         second.close(linger=0)
@@ -507,20 +507,20 @@ def test_a_word_lets_one_in_and_a_key_gets_one_pieces() -> None:
 
 @pytest.mark.parametrize("said", [[b""], [SIGNATURE], [b"MT\x02", bytes(16)], [b"x"] * 30])
 def test_what_is_no_proof_is_none(said: list[bytes]) -> None:
-    async def test(stage: ServingHarness) -> None:
-        offer = stage.seeder._bulk.offer(ONE)
+    async def test(harness: ServingHarness) -> None:
+        offer = harness.piece_server._bulk.offer(ONE)
         assert offer is not None
-        socket = await knock(stage, offer.word.hex().encode(), said)
+        socket = await knock(harness, offer.word.hex().encode(), said)
         await turns()
-        assert not is_up(stage)
+        assert not is_up(harness)
         socket.close(linger=0)
 
     run(test)
 
 
 def test_what_is_forgotten_lets_nobody_in() -> None:
-    async def test(stage: ServingHarness) -> None:
-        bulk = stage.seeder._bulk
+    async def test(harness: ServingHarness) -> None:
+        bulk = harness.piece_server._bulk
         offer = bulk.offer(ONE)
         assert offer is not None
         bulk.forget(ONE)
@@ -534,8 +534,8 @@ def test_what_is_forgotten_lets_nobody_in() -> None:
 def test_a_word_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_bulk, "WORD_S", 0.0)
 
-    async def test(stage: ServingHarness) -> None:
-        bulk = stage.seeder._bulk
+    async def test(harness: ServingHarness) -> None:
+        bulk = harness.piece_server._bulk
         assert bulk.offer(ONE) is not None
         await until(lambda: not bulk._owners)
 
@@ -543,16 +543,16 @@ def test_a_word_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_proves_nothing_takes_nothing_away() -> None:
-    async def test(stage: ServingHarness) -> None:
-        handler = await in_bulk(stage)
-        connection = stage.pool._connections[stage.server.public]
+    async def test(harness: ServingHarness) -> None:
+        handler = await in_bulk(harness)
+        connection = harness.pool._connections[harness.server.public]
         assert connection._bulk is not None
         for said in ([SIGNATURE, bytes(16)], [b"x"], [b"MT\x02", bytes(16)]):
             connection._bulk._pump.send(said)
         await turns()
-        assert is_up(stage)
-        await fetch(stage, handler)
-        assert sent_by_bulk(stage) == COUNT
+        assert is_up(harness)
+        await fetch(harness, handler)
+        assert sent_by_bulk(harness) == COUNT
 
     run(test)
 
@@ -584,8 +584,8 @@ def test_h95_no_nonce_is_used_twice_with_a_key_however_often_one_connects(
     monkeypatch.setattr(sealed_stream, "AESGCM", Recorded)
     told: list[bytes] = []
 
-    async def test(stage: ServingHarness) -> None:
-        bulk = stage.seeder._bulk
+    async def test(harness: ServingHarness) -> None:
+        bulk = harness.piece_server._bulk
         offer = bulk.offer
 
         def spy(requester: RequesterId) -> peer.Bulk | None:
@@ -594,12 +594,12 @@ def test_h95_no_nonce_is_used_twice_with_a_key_however_often_one_connects(
             return made
 
         bulk.offer = spy  # type: ignore[method-assign]
-        stage.offer()
+        harness.offer()
         for attempt in range(4):
-            handler = await stage.open(Sink())
-            await until(lambda: is_up(stage))
-            await fetch(stage, handler)
-            connection = stage.pool._connections[stage.server.public]
+            handler = await harness.open(RecordingHandler())
+            await until(lambda: is_up(harness))
+            await fetch(harness, handler)
+            connection = harness.pool._connections[harness.server.public]
             assert connection._bulk is not None
             for _ in range(3):  # the same proof again, and the same key under other names
                 name = b"\x01" + os.urandom(16)
@@ -609,16 +609,16 @@ def test_h95_no_nonce_is_used_twice_with_a_key_however_often_one_connects(
                 full.setattr(bulk._pump, "send", lambda *_, **__: Sent.FULL)
                 assert bulk.send(owner, peer.Pieces(0, 0, 1), DATA[:LENGTH], LENGTH) is Sent.FULL
             line.routing_id = None  # as after a connection that was gone for a moment
-            await fetch(stage, handler)
+            await fetch(harness, handler)
             match attempt:
                 case 0:
-                    stage.seeder._drop(owner)
+                    harness.piece_server._drop(owner)
                 case 1:
-                    stage.pool.connection_lost(connection)
+                    harness.pool.on_closed(connection)
                 case 2:
-                    stage.pool.close(handler, stage.server.public)
+                    handler.channel.close()
             if attempt < 3:
-                await until(lambda: not stage.pool._connections)
+                await until(lambda: not harness.pool._connections)
                 bulk._lines.clear()
 
     run(test)
@@ -640,17 +640,20 @@ def test_h95_a_peer_with_the_former_proof_gets_its_pieces_the_other_way(
     """One end is older: its proof is none to the other, nothing is sent there, nothing hangs."""
     monkeypatch.setattr(f"{older}.proof", _proof_of_before)
 
-    async def test(stage: ServingHarness) -> None:
+    async def test(harness: ServingHarness) -> None:
         proofs: list[Any] = []
-        hear = stage.seeder._bulk._on_message
-        stage.seeder._bulk._pump._on_message = lambda frames: (proofs.append(1), hear(frames))
-        stage.offer()
-        handler = await stage.open()
+        hear = harness.piece_server._bulk._on_message
+        harness.piece_server._bulk._pump._on_message = lambda frames: (
+            proofs.append(1),
+            hear(frames),
+        )
+        harness.offer()
+        handler = await harness.open()
         await until(lambda: proofs)
-        await fetch(stage, handler)
-        assert not is_up(stage)
-        assert sent_by_bulk(stage) == 0
-        assert handler.said == [("opened", None)], "the connection itself lived on"
+        await fetch(harness, handler)
+        assert not is_up(harness)
+        assert sent_by_bulk(harness) == 0
+        assert handler.events == [("opened", None)], "the connection itself lived on"
 
     run(test)
 
@@ -662,11 +665,11 @@ def test_h95_a_peer_with_the_former_proof_gets_its_pieces_the_other_way(
     ("endpoint", "port"), [("ipc:///tmp/x", 0), ("tcp://127.0.0.1:9", None)], ids=["ipc", "off"]
 )
 def test_there_may_be_none(endpoint: str, port: int | None) -> None:
-    async def test(stage: ServingHarness) -> None:
+    async def test(harness: ServingHarness) -> None:
         bulk = BulkSender(
-            stage.contexts[0],
+            harness.contexts[0],
             port,
-            guard=stage.guard,
+            guard=harness.guard,
             connections=ConnectionLimiter(MESSAGES),
             on_link=lambda _: None,
             send_queue=9,
@@ -681,17 +684,17 @@ def test_there_may_be_none(endpoint: str, port: int | None) -> None:
 
 
 def test_a_port_in_use_is_said_when_it_was_asked_for() -> None:
-    async def test(stage: ServingHarness) -> None:
+    async def test(harness: ServingHarness) -> None:
         bulk = BulkSender(
-            stage.contexts[0],
-            stage.seeder._bulk.port,
-            guard=stage.guard,
+            harness.contexts[0],
+            harness.piece_server._bulk.port,
+            guard=harness.guard,
             connections=ConnectionLimiter(MESSAGES),
             on_link=lambda _: None,
             send_queue=9,
         )
         with pytest.raises(CannotListen, match="cannot listen at tcp"):
-            bulk.move(stage.seeder.endpoint)
+            bulk.move(harness.piece_server.endpoint)
         bulk.close()
 
     run(test)

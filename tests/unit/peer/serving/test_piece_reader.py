@@ -55,7 +55,7 @@ class Disk:
         return b"".join(b"%d" % index for index in range(first, first + count))
 
 
-class Stage:
+class ReaderHarness:
     """A reader between a shelf and a core, which only takes down what it is told."""
 
     def __init__(self) -> None:
@@ -120,14 +120,14 @@ class Stage:
             self.reader._look_again(trouble)
 
 
-def run(test: Callable[[Stage], Awaitable[None]]) -> None:
+def run(test: Callable[[ReaderHarness], Awaitable[None]]) -> None:
     async def main() -> None:
-        stage = Stage()
+        harness = ReaderHarness()
         try:
-            await test(stage)
+            await test(harness)
         finally:
-            stage.reader.close()
-            stage.workers.close()
+            harness.reader.close()
+            harness.workers.close()
 
     asyncio.run(main())
 
@@ -136,37 +136,37 @@ def run(test: Callable[[Stage], Awaitable[None]]) -> None:
 def test_what_was_read_for_a_channel_that_was_closed_is_not_sent_on_the_next(
     errors: list[Exception],
 ) -> None:
-    async def test(stage: Stage) -> None:
-        stage.offer()
-        stage.disk.errors = {2: errors}
-        stage.reader.read([swarm.Send(BOB, CONTENT, 2)])
-        stage.channel = object()  # before the loop turns: what was read is not delivered yet
-        assert await stage.ask(3) == [swarm.SendDropped(BOB, CONTENT, 2)]
-        assert stage.sent == [3]
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer()
+        harness.disk.errors = {2: errors}
+        harness.reader.read([swarm.Send(BOB, CONTENT, 2)])
+        harness.channel = object()  # before the loop turns: what was read is not delivered yet
+        assert await harness.ask(3) == [swarm.SendDropped(BOB, CONTENT, 2)]
+        assert harness.sent == [3]
 
     run(test)
 
 
 def test_a_failure_that_passes_only_delays_the_piece() -> None:
-    async def test(stage: Stage) -> None:
-        stage.offer()
-        stage.disk.errors = {2: [EIO]}
-        assert await stage.ask(1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 2)]
-        assert await stage.ask(2) == []
-        assert (stage.sent, stage.notices) == ([1, 3, 2], [])
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer()
+        harness.disk.errors = {2: [EIO]}
+        assert await harness.ask(1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 2)]
+        assert await harness.ask(2) == []
+        assert (harness.sent, harness.notices) == ([1, 3, 2], [])
 
     run(test)
 
 
 def test_adjacent_pieces_are_read_and_sent_together() -> None:
-    async def test(stage: Stage) -> None:
-        stage.offer()
-        assert await stage.ask(0, 1, 2) == []
-        stage.run_bytes = 3 * LENGTH
-        assert await stage.ask(0, 1, 2, 4) == []
-        assert await stage.ask(4, 0, 1) == []
-        assert stage.disk.runs == [(0, 1), (1, 1), (2, 1), (0, 3), (4, 1), (4, 1), (0, 2)]
-        assert stage.sent == [0, 1, 2, 0, 1, 2, 4, 4, 0, 1]
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer()
+        assert await harness.ask(0, 1, 2) == []
+        harness.run_bytes = 3 * LENGTH
+        assert await harness.ask(0, 1, 2, 4) == []
+        assert await harness.ask(4, 0, 1) == []
+        assert harness.disk.runs == [(0, 1), (1, 1), (2, 1), (0, 3), (4, 1), (4, 1), (0, 2)]
+        assert harness.sent == [0, 1, 2, 0, 1, 2, 4, 4, 0, 1]
 
     run(test)
 
@@ -175,40 +175,40 @@ def test_adjacent_pieces_are_read_and_sent_together() -> None:
     "errors", [[EIO, EIO], [DigestMismatch("piece 1 is damaged", (1,))]], ids=["unread", "damaged"]
 )
 def test_one_of_a_run_that_fails_does_not_keep_the_others(errors: list[Exception]) -> None:
-    async def test(stage: Stage) -> None:
-        stage.offer()
-        stage.run_bytes = 4 * LENGTH
-        stage.disk.errors = {1: errors}
-        assert await stage.ask(0, 1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 1)]
-        assert sorted(stage.sent) == [0, 2, 3]
-        assert await stage.ask(1) == []
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer()
+        harness.run_bytes = 4 * LENGTH
+        harness.disk.errors = {1: errors}
+        assert await harness.ask(0, 1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 1)]
+        assert sorted(harness.sent) == [0, 2, 3]
+        assert await harness.ask(1) == []
 
     run(test)
 
 
 @pytest.mark.parametrize("error", [EIO, RuntimeError("a defect")])
 def test_a_piece_that_stays_unreadable_is_given_up(error: Exception) -> None:
-    async def test(stage: Stage) -> None:
-        stage.offer()
-        stage.disk.errors = {2: [error] * TRIES}
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer()
+        harness.disk.errors = {2: [error] * TRIES}
         blocked = swarm.SendBlocked(BOB, CONTENT, 2)
         for _ in range(TRIES - 1):
-            assert await stage.ask(2) == [blocked]
+            assert await harness.ask(2) == [blocked]
         # The core declines what is blocked and not held.
-        assert await stage.ask(2) == [swarm.HeldLess(CONTENT, (2,)), blocked]
-        (notice,) = stage.notices
+        assert await harness.ask(2) == [swarm.HeldLess(CONTENT, (2,)), blocked]
+        (notice,) = harness.notices
         assert str(error) in notice
 
     run(test)
 
 
 def test_failures_before_a_piece_was_read_do_not_count() -> None:
-    async def test(stage: Stage) -> None:
-        stage.offer()
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer()
         for _ in range(TRIES + 1):
-            stage.disk.errors = {2: [EIO]}
-            assert await stage.ask(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
-            assert await stage.ask(2) == []
+            harness.disk.errors = {2: [EIO]}
+            assert await harness.ask(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
+            assert await harness.ask(2) == []
 
     run(test)
 
@@ -218,109 +218,109 @@ def test_a_piece_that_was_given_up_is_offered_again_after_a_while(
 ) -> None:
     monkeypatch.setattr(piece_reader, "AWAY_S", 0.02)
 
-    async def test(stage: Stage) -> None:
-        stage.offer()
-        await stage.break_down(2)
-        await until(lambda: stage.announced, "the piece's return")
-        assert stage.announced == [(2,)]
-        assert stage.decided[-1] == swarm.HeldMore(CONTENT, (2,))
-        stage.disk.errors.clear()
-        assert await stage.ask(2) == []
-        assert stage.sent == [2]
-        await until(lambda: not stage.reader.troubled, "the end of the trouble")
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer()
+        await harness.break_down(2)
+        await until(lambda: harness.announced, "the piece's return")
+        assert harness.announced == [(2,)]
+        assert harness.decided[-1] == swarm.HeldMore(CONTENT, (2,))
+        harness.disk.errors.clear()
+        assert await harness.ask(2) == []
+        assert harness.sent == [2]
+        await until(lambda: not harness.reader.troubled, "the end of the trouble")
 
     run(test)
 
 
 def test_a_piece_that_is_bad_for_good_is_told_once_and_costs_one_read_each_time() -> None:
-    async def test(stage: Stage) -> None:
-        stage.offer()
-        await stage.break_down(2)
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer()
+        await harness.break_down(2)
         for times in range(1, 4):
-            stage.time_passes()
-            assert stage.announced == [(2,)] * times
-            assert swarm.HeldLess(CONTENT, (2,)) in await stage.ask(2)
-        assert len(stage.notices) == 1
+            harness.time_passes()
+            assert harness.announced == [(2,)] * times
+            assert swarm.HeldLess(CONTENT, (2,)) in await harness.ask(2)
+        assert len(harness.notices) == 1
 
     run(test)
 
 
 def test_one_notice_tells_of_a_disk_on_which_nothing_can_be_read() -> None:
-    async def test(stage: Stage) -> None:
-        stage.offer()
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer()
         for index in range(COUNT):
-            await stage.break_down(index)
-        assert len(stage.notices) == 1
+            await harness.break_down(index)
+        assert len(harness.notices) == 1
 
     run(test)
 
 
 def test_what_was_lost_from_a_part_meanwhile_is_not_offered_again() -> None:
-    async def test(stage: Stage) -> None:
+    async def test(harness: ReaderHarness) -> None:
         have = Bitfield(COUNT, [1, 2, 3])
-        stage.offer(have)
-        await stage.break_down(2)
-        await stage.break_down(3)
+        harness.offer(have)
+        await harness.break_down(2)
+        await harness.break_down(3)
         have.discard(2)
-        stage.time_passes()
-        assert stage.announced == [(3,)]
+        harness.time_passes()
+        assert harness.announced == [(3,)]
 
     run(test)
 
 
 def test_a_content_that_is_gone_is_forgotten() -> None:
-    async def test(stage: Stage) -> None:
-        stage.offer()
-        await stage.break_down(2)
-        stage.inventory.remove(CONTENT)
-        stage.time_passes()
-        assert (stage.announced, stage.reader.troubled) == ([], 0)
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer()
+        await harness.break_down(2)
+        harness.inventory.remove(CONTENT)
+        harness.time_passes()
+        assert (harness.announced, harness.reader.troubled) == ([], 0)
 
     run(test)
 
 
 def test_a_content_that_came_anew_is_judged_anew() -> None:
-    async def test(stage: Stage) -> None:
-        stage.offer()
-        await stage.break_down(2)
-        stage.inventory.remove(CONTENT)
-        stage.offer(Bitfield(COUNT, [2]))
-        assert await stage.ask(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
-        stage.time_passes()
-        assert (stage.announced, stage.reader.troubled) == ([], 0)
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer()
+        await harness.break_down(2)
+        harness.inventory.remove(CONTENT)
+        harness.offer(Bitfield(COUNT, [2]))
+        assert await harness.ask(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
+        harness.time_passes()
+        assert (harness.announced, harness.reader.troubled) == ([], 0)
 
     run(test)
 
 
 @pytest.mark.parametrize("lost", [True, False])
 def test_a_piece_that_another_read_lost_is_no_fault_of_the_disk(lost: bool) -> None:
-    async def test(stage: Stage) -> None:
-        stage.offer(Bitfield(COUNT, [0] if lost else [0, 2]))
-        stage.disk.errors = {2: [PieceNotHeld("piece 2 is not held")]}
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer(Bitfield(COUNT, [0] if lost else [0, 2]))
+        harness.disk.errors = {2: [PieceNotHeld("piece 2 is not held")]}
         gone = [swarm.HeldLess(CONTENT, (2,))] if lost else []
-        assert await stage.ask(2) == [*gone, swarm.SendBlocked(BOB, CONTENT, 2)]
-        assert (stage.notices, stage.reader.troubled) == ([], 0)
+        assert await harness.ask(2) == [*gone, swarm.SendBlocked(BOB, CONTENT, 2)]
+        assert (harness.notices, harness.reader.troubled) == ([], 0)
 
     run(test)
 
 
 def test_nothing_is_offered_again_by_a_reader_that_was_closed() -> None:
-    async def test(stage: Stage) -> None:
-        stage.offer()
-        await stage.break_down(2)
-        stage.reader.close()
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer()
+        await harness.break_down(2)
+        harness.reader.close()
         await turns()
-        assert not stage.reader.troubled
+        assert not harness.reader.troubled
 
     run(test)
 
 
 def test_a_defect_stands_in_the_log_whole(caplog: pytest.LogCaptureFixture) -> None:
-    async def test(stage: Stage) -> None:
-        stage.offer()
-        stage.disk.errors = {2: [RuntimeError("a defect")] * TRIES}
+    async def test(harness: ReaderHarness) -> None:
+        harness.offer()
+        harness.disk.errors = {2: [RuntimeError("a defect")] * TRIES}
         for _ in range(TRIES):
-            await stage.ask(2)
+            await harness.ask(2)
 
     with caplog.at_level(logging.ERROR, "peer.serving.piece_reader"):
         run(test)
@@ -329,17 +329,17 @@ def test_a_defect_stands_in_the_log_whole(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_who_fetches_hears_that_a_piece_can_be_had_again() -> None:
-    async def test(stage: joined.Stage) -> None:
-        stage.offer()
-        handler = await stage.open()
-        stage.reader.errors = {2: EIO}
-        stage.ask(handler, *range(joined.COUNT))
-        await until(lambda: ("declined", (2,), False) in handler.said)
-        stage.reader.errors.clear()
-        (trouble,) = stage.seeder._reader._troubles.values()
-        stage.seeder._reader._look_again(trouble)
-        await until(lambda: ("have", (2,)) in handler.said)
-        stage.ask(handler, 2)
+    async def test(harness: joined.ServingHarness) -> None:
+        harness.offer()
+        handler = await harness.open()
+        harness.reader.errors = {2: EIO}
+        handler.channel.request(tuple(range(joined.COUNT)))
+        await until(lambda: ("declined", (2,), False) in handler.events)
+        harness.reader.errors.clear()
+        (trouble,) = harness.piece_server._reader._troubles.values()
+        harness.piece_server._reader._look_again(trouble)
+        await until(lambda: ("have", (2,)) in handler.events)
+        handler.channel.request((2,))
         await until(lambda: 2 in handler.pieces)
 
     joined.run(test)

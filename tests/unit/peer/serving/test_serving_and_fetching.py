@@ -25,8 +25,8 @@ from tests.support.serving_harness import (
     LENGTH,
     MUSIC,
     Reader,
+    RecordingHandler,
     ServingHarness,
-    Sink,
     content_of,
     run,
 )
@@ -40,14 +40,14 @@ def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_pieces_travel() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        handler = await stage.open()
-        assert handler.said == [("opened", None)]
-        stage.ask(handler, *range(COUNT))
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        handler = await harness.open()
+        assert handler.events == [("opened", None)]
+        handler.channel.request(tuple(range(COUNT)))
         await until(lambda: len(handler.pieces) == COUNT)
         assert b"".join(handler.pieces[at] for at in range(COUNT)) == DATA
-        assert stage.seeder.counts["pieces"] == COUNT
+        assert harness.piece_server.counts["pieces"] == COUNT
 
     run(test)
 
@@ -55,33 +55,44 @@ def test_pieces_travel() -> None:
 def test_far_more_wishes_than_may_be_on_their_way_are_all_granted() -> None:
     """Credit flows back, or the serving side would stop after the first few."""
 
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        handler = await stage.open()
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        handler = await harness.open()
         for _ in range(60):
             handler.pieces.clear()
-            stage.ask(handler, *range(COUNT))
+            handler.channel.request(tuple(range(COUNT)))
             await until(lambda: len(handler.pieces) == COUNT)
-        assert stage.seeder.counts["pieces"] == 60 * COUNT
+        assert harness.piece_server.counts["pieces"] == 60 * COUNT
 
     run(test)
 
 
 def test_a_part_tells_what_it_holds_and_what_comes() -> None:
-    async def test(stage: ServingHarness) -> None:
+    async def test(harness: ServingHarness) -> None:
         have = Bitfield(COUNT, [0, 3])
-        stage.offer(have)
-        handler = await stage.open()
-        assert handler.said == [("opened", bytes([0b10010000]))]
-        stage.ask(handler, 0, 1, 3)
+        harness.offer(have)
+        handler = await harness.open()
+        assert handler.events == [("opened", bytes([0b10010000]))]
+        handler.channel.request(
+            (
+                0,
+                1,
+                3,
+            )
+        )
         await until(lambda: len(handler.pieces) == 2)
         assert set(handler.pieces) == {0, 3}
-        await until(lambda: len(handler.said) > 1)
-        assert handler.said[1] == ("declined", (1,), False)
-        stage.inventory.held_more(CONTENT, (1, 7), stage.reader)
-        stage.inventory.announce(CONTENT, (1, 7), stage.reader)
-        await until(lambda: ("have", (1, 7)) in handler.said)
-        stage.ask(handler, 1, 7)
+        await until(lambda: len(handler.events) > 1)
+        assert handler.events[1] == ("declined", (1,), False)
+        harness.inventory.held_more(CONTENT, (1, 7), harness.reader)
+        harness.inventory.announce(CONTENT, (1, 7), harness.reader)
+        await until(lambda: ("have", (1, 7)) in handler.events)
+        handler.channel.request(
+            (
+                1,
+                7,
+            )
+        )
         await until(lambda: len(handler.pieces) == 4)
 
     run(test)
@@ -98,13 +109,13 @@ def test_a_part_tells_what_it_holds_and_what_comes() -> None:
 def test_who_has_no_right_or_asks_for_nothing_that_is_there(
     ticket: bytes, offered: GroupId | None, code: Code
 ) -> None:
-    async def test(stage: ServingHarness) -> None:
+    async def test(harness: ServingHarness) -> None:
         if offered is not None:
-            stage.offer(group=offered)
-        stage.ticket = ticket
-        handler = await stage.open()
-        assert handler.said == [("refused", code)]
-        stage.ask(handler, 0)
+            harness.offer(group=offered)
+        harness.ticket = ticket
+        handler = await harness.open()
+        assert handler.events == [("refused", code)]
+        handler.channel.request((0,))
         await turns(50)
         assert handler.pieces == {}
 
@@ -112,80 +123,80 @@ def test_who_has_no_right_or_asks_for_nothing_that_is_there(
 
 
 def test_a_right_that_ends_ends_the_channel() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        handler = await stage.open()
-        stage.access.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
-        stage.ask(handler, 0)
-        await until(lambda: len(handler.said) == 2)
-        assert handler.said[1] == ("refused", Code.REVOKED)
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        handler = await harness.open()
+        harness.access.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
+        handler.channel.request((0,))
+        await until(lambda: len(handler.events) == 2)
+        assert handler.events[1] == ("refused", Code.REVOKED)
         assert handler.pieces == {}
 
     run(test)
 
 
 def test_a_user_who_is_dropped_hears_it_at_once() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        handler = await stage.open()
-        stage.access.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
-        stage.seeder.drop_user(MUSIC, UserId("bob"))
-        stage.seeder.drop_user(FILMS, UserId("carol"))
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        handler = await harness.open()
+        harness.access.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
+        harness.piece_server.drop_user(MUSIC, UserId("bob"))
+        harness.piece_server.drop_user(FILMS, UserId("carol"))
         await turns(50)
-        assert len(handler.said) == 1
-        stage.seeder.drop_user(FILMS, UserId("bob"))
-        await until(lambda: len(handler.said) == 2)
-        assert handler.said[1] == ("refused", Code.REVOKED)
+        assert len(handler.events) == 1
+        harness.piece_server.drop_user(FILMS, UserId("bob"))
+        await until(lambda: len(handler.events) == 2)
+        assert handler.events[1] == ("refused", Code.REVOKED)
 
     run(test)
 
 
 def test_what_is_withdrawn_is_said() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        stage.offer(group=MUSIC)
-        handler = await stage.open(Sink(MUSIC))
-        stage.inventory.withdraw(FILMS, CONTENT)
-        stage.inventory.withdraw(MUSIC, CONTENT)
-        await until(lambda: len(handler.said) > 1)
-        assert handler.said == [("opened", None), ("refused", Code.UNKNOWN_SHARE)]
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        harness.offer(group=MUSIC)
+        handler = await harness.open(RecordingHandler(MUSIC))
+        harness.inventory.withdraw(FILMS, CONTENT)
+        harness.inventory.withdraw(MUSIC, CONTENT)
+        await until(lambda: len(handler.events) > 1)
+        assert handler.events == [("opened", None), ("refused", Code.UNKNOWN_SHARE)]
 
     run(test)
 
 
 def test_files_that_changed_send_not_one_byte_more() -> None:
-    async def test(stage: ServingHarness) -> None:
+    async def test(harness: ServingHarness) -> None:
         looked: list[ContentId] = []
-        stage.inventory.on_changed = looked.append
-        stage.offer()
-        handler = await stage.open()
-        stage.reader.errors = dict.fromkeys(range(COUNT), ContentChanged("changed"))
-        stage.ask(handler, *range(COUNT))
-        await until(lambda: ("refused", Code.CHANGED) in handler.said)
+        harness.inventory.on_changed = looked.append
+        harness.offer()
+        handler = await harness.open()
+        harness.reader.errors = dict.fromkeys(range(COUNT), ContentChanged("changed"))
+        handler.channel.request(tuple(range(COUNT)))
+        await until(lambda: ("refused", Code.CHANGED) in handler.events)
         assert (looked, handler.pieces) == ([CONTENT], {})
 
     run(test)
 
 
 def test_a_piece_that_cannot_be_read_is_declined_and_others_come() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer(Bitfield(COUNT, range(COUNT)))
+    async def test(harness: ServingHarness) -> None:
+        harness.offer(Bitfield(COUNT, range(COUNT)))
         damaged: list[tuple[int, ...]] = []
-        served = stage.inventory.get(CONTENT)
+        served = harness.inventory.get(CONTENT)
         assert served is not None
 
         def on_damaged(pieces: tuple[int, ...]) -> None:
             damaged.append(pieces)
-            stage.inventory.held_less(CONTENT, pieces, stage.reader)
+            harness.inventory.held_less(CONTENT, pieces, harness.reader)
 
         served.on_damaged = on_damaged
-        handler = await stage.open()
-        stage.reader.errors = {2: StorageError("EIO"), 5: DigestMismatch("damaged", (5,))}
-        stage.ask(handler, *range(COUNT))
+        handler = await harness.open()
+        harness.reader.errors = {2: StorageError("EIO"), 5: DigestMismatch("damaged", (5,))}
+        handler.channel.request(tuple(range(COUNT)))
         await until(lambda: len(handler.pieces) == COUNT - 2)
         await until(lambda: damaged)
-        await until(lambda: ("declined", (2,), False) in handler.said)
-        await until(lambda: ("declined", (5,), False) in handler.said)
+        await until(lambda: ("declined", (2,), False) in handler.events)
+        await until(lambda: ("declined", (5,), False) in handler.events)
         assert damaged == [(5,)]
 
     run(test)
@@ -207,17 +218,17 @@ class Closing(Reader):
 
 
 def test_what_was_to_be_read_from_a_part_is_read_from_the_whole_that_it_became() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer(Bitfield(COUNT, range(COUNT - 1)))
-        handler = await stage.open()
-        stage.ask(handler, 0)
+    async def test(harness: ServingHarness) -> None:
+        harness.offer(Bitfield(COUNT, range(COUNT - 1)))
+        handler = await harness.open()
+        handler.channel.request((0,))
         await until(lambda: 0 in handler.pieces)
-        served, part = stage.inventory.get(CONTENT), Closing()
+        served, part = harness.inventory.get(CONTENT), Closing()
         assert served is not None
         served.reader = part
-        stage.ask(handler, *range(1, COUNT - 1))
+        handler.channel.request(tuple(range(1, COUNT - 1)))
         await until(part.reading.is_set)
-        stage.offer()
+        harness.offer()
         part.closed.set()
         await until(lambda: len(handler.pieces) == COUNT - 1, "each piece")
 
@@ -225,49 +236,61 @@ def test_what_was_to_be_read_from_a_part_is_read_from_the_whole_that_it_became()
 
 
 def test_indexes_beyond_the_content_are_declined() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        handler = await stage.open()
-        stage.ask(handler, COUNT, limits.PIECES_MAX - 1)
-        await until(lambda: len(handler.said) == 2)
-        assert handler.said[1] == ("declined", (COUNT, limits.PIECES_MAX - 1), False)
-        assert stage.seeder.counts["out of range"] == 1
-        stage.ask(handler, 0)
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        handler = await harness.open()
+        handler.channel.request(
+            (
+                COUNT,
+                limits.PIECES_MAX - 1,
+            )
+        )
+        await until(lambda: len(handler.events) == 2)
+        assert handler.events[1] == ("declined", (COUNT, limits.PIECES_MAX - 1), False)
+        assert harness.piece_server.counts["out of range"] == 1
+        handler.channel.request((0,))
         await until(lambda: handler.pieces)
 
     run(test)
 
 
 def test_an_open_that_is_refused_closes_the_channel_that_was_there() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        handler = await stage.open()
-        connection = stage.pool._connections[stage.server.public]
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        handler = await harness.open()
+        connection = harness.pool._connections[harness.server.public]
         connection._pump.send(pack(b"", peer.Open(0, FILMS, CONTENT, b"bad")))
-        await until(lambda: ("refused", Code.TICKET_INVALID) in handler.said)
-        [client] = stage.seeder._clients
+        await until(lambda: ("refused", Code.TICKET_INVALID) in handler.events)
+        [client] = harness.piece_server._clients
         assert client.channels == {}
 
     run(test)
 
 
 def test_an_index_beyond_the_content_takes_no_other_wish_along() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        handler = await stage.open()
-        stage.ask(handler, COUNT, COUNT - 1, limits.PIECES_MAX - 1, 2)
-        await until(lambda: len(handler.pieces) == 2 and handler.said[1:])
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        handler = await harness.open()
+        handler.channel.request(
+            (
+                COUNT,
+                COUNT - 1,
+                limits.PIECES_MAX - 1,
+                2,
+            )
+        )
+        await until(lambda: len(handler.pieces) == 2 and handler.events[1:])
         assert sorted(handler.pieces) == [2, COUNT - 1]
-        assert handler.said[1:] == [("declined", (COUNT, limits.PIECES_MAX - 1), False)]
+        assert handler.events[1:] == [("declined", (COUNT, limits.PIECES_MAX - 1), False)]
 
     run(test)
 
 
 def test_the_manifest_can_be_had_from_a_peer_too() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        handler = await stage.open()
-        stage.pool.ask_manifest(handler, stage.server.public, 0)
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        handler = await harness.open()
+        handler.channel.request_manifest(0)
         await until(lambda: handler.manifest)
         assert handler.manifest == ENCODED
 
@@ -275,27 +298,27 @@ def test_the_manifest_can_be_had_from_a_peer_too() -> None:
 
 
 def test_a_device_that_nobody_knows_does_not_come_in() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        stage.known.clear()
-        handler = Sink()
-        stage.pool.open(handler, stage.server.public, stage.seeder.endpoint)
-        await until(lambda: stage.guard.counts["retry"])
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        harness.known.clear()
+        handler = RecordingHandler()
+        harness.start_open(handler)
+        await until(lambda: harness.guard.counts["retry"])
         await turns(50)
-        assert handler.said == []
-        stage.known.add(stage.client.public)
-        await until(lambda: handler.said)  # it knocks again by itself
-        assert handler.said == [("opened", None)]
+        assert handler.events == []
+        harness.known.add(harness.client.public)
+        await until(lambda: handler.events)  # it knocks again by itself
+        assert handler.events == [("opened", None)]
 
     run(test)
 
 
 def test_a_serving_side_that_ends_is_noticed_at_once() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        handler = await stage.open()
-        stage.seeder.close()
-        await until(lambda: ("lost", True) in handler.said)
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        handler = await harness.open()
+        harness.piece_server.close()
+        await until(lambda: ("lost", True) in handler.events)
 
     run(test)
 
@@ -303,23 +326,23 @@ def test_a_serving_side_that_ends_is_noticed_at_once() -> None:
 def test_nobody_there_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peer.fetching.pool.OPEN_TIMEOUT_S", 0.1)
 
-    async def test(stage: ServingHarness) -> None:
-        handler = Sink()
-        stage.pool.open(handler, stage.server.public, "tcp://127.0.0.1:9")
-        await until(lambda: handler.said)
-        assert handler.said == [("lost", False)]
+    async def test(harness: ServingHarness) -> None:
+        handler = RecordingHandler()
+        harness.start_open(handler, "tcp://127.0.0.1:9")
+        await until(lambda: handler.events)
+        assert handler.events == [("lost", False)]
 
     run(test)
 
 
 def test_a_renewed_ticket_is_shown_where_an_older_one_was() -> None:
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        await stage.open()
-        stage.pool.renewed(MUSIC, b"good for something else")
-        stage.pool.renewed(FILMS, b"good and fresh")
-        await until(lambda: len(stage.access.shown) == 2)
-        assert stage.access.shown == [b"good", b"good and fresh"]
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        await harness.open()
+        harness.pool.renewed(MUSIC, b"good for something else")
+        harness.pool.renewed(FILMS, b"good and fresh")
+        await until(lambda: len(harness.access.shown) == 2)
+        assert harness.access.shown == [b"good", b"good and fresh"]
 
     run(test)
 
@@ -327,10 +350,10 @@ def test_a_renewed_ticket_is_shown_where_an_older_one_was() -> None:
 def test_a_limit_is_kept_and_everything_comes_in_the_end() -> None:
     """Counted in pieces, not in seconds: a quarter of a second's worth comes at once."""
 
-    async def test(stage: ServingHarness) -> None:
-        stage.offer()
-        handler = await stage.open()
-        stage.ask(handler, *range(COUNT))
+    async def test(harness: ServingHarness) -> None:
+        harness.offer()
+        handler = await harness.open()
+        handler.channel.request(tuple(range(COUNT)))
         await until(lambda: handler.pieces)
         assert len(handler.pieces) < COUNT
         await until(lambda: len(handler.pieces) == COUNT)
@@ -339,7 +362,7 @@ def test_a_limit_is_kept_and_everything_comes_in_the_end() -> None:
 
 
 def test_several_contents_share_a_connection() -> None:
-    async def test(stage: ServingHarness) -> None:
+    async def test(harness: ServingHarness) -> None:
         other = DATA[::-1]
         content, decoded, encoded = content_of(other)
 
@@ -347,16 +370,16 @@ def test_several_contents_share_a_connection() -> None:
             def read_run(self, first: int, count: int) -> bytes:
                 return other[first * LENGTH : (first + count) * LENGTH]
 
-        stage.offer()
-        stage.inventory.put(FILMS, content, decoded, encoded, Other(), None)
-        one, two = await stage.open(), await stage.open(Sink(FILMS, content))
+        harness.offer()
+        harness.inventory.put(FILMS, content, decoded, encoded, Other(), None)
+        one, two = await harness.open(), await harness.open(RecordingHandler(FILMS, content))
         for handler in (one, two):
-            stage.ask(handler, *range(COUNT))
+            handler.channel.request(tuple(range(COUNT)))
         await until(lambda: len(one.pieces) == len(two.pieces) == COUNT)
         assert b"".join(two.pieces[at] for at in range(COUNT)) == other
-        assert stage.seeder.clients == 1
-        stage.pool.close_all(one)
-        stage.ask(two, 0)
+        assert harness.piece_server.clients == 1
+        one.channel.close()
+        two.channel.request((0,))
         two.pieces.clear()
         await until(lambda: two.pieces)
 
