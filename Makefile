@@ -1,4 +1,4 @@
-# `make` shows what there is to do. Everything runs in .venv, which is built when it is missing.
+# `make` lists the targets. Everything runs in .venv, which is built if it is missing.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +10,7 @@ JOBS ?= 3
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format bench simulate chaos fuzz audit docs clean
 
-help: ## show this
+help: ## show these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/.run: setup.cfg tools/venv.sh
@@ -29,7 +29,7 @@ $(VENV)/.audit: setup.cfg tools/venv.sh
 	@sh tools/venv.sh "$(PYTHON)" $(VENV) "[audit]"
 	@touch $@
 
-demo: $(VENV)/.run ## a tracker and four peers share a file: make demo FILE=path PEERS=4
+demo: $(VENV)/.run ## run a swarm on this machine: make demo FILE=path PEERS=4
 	$(BIN)/mini-torrent demo --peers $(PEERS) $(if $(FILE),"$(FILE)")
 
 test: $(VENV)/.dev ## all tests that finish in minutes
@@ -39,28 +39,28 @@ check: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff --version && $(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy --version && $(BIN)/mypy
 
-format: $(VENV)/.dev ## let ruff put the code in order
+format: $(VENV)/.dev ## format the code with ruff
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: $(VENV)/.dev $(VENV)/.bench ## our figures beside those of others (minutes; root for all of it)
+bench: $(VENV)/.dev $(VENV)/.bench ## our figures beside those of other programs (minutes; root for all of it)
 	$(BIN)/python -m benchmarks
 
-simulate: $(VENV)/.dev ## whole swarms on a virtual clock
+simulate: $(VENV)/.dev ## whole swarms on a virtual clock, from a seed
 	$(BIN)/python -m benchmarks.simulate
 
-chaos: $(VENV)/.dev ## the long fault rows, from a printed seed (at most 30 minutes)
+chaos: $(VENV)/.dev ## the long fault rows, from a printed seed (up to 30 minutes)
 	$(BIN)/python -m tests.chaos
 
-fuzz: $(VENV)/.dev ## long fuzzing of every decoder (twenty minutes)
+fuzz: $(VENV)/.dev ## long fuzzing of every decoder (20 minutes)
 	@[ $(VENV)/.fuzz -nt setup.cfg ] || { sh tools/venv.sh "$(PYTHON)" $(VENV) "[fuzz]" && touch $(VENV)/.fuzz; } || \
-	    echo "going on without what could not be installed"
+	    echo "fuzz: atheris could not be installed; continuing with Hypothesis alone"
 	$(BIN)/python -m tests.fuzz
 
-audit: $(VENV)/.dev $(VENV)/.audit ## known weaknesses of what we depend on
+audit: $(VENV)/.dev $(VENV)/.audit ## known weaknesses of our dependencies
 	@$(BIN)/python tools/audit.py
 
 docs: $(VENV)/.dev ## generate docs/commands.md and the test columns of docs/
 	$(BIN)/python tools/write_docs.py
 
-clean: ## remove what can be built again
+clean: ## remove everything that can be built again
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

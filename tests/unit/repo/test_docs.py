@@ -12,7 +12,9 @@ import pytest
 
 from common.messages import events, peer, tracker
 from common.messages.refusals import Code
+from peer.cli import root
 from tests.support.paths import ROOT
+from tracker.cli import tracker as tracker_program
 
 PAGES = sorted(
     [
@@ -86,6 +88,26 @@ def test_the_architecture_page_has_a_row_for_every_folder() -> None:
         if "migrations" not in file.parts
     }
     assert not sorted(folder for folder in folders if f"| `{folder}` |" not in text)
+
+
+def test_the_readme_names_every_command() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    programs = [tracker_program.commands, root.commands]
+    names = {name for commands in programs for name, found in commands.items() if not found.hidden}
+    assert not sorted(name for name in names if not re.search(rf"[` ]{name}[` ]", text))
+
+
+def test_every_class_of_the_glossary_exists() -> None:
+    glossary = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("## Glossary")[2]
+    terms = "".join(line.split("|")[1] for line in glossary.splitlines() if line.startswith("|"))
+    named = set(re.findall(r"`([A-Z]\w+)`", terms)) - {"Nudge"}
+    there = {
+        name
+        for folder in ("common", "tracker", "peer", "benchmarks", "tests")
+        for file in (ROOT / folder).rglob("*.py")
+        for name in re.findall(r"^(?:class )?([A-Z]\w+)", file.read_text("utf-8"), re.MULTILINE)
+    }
+    assert not sorted(named - there), "rename it in the glossary of CONTRIBUTING.md as well"
 
 
 def test_the_commands_page_is_current() -> None:
