@@ -27,20 +27,24 @@ from common.host import process
 from common.host.home import default_home
 from common.host.streams import abandon_output, open_closed_streams, speak_any_locale
 from common.ids import DeviceKey
-from common.link import InfoEntry, Tracker, as_endpoint, parse_link, read_info
+from common.link import Tracker, as_endpoint, parse_link
 from common.names import printable
 from tracker.admin.home import CURVE_KEY, LAST_LINK, LAST_OPTIONS, SIGNING_KEY, Home
+from tracker.admin.info_entry import EntryNumber, entry_of
 
 PROGRAM = "mini-torrent-tracker"
 COMPLETE_VARIABLE = "_MINI_TORRENT_TRACKER_COMPLETE"
 DEFAULT_BIND = "tcp://127.0.0.1:5000"
+_ENDPOINT = "HOST:PORT, tcp://HOST:PORT or ipc:///PATH"
 
 
 def _home_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--home",
         type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
         envvar="MINI_TORRENT_TRACKER_HOME",
+        show_envvar=True,
         default=lambda: default_home("tracker"),
         show_default="the user's data directory",
         help="Where the tracker keeps its keys and its database.",
@@ -50,12 +54,14 @@ def _home_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group(
     cls=CommandGroup,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
     envvar="MINI_TORRENT_TRACKER_CONFIG",
+    show_envvar=True,
     help="A TOML file with options; see config/tracker.toml.",
 )
 @click.version_option(package_name="mini-torrent")
@@ -102,24 +108,31 @@ def _known(names: Iterable[str]) -> str:
 
 @tracker.command()
 @click.argument("info", metavar="[TRACKER_INFO]", required=False, type=click.Path(path_type=Path))
-@click.argument("number", metavar="[NUMBER]", required=False, type=click.IntRange(min=1))
+@click.argument("number", metavar="[NUMBER]", required=False, type=EntryNumber())
 @_home_option
 @click.option(
     "--bind",
     "bind_at",
+    metavar="ENDPOINT",
     envvar="MINI_TORRENT_TRACKER_BIND",
-    help=f"Where to listen: tcp://HOST:PORT or ipc:///PATH.  [default: {DEFAULT_BIND}]",
+    show_envvar=True,
+    show_default=DEFAULT_BIND,
+    help=f"Where to listen: {_ENDPOINT}.",
 )
 @click.option(
     "--events",
+    metavar="ENDPOINT",
     envvar="MINI_TORRENT_TRACKER_EVENTS",
+    show_envvar=True,
     default="",
-    help="Where to publish events.  [default: the next port]",
+    show_default="the next port",
+    help=f"Where to publish events: {_ENDPOINT}.",
 )
 @click.option(
     "--advertise",
     metavar="HOST",
     envvar="MINI_TORRENT_TRACKER_ADVERTISE",
+    show_envvar=True,
     default="",
     help="The host to put into the link, when it is not the one that is bound.",
 )
@@ -127,6 +140,7 @@ def _known(names: Iterable[str]) -> str:
     "--log-json",
     is_flag=True,
     envvar="MINI_TORRENT_TRACKER_LOG_JSON",
+    show_envvar=True,
     help="Log one JSON object a line.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
@@ -151,7 +165,7 @@ def run(
     from tracker.service.addresses import Addresses
     from tracker.service.main import serve
 
-    entry = _entry_of(info, number, bind_at)
+    entry = entry_of(info, number, bind_at)
     endpoint = entry.endpoint if entry else as_endpoint(bind_at or DEFAULT_BIND)
     os.umask(0o077)
     process.start_up(logging.DEBUG if verbose else logging.INFO, log_json=log_json)
@@ -163,23 +177,6 @@ def run(
         asyncio.run(serve(opened, addresses, info, entry))
     finally:
         opened.release()
-
-
-def _entry_of(info: Path | None, number: int | None, bind_at: str | None) -> InfoEntry | None:
-    if info is None:
-        return None
-    if number is None:
-        raise click.UsageError(f"which entry of {info}? Give its number, counted from 1")
-    if bind_at is not None:
-        raise click.UsageError("either TRACKER_INFO NUMBER or --bind")
-    entries = read_info(info)
-    if number > len(entries):
-        count = "1 tracker" if len(entries) == 1 else f"{len(entries)} trackers"
-        raise ConfigError(
-            f"{info} has no entry number {number}: it lists {count}",
-            tracker_hint("use the last one", "run", str(info), str(len(entries))),
-        )
-    return entries[number - 1]
 
 
 # -- the others ---------------------------------------------------------------------------------
@@ -256,10 +253,12 @@ def restore(file: Path, home: Path) -> None:
 @click.option(
     "--bind",
     "bind_at",
+    metavar="ENDPOINT",
     envvar="MINI_TORRENT_TRACKER_BIND",
+    show_envvar=True,
     default=DEFAULT_BIND,
     show_default=True,
-    help="The address to try.",
+    help=f"The address to try: {_ENDPOINT}.",
 )
 def doctor(home: Path, bind_at: str) -> None:
     """Check for problems and suggest fixes.
@@ -332,7 +331,7 @@ def main() -> None:
         ctx = getattr(error, "ctx", None)
         path = "mini-torrent-tracker" if ctx is None else ctx.command_path
         text = " ".join(error.format_message().split()).rstrip(".")
-        hint = f"see how it is used: {path} --help"
+        hint = getattr(error, "hint", None) or f"see how it is used: {path} --help"
         typed = getattr(error, "command_name", None)
         if typed is not None and (found := meant(typed, list(tracker.commands))):
             hint = f"did you mean: {PROGRAM} {found}"

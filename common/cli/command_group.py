@@ -2,15 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from shutil import get_terminal_size
 
 import click
 from click.shell_completion import CompletionItem
 
+TEXT_MIN = 20  # columns of the texts beside names
+WIDTH_MIN = 24
+
+
+class HelpFormatter(click.HelpFormatter):
+    """A help page as wide as the terminal, which breaks no word that fits on a line.
+
+    Why: click's own takes 50 columns for granted, and the terminal then breaks the lines.
+    """
+
+    def __init__(
+        self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None
+    ) -> None:
+        if width is None:
+            width = max(WIDTH_MIN, min(get_terminal_size().columns, max_width or 80) - 2)
+        super().__init__(indent_increment, width, max_width)
+
+    def write_dl(
+        self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        rows = list(rows)
+        texts_at = min(max(len(first) for first, _ in rows), col_max) + col_spacing
+        words = [word for _, text in rows for word in text.split()]
+        if self.width - 2 - texts_at < max(TEXT_MIN, *map(len, words)):
+            col_max = 2  # texts stand under their names
+        super().write_dl(rows, col_max, col_spacing)
+
+
+class HelpContext(click.Context):
+    """A context with our help pages."""
+
+    formatter_class = HelpFormatter
+
+
+class HelpCommand(click.Command):
+    """A command with our help page."""
+
+    context_class = HelpContext
+
 
 class CommandGroup(click.Group):
     """A click group whose commands may be spelled, and are completed, with ``-`` or ``_``."""
+
+    context_class = HelpContext
+    command_class = HelpCommand
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, cmd_name.replace("_", "-"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from common.cli.command_group import CommandGroup, meant
+from common.cli.command_group import CommandGroup, HelpCommand, meant
 from common.errors import MiniTorrentError
 from common.hints import PROGRAM, quoted_line
 from common.host.release import release
@@ -19,6 +19,7 @@ from common.names import quoted
 from peer.cli.console import SENTENCE_MAX, TYPED, Console, WrongUsage, without_home
 
 COMPLETE_VARIABLE = "_MINI_TORRENT_COMPLETE"
+SUMMARY_MAX = 62  # characters of a command's summary: a line of 80 columns behind its name
 PUBLIC_ARGUMENTS = {"login": 1, "create-user": 1, "change-password": 0}
 """How many first arguments of a command cannot be a password; those of all others are public."""
 
@@ -69,7 +70,7 @@ def command(name: str, *, example: str) -> Callable[[Callable[..., Any]], click.
     return make
 
 
-class Command(click.Command):
+class Command(HelpCommand):
     """A command that remembers what was typed behind its name, for hints."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -107,12 +108,11 @@ class Commands(CommandGroup):
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter, leave_out: Sequence[str] = ()
     ) -> None:
-        width = formatter.width - 6 - max(len(name) for name in self.commands)
         for title, commands in self.sections.items():
             with formatter.section(title):
                 formatter.write_dl(
                     [
-                        (made.name or "", made.get_short_help_str(width))
+                        (made.name or "", made.get_short_help_str(SUMMARY_MAX))
                         for made in commands
                         if made.name not in leave_out
                     ]

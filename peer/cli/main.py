@@ -33,7 +33,6 @@ Example:
   mini-torrent login anna
   mini-torrent download-file films film.mkv .
 
-\b
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
 4 the tracker cannot be reached, 5 the content did not verify, 130 interrupted.
 """

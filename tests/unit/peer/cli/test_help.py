@@ -13,8 +13,10 @@ import sys
 import click
 import pytest
 
+from common.cli.command_group import HelpContext
 from peer.cli import root, run
 from tests.support.paths import ROOT
+from tracker.cli import tracker
 
 ORIGINAL = [
     "create_user",
@@ -106,6 +108,40 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
     assert shown == capsys.readouterr().out
     assert all(name in shown for name in COMMANDS)
     assert "Exit codes:" in shown
+
+
+@pytest.mark.parametrize("columns", [45, 60])
+@pytest.mark.parametrize("group", [root, tracker], ids=["peer", "tracker"])
+def test_help_on_a_narrow_terminal_breaks_no_word(
+    group: click.Group, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def page(command: click.Command, width: int) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
+        with HelpContext(command, info_name=command.name, **command.context_settings) as context:
+            return command.get_help(context)
+
+    for command in (group, *group.commands.values()):
+        narrow, wide = page(command, columns), page(command, 100)
+        examples = narrow.partition("Example:")[2]  # kept as they are typed
+        lines = [line for line in narrow.splitlines() if line not in examples]
+        assert [line for line in lines if len(line) >= columns] == []
+        wide = wide.partition("Example:")[0]
+        words = {word for word in wide.split() if len(word) < columns - 6}
+        if command is not group:  # which shortens the summaries of its commands
+            assert words <= set(narrow.split()), command.name
+
+
+@pytest.mark.parametrize("name", sorted(tracker.commands))
+def test_the_tracker_help_names_variables_and_values(name: str) -> None:
+    command = tracker.commands[name]
+    for option in command.params:
+        if isinstance(option, click.Option) and option.envvar:
+            assert option.show_envvar
+            assert option.is_flag or option.metavar in ("DIR", "ENDPOINT", "HOST"), option.name
+    if any(option.name == "bind_at" for option in command.params):
+        with HelpContext(command, info_name=name, max_content_width=100) as context:
+            text = " ".join(command.get_help(context).split())
+        assert "HOST:PORT, tcp://HOST:PORT or ipc:///PATH" in text
 
 
 def test_help_imports_nothing_slow() -> None:

@@ -1,0 +1,43 @@
+"""The tracker's command line where its arguments are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tracker.cli import main
+
+
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> list[str]:
+    monkeypatch.setattr("sys.argv", ["mini-torrent-tracker", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("number", ["1", "12"])
+def test_a_number_before_the_file_is_swapped_by_the_hint(
+    number: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tracker info.txt").touch()
+    assert refused(monkeypatch, capsys, "run", number, "tracker info.txt") == [
+        'error: "tracker info.txt" is a file; it stands before the number',
+        f"hint: swap them: mini-torrent-tracker run 'tracker info.txt' {number}",
+    ]
+
+
+@pytest.mark.parametrize("number", ["one", "0", "1.5", "\u0661"])
+def test_an_entry_number_is_a_whole_number_from_1(
+    number: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error, hint = refused(monkeypatch, capsys, "run", "tracker_info.txt", number)
+    assert error == f'error: "{number}" is not the number of an entry, from 1'
+    assert hint == "hint: see how it is used: mini-torrent-tracker run --help"
