@@ -291,7 +291,7 @@ class Commands:
             case control.AwaitDownload(group, path):
                 return Waiting(downloads.wait(downloads.latest_to(group, path), tell))
             case control.ShowDownloads():
-                await downloads.look_at_disk()
+                await downloads.check_disk()
                 return control.Downloads(downloads.rows())
             case control.StopShare(group, name):
                 await self._parts.shares.stop(group, name)

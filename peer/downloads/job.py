@@ -1,6 +1,7 @@
-"""One download as it is known here, and what all downloads work with.
+"""Job: one download of the list, and the services that all downloads use.
 
-Owns no behaviour but that of a row: it is changed by ``registry`` and ``life``.
+Not here: what changes a job (see peer.downloads.lifecycle, peer.downloads.queue and
+peer.downloads.manager).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from common.errors import ConfigError, MiniTorrentError
 from common.host.clock import TrackerTime
 from common.ids import ContentId, GroupId
 from common.names import quoted
-from peer.downloads.source_requests import Asking
+from peer.downloads.source_requests import SourceRequestTimer
 from peer.downloads.transfer import Transfer
 from peer.fetching.pool import ConnectionPool
 from peer.files.partial_content import PartialContent
@@ -36,39 +37,40 @@ from peer.workers import Workers
 
 @dataclass(slots=True)
 class DownloadJob:
-    """A record, and what belongs to it while it is not at rest."""
+    """A record, and the state of the download beyond it."""
 
     key: str
     record: DownloadRecord
-    running: Transfer | None = None
-    storage: PartialContent | None = None
+    transfer: Transfer | None = None
+    part: PartialContent | None = None
     encoded: bytes = b""
+    """The manifest, while it is needed."""
     began: float = 0.0
     task: asyncio.Task[None] | None = None
+    """The one task that works on it: resuming, copying, finishing, resting."""
     error: MiniTorrentError | None = None
     held_bytes: int = 0
-    """What is held of it while it does not run, as far as is known."""
+    """Bytes held while there is no transfer, as far as known."""
     away: bool = False
-    """Its folder cannot be reached: it is queued again when that is back."""
-    told_away: str | None = None
-    """What was said of that last."""
+    """Its folder cannot be reached: it is queued again when the folder is back."""
+    reported_away: str | None = None
+    """The reason that the user was last notified of."""
     missing: str | None = None
-    """Why what was completed is not what stands on the disk, as of the last look."""
+    """Why a completed file is no longer as it was, as of the last check."""
     queued: bool = False
-    """It starts when its turn comes, see ``turns``."""
+    """It starts in its turn (see peer.downloads.queue)."""
     later: int = 0
-    """How often the queue was left when it gave its place away; 0 while it never did."""
-    place: int | None = None
-    """Its place in the queue, from 1 on, as of the last look."""
+    """Number of the queue's round in which it last gave up its slot; 0 if never."""
+    position: int | None = None
+    """Its position in the queue, from 1 on, as of the last review."""
     seen_bytes: int = -1
     still_since: float = 0.0
-    """Since when no more is held than ``seen_bytes``."""
+    """Time since which ``seen_bytes`` has not grown."""
     unshared: bool = False
-    """The tracker says that nobody offers the content in the group any more."""
-    asking: Asking = field(default_factory=Asking)
-    """When the tracker is asked for other sources."""
+    """No device offers the content in the group, says the tracker."""
+    source_requests: SourceRequestTimer = field(default_factory=SourceRequestTimer)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set, and replaced, whenever the state changes: who waits looks again."""
+    """Set, and replaced, at each change of the state."""
 
     @property
     def group(self) -> GroupId:
@@ -87,35 +89,35 @@ class DownloadJob:
         return self.record.state in ("D", "P")
 
     @property
-    def busy(self) -> bool:
-        """Whether it is being brought back, copied, finished or given up just now."""
+    def has_task(self) -> bool:
+        """Whether a task works on it now."""
         return self.task is not None and not self.task.done()
 
     @property
     def waits(self) -> bool:
         """Whether it is in the queue."""
         wanted = self.unfinished and not self.record.by_user
-        return self.queued and wanted and self.running is None
+        return self.queued and wanted and self.transfer is None
 
     @property
-    def turn(self) -> tuple[int, int, str]:
+    def rank(self) -> tuple[int, int, str]:
         """Its order in the queue."""
         return self.later, self.record.started_ms, self.key
 
-    def become(self, **fields: Any) -> None:
-        """Change the record, and wake who waits."""
+    def update(self, **fields: Any) -> None:
+        """Change fields of the record, and wake the waiting commands."""
         self.record = msgspec.structs.replace(self.record, **fields)
-        self.signal()
+        self.notify_changed()
 
-    def signal(self) -> None:
-        """Wake who waits."""
+    def notify_changed(self) -> None:
+        """Wake the waiting commands."""
         self.changed.set()
         self.changed = asyncio.Event()
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadServices:
-    """What every download works with."""
+    """Services that every download uses."""
 
     home: Path
     link: TrackerLink
@@ -134,7 +136,7 @@ class DownloadServices:
 
 
 def order_named(text: str) -> Order:
-    """The way to pick pieces that somebody asked for. Raises `ConfigError`."""
+    """The order of pieces with that name. Raises `ConfigError`."""
     try:
         return Order(text)
     except ValueError:

@@ -1,7 +1,7 @@
 """Queue of downloads: how many run at once, and which one starts next.
 
-Owns the order of the queue and the decision to start or to rest a download. How one starts and
-rests is ``life``'s.
+Owns: the order of the queue, and the decision to start or to rest a download. Not here: how a
+download starts and rests (see peer.downloads.lifecycle).
 """
 
 from __future__ import annotations
@@ -19,137 +19,139 @@ from peer.downloads.lifecycle import DownloadLifecycle
 
 log = logging.getLogger(__name__)
 
-TICK_S = 1.0  # how often the queue is looked at while it is not empty
+REVIEW_S = 1.0  # between two reviews while the queue is not empty
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One download that takes a place. ``gives_way``: no source is asked for anything, so that
-    resting it interrupts nothing."""
+class ActiveDownload:
+    """Download that takes a slot. ``gives_way``: no request is in flight, so that resting it
+    interrupts nothing."""
 
     key: str
     still_s: float
     gives_way: bool
 
 
-def next_turns(
-    queue: Sequence[str], places: Sequence[Turn], at_once: int, open_max: int
+def next_starts(
+    queue: Sequence[str], active: Sequence[ActiveDownload], at_once: int, open_max: int
 ) -> tuple[list[str], list[str]]:
     """The downloads to start and those to rest, by key.
 
-    A download without progress for `DOWNLOAD_STILL_S` holds no place among the ``at_once``, for a
-    source that never returns must not hold up the others. At ``open_max`` open ones, the stillest
-    ones rest for as many of the queue.
+    A download without progress for `DOWNLOAD_STILL_S` takes none of the ``at_once`` slots.
+    Why: a source that never returns must not hold up other downloads. At ``open_max`` open
+    downloads, the stillest ones rest for as many of the queue.
     """
-    moving = sum(1 for turn in places if turn.still_s < limits.DOWNLOAD_STILL_S)
+    moving = sum(1 for one in active if one.still_s < limits.DOWNLOAD_STILL_S)
     wanted = max(0, min(len(queue), at_once - moving))
-    room = max(0, open_max - len(places))
-    still = [turn for turn in places if turn.gives_way and turn.still_s >= limits.DOWNLOAD_STILL_S]
-    still.sort(key=lambda turn: -turn.still_s)
-    # Those that rest end after the look; the places that they leave are given at the next one.
-    return list(queue[: min(wanted, room)]), [turn.key for turn in still[: max(0, wanted - room)]]
+    free = max(0, open_max - len(active))
+    still = [one for one in active if one.gives_way and one.still_s >= limits.DOWNLOAD_STILL_S]
+    still.sort(key=lambda one: -one.still_s)
+    # Resting ends after this review; the next review gives the slots away.
+    return list(queue[: min(wanted, free)]), [one.key for one in still[: max(0, wanted - free)]]
 
 
 def open_max() -> int:
-    """How many downloads may be open: each takes three or four descriptors, and command lines,
-    sources and served files need some as well."""
+    """The number of downloads that may be open.
+
+    Each takes three or four descriptors; commands, sources and served files need some as well.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(limits.DOWNLOADS_AT_ONCE, min(limits.DOWNLOADS_OPEN_MAX, soft // 10))
 
 
-class Turns:
-    """Starts the downloads of the queue as places become free.
+class DownloadQueue:
+    """Starts downloads as slots become free.
 
-    ``entries`` gives the downloads of the current user, oldest first.
+    ``jobs`` returns the downloads of the current user, oldest first.
     """
 
-    def __init__(self, life: DownloadLifecycle, entries: Callable[[], list[DownloadJob]]) -> None:
-        self._life = life
-        self._entries = entries
+    def __init__(self, lifecycle: DownloadLifecycle, jobs: Callable[[], list[DownloadJob]]) -> None:
+        self._lifecycle = lifecycle
+        self._jobs = jobs
         self._open_max = open_max()
         self._round = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def is_free(self, being_made: int = 0) -> bool:
+    def is_free(self, being_created: int = 0) -> bool:
         """Whether a new download may start at once."""
-        entries = self._entries()
-        places = self._places(entries)
-        moving = sum(1 for turn in places if turn.still_s < limits.DOWNLOAD_STILL_S) + being_made
+        jobs = self._jobs()
+        active = self._active(jobs)
+        moving = sum(1 for one in active if one.still_s < limits.DOWNLOAD_STILL_S) + being_created
         return (
             moving < limits.DOWNLOADS_AT_ONCE
-            and len(places) + being_made < self._open_max
-            and not any(entry.waits for entry in entries)
+            and len(active) + being_created < self._open_max
+            and not any(job.waits for job in jobs)
         )
 
-    def queue(self, entry: DownloadJob) -> None:
-        """Put a download into the queue: it starts when its turn comes, perhaps at once."""
-        entry.queued = True
-        self.look()
+    def add(self, job: DownloadJob) -> None:
+        """Queue a download: it starts in its turn, perhaps at once."""
+        job.queued = True
+        self.review()
 
-    def look(self) -> None:
-        """Start and rest what is due. Cheap while the queue is empty."""
-        entries = self._entries()
-        waiting = sorted((e for e in entries if e.waits), key=lambda entry: entry.turn)
+    def review(self) -> None:
+        """Start and rest downloads as `next_starts` decides. Cheap while the queue is empty."""
+        jobs = self._jobs()
+        waiting = sorted((job for job in jobs if job.waits), key=lambda job: job.rank)
         if waiting:
-            start, rest = next_turns(
-                [entry.key for entry in waiting if not entry.busy],
-                self._places(entries),
+            start, rest = next_starts(
+                [job.key for job in waiting if not job.has_task],
+                self._active(jobs),
                 limits.DOWNLOADS_AT_ONCE,
                 self._open_max,
             )
-            by_key = {entry.key: entry for entry in entries}
+            by_key = {job.key: job for job in jobs}
             for key in start:
                 by_key[key].queued, by_key[key].still_since = False, monotonic()
-                self._life.schedule_resume(by_key[key])
+                self._lifecycle.schedule_resume(by_key[key])
             for key in rest:
                 self._rest(by_key[key])
-        self._number(entries, [entry for entry in waiting if entry.waits])
+        self._number(jobs, [job for job in waiting if job.waits])
 
-    def look_soon(self) -> None:
-        """`look`, when the step that frees a place has ended."""
-        asyncio.get_running_loop().call_soon(self.look)
+    def review_soon(self) -> None:
+        """`review` after the step that frees a slot."""
+        asyncio.get_running_loop().call_soon(self.review)
 
-    def _number(self, entries: Sequence[DownloadJob], waiting: Sequence[DownloadJob]) -> None:
-        for entry in entries:
-            if entry.place is not None and not entry.waits:
-                entry.place = None
-                entry.signal()
-        for place, entry in enumerate(waiting, 1):
-            entry.place = place
+    def _number(self, jobs: Sequence[DownloadJob], waiting: Sequence[DownloadJob]) -> None:
+        for job in jobs:
+            if job.position is not None and not job.waits:
+                job.position = None
+                job.notify_changed()
+        for position, job in enumerate(waiting, 1):
+            job.position = position
         if waiting and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(REVIEW_S, self._on_timer)
 
-    def _tick(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
-        self.look()
+        self.review()
 
-    def _places(self, entries: Sequence[DownloadJob]) -> list[Turn]:
+    def _active(self, jobs: Sequence[DownloadJob]) -> list[ActiveDownload]:
         """The downloads that are open, or are being opened or closed."""
-        now, turns = monotonic(), []
-        for entry in entries:
-            if entry.running is None and (entry.waits or not entry.busy):
+        now, active = monotonic(), []
+        for job in jobs:
+            if job.transfer is None and (job.waits or not job.has_task):
                 continue
             gives_way = False
-            if entry.running is None or entry.busy:
-                entry.still_since = now  # being opened, copied or verified
+            if job.transfer is None or job.has_task:
+                job.still_since = now  # it is being opened, copied or verified
             else:
-                progress = entry.running.progress()
-                if progress.held_bytes != entry.seen_bytes:
-                    entry.seen_bytes, entry.still_since = progress.held_bytes, now
+                progress = job.transfer.progress()
+                if progress.held_bytes != job.seen_bytes:
+                    job.seen_bytes, job.still_since = progress.held_bytes, now
                 gives_way = not any(source.asked for source in progress.sources)
-            turns.append(Turn(entry.key, now - entry.still_since, gives_way))
-        return turns
+            active.append(ActiveDownload(job.key, now - job.still_since, gives_way))
+        return active
 
-    def _rest(self, entry: DownloadJob) -> None:
-        """Rest a download without progress, and put it at the end of the queue."""
-        if not entry.record.by_user:
+    def _rest(self, job: DownloadJob) -> None:
+        """Rest a download without progress, and move it to the end of the queue."""
+        if not job.record.by_user:
             self._round += 1
-            entry.later = self._round
-        entry.queued = True
-        log.info("a download without progress gives its place to another")
-        self._life.rest_soon(entry)
+            job.later = self._round
+        job.queued = True
+        log.info("a download without progress gives its slot to another")
+        self._lifecycle.rest_soon(job)
 
     def close(self) -> None:
-        """Start nothing further."""
+        """Start no more downloads."""
         if self._timer is not None:
             self._timer.cancel()

@@ -1,27 +1,27 @@
-"""Schedule of asking the tracker for other sources, for a download to which none gives anything.
+"""Schedule of requests for other sources, for a download that gets nothing.
 
-Owns when it is asked: after a second of silence, then after twice as long each time. Times are
-monotonic seconds.
+Owns: the times, one second after the sources fall silent, then after twice as long each time.
+Times are monotonic seconds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-FIRST_S = 1.0  # a list of which all are silent is replaced at once
+FIRST_S = 1.0  # a list of silent sources is replaced at once
 LONGEST_S = 20.0  # an event may have been lost as well
-LOOK_S = 0.5  # how often each download is looked at
+REVIEW_S = 0.5  # between two reviews of each download
 
 
 @dataclass(slots=True)
-class Asking:
-    """Of one download."""
+class SourceRequestTimer:
+    """Timer of one download."""
 
     wait_s: float = 0.0
     at: float = 0.0
 
-    def due(self, silent: bool, now: float) -> bool:
-        """Whether to ask now. ``silent``: no source gives anything."""
+    def is_due(self, silent: bool, now: float) -> bool:
+        """Whether to request sources now. ``silent``: no source gives anything."""
         if not silent:
             self.wait_s = 0.0
             return False

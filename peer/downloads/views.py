@@ -15,36 +15,36 @@ from peer.swarm.fetching.progress import Progress, SourceProgress
 from peer.swarm.fetching.sources import Phase
 
 
-def download_row(entry: DownloadJob) -> control.DownloadRow:
+def download_row(job: DownloadJob) -> control.DownloadRow:
     """A row of ``show-downloads``."""
-    record, running = entry.record, entry.running
+    record, transfer = job.record, job.transfer
     verified, rate, eta, sources, reason = 0, 0.0, None, 0, record.reason
     if record.state == "C":
         verified, eta = record.size, 0.0
-    elif running is not None:
-        progress = running.progress()
+    elif transfer is not None:
+        progress = transfer.progress()
         verified = progress.held_bytes
-        # A connection that is kept open while it rests is no source, and what came a moment ago
-        # says nothing of what is to come when nobody gives any more.
+        # An idle connection is no source, and the last rate predicts nothing once no source
+        # gives anything.
         if record.state == "D" and progress.sources_used:
             sources, rate, eta = progress.sources_used, progress.rate, progress.eta_s
         elif record.state == "D" and progress.complete:
             eta = 0.0
         else:
-            reason = reason or _why_nobody(entry, progress)
+            reason = reason or _why_no_source(job, progress)
     else:
-        verified = entry.held_bytes
-    if entry.place is not None and entry.waits:
-        reason = queued_text(entry.place)
+        verified = job.held_bytes
+    if job.position is not None and job.waits:
+        reason = queued_text(job.position)
     state = record.state
-    if state == "C" and entry.missing is not None:
-        state, reason, verified, eta = "F", entry.missing, 0, None
+    if state == "C" and job.missing is not None:
+        state, reason, verified, eta = "F", job.missing, 0, None
     return control.DownloadRow(
-        # A download of the queue is one that is wanted: for people it rests.
-        state="P" if entry.waits else state,
+        # The record of a queued download says D; users see it paused.
+        state="P" if job.waits else state,
         group=record.group,
         name=record.name,
-        path=shown_path(entry.path),
+        path=shown_path(job.path),
         size=record.size,
         verified=verified,
         rate=rate,
@@ -55,7 +55,7 @@ def download_row(entry: DownloadJob) -> control.DownloadRow:
 
 
 def missing_text(record: DownloadRecord) -> str | None:
-    """Why a complete download is not what stands on the disk; None when it seems to be. Blocks."""
+    """The reason why a complete download is no longer on the disk; None if it is. Blocks."""
     path = os.fsdecode(record.path)
     try:
         status = os.lstat(path)
@@ -70,61 +70,61 @@ def missing_text(record: DownloadRecord) -> str | None:
     return None
 
 
-def queued_text(place: int) -> str:
+def queued_text(position: int) -> str:
     """The reason of a download that waits for its turn."""
     most = limits.DOWNLOADS_AT_ONCE
     return (
-        f"{control.QUEUED}, number {place:,} in line: {most} downloads run at once, "
+        f"{control.QUEUED}, number {position:,} in line: {most} downloads run at once, "
         "and it starts when one of them ends"
     )
 
 
-def _why_nobody(entry: DownloadJob, progress: Progress) -> str | None:
-    """Why no source will give anything, unless one that is not known yet comes."""
-    if entry.unshared:
+def _why_no_source(job: DownloadJob, progress: Progress) -> str | None:
+    """The reason why no known source will give anything; None if one may."""
+    if job.unshared:
         return "nobody shares it any more"
     if progress.sources and all(source.phase is Phase.BANNED for source in progress.sources):
         return "every source sent wrong pieces and is banned"
     return None
 
 
-def progress_of(entry: DownloadJob, user: str | None) -> control.Progress:
-    """What a waiting command is told of the download, while ``user`` is logged in."""
-    row = download_row(entry)
+def progress_of(job: DownloadJob, user: str | None) -> control.Progress:
+    """The progress that a waiting command shows, while ``user`` is logged in."""
+    row = download_row(job)
     stage, advice, note = "downloading", None, row.reason
-    if user != entry.record.user:
-        stage, note = "waiting", f"{entry.record.user} was logged out"
-        advice = f"it continues when {entry.record.user} logs in again on this device"
-    elif entry.waits:
+    if user != job.record.user:
+        stage, note = "waiting", f"{job.record.user} was logged out"
+        advice = f"it continues when {job.record.user} logs in again on this device"
+    elif job.waits:
         stage = control.QUEUED
     elif row.state == "P":
-        stage, advice = "waiting", _advice_for_rest(entry)
-    elif entry.running is not None and entry.running.copying:
+        stage, advice = "waiting", _advice_for_rest(job)
+    elif job.transfer is not None and job.transfer.copying:
         stage = "copying what this device has"
     elif row.size and row.verified == row.size:
         stage = "checking"
     elif row.sources == 0:
-        note, advice = _no_source(entry, note)
-    elif entry.running is not None and entry.running.progress().throttled and not row.rate:
+        note, advice = _no_source(job, note)
+    elif job.transfer is not None and job.transfer.progress().throttled and not row.rate:
         note = "waiting for the limit on downloads"
     return control.Progress(
         stage, row.verified, row.size, row.rate, row.eta_s, row.sources, note, advice
     )
 
 
-def _advice_for_rest(entry: DownloadJob) -> str | None:
-    if entry.record.by_user:
+def _advice_for_rest(job: DownloadJob) -> str | None:
+    if job.record.by_user:
         return "`resume` continues it"
-    if entry.running is not None:  # a disk that takes nothing is tried again
+    if job.transfer is not None:  # a disk that takes nothing is tried again
         return f"it is tried again every {STORAGE_RETRY_S:.0f} s, and continues by itself"
     return "it continues by itself when the tracker lets it"
 
 
-def _no_source(entry: DownloadJob, reason: str | None) -> tuple[str, str]:
-    """Why nothing comes, and what would help."""
+def _no_source(job: DownloadJob, reason: str | None) -> tuple[str, str]:
+    """The reason why nothing arrives, and advice."""
     if reason is not None:
         return reason, "it continues when a member of the group shares it again"
-    if entry.running is not None and entry.running.progress().sources:
+    if job.transfer is not None and job.transfer.progress().sources:
         return (
             "no source answers yet",
             "check that the devices that have it run and can be reached from here",
@@ -135,19 +135,19 @@ def _no_source(entry: DownloadJob, reason: str | None) -> tuple[str, str]:
     )
 
 
-def source_rows(entry: DownloadJob) -> list[control.SourceRow]:
-    """The rows of ``why-slow``: what each source of a running download does."""
-    running = entry.running
-    if running is None:
+def source_rows(job: DownloadJob) -> list[control.SourceRow]:
+    """The rows of ``why-slow``: the sources of a running download."""
+    transfer = job.transfer
+    if transfer is None:
         return []
     rows = []
-    progress = running.progress()
+    progress = transfer.progress()
     for source in progress.sources:
-        known = running.known(source.source)
+        listed = transfer.known(source.source)
         rows.append(
             control.SourceRow(
                 user=source.user,
-                endpoint=known.endpoint if known else "",
+                endpoint=listed.endpoint if listed else "",
                 complete=source.complete,
                 rate=source.rate,
                 pieces=source.pieces,
@@ -159,7 +159,7 @@ def source_rows(entry: DownloadJob) -> list[control.SourceRow]:
 
 
 def _verdict(source: SourceProgress, progress: Progress) -> str:
-    """What is to be said of a source; first of all when it is not to blame."""
+    """The verdict on a source; reasons that are not its fault come first."""
     if progress.paused:
         return "paused"
     if source.phase is Phase.OPEN and progress.throttled and not source.asked:
@@ -171,13 +171,13 @@ def _verdict(source: SourceProgress, progress: Progress) -> str:
     return f"{source.phase.name.lower()}, {verdict}{note}"
 
 
-def downloaded(entry: DownloadJob) -> control.Downloaded:
-    """What a finished download ends with."""
-    record = entry.record
+def downloaded(job: DownloadJob) -> control.Downloaded:
+    """The result of a finished download."""
+    record = job.record
     rate = record.size / record.elapsed_s if record.elapsed_s > 0 else 0.0
     return control.Downloaded(
         name=record.name,
-        path=shown_path(entry.path),
+        path=shown_path(job.path),
         size=record.size,
         digest=record.digest,
         elapsed_s=record.elapsed_s,
@@ -187,5 +187,5 @@ def downloaded(entry: DownloadJob) -> control.Downloaded:
 
 
 def shown_path(path: str) -> str:
-    """``path`` as text that can be sent: not every path on a disk is UTF-8."""
+    """``path`` as text that can be sent. Why: paths on a disk need not be UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -31,8 +31,6 @@ CIRCLE = {
 LONG: dict[str, int] = {
     "common/net/sockets.py": 442,
     "peer/cli/tables.py": 417,
-    "peer/downloads/lifecycle.py": 587,
-    "peer/downloads/manager.py": 508,
     "peer/downloads/transfer.py": 499,
     "peer/serving/server.py": 515,
     "peer/shares/manager.py": 695,

@@ -19,7 +19,7 @@ from common.errors import Refused
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
-from peer.downloads import manager, transfer
+from peer.downloads import creation, transfer
 from peer.downloads.manager import Downloads
 from peer.fetching.channel import Channel
 from peer.files import open_part, sharing
@@ -149,7 +149,7 @@ class Stage:
         return self.downloads
 
     def state(self, key: str = "film") -> str:
-        return self.downloads._all[key].record.state
+        return self.downloads._jobs[key].record.state
 
     def open_files(self) -> int:
         """How many descriptors of the part and its journal are open."""
@@ -214,7 +214,7 @@ def test_a_complete_part_is_finished_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("state", ["D", "F"])
-def test_what_is_being_verified_is_not_opened_again(
+def test_a_part_being_verified_is_not_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verified: threading.Event, state: str
 ) -> None:
     async def test(stage: Stage) -> None:
@@ -225,7 +225,7 @@ def test_what_is_being_verified_is_not_opened_again(
             await downloads.resume("films", "film")
             await turns()
         verified.set()
-        await until(lambda: downloads._all["film"].running)
+        await until(lambda: downloads._jobs["film"].transfer)
         assert (len(opened), stage.state()) == (1, "D")
 
     run(tmp_path, test)
@@ -238,43 +238,43 @@ def test_a_pause_while_it_is_verified_holds(tmp_path: Path, verified: threading.
         await turns()
         await downloads.pause("films", "film")
         verified.set()
-        entry = downloads._all["film"]
-        await until(lambda: entry.running)
-        assert entry.running is not None
-        assert (stage.state(), entry.running.progress().paused) == ("P", True)
+        job = downloads._jobs["film"]
+        await until(lambda: job.transfer)
+        assert job.transfer is not None
+        assert (stage.state(), job.transfer.progress().paused) == ("P", True)
         await downloads.resume("films", "film")
-        assert (stage.state(), entry.running.progress().paused) == ("D", False)
+        assert (stage.state(), job.transfer.progress().paused) == ("D", False)
 
     run(tmp_path, test)
 
 
 @pytest.mark.parametrize("by", ["its user", "a full disk"])
-def test_what_was_interrupted_is_read_back_from_the_disk(tmp_path: Path, by: str) -> None:
+def test_an_interrupted_part_is_read_back_from_the_disk(tmp_path: Path, by: str) -> None:
     async def test(stage: Stage) -> None:
         stage.remembers(1)
         downloads = await stage.start()
-        entry = downloads._all["film"]
-        await until(lambda: entry.running)
-        assert entry.running is not None
-        assert entry.storage is not None
+        job = downloads._jobs["film"]
+        await until(lambda: job.transfer)
+        assert job.transfer is not None
+        assert job.part is not None
         with stage.path.with_suffix(".part").open("r+b") as part:
             part.write(b"another program's")
         if by == "its user":
             await downloads.pause("films", "film")
             await downloads.resume("films", "film")
         else:
-            entry.running._stop_for(DiskFull("no room"))
+            job.transfer._stop_for(DiskFull("no room"))
         for index in range(1, 4):
-            entry.storage.write_piece(index, stage.piece(index))
-        assert await entry.running.finalize() is None
-        assert not entry.storage.has(0)
+            job.part.write_piece(index, stage.piece(index))
+        assert await job.transfer.finalize() is None
+        assert not job.part.has(0)
         assert not stage.path.exists()
 
     run(tmp_path, test)
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_who_is_removed_while_it_is_verified_fetches_nothing(
+def test_a_member_removed_during_verification_fetches_nothing(
     tmp_path: Path, verified: threading.Event, told: bool
 ) -> None:
     async def test(stage: Stage) -> None:
@@ -287,8 +287,8 @@ def test_who_is_removed_while_it_is_verified_fetches_nothing(
             assert stage.state() == "F"
         verified.set()
         await until(lambda: stage.state() == "F" and not stage.open_files())
-        assert downloads._all["film"].running is None
-        assert downloads._all["film"].record.reason == "you are not a member of films any more"
+        assert downloads._jobs["film"].transfer is None
+        assert downloads._jobs["film"].record.reason == "you are not a member of films any more"
         with pytest.raises(Refused) as refused:
             await downloads.resume("films", "film")
         assert refused.value.code is Code.UNKNOWN_GROUP
@@ -321,7 +321,7 @@ def test_a_download_whose_command_ends_as_it_begins_is_whole(
         async def fetch(*_: Any) -> bytes:
             return stage.encoded
 
-        monkeypatch.setattr(manager, "fetch_manifest", fetch)
+        monkeypatch.setattr(creation, "fetch_manifest", fetch)
         monkeypatch.setattr(open_part, "create", slowly)
         downloads = await stage.start()
         ask = control.DownloadFile("films", "film", str(stage.place))
@@ -342,7 +342,7 @@ def test_a_download_whose_command_ends_as_it_begins_is_whole(
 
 
 @pytest.mark.parametrize("state", ["D", "P", "F"])
-def test_what_could_not_be_given_up_stays_until_it_can(
+def test_a_part_that_cannot_be_removed_keeps_its_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     def refused(*_: object) -> None:
@@ -352,7 +352,7 @@ def test_what_could_not_be_given_up_stays_until_it_can(
         stage.remembers(2, state=state, by_user=state == "P")
         downloads = await stage.start()
         if state == "D":
-            await until(lambda: downloads._all["film"].running)
+            await until(lambda: downloads._jobs["film"].transfer)
         with monkeypatch.context() as patch:
             patch.setattr(Destination, "remove_part", refused)
             for _ in range(2):
@@ -371,7 +371,7 @@ def test_what_could_not_be_given_up_stays_until_it_can(
 
 
 @pytest.mark.parametrize("gone", ["part", "folder"])
-def test_what_is_gone_already_can_be_given_up(tmp_path: Path, gone: str) -> None:
+def test_a_download_without_a_part_can_be_cancelled(tmp_path: Path, gone: str) -> None:
     async def test(stage: Stage) -> None:
         stage.remembers(2, state="F")
         stage.path.with_suffix(".part").unlink()
@@ -395,7 +395,7 @@ def test_whatever_it_had_made_when_it_was_killed_it_goes_on(tmp_path: Path, last
         if last == "record":
             stage.path.with_suffix(".part").unlink()
         downloads = await stage.start()
-        await until(lambda: downloads._all["film"].running)
+        await until(lambda: downloads._jobs["film"].transfer)
         assert stage.state() == "D"
         assert stage.path.with_suffix(".part").stat().st_size == len(stage.data)
         await downloads.cancel("films", "film")
@@ -404,7 +404,7 @@ def test_whatever_it_had_made_when_it_was_killed_it_goes_on(tmp_path: Path, last
     run(tmp_path, test)
 
 
-def test_a_part_of_somebody_else_fails_what_was_only_recorded(tmp_path: Path) -> None:
+def test_a_foreign_part_fails_a_download_that_was_only_recorded(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         stage.remembers(0)
         (tmp_path / "journals" / "film").unlink()
@@ -440,7 +440,7 @@ def test_a_download_is_recorded_before_anything_of_it_is_made(
         async def fetch(*_: Any) -> bytes:
             return stage.encoded
 
-        monkeypatch.setattr(manager, "fetch_manifest", fetch)
+        monkeypatch.setattr(creation, "fetch_manifest", fetch)
         monkeypatch.setattr(open_part, "create", look)
         downloads = await stage.start()
         ask = control.DownloadFile("films", "film", str(stage.place))
@@ -455,14 +455,14 @@ def test_a_download_is_recorded_before_anything_of_it_is_made(
     run(tmp_path, test)
 
 
-def test_what_is_in_the_way_is_never_recorded_over(
+def test_a_taken_destination_is_never_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(stage: Stage) -> None:
         async def fetch(*_: Any) -> bytes:
             return stage.encoded
 
-        monkeypatch.setattr(manager, "fetch_manifest", fetch)
+        monkeypatch.setattr(creation, "fetch_manifest", fetch)
         put = counted_puts(monkeypatch)
         downloads = await stage.start()
         part = stage.path.with_suffix(".part")
@@ -490,7 +490,7 @@ def counted_puts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return keys
 
 
-def test_a_part_that_was_being_opened_for_who_is_gone_is_closed(
+def test_a_part_opened_after_its_user_left_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resume, may_go_on = open_part.resume, threading.Event()
@@ -536,8 +536,8 @@ def test_a_damaged_part_does_not_keep_the_others_from_their_rest(tmp_path: Path)
         stage.remembers(0, key="other", path=other, state="P", by_user=True)
         downloads = await stage.start()
         parts = [Part(DigestMismatch("damaged", (1,))), Part()]
-        for entry, part in zip(downloads._all.values(), parts, strict=True):
-            entry.storage = part  # type: ignore[assignment]
+        for job, part in zip(downloads._jobs.values(), parts, strict=True):
+            job.part = part  # type: ignore[assignment]
         await downloads.deactivate()
         assert all(part.closed for part in parts)
 
@@ -580,13 +580,13 @@ def test_a_copy_that_breaks_off_is_not_fetched_from_the_start(tmp_path: Path) ->
 
         stage.link.answers["GetSources"] = late
         copy.may_go_on.set()
-        entry = downloads._all["film"]
-        await until(lambda: entry.running and entry.running._checkpoints._timer)
-        assert entry.running is not None
-        assert entry.running._core.progress(0.0).held_pieces == 3
+        job = downloads._jobs["film"]
+        await until(lambda: job.transfer and job.transfer._checkpoints._timer)
+        assert job.transfer is not None
+        assert job.transfer._core.progress(0.0).held_pieces == 3
         await until(lambda: len(stage.link.asked) > asked, "the question who else has it")
         # However long the answer takes, the last piece may come before it.
-        assert not entry.busy
+        assert not job.has_task
         told.set()
         assert changed == [stage.content]
 
@@ -602,11 +602,11 @@ def test_a_copy_rests_while_it_is_paused(tmp_path: Path) -> None:
         await until(copy.read_so_far.is_set)
         await downloads.pause("films", "film")
         copy.may_go_on.set()
-        entry = downloads._all["film"]
-        assert entry.storage is not None
-        await until(lambda: entry.storage is not None and entry.storage.held_count == 3)
+        job = downloads._jobs["film"]
+        assert job.part is not None
+        await until(lambda: job.part is not None and job.part.held_count == 3)
         await turns()
-        assert (stage.state(), entry.storage.held_count) == ("P", 3)
+        assert (stage.state(), job.part.held_count) == ("P", 3)
         await downloads.resume("films", "film")
         await until(lambda: stage.state() == "C")
         assert stage.path.read_bytes() == stage.data
@@ -619,22 +619,22 @@ def test_a_content_fetched_to_two_places_is_served_from_one_of_them(tmp_path: Pa
         stage.remembers(1)
         stage.remembers(3, key="other", path=stage.place / "other")
         downloads = await stage.start()
-        one, other = downloads._all["film"], downloads._all["other"]
-        await until(lambda: one.running and other.running)
+        one, other = downloads._jobs["film"], downloads._jobs["other"]
+        await until(lambda: one.transfer and other.transfer)
         served = stage.inventory.get(stage.content)
         assert served is not None
         assert served.have is not None
-        first, second = (one, other) if served.reader is one.storage else (other, one)
+        first, second = (one, other) if served.reader is one.part else (other, one)
         held = set(served.have)
-        assert second.storage is not None
+        assert second.part is not None
         missing = next(iter({0, 1, 2, 3} - held))
-        stage.inventory.held_more(stage.content, (missing,), second.storage)
+        stage.inventory.held_more(stage.content, (missing,), second.part)
         assert set(served.have) == held
-        await downloads._life.give_up(first)
+        await downloads._lifecycle.give_up(first)
         served = stage.inventory.get(stage.content)
         assert served is not None
-        assert served.reader is second.storage
-        await downloads._life.give_up(second)
+        assert served.reader is second.part
+        await downloads._lifecycle.give_up(second)
         assert stage.inventory.get(stage.content) is None
 
     run(tmp_path, test)
@@ -648,9 +648,9 @@ def test_a_full_disk_is_told_once_and_again_after_a_resume(
     async def test(stage: Stage) -> None:
         stage.remembers(1)
         downloads = await stage.start()
-        entry = downloads._all["film"]
-        await until(lambda: entry.running)
-        download = entry.running
+        job = downloads._jobs["film"]
+        await until(lambda: job.transfer)
+        download = job.transfer
         assert download is not None
         for _ in range(5):
             download._stop_for(DiskFull("no room"))
@@ -659,21 +659,21 @@ def test_a_full_disk_is_told_once_and_again_after_a_resume(
             )
             assert (stage.state(), len(stage.notices)) == ("P", 1)
         await downloads.resume("films", "film")
-        assert (stage.state(), entry.record.reason) == ("D", None)
+        assert (stage.state(), job.record.reason) == ("D", None)
         download._stop_for(DiskFull("no room"))
-        assert (stage.state(), entry.record.reason) == ("P", "no room")
+        assert (stage.state(), job.record.reason) == ("P", "no room")
         assert len(stage.notices) == 2
 
     run(tmp_path, test)
 
 
-def test_what_bears_one_name_is_paused_together_and_given_up_by_its_path(tmp_path: Path) -> None:
+def test_downloads_of_one_name_are_paused_together_and_cancelled_by_path(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         other = stage.place / "other"
         stage.remembers(1)
         stage.remembers(1, key="other", path=other)
         downloads = await stage.start()
-        await until(lambda: len(downloads._running()) == 2)
+        await until(lambda: len(downloads._active()) == 2)
         await downloads.pause("films", "film")
         assert [row.state for row in downloads.rows()] == ["P", "P"]
         await downloads.resume("films", str(other))

@@ -18,7 +18,7 @@ from common.errors import Refused
 from common.ids import GroupId, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
-from peer.downloads import lifecycle, manager
+from peer.downloads import active_transfers, creation, lifecycle
 from peer.downloads.job import DownloadJob
 from peer.downloads.manager import Downloads
 from peer.records import DownloadRecord, Manifests, Records
@@ -104,7 +104,7 @@ def test_the_oldest_may_leave_the_list_while_all_are_laid_to_rest(
             stage.remembers(name, "C")
         stage.remembers("under way", "P")
         downloads = await stage.start()
-        downloads._all["under way"].storage = part  # type: ignore[assignment]
+        downloads._jobs["under way"].part = part  # type: ignore[assignment]
         stage.workers.submit(lambda *_: None, busy.wait, PATIENCE_S)
         leaving = asyncio.create_task(downloads._forget_oldest())
         await turns()
@@ -128,7 +128,7 @@ def test_a_download_does_not_begin_when_its_user_goes_meanwhile(
         stage, part = Stage(tmp_path, FakeLink(FindShare=found)), Part()
         stage.remembers("under way", "P")
         downloads = await stage.start()
-        downloads._all["under way"].storage = part  # type: ignore[assignment]
+        downloads._jobs["under way"].part = part  # type: ignore[assignment]
         ending: list[asyncio.Task[None]] = []
 
         async def fetch(*_: Any) -> bytes:
@@ -136,7 +136,7 @@ def test_a_download_does_not_begin_when_its_user_goes_meanwhile(
             await until(part.closing.is_set)
             return ENCODED
 
-        monkeypatch.setattr(manager, "fetch_manifest", fetch)
+        monkeypatch.setattr(creation, "fetch_manifest", fetch)
         folder = tmp_path / "films"
         folder.mkdir()
         ask = control.DownloadFile("films", "film", str(folder))
@@ -152,14 +152,14 @@ def test_a_download_does_not_begin_when_its_user_goes_meanwhile(
     run(test)
 
 
-def test_who_waits_hears_of_the_end_though_it_has_left_the_list(tmp_path: Path) -> None:
+def test_a_waiting_command_sees_the_end_of_a_download_that_left_the_list(tmp_path: Path) -> None:
     async def test() -> None:
         stage = Stage(tmp_path)
         stage.remembers("film", "P")
         downloads = await stage.start()
         waiting = asyncio.create_task(downloads.wait("film", lambda _: None))
         await turns()
-        downloads._all.pop("film").become(state="C")
+        downloads._jobs.pop("film").update(state="C")
         assert (await waiting).name == "film"
         stage.workers.close()
 
@@ -178,29 +178,28 @@ def test_a_peer_set_is_heard_of_for_as_long_as_something_fetches_it(
         )
         services.settings = SimpleNamespace(buffer_bytes=1, sources_used=1)
         services.link, services.pool, services.limit = SimpleNamespace(on_ipc=False), None, None
-        running = SimpleNamespace(
+        transfer = SimpleNamespace(
             start=lambda: None,
             sources=lambda _: None,
             close=lambda: None,
             progress=lambda: SimpleNamespace(held_bytes=0),
-            storage=None,
         )
-        monkeypatch.setattr(lifecycle, "Transfer", lambda *_, **__: running)
-        monkeypatch.setattr(lifecycle.DownloadLifecycle, "_offer_part", lambda *_: None)
-        lives = lifecycle.DownloadLifecycle(services, stage.records, random.Random(1))
+        monkeypatch.setattr(active_transfers, "Transfer", lambda *_, **__: transfer)
+        monkeypatch.setattr(active_transfers.ActiveTransfers, "_offer_part", lambda *_: None)
+        subject = lifecycle.DownloadLifecycle(services, stage.records, random.Random(1))
         for name in ("one", "two"):
             stage.remembers(name, "D")
         one, two = (
-            DownloadJob(key, record, storage=Part())  # type: ignore[arg-type]
+            DownloadJob(key, record, part=Part())  # type: ignore[arg-type]
             for key, record in stage.records.load().items()
         )
-        for entry in (one, two):
-            lives.run(entry, DECODED, [])
+        for job in (one, two):
+            subject.run(job, DECODED, [])
         assert heard == {("films", CONTENT)}
-        lives.settle(one)
+        subject.transfers.stop(one)
         assert heard == {("films", CONTENT)}, "the other one fetches the same"
-        lives.settle(two)
-        lives.settle(two)
+        subject.transfers.stop(two)
+        subject.transfers.stop(two)
         assert not heard
         stage.workers.close()
 

@@ -18,42 +18,42 @@ from tests.unit.peer.downloads.test_views import BOB, CAROL, going, listed
 
 async def asked_of(stage: Stage) -> tuple[Transfer, list[tuple[int, int]]]:
     """A download that asks Bob for two pieces, and the jobs of its storage from here on."""
-    running = (await going(stage, 0)).running
-    assert running is not None
-    running.sources([listed(BOB)])
-    running.on_opened(BOB, None)
-    bob = running._core._roster.get(BOB)
+    transfer = (await going(stage, 0)).transfer
+    assert transfer is not None
+    transfer.sources([listed(BOB)])
+    transfer.on_opened(BOB, None)
+    bob = transfer._core._roster.get(BOB)
     assert bob is not None
     assert sorted(bob.asked) == [0, 1]
     jobs: list[tuple[int, int]] = []
-    write_run = running.storage.write_run
+    write_run = transfer.storage.write_run
 
     def spy(first: int, count: int, data: Any) -> set[int]:
         jobs.append((first, count))
         return write_run(first, count, data)
 
-    running.storage.write_run = spy  # type: ignore[method-assign]
-    return running, jobs
+    transfer.storage.write_run = spy  # type: ignore[method-assign]
+    return transfer, jobs
 
 
 def data_of(stage: Stage, first: int, count: int) -> bytearray:
     return bytearray(b"".join(stage.piece(index) for index in range(first, first + count)))
 
 
-def phase(running: Transfer) -> Phase | None:
-    bob = running._core._roster.get(BOB)
+def phase(transfer: Transfer) -> Phase | None:
+    bob = transfer._core._roster.get(BOB)
     return None if bob is None else bob.phase
 
 
 def test_they_are_stored_by_one_job(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
-        running, jobs = await asked_of(stage)
-        running.on_pieces(BOB, 0, 2, memoryview(data_of(stage, 0, 2)))
-        assert len(running._arrivals) == 0
-        await until(lambda: running.storage.held_count == 2)
-        await until(lambda: running.progress().held_pieces == 2)
+        transfer, jobs = await asked_of(stage)
+        transfer.on_pieces(BOB, 0, 2, memoryview(data_of(stage, 0, 2)))
+        assert len(transfer._arrivals) == 0
+        await until(lambda: transfer.storage.held_count == 2)
+        await until(lambda: transfer.progress().held_pieces == 2)
         assert jobs == [(0, 2)]
-        ((_, count),) = running.pieces_by_source()
+        ((_, count),) = transfer.pieces_by_source()
         assert count == 2
 
     run(tmp_path, test, pieces=8)
@@ -61,16 +61,16 @@ def test_they_are_stored_by_one_job(tmp_path: Path) -> None:
 
 def test_a_wrong_one_condemns_its_sender_and_not_the_others(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
-        running, _ = await asked_of(stage)
+        transfer, _ = await asked_of(stage)
         data = data_of(stage, 0, 2)
         data[3] ^= 1
-        running.on_pieces(BOB, 0, 2, memoryview(data))
-        await until(lambda: running.progress().corrupt_pieces)
-        assert running.storage.held_indexes() == [1]
-        assert phase(running) is Phase.BANNED
-        running.sources([listed(CAROL)])
-        running.on_opened(CAROL, None)
-        carol = running._core._roster.get(CAROL)
+        transfer.on_pieces(BOB, 0, 2, memoryview(data))
+        await until(lambda: transfer.progress().corrupt_pieces)
+        assert transfer.storage.held_indexes() == [1]
+        assert phase(transfer) is Phase.BANNED
+        transfer.sources([listed(CAROL)])
+        transfer.on_opened(CAROL, None)
+        carol = transfer._core._roster.get(CAROL)
         assert carol is not None
         assert 0 in carol.asked
 
@@ -82,38 +82,38 @@ def test_one_that_is_not_as_long_as_it_says(tmp_path: Path, size: int) -> None:
     """What is whole of it is taken, the rest counts against its sender."""
 
     async def test(stage: Stage) -> None:
-        running, _ = await asked_of(stage)
+        transfer, _ = await asked_of(stage)
         data = (data_of(stage, 0, 2) + bytes(PIECE))[:size]
-        running.on_pieces(BOB, 0, 2, memoryview(data))
+        transfer.on_pieces(BOB, 0, 2, memoryview(data))
         whole = [0] if size >= PIECE else []
-        await until(lambda: running.progress().held_pieces == len(whole))
+        await until(lambda: transfer.progress().held_pieces == len(whole))
         await turns()
-        assert running.storage.held_indexes() == whole
-        assert len(running._arrivals) == 0
-        bob = running._core._roster.get(BOB)
+        assert transfer.storage.held_indexes() == whole
+        assert len(transfer._arrivals) == 0
+        bob = transfer._core._roster.get(BOB)
         assert bob is not None
         assert bob.strikes == 2 - len(whole)
 
     run(tmp_path, test, pieces=8)
 
 
-def test_one_of_pieces_that_nobody_asked_for_is_dropped(tmp_path: Path) -> None:
+def test_a_run_of_unrequested_pieces_is_dropped(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
-        running, jobs = await asked_of(stage)
-        running.on_pieces(BOB, 1 << 20, 128, memoryview(bytes(128)))
-        running.on_pieces(BOB, 2, 4, memoryview(data_of(stage, 2, 4)))
-        assert (len(running._arrivals), jobs) == (0, [])
-        assert phase(running) is Phase.BANNED
+        transfer, jobs = await asked_of(stage)
+        transfer.on_pieces(BOB, 1 << 20, 128, memoryview(bytes(128)))
+        transfer.on_pieces(BOB, 2, 4, memoryview(data_of(stage, 2, 4)))
+        assert (len(transfer._arrivals), jobs) == (0, [])
+        assert phase(transfer) is Phase.BANNED
 
     run(tmp_path, test, pieces=8)
 
 
 def test_those_that_came_before_are_left_out(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
-        running, jobs = await asked_of(stage)
-        running.on_pieces(BOB, 1, 1, memoryview(data_of(stage, 1, 1)))
-        running.on_pieces(BOB, 0, 2, memoryview(data_of(stage, 0, 2)))
-        await until(lambda: running.storage.held_indexes() == [0, 1])
+        transfer, jobs = await asked_of(stage)
+        transfer.on_pieces(BOB, 1, 1, memoryview(data_of(stage, 1, 1)))
+        transfer.on_pieces(BOB, 0, 2, memoryview(data_of(stage, 0, 2)))
+        await until(lambda: transfer.storage.held_indexes() == [0, 1])
         assert jobs == [(1, 1), (0, 1)]
 
     run(tmp_path, test, pieces=8)
@@ -132,7 +132,7 @@ def test_a_piece_does_not_keep_the_junk_that_came_with_it() -> None:
     assert found.data.obj is message.obj  # the rule: not copied
 
 
-def test_what_is_stored_of_a_message_is_handed_out_in_stretches() -> None:
+def test_the_pieces_of_a_message_are_handed_out_in_runs() -> None:
     arrivals = ReceivedPieces(3)
     came = arrivals.came(BOB, 4, 4, memoryview(b"aaabbbcccd"))
     assert [(piece.index, piece.size) for piece in came] == [(4, 3), (5, 3), (6, 3), (7, 1)]

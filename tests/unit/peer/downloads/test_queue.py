@@ -12,8 +12,8 @@ import pytest
 
 from common import limits
 from common.messages import control
-from peer.downloads import manager
-from peer.downloads.queue import Turn, next_turns
+from peer.downloads import creation
+from peer.downloads.queue import ActiveDownload, next_starts
 from peer.records import DownloadRecord
 from tests.support.peer_fakes import until
 from tests.unit.peer.downloads.test_lifecycle import Stage
@@ -21,11 +21,11 @@ from tests.unit.peer.downloads.test_lifecycle import Stage
 STILL = limits.DOWNLOAD_STILL_S
 
 
-def places(moving: int, still: int = 0, *, busy: bool = False) -> list[Turn]:
+def places(moving: int, still: int = 0, *, busy: bool = False) -> list[ActiveDownload]:
     """Downloads that take places: first those with progress, then the others, stillest last."""
     return [
-        *(Turn(f"m{n}", 0.0, True) for n in range(moving)),
-        *(Turn(f"s{n}", STILL + n, not busy) for n in range(still)),
+        *(ActiveDownload(f"m{n}", 0.0, True) for n in range(moving)),
+        *(ActiveDownload(f"s{n}", STILL + n, not busy) for n in range(still)),
     ]
 
 
@@ -43,14 +43,14 @@ def places(moving: int, still: int = 0, *, busy: bool = False) -> list[Turn]:
         ("abc", places(0, 8, busy=True), 2, 8, ([], [])),
     ],
 )
-def test_whose_turn_it_is(
+def test_starts_and_rests(
     queue: str,
-    taken: list[Turn],
+    taken: list[ActiveDownload],
     at_once: int,
     open_max: int,
     expected: tuple[list[str], list[str]],
 ) -> None:
-    assert next_turns(list(queue), taken, at_once, open_max) == expected
+    assert next_starts(list(queue), taken, at_once, open_max) == expected
 
 
 def test_a_queue_always_moves_on_and_keeps_its_order() -> None:
@@ -60,8 +60,8 @@ def test_a_queue_always_moves_on_and_keeps_its_order() -> None:
     rng = random.Random(seed)
     queue, open_now, started = [str(n) for n in range(60)], dict[str, float](), list[str]()
     for _ in range(2_000):
-        taken = [Turn(key, still, True) for key, still in open_now.items()]
-        start, rest = next_turns(queue, taken, 3, 8)
+        taken = [ActiveDownload(key, still, True) for key, still in open_now.items()]
+        start, rest = next_starts(queue, taken, 3, 8)
         assert start == queue[: len(start)]
         del queue[: len(start)]
         started += start
@@ -100,7 +100,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         async def fetch(*_: Any) -> bytes:
             return stage.encoded
 
-        monkeypatch.setattr(manager, "fetch_manifest", fetch)
+        monkeypatch.setattr(creation, "fetch_manifest", fetch)
         await stage.start()
         await test(stage)
         await stage.downloads.close()
@@ -149,12 +149,12 @@ def test_f75_one_that_ends_lets_the_next_one_in(run: Run) -> None:
     async def test(stage: Stage) -> None:
         for name in "abcd":
             await begin(stage, name)
-        for entry in list(stage.downloads._all.values())[:2]:
-            assert entry.storage is not None
-            assert entry.running is not None
+        for job in list(stage.downloads._jobs.values())[:2]:
+            assert job.part is not None
+            assert job.transfer is not None
             for index in range(4):
-                entry.storage.write_piece(index, stage.piece(index))
-            stage.downloads._life.finish_soon(entry)
+                job.part.write_piece(index, stage.piece(index))
+            stage.downloads._lifecycle.finish_soon(job)
         await until(lambda: [rows(stage)[name].state for name in "abcd"] == list("CCDD"))
 
     run(test)
@@ -168,17 +168,19 @@ def test_f75_the_queue_is_what_it_was_after_a_restart(run: Run) -> None:
         await stage.start()
         assert list(rows(stage)) == list("abcde")
         assert queued(stage) == ["c", "d", "e"]
-        await until(lambda: all(entry.running for entry in first(stage, 2)))
+        await until(lambda: all(job.transfer for job in first(stage, 2)))
 
     run(test)
 
 
 def first(stage: Stage, count: int) -> list[Any]:
-    entries = sorted(stage.downloads._all.values(), key=lambda entry: entry.record.started_ms)
-    return entries[:count]
+    jobs = sorted(stage.downloads._jobs.values(), key=lambda job: job.record.started_ms)
+    return jobs[:count]
 
 
-def test_f75_what_stands_still_gives_way(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_f75_a_download_without_progress_gives_way(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "DOWNLOAD_STILL_S", 0.0)
 
     async def test(stage: Stage) -> None:
@@ -187,7 +189,7 @@ def test_f75_what_stands_still_gives_way(run: Run, monkeypatch: pytest.MonkeyPat
         parts = {f"{name}.part" for name in "abcdef"}
         # Nobody gives anything to any of them: each is open once in a while.
         await until(lambda: parts == {path.name for path in stage.place.iterdir()})
-        assert {entry.record.state for entry in stage.downloads._all.values()} == {"D"}
+        assert {job.record.state for job in stage.downloads._jobs.values()} == {"D"}
         assert stage.open_files() <= 3 * 5
 
     run(test)
@@ -197,7 +199,7 @@ def test_a_name_that_is_in_the_queue_is_taken(run: Run) -> None:
     async def test(stage: Stage) -> None:
         for name in "abc":
             await begin(stage, name)
-        assert await begin(stage, "c") in stage.downloads._all
+        assert await begin(stage, "c") in stage.downloads._jobs
         assert len(rows(stage)) == 3
 
     run(test)

@@ -29,9 +29,9 @@ async def going(stage: Stage, held: int) -> DownloadJob:
     """A download that runs, with the first pieces held."""
     stage.remembers(held)
     downloads = await stage.start()
-    entry = downloads._all["film"]
-    await until(lambda: entry.running)
-    return entry
+    job = downloads._jobs["film"]
+    await until(lambda: job.transfer)
+    return job
 
 
 def row_of(stage: Stage) -> control.DownloadRow:
@@ -40,61 +40,61 @@ def row_of(stage: Stage) -> control.DownloadRow:
 
 
 async def give(
-    stage: Stage, entry: DownloadJob, device: DeviceKey, data: bytes | None = None
+    stage: Stage, job: DownloadJob, device: DeviceKey, data: bytes | None = None
 ) -> None:
     """Have ``device`` send a piece it is asked for: what it should, or else ``data``."""
-    assert entry.running is not None
-    entry.running.on_opened(device, None)
-    sources = entry.running._core._roster
+    assert job.transfer is not None
+    job.transfer.on_opened(device, None)
+    sources = job.transfer._core._roster
     source = sources.get(device)
     assert source is not None
     await until(lambda: source.asked)
     index = next(iter(source.asked))
     sent = stage.piece(index) if data is None else data[: len(stage.piece(index))]
-    before = (entry.running.progress().held_pieces, entry.running.progress().corrupt_pieces)
-    entry.running.on_pieces(device, index, 1, memoryview(sent))
+    before = (job.transfer.progress().held_pieces, job.transfer.progress().corrupt_pieces)
+    job.transfer.on_pieces(device, index, 1, memoryview(sent))
     await until(
         lambda: (
-            entry.running
+            job.transfer
             and before
-            != (entry.running.progress().held_pieces, entry.running.progress().corrupt_pieces)
+            != (job.transfer.progress().held_pieces, job.transfer.progress().corrupt_pieces)
         )
     )
 
 
 def test_that_every_source_is_banned_is_said_until_a_good_one_comes(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
-        entry = await going(stage, 1)
-        assert entry.running is not None
-        entry.running.sources([listed(BOB)])
-        await give(stage, entry, BOB)
+        job = await going(stage, 1)
+        assert job.transfer is not None
+        job.transfer.sources([listed(BOB)])
+        await give(stage, job, BOB)
         row = row_of(stage)
         assert (row.reason, row.sources) == (None, 1)
         assert row.rate > 0
-        await give(stage, entry, BOB, b"wrong" * PIECE)
+        await give(stage, job, BOB, b"wrong" * PIECE)
         row = row_of(stage)
         assert row.reason == "every source sent wrong pieces and is banned"
         assert (row.state, row.rate, row.eta_s, row.sources) == ("D", 0.0, None, 0)
-        assert progress_of(entry, entry.record.user).note == row.reason
-        entry.running.sources([listed(CAROL)])
+        assert progress_of(job, job.record.user).note == row.reason
+        job.transfer.sources([listed(CAROL)])
         assert row_of(stage).reason is None
-        assert progress_of(entry, entry.record.user).note == "no source answers yet"
-        entry.running.on_opened(CAROL, None)
+        assert progress_of(job, job.record.user).note == "no source answers yet"
+        job.transfer.on_opened(CAROL, None)
         assert (row_of(stage).reason, row_of(stage).sources) == (None, 1)
-        assert progress_of(entry, entry.record.user).note is None
+        assert progress_of(job, job.record.user).note is None
 
     run(tmp_path, test, pieces=6)
 
 
 @pytest.mark.parametrize("back", ["event", "answer"])
-def test_that_nobody_shares_it_any_more_is_said_until_somebody_does(
+def test_the_row_of_an_unshared_download_says_so_until_it_is_shared(
     tmp_path: Path, back: str
 ) -> None:
     async def test(stage: Stage) -> None:
-        entry = await going(stage, 1)
+        job = await going(stage, 1)
         downloads = stage.downloads
-        assert entry.running is not None
-        entry.running.sources([listed(BOB)])
+        assert job.transfer is not None
+        job.transfer.sources([listed(BOB)])
         assert row_of(stage).reason is None
         stage.link.answers["GetSources"] = UNSHARED
         gone = events.PeerUpdate(FILMS, stage.content, [], [BOB])
@@ -102,7 +102,7 @@ def test_that_nobody_shares_it_any_more_is_said_until_somebody_does(
         await until(lambda: row_of(stage).reason == "nobody shares it any more")
         row = row_of(stage)
         assert (row.state, row.rate, row.eta_s, row.sources) == ("D", 0.0, None, 0)
-        assert progress_of(entry, entry.record.user).note == row.reason
+        assert progress_of(job, job.record.user).note == row.reason
         # One that fetches it itself shares nothing.
         downloads.peers_changed(
             events.PeerUpdate(FILMS, stage.content, [listed(CAROL, complete=False)])
@@ -112,7 +112,7 @@ def test_that_nobody_shares_it_any_more_is_said_until_somebody_does(
             downloads.peers_changed(events.PeerUpdate(FILMS, stage.content, [listed(BOB)]))
         else:
             stage.link.answers["GetSources"] = tracker.Sources([])
-            await downloads._life.learn_sources(entry)
+            await downloads._lifecycle.transfers.learn_sources(job)
         assert row_of(stage).reason is None
 
     run(tmp_path, test)
@@ -120,10 +120,10 @@ def test_that_nobody_shares_it_any_more_is_said_until_somebody_does(
 
 def test_what_is_paused_gets_nothing_from_nobody(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
-        entry = await going(stage, 1)
-        assert entry.running is not None
-        entry.running.sources([listed(BOB)])
-        await give(stage, entry, BOB)
+        job = await going(stage, 1)
+        assert job.transfer is not None
+        job.transfer.sources([listed(BOB)])
+        await give(stage, job, BOB)
         row = row_of(stage)
         assert row.rate > 0
         assert row.eta_s is not None
@@ -137,8 +137,8 @@ def test_what_is_paused_gets_nothing_from_nobody(tmp_path: Path) -> None:
 
 def test_what_failed_tells_how_much_it_held(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
-        entry = await going(stage, 3)
-        await stage.downloads._life.fail(entry, IOFailed("the disk is broken"))
+        job = await going(stage, 3)
+        await stage.downloads._lifecycle.fail(job, IOFailed("the disk is broken"))
         row = row_of(stage)
         assert (row.state, row.verified, row.rate, row.eta_s) == ("F", 3 * PIECE, 0.0, None)
 
@@ -162,7 +162,7 @@ def test_what_rests_without_a_part_holds_nothing(tmp_path: Path) -> None:
         stage.remembers(4, state="F")
         stage.path.with_suffix(".part").unlink()
         downloads = await stage.start()
-        await downloads._life.load_held_bytes(downloads._all["film"])
+        await downloads._lifecycle.parts.load_held_bytes(downloads._jobs["film"])
         assert row_of(stage).verified == 0
 
     run(tmp_path, test)
@@ -170,11 +170,11 @@ def test_what_rests_without_a_part_holds_nothing(tmp_path: Path) -> None:
 
 def test_a_tracker_that_does_not_answer_says_nothing_of_the_share(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
-        entry = await going(stage, 1)
+        job = await going(stage, 1)
         stage.link.connected = False
-        await stage.downloads._life.learn_sources(entry)
+        await stage.downloads._lifecycle.transfers.learn_sources(job)
         assert row_of(stage).reason is None
-        assert progress_of(entry, entry.record.user).note == "no device that has it is online"
+        assert progress_of(job, job.record.user).note == "no device that has it is online"
 
     run(tmp_path, test)
 
@@ -193,19 +193,19 @@ def test_a_waiting_command_is_told_why_nothing_comes_and_what_helps(
     tmp_path: Path, why: str, note: str, advice: str
 ) -> None:
     async def test(stage: Stage) -> None:
-        entry = await going(stage, 1)
-        user: str | None = entry.record.user
-        assert entry.running is not None
+        job = await going(stage, 1)
+        user: str | None = job.record.user
+        assert job.transfer is not None
         match why:
             case "silent":
-                entry.running.sources([listed(BOB)])
+                job.transfer.sources([listed(BOB)])
             case "a full disk":
-                entry.running._stop_for(DiskFull("no room"))
+                job.transfer._stop_for(DiskFull("no room"))
             case "logged out":
                 user = None
             case "unshared":
-                entry.unshared = True
-        told = progress_of(entry, user)
+                job.unshared = True
+        told = progress_of(job, user)
         assert note in str(told.note)
         assert advice in str(told.advice)
 

@@ -25,7 +25,7 @@ from tests.unit.peer.shares.test_manager import ALICE, Town, run
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager, "PLACES_INTERVAL_S", 0.01)
-    monkeypatch.setattr(downloads_registry, "PLACES_INTERVAL_S", 0.01)
+    monkeypatch.setattr(downloads_registry, "FOLDERS_INTERVAL_S", 0.01)
 
 
 def renamed(folder: Path) -> Callable[[], None]:
@@ -200,7 +200,7 @@ def journal_of(stage: Stage) -> bytes:
 
 
 def record_of(stage: Stage) -> DownloadRecord:
-    return stage.downloads._all["film"].record
+    return stage.downloads._jobs["film"].record
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["folder known", "old record"])
@@ -220,8 +220,8 @@ def test_f86_a_download_waits_for_its_folder_and_loses_nothing(
         assert journal_of(stage) == before
         assert not list(stage.place.iterdir()) if stage.place.exists() else True
         back()
-        await until(lambda: stage.downloads._all["film"].running is not None, "that it goes on")
-        assert stage.downloads._all["film"].storage.held_count == 2
+        await until(lambda: stage.downloads._jobs["film"].transfer is not None, "that it goes on")
+        assert stage.downloads._jobs["film"].part.held_count == 2
         assert record_of(stage).folder == folder_identity.Folder.at(str(stage.place))
         assert len(stage.notices) == 1
 
@@ -233,19 +233,19 @@ def test_f86_a_running_download_rests_while_its_folder_is_away(tmp_path: Path, w
     async def test(stage: Stage) -> None:
         stage.remembers(1, folder=folder_identity.Folder.at(str(stage.place)))
         await stage.start()
-        await until(lambda: stage.downloads._all["film"].running is not None, "that it runs")
-        entry = stage.downloads._all["film"]
-        entry.storage.write_piece(1, stage.piece(1))
+        await until(lambda: stage.downloads._jobs["film"].transfer is not None, "that it runs")
+        job = stage.downloads._jobs["film"]
+        job.part.write_piece(1, stage.piece(1))
         back = way(stage.place)
         await until(lambda: stage.state() == "P", "the pause")
-        await until(lambda: not entry.busy, "the rest")
-        assert entry.running is None
+        await until(lambda: not job.has_task, "the rest")
+        assert job.transfer is None
         back()
-        await until(lambda: entry.running is not None, "that it goes on")
-        assert entry.storage.held_count == 2
+        await until(lambda: job.transfer is not None, "that it goes on")
+        assert job.part.held_count == 2
         for index in (2, 3):
-            entry.storage.write_piece(index, stage.piece(index))
-        stage.downloads._life.finish_soon(entry)
+            job.part.write_piece(index, stage.piece(index))
+        stage.downloads._lifecycle.finish_soon(job)
         await until(lambda: stage.state() == "C", "its end")
         assert stage.path.read_bytes() == stage.data
 
@@ -259,8 +259,8 @@ def test_f86_a_disk_that_goes_in_the_midst_of_a_write_fails_nothing(
     async def test(stage: Stage) -> None:
         stage.remembers(1, folder=folder_identity.Folder.at(str(stage.place)))
         await stage.start()
-        entry = stage.downloads._all["film"]
-        await until(lambda: entry.running is not None, "that it runs")
+        job = stage.downloads._jobs["film"]
+        await until(lambda: job.transfer is not None, "that it runs")
         back = renamed(stage.place)
 
         def fails(*_: Any) -> int:
@@ -269,12 +269,12 @@ def test_f86_a_disk_that_goes_in_the_midst_of_a_write_fails_nothing(
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", fails)
             with pytest.raises(Exception, match=os.strerror(number)) as failed:
-                entry.storage.write_piece(1, stage.piece(1))
-            entry.running._stop_for(failed.value)
+                job.part.write_piece(1, stage.piece(1))
+            job.transfer._stop_for(failed.value)
             await until(lambda: stage.state() == "P", "the pause")
-            await until(lambda: not entry.busy, "the rest")
+            await until(lambda: not job.has_task, "the rest")
         back()
-        await until(lambda: entry.running is not None, "that it goes on")
-        assert entry.storage.held_count == 1
+        await until(lambda: job.transfer is not None, "that it goes on")
+        assert job.part.held_count == 1
 
     run_downloads(tmp_path, test)

@@ -1,0 +1,193 @@
+"""Creation of downloads: the share is found, its destination reserved, and the job recorded.
+
+Owns: the rule of one download per destination, and the order of the steps. Not here: the list of
+downloads (see peer.downloads.manager) and how one runs (see peer.downloads.lifecycle).
+
+Invariant: the record is written before anything that it names, so that a restart finds and resumes
+or removes everything that a crash leaves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+
+from msgspec.structs import replace
+
+from common import manifest as manifests
+from common import names
+from common.errors import MiniTorrentError, Refused
+from common.ids import ContentId, UserId
+from common.manifest import Manifest
+from common.messages import control, tracker
+from common.messages.base import Source
+from common.messages.refusals import Code
+from peer.downloads.job import DownloadJob, DownloadServices, order_named
+from peer.downloads.lifecycle import DownloadLifecycle
+from peer.downloads.manifest_fetch import fetch_manifest
+from peer.downloads.queue import DownloadQueue
+from peer.files import open_part
+from peer.files.errors import AlreadyExists
+from peer.files.partial_content import PartialContent
+from peer.records import DownloadRecord, Records, record_key
+from peer.tracker_client.claims import check_facts, check_name
+
+
+class DownloadCreator:
+    """Creates jobs and adds them to ``jobs``, the list of all downloads.
+
+    ``current_user`` returns the user who is logged in, and ``forget`` removes a record.
+    """
+
+    def __init__(
+        self,
+        services: DownloadServices,
+        records: Records[DownloadRecord],
+        lifecycle: DownloadLifecycle,
+        queue: DownloadQueue,
+        jobs: dict[str, DownloadJob],
+        *,
+        current_user: Callable[[], UserId | None],
+        forget: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._services = services
+        self._records = records
+        self._lifecycle = lifecycle
+        self._queue = queue
+        self._jobs = jobs
+        self._current_user = current_user
+        self._forget = forget
+        self._last_started_ms = 0
+        self.paths: set[str] = set()
+        """Paths of downloads that are being created and are not in the list yet."""
+
+    async def prepare(
+        self,
+        ask: control.DownloadFile,
+        user: UserId,
+        report: Callable[[control.Progress], None],
+    ) -> DownloadJob | Callable[[], Awaitable[DownloadJob]]:
+        """Find the share and its manifest. Return the step that creates the job.
+
+        If the same download is active already, return its job instead. Raises
+        `MiniTorrentError`; nothing has changed then.
+        """
+        services = self._services
+        group = names.group_id(ask.group)
+        names.share_name(ask.name)
+        order = order_named(ask.pick)
+        report(control.Progress("finding sources", 0, 0))
+        find = tracker.FindShare(group, ask.name)
+        found = (await services.link.ask(find, tracker.ShareFound)).reply
+        check_name(found.row, ask.name)
+        name = names.share_name(found.row.name)  # as it is listed: it is offered under that name
+        path = _destination(ask.dest, ask.name)
+        content = ContentId(found.row.content)
+        active = self._active_to(path)
+        if active is not None:
+            if active.content != content or active.record.user != user:
+                raise AlreadyExists(f"another download to {names.quoted(path)} is under way")
+            return active
+        await services.tickets.want(group)
+        encoded = await fetch_manifest(
+            services, group, content, found.manifest_bytes, found.sources, report
+        )
+        decoded = await services.workers.run(manifests.decode, encoded, content)
+        check_facts(found.row, decoded, ask.name)
+        await services.workers.run(services.manifests.put, content, encoded)
+        record = DownloadRecord(
+            user=user,
+            group=group,
+            name=name,
+            content=content,
+            path=os.fsencode(path),
+            size=decoded.size,
+            digest=decoded.digest.hex(),
+            pick=order.value,
+            started_ms=self._next_ms(),
+            topic=services.replica.topic_of(group),
+            times=services.settings.keep_times if ask.times is None else ask.times,
+        )
+        return lambda: self._create(record, encoded, decoded, found.sources)
+
+    def _next_ms(self) -> int:
+        """The time in milliseconds, and never the same twice: it orders the queue."""
+        self._last_started_ms = max(self._services.time.now_ms(), self._last_started_ms + 1)
+        return self._last_started_ms
+
+    async def _create(
+        self, record: DownloadRecord, encoded: bytes, decoded: Manifest, sources: list[Source]
+    ) -> DownloadJob:
+        """Record the download, reserve its destination, and start or queue it."""
+        run = self._services.workers.run
+        path = await run(open_part.admit, os.fsdecode(record.path))
+        if path in self.paths or self._active_to(path) is not None:
+            raise AlreadyExists(f"another download to {names.quoted(path)} is under way")
+        self.paths.add(path)
+        try:
+            folder = await run(open_part.require_place, path, None, False)
+            record = replace(record, path=os.fsencode(path), folder=folder)
+            key = record_key(record.user, record.group, record.name, path, str(record.started_ms))
+            starts = self._queue.is_free(len(self.paths) - 1)
+            part = await self._reserve(key, record, decoded if starts else None)
+            job = DownloadJob(key, record, part=part, encoded=encoded if starts else b"")
+            self._jobs[key] = job
+        finally:
+            self.paths.discard(path)
+        if starts:
+            self._lifecycle.run(job, decoded, sources)
+        else:
+            self._queue.add(job)
+        await self._forget_former(job)
+        return job
+
+    async def _reserve(
+        self, key: str, record: DownloadRecord, decoded: Manifest | None
+    ) -> PartialContent | None:
+        """Write the record, then create the part; a queued download (``decoded`` is None) gets
+        its part when it starts."""
+        run = self._services.workers.run
+        part = None
+        await run(self._records.put, key, record)
+        try:
+            if decoded is not None:
+                part = await run(
+                    open_part.create,
+                    os.fsdecode(record.path),
+                    decoded,
+                    ContentId(record.content),
+                    self._lifecycle.parts.journal_of(key),
+                    record.times,
+                )
+            if self._current_user() != record.user:
+                if part is not None:
+                    await run(part.discard)
+                raise Refused(
+                    Code.NOT_LOGGED_IN, f"{record.user} was logged out before it could begin"
+                )
+        except MiniTorrentError:
+            await self._forget(key)
+            raise
+        return part
+
+    async def _forget_former(self, job: DownloadJob) -> None:
+        """Remove the rows of earlier downloads to the same path, whose files are gone."""
+        for other in list(self._jobs.values()):
+            same = other is not job and other.record.path == job.record.path
+            if same and not other.unfinished and not other.has_task:
+                del self._jobs[other.key]
+                await self._lifecycle.forget(other)
+
+    def _active_to(self, path: str) -> DownloadJob | None:
+        real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        for job in self._jobs.values():
+            if job.unfinished and job.path in (path, real):
+                return job
+        return None
+
+
+def _destination(dest: str, name: str) -> str:
+    """The final path: inside ``dest`` if that is a folder, else ``dest`` itself."""
+    if os.path.isdir(dest):
+        return os.path.join(dest, name)
+    return dest.rstrip("/") if dest.endswith("/") else dest
