@@ -59,7 +59,7 @@ class RunEnvironment:
     seeders: tuple[Node, ...]
     leechers: tuple[Node, ...]
     ballast: Path
-    """A file as large as what will arrive; see `start_clock`."""
+    """A file as large as the expected output; see `start_clock`."""
 
     def start_clock(self) -> Clock:
         """Begin the timed span: free the ballast and start counting.

@@ -86,7 +86,7 @@ class ChildProcess:
     def _read(self, deadline: float) -> None:
         pipe = cast(IO[bytes], self._popen.stdout)
         if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            raise BenchmarkError(f"{self.name} says nothing: {self.stderr_tail()}")
+            raise BenchmarkError(f"{self.name} timed out without output: {self.stderr_tail()}")
         chunk = os.read(pipe.fileno(), 1 << 16)
         if not chunk:
             raise _Ended(f"{self.name} ended early: {self.stderr_tail()}")

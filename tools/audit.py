@@ -23,18 +23,18 @@ def verdict(report: Mapping[str, Any]) -> tuple[int, list[str]]:
     packages = [p for p in report["dependencies"] if p.get("skip_reason") != OURSELVES]
     skipped = [p for p in packages if "skip_reason" in p]
     weak = [(p, found) for p in packages for found in p.get("vulns", ())]
-    said = [
+    lines = [
         f"weakness: {p['name']} {p['version']}: {found['id']}, fixed in "
         f"{', '.join(found['fix_versions']) or 'no release'}"
         for p, found in weak
     ]
-    said += [f"not audited: {p['name']}: {p['skip_reason']}" for p in skipped]
+    lines += [f"not audited: {p['name']}: {p['skip_reason']}" for p in skipped]
     audited = len(packages) - len(skipped)
     if not audited:
-        said.append("NOTHING WAS AUDITED: is pypi.org reachable from here?")
+        lines.append("NOTHING WAS AUDITED: is pypi.org reachable from here?")
     else:
-        said.append(f"{audited} packages audited, {len(skipped)} not, {len(weak)} weaknesses")
-    return 1 if weak else 2 if skipped or not audited else 0, said
+        lines.append(f"{audited} packages audited, {len(skipped)} not, {len(weak)} weaknesses")
+    return 1 if weak else 2 if skipped or not audited else 0, lines
 
 
 def main() -> int:
@@ -45,8 +45,8 @@ def main() -> int:
     except ValueError:
         print(f"{done.stderr}\nNOTHING WAS AUDITED: pip-audit ended without a report")
         return 2
-    code, said = verdict(report)
-    print(*said, sep="\n")
+    code, lines = verdict(report)
+    print(*lines, sep="\n")
     return code
 
 

@@ -60,6 +60,6 @@ def _digest(env: RunEnvironment) -> str:
     return blake3(max_threads=blake3.AUTO).update_mmap(env.source).hexdigest()
 
 
-def _check(name: str, known: str, told: str) -> None:
-    if known != told:
-        raise BenchmarkError(f"{name} says {told}, which is not the content's digest")
+def _check(name: str, known: str, printed: str) -> None:
+    if known != printed:
+        raise BenchmarkError(f"{name} printed {printed}, which is not the content's digest")

@@ -29,9 +29,9 @@ _NUMBER_BYTES, _NUMBERS_PER_NONCE = 4, 3
 
 def main() -> None:
     _keep_buffers()
-    what, cipher, first, second = sys.argv[1:]
+    role, cipher, first, second = sys.argv[1:]
     aes = AESGCM(bytes(32)) if cipher == "aes" else None
-    if what == "serve":
+    if role == "serve":
         serve(aes, first, second)
     else:
         fetch(aes, first, json.loads(second))
@@ -51,11 +51,11 @@ def serve(aes: AESGCM | None, endpoint: str, source: str) -> None:
         digests = _piece_digests(data)
         print(json.dumps({"key": public.decode(), "digests": digests}), flush=True)
         while True:
-            who, number = router.recv_multipart()
+            client, number = router.recv_multipart()
             piece = os.pread(data, PIECE_BYTES, int.from_bytes(number, "big") * PIECE_BYTES)
             if aes is not None:
                 piece = aes.encrypt(number * _NUMBERS_PER_NONCE, piece, None)
-            router.send(who, zmq.SNDMORE)
+            router.send(client, zmq.SNDMORE)
             router.send(number, zmq.SNDMORE)
             router.send(piece, copy=False)
 
@@ -80,17 +80,17 @@ def fetch(aes: AESGCM | None, target: str, sources: list[list[str]]) -> None:
         waiting = list(range(len(digests) - 1, -1, -1))
         for _ in range(CREDIT_PIECES):
             for dealer in dealers:
-                _ask_next(dealer, waiting)
+                _request_next(dealer, waiting)
         missing = len(digests)
         while missing:
             for dealer, _ in poller.poll():
-                told = dealer.recv()
-                number = int.from_bytes(told, "big")
+                number_bytes = dealer.recv()
+                number = int.from_bytes(number_bytes, "big")
                 frame = dealer.recv(copy=False)
-                _ask_next(dealer, waiting)
+                _request_next(dealer, waiting)
                 piece = frame.buffer
                 if aes is not None:
-                    piece = memoryview(aes.decrypt(told * _NUMBERS_PER_NONCE, piece, None))
+                    piece = memoryview(aes.decrypt(number_bytes * _NUMBERS_PER_NONCE, piece, None))
                 if blake3(piece).digest() != digests[number]:
                     raise SystemExit(f"piece {number} is damaged")
                 os.pwrite(out, piece, number * PIECE_BYTES)
@@ -113,7 +113,7 @@ def _dealer(
     return dealer
 
 
-def _ask_next(dealer: zmq.Socket[bytes], waiting: list[int]) -> None:
+def _request_next(dealer: zmq.Socket[bytes], waiting: list[int]) -> None:
     if waiting:
         dealer.send(waiting.pop().to_bytes(_NUMBER_BYTES, "big"))
 
