@@ -18,7 +18,7 @@ from tests.support import zmtp
 from tests.support.attacked_download import AttackedDownload
 from tests.support.attackers import AttackSwarm, Fetcher, Send, user_of
 from tests.support.processes import Person
-from tests.support.tracker_process import Device, running
+from tests.support.tracker_process import Device, Devices, running
 from tests.support.waiting import PATIENCE_S
 from tracker.core.context import Caller, CheckPassword
 from tracker.service import passwords
@@ -161,23 +161,20 @@ def test_h09_a_source_whose_message_is_beyond_all_measure(arena: AttackSwarm) ->
 
 
 def test_h34_guesses_from_many_devices_are_slowed_and_the_bound_one_is_not(
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path_factory: pytest.TempPathFactory, devices: Devices
 ) -> None:
     with running(tmp_path_factory.mktemp("t") / "home", "--bind", "tcp://127.0.0.1:0") as process:
-        owner = Device(process.at).enter("owner", "the right one")
+        owner = devices(process.at).enter("owner", "the right one")
         codes = []
         for number in range(12):
-            eve = Device(process.at)
+            eve = devices(process.at)
             codes.append(eve.refused(tracker.Login("OWNER", f"guess {number}")))
-            eve.close()
         assert codes.count(Code.WRONG_CREDENTIALS) <= 6  # whatever the key, whatever the spelling
         assert set(codes[7:]) == {Code.SLOW_DOWN}
         assert owner.ask(tracker.CreateGroup("still-here")) == tracker.Done()
-        again = Device(process.at, owner.pair)
+        again = devices(process.at, owner.pair)
         assert again.ask(tracker.Hello()).user == "owner"
         assert again.ask(tracker.Login("owner", "the right one")) == tracker.LoggedIn("owner")
-        for each in (owner, again):
-            each.close()
 
 
 @pytest.mark.parametrize("known", [True, False])
