@@ -87,7 +87,7 @@ def snapshot(state: State) -> dict[str, Any]:
     return found
 
 
-def test_what_is_committed_is_loaded_by_the_next_process(store: AnyStore) -> None:
+def test_committed_changes_are_loaded_by_the_next_process(store: AnyStore) -> None:
     """The mirror and the tables do the same, whatever happens: a thousand commands at random."""
     seed = int(os.environ.get("MINI_TORRENT_SEED", random.randrange(1 << 32)))
     print(f"MINI_TORRENT_SEED={seed}")
@@ -313,7 +313,7 @@ def town_lab() -> Device:
 
 
 @pytest.mark.parametrize("stays", [True, False], ids=["others stay", "the last one goes"])
-def test_h55_who_goes_takes_many_shares_along_in_few_statements(
+def test_h55_a_member_that_leaves_withdraws_many_shares_in_few_statements(
     path: Path, on_disk: Store, stays: bool
 ) -> None:
     """One transaction keeps everybody waiting: it must not grow by statements for each share."""

@@ -49,7 +49,7 @@ def clocks() -> Iterator[Clocks]:
 
 
 @pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S], ids=["forward", "back"])
-def test_f28_clocks_that_jump_an_hour_disturb_nobody(clocks: Clocks, jump_s: float) -> None:
+def test_f28_clocks_that_jump_an_hour_disturb_no_transfer(clocks: Clocks, jump_s: float) -> None:
     with clocks.wrong("alice"):
         alice = settle(clocks.swarm, "alice", "--upload-limit", "4M")
     with clocks.wrong("bob"):

@@ -228,7 +228,7 @@ def test_f22_a_part_that_is_gone_is_begun_again(alice: Person, bob: Person) -> N
     download.finishes()
 
 
-def test_what_is_shared_no_more_is_said_and_goes_on_when_it_is_shared_again(
+def test_a_withdrawn_share_is_told_and_its_download_resumes_when_shared_again(
     alice: Person, bob: Person
 ) -> None:
     group, path = alice.group_with(bob), alice.swarm.file(SIZE)

@@ -151,7 +151,7 @@ def test_a_peer_beside_the_tracker_is_told_that_others_cannot_reach_it(
     assert near.status()["advertise"] == "10.78.0.1", "it is remembered"
 
 
-def test_an_address_at_which_nobody_answers_is_told_by_the_doctor(lan: Lan, swarm: Swarm) -> None:
+def test_doctor_reports_an_address_that_does_not_answer(lan: Lan, swarm: Swarm) -> None:
     anna = settle(swarm, lan.machine("10.78.0.2"), "anna", "--advertise", "10.78.0.99")
     wait_for(lambda: listed(anna), "the lease")
     ok, found = check(anna, "reachable")

@@ -74,7 +74,7 @@ def test_f24_a_file_that_was_only_touched_is_digested_again_and_shared_on(
     assert download.name in alice.files(download.group)
 
 
-def test_f24_what_was_touched_while_nobody_looked_comes_back_with_the_next_start(
+def test_f24_a_file_touched_while_the_peer_was_down_is_shared_at_the_next_start(
     alice: Person, bob: Person
 ) -> None:
     group = alice.group_with(bob)

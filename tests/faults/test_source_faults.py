@@ -41,7 +41,7 @@ def test_f02_a_source_killed_in_mid_piece_is_replaced_and_one_alone_comes_back(o
     download.finishes()
 
 
-def test_f10_a_source_that_cannot_be_reached_any_more_is_done_without(
+def test_f10_a_download_goes_on_without_a_source_that_became_unreachable(
     own: Swarm, line: Callable[..., FaultyLink]
 ) -> None:
     link = SourceLine(line)
@@ -93,7 +93,7 @@ def test_a_bulk_connection_that_breaks_alone_loses_nothing(
     assert link.links[0].down.bytes > MIB
 
 
-def test_f13_a_narrow_source_among_wide_ones_holds_up_nobody(own: Swarm) -> None:
+def test_f13_a_slow_source_does_not_hold_up_fast_ones(own: Swarm) -> None:
     slow = settle(own, "slow", "--upload-limit", "125K")  # 1 Mbit/s: alone it would take minutes
     alice, carol = (settle(own, name, "--upload-limit", "10M") for name in ("alice", "carol"))
     bob = settle(own, "bob")

@@ -58,7 +58,7 @@ def test_f06_a_tracker_that_is_down_stops_new_commands_and_nothing_else(own: Swa
     assert set(rows[download.name]["shared_by"]) == {"alice", "bob"}
 
 
-def test_f26_who_was_removed_after_the_backup_may_fetch_again_once_it_is_restored(
+def test_f26_a_member_removed_after_the_backup_may_fetch_again_once_it_is_restored(
     own: Swarm,
 ) -> None:
     """Peers that go on running remember the removal, which the tracker knows nothing of."""
@@ -307,7 +307,7 @@ def test_f16_events_that_are_lost_are_noticed_and_asked_for(
     assert set(bob.files(storm.group)) == storm.names
 
 
-def test_f16_a_subscriber_that_stands_still_is_noticed_by_nobody(
+def test_f16_a_frozen_subscriber_disturbs_no_other(
     alice: Person, bob: Person, storms: Callable[..., Storm]
 ) -> None:
     storm = storms(alice, bob)
@@ -320,7 +320,7 @@ def test_f16_a_subscriber_that_stands_still_is_noticed_by_nobody(
     storm.heard_by(of_bob)
 
 
-def test_f17_who_comes_in_the_midst_of_events_misses_none(
+def test_f17_a_late_subscriber_misses_no_event(
     alice: Person, bob: Person, storms: Callable[..., Storm]
 ) -> None:
     storm = storms(alice, bob)

@@ -24,7 +24,7 @@ def test_a_find_is_reduced_to_what_fails(found: bytes, needed: bytes) -> None:
     assert guided.reduced(found, fails) == needed
 
 
-def test_what_does_not_matter_at_all_is_gone() -> None:
+def test_changes_without_effect_are_gone() -> None:
     assert guided.reduced(b"anything", lambda _: True) == b""
 
 

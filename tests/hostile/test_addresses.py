@@ -33,7 +33,9 @@ WIDE_DIGITS = str.maketrans("0123456789", "".join(chr(0xFF10 + digit) for digit 
         "ipc:///tmp/socket",
     ],
 )
-def test_h50_what_is_announced_is_an_address_or_refused(arena: AttackSwarm, endpoint: str) -> None:
+def test_h50_an_announcement_that_is_no_address_is_refused(
+    arena: AttackSwarm, endpoint: str
+) -> None:
     device = arena.device()
     refusal = device.try_(tracker.Announce(endpoint))
     assert refusal_of(refusal) is Code.USAGE

@@ -96,7 +96,7 @@ def test_a_connection_that_ends_while_it_is_looked_at_ends_no_looking(
     asyncio.run(scene())
 
 
-def test_h36_who_takes_nothing_of_what_waits_is_cut(listener: socket.socket) -> None:
+def test_h36_a_connection_that_reads_nothing_is_closed(listener: socket.socket) -> None:
     async def scene() -> None:
         connections = ConnectionLimiter(ConnectionLimits(1 << 20, deaf_s=0.5))
         deaf, reader, quiet = Pair(listener), Pair(listener), Pair(listener)

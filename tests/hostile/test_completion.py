@@ -175,9 +175,7 @@ def test_h70_a_name_with_a_dash_stands_behind_two(shell: Shell) -> None:
     assert words == ["stop-share", "dash", "--", "-rf"]
 
 
-def test_h70_what_several_names_begin_with_is_no_half_of_an_escape(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_h70_a_common_prefix_never_ends_within_an_escape(shell: Shell, tmp_path: Path) -> None:
     words = shell.run("mini-torrent stop-share many n\t\x05;\r")
     assert words[:2] == ["stop-share", "many"]
     assert not (tmp_path / "work" / "EVIL").exists()

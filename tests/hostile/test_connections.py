@@ -126,7 +126,7 @@ def test_h01_where_a_word_lets_one_in_there_is_no_other_way(arena: AttackSwarm) 
         zmtp.Plain(door.endpoint, offer.word.hex().encode()).shake()
 
 
-def test_h01_what_is_refused_is_counted(tmp_path: Path) -> None:
+def test_h01_refused_handshakes_are_counted(tmp_path: Path) -> None:
     with running(tmp_path / "home", "--bind", "tcp://127.0.0.1:0") as process:
         for _ in range(7):
             with zmtp.connect(process.at.endpoint) as knocking:
@@ -139,7 +139,7 @@ def test_h01_what_is_refused_is_counted(tmp_path: Path) -> None:
         wait_for(lambda: "link failed 7" in "".join(process.errors), "the count in the log")
 
 
-def test_h02_a_key_that_nobody_knows_gets_no_word_out_of_a_serving_peer(arena: AttackSwarm) -> None:
+def test_h02_a_serving_peer_answers_no_unknown_key(arena: AttackSwarm) -> None:
     with pytest.raises(ConnectionError):
         pieces_of(arena).curve().shake()
 
@@ -203,7 +203,9 @@ def test_h04_half_open_connections_are_closed_and_members_served(
     ],
     ids=["http", "tls", "zmtp1", "zmtp2", "bad greeting", "zeros", "ones", "random"],
 )
-def test_h05_what_is_no_zmtp_is_dropped(arena: AttackSwarm, door: Door, said: bytes) -> None:
+def test_h05_bytes_that_are_not_zmtp_are_dropped(
+    arena: AttackSwarm, door: Door, said: bytes
+) -> None:
     with zmtp.connect(door.endpoint) as knocking:
         knocking.sendall(said)
         assert zmtp.closed_by_other(knocking)
@@ -439,7 +441,7 @@ def test_h09_a_message_without_end_is_cut(arena: AttackSwarm, which: object) -> 
     still_serves(arena)
 
 
-def test_h09_who_came_in_by_a_word_can_say_no_more_than_that(arena: AttackSwarm) -> None:
+def test_h09_a_client_of_a_bulk_port_sends_no_more_than_its_bound(arena: AttackSwarm) -> None:
     """Neither frames without end nor long ones; and what is no proof is none."""
     door = BulkDoor(arena)
     before, sent = door.memory(), 0

@@ -114,7 +114,7 @@ def _wait_until_ended(arena: AttackSwarm, group: str, name: str) -> str:
 
 @pytest.mark.parametrize("plant", [_link, _dangling_link, _link_to_folder, _hard_link, _fifo])
 @pytest.mark.parametrize("suffix", ["", ".part"])
-def test_h29_what_is_planted_while_a_file_is_on_its_way(
+def test_h29_a_link_planted_during_a_download_leads_nowhere(
     arena: AttackSwarm,
     outside: Outside,
     group: str,

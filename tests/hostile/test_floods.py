@@ -178,7 +178,7 @@ def test_h34_guesses_from_many_devices_are_slowed_and_the_bound_one_is_not(
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_h35_who_is_not_there_costs_the_same_work(
+def test_h35_an_unknown_user_costs_the_same_work(
     known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import asyncio
@@ -210,7 +210,7 @@ def test_h56_without_a_password_nothing_is_told_of_a_name(arena: AttackSwarm) ->
     eve.close()
 
 
-def test_h36_connections_that_do_not_read_their_answers_harm_nobody(arena: AttackSwarm) -> None:
+def test_h36_connections_that_do_not_read_their_answers_harm_no_other(arena: AttackSwarm) -> None:
     deaf = [zmtp.Curve(arena.at.endpoint, arena.at.key).shake() for _ in range(20)]
     hello = [codec.SIGNATURE, b"1", codec.encode(tracker.Hello())]
     for each in deaf:

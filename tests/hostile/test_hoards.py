@@ -46,7 +46,7 @@ def test_h45_one_account_does_not_fill_the_room_for_manifests(arena: AttackSwarm
     victim.share(user_of(victim), "new.bin", os.urandom(20_000))
 
 
-def test_h46_guessing_elsewhere_keeps_nobody_from_logging_in_on_a_new_device(
+def test_h46_guesses_from_elsewhere_do_not_stop_a_login_on_a_new_device(
     arena: AttackSwarm,
 ) -> None:
     """Guesses come from one address of the loopback network, the user from another one."""
@@ -70,7 +70,7 @@ def test_h46_guessing_elsewhere_keeps_nobody_from_logging_in_on_a_new_device(
     fresh.ask(tracker.Login(user_of(owner), "a password"))
 
 
-def test_h57_right_passwords_in_a_flood_keep_nobody_from_logging_in(arena: AttackSwarm) -> None:
+def test_h57_a_flood_of_right_passwords_does_not_stop_other_logins(arena: AttackSwarm) -> None:
     """Ten devices with five logins each under way all the time: others log in at the first try."""
     evil, victim = arena.device("evil"), arena.device("victim")
     flood = [evil, *(arena.stranger() for _ in range(9))]

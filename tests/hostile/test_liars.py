@@ -197,7 +197,7 @@ def test_h38_a_source_that_does_not_even_open(scene: AttackedDownload) -> None:
     scene.run(behave)
 
 
-def test_h31_what_a_source_says_reaches_no_log_and_no_terminal_as_it_is(
+def test_h31_words_of_a_source_are_escaped_in_logs_and_terminals(
     scene: AttackedDownload,
 ) -> None:
     def behave(ask: Any, send: Send) -> None:

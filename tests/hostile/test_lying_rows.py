@@ -72,7 +72,7 @@ def test_h60_another_file_than_was_asked_for_is_not_written(deceived: Deceived, 
     assert bob.downloads() == {}
 
 
-def test_h60_what_is_written_bears_the_name_as_it_was_asked_for(deceived: Deceived) -> None:
+def test_h60_a_file_bears_the_name_that_was_asked_for(deceived: Deceived) -> None:
     bob = deceived(finding(row_of("PLAIN.txt", ENCODED)))
     folder = bob.swarm.folder()
     bob.ok("download-file", "lab", "plain.TXT", folder)
@@ -129,7 +129,7 @@ def test_h60_nor_is_anything_shared_as_another_thing(
         fake.end()
 
 
-def test_h60_a_login_as_somebody_else_is_none(deceived: Deceived) -> None:
+def test_h60_a_login_answered_for_another_user_is_refused(deceived: Deceived) -> None:
     bob = deceived({tracker.Login: lambda _: tracker.LoggedIn("root")})
     said = bob.refused("login", "bob", "a password", code=5)
     assert "another user" in said

@@ -132,7 +132,7 @@ def test_h15_a_group_that_is_not_ones_own_and_none_at_all_answer_alike(
             assert told == codec.encode(same), here  # the hint bears the name as well
 
 
-def test_h12_who_subscribes_to_everything_learns_sizes_and_times_alone(
+def test_h12_a_subscriber_to_everything_learns_sizes_and_times_alone(
     arena: AttackSwarm, insider: tuple[str, Device, bytes, bytes]
 ) -> None:
     group, member, *_ = insider
@@ -247,7 +247,7 @@ def test_h28_a_share_with_a_bad_name_is_refused_and_the_name_quoted(
         assert printable(reply.message) == reply.message
 
 
-def test_h31_what_strangers_write_reaches_no_log_of_the_tracker(tmp_path: Path) -> None:
+def test_h31_words_of_strangers_reach_no_log_of_the_tracker(tmp_path: Path) -> None:
     with running(tmp_path / "home", "--bind", "tcp://127.0.0.1:0", "-vv") as process:
         eve = Device(process.at)
         eve.enter("eve")

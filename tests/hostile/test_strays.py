@@ -44,7 +44,7 @@ class Flood:
     [peer.Piece(60_000, 0), peer.ManifestBytes(60_000, 1 << 40, 0)],
     ids=lambda answer: type(answer).__name__,
 )
-def test_h52_what_goes_on_about_channels_that_are_not_open_is_cut_off(
+def test_h52_a_source_that_keeps_sending_on_closed_channels_is_cut_off(
     scene: AttackedDownload, answer: peer.Answer
 ) -> None:
     liar = scene.run(Flood(scene, 50, answer, JUNK))

@@ -204,7 +204,7 @@ def test_h43_a_forgotten_device_is_refused_on_a_warm_connection(arena: AttackSwa
     assert fresh.hears_nothing()
 
 
-def test_h43_a_forgotten_device_that_is_let_in_as_somebody_else(arena: AttackSwarm) -> None:
+def test_h43_a_forgotten_device_that_logs_in_as_another_user(arena: AttackSwarm) -> None:
     """The ticket of before is not expired, and the device is a member's again."""
     scene = Scene(arena)
     thief, former = scene.member, user_of(scene.member)

@@ -73,7 +73,7 @@ def test_no_peer_runs(quiet_swarm: Swarm, words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "words", [w for w in NEED_LOGIN if w[0] not in HERE], ids=lambda words: words[0]
 )
-def test_nobody_is_logged_in(stranger: Person, words: tuple[str, ...]) -> None:
+def test_no_user_is_logged_in(stranger: Person, words: tuple[str, ...]) -> None:
     assert "logged in" in stranger.refused(*words)
     ran = stranger.run("--json", *words)
     assert '"code": "not-logged-in"' in ran.err
@@ -142,7 +142,7 @@ class TestSharing:
         assert dave.json("list-files", group) == []
 
     @pytest.mark.parametrize("kind", ["fifo", "socket", "device", "link to nothing"])
-    def test_what_is_no_file(self, quiet_swarm: Swarm, dave: Person, kind: str) -> None:
+    def test_paths_that_are_no_file(self, quiet_swarm: Swarm, dave: Person, kind: str) -> None:
         group = dave.group_with()
         path = quiet_swarm.folder() / "odd"
         with socket.socket(socket.AF_UNIX) as listening:

@@ -140,7 +140,7 @@ def test_a_destination_is_a_folder_or_a_new_path(swarm: Swarm, alice: Person, bo
     assert (dest / "other").read_bytes() == path.read_bytes()
 
 
-def test_what_the_device_shares_already_is_copied(swarm: Swarm, alice: Person) -> None:
+def test_a_content_that_the_device_shares_is_copied(swarm: Swarm, alice: Person) -> None:
     group = alice.group_with()
     path = swarm.file(SIZE)
     alice.share(path, group)

@@ -86,7 +86,7 @@ def test_requests_are_listed_accepted_and_rejected(
     assert users(alice, "list-requests", group) == {"carol": "pending"}
 
 
-def test_who_waits_may_think_better_of_it(alice: Person, bob: Person) -> None:
+def test_a_user_may_withdraw_a_request(alice: Person, bob: Person) -> None:
     group = alice.group_with()
     bob.ok("join-group", group)
     bob.ok("leave-group", group)
@@ -193,7 +193,7 @@ def test_a_removed_member_is_out_at_once(
 
 
 @pytest.mark.parametrize("way", ["left", "removed"])
-def test_whoever_comes_back_may_fetch_and_serve_again(
+def test_a_member_that_comes_back_may_fetch_and_serve_again(
     swarm: Swarm, alice: Person, bob: Person, carol: Person, way: str
 ) -> None:
     group = alice.group_with(bob, carol)

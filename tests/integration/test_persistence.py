@@ -120,7 +120,7 @@ def test_everything_is_there_after_a_restart_of_everything(
     assert set(bob.files(films)) == {path.name}
 
 
-def test_what_runs_goes_on_while_the_tracker_is_away(
+def test_downloads_go_on_while_the_tracker_is_away(
     restless: Swarm, slow: Person, bob: Person, carol: Person
 ) -> None:
     group = slow.group_with(bob, carol)
@@ -181,7 +181,7 @@ def test_an_unfinished_download_goes_on_after_a_restart_of_everything(
     assert (dest / path.name).read_bytes() == path.read_bytes()
 
 
-def test_whoever_asks_right_after_the_start_finds_everything(
+def test_a_command_right_after_the_start_finds_all_shares(
     restless: Swarm, alice: Person, bob: Person
 ) -> None:
     group = alice.group_with(bob)

@@ -178,7 +178,7 @@ def test_stop_share_is_for_this_file_in_this_group(
     bob.refused("stop-share", one, other.name)
 
 
-def test_what_a_lost_device_shared_gives_its_name_back(
+def test_a_share_of_a_lost_device_gives_its_name_back(
     swarm: Swarm, alice: Person, bob: Person
 ) -> None:
     lost = swarm.person(swarm.fresh("dave"))

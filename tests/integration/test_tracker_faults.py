@@ -139,7 +139,7 @@ def test_f20_a_full_disk_refuses_writing_and_nothing_else(
         assert len(again.ask(tracker.ListGroups()).rows) == done + 2
 
 
-def test_f16_a_subscriber_that_does_not_read_is_nobody_elses_trouble(
+def test_f16_a_subscriber_that_does_not_read_disturbs_no_other(
     tmp_path: Path, devices: Devices
 ) -> None:
     with running(tmp_path / "home", *TCP) as process:
@@ -218,7 +218,7 @@ def test_f8_a_restart_is_met_by_everybody_at_once_and_hashes_no_password(
     context.destroy(linger=0)
 
 
-def test_f4_a_frozen_tracker_takes_nobody_for_dead(tmp_path: Path, devices: Devices) -> None:
+def test_f4_a_tracker_that_was_frozen_expires_no_lease(tmp_path: Path, devices: Devices) -> None:
     with running(tmp_path / "home", *TCP) as process:
         alice = devices(process.at).enter("alice")
         alice.ask(tracker.CreateGroup("lab"))
@@ -231,7 +231,7 @@ def test_f4_a_frozen_tracker_takes_nobody_for_dead(tmp_path: Path, devices: Devi
         assert alice.receive(request_id).rows[0].seeders == 1
 
 
-def test_a_reply_that_nobody_takes_is_dropped(tmp_path: Path, devices: Devices) -> None:
+def test_a_reply_without_a_taker_is_dropped(tmp_path: Path, devices: Devices) -> None:
     with running(tmp_path / "home", *TCP) as process:
         alice = devices(process.at).enter("alice")
         for _ in range(20):

@@ -84,7 +84,9 @@ def test_a_group_shares_a_file_and_hears_of_it(device: Maker, name: Callable[[st
     assert update.down == [alice.key]
 
 
-def test_whom_a_stranger_learns_nothing_from(device: Maker, name: Callable[[str], str]) -> None:
+def test_a_stranger_learns_nothing_from_any_command(
+    device: Maker, name: Callable[[str], str]
+) -> None:
     alice, eve, lab = device().enter(name("alice")), device().enter(name("eve")), name("lab")
     alice.ask(tracker.CreateGroup(lab))
     eve.subscribe()
@@ -157,7 +159,7 @@ def test_a_removed_member_hears_of_it_and_of_nothing_later(
         bob.hear_entry(events.Shared, timeout_s=0.5)
 
 
-def test_h64_who_is_let_in_later_cannot_open_what_was_recorded_before(
+def test_h64_a_later_member_cannot_open_events_recorded_before(
     device: Maker, name: Callable[[str], str]
 ) -> None:
     alice, bob, lab = device().enter(name("alice")), device().enter(name("bob")), name("lab")

@@ -118,7 +118,7 @@ def test_h27_four_connections_of_one_user_get_what_the_only_one_of_another_gets(
 @pytest.mark.parametrize("rate", [10 * MIB, 100 * MIB])
 @pytest.mark.parametrize("late_s", [0.1, 0.2, 0.45, 0.49, 2.0])
 @pytest.mark.parametrize("from_s", [0.0, 1.0])
-def test_h27_whoever_credits_late_costs_others_no_more_than_its_part(
+def test_h27_a_requester_that_credits_late_costs_others_no_more_than_its_share(
     rate: int, late_s: float, from_s: float
 ) -> None:
     late = Guest("eve", connections=4, late_s=late_s)
@@ -141,7 +141,7 @@ def test_h27_users_share_evenly_beside_one_who_credits_late() -> None:
 
 
 @pytest.mark.parametrize("first", ["near", "far"])
-def test_who_is_far_is_not_taken_for_late(first: str) -> None:
+def test_a_distant_source_is_not_taken_for_slow(first: str) -> None:
     """Credit that needs a tenth of a second each way is not late: the uplink stays busy with it."""
     near, far = Guest("near"), Guest("far", late_s=0.2)
     guests = (near, far) if first == "near" else (far, near)

@@ -241,7 +241,7 @@ def test_a_frozen_swarm_goes_on_when_it_thaws() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_is_alike_travels_once_to_each(seed: int) -> None:
+def test_equal_pieces_travel_once_to_each_peer(seed: int) -> None:
     """Half of it zeros, a quarter equal in pairs: the wire carries what is left."""
     count = SMALL.size // SMALL.piece_length
     zeros = tuple(range(0, count, 2))
