@@ -29,6 +29,7 @@ from common.host.streams import abandon_output, open_closed_streams, speak_any_l
 from common.ids import DeviceKey
 from common.link import Tracker, as_endpoint, parse_link
 from common.names import printable
+from common.units import size_text
 from tracker.admin.home import CURVE_KEY, LAST_LINK, LAST_OPTIONS, SIGNING_KEY, Home
 from tracker.admin.info_entry import EntryNumber, entry_of
 
@@ -219,7 +220,7 @@ def backup(file: Path, home: Path, replace: bool) -> None:
     from tracker.admin.backup import back_up
 
     size = back_up(home, file, replace=replace)
-    print(f"wrote {printable(str(file))}: {size} bytes. It holds all secrets: keep it safe.")
+    print(f"wrote {printable(str(file))}: {size_text(size)}. It holds all secrets: keep it safe.")
 
 
 @tracker.command()

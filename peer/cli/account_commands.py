@@ -97,7 +97,7 @@ def change_password(console: Console, old: str | None, new: str | None, keep_dev
 def list_devices(console: Console) -> None:
     """List the devices on which you are logged in."""
     from common.messages.control import ListDevices
-    from peer.cli.tables import devices_table
+    from peer.cli.listings import devices_table
 
     _list(console, console.ask(ListDevices()), devices_table)
 
@@ -156,7 +156,7 @@ def leave_group(console: Console, group: str, yes: bool) -> None:
 def list_groups(console: Console) -> None:
     """List the groups, and what you are in each."""
     from common.messages.control import ListGroups
-    from peer.cli.tables import groups_table
+    from peer.cli.listings import groups_table
 
     _list(console, console.ask(ListGroups()), groups_table)
 
@@ -166,7 +166,7 @@ def list_groups(console: Console) -> None:
 def list_requests(console: Console, group: str) -> None:
     """List who asks to join a group that you own."""
     from common.messages.control import ListRequests
-    from peer.cli.tables import users_table
+    from peer.cli.listings import users_table
 
     answer = console.ask(ListRequests(group))
     _list(console, answer, lambda rows: users_table(rows, "Nobody asks to join."))
@@ -177,7 +177,7 @@ def list_requests(console: Console, group: str) -> None:
 def list_members(console: Console, group: str) -> None:
     """List the members of a group that you are in."""
     from common.messages.control import ListMembers
-    from peer.cli.tables import users_table
+    from peer.cli.listings import users_table
 
     answer = console.ask(ListMembers(group))
     _list(console, answer, lambda rows: users_table(rows, "Nobody is in this group."))

@@ -133,7 +133,7 @@ def status(console: Console) -> None:
     if console.as_json:
         console.json(plain(answer))
         return
-    from peer.cli.tables import status_lines
+    from peer.cli.listings import status_lines
 
     print(console.hinted("\n".join(status_lines(answer, str(console.home)))), flush=True)
 
@@ -163,7 +163,7 @@ def doctor(console: Console) -> int:
     import msgspec
 
     from peer.cli.doctor import findings
-    from peer.cli.tables import checks_lines
+    from peer.cli.listings import checks_lines
 
     rows = [
         msgspec.structs.replace(row, hint=console.hinted(row.hint)) if row.hint else row

@@ -17,9 +17,9 @@ from common.hints import hint, shell_hint
 from common.host.home import fault_above
 from common.messages import control
 from common.messages.control import CheckRow
+from common.units import size_text
 from peer.addresses import resolved
 from peer.cli.console import Console
-from peer.cli.units import size_text
 from peer.settings import Settings, load
 
 FREE_BYTES_MIN = 1 << 30  # less than that is soon full of somebody's film

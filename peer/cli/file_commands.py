@@ -73,8 +73,8 @@ def upload_file(
     of them in one answer. What a download of this peer still fills is left out.
     """
     from common.messages.control import Uploaded, UploadFile
+    from peer.cli.listings import uploaded_line
     from peer.cli.progress import run
-    from peer.cli.tables import uploaded_line
 
     _check_order(console, path, group)
     ask = UploadFile(console.sent_path(path), group, name, digest, piece_size, yes, times)
@@ -147,7 +147,8 @@ def list_files(console: Console, group: str) -> None:
     gets all of it.
     """
     from common.messages.control import Files, ListFiles
-    from peer.cli.tables import files_table, show
+    from peer.cli.listings import files_table
+    from peer.cli.tables import show
 
     answer = console.ask(ListFiles(group))
     if isinstance(answer, Files):
@@ -191,8 +192,8 @@ def download_file(
     stops that. Afterwards this device serves it to the group.
     """
     from common.messages.control import Begun, Downloaded, DownloadFile
+    from peer.cli.listings import downloaded_line
     from peer.cli.progress import run
-    from peer.cli.tables import downloaded_line
 
     path = console.path(dest)
     if dest.endswith("/") and not os.path.isdir(path):
@@ -226,7 +227,7 @@ def show_downloads(console: Console) -> None:
     [D] is downloading, [C] complete, [P] paused or queued, and [F] failed.
     """
     from common.messages.control import Downloads, ShowDownloads
-    from peer.cli.tables import download_lines
+    from peer.cli.listings import download_lines
 
     answer = console.ask(ShowDownloads())
     if not isinstance(answer, Downloads):
@@ -328,7 +329,8 @@ def clear(console: Console) -> None:
 def why_slow(console: Console, group: str, name: str) -> None:
     """Show what each source of an unfinished download does."""
     from common.messages.control import SourceRows, WhySlow
-    from peer.cli.tables import show, sources_table
+    from peer.cli.listings import sources_table
+    from peer.cli.tables import show
 
     answer = _about_download(console, WhySlow, group, name)
     if isinstance(answer, SourceRows):
@@ -346,15 +348,16 @@ def watch(console: Console, group: str | None) -> int:
     With GROUP, those of this one alone. It goes on until Ctrl-C. With --json, one object a line.
     """
     from common.messages import control
-    from peer.cli.tables import event_line
+    from peer.cli.listings import EventLines
     from peer.control.client import CommandFailed
 
+    lines = EventLines(aligned=console.terminal)
     try:
         with console.client() as client:
             for said in client.ask(control.Watch(group)):
                 match said:
                     case control.Happened():
-                        line = _event_json(said) if console.as_json else event_line(said)
+                        line = _event_json(said) if console.as_json else lines.line(said)
                         print(line, flush=True)
                     case control.Progress(note=note):
                         of = group or "all your groups"

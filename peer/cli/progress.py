@@ -14,8 +14,8 @@ from typing import Protocol
 from common.hints import PROGRAM, line
 from common.messages import control
 from common.names import printable
+from common.units import count_text, percent_text, rate_text, size_text, time_text
 from peer.cli.console import Console
-from peer.cli.units import count_text, percent_text, rate_text, size_text, time_text
 from peer.control.client import CommandFailed, Ended
 
 LINE_S = 2.0

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 from common.errors import MiniTorrentError
 from common.messages import control
+from common.units import count_text
 from peer.cli.console import Console, plain, trouble_of
-from peer.cli.units import count_text
 
 
 def unfinished(console: Console) -> list[control.DownloadRow]:
@@ -61,8 +61,8 @@ def wait_for_all(console: Console, begun: Iterable[control.Begun]) -> list[int]:
 
 
 def _wait_for(console: Console, begun: control.Begun) -> int:
+    from peer.cli.listings import downloaded_line
     from peer.cli.progress import run
-    from peer.cli.tables import downloaded_line
 
     try:
         answer = console.ask(control.ShowDownloads())

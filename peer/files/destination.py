@@ -18,6 +18,7 @@ from blake3 import blake3
 from common.errors import ConfigError, StorageError
 from common.host.atomic_files import is_refusal
 from common.names import NAME_BYTES_MAX, quoted
+from common.units import size_text
 from peer.files import paths, syscalls
 from peer.files.errors import (
     AlreadyExists,
@@ -164,7 +165,8 @@ class Destination:
         free = found.f_bavail * found.f_frsize
         if free < needed and found.f_blocks:  # some network file systems tell nothing
             raise DiskFull(
-                f"no room in {quoted(self.folder)}: {needed:,} bytes needed, {free:,} free",
+                f"no room in {quoted(self.folder)}: "
+                f"{size_text(needed)} needed, {size_text(free)} free",
                 "make room there, or choose another place",
             )
 

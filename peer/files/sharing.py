@@ -25,6 +25,7 @@ from common.manifest import (
     piece_length_for,
 )
 from common.names import quoted
+from common.units import size_text
 from peer.files import paths
 from peer.files.errors import ContentChanged, OtherContent
 from peer.files.fingerprint import Fingerprint, SharedLocation, settle
@@ -140,7 +141,7 @@ def _checked_piece_length(chosen: int | None, size: int) -> int:
         )
     if count_pieces(size, length) > limits.PIECES_MAX:
         raise ConfigError(
-            f"{size} bytes are more than {limits.PIECES_MAX} pieces of {length}",
+            f"{size_text(size)} are more than {limits.PIECES_MAX:,} pieces of {size_text(length)}",
             "choose larger pieces" if length < limits.PIECE_LENGTH_MAX else None,
         )
     return length

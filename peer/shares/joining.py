@@ -18,6 +18,7 @@ from common.manifest import Entry, Manifest
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from common.names import quoted
+from common.units import size_text
 from peer.files.errors import OtherContent
 from peer.files.fingerprint import SharedLocation
 from peer.files.scanning import Scan
@@ -108,7 +109,9 @@ def _differences(model: Manifest, scanned: Scan, ask: control.UploadFile) -> lis
     notes = []
     length = ask.piece_length
     if length is not None and length != model.piece_length:
-        notes.append(f"it has pieces of {model.piece_length} bytes, not of {length}")
+        notes.append(
+            f"it has pieces of {size_text(model.piece_length)}, not of {size_text(length)}"
+        )
     if ask.digest != model.algorithm.value:
         notes.append(f"it is verified by {model.algorithm.value}, not by {ask.digest}")
     kinds = sum(

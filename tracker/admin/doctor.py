@@ -21,6 +21,7 @@ from common.errors import MiniTorrentError
 from common.hints import tracker_hint
 from common.host.home import fault_above, lock_holder
 from common.net.sockets import check_library
+from common.units import count_text, size_text
 from tracker.admin import staged_restore
 from tracker.admin.home import CURVE_KEY, INBOX_SECRET, SIGNING_KEY
 from tracker.admin.staged_restore import DATABASE
@@ -127,12 +128,12 @@ def _database(home: Path) -> Finding:
     if schema > HEAD:
         text = f"it has schema {schema}, this release knows {HEAD}"
         return Finding("database", Health.BAD, text, "use the release that wrote it")
-    return Finding("database", Health.OK, f"sound, schema {schema}, {count} accounts")
+    return Finding("database", Health.OK, f"sound, schema {schema}, {count_text(count, 'account')}")
 
 
 def _space(home: Path) -> Finding:
     free = shutil.disk_usage(home).free
-    text = f"{free // limits.MIB} MiB free"
+    text = f"{size_text(free)} free"
     if free < SPACE_MIN:
         advice = "make room: a full disk turns the tracker read-only"
         return Finding("disk", Health.WARNING, text, advice)

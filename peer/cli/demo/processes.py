@@ -23,9 +23,9 @@ from common.errors import StorageError
 from common.hints import shell_hint
 from common.host.home import lock_holder
 from common.messages import control
+from common.units import size_text
 from peer.cli import daemon_process
 from peer.cli.signals import unbroken
-from peer.cli.units import size_text
 from peer.control.client import CommandFailed, ControlClient, Ended
 
 TRACKER_START_S = 60.0

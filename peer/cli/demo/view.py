@@ -10,12 +10,13 @@ from typing import Any
 
 from common.messages import control
 from common.names import printable
+from common.units import count_text, number_text, percent_text, rate_text, size_text, time_text
 from peer.cli.console import Console
 from peer.cli.tables import Column, Table, show
-from peer.cli.units import count_text, percent_text, rate_text, size_text, time_text
 
 FRAME_S = 0.1
 LINE_S = 1.0
+BAR_WIDTH, BAR_WIDTH_MIN = 30, 6  # columns
 
 
 @dataclass(slots=True)
@@ -105,11 +106,12 @@ class Story:
         from rich.console import Console as RichConsole
         from rich.live import Live
 
-        with Live(_bars(fetches), console=RichConsole(), auto_refresh=False) as live:
+        rich = RichConsole()
+        with Live(_bars(fetches, rich.width), console=rich, auto_refresh=False) as live:
             while any(thread.is_alive() for thread in threads):
                 _join(threads, FRAME_S)
-                live.update(_bars(fetches), refresh=True)
-            live.update(_bars(fetches), refresh=True)
+                live.update(_bars(fetches, rich.width), refresh=True)
+            live.update(_bars(fetches, rich.width), refresh=True)
 
     def same(self, digest: str) -> None:
         """Every copy has the digest of the original."""
@@ -124,9 +126,9 @@ class Story:
             if done is None:
                 continue
             sources = sorted(done.sources, key=lambda source: -source.pieces)
-            pieces = ", ".join(f"{source.user} {source.pieces}" for source in sources)
-            rate = fetch.size / max(fetch.elapsed_s, 1e-9) / 1e6
-            rows.append((fetch.name, f"{fetch.elapsed_s:.2f} s", f"{rate:.0f}", pieces or "none"))
+            pieces = ", ".join(f"{source.user} {number_text(source.pieces)}" for source in sources)
+            rate = rate_text(fetch.size / max(fetch.elapsed_s, 1e-9))
+            rows.append((fetch.name, f"{fetch.elapsed_s:.2f} s", rate, pieces or "none"))
         self._document["size"] = uploaded.row.size
         self._document["peers"] = [
             {
@@ -140,7 +142,7 @@ class Story:
         ]
         if self._console.as_json:
             return
-        columns = (Column("peer"), Column("time", True), Column("MB/s", True))
+        columns = (Column("peer"), Column("time", True), Column("rate", True))
         if not self._silent:
             print()
         listing = Table((*columns, Column("pieces by source")), rows, "nobody fetched anything")
@@ -168,18 +170,23 @@ def _line(fetch: Fetch) -> str:
     return f"{fetch.name:<8} {percent_text(fetch.bytes_there, fetch.size):>5}  {fetch.words()}"
 
 
-def _bars(fetches: list[Fetch]) -> Any:
+def _bars(fetches: list[Fetch], width: int) -> Any:
     from rich.progress_bar import ProgressBar
     from rich.table import Table as Grid
     from rich.text import Text
 
     grid = Grid.grid(padding=(0, 1))
+    words = {fetch.name: fetch.words() for fetch in fetches}
+    names_width, words_width = max(map(len, words)) + 2, max(map(len, words.values()))
+    bar_width = max(BAR_WIDTH_MIN, min(BAR_WIDTH, width - names_width - 5 - words_width - 3))
+    for _ in range(4):
+        grid.add_column(no_wrap=True)
     for fetch in fetches:
         there = fetch.bytes_there if fetch.size else int(fetch.done is not None)
         grid.add_row(
             Text(f"  {fetch.name}"),
-            ProgressBar(total=fetch.size or 1, completed=there, width=30),
+            ProgressBar(total=fetch.size or 1, completed=there, width=bar_width),
             Text(f"{percent_text(there, fetch.size or 1):>5}"),
-            Text(fetch.words()),
+            Text(words[fetch.name], overflow="ellipsis"),
         )
     return grid

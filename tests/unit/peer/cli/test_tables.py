@@ -11,24 +11,20 @@ import pytest
 from rich.cells import cell_len
 
 from common.messages import control
+from common.units import count_text, moment_text, percent_text, size_text, time_text
 from peer.cli.console import Console
-from peer.cli.progress import PlainLines, Still, progress_text, why_slow_command
-from peer.cli.tables import (
-    Column,
-    Table,
+from peer.cli.listings import (
+    EventLines,
     devices_table,
     download_lines,
-    event_line,
     files_table,
     groups_table,
-    plain_lines,
-    show,
     sources_table,
     status_lines,
-    terminal_lines,
     users_table,
 )
-from peer.cli.units import count_text, moment_text, percent_text, size_text, time_text
+from peer.cli.progress import PlainLines, Still, progress_text, why_slow_command
+from peer.cli.tables import Column, Table, plain_lines, show, terminal_lines
 from tests.support.paths import ROOT
 
 
@@ -109,17 +105,17 @@ NARROW = Table(
 
 def test_a_table_on_a_narrow_terminal_is_cut_then_loses_columns_then_shortens() -> None:
     wide = terminal_lines(NARROW, 200)
-    assert wide[0].split() == ["name", "size", "files", "digest"]
+    assert wide[0].split() == ["NAME", "SIZE", "FILES", "DIGEST"]
     assert wide[2].endswith("ab" * 32)
     assert terminal_lines(NARROW, 50) == [
-        "name          size  files  digest",
+        "NAME          SIZE  FILES  DIGEST",
         "─" * 47,
         "model.bin  300 MiB      1  blake3:abababababab…",
         "a              1 B     22  sha1:cdcdcdcdcdcdcd…",
     ]
     assert terminal_lines(NARROW, 40)[2] == "model.bin  300 MiB      1  blake3:ababa…"
     assert terminal_lines(NARROW, 30) == [
-        "name          size  files",
+        "NAME          SIZE  FILES",
         "─" * 25,
         "model.bin  300 MiB      1",
         "a              1 B     22",
@@ -188,7 +184,37 @@ def test_downloads_on_a_terminal_begin_as_in_a_pipe() -> None:
 
 def test_an_event_is_one_line() -> None:
     event = control.Happened(1, "now", "films", "share", {"name": "a\nb", "size": 3, "last": True})
-    assert event_line(event) == "now  [films]  share       name=a\\x0ab  size=3  last=true"
+    for aligned in (True, False):
+        line = EventLines(aligned=aligned).line(event)
+        assert line == "now  [films]  share       name=a\\x0ab  size=3 B  last=true"
+
+
+def test_events_of_several_groups_stand_below_each_other_on_a_terminal() -> None:
+    groups = ("films", "a", "影", "g" * 64, "books")
+    events = [control.Happened(1, "now", group, "left", {"user": "u"}) for group in groups]
+    lines = EventLines(aligned=True)
+    assert [lines.line(event) for event in events] == [
+        "now  [films]  left        user=u",
+        "now  [a]      left        user=u",
+        "now  [影]     left        user=u",
+        f"now  [{'g' * 64}]  left        user=u",
+        "now  [books]  left        user=u",
+    ]
+    plain = EventLines(aligned=False)
+    assert [plain.line(event) for event in events[:2]] == [
+        "now  [films]  left        user=u",
+        "now  [a]  left        user=u",
+    ]
+
+
+def test_counts_and_sizes_are_written_alike_in_every_listing() -> None:
+    file = control.FileRow("n", 1 << 30, 3000, 20000, 1 << 19, "blake3", "ab", 1500, 1200, ["u"])
+    texts = " ".join(plain_lines(files_table([file])))
+    assert all(text in texts for text in ("1 GiB", "3,000", "20,000", "1,500", "1,200"))
+    group = control.GroupRow("g", "o", 1234, "member")
+    assert "1,234" in plain_lines(groups_table([group]))[1]
+    assert plain_lines(groups_table([group]))[0] == "GROUP  OWNER  MEMBERS  YOUR ROLE"
+    assert terminal_lines(groups_table([group]), 80)[0] == "GROUP  OWNER  MEMBERS  YOUR ROLE"
 
 
 def test_plain_progress_is_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,7 +267,7 @@ def test_progress_words_are_harmless() -> None:
 def test_markup_in_names_is_shown_as_it_is_on_a_terminal() -> None:
     code = (
         "from common.messages import control\n"
-        "from peer.cli.tables import groups_table; from peer.cli.tables import show\n"
+        "from peer.cli.listings import groups_table; from peer.cli.tables import show\n"
         "from peer.cli.console import Console\n"
         "from peer.cli.progress import picture_for\n"
         "evil = '[bold]x[/bold] {task.x} \\x1b[2J'\n"

@@ -1,4 +1,4 @@
-"""Numbers as people read them: sizes, rates, times, counts."""
+"""Sizes, rates, times and counts as people read them, the same in every text of both programs."""
 
 from __future__ import annotations
 
@@ -45,9 +45,14 @@ def moment_text(time: str, *, seconds: bool = False) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
 
 
+def number_text(number: int) -> str:
+    """``999``, ``3,000``."""
+    return f"{number:,}"
+
+
 def count_text(count: int, one: str, many: str | None = None) -> str:
-    """``1 peer``, ``3 peers``."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    """``1 peer``, ``3,000 peers``."""
+    return f"{number_text(count)} {one if count == 1 else many or one + 's'}"
 
 
 def percent_text(part: int, whole: int) -> str:

@@ -1,0 +1,283 @@
+"""Listings and lines of results: rows of the peer in the words and units that people read.
+
+Owns the columns of each listing, and the one form of sizes, rates and counts in it. Every text may
+have been typed by a stranger: see the invariant of `peer.cli.tables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from shutil import get_terminal_size
+
+from common.hints import hint
+from common.messages import control
+from common.names import printable
+from common.units import (
+    count_text,
+    moment_text,
+    number_text,
+    percent_text,
+    rate_text,
+    size_text,
+    time_text,
+)
+from peer.addresses import NOT_LISTENING
+from peer.cli.tables import Column, Table, shortened, text_width
+
+GROUP_WIDTH_MAX = 24  # columns; a longer name of a group moves its row of `watch` alone
+
+
+def groups_table(rows: Sequence[control.GroupRow]) -> Table:
+    return Table(
+        (Column("group"), Column("owner"), Column("members", True), Column("your role")),
+        [(row.group, row.owner, number_text(row.members), row.role) for row in rows],
+        hint("There are no groups yet; create one", "create-group", "GROUP"),
+    )
+
+
+def users_table(rows: Sequence[control.UserRow], empty: str) -> Table:
+    return Table(
+        (Column("user"), Column("role"), Column("since", spare=True), Column("online", True)),
+        [(row.user, row.role, moment_text(row.since), number_text(row.online)) for row in rows],
+        empty,
+    )
+
+
+def devices_table(rows: Sequence[control.DeviceRow]) -> Table:
+    return Table(
+        (
+            Column("id"),
+            Column("logged in", spare=True),
+            Column("last seen", spare=True),
+            Column("address", spare=True),
+            Column(""),
+        ),
+        [
+            (
+                row.id,
+                moment_text(row.bound),
+                "online" if row.online else moment_text(row.seen),
+                row.address or "",
+                "this one" if row.this else "",
+            )
+            for row in rows
+        ],
+        "You are logged in nowhere.",
+    )
+
+
+def files_table(rows: Sequence[control.FileRow]) -> Table:
+    return Table(
+        (
+            Column("name"),
+            Column("size", True),
+            Column("files", True, spare=True),
+            Column("pieces", True, spare=True),
+            Column("seeders", True),
+            Column("leechers", True, spare=True),
+            Column("shared by", spare=True),
+            Column("digest", cut=True, spare=True),
+        ),
+        [
+            (
+                row.name,
+                size_text(row.size),
+                number_text(row.files),
+                number_text(row.pieces),
+                f"{number_text(row.seeders)} (yours is away)"
+                if row.away
+                else number_text(row.seeders),
+                number_text(row.leechers),
+                ", ".join(row.shared_by),
+                f"{row.algorithm}:{row.digest}",
+            )
+            for row in rows
+        ],
+        hint(
+            "Nothing is shared in this group yet; share something", "upload-file", "PATH", "GROUP"
+        ),
+    )
+
+
+def sources_table(rows: Sequence[control.SourceRow]) -> Table:
+    return Table(
+        (
+            Column("user"),
+            Column("endpoint"),
+            Column("has", spare=True),
+            Column("rate", True),
+            Column("pieces", True, spare=True),
+            Column("in flight", True, spare=True),
+            Column("verdict"),
+        ),
+        [
+            (
+                row.user,
+                row.endpoint,
+                "all" if row.complete else "a part",
+                rate_text(row.rate),
+                number_text(row.pieces),
+                number_text(row.in_flight),
+                row.verdict,
+            )
+            for row in rows
+        ],
+        "No source is known: nobody who has it is online.",
+    )
+
+
+def checks_lines(rows: Sequence[control.CheckRow]) -> list[str]:
+    """The doctor's findings; a hint stands below what it mends."""
+    lines = []
+    for row in rows:
+        lines.append(f"{'ok ' if row.ok else 'BAD'} {printable(row.check)}: {printable(row.found)}")
+        if row.hint and not row.ok:
+            lines.append(f"    hint: {printable(row.hint)}")
+    return lines
+
+
+def status_lines(status: control.StatusIs, home: str) -> list[str]:
+    """A line for each thing worth knowing of a running peer."""
+    link = "connected" if status.connected else f"not connected: {status.trouble or 'trying'}"
+    rows = [
+        ("peer", f"running, process {status.pid}"),
+        ("home", home),
+        ("user", status.user or "nobody is logged in"),
+        ("tracker", f"{status.tracker} ({link})"),
+        ("listen", _listening(status)),
+        ("shares", _shares_text(status)),
+        ("downloads", number_text(status.downloads)),
+        ("device", status.id or status.device),
+    ]
+    rows += [("away", text) for text in status.away]
+    if status.requests:
+        groups = ", ".join(
+            f"{group} {number_text(count)}" for group, count in status.requests_by_group.items()
+        )
+        first = next(iter(status.requests_by_group), "GROUP")
+        words = f"{number_text(status.requests)} to answer ({groups})"
+        rows.append(("requests", hint(words, "list-requests", first)))
+    if status.pending:
+        rows.append(("asked", f"to join {', '.join(status.pending)}; not answered yet"))
+    if status.trouble and status.connected:
+        rows.append(("trouble", status.trouble))
+    if status.advice:
+        rows.append(("advice", status.advice))
+    return [f"{name:<10}{printable(text)}" for name, text in rows]
+
+
+def _listening(status: control.StatusIs) -> str:
+    if not status.listen:
+        return NOT_LISTENING
+    if status.announced in ("", status.listen):
+        return status.listen
+    return f"{status.listen} (others are told {status.announced})"
+
+
+def _shares_text(status: control.StatusIs) -> str:
+    served = number_text(status.shares)
+    return f"{served}, and {number_text(len(status.away))} away" if status.away else served
+
+
+def download_lines(
+    rows: Sequence[control.DownloadRow], *, terminal: bool, width: int | None = None
+) -> list[str]:
+    """``[D] [GROUP] NAME``, one a line; people see how far each one is as well."""
+    heads = [f"[{row.state}] [{printable(row.group)}] {printable(row.name)}" for row in rows]
+    if not terminal:
+        return heads
+    tails = [_how_far(row) for row in rows]
+    room = get_terminal_size().columns if width is None else width
+    longest = max(map(text_width, tails), default=0)
+    most = max(room - 2 - longest, room // 2)  # for what stands before
+    short = [
+        head if text_width(head) <= most else _short_head(row, most)
+        for head, row in zip(heads, rows, strict=True)
+    ]
+    taken = max(map(text_width, short), default=0)
+    return [
+        f"{head}{' ' * (taken - text_width(head))}  {shortened(tail, room - taken - 2)}".rstrip()
+        for head, tail in zip(short, tails, strict=True)
+    ]
+
+
+def _short_head(row: control.DownloadRow, width: int) -> str:
+    group = shortened(printable(row.group), max(6, width // 3 - 2))
+    start = f"[{row.state}] [{group}] "
+    return start + shortened(printable(row.name), max(2, width - text_width(start)))
+
+
+def _how_far(row: control.DownloadRow) -> str:
+    if row.state == "C":
+        return f"{size_text(row.size)}  {printable(row.path)}"
+    # What rests has not looked yet at what it holds, and 0 % would tell that all of it is lost.
+    known = row.verified or row.state == "D"
+    of_all = f"{percent_text(row.verified, row.size)} of " if known else ""
+    parts = [f"{of_all}{size_text(row.size)}"]
+    if row.state == "D":
+        parts.append(rate_text(row.rate))
+        parts.append(f"from {count_text(row.sources, 'peer')}")
+        if row.eta_s is not None:
+            parts.append(f"{time_text(row.eta_s)} left")
+    if row.reason:
+        parts.append(printable(row.reason))
+    return "  ".join(parts)
+
+
+def downloaded_line(done: control.Downloaded) -> str:
+    """What a finished download was, in one line."""
+    return (
+        f"{printable(done.path)}: {size_text(done.size)} in {time_text(done.elapsed_s)}, "
+        f"{rate_text(done.rate)}{_whence(done)}"
+    )
+
+
+def _whence(done: control.Downloaded) -> str:
+    if done.sources:
+        return f", from {count_text(len(done.sources), 'peer')}"
+    return ", from what this device had" if done.size else ""
+
+
+def uploaded_line(done: control.Uploaded) -> str:
+    """What was shared, in one line."""
+    row = done.row
+    how = "joined those who share it" if done.joined else "shared"
+    if done.again:
+        how = "already shared"
+    files = f", {count_text(row.files, 'file')}" if row.files != 1 else ""
+    return (
+        f"{how}: {printable(row.name)} ({size_text(row.size)}{files}, "
+        f"{count_text(row.pieces, 'piece')}) {row.algorithm}:{row.digest} "
+        f"in {time_text(done.elapsed_s)}"
+    )
+
+
+class EventLines:
+    """The lines of `watch`. On a terminal the events stand in one column below each other."""
+
+    def __init__(self, *, aligned: bool) -> None:
+        self._aligned = aligned
+        self._group_width = 0
+
+    def line(self, event: control.Happened) -> str:
+        """One event of a group for people."""
+        facts = dict(event.details)
+        if "id" in facts:  # the form that other commands show and take; the whole key is in JSON
+            facts["device"] = facts.pop("id")
+        details = "  ".join(f"{key}={_detail(key, value)}" for key, value in facts.items())
+        time = moment_text(event.time, seconds=True)
+        group = f"[{printable(event.group)}]"
+        if self._aligned:
+            width = text_width(group)
+            if width <= GROUP_WIDTH_MAX:
+                self._group_width = max(self._group_width, width)
+            group += " " * (self._group_width - width)
+        return printable(f"{time}  {group}  {event.event:<10}  {details}").rstrip()
+
+
+def _detail(key: str, value: str | int | bool) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return size_text(value) if key == "size" else number_text(value)
+    return value
