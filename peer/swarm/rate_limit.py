@@ -8,46 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.ids import UserId
+from common.token_bucket import TokenBucket
 
-_BURST_S = 0.25
-
-
-class TokenBucket:
-    """`rate` bytes a second, after idleness a burst of a quarter of a second's worth.
-
-    Whoever finds it in credit may take more than is there and leaves a debt: pieces are never cut
-    to fit, and the rate holds all the same.
-    """
-
-    __slots__ = ("_burst", "_rate", "_tokens", "_updated")
-
-    def __init__(self, rate: float) -> None:
-        if rate <= 0:
-            raise ValueError(f"a limit of {rate} bytes a second")
-        self._rate = rate
-        self._burst = rate * _BURST_S
-        self._tokens = self._burst
-        self._updated = float("-inf")
-
-    def ready_at(self, now: float) -> float:
-        """When something may be taken: `now`, or the moment at which the debt is paid."""
-        self._refill(now)
-        return now if self._tokens > 0 else now + (1e-6 - self._tokens / self._rate)
-
-    def take(self, size: int, now: float) -> None:
-        """Take `size` bytes, on debt if need be."""
-        self._refill(now)
-        self._tokens -= size
-
-    def give_back(self, size: int) -> None:
-        """What was taken was not used."""
-        self._tokens = min(self._tokens + size, self._burst)
-
-    def _refill(self, now: float) -> None:
-        if now > self._updated:
-            gained = (now - self._updated) * self._rate
-            self._tokens = min(self._tokens + gained, self._burst)
-            self._updated = now
+BURST_S = 0.25  # what a bucket holds after idleness
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +33,7 @@ class RateLimit:
     def set(self, rates: Rates) -> None:
         """Change the limits in mid-traffic: the buckets begin anew."""
         self._rates = rates
-        self._everything = None if rates.everything is None else TokenBucket(rates.everything)
+        self._everything = None if rates.everything is None else _bucket(rates.everything)
         self._users.clear()
 
     @property
@@ -107,5 +70,9 @@ class RateLimit:
             return None
         bucket = self._users.get(user)
         if bucket is None:
-            bucket = self._users[user] = TokenBucket(rate)
+            bucket = self._users[user] = _bucket(rate)
         return bucket
+
+
+def _bucket(rate: float) -> TokenBucket:
+    return TokenBucket(rate, rate * BURST_S)

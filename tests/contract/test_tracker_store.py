@@ -23,6 +23,7 @@ from common import limits
 from common.errors import StorageError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import events, tracker
+from common.token_bucket import Rate
 from tests.support.memory_store import MemoryStore
 from tests.support.tracker_harness import Device, TrackerHarness, content_id
 from tracker.core import budgets, commands
@@ -38,7 +39,6 @@ from tracker.core.changes import (
 from tracker.core.context import Caller
 from tracker.core.records import Binding
 from tracker.core.state import State
-from tracker.core.throttle import Rate
 from tracker.store import migrate, tables
 from tracker.store.statements import LogConflict
 from tracker.store.store import DamagedDatabase, Store

@@ -1,9 +1,9 @@
-"""Budgets per user for durable rows that one account could make without end.
+"""Budgets per user for durable rows that one account could create without end.
 
-Owns: the rates and what each user has left. A row is paid for when it comes about, together with
-the one that will tell of its end: what takes rows away (leaving, withdrawing, logging out) is free.
+Owns: the rates and what each user has left. A row is paid for when it is created, together with the
+row that later records its end. Leaving, withdrawing and logging out are free.
 
-Why: the budgets live as long as the process. A restart fills them, which an attacker cannot cause.
+Why in memory: a restart fills the budgets, and an attacker cannot cause one.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from common import limits
 from common.errors import Refused
 from common.ids import UserId
 from common.messages.refusals import Code
-from tracker.core.throttle import KeyedTokenBuckets, Rate
+from common.token_bucket import KeyedTokenBuckets, Rate
 
 
 class Budget(enum.Enum):
-    """What is paid for."""
+    """Kinds of rows that are paid for."""
 
-    ENTRIES = "entries"  # of the logs of groups, by user
-    GROUPS = "groups"  # made, by user: a group's name is remembered for a day after its end
-    OFFERS = "offers"  # of one more device, which are no news in any log, by user and device
+    ENTRIES = "entries"  # in the logs of groups, by user
+    GROUPS = "groups"  # created, by user: a tombstone of each remains for a day
+    OFFERS = "offers"  # by further devices, without an entry in a log; by user and device
 
 
 RATES = {
@@ -41,7 +41,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class BudgetSpent:
-    """``amount`` of a budget was used up, at ``at_ms``. Of this process alone."""
+    """``amount`` of a budget was spent at ``at_ms``. In memory only."""
 
     budget: Budget
     user: UserId
@@ -51,7 +51,7 @@ class BudgetSpent:
 
 
 class Budgets:
-    """What every user has left."""
+    """Remaining budgets of all users."""
 
     def __init__(self) -> None:
         self._left = {budget: KeyedTokenBuckets(rate) for budget, rate in RATES.items()}
@@ -59,7 +59,7 @@ class Budgets:
     def spend(
         self, budget: Budget, user: UserId, amount: int, now_ms: int, device: bytes = b""
     ) -> BudgetSpent:
-        """The change that takes ``amount``. Raises `Refused` if that is not left."""
+        """Return the change that takes ``amount``. Raise `Refused` if that much is not left."""
         wait_s = self._left[budget].wait_s((user, device), now_ms / 1000, amount)
         if wait_s > 0:
             raise Refused(

@@ -1,6 +1,6 @@
-"""The shapes of which the durable state consists: accounts, groups, their members and shares.
+"""Records of the durable state: accounts, groups, their members and shares.
 
-Times are milliseconds since 1970. What happens to them is ``tracker.core.state``'s.
+Owns: the types. Not here: their changes (see tracker.core.state). Times are ms since 1970.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import TypeAlias
 
 from common import limits
 from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.token_bucket import KeyedTokenBuckets, Rate
 from tracker.core.changes import ShareId
-from tracker.core.throttle import KeyedTokenBuckets, Rate
 
 REQUESTS = Rate(limits.REQUEST_BURST, 1 / limits.REQUEST_S)
 ShareRef: TypeAlias = tuple[GroupId, ShareId]
-"""Where a share stands: listings of one's own go by its group, then by its name."""
+"""Reference to a share; sorts by group, then by name, as in `MyOffers`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Since when a device acts for its user, and when it was last seen, in ms. The second is behind
-    while it is online: ``tracker.core.presence`` knows better."""
+    """Login of a device: when it was bound, and when it was last seen.
+
+    While a device is online ``seen_ms`` lags behind (see tracker.core.presence).
+    """
 
     at_ms: int
     seen_ms: int
@@ -37,7 +39,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """``seq``: the entry that tells of their joining; the smallest is the longest-standing one."""
+    """Membership. ``seq``: the log entry of the joining; the smallest is the longest member's."""
 
     at_ms: int
     seq: int
@@ -45,7 +47,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Tickets of earlier epochs than this count no more."""
+    """Tickets of epochs before ``epoch`` are invalid."""
 
     epoch: int
     at_ms: int
@@ -56,8 +58,10 @@ class Share:
     name: str
     content: ContentId
     at_ms: int
-    offers: dict[tuple[UserId, DeviceKey], int] = field(default_factory=dict)  # -> since, in ms
-    users: dict[UserId, int] = field(default_factory=dict)  # -> on how many devices
+    offers: dict[tuple[UserId, DeviceKey], int] = field(
+        default_factory=dict
+    )  # -> since when, in ms
+    users: dict[UserId, int] = field(default_factory=dict)  # -> number of devices
 
 
 @dataclass(slots=True)
@@ -70,16 +74,15 @@ class Group:
     epoch: int
     at_ms: int
     members: dict[UserId, Member] = field(default_factory=dict)
-    requests: dict[UserId, int] = field(default_factory=dict)  # -> asked at, in ms
+    requests: dict[UserId, int] = field(default_factory=dict)  # -> requested at, in ms
     revoked: dict[UserId, Revocation] = field(default_factory=dict)
     shares: dict[ShareId, Share] = field(default_factory=dict)
-    share_ids: list[ShareId] = field(default_factory=list)  # of these, in order: for pages
-    # The shares that name a content: one content may stand under several names.
+    share_ids: list[ShareId] = field(default_factory=list)  # sorted, for pages
+    # The shares of a content: one content may have several names.
     names_of: dict[ContentId, dict[ShareId, None]] = field(default_factory=dict)
-    rekey_pending: bool = False  # whether a device that went knows the key
-    entries: int = 0  # of the log, as many as are kept; a restored backup leaves a gap in ``seq``
-    # Of this process alone: when the last fresh keys came for such devices, and how often each user
-    # may ask to be let in.
+    rekey_pending: bool = False  # a device that was unbound knows the key
+    entries: int = 0  # that the log keeps; less than ``seq``, which a restore makes leap
+    # In memory only: the times of the last rekeys, and the budget of join requests of each user.
     rekeyed_ms: deque[int] = field(
         default_factory=lambda: deque(maxlen=limits.REKEYS_MAX), compare=False
     )
@@ -90,8 +93,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class GroupTombstone:
-    """What a dissolved group leaves behind, so that a new one of that name never repeats a sequence
-    number or an epoch, and honours no ticket of the old one."""
+    """Tombstone of a dissolved group.
+
+    Invariant: a new group of that name repeats no sequence number and no epoch, and accepts no
+    ticket of the old one.
+    """
 
     seq: int
     epoch: int

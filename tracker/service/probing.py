@@ -22,8 +22,8 @@ from common.errors import Refused
 from common.host.clock import monotonic
 from common.messages.refusals import Code
 from common.net.sockets import Connect, ConnectionEvent, Pump, make_socket, monitored
+from common.token_bucket import KeyedTokenBuckets, Rate
 from tracker.core.context import ProbeDevice
-from tracker.core.throttle import KeyedTokenBuckets, Rate
 
 
 class Prober:

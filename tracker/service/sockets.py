@@ -39,11 +39,11 @@ from common.net.sockets import (
     user_id,
 )
 from common.net.zap import Admission, ZapHandler, self_check
+from common.token_bucket import KeyedTokenBuckets, Rate
 from tracker.admin.home import Secrets
 from tracker.core.context import Caller, Context, TrackerIdentity
 from tracker.core.outbox import Outgoing
 from tracker.core.presence import Presence
-from tracker.core.throttle import KeyedTokenBuckets, Rate
 from tracker.service.addresses import (
     Addresses,
     advertised_endpoint,

@@ -9,9 +9,7 @@ from tracker.core.throttle import (
     ADDRESS_LOGINS,
     KNOWN_DEVICES_MAX,
     USER_LOGINS,
-    KeyedTokenBuckets,
     LoginThrottle,
-    Rate,
 )
 
 HOUR_S = 3600
@@ -21,28 +19,6 @@ def attempts(throttle: LoginThrottle, count: int, now: float, **who: object) -> 
     """How many of ``count`` guesses at once are granted."""
     asked = {"user": "alice", "device": b"d", "address": "192.0.2.7", "trusted": False, **who}
     return sum(throttle.begin(**asked, now=now) == 0 for _ in range(count))  # type: ignore[arg-type]
-
-
-def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
-    buckets = KeyedTokenBuckets(Rate(burst=3, per_s=2))
-    assert [buckets.take("k", 0.0) for _ in range(4)] == [True, True, True, False]
-    assert buckets.wait_s("k", 0.0) == 0.5
-    assert buckets.take("k", 0.5)
-    assert not buckets.take("k", 0.6)
-    assert buckets.take("other", 0.6)
-
-
-def test_a_clock_that_stands_still_or_a_full_bucket_gives_no_more() -> None:
-    buckets = KeyedTokenBuckets(Rate(burst=2, per_s=1))
-    assert [buckets.take("k", 1e6) for _ in range(3)] == [True, True, False]
-
-
-def test_buckets_are_bounded_and_forget_the_one_unused_longest() -> None:
-    buckets = KeyedTokenBuckets(Rate(burst=1, per_s=0.001), buckets_max=2)
-    for key in ("a", "b", "c"):
-        assert buckets.take(key, 0.0)
-    assert buckets.take("a", 0.0)
-    assert not buckets.take("c", 0.0)
 
 
 def guessing(throttle: LoginThrottle, begin_s: int, end_s: int, addresses: list[str]) -> int:
