@@ -1,8 +1,9 @@
-"""The tracker: accounts, groups, the catalogue of shares, and who is online. It never sees data.
+"""The tracker: accounts, groups, the catalogue of shares, presence. It never sees shared content.
 
-What decides (``commands``, ``accounts``, ``groups``, ``catalogue``, ``rights``, ``presence``,
-``events`` and the state under them) knows no socket, clock, file or random source: all of that is
-passed in by the shell (``server``, ``desk``, ``store``, ``passwords``, ``cli``).
+``core`` decides: pure, without socket, clock, file or random source of its own. ``service`` runs
+it: sockets, the command loop, the publisher and deferred work. ``store`` keeps it: the database and
+its migrations. ``admin`` looks after it: the home, backups, the doctor. ``cli`` is the command
+``mini-torrent-tracker``.
 """
 
 import sys

@@ -1,7 +1,8 @@
-"""Accounts: who there is, how a device comes to act for them, and their passwords.
+"""Accounts: users, their passwords, and the devices that log in for them.
 
-Decides `Hello`, `CreateUser`, `Login` and `ChangePassword`. Hashing and checking of passwords is
-asked of the shell (``tracker.service.passwords``), and decided upon once that is done.
+Owns: the decisions on `Hello`, `CreateUser`, `Login` and `ChangePassword`. Not here: hashing and
+checking of passwords (see tracker.service.passwords); a decision defers that, and a second decision
+follows its result.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ WRONG_CREDENTIALS = Refused(
     "there is no such user, or the password is wrong",
     hint("check the spelling, or create an account", "create-user", "USER"),
 )
-"""One text for both, so that nobody learns which users there are."""
+"""One text for both reasons, so that it does not tell which users exist."""
 
 WRONG_OLD_PASSWORD = Refused(Code.WRONG_CREDENTIALS, "the old password is wrong")
 
 
 def hello(context: Context, caller: Caller, command: tracker.Hello, now: Now) -> Decision:
-    """Tell a device all that it needs to know of this tracker."""
+    """Reply with all that a device needs to know of this tracker."""
     feed.check_alone(context, caller.device, command.instance, now)
     identity = context.identity
     topic, key = inbox_of(identity.inbox_secret, caller.device)
@@ -65,10 +66,10 @@ def hello(context: Context, caller: Caller, command: tracker.Hello, now: Now) ->
 
 
 def create_user(command: tracker.CreateUser) -> Decision:
-    """First half: are name and password well formed?
+    """First half: check the form of name and password.
 
-    Invariant: the answer does not depend on which accounts exist. The name is looked at when the
-    password is hashed, which costs the asker budget.
+    Invariant: the reply does not depend on which accounts exist. The name is looked up after the
+    password is hashed, which costs the caller budget.
     """
     user = new_user_id(command.user)
     check_new_password(command.password)
@@ -76,7 +77,7 @@ def create_user(command: tracker.CreateUser) -> Decision:
 
 
 def password_hashed(context: Context, user: UserId, password_hash: str, now: Now) -> Decision:
-    """Second half: make the account, unless the name is taken."""
+    """Second half: create the account unless the name is taken."""
     _check_free(context.state, user)
     if len(context.state.accounts) >= limits.ACCOUNTS_MAX:
         raise Refused(
@@ -95,7 +96,7 @@ def _check_free(state: State, user: UserId) -> None:
 
 
 def login(context: Context, caller: Caller, command: tracker.Login) -> Decision:
-    """First half: against which hash is the password to be checked?"""
+    """First half: find the hash to check the password against."""
     try:
         user = user_id(command.user)
     except BadName:
@@ -112,7 +113,10 @@ def login(context: Context, caller: Caller, command: tracker.Login) -> Decision:
 def password_right(
     context: Context, caller: Caller, user: UserId, password_hash: str, now: Now
 ) -> Decision:
-    """Second half: bind the device. Who was logged in on it before is logged out first."""
+    """Second half: bind the device, after a logout of the user who was logged in on it.
+
+    The account may have changed while the password was checked.
+    """
     state = context.state
     account = state.accounts.get(user)
     if account is None or account.password_hash != password_hash:
@@ -128,7 +132,7 @@ def password_right(
             hint("on one of them, log out a device that is not needed", "forget-device", "ID"),
         )
     changes: list[Change] = []
-    if groups := len(state.groups_of.get(user, ())):  # an entry in each, and one of the logout
+    if groups := len(state.groups_of.get(user, ())):  # two entries: login, logout
         changes.append(state.budgets.spend(Budget.ENTRIES, user, 2 * groups, now.wall_ms))
     seen: dict[str, LogAppender] = {}
     effects: list[SoftEffect] = []
@@ -141,7 +145,7 @@ def password_right(
 
 
 def change_password(context: Context, user: UserId, command: tracker.ChangePassword) -> Decision:
-    """First half: is the new password one at all, and against which hash is the old one checked?"""
+    """First half: check the new password's form, and find the hash to check the old one against."""
     check_new_password(command.new)
     if command.new == command.old:
         raise Refused(Code.USAGE, "the new password is the old one", "choose another one")
@@ -160,10 +164,10 @@ def password_checked(
     new_hash: str,
     now: Now,
 ) -> Decision:
-    """Second half: replace it, and log out every other device unless they are to stay."""
+    """Second half: replace the hash, and log out all other devices unless they are to stay."""
     user = user_of(context.state, caller)
-    # Both may have changed while the passwords were hashed: a device that was logged out meanwhile
-    # has no say any more, and of two changes at once the first one counts.
+    # Both may have changed while the passwords were hashed. A device that was logged out meanwhile
+    # may no longer change the password, and of two changes at once the first one counts.
     if user != order.user or context.state.accounts[user].password_hash != order.password_hash:
         raise WRONG_OLD_PASSWORD
     others = [] if order.keep_devices else [*context.state.devices_of[user]]

@@ -1,8 +1,8 @@
-"""Durable changes: what a decision does to the state, as values.
+"""Durable changes: the effects of a decision on the state, as values.
 
-Each is applied to the mirror in memory (``tracker.core.state``) and written by
-``tracker.store.store``; the two must agree, and the store's contract suite holds them to it. Times
-are milliseconds since 1970.
+Each is applied to the mirror in memory (see tracker.core.state) and written to the database (see
+tracker.store.statements). Invariant: the two agree; the store's contract suite checks it. Times are
+milliseconds since 1970.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from common.messages.events import LogEntry
 from tracker.core.budgets import BudgetSpent
 
 ShareId = NewType("ShareId", str)
-"""A share's name in the form in which names are compared."""
+"""A share's name, folded for comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class DeviceSeen:
 
 @dataclass(frozen=True, slots=True)
 class GroupCreated:
-    """A group began, without members. ``seq`` and ``epoch`` go on from a former one of the name."""
+    """A new group without members. ``seq`` and ``epoch`` continue those of a tombstone, if any."""
 
     group: GroupId
     owner: UserId
@@ -68,8 +68,10 @@ class GroupCreated:
 
 @dataclass(frozen=True, slots=True)
 class GroupDissolved:
-    """The last member, ``user``, left. Tickets of theirs below ``epoch`` count no more, should a
-    group of that name begin anew. Members, requests, shares, offers and log are gone."""
+    """The last member, ``user``, left; members, requests, shares, offers and log are deleted.
+
+    Tickets of ``user`` below ``epoch`` are invalid if the name is used for a new group.
+    """
 
     group: GroupId
     user: UserId
@@ -79,7 +81,7 @@ class GroupDissolved:
 
 @dataclass(frozen=True, slots=True)
 class TombstoneExpired:
-    """Nothing remembers any more that there was a group of this name."""
+    """The tombstone of the former group of this name is deleted."""
 
     group: GroupId
 
@@ -92,7 +94,7 @@ class OwnerChanged:
 
 @dataclass(frozen=True, slots=True)
 class MemberJoined:
-    """``seq`` is that of the log entry that tells of it: from there on they may read the log."""
+    """``seq`` is that of the log entry of this event; the member may read the log from there on."""
 
     group: GroupId
     user: UserId
@@ -102,7 +104,7 @@ class MemberJoined:
 
 @dataclass(frozen=True, slots=True)
 class MemberGone:
-    """``user`` is no member any more; the group goes on in ``epoch`` with a fresh event key."""
+    """``user`` is no longer a member; the group continues in ``epoch`` with a fresh event key."""
 
     group: GroupId
     user: UserId
@@ -113,14 +115,14 @@ class MemberGone:
 
 @dataclass(frozen=True, slots=True)
 class RekeyPending:
-    """A device that went knows the group's event key, and the next one may not come yet."""
+    """A device that was unbound knows the group's event key; rate limits delay the next key."""
 
     group: GroupId
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRekeyed:
-    """The group goes on in ``epoch`` with a fresh event key; nobody went."""
+    """The group continues in ``epoch`` with a fresh event key; its members are the same."""
 
     group: GroupId
     epoch: int
@@ -130,9 +132,11 @@ class GroupRekeyed:
 
 @dataclass(frozen=True, slots=True)
 class GroupKeyHanded:
-    """The group goes on in ``epoch`` with a fresh event key, published on ``topic`` under
-    ``old_key`` of the epoch before: all who hold that one may have it. A key that is owed
-    (`KeyOwed`) stays owed."""
+    """The group continues in ``epoch`` with a fresh event key that all members may have.
+
+    It is published on ``topic``, sealed with ``old_key`` of the epoch before. A pending rekey
+    (`RekeyPending`) stays pending: the device that caused it could open this one.
+    """
 
     group: GroupId
     epoch: int
@@ -143,7 +147,7 @@ class GroupKeyHanded:
 
 @dataclass(frozen=True, slots=True)
 class RevocationForgotten:
-    """Every ticket that the revocation was about has expired."""
+    """All tickets that the revocation concerns have expired."""
 
     group: GroupId
     user: UserId
@@ -164,7 +168,7 @@ class RequestDropped:
 
 @dataclass(frozen=True, slots=True)
 class ManifestSummary:
-    """What the tracker knows of a content without reading its manifest again."""
+    """Facts about a content that the tracker needs without its manifest."""
 
     content: ContentId
     manifest_bytes: int
@@ -179,7 +183,7 @@ class ManifestSummary:
 
 @dataclass(frozen=True, slots=True)
 class ManifestStored:
-    """``sender`` counts for this process alone: whose offer is to follow."""
+    """``sender``, in memory only: the user whose offer should follow."""
 
     summary: ManifestSummary
     body: bytes = field(repr=False)
@@ -188,7 +192,7 @@ class ManifestStored:
 
 @dataclass(frozen=True, slots=True)
 class ManifestShown:
-    """``user`` has sent the whole manifest: they know what is in it. Of this process alone."""
+    """``user`` has sent the whole manifest, and so knows its content. In memory only."""
 
     user: UserId
     content: ContentId
@@ -210,7 +214,7 @@ class ShareAdded:
 
 @dataclass(frozen=True, slots=True)
 class ShareDropped:
-    """Nobody offers it any more. All its offers were dropped before."""
+    """The share has no offers left; they were dropped before."""
 
     group: GroupId
     share: ShareId
@@ -239,9 +243,11 @@ class OfferDropped:
 
 @dataclass(frozen=True, slots=True)
 class OffersEnded:
-    """All that ``user`` offered in the group ended at once, on all devices or on ``device``, and
-    with it each share that nobody else offers. Comes after `MemberGone` or `DeviceUnbound`, from
-    which the swarms follow."""
+    """All offers of ``user`` in the group ended, on all devices or on ``device``.
+
+    Shares without another offer end too. It follows `MemberGone` or `DeviceUnbound`, which update
+    the swarms.
+    """
 
     group: GroupId
     user: UserId
@@ -251,8 +257,10 @@ class OffersEnded:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """An entry of a group's log. It is published on ``topic``, sealed with the ``key`` of
-    ``key_epoch``, which for an entry that begins a new epoch is the one before."""
+    """An entry of a group's log, published on ``topic``, sealed with ``key`` of ``key_epoch``.
+
+    An entry that begins a new epoch is sealed with the key of the epoch before.
+    """
 
     entry: LogEntry
     topic: bytes
@@ -266,7 +274,7 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class LogTrimmed:
-    """The ``count`` oldest entries of a group's log are gone: it has become too long."""
+    """The ``count`` oldest entries of a group's log are deleted: it was too long."""
 
     group: GroupId
     count: int
@@ -274,8 +282,10 @@ class LogTrimmed:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptStored:
-    """The command with this id of this device was done; its repetition changes nothing.
-    ``fingerprint`` tells the same command from another one under the same id."""
+    """Idempotency receipt: a repetition of this command of this device changes nothing.
+
+    ``fingerprint`` tells the same command from another one under the same id.
+    """
 
     device: DeviceKey
     request_id: bytes
@@ -285,7 +295,7 @@ class ReceiptStored:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptsExpired:
-    """Receipts from before ``before_ms`` are gone."""
+    """Receipts from before ``before_ms`` are deleted."""
 
     before_ms: int
 

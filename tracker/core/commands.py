@@ -1,9 +1,9 @@
-"""The place where a command is decided.
+"""Dispatch of commands to the modules that decide them.
 
-`decide` takes the state, who asks, what they ask and when, and returns a `Decision`: the reply, the
-durable changes, and what takes effect without lasting. It changes nothing itself and may be asked
-twice. The nouns' own modules do the work; this one knows who may ask what, and recognises a command
-that was done already, so that a retry after a lost reply succeeds.
+Owns: which commands need a login, and receipts, by which a retry after a lost reply succeeds. Not
+here: the decisions on each noun (see tracker.core.accounts, devices, groups, shares and feed).
+
+Invariant: `decide` changes nothing, and may be called again for the same command.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from tracker.core.context import (
 from tracker.core.records import Group
 from tracker.core.state import State
 
-LOGS_TRIMMED_MAX = 20  # logs at a time that are trimmed without an entry: half a second of the disk
+LOGS_TRIMMED_MAX = 20  # logs trimmed by one housekeeping: half a second of the disk
 
 
 @dataclass(frozen=True, slots=True)
 class PasswordHashed:
-    """The shell hashed the password of an account to be made."""
+    """The password of a new account was hashed."""
 
     user: UserId
     password_hash: str = field(repr=False)
@@ -48,7 +48,7 @@ class PasswordHashed:
 
 @dataclass(frozen=True, slots=True)
 class PasswordRight:
-    """The shell found the password right for an account that had this hash."""
+    """The password matches the account that had this hash."""
 
     user: UserId
     password_hash: str = field(repr=False)
@@ -56,7 +56,7 @@ class PasswordRight:
 
 @dataclass(frozen=True, slots=True)
 class PasswordChecked:
-    """The shell found the old password right, and hashed the new one."""
+    """The old password matches, and the new one was hashed."""
 
     order: ReplacePassword
     new_hash: str = field(repr=False)
@@ -64,7 +64,7 @@ class PasswordChecked:
 
 @dataclass(frozen=True, slots=True)
 class ManifestGathered:
-    """The shell has a manifest whole from ``user``, and it passed every check."""
+    """A manifest from ``user`` is complete and valid."""
 
     user: UserId
     summary: c.ManifestSummary
@@ -73,16 +73,16 @@ class ManifestGathered:
 
 @dataclass(frozen=True, slots=True)
 class Housekeep:
-    """Time passed: forget what no longer matters. Asked by the shell once in a while."""
+    """Periodic housekeeping: drop what is out of date."""
 
 
 InternalCommand: TypeAlias = (
     PasswordHashed | PasswordRight | PasswordChecked | ManifestGathered | Housekeep
 )
-"""What the shell asks to have decided; it never comes off the wire."""
+"""Commands of the tracker to itself; they never come off the wire."""
 
-# A retry of one of these is recognised by its id. The other commands change nothing, or find
-# by themselves that they have been done.
+# A retry of one of these is recognised by its receipt. The other commands change nothing, or their
+# own modules recognise that they were done.
 _WITH_RECEIPT = (
     tracker.CreateUser,
     PasswordHashed,
@@ -103,7 +103,7 @@ _WITH_RECEIPT = (
 def decide(
     context: Context, caller: Caller, command: tracker.Command | InternalCommand, now: Now
 ) -> Decision:
-    """What is to become of ``command``. Whatever is refused becomes a `Refusal` as the reply."""
+    """Decide ``command``. A refusal becomes the reply."""
     fingerprint = _fingerprint(command)
     if fingerprint is not None and _has_receipt(context.state, caller, fingerprint, now):
         return Decision(tracker.Done())
@@ -123,7 +123,7 @@ def decide(
 def _match(
     context: Context, caller: Caller, command: tracker.Command | InternalCommand, now: Now
 ) -> Decision:
-    """One arm a command: first those that need no login, then those of a user."""
+    """Call the function that decides ``command``; those without a login come first."""
     state = context.state
     match command:
         case tracker.Hello():
@@ -205,11 +205,11 @@ def _match(
             assert_never(command)
 
 
-# -- what was done already ----------------------------------------------------------------------
+# -- receipts ----------------------------------------------------------------------------------
 
 
 def _fingerprint(command: tracker.Command | InternalCommand) -> bytes | None:
-    """What tells this command from others under the same id. Passwords are no part of it."""
+    """Hash that tells this command from others under the same id. It covers no password."""
     if not isinstance(command, _WITH_RECEIPT):
         return None
     if isinstance(command, tracker.CreateUser | PasswordHashed):
@@ -227,11 +227,11 @@ def _has_receipt(state: State, caller: Caller, fingerprint: bytes, now: Now) -> 
     return known == fingerprint and now.wall_ms - at_ms < limits.RECEIPT_LIFE_S * 1000
 
 
-# -- forgetting ---------------------------------------------------------------------------------
+# -- expiry -------------------------------------------------------------------------------------
 
 
 def _log_trims(state: State, changes: Iterable[c.Change]) -> list[c.LogTrimmed]:
-    """The ends of those logs that ``changes`` make too long."""
+    """Trim the logs that ``changes`` make too long."""
     added = Counter(change.group for change in changes if isinstance(change, c.Logged))
     known = ((state.groups.get(group), count) for group, count in added.items())
     return [trim for group, count in known if group is not None for trim in _trim(group, count)]
@@ -245,13 +245,13 @@ def _trim(group: Group, added: int = 0) -> list[c.LogTrimmed]:
 
 
 def _expired(state: State, now: Now) -> list[c.Change]:
-    """What is out of date: receipts, revocations, former groups, manifests that no share names."""
+    """Expire receipts, revocations, tombstones and unshared manifests; trim long logs."""
     changes: list[c.Change] = []
     oldest_ms = now.wall_ms - limits.RECEIPT_LIFE_S * 1000
     if any(at_ms < oldest_ms for _, at_ms in state.receipts.values()):
         changes.append(c.ReceiptsExpired(oldest_ms))
-    # Far longer than a ticket lives: a wall clock that jumps ahead and back must not let somebody
-    # in again.
+    # Far longer than a ticket lives: a wall clock that jumps ahead and back must not make a revoked
+    # ticket valid again.
     day_ms = limits.FORMER_LIFE_S * 1000
     changes += [
         c.RevocationForgotten(group.id, user)
@@ -266,7 +266,7 @@ def _expired(state: State, now: Now) -> list[c.Change]:
     ]
     idle_ms = now.wall_ms - limits.MANIFEST_IDLE_S * 1000
     changes += [c.ManifestDropped(content) for content in state.unshared_manifests.before(idle_ms)]
-    # Logs grow by entries, which trim them; these are what an earlier release left behind.
+    # New entries trim their log; an earlier release left these longer.
     long = (trim for group in state.groups.values() for trim in _trim(group))
     changes += itertools.islice(long, LOGS_TRIMMED_MAX)
     return changes

@@ -1,7 +1,7 @@
-"""What goes into a decision and what comes out of it.
+"""Decision context: the inputs and outputs of every decision, and checks that many of them share.
 
-Owns the shapes that the deciding modules share, and the few questions that all of them ask first:
-who is it, which group is meant, is it theirs. Decides no command itself.
+Owns: the types between the core and the service, and the look-ups of a caller's user and group. Not
+here: the decision on any command.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Key = TypeVar("Key", bound=str | tuple[str, str])
 
 
 class Rng(Protocol):
-    """The source of randomness that is passed in; the shell's must be fit for keys."""
+    """Random source that the caller passes in; in the service it must be fit for keys."""
 
     def randbytes(self, n: int, /) -> bytes: ...
 
@@ -37,7 +37,7 @@ class Rng(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """One moment on both clocks: dates in ms since 1970, timers in seconds."""
+    """One moment on both clocks: wall clock in ms since 1970, monotonic in seconds."""
 
     wall_ms: int
     mono_s: float
@@ -45,7 +45,7 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a command: the key that the handshake proved, and the address it came from."""
+    """Sender of a command: the key that the handshake proved, and the address it came from."""
 
     device: DeviceKey
     address: str = ""
@@ -54,9 +54,11 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class TrackerIdentity:
-    """What does not change while a tracker runs. ``inbox_secret``: 32 bytes; ``events``: as in
-    `Welcome`; ``ipc``: whether it listens on ipc, so that all its peers are on this machine;
-    ``networked``: whether other machines can reach it."""
+    """Facts about the tracker that do not change while it runs.
+
+    ``inbox_secret``: 32 bytes. ``events``: as in `Welcome`. ``ipc``: it listens on ipc, so all its
+    peers are on this machine. ``networked``: other machines can reach it.
+    """
 
     tracker_id: TrackerId
     verify_keys: tuple[bytes, ...]
@@ -68,7 +70,7 @@ class TrackerIdentity:
 
 @dataclass(slots=True)
 class Context:
-    """All that a decision may look at."""
+    """All inputs that a decision may read."""
 
     identity: TrackerIdentity
     state: State
@@ -76,12 +78,12 @@ class Context:
     rng: Rng
 
 
-# -- what comes out -----------------------------------------------------------------------------
+# -- outcomes -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class HashPassword:
-    """Hash the password of an account to be made; then decide `commands.PasswordHashed`."""
+    """Hash the password of a new account. Resumes with `commands.PasswordHashed`."""
 
     user: UserId
     password: str = field(repr=False)
@@ -89,9 +91,11 @@ class HashPassword:
 
 @dataclass(frozen=True, slots=True)
 class CheckPassword:
-    """Check ``password`` against ``password_hash``, or for None spend the same time and fail: then
-    decide `commands.PasswordRight`. ``trusted``: this device is logged in as that user, so that
-    guesses of others do not slow it down."""
+    """Check ``password`` against ``password_hash``; for None spend the same time and fail.
+
+    Resumes with `commands.PasswordRight`. ``trusted``: this device is logged in as that user, so
+    guesses from other devices do not slow it down.
+    """
 
     user: UserId
     password: str = field(repr=False)
@@ -101,9 +105,11 @@ class CheckPassword:
 
 @dataclass(frozen=True, slots=True)
 class ReplacePassword:
-    """Check ``old`` against ``password_hash`` and hash ``new``: then decide
-    `commands.PasswordChecked`. Only a device that is logged in can ask for it, which makes it a
-    trusted one in the sense of `CheckPassword`."""
+    """Check ``old`` against ``password_hash`` and hash ``new``.
+
+    Resumes with `commands.PasswordChecked`. The device is logged in, and so trusted in the sense of
+    `CheckPassword`.
+    """
 
     user: UserId
     old: str = field(repr=False)
@@ -114,7 +120,7 @@ class ReplacePassword:
 
 @dataclass(frozen=True, slots=True)
 class TakePart:
-    """A part of a manifest to be gathered: when it is whole decide `commands.ManifestGathered`."""
+    """Add a part of a manifest. When it is complete, resumes with `commands.ManifestGathered`."""
 
     user: UserId
     content: ContentId
@@ -124,7 +130,7 @@ class TakePart:
 
 @dataclass(frozen=True, slots=True)
 class ReadPart:
-    """Answer with the manifest's bytes from ``offset``."""
+    """Reply with the manifest's bytes from ``offset``."""
 
     content: ContentId
     offset: int
@@ -133,8 +139,10 @@ class ReadPart:
 
 @dataclass(frozen=True, slots=True)
 class ReadLog:
-    """Answer with the log's entries after ``after`` and up to ``head``, and with ``snapshot``,
-    which is as of ``head``, if the next one is no longer kept."""
+    """Reply with the log's entries after ``after`` and up to ``head``.
+
+    If the first of them is no longer kept, the reply includes ``snapshot``, as of ``head``.
+    """
 
     group: GroupId
     after: int
@@ -144,7 +152,7 @@ class ReadLog:
 
 @dataclass(frozen=True, slots=True)
 class SignTickets:
-    """Answer with a ticket for each group and its epoch."""
+    """Reply with a ticket for each group and its epoch."""
 
     user: UserId
     groups: tuple[tuple[GroupId, int], ...]
@@ -152,7 +160,7 @@ class SignTickets:
 
 @dataclass(frozen=True, slots=True)
 class ProbeDevice:
-    """Answer with whether ``device`` of ``user`` can be connected to at ``endpoint``."""
+    """Reply whether ``device`` of ``user`` can be connected to at ``endpoint``."""
 
     user: UserId
     device: DeviceKey
@@ -169,19 +177,19 @@ Deferred: TypeAlias = (
     | SignTickets
     | ProbeDevice
 )
-"""What only the shell can do before there is an answer."""
+"""Slow step that the service does before there is a reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Nudge:
-    """Tell ``device``, by its inbox, to look at its groups again."""
+    """Hint to ``device``, in its inbox, to refresh its groups."""
 
     device: DeviceKey
 
 
 @dataclass(frozen=True, slots=True)
 class RenewLease:
-    """``device`` is there for another lease."""
+    """``device`` is online for another lease."""
 
     device: DeviceKey
     user: UserId
@@ -196,7 +204,7 @@ class ReleaseLease:
 
 
 SoftEffect: TypeAlias = Nudge | RenewLease | ReleaseLease
-"""What a decision does that need not last."""
+"""Effect of a decision that is not durable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +221,11 @@ class Decision:
     deferred: Deferred | None = None
 
 
-# -- what all of them ask -----------------------------------------------------------------------
+# -- shared checks ------------------------------------------------------------------------------
 
 
 def user_of(state: State, caller: Caller) -> UserId:
-    """Who is logged in on the actor's device. Raises `Refused`."""
+    """Return the user who is logged in on the caller's device. Raise `Refused` if there is none."""
     user = state.devices.get(caller.device)
     if user is None:
         raise not_logged_in()
@@ -225,12 +233,12 @@ def user_of(state: State, caller: Caller) -> UserId:
 
 
 def refuse_group(text: str) -> NoReturn:
-    """Refuse in the same words a group that is not there and one that is none of the asker's."""
+    """Refuse a group that does not exist and one that the caller is not in with the same text."""
     raise no_group(text)
 
 
 def find_group(state: State, text: str) -> Group | None:
-    """The group that ``text`` names, to whomever it belongs."""
+    """Return the group that ``text`` names, whether or not the caller is a member."""
     try:
         return state.groups.get(group_id(text))
     except BadName:
@@ -238,7 +246,7 @@ def find_group(state: State, text: str) -> Group | None:
 
 
 def group_of(state: State, user: UserId, text: str) -> Group:
-    """The group that ``text`` names and that ``user`` is a member of. Raises `Refused`."""
+    """Return the group that ``text`` names and that ``user`` is a member of. Raise `Refused`."""
     group = find_group(state, text)
     if group is None or user not in group.members:
         if group is not None and user in group.requests:
@@ -248,7 +256,7 @@ def group_of(state: State, user: UserId, text: str) -> Group:
 
 
 def owned_group(state: State, user: UserId, text: str) -> Group:
-    """The group that ``text`` names and that ``user`` owns. Raises `Refused`."""
+    """Return the group that ``text`` names and that ``user`` owns. Raise `Refused`."""
     group = group_of(state, user, text)
     if group.owner != user:
         raise Refused(
@@ -259,21 +267,21 @@ def owned_group(state: State, user: UserId, text: str) -> Group:
 
 
 def page(keys: Sequence[Key], after: Key, rows: int = tracker.PAGE_ROWS) -> tuple[list[Key], bool]:
-    """The next ``rows`` of the sorted ``keys`` after ``after``, and whether there are more."""
+    """Return the next ``rows`` of the sorted ``keys`` after ``after``, and whether more follow."""
     start = bisect.bisect_right(keys, after) if after else 0
     return list(keys[start : start + rows]), start + rows < len(keys)
 
 
 def nudges(state: State, user: UserId) -> tuple[Nudge, ...]:
-    """A nudge for every device of ``user``."""
+    """Return a nudge for each device of ``user``."""
     return tuple(Nudge(device) for device in state.devices_of.get(user, ()))
 
 
 class LogAppender:
-    """Numbers and seals the log entries of one group within one decision.
+    """Numbers the log entries of one group within one decision, and picks the key of each.
 
-    An entry is sealed with the key of the epoch in which it comes; what comes after `rekey` with
-    the fresh one, while the entry that tells of the fresh epoch is still sealed with the old one.
+    The entry that begins a new epoch is sealed with the old key; entries after `rekey` with the
+    fresh one.
     """
 
     def __init__(self, group: Group, now: Now) -> None:
@@ -284,7 +292,7 @@ class LogAppender:
         self._now = now
 
     def add(self, event: events.GroupEvent, *, epoch: int | None = None) -> Logged:
-        """The next entry; ``epoch``: the group's once this has happened, if it is a later one."""
+        """Return the next entry; ``epoch``: the one that this event begins, if it does."""
         self.seq += 1
         entry = events.LogEntry(
             self._group.id, self.seq, self._now.wall_ms, epoch or self.epoch, event
@@ -292,12 +300,12 @@ class LogAppender:
         return Logged(entry, self._group.topic, self._key, self.epoch)
 
     def rekey(self, epoch: int, key: bytes) -> None:
-        """Entries from here on belong to ``epoch``."""
+        """Let further entries belong to ``epoch``."""
         self.epoch, self._key = epoch, key
 
 
 def fingerprint_of(*parts: bytes) -> bytes:
-    """16 bytes that tell one command from another."""
+    """Return 16 bytes that tell one command from another."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(len(part).to_bytes(4, "big") + part)

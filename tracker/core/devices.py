@@ -1,8 +1,7 @@
-"""Which devices act for a user, and how they cease to.
+"""Devices of a user: listing, logout, and what is kept of when each was last seen.
 
-Decides `Logout`, `ListDevices` and `ForgetDevice`, what the groups are told of devices that come
-and go, and which of what presence knows is kept. How a device comes to act for somebody is
-``tracker.core.accounts``' business.
+Owns: the decisions on `Logout`, `ListDevices` and `ForgetDevice`; log entries about devices; rekeys
+after a device was unbound. Not here: login (see tracker.core.accounts).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from tracker.core.state import State
 
 
 def logout(context: Context, caller: Caller, now: Now) -> Decision:
-    """Unbind the device. What it offers stays on record and counts again after the next login."""
+    """Unbind the device. Its offers stay on record and count again after its next login."""
     user = user_of(context.state, caller)
     changes = unbind(context, user, [caller.device], now, {})
     return Decision(tracker.Done(), tuple(changes), (ReleaseLease(caller.device),))
@@ -42,8 +41,10 @@ def logout(context: Context, caller: Caller, now: Now) -> Decision:
 def forget_device(
     context: Context, user: UserId, caller: Caller, command: tracker.ForgetDevice, now: Now
 ) -> Decision:
-    """Unbind a device of the same user from elsewhere, and end what it offers: it may never come
-    back. One of somebody else's, and none at all, are refused in the same words."""
+    """Unbind another device of the same user and end its offers: it may never come back.
+
+    Another user's device and one that does not exist are refused with the same text.
+    """
     device = DeviceKey(command.device)
     if device == caller.device:
         return logout(context, caller, now)
@@ -64,9 +65,9 @@ def forget_device(
 def unbind_others(
     context: Context, user: UserId, devices: list[DeviceKey], now: Now, seen: dict[str, LogAppender]
 ) -> tuple[tuple[c.Change, ...], tuple[SoftEffect, ...]]:
-    """Unbind ``devices`` of ``user`` from elsewhere. ``seen`` as for `log_device`."""
+    """Unbind other ``devices`` of ``user``. ``seen`` as for `log_device`."""
     changes = unbind(context, user, devices, now, seen)
-    # A nudge has each of them look at its groups, and find that it has none.
+    # A nudge makes each of them refresh its groups, and find that it has none.
     effects = [effect for device in devices for effect in (ReleaseLease(device), Nudge(device))]
     return tuple(changes), tuple(effects)
 
@@ -74,7 +75,7 @@ def unbind_others(
 def list_devices(
     context: Context, user: UserId, caller: Caller, command: tracker.ListDevices, now: Now
 ) -> Decision:
-    """Where ``user`` is logged in; for themself alone."""
+    """List the devices of the caller."""
     try:
         after = bytes.fromhex(command.after)
     except ValueError:
@@ -102,14 +103,17 @@ def _row(
 
 
 def _seen_ms(context: Context, device: DeviceKey, now: Now) -> int | None:
-    """When this process last heard of ``device``, if it did."""
+    """Return when this process last received an announcement of ``device``, if it did."""
     heard_at = context.presence.heard_at.get(device)
     return None if heard_at is None else now.wall_ms - round((now.mono_s - heard_at) * 1000)
 
 
 def seen_marks(context: Context, now: Now) -> list[c.Change]:
-    """What is worth writing down of who was seen when: the end of each presence, and for a long
-    one a mark once in a while, in case that this process ends before it does."""
+    """Return the times at which devices were last seen, where they should become durable.
+
+    These are the end of each presence, and during a long one a mark every ``limits.SEEN_MARK_S``,
+    in case this process ends first.
+    """
     changes: list[c.Change] = []
     for device in context.presence.heard_at:
         user = context.state.devices.get(device)
@@ -123,24 +127,24 @@ def seen_marks(context: Context, now: Now) -> list[c.Change]:
     return changes
 
 
-# -- what the groups are told -------------------------------------------------------------------
+# -- log entries and rekeys ---------------------------------------------------------------------
 
 
 def unbind(
     context: Context, user: UserId, devices: list[DeviceKey], now: Now, seen: dict[str, LogAppender]
 ) -> list[c.Change]:
-    """``devices`` act for ``user`` no more. ``seen`` as for `log_device`.
+    """Unbind ``devices`` of ``user`` and rekey their groups. ``seen`` as for `log_device`.
 
-    They know the keys to the groups' events, and so does who has a copy of a device's key: each
-    group goes on in a fresh epoch. As every member has to ask for its key then, one group does so a
-    few times a minute at the most, and what came too soon after that waits for `rekey_pending`.
+    Why rekey: these devices, and any copy of their keys, can open the groups' events.
+    Limits: every member has to ask for a fresh key, so a group is rekeyed at most
+    ``limits.REKEYS_MAX`` times in ``limits.REKEYS_S``. Later rekeys wait for `rekey_pending`.
     """
     changes: list[c.Change] = [c.DeviceUnbound(device) for device in devices]
     for group in context.state.groups_with(user) if devices else ():
         entries = seen.setdefault(group.id, LogAppender(group, now))
         fresh = _rekey(context, group, now) if _may_rekey(group, now) else None
         for device in devices:
-            # Under the old key: by the last of them members learn to ask for the new one.
+            # Sealed with the old key: the last of them tells members to ask for the new one.
             begun = fresh.epoch if fresh and device == devices[-1] else None
             changes.append(entries.add(events.Device(user, device, False), epoch=begun))
         if fresh is not None:
@@ -152,8 +156,10 @@ def unbind(
 
 
 def rekey_pending(context: Context, now: Now) -> list[c.Change]:
-    """Fresh keys where they had to wait. Members hear of the epoch with what is said next, and with
-    the heads that a renewal of their lease tells."""
+    """Rekey the groups whose rekey had to wait.
+
+    Members learn the epoch from the next entry, or from the heads in `Announced`.
+    """
     return [
         _rekey(context, group, now)
         for group in context.state.groups.values()
@@ -164,7 +170,7 @@ def rekey_pending(context: Context, now: Now) -> list[c.Change]:
 def _may_rekey(group: Group, now: Now) -> bool:
     if len(group.rekeyed_ms) < limits.REKEYS_MAX:
         return True
-    # A wall clock that was set back keeps nobody waiting until it is where it was.
+    # A wall clock that was set back does not delay rekeys until it has caught up.
     return not 0 <= now.wall_ms - group.rekeyed_ms[0] < limits.REKEYS_S * 1000
 
 
@@ -181,7 +187,10 @@ def log_device(
     now: Now,
     seen: dict[str, LogAppender],
 ) -> list[c.Change]:
-    """An entry for each group of ``user``. ``seen`` goes on counting where two users share one."""
+    """Return an entry for each group of ``user``.
+
+    ``seen`` numbers the entries of a group that two users of one decision share.
+    """
     changes: list[c.Change] = []
     for group in state.groups_with(user):
         entries = seen.setdefault(group.id, LogAppender(group, now))

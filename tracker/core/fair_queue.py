@@ -1,7 +1,6 @@
-"""Whose turn it is: one thing of each in turn, however much any of them brings.
+"""Fair queue: round-robin across keys, first in, first out within a key.
 
-Owns the order alone. What waits, and who counts as one, is the caller's to say
-(``tracker.service.command_loop``).
+Owns: the order. Not here: the choice of keys (see tracker.service.command_loop).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """Queues that are taken from in turn. What is in one of them keeps its order."""
+    """Queues by key, served in rotation."""
 
     def __init__(self) -> None:
         self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()  # none of them is empty
@@ -24,12 +23,12 @@ class FairQueue(Generic[T]):
         return self._count
 
     def add(self, key: Hashable, item: T) -> None:
-        """``item`` is the last in ``key``; a key that was empty has its turn after all others."""
+        """Append ``item`` to the queue of ``key``. A key that was empty comes after all others."""
         self._queues.setdefault(key, deque()).append(item)
         self._count += 1
 
     def take(self) -> T:
-        """The next one. Raises `KeyError` when there is none."""
+        """Remove and return the next item. Raise `KeyError` if there is none."""
         key, items = next(iter(self._queues.items()), (None, None))
         if items is None:
             raise KeyError("nothing waits")

@@ -1,7 +1,8 @@
-"""Rights and news: tickets, the keys to a group's events, the devices to let in, the log.
+"""Feed of a peer: presence, tickets, event keys, devices of its groups, and their logs.
 
-Decides `Announce`, `Depart`, `GetTickets`, `Follow`, `GetDevices`, `EventsSince` and `ProbeMe`:
-what a peer needs to take its place in its groups and to keep it.
+Owns: the decisions on `Announce`, `Depart`, `GetTickets`, `Follow`, `GetDevices`, `EventsSince` and
+`ProbeMe`. Not here: leases (see tracker.core.presence) and the signing of tickets (see
+tracker.service.ticket_signer).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from tracker.core.state import State
 def announce(
     context: Context, user: UserId, caller: Caller, command: tracker.Announce, now: Now
 ) -> Decision:
-    """Online for another lease. What is no member's business is passed over in silence."""
+    """Renew the lease of a device. Leeching in groups that the caller is not in is ignored."""
     check_alone(context, caller.device, command.instance, now)
     endpoint = reachable(context.identity, command.endpoint, caller.address)
     mine = context.state.groups_of.get(user, {})
@@ -78,7 +79,7 @@ def check_alone(context: Context, device: DeviceKey, instance: bytes, now: Now) 
 
 
 def reachable(identity: TrackerIdentity, endpoint: str, address: str) -> str:
-    """``endpoint`` as others can connect to it. Raises `Refused`."""
+    """Return ``endpoint`` as other peers can connect to it. Raise `Refused` if they cannot."""
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     if endpoint.startswith("tcp://") and host == "*":
         endpoint = f"tcp://{_host(address)}:{port}"
@@ -96,20 +97,20 @@ def reachable(identity: TrackerIdentity, endpoint: str, address: str) -> str:
 
 
 def probe_me(context: Context, user: UserId, caller: Caller) -> Decision:
-    """Whether the asking device can be reached. Raises `Refused`.
+    """Test whether the caller's device can be reached. Raise `Refused` if it is offline.
 
-    Invariant: the tracker connects to the endpoint under which its members are sent to the asker,
-    and never to itself or its neighbours on the link for one who is not there.
+    Invariant: the tracker connects only to the endpoint that the device announced. It connects to
+    its own machine, or on its own link, only for a device that is there.
     """
     lease = context.presence.leases.get(caller.device)
     if lease is None or lease.user != user:
         raise Refused(Code.USAGE, "this device has announced no address yet", "try again in 10 s")
-    if not _may_be_tried(lease.endpoint, caller.address):
+    if not _may_probe(lease.endpoint, caller.address):
         return Decision(tracker.Probed(lease.endpoint, False))
     return Decision(deferred=ProbeDevice(user, caller.device, lease.endpoint))
 
 
-def _may_be_tried(endpoint: str, seen_at: str) -> bool:
+def _may_probe(endpoint: str, seen_at: str) -> bool:
     if endpoint.startswith("ipc://"):
         return True  # all peers of this tracker are on this machine
     address = ipaddress.ip_address(host_of(endpoint).strip("[]"))
@@ -120,12 +121,12 @@ def _may_be_tried(endpoint: str, seen_at: str) -> bool:
 
 
 def _is_local(address: str) -> bool:
-    """Whether who asks is on the tracker's own machine, as far as the address tells."""
+    """Whether ``address`` is on the tracker's own machine; an empty one is, by ipc."""
     return not address or ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _host(address: str) -> str:
-    """The form of an address in an endpoint; without one, who asks is on this machine."""
+    """Return ``address`` as it is written in an endpoint; an empty one is this machine, by ipc."""
     if not address:
         return "127.0.0.1"
     ip = ipaddress.ip_address(address.partition("%")[0])
@@ -135,16 +136,19 @@ def _host(address: str) -> str:
 
 
 def depart(caller: Caller) -> Decision:
-    """Offline in order."""
+    """Release the lease of a device."""
     return Decision(tracker.Done(), effects=(ReleaseLease(caller.device),))
 
 
-# -- tickets and news ---------------------------------------------------------------------------
+# -- tickets and logs ---------------------------------------------------------------------------
 
 
 def get_tickets(state: State, user: UserId, command: tracker.GetTickets) -> Decision:
-    """Tickets for some or all of the asker's groups. Groups that are none of theirs are passed over
-    as long as any is left, since one may have been left a moment ago."""
+    """Issue tickets for some or all of the caller's groups.
+
+    Groups that the caller is not in are ignored unless none remains: the caller may have left one a
+    moment ago.
+    """
     if command.groups:
         asked = [find_group(state, text) for text in command.groups]
         groups = {g.id: g for g in asked if g is not None and user in g.members}
@@ -156,7 +160,7 @@ def get_tickets(state: State, user: UserId, command: tracker.GetTickets) -> Deci
 
 
 def follow(state: State, user: UserId, now: Now) -> Decision:
-    """All of the asker's groups with what opens their events."""
+    """Return all groups of the caller, with the keys of their events."""
     groups = list(state.groups_with(user))
     states = [_group_state(group, now) for group in groups]
     pending = sorted(state.requests_of.get(user, ()))
@@ -176,18 +180,18 @@ def _group_state(group: Group, now: Now) -> tracker.GroupState:
         revoked=[
             (user, revocation.epoch)
             for user, revocation in group.revoked.items()
-            if matters(revocation.at_ms, now)
+            if may_matter(revocation.at_ms, now)
         ],
     )
 
 
-def matters(revoked_ms: int, now: Now) -> bool:
-    """Whether a ticket from before a revocation can still be live."""
+def may_matter(revoked_ms: int, now: Now) -> bool:
+    """Whether a ticket from before a revocation may not have expired yet."""
     return now.wall_ms - revoked_ms <= (limits.TICKET_LIFE_S + limits.CLOCK_SKEW_S) * 1000
 
 
 def get_devices(state: State, user: UserId, command: tracker.GetDevices) -> Decision:
-    """Whom a serving peer of the group lets in."""
+    """List the devices that a serving peer of the group lets in."""
     group = group_of(state, user, command.group)
     rows = state.device_rows(group)
     try:
@@ -200,7 +204,7 @@ def get_devices(state: State, user: UserId, command: tracker.GetDevices) -> Deci
 
 
 def events_since(state: State, user: UserId, command: tracker.EventsSince, now: Now) -> Decision:
-    """The log after ``seq``, but nothing from before the asker joined."""
+    """Return the log after ``seq``, without entries from before the caller joined."""
     group = group_of(state, user, command.group)
     after = max(command.seq, group.members[user].seq - 1)
     if after >= group.seq:

@@ -1,7 +1,7 @@
-"""Groups: who owns them, who is in them, and who asks to be.
+"""Groups: owners, members and join requests.
 
-Decides the commands about groups and membership. What the members share is decided in
-``tracker.core.shares``; when a member goes, that module says what becomes of their offers.
+Owns: the decisions on groups and membership. Not here: shares, and the end of a member's offers
+(see tracker.core.shares).
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from tracker.core.context import (
 from tracker.core.records import Group
 from tracker.core.state import State
 
-MEMBERSHIP_ENTRIES = 4  # asked, joined, left, and another owner: paid for at the beginning
+MEMBERSHIP_ENTRIES = 4  # requested, joined, left, new owner: paid for in advance
 
-# -- making, joining, leaving -------------------------------------------------------------------
+# -- create, join, leave -------------------------------------------------------------------
 
 
 def create_group(
     context: Context, user: UserId, command: tracker.CreateGroup, now: Now
 ) -> Decision:
-    """A new group with ``user`` as its owner and only member."""
+    """Create a group with ``user`` as its owner and only member."""
     state, group = context.state, new_group_id(command.group)
     _check_groups_of(state, user)
     spent = [
@@ -71,7 +71,7 @@ def create_group(
 
 
 def join_group(context: Context, user: UserId, command: tracker.JoinGroup, now: Now) -> Decision:
-    """Ask the owner to be let in."""
+    """Send a join request to the owner."""
     state = context.state
     group = find_group(state, command.group)
     if group is None:
@@ -99,7 +99,7 @@ def join_group(context: Context, user: UserId, command: tracker.JoinGroup, now: 
         )
     wait_s = group.request_buckets.wait_s(user, now.wall_ms / 1000)
     if wait_s > 0:
-        # Each request that is withdrawn is two entries in the log of others.
+        # Each request that is withdrawn costs two entries in the log of the group.
         raise Refused(
             Code.SLOW_DOWN,
             f"you have asked to be let into {quoted(group.id)} too often",
@@ -124,9 +124,9 @@ def _check_groups_of(state: State, user: UserId) -> None:
 
 
 def leave_group(context: Context, user: UserId, command: tracker.LeaveGroup, now: Now) -> Decision:
-    """Leave; as the owner pass the group on, as the last member dissolve it.
+    """Leave a group; the owner passes it on, the last member dissolves it.
 
-    Who only asked to be let in withdraws that.
+    A user with a join request only withdraws the request.
     """
     state = context.state
     asked = find_group(state, command.group)
@@ -143,7 +143,7 @@ def leave_group(context: Context, user: UserId, command: tracker.LeaveGroup, now
 def remove_member(
     context: Context, user: UserId, command: tracker.RemoveMember, now: Now
 ) -> Decision:
-    """The owner removes another member."""
+    """Remove another member; for the owner."""
     group = owned_group(context.state, user, command.group)
     other = _user_named(command.user)
     if other == user:
@@ -162,13 +162,15 @@ def remove_member(
 
 
 def _remove(
-    context: Context, group: Group, user: UserId, farewell: events.Left | events.Removed, now: Now
+    context: Context, group: Group, user: UserId, ending: events.Left | events.Removed, now: Now
 ) -> Decision:
-    """One of several members goes: a fresh epoch, perhaps another owner, no more offers."""
+    """Remove one of several members: fresh epoch, end of their offers, a new owner if needed."""
     entries = LogAppender(group, now)
-    epoch, key = farewell.epoch, context.rng.randbytes(limits.EVENT_KEY_BYTES)
+    epoch, key = ending.epoch, context.rng.randbytes(limits.EVENT_KEY_BYTES)
     changes: list[c.Change] = [
-        entries.add(farewell, epoch=epoch),  # under the old key: members learn to ask for the new
+        entries.add(
+            ending, epoch=epoch
+        ),  # sealed with the old key; members then ask for the new one
         c.MemberGone(group.id, user, epoch, key, now.wall_ms),
     ]
     entries.rekey(epoch, key)
@@ -182,19 +184,19 @@ def _remove(
 
 
 def _dissolve(state: State, group: Group, user: UserId, now: Now) -> Decision:
-    """The last one goes, and with them the group and its log: nobody is left to read it."""
+    """Dissolve the group with its last member, and delete its log."""
     gone = c.GroupDissolved(group.id, user, group.epoch + 1, now.wall_ms)
     asked = [nudge for other in group.requests for nudge in nudges(state, other)]
     return Decision(tracker.Done(), (gone,), (*nudges(state, user), *asked))
 
 
-# -- letting in ---------------------------------------------------------------------------------
+# -- requests ----------------------------------------------------------------------------------
 
 
 def accept_request(
     context: Context, user: UserId, command: tracker.AcceptRequest, now: Now
 ) -> Decision:
-    """The owner lets somebody in who asked."""
+    """Accept a join request; for the owner."""
     state = context.state
     group = owned_group(state, user, command.group)
     other = _user_named(command.user)
@@ -207,8 +209,8 @@ def accept_request(
             f"{quoted(group.id)} has {limits.MEMBERS_PER_GROUP_MAX} members, the most allowed",
         )
     _check_groups_of(state, other)
-    # A fresh key: the one so far opens what was published, and recorded by anybody, before. All
-    # members are given it in one message, so that none needs to ask for it.
+    # Why a fresh key: the current one opens events that were published, and maybe recorded, before.
+    # All members get it in one message, so that none needs to ask for it.
     epoch, key = group.epoch + 1, context.rng.randbytes(limits.EVENT_KEY_BYTES)
     handed = c.GroupKeyHanded(group.id, epoch, key, group.topic, group.key)
     entries = LogAppender(group, now)
@@ -224,7 +226,7 @@ def accept_request(
 def reject_request(
     context: Context, user: UserId, command: tracker.RejectRequest, now: Now
 ) -> Decision:
-    """The owner does not let somebody in who asked."""
+    """Reject a join request; for the owner."""
     group = owned_group(context.state, user, command.group)
     other = _user_named(command.user)
     _check_asked(group, other, command.user)
@@ -240,7 +242,9 @@ def _user_named(text: str) -> UserId:
     try:
         return user_id(text)
     except BadName:
-        return UserId(text)  # is nobody, and is answered like any other nobody
+        return UserId(
+            text
+        )  # no user has this name; the reply is the same as for any other unknown one
 
 
 def _check_asked(group: Group, other: UserId, typed: str) -> None:
@@ -256,7 +260,7 @@ def _check_asked(group: Group, other: UserId, typed: str) -> None:
 
 
 def list_groups(context: Context, user: UserId, command: tracker.ListGroups) -> Decision:
-    """Every group there is, as a newcomer needs to see them: name, owner, number of members."""
+    """List all groups: name, owner, number of members, and the caller's role."""
     names, more = page(context.state.group_ids, GroupId(command.after))
     rows = [_group_row(context.state.groups[name], user) for name in names]
     return Decision(tracker.GroupRows(rows, more))
@@ -271,7 +275,7 @@ def _group_row(group: Group, user: UserId) -> tracker.GroupRow:
 
 
 def list_requests(context: Context, user: UserId, command: tracker.ListRequests) -> Decision:
-    """Who asks to be let in; for the owner alone."""
+    """List the join requests of a group; for the owner."""
     group = owned_group(context.state, user, command.group)
     names, more = page(sorted(group.requests), command.after)
     rows = [
@@ -287,7 +291,7 @@ def list_requests(context: Context, user: UserId, command: tracker.ListRequests)
 
 
 def list_members(context: Context, user: UserId, command: tracker.ListMembers) -> Decision:
-    """Who is in the group; for its members."""
+    """List the members of a group; for its members."""
     group = group_of(context.state, user, command.group)
     names, more = page(sorted(group.members), command.after)
     rows = [_member_row(context, group, UserId(name)) for name in names]

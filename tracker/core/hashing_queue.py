@@ -1,7 +1,7 @@
 """Fair, bounded queue for password hashing: least recently served address first, then user.
 
-Owns: the order, the number of places each key may hold, and eviction from a full queue. Not here:
-threads (see ``tracker.service.passwords``) and budgets (see ``tracker.core.throttle``).
+Owns: the order, the number of places for each key, and eviction from a full queue. Not here:
+threads (see tracker.service.passwords) and budgets (see tracker.core.throttle).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ SERVED_KEPT = 1_000  # addresses and queues whose last turn is remembered
 
 
 class QueueFull(Exception):
-    """The key holds all places that it may have, or the queue is full of others' turns."""
+    """The key holds all its places, or the queue is full and no other key has more than it."""
 
 
 class HashingQueue(Generic[T]):
-    """Items in queues, queues at addresses. A key is a user, as far as one account is concerned.
+    """Queues by key, keys by address. A key is a user, or all new accounts of an address.
 
-    Limits: ``each_max`` places a key, waiting and at work together; ``waiting_max`` wait in all.
+    Limits: ``each_max`` places a key, waiting and running together; ``waiting_max`` wait in all.
     """
 
     def __init__(self, waiting_max: int, each_max: int) -> None:
@@ -29,18 +29,18 @@ class HashingQueue(Generic[T]):
         self._each_max = each_max
         self._addresses: OrderedDict[str, OrderedDict[Hashable, deque[T]]] = OrderedDict()
         self._waiting_at: Counter[str] = Counter()
-        self._places: Counter[Hashable] = Counter()  # of each key, waiting and at work
+        self._places: Counter[Hashable] = Counter()  # of each key, waiting and running
         self._turn = 0
-        self._last_turns: OrderedDict[Hashable, int] = OrderedDict()  # of addresses and queues
+        self._last_turns: OrderedDict[Hashable, int] = OrderedDict()  # of addresses and keys
 
     def __len__(self) -> int:
         return self._waiting_at.total()
 
     def add(self, address: str, key: Hashable, item: T) -> T | None:
-        """Append ``item``. Return the one that had to give way to it, if any; raise `QueueFull`."""
+        """Append ``item``. Return the item that was evicted for it, if any; raise `QueueFull`."""
         if self._places[key] >= self._each_max:
             raise QueueFull
-        evicted = self._make_way(address, key) if len(self) >= self._waiting_max else None
+        evicted = self._evict_for(address, key) if len(self) >= self._waiting_max else None
         self._addresses.setdefault(address, OrderedDict()).setdefault(key, deque()).append(item)
         self._waiting_at[address] += 1
         self._places[key] += 1
@@ -73,7 +73,7 @@ class HashingQueue(Generic[T]):
         if not self._places[key]:
             del self._places[key]
 
-    def _make_way(self, address: str, key: Hashable) -> T:
+    def _evict_for(self, address: str, key: Hashable) -> T:
         """Evict the newest item of the address with most of them, or of the newcomer's own.
 
         Invariant: an eviction leaves its loser at least as many places as the newcomer gets.

@@ -18,10 +18,10 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(slots=True)
 class Holdings:
-    """Counts that follow every offer and its end. What is at zero takes no memory.
+    """Counts that follow each offer and its end. A count of zero takes no memory.
 
-    ``offers``: one a share and device. ``shares``: those that a user offers on any device.
-    ``manifest_bytes``: of these, in each group anew.
+    ``offers``: one for each share and device. ``shares``: those that a user offers on any device.
+    ``manifest_bytes``: of these; a content in two groups counts twice.
     """
 
     offers: Counter[UserId] = field(default_factory=Counter)
@@ -29,20 +29,20 @@ class Holdings:
     manifest_bytes: Counter[UserId] = field(default_factory=Counter)
 
     def add_offer(self, user: UserId) -> None:
-        """One more device of ``user`` offers a share."""
+        """Count one more device of ``user`` that offers a share."""
         self.offers[user] += 1
 
     def drop_offer(self, user: UserId) -> None:
-        """One device less."""
+        """Count one device less."""
         _less(self.offers, user, 1)
 
     def add_share(self, group: GroupId, user: UserId, manifest_bytes: int) -> None:
-        """``user`` offers one more share of ``group``."""
+        """Count one more share of ``group`` that ``user`` offers."""
         self.shares[group, user] += 1
         self.manifest_bytes[user] += manifest_bytes
 
     def drop_share(self, group: GroupId, user: UserId, manifest_bytes: int) -> None:
-        """They offer it on no device."""
+        """Count one share less: ``user`` offers it on no device."""
         _less(self.shares, (group, user), 1)
         _less(self.manifest_bytes, user, manifest_bytes)
 

@@ -1,8 +1,8 @@
-"""Manifests on their way in, part by part.
+"""Manifest uploads: parts of manifests on their way in.
 
-Owns the parts until a manifest is whole, in memory that is bounded for all and for each user, so
-that nobody keeps others from sharing. Does not look into it: whether it is what its id says is
-checked by ``common.manifest`` in a thread of the shell's.
+Owns: the parts until a manifest is complete, in memory that is bounded in all and for each user, so
+that no user prevents others from sharing. Not here: the check against the content's id (see
+common.manifest), which a thread of the service does.
 """
 
 from __future__ import annotations
@@ -23,23 +23,25 @@ _Key: TypeAlias = tuple[DeviceKey, ContentId]
 class _Upload:
     total_bytes: int
     began_at: float
-    moved_at: float  # when the last whole part's worth was here: a byte now and then is no life
-    moved_bytes: int = 0
+    progress_at: (
+        float  # when the last full part was received: single bytes do not count as progress
+    )
+    progress_bytes: int = 0
     body: bytearray = field(default_factory=bytearray)
 
     def add(self, part: bytes, now: float) -> None:
         self.body += part
-        if len(self.body) - self.moved_bytes >= limits.MANIFEST_PART_BYTES:
-            self.moved_at, self.moved_bytes = now, len(self.body)
+        if len(self.body) - self.progress_bytes >= limits.MANIFEST_PART_BYTES:
+            self.progress_at, self.progress_bytes = now, len(self.body)
 
     def is_over(self, now: float) -> bool:
-        """Whether it was given up, or goes on for longer than it could honestly take."""
+        """Whether the upload was abandoned, or takes longer than an honest one could."""
         allowed_s = limits.UPLOAD_S + self.total_bytes / limits.UPLOAD_RATE_MIN
-        return now - self.moved_at > limits.UPLOAD_IDLE_S or now - self.began_at > allowed_s
+        return now - self.progress_at > limits.UPLOAD_IDLE_S or now - self.began_at > allowed_s
 
 
 class ManifestUploads:
-    """What each user's devices have sent of which manifest."""
+    """Incomplete manifests of all users and devices."""
 
     def __init__(self) -> None:
         self._of: dict[UserId, dict[_Key, _Upload]] = {}
@@ -55,9 +57,9 @@ class ManifestUploads:
         part: bytes | None,
         now: float,
     ) -> bytes | None:
-        """Add ``part``; the whole manifest if that was the last one. Raises `Refused`.
+        """Add ``part``. Return the whole manifest if it is complete. Raise `Refused`.
 
-        A part that came already is passed over; a part from 0 begins anew.
+        A part that was received already is ignored; a part from 0 starts again.
         """
         if part is None or not 1 <= len(part) <= limits.MANIFEST_PART_BYTES:
             raise Refused(
@@ -93,15 +95,15 @@ class ManifestUploads:
         mine = self._of.get(user, {})
         here = [other for other in mine if other[0] == key[0]]
         if len(here) >= limits.UPLOADS_PER_DEVICE_MAX:
-            self._drop(user, min(here, key=lambda other: mine[other].moved_at))
+            self._drop(user, min(here, key=lambda other: mine[other].progress_at))
         upload = self._of.setdefault(user, {})[key] = _Upload(total_bytes, now, now)
         return upload
 
     def _make_room(self, user: UserId, have: int, size: int, now: float) -> None:
-        """For ``size`` bytes more of an upload that has ``have``. Raises `Refused`.
+        """Reserve ``size`` bytes more for an upload that has ``have``. Raise `Refused`.
 
-        Whoever has nothing else on the way may send the largest manifest that there is. When all
-        room is taken, who has most of it gives way, unless that is the one who asks for more.
+        A user without other uploads may send a manifest of any allowed size. When the memory is
+        full, the user with most of it loses an upload, unless that is the one who needs more.
         """
         mine = self._held[user] + size
         if mine > limits.UPLOAD_BYTES_PER_USER_MAX and self._held[user] > have:
@@ -118,7 +120,7 @@ class ManifestUploads:
                 )
             theirs = self._of[most]
             filled = [key for key, upload in theirs.items() if upload.body]
-            self._drop(most, min(filled, key=lambda key: theirs[key].moved_at))
+            self._drop(most, min(filled, key=lambda key: theirs[key].progress_at))
 
     def _drop(self, user: UserId, key: _Key) -> None:
         mine = self._of[user]
@@ -127,7 +129,7 @@ class ManifestUploads:
             del self._of[user], self._held[user]
 
     def sweep(self, now: float) -> None:
-        """Drop what was given up, and what does not come to its end."""
+        """Drop uploads that were abandoned or take too long."""
         over = [
             (user, key)
             for user, uploads in self._of.items()

@@ -1,8 +1,8 @@
-"""Who is online, where, and with what: soft, in memory, and gone with the process.
+"""Presence: leases of online devices, and the swarms that follow from them; in memory only.
 
-Owns the leases and the swarms that follow from them: a device with a lease is a seeder of what it
-offers and a leecher of what it announced. Tells what changed in a swarm and publishes nothing
-itself (``tracker.core.outbox``). All times are seconds of a monotonic clock.
+Owns: the leases, and for each content in a group its seeders and leechers. A device with a lease is
+a seeder of what it offers and a leecher of what it announced. Not here: the publication of changes
+(see tracker.core.outbox). All times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from tracker.core.spread import Sampler, spread
 from tracker.core.state import State
 
 SwarmKey: TypeAlias = tuple[GroupId, ContentId]
-"""A content in a group: what a swarm gathers around."""
+"""Key of a swarm: a content in a group."""
 
 Users: TypeAlias = dict[UserId, dict[DeviceKey, Source]]
 
-SWEEP_S = 1.0  # how often the leases are looked through
+SWEEP_S = 1.0  # interval of `Presence.sweep`
 
 
 @dataclass(slots=True)
 class Lease:
-    """``swarms`` holds what the swarms say of this device: it is in no other."""
+    """Lease of an online device. ``swarms``: the swarms that it is in, and its source in each."""
 
     user: UserId
     endpoint: str
@@ -40,19 +40,19 @@ class Lease:
 
 @dataclass(slots=True)
 class Swarm:
-    """``users``: the devices of each user, of the seeders and of the leechers."""
+    """Sources of one content in a group. ``users``: seeders by user, then leechers by user."""
 
     seeders: dict[DeviceKey, Source] = field(default_factory=dict)
     leechers: dict[DeviceKey, Source] = field(default_factory=dict)
     users: tuple[Users, Users] = field(default_factory=lambda: ({}, {}))
 
     def put(self, device: DeviceKey, source: Source) -> None:
-        """``device`` is a source from now on; it was none."""
+        """Add ``device``, which was no source."""
         (self.seeders if source.complete else self.leechers)[device] = source
         self.users[not source.complete].setdefault(UserId(source.user), {})[device] = source
 
     def take(self, device: DeviceKey) -> None:
-        """``device`` is a source no longer."""
+        """Remove ``device``, if it is a source."""
         for some, users in zip((self.seeders, self.leechers), self.users, strict=True):
             source = some.pop(device, None)
             if source is not None:
@@ -68,50 +68,50 @@ class Swarm:
 
 @dataclass(frozen=True, slots=True)
 class SwarmChange:
-    """``device`` became a source of ``key`` (or a better one), or with None ceased to be one."""
+    """``device`` became a source in swarm ``key``, or changed as one; None: it no longer is one."""
 
     key: SwarmKey
     device: DeviceKey
     source: Source | None
 
 
-_NOBODY = Swarm()
+_EMPTY = Swarm()
 
 
 class Presence:
-    """Leases by device and swarms by key; each follows from the other and from the state."""
+    """Leases by device and swarms by key."""
 
     def __init__(self) -> None:
         self.leases: dict[DeviceKey, Lease] = {}
-        # When each device last announced itself, for as long as that is not written down.
+        # When each device last announced itself, until that is durable.
         self.heard_at: dict[DeviceKey, float] = {}
         self._swarms: dict[SwarmKey, Swarm] = {}
         self._swept_at: float | None = None
 
-    # -- questions ------------------------------------------------------------------------------
+    # -- queries --------------------------------------------------------------------------------
 
     def swarm(self, key: SwarmKey) -> Swarm:
-        """The swarm at ``key``, which may be empty; not to be changed."""
-        return self._swarms.get(key, _NOBODY)
+        """Return the swarm of ``key``, empty if there is none. Callers must not change it."""
+        return self._swarms.get(key, _EMPTY)
 
     def known(self, device: DeviceKey) -> int:
-        """In how many swarms ``device`` is a source."""
+        """Return the number of swarms in which ``device`` is a source."""
         lease = self.leases.get(device)
         return len(lease.swarms) if lease else 0
 
     def moved(self, state: State, device: DeviceKey, user: UserId, endpoint: str) -> int:
-        """In about how many swarms something changes when ``device`` announces itself."""
+        """Estimate the number of swarms that change when ``device`` announces itself."""
         lease = self.leases.get(device)
         if lease is not None and (lease.user, lease.endpoint) == (user, endpoint):
             return 0
         return len(state.offers_of.get((user, device), ()))
 
     def online(self, state: State, user: UserId) -> int:
-        """How many devices of ``user`` are online."""
+        """Return the number of devices of ``user`` that are online."""
         return sum(device in self.leases for device in state.devices_of.get(user, ()))
 
     def sources(self, key: SwarmKey, asker: DeviceKey, rng: Sampler) -> list[Source]:
-        """At most ``limits.SOURCES_MAX`` others, seeders first, chosen at random by user first."""
+        """Choose at most ``limits.SOURCES_MAX`` other sources, seeders first, spread over users."""
         chosen: list[Source] = []
         for users in self.swarm(key).users:
             # One more, since the asker may be among them.
@@ -136,7 +136,7 @@ class Presence:
         now: float,
         instance: bytes = b"",
     ) -> list[SwarmChange]:
-        """``device`` is there for another lease; ``leeching`` replaces what was said before."""
+        """Renew the lease of ``device``; ``leeching`` replaces that of its last announcement."""
         fetched = {(group, content): held for group, content, held in leeching}
         lease = self.leases.get(device)
         if lease is None or lease.user != user:
@@ -154,10 +154,10 @@ class Presence:
         lease.ends_at = now + limits.LEASE_S
         lease.instance = instance
         self.heard_at[device] = now
-        return changes + self._settle(state, device, touched)
+        return changes + self._update(state, device, touched)
 
     def depart(self, device: DeviceKey) -> list[SwarmChange]:
-        """``device`` is offline."""
+        """End the lease of ``device``."""
         lease = self.leases.pop(device, None)
         if lease is None:
             return []
@@ -166,10 +166,10 @@ class Presence:
         return [SwarmChange(key, device, None) for key in lease.swarms]
 
     def sweep(self, now: float) -> list[SwarmChange]:
-        """End the leases that ran out. To be called each ``SWEEP_S``.
+        """End the expired leases. Call it every ``SWEEP_S``.
 
-        When it was not, this process itself was stopped or blocked and could not hear anybody: the
-        leases are then longer by that time.
+        Why: if a call is late, this process was stopped or blocked and could not receive
+        announcements. All leases are then extended by that time.
         """
         missed = 0.0 if self._swept_at is None else now - self._swept_at - SWEEP_S
         self._swept_at = now
@@ -182,14 +182,14 @@ class Presence:
     # -- swarms ---------------------------------------------------------------------------------
 
     def follow(self, state: State, changes: Iterable[c.Change]) -> list[SwarmChange]:
-        """Let the swarms follow from durable changes, which ``state`` includes already."""
+        """Update the swarms after durable changes, which ``state`` already includes."""
         found: list[SwarmChange] = []
         for change in changes:
             match change:
                 case c.OfferAdded(group, _, content, _, device) | c.OfferDropped(
                     group, _, content, _, device
                 ):
-                    found += self._settle(state, device, [(group, content)])
+                    found += self._update(state, device, [(group, content)])
                 case c.DeviceUnbound(device):
                     found += self.depart(device)
                     self.heard_at.pop(device, None)
@@ -200,12 +200,12 @@ class Presence:
                         lease = self.leases.get(device)
                         swarms = lease.swarms if lease else ()
                         here = [key for key in swarms if key[0] == group]
-                        found += self._settle(state, device, here)
+                        found += self._update(state, device, here)
                 case _:
                     pass
         return found
 
-    def _settle(
+    def _update(
         self, state: State, device: DeviceKey, swarms: Iterable[SwarmKey]
     ) -> list[SwarmChange]:
         lease = self.leases.get(device)
@@ -222,7 +222,7 @@ class Presence:
             else:
                 lease.swarms[key] = has
                 self._put_in(key, device, has)
-            if _worth_telling(had, has):
+            if _worth_publishing(had, has):
                 changes.append(SwarmChange(key, device, has))
         return changes
 
@@ -246,7 +246,7 @@ def _offered(state: State, user: UserId, device: DeviceKey) -> list[SwarmKey]:
 
 
 def _source(state: State, device: DeviceKey, lease: Lease, key: SwarmKey) -> Source | None:
-    """What ``device`` is to the swarm at ``key``, by the state and its lease."""
+    """Return ``device`` as a source in swarm ``key``; None if it is not one."""
     group_id, content = key
     group = state.groups.get(group_id)
     if group is None or lease.user not in group.members or content not in group.names_of:
@@ -258,9 +258,9 @@ def _source(state: State, device: DeviceKey, lease: Lease, key: SwarmKey) -> Sou
     return None
 
 
-def _worth_telling(had: Source | None, has: Source | None) -> bool:
-    # How many pieces a leecher holds changes all the time, and it tells those that it is connected
-    # to. Others need to hear of it when it appears and when it has the first piece to give.
+def _worth_publishing(had: Source | None, has: Source | None) -> bool:
+    # The number of pieces that a leecher holds changes all the time, and it reports that to the
+    # peers that it is connected to. Other peers need its appearance, and its first piece.
     if had is None or has is None:
         return True
     if had.endpoint != has.endpoint or had.complete != has.complete:

@@ -1,7 +1,7 @@
-"""The catalogue: what is shared in a group, under which name, and who offers it.
+"""Shares of a group: their names, contents and offers, and the manifests of the contents.
 
-Decides the commands about shares, manifests and sources. Which devices of those that offer a share
-are online is known to ``tracker.core.presence``; the bytes of manifests are kept by the store.
+Owns: the decisions on shares, manifests and sources. Not here: which of the offering devices are
+online (see tracker.core.presence), and the bytes of manifests (see tracker.store.store).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from tracker.core.state import State
 
 SHARED_BY_MAX = 64  # users named in a row of a listing
 
-# -- offering -----------------------------------------------------------------------------------
+# -- offers -------------------------------------------------------------------------------------
 
 
 def offer(
     context: Context, user: UserId, caller: Caller, command: tracker.Offer, now: Now
 ) -> Decision:
-    """This device holds all of a content: share it, or join those who do."""
+    """Offer a content that this device holds: as a new share, or as a further seeder."""
     state, group = context.state, group_of(context.state, user, command.group)
     name = share_name(command.name)
     share_id, content = c.ShareId(fold_name(name)), ContentId(command.content)
@@ -49,15 +49,15 @@ def offer(
         _check_same(group, share, name, content, (user, caller.device) in share.offers)
         if (user, caller.device) in share.offers:
             return Decision(tracker.Offered(_row(context, group, share), _has_others(share, user)))
-    # Whether others share it elsewhere is nobody's business who does not hold it: an id alone
-    # neither tells that nor gives the names in the manifest.
+    # Invariant: an id alone tells neither whether others share the content nor the names in its
+    # manifest. A caller who has not sent the manifest must send it.
     if not state.may_know(user, content):
         raise Refused(Code.NEED_MANIFEST, "the tracker has not got the manifest of this content")
     summary = state.manifests[content]
     _check_room(state, group, share, user, caller.device)
     _check_manifests(state, share, user, summary)
-    news = share is None or user not in share.users
-    if news:  # two entries: of its beginning and of its end
+    first_offer = share is None or user not in share.users
+    if first_offer:  # two entries: this one and that of its end
         spent = state.budgets.spend(Budget.ENTRIES, user, 2, now.wall_ms)
     else:
         spent = state.budgets.spend(Budget.OFFERS, user, 1, now.wall_ms, caller.device)
@@ -71,8 +71,8 @@ def offer(
         created = c.ShareAdded(group.id, share_id, name, content, now.wall_ms)
         changes = (created, added, entries.add(shared))
         share = Share(name, content, now.wall_ms)
-    elif not news:
-        changes = (added,)  # a further device of somebody who seeds it: no news for the log
+    elif not first_offer:
+        changes = (added,)  # a further device of a user who seeds it: no entry
     else:
         changes = (added, entries.add(events.Seeding(user, name, content)))
     row = _row(context, group, share, besides=(user, caller.device))
@@ -80,7 +80,7 @@ def offer(
 
 
 def _check_same(group: Group, share: Share, name: str, content: ContentId, own: bool) -> None:
-    """Refuse another content, or another spelling. ``own``: it is shared by this device so far."""
+    """Refuse another content or spelling under this name. ``own``: this device offers ``share``."""
     if share.content != content and own:
         raise Refused(
             Code.TAKEN,
@@ -164,10 +164,10 @@ def _has_others(share: Share, user: UserId) -> bool:
 def stop_share(
     context: Context, user: UserId, caller: Caller, command: tracker.StopShare, now: Now
 ) -> Decision:
-    """This device offers a share no more; the last one to do so withdraws it.
+    """End this device's offer of a share; the last offer ends the share.
 
-    Where this device does not, devices on which the user is not logged in any more cease to: nobody
-    could say so on them.
+    If this device does not offer it, end the offers of those devices of the user that are logged
+    out: they could not be ended there.
     """
     group = group_of(context.state, user, command.group)
     share_id, share = _share_named(group, command.name)
@@ -194,8 +194,10 @@ def stop_share(
 def end_offers(
     group: Group, user: UserId, entries: LogAppender, now: Now, device: DeviceKey | None = None
 ) -> list[c.Change]:
-    """What becomes of everything that ``user`` offers in ``group``, or one ``device`` of theirs,
-    when they go: one change, and an entry for each share that they offer no more."""
+    """End all offers in ``group`` of ``user``, or of one ``device`` of that user, who leaves.
+
+    Return one change, and an entry for each share that the user no longer offers.
+    """
     told: list[c.Change] = []
     offered = False
     for share in group.shares.values():
@@ -208,7 +210,7 @@ def end_offers(
 
 
 def _ending_event(share: Share, user: UserId) -> events.Unshared | events.Stopped:
-    """What is told when ``user`` offers a share no more on any device."""
+    """Return the event of the last offer of ``user`` for a share ending."""
     last = all(other == user for other, _ in share.offers)
     return (events.Unshared if last else events.Stopped)(user, share.name, share.content)
 
@@ -216,7 +218,7 @@ def _ending_event(share: Share, user: UserId) -> events.Unshared | events.Stoppe
 def my_offers(
     context: Context, user: UserId, caller: Caller, command: tracker.MyOffers
 ) -> Decision:
-    """What is on record as offered by this device, sorted by group, then as in `list_files`."""
+    """List the offers of this device, sorted by group, then as in `list_files`."""
     group, _, name = command.after.partition("/")
     after = (GroupId(group), c.ShareId(fold_name(name)))
     listed, more = page(context.state.offers_of.get((user, caller.device), ()), after)
@@ -228,11 +230,11 @@ def _offer_row(state: State, group: GroupId, share_id: c.ShareId) -> tracker.Off
     return tracker.OfferRow(group, share.name, share.content)
 
 
-# -- finding ------------------------------------------------------------------------------------
+# -- queries ------------------------------------------------------------------------------------
 
 
 def list_files(context: Context, user: UserId, command: tracker.ListFiles) -> Decision:
-    """What is shared in a group, sorted by the names in the form in which they are compared."""
+    """List the shares of a group, sorted by folded name."""
     group = group_of(context.state, user, command.group)
     keys, more = page(group.share_ids, c.ShareId(fold_name(command.after)))
     return Decision(tracker.FileRows([_row(context, group, group.shares[k]) for k in keys], more))
@@ -241,7 +243,7 @@ def list_files(context: Context, user: UserId, command: tracker.ListFiles) -> De
 def find_share(
     context: Context, user: UserId, caller: Caller, command: tracker.FindShare
 ) -> Decision:
-    """All that is needed to fetch a share."""
+    """Return all that a peer needs to fetch a share."""
     group = group_of(context.state, user, command.group)
     _, share = _share_named(group, command.name)
     return Decision(
@@ -257,7 +259,7 @@ def find_share(
 def get_sources(
     context: Context, user: UserId, caller: Caller, command: tracker.GetSources
 ) -> Decision:
-    """Others to fetch a content from."""
+    """Return sources of a content."""
     group, content = _shared_content(context.state, user, command.group, command.content)
     return Decision(
         tracker.Sources(context.presence.sources((group.id, content), caller.device, context.rng))
@@ -292,14 +294,14 @@ def _refuse_share(what: str, group: GroupId) -> NoReturn:
 def _row(
     context: Context, group: Group, share: Share, besides: tuple[UserId, DeviceKey] | None = None
 ) -> tracker.FileRow:
-    """The row of a share, as it is or as it will be once ``besides`` offers it as well."""
+    """Return the row of a share; ``besides``: an offer that is about to be added."""
     summary = context.state.manifests[share.content]
     swarm = context.presence.swarm((group.id, share.content))
     seeders, leechers = len(swarm.seeders), len(swarm.leechers)
     users: dict[str, None] = {}
     for user, _ in share.offers:
         users[user] = None
-        if len(users) == SHARED_BY_MAX:  # who else offers it costs nothing
+        if len(users) == SHARED_BY_MAX:  # further offers cost nothing
             break
     if besides is not None:
         user, device = besides
@@ -326,11 +328,11 @@ def _row(
 
 
 def put_manifest(state: State, user: UserId, command: tracker.PutManifest) -> Decision:
-    """Take a part of a manifest, unless the user has shown already that they have it."""
+    """Take a part of a manifest, unless the user has already sent the whole."""
     content = ContentId(command.content)
     if state.may_know(user, content):
         return Decision(tracker.Done())
-    # Asked for whether the tracker has the content or not: a refusal must not tell that.
+    # Checked whether or not the tracker has the content: a refusal must not tell that.
     state.unshared_manifests.evict_for(user, command.total_bytes)
     return Decision(deferred=TakePart(user, content, command.total_bytes, command.offset))
 
@@ -338,7 +340,7 @@ def put_manifest(state: State, user: UserId, command: tracker.PutManifest) -> De
 def manifest_gathered(
     state: State, user: UserId, summary: c.ManifestSummary, body: bytes
 ) -> Decision:
-    """A manifest came whole from ``user`` and passed its check: keep it."""
+    """Keep a manifest that ``user`` sent whole and that is valid."""
     shown = c.ManifestShown(user, summary.content)
     gone = state.unshared_manifests.evict_for(user, summary.manifest_bytes)
     if summary.content in state.manifests:
@@ -348,7 +350,7 @@ def manifest_gathered(
 
 
 def get_manifest(context: Context, user: UserId, command: tracker.GetManifest) -> Decision:
-    """A part of the manifest of a content that is shared in a group of the asker's."""
+    """Return a part of the manifest of a content shared in a group of the caller."""
     _, content = _shared_content(context.state, user, command.group, command.content)
     total = context.state.manifests[content].manifest_bytes
     if command.offset >= total:

@@ -1,7 +1,7 @@
 """Choice of sources by user first, then by device.
 
-Owns the choice alone. Invariant: a user gets a second place only when every user has one, so the
-devices of one member, however many, do not crowd out those of others (an eclipse).
+Owns: the choice. Invariant: a user gets a second place only after each user has one, so many
+devices of one member cannot crowd out those of others (an eclipse).
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ T = TypeVar("T")
 
 
 class Sampler(Protocol):
-    """The randomness that is passed in."""
+    """Random source that the caller passes in."""
 
     def sample(self, population: Sequence[T], k: int, /) -> list[T]: ...
 
 
 def spread(offers: Mapping[UserId, Collection[T]], count: int, rng: Sampler) -> list[T]:
-    """At most ``count`` of what all users have, in rounds: one of each user's in each round. Users
-    and what is taken of each are chosen at random."""
+    """Choose at most ``count`` of all users' items, in rounds: one of each user in each round.
+
+    The order of users and the choice among a user's items are random.
+    """
     if count <= 0:
         return []
     users = rng.sample(list(offers), min(len(offers), count))
@@ -40,7 +42,7 @@ def spread(offers: Mapping[UserId, Collection[T]], count: int, rng: Sampler) -> 
 
 
 def by_user(sources: Sequence[Source]) -> dict[UserId, list[Source]]:
-    """The sources of each user."""
+    """Group sources by user."""
     found: dict[UserId, list[Source]] = {}
     for source in sources:
         found.setdefault(UserId(source.user), []).append(source)

@@ -1,8 +1,8 @@
-"""The durable state, mirrored in memory: every question is answered from here.
+"""Mirror of the durable state in memory; every query is answered from it.
 
-Owns `State.apply`, which does to the mirror what the store does to the tables; the shapes are
-``tracker.core.records``'. Decides nothing. All dictionaries keep the order in which things
-happened.
+Owns: `State.apply`, which does to the mirror what the store does to the tables, and the indexes.
+Not here: the record types (see tracker.core.records) and decisions. All dictionaries keep the order
+in which things happened.
 """
 
 from __future__ import annotations
@@ -35,33 +35,35 @@ Key = TypeVar("Key", bound=str | tuple[str, str])
 
 
 class State:
-    """Everything durable but the manifests' bytes and the log's entries."""
+    """All durable state except the manifests' bytes and the log's entries."""
 
     def __init__(self) -> None:
         self.accounts: dict[UserId, Account] = {}
         self.devices: dict[DeviceKey, UserId] = {}
         self.devices_of: dict[UserId, dict[DeviceKey, Binding]] = {}
         self.groups: dict[GroupId, Group] = {}
-        self.group_ids: list[GroupId] = []  # of these, in order: a page costs what a page costs
+        self.group_ids: list[GroupId] = []  # sorted: a page costs no pass over all groups
         self.tombstones: dict[GroupId, GroupTombstone] = {}
         self.groups_of: dict[UserId, dict[GroupId, None]] = {}
         self.requests_of: dict[UserId, dict[GroupId, None]] = {}
-        self.offers_of: dict[tuple[UserId, DeviceKey], list[ShareRef]] = {}  # each in order
+        self.offers_of: dict[tuple[UserId, DeviceKey], list[ShareRef]] = {}  # each list sorted
         self.manifests: dict[ContentId, c.ManifestSummary] = {}
         self.shared_in: dict[ContentId, dict[ShareRef, None]] = {}
         self.unshared_manifests = UnsharedManifests()
         self.holdings = Holdings()
-        self.budgets = Budgets()  # of this process alone
+        self.budgets = Budgets()  # in memory only
         self.receipts: dict[tuple[DeviceKey, bytes], tuple[bytes, int]] = {}
-        # Sorted once for all the peers that ask after a restart; dropped when it is out of date.
+        # Cache: sorted once for all peers that ask after a restart; dropped when out of date.
         self._device_rows: dict[GroupId, list[DeviceRow]] = {}
-        self._shown: dict[tuple[UserId, ContentId], None] = {}  # who sent which manifest lately
+        self._shown: dict[tuple[UserId, ContentId], None] = {}  # manifests that users sent lately
 
-    # -- questions ------------------------------------------------------------------------------
+    # -- queries --------------------------------------------------------------------------------
 
     def may_know(self, user: UserId, content: ContentId) -> bool:
-        """Whether ``user`` can know a content's manifest by right: it is shared in a group of
-        theirs, or they sent all of it."""
+        """Whether ``user`` may know a content's manifest.
+
+        It is shared in a group of that user, or the user sent all of it.
+        """
         if content not in self.manifests:
             return False
         return (user, content) in self._shown or any(
@@ -69,11 +71,11 @@ class State:
         )
 
     def groups_with(self, user: UserId) -> Iterator[Group]:
-        """The groups that ``user`` is a member of, in the order of joining."""
+        """Iterate over the groups of ``user`` in the order of joining."""
         return (self.groups[group] for group in self.groups_of.get(user, ()))
 
     def device_rows(self, group: Group) -> list[DeviceRow]:
-        """The devices of all members, sorted by key."""
+        """Return the devices of all members, sorted by key."""
         rows = self._device_rows.get(group.id)
         if rows is None:
             rows = sorted(
@@ -88,7 +90,7 @@ class State:
         return rows
 
     def offers(self, group: Group, content: ContentId, user: UserId, device: DeviceKey) -> bool:
-        """Whether ``device``, acting for ``user``, offers ``content`` under any name there."""
+        """Whether ``device`` of ``user`` offers ``content`` in ``group`` under any name."""
         return any(
             (user, device) in group.shares[share].offers
             for share in group.names_of.get(content, ())
@@ -97,8 +99,11 @@ class State:
     # -- changes --------------------------------------------------------------------------------
 
     def apply(self, change: c.Change) -> None:
-        """Do to the mirror what ``change`` says. Raises `LocalProtocolError` or KeyError when it
-        does not fit; the caller must then take the mirror from the store again."""
+        """Apply ``change`` to the mirror.
+
+        Raise `LocalProtocolError` or KeyError if it does not fit; the caller must then load the
+        mirror from the store again.
+        """
         match change:
             case c.AccountCreated(user, password_hash, at_ms):
                 self.accounts[user] = Account(user, password_hash, at_ms)
@@ -163,7 +168,7 @@ class State:
                 self.add_offer((group, share), (user, device), at_ms)
             case c.OfferDropped(group, share, _, user, device):
                 self._drop_offer(group, self.groups[group].shares[share], (user, device))
-                _take_out(self.offers_of[user, device], (group, share))
+                _remove_sorted(self.offers_of[user, device], (group, share))
                 if not self.offers_of[user, device]:
                     del self.offers_of[user, device]
             case c.OffersEnded():
@@ -202,19 +207,19 @@ class State:
 
     def _dissolve_group(self, change: c.GroupDissolved) -> None:
         group = self.groups.pop(change.group)
-        _take_out(self.group_ids, group.id)
+        _remove_sorted(self.group_ids, group.id)
         for user in group.members:
             del self.groups_of[user][group.id]
         for user in group.requests:
             del self.requests_of[user][group.id]
         self._device_rows.pop(group.id, None)
         for share_id, share in group.shares.items():
-            self._no_longer_listed(group, share_id, share.content, change.at_ms)
+            self._unlist(group, share_id, share.content, change.at_ms)
         ended = {offer for share in group.shares.values() for offer in share.offers}
         for share in group.shares.values():
             for offer in list(share.offers):
                 self._drop_offer(group.id, share, offer)
-        self._forget_offers(group, ended)
+        self._drop_refs(group, ended)
         group.revoked[change.user] = Revocation(change.epoch, change.at_ms)
         self.tombstones[group.id] = GroupTombstone(
             group.seq, change.epoch, group.revoked, change.at_ms
@@ -232,19 +237,19 @@ class State:
         group.epoch, group.key, group.rekey_pending = epoch, key, False
 
     def add_group(self, group: Group) -> None:
-        """A group without members yet."""
+        """Add a group that has no members yet."""
         self.groups[group.id] = group
         insort(self.group_ids, group.id)
 
     def add_manifest(self, summary: c.ManifestSummary, sender: UserId | None = None) -> None:
-        """A manifest that no share names yet."""
+        """Add a manifest that no share names yet."""
         self.manifests[summary.content] = summary
         self.unshared_manifests.add(
             summary.content, summary.manifest_bytes, summary.stored_ms, sender
         )
 
     def add_share(self, group_id: GroupId, share_id: c.ShareId, share: Share) -> None:
-        """A share of a content whose manifest is there, without offers yet."""
+        """Add a share without offers; its manifest must be known."""
         group = self.groups[group_id]
         group.shares[share_id] = share
         insort(group.share_ids, share_id)
@@ -253,7 +258,7 @@ class State:
         self.unshared_manifests.remove(share.content)
 
     def add_offer(self, ref: ShareRef, offer: tuple[UserId, DeviceKey], at_ms: int) -> None:
-        """An offer, since ``at_ms``, of a share that is there."""
+        """Add an offer of a known share."""
         share, user = self.groups[ref[0]].shares[ref[1]], offer[0]
         share.offers[offer] = at_ms
         if user not in share.users:
@@ -275,12 +280,10 @@ class State:
     def _drop_share(self, change: c.ShareDropped) -> None:
         group = self.groups[change.group]
         del group.shares[change.share]
-        _take_out(group.share_ids, change.share)
-        self._no_longer_listed(group, change.share, change.content, change.at_ms)
+        _remove_sorted(group.share_ids, change.share)
+        self._unlist(group, change.share, change.content, change.at_ms)
 
-    def _no_longer_listed(
-        self, group: Group, share: c.ShareId, content: ContentId, at_ms: int
-    ) -> None:
+    def _unlist(self, group: Group, share: c.ShareId, content: ContentId, at_ms: int) -> None:
         names = group.names_of[content]
         del names[share]
         if not names:
@@ -294,7 +297,7 @@ class State:
             )
 
     def _end_offers(self, change: c.OffersEnded) -> None:
-        """In one pass: taken out one by one, what is kept in order would be moved each time."""
+        """End offers in one pass; removed one by one, each removal would shift the sorted lists."""
         group, ended = self.groups[change.group], set()
         for share_id, share in list(group.shares.items()):
             theirs = [
@@ -307,12 +310,12 @@ class State:
             ended.update(theirs)
             if not share.offers:
                 del group.shares[share_id]
-                self._no_longer_listed(group, share_id, share.content, change.at_ms)
+                self._unlist(group, share_id, share.content, change.at_ms)
         group.share_ids = [share_id for share_id in group.share_ids if share_id in group.shares]
-        self._forget_offers(group, ended)
+        self._drop_refs(group, ended)
 
-    def _forget_offers(self, group: Group, ended: set[tuple[UserId, DeviceKey]]) -> None:
-        """Who offered something in ``group`` and does so no more."""
+    def _drop_refs(self, group: Group, ended: set[tuple[UserId, DeviceKey]]) -> None:
+        """Remove the references to ``group`` from the offers of ``ended``."""
         for offer in ended:
             left = [ref for ref in self.offers_of[offer] if ref[0] != group.id]
             if left:
@@ -328,5 +331,5 @@ class State:
         group.entries += 1
 
 
-def _take_out(ordered: list[Key], key: Key) -> None:
+def _remove_sorted(ordered: list[Key], key: Key) -> None:
     del ordered[bisect_left(ordered, key)]

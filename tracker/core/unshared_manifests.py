@@ -1,8 +1,8 @@
-"""Manifests that no share names: sent by somebody whose offer has yet to follow, or left behind.
+"""Unshared manifests: sent before their offer, or left behind by the last one.
 
-Owns since when each lies there and for whom, so that their room on the disk is bounded and nobody
-can take all of it. When it is full, what was left behind goes first, then something of whoever has
-most; only that one is turned away.
+Owns: the age, size and sender of each, which bounds their disk space. When it is full, those left
+behind are evicted first, then one of the user with most. A user who has most is refused instead, so
+no user can fill it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from common.errors import Refused
 from common.ids import ContentId, UserId
 from common.messages.refusals import Code
 
-ROW_BYTES = 512  # what a manifest takes beside its bytes: many small ones take room as well
+ROW_BYTES = 512  # what a manifest takes beside its bytes; many small ones take space too
 
 
 class _Unshared(NamedTuple):
@@ -25,7 +25,7 @@ class _Unshared(NamedTuple):
 
 
 class UnsharedManifests:
-    """Which manifests wait; ``sender`` is None for what was left behind."""
+    """Manifests that no share names; ``sender`` is None for those left behind."""
 
     def __init__(self) -> None:
         self._all: dict[ContentId, _Unshared] = {}
@@ -40,36 +40,38 @@ class UnsharedManifests:
 
     @property
     def bytes(self) -> int:
-        """What all of them take."""
+        """Disk space of all of them."""
         return self._bytes.total()
 
     def add(
         self, content: ContentId, manifest_bytes: int, since_ms: int, sender: UserId | None
     ) -> None:
-        """``content`` is named by no share, since ``since_ms``."""
+        """Add ``content``, which no share names since ``since_ms``."""
         size = manifest_bytes + ROW_BYTES
         self._all[content] = _Unshared(since_ms, size, sender)
         self._of.setdefault(sender, {})[content] = None
         self._bytes[sender] += size
 
     def remove(self, content: ContentId) -> None:
-        """``content`` is shared, or gone; nothing happens if it was not here."""
-        idle = self._all.pop(content, None)
-        if idle is None:
+        """Remove ``content``, if it is one of them."""
+        entry = self._all.pop(content, None)
+        if entry is None:
             return
-        theirs = self._of[idle.sender]
+        theirs = self._of[entry.sender]
         del theirs[content]
-        self._bytes[idle.sender] -= idle.size
+        self._bytes[entry.sender] -= entry.size
         if not theirs:
-            del self._of[idle.sender], self._bytes[idle.sender]
+            del self._of[entry.sender], self._bytes[entry.sender]
 
     def before(self, at_ms: int) -> list[ContentId]:
-        """What lies here since a time earlier than ``at_ms``."""
-        return [content for content, idle in self._all.items() if idle.since_ms < at_ms]
+        """Return those that no share has named since before ``at_ms``."""
+        return [content for content, entry in self._all.items() if entry.since_ms < at_ms]
 
     def evict_for(self, user: UserId, manifest_bytes: int) -> list[ContentId]:
-        """What has to go so that ``user`` may send a manifest. Raises `Refused` if they have most
-        of it themselves."""
+        """Return the manifests to evict so that ``user`` may send one.
+
+        Raise `Refused` if that user has most of the space.
+        """
         leaving: list[ContentId] = []
         over = self.bytes + manifest_bytes + ROW_BYTES - limits.MANIFEST_IDLE_BYTES_MAX
         if over <= 0:
