@@ -1,5 +1,5 @@
-"""The downloads of this device.
+"""Downloads of this device: created, queued, fetched, and shared when complete.
 
-``registry`` is the list that people see and act on, ``entry`` one row of it, ``life`` how one
-begins, ends and comes back, ``running`` the shell around the swarm core while it fetches.
+``manager`` owns the list and the commands, ``lifecycle`` the steps of one download, and
+``transfer`` the shell around the core while it fetches.
 """

@@ -60,7 +60,7 @@ class ActiveTransfers:
             limit=services.limit,
             ipc_allowed=services.link.on_ipc,
             on_complete=on_complete,
-            on_trouble=on_pause,
+            on_paused=on_pause,
             on_failed=on_failed,
             rng=random.Random(self._rng.getrandbits(64)),
         )
@@ -123,7 +123,7 @@ class ActiveTransfers:
                 self._offer_part(other, other.transfer)
 
     def _offer_part(self, job: DownloadJob, transfer: Transfer) -> None:
-        part, manifest = transfer.storage, transfer.manifest
+        part, manifest = transfer.part, transfer.manifest
         self._services.inventory.put(
             job.group,
             job.content,

@@ -1,7 +1,7 @@
-"""Making what was verified last: synced and journalled at least every few seconds.
+"""Checkpoints: verified pieces are synced and journalled every few seconds.
 
-Owns when that is done, one worker at most, and when what is on the disk is taken into the digest of
-the whole. What a disk that fails means for the download is its owner's to judge.
+Owns: the times of checkpoints, at most one at once, and of feeding the digest of the whole. Not
+here: the consequences of a disk that fails (see peer.downloads.piece_writer).
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from peer.workers import Workers
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_S = 2.0  # what is verified is synced and journalled at least that often
+CHECKPOINT_S = 2.0  # at most between two checkpoints
 CHECKPOINT_BYTES = 64 * 1024 * 1024
 
 
 class Checkpoints:
-    """Those of one download.
+    """Checkpoints of one download.
 
-    ``on_synced`` is called when the disk took something, ``on_damaged`` with pieces that turned out
-    not to be there, ``on_failed`` with why the disk took nothing: it is all tried again then.
+    ``on_synced`` is called after a sync, ``on_damaged`` with pieces that were lost on the disk, and
+    ``on_failed`` with the error of the disk. After a failure the next checkpoint retries all.
     """
 
     def __init__(
         self,
-        storage: PartialContent,
+        part: PartialContent,
         workers: Workers,
         *,
         on_synced: Callable[[], None],
         on_damaged: Callable[[tuple[int, ...]], None],
         on_failed: Callable[[StorageError], None],
     ) -> None:
-        self._storage = storage
+        self._part = part
         self._workers = workers
         self._on_synced = on_synced
         self._on_damaged = on_damaged
@@ -46,29 +46,29 @@ class Checkpoints:
         self._timer: asyncio.TimerHandle | None = None
         self._unsynced_bytes = 0
         self._syncing = False
-        self._catching_up = False
+        self._feeding_digest = False
         self._closed = False
 
     def start(self) -> None:
-        """Look every `CHECKPOINT_S`."""
+        """Begin the checkpoints, one every `CHECKPOINT_S`."""
         if not self._closed:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(CHECKPOINT_S, self._look)
+            self._timer = loop.call_later(CHECKPOINT_S, self._on_timer)
 
     def close(self) -> None:
-        """Look no more. What is under way ends by itself."""
+        """Begin no more checkpoints; one under way ends by itself."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
 
     def wrote(self, size: int) -> None:
-        """``size`` bytes more are on the disk, and not synced."""
+        """Count ``size`` bytes that are written and not synced."""
         self._unsynced_bytes += size
         if self._unsynced_bytes >= CHECKPOINT_BYTES:
             self.sync()
 
     def sync(self, *, at_once: bool = False) -> None:
-        """Make what was written last; ``at_once`` if there may be something left from before."""
+        """Begin a checkpoint; ``at_once`` even if nothing was written since the last one."""
         if self._closed or self._syncing or not (self._unsynced_bytes or at_once):
             return
         synced_bytes = self._unsynced_bytes
@@ -85,27 +85,27 @@ class Checkpoints:
                     self._unsynced_bytes += synced_bytes or 1
                     self._on_failed(error)
                 case None:
-                    if synced_bytes:  # nothing was shown by having had nothing to write
+                    if synced_bytes:  # a sync of nothing proves nothing
                         self._on_synced()
                 case _:
                     log.error("a checkpoint failed", exc_info=error)
 
-        self._workers.submit(done, self._storage.checkpoint)
+        self._workers.submit(done, self._part.checkpoint)
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
         self.sync()
-        self._catch_up()
+        self._feed_digest()
         self.start()
 
-    def _catch_up(self) -> None:
-        """Take into the digest of the whole what is on the disk already."""
-        if self._catching_up or self._closed:
+    def _feed_digest(self) -> None:
+        """Feed pieces from the disk to the digest of the whole."""
+        if self._feeding_digest or self._closed:
             return
-        self._catching_up = True
+        self._feeding_digest = True
 
         def done(more: Any, error: BaseException | None) -> None:
-            self._catching_up = False
+            self._feeding_digest = False
             if error is None and more:
-                self._catch_up()
+                self._feed_digest()
 
-        self._workers.submit(done, self._storage.advance_digest)
+        self._workers.submit(done, self._part.advance_digest)

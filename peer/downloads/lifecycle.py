@@ -49,8 +49,9 @@ from common.messages.refusals import Code
 from peer.downloads.active_transfers import ActiveTransfers
 from peer.downloads.job import DownloadJob, DownloadServices
 from peer.downloads.part_store import PartStore, checkpoint_and_close
+from peer.downloads.piece_writer import STORAGE_RETRY_S
 from peer.downloads.publication import publish_as_share
-from peer.downloads.transfer import STORAGE_RETRY_S, Transfer
+from peer.downloads.transfer import Transfer
 from peer.files import sharing
 from peer.files.errors import (
     AlreadyExists,
@@ -375,7 +376,7 @@ class DownloadLifecycle:
 
 def not_a_member(group: GroupId) -> Refused:
     """The error of a download from a group that its user left."""
-    return Refused(Code.UNKNOWN_GROUP, f"you are not a member of {group} any more")
+    return Refused(Code.UNKNOWN_GROUP, f"you are no longer a member of {group}")
 
 
 async def _uncancelled(step: Awaitable[None]) -> None:

@@ -1,7 +1,7 @@
-"""Pieces that this device has elsewhere already, copied rather than fetched.
+"""Local copies: pieces that this device has in another place are copied, not fetched.
 
-On a thread of its own: it reads and writes as fast as the disk goes. Every piece is verified by the
-storage that takes it, like one from a stranger.
+Runs on a thread of its own, at the speed of the disk. The part verifies every piece, like one from
+a source.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from peer.files.partial_content import PartialContent
 from peer.serving.inventory import Reader
 
 
-def stretches(pieces: Iterable[int]) -> list[range]:
-    """Ascending pieces as stretches of adjacent ones."""
+def runs_of(pieces: Iterable[int]) -> list[range]:
+    """Ascending pieces as runs of adjacent ones."""
     found: list[range] = []
     for index in pieces:
         begin = found.pop().start if found and found[-1].stop == index else index
@@ -23,24 +23,24 @@ def stretches(pieces: Iterable[int]) -> list[range]:
 
 
 def copy_missing(
-    storage: PartialContent,
+    part: PartialContent,
     pieces: Iterable[int],
     copy: Reader,
     may_go_on: Callable[[], bool],
 ) -> bool:
-    """Copy what ``storage`` lacks of ``pieces``; False when ``may_go_on`` said no before the end.
+    """Copy those of ``pieces`` that ``part`` lacks; return False if ``may_go_on`` ended it early.
 
-    Raises `StorageError`, or `IntegrityError` for a copy that is not what it should be.
+    Raises `StorageError`, or `IntegrityError` if the copy is damaged.
     """
     unsynced_bytes = 0
     for index in pieces:
         if not may_go_on():
             return False
-        if not storage.has(index):
+        if not part.has(index):
             data = copy.read_run(index, 1)
-            storage.write_piece(index, data)
+            part.write_piece(index, data)
             unsynced_bytes += len(data)
         if unsynced_bytes >= CHECKPOINT_BYTES:
-            storage.checkpoint()
+            part.checkpoint()
             unsynced_bytes = 0
     return True

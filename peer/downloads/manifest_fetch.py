@@ -1,7 +1,6 @@
-"""Getting a manifest: from our own store, from a peer that serves the content, from the tracker.
+"""Fetch of a manifest: from this device, a peer that serves the content, or the tracker.
 
-Owns the order in which these are tried. Wherever it comes from, it counts only if it hashes to the
-content's id.
+Owns: the order of these tries. Invariant: a manifest counts only if it hashes to the content id.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from common.names import fold_id
 from peer.downloads.job import DownloadServices
 from peer.fetching.channel import ChannelHandler
 
-FROM_PEERS_BYTES = limits.MIB  # larger ones are asked of peers first, to spare the tracker
+FROM_PEERS_BYTES = limits.MIB  # larger ones are requested from peers first: spares the tracker
 PEERS_TRIED = 3
-PEER_TIMEOUT_S = 4.0  # for a part of it; who is silent for so long is not waited for
-Tell = Callable[[control.Progress], None]
+PEER_TIMEOUT_S = 4.0  # for each part; a peer that is silent for longer is given up
+Report = Callable[[control.Progress], None]
 
 
 class _FromPeer(ChannelHandler):
@@ -37,9 +36,9 @@ class _FromPeer(ChannelHandler):
         self._parts = bytearray()
         self._done: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
 
-    async def fetch(self, device: DeviceKey, endpoint: str, tell: Tell) -> bytes | None:
-        """The manifest, or None when this peer does not give the right one."""
-        self._tell = tell
+    async def fetch(self, device: DeviceKey, endpoint: str, report: Report) -> bytes | None:
+        """The manifest, or None if this peer does not give the right one."""
+        self._report = report
         self._channel = self._services.pool.open(device, endpoint, self.content, self.group, self)
         try:
             had = -1
@@ -64,7 +63,7 @@ class _FromPeer(ChannelHandler):
             self._end(None)
             return
         self._parts += data
-        self._tell(control.Progress("fetching the manifest", len(self._parts), total))
+        self._report(control.Progress("fetching the manifest", len(self._parts), total))
         if len(self._parts) < total:
             self._channel.request_manifest(len(self._parts))
         else:
@@ -86,11 +85,11 @@ async def fetch_manifest(
     content: ContentId,
     total: int,
     sources: list[Source],
-    tell: Tell,
+    report: Report,
 ) -> bytes:
     """The encoded manifest of ``content``, ``total`` bytes, checked against its id.
 
-    Raises `IntegrityError`, and what asking the tracker raises.
+    Raises `IntegrityError`, and the errors of `TrackerLink.ask`.
     """
     kept = services.manifests.get(content)
     if kept is not None and manifest.manifest_id(kept) == content:
@@ -109,24 +108,24 @@ async def fetch_manifest(
             if endpoint.startswith("ipc://") and not services.link.on_ipc:
                 continue
             attempt = _FromPeer(services, group, content, total)
-            found = await attempt.fetch(device, endpoint, tell)
+            found = await attempt.fetch(device, endpoint, report)
             if found is not None:
                 return found
-    return await _from_tracker(services, group, content, total, tell)
+    return await _from_tracker(services, group, content, total, report)
 
 
 def _of_each_user(sources: list[Source]) -> list[Source]:
-    """Some complete sources of different users: the devices of one may all be silent."""
+    """A few complete sources, one per user: all devices of a user may be silent."""
     first = {fold_id(source.user): source for source in reversed(sources) if source.complete}
     return [source for source in sources if first.get(fold_id(source.user)) is source][:PEERS_TRIED]
 
 
 async def _from_tracker(
-    services: DownloadServices, group: GroupId, content: ContentId, total: int, tell: Tell
+    services: DownloadServices, group: GroupId, content: ContentId, total: int, report: Report
 ) -> bytes:
     parts = bytearray()
     while len(parts) < total:
-        tell(control.Progress("fetching the manifest", len(parts), total))
+        report(control.Progress("fetching the manifest", len(parts), total))
         ask = tracker.GetManifest(group, content, len(parts))
         answer = await services.link.ask(ask, tracker.ManifestPart)
         fits = 0 < len(answer.data) <= total - len(parts)

@@ -10,7 +10,7 @@ from common import names
 from common.errors import StorageError
 from common.manifest import Manifest
 from peer.downloads.job import DownloadJob, DownloadServices
-from peer.downloads.transfer import STORAGE_RETRY_S
+from peer.downloads.piece_writer import STORAGE_RETRY_S
 from peer.files.fingerprint import SharedLocation
 from peer.records import DownloadRecord, Records, ShareRecord
 

@@ -1,7 +1,7 @@
-"""Pieces that have come and are not stored yet.
+"""Received pieces that are not stored yet.
 
-Owns their memory. Adjacent pieces may come in one message: they lie one after another in its memory
-then, and what is to be stored of them is handed out in stretches, to be written by one job each.
+Owns: their memory. Adjacent pieces of one message lie next to each other in it, and are handed out
+as one run, to be written by one job of a worker.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PieceRun:
 
 
 class ReceivedPieces:
-    """Those of one download, whose pieces are ``piece_length`` bytes long."""
+    """Pieces of one download, of ``piece_length`` bytes each."""
 
     def __init__(self, piece_length: int) -> None:
         self._piece_length = piece_length
@@ -40,30 +40,30 @@ class ReceivedPieces:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def came(
+    def add(
         self, source: DeviceKey, first: int, count: int, data: memoryview
     ) -> list[PieceReceived]:
-        """A message came, with so many pieces by what its sender says."""
+        """Add a message of ``count`` pieces, by its sender's account; return their events."""
         message = _Message(first, data)
         events = []
         left = len(data)
         for index in range(first, first + count):
-            # What is too much is the last one's, which has the wrong size then.
+            # Surplus bytes belong to the last piece, which then has the wrong size.
             last = index == first + count - 1
             size = left if last else min(self._piece_length, left)
             left -= size
             if (source, index) in self._messages:
-                continue  # twice from the same source, before the first was looked at
+                continue  # sent twice, before the first was handled
             self._messages[source, index] = message
             events.append(PieceReceived(source, index, size))
         return events
 
     def discard(self, source: DeviceKey, index: int) -> None:
-        """A piece is of no use."""
+        """Forget a piece."""
         self._messages.pop((source, index), None)
 
     def take(self, pieces: Sequence[Verify]) -> list[PieceRun]:
-        """Hand out pieces that are to be stored, in their order."""
+        """Hand out pieces to store, in their order, as runs."""
         found: list[tuple[_Message, DeviceKey, range]] = []
         for piece in pieces:
             source, first = piece.source, piece.index
@@ -76,10 +76,10 @@ class ReceivedPieces:
     def _cut(self, message: _Message, run: range) -> memoryview:
         begin = (run.start - message.first) * self._piece_length
         data = message.data[begin : begin + len(run) * self._piece_length]
-        # It may be kept for a while, and keeps the whole message. Whoever sends much more than what
-        # was asked for must not fill our memory with it.
+        # A view keeps the whole message in memory. Why: a source that sends much more than
+        # requested must not fill our memory.
         return data if 2 * len(data) >= len(message.data) else memoryview(bytes(data))
 
     def clear(self) -> None:
-        """Nothing of what came is wanted any more."""
+        """Forget all pieces."""
         self._messages.clear()

@@ -9,7 +9,7 @@ import stat
 from common import limits
 from common.messages import control
 from peer.downloads.job import DownloadJob
-from peer.downloads.transfer import STORAGE_RETRY_S
+from peer.downloads.piece_writer import STORAGE_RETRY_S
 from peer.records import DownloadRecord
 from peer.swarm.fetching.progress import Progress, SourceProgress
 from peer.swarm.fetching.sources import Phase
@@ -82,7 +82,7 @@ def queued_text(position: int) -> str:
 def _why_no_source(job: DownloadJob, progress: Progress) -> str | None:
     """The reason why no known source will give anything; None if one may."""
     if job.unshared:
-        return "nobody shares it any more"
+        return "it is no longer shared"
     if progress.sources and all(source.phase is Phase.BANNED for source in progress.sources):
         return "every source sent wrong pieces and is banned"
     return None
@@ -143,7 +143,7 @@ def source_rows(job: DownloadJob) -> list[control.SourceRow]:
     rows = []
     progress = transfer.progress()
     for source in progress.sources:
-        listed = transfer.known(source.source)
+        listed = transfer.listed(source.source)
         rows.append(
             control.SourceRow(
                 user=source.user,

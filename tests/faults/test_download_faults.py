@@ -237,7 +237,7 @@ def test_a_withdrawn_share_is_told_and_its_download_resumes_when_shared_again(
     download.until(MIB)
     alice.ok("stop-share", download.group, download.name)
     wait_for(
-        lambda: download.row["reason"] == "nobody shares it any more", "the reason", patience_s=60.0
+        lambda: download.row["reason"] == "it is no longer shared", "the reason", patience_s=60.0
     )
     row = download.row
     assert (row["state"], row["rate"], row["eta_s"], row["sources"]) == ("D", 0.0, None, 0)

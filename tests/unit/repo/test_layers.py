@@ -30,7 +30,6 @@ CIRCLE = {
 }  # fmt: skip
 LONG: dict[str, int] = {
     "common/net/sockets.py": 442,
-    "peer/downloads/transfer.py": 499,
     "peer/serving/server.py": 515,
     "peer/shares/manager.py": 695,
     "peer/tracker_client/group_replica.py": 440,
@@ -38,7 +37,6 @@ LONG: dict[str, int] = {
 }
 WIDE: dict[str, int] = {
     "peer/daemon.py:Peer": 26,
-    "peer/downloads/transfer.py:Transfer": 24,
     "peer/tracker_client/link.py:TrackerLink": 23,
 }
 

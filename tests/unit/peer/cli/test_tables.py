@@ -240,11 +240,11 @@ def test_a_line_that_says_nothing_new_comes_once_a_minute(
     monkeypatch.setattr("peer.cli.progress.monotonic", lambda: now)
     lines = PlainLines("film")
     for _ in range(300):
-        lines.show(control.Progress("downloading", 0, 100, note="nobody shares it any more"))
+        lines.show(control.Progress("downloading", 0, 100, note="it is no longer shared"))
         now += 0.5
     assert (
         capsys.readouterr().err.splitlines()
-        == ["film: downloading, 0 % of 100 B, nobody shares it any more"] * 3
+        == ["film: downloading, 0 % of 100 B, it is no longer shared"] * 3
     )
 
 

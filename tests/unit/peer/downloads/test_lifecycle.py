@@ -19,7 +19,7 @@ from common.errors import Refused
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
-from peer.downloads import creation, transfer
+from peer.downloads import creation, piece_writer
 from peer.downloads.manager import Downloads
 from peer.fetching.channel import Channel
 from peer.files import open_part, sharing
@@ -263,7 +263,7 @@ def test_an_interrupted_part_is_read_back_from_the_disk(tmp_path: Path, by: str)
             await downloads.pause("films", "film")
             await downloads.resume("films", "film")
         else:
-            job.transfer._stop_for(DiskFull("no room"))
+            job.transfer._writer.pause_for(DiskFull("no room"))
         for index in range(1, 4):
             job.part.write_piece(index, stage.piece(index))
         assert await job.transfer.finalize() is None
@@ -288,7 +288,7 @@ def test_a_member_removed_during_verification_fetches_nothing(
         verified.set()
         await until(lambda: stage.state() == "F" and not stage.open_files())
         assert downloads._jobs["film"].transfer is None
-        assert downloads._jobs["film"].record.reason == "you are not a member of films any more"
+        assert downloads._jobs["film"].record.reason == "you are no longer a member of films"
         with pytest.raises(Refused) as refused:
             await downloads.resume("films", "film")
         assert refused.value.code is Code.UNKNOWN_GROUP
@@ -581,7 +581,7 @@ def test_a_copy_that_breaks_off_is_not_fetched_from_the_start(tmp_path: Path) ->
         stage.link.answers["GetSources"] = late
         copy.may_go_on.set()
         job = downloads._jobs["film"]
-        await until(lambda: job.transfer and job.transfer._checkpoints._timer)
+        await until(lambda: job.transfer and job.transfer._writer._checkpoints._timer)
         assert job.transfer is not None
         assert job.transfer._core.progress(0.0).held_pieces == 3
         await until(lambda: len(stage.link.asked) > asked, "the question who else has it")
@@ -643,7 +643,7 @@ def test_a_content_fetched_to_two_places_is_served_from_one_of_them(tmp_path: Pa
 def test_a_full_disk_is_told_once_and_again_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "STORAGE_RETRY_S", 0.001)
+    monkeypatch.setattr(piece_writer, "STORAGE_RETRY_S", 0.001)
 
     async def test(stage: Stage) -> None:
         stage.remembers(1)
@@ -653,14 +653,17 @@ def test_a_full_disk_is_told_once_and_again_after_a_resume(
         download = job.transfer
         assert download is not None
         for _ in range(5):
-            download._stop_for(DiskFull("no room"))
+            download._writer.pause_for(DiskFull("no room"))
             await until(
-                lambda: download._retry_timer is None and not download._checkpoints._syncing
+                lambda: (
+                    download._writer._retry_timer is None
+                    and not download._writer._checkpoints._syncing
+                )
             )
             assert (stage.state(), len(stage.notices)) == ("P", 1)
         await downloads.resume("films", "film")
         assert (stage.state(), job.record.reason) == ("D", None)
-        download._stop_for(DiskFull("no room"))
+        download._writer.pause_for(DiskFull("no room"))
         assert (stage.state(), job.record.reason) == ("P", "no room")
         assert len(stage.notices) == 2
 

@@ -26,13 +26,13 @@ async def asked_of(stage: Stage) -> tuple[Transfer, list[tuple[int, int]]]:
     assert bob is not None
     assert sorted(bob.asked) == [0, 1]
     jobs: list[tuple[int, int]] = []
-    write_run = transfer.storage.write_run
+    write_run = transfer.part.write_run
 
     def spy(first: int, count: int, data: Any) -> set[int]:
         jobs.append((first, count))
         return write_run(first, count, data)
 
-    transfer.storage.write_run = spy  # type: ignore[method-assign]
+    transfer.part.write_run = spy  # type: ignore[method-assign]
     return transfer, jobs
 
 
@@ -49,8 +49,8 @@ def test_they_are_stored_by_one_job(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         transfer, jobs = await asked_of(stage)
         transfer.on_pieces(BOB, 0, 2, memoryview(data_of(stage, 0, 2)))
-        assert len(transfer._arrivals) == 0
-        await until(lambda: transfer.storage.held_count == 2)
+        assert len(transfer._received) == 0
+        await until(lambda: transfer.part.held_count == 2)
         await until(lambda: transfer.progress().held_pieces == 2)
         assert jobs == [(0, 2)]
         ((_, count),) = transfer.pieces_by_source()
@@ -66,7 +66,7 @@ def test_a_wrong_one_condemns_its_sender_and_not_the_others(tmp_path: Path) -> N
         data[3] ^= 1
         transfer.on_pieces(BOB, 0, 2, memoryview(data))
         await until(lambda: transfer.progress().corrupt_pieces)
-        assert transfer.storage.held_indexes() == [1]
+        assert transfer.part.held_indexes() == [1]
         assert phase(transfer) is Phase.BANNED
         transfer.sources([listed(CAROL)])
         transfer.on_opened(CAROL, None)
@@ -88,8 +88,8 @@ def test_one_that_is_not_as_long_as_it_says(tmp_path: Path, size: int) -> None:
         whole = [0] if size >= PIECE else []
         await until(lambda: transfer.progress().held_pieces == len(whole))
         await turns()
-        assert transfer.storage.held_indexes() == whole
-        assert len(transfer._arrivals) == 0
+        assert transfer.part.held_indexes() == whole
+        assert len(transfer._received) == 0
         bob = transfer._core._roster.get(BOB)
         assert bob is not None
         assert bob.strikes == 2 - len(whole)
@@ -102,7 +102,7 @@ def test_a_run_of_unrequested_pieces_is_dropped(tmp_path: Path) -> None:
         transfer, jobs = await asked_of(stage)
         transfer.on_pieces(BOB, 1 << 20, 128, memoryview(bytes(128)))
         transfer.on_pieces(BOB, 2, 4, memoryview(data_of(stage, 2, 4)))
-        assert (len(transfer._arrivals), jobs) == (0, [])
+        assert (len(transfer._received), jobs) == (0, [])
         assert phase(transfer) is Phase.BANNED
 
     run(tmp_path, test, pieces=8)
@@ -113,37 +113,37 @@ def test_those_that_came_before_are_left_out(tmp_path: Path) -> None:
         transfer, jobs = await asked_of(stage)
         transfer.on_pieces(BOB, 1, 1, memoryview(data_of(stage, 1, 1)))
         transfer.on_pieces(BOB, 0, 2, memoryview(data_of(stage, 0, 2)))
-        await until(lambda: transfer.storage.held_indexes() == [0, 1])
+        await until(lambda: transfer.part.held_indexes() == [0, 1])
         assert jobs == [(1, 1), (0, 1)]
 
     run(tmp_path, test, pieces=8)
 
 
 def test_a_piece_does_not_keep_the_junk_that_came_with_it() -> None:
-    arrivals = ReceivedPieces(3)
+    received = ReceivedPieces(3)
     message = memoryview(b"aaa" + bytes(1000))
-    came = arrivals.came(BOB, 4, 2, message)
-    assert [(piece.index, piece.size) for piece in came] == [(4, 3), (5, 1000)]
-    arrivals.discard(BOB, 5)
-    (found,) = arrivals.take([Verify(BOB, 4)])
+    events = received.add(BOB, 4, 2, message)
+    assert [(piece.index, piece.size) for piece in events] == [(4, 3), (5, 1000)]
+    received.discard(BOB, 5)
+    (found,) = received.take([Verify(BOB, 4)])
     assert (found.data, found.data.obj is message.obj) == (b"aaa", False)
-    arrivals.came(BOB, 6, 2, message[:6])
-    (found,) = arrivals.take([Verify(BOB, 6), Verify(BOB, 7)])
+    received.add(BOB, 6, 2, message[:6])
+    (found,) = received.take([Verify(BOB, 6), Verify(BOB, 7)])
     assert found.data.obj is message.obj  # the rule: not copied
 
 
 def test_the_pieces_of_a_message_are_handed_out_in_runs() -> None:
-    arrivals = ReceivedPieces(3)
-    came = arrivals.came(BOB, 4, 4, memoryview(b"aaabbbcccd"))
-    assert [(piece.index, piece.size) for piece in came] == [(4, 3), (5, 3), (6, 3), (7, 1)]
-    assert arrivals.came(BOB, 7, 1, memoryview(b"again")) == []
-    assert arrivals.came(CAROL, 8, 1, memoryview(b"eee")) == [PieceReceived(CAROL, 8, 3)]
-    arrivals.discard(BOB, 6)
+    received = ReceivedPieces(3)
+    events = received.add(BOB, 4, 4, memoryview(b"aaabbbcccd"))
+    assert [(piece.index, piece.size) for piece in events] == [(4, 3), (5, 3), (6, 3), (7, 1)]
+    assert received.add(BOB, 7, 1, memoryview(b"again")) == []
+    assert received.add(CAROL, 8, 1, memoryview(b"eee")) == [PieceReceived(CAROL, 8, 3)]
+    received.discard(BOB, 6)
     wanted = [(BOB, 4), (BOB, 5), (BOB, 7), (CAROL, 8)]
-    found = arrivals.take([Verify(source, index) for source, index in wanted])
+    found = received.take([Verify(source, index) for source, index in wanted])
     assert [(one.source, one.pieces, bytes(one.data)) for one in found] == [
         (BOB, range(4, 6), b"aaabbb"),
         (BOB, range(7, 8), b"d"),
         (CAROL, range(8, 9), b"eee"),
     ]
-    assert len(arrivals) == 0
+    assert len(received) == 0

@@ -99,7 +99,7 @@ def test_the_row_of_an_unshared_download_says_so_until_it_is_shared(
         stage.link.answers["GetSources"] = UNSHARED
         gone = events.PeerUpdate(FILMS, stage.content, [], [BOB])
         downloads.peers_changed(gone)
-        await until(lambda: row_of(stage).reason == "nobody shares it any more")
+        await until(lambda: row_of(stage).reason == "it is no longer shared")
         row = row_of(stage)
         assert (row.state, row.rate, row.eta_s, row.sources) == ("D", 0.0, None, 0)
         assert progress_of(job, job.record.user).note == row.reason
@@ -118,7 +118,7 @@ def test_the_row_of_an_unshared_download_says_so_until_it_is_shared(
     run(tmp_path, test)
 
 
-def test_what_is_paused_gets_nothing_from_nobody(tmp_path: Path) -> None:
+def test_a_paused_download_gets_nothing_from_any_source(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         job = await going(stage, 1)
         assert job.transfer is not None
@@ -135,7 +135,7 @@ def test_what_is_paused_gets_nothing_from_nobody(tmp_path: Path) -> None:
     run(tmp_path, test, pieces=6)
 
 
-def test_what_failed_tells_how_much_it_held(tmp_path: Path) -> None:
+def test_a_failed_download_shows_its_held_bytes(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         job = await going(stage, 3)
         await stage.downloads._lifecycle.fail(job, IOFailed("the disk is broken"))
@@ -146,7 +146,9 @@ def test_what_failed_tells_how_much_it_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["P", "F"])
-def test_what_rests_tells_how_much_it_holds_after_a_restart_too(tmp_path: Path, state: str) -> None:
+def test_a_resting_download_shows_its_held_bytes_after_a_restart(
+    tmp_path: Path, state: str
+) -> None:
     async def test(stage: Stage) -> None:
         stage.remembers(4, state=state, by_user=True)
         await stage.start()
@@ -157,7 +159,7 @@ def test_what_rests_tells_how_much_it_holds_after_a_restart_too(tmp_path: Path, 
     run(tmp_path, test)
 
 
-def test_what_rests_without_a_part_holds_nothing(tmp_path: Path) -> None:
+def test_a_resting_download_without_a_part_holds_nothing(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         stage.remembers(4, state="F")
         stage.path.with_suffix(".part").unlink()
@@ -186,7 +188,7 @@ def test_a_tracker_that_does_not_answer_says_nothing_of_the_share(tmp_path: Path
         ("silent", "no source answers yet", "can be reached"),
         ("a full disk", "no room", "tried again every 5 s"),
         ("logged out", "alice was logged out", "when alice logs in again"),
-        ("unshared", "nobody shares it any more", "shares it again"),
+        ("unshared", "it is no longer shared", "shares it again"),
     ],
 )
 def test_a_waiting_command_is_told_why_nothing_comes_and_what_helps(
@@ -200,7 +202,7 @@ def test_a_waiting_command_is_told_why_nothing_comes_and_what_helps(
             case "silent":
                 job.transfer.sources([listed(BOB)])
             case "a full disk":
-                job.transfer._stop_for(DiskFull("no room"))
+                job.transfer._writer.pause_for(DiskFull("no room"))
             case "logged out":
                 user = None
             case "unshared":

@@ -270,7 +270,7 @@ def test_f86_a_disk_that_goes_in_the_midst_of_a_write_fails_nothing(
             patch.setattr(os, "pwrite", fails)
             with pytest.raises(Exception, match=os.strerror(number)) as failed:
                 job.part.write_piece(1, stage.piece(1))
-            job.transfer._stop_for(failed.value)
+            job.transfer._writer.pause_for(failed.value)
             await until(lambda: stage.state() == "P", "the pause")
             await until(lambda: not job.has_task, "the rest")
         back()
