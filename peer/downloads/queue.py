@@ -138,7 +138,7 @@ class DownloadQueue:
                 progress = job.transfer.progress()
                 if progress.held_bytes != job.seen_bytes:
                     job.seen_bytes, job.still_since = progress.held_bytes, now
-                gives_way = not any(source.asked for source in progress.sources)
+                gives_way = not any(source.in_flight for source in progress.sources)
             active.append(ActiveDownload(job.key, now - job.still_since, gives_way))
         return active
 

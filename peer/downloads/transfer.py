@@ -241,7 +241,7 @@ class Transfer(ChannelHandler):
             channel.close()
 
     def _on_tick(self) -> None:
-        for device in self._core.quiet(monotonic()):
+        for device in self._core.silent_sources(monotonic()):
             channel = self._channels.get(device)
             if channel is not None and (at := channel.moved_at) is not None:
                 self.handle(swarm.SourceMoves(device, at))

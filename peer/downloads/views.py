@@ -151,7 +151,7 @@ def source_rows(job: DownloadJob) -> list[control.SourceRow]:
                 complete=source.complete,
                 rate=source.rate,
                 pieces=source.pieces,
-                in_flight=source.asked,
+                in_flight=source.in_flight,
                 verdict=_verdict(source, progress),
             )
         )
@@ -162,9 +162,9 @@ def _verdict(source: SourceProgress, progress: Progress) -> str:
     """The verdict on a source; reasons that are not its fault come first."""
     if progress.paused:
         return "paused"
-    if source.phase is Phase.OPEN and progress.throttled and not source.asked:
+    if source.phase is Phase.OPEN and progress.throttled and not source.in_flight:
         return "open, waits for the limit on downloads"
-    if source.phase is Phase.OPEN and source.stalled and source.asked:
+    if source.phase is Phase.OPEN and source.stalled and source.in_flight:
         return "open, silent"
     verdict = source.verdict.value if source.verdict is not None else "good"
     note = f": {source.note}" if source.note else ""

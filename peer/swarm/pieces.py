@@ -1,12 +1,13 @@
-"""Which pieces are held, and in which of its five states every piece is.
+"""Piece layout, bitfields, and the state of every piece of a download.
 
-Owns `Layout` (how a content is cut), `Bitfield` (a set of pieces, as it travels) and `Pieces` (the
-state of each piece of one download). Who fetches it, and from whom, is the download's business.
-Pieces that need not be fetched go another way: missing ──set_aside──▶ local ──made──▶ held.
+Owns `PieceLayout` (how a content is cut), `Bitfield` (a set of pieces, as it travels) and `Pieces`
+(the state of each piece of one download). Not here: the choice of source (see fetching.requests).
 
     missing ──reserve──▶ in flight ──arrived──▶ verifying ──mark_verified──▶ held
        ▲                     │                      │                         │
        └──────release────────┴───────release────────┴─────────forget─────────┘
+
+Pieces that need not be fetched take another way: missing ──mark_local──▶ local ──made──▶ held.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _TO_BITS = bytes.maketrans(b"\x00\x01", b"01")
 
 @dataclass(frozen=True, slots=True)
 class PieceLayout:
-    """How `size` bytes are cut into pieces of `piece_length` bytes, the last one shorter."""
+    """Cut of `size` bytes into pieces of `piece_length` bytes, the last one shorter."""
 
     size: int
     piece_length: int
@@ -32,19 +33,19 @@ class PieceLayout:
 
     @property
     def count(self) -> int:
-        """How many pieces: none for an empty content."""
+        """Number of pieces: 0 for an empty content."""
         return -(-self.size // self.piece_length)
 
     def size_of(self, index: int) -> int:
-        """Bytes of one piece. `index` must be one of the content's."""
+        """Return the bytes of one piece. `index` must be in range."""
         return min(self.piece_length, self.size - index * self.piece_length)
 
 
 class Bitfield:
-    """A set of the pieces 0 … length-1.
+    """Set of pieces out of 0 … length-1.
 
-    In memory a byte a piece, so that membership and scans run at the speed of ``bytearray``; on the
-    wire a bit a piece, piece 0 the highest bit of the first byte, spare bits at the end zero.
+    In memory one byte a piece, so that membership and scans run at the speed of ``bytearray``. On
+    the wire one bit a piece: piece 0 is the highest bit of the first byte, spare bits are zero.
     """
 
     __slots__ = ("_cells", "_count")
@@ -59,7 +60,7 @@ class Bitfield:
 
     @classmethod
     def full(cls, length: int) -> Bitfield:
-        """The bitfield of a seeder."""
+        """Return the bitfield of a seeder."""
         field = cls(length)
         field._cells = bytearray(b"\x01") * length
         field._count = length
@@ -67,7 +68,7 @@ class Bitfield:
 
     @classmethod
     def from_bytes(cls, data: bytes, length: int) -> Bitfield:
-        """Read the wire's form. Raises ValueError for a wrong length or a spare bit that is set."""
+        """Decode the wire form. Raises ValueError for a wrong length or a set spare bit."""
         expected = (length + 7) // 8
         if length < 0 or len(data) != expected:
             raise ValueError(f"{len(data)} bytes for a bitfield of {length} pieces")
@@ -82,7 +83,7 @@ class Bitfield:
         return field
 
     def to_bytes(self) -> bytes:
-        """The wire's form."""
+        """Encode the wire form."""
         length = len(self._cells)
         if not length:
             return b""
@@ -97,12 +98,12 @@ class Bitfield:
         return field
 
     def __len__(self) -> int:
-        """How many pieces there are, held or not."""
+        """Return the number of pieces, in the set or not."""
         return len(self._cells)
 
     @property
     def count(self) -> int:
-        """How many pieces are in the set."""
+        """Number of pieces in the set."""
         return self._count
 
     def complete(self) -> bool:
@@ -112,11 +113,11 @@ class Bitfield:
         return isinstance(index, int) and 0 <= index < len(self._cells) and bool(self._cells[index])
 
     def __iter__(self) -> Iterator[int]:
-        """The pieces of the set, ascending."""
+        """Iterate over the pieces in the set, ascending."""
         return self._scan(1)
 
     def missing(self) -> Iterator[int]:
-        """The pieces that are not in the set, ascending."""
+        """Iterate over the pieces not in the set, ascending."""
         return self._scan(0)
 
     def _scan(self, value: int) -> Iterator[int]:
@@ -127,7 +128,7 @@ class Bitfield:
             index = find(value, index + 1)
 
     def add(self, index: int) -> bool:
-        """Put a piece in; False when it was there. Raises IndexError outside the content."""
+        """Add a piece; return False if it was in the set. Raises IndexError if out of range."""
         if not 0 <= index < len(self._cells):
             raise IndexError(f"piece {index} of {len(self._cells)}")
         if self._cells[index]:
@@ -137,7 +138,7 @@ class Bitfield:
         return True
 
     def discard(self, index: int) -> bool:
-        """Take a piece out; False when it was not there. Raises IndexError outside the content."""
+        """Remove a piece; return False if it was not there. Raises IndexError if out of range."""
         if not 0 <= index < len(self._cells):
             raise IndexError(f"piece {index} of {len(self._cells)}")
         if not self._cells[index]:
@@ -159,14 +160,14 @@ class Bitfield:
 
 @unique
 class PieceState(IntEnum):
-    """Where a piece is; always in exactly one of these."""
+    """State of a piece; always exactly one of these."""
 
     MISSING = 0
     IN_FLIGHT = 1
     VERIFYING = 2
     HELD = 3
     LOCAL = 4
-    """Not to be fetched: it is made or copied here, or will be. See `local`."""
+    """Not to be fetched: it is being made or copied here, or will be. See `local_pieces`."""
 
 
 _MISSING = int(PieceState.MISSING)
@@ -177,10 +178,10 @@ _LOCAL = int(PieceState.LOCAL)
 
 
 class Pieces:
-    """The state of every piece of one content, with the sums that are asked for all the time.
+    """State of every piece of one content, with the sums that are needed all the time.
 
-    The transitions raise ValueError when the piece is not in the state that they start from: that
-    is an error of the caller, never of a peer.
+    A transition raises ValueError if the piece is not in the state that it starts from: an error of
+    the caller, never of a peer.
     """
 
     __slots__ = ("counts", "held", "held_bytes", "layout", "states", "verifying_bytes")
@@ -192,14 +193,14 @@ class Pieces:
         if len(self.held) != count:
             raise ValueError(f"bitfield of {len(self.held)} pieces for a content of {count}")
         self.states = bytearray(count)
-        """One PieceState a piece; read by the picker, written here alone."""
+        """One PieceState a piece. Read by the picker, written only here."""
         self.held_bytes = 0
         self.verifying_bytes = 0
         for index in self.held:
             self.states[index] = _HELD
             self.held_bytes += layout.size_of(index)
         self.counts = [count - self.held.count, 0, 0, self.held.count, 0]
-        """How many pieces are in each state, by PieceState."""
+        """Number of pieces in each state, by PieceState."""
 
     def state(self, index: int) -> PieceState:
         return PieceState(self.states[index])
@@ -212,11 +213,11 @@ class Pieces:
         return self.counts[_HELD] == len(self.states)
 
     def reserve(self, index: int) -> None:
-        """missing → in flight: asked of a first source."""
+        """missing → in flight: requested from a first source."""
         self._move(index, _MISSING, _IN_FLIGHT)
 
     def arrived(self, index: int) -> None:
-        """in flight (or missing, when a cancelled request was answered) → verifying."""
+        """in flight (or missing, if a cancelled request was answered) → verifying."""
         if self.states[index] == _MISSING:
             self._move(index, _MISSING, _VERIFYING)
         else:
@@ -224,7 +225,7 @@ class Pieces:
         self.verifying_bytes += self.layout.size_of(index)
 
     def release(self, index: int) -> None:
-        """in flight or verifying → missing: nobody is asked any longer, or it was of no use."""
+        """in flight or verifying → missing: no request is left, or the bytes were of no use."""
         if self.states[index] == _VERIFYING:
             self._move(index, _VERIFYING, _MISSING)
             self.verifying_bytes -= self.layout.size_of(index)
@@ -239,7 +240,7 @@ class Pieces:
         self.held_bytes += size
         self.held.add(index)
 
-    def mark_stalled(self, index: int) -> None:
+    def mark_local(self, index: int) -> None:
         """missing → local: it need not be fetched."""
         self._move(index, _MISSING, _LOCAL)
 
@@ -254,7 +255,7 @@ class Pieces:
         self.held.add(index)
 
     def forget(self, index: int) -> None:
-        """held → missing: the bytes on disk are not what they were."""
+        """held → missing: the bytes on disk are damaged."""
         self._move(index, _HELD, _MISSING)
         self.held_bytes -= self.layout.size_of(index)
         self.held.discard(index)
@@ -270,7 +271,7 @@ class Pieces:
         counts[after] += 1
 
     def check_invariants(self) -> None:
-        """Raise AssertionError when the sums and the states disagree. For tests: O(pieces)."""
+        """Raise AssertionError if sums and states disagree. For tests: O(pieces)."""
         states, size_of = self.states, self.layout.size_of
         assert len(states) == self.layout.count == len(self.held)
         for state in PieceState:

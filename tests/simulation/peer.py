@@ -150,7 +150,7 @@ class SimPeer:
 
     def _tell_who_moves(self) -> None:
         if self.download is not None and self.alive and not self.frozen:
-            for source in self.download.quiet(self.clock.now):
+            for source in self.download.silent_sources(self.clock.now):
                 if (connection := self.to_sources.get(source)) is not None:
                     self.tell(fetching.SourceMoves(source, connection.bulk.moved_at))
 

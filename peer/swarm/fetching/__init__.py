@@ -1,1 +1,1 @@
-"""State machine of a download. Pure: events in, effects out."""
+"""Pure state machine of a download: events in, effects out."""

@@ -1,7 +1,7 @@
-"""The effects of one event, gathered and merged before they are handed to the shell.
+"""Buffer of effects: gathers, merges and orders the effects of one step.
 
-Owns the order: whatever frees something (discards, closings, cancellations) comes before whatever
-asks for something, and all requests to a source travel together.
+Owns: their order, and the batches of announcements. Effects that free something (discards, closes,
+cancellations) come before requests, and all requests to one source travel together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from peer.swarm.fetching.events import (
 
 
 class EffectBuffer:
-    """Gathers effects until `take`."""
+    """Effects of one step, until `take`."""
 
     __slots__ = ("_cancels", "_effects", "_last", "_requests")
 
@@ -32,11 +32,11 @@ class EffectBuffer:
         self._effects.append(effect)
 
     def put_last(self, effect: DownloadEffect) -> None:
-        """An effect that comes after all the others."""
+        """Add an effect that comes after all others."""
         self._last.append(effect)
 
     def close(self, source: SourceId, verdict: Verdict) -> None:
-        """Close, and say nothing more to the source."""
+        """Close the source, and drop all other messages to it."""
         self._cancels.pop(source, None)
         self._requests.pop(source, None)
         self._effects.append(Close(source, verdict))
@@ -45,6 +45,7 @@ class EffectBuffer:
         self._requests.setdefault(source, []).append(index)
 
     def cancel(self, source: SourceId, index: int) -> None:
+        """Cancel a request; one that is still in this buffer is removed instead."""
         wanted = self._requests.get(source)
         if wanted is not None and index in wanted:
             wanted.remove(index)
@@ -52,7 +53,7 @@ class EffectBuffer:
         self._cancels.setdefault(source, []).append(index)
 
     def take(self) -> list[DownloadEffect]:
-        """Everything gathered, in order; the outbox is empty after."""
+        """Return all effects, in order, and empty the buffer."""
         effects = self._effects
         self._effects = []
         if self._cancels:
@@ -72,7 +73,7 @@ class EffectBuffer:
 
 
 class Announcements:
-    """Gathers verified pieces: the first after a pause goes at once, others wait `batch_s`."""
+    """Batch of verified pieces: the first after a pause is due at once, others after `batch_s`."""
 
     __slots__ = ("_batch_s", "_last", "_waiting")
 
@@ -84,17 +85,17 @@ class Announcements:
     def add(self, index: int) -> None:
         self._waiting.append(index)
 
-    def withdraw(self, index: int) -> None:
-        """The piece is held no longer."""
+    def remove(self, index: int) -> None:
+        """Remove a piece that is no longer held."""
         if index in self._waiting:
             self._waiting.remove(index)
 
     def due_at(self) -> float | None:
-        """When `take` will have something."""
+        """Return the time from which `take` returns pieces; None if there are none."""
         return self._last + self._batch_s if self._waiting else None
 
     def take(self, now: float, *, at_once: bool = False) -> tuple[int, ...]:
-        """What is due."""
+        """Return the pieces that are due, and remove them."""
         if not self._waiting or not (at_once or now >= self._last + self._batch_s):
             return ()
         batch = tuple(self._waiting)

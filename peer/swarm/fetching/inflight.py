@@ -1,7 +1,7 @@
-"""What is asked of whom.
+"""In-flight requests of one download, by piece and by source.
 
-Owns the books of all requests of one download, and finds work for a source that has none: a
-request that waits at another source for longer than this one would need.
+Owns: the books of all requests, and the choice of a request that an idle source should steal from a
+slower one. Not here: the decision to request or to steal (see requests).
 """
 
 from __future__ import annotations
@@ -11,44 +11,46 @@ from collections.abc import Iterable
 from peer.swarm.fetching.sources import Source
 from peer.swarm.pieces import PieceLayout
 
-_LOOK_AT = 64
-"""Requests of one source that are looked at for another: bounds the time of a search."""
+_STEAL_SCAN_MAX = 64
+"""Requests of one source that are examined for one steal. Bounds the time of a search."""
 _GAIN = 3.0
 _GAIN_S = 0.1
-"""A request moves only if that is sooner by this factor and this much: what is moved may be on its
-way already, and come twice."""
+"""A request is stolen only if that is faster by this factor and this time. Why: its piece may be on
+the way already, and would arrive twice."""
 
 
 class InflightRequests:
-    """Requests, by piece and by source. A piece may be asked of several sources in the end game."""
+    """Requests, by piece and by source. In the end game a piece may have several owners."""
 
-    __slots__ = ("_layout", "_owners", "asked_bytes")
+    __slots__ = ("_layout", "_owners", "total_bytes")
 
     def __init__(self, layout: PieceLayout) -> None:
         self._layout = layout
         self._owners: dict[int, list[Source]] = {}
-        self.asked_bytes = 0
-        """Of all requests; a piece asked twice counts twice, since both may come."""
+        self.total_bytes = 0
+        """Of all requests. A piece with two owners counts twice, since both copies may arrive."""
 
     def __len__(self) -> int:
-        """How many pieces are asked for."""
+        """Return the number of pieces in flight."""
         return len(self._owners)
 
     def owners(self, index: int) -> list[Source]:
-        """Who is asked for the piece; the first was first."""
+        """Return the sources that the piece is requested from, in the order of the requests."""
         return self._owners.get(index, [])
 
     def add(self, source: Source, index: int, now: float) -> None:
-        """The source is asked for a piece that it is not asked for yet."""
-        if not source.asked:
+        """Record a request. The piece must not be in flight from the same source."""
+        if not source.in_flight:
             source.window.began(now)
-            source.progress_at = source.quiet_since = now
-            if not source.stalled:
-                source.owes_since = now
-        source.asked[index] = now
+            source.silent_since = now
+            if source.stall is None:
+                source.last_progress_at = now
+            else:
+                source.stall.wait_from = now
+        source.in_flight[index] = now
         size = self._layout.size_of(index)
-        source.asked_bytes += size
-        self.asked_bytes += size
+        source.in_flight_bytes += size
+        self.total_bytes += size
         owners = self._owners.get(index)
         if owners is None:
             self._owners[index] = [source]
@@ -56,11 +58,11 @@ class InflightRequests:
             owners.append(source)
 
     def remove(self, source: Source, index: int) -> bool:
-        """The source is not asked any longer; True when nobody else is."""
-        del source.asked[index]
+        """Remove a request; return True if the piece is no longer in flight from any source."""
+        del source.in_flight[index]
         size = self._layout.size_of(index)
-        source.asked_bytes -= size
-        self.asked_bytes -= size
+        source.in_flight_bytes -= size
+        self.total_bytes -= size
         owners = self._owners[index]
         owners.remove(source)
         if owners:
@@ -71,21 +73,21 @@ class InflightRequests:
     def steal_candidate(
         self, idle: Source, others: Iterable[Source], own_s: float, now: float
     ) -> tuple[int, Source] | None:
-        """A request of another source that `idle`, which needs `own_s` for it, would answer sooner.
+        """Return a request, and its owner, that `idle` would answer sooner, within `own_s`.
 
-        Of all such the one that has longest to wait; the last of its queue, since the first may be
-        on its way. Pieces that two working sources are asked for are left alone.
+        The owner is the one with the longest wait. The request is the last of its queue, since the
+        first may be on the way. Pieces with two working owners are left alone.
         """
         best: tuple[int, Source] | None = None
-        best_wait_s = worthwhile(own_s)
+        best_wait_s = steal_threshold_s(own_s)
         for other in others:
-            if other is idle or not other.asked:
+            if other is idle or not other.in_flight:
                 continue
-            wait_s = expected_wait(other, 0, now)
+            wait_s = expected_wait_s(other, 0, now)
             if wait_s <= best_wait_s:
                 continue
-            for looked_at, index in enumerate(reversed(other.asked)):
-                if looked_at == _LOOK_AT:
+            for examined, index in enumerate(reversed(other.in_flight)):
+                if examined == _STEAL_SCAN_MAX:
                     break
                 if idle.offers(index) and self._may_add_owner(idle, index):
                     best, best_wait_s = (index, other), wait_s
@@ -93,44 +95,44 @@ class InflightRequests:
         return best
 
     def can_steal(self, index: int, idle: Source, own_s: float, now: float) -> Source | None:
-        """Who is asked for the piece, if `idle` would answer sooner."""
+        """Return the owner of the piece if `idle` would answer sooner, else None."""
         if not self._may_add_owner(idle, index):
             return None
         owner = self._owners[index][-1]
-        return owner if expected_wait(owner, 0, now) > worthwhile(own_s) else None
+        return owner if expected_wait_s(owner, 0, now) > steal_threshold_s(own_s) else None
 
     def _may_add_owner(self, idle: Source, index: int) -> bool:
-        """Whether one more may be asked: not the same again, nor a third that works."""
+        """Return whether `idle` may be one more owner: it is none yet, and fewer than two work."""
         owners = self._owners[index]
         if len(owners) == 1:
             return owners[0] is not idle
         return idle not in owners and sum(not owner.stalled for owner in owners) < 2
 
     def check_invariants(self, sources: Iterable[Source]) -> None:
-        """Raise AssertionError when the books do not agree. For tests."""
+        """Raise AssertionError if the books disagree. For tests."""
         size_of = self._layout.size_of
         total, owned = 0, 0
         for source in sources:
-            assert source.asked_bytes == sum(size_of(i) for i in source.asked)
-            total += source.asked_bytes
-            owned += len(source.asked)
-            for index in source.asked:
+            assert source.in_flight_bytes == sum(size_of(i) for i in source.in_flight)
+            total += source.in_flight_bytes
+            owned += len(source.in_flight)
+            for index in source.in_flight:
                 assert self._owners[index].count(source) == 1
-        assert self.asked_bytes == total
+        assert self.total_bytes == total
         assert owned == sum(len(owners) for owners in self._owners.values())
 
 
-def worthwhile(own_s: float) -> float:
-    """The wait from which on a request is better moved to a source that needs `own_s` for it."""
+def steal_threshold_s(own_s: float) -> float:
+    """Return the wait above which a source that needs `own_s` for a request should steal it."""
     return own_s * _GAIN + _GAIN_S
 
 
-def expected_wait(source: Source, more_bytes: int, now: float) -> float:
-    """Seconds until a source has given all that it is asked for, and `more_bytes`.
+def expected_wait_s(source: Source, more_bytes: int, now: float) -> float:
+    """Return the seconds until a source has given all that is in flight, and `more_bytes`.
 
-    By what it gave so far, and by its silence; a source that gave nothing yet is thought quick.
+    Estimated from its rate and its silence. A source that has given nothing yet counts as fast.
     """
-    queued = source.asked_bytes
+    queued = source.in_flight_bytes
     window = source.window
     rate = window.current_rate(now) if queued else window.rate
     return (queued + more_bytes) / rate if rate > 0.0 else 0.0

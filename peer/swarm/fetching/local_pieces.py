@@ -1,9 +1,10 @@
-"""Pieces that need not be fetched: those of zeros, and copies of pieces that are held.
+"""Pieces that need not be fetched: pieces of zeros, and copies of held pieces.
 
-Owns which of them are made when. Of pieces with one digest the first is fetched, and the others
-wait for it; where no source offers that one, another of them takes its place.
+Owns: the choice and the time of each piece to be made. Of pieces with one digest the first is
+fetched, and the others wait for it. If no source offers that one, another of them takes its place.
 
-Invariant: of a group none of which is held, one at least is not set aside.
+Invariant: of a group of equal pieces of which none is held, at least one is to be fetched (not
+LOCAL) or about to be made.
 """
 
 from __future__ import annotations
@@ -21,23 +22,25 @@ from peer.swarm.pieces import Pieces, PieceState
 _MISSING = int(PieceState.MISSING)
 _HELD = int(PieceState.HELD)
 _LOCAL = int(PieceState.LOCAL)
-_LOOK_S = 5.0
-"""How often it is looked whether what others wait for is offered at all."""
-_LOOK_GROUPS = 2_000
-"""Groups looked at in one step, for about a millisecond; the next ones follow soon."""
-_LOOK_SOON_S = 0.25
+_RESCAN_S = 5.0
+"""Interval of the search for groups whose fetched piece no source offers."""
+_RESCAN_GROUPS = 2_000
+"""Groups examined in one step, for about a millisecond; the next ones follow soon."""
+_RESCAN_SOON_S = 0.25
 
 
 class Alike(NamedTuple):
-    """What the digests tell before anything is fetched: the pieces of zeros, and the groups of
-    other pieces with one digest and length."""
+    """Knowledge from the digests: the pieces of zeros, and the groups of other equal pieces.
+
+    Pieces of one group have one digest and one length.
+    """
 
     zeros: tuple[int, ...] = ()
     groups: tuple[tuple[int, ...], ...] = ()
 
 
-class Local:
-    """The books of one download."""
+class LocalPieces:
+    """Local pieces of one download: those that wait, and those that are being made."""
 
     def __init__(
         self,
@@ -60,9 +63,9 @@ class Local:
         self._waits = bytearray(pieces.layout.count)  # by piece: 1 for those in `_ready`
         self._making: dict[int, None] = {}
         self._making_bytes = 0
-        self._quiet_until = -inf
-        self._look_at = -inf
-        self._looked = 0  # groups, of the round
+        self._suspended_until = -inf
+        self._rescan_at = -inf
+        self._rescan_from = 0  # groups of this round
         for index in alike.zeros:
             self._zeros[index] = 1
             if pieces.states[index] == _MISSING:
@@ -71,22 +74,22 @@ class Local:
             first = next((i for i in group if pieces.states[i] == _HELD), group[0])
             for index in group:
                 if index != first and pieces.states[index] == _MISSING:
-                    pieces.mark_stalled(index)
+                    pieces.mark_local(index)
             self._follow(first)
 
     def held(self, index: int) -> None:
-        """The piece is held from now on: those like it are copied."""
+        """Copy the pieces that equal a newly held one."""
         self._follow(index)
 
     def lost(self, index: int) -> bool:
-        """A piece that was held is missing; whether it need not be fetched again."""
+        """Return whether a piece that was held and is missing can be made again."""
         if self._zeros[index] or self._like(index) is not None:
             self._set_ready(index)
             return True
         return False
 
     def made(self, index: int) -> bool:
-        """The piece of a `Make` is held; False if none was being made."""
+        """Record that a made piece is held. Return False if it was not being made."""
         if not self._end(index):
             return False
         self._pieces.made(index)
@@ -94,26 +97,26 @@ class Local:
         return True
 
     def not_made(self, index: int, now: float) -> bool:
-        """The piece of a `Make` could not be made; False if none was being made."""
+        """Retry a piece later that could not be made. Return False if it was not being made."""
         if not self._end(index):
             return False
         self._ready.appendleft(index)
         self._waits[index] = 1
-        self._quiet_until = now + self._pause_s
+        self._suspended_until = now + self._pause_s
         return True
 
     def due_at(self) -> float | None:
-        """When `step` has something to do without any event."""
+        """Return the time at which `step` has work without any event."""
         if self._ready and not self._making:
-            return self._quiet_until
-        return self._look_at if self._groups else None
+            return self._suspended_until
+        return self._rescan_at if self._groups else None
 
     def step(self, now: float) -> None:
-        """Have made what is due."""
-        if now >= self._look_at and self._groups:
-            self._look()
-            self._look_at = now + (_LOOK_SOON_S if self._looked else _LOOK_S)
-        if now < self._quiet_until:
+        """Emit `Make` for the pieces that are due."""
+        if now >= self._rescan_at and self._groups:
+            self._rescan()
+            self._rescan_at = now + (_RESCAN_SOON_S if self._rescan_from else _RESCAN_S)
+        if now < self._suspended_until:
             return
         while self._ready:
             index = self._ready[0]
@@ -132,21 +135,21 @@ class Local:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """Let what is offered be fetched where nobody offers what it waits for."""
+    def _rescan(self) -> None:
+        """Fetch an offered piece of a group whose fetched piece no source offers."""
         states, offers = self._pieces.states, self._picker.offers
-        some = self._groups[self._looked : self._looked + _LOOK_GROUPS]
-        self._looked += len(some)
-        if self._looked >= len(self._groups):
-            self._looked = 0
-        for group in some:
+        batch = self._groups[self._rescan_from : self._rescan_from + _RESCAN_GROUPS]
+        self._rescan_from += len(batch)
+        if self._rescan_from >= len(self._groups):
+            self._rescan_from = 0
+        for group in batch:
             fetched = [index for index in group if states[index] != _LOCAL]
             if len(fetched) != 1 or states[fetched[0]] != _MISSING or offers(fetched[0]):
                 continue
             other = next((i for i in group if states[i] == _LOCAL and offers(i)), None)
             if other is not None and not self._waits[other] and other not in self._making:
                 self._recall(other)
-                self._pieces.mark_stalled(fetched[0])
+                self._pieces.mark_local(fetched[0])
 
     def _like(self, index: int) -> int | None:
         states = self._pieces.states
@@ -163,7 +166,7 @@ class Local:
 
     def _set_ready(self, index: int) -> None:
         if self._pieces.states[index] == _MISSING:
-            self._pieces.mark_stalled(index)
+            self._pieces.mark_local(index)
         if not self._waits[index] and index not in self._making:
             self._waits[index] = 1
             self._ready.append(index)
@@ -175,7 +178,7 @@ class Local:
 
     def _recall(self, index: int) -> None:
         self._pieces.recall(index)
-        self._picker.put_back((index,))
+        self._picker.requeue((index,))
 
     def _end(self, index: int) -> bool:
         if index not in self._making:
@@ -185,7 +188,7 @@ class Local:
         return True
 
     def check_invariants(self, states: Iterable[int]) -> None:
-        """Raise AssertionError when something contradicts. For tests: O(pieces)."""
+        """Raise AssertionError if the state contradicts itself. For tests: O(pieces)."""
         local = {index for index, state in enumerate(states) if state == _LOCAL}
         known = set(self._ready)
         assert len(known) == len(self._ready) == sum(self._waits)

@@ -1,11 +1,38 @@
-"""The fetching of one content: what becomes of the pieces that come, and when it is done.
+"""State machine of one download: events in, effects out.
 
-Owns the course of a download and the way of each piece from its coming to its being held. The life
-of the sources is `contacts`', what is asked of whom is `demand`'s.
+Theory of operation. `Download.handle(event, now)` changes the state and returns the effects, which
+the driver carries out in order. A `Tick` is due at `next_wakeup`.
 
-`Download.handle(event, now)` returns the effects that the shell carries out. Nothing a source
-sends can make it fail: what makes no sense is dropped and counted. What only the shell can get
-wrong (a piece verified that was never to be verified) raises `LocalProtocolError`.
+A *piece* moves like this (`pieces` holds the states):
+
+- MISSING → IN_FLIGHT: the scheduler requests it. `picker` chooses the piece, `window` bounds the
+  bytes in flight of one source; buffers and rate limit bound those of all.
+- IN_FLIGHT → VERIFYING: `PieceReceived`, answered with `Verify`. Requests for it at other sources
+  are cancelled.
+- VERIFYING → HELD: `PieceVerified`. It is announced in a batch. The last one ends the download:
+  every source is closed, then `Complete` follows.
+- IN_FLIGHT → MISSING: cancelled or requeued, because the source stalled, declined or was lost.
+- VERIFYING → MISSING: `PieceCorrupt` bans the source; `PieceUnwritten` suspends requests.
+- MISSING ↔ LOCAL → HELD: a piece of zeros, or one that equals a held piece, is made.
+- HELD → MISSING: `mark_missing`, for a piece found damaged.
+
+A *source* moves IDLE → OPENING → OPEN → IDLE (`source_lifecycle`), or to BANNED for good. While
+OPEN it can stall: no piece within the stall timeout moves its requests to other sources. Silence,
+not a single byte for 10 s or longer, replaces its connection. An idle source steals requests from
+slower ones. In the end game, with nothing missing, a request is sent to a second source instead.
+
+What never happens, whatever the sources send:
+
+- No event of a source raises. A senseless one is discarded and counted; eight ban the source.
+- No piece is in two states, and none is IN_FLIGHT without a request at an open source.
+- The bytes in flight never exceed the buffers (but one piece is always allowed).
+- No request is sent while paused, after the end, or to a source that is not OPEN.
+- Nothing is fetched from a banned source again.
+
+Only the driver can cause `LocalProtocolError`: by a verdict on a piece that was not being verified.
+
+Owns: the course of the download and the verdicts on its pieces. Not here: the sources' connections
+(see source_lifecycle), requests (see requests), made pieces (see local_pieces).
 """
 
 from __future__ import annotations
@@ -45,7 +72,7 @@ from peer.swarm.fetching.events import (
     Verdict,
     Verify,
 )
-from peer.swarm.fetching.local_pieces import Alike, Local
+from peer.swarm.fetching.local_pieces import Alike, LocalPieces
 from peer.swarm.fetching.picker import Picker
 from peer.swarm.fetching.progress import Progress, SourceProgress
 from peer.swarm.fetching.requests import RequestScheduler
@@ -63,7 +90,7 @@ _IN_FLIGHT = int(PieceState.IN_FLIGHT)
 
 
 class Download:
-    """The machine. `have` is what is held already, and is copied."""
+    """The machine. `have` are the pieces held already; it is copied."""
 
     def __init__(
         self,
@@ -79,7 +106,7 @@ class Download:
         self.layout = layout
         self.pieces = Pieces(layout, have)
         self._picker: Picker[SourceId] = Picker(self.pieces.states, rng, settings.order)
-        self._roster = SourceTable(
+        self._sources = SourceTable(
             rng,
             layout.piece_length,
             settings.horizon_s,
@@ -87,19 +114,19 @@ class Download:
             settings.used_max,
         )
         self._out = EffectBuffer()
-        self._demand = RequestScheduler(
+        self._requests = RequestScheduler(
             self.pieces,
             self._picker,
-            self._roster,
+            self._sources,
             self._out,
             RateLimit() if limit is None else limit,
             settings,
         )
-        self._contacts = SourceLifecycle(
-            self.pieces, self._picker, self._roster, self._demand, self._out, settings
+        self._lifecycle = SourceLifecycle(
+            self.pieces, self._picker, self._sources, self._requests, self._out, settings
         )
         self._announcements = Announcements(settings.announce_batch_s)
-        self._local = Local(
+        self._local = LocalPieces(
             self.pieces,
             self._picker,
             self._out,
@@ -108,40 +135,40 @@ class Download:
             settings.storage_pause_s,
         )
         self._verifying: dict[int, SourceId] = {}
-        """Which source each piece in state verifying came from."""
-        self._room_made = False
-        """Whether pieces were verified since somebody was last asked for more."""
+        """Source of each piece in state VERIFYING."""
+        self._buffer_freed = False
+        """Set by a verified piece; cleared once the sources that wait for buffers are served."""
         self._duplicate_bytes = 0
         self._corrupt_pieces = 0
 
     # -- the machine ------------------------------------------------------------------------------
 
     def handle(self, event: DownloadEvent, now: float) -> list[DownloadEffect]:
-        """Take an event in and say what is to be done, in order."""
+        """Apply one event and return the resulting effects, in execution order."""
         return self.handle_all((event,), now)
 
     def handle_all(self, events: Iterable[DownloadEvent], now: float) -> list[DownloadEffect]:
-        """The same for events that came together."""
+        """Apply events that arrived together and return the resulting effects."""
         for event in events:
-            self._take(event, now)
+            self._apply(event, now)
         return self._settle(now)
 
-    def _take(self, event: DownloadEvent, now: float) -> None:
+    def _apply(self, event: DownloadEvent, now: float) -> None:
         match event:
             case PieceReceived():
                 self._piece_received(event, now)
             case PieceVerified():
                 self._piece_verified(event, now)
             case HaveMore():
-                self._contacts.have_more(event, now)
+                self._lifecycle.have_more(event, now)
             case Tick():
                 pass
             case Opened():
-                self._contacts.opened(event, now)
+                self._lifecycle.opened(event, now)
             case SourceKnown():
-                self._contacts.known(event, now)
+                self._lifecycle.known(event, now)
             case SourceGone():
-                self._contacts.gone(event, now)
+                self._lifecycle.gone(event, now)
             case PieceCorrupt():
                 self._piece_corrupt(event, now)
             case PieceUnwritten():
@@ -152,82 +179,80 @@ class Download:
                 if not self._local.not_made(event.index, now):
                     raise LocalProtocolError(f"piece {event.index} was not being made")
             case SourceBusy():
-                self._contacts.busy(event, now)
+                self._lifecycle.busy(event, now)
             case SourceRefused():
-                self._contacts.refused(event, now)
+                self._lifecycle.refused(event, now)
             case PiecesRefused():
-                self._contacts.pieces_refused(event, now)
+                self._lifecycle.pieces_refused(event, now)
             case SourceUnreachable():
-                self._contacts.lost(event.source, now)
+                self._lifecycle.lost(event.source, now)
             case SourceClosed():
-                self._contacts.lost(event.source, now)
+                self._lifecycle.lost(event.source, now)
             case SourceMoves():
-                self._contacts.moves(event)
+                self._lifecycle.moves(event)
             case Paused():
-                self._demand.pause()
+                self._requests.pause()
             case Resumed():
-                self._demand.paused = False
-                self._contacts.open_more(now)
-                self._demand.request_more_from_all(now)
+                self._requests.paused = False
+                self._lifecycle.open_more(now)
+                self._requests.request_more_from_all(now)
             case _:
                 assert_never(event)
 
     def next_wakeup(self, now: float) -> float | None:
-        """When a `Tick` is due; None when only events can change anything."""
+        """Return the time of the next `Tick`; None if only events can change anything."""
         due = self._announcements.due_at()
-        if not self._demand.finished:
-            local = None if self._demand.paused else self._local.due_at()
-            for other in (self._demand.throttled_until, self._contacts.due_at(), local):
+        if not self._requests.finished:
+            local = None if self._requests.paused else self._local.due_at()
+            for other in (self._requests.throttled_until, self._lifecycle.due_at(), local):
                 if other is not None and (due is None or other < due):
                     due = other
         return None if due is None else max(due, now)
 
-    def quiet(self, now: float) -> list[SourceId]:
-        """The sources that owe something and of which nothing came for a while: the shell tells
-        with `SourceMoves` whether bytes come in."""
-        return self._contacts.quiet(now)
+    def silent_sources(self, now: float) -> list[SourceId]:
+        """Return the silent sources with requests in flight.
+
+        The driver reports with `SourceMoves` whether bytes of them arrive.
+        """
+        return self._lifecycle.silent_sources(now)
 
     def mark_missing(self, indexes: Iterable[int], now: float) -> list[DownloadEffect]:
-        """Held pieces turned out damaged or gone: they are fetched again."""
+        """Fetch held pieces again that turned out damaged or gone."""
         for index in indexes:
             if self.pieces.state(index) is PieceState.HELD:
                 self.pieces.forget(index)
-                self._announcements.withdraw(index)
+                self._announcements.remove(index)
                 if not self._local.lost(index):
-                    self._picker.put_back((index,))
+                    self._picker.requeue((index,))
         if not self.pieces.complete():
-            self._demand.finished = False
-            self._contacts.next_review_at = now
+            self._requests.finished = False
+            self._lifecycle.next_review_at = now
         return self._settle(now)
-
-    def forget(self, index: int, now: float) -> list[DownloadEffect]:
-        """A held piece turned out damaged or gone: it is fetched again."""
-        return self.mark_missing((index,), now)
 
     def _settle(self, now: float) -> list[DownloadEffect]:
         if self.pieces.complete():
-            if not self._demand.finished:
+            if not self._requests.finished:
                 self._finish(now)
         else:
-            if not self._demand.paused:
+            if not self._requests.paused:
                 self._local.step(now)
-            if self._room_made:
-                self._room_made = False
-                self._demand.feed(now)
-            throttled = self._demand.throttled_until
+            if self._buffer_freed:
+                self._buffer_freed = False
+                self._requests.resume_waiting(now)
+            throttled = self._requests.throttled_until
             if throttled is not None and now >= throttled:
-                self._demand.throttled_until = None
-                self._demand.feed(now)
-            if now >= self._contacts.next_review_at:
-                self._contacts.review_sources(now)
+                self._requests.throttled_until = None
+                self._requests.resume_waiting(now)
+            if now >= self._lifecycle.next_review_at:
+                self._lifecycle.review_sources(now)
         batch = self._announcements.take(now)
         if batch:
             self._out.put(Announce(batch))
         return self._out.take()
 
     def _finish(self, now: float) -> None:
-        self._demand.finish()
-        self._contacts.close_all(now)
+        self._requests.finish()
+        self._lifecycle.close_all(now)
         batch = self._announcements.take(now, at_once=True)
         if batch:
             self._out.put(Announce(batch))
@@ -237,29 +262,25 @@ class Download:
 
     def _piece_received(self, event: PieceReceived, now: float) -> None:
         index, size = event.index, event.size
-        source = self._roster.used.get(event.source)
+        source = self._sources.used.get(event.source)
         if source is None or source.phase is not Phase.OPEN:
-            known = self._roster.get(event.source)
+            known = self._sources.get(event.source)
             banned = known is not None and known.phase is Phase.BANNED
             why = DiscardReason.BANNED if banned else DiscardReason.UNREQUESTED
             self._out.put(Discard(event.source, index, why))
             return
-        asked_at = source.asked.get(index)
-        if asked_at is None and index not in source.withdrawn:
-            self._senseless(source, index, DiscardReason.UNREQUESTED, now)
+        requested = index in source.in_flight
+        if not requested and index not in source.cancelled:
+            self._reject(source, index, DiscardReason.UNREQUESTED, now)
             return
         if size != self.layout.size_of(index):
-            if asked_at is not None:
-                self._demand.take_back(source, (index,))
-            source.withdrawn.discard(index)
-            self._senseless(source, index, DiscardReason.WRONG_SIZE, now)
+            if requested:
+                self._requests.requeue(source, (index,))
+            source.cancelled.discard(index)
+            self._reject(source, index, DiscardReason.WRONG_SIZE, now)
             return
-        self._demand.came(source, index, size, now)
-        source.progress_at = source.quiet_since = now
-        source.stalled = False
-        source.stalls = source.silences = 0
-        source.failures = 0
-        if self._demand.paused:
+        self._requests.arrived(source, index, size, now)
+        if self._requests.paused:
             self._out.put(Discard(source.id, index, DiscardReason.PAUSED))
         elif self.pieces.states[index] in (_MISSING, _IN_FLIGHT):
             self.pieces.arrived(index)
@@ -268,22 +289,22 @@ class Download:
             source.got_bytes += size
             source.meter.add(size, now)
             self._out.put(Verify(source.id, index))
-            losers = tuple(self._demand.flights.owners(index))
+            losers = tuple(self._requests.inflight.owners(index))
             for other in losers:
-                self._demand.withdraw(other, index)
+                self._requests.cancel(other, index)
             for other in losers:
-                self._demand.request_more(other, now)
+                self._requests.request_more(other, now)
         else:
             self._duplicate_bytes += size
             self._out.put(Discard(source.id, index, DiscardReason.DUPLICATE))
-        self._demand.request_more(source, now)
+        self._requests.request_more(source, now)
 
-    def _senseless(self, source: Source, index: int, why: DiscardReason, now: float) -> None:
+    def _reject(self, source: Source, index: int, why: DiscardReason, now: float) -> None:
         self._out.put(Discard(source.id, index, why))
-        if self._roster.strike(source):
-            self._contacts.close(source, Verdict.WRONG, now)
+        if self._sources.strike(source):
+            self._lifecycle.close(source, Verdict.WRONG, now)
         else:
-            self._demand.request_more_from_all(now)
+            self._requests.request_more_from_all(now)
 
     def _verdict_on(self, index: int, source: SourceId) -> None:
         if self._verifying.get(index) != source:
@@ -294,9 +315,9 @@ class Download:
         self._verdict_on(event.index, event.source)
         self.pieces.mark_verified(event.index)
         self._picker.fetched(event.index)
-        self._demand.meter.add(self.layout.size_of(event.index), now)
+        self._requests.meter.add(self.layout.size_of(event.index), now)
         self._announcements.add(event.index)
-        self._room_made = True
+        self._buffer_freed = True
         self._local.held(event.index)
 
     def _piece_made(self, event: PieceMade) -> None:
@@ -309,19 +330,19 @@ class Download:
         self._verdict_on(event.index, event.source)
         self._corrupt_pieces += 1
         self.pieces.release(event.index)
-        self._picker.put_back((event.index,))
-        source = self._roster.get(event.source)
+        self._picker.requeue((event.index,))
+        source = self._sources.get(event.source)
         if source is not None and source.phase is not Phase.BANNED:
-            self._contacts.close(source, Verdict.WRONG, now)
-        self._demand.request_more_from_all(now)
+            self._lifecycle.close(source, Verdict.WRONG, now)
+        self._requests.request_more_from_all(now)
 
     def _piece_unwritten(self, event: PieceUnwritten, now: float) -> None:
         self._verdict_on(event.index, event.source)
         self.pieces.release(event.index)
-        self._picker.put_back((event.index,))
-        self._demand.quiet_until = now + self.settings.storage_pause_s
+        self._picker.requeue((event.index,))
+        self._requests.suspended_until = now + self.settings.storage_pause_s
 
-    # -- for people and tests ---------------------------------------------------------------------
+    # -- for display and tests --------------------------------------------------------------------
 
     @property
     def complete(self) -> bool:
@@ -329,9 +350,9 @@ class Download:
         return self.pieces.complete()
 
     def progress(self, now: float) -> Progress:
-        """How it stands."""
+        """Return a snapshot for display."""
         pieces = self.pieces
-        rate = self._demand.meter.rate(now)
+        rate = self._requests.meter.rate(now)
         left = self.layout.size - pieces.held_bytes
         return Progress(
             pieces=self.layout.count,
@@ -340,27 +361,27 @@ class Download:
             held_bytes=pieces.held_bytes,
             rate=rate,
             eta_s=left / rate if rate > 1.0 else (0.0 if not left else None),
-            paused=self._demand.paused,
-            throttled=self._demand.throttled_until is not None,
+            paused=self._requests.paused,
+            throttled=self._requests.throttled_until is not None,
             complete=pieces.complete(),
             verifying_bytes=pieces.verifying_bytes,
             duplicate_bytes=self._duplicate_bytes,
             corrupt_pieces=self._corrupt_pieces,
-            sources=tuple(SourceProgress.of(s, now) for s in self._roster),
+            sources=tuple(SourceProgress.of(s, now) for s in self._sources),
         )
 
     def check_invariants(self) -> None:
-        """Raise AssertionError when something contradicts. For tests: O(pieces × sources)."""
-        pieces, flights = self.pieces, self._demand.flights
+        """Raise AssertionError if the state contradicts itself. For tests: O(pieces × sources)."""
+        pieces, inflight = self.pieces, self._requests.inflight
         pieces.check_invariants()
-        self._roster.check_invariants()
-        flights.check_invariants(self._roster.open())
+        self._sources.check_invariants()
+        inflight.check_invariants(self._sources.open())
         for index, state in enumerate(pieces.states):
-            assert (state == PieceState.IN_FLIGHT) == bool(flights.owners(index))
+            assert (state == PieceState.IN_FLIGHT) == bool(inflight.owners(index))
             assert (state == PieceState.VERIFYING) == (index in self._verifying)
         self._local.check_invariants(pieces.states)
-        for source in self._roster.open():
-            assert all(source.offers(i) for i in source.asked)
-        assert flights.asked_bytes <= max(self.settings.buffer_bytes, self.layout.piece_length)
-        assert not (self._demand.paused and flights.asked_bytes)
-        assert not (self._demand.finished and (flights.asked_bytes or self._roster.used))
+        for source in self._sources.open():
+            assert all(source.offers(i) for i in source.in_flight)
+        assert inflight.total_bytes <= max(self.settings.buffer_bytes, self.layout.piece_length)
+        assert not (self._requests.paused and inflight.total_bytes)
+        assert not (self._requests.finished and (inflight.total_bytes or self._sources.used))

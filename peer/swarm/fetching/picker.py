@@ -1,17 +1,16 @@
-"""Which missing piece to ask of a source next.
+"""Piece picker: the next missing piece to request from a source.
 
-Owns how often each piece is offered and, for each source, the missing pieces that it could give in
-order of preference. Whether a source may be asked at all is for `window` and `sources` to say.
+Owns: the availability of each piece and, for each source, the missing pieces that it offers in
+order of preference. Not here: whether a source may be sent a request (see requests).
 
-The order of `Order.RAREST` is BitTorrent's (B. Cohen, "Incentives build robustness in
-BitTorrent", 2003): a few random first pieces, then the piece that the fewest offer, equals at
-random. Pieces that were asked for once and came back come before all others, so that started work
-is finished first.
+`Order.RAREST` is BitTorrent's order (B. Cohen, "Incentives build robustness in BitTorrent", 2003):
+a few random first pieces, then the piece that the fewest sources offer, ties at random. Requeued
+pieces come before all others, so that started work is finished first.
 
-Preference is one number a piece, ``availability * count + rank``; every source has a heap of these.
-The number only grows while availability does, so a heap is corrected lazily, at the top, when it
-is used: an event costs O(log pieces), never O(pieces). Only when a source leaves (availability
-falls) or the order changes are heaps built anew, each at its next use.
+A piece's preference is one number, ``availability * count + rank``; every source has a heap of
+these. The number only grows while availability does, so a heap is corrected lazily, at the top,
+when it is used: an event costs O(log pieces), never O(pieces). Only if a source leaves
+(availability falls) or the order changes are heaps rebuilt, each at its next use.
 """
 
 from __future__ import annotations
@@ -35,18 +34,18 @@ Key = TypeVar("Key", bound=Hashable)
 
 @unique
 class Order(Enum):
-    """What is fetched first."""
+    """Order in which pieces are fetched."""
 
     RAREST = "rarest"
-    """What the fewest sources have: best for the swarm."""
+    """The piece that the fewest sources hold: best for the swarm."""
     SEQUENTIAL = "sequential"
-    """From the beginning: to look into the file while it comes."""
+    """From the start: to read the file while it is being fetched."""
     RANDOM = "random"
-    """Any: the original's rule."""
+    """Random order: the rule of the original."""
 
 
 class _Offer:
-    """What one source has, and a heap of what is missing of it. All seeders share one."""
+    """Pieces of one source, and a heap of the missing ones. All seeders share one offer."""
 
     __slots__ = ("have", "heap", "stale")
 
@@ -68,7 +67,7 @@ class Picker(Generic[Key]):
         self._order = order
         self._count = len(states)
         self._availability = [0] * self._count
-        """How many sources with a part of the content offer the piece; seeders are not counted."""
+        """Number of sources that offer the piece; seeders are not counted."""
         self._everything = _Offer(None)
         self._offers: dict[Key, _Offer] = {}
         self._random_left = RANDOM_FIRST_PIECES if order is Order.RAREST else 0
@@ -79,10 +78,10 @@ class Picker(Generic[Key]):
         if order is Order.RANDOM:
             self._shuffle()
 
-    # -- what the sources have --------------------------------------------------------------------
+    # -- offers of the sources --------------------------------------------------------------------
 
     def add_source(self, key: Key, have: Bitfield | None) -> None:
-        """A source with a bitfield, which the picker writes into, or (None) with everything."""
+        """Add a source with a bitfield, which the picker modifies, or (None) with every piece."""
         if key in self._offers:
             self.remove_source(key)
         if have is None:
@@ -94,7 +93,7 @@ class Picker(Generic[Key]):
         self._offers[key] = _Offer(have)
 
     def remove_source(self, key: Key) -> None:
-        """The source is not asked any longer."""
+        """Remove a source."""
         offer = self._offers.pop(key, None)
         if offer is None or offer.have is None:
             return
@@ -107,7 +106,7 @@ class Picker(Generic[Key]):
                 other.stale = True
 
     def have_more(self, key: Key, index: int) -> bool:
-        """The source has got a piece; False when it was known to have it."""
+        """Record that the source holds a piece; return False if that was known."""
         offer = self._offers[key]
         if offer.have is None or not offer.have.add(index):
             return False
@@ -116,18 +115,18 @@ class Picker(Generic[Key]):
             heappush(offer.heap, self._preference(index))
         return True
 
-    def have_not(self, key: Key, index: int) -> None:
-        """The source has not got a piece that it offered. It must not be one with everything."""
+    def has_not(self, key: Key, index: int) -> None:
+        """Record that the source lacks a piece that it offered. It must have a bitfield."""
         offer = self._offers[key]
         if offer.have is not None and offer.have.discard(index):
             self._availability[index] -= 1
 
     def availability(self, index: int) -> int:
-        """How many of the sources with a part of the content offer the piece."""
+        """Return the number of sources that offer the piece; seeders are not counted."""
         return self._availability[index]
 
     def offers(self, index: int) -> bool:
-        """Whether any source that may be asked has the piece."""
+        """Return whether any source, seeders included, offers the piece."""
         if self._availability[index]:
             return True
         return any(offer is self._everything for offer in self._offers.values())
@@ -135,16 +134,16 @@ class Picker(Generic[Key]):
     # -- choosing ---------------------------------------------------------------------------------
 
     def enable_random_ties(self) -> None:
-        """Take equals at random from here on: others fetch as well, and diversity is worth much.
+        """Break ties at random from now on: others fetch as well, and diversity pays.
 
-        Without other leechers the pieces come in their order on disk, which lets both ends read,
-        digest and write sequentially.
+        Why not always: without other leechers the pieces come in their order on disk, and both ends
+        read, digest and write sequentially.
         """
         if self._order is Order.RAREST and not self._shuffled:
             self._shuffle()
 
     def pick(self, key: Key) -> int | None:
-        """A missing piece that the source has, or None. The caller is expected to reserve it."""
+        """Return a missing piece that the source offers, or None. The caller must reserve it."""
         offer = self._offers[key]
         have, states = offer.have, self._states
         if self._random_left and self._shuffled:
@@ -170,11 +169,11 @@ class Picker(Generic[Key]):
         return None
 
     def unpick(self, key: Key, index: int) -> None:
-        """The piece that was just picked for the source is not asked of it after all."""
+        """Put a piece back that was just picked for the source and is not requested from it."""
         heappush(self._offers[key].heap, self._preference(index))
 
-    def put_back(self, indexes: Iterable[int]) -> None:
-        """Pieces are missing again, after having been reserved: they go first from here on."""
+    def requeue(self, indexes: Iterable[int]) -> None:
+        """Put pieces back that were reserved and are missing again; they go first from now on."""
         for index in indexes:
             self._returned.add(index)
             preference = self._preference(index)
@@ -184,7 +183,7 @@ class Picker(Generic[Key]):
                     heappush(offer.heap, preference)
 
     def fetched(self, index: int) -> None:
-        """The piece is held: it loses its precedence, should it be forgotten later."""
+        """End the precedence of a requeued piece, which is held now."""
         self._returned.discard(index)
 
     # -- inside -----------------------------------------------------------------------------------
@@ -200,8 +199,8 @@ class Picker(Generic[Key]):
         at_rank = list(range(self._count))
         self._rng.shuffle(at_rank)
         rank = [0] * self._count
-        for place, index in enumerate(at_rank):
-            rank[index] = place
+        for position, index in enumerate(at_rank):
+            rank[index] = position
         self._at_rank, self._rank = at_rank, rank
         self._shuffled = True
         self._everything.stale = True

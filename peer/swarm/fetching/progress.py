@@ -1,7 +1,4 @@
-"""How a download stands, as a picture for people: `show-downloads`, progress bars, `why-slow`.
-
-Owns the picture only; `download` draws it.
-"""
+"""Snapshot of a download for display: `show-downloads`, progress bars, `why-slow`."""
 
 from __future__ import annotations
 
@@ -14,21 +11,21 @@ from peer.swarm.fetching.sources import Phase, Source
 
 @dataclass(frozen=True, slots=True)
 class SourceProgress:
-    """One source: what it gave, what it is asked for, and what the download thinks of it."""
+    """One source: pieces given and in flight, and its state."""
 
     source: SourceId
     user: UserId
     phase: Phase
     complete: bool
     rate: float
-    """Bytes a second while it is asked for something, else 0."""
+    """Bytes a second; 0 if it is silent."""
     pieces: int
     bytes: int
-    asked: int
-    """Pieces asked for and not yet come."""
+    in_flight: int
+    """Requested pieces that have not arrived."""
     stalled: bool
     verdict: Verdict | None
-    """Why it was last closed; None while it never was."""
+    """Reason of its last close; None if it never was closed."""
     note: str
 
     @classmethod
@@ -41,7 +38,7 @@ class SourceProgress:
             rate=source.meter.rate(now),
             pieces=source.got_pieces,
             bytes=source.got_bytes,
-            asked=len(source.asked),
+            in_flight=len(source.in_flight),
             stalled=source.stalled,
             verdict=source.verdict,
             note=source.note,
@@ -57,20 +54,20 @@ class Progress:
     size: int
     held_bytes: int
     rate: float
-    """Verified bytes a second, see `meter`."""
+    """Verified bytes a second."""
     eta_s: float | None
-    """Seconds left at this rate; None when nothing comes."""
+    """Seconds left at this rate; None if nothing arrives."""
     paused: bool
     throttled: bool
-    """A rate limit is in the way of asking for more."""
+    """The rate limit delays the next request."""
     complete: bool
     verifying_bytes: int
     duplicate_bytes: int
-    """Came twice, because two sources were asked or a cancelled one was quicker."""
+    """Bytes that arrived twice: from two owners, or after a request was cancelled."""
     corrupt_pieces: int
     sources: tuple[SourceProgress, ...]
 
     @property
     def sources_used(self) -> int:
-        """How many are open."""
+        """Number of open sources."""
         return sum(1 for s in self.sources if s.phase is Phase.OPEN)

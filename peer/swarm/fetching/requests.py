@@ -1,8 +1,12 @@
-"""What is asked of whom: the filling of windows, and the moving of requests that wait too long.
+"""Request scheduler: fills the sources' windows, and moves requests that wait too long.
 
-Owns the requests of a download, from the choice of a piece for a source to its coming, cancelling
-or taking back, and the bounds on all of them together: buffers and rate limits. Which piece is best
-is `picker`'s, how much a source may be asked for `window`'s, the books are `flights`'.
+Owns: each request, from the choice of a piece for a source until the piece arrives or the request
+is cancelled or requeued, and the bounds on all requests together: buffers and rate limits. Not
+here: the order of pieces (see picker), the size of a source's window (see window), the books (see
+inflight).
+
+Two words for the end of a request without its piece: *cancel* tells the source; *requeue* does not,
+since the source is not going to answer.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from collections.abc import Iterable
 
 from peer.swarm.fetching.effects import EffectBuffer
 from peer.swarm.fetching.events import SourceId
-from peer.swarm.fetching.inflight import InflightRequests, expected_wait
+from peer.swarm.fetching.inflight import InflightRequests, expected_wait_s
 from peer.swarm.fetching.picker import Picker
 from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.fetching.sources import LatencyStats, Phase, Source, SourceTable
@@ -20,19 +24,19 @@ from peer.swarm.rate_limit import RateLimit
 from peer.swarm.rates import RateMeter
 
 _SHARES = 16
-"""Nobody waits for more than this part of the buffers."""
+"""A source waits until at most this part of the buffers is free."""
 _MISSING = int(PieceState.MISSING)
 _IN_FLIGHT = int(PieceState.IN_FLIGHT)
 
 
 class RequestScheduler:
-    """The requests of one download."""
+    """The requests of one download, in flight and to come."""
 
     def __init__(
         self,
         pieces: Pieces,
         picker: Picker[SourceId],
-        roster: SourceTable,
+        sources: SourceTable,
         out: EffectBuffer,
         limit: RateLimit,
         settings: DownloadSettings,
@@ -40,152 +44,155 @@ class RequestScheduler:
         self._pieces = pieces
         self._layout = pieces.layout
         self._picker = picker
-        self._roster = roster
+        self._sources = sources
         self._out = out
         self._limit = limit
         self._settings = settings
-        self.flights = InflightRequests(pieces.layout)
-        self.pace = LatencyStats()
+        self.inflight = InflightRequests(pieces.layout)
+        self.latency = LatencyStats()
         self.paused = False
         self.finished = False
-        self.quiet_until = 0.0
-        """Nothing is asked for before: storage is in trouble."""
+        self.suspended_until = 0.0
+        """No request is sent before: a piece could not be stored."""
         self.throttled_until: float | None = None
-        """When a rate limit allows more, if one is in the way."""
+        """Time at which the rate limit allows the next request, if it prevents one now."""
         self._waiting_for_buffer: dict[SourceId, None] = {}
-        """Sources that could be asked for more, were it not for a bound on the whole."""
+        """Sources with headroom in their window that the buffers or the rate limit hold up."""
         self.meter = RateMeter()
         """Verified bytes, for display."""
         self._rate_sum = 0.0
         self._open_count = 1
 
-    # -- what came, and what will not come --------------------------------------------------------
+    # -- end of requests --------------------------------------------------------------------------
 
-    def came(self, source: Source, index: int, size: int, now: float) -> None:
-        """A piece came."""
-        asked_at = source.asked.get(index)
-        if asked_at is None:
-            source.withdrawn.discard(index)
+    def arrived(self, source: Source, index: int, size: int, now: float) -> None:
+        """End the request that a piece answers, and measure the source."""
+        requested_at = source.in_flight.get(index)
+        if requested_at is None:
+            source.cancelled.discard(index)
         else:
-            self.flights.remove(source, index)
+            self.inflight.remove(source, index)
         source.window.arrived(size, now)
-        self.pace.came(now - source.owes_since, None if asked_at is None else now - asked_at)
-        source.owes_since = now
+        latency_s = None if requested_at is None else now - requested_at
+        self.latency.add(now - source.last_progress_at, latency_s)
+        source.last_progress_at = source.silent_since = now
+        source.stall = None
+        source.silences = source.failures = 0
 
-    def forget(self, source: Source) -> None:
-        """The connection is gone, and all that was asked on it."""
-        if source.asked:
-            self.take_back(source, tuple(source.asked))
+    def drop_source(self, source: Source) -> None:
+        """Requeue all requests of a source whose connection is gone."""
+        if source.in_flight:
+            self.requeue(source, tuple(source.in_flight))
         self._waiting_for_buffer.pop(source.id, None)
 
     def pause(self) -> None:
-        """Cancel everything, and ask for nothing until `paused` is taken back."""
+        """Cancel all requests, and send none until `paused` is cleared."""
         self.paused = True
-        for source in self._roster.open():
-            for index in tuple(source.asked):
-                self.withdraw(source, index)
+        for source in self._sources.open():
+            for index in tuple(source.in_flight):
+                self.cancel(source, index)
         self._waiting_for_buffer.clear()
 
     def finish(self) -> None:
-        """Nothing more is needed."""
+        """Send no more requests: every piece is held."""
         self.finished = True
         self.throttled_until = None
         self._waiting_for_buffer.clear()
 
-    def withdraw(self, source: Source, index: int) -> None:
-        """Cancel one request; the piece is missing again when nobody else is asked for it."""
-        alone = self.flights.remove(source, index)
-        source.withdrawn.add(index)
+    def cancel(self, source: Source, index: int) -> None:
+        """Cancel one request. The piece is missing again unless another source has it in flight."""
+        was_last = self.inflight.remove(source, index)
+        source.cancelled.add(index)
         self._out.cancel(source.id, index)
-        if alone and self._pieces.states[index] == _IN_FLIGHT:
+        if was_last and self._pieces.states[index] == _IN_FLIGHT:
             self._pieces.release(index)
-            self._picker.put_back((index,))
+            self._picker.requeue((index,))
 
-    def take_back(self, source: Source, indexes: Iterable[int]) -> None:
-        """The source is not going to answer these requests: nothing needs to be cancelled."""
+    def requeue(self, source: Source, indexes: Iterable[int]) -> None:
+        """End requests that the source is not going to answer."""
         for index in indexes:
-            if index in source.asked and self.flights.remove(source, index):
+            if index in source.in_flight and self.inflight.remove(source, index):
                 self._pieces.release(index)
-                self._picker.put_back((index,))
+                self._picker.requeue((index,))
 
-    # -- asking -----------------------------------------------------------------------------------
+    # -- requests ---------------------------------------------------------------------------------
 
     def request_more(self, source: Source, now: float, *, search: bool = True) -> None:
-        """Ask a source for as much as its window and the bounds of the whole allow.
+        """Request as many pieces from a source as its window, the buffers and the rate limit allow.
 
-        With `search`, when it has nothing missing to give, look for requests that it could answer
-        sooner than those who are asked.
+        With `search`, if the source offers no missing piece, steal requests that it would answer
+        sooner than their owners.
         """
-        room = self._room(source, now)
+        headroom = self._headroom(source, now)
         piece_length = self._layout.piece_length
-        while room >= piece_length and self._allowed(source, now):
+        while headroom >= piece_length and self._allowed(source, now):
             index = self._picker.pick(source.id)
             if index is None:
                 index = self._find_steal(source, now) if search else None
                 if index is None:
                     return
-            elif source.stalled and now < source.trial_at and self._others_offer(source, index):
+            elif source.stall and now < source.stall.trial_at and self._others_offer(source, index):
                 self._picker.unpick(source.id, index)
                 return
-            self._ask(source, index, now)
-            room -= piece_length
+            self._request(source, index, now)
+            headroom -= piece_length
 
     def request_more_from_all(self, now: float) -> None:
-        """Ask everybody."""
-        for source in self._roster.open():
+        """Call `request_more` for every open source."""
+        for source in self._sources.open():
             self.request_more(source, now)
 
-    def feed(self, now: float) -> None:
-        """There may be room again: in turn, until there is none."""
+    def resume_waiting(self, now: float) -> None:
+        """Request from the sources that wait for buffers or the limit, until one must wait."""
         if not self._waiting_for_buffer:
             return
         for source_id in list(self._waiting_for_buffer):
             del self._waiting_for_buffer[source_id]
-            source = self._roster.used.get(source_id)
+            source = self._sources.used.get(source_id)
             if source is not None:
                 self.request_more(source, now)
                 if source_id in self._waiting_for_buffer:
                     return
 
-    def _ask(self, source: Source, index: int, now: float) -> None:
+    def _request(self, source: Source, index: int, now: float) -> None:
         if self._pieces.states[index] == _MISSING:
-            self._pieces.reserve(index)  # else it moves from another source, or is doubled
-        if not source.asked:
+            self._pieces.reserve(index)  # else it is stolen, or requested twice
+        if not source.in_flight:
             source.meter.began(now)
             self.meter.began(now)
-        self.flights.add(source, index, now)
+        self.inflight.add(source, index, now)
         if not self._limit.unlimited:
             self._limit.take(source.user, self._layout.size_of(index), now)
         self._out.request(source.id, index)
 
-    def _room(self, source: Source, now: float) -> int:
-        """Bytes that a source may be asked for; 0 when it is not worth a message."""
+    def _headroom(self, source: Source, now: float) -> int:
+        """Return the bytes that may be requested from a source; 0 if not worth a message."""
         if self.paused or self.finished or source.phase is not Phase.OPEN:
             return 0
-        if now < source.resume_at or now < self.quiet_until:
+        if now < source.resume_at or now < self.suspended_until:
             return 0
         if source.stalled:
-            return 0 if source.asked else self._layout.piece_length
-        room = source.window.limit(self._share(source)) - source.asked_bytes
-        if not source.asked:
-            return room
+            return 0 if source.in_flight else self._layout.piece_length
+        headroom = source.window.limit(self._buffer_share(source)) - source.in_flight_bytes
+        if not source.in_flight:
+            return headroom
         worth = source.window.quantum()
-        if room < worth:
+        if headroom < worth:
             return 0
-        # The bound on the whole makes room piece by piece. Who is quick waits for several, which
-        # are then adjacent and come in one message, while others are asked for others.
+        # Buffers are freed piece by piece. A fast source waits until several are free: its pieces
+        # are then adjacent and arrive in one message, while other sources get other pieces.
         if self._buffer_left() < min(worth, self._settings.buffer_bytes // _SHARES):
             self._waiting_for_buffer[source.id] = None
             return 0
-        return room
+        return headroom
 
     def _buffer_left(self) -> int:
-        """Bytes that may be asked for yet, of everybody together."""
-        busy = self.flights.asked_bytes + self._pieces.verifying_bytes
+        """Return the bytes that may still be requested, from all sources together."""
+        busy = self.inflight.total_bytes + self._pieces.verifying_bytes
         return self._settings.buffer_bytes - busy
 
     def _allowed(self, source: Source, now: float) -> bool:
-        """Whether the bounds of the whole allow one more request; if not, the source waits."""
+        """Return whether buffers and rate limit allow one more request; else the source waits."""
         left = self._buffer_left()
         if left < min(self._layout.piece_length, self._settings.buffer_bytes):
             self._waiting_for_buffer[source.id] = None
@@ -200,8 +207,8 @@ class RequestScheduler:
         self._waiting_for_buffer[source.id] = None
         return False
 
-    def _share(self, source: Source) -> float:
-        """The part of the buffers that a source may fill: by its rate, and never too little."""
+    def _buffer_share(self, source: Source) -> float:
+        """Return the bytes of the buffers that a source may fill: by its rate, with a minimum."""
         part = 0.5 / self._open_count
         if self._rate_sum > 0.0:
             part = max(part, source.window.rate / self._rate_sum)
@@ -210,74 +217,73 @@ class RequestScheduler:
         return part * self._settings.buffer_bytes
 
     def rebalance_buffers(self, now: float) -> None:
-        """Share the buffers among the sources anew."""
-        sources = self._roster.open()
+        """Recompute the shares of the buffers from the sources' rates."""
+        sources = self._sources.open()
         self._open_count = max(1, len(sources))
-        self._rate_sum = sum(s.window.current_rate(now) for s in sources if s.asked)
+        self._rate_sum = sum(s.window.current_rate(now) for s in sources if s.in_flight)
 
-    # -- moving ------------------------------------------------------------------------------------
+    # -- stealing and stalls ----------------------------------------------------------------------
 
     def _find_steal(self, source: Source, now: float) -> int | None:
-        """Work for a source that has nothing missing to give: what waits too long elsewhere.
+        """Steal a request for a source that offers no missing piece; return the piece, or None.
 
-        While something is missing yet, the request moves. In the end game it is doubled, by a
-        source that is idle, and whoever is slower is cancelled when the piece has come.
+        While pieces are missing, the request moves to the source. In the end game the owner keeps
+        it too, only idle sources steal, and the slower request is cancelled when the piece arrives.
         """
         endgame = not self._pieces.missing_count
-        if source.stalled or not len(self.flights) or (endgame and source.asked):
+        if source.stalled or not len(self.inflight) or (endgame and source.in_flight):
             return None
-        own_s = self._own_wait(source, now)
-        found = self.flights.steal_candidate(source, self._roster.used.values(), own_s, now)
+        own_s = self._own_eta_s(source, now)
+        found = self.inflight.steal_candidate(source, self._sources.used.values(), own_s, now)
         if found is None:
             return None
         index, owner = found
         if not endgame:
-            self._move(owner, index)
+            self._steal_from(owner, index)
         return index
 
-    def offer_relief(self, source: Source, indexes: list[int], now: float) -> None:
-        """A source has got pieces that others are asked for: it takes over what it has room for."""
-        room = self._room(source, now)
-        if source.stalled or room < self._layout.piece_length:
+    def steal_for(self, source: Source, indexes: list[int], now: float) -> None:
+        """Let a source steal requests for pieces that it has just announced, within its window."""
+        headroom = self._headroom(source, now)
+        if source.stalled or headroom < self._layout.piece_length:
             return
         endgame = not self._pieces.missing_count
-        own_s = self._own_wait(source, now)
+        own_s = self._own_eta_s(source, now)
         for index in indexes:
-            if room < self._layout.piece_length or (endgame and source.asked):
+            if headroom < self._layout.piece_length or (endgame and source.in_flight):
                 return
-            owner = self.flights.can_steal(index, source, own_s, now)
+            owner = self.inflight.can_steal(index, source, own_s, now)
             if owner is not None and self._allowed(source, now):
                 if not endgame:
-                    self._move(owner, index)
-                self._ask(source, index, now)
-                room -= self._layout.piece_length
+                    self._steal_from(owner, index)
+                self._request(source, index, now)
+                headroom -= self._layout.piece_length
 
-    def _own_wait(self, source: Source, now: float) -> float:
-        """Seconds until it would have given one piece more than it is asked for."""
-        if source.window.rate or source.asked:
-            return expected_wait(source, self._layout.piece_length, now)
-        return self.pace.gap_s  # it has given nothing yet: as the others do
+    def _own_eta_s(self, source: Source, now: float) -> float:
+        """Return the seconds until it would have given all in flight and one piece more."""
+        if source.window.rate or source.in_flight:
+            return expected_wait_s(source, self._layout.piece_length, now)
+        return self.latency.gap_s  # it has given nothing yet: assume what others take
 
-    def _move(self, owner: Source, index: int) -> None:
-        """Take a request from its only owner; the caller asks another at once."""
-        self.flights.remove(owner, index)
-        owner.withdrawn.add(index)
+    def _steal_from(self, owner: Source, index: int) -> None:
+        """Cancel a request of its only owner; the caller must request the piece elsewhere."""
+        self.inflight.remove(owner, index)
+        owner.cancelled.add(index)
         self._out.cancel(owner.id, index)
 
-    def reassign(self, source: Source, patience_s: float, now: float) -> None:
-        """It is silent: what others have as well is fetched there."""
-        self._roster.stall(source, patience_s, now)
-        source.progress_at = now
-        for index in tuple(source.asked):
+    def reassign(self, source: Source, stall_timeout_s: float, now: float) -> None:
+        """Mark a source as stalled, and cancel its requests for pieces that other sources offer."""
+        self._sources.mark_stalled(source, stall_timeout_s, now)
+        for index in tuple(source.in_flight):
             if self._others_offer(source, index):
-                self.withdraw(source, index)
+                self.cancel(source, index)
 
     def _others_offer(self, source: Source, index: int) -> bool:
-        """Whether the piece could be had elsewhere, of a source that works."""
+        """Return whether another open source that is not stalled offers the piece."""
         return any(
             other.phase is Phase.OPEN
             and not other.stalled
             and other is not source
             and other.offers(index)
-            for other in self._roster.used.values()
+            for other in self._sources.used.values()
         )

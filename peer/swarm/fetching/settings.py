@@ -10,22 +10,22 @@ from peer.swarm.fetching.picker import Order
 
 @dataclass(frozen=True, slots=True)
 class DownloadSettings:
-    """What may be chosen for a download. The defaults are right unless something is measured."""
+    """Settings of a download. Change a default only after a measurement."""
 
     order: Order = Order.RAREST
     buffer_bytes: int = BUFFER_BYTES
-    """Asked for, received and not yet verified, in all; at least one piece is always asked for."""
+    """Bytes in flight or received and not yet verified, in all. One piece is always allowed."""
     horizon_s: float = 2.0
-    """A window holds what its source gives in this time."""
+    """A window holds the bytes that its source gives in this time."""
     known_max: int = SOURCES_MAX
     used_max: int = SOURCES_USED
     announce_batch_s: float = 0.05
     open_timeout_s: float = 15.0
     settle_s: float = 10.0
-    """A source is not replaced before it was open for so long."""
-    look_s: float = 0.25
-    """How often sources are judged and idle ones looked after."""
+    """Time for which a source must be open before it can be replaced."""
+    review_s: float = 0.25
+    """Interval of the review of all sources."""
     make_bytes: int = 8 * MIB
-    """Made or copied at once of what need not be fetched; at least one piece."""
+    """Bytes of local pieces that are made at the same time. One piece is always allowed."""
     storage_pause_s: float = 1.0
-    """After a piece could not be written, nothing is asked for that long."""
+    """Time without requests after a piece could not be written."""

@@ -1,1 +1,1 @@
-"""State machine of serving. Pure: events in, effects out."""
+"""Pure state machine of serving: events in, effects out."""

@@ -22,9 +22,9 @@ async def asked_of(stage: Stage) -> tuple[Transfer, list[tuple[int, int]]]:
     assert transfer is not None
     transfer.sources([listed(BOB)])
     transfer.on_opened(BOB, None)
-    bob = transfer._core._roster.get(BOB)
+    bob = transfer._core._sources.get(BOB)
     assert bob is not None
-    assert sorted(bob.asked) == [0, 1]
+    assert sorted(bob.in_flight) == [0, 1]
     jobs: list[tuple[int, int]] = []
     write_run = transfer.part.write_run
 
@@ -41,7 +41,7 @@ def data_of(stage: Stage, first: int, count: int) -> bytearray:
 
 
 def phase(transfer: Transfer) -> Phase | None:
-    bob = transfer._core._roster.get(BOB)
+    bob = transfer._core._sources.get(BOB)
     return None if bob is None else bob.phase
 
 
@@ -70,9 +70,9 @@ def test_a_wrong_one_condemns_its_sender_and_not_the_others(tmp_path: Path) -> N
         assert phase(transfer) is Phase.BANNED
         transfer.sources([listed(CAROL)])
         transfer.on_opened(CAROL, None)
-        carol = transfer._core._roster.get(CAROL)
+        carol = transfer._core._sources.get(CAROL)
         assert carol is not None
-        assert 0 in carol.asked
+        assert 0 in carol.in_flight
 
     run(tmp_path, test, pieces=8)
 
@@ -90,7 +90,7 @@ def test_one_that_is_not_as_long_as_it_says(tmp_path: Path, size: int) -> None:
         await turns()
         assert transfer.part.held_indexes() == whole
         assert len(transfer._received) == 0
-        bob = transfer._core._roster.get(BOB)
+        bob = transfer._core._sources.get(BOB)
         assert bob is not None
         assert bob.strikes == 2 - len(whole)
 

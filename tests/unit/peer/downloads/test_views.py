@@ -45,11 +45,11 @@ async def give(
     """Have ``device`` send a piece it is asked for: what it should, or else ``data``."""
     assert job.transfer is not None
     job.transfer.on_opened(device, None)
-    sources = job.transfer._core._roster
+    sources = job.transfer._core._sources
     source = sources.get(device)
     assert source is not None
-    await until(lambda: source.asked)
-    index = next(iter(source.asked))
+    await until(lambda: source.in_flight)
+    index = next(iter(source.in_flight))
     sent = stage.piece(index) if data is None else data[: len(stage.piece(index))]
     before = (job.transfer.progress().held_pieces, job.transfer.progress().corrupt_pieces)
     job.transfer.on_pieces(device, index, 1, memoryview(sent))

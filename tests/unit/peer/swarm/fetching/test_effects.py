@@ -67,7 +67,7 @@ def test_the_first_announcement_after_a_pause_goes_at_once_and_others_are_gather
     batch.add(3)
     assert batch.take(10.01) == ()
     assert batch.due_at() == 10.05
-    batch.withdraw(2)
+    batch.remove(2)
     assert batch.take(10.05) == (3,)
     batch.add(4)
     assert batch.take(10.06, at_once=True) == (4,)

@@ -249,9 +249,9 @@ def test_h38_what_a_source_has_not_got_is_asked_elsewhere_and_false_offers_end()
     effects: list[DownloadEffect] = []
     for _ in range(8):
         asked = [s for s in story.download.progress(story.now).sources if s.source == A]
-        if not asked[0].asked:
+        if not asked[0].in_flight:
             break
-        outstanding = tuple(story.download._roster.used[A].asked)
+        outstanding = tuple(story.download._sources.used[A].in_flight)
         effects += story.tell(PiecesRefused(A, outstanding), after=0.01)
     assert Close(A, Verdict.USELESS) in effects
     assert not set(requested(story.tell(Tick()), A))
@@ -307,7 +307,7 @@ def test_the_end_game_doubles_the_slowest_request_and_cancels_the_loser() -> Non
 def test_a_waiting_request_moves_to_a_source_that_announces_the_piece() -> None:
     story = Story(count=8)
     story.with_source(A)
-    asked = list(story.download._roster.used[A].asked)
+    asked = list(story.download._sources.used[A].in_flight)
     story.with_source(B, Bitfield(8))
     story.now += 2.0
     effects = story.tell(HaveMore(B, (asked[1],)))
@@ -319,10 +319,10 @@ def test_f5_the_requests_of_a_frozen_source_move_within_five_seconds() -> None:
     story = Story(count=400)
     story.with_source(A)
     story.with_source(B)
-    frozen = set(story.download._roster.used[B].asked)
+    frozen = set(story.download._sources.used[B].in_flight)
     effects: list[DownloadEffect] = []
     while story.now < 5.0:
-        index = next(iter(story.download._roster.used[A].asked))
+        index = next(iter(story.download._sources.used[A].in_flight))
         effects += story.tell(PieceReceived(A, index, 10), PieceVerified(A, index))
         effects += story.wait(0.1)
     assert frozen
@@ -356,7 +356,7 @@ def test_the_worst_source_is_replaced_by_a_spare_one() -> None:
     story.tell(SourceKnown(C, USER, True))
     effects: list[DownloadEffect] = []
     for _ in range(80):
-        for index in list(story.download._roster.used[A].asked):
+        for index in list(story.download._sources.used[A].in_flight):
             effects += story.tell(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.1)
         effects += story.wait(0.05)
         if Open(C) in effects:
@@ -372,10 +372,10 @@ def test_the_only_source_with_everything_is_kept_however_slow() -> None:
     story.tell(SourceKnown(C, USER, False))
     effects: list[DownloadEffect] = []
     for _ in range(150):
-        for index in list(story.download._roster.used[A].asked):
+        for index in list(story.download._sources.used[A].in_flight):
             effects += story.tell(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.1)
         effects += story.wait(0.05)
-        if story.download._roster.used[B].phase is Phase.OPENING:
+        if story.download._sources.used[B].phase is Phase.OPENING:
             effects += story.tell(Opened(B, None))
     # It gives nothing at all here: its connection is made anew, and nobody takes its place.
     verdicts = [e.verdict for e in effects if isinstance(e, Close) and e.source == B]
@@ -399,12 +399,12 @@ def test_buffers_are_bounded_and_every_source_gets_a_part_of_them() -> None:
     story.with_source(B)
     for _ in range(20):
         for source in (A, B):
-            for index in list(story.download._roster.used[source].asked):
+            for index in list(story.download._sources.used[source].in_flight):
                 story.tell(PieceReceived(source, index, 10), after=0.001)
                 story.tell(PieceVerified(source, index), after=0.001)
-                used = story.download._roster.used
-                assert used[A].asked_bytes + used[B].asked_bytes <= 100
-    assert min(used[A].asked_bytes, used[B].asked_bytes) >= 20
+                used = story.download._sources.used
+                assert used[A].in_flight_bytes + used[B].in_flight_bytes <= 100
+    assert min(used[A].in_flight_bytes, used[B].in_flight_bytes) >= 20
 
 
 def test_quick_sources_are_asked_for_several_adjacent_pieces_at_a_time() -> None:
@@ -413,7 +413,7 @@ def test_quick_sources_are_asked_for_several_adjacent_pieces_at_a_time() -> None
     story.with_source(A)
     story.with_source(B)
     for source in (A, B):
-        waiting[source].extend(story.download._roster.used[source].asked)
+        waiting[source].extend(story.download._sources.used[source].in_flight)
     asked_together: list[tuple[int, ...]] = []
     verifying: deque[PieceVerified] = deque()
     while not story.download.complete:
@@ -440,8 +440,8 @@ def test_quick_sources_are_asked_for_several_adjacent_pieces_at_a_time() -> None
 def test_unverified_pieces_count_against_the_buffers() -> None:
     story = Story(count=1000, buffer_bytes=40)
     story.with_source(A)
-    while story.download._roster.used[A].asked:
-        index = next(iter(story.download._roster.used[A].asked))
+    while story.download._sources.used[A].in_flight:
+        index = next(iter(story.download._sources.used[A].in_flight))
         story.tell(PieceReceived(A, index, 10), after=0.01)
     assert story.download.pieces.verifying_bytes == 40
     index = next(iter(story.download._verifying))
@@ -454,7 +454,7 @@ def test_a_rate_limit_is_kept_and_shared() -> None:
     story.with_source(A)
     got = 0
     while story.now < 10.0:
-        for index in list(story.download._roster.used[A].asked):
+        for index in list(story.download._sources.used[A].in_flight):
             story.tell(PieceReceived(A, index, 10), PieceVerified(A, index))
             got += 10
         story.wait(0.02)
@@ -466,7 +466,7 @@ def test_how_fast_a_source_gives_is_seen_while_a_limit_is_in_the_way() -> None:
     story.with_source(A)
     seen = []
     while story.now < 10.0:
-        for index in list(story.download._roster.used[A].asked):
+        for index in list(story.download._sources.used[A].in_flight):
             story.tell(PieceReceived(A, index, 10), PieceVerified(A, index))
         seen.append(story.download.progress(story.now).sources[0].rate)
         story.wait(0.05)
@@ -477,7 +477,7 @@ def test_that_a_limit_is_in_the_way_is_seen_until_it_is_not() -> None:
     story = Story(count=1000, limit=RateLimit(Rates(everything=100.0)))
     assert not story.download.progress(story.now).throttled
     story.with_source(A)
-    for index in list(story.download._roster.used[A].asked):
+    for index in list(story.download._sources.used[A].in_flight):
         story.tell(PieceReceived(A, index, 10), PieceVerified(A, index))
     assert story.download.progress(story.now).throttled
     unlimited = Story(count=1000)
@@ -491,7 +491,7 @@ def test_have_is_announced_at_once_when_idle_and_batched_when_not() -> None:
     announced: list[int] = []
     batches = 0
     for _ in range(60):
-        for index in list(story.download._roster.used[A].asked)[:1]:
+        for index in list(story.download._sources.used[A].in_flight)[:1]:
             effects = story.tell(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.01)
             if not batches:
                 assert Announce((index,)) in effects
@@ -514,7 +514,7 @@ def test_forgotten_pieces_are_fetched_again_even_after_the_end() -> None:
     story.with_source(A)
     story.tell(PieceReceived(A, 0, 10), PieceVerified(A, 0))
     assert story.download.complete
-    effects = story.download.forget(0, story.now)
+    effects = story.download.mark_missing((0,), story.now)
     assert effects == [Open(A)]
     assert story.tell(Opened(A, None)) == [Request(A, (0,))]
     assert Complete() in story.tell(PieceReceived(A, 0, 10), PieceVerified(A, 0))
@@ -530,7 +530,7 @@ def test_the_picture_for_people() -> None:
     assert progress.eta_s is not None
     assert progress.sources_used == 1
     (source,) = progress.sources
-    assert (source.pieces, source.bytes, source.asked) == (1, 10, 3)
+    assert (source.pieces, source.bytes, source.in_flight) == (1, 10, 3)
 
 
 def test_a_verdict_on_a_piece_that_was_not_to_be_verified_is_our_own_error() -> None:
@@ -573,7 +573,7 @@ def test_h96_a_piece_that_never_comes_from_the_only_source_is_asked_anew_in_ten_
     story = Story(count=6)
     story.with_source(A)
     for _ in range(6):
-        for index in [i for i in story.download._roster.used[A].asked if i != lost]:
+        for index in [i for i in story.download._sources.used[A].in_flight if i != lost]:
             story.tell(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.1)
     effects = [e for e in story.wait(11.0) if not isinstance(e, Announce)]
     assert [e for e in effects if not isinstance(e, Request)] == [
@@ -588,8 +588,8 @@ def test_h96_a_source_of_which_bytes_come_in_is_never_cut_however_long_a_piece_t
     story.with_source(A)
     for _ in range(300):
         assert not [e for e in story.wait(1.0) if isinstance(e, Close)]
-        if story.download.quiet(story.now):
-            assert story.download.quiet(story.now) == [A]
+        if story.download.silent_sources(story.now):
+            assert story.download.silent_sources(story.now) == [A]
             story.tell(SourceMoves(A, story.now))
     assert Close(A, Verdict.SILENT) in story.wait(10.5)
     assert story.tell(SourceMoves(A, story.now), SourceMoves(B, story.now)) == []
@@ -608,7 +608,7 @@ def test_h96_who_is_silent_again_is_waited_for_longer_and_who_gives_is_not() -> 
         return took
 
     assert [round(waited(), -1) for _ in range(4)] == [10, 20, 40, 40]
-    (first, *_) = story.download._roster.used[A].asked
+    (first, *_) = story.download._sources.used[A].in_flight
     story.tell(PieceReceived(A, first, 10), PieceVerified(A, first), after=0.1)
     assert round(waited(), -1) == 10
 
@@ -617,7 +617,7 @@ def test_h96_where_pieces_take_seconds_patience_is_as_long() -> None:
     story = Story(count=40)
     story.with_source(A)
     for _ in range(5):
-        (first, *_) = story.download._roster.used[A].asked
+        (first, *_) = story.download._sources.used[A].in_flight
         assert not [e for e in story.wait(6.0) if isinstance(e, Close)]
         story.tell(PieceReceived(A, first, 10), PieceVerified(A, first))
     assert not [e for e in story.wait(20.0) if isinstance(e, Close)]

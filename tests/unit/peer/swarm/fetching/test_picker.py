@@ -101,7 +101,7 @@ def test_what_came_back_goes_first() -> None:
     assert picker.pick("leecher9") == 3
     pieces.reserve(3)
     pieces.release(3)
-    picker.put_back((3,))
+    picker.requeue((3,))
     assert drain(pieces, picker) == "3012"
 
 
@@ -109,7 +109,7 @@ def test_what_came_back_and_was_fetched_has_no_precedence_any_longer() -> None:
     pieces, picker = swarm(avail="1119")
     pieces.reserve(3)
     pieces.release(3)
-    picker.put_back((3,))
+    picker.requeue((3,))
     pieces.arrived(3)
     pieces.mark_verified(3)
     picker.fetched(3)
@@ -118,7 +118,7 @@ def test_what_came_back_and_was_fetched_has_no_precedence_any_longer() -> None:
 
 def test_a_source_that_has_not_what_it_offered_is_not_asked_for_it() -> None:
     pieces, picker = swarm(avail="1111")
-    picker.have_not("leecher1", 2)
+    picker.has_not("leecher1", 2)
     assert picker.availability(2) == 0
     assert drain(pieces, picker, "leecher1") == "013"
 
@@ -163,7 +163,7 @@ def test_every_order_gives_every_piece_once_whatever_happens(order: Order, seed:
                 if flying and rng.random() < 0.5:
                     index = rng.choice(flying)
                     pieces.release(index)
-                    picker.put_back((index,))
+                    picker.requeue((index,))
             case _ if source in fields:
                 index = picker.pick(source)
                 field = fields[source]

@@ -8,7 +8,7 @@ import pytest
 
 from common.ids import DeviceKey, UserId
 from peer.swarm.fetching.events import Verdict
-from peer.swarm.fetching.sources import STRIKES_MAX, LatencyStats, Phase, Source, SourceTable
+from peer.swarm.fetching.sources import STRIKES_MAX, LatencyStats, Phase, Source, SourceTable, Stall
 from peer.swarm.pieces import Bitfield
 
 USER = UserId("ann")
@@ -18,7 +18,7 @@ def key(number: int) -> DeviceKey:
     return DeviceKey(bytes([number]) * 32)
 
 
-def roster(known_max: int = 50, used_max: int = 20) -> SourceTable:
+def table(known_max: int = 50, used_max: int = 20) -> SourceTable:
     return SourceTable(Random(1), 10, 2.0, known_max, used_max)
 
 
@@ -35,12 +35,12 @@ def opened(books: SourceTable, number: int, have: Bitfield | None, rate: float) 
     books.opened(source, have, 0.0)
     source.window.began(0.0)
     source.window.arrived(int(rate * 100), 100.0)
-    source.asked[0] = 100.0
+    source.in_flight[0] = 100.0
     return source
 
 
 def test_seeders_are_opened_before_leechers_and_failed_ones_last() -> None:
-    books = roster()
+    books = table()
     failed, leecher, seeder = learnt(books, 1), learnt(books, 2, False), learnt(books, 3)
     failed.failures = 1
     order = []
@@ -52,7 +52,7 @@ def test_seeders_are_opened_before_leechers_and_failed_ones_last() -> None:
 
 
 def test_the_only_one_that_has_everything_is_opened_before_who_never_failed() -> None:
-    books = roster()
+    books = table()
     seeder, leecher = learnt(books, 1), learnt(books, 2, False)
     seeder.failures = 3
     assert books.best_spare(0.0) is seeder
@@ -73,7 +73,7 @@ def test_equals_are_opened_at_random() -> None:
 
 
 def test_the_waits_of_a_failing_source_double_with_jitter() -> None:
-    books = roster()
+    books = table()
     source = learnt(books, 1)
     waits = []
     for _ in range(9):
@@ -88,7 +88,7 @@ def test_the_waits_of_a_failing_source_double_with_jitter() -> None:
 
 
 def test_a_banned_source_is_never_opened_again() -> None:
-    books = roster()
+    books = table()
     source = learnt(books, 1)
     books.opening(source, 0.0)
     books.closed(source, Verdict.WRONG, 0.0)
@@ -101,33 +101,33 @@ def test_a_banned_source_is_never_opened_again() -> None:
 
 
 def test_a_source_that_is_refused_for_good_wakes_nobody() -> None:
-    books = roster()
+    books = table()
     learnt(books, 1).retry_at = float("inf")
     assert books.next_retry() is None
 
 
 def test_senseless_messages_are_counted() -> None:
-    books = roster()
+    books = table()
     source = learnt(books, 1)
     assert [books.strike(source) for _ in range(STRIKES_MAX)][-2:] == [False, True]
 
 
 @pytest.mark.parametrize("fault", ["stalled", "slow", "idle"])
 def test_the_worst_source_is_found(fault: str) -> None:
-    books = roster()
+    books = table()
     have = Bitfield(4, [1])
     sources = [opened(books, n, have, 1000.0) for n in range(4)]
     assert books.worst(100.0, 10.0) is None
     bad = sources[2]
     match fault:
         case "stalled":
-            bad.stalled = True
+            bad.stall = Stall(since=50.0, wait_from=50.0, trial_at=60.0)
         case "slow":
             bad.window.reset()
             bad.window.began(0.0)
             bad.window.arrived(20, 100.0)
         case _:
-            bad.asked.clear()
+            bad.in_flight.clear()
     worst = books.worst(100.001, 10.0)
     assert worst is not None
     assert worst[0] is bad
@@ -135,11 +135,11 @@ def test_the_worst_source_is_found(fault: str) -> None:
 
 
 def test_a_young_source_and_the_only_seeder_are_not_judged() -> None:
-    books = roster()
+    books = table()
     seeder = opened(books, 1, None, 1000.0)
     for number in range(2, 5):
         opened(books, number, Bitfield(4, [1]), 1000.0)
-    seeder.stalled = True
+    seeder.stall = Stall(since=50.0, wait_from=50.0, trial_at=60.0)
     assert books.worst(100.0, 10.0) is None
     opened(books, 6, None, 1000.0)
     worst = books.worst(100.0, 10.0)
@@ -150,44 +150,44 @@ def test_a_young_source_and_the_only_seeder_are_not_judged() -> None:
 
 
 def test_patience_is_learnt_within_bounds() -> None:
-    pace = LatencyStats()
-    assert pace.stall_timeout_s() == 15.0
+    latency = LatencyStats()
+    assert latency.stall_timeout_s() == 15.0
     for _ in range(100):
-        pace.came(0.01, 0.01)
-    assert pace.stall_timeout_s() == 1.0
+        latency.add(0.01, 0.01)
+    assert latency.stall_timeout_s() == 1.0
     for number in range(200):
-        pace.came(0.01, 1.5 + 0.2 * (number % 2))
-    assert 1.6 < pace.stall_timeout_s() < 3.0
+        latency.add(0.01, 1.5 + 0.2 * (number % 2))
+    assert 1.6 < latency.stall_timeout_s() < 3.0
     for _ in range(100):
-        pace.came(0.01, 60.0)
-    assert pace.stall_timeout_s() == 4.0
+        latency.add(0.01, 60.0)
+    assert latency.stall_timeout_s() == 4.0
 
 
 def test_where_everybody_is_silent_for_long_silence_means_nothing() -> None:
-    pace = LatencyStats()
-    pace.came(20.0, 20.0)
-    assert pace.stall_timeout_s() >= 60.0
+    latency = LatencyStats()
+    latency.add(20.0, 20.0)
+    assert latency.stall_timeout_s() >= 60.0
     for number in range(200):
-        pace.came(20.0 + number % 5, None)
-    assert 24.0 < pace.stall_timeout_s() < 35.0
+        latency.add(20.0 + number % 5, None)
+    assert 24.0 < latency.stall_timeout_s() < 35.0
 
 
 def test_one_gap_out_of_all_proportion_is_not_believed() -> None:
     """Somebody who gives a piece every minute does not make others wait for those who are dead."""
-    pace = LatencyStats()
+    latency = LatencyStats()
     for _ in range(100):
-        pace.came(0.01, 0.02)
-    pace.came(60.0, 60.0)
-    assert pace.stall_timeout_s() <= 4.0
+        latency.add(0.01, 0.02)
+    latency.add(60.0, 60.0)
+    assert latency.stall_timeout_s() <= 4.0
 
 
 def test_who_takes_for_ever_does_not_set_the_pace() -> None:
-    pace = LatencyStats()
-    pace.came(600.0, 600.0)
-    assert pace.stall_timeout_s() <= 60.0
+    latency = LatencyStats()
+    latency.add(600.0, 600.0)
+    assert latency.stall_timeout_s() <= 60.0
     for _ in range(20):
-        pace.came(3600.0, None)
-    assert pace.stall_timeout_s() <= 120.0
+        latency.add(3600.0, None)
+    assert latency.stall_timeout_s() <= 120.0
 
 
 def test_h62_a_source_of_another_user_finds_place() -> None:
@@ -208,7 +208,7 @@ def test_h62_a_source_of_another_user_finds_place() -> None:
 
 
 def test_h62_how_often_a_source_failed_outlives_another_list() -> None:
-    books = roster()
+    books = table()
     source = learnt(books, 1)
     books.opening(source, 0.0)
     books.closed(source, Verdict.UNREACHABLE, 0.0)
