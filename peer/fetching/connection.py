@@ -2,8 +2,9 @@
 
 Owns: messages to and from the source, acknowledgements, and the budget for unsolicited bytes, such
 as pieces on channels that are not open. Requests and acknowledgements are collected for one turn of
-the loop or `FLUSH_S`, so that one message answers a batch of pieces. Not here: the set of
-connections (see ``peer.fetching.pool``); received pieces (see ``peer.downloads.transfer``).
+the loop or longer (see ``peer.swarm.fetching.flush``), so that one message answers a batch of
+pieces. Not here: the set of connections (see ``peer.fetching.pool``); received pieces (see
+``peer.downloads.transfer``).
 """
 
 from __future__ import annotations
@@ -30,12 +31,11 @@ from common.net.connection_limits import ConnectionLimiter, Line
 from common.net.sockets import Connect, ConnectionEvent, Frames, Pump, Sent, make_socket, monitored
 from peer.fetching.bulk import BulkReceiver
 from peer.fetching.channel import UNSOLICITED_BYTES_MIN, Channel
+from peer.swarm.fetching.flush import FlushDelay
 
 log = logging.getLogger(__name__)
 
 CHANNELS_MAX = 1 << 16
-FLUSH_S = 0.002
-FLUSH_BYTES = 2 * limits.MIB
 UNSOLICITED_BUDGET = 1 * limits.MIB  # for each connection, as sources may have small faults
 UNSOLICITED_BUDGET_MAX = 2 * limits.ON_ITS_WAY_MAX  # with cancelled requests added to it
 _answers: Decoder[peer.Answer] = Decoder(
@@ -96,7 +96,7 @@ class SourceConnection:
         self._refusal_logged = False
         self._acked_bytes = 0
         self._flush_timer: asyncio.TimerHandle | None = None
-        self._last_flush_at = 0.0
+        self._flush_delay = FlushDelay()
         self._loop = asyncio.get_running_loop()
         self._next_number = 0
         self._bulk: BulkReceiver | None = None
@@ -197,23 +197,17 @@ class SourceConnection:
 
     def flush_soon(self) -> None:
         """Send the requests and cancellations of all channels with the next message."""
-        # Why wait: on a fast link a piece arrives every half millisecond, and one message for
-        # several of them saves both sides most of the messages. Urgent requests do not wait.
-        urgent = self.received_bytes - self._acked_bytes >= FLUSH_BYTES or not self._is_fast
-        if self._flush_timer is None:
-            self._flush_timer = self._loop.call_later(0.0 if urgent else FLUSH_S, self._flush)
-        elif urgent and self._flush_timer.when() > self._loop.time():
+        now = self._loop.time()
+        due = now + self._flush_delay.delay_s(self.received_bytes - self._acked_bytes, now)
+        if self._flush_timer is not None:
+            if self._flush_timer.when() <= due:
+                return
             self._flush_timer.cancel()
-            self._flush_timer = self._loop.call_later(0.0, self._flush)
-
-    @property
-    def _is_fast(self) -> bool:
-        """Whether pieces arrive so fast that the next one is worth waiting for."""
-        return self._loop.time() - self._last_flush_at < 4 * FLUSH_S
+        self._flush_timer = self._loop.call_at(due, self._flush)
 
     def _flush(self) -> None:
         self._flush_timer = None
-        self._last_flush_at = self._loop.time()
+        self._flush_delay.flushed(self._loop.time())
         most = limits.PIECES_PER_REQUEST_MAX
         for channel in self.channels.values():
             cancelled, channel.cancelled = channel.cancelled, []
