@@ -1,11 +1,12 @@
-"""The serving end of bulk connections: a way out for pieces that goes past ZeroMQ's cipher.
+"""Bulk sender: the serving end of bulk connections, which carry pieces without CURVE.
 
-CURVE costs more than all else that happens to a piece. So a device that has opened something here
-may make a second connection, which ZeroMQ does not encrypt: what goes there is sealed with AES, for
-which processors have instructions (docs/decisions/bulk-connections.md). Owns that ROUTER, the words
-by which one gets in, each once, and the keys. Word and key are told over the encrypted connection
-to somebody who has shown the right to fetch there, and end with it. Whether a bulk connection comes
-about or not, every piece can go the other way too.
+Why: CURVE costs more CPU time than all other work on a piece. So a client with an open channel may
+make a second connection that ZeroMQ does not encrypt. Pieces on it are sealed with AES, for which
+processors have instructions (docs/decisions/bulk-connections.md).
+
+Owns: that ROUTER, its one-time tokens and the keys. Token and key are sent over the encrypted
+connection to a client that has shown its right to fetch, and end with that connection. Every piece
+can use the encrypted connection too, if there is no bulk connection.
 """
 
 from __future__ import annotations
@@ -52,27 +53,27 @@ from peer.swarm.serving.events import RequesterId
 log = logging.getLogger(__name__)
 
 DOMAIN = "bulk"
-WORD_S = 30.0  # how long a word lets somebody in
+TOKEN_S = 30.0  # validity of a one-time token
 
 
 @dataclass(slots=True)
 class _BulkChannel:
-    """The bulk connection of one requester, or the offer of it."""
+    """The bulk connection of one client, or the offer of it."""
 
-    word: bytes
+    token: bytes
     key: bytes
     sealer: Sealer
     routing_id: bytes | None = None
-    """Its name at our ROUTER, once it is there and has proved that it has the key."""
+    """Its routing id, once it is connected and has proved that it has the key."""
 
     @property
-    def shown(self) -> bytes:
-        """The word as it is shown."""
-        return self.word.hex().encode()
+    def shown_token(self) -> bytes:
+        """The token in the form that a client shows."""
+        return self.token.hex().encode()
 
 
 class BulkSender:
-    """Sends pieces on bulk connections to those who made one."""
+    """Sends pieces on bulk connections to clients that made one."""
 
     def __init__(
         self,
@@ -80,24 +81,26 @@ class BulkSender:
         port: int | None,
         *,
         guard: zap.ZapHandler,
-        connections: ConnectionLimiter,
+        limiter: ConnectionLimiter,
         on_link: Callable[[ConnectionEvent], None],
         send_queue: int,
     ) -> None:
-        """Take bulk connections at ``port``, or any that is free (0), once `move` says where. Where
-        there can be none, or shall be none (None), everything goes the other way."""
+        """Accept bulk connections at ``port``, or at any free port (0), after `move`.
+
+        None means no bulk connections, as does a processor without AES.
+        """
         self.port: int | None = None
         self._sent = 0
-        self._lines: dict[RequesterId, _BulkChannel] = {}
-        self._owners: dict[bytes, RequesterId] = {}  # of words, as they are shown, not used yet
-        self._connections = connections
-        self._room = ScratchBuffer()
+        self._channels: dict[RequesterId, _BulkChannel] = {}
+        self._tokens: dict[bytes, RequesterId] = {}  # unused ones, in the form that is shown
+        self._limiter = limiter
+        self._scratch = ScratchBuffer()
         self._wanted_port = port
         self._bound = ""
         self._pump: Pump | None = None
         if port is None or not aes_is_fast():
             return
-        guard.guard_by_token(DOMAIN, self._use)
+        guard.guard_by_token(DOMAIN, self._redeem)
         socket = make_socket(
             context,
             zmq.ROUTER,
@@ -105,12 +108,11 @@ class BulkSender:
             message_bytes_max=limits.KNOCK_BYTES_MAX,
             send_queue=send_queue,
         )
-        self._watch = SocketMonitor(socket, on_link, connections)
+        self._monitor = SocketMonitor(socket, on_link, limiter)
         self._pump = Pump(socket, self._on_message)
 
     def move(self, endpoint: str) -> None:
-        """Listen beside ``endpoint``. Raises `CannotListen` when it cannot be at the port that was
-        asked for."""
+        """Listen at the host of ``endpoint``. Raises `CannotListen` if a given port is not free."""
         if self._pump is None or not endpoint.startswith("tcp://"):
             return
         socket = self._pump.socket
@@ -119,7 +121,7 @@ class BulkSender:
         except CannotListen as error:
             if self._wanted_port:
                 raise
-            log.warning("pieces go the slower way: %s", error)
+            log.warning("no bulk connections, pieces use the encrypted connection: %s", error)
             bound = ""
         if self._bound:
             socket.unbind(self._bound)
@@ -129,64 +131,69 @@ class BulkSender:
     def close(self) -> None:
         """Close the socket."""
         if self._pump is not None:
-            self._watch.close()
+            self._monitor.close()
             self._pump.close()
 
     @property
     def state(self) -> str:
-        """Where bulk connections are taken, in words."""
+        """State of bulk connections, as text."""
         if self.port is None:
-            return "none are taken: by the settings, on ipc, or for want of AES in the processor"
-        return f"port {self.port}; {self._sent} pieces went there"
+            return (
+                "none: turned off by the settings, not possible on ipc, or no AES in the processor"
+            )
+        return f"port {self.port}; {self._sent} pieces sent"
 
     def offer(self, requester: RequesterId) -> peer.Bulk | None:
-        """How ``requester`` gets a bulk connection; None if it was told before, or cannot."""
-        if self.port is None or requester in self._lines:
+        """Return the offer for a client; None if it was offered one before, or cannot have one."""
+        if self.port is None or requester in self._channels:
             return None
-        line = _BulkChannel(os.urandom(KEY_BYTES), key := new_key(), Sealer(key, self._room))
-        self._lines[requester] = line
-        self._owners[line.shown] = requester
-        asyncio.get_running_loop().call_later(WORD_S, self._owners.pop, line.shown, None)
-        return peer.Bulk(self.port, line.word, line.key)
+        channel = _BulkChannel(os.urandom(KEY_BYTES), key := new_key(), Sealer(key, self._scratch))
+        self._channels[requester] = channel
+        token = channel.shown_token
+        self._tokens[token] = requester
+        asyncio.get_running_loop().call_later(TOKEN_S, self._tokens.pop, token, None)
+        return peer.Bulk(self.port, channel.token, channel.key)
 
     def forget(self, requester: RequesterId) -> None:
-        """The requester's encrypted connection has ended, or we know nothing of it any more."""
-        line = self._lines.pop(requester, None)
-        if line is not None:
-            self._owners.pop(line.shown, None)
+        """Forget a client, whose encrypted connection has ended."""
+        channel = self._channels.pop(requester, None)
+        if channel is not None:
+            self._tokens.pop(channel.shown_token, None)
 
-    def _use(self, shown: bytes) -> bytes | None:
-        """Whose word somebody shows, who comes in by it. It is of no use a second time."""
-        return self._owners.pop(shown, None)
+    def _redeem(self, shown_token: bytes) -> bytes | None:
+        """Return the client of a token that was shown, and invalidate the token."""
+        return self._tokens.pop(shown_token, None)
 
     def _on_message(self, frames: Frames) -> None:
-        """Somebody who came in by a word proves to have the key. There is no other message."""
-        self._connections.heard(frames[-1])
+        """Check the proof of a client that was admitted by its token. No other message exists."""
+        self._limiter.heard(frames[-1])
         owner, name = user_id(frames[-1]), frames[0].bytes
-        line = None if owner is None else self._lines.get(RequesterId(owner))
-        if line is None or len(name) != limits.ROUTING_ID_BYTES or len(frames) != 3:
+        channel = None if owner is None else self._channels.get(RequesterId(owner))
+        if channel is None or len(name) != limits.ROUTING_ID_BYTES or len(frames) != 3:
             return
-        # What proves nothing changes nothing: it may come by an older word, or be put in.
-        proved = hmac.compare_digest(frames[2].bytes, proof(line.key, name))
+        # A wrong proof has no effect: it may belong to an older token, or be injected.
+        proved = hmac.compare_digest(frames[2].bytes, proof(channel.key, name))
         if proved and frames[1].bytes == SIGNATURE:
-            line.routing_id = name
+            channel.routing_id = name
 
     def send(
         self, requester: RequesterId, run: peer.Pieces, data: Buffer, frame_bytes: int
     ) -> Sent | None:
-        """Send adjacent pieces, in frames of that size. None when they have to go the other way."""
-        line = self._lines.get(requester)
-        if line is None or line.routing_id is None or line.sealer.spent or self._pump is None:
+        """Send adjacent pieces in frames of that size; None if there is no bulk connection."""
+        channel = self._channels.get(requester)
+        if channel is None or channel.routing_id is None or self._pump is None:
             return None
-        number, head, sealed = line.sealer.seal(encode(run), data)
-        frames = [line.routing_id, SIGNATURE, number, head, *cut(sealed, frame_bytes)]
-        # Copied, as what was sealed has to be. What is only lent to ZeroMQ is given back by a
-        # thread that wakes for each message, which costs more than copying what is in the cache.
+        if channel.sealer.spent:
+            return None
+        number, head, sealed = channel.sealer.seal(encode(run), data)
+        frames = [channel.routing_id, SIGNATURE, number, head, *cut(sealed, frame_bytes)]
+        # Copied, because the scratch buffer is reused. Why not lent to ZeroMQ: it returns a buffer
+        # by a thread that wakes for each message, which costs more than copying cached bytes.
         match sent := self._pump.send(frames):
             case Sent.GONE:
-                line.routing_id = None
+                channel.routing_id = None
                 return None
             case Sent.YES:
-                line.sealer.sent(number)
+                channel.sealer.sent(number)
                 self._sent += run.count
         return sent

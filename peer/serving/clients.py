@@ -1,7 +1,7 @@
-"""Who is connected to us to fetch, and what they have opened.
+"""Clients of the piece server: fetching connections, their tickets and their open channels.
 
-Owns a `Visitor` for each connection: its device, its tickets, its channels. Pure bookkeeping, with
-a bound on everything that a visitor can make us remember.
+Owns: a `Client` for each connection, and bounds on everything that a client can make this peer
+store. Not here: sending and receiving (see ``peer.serving.server``).
 """
 
 from __future__ import annotations
@@ -10,94 +10,114 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from common.crypto.tickets import Ticket
-from common.ids import ContentId, DeviceKey, GroupId
+from common.errors import Refused
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from peer.serving.access import AccessControl
+from peer.serving.inventory import NOT_OFFERED, Inventory, ServedContent
 from peer.swarm.serving.events import RequesterId
 
 CHANNELS_MAX = 64  # contents that one connection may have open
-VISITORS_MAX = 4_096  # connections that are remembered
-VISITORS_PER_DEVICE_MAX = 8  # a device needs one, and may have left some others without a word
+CLIENTS_MAX = 4_096
+CLIENTS_PER_DEVICE_MAX = 8  # a device needs one; others may be left from connections that ended
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ClientChannel:
-    """A content that a visitor has opened, and by right of which group."""
+    """One content that a client has opened, by the right of one group."""
 
+    client: Client
     number: int
     group: GroupId
     content: ContentId
+    is_open: bool = True
+
+    @property
+    def ticket(self) -> Ticket:
+        """The newest ticket that the client showed for the group."""
+        return self.client.tickets[self.group]
+
+    def authorize(self, access: AccessControl, inventory: Inventory) -> ServedContent:
+        """Return the content if the client still has the right to fetch it. Raises `Refused`."""
+        access.reauthorize(self.ticket)
+        served = inventory.find(self.group, self.content)
+        if served is None:
+            raise Refused(NOT_OFFERED.code, NOT_OFFERED.message)
+        return served
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Client:
-    """One connection of a device that fetches from us."""
+    """One connection of a device that fetches from this peer."""
 
     id: RequesterId
     device: DeviceKey
     tickets: dict[GroupId, Ticket] = field(default_factory=dict)
     channels: dict[int, ClientChannel] = field(default_factory=dict)
-    numbers: dict[ContentId, int] = field(default_factory=dict)
+    by_content: dict[ContentId, ClientChannel] = field(default_factory=dict)
     received_before: int | None = None
-    """What it said to have received on this connection when we began to count, in bytes."""
+    """Bytes that the client had acknowledged on this connection when counting started."""
 
-    def channel_of(self, content: ContentId) -> ClientChannel | None:
-        """The channel on which it has ``content`` open."""
-        number = self.numbers.get(content)
-        return None if number is None else self.channels[number]
+    def received(self, acknowledged_bytes: int) -> int:
+        """Convert a total that the client acknowledged into bytes since counting started.
 
-    def received(self, said_bytes: int) -> int:
-        """Of what it says to have received in all, how much came since we began to count.
-
-        That is not the connection's beginning when it was dropped here and then asked again.
+        Why: counting starts later than the connection if this peer dropped the client meanwhile.
         """
         if self.received_before is None:
-            self.received_before = said_bytes
-        return max(0, said_bytes - self.received_before)
+            self.received_before = acknowledged_bytes
+        return max(0, acknowledged_bytes - self.received_before)
 
 
 class ClientTable:
-    """All connections by id, and who has which content open."""
+    """All clients by connection, and the open channels by content."""
 
     def __init__(self) -> None:
-        self._clients: dict[RequesterId, Client] = {}  # in the order of their coming
+        self._clients: dict[RequesterId, Client] = {}  # oldest first
         self._by_device: dict[DeviceKey, dict[RequesterId, Client]] = {}
-        self._by_content: dict[ContentId, dict[RequesterId, Client]] = {}
+        self._by_content: dict[ContentId, dict[RequesterId, ClientChannel]] = {}
 
     def __len__(self) -> int:
         return len(self._clients)
 
     def __iter__(self) -> Iterator[Client]:
-        return iter(list(self._clients.values()))
+        return iter(self._clients.values())
 
     def get(self, requester: RequesterId) -> Client | None:
-        """The visitor on that connection."""
+        """Return the client on that connection."""
         return self._clients.get(requester)
 
-    def enter(self, requester: RequesterId, device: DeviceKey) -> list[Client]:
-        """A visitor for a connection not seen before, and after it those who were forgotten to
-        make room: a ROUTER does not say when a connection ends, so the oldest have to go."""
-        forgotten = []
+    def channel(self, requester: RequesterId, content: ContentId) -> ClientChannel | None:
+        """Return the channel on which that client has ``content`` open."""
+        client = self._clients.get(requester)
+        return None if client is None else client.by_content.get(content)
+
+    def add(self, requester: RequesterId, device: DeviceKey) -> list[Client]:
+        """Add a client; return it, and after it the clients that were evicted to make room.
+
+        Why: a ROUTER does not report the end of a connection, so the oldest clients must go.
+        """
+        evicted = []
         same = self._by_device.get(device, {})
-        if len(same) >= VISITORS_PER_DEVICE_MAX:
-            forgotten.append(self._forget(next(iter(same))))
-        elif len(self._clients) >= VISITORS_MAX:
-            forgotten.append(self._forget(self._oldest()))
+        if len(same) >= CLIENTS_PER_DEVICE_MAX:
+            evicted.append(self._evict(next(iter(same))))
+        elif len(self._clients) >= CLIENTS_MAX:
+            evicted.append(self._evict(self._oldest()))
         client = Client(requester, device)
         self._clients[requester] = client
         self._by_device.setdefault(device, {})[requester] = client
-        return [client, *forgotten]
+        return [client, *evicted]
 
     def _oldest(self) -> RequesterId:
-        """Whom to forget: the oldest that has nothing open, or else the oldest."""
-        idle = (requester for requester, who in self._clients.items() if not who.channels)
+        """Return the oldest client without open channels, or else the oldest."""
+        idle = (requester for requester, client in self._clients.items() if not client.channels)
         return next(idle, next(iter(self._clients)))
 
-    def _forget(self, requester: RequesterId) -> Client:
-        client = self.leave(requester)
+    def _evict(self, requester: RequesterId) -> Client:
+        client = self.remove(requester)
         assert client is not None
         return client
 
-    def leave(self, requester: RequesterId) -> Client | None:
-        """Forget a connection, and all that it had open."""
+    def remove(self, requester: RequesterId) -> Client | None:
+        """Remove a client with all its channels; return it."""
         client = self._clients.pop(requester, None)
         if client is not None:
             same = self._by_device[client.device]
@@ -105,39 +125,50 @@ class ClientTable:
             if not same:
                 del self._by_device[client.device]
             for channel in list(client.channels.values()):
-                self.close(client, channel.number)
+                self.close(channel)
         return client
 
     def conflicting(self, client: Client, number: int, content: ContentId) -> list[ClientChannel]:
-        """What ends when ``content`` is opened under ``number``: a content is open once at most."""
-        found = (client.channels.get(number), client.channel_of(content))
+        """Return the channels that end when ``content`` is opened under ``number``.
+
+        Invariant: a client has a content open once at most.
+        """
+        found = (client.channels.get(number), client.by_content.get(content))
         return list({channel.number: channel for channel in found if channel}.values())
 
-    def open(self, client: Client, number: int, group: GroupId, content: ContentId) -> bool:
-        """Open a channel; False when the visitor has too many. A content is open once at most."""
-        for stale in self.conflicting(client, number, content):
-            self.close(client, stale.number)
+    def open(
+        self, client: Client, number: int, group: GroupId, content: ContentId
+    ) -> ClientChannel | None:
+        """Open a channel in place of conflicting ones; None if the client has too many."""
+        for former in self.conflicting(client, number, content):
+            self.close(former)
         if len(client.channels) >= CHANNELS_MAX:
-            return False
-        client.channels[number] = ClientChannel(number, group, content)
-        client.numbers[content] = number
-        self._by_content.setdefault(content, {})[client.id] = client
-        return True
-
-    def close(self, client: Client, number: int) -> ClientChannel | None:
-        """Close a channel; returns what was open."""
-        channel = client.channels.pop(number, None)
-        if channel is not None:
-            client.numbers.pop(channel.content, None)
-            others = self._by_content.get(channel.content, {})
-            others.pop(client.id, None)
-            if not others:
-                self._by_content.pop(channel.content, None)
+            return None
+        channel = ClientChannel(client, number, group, content)
+        client.channels[number] = client.by_content[content] = channel
+        self._by_content.setdefault(content, {})[client.id] = channel
         return channel
 
-    def of_content(self, content: ContentId) -> list[tuple[Client, ClientChannel]]:
-        """Everybody who has ``content`` open."""
+    def close(self, channel: ClientChannel) -> None:
+        """Close an open channel."""
+        client, content = channel.client, channel.content
+        channel.is_open = False
+        del client.channels[channel.number]
+        del client.by_content[content]
+        del self._by_content[content][client.id]
+        if not self._by_content[content]:
+            del self._by_content[content]
+
+    def of_content(self, content: ContentId) -> list[ClientChannel]:
+        """Return all channels on which ``content`` is open."""
+        return list(self._by_content.get(content, {}).values())
+
+    def of_user(self, group: GroupId, user: UserId) -> list[ClientChannel]:
+        """Return all channels that are open by a ticket of ``user`` for ``group``."""
         return [
-            (client, client.channels[client.numbers[content]])
-            for client in self._by_content.get(content, {}).values()
+            channel
+            for client in self._clients.values()
+            if (ticket := client.tickets.get(group)) is not None and ticket.user == user
+            for channel in client.channels.values()
+            if channel.group == group
         ]

@@ -1,9 +1,8 @@
-"""What this peer can serve right now, and in which groups.
+"""Inventory of served contents: complete shares and active downloads alike.
 
-Owns, for each content, the reader of its pieces, which of them it holds, and the groups in which it
-is offered. Complete shares and running downloads stand here side by side; when a download is done
-its reader is exchanged and nobody who fetches notices. Who may fetch is ``peer.serving.access``',
-in which order is ``peer.swarm.serving.machine``'s.
+Owns: the reader of each content, its held pieces, and the groups in which it is offered. When a
+download is complete its reader is replaced, and clients do not notice. Not here: the right to fetch
+(see ``peer.serving.access``); the order of serving (see ``peer.swarm.serving.machine``).
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ NOT_OFFERED = Refusal(Code.UNKNOWN_SHARE, "nothing of that kind is shared here i
 
 
 class Reader(Protocol):
-    """Where pieces are read from; called on worker threads."""
+    """Source of pieces. Thread safety: called on worker threads."""
 
     def read_run(self, first: int, count: int) -> Buffer:
-        """The bytes of ``count`` held pieces from ``first`` on. Raises `StorageError`."""
+        """Return ``count`` held pieces from ``first`` on. Raises `StorageError`."""
 
 
 @dataclass(slots=True)
 class ServedContent:
-    """One content on the shelf. ``have`` is None when it is complete."""
+    """One content of the inventory. ``have`` is None when it is complete."""
 
     content: ContentId
     manifest: Manifest
@@ -39,29 +38,29 @@ class ServedContent:
     have: Bitfield | None
     groups: set[GroupId] = field(default_factory=set)
     on_damaged: Callable[[tuple[int, ...]], None] | None = None
-    """Who fetches pieces of an incomplete content again when they turn out damaged."""
+    """Called with damaged pieces of an incomplete content, which must be fetched again."""
 
 
-class ShelfListener(Protocol):
-    """Who is told of what comes and goes: the serving side."""
+class InventoryListener(Protocol):
+    """Callbacks for changes of the inventory."""
 
     def content_added(self, served: ServedContent) -> None:
-        """``served`` may be fetched from here on."""
+        """``served`` can be fetched from now on."""
 
     def content_removed(self, content: ContentId, refusal: Refusal) -> None:
-        """``content`` is served no more; ``refusal`` is what its requesters are told."""
+        """``content`` is no longer served; ``refusal`` is the reason for its clients."""
 
     def group_removed(self, content: ContentId, group: GroupId) -> None:
-        """``content`` is served no more by right of ``group``."""
+        """``content`` is no longer served by the right of ``group``."""
 
     def held_more(self, content: ContentId, pieces: tuple[int, ...]) -> None:
-        """These pieces were verified."""
+        """These pieces can be served."""
 
     def announce(self, content: ContentId, pieces: tuple[int, ...]) -> None:
-        """Tell those who fetch that these pieces are held."""
+        """Report to clients that these pieces are held."""
 
     def held_less(self, content: ContentId, pieces: tuple[int, ...]) -> None:
-        """These pieces were found damaged."""
+        """These pieces cannot be served."""
 
 
 class Inventory:
@@ -69,23 +68,23 @@ class Inventory:
 
     def __init__(self) -> None:
         self._served: dict[ContentId, ServedContent] = {}
-        self._listener: ShelfListener | None = None
+        self._listener: InventoryListener | None = None
         self.on_changed: Callable[[ContentId], None] | None = None
-        """Called when a file turned out to be something else than what was shared."""
+        """Called when the files of a content are not the shared ones any longer."""
 
-    def attach(self, listener: ShelfListener) -> None:
-        """The one listener; made after the shelf, since it reads from it."""
+    def attach(self, listener: InventoryListener) -> None:
+        """Set the only listener. It is made after the inventory, from which it reads."""
         self._listener = listener
 
     def __len__(self) -> int:
         return len(self._served)
 
     def get(self, content: ContentId) -> ServedContent | None:
-        """The content, in whatever group it is offered."""
+        """Return a content, in any group."""
         return self._served.get(content)
 
     def find(self, group: GroupId, content: ContentId) -> ServedContent | None:
-        """The content, if it is offered in ``group``."""
+        """Return a content, if it is offered in ``group``."""
         served = self._served.get(content)
         return served if served is not None and group in served.groups else None
 
@@ -115,8 +114,8 @@ class Inventory:
                 self._listener.announce(content, rest)
         served.groups.add(group)
 
-    # A content may be fetched to two places at once; the part of one of them is served. Whoever
-    # tells of pieces says of which reader.
+    # A content may be fetched to two places at once; the part of one of them is served. So each
+    # report about pieces names its reader.
 
     def _part(self, content: ContentId, reader: Reader) -> ServedContent | None:
         served = self._served.get(content)
@@ -124,7 +123,7 @@ class Inventory:
         return served if mine else None
 
     def held_more(self, content: ContentId, pieces: tuple[int, ...], reader: Reader) -> None:
-        """Pieces of an incomplete content were verified: they are served from this moment."""
+        """Serve verified pieces of an incomplete content from now on."""
         served = self._part(content, reader)
         if served is not None and served.have is not None:
             for index in pieces:
@@ -133,13 +132,13 @@ class Inventory:
                 self._listener.held_more(content, pieces)
 
     def announce(self, content: ContentId, pieces: tuple[int, ...], reader: Reader) -> None:
-        """Let those who fetch know of pieces that were verified."""
+        """Report verified pieces to clients."""
         served = self._served.get(content)
         if served is not None and served.reader is reader and self._listener is not None:
             self._listener.announce(content, pieces)
 
     def held_less(self, content: ContentId, pieces: tuple[int, ...], reader: Reader) -> None:
-        """Pieces of an incomplete content were found damaged."""
+        """Stop serving damaged pieces of an incomplete content."""
         served = self._part(content, reader)
         if served is not None and served.have is not None:
             for index in pieces:
@@ -147,8 +146,19 @@ class Inventory:
             if self._listener is not None:
                 self._listener.held_less(content, pieces)
 
+    def suspend(self, content: ContentId, pieces: tuple[int, ...]) -> None:
+        """Stop serving pieces that cannot be read, until `resume`. They still count as held."""
+        if self._listener is not None:
+            self._listener.held_less(content, pieces)
+
+    def resume(self, content: ContentId, pieces: tuple[int, ...]) -> None:
+        """Serve suspended pieces again, and report them to clients."""
+        if self._listener is not None:
+            self._listener.held_more(content, pieces)
+            self._listener.announce(content, pieces)
+
     def withdraw(self, group: GroupId, content: ContentId) -> None:
-        """Offer ``content`` in ``group`` no more."""
+        """Stop offering ``content`` in ``group``."""
         served = self._served.get(content)
         if served is None or group not in served.groups:
             return
@@ -159,18 +169,18 @@ class Inventory:
             self._listener.group_removed(content, group)
 
     def withdraw_part(self, content: ContentId, reader: Reader) -> None:
-        """Offer ``content`` no more, if it is this part of it that is offered."""
+        """Stop offering ``content``, if ``reader`` is the part of it that is served."""
         if self._part(content, reader) is not None:
             self.remove(content, NOT_OFFERED)
 
     def damaged(self, content: ContentId, pieces: tuple[int, ...]) -> None:
-        """A read found pieces damaged that were held."""
+        """Report held pieces that a read found damaged."""
         served = self._served.get(content)
         if served is not None and served.on_damaged is not None:
             served.on_damaged(pieces)
 
     def remove(self, content: ContentId, refusal: Refusal = NOT_OFFERED) -> None:
-        """Serve ``content`` to nobody any more."""
+        """Stop serving ``content``."""
         if self._served.pop(content, None) is not None and self._listener is not None:
             self._listener.content_removed(content, refusal)
 
@@ -180,8 +190,10 @@ class Inventory:
             self.remove(content)
 
     def changed(self, content: ContentId) -> None:
-        """A read found that the files are not what was shared: not one byte more of them leaves
-        until somebody has looked."""
+        """Stop serving ``content``: a read found that its files are not the shared ones.
+
+        Invariant: no byte of them is sent until they have been checked.
+        """
         refusal = Refusal(Code.CHANGED, "the shared files were changed on the device that has them")
         self.remove(content, refusal)
         if self.on_changed is not None:

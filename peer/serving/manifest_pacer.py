@@ -1,8 +1,8 @@
-"""The pace at which manifests are given to those who fetch.
+"""Manifest pacer: limits the rate at which parts of manifests are sent.
 
-A part of a manifest is a large answer to a small question, and goes by no credit: without a pace,
-whoever asks without end would take more than the upload limit, and more than their share. Owns the
-questions that wait; what is sent, and by what right, is the seeder's.
+Why: a part is a large answer to a small request, and needs no acknowledgement. Without a pace, a
+client that requests without end would exceed the upload limit and its user's share. Owns: waiting
+requests. Not here: the right to a manifest, and sending it (see ``peer.serving.server``).
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from common.limits import MIB
 from peer.swarm.rate_limit import RateLimit, Rates
 from peer.swarm.serving.events import RequesterId
 
-USER_RATE = 32 * MIB  # bytes a second of manifests for one user, whatever the limits of traffic
+USER_RATE = 32 * MIB  # bytes a second of manifests for one user, besides the limits of traffic
 Channel: TypeAlias = tuple[RequesterId, int]
-_Question: TypeAlias = tuple[int, Callable[[], None]]  # bytes of the answer, and how it is given
+_Request: TypeAlias = tuple[int, Callable[[], None]]  # bytes of the answer, and its sending
 
 
-class ManifestServing:
-    """Lets one question of a channel wait at a time, and answers one of a user at a time."""
+class ManifestPacer:
+    """Queues one request of each channel, and answers one request of each user at a time."""
 
     def __init__(self, limit: RateLimit) -> None:
         self._limit = limit
         self._own = RateLimit(Rates(each_user=USER_RATE))
-        self._waiting: dict[UserId, dict[Channel, _Question]] = {}
+        self._waiting: dict[UserId, dict[Channel, _Request]] = {}
         self._timers: dict[UserId, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
-    def asked(self, channel: Channel, user: UserId, size: int, give: Callable[[], None]) -> None:
-        """``user`` asks for ``size`` bytes: ``give`` is called when they may have them."""
-        self._waiting.setdefault(user, {}).setdefault(channel, (size, give))
+    def add(self, channel: Channel, user: UserId, size: int, answer: Callable[[], None]) -> None:
+        """Call ``answer`` when ``user`` may get ``size`` bytes."""
+        self._waiting.setdefault(user, {}).setdefault(channel, (size, answer))
         if user not in self._timers:
             self._answer(user)
 
     def _answer(self, user: UserId) -> None:
-        """Answer what may be answered now, and come back for the rest."""
+        """Answer the requests that the rates allow now, and schedule the rest."""
         self._timers.pop(user, None)
-        questions = self._waiting[user]
-        while questions:
+        requests = self._waiting[user]
+        while requests:
             now = monotonic()
             ready_at = max(
                 self._limit.ready_at(now),
@@ -56,14 +56,14 @@ class ManifestServing:
                     ready_at - now, self._answer, user
                 )
                 return
-            size, give = questions.pop(next(iter(questions)))
+            size, answer = requests.pop(next(iter(requests)))
             self._limit.take(user, size, now)
             self._own.take(user, size, now)
-            give()
+            answer()
         self._waiting.pop(user, None)
 
     def close(self) -> None:
-        """Give nothing any more."""
+        """Drop all waiting requests."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

@@ -1,10 +1,10 @@
-"""From the disk into memory: the pieces that are to be sent, read on worker threads.
+"""Piece reader: reads pieces on worker threads before they are sent.
 
-Owns how many are read at a time, and what follows when one cannot be read: for the share that it
-belongs to, and for the core that gave it out. Sending is the seeder's.
+Owns: the size of a read, and the state of contents of which pieces cannot be read. Not here:
+channels, sending, and the serving machine (see ``peer.serving.server``).
 
-A read that fails may fail in passing. So a piece is tried a few times before it counts as not held,
-and even then only for a while: it may be the only copy that there is.
+A failed read may succeed later. So a piece is tried `TRIES` times before it counts as not held, and
+then for `AWAY_S` only: it may be the only copy that there is.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
-from typing import Any, TypeAlias
+from enum import Enum, unique
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias
 
 from common.digests import Buffer
 from common.errors import MiniTorrentError
@@ -30,213 +31,196 @@ from peer.files.errors import (
 )
 from peer.serving.inventory import Inventory, Reader, ServedContent
 from peer.swarm.serving import events as swarm
-from peer.swarm.serving.events import RequesterId
 from peer.workers import Workers
 
 log = logging.getLogger(__name__)
 
 Run: TypeAlias = list[swarm.Send]
-"""Adjacent pieces of one content for one requester; never empty."""
+"""Adjacent pieces of one content for one client; never empty."""
 
-TRIES = 4  # reads of a piece that fail before it counts as not held
-AWAY_S = 60.0  # it counts as not held that long at most, before it is offered again
+TRIES = 4  # failed reads of a piece until it counts as not held
+AWAY_S = 60.0  # the longest time that it counts as not held before it is offered again
+
+
+@unique
+class Outcome(Enum):
+    """Result of a read, as far as the serving machine must know it."""
+
+    READ = "read"
+    RETRY = "retry"
+    """The piece was not read: try again, or decline it if it is no longer held."""
+    DROP = "drop"
+    """The content is gone; the client knows, or is told by the inventory."""
+
+
+class ReadResult(NamedTuple):
+    """The outcome of reading ``run``; ``data`` holds its pieces one after another."""
+
+    run: Run
+    outcome: Outcome
+    data: Buffer = b""
 
 
 @dataclass(slots=True)
-class _Trouble:
-    """A content of which pieces could not be read. It is looked at each `AWAY_S`, and forgotten
-    when no piece of it is away by then."""
+class _Faults:
+    """Failed reads of one content. Reviewed every `AWAY_S`, and forgotten if no piece is away."""
 
     served: ServedContent
     failures: Counter[int] = field(default_factory=Counter)
-    """By piece, since it was read last."""
+    """By piece, since its last successful read."""
     away: set[int] = field(default_factory=set)
-    """Pieces that the core takes for not held."""
-    told: bool = False
+    """Pieces that were reported as not held."""
+    notified: bool = False
     timer: asyncio.TimerHandle | None = None
 
 
 class PieceReader:
-    """Reads what the serving core sends. ``channel_of`` tells on which channel a piece is sent:
-    what was read for one that is no more is not. ``send`` is called with adjacent pieces of one
-    content that were read for one requester, ``decide`` with what the core is to know of those
-    that could not be, and ``notify`` with what the owner of the files should."""
+    """Reads pieces of the inventory. ``notify`` reports lasting faults to the user."""
 
     def __init__(
-        self,
-        inventory: Inventory,
-        workers: Workers,
-        *,
-        run_bytes: Callable[[RequesterId], int],
-        channel_of: Callable[[swarm.Send], object],
-        send: Callable[[Run, Buffer], None],
-        decide: Callable[[swarm.ServingEvent], None],
-        notify: Callable[[str], None],
+        self, inventory: Inventory, workers: Workers, notify: Callable[[str], None]
     ) -> None:
         self._inventory = inventory
         self._workers = workers
-        self._run_bytes = run_bytes
-        self._channel_of = channel_of
-        self._send = send
-        self._decide = decide
         self._notify = notify
-        self._troubles: dict[ContentId, _Trouble] = {}
+        self._faults: dict[ContentId, _Faults] = {}
         self._closed = False
 
     def close(self) -> None:
-        """What is being read is sent no more."""
+        """Discard the results of reads that are under way."""
         self._closed = True
-        for content in list(self._troubles):
+        for content in list(self._faults):
             self._forget(content)
 
-    @property
-    def troubled(self) -> int:
-        """Of how many contents pieces could not be read a while ago."""
-        return len(self._troubles)
+    def read(self, run: Run, run_bytes: int, done: Callable[[ReadResult], None]) -> None:
+        """Read pieces of one content in order, and call ``done`` with each result.
 
-    def read(self, given_out: Iterable[swarm.Send]) -> None:
-        """Read pieces, in order."""
-        for _, run in groupby(given_out, lambda send: (send.requester, send.content)):
-            self._read_run(list(run))
-
-    def take_back(self, send: swarm.Send) -> None:
-        """The piece is not to be sent after all."""
-        self._decide(swarm.SendDropped(send.requester, send.content, send.index))
-
-    def _read_run(self, run: list[swarm.Send]) -> None:
+        Reads of up to ``run_bytes`` go to a thread together. Why: each handover to a thread costs
+        two context switches, and these pieces are sent at once anyway.
+        """
         served = self._inventory.get(run[0].content)
         if served is None:
-            for send in run:
-                self.take_back(send)
+            done(ReadResult(run, Outcome.DROP))
             return
-        # What is credited at once is given at once: a thread that reads several pieces costs two
-        # changes of threads, one for each piece would cost as many as there are pieces.
-        together = self._run_bytes(run[0].requester)
-        step = max(1, together // served.manifest.piece_length)
+        step = max(1, run_bytes // served.manifest.piece_length)
         for at in range(0, len(run), step):
-            self._submit(served, run[at : at + step])
+            self._submit(served, run[at : at + step], done)
 
-    def _submit(self, served: ServedContent, given_out: list[swarm.Send]) -> None:
-        reader, channel = served.reader, self._channel_of(given_out[0])
+    def _submit(
+        self, served: ServedContent, sends: list[swarm.Send], done: Callable[[ReadResult], None]
+    ) -> None:
+        reader = served.reader
 
-        def done(found: Any, error: BaseException | None) -> None:
+        def finished(found: Any, error: BaseException | None) -> None:
             if error is not None:
                 raise error
-            for run, data, trouble in found:
+            for run, data, failure in found:
                 if self._closed:
                     return
-                if self._channel_of(run[0]) is not channel:
-                    # It was closed meanwhile. There may be a new one, which asks for itself.
-                    for send in run:
-                        self.take_back(send)
-                elif trouble is None:
-                    for send in run:
-                        self._well(send)
-                    self._send(run, data)
+                if failure is None:
+                    self._on_read(run)
+                    done(ReadResult(run, Outcome.READ, data))
                 else:
-                    self._not_read(run[0], served, reader, trouble)
+                    done(ReadResult(run, self._on_failure(run[0], served, reader, failure)))
 
-        self._workers.submit(done, _read_all, reader, list(_adjacent(given_out)))
+        self._workers.submit(finished, _read_all, reader, list(_adjacent(sends)))
 
-    def _not_read(
+    def _on_failure(
         self, send: swarm.Send, served: ServedContent, reader: Reader, error: Exception
-    ) -> None:
-        blocked = swarm.SendBlocked(send.requester, send.content, send.index)
+    ) -> Outcome:
         match error:
             case ContentChanged() | Away():
-                # Another read may have noticed it first, and the content be gone or renewed since.
+                # Another read may have found it first, and the content be gone or renewed since.
                 if self._inventory.get(send.content) is served:
                     log.warning("%s", error)
                     self._inventory.changed(send.content)
-                self.take_back(send)
+                return Outcome.DROP
             case TooManyOpenFiles():
-                self._decide(blocked)
+                pass
             case DigestMismatch(pieces=pieces):
                 log.warning("%s", error)
                 self._inventory.damaged(send.content, pieces)
-                self._decide(blocked)
             case PieceNotHeld():
                 # Another read found it damaged before this one began; it is being fetched again.
                 if served.have is not None and send.index not in served.have:
-                    self._decide(swarm.HeldLess(send.content, (send.index,)))
-                self._decide(blocked)
+                    self._inventory.suspend(send.content, (send.index,))
             case StorageClosed() if served.reader is not reader:
-                self._decide(blocked)  # a part became the whole meanwhile, which is read instead
+                pass  # a part became complete meanwhile; the complete content is read instead
             case StorageClosed():
-                self.take_back(send)
+                return Outcome.DROP
             case _:
-                self._failed(send, served, error)
-                self._decide(blocked)
+                self._count_failure(send, served, error)
+        return Outcome.RETRY
 
     # -- reads that fail ------------------------------------------------------------------------
 
-    def _well(self, send: swarm.Send) -> None:
-        trouble = self._troubles.get(send.content)
-        if trouble is not None:
-            del trouble.failures[send.index]
+    def _on_read(self, run: Run) -> None:
+        faults = self._faults.get(run[0].content)
+        if faults is not None:
+            for send in run:
+                del faults.failures[send.index]
 
-    def _failed(self, send: swarm.Send, served: ServedContent, error: Exception) -> None:
-        """Count a failure; after a few in a row the piece is not held for a while."""
+    def _count_failure(self, send: swarm.Send, served: ServedContent, error: Exception) -> None:
+        """Count a failure; after `TRIES` in a row, suspend the piece."""
         if self._inventory.get(send.content) is not served:
             return
-        trouble = self._troubles.get(send.content)
-        if trouble is None or trouble.served is not served:
+        faults = self._faults.get(send.content)
+        if faults is None or faults.served is not served:
             self._forget(send.content)
-            trouble = self._troubles[send.content] = _Trouble(served)
-            self._look_later(trouble)
-        trouble.failures[send.index] += 1
-        if trouble.failures[send.index] < TRIES:
+            faults = self._faults[send.content] = _Faults(served)
+            self._schedule_review(faults)
+        faults.failures[send.index] += 1
+        if faults.failures[send.index] < TRIES:
             log.debug("piece %d was not read, and is tried again: %s", send.index, error)
             return
-        if not trouble.told:
+        if not faults.notified:
             # Once: a broken disk has as many failures as pieces.
-            trouble.told = True
+            faults.notified = True
             self._notify(
                 f"piece {send.index} of what is shared here cannot be read, "
                 f"and is tried again every {AWAY_S:.0f} s: {error}"
             )
             if not isinstance(error, MiniTorrentError):
-                log.error("a defect of ours while a piece was read", exc_info=error)
-        trouble.away.add(send.index)
-        self._decide(swarm.HeldLess(send.content, (send.index,)))
+                log.error("unexpected error while reading a piece", exc_info=error)
+        faults.away.add(send.index)
+        self._inventory.suspend(send.content, (send.index,))
 
-    def _look_later(self, trouble: _Trouble) -> None:
+    def _schedule_review(self, faults: _Faults) -> None:
         loop = asyncio.get_running_loop()
-        trouble.timer = loop.call_later(AWAY_S, self._look_again, trouble)
+        faults.timer = loop.call_later(AWAY_S, self._review, faults)
 
-    def _look_again(self, trouble: _Trouble) -> None:
-        """Offer again what is away: whoever asks for it makes us try the disk."""
-        served = trouble.served
-        if self._inventory.get(served.content) is not served or not trouble.away:
+    def _review(self, faults: _Faults) -> None:
+        """Offer suspended pieces again: the next request tries the disk."""
+        served = faults.served
+        if self._inventory.get(served.content) is not served or not faults.away:
             self._forget(served.content)
             return
-        self._look_later(trouble)
+        self._schedule_review(faults)
         have = served.have
-        back = tuple(i for i in sorted(trouble.away) if have is None or i in have)
-        trouble.away.clear()
+        back = tuple(i for i in sorted(faults.away) if have is None or i in have)
+        faults.away.clear()
         if back:
             log.debug("%d pieces that could not be read are offered again", len(back))
-            self._decide(swarm.HeldMore(served.content, back))
-            self._inventory.announce(served.content, back, served.reader)
+            self._inventory.resume(served.content, back)
 
     def _forget(self, content: ContentId) -> None:
-        trouble = self._troubles.pop(content, None)
-        if trouble is not None and trouble.timer is not None:
-            trouble.timer.cancel()
+        faults = self._faults.pop(content, None)
+        if faults is not None and faults.timer is not None:
+            faults.timer.cancel()
 
 
-def _adjacent(given_out: list[swarm.Send]) -> Iterator[Run]:
-    """Runs of adjacent pieces, in the order of the first ones."""
+def _adjacent(sends: list[swarm.Send]) -> Iterator[Run]:
+    """Split into runs of adjacent pieces."""
     begin = 0
-    for at, (send, replica) in enumerate(pairwise(given_out), start=1):
-        if replica.index != send.index + 1:
-            yield given_out[begin:at]
+    for at, (send, following) in enumerate(pairwise(sends), start=1):
+        if following.index != send.index + 1:
+            yield sends[begin:at]
             begin = at
-    yield given_out[begin:]
+    yield sends[begin:]
 
 
 def _read_all(reader: Reader, runs: list[Run]) -> list[tuple[Run, Buffer, Exception | None]]:
-    """On a worker thread: each run, or why it cannot be read, piece by piece."""
+    """Read each run, and piece by piece what cannot be read at once. On a worker thread."""
     found: list[tuple[Run, Buffer, Exception | None]] = []
     for run in runs:
         try:

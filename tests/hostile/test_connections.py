@@ -14,7 +14,7 @@ from common import limits
 from common.ids import DeviceKey
 from common.messages import peer, tracker
 from common.net import codec
-from peer.serving.clients import VISITORS_MAX, VISITORS_PER_DEVICE_MAX, ClientTable
+from peer.serving.clients import CLIENTS_MAX, CLIENTS_PER_DEVICE_MAX, ClientTable
 from peer.swarm.serving.events import RequesterId
 from tests.support import zmtp
 from tests.support.attackers import AttackSwarm
@@ -510,7 +510,7 @@ def test_h27_one_device_does_not_take_the_places_of_others(arena: AttackSwarm) -
     shared = arena.shared(group)
     mallory, bob = arena.member(group, "mallory"), arena.member(group)
     content, ticket = shared.content(mallory), arena.ticket(mallory, group)
-    flood = [arena.fetcher(mallory) for _ in range(VISITORS_PER_DEVICE_MAX + 1)]
+    flood = [arena.fetcher(mallory) for _ in range(CLIENTS_PER_DEVICE_MAX + 1)]
     for fetcher in flood:
         assert isinstance(fetcher.open(group, content, ticket), peer.Opened)
     assert flood[0].hear().code == "busy"  # the oldest made room for the newest
@@ -522,8 +522,8 @@ def test_h27_one_device_does_not_take_the_places_of_others(arena: AttackSwarm) -
 
 def test_h27_connections_that_ended_make_room() -> None:
     attackers = ClientTable()
-    for number in range(3 * VISITORS_MAX):
+    for number in range(3 * CLIENTS_MAX):
         device = DeviceKey((number // 4).to_bytes(32, "big"))
-        client, *_ = attackers.enter(RequesterId(number.to_bytes(17, "big")), device)
+        client, *_ = attackers.add(RequesterId(number.to_bytes(17, "big")), device)
         assert attackers.get(client.id) is client
-        assert len(attackers) <= VISITORS_MAX
+        assert len(attackers) <= CLIENTS_MAX

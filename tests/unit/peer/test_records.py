@@ -1,4 +1,4 @@
-"""What a peer remembers, what it can serve, and who is there to be served."""
+"""Records of downloads and shares, and the store of manifests."""
 
 from __future__ import annotations
 
@@ -14,15 +14,9 @@ import msgspec
 import pytest
 
 from common.errors import StorageError
-from common.ids import ContentId, DeviceKey, GroupId
+from common.ids import ContentId, GroupId
 from common.messages.control import SourceUse
-from common.messages.refusals import Code, Refusal
 from peer.records import DownloadRecord, Manifests, Records, record_key
-from peer.serving import clients
-from peer.serving.clients import ClientTable
-from peer.serving.inventory import NOT_OFFERED, Inventory
-from peer.swarm.pieces import Bitfield
-from peer.swarm.serving.events import RequesterId
 from tests.support.waiting import PATIENCE_S, wait_for
 
 FILMS, MUSIC = GroupId("films"), GroupId("music")
@@ -240,157 +234,3 @@ class TestRecords:
                 for put in [threads.submit(manifests.put, content, body) for _ in range(2)]:
                     put.result()
                 assert manifests.get(content) == body
-
-
-class Listener:
-    """What the serving side is told."""
-
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *words: self.told.append((name, *words[:2]))
-
-    def take(self) -> list[Any]:
-        told, self.told = self.told, []
-        return told
-
-
-@pytest.fixture
-def listener() -> Listener:
-    return Listener()
-
-
-@pytest.fixture
-def inventory(listener: Listener) -> Inventory:
-    made = Inventory()
-    made.attach(listener)
-    return made
-
-
-class TestShelf:
-    def put(
-        self, inventory: Inventory, group: GroupId, have: Bitfield | None, reader: Any = None
-    ) -> None:
-        inventory.put(group, ONE, None, b"", reader, have)  # type: ignore[arg-type]
-
-    def test_a_content_is_found_in_the_groups_in_which_it_is_offered(
-        self, inventory: Inventory, listener: Listener
-    ) -> None:
-        self.put(inventory, FILMS, None)
-        self.put(inventory, MUSIC, None)
-        assert [what[0] for what in listener.take()] == ["content_added"]
-        assert inventory.find(FILMS, ONE) is inventory.find(MUSIC, ONE) is inventory.get(ONE)
-        assert inventory.find(FILMS, TWO) is None
-        inventory.withdraw(FILMS, ONE)
-        assert listener.take() == [("group_removed", ONE, FILMS)]
-        assert inventory.find(FILMS, ONE) is None
-        assert inventory.find(MUSIC, ONE) is not None
-        inventory.withdraw(FILMS, ONE)
-        inventory.withdraw(MUSIC, ONE)
-        assert listener.take() == [("content_removed", ONE, NOT_OFFERED)]
-        assert len(inventory) == 0
-
-    def test_a_part_grows_shrinks_and_becomes_whole(
-        self, inventory: Inventory, listener: Listener
-    ) -> None:
-        have = Bitfield(4, [0])
-        self.put(inventory, FILMS, have, "part")
-        inventory.held_more(ONE, (1, 2), "part")  # type: ignore[arg-type]
-        inventory.held_less(ONE, (2,), "part")  # type: ignore[arg-type]
-        inventory.held_more(ONE, (3,), "another part")  # type: ignore[arg-type]
-        assert list(have.missing()) == [2, 3]
-        listener.take()
-        self.put(inventory, FILMS, None, "whole")
-        served = inventory.get(ONE)
-        assert served is not None
-        assert (served.reader, served.have) == ("whole", None)
-        assert listener.take() == [("held_more", ONE, (2, 3)), ("announce", ONE, (2, 3))]
-        inventory.withdraw_part(ONE, "part")  # type: ignore[arg-type]
-        inventory.held_less(ONE, (1,), "part")  # type: ignore[arg-type]
-        assert inventory.find(FILMS, ONE) is served
-        assert listener.take() == []
-
-    def test_a_part_does_not_replace_the_whole(self, inventory: Inventory) -> None:
-        self.put(inventory, FILMS, None, "whole")
-        self.put(inventory, MUSIC, Bitfield(4, []), "part")
-        served = inventory.find(MUSIC, ONE)
-        assert served is not None
-        assert (served.reader, served.have) == ("whole", None)
-
-    def test_a_change_is_told_with_its_reason_and_looked_into(
-        self, inventory: Inventory, listener: Listener
-    ) -> None:
-        seen: list[ContentId] = []
-        inventory.on_changed = seen.append
-        self.put(inventory, FILMS, None)
-        listener.take()
-        inventory.changed(ONE)
-        ((what, content, refusal),) = listener.take()
-        assert (what, content) == ("content_removed", ONE)
-        assert isinstance(refusal, Refusal)
-        assert refusal.code is Code.CHANGED
-        assert (seen, inventory.get(ONE)) == ([ONE], None)
-
-    def test_damage_is_told_to_whoever_fetches_it_again(self, inventory: Inventory) -> None:
-        damaged: list[tuple[int, ...]] = []
-        inventory.put(FILMS, ONE, None, b"", None, Bitfield(4, []), on_damaged=damaged.append)  # type: ignore[arg-type]
-        inventory.damaged(ONE, (2,))
-        inventory.damaged(TWO, (3,))
-        assert damaged == [(2,)]
-
-    def test_it_can_be_cleared(self, inventory: Inventory, listener: Listener) -> None:
-        self.put(inventory, FILMS, None)
-        inventory.clear()
-        assert len(inventory) == 0
-        assert listener.take()[-1][0] == "content_removed"
-
-
-class TestVisitors:
-    @staticmethod
-    def name(number: int) -> RequesterId:
-        return RequesterId(b"%017d" % number)
-
-    def test_channels_open_and_close(self) -> None:
-        table = ClientTable()
-        client, *forgotten = table.enter(self.name(1), DeviceKey(b"d" * 32))
-        assert forgotten == []
-        assert table.open(client, 5, FILMS, ONE)
-        assert table.open(client, 6, FILMS, TWO)
-        assert [(v.id, c.number) for v, c in table.of_content(ONE)] == [(self.name(1), 5)]
-        # The same content under another number, and another content under the same one.
-        assert table.open(client, 7, MUSIC, ONE)
-        assert set(client.channels) == {6, 7}
-        assert table.open(client, 6, FILMS, ONE)
-        assert set(client.channels) == {6}
-        assert table.of_content(TWO) == []
-        assert table.close(client, 9) is None
-        assert table.leave(self.name(1)) is client
-        assert table.of_content(ONE) == []
-        assert table.leave(self.name(1)) is None
-        assert len(table) == 0
-
-    def test_everything_that_is_remembered_has_a_bound(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(clients, "VISITORS_MAX", 20)
-        table = ClientTable()
-        first, *_ = table.enter(self.name(0), DeviceKey(b"d" * 32))
-        for number in range(clients.CHANNELS_MAX):
-            assert table.open(first, number, FILMS, ContentId(b"%032d" % number))
-        assert not table.open(first, 5000, FILMS, TWO)
-        for number in range(1, 100):
-            device = DeviceKey(b"%032d" % number)
-            table.enter(self.name(number), device)
-        assert len(table) == 20
-        assert table.get(self.name(0)) is first  # it has something open, the others had not
-
-    def test_one_device_does_not_take_the_places_of_others(self) -> None:
-        table = ClientTable()
-        table.enter(self.name(0), DeviceKey(b"o" * 32))
-        for number in range(1, 50):
-            table.enter(self.name(number), DeviceKey(b"d" * 32))
-        assert len(table) == 1 + clients.VISITORS_PER_DEVICE_MAX
-        assert table.get(self.name(0)) is not None
-        assert table.get(self.name(49)) is not None
-        assert table.get(self.name(1)) is None

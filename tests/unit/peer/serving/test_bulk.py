@@ -47,11 +47,11 @@ def bulk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sent_by_bulk(harness: ServingHarness) -> int:
-    return harness.piece_server._bulk._sent
+    return harness.piece_server._socket.bulk._sent
 
 
 def is_up(harness: ServingHarness) -> bool:
-    return any(line.routing_id for line in harness.piece_server._bulk._lines.values())
+    return any(line.routing_id for line in harness.piece_server._socket.bulk._channels.values())
 
 
 async def in_bulk(harness: ServingHarness) -> RecordingHandler:
@@ -81,12 +81,12 @@ def test_pieces_go_there_once_it_is_up() -> None:
 def test_adjacent_pieces_go_in_one_message_to_whoever_is_quick() -> None:
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
-        ((requester, line),) = harness.piece_server._bulk._lines.items()
+        ((requester, line),) = harness.piece_server._socket.bulk._channels.items()
         for room, messages in ((0, COUNT), (COUNT * LENGTH, 1), (0, COUNT)):
             handler.pieces.clear()
             before = line.sealer._number
-            harness.piece_server._reader._run_bytes = lambda _, room=room: room
-            harness.piece_server._reader.read([Send(requester, CONTENT, at) for at in range(COUNT)])
+            harness.piece_server._core.run_bytes = lambda _, room=room: room
+            harness.piece_server._read([Send(requester, CONTENT, at) for at in range(COUNT)])
             await until(lambda: len(handler.pieces) == COUNT)
             assert b"".join(handler.pieces[at] for at in range(COUNT)) == DATA
             assert line.sealer._number - before == messages
@@ -101,12 +101,13 @@ def test_a_piece_goes_in_several_frames_to_whoever_is_slow(there: bool) -> None:
     connection, again and again."""
 
     async def test(harness: ServingHarness) -> None:
-        harness.piece_server._serving.frame_bytes = lambda _: LENGTH // 4  # type: ignore[method-assign]
-        harness.piece_server._reader._run_bytes = lambda _: 0
+        harness.piece_server._core.frame_bytes = lambda _: LENGTH // 4  # type: ignore[method-assign]
+        harness.piece_server._core.run_bytes = lambda _: 0
         handler = await in_bulk(harness)
-        pump = harness.piece_server._bulk._pump if there else harness.piece_server._pump
+        socket = harness.piece_server._socket
+        pump = socket.bulk._pump if there else socket._pump
         if not there:
-            harness.piece_server._bulk._lines.clear()
+            harness.piece_server._socket.bulk._channels.clear()
         counts: list[int] = []
         send = pump.send
 
@@ -129,7 +130,7 @@ def test_nothing_of_a_piece_is_readable_on_the_way() -> None:
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
         wire: list[bytes] = []
-        pump = harness.piece_server._bulk._pump
+        pump = harness.piece_server._socket.bulk._pump
         send = pump.send
 
         def spy(frames: Any, *, copy: bool = True) -> Any:
@@ -155,7 +156,7 @@ def test_a_processor_without_aes_gets_its_pieces_with_all_the_rest(
         harness.offer()
         await fetch(harness, await harness.open())
         assert sent_by_bulk(harness) == 0
-        assert harness.piece_server._bulk._lines == {}, "nobody asked for one"
+        assert harness.piece_server._socket.bulk._channels == {}, "nobody asked for one"
 
     run(test)
 
@@ -166,7 +167,7 @@ def test_a_port_that_cannot_be_reached_is_no_loss(monkeypatch: pytest.MonkeyPatc
     async def test(harness: ServingHarness) -> None:
         with zmq.Context() as elsewhere, elsewhere.socket(zmq.ROUTER) as deaf:
             # Something else answers there, as behind a router that forwards one port only.
-            harness.piece_server._bulk.port = deaf.bind_to_random_port("tcp://127.0.0.1")
+            harness.piece_server._socket.bulk.port = deaf.bind_to_random_port("tcp://127.0.0.1")
             harness.offer()
             handler = await harness.open()
             await fetch(harness, handler)
@@ -185,7 +186,7 @@ def test_one_that_ends_is_not_made_again_at_once() -> None:
 
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
-        harness.piece_server._bulk._pump.close()
+        harness.piece_server._socket.bulk._pump.close()
         await until(lambda: ("lost", True) in handler.events)
         assert harness.pool.counts["bulk failed"] == 1
         again = await harness.open(RecordingHandler())
@@ -212,7 +213,7 @@ def test_one_that_ends_is_not_made_again_at_once() -> None:
 def test_what_the_source_cannot_have_sent_is_not_taken(forged: Any) -> None:
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
-        pump = harness.piece_server._bulk._pump
+        pump = harness.piece_server._socket.bulk._pump
         send = pump.send
         pump.send = (
             lambda frames, *, copy=True: send(  # type: ignore[method-assign]
@@ -230,7 +231,7 @@ def test_what_the_source_cannot_have_sent_is_not_taken(forged: Any) -> None:
 def test_a_message_that_is_repeated_is_not_taken() -> None:
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
-        pump = harness.piece_server._bulk._pump
+        pump = harness.piece_server._socket.bulk._pump
         send = pump.send
 
         def twice(frames: Any, *, copy: bool = True) -> Any:
@@ -247,9 +248,9 @@ def test_a_message_that_is_repeated_is_not_taken() -> None:
 @pytest.mark.parametrize("which", [1, 3])
 def test_h96_a_message_that_is_missing_ends_it_at_the_next(which: int) -> None:
     async def test(harness: ServingHarness) -> None:
-        harness.piece_server._reader._run_bytes = lambda _: 0
+        harness.piece_server._core.run_bytes = lambda _: 0
         handler = await in_bulk(harness)
-        pump = harness.piece_server._bulk._pump
+        pump = harness.piece_server._socket.bulk._pump
         send = pump.send
         count = 0
 
@@ -278,7 +279,7 @@ def test_h96_a_silent_connection_is_made_anew_without_a_silent_bulk_connection(
         other = await harness.open(RecordingHandler(content=ContentId(bytes(32))))
         device = harness.server.public
         former = harness.pool._connections[device]
-        harness.piece_server._bulk._pump.send = lambda *_, **__: Sent.YES  # type: ignore[method-assign]
+        harness.piece_server._socket.bulk._pump.send = lambda *_, **__: Sent.YES  # type: ignore[method-assign]
         handler.channel.request((3,))
         await until(lambda: former.channels[0].pieces_due)
         monkeypatch.setattr(fetching_bulk, "SILENT_S", -1.0)
@@ -360,7 +361,7 @@ def test_a_source_that_closes_a_channel_past_its_pieces_is_not_blamed() -> None:
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
         connection = harness.pool._connections[harness.server.public]
-        pump = harness.piece_server._bulk._pump
+        pump = harness.piece_server._socket.bulk._pump
         held: list[Any] = []
         send = pump.send
 
@@ -387,12 +388,12 @@ def test_who_is_gone_before_the_offer_leaves_nothing_behind() -> None:
         harness.offer()
         await harness.open()
         [client] = harness.piece_server._clients
-        bulk = harness.piece_server._bulk
-        harness.piece_server._leave(client.id)
-        assert (bulk._lines, bulk._owners) == ({}, {})
-        ghost, *_ = harness.piece_server._clients.enter(OTHER, harness.client.public)
-        harness.piece_server._open(ghost, peer.Open(1, FILMS, CONTENT, b"good", True))
-        assert (bulk._lines, bulk._owners, harness.piece_server.clients) == ({}, {}, 0)
+        bulk = harness.piece_server._socket.bulk
+        harness.piece_server._remove(client.id)
+        assert (bulk._channels, bulk._tokens) == ({}, {})
+        ghost, *_ = harness.piece_server._clients.add(OTHER, harness.client.public)
+        harness.piece_server._on_open(ghost, peer.Open(1, FILMS, CONTENT, b"good", True))
+        assert (bulk._channels, bulk._tokens, len(harness.piece_server._clients)) == ({}, {}, 0)
 
     run(test)
 
@@ -403,7 +404,7 @@ def test_one_that_lets_only_signs_of_life_through_is_not_asked_for_again(
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
         connection = harness.pool._connections[harness.server.public]
-        harness.piece_server._bulk._pump.send = lambda *_, **__: Sent.YES  # type: ignore[method-assign]
+        harness.piece_server._socket.bulk._pump.send = lambda *_, **__: Sent.YES  # type: ignore[method-assign]
         handler.channel.request((3,))
         await until(lambda: connection.channels[0].pieces_due)
         assert harness.pool.wants_bulk(connection)
@@ -432,7 +433,7 @@ async def knock(harness: ServingHarness, word: bytes, message: list[bytes]) -> z
     socket = make_socket(
         harness.contexts[1], zmq.DEALER, TokenClient(word), message_bytes_max=1 << 20
     )
-    socket.connect(f"tcp://127.0.0.1:{harness.piece_server._bulk.port}")
+    socket.connect(f"tcp://127.0.0.1:{harness.piece_server._socket.bulk.port}")
     await until(lambda: socket.poll(0, zmq.POLLOUT) or harness.guard.counts["deny"])
     if socket.poll(0, zmq.POLLOUT):
         socket.send_multipart(message)
@@ -441,7 +442,7 @@ async def knock(harness: ServingHarness, word: bytes, message: list[bytes]) -> z
 
 def test_a_word_that_is_none_is_turned_away() -> None:
     async def test(harness: ServingHarness) -> None:
-        offer = harness.piece_server._bulk.offer(ONE)
+        offer = harness.piece_server._socket.bulk.offer(ONE)
         assert offer is not None
         for word in (b"\xff\xfe", b"zz", bytes(32).hex().encode(), offer.word[:8]):
             denied = harness.guard.counts["deny"]
@@ -461,7 +462,7 @@ def test_a_word_under_another_user_name_is_turned_away(
     monkeypatch.setattr(sockets, "WORD_USER", user)
 
     async def test(harness: ServingHarness) -> None:
-        offer = harness.piece_server._bulk.offer(ONE)
+        offer = harness.piece_server._socket.bulk.offer(ONE)
         assert offer is not None
         socket = await knock(harness, offer.word.hex().encode(), [b"x"])
         await until(lambda: harness.guard.counts["deny"])
@@ -473,7 +474,7 @@ def test_a_word_under_another_user_name_is_turned_away(
 
 def test_a_word_in_capitals_is_another_word() -> None:
     async def test(harness: ServingHarness) -> None:
-        offer = harness.piece_server._bulk.offer(ONE)
+        offer = harness.piece_server._socket.bulk.offer(ONE)
         assert offer is not None
         socket = await knock(harness, offer.word.hex().upper().encode(), [b"x"])
         await until(lambda: harness.guard.counts["deny"])
@@ -487,7 +488,7 @@ def test_a_word_lets_one_in_and_a_key_gets_one_pieces() -> None:
     """Whoever overhears a word comes in, and is sent nothing; nobody comes in by it again."""
 
     async def test(harness: ServingHarness) -> None:
-        bulk = harness.piece_server._bulk
+        bulk = harness.piece_server._socket.bulk
         offer = bulk.offer(ONE)
         assert offer is not None
         assert bulk.offer(ONE) is None
@@ -508,7 +509,7 @@ def test_a_word_lets_one_in_and_a_key_gets_one_pieces() -> None:
 @pytest.mark.parametrize("said", [[b""], [SIGNATURE], [b"MT\x02", bytes(16)], [b"x"] * 30])
 def test_what_is_no_proof_is_none(said: list[bytes]) -> None:
     async def test(harness: ServingHarness) -> None:
-        offer = harness.piece_server._bulk.offer(ONE)
+        offer = harness.piece_server._socket.bulk.offer(ONE)
         assert offer is not None
         socket = await knock(harness, offer.word.hex().encode(), said)
         await turns()
@@ -520,24 +521,24 @@ def test_what_is_no_proof_is_none(said: list[bytes]) -> None:
 
 def test_what_is_forgotten_lets_nobody_in() -> None:
     async def test(harness: ServingHarness) -> None:
-        bulk = harness.piece_server._bulk
+        bulk = harness.piece_server._socket.bulk
         offer = bulk.offer(ONE)
         assert offer is not None
         bulk.forget(ONE)
         bulk.forget(OTHER)
-        assert bulk._use(offer.word.hex().encode()) is None
-        assert bulk._owners == {} == bulk._lines
+        assert bulk._redeem(offer.word.hex().encode()) is None
+        assert bulk._tokens == {} == bulk._channels
 
     run(test)
 
 
 def test_a_word_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving_bulk, "WORD_S", 0.0)
+    monkeypatch.setattr(serving_bulk, "TOKEN_S", 0.0)
 
     async def test(harness: ServingHarness) -> None:
-        bulk = harness.piece_server._bulk
+        bulk = harness.piece_server._socket.bulk
         assert bulk.offer(ONE) is not None
-        await until(lambda: not bulk._owners)
+        await until(lambda: not bulk._tokens)
 
     run(test)
 
@@ -585,7 +586,7 @@ def test_h95_no_nonce_is_used_twice_with_a_key_however_often_one_connects(
     told: list[bytes] = []
 
     async def test(harness: ServingHarness) -> None:
-        bulk = harness.piece_server._bulk
+        bulk = harness.piece_server._socket.bulk
         offer = bulk.offer
 
         def spy(requester: RequesterId) -> peer.Bulk | None:
@@ -604,7 +605,7 @@ def test_h95_no_nonce_is_used_twice_with_a_key_however_often_one_connects(
             for _ in range(3):  # the same proof again, and the same key under other names
                 name = b"\x01" + os.urandom(16)
                 connection._bulk._pump.send([SIGNATURE, sealed_stream.proof(told[-1], name)])
-            [(owner, line)] = bulk._lines.items()
+            [(owner, line)] = bulk._channels.items()
             with monkeypatch.context() as full:
                 full.setattr(bulk._pump, "send", lambda *_, **__: Sent.FULL)
                 assert bulk.send(owner, peer.Pieces(0, 0, 1), DATA[:LENGTH], LENGTH) is Sent.FULL
@@ -619,7 +620,7 @@ def test_h95_no_nonce_is_used_twice_with_a_key_however_often_one_connects(
                     handler.channel.close()
             if attempt < 3:
                 await until(lambda: not harness.pool._connections)
-                bulk._lines.clear()
+                bulk._channels.clear()
 
     run(test)
     assert len(told) == len(set(told)) == 4
@@ -642,8 +643,8 @@ def test_h95_a_peer_with_the_former_proof_gets_its_pieces_the_other_way(
 
     async def test(harness: ServingHarness) -> None:
         proofs: list[Any] = []
-        hear = harness.piece_server._bulk._on_message
-        harness.piece_server._bulk._pump._on_message = lambda frames: (
+        hear = harness.piece_server._socket.bulk._on_message
+        harness.piece_server._socket.bulk._pump._on_message = lambda frames: (
             proofs.append(1),
             hear(frames),
         )
@@ -670,7 +671,7 @@ def test_there_may_be_none(endpoint: str, port: int | None) -> None:
             harness.contexts[0],
             port,
             guard=harness.guard,
-            connections=ConnectionLimiter(MESSAGES),
+            limiter=ConnectionLimiter(MESSAGES),
             on_link=lambda _: None,
             send_queue=9,
         )
@@ -687,9 +688,9 @@ def test_a_port_in_use_is_said_when_it_was_asked_for() -> None:
     async def test(harness: ServingHarness) -> None:
         bulk = BulkSender(
             harness.contexts[0],
-            harness.piece_server._bulk.port,
+            harness.piece_server._socket.bulk.port,
             guard=harness.guard,
-            connections=ConnectionLimiter(MESSAGES),
+            limiter=ConnectionLimiter(MESSAGES),
             on_link=lambda _: None,
             send_queue=9,
         )

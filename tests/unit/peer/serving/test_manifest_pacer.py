@@ -10,7 +10,7 @@ import pytest
 from common.ids import UserId
 from common.limits import MANIFEST_PART_BYTES, MIB
 from peer.serving import manifest_pacer
-from peer.serving.manifest_pacer import USER_RATE, ManifestServing
+from peer.serving.manifest_pacer import USER_RATE, ManifestPacer
 from peer.swarm.rate_limit import RateLimit, Rates
 from peer.swarm.serving.events import RequesterId
 from tests.support.peer_fakes import turns, until
@@ -19,30 +19,30 @@ ALICE, MALLORY = UserId("alice"), UserId("mallory")
 ONE, TWO = RequesterId(b"one"), RequesterId(b"two")
 
 
-def run(test: Callable[[ManifestServing], Awaitable[None]], limit: RateLimit | None = None) -> None:
+def run(test: Callable[[ManifestPacer], Awaitable[None]], limit: RateLimit | None = None) -> None:
     async def main() -> None:
-        serving = ManifestServing(limit or RateLimit())
-        await test(serving)
-        serving.close()
-        assert len(serving) == 0
+        pacer = ManifestPacer(limit or RateLimit())
+        await test(pacer)
+        pacer.close()
+        assert len(pacer) == 0
 
     asyncio.run(main())
 
 
-def flood(serving: ManifestServing, given: list[int], channels: int, times: int) -> None:
+def flood(pacer: ManifestPacer, given: list[int], channels: int, times: int) -> None:
     for _ in range(times):
         for channel in range(channels):
-            serving.asked((ONE, channel), MALLORY, MANIFEST_PART_BYTES, lambda: given.append(1))
+            pacer.add((ONE, channel), MALLORY, MANIFEST_PART_BYTES, lambda: given.append(1))
 
 
 def test_who_asks_without_end_gets_a_share_and_keeps_nobody_waiting() -> None:
-    async def test(serving: ManifestServing) -> None:
+    async def test(pacer: ManifestPacer) -> None:
         given, others = list[int](), list[int]()
-        flood(serving, given, 64, 100)
+        flood(pacer, given, 64, 100)
         # The burst that is saved up, one more on debt, and what comes in while this runs.
         assert len(given) < 2 * USER_RATE // MANIFEST_PART_BYTES
-        assert len(serving) == 64
-        serving.asked((TWO, 0), ALICE, MANIFEST_PART_BYTES, lambda: others.append(1))
+        assert len(pacer) == 64
+        pacer.add((TWO, 0), ALICE, MANIFEST_PART_BYTES, lambda: others.append(1))
         assert others == [1]
 
     run(test)
@@ -52,24 +52,24 @@ def test_the_upload_limit_holds_for_manifests(monkeypatch: pytest.MonkeyPatch) -
     now = 1000.0
     monkeypatch.setattr(manifest_pacer, "monotonic", lambda: now)
 
-    async def test(serving: ManifestServing) -> None:
+    async def test(pacer: ManifestPacer) -> None:
         given: list[int] = []
-        flood(serving, given, 64, 1)
+        flood(pacer, given, 64, 1)
         assert len(given) <= 1 + MIB // 4 // MANIFEST_PART_BYTES
         await turns()
-        assert len(serving) == 64 - len(given)
+        assert len(pacer) == 64 - len(given)
 
     run(test, RateLimit(Rates(everything=MIB)))
 
 
 def test_what_waits_is_given_in_its_time() -> None:
-    async def test(serving: ManifestServing) -> None:
+    async def test(pacer: ManifestPacer) -> None:
         given: list[int] = []
-        serving.asked((ONE, 0), ALICE, USER_RATE // 4 + USER_RATE // 50, lambda: given.append(0))
-        serving.asked((ONE, 1), ALICE, 1, lambda: given.append(1))
-        serving.asked((ONE, 1), ALICE, 1, lambda: given.append(2))
+        pacer.add((ONE, 0), ALICE, USER_RATE // 4 + USER_RATE // 50, lambda: given.append(0))
+        pacer.add((ONE, 1), ALICE, 1, lambda: given.append(1))
+        pacer.add((ONE, 1), ALICE, 1, lambda: given.append(2))
         assert given == [0]
-        await until(lambda: given == [0, 1] and len(serving) == 0)
+        await until(lambda: given == [0, 1] and len(pacer) == 0)
 
     run(test)
 
@@ -79,9 +79,9 @@ def test_what_waits_costs_the_others_nothing_yet(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(manifest_pacer, "monotonic", lambda: now)
     limit = RateLimit(Rates(everything=MIB))
 
-    async def test(serving: ManifestServing) -> None:
+    async def test(pacer: ManifestPacer) -> None:
         given: list[int] = []
-        flood(serving, given, 64, 10)
+        flood(pacer, given, 64, 10)
         # What was given on debt is paid in the time of one part, and not in that of all that wait.
         assert limit.ready_at(now) - now <= MANIFEST_PART_BYTES / MIB + 0.001
 

@@ -10,12 +10,12 @@ import pytest
 
 import tests.unit.peer.serving.test_serving_and_fetching as joined
 from common import limits, manifest
-from common.digests import Algorithm, Buffer
+from common.digests import Algorithm
 from common.ids import ContentId, GroupId
 from peer.files.errors import DigestMismatch, IOFailed, PieceNotHeld
 from peer.serving import piece_reader
 from peer.serving.inventory import Inventory
-from peer.serving.piece_reader import TRIES, PieceReader, Run
+from peer.serving.piece_reader import TRIES, Outcome, PieceReader, ReadResult
 from peer.swarm.pieces import Bitfield
 from peer.swarm.serving import events as swarm
 from peer.swarm.serving.events import RequesterId
@@ -63,29 +63,32 @@ class ReaderHarness:
         self.workers = Workers(1, "test")
         self.sent: list[int] = []
         self.run_bytes = 0
-        self.channel = object()
         self.decided: list[swarm.ServingEvent] = []
         self.announced: list[tuple[int, ...]] = []
         self.notices: list[str] = []
         self.inventory.attach(self)
-        self.reader = PieceReader(
-            self.inventory,
-            self.workers,
-            run_bytes=lambda _: self.run_bytes,
-            channel_of=lambda _: self.channel,
-            send=self._send,
-            decide=self.decided.append,
-            notify=self.notices.append,
-        )
+        self.reader = PieceReader(self.inventory, self.workers, self.notices.append)
 
-    def _send(self, run: Run, data: Buffer) -> None:
-        assert bytes(data) == b"".join(b"%d" % send.index for send in run)
-        self.sent += [send.index for send in run]
+    def _on_result(self, result: ReadResult) -> None:
+        match result.outcome:
+            case Outcome.READ:
+                assert bytes(result.data) == b"".join(b"%d" % send.index for send in result.run)
+                self.sent += [send.index for send in result.run]
+            case Outcome.RETRY:
+                self.decided += [swarm.SendBlocked(BOB, CONTENT, s.index) for s in result.run]
+            case Outcome.DROP:
+                self.decided += [swarm.SendDropped(BOB, CONTENT, s.index) for s in result.run]
 
     def content_added(self, *_: object) -> None:
         pass
 
-    held_more = held_less = group_removed = content_removed = content_added
+    group_removed = content_removed = content_added
+
+    def held_more(self, content: ContentId, pieces: tuple[int, ...]) -> None:
+        self.decided.append(swarm.HeldMore(content, pieces))
+
+    def held_less(self, content: ContentId, pieces: tuple[int, ...]) -> None:
+        self.decided.append(swarm.HeldLess(content, pieces))
 
     def announce(self, content: ContentId, pieces: tuple[int, ...]) -> None:
         self.announced.append(pieces)
@@ -96,7 +99,8 @@ class ReaderHarness:
     async def ask(self, *pieces: int) -> list[swarm.ServingEvent]:
         """Have pieces read; what the core was told of them."""
         before, sent = len(self.decided), len(self.sent)
-        self.reader.read([swarm.Send(BOB, CONTENT, index) for index in pieces])
+        run = [swarm.Send(BOB, CONTENT, index) for index in pieces]
+        self.reader.read(run, self.run_bytes, self._on_result)
 
         def done() -> bool:
             told = self.decided[before:]
@@ -116,8 +120,8 @@ class ReaderHarness:
 
     def time_passes(self) -> None:
         """The time is over after which the reader looks again at what failed."""
-        for trouble in list(self.reader._troubles.values()):
-            self.reader._look_again(trouble)
+        for faults in list(self.reader._faults.values()):
+            self.reader._review(faults)
 
 
 def run(test: Callable[[ReaderHarness], Awaitable[None]]) -> None:
@@ -130,21 +134,6 @@ def run(test: Callable[[ReaderHarness], Awaitable[None]]) -> None:
             harness.workers.close()
 
     asyncio.run(main())
-
-
-@pytest.mark.parametrize("errors", [[], [EIO]])
-def test_what_was_read_for_a_channel_that_was_closed_is_not_sent_on_the_next(
-    errors: list[Exception],
-) -> None:
-    async def test(harness: ReaderHarness) -> None:
-        harness.offer()
-        harness.disk.errors = {2: errors}
-        harness.reader.read([swarm.Send(BOB, CONTENT, 2)])
-        harness.channel = object()  # before the loop turns: what was read is not delivered yet
-        assert await harness.ask(3) == [swarm.SendDropped(BOB, CONTENT, 2)]
-        assert harness.sent == [3]
-
-    run(test)
 
 
 def test_a_failure_that_passes_only_delays_the_piece() -> None:
@@ -227,7 +216,7 @@ def test_a_piece_that_was_given_up_is_offered_again_after_a_while(
         harness.disk.errors.clear()
         assert await harness.ask(2) == []
         assert harness.sent == [2]
-        await until(lambda: not harness.reader.troubled, "the end of the trouble")
+        await until(lambda: not harness.reader._faults, "the end of the trouble")
 
     run(test)
 
@@ -274,7 +263,7 @@ def test_a_content_that_is_gone_is_forgotten() -> None:
         await harness.break_down(2)
         harness.inventory.remove(CONTENT)
         harness.time_passes()
-        assert (harness.announced, harness.reader.troubled) == ([], 0)
+        assert (harness.announced, len(harness.reader._faults)) == ([], 0)
 
     run(test)
 
@@ -287,7 +276,7 @@ def test_a_content_that_came_anew_is_judged_anew() -> None:
         harness.offer(Bitfield(COUNT, [2]))
         assert await harness.ask(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
         harness.time_passes()
-        assert (harness.announced, harness.reader.troubled) == ([], 0)
+        assert (harness.announced, len(harness.reader._faults)) == ([], 0)
 
     run(test)
 
@@ -299,7 +288,7 @@ def test_a_piece_that_another_read_lost_is_no_fault_of_the_disk(lost: bool) -> N
         harness.disk.errors = {2: [PieceNotHeld("piece 2 is not held")]}
         gone = [swarm.HeldLess(CONTENT, (2,))] if lost else []
         assert await harness.ask(2) == [*gone, swarm.SendBlocked(BOB, CONTENT, 2)]
-        assert (harness.notices, harness.reader.troubled) == ([], 0)
+        assert (harness.notices, len(harness.reader._faults)) == ([], 0)
 
     run(test)
 
@@ -310,7 +299,7 @@ def test_nothing_is_offered_again_by_a_reader_that_was_closed() -> None:
         await harness.break_down(2)
         harness.reader.close()
         await turns()
-        assert not harness.reader.troubled
+        assert not harness.reader._faults
 
     run(test)
 
@@ -336,8 +325,8 @@ def test_who_fetches_hears_that_a_piece_can_be_had_again() -> None:
         handler.channel.request(tuple(range(joined.COUNT)))
         await until(lambda: ("declined", (2,), False) in handler.events)
         harness.reader.errors.clear()
-        (trouble,) = harness.piece_server._reader._troubles.values()
-        harness.piece_server._reader._look_again(trouble)
+        (faults,) = harness.piece_server._reader._faults.values()
+        harness.piece_server._reader._review(faults)
         await until(lambda: ("have", (2,)) in handler.events)
         handler.channel.request((2,))
         await until(lambda: 2 in handler.pieces)

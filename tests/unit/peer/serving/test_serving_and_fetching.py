@@ -235,6 +235,46 @@ def test_what_was_to_be_read_from_a_part_is_read_from_the_whole_that_it_became()
     run(test)
 
 
+class SlowPiece(Reader):
+    """A content of which piece 2 is read only after ``released`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading, self.released = threading.Event(), threading.Event()
+
+    def read_run(self, first: int, count: int) -> bytes:
+        if first == 2:
+            self.reading.set()
+            assert self.released.wait(PATIENCE_S)
+        return super().read_run(first, count)
+
+
+@pytest.mark.parametrize("errors", [{}, {2: StorageError("EIO")}], ids=["read", "failed"])
+def test_a_piece_read_for_a_closed_channel_is_not_sent_on_the_next(
+    errors: dict[int, Exception],
+) -> None:
+    async def test(harness: ServingHarness) -> None:
+        harness.reader = slow = SlowPiece()
+        harness.reader.errors = errors
+        harness.offer()
+        handler = await harness.open()
+        handler.channel.request((2,))
+        await until(slow.reading.is_set)
+        handler.channel.close()
+        again = await harness.open(RecordingHandler())
+        slow.released.set()
+        again.channel.request((3,))
+        await until(lambda: again.pieces)
+        await turns(50)
+        assert (set(again.pieces), again.events) == ({3}, [("opened", None)])
+        assert handler.pieces == {}
+        # The dropped piece holds back no other.
+        again.channel.request(tuple(index for index in range(COUNT) if index != 2))
+        await until(lambda: len(again.pieces) == COUNT - 1)
+
+    run(test)
+
+
 def test_indexes_beyond_the_content_are_declined() -> None:
     async def test(harness: ServingHarness) -> None:
         harness.offer()
@@ -377,7 +417,7 @@ def test_several_contents_share_a_connection() -> None:
             handler.channel.request(tuple(range(COUNT)))
         await until(lambda: len(one.pieces) == len(two.pieces) == COUNT)
         assert b"".join(two.pieces[at] for at in range(COUNT)) == other
-        assert harness.piece_server.clients == 1
+        assert len(harness.piece_server._clients) == 1
         one.channel.close()
         two.channel.request((0,))
         two.pieces.clear()
