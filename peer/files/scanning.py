@@ -50,15 +50,14 @@ class Scan(NamedTuple):
         return sum(entry.size for entry in self.entries)
 
 
-class Around(NamedTuple):
-    """What a walk should know of this device: the parts of downloads under way, by their paths, and
-    the homes whose place is known."""
+class DevicePaths(NamedTuple):
+    """Paths of this device that a walk treats apart: parts of active downloads, and homes."""
 
     parts: tuple[str, ...] = ()
     homes: tuple[str, ...] = ()
 
 
-def scan(path: str, services: Around = Around()) -> Scan:  # noqa: B008 - a constant
+def scan(path: str, paths_here: DevicePaths = DevicePaths()) -> Scan:  # noqa: B008 - a constant
     """List what would be shared from ``path``, without reading it.
 
     A link that the user names is followed; one that lies inside a folder is refused, as is anything
@@ -73,8 +72,8 @@ def scan(path: str, services: Around = Around()) -> Scan:  # noqa: B008 - a cons
     above = homes.home_above(real)
     if above is not None:
         raise _is_home(quoted(real), above[1], f"it lies in {quoted(above[0])}, ")
-    walk = _Walk(real, services)
-    if walk.is_part(status) or any(real.startswith(f"{part}/") for part in services.parts):
+    walk = _Walk(real, paths_here)
+    if walk.is_part(status) or any(real.startswith(f"{part}/") for part in paths_here.parts):
         raise Unreadable(f"cannot share {quoted(real)}: a download fills it", _PART_HINT)
     if stat.S_ISDIR(status.st_mode):
         with translated(real, "share"):
@@ -97,11 +96,11 @@ def _is_home(shown: str, kind: str, where: str = "it is ") -> Unreadable:
 class _Walk:
     """Collects the entries of a folder in order, from the handle of each folder above."""
 
-    def __init__(self, root: str, services: Around) -> None:
+    def __init__(self, root: str, paths_here: DevicePaths) -> None:
         self._root = root
         self._order = PathOrder()
-        self._homes = KnownHomes(services.homes)
-        self._parts = frozenset(_identities(services.parts))
+        self._homes = KnownHomes(paths_here.homes)
+        self._parts = frozenset(_identities(paths_here.parts))
         self._problems: list[MiniTorrentError] = []
         self._problem_count = 0
         self._entries: list[Entry] = []

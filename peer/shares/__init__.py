@@ -1,5 +1,1 @@
-"""What this device shares.
-
-``registry`` keeps the records, the shelf and the tracker's list in agreement, ``digesting`` turns a
-path into a manifest while somebody looks on, ``catalogue`` is what is said to the tracker about it.
-"""
+"""Shares of this device: files that it digested, offered to a group, and serves."""

@@ -1,4 +1,4 @@
-"""Digesting what is to be shared, on all cores, while the one who asked for it looks on."""
+"""Digesting of files to share: on all cores, with progress for the waiting command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from peer.files.fingerprint import SharedLocation
 from peer.files.scanning import Scan
 
 PROGRESS_INTERVAL_S = 0.1
-Tell = Callable[[control.Progress], None]
+Report = Callable[[control.Progress], None]
 
 
 @dataclass(slots=True)
@@ -27,15 +27,15 @@ class _State:
 
 R = TypeVar("R")
 Work: TypeAlias = Callable[[sharing.Progress, Callable[[], bool]], R]
-"""Long work on files: it tells the bytes that are done, and asks whether to stop."""
+"""Long work on files: it reports the bytes that are done, and checks whether to stop."""
 
 
 async def digest(
-    scanned: Scan, algorithm: Algorithm, piece_length: int | None, times: bool, tell: Tell
+    scanned: Scan, algorithm: Algorithm, piece_length: int | None, times: bool, report: Report
 ) -> sharing.Digested:
-    """The manifest of what was scanned. Cancelling this ends the digesting.
+    """The manifest of scanned files. Cancelling ends the digesting.
 
-    Raises what `peer.files.sharing.digest_scanned` does.
+    Raises the errors of `peer.files.sharing.digest_scanned`.
     """
 
     def work(on_progress: sharing.Progress, cancelled: Callable[[], bool]) -> sharing.Digested:
@@ -48,13 +48,13 @@ async def digest(
             cancelled=cancelled,
         )
 
-    return await _shown(work, scanned.size, tell)
+    return await _with_progress(work, scanned.size, report)
 
 
-async def verify(manifest: Manifest, scanned: Scan, tell: Tell) -> SharedLocation:
-    """How what was scanned looks, if it is the content of a ``manifest`` with the same entries.
+async def verify(manifest: Manifest, scanned: Scan, report: Report) -> SharedLocation:
+    """The location of scanned files that are the content of ``manifest``.
 
-    Raises what `peer.files.sharing.verify` does.
+    Raises the errors of `peer.files.sharing.verify`.
     """
 
     def work(on_progress: sharing.Progress, cancelled: Callable[[], bool]) -> SharedLocation:
@@ -62,10 +62,10 @@ async def verify(manifest: Manifest, scanned: Scan, tell: Tell) -> SharedLocatio
             manifest, scanned.place, whole=True, on_progress=on_progress, cancelled=cancelled
         )
 
-    return await _shown(work, scanned.size, tell)
+    return await _with_progress(work, scanned.size, report)
 
 
-async def _shown(work: Work[R], total: int, tell: Tell) -> R:
+async def _with_progress(work: Work[R], total: int, report: Report) -> R:
     state = _State()
 
     def on_progress(done: int) -> None:
@@ -78,7 +78,7 @@ async def _shown(work: Work[R], total: int, tell: Tell) -> R:
             await asyncio.wait((task,), timeout=PROGRESS_INTERVAL_S)
             rate = state.done / max(monotonic() - began, 1e-6)
             eta = (total - state.done) / rate if rate > 0 else None
-            tell(control.Progress("digesting", state.done, total, rate, eta))
+            report(control.Progress("digesting", state.done, total, rate, eta))
         return task.result()
     finally:
         state.cancelled = True

@@ -1,8 +1,8 @@
-"""Joining a share whose bytes are the same, and the notes on what differs.
+"""Joining of a share with the same bytes, and notes on the differences.
 
-Pieces, algorithm, times and permissions of a share are those of the member who shared it first. Who
-offers the same files later serves them under that manifest, after every byte was verified by it.
-Owns no record of a share (``peer.shares.manager``).
+Pieces, algorithm, times and permissions of a share are those of the member who shared it first.
+Another member with the same files serves them under that manifest, after every byte was verified.
+Not here: records of shares (see peer.shares.share_records).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from peer.files.errors import OtherContent
 from peer.files.fingerprint import SharedLocation
 from peer.files.scanning import Scan
 from peer.records import Manifests
-from peer.shares.digesting import Tell, digest, verify
-from peer.shares.offers import Catalogue
+from peer.shares.digesting import Report, digest, verify
+from peer.shares.offers import TrackerOffers
 from peer.tracker_client.claims import check_facts, check_name
 from peer.workers import Workers
 
@@ -33,8 +33,8 @@ LEFT_OUT_NAMED_MAX = 5  # parts of downloads in a note; the rest is counted
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A content that can be offered. ``joining``: under the manifest that the group has already;
-    ``notes``: what its user should know, a sentence each."""
+    """Content that can be offered. ``joining``: under a manifest that the group has already;
+    ``notes``: sentences for its user."""
 
     content: ContentId
     manifest: Manifest
@@ -45,10 +45,10 @@ class Ready:
 
 
 class Joining:
-    """Makes what was scanned ready to be offered, under its own manifest or that of the group."""
+    """Prepares scanned files for an offer, under their own manifest or that of the group."""
 
-    def __init__(self, catalogue: Catalogue, workers: Workers, kept: Manifests) -> None:
-        self._catalogue = catalogue
+    def __init__(self, offers: TrackerOffers, workers: Workers, kept: Manifests) -> None:
+        self._offers = offers
         self._workers = workers
         self._kept = kept
 
@@ -59,17 +59,17 @@ class Joining:
         name: str,
         scanned: Scan,
         own: ContentId | None,
-        tell: Tell,
+        report: Report,
     ) -> Ready:
-        """``own``: the content that this device shares under that name so far.
+        """Prepare scanned files. ``own``: the content that this device shares under that name now.
 
-        Raises `Refused` when the name stands for other bytes, and `MiniTorrentError`s of all kinds.
+        Raises `Refused` if the name stands for other bytes, and other `MiniTorrentError`s.
         """
         algorithm = Algorithm.named(ask.digest)
         notes = _notes_on_parts(scanned)
-        found = await self._catalogue.find(group, name)
+        found = await self._offers.find(group, name)
         if found is None:
-            digested = await digest(scanned, algorithm, ask.piece_length, ask.times, tell)
+            digested = await digest(scanned, algorithm, ask.piece_length, ask.times, report)
             encoded = await self._workers.run(manifests.encode, digested.manifest)
             content = manifests.manifest_id(encoded)
             return Ready(content, digested.manifest, encoded, digested.place, False, notes)
@@ -83,7 +83,7 @@ class Joining:
         if not _same_files(model, scanned):
             raise _taken(ask, group, name, own == content)
         try:
-            place = await verify(model, scanned, tell)
+            place = await verify(model, scanned, report)
         except OtherContent:
             raise _taken(ask, group, name, own == content) from None
         notes += _differences(model, scanned, ask)
@@ -93,11 +93,11 @@ class Joining:
         kept = self._kept.get(content)
         if kept is not None and manifests.manifest_id(kept) == content:
             return kept
-        return await self._catalogue.manifest(group, content)
+        return await self._offers.manifest(group, content)
 
 
 def _same_files(model: Manifest, scanned: Scan) -> bool:
-    """Whether they have the same paths and sizes. A file may be executable in one of them only."""
+    """Whether both have the same paths and sizes. Permission to execute may differ."""
     return [*map(_form, model.entries)] == [*map(_form, scanned.entries)]
 
 

@@ -1,4 +1,4 @@
-"""What is said to the tracker about this device's shares: offering, withdrawing, comparing."""
+"""Offers of this device at the tracker: made, withdrawn and listed."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from peer.tracker_client.claims import check_offered
 from peer.tracker_client.link import TrackerLink
 from peer.tracker_client.listing import listing
 
-BUSY_S = 1.0  # how soon a tracker that takes no more commands for now is asked again
-PATIENCE = 30
+BUSY_S = 1.0  # pause before a busy tracker gets the command again
+TRIES = 30
 R = TypeVar("R")
-Tell = Callable[[control.Progress], None]
+Report = Callable[[control.Progress], None]
 
 
-class Catalogue:
-    """The tracker's list of what we offer. Every method raises what `TrackerLink.ask` does."""
+class TrackerOffers:
+    """The tracker's list of our offers. Every method raises the errors of `TrackerLink.ask`."""
 
     def __init__(self, link: TrackerLink) -> None:
         self._link = link
 
     async def offer(
-        self, group: GroupId, name: str, content: ContentId, encoded: bytes, tell: Tell
+        self, group: GroupId, name: str, content: ContentId, encoded: bytes, report: Report
     ) -> tracker.Offered:
-        """Offer a content, with its manifest where the tracker has not got it. Raises
-        `IntegrityError` as well, when the tracker answers with another row."""
+        """Offer a content, and send its manifest if the tracker lacks it.
+
+        Raises `IntegrityError` too, if the tracker answers with another row."""
         ask = tracker.Offer(group, name, content)
         try:
             return await self._offered(ask)
@@ -42,7 +43,7 @@ class Catalogue:
                 raise
         total, step = len(encoded), limits.MANIFEST_PART_BYTES
         for offset in range(0, total, step):
-            tell(control.Progress("sending the manifest", offset, total))
+            report(control.Progress("sending the manifest", offset, total))
             put = tracker.PutManifest(content, total, offset)
             part = encoded[offset : offset + step]
             await self._ask(put, tracker.Done, part)
@@ -54,9 +55,10 @@ class Catalogue:
         return reply
 
     async def _ask(self, ask: tracker.Command, answer: type[R], data: bytes | None = None) -> R:
-        """The answer of the tracker. A device that comes back with thousands of shares asks more
-        than the tracker takes at once: it waits until it does."""
-        for _ in range(PATIENCE):
+        """The reply of the tracker, which may be busy for a while.
+
+        Why: a device that comes back with thousands of shares exceeds the tracker's limits."""
+        for _ in range(TRIES):
             try:
                 return (await self._link.ask(ask, answer, data=data)).reply
             except Refused as error:
@@ -66,7 +68,7 @@ class Catalogue:
         return (await self._link.ask(ask, answer, data=data)).reply
 
     async def find(self, group: GroupId, name: str) -> tracker.ShareFound | None:
-        """What the group shares under ``name`` or a twin of it; None if nothing."""
+        """The share of a group with ``name`` or a twin of it; None if there is none."""
         try:
             return (await self._link.ask(tracker.FindShare(group, name), tracker.ShareFound)).reply
         except Refused as error:
@@ -75,7 +77,7 @@ class Catalogue:
             raise
 
     async def manifest(self, group: GroupId, content: ContentId) -> bytes:
-        """The encoded manifest of a content that the group shares. Raises `IntegrityError` too."""
+        """The encoded manifest of a content of the group. Raises `IntegrityError` too."""
         parts = bytearray()
         total = 1
         while len(parts) < total:
@@ -90,23 +92,23 @@ class Catalogue:
         return bytes(parts)
 
     async def reachable(self) -> None:
-        """Raise `TransportError` when nothing can be offered just now."""
+        """Raise `TransportError` if nothing can be offered now."""
         await self._link.reachable()
 
     async def withdraw(self, group: str, name: str) -> None:
-        """Offer ``name`` no more."""
+        """Withdraw the offer of ``name``."""
         await self._ask(tracker.StopShare(group, name), tracker.Done)
 
     async def listed(self) -> dict[tuple[str, str], tracker.OfferRow]:
-        """What the tracker believes that we offer, by folded group and name."""
+        """The offers that the tracker lists, by folded group and name."""
 
         async def page(last: tracker.OfferRow | None) -> tracker.OfferRows:
             ask = tracker.MyOffers("" if last is None else f"{last.group}/{last.name}")
             return await self._ask(ask, tracker.OfferRows)
 
-        rows = listing(page, _place, "offers", limits.OFFERS_PER_DEVICE_MAX)
-        return {_place(row): row async for row in rows}
+        rows = listing(page, _reference, "offers", limits.OFFERS_PER_DEVICE_MAX)
+        return {_reference(row): row async for row in rows}
 
 
-def _place(row: tracker.OfferRow) -> tuple[str, str]:
+def _reference(row: tracker.OfferRow) -> tuple[str, str]:
     return fold_id(row.group), fold_name(row.name)

@@ -1,8 +1,7 @@
 """Withdrawals owed to the tracker: offers of this home that it could not take back yet.
 
-Owns their records. Invariant: a comparison with the tracker withdraws only what this home offered
-itself, by a record of a share or by one of these; what another machine with the same key offered is
-left alone.
+Owns: their records. Invariant: a comparison with the tracker withdraws only offers of this home, by
+a record of a share or of an owed withdrawal. Offers of another machine with the same key stay.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ def share_key(user: str, group: str, name: str) -> str:
     return record_key(user, group, names.fold_name(name))
 
 
-class Owed:
+class OwedWithdrawals:
     """Withdrawals by the key of the share that they end."""
 
     def __init__(self, home: Path, workers: Workers) -> None:
@@ -33,15 +32,15 @@ class Owed:
         self._all = self._records.load()
 
     def get(self, key: str) -> ShareRecord | None:
-        """What is owed for a share, if anything is."""
+        """The owed withdrawal of a share, if there is one."""
         return self._all.get(key)
 
     def keys_of(self, user: str) -> list[str]:
-        """All that is owed in the name of ``user``."""
+        """The keys of all that is owed in the name of ``user``."""
         return [key for key, record in self._all.items() if record.user == user]
 
     async def add(self, record: ShareRecord) -> None:
-        """The tracker is to be told that this is offered no longer."""
+        """Record that the offer of a share must be withdrawn."""
         key = share_key(record.user, record.group, record.name)
         self._all[key] = record
         try:
@@ -50,7 +49,7 @@ class Owed:
             log.warning("a withdrawal is remembered until this peer ends: %s", error)
 
     async def settle(self, keys: Iterable[str]) -> None:
-        """The tracker lists these no longer."""
+        """Forget withdrawals: the tracker lists these offers no longer."""
         done = [key for key in keys if self._all.pop(key, None) is not None]
         if not done:
             return

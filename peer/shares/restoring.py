@@ -1,7 +1,7 @@
-"""Restoring the manifest of a share after the disk lost it.
+"""Restoring of a manifest that the disk lost.
 
-The tracker has it for as long as the group lists the share. Otherwise the files are digested again,
-if they are exactly those that were shared: nothing that came to a folder since is given away.
+The tracker has it as long as the group lists the share. Otherwise the files are digested again, if
+they are exactly the shared ones. Why: files that were added to a folder since must not be shared.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from peer.files.errors import ContentChanged
 from peer.files.scanning import scan
 from peer.records import ShareRecord
 from peer.shares.digesting import digest
-from peer.shares.offers import Catalogue
+from peer.shares.offers import TrackerOffers
 from peer.workers import Workers
 
 
 async def restore(
-    catalogue: Catalogue, workers: Workers, record: ShareRecord
+    offers: TrackerOffers, workers: Workers, record: ShareRecord
 ) -> tuple[ShareRecord, bytes]:
-    """The encoded manifest, and the record, which names another content if the files here have
-    other times or permissions by now.
+    """The record and the encoded manifest. The record names another content if times or
+    permissions of the files have changed.
 
-    Raises `ContentChanged` if they are not what they were, and what asking the tracker raises.
+    Raises `ContentChanged` if the files were changed, and the errors of `TrackerLink.ask`.
     """
     try:
         content = ContentId(record.content)
-        return record, await catalogue.manifest(GroupId(record.group), content)
+        return record, await offers.manifest(GroupId(record.group), content)
     except Refused as error:
         if error.code is not Code.UNKNOWN_SHARE:
             raise

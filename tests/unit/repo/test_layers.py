@@ -30,7 +30,6 @@ CIRCLE = {
 }  # fmt: skip
 LONG: dict[str, int] = {
     "common/net/sockets.py": 442,
-    "peer/shares/manager.py": 695,
     "peer/tracker_client/group_replica.py": 440,
     "peer/tracker_client/link.py": 473,
 }

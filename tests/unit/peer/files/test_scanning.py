@@ -21,7 +21,7 @@ from peer.files.errors import Unreadable
 from peer.files.library import SharedContent
 from peer.files.open_files import HandleCache
 from peer.files.private_files import NAMED_MAX
-from peer.files.scanning import PROBLEMS_NAMED_MAX, Around, scan
+from peer.files.scanning import PROBLEMS_NAMED_MAX, DevicePaths, scan
 
 
 def make(root: Path, *names: str) -> Path:
@@ -146,13 +146,13 @@ def test_h80_a_copy_a_hard_link_and_a_damaged_home_are_known_too(tmp_path: Path,
 
 def test_h80_hard_links_into_a_known_home_are_known(tmp_path: Path) -> None:
     home = peer_home(tmp_path / "home")
-    services = Around(homes=(str(home),))
+    paths_here = DevicePaths(homes=(str(home),))
     other = make(tmp_path / "other", "good")
     os.link(home / "shares" / "one.record", other / "record")
     with pytest.raises(Unreadable, match="home of this peer"):
-        scan(str(other), services)
+        scan(str(other), paths_here)
     (other / "record").unlink()
-    assert len(scan(str(other), services).entries) == 1
+    assert len(scan(str(other), paths_here).entries) == 1
 
 
 def test_h80_a_bind_mount_of_a_home_is_known(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_h80_a_bind_mount_of_a_home_is_known(tmp_path: Path) -> None:
         try:
             for path in (mounted, mounted.parent):
                 with pytest.raises(Unreadable, match="home of"):
-                    scan(str(path), Around(homes=(str(home),)))
+                    scan(str(path), DevicePaths(homes=(str(home),)))
         finally:
             subprocess.run(["umount", mounted], check=True)
 
@@ -242,12 +242,12 @@ def test_h81_the_names_are_bounded(tmp_path: Path) -> None:
 def test_parts_of_own_downloads_are_left_out(tmp_path: Path) -> None:
     root = make(tmp_path / "in", "a", "film.part", "sub/album.part/x", "not ours.part")
     parts = (str(root / "film.part"), str(root / "sub" / "album.part"), "/gone.part")
-    found = scan(str(root), Around(parts))
+    found = scan(str(root), DevicePaths(parts))
     assert [entry.path for entry in found.entries] == ["a", "not ours.part", "sub"]
     assert found.left_out == ("film.part", "sub/album.part")
     for path in (parts[0], parts[1], f"{parts[1]}/x"):
         with pytest.raises(Unreadable, match="a download fills it"):
-            scan(path, Around(parts))
+            scan(path, DevicePaths(parts))
 
 
 # -- folders that may be passed -----------------------------------------------------------------

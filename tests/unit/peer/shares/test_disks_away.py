@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from peer.downloads import manager as downloads_registry
+from peer.downloads import manager as downloads_manager
 from peer.files import folder_identity
 from peer.records import DownloadRecord
-from peer.shares import manager
+from peer.shares import watching
 from tests.support.peer_fakes import until
 from tests.unit.peer.downloads.test_lifecycle import Stage
 from tests.unit.peer.downloads.test_lifecycle import run as run_downloads
@@ -24,8 +24,8 @@ from tests.unit.peer.shares.test_manager import ALICE, Town, run
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager, "PLACES_INTERVAL_S", 0.01)
-    monkeypatch.setattr(downloads_registry, "FOLDERS_INTERVAL_S", 0.01)
+    monkeypatch.setattr(watching, "FOLDERS_INTERVAL_S", 0.01)
+    monkeypatch.setattr(downloads_manager, "FOLDERS_INTERVAL_S", 0.01)
 
 
 def renamed(folder: Path) -> Callable[[], None]:
@@ -171,7 +171,7 @@ def test_f86_a_record_without_a_folder_gets_one_and_an_empty_one_is_a_mount_poin
 ) -> None:
     async def test(town: Town) -> None:
         path = await shared(town, "file")
-        (key, record), *_ = town.shares._all.items()
+        (key, record), *_ = town.shares._records._all.items()
         old = type(record)(
             **{
                 **{field: getattr(record, field) for field in record.__struct_fields__},
@@ -179,7 +179,7 @@ def test_f86_a_record_without_a_folder_gets_one_and_an_empty_one_is_a_mount_poin
             }
         )
         town.end()
-        town.shares._records.put(key, old)
+        town.shares._records._files.put(key, old)
         back = another(path.parent)
         town.start()
         await town.shares.activate(ALICE)
@@ -187,7 +187,7 @@ def test_f86_a_record_without_a_folder_gets_one_and_an_empty_one_is_a_mount_poin
         back()
         await town.shares.activate(ALICE)
         await until(town.served, "that it is served again")
-        assert town.shares._records.load()[key].place.where is not None
+        assert town.shares._records._files.load()[key].place.where is not None
 
     run(tmp_path, test)
 

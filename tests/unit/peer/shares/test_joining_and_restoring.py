@@ -42,7 +42,7 @@ async def of_another(town: Town, name: str, data: bytes, **options: Any) -> byte
     ("options", "asked", "note"),
     [
         ({"piece_length": 1 << 14}, {}, None),
-        ({}, {"piece_length": 1 << 14}, "pieces of 524288 bytes, not of 16384"),
+        ({}, {"piece_length": 1 << 14}, "pieces of 512 KiB, not of 16 KiB"),
         ({"algorithm": Algorithm.SHA256}, {}, "verified by sha256"),
         ({}, {"digest": "sha1"}, "verified by blake3, not by sha1"),
         ({"mode": 0o755}, {}, "1 file is marked executable"),
@@ -92,7 +92,7 @@ def test_other_bytes_under_a_name_in_use_are_refused_and_not_listed(
     run(tmp_path, test)
 
 
-def test_whoever_shares_the_same_at_the_same_time_joins(tmp_path: Path) -> None:
+def test_two_members_who_share_the_same_at_once_join(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         offer = town.link.answers["Offer"]
 
@@ -113,7 +113,7 @@ def test_whoever_shares_the_same_at_the_same_time_joins(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
-def test_what_was_touched_is_shared_again_without_ado(tmp_path: Path) -> None:
+def test_touched_files_are_shared_again_at_once(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         path = await town.share("film")
         before = dict(town.listed)
@@ -131,7 +131,7 @@ def test_what_was_touched_is_shared_again_without_ado(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OverflowError, asyncio.CancelledError, StorageError])
-def test_what_is_not_recorded_is_not_listed_whatever_went_wrong(
+def test_a_share_without_a_record_is_never_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     async def test(town: Town) -> None:

@@ -28,7 +28,7 @@ from peer.files import sharing
 from peer.files.open_files import HandleCache
 from peer.records import Manifests, Records, ShareRecord
 from peer.serving.inventory import Inventory
-from peer.shares import joining, manager, offers
+from peer.shares import joining, offers, open_shares, share_records, watching
 from peer.shares.manager import Shares
 from peer.tracker_client.link import Answer
 from peer.workers import Workers
@@ -151,7 +151,7 @@ def run(tmp_path: Path, test: Callable[[Town], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_what_is_shared_is_recorded_served_and_listed(tmp_path: Path) -> None:
+def test_a_share_is_recorded_served_and_listed(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         await town.share("film")
         await town.share("song", MUSIC)
@@ -209,7 +209,7 @@ def test_the_shares_of_others_rest(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
-def test_what_was_shared_in_a_group_that_one_is_in_no_more_is_forgotten(tmp_path: Path) -> None:
+def test_shares_in_a_group_that_the_user_left_are_forgotten(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         await town.share("film")
         await town.share("song", MUSIC)
@@ -236,7 +236,7 @@ def test_a_logout_is_no_leaving_of_all_groups(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
-def test_what_was_shared_in_a_group_is_not_shared_in_a_later_one_of_its_name(
+def test_shares_do_not_return_in_a_later_group_of_the_same_name(
     tmp_path: Path,
 ) -> None:
     async def test(town: Town) -> None:
@@ -289,9 +289,7 @@ def test_an_upload_is_not_credited_to_who_logs_in_meanwhile(
 
 
 @pytest.mark.parametrize("heir", [None, BOB])
-def test_what_was_fetched_is_shared_by_whose_download_it_was(
-    tmp_path: Path, heir: UserId | None
-) -> None:
+def test_a_download_is_shared_in_the_name_of_its_user(tmp_path: Path, heir: UserId | None) -> None:
     async def test(town: Town) -> None:
         path = town.files / "film"
         path.write_bytes(b"x" * 1000)
@@ -333,7 +331,7 @@ def test_an_offer_that_cannot_be_recorded_is_taken_back(
 def test_the_files_are_looked_at_again_after_a_tracker_that_talks_nonsense(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manager, "CHECK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(watching, "CHECK_INTERVAL_S", 0.01)
 
     async def test(town: Town) -> None:
         path = await town.share("film")
@@ -379,7 +377,7 @@ def test_a_touched_file_is_digested_before_one_byte_more_leaves(
 
 
 @pytest.mark.parametrize("error", [Refused(Code.TAKEN, "another"), MiniTorrentError("odd")])
-def test_what_the_tracker_does_not_take_is_not_shared(tmp_path: Path, error: Exception) -> None:
+def test_files_that_the_tracker_refuses_are_not_shared(tmp_path: Path, error: Exception) -> None:
     async def test(town: Town) -> None:
         town.link.answers["Offer"] = error
         with pytest.raises(type(error)):
@@ -441,7 +439,7 @@ def test_nothing_is_digested_for_a_tracker_that_is_away(
     run(tmp_path, test)
 
 
-def test_what_the_tracker_does_not_list_can_be_stopped(tmp_path: Path) -> None:
+def test_a_share_that_the_tracker_does_not_list_can_be_stopped(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         await town.share("film")
         town.listed.clear()  # its name was given to another content, say
@@ -453,7 +451,7 @@ def test_what_the_tracker_does_not_list_can_be_stopped(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
-def test_a_manifest_is_the_same_whoever_shares_the_content(tmp_path: Path) -> None:
+def test_a_content_has_one_manifest_for_all_members(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         for name, group in (("film", FILMS), ("copy", MUSIC)):
             path = town.files / name
@@ -496,10 +494,10 @@ def many(town: Town, count: int, group: str) -> None:
     for number in range(count):
         content = number.to_bytes(32, "big")
         record = ShareRecord(ALICE, group, f"f{number}", content, None)  # type: ignore[arg-type]
-        key = town.shares._key(record)
-        town.shares._shares[key] = Looked(record)  # type: ignore[assignment]
-        town.shares._all[key] = record
-        town.shares._served[group, content] += 1
+        key = town.shares._records.key_of(record)
+        town.shares._open._shares[key] = Looked(record)  # type: ignore[assignment]
+        town.shares._records._all[key] = record
+        town.shares._open._open[group, content] += 1
 
 
 @pytest.mark.parametrize("how", ["logout", "leave-group", "removed while away"])
@@ -530,11 +528,11 @@ def test_f76_thousands_of_shares_end_in_linear_time_and_in_turns(
             ticks += 1
         await ending
         assert len(town.shares) == 0
-        assert not town.shares._served
+        assert not town.shares._open._open
         # A few looks at each, and not one at all others for each of them.
         assert Looked.looks <= 5 * count
-        assert syncs <= 1 + count // manager.REMOVED_AT_A_TIME
-        assert ticks >= count // manager.AT_A_TIME
+        assert syncs <= 1 + count // share_records.REMOVED_AT_A_TIME
+        assert ticks >= count // open_shares.AT_A_TIME
 
     run(tmp_path, test)
 
@@ -559,7 +557,7 @@ def test_f76_a_tracker_that_takes_no_more_offers_for_now_is_waited_for(
     run(tmp_path, test)
 
 
-def test_h63_what_was_shared_elsewhere_with_this_key_is_left_alone(tmp_path: Path) -> None:
+def test_h63_offers_of_another_machine_with_this_key_are_left_alone(tmp_path: Path) -> None:
     """A copy of a machine knows what was shared before it was made, and no more."""
 
     async def test(town: Town) -> None:
@@ -572,12 +570,12 @@ def test_h63_what_was_shared_elsewhere_with_this_key_is_left_alone(tmp_path: Pat
     run(tmp_path, test)
 
 
-def test_what_could_not_be_withdrawn_is_owed_over_a_restart(tmp_path: Path) -> None:
+def test_a_failed_withdrawal_is_owed_over_a_restart(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         path = await town.share("film")
         town.link.connected = False
         path.unlink()
-        await town.shares._look_at_files()
+        await town.shares._watcher.check_files()
         owed = town.home / "withdrawals"
         await until(lambda: list(owed.glob("*.record")))
         await until(lambda: not list((town.home / "shares").glob("*.record")))

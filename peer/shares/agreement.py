@@ -1,0 +1,244 @@
+"""Agreement between the records of shares and the tracker's list of offers.
+
+Owns: offers and withdrawals, one at a time. The records lead: a share that the tracker forgot is
+offered again, and an offer of this home that is no longer wanted is withdrawn.
+
+Invariants: a share is recorded before it is offered, so that this home always knows that it made
+the offer. An offer that this home did not make is left alone: another machine may have the same
+key. A withdrawal is recorded before its share is forgotten (see peer.shares.owed_withdrawals).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+
+from msgspec.structs import replace
+
+from common import names
+from common.errors import IntegrityError, MiniTorrentError, Refused, StorageError
+from common.ids import ContentId, GroupId, UserId
+from common.manifest import Manifest
+from common.messages import tracker
+from common.messages.refusals import Code
+from peer.records import ShareRecord
+from peer.serving.inventory import Inventory
+from peer.shares.digesting import Report
+from peer.shares.offers import TrackerOffers
+from peer.shares.open_shares import OpenShares, Share
+from peer.shares.owed_withdrawals import OwedWithdrawals, share_key
+from peer.shares.share_records import ShareRecords
+from peer.tracker_client.claims import check_facts
+from peer.tracker_client.group_replica import GroupReplica
+
+log = logging.getLogger(__name__)
+
+
+class OfferAgreement:
+    """Makes offers and withdrawals for the current user. ``spawn`` starts a background task."""
+
+    def __init__(
+        self,
+        offers: TrackerOffers,
+        owed: OwedWithdrawals,
+        records: ShareRecords,
+        shares: OpenShares,
+        inventory: Inventory,
+        replica: GroupReplica,
+        spawn: Callable[[Coroutine[None, None, None]], None],
+    ) -> None:
+        self._offers = offers
+        self._owed = owed
+        self._records = records
+        self._shares = shares
+        self._inventory = inventory
+        self._replica = replica
+        self._spawn = spawn
+        self._lock = asyncio.Lock()  # held while records and the tracker's list may disagree
+        self.user: UserId | None = None
+
+    # -- offering -------------------------------------------------------------------------------
+
+    async def offer_new(
+        self, record: ShareRecord, decoded: Manifest, encoded: bytes, report: Report
+    ) -> tracker.Offered:
+        """Record a share, offer it and serve it. If it cannot be offered, nothing has changed."""
+        async with self._lock:
+            if self._replica.user != record.user:
+                raise Refused(
+                    Code.NOT_LOGGED_IN, f"{record.user} was logged out before it was offered"
+                )
+            group, content = GroupId(record.group), ContentId(record.content)
+            record = replace(record, topic=self._replica.topic_of(group))
+            before = self._records.get(self._records.key_of(record))
+            await self._records.put_manifest(record.content, encoded)
+            await self._records.put(record)
+            try:
+                offered = await self._offers.offer(group, record.name, content, encoded, report)
+                check_facts(offered.row, decoded, record.name)
+            except Refused:
+                await self._restore(record, before)
+                raise
+            except MiniTorrentError:  # the tracker may have listed it
+                await self._take_back(record, before)
+                raise
+            except asyncio.CancelledError:
+                self._spawn(self._take_back_later(record, before))
+                raise
+            self._serve(record, decoded, encoded)
+            return offered
+
+    async def adopt(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:
+        """Record a finished download as a share, serve it and offer it.
+
+        If the tracker is away, `reconcile` offers it later.
+        """
+        await self._records.put_manifest(record.content, encoded)
+        await self._records.put(record)
+        self._serve(record, decoded, encoded)
+        if self.user != record.user:
+            return
+        try:
+            group, content = GroupId(record.group), ContentId(record.content)
+            await self._offers.offer(group, record.name, content, encoded, lambda _: None)
+        except MiniTorrentError as error:
+            shown = names.printable(record.name)
+            log.info("%s is offered when that is possible: %s", shown, error)
+
+    def _serve(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:
+        if self.user == record.user:  # otherwise it is opened when they log in again
+            self._shares.put(record, decoded, encoded)
+
+    async def _take_back_later(self, record: ShareRecord, before: ShareRecord | None) -> None:
+        async with self._lock:
+            if self._records.get(self._records.key_of(record)) is record:
+                await self._take_back(record, before)
+
+    async def _take_back(self, record: ShareRecord, before: ShareRecord | None) -> None:
+        """Withdraw an offer that may or may not have been made."""
+        if before is None or before.content != record.content:
+            await self._withdraw_recorded(record)
+        await self._restore(record, before)
+
+    async def _restore(self, record: ShareRecord, before: ShareRecord | None) -> None:
+        """Put the former record back in place of a share that was not offered."""
+        try:
+            if before is not None:
+                await self._records.put(before)
+            else:
+                await self.forget(self._records.key_of(record))
+        except StorageError as error:
+            log.warning("a share that was not offered stays recorded: %s", error)
+
+    # -- withdrawing ----------------------------------------------------------------------------
+
+    async def stop(self, group: GroupId, name: str, key: str) -> None:
+        """Withdraw an offer and forget its share. Raises `MiniTorrentError`.
+
+        The tracker judges names that are not shared from here: the user has other devices.
+        """
+        share = self._shares.get(key)
+        async with self._lock:
+            try:
+                await self._offers.withdraw(group, name if share is None else share.record.name)
+            except Refused as error:
+                # The name may have gone to another content meanwhile.
+                if share is None or error.code is not Code.UNKNOWN_SHARE:
+                    raise
+            if share is not None:
+                await self.forget(key)
+
+    async def withdraw(self, share: Share, error: MiniTorrentError) -> None:
+        """Withdraw a share whose files were changed, with a notification."""
+        record = share.record
+        self._shares.report(share, error)
+        if not self._shares.has(share):
+            return
+        await self._owed.add(record)  # before the record goes, which shows that it is ours
+        await self.forget(self._records.key_of(record))
+        await self._withdraw_recorded(record)
+
+    async def _withdraw_recorded(self, record: ShareRecord) -> None:
+        """Withdraw an offer now, or when the tracker is back."""
+        await self._owed.add(record)
+        try:
+            await self._offers.withdraw(record.group, record.name)
+        except Refused as error:
+            log.info("the tracker lists it no longer: %s", error)
+        except MiniTorrentError as error:
+            log.info("an offer is withdrawn when that is possible: %s", error)
+            return
+        await self._owed.settle([self._records.key_of(record)])
+
+    async def forget(self, key: str) -> None:
+        """Close a share and remove its record."""
+        self._shares.remove(key)
+        await self._records.remove(key)
+
+    async def forget_all(self, keys: list[str]) -> None:
+        """Close many shares and remove their records."""
+        await self._shares.remove_all(keys)
+        await self._records.remove_all(keys)
+
+    # -- comparison with the tracker ------------------------------------------------------------
+
+    async def reconcile(self) -> None:
+        """Make the tracker's list that of the records; an error of the tracker is logged."""
+        try:
+            async with self._lock:
+                missing = await self._compare()
+            for share in missing:
+                # One lock for each: thousands take a while, and commands must get their turn.
+                async with self._lock:
+                    await self._offer_again(share)
+        except MiniTorrentError as error:
+            log.info("the shares could not be compared with the tracker's list: %s", error)
+
+    async def _compare(self) -> list[Share]:
+        """Withdraw the offers that are no longer wanted; return the shares that are not listed."""
+        missing = []
+        listed = await self._offers.listed()
+        wanted = {
+            (share.record.group, names.fold_name(share.record.name)): share
+            for share in self._shares
+            if share.open is not None or share.checking or share.away is not None
+        }
+        for reference, share in wanted.items():
+            row = listed.pop(reference, None)
+            if share.open is not None and (row is None or row.content != share.record.content):
+                missing.append(share)
+        for row in listed.values():
+            if self._is_ours(row):
+                await self._offers.withdraw(row.group, row.name)
+            else:
+                log.warning(
+                    "%s in %s is listed for this device and was not shared from here",
+                    names.printable(row.name),
+                    names.printable(row.group),
+                )
+        await self._owed.settle(self._owed.keys_of(self.user or ""))
+        return missing
+
+    def _is_ours(self, row: tracker.OfferRow) -> bool:
+        """Whether this home made a listed offer, by a record, a damaged record, or an owed
+        withdrawal."""
+        key = share_key(self.user or "", names.fold_id(row.group), row.name)
+        if self._records.was_damaged(key):
+            return True
+        made = self._records.get(key), self._owed.get(key)
+        return any(record is not None and record.content == row.content for record in made)
+
+    async def _offer_again(self, share: Share) -> None:
+        record = share.record
+        if share.open is None or not self._shares.has(share):
+            return
+        content = ContentId(record.content)
+        served = self._inventory.get(content)
+        encoded = b"" if served is None else served.encoded
+        try:
+            await self._offers.offer(
+                GroupId(record.group), record.name, content, encoded, lambda _: None
+            )
+        except (Refused, IntegrityError) as error:
+            self._shares.report(share, error)
