@@ -1,6 +1,6 @@
 """``mini-torrent-tracker``: the command line of the tracker.
 
-Owns options, exit codes and the words on the terminal. Exit codes: 0 done, 1 failed, 2 wrong usage.
+Owns: options, exit codes and terminal output. Exit codes: 0 done, 1 failed, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def run(
 
     Example: mini-torrent-tracker run --bind tcp://0.0.0.0:5000 --advertise tracker.example.org
     """
-    # Imported here: the other commands need no sockets and answer at once.
+    # Imported here: the other commands need no sockets and start fast.
     from tracker.service.addresses import Addresses
     from tracker.service.main import serve
 
@@ -170,7 +170,7 @@ def run(
     endpoint = entry.endpoint if entry else as_endpoint(bind_at or DEFAULT_BIND)
     os.umask(0o077)
     process.start_up(logging.DEBUG if verbose else logging.INFO, log_json=log_json)
-    # What Alembic does to an empty database is its own affair.
+    # Alembic's messages about a new database are of no interest.
     logging.getLogger("alembic").setLevel(logging.INFO if verbose else logging.WARNING)
     opened = Home(home)
     try:
@@ -180,7 +180,7 @@ def run(
         opened.release()
 
 
-# -- the others ---------------------------------------------------------------------------------
+# -- other commands------------------------------------------------------------------------------
 
 
 @tracker.command()
@@ -204,7 +204,7 @@ def _last_link(home: Path, key: DeviceKey) -> str:
         last = parse_link((home / LAST_LINK).read_text(encoding="utf-8").strip())
     except (OSError, ConfigError):
         return Tracker(DEFAULT_BIND, key).link
-    # A restored home may have had a key of its own before.
+    # A restored home may have had another key before.
     return Tracker(last.endpoint, key).link
 
 
@@ -213,7 +213,7 @@ def _last_link(home: Path, key: DeviceKey) -> str:
 @_home_option
 @click.option("--replace", is_flag=True, help="Replace FILE if it is there.")
 def backup(file: Path, home: Path, replace: bool) -> None:
-    """Copy everything, keys included, to FILE. The tracker may go on running.
+    """Copy everything, keys included, to FILE. The tracker may keep running.
 
     Example: mini-torrent-tracker backup /mnt/backup/tracker-$(date +%F).db
     """
@@ -287,8 +287,8 @@ def doctor(home: Path, bind_at: str) -> None:
 def rotate_key(home: Path, now: bool) -> None:
     """Make a fresh key for signing tickets.
 
-    The tracker must not run. Tickets of the old key count until the next rotation, so that nobody
-    notices.
+    The tracker must not run. Tickets of the old key stay valid until the next rotation, so that no
+    user is interrupted.
 
     Example: mini-torrent-tracker rotate-key
     """
@@ -297,7 +297,7 @@ def rotate_key(home: Path, now: bool) -> None:
         count = len(rotate_signing_key(opened.path / SIGNING_KEY, keep=0 if now else 1))
     finally:
         opened.release()
-    print(f"tickets are signed with a fresh key; {count} keys count")
+    print(f"tickets are signed with a fresh key; {count} keys are valid")
 
 
 @tracker.command()
@@ -322,7 +322,7 @@ def main() -> None:
     if instruction := os.environ.get(COMPLETE_VARIABLE):
         from common.cli.completion import answer
 
-        with suppress(Exception):  # the user is in the middle of a line
+        with suppress(Exception):  # the user is typing a line
             sys.stdout.write(answer(tracker, instruction, sys.argv[1:]))
         return
     try:
@@ -343,7 +343,7 @@ def main() -> None:
         _fail(error.message, error.hint, 1)
     except MiniTorrentError as error:
         _fail(error.message, error.hint, exit_code_of(error))
-    except BrokenPipeError:  # whoever read us has read enough
+    except BrokenPipeError:  # the reader of the output has ended
         abandon_output()
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
@@ -351,7 +351,7 @@ def main() -> None:
 
 
 def _home_typed() -> str | None:
-    """The home that this command line was given, for the commands in hints."""
+    """Return the home that this command line names, for the commands in hints."""
     home = os.environ.get("MINI_TORRENT_TRACKER_HOME")
     for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
         if word == "--home" or word.startswith("--home="):

@@ -1,8 +1,8 @@
-"""The conversation between a device and the tracker's command socket.
+"""Messages between a device and the tracker's command socket.
 
-Who asks is never a field: it is the public key of the connection. Every command may be repeated
-after a lost reply and then succeeds again. Listings come in pages: ``after`` is the last key of the
-page before, ``more`` says that there is a next one.
+The sender is no field of a message: it is the public key of the connection. Each command may be
+repeated after a lost reply, and then succeeds again. Listings come in pages: ``after`` is the last
+key of the page before; ``more`` says that another page follows.
 """
 
 from __future__ import annotations
@@ -35,27 +35,31 @@ PAGE_ROWS = 500  # rows in one page: well below the message limit with the longe
 
 
 class _Wire(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Base of what travels here: an array that begins with the name of its type."""
+    """Base of these messages: an array that begins with the name of its type."""
 
 
-# -- who is there -------------------------------------------------------------------------------
+# -- accounts and devices-----------------------------------------------------------------------
 
 
 class Hello(_Wire, frozen=True):
-    """The first command on a connection. ``software`` is for the tracker's log; ``instance`` tells
-    apart two machines with one key (`Announce`)."""
+    """First command on a connection.
+
+    ``software`` is for the tracker's log. ``instance`` tells apart two machines with one key, as in
+    `Announce`.
+    """
 
     software: Annotated[str, Meta(max_length=64)] = ""
     instance: Instance = b""
 
 
 class Welcome(_Wire, frozen=True):
-    """``verify_keys``: Ed25519 keys of which any may have signed a ticket (rotation overlaps).
+    """Reply to `Hello`.
 
-    ``events``: where the PUB socket listens; a host of ``*`` stands for the host that the asker
-    reached the tracker by. ``inbox`` and ``inbox_key``: a topic and a key for this device alone.
-    ``seen_at``: the address that the connection comes from, empty on ipc. ``networked``: whether
-    other machines than the tracker's own can reach it.
+    ``verify_keys``: Ed25519 keys; any of them may have signed a ticket (rotation overlaps).
+    ``events``: endpoint of the PUB socket; a host of ``*`` stands for the host by which the device
+    reached the tracker. ``inbox`` and ``inbox_key``: topic and key for this device only.
+    ``seen_at``: address of the connection, empty on ipc. ``networked``: other machines than the
+    tracker's can reach it.
     """
 
     tracker_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -90,8 +94,10 @@ class Logout(_Wire, frozen=True):
 
 
 class ChangePassword(_Wire, frozen=True):
-    """Another password for the asker's user, who must know the old one. Every other device of
-    theirs is logged out, unless ``keep_devices``."""
+    """Replace the password of the caller's user, given the old one.
+
+    All other devices of the user are logged out, unless ``keep_devices``.
+    """
 
     old: Password
     new: Password
@@ -99,21 +105,23 @@ class ChangePassword(_Wire, frozen=True):
 
 
 class PasswordChanged(_Wire, frozen=True):
-    """``logged_out``: how many other devices were."""
+    """``logged_out``: number of other devices that were logged out."""
 
     logged_out: Count
 
 
 class ListDevices(_Wire, frozen=True):
-    """The devices on which the asker's user is logged in. ``after``: hex key."""
+    """List the devices on which the caller's user is logged in. ``after``: hex key."""
 
     after: PageKey = ""
 
 
 class OwnDevice(msgspec.Struct, frozen=True, array_like=True):
-    """``bound_ms``: when it logged in; ``seen_ms``: when the tracker last heard of it, which for a
-    device that is offline may be up to an hour too early; ``endpoint``: where it serves, while it
-    is online."""
+    """Device on which a user is logged in.
+
+    ``bound_ms``: time of its login. ``seen_ms``: time of its last announcement; for an offline
+    device it may be up to an hour too early. ``endpoint``: where it serves, while it is online.
+    """
 
     device: Key32
     bound_ms: TimeMs
@@ -128,13 +136,13 @@ class OwnDevices(_Wire, frozen=True):
 
 
 class ForgetDevice(_Wire, frozen=True):
-    """Log ``device`` out, which is one of the asker's user; perhaps the asker itself."""
+    """Log out ``device`` of the caller's user, which may be the caller itself."""
 
     device: Key32
 
 
 class Done(_Wire, frozen=True):
-    """It is done, or had been done before."""
+    """The command is done, or had been done before."""
 
 
 # -- groups -------------------------------------------------------------------------------------
@@ -181,8 +189,11 @@ class ListMembers(_Wire, frozen=True):
 
 
 class UserRow(msgspec.Struct, frozen=True, array_like=True):
-    """``role``: owner, member or pending; ``since_ms``: when they joined or asked;
-    ``online``: devices of theirs that the tracker believes online."""
+    """User in a group.
+
+    ``role``: owner, member or pending. ``since_ms``: time of joining or of the request.
+    ``online``: number of the user's devices that are online.
+    """
 
     user: IdText
     role: str
@@ -214,10 +225,10 @@ class RemoveMember(_Wire, frozen=True):
 
 
 class Offer(_Wire, frozen=True):
-    """This device holds all of ``content`` and offers it in ``group`` as ``name``.
+    """Offer ``content`` in ``group`` as ``name``; this device holds all of it.
 
-    Refused with ``need-manifest`` when the tracker has not got the manifest; `PutManifest` it and
-    offer again. Refused with ``taken`` when another content bears that name.
+    Refused with ``need-manifest`` if the tracker lacks the manifest: send `PutManifest`, then offer
+    again. Refused with ``taken`` if another content has that name.
     """
 
     group: IdText
@@ -226,7 +237,7 @@ class Offer(_Wire, frozen=True):
 
 
 class PutManifest(_Wire, frozen=True):
-    """One part of an encoded manifest; its bytes are the data frame. Parts come in order."""
+    """Send one part of an encoded manifest; the data frame holds its bytes. Parts come in order."""
 
     content: Key32
     total_bytes: Annotated[int, Meta(ge=1, le=limits.MANIFEST_BYTES_MAX)]
@@ -248,21 +259,21 @@ class FileRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Offered(_Wire, frozen=True):
-    """``joined``: others offered the same content before."""
+    """Reply to `Offer`. ``joined``: other users offered the same content before."""
 
     row: FileRow
     joined: bool
 
 
 class StopShare(_Wire, frozen=True):
-    """This device offers ``name`` in ``group`` no more."""
+    """End this device's offer of ``name`` in ``group``."""
 
     group: IdText
     name: ShareName
 
 
 class MyOffers(_Wire, frozen=True):
-    """What does the tracker believe that this device offers? ``after``: ``group/name``."""
+    """List the offers of this device on record. ``after``: ``group/name``."""
 
     after: Annotated[str, Meta(max_length=400)] = ""
 
@@ -294,7 +305,7 @@ class FindShare(_Wire, frozen=True):
 
 
 class ShareFound(_Wire, frozen=True):
-    """``topic``: where changes of this share's peer set are published."""
+    """Reply to `FindShare`. ``topic``: that of updates of this share's swarm."""
 
     row: FileRow
     topic: Topic
@@ -318,7 +329,7 @@ class GetManifest(_Wire, frozen=True):
 
 
 class ManifestPart(_Wire, frozen=True):
-    """Up to ``limits.MANIFEST_PART_BYTES`` from ``offset``, as the data frame."""
+    """Part of a manifest from ``offset``; the data frame holds its bytes."""
 
     total_bytes: Count
     offset: Count
@@ -328,7 +339,7 @@ class ManifestPart(_Wire, frozen=True):
 
 
 class Leeching(msgspec.Struct, frozen=True, array_like=True):
-    """This device fetches ``content`` and serves the ``held`` pieces of it that it has."""
+    """A content that this device fetches, and of which it serves ``held`` pieces."""
 
     group: IdText
     content: Key32
@@ -336,12 +347,12 @@ class Leeching(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Announce(_Wire, frozen=True):
-    """This device is online for another lease and answers at ``endpoint``.
+    """Renew the lease of this device, which serves at ``endpoint``.
 
-    A host of ``*`` in the endpoint stands for the address that the tracker sees the device at.
-    ``leeching`` replaces what was announced before. Offered contents need no mention: being online
-    is what makes an offer a seeder. ``instance`` stays the same over restarts of a peer on one
-    machine, and differs on a copy of that machine.
+    A host of ``*`` in the endpoint stands for the address at which the tracker sees the device.
+    ``leeching`` replaces that of the last announcement. Offers need no mention: a device online is
+    a seeder of what it offers. ``instance`` stays the same over restarts of a peer on one machine,
+    and differs on a copy of that machine.
     """
 
     endpoint: Endpoint
@@ -350,18 +361,18 @@ class Announce(_Wire, frozen=True):
 
 
 class ProbeMe(_Wire, frozen=True):
-    """Try whether this device answers where it is announced, from where the tracker is."""
+    """Test from the tracker whether this device answers at its announced endpoint."""
 
 
 class Probed(_Wire, frozen=True):
-    """``endpoint``: what was tried; ``answered``: whether the device with the asker's key did."""
+    """Reply to `ProbeMe`. ``answered``: a device with the caller's key answered at ``endpoint``."""
 
     endpoint: Endpoint
     answered: bool
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
-    """How far a group's log has come, so that a subscriber notices what it missed."""
+    """Head of a group's log, by which a subscriber notices missed entries."""
 
     group: IdText
     seq: Count
@@ -375,14 +386,14 @@ class Announced(_Wire, frozen=True):
 
 
 class Depart(_Wire, frozen=True):
-    """This device goes offline in order."""
+    """Release the lease of this device."""
 
 
-# -- rights and events --------------------------------------------------------------------------
+# -- tickets and events -------------------------------------------------------------------------
 
 
 class GetTickets(_Wire, frozen=True):
-    """Tickets for these groups of the asker's user; for all of them when the list is empty."""
+    """Get tickets for these groups of the caller's user; an empty list stands for all."""
 
     groups: Annotated[list[IdText], Meta(max_length=1000)] = []
 
@@ -399,14 +410,16 @@ class Tickets(_Wire, frozen=True):
 
 
 class Follow(_Wire, frozen=True):
-    """All that a member needs to follow its groups' events."""
+    """Get all that a member needs to follow its groups' events."""
 
 
 class GroupState(msgspec.Struct, frozen=True, array_like=True):
-    """``topic``: where the events are published; ``key``: opens them while ``epoch`` lasts;
-    ``seq``: the head of the log that this state includes. ``revoked``: who lost the right to
-    fetch within the last ticket's life, with the epoch from which on their tickets count
-    again (had they been let in once more)."""
+    """State of a group, as a member sees it.
+
+    ``topic`` and ``key``: of its events during ``epoch``. ``seq``: head of the log that this state
+    includes. ``revoked``: users who lost the right to fetch within the life of a ticket, with the
+    epoch from which on their tickets are valid again, if they were accepted once more.
+    """
 
     group: IdText
     owner: IdText
@@ -418,8 +431,11 @@ class GroupState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Following(_Wire, frozen=True):
-    """``pending``: the groups that the user asked to join, unanswered so far;
-    ``requests``: how many ask to join each group that the user owns."""
+    """Reply to `Follow`.
+
+    ``pending``: groups with an open join request of the user. ``requests``: number of open join
+    requests to each group that the user owns.
+    """
 
     groups: list[GroupState]
     time_ms: TimeMs
@@ -428,7 +444,7 @@ class Following(_Wire, frozen=True):
 
 
 class GetDevices(_Wire, frozen=True):
-    """The devices of the members of a group: whom a serving peer lets in. ``after``: hex key."""
+    """List the devices of a group's members, which a serving peer lets in. ``after``: hex key."""
 
     group: IdText
     after: PageKey = ""
@@ -440,7 +456,7 @@ class DeviceRow(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DeviceRows(_Wire, frozen=True):
-    """``seq``: the head of the group's log when this page was made."""
+    """Page of devices. ``seq``: head of the group's log at the time of this page."""
 
     rows: Annotated[list[DeviceRow], Meta(max_length=PAGE_ROWS)]
     seq: Count
@@ -448,9 +464,9 @@ class DeviceRows(_Wire, frozen=True):
 
 
 class EventsSince(_Wire, frozen=True):
-    """The group's events after ``seq``, oldest first, at most ``PAGE_ROWS``.
+    """Get the group's events after ``seq``, oldest first, at most ``PAGE_ROWS``.
 
-    The log of a group keeps its latest entries alone: who is further behind gets a snapshot.
+    Limits: a log keeps only its latest entries; a device further behind gets a snapshot.
     """
 
     group: IdText
@@ -458,8 +474,10 @@ class EventsSince(_Wire, frozen=True):
 
 
 class Events(_Wire, frozen=True):
-    """``snapshot``: the group as of ``head``, if ``entries`` do not begin with the next one that
-    was asked for, since those between are no longer kept."""
+    """Reply to `EventsSince`.
+
+    ``snapshot``: the group as of ``head``, if the log no longer keeps the entry after ``seq``.
+    """
 
     entries: Annotated[list[LogEntry], Meta(max_length=PAGE_ROWS)]
     head: Count

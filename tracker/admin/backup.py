@@ -1,8 +1,8 @@
-"""Backups: the whole of a tracker in one file, made while it runs.
+"""Backups: a whole tracker in one file, copied while it runs.
 
-A backup is a copy of the database with the key files put into a table of its own, and where it was,
-so that it brings back the same tracker, under the same link, on another machine. It holds every
-secret there is: the file is 0600 and belongs under lock and key.
+A backup is a copy of the database with a table of key files and the last address. It brings back
+the same tracker under the same link, also on another machine. It holds all secrets: the file is
+0600 and must be kept safe.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from tracker.admin.home import KEPT_FILES, Home
 from tracker.admin.staged_restore import DATABASE
 
 _KEYS_TABLE = "backup_keys"
-# What was decided after the backup is forgotten, but peers remember its sequence numbers, and below
-# which epoch whose tickets count no more. A restored group goes on where the clock stands, in ms
-# and in s: beyond what was given out since, and after an earlier restore of the same backup. The
-# least leap is for a clock that was set back, the last epoch for one that is far ahead: it has
-# four bytes on the wire.
+# A restored database lacks all that happened after the backup. Peers remember sequence
+# numbers of that time, and epochs below which tickets are invalid.
+# So a restored group continues at the wall clock, in ms for sequence numbers and in s for epochs.
+# That is beyond all numbers used since, also by an earlier restore of the same backup. The least
+# leap is for a clock that was set back, the last epoch for one far ahead: it has four bytes on the
+# wire.
 _SEQ_LEAP, _EPOCH_LEAP = 1 << 20, 1 << 10
 _EPOCH_LAST = 0xF000_0000
 
 
 def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
-    """Copy the database and the keys of ``home`` to ``target``; returns its size in bytes.
+    """Copy the database and the keys of ``home`` to ``target``. Return its size in bytes.
 
-    The tracker may be running. Raises `ConfigError` when ``target`` exists and is not to be
-    replaced, `StorageError` when it cannot be written.
+    The tracker may be running. Raise `ConfigError` if ``target`` exists and must not be replaced,
+    `StorageError` if it cannot be written.
     """
     database = home / DATABASE
     _finish_restore(home)
@@ -49,7 +50,7 @@ def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
         try:
             _private_file(temporary)
             with _opened(database) as source, _opened(temporary) as copy:
-                # One view of it all: otherwise whatever is written meanwhile begins the copy anew.
+                # One snapshot: otherwise each write of the tracker would restart the copy.
                 source.execute("BEGIN")
                 source.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 source.backup(copy, pages=4096)
@@ -71,7 +72,7 @@ def _finish_restore(home: Path) -> None:
     try:
         Home(home).release()
     except HomeBusy:
-        # Whoever has it opened it, and did that.
+        # The process that opened it has finished the restore.
         if staged_restore.pending(home):
             raise
 
@@ -87,12 +88,11 @@ def _put_keys(copy: sqlite3.Connection, home: Path) -> None:
 
 
 def restore(home: Home, source: Path) -> Path | None:
-    """Put the backup ``source`` in place of the database of ``home``, which must be locked.
+    """Replace the database of ``home``, which must be locked, with the backup ``source``.
 
-    Keys that the home has stay as they are, and so does its link. If this is cut short, either
-    nothing has happened to the database, or the next opening of the home finishes it. Returns where
-    the former database was put, if there was one. Raises `ConfigError` for a file that is no sound
-    backup.
+    Existing keys and the link stay. If this is interrupted, the database is unchanged, or the next
+    opening of the home finishes the restore. Return the path of the former database, if any. Raise
+    `ConfigError` for a file that is not an intact backup.
     """
     with _translated(f"restore {source}"):
         if not source.is_file():
@@ -107,7 +107,7 @@ def restore(home: Home, source: Path) -> Path | None:
                 copy.execute(f"DROP TABLE {_KEYS_TABLE}")
                 _leap(copy, wall_ms())
                 copy.commit()
-            # Before the database: with it alone the next start would be that of another tracker.
+            # Keys first: with the database alone, the next start would be that of another tracker.
             for name, content in stored:
                 if name in KEPT_FILES and not (home.path / name).exists():
                     atomic_write(home.path / name, content)
@@ -118,7 +118,7 @@ def restore(home: Home, source: Path) -> Path | None:
 
 
 def _leap(copy: sqlite3.Connection, now_ms: int) -> None:
-    """Sequence numbers and epochs that nobody has seen, with event keys that nobody has."""
+    """Move all groups to unused sequence numbers and epochs, with fresh event keys."""
     copy.execute(
         "UPDATE groups SET seq = max(seq + ?, ?), epoch = max(epoch + ?, ?)",
         (_SEQ_LEAP, now_ms, _EPOCH_LEAP, min(now_ms // 1000, _EPOCH_LAST)),
@@ -130,11 +130,11 @@ def _leap(copy: sqlite3.Connection, now_ms: int) -> None:
 
 def _check_backup(backup: sqlite3.Connection, source: Path) -> None:
     try:
-        sound = backup.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
+        intact = backup.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
         names = {row[0] for row in backup.execute("SELECT name FROM sqlite_master")}
     except sqlite3.DatabaseError:
-        sound, names = False, set()
-    if not sound or not {"alembic_version", "accounts", _KEYS_TABLE} <= names:
+        intact, names = False, set()
+    if not intact or not {"alembic_version", "accounts", _KEYS_TABLE} <= names:
         raise ConfigError(
             f"{source} is no sound backup of a tracker", "try an earlier one; it is left as it is"
         )

@@ -1,4 +1,4 @@
-"""Looks a tracker's home over and says what is wrong and what to do about it. Changes nothing."""
+"""Doctor: checks a tracker's home, database, disk and address. Changes nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SPACE_MIN = 256 * limits.MIB
 
 
 class Health(StrEnum):
-    """How it stands with one thing."""
+    """Result of one check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -40,7 +40,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report: what was looked at, what was found, and what to do."""
+    """One line of the report: the subject, its health, the text and the advice."""
 
     subject: str
     health: Health
@@ -49,7 +49,7 @@ class Finding:
 
 
 def examine(home: Path, endpoint: str) -> Iterator[Finding]:
-    """Everything there is to say about ``home`` and about listening at ``endpoint``."""
+    """Check ``home`` and whether a tracker could listen at ``endpoint``."""
     yield _libraries()
     if not home.is_dir():
         yield Finding("home", Health.WARNING, f"there is no {home} yet", "it is made by: run")

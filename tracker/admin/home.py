@@ -1,6 +1,6 @@
-"""A tracker's home: its keys, its database, and the lock that keeps a second tracker out.
+"""Home of a tracker: its keys, its database, and the lock against a second tracker.
 
-Owns the names of the keys' files. Everything in it is 0600 in a 0700 directory.
+Owns: the names of the key files. Files are 0600 in a 0700 directory.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ CURVE_KEY = "curve.key"
 SIGNING_KEY = "signing.key"
 INBOX_SECRET = "inbox.key"
 KEY_FILES = (CURVE_KEY, SIGNING_KEY, INBOX_SECRET)
-LAST_LINK = "link"  # where it was last found: a free port is known to nobody else
-LAST_OPTIONS = "options"  # with which `run` takes it there again
-KEPT_FILES = (*KEY_FILES, LAST_LINK, LAST_OPTIONS)  # what a backup holds beside the database
+LAST_LINK = "link"  # its last link: with port 0 it is written nowhere else
+LAST_OPTIONS = "options"  # with which `run` binds the same address again
+KEPT_FILES = (*KEY_FILES, LAST_LINK, LAST_OPTIONS)  # in a backup, beside the database
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What makes this tracker itself to its peers, whatever its address."""
+    """Keys by which peers recognise this tracker, whatever its address."""
 
     pair: keys.KeyPair
     signing: list[nacl.signing.SigningKey] = field(repr=False)
@@ -38,7 +38,7 @@ class Secrets:
 
 
 class Home:
-    """An open and locked home. A restore that was cut short is finished first.
+    """An open and locked home. Opening it first finishes an interrupted restore.
 
     Raises `MiniTorrentError`.
     """
@@ -63,7 +63,7 @@ class Home:
         return self.path / DATABASE
 
     def secrets(self) -> Secrets:
-        """The keys, made on first start."""
+        """Load the keys; the first start creates them."""
         return Secrets(
             keys.load_or_make_pair(self.path / CURVE_KEY),
             keys.load_or_make_signing_keys(self.path / SIGNING_KEY),
@@ -71,5 +71,5 @@ class Home:
         )
 
     def release(self) -> None:
-        """Let another process use it."""
+        """Unlock the home."""
         self._lock.release()

@@ -1,8 +1,10 @@
-"""The database that is to come: how a restored one takes the place of the one before it.
+"""Crash-safe swap of the database for `restore`.
 
-Owns the names of both on the way, and that a process which dies in between leaves nothing half
-done. A successor counts from one rename on; from there every opening of the home finishes what is
-left to do, before it looks at the database. What is in a successor is ``tracker.admin.backup``'s.
+Owns: the names of the restored and the former database during the swap. Not here: the content of
+the restored one (see tracker.admin.backup).
+
+Invariant: one rename (`stage`) commits a restore. Until then an interruption leaves the database
+unchanged. From then on each opening of the home finishes the swap before it uses the database.
 """
 
 from __future__ import annotations
@@ -16,26 +18,28 @@ from common.host.atomic_files import sync_directory
 
 DATABASE = "tracker.db"
 _PART, _NEXT, _FORMER = f"{DATABASE}.part", f"{DATABASE}.next-", f"{DATABASE}.before-"
-_JOURNALS = ("-wal", "-journal")  # a database's writes that may not be in its file yet
+_JOURNALS = ("-wal", "-journal")  # hold writes that may not be in the database file yet
 
 
 def prepare(home: Path) -> Path:
-    """Where a successor is made; nothing is there. Raises OSError. ``home`` must be locked."""
+    """Return a free path for the restored database. Raise OSError. ``home`` must be locked."""
     abandon(home)
     return home / _PART
 
 
 def abandon(home: Path) -> None:
-    """Remove a prepare that was not finished, and its journals: SQLite would undo the next one's
-    beginning by them. Raises OSError."""
+    """Remove an unfinished file of `prepare` and its journals. Raise OSError.
+
+    Why the journals: SQLite would apply them to the next file of that name.
+    """
     for suffix in ("", *_JOURNALS, "-shm"):
         (home / (_PART + suffix)).unlink(missing_ok=True)
 
 
 def stage(home: Path) -> None:
-    """The prepare is what the database of ``home`` is to be, also after a loss of power.
+    """Commit the prepared file as the next database of ``home``, also against a loss of power.
 
-    Raises OSError.
+    Raise OSError.
     """
     with (home / _PART).open("rb") as file:
         os.fsync(file.fileno())
@@ -48,25 +52,26 @@ def stage(home: Path) -> None:
 
 
 def pending(home: Path) -> list[Path]:
-    """Successors whose place is still taken: one, or none."""
+    """Return the staged databases that are not in place yet: one, or none."""
     return sorted(home.glob(f"{_NEXT}*"))
 
 
 def swap_in(home: Path) -> Path | None:
-    """Put what waits in place, from wherever the last try ended; where the former database is now.
+    """Put the staged database in place, from where the last attempt ended.
 
-    ``home`` must be locked. Raises OSError, and may then be tried again.
+    Return the path of the former database, if any. ``home`` must be locked. Raise OSError; the call
+    may then be repeated.
     """
     former = None
-    for successor in pending(home):
-        # By the successor's name: the next try puts the rest where this one put the beginning.
-        former = home / (_FORMER + successor.name.removeprefix(_NEXT))
+    for staged in pending(home):
+        # Named after the staged file: a repeated attempt uses the same name for the rest.
+        former = home / (_FORMER + staged.name.removeprefix(_NEXT))
         for suffix in ("", *_JOURNALS):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(home / (DATABASE + suffix), home / (former.name + suffix))
         (home / f"{DATABASE}-shm").unlink(missing_ok=True)  # an index of the journal
-        # A journal that was left behind would be taken for that of the successor.
+        # A journal left behind would be taken for that of the staged database.
         sync_directory(home)
-        os.replace(successor, home / DATABASE)
+        os.replace(staged, home / DATABASE)
         sync_directory(home)
     return former if former is not None and former.exists() else None

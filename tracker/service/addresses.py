@@ -1,7 +1,7 @@
-"""Where a tracker listens, and by which address others find it.
+"""Addresses of a tracker: the endpoints that it binds, and those that others connect to.
 
-Owns the choice of the two endpoints and their binding. Everything else about the sockets is
-``tracker.service.sockets``'s and ``common.net.sockets``'.
+Owns: the choice and binding of the two endpoints, and the endpoint in the link. Not here: the
+sockets (see tracker.service.sockets and common.net.sockets).
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from common.net.sockets import bind
 log = logging.getLogger(__name__)
 
 _ANYWHERE = ("0.0.0.0", "[::]", "*")
-PAIR_ATTEMPTS = 16  # to find two free ports in a row
+PAIR_ATTEMPTS = 16  # to find two consecutive free ports
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where to listen. ``events`` empty: the port after that of ``commands``, or its path with
-    ``.events``. ``advertise``: the host to tell to others."""
+    """Addresses to listen at, as configured.
+
+    ``events`` empty: the port after that of ``commands``, or its path with ``.events``.
+    ``advertise``: the host in the link.
+    """
 
     commands: str
     events: str = ""
@@ -38,8 +41,11 @@ class Addresses:
 def bind_both(
     commands: zmq.Socket[Any], events: zmq.Socket[Any], addresses: Addresses
 ) -> tuple[str, str]:
-    """Bind both sockets; where they are. A host name is bound at the first of its addresses that
-    this machine has. Blocks; raises `ConfigError`, `TransportError`."""
+    """Bind both sockets. Return their endpoints.
+
+    A host name is bound at the first of its addresses that this machine has. Blocks. Raise
+    `ConfigError` or `TransportError`.
+    """
     last: NoSuchAddress | None = None
     for wanted in _with_addresses(check_endpoint(addresses.commands, wildcard=True)):
         try:
@@ -63,7 +69,7 @@ def _with_addresses(endpoint: str) -> list[str]:
         ) from error
     if not found:
         raise ConfigError(f"cannot listen at {endpoint}: {host} has no address for others")
-    # IPv4 first: a link by 127.0.0.1 should do beside one by localhost.
+    # IPv4 first, so that links by 127.0.0.1 and by localhost both work.
     return [endpoint_at(address, port) for address in sorted(found, key=lambda a: ":" in a)]
 
 
@@ -76,8 +82,8 @@ def _bind_both(
     if wanted.startswith("ipc://"):
         return _bind(commands, wanted), _bind(events, f"{wanted}.events")
     host, _, port = wanted.rpartition(":")
-    # With a free port of its own choice a tracker takes two in a row, so that it can be started
-    # again at the port that it got.
+    # With port 0 a tracker takes two consecutive ports, so that it can be started again at the port
+    # that it got.
     for _ in range(PAIR_ATTEMPTS if port in ("0", "*") else 1):
         endpoint = _bind(commands, wanted)
         beside = int(endpoint.rpartition(":")[2]) + 1
@@ -98,7 +104,7 @@ def _bind_both(
 def _bind(socket_: zmq.Socket[Any], endpoint: str) -> str:
     path = endpoint.removeprefix("ipc://")
     if path != endpoint and _answers(path):
-        # libzmq would take the path away from whoever listens there.
+        # libzmq would take the path away from the process that listens there.
         raise TransportError(
             f"cannot listen at {endpoint}: another process does",
             "stop that one, or choose another path",
@@ -116,7 +122,7 @@ def _answers(path: str) -> bool:
 
 
 def events_endpoint_for_welcome(events: str, commands: str) -> str:
-    """The events' endpoint as it stands in `Welcome`."""
+    """Return the events' endpoint as `Welcome` names it."""
     if events.startswith("ipc://"):
         return events
     host, _, port = events.rpartition(":")
@@ -126,8 +132,11 @@ def events_endpoint_for_welcome(events: str, commands: str) -> str:
 
 
 def advertised_endpoint(endpoint: str, host: str = "", typed: str = "") -> str:
-    """``endpoint`` as others reach it: by ``host``, or the host name that was ``typed`` to bind, or
-    for a wildcard by an address of this machine."""
+    """Return ``endpoint`` as others reach it.
+
+    Its host is ``host``, or the host name that was ``typed`` to bind, or for a wildcard an address
+    of this machine.
+    """
     if endpoint.startswith("ipc://"):
         return endpoint
     port = endpoint.rpartition(":")[2]
@@ -141,13 +150,12 @@ def advertised_endpoint(endpoint: str, host: str = "", typed: str = "") -> str:
 
 
 def is_networked(endpoint: str, advertise: str) -> bool:
-    """Whether other machines can reach a tracker that is bound at ``endpoint``: directly, or by
-    what it advertises."""
+    """Whether other machines can reach a tracker at ``endpoint`` or at its advertised host."""
     return not is_loopback(advertised_endpoint(endpoint, advertise))
 
 
 def run_options(addresses: Addresses, endpoint: str) -> str:
-    """The options of `run` that bring a tracker, which got ``endpoint``, back to where it is."""
+    """Return the options of `run` that bind a tracker at ``endpoint`` again."""
     bind_at = addresses.commands
     if not bind_at.startswith("ipc://"):
         bind_at = f"{bind_at.rpartition(':')[0]}:{endpoint.rpartition(':')[2]}"
@@ -158,14 +166,14 @@ def run_options(addresses: Addresses, endpoint: str) -> str:
 
 
 def advice(endpoint: str, advertise: str) -> str | None:
-    """What to say of a link that names an address which was guessed; None if that is no guess."""
+    """Return a warning for a link whose address is a guess; None if it is not."""
     if advertise or endpoint.startswith("ipc://") or host_of(endpoint) not in _ANYWHERE:
         return None
     found, chosen = addresses_for_others(), _own_address()
     if not found:
         return (
-            "this machine has no address that others could use: the link is good on this machine "
-            "alone until --advertise HOST names one"
+            "this machine has no address that others could use: the link works on this machine "
+            "only, until --advertise HOST names one"
         )
     others = [address for address in found if address != chosen]
     if _routed_address() is None and others:
@@ -181,7 +189,7 @@ def _own_address() -> str:
 
 
 def _routed_address() -> str | None:
-    """The address from which packets to far away leave; None without a way there."""
+    """Return the address of the default route's interface; None without such a route."""
     # Connecting a datagram socket sends nothing; it only asks the system for a route.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

@@ -1,7 +1,7 @@
-"""A tracker's life as a process: from its home to its end.
+"""Process of a tracker, from its home to its end.
 
-Owns the first line of its output, the signals, the prompt's ``quit`` and the limit of how long an
-end may take. Options are read in ``tracker.cli``; sockets are ``tracker.service.sockets``'s.
+Owns: the first line of output, signals, the prompt's ``quit``, and the time limit of the end. Not
+here: options (see tracker.cli) and sockets (see tracker.service.sockets).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tracker.service.addresses import Addresses, run_options
 from tracker.service.sockets import Server
 from tracker.store.store import Store
 
-END_S = 4.8  # service managers and people wait 5 s
+END_S = 4.8  # service managers and users wait 5 s
 
 log = logging.getLogger("tracker")
 
@@ -31,9 +31,9 @@ log = logging.getLogger("tracker")
 async def serve(
     home: Home, addresses: Addresses, info: Path | None = None, entry: InfoEntry | None = None
 ) -> None:
-    """Serve until told to end. ``entry`` of the file ``info`` gets its key line if it has none.
+    """Serve until asked to end. ``entry`` of the file ``info`` gets its key line if it has none.
 
-    Raises `MiniTorrentError` when it cannot begin.
+    Raise `MiniTorrentError` if the tracker cannot start.
     """
     stop = asyncio.Event()
     _stop_on_signals(stop)
@@ -66,7 +66,7 @@ async def serve(
 
 
 def _end_within(seconds: float) -> None:
-    """Whatever hangs, a disk for instance: the process ends. What was acknowledged is durable."""
+    """End the process even if something hangs, such as a disk. Acknowledged changes are durable."""
     watchdog = threading.Timer(seconds, os._exit, (1,))
     watchdog.daemon = True
     watchdog.start()
@@ -80,7 +80,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
         stop.set()
         for number in numbers:
             loop.remove_signal_handler(number)
-            # Asked twice: at once, then. Not by the loop, which may be what hangs.
+            # A second signal ends at once, without the event loop: it may be what hangs.
             signal.signal(number, lambda *_: os._exit(1))
 
     for number in numbers:
@@ -91,22 +91,22 @@ def _in_background() -> bool:
     try:
         return os.tcgetpgrp(0) != os.getpgrp()
     except OSError:
-        return False  # the terminal of another session, from which everybody may read
+        return False  # another session's terminal, from which any process may read
 
 
 def _stop_on_quit(stop: asyncio.Event) -> None:
-    """End at a line that says ``quit``. The end of standard input, as a service has it, is none."""
+    """End at an input line ``quit``. The end of standard input, as in a service, is ignored."""
     loop = asyncio.get_running_loop()
     person = sys.stdin is not None and sys.stdin.isatty()
     if person:
-        # Who reads from a terminal in the background (`run &`) is stopped by this signal; with it
-        # ignored the read fails, and whoever typed that has another way of ending it.
+        # Reading from a terminal in the background (`run &`) raises this signal, which would stop
+        # the process. With the signal ignored the read fails, and signals remain to end it.
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)
         if not _in_background():
             print("type quit to end", flush=True)
 
     def read() -> None:
-        # Read from the descriptor: Python's own buffer would be locked by this thread at the exit.
+        # From the descriptor: this thread would hold the lock of Python's buffer at the exit.
         line = b""
         while True:
             try:

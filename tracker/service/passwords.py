@@ -1,8 +1,8 @@
 """Passwords: argon2id on a small pool of threads, never on the event loop.
 
-Owns the parameters, the threads, the queue (``tracker.core.hashing_queue``) and the slowing of
-guesses (``tracker.core.throttle``). Knows no account: it is handed the hash to check against, or
-None for a user who is not there, which costs the same.
+Owns: the parameters and the threads. Not here: the queue (see tracker.core.hashing_queue), the
+throttle (see tracker.core.throttle) and accounts. For an unknown user a hash of the same cost is
+checked.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from tracker.core.throttle import LoginThrottle, network_of
 
 MEMORY_BYTES = 64 * limits.MIB
 PASSES = 3
-REFUSAL_S = 0.25  # before it is answered: who repeats at once what was refused costs no core then
-_NICENESS = 10  # those who are logged in come before those who want to be
+REFUSAL_S = 0.25  # delay of a refusal, so that immediate repetitions do not load a core
+_NICENESS = 10  # users who are logged in come before logins
 
 
 T = TypeVar("T")
@@ -38,35 +38,35 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A piece of work for a thread, and who is told of its end."""
+    """Queued work for a thread, and the future of its result."""
 
     work: Callable[[], Any] = field(repr=False)
     future: asyncio.Future[Any]
 
 
 class Passwords:
-    """Hashes and checks. All raise `Refused` with ``busy`` or ``slow-down``."""
+    """Hashes and checks passwords. Its methods raise `Refused` with ``busy`` or ``slow-down``."""
 
     def __init__(self, threads: int | None = None) -> None:
         self._throttle = LoginThrottle()
         self._queue: HashingQueue[_Waiting] = HashingQueue(
             limits.PASSWORD_QUEUE_MAX, limits.PASSWORD_PLACES_EACH
         )
-        self._at_work: set[asyncio.Future[None]] = set()
+        self._running: set[asyncio.Future[None]] = set()
         self._closing = False
         self._idle = threads or max(1, (os.cpu_count() or 1) // 2)
-        self._pool = ThreadPoolExecutor(self._idle, "passwords", initializer=_step_back)
-        # What an unknown user's password is checked against: made with the same parameters.
-        self._nobody = self._pool.submit(_hash, os.urandom(16).hex())
+        self._pool = ThreadPoolExecutor(self._idle, "passwords", initializer=_lower_priority)
+        # Checked for unknown users: made with the same parameters.
+        self._unknown_user_hash = self._pool.submit(_hash, os.urandom(16).hex())
 
     async def hash(self, caller: Caller, order: HashPassword) -> str:
-        """The hash of a new account's password, with its salt and parameters in it."""
+        """Return the hash of a new account's password, with its salt and parameters."""
         return await _refused_late(self._hash(caller, order))
 
     async def _hash(self, caller: Caller, order: HashPassword) -> str:
         network = network_of(caller.address)
         _refuse_if(self._throttle.create(caller.device, caller.address, monotonic()))
-        # One key for all accounts that are made at an address: names and keys cost nothing there.
+        # One queue key for all new accounts of an address: names and device keys cost nothing.
         return await self._in_turn(network, ("new", network), lambda: _hash(order.password))
 
     async def check(self, caller: Caller, order: CheckPassword) -> bool:
@@ -77,13 +77,13 @@ class Passwords:
         trusted = order.trusted or self._throttle.knows(order.user, caller.device)
         who = (order.user, caller.device, caller.address, trusted)
         network = network_of(caller.address)
-        # All devices of a user that were let in before share a key, which guesses cannot enter.
-        # Others share one for each address: a flood of guesses holds no place of other addresses.
+        # All devices of a user that logged in before share a queue key, which guesses cannot use.
+        # Others share one for each address: a flood of guesses takes no place of other addresses.
         key = ("known", order.user) if trusted else ("unknown", order.user, network)
         _refuse_if(self._throttle.begin(*who, monotonic()))
         wanted = order.password_hash
         if wanted is None:
-            wanted = await asyncio.wrap_future(self._nobody)
+            wanted = await asyncio.wrap_future(self._unknown_user_hash)
         try:
             matches = await self._in_turn(network, key, lambda: _verify(wanted, order.password))
         except Refused:
@@ -95,8 +95,10 @@ class Passwords:
         return right
 
     async def replace(self, caller: Caller, order: ReplacePassword) -> str | None:
-        """The hash of the new password, or None if the old one is wrong, which is a guess like that
-        of a login."""
+        """Return the hash of the new password; None if the old one is wrong.
+
+        A wrong one counts as a guess, as in a login.
+        """
         return await _refused_late(self._replace(caller, order))
 
     async def _replace(self, caller: Caller, order: ReplacePassword) -> str | None:
@@ -107,7 +109,7 @@ class Passwords:
         return await self._in_turn(network, ("known", order.user), lambda: _hash(order.new))
 
     async def _in_turn(self, network: str, key: Hashable, work: Callable[[], T]) -> T:
-        """The result of ``work``, done on a thread when it is its turn. Raises `Refused`."""
+        """Return the result of ``work``, done on a thread in its turn. Raise `Refused`."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             evicted = self._queue.add(network, key, _Waiting(work, future))
@@ -115,20 +117,20 @@ class Passwords:
             raise _busy() from None
         if evicted is not None and not evicted.future.done():
             evicted.future.set_exception(_busy())
-        self._go_on()
+        self._start_next()
         return await future
 
-    def _go_on(self) -> None:
-        """Give each idle thread the work whose turn it is."""
+    def _start_next(self) -> None:
+        """Give each idle thread the next work."""
         while self._idle and len(self._queue) and not self._closing:
             key, waiting = self._queue.take()
-            if waiting.future.done():  # nobody waits for it any longer
+            if waiting.future.done():  # its caller no longer waits
                 self._queue.done(key)
                 continue
             self._idle -= 1
             task = asyncio.ensure_future(self._work(key, waiting))
-            self._at_work.add(task)
-            task.add_done_callback(self._at_work.discard)
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
 
     async def _work(self, key: Hashable, waiting: _Waiting) -> None:
         try:
@@ -142,12 +144,12 @@ class Passwords:
         finally:
             self._queue.done(key)
             self._idle += 1
-            self._go_on()
+            self._start_next()
 
     def close(self) -> None:
-        """Drop what still waits."""
+        """Drop queued work."""
         self._closing = True
-        for task in self._at_work:
+        for task in self._running:
             task.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -186,8 +188,8 @@ def _verify(password_hash: str, password: str) -> bool:
         return False
 
 
-def _step_back() -> None:
-    # On Linux niceness belongs to the thread; elsewhere the whole process would be meant.
+def _lower_priority() -> None:
+    # On Linux niceness is per thread; elsewhere it would be that of the process.
     if hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -1,12 +1,12 @@
 """Reachability test: whether a device answers at the address that it announced.
 
-Owns the connections that the tracker makes by itself, and their budget. Where it may connect to is
-decided in ``tracker.core.feed``: the announced endpoint of the device that asks, and nothing else.
+Owns: the connections that the tracker opens itself, and their budget. Not here: the choice of the
+endpoint, which is always the announced one of the device that asks (see tracker.core.feed).
 
-Why: a tracker that connects where a user says is a scanner of the network that it stands in. So a
-user gets a few tests a minute; only a whole handshake with the key of the asking device counts as
-an answer; and a failure is told after the same time whatever it was, so that an open port, a closed
-one and an address without a machine look alike.
+Why the limits: a tracker that connects where a user says is a scanner of its network. So a user
+gets a few tests a minute. Only a complete handshake with the key of the asking device counts. A
+failure is reported after the same time whatever its reason, so an open port, a closed one and an
+address without a machine look alike.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tracker.core.context import ProbeDevice
 
 
 class Prober:
-    """Connects to devices with the tracker's own key, to see whether they can be reached."""
+    """Connects to devices with the tracker's own key, to test whether they can be reached."""
 
     def __init__(self, context: zmq.Context[Any], pair: KeyPair) -> None:
         self._context = context
@@ -36,7 +36,7 @@ class Prober:
         self._under_way = 0
 
     async def probe(self, order: ProbeDevice) -> bool:
-        """Whether the device answers. Raises `Refused` beyond the budget."""
+        """Whether the device answers. Raise `Refused` beyond the budget."""
         if self._under_way >= limits.PROBES_MAX:
             raise Refused(Code.BUSY, "too many devices are being tested", "try again in a minute")
         if not self._budget.take(order.user, monotonic()):

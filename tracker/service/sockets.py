@@ -1,7 +1,7 @@
-"""The tracker's sockets: a ROUTER for commands, a PUB for events, and their life from start to end.
+"""Sockets of the tracker: a ROUTER for commands, a PUB for events, from start to stop.
 
-Owns what comes off the wire until it is a command of a known device, and what goes back onto it.
-Decides nothing: commands go to ``tracker.service.command_loop``.
+Owns: messages until they are a command of a known device, and the way of replies and events out.
+Not here: the commands themselves (see tracker.service.command_loop).
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ log = logging.getLogger(__name__)
 COMMANDS_DOMAIN = "commands"
 EVENTS_DOMAIN = "events"
 REPORT_S = 600.0
-EVENTS_QUEUED_MAX = 1_000  # for a subscriber that does not read; it asks for what it missed
+EVENTS_QUEUED_MAX = 1_000  # for a subscriber that does not read; it asks for missed events
 
 
 class Server:
-    """A running tracker. Make it within the event loop that it is to live in."""
+    """A running tracker. Create it within the event loop that it uses."""
 
     def __init__(self, secrets: Secrets, store: Store, addresses: Addresses) -> None:
         check_library()
@@ -89,13 +89,13 @@ class Server:
         self._at_events = ConnectionLimiter(SUBSCRIPTIONS)
         self._command_loop: CommandLoop | None = None
         self.bound = ""
-        """Where commands are taken, once it serves."""
+        """Endpoint of commands, once the tracker serves."""
 
     async def start(self) -> Tracker:
-        """Bind and serve; where and by which key others find it. Raises `MiniTorrentError`."""
+        """Bind and serve. Return the endpoint and key in the link. Raise `MiniTorrentError`."""
         await self_check(self._context, self._zap)
-        # Anybody may knock: one needs no account to make one. What a stranger can do is decided
-        # command by command, and events are of no use without their keys.
+        # Any key is admitted: creating an account needs no account. The core decides which commands
+        # a stranger may send, and events are useless without their keys.
         self._zap.guard(COMMANDS_DOMAIN, lambda *_: Admission.ADMIT)
         self._zap.guard(EVENTS_DOMAIN, lambda *_: Admission.ADMIT)
         commands_socket = make_socket(
@@ -152,11 +152,11 @@ class Server:
         state = await loop.run_in_executor(None, self._store.load)
         context = Context(identity, state, Presence(), random.SystemRandom())
         prober = Prober(self._context, self._secrets.pair)
-        errands = DeferredWork(self._store, tracker_id, self._secrets.signing[0], prober)
-        return CommandLoop(context, self._store, errands, self._publish)
+        deferred_work = DeferredWork(self._store, tracker_id, self._secrets.signing[0], prober)
+        return CommandLoop(context, self._store, deferred_work, self._publish)
 
     async def stop(self) -> None:
-        """End in order: nothing more is read, the batch at hand is committed and answered."""
+        """Stop in order: read no more commands, then commit and answer the current batch."""
         if self._command_loop is not None:
             self._command_loop.stop()
             work, *others = self._tasks
@@ -164,10 +164,10 @@ class Server:
                 task.cancel()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(work, timeout=4.0)
-            # Answers lie in ZeroMQ's queues, which closing does not wait for: a moment to leave.
+            # Replies are in ZeroMQ's queues, and closing does not wait for them.
             await asyncio.sleep(0.05)
-            if told := self._turned_away():
-                log.info("turned away: %s", _listed(told))
+            if counts := self._turned_away():
+                log.info("turned away: %s", _listed(counts))
             self._command_loop.close()
         for watch in self._watches:
             watch.close()
@@ -181,13 +181,13 @@ class Server:
         self._context.destroy(linger=0)
 
     async def _report(self) -> None:
-        """Say once in a while what was turned away, if anything was."""
-        told = Counter[str]()
+        """Log every ``REPORT_S`` what was turned away, if anything was."""
+        counts = Counter[str]()
         while True:
             await asyncio.sleep(REPORT_S)
-            if self._turned_away() != told:
-                told = self._turned_away()
-                log.info("turned away so far: %s", _listed(told))
+            if self._turned_away() != counts:
+                counts = self._turned_away()
+                log.info("turned away so far: %s", _listed(counts))
 
     def _turned_away(self) -> Counter[str]:
         zap = {f"handshake {what}": n for what, n in self._zap.counts.items() if what != "admit"}
@@ -243,7 +243,7 @@ class Server:
     ) -> None:
         if self._commands is None:
             return
-        # A reply that does not get through is asked for again; nobody waits here for a slow reader.
+        # A lost reply is asked for again; the tracker does not wait for a slow reader.
         sent = self._commands.send([routing_id, *pack(request_id, reply, data)])
         if sent is not Sent.YES:
             self.counts[f"reply {sent.value}"] += 1

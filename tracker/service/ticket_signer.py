@@ -1,7 +1,7 @@
-"""The signing of tickets: a few at once, and none twice within seconds.
+"""Ticket signer: signs a few tickets at a time, and none twice within seconds.
 
-Owns the signing key and the tickets that are fresh. Who has a right to which is decided in
-``tracker.core.feed``; what a ticket is stands in ``common.crypto.tickets``.
+Owns: the signing key and recent tickets. Not here: the right to a ticket (see tracker.core.feed)
+and its format (see common.crypto.tickets).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common.ids import DeviceKey, GroupId, TrackerId, UserId
 from common.messages import tracker
 from tracker.core.context import Now
 
-FRESH_S = 5.0  # a ticket lives for minutes: who asks again so soon gets the same one
+FRESH_S = 5.0  # a ticket lives for minutes: within this time a caller gets the same one
 SIGNED_AT_ONCE = 16  # about a millisecond of the event loop
 
 _Right: TypeAlias = tuple[DeviceKey, UserId, GroupId, int]
@@ -33,12 +33,12 @@ class _Signed:
 
 
 class TicketSigner:
-    """Issues tickets. What it remembers is bounded by what it can sign in ``FRESH_S``."""
+    """Issues tickets. Limits: it remembers at most the tickets that it can sign in ``FRESH_S``."""
 
     def __init__(self, tracker_id: TrackerId, key: nacl.signing.SigningKey) -> None:
         self._tracker_id = tracker_id
         self._key = key
-        self._turn = asyncio.Lock()  # so that it is a few at once in all, and whoever asks in turn
+        self._turn = asyncio.Lock()  # a few at once in all, and callers in turn
         self._fresh: OrderedDict[_Right, _Signed] = OrderedDict()  # the oldest first
 
     async def sign(
@@ -48,13 +48,13 @@ class TicketSigner:
         groups: Iterable[tuple[GroupId, int]],
         now: Now,
     ) -> list[tracker.TicketRow]:
-        """A ticket for each group in its epoch, with turns for others in between."""
+        """Return a ticket for each group in its epoch; other callers get turns in between."""
         self.tidy(now.mono_s)
         rights = [(device, user, group, epoch) for group, epoch in groups]
         found = self._known(rights)
         while not found.keys() >= set(rights):
             async with self._turn:
-                found |= self._known(rights)  # others of this device may have asked for the same
+                found |= self._known(rights)  # another command of this device may have signed them
                 missing = [right for right in rights if right not in found]
                 for right in missing[:SIGNED_AT_ONCE]:
                     found[right] = self._fresh[right] = self._issue(right, now)
@@ -73,7 +73,7 @@ class TicketSigner:
         return _Signed(token, expires_ms, now.mono_s)
 
     def tidy(self, now: float) -> None:
-        """Forget what is not fresh any more."""
+        """Drop tickets that are no longer fresh."""
         while self._fresh:
             right, ticket = next(iter(self._fresh.items()))
             if now - ticket.at < FRESH_S:

@@ -1,7 +1,7 @@
-"""Brings the schema up to date at start, by Alembic.
+"""Schema migrations at start, by Alembic.
 
-Owns how the packaged migrations are found and run. What each does stands in
-``tracker/migrations/versions``.
+Owns: how the packaged migrations are found and run. Not here: the migrations (see
+tracker.store.migrations.versions).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HEAD = "0003"
 
 
 def current(engine: sa.Engine) -> str | None:
-    """The schema that a database has; None for an empty one."""
+    """Return the schema of a database; None for an empty one."""
     with engine.connect() as db:
         if not sa.inspect(db).has_table("alembic_version"):
             return None
@@ -28,8 +28,10 @@ def current(engine: sa.Engine) -> str | None:
 
 
 def upgrade(engine: sa.Engine) -> None:
-    """Run what is missing, each migration in a transaction. Raises `StorageError` for a database of
-    a later release."""
+    """Run the missing migrations, each in a transaction.
+
+    Raise `StorageError` for a database of a later release.
+    """
     found = current(engine)
     if found == HEAD:
         return
@@ -38,7 +40,7 @@ def upgrade(engine: sa.Engine) -> None:
             f"the database has schema {found}, this release knows {HEAD}",
             "use the release that wrote it, or a later one",
         )
-    # Imported when needed: most starts find nothing to do.
+    # Imported here: most starts have nothing to migrate.
     from alembic import command
     from alembic.config import Config
 

@@ -1,7 +1,7 @@
-"""How each durable change is written to the tables.
+"""SQL statements that write each durable change.
 
-Owns the statements; the transaction around them, and when it is committed, is
-``tracker.store.store``'s. All values travel as bound parameters.
+Owns: the statements. Not here: transactions and commits (see tracker.store.store). All values are
+bound parameters.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tracker.store import tables as t
 
 
 class LogConflict(StorageError):
-    """Somebody else continued the log meanwhile: decide again on what the database says."""
+    """Another writer continued the log; load the mirror and decide again."""
 
 
 def write(db: Connection, changes: Iterable[c.Change]) -> None:
-    """Write ``changes``; raises `LogConflict`, and what SQLAlchemy raises.
+    """Write ``changes``. Raise `LogConflict` or an exception of SQLAlchemy.
 
-    Entries that follow each other go in together: one member's going may be thousands.
+    Consecutive entries are inserted together: a member who leaves may cause thousands.
     """
     for logged, several in groupby(changes, key=lambda change: isinstance(change, c.Logged)):
         if logged:
@@ -82,7 +82,7 @@ def _write_one(db: Connection, change: c.Change) -> None:
         case c.ManifestStored():
             _store_manifest(db, change)
         case c.ManifestShown():
-            pass  # forgotten with the process: it is sent again then
+            pass  # in memory only; the manifest is sent again after a restart
         case c.ManifestDropped(content):
             db.execute(delete(t.manifests).where(t.manifests.c.content == content))
         case c.ShareAdded(group, share, name, content, at_ms):
@@ -115,7 +115,7 @@ def _write_one(db: Connection, change: c.Change) -> None:
         case c.ReceiptStored(device, request_id, fingerprint, at_ms):
             _keep_receipt(db, device, request_id, fingerprint, at_ms)
         case BudgetSpent():
-            pass  # forgotten with the process
+            pass  # in memory only
         case c.ReceiptsExpired(before_ms):
             db.execute(delete(t.receipts).where(t.receipts.c.at_ms < before_ms))
         case _:
@@ -206,14 +206,14 @@ def _end_offers(db: Connection, group: str, user: str, device: bytes | None) -> 
 
 
 def _write_entries(db: Connection, changes: Sequence[c.Logged]) -> None:
-    # The numbers are taken here, inside the transaction: only those that follow may come next.
-    stretches: dict[str, tuple[int, int]] = {}
+    # Checked inside the transaction: an entry must follow the last one in the database.
+    runs: dict[str, tuple[int, int]] = {}
     for entry in (change.entry for change in changes):
-        first, last = stretches.get(entry.group, (entry.seq, entry.seq - 1))
+        first, last = runs.get(entry.group, (entry.seq, entry.seq - 1))
         if entry.seq != last + 1:
             raise _conflict(entry.group, entry.seq)
-        stretches[entry.group] = (first, entry.seq)
-    for group, (first, last) in stretches.items():
+        runs[entry.group] = (first, entry.seq)
+    for group, (first, last) in runs.items():
         ours = and_(t.groups.c.group_id == group, t.groups.c.seq == first - 1)
         if db.execute(update(t.groups).where(ours).values(seq=last)).rowcount != 1:
             raise _conflict(group, first)

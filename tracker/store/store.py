@@ -1,8 +1,11 @@
-"""The database: opens it, keeps its schema up to date, loads the mirror, commits the changes.
+"""Database of the tracker: opens it, migrates it, loads the mirror, commits changes.
 
-Owns connections and transactions. One writer commits whole batches (`Store.commit`): all of a batch
-is durable when it returns, or nothing of it. Readers get manifests' parts and the log. Its methods
-block and are called from threads; every foreign exception leaves as `StorageError`.
+Owns: connections and transactions. Not here: statements (see tracker.store.statements). Readers get
+parts of manifests and entries of logs.
+
+Thread safety: methods block and may be called from any thread; only one thread may commit.
+Invariant: all changes of a commit are durable when it returns, or none is. Exceptions of other
+libraries leave as `StorageError`.
 """
 
 from __future__ import annotations
@@ -35,20 +38,20 @@ _entry_decoder = msgspec.msgpack.Decoder(LogEntry)
 
 
 class DamagedDatabase(StorageError):
-    """The database does not pass its own check: nothing is to be built on it."""
+    """The database is damaged: SQLite's own check fails."""
 
 
 class Store:
-    """A tracker's durable memory in one SQLite file.
+    """Durable state of a tracker in one SQLite file.
 
-    ``synchronous=FULL`` and a write-ahead log: a commit has reached the disk when it returns, and
-    readers never wait for the writer.
+    ``synchronous=FULL`` and a write-ahead log: a commit is on the disk when it returns, and readers
+    never wait for the writer.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with _translated(f"open the database {path}"):
-            # The journal files beside it get the mode of the database itself.
+            # SQLite gives its journal files the mode of the database.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
             self._engine = sa.create_engine(
                 f"sqlite:///{path}",
@@ -62,17 +65,17 @@ class Store:
             upgrade(self._engine)
 
     def _check(self) -> None:
-        """Raise `DamagedDatabase` unless SQLite finds the file sound."""
+        """Raise `DamagedDatabase` unless SQLite finds the file intact."""
         try:
             with self._engine.connect() as db:
                 found = [row[0] for row in db.execute(sa.text("PRAGMA quick_check(5)"))]
         except SQLAlchemyError as error:
             if not _is_damage(error):
                 raise StorageError(
-                    f"cannot open the database {self.path}: {_words(error)}",
+                    f"cannot open the database {self.path}: {_text_of(error)}",
                     "check the disk and the permissions of the home",
                 ) from error
-            found = [_words(error)]
+            found = [_text_of(error)]
         if found != ["ok"]:
             raise DamagedDatabase(
                 f"the database {self.path} is damaged: {found[0]}",
@@ -88,13 +91,12 @@ class Store:
     # -- writing --------------------------------------------------------------------------------
 
     def commit(self, changes: Sequence[Change]) -> None:
-        """Write all ``changes`` in one transaction. Raises `StorageError`, and then nothing of them
-        was written."""
+        """Write all ``changes`` in one transaction, or none and raise `StorageError`."""
         with _translated("write to the database"), self._engine.begin() as db:
             write(db, changes)
 
     def tracker_id(self, fresh: bytes) -> TrackerId:
-        """The id of this installation; on first start ``fresh`` becomes it."""
+        """Return the id of this installation; at the first start ``fresh`` becomes it."""
         with _translated("write to the database"), self._engine.begin() as db:
             query = select(t.facts.c.value).where(t.facts.c.name == "tracker_id")
             known = db.execute(query).scalar_one_or_none()
@@ -106,12 +108,12 @@ class Store:
     # -- reading --------------------------------------------------------------------------------
 
     def load(self) -> State:
-        """The mirror of all that is written."""
+        """Return a mirror of the database."""
         with _translated("read the database"), self._engine.connect() as db:
             return _Loader(db).state
 
     def manifest_part(self, content: ContentId, offset: int) -> bytes:
-        """Up to a part's length of a manifest from ``offset``; empty when it is gone."""
+        """Return up to one part of a manifest from ``offset``; empty if it is deleted."""
         part, skip = divmod(offset, limits.MANIFEST_PART_BYTES)
         c = t.manifest_parts.c
         with _translated("read the database"), self._engine.connect() as db:
@@ -120,7 +122,7 @@ class Store:
         return body[skip:]
 
     def entries(self, group: GroupId, after: int, head: int, rows: int) -> list[LogEntry]:
-        """The log's entries after ``after`` and up to ``head``, at most ``rows``."""
+        """Return the log's entries after ``after`` and up to ``head``, at most ``rows``."""
         c = t.log.c
         with _translated("read the database"), self._engine.connect() as db:
             query = (
@@ -133,7 +135,7 @@ class Store:
 
 
 class _Loader:
-    """Builds a `State` from the tables, in the order in which things happened."""
+    """Builds a `State` from the tables, in order of time."""
 
     def __init__(self, db: Connection) -> None:
         self._db = db
@@ -147,7 +149,7 @@ class _Loader:
             self.state.receipts[key] = (row.fingerprint, row.at_ms)
 
     def _rows(self, table: sa.Table, *order: str) -> Iterator[Any]:
-        # The key last, so that two starts never see another order of what came in one millisecond.
+        # The primary key last: rows of one millisecond come in the same order at every start.
         columns = [table.c[name] for name in order]
         yield from self._db.execute(select(table).order_by(*columns, *table.primary_key))
 
@@ -232,7 +234,7 @@ class _Loader:
 
 
 def _set_up_connection(connection: sqlite3.Connection, _: object) -> None:
-    # The driver's own idea of transactions is switched off: `_begin` says when one begins.
+    # Turns off the driver's implicit transactions; `_begin` starts them.
     connection.isolation_level = None
     for pragma in (
         "journal_mode=WAL",
@@ -253,8 +255,8 @@ def _translated(what: str) -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         if _is_damage(error):
-            raise DamagedDatabase(f"cannot {what}: {_words(error)}") from error
-        raise StorageError(f"cannot {what}: {_words(error)}") from error
+            raise DamagedDatabase(f"cannot {what}: {_text_of(error)}") from error
+        raise StorageError(f"cannot {what}: {_text_of(error)}") from error
     except OSError as error:
         raise StorageError(f"cannot {what}: {error.strerror}") from error
 
@@ -264,6 +266,6 @@ def _is_damage(error: SQLAlchemyError) -> bool:
     return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def _words(error: SQLAlchemyError) -> str:
-    # The driver's own words: SQLAlchemy's would put the statement and its values into logs.
+def _text_of(error: SQLAlchemyError) -> str:
+    # The driver's text: SQLAlchemy's would put the statement and its values into logs.
     return str(getattr(error, "orig", None) or type(error).__name__)

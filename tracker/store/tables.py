@@ -1,7 +1,8 @@
-"""The tables, as SQLAlchemy Core sees them. The migrations make them; a test compares the two.
+"""Tables as SQLAlchemy Core sees them. The migrations create them; a test compares the two.
 
-Ids, keys and digests are stored as they are compared; times are milliseconds since 1970. Columns
-that PostgreSQL and SQLite type differently are left to SQLAlchemy's generic types.
+Ids, keys and digests are stored in the form in which they are compared. Times are milliseconds
+since 1970. SQLAlchemy's generic types stand for column types that differ between PostgreSQL and
+SQLite.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-# What belongs to the installation: its id.
+# Facts about the installation: its id.
 facts = Table(
     "facts",
     metadata,
@@ -46,8 +47,8 @@ devices = Table(
     Column("seen_ms", BigInteger, nullable=False, server_default="0"),
 )
 
-# A group that was dissolved stays for a while, with ``dissolved_ms``, so that its name never
-# repeats a sequence number or an epoch. ``stale``: a device that went knows ``event_key``.
+# A dissolved group stays for a while as a tombstone, with ``dissolved_ms``, so that its name never
+# repeats a sequence number or an epoch. ``stale``: a rekey is pending.
 groups = Table(
     "groups",
     metadata,
@@ -109,7 +110,7 @@ manifests = Table(
     Column("stored_ms", BigInteger, nullable=False),
 )
 
-# In parts as they travel: a database reads a large value whole to answer for a stretch of it.
+# In parts, as they travel: a database reads a large value whole even for a part of it.
 manifest_parts = Table(
     "manifest_parts",
     metadata,

@@ -1,3 +1,1 @@
-"""The history of the schema, as Alembic migrations. ``tracker.store.migrate`` runs them at
-start.
-"""
+"""Migrations of the schema, for Alembic. ``tracker.store.migrate`` runs them at start."""

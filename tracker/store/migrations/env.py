@@ -1,6 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that ``tracker.store.migrate`` passes
-in.
-"""
+"""Alembic's environment: runs the migrations on the connection of ``tracker.store.migrate``."""
 
 from __future__ import annotations
 

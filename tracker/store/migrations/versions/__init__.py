@@ -1,1 +1,1 @@
-"""One module a step, numbered."""
+"""Steps of the schema, one numbered module each."""

@@ -20,7 +20,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make all tables."""
+    """Create all tables."""
     op.create_table(
         "facts",
         Column("name", Text, primary_key=True),
@@ -147,7 +147,7 @@ def _shares() -> None:
 
 
 def downgrade() -> None:
-    """There is nothing before."""
+    """Drop all tables."""
     for table in (
         "receipts",
         "log",

@@ -1,4 +1,4 @@
-"""When each device was last seen."""
+"""Time at which each device was last seen."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Of those that are bound it is known that they were seen when they logged in."""
+    """Add the column; a bound device was last seen at its login."""
     op.add_column("devices", Column("seen_ms", BigInteger, nullable=False, server_default="0"))
     op.execute(text("UPDATE devices SET seen_ms = at_ms"))

@@ -1,4 +1,4 @@
-"""Which groups owe their members a fresh event key."""
+"""Groups with a pending rekey."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Until now that was forgotten with the process, so any of those that there are may owe one."""
+    """Add the column; earlier releases kept this in memory only, so any group may need a rekey."""
     op.add_column("groups", Column("stale", Boolean, nullable=False, server_default=false()))
     op.execute(text("UPDATE groups SET stale = true WHERE dissolved_ms IS NULL"))
