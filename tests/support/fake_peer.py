@@ -1,6 +1,6 @@
-"""A peer for the command line's tests: the real control socket over a handler that a test gives.
+"""Fake peer for tests of the command line: a real control socket with answers of the test.
 
-It holds the home's lock, as a real one does, and runs in a thread of the test.
+It holds the lock of the home, like a real peer, and runs in a thread of the test.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Reply = control.Answer | Exception | Callable[[control.Ask, Tell], Any]
 
 
 class FakePeer:
-    """Answers each ask by its class: with a value, by raising it, or by calling it.
+    """Peer that answers each message by its class: with a value, an exception or a function.
 
-    ``asked`` are the asks in order; ``cancelled`` those whose command line went away.
+    ``asked`` are the messages in order; ``cancelled`` those whose command line disconnected.
     """
 
     def __init__(self, home: Path, replies: dict[type, Reply] | None = None) -> None:
@@ -82,7 +82,7 @@ class FakePeer:
             raise
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
-        """Whether ``condition`` came true when asks and cancellations were looked at."""
+        """Wait until messages or cancellations make ``condition`` true; return whether they did."""
         with self._changed:
             return self._changed.wait_for(condition, timeout_s)
 
@@ -95,7 +95,7 @@ class FakePeer:
         self.end()
 
     def end(self) -> None:
-        """End as a peer does that was told to."""
+        """End like a peer after ``down``."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._end.set)
             self._thread.join(10)

@@ -1,4 +1,4 @@
-"""What stands in for the tracker in the tests of the peer's shells: answers that a test gives."""
+"""Fakes of the tracker for tests of the peer, with answers that a test gives."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tests.support.waiting import PATIENCE_S
 
 
 async def until(condition: Callable[[], object], what: str = "it") -> None:
-    """Let the loop turn until the condition holds."""
+    """Run the loop until the condition holds."""
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
     while not condition():
-        assert asyncio.get_running_loop().time() < deadline, f"{what} did not come about"
+        assert asyncio.get_running_loop().time() < deadline, f"{what} did not happen"
         await asyncio.sleep(0.002)
 
 
 async def turns(count: int = 20) -> None:
-    """Let whatever can happen by itself happen."""
+    """Run the loop for so many turns."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 class FakeLink:
-    """A link to a tracker: commands are answered by their class, topics are remembered.
+    """Link to a tracker that answers commands by their class, and records topics.
 
-    An answer is a value, an exception, or a function of the command, which may be a coroutine's.
+    An answer is a value, an exception, or a function of the command, which may be a coroutine.
     """
 
     def __init__(self, **answers: Any) -> None:
@@ -39,7 +39,7 @@ class FakeLink:
         self.asked: list[Any] = []
         self.topics: set[bytes] = set()
         self.data: Any = None
-        """What came with the last command."""
+        """Data of the last command."""
         self.connected = True
 
     def subscribe(self, topic: bytes) -> None:
@@ -76,7 +76,7 @@ class FakeLink:
 
 
 class Membership:
-    """A user's groups, as the tracker told them."""
+    """Groups of a user, as the tracker reported them."""
 
     def __init__(self, user: UserId, *groups: GroupId) -> None:
         self.user: UserId | None = user

@@ -70,7 +70,7 @@ class Reader:
 
 
 class FakeAccess:
-    """Accepts tokens that begin with ``good``; ``withdrawn`` is raised at the next check."""
+    """Access control that accepts tokens with the prefix ``good``, and raises ``withdrawn``."""
 
     def __init__(self) -> None:
         self.withdrawn: Refused | None = None

@@ -10,7 +10,7 @@ def device(number: int) -> DeviceKey:
     return DeviceKey(number.to_bytes(32, "big"))
 
 
-def test_each_time_it_is_for_longer_up_to_a_bound() -> None:
+def test_backoff_doubles_up_to_a_bound() -> None:
     backoff, now, waits = PeerBackoff(), 100.0, []
     for _ in range(9):
         wait_s = backoff.add(A, now)
@@ -23,14 +23,14 @@ def test_each_time_it_is_for_longer_up_to_a_bound() -> None:
     assert not backoff.holds(device(1), 100.0)
 
 
-def test_it_is_forgotten_in_the_end() -> None:
+def test_backoff_is_reset_after_a_quiet_hour() -> None:
     backoff = PeerBackoff()
     backoff.add(A, 0.0)
     assert backoff.add(A, FIRST_S + FORGOTTEN_S) == 2 * FIRST_S
     assert backoff.add(A, 3 * FIRST_S + 2 * FORGOTTEN_S + 1) == FIRST_S
 
 
-def test_of_very_many_those_are_forgotten_whose_time_ends_first() -> None:
+def test_records_that_end_first_are_evicted() -> None:
     backoff = PeerBackoff()
     for number in range(DEVICES_MAX + 5):
         backoff.add(device(number), float(number) / 1000)

@@ -1,4 +1,4 @@
-"""The fetching side against sources that keep no rules: a ROUTER that says what a test wants."""
+"""Connection pool with misbehaving sources: a ROUTER that sends what a test wants."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class RecordingHandler(ChannelHandler):
         self.events: list[Any] = []
         self.pieces: list[int] = []
 
-    async def hears(self, count: int) -> None:
-        """Wait for so many words."""
-        await until(lambda: len(self.events) >= count, f"word {count}")
+    async def has(self, count: int) -> None:
+        """Wait for so many callbacks."""
+        await until(lambda: len(self.events) >= count, f"callback {count}")
 
     def on_opened(self, device: DeviceKey, bitfield: bytes | None) -> None:
         self.events.append("opened")
@@ -64,7 +64,7 @@ class RecordingHandler(ChannelHandler):
 
 
 class Source:
-    """A source's ROUTER, whose user speaks for it."""
+    """The ROUTER of a source; the test decides what it sends."""
 
     def __init__(self, context: zmq.Context[Any], pair: KeyPair) -> None:
         self._socket = context.socket(zmq.ROUTER)
@@ -77,25 +77,25 @@ class Source:
         self.endpoint = f"tcp://127.0.0.1:{port}"
         self.asks: list[Any] = []
         self._to = b""
-        self._pump = sockets.Pump(self._socket, self._heard)
+        self._pump = sockets.Pump(self._socket, self._on_message)
         self._decoder: Decoder[peer.Ask] = Decoder(peer.Ask)
 
-    def _heard(self, frames: sockets.Frames) -> None:
+    def _on_message(self, frames: sockets.Frames) -> None:
         self._to = frames[0].bytes
         self.asks.append(self._decoder.unpack(frames[1:]).body)
 
-    def says(self, answer: peer.Answer, data: bytes | None = None) -> None:
+    def send(self, answer: peer.Answer, data: bytes | None = None) -> None:
         self._pump.send([self._to, *pack(b"", answer, data)])
 
-    def says_raw(self, *frames: bytes) -> None:
+    def send_raw(self, *frames: bytes) -> None:
         self._pump.send([self._to, *frames])
 
-    def asked(self, kind: type[Any]) -> list[Any]:
+    def received(self, kind: type[Any]) -> list[Any]:
         return [ask for ask in self.asks if isinstance(ask, kind)]
 
-    async def heard(self, kind: type[Any], count: int) -> None:
-        """Wait for so many asks of a kind."""
-        await until(lambda: len(self.asked(kind)) >= count, f"a {kind.__name__}")
+    async def wait_for(self, kind: type[Any], count: int) -> None:
+        """Wait for so many messages of a kind."""
+        await until(lambda: len(self.received(kind)) >= count, f"a {kind.__name__}")
 
     def close(self) -> None:
         self._pump.close()
@@ -118,20 +118,20 @@ class PoolHarness:
         handler.channel = self.pool.open(device, endpoint, handler.content, FILMS, handler)
 
     async def opened(self, handler: RecordingHandler) -> int:
-        """Open a channel; returns its number."""
-        count = len(self.source.asked(peer.Open))
+        """Open a channel and return its number."""
+        count = len(self.source.received(peer.Open))
         self.open(handler)
-        await self.source.heard(peer.Open, count + 1)
-        number: int = self.source.asked(peer.Open)[-1].channel
-        self.source.says(peer.Opened(number, True, 1 << 52))
+        await self.source.wait_for(peer.Open, count + 1)
+        number: int = self.source.received(peer.Open)[-1].channel
+        self.source.send(peer.Opened(number, True, 1 << 52))
         await until(lambda: handler.events[-1:] == ["opened"], "an open channel")
         return number
 
-    async def answered(self) -> None:
-        """Let all that the source has said so far arrive."""
+    async def flushed(self) -> None:
+        """Wait until all that the source sent has arrived."""
         marker = RecordingHandler(255)
         number = await self.opened(marker)
-        self.source.says(peer.Have(number, [7]))
+        self.source.send(peer.Have(number, [7]))
         await until(lambda: ("have", [7]) in marker.events)
         marker.channel.close()
 
@@ -157,8 +157,8 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-class Made:
-    """Counts the sockets that are made to fetch with."""
+class DealerCount:
+    """Counter of the DEALERs that are made."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -171,18 +171,18 @@ class Made:
         monkeypatch.setattr(zmq.Context, "socket", counted)
 
 
-# -- where sources are --------------------------------------------------------------------------
+# -- endpoints ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("endpoint", NAMED)
-def test_h50_no_socket_is_made_for_a_source_under_a_name(
+def test_h50_no_socket_is_made_for_a_host_name(
     endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(harness: PoolHarness) -> None:
-        made = Made(monkeypatch)
+        made = DealerCount(monkeypatch)
         handler = RecordingHandler()
         harness.open(handler, endpoint)
-        assert handler.events == []  # whoever opens expects no answer from within
+        assert handler.events == []  # no callback before `open` returns
         await turns()
         assert handler.events == [("lost", False)]
         assert made.count == 0
@@ -190,15 +190,15 @@ def test_h50_no_socket_is_made_for_a_source_under_a_name(
     run(test)
 
 
-def _unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is announced reaches libzmq, as if our check and it did not agree."""
+def accept_all_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pass every endpoint to libzmq, as if our check and libzmq did not agree."""
     monkeypatch.setattr("peer.fetching.pool.check_source", lambda text: text, raising=False)
 
 
-def test_h51_where_libzmq_refuses_to_connect_nothing_stays_open(
+def test_h51_a_refused_connect_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    _unchecked(monkeypatch)
+    accept_all_endpoints(monkeypatch)
 
     async def test(harness: PoolHarness) -> None:
         handler = RecordingHandler()
@@ -213,14 +213,14 @@ def test_h51_where_libzmq_refuses_to_connect_nothing_stays_open(
     run(test)
 
 
-def test_h51_where_libzmq_refuses_to_connect_it_is_not_asked_again_at_once(
+def test_h51_a_refused_connect_is_not_tried_again_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each time that the tracker lists a source again, a download tries it again."""
-    _unchecked(monkeypatch)
+    """A download tries a source again each time that the tracker lists it."""
+    accept_all_endpoints(monkeypatch)
 
     async def test(harness: PoolHarness) -> None:
-        made = Made(monkeypatch)
+        made = DealerCount(monkeypatch)
         handler = RecordingHandler()
         for _ in range(5):
             harness.open(handler, REFUSED_BY_LIBZMQ)
@@ -231,7 +231,7 @@ def test_h51_where_libzmq_refuses_to_connect_it_is_not_asked_again_at_once(
     run(test)
 
 
-# -- what nobody asked for ----------------------------------------------------------------------
+# -- unsolicited messages -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_h51_where_libzmq_refuses_to_connect_it_is_not_asked_again_at_once(
     ],
     ids=lambda answer: type(answer).__name__,
 )
-def test_h52_a_source_that_goes_on_about_channels_that_are_not_open_is_dropped(
+def test_h52_a_source_that_sends_on_closed_channels_is_dropped(
     answer: peer.Answer,
 ) -> None:
     async def test(harness: PoolHarness) -> None:
@@ -255,7 +255,7 @@ def test_h52_a_source_that_goes_on_about_channels_that_are_not_open_is_dropped(
         await harness.opened(other)
         bulky = isinstance(answer, (peer.Piece, peer.ManifestBytes, peer.Opened))
         for _ in range(2 if bulky else 400):
-            harness.source.says(answer, MUCH if bulky else None)
+            harness.source.send(answer, MUCH if bulky else None)
         await until(lambda: handler.events[1:], "the end of the connection")
         assert handler.events == other.events == ["opened", ("lost", True)]
 
@@ -263,44 +263,44 @@ def test_h52_a_source_that_goes_on_about_channels_that_are_not_open_is_dropped(
 
 
 @pytest.mark.parametrize("what", ["noise", "manifest", "opened"])
-def test_h52_nor_are_those_kept_that_send_what_makes_no_sense_on_an_open_one(what: str) -> None:
+def test_h52_a_source_that_sends_nonsense_on_an_open_channel_is_dropped(what: str) -> None:
     async def test(harness: PoolHarness) -> None:
         handler = RecordingHandler()
         number = await harness.opened(handler)
         for _ in range(3):
             match what:
                 case "noise":
-                    harness.source.says_raw(b"MT\x01", b"", b"\xc1", MUCH)
+                    harness.source.send_raw(b"MT\x01", b"", b"\xc1", MUCH)
                 case "manifest":
-                    harness.source.says(peer.ManifestBytes(number, 1 << 40, 0), MUCH)
+                    harness.source.send(peer.ManifestBytes(number, 1 << 40, 0), MUCH)
                 case _:
-                    harness.source.says(peer.Opened(number, False, 1 << 52), MUCH)
+                    harness.source.send(peer.Opened(number, False, 1 << 52), MUCH)
         await until(lambda: handler.events[1:], "the end of the connection")
         assert handler.events == ["opened", ("lost", True)]
 
     run(test)
 
 
-def test_h52_who_was_dropped_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_h52_a_dropped_source_is_in_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(harness: PoolHarness) -> None:
         handler = RecordingHandler()
         await harness.opened(handler)
         for _ in range(2):
-            harness.source.says(peer.Piece(60_000, 0), MUCH)
+            harness.source.send(peer.Piece(60_000, 0), MUCH)
         await until(lambda: ("lost", True) in handler.events)
-        made = Made(monkeypatch)
+        made = DealerCount(monkeypatch)
         for _ in range(5):
             harness.open(handler)
             await turns()
         assert handler.events[2:] == [("lost", False)] * 5
         assert made.count == 0
-        assert len(harness.source.asked(peer.Open)) == 1
+        assert len(harness.source.received(peer.Open)) == 1
 
     run(test)
 
 
-def test_h52_what_was_on_its_way_when_a_channel_closed_is_honest() -> None:
-    """A source sends what it was asked for until it hears of the end."""
+def test_h52_messages_under_way_when_a_channel_closes_are_accepted() -> None:
+    """A source sends requested pieces until it receives the close."""
 
     async def test(harness: PoolHarness) -> None:
         stays = RecordingHandler(1)
@@ -309,14 +309,14 @@ def test_h52_what_was_on_its_way_when_a_channel_closed_is_honest() -> None:
             goes = RecordingHandler(content)
             number = await harness.opened(goes)
             goes.channel.request(tuple(range(4)))
-            await harness.source.heard(peer.Request, content - 1)
+            await harness.source.wait_for(peer.Request, content - 1)
             goes.channel.close()
             for index in range(4):
-                harness.source.says(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
-            harness.source.says(peer.Have(number, [1]))
-            await harness.answered()
+                harness.source.send(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
+            harness.source.send(peer.Have(number, [1]))
+            await harness.flushed()
             assert goes.pieces == []
-        harness.source.says(peer.Piece(staying, 5), b"piece")
+        harness.source.send(peer.Piece(staying, 5), b"piece")
         await until(lambda: stays.pieces == [5])
         assert stays.events == ["opened"]
         assert harness.pool.counts["unsolicited"] == 6 * 5
@@ -324,24 +324,24 @@ def test_h52_what_was_on_its_way_when_a_channel_closed_is_honest() -> None:
     run(test)
 
 
-def test_h52_all_that_may_be_on_a_fast_and_long_way_is_honest() -> None:
+def test_h52_the_most_that_can_be_under_way_is_accepted() -> None:
     async def test(harness: PoolHarness) -> None:
         stays, goes = RecordingHandler(1), RecordingHandler(2)
         staying, number = await harness.opened(stays), await harness.opened(goes)
         count = limits.ON_ITS_WAY_MAX // (2 * limits.MIB)
         goes.channel.request(tuple(range(count)))
-        await harness.source.heard(peer.Request, 1)
+        await harness.source.wait_for(peer.Request, 1)
         goes.channel.close()
         for index in range(count):
-            harness.source.says(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
-        harness.source.says(peer.Piece(staying, 5), b"piece")
+            harness.source.send(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
+        harness.source.send(peer.Piece(staying, 5), b"piece")
         await until(lambda: bool(stays.pieces) or bool(stays.events[1:]))
         assert (stays.pieces, stays.events) == ([5], ["opened"])
 
     run(test)
 
 
-def test_h52_what_was_never_asked_for_is_not_excused_by_a_close() -> None:
+def test_h52_a_close_does_not_cover_unrequested_pieces() -> None:
     async def test(harness: PoolHarness) -> None:
         stays = RecordingHandler(1)
         await harness.opened(stays)
@@ -350,23 +350,23 @@ def test_h52_what_was_never_asked_for_is_not_excused_by_a_close() -> None:
         for goes in going:
             goes.channel.close()
         for number in numbers:
-            harness.source.says(peer.Piece(number, 0), MUCH[: limits.MIB // 2])
+            harness.source.send(peer.Piece(number, 0), MUCH[: limits.MIB // 2])
         await until(lambda: stays.events[1:], "the end of the connection")
         assert stays.events == ["opened", ("lost", True)]
 
     run(test)
 
 
-def test_a_manifest_that_is_asked_for_comes() -> None:
+def test_a_requested_manifest_arrives() -> None:
     async def test(harness: PoolHarness) -> None:
         handler = RecordingHandler()
         number = await harness.opened(handler)
         part = bytes(limits.MANIFEST_PART_BYTES)
         for offset in range(20):
             handler.channel.request_manifest(offset)
-            await harness.source.heard(peer.AskManifest, offset + 1)
-            harness.source.says(peer.ManifestBytes(number, 1 << 40, offset), part)
-            await handler.hears(offset + 2)
+            await harness.source.wait_for(peer.AskManifest, offset + 1)
+            harness.source.send(peer.ManifestBytes(number, 1 << 40, offset), part)
+            await handler.has(offset + 2)
         assert handler.events == ["opened", *[("manifest", part)] * 20]
         assert harness.pool.counts["unsolicited"] == 0
 
@@ -387,11 +387,11 @@ def test_h53_a_source_cannot_fill_the_log_with_refusals(caplog: pytest.LogCaptur
             handler.events.clear()
             await harness.opened(handler)
             for _ in range(20):
-                harness.source.says(refusal)
-            # All of them, before there is another channel that they would be for.
+                harness.source.send(refusal)
+            # All of them must arrive before another channel is open.
             await until(lambda: harness.pool.counts["unsolicited"] >= 19)
             assert Code.BUSY in handler.events
-            await harness.answered()
+            await harness.flushed()
             assert harness.pool.counts["unsolicited"] == 19
 
     run(test)
@@ -401,16 +401,16 @@ def test_h53_a_source_cannot_fill_the_log_with_refusals(caplog: pytest.LogCaptur
     assert lines[0].isprintable()
 
 
-def test_what_is_taken_back_before_it_was_said_is_never_said() -> None:
+def test_a_request_cancelled_before_it_was_sent_is_never_sent() -> None:
     async def test(harness: PoolHarness) -> None:
         handler = RecordingHandler()
         number = await harness.opened(handler)
         handler.channel.request((1, 2, 3))
         handler.channel.cancel((2, 3))
-        await harness.source.heard(peer.Request, 1)
+        await harness.source.wait_for(peer.Request, 1)
         handler.channel.cancel((1,))
-        await harness.source.heard(peer.Withdraw, 1)
-        assert [ask.pieces for ask in harness.source.asked(peer.Request)] == [[1]]
-        assert harness.source.asked(peer.Withdraw) == [peer.Withdraw(number, [1])]
+        await harness.source.wait_for(peer.Withdraw, 1)
+        assert [ask.pieces for ask in harness.source.received(peer.Request)] == [[1]]
+        assert harness.source.received(peer.Withdraw) == [peer.Withdraw(number, [1])]
 
     run(test)

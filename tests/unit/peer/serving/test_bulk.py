@@ -1,4 +1,4 @@
-"""Bulk connections between a `Seeder` and a `Fanout`: how one comes about, and what ends it."""
+"""Bulk connections between a `PieceServer` and a `ConnectionPool`: set-up, use and end."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ONE, OTHER = RequesterId(b"\x01" + b"a" * 16), RequesterId(b"\x01" + b"b" * 16)
 
 @pytest.fixture(autouse=True)
 def bulk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everybody may, whatever processor this is."""
+    """Use bulk connections on any processor."""
     monkeypatch.setattr(ServingHarness, "bulk", True)
     for module in ("peer.serving.bulk", "peer.fetching.pool"):
         monkeypatch.setattr(f"{module}.aes_is_fast", lambda: True)
@@ -55,7 +55,7 @@ def is_up(harness: ServingHarness) -> bool:
 
 
 async def in_bulk(harness: ServingHarness) -> RecordingHandler:
-    """Something opened, and the bulk connection to it there."""
+    """Open a channel and wait for its bulk connection."""
     harness.offer()
     handler = await harness.open()
     await until(lambda: is_up(harness))
@@ -69,7 +69,7 @@ async def fetch(harness: ServingHarness, handler: RecordingHandler) -> None:
     assert b"".join(handler.pieces[at] for at in range(COUNT)) == DATA
 
 
-def test_pieces_go_there_once_it_is_up() -> None:
+def test_pieces_use_a_bulk_connection_once_it_is_up() -> None:
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
         await fetch(harness, handler)
@@ -78,7 +78,7 @@ def test_pieces_go_there_once_it_is_up() -> None:
     run(test)
 
 
-def test_adjacent_pieces_go_in_one_message_to_whoever_is_quick() -> None:
+def test_adjacent_pieces_go_to_a_fast_client_in_one_message() -> None:
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
         ((requester, line),) = harness.piece_server._socket.bulk._channels.items()
@@ -96,9 +96,8 @@ def test_adjacent_pieces_go_in_one_message_to_whoever_is_quick() -> None:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_piece_goes_in_several_frames_to_whoever_is_slow(there: bool) -> None:
-    """Signs of life pass between frames: in one frame a piece that takes long would end the
-    connection, again and again."""
+def test_a_piece_goes_to_a_slow_client_in_several_frames(there: bool) -> None:
+    """Heartbeats pass between frames: a slow piece in one frame would end each connection."""
 
     async def test(harness: ServingHarness) -> None:
         harness.piece_server._core.frame_bytes = lambda _: LENGTH // 4  # type: ignore[method-assign]
@@ -117,15 +116,15 @@ def test_a_piece_goes_in_several_frames_to_whoever_is_slow(there: bool) -> None:
 
         pump.send = spy  # type: ignore[method-assign]
         await fetch(harness, handler)
-        last = 1  # it has but a few bytes
-        whole = 5 if there else 4  # what is sealed is longer, by its tag
+        last = 1  # it has only a few bytes
+        whole = 5 if there else 4  # the tag makes sealed data longer
         assert sorted(count - 4 for count in counts) == sorted([last, *[whole] * (COUNT - 1)])
 
     run(test)
 
 
-def test_nothing_of_a_piece_is_readable_on_the_way() -> None:
-    """What passes the socket, looked at where it is handed to ZeroMQ."""
+def test_pieces_are_not_readable_on_the_way() -> None:
+    """Inspect the frames that are passed to ZeroMQ."""
 
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
@@ -147,7 +146,7 @@ def test_nothing_of_a_piece_is_readable_on_the_way() -> None:
     run(test)
 
 
-def test_a_processor_without_aes_gets_its_pieces_with_all_the_rest(
+def test_a_processor_without_aes_uses_the_encrypted_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("peer.fetching.pool.aes_is_fast", lambda: False)
@@ -156,17 +155,17 @@ def test_a_processor_without_aes_gets_its_pieces_with_all_the_rest(
         harness.offer()
         await fetch(harness, await harness.open())
         assert sent_by_bulk(harness) == 0
-        assert harness.piece_server._socket.bulk._channels == {}, "nobody asked for one"
+        assert harness.piece_server._socket.bulk._channels == {}, "none was requested"
 
     run(test)
 
 
-def test_a_port_that_cannot_be_reached_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_bulk_port_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching_bulk, "GIVE_UP_S", 0.2)
 
     async def test(harness: ServingHarness) -> None:
         with zmq.Context() as elsewhere, elsewhere.socket(zmq.ROUTER) as deaf:
-            # Something else answers there, as behind a router that forwards one port only.
+            # Another process answers there, as behind a router that forwards one port only.
             harness.piece_server._socket.bulk.port = deaf.bind_to_random_port("tcp://127.0.0.1")
             harness.offer()
             handler = await harness.open()
@@ -175,14 +174,14 @@ def test_a_port_that_cannot_be_reached_is_no_loss(monkeypatch: pytest.MonkeyPatc
             await until(lambda: connection._bulk is not None and connection._bulk._pump._closed)
             await fetch(harness, handler)
         assert sent_by_bulk(harness) == 0
-        assert handler.events == [("opened", None)], "the connection itself lived on"
+        assert handler.events == [("opened", None)], "the encrypted connection lives on"
 
     run(test)
 
 
-def test_one_that_ends_is_not_made_again_at_once() -> None:
-    """What was on its way there is lost, so all begins anew; and as it may be the network that
-    cannot bear it, pieces go the other way then."""
+def test_a_lost_bulk_connection_is_not_made_again_at_once() -> None:
+    """Pieces under way are lost, so the source is reconnected; then pieces use the encrypted
+    connection, because the network may not pass bulk traffic."""
 
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
@@ -210,7 +209,7 @@ def test_one_that_ends_is_not_made_again_at_once() -> None:
     ],
     ids=["a bit", "places", "version", "too few", "too many", "nothing", "made up"],
 )
-def test_what_the_source_cannot_have_sent_is_not_taken(forged: Any) -> None:
+def test_forged_messages_are_rejected(forged: Any) -> None:
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
         pump = harness.piece_server._socket.bulk._pump
@@ -228,7 +227,7 @@ def test_what_the_source_cannot_have_sent_is_not_taken(forged: Any) -> None:
     run(test)
 
 
-def test_a_message_that_is_repeated_is_not_taken() -> None:
+def test_a_repeated_message_is_rejected() -> None:
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
         pump = harness.piece_server._socket.bulk._pump
@@ -246,7 +245,7 @@ def test_a_message_that_is_repeated_is_not_taken() -> None:
 
 
 @pytest.mark.parametrize("which", [1, 3])
-def test_h96_a_message_that_is_missing_ends_it_at_the_next(which: int) -> None:
+def test_h96_a_missing_message_ends_a_bulk_connection_at_the_next(which: int) -> None:
     async def test(harness: ServingHarness) -> None:
         harness.piece_server._core.run_bytes = lambda _: 0
         handler = await in_bulk(harness)
@@ -269,10 +268,10 @@ def test_h96_a_message_that_is_missing_ends_it_at_the_next(which: int) -> None:
     run(test)
 
 
-def test_h96_a_silent_connection_is_made_anew_without_a_silent_bulk_connection(
+def test_h96_a_silent_source_is_reconnected_without_a_bulk_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nothing follows the message that is missing: whoever waits for it begins anew."""
+    """No message follows the missing one, so the client that waits reconnects."""
 
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
@@ -284,13 +283,13 @@ def test_h96_a_silent_connection_is_made_anew_without_a_silent_bulk_connection(
         await until(lambda: former.channels[0].pieces_due)
         monkeypatch.setattr(fetching_bulk, "SILENT_S", -1.0)
         handler.channel.reconnect()
-        assert handler.events == [("opened", None)], "it knows, and is not told"
+        assert handler.events == [("opened", None)], "the caller gets no callback"
         assert other.events[-1][0] in ("lost", "refused")
         assert device not in harness.pool._connections
-        handler.channel.reconnect()  # of no account now
+        handler.channel.reconnect()  # no effect on a closed channel
         await fetch(harness, await harness.open(RecordingHandler()))
         assert harness.pool._connections[device] is not former
-        assert sent_by_bulk(harness) == 1, "the one that was thought sent"
+        assert sent_by_bulk(harness) == 1, "the lost piece"
         assert harness.pool.counts["silent"] == 1
 
     run(test)
@@ -309,8 +308,8 @@ def test_an_unsolicited_bulk_offer_is_ignored() -> None:
     run(test)
 
 
-def test_a_source_that_had_forgotten_us_is_come_to_anew() -> None:
-    """The serving side drops a connection of which it believes that it takes nothing."""
+def test_a_dropped_client_gets_a_new_bulk_connection() -> None:
+    """The piece server drops a client that seems to receive nothing."""
 
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
@@ -330,12 +329,12 @@ def test_a_source_that_had_forgotten_us_is_come_to_anew() -> None:
     run(test)
 
 
-def test_a_key_that_was_used_enough_is_used_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_is_not_used_beyond_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SEALED_BYTES_MAX", 3 * limits.PIECE_LENGTH_MIN)
 
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
-        for index in range(COUNT):  # one at a time, lest they go together
+        for index in range(COUNT):  # one at a time, so that each is a message
             handler.channel.request((index,))
             await until(lambda index=index: index in handler.pieces)
         assert sent_by_bulk(harness) == 3
@@ -343,7 +342,7 @@ def test_a_key_that_was_used_enough_is_used_no_more(monkeypatch: pytest.MonkeyPa
     run(test)
 
 
-def test_a_connection_that_ends_takes_its_bulk_connection_with_it() -> None:
+def test_a_closed_connection_closes_its_bulk_connection() -> None:
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
         bulk = harness.pool._connections[harness.server.public]._bulk
@@ -355,8 +354,8 @@ def test_a_connection_that_ends_takes_its_bulk_connection_with_it() -> None:
     run(test)
 
 
-def test_a_source_that_closes_a_channel_past_its_pieces_is_not_blamed() -> None:
-    """What is said on the first connection overtakes what is on its way on the other."""
+def test_a_close_that_overtakes_pieces_is_no_misbehaviour() -> None:
+    """A message on the encrypted connection overtakes pieces on the bulk connection."""
 
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
@@ -372,7 +371,7 @@ def test_a_source_that_closes_a_channel_past_its_pieces_is_not_blamed() -> None:
         pump.send = hold  # type: ignore[method-assign]
         handler.channel.request(tuple(range(COUNT)))
         await until(lambda: held)
-        connection._unsolicited_bytes_left = 1  # as after many smaller faults
+        connection._unsolicited_bytes_left = 1  # as after many small faults
         harness.inventory.remove(CONTENT)
         await until(lambda: handler.events[1:])
         for frames in held:
@@ -383,7 +382,7 @@ def test_a_source_that_closes_a_channel_past_its_pieces_is_not_blamed() -> None:
     run(test)
 
 
-def test_who_is_gone_before_the_offer_leaves_nothing_behind() -> None:
+def test_a_client_gone_before_the_offer_leaves_nothing_behind() -> None:
     async def test(harness: ServingHarness) -> None:
         harness.offer()
         await harness.open()
@@ -398,7 +397,7 @@ def test_who_is_gone_before_the_offer_leaves_nothing_behind() -> None:
     run(test)
 
 
-def test_one_that_lets_only_signs_of_life_through_is_not_asked_for_again(
+def test_a_bulk_connection_with_heartbeats_only_is_avoided(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def test(harness: ServingHarness) -> None:
@@ -409,13 +408,13 @@ def test_one_that_lets_only_signs_of_life_through_is_not_asked_for_again(
         await until(lambda: connection.channels[0].pieces_due)
         assert harness.pool.wants_bulk(connection)
         monkeypatch.setattr(fetching_bulk, "SILENT_S", -1.0)
-        handler.channel.close()  # it was too slow
+        handler.channel.close()  # too slow
         assert not harness.pool.wants_bulk(connection)
 
     run(test)
 
 
-def test_a_source_that_ends_itself_is_not_blamed_for_its_bulk_connection() -> None:
+def test_the_end_of_a_source_is_no_failure_of_bulk_connections() -> None:
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
         harness.piece_server.close()
@@ -425,13 +424,13 @@ def test_a_source_that_ends_itself_is_not_blamed_for_its_bulk_connection() -> No
     run(test)
 
 
-# -- coming in ----------------------------------------------------------------------------------
+# -- admission ----------------------------------------------------------------------------------
 
 
-async def knock(harness: ServingHarness, word: bytes, message: list[bytes]) -> zmq.Socket[Any]:
-    """Somebody who connects to the bulk port with ``word``, and says ``message``."""
+async def connect(harness: ServingHarness, token: bytes, message: list[bytes]) -> zmq.Socket[Any]:
+    """Connect to the bulk port with ``token``, and send ``message``."""
     socket = make_socket(
-        harness.contexts[1], zmq.DEALER, TokenClient(word), message_bytes_max=1 << 20
+        harness.contexts[1], zmq.DEALER, TokenClient(token), message_bytes_max=1 << 20
     )
     socket.connect(f"tcp://127.0.0.1:{harness.piece_server._socket.bulk.port}")
     await until(lambda: socket.poll(0, zmq.POLLOUT) or harness.guard.counts["deny"])
@@ -440,13 +439,13 @@ async def knock(harness: ServingHarness, word: bytes, message: list[bytes]) -> z
     return socket
 
 
-def test_a_word_that_is_none_is_turned_away() -> None:
+def test_an_unknown_token_is_denied() -> None:
     async def test(harness: ServingHarness) -> None:
         offer = harness.piece_server._socket.bulk.offer(ONE)
         assert offer is not None
-        for word in (b"\xff\xfe", b"zz", bytes(32).hex().encode(), offer.word[:8]):
+        for token in (b"\xff\xfe", b"zz", bytes(32).hex().encode(), offer.word[:8]):
             denied = harness.guard.counts["deny"]
-            socket = await knock(harness, word, [b"x"])
+            socket = await connect(harness, token, [b"x"])
             await until(lambda denied=denied: harness.guard.counts["deny"] > denied)
             socket.close(linger=0)
         assert harness.guard.counts["admit"] == 0
@@ -456,7 +455,7 @@ def test_a_word_that_is_none_is_turned_away() -> None:
 
 
 @pytest.mark.parametrize("user", [b"Word", b"word ", b"admin"])
-def test_a_word_under_another_user_name_is_turned_away(
+def test_a_token_under_another_user_name_is_denied(
     monkeypatch: pytest.MonkeyPatch, user: bytes
 ) -> None:
     monkeypatch.setattr(sockets, "WORD_USER", user)
@@ -464,7 +463,7 @@ def test_a_word_under_another_user_name_is_turned_away(
     async def test(harness: ServingHarness) -> None:
         offer = harness.piece_server._socket.bulk.offer(ONE)
         assert offer is not None
-        socket = await knock(harness, offer.word.hex().encode(), [b"x"])
+        socket = await connect(harness, offer.word.hex().encode(), [b"x"])
         await until(lambda: harness.guard.counts["deny"])
         socket.close(linger=0)
         assert harness.guard.counts["admit"] == 0
@@ -472,11 +471,11 @@ def test_a_word_under_another_user_name_is_turned_away(
     run(test)
 
 
-def test_a_word_in_capitals_is_another_word() -> None:
+def test_a_token_in_capitals_is_another_token() -> None:
     async def test(harness: ServingHarness) -> None:
         offer = harness.piece_server._socket.bulk.offer(ONE)
         assert offer is not None
-        socket = await knock(harness, offer.word.hex().upper().encode(), [b"x"])
+        socket = await connect(harness, offer.word.hex().upper().encode(), [b"x"])
         await until(lambda: harness.guard.counts["deny"])
         socket.close(linger=0)
         assert harness.guard.counts["admit"] == 0
@@ -484,18 +483,18 @@ def test_a_word_in_capitals_is_another_word() -> None:
     run(test)
 
 
-def test_a_word_lets_one_in_and_a_key_gets_one_pieces() -> None:
-    """Whoever overhears a word comes in, and is sent nothing; nobody comes in by it again."""
+def test_a_token_admits_once_and_only_a_key_gets_pieces() -> None:
+    """A stolen token admits once and gets no piece, because the thief lacks the key."""
 
     async def test(harness: ServingHarness) -> None:
         bulk = harness.piece_server._socket.bulk
         offer = bulk.offer(ONE)
         assert offer is not None
         assert bulk.offer(ONE) is None
-        word = offer.word.hex().encode()
-        thief = await knock(harness, word, [SIGNATURE, os.urandom(16)])
+        token = offer.word.hex().encode()
+        thief = await connect(harness, token, [SIGNATURE, os.urandom(16)])
         await until(lambda: harness.guard.counts["admit"] == 1)
-        second = await knock(harness, word, [SIGNATURE, os.urandom(16)])
+        second = await connect(harness, token, [SIGNATURE, os.urandom(16)])
         await until(lambda: harness.guard.counts["deny"] == 1)
         await turns()
         assert not is_up(harness)
@@ -507,11 +506,11 @@ def test_a_word_lets_one_in_and_a_key_gets_one_pieces() -> None:
 
 
 @pytest.mark.parametrize("said", [[b""], [SIGNATURE], [b"MT\x02", bytes(16)], [b"x"] * 30])
-def test_what_is_no_proof_is_none(said: list[bytes]) -> None:
+def test_an_invalid_proof_is_ignored(said: list[bytes]) -> None:
     async def test(harness: ServingHarness) -> None:
         offer = harness.piece_server._socket.bulk.offer(ONE)
         assert offer is not None
-        socket = await knock(harness, offer.word.hex().encode(), said)
+        socket = await connect(harness, offer.word.hex().encode(), said)
         await turns()
         assert not is_up(harness)
         socket.close(linger=0)
@@ -519,7 +518,7 @@ def test_what_is_no_proof_is_none(said: list[bytes]) -> None:
     run(test)
 
 
-def test_what_is_forgotten_lets_nobody_in() -> None:
+def test_the_token_of_a_forgotten_client_is_invalid() -> None:
     async def test(harness: ServingHarness) -> None:
         bulk = harness.piece_server._socket.bulk
         offer = bulk.offer(ONE)
@@ -532,7 +531,7 @@ def test_what_is_forgotten_lets_nobody_in() -> None:
     run(test)
 
 
-def test_a_word_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_bulk, "TOKEN_S", 0.0)
 
     async def test(harness: ServingHarness) -> None:
@@ -543,7 +542,7 @@ def test_a_word_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     run(test)
 
 
-def test_what_proves_nothing_takes_nothing_away() -> None:
+def test_an_invalid_proof_breaks_nothing() -> None:
     async def test(harness: ServingHarness) -> None:
         handler = await in_bulk(harness)
         connection = harness.pool._connections[harness.server.public]
@@ -561,12 +560,11 @@ def test_what_proves_nothing_takes_nothing_away() -> None:
 # -- keys and nonces ----------------------------------------------------------------------------
 
 
-def test_h95_no_nonce_is_used_twice_with_a_key_however_often_one_connects(
+def test_h95_no_nonce_is_used_twice_with_a_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A client that retries shows its proof under a fresh routing id each time, a source may have
-    forgotten us, a message may find the queue full: whatever happens, AES-GCM never meets the same
-    key and nonce again, and no key of it is the one that was told."""
+    """Clients retry under fresh routing ids, servers forget clients, queues are full. In all these
+    cases AES-GCM never gets a pair of key and nonce twice, and its key is never the sent one."""
     used: list[tuple[bytes, bytes]] = []
 
     class Recorded:
@@ -583,7 +581,7 @@ def test_h95_no_nonce_is_used_twice_with_a_key_however_often_one_connects(
             return self._cipher.encrypt_into(nonce, *rest)
 
     monkeypatch.setattr(sealed_stream, "AESGCM", Recorded)
-    told: list[bytes] = []
+    sent_keys: list[bytes] = []
 
     async def test(harness: ServingHarness) -> None:
         bulk = harness.piece_server._socket.bulk
@@ -591,7 +589,7 @@ def test_h95_no_nonce_is_used_twice_with_a_key_however_often_one_connects(
 
         def spy(requester: RequesterId) -> peer.Bulk | None:
             if (made := offer(requester)) is not None:
-                told.append(made.key)
+                sent_keys.append(made.key)
             return made
 
         bulk.offer = spy  # type: ignore[method-assign]
@@ -602,14 +600,14 @@ def test_h95_no_nonce_is_used_twice_with_a_key_however_often_one_connects(
             await fetch(harness, handler)
             connection = harness.pool._connections[harness.server.public]
             assert connection._bulk is not None
-            for _ in range(3):  # the same proof again, and the same key under other names
+            for _ in range(3):  # the same proof again, under other routing ids
                 name = b"\x01" + os.urandom(16)
-                connection._bulk._pump.send([SIGNATURE, sealed_stream.proof(told[-1], name)])
+                connection._bulk._pump.send([SIGNATURE, sealed_stream.proof(sent_keys[-1], name)])
             [(owner, line)] = bulk._channels.items()
             with monkeypatch.context() as full:
                 full.setattr(bulk._pump, "send", lambda *_, **__: Sent.FULL)
                 assert bulk.send(owner, peer.Pieces(0, 0, 1), DATA[:LENGTH], LENGTH) is Sent.FULL
-            line.routing_id = None  # as after a connection that was gone for a moment
+            line.routing_id = None  # as after a short interruption
             await fetch(harness, handler)
             match attempt:
                 case 0:
@@ -623,30 +621,30 @@ def test_h95_no_nonce_is_used_twice_with_a_key_however_often_one_connects(
                 bulk._channels.clear()
 
     run(test)
-    assert len(told) == len(set(told)) == 4
+    assert len(sent_keys) == len(set(sent_keys)) == 4
     assert len(used) > 4 * 2
     assert len(used) == len(set(used)), "a nonce was used twice with a key"
-    assert not {key for key, _ in used} & set(told)
+    assert not {key for key, _ in used} & set(sent_keys)
 
 
-def _proof_of_before(key: bytes, name: bytes) -> bytes:
-    """The proof of version 0.1.0."""
+def former_proof(key: bytes, name: bytes) -> bytes:
+    """Return the proof of version 0.1.0."""
     return AESGCM(key).encrypt(b"prov" + bytes(8), b"", name)
 
 
 @pytest.mark.parametrize("older", ["peer.fetching.bulk", "peer.serving.bulk"])
-def test_h95_a_peer_with_the_former_proof_gets_its_pieces_the_other_way(
+def test_h95_a_peer_with_the_former_proof_uses_the_encrypted_connection(
     monkeypatch: pytest.MonkeyPatch, older: str
 ) -> None:
-    """One end is older: its proof is none to the other, nothing is sent there, nothing hangs."""
-    monkeypatch.setattr(f"{older}.proof", _proof_of_before)
+    """One end is older: the other rejects its proof, sends no piece there, and nothing hangs."""
+    monkeypatch.setattr(f"{older}.proof", former_proof)
 
     async def test(harness: ServingHarness) -> None:
         proofs: list[Any] = []
-        hear = harness.piece_server._socket.bulk._on_message
+        on_message = harness.piece_server._socket.bulk._on_message
         harness.piece_server._socket.bulk._pump._on_message = lambda frames: (
             proofs.append(1),
-            hear(frames),
+            on_message(frames),
         )
         harness.offer()
         handler = await harness.open()
@@ -654,7 +652,7 @@ def test_h95_a_peer_with_the_former_proof_gets_its_pieces_the_other_way(
         await fetch(harness, handler)
         assert not is_up(harness)
         assert sent_by_bulk(harness) == 0
-        assert handler.events == [("opened", None)], "the connection itself lived on"
+        assert handler.events == [("opened", None)], "the encrypted connection lives on"
 
     run(test)
 
@@ -665,7 +663,7 @@ def test_h95_a_peer_with_the_former_proof_gets_its_pieces_the_other_way(
 @pytest.mark.parametrize(
     ("endpoint", "port"), [("ipc:///tmp/x", 0), ("tcp://127.0.0.1:9", None)], ids=["ipc", "off"]
 )
-def test_there_may_be_none(endpoint: str, port: int | None) -> None:
+def test_bulk_connections_can_be_off(endpoint: str, port: int | None) -> None:
     async def test(harness: ServingHarness) -> None:
         bulk = BulkSender(
             harness.contexts[0],
@@ -684,7 +682,7 @@ def test_there_may_be_none(endpoint: str, port: int | None) -> None:
     run(test)
 
 
-def test_a_port_in_use_is_said_when_it_was_asked_for() -> None:
+def test_a_given_port_in_use_is_an_error() -> None:
     async def test(harness: ServingHarness) -> None:
         bulk = BulkSender(
             harness.contexts[0],

@@ -1,4 +1,4 @@
-"""Manifests are given at a pace, whoever asks and however often."""
+"""Pace of manifests under many requests."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def flood(pacer: ManifestPacer, given: list[int], channels: int, times: int) -> 
             pacer.add((ONE, channel), MALLORY, MANIFEST_PART_BYTES, lambda: given.append(1))
 
 
-def test_who_asks_without_end_gets_a_share_and_keeps_nobody_waiting() -> None:
+def test_endless_requests_get_a_share_and_delay_no_other_user() -> None:
     async def test(pacer: ManifestPacer) -> None:
         given, others = list[int](), list[int]()
         flood(pacer, given, 64, 100)
-        # The burst that is saved up, one more on debt, and what comes in while this runs.
+        # The saved burst, one more on debt, and the tokens that arrive while this runs.
         assert len(given) < 2 * USER_RATE // MANIFEST_PART_BYTES
         assert len(pacer) == 64
         pacer.add((TWO, 0), ALICE, MANIFEST_PART_BYTES, lambda: others.append(1))
@@ -62,7 +62,7 @@ def test_the_upload_limit_holds_for_manifests(monkeypatch: pytest.MonkeyPatch) -
     run(test, RateLimit(Rates(everything=MIB)))
 
 
-def test_what_waits_is_given_in_its_time() -> None:
+def test_waiting_requests_are_answered_in_time() -> None:
     async def test(pacer: ManifestPacer) -> None:
         given: list[int] = []
         pacer.add((ONE, 0), ALICE, USER_RATE // 4 + USER_RATE // 50, lambda: given.append(0))
@@ -74,7 +74,7 @@ def test_what_waits_is_given_in_its_time() -> None:
     run(test)
 
 
-def test_what_waits_costs_the_others_nothing_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_requests_use_no_upload_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(manifest_pacer, "monotonic", lambda: now)
     limit = RateLimit(Rates(everything=MIB))
@@ -82,7 +82,7 @@ def test_what_waits_costs_the_others_nothing_yet(monkeypatch: pytest.MonkeyPatch
     async def test(pacer: ManifestPacer) -> None:
         given: list[int] = []
         flood(pacer, given, 64, 10)
-        # What was given on debt is paid in the time of one part, and not in that of all that wait.
+        # The debt is paid in the time of one part, not of all waiting parts.
         assert limit.ready_at(now) - now <= MANIFEST_PART_BYTES / MIB + 0.001
 
     run(test, limit)

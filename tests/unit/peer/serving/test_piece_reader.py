@@ -1,4 +1,4 @@
-"""Pieces that cannot be read: tried again, given up for a while, and offered again."""
+"""Piece reader: failed reads are retried, and unreadable pieces suspended for a while."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EIO = IOFailed("cannot read '/films/alien': Input/output error")
 
 
 class Disk:
-    """Where the pieces are, each with what stands in the way of reading it."""
+    """A disk with the errors of the next reads of each piece."""
 
     def __init__(self) -> None:
         self.errors: dict[int, list[Exception]] = {}
@@ -56,7 +56,7 @@ class Disk:
 
 
 class ReaderHarness:
-    """A reader between a shelf and a core, which only takes down what it is told."""
+    """A reader with an inventory; events for the serving machine are recorded in ``decided``."""
 
     def __init__(self) -> None:
         self.disk, self.inventory = Disk(), Inventory()
@@ -96,16 +96,16 @@ class ReaderHarness:
     def offer(self, have: Bitfield | None = None) -> None:
         self.inventory.put(FILMS, CONTENT, MANIFEST, b"", self.disk, have)
 
-    async def ask(self, *pieces: int) -> list[swarm.ServingEvent]:
-        """Have pieces read; what the core was told of them."""
+    async def read(self, *pieces: int) -> list[swarm.ServingEvent]:
+        """Read pieces and return the events that follow."""
         before, sent = len(self.decided), len(self.sent)
         run = [swarm.Send(BOB, CONTENT, index) for index in pieces]
         self.reader.read(run, self.run_bytes, self._on_result)
 
         def done() -> bool:
-            told = self.decided[before:]
+            events = self.decided[before:]
             not_sent = sum(
-                isinstance(event, swarm.SendBlocked | swarm.SendDropped) for event in told
+                isinstance(event, swarm.SendBlocked | swarm.SendDropped) for event in events
             )
             return not_sent + len(self.sent) - sent >= len(pieces)
 
@@ -113,13 +113,13 @@ class ReaderHarness:
         return self.decided[before:]
 
     async def break_down(self, index: int) -> None:
-        """Let a piece fail until it is given up."""
+        """Let a piece fail until it is suspended."""
         self.disk.errors[index] = [EIO] * 1_000
-        while swarm.HeldLess(CONTENT, (index,)) not in await self.ask(index):
+        while swarm.HeldLess(CONTENT, (index,)) not in await self.read(index):
             pass
 
-    def time_passes(self) -> None:
-        """The time is over after which the reader looks again at what failed."""
+    def review(self) -> None:
+        """Review failed pieces, as after `AWAY_S`."""
         for faults in list(self.reader._faults.values()):
             self.reader._review(faults)
 
@@ -136,12 +136,12 @@ def run(test: Callable[[ReaderHarness], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_a_failure_that_passes_only_delays_the_piece() -> None:
+def test_a_transient_failure_only_delays_the_piece() -> None:
     async def test(harness: ReaderHarness) -> None:
         harness.offer()
         harness.disk.errors = {2: [EIO]}
-        assert await harness.ask(1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 2)]
-        assert await harness.ask(2) == []
+        assert await harness.read(1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 2)]
+        assert await harness.read(2) == []
         assert (harness.sent, harness.notices) == ([1, 3, 2], [])
 
     run(test)
@@ -150,10 +150,10 @@ def test_a_failure_that_passes_only_delays_the_piece() -> None:
 def test_adjacent_pieces_are_read_and_sent_together() -> None:
     async def test(harness: ReaderHarness) -> None:
         harness.offer()
-        assert await harness.ask(0, 1, 2) == []
+        assert await harness.read(0, 1, 2) == []
         harness.run_bytes = 3 * LENGTH
-        assert await harness.ask(0, 1, 2, 4) == []
-        assert await harness.ask(4, 0, 1) == []
+        assert await harness.read(0, 1, 2, 4) == []
+        assert await harness.read(4, 0, 1) == []
         assert harness.disk.runs == [(0, 1), (1, 1), (2, 1), (0, 3), (4, 1), (4, 1), (0, 2)]
         assert harness.sent == [0, 1, 2, 0, 1, 2, 4, 4, 0, 1]
 
@@ -163,28 +163,28 @@ def test_adjacent_pieces_are_read_and_sent_together() -> None:
 @pytest.mark.parametrize(
     "errors", [[EIO, EIO], [DigestMismatch("piece 1 is damaged", (1,))]], ids=["unread", "damaged"]
 )
-def test_one_of_a_run_that_fails_does_not_keep_the_others(errors: list[Exception]) -> None:
+def test_a_failed_piece_does_not_hold_back_the_others_of_its_run(errors: list[Exception]) -> None:
     async def test(harness: ReaderHarness) -> None:
         harness.offer()
         harness.run_bytes = 4 * LENGTH
         harness.disk.errors = {1: errors}
-        assert await harness.ask(0, 1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 1)]
+        assert await harness.read(0, 1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 1)]
         assert sorted(harness.sent) == [0, 2, 3]
-        assert await harness.ask(1) == []
+        assert await harness.read(1) == []
 
     run(test)
 
 
 @pytest.mark.parametrize("error", [EIO, RuntimeError("a defect")])
-def test_a_piece_that_stays_unreadable_is_given_up(error: Exception) -> None:
+def test_a_piece_that_stays_unreadable_is_suspended(error: Exception) -> None:
     async def test(harness: ReaderHarness) -> None:
         harness.offer()
         harness.disk.errors = {2: [error] * TRIES}
         blocked = swarm.SendBlocked(BOB, CONTENT, 2)
         for _ in range(TRIES - 1):
-            assert await harness.ask(2) == [blocked]
+            assert await harness.read(2) == [blocked]
         # The core declines what is blocked and not held.
-        assert await harness.ask(2) == [swarm.HeldLess(CONTENT, (2,)), blocked]
+        assert await harness.read(2) == [swarm.HeldLess(CONTENT, (2,)), blocked]
         (notice,) = harness.notices
         assert str(error) in notice
 
@@ -196,13 +196,13 @@ def test_failures_before_a_piece_was_read_do_not_count() -> None:
         harness.offer()
         for _ in range(TRIES + 1):
             harness.disk.errors = {2: [EIO]}
-            assert await harness.ask(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
-            assert await harness.ask(2) == []
+            assert await harness.read(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
+            assert await harness.read(2) == []
 
     run(test)
 
 
-def test_a_piece_that_was_given_up_is_offered_again_after_a_while(
+def test_a_suspended_piece_is_offered_again_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(piece_reader, "AWAY_S", 0.02)
@@ -210,31 +210,31 @@ def test_a_piece_that_was_given_up_is_offered_again_after_a_while(
     async def test(harness: ReaderHarness) -> None:
         harness.offer()
         await harness.break_down(2)
-        await until(lambda: harness.announced, "the piece's return")
+        await until(lambda: harness.announced, "the offer")
         assert harness.announced == [(2,)]
         assert harness.decided[-1] == swarm.HeldMore(CONTENT, (2,))
         harness.disk.errors.clear()
-        assert await harness.ask(2) == []
+        assert await harness.read(2) == []
         assert harness.sent == [2]
-        await until(lambda: not harness.reader._faults, "the end of the trouble")
+        await until(lambda: not harness.reader._faults, "the end of the faults")
 
     run(test)
 
 
-def test_a_piece_that_is_bad_for_good_is_told_once_and_costs_one_read_each_time() -> None:
+def test_a_piece_that_stays_bad_is_reported_once_and_costs_one_read_each_time() -> None:
     async def test(harness: ReaderHarness) -> None:
         harness.offer()
         await harness.break_down(2)
         for times in range(1, 4):
-            harness.time_passes()
+            harness.review()
             assert harness.announced == [(2,)] * times
-            assert swarm.HeldLess(CONTENT, (2,)) in await harness.ask(2)
+            assert swarm.HeldLess(CONTENT, (2,)) in await harness.read(2)
         assert len(harness.notices) == 1
 
     run(test)
 
 
-def test_one_notice_tells_of_a_disk_on_which_nothing_can_be_read() -> None:
+def test_one_notice_reports_an_unreadable_disk() -> None:
     async def test(harness: ReaderHarness) -> None:
         harness.offer()
         for index in range(COUNT):
@@ -244,14 +244,14 @@ def test_one_notice_tells_of_a_disk_on_which_nothing_can_be_read() -> None:
     run(test)
 
 
-def test_what_was_lost_from_a_part_meanwhile_is_not_offered_again() -> None:
+def test_a_piece_lost_meanwhile_is_not_offered_again() -> None:
     async def test(harness: ReaderHarness) -> None:
         have = Bitfield(COUNT, [1, 2, 3])
         harness.offer(have)
         await harness.break_down(2)
         await harness.break_down(3)
         have.discard(2)
-        harness.time_passes()
+        harness.review()
         assert harness.announced == [(3,)]
 
     run(test)
@@ -262,20 +262,20 @@ def test_a_content_that_is_gone_is_forgotten() -> None:
         harness.offer()
         await harness.break_down(2)
         harness.inventory.remove(CONTENT)
-        harness.time_passes()
+        harness.review()
         assert (harness.announced, len(harness.reader._faults)) == ([], 0)
 
     run(test)
 
 
-def test_a_content_that_came_anew_is_judged_anew() -> None:
+def test_a_content_that_returns_starts_without_failures() -> None:
     async def test(harness: ReaderHarness) -> None:
         harness.offer()
         await harness.break_down(2)
         harness.inventory.remove(CONTENT)
         harness.offer(Bitfield(COUNT, [2]))
-        assert await harness.ask(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
-        harness.time_passes()
+        assert await harness.read(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
+        harness.review()
         assert (harness.announced, len(harness.reader._faults)) == ([], 0)
 
     run(test)
@@ -287,13 +287,13 @@ def test_a_piece_that_another_read_lost_is_no_fault_of_the_disk(lost: bool) -> N
         harness.offer(Bitfield(COUNT, [0] if lost else [0, 2]))
         harness.disk.errors = {2: [PieceNotHeld("piece 2 is not held")]}
         gone = [swarm.HeldLess(CONTENT, (2,))] if lost else []
-        assert await harness.ask(2) == [*gone, swarm.SendBlocked(BOB, CONTENT, 2)]
+        assert await harness.read(2) == [*gone, swarm.SendBlocked(BOB, CONTENT, 2)]
         assert (harness.notices, len(harness.reader._faults)) == ([], 0)
 
     run(test)
 
 
-def test_nothing_is_offered_again_by_a_reader_that_was_closed() -> None:
+def test_a_closed_reader_offers_nothing_again() -> None:
     async def test(harness: ReaderHarness) -> None:
         harness.offer()
         await harness.break_down(2)
@@ -304,12 +304,12 @@ def test_nothing_is_offered_again_by_a_reader_that_was_closed() -> None:
     run(test)
 
 
-def test_a_defect_stands_in_the_log_whole(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     async def test(harness: ReaderHarness) -> None:
         harness.offer()
         harness.disk.errors = {2: [RuntimeError("a defect")] * TRIES}
         for _ in range(TRIES):
-            await harness.ask(2)
+            await harness.read(2)
 
     with caplog.at_level(logging.ERROR, "peer.serving.piece_reader"):
         run(test)
@@ -317,7 +317,7 @@ def test_a_defect_stands_in_the_log_whole(caplog: pytest.LogCaptureFixture) -> N
     assert record.exc_info is not None
 
 
-def test_who_fetches_hears_that_a_piece_can_be_had_again() -> None:
+def test_clients_learn_that_a_piece_is_available_again() -> None:
     async def test(harness: joined.ServingHarness) -> None:
         harness.offer()
         handler = await harness.open()

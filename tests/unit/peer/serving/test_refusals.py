@@ -1,4 +1,4 @@
-"""A peer that refuses by itself speaks as the tracker does."""
+"""Refusals that a peer and the tracker share have the same words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tracker.core import context
 from tracker.core.state import State
 
 
-def said(refuse: Callable[[], object]) -> tuple[str, str, str | None]:
+def raised(refuse: Callable[[], object]) -> tuple[str, str, str | None]:
     with pytest.raises(Refused) as caught:
         refuse()
     return caught.value.code, caught.value.message, caught.value.hint
@@ -21,10 +21,10 @@ def said(refuse: Callable[[], object]) -> tuple[str, str, str | None]:
 
 def test_no_group() -> None:
     ours = no_group("lab")
-    assert (ours.code, ours.message, ours.hint) == said(lambda: context.refuse_group("lab"))
+    assert (ours.code, ours.message, ours.hint) == raised(lambda: context.refuse_group("lab"))
 
 
 def test_not_logged_in() -> None:
     ours = not_logged_in()
     nobody = context.Caller(DeviceKey(bytes(32)))
-    assert (ours.code, ours.message, ours.hint) == said(lambda: context.user_of(State(), nobody))
+    assert (ours.code, ours.message, ours.hint) == raised(lambda: context.user_of(State(), nobody))

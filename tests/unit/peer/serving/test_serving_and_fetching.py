@@ -1,4 +1,4 @@
-"""The serving and the fetching side, joined by real sockets: a `Seeder` and a `Fanout`."""
+"""`PieceServer` and `ConnectionPool`, joined by real sockets."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from tests.support.serving_harness import (
 from tests.support.waiting import PATIENCE_S
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["with the rest", "bulk"])
-def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test twice: pieces come with all the rest, and on bulk connections."""
+@pytest.fixture(autouse=True, params=[False, True], ids=["encrypted", "bulk"])
+def bulk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test with pieces on the encrypted connection, and on bulk connections."""
     monkeypatch.setattr(ServingHarness, "bulk", request.param)
 
 
-def test_pieces_travel() -> None:
+def test_pieces_arrive() -> None:
     async def test(harness: ServingHarness) -> None:
         harness.offer()
         handler = await harness.open()
@@ -52,8 +52,8 @@ def test_pieces_travel() -> None:
     run(test)
 
 
-def test_far_more_wishes_than_may_be_on_their_way_are_all_granted() -> None:
-    """Credit flows back, or the serving side would stop after the first few."""
+def test_far_more_requests_than_fit_in_flight_are_all_answered() -> None:
+    """Without acknowledgements the piece server would stop after the first pieces."""
 
     async def test(harness: ServingHarness) -> None:
         harness.offer()
@@ -67,7 +67,7 @@ def test_far_more_wishes_than_may_be_on_their_way_are_all_granted() -> None:
     run(test)
 
 
-def test_a_part_tells_what_it_holds_and_what_comes() -> None:
+def test_an_incomplete_content_reports_held_and_new_pieces() -> None:
     async def test(harness: ServingHarness) -> None:
         have = Bitfield(COUNT, [0, 3])
         harness.offer(have)
@@ -106,7 +106,7 @@ def test_a_part_tells_what_it_holds_and_what_comes() -> None:
         (b"good", MUSIC, Code.UNKNOWN_SHARE),
     ],
 )
-def test_who_has_no_right_or_asks_for_nothing_that_is_there(
+def test_invalid_tickets_and_unknown_contents_are_refused(
     ticket: bytes, offered: GroupId | None, code: Code
 ) -> None:
     async def test(harness: ServingHarness) -> None:
@@ -122,7 +122,7 @@ def test_who_has_no_right_or_asks_for_nothing_that_is_there(
     run(test)
 
 
-def test_a_right_that_ends_ends_the_channel() -> None:
+def test_a_right_that_ends_closes_the_channel() -> None:
     async def test(harness: ServingHarness) -> None:
         harness.offer()
         handler = await harness.open()
@@ -135,7 +135,7 @@ def test_a_right_that_ends_ends_the_channel() -> None:
     run(test)
 
 
-def test_a_user_who_is_dropped_hears_it_at_once() -> None:
+def test_a_dropped_user_is_refused_at_once() -> None:
     async def test(harness: ServingHarness) -> None:
         harness.offer()
         handler = await harness.open()
@@ -151,7 +151,7 @@ def test_a_user_who_is_dropped_hears_it_at_once() -> None:
     run(test)
 
 
-def test_what_is_withdrawn_is_said() -> None:
+def test_clients_learn_that_a_content_was_withdrawn() -> None:
     async def test(harness: ServingHarness) -> None:
         harness.offer()
         harness.offer(group=MUSIC)
@@ -164,7 +164,7 @@ def test_what_is_withdrawn_is_said() -> None:
     run(test)
 
 
-def test_files_that_changed_send_not_one_byte_more() -> None:
+def test_changed_files_are_no_longer_sent() -> None:
     async def test(harness: ServingHarness) -> None:
         looked: list[ContentId] = []
         harness.inventory.on_changed = looked.append
@@ -202,8 +202,8 @@ def test_a_piece_that_cannot_be_read_is_declined_and_others_come() -> None:
     run(test)
 
 
-class Closing(Reader):
-    """A part that is closed while a piece is read: no other one is read after that."""
+class ClosingPart(Reader):
+    """A part that is closed while a piece is read; further reads fail."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,13 +217,13 @@ class Closing(Reader):
         return super().read_run(first, count)
 
 
-def test_what_was_to_be_read_from_a_part_is_read_from_the_whole_that_it_became() -> None:
+def test_reads_of_a_part_move_to_the_complete_content_that_it_became() -> None:
     async def test(harness: ServingHarness) -> None:
         harness.offer(Bitfield(COUNT, range(COUNT - 1)))
         handler = await harness.open()
         handler.channel.request((0,))
         await until(lambda: 0 in handler.pieces)
-        served, part = harness.inventory.get(CONTENT), Closing()
+        served, part = harness.inventory.get(CONTENT), ClosingPart()
         assert served is not None
         served.reader = part
         handler.channel.request(tuple(range(1, COUNT - 1)))
@@ -294,7 +294,7 @@ def test_indexes_beyond_the_content_are_declined() -> None:
     run(test)
 
 
-def test_an_open_that_is_refused_closes_the_channel_that_was_there() -> None:
+def test_a_refused_open_closes_the_former_channel() -> None:
     async def test(harness: ServingHarness) -> None:
         harness.offer()
         handler = await harness.open()
@@ -307,7 +307,7 @@ def test_an_open_that_is_refused_closes_the_channel_that_was_there() -> None:
     run(test)
 
 
-def test_an_index_beyond_the_content_takes_no_other_wish_along() -> None:
+def test_an_index_beyond_the_content_cancels_no_other_request() -> None:
     async def test(harness: ServingHarness) -> None:
         harness.offer()
         handler = await harness.open()
@@ -326,7 +326,7 @@ def test_an_index_beyond_the_content_takes_no_other_wish_along() -> None:
     run(test)
 
 
-def test_the_manifest_can_be_had_from_a_peer_too() -> None:
+def test_a_peer_serves_the_manifest() -> None:
     async def test(harness: ServingHarness) -> None:
         harness.offer()
         handler = await harness.open()
@@ -337,7 +337,7 @@ def test_the_manifest_can_be_had_from_a_peer_too() -> None:
     run(test)
 
 
-def test_a_device_that_nobody_knows_does_not_come_in() -> None:
+def test_an_unknown_device_is_not_admitted() -> None:
     async def test(harness: ServingHarness) -> None:
         harness.offer()
         harness.known.clear()
@@ -347,13 +347,13 @@ def test_a_device_that_nobody_knows_does_not_come_in() -> None:
         await turns(50)
         assert handler.events == []
         harness.known.add(harness.client.public)
-        await until(lambda: handler.events)  # it knocks again by itself
+        await until(lambda: handler.events)  # it connects again by itself
         assert handler.events == [("opened", None)]
 
     run(test)
 
 
-def test_a_serving_side_that_ends_is_noticed_at_once() -> None:
+def test_the_end_of_a_piece_server_is_noticed_at_once() -> None:
     async def test(harness: ServingHarness) -> None:
         harness.offer()
         handler = await harness.open()
@@ -363,7 +363,7 @@ def test_a_serving_side_that_ends_is_noticed_at_once() -> None:
     run(test)
 
 
-def test_nobody_there_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_source_is_reported_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peer.fetching.pool.OPEN_TIMEOUT_S", 0.1)
 
     async def test(harness: ServingHarness) -> None:
@@ -375,7 +375,7 @@ def test_nobody_there_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     run(test)
 
 
-def test_a_renewed_ticket_is_shown_where_an_older_one_was() -> None:
+def test_a_renewed_ticket_replaces_the_older_one() -> None:
     async def test(harness: ServingHarness) -> None:
         harness.offer()
         await harness.open()
@@ -387,8 +387,8 @@ def test_a_renewed_ticket_is_shown_where_an_older_one_was() -> None:
     run(test)
 
 
-def test_a_limit_is_kept_and_everything_comes_in_the_end() -> None:
-    """Counted in pieces, not in seconds: a quarter of a second's worth comes at once."""
+def test_an_upload_limit_delays_pieces_and_loses_none() -> None:
+    """Counted in pieces, not in seconds: the pieces of a quarter of a second arrive at once."""
 
     async def test(harness: ServingHarness) -> None:
         harness.offer()
