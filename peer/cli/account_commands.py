@@ -1,29 +1,15 @@
-"""The commands about accounts and groups."""
+"""Commands about the account: creating it, logging in and out, the password, the devices."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from peer.cli.arguments import (
-    complete_device,
-    complete_group,
-    complete_member,
-    complete_request,
-    read_password,
-)
+from peer.cli.arguments import complete_device, read_password, yes_option
 from peer.cli.command import command
-from peer.cli.console import Console, plain
+from peer.cli.console import Console
 
-group_argument = click.argument("group", shell_complete=complete_group)
 user_argument = click.argument("user")
-request_argument = click.argument("user", shell_complete=complete_request)
-member_argument = click.argument("user", shell_complete=complete_member)
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 password_argument = click.argument("password", required=False)
-
-# -- accounts -----------------------------------------------------------------------------------
 
 
 @command("create-user", example="mini-torrent create-user anna")
@@ -41,7 +27,7 @@ def create_user(console: Console, user: str, password: str | None) -> None:
     console.need_peer()
     new_user_id(user)  # a name that is none is refused before a password is asked for
     answer = console.ask(CreateUser(user, read_password(password, twice=True)))
-    console.done(answer, f"account {user} made")
+    console.done(answer)
 
 
 @command("login", example="mini-torrent login anna")
@@ -61,7 +47,7 @@ def login(console: Console, user: str, password: str | None, yes: bool) -> None:
     console.need_peer()
     password = read_password(password, twice=False)
     answer = console.ask_with_consent(lambda yes: Login(user, password, yes), yes)
-    console.done(answer, f"logged in as {user}")
+    console.done(answer)
 
 
 @command("logout", example="mini-torrent logout")
@@ -69,7 +55,7 @@ def logout(console: Console) -> None:
     """End the login of this device; it serves nothing any more."""
     from common.messages.control import Logout
 
-    console.done(console.ask(Logout()), "logged out")
+    console.done(console.ask(Logout()))
 
 
 @command("change-password", example="mini-torrent change-password")
@@ -90,7 +76,7 @@ def change_password(console: Console, old: str | None, new: str | None, keep_dev
     old = read_password(old, twice=False, prompt="Old password: ")
     new = read_password(new, twice=True, prompt="New password: ")
     answer = console.ask(ChangePassword(old, new, keep_devices))
-    console.done(answer, "password changed")
+    console.done(answer)
 
 
 @command("list-devices", example="mini-torrent list-devices")
@@ -98,8 +84,9 @@ def list_devices(console: Console) -> None:
     """List the devices on which you are logged in."""
     from common.messages.control import ListDevices
     from peer.cli.listings import devices_table
+    from peer.cli.tables import show_rows
 
-    _list(console, console.ask(ListDevices()), devices_table)
+    show_rows(console, console.ask(ListDevices()), devices_table)
 
 
 @command("forget-device", example="mini-torrent forget-device 3f0c9a1b")
@@ -114,126 +101,7 @@ def forget_device(console: Console, id: str) -> None:
     """
     from common.messages.control import ForgetDevice
 
-    console.done(console.ask(ForgetDevice(id)), f"device {id} is logged out")
+    console.done(console.ask(ForgetDevice(id)))
 
 
-# -- groups -------------------------------------------------------------------------------------
-
-
-@command("create-group", example="mini-torrent create-group films")
-@click.argument("group")
-def create_group(console: Console, group: str) -> None:
-    """Make a group that you own."""
-    from common.messages.control import CreateGroup
-
-    console.done(console.ask(CreateGroup(group)), f"group {group} made")
-
-
-@command("join-group", example="mini-torrent join-group films")
-@group_argument
-def join_group(console: Console, group: str) -> None:
-    """Ask the owner of a group to be let in."""
-    from common.messages.control import JoinGroup
-
-    console.done(console.ask(JoinGroup(group)), f"asked to join {group}")
-
-
-@command("leave-group", example="mini-torrent leave-group films")
-@group_argument
-@yes_option
-def leave_group(console: Console, group: str, yes: bool) -> None:
-    """Leave a group, and stop sharing in it.
-
-    If it is yours, it passes to whoever is a member for longest; the last one dissolves it.
-    """
-    from common.messages.control import LeaveGroup
-
-    answer = console.ask_with_consent(lambda yes: LeaveGroup(group, yes), yes)
-    console.done(answer, f"left {group}")
-
-
-@command("list-groups", example="mini-torrent list-groups --json")
-def list_groups(console: Console) -> None:
-    """List the groups, and what you are in each."""
-    from common.messages.control import ListGroups
-    from peer.cli.listings import groups_table
-
-    _list(console, console.ask(ListGroups()), groups_table)
-
-
-@command("list-requests", example="mini-torrent list-requests films")
-@group_argument
-def list_requests(console: Console, group: str) -> None:
-    """List who asks to join a group that you own."""
-    from common.messages.control import ListRequests
-    from peer.cli.listings import users_table
-
-    answer = console.ask(ListRequests(group))
-    _list(console, answer, lambda rows: users_table(rows, "Nobody asks to join."))
-
-
-@command("list-members", example="mini-torrent list-members films")
-@group_argument
-def list_members(console: Console, group: str) -> None:
-    """List the members of a group that you are in."""
-    from common.messages.control import ListMembers
-    from peer.cli.listings import users_table
-
-    answer = console.ask(ListMembers(group))
-    _list(console, answer, lambda rows: users_table(rows, "Nobody is in this group."))
-
-
-@command("accept-request", example="mini-torrent accept-request films bert")
-@group_argument
-@request_argument
-def accept_request(console: Console, group: str, user: str) -> None:
-    """Let USER into a group that you own."""
-    from common.messages.control import AcceptRequest
-
-    console.done(console.ask(AcceptRequest(group, user)), f"{user} is in {group}")
-
-
-@command("reject-request", example="mini-torrent reject-request films mallory")
-@group_argument
-@request_argument
-def reject_request(console: Console, group: str, user: str) -> None:
-    """Turn down USER, who asks to join."""
-    from common.messages.control import RejectRequest
-
-    console.done(console.ask(RejectRequest(group, user)), f"{user} was turned down")
-
-
-@command("remove-member", example="mini-torrent remove-member films mallory")
-@group_argument
-@member_argument
-def remove_member(console: Console, group: str, user: str) -> None:
-    """Remove USER from a group that you own.
-
-    Nobody serves them any more from this moment on; what they have, they keep.
-    """
-    from common.messages.control import RemoveMember
-
-    console.done(console.ask(RemoveMember(group, user)), f"{user} is no longer in {group}")
-
-
-def _list(console: Console, answer: Any, table: Any) -> None:
-    from peer.cli.tables import show
-
-    if console.as_json:
-        console.json(plain(answer.rows))
-    else:
-        show(table(answer.rows), console)
-
-
-ACCOUNTS = (create_user, login, logout, change_password, list_devices, forget_device)
-GROUPS = (
-    create_group,
-    join_group,
-    leave_group,
-    list_groups,
-    list_requests,
-    accept_request,
-    reject_request,
-    list_members,
-    remove_member,
-)
+COMMANDS = (create_user, login, logout, change_password, list_devices, forget_device)

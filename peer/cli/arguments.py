@@ -1,4 +1,4 @@
-"""What people type, made into values: sizes, passwords, and how the shell completes names."""
+"""Arguments as values: sizes, passwords, and completion of names by the shell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from common import limits
-from peer.cli.console import Console, refuse_usage
+from common.hints import PROGRAM, line
+from peer.cli.console import Console
+from peer.cli.errors import PUBLIC_ARGUMENTS, TYPED, refuse_usage
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -69,40 +71,40 @@ def complete_group(ctx: click.Context, param: click.Parameter, incomplete: str) 
     """The groups that the running peer knows."""
     from common.messages import control
 
-    answer = _heard(ctx, control.ListGroups())
-    return _beginning(incomplete, [row.group for row in getattr(answer, "rows", [])])
+    answer = _answer(ctx, control.ListGroups())
+    return _matching(incomplete, [row.group for row in getattr(answer, "rows", [])])
 
 
 def complete_device(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The devices of whoever is logged in."""
     from common.messages import control
 
-    answer = _heard(ctx, control.ListDevices())
-    return _beginning(incomplete, [row.id for row in getattr(answer, "rows", [])])
+    answer = _answer(ctx, control.ListDevices())
+    return _matching(incomplete, [row.id for row in getattr(answer, "rows", [])])
 
 
 def complete_share(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """What the group that was typed before shares."""
     from common.messages import control
 
-    answer = _heard(ctx, control.ListFiles(ctx.params.get("group") or ""))
-    return _beginning(incomplete, [row.name for row in getattr(answer, "rows", [])])
+    answer = _answer(ctx, control.ListFiles(ctx.params.get("group") or ""))
+    return _matching(incomplete, [row.name for row in getattr(answer, "rows", [])])
 
 
 def complete_member(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The members of the group that was typed before."""
     from common.messages import control
 
-    answer = _heard(ctx, control.ListMembers(ctx.params.get("group") or ""))
-    return _beginning(incomplete, [row.user for row in getattr(answer, "rows", [])])
+    answer = _answer(ctx, control.ListMembers(ctx.params.get("group") or ""))
+    return _matching(incomplete, [row.user for row in getattr(answer, "rows", [])])
 
 
 def complete_request(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The users who ask to join the group that was typed before."""
     from common.messages import control
 
-    answer = _heard(ctx, control.ListRequests(ctx.params.get("group") or ""))
-    return _beginning(incomplete, [row.user for row in getattr(answer, "rows", [])])
+    answer = _answer(ctx, control.ListRequests(ctx.params.get("group") or ""))
+    return _matching(incomplete, [row.user for row in getattr(answer, "rows", [])])
 
 
 def complete_folder(
@@ -118,13 +120,17 @@ def complete_download(ctx: click.Context, param: click.Parameter, incomplete: st
     """What this peer downloads or downloaded in the group that was typed before."""
     from common.messages import control
 
-    answer = _heard(ctx, control.ShowDownloads())
+    answer = _answer(ctx, control.ShowDownloads())
     group = (ctx.params.get("group") or "").lower()
     rows = [row for row in getattr(answer, "rows", []) if row.group == group]
-    return _beginning(incomplete, [row.name for row in rows])
+    return _matching(incomplete, [row.name for row in rows])
 
 
-def _heard(ctx: click.Context, ask: control.Ask) -> object:
+group_argument = click.argument("group", shell_complete=complete_group)
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
+
+
+def _answer(ctx: click.Context, ask: control.Ask) -> object:
     # Completing runs no command, so the state is made from the options alone. It must stay silent,
     # whatever goes wrong: the user is in the middle of a line.
     with contextlib.suppress(Exception):
@@ -132,7 +138,7 @@ def _heard(ctx: click.Context, ask: control.Ask) -> object:
     return None
 
 
-def _beginning(incomplete: str, names: list[str]) -> list[str]:
+def _matching(incomplete: str, names: list[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
 
 
@@ -144,10 +150,10 @@ def read_password(given: str | None, *, twice: bool, prompt: str = "Password: ")
     if given is not None:
         return _text(given)
     if not sys.stdin.isatty():
-        line = sys.stdin.readline()
-        if not line:
-            refuse_usage("no password was given", "write it as one line to standard input")
-        return _text(line.rstrip("\r\n"))
+        typed = sys.stdin.readline()
+        if not typed:
+            refuse_usage("no password was given", _from_a_file())
+        return _text(typed.rstrip("\r\n"))
     return _ask_password(prompt, twice)
 
 
@@ -159,16 +165,23 @@ def _ask_password(prompt: str, twice: bool) -> str:
         if twice and getpass("Repeat the password: ") != password:
             refuse_usage("the two passwords differ", "type the same one twice")
     except EOFError:
-        refuse_usage("no password was given")
+        refuse_usage("no password was given", _from_a_file())
     except KeyboardInterrupt:
         print(file=sys.stderr)  # nothing of what was typed is seen, not even the end of the line
         raise
     return _text(password)
 
 
+def _from_a_file() -> str:
+    ctx = click.get_current_context()
+    name = ctx.command.name or ""
+    typed = ctx.meta.get(TYPED, [])[: PUBLIC_ARGUMENTS.get(name, 0)]
+    return f"read it from a file: {line(PROGRAM, name, *typed)} < FILE"
+
+
 def _text(password: str) -> str:
     try:
         password.encode()
     except UnicodeEncodeError:
-        refuse_usage("this password is no text in UTF-8")  # and is not shown
+        refuse_usage("the password is not valid UTF-8")  # and is not shown
     return password

@@ -16,12 +16,11 @@ from common.errors import MiniTorrentError
 from common.hints import PROGRAM, quoted_line
 from common.host.release import release
 from common.names import quoted
-from peer.cli.console import SENTENCE_MAX, TYPED, Console, WrongUsage, without_home
+from peer.cli.console import Console
+from peer.cli.errors import PUBLIC_ARGUMENTS, SENTENCE_MAX, TYPED, WrongUsage, without_home
 
 COMPLETE_VARIABLE = "_MINI_TORRENT_COMPLETE"
 SUMMARY_MAX = 62  # characters of a command's summary: a line of 80 columns behind its name
-PUBLIC_ARGUMENTS = {"login": 1, "create-user": 1, "change-password": 0}
-"""How many first arguments of a command cannot be a password; those of all others are public."""
 
 
 def _json(ctx: click.Context, param: click.Parameter, value: bool) -> None:

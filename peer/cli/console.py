@@ -1,8 +1,7 @@
-"""What one command line knows: whose peer it talks to, how it speaks, and how it says that
-something went wrong.
+"""State of one command line: its peer, its output streams, and JSON or text.
 
-Owns the global options' state, standard output and standard error, JSON, and the form of errors
-with their exit codes. What listings look like is `peer.cli.tables`'s business.
+Owns the global options, and everything printed on standard output and standard error but errors.
+Not here: errors and their exit codes (see peer.cli.errors), listings (see peer.cli.tables).
 """
 
 from __future__ import annotations
@@ -10,25 +9,22 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from common.errors import MiniTorrentError, exit_code_of
-from common.hints import PROGRAM, line, quoted_line, shown
+from common.hints import PROGRAM, line, shown
 from common.messages.refusals import Code
 from common.names import printable
+from peer.cli.errors import refuse_usage
+from peer.cli.json_form import json_text
 
 if TYPE_CHECKING:
     from common.messages import control
     from peer.control.client import ControlClient, Ended
-
-SENTENCE_MAX = 400  # characters
-INTERRUPTED = 130
-TYPED = "mini-torrent.typed"  # in the meta of a context: the words behind the command's name
 
 
 @dataclass(slots=True)
@@ -166,14 +162,15 @@ class Console:
         if status.advice:
             self.tell(f"warning: {status.advice}")
 
-    def done(self, answer: Ended, text: str = "") -> None:
-        """Say that a command without a result was done; ``text`` when the peer gave none."""
+    def done(self, answer: Ended) -> None:
+        """Print the text of a command that has no other result."""
         from common.messages.control import Begun, Done, Left, PasswordChanged
 
-        told = answer.text if isinstance(answer, Done | Begun | Left | PasswordChanged) else ""
-        said = self.hinted(told or text)
+        if not isinstance(answer, Done | Begun | Left | PasswordChanged):
+            return
+        text = self.hinted(answer.text)
         if self.as_json:
-            document: dict[str, Any] = {"done": True, "text": said}
+            document: dict[str, Any] = {"done": True, "text": text}
             if isinstance(answer, PasswordChanged):
                 document["logged_out"] = answer.logged_out
             if isinstance(answer, Left):
@@ -181,26 +178,8 @@ class Console:
             if isinstance(answer, Begun):
                 document["path"] = answer.path
             self.json(document)
-        elif said and not self.quiet:
-            self.say(said)
-
-
-def plain(struct: Any) -> Any:
-    """A control struct, or a list of them, as ``--json`` prints it."""
-    import msgspec
-
-    if isinstance(struct, list):
-        return [plain(row) for row in struct]
-    document = msgspec.to_builtins(struct)
-    document.pop("type", None)
-    return document
-
-
-def json_text(document: Any, indent: int | None = None) -> str:
-    """JSON that can do no harm to a terminal: everything but printable ASCII is escaped."""
-    import json
-
-    return json.dumps(document, ensure_ascii=True, indent=indent).replace("\x7f", "\\u007f")
+        elif text and not self.quiet:
+            self.say(text)
 
 
 def _with_yes(ctx: click.Context) -> str:
@@ -213,121 +192,3 @@ def _with_yes(ctx: click.Context) -> str:
     ]
     command = line(PROGRAM, ctx.command.name or "", *arguments, options=("--yes",))
     return f"to do it all the same: {command}"
-
-
-# -- what went wrong ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CliError:
-    """An error as the user sees it."""
-
-    code: str
-    message: str
-    hint: str | None
-    exit_code: int
-
-    def show(self, *, as_json: bool) -> None:
-        """On standard error: ``error:`` and ``hint:`` lines, or one JSON object."""
-        if as_json:
-            error = {"code": self.code, "message": self.message}
-            if self.hint:
-                error["hint"] = self.hint
-            text = json_text({"error": error})
-        else:
-            text = f"error: {printable(self.message)}"
-            if self.hint:
-                text += f"\nhint: {printable(self.hint)}"
-        print(text, file=sys.stderr, flush=True)
-
-
-def show_traceback(error: BaseException) -> None:
-    """Where ``error`` comes from, on standard error and set in: what others wrote may be part of
-    it, and must not pass for a line of ours."""
-    import traceback
-
-    for part in traceback.format_exception(error):
-        for row in part.rstrip("\n").split("\n"):
-            print(f"  {printable(row)}", file=sys.stderr)
-
-
-def trouble_of(error: BaseException, console: Console) -> CliError:
-    """What to tell the user about ``error``, with hints for the peer that ``console`` talks to."""
-    trouble = _trouble_of(error)
-    return replace(trouble, hint=console.hinted(trouble.hint)) if trouble.hint else trouble
-
-
-def _trouble_of(error: BaseException) -> CliError:
-    match error:
-        case MiniTorrentError():
-            return CliError(error.code, error.message, error.hint, exit_code_of(error))
-        case click.UsageError():
-            return _usage_trouble(error)
-        case click.ClickException():
-            return CliError(Code.USAGE, _sentence(error.format_message()), None, error.exit_code)
-        case KeyboardInterrupt() | click.Abort():
-            return CliError(Code.CANCELLED, "interrupted", None, INTERRUPTED)
-        case OSError():
-            what = f"{error.filename}: " if error.filename else ""
-            return CliError(Code.STORAGE, f"{what}{error.strerror or error}", None, 1)
-    return CliError(
-        Code.INTERNAL,
-        f"this is a defect of Mini-Torrent: {type(error).__name__}: {error}",
-        "run it again with `-v` for the details, and report them",
-        1,
-    )
-
-
-def _usage_trouble(error: click.UsageError) -> CliError:
-    hint = getattr(error, "hint", None)
-    if hint is None and error.ctx is not None:
-        words = error.ctx.command_path.split()
-        hint = f"see how it is used: {quoted_line([PROGRAM, *words[1:], '--help'])}"
-        takes_names = any(isinstance(one, click.Argument) for one in error.ctx.command.params)
-        if isinstance(error, click.NoSuchOption) and takes_names:
-            hint = _with_dashes(error, words[1:])
-    return CliError(Code.USAGE, _sentence(error.format_message()), hint, error.exit_code)
-
-
-def _with_dashes(error: click.NoSuchOption, command: Sequence[str]) -> str:
-    words = "put `--` before arguments that start with a dash"
-    typed = without_home(error.ctx.meta.get(TYPED, [])) if error.ctx is not None else []
-    at = next((at for at, word in enumerate(typed) if word.startswith("-")), 0)
-    if not typed or any(word.startswith("-") for word in typed[at + 1 :]):
-        return words
-    return f"{words}: {quoted_line([PROGRAM, *command, *typed[:at], '--', *typed[at:]])}"
-
-
-def without_home(words: Sequence[str]) -> list[str]:
-    """``words`` without ``--home``, which hints have behind the program's name."""
-    kept: list[str] = []
-    following = iter(words)
-    for word in following:
-        if word == "--":
-            return [*kept, word, *following]
-        if word == "--home":
-            next(following, None)
-        elif not word.startswith("--home="):
-            kept.append(word)
-    return kept
-
-
-def _sentence(text: str) -> str:
-    """click's messages in our form: one line that is not too long, small initial, no full stop."""
-    text = " ".join(text.split()).rstrip(".")
-    if len(text) > SENTENCE_MAX:  # it repeats what was typed, however long
-        text = f"{text[:SENTENCE_MAX]}…"
-    return text[:1].lower() + text[1:]
-
-
-class WrongUsage(click.UsageError):
-    """A usage error with a next step of its own."""
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message, click.get_current_context(silent=True))
-        self.hint = hint
-
-
-def refuse_usage(message: str, hint: str | None = None) -> NoReturn:
-    """End the command as wrongly used."""
-    raise WrongUsage(message, hint)

@@ -217,7 +217,7 @@ def _wait_until_ready(
         control.Failed(
             Code.FAILED,
             f"the peer was not ready after {START_S:.0f} s",
-            f"its log may say why: {home / LOG}",
+            shell_hint("its log may say why", "tail", str(home / LOG)),
         )
     )
 
@@ -254,7 +254,10 @@ def last_words(log: Path, began: int, code: int) -> control.Failed:
             hint = line.removeprefix("hint: ")
     if not message:
         last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-        message, hint = f"it could not start, and said: {last}", f"its log may say why: {log}"
+        message, hint = (
+            f"it could not start, and said: {last}",
+            shell_hint("its log may say why", "tail", str(log)),
+        )
     reason = {2: Code.USAGE, 4: Code.UNREACHABLE, 5: Code.CORRUPT}.get(code, Code.FAILED)
     return control.Failed(reason, message, hint, code if code > 0 else 1)
 

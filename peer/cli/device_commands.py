@@ -11,7 +11,9 @@ from click.core import ParameterSource
 from common.hints import PROGRAM, hint
 from peer.cli.arguments import size
 from peer.cli.command import command
-from peer.cli.console import Console, plain, refuse_usage
+from peer.cli.console import Console
+from peer.cli.errors import refuse_usage
+from peer.cli.json_form import plain
 
 _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or ipc:///PATH."
 
@@ -79,7 +81,9 @@ def up(
     if link is not None:
         source = click.get_current_context().get_parameter_source("tracker")
         if source is ParameterSource.COMMANDLINE and given["tracker"] != link:
-            refuse_usage("two trackers are given: LINK and --tracker", "give one of them")
+            refuse_usage(
+                "two trackers are given: LINK and --tracker", hint("give one of them", "up", link)
+            )
         given["tracker"] = link
     options = checked(given, os.getcwd())
     if new_device_key:
@@ -119,7 +123,7 @@ def down(console: Console) -> None:
     from peer.cli import daemon_process
 
     daemon_process.stop(console.home)
-    console.done(Done(), "peer ended")
+    console.done(Done("peer ended"))
 
 
 @command("status", example="mini-torrent status")

@@ -11,18 +11,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.errors import Refused, StorageError
-from common.hints import hint
+from common.hints import hint, shell_hint
 from common.messages.refusals import Code
 from common.names import printable, quoted
-from peer.cli.arguments import complete_download, complete_group, complete_share, piece_size
+from peer.cli.arguments import (
+    complete_download,
+    complete_group,
+    complete_share,
+    group_argument,
+    piece_size,
+)
 from peer.cli.command import command
-from peer.cli.console import INTERRUPTED, Console, plain, refuse_usage
+from peer.cli.console import Console
+from peer.cli.errors import INTERRUPTED, refuse_usage
+from peer.cli.json_form import json_text, plain
 
 if TYPE_CHECKING:
     from common.messages.control import Ask, UploadFile
     from peer.control.client import Ended
 
-group_argument = click.argument("group", shell_complete=complete_group)
 share_argument = click.argument("name", shell_complete=complete_share)
 download_argument = click.argument("name", shell_complete=complete_download)
 
@@ -146,16 +153,12 @@ def list_files(console: Console, group: str) -> None:
     On a narrow terminal some columns are hidden, and long names are shortened; a pipe or `--json`
     gets all of it.
     """
-    from common.messages.control import Files, ListFiles
+    from common.messages.control import ListFiles
     from peer.cli.listings import files_table
-    from peer.cli.tables import show
+    from peer.cli.tables import show_rows
 
     answer = console.ask(ListFiles(group))
-    if isinstance(answer, Files):
-        if console.as_json:
-            console.json(plain(answer.rows))
-        else:
-            show(files_table(answer.rows), console)
+    show_rows(console, answer, files_table)
 
 
 @command("download-file", example="mini-torrent download-file films film.mkv ~/Videos/")
@@ -197,7 +200,10 @@ def download_file(
 
     path = console.path(dest)
     if dest.endswith("/") and not os.path.isdir(path):
-        raise StorageError(f"{dest} is not a folder", "make it first, or leave the last / out")
+        raise StorageError(
+            f"{dest} is not a folder",
+            shell_hint("leave the last / out, or make it first", "mkdir", "-p", path),
+        )
     waits = wait if wait is not None else not console.at_prompt
     ask = DownloadFile(group, name, console.sent_path(dest), waits, pick, times)
     try:
@@ -212,7 +218,7 @@ def download_file(
     if isinstance(answer, Begun):
         console.begun.append(answer)
     if not isinstance(answer, Downloaded):
-        console.done(answer, hint(f"downloading {name}; to see how far it is", "show-downloads"))
+        console.done(answer)
     elif console.as_json:
         console.json(plain(answer))
     elif not console.quiet:
@@ -251,7 +257,7 @@ def stop_share(console: Console, group: str, name: str) -> None:
     """
     from common.messages.control import StopShare
 
-    console.done(console.ask(StopShare(group, name)), f"{name} is no longer shared in {group}")
+    console.done(console.ask(StopShare(group, name)))
 
 
 def _about_download(
@@ -280,7 +286,7 @@ def pause(console: Console, group: str, name: str) -> None:
     """
     from common.messages.control import Pause
 
-    console.done(_about_download(console, Pause, group, name), f"{name} is paused")
+    console.done(_about_download(console, Pause, group, name))
 
 
 @command("resume", example="mini-torrent resume films film.mkv")
@@ -293,7 +299,7 @@ def resume(console: Console, group: str, name: str) -> None:
     """
     from common.messages.control import Resume
 
-    console.done(_about_download(console, Resume, group, name), f"{name} continues")
+    console.done(_about_download(console, Resume, group, name))
 
 
 @command("cancel", example="mini-torrent cancel films film.mkv")
@@ -307,9 +313,7 @@ def cancel(console: Console, group: str, name: str) -> None:
     """
     from common.messages.control import Cancel
 
-    console.done(
-        _about_download(console, Cancel, group, name), f"the download of {name} was given up"
-    )
+    console.done(_about_download(console, Cancel, group, name))
 
 
 @command("clear", example="mini-torrent clear")
@@ -320,7 +324,7 @@ def clear(console: Console) -> None:
     """
     from common.messages.control import Clear
 
-    console.done(console.ask(Clear()), "the list is cleared")
+    console.done(console.ask(Clear()))
 
 
 @command("why-slow", example="mini-torrent why-slow films film.mkv")
@@ -328,16 +332,12 @@ def clear(console: Console) -> None:
 @download_argument
 def why_slow(console: Console, group: str, name: str) -> None:
     """Show what each source of an unfinished download does."""
-    from common.messages.control import SourceRows, WhySlow
+    from common.messages.control import WhySlow
     from peer.cli.listings import sources_table
-    from peer.cli.tables import show
+    from peer.cli.tables import show_rows
 
     answer = _about_download(console, WhySlow, group, name)
-    if isinstance(answer, SourceRows):
-        if console.as_json:
-            console.json(plain(answer.rows))
-        else:
-            show(sources_table(answer.rows), console)
+    show_rows(console, answer, sources_table)
 
 
 @command("watch", example="mini-torrent watch films --json")
@@ -373,8 +373,6 @@ def watch(console: Console, group: str | None) -> int:
 
 
 def _event_json(event: Any) -> str:
-    from peer.cli.console import json_text
-
     row = plain(event)
     details = row.pop("details")
     return json_text({**row, **{key: details[key] for key in details if key not in row}})

@@ -1,8 +1,8 @@
-"""`mini-torrent`: everything a user does, by talking to this device's running peer.
+"""Entry point of `mini-torrent`: the global options, the command, and the exit code.
 
-Owns the entry point: the global options, which command is meant, and what an error ends with. The
-commands are in `device_commands`, `people_commands` and `file_commands`. What is slow to import is
-imported where it is needed: a command line is expected to answer at once.
+Owns the root of the commands. Not here: the commands (see peer.cli.device_commands and its
+siblings). Why imports stand in functions: a command line must answer at once, and only few
+commands need the slow modules.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import click
 
 from common.hints import PROGRAM
 from common.host.streams import abandon_output, open_closed_streams, speak_any_locale, text_of
-from peer.cli import account_commands, device_commands, file_commands
+from peer.cli import account_commands, device_commands, file_commands, group_commands
 from peer.cli.arguments import complete_folder
 from peer.cli.command import COMPLETE_VARIABLE, Commands, show_version
-from peer.cli.console import Console, show_traceback, trouble_of
+from peer.cli.console import Console
+from peer.cli.errors import cli_error, show_traceback
 
 _HELP = """A private swarm for a team, a lab or a cluster.
 
@@ -42,8 +43,8 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
     cls=Commands,
     sections={
         "This device": device_commands.COMMANDS,
-        "Accounts": account_commands.ACCOUNTS,
-        "Groups": account_commands.GROUPS,
+        "Accounts": account_commands.COMMANDS,
+        "Groups": group_commands.COMMANDS,
         "Files": file_commands.COMMANDS,
     },
     help=_HELP,
@@ -130,10 +131,10 @@ def fail(error: BaseException, arguments: Sequence[str], console: Console) -> in
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if any(word in ("-v", "-vv", "--verbose") for word in options):
         show_traceback(error)
-    trouble = trouble_of(error, console)
+    shown = cli_error(error, console.hinted)
     as_json = "--json" in options or os.environ.get("MINI_TORRENT_JSON", "") not in ("", "0")
-    trouble.show(as_json=as_json)
-    return trouble.exit_code
+    shown.show(as_json=as_json)
+    return shown.exit_code
 
 
 def main() -> None:

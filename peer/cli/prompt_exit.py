@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from common.errors import MiniTorrentError
 from common.messages import control
 from common.units import count_text
-from peer.cli.console import Console, plain, trouble_of
+from peer.cli.console import Console
+from peer.cli.errors import cli_error
+from peer.cli.json_form import plain
 
 
 def unfinished(console: Console) -> list[control.DownloadRow]:
@@ -75,9 +77,9 @@ def _wait_for(console: Console, begun: control.Begun) -> int:
             return 0
         ended = run(console, control.AwaitDownload(begun.group, begun.path), row.name)
     except MiniTorrentError as error:
-        trouble = trouble_of(error, console)
-        trouble.show(as_json=console.as_json)
-        return trouble.exit_code
+        shown = cli_error(error, console.hinted)
+        shown.show(as_json=console.as_json)
+        return shown.exit_code
     if not isinstance(ended, control.Downloaded):
         return 0
     if console.as_json:

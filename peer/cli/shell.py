@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import click
@@ -22,9 +22,10 @@ from common.host.home import lock_holder
 from common.messages import control
 from peer.addresses import NOT_LISTENING
 from peer.cli import daemon_process
-from peer.cli.command import PUBLIC_ARGUMENTS, Commands, unknown_command
+from peer.cli.command import Commands, unknown_command
 from peer.cli.completer import NOT_HERE, Completer
-from peer.cli.console import Console, WrongUsage, show_traceback, trouble_of
+from peer.cli.console import Console
+from peer.cli.errors import PUBLIC_ARGUMENTS, WrongUsage, cli_error, show_traceback
 from peer.cli.prompt_exit import may_leave, wait_for_all
 from peer.cli.signals import leaving_in_order
 from peer.cli.up_options import check_same, checked
@@ -187,9 +188,9 @@ class Prompt:
         console = self._used or self._console
         if self._console.verbose:
             show_traceback(error)
-        trouble = trouble_of(error, console)
-        self._fail(trouble.exit_code)
-        trouble.show(as_json=self._console.as_json or "--json" in words)
+        shown = cli_error(error, console.hinted)
+        self._fail(shown.exit_code)
+        shown.show(as_json=self._console.as_json or "--json" in words)
 
     # -- what ended meanwhile -------------------------------------------------------------------
 
@@ -251,33 +252,31 @@ def _readline(console: Console, root: Commands) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            _write_history(path)
+            _write_history(path, root.commands)
 
 
-def _may_be_kept(line: str) -> bool:
+def _may_be_kept(line: str, commands: Container[str]) -> bool:
     """Whether no password can stand on ``line``.
 
     A command that is mistyped may have been meant to have one, so only those that exist are kept.
     """
-    from peer.cli.main import root
-
     try:
         words = _without_program(shlex.split(line))
     except ValueError:
         return False
     names = [word.replace("_", "-") for word in words]
-    if not names or names[0] not in {*root.commands, *_LEAVE, "help", "?"}:
+    if not names or not (names[0] in commands or names[0] in (*_LEAVE, "help", "?")):
         return False
     if names[0] in _HARMLESS_WORDS:
         return len(names) <= _HARMLESS_WORDS[names[0]]
     return not any(name in _HARMLESS_WORDS for name in names[1:-1])
 
 
-def _write_history(path: os.PathLike[str]) -> None:
+def _write_history(path: os.PathLike[str], commands: Container[str]) -> None:
     import readline
 
     for at in range(readline.get_current_history_length(), 0, -1):
-        if not _may_be_kept(readline.get_history_item(at) or ""):
+        if not _may_be_kept(readline.get_history_item(at) or "", commands):
             readline.remove_history_item(at - 1)
     previous = os.umask(0o077)
     try:

@@ -20,7 +20,8 @@ from common.hints import PROGRAM, quoted_line
 from common.messages import control
 from common.messages.refusals import Code
 from common.names import fold_id, fold_name
-from peer.cli.console import SENTENCE_MAX, TYPED, Console, without_home
+from peer.cli.console import Console
+from peer.cli.errors import SENTENCE_MAX, TYPED, without_home
 
 CLOSE = 0.7  # share of equal letters, as `difflib.SequenceMatcher.ratio` counts them
 _ABOUT_NAMES = {

@@ -7,12 +7,13 @@ Owns widths and what a narrow terminal leaves out. Invariant: every cell passes
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from shutil import get_terminal_size
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from common.names import printable
 from peer.cli.console import Console
+from peer.cli.json_form import plain
 
 NAME_WIDTH = 16  # columns; a name is shortened to half of it while there is another way
 CUT_WIDTHS = (20, 13)  # "blake3:" and enough of a digest to tell it from others by eye
@@ -44,6 +45,14 @@ def show(table: Table, console: Console) -> None:
         return
     lines = terminal_lines(table, get_terminal_size().columns) if terminal else plain_lines(table)
     print("\n".join(lines), flush=True)
+
+
+def show_rows(console: Console, answer: Any, table: Callable[[Any], Table]) -> None:
+    """Print the rows of ``answer``, as ``table`` or as JSON."""
+    if console.as_json:
+        console.json(plain(answer.rows))
+    else:
+        show(table(answer.rows), console)
 
 
 def plain_lines(table: Table) -> list[str]:

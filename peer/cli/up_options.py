@@ -10,7 +10,7 @@ from typing import Any
 
 from common import link_text, names
 from common.errors import ConfigError, MiniTorrentError
-from common.hints import hint
+from common.hints import hint, tracker_hint
 from common.link import as_endpoint, check_host, parse_link, trackers_of
 from common.messages import control
 from common.messages.refusals import Code
@@ -55,7 +55,7 @@ def _tracker(typed: str, base: str) -> str:
         return parse_link(typed).link
     raise ConfigError(
         f"{names.quoted(typed)} is neither a tracker's link nor a file",
-        "the tracker prints its link, mini-torrent://HOST:PORT/KEY, when it starts",
+        tracker_hint("print the link on the tracker's machine", "link"),
     )
 
 

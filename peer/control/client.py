@@ -145,7 +145,10 @@ def _check_private(directory: Path) -> None:
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o077:
         raise ConfigError(
             f"{directory} is not a directory of yours alone",
-            "remove it, or choose a --home with a shorter path",
+            shell_hint(
+                "choose a --home with a shorter path, or see whose it is",
+                *("ls", "-ld", str(directory)),
+            ),
         )
 
 
@@ -318,7 +321,7 @@ def _packed(request_id: bytes, ask: control.Ask) -> list[Any]:
         # A path with bytes that are no UTF-8, as the shell hands it on.
         raise ConfigError(
             f"the name is not valid UTF-8: {quoted(str(error.object))}",
-            "rename the file",
+            shell_hint("rename the file", "mv", str(error.object), "NAME"),
         ) from error
 
 

@@ -22,6 +22,7 @@ import zmq
 
 from common import limits
 from common.errors import MiniTorrentError, RemoteProtocolError, exit_code_of
+from common.hints import shell_hint
 from common.host.release import release
 from common.messages import control
 from common.messages.control import FORM
@@ -91,7 +92,7 @@ class ControlServer:
         self.counts: Counter[str] = Counter()
         self.endpoint = control_endpoint(home)
         self._release = release()
-        self._home = home
+        self._log = str(home / "peer.log")
         self._handle = handle
         self._decoder: Decoder[control.Ask] = Decoder(control.Ask, data_frames=0)
         self._requests: dict[_Key, _Request] = {}
@@ -190,7 +191,7 @@ class ControlServer:
             return control.Failed(
                 Code.INTERNAL,
                 "the peer could not do this because of a defect of its own",
-                f"please report it with the last lines of {self._home / 'peer.log'}",
+                shell_hint("report it with the last lines of the log", "tail", self._log),
             )
 
     @staticmethod

@@ -214,7 +214,7 @@ def kind_of(status: os.stat_result) -> str:
 _KINDS = (
     (stat.S_ISREG, "a file"),
     (stat.S_ISDIR, "a folder"),
-    (stat.S_ISLNK, "a link"),
+    (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISFIFO, "a FIFO"),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISBLK, "a device"),

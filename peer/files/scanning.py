@@ -17,7 +17,7 @@ from typing import NamedTuple
 from common import limits
 from common.crypto.keys import PAIR_BYTES
 from common.errors import ConfigError, MiniTorrentError
-from common.hints import hint
+from common.hints import hint, shell_hint
 from common.manifest import Entry, EntryKind, folders_of, kept_time
 from common.names import PATH_DEPTH_MAX, BadName, PathOrder, quoted, share_name
 from peer.files import homes, paths
@@ -221,7 +221,7 @@ class _Walk:
             self._problem(
                 Unreadable(
                     f"{shown} is {paths.kind_of(status)}, which cannot be shared",
-                    "only plain files and folders can be",
+                    _copy_hint(self._root, status),
                 )
             )
         elif not readable:
@@ -289,3 +289,10 @@ def _identities(found: Iterable[str]) -> Iterable[Identity]:
     for path in found:
         with suppress(OSError):
             yield identity(os.lstat(path))
+
+
+def _copy_hint(root: str, status: os.stat_result) -> str:
+    if not stat.S_ISLNK(status.st_mode):
+        return "only plain files and folders can be"
+    words = "share a copy with the files in place of their links"
+    return shell_hint(words, "cp", "-rL", root, "COPY")

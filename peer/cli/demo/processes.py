@@ -20,7 +20,7 @@ from time import monotonic, sleep
 from typing import IO
 
 from common.errors import StorageError
-from common.hints import shell_hint
+from common.hints import hint, shell_hint
 from common.host.home import lock_holder
 from common.messages import control
 from common.units import size_text
@@ -44,7 +44,7 @@ def temporary_directory(needed: int) -> Iterator[Path]:
     else:
         raise StorageError(
             f"the demo needs {size_text(needed)} of temporary space",
-            "make room, set TMPDIR to a place that has it, or use a smaller --size",
+            hint("make room, set TMPDIR, or use less", "demo", options=("--size", "64M")),
         )
     directory = None
     try:

@@ -25,9 +25,7 @@ LINES_MAX = 400
 DATA = {"common/messages/control.py", "common/messages/tracker.py"}
 ATTRIBUTES_MAX = 20
 # Above the bounds today: shrink them; nothing may be added, and what was mended is taken out.
-CIRCLE = {
-    "peer.cli.device_commands", "peer.cli.main", "peer.cli.shell",
-}  # fmt: skip
+CIRCLE: set[str] = set()
 LONG: dict[str, int] = {
     "common/net/sockets.py": 442,
     "peer/tracker_client/group_replica.py": 440,

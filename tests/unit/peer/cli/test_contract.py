@@ -470,7 +470,7 @@ EVERYWHERE: list[tuple[list[str], control.Answer]] = [
         ["download-file", "g", EVIL, "/d"],
         control.Downloaded(EVIL, EVIL, 1, "", 1.0, 1.0, []),
     ),
-    (["create-group", EVIL], control.Done()),
+    (["create-group", EVIL], control.Done(EVIL)),
     (["logout"], control.Done(EVIL)),
     (["logout"], control.Failed(Code.FAILED, EVIL, EVIL)),
     (["status"], control.StatusIs(EVIL, False, EVIL, EVIL, EVIL, 1, 1, 1, EVIL, away=[EVIL])),
@@ -671,6 +671,17 @@ def test_what_is_refused_at_once_is_one_line(home: Path, cli: Cli) -> None:
     with FakePeer(home, {control.DownloadFile: refuse}):
         refused = cli("download-file", "films", "a", "/d")
         assert refused == Ran(1, "", "error: there is no such share\n")
+
+
+def test_too_many_arguments_are_answered_with_those_that_there_are(cli: Cli) -> None:
+    for words, takes in {
+        ("upload-file", "a", "b", "c"): "upload-file takes PATH and GROUP",
+        ("download-file", "a", "b", "c", "d"): "download-file takes GROUP, NAME and DEST",
+        ("list-groups", "a"): "list-groups takes none",
+        ("logout", "a", "b"): "logout takes none",
+        ("up", "a", "b"): "up takes LINK|TRACKER_INFO",
+    }.items():
+        assert cli(*words).err.splitlines()[0] == f"error: too many arguments: {takes}"
 
 
 def test_no_message_repeats_what_is_very_long(home: Path, cli: Cli) -> None:

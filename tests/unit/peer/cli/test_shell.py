@@ -131,9 +131,10 @@ def test_the_history_keeps_no_line_with_a_password(tmp_path: Path) -> None:
         "'login' anna pw", "help login", "quit",
     ]  # fmt: skip
     script = (
-        "import readline, sys\nfrom peer.cli.shell import _write_history\n"
+        "import readline, sys\nfrom peer.cli import root\n"
+        "from peer.cli.shell import _write_history\n"
         "for line in sys.argv[2:]:\n    readline.add_history(line)\n"
-        "_write_history(sys.argv[1])\n"
+        "_write_history(sys.argv[1], root.commands)\n"
     )
     path = tmp_path / "history"
     subprocess.run([sys.executable, "-c", script, str(path), *lines], check=True)
@@ -149,7 +150,7 @@ def test_a_download_returns_at_once_and_its_end_is_announced(
     looks = iter([control.Downloads([]), control.Downloads([]), row("D"), row("P"), row("C")])
     replies: dict[type, Any] = {
         control.ShowDownloads: lambda ask, tell: next(looks, row("C")),
-        control.DownloadFile: control.Done(),
+        control.DownloadFile: control.Begun("downloading a", "films", "/x/a"),
         control.StopShare: control.Done("stopped"),
     }
     stop = "stop_share films b\n"

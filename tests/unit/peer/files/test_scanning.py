@@ -69,7 +69,7 @@ def test_all_problems_are_told_in_one_answer(tmp_path: Path) -> None:
     for said in (
         "5 problems",
         "in/link",
-        "a link",
+        "a symbolic link",
         "deep/fifo",
         "a socket",
         r"b\u202e",

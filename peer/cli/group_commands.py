@@ -1,0 +1,124 @@
+"""Commands about groups: creating, joining, leaving them, their requests and members."""
+
+from __future__ import annotations
+
+import click
+
+from peer.cli.arguments import complete_member, complete_request, group_argument, yes_option
+from peer.cli.command import command
+from peer.cli.console import Console
+
+request_argument = click.argument("user", shell_complete=complete_request)
+member_argument = click.argument("user", shell_complete=complete_member)
+
+
+@command("create-group", example="mini-torrent create-group films")
+@click.argument("group")
+def create_group(console: Console, group: str) -> None:
+    """Make a group that you own."""
+    from common.messages.control import CreateGroup
+
+    console.done(console.ask(CreateGroup(group)))
+
+
+@command("join-group", example="mini-torrent join-group films")
+@group_argument
+def join_group(console: Console, group: str) -> None:
+    """Ask the owner of a group to be let in."""
+    from common.messages.control import JoinGroup
+
+    console.done(console.ask(JoinGroup(group)))
+
+
+@command("leave-group", example="mini-torrent leave-group films")
+@group_argument
+@yes_option
+def leave_group(console: Console, group: str, yes: bool) -> None:
+    """Leave a group, and stop sharing in it.
+
+    If it is yours, it passes to whoever is a member for longest; the last one dissolves it.
+    """
+    from common.messages.control import LeaveGroup
+
+    answer = console.ask_with_consent(lambda yes: LeaveGroup(group, yes), yes)
+    console.done(answer)
+
+
+@command("list-groups", example="mini-torrent list-groups --json")
+def list_groups(console: Console) -> None:
+    """List the groups, and what you are in each."""
+    from common.messages.control import ListGroups
+    from peer.cli.listings import groups_table
+    from peer.cli.tables import show_rows
+
+    show_rows(console, console.ask(ListGroups()), groups_table)
+
+
+@command("list-requests", example="mini-torrent list-requests films")
+@group_argument
+def list_requests(console: Console, group: str) -> None:
+    """List who asks to join a group that you own."""
+    from common.messages.control import ListRequests
+    from peer.cli.listings import users_table
+    from peer.cli.tables import show_rows
+
+    answer = console.ask(ListRequests(group))
+    show_rows(console, answer, lambda rows: users_table(rows, "There are no requests to join."))
+
+
+@command("list-members", example="mini-torrent list-members films")
+@group_argument
+def list_members(console: Console, group: str) -> None:
+    """List the members of a group that you are in."""
+    from common.messages.control import ListMembers
+    from peer.cli.listings import users_table
+    from peer.cli.tables import show_rows
+
+    answer = console.ask(ListMembers(group))
+    show_rows(console, answer, lambda rows: users_table(rows, "This group has no members."))
+
+
+@command("accept-request", example="mini-torrent accept-request films bert")
+@group_argument
+@request_argument
+def accept_request(console: Console, group: str, user: str) -> None:
+    """Let USER into a group that you own."""
+    from common.messages.control import AcceptRequest
+
+    console.done(console.ask(AcceptRequest(group, user)))
+
+
+@command("reject-request", example="mini-torrent reject-request films mallory")
+@group_argument
+@request_argument
+def reject_request(console: Console, group: str, user: str) -> None:
+    """Turn down USER, who asks to join."""
+    from common.messages.control import RejectRequest
+
+    console.done(console.ask(RejectRequest(group, user)))
+
+
+@command("remove-member", example="mini-torrent remove-member films mallory")
+@group_argument
+@member_argument
+def remove_member(console: Console, group: str, user: str) -> None:
+    """Remove USER from a group that you own.
+
+    Nobody serves them any more from this moment on; what they have, they keep.
+    """
+    from common.messages.control import RemoveMember
+
+    console.done(console.ask(RemoveMember(group, user)))
+
+
+COMMANDS = (
+    create_group,
+    join_group,
+    leave_group,
+    list_groups,
+    list_requests,
+    accept_request,
+    reject_request,
+    list_members,
+    remove_member,
+)
