@@ -1,4 +1,4 @@
-"""What the tracker and the peers both speak, and nothing else.
+"""Code that the tracker and the peers share: messages, sockets, keys, home directories.
 
-Nothing in here imports ``tracker`` or ``peer``.
+Invariant: no module in here imports ``tracker`` or ``peer``.
 """

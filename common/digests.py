@@ -1,7 +1,7 @@
-"""Digest algorithms: which there are, how long their digests are, how to compute them.
+"""Digest algorithms: their names, digest sizes and computation.
 
-Owns nothing else. What is digested, and with how many threads, is decided by the callers. All of
-them release the interpreter's lock for buffers of more than 2 KiB.
+Owns: the algorithms. Not here: the choice of data and number of threads (see the callers).
+Thread safety: all algorithms release the interpreter's lock for buffers of more than 2 KiB.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DIGEST_BYTES_MAX = 32
 
 
 class Hasher(Protocol):
-    """A digest in the making."""
+    """Incremental digest computation."""
 
     def update(self, data: Buffer, /) -> object: ...
 
@@ -29,7 +29,7 @@ class Hasher(Protocol):
 
 
 class Algorithm(StrEnum):
-    """What a share's pieces and its whole content are digested with."""
+    """Digest algorithm of a share's pieces and of its whole content."""
 
     BLAKE3 = "blake3"
     SHA256 = "sha256"
@@ -37,7 +37,7 @@ class Algorithm(StrEnum):
 
     @classmethod
     def named(cls, text: str) -> Algorithm:
-        """The algorithm of this name; raises `ConfigError`."""
+        """Return the algorithm of this name; raises `ConfigError`."""
         try:
             return cls(text)
         except ValueError:
@@ -47,11 +47,14 @@ class Algorithm(StrEnum):
 
     @property
     def digest_size(self) -> int:
-        """Bytes."""
+        """Size of a digest in bytes."""
         return 20 if self is Algorithm.SHA1 else 32
 
     def new(self, threads: int = 1) -> Hasher:
-        """A fresh digest. BLAKE3 can use several threads within one large ``update``."""
+        """Return a new digest computation.
+
+        BLAKE3 can use several threads within one large ``update``.
+        """
         if self is Algorithm.BLAKE3:
             return blake3(max_threads=threads)
         if self is Algorithm.SHA256:
@@ -59,7 +62,7 @@ class Algorithm(StrEnum):
         return hashlib.sha1(usedforsecurity=False)
 
     def digest_of(self, data: Buffer) -> bytes:
-        """The digest of one buffer."""
+        """Return the digest of one buffer."""
         if self is Algorithm.BLAKE3:
             return blake3(data).digest()
         if self is Algorithm.SHA256:

@@ -1,8 +1,8 @@
-"""Every way in which something can fail, for a person to read.
+"""Error classes, with texts and hints for users.
 
-The text of an error is what the user sees after ``error:``: what happened, and to what. ``hint`` is
-what to do next. Only the shells (sockets, files, command line) translate foreign exceptions into
-these; what decides raises none of them but `Refused` and `LocalProtocolError`.
+The message of an error is the text that the user sees after ``error:``: the operation, its object
+and the reason. ``hint`` is the next step. Only shells (sockets, files, command line) translate
+foreign exceptions into these; pure modules raise only `Refused` and `LocalProtocolError`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from common.messages.refusals import Code
 
 
 class MiniTorrentError(Exception):
-    """The root of them all.
+    """Base class of all errors.
 
-    ``exit_code`` is what the command line ends with, as the README's table of exit codes says.
+    ``exit_code`` is the exit code of the command line (table of exit codes in the README).
     """
 
     exit_code: ClassVar[int] = 1
@@ -31,26 +31,26 @@ class MiniTorrentError(Exception):
 
 
 class ConfigError(MiniTorrentError):
-    """What the user or a configuration file said cannot be used."""
+    """Invalid input of the user or of a configuration file."""
 
     exit_code = 2
     code = Code.USAGE
 
 
 class LocalProtocolError(MiniTorrentError):
-    """Our own code misused a protocol: a defect of ours."""
+    """Misuse of a protocol by our own code: a defect."""
 
     code = Code.INTERNAL
 
 
 class RemoteProtocolError(MiniTorrentError):
-    """The other side sent what the protocol does not allow."""
+    """Message of the other side that violates the protocol."""
 
     code = Code.MALFORMED
 
 
 class Refused(MiniTorrentError):
-    """The other side understood and said no."""
+    """Refusal by the other side, which understood the request."""
 
     def __init__(self, code: Code, message: str, hint: str | None = None) -> None:
         super().__init__(message, hint)
@@ -58,43 +58,43 @@ class Refused(MiniTorrentError):
 
     @property
     def exit_status(self) -> int:
-        """The exit code that belongs to the reason of this refusal."""
+        """Exit code for the reason of this refusal."""
         return _EXIT_OF_CODE.get(self.code, 1)
 
 
 class TransportError(MiniTorrentError):
-    """Nobody answered, or the connection cannot be made."""
+    """Failed connection, or no answer in time."""
 
     exit_code = 4
     code = Code.UNREACHABLE
 
 
 class CannotListen(TransportError):
-    """The address to listen at cannot be had. It says nothing of the tracker."""
+    """Listening address that cannot be bound. It is independent of the tracker."""
 
     exit_code = 1
     code = Code.FAILED
 
 
 class NoSuchAddress(CannotListen):
-    """This machine has not got the address to listen at, which may change with its network."""
+    """Listening address that this machine lacks now; that may change with its network."""
 
 
 class NoPeerRunning(MiniTorrentError):
-    """There is no peer for this home to talk to."""
+    """No peer runs for this home."""
 
     exit_code = 3
     code = Code.NO_PEER
 
 
 class StorageError(MiniTorrentError):
-    """A file or a database did not do what was asked of it."""
+    """Failed operation on a file or a database."""
 
     code = Code.STORAGE
 
 
 class IntegrityError(MiniTorrentError):
-    """Bytes are not those that their digest promises."""
+    """Bytes that do not match their digest."""
 
     exit_code = 5
     code = Code.CORRUPT
@@ -109,5 +109,5 @@ _EXIT_OF_CODE = {
 
 
 def exit_code_of(error: MiniTorrentError) -> int:
-    """The exit code of the command line for this error."""
+    """Return the exit code of the command line for this error."""
     return error.exit_status if isinstance(error, Refused) else error.exit_code

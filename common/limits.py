@@ -1,4 +1,4 @@
-"""Every bound of the system in one place, each with its unit and its reason.
+"""Limits of the system, each with its unit and its reason.
 
 A bound that two sides must agree on is part of the protocol (docs/protocol.md names it); the others
 may be changed by configuration where a module says so.
@@ -12,7 +12,7 @@ MIB = 1024 * KIB
 # -- pieces and manifests (protocol) ------------------------------------------------------------
 
 PIECE_LENGTH_DEFAULT = 512 * KIB  # the original's piece; large enough to amortise a message
-PIECE_LENGTH_GROWN = 2 * MIB  # of large contents, if nobody chose; more is sent in no message
+PIECE_LENGTH_GROWN = 2 * MIB  # of large contents, by default; no message carries more
 PIECES_WANTED = 512  # no larger pieces while there would be fewer: a crowd needs some to pass on
 PIECE_LENGTH_MIN = 16 * KIB  # smaller ones drown in messages
 PIECE_LENGTH_MAX = 4 * MIB  # a piece is one message, and a message is buffered whole
@@ -34,11 +34,11 @@ BODY_BYTES_MAX = 4 * MIB  # one decoded body, e.g. a list of members
 REPLY_BYTES_MAX = PIECE_LENGTH_MAX + 64 * KIB  # at a DEALER: the largest piece, and its frames
 EVENT_BYTES_MAX = 64 * KIB  # one event on PUB
 CONTROL_BYTES_MAX = 16 * MIB  # a listing of everything to our own command line
-KNOCK_BYTES_MAX = 1 * KIB  # at a serving peer's bulk ROUTER: a handshake, and one proof
+TOKEN_BYTES_MAX = 1 * KIB  # at a serving peer's bulk ROUTER: a handshake, and one proof
 HEAD_FRAMES = 3  # signature, request id, body; data follows in one frame, or
 DATA_FRAMES_MAX = 32  # for pieces on slow links: signs of life pass between frames, not within
 REQUEST_ID_BYTES = 8
-ROUTING_ID_BYTES = 17  # chosen at random by the connecting side, so that nobody can guess it
+ROUTING_ID_BYTES = 17  # chosen at random by the connecting side, so it cannot be guessed
 PIECES_PER_REQUEST_MAX = 512  # indexes in one request, cancel or have message
 LISTING_MAX = 20_000  # rows in one answer
 GROUPS_LISTED_MAX = 50_000  # groups that a peer takes from a tracker: 8 MiB to the command line
@@ -53,12 +53,12 @@ HEARTBEAT_TIMEOUT_MS = 15_000  # a one-way loss is noticed within 20 s
 HEARTBEAT_TTL_MS = 15_000
 RECONNECT_IVL_MS = 100  # doubled at each try up to the maximum; libzmq adds the jitter
 RECONNECT_IVL_MAX_MS = 5_000
-TRACKER_BACKLOG = 4_096  # a restarted tracker is met by everybody at once
+TRACKER_BACKLOG = 4_096  # a restarted tracker is met by all peers at once
 CONNECTIONS_MAX = 50_000  # to one socket, if there are descriptors for so many
 UNFINISHED_BYTES_MAX = 16 * MIB  # of a message that does not end; several of the longest there are
-DEAF_S = 20.0  # who takes nothing for so long of what waits for them has gone, or does not listen
+NOT_READING_S = 20.0  # a connection that takes none of its queued bytes for that long is closed
 REPLIES_QUEUED_MAX = 300  # for one device; one that reads has no more than its open commands
-UNFINISHED_BYTES_ALL_MAX = 256 * MIB  # of all connections together; the greediest are cut first
+UNFINISHED_BYTES_ALL_MAX = 256 * MIB  # of all connections together; those with most are cut first
 SUBSCRIBER_BYTES_MAX = 1 * KIB  # a frame from a subscriber: a topic of 16 bytes, or its handshake
 SUBSCRIPTIONS_BYTES_MAX = 128 * KIB  # from one: 2,400 topics, some 50 times that in memory
 SUBSCRIPTIONS_BYTES_ALL_MAX = 8 * MIB  # from all, beyond what each is allowed freely
@@ -73,7 +73,7 @@ PASSWORD_CHARACTERS_MIN = 6  # of a new one: guesses are slowed to 8,700 a day, 
 PASSWORD_BYTES_MAX = 1_024
 EVENT_KEY_BYTES = 32
 REKEYS_MAX = 6  # fresh keys of a group for devices that went: each has all members ask for it, …
-REKEYS_S = 60.0  # … so there are no more than that in so long, and what is left over has one then
+REKEYS_S = 60.0  # … so there are at most that many in this time, and the rest share the next one
 
 # -- presence -----------------------------------------------------------------------------------
 
@@ -90,7 +90,7 @@ BUFFER_BYTES = 64 * MIB  # requested, received and unverified bytes of one downl
 SOURCES_USED = 20
 DOWNLOADS_AT_ONCE = 32  # with progress; each may take BUFFER_BYTES. The others queue
 DOWNLOADS_OPEN_MAX = 256  # with those that stand still; three or four descriptors each
-DOWNLOAD_STILL_S = 60.0  # without a verified piece for so long, a download holds up no other one
+DOWNLOAD_STILL_S = 60.0  # after that long without a verified piece, it holds up no other one
 DOWNLOADS_LISTED_MAX = 1_000  # complete ones of a user; the oldest leave the list, not the disk
 
 # -- the tracker --------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""Where a tracker is and which key it has, as people pass it on.
+"""Links: address and public key of a tracker, as users pass them on.
 
-Owns the link (``mini-torrent://HOST:PORT/KEY``; for a tracker on an ipc path
+Owns: the link (``mini-torrent://HOST:PORT/KEY``; for a tracker on an ipc path
 ``mini-torrent+ipc:///path/to/socket/KEY``), the rules for endpoints, and the original's
 ``tracker_info.txt`` with a line for the IP, one for the port and, ours, one for the key.
 """
@@ -66,8 +66,8 @@ def check_source(text: str) -> str:
     """``text`` if it is where one device may make others connect to. Raises `ConfigError`.
 
     A host is an address there and never a name: libzmq resolves names on the one thread that all
-    its connections share, so that a slow answer from somebody's name server would hold up
-    everything, and tell them who asked.
+    its connections share, so that a slow name server of another party would hold up
+    everything, and would learn who asked.
     """
     hint = "what others are told is tcp://IP:PORT, with an IPv6 address in brackets"
     try:
@@ -147,7 +147,7 @@ def _check_host(host: str, text: str, wildcard: bool) -> None:
 
 
 def as_endpoint(text: str) -> str:
-    """What a person types to listen at: an endpoint, ``HOST:PORT`` or a port alone."""
+    """Return the endpoint of a user's ``--listen``: an endpoint, ``HOST:PORT`` or a port alone."""
     if text.isdigit():
         return check_endpoint(f"tcp://127.0.0.1:{text}", wildcard=True)
     if "://" not in text:

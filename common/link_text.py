@@ -1,7 +1,7 @@
-"""Links as people pass them on: with blanks, quotes or line breaks around and within, or cut short.
+"""Clean-up of pasted links: blanks, quotes or line breaks around and within, or cut short.
 
-Owns what is taken off such a text, and the words for what is wrong with the rest of it. What a link
-says is ``common.link``'s.
+Owns: the removal of such additions, and the error texts for the rest. Not here: the parts of a link
+(see ``common.link``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BARE = re.compile(rf"[^/\s]+:[0-9]{{1,5}}/[A-Za-z0-9_-]{{{KEY_CHARACTERS}}}\Z")
 
 
 def cleaned(text: str) -> str:
-    """``text`` without what mail programs, shells and people put around a link and into it.
+    """Return ``text`` without the additions of mail programs, shells and people to a link.
 
     A path of a socket keeps its blanks; ``HOST:PORT/KEY`` gets the scheme that it lacks.
     """
@@ -47,7 +47,7 @@ def looks_like_link(text: str) -> bool:
 
 
 def refusal(text: str) -> ConfigError:
-    """The error that says what exactly is wrong with ``text``, which is no link."""
+    """Return the error that names the exact fault of ``text``, which is no link."""
     return ConfigError(f"not a tracker's link: {_fault(text)}", _HINT)
 
 

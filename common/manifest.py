@@ -1,9 +1,9 @@
 """The manifest of a content: its files and folders, their times, and the digests of its pieces.
 
-Owns its encoding, its id, the rules that make one consistent, and where each piece lies. The
+Owns: its encoding, its id, its consistency rules, and the position of each piece. The
 entries' bytes laid end to end, in the manifest's order, are one stream; pieces are cuts of that
-stream. Touches no file: ``peer.files.sharing`` makes manifests, ``peer.files.partial_content``
-fills them.
+stream. Not here: files (see ``peer.files.sharing``, which makes manifests, and
+``peer.files.partial_content``).
 
 A content's id is the BLAKE3 of its encoded manifest. It holds neither the name of the share nor its
 owner. A member who shares bytes that a group has already joins under that manifest, whatever times,
@@ -34,7 +34,7 @@ TIME_MAX = (1 << 63) - 1  # nanoseconds: to the year 2262, in 64 bits with a sig
 
 
 class EntryKind(IntEnum):
-    """What an entry is. Of the permissions, only whether a file can be executed travels."""
+    """Kind of an entry. The executable bit is the only permission that is transferred."""
 
     FILE = 0
     EXECUTABLE = 1
@@ -85,19 +85,21 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
         return sum(entry.kind is not EntryKind.FOLDER for entry in self.entries)
 
     def piece_span(self, index: int) -> tuple[int, int]:
-        """Where piece ``index`` lies in the stream: offset and length in bytes."""
+        """Return offset and length in bytes of piece ``index`` in the stream."""
         return self.run_span(index, 1)
 
     def run_span(self, first: int, count: int) -> tuple[int, int]:
-        """Where ``count`` pieces from ``first`` on lie: offset and length in bytes."""
+        """Return offset and length in bytes of ``count`` pieces from ``first`` on."""
         offset, last = first * self.piece_length, first + count - 1
         if first < 0 or last < first or last * self.piece_length >= self.size:
             raise LocalProtocolError(f"there are no pieces {first} to {last} in this content")
         return offset, min(count * self.piece_length, self.size - offset)
 
     def cut(self, data: Buffer, count: int) -> list[memoryview]:
-        """``count`` pieces that lie in ``data`` one after another. What is too much is the last
-        one's, which is not right then."""
+        """Cut ``data`` into ``count`` adjacent pieces.
+
+        Surplus bytes go to the last piece, which then fails its check.
+        """
         length, view = self.piece_length, memoryview(data)
         begins = [n * length for n in range(count)]
         ends = [*begins[1:], len(view)]
@@ -135,14 +137,14 @@ def kept_time(time_ns: int) -> int:
 
 
 def count_pieces(size: int, piece_length: int) -> int:
-    """How many pieces a stream of ``size`` bytes is cut into; the last may be short."""
+    """Return the number of pieces of a stream of ``size`` bytes; the last may be short."""
     return -(-size // piece_length)
 
 
 def piece_length_for(size: int) -> int:
-    """The piece length in bytes for a content of ``size`` bytes when nobody chose one.
+    """Return the default piece length in bytes for a content of ``size`` bytes.
 
-    It depends on the size alone: whoever shares the same content has the same pieces.
+    Invariant: it depends on the size alone, so all members who share a content have equal pieces.
     """
     length = limits.PIECE_LENGTH_DEFAULT
     while length < limits.PIECE_LENGTH_GROWN and size >= limits.PIECES_WANTED * 2 * length:
@@ -259,11 +261,11 @@ def _check_entries(manifest: Manifest) -> None:
         order.add(entry.path)
 
 
-# -- where each byte lies -----------------------------------------------------------------------
+# -- position of each byte -----------------------------------------------------------------------
 
 
 class Segment(NamedTuple):
-    """A stretch of one file: which entry, from where in it, and how many bytes."""
+    """Range of one file: number of the entry, offset and length in bytes."""
 
     entry: int
     offset: int
@@ -271,7 +273,7 @@ class Segment(NamedTuple):
 
 
 class StreamLayout:
-    """Finds the stretches of files that a stretch of the stream consists of, by bisection."""
+    """Map from ranges of the stream to ranges of files, by bisection."""
 
     __slots__ = ("_ends", "_entries", "_filled", "_piece_length", "size")
 
@@ -284,14 +286,14 @@ class StreamLayout:
         self.size = self._ends[-1] if self._ends else 0
 
     def span(self, index: int) -> tuple[int, int]:
-        """Where piece ``index`` lies in the stream: offset and length in bytes."""
+        """Return offset and length in bytes of piece ``index`` in the stream."""
         offset = index * self._piece_length
         if index < 0 or offset >= self.size:
             raise LocalProtocolError(f"there is no piece {index} in this content")
         return offset, min(self._piece_length, self.size - offset)
 
     def stretch(self, offset: int, length: int) -> list[Segment]:
-        """The stretches of files that ``length`` bytes of the stream from ``offset`` lie in."""
+        """Return the ranges of files that hold ``length`` bytes of the stream from ``offset``."""
         if offset < 0 or length < 0 or offset + length > self.size:
             raise LocalProtocolError(f"no {length} bytes from {offset} in a stream of {self.size}")
         return list(self._walk(offset, length))

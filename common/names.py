@@ -1,8 +1,8 @@
-"""Names of users, groups, shares and files: which are allowed, and how any text is shown.
+"""Names of users, groups, shares and files: their validation, and the safe display of any text.
 
-Owns the rules for users, groups, shares and the paths inside a shared folder. They are applied when
-something is shared and again when it is downloaded, because the other side may be lying. Knows
-nothing of files: that no link is followed is the business of ``peer.files.paths``.
+Owns: the rules for users, groups, shares and the paths inside a shared folder. They are applied
+when a file is shared and again when it is downloaded, because the other side may be lying. Not
+here: files and links on the way to them (see ``peer.files.paths``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ QUOTED_CHARACTERS_MAX = 120  # a name in an error must not bury the error
 
 
 class BadName(ConfigError):
-    """A name or path that is not allowed. The text quotes it, escaped."""
+    """Name or path that is not allowed. The text quotes it, escaped."""
 
 
 # -- users and groups ---------------------------------------------------------------------------
@@ -33,17 +33,17 @@ _NEW_ID = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,{USER_ID_MAX - 2}}}[A-Za
 
 
 def fold_id(text: str) -> str:
-    """The form in which two ids are compared. Ids are ASCII, so this is lower case alone."""
+    """Return the form in which ids are compared. Ids are ASCII, so this is lower case alone."""
     return text.lower()
 
 
 def user_id(text: str) -> UserId:
-    """The folded id of a user as somebody typed it; raises `BadName`."""
+    """Return the folded id of a user from typed text; raises `BadName`."""
     return UserId(_checked_id(text, "user"))
 
 
 def group_id(text: str) -> GroupId:
-    """The folded id of a group as somebody typed it; raises `BadName`."""
+    """Return the folded id of a group from typed text; raises `BadName`."""
     return GroupId(_checked_id(text, "group"))
 
 
@@ -70,7 +70,7 @@ def _checked_id(text: str, what: str, form: re.Pattern[str] = _ID) -> str:
 # -- showing text -------------------------------------------------------------------------------
 
 # Characters that move the cursor, start an escape sequence, break the line, turn the direction of
-# what follows or cannot be seen at all (Unicode's Default_Ignorable_Code_Point and the controls).
+# the following text or are invisible (Unicode's Default_Ignorable_Code_Point and the controls).
 # The two joiners are necessary in Persian, in Indic scripts and inside emoji: they are harmful only
 # where they cannot join anything, which is next to ASCII or at an end. Variation selectors are
 # let through, for emoji carry them.
@@ -114,7 +114,7 @@ def quoted(text: str) -> str:
 
 # -- names of shares and of what is in them -----------------------------------------------------
 
-# Why: what Linux can hold is let through. Whether the file system of a download can hold it too
+# Every name that Linux can hold is allowed. Whether the file system of a download can hold it too
 # (``aux.c``, ``a.``, ``Foo`` beside ``foo``) is decided there: ``peer.files.holding``.
 _NOTHING = re.compile(r"[.\s]*")  # ``.. `` is ``..`` to the servers of some network file systems
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,98}[A-Za-z0-9_]|[A-Za-z0-9_]")
@@ -124,7 +124,7 @@ def fold_name(name: str) -> str:
     """The form in which two names of files are compared.
 
     Names that differ in case, in Unicode composition or in invisible characters alone are twins: to
-    a person's eye they are one name, and on some file systems one file; so are those that differ in
+    a reader they are one name, and on some file systems one file; so are those that differ in
     the spaces at their ends. A group lists no two shares under twins; in a folder they may stand
     side by side, as they may on Linux.
     """

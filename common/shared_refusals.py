@@ -1,6 +1,6 @@
-"""What the tracker and the peers refuse alike, in the same words.
+"""Refusals that the tracker and the peers share, with equal texts.
 
-A user cannot tell which of the two answered, and should not have to.
+Why: a user cannot tell which of the two answered, and should not have to.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from common.names import quoted
 
 
 def not_logged_in() -> Refused:
-    """Nobody is logged in on this device."""
+    """Refusal on a device without a logged-in user."""
     return Refused(
-        Code.NOT_LOGGED_IN, "nobody is logged in on this device", hint("log in", "login", "USER")
+        Code.NOT_LOGGED_IN, "no user is logged in on this device", hint("log in", "login", "USER")
     )
 
 
 def no_group(group: str) -> Refused:
-    """A group that is not there, or none of the user's: which of them is not told."""
+    """Refusal for a group that does not exist or is not the user's; it does not tell which."""
     return Refused(
         Code.UNKNOWN_GROUP,
         f"you are not a member of the group {quoted(group)}",
@@ -29,7 +29,7 @@ def no_group(group: str) -> Refused:
 
 
 def still_pending(group: str) -> Refused:
-    """A group that the user has asked to join, and whose owner has not answered."""
+    """Refusal for a group that the user has asked to join, and whose owner has not answered."""
     return Refused(
         Code.UNKNOWN_GROUP,
         f"you asked to join {quoted(group)}, and its owner has not answered yet",
@@ -38,8 +38,10 @@ def still_pending(group: str) -> Refused:
 
 
 def check_new_password(password: str) -> None:
-    """Refuse a password that is too short for a new account or a change. Those that there are
-    still let their users in."""
+    """Refuse a password that is too short for a new account or a change.
+
+    Shorter passwords of existing accounts remain valid.
+    """
     if len(password) < limits.PASSWORD_CHARACTERS_MIN:
         raise Refused(
             Code.USAGE,

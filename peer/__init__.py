@@ -1,4 +1,4 @@
-"""The peer: one device's part of the swarm, and the command line that drives it."""
+"""The peer: process of one device in the swarm, and its command line."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""Address changes: where this peer listens and what others are told, over the life of the process.
+"""Address changes: listening and announced addresses of this peer, over the life of the process.
 
-Owns: looking again, moving the serving sockets to another address, and `announced`. Not here: the
-choice of an address for a given moment (see ``peer.addresses``), and the announcement itself (see
-``peer.tracker_client.lease``).
+Owns: repeated checks, moves of the serving sockets to another address, and `announced`. Not here:
+the choice of an address for a given moment (see ``peer.addresses``), and the announcement itself
+(see ``peer.tracker_client.lease``).
 
 A machine may have no network when the peer starts, and gets another address with another cable, a
 new lease or after a sleep. The address is looked at again before each announcement, which is six
@@ -33,7 +33,7 @@ START_S = 2.0  # a start does not wait longer for a name server
 
 
 class Moving(Protocol):
-    """What listens: the seeder."""
+    """Server that can move to another address: the piece server."""
 
     endpoint: str
 
@@ -41,10 +41,10 @@ class Moving(Protocol):
 
 
 class AddressWatch:
-    """Keeps ``seeder`` at the address that others can reach.
+    """Watch that keeps ``server`` at an address that others can reach.
 
-    ``listen`` and ``advertise`` are what `up` was told, None if nothing. ``reached`` tells the
-    endpoint by which the tracker was reached last, None while it never was.
+    ``listen`` and ``advertise`` are the options of `up`, None if not given. ``reached`` returns the
+    endpoint at which the tracker was reached last, None before the first time.
     """
 
     def __init__(
@@ -53,32 +53,34 @@ class AddressWatch:
         listen: str | None,
         advertise: str | None,
         trackers: list[Tracker],
-        seeder: Moving,
+        server: Moving,
         reached: Callable[[], str | None],
     ) -> None:
         self._home = home
         self._listen = listen
         self.advertise = advertise
         self._trackers = trackers
-        self._seeder = seeder
+        self._server = server
         self._reached = reached
         self._lock = asyncio.Lock()
         self._names: dict[str, tuple[float, str]] = {}
         self._task: asyncio.Task[str | None] | None = None
         self.announced: str | None = None
-        """What the tracker is told; None while nobody could connect to us."""
+        """The endpoint that the tracker is told; None while no device could connect to us."""
         self.trouble: str | None = None
-        """Why we listen nowhere, or not where we should."""
+        """The reason for listening nowhere, or at another address than wanted."""
         self.seen_at = ""
-        """The address that the tracker sees us at; empty on ipc, and before it has told."""
+        """The address that the tracker sees us at; empty on ipc, and before its first `Welcome`."""
         self._networked = False
 
     async def start(self) -> None:
-        """Listen, if there is an address by now. Raises `MiniTorrentError` for what no waiting
-        mends: a port in use, a name that does not exist."""
+        """Listen, if there is an address by now.
+
+        Raises `MiniTorrentError` for permanent faults: a port in use, a name that does not exist.
+        """
         try:
             async with self._lock:
-                await asyncio.wait_for(self._settle(), START_S)
+                await asyncio.wait_for(self._apply_address(), START_S)
         except TimeoutError:
             self.trouble = "the name server does not answer"
         except TransportError as error:
@@ -86,11 +88,11 @@ class AddressWatch:
                 raise
             self.trouble = error.message
 
-    async def settled(self) -> str | None:
-        """Look again, and move if need be; returns `announced`."""
+    async def refresh(self) -> str | None:
+        """Check the address again, and move if necessary; returns `announced`."""
         async with self._lock:
             try:
-                await self._settle()
+                await self._apply_address()
             except MiniTorrentError as error:
                 if error.message != self.trouble:
                     log.warning("not listening where others could connect: %s", error)
@@ -98,15 +100,14 @@ class AddressWatch:
             return self.announced
 
     def link_up(self, welcome: tracker.Welcome) -> None:
-        """The link to the tracker was made anew, perhaps from another address than before."""
+        """Check the address after a reconnection, which may come from another address."""
         self.seen_at, self._networked = welcome.seen_at, welcome.networked
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self.settled(), name="whereabouts")
+            self._task = asyncio.create_task(self.refresh(), name="whereabouts")
 
     @property
     def advice(self) -> tuple[str, str] | None:
-        """What is wrong with the announced address, and what to do about it; None if nothing is
-        known to be."""
+        """The fault of the announced address and its hint; None without a known fault."""
         told = self.announced
         if not self._networked or told is None or not is_loopback(self._as_seen(told)):
             return None
@@ -119,19 +120,19 @@ class AddressWatch:
         )
 
     def _as_seen(self, told: str) -> str:
-        """``told``, with the address that the tracker puts in the place of ``*``."""
+        """Return ``told``, with the address that the tracker puts in the place of ``*``."""
         return told.replace("tcp://*:", f"{endpoint_at(self.seen_at or '127.0.0.1', '')}", 1)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         if self._task is not None:
             self._task.cancel()
 
-    async def _settle(self) -> None:
+    async def _apply_address(self) -> None:
         wanted = await self._wanted()
         if not self._is_at(wanted):
             self._move(wanted)
-        told = addresses.announced(self._seeder.endpoint)
+        told = addresses.announce_endpoint(self._server.endpoint)
         if self.advertise is not None and told.startswith("tcp://"):
             host = host_of(await self._named(self._advertised(), endpoints_of_one))
             told = f"tcp://{host}:{told.rpartition(':')[2]}"
@@ -150,7 +151,7 @@ class AddressWatch:
         return endpoint_at(str(self.advertise), 1)
 
     async def _named(self, endpoint: str, look_up: Callable[[str], Awaitable[str]]) -> str:
-        """What ``look_up`` makes of ``endpoint``; of a name, not older than `NAMES_S`."""
+        """Return ``endpoint`` resolved by ``look_up``, which is cached for `NAMES_S`."""
         if not is_host_name(endpoint):
             return await look_up(endpoint)
         known = self._names.get(endpoint)
@@ -161,12 +162,12 @@ class AddressWatch:
         except TransportError:
             if known is None:
                 raise
-            found = known[1]  # a name server that is away moves nobody
+            found = known[1]  # while the name server is unreachable, the address stays
         self._names[endpoint] = monotonic(), found
         return found
 
     def _is_at(self, wanted: str) -> bool:
-        at = self._seeder.endpoint
+        at = self._server.endpoint
         if not at or wanted.startswith("ipc://"):
             return at == wanted
         host, port = host_of(wanted), wanted.rpartition(":")[2]
@@ -176,17 +177,17 @@ class AddressWatch:
         return host == host_of(at) or host in ("*", "0.0.0.0", "[::]") or not is_address(host)
 
     def _move(self, wanted: str) -> None:
-        before = self._seeder.endpoint
+        before = self._server.endpoint
         port = before.rpartition(":")[2]
         if before.startswith("tcp://") and wanted.rpartition(":")[2] in ("0", "*"):
-            try:  # at the same port as before, where those may look who know no better
-                self._seeder.move(f"{wanted.rpartition(':')[0]}:{port}")
+            try:  # keep the port: some peers may only know the old endpoint
+                self._server.move(f"{wanted.rpartition(':')[0]}:{port}")
             except CannotListen:
-                self._seeder.move(wanted)
+                self._server.move(wanted)
         else:
-            self._seeder.move(wanted)
+            self._server.move(wanted)
         if before:
-            log.info("the address changed: %s, and %s before", self._seeder.endpoint, before)
+            log.info("the address changed: %s, and %s before", self._server.endpoint, before)
 
 
 async def on_the_way(home: Path, endpoints: Iterable[str]) -> str:

@@ -1,8 +1,8 @@
 """Listening address of a peer, and the address that others are told.
 
-Owns the choice for a given moment: the address on the way to the tracker when none was asked for,
-and addresses in the place of host names, since others are told addresses alone
-(`common.link.check_source`). When it is looked at again is ``peer.address_changes``' business.
+Owns: the choice for a given moment, that is, the address on the way to the tracker when none was
+asked for, and addresses in the place of host names, since others are told addresses alone
+(`common.link.check_source`). Not here: later changes (see ``peer.address_changes``).
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def facing(endpoint: str) -> str:
         return str(probe.getsockname()[0]).partition("%")[0]
 
 
-def beside(endpoint: str, port: int) -> str:
-    """Another port, or any free one for 0, of the host of ``tcp://HOST:PORT``."""
+def with_port(endpoint: str, port: int) -> str:
+    """Return ``endpoint`` with another port; 0 stands for any free port."""
     return f"tcp://{host_of(endpoint)}:{port or '*'}"
 
 
-def resolved(endpoint: str) -> str:
+def resolve_host(endpoint: str) -> str:
     """``endpoint`` with an address in the place of a host name. Blocks; raises `ConfigError`."""
     if not is_host_name(endpoint):
         return endpoint
@@ -63,7 +63,7 @@ def resolved(endpoint: str) -> str:
 
 
 def usable(endpoint: str, found: list[str]) -> str:
-    """The first of ``found`` that others can be told. Raises `ConfigError`."""
+    """Return the first of ``found`` that others can use. Raises `ConfigError`."""
     # An address with a zone is of use on one link alone, and cannot be told to others.
     usable = [one for one in found if "%" not in one]
     if not usable:
@@ -79,8 +79,11 @@ def cannot_listen(endpoint: str, why: str) -> ConfigError:
     )
 
 
-def announced(endpoint: str) -> str:
-    """What the tracker is told of ``endpoint``: for a wildcard, the host that it sees us at."""
+def announce_endpoint(endpoint: str) -> str:
+    """Return the form of ``endpoint`` for an announcement.
+
+    A wildcard becomes ``*``, which stands for the host that the tracker sees us at.
+    """
     for wildcard in ("tcp://0.0.0.0:", "tcp://[::]:"):
         if endpoint.startswith(wildcard):
             return f"tcp://*:{endpoint.removeprefix(wildcard)}"

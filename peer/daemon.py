@@ -1,7 +1,7 @@
-"""The peer's process: one a device, from start to an orderly end.
+"""Peer process of one device, from start to orderly end.
 
-Owns the making and the wiring of all the parts, the signals, and the order in which everything
-ends. It does nothing itself.
+Owns: construction and wiring of all parts, signals, and the order of the shutdown. Not here: any
+work of the peer (see the parts).
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ log = logging.getLogger(__name__)
 
 WORKERS = max(2, min(4, os.cpu_count() or 2))  # they digest; more of them than cores thrash caches
 SOCKETS_MAX = 16_384
-HELPERS = 4  # they wait for disks when the workers do
-TIDY_S = 3600.0  # how often the manifests that nobody needs are looked for
-END_S = 4.0  # an orderly end takes no longer; what is not done by then is not worth waiting for
+HELPERS = 4  # additional threads while the workers wait for disks
+TIDY_S = 3600.0  # how often unneeded manifests are removed
+END_S = 4.0  # an orderly end takes at most that long; then the process exits
 
 
 def run(home: Path, settings: Settings, *, foreground: bool = True, verbose: int = 0) -> int:
-    """Run the peer of ``home`` in this process until it is told to end; returns the exit code.
+    """Run the peer of ``home`` in this process until it is stopped; returns the exit code.
 
-    With ``foreground``, a line on standard output tells when it serves.
+    With ``foreground``, it prints a line when it is ready.
     Raises `MiniTorrentError` when it cannot start.
     """
     level = logging.DEBUG if verbose > 0 else logging.INFO
@@ -87,9 +87,9 @@ async def _run(home: Path, settings: Settings, trackers: list[Tracker], foregrou
     if foreground:
         where = peer.endpoint or NOT_LISTENING
         print(f"peer ready: {where} (tracker {trackers[0].link})", flush=True)
-    await peer.until_told_to_end()
-    # Whatever hangs, the process does not: a thread that waits for a disk, for instance, which
-    # Python would wait for in its turn when all else has ended.
+    await peer.until_stopped()
+    # Invariant: the process ends even if a part hangs, for instance a thread that waits for a disk,
+    # which Python would join at its exit.
     closed = threading.Event()
     watchdog = threading.Timer(END_S, lambda: os._exit(0 if closed.is_set() else 1))
     watchdog.daemon = True
@@ -203,7 +203,7 @@ class Peer:
         self._presence = LeaseKeeper(
             self._link,
             self._replica,
-            self._whereabouts.settled,
+            self._whereabouts.refresh,
             self._downloads.leeching,
             instance,
         )
@@ -239,21 +239,21 @@ class Peer:
         log.info("peer ready at %s", self._seeder.endpoint or self._whereabouts.trouble)
 
     async def _tidy(self, manifests: Manifests) -> None:
-        """Remove the manifests of what is neither shared nor fetched any more, now and then."""
+        """Remove, periodically, the manifests of contents that are neither shared nor fetched."""
         while True:
             await asyncio.sleep(TIDY_S)
             wanted = self._shares.contents() | self._downloads.contents()
             try:
                 await self._workers.run(manifests.keep_only, wanted, TIDY_S)
             except OSError as error:
-                log.warning("manifests that nobody needs were not removed: %s", error)
+                log.warning("unneeded manifests were not removed: %s", error)
 
     @property
     def endpoint(self) -> str:
-        """Where this peer listens; empty while it has no address."""
+        """Endpoint at which this peer listens; empty while it has no address."""
         return self._seeder.endpoint
 
-    async def until_told_to_end(self) -> None:
+    async def until_stopped(self) -> None:
         """Wait for SIGTERM, SIGINT or `Down`. A second signal ends the process at once."""
         loop = asyncio.get_running_loop()
 
@@ -262,7 +262,7 @@ class Peer:
         await self._ended.wait()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-            # Not the loop's business any more: it may be what hangs.
+            # No longer by way of the loop, which may be the part that hangs.
             signal.signal(number, lambda *_: os._exit(1))
 
     def _stop_soon(self) -> None:
@@ -270,7 +270,7 @@ class Peer:
         asyncio.get_running_loop().call_later(0.05, self._ended.set)
 
     async def close(self) -> None:
-        """End in order: what is verified is synced, the tracker is told, nothing lingers."""
+        """End in order: sync verified pieces, release the lease, close all sockets."""
         self._session.close()
         self._whereabouts.close()
         for task in (self._watching, self._tidying, self._memory):

@@ -1,7 +1,8 @@
-"""Somebody is logged in on this device: what that begins, and what ends with it.
+"""Session of the user who is logged in on this device.
 
-Owns the order of things when a user logs in or out, when the tracker comes back, and when the
-user's groups change. What each part does then is its own affair.
+Owns: the order of activation and deactivation when a user logs in or out, when the link to the
+tracker returns, and when the user's groups change. Not here: the work of each part (see its
+module).
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from peer.tracker_client.tickets import TicketWallet
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 2.0  # how soon what the tracker refused to a returning device is tried again
-BEGIN_S = 20.0  # how long a login waits for shares and downloads; they come back after it as well
+RETRY_S = 2.0  # until the next attempt after the tracker refused a part of an activation
+BEGIN_S = 20.0  # a login waits that long for shares and downloads; activation goes on after it
 
 
 class Session:
-    """The user of this device, and all that lives by their right."""
+    """Activation of shares, downloads, tickets and lease of the logged-in user."""
 
     def __init__(
         self,
@@ -50,19 +51,21 @@ class Session:
         self._seeder = seeder
         self._errands: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
-        self._settled = asyncio.Event()
-        self._settled.set()
-        self.farewell: str | None = None
-        """How the last login ended, if that was not done here and nobody has logged in since."""
+        self._ready = asyncio.Event()
+        self._ready.set()
+        self.logout_notice: str | None = None
+        """How the last login ended, if it ended elsewhere and no user has logged in since."""
 
-    async def settled(self, timeout_s: float) -> None:
-        """Wait until the user's shares and downloads are back, for a time at most: whoever asks for
-        them right after a start shall not find half of them."""
+    async def wait_ready(self, timeout_s: float) -> None:
+        """Wait until the user's shares and downloads are active, at most for ``timeout_s``.
+
+        Why: a listing right after a start must not show half of them.
+        """
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._settled.wait(), timeout_s)
+            await asyncio.wait_for(self._ready.wait(), timeout_s)
 
     def replaced_by(self, user: UserId) -> str | None:
-        """What a login as ``user`` ends here, to be asked before; None when nothing runs."""
+        """Return a description of what a login as ``user`` would end here; None for nothing."""
         current = self._replica.user
         if current is None or current == user:
             return None
@@ -76,63 +79,66 @@ class Session:
         )
 
     async def begin(self, user: UserId) -> None:
-        """``user`` is logged in: their shares come back, their downloads go on.
+        """Activate shares and downloads of ``user``, who has logged in.
 
-        That goes on by itself if whoever asked for the login does not wait for it.
+        The activation goes on if the caller does not wait for it.
         """
         if self._replica.user != user:
             self._tickets.clear()
-        self.farewell = None
+        self.logout_notice = None
         self._replica.set_user(user)
-        self._settled.clear()
-        await asyncio.wait({self._run(self._come_back(user))}, timeout=BEGIN_S)
+        self._ready.clear()
+        await asyncio.wait({self._run(self._resume(user))}, timeout=BEGIN_S)
 
     async def end(self) -> None:
-        """The user has logged out here: nothing is shared any more, nothing fetched."""
-        self.farewell = None
+        """End all shares and downloads: the user has logged out here."""
+        self.logout_notice = None
         self._replica.set_user(None)
         async with self._one_at_a_time:
-            await self._rest()
+            await self._deactivate()
 
-    async def _rest(self) -> None:
+    async def _deactivate(self) -> None:
         await self._shares.deactivate()
         await self._downloads.deactivate()
         self._tickets.clear()
 
     def logged_out(self) -> None:
-        """The user, who is still known, was logged out of this device from elsewhere."""
-        self.farewell = f"{self._replica.user} was logged out of this device, from elsewhere"
-        log.warning("%s", self.farewell)
-        self._run(self._wind_down())
+        """End all shares and downloads: the user was logged out of this device from elsewhere.
 
-    async def _wind_down(self) -> None:
+        The replica still knows the user.
+        """
+        self.logout_notice = f"{self._replica.user} was logged out of this device, from elsewhere"
+        log.warning("%s", self.logout_notice)
+        self._run(self._deactivate_if_logged_out())
+
+    async def _deactivate_if_logged_out(self) -> None:
         async with self._one_at_a_time:
             if self._replica.user is not None:
-                return  # somebody has logged in since, and has taken over
-            await self._rest()
+                return  # a user has logged in since, and has taken over
+            await self._deactivate()
 
     async def left_group(self, group: GroupId) -> None:
-        """The user left ``group`` by their own wish."""
+        """End everything of ``group``, which the user has left."""
         self._tickets.drop(group)
         await self._shares.left_group(group)
         await self._replica.sync()
 
     def link_up(self) -> None:
-        """The tracker is there (again), and has said who is logged in."""
+        """Activate or deactivate: the link is up, and the tracker has named the user."""
         user = self._replica.user
         if user is not None:
-            self.farewell = None
-            self._settled.clear()
-        self._run(self._wind_down() if user is None else self._come_back(user))
+            self.logout_notice = None
+            self._ready.clear()
+        self._run(self._deactivate_if_logged_out() if user is None else self._resume(user))
 
     def groups_changed(self) -> None:
-        """The user is in other groups than before."""
+        """Apply a change of the user's groups."""
         user = self._replica.user
         if user is not None:
-            self._run(self._regroup(user))
+            self._run(self._apply_groups(user))
 
     def entry(self, entry: events.LogEntry) -> None:
-        """An event of a group that concerns the rights of somebody."""
+        """Apply an entry of a group's log to the rights of users."""
         if isinstance(entry.event, events.Device) and not entry.event.bound:
             self._seeder.drop_user(GroupId(fold_id(entry.group)), UserId(fold_id(entry.event.user)))
         if not isinstance(entry.event, events.Left | events.Removed):
@@ -144,19 +150,19 @@ class Session:
             self._run(self._shares.left_group(group))
 
     def gap(self, gap: Gap) -> None:
-        """Events of a group were missed for good: end what the lost devices had open here.
+        """Drop the users of lost devices: entries of a group's log were lost for good.
 
-        The group's other state was taken from the tracker's snapshot by then.
+        The group's other state was taken from the tracker's snapshot before.
         """
         for user in gap.gone:
             self._seeder.drop_user(gap.group, user)
 
-    async def _come_back(self, user: UserId) -> None:
-        """Bring everything up, and again when the tracker refuses a part of it for now."""
+    async def _resume(self, user: UserId) -> None:
+        """Activate everything; retry while the tracker refuses a part of it."""
         try:
             while user == self._replica.user:
                 try:
-                    await self._bring_up(user)
+                    await self._activate(user)
                     return
                 except TransportError:
                     raise  # the next connection begins anew
@@ -164,23 +170,23 @@ class Session:
                     log.info("not everything is back yet: %s", error)
                     await asyncio.sleep(RETRY_S)
         finally:
-            self._settled.set()
+            self._ready.set()
 
-    async def _bring_up(self, user: UserId) -> None:
+    async def _activate(self, user: UserId) -> None:
         async with self._one_at_a_time:
             if user != self._replica.user:
                 return
             await self._replica.sync()
-            # Online first: what is offered then has somebody who serves it.
+            # Online first: a share is offered by a device that serves it.
             await self._presence.announce()
             await self._shares.activate(user)
             await self._downloads.activate(user)
             self._downloads.link_up()
             await self._shares.reconcile()
 
-    async def _regroup(self, user: UserId) -> None:
+    async def _apply_groups(self, user: UserId) -> None:
         async with self._one_at_a_time:
-            # While it waited for its turn the user may have gone, and with them their groups.
+            # While this waited for the lock, the user may have logged out.
             if user != self._replica.user or not self._replica.known:
                 return
             await self._downloads.groups_changed()
@@ -199,6 +205,6 @@ class Session:
         return task
 
     def close(self) -> None:
-        """End what is under way."""
+        """Cancel all tasks."""
         for errand in self._errands:
             errand.cancel()

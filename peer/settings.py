@@ -1,4 +1,4 @@
-"""What a peer is told at its start and remembers for the next one.
+"""Settings of a peer, kept for its next start.
 
 Owns ``peer.toml`` in the home. Values given on the command line win over the environment, that over
 the file; what ``up`` was given is remembered there.

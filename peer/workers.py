@@ -1,12 +1,12 @@
-"""Threads for what would block the loop: reads, digests and writes.
+"""Worker threads for blocking work: reads, digests and writes.
 
-Owns the threads and the way back into the loop. Results come back in batches: one wake-up of the
-loop brings all that was finished since the last one, because at thousands of pieces a second a
-wake-up for each would cost more than the work.
+Owns: the threads, and the delivery of results into the event loop. Results come back in batches:
+one wake-up of the loop brings all that was finished since the last one, because at thousands of
+pieces a second a wake-up for each would cost more than the work.
 
-While disks are quick a thread for each core does best: with more of them each piece meets a colder
-cache. While they are slow, threads wait for them instead of computing, so that some more help out
-when jobs have been waiting for a while and nobody took one.
+Why: with quick disks one thread for each core is fastest, since more threads meet colder caches.
+With slow disks threads wait instead of computing, so helpers take part when jobs wait and no thread
+took one for a while.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _Done = Callable[[Any, BaseException | None], None]
 _Job = tuple[Callable[..., Any], tuple[Any, ...], _Done]
-SLOW_S = 0.02  # nobody took a waiting job for so long: all wait for disks
+SLOW_S = 0.02  # if no waiting job was taken for that long, all threads wait for disks
 
 
 class Workers:
@@ -54,10 +54,10 @@ class Workers:
         """Run ``job(*args)`` on a thread, then ``done(result, error)`` in the loop."""
         self._jobs.put((job, args, done))
         if self._timer is None and self._helpers:
-            self._timer = self._loop.call_later(SLOW_S, self._look)
+            self._timer = self._loop.call_later(SLOW_S, self._check_progress)
 
     async def run(self, job: Callable[..., T], *args: Any) -> T:
-        """The same, for those who can wait. What the job raises is raised here."""
+        """Run ``job(*args)`` on a thread and return its result; raises the job's exception."""
         future: asyncio.Future[T] = self._loop.create_future()
 
         def done(result: Any, error: BaseException | None) -> None:
@@ -71,15 +71,15 @@ class Workers:
         self.submit(done, job, *args)
         return await future
 
-    def _look(self) -> None:
-        """Call a helper if jobs wait and none was taken since the last look."""
+    def _check_progress(self) -> None:
+        """Call a helper if jobs wait and none was taken since the last check."""
         self._timer = None
         if self._jobs.empty():
             return
         if self._taken == self._taken_before and self._calls.empty():
             self._calls.put(True)
         self._taken_before = self._taken
-        self._timer = self._loop.call_later(SLOW_S, self._look)
+        self._timer = self._loop.call_later(SLOW_S, self._check_progress)
 
     def _work(self) -> None:
         while (item := self._jobs.get()) is not None:
@@ -110,7 +110,7 @@ class Workers:
         del item, job, args, done
         if not self._woken:
             self._woken = True
-            # When the loop is closed, nobody waits for results any more.
+            # After the loop was closed, results are no longer needed.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._deliver)
 
@@ -125,7 +125,7 @@ class Workers:
                 log.exception("the result of a worker could not be handled")
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Let the threads end after what they are doing; jobs not begun are dropped."""
+        """End the threads after their current jobs; jobs not begun are dropped."""
         with contextlib.suppress(Empty):
             while True:  # a thread may take the last one before we do
                 self._jobs.get_nowait()

@@ -1,6 +1,6 @@
-"""Sealing what is published, so that a subscription alone teaches nothing.
+"""Encryption of published messages, so that a subscription alone discloses nothing.
 
-A PUB socket sends to whoever subscribes. So bodies are encrypted (XChaCha20-Poly1305) with a key
+Why: a PUB socket sends to every subscriber. So bodies are encrypted (XChaCha20-Poly1305) with a key
 that members get over the command socket, one for each epoch of a group, and topics are opaque ids.
 
 A published message is ``[topic, signature, sealed]``, where ``sealed`` is
@@ -27,7 +27,7 @@ TOPIC_BYTES = 16
 
 
 def seal(key: bytes, epoch: int, topic: bytes, plain: bytes) -> bytes:
-    """Seal ``plain`` for those who hold ``key`` (32 bytes) of ``epoch``."""
+    """Seal ``plain`` for the holders of ``key`` (32 bytes) of ``epoch``."""
     header = _EPOCH.pack(epoch)
     nonce = os.urandom(_NONCE_BYTES)
     body = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(
@@ -37,7 +37,10 @@ def seal(key: bytes, epoch: int, topic: bytes, plain: bytes) -> bytes:
 
 
 def epoch_of(sealed: bytes) -> int:
-    """The epoch whose key opens ``sealed``. Raises `RemoteProtocolError` when it is too short."""
+    """Return the epoch whose key opens ``sealed``.
+
+    Raises `RemoteProtocolError` when it is too short.
+    """
     if len(sealed) < _EPOCH.size + _NONCE_BYTES + _TAG_BYTES:
         raise RemoteProtocolError("a sealed message that is too short")
     epoch: int = _EPOCH.unpack_from(sealed)[0]
@@ -58,13 +61,15 @@ def unseal(key: bytes, topic: bytes, sealed: bytes) -> bytes:
 
 
 def share_topic(group_topic: bytes, content: ContentId) -> bytes:
-    """The opaque topic of one share's peer-set updates: a keyed hash, so that it tells nobody
-    outside the group which content it is about."""
+    """Return the opaque topic of one share's peer-set updates.
+
+    It is a keyed hash, so that only members of the group can tell which content it is about.
+    """
     return hashlib.blake2b(content, key=group_topic, digest_size=TOPIC_BYTES).digest()
 
 
 def inbox_of(secret: bytes, device: bytes) -> tuple[bytes, bytes]:
-    """Topic and key of one device's inbox, derived from the tracker's secret."""
+    """Return topic and key of one device's inbox, derived from the tracker's secret."""
     topic = hashlib.blake2b(device, key=secret, digest_size=TOPIC_BYTES, person=b"inbox topic")
     key = hashlib.blake2b(device, key=secret, digest_size=32, person=b"inbox key")
     return topic.digest(), key.digest()

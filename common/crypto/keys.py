@@ -1,6 +1,6 @@
 """Key files: a device's or tracker's CURVE key pair, and the tracker's Ed25519 signing keys.
 
-Owns how keys are made, kept (0600, written whole or not at all) and spelled. A public key is 32
+Owns: making keys, storing them (0600, by atomic writes) and their text forms. A public key is 32
 bytes here, its Z85 text at libzmq's door, and unpadded base64url where people and URLs see it.
 """
 

@@ -6,8 +6,8 @@ used only to derive two others from it (BLAKE3): one seals messages, one makes p
 
 A message has a number, a head and data. Its number goes into both nonces and only ever grows, and
 its head is authenticated together with the number of the message sent before it. So a message that
-was changed, repeated, put before another or made up is not taken, nor one before which another was
-left out. That the last one was left out does not show here.
+was changed, repeated, reordered or made up is rejected, and so is a message whose predecessor is
+missing. Limits: the loss of the last message cannot be detected here.
 
 Invariant: no nonce is used twice with the key that seals. Why: AES-GCM then gives away what is
 needed to forge any message. So a proof, which may be shown again under another name, has another
@@ -55,7 +55,7 @@ def aes_is_fast() -> bool:
 
 
 def new_key() -> bytes:
-    """A key for one stream."""
+    """Return a random key for one stream."""
     return os.urandom(KEY_BYTES)
 
 
@@ -69,54 +69,57 @@ def proof(key: bytes, name: bytes) -> bytes:
 
 
 class ScratchBuffer:
-    """Where data is sealed: memory that is in the cache already, and not filled with zeros first,
-    as that of a new buffer would be. Several sealers may have one, in one thread."""
+    """Reusable memory in which data is sealed.
+
+    Why: it is in the cache already, and is not filled with zeros first, as a new buffer would be.
+    Thread safety: several sealers of one thread may share a buffer.
+    """
 
     def __init__(self) -> None:
         self._memory = bytearray()
 
     def of(self, size: int) -> memoryview:
-        """So many bytes, which are somebody else's from the next call on."""
+        """Return a writable view of ``size`` bytes. It is valid only until the next call."""
         if len(self._memory) < size:
             self._memory = bytearray(size)
         return memoryview(self._memory)[:size]
 
 
 class Sealer:
-    """The sending end."""
+    """Sending end of a sealed stream."""
 
-    def __init__(self, key: bytes, room: ScratchBuffer) -> None:
+    def __init__(self, key: bytes, scratch: ScratchBuffer) -> None:
         self._cipher = AESGCM(_derived(key, _SEALING))
         self._number = 0
         self._before = b""
         self._bytes = 0
-        self._room = room
+        self._scratch = scratch
 
     @property
     def spent(self) -> bool:
-        """Whether so much was sealed with this key that another one should be used."""
+        """Whether the key has sealed its maximum of bytes, so that another key is needed."""
         return self._bytes >= limits.SEALED_BYTES_MAX
 
     def seal(self, head: bytes, data: Buffer) -> tuple[bytes, bytes, memoryview]:
         """Seal the next message: its number, its head and its data, a frame each.
 
-        The sealed data is there until the room is used again: it must be copied by then. Call
-        `sent` when it was sent. A message that was not sent after all takes its number with it.
+        The sealed data is valid until the scratch buffer is used again: it must be copied by then.
+        Call `sent` after the message was sent. The number of an unsent message is not used again.
         """
         number = _NUMBER.pack(self._number)
         self._number += 1
         self._bytes += len(data)
-        sealed = self._room.of(len(data) + TAG_BYTES)
+        sealed = self._scratch.of(len(data) + TAG_BYTES)
         self._cipher.encrypt_into(_DATA + number, data, None, sealed)
         return number, self._cipher.encrypt(_HEAD + number, head, self._before), sealed
 
     def sent(self, number: bytes) -> None:
-        """The message with this number was handed over: the next one follows it."""
+        """Record that the message with this number was sent: the next one follows it."""
         self._before = number
 
 
 class Opener:
-    """The receiving end."""
+    """Receiving end of a sealed stream."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(_derived(key, _SEALING))
@@ -124,10 +127,12 @@ class Opener:
         self._before = b""
 
     def open(self, number: bytes, head: Buffer, data: Buffer) -> tuple[bytes, bytes]:
-        """Head and data of a message. Raises `RemoteProtocolError` when it is not the one that the
-        other end sent after the last."""
+        """Return head and data of a message.
+
+        Raises `RemoteProtocolError` unless it is the message that the other end sent next.
+        """
         if len(number) != NUMBER_BYTES or (count := _NUMBER.unpack(number)[0]) < self._next:
-            raise RemoteProtocolError("a sealed message out of its order")
+            raise RemoteProtocolError("a sealed message out of order")
         try:
             opened = (
                 self._cipher.decrypt(_HEAD + number, head, self._before),

@@ -1,8 +1,7 @@
-"""Tickets: the tracker's signed word that a device may fetch from a group until a given time.
+"""Tickets: signed by the tracker, they let a device fetch from a group until a given time.
 
-Owns their form, how they are issued and the whole of their check. Whether the requested content is
-shared in that group, and whether the user was removed meanwhile, is the serving peer's to know
-(``peer.serving.access``).
+Owns: their form, their issue and their check. Not here: whether the requested content is shared in
+that group, and whether the user was removed meanwhile (see ``peer.serving.access``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Small files that are written whole or not at all.
+"""Atomic writes of small files.
 
-Owns the one way in which keys, settings and records reach the disk, and what it leaves when the
-process dies meanwhile.
+Owns: the one way in which keys, settings and records reach the disk, and the removal of temporary
+files that a killed process left.
 """
 
 from __future__ import annotations
@@ -34,18 +34,21 @@ _LEFTOVER = re.compile(rf".+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}\.new", re.DOTALL)
 
 
 def is_refusal(error: OSError) -> bool:
-    """Whether a file system says with this that it does not know the step, so that another step
-    may do instead. False when the step itself failed."""
+    """Whether ``error`` means that the file system does not support the step.
+
+    Another step may then do instead. False when the step itself failed.
+    """
     return error.errno not in _FAILURES
 
 
 def atomic_write(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Put ``content`` at ``path`` (0600) so that a crash leaves all of it or what was there before.
+    """Write ``content`` to ``path`` (0600): after a crash the file has its old or its new content.
 
-    Without ``durable`` it waits for no disk, and a power failure may leave anything. Threads and
-    processes that write the same file at once leave what one of them wrote. Raises `StorageError`.
+    Without ``durable`` no sync is awaited, and a power failure may leave any content. Thread
+    safety: of concurrent writers, threads or processes, one wins with its whole content. Raises
+    `StorageError`.
     """
-    # A name that nobody else writes to: a shared one would be renamed with half of its content.
+    # Why: a temporary name shared with another writer would be renamed with half of its content.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(_TOKEN_BYTES)}.new")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -67,9 +70,9 @@ def atomic_write(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 
 def remove_temp_files(directory: Path) -> None:
-    """Remove what `write_whole` left in ``directory`` when its process died.
+    """Remove temporary files of `atomic_write` in ``directory`` whose process was killed.
 
-    Nobody else may be writing there. Raises `StorageError`.
+    Invariant: no other process writes to ``directory`` meanwhile. Raises `StorageError`.
     """
     try:
         for path in directory.iterdir():

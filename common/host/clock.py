@@ -1,8 +1,8 @@
-"""Time, as a value that is passed in.
+"""Clocks: monotonic time that counts sleep, and an estimate of the tracker's wall clock.
 
-What decides gets ``now`` as an argument. The shells take it here: a monotonic clock for leases,
+Pure modules get ``now`` as an argument. Shells read the time here: a monotonic clock for leases,
 tickets and timers (a jump of the wall clock harms nothing, and sleep is counted), and the tracker's
-wall clock, as estimated from its answers, for whatever carries a date.
+wall clock, as estimated from its replies, for all dates.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SET_MS = 1_000.0  # no clock drifts by so much between two looks at it
 
 
 class TrackerTime:
-    """The tracker's wall clock, as seen from here.
+    """Estimate of the tracker's wall clock.
 
     A peer's own wall clock may be a day off or jump; tickets are judged by the tracker's time. Each
     answer that carries the tracker's time gives an estimate that is too early by at most the round
@@ -63,11 +63,11 @@ class TrackerTime:
 
     @property
     def known(self) -> bool:
-        """Whether the tracker has told its time yet."""
+        """Whether the tracker has sent its time yet."""
         return self._offset_ms is not None
 
     def learn(self, tracker_ms: int, sent_at: float, received_at: float) -> None:
-        """Take in the tracker's time from an answer to a question asked at ``sent_at``."""
+        """Update the estimate from the reply to a request that was sent at ``sent_at``."""
         round_trip = max(0.0, received_at - sent_at)
         offset_ms = tracker_ms - (sent_at + received_at) / 2 * 1000.0
         # An old, precise estimate ages slowly, so that a drifting clock is followed in the end.

@@ -1,6 +1,6 @@
-"""Homes: the private directory in which a tracker or a peer keeps what it must not lose.
+"""Home: the private directory with the state of a tracker or a peer.
 
-Owns where it is, that only its owner can look into it, and that one process at a time uses it.
+Owns: its location, its privacy (only the owner can read it) and its lock (one process at a time).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from common.messages.refusals import Code
 
 
 class HomeBusy(MiniTorrentError):
-    """Another process uses this home."""
+    """Home that another process uses."""
 
     code = Code.BUSY
 
 
 def default_home(kind: str) -> Path:
-    """Where ``peer`` or ``tracker`` lives unless told otherwise (XDG data directory)."""
+    """Return the default home of ``peer`` or ``tracker`` (XDG data directory)."""
     return Path(platformdirs.user_data_dir("mini-torrent", appauthor=False)) / kind
 
 
@@ -67,8 +67,9 @@ def _check_way(home: Path) -> None:
 
 
 def fault_above(home: Path) -> tuple[str, str] | None:
-    """Why another user could put something else in the place of ``home``, whatever its own mode
-    is, and what to do about it; None if nobody can.
+    """Return why another user could replace ``home`` despite its own mode, and the hint.
+
+    None if no other user can.
 
     Limits: a folder that a group may write to is taken, since many systems give each user a group
     of their own.
@@ -94,7 +95,7 @@ def fault_above(home: Path) -> tuple[str, str] | None:
 
 
 def _unmapped() -> set[int]:
-    """The owner that a container shows for what belongs to nobody in it, as its root folder."""
+    """Return the user id that a container shows for files of unmapped users, such as its root."""
     try:
         if Path("/proc/self/uid_map").read_text("ascii").split() == ["0", "0", "4294967295"]:
             return set()
@@ -104,7 +105,7 @@ def _unmapped() -> set[int]:
 
 
 class HomeLock:
-    """Held by the one process that uses a home. Ends with the process, however that ends."""
+    """Lock of the one process that uses a home. The kernel releases it when the process ends."""
 
     def __init__(self, home: Path) -> None:
         self._path = home / "lock"
@@ -120,7 +121,7 @@ class HomeLock:
         remove_temp_files(home)
 
     def _take(self) -> bool:
-        # Whoever asks for the holder holds the lock for a moment: one refusal proves nothing.
+        # Why: `lock_holder` takes the lock for a moment, so one failure proves nothing.
         for _ in range(10):
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,12 +132,12 @@ class HomeLock:
         return False
 
     def release(self) -> None:
-        """Let the next one in."""
+        """Release the lock."""
         os.close(self._fd)
 
 
 def lock_holder(home: Path) -> int | None:
-    """The process id that holds the lock of ``home``; None when nobody does."""
+    """Return the id of the process that holds the lock of ``home``; None if the lock is free."""
     try:
         fd = os.open(home / "lock", os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:

@@ -1,7 +1,7 @@
-"""What a long-running process sets about itself.
+"""Process set-up of the serving processes.
 
-Owns the tuning of the allocator, the limit of file descriptors, core dumps, the log's form, and
-what tells a copy of the machine from it.
+Owns: allocator tuning, the limit of file descriptors, core dumps, the format of the log, and the
+mark that distinguishes a machine from its copies.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def give_back_memory() -> bool:
 async def keep_memory_small() -> None:
     """Give memory back once a minute, until cancelled.
 
-    What `tune_allocator` keeps for the next piece would otherwise stay when no more come.
+    Why: the memory that `tune_allocator` keeps for the next piece would otherwise stay for ever.
     """
     while True:
         await asyncio.sleep(GIVE_BACK_S)

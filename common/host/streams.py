@@ -37,7 +37,8 @@ def speak_any_locale() -> None:
     """Let standard output and error take every text, whatever the encoding of the locale.
 
     A character that it lacks becomes the nearest plain one, or a question mark. Standard input
-    keeps bytes that are no text in it as the os module would, for whoever reads them to refuse.
+    keeps bytes that are no text in it as the os module would; the code that reads them refuses
+    them.
     """
     codecs.register_error("mini-torrent", _nearest)
     for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,4 @@
-"""The bounded field types and the shapes that several conversations share."""
+"""Bounded field types, and structs that several conversations share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from common import limits
 
-# A name as somebody typed it; `common.names` decides whether it is a valid one.
+# A name as the user typed it; `common.names` validates it.
 IdText = Annotated[str, Meta(min_length=1, max_length=limits.USER_ID_MAX)]
 ShareName = Annotated[str, Meta(min_length=1, max_length=255)]
 Password = Annotated[str, Meta(max_length=limits.PASSWORD_BYTES_MAX)]
@@ -24,6 +24,10 @@ Count = Annotated[int, Meta(ge=0, le=limits.COUNT_MAX)]
 PieceIndex = Annotated[int, Meta(ge=0, lt=limits.PIECES_MAX)]
 PieceList = Annotated[list[PieceIndex], Meta(max_length=limits.PIECES_PER_REQUEST_MAX)]
 TimeMs = Annotated[int, Meta(ge=0, lt=1 << 53)]
+
+
+class Wire(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of all messages: an array that begins with the name of its type."""
 
 
 class Source(msgspec.Struct, frozen=True, array_like=True):

@@ -1,9 +1,9 @@
-"""What the tracker publishes, and what its log of a group holds.
+"""Messages that the tracker publishes, and the entries of a group's log.
 
 A `LogEntry` is durable before it is published and bears its place in the group's log. `PeerUpdate`
-is soft: who offers or fetches one share right now. All bodies are sealed with the key of the
-group's epoch (``common.crypto.event_seal``); `Nudge` with the key of one device's inbox; `Beat` is
-open, since it says nothing about anybody.
+is soft: the devices that offer or fetch one share right now. All bodies are sealed with the key of
+the group's epoch (``common.crypto.event_seal``); `Nudge` with the key of one device's inbox; `Beat`
+is open, since it names no user, group or device.
 """
 
 from __future__ import annotations
@@ -14,59 +14,54 @@ import msgspec
 from msgspec import Meta
 
 from common import limits
-from common.messages.base import Count, Digest, IdText, Key32, ShareName, Source, TimeMs
-
-
-class _Wire(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Base of what travels here: an array that begins with the name of its type."""
-
+from common.messages.base import Count, Digest, IdText, Key32, ShareName, Source, TimeMs, Wire
 
 # -- the events of a group's log ----------------------------------------------------------------
 
 
-class Created(_Wire, frozen=True):
+class Created(Wire, frozen=True):
     """The group began, with ``user`` as its owner."""
 
     user: IdText
 
 
-class Requested(_Wire, frozen=True):
+class Requested(Wire, frozen=True):
     """``user`` asks to be let in."""
 
     user: IdText
 
 
-class Rejected(_Wire, frozen=True):
+class Rejected(Wire, frozen=True):
     """The owner did not let ``user`` in."""
 
     user: IdText
 
 
-class Joined(_Wire, frozen=True):
+class Joined(Wire, frozen=True):
     user: IdText
 
 
-class Left(_Wire, frozen=True):
-    """``user`` left: tickets of theirs below ``epoch`` count no more."""
-
-    user: IdText
-    epoch: Count
-
-
-class Removed(_Wire, frozen=True):
-    """``user`` was removed by the owner: tickets of theirs below ``epoch`` count no more."""
+class Left(Wire, frozen=True):
+    """``user`` left: tickets of theirs below ``epoch`` count no longer."""
 
     user: IdText
     epoch: Count
 
 
-class Owner(_Wire, frozen=True):
+class Removed(Wire, frozen=True):
+    """``user`` was removed by the owner: tickets of theirs below ``epoch`` count no longer."""
+
+    user: IdText
+    epoch: Count
+
+
+class Owner(Wire, frozen=True):
     """Ownership passed to ``user``."""
 
     user: IdText
 
 
-class Device(_Wire, frozen=True):
+class Device(Wire, frozen=True):
     """``user`` logged in (``bound``) or out with ``device``."""
 
     user: IdText
@@ -74,7 +69,7 @@ class Device(_Wire, frozen=True):
     bound: bool
 
 
-class Shared(_Wire, frozen=True):
+class Shared(Wire, frozen=True):
     """A share appeared: ``user`` is the first to offer it."""
 
     user: IdText
@@ -86,7 +81,7 @@ class Shared(_Wire, frozen=True):
     digest: Digest
 
 
-class Seeding(_Wire, frozen=True):
+class Seeding(Wire, frozen=True):
     """One more member offers a share that others offered before."""
 
     user: IdText
@@ -94,7 +89,7 @@ class Seeding(_Wire, frozen=True):
     content: Key32
 
 
-class Stopped(_Wire, frozen=True):
+class Stopped(Wire, frozen=True):
     """One of several members stopped offering a share."""
 
     user: IdText
@@ -102,8 +97,8 @@ class Stopped(_Wire, frozen=True):
     content: Key32
 
 
-class Unshared(_Wire, frozen=True):
-    """The last one to offer a share stopped: it is listed no more."""
+class Unshared(Wire, frozen=True):
+    """The last one to offer a share stopped: it is no longer listed."""
 
     user: IdText
     name: ShareName
@@ -129,7 +124,7 @@ GroupEvent: TypeAlias = (
 # -- what is published --------------------------------------------------------------------------
 
 
-class LogEntry(_Wire, frozen=True):
+class LogEntry(Wire, frozen=True):
     """An event at its place in its group's log. ``epoch``: the group's, once this has happened."""
 
     group: IdText
@@ -139,7 +134,7 @@ class LogEntry(_Wire, frozen=True):
     event: GroupEvent
 
 
-class GroupHead(_Wire, frozen=True):
+class GroupHead(Wire, frozen=True):
     """The head of an active group's log, repeated for a while, so that a loss is noticed."""
 
     group: IdText
@@ -147,8 +142,9 @@ class GroupHead(_Wire, frozen=True):
     epoch: Count
 
 
-class NewKey(_Wire, frozen=True):
-    """The group goes on in ``epoch`` with ``key``, for all who hold the key before it: nobody went.
+class NewKey(Wire, frozen=True):
+    """The group goes on in ``epoch`` with ``key``, for all holders of the key before it: no member
+    left.
 
     It is soft. A device that missed it asks for the key, as for every epoch that it does not know.
     """
@@ -158,20 +154,22 @@ class NewKey(_Wire, frozen=True):
     key: Key32
 
 
-class PeerUpdate(_Wire, frozen=True):
+class PeerUpdate(Wire, frozen=True):
     """Changes of one share's peer set, gathered over ``limits.COALESCE_S``."""
 
     group: IdText
     content: Key32
-    up: Annotated[list[Source], Meta(max_length=limits.SOURCES_MAX)] = []
-    down: Annotated[list[Key32], Meta(max_length=1000)] = []
+    up: Annotated[list[Source], Meta(max_length=limits.SOURCES_MAX)] = msgspec.field(
+        default_factory=list
+    )
+    down: Annotated[list[Key32], Meta(max_length=1000)] = msgspec.field(default_factory=list)
 
 
-class Nudge(_Wire, frozen=True):
+class Nudge(Wire, frozen=True):
     """Something about this device's groups changed that their own topics cannot tell it."""
 
 
-class Beat(_Wire, frozen=True):
+class Beat(Wire, frozen=True):
     """The tracker's sign of life, unsealed, on ``BEAT_TOPIC``."""
 
     tracker_id: Annotated[bytes, Meta(min_length=16, max_length=16)]

@@ -1,35 +1,30 @@
-"""The conversation between two devices: one fetches (DEALER), one serves (ROUTER).
+"""Messages between two devices: one fetches (DEALER), one serves (ROUTER).
 
 A fetching device opens a channel for each content, under a small number of its own choice, and
-shows a ticket for the group. Requests are wishes: the serving side answers them in the order that
-is best for the swarm, or when they are withdrawn never. What arrives is credited by the cumulative
-count of bytes received on the connection, which rides on every request.
+shows a ticket for the group. The serving side answers requests in the order that is best for the
+swarm; a cancelled request may get no answer. Received bytes are acknowledged by their cumulative
+count on the connection, which every request carries.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
-import msgspec
 from msgspec import Meta
 
 from common import limits
-from common.messages.base import Count, IdText, Key32, PieceIndex, PieceList, TimeMs, Token
+from common.messages.base import Count, IdText, Key32, PieceIndex, PieceList, TimeMs, Token, Wire
 from common.messages.refusals import Refusal
 
 Channel = Annotated[int, Meta(ge=0, lt=1 << 16)]
 RunLength = Annotated[int, Meta(ge=1, le=limits.RUN_BYTES // limits.PIECE_LENGTH_MIN)]
 
 
-class _Wire(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Base of what travels here: an array that begins with the name of its type."""
-
-
 # -- from the one that fetches ------------------------------------------------------------------
 
 
-class Open(_Wire, frozen=True):
-    """Open ``channel`` for ``content``, which is shared in ``group``, by right of ``ticket``.
+class Open(Wire, frozen=True):
+    """Open ``channel`` for ``content``, which is shared in ``group``, with ``ticket``.
 
     ``bulk``: pieces may come on a bulk connection."""
 
@@ -40,40 +35,40 @@ class Open(_Wire, frozen=True):
     bulk: bool = False
 
 
-class Renew(_Wire, frozen=True):
+class Renew(Wire, frozen=True):
     """A fresh ticket for ``group``, before the last one expires."""
 
     group: IdText
     ticket: Token
 
 
-class Request(_Wire, frozen=True):
-    """Wishes for pieces. ``received_bytes``: of piece data on this connection, so far."""
+class Request(Wire, frozen=True):
+    """Request pieces. ``received_bytes``: of piece data on this connection, so far."""
 
     channel: Channel
     pieces: PieceList
     received_bytes: Count
 
 
-class Credit(_Wire, frozen=True):
-    """``received_bytes`` alone, when there is nothing to ask for."""
+class Credit(Wire, frozen=True):
+    """Acknowledge ``received_bytes`` alone, when there is nothing to request."""
 
     received_bytes: Count
 
 
-class Withdraw(_Wire, frozen=True):
-    """These pieces came from elsewhere; one that is on its way already may still arrive."""
+class Withdraw(Wire, frozen=True):
+    """Cancel requests: the pieces came from elsewhere. A piece in transit may still arrive."""
 
     channel: Channel
     pieces: PieceList
 
 
-class Close(_Wire, frozen=True):
+class Close(Wire, frozen=True):
     channel: Channel
 
 
-class AskManifest(_Wire, frozen=True):
-    """A part of the manifest of an open channel's content."""
+class AskManifest(Wire, frozen=True):
+    """Request a part of the manifest of an open channel's content."""
 
     channel: Channel
     offset: Count
@@ -85,7 +80,7 @@ Ask: TypeAlias = Open | Renew | Request | Credit | Withdraw | Close | AskManifes
 # -- from the one that serves -------------------------------------------------------------------
 
 
-class Opened(_Wire, frozen=True):
+class Opened(Wire, frozen=True):
     """Unless ``complete``, the data frame is the bitfield of what is held, most significant bit
     first; later pieces follow as `Have`."""
 
@@ -94,19 +89,19 @@ class Opened(_Wire, frozen=True):
     until_ms: TimeMs
 
 
-class Have(_Wire, frozen=True):
+class Have(Wire, frozen=True):
     channel: Channel
     pieces: PieceList
 
 
-class Piece(_Wire, frozen=True):
+class Piece(Wire, frozen=True):
     """The piece itself is the data frame."""
 
     channel: Channel
     index: PieceIndex
 
 
-class Pieces(_Wire, frozen=True):
+class Pieces(Wire, frozen=True):
     """``count`` pieces from ``first`` on, one after another in the data. On bulk connections, where
     there is no other message."""
 
@@ -115,8 +110,8 @@ class Pieces(_Wire, frozen=True):
     count: RunLength
 
 
-class Declined(_Wire, frozen=True):
-    """These wishes will not be served: not held (``gone``), or too many at once (``busy``)."""
+class Declined(Wire, frozen=True):
+    """Requests that will not be served: not held, or too many at once (``busy``)."""
 
     channel: Channel
     pieces: PieceList
@@ -124,23 +119,25 @@ class Declined(_Wire, frozen=True):
     retry_after_ms: Annotated[int, Meta(ge=0, le=60_000)] = 0
 
 
-class Closed(_Wire, frozen=True):
+class Closed(Wire, frozen=True):
     """The channel is closed by the serving side, and why."""
 
     channel: Channel
     refusal: Refusal
 
 
-class Bulk(_Wire, frozen=True):
+class Bulk(Wire, frozen=True):
     """Pieces may come on another connection from here on, to ``port`` of the same host, if the
-    fetching device makes it. ``word`` lets it in there, once; ``key`` opens what comes."""
+    fetching device makes it. ``word`` is the one-time admission token; ``key`` opens the sealed
+    messages.
+    """
 
     port: Annotated[int, Meta(ge=1, lt=1 << 16)]
     word: Key32
     key: Key32
 
 
-class ManifestBytes(_Wire, frozen=True):
+class ManifestBytes(Wire, frozen=True):
     """Up to ``limits.MANIFEST_PART_BYTES`` of the encoded manifest, as the data frame."""
 
     channel: Channel

@@ -1,4 +1,4 @@
-"""Why something was refused: the one vocabulary of all conversations."""
+"""Refusals: reason codes and the message, shared by all conversations."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Messages as frames: ``[signature, request id, body, data …]``.
+"""Framing of messages: ``[signature, request id, body, data …]``.
 
-Owns the outer form of every message but the published ones (``common.crypto.event_seal``), and the
-one place where malformed input becomes `RemoteProtocolError`. What a body may say is owned by
-``common.messages``.
+Owns: the outer form of all messages except the published ones (see ``common.crypto.event_seal``),
+and the one place where malformed input becomes `RemoteProtocolError`. Not here: the bodies (see
+``common.messages``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ encode = _encoder.encode
 
 
 class VersionMismatch(RemoteProtocolError):
-    """The other side speaks another version; ``request_id`` is where to answer it with words."""
+    """Message in another protocol version; ``request_id`` is that of the request to refuse."""
 
     def __init__(self, theirs: int, request_id: bytes) -> None:
         super().__init__(
@@ -72,9 +72,9 @@ def cut(data: Buffer, frame_bytes: int) -> list[memoryview]:
 
 
 def joined(frames: Sequence[zmq.Frame | bytes]) -> memoryview:
-    """What was cut into frames: the only one's own memory, or a copy of several.
+    """Return the data of several frames: a view of a single frame, or a copy of several.
 
-    Raises `RemoteProtocolError` when there are more, or they are larger, than anybody cuts.
+    Raises `RemoteProtocolError` when frames are more, or larger, than `cut` makes them.
     """
     if len(frames) == 1:
         return _view(frames[0])
@@ -84,7 +84,7 @@ def joined(frames: Sequence[zmq.Frame | bytes]) -> memoryview:
 
 
 class Decoder(Generic[T]):
-    """Reads messages whose body is one of ``union``.
+    """Decoder of messages whose body is one of ``union``.
 
     ``data_frames`` tells how many frames of data there may be, and ``data_with`` the messages that
     may have any (None: all). Without ``request_ids`` the frame of the request id is empty.

@@ -1,12 +1,11 @@
-"""What each connection may make a process hold: the bounds that ZeroMQ itself has not got.
+"""Memory limits of each connection, which ZeroMQ lacks.
 
-A high-water mark counts whole messages. A message of frames without end, or a subscription after
-the other, is kept in memory for as long as the connection lives, and nobody is asked; so are the
-answers to somebody who asks and does not read. So the kernel's counts of what came in on each
-connection, and what was taken off our hands, are looked at, several times a second when memory
-grows, and whoever is beyond a bound is cut off. `common.net.sockets.SocketMonitor` tells of
-connections that begin and end. Sockets on ``ipc`` have no such count; whoever reaches those is the
-user of this machine whose files they are.
+Why: a high-water mark counts whole messages. An endless multipart message, endless subscriptions or
+unread replies are kept in memory for as long as the connection lives. So this module polls the
+kernel's counts of received and acknowledged bytes, several times a second when memory grows, and
+closes connections beyond a limit. `common.net.monitor.SocketMonitor` reports the begin and end of
+connections. Limits: sockets on ``ipc`` have no such counts; only the user who owns their files can
+connect to them.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from common.host.clock import monotonic
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
-LOOKED_AT_PER_TICK = 200  # while memory does not grow, the connections are looked at by turns
-GROWTH_BYTES = 16 * limits.MIB  # memory grew by that much: look at all of them
-HEARTBEATS_PER_S = 20.0  # bytes that a connection costs while nobody says anything
-MOVES_BYTES = 512  # what comes in beyond signs of life is a message on its way
+LOOKED_AT_PER_TICK = 200  # while memory does not grow, some connections are polled in rotation
+GROWTH_BYTES = 16 * limits.MIB  # after that growth of memory all are polled
+HEARTBEATS_PER_S = 20.0  # bytes a second on an idle connection
+MOVES_BYTES = 512  # received bytes beyond heartbeats are part of a message
 OTHER_DESCRIPTORS = 256  # files, sockets of our own and what libraries need
 # Of Linux's struct tcp_info: tcpi_bytes_acked, tcpi_bytes_received, two counts of segments and
 # tcpi_notsent_bytes.
@@ -44,28 +43,28 @@ _TCP_INFO = struct.Struct("=120xQQ8xI")
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What one connection may do, and all of them together.
+    """Limits of one connection, and of all of them together.
 
-    ``silent_bytes`` is what may come in without a whole message in it, ``all_silent_bytes`` the
-    same of all together, beyond ``free_bytes`` each. On sockets on which no message ever comes
-    out, as those that publish, that is what may come in a connection's life. ``deaf_s`` is for how
-    long it may take nothing of what waits to be sent to it.
+    ``unfinished_bytes``: received bytes without a whole message; ``all_unfinished_bytes``: the same
+    of all connections together, beyond ``free_bytes`` each. On sockets that receive no messages,
+    such as publishing ones, they hold for the life of a connection. ``not_reading_s``: how long a
+    connection may take none of its queued bytes.
     """
 
-    silent_bytes: int
-    all_silent_bytes: int | None = None
+    unfinished_bytes: int
+    all_unfinished_bytes: int | None = None
     free_bytes: int = 4 * limits.KIB
-    deaf_s: float = limits.DEAF_S
+    not_reading_s: float = limits.NOT_READING_S
 
 
 MESSAGES = ConnectionLimits(
-    silent_bytes=limits.UNFINISHED_BYTES_MAX,
-    all_silent_bytes=limits.UNFINISHED_BYTES_ALL_MAX,
+    unfinished_bytes=limits.UNFINISHED_BYTES_MAX,
+    all_unfinished_bytes=limits.UNFINISHED_BYTES_ALL_MAX,
     free_bytes=512 * limits.KIB,
 )
 SUBSCRIPTIONS = ConnectionLimits(
-    silent_bytes=limits.SUBSCRIPTIONS_BYTES_MAX,
-    all_silent_bytes=limits.SUBSCRIPTIONS_BYTES_ALL_MAX,
+    unfinished_bytes=limits.SUBSCRIPTIONS_BYTES_MAX,
+    all_unfinished_bytes=limits.SUBSCRIPTIONS_BYTES_ALL_MAX,
 )
 
 
@@ -76,11 +75,11 @@ class _Connection:
     address: str
     since: float
     base: int = 0
-    """Bytes received when a whole message was last seen to have come."""
+    """Bytes received when the last whole message was noticed."""
     base_at: float = 0.0
     received: int = 0
     moved: int = 0
-    """Bytes received when it was last seen to move."""
+    """Bytes received when it last moved."""
     moved_at: float = 0.0
     heard: bool = False
     acked: int = -1
@@ -88,50 +87,49 @@ class _Connection:
 
     @property
     def is_there(self) -> bool:
-        """Whether the descriptor is still what it was, and not something else by now."""
+        """Whether the descriptor still belongs to this connection."""
         try:
             return os.fstat(self.fd).st_ino == self.inode
         except OSError:
             return False
 
-    def came(self, received: int, now: float) -> None:
-        """So many bytes came in by now: it moves if they are more than signs of life."""
+    def on_received(self, received: int, now: float) -> None:
+        """Update the count of received bytes. The connection moves if they exceed heartbeats."""
         self.received = received
         if received - self.moved > MOVES_BYTES + HEARTBEATS_PER_S * (now - self.moved_at):
             self.moved, self.moved_at = received, now
 
-    def silent_bytes(self, now: float) -> int:
-        """What came since, less the signs of life."""
+    def unfinished_bytes(self, now: float) -> int:
+        """Return the bytes received since the last whole message, less the heartbeats."""
         return round(self.received - self.base - HEARTBEATS_PER_S * (now - self.base_at))
 
 
 class Line:
-    """The connection of one socket that connects: a `common.net.sockets.ConnectionObserver` that
-    knows which of the `Connections` it is."""
+    """Observer of a connecting socket: it finds its connection in a `ConnectionLimiter`."""
 
     def __init__(self, connections: ConnectionLimiter) -> None:
         self._connections = connections
         self._fd = -1
 
     def opened(self, fd: int) -> None:
-        """It began."""
+        """Record a new connection."""
         self._fd = fd
         self._connections.opened(fd)
 
     def ended(self, fd: int) -> None:
-        """It ended."""
+        """Record its end."""
         self._fd = -1
         self._connections.ended(fd)
 
     @property
     def moved_at(self) -> float:
-        """When bytes of a message last came in, whole or not; minus infinity if never."""
+        """Time at which bytes of a message last came in, whole or not; minus infinity if never."""
         at = self._connections.moved_at(self._fd)
         return -inf if at is None else at
 
 
 class ConnectionLimiter:
-    """The connections of one socket, or of several that have the same bounds."""
+    """Limiter of the connections of one socket, or of several with the same limits."""
 
     def __init__(self, bounds: ConnectionLimits, *, count_max: int | None = None) -> None:
         self.counts: Counter[str] = Counter()
@@ -146,11 +144,14 @@ class ConnectionLimiter:
     def __len__(self) -> int:
         return len(self._known)
 
-    # -- what becomes of connections --------------------------------------------------------------
+    # -- begin and end of connections -------------------------------------------------------------
 
     def opened(self, fd: int) -> None:
-        """A connection began. When there are too many, the newest of the address that has most of
-        them is cut, so that one address cannot take the place of others."""
+        """Record a new connection.
+
+        When there are too many, the newest one of the address with most of them is closed, so that
+        one address cannot take the places of others.
+        """
         self.ended(fd)
         try:
             connection = _Connection(fd, os.fstat(fd).st_ino, _address(fd), monotonic())
@@ -167,7 +168,7 @@ class ConnectionLimiter:
             self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def ended(self, fd: int) -> None:
-        """A connection ended."""
+        """Record the end of a connection."""
         connection = self._known.pop(fd, None)
         if connection is None:
             return
@@ -177,34 +178,34 @@ class ConnectionLimiter:
             del self._by_address[connection.address]
 
     def heard(self, frame: zmq.Frame) -> None:
-        """A whole message came, of which ``frame`` is one."""
+        """Record a whole message, of which ``frame`` is one frame."""
         connection = self._known.get(int(frame.get(zmq.SRCFD)))
         if connection is not None:
             connection.heard = True
 
     def moved_at(self, fd: int) -> float | None:
-        """When bytes of a message last came in on a connection; None if that is not known."""
+        """Return when bytes of a message last came in on a connection; None if unknown."""
         connection = self._known.get(fd)
         return None if connection is None else connection.moved_at
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop polling."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    # -- looking ----------------------------------------------------------------------------------
+    # -- polling ----------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         self._timer = None
         try:
-            self._look()
+            self._poll()
         finally:
-            # Whatever went wrong: who is not looked at any more is bound by nothing.
+            # Invariant: polling goes on after any error; without it connections have no limits.
             if self._known:
                 self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         now, memory = monotonic(), memory_bytes()
         grown = memory - self._memory >= GROWTH_BYTES
         if grown or memory < self._memory:
@@ -214,46 +215,46 @@ class ConnectionLimiter:
         count = len(self._turn) if grown else LOOKED_AT_PER_TICK
         some = self._turn[-count:]
         del self._turn[-count:]
-        self._look_at(some, now)
-        if not self._turn and self._bounds.all_silent_bytes is not None:
-            self._cut_the_greediest(self._bounds.all_silent_bytes, now)
+        self._poll_each(some, now)
+        if not self._turn and self._bounds.all_unfinished_bytes is not None:
+            self._cut_the_largest(self._bounds.all_unfinished_bytes, now)
 
-    def _look_at(self, some: list[_Connection], now: float) -> None:
+    def _poll_each(self, some: list[_Connection], now: float) -> None:
         bounds = self._bounds
         for connection in some:
             if self._known.get(connection.fd) is not connection:
-                continue  # it ended since the turns were dealt out
+                continue  # it ended since the rotation was made
             if not connection.is_there:
                 self.ended(connection.fd)
                 continue
-            told = self._ask(connection, _tcp_info)
-            if told is None:
+            counts = self._ask(connection, _tcp_info)
+            if counts is None:
                 continue
-            acked, received, waiting = told
+            acked, received, waiting = counts
             if acked != connection.acked or not waiting:
                 connection.acked, connection.acked_at = acked, now
-            connection.came(received, now)
-            if now - connection.acked_at > bounds.deaf_s:
-                self._cut(connection, "deaf")
+            connection.on_received(received, now)
+            if now - connection.acked_at > bounds.not_reading_s:
+                self._cut(connection, "not reading")
             elif connection.heard:
-                # Messages of a connection do not mix: nothing unfinished is older than this.
+                # Messages of a connection do not interleave: no unfinished one is older.
                 connection.heard = False
                 connection.base, connection.base_at = received, now
-            elif connection.silent_bytes(now) > bounds.silent_bytes:
-                self._cut(connection, "greedy")
+            elif connection.unfinished_bytes(now) > bounds.unfinished_bytes:
+                self._cut(connection, "over budget")
 
-    def _cut_the_greediest(self, most: int, now: float) -> None:
+    def _cut_the_largest(self, most: int, now: float) -> None:
         over = {
             connection: extra
             for connection in self._known.values()
-            if (extra := connection.silent_bytes(now) - self._bounds.free_bytes) > 0
+            if (extra := connection.unfinished_bytes(now) - self._bounds.free_bytes) > 0
         }
         total = sum(over.values())
         for connection in sorted(over, key=over.__getitem__, reverse=True):
             if total <= most:
                 return
             total -= over[connection]
-            self._cut(connection, "greedy")
+            self._cut(connection, "over budget")
 
     def _cut(self, connection: _Connection, why: str) -> None:
         def shut(one: socket.socket) -> None:
@@ -282,7 +283,7 @@ class ConnectionLimiter:
 
 
 def _tcp_info(one: socket.socket) -> tuple[int, int, int] | None:
-    """Bytes that the other side has acknowledged, that came from it, and that wait to be sent."""
+    """Return the bytes acknowledged by the other side, received from it, and not yet sent."""
     known = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     if len(known) < _TCP_INFO.size:
         return None
@@ -300,14 +301,14 @@ def _address(fd: int) -> str:
 
 
 def memory_bytes() -> int:
-    """Resident memory of this process; 0 where the system does not tell it so."""
+    """Return the resident memory of this process; 0 where the system does not tell it."""
     with contextlib.suppress(OSError, ValueError), open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
     return 0
 
 
 def descriptors_for_connections() -> int:
-    """How many connections leave descriptors for everything else."""
+    """Return the number of connections that leave enough descriptors for other uses."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return limits.CONNECTIONS_MAX

@@ -1,8 +1,8 @@
-"""Who may come in: the handler that libzmq asks about every handshake (ZeroMQ RFC 27).
+"""ZAP handler: admission of connections, asked by libzmq at every handshake (ZeroMQ RFC 27).
 
-Owns the one ZAP socket of a context and the counters of what it let in and turned away. A policy is
-a function of the public key and the address; when it raises, that handshake fails and the next one
-is asked about as if nothing had been. The key that was proved becomes the connection's ``User-Id``.
+Owns: the one ZAP socket of a context, and counters of admitted and denied handshakes. A policy is a
+function of the public key and the address; an exception in it fails that handshake alone. The key
+that was proved becomes the connection's ``User-Id``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from common import limits
 from common.crypto.keys import new_pair
 from common.errors import ConfigError
 from common.ids import KEY_BYTES, DeviceKey
-from common.net.sockets import WORD_USER, Connect, Frames, Private, Pump, Serve, make_socket
+from common.net.pump import Frames, Pump
+from common.net.sockets import TOKEN_USER, Connect, Private, Serve, make_socket
 
 log = logging.getLogger(__name__)
 
@@ -31,27 +32,27 @@ _VERSION = b"1.0"
 
 
 class Admission(Enum):
-    """What a policy says of a key."""
+    """Decision of a policy about a handshake."""
 
     ADMIT = b"200"
     RETRY = b"300"
-    """Not now: the connection is dropped without a word, and the client tries again."""
+    """Not now: the connection is dropped without a reason, and the client tries again."""
     DENY = b"400"
-    """Never: the client is told, and gives up."""
+    """Never: the client is notified, and gives up."""
 
 
 Policy = Callable[[DeviceKey, str], Admission]
-WordPolicy = Callable[[bytes], bytes | None]
-"""Whose a word is; None if nobody's."""
+TokenPolicy = Callable[[bytes], bytes | None]
+"""Maps a one-time token to its owner's key; None for an unknown token."""
 
 
 class ZapHandler:
-    """Answers for all domains of one context. Make it before the first socket is bound."""
+    """ZAP handler for all domains of one context. Make it before the first socket is bound."""
 
     def __init__(self, context: zmq.Context[Any]) -> None:
         self.counts: Counter[str] = Counter()
         self._policies: dict[str, Policy] = {}
-        self._word_policies: dict[str, WordPolicy] = {}
+        self._token_policies: dict[str, TokenPolicy] = {}
         socket = make_socket(context, zmq.ROUTER, Private(), message_bytes_max=4096)
         # Requests come from libzmq itself, and an answer to a connection that is gone may be lost.
         socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
@@ -59,12 +60,12 @@ class ZapHandler:
         self._pump = Pump(socket, self._on_request)
 
     def guard(self, domain: str, policy: Policy) -> None:
-        """Let ``policy`` decide who comes into ``domain``."""
+        """Let ``policy`` decide about connections to ``domain``."""
         self._policies[domain] = policy
 
-    def guard_by_token(self, domain: str, policy: WordPolicy) -> None:
-        """Let in who shows a word that ``policy`` knows, as the one whose it is."""
-        self._word_policies[domain] = policy
+    def guard_by_token(self, domain: str, policy: TokenPolicy) -> None:
+        """Admit connections with a one-time token that ``policy`` knows, as its owner."""
+        self._token_policies[domain] = policy
 
     def _on_request(self, frames: Frames) -> None:
         parts = [frame.bytes for frame in frames]
@@ -75,9 +76,9 @@ class ZapHandler:
         if len(request) < 6 or request[0] != _VERSION:
             return
         _, sequence, domain, address, _, mechanism, *credentials = request
-        admission, who = self._decide(domain, address, mechanism, credentials)
+        admission, key = self._decide(domain, address, mechanism, credentials)
         self.counts[admission.name.lower()] += 1
-        user = who.hex().encode() if admission is Admission.ADMIT else b""
+        user = key.hex().encode() if admission is Admission.ADMIT else b""
         text = b"OK" if user else b"not admitted"
         reply = [_VERSION, sequence, admission.value, text, user, b""]
         self._pump.send([*envelope, *reply])
@@ -91,8 +92,8 @@ class ZapHandler:
                 case b"CURVE", [key] if len(key) == KEY_BYTES and name in self._policies:
                     where = address.decode("utf-8", "replace")
                     return self._policies[name](DeviceKey(key), where), key
-                case b"PLAIN", [user, word] if user == WORD_USER and name in self._word_policies:
-                    owner = self._word_policies[name](word)
+                case b"PLAIN", [user, token] if user == TOKEN_USER and name in self._token_policies:
+                    owner = self._token_policies[name](token)
                     if owner is not None:
                         return Admission.ADMIT, owner
         except Exception:
@@ -102,23 +103,23 @@ class ZapHandler:
         return Admission.DENY, b""
 
     def close(self) -> None:
-        """Stop answering: from here on nobody new comes in."""
+        """Stop answering: no further connection is admitted."""
         self._pump.close()
 
 
 async def self_check(context: zmq.Context[Any], zap: ZapHandler, timeout_s: float = 10.0) -> None:
     """Prove that a denied key cannot get in and an admitted one can; raises `ConfigError`.
 
-    A handler that is missing or a domain that is not enforced lets everyone in without a word, so a
-    process that serves makes sure before it binds its first real endpoint.
+    Why: a missing handler or an unenforced domain silently admits all clients. So a serving process
+    runs this check before it binds its first real endpoint.
     """
     domain, denied, admitted = "self-check", new_pair(), new_pair()
-    knocked, arrived = asyncio.Event(), asyncio.Event()
+    refused, arrived = asyncio.Event(), asyncio.Event()
 
     def policy(key: DeviceKey, _: str) -> Admission:
         if key == admitted.public:
             return Admission.ADMIT
-        knocked.set()
+        refused.set()
         return Admission.RETRY
 
     zap.guard(domain, policy)
@@ -141,7 +142,7 @@ async def self_check(context: zmq.Context[Any], zap: ZapHandler, timeout_s: floa
     try:
         # One after the other: when the admitted one is in, the denied one has had its chance.
         for pair, name, sign in (
-            (denied, b"denied", knocked),
+            (denied, b"denied", refused),
             (admitted, b"admitted", arrived),
         ):
             client = make_socket(
@@ -159,7 +160,7 @@ async def self_check(context: zmq.Context[Any], zap: ZapHandler, timeout_s: floa
         for client in clients:
             client.close(linger=0)
         pump.close()
-    if came != {admitted.public} or not knocked.is_set():
+    if came != {admitted.public} or not refused.is_set():
         raise ConfigError(
             "the self-check of the admission failed: this process would not be safe to run",
             "report this with the versions that `doctor` prints",

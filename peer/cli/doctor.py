@@ -18,7 +18,7 @@ from common.host.home import fault_above
 from common.messages import control
 from common.messages.control import CheckRow
 from common.units import size_text
-from peer.addresses import resolved
+from peer.addresses import resolve_host
 from peer.cli.console import Console
 from peer.settings import Settings, load
 
@@ -153,7 +153,7 @@ def _can_listen(settings: Settings) -> CheckRow:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = make_socket(context, zmq.ROUTER, Private(), message_bytes_max=64)
     try:
-        bind(socket, resolved(settings.listen))
+        bind(socket, resolve_host(settings.listen))
         return CheckRow("listen", True, f"{settings.listen} is free")
     except MiniTorrentError as error:
         return _bad("listen", error)

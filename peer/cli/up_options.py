@@ -14,7 +14,7 @@ from common.hints import hint, tracker_hint
 from common.link import as_endpoint, check_host, parse_link, trackers_of
 from common.messages import control
 from common.messages.refusals import Code
-from peer.addresses import resolved
+from peer.addresses import resolve_host
 from peer.settings import Settings, load
 
 STOP_FIRST = hint(
@@ -97,7 +97,7 @@ def _same_endpoint(wanted: str, actual: str) -> bool:
     if wanted == actual or not wanted.startswith("tcp://"):
         return wanted == actual
     with contextlib.suppress(ConfigError):
-        wanted = resolved(wanted)  # a peer that runs tells the address of what it was given
+        wanted = resolve_host(wanted)  # a peer that runs tells the address of what it was given
     wanted_host, _, wanted_port = wanted.rpartition(":")
     host, _, port = actual.rpartition(":")
     same_port = wanted_port in ("0", "*", port)

@@ -97,7 +97,7 @@ class Commands:
         """Carry ``ask`` out. Raises `MiniTorrentError`; cancelling it gives the command up."""
         match ask:
             case control.Status():
-                await self._parts.session.settled(SETTLE_STATUS_S)
+                await self._parts.session.wait_ready(SETTLE_STATUS_S)
                 return self._status()
             case control.Down():
                 self._parts.stop()
@@ -122,7 +122,7 @@ class Commands:
                 | control.Clear()
                 | control.WhySlow()
             ):
-                await self._parts.session.settled(SETTLE_S)
+                await self._parts.session.wait_ready(SETTLE_S)
                 return await self._files(ask, tell)
             case (
                 control.CreateUser()
@@ -336,7 +336,7 @@ class Commands:
             requests=sum(parts.replica.requests.values()),
             requests_by_group={str(g): n for g, n in parts.replica.requests.items()},
             pending=sorted(parts.replica.pending),
-            trouble=trouble or where.trouble or parts.session.farewell or parts.notices.latest,
+            trouble=trouble or where.trouble or parts.session.logout_notice or parts.notices.latest,
             announced=where.announced or "",
             advertise=where.advertise or "",
             advice=None if advice is None else "; ".join(advice),

@@ -28,7 +28,8 @@ from common.messages import control
 from common.messages.control import FORM
 from common.messages.refusals import Code
 from common.net.codec import SIGNATURE, Decoder, VersionMismatch, pack
-from common.net.sockets import Frames, Private, Pump, Sent, bind, make_socket
+from common.net.pump import Frames, Pump, Sent
+from common.net.sockets import Private, bind, make_socket
 from peer.control.client import (
     CommandFailed,
     ControlClient,

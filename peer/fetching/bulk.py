@@ -19,7 +19,9 @@ from common.errors import RemoteProtocolError
 from common.messages import peer
 from common.net.codec import SIGNATURE, Decoder, joined
 from common.net.connection_limits import ConnectionLimiter, Line
-from common.net.sockets import ConnectionEvent, Frames, Pump, TokenClient, make_socket, monitored
+from common.net.monitor import ConnectionEvent, monitored
+from common.net.pump import Frames, Pump
+from common.net.sockets import TokenClient, make_socket
 
 log = logging.getLogger(__name__)
 

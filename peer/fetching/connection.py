@@ -28,7 +28,9 @@ from common.messages.refusals import Refusal
 from common.names import quoted
 from common.net.codec import Decoder, pack
 from common.net.connection_limits import ConnectionLimiter, Line
-from common.net.sockets import Connect, ConnectionEvent, Frames, Pump, Sent, make_socket, monitored
+from common.net.monitor import ConnectionEvent, monitored
+from common.net.pump import Frames, Pump, Sent
+from common.net.sockets import Connect, make_socket
 from peer.fetching.bulk import BulkReceiver
 from peer.fetching.channel import UNSOLICITED_BYTES_MIN, Channel
 from peer.swarm.fetching.flush import FlushDelay

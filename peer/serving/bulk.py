@@ -36,18 +36,10 @@ from common.messages import peer
 from common.net import zap
 from common.net.codec import SIGNATURE, cut, encode
 from common.net.connection_limits import ConnectionLimiter
-from common.net.sockets import (
-    ConnectionEvent,
-    Frames,
-    Pump,
-    Sent,
-    SocketMonitor,
-    TokenServer,
-    bind,
-    make_socket,
-    user_id,
-)
-from peer.addresses import beside
+from common.net.monitor import ConnectionEvent, SocketMonitor
+from common.net.pump import Frames, Pump, Sent
+from common.net.sockets import TokenServer, bind, make_socket, user_id
+from peer.addresses import with_port
 from peer.swarm.serving.events import RequesterId
 
 log = logging.getLogger(__name__)
@@ -105,7 +97,7 @@ class BulkSender:
             context,
             zmq.ROUTER,
             TokenServer(DOMAIN),
-            message_bytes_max=limits.KNOCK_BYTES_MAX,
+            message_bytes_max=limits.TOKEN_BYTES_MAX,
             send_queue=send_queue,
         )
         self._monitor = SocketMonitor(socket, on_link, limiter)
@@ -117,7 +109,7 @@ class BulkSender:
             return
         socket = self._pump.socket
         try:
-            bound = bind(socket, beside(endpoint, self._wanted_port or 0))
+            bound = bind(socket, with_port(endpoint, self._wanted_port or 0))
         except CannotListen as error:
             if self._wanted_port:
                 raise

@@ -28,7 +28,7 @@ from common.messages import peer
 from common.messages.refusals import Code, Refusal
 from common.names import fold_id
 from common.net import zap
-from common.net.sockets import Sent
+from common.net.pump import Sent
 from peer.serving.access import AccessControl
 from peer.serving.clients import Client, ClientChannel, ClientTable
 from peer.serving.inventory import NOT_OFFERED, Inventory, ServedContent

@@ -23,17 +23,9 @@ from common.messages.refusals import Code, Refusal
 from common.net import zap
 from common.net.codec import SIGNATURE, Decoder, VersionMismatch, cut, encode, pack
 from common.net.connection_limits import MESSAGES, ConnectionLimiter
-from common.net.sockets import (
-    ConnectionEvent,
-    Frames,
-    Pump,
-    Sent,
-    Serve,
-    SocketMonitor,
-    bind,
-    make_socket,
-    sender,
-)
+from common.net.monitor import ConnectionEvent, SocketMonitor
+from common.net.pump import Frames, Pump, Sent
+from common.net.sockets import Serve, bind, make_socket, sender
 from peer.serving.bulk import BulkSender
 from peer.swarm.serving.events import RequesterId
 

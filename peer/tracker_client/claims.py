@@ -69,7 +69,7 @@ def check_welcome(welcome: tracker.Welcome) -> None:
 
 
 def events_endpoint(told: str, commands: str) -> str:
-    """Where the events are, a host of ``*`` standing for the one that answered our commands.
+    """Return the endpoint of events; a host of ``*`` stands for the host of our commands.
 
     Invariant: a tracker elsewhere leads to no socket of this machine, and a host name is resolved
     only if the user named it, since libzmq resolves on the thread that all connections share.

@@ -1,8 +1,7 @@
-"""The two sockets of one connection to one tracker: for commands, and for what it publishes.
+"""Connection to one tracker: two sockets, for commands and for published messages.
 
-Owns making and closing them, what their connections tell, and the choice among the addresses that
-the tracker's name has. When there is a connection, and what is said on it, is
-``peer.tracker_client.link``'s business.
+Owns: making and closing them, their connection events, and the choice among the addresses of the
+tracker's name. Not here: when to connect, and the messages (see ``peer.tracker_client.link``).
 """
 
 from __future__ import annotations
@@ -18,23 +17,17 @@ from common.crypto.keys import KeyPair
 from common.errors import TransportError
 from common.link import Tracker
 from common.messages import events
+from common.net.monitor import ConnectionEvent, SocketMonitor, monitored
+from common.net.pump import Frames, Pump
 from common.net.resolving import endpoints_of
-from common.net.sockets import (
-    Connect,
-    ConnectionEvent,
-    Frames,
-    Pump,
-    SocketMonitor,
-    make_socket,
-    monitored,
-)
+from common.net.sockets import Connect, make_socket
 
 STAGGER_S = 0.25  # an address that has not answered by then has company (RFC 8305)
+_NO_ANSWER = "no server answers there"
 
 
 class TrackerConnection:
-    """The sockets of one connection to ``endpoint``, one address of a tracker, from connecting to
-    closing."""
+    """Sockets of one connection to ``endpoint``, one address of a tracker."""
 
     def __init__(
         self,
@@ -54,7 +47,7 @@ class TrackerConnection:
         self.up = asyncio.Event()
         self.events_up = asyncio.Event()
         self.trouble: TransportError | None = None
-        """Why there is no connection, once `ended` is set without `up`."""
+        """The reason for the failure, once `ended` is set without `up`."""
         commands = make_socket(
             context, zmq.DEALER, self._role, message_bytes_max=limits.REPLY_BYTES_MAX
         )
@@ -77,7 +70,7 @@ class TrackerConnection:
             ConnectionEvent.SILENT,
             ConnectionEvent.UNREACHABLE,
         ):
-            # The first one tells why; those that follow tell only that it is over.
+            # The first event has the reason; later ones only confirm the end.
             self.trouble = self.trouble or _trouble(link)
             self.ended.set()
 
@@ -88,7 +81,7 @@ class TrackerConnection:
             self.ended.set()
 
     def subscribe_at(self, endpoint: str) -> None:
-        """Connect to where the tracker publishes."""
+        """Connect to the tracker's publishing socket."""
         socket = make_socket(
             self._context,
             zmq.SUB,
@@ -112,7 +105,7 @@ class TrackerConnection:
 
 def _trouble(link: ConnectionEvent) -> TransportError:
     if link is ConnectionEvent.UNREACHABLE:
-        return TransportError("nobody answers there")
+        return TransportError(_NO_ANSWER)
     if link is ConnectionEvent.SILENT:
         return TransportError("it does not answer: a connection is taken there, and nothing comes")
     return TransportError(
@@ -123,10 +116,10 @@ def _trouble(link: ConnectionEvent) -> TransportError:
 async def connected(
     make: Callable[[str], TrackerConnection], where: Tracker, timeout_s: float
 ) -> TrackerConnection:
-    """The first connection that is up, of those to all addresses that the tracker's name has now.
+    """Return the first connection that is up, among those to all addresses of the tracker's name.
 
     Addresses are tried in the system's order, the next one when the one before it has failed or
-    has not answered in `STAGGER_S`. Raises `TransportError` with what was the matter when each had
+    has not answered in `STAGGER_S`. Raises `TransportError` with the best reason when each had
     ``timeout_s``.
     """
     return await _first_up(make, await endpoints_of(where.endpoint), timeout_s)
@@ -137,7 +130,7 @@ async def _first_up(
 ) -> TrackerConnection:
     left = list(endpoints)
     trying: dict[asyncio.Task[None], TrackerConnection] = {}
-    troubles: list[TransportError] = []
+    errors: list[TransportError] = []
     winner: TrackerConnection | None = None
     try:
         while left or trying:
@@ -154,7 +147,7 @@ async def _first_up(
                 if connection.up.is_set() and winner is None:
                     winner = connection
                 else:
-                    troubles.append(connection.trouble or _trouble(ConnectionEvent.UNREACHABLE))
+                    errors.append(connection.trouble or _trouble(ConnectionEvent.UNREACHABLE))
                     connection.close()
             if winner is not None:
                 return winner
@@ -162,8 +155,8 @@ async def _first_up(
         for task, connection in trying.items():
             task.cancel()
             connection.close()
-    # "Nobody answers" is what all addresses but one say; what another says is worth more.
-    raise max(troubles, key=lambda trouble: trouble.message != "nobody answers there")
+    # Why: most addresses of a name have no server at all; any other reason is worth more.
+    raise max(errors, key=lambda error: error.message != _NO_ANSWER)
 
 
 async def _settled(connection: TrackerConnection, timeout_s: float) -> None:

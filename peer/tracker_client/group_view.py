@@ -13,7 +13,7 @@ from common.ids import DeviceKey, GroupId, UserId
 from common.messages import tracker
 from common.names import fold_id
 
-REVOKED_MAX = 2 * limits.MEMBERS_PER_GROUP_MAX  # of a group: no more go within a ticket's life
+REVOKED_MAX = 2 * limits.MEMBERS_PER_GROUP_MAX  # of a group: the most that leave in a ticket's life
 KEYS_KEPT = 4  # epochs whose key still opens what was published before the bump
 
 
@@ -34,7 +34,7 @@ class GroupView:
     """Users whose tickets below an epoch count no more, for as long as such a ticket may live."""
 
     def revoke(self, user: UserId, epoch: int) -> None:
-        """Tickets of ``user`` below ``epoch`` count no longer. The oldest of many are forgotten."""
+        """Revoke tickets of ``user`` below ``epoch``. Of too many revocations the oldest go."""
         self.revoked.pop(user, None)
         self.revoked[user] = epoch
         if len(self.revoked) > REVOKED_MAX:
@@ -48,7 +48,7 @@ class GroupView:
             del self.keys[old]
 
     def take(self, state: tracker.GroupState) -> None:
-        """Take in epoch, key and revocations as the tracker tells them."""
+        """Apply epoch, key and revocations of the tracker's state."""
         self.learn_key(state.epoch, state.key)
         for user, epoch in state.revoked[-REVOKED_MAX:]:
             who = UserId(fold_id(user))
@@ -58,7 +58,7 @@ class GroupView:
 @dataclass(frozen=True, slots=True)
 class Gap:
     """Entries ``first`` to ``last`` of a group's log, which the tracker no longer keeps and which
-    were never heard. ``gone``: users with a device that was lost meanwhile."""
+    were never received. ``gone``: users who lost a device meanwhile."""
 
     group: GroupId
     first: int

@@ -1,7 +1,7 @@
-"""Being online: the lease at the tracker, renewed while we live.
+"""Lease at the tracker: the device is online while it renews it.
 
-Owns the rhythm of `Announce`, and what is said in it. The heads of the logs that come back are
-passed on to ``peer.tracker_client.group_replica``.
+Owns: the rhythm and the content of `Announce`. Not here: the heads of the logs in its replies (see
+``peer.tracker_client.group_replica``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEBOUNCE_S = 0.2  # changes are gathered that long before they are announced ahe
 
 
 class LeaseKeeper:
-    """Announces this device for as long as somebody is logged in and the tracker hears us."""
+    """Renewal of the lease while a user is logged in and the link is up."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class LeaseKeeper:
         self._leeching = leeching
         self._instance = instance
         self._announced = False
-        self._poked = asyncio.Event()
+        self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -49,12 +49,14 @@ class LeaseKeeper:
         self._task = asyncio.create_task(self._keep(), name="presence")
 
     def announce_soon(self) -> None:
-        """Something of what we announce changed: say so soon."""
-        self._poked.set()
+        """Announce soon: the content of the announcement changed."""
+        self._changed.set()
 
     async def announce(self) -> None:
-        """Renew the lease now; while there is no address at which others could reach this device
-        there is none. Raises `TransportError`, `Refused`."""
+        """Renew the lease now.
+
+        A device without an address for others has no lease. Raises `TransportError`, `Refused`.
+        """
         endpoint = await self._where()
         if endpoint is None:
             return
@@ -64,7 +66,7 @@ class LeaseKeeper:
             reply = (await self._link.ask(ask, tracker.Announced)).reply
         except Refused as error:
             if error.code is Code.KEY_IN_USE:
-                # Another machine has this key: it is online, and we say nothing more as this one.
+                # Another machine has this key and is online: we stop acting as this device.
                 self._announced = False
                 self._link.begin_anew()
             raise
@@ -73,7 +75,7 @@ class LeaseKeeper:
         self._replica.check_heads(reply.heads)
 
     async def depart(self) -> None:
-        """Tell the tracker that we go; it may not hear it."""
+        """Release the lease, without a guarantee that the tracker gets the message."""
         if not self._announced:
             return
         with contextlib.suppress(MiniTorrentError):
@@ -89,9 +91,9 @@ class LeaseKeeper:
                     if refused_with(error, Code.NOT_LOGGED_IN):
                         self._replica.logged_out()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._poked.wait(), limits.RENEW_S)
+                await asyncio.wait_for(self._changed.wait(), limits.RENEW_S)
                 await asyncio.sleep(DEBOUNCE_S)
-            self._poked.clear()
+            self._changed.clear()
 
     async def close(self) -> None:
         """End the rhythm."""

@@ -37,8 +37,8 @@ from common.link import Tracker
 from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
 from common.net.codec import SIGNATURE, Decoder, VersionMismatch, pack
+from common.net.pump import Frames, Sent
 from common.net.resolving import endpoints_of
-from common.net.sockets import Frames, Sent
 from peer.tracker_client.claims import check_welcome, events_endpoint
 from peer.tracker_client.connection import TrackerConnection, connected
 from peer.tracker_client.selection import TrackerSelector
@@ -145,7 +145,7 @@ class TrackerLink:
 
     def pin(self) -> None:
         """The tracker that we are connected to knows our user."""
-        self._choice.settle(self.where)
+        self._choice.pin(self.where)
 
     def allow_any(self) -> None:
         """Whoever logs in or makes an account takes the tracker that answers, be it another one
@@ -418,7 +418,7 @@ class TrackerLink:
             if monotonic() - self._heard_at > SILENCE_S:
                 log.info("the tracker has been silent for %.0f s", SILENCE_S)
                 return
-            home = self._choice.home
+            home = self._choice.preferred
             if home not in (None, connection.where) and monotonic() >= look_at:
                 if await self._answers(home):
                     log.info("the tracker at %s, which knows our user, is back", home.endpoint)

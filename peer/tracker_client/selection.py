@@ -1,8 +1,9 @@
-"""Which of several trackers to use.
+"""Selection of a tracker among several.
 
-Owns the order in which they are tried, and which one is home: it knew the last user of this device,
-and is remembered over restarts. Trackers have accounts of their own each, so that another one would
-take us for logged out, and all that our user shares and fetches would end.
+Owns: the order of attempts, the preferred tracker, and the rules for using another one. The
+preferred tracker knew the last user of this device, and is stored in a file. Why: each tracker has
+accounts of its own, so with another one our user would appear logged out, and all shares and
+downloads would end.
 """
 
 from __future__ import annotations
@@ -18,54 +19,58 @@ from common.link import Tracker
 
 log = logging.getLogger(__name__)
 
-ANYWHERE_S = 30.0  # whoever wants to log in takes any tracker for so long
+ALLOW_ANY_S = 30.0  # after a login or a new account was asked for, any tracker is used
 
 
 class TrackerSelector:
-    """Among ``trackers``, in the order in which they are listed. ``memory`` is the file in which
-    home's key is kept; times are monotonic seconds."""
+    """Selector among ``trackers``, in the order in which they are listed.
+
+    ``memory`` is the file with the preferred tracker's key; times are monotonic seconds.
+    """
 
     def __init__(self, trackers: Sequence[Tracker], memory: Path | None = None) -> None:
         self._trackers = list(trackers)
         self._memory = memory
-        self._preferred = _read(memory)
-        self._anywhere_until = float("-inf")
+        self._preferred_key = _read(memory)
+        self._any_until = float("-inf")
 
     @property
-    def home(self) -> Tracker | None:
-        """The tracker that knew our user last; None if it was none of these."""
+    def preferred(self) -> Tracker | None:
+        """The tracker that knew our user last; None if it is not listed."""
         for where in self._trackers:
-            if key_text(where.key) == self._preferred:
+            if key_text(where.key) == self._preferred_key:
                 return where
         return None
 
     def in_order(self) -> list[Tracker]:
-        """Home first, the others as they are listed."""
+        """Return the trackers, the preferred one first."""
         return sorted(self._trackers, key=self.is_foreign)
 
     def is_foreign(self, where: Tracker) -> bool:
-        """Whether another one than ``where`` is home."""
-        return self.home not in (None, where)
+        """Whether another tracker than ``where`` is preferred."""
+        return self.preferred not in (None, where)
 
     def allow_any(self, now: float) -> None:
-        """Somebody wants an account, or to log in: wherever that is possible, for a while."""
-        self._anywhere_until = now + ANYWHERE_S
+        """Allow any tracker for a while: the user logs in or makes an account."""
+        self._any_until = now + ALLOW_ANY_S
 
     def may_use(self, where: Tracker, logged_in: bool, now: float) -> bool:
-        """Whether to use ``where``, though it knows nobody on this device. ``logged_in``: another
-        one did, and what its user shares and fetches goes on without a tracker."""
-        return not logged_in or not self.is_foreign(where) or now < self._anywhere_until
+        """Whether to use ``where``, although it knows no user of this device.
 
-    def settle(self, where: Tracker) -> None:
-        """``where`` knows our user: it is home from here on."""
-        self._anywhere_until = float("-inf")
-        preferred = key_text(where.key)
-        if preferred == self._preferred:
+        ``logged_in``: another tracker knew one, whose transfers go on without a tracker.
+        """
+        return not logged_in or not self.is_foreign(where) or now < self._any_until
+
+    def pin(self, where: Tracker) -> None:
+        """Prefer ``where`` from now on: it knows our user."""
+        self._any_until = float("-inf")
+        key = key_text(where.key)
+        if key == self._preferred_key:
             return
-        self._preferred = preferred
+        self._preferred_key = key
         if self._memory is not None:
             try:
-                atomic_write(self._memory, preferred.encode())
+                atomic_write(self._memory, key.encode())
             except StorageError as error:
                 log.warning("which tracker to try first was not recorded: %s", error)
 

@@ -18,6 +18,7 @@ from common.ids import DeviceKey
 from common.link import parse_link
 from common.messages import tracker
 from common.net import sockets
+from common.net.pump import Pump
 from common.net.zap import Admission, ZapHandler
 from tests.support.faults import (
     MIB,
@@ -114,7 +115,7 @@ async def _with_a_buggy_policy() -> None:
     )
     endpoint = sockets.bind(server, "tcp://127.0.0.1:0")
     came: asyncio.Queue[bytes] = asyncio.Queue()
-    pump = sockets.Pump(server, lambda frames: came.put_nowait(frames[-1].bytes))
+    pump = Pump(server, lambda frames: came.put_nowait(frames[-1].bytes))
     clients = []
     try:
         for pair, word in ((unlucky, b"unlucky"), (lucky, b"lucky")):

@@ -90,7 +90,7 @@ def test_a_connection_that_ends_while_it_is_looked_at_ends_no_looking(
             connections.opened(pair.ours.fileno())
         ended.ours.close()
         greedy.theirs.sendall(bytes(1 << 20))
-        await until(lambda: connections.counts["greedy"] > 0)
+        await until(lambda: connections.counts["over budget"] > 0)
         connections.close()
 
     asyncio.run(scene())
@@ -98,7 +98,7 @@ def test_a_connection_that_ends_while_it_is_looked_at_ends_no_looking(
 
 def test_h36_a_connection_that_reads_nothing_is_closed(listener: socket.socket) -> None:
     async def scene() -> None:
-        connections = ConnectionLimiter(ConnectionLimits(1 << 20, deaf_s=0.5))
+        connections = ConnectionLimiter(ConnectionLimits(1 << 20, not_reading_s=0.5))
         deaf, reader, quiet = Pair(listener), Pair(listener), Pair(listener)
         for pair in (deaf, reader, quiet):
             connections.opened(pair.ours.fileno())
@@ -112,10 +112,10 @@ def test_h36_a_connection_that_reads_nothing_is_closed(listener: socket.socket) 
             with contextlib.suppress(BlockingIOError):
                 while reader.theirs.recv(1 << 20):
                     pass
-            return connections.counts["deaf"] > 0
+            return connections.counts["not reading"] > 0
 
         await until(feed)
-        assert connections.counts == {"deaf": 1}
+        assert connections.counts == {"not reading": 1}
         assert not reader.is_cut()
         assert not quiet.is_cut()
         with pytest.raises(OSError):
@@ -125,15 +125,17 @@ def test_h36_a_connection_that_reads_nothing_is_closed(listener: socket.socket) 
     asyncio.run(scene())
 
 
-def test_h13_all_together_are_bounded_and_the_greediest_goes_first(listener: socket.socket) -> None:
+def test_h13_all_together_are_bounded_and_the_largest_is_closed_first(
+    listener: socket.socket,
+) -> None:
     async def scene() -> None:
-        bounds = ConnectionLimits(64 * KIB, all_silent_bytes=40 * KIB, free_bytes=KIB)
+        bounds = ConnectionLimits(64 * KIB, all_unfinished_bytes=40 * KIB, free_bytes=KIB)
         connections = ConnectionLimiter(bounds)
         pairs = [Pair(listener) for _ in range(4)]
         for pair, size in zip(pairs, (0, 10 * KIB, 20 * KIB, 30 * KIB), strict=True):
             connections.opened(pair.ours.fileno())
             pair.theirs.sendall(bytes(size))
-        await until(lambda: connections.counts["greedy"])
+        await until(lambda: connections.counts["over budget"])
         assert [pair.is_cut() for pair in pairs] == [False, False, False, True]
         connections.close()
 
@@ -162,5 +164,5 @@ def test_a_number_that_belongs_to_something_else_by_now_is_left_alone(
 
 def test_h13_signs_of_life_are_no_subscriptions() -> None:
     idle_for_a_week = _Connection(fd=0, inode=0, address="", since=0.0, received=9_900_000)
-    assert idle_for_a_week.silent_bytes(7 * 86_400.0) < 0
-    assert idle_for_a_week.silent_bytes(0.0) == 9_900_000
+    assert idle_for_a_week.unfinished_bytes(7 * 86_400.0) < 0
+    assert idle_for_a_week.unfinished_bytes(0.0) == 9_900_000

@@ -447,7 +447,7 @@ def test_h09_a_client_of_a_bulk_port_sends_no_more_than_its_bound(arena: AttackS
     before, sent = door.memory(), 0
     plain, _ = door.let_in(arena)
     with plain, pytest.raises(OSError, match=r"reset|Broken pipe|timed out"):
-        body = zmtp.frame(bytes(limits.KNOCK_BYTES_MAX - 64), zmtp.MORE) * 64
+        body = zmtp.frame(bytes(limits.TOKEN_BYTES_MAX - 64), zmtp.MORE) * 64
         while sent < 1024 * MIB:
             plain.socket.sendall(body)
             sent += len(body)
@@ -457,7 +457,7 @@ def test_h09_a_client_of_a_bulk_port_sends_no_more_than_its_bound(arena: AttackS
     with plain:
         plain.send([b"x"] * 10_000)
         plain.send([codec.SIGNATURE, bytes(16)])
-        plain.send([b"x" * (limits.KNOCK_BYTES_MAX + 1)])
+        plain.send([b"x" * (limits.TOKEN_BYTES_MAX + 1)])
         assert plain.is_closed()
     still_serves(arena)
 

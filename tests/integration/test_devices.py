@@ -32,7 +32,7 @@ def is_out(person: Person) -> None:
     assert person.status()["shares"] == 0
     assert "logged out" in person.status()["trouble"]
     for words in (["list-groups"], ["list-devices"], ["create-group", "any"]):
-        assert person.refused(*words) == "nobody is logged in on this device"
+        assert person.refused(*words) == "no user is logged in on this device"
     assert '"code": "not-logged-in"' in person.run("--json", "list-groups").err
 
 
@@ -155,7 +155,7 @@ def test_a_device_that_was_away_when_it_was_forgotten_learns_of_it(swarm: Swarm)
     desk.ok("forget-device", lap_id)
     lap.up()
     assert lap.status()["user"] is None
-    assert lap.refused("list-groups") == "nobody is logged in on this device"
+    assert lap.refused("list-groups") == "no user is logged in on this device"
     for device in (desk, lap):
         device.down()
 

@@ -21,7 +21,9 @@ from common.crypto.keys import KeyPair
 from common.errors import Refused
 from common.host.clock import monotonic
 from common.messages.refusals import Code
-from common.net.sockets import Connect, ConnectionEvent, Pump, make_socket, monitored
+from common.net.monitor import ConnectionEvent, monitored
+from common.net.pump import Pump
+from common.net.sockets import Connect, make_socket
 from common.token_bucket import KeyedTokenBuckets, Rate
 from tracker.core.context import ProbeDevice
 

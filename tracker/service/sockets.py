@@ -26,18 +26,9 @@ from common.messages import tracker
 from common.messages.refusals import Code, Refusal
 from common.net.codec import SIGNATURE, Decoder, VersionMismatch, encode, pack
 from common.net.connection_limits import MESSAGES, SUBSCRIPTIONS, ConnectionLimiter
-from common.net.sockets import (
-    ConnectionEvent,
-    Frames,
-    Pump,
-    Sent,
-    Serve,
-    SocketMonitor,
-    check_library,
-    make_socket,
-    peer_address,
-    user_id,
-)
+from common.net.monitor import ConnectionEvent, SocketMonitor
+from common.net.pump import Frames, Pump, Sent
+from common.net.sockets import Serve, check_library, make_socket, peer_address, user_id
 from common.net.zap import Admission, ZapHandler, self_check
 from common.token_bucket import KeyedTokenBuckets, Rate
 from tracker.admin.home import Secrets

@@ -54,7 +54,7 @@ if "wall" in faults:
 if "announce" in faults:
     from peer import addresses
 
-    addresses.announced = lambda _: faults["announce"]
+    addresses.announce_endpoint = lambda _: faults["announce"]
 
 if "deaf" in faults:
     import random

@@ -139,7 +139,7 @@ def test_where_the_home_goes() -> None:
     assert shown_by_tracker(text, None) == text
 
 
-def test_what_is_safe_is_not_quoted() -> None:
+def test_safe_words_are_not_quoted() -> None:
     assert quoted_word("film.mkv") == "film.mkv"
     assert hints.line("mini-torrent", "login", "anna") == "mini-torrent login anna"
 

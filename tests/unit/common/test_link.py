@@ -61,7 +61,7 @@ def test_a_link_is_read_as_it_was_written(endpoint: str) -> None:
         f"tcp://127.0.0.1:5000/{TEXT}",
     ],
 )
-def test_what_is_no_link(text: str) -> None:
+def test_invalid_links_are_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_link(text)
 
@@ -109,7 +109,7 @@ def test_an_address_may_be_told_to_others(endpoint: str) -> None:
         "[1.2.3.4]", "[::ffff:0.0.0.0]", "2001:db8::1", "192.0.2.1;192.0.2.2", "eth0;192.0.2.2",
     ],
 )  # fmt: skip
-def test_h50_what_others_are_told_is_an_address_and_never_a_name(host: str) -> None:
+def test_h50_others_are_told_addresses_and_never_names(host: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_source(f"tcp://{host}:5000")
     assert caught.value.hint

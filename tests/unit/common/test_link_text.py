@@ -36,7 +36,7 @@ IPC = f"mini-torrent+ipc:///run/a b/t.sock/{KEY}"
         f" '{LINK.removeprefix('mini-torrent://')}' ",
     ],
 )
-def test_what_was_meant_is_taken(typed: str, tmp_path: Path) -> None:
+def test_the_intended_link_is_found(typed: str, tmp_path: Path) -> None:
     assert parse_link(typed).link == LINK
     assert checked({"tracker": typed}, str(tmp_path)) == {"tracker": LINK}
     assert [tracker.link for tracker in trackers_of(typed, tmp_path)] == [LINK]
@@ -81,7 +81,7 @@ def test_every_kind_of_link_stays_what_it_is(link: str) -> None:
         ("  ", "it is empty"),
     ],
 )
-def test_what_is_wrong_is_told_exactly(typed: str, told: str, tmp_path: Path) -> None:
+def test_the_error_names_the_exact_fault(typed: str, told: str, tmp_path: Path) -> None:
     for take in (parse_link, lambda text: checked({"tracker": text}, str(tmp_path))):
         with pytest.raises(ConfigError) as caught:
             take(typed)
@@ -104,7 +104,7 @@ def test_a_file_comes_before_a_link_of_that_name(tmp_path: Path) -> None:
     assert key == DeviceKey(key)
 
 
-def test_what_is_neither_is_told(tmp_path: Path) -> None:
+def test_text_that_is_neither_link_nor_file_is_refused(tmp_path: Path) -> None:
     for typed in ("tracker_info.txt", "/no/such/file", "tracker.example"):
         with pytest.raises(ConfigError, match="neither a tracker's link nor a file"):
             checked({"tracker": typed}, str(tmp_path))

@@ -153,7 +153,7 @@ def test_H28_paths_that_do_not_go_together_are_refused(row: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("row", rows("good_trees.jsonl"), ids=by_reason)
-def test_what_linux_can_hold_side_by_side_goes_together(row: dict[str, Any]) -> None:
+def test_names_that_linux_can_hold_side_by_side_go_together(row: dict[str, Any]) -> None:
     order = PathOrder()
     for path in sorted(row["paths"], key=lambda path: path.split("/")):
         order.add(path)

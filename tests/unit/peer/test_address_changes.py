@@ -78,7 +78,7 @@ def test_without_a_network_it_waits_for_one(network: Network) -> None:
         assert (peer.announced, network.endpoint) == (None, "")
         assert peer.trouble == "no route to the tracker at tcp://tracker.example:5000"
         network.facing = "192.0.2.8"
-        assert await peer.settled() == "tcp://192.0.2.8:40000"
+        assert await peer.refresh() == "tcp://192.0.2.8:40000"
         assert peer.trouble is None
 
     run(test)
@@ -90,16 +90,16 @@ def test_it_moves_when_the_address_changes_and_only_then(network: Network) -> No
         network.facing = "192.0.2.8"
         await peer.start()
         for _ in range(3):
-            assert await peer.settled() == "tcp://192.0.2.8:40000"
+            assert await peer.refresh() == "tcp://192.0.2.8:40000"
         assert len(network.moves) == 1
         network.facing = "192.0.2.9"
-        assert await peer.settled() == "tcp://192.0.2.9:40000", "at the port that it had"
+        assert await peer.refresh() == "tcp://192.0.2.9:40000", "at the port that it had"
         network.facing = None
-        assert await peer.settled() == "tcp://192.0.2.9:40000", "there is nothing better"
+        assert await peer.refresh() == "tcp://192.0.2.9:40000", "there is nothing better"
         assert peer.trouble is not None
         network.facing = "192.0.2.7"
         network.taken.add("tcp://192.0.2.7:40000")
-        assert await peer.settled() == "tcp://192.0.2.7:40002", "at another port if need be"
+        assert await peer.refresh() == "tcp://192.0.2.7:40002", "at another port if need be"
 
     run(test)
 
@@ -110,12 +110,12 @@ def test_a_name_to_listen_at_is_looked_up_once_a_minute(network: Network) -> Non
         network.names["peer.example"] = "192.0.2.8"
         await peer.start()
         network.names["peer.example"] = "192.0.2.9"
-        assert await peer.settled() == "tcp://192.0.2.8:5100"
+        assert await peer.refresh() == "tcp://192.0.2.8:5100"
         network.now += 61
-        assert await peer.settled() == "tcp://192.0.2.9:5100"
+        assert await peer.refresh() == "tcp://192.0.2.9:5100"
         network.now += 61
         network.names.clear()
-        assert await peer.settled() == "tcp://192.0.2.9:5100", "a name server away moves nobody"
+        assert await peer.refresh() == "tcp://192.0.2.9:5100", "a name server away moves nobody"
         assert network.asked == ["peer.example"] * 3
 
     run(test)
@@ -132,7 +132,7 @@ def test_an_address_that_is_not_there_yet_is_waited_for(network: Network) -> Non
 
 
 @pytest.mark.parametrize("error", [CannotListen("in use"), ConfigError("no such name")])
-def test_what_no_waiting_mends_is_raised_at_the_start(network: Network, error: Exception) -> None:
+def test_permanent_faults_are_raised_at_the_start(network: Network, error: Exception) -> None:
     def move(listen: str) -> None:
         raise error
 
@@ -145,7 +145,7 @@ def test_what_no_waiting_mends_is_raised_at_the_start(network: Network, error: E
     run(test)
 
 
-def test_what_is_advertised_is_told_with_the_port_that_is_bound(network: Network) -> None:
+def test_the_advertised_host_is_announced_with_the_bound_port(network: Network) -> None:
     async def told(listen: str | None, advertise: str) -> Any:
         peer = network.peer(listen, advertise)
         await peer.start()
@@ -183,7 +183,7 @@ def test_others_that_cannot_reach_it_are_told_of(
             b"t" * 16, [b"k" * 32], "tcp://*:1", 1, None, b"i" * 16, b"n" * 32, seen_at, networked
         )
         peer.link_up(welcome)
-        await peer.settled()
+        await peer.refresh()
         assert (peer.advice is not None) == advised
         peer.close()
 

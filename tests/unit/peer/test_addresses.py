@@ -13,7 +13,7 @@ from common.errors import ConfigError, TransportError
 from common.link import check_source
 from common.messages import control
 from peer.address_changes import on_the_way
-from peer.addresses import announced, resolved
+from peer.addresses import announce_endpoint, resolve_host
 from peer.cli.up_options import AlreadyRuns, check_same
 
 HOSTS = {
@@ -50,13 +50,13 @@ def name_server(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_name_to_listen_at_is_looked_up_once(endpoint: str, found: str) -> None:
-    assert resolved(endpoint) == found
+    assert resolve_host(endpoint) == found
 
 
 @pytest.mark.parametrize("host", ["nowhere.example", "near.example"])
 def test_a_name_without_an_address_is_told_with_what_to_do(host: str) -> None:
     with pytest.raises(ConfigError, match=f"cannot listen at tcp://{host}:5100: {host}") as caught:
-        resolved(f"tcp://{host}:5100")
+        resolve_host(f"tcp://{host}:5100")
     assert caught.value.hint is not None
     assert "--listen" in caught.value.hint
 
@@ -79,7 +79,7 @@ def test_a_peer_that_runs_under_the_name_that_is_asked_for_is_the_one() -> None:
     ],
 )
 def test_for_every_address_the_tracker_fills_in_the_one_it_sees(listening: str, told: str) -> None:
-    assert announced(listening) == told
+    assert announce_endpoint(listening) == told
 
 
 def test_without_a_wish_it_is_what_faces_the_tracker() -> None:

@@ -66,7 +66,7 @@ class Stage:
 
     async def ends(self, last: str) -> list[str]:
         await until(lambda: last in self.log, last)
-        await self.session.settled(10.0)
+        await self.session.wait_ready(10.0)
         return self.log
 
 
@@ -93,29 +93,29 @@ def test_a_login_brings_everything_back_in_order() -> None:
     run(test)
 
 
-def test_the_trackers_return_brings_everything_back_and_whoever_asks_waits_for_it() -> None:
+def test_the_trackers_return_activates_everything_and_listings_wait_for_it() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
         stage.session.link_up()
         assert stage.log == []
-        await stage.session.settled(10.0)
+        await stage.session.wait_ready(10.0)
         assert stage.log == BRING_UP
 
     run(test)
 
 
-def test_whoever_asks_does_not_wait_for_ever() -> None:
+def test_a_listing_does_not_wait_for_ever() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
         stage.replica.sync = asyncio.Event().wait
         stage.session.link_up()
-        await stage.session.settled(0.01)
+        await stage.session.wait_ready(0.01)
         stage.session.close()
 
     run(test)
 
 
-def test_nobody_logged_in_ends_everything() -> None:
+def test_a_link_without_a_user_ends_everything() -> None:
     async def test() -> None:
         stage = Stage(None)
         stage.session.link_up()
@@ -132,7 +132,7 @@ def test_a_refusal_for_now_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> No
         stage = Stage(ALICE)
         stage.fails["presence.announce"] = Refused(Code.BUSY, "too many at once")
         stage.session.link_up()
-        await stage.session.settled(10.0)
+        await stage.session.wait_ready(10.0)
         assert stage.log == [*BRING_UP[:2], *BRING_UP]
 
     run(test)
@@ -145,10 +145,10 @@ def test_a_lost_link_is_left_to_the_next_one(monkeypatch: pytest.MonkeyPatch) ->
         stage = Stage(ALICE)
         stage.fails["presence.announce"] = TransportError("away")
         stage.session.link_up()
-        await stage.session.settled(10.0)
+        await stage.session.wait_ready(10.0)
         assert stage.log == BRING_UP[:2]
         stage.session.link_up()
-        await stage.session.settled(10.0)
+        await stage.session.wait_ready(10.0)
         assert stage.log == [*BRING_UP[:2], *BRING_UP]
 
     run(test)
@@ -159,7 +159,7 @@ def test_a_logout_during_the_return_wins() -> None:
         stage = Stage(ALICE)
         stage.session.link_up()
         await stage.session.end()
-        await stage.session.settled(10.0)
+        await stage.session.wait_ready(10.0)
         assert stage.log[-3:] == ["shares.deactivate", "downloads.deactivate", "tickets.clear"]
         assert "shares.activate" not in stage.log[-3:]
 
@@ -180,7 +180,7 @@ def test_a_login_that_is_refused_a_part_for_now_gets_it_later(
     run(test)
 
 
-def test_a_login_goes_on_when_who_asked_for_it_is_gone() -> None:
+def test_a_login_goes_on_after_its_caller_is_gone() -> None:
     async def test() -> None:
         stage = Stage()
         told = asyncio.Event()
@@ -197,7 +197,7 @@ def test_a_login_goes_on_when_who_asked_for_it_is_gone() -> None:
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_a_change_of_groups_is_not_that_of_a_user_who_is_gone(known: bool) -> None:
+def test_a_change_of_groups_after_a_logout_is_ignored(known: bool) -> None:
     async def test() -> None:
         stage = Stage(ALICE)
         stage.session.groups_changed()
@@ -214,7 +214,7 @@ def test_a_change_of_groups_is_not_that_of_a_user_who_is_gone(known: bool) -> No
 
 
 @pytest.mark.parametrize("farewell", [events.Left, events.Removed])
-def test_who_leaves_is_served_no_more(farewell: Any) -> None:
+def test_a_leaving_user_is_no_longer_served(farewell: Any) -> None:
     async def test() -> None:
         stage = Stage(ALICE)
         stage.session.entry(events.LogEntry("films", 1, 1, 2, farewell("Bob", 2)))
@@ -248,7 +248,7 @@ def test_a_logout_from_elsewhere_ends_everything() -> None:
         stage = Stage(ALICE)
         stage.session.logged_out()
         stage.replica.user = None
-        assert stage.session.farewell == "alice was logged out of this device, from elsewhere"
+        assert stage.session.logout_notice == "alice was logged out of this device, from elsewhere"
         log = await stage.ends("tickets.clear")
         assert log == ["shares.deactivate", "downloads.deactivate", "tickets.clear"]
 
@@ -262,13 +262,13 @@ def test_a_login_right_after_a_logout_from_elsewhere_wins() -> None:
         stage.replica.user = None
         await stage.session.begin(ALICE)
         await turns()
-        assert stage.session.farewell is None
+        assert stage.session.logout_notice is None
         assert stage.log == ["tickets.clear", *BRING_UP]
 
     run(test)
 
 
-def test_a_logout_whose_answer_was_lost_was_done_here_all_the_same() -> None:
+def test_a_logout_with_a_lost_reply_counts_as_done_here() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
         # A new connection, on which the tracker says that nobody is logged in …
@@ -276,10 +276,10 @@ def test_a_logout_whose_answer_was_lost_was_done_here_all_the_same() -> None:
         stage.replica.user = None
         stage.session.link_up()
         await stage.ends("tickets.clear")
-        assert stage.session.farewell is not None
+        assert stage.session.logout_notice is not None
         # … and then the answer to the logout, which was asked again.
         await stage.session.end()
-        assert stage.session.farewell is None
+        assert stage.session.logout_notice is None
 
     run(test)
 

@@ -25,7 +25,7 @@ def run(test: Callable[[Workers], Awaitable[None]], count: int = 2, helpers: int
     asyncio.run(main())
 
 
-def test_what_a_job_returns_or_raises_comes_back() -> None:
+def test_results_and_exceptions_of_jobs_come_back() -> None:
     async def test(workers: Workers) -> None:
         assert await asyncio.gather(*(workers.run(pow, 2, n) for n in range(50))) == [
             2**n for n in range(50)

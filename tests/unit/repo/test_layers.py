@@ -27,7 +27,6 @@ ATTRIBUTES_MAX = 20
 # Above the bounds today: shrink them; nothing may be added, and what was mended is taken out.
 CIRCLE: set[str] = set()
 LONG: dict[str, int] = {
-    "common/net/sockets.py": 442,
     "peer/tracker_client/group_replica.py": 440,
     "peer/tracker_client/link.py": 473,
 }

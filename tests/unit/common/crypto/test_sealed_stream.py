@@ -25,7 +25,7 @@ def sealed(sealer: Sealer, head: bytes, data: bytes) -> tuple[bytes, bytes, byte
 
 
 @given(st.lists(st.tuples(st.binary(max_size=40), st.binary(max_size=600)), max_size=6))
-def test_what_was_sealed_is_opened(messages: list[tuple[bytes, bytes]]) -> None:
+def test_opens_each_sealed_message(messages: list[tuple[bytes, bytes]]) -> None:
     sealer, opener = Sealer(KEY, ScratchBuffer()), Opener(KEY)
     for head, data in messages:
         number, sealed_head, sealed_data = sealer.seal(head, memoryview(data))
@@ -90,7 +90,7 @@ def test_h96_nothing_counts_when_one_before_it_is_missing(missing: int) -> None:
             opener.open(*later)
 
 
-def test_what_was_sealed_and_not_sent_is_not_missed() -> None:
+def test_an_unsent_message_is_not_missed() -> None:
     sealer, opener = Sealer(KEY, ScratchBuffer()), Opener(KEY)
     for at in range(4):
         sealer.seal(b"turned away", b"by a full queue")

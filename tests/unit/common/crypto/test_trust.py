@@ -123,7 +123,7 @@ class TestTickets:
 class TestSeals:
     KEY, TOPIC = b"k" * 32, b"t" * 16
 
-    def test_what_is_sealed_is_opened_with_key_and_topic(self) -> None:
+    def test_a_sealed_event_opens_with_key_and_topic(self) -> None:
         sealed = event_seal.seal(self.KEY, 7, self.TOPIC, b"plain")
         assert b"plain" not in sealed
         assert event_seal.epoch_of(sealed) == 7
@@ -202,7 +202,7 @@ class TestKeys:
         "text",
         ["", "A", "A" * 42, "A" * 42 + "B", "A" * 44, "A" * 42 + "=", "é" * 43, "A" * 42 + "+"],
     )
-    def test_what_is_no_key(self, text: str) -> None:
+    def test_invalid_key_texts_are_refused(self, text: str) -> None:
         with pytest.raises(ConfigError):
             keys.parse_key(text)
 

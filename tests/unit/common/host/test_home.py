@@ -38,7 +38,7 @@ class TestHomes:
             open_home(home)
         assert caught.value.hint == f"close it: chmod 700 {home}"
 
-    def test_what_is_no_directory_is_refused(self, tmp_path: Path) -> None:
+    def test_a_home_that_is_no_directory_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(ConfigError, match="not a directory"):
             open_home(tmp_path / "file")
@@ -92,9 +92,7 @@ class TestHomes:
                 open_home(home)
         assert not (theirs / "new").exists()
 
-    def test_h90_what_is_made_above_a_home_is_private_whatever_the_umask(
-        self, tmp_path: Path
-    ) -> None:
+    def test_h90_folders_made_above_a_home_are_private_with_any_umask(self, tmp_path: Path) -> None:
         before = os.umask(0)
         try:
             open_home(tmp_path / "a" / "b" / "home")
@@ -164,7 +162,7 @@ class TestFilesWrittenWhole:
         assert (tmp_path / "record").read_bytes() in contents
         assert [entry.name for entry in tmp_path.iterdir()] == ["record"]
 
-    def test_what_a_crash_left_behind_is_no_hindrance_and_is_swept(
+    def test_leftovers_of_a_crash_do_no_harm_and_are_removed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "mine.new").write_bytes(b"a name that somebody chose")

@@ -22,7 +22,7 @@ print(kept, resident())
 """
 
 
-def test_what_was_freed_is_kept_for_the_next_piece_and_given_back_in_time() -> None:
+def test_freed_memory_is_kept_for_the_next_piece_and_given_back_in_time() -> None:
     told = subprocess.run(
         [sys.executable, "-c", STORY], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -72,13 +72,13 @@ def arrays() -> list[Any]:
 
 
 @pytest.mark.parametrize(("union", "sample"), arrays())
-def test_what_a_later_release_appends_is_passed_over(union: Any, sample: Any) -> None:
+def test_fields_appended_by_a_later_release_are_ignored(union: Any, sample: Any) -> None:
     longer = [*msgspec.msgpack.decode(encode(sample)), {"appended": [1, 2, 3]}, None]
     assert Decoder(union).decode(msgspec.msgpack.encode(longer)) == sample
 
 
 @pytest.mark.parametrize(("union", "sample"), arrays())
-def test_what_an_earlier_release_lacks_is_filled_in_or_refused(union: Any, sample: Any) -> None:
+def test_missing_fields_are_filled_in_or_refused(union: Any, sample: Any) -> None:
     fields = msgspec.structs.fields(type(sample))
     needed = sum(field.required for field in fields)
     whole = msgspec.msgpack.decode(encode(sample))
@@ -148,7 +148,7 @@ def test_a_sealed_message_is_opened_as_ever(update_golden: bool) -> None:
     assert event_seal.unseal(DEVICE, TOPIC, sealed) == plain
 
 
-def test_what_goes_on_a_bulk_connection_is_sealed_as_ever(update_golden: bool) -> None:
+def test_the_sealed_form_of_bulk_messages_is_unchanged(update_golden: bool) -> None:
     sealer = Sealer(DEVICE, ScratchBuffer())
     frames = [*map(bytes, sealer.seal(b"head", b"data"))]
     sealer.sent(frames[0])

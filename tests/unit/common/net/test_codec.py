@@ -21,7 +21,7 @@ ANSWERS: Decoder[peer.Answer] = Decoder(peer.Answer)
 HELLO = encode(tracker.Hello("x"))
 
 
-def test_what_is_packed_is_unpacked() -> None:
+def test_packed_messages_are_unpacked() -> None:
     envelope = COMMANDS.unpack(pack(b"12345678", tracker.Hello("x"), b"data"))
     assert (envelope.request_id, envelope.body) == (b"12345678", tracker.Hello("x"))
     assert envelope.data is not None
@@ -104,7 +104,7 @@ def test_a_count_is_what_every_language_has_exactly(count: int, good: bool) -> N
 
 
 @given(st.binary(max_size=300), st.integers(1, 400))
-def test_what_is_cut_into_frames_is_joined_again(data: bytes, frame_bytes: int) -> None:
+def test_data_cut_into_frames_is_joined_again(data: bytes, frame_bytes: int) -> None:
     frames = [bytes(frame) for frame in cut(data, frame_bytes)]
     assert 1 <= len(frames) <= limits.DATA_FRAMES_MAX
     least = -(-len(data) // limits.DATA_FRAMES_MAX)

@@ -17,17 +17,9 @@ from common.crypto.keys import KeyPair, new_pair
 from common.errors import ConfigError, TransportError
 from common.ids import DeviceKey
 from common.net import sockets, zap
-from common.net.sockets import (
-    Connect,
-    ConnectionEvent,
-    Frames,
-    Private,
-    Pump,
-    Sent,
-    Serve,
-    SocketMonitor,
-    make_socket,
-)
+from common.net.monitor import ConnectionEvent, SocketMonitor
+from common.net.pump import Frames, Pump, Sent
+from common.net.sockets import Connect, Private, Serve, make_socket
 from tests.support.waiting import PATIENCE_S
 
 DOMAIN = "test"
@@ -133,7 +125,7 @@ def test_metadata_of_the_clients_own_making_is_overruled() -> None:
     run(test)
 
 
-def test_a_name_that_can_be_guessed_is_not_listened_to() -> None:
+def test_messages_under_a_guessable_routing_id_are_ignored() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         server = Server(context, lambda key, address: zap.Admission.ADMIT)
         client = dealer(context, new_pair(), server.pair.public)
@@ -148,7 +140,7 @@ def test_a_name_that_can_be_guessed_is_not_listened_to() -> None:
 
 
 @pytest.mark.parametrize("answer", [zap.Admission.DENY, zap.Admission.RETRY, RuntimeError("a bug")])
-def test_only_the_admitted_come_in(answer: zap.Admission | Exception) -> None:
+def test_only_admitted_keys_can_connect(answer: zap.Admission | Exception) -> None:
     async def test(context: zmq.Context[Any]) -> None:
         good, bad = new_pair(), new_pair()
 
@@ -175,7 +167,7 @@ def test_only_the_admitted_come_in(answer: zap.Admission | Exception) -> None:
     run(test)
 
 
-def test_a_domain_that_nobody_guards_lets_nobody_in() -> None:
+def test_a_domain_without_a_policy_admits_no_client() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         server = Server(context, lambda key, address: zap.Admission.ADMIT)
         server.guard._policies.clear()
@@ -224,7 +216,7 @@ def test_a_serving_socket_needs_a_domain() -> None:
     context.destroy(linger=0)
 
 
-def test_a_bug_in_the_handler_of_a_message_deafens_nobody() -> None:
+def test_an_exception_in_on_message_does_not_stop_the_pump() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         server = Server(context, lambda key, address: zap.Admission.ADMIT)
         client = knock(context, server, new_pair(), b"raise")
@@ -275,7 +267,7 @@ def test_all_messages_of_a_long_queue_are_heard_in_order() -> None:
     run(test)
 
 
-def test_what_comes_while_a_message_is_sent_is_heard() -> None:
+def test_a_message_that_arrives_during_a_send_is_received() -> None:
     """Sending takes in the wake-up of the descriptor."""
 
     async def test(context: zmq.Context[Any]) -> None:
@@ -305,7 +297,7 @@ def test_a_full_queue_and_a_closed_socket_are_told_apart() -> None:
     run(test)
 
 
-def test_a_message_to_nobody_is_gone() -> None:
+def test_a_message_to_an_absent_connection_is_gone() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         server = Server(context, lambda key, address: zap.Admission.ADMIT)
         assert server.pump.send([sockets.new_routing_id(), b"x"]) is Sent.GONE
@@ -326,7 +318,7 @@ def test_a_port_in_use_is_told() -> None:
     run(test)
 
 
-def test_what_happens_to_a_connection_is_told() -> None:
+def test_the_monitor_reports_connection_events() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         server = Server(context, lambda key, address: zap.Admission.ADMIT)
         told: list[ConnectionEvent] = []
@@ -377,7 +369,7 @@ here.destroy(linger=0)
 """
 
 
-def test_who_leaves_while_a_long_message_is_read_does_not_take_us_along() -> None:
+def test_a_client_leaving_during_a_long_message_does_not_abort_the_process() -> None:
     """libzmq looks at what happened to its connections at every hundredth frame, and with
     ZMQ_IMMEDIATE it aborts the process when the connection has ended by then."""
     ran = subprocess.run(

@@ -177,7 +177,7 @@ def test_a_peer_that_is_not_there_is_no_reason_for_another_error(
     home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def end(ask: control.Ask, tell: Any) -> Any:
-        raise Refused(Code.NOT_LOGGED_IN, "nobody is logged in on this device", "as before")
+        raise Refused(Code.NOT_LOGGED_IN, "no user is logged in on this device", "as before")
 
     with FakePeer(home, {control.ListFiles: NO_GROUP, control.ListGroups: end}):
         assert run(["--home", str(home), "list-files", "flims"]) == 1

@@ -18,7 +18,8 @@ from common.messages import peer
 from common.net import sockets
 from common.net.codec import SIGNATURE, encode
 from common.net.connection_limits import MESSAGES, ConnectionLimiter
-from common.net.sockets import Sent, TokenClient, make_socket
+from common.net.pump import Sent
+from common.net.sockets import TokenClient, make_socket
 from peer.fetching import bulk as fetching_bulk
 from peer.serving import bulk as serving_bulk
 from peer.serving.bulk import BulkSender
@@ -458,7 +459,7 @@ def test_an_unknown_token_is_denied() -> None:
 def test_a_token_under_another_user_name_is_denied(
     monkeypatch: pytest.MonkeyPatch, user: bytes
 ) -> None:
-    monkeypatch.setattr(sockets, "WORD_USER", user)
+    monkeypatch.setattr(sockets, "TOKEN_USER", user)
 
     async def test(harness: ServingHarness) -> None:
         offer = harness.piece_server._socket.bulk.offer(ONE)

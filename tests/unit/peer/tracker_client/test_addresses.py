@@ -16,8 +16,9 @@ from common.crypto.keys import new_pair
 from common.errors import TransportError
 from common.link import Tracker
 from common.net import resolving, sockets, zap
+from common.net.pump import Pump
 from common.net.resolving import endpoints_of
-from common.net.sockets import Pump, Serve, make_socket
+from common.net.sockets import Serve, make_socket
 from peer.tracker_client import connection as tracker_client_connection
 from peer.tracker_client.connection import TrackerConnection, connected
 from tests.support.peer_fakes import until
@@ -161,7 +162,7 @@ def test_an_impostor_at_one_address_does_not_hide_the_tracker_at_another(names: 
     on_stage(test)
 
 
-def test_what_is_told_of_several_addresses_is_what_one_of_them_had_to_say(names: Names) -> None:
+def test_of_several_addresses_the_best_reason_is_reported(names: Names) -> None:
     names.addresses = ["127.0.0.3", "127.0.0.2", "127.0.0.4"]
 
     async def test(stage: Stage) -> None:
@@ -169,7 +170,7 @@ def test_what_is_told_of_several_addresses_is_what_one_of_them_had_to_say(names:
         with pytest.raises(TransportError, match="is not this tracker"):
             await stage.connected()
         names.addresses = ["127.0.0.3", "127.0.0.4"]
-        with pytest.raises(TransportError, match="nobody answers there"):
+        with pytest.raises(TransportError, match="no server answers there"):
             await stage.connected()
 
     on_stage(test)

@@ -217,7 +217,7 @@ def test_whatever_is_lost_doubled_or_out_of_order_every_entry_is_seen_once_and_i
     run(test)
 
 
-def test_who_leaves_loses_devices_and_rights_and_a_new_key_is_asked_for() -> None:
+def test_a_leaving_user_loses_devices_and_rights_and_a_new_key_is_requested() -> None:
     async def test(town: Town) -> None:
         town.join(FILMS)
         device, other = DeviceKey(b"1" * 32), DeviceKey(b"2" * 32)
@@ -236,7 +236,7 @@ def test_who_leaves_loses_devices_and_rights_and_a_new_key_is_asked_for() -> Non
     run(test)
 
 
-def test_what_is_sealed_with_a_key_that_we_have_not_yet_is_caught_up() -> None:
+def test_an_event_sealed_with_an_unknown_key_is_caught_up() -> None:
     async def test(town: Town) -> None:
         town.join(FILMS)
         await town.start()
@@ -262,7 +262,7 @@ def test_devices_come_and_go() -> None:
     run(test)
 
 
-def test_a_list_of_devices_that_is_older_than_what_was_heard_lets_nobody_back_in() -> None:
+def test_a_stale_list_of_devices_readmits_no_device() -> None:
     async def test(town: Town) -> None:
         town.join(FILMS)
         device, other = DeviceKey(b"1" * 32), DeviceKey(b"2" * 32)
@@ -325,7 +325,7 @@ def test_a_list_that_no_tracker_should_give_is_not_asked_for_without_end() -> No
     run(test)
 
 
-def test_a_device_acts_for_whoever_is_logged_in_on_it_alone() -> None:
+def test_a_device_acts_for_its_logged_in_user_alone() -> None:
     async def test(town: Town) -> None:
         town.join(FILMS)
         device = DeviceKey(b"1" * 32)
@@ -389,7 +389,7 @@ def test_h64_a_key_that_was_missed_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("how", ["nudge", "announcement", "reconnection"])
-def test_who_is_logged_out_from_elsewhere_follows_nothing_any_more(how: str) -> None:
+def test_a_logout_from_elsewhere_ends_the_replica(how: str) -> None:
     async def test(town: Town) -> None:
         town.join(FILMS)
         await town.start()
@@ -470,7 +470,7 @@ def test_groups_that_are_gone_are_forgotten() -> None:
     run(test)
 
 
-def test_who_is_logged_out_has_left_no_group_by_that() -> None:
+def test_a_logged_out_user_has_left_no_group() -> None:
     async def test(town: Town) -> None:
         town.join(FILMS)
         replica = town.replica
@@ -502,7 +502,7 @@ def test_a_group_that_ended_and_another_of_its_name_are_two() -> None:
     run(test)
 
 
-def test_what_is_told_of_a_user_who_is_gone_is_not_taken() -> None:
+def test_a_reply_for_a_former_user_is_ignored() -> None:
     async def test(town: Town) -> None:
         town.join(FILMS)
         answer, told = town.link.answers["Follow"], asyncio.Event()
@@ -585,7 +585,7 @@ def test_two_answers_at_once_begin_a_group_once() -> None:
     run(test)
 
 
-def test_f50_who_is_behind_the_kept_entries_goes_on_from_a_snapshot() -> None:
+def test_f50_a_replica_behind_the_kept_entries_goes_on_from_a_snapshot() -> None:
     async def test(town: Town) -> None:
         town.join(FILMS, past=4)
         town.devices[FILMS] = [

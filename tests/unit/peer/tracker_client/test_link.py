@@ -19,7 +19,8 @@ from common.messages import events, tracker
 from common.messages.refusals import Code, Refusal
 from common.net import sockets, zap
 from common.net.codec import SIGNATURE, Decoder, encode, pack
-from common.net.sockets import Frames, Pump, Serve, make_socket
+from common.net.pump import Frames, Pump
+from common.net.sockets import Serve, make_socket
 from peer.tracker_client import link as tracker_client_link
 from peer.tracker_client.link import TrackerLink, refused_with
 from peer.tracker_client.selection import TrackerSelector
@@ -175,7 +176,7 @@ def test_a_command_whose_answer_is_lost_is_asked_again_under_its_id() -> None:
     run(test)
 
 
-def test_a_tracker_that_is_gone_fails_those_who_wait_and_those_who_come(
+def test_a_lost_tracker_fails_pending_and_new_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tracker_client_link, "LOST_GRACE_S", 0.05)
@@ -198,7 +199,7 @@ def test_a_tracker_that_is_gone_fails_those_who_wait_and_those_who_come(
     run(test)
 
 
-def test_who_asks_does_not_wait_for_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_triggers_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     # By itself the next one would be an hour away.
     monkeypatch.setattr("common.limits.RECONNECT_IVL_MS", 3_600_000)
     monkeypatch.setattr("common.limits.RECONNECT_IVL_MAX_MS", 3_600_000)
@@ -285,7 +286,7 @@ def test_topics_are_heard_over_reconnections() -> None:
     run(test)
 
 
-def test_what_is_malformed_is_passed_over() -> None:
+def test_malformed_messages_are_ignored() -> None:
     async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
         link.subscribe(TOPIC)
         for frames in ([TOPIC], [TOPIC, b"MT\x09", b"x"], [TOPIC, SIGNATURE, b"x", b"y"]):
@@ -308,7 +309,7 @@ def test_the_trackers_are_tried_in_turn() -> None:
     run(test, Tracker("tcp://127.0.0.1:9", new_pair().public))
 
 
-def test_another_key_at_the_place_is_not_spoken_to() -> None:
+def test_a_server_with_another_key_is_not_used() -> None:
     async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
         link._choice = TrackerSelector([Tracker(scripted.where.endpoint, new_pair().public)])
         link.start()
@@ -434,7 +435,7 @@ def test_another_tracker_does_not_log_our_user_out(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_defect_in_who_listens_does_not_end_the_link(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_in_a_listener_does_not_end_the_link(caplog: pytest.LogCaptureFixture) -> None:
     async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
         heard.defects = 3
         link.start()
@@ -451,7 +452,7 @@ def test_a_defect_in_who_listens_does_not_end_the_link(caplog: pytest.LogCapture
 
 
 @pytest.mark.usefixtures("impatient")
-def test_those_who_gave_up_waiting_do_not_end_the_attempt_that_is_under_way(
+def test_requests_that_gave_up_do_not_end_the_current_attempt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:

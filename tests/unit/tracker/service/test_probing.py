@@ -18,7 +18,8 @@ from common.ids import DeviceKey, UserId
 from common.messages import tracker
 from common.messages.refusals import Code, Refusal
 from common.net import sockets, zap
-from common.net.sockets import Pump, Serve, make_socket
+from common.net.pump import Pump
+from common.net.sockets import Serve, make_socket
 from tests.support.tracker_harness import TrackerHarness
 from tracker.core import commands
 from tracker.core.context import Caller, ProbeDevice
