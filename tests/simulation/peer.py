@@ -205,7 +205,9 @@ class SimPeer:
             self._backlog.append((self.accept, (connection,)))
             return
         self.from_requesters[connection.id] = connection
-        have = self.serving.held(CONTENT)
+        have = None
+        if self.download is not None and not self.download.complete:
+            have = self.download.pieces.held.copy()
         self.network.send(
             connection.down,
             0,

@@ -22,12 +22,12 @@ starts at zero with every connection."""
 
 @unique
 class DeclineReason(Enum):
-    """Why requests are not going to be answered."""
+    """Reason for which requests are declined."""
 
     BUSY = "busy"
-    """The queue is full; ask again in a while, or elsewhere."""
+    """The queue is full: retry later, or elsewhere."""
     NOT_HELD = "not held"
-    """This peer has not got the piece."""
+    """This peer does not hold the piece."""
     UNKNOWN_CONTENT = "unknown content"
     """This peer does not offer that content."""
     OUT_OF_RANGE = "out of range"
@@ -39,13 +39,13 @@ class _Value(msgspec.Struct, frozen=True, gc=False):
     a struct costs a tenth."""
 
 
-# --- What happens to the serving side ------------------------------------------------------------
+# --- Events --------------------------------------------------------------------------------------
 
 
 class ContentAdded(_Value, frozen=True):
     """This peer offers a content of `size` bytes in pieces of `piece_length`.
 
-    `have` is what it holds of it, copied; None means every piece.
+    `have` are the pieces that it holds; it is copied. None means every piece.
     """
 
     content: ContentId
@@ -55,29 +55,29 @@ class ContentAdded(_Value, frozen=True):
 
 
 class ContentRemoved(_Value, frozen=True):
-    """The content is offered no longer; what waits for it is dropped with a decline."""
+    """The content is no longer offered; waiting requests for it are declined."""
 
     content: ContentId
 
 
 class HeldMore(_Value, frozen=True):
-    """Pieces of an unfinished content were verified: they may be served from this moment."""
+    """Pieces of an unfinished content were verified: they may be served from now on."""
 
     content: ContentId
     pieces: tuple[int, ...]
 
 
 class HeldLess(_Value, frozen=True):
-    """Pieces were found damaged: they are not served any longer."""
+    """Pieces were found damaged: they are no longer served."""
 
     content: ContentId
     pieces: tuple[int, ...]
 
 
 class RequestReceived(_Value, frozen=True):
-    """A requester wants pieces, in its order of wish.
+    """A requester requests pieces, in its order of preference.
 
-    `received_bytes` is all the piece data that it has got on this connection so far.
+    `received_bytes` is all the piece data that it has received on this connection so far.
     """
 
     requester: RequesterId
@@ -88,7 +88,7 @@ class RequestReceived(_Value, frozen=True):
 
 
 class RequestCancelled(_Value, frozen=True):
-    """A requester has no more use for these; what is committed already still goes."""
+    """A requester cancels requests; pieces that are being sent still go."""
 
     requester: RequesterId
     content: ContentId
@@ -96,27 +96,27 @@ class RequestCancelled(_Value, frozen=True):
 
 
 class ContentClosed(_Value, frozen=True):
-    """A requester has no more use for anything of a content: it closed it, or lost the right."""
+    """A requester closed a content, or lost the right to it: all its requests for it end."""
 
     requester: RequesterId
     content: ContentId
 
 
 class Acknowledged(_Value, frozen=True):
-    """All the piece data that the requester has got on this connection so far, in bytes."""
+    """A requester acknowledges all the piece data received on its connection so far, in bytes."""
 
     requester: RequesterId
     received_bytes: int
 
 
 class RequesterGone(_Value, frozen=True):
-    """The requester's connection is gone, and everything that it wanted."""
+    """The requester's connection is gone, with all its requests."""
 
     requester: RequesterId
 
 
 class SendBlocked(_Value, frozen=True):
-    """The socket did not take the piece of a `Send`: it was not sent, and must be tried again."""
+    """The socket did not accept the piece of a `Send`: it was not sent, and must be retried."""
 
     requester: RequesterId
     content: ContentId
@@ -124,7 +124,7 @@ class SendBlocked(_Value, frozen=True):
 
 
 class SendDropped(_Value, frozen=True):
-    """The piece of a `Send` was not sent, and nobody waits for it any more."""
+    """The piece of a `Send` was not sent, and the requester no longer waits for it."""
 
     requester: RequesterId
     content: ContentId
@@ -151,13 +151,13 @@ ServingEvent: TypeAlias = (
 )
 
 
-# --- What the serving side asks for --------------------------------------------------------------
+# --- Effects -------------------------------------------------------------------------------------
 
 
 class Send(_Value, frozen=True):
-    """Read the piece and send it: it counts as committed until the requester credits it.
+    """Read the piece and send it. It is in flight until the requester acknowledges it.
 
-    A piece that cannot be read after all: report `HeldLess` and `Blocked`, in this order.
+    If the piece cannot be read: report `HeldLess` and `SendBlocked`, in this order.
     """
 
     requester: RequesterId
@@ -166,7 +166,7 @@ class Send(_Value, frozen=True):
 
 
 class Decline(_Value, frozen=True):
-    """Tell the requester that these will not come; for `BUSY`, to ask again after a while."""
+    """Tell the requester that these pieces will not come; for `BUSY`, when to retry."""
 
     requester: RequesterId
     content: ContentId
@@ -176,7 +176,7 @@ class Decline(_Value, frozen=True):
 
 
 class Drop(_Value, frozen=True):
-    """Close the connection of a requester that takes pieces and never says so."""
+    """Close the connection of a requester that takes pieces and does not acknowledge them."""
 
     requester: RequesterId
 

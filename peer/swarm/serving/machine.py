@@ -1,13 +1,36 @@
-"""The answering of everyone who fetches from this peer.
+"""State machine of serving: events in, effects out. One for all contents and all requesters.
 
-Owns the contents that are offered and the requests that wait. Who is next is decided in `schedule`,
-how much may be on its way in `uplink`. Reading, sending and the checking of rights are the shell's;
-what is held of an unfinished content is told by events.
+Theory of operation. `Serving.handle(event, now)` changes the state and returns the effects, which
+the driver carries out in order. A `Tick` is due at `next_wakeup`.
 
-Requests wait in a queue for each requester, where they cost nothing and can be withdrawn, and are
-committed to a socket late: no more is on its way than keeps the uplink busy. So few pieces
-travel at a time and each arrives soon, to be passed on by its receiver; and the choice of the
-next is made with the newest knowledge.
+A *request* moves like this:
+
+- `RequestReceived` puts it into its requester's queue, or declines it: unknown content, index out
+  of range, piece not held, queue full. A second request for a waiting piece changes nothing.
+- Waiting, it costs nothing. `RequestCancelled`, `ContentClosed` or `RequesterGone` removes it
+  silently; `ContentRemoved` and `HeldLess` decline it.
+- `Send` takes it from the queue: its piece is in flight. `schedule` decides whose request is next,
+  `uplink` how many bytes may be in flight. Requests leave the queue late, so that few pieces travel
+  at a time, each arrives soon to be passed on, and each choice uses the newest knowledge.
+- `Acknowledged` (or the count in a later request) ends it. `SendBlocked` puts it back into the
+  queue for a retry; `SendDropped` ends it unsent.
+
+A *requester* exists from its first request until `RequesterGone`. If its acknowledgement is overdue
+it is stalled: it is sent nothing, its bytes do not count against others, and its user sorts last.
+An acknowledgement ends the stall. Without one it is dropped after a minute; after five if no other
+requester acknowledges either, since then our own link may be at fault.
+
+What never happens, whatever the requesters send:
+
+- No event raises. A false acknowledgement gains nothing.
+- No piece is sent that is not held, not requested, or cancelled before its `Send`.
+- A user gets no piece of the next epoch while another user, which acknowledges in time and could
+  be served, is still in this one.
+- The unacknowledged bytes never exceed `unacked_max`, and no user can use them up for others.
+- Queues never exceed their bounds, in number and for each requester.
+
+Owns: the contents, the queues and the transitions above. Not here: reading, sending and access
+control, which are the driver's (see peer.serving).
 """
 
 from __future__ import annotations
@@ -46,7 +69,7 @@ from peer.swarm.serving.uplink import Uplink
 
 
 class Serving:
-    """The machine: one for all contents and all requesters of a peer."""
+    """The machine. Contents come from `ContentAdded`, requesters from their first request."""
 
     def __init__(
         self, settings: ServingSettings | None = None, limit: RateLimit | None = None
@@ -66,14 +89,14 @@ class Serving:
     # -- the machine ------------------------------------------------------------------------------
 
     def handle(self, event: ServingEvent, now: float) -> list[ServingEffect]:
-        """Take an event in and say what is to be done, in order."""
+        """Apply one event and return the resulting effects, in execution order."""
         match event:
             case RequestReceived():
                 self._request_received(event, now)
             case Acknowledged():
                 requester = self._requesters.get(event.requester)
                 if requester is not None:
-                    self._credited(requester, event.received_bytes, now)
+                    self._acknowledge(requester, event.received_bytes, now)
             case RequestCancelled():
                 self._request_cancelled(event)
             case ContentClosed():
@@ -89,7 +112,7 @@ class Serving:
                 if requester is not None:
                     self._schedule.enqueue_requester(requester)
             case RequesterGone():
-                self._left(event.requester)
+                self._remove_requester(event.requester)
             case ContentAdded():
                 self._content_added(event)
             case ContentRemoved():
@@ -104,7 +127,7 @@ class Serving:
         return effects
 
     def next_wakeup(self, now: float) -> float | None:
-        """When a `Tick` is due; None when only events can change anything."""
+        """Return the time of the next `Tick`; None if only events can change anything."""
         due: float | None = None
         for other in (
             self._throttled_until,
@@ -115,27 +138,25 @@ class Serving:
                 due = other
         return None if due is None else max(due, now)
 
-    def held(self, content: ContentId) -> Bitfield | None:
-        """What is offered of a content, None for all of it. KeyError when nothing is."""
-        have = self._contents[content].have
-        return None if have is None else have.copy()
-
     def run_bytes(self, requester_id: RequesterId) -> int:
-        """How much of adjacent pieces may go to a requester in one message."""
+        """Return the bytes of adjacent pieces that may go to a requester in one message."""
         requester = self._requesters.get(requester_id)
         rate = 0.0 if requester is None else requester.throughput.rate
         return min(RUN_BYTES, int(rate * self.settings.run_s))
 
     def frame_bytes(self, requester_id: RequesterId) -> int:
-        """How much of a piece should go to a requester in one frame: while a frame is on its way
-        no sign of life is, and a connection without any is taken for dead."""
+        """Return the bytes of a piece that should go to a requester in one frame.
+
+        Why a bound: no heartbeat travels during a frame, and a connection without one is taken for
+        dead.
+        """
         requester = self._requesters.get(requester_id)
         rate = 0.0 if requester is None else requester.throughput.rate
         return max(self.settings.frame_min, int(rate * self.settings.frame_s))
 
     @property
     def rate(self) -> float:
-        """Bytes a second that arrive at the requesters, while any are on their way."""
+        """Bytes a second that arrive at the requesters; 0 with nothing unacknowledged."""
         return self._uplink.rate if self._uplink.unacked_bytes else 0.0
 
     # -- contents ---------------------------------------------------------------------------------
@@ -199,8 +220,8 @@ class Serving:
     def _request_received(self, event: RequestReceived, now: float) -> None:
         requester = self._requesters.get(event.requester)
         if requester is None:
-            requester = self._arrive(event.requester, event.user)
-        self._credited(requester, event.received_bytes, now)
+            requester = self._add_requester(event.requester, event.user)
+        self._acknowledge(requester, event.received_bytes, now)
         content = self._contents.get(event.content)
         if content is None:
             self._decline(requester, event.content, event.pieces, DeclineReason.UNKNOWN_CONTENT)
@@ -219,7 +240,7 @@ class Serving:
     def _objection(
         self, requester: Requester, content: Content, index: int
     ) -> DeclineReason | None:
-        """Why a request is not taken into the queue, if it is not."""
+        """Return the reason to decline a request; None if it may wait."""
         if not 0 <= index < content.layout.count:
             return DeclineReason.OUT_OF_RANGE
         if not content.holds(index):
@@ -232,7 +253,7 @@ class Serving:
             return DeclineReason.BUSY
         return None
 
-    def _arrive(self, requester_id: RequesterId, user_id: UserId) -> Requester:
+    def _add_requester(self, requester_id: RequesterId, user_id: UserId) -> Requester:
         user = self._users.get(user_id)
         if user is None:
             user = self._users[user_id] = User(user_id)
@@ -254,11 +275,11 @@ class Serving:
                 if content == event.content and requester.dequeue(content, index):
                     self._queued -= 1
 
-    def _credited(self, requester: Requester, received_bytes: int, now: float) -> None:
-        if self._uplink.credit(requester, received_bytes, now):
+    def _acknowledge(self, requester: Requester, received_bytes: int, now: float) -> None:
+        if self._uplink.acknowledge(requester, received_bytes, now):
             self._schedule.enqueue_requester(requester)
 
-    def _left(self, requester_id: RequesterId) -> None:
+    def _remove_requester(self, requester_id: RequesterId) -> None:
         requester = self._requesters.pop(requester_id, None)
         if requester is None:
             return
@@ -272,11 +293,11 @@ class Serving:
             del self._users[user.id]
 
     def _send_blocked(self, event: SendBlocked, now: float) -> None:
-        """Undo a send that did not come about, and try again in a while."""
+        """Undo a send that the socket did not accept, and retry it later."""
         requester = self._undo(event)
         if requester is None:
             return
-        self._schedule.sleep(requester, now + self.settings.blocked_s)
+        self._schedule.defer(requester, now + self.settings.blocked_s)
         content = self._contents.get(event.content)
         if content is None:
             return
@@ -286,7 +307,7 @@ class Serving:
             self._queued += 1
 
     def _undo(self, event: SendBlocked | SendDropped) -> Requester | None:
-        """A piece is not on its way after all; its requester, None when it was not before."""
+        """Undo the account of a send; return its requester, None if the piece was not in flight."""
         requester = self._requesters.get(event.requester)
         if requester is None:
             return None
@@ -302,7 +323,7 @@ class Serving:
     # -- sending ----------------------------------------------------------------------------------
 
     def _serve(self, now: float) -> None:
-        """Commit pieces until enough is on its way."""
+        """Send pieces until enough bytes are in flight."""
         passed_over: list[Requester] = []
         while (found := self._schedule.take()) is not None:
             requester, wanted = found
@@ -310,7 +331,7 @@ class Serving:
             size = layout.size_of(wanted.index)
             if not self._uplink.may_send(requester.user, size, layout.piece_length):
                 passed_over.append(requester)
-                if self._uplink.others_may(size, layout.piece_length):
+                if self._uplink.others_may_send(size, layout.piece_length):
                     continue
                 break
             if self._throttled(now):
@@ -319,7 +340,7 @@ class Serving:
             if not self._limit.unlimited:
                 ready_at = self._limit.user_ready_at(requester.user.id, now)
                 if ready_at > now:
-                    self._schedule.sleep(requester, ready_at)
+                    self._schedule.defer(requester, ready_at)
                     continue
                 self._limit.take(requester.user.id, size, now)
             self._send(requester, wanted, size, now)
@@ -351,15 +372,15 @@ class Serving:
     def _tick(self, now: float) -> None:
         if self._throttled_until is not None and now >= self._throttled_until:
             self._throttled_until = None
-        self._schedule.wake(now)
+        self._schedule.resume_due(now)
         for requester in self._uplink.mark_stalled(now):
             self._schedule.update_user(requester.user)
         for requester in self._uplink.timed_out(now):
             self._out.append(Drop(requester.id))
-            self._left(requester.id)
+            self._remove_requester(requester.id)
 
     def check_invariants(self) -> None:
-        """Raise AssertionError when the accounts do not agree. For tests: O(requests)."""
+        """Raise AssertionError if the accounts disagree. For tests: O(requests)."""
         requesters = list(self._requesters.values())
         self._uplink.check_invariants(requesters)
         self._schedule.check_invariants(requesters)
@@ -367,7 +388,7 @@ class Serving:
         for user in self._users.values():
             assert user.requesters == sum(1 for r in requesters if r.user is user) > 0
         for requester in requesters:
-            assert 0 <= requester.credited <= requester.committed
+            assert 0 <= requester.acked_bytes <= requester.sent_bytes
             assert len(requester.waiting) <= self.settings.queue_max + 1
             for wanted in requester.waiting.values():
                 assert self._contents[wanted.content.id] is wanted.content

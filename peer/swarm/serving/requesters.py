@@ -1,7 +1,7 @@
-"""Those who fetch from this peer, what they wait for, and what is on its way to them.
+"""Requesters and users that this peer serves: their queues and accounts.
 
-Owns the queue of each requester, and the accounts of requesters and users, which `uplink` keeps.
-Who is served next is decided in `schedule`.
+Owns: the queue of each requester, and the accounts that `uplink` keeps. Not here: the choice of the
+next requester (see schedule).
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ from peer.swarm.pieces import Bitfield, PieceLayout
 from peer.swarm.rates import Throughput
 from peer.swarm.serving.events import RequesterId
 
-_UNCREDITED_MIN = 1 * MIB
-_UNCREDITED_MAX = 8 * MIB
-_UNCREDITED_FAR_MAX = ON_ITS_WAY_MAX
-_UNCREDITED_S = 0.1
-"""What a requester takes in this time, or in twice the least time from send to credit, may be on
-its way to it: the socket never runs dry, and little is committed that could go better elsewhere.
-It is twice `ServingSettings.in_flight_s`: with as much as that on our uplink before what is its own
-a requester would be given no more than it happens to get, and never come to its share."""
+_UNACKED_MIN = 1 * MIB
+_UNACKED_MAX = 8 * MIB
+_UNACKED_FAR_MAX = ON_ITS_WAY_MAX
+_UNACKED_S = 0.1
+"""A requester may have unacknowledged the bytes that it takes in this time, or in twice its minimum
+RTT if that is longer. So its socket never runs dry, and few bytes are sent that other requesters
+could use better.
+
+Why twice `ServingSettings.in_flight_s`: up to `in_flight_s` of other users' data may be queued
+ahead on our uplink. With a smaller bound a requester's window would close before its own data is
+sent, and it would never reach its fair share."""
 
 
 @dataclass(slots=True, eq=False)
 class Content:
-    """One content that is offered."""
+    """One content that this peer offers."""
 
     id: ContentId
     layout: PieceLayout
     have: Bitfield | None
-    """None: all of it."""
+    """None: every piece."""
     sent: dict[int, int] = field(default_factory=dict)
-    """How often each piece was sent, where it was at all."""
+    """Number of sends of each piece that was sent at all."""
 
     def holds(self, index: int) -> bool:
         return self.have is None or index in self.have
@@ -46,104 +49,105 @@ class Content:
 class User:
     """The account of one user, over all its connections.
 
-    What may be on its way is the user's, not the connection's: with room for each of them, four
-    would get further ahead than an epoch whenever the only one of another user has none.
+    Why the bound on unacknowledged bytes is the user's, not the connection's: with a bound for
+    each, four connections would get further ahead than an epoch whenever the only connection of
+    another user has no headroom.
     """
 
     id: UserId
     served: int = 0
-    """Bytes sent to it, lifted when it comes back after a pause so that idleness saves nothing."""
+    """Bytes sent to it; raised after a pause, so that idleness saves nothing."""
     requesters: int = 0
     unacked_bytes: int = 0
-    """Bytes on their way to it."""
+    """Bytes sent to it and not acknowledged."""
     in_flight: int = 0
-    """Bytes of these on their way to requesters that are not stalled."""
-    late: bool = False
-    """It owed credit for too long, and has credited nothing since: others come first."""
+    """Those of them that were sent to requesters that are not stalled."""
+    deprioritised: bool = False
+    """An acknowledgement is overdue, and none has come since: other users come first."""
     throughput: Throughput = field(default_factory=Throughput)
-    place: tuple[bool, int, int, int, int] | None = None
-    """Its place in the schedule, as it was last put there; None when it is not in it."""
-    line: list[tuple[tuple[int, int, int], Requester]] = field(default_factory=list)
+    key: tuple[bool, int, int, int, int] | None = None
+    """Its current sort key in the schedule; None if it is not in it."""
+    queue: list[tuple[tuple[int, int, int], Requester]] = field(default_factory=list)
     """Heap of its requesters that could be served; corrected lazily."""
 
-    def has_room(self, requester: Requester, wanted: Wanted) -> bool:
-        """Whether the piece may be on its way to it as well, to this requester of it."""
+    def has_headroom(self, requester: Requester, wanted: Wanted) -> bool:
+        """Return whether the piece may be sent to this requester of the user."""
         if not self.in_flight:
             return True
         layout = wanted.content.layout
-        # What several connections wait for in our own queue passes for the length of their way.
-        alone = self.in_flight == requester.uncredited
-        far_max = _UNCREDITED_FAR_MAX if alone else _UNCREDITED_MAX
-        room = _room(self.throughput.rate, requester.min_rtt_s, layout.piece_length, far_max)
-        return self.in_flight + layout.size_of(wanted.index) <= room
+        # With several connections, the wait in our own queue would look like a longer RTT.
+        alone = self.in_flight == requester.unacked_bytes
+        far_max = _UNACKED_FAR_MAX if alone else _UNACKED_MAX
+        rate, min_rtt_s = self.throughput.rate, requester.min_rtt_s
+        bound = _unacked_bound(rate, min_rtt_s, layout.piece_length, far_max)
+        return self.in_flight + layout.size_of(wanted.index) <= bound
 
 
 @dataclass(slots=True, eq=False)
 class Wanted:
-    """One request in a queue."""
+    """One request in a requester's queue."""
 
     content: Content
     index: int
     order: int
-    """Counts up with every request of the requester: what it asked for first comes first."""
+    """Sequence number of the request at its requester: earlier requests come first."""
 
 
-class OnItsWay(NamedTuple):
-    """One piece that was sent."""
+class UnackedSend(NamedTuple):
+    """One piece that was sent and is not acknowledged."""
 
     content: ContentId
     piece: int
     end: int
-    """`Requester.committed` after it."""
+    """`Requester.sent_bytes` after it."""
     size: int
     at: float
 
 
 @dataclass(slots=True, eq=False)
 class Requester:
-    """One connection that fetches."""
+    """One connection that fetches from this peer."""
 
     id: RequesterId
     user: User
     waiting: dict[tuple[ContentId, int], Wanted] = field(default_factory=dict)
     served: int = 0
-    committed: int = 0
+    sent_bytes: int = 0
     """Bytes sent on the connection so far."""
-    credited: int = 0
-    """Bytes of these that the requester says it has got."""
-    sends: deque[OnItsWay] = field(default_factory=deque)
-    """What is not credited yet, oldest first."""
+    acked_bytes: int = 0
+    """Those of them that the requester reports as received."""
+    sends: deque[UnackedSend] = field(default_factory=deque)
+    """Sends that are not acknowledged, oldest first."""
     min_rtt_s: float = 0.0
-    """Least time from send to credit; 0 while nothing was credited."""
+    """Minimum time from send to acknowledgement; 0 before the first acknowledgement."""
     throughput: Throughput = field(default_factory=Throughput)
-    progress_at: float = 0.0
-    """When it last credited something, or was sent something after having owed nothing."""
+    unacked_since: float = 0.0
+    """Time of its last acknowledgement or, if later, of the first send after all was acked."""
     stalled: bool = False
-    """It has not credited for long: what it owes does not hold others back, and it is sent no
-    more until it does."""
-    place: tuple[int, int, int] | None = None
-    """Its place in its user's line, as it was last put there; None when it is not in it."""
+    """Its acknowledgement is overdue: its bytes do not count against others, and it is sent nothing
+    until it acknowledges."""
+    key: tuple[int, int, int] | None = None
+    """Its current sort key in its user's queue; None if it is not in it."""
     _heap: list[tuple[int, int, Wanted]] = field(default_factory=list)
-    """`waiting` by how often the piece was sent; corrected lazily, since that only grows."""
+    """`waiting` by the piece's number of sends; corrected lazily, since that only grows."""
     _orders: int = 0
 
     @property
-    def uncredited(self) -> int:
-        return self.committed - self.credited
+    def unacked_bytes(self) -> int:
+        return self.sent_bytes - self.acked_bytes
 
-    def has_room(self, wanted: Wanted) -> bool:
-        """Whether the piece may be on its way to it as well; a first one always may."""
-        unacked_bytes = self.uncredited
-        if not unacked_bytes:
+    def has_headroom(self, wanted: Wanted) -> bool:
+        """Return whether the piece may be sent as well; a first one always may."""
+        if not self.unacked_bytes:
             return True
         if self.stalled:
             return False
         layout = wanted.content.layout
-        room = _room(self.throughput.rate, self.min_rtt_s, layout.piece_length)
-        return unacked_bytes + layout.size_of(wanted.index) <= room
+        bound = _unacked_bound(self.throughput.rate, self.min_rtt_s, layout.piece_length)
+        return self.unacked_bytes + layout.size_of(wanted.index) <= bound
 
     def enqueue(self, content: Content, index: int) -> bool:
-        """Put a request in; False when it is there."""
+        """Add a request; return False if it is waiting already."""
         key = (content.id, index)
         if key in self.waiting:
             return False
@@ -154,7 +158,7 @@ class Requester:
         return True
 
     def dequeue(self, content: ContentId, index: int) -> bool:
-        """Take a request out; False when it is not there."""
+        """Remove a request; return False if it is not waiting."""
         if self.waiting.pop((content, index), None) is None:
             return False
         if len(self._heap) > 2 * len(self.waiting) + 64:
@@ -163,7 +167,7 @@ class Requester:
         return True
 
     def best(self) -> tuple[int, Wanted] | None:
-        """The request whose piece was sent least often, and how often; None without requests."""
+        """Return the request for the least-sent piece, with its number of sends; or None."""
         heap = self._heap
         while heap:
             sent, order, wanted = heap[0]
@@ -181,10 +185,10 @@ class Requester:
         return self.waiting.get((wanted.content.id, wanted.index)) is wanted
 
 
-def _room(
-    rate: float, min_rtt_s: float, piece_length: int, far_max: int = _UNCREDITED_FAR_MAX
+def _unacked_bound(
+    rate: float, min_rtt_s: float, piece_length: int, far_max: int = _UNACKED_FAR_MAX
 ) -> int:
-    """Bytes that may be on their way to somebody who takes `rate` bytes a second."""
-    steady = min(int(rate * _UNCREDITED_S), _UNCREDITED_MAX)
+    """Return the bytes that may be unacknowledged at a receiver of `rate` bytes a second."""
+    steady = min(int(rate * _UNACKED_S), _UNACKED_MAX)
     far = min(int(rate * 2.0 * min_rtt_s), far_max)
-    return max(_UNCREDITED_MIN, 2 * piece_length, steady, far)
+    return max(_UNACKED_MIN, 2 * piece_length, steady, far)

@@ -1,19 +1,19 @@
-"""Who is given the next piece.
+"""Order in which requesters are served.
 
-Owns the order among requesters. Whether anything may be sent at all is `uplink`'s to say.
+Owns: the order. Not here: whether anything may be sent at all (see uplink).
 
-1. *Fairness*: users are served in epochs of a few pieces. Nobody is given a piece in the next epoch
-   while another who could be served is still in this one. Who owes credit for too long comes after
-   those who do not, or whoever never credits would always be the one who was given least.
+1. *Fairness*: users are served in epochs of a few pieces. No user gets a piece from the next epoch
+   while another eligible user still has share left in this one. Users with overdue
+   acknowledgements sort last; otherwise a requester that never acknowledges would always look least
+   served.
 2. Within an epoch, *the piece that was sent least often*, so that a lone seeder sends every piece
-   once before it sends any twice. This is what lets a flash crowd approach the fluid bound
-   (Mundinger, Weber, Weiss, "Optimal scheduling of peer-to-peer file dissemination", 2008).
-3. Then the user, and of one user the connection, that was given least.
+   once before it sends any twice. This lets a flash crowd approach the fluid bound (Mundinger,
+   Weber, Weiss, "Optimal scheduling of peer-to-peer file dissemination", 2008).
+3. Then the user, and of one user the connection, with the fewest bytes served.
 
-A place in the order only grows worse while its holder waits, or is given anew, so the heaps are
-corrected lazily, at the top: serving costs O(log requesters). There is one heap of the users, and
-one of each user's requesters, so that a user without room is passed over once, not once for each
-connection.
+A sort key only grows while its holder waits, or is computed anew, so the heaps are corrected
+lazily, at the top: serving costs O(log requesters). One heap holds the users, and one heap of each
+user its requesters, so that a user without headroom is skipped once, not once for each connection.
 """
 
 from __future__ import annotations
@@ -23,145 +23,145 @@ from heapq import heappop, heappush, heapreplace
 from peer.swarm.serving.events import RequesterId
 from peer.swarm.serving.requesters import Requester, User, Wanted
 
-_Place = tuple[bool, int, int, int, int]
+_UserKey = tuple[bool, int, int, int, int]
 
 
 class Schedule:
-    """The requesters that could be served."""
+    """The users and requesters that could be served, in order."""
 
     def __init__(self, epoch_bytes: int) -> None:
         self._epoch_bytes = epoch_bytes
-        self._heap: list[tuple[_Place, User]] = []
-        self._tickets = 0
-        self._asleep: dict[RequesterId, tuple[float, Requester]] = {}
-        """Those that may not be served before a certain time: full socket, user's limit."""
+        self._heap: list[tuple[_UserKey, User]] = []
+        self._sequence = 0
+        self._deferred: dict[RequesterId, tuple[float, Requester]] = {}
+        """Requesters that must wait until a time: full socket, rate limit of the user."""
         self._virtual = 0
-        """`User.served` of whom was served last: whoever comes or returns begins in its epoch."""
+        """`User.served` of the last served user: a new or returning user starts in its epoch."""
 
     def __bool__(self) -> bool:
         return bool(self._heap)
 
     def enqueue_requester(self, requester: Requester) -> None:
-        """Give a requester its place, and its user, if they could be served."""
+        """Put a requester, and its user, into the order if they could be served."""
         best = self._best(requester)
-        if best is not None and (requester.place is None or best[0] < requester.place[0]):
-            requester.place = self._place_in_line(requester, best[0])
-            heappush(requester.user.line, (requester.place, requester))
+        if best is not None and (requester.key is None or best[0] < requester.key[0]):
+            requester.key = self._requester_key(requester, best[0])
+            heappush(requester.user.queue, (requester.key, requester))
         self.update_user(requester.user)
 
     def update_user(self, user: User) -> None:
-        """Give a user its place, if it could be served: it may have room again."""
+        """Put a user into the order if it could be served."""
         first = self._first(user)
         if first is None:
             return
         requester, sent, wanted = first
-        if not user.has_room(requester, wanted):
+        if not user.has_headroom(requester, wanted):
             return
-        if user.place is None:
+        if user.key is None:
             epoch_start = self._virtual // self._epoch_bytes * self._epoch_bytes
             user.served = max(user.served, epoch_start)
-        elif user.place[0] <= user.late and user.place[2] <= sent:
+        elif user.key[0] <= user.deprioritised and user.key[2] <= sent:
             return
-        self._put(user, self._place(user, sent))
+        self._put(user, self._user_key(user, sent))
 
     def take(self) -> tuple[Requester, Wanted] | None:
-        """Take the first out, and what it should be given. It may be enlisted again after."""
+        """Remove and return the first requester, with the request to serve."""
         heap = self._heap
         while heap:
-            place, user = heappop(heap)
-            if user.place is not place:
+            key, user = heappop(heap)
+            if user.key is not key:
                 continue
-            user.place = None
+            user.key = None
             first = self._first(user)
             if first is None:
                 continue
             requester, sent, wanted = first
-            if not user.has_room(requester, wanted):
+            if not user.has_headroom(requester, wanted):
                 continue
-            actual = self._place(user, sent)
-            if actual[:4] > place[:4]:
+            actual = self._user_key(user, sent)
+            if actual[:4] > key[:4]:
                 self._put(user, actual)
                 continue
-            heappop(user.line)
-            requester.place = None
+            heappop(user.queue)
+            requester.key = None
             return requester, wanted
         return None
 
     def served(self, requester: Requester) -> None:
-        """It is being given a piece: called before its account grows by it."""
+        """Record the epoch of a requester that is served, before its account grows."""
         self._virtual = requester.user.served
 
-    def sleep(self, requester: Requester, until: float) -> None:
-        """Leave a requester alone for a while. Others of its user may be served."""
-        self._asleep[requester.id] = (until, requester)
+    def defer(self, requester: Requester, until: float) -> None:
+        """Serve a requester no earlier than `until`. Others of its user may be served."""
+        self._deferred[requester.id] = (until, requester)
         self.update_user(requester.user)
 
-    def wake(self, now: float) -> None:
-        """Enlist those whose time has come."""
-        for until, requester in [entry for entry in self._asleep.values() if entry[0] <= now]:
-            del until, self._asleep[requester.id]
+    def resume_due(self, now: float) -> None:
+        """Put the deferred requesters back whose time has come."""
+        for until, requester in [entry for entry in self._deferred.values() if entry[0] <= now]:
+            del until, self._deferred[requester.id]
             self.enqueue_requester(requester)
 
     def due_at(self) -> float | None:
-        """When `wake` will find somebody."""
-        return min((until for until, _ in self._asleep.values()), default=None)
+        """Return the time at which `resume_due` has work; None if none is deferred."""
+        return min((until for until, _ in self._deferred.values()), default=None)
 
     def left(self, requester: Requester) -> None:
-        """The requester is gone."""
-        requester.place = None
-        self._asleep.pop(requester.id, None)
+        """Remove a requester."""
+        requester.key = None
+        self._deferred.pop(requester.id, None)
         self.update_user(requester.user)
 
     def _best(self, requester: Requester) -> tuple[int, Wanted] | None:
-        """What the requester should be given, and how often that was sent; None: nothing yet."""
+        """Return the requester's best request, with its number of sends; None if it must wait."""
         best = requester.best()
-        if best is None or requester.id in self._asleep or not requester.has_room(best[1]):
+        if best is None or requester.id in self._deferred or not requester.has_headroom(best[1]):
             return None
         return best
 
     def _first(self, user: User) -> tuple[Requester, int, Wanted] | None:
-        """The first in the user's line: it stays there, at the top."""
-        line = user.line
-        while line:
-            place, requester = line[0]
-            if requester.place is not place:
-                heappop(line)
+        """Return the first in the user's queue, which stays there."""
+        queue = user.queue
+        while queue:
+            key, requester = queue[0]
+            if requester.key is not key:
+                heappop(queue)
                 continue
             best = self._best(requester)
             if best is None:
-                heappop(line)
-                requester.place = None
+                heappop(queue)
+                requester.key = None
                 continue
-            actual = self._place_in_line(requester, best[0])
-            if actual[:2] > place[:2]:
-                requester.place = actual
-                heapreplace(line, (actual, requester))
+            actual = self._requester_key(requester, best[0])
+            if actual[:2] > key[:2]:
+                requester.key = actual
+                heapreplace(queue, (actual, requester))
                 continue
             return requester, best[0], best[1]
         return None
 
-    def _put(self, user: User, place: _Place) -> None:
-        user.place = place
-        heappush(self._heap, (place, user))
+    def _put(self, user: User, key: _UserKey) -> None:
+        user.key = key
+        heappush(self._heap, (key, user))
 
-    def _place(self, user: User, sent: int) -> _Place:
-        self._tickets += 1
+    def _user_key(self, user: User, sent: int) -> _UserKey:
+        self._sequence += 1
         epoch = user.served // self._epoch_bytes
-        return (user.late, epoch, sent, user.served, self._tickets)
+        return (user.deprioritised, epoch, sent, user.served, self._sequence)
 
-    def _place_in_line(self, requester: Requester, sent: int) -> tuple[int, int, int]:
-        self._tickets += 1
-        return (sent, requester.served, self._tickets)
+    def _requester_key(self, requester: Requester, sent: int) -> tuple[int, int, int]:
+        self._sequence += 1
+        return (sent, requester.served, self._sequence)
 
     def check_invariants(self, requesters: list[Requester]) -> None:
-        """Raise AssertionError when somebody could be served and has no place. For tests."""
+        """Raise AssertionError if a requester could be served and has no key. For tests."""
         for requester in requesters:
             best = self._best(requester)
             if best is not None:
-                assert requester.place is not None
-                assert any(place is requester.place for place, _ in requester.user.line)
+                assert requester.key is not None
+                assert any(key is requester.key for key, _ in requester.user.queue)
         for user in {id(r.user): r.user for r in requesters}.values():
             first = self._first(user)
-            if first is not None and user.has_room(first[0], first[2]):
-                assert user.place is not None
-                assert any(place is user.place for place, _ in self._heap)
+            if first is not None and user.has_headroom(first[0], first[2]):
+                assert user.key is not None
+                assert any(key is user.key for key, _ in self._heap)

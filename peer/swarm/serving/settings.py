@@ -9,32 +9,33 @@ from common.limits import KIB, MIB
 
 @dataclass(frozen=True, slots=True)
 class ServingSettings:
-    """What may be chosen for serving. The defaults are right unless something is measured."""
+    """Settings of serving. Change a default only after a measurement."""
 
     queue_max: int = 4_096
-    """Requests that wait for one requester."""
+    """Waiting requests of one requester."""
     queue_all_max: int = 262_144
-    """Requests that wait in all."""
+    """Waiting requests of all requesters."""
     epoch_bytes: int = 4 * MIB
-    """How far one user may get ahead of another who waits."""
+    """Bytes that one user may get ahead of another that waits."""
     in_flight_s: float = 0.05
-    """What all requesters take in this time may be on its way, and two pieces at least."""
+    """The bytes that all requesters take in this time may be in flight; at least two pieces."""
     in_flight_max: int = 64 * MIB
-    owed_max: int = 256 * MIB
-    """Bytes on their way in all, those to stalled requesters included; to one user half of that,
-    and less where others owe much."""
+    unacked_max: int = 256 * MIB
+    """Unacknowledged bytes, with those of stalled requesters. One user may hold half of what the
+    others leave."""
     stall_min_s: float = 0.5
-    """A requester that owes credit for so long does not count against the others."""
+    """Minimum stall timeout: with an acknowledgement overdue for longer, a requester's bytes do not
+    count against others."""
     drop_after_s: float = 60.0
-    """A requester that owes credit for so long is dropped, if others credit meanwhile; else after
-    some times as long."""
+    """A requester with an acknowledgement overdue for this time is dropped, if others acknowledge
+    meanwhile; otherwise after a multiple of it."""
     run_s: float = 0.02
-    """Adjacent pieces go to a requester in one message when it takes no longer for them: it can
-    make nothing of the first before the last has come."""
+    """Adjacent pieces go to a requester in one message if it takes them in this time. Why a bound:
+    the requester cannot use the first before the last has arrived."""
     frame_s: float = 1.0
-    """A frame takes no longer than this, if there need not be too many of them."""
+    """Time that a frame may take, unless that needs too many frames."""
     frame_min: int = 64 * KIB
     blocked_s: float = 0.05
-    """When to try a full socket again."""
+    """Delay before a full socket is tried again."""
     retry_after_s: float = 1.0
-    """What is told to those for whom the queue is full."""
+    """Delay that a declined requester is told if the queue is full."""
