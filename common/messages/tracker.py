@@ -25,6 +25,7 @@ from common.messages.base import (
     TimeMs,
     Token,
     Topic,
+    Wire,
 )
 from common.messages.events import LogEntry
 from common.messages.refusals import Refusal
@@ -34,14 +35,10 @@ PageKey = Annotated[str, Meta(max_length=255)]
 PAGE_ROWS = 500  # rows in one page: well below the message limit with the longest names
 
 
-class _Wire(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Base of these messages: an array that begins with the name of its type."""
+# -- accounts and devices -----------------------------------------------------------------------
 
 
-# -- accounts and devices-----------------------------------------------------------------------
-
-
-class Hello(_Wire, frozen=True):
+class Hello(Wire, frozen=True):
     """First command on a connection.
 
     ``software`` is for the tracker's log. ``instance`` tells apart two machines with one key, as in
@@ -52,7 +49,7 @@ class Hello(_Wire, frozen=True):
     instance: Instance = b""
 
 
-class Welcome(_Wire, frozen=True):
+class Welcome(Wire, frozen=True):
     """Reply to `Hello`.
 
     ``verify_keys``: Ed25519 keys; any of them may have signed a ticket (rotation overlaps).
@@ -73,27 +70,27 @@ class Welcome(_Wire, frozen=True):
     networked: bool = False
 
 
-class CreateUser(_Wire, frozen=True):
+class CreateUser(Wire, frozen=True):
     user: IdText
     password: Password
 
 
-class Login(_Wire, frozen=True):
+class Login(Wire, frozen=True):
     """Bind this connection's device to ``user`` until `Logout`."""
 
     user: IdText
     password: Password
 
 
-class LoggedIn(_Wire, frozen=True):
+class LoggedIn(Wire, frozen=True):
     user: IdText
 
 
-class Logout(_Wire, frozen=True):
+class Logout(Wire, frozen=True):
     pass
 
 
-class ChangePassword(_Wire, frozen=True):
+class ChangePassword(Wire, frozen=True):
     """Replace the password of the caller's user, given the old one.
 
     All other devices of the user are logged out, unless ``keep_devices``.
@@ -104,13 +101,13 @@ class ChangePassword(_Wire, frozen=True):
     keep_devices: bool = False
 
 
-class PasswordChanged(_Wire, frozen=True):
+class PasswordChanged(Wire, frozen=True):
     """``logged_out``: number of other devices that were logged out."""
 
     logged_out: Count
 
 
-class ListDevices(_Wire, frozen=True):
+class ListDevices(Wire, frozen=True):
     """List the devices on which the caller's user is logged in. ``after``: hex key."""
 
     after: PageKey = ""
@@ -130,37 +127,37 @@ class OwnDevice(msgspec.Struct, frozen=True, array_like=True):
     endpoint: Endpoint | None = None
 
 
-class OwnDevices(_Wire, frozen=True):
+class OwnDevices(Wire, frozen=True):
     rows: Annotated[list[OwnDevice], Meta(max_length=PAGE_ROWS)]
     more: bool = False
 
 
-class ForgetDevice(_Wire, frozen=True):
+class ForgetDevice(Wire, frozen=True):
     """Log out ``device`` of the caller's user, which may be the caller itself."""
 
     device: Key32
 
 
-class Done(_Wire, frozen=True):
+class Done(Wire, frozen=True):
     """The command is done, or had been done before."""
 
 
 # -- groups -------------------------------------------------------------------------------------
 
 
-class CreateGroup(_Wire, frozen=True):
+class CreateGroup(Wire, frozen=True):
     group: IdText
 
 
-class JoinGroup(_Wire, frozen=True):
+class JoinGroup(Wire, frozen=True):
     group: IdText
 
 
-class LeaveGroup(_Wire, frozen=True):
+class LeaveGroup(Wire, frozen=True):
     group: IdText
 
 
-class ListGroups(_Wire, frozen=True):
+class ListGroups(Wire, frozen=True):
     after: PageKey = ""
 
 
@@ -173,17 +170,17 @@ class GroupRow(msgspec.Struct, frozen=True, array_like=True):
     role: str
 
 
-class GroupRows(_Wire, frozen=True):
+class GroupRows(Wire, frozen=True):
     rows: Annotated[list[GroupRow], Meta(max_length=PAGE_ROWS)]
     more: bool = False
 
 
-class ListRequests(_Wire, frozen=True):
+class ListRequests(Wire, frozen=True):
     group: IdText
     after: PageKey = ""
 
 
-class ListMembers(_Wire, frozen=True):
+class ListMembers(Wire, frozen=True):
     group: IdText
     after: PageKey = ""
 
@@ -201,22 +198,22 @@ class UserRow(msgspec.Struct, frozen=True, array_like=True):
     online: Count = 0
 
 
-class UserRows(_Wire, frozen=True):
+class UserRows(Wire, frozen=True):
     rows: Annotated[list[UserRow], Meta(max_length=PAGE_ROWS)]
     more: bool = False
 
 
-class AcceptRequest(_Wire, frozen=True):
+class AcceptRequest(Wire, frozen=True):
     group: IdText
     user: IdText
 
 
-class RejectRequest(_Wire, frozen=True):
+class RejectRequest(Wire, frozen=True):
     group: IdText
     user: IdText
 
 
-class RemoveMember(_Wire, frozen=True):
+class RemoveMember(Wire, frozen=True):
     group: IdText
     user: IdText
 
@@ -224,7 +221,7 @@ class RemoveMember(_Wire, frozen=True):
 # -- shares -------------------------------------------------------------------------------------
 
 
-class Offer(_Wire, frozen=True):
+class Offer(Wire, frozen=True):
     """Offer ``content`` in ``group`` as ``name``; this device holds all of it.
 
     Refused with ``need-manifest`` if the tracker lacks the manifest: send `PutManifest`, then offer
@@ -236,7 +233,7 @@ class Offer(_Wire, frozen=True):
     content: Key32
 
 
-class PutManifest(_Wire, frozen=True):
+class PutManifest(Wire, frozen=True):
     """Send one part of an encoded manifest; the data frame holds its bytes. Parts come in order."""
 
     content: Key32
@@ -258,21 +255,21 @@ class FileRow(msgspec.Struct, frozen=True, array_like=True):
     shared_by: Annotated[list[IdText], Meta(max_length=64)]
 
 
-class Offered(_Wire, frozen=True):
+class Offered(Wire, frozen=True):
     """Reply to `Offer`. ``joined``: other users offered the same content before."""
 
     row: FileRow
     joined: bool
 
 
-class StopShare(_Wire, frozen=True):
+class StopShare(Wire, frozen=True):
     """End this device's offer of ``name`` in ``group``."""
 
     group: IdText
     name: ShareName
 
 
-class MyOffers(_Wire, frozen=True):
+class MyOffers(Wire, frozen=True):
     """List the offers of this device on record. ``after``: ``group/name``."""
 
     after: Annotated[str, Meta(max_length=400)] = ""
@@ -284,27 +281,27 @@ class OfferRow(msgspec.Struct, frozen=True, array_like=True):
     content: Key32
 
 
-class OfferRows(_Wire, frozen=True):
+class OfferRows(Wire, frozen=True):
     rows: Annotated[list[OfferRow], Meta(max_length=PAGE_ROWS)]
     more: bool = False
 
 
-class ListFiles(_Wire, frozen=True):
+class ListFiles(Wire, frozen=True):
     group: IdText
     after: PageKey = ""
 
 
-class FileRows(_Wire, frozen=True):
+class FileRows(Wire, frozen=True):
     rows: Annotated[list[FileRow], Meta(max_length=PAGE_ROWS)]
     more: bool = False
 
 
-class FindShare(_Wire, frozen=True):
+class FindShare(Wire, frozen=True):
     group: IdText
     name: ShareName
 
 
-class ShareFound(_Wire, frozen=True):
+class ShareFound(Wire, frozen=True):
     """Reply to `FindShare`. ``topic``: that of updates of this share's swarm."""
 
     row: FileRow
@@ -313,22 +310,22 @@ class ShareFound(_Wire, frozen=True):
     sources: Annotated[list[Source], Meta(max_length=limits.SOURCES_MAX)]
 
 
-class GetSources(_Wire, frozen=True):
+class GetSources(Wire, frozen=True):
     group: IdText
     content: Key32
 
 
-class Sources(_Wire, frozen=True):
+class Sources(Wire, frozen=True):
     sources: Annotated[list[Source], Meta(max_length=limits.SOURCES_MAX)]
 
 
-class GetManifest(_Wire, frozen=True):
+class GetManifest(Wire, frozen=True):
     group: IdText
     content: Key32
     offset: Count = 0
 
 
-class ManifestPart(_Wire, frozen=True):
+class ManifestPart(Wire, frozen=True):
     """Part of a manifest from ``offset``; the data frame holds its bytes."""
 
     total_bytes: Count
@@ -346,7 +343,7 @@ class Leeching(msgspec.Struct, frozen=True, array_like=True):
     held: Count
 
 
-class Announce(_Wire, frozen=True):
+class Announce(Wire, frozen=True):
     """Renew the lease of this device, which serves at ``endpoint``.
 
     A host of ``*`` in the endpoint stands for the address at which the tracker sees the device.
@@ -356,15 +353,15 @@ class Announce(_Wire, frozen=True):
     """
 
     endpoint: Endpoint
-    leeching: Annotated[list[Leeching], Meta(max_length=1000)] = []
+    leeching: Annotated[list[Leeching], Meta(max_length=1000)] = msgspec.field(default_factory=list)
     instance: Instance = b""
 
 
-class ProbeMe(_Wire, frozen=True):
+class ProbeMe(Wire, frozen=True):
     """Test from the tracker whether this device answers at its announced endpoint."""
 
 
-class Probed(_Wire, frozen=True):
+class Probed(Wire, frozen=True):
     """Reply to `ProbeMe`. ``answered``: a device with the caller's key answered at ``endpoint``."""
 
     endpoint: Endpoint
@@ -379,23 +376,23 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     epoch: Count
 
 
-class Announced(_Wire, frozen=True):
+class Announced(Wire, frozen=True):
     lease_s: float
     time_ms: TimeMs
     heads: list[Head]
 
 
-class Depart(_Wire, frozen=True):
+class Depart(Wire, frozen=True):
     """Release the lease of this device."""
 
 
 # -- tickets and events -------------------------------------------------------------------------
 
 
-class GetTickets(_Wire, frozen=True):
+class GetTickets(Wire, frozen=True):
     """Get tickets for these groups of the caller's user; an empty list stands for all."""
 
-    groups: Annotated[list[IdText], Meta(max_length=1000)] = []
+    groups: Annotated[list[IdText], Meta(max_length=1000)] = msgspec.field(default_factory=list)
 
 
 class TicketRow(msgspec.Struct, frozen=True, array_like=True):
@@ -404,12 +401,12 @@ class TicketRow(msgspec.Struct, frozen=True, array_like=True):
     expires_ms: TimeMs
 
 
-class Tickets(_Wire, frozen=True):
+class Tickets(Wire, frozen=True):
     rows: list[TicketRow]
     time_ms: TimeMs
 
 
-class Follow(_Wire, frozen=True):
+class Follow(Wire, frozen=True):
     """Get all that a member needs to follow its groups' events."""
 
 
@@ -430,7 +427,7 @@ class GroupState(msgspec.Struct, frozen=True, array_like=True):
     revoked: list[tuple[IdText, Count]] = []
 
 
-class Following(_Wire, frozen=True):
+class Following(Wire, frozen=True):
     """Reply to `Follow`.
 
     ``pending``: groups with an open join request of the user. ``requests``: number of open join
@@ -439,11 +436,11 @@ class Following(_Wire, frozen=True):
 
     groups: list[GroupState]
     time_ms: TimeMs
-    pending: list[IdText] = []
-    requests: list[tuple[IdText, Count]] = []
+    pending: list[IdText] = msgspec.field(default_factory=list)
+    requests: list[tuple[IdText, Count]] = msgspec.field(default_factory=list)
 
 
-class GetDevices(_Wire, frozen=True):
+class GetDevices(Wire, frozen=True):
     """List the devices of a group's members, which a serving peer lets in. ``after``: hex key."""
 
     group: IdText
@@ -455,7 +452,7 @@ class DeviceRow(msgspec.Struct, frozen=True, array_like=True):
     user: IdText
 
 
-class DeviceRows(_Wire, frozen=True):
+class DeviceRows(Wire, frozen=True):
     """Page of devices. ``seq``: head of the group's log at the time of this page."""
 
     rows: Annotated[list[DeviceRow], Meta(max_length=PAGE_ROWS)]
@@ -463,7 +460,7 @@ class DeviceRows(_Wire, frozen=True):
     more: bool = False
 
 
-class EventsSince(_Wire, frozen=True):
+class EventsSince(Wire, frozen=True):
     """Get the group's events after ``seq``, oldest first, at most ``PAGE_ROWS``.
 
     Limits: a log keeps only its latest entries; a device further behind gets a snapshot.
@@ -473,7 +470,7 @@ class EventsSince(_Wire, frozen=True):
     seq: Count
 
 
-class Events(_Wire, frozen=True):
+class Events(Wire, frozen=True):
     """Reply to `EventsSince`.
 
     ``snapshot``: the group as of ``head``, if the log no longer keeps the entry after ``seq``.

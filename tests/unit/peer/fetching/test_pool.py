@@ -16,8 +16,8 @@ from common.crypto.keys import KeyPair, new_pair
 from common.ids import ContentId, DeviceKey, GroupId
 from common.messages import peer
 from common.messages.refusals import Code, Refusal
-from common.net import sockets
 from common.net.codec import Decoder, pack
+from common.net.pump import Frames, Pump
 from peer.fetching.channel import Channel, ChannelHandler
 from peer.fetching.pool import ConnectionPool
 from tests.support.peer_fakes import turns, until
@@ -77,10 +77,10 @@ class Source:
         self.endpoint = f"tcp://127.0.0.1:{port}"
         self.asks: list[Any] = []
         self._to = b""
-        self._pump = sockets.Pump(self._socket, self._on_message)
+        self._pump = Pump(self._socket, self._on_message)
         self._decoder: Decoder[peer.Ask] = Decoder(peer.Ask)
 
-    def _on_message(self, frames: sockets.Frames) -> None:
+    def _on_message(self, frames: Frames) -> None:
         self._to = frames[0].bytes
         self.asks.append(self._decoder.unpack(frames[1:]).body)
 
