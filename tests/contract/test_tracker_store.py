@@ -1,4 +1,4 @@
-"""What every store must do: keep what was committed, whole batches or nothing, and load it."""
+"""Contract of a store: it keeps committed changes, whole batches or nothing, and loads them."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ AnyStore = Store | MemoryStore
 
 @pytest.fixture(params=[Store, MemoryStore])
 def store(path: Path, request: pytest.FixtureRequest) -> Iterator[AnyStore]:
-    """Every implementation there is; what is said below holds for each of them."""
+    """Each implementation of a store."""
     opened = Store(path) if request.param is Store else MemoryStore()
     yield opened
     opened.close()
 
 
 def reopened(store: AnyStore) -> AnyStore:
-    """What the next process would see."""
+    """Return a store as the next process opens it."""
     return Store(store.path) if isinstance(store, Store) else store
 
 
@@ -73,7 +73,7 @@ def on_disk(path: Path) -> Iterator[Store]:
 
 
 def snapshot(state: State) -> dict[str, Any]:
-    """All of a state but what is only kept to answer faster; empty tables count like none."""
+    """Return a state without its caches; empty tables count as absent."""
 
     def tidy(value: Any) -> Any:
         if isinstance(value, dict):
@@ -88,7 +88,7 @@ def snapshot(state: State) -> dict[str, Any]:
 
 
 def test_committed_changes_are_loaded_by_the_next_process(store: AnyStore) -> None:
-    """The mirror and the tables do the same, whatever happens: a thousand commands at random."""
+    """The mirror and the tables agree after each of a thousand random commands."""
     seed = int(os.environ.get("MINI_TORRENT_SEED", random.randrange(1 << 32)))
     print(f"MINI_TORRENT_SEED={seed}")
     rng, harness, written = random.Random(seed), TrackerHarness(seed), 0
@@ -107,7 +107,7 @@ def test_committed_changes_are_loaded_by_the_next_process(store: AnyStore) -> No
     again.close()
 
 
-def test_f50_a_trimmed_log_is_loaded_as_it_was_kept(
+def test_f50_a_trimmed_log_is_loaded_unchanged(
     store: AnyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LOG_ENTRIES_MAX", 7)
@@ -128,11 +128,13 @@ def test_f50_a_trimmed_log_is_loaded_as_it_was_kept(
     again.close()
 
 
-def test_h58_hours_of_writing_by_one_account_leave_the_tables_flat(
+def test_h58_hours_of_writing_by_one_account_do_not_grow_the_tables(
     on_disk: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Groups, shares, logins and requests come and go as fast as budgets allow, for hours of a
-    clock that is moved. Budgets and memories are small, so that both are at their end early."""
+    """Groups, shares, logins and requests come and go as fast as budgets allow.
+
+    The clock is moved by hours. Budgets and retention are small, so that both end early.
+    """
     monkeypatch.setattr(limits, "FORMER_LIFE_S", 1_500)
     monkeypatch.setattr(limits, "LOG_ENTRIES_MAX", 200)
     monkeypatch.setattr(limits, "LOG_ENTRIES_KEPT", 100)
@@ -222,7 +224,7 @@ def _content(harness: TrackerHarness, name: str) -> ContentId:
     return content_id(name)
 
 
-def test_of_a_batch_that_fails_nothing_is_written(store: AnyStore) -> None:
+def test_a_batch_that_fails_writes_nothing(store: AnyStore) -> None:
     store.commit([AccountCreated("alice", "h", 1)])
     with pytest.raises(StorageError, match="UNIQUE"):
         store.commit([AccountCreated("bob", "h", 1), AccountCreated("alice", "h", 1)])
@@ -233,7 +235,7 @@ def _entry(seq: int) -> Logged:
     return Logged(events.LogEntry("lab", seq, 1, 1, events.Joined("u")), b"t", b"k", 1)
 
 
-def test_only_the_next_number_may_follow(store: AnyStore) -> None:
+def test_an_entry_must_have_the_next_number(store: AnyStore) -> None:
     group = GroupCreated(GroupId("lab"), "alice", b"t" * 16, b"k" * 32, 7, 1, 1)
     store.commit([AccountCreated("alice", "h", 1), group, _entry(8)])
     for wrong in (8, 10, 7):
@@ -245,7 +247,7 @@ def test_only_the_next_number_may_follow(store: AnyStore) -> None:
     assert state.groups["lab"].members == {}
 
 
-def test_the_log_is_read_in_stretches(store: AnyStore) -> None:
+def test_the_log_is_read_in_pages(store: AnyStore) -> None:
     group = GroupCreated(GroupId("lab"), "alice", b"t" * 16, b"k" * 32, 0, 1, 1)
     store.commit([AccountCreated("alice", "h", 1), group, *map(_entry, range(1, 11))])
 
@@ -275,7 +277,7 @@ def test_a_manifest_is_read_from_any_offset(store: AnyStore, size: int) -> None:
     assert store.manifest_part(content_id("y"), 0) == b""
 
 
-def test_the_id_of_the_installation_is_made_once(store: AnyStore) -> None:
+def test_the_id_of_the_installation_is_created_once(store: AnyStore) -> None:
     assert store.tracker_id(b"1" * 16) == b"1" * 16
     again = reopened(store)
     assert again.tracker_id(b"2" * 16) == b"1" * 16
@@ -285,7 +287,7 @@ def test_the_id_of_the_installation_is_made_once(store: AnyStore) -> None:
 @pytest.mark.parametrize(
     "text", ["'; DROP TABLE accounts; --", '" OR 1=1', "%", "_", "\\", "a\tb", "Ω’\U0001f600"]
 )
-def test_h42_metacharacters_are_just_characters(
+def test_h42_sql_metacharacters_are_ordinary_characters(
     store: AnyStore, town_lab: Device, text: str
 ) -> None:
     harness = town_lab.harness
@@ -316,7 +318,7 @@ def town_lab() -> Device:
 def test_h55_a_member_that_leaves_withdraws_many_shares_in_few_statements(
     path: Path, on_disk: Store, stays: bool
 ) -> None:
-    """One transaction keeps everybody waiting: it must not grow by statements for each share."""
+    """All commands wait for a transaction, so it must not have a statement for each share."""
     harness = TrackerHarness()
     alice, bob = harness.user("alice"), harness.user("bob")
     data, statements = harness.content("data"), list[str]()
@@ -350,7 +352,7 @@ def test_only_its_owner_can_read_the_database(path: Path, on_disk: Store) -> Non
         assert stat.S_IMODE(each.stat().st_mode) == 0o600, each
 
 
-def test_commits_wait_for_the_disk(path: Path, on_disk: Store) -> None:
+def test_a_commit_is_synced_to_the_disk(path: Path, on_disk: Store) -> None:
     with on_disk._engine.connect() as db:
         assert db.execute(sa.text("PRAGMA synchronous")).scalar() == 2
         assert db.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
@@ -370,7 +372,7 @@ def test_f26_a_damaged_database_is_not_opened(path: Path) -> None:
         assert path.read_bytes() == damaged
 
 
-def test_a_later_releases_database_is_left_alone(path: Path) -> None:
+def test_the_database_of_a_later_release_is_not_changed(path: Path) -> None:
     Store(path).close()
     with sqlite3.connect(path) as db:
         db.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -378,7 +380,7 @@ def test_a_later_releases_database_is_left_alone(path: Path) -> None:
         Store(path)
 
 
-def test_the_migrations_make_the_tables(on_disk: Store) -> None:
+def test_the_migrations_create_the_tables(on_disk: Store) -> None:
     with on_disk._engine.connect() as db:
         assert compare_metadata(MigrationContext.configure(db), tables.metadata) == []
     migrations = ScriptDirectory(str(Path(migrate.__file__).with_name("migrations")))
@@ -387,7 +389,7 @@ def test_the_migrations_make_the_tables(on_disk: Store) -> None:
 
 @contextlib.contextmanager
 def schema(path: Path, revision: str) -> Iterator[sa.Connection]:
-    """A database as an earlier release left it."""
+    """A database of an earlier release."""
     engine = sa.create_engine(f"sqlite:///{path}")
     config = alembic.config.Config()
     folder = Path(migrate.__file__).with_name("migrations")
@@ -408,7 +410,7 @@ def test_a_device_of_the_first_schema_was_last_seen_when_it_logged_in(path: Path
     store.close()
 
 
-def test_groups_of_the_second_schema_may_all_owe_a_fresh_key(path: Path) -> None:
+def test_all_groups_of_the_second_schema_have_a_pending_rekey(path: Path) -> None:
     with schema(path, "0002") as db:
         row = "INSERT INTO groups VALUES (:name, 'alice', 'topic', 'key', 7, 3, 1, :dissolved)"
         db.execute(
@@ -423,8 +425,8 @@ def test_groups_of_the_second_schema_may_all_owe_a_fresh_key(path: Path) -> None
     store.close()
 
 
-def test_a_fresh_key_that_is_owed_is_so_after_a_restart(store: AnyStore) -> None:
-    """Who logs out on many devices within a minute: the last of them know the key until then."""
+def test_a_pending_rekey_survives_a_restart(store: AnyStore) -> None:
+    """A user logs out on many devices within a minute; the last rekeys are pending."""
     harness = TrackerHarness()
     alice = harness.user("alice")
     harness.group("lab", alice)

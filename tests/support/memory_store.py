@@ -1,6 +1,6 @@
-"""A store without a disk, for tests of what stands on one. The contract suite holds it to that.
+"""Store in memory that can fail and block, for tests of its users.
 
-It can be told to fail, and to be slow.
+The contract suite of stores covers it too.
 """
 
 from __future__ import annotations

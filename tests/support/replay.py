@@ -1,4 +1,4 @@
-"""What a group is, as its log tells it: members, owner and shares, from the entries alone."""
+"""Members, owner and shares of a group, replayed from its log alone."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ class Replayed:
     owner: str = ""
     members: set[str] = field(default_factory=set)
     requests: set[str] = field(default_factory=set)
-    shares: dict[str, set[str]] = field(default_factory=dict)  # name -> who offers it
+    shares: dict[str, set[str]] = field(default_factory=dict)  # name -> users who offer it
 
 
 def replay(log: Iterable[events.GroupEvent]) -> Replayed:
-    """Raises KeyError when the log contradicts itself."""
-    told = Replayed()
+    """Replay ``log``. Raise KeyError if it contradicts itself."""
+    replayed = Replayed()
     for event in log:
         match event:
             case events.Created(user):
-                told = Replayed(owner=user, members={user})
+                replayed = Replayed(owner=user, members={user})
             case events.Requested(user):
-                told.requests.add(user)
+                replayed.requests.add(user)
             case events.Rejected(user):
-                told.requests.remove(user)
+                replayed.requests.remove(user)
             case events.Joined(user):
-                told.requests.remove(user)
-                told.members.add(user)
+                replayed.requests.remove(user)
+                replayed.members.add(user)
             case events.Left(user) | events.Removed(user):
-                told.members.remove(user)
+                replayed.members.remove(user)
             case events.Owner(user):
-                told.owner = user
+                replayed.owner = user
             case events.Shared(user, name):
-                assert name not in told.shares
-                told.shares[name] = {user}
+                assert name not in replayed.shares
+                replayed.shares[name] = {user}
             case events.Seeding(user, name):
-                assert user not in told.shares[name]
-                told.shares[name].add(user)
+                assert user not in replayed.shares[name]
+                replayed.shares[name].add(user)
             case events.Stopped(user, name):
-                told.shares[name].remove(user)
+                replayed.shares[name].remove(user)
             case events.Unshared(user, name):
-                assert told.shares.pop(name) == {user}
+                assert replayed.shares.pop(name) == {user}
             case events.Device():
                 pass
             case _:
                 assert_never(event)
-    return told
+    return replayed

@@ -1,4 +1,4 @@
-"""A tracker without sockets, clock or disk: people at their devices, and what is decided."""
+"""Tracker without sockets, clock or disk: devices send commands to the core."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tracker.core.state import State
 
 
 class TrackerHarness:
-    """The world, and a clock that only moves when it is told to."""
+    """Core of a tracker, with a clock that only moves by `wait`."""
 
     def __init__(self, seed: int = 1, *, ipc: bool = False) -> None:
         self.rng = random.Random(seed)
@@ -56,15 +56,15 @@ class TrackerHarness:
     def log(self) -> list[events.LogEntry]:
         return [change.entry for change in self.changes if isinstance(change, Logged)]
 
-    def told(self, group: str) -> list[events.GroupEvent]:
-        """The events of a group, oldest first."""
+    def events_of(self, group: str) -> list[events.GroupEvent]:
+        """Return the events of a group, oldest first."""
         return [entry.event for entry in self.log if entry.group == group]
 
     def wait(self, seconds: float) -> None:
         self.now_s += seconds
 
     def decide(self, caller: Caller, command: Any) -> Decision:
-        """Decide and carry out, as the desk does."""
+        """Decide a command and apply the outcome, as the command loop does."""
         decision = commands.decide(self.context, caller, command, self.now)
         for change in decision.changes:
             self.state.apply(change)
@@ -87,7 +87,7 @@ class TrackerHarness:
         return Device(self, DeviceKey(hashlib.sha256(name.encode()).digest()))
 
     def user(self, name: str, device: str = "") -> Device:
-        """Somebody with an account, logged in."""
+        """Return a device on which user ``name`` is logged in."""
         return self.device(device or name).enters(name)
 
     def group(self, name: str, owner: Device, *members: Device) -> GroupId:
@@ -99,7 +99,7 @@ class TrackerHarness:
         return GroupId(name.lower())
 
     def content(self, text: str, size: int = 1_000, shown_to: Device | None = None) -> ContentId:
-        """A content whose manifest all users have sent who are there already, or one of them."""
+        """Return a content whose manifest all present users have sent, or one of them."""
         content = content_id(text)
         self._summaries[content] = ManifestSummary(
             content, 200, size, 1, 1, 16_384, "blake3", b"d" * 32, self.now.wall_ms
@@ -111,7 +111,7 @@ class TrackerHarness:
         return content
 
     def shows(self, user: UserId, content: ContentId) -> None:
-        """``user`` sends the whole manifest."""
+        """Send the whole manifest as ``user``."""
         summary = self._summaries.get(content)
         if summary is not None and not self.state.may_know(user, content):
             gathered = commands.ManifestGathered(user, summary, b"m" * 200)
@@ -124,7 +124,7 @@ def content_id(text: str) -> ContentId:
 
 @dataclass
 class Device:
-    """Somebody's device. ``does`` expects that it is done, ``is_refused`` that it is not."""
+    """A device. ``does`` expects success of a command, ``is_refused`` a refusal."""
 
     harness: TrackerHarness
     key: DeviceKey
@@ -140,7 +140,7 @@ class Device:
         return self.harness.decide(Caller(self.key, self.address, request_id), command)
 
     def asks(self, command: Any, request_id: bytes = b"") -> Any:
-        """The reply, or the deferred step that comes before it."""
+        """Return the reply, or the deferred step before it."""
         decision = self.decision(command, request_id)
         assert (decision.reply is None) != (decision.deferred is None)
         return decision.deferred if decision.reply is None else decision.reply
@@ -157,7 +157,7 @@ class Device:
         return decision.reply.code
 
     def enters(self, name: str) -> Device:
-        """Make an account unless there is one, and log in with the right password."""
+        """Create the account unless it exists, and log in."""
         if UserId(name.lower()) not in self.harness.state.accounts:
             order = self.does(tracker.CreateUser(name, "secret"))
             assert isinstance(order, HashPassword)

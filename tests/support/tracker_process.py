@@ -1,8 +1,7 @@
-"""Real trackers as processes, and devices that speak to them over real sockets.
+"""Real trackers as processes, and devices that send them commands over real sockets.
 
-`Device` is the plainest client there can be: it asks one thing at a time and waits for the answer,
-so that tests read as a conversation. What it hears on its subscriptions it opens with the keys that
-it was given.
+`Device` is a minimal client: it sends one command at a time and waits for the reply. It opens
+events of its subscriptions with the keys that it was given.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ PATIENCE_S = 20.0
 
 
 class TrackerProcess:
-    """A `mini-torrent-tracker run` that the test may end in every way there is."""
+    """A `mini-torrent-tracker run` process that the test can stop, kill and restart."""
 
     def __init__(self, home: Path, *options: str, wait: bool = True) -> None:
         self.home = home
@@ -78,7 +77,7 @@ class TrackerProcess:
         return self.at
 
     def heard(self, text: str) -> bool:
-        """Whether its log says ``text``."""
+        """Whether its log contains ``text``."""
         return any(text in line for line in self.errors)
 
     def kill(self) -> None:
@@ -91,7 +90,7 @@ class TrackerProcess:
         return self.process.wait(PATIENCE_S)
 
     def restart(self) -> None:
-        """Start again where it was, so that its link stays the same."""
+        """Start again at the same address, so that the link stays the same."""
         self.start("--bind", self.at.endpoint)
 
 
@@ -102,11 +101,11 @@ def _copy(stream: Any, put: Callable[[str], None]) -> None:
 
 
 class Refused(AssertionError):
-    """What a `Device` raises for a refusal that the test did not ask for."""
+    """Unexpected refusal of a command."""
 
 
 class Device:
-    """One key pair, a DEALER for commands and a SUB for events."""
+    """A key pair with a DEALER for commands and a SUB for events."""
 
     def __init__(
         self,
@@ -153,24 +152,24 @@ class Device:
                 return envelope.body
 
     def arrived(self) -> Iterator[tuple[bytes, Any]]:
-        """The answers that are here by now, with what they answer."""
+        """Return the replies received so far, each with its request id."""
         while self.socket.poll(0):
             envelope = self._decoder.unpack(self.socket.recv_multipart())
             yield envelope.request_id, envelope.body
 
     def try_(self, command: Any, data: bytes | None = None, request_id: bytes = b"") -> Any:
-        """The answer, whatever it is."""
+        """Return the reply, also a refusal."""
         return self.receive(self.send(command, data, request_id))
 
     def ask(self, command: Any, data: bytes | None = None) -> Any:
-        """The answer, which must be no refusal."""
+        """Return the reply, which must not be a refusal."""
         reply = self.try_(command, data)
         if isinstance(reply, Refusal):
             raise Refused(f"{command!r:.200}: {reply.code}: {reply.message}")
         return reply
 
     def refused(self, command: Any, data: bytes | None = None) -> Code:
-        """The code of the refusal that must be the answer."""
+        """Return the code of the refusal; the reply must be one."""
         reply = self.try_(command, data)
         assert isinstance(reply, Refusal), reply
         return reply.code
@@ -210,7 +209,7 @@ class Device:
     # -- events ---------------------------------------------------------------------------------
 
     def subscribe(self) -> None:
-        """Listen to everything that there is, opened where there is a key for it."""
+        """Subscribe to all events; those with a known key are opened."""
         welcome = self.ask(tracker.Hello("test"))
         endpoint = welcome.events
         if endpoint.startswith("tcp://*"):
@@ -228,7 +227,7 @@ class Device:
         self.hear(lambda event: isinstance(event, events.Beat))
 
     def follow(self) -> dict[str, tracker.GroupState]:
-        """Take in the keys of all groups."""
+        """Load the keys of all groups."""
         states = {state.group: state for state in self.ask(tracker.Follow()).groups}
         for state in states.values():
             self.topics.setdefault(state.topic, ({}, state.topic))[0][state.epoch] = state.key
@@ -241,7 +240,7 @@ class Device:
         return found
 
     def hear(self, wanted: Callable[[Any], bool], timeout_s: float = PATIENCE_S) -> Any:
-        """The next event that is wanted; others are passed over, sealed ones are tried."""
+        """Return the next event that is ``wanted``; sealed ones are opened if possible."""
         assert self.sub is not None
         deadline = time.monotonic() + timeout_s
         while True:
@@ -276,7 +275,7 @@ class Device:
 
 
 def manifest_of(content: bytes, algorithm: Algorithm = Algorithm.BLAKE3) -> bytes:
-    """The manifest of a small file."""
+    """Return the manifest of a small file."""
     length = limits.PIECE_LENGTH_MIN
     pieces = b"".join(
         algorithm.digest_of(content[at : at + length]) for at in range(0, len(content), length)
@@ -290,7 +289,7 @@ def manifest_of(content: bytes, algorithm: Algorithm = Algorithm.BLAKE3) -> byte
 
 @contextlib.contextmanager
 def running(home: Path, *options: str) -> Iterator[TrackerProcess]:
-    """A tracker that is gone afterwards, whatever happens."""
+    """A tracker process that is ended after the test, whatever happens."""
     process = TrackerProcess(home, *options)
     try:
         yield process
@@ -301,7 +300,7 @@ def running(home: Path, *options: str) -> Iterator[TrackerProcess]:
 
 
 class Devices:
-    """Makes devices and closes them all."""
+    """Creates devices and closes them after the test."""
 
     def __init__(self) -> None:
         self.made: list[Device] = []
@@ -317,7 +316,7 @@ class Devices:
 
 
 def eventually(value: Callable[[], R], wanted: Callable[[R], bool]) -> R:
-    """Ask for ``value`` until it is as ``wanted``, at most for `PATIENCE_S`."""
+    """Wait until ``value`` returns ``wanted``, at most `PATIENCE_S`."""
     deadline = time.monotonic() + PATIENCE_S
     pause = threading.Event()
     while True:

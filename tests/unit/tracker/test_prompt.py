@@ -1,4 +1,4 @@
-"""The tracker's prompt, where nobody can type at it."""
+"""The tracker's prompt without a user at the terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ ENTER = b"quit\n"
     [("its own", b"0\n"), ("another session's", b"type quit to end\n0\n")],
     ids=["run &", "setsid run"],
 )
-def test_it_is_not_stopped_where_it_may_not_read(whose: str, said: bytes) -> None:
+def test_the_tracker_is_not_stopped_by_a_terminal_that_it_may_not_read(
+    whose: str, said: bytes
+) -> None:
     terminal, end = os.openpty()
     try:
         words = [sys.executable, "-c", SHELL, whose, sys.executable, "-c", PROMPT]

@@ -1,4 +1,4 @@
-"""Restoring a backup on a disk that may lose what it was not told to keep."""
+"""Restores of backups, on a disk that may lose unsynced writes."""
 
 from __future__ import annotations
 
@@ -46,8 +46,10 @@ def fresh(tmp_path: Path) -> Iterator[Home]:
 
 
 class Disk:
-    """Remembers of each file what was in it, and of the home which names it had, when it was last
-    synced: what a loss of power would leave."""
+    """Records the content of each file, and the names in the home, as of the last sync.
+
+    That is what a loss of power would leave.
+    """
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.contents: dict[int, bytes] = {}
@@ -68,10 +70,10 @@ class Disk:
         return self.contents.get(self.names.get(name, 0))
 
 
-def test_restored_keys_are_kept_by_the_disk_before_the_database_is(
+def test_restored_keys_are_durable_before_the_database(
     copy: Path, fresh: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the database and without its keys the next start would make another tracker of it."""
+    """With the database and without its keys, the next start would be that of another tracker."""
     disk = Disk(fresh.path, monkeypatch)
     keys = {name: (copy.with_name("home") / name).read_bytes() for name in KEY_FILES}
     before: list[dict[str, bytes | None]] = []
@@ -92,7 +94,7 @@ def test_restored_keys_are_kept_by_the_disk_before_the_database_is(
     store.close()
 
 
-def test_a_key_that_could_not_be_written_whole_is_restored_by_the_next_try(
+def test_a_partly_written_key_is_restored_by_the_next_attempt(
     copy: Path, fresh: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -111,16 +113,16 @@ def _full(_: int) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_keys_of_the_home_itself_stay(copy: Path, fresh: Home) -> None:
+def test_existing_keys_of_the_home_stay(copy: Path, fresh: Home) -> None:
     own = fresh.secrets()
     restore(fresh, copy)
     assert fresh.secrets() == own
 
 
-def test_a_tracker_that_is_written_to_all_the_time_is_copied_in_one_go(
+def test_a_busy_tracker_is_copied_in_one_snapshot(
     tmp_path: Path, fresh: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each step of the copy is followed by a commit of the tracker's: the copy has none of them."""
+    """The tracker commits after each step of the copy; the copy has none of these commits."""
     database = tmp_path / "busy" / DATABASE
     database.parent.mkdir()
     store = Store(database)
@@ -158,10 +160,10 @@ def lab(home: Home) -> Group:
     return group
 
 
-def test_what_peers_have_seen_is_not_given_out_again_after_a_restore(
+def test_a_restore_repeats_no_number_that_peers_have_seen(
     copy: Path, fresh: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither what came after the backup nor what came after an earlier restore of it."""
+    """No number used after the backup, or after an earlier restore of it, is repeated."""
     home = copy.with_name("home")
     store = Store(home / DATABASE)
     store.commit([GroupCreated(GroupId("lab"), UserId("alice"), b"t" * 16, b"k" * 32, 7, 3, 1)])
@@ -184,8 +186,10 @@ def test_what_peers_have_seen_is_not_given_out_again_after_a_restore(
 
 
 def dies_after(steps: int, work: Callable[[], object]) -> bool:
-    """Do ``work`` in a process that ends after ``steps`` calls by which files change, as if it were
-    killed; whether it did before ``work`` was done."""
+    """Do ``work`` in a process that is killed after ``steps`` calls that change files.
+
+    Return whether it ended before ``work`` was done.
+    """
     pid = os.fork()
     if pid == 0:
         left = [steps]
@@ -221,7 +225,7 @@ def accounts(path: Path) -> list[str]:
 
 @pytest.fixture
 def killed(copy: Path, tmp_path: Path) -> Path:
-    """The home of a tracker that was killed: bob, who came after the backup, is in the journal."""
+    """Home of a killed tracker; bob was created after the backup and is only in the journal."""
     store = Store(copy.with_name("home") / DATABASE)
     store.commit([AccountCreated("bob", "h", 1)])
     home = shutil.copytree(copy.with_name("home"), tmp_path / "killed")
@@ -231,10 +235,10 @@ def killed(copy: Path, tmp_path: Path) -> Path:
     return home
 
 
-def test_f26_a_restore_that_is_cut_short_has_not_happened_or_is_finished(
+def test_f26_an_interrupted_restore_has_not_happened_or_is_finished(
     copy: Path, killed: Path, tmp_path: Path
 ) -> None:
-    """Killed at every step, and so are those that finish it: never a mixture of both databases."""
+    """Restore and its repetitions are killed at each step; the databases are never mixed."""
     found, steps, cut = [], 0, True
     while cut:
         home = shutil.copytree(killed, tmp_path / f"{steps}")
@@ -258,8 +262,8 @@ def test_f26_a_restore_that_is_cut_short_has_not_happened_or_is_finished(
     assert found == sorted(found, key=len, reverse=True)
 
 
-def test_f26_a_backup_finishes_the_restore_before_it(copy: Path, killed: Path) -> None:
-    """It is the one command that does not lock the home."""
+def test_f26_a_backup_finishes_an_interrupted_restore_first(copy: Path, killed: Path) -> None:
+    """It is the only command that does not lock the home."""
     steps = 0
     while not staged_restore.pending(killed):
         assert dies_after(steps, lambda: restore(Home(killed), copy))
@@ -273,10 +277,10 @@ def test_f26_a_backup_finishes_the_restore_before_it(copy: Path, killed: Path) -
     assert accounts(copy.with_name("second")) == ["alice"]
 
 
-def test_f26_the_journal_of_the_former_is_gone_for_good_before_the_successor_comes(
+def test_f26_the_old_journal_is_durably_removed_before_the_restored_database_comes(
     copy: Path, killed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that loses power keeps renames in any order unless it is told to."""
+    """Without syncs a disk may keep renames in any order after a loss of power."""
     home = Home(killed)
     disk, replace = Disk(killed, monkeypatch), os.replace
     seen: list[list[str]] = []

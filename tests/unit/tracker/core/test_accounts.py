@@ -21,10 +21,10 @@ def test_a_name_is_taken_whatever_its_case(harness: TrackerHarness) -> None:
 
 
 @pytest.mark.parametrize("password", ["", "another secret"])
-def test_h56_no_answer_tells_which_names_are_taken_before_it_has_its_price(
+def test_h56_no_reply_tells_which_names_are_taken_before_it_is_paid_for(
     harness: TrackerHarness, password: str
 ) -> None:
-    """What is left to the shell is the hash, and before that the budget of who asks."""
+    """The decision only defers the hash, which is paid from the budget of the caller."""
     harness.user("alice")
     stranger = harness.device("stranger")
     taken = stranger.asks(tracker.CreateUser("alice", password))
@@ -37,7 +37,7 @@ def test_h56_no_answer_tells_which_names_are_taken_before_it_has_its_price(
         assert taken.code is Code.USAGE
 
 
-def test_of_two_who_want_a_name_at_once_one_gets_it(harness: TrackerHarness) -> None:
+def test_one_of_two_requests_for_a_name_gets_it(harness: TrackerHarness) -> None:
     first, second = harness.device("first"), harness.device("second")
     for device in (first, second):
         assert isinstance(device.does(tracker.CreateUser("alice", device.key.hex())), HashPassword)
@@ -64,10 +64,10 @@ def test_a_short_password_is_refused_when_it_is_new(harness: TrackerHarness, pas
 
 
 @pytest.mark.parametrize("name", ["anna.", "anna-", "anna_"])
-def test_a_name_that_only_looks_like_another_is_not_made_and_still_known(
+def test_a_look_alike_name_is_refused_for_new_accounts_and_still_logs_in(
     harness: TrackerHarness, name: str
 ) -> None:
-    """What an earlier release made: its account logs in, and its group goes on."""
+    """An account and a group of an earlier release stay usable."""
     assert harness.device("d").is_refused(tracker.CreateUser(name, "secret")) is Code.USAGE
     harness.state.accounts[UserId(name)] = Account(UserId(name), "hash of secret", 1)
     old = harness.user(name)
@@ -84,7 +84,7 @@ def test_a_name_that_only_looks_like_another_is_not_made_and_still_known(
     old.does(tracker.LeaveGroup(name))
 
 
-def test_making_an_account_does_not_log_in(harness: TrackerHarness) -> None:
+def test_creating_an_account_does_not_log_in(harness: TrackerHarness) -> None:
     device = harness.device("d")
     device.does(commands.PasswordHashed("alice", "h"))
     assert device.user is None
@@ -128,24 +128,24 @@ def test_logging_in_again_as_the_same_user_changes_nothing(harness: TrackerHarne
     assert len(harness.changes) == before
 
 
-def test_the_groups_hear_of_devices_that_come_and_go(harness: TrackerHarness) -> None:
+def test_logins_and_logouts_are_entries_in_the_groups(harness: TrackerHarness) -> None:
     alice = harness.user("alice")
     harness.group("lab", alice)
     phone = harness.user("alice", "phone")
     phone.does(tracker.Logout())
-    assert harness.told("lab")[1:] == [
+    assert harness.events_of("lab")[1:] == [
         events.Device("alice", phone.key, True),
         events.Device("alice", phone.key, False),
     ]
 
 
-def test_who_logs_in_on_a_device_logs_out_who_was_there(harness: TrackerHarness) -> None:
+def test_a_login_logs_out_the_former_user_of_the_device(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)
     alice.comes()
     alice.enters("bob")
     assert alice.user == "bob"
-    assert harness.told("lab")[-2:] == [
+    assert harness.events_of("lab")[-2:] == [
         events.Device("alice", alice.key, False),
         events.Device("bob", alice.key, True),
     ]
@@ -153,7 +153,7 @@ def test_who_logs_in_on_a_device_logs_out_who_was_there(harness: TrackerHarness)
     assert alice.key not in harness.context.presence.leases
 
 
-def test_the_inbox_is_this_devices_alone(harness: TrackerHarness) -> None:
+def test_each_device_has_its_own_inbox(harness: TrackerHarness) -> None:
     one, other = (harness.device(name).does(tracker.Hello()) for name in ("one", "other"))
     assert one.inbox != other.inbox
     assert one.inbox_key != other.inbox_key

@@ -1,4 +1,4 @@
-"""Any sequence of commands, decided here and by a model that fits on a page."""
+"""Random sequences of commands, compared with a small model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONTENTS = ["one", "two"]
 
 @dataclass
 class Circle:
-    """A group, as the model sees it; ``members`` in the order of joining, the owner anywhere."""
+    """A group in the model; ``members`` are in the order of joining."""
 
     owner: str
     members: list[str]
@@ -217,7 +217,7 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def the_log_tells_the_same(self) -> None:
         for name, circle in self.circles.items():
-            told = replay(self.harness.told(name))
+            told = replay(self.harness.events_of(name))
             assert (told.owner, told.members) == (circle.owner, set(circle.members))
             assert told.requests == circle.asking
             assert told.shares == {

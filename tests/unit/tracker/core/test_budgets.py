@@ -1,4 +1,4 @@
-"""What one account can make the tracker keep, and what everybody needs to be able to."""
+"""Budgets: rows that one account can create, and the needs of honest users."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def code_of(reply: object) -> Code | None:
 
 
 def spend_all(harness: TrackerHarness, user: str) -> None:
-    """Leave nothing of what ``user`` may have logged."""
+    """Spend the whole budget of ``user`` for log entries."""
     for amount in (10_000, 1_000, 100, 10, 1):
         with contextlib.suppress(Refused):
             while True:
@@ -35,7 +35,7 @@ def spend_all(harness: TrackerHarness, user: str) -> None:
                 harness.state.apply(spent)
 
 
-def test_h58_groups_made_and_left_all_the_time_are_few(harness: TrackerHarness) -> None:
+def test_h58_the_rate_of_groups_created_and_left_is_limited(harness: TrackerHarness) -> None:
     eve = harness.user("eve")
     codes = set()
     for number in range(2_000):
@@ -48,7 +48,7 @@ def test_h58_groups_made_and_left_all_the_time_are_few(harness: TrackerHarness) 
     assert harness.user("alice").asks(tracker.CreateGroup("lab")) == tracker.Done()
 
 
-def test_h58_shares_made_and_withdrawn_all_the_time_are_few(harness: TrackerHarness) -> None:
+def test_h58_the_rate_of_shares_made_and_withdrawn_is_limited(harness: TrackerHarness) -> None:
     eve = harness.user("eve")
     harness.group("lab", eve)
     spend_all(harness, "eve")
@@ -60,7 +60,7 @@ def test_h58_shares_made_and_withdrawn_all_the_time_are_few(harness: TrackerHarn
     assert entries(harness) - before <= 100 * limits.ENTRIES_RATE
 
 
-def test_h58_logins_and_logouts_all_the_time_make_few_entries(harness: TrackerHarness) -> None:
+def test_h58_the_entries_of_logins_and_logouts_are_limited(harness: TrackerHarness) -> None:
     eve = harness.user("eve")
     for number in range(150):
         harness.group(f"g{number}", eve)
@@ -78,7 +78,7 @@ def test_h58_logins_and_logouts_all_the_time_make_few_entries(harness: TrackerHa
     assert eve.asks(right) == tracker.LoggedIn("eve")
 
 
-def test_h58_asking_to_join_and_withdrawing_it_in_many_groups_makes_few_entries(
+def test_h58_the_entries_of_withdrawn_join_requests_are_limited(
     harness: TrackerHarness,
 ) -> None:
     eve, owner = harness.user("eve"), harness.user("owner")
@@ -93,7 +93,7 @@ def test_h58_asking_to_join_and_withdrawing_it_in_many_groups_makes_few_entries(
     assert entries(harness) - before <= 100 * limits.ENTRIES_RATE
 
 
-def test_h58_what_takes_rows_away_is_never_refused(harness: TrackerHarness) -> None:
+def test_h58_commands_that_remove_rows_are_never_refused(harness: TrackerHarness) -> None:
     eve, bob = harness.user("eve"), harness.user("bob")
     harness.group("lab", eve, bob)
     phone = harness.user("eve", "phone")
@@ -110,7 +110,7 @@ def test_h58_what_takes_rows_away_is_never_refused(harness: TrackerHarness) -> N
 def test_h58_one_user_shares_ten_thousand_files_one_after_the_other(
     harness: TrackerHarness,
 ) -> None:
-    """At once, many of them again, and with another device of theirs beside it."""
+    """All at once, many of them again, and with a second device beside it."""
     alice = harness.user("alice")
     harness.group("lab", alice)
     content = harness.content("a")
@@ -138,7 +138,7 @@ def offer_is_refused(device: Device, name: str) -> Code:
     return device.is_refused(tracker.Offer("lab", name, device.harness.content(name)))
 
 
-def test_h58_what_a_user_may_have_on_record_is_bounded(
+def test_h58_the_rows_of_a_user_are_bounded(
     harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = harness.user("alice")
@@ -180,7 +180,7 @@ def test_h59_one_member_does_not_fill_a_group_with_shares(
     harness.group("lab", *people)
 
     def share(who: Device) -> int:
-        """How many of 40 find room."""
+        """Return how many of 40 are accepted."""
         names = (f"{who.user} {number}" for number in range(40))
         asked = [who.asks(tracker.Offer("lab", name, harness.content("a"))) for name in names]
         return sum(isinstance(reply, tracker.Offered) for reply in asked)

@@ -1,4 +1,4 @@
-"""A user's devices and password: what is decided when one is changed or lost."""
+"""Devices and password of a user: changes, losses and rekeys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tracker.core.presence import Presence
 
 
 def order(device: Device, *, keep_devices: bool = False, new: str = "fresh one") -> ReplacePassword:
-    """What the shell is to do before a password is changed."""
+    """Return the deferred step of a password change."""
     made = device.does(tracker.ChangePassword("secret", new, keep_devices))
     assert isinstance(made, ReplacePassword)
     return made
@@ -47,7 +47,7 @@ def test_the_old_password_is_checked_and_the_new_one_hashed_before_anything_chan
     assert len(harness.changes) == before
 
 
-def test_a_changed_password_logs_out_every_other_device_of_that_user_alone(
+def test_a_changed_password_logs_out_only_the_other_devices_of_that_user(
     harness: TrackerHarness,
 ) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
@@ -60,13 +60,13 @@ def test_a_changed_password_logs_out_every_other_device_of_that_user_alone(
     assert [device.user for device in (alice, phone, laptop, bob)] == ["alice", None, None, "bob"]
     assert phone.key not in harness.context.presence.leases
     assert harness.nudged == [phone.key, laptop.key]
-    assert harness.told("lab")[-2:] == [
+    assert harness.events_of("lab")[-2:] == [
         events.Device("alice", phone.key, False),
         events.Device("alice", laptop.key, False),
     ]
 
 
-def test_the_other_devices_may_stay(harness: TrackerHarness) -> None:
+def test_a_changed_password_may_keep_the_other_devices(harness: TrackerHarness) -> None:
     alice, phone = harness.user("alice"), harness.user("alice", "phone")
     harness.group("lab", alice)
     count = len(harness.log)
@@ -87,7 +87,7 @@ def test_a_login_that_was_checked_against_the_old_password_comes_too_late(
     assert thief.is_refused(late) is Code.WRONG_CREDENTIALS
 
 
-def test_of_two_changes_at_once_the_first_counts(harness: TrackerHarness) -> None:
+def test_of_two_password_changes_at_once_the_first_counts(harness: TrackerHarness) -> None:
     alice, phone = harness.user("alice"), harness.user("alice", "phone")
     first, second = (
         order(alice, keep_devices=True),
@@ -116,7 +116,7 @@ def test_an_empty_password_and_the_same_one_are_refused(
     assert alice.is_refused(tracker.ChangePassword(old, new)) is Code.USAGE
 
 
-def test_a_repeated_change_is_recognised_though_the_old_password_is_none_any_more(
+def test_a_repeated_password_change_is_recognised_by_its_receipt(
     harness: TrackerHarness,
 ) -> None:
     alice = harness.user("alice")
@@ -140,7 +140,7 @@ def test_neither_password_nor_hash_ever_shows(harness: TrackerHarness) -> None:
 # -- a lost device ------------------------------------------------------------------------------
 
 
-def test_a_forgotten_device_is_logged_out_and_told_to_look(harness: TrackerHarness) -> None:
+def test_a_forgotten_device_is_logged_out_and_gets_a_nudge(harness: TrackerHarness) -> None:
     alice, phone = harness.user("alice"), harness.user("alice", "phone")
     group = harness.group("lab", alice)
     phone.comes()
@@ -149,12 +149,12 @@ def test_a_forgotten_device_is_logged_out_and_told_to_look(harness: TrackerHarne
     assert phone.user is None
     assert harness.nudged == [phone.key]
     assert phone.key not in harness.context.presence.leases
-    assert harness.told(group)[-1] == events.Device("alice", phone.key, False)
+    assert harness.events_of(group)[-1] == events.Device("alice", phone.key, False)
     for ask in (tracker.GetTickets(), tracker.Follow(), tracker.Announce("tcp://192.0.2.7:1")):
         assert phone.is_refused(ask) is Code.NOT_LOGGED_IN
 
 
-def test_what_a_logged_out_device_offers_counts_again_when_its_user_comes_back(
+def test_offers_of_a_logged_out_device_count_again_after_its_next_login(
     harness: TrackerHarness,
 ) -> None:
     alice, phone = harness.user("alice"), harness.user("alice", "phone")
@@ -169,7 +169,7 @@ def test_what_a_logged_out_device_offers_counts_again_when_its_user_comes_back(
     assert alice.does(tracker.GetSources(group, content)).sources[0].device == phone.key
 
 
-def test_what_a_forgotten_device_offered_is_offered_no_more(harness: TrackerHarness) -> None:
+def test_offers_of_a_forgotten_device_end(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     phone = harness.user("alice", "phone")
     harness.group("lab", alice, bob)
@@ -182,13 +182,13 @@ def test_what_a_forgotten_device_offered_is_offered_no_more(harness: TrackerHarn
     for device in (phone, bob):
         device.offers("lab", "of others", of_others)
     phone.comes()
-    before = len(harness.told("lab"))
+    before = len(harness.events_of("lab"))
     alice.does(tracker.ForgetDevice(phone.key))
     shared_by = {row.name: row.shared_by for row in bob.does(tracker.ListFiles("lab")).rows}
     assert shared_by == {"both": ["alice"], "of others": ["bob"]}
     assert alice.does(tracker.ListFiles("home")).rows == []
     # A name is free again, and of the files that others or other devices offer no end is told.
-    assert sorted(harness.told("lab")[before:], key=repr) == [
+    assert sorted(harness.events_of("lab")[before:], key=repr) == [
         events.Device("alice", phone.key, False),
         events.Stopped("alice", "of others", of_others),
         events.Unshared("alice", "alone", alone),
@@ -198,8 +198,8 @@ def test_what_a_forgotten_device_offered_is_offered_no_more(harness: TrackerHarn
     assert phone.does(tracker.MyOffers()).rows == []
 
 
-def test_what_is_told_of_a_forgotten_device_comes_in_one_order(harness: TrackerHarness) -> None:
-    """The key changes between the two: entries are numbered on, and sealed with what counts."""
+def test_entries_about_a_forgotten_device_are_in_one_order(harness: TrackerHarness) -> None:
+    """The key changes between the entries; numbers continue and each has the current key."""
     alice, phone = harness.user("alice"), harness.user("alice", "phone")
     harness.group("lab", alice)
     phone.offers("lab", "film", harness.content("film"))
@@ -212,7 +212,7 @@ def test_what_is_told_of_a_forgotten_device_comes_in_one_order(harness: TrackerH
     assert told[1].key == harness.state.groups["lab"].key != told[0].key
 
 
-def test_it_gets_no_key_to_what_happens_from_then_on(harness: TrackerHarness) -> None:
+def test_a_forgotten_device_gets_no_key_of_later_events(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     phone = harness.user("alice", "phone")
     harness.group("lab", alice, bob)
@@ -257,7 +257,7 @@ def test_h43_a_logout_ends_what_a_copy_of_the_key_can_read(harness: TrackerHarne
     assert keys_of(harness, others) == untouched
 
 
-def test_h43_so_does_a_login_of_somebody_else_on_that_device(harness: TrackerHarness) -> None:
+def test_h43_so_does_a_login_of_another_user_on_that_device(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)  # which both are in: he may go on reading there
     harness.group("hers", alice)
@@ -272,7 +272,7 @@ def test_h43_so_does_a_login_of_somebody_else_on_that_device(harness: TrackerHar
     assert came.entry.epoch == came.key_epoch
 
 
-def test_h43_forgetting_the_device_that_one_sits_at_does_the_same(harness: TrackerHarness) -> None:
+def test_h43_so_does_forgetting_ones_own_device(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)
     epoch, key = keys_of(harness, "lab")
@@ -282,7 +282,7 @@ def test_h43_forgetting_the_device_that_one_sits_at_does_the_same(harness: Track
     assert keys_of(harness, "lab")[1] != key
 
 
-def test_h43_who_logs_in_and_out_all_the_time_does_not_keep_others_busy_with_keys(
+def test_h43_repeated_logins_and_logouts_cause_few_rekeys(
     harness: TrackerHarness,
 ) -> None:
     alice, eve = harness.user("alice"), harness.user("eve")
@@ -310,7 +310,7 @@ def test_h43_who_logs_in_and_out_all_the_time_does_not_keep_others_busy_with_key
     assert epochs_begun(600, 1.0) <= 600 / limits.REKEYS_S * limits.REKEYS_MAX + limits.REKEYS_MAX
 
 
-def test_h43_a_key_that_is_to_be_changed_is_so_with_the_next_who_leaves(
+def test_h43_a_pending_rekey_is_done_by_the_next_departure(
     harness: TrackerHarness,
 ) -> None:
     alice, eve = harness.user("alice"), harness.user("eve")
@@ -325,7 +325,7 @@ def test_h43_a_key_that_is_to_be_changed_is_so_with_the_next_who_leaves(
     assert keys_of(harness, "lab")[0] == epoch + 1
 
 
-def test_several_at_once_begin_one_epoch(harness: TrackerHarness) -> None:
+def test_several_devices_unbound_at_once_begin_one_epoch(harness: TrackerHarness) -> None:
     alice = harness.user("alice")
     for name in ("phone", "laptop", "tablet"):
         harness.user("alice", name)
@@ -338,7 +338,9 @@ def test_several_at_once_begin_one_epoch(harness: TrackerHarness) -> None:
     assert told == [epoch, epoch, epoch + 1]
 
 
-def test_h44_the_devices_of_others_are_neither_seen_nor_forgotten(harness: TrackerHarness) -> None:
+def test_h44_devices_of_other_users_can_be_neither_listed_nor_forgotten(
+    harness: TrackerHarness,
+) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)
     assert list(rows(alice)) == [alice.key]
@@ -350,7 +352,7 @@ def test_h44_the_devices_of_others_are_neither_seen_nor_forgotten(harness: Track
     assert bob.user == "bob"
 
 
-def test_a_repeated_forgetting_succeeds_again(harness: TrackerHarness) -> None:
+def test_a_repeated_forget_device_succeeds(harness: TrackerHarness) -> None:
     alice, phone = harness.user("alice"), harness.user("alice", "phone")
     asked = tracker.ForgetDevice(phone.key)
     alice.does(asked, b"once")
@@ -361,7 +363,7 @@ def test_a_repeated_forgetting_succeeds_again(harness: TrackerHarness) -> None:
 @pytest.mark.parametrize(
     "ask", [tracker.ChangePassword("secret", "x"), tracker.ListDevices(), tracker.ForgetDevice(b"")]
 )
-def test_all_of_it_needs_a_login(harness: TrackerHarness, ask: object) -> None:
+def test_commands_on_devices_need_a_login(harness: TrackerHarness, ask: object) -> None:
     harness.user("alice")
     assert harness.device("stranger").is_refused(ask) is Code.NOT_LOGGED_IN
 
@@ -369,7 +371,7 @@ def test_all_of_it_needs_a_login(harness: TrackerHarness, ask: object) -> None:
 # -- the list -----------------------------------------------------------------------------------
 
 
-def test_the_list_tells_who_is_online_and_since_when_the_others_are_not(
+def test_the_list_tells_which_devices_are_online_and_when_others_were(
     harness: TrackerHarness,
 ) -> None:
     alice = harness.user("alice")
@@ -388,7 +390,7 @@ def test_the_list_tells_who_is_online_and_since_when_the_others_are_not(
     assert rows(alice)[alice.key].seen_ms == harness.now.wall_ms  # who asks is there
 
 
-def test_when_a_device_was_last_seen_outlives_the_process(harness: TrackerHarness) -> None:
+def test_the_time_at_which_a_device_was_last_seen_is_durable(harness: TrackerHarness) -> None:
     alice, phone = harness.user("alice"), harness.user("alice", "phone")
 
     def written() -> list[DeviceSeen]:
@@ -422,7 +424,9 @@ def test_when_a_device_was_last_seen_outlives_the_process(harness: TrackerHarnes
     assert phone.key not in harness.context.presence.heard_at
 
 
-def test_the_list_comes_in_pages(harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_of_devices_comes_in_pages(
+    harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     devices = [harness.user("alice", f"device {number}") for number in range(5)]
     monkeypatch.setattr(tracker, "PAGE_ROWS", 2)
     found: list[bytes] = []

@@ -6,7 +6,7 @@ from tracker.core.fair_queue import FairQueue
 
 
 def order(*added: str) -> str:
-    """Who comes when; the first letter of each is its key."""
+    """Return a queue of these items; the first letter of each is its key."""
     turns = FairQueue[str]()
     for each in added:
         turns.add(each[0], each)
@@ -21,11 +21,11 @@ def order(*added: str) -> str:
         ("a1 a2 a3", "a1 a2 a3"),
     ],
 )
-def test_each_has_its_turn_and_keeps_its_order(added: str, taken: str) -> None:
+def test_keys_take_turns_and_keep_their_order(added: str, taken: str) -> None:
     assert order(*added.split()) == taken
 
 
-def test_who_comes_later_waits_for_one_of_each_at_most() -> None:
+def test_a_late_key_waits_for_at_most_one_item_of_each_other() -> None:
     turns = FairQueue[str]()
     for number in range(5):
         turns.add("a", f"a{number}")
@@ -35,7 +35,7 @@ def test_who_comes_later_waits_for_one_of_each_at_most() -> None:
     assert [turns.take(), turns.take(), turns.take()] == ["b1", "a2", "c0"]
 
 
-def test_nothing_is_left_of_who_was_served() -> None:
+def test_a_served_key_leaves_no_memory() -> None:
     turns = FairQueue[str]()
     for number in range(100):
         turns.add(number, "x")

@@ -17,7 +17,7 @@ def members(harness: TrackerHarness, group: str) -> list[str]:
     return list(harness.state.groups[group].members)
 
 
-def test_from_asking_to_belonging(harness: TrackerHarness) -> None:
+def test_a_join_request_is_accepted(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     alice.does(tracker.CreateGroup("Lab"))
     bob.does(tracker.JoinGroup("lab"))
@@ -26,7 +26,7 @@ def test_from_asking_to_belonging(harness: TrackerHarness) -> None:
     alice.does(tracker.AcceptRequest("lab", "Bob"))
     assert bob.does(tracker.ListGroups()).rows == [tracker.GroupRow("lab", "alice", 2, "member")]
     assert alice.does(tracker.ListRequests("lab")).rows == []
-    assert harness.told("lab") == [
+    assert harness.events_of("lab") == [
         events.Created("alice"),
         events.Requested("bob"),
         events.Joined("bob"),
@@ -34,17 +34,17 @@ def test_from_asking_to_belonging(harness: TrackerHarness) -> None:
     assert bob.key in harness.nudged
 
 
-def test_what_can_be_done_twice(harness: TrackerHarness) -> None:
+def test_repeated_commands_succeed(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     alice.does(tracker.CreateGroup("lab"))
     bob.does(tracker.JoinGroup("lab"))
     bob.does(tracker.JoinGroup("lab"))
     alice.does(tracker.AcceptRequest("lab", "bob"))
     alice.does(tracker.AcceptRequest("lab", "bob"))
-    assert len(harness.told("lab")) == 3
+    assert len(harness.events_of("lab")) == 3
 
 
-def test_what_is_refused_with_plain_words(harness: TrackerHarness) -> None:
+def test_refusals_have_plain_texts(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)
     assert alice.is_refused(tracker.CreateGroup("LAB")) is Code.TAKEN
@@ -56,7 +56,7 @@ def test_what_is_refused_with_plain_words(harness: TrackerHarness) -> None:
     assert alice.is_refused(tracker.RemoveMember("lab", "alice")) is Code.USAGE
 
 
-def test_h47_who_asks_and_withdraws_all_the_time_fills_no_log_of_others(
+def test_h47_repeated_join_requests_fill_no_log(
     harness: TrackerHarness,
 ) -> None:
     alice, eve, bob = harness.user("alice"), harness.user("eve"), harness.user("bob")
@@ -78,7 +78,7 @@ def test_h47_who_asks_and_withdraws_all_the_time_fills_no_log_of_others(
         return done
 
     assert granted(50, 0.0) == limits.REQUEST_BURST
-    assert len(harness.told("lab")) == 1 + 2 * limits.REQUEST_BURST
+    assert len(harness.events_of("lab")) == 1 + 2 * limits.REQUEST_BURST
     # Neither others nor other groups are concerned, nor is a request that stands.
     bob.does(tracker.JoinGroup("lab"))
     eve.does(tracker.JoinGroup("club"))
@@ -114,14 +114,16 @@ def kind(command: object) -> str:
 
 
 @pytest.mark.parametrize("command", OWNERS_ONLY, ids=kind)
-def test_some_things_are_the_owners_alone(harness: TrackerHarness, command: object) -> None:
+def test_some_commands_are_for_the_owner_only(harness: TrackerHarness, command: object) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)
     assert bob.is_refused(command) is Code.NOT_OWNER
 
 
 @pytest.mark.parametrize("command", MEMBERS_ONLY, ids=kind)
-def test_h15_a_group_of_others_looks_like_none(harness: TrackerHarness, command: object) -> None:
+def test_h15_a_group_of_others_looks_like_a_missing_one(
+    harness: TrackerHarness, command: object
+) -> None:
     there, not_there = TrackerHarness(), TrackerHarness()
     there.group("lab", there.user("alice"))
     replies = [each.user("eve").asks(command) for each in (there, not_there)]
@@ -131,11 +133,11 @@ def test_h15_a_group_of_others_looks_like_none(harness: TrackerHarness, command:
 
 
 @pytest.mark.parametrize("command", MEMBERS_ONLY, ids=kind)
-def test_nobody_does_anything_without_logging_in(harness: TrackerHarness, command: object) -> None:
+def test_commands_on_groups_need_a_login(harness: TrackerHarness, command: object) -> None:
     assert harness.device("eve").is_refused(command) is Code.NOT_LOGGED_IN
 
 
-def test_who_waits_is_no_member_yet(harness: TrackerHarness) -> None:
+def test_a_user_with_a_request_is_no_member_yet(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice)
     bob.does(tracker.JoinGroup("lab"))
@@ -144,7 +146,7 @@ def test_who_waits_is_no_member_yet(harness: TrackerHarness) -> None:
     assert alice.does(tracker.ListRequests("lab")).rows == []
 
 
-def test_rejected_is_forgotten_and_may_ask_again(harness: TrackerHarness) -> None:
+def test_a_rejected_user_may_ask_again(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice)
     bob.does(tracker.JoinGroup("lab"))
@@ -154,15 +156,15 @@ def test_rejected_is_forgotten_and_may_ask_again(harness: TrackerHarness) -> Non
     bob.does(tracker.JoinGroup("lab"))
 
 
-def test_the_owner_leaves_and_the_longest_standing_member_inherits(harness: TrackerHarness) -> None:
+def test_after_the_owner_left_the_longest_member_owns_the_group(harness: TrackerHarness) -> None:
     alice, bob, carol = (harness.user(name) for name in ("alice", "bob", "carol"))
     harness.group("lab", alice, carol, bob)
     alice.does(tracker.LeaveGroup("lab"))
     assert harness.state.groups["lab"].owner == "carol"
-    assert harness.told("lab")[-2:] == [events.Left("alice", 4), events.Owner("carol")]
+    assert harness.events_of("lab")[-2:] == [events.Left("alice", 4), events.Owner("carol")]
 
 
-def test_the_last_member_takes_the_group_along(harness: TrackerHarness) -> None:
+def test_the_last_member_dissolves_the_group(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice)
     bob.does(tracker.JoinGroup("lab"))
@@ -174,7 +176,7 @@ def test_the_last_member_takes_the_group_along(harness: TrackerHarness) -> None:
     assert harness.state.requests_of["bob"] == {}
 
 
-def test_a_group_of_a_former_ones_name_repeats_no_number_and_honours_no_ticket(
+def test_a_new_group_of_a_used_name_repeats_no_number_and_accepts_no_old_ticket(
     harness: TrackerHarness,
 ) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
@@ -191,7 +193,7 @@ def test_a_group_of_a_former_ones_name_repeats_no_number_and_honours_no_ticket(
     assert state.epoch > max(dict(state.revoked).values())
 
 
-def test_a_farewell_is_sealed_with_the_old_key_and_the_rest_with_the_new(
+def test_a_departure_is_sealed_with_the_old_key_and_later_entries_with_the_new(
     harness: TrackerHarness,
 ) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
@@ -208,7 +210,7 @@ def test_a_farewell_is_sealed_with_the_old_key_and_the_rest_with_the_new(
     assert isinstance(last.entry.event, events.Unshared)
 
 
-def test_a_revocation_is_told_as_long_as_a_ticket_may_live(harness: TrackerHarness) -> None:
+def test_a_revocation_is_listed_while_a_ticket_may_be_valid(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)
     alice.does(tracker.RemoveMember("lab", "bob"))
@@ -223,7 +225,7 @@ def test_a_revocation_is_told_as_long_as_a_ticket_may_live(harness: TrackerHarne
     assert revoked() == []
 
 
-def test_f28_a_clock_that_jumps_ahead_and_back_lets_nobody_in_again(
+def test_f28_a_clock_that_jumps_ahead_and_back_revives_no_revoked_ticket(
     harness: TrackerHarness,
 ) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
@@ -239,7 +241,7 @@ def test_f28_a_clock_that_jumps_ahead_and_back_lets_nobody_in_again(
     assert harness.state.groups["lab"].revoked == {}
 
 
-def test_a_dissolved_group_is_remembered_for_a_while(harness: TrackerHarness) -> None:
+def test_a_tombstone_is_kept_for_a_day(harness: TrackerHarness) -> None:
     alice = harness.user("alice")
     harness.group("lab", alice)
     alice.does(tracker.LeaveGroup("lab"))
@@ -250,7 +252,7 @@ def test_a_dissolved_group_is_remembered_for_a_while(harness: TrackerHarness) ->
     assert harness.state.tombstones == {}
 
 
-def test_who_is_let_in_again_gets_tickets_that_count(harness: TrackerHarness) -> None:
+def test_a_member_accepted_again_gets_valid_tickets(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)
     alice.does(tracker.RemoveMember("lab", "bob"))
@@ -262,7 +264,7 @@ def test_who_is_let_in_again_gets_tickets_that_count(harness: TrackerHarness) ->
     assert dict(state.revoked)["bob"] <= 4
 
 
-def test_tickets_for_some_groups_pass_over_what_was_left(harness: TrackerHarness) -> None:
+def test_tickets_for_some_groups_ignore_those_that_were_left(harness: TrackerHarness) -> None:
     alice = harness.user("alice")
     harness.group("one", alice)
     harness.group("two", alice)
@@ -270,7 +272,7 @@ def test_tickets_for_some_groups_pass_over_what_was_left(harness: TrackerHarness
     assert len(alice.does(tracker.GetTickets()).groups) == 2
 
 
-def test_the_log_is_read_from_ones_joining_on(harness: TrackerHarness) -> None:
+def test_a_member_reads_the_log_from_joining_on(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)  # 1 created, 2 requested, 3 joined
     order = bob.does(tracker.EventsSince("lab", 0))
@@ -322,7 +324,7 @@ def test_devices_come_in_pages_sorted_by_key(harness: TrackerHarness) -> None:
         ("MEMBERS_PER_GROUP_MAX", "accept"),
     ],
 )
-def test_everything_has_a_bound(
+def test_groups_members_and_requests_are_bounded(
     harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch, limit: str, attempt: str
 ) -> None:
     alice, bob, carol = (harness.user(name) for name in ("alice", "bob", "carol"))
@@ -341,7 +343,7 @@ def test_everything_has_a_bound(
     assert who.is_refused(command) is Code.LIMIT
 
 
-def test_f50_a_log_keeps_its_latest_entries_alone(
+def test_f50_a_log_keeps_only_its_latest_entries(
     harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LOG_ENTRIES_MAX", 20)
@@ -353,7 +355,9 @@ def test_f50_a_log_keeps_its_latest_entries_alone(
         alice.offers("lab", "a", harness.content("a"))
         alice.does(tracker.StopShare("lab", "a"))
         kept.append(lab.entries)
-        assert harness.told("lab")[-1] == events.Unshared("alice", "a", content_id("a")), number
+        assert harness.events_of("lab")[-1] == events.Unshared("alice", "a", content_id("a")), (
+            number
+        )
     assert max(kept) <= 20
     assert min(kept[20:]) >= 10
     # Whoever asks for what is gone gets the state with what is left; the shell finds that out.
@@ -383,7 +387,7 @@ def test_f50_a_long_log_of_an_earlier_release_is_trimmed_bit_by_bit(
     assert kept == [[71, 121], [21, 121], [10, 121], [10, 71], [10, 21], [10, 10], [10, 10]]
 
 
-def test_h64_each_who_joins_begins_an_epoch_whose_key_all_members_are_handed(
+def test_h64_each_joining_begins_an_epoch_whose_key_all_members_get(
     harness: TrackerHarness,
 ) -> None:
     alice, bob, carol = (harness.user(name) for name in ("alice", "bob", "carol"))
@@ -410,8 +414,8 @@ def test_h64_each_who_joins_begins_an_epoch_whose_key_all_members_are_handed(
         assert (row.epoch, row.key) == (group.epoch, group.key)
 
 
-def test_h64_a_key_that_is_owed_is_not_settled_by_who_joins(harness: TrackerHarness) -> None:
-    """A device that went knows the key before, and so the next that is handed on."""
+def test_h64_a_joining_does_not_settle_a_pending_rekey(harness: TrackerHarness) -> None:
+    """An unbound device knows the old key, and so can open the next one that is sealed with it."""
     alice, eve, bob = (harness.user(name) for name in ("alice", "eve", "bob"))
     harness.group("lab", alice, eve)
     lab = harness.state.groups[GroupId("lab")]
@@ -423,7 +427,7 @@ def test_h64_a_key_that_is_owed_is_not_settled_by_who_joins(harness: TrackerHarn
     assert lab.rekey_pending
 
 
-def test_an_owner_and_an_heir_are_told_that_the_requests_changed(harness: TrackerHarness) -> None:
+def test_an_owner_and_an_heir_get_a_nudge_when_the_requests_change(harness: TrackerHarness) -> None:
     alice, bob, eve = harness.user("alice"), harness.user("bob"), harness.user("eve")
     harness.group("lab", alice, bob)
     eve.does(tracker.JoinGroup("lab"))

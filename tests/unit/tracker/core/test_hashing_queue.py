@@ -8,7 +8,7 @@ from tracker.core.hashing_queue import HashingQueue, QueueFull
 
 
 def fill(turns: HashingQueue[str], address: str, lane: str, count: int) -> int:
-    """How many of ``count`` found a place."""
+    """Return how many of ``count`` items got a place."""
     found = 0
     for number in range(count):
         try:
@@ -28,7 +28,7 @@ def order(turns: HashingQueue[str]) -> list[str]:
     return taken
 
 
-def test_h57_a_user_holds_two_places_waiting_and_at_work_together() -> None:
+def test_h57_a_user_has_two_places_waiting_and_running_together() -> None:
     turns: HashingQueue[str] = HashingQueue(32, 2)
     assert fill(turns, "here", "eve", 50) == 2
     lane, _ = turns.take()
@@ -53,7 +53,7 @@ def test_h57_addresses_take_turns_and_so_do_the_users_at_one() -> None:
     ]
 
 
-def test_h57_who_was_not_served_lately_is_next() -> None:
+def test_h57_the_least_recently_served_is_next() -> None:
     turns: HashingQueue[str] = HashingQueue(32, 2)
     fill(turns, "crowded", "eve", 2)
     turns.done(turns.take()[0])
@@ -62,7 +62,7 @@ def test_h57_who_was_not_served_lately_is_next() -> None:
     assert order(turns) == ["alice 0", "eve 1", "eve 0"]
 
 
-def test_h57_a_full_queue_makes_way_for_who_has_less() -> None:
+def test_h57_a_full_queue_evicts_for_an_address_with_fewer_places() -> None:
     turns: HashingQueue[str] = HashingQueue(6, 2)
     for name in ("a", "b", "c"):
         assert fill(turns, "crowded", name, 2) == 2

@@ -29,14 +29,14 @@ def refused(uploads: ManifestUploads, who: Who, *part: object) -> Code:
     return caught.value.code
 
 
-def test_parts_in_order_make_the_whole() -> None:
+def test_parts_in_order_make_the_whole_manifest() -> None:
     uploads = ManifestUploads()
     assert take(uploads, ALICE, ONE, 6, 0, b"abc", 0.0) is None
     assert take(uploads, BOB, ONE, 6, 0, b"xyz", 0.0) is None
     assert take(uploads, ALICE, ONE, 6, 0 + 3, b"def", 0.0) == b"abcdef"
 
 
-def test_a_part_that_came_twice_does_no_harm() -> None:
+def test_a_repeated_part_is_ignored() -> None:
     uploads = ManifestUploads()
     take(uploads, ALICE, ONE, 9, 0, b"abc", 0.0)
     take(uploads, ALICE, ONE, 9, 3, b"def", 0.0)
@@ -44,7 +44,7 @@ def test_a_part_that_came_twice_does_no_harm() -> None:
     assert take(uploads, ALICE, ONE, 9, 6, b"ghi", 0.0) == b"abcdefghi"
 
 
-def test_beginning_anew_forgets_what_came() -> None:
+def test_a_part_from_0_starts_again() -> None:
     uploads = ManifestUploads()
     take(uploads, ALICE, ONE, 6, 0, b"abc", 0.0)
     take(uploads, ALICE, ONE, 6, 0, b"ABC", 0.0)
@@ -61,7 +61,7 @@ def test_beginning_anew_forgets_what_came() -> None:
         ((10**6, 0, b"x" * (limits.MANIFEST_PART_BYTES + 1)), Code.MALFORMED),
     ],
 )
-def test_parts_that_cannot_be(part: tuple[object, ...], code: Code) -> None:
+def test_impossible_parts_are_refused(part: tuple[object, ...], code: Code) -> None:
     assert refused(ManifestUploads(), ALICE, ONE, *part, 0.0) is code
 
 
@@ -71,7 +71,7 @@ def test_a_gap_is_refused() -> None:
     assert refused(uploads, ALICE, ONE, 9, 6, b"ghi", 0.0) is Code.USAGE
 
 
-def test_of_too_many_uploads_of_a_device_the_oldest_makes_room() -> None:
+def test_of_too_many_uploads_of_a_device_the_oldest_is_dropped() -> None:
     uploads = ManifestUploads()
     for at, content in enumerate((ONE, TWO, THREE)):
         take(uploads, ALICE, content, 6, 0, b"abc", float(at))
@@ -79,7 +79,7 @@ def test_of_too_many_uploads_of_a_device_the_oldest_makes_room() -> None:
     assert take(uploads, ALICE, THREE, 6, 3, b"def", 3.0) == b"abcdef"
 
 
-def test_memory_is_bounded_by_what_came_not_by_what_was_announced(
+def test_memory_follows_received_and_not_announced_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "UPLOAD_BYTES_MAX", 5)
@@ -96,7 +96,7 @@ def test_memory_is_bounded_by_what_came_not_by_what_was_announced(
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> ManifestUploads:
-    """Room for 16 bytes, of which 4 are for a user with several manifests; a part has 2."""
+    """Memory of 16 bytes, of which a user with several uploads gets 4; a part has 2."""
     monkeypatch.setattr(limits, "UPLOAD_BYTES_MAX", 16)
     monkeypatch.setattr(limits, "UPLOAD_BYTES_PER_USER_MAX", 4)
     monkeypatch.setattr(limits, "MANIFEST_PART_BYTES", 2)
@@ -106,20 +106,20 @@ def small(monkeypatch: pytest.MonkeyPatch) -> ManifestUploads:
 def send(
     uploads: ManifestUploads, who: Who, content: ContentId, size: int, now: float = 0.0
 ) -> None:
-    """The first ``size`` bytes of a manifest that is longer."""
+    """Send the first ``size`` bytes of a longer manifest."""
     for offset in range(0, size, 2):
         take(uploads, who, content, 100, offset, b"xx", now)
 
 
 def is_on_the_way(uploads: ManifestUploads, who: Who, content: ContentId, now: float = 0.0) -> bool:
-    """Whether its first part need not be sent again."""
+    """Whether the upload is kept: its first part need not be sent again."""
     try:
         return take(uploads, who, content, 100, 1, b"x", now) is None
     except Refused:
         return False
 
 
-def test_h45_a_user_with_many_devices_has_one_large_manifest_on_the_way(
+def test_h45_a_user_with_many_devices_has_one_large_upload(
     small: ManifestUploads,
 ) -> None:
     send(small, someone("eve", "1"), ONE, 12)
@@ -129,7 +129,7 @@ def test_h45_a_user_with_many_devices_has_one_large_manifest_on_the_way(
     assert is_on_the_way(small, someone("eve", "1"), ONE)
 
 
-def test_h45_or_a_share_of_the_room_for_several(small: ManifestUploads) -> None:
+def test_h45_a_user_with_several_uploads_has_a_share_of_the_memory(small: ManifestUploads) -> None:
     for device in ("1", "2"):
         send(small, someone("eve", device), ONE, 2)
     assert refused(small, someone("eve", "1"), ONE, 100, 2, b"xx", 0.0) is Code.BUSY
@@ -140,7 +140,9 @@ def test_h45_or_a_share_of_the_room_for_several(small: ManifestUploads) -> None:
     send(small, someone("eve", "1"), ONE, 12)
 
 
-def test_h45_when_all_room_is_taken_who_has_most_of_it_gives_way(small: ManifestUploads) -> None:
+def test_h45_when_the_memory_is_full_the_user_with_most_loses_an_upload(
+    small: ManifestUploads,
+) -> None:
     eve = someone("eve")
     send(small, someone("mallory"), ONE, 4)
     send(small, eve, ONE, 12)
@@ -155,7 +157,7 @@ def test_h45_when_all_room_is_taken_who_has_most_of_it_gives_way(small: Manifest
     assert is_on_the_way(small, someone("mallory"), ONE)
 
 
-def test_h45_of_several_the_one_that_moved_longest_ago_gives_way(
+def test_h45_of_several_uploads_the_one_stalled_longest_is_dropped(
     small: ManifestUploads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "UPLOAD_BYTES_PER_USER_MAX", 12)
@@ -169,7 +171,7 @@ def test_h45_of_several_the_one_that_moved_longest_ago_gives_way(
     assert not is_on_the_way(small, eve, TWO)
 
 
-def test_h45_a_part_that_is_repeated_keeps_nothing_alive(small: ManifestUploads) -> None:
+def test_h45_a_repeated_part_does_not_keep_an_upload_alive(small: ManifestUploads) -> None:
     send(small, ALICE, ONE, 4)
     for now in (20.0, 40.0, 60.0, 80.0):
         take(small, ALICE, ONE, 100, 2, b"xx", now)
@@ -177,7 +179,7 @@ def test_h45_a_part_that_is_repeated_keeps_nothing_alive(small: ManifestUploads)
     assert not is_on_the_way(small, ALICE, ONE)
 
 
-def test_h45_nor_does_a_byte_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_h45_single_bytes_do_not_keep_an_upload_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MANIFEST_PART_BYTES", 6)
     uploads = ManifestUploads()
     for who, size in ((ALICE, 3), (BOB, 1)):  # within a minute she has sent a part, he has not
@@ -188,7 +190,7 @@ def test_h45_nor_does_a_byte_now_and_then(monkeypatch: pytest.MonkeyPatch) -> No
     assert not is_on_the_way(uploads, BOB, ONE)
 
 
-def test_h45_however_lively_an_upload_ends_in_the_time_that_its_size_allows(
+def test_h45_an_upload_ends_within_the_time_for_its_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "MANIFEST_PART_BYTES", 2)

@@ -41,7 +41,7 @@ def test_changes_of_a_swarm_are_gathered_into_one_update(lab) -> None:
     assert outbox.flush(harness.state, harness.rng, harness.now_s + limits.COALESCE_S) == []
 
 
-def test_a_crowd_is_told_of_by_fifty_seeders_first(lab) -> None:
+def test_an_update_names_fifty_of_many_sources_seeders_first(lab) -> None:
     harness, alice, data, outbox = lab
     alice.comes()
     for number in range(80):
@@ -54,7 +54,7 @@ def test_a_crowd_is_told_of_by_fifty_seeders_first(lab) -> None:
     assert update.body.up[0].device == alice.key
 
 
-def test_a_large_swarm_is_told_less_often(lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_swarm_is_updated_less_often(lab, monkeypatch: pytest.MonkeyPatch) -> None:
     harness, alice, data, outbox = lab
     club = harness.content("of the club")
     harness.group("club", alice)
@@ -76,8 +76,8 @@ def test_a_large_swarm_is_told_less_often(lab, monkeypatch: pytest.MonkeyPatch) 
     assert update.body.group == "lab"
 
 
-def test_very_many_swarms_are_told_of_in_stretches(lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who comes with thousands of shares changes a swarm for each, all due at once."""
+def test_updates_of_very_many_swarms_leave_in_slices(lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device with thousands of shares changes a swarm for each, all due at once."""
     harness, alice, _, outbox = lab
     for number in range(6):
         alice.offers("lab", f"{number}", harness.content(f"{number}"))
@@ -95,7 +95,7 @@ def test_very_many_swarms_are_told_of_in_stretches(lab, monkeypatch: pytest.Monk
     assert outbox.flush_at is None
 
 
-def test_a_swarm_of_a_group_that_is_gone_is_not_told_of(lab) -> None:
+def test_a_swarm_of_a_dissolved_group_has_no_update(lab) -> None:
     harness, alice, _, outbox = lab
     alice.comes()
     outbox.gather(harness.swarm_changes, harness.context.presence, harness.now_s)
@@ -103,7 +103,7 @@ def test_a_swarm_of_a_group_that_is_gone_is_not_told_of(lab) -> None:
     assert outbox.flush(harness.state, harness.rng, harness.now_s + limits.COALESCE_S) == []
 
 
-def test_entries_go_out_in_their_order_each_under_its_own_key(lab) -> None:
+def test_entries_leave_in_order_each_with_its_own_key(lab) -> None:
     harness, _, _, outbox = lab
     told = outbox.log_entries(harness.changes, harness.now_s)
     assert [out.body for out in told] == harness.log
@@ -134,7 +134,7 @@ def test_a_dissolved_group_has_no_head(lab) -> None:
     assert outbox.heads(harness.state, harness.now_s) == []
 
 
-def test_a_nudge_lies_in_the_inbox_that_the_device_was_told_of(lab) -> None:
+def test_a_nudge_is_sent_to_the_inbox_of_the_device(lab) -> None:
     harness, alice, _, _ = lab
     welcome = alice.does(tracker.Hello())
     told = nudge(harness.context.identity, Nudge(alice.key))

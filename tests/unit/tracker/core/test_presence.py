@@ -15,7 +15,7 @@ from tracker.core.spread import spread
 
 @pytest.fixture
 def lab(harness: TrackerHarness) -> tuple[TrackerHarness, Device, Device, ContentId]:
-    """alice shares ``data`` in lab, bob is a member; both are offline."""
+    """alice shares ``data`` in lab, and bob is a member; both are offline."""
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)
     data = harness.content("data")
@@ -34,13 +34,13 @@ def seeds(harness: TrackerHarness, data: ContentId) -> tuple[int, int]:
 
 
 def sweep(harness: TrackerHarness, seconds: float) -> None:
-    """Let time pass as it does for a tracker that is awake."""
+    """Let time pass for a tracker that is not stopped."""
     for _ in range(round(seconds / SWEEP_S)):
         harness.wait(SWEEP_S)
         harness.swarm_changes += harness.context.presence.sweep(harness.now_s)
 
 
-def test_being_online_is_what_makes_an_offer_a_seeder(lab) -> None:
+def test_an_offer_of_an_online_device_is_a_seeder(lab) -> None:
     harness, alice, _, data = lab
     assert seeds(harness, data) == (0, 0)
     alice.comes("tcp://192.0.2.1:9")
@@ -51,7 +51,7 @@ def test_being_online_is_what_makes_an_offer_a_seeder(lab) -> None:
     assert news(harness) == []
 
 
-def test_a_leecher_is_told_of_when_it_comes_and_when_it_has_something(lab) -> None:
+def test_a_leecher_is_published_when_it_appears_and_with_its_first_piece(lab) -> None:
     harness, _, bob, data = lab
     told = []
     for held in (0, 0, 3, 5):
@@ -64,7 +64,7 @@ def test_a_leecher_is_told_of_when_it_comes_and_when_it_has_something(lab) -> No
     assert seeds(harness, data) == (1, 0)
 
 
-def test_a_leecher_that_says_no_more_of_it_is_gone(lab) -> None:
+def test_a_leecher_that_no_longer_announces_a_content_is_removed(lab) -> None:
     harness, _, bob, data = lab
     bob.comes(leeching=[tracker.Leeching("lab", data, 1)])
     news(harness)
@@ -72,7 +72,7 @@ def test_a_leecher_that_says_no_more_of_it_is_gone(lab) -> None:
     assert news(harness) == [SwarmChange((GroupId("lab"), data), bob.key, None)]
 
 
-def test_leeching_elsewhere_is_passed_over(lab) -> None:
+def test_leeching_in_groups_of_others_is_ignored(lab) -> None:
     harness, _, bob, data = lab
     eve = harness.user("eve")
     harness.group("eves", eve)
@@ -92,7 +92,7 @@ def test_a_lease_ends_after_silence(lab) -> None:
     assert news(harness)[-1] == SwarmChange((GroupId("lab"), data), alice.key, None)
 
 
-def test_f33_a_tracker_that_was_stopped_takes_nobody_for_dead(lab) -> None:
+def test_f33_leases_are_extended_after_the_tracker_was_stopped(lab) -> None:
     harness, alice, _, data = lab
     sweep(harness, 1)
     alice.comes()
@@ -104,7 +104,7 @@ def test_f33_a_tracker_that_was_stopped_takes_nobody_for_dead(lab) -> None:
 
 
 @pytest.mark.parametrize("end", [tracker.Depart(), tracker.Logout(), tracker.LeaveGroup("lab")])
-def test_who_goes_in_order_is_gone_at_once(lab, end: object) -> None:
+def test_depart_ends_the_lease_at_once(lab, end: object) -> None:
     harness, alice, _, data = lab
     alice.comes()
     news(harness)
@@ -119,7 +119,7 @@ def test_a_removed_leecher_is_out_of_the_swarm(lab) -> None:
     assert seeds(harness, data) == (0, 0)
 
 
-def test_stopping_one_of_two_names_of_a_content_goes_on_seeding(lab) -> None:
+def test_stopping_one_of_two_names_of_a_content_keeps_the_seeder(lab) -> None:
     harness, alice, _, data = lab
     alice.offers("lab", "the same", data)
     alice.comes()
@@ -130,7 +130,7 @@ def test_stopping_one_of_two_names_of_a_content_goes_on_seeding(lab) -> None:
     assert [change.source for change in news(harness)] == [None]
 
 
-def test_another_endpoint_is_news(lab) -> None:
+def test_a_changed_endpoint_is_published(lab) -> None:
     harness, alice, _, _ = lab
     alice.comes("tcp://192.0.2.1:9")
     news(harness)
@@ -157,7 +157,7 @@ def test_the_owner_sees_whether_those_who_ask_to_join_are_online(lab) -> None:
     assert rows == {"carol": 1, "dave": 0}
 
 
-def test_of_many_sources_fifty_are_told_seeders_first_and_never_oneself(lab) -> None:
+def test_get_sources_names_fifty_seeders_first_and_never_the_caller(lab) -> None:
     harness, _, bob, data = lab
     for number in range(30):
         each = harness.user("alice", f"seeder {number}")
@@ -188,7 +188,7 @@ def test_of_many_sources_fifty_are_told_seeders_first_and_never_oneself(lab) -> 
         ("tcp://[2001:db8::9]:9000", "192.0.2.7", "tcp://[2001:db8::9]:9000"),
     ],
 )
-def test_where_others_find_a_peer(
+def test_the_wildcard_host_becomes_the_address_that_the_tracker_sees(
     harness: TrackerHarness, announced: str, address: str, told: str
 ) -> None:
     alice = harness.user("alice")
@@ -205,14 +205,14 @@ def test_where_others_find_a_peer(
         "tcp://0.0.0.0:9", "tcp://[::]:9", "tcp://[fe80::1%eth0]:9", "tcp://192.0.2.7:\uff15\uff10",
     ],
 )  # fmt: skip
-def test_endpoints_that_are_none_are_refused(harness: TrackerHarness, endpoint: str) -> None:
+def test_invalid_endpoints_are_refused(harness: TrackerHarness, endpoint: str) -> None:
     alice = harness.user("alice")
     assert alice.is_refused(tracker.Announce(endpoint)) is Code.USAGE
     assert harness.context.presence.leases == {}
 
 
-def test_h50_a_name_is_refused_in_words_that_say_what_to_announce(harness: TrackerHarness) -> None:
-    """Whoever resolves it would wait for a name server of the announcer's choice."""
+def test_h50_the_refusal_of_a_host_name_says_what_to_announce(harness: TrackerHarness) -> None:
+    """Resolving it would wait for a name server that the announcing user chose."""
     alice = harness.user("alice")
     refusal = alice.asks(tracker.Announce("tcp://slow.example.org:9000"))
     assert isinstance(refusal, Refusal)
@@ -231,7 +231,7 @@ def test_a_path_is_an_endpoint_where_the_tracker_is_on_one_too() -> None:
     assert alice.is_refused(tracker.Announce("ipc://@abstract")) is Code.USAGE
 
 
-def test_heads_tell_how_far_each_group_has_come(harness: TrackerHarness) -> None:
+def test_heads_give_the_sequence_number_of_each_group(harness: TrackerHarness) -> None:
     alice = harness.user("alice")
     harness.group("lab", alice)
     harness.group("club", alice, harness.user("bob"))
@@ -273,7 +273,7 @@ def test_h63_a_second_machine_with_the_key_of_one_that_is_online_is_refused(lab)
     alice.does(tracker.Hello("", one))
 
 
-def test_h63_peers_that_do_not_tell_their_machine_are_let_in(lab) -> None:
+def test_h63_peers_without_an_instance_are_admitted(lab) -> None:
     _, alice, _, _ = lab
     alice.comes("tcp://192.0.2.1:9")
     alice.does(tracker.Hello("", b"2" * 16))

@@ -32,13 +32,13 @@ def test_the_first_offer_shares_and_the_next_one_joins(harness: TrackerHarness) 
     second = bob.offers("lab", "data.bin", data)
     assert second.joined
     assert second.row.shared_by == ["alice", "bob"]
-    assert harness.told("lab")[-2:] == [
+    assert harness.events_of("lab")[-2:] == [
         events.Shared("alice", "data.bin", data, 77, 1, "blake3", b"d" * 32),
         events.Seeding("bob", "data.bin", data),
     ]
 
 
-def test_a_content_without_its_manifest_is_asked_for(harness: TrackerHarness) -> None:
+def test_an_offer_without_a_manifest_is_refused_with_need_manifest(harness: TrackerHarness) -> None:
     alice = harness.user("alice")
     harness.group("lab", alice)
     unknown = tracker.Offer("lab", "data.bin", content_id("data"))
@@ -57,16 +57,16 @@ def test_offering_again_changes_nothing(harness: TrackerHarness) -> None:
     assert len(harness.changes) == before
 
 
-def test_a_second_device_of_the_same_user_is_no_news_for_the_log(harness: TrackerHarness) -> None:
+def test_a_second_device_of_the_same_user_adds_no_entry(harness: TrackerHarness) -> None:
     alice = harness.user("alice")
     harness.group("lab", alice)
     data = harness.content("data")
     alice.offers("lab", "data.bin", data)
     phone = harness.user("alice", "phone")
-    before = harness.told("lab")
+    before = harness.events_of("lab")
     assert not phone.offers("lab", "data.bin", data).joined
     phone.does(tracker.StopShare("lab", "data.bin"))
-    assert harness.told("lab") == before
+    assert harness.events_of("lab") == before
     assert names(harness, "lab") == ["data.bin"]
 
 
@@ -79,7 +79,9 @@ def test_a_second_device_of_the_same_user_is_no_news_for_the_log(harness: Tracke
         ("stra\u00dfe", "STRASSE"),
     ],
 )
-def test_twins_of_a_name_are_refused(harness: TrackerHarness, name: str, other: str) -> None:
+def test_names_that_differ_only_in_case_or_composition_are_refused(
+    harness: TrackerHarness, name: str, other: str
+) -> None:
     alice = harness.user("alice")
     harness.group("lab", alice)
     data = harness.content("data")
@@ -89,7 +91,7 @@ def test_twins_of_a_name_are_refused(harness: TrackerHarness, name: str, other: 
     assert alice.does(tracker.FindShare("lab", other)).row.name == name
 
 
-def test_a_name_stands_for_one_content_in_a_group(harness: TrackerHarness) -> None:
+def test_a_name_has_one_content_in_a_group(harness: TrackerHarness) -> None:
     alice = harness.user("alice")
     harness.group("lab", alice)
     harness.group("club", alice)
@@ -117,13 +119,13 @@ def test_a_share_ends_with_its_last_offer(harness: TrackerHarness) -> None:
     bob.does(tracker.StopShare("lab", "data.bin"))
     assert names(harness, "lab") == []
     assert bob.is_refused(tracker.FindShare("lab", "data.bin")) is Code.UNKNOWN_SHARE
-    assert harness.told("lab")[-2:] == [
+    assert harness.events_of("lab")[-2:] == [
         events.Stopped("alice", "data.bin", data),
         events.Unshared("bob", "data.bin", data),
     ]
 
 
-def test_leaving_ends_all_offers_in_that_group_alone(harness: TrackerHarness) -> None:
+def test_leaving_ends_all_offers_in_that_group_only(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     for group in ("lab", "club"):
         harness.group(group, alice, bob)
@@ -133,7 +135,7 @@ def test_leaving_ends_all_offers_in_that_group_alone(harness: TrackerHarness) ->
     bob.does(tracker.LeaveGroup("lab"))
     assert names(harness, "lab") == ["one"]
     assert names(harness, "club") == ["one"]
-    assert [type(event).__name__ for event in harness.told("lab")[-3:]] == [
+    assert [type(event).__name__ for event in harness.events_of("lab")[-3:]] == [
         "Left",
         "Stopped",
         "Unshared",
@@ -155,7 +157,7 @@ def test_offers_outlast_a_logout(harness: TrackerHarness) -> None:
     assert bob.does(tracker.ListFiles("lab")).rows[0].seeders == 1
 
 
-def test_what_another_user_offered_on_this_device_is_none_of_mine(harness: TrackerHarness) -> None:
+def test_offers_of_another_user_on_this_device_are_not_listed(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)
     alice.offers("lab", "data", harness.content("data"))
@@ -165,7 +167,7 @@ def test_what_another_user_offered_on_this_device_is_none_of_mine(harness: Track
     assert bob.does(tracker.ListFiles("lab")).rows[0].seeders == 0
 
 
-def test_all_that_is_needed_to_fetch(harness: TrackerHarness) -> None:
+def test_find_share_returns_all_that_fetching_needs(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)
     data = harness.content("data")
@@ -190,7 +192,7 @@ def test_a_manifest_is_for_members_of_a_group_where_it_is_shared(harness: Tracke
     assert eve.is_refused(tracker.GetSources("eves", data)) is Code.UNKNOWN_SHARE
 
 
-def test_a_manifest_comes_once_and_goes_when_nobody_shares_it(harness: TrackerHarness) -> None:
+def test_a_manifest_is_sent_once_and_dropped_after_its_last_share(harness: TrackerHarness) -> None:
     alice = harness.user("alice")
     harness.group("lab", alice)
     part = tracker.PutManifest(content_id("data"), 200, 0)
@@ -211,7 +213,7 @@ def test_a_manifest_comes_once_and_goes_when_nobody_shares_it(harness: TrackerHa
     assert (len(harness.state.unshared_manifests), harness.state.unshared_manifests.bytes) == (0, 0)
 
 
-def test_who_shares_a_file_that_was_edited_is_told_to_stop_the_former_first(
+def test_offering_an_edited_file_hints_to_stop_the_former_share(
     harness: TrackerHarness,
 ) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
@@ -225,7 +227,7 @@ def test_who_shares_a_file_that_was_edited_is_told_to_stop_the_former_first(
         assert hint in str(refusal.hint)
 
 
-def test_what_lost_devices_left_is_stopped_from_another_one(harness: TrackerHarness) -> None:
+def test_offers_of_lost_devices_are_stopped_from_another_device(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     phone, laptop = harness.user("alice", "phone"), harness.user("alice", "laptop")
     harness.group("lab", alice, bob)
@@ -241,11 +243,11 @@ def test_what_lost_devices_left_is_stopped_from_another_one(harness: TrackerHarn
     assert alice.is_refused(tracker.StopShare("lab", "data")) is Code.UNKNOWN_SHARE
     laptop.enters("bob")
     alice.does(tracker.StopShare("lab", "data"))
-    assert harness.told("lab")[-1] == events.Unshared("alice", "data", content_id("data"))
+    assert harness.events_of("lab")[-1] == events.Unshared("alice", "data", content_id("data"))
     assert alice.does(tracker.ListFiles("lab")).rows == []
 
 
-def test_manifests_that_nobody_shares_take_bounded_room(
+def test_unshared_manifests_take_bounded_space(
     harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = harness.user("alice")
@@ -254,7 +256,7 @@ def test_manifests_that_nobody_shares_take_bounded_room(
     assert alice.is_refused(tracker.PutManifest(content_id("more"), 200, 0)) is Code.BUSY
 
 
-def test_h45_nobody_takes_all_the_room_for_manifests_that_wait(
+def test_h45_no_user_takes_all_the_space_of_unshared_manifests(
     harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eve, alice, bob = harness.user("eve"), harness.user("alice"), harness.user("bob")
@@ -281,7 +283,7 @@ def test_h45_nobody_takes_all_the_room_for_manifests_that_wait(
     assert harness.state.unshared_manifests.bytes == 4 * each
 
 
-def test_h56_a_full_room_for_manifests_does_not_tell_which_are_known(
+def test_h56_full_manifest_space_does_not_tell_which_contents_are_known(
     harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eve, alice = harness.user("eve"), harness.user("alice")
@@ -339,10 +341,10 @@ def test_own_offers_come_in_pages_in_one_order(harness: TrackerHarness) -> None:
 @pytest.mark.parametrize(
     "question", [tracker.MyOffers(), tracker.ListFiles("lab"), tracker.ListGroups()]
 )
-def test_h54_a_page_costs_what_a_page_costs(
+def test_h54_the_cost_of_a_page_does_not_grow_with_the_list(
     harness: TrackerHarness, question: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However much there is to list, nothing of it is put in order for each page anew."""
+    """A page sorts nothing, whatever the length of the list."""
     alice = harness.user("alice")
     harness.group("lab", alice)
     data = harness.content("data")
@@ -363,7 +365,7 @@ def test_h54_a_page_costs_what_a_page_costs(
     assert sum(ordered) <= 4
 
 
-def test_h48_whoever_knows_only_the_id_of_a_content_learns_no_more_by_it(
+def test_h48_a_content_id_alone_tells_nothing_more_about_it(
     harness: TrackerHarness,
 ) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")

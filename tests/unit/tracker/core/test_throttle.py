@@ -16,13 +16,13 @@ HOUR_S = 3600
 
 
 def attempts(throttle: LoginThrottle, count: int, now: float, **who: object) -> int:
-    """How many of ``count`` guesses at once are granted."""
+    """Return how many of ``count`` guesses at once are granted."""
     asked = {"user": "alice", "device": b"d", "address": "192.0.2.7", "trusted": False, **who}
     return sum(throttle.begin(**asked, now=now) == 0 for _ in range(count))  # type: ignore[arg-type]
 
 
 def guessing(throttle: LoginThrottle, begin_s: int, end_s: int, addresses: list[str]) -> int:
-    """How many guesses somebody has who wastes no second, with a fresh key for each."""
+    """Return the guesses granted to an attacker who tries every second, each with a fresh key."""
     return sum(
         attempts(throttle, 1, float(now), device=f"{now} {address}".encode(), address=address)
         for now in range(begin_s, end_s)
@@ -30,7 +30,7 @@ def guessing(throttle: LoginThrottle, begin_s: int, end_s: int, addresses: list[
     )
 
 
-def test_h34_an_account_is_guessed_at_slowly_from_however_many_devices() -> None:
+def test_h34_guesses_at_an_account_are_slow_from_any_number_of_devices() -> None:
     throttle = LoginThrottle()
     granted = sum(attempts(throttle, 1, 0.0, device=bytes([n])) for n in range(100))
     assert granted == ACCOUNT_NETWORK_FAILURES.burst
@@ -39,7 +39,7 @@ def test_h34_an_account_is_guessed_at_slowly_from_however_many_devices() -> None
     )
 
 
-def test_h34_and_from_however_many_addresses() -> None:
+def test_h34_guesses_at_an_account_are_slow_from_any_number_of_addresses() -> None:
     throttle = LoginThrottle()
     many = [f"192.0.2.{n}" for n in range(200)]
     granted = sum(attempts(throttle, 1, 0.0, device=b"0", address=address) for address in many)
@@ -48,7 +48,7 @@ def test_h34_and_from_however_many_addresses() -> None:
     assert granted <= ACCOUNT_FAILURES.burst + 600 * ACCOUNT_FAILURES.per_s
 
 
-def test_h46_who_guesses_from_elsewhere_keeps_nobody_from_logging_in() -> None:
+def test_h46_guesses_from_other_networks_do_not_lock_a_user_out() -> None:
     throttle = LoginThrottle()
     few = [f"198.51.100.{n}" for n in range(11)]
     for hour in range(3):
@@ -69,14 +69,14 @@ def test_h46_who_guesses_from_elsewhere_keeps_nobody_from_logging_in() -> None:
         ("no address", "no address either", False),
     ],
 )
-def test_h46_what_counts_as_one_place(one: str, other: str, same: bool) -> None:
+def test_h46_addresses_of_one_network_share_a_budget(one: str, other: str, same: bool) -> None:
     throttle = LoginThrottle()
     for number in range(10):
         attempts(throttle, 1, 0.0, device=bytes([number]), address=one)
     assert attempts(throttle, 1, 0.0, device=b"other", address=other) == (not same)
 
 
-def test_h46_a_device_that_was_let_in_once_has_a_budget_of_its_own() -> None:
+def test_h46_a_device_that_logged_in_before_has_its_own_budget() -> None:
     throttle = LoginThrottle()
     assert not throttle.knows("alice", b"hers")
     throttle.begin("alice", b"hers", "192.0.2.7", False, 0.0)
@@ -90,7 +90,7 @@ def test_h46_a_device_that_was_let_in_once_has_a_budget_of_its_own() -> None:
     assert attempts(throttle, 100, 0.0, device=b"hers", trusted=True) == 5
 
 
-def test_h46_devices_of_others_drive_none_out_of_memory() -> None:
+def test_h46_devices_of_other_users_do_not_evict_known_devices() -> None:
     throttle = LoginThrottle()
     throttle.succeeded("alice", b"first", "", False, 0.0)
     for number in range(20_000):
@@ -101,7 +101,7 @@ def test_h46_devices_of_others_drive_none_out_of_memory() -> None:
     assert not throttle.knows("alice", b"first")
 
 
-def test_one_address_with_ever_new_keys_is_slowed_too() -> None:
+def test_one_address_with_many_device_keys_is_slowed_too() -> None:
     throttle = LoginThrottle()
     granted = sum(
         attempts(throttle, 1, 0.0, user=f"u{n}", device=n.to_bytes(4, "big")) for n in range(500)
@@ -116,7 +116,7 @@ def test_the_right_password_costs_nothing() -> None:
         throttle.succeeded("alice", b"d", "192.0.2.7", False, 0.0)
 
 
-def test_a_device_that_was_let_in_before_is_not_slowed_by_others() -> None:
+def test_a_known_device_is_not_slowed_by_others() -> None:
     throttle = LoginThrottle()
     for number in range(100):
         attempts(throttle, 1, 0.0, device=bytes([number]))
@@ -132,7 +132,7 @@ def test_a_refused_attempt_does_not_lengthen_the_wait() -> None:
     assert throttle.begin("alice", b"d", "192.0.2.7", False, first) == 0
 
 
-def test_accounts_are_not_made_without_end() -> None:
+def test_the_creation_of_accounts_is_limited() -> None:
     throttle = LoginThrottle()
     made = sum(throttle.create(n.to_bytes(4, "big"), "192.0.2.7", 0.0) == 0 for n in range(1000))
     assert made == 200
@@ -140,7 +140,7 @@ def test_accounts_are_not_made_without_end() -> None:
 
 
 def logins(throttle: LoginThrottle, count: int, now: float, **who: object) -> int:
-    """How many of ``count`` logins with the right password, one after the other, are granted."""
+    """Return how many of ``count`` consecutive logins with the right password are granted."""
     done = 0
     for number in range(count):
         asked = {"user": "alice", "device": b"%d" % number, "address": "192.0.2.7"} | who
@@ -150,7 +150,7 @@ def logins(throttle: LoginThrottle, count: int, now: float, **who: object) -> in
     return done
 
 
-def test_h57_right_passwords_have_a_price_and_a_fleet_can_pay_it() -> None:
+def test_h57_right_passwords_cost_budget_and_a_fleet_has_enough() -> None:
     throttle = LoginThrottle()
     burst = round(USER_LOGINS.burst)
     assert burst >= 200
@@ -161,14 +161,14 @@ def test_h57_right_passwords_have_a_price_and_a_fleet_can_pay_it() -> None:
     assert logins(throttle, 5, 10.0, user="bob", address="192.0.2.9") == 5
 
 
-def test_h57_an_address_pays_for_all_accounts_that_log_in_there() -> None:
+def test_h57_logins_of_all_accounts_of_an_address_share_a_budget() -> None:
     throttle = LoginThrottle()
     done = sum(logins(throttle, 1, 0.0, user=f"u{number}") for number in range(500))
     assert done == ADDRESS_LOGINS.burst
     assert logins(throttle, 1, 0.0, user="alice", address="192.0.2.9") == 1
 
 
-def test_h57_wrong_passwords_do_not_use_up_what_a_user_may_log_in_with() -> None:
+def test_h57_wrong_passwords_do_not_use_up_the_budget_of_right_ones() -> None:
     throttle = LoginThrottle()
     many = [f"192.0.2.{n}" for n in range(100)]
     guessing(throttle, 0, 60, many)
@@ -176,7 +176,7 @@ def test_h57_wrong_passwords_do_not_use_up_what_a_user_may_log_in_with() -> None
     assert throttle.begin("alice", b"hers", "198.51.100.1", True, 60.0) == 0
 
 
-def test_h57_an_attempt_that_found_no_place_is_none() -> None:
+def test_h57_an_attempt_without_a_place_costs_nothing() -> None:
     throttle = LoginThrottle()
     who = ("alice", b"d", "192.0.2.7", False, 0.0)
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""By which address others find a tracker, for each way of binding it."""
+"""Addresses in the link, for each way of binding a tracker."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_without_a_default_route_the_link_names_an_address_of_the_lan(
     assert advice(bound, "") is None, "there is no choice"
 
 
-def test_with_nothing_but_loopback_advertise_is_asked_for(machine: list[str]) -> None:
+def test_with_only_loopback_the_warning_names_advertise(machine: list[str]) -> None:
     machine.clear()
     assert advertised_endpoint("tcp://0.0.0.0:5000") == "tcp://127.0.0.1:5000"
     advice_given = advice("tcp://0.0.0.0:5000", "")
@@ -89,7 +89,7 @@ def test_a_host_name_stays_in_the_link_as_it_was_typed(
         (["127.0.0.2"], "tcp://127.0.0.2:"),
     ],
 )
-def test_a_host_name_is_bound_at_an_address_that_is_there(
+def test_a_host_name_is_bound_at_an_address_of_this_machine(
     monkeypatch: pytest.MonkeyPatch, found: list[str], bound: str
 ) -> None:
     def getaddrinfo(host: str, *_: Any, **__: Any) -> list[Any]:
@@ -106,7 +106,7 @@ def test_a_host_name_is_bound_at_an_address_that_is_there(
         context.destroy(linger=0)
 
 
-def test_a_host_name_without_an_address_is_told() -> None:
+def test_a_host_name_without_an_address_is_refused() -> None:
     context: zmq.Context[Any] = zmq.Context()
     try:
         with pytest.raises(ConfigError, match="cannot listen at tcp://no\\.invalid:0"):
@@ -117,7 +117,7 @@ def test_a_host_name_without_an_address_is_told() -> None:
         context.destroy(linger=0)
 
 
-def test_the_options_that_bring_it_back() -> None:
+def test_run_options_bind_the_same_endpoint_again() -> None:
     where = Addresses("tcp://0.0.0.0:0", advertise="tracker.example")
     assert run_options(where, "tcp://0.0.0.0:41000") == (
         "--bind tcp://0.0.0.0:41000 --advertise tracker.example"

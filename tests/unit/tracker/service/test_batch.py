@@ -1,4 +1,4 @@
-"""A batch as a value: what it collects, where it ends, and deciding it again."""
+"""Batch of commands: collection, bounds, and deciding it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of things at the desk, over a store that can be stopped and made to fail."""
+"""Command loop: order of commit, reply and publication, over a store that can block and fail."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ALICE = DeviceKey(b"a" * 32)
 
 
 class LoopHarness:
-    """A desk at work for alice, who is logged in."""
+    """A running command loop; alice is logged in."""
 
     def __init__(self, loop: CommandLoop, store: MemoryStore, published: list[Outgoing]) -> None:
         self.loop, self.store, self.published = loop, store, published
@@ -82,11 +82,11 @@ class LoopHarness:
         return content
 
     def seeders(self, group: str, content: ContentId) -> int:
-        """How many of them the tracker tells of."""
+        """Return the number of seeders that the tracker knows."""
         return len(self.loop.context.presence.swarm((GroupId(group), content)).seeders)
 
     async def breathe(self) -> None:
-        """Let everything that could go on without the disk do so."""
+        """Let all that needs no disk run."""
         for _ in range(50):
             await asyncio.sleep(0.001)
 
@@ -120,7 +120,7 @@ def with_command_loop(
 
 
 @with_command_loop
-async def test_nothing_is_said_before_it_is_durable(harness: LoopHarness) -> None:
+async def test_no_reply_or_event_leaves_before_it_is_durable(harness: LoopHarness) -> None:
     await harness.ask(tracker.Hello())
     harness.store.open.clear()
     made = harness.send(tracker.CreateGroup("lab"))
@@ -139,7 +139,9 @@ async def test_nothing_is_said_before_it_is_durable(harness: LoopHarness) -> Non
 
 
 @with_command_loop
-async def test_f20_what_cannot_be_written_is_refused_and_forgotten(harness: LoopHarness) -> None:
+async def test_f20_changes_that_cannot_be_written_are_refused_and_rolled_back(
+    harness: LoopHarness,
+) -> None:
     await harness.ask(tracker.CreateGroup("before"))
     harness.store.fails_with = StorageError("cannot write to the database: disk is full")
     batch = [
@@ -160,8 +162,8 @@ async def test_f20_what_cannot_be_written_is_refused_and_forgotten(harness: Loop
 
 
 @with_command_loop
-async def test_f20_who_is_online_follows_from_what_was_written(harness: LoopHarness) -> None:
-    """An announcement in a batch that fails makes nobody the seeder of what is not shared."""
+async def test_f20_presence_follows_from_durable_state(harness: LoopHarness) -> None:
+    """An announcement in a failed batch makes no seeder of a share that was rolled back."""
     await harness.ask(tracker.CreateGroup("lab"))
     film = harness.content("film")
     await harness.ask(tracker.Announce("tcp://192.0.2.7:9"))
@@ -180,7 +182,7 @@ async def test_f20_who_is_online_follows_from_what_was_written(harness: LoopHarn
 
 
 def counted_loads(harness: LoopHarness, monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Grows with each time that the store is read as a whole."""
+    """List that grows with each load of the store."""
     loads, load = list[None](), harness.store.load
 
     def counting() -> State:
@@ -191,7 +193,7 @@ def counted_loads(harness: LoopHarness, monkeypatch: pytest.MonkeyPatch) -> list
     return loads
 
 
-def test_f20_a_full_disk_is_read_once_and_not_for_each_refusal(
+def test_f20_a_full_disk_costs_one_reload_and_not_one_for_each_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     @with_command_loop
@@ -217,10 +219,10 @@ def test_f20_a_full_disk_is_read_once_and_not_for_each_refusal(
 
 
 @pytest.mark.parametrize(("careful_s", "reads"), [(3_600.0, 1), (0.0, 5)])
-def test_f20_a_disk_with_room_for_small_things_only_is_not_read_all_the_time(
+def test_f20_a_disk_with_space_for_small_writes_only_costs_few_reloads(
     monkeypatch: pytest.MonkeyPatch, careful_s: float, reads: int
 ) -> None:
-    """Within a while of a failure the next one costs nothing, though others were written since."""
+    """Within ``CAREFUL_S`` of a failure the next one costs no reload, even after other commits."""
     monkeypatch.setattr(command_loop, "CAREFUL_S", careful_s)
 
     @with_command_loop
@@ -237,7 +239,7 @@ def test_f20_a_disk_with_room_for_small_things_only_is_not_read_all_the_time(
 
 
 @with_command_loop
-async def test_f20_who_is_overtaken_while_the_disk_is_full_is_answered_all_the_same(
+async def test_f20_an_overtaken_batch_is_answered_after_the_disk_was_full(
     harness: LoopHarness,
 ) -> None:
     await harness.ask(tracker.CreateGroup("lab"))
@@ -255,10 +257,10 @@ async def test_f20_who_is_overtaken_while_the_disk_is_full_is_answered_all_the_s
     )
 
 
-def test_f20_what_was_written_and_not_understood_is_read_from_the_disk(
+def test_f20_a_defect_after_the_commit_reloads_the_mirror(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A defect between the two leaves no mirror behind that lacks what is durable."""
+    """A defect between commit and mirror does not leave a mirror without the durable change."""
     mirror: list[State] = []
     apply = State.apply
 
@@ -282,7 +284,7 @@ def test_f20_what_was_written_and_not_understood_is_read_from_the_disk(
 
 
 @with_command_loop
-async def test_who_logs_out_right_after_an_announcement_is_offline(harness: LoopHarness) -> None:
+async def test_a_logout_right_after_an_announcement_ends_the_lease(harness: LoopHarness) -> None:
     presence = harness.loop.context.presence
     harness.send(tracker.Announce("tcp://192.0.2.7:9"))
     assert await harness.ask(tracker.Logout()) == tracker.Done()
@@ -327,7 +329,7 @@ def test_a_defect_in_one_command_leaves_the_others_alone(monkeypatch: pytest.Mon
 
 
 def others_go_on(harness: LoopHarness, bob: DeviceKey) -> None:
-    """Another tracker on the same database makes bob known, and continues the log of lab."""
+    """Another writer of the database creates bob and continues the log of lab."""
     entry = events.LogEntry("lab", 2, 1, 1, events.Device("alice", bob, True))
     harness.store.commit(
         [
@@ -339,8 +341,8 @@ def others_go_on(harness: LoopHarness, bob: DeviceKey) -> None:
 
 
 @with_command_loop
-async def test_who_was_overtaken_decides_again_on_what_the_disk_says(harness: LoopHarness) -> None:
-    """Another tracker continued the log: the mirror is taken anew, and nobody notices."""
+async def test_an_overtaken_batch_is_decided_again_on_the_database(harness: LoopHarness) -> None:
+    """Another writer continued the log; the mirror is reloaded and the command succeeds."""
     await harness.ask(tracker.CreateGroup("lab"))
     bob = DeviceKey(b"b" * 32)
     others_go_on(harness, bob)
@@ -351,11 +353,10 @@ async def test_who_was_overtaken_decides_again_on_what_the_disk_says(harness: Lo
     assert "bob" in harness.loop.context.state.accounts
 
 
-def test_who_is_behind_a_batch_that_grew_when_it_was_decided_again_is_answered(
+def test_jobs_left_over_by_a_retried_batch_are_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Another tracker let alice into groups: her logging out is a batch of its own by now, and who
-    was in one batch with her has the next."""
+    """Another writer added alice to groups. Her logout now fills a batch, so jobs are left over."""
     monkeypatch.setattr(batch, "BATCH_WEIGHT", 12)
 
     @with_command_loop
@@ -376,7 +377,7 @@ def test_who_is_behind_a_batch_that_grew_when_it_was_decided_again_is_answered(
 
 
 @with_command_loop
-async def test_a_mirror_that_ran_ahead_is_taken_from_the_disk_again(harness: LoopHarness) -> None:
+async def test_a_mirror_ahead_of_the_database_is_reloaded(harness: LoopHarness) -> None:
     await harness.ask(tracker.CreateGroup("lab"))
     harness.loop.context.state.groups["ghost"] = harness.loop.context.state.groups["lab"]
     harness.loop.context.state.accounts.pop("alice")
@@ -401,7 +402,7 @@ async def test_one_device_cannot_fill_the_queue(harness: LoopHarness) -> None:
     assert not harness.loop._open_of
 
 
-# -- everybody's turn ---------------------------------------------------------------------------
+# -- fairness -----------------------------------------------------------------------------------
 
 BOB, CAROL = DeviceKey(b"b" * 32), DeviceKey(b"c" * 32)
 
@@ -417,10 +418,10 @@ def enters(harness: LoopHarness, user: str, device: DeviceKey) -> None:
 
 
 @with_command_loop
-async def test_h54_who_asks_much_is_answered_in_turn_with_who_asks_little(
+async def test_h54_users_with_many_and_with_few_commands_take_turns(
     harness: LoopHarness,
 ) -> None:
-    """Two devices of one account have one turn between them."""
+    """Two devices of one account share a turn."""
     enters(harness, "alice", CAROL)
     enters(harness, "bob", BOB)
     flood = [harness.send(tracker.ListGroups(), device=d) for d in (ALICE, CAROL) for _ in range(9)]
@@ -430,7 +431,7 @@ async def test_h54_who_asks_much_is_answered_in_turn_with_who_asks_little(
 
 
 def slow_decisions(monkeypatch: pytest.MonkeyPatch, decided: list[Any]) -> None:
-    """Each decision takes as long as a batch may."""
+    """Each decision takes ``BATCH_S``."""
     decide, clock = commands.decide, [0.0]
 
     def slow(context: Any, caller: Any, command: Any, now: Any) -> Any:
@@ -443,7 +444,7 @@ def slow_decisions(monkeypatch: pytest.MonkeyPatch, decided: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("command", [tracker.Follow(), tracker.Announce("tcp://192.0.2.7:9")])
-def test_h54_costly_questions_let_the_sockets_have_their_turn(
+def test_h54_costly_queries_do_not_keep_the_sockets_waiting(
     monkeypatch: pytest.MonkeyPatch, command: object
 ) -> None:
     decided: list[Any] = []
@@ -462,7 +463,7 @@ def test_h54_costly_questions_let_the_sockets_have_their_turn(
 
 
 @with_command_loop
-async def test_a_question_that_comes_before_a_change_does_not_wait_for_the_disk(
+async def test_a_query_before_the_first_change_does_not_wait_for_the_disk(
     harness: LoopHarness,
 ) -> None:
     harness.store.open.clear()
@@ -474,9 +475,11 @@ async def test_a_question_that_comes_before_a_change_does_not_wait_for_the_disk(
     await harness.reply(made)
 
 
-def test_h54_what_follows_from_one_batch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device with many shares that comes and goes is work each time, which is done after the
-    commit: others are not to wait for a hundred times of it."""
+def test_h54_the_work_after_one_commit_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each announcement and departure of a device with many shares is work after the commit.
+
+    Other commands must not wait for a hundred of them.
+    """
     monkeypatch.setattr(batch, "BATCH_WEIGHT", 60)
     commits: list[int] = []
 
@@ -512,7 +515,7 @@ def test_h54_what_follows_from_one_batch_is_bounded(monkeypatch: pytest.MonkeyPa
     scenario()
 
 
-# -- much to tell at once -----------------------------------------------------------------------
+# -- large publications -----------------------------------------------------------------------
 
 
 @with_command_loop
@@ -531,7 +534,7 @@ async def test_h55_the_beat_goes_on_while_the_disk_is_slow(harness: LoopHarness)
 
 
 @with_command_loop
-async def test_h55_a_long_farewell_is_told_in_stretches_and_in_its_order(
+async def test_h55_many_entries_of_one_departure_leave_in_slices_and_in_order(
     harness: LoopHarness,
 ) -> None:
     enters(harness, "bob", BOB)
@@ -558,7 +561,7 @@ async def test_h55_a_long_farewell_is_told_in_stretches_and_in_its_order(
     assert told == list(range(4 + shares, 6 + 2 * shares))
 
 
-def test_h54_tickets_are_signed_once_in_a_while_and_some_at_once(
+def test_h54_tickets_are_signed_a_few_at_once_and_reused_while_fresh(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     signed: list[tuple[DeviceKey, str]] = []

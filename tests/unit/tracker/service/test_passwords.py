@@ -1,4 +1,4 @@
-"""The queue for hashing: which password is next, and what each attempt costs."""
+"""Password hashing: order of the queue and cost of each attempt."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def caller(device: int, address: str = "192.0.2.7") -> Caller:
     return Caller(DeviceKey(bytes([device]) * 32), address)
 
 
-def test_h56_a_name_that_is_asked_about_costs_budget(guard: Passwords) -> None:
-    """Whether it is taken is found out after the hash, so each question costs an account."""
+def test_h56_probing_a_user_name_costs_budget(guard: Passwords) -> None:
+    """A name is looked up after the hash, so each probe costs the budget of an account."""
 
     async def ask() -> list[Code]:
         codes = []
@@ -50,8 +50,8 @@ def test_h56_a_name_that_is_asked_about_costs_budget(guard: Passwords) -> None:
     assert asyncio.run(ask()) == [Code.SLOW_DOWN] * 5
 
 
-def test_h57_who_floods_with_right_passwords_keeps_no_place_from_others(guard: Passwords) -> None:
-    """Ten devices of one account, five logins each at a time, and another user beside them."""
+def test_h57_a_flood_of_right_passwords_takes_no_place_of_other_users(guard: Passwords) -> None:
+    """Ten devices of one account with five logins each at a time, and another user beside them."""
     right = passwords._hash("right")
 
     async def log_in(user: str, device: int, password: str = "right") -> Code | bool:
@@ -75,7 +75,7 @@ def test_h57_who_floods_with_right_passwords_keeps_no_place_from_others(guard: P
     assert flood.count(Code.BUSY) == 50 - limits.PASSWORD_PLACES_EACH
 
 
-def test_h57_guesses_at_a_user_hold_no_place_of_a_device_that_was_let_in(
+def test_h57_guesses_at_a_user_take_no_place_of_a_known_device(
     guard: Passwords,
 ) -> None:
     right = passwords._hash("right")

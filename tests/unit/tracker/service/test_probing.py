@@ -1,4 +1,4 @@
-"""Whether a device can be reached: where the tracker connects to, for whom, and how often."""
+"""Reachability test: targets, callers and limits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tracker.service.probing import Prober
         ("::1", "tcp://127.0.0.1:5100", True),
     ],
 )
-def test_h91_the_tracker_connects_to_what_the_asker_announced_and_not_to_itself(
+def test_h91_the_tracker_probes_only_the_announced_endpoint_and_not_itself(
     harness: TrackerHarness, seen_at: str, endpoint: str, tried: bool
 ) -> None:
     alice = harness.user("alice")
@@ -54,7 +54,7 @@ def test_h91_the_tracker_connects_to_what_the_asker_announced_and_not_to_itself(
         assert decision.reply == tracker.Probed(endpoint, False)
 
 
-def test_h91_who_is_not_online_has_nothing_tried(harness: TrackerHarness) -> None:
+def test_h91_an_offline_device_is_not_probed(harness: TrackerHarness) -> None:
     alice, stranger = harness.user("alice"), harness.device("stranger")
     for device, code in ((alice, Code.USAGE), (stranger, Code.NOT_LOGGED_IN)):
         caller = Caller(device.key, "192.0.2.9", b"request!")
@@ -63,7 +63,7 @@ def test_h91_who_is_not_online_has_nothing_tried(harness: TrackerHarness) -> Non
         assert reply.code is code
 
 
-def test_a_device_is_told_from_where_it_is_seen(harness: TrackerHarness) -> None:
+def test_a_device_learns_the_address_that_it_is_seen_at(harness: TrackerHarness) -> None:
     for networked in (False, True):
         harness.context.identity = dataclasses.replace(
             harness.context.identity, networked=networked
@@ -75,7 +75,7 @@ def test_a_device_is_told_from_where_it_is_seen(harness: TrackerHarness) -> None
 
 
 class Device:
-    """What listens where a device announced itself."""
+    """Kinds of listeners at an announced endpoint."""
 
     def __init__(self, context: zmq.Context[Any], pair: KeyPair, admitted: set[DeviceKey]) -> None:
         self.guard = zap.ZapHandler(context)
@@ -105,7 +105,7 @@ def run(test: Callable[[Prober, zmq.Context[Any], KeyPair], Awaitable[None]]) ->
     asyncio.run(main())
 
 
-def test_only_the_device_itself_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_handshake_with_the_device_key_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "PROBE_S", 0.3)
 
     async def test(prober: Prober, there: zmq.Context[Any], own: KeyPair) -> None:
