@@ -1,9 +1,9 @@
-"""What a peer must remember over a restart: its shares and its downloads.
+"""Records that survive a restart: shares, downloads, and the manifests of both.
 
-Owns the records' form and their files: one small file a record, replaced whole, so that a crash
-leaves the old or the new one and a damaged one costs nobody else anything. Each has a copy, for
-disks that lose what they said was written. The contents of the records are ``peer.shares``' and
-``peer.downloads``'.
+Owns: the form of the records and their files. Each record is one small file that is replaced
+atomically, so that a crash leaves the old or the new one, and a damaged one harms no other. Each
+has a copy, for disks that lose data after a sync. Not here: the meaning of the records (see
+peer.shares and peer.downloads).
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class ShareRecord(msgspec.Struct, frozen=True):
-    """``user`` offers ``content``, which lies at ``place``, in ``group`` under ``name``.
+    """Share of ``user``: ``content``, which lies at ``place``, in ``group`` under ``name``.
 
-    ``topic`` is the group's, which tells it from a later one of that name."""
+    ``topic`` is that of the group, which tells it from a later group of the same name.
+    """
 
     user: str
     group: str
@@ -45,12 +46,13 @@ class ShareRecord(msgspec.Struct, frozen=True):
     topic: bytes = b""
     algorithm: str = ""
     piece_length: int = 0
-    """Of its manifest, to make it anew; empty and 0 in records that are older than these two."""
+    """Of its manifest, to make that again; empty and 0 in records older than these two fields."""
 
 
 class DownloadRecord(msgspec.Struct, frozen=True):
-    """A download as it is remembered. ``path`` is the final path as bytes, for not every path is
-    text; ``state`` is D, C, P or F; ``topic`` is the group's, as that of a `ShareRecord`."""
+    """Download of ``user``. ``path`` is the final path as bytes, because not every path is text;
+    ``state`` is D, C, P or F; ``topic`` as in `ShareRecord`.
+    """
 
     user: str
     group: str
@@ -64,27 +66,27 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     state: str = "D"
     reason: str | None = None
     by_user: bool = False
-    """Paused by the user, and so not to be resumed but by the user."""
+    """Paused by the user, so that only the user resumes it."""
     elapsed_s: float = 0.0
     sources: list[SourceUse] = []
     topic: bytes = b""
     folder: Folder | None = None
-    """That in which the part is; None in records of earlier versions."""
+    """The folder of the part; None in records of earlier versions."""
     times: bool = True
-    """Whether it gets the times of its manifest."""
+    """Whether the files get the times of its manifest."""
 
 
 R = TypeVar("R", ShareRecord, DownloadRecord)
 
 
 def record_key(*parts: str) -> str:
-    """A file name for what ``parts`` identify together."""
+    """A file name for the thing that ``parts`` identify together."""
     joined = "\x00".join(parts).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(joined, digest_size=16).hexdigest()
 
 
 class Records(Generic[R]):
-    """The records of one kind, a file each. Every method blocks for as long as the disk does."""
+    """Records of one kind, one file each. Every method blocks as long as the disk does."""
 
     SUFFIX = ".record"
     COPY = ".copy"
@@ -92,19 +94,21 @@ class Records(Generic[R]):
     def __init__(self, directory: Path, kind: type[R]) -> None:
         self._directory = directory
         self._decoder: msgspec.msgpack.Decoder[R] = msgspec.msgpack.Decoder(kind)
-        self.damaged: list[Path] = []  # what `load` set aside
+        self.damaged: list[Path] = []  # set aside by `load`
         self._changed = Condition()
-        self._turns: dict[str, deque[object]] = {}  # the changes to a record, first come first
+        self._turns: dict[str, deque[object]] = {}  # the changes to a record, in order of arrival
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def load(self) -> dict[str, R]:
-        """All records by key, to be called before anything is put. A damaged one is set aside and
-        named in the log. Raises `StorageError` where the disk gives one back no more: without it we
-        would take back what it says that we share."""
+        """All records by key, to be called before the first `put`.
+
+        A damaged record is set aside and logged. Raises `StorageError` if the disk does not return
+        one. Why: without the record this device would withdraw a share that it still has.
+        """
         remove_temp_files(self._directory)
         for copy in self._directory.glob(f"*{self.COPY}"):
             if not copy.with_suffix(self.SUFFIX).exists():
-                copy.unlink(missing_ok=True)  # of one that was being forgotten
+                copy.unlink(missing_ok=True)  # of a record that was being removed
         records: dict[str, R] = {}
         for path in sorted(self._directory.glob(f"*{self.SUFFIX}")):
             with translated(str(path), "read"):
@@ -125,7 +129,7 @@ class Records(Generic[R]):
             return None
 
     def _from_copy(self, path: Path) -> R | None:
-        """The record again, from its copy; None if that is of no use either."""
+        """The record from its copy; None if that is damaged or missing too."""
         copy = path.with_suffix(self.COPY)
         try:
             encoded = copy.read_bytes()
@@ -138,7 +142,7 @@ class Records(Generic[R]):
         return record
 
     def put(self, key: str, record: R) -> None:
-        """Remember ``record`` for good. Raises `StorageError`."""
+        """Write ``record``, durable on return. Raises `StorageError`."""
         path, encoded = self._directory / f"{key}{self.SUFFIX}", msgspec.msgpack.encode(record)
         with self._turn(key):
             atomic_write(path, encoded)
@@ -146,8 +150,7 @@ class Records(Generic[R]):
                 atomic_write(path.with_suffix(self.COPY), encoded, durable=False)
 
     def remove(self, key: str) -> None:
-        """Forget a record for good; one that is not there is forgotten already. Raises
-        `StorageError`."""
+        """Remove a record, durable on return; a missing one is no error. Raises `StorageError`."""
         path = self._directory / f"{key}{self.SUFFIX}"
         with self._turn(key), translated(str(path), "remove"):
             path.unlink(missing_ok=True)
@@ -155,7 +158,7 @@ class Records(Generic[R]):
             sync_directory(self._directory)  # or a power failure brings it back
 
     def remove_all(self, keys: Sequence[str]) -> None:
-        """`remove` for many: the folder is synced once, for that takes the longest."""
+        """`remove` for many. Why: the sync of the folder takes the longest, and one is enough."""
         for key in keys:
             path = self._directory / f"{key}{self.SUFFIX}"
             with self._turn(key), translated(str(path), "remove"):
@@ -166,9 +169,9 @@ class Records(Generic[R]):
 
     @contextlib.contextmanager
     def _turn(self, key: str) -> Iterator[None]:
-        """Wait until the changes to this record that came earlier are made.
+        """Wait until all earlier changes to this record are made.
 
-        A lock lets in whichever it likes of those who wait, and the one that ends last would stay.
+        Why: a lock admits waiting threads in any order, and the change that ends last would stay.
         """
         mine = object()
         with self._changed:
@@ -186,7 +189,7 @@ class Records(Generic[R]):
 
 
 class Manifests:
-    """Encoded manifests by content id, a file each; those that nobody names are removed."""
+    """Encoded manifests by content id, one file each; unused ones are removed."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -195,23 +198,23 @@ class Manifests:
     def put(self, content: ContentId, encoded: bytes) -> None:
         """Keep a manifest. Raises `StorageError`."""
         path = self._path(content)
-        if self.get(content) != encoded:  # there is none, or the disk has lost some of it
+        if self.get(content) != encoded:  # it is missing, or the disk has lost some of it
             atomic_write(path, encoded)
             return
         with contextlib.suppress(OSError):
-            os.utime(path)  # it is wanted again
+            os.utime(path)  # it is in use again
 
     def get(self, content: ContentId) -> bytes | None:
-        """The encoded manifest, not checked; None when there is none."""
+        """The encoded manifest, not verified; None if there is none."""
         try:
             return self._path(content).read_bytes()
         except OSError:
             return None
 
     def keep_only(self, wanted: set[ContentId], spared_s: float = 0.0) -> None:
-        """Remove the manifests of all other contents, and what a crash left of any.
+        """Remove the manifests of all other contents, and the remains of a crash.
 
-        What was put less than ``spared_s`` ago stays: for what it is may not be recorded yet.
+        A manifest that was put less than ``spared_s`` ago stays: its record may not be written yet.
         """
         names = {self._path(content).name for content in wanted}
         before = wall_ms() / 1000 - spared_s

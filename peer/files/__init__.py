@@ -1,5 +1,5 @@
-"""The bytes on the disk: walking and digesting what is shared, and collecting what is fetched.
+"""Bytes on the disk: shared files, digested and read; parts of downloads, written and completed.
 
-``sharing`` makes manifests, ``library`` reads what is complete, ``storage`` keeps what is under
-way. Everything here blocks and runs on worker threads; nothing here knows of peers or the tracker.
+``sharing`` makes manifests, ``library`` reads complete contents, ``partial_content`` keeps
+unfinished ones. Everything here blocks and runs on worker threads. Not here: peers and the tracker.
 """

@@ -1,8 +1,8 @@
-"""Where a download goes: the folder, the final name in it, and the name until it is complete.
+"""Destination of a download: its folder, its final name, and the name of its part.
 
-Owns the handle of that folder, the checks before anything is made, and the one step that makes a
-complete download visible. Everything is done from the handle, so a path that is redirected
-meanwhile changes nothing. What is in the part is none of its business (``peer.files.partfile``).
+Owns: the handle of the folder, the checks before anything is made, and the one step that makes a
+complete download visible. Every step starts from the handle, so a path that is redirected meanwhile
+changes nothing. Not here: the bytes of the part (see peer.files.partfile).
 """
 
 from __future__ import annotations
@@ -36,47 +36,47 @@ _HASHED_CHARACTERS = 8
 
 
 def part_name(name: str) -> str:
-    """The name in the same folder under which ``name`` is collected."""
-    room = NAME_BYTES_MAX - len(PART_SUFFIX)
+    """The name of the part of ``name``, in the same folder."""
+    longest = NAME_BYTES_MAX - len(PART_SUFFIX)
     encoded = os.fsencode(name)
-    if len(encoded) <= room:
+    if len(encoded) <= longest:
         return name + PART_SUFFIX
-    # Cut, and told apart from other long names by a digest of the whole.
+    # Cut; a digest of the whole tells it from other long names.
     mark = "~" + blake3(encoded).hexdigest()[:_HASHED_CHARACTERS]
-    cut = encoded[: room - len(mark)].decode("utf-8", "ignore")
+    cut = encoded[: longest - len(mark)].decode("utf-8", "ignore")
     return cut + mark + PART_SUFFIX
 
 
 def short_part_name(name: str) -> str:
-    """The same for file systems whose names must be shorter than Linux allows."""
+    """The name of the part for file systems that take only shorter names than Linux does."""
     return "~" + blake3(os.fsencode(name)).hexdigest()[:_HASHED_CHARACTERS] + PART_SUFFIX
 
 
 class Destination:
-    """A folder and a name in it. ``path`` has no link in it and is the one to be recorded."""
+    """A folder and a name in it. ``path`` has no link in it and is the one to record."""
 
     def __init__(self, folder: str, name: str, fd: int) -> None:
         self.folder = folder
         self.name = name
         self.part = part_name(name)
         self.fd = fd
-        self.renamed = False  # the part has its final name, which may not be on the disk yet
+        self.renamed = False  # the part has its final name, perhaps not on the disk yet
         self._left = False  # the part is still there, as a second name of the complete file
-        # Whether a file shows one number by its name and by its handle, as `made` finds out.
+        # Whether a file has one inode number by name and by handle, as `made` finds out.
         self._numbered = True
 
     @classmethod
     def choose(cls, path: str) -> Destination:
-        """For a path that a user gave: links on the way to its folder are resolved once, here.
+        """The destination at a path that a user gave. Links to its folder are resolved once, here.
 
-        Raises `StorageError` if there is no such folder, `ConfigError` if that is no name.
+        Raises `StorageError` if there is no such folder, `ConfigError` if the path ends in no name.
         """
         folder, name = os.path.split(os.path.abspath(path))
         return cls.again(os.path.join(os.path.realpath(folder), name))
 
     @classmethod
     def again(cls, path: str) -> Destination:
-        """For a path that was recorded: a link that has appeared in it since is refused."""
+        """The destination at a recorded path. A link that has appeared in it since is refused."""
         folder, name = os.path.split(path)
         if name in ("", ".", ".."):
             raise ConfigError(f"{quoted(path)} is no name for a new file or folder")
@@ -90,8 +90,9 @@ class Destination:
         return destination
 
     def _choose_part(self) -> None:
-        """The name of the part: the short one where the file system takes no longer one, or where
-        that is there already."""
+        """Take the short name for the part if the file system refuses the long one, or if a part
+        with the short name exists.
+        """
         short = short_part_name(self.name)
         if self._takes(self.part) and (
             self.status(self.part) is not None or self.status(short) is None
@@ -100,11 +101,11 @@ class Destination:
         self.part = short
 
     def _takes(self, name: str) -> bool:
-        """Whether the name is not too long, as far as the file system tells before it is made."""
+        """Whether the file system takes a name of that length, as far as it tells in advance."""
         try:
             longest = os.fstatvfs(self.fd).f_namemax
         except OSError:
-            longest = 0  # it tells nothing
+            longest = 0  # the file system does not tell
         if longest and len(os.fsencode(name)) > longest:
             return False
         try:
@@ -114,14 +115,15 @@ class Destination:
         return True
 
     def shorten_part(self) -> bool:
-        """Take the short name for the part, which the file system refused as too long; False if
-        that is the one already."""
+        """Take the short name for the part, after the file system refused the long one; return
+        False if it is short already.
+        """
         short = short_part_name(self.name)
         before, self.part = self.part, short
         return before != short
 
     def made(self, part_fd: int) -> None:
-        """The part is there, and open as ``part_fd``: learn how its file system numbers files."""
+        """The part exists and is open as ``part_fd``: learn how its file system numbers files."""
         status = self.status(self.part)
         if status is not None:
             self._numbered = os.path.samestat(status, os.fstat(part_fd))
@@ -135,7 +137,7 @@ class Destination:
         return os.path.join(self.folder, self.part)
 
     def refuse_if_there(self) -> None:
-        """Raise `AlreadyThere` or `UnsafeDestination` if either name is in use."""
+        """Raise `AlreadyExists` or `UnsafeDestination` if either name is in use."""
         for name, hint in (
             (self.name, "choose another name, or remove it"),
             (self.part, "another download may be filling it; otherwise remove it"),
@@ -149,37 +151,37 @@ class Destination:
             raise AlreadyExists(f"{shown} is already there", hint)
 
     def status(self, name: str) -> os.stat_result | None:
-        """What stands at ``name`` in the folder, links not followed."""
+        """The status of ``name`` in the folder, without following links; None if it is free."""
         with translated(os.path.join(self.folder, name), "look at"):
             return paths.status_of(self.fd, name)
 
-    def check_room(self, needed: int) -> None:
-        """Raise `DiskFull` if there are less than ``needed`` bytes to be had."""
+    def check_space(self, needed: int) -> None:
+        """Raise `DiskFull` if less than ``needed`` bytes are free."""
         try:
             found = os.fstatvfs(self.fd)
         except OSError as error:
             if not is_refusal(error):
                 raise storage_error(error, self.folder, "look at") from error
-            without(self.folder, "tell its room", error, "the download begins all the same")
+            without(self.folder, "tell its free space", error, "the download begins all the same")
             return
         free = found.f_bavail * found.f_frsize
         if free < needed and found.f_blocks:  # some network file systems tell nothing
             raise DiskFull(
-                f"no room in {quoted(self.folder)}: "
+                f"no space left in {quoted(self.folder)}: "
                 f"{size_text(needed)} needed, {size_text(free)} free",
-                "make room there, or choose another place",
+                "free some space there, or choose another place",
             )
 
     @property
     def block_size(self) -> int:
-        """Bytes of the smallest piece of disk that a file can take."""
+        """The block size of the file system, in bytes."""
         try:
             return max(1, os.fstatvfs(self.fd).f_frsize)
         except OSError:
             return 1
 
     def sync(self) -> None:
-        """Put the names in the folder on the disk."""
+        """Sync the names in the folder."""
         with translated(self.folder, "sync"):
             refused = syscalls.sync_file(self.fd)
         if refused is not None:
@@ -189,10 +191,11 @@ class Destination:
     def publish(self, part_fd: int, is_content: Callable[[str], bool]) -> None:
         """Give the part its final name, if it is still the one open as ``part_fd``.
 
-        Where the file system gives files other numbers by their names than by their handles, or by
-        each of their names, ``is_content`` tells of one whether the content stands there.
-        Raises `AlreadyThere` if that name has come into use; nothing is overwritten. On return the
-        new name is on the disk. After an error that passes the same call can be made again.
+        Some file systems number a file differently by name and by handle, or by each of its names.
+        There ``is_content`` tells whether the content stands at a name.
+
+        Raises `AlreadyExists` if the name has come into use; nothing is overwritten. On return the
+        new name is on the disk. After a transient error the same call can be made again.
         """
         if not self.renamed:
             if self._numbered or not is_content(self.part):
@@ -201,7 +204,7 @@ class Destination:
                 with translated(self.path, "create"):
                     self._left = syscalls.rename_no_replace(self.part, self.name, self.fd)
             except StorageError as error:
-                # Over a network it may be done, and only the answer lost.
+                # A network file system may have renamed it and lost only the answer.
                 with contextlib.suppress(StorageError):
                     self.renamed = self._is_part(part_fd, self.name)
                 if not self.renamed:
@@ -214,8 +217,10 @@ class Destination:
         self.sync()
 
     def _never_named(self, error: StorageError) -> None:
-        """Raise `NeverNamed` if the rename was refused though names can be made in the folder:
-        waiting for permissions would be waiting for ever."""
+        """Raise `NeverNamed` if the rename was refused though the folder takes new names.
+
+        Why: no change of permissions would help, so a retry would never end.
+        """
         cause = error.__cause__
         if not isinstance(cause, OSError) or not is_refusal(cause):
             return
@@ -231,7 +236,7 @@ class Destination:
         ) from cause
 
     def open(self, name: str) -> int:
-        """Open the file or folder that stands at ``name`` to read it. Raises `StorageError`."""
+        """Open the file or folder at ``name`` to read it. Raises `StorageError`."""
         with translated(os.path.join(self.folder, name), "look at"):
             status = paths.status_of(self.fd, name)
             if status is not None and stat.S_ISDIR(status.st_mode):
@@ -248,8 +253,10 @@ class Destination:
             raise UnsafeDestination(f"{shown} is gone, or was replaced by something else")
 
     def forget_second_name(self) -> bool:
-        """Remove the part if it is the complete file by a second name, as a process leaves it that
-        ends between the two steps in which some file systems rename; whether it was."""
+        """Remove the part if it is a second name of the complete file; return whether it was.
+
+        Some file systems rename in two steps, link and unlink, and a process may end between them.
+        """
         part, final = self.status(self.part), self.status(self.name)
         if part is None or final is None or not _is_one_file(part, final):
             return False
@@ -279,7 +286,7 @@ class Destination:
         )
 
     def close(self) -> None:
-        """Close the folder, after the part: what was open is not removed by every file system."""
+        """Close the folder, after the part. Why: not every file system removes an open file."""
         if self._left and self.fd >= 0:
             with contextlib.suppress(OSError, StorageError):
                 self.forget_second_name()
@@ -289,7 +296,7 @@ class Destination:
 
 
 def _is_one_file(one: os.stat_result, other: os.stat_result) -> bool:
-    """Whether two names are those of one file, also where each has a number of its own."""
+    """Whether two names stand for one file, also where each name has a number of its own."""
     if os.path.samestat(one, other):
         return True
     return one.st_nlink > 1 and _looks(one) == _looks(other)

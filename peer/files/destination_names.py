@@ -1,8 +1,8 @@
-"""Names that the file system of a destination may not hold, tried out before a download begins.
+"""Names that the file system of a destination may refuse, tried before a download begins.
 
-What Linux can hold is shared as it is. Whether ``Foo`` may stand beside ``foo`` (file systems that
-fold case or composition), and whether names such as ``aux.c``, ``a.`` or ``a:b`` can be had at all,
-is decided here, by making them in the empty part. Ordinary names are not tried.
+Every name that Linux can hold may be shared. Some file systems fold case or composition, so that
+``Foo`` and ``foo`` are one file; some refuse ``aux.c``, ``a.`` or ``a:b``. This module tries such
+names in the empty part. Ordinary names are not tried.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from common.names import quoted
 from peer.files import paths
 from peer.files.errors import UnsafeDestination, storage_error
 
-TRIED_MAX = 2_000  # names; each costs a file that is made and removed
+TRIED_MAX = 2_000  # names; for each a file is made and removed
 _UNUSUAL = re.compile(
     r'[<>:"|?*\\]|[. \xa0]$|^ |'
     r"^(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\xb9\xb2\xb3])(?:\.|$)",
@@ -29,9 +29,10 @@ _REFUSING = {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG, errno.ENOENT, errno
 _HINT = "choose a folder on another file system"
 
 
-def require_room_for_names(folder_fd: int, shown: str, manifest: Manifest) -> None:
-    """Raise `UnsafeDestination` unless the empty folder's file system can hold the names of
-    ``manifest``, each beside its neighbours; `StorageError` for what else goes wrong."""
+def require_usable_names(folder_fd: int, shown: str, manifest: Manifest) -> None:
+    """Raise `UnsafeDestination` unless the file system of the empty folder can hold the names of
+    ``manifest``, each beside its neighbours; `StorageError` for other errors.
+    """
     unusual, twins = _suspects(manifest)
     try:
         for name in unusual:
@@ -64,7 +65,7 @@ def _suspects(manifest: Manifest) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def _coarse(name: str) -> str:
-    """Equal for all names that any file system is known to take for one."""
+    """A key that is equal for all names that some file system takes for one."""
     if name.isascii():
         return name.lower().rstrip(". ")
     visible = _IGNORED.sub("", unicodedata.normalize("NFKD", name))

@@ -1,7 +1,7 @@
-"""How much room on the disk a content needs, and which stretches of it need none.
+"""Disk space that a content needs, and ranges of zeros that need none.
 
-Owns the arithmetic alone: pieces of zeros are known by their digest before they are fetched, and
-are left as holes. Asking the disk is the business of ``peer.files.destination``.
+Owns: the arithmetic. Pieces of zeros are known by their digest before they are fetched, and stay
+holes. Not here: free space of the disk (see peer.files.destination).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from peer.swarm.fetching.local_pieces import Alike
 
 
 def zero_digest(manifest: Manifest) -> bytes:
-    """The digest of a piece of zeros, which needs no room and no write."""
+    """The digest of a piece of zeros, which needs no space and no write."""
     return manifest.algorithm.digest_of(bytes(manifest.piece_length))
 
 
 def zeros_told(manifest: Manifest) -> Callable[[int], bool]:
-    """Whether a piece is known by its digest to be of zeros; the last one by its own length."""
+    """A test for pieces of zeros, by their digests; the last piece has a length of its own."""
     last = manifest.piece_count - 1
     zero = zero_digest(manifest)
     rest = manifest.size - last * manifest.piece_length
@@ -35,15 +35,15 @@ def zeros_told(manifest: Manifest) -> Callable[[int], bool]:
 
 
 def alike(manifest: Manifest) -> Alike:
-    """Which pieces need not be fetched, as the digests tell: O(pieces).
+    """The pieces that need not be fetched, by their digests: zeros and copies. O(pieces).
 
-    Of contents with more than `limits.ALIKE_PIECES_MAX` pieces these are the zeros alone.
+    Contents with more than `limits.ALIKE_PIECES_MAX` pieces are searched for zeros only.
     """
     zeros: list[int] = []
     first: dict[bytes, int] = {}
     groups: dict[bytes, list[int]] = {}
     is_zeros = zeros_told(manifest)
-    full = manifest.size // manifest.piece_length  # a shorter one at the end is like no other
+    full = manifest.size // manifest.piece_length  # a shorter last piece equals no other
     if manifest.piece_count > limits.ALIKE_PIECES_MAX:
         full = 0
     for index in range(manifest.piece_count):
@@ -58,7 +58,7 @@ def alike(manifest: Manifest) -> Alike:
 
 
 def solid_ranges(manifest: Manifest) -> Iterator[Range]:
-    """The stretches of the stream that are not known to be zeros, in whole pieces."""
+    """The ranges of the stream that are not known to be zeros, in whole pieces."""
     is_zeros = zeros_told(manifest)
     solid = (not is_zeros(index) for index in range(manifest.piece_count))
     for is_solid, run in groupby(enumerate(solid), key=itemgetter(1)):
@@ -69,6 +69,6 @@ def solid_ranges(manifest: Manifest) -> Iterator[Range]:
 
 
 def needed_bytes(manifest: Manifest, block_size: int) -> int:
-    """Room that the content takes on the disk; files begin at whole blocks."""
+    """The disk space of the content in bytes; files begin at whole blocks."""
     blocks_unfilled = sum(-entry.size % block_size for entry in manifest.entries)
     return sum(length for _, length in solid_ranges(manifest)) + blocks_unfilled

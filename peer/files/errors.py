@@ -1,7 +1,7 @@
-"""What can go wrong with files, told apart by what follows from it.
+"""Errors of files, one class for each consequence.
 
-Owns the translation of the operating system's errors. What is done about them (pause, unshare,
-fail) is decided by the daemon.
+Owns: the translation of the operating system's errors. Not here: the consequences themselves, to
+pause, unshare or fail (see peer.downloads and peer.shares).
 """
 
 from __future__ import annotations
@@ -17,36 +17,37 @@ from common.names import quoted
 
 
 class TransientStorageError(StorageError):
-    """What passes by itself, or by what somebody does elsewhere: to be tried again in a while."""
+    """An error that passes by itself or by an action elsewhere: retry later."""
 
 
 class DiskFull(TransientStorageError):
-    """No room. What was there stays consistent; the same call may be made again later."""
+    """No space left. The file stays consistent; the same call may be made again later."""
 
 
 class Away(TransientStorageError):
-    """What lies in a place that cannot be reached now: a disk that is not mounted, a server that
-    does not answer, a permission that was taken. Nothing follows for what lies there."""
+    """The folder cannot be reached now: a disk is not mounted, a server does not answer, or a
+    permission was taken. This proves nothing about the files in it.
+    """
 
 
 class ReadOnly(TransientStorageError):
-    """Not writable: by permissions, or because the file system is mounted so."""
+    """Not writable: by permissions, or because the file system is mounted read-only."""
 
     code = Code.READ_ONLY
 
 
 class IOFailed(StorageError):
-    """The device or file system failed. What was not synced before must be taken for lost."""
+    """The device or file system failed. Data that was not synced before counts as lost."""
 
 
 class AlreadyExists(StorageError):
-    """Something of that name exists and is not overwritten."""
+    """The name exists already and is not overwritten."""
 
     code = Code.TAKEN
 
 
 class UnsafeDestination(StorageError):
-    """A link, device, FIFO or hard link stands where a file of ours should be."""
+    """A link, device, FIFO or hard link stands in the place of a file of ours."""
 
 
 class NameTooLong(StorageError):
@@ -54,40 +55,40 @@ class NameTooLong(StorageError):
 
 
 class NeverNamed(StorageError):
-    """A complete content whose file system refuses to give it its final name. It stays a part."""
+    """The file system refuses to give a complete content its final name. It stays a part."""
 
 
 class ContentChanged(StorageError):
-    """A shared file is not what was digested any more: edited, truncated, replaced or gone."""
+    """A shared file is no longer as it was digested: edited, truncated, replaced or gone."""
 
     code = Code.CHANGED
 
 
 class OtherContent(ContentChanged):
-    """Files that stand still, and hold other bytes than a manifest says."""
+    """Files that did not change while they were read hold other bytes than a manifest says."""
 
 
 class Unreadable(StorageError):
-    """What should be shared is missing, not readable, or not a plain file or folder."""
+    """A file to share is missing, not readable, or no plain file or folder."""
 
 
 class PieceNotHeld(LocalProtocolError):
-    """A piece is to be read that is not there, or was lost since."""
+    """A piece to read was never held, or was lost since."""
 
 
 class StorageClosed(StorageError):
-    """Used after it was closed, as happens to a worker that outlives its download."""
+    """Use after closing, as by a worker that outlives its download."""
 
 
 class WrongPiece(IntegrityError):
-    """Bytes that are not the piece they were sent as. Nothing was written."""
+    """The bytes are not the piece that their sender named. Nothing was written."""
 
 
 class DigestMismatch(IntegrityError):
-    """The whole content does not have the digest it should.
+    """The whole content does not have its digest.
 
-    ``pieces`` are those that fail their own digests on disk; they are no longer held and can be
-    fetched again. If there are none, the manifest itself is wrong.
+    ``pieces`` fail their own digests on the disk; they are no longer held and can be fetched again.
+    If there are none, the manifest itself is wrong.
     """
 
     def __init__(self, message: str, pieces: tuple[int, ...], hint: str | None = None) -> None:
@@ -96,13 +97,13 @@ class DigestMismatch(IntegrityError):
 
 
 class TooManyOpenFiles(TransientStorageError):
-    """Too many files are open, or memory is short. Passes by itself; ask again later."""
+    """Too many files are open, or memory is short. Transient; retry later."""
 
     code = Code.BUSY
 
 
 class Cancelled(MiniTorrentError):
-    """Long work that was asked to stop, and did."""
+    """Long work was asked to stop, and did."""
 
     code = Code.CANCELLED
 
@@ -115,12 +116,12 @@ _UNSAFE = {errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.EISDIR, errno.ENODEV}
 
 
 def storage_error(error: OSError, path: str, doing: str) -> StorageError:
-    """The `StorageError` for what the system said while ``doing`` something to ``path``."""
+    """The `StorageError` for an error of the system while ``doing`` something to ``path``."""
     number = error.errno or 0
     reason = os.strerror(number) if number else str(error)
     text = f"cannot {doing} {quoted(path)}: {reason}"
     if number in _FULL:
-        return DiskFull(text, "make room there; it goes on by itself")
+        return DiskFull(text, "free some space there; it goes on by itself")
     if number in _READ_ONLY:
         return ReadOnly(text, "choose another place, or change its permissions")
     if number == errno.EEXIST:
@@ -142,7 +143,7 @@ def storage_error(error: OSError, path: str, doing: str) -> StorageError:
 
 @contextmanager
 def translated(path: str, doing: str) -> Iterator[None]:
-    """Raise what the system reports within as a `StorageError` about ``path``."""
+    """Raise errors of the system within the block as a `StorageError` about ``path``."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""How a file looked when its bytes were known, to tell later whether they still are.
+"""Fingerprint of a file: its status when its bytes were digested.
 
-Owns the comparison and its record. Content is not looked at: a fingerprint that differs says that
-the file must be digested again, one that agrees that it need not be.
+Owns: the comparison and its record. Not here: content. A different fingerprint means that the file
+must be digested again; an equal one means that it need not be.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _HALF = 1 << 63
 
 
 class Fingerprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Size in bytes, the times of the last change of content and of status, and the inode.
+    """Size in bytes, times of the last change of content and of status, and the inode.
 
-    The time of status change cannot be set back by a program, so an edit that restores the other
-    time is noticed too. It also changes when a file is renamed or linked, which costs a digest for
-    nothing. The device's number is left out: it differs from mount to mount. Times beyond 64 bits
-    (before 1677, after 2262) are kept modulo that: they are compared for being the same, no more.
+    No program can set back the time of status change, so an edit that restores the other time is
+    noticed too. A rename or a link changes it as well, and costs a needless digest. The device
+    number is left out, because it differs from mount to mount. Times beyond 64 bits (before 1677,
+    after 2262) are kept modulo that: they are only compared for equality.
     """
 
     size: int
@@ -52,11 +52,11 @@ def _in_64_bits(time_ns: int) -> int:
 
 
 class SharedLocation(msgspec.Struct, frozen=True, array_like=True):
-    """Where a content lies on this device, and how each entry of its manifest looked there.
+    """The place of a content on this device, and the fingerprint of each entry of its manifest.
 
-    ``root`` is the absolute path as bytes, for not every path is text. Empty folders have no
-    fingerprint. ``where`` tells the folder that it lies in from another one at the same path; it
-    is None in records of earlier versions.
+    ``root`` is the absolute path as bytes, because not every path is text. Empty folders have no
+    fingerprint. ``where`` tells its folder from another one at the same path; it is None in records
+    of earlier versions.
     """
 
     root: bytes
@@ -69,10 +69,10 @@ class SharedLocation(msgspec.Struct, frozen=True, array_like=True):
 
 
 def settle(fingerprints: Iterable[Fingerprint | None]) -> None:
-    """Wait until a further edit of these files would show in their times.
+    """Wait until a further edit of these files would change their times.
 
-    To be called before the bytes are read. It waits a tick of the clock at most, and only for files
-    that were changed within the last one.
+    To be called before the bytes are read. It waits at most one tick of the clock, and only for
+    files that were changed within the last one.
     """
     newest_ns = max((found.mtime_ns for found in fingerprints if found is not None), default=0)
     age_s = (time.time_ns() - newest_ns) / 1e9

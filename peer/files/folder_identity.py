@@ -1,9 +1,10 @@
-"""Identity of the folder that a content lies in: it tells a disk that is away from a deletion.
+"""Identity of a content's folder: it tells a disk that is away from a deletion.
 
-Owns the comparison. A file that is missing was deleted only if the folder that held it is there
-still: the same inode on the same file system. A folder that is missing, that cannot be entered, or
-that is another one (an empty mount point, another disk) says nothing of the file. What follows is
-decided by the daemon.
+A missing file was deleted only if its folder is still there: the same inode on the same file
+system. A folder that is missing, that cannot be entered, or that is another one (an empty mount
+point, another disk) proves nothing about the file.
+
+Owns: the comparison. Not here: the consequences (see peer.shares and peer.downloads).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 class Folder(msgspec.Struct, frozen=True, array_like=True):
-    """``fsid`` is the file system's own number, which stays from mount to mount where there is one;
-    it is 0 where there is none, and the device's number decides."""
+    """Identity of one folder. ``fsid`` is the file system's own number, which is the same at every
+    mount; where there is none it is 0, and the device number decides.
+    """
 
     device: int
     inode: int
@@ -42,7 +44,7 @@ class Folder(msgspec.Struct, frozen=True, array_like=True):
             os.close(fd)
 
     def same_disk(self, other: Folder) -> bool:
-        """Whether both lie on the same file system, however often it was mounted since."""
+        """Whether both lie on the same file system, also after another mount."""
         if self.fsid and other.fsid:
             return self.fsid == other.fsid
         return self.device == other.device
@@ -53,14 +55,15 @@ class Folder(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FolderIdentity(msgspec.Struct, frozen=True, array_like=True):
-    """The folder that a path lies in; and ``root``, what is at the path, if that is a folder too,
-    for it may be a mount point itself."""
+    """The folder that holds a path; and ``root``, the folder at the path itself if it is one,
+    because it may be a mount point.
+    """
 
     folder: Folder
     root: Folder | None = None
 
     def agrees(self, other: FolderIdentity | None) -> bool:
-        """Whether nothing differs by which a place is recognised."""
+        """Whether both are equal in everything by which a place is recognised."""
         if other is None or not self.folder.is_same(other.folder):
             return False
         if self.root is None or other.root is None:
@@ -69,7 +72,7 @@ class FolderIdentity(msgspec.Struct, frozen=True, array_like=True):
 
 
 def whereabouts(path: str) -> FolderIdentity | None:
-    """Those of an absolute path without links, as it is now; None if they cannot be told."""
+    """The identity of an absolute path without links, as of now; None if it cannot be told."""
     try:
         folder = Folder.at(os.path.dirname(path))
     except OSError:
@@ -81,9 +84,9 @@ def whereabouts(path: str) -> FolderIdentity | None:
 
 
 def why_away(path: str, where: FolderIdentity | None) -> str | None:
-    """Why nothing can be said of what lies at ``path``; None if its place is there.
+    """The reason why nothing is known about the content at ``path``; None if its folder is there.
 
-    ``where`` is what is remembered. Where nothing is, an empty folder is taken for a mount point
+    ``where`` is the recorded identity. Without one, an empty folder is taken for a mount point
     without its disk.
     """
     parent = os.path.dirname(path)

@@ -1,8 +1,8 @@
-"""Digests many pieces with all cores, and hands them on in order; memory stays bounded.
+"""Digests of many pieces, on all cores, handed on in order with bounded memory.
 
-Owns the division of the work among threads. Each piece is read once, into a buffer that is used
-again; whoever finds the line of finished pieces unattended attends to it, so the digest of the
-whole goes on beside those of the pieces. Where bytes come from is the caller's affair.
+Owns: the division of the work among threads. Each piece is read once, into a reused buffer. The
+first thread that finds the queue of finished pieces unattended hands them on, so that the digest of
+the whole proceeds beside the digests of the pieces. Not here: the source of the bytes.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ ReadInto: TypeAlias = Callable[[int, memoryview], bool]
 InOrder: TypeAlias = Callable[[int, memoryview, bytes | None], None]
 
 BUFFERS_PER_THREAD = 3  # one being filled, two that wait for an earlier piece
-THREADS_MAX = 16  # beyond, the memory's bandwidth is the bound
+THREADS_MAX = 16  # beyond, the bandwidth of the memory is the bound
 
 
 def never_cancelled() -> bool:
-    """For work that nobody will stop."""
+    """The check of work that cannot be cancelled."""
     return False
 
 
 def usable_cores() -> int:
-    """How many threads are worth while here."""
+    """The number of threads that are worthwhile here."""
     return min(THREADS_MAX, len(os.sched_getaffinity(0)))
 
 
@@ -47,11 +47,11 @@ def hash_pieces(
 ) -> None:
     """Read and digest the pieces ``indexes``, ascending; call ``in_order`` for each, in that order.
 
-    ``span`` tells a piece's offset and length, ``read_into`` fills a buffer from an offset or
-    returns False if the bytes are not there. ``in_order(index, bytes, digest)`` is called from one
-    thread at a time, with None for the digest of bytes that were not there; it must not keep the
-    buffer. The first exception of any of them ends the work and is raised; `Cancelled` when
-    ``cancelled`` says so.
+    ``span`` gives the offset and length of a piece. ``read_into`` fills a buffer from an offset, or
+    returns False if the bytes are not there. ``in_order(index, bytes, digest)`` is called by one
+    thread at a time, with None for the digest of missing bytes; it must not keep the buffer. The
+    first exception of any of them ends the work and is raised; `Cancelled` if ``cancelled`` returns
+    True.
     """
     if not indexes:
         return
@@ -67,7 +67,7 @@ def hash_pieces(
 
 
 class _OrderedPipeline:
-    """The pieces on their way: claimed in order, finished in any, handed on in order."""
+    """Pieces under way: claimed in order, finished in any order, handed on in order."""
 
     def __init__(
         self,
@@ -84,10 +84,10 @@ class _OrderedPipeline:
         self._algorithm = algorithm
         self._in_order = in_order
         self._cancelled = cancelled
-        self._lock = Lock()  # of the next two
+        self._lock = Lock()  # guards the next two
         self._claimed = 0
         self._finished: dict[int, tuple[memoryview, bytes | None]] = {}
-        self._attended = Lock()  # of the next one, and of calling in_order
+        self._attended = Lock()  # guards the next one and the calls of in_order
         self._handed_on = 0
         self._free: SimpleQueue[memoryview | None] = SimpleQueue()  # None: stop
 
@@ -96,7 +96,7 @@ class _OrderedPipeline:
             self._free.put(memoryview(bytearray(length)))
 
     def work(self) -> None:
-        """What each thread does until nothing is left."""
+        """Work of each thread, until no piece is left."""
         try:
             while (buffer := self._free.get()) is not None:
                 place = self._claim()
@@ -125,8 +125,8 @@ class _OrderedPipeline:
             self._finished[place] = (buffer, digest)
 
     def _attend(self) -> None:
-        # Looked at again after letting go: what another thread finished in between, and could not
-        # attend to, would lie there for ever.
+        # Check again after the release: a piece that another thread finished in between would
+        # otherwise wait forever.
         while self._handed_on in self._finished and self._attended.acquire(blocking=False):
             try:
                 while (found := self._finished.pop(self._handed_on, None)) is not None:

@@ -1,9 +1,9 @@
 """Homes of peers and trackers, and their secret keys, recognised so that none is ever shared.
 
-A home is known by what lies in it, under whatever path and whether its process runs or not. Of the
-homes that are known by their place (this peer's own and the usual ones) the files are known by
-their inodes as well, so that neither a bind mount nor a hard link gives one away. A copy of a key
-is known by its bytes. Not here: files that are merely private (``peer.files.private_files``).
+A home is recognised by its files, under any path, whether its process runs or not. The files of
+known homes (this peer's own and the usual ones) are recognised by inode as well, so that neither a
+bind mount nor a hard link gives one away. A copy of a key is recognised by its bytes. Not here:
+files that are merely private (see peer.files.private_files).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TRACKER_SIGNS = {"tracker.db", "signing.key", "inbox.key", "lock", "link"}
 _PEER_ALL = {"shares", "downloads", "manifests", "journals"}
 _TRACKER_ALL = {"tracker.db", "signing.key", "inbox.key"}
 _SIGNS = sorted({_PEER_KEY, _TRACKER_KEY} | _PEER_SIGNS | _TRACKER_SIGNS)
-_SIGNS_WANTED = 2  # beside a key file that is damaged, or not ours to read
+_SIGNS_WANTED = 2  # beside a key file that is damaged or not readable
 
 Identity = tuple[int, int]
 """Device and inode."""
@@ -35,7 +35,7 @@ def identity(status: os.stat_result) -> Identity:
 
 
 def home_in(folder_fd: int, names: Collection[str]) -> str | None:
-    """The kind of home that the folder is, by the ``names`` in it; None for any other folder."""
+    """The kind of home that a folder is, by the ``names`` in it; None for other folders."""
     found = set(names)
     for kind, key, signs, everything in (
         ("a peer", _PEER_KEY, _PEER_SIGNS, _PEER_ALL),
@@ -49,7 +49,7 @@ def home_in(folder_fd: int, names: Collection[str]) -> str | None:
 
 
 def home_above(real_path: str) -> tuple[str, str] | None:
-    """The home in which a real path lies: its path and kind; None if it lies in none."""
+    """The home above a real path: its path and kind; None if there is none."""
     folder = os.path.dirname(real_path)
     while True:
         names = [name for name in _SIGNS if os.path.lexists(os.path.join(folder, name))]
@@ -82,13 +82,13 @@ def holds_pair(folder_fd: int, name: str) -> bool:
 
 
 class KnownHomes:
-    """The homes whose place is known, for one look at what is to be shared."""
+    """Known homes, for one walk over files to share."""
 
     def __init__(self, homes: Iterable[str]) -> None:
         self._roots = [home for home in dict.fromkeys(homes) if os.path.isdir(home)]
 
     def holds(self, status: os.stat_result) -> bool:
-        """Whether this is such a home or something in it, under another path."""
+        """Whether this is a known home or a file in it, under another path."""
         if identity(status) in self._near:
             return True
         if status.st_nlink < 2 or not stat.S_ISREG(status.st_mode):
@@ -97,7 +97,7 @@ class KnownHomes:
 
     @cached_property
     def _near(self) -> set[Identity]:
-        """The homes and what lies in them directly: a bind mount shows one of these."""
+        """The homes and their direct entries: a bind mount shows one of these."""
         found: set[Identity] = set()
         for root in self._roots:
             with contextlib.suppress(OSError):
@@ -108,7 +108,7 @@ class KnownHomes:
 
     @cached_property
     def _all(self) -> set[Identity]:
-        """Every file of them: asked for only when a file has several names."""
+        """Every file of the homes, listed only when a file with several names is met."""
         found: set[Identity] = set()
         for root in self._roots:
             for folder, _, names in os.walk(root):

@@ -1,6 +1,6 @@
-"""A gate that calls pass through, so that what they use is not closed while they use it.
+"""Rundown guard: calls run inside it, and closing waits for them.
 
-Owns the counting and waiting; knows nothing of what is behind it.
+Owns: the counting and the waiting. Not here: the guarded files.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from peer.files.errors import StorageClosed
 
 
 class InUseGuard:
-    """Lets calls in until it is closed (then `StorageClosed`); closing waits for those inside.
+    """Admits calls until it is closed (then `StorageClosed`); closing waits for those inside.
 
-    A descriptor that is closed under a call could be given to another file at once, and the call
-    would write there.
+    Why: the number of a descriptor that is closed during a call could be given to another file at
+    once, and the call would write there.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class InUseGuard:
                 self._changed.notify_all()
 
     def close(self) -> bool:
-        """Whether this call was the one that closed it."""
+        """Close it; return whether this call was the first."""
         with self._changed:
             first = not self._closed
             self._closed = True

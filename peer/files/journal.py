@@ -1,10 +1,10 @@
-"""The resume journal: which pieces of a download are on the disk for certain.
+"""Resume journal: the pieces of a download that are certainly on the disk.
 
-Owns the file's format and its durability. It is a hint, no proof: pieces that it names are digested
-again before they count as held, so a journal that lies costs time, never correctness.
+Owns: the file's format and durability. The journal is a hint and no proof: pieces that it names are
+digested again before they count as held, so a wrong journal costs time, never correctness.
 
-A header (magic, content id, their CRC-32) is followed by records of eight bytes: a piece's index
-and the CRC-32 of header and index, big-endian. A record that was cut short by a crash is passed
+A header (magic, content id, their CRC-32) is followed by records of eight bytes: the index of a
+piece, and the CRC-32 of header and index, big-endian. A record that a crash cut short is passed
 over; any other fault makes the whole journal untrustworthy.
 """
 
@@ -28,7 +28,7 @@ _READ_BYTES = 1 << 18  # a multiple of the record
 
 
 class Found(NamedTuple):
-    """What a journal says. ``intact`` is False if it is missing, damaged or another content's."""
+    """Content of a journal. ``intact`` is False if it is missing, damaged or of another content."""
 
     pieces: tuple[int, ...]
     intact: bool
@@ -36,24 +36,24 @@ class Found(NamedTuple):
 
 
 class Journal:
-    """An open journal, to be written by one thread at a time."""
+    """An open journal. Thread safety: one thread writes at a time."""
 
     def __init__(self, path: str, content: ContentId) -> None:
         self._path = path
         self._fd = -1  # until `begin` or `resume`
         self._header = _header(content)
         self._seed = zlib.crc32(self._header)
-        self._end = 0  # bytes; what lies beyond was never acknowledged
+        self._end = 0  # bytes; the rest was never acknowledged
 
     @classmethod
     def create(cls, path: str, content: ContentId) -> Journal:
-        """A fresh journal; one that is there is overwritten. The folder must exist."""
+        """A fresh journal, which replaces an existing one. The folder must exist."""
         journal = cls(path, content)
         journal.begin()
         return journal
 
     def begin(self) -> None:
-        """Begin it, afresh if there is one that `resume` did not find intact."""
+        """Begin it, afresh if `resume` did not find an intact one."""
         with translated(self._path, "write the journal"):
             flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(self._path, flags, 0o600)
@@ -68,9 +68,9 @@ class Journal:
 
     @classmethod
     def resume(cls, path: str, content: ContentId, piece_count: int) -> tuple[Journal, Found]:
-        """Open a journal to go on with it. One that is not intact is left as it is until `begin`.
+        """Open a journal, and return it with the pieces that it names, in any order, each once.
 
-        What it said is returned beside it, in any order, each piece once.
+        A journal that is not intact stays as it is until `begin`.
         """
         journal = cls(path, content)
         with translated(path, "read the journal"):
@@ -92,8 +92,8 @@ class Journal:
     def append(self, pieces: Iterable[int]) -> None:
         """Record pieces whose bytes were synced before this call.
 
-        Returns when the records themselves are on the disk. After `DiskFull` nothing of them
-        counts, and the same call can be made again.
+        Returns when the records are on the disk. After `DiskFull` none of them counts, and the same
+        call can be made again.
         """
         if self._fd < 0:
             raise StorageClosed("the download was closed")
@@ -118,7 +118,7 @@ class Journal:
 
 
 def is_begun(path: str) -> bool:
-    """Whether the journal there names any piece, damaged or not."""
+    """Whether the journal at a path names any piece, damaged or not."""
     try:
         return os.stat(path, follow_symlinks=False).st_size > _HEADER.size
     except OSError:
@@ -137,7 +137,7 @@ def _check(seed: int, piece: int) -> int:
 def _read(
     fd: int, header: bytes, seed: int, piece_count: int
 ) -> tuple[dict[int, None] | None, int]:
-    """The pieces (None: damaged) and where the last whole record ends."""
+    """The pieces (None: damaged), and the end of the last whole record."""
     if os.pread(fd, len(header), 0) != header:
         return None, 0
     pieces: dict[int, None] = {}

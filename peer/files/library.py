@@ -1,7 +1,7 @@
-"""What this device shares, open for reading pieces.
+"""Shared contents, open for reading pieces.
 
-Owns the pairing of a manifest with the place where its content lies. The record of what is shared
-in which group, and the decision to withdraw it when it changed, belong to the daemon.
+Owns: the pairing of a manifest with the place of its content. Not here: records of shares, and the
+withdrawal of changed ones (see peer.shares).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from peer.files.source_files import SourceFiles
 
 
 class SharedContent:
-    """A complete content on this device. Safe for threads; every method blocks.
+    """A complete content on this device. Thread safety: every method; each blocks.
 
     ``handles`` is shared by all contents of the process, so that the number of open files is
-    bounded whatever is shared.
+    bounded.
     """
 
     def __init__(self, manifest: Manifest, place: SharedLocation, handles: HandleCache) -> None:
@@ -36,16 +36,19 @@ class SharedContent:
         self._files = self._opened(place)
 
     def read_run(self, first: int, count: int) -> Buffer:
-        """The bytes of ``count`` pieces from ``first`` on, not changed by anybody afterwards.
+        """The bytes of ``count`` pieces from ``first`` on, in memory that nothing changes
+        afterwards.
 
-        Raises `ContentChanged` when a file is not what it was (`recheck` tells whether its bytes
-        still are), `OutOfHandles` for a shortage that passes, `IOFailed`.
+        Raises `ContentChanged` if a file was changed (`recheck` tells whether its bytes were),
+        `TooManyOpenFiles` for a transient shortage, and `IOFailed`.
         """
         return self._files.read(*self.manifest.run_span(first, count))
 
     def check(self) -> None:
-        """Look at every file without reading it; raises `ContentChanged`, or `Away` if that says
-        nothing of the files."""
+        """Check every file without reading it.
+
+        Raises `ContentChanged`, or `Away` if the folder cannot be reached.
+        """
         with self._unless_away():
             self._files.check()
 
@@ -66,10 +69,9 @@ class SharedContent:
         on_progress: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] = never_cancelled,
     ) -> SharedLocation:
-        """Digest everything again, and go on with how it looks by now.
+        """Digest everything again, and return the new place for the record.
 
-        The new place is returned for the record. Raises `ContentChanged` if the bytes are others,
-        `Cancelled`, `Away`.
+        Raises `ContentChanged` if the bytes differ, `Cancelled`, `Away`.
         """
         with self._unless_away():
             place = sharing.recheck(
@@ -83,7 +85,7 @@ class SharedContent:
         return place
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open files."""
         self._files.close()
 
     def _opened(self, place: SharedLocation) -> SourceFiles:

@@ -1,7 +1,7 @@
-"""Open files that are kept for the next use, never more of them than a bound.
+"""Cache of open files, bounded in number.
 
-Owns when they are closed: a handle in use by a thread is never closed beneath it, because the
-number would be given to another file at once. How a file is opened is the caller's affair.
+Owns: the closing of handles. A handle in use by a thread is never closed, because its number could
+be given to another file at once. Not here: how a file is opened.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from threading import Lock
 
 Key = tuple[Hashable, int]
-"""Whose file it is, and which one of them."""
+"""Owner of a file, and which one of its files."""
 
-HANDLES_MAX = 128  # of a usual limit of 1,024 for sockets and everything else
+HANDLES_MAX = 128  # of a usual limit of 1,024, shared with sockets and everything else
 
 
 class _Handle:
@@ -29,7 +29,7 @@ class _Handle:
 
 
 class HandleCache:
-    """Least recently used first out; safe for threads."""
+    """Least recently used first out. Thread safety: every method."""
 
     def __init__(self, limit: int = HANDLES_MAX) -> None:
         self._limit = limit
@@ -54,7 +54,7 @@ class HandleCache:
             return handle
 
     def _opened(self, key: Key, opener: Callable[[], int]) -> _Handle:
-        fresh = _Handle(self.open_anyhow(opener))
+        fresh = _Handle(self.open_evicting(opener))
         with self._lock:
             handle = self._handles.setdefault(key, fresh)
             handle.users += 1
@@ -64,8 +64,8 @@ class HandleCache:
         _close(surplus)
         return handle
 
-    def open_anyhow(self, opener: Callable[[], int]) -> int:
-        """Call ``opener``; if the process is out of descriptors, give up the idle ones first."""
+    def open_evicting(self, opener: Callable[[], int]) -> int:
+        """Call ``opener``; if the process has no descriptor left, close idle handles first."""
         try:
             return opener()
         except OSError as error:
@@ -89,8 +89,8 @@ class HandleCache:
         idle = [key for key, handle in self._handles.items() if handle.users == 0]
         return [self._handles.pop(key).fd for key in idle[: len(self._handles) - limit]]
 
-    def forget(self, owner: Hashable) -> None:
-        """Close every handle of ``owner``; those in use, as soon as they are not."""
+    def close_owner(self, owner: Hashable) -> None:
+        """Close every handle of ``owner``; a handle in use is closed after its use."""
         with self._lock:
             gone = [self._handles.pop(key) for key in list(self._handles) if key[0] == owner]
             for handle in gone:
@@ -99,11 +99,11 @@ class HandleCache:
         _close(idle)
 
     def close(self) -> None:
-        """Close all handles; those in use, as soon as they are not."""
+        """Close all handles; a handle in use is closed after its use."""
         with self._lock:
             owners = {key[0] for key in self._handles}
         for owner in owners:
-            self.forget(owner)
+            self.close_owner(owner)
 
 
 def _close(fds: list[int]) -> None:

@@ -1,8 +1,8 @@
-"""How the part of a download comes to be, and how it is opened again after a restart.
+"""Creation of the part of a download, and its opening after a restart.
 
-Owns the names that are taken, the room that is reserved, and the order in which part and journal
-are made, so that a process that ends anywhere in between leaves what `resume` goes on with. What
-becomes of the part then is ``peer.files.partial_content``'s.
+Owns: the names, the reserved space, and the order in which part and journal are made, so that a
+process that ends at any point leaves a part that `resume` can open. Not here: the pieces (see
+peer.files.partial_content).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from common.manifest import Manifest
 from common.names import quoted
 from peer.files import paths
 from peer.files.destination import Destination, part_name, short_part_name
-from peer.files.destination_names import require_room_for_names
+from peer.files.destination_names import require_usable_names
 from peer.files.disk_space import needed_bytes, solid_ranges
 from peer.files.errors import Away, NameTooLong, translated
 from peer.files.folder_identity import Folder, FolderIdentity, why_away
@@ -33,10 +33,10 @@ _BACK = "it goes on by itself when the folder is back"
 
 
 def admit(path: str) -> str:
-    """The path to be recorded for a download to ``path``, whose folder must exist.
+    """The path to record for a download to ``path``, whose folder must exist.
 
-    To be recorded before `create`: then `resume` finds whatever a process that ends leaves behind.
-    Raises `AlreadyThere` and `UnsafeDestination` if a name is in use, `ConfigError`.
+    Record it before `create`: then `resume` finds whatever an ended process leaves behind. Raises
+    `AlreadyExists` and `UnsafeDestination` if a name is in use, `ConfigError`.
     """
     with contextlib.closing(Destination.choose(path)) as destination:
         destination.refuse_if_there()
@@ -44,13 +44,13 @@ def admit(path: str) -> str:
 
 
 def part_paths(path: str) -> tuple[str, str]:
-    """Where the part of a download to ``path``, a recorded one, may be collected."""
+    """The paths that the part of a download to a recorded ``path`` may have."""
     folder, name = os.path.split(path)
     return os.path.join(folder, part_name(name)), os.path.join(folder, short_part_name(name))
 
 
 def has_part(path: str) -> bool:
-    """Whether something has the name of the part of a download to ``path``, a recorded one.
+    """Whether something has the name of the part of a download to a recorded ``path``.
 
     Raises `StorageError` if that cannot be told.
     """
@@ -61,12 +61,11 @@ def has_part(path: str) -> bool:
 
 
 def require_place(path: str, folder: Folder | None, begun: bool) -> Folder | None:
-    """The folder of a recorded path by now; raises `Away` if that is not the one to go on in.
+    """The folder of a recorded path as of now; raises `Away` if it is not the right one.
 
-    ``folder`` is the remembered one. Another one is taken if the part is in it, as after a move to
-    another disk. Where none is remembered, an empty folder is taken for a mount point without its
-    disk if the download was ``begun``. None for a path that leads through a link, which opening
-    refuses.
+    ``folder`` is the recorded one. Another one is taken if the part is in it, as after a move to
+    another disk. Without a record, an empty folder is taken for a mount point without its disk if
+    the download was ``begun``. Return None for a path through a link, which opening refuses.
     """
     parent = os.path.dirname(path)
     try:
@@ -93,11 +92,11 @@ def create(
     *,
     clock: Callable[[], float] = monotonic,
 ) -> PartialContent:
-    """Begin a download to ``path``, whose folder must exist; room for it is taken.
+    """Create the part of a download to ``path``, whose folder must exist, and reserve its space.
 
-    On failure nothing is left behind. Raises `AlreadyThere`, `UnsafeDestination`, `DiskFull`,
-    `ReadOnly`, `ConfigError`; `UnsafeDestination` also where the names cannot be had. ``times``:
-    whether the content gets the times of its manifest.
+    On failure nothing is left behind. ``times``: whether the content gets the times of its
+    manifest. Raises `AlreadyExists`, `UnsafeDestination` (also for names that the file system
+    refuses), `DiskFull`, `ReadOnly`, `ConfigError`.
     """
     with _closed_on_failure(Destination.choose(path)) as destination:
         part = _begin(destination, manifest, content, journal_path, times)
@@ -113,12 +112,11 @@ def resume(
     *,
     clock: Callable[[], float] = monotonic,
 ) -> UnverifiedPart:
-    """Go on with a download after a restart; ``path`` is the recorded one. `PartialContent.recover`
-    is to be called before anything else, for nothing counts as held until it was verified.
+    """Open the part of a download to a recorded ``path`` after a restart.
 
-    A part that has vanished is begun again. Raises `AlreadyThere` if there is no part but something
-    under the final name (`sharing.recheck` tells whether it is the content: the process may have
-    ended after the rename), and what `create` raises.
+    A part that has vanished is created anew. Raises `AlreadyExists` if there is no part but
+    something under the final name, and the errors of `create`. The process may have ended after the
+    rename: `sharing.recheck` tells whether it is the content.
     """
     with _closed_on_failure(Destination.again(path)) as destination:
         destination.forget_second_name()
@@ -157,7 +155,7 @@ def _begin(
     times: bool,
 ) -> PartResources:
     destination.refuse_if_there()
-    destination.check_room(needed_bytes(manifest, destination.block_size))
+    destination.check_space(needed_bytes(manifest, destination.block_size))
     files = _make_part(destination, manifest, times)
     try:
         files.reserve(solid_ranges(manifest))
@@ -192,7 +190,7 @@ def _make_part(destination: Destination, manifest: Manifest, times: bool) -> Par
 
 def _try_names(destination: Destination, fd: int, manifest: Manifest) -> None:
     try:
-        require_room_for_names(fd, destination.part_path, manifest)
+        require_usable_names(fd, destination.part_path, manifest)
     except BaseException:
         destination.remove_part(fd)
         raise

@@ -1,7 +1,7 @@
-"""Steps that a file system may not know, and whose lack costs no content.
+"""Optional steps: a file system may lack them, and no content is lost without them.
 
-Owns the decision that an error is such a lack, and its one line in the log. Which other step does
-instead is the caller's.
+Owns: the decision that an error means such a lack, and its one line in the log. Not here: the step
+that replaces it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from common.host.atomic_files import is_refusal
 
 log = logging.getLogger(__name__)
 
-TOLD_MAX = 1000  # lines; a folder is told of again after that many others
+TOLD_MAX = 1000  # lines; a folder is logged again after that many others
 _told: set[tuple[str, str]] = set()
 
 
 def without(folder: str, step: str, error: OSError, instead: str) -> None:
-    """Log, once for each ``folder``, that its file system does not know ``step``."""
+    """Log, once for each ``folder``, that its file system lacks ``step``."""
     if (folder, step) in _told:
         return
     if len(_told) >= TOLD_MAX:
@@ -34,9 +34,9 @@ def without(folder: str, step: str, error: OSError, instead: str) -> None:
 
 @contextmanager
 def optional(folder: str, step: str, instead: str) -> Iterator[None]:
-    """Go on after a step within that the file system of ``folder`` does not know.
+    """Continue after a step within the block that the file system of ``folder`` lacks.
 
-    Raises `OSError` for a step that it knows, and that failed.
+    Raises `OSError` for a step that it has, and that failed.
     """
     try:
         yield

@@ -1,9 +1,10 @@
-"""The bytes of a download in progress, beside the destination: what every part does, and one file.
+"""Part of a download on the disk: the interface of both kinds, and the kind for a single file.
 
-Owns reserving, writing, reading and syncing of the part (of a folder: ``partfolder``). It
-writes what it is given: that pieces are verified, journalled and complete is the business of
-``storage``. Safe for threads that write different stretches; closing while others work is
-prevented there.
+Owns: reserving, writing, reading and syncing (of a folder: see peer.files.partfolder). Not here:
+verified, journalled and complete pieces (see peer.files.partial_content), which also prevents
+closing while a call runs.
+
+Thread safety: threads may write different ranges.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ Range: TypeAlias = tuple[int, int]
 
 
 class PartFiles(ABC):
-    """What both kinds of part do. ``fd`` is the file, or the folder at the top. ``times``: whether
-    files and folders get those of the manifest, when they are sealed."""
+    """Interface of both kinds of part. ``fd`` is the file, or the folder at the top.
+
+    ``times``: whether `seal` gives files and folders the times of the manifest.
+    """
 
     def __init__(
         self, manifest: Manifest, destination: Destination, fd: int, *, times: bool = True
@@ -39,11 +42,11 @@ class PartFiles(ABC):
         self._times = manifest.times if times else ()
         self._destination = destination
         self.fd = fd
-        self.cut_off = False
+        self.truncated = False
         """Found shorter than it was made, by a write that lengthened it again and left a gap."""
 
     def _synced(self, fd: int, *, data_only: bool = False) -> None:
-        """Sync a file or folder of the part by what its file system knows."""
+        """Sync a file or folder of the part by the means of its file system."""
         refused = syscalls.sync_file(fd, data_only=data_only)
         if refused is not None:
             step = "sync one folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "sync one file"
@@ -54,7 +57,7 @@ class PartFiles(ABC):
             os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def _executable(self, fd: int) -> None:
-        """Let everybody execute the file who may read it, where permissions can be changed."""
+        """Make a file executable for all who may read it, where permissions can be changed."""
         mode = os.fstat(fd).st_mode & 0o7777
         with optional(
             self._destination.folder, "change permissions", "executable files are left as they are"
@@ -63,48 +66,47 @@ class PartFiles(ABC):
 
     @abstractmethod
     def reserve(self, solid: Iterable[Range]) -> None:
-        """Take room for these stretches of the stream, in ascending order, as far as possible."""
+        """Reserve space for these ranges of the stream, ascending, as far as possible."""
 
     @abstractmethod
     def may_be_new(self) -> bool:
-        """Whether it has the shape in which `reserve` leaves it, however far that came."""
+        """Whether it has the shape that `reserve` gives it, complete or not."""
 
     @abstractmethod
     def write(self, offset: int, data: Buffer) -> None:
-        """Put ``data`` at ``offset`` of the stream. Raises `DiskFull`, `UnsafeDestination`, …"""
+        """Write ``data`` at ``offset`` of the stream. Raises `DiskFull`, `UnsafeDestination`, …"""
 
     @abstractmethod
     def leave_hole(self, offset: int, length: int) -> None:
-        """Let a stretch that was never written read as zeros."""
+        """Let a range that was never written read as zeros."""
 
     @abstractmethod
     def read_into(self, offset: int, view: memoryview) -> bool:
-        """Fill ``view`` from ``offset`` of the stream; False if not all of it is there."""
+        """Fill ``view`` from ``offset`` of the stream; return False if some bytes are missing."""
 
     def read(self, offset: int, length: int) -> Buffer | None:
-        """``length`` bytes from ``offset`` of the stream; None if not all of them are there."""
+        """``length`` bytes from ``offset`` of the stream; None if some are missing."""
         data = bytearray(length)
         return data if self.read_into(offset, memoryview(data)) else None
 
     @abstractmethod
     def forget_cached(self, offset: int, length: int) -> None:
-        """Let what is read or written next of this stretch have to do with the disk again.
+        """Make the next read or write of this range reach the disk.
 
-        After a write that failed behind our back the system keeps the bytes, takes them for
-        written, and does not always write them when they come a second time (ext4, into reserved
-        room).
+        Why: after a failed write-back the system keeps the bytes, takes them for written, and does
+        not always write them when they come a second time (ext4, into reserved space).
         """
 
     @abstractmethod
     def sync(self) -> None:
-        """Return when all that was written before the call is on the disk, whoever wrote it."""
+        """Return when everything written before the call, by any thread, is on the disk."""
 
     @abstractmethod
     def seal(self) -> list[Range]:
-        """Make what no piece made (empty files and folders, permissions, lengths, times), and sync.
+        """Make empty files and folders, set permissions, lengths and times, and sync.
 
-        Stretches of the stream that are not there any more are returned, and never made up for by
-        lengthening a file: the part is not sealed then.
+        Return the ranges of the stream that are no longer there. They are never filled by
+        lengthening a file; the part is not sealed then.
         """
 
     def close(self) -> None:
@@ -123,7 +125,7 @@ class PartFile(PartFiles):
         self._writing = Lock()
 
     def reserve(self, solid: Iterable[Range]) -> None:
-        with translated(self._destination.part_path, "reserve room for"):
+        with translated(self._destination.part_path, "reserve space for"):
             lengthen(self.fd, self._manifest.size)
             for offset, length in solid:
                 if not syscalls.reserve(self.fd, offset, length):
@@ -133,10 +135,11 @@ class PartFile(PartFiles):
         return os.fstat(self.fd).st_size in (0, self._manifest.size)
 
     def write(self, offset: int, data: Buffer) -> None:
-        # One at a time, as the system has it for a file anyway: there, threads that wait for their
-        # turn keep their processors busy.
+        # One at a time, as the system does for a file anyway. Why: threads that wait in the system
+        # keep
+        # their processors busy.
         with translated(self._destination.part_path, "write"), self._writing:
-            self.cut_off = self.cut_off or os.fstat(self.fd).st_size < self._manifest.size
+            self.truncated = self.truncated or os.fstat(self.fd).st_size < self._manifest.size
             write_all(self.fd, data, offset)
 
     def leave_hole(self, offset: int, length: int) -> None:
@@ -174,7 +177,7 @@ class PartFile(PartFiles):
 
 
 def write_all(fd: int, data: Buffer, offset: int) -> None:
-    """Write all of ``data`` at ``offset``, however many calls it takes."""
+    """Write all of ``data`` at ``offset``, in as many calls as it takes."""
     count = os.pwrite(fd, data, offset)
     if count < len(data):
         view = memoryview(data)
@@ -183,7 +186,7 @@ def write_all(fd: int, data: Buffer, offset: int) -> None:
 
 
 def read_all(fd: int, view: memoryview, offset: int) -> bool:
-    """Fill ``view`` from ``offset``; False if the file ends before."""
+    """Fill ``view`` from ``offset``; return False if the file ends before."""
     done = 0
     while done < len(view):
         count = os.preadv(fd, [view[done:]], offset + done)
@@ -194,13 +197,13 @@ def read_all(fd: int, view: memoryview, offset: int) -> bool:
 
 
 def set_length(fd: int, size: int) -> None:
-    """Make the file ``size`` bytes long, if it is not."""
+    """Set the length of a file to ``size`` bytes, unless it has it."""
     if os.fstat(fd).st_size != size:
         os.ftruncate(fd, size)
 
 
 def lengthen(fd: int, size: int) -> None:
-    """Make a file of our own, to which nothing else writes yet, ``size`` bytes long."""
+    """Make a new file, to which nothing else writes yet, ``size`` bytes long."""
     try:
         set_length(fd, size)
     except OSError as error:
@@ -210,8 +213,10 @@ def lengthen(fd: int, size: int) -> None:
 
 
 def set_time(fd: int, time_ns: int) -> None:
-    """Set when a file or folder was last modified, as far as its file system can hold that: a
-    time that it cannot is no reason to lose a download."""
+    """Set the time of modification of a file or folder, as far as its file system can hold it.
+
+    Why: a time out of range is no reason to lose a download.
+    """
     status = os.fstat(fd)
     if status.st_mtime_ns != time_ns:
         with contextlib.suppress(OSError, OverflowError):

@@ -1,8 +1,8 @@
-"""The part of a share that is a folder: many files that are written as one stream.
+"""Part of a folder: many files that are written as one stream.
 
-Owns which of its files are open and what is to be synced. Files and folders are made when their
-first byte comes, each from the handle of the folder above it, so that a link which is planted among
-them meanwhile leads nowhere.
+Owns: which of its files are open, and which need a sync. Files and folders are made with their
+first byte, each from the handle of the folder above it, so that a link planted among them leads
+nowhere.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ OPEN_FILES_MAX = 32
 SYNCED_SINGLY_MAX = 4  # files; a sync of the file system costs about what one file costs (ext4)
 
 _Use: TypeAlias = Callable[[int, Segment], None]
-"""What is done with an open file, of which the segment tells."""
+"""Action on the open file of a segment."""
 
 
 class _CutOff(Exception):
-    """A file is shorter than what is to be read of it."""
+    """A file is shorter than the range to read."""
 
 
 class PartFolder(PartFiles):
-    """``fd`` is the folder at the top; ``found`` says that an earlier process made it."""
+    """``fd`` is the folder at the top; ``found``: an earlier process made it."""
 
     def __init__(
         self,
@@ -60,12 +60,13 @@ class PartFolder(PartFiles):
         super().__init__(manifest, destination, fd, times=times)
         self._layout = StreamLayout(manifest.entries, manifest.piece_length)
         self._handles = HandleCache(OPEN_FILES_MAX)
-        self._lock = Lock()  # of the next three
-        # Which of the files, names and permissions that were found are on the disk, nobody knows:
-        # what has the right length and looks sealed may be in memory only.
+        self._lock = Lock()  # guards the next three
+        # It is unknown which of the found files, names and permissions are on the disk: a file with
+        # the
+        # right length that looks sealed may be in memory only.
         self._unknown = found
-        self._written: set[int] = set()  # files to be synced
-        self._made: set[int] = set()  # entries whose names are to be synced
+        self._written: set[int] = set()  # files to sync
+        self._made: set[int] = set()  # entries whose names need a sync
 
     def reserve(self, solid: Iterable[Range]) -> None:
         if all(entry.size < RESERVED_FROM_BYTES for entry in self._manifest.entries):
@@ -77,7 +78,7 @@ class PartFolder(PartFiles):
                         self._reserve(segment, folders)
 
     def _reserve(self, segment: Segment, folders: paths.LastFolder) -> None:
-        with translated(self._path_of(segment.entry), "reserve room for"):
+        with translated(self._path_of(segment.entry), "reserve space for"):
             fd = self._open(segment.entry, folders)
             try:
                 lengthen(fd, self._size_of(segment))
@@ -107,7 +108,7 @@ class PartFolder(PartFiles):
             nonlocal done
             size = self._size_of(segment)
             if size >= RESERVED_FROM_BYTES and os.fstat(fd).st_size < size:
-                self.cut_off = True
+                self.truncated = True
             write_all(fd, view[done : done + segment.length], segment.offset)
             done += segment.length
 
@@ -134,7 +135,7 @@ class PartFolder(PartFiles):
         try:
             self._each("write", self._layout.stretch(offset, length), put_and_note, make=True)
         finally:
-            # After the write, never before it: a sync that runs meanwhile would take the mark away.
+            # After the write, never before it: a sync in between would take the mark away.
             with self._lock:
                 self._written.update(written)
 
@@ -182,7 +183,7 @@ class PartFolder(PartFiles):
     def _sync_singly(self, written: list[int], made: list[int]) -> None:
         with paths.LastFolder(self.fd) as folders:
             for number in written:
-                fd = self._handles.open_anyhow(partial(self._open, number, folders, make=False))
+                fd = self._handles.open_evicting(partial(self._open, number, folders, make=False))
                 try:
                     self._synced(fd)
                 finally:
@@ -195,7 +196,7 @@ class PartFolder(PartFiles):
                 self._synced(folders.at(parents))
 
     def seal(self) -> list[Range]:
-        cut_off: list[Range] = []
+        truncated: list[Range] = []
         start = 0  # of the entry in the stream
         number = 0
         try:
@@ -205,18 +206,19 @@ class PartFolder(PartFiles):
                         folders.at(self._parts(number))
                         self._made.add(number)
                     elif missing := self._seal_file(number, entry, folders):
-                        cut_off.append((start + entry.size - missing, missing))
+                        truncated.append((start + entry.size - missing, missing))
                     start += entry.size
         except OSError as error:
             raise storage_error(error, self._path_of(number), "finish") from error
-        if not cut_off:
+        if not truncated:
             self._set_times()
             self.sync()
-        return cut_off
+        return truncated
 
     def _set_times(self) -> None:
-        """Those of all files and folders. They change no byte and wait for no disk: the entry of
-        the final name goes there after them."""
+        """Set the times of all files and folders. They change no byte and need no sync: the name of
+        the whole reaches the disk after them.
+        """
         if not self._times:
             return
         entries = self._manifest.entries
@@ -224,12 +226,12 @@ class PartFolder(PartFiles):
             for number in range(len(entries)):
                 *parents, name = self._parts(number)
                 _set_time_of(folders.at(parents), name, self._times[number])
-            # What is made in a folder changes its time: that is over by now.
+            # Making an entry changes the time of its folder; by now all entries are made.
             for path, time_ns in zip(folders_of(entries), self._times[len(entries) :], strict=True):
                 set_time(folders.at(path.split("/") if path else []), time_ns)
 
     def _seal_file(self, number: int, entry: Entry, folders: paths.LastFolder) -> int:
-        """Returns how many bytes are missing at its end; it is left as it is then."""
+        """Seal one file; return the number of bytes missing at its end, and leave it then."""
         *parents, name = self._parts(number)
         status = paths.status_of(folders.at(parents), name)
         if status is not None and _is_sealed(status, entry):
@@ -255,13 +257,12 @@ class PartFolder(PartFiles):
     # -- opening ------------------------------------------------------------------------------
 
     def _each(self, doing: str, segments: list[Segment], use: _Use, *, make: bool) -> None:
-        """Open the file of each segment and ``use`` it, in order. One that spans pieces is kept
-        open for the next piece.
+        """Open the file of each segment and ``use`` it, in order.
 
-        Raises `StorageError` about the file in question; but a `FileNotFoundError` when it is not
-        there and not to be made.
+        A file that spans pieces stays open for the next piece. Raises `StorageError` about the
+        file; but `FileNotFoundError` if it is not there and must not be made.
         """
-        # There may be thousands of them in a second: what is done for each is kept short.
+        # There may be thousands in a second: each gets as little work as possible.
         number = 0
         try:
             with paths.LastFolder(self.fd, make=make) as folders:
@@ -272,7 +273,7 @@ class PartFolder(PartFiles):
                         with self._handles.using((self, number), opener) as fd:
                             use(fd, segment)
                         continue
-                    fd = self._handles.open_anyhow(opener)
+                    fd = self._handles.open_evicting(opener)
                     try:
                         use(fd, segment)
                     finally:
@@ -299,7 +300,7 @@ class PartFolder(PartFiles):
         return paths.LastFolder(self.fd, make=True)
 
     def _size_of(self, segment: Segment) -> int:
-        """Of its file, in bytes."""
+        """Bytes of the segment's file."""
         return self._manifest.entries[segment.entry].size
 
     def _parts(self, number: int) -> Sequence[str]:
@@ -310,7 +311,7 @@ class PartFolder(PartFiles):
 
 
 def _set_time_of(folder_fd: int, name: str, time_ns: int) -> None:
-    # Without opening each of what may be many thousands of files.
+    # Without opening each file: there may be many thousands.
     with suppress(OSError, OverflowError):
         status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
         if status.st_mtime_ns != time_ns:

@@ -78,17 +78,16 @@ class PartialContent:
     def write_piece(self, index: int, data: Buffer) -> None:
         """Verify and write piece ``index``, which is held from then on.
 
-        Raises as `write_run`, and `WrongPiece` if the bytes are not that piece.
+        Raises the errors of `write_run`, and `WrongPiece` if the bytes are not that piece.
         """
         if self.write_run(index, 1, memoryview(data)):
             raise WrongPiece(f"piece {index} is not what its digest promises")
 
     def write_run(self, first: int, count: int, data: memoryview) -> set[int]:
-        """Verify ``count`` pieces from ``first`` on, which lie in ``data`` one after another, and
-        write those that are right, which are held from then on. Returns those that are wrong.
+        """Verify ``count`` adjacent pieces from ``first`` on, and write and hold the right ones.
 
-        Raises `DiskFull`, after which the same call can be made again, or `IOFailed`, after which
-        nothing can. No more of them is held then than before.
+        Return the wrong ones. Raises `DiskFull`, after which the same call can be made again, or
+        `IOFailed`, after which this object is of no use. No further piece is held then.
         """
         length = self.manifest.piece_length
         views = dict(enumerate(self.manifest.cut(data, count), first))
@@ -98,8 +97,9 @@ class PartialContent:
             for index, view in views.items():
                 if self.manifest.verifies(index, view):
                     right.append(index)
-                    # Before it is written: it is in the cache now, and what is written again after
-                    # a failure is the same.
+                    # Before the write. Why: the bytes are in the processor's cache now, and a
+                    # repeated write after
+                    # a failure writes the same bytes.
                     self._whole.feed(index, view)
             runs = self._runs(right)
             for hole, pieces in runs:
@@ -127,16 +127,16 @@ class PartialContent:
                 self._files.leave_hole(offset, len(data))
             else:
                 self._files.write(offset, data)
-                if self._files.cut_off:
+                if self._files.truncated:
                     self.invalidate()
         except IOFailed as error:
             self._failed = error
             raise
 
     def make_zeros(self, first: int, count: int) -> None:
-        """Make ``count`` pieces of zeros from ``first`` on, verified like those that came.
+        """Make ``count`` pieces of zeros from ``first`` on, verified like received pieces.
 
-        Raises as `write_run`, and `WrongPiece` for one that is not of zeros.
+        Raises the errors of `write_run`, and `WrongPiece` for a piece that is not of zeros.
         """
         _, length = self.manifest.run_span(first, count)
         if self.write_run(first, count, memoryview(bytes(length))):
@@ -145,14 +145,14 @@ class PartialContent:
     def copy_piece(self, index: int, like: int) -> None:
         """Make piece ``index`` as a copy of the held piece ``like``.
 
-        Raises as `read_piece` of ``like``, and as `write_piece`.
+        Raises the errors of `read_piece` and `write_piece`.
         """
         self.write_piece(index, self.read_piece(like))
 
     def read_piece(self, index: int) -> Buffer:
         """The bytes of a held piece, verified once more so that no wrong byte leaves.
 
-        Raises `BadContent` if they were damaged meanwhile; the piece is no longer held then.
+        Raises `DigestMismatch` if they were damaged; the piece is no longer held then.
         """
         data = self._read_verified(index, 1)
         if data is None:
@@ -161,13 +161,15 @@ class PartialContent:
         return data
 
     def read_run(self, first: int, count: int) -> Buffer:
-        """The bytes of ``count`` held pieces from ``first`` on, verified once more. Raises as
-        `read_piece`, for the first that was damaged."""
+        """The bytes of ``count`` held pieces from ``first`` on, verified once more.
+
+        Raises the errors of `read_piece`, for the first damaged piece.
+        """
         data = self._read_verified(first, count)
         return data or b"".join(map(self.read_piece, range(first, first + count)))
 
     def _read_verified(self, first: int, count: int) -> Buffer | None:
-        """The bytes of pieces that must be held; None if they are not all there and right."""
+        """The bytes of held pieces; None if some are missing or damaged."""
         with self._guard:
             span = self.manifest.run_span(first, count)
             for index in range(first, first + count):
@@ -203,11 +205,11 @@ class PartialContent:
         return self._held.unsynced_count * self.manifest.piece_length
 
     def checkpoint(self) -> tuple[int, ...]:
-        """Sync what was written and record it in the journal; the pieces that this made durable.
+        """Sync written pieces and record them in the journal; return the pieces made durable.
 
-        To be called every few seconds or some 64 MiB. Raises `DiskFull`, after which it can be
-        called again, `BadContent` for pieces that did not survive such a failure, or `IOFailed`,
-        after which nothing can be done with this object.
+        To be called every few seconds or every 64 MiB. Raises `DiskFull`, after which it can be
+        called again; `DigestMismatch` for pieces that did not survive such a failure; or
+        `IOFailed`, after which this object is of no use.
         """
         with self._guard, self._checkpointing:
             self._require_sound()
@@ -226,17 +228,20 @@ class PartialContent:
             return pieces
 
     def advance_digest(self) -> bool:
-        """Take some pieces into the digest of the whole that came out of order; whether more wait.
+        """Feed some pieces to the digest of the whole, if they arrived out of order; return whether
+        more of them wait.
 
-        For a worker thread with nothing better to do, some 20 ms at a time: what is left of it when
-        the last piece has come is waited for in `finalize`.
+        For an idle worker thread, about 20 ms at a time. `finalize` has to wait for pieces that are
+        left.
         """
         with self._guard:
             return self._whole.advance()
 
     def invalidate(self) -> None:
-        """The download is interrupted, and its part lies about where others can write to it: what
-        went to the disk is read back before the whole counts as verified."""
+        """Distrust the digest of the whole: the part is idle, and other programs can write to it.
+
+        The bytes on the disk are read back before the whole counts as verified.
+        """
         self._whole.invalidate()
         self._verified_at = None
 
@@ -252,8 +257,8 @@ class PartialContent:
         return tuple(pieces)
 
     def _write_again(self, batch: list[range]) -> None:
-        # The system caches what was written at once in one block, and forgets a block as a whole or
-        # not at all.
+        # The system caches the bytes of one write in one block, and drops a block whole or not at
+        # all.
         for run in batch:
             data = {index: self.read_piece(index) for index in run if self.has(index)}
             self._files.forget_cached(*self.manifest.run_span(run.start, len(run)))
@@ -276,11 +281,12 @@ class PartialContent:
     def finalize(self, cancelled: Callable[[], bool] = never_cancelled) -> SharedLocation:
         """Verify the whole, put everything on the disk and give it its final name.
 
-        Returns where it lies, ready to be shared; this object can still be read from until it is
-        closed. Raises `BadContent` (its pieces are to be fetched again), `AlreadyThere` (what has
-        come to stand there is left alone), `DiskFull`; all of them leave the part as it is.
+        Return its place, ready to be shared; this object can be read from until it is closed.
+        Raises `DigestMismatch` (fetch its pieces again), `AlreadyExists` (the other file is left
+        alone), or `DiskFull`; each leaves the part as it is.
 
-        Of threads that call it at once, one does the work, and the others wait and find it done.
+        Thread safety: of threads that call it at once, one does the work; the others wait for its
+        result.
         """
         with self._guard, self._finishing:
             if self._place is None:
@@ -298,17 +304,18 @@ class PartialContent:
         if not self.is_complete:
             raise LocalProtocolError("a download cannot be finished before it is complete")
         self._require_sound()
-        self.checkpoint()  # first, for a full disk is mostly found here: verifying takes its time
+        # First: a full disk is mostly found here, and verifying takes its time.
+        self.checkpoint()
         if self._verified_at is None or self._clock() - self._verified_at > DIGEST_TRUST_S:
             self._verify_whole(cancelled)
             self._verified_at = self._clock()
         try:
-            cut_off = self._files.seal()
+            truncated = self._files.seal()
         except IOFailed as error:
             self._failed = error
             raise
-        if cut_off:
-            self._lose_damaged(self._pieces_in(cut_off))
+        if truncated:
+            self._lose_damaged(self._pieces_in(truncated))
 
     def _pieces_in(self, stretches: list[Range]) -> tuple[int, ...]:
         length = self.manifest.piece_length
@@ -336,7 +343,7 @@ class PartialContent:
             raise DigestMismatch(
                 f"the pieces of {quoted(self.path)} do not make up what was promised",
                 (),
-                "whoever shared it first described it wrongly; ask for it to be shared again",
+                "its first member gave a wrong manifest; ask for it to be shared again",
             )
 
     def discard(self) -> None:

@@ -1,8 +1,8 @@
-"""Opening and making beneath a folder, never outside it.
+"""Opening and making of files beneath a folder, never outside it.
 
-Every step is taken from the handle of the folder above, and no step follows a link, so whatever is
-planted on the way meanwhile leads nowhere. Owns no open files and no decisions about names
-(``common.names``). Raises `OSError`; callers translate it with ``peer.files.errors``.
+Every step starts from the handle of the folder above and follows no link, so a link planted on the
+way leads nowhere. Not here: decisions about names (see common.names). Raises `OSError`; callers
+translate it with ``peer.files.errors``.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Sequence
 
 from common.host.atomic_files import is_refusal
 
-# Flags that a file system may refuse, and that the checks around each open make up for.
+# Flags that a file system may refuse; the checks around each open make up for them.
 _SOFT = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: a FIFO planted in place of a file must not hold the thread until somebody writes.
+# O_NONBLOCK: a FIFO in the place of a file must not hold the thread until a program writes to it.
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def open_real_folder(path: str, *, passing: bool = False) -> int:
     """Open a folder by an absolute path without a single link in it.
 
-    ``passing``: only to open what is in it, for which it need not be readable (mode 711).
+    ``passing``: only to open entries of it, for which it need not be readable (mode 711).
     """
     fd = reach_real_folder(path)
     try:
@@ -34,7 +34,7 @@ def open_real_folder(path: str, *, passing: bool = False) -> int:
 
 
 def reach_real_folder(path: str) -> int:
-    """A handle for the same that need not be readable, to look at it and to go on from it."""
+    """Open it as a handle that need not be readable, to check it and to go on from it."""
     fd = os.open("/", os.O_PATH | _FOLDER)
     try:
         for name in (part for part in path.split("/") if part):
@@ -46,9 +46,10 @@ def reach_real_folder(path: str) -> int:
 
 
 def open_same_folder(fd: int, *, passing: bool = False) -> int:
-    """A handle of its own for the folder that is open as ``fd``, to be listed and synced, or, with
-    ``passing``, only to open what is in it."""
-    # No link can stand at ".": the flag is for nothing, and some file systems refuse it.
+    """A new handle for the folder that is open as ``fd``, to list and sync it, or, with
+    ``passing``, only to open entries of it.
+    """
+    # No link can stand at ".": the flag has no use, and some file systems refuse it.
     flags = (os.O_PATH if passing else os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
     return os.open(".", flags, dir_fd=fd)
 
@@ -58,7 +59,7 @@ def open_folder(
 ) -> int:
     """Open the folder at ``parts`` beneath ``root_fd``; with ``make``, missing ones are made.
 
-    The handle is the caller's to close, also when ``parts`` is empty. ``passing`` as above.
+    The caller closes the handle, also if ``parts`` is empty. ``passing``: as above.
     """
     fd = open_same_folder(root_fd, passing=passing)
     try:
@@ -71,7 +72,7 @@ def open_folder(
 
 
 class LastFolder:
-    """Opens folders beneath a root and keeps the last one: neighbours in a tree share theirs."""
+    """Opens folders beneath a root and keeps the last one, which neighbours in a tree share."""
 
     def __init__(self, root_fd: int, make: bool = False, *, passing: bool = False) -> None:
         self._root_fd = root_fd
@@ -87,7 +88,7 @@ class LastFolder:
         self._forget()
 
     def at(self, parts: Sequence[str]) -> int:
-        """The folder at ``parts``, to be used until the next call and not to be closed."""
+        """The folder at ``parts``, for use until the next call; the caller does not close it."""
         if parts != self._parts:
             self._forget()
             self._fd = open_folder(self._root_fd, parts, self._make, passing=self._passing)
@@ -109,7 +110,7 @@ def _step_into(folder_fd: int, name: str, make: bool, passing: bool) -> int:
     try:
         os.mkdir(name, dir_fd=folder_fd)
     except FileExistsError:
-        pass  # another thread was faster; if it is not a folder, opening it says so
+        pass  # another thread was faster; opening fails if it is no folder
     return _enter(folder_fd, name, passing)
 
 
@@ -139,7 +140,7 @@ def open_to_read(folder_fd: int, name: str) -> int:
 
 
 def open_anything(folder_fd: int, name: str) -> int:
-    """Open what stands there to read it, but no link. It need not be a file."""
+    """Open an entry of any kind to read it, but no link."""
     return _open_file(folder_fd, name, os.O_RDONLY)
 
 
@@ -178,8 +179,8 @@ def create_file(folder_fd: int, name: str) -> int:
 
 
 def open_to_write(folder_fd: int, name: str) -> int:
-    """Open a plain file that is there, to read and write, if nothing else is linked to it."""
-    # Looked at first, because merely opening some devices has effects.
+    """Open an existing plain file to read and write, if it has no other link."""
+    # Checked first, because merely opening some devices has effects.
     _refuse_unless_plain(os.stat(name, dir_fd=folder_fd, follow_symlinks=False), name)
     fd = _plain(_open_file(folder_fd, name, os.O_RDWR), name)
     if os.fstat(fd).st_nlink > 1:
@@ -203,7 +204,7 @@ def _refuse_unless_plain(status: os.stat_result, name: str) -> None:
 
 
 def kind_of(status: os.stat_result) -> str:
-    """What something is, in words."""
+    """The kind of an entry, in words."""
     mode = status.st_mode
     for test, words in _KINDS:
         if test(mode):
@@ -223,7 +224,7 @@ _KINDS = (
 
 
 def status_of(folder_fd: int, name: str) -> os.stat_result | None:
-    """What stands at ``name`` itself, links not followed; None if nothing does."""
+    """The status of ``name`` itself, without following links; None if it is free."""
     try:
         return os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
     except FileNotFoundError:

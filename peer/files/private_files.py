@@ -1,7 +1,7 @@
-"""Hidden and private files among what is to be shared, counted and named before it is.
+"""Hidden and private files below a path, counted and named before they are shared.
 
-Hidden: the name, or that of a folder on the way, begins with a dot. Private: neither the group nor
-others may read the file, or enter the folder that it is in. Owns no decision: the user is asked.
+Hidden: the name, or the name of a folder above, begins with a dot. Private: neither the group nor
+others may read the file, or enter its folder. Not here: the decision, which is the user's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ENTERED_BY_OTHERS = stat.S_IXGRP | stat.S_IXOTH
 
 
 class Delicate(NamedTuple):
-    """What was found. ``named``: the first of them, a folder in place of all that is in it."""
+    """Result of a search. ``named``: the first ones; a folder stands for everything in it."""
 
     hidden: int = 0
     private: int = 0
@@ -42,7 +42,7 @@ class Delicate(NamedTuple):
 
 
 class Delicates:
-    """Gathers them during a walk."""
+    """Gathers such files during a walk."""
 
     def __init__(self) -> None:
         self._hidden = 0
@@ -52,7 +52,7 @@ class Delicates:
         self._last = ""  # of those that are not named, so that a folder counts once
 
     def add(self, path: str, reason: Reason | None, *, private: bool) -> None:
-        """Take in a file, or an empty folder. ``reason``: that of the folder it is in."""
+        """Count a file, or an empty folder. ``reason``: the reason of its folder."""
         hidden_by = reason if reason is not None and reason.hidden else None
         if hidden_by is None and os.path.basename(path).startswith("."):
             hidden_by = Reason(path, hidden=True)
@@ -73,19 +73,19 @@ class Delicates:
             self._last = shown
 
     def found(self) -> Delicate:
-        """All of it."""
+        """The result."""
         return Delicate(self._hidden, self._private, tuple(self._named), self._unnamed)
 
 
 class Reason(NamedTuple):
-    """A folder that makes everything in it hidden, or else private; ``shown`` is its name."""
+    """A folder that makes everything in it hidden or private; ``shown`` is its name."""
 
     shown: str
     hidden: bool
 
 
 def reason_of(path: str, status: os.stat_result, above: Reason | None) -> Reason | None:
-    """The reason that counts within the folder at ``path``, below one for which ``above`` does."""
+    """The reason that counts within the folder at ``path``; ``above`` is the reason above it."""
     if above is not None and above.hidden:
         return above
     if os.path.basename(path).startswith("."):

@@ -1,8 +1,8 @@
-"""The walk over what is to be shared: its entries, their times, and all that stands in the way.
+"""Walk over files to share: entries, times, and everything that prevents sharing.
 
-Owns what may be shared: plain files and folders, nothing that a link leads to, no home of a peer or
-tracker, no part of a download. Every problem is found before anything is said of the first. Bytes
-are read by ``peer.files.sharing``.
+Owns: the rule of what may be shared: plain files and folders, no target of a link, no home of a
+peer or tracker, no part of a download. All problems are found before the first is reported. Not
+here: reading the bytes (see peer.files.sharing).
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ _PART_HINT = hint("it can be shared when it is complete; see how far it is", "sh
 
 
 class Scan(NamedTuple):
-    """What stands at a path: its entries in the manifest's order, and how they looked.
+    """Result of a walk: the entries in the manifest's order, and their fingerprints.
 
-    ``times`` as a manifest has them, empty where there are too many; ``left_out``: parts of our own
-    downloads, by their paths within the share."""
+    ``times`` as in a manifest, empty if there are too many; ``left_out``: parts of our own
+    downloads, by their paths within the share.
+    """
 
     entries: tuple[Entry, ...]
     place: SharedLocation
@@ -58,11 +59,11 @@ class DevicePaths(NamedTuple):
 
 
 def scan(path: str, paths_here: DevicePaths = DevicePaths()) -> Scan:  # noqa: B008 - a constant
-    """List what would be shared from ``path``, without reading it.
+    """List the entries to share from ``path``, without reading them.
 
-    A link that the user names is followed; one that lies inside a folder is refused, as is anything
-    else that is no plain file or folder. Raises `Unreadable`, `BadName` or `ConfigError`, which
-    name all that is in the way.
+    A link that the user names is followed. A link inside a folder is refused, like everything else
+    that is no plain file or folder. Raises `Unreadable`, `BadName` or `ConfigError`, which name all
+    problems.
     """
     real = os.path.realpath(path)
     try:
@@ -111,7 +112,7 @@ class _Walk:
         self._left_out: list[str] = []
 
     def found(self) -> Scan:
-        """All of it. Raises what stands in the way."""
+        """The result. Raises the problems found."""
         self._raise_problems()
         times = [*self._times]
         if self._folder_times:
@@ -133,7 +134,7 @@ class _Walk:
     # -- folders --------------------------------------------------------------------------------
 
     def enter_root(self, fd: int, status: os.stat_result) -> None:
-        """Walk the folder that is shared."""
+        """Walk the folder to share."""
         if self._homes.holds(status):
             raise _is_home(quoted(self._root), "this peer", "it is a part of ")
         name = os.path.basename(self._root)
@@ -195,7 +196,7 @@ class _Walk:
     # -- files ----------------------------------------------------------------------------------
 
     def take_file(self, real: str, status: os.stat_result) -> None:
-        """The one file that is shared; nothing else is looked at."""
+        """Check the one file to share; nothing else is looked at."""
         folder, name = os.path.split(real)
         if self._homes.holds(status):
             raise _is_home(quoted(real), "this peer", "it is a part of ")

@@ -1,7 +1,7 @@
-"""The manifest of a file or folder on the disk: digesting it, and verifying it again.
+"""Manifest of files on the disk: made by digesting them, and verified by digesting again.
 
-What may be shared is ``peer.files.scanning``'s; a share's name and group are no part of it, and
-neither is where the record of shares is kept.
+Not here: the rule of what may be shared (see peer.files.scanning), names, groups and records of
+shares (see peer.shares).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from peer.files.scanning import Scan, scan
 from peer.files.source_files import SourceFiles, why_unread
 
 Progress = Callable[[int], None]
-"""Called with the bytes done so far, from a worker thread, once a piece."""
+"""Called with the bytes done so far, from a worker thread, once per piece."""
 
 
 def no_progress(_: int) -> None:
-    """For work that nobody watches."""
+    """The progress of work without an observer."""
 
 
 class Digested(NamedTuple):
@@ -61,9 +61,9 @@ def digest(
     cancelled: Callable[[], bool] = never_cancelled,
     threads: int | None = None,
 ) -> Digested:
-    """The manifest of what stands at ``path``, and how it looked.
+    """The manifest of the files at ``path``, and their fingerprints.
 
-    ``piece_length`` in bytes is chosen by size if not given. Raises what `scan` does,
+    ``piece_length`` in bytes; by default it depends on the size. Raises the errors of `scan`,
     `ContentChanged` if a file changes meanwhile, `Cancelled`.
     """
     return digest_scanned(
@@ -87,7 +87,7 @@ def digest_scanned(
     cancelled: Callable[[], bool] = never_cancelled,
     threads: int | None = None,
 ) -> Digested:
-    """As `digest`, of what was scanned before. ``times``: whether the manifest has them."""
+    """`digest` for files that were scanned already. ``times``: whether the manifest has them."""
     size = scanned.size
     length = _checked_piece_length(piece_length, size)
     settle(scanned.place.fingerprints)
@@ -158,11 +158,10 @@ def recheck(
     cancelled: Callable[[], bool] = never_cancelled,
     threads: int | None = None,
 ) -> SharedLocation:
-    """Digest again what stands at ``path`` (absolute, without links); how it looks, if it is the
-    content still.
+    """Digest the files at ``path`` (absolute, without links) again; return their place.
 
-    Files that came to a folder since are passed over. Raises `ContentChanged` if it is not the
-    content, `OutOfHandles`, `IOFailed`, `Cancelled`.
+    Files that were added to a folder are ignored. Raises `ContentChanged` if the content differs,
+    `TooManyOpenFiles`, `IOFailed`, `Cancelled`.
     """
     return verify(
         manifest,
@@ -182,10 +181,10 @@ def verify(
     cancelled: Callable[[], bool] = never_cancelled,
     threads: int | None = None,
 ) -> SharedLocation:
-    """As `recheck`, of what was looked at before: its entries are those of ``manifest``.
+    """`recheck` for files whose entries are known to be those of ``manifest``.
 
-    Raises `OtherContent` where nothing was changed meanwhile. ``whole``: the digest of the whole is
-    verified as well, for a manifest that somebody else made.
+    Raises `OtherContent` if the bytes differ and no file was changed meanwhile. ``whole``: verify
+    the digest of the whole too, for a manifest that another member made.
     """
     path = place.path
     stream = manifest.algorithm.new()
@@ -224,8 +223,11 @@ def verify(
 
 
 def place_of(manifest: Manifest, path: str) -> SharedLocation:
-    """How the entries of ``manifest`` look at ``path``; `ContentChanged` if one is missing or has
-    another size, `OutOfHandles` for a shortage that passes, `IOFailed`. Nothing is read."""
+    """The fingerprints of the entries of ``manifest`` at ``path``. Nothing is read.
+
+    Raises `ContentChanged` if one is missing or has another size, `TooManyOpenFiles` for a
+    transient shortage, `IOFailed`.
+    """
     found: list[Fingerprint | None] = []
     looked_at = path
     try:

@@ -1,8 +1,8 @@
-"""Reads the files of a content where they lie, and notices when they are not what they were.
+"""Files of a shared content, read in place, with checks that they are unchanged.
 
-Owns the reading of stretches of the stream from one file or a folder, with a comparison of
-fingerprints before and after each read. Who is told, and what follows, is decided above. Files are
-never mapped into memory: one that is truncated meanwhile would end the process.
+Owns: reading ranges of the stream from one file or a folder, with a comparison of fingerprints
+before and after each read. Not here: the consequences of a change (see peer.shares). Files are
+never mapped into memory: truncating one would end the process.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from peer.files.errors import Away, ContentChanged, TooManyOpenFiles, storage_er
 from peer.files.fingerprint import SharedLocation
 from peer.files.open_files import HandleCache
 
-_ROOT = -1  # beside the entries' numbers in the cache: the folder that everything is opened from
+_ROOT = -1  # beside the numbers of entries in the cache: the folder from which everything is opened
 _HINT = "share it again if it should be offered as it is"
 
 
 class SourceFiles:
-    """The entries of one content at one place. Safe for threads."""
+    """Entries of one content at one place. Thread safety: every method."""
 
     def __init__(
         self,
@@ -45,9 +45,10 @@ class SourceFiles:
         self._owner = object()
 
     def read(self, offset: int, length: int) -> Buffer:
-        """``length`` bytes of the stream from ``offset``, which nobody changes afterwards.
+        """``length`` bytes of the stream from ``offset``, in memory that nothing changes
+        afterwards.
 
-        Raises `ContentChanged`, `OutOfHandles` or `IOFailed`.
+        Raises `ContentChanged`, `TooManyOpenFiles` or `IOFailed`.
         """
         segments = self._layout.stretch(offset, length)
         if len(segments) == 1 and self._is_kept(segments[0]):
@@ -57,12 +58,12 @@ class SourceFiles:
         return whole
 
     def read_into(self, offset: int, view: memoryview) -> bool:
-        """Fill ``view`` from ``offset`` of the stream, or raise as `read` does."""
+        """Fill ``view`` from ``offset`` of the stream; raises the errors of `read`."""
         self._read_many(self._layout.stretch(offset, len(view)), view)
         return True
 
     def check(self) -> None:
-        """Look at every file without reading it; raises `ContentChanged`."""
+        """Check every file without reading it; raises `ContentChanged`."""
         number = 0
         try:
             with self._folders() as folders:
@@ -76,8 +77,8 @@ class SourceFiles:
             raise self._translated(error, number) from error
 
     def close(self) -> None:
-        """Close what is open; a read afterwards opens it again."""
-        self._handles.forget(self._owner)
+        """Close the open files; a later read opens them again."""
+        self._handles.close_owner(self._owner)
 
     def _read_one(self, segment: Segment) -> bytes:
         number, offset, length = segment
@@ -101,16 +102,17 @@ class SourceFiles:
                     number = segment.entry
                     part = view[done : done + segment.length]
                     done += segment.length
-                    # A file that spans pieces is kept open for the next one; small ones, of which
-                    # there may be thousands in a second, are opened as they come.
+                    # A file that spans pieces stays open for the next one. Small files are opened
+                    # for each read:
+                    # there may be thousands in a second.
                     if self._is_kept(segment):
                         opener = partial(self._open_beneath, number, folders, paths.open_to_read)
                         with self._handles.using((self._owner, number), opener) as fd:
                             self._fill(segment, fd, part)
                         continue
-                    # Anything may stand there by now: it is compared before it is read.
+                    # Anything may stand there by now: compare it before reading.
                     opener = partial(self._open_beneath, number, folders, paths.open_anything)
-                    fd = self._handles.open_anyhow(opener)
+                    fd = self._handles.open_evicting(opener)
                     try:
                         self._fill(segment, fd, part)
                     finally:
@@ -169,15 +171,16 @@ class SourceFiles:
         return os.path.join(self._path, path) if path else self._path
 
 
-# What says that something else than the content stands at its path, or nothing.
+# Errors that show that something else than the content stands at its path, or nothing.
 _NOT_IT = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG}
 )
 
 
 def why_unread(error: OSError, path: str) -> StorageError:
-    """What it means that something shared could not be looked at: that it is not what it was, a
-    shortage that passes, a device that fails, or else a place that cannot be reached now."""
+    """The error for a shared file that could not be opened: it was changed, a shortage passes, a
+    device failed, or its folder cannot be reached.
+    """
     found = storage_error(error, path, "read")
     if error.errno in _NOT_IT:
         return ContentChanged(found.message, _HINT)

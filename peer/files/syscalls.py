@@ -1,7 +1,7 @@
-"""The calls of Linux that Python's ``os`` lacks: reserve, rename without replacing, sync all.
+"""Linux calls that Python's ``os`` lacks: reserve, rename without replacing, sync all.
 
-Owns the bindings and their fall-backs on systems that lack a call. Raises `OSError`, as ``os``
-does. All of them release the interpreter's lock.
+Owns: the bindings, and the alternatives on systems that lack a call. Raises `OSError`, as ``os``
+does. Thread safety: all release the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def _call(function: Any, *arguments: Any) -> None:
 
 
 def reserve(fd: int, offset: int, length: int) -> bool:
-    """Take room on the disk for a stretch of a file, which reads as zeros until it is written.
+    """Reserve disk space for a range of a file, which reads as zeros until it is written.
 
-    Returns False, having done nothing, where the file system cannot, or where that would take
-    memory instead of disk (tmpfs). The C library's ``posix_fallocate`` would write every block.
+    Return False, without effect, if the file system cannot, or if that would take memory instead of
+    disk (tmpfs). Why: the C library's ``posix_fallocate`` would write every block.
     """
     if length == 0 or lives_in_memory(fd):
         return False
@@ -75,9 +75,9 @@ def lives_in_memory(fd: int) -> bool:
 
 
 def sync_file_system(fd: int) -> None:
-    """Write back everything of the file system that ``fd`` is on, and report its errors.
+    """Write back everything on the file system of ``fd``, and report its errors.
 
-    Where it does not know that call, everything of all file systems is written back.
+    If the system lacks that call, everything on all file systems is written back.
     """
     try:
         _call(_syncfs, fd)
@@ -90,8 +90,8 @@ def sync_file_system(fd: int) -> None:
 def sync_file(fd: int, *, data_only: bool = False) -> OSError | None:
     """Write back one file or folder, and report its errors.
 
-    Where the file system does not know that call for it, the next wider one is used: the answer of
-    the first is returned then.
+    If the file system lacks that call for it, use the next wider one, and return the error of the
+    first.
     """
     steps: list[Callable[[int], None]] = [os.fsync, sync_file_system]
     if data_only:
@@ -110,13 +110,13 @@ def sync_file(fd: int, *, data_only: bool = False) -> OSError | None:
 
 
 def rename_no_replace(old: str, new: str, folder_fd: int) -> bool:
-    """Rename within one folder; `FileExistsError` if ``new`` is there, whatever it is.
+    """Rename within one folder; raise `FileExistsError` if ``new`` exists, of any kind.
 
-    Where the file system knows no such rename, a file is linked and unlinked, which is as good. For
-    a folder, and where there are no hard links either, the check and the rename are two steps.
-    Whatever the first two ways answer, the last is tried: its error is the one that is raised.
+    Where the file system lacks such a rename, a file is linked and unlinked, which is as good. For
+    a folder, and without hard links, the check and the rename are two steps. The last way is always
+    tried, and its error is the one raised.
 
-    Returns whether ``old`` is still there as a second name of the same file.
+    Return whether ``old`` still exists as a second name of the same file.
     """
     try:
         _call(

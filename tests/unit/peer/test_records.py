@@ -70,9 +70,7 @@ class TestRecords:
                 records.load()
         assert records.load() == {"a": record()}
 
-    def test_what_was_forgotten_is_synced_once_it_is_gone(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_removal_is_synced(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         records = Records(tmp_path / "shares", DownloadRecord)
         records.put("a", record())
         synced: list[tuple[bool, list[str]]] = []
@@ -90,7 +88,7 @@ class TestRecords:
         assert synced == [(True, [])]
 
     @pytest.mark.parametrize("noise", [b"", b"noise", b"\x80", b"\xc1" * 100])
-    def test_a_damaged_one_costs_nobody_else_anything(self, tmp_path: Path, noise: bytes) -> None:
+    def test_a_damaged_record_harms_no_other(self, tmp_path: Path, noise: bytes) -> None:
         records = Records(tmp_path / "downloads", DownloadRecord)
         records.put("good", record())
         records.put("bad", record())
@@ -121,7 +119,7 @@ class TestRecords:
         assert records.load() == {}
         assert list((tmp_path / "shares").iterdir()) == []
 
-    def test_what_a_crash_left_half_written_is_no_record_and_goes(self, tmp_path: Path) -> None:
+    def test_half_written_records_of_a_crash_are_removed(self, tmp_path: Path) -> None:
         records = Records(tmp_path / "downloads", DownloadRecord)
         left = tmp_path / "downloads" / "x.record.0123456789abcdef.new"
         left.write_bytes(b"half")
@@ -185,7 +183,7 @@ class TestRecords:
         manifests.put(ONE, b"encoded")
         assert manifests.get(ONE) == b"encoded"
 
-    def test_manifests_that_nobody_names_are_removed(self, tmp_path: Path) -> None:
+    def test_unused_manifests_are_removed(self, tmp_path: Path) -> None:
         manifests = Manifests(tmp_path / "manifests")
         for content in (ONE, TWO):
             manifests.put(content, bytes(content))

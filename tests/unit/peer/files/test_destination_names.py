@@ -63,7 +63,7 @@ ODD = [
 
 @pytest.mark.usefixtures("folding")
 @pytest.mark.parametrize("names", ODD)
-def test_what_a_file_system_cannot_hold_is_refused_before_anything_is_fetched(
+def test_names_that_a_file_system_refuses_are_found_before_any_fetch(
     tmp_path: Path, names: tuple[str, ...]
 ) -> None:
     with pytest.raises(UnsafeDestination, match=r"cannot hold|would be one file") as caught:
@@ -77,7 +77,7 @@ def test_ordinary_names_are_not_tried(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(destination_names.paths, "create_file", None)
     manifest = manifest_of("a", "b/a", "c/a", "d/b/a", "\u00e9/x", "e/")
     folder = os.open(tmp_path, os.O_RDONLY)
-    destination_names.require_room_for_names(folder, "got", manifest)
+    destination_names.require_usable_names(folder, "got", manifest)
     os.close(folder)
 
 

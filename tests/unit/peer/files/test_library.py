@@ -128,7 +128,7 @@ PLANTED = [plant_link, plant_dangling_link, plant_link_to_folder, plant_fifo, pl
 
 
 @pytest.mark.parametrize("plant", PLANTED)
-def test_what_is_no_file_or_folder_is_refused_by_name(plant, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_special_files_are_refused_by_name(plant, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "inner").mkdir()
     plant(tmp_path / "inner" / "planted")
     with pytest.raises(Unreadable, match="inner/planted"):
@@ -444,7 +444,7 @@ def test_a_second_look_notices_other_bytes(tmp_path: Path, handles: HandleCache)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO, errno.ENOENT])
-def test_what_keeps_us_from_looking_is_not_taken_for_a_change(
+def test_a_file_that_cannot_be_checked_does_not_count_as_changed(
     number: int, tmp_path: Path, handles: HandleCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "f").write_bytes(NOISE)
@@ -461,7 +461,7 @@ def test_what_keeps_us_from_looking_is_not_taken_for_a_change(
         assert type(caught.value) is expected
 
 
-def test_what_came_to_a_folder_since_does_not_matter(tmp_path: Path, handles: HandleCache) -> None:
+def test_files_added_to_a_folder_do_not_matter(tmp_path: Path, handles: HandleCache) -> None:
     stream = make_tree(tmp_path / "in")
     content = share(tmp_path / "in", handles)
     (tmp_path / "in" / "b" / "new").write_bytes(b"x")
@@ -518,7 +518,7 @@ def test_a_handle_in_use_outlives_its_eviction(tmp_path: Path) -> None:
         for number, name in enumerate("bc", start=1):
             with handles.using(("x", number), lambda name=name: opener(name)) as fd:  # type: ignore[misc]
                 assert os.pread(fd, 1, 0) == name.encode()
-        handles.forget("x")
+        handles.close_owner("x")
         assert os.pread(first, 1, 0) == b"a"
     with pytest.raises(OSError):
         os.fstat(first)

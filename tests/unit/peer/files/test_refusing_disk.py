@@ -214,7 +214,7 @@ def test_f85_a_name_that_the_disk_does_not_take_is_refused_before_anything_is_fe
 
 @pytest.mark.parametrize("call", ["fsyncdir", "fsync", "write", "truncate", "create", "mkdir"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
-def test_f85_what_fails_at_the_start_leaves_nothing_behind(
+def test_f85_a_failure_at_the_start_leaves_nothing_behind(
     call: str, number: int, disk: RefusingDisk, place: Path, sample: Sample
 ) -> None:
     disk.refuse(**{call: number})

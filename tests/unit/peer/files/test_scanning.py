@@ -222,7 +222,7 @@ def test_h81_a_hidden_path_is_hidden_whatever_leads_to_it(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o755])
-def test_what_others_may_read_is_not_delicate(tmp_path: Path, mode: int) -> None:
+def test_files_that_others_may_read_are_not_delicate(tmp_path: Path, mode: int) -> None:
     make(tmp_path / "in", "a", "b/c")
     (tmp_path / "in" / "a").chmod(mode)
     (tmp_path / "in").chmod(0o700)  # as many a home is: the user names it
@@ -253,7 +253,7 @@ def test_parts_of_own_downloads_are_left_out(tmp_path: Path) -> None:
 # -- folders that may be passed -----------------------------------------------------------------
 
 
-def as_nobody(work: Callable[[], str]) -> str:
+def as_another_user(work: Callable[[], str]) -> str:
     """What ``work`` returns in a process that has no rights; all that it needs is loaded."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -291,7 +291,7 @@ def test_a_file_in_a_folder_that_may_be_passed_but_not_listed_is_shared(mode: in
         make(root, "sub/film")
         (root / "sub").chmod(mode)
         root.chmod(mode)
-        assert as_nobody(work) == "sub/film"
+        assert as_another_user(work) == "sub/film"
     finally:
         shutil.rmtree(root)
 

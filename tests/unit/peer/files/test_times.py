@@ -73,7 +73,7 @@ def test_a_file_bears_its_time(tmp_path: Path, break_off: bool) -> None:
     assert times(tmp_path / "got") == times(source)
 
 
-def test_who_wants_no_times_gets_none(tmp_path: Path) -> None:
+def test_without_times_no_file_gets_them(tmp_path: Path) -> None:
     source = tree(tmp_path / "source")
     fetch(source, tmp_path / "got", times=False)
     assert not set(times(tmp_path / "got").values()) & set(times(source).values())
