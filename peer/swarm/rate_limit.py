@@ -1,6 +1,10 @@
-"""How fast data may flow: token buckets, for all traffic and for each user, up and down.
+"""Rate limits of this peer's traffic: one token bucket for all of it, and one for each user.
 
-Owns the arithmetic. The time is passed in; what waits for tokens waits in the queue of its owner.
+Owns: the limits of one direction. Not here: the arithmetic of a bucket (see common.token_bucket)
+and queues; traffic that has no tokens waits in the queue of its owner.
+
+A caller may take more than a bucket holds, as long as it is not empty, and leaves a debt. So pieces
+are never cut to fit, and the rate holds all the same.
 """
 
 from __future__ import annotations
@@ -10,42 +14,35 @@ from dataclasses import dataclass
 from common.ids import UserId
 from common.token_bucket import TokenBucket
 
-BURST_S = 0.25  # what a bucket holds after idleness
+BURST_S = 0.25  # after idleness a bucket holds the bytes of this time
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Bytes a second; None is without limit."""
+    """Limits in bytes a second; None: unlimited."""
 
     everything: float | None = None
     each_user: float | None = None
 
 
 class RateLimit:
-    """One direction of this peer's traffic: a bucket for all of it and one for each user."""
+    """Limits of one direction of this peer's traffic."""
 
     def __init__(self, rates: Rates | None = None) -> None:
-        self._rates = Rates() if rates is None else rates
-        self._everything: TokenBucket | None = None
-        self._users: dict[UserId, TokenBucket] = {}
-        self.set(self._rates)
-
-    def set(self, rates: Rates) -> None:
-        """Change the limits in mid-traffic: the buckets begin anew."""
-        self._rates = rates
+        self._rates = rates = Rates() if rates is None else rates
         self._everything = None if rates.everything is None else _bucket(rates.everything)
-        self._users.clear()
+        self._users: dict[UserId, TokenBucket] = {}
 
     @property
     def unlimited(self) -> bool:
         return self._everything is None and self._rates.each_user is None
 
     def ready_at(self, now: float) -> float:
-        """When any traffic may go on: `now`, or later."""
+        """Return the time from which any traffic is allowed: `now`, or later."""
         return now if self._everything is None else self._everything.ready_at(now)
 
     def user_ready_at(self, user: UserId, now: float) -> float:
-        """When traffic with `user` may go on, as far as the user's own bucket goes."""
+        """Return the time from which the user's own bucket allows traffic: `now`, or later."""
         bucket = self._bucket(user)
         return now if bucket is None else bucket.ready_at(now)
 
@@ -55,14 +52,6 @@ class RateLimit:
         bucket = self._bucket(user)
         if bucket is not None:
             bucket.take(size, now)
-
-    def give_back(self, user: UserId, size: int) -> None:
-        """Traffic that was taken for did not come about."""
-        if self._everything is not None:
-            self._everything.give_back(size)
-        bucket = self._bucket(user)
-        if bucket is not None:
-            bucket.give_back(size)
 
     def _bucket(self, user: UserId) -> TokenBucket | None:
         rate = self._rates.each_user

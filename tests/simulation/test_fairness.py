@@ -118,7 +118,7 @@ def test_h27_four_connections_of_one_user_get_what_the_only_one_of_another_gets(
 @pytest.mark.parametrize("rate", [10 * MIB, 100 * MIB])
 @pytest.mark.parametrize("late_s", [0.1, 0.2, 0.45, 0.49, 2.0])
 @pytest.mark.parametrize("from_s", [0.0, 1.0])
-def test_h27_a_requester_that_credits_late_costs_others_no_more_than_its_share(
+def test_h27_a_requester_that_acknowledges_late_costs_others_no_more_than_its_share(
     rate: int, late_s: float, from_s: float
 ) -> None:
     late = Guest("eve", connections=4, late_s=late_s)
@@ -126,14 +126,14 @@ def test_h27_a_requester_that_credits_late_costs_others_no_more_than_its_share(
     assert parts["ann"] >= 0.8 / 2, parts
 
 
-def test_h27_late_credit_on_many_connections_costs_no_more_than_on_one() -> None:
+def test_h27_late_acknowledgements_on_many_connections_cost_no_more_than_on_one() -> None:
     for connections in (1, 32, 400):
         late = Guest("eve", connections, late_s=0.45)
         parts = Uplink(100 * MIB).parts(Guest("ann"), late, until_s=2.0)
         assert parts["ann"] >= 0.8 / 2, (connections, parts)
 
 
-def test_h27_users_share_evenly_beside_one_who_credits_late() -> None:
+def test_h27_users_share_evenly_beside_one_that_acknowledges_late() -> None:
     honest = [Guest(name) for name in ("ann", "bob", "cid")]
     late = Guest("eve", connections=4, late_s=0.45)
     parts = Uplink(100 * MIB).parts(*honest, late, until_s=4.0)

@@ -53,7 +53,7 @@ def test_a_crowd_comes_near_the_fluid_bound(seed: int) -> None:
     ("leechers", "size_mib", "up_mbit", "over", "twice"),
     [(8, 64, 1, 1.25, 0.1), (8, 64, 5, 1.25, 0.1), (30, 16, 2, 2.5, 0.6)],
 )
-def test_a_crowd_on_slow_links_comes_near_the_bound_as_well(
+def test_a_crowd_on_slow_links_comes_near_the_fluid_bound(
     leechers: int, size_mib: int, up_mbit: float, over: float, twice: float, seed: int
 ) -> None:
     """A piece takes seconds there, and whoever works is silent for a minute: nobody may take that
@@ -117,7 +117,7 @@ def test_f11_one_way_loss_from_the_seeder_to_one_peer_is_worked_around(seed: int
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_partition_that_heals_lets_everybody_finish(seed: int) -> None:
+def test_a_partition_that_heals_lets_all_downloads_finish(seed: int) -> None:
     swarm = started(SMALL, seed)
     (seeder,) = swarm.seeders
     for peer in swarm.leechers:
@@ -127,7 +127,7 @@ def test_a_partition_that_heals_lets_everybody_finish(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_f12_loss_and_long_ways_are_survived(seed: int) -> None:
+def test_f12_loss_and_long_rtts_are_survived(seed: int) -> None:
     everybody(started(replace(SMALL, loss=0.05, delay_s=0.05, rto_s=0.4), seed).run(60.0), 4)
 
 
@@ -170,7 +170,7 @@ def test_h25_pieces_that_never_come_to_their_end_are_fetched_elsewhere(seed: int
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_h38_false_offers_do_not_keep_anybody(seed: int) -> None:
+def test_h38_false_offers_do_not_delay_a_download(seed: int) -> None:
     swarm = started(replace(SMALL, seeders=3), seed)
     swarm.seeders[0].fault = Fault.EMPTY
     swarm.seeders[1].fault = Fault.EMPTY
@@ -218,7 +218,7 @@ def test_late_comers_and_early_leavers(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_seeder_may_go_when_every_piece_was_sent_once(seed: int) -> None:
+def test_the_seeder_may_leave_once_every_piece_was_sent(seed: int) -> None:
     swarm = started(SMALL, seed)
     (seeder,) = swarm.seeders
     count = swarm.layout.count

@@ -21,42 +21,42 @@ SourceId: TypeAlias = DeviceKey
 
 @unique
 class Verdict(Enum):
-    """Why a source is closed: what the download thinks of it."""
+    """Reason for which a source is closed."""
 
     FINISHED = "finished"
-    """Nothing more is needed: the download is complete."""
+    """The download is complete."""
     SLOW = "slow"
-    """Far below the others, or without any progress."""
+    """Far slower than the others, or stalled for too long."""
     SILENT = "silent"
-    """It owes something and nothing came: its connection begins anew, for something may be lost."""
+    """Requests are in flight and not a byte arrives: a message may be lost, so reconnect."""
     BUSY = "busy"
-    """It says that too many ask it; it may be asked again later."""
+    """It declared itself busy; it may be opened again later."""
     UNREACHABLE = "unreachable"
-    """No connection came about, or it was lost."""
+    """It could not be connected to, or the connection was lost."""
     REFUSED = "refused"
-    """It does not give to us."""
+    """It refuses to serve this device."""
     USELESS = "useless"
-    """It offers nothing that is missing here, or had not what it offered."""
+    """It offers no missing piece, or did not hold the pieces that it offered."""
     WRONG = "wrong"
-    """A piece that came whole from it failed its digest: banned for good."""
+    """A whole piece from it failed its digest: banned for good."""
     GONE = "gone"
-    """The tracker says that it has left."""
+    """The tracker no longer lists it."""
 
 
 @unique
 class DiscardReason(Enum):
-    """Why the buffer of a piece that came is dropped unread."""
+    """Reason for which the buffer of a received piece is dropped unread."""
 
     UNREQUESTED = "unrequested"
-    """Never asked of this source: counts against it."""
+    """Never requested from this source: a strike."""
     DUPLICATE = "duplicate"
-    """Asked for, but another source was quicker."""
+    """Requested, but another source was faster."""
     WRONG_SIZE = "wrong size"
-    """A peer that counts otherwise than the manifest: counts against it."""
+    """Not of the size that the manifest gives: a strike."""
     PAUSED = "paused"
-    """Came after the download was paused."""
+    """Arrived after the download was paused."""
     BANNED = "banned"
-    """Came from a source that served wrong bytes."""
+    """Arrived from a source that has served wrong bytes."""
 
 
 class _Value(msgspec.Struct, frozen=True, gc=False):
@@ -64,11 +64,11 @@ class _Value(msgspec.Struct, frozen=True, gc=False):
     a struct costs a tenth."""
 
 
-# --- What happens to a download ------------------------------------------------------------------
+# --- Events --------------------------------------------------------------------------------------
 
 
 class SourceKnown(_Value, frozen=True):
-    """The tracker lists a device that offers (`complete`) or fetches the content; repeatable."""
+    """The tracker lists a device that offers (`complete`) or fetches the content. Repeatable."""
 
     source: SourceId
     user: UserId
@@ -76,15 +76,15 @@ class SourceKnown(_Value, frozen=True):
 
 
 class SourceGone(_Value, frozen=True):
-    """The tracker says that the device is offline or has withdrawn its offer."""
+    """The tracker reports the device as offline, or its offer as withdrawn."""
 
     source: SourceId
 
 
 class Opened(_Value, frozen=True):
-    """The source answered `Open`. `have` is what it holds; None means every piece.
+    """The source answered `Open`. `have` are the pieces that it holds; None means every piece.
 
-    The download keeps `have` and writes into it: hand over a bitfield of its own.
+    The download keeps `have` and modifies it: pass a bitfield that nothing else uses.
     """
 
     source: SourceId
@@ -92,14 +92,14 @@ class Opened(_Value, frozen=True):
 
 
 class HaveMore(_Value, frozen=True):
-    """The source holds these pieces too."""
+    """The source announces that it holds these pieces too."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
 class PieceReceived(_Value, frozen=True):
-    """A whole piece of `size` bytes is in a buffer of the shell, not yet digested."""
+    """A whole piece of `size` bytes is in a buffer of the driver, not yet digested."""
 
     source: SourceId
     index: int
@@ -121,7 +121,7 @@ class PieceCorrupt(_Value, frozen=True):
 
 
 class PieceUnwritten(_Value, frozen=True):
-    """The piece could not be stored: trouble on this side, no fault of the source."""
+    """The piece could not be stored: a local error, no fault of the source."""
 
     source: SourceId
     index: int
@@ -135,13 +135,13 @@ class PieceMade(_Value, frozen=True):
 
 
 class PieceNotMade(_Value, frozen=True):
-    """The piece of a `Make` could not be made or stored: it is tried again in a while."""
+    """The piece of a `Make` could not be made or stored; it is retried later."""
 
     index: int
 
 
 class SourceBusy(_Value, frozen=True):
-    """The source declined these requests (all that are outstanding when empty) for a while."""
+    """The source declined these requests for now; an empty tuple: all requests in flight."""
 
     source: SourceId
     retry_after_s: float
@@ -149,7 +149,7 @@ class SourceBusy(_Value, frozen=True):
 
 
 class SourceRefused(_Value, frozen=True):
-    """The source gives us nothing: for a while when `transient`, else until it is listed anew."""
+    """The source refuses to serve: for a while if `transient`, else until it is listed again."""
 
     source: SourceId
     transient: bool
@@ -157,41 +157,41 @@ class SourceRefused(_Value, frozen=True):
 
 
 class PiecesRefused(_Value, frozen=True):
-    """The source has these pieces no more (or never had)."""
+    """The source no longer holds these pieces, or never held them."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
 class SourceUnreachable(_Value, frozen=True):
-    """`Open` led to no connection."""
+    """`Open` failed: no connection."""
 
     source: SourceId
 
 
 class SourceClosed(_Value, frozen=True):
-    """An opened connection was lost, with everything that was asked on it. It may come back."""
+    """An open connection was lost, with all requests on it. The source may come back."""
 
     source: SourceId
 
 
 class SourceMoves(_Value, frozen=True):
-    """Bytes of the source came in at `at`, though no whole message: a piece is on its way."""
+    """Bytes of the source arrived at `at`, perhaps not a whole message yet."""
 
     source: SourceId
     at: float
 
 
 class Paused(_Value, frozen=True):
-    """Ask for nothing more until `Resumed` (the user's wish, or a full disk)."""
+    """Send no requests until `Resumed`: the user paused the download, or the disk is full."""
 
 
 class Resumed(_Value, frozen=True):
-    """Go on."""
+    """Send requests again."""
 
 
 class Tick(_Value, frozen=True):
-    """Time has passed: send it when `next_wakeup` is reached. Either machine takes it."""
+    """Time has passed: send it when `next_wakeup` is reached."""
 
 
 DownloadEvent: TypeAlias = (
@@ -217,7 +217,7 @@ DownloadEvent: TypeAlias = (
 )
 
 
-# --- What a download asks for --------------------------------------------------------------------
+# --- Effects -------------------------------------------------------------------------------------
 
 
 class Open(_Value, frozen=True):
@@ -230,30 +230,33 @@ class Open(_Value, frozen=True):
 
 
 class Request(_Value, frozen=True):
-    """Ask the source for these pieces, in this order of wish."""
+    """Request these pieces from the source, in this order of preference."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
 class CancelRequest(_Value, frozen=True):
-    """Tell the source that these are not wanted any longer; what is on its way may still come."""
+    """Cancel these requests at the source. Pieces on the way may still arrive."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
 class Verify(_Value, frozen=True):
-    """Digest the piece in the buffer, write it, and report how that went."""
+    """Digest and write the piece in the buffer.
+
+    Answer with `PieceVerified`, `PieceCorrupt` or `PieceUnwritten`.
+    """
 
     source: SourceId
     index: int
 
 
 class Make(_Value, frozen=True):
-    """Make the piece without any source: as a copy of the held piece ``like``, or of zeros (None).
+    """Make the piece without a source: a copy of the held piece ``like``, or zeros (None).
 
-    Answer with `PieceMade` or `PieceNotMade`; report first if ``like`` turned out damaged.
+    Answer with `PieceMade` or `PieceNotMade`. If ``like`` turned out damaged, report that first.
     """
 
     index: int
@@ -261,7 +264,7 @@ class Make(_Value, frozen=True):
 
 
 class Discard(_Value, frozen=True):
-    """Drop the buffer of a piece that came."""
+    """Drop the buffer of a received piece."""
 
     source: SourceId
     index: int
@@ -269,21 +272,23 @@ class Discard(_Value, frozen=True):
 
 
 class Close(_Value, frozen=True):
-    """Drop the connection for this content. Nothing of the source is expected any longer. With
-    `Verdict.SILENT` the connection itself is dropped: the next `Open` makes another one."""
+    """Close the content with the source; nothing more is expected from it.
+
+    With `Verdict.SILENT` the connection itself is closed: the next `Open` makes a new one.
+    """
 
     source: SourceId
     verdict: Verdict
 
 
 class Announce(_Value, frozen=True):
-    """Tell those who fetch this content from us that we hold these pieces too."""
+    """Announce to the requesters of this content that this peer holds these pieces too."""
 
     pieces: tuple[int, ...]
 
 
 class Complete(_Value, frozen=True):
-    """Every piece is held. The digest of the whole and the rename are the shell's."""
+    """Every piece is held. The driver verifies the digest of the whole and renames."""
 
 
 DownloadEffect: TypeAlias = (

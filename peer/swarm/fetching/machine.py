@@ -21,7 +21,7 @@ OPEN it can stall: no piece within the stall timeout moves its requests to other
 not a single byte for 10 s or longer, replaces its connection. An idle source steals requests from
 slower ones. In the end game, with nothing missing, a request is sent to a second source instead.
 
-What never happens, whatever the sources send:
+Invariants, for any input from the sources:
 
 - No event of a source raises. A senseless one is discarded and counted; eight ban the source.
 - No piece is in two states, and none is IN_FLIGHT without a request at an open source.

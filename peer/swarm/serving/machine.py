@@ -20,7 +20,7 @@ it is stalled: it is sent nothing, its bytes do not count against others, and it
 An acknowledgement ends the stall. Without one it is dropped after a minute; after five if no other
 requester acknowledges either, since then our own link may be at fault.
 
-What never happens, whatever the requesters send:
+Invariants, for any input from the requesters:
 
 - No event raises. A false acknowledgement gains nothing.
 - No piece is sent that is not held, not requested, or cancelled before its `Send`.

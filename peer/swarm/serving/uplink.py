@@ -215,10 +215,8 @@ class Uplink:
                 timeout_s = self._stall_timeout_s()
                 self._count(requester.user, -requester.unacked_bytes)
                 if self._base_rtt_s is None:
-                    self._base_rtt_s, self._base_at = (
-                        0.0,
-                        now,
-                    )  # the next acknowledgement measures it
+                    # The next acknowledgement measures it.
+                    self._base_rtt_s, self._base_at = 0.0, now
                 yield requester
 
     def timed_out(self, now: float) -> list[Requester]:

@@ -45,7 +45,7 @@ def test_bitfield_of_wrong_length_or_with_spare_bits_is_refused(data: bytes, len
         Bitfield.from_bytes(data, length)
 
 
-def test_bitfield_knows_what_is_missing() -> None:
+def test_bitfield_lists_missing_pieces() -> None:
     field = Bitfield(8, [0, 1, 4, 7])
     assert list(field) == [0, 1, 4, 7]
     assert list(field.missing()) == [2, 3, 5, 6]
@@ -73,7 +73,7 @@ def test_bitfield_is_a_set(case: tuple[int, set[int]]) -> None:
 
 
 @given(st.binary(max_size=20), st.integers(0, 170))
-def test_bitfield_that_is_accepted_is_given_back_as_it_came(data: bytes, length: int) -> None:
+def test_an_accepted_bitfield_encodes_to_the_same_bytes(data: bytes, length: int) -> None:
     try:
         field = Bitfield.from_bytes(data, length)
     except ValueError:

@@ -35,7 +35,7 @@ def steady(rate: float, piece: int, seconds: float) -> list[tuple[float, int]]:
 
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("rate", RATES)
-def test_a_steady_rate_is_told_within_a_quarter_after_a_minute(rate: int, piece: int) -> None:
+def test_a_steady_rate_is_measured_within_a_quarter_after_a_minute(rate: int, piece: int) -> None:
     gap = piece / rate
     since = max(60.0, 2 * gap)  # before anything came, nothing can be told
     arrivals = steady(rate, piece, since + 8 * gap + (5 if gap > 0.01 else 1))
@@ -60,7 +60,7 @@ def test_pieces_that_come_together_are_no_higher_rate(sources: int, piece: int) 
 
 
 @pytest.mark.parametrize("piece", PIECES[:3])
-def test_a_rate_that_wavers_is_told_within_a_quarter(piece: int) -> None:
+def test_a_wavering_rate_is_measured_within_a_quarter(piece: int) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -85,7 +85,7 @@ def test_a_rate_falls_to_nothing_when_nothing_comes(rate: int, piece: int) -> No
     assert shown[-1] == 0.0
 
 
-def test_a_new_rate_is_told_soon() -> None:
+def test_a_new_rate_shows_soon() -> None:
     """A change of the rate shows within seconds where pieces come quickly."""
     arrivals = steady(1000 * KIB, 16 * KIB, 60.0)
     arrivals += [(60.0 + at, size) for at, size in steady(100 * KIB, 16 * KIB, 60.0)]
@@ -100,7 +100,7 @@ def test_a_limit_that_lets_a_piece_through_now_and_then_is_the_rate() -> None:
     assert all(abs(shown - 128 * KIB) <= 32 * KIB for shown in seen), (min(seen), max(seen))
 
 
-def test_what_begins_again_after_a_silence_is_a_rate_of_its_own() -> None:
+def test_the_rate_after_a_silence_is_measured_anew() -> None:
     arrivals = steady(1000 * KIB, 16 * KIB, 30.0)
     arrivals += [(330.0 + at, size) for at, size in steady(200 * KIB, 16 * KIB, 30.0)]
     meter = RateMeter()
@@ -109,7 +109,7 @@ def test_what_begins_again_after_a_silence_is_a_rate_of_its_own() -> None:
     assert abs(meter.rate(360.0) - 200 * KIB) <= 20 * KIB
 
 
-def test_it_keeps_little() -> None:
+def test_the_meter_keeps_few_bursts() -> None:
     meter = RateMeter()
     for number in range(100_000):
         meter.add(KIB, number * 0.001)

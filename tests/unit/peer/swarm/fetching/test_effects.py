@@ -42,7 +42,7 @@ def test_a_request_that_is_cancelled_before_it_left_is_not_sent() -> None:
     assert out.take() == []
 
 
-def test_nothing_is_said_to_a_source_that_is_closed() -> None:
+def test_a_closed_source_gets_no_other_message() -> None:
     out = EffectBuffer()
     out.request(A, 1)
     out.cancel(A, 2)

@@ -22,7 +22,7 @@ def test_messages_on_a_slow_link_leave_at_once() -> None:
     assert flush.delay_s(1, 1.0 + 4.1 * FLUSH_S) == 0.0
 
 
-def test_much_that_is_not_acknowledged_is_acknowledged_at_once() -> None:
+def test_many_unacknowledged_bytes_are_acknowledged_at_once() -> None:
     flush = FlushDelay()
     flush.flushed(1.0)
     assert flush.delay_s(FLUSH_BYTES, 1.0005) == 0.0

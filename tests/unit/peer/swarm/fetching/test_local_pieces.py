@@ -81,7 +81,7 @@ def test_zeros_are_made_without_any_source_and_the_short_last_piece_too() -> Non
     assert Complete() in story.fetch(A, 3)
 
 
-def test_a_content_of_zeros_needs_nobody() -> None:
+def test_a_content_of_zeros_needs_no_source() -> None:
     story = Story(3, Alike(zeros=(0, 1, 2)))
     story.tell(Tick())
     assert Complete() in story.tell(*map(PieceMade, range(3)))
@@ -99,12 +99,12 @@ def test_of_equal_pieces_one_is_fetched_and_the_others_are_copied() -> None:
     assert sorted(story.asked) == [0, 1, 4, 5]
 
 
-def test_what_equals_a_piece_that_was_held_before_is_copied_from_it() -> None:
+def test_a_piece_that_equals_a_held_one_is_copied_from_it() -> None:
     story = Story(4, Alike(groups=((0, 1, 3),)), have=Bitfield(4, [1]))
     assert story.makes(Tick()) == [Make(0, 1), Make(3, 1)]
 
 
-def test_no_more_is_made_at_once_than_the_bound() -> None:
+def test_pieces_made_at_the_same_time_are_bounded() -> None:
     story = Story(9, Alike(zeros=tuple(range(8))), make_bytes=25)
     assert len(story.makes(Tick())) == 2
     assert len(story.makes(PieceMade(0))) == 1
@@ -119,7 +119,7 @@ def test_nothing_is_made_while_it_is_paused() -> None:
     assert story.makes(Resumed()) == [Make(0, None)]
 
 
-def test_what_could_not_be_made_is_tried_again_in_a_while() -> None:
+def test_a_piece_that_could_not_be_made_is_retried_later() -> None:
     story = Story(4, Alike(zeros=(0,)))
     story.tell(Tick())
     assert story.makes(PieceNotMade(0)) == []
@@ -136,7 +136,7 @@ def test_a_damaged_copy_is_made_again_and_a_damaged_original_is_copied_back() ->
     story.download.check_invariants()
 
 
-def test_when_all_that_are_alike_are_lost_one_is_fetched() -> None:
+def test_if_all_equal_pieces_are_lost_one_is_fetched() -> None:
     story = Story(3, Alike(groups=((0, 1),)), have=Bitfield(3, [0, 1, 2]))
     story.download.mark_missing((0, 1), 0.0)
     story.download.check_invariants()
@@ -145,7 +145,7 @@ def test_when_all_that_are_alike_are_lost_one_is_fetched() -> None:
     assert [e for e in story.fetch(A, 1) if isinstance(e, Make)] == [Make(0, 1)]
 
 
-def test_where_nobody_offers_the_first_another_of_them_is_fetched() -> None:
+def test_if_no_source_offers_the_first_equal_piece_another_one_is_fetched() -> None:
     """A source of another program may hold any of them, and not know that they are alike."""
     story = Story(4, Alike(groups=((0, 2),)), have=Bitfield(4, [1, 3]))
     story.tell(Tick())
@@ -159,7 +159,7 @@ def test_where_nobody_offers_the_first_another_of_them_is_fetched() -> None:
     assert Complete() in story.tell(PieceMade(0))
 
 
-def test_a_shell_that_makes_what_it_was_not_told_to_is_refused() -> None:
+def test_an_unrequested_make_is_refused() -> None:
     story = Story(3, Alike(zeros=(0,)))
     for event in (PieceMade(1), PieceNotMade(1)):
         with pytest.raises(LocalProtocolError):

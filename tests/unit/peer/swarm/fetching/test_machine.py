@@ -119,7 +119,7 @@ def test_an_empty_content_is_complete_at_once() -> None:
     assert Story(count=0).tell(Tick()) == [Complete()]
 
 
-def test_what_is_held_already_is_not_asked_for() -> None:
+def test_held_pieces_are_not_requested() -> None:
     story = Story(have=Bitfield(4, [0, 2]))
     assert story.with_source(A) == [Open(A), Request(A, (1, 3))]
     assert Story(have=Bitfield.full(4)).tell(Tick()) == [Complete()]
@@ -159,7 +159,7 @@ def test_a_ban_outlives_the_tracker_forgetting_the_source() -> None:
         (PieceReceived(A, 0, 11), DiscardReason.WRONG_SIZE),
     ],
 )
-def test_h24_what_was_not_asked_for_is_dropped(event: PieceReceived, why: DiscardReason) -> None:
+def test_h24_an_unrequested_piece_is_dropped(event: PieceReceived, why: DiscardReason) -> None:
     story = Story()
     story.with_source(A)
     effects = story.tell(event)
@@ -167,7 +167,7 @@ def test_h24_what_was_not_asked_for_is_dropped(event: PieceReceived, why: Discar
     assert not [e for e in effects if isinstance(e, Verify)]
 
 
-def test_h24_a_source_that_goes_on_with_it_is_banned() -> None:
+def test_h24_a_source_that_keeps_sending_them_is_banned() -> None:
     story = Story()
     story.with_source(A)
     effects = story.tell(*[PieceReceived(A, 3, 10)] * 8)
@@ -187,7 +187,7 @@ def test_a_bitfield_of_another_length_is_refused() -> None:
     assert Close(A, Verdict.WRONG) in story.with_source(A, Bitfield(5))
 
 
-def test_pieces_of_a_lost_connection_are_asked_of_others_and_it_is_tried_again() -> None:
+def test_pieces_of_a_lost_connection_are_requested_elsewhere_and_it_is_retried() -> None:
     story = Story(count=3)
     story.with_source(A)
     assert requested(story.with_source(B), B) == [2]
@@ -242,7 +242,7 @@ def test_busy_requests_go_to_another_source_at_once() -> None:
     assert sorted(requested(story.tell(SourceBusy(A, 3.0, (0, 1))), B)) == [0, 1]
 
 
-def test_h38_what_a_source_has_not_got_is_asked_elsewhere_and_false_offers_end() -> None:
+def test_h38_pieces_that_a_source_lacks_are_requested_elsewhere_and_false_offers_end() -> None:
     story = Story(count=16)
     story.with_source(A)
     story.with_source(B)
@@ -257,7 +257,7 @@ def test_h38_what_a_source_has_not_got_is_asked_elsewhere_and_false_offers_end()
     assert not set(requested(story.tell(Tick()), A))
 
 
-def test_pause_cancels_and_resume_asks_again() -> None:
+def test_pause_cancels_and_resume_requests_again() -> None:
     story = Story(count=4)
     story.with_source(A)
     assert story.tell(Paused()) == [CancelRequest(A, (0, 1))]
@@ -290,7 +290,7 @@ def test_a_cancelled_request_that_is_answered_is_not_wasted() -> None:
     assert Verify(A, 0) in story.tell(PieceReceived(A, 0, 10))
 
 
-def test_the_end_game_doubles_the_slowest_request_and_cancels_the_loser() -> None:
+def test_the_end_game_duplicates_the_slowest_request_and_cancels_the_loser() -> None:
     story = Story(count=2)
     story.with_source(A)
     story.tell(after=1.0)
@@ -304,7 +304,7 @@ def test_the_end_game_doubles_the_slowest_request_and_cancels_the_loser() -> Non
     assert story.download.progress(story.now).duplicate_bytes == 10
 
 
-def test_a_waiting_request_moves_to_a_source_that_announces_the_piece() -> None:
+def test_a_source_steals_a_waiting_request_for_a_piece_that_it_announces() -> None:
     story = Story(count=8)
     story.with_source(A)
     asked = list(story.download._sources.used[A].in_flight)
@@ -330,7 +330,7 @@ def test_f5_the_requests_of_a_frozen_source_move_within_five_seconds() -> None:
     assert CancelRequest(B, tuple(sorted(frozen))) in effects
 
 
-def test_a_new_source_is_opened_at_once_and_no_more_than_so_many() -> None:
+def test_a_new_source_is_opened_at_once_up_to_the_bound() -> None:
     story = Story(used_max=2)
     keys = [DeviceKey(bytes([n]) * 32) for n in range(5)]
     effects = story.tell(*[SourceKnown(key, USER, True) for key in keys])
@@ -338,7 +338,7 @@ def test_a_new_source_is_opened_at_once_and_no_more_than_so_many() -> None:
     assert len([e for e in story.tell(SourceUnreachable(keys[0])) if isinstance(e, Open)]) == 1
 
 
-def test_no_more_sources_are_known_than_so_many_and_failed_ones_make_room() -> None:
+def test_known_sources_are_bounded_and_failed_ones_are_evicted() -> None:
     story = Story(known_max=3, used_max=1)
     keys = [DeviceKey(bytes([n]) * 32) for n in range(5)]
     story.tell(*[SourceKnown(key, USER, True) for key in keys])
@@ -407,7 +407,7 @@ def test_buffers_are_bounded_and_every_source_gets_a_part_of_them() -> None:
     assert min(used[A].in_flight_bytes, used[B].in_flight_bytes) >= 20
 
 
-def test_quick_sources_are_asked_for_several_adjacent_pieces_at_a_time() -> None:
+def test_fast_sources_get_requests_for_several_adjacent_pieces() -> None:
     story = Story(count=2000, buffer_bytes=640)
     waiting = {A: deque[int](), B: deque[int]()}
     story.with_source(A)
@@ -461,7 +461,7 @@ def test_a_rate_limit_is_kept_and_shared() -> None:
     assert 900 <= got <= 1100
 
 
-def test_how_fast_a_source_gives_is_seen_while_a_limit_is_in_the_way() -> None:
+def test_the_rate_of_a_source_is_shown_while_it_is_limited() -> None:
     story = Story(count=1000, limit=RateLimit(Rates(everything=100.0)))
     story.with_source(A)
     seen = []
@@ -473,7 +473,7 @@ def test_how_fast_a_source_gives_is_seen_while_a_limit_is_in_the_way() -> None:
     assert all(50 <= rate <= 200 for rate in seen[len(seen) // 2 :])
 
 
-def test_that_a_limit_is_in_the_way_is_seen_until_it_is_not() -> None:
+def test_throttling_is_shown_while_it_lasts() -> None:
     story = Story(count=1000, limit=RateLimit(Rates(everything=100.0)))
     assert not story.download.progress(story.now).throttled
     story.with_source(A)
@@ -503,7 +503,7 @@ def test_have_is_announced_at_once_when_idle_and_batched_when_not() -> None:
     assert len(announced) >= 54
 
 
-def test_sequential_order_is_asked_for_in_order() -> None:
+def test_sequential_order_requests_pieces_in_order() -> None:
     story = Story(count=6, order=Order.SEQUENTIAL)
     story.tell(SourceKnown(C, USER, False))
     assert requested(story.with_source(A), A) == [0, 1]
@@ -520,7 +520,7 @@ def test_forgotten_pieces_are_fetched_again_even_after_the_end() -> None:
     assert Complete() in story.tell(PieceReceived(A, 0, 10), PieceVerified(A, 0))
 
 
-def test_the_picture_for_people() -> None:
+def test_the_snapshot_for_display() -> None:
     story = Story(count=4)
     story.with_source(A)
     story.tell(PieceReceived(A, 0, 10), PieceVerified(A, 0), after=1.0)
@@ -557,7 +557,7 @@ def test_events_of_sources_that_are_not_used_change_nothing() -> None:
     )
 
 
-def test_a_source_that_forgot_what_it_was_asked_for_is_opened_anew() -> None:
+def test_a_source_that_forgot_its_requests_is_reopened() -> None:
     """Its connection lives and nobody else is there: waiting would be for ever."""
     story = Story()
     story.with_source(A)
@@ -567,7 +567,7 @@ def test_a_source_that_forgot_what_it_was_asked_for_is_opened_anew() -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 2, 5])
-def test_h96_a_piece_that_never_comes_from_the_only_source_is_asked_anew_in_ten_seconds(
+def test_h96_a_piece_that_never_comes_from_the_only_source_is_requested_again_after_ten_seconds(
     lost: int,
 ) -> None:
     story = Story(count=6)
@@ -595,7 +595,7 @@ def test_h96_a_source_of_which_bytes_come_in_is_never_cut_however_long_a_piece_t
     assert story.tell(SourceMoves(A, story.now), SourceMoves(B, story.now)) == []
 
 
-def test_h96_who_is_silent_again_is_waited_for_longer_and_who_gives_is_not() -> None:
+def test_h96_the_silence_limit_doubles_and_a_piece_resets_it() -> None:
     story = Story(count=40)
     story.with_source(A)
 
@@ -613,7 +613,7 @@ def test_h96_who_is_silent_again_is_waited_for_longer_and_who_gives_is_not() -> 
     assert round(waited(), -1) == 10
 
 
-def test_h96_where_pieces_take_seconds_patience_is_as_long() -> None:
+def test_h96_the_silence_limit_follows_slow_pieces() -> None:
     story = Story(count=40)
     story.with_source(A)
     for _ in range(5):
@@ -624,7 +624,7 @@ def test_h96_where_pieces_take_seconds_patience_is_as_long() -> None:
     assert Close(A, Verdict.SILENT) in story.wait(80.0)
 
 
-def test_h96_whoever_stood_still_itself_blames_nobody() -> None:
+def test_h96_a_suspended_process_blames_no_source() -> None:
     """After a stop, or the sleep of a machine, the words of others still wait to be read."""
     story = Story()
     story.with_source(A)
@@ -634,7 +634,7 @@ def test_h96_whoever_stood_still_itself_blames_nobody() -> None:
     assert Close(A, Verdict.SILENT) in story.wait(10.5)
 
 
-def test_h96_what_is_held_is_asked_anew_when_nobody_offers_what_is_missing() -> None:
+def test_h96_a_source_is_reopened_if_none_offers_the_missing_pieces() -> None:
     """A `have` may have been lost."""
     story = Story(count=4)
     story.with_source(A, Bitfield(4, [0, 1]))

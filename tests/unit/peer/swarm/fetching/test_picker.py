@@ -61,7 +61,7 @@ def test_with_other_leechers_a_few_random_ones_come_first_then_the_rarest() -> N
     assert len(set(firsts)) > 5
 
 
-def test_equals_are_taken_at_random_when_there_are_other_leechers() -> None:
+def test_ties_are_broken_at_random_with_other_leechers() -> None:
     orders = set()
     for seed in range(10):
         pieces, picker = swarm("1" * 8, seed=seed)
@@ -71,7 +71,7 @@ def test_equals_are_taken_at_random_when_there_are_other_leechers() -> None:
     assert all(sorted(order) == list("01234567") for order in orders)
 
 
-def test_only_what_the_source_has_is_asked_of_it() -> None:
+def test_only_offered_pieces_are_picked() -> None:
     pieces, picker = swarm(avail="1301")
     assert drain(pieces, picker, "leecher2") == "1"
     assert drain(pieces, picker, "leecher1") == "03"
@@ -96,7 +96,7 @@ def test_a_piece_becomes_urgent_when_a_source_leaves() -> None:
     assert drain(pieces, picker) == "0123"
 
 
-def test_what_came_back_goes_first() -> None:
+def test_a_requeued_piece_goes_first() -> None:
     pieces, picker = swarm(avail="1119")
     assert picker.pick("leecher9") == 3
     pieces.reserve(3)
@@ -105,7 +105,7 @@ def test_what_came_back_goes_first() -> None:
     assert drain(pieces, picker) == "3012"
 
 
-def test_what_came_back_and_was_fetched_has_no_precedence_any_longer() -> None:
+def test_a_requeued_piece_that_was_fetched_loses_its_precedence() -> None:
     pieces, picker = swarm(avail="1119")
     pieces.reserve(3)
     pieces.release(3)
@@ -116,7 +116,7 @@ def test_what_came_back_and_was_fetched_has_no_precedence_any_longer() -> None:
     assert drain(pieces, picker) == "012"
 
 
-def test_a_source_that_has_not_what_it_offered_is_not_asked_for_it() -> None:
+def test_a_piece_that_a_source_lacks_is_not_picked_for_it() -> None:
     pieces, picker = swarm(avail="1111")
     picker.has_not("leecher1", 2)
     assert picker.availability(2) == 0

@@ -51,7 +51,7 @@ def test_seeders_are_opened_before_leechers_and_failed_ones_last() -> None:
     books.check_invariants()
 
 
-def test_the_only_one_that_has_everything_is_opened_before_who_never_failed() -> None:
+def test_the_only_complete_source_is_opened_before_one_that_never_failed() -> None:
     books = table()
     seeder, leecher = learnt(books, 1), learnt(books, 2, False)
     seeder.failures = 3
@@ -60,7 +60,7 @@ def test_the_only_one_that_has_everything_is_opened_before_who_never_failed() ->
     assert books.best_spare(0.0) is leecher
 
 
-def test_equals_are_opened_at_random() -> None:
+def test_ties_are_opened_at_random() -> None:
     firsts = set()
     for seed in range(30):
         books = SourceTable(Random(seed), 10, 2.0, 50, 20)
@@ -100,13 +100,13 @@ def test_a_banned_source_is_never_opened_again() -> None:
     books.check_invariants()
 
 
-def test_a_source_that_is_refused_for_good_wakes_nobody() -> None:
+def test_a_permanently_refused_source_causes_no_wakeup() -> None:
     books = table()
     learnt(books, 1).retry_at = float("inf")
     assert books.next_retry() is None
 
 
-def test_senseless_messages_are_counted() -> None:
+def test_invalid_messages_are_counted() -> None:
     books = table()
     source = learnt(books, 1)
     assert [books.strike(source) for _ in range(STRIKES_MAX)][-2:] == [False, True]
@@ -149,7 +149,7 @@ def test_a_young_source_and_the_only_seeder_are_not_judged() -> None:
     assert books.worst(100.0, 10.0) is None
 
 
-def test_patience_is_learnt_within_bounds() -> None:
+def test_the_stall_timeout_is_learnt_within_bounds() -> None:
     latency = LatencyStats()
     assert latency.stall_timeout_s() == 15.0
     for _ in range(100):
@@ -163,7 +163,7 @@ def test_patience_is_learnt_within_bounds() -> None:
     assert latency.stall_timeout_s() == 4.0
 
 
-def test_where_everybody_is_silent_for_long_silence_means_nothing() -> None:
+def test_the_stall_timeout_follows_long_gaps_of_all_sources() -> None:
     latency = LatencyStats()
     latency.add(20.0, 20.0)
     assert latency.stall_timeout_s() >= 60.0
@@ -172,7 +172,7 @@ def test_where_everybody_is_silent_for_long_silence_means_nothing() -> None:
     assert 24.0 < latency.stall_timeout_s() < 35.0
 
 
-def test_one_gap_out_of_all_proportion_is_not_believed() -> None:
+def test_one_gap_out_of_all_proportion_is_capped() -> None:
     """Somebody who gives a piece every minute does not make others wait for those who are dead."""
     latency = LatencyStats()
     for _ in range(100):
@@ -181,7 +181,7 @@ def test_one_gap_out_of_all_proportion_is_not_believed() -> None:
     assert latency.stall_timeout_s() <= 4.0
 
 
-def test_who_takes_for_ever_does_not_set_the_pace() -> None:
+def test_an_endless_gap_does_not_set_the_stall_timeout() -> None:
     latency = LatencyStats()
     latency.add(600.0, 600.0)
     assert latency.stall_timeout_s() <= 60.0
@@ -207,7 +207,7 @@ def test_h62_a_source_of_another_user_finds_place() -> None:
     books.check_invariants()
 
 
-def test_h62_how_often_a_source_failed_outlives_another_list() -> None:
+def test_h62_the_failure_count_outlives_another_list() -> None:
     books = table()
     source = learnt(books, 1)
     books.opening(source, 0.0)

@@ -25,7 +25,7 @@ def test_a_window_begins_with_two_pieces() -> None:
     assert Window(PIECE, 2.0).limit(ALL) == 2 * PIECE
 
 
-def test_it_opens_by_what_comes_until_it_holds_the_horizon() -> None:
+def test_a_window_opens_by_received_bytes_up_to_the_horizon() -> None:
     window = Window(PIECE, 2.0)
     window.began(0.0)
     limits = []
@@ -59,17 +59,17 @@ def test_pieces_that_come_in_pairs_do_not_look_like_a_fast_source(rate: float) -
     assert throughput.rate > rate / 2
 
 
-def test_it_takes_no_more_than_its_share() -> None:
+def test_a_window_stays_within_its_share() -> None:
     assert fed(1e9, 0.2).limit(8.0 * MIB) == 8 * MIB
 
 
-def test_it_begins_anew_after_trouble() -> None:
+def test_a_window_starts_again_after_a_stall() -> None:
     window = fed(1e9, 0.2)
     window.shrink()
     assert window.limit(ALL) == 2 * PIECE
 
 
-def test_requests_of_a_fast_source_are_gathered_and_those_of_a_slow_one_are_not() -> None:
+def test_requests_are_gathered_for_a_fast_source_only() -> None:
     assert fed(1e9, 0.1).quantum() == 4 * PIECE
     assert fed(1e7, 1.0).quantum() == PIECE
 

@@ -115,7 +115,7 @@ def test_requests_are_answered_late_two_pieces_at_a_time() -> None:
     assert story.receive("a") == []
 
 
-def test_the_first_piece_of_all_travels_alone_to_measure_the_way() -> None:
+def test_the_first_piece_travels_alone_to_measure_the_rtt() -> None:
     serving = Serving()
     serving.handle(ContentAdded(FILE, PIECE, 9 * PIECE), 0.0)
     ask = RequestReceived(requester("a"), UserId("a"), FILE, tuple(range(9)), 0)
@@ -125,7 +125,7 @@ def test_the_first_piece_of_all_travels_alone_to_measure_the_way() -> None:
     assert sent(near) == ["a:1", "a:2"]
 
 
-def test_frozen_requesters_do_not_delay_the_measuring_for_long() -> None:
+def test_frozen_requesters_delay_the_measurement_briefly() -> None:
     story = Story(warm=False)
     for name in ("x", "y", "z"):
         story.ask(name, *range(9))
@@ -134,7 +134,7 @@ def test_frozen_requesters_do_not_delay_the_measuring_for_long() -> None:
     assert requester("a") in [e.requester for e in effects if isinstance(e, Send)]
 
 
-def test_more_is_on_its_way_where_the_way_is_long() -> None:
+def test_more_is_in_flight_with_a_long_rtt() -> None:
     story = Story(count=100, warm=False)
     delay_s, piece_s = 0.1, PIECE / 1e7
     on_way = [(story.now + delay_s, entry) for entry in story.ask("a", *range(100))]
@@ -148,7 +148,7 @@ def test_more_is_on_its_way_where_the_way_is_long() -> None:
     assert most > 4
 
 
-def test_more_is_on_its_way_while_what_was_sent_waits_at_the_links_of_others() -> None:
+def test_more_is_in_flight_while_sent_pieces_wait_at_other_links() -> None:
     story = Story(count=200)
     on_way = len(story.ask("a", *range(100))) + len(story.ask("b", *range(100, 200)))
     seen = []
@@ -160,7 +160,7 @@ def test_more_is_on_its_way_while_what_was_sent_waits_at_the_links_of_others() -
     assert seen == [2, 4, 2]
 
 
-def test_what_is_withdrawn_is_not_sent_unless_it_is_on_its_way() -> None:
+def test_a_cancelled_piece_is_not_sent_unless_it_is_in_flight() -> None:
     story = Story()
     story.ask("a", 1, 2, 3, 4)
     assert story.tell(RequestCancelled(requester("a"), FILE, (1, 3))) == []
@@ -231,7 +231,7 @@ def test_idleness_saves_nothing() -> None:
     assert 15 <= sum(turn.startswith("a") for turn in turns) <= 25
 
 
-def test_one_that_never_credits_does_not_hold_up_others_and_is_dropped() -> None:
+def test_a_requester_that_never_acknowledges_delays_no_other_and_is_dropped() -> None:
     story = Story(drop_after_s=5.0)
     assert story.ask("x", *range(10)) == ["x:0", "x:1"]
     assert story.ask("a", *range(20, 30)) == ["a:20"]
@@ -244,7 +244,7 @@ def test_one_that_never_credits_does_not_hold_up_others_and_is_dropped() -> None
     assert not [e for e in effects if isinstance(e, Send) and e.requester == requester("x")]
 
 
-def test_one_that_owes_for_too_long_is_sent_no_more_until_it_credits() -> None:
+def test_an_overdue_requester_is_sent_nothing_until_it_acknowledges() -> None:
     story = Story(count=16)
     assert story.ask("x", *range(3)) == ["x:0", "x:1"]
     story.receive("x")
@@ -253,7 +253,7 @@ def test_one_that_owes_for_too_long_is_sent_no_more_until_it_credits() -> None:
     assert story.receive("x") == ["x:3"]
 
 
-def test_whoever_holds_more_than_an_equal_part_holds_nobody_up() -> None:
+def test_a_user_above_an_equal_share_delays_no_other_user() -> None:
     story = Story(count=512)
     assert story.ask("x", *range(9)) == ["x:0", "x:1"]
     log = story.ask("a", *range(100, 200))
@@ -264,7 +264,7 @@ def test_whoever_holds_more_than_an_equal_part_holds_nobody_up() -> None:
     assert {entry[0] for entry in log} == {"a"}
 
 
-def test_what_is_on_its_way_is_bounded_for_a_user_and_not_for_a_connection() -> None:
+def test_bytes_in_flight_are_bounded_for_a_user_not_for_a_connection() -> None:
     story = Story(count=2000)
     names = [f"x{number}" for number in range(20)]
     for number, name in enumerate(names):
@@ -275,7 +275,7 @@ def test_what_is_on_its_way_is_bounded_for_a_user_and_not_for_a_connection() -> 
     assert len(story.on_way) * PIECE == 8 * MIB
 
 
-def test_users_that_do_not_credit_leave_others_something_to_owe() -> None:
+def test_users_that_do_not_acknowledge_leave_others_a_budget() -> None:
     story = Story(count=4000, unacked_max=8 * MIB)
     for number in range(12):
         story.ask(f"x{number}", *range(16))
@@ -289,7 +289,7 @@ def test_users_that_do_not_credit_leave_others_something_to_owe() -> None:
         assert story.receive("a")
 
 
-def test_those_who_never_credit_do_not_keep_out_who_does() -> None:
+def test_users_that_never_acknowledge_do_not_starve_one_that_does() -> None:
     """Neither is anybody set aside ever later, nor are those first who were given least."""
     story = Story(count=4000, warm=False)
     story.ask("h", 0)
@@ -308,7 +308,7 @@ def test_those_who_never_credit_do_not_keep_out_who_does() -> None:
         story.receive("h")
 
 
-def test_a_piece_that_takes_longer_than_anybody_may_be_silent_is_waited_for() -> None:
+def test_a_piece_that_takes_longer_than_the_stall_timeout_is_awaited() -> None:
     story = Story(count=64, warm=False)
     assert story.ask("a", *range(16)) == ["a:0"]
     story.ask("b", *range(16, 32))
@@ -321,7 +321,7 @@ def test_a_piece_that_takes_longer_than_anybody_may_be_silent_is_waited_for() ->
     assert most <= 4
 
 
-def test_while_nobody_credits_at_all_it_may_be_for_our_own_link() -> None:
+def test_without_any_acknowledgement_our_own_link_is_suspected() -> None:
     """Thirty that come to an uplink on which a piece takes seconds do not get one each at once."""
     story = Story(count=64, warm=False)
     for number in range(30):
@@ -334,7 +334,7 @@ def test_while_nobody_credits_at_all_it_may_be_for_our_own_link() -> None:
     assert len(story.on_way) <= 5
 
 
-def test_who_owes_for_long_is_dropped_later_when_nobody_else_credits() -> None:
+def test_an_overdue_requester_is_dropped_later_if_no_other_acknowledges() -> None:
     story = Story(drop_after_s=5.0)
     story.ask("x", 0, 1)
     assert not [e for e in story.wait(24.0) if isinstance(e, Drop)]
@@ -343,7 +343,7 @@ def test_who_owes_for_long_is_dropped_later_when_nobody_else_credits() -> None:
     assert [e for e in story.wait(0.1) if isinstance(e, Drop)] == [Drop(requester("x"))]
 
 
-def test_a_slow_one_that_credits_is_not_dropped() -> None:
+def test_a_slow_requester_that_acknowledges_is_not_dropped() -> None:
     story = Story(drop_after_s=5.0)
     story.ask("x", *range(10))
     for _ in range(4):
@@ -351,7 +351,7 @@ def test_a_slow_one_that_credits_is_not_dropped() -> None:
         assert len(story.receive("x")) == 1
 
 
-def test_a_fast_requester_may_have_more_on_its_way() -> None:
+def test_a_fast_requester_may_have_more_in_flight() -> None:
     story = Story(count=2000)
     on_way = len(story.ask("a", *range(1000)))
     for _ in range(200):
@@ -360,7 +360,7 @@ def test_a_fast_requester_may_have_more_on_its_way() -> None:
     assert on_way * PIECE == 8 * MIB
 
 
-def test_credit_for_what_was_never_sent_gives_nothing() -> None:
+def test_a_false_acknowledgement_gains_nothing() -> None:
     story = Story()
     story.ask("a", *range(20))
     story.now = 0.157
@@ -370,7 +370,7 @@ def test_credit_for_what_was_never_sent_gives_nothing() -> None:
     assert story.tell(Acknowledged(requester("a"), -5)) == []
 
 
-def test_what_is_not_held_or_not_there_is_declined() -> None:
+def test_pieces_not_held_or_out_of_range_are_declined() -> None:
     story = Story(count=4)
     story.tell(ContentAdded(OTHER, PIECE, 4 * PIECE, Bitfield(4, [1])))
     asked = RequestReceived(requester("a"), UserId("a"), OTHER, (0, 1, 4, -1, 2**63), 0)
@@ -404,14 +404,14 @@ def test_a_full_queue_declines_with_a_time() -> None:
     assert [e.why for e in effects if isinstance(e, Decline)] == [DeclineReason.BUSY]
 
 
-def test_a_piece_asked_for_twice_waits_once() -> None:
+def test_a_piece_requested_twice_waits_once() -> None:
     story = Story()
     story.ask("a", 0, 1, 2, 3)
     story.ask("a", 2, 3)
     assert story.receive("a") + story.receive("a") + story.receive("a") == ["a:2", "a:3"]
 
 
-def test_a_full_socket_is_tried_again_in_a_while() -> None:
+def test_a_full_socket_is_retried_later() -> None:
     story = Story()
     assert story.ask("a", 0, 1) == ["a:0", "a:1"]
     assert story.tell(SendBlocked(requester("a"), FILE, 1)) == []
@@ -420,7 +420,7 @@ def test_a_full_socket_is_tried_again_in_a_while() -> None:
 
 
 @pytest.mark.parametrize("why", [SendBlocked, SendDropped])
-def test_what_was_not_sent_leaves_no_debt_whatever_went_after_it(
+def test_an_unsent_piece_leaves_no_unacknowledged_bytes(
     why: type[SendBlocked] | type[SendDropped],
 ) -> None:
     small = PIECE // 32
@@ -438,7 +438,7 @@ def test_what_was_not_sent_leaves_no_debt_whatever_went_after_it(
     assert story.serving._requesters[requester("a")].unacked_bytes == unacked_bytes - 2 * small
 
 
-def test_what_was_not_sent_is_not_tried_again_when_nobody_waits_for_it() -> None:
+def test_a_dropped_send_is_not_retried() -> None:
     story = Story()
     assert story.ask("a", 0, 1) == ["a:0", "a:1"]
     story.tell(ContentClosed(requester("a"), FILE))
@@ -447,7 +447,7 @@ def test_what_was_not_sent_is_not_tried_again_when_nobody_waits_for_it() -> None
     assert sorted(sent([*effects, *story.wait(1.0)])) == ["a:1", "a:2"]
 
 
-def test_a_piece_that_cannot_be_read_any_longer_is_declined() -> None:
+def test_a_piece_that_can_no_longer_be_read_is_declined() -> None:
     story = Story()
     story.ask("a", 0, 1, 2)
     effects = story.tell(HeldLess(FILE, (1, 2)), SendBlocked(requester("a"), FILE, 1))
@@ -466,7 +466,7 @@ def test_a_content_that_is_withdrawn_is_declined() -> None:
     assert story.receive("a") == []
 
 
-def test_what_is_abandoned_is_not_sent_and_other_contents_are() -> None:
+def test_pieces_of_a_closed_content_are_not_sent_and_others_are() -> None:
     story = Story()
     story.tell(ContentAdded(OTHER, PIECE, 4 * PIECE))
     story.ask("a", 0, 1, 2, 3)
@@ -476,7 +476,7 @@ def test_what_is_abandoned_is_not_sent_and_other_contents_are() -> None:
     assert story.receive("a") == []
 
 
-def test_who_left_holds_nothing_up() -> None:
+def test_a_requester_that_left_delays_nothing() -> None:
     story = Story()
     story.ask("a", 0, 1, 2)
     assert story.ask("b", 3, 4, 5) == ["b:3"]
@@ -502,7 +502,7 @@ def test_limits_hold_for_all_and_for_each_user() -> None:
         assert 0.8 * total <= delivered <= 1.2 * total, (rates, users)
 
 
-def test_as_much_goes_in_one_message_as_comes_in_no_time() -> None:
+def test_one_message_holds_the_bytes_of_twenty_milliseconds() -> None:
     story = Story()
     bob = requester("bob")
     assert story.serving.run_bytes(bob) == 0
@@ -512,7 +512,7 @@ def test_as_much_goes_in_one_message_as_comes_in_no_time() -> None:
         assert story.serving.run_bytes(bob) == together
 
 
-def test_a_frame_takes_a_second_at_most_and_is_not_tiny() -> None:
+def test_a_frame_takes_at_most_a_second_and_has_a_minimum() -> None:
     story = Story()
     bob = requester("bob")
     assert story.serving.frame_bytes(bob) == 64 * 1024
