@@ -321,7 +321,7 @@ class Commands:
     def _status(self) -> control.StatusIs:
         parts = self._parts
         where = parts.whereabouts
-        trouble = None if parts.link.connected else parts.link.trouble
+        trouble = None if parts.link.connected else parts.link.last_error
         advice = where.advice
         return control.StatusIs(
             user=parts.replica.user,

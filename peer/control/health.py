@@ -47,7 +47,7 @@ async def findings(
 def _tracker(link: TrackerLink) -> control.CheckRow:
     if link.connected:
         return control.CheckRow("tracker", True, f"connected to {link.where.endpoint}")
-    return control.CheckRow("tracker", False, link.trouble or "away", CHECK_LINK)
+    return control.CheckRow("tracker", False, link.last_error or "away", CHECK_LINK)
 
 
 def _address(whereabouts: AddressWatch) -> control.CheckRow:

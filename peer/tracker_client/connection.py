@@ -7,7 +7,7 @@ tracker's name. Not here: when to connect, and the messages (see ``peer.tracker_
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import zmq
@@ -34,9 +34,9 @@ class TrackerConnection:
         context: zmq.Context[Any],
         pair: KeyPair,
         where: Tracker,
-        endpoint: str,
         on_reply: Callable[[Frames], None],
         on_published: Callable[[Frames], None],
+        endpoint: str,
     ) -> None:
         self.where = where
         self.endpoint = endpoint
@@ -46,42 +46,42 @@ class TrackerConnection:
         self.ended = asyncio.Event()
         self.up = asyncio.Event()
         self.events_up = asyncio.Event()
-        self.trouble: TransportError | None = None
+        self.error: TransportError | None = None
         """The reason for the failure, once `ended` is set without `up`."""
         commands = make_socket(
             context, zmq.DEALER, self._role, message_bytes_max=limits.REPLY_BYTES_MAX
         )
-        self._watch = monitored(commands, self._on_link)
+        self._monitor = monitored(commands, self._on_event)
         self.commands = Pump(commands, on_reply)
         self.events: Pump | None = None
-        self._events_watch: SocketMonitor | None = None
+        self._events_monitor: SocketMonitor | None = None
         try:
             commands.connect(endpoint)
         except zmq.ZMQError:
             self.close()
             raise
 
-    def _on_link(self, link: ConnectionEvent) -> None:
-        if link is ConnectionEvent.UP:
+    def _on_event(self, event: ConnectionEvent) -> None:
+        if event is ConnectionEvent.UP:
             self.up.set()
-        elif link in (
+        elif event in (
             ConnectionEvent.DOWN,
             ConnectionEvent.FAILED,
             ConnectionEvent.SILENT,
             ConnectionEvent.UNREACHABLE,
         ):
             # The first event has the reason; later ones only confirm the end.
-            self.trouble = self.trouble or _trouble(link)
+            self.error = self.error or _error_of(event)
             self.ended.set()
 
-    def _on_events_link(self, link: ConnectionEvent) -> None:
-        if link is ConnectionEvent.UP:
+    def _on_events_event(self, event: ConnectionEvent) -> None:
+        if event is ConnectionEvent.UP:
             self.events_up.set()
-        elif link in (ConnectionEvent.DOWN, ConnectionEvent.FAILED, ConnectionEvent.SILENT):
+        elif event in (ConnectionEvent.DOWN, ConnectionEvent.FAILED, ConnectionEvent.SILENT):
             self.ended.set()
 
-    def subscribe_at(self, endpoint: str) -> None:
-        """Connect to the tracker's publishing socket."""
+    def subscribe_at(self, endpoint: str, topics: Iterable[bytes]) -> None:
+        """Connect to the tracker's publishing socket and subscribe to its beacon and ``topics``."""
         socket = make_socket(
             self._context,
             zmq.SUB,
@@ -89,24 +89,32 @@ class TrackerConnection:
             message_bytes_max=limits.EVENT_BYTES_MAX,
             receive_queue=10_000,
         )
-        socket.setsockopt(zmq.SUBSCRIBE, events.BEAT_TOPIC)
-        self._events_watch = monitored(socket, self._on_events_link)
+        for topic in (events.BEAT_TOPIC, *topics):
+            socket.setsockopt(zmq.SUBSCRIBE, topic)
+        self._events_monitor = monitored(socket, self._on_events_event)
         self.events = Pump(socket, self._on_published)
         socket.connect(endpoint)
 
+    async def wait_subscribed(self, timeout_s: float) -> None:
+        """Wait for the connection to the publishing socket. Raises `TransportError`."""
+        await _first_of(self.events_up, self.ended, timeout_s)
+        if not self.events_up.is_set():
+            raise TransportError("its events cannot be subscribed to")
+
     def close(self) -> None:
-        self._watch.close()
+        """Close both sockets."""
+        self._monitor.close()
         self.commands.close()
-        if self._events_watch is not None:
-            self._events_watch.close()
+        if self._events_monitor is not None:
+            self._events_monitor.close()
         if self.events is not None:
             self.events.close()
 
 
-def _trouble(link: ConnectionEvent) -> TransportError:
-    if link is ConnectionEvent.UNREACHABLE:
+def _error_of(event: ConnectionEvent) -> TransportError:
+    if event is ConnectionEvent.UNREACHABLE:
         return TransportError(_NO_ANSWER)
-    if link is ConnectionEvent.SILENT:
+    if event is ConnectionEvent.SILENT:
         return TransportError("it does not answer: a connection is taken there, and nothing comes")
     return TransportError(
         "the server at that address is not this tracker (wrong key), or it dropped the connection"
@@ -136,7 +144,8 @@ async def _first_up(
         while left or trying:
             if left:
                 connection = make(left.pop(0))
-                trying[asyncio.create_task(_settled(connection, timeout_s))] = connection
+                wait = _first_of(connection.up, connection.ended, timeout_s)
+                trying[asyncio.create_task(wait)] = connection
             done, _ = await asyncio.wait(
                 trying,
                 timeout=STAGGER_S if left else None,
@@ -147,7 +156,7 @@ async def _first_up(
                 if connection.up.is_set() and winner is None:
                     winner = connection
                 else:
-                    errors.append(connection.trouble or _trouble(ConnectionEvent.UNREACHABLE))
+                    errors.append(connection.error or _error_of(ConnectionEvent.UNREACHABLE))
                     connection.close()
             if winner is not None:
                 return winner
@@ -159,12 +168,11 @@ async def _first_up(
     raise max(errors, key=lambda error: error.message != _NO_ANSWER)
 
 
-async def _settled(connection: TrackerConnection, timeout_s: float) -> None:
-    """Wait until the connection is up, or failed, or its time is over."""
-    up = asyncio.ensure_future(connection.up.wait())
-    ended = asyncio.ensure_future(connection.ended.wait())
+async def _first_of(one: asyncio.Event, other: asyncio.Event, timeout_s: float) -> None:
+    """Wait until one of two events is set, or the time is over."""
+    waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
     try:
-        await asyncio.wait((up, ended), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        up.cancel()
-        ended.cancel()
+        for wait in waits:
+            wait.cancel()

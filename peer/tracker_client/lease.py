@@ -68,7 +68,7 @@ class LeaseKeeper:
             if error.code is Code.KEY_IN_USE:
                 # Another machine has this key and is online: we stop acting as this device.
                 self._announced = False
-                self._link.begin_anew()
+                self._link.reconnect()
             raise
         self._announced = True
         self._link.time.learn(reply.time_ms, sent_at, monotonic())

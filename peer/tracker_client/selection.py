@@ -9,11 +9,11 @@ downloads would end.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.crypto.keys import key_text
-from common.errors import StorageError
+from common.errors import StorageError, TransportError
 from common.host.atomic_files import atomic_write
 from common.link import Tracker
 
@@ -22,15 +22,25 @@ log = logging.getLogger(__name__)
 ALLOW_ANY_S = 30.0  # after a login or a new account was asked for, any tracker is used
 
 
+class WrongTracker(TransportError):
+    """Tracker that serves, and does not know the user whom the preferred one knows."""
+
+
 class TrackerSelector:
     """Selector among ``trackers``, in the order in which they are listed.
 
     ``memory`` is the file with the preferred tracker's key; times are monotonic seconds.
     """
 
-    def __init__(self, trackers: Sequence[Tracker], memory: Path | None = None) -> None:
+    def __init__(
+        self,
+        trackers: Sequence[Tracker],
+        memory: Path | None = None,
+        logged_in: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._trackers = list(trackers)
         self._memory = memory
+        self._logged_in = logged_in
         self._preferred_key = _read(memory)
         self._any_until = float("-inf")
 
@@ -54,12 +64,15 @@ class TrackerSelector:
         """Allow any tracker for a while: the user logs in or makes an account."""
         self._any_until = now + ALLOW_ANY_S
 
-    def may_use(self, where: Tracker, logged_in: bool, now: float) -> bool:
-        """Whether to use ``where``, although it knows no user of this device.
+    def check(self, where: Tracker, knows_user: bool, now: float) -> None:
+        """Raise `WrongTracker` if ``where`` must not be used now.
 
-        ``logged_in``: another tracker knew one, whose transfers go on without a tracker.
+        That is so while a user of the preferred tracker is logged in: their transfers go on without
+        a tracker. A tracker that knows a user of this device can always be used.
         """
-        return not logged_in or not self.is_foreign(where) or now < self._any_until
+        allowed = knows_user or not self._logged_in() or now < self._any_until
+        if not allowed and self.is_foreign(where):
+            raise WrongTracker(f"the tracker at {where.endpoint} does not know our user")
 
     def pin(self, where: Tracker) -> None:
         """Prefer ``where`` from now on: it knows our user."""

@@ -28,11 +28,9 @@ ATTRIBUTES_MAX = 20
 CIRCLE: set[str] = set()
 LONG: dict[str, int] = {
     "peer/tracker_client/group_replica.py": 440,
-    "peer/tracker_client/link.py": 473,
 }
 WIDE: dict[str, int] = {
     "peer/daemon.py:Peer": 26,
-    "peer/tracker_client/link.py:TrackerLink": 23,
 }
 
 

@@ -85,7 +85,7 @@ class Stage:
 
         def make(endpoint: str) -> TrackerConnection:
             return TrackerConnection(
-                self.context, pair, where, endpoint, lambda _: None, lambda _: None
+                self.context, pair, where, lambda _: None, lambda _: None, endpoint
             )
 
         connection = await connected(make, where, timeout_s)

@@ -311,7 +311,7 @@ def test_the_trackers_are_tried_in_turn() -> None:
 
 def test_a_server_with_another_key_is_not_used() -> None:
     async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
-        link._choice = TrackerSelector([Tracker(scripted.where.endpoint, new_pair().public)])
+        link._selector = TrackerSelector([Tracker(scripted.where.endpoint, new_pair().public)])
         link.start()
         with pytest.raises(TransportError, match="key"):
             await link.ask(tracker.Depart(), tracker.Done)
@@ -394,7 +394,7 @@ def test_the_tracker_that_knows_our_user_is_tried_first(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_another_tracker_does_not_log_our_user_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.limits.BEACON_S", 0.05)
-    monkeypatch.setattr("peer.tracker_client.link.LOOK_BACK_S", 0.05)
+    monkeypatch.setattr("peer.tracker_client.link.REVIEW_S", 0.05)
 
     async def main() -> None:
         home, other, heard = Scripted(), Scripted(), Heard()
@@ -475,12 +475,12 @@ def test_requests_that_gave_up_do_not_end_the_current_attempt(
         hellos = scripted.hellos
         scripted.start()
         await until(lambda: scripted.hellos > hellos, "the next attempt")
-        assert len(link._waiting) == 2  # who asked, and the attempt
+        assert len(link._requests.pending()) == 2  # who asked, and the attempt
         (give_up,) = grace
         give_up()
         with pytest.raises(TransportError):
             await asked
-        (hello,) = link._waiting.values()
+        (hello,) = link._requests.pending()
         assert not hello.future.done()
 
     run(test)
