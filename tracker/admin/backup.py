@@ -44,7 +44,7 @@ def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
     if not database.exists():
         raise ConfigError(f"there is no tracker in {home}", "choose its --home")
     if target.exists() and not replace:
-        raise ConfigError(f"{target} is there already", "choose another name, or say --replace")
+        raise ConfigError(f"{target} already exists", "choose another name, or use --replace")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     with _translated(f"make the backup {target}"):
         try:
@@ -136,7 +136,7 @@ def _check_backup(backup: sqlite3.Connection, source: Path) -> None:
         intact, names = False, set()
     if not intact or not {"alembic_version", "accounts", _KEYS_TABLE} <= names:
         raise ConfigError(
-            f"{source} is no sound backup of a tracker", "try an earlier one; it is left as it is"
+            f"{source} is not an intact backup of a tracker", "try an earlier one; it is unchanged"
         )
 
 

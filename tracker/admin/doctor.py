@@ -28,6 +28,7 @@ from tracker.admin.staged_restore import DATABASE
 from tracker.store.migrate import HEAD
 
 SPACE_MIN = 256 * limits.MIB
+CREATED_BY_RUN = tracker_hint("create it", "run")
 
 
 class Health(StrEnum):
@@ -52,7 +53,7 @@ def examine(home: Path, endpoint: str) -> Iterator[Finding]:
     """Check ``home`` and whether a tracker could listen at ``endpoint``."""
     yield _libraries()
     if not home.is_dir():
-        yield Finding("home", Health.WARNING, f"there is no {home} yet", "it is made by: run")
+        yield Finding("home", Health.WARNING, f"there is no {home} yet", CREATED_BY_RUN)
         return
     yield from _home(home)
     yield from _keys(home)
@@ -73,7 +74,7 @@ def _libraries() -> Finding:
 def _home(home: Path) -> Iterator[Finding]:
     info = home.stat()
     if info.st_mode & 0o077:
-        yield Finding("home", Health.BAD, f"others can look into {home}", f"chmod 700 {home}")
+        yield Finding("home", Health.BAD, f"other users can read {home}", f"chmod 700 {home}")
     elif info.st_uid != os.geteuid():
         yield Finding("home", Health.BAD, f"{home} belongs to another user", "run as that user")
     else:
@@ -83,7 +84,7 @@ def _home(home: Path) -> Iterator[Finding]:
     for path in sorted(home.iterdir()):
         mode = path.lstat().st_mode
         if stat.S_ISREG(mode) and mode & 0o077:
-            yield Finding("home", Health.BAD, f"others can read {path}", f"chmod 600 {path}")
+            yield Finding("home", Health.BAD, f"other users can read {path}", f"chmod 600 {path}")
 
 
 def _keys(home: Path) -> Iterator[Finding]:
@@ -95,7 +96,7 @@ def _keys(home: Path) -> Iterator[Finding]:
     for name, read in readers.items():
         path = home / name
         if not path.exists():
-            yield Finding("keys", Health.WARNING, f"there is no {path}", "it is made by: run")
+            yield Finding("keys", Health.WARNING, f"there is no {path}", CREATED_BY_RUN)
             continue
         try:
             read(path)
@@ -108,10 +109,10 @@ def _keys(home: Path) -> Iterator[Finding]:
 def _database(home: Path) -> Finding:
     path = home / DATABASE
     if staged_restore.pending(home):
-        advice = "any other command on this home finishes it: run, for instance"
-        return Finding("database", Health.WARNING, f"a restore of {path} was cut short", advice)
+        advice = tracker_hint("finish it", "run")
+        return Finding("database", Health.WARNING, f"a restore of {path} was interrupted", advice)
     if not path.exists():
-        return Finding("database", Health.WARNING, f"there is no {path}", "it is made by: run")
+        return Finding("database", Health.WARNING, f"there is no {path}", CREATED_BY_RUN)
     try:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=10.0)
         try:
@@ -128,14 +129,16 @@ def _database(home: Path) -> Finding:
     if schema > HEAD:
         text = f"it has schema {schema}, this release knows {HEAD}"
         return Finding("database", Health.BAD, text, "use the release that wrote it")
-    return Finding("database", Health.OK, f"sound, schema {schema}, {count_text(count, 'account')}")
+    return Finding(
+        "database", Health.OK, f"intact, schema {schema}, {count_text(count, 'account')}"
+    )
 
 
 def _space(home: Path) -> Finding:
     free = shutil.disk_usage(home).free
     text = f"{size_text(free)} free"
     if free < SPACE_MIN:
-        advice = "make room: a full disk turns the tracker read-only"
+        advice = "free some space: with a full disk the tracker is read-only"
         return Finding("disk", Health.WARNING, text, advice)
     return Finding("disk", Health.OK, text)
 
@@ -154,6 +157,6 @@ def _process(home: Path, endpoint: str) -> Finding:
         try:
             probe.bind(address)
         except OSError as error:
-            text = f"no tracker runs here, and {endpoint} cannot be taken: {error.strerror}"
+            text = f"no tracker runs here, and {endpoint} is not free: {error.strerror}"
             return Finding("process", Health.BAD, text, "choose another with --bind")
     return Finding("process", Health.OK, f"no tracker runs here; {endpoint} is free")

@@ -1,6 +1,6 @@
-"""The arguments TRACKER_INFO NUMBER: one entry of a tracker_info.txt.
+"""Arguments TRACKER_INFO NUMBER of `run`: one entry of a tracker_info.txt.
 
-Owns their errors, the hint for swapped ones included. The format is `common.link`'s.
+Owns: their errors, and the hint for swapped arguments. Not here: the file format (see common.link).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from common.names import quoted
 
 
 class EntryNumber(click.ParamType[int]):
-    """The number of an entry in a tracker_info.txt, from 1."""
+    """Number of an entry in a tracker_info.txt, from 1."""
 
     name = "number"
 
@@ -34,7 +34,7 @@ class EntryNumber(click.ParamType[int]):
 
 
 def entry_of(info: Path | None, number: int | None, bind_at: str | None) -> InfoEntry | None:
-    """The entry that was chosen, if any; raises `click.UsageError` and `ConfigError`."""
+    """Return the chosen entry, if any. Raise `click.UsageError` or `ConfigError`."""
     if info is None:
         return None
     if number is None:

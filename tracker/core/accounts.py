@@ -148,7 +148,9 @@ def change_password(context: Context, user: UserId, command: tracker.ChangePassw
     """First half: check the new password's form, and find the hash to check the old one against."""
     check_new_password(command.new)
     if command.new == command.old:
-        raise Refused(Code.USAGE, "the new password is the old one", "choose another one")
+        raise Refused(
+            Code.USAGE, "the new password is the same as the old one", "choose another one"
+        )
     account = context.state.accounts[user]
     return Decision(
         deferred=ReplacePassword(

@@ -33,8 +33,8 @@ RATES = {
     Budget.OFFERS: Rate(limits.OFFERS_BURST, limits.OFFERS_RATE),
 }
 _WORDS = {
-    Budget.ENTRIES: "you have made too many events in your groups lately",
-    Budget.GROUPS: "you have made too many groups lately",
+    Budget.ENTRIES: "you have caused too many events in your groups lately",
+    Budget.GROUPS: "you have created too many groups lately",
     Budget.OFFERS: "this device has shared too much lately",
 }
 

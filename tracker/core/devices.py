@@ -79,7 +79,7 @@ def list_devices(
     try:
         after = bytes.fromhex(command.after)
     except ValueError:
-        raise Refused(Code.USAGE, "the page begins after something that is no key") from None
+        raise Refused(Code.USAGE, "invalid page cursor") from None
     bindings = context.state.devices_of.get(user, {})
     devices = sorted(bindings)
     start = bisect.bisect_right(devices, after) if after else 0

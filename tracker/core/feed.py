@@ -197,7 +197,7 @@ def get_devices(state: State, user: UserId, command: tracker.GetDevices) -> Deci
     try:
         after = bytes.fromhex(command.after)
     except ValueError:
-        raise Refused(Code.USAGE, "the page begins after something that is no key") from None
+        raise Refused(Code.USAGE, "invalid page cursor") from None
     start = bisect.bisect_right(rows, after, key=lambda row: row.device) if after else 0
     end = start + tracker.PAGE_ROWS
     return Decision(tracker.DeviceRows(rows[start:end], group.seq, end < len(rows)))

@@ -88,21 +88,21 @@ def join_group(context: Context, user: UserId, command: tracker.JoinGroup, now: 
     if len(group.requests) >= limits.REQUESTS_PER_GROUP_MAX:
         raise Refused(
             Code.LIMIT,
-            f"{len(group.requests)} users wait to be let into {quoted(group.id)} already",
-            f"try again when the owner, {quoted(group.owner)}, has answered them",
+            f"{quoted(group.id)} has {len(group.requests)} open join requests, the most allowed",
+            f"try again when the owner, {quoted(group.owner)}, has answered some",
         )
     if len(state.requests_of.get(user, ())) >= limits.REQUESTS_PER_USER_MAX:
         raise Refused(
             Code.LIMIT,
-            f"you wait to be let into {limits.REQUESTS_PER_USER_MAX} groups already",
-            "wait until some of them have answered",
+            f"you have {limits.REQUESTS_PER_USER_MAX} open join requests, the most allowed",
+            "wait until some of them are answered",
         )
     wait_s = group.request_buckets.wait_s(user, now.wall_ms / 1000)
     if wait_s > 0:
         # Each request that is withdrawn costs two entries in the log of the group.
         raise Refused(
             Code.SLOW_DOWN,
-            f"you have asked to be let into {quoted(group.id)} too often",
+            f"you have asked to join {quoted(group.id)} too often",
             f"try again in {max(1, round(wait_s))} s",
         )
     spent = state.budgets.spend(Budget.ENTRIES, user, MEMBERSHIP_ENTRIES, now.wall_ms)
@@ -118,7 +118,7 @@ def _check_groups_of(state: State, user: UserId) -> None:
     if len(state.groups_of.get(user, ())) >= limits.GROUPS_PER_USER_MAX:
         raise Refused(
             Code.LIMIT,
-            f"{quoted(user)} is in {limits.GROUPS_PER_USER_MAX} groups, the most that are allowed",
+            f"{quoted(user)} is in {limits.GROUPS_PER_USER_MAX} groups, the most allowed",
             "leave one first",
         )
 
@@ -131,8 +131,8 @@ def leave_group(context: Context, user: UserId, command: tracker.LeaveGroup, now
     state = context.state
     asked = find_group(state, command.group)
     if asked is not None and user in asked.requests:
-        told = LogAppender(asked, now).add(events.Rejected(user))
-        changes = (c.RequestDropped(asked.id, user), told)
+        entry = LogAppender(asked, now).add(events.Rejected(user))
+        changes = (c.RequestDropped(asked.id, user), entry)
         return Decision(tracker.Done(), changes, nudges(state, asked.owner))
     group = group_of(state, user, command.group)
     if len(group.members) == 1:
@@ -185,9 +185,9 @@ def _remove(
 
 def _dissolve(state: State, group: Group, user: UserId, now: Now) -> Decision:
     """Dissolve the group with its last member, and delete its log."""
-    gone = c.GroupDissolved(group.id, user, group.epoch + 1, now.wall_ms)
+    dissolved = c.GroupDissolved(group.id, user, group.epoch + 1, now.wall_ms)
     asked = [nudge for other in group.requests for nudge in nudges(state, other)]
-    return Decision(tracker.Done(), (gone,), (*nudges(state, user), *asked))
+    return Decision(tracker.Done(), (dissolved,), (*nudges(state, user), *asked))
 
 
 # -- requests ----------------------------------------------------------------------------------
@@ -214,11 +214,11 @@ def accept_request(
     epoch, key = group.epoch + 1, context.rng.randbytes(limits.EVENT_KEY_BYTES)
     handed = c.GroupKeyHanded(group.id, epoch, key, group.topic, group.key)
     entries = LogAppender(group, now)
-    told = entries.add(events.Joined(other), epoch=epoch)
+    entry = entries.add(events.Joined(other), epoch=epoch)
     joined = c.MemberJoined(group.id, other, entries.seq, now.wall_ms)
     return Decision(
         tracker.Done(),
-        (c.RequestDropped(group.id, other), handed, told, joined),
+        (c.RequestDropped(group.id, other), handed, entry, joined),
         (*nudges(state, other), *nudges(state, user)),
     )
 
@@ -230,10 +230,10 @@ def reject_request(
     group = owned_group(context.state, user, command.group)
     other = _user_named(command.user)
     _check_asked(group, other, command.user)
-    told = LogAppender(group, now).add(events.Rejected(other))
+    entry = LogAppender(group, now).add(events.Rejected(other))
     return Decision(
         tracker.Done(),
-        (c.RequestDropped(group.id, other), told),
+        (c.RequestDropped(group.id, other), entry),
         (*nudges(context.state, other), *nudges(context.state, user)),
     )
 

@@ -75,12 +75,12 @@ class ManifestUploads:
             upload = self._begin(user, key, total_bytes, offset, now)
         have = len(upload.body)
         if offset > have:
-            raise Refused(Code.USAGE, f"the part from {have} on is missing", "begin again from 0")
+            raise Refused(Code.USAGE, f"the part at {have} is missing", "start again at 0")
         if offset < have:
             return None
         if have + len(part) > total_bytes:
             self._drop(user, key)
-            raise Refused(Code.MALFORMED, "a manifest longer than it was said to be")
+            raise Refused(Code.MALFORMED, "the manifest is longer than announced")
         self._make_room(user, have, len(part), now)
         upload.add(part, now)
         self._held[user] += len(part)
@@ -91,7 +91,7 @@ class ManifestUploads:
 
     def _begin(self, user: UserId, key: _Key, total_bytes: int, offset: int, now: float) -> _Upload:
         if offset != 0:
-            raise Refused(Code.USAGE, "the part from 0 on is missing", "begin again from 0")
+            raise Refused(Code.USAGE, "the part at 0 is missing", "start again at 0")
         mine = self._of.get(user, {})
         here = [other for other in mine if other[0] == key[0]]
         if len(here) >= limits.UPLOADS_PER_DEVICE_MAX:
@@ -109,14 +109,14 @@ class ManifestUploads:
         if mine > limits.UPLOAD_BYTES_PER_USER_MAX and self._held[user] > have:
             raise Refused(
                 Code.BUSY,
-                "too many manifests of yours are on their way in",
-                "try again when one of them is done",
+                "you have too many unfinished manifest uploads",
+                "try again when one of them is finished",
             )
         while self._held.total() + size > limits.UPLOAD_BYTES_MAX:
             most, held = self._held.most_common(1)[0]
             if mine >= held:
                 raise Refused(
-                    Code.BUSY, "too many manifests are on their way in", "try again in a moment"
+                    Code.BUSY, "too many unfinished manifest uploads", "try again in a moment"
                 )
             theirs = self._of[most]
             filled = [key for key, upload in theirs.items() if upload.body]

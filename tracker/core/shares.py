@@ -52,7 +52,7 @@ def offer(
     # Invariant: an id alone tells neither whether others share the content nor the names in its
     # manifest. A caller who has not sent the manifest must send it.
     if not state.may_know(user, content):
-        raise Refused(Code.NEED_MANIFEST, "the tracker has not got the manifest of this content")
+        raise Refused(Code.NEED_MANIFEST, "the tracker does not have the manifest of this content")
     summary = state.manifests[content]
     _check_room(state, group, share, user, caller.device)
     _check_manifests(state, share, user, summary)
@@ -122,8 +122,8 @@ def _check_room(
     if share is None and mine >= limits.SHARES_OF_ONE_TIMES_FREE * free:
         raise Refused(
             Code.LIMIT,
-            f"you share {mine:,} of {quoted(group.id)}, which has room for {free:,} more:"
-            " that is left to other members",
+            f"you share {mine:,} of {quoted(group.id)}, which has {free:,} free places:"
+            " these are left to other members",
             "share a folder instead of many files, or stop sharing what is not needed",
         )
     if state.holdings.offers[user] >= limits.OFFERS_PER_USER_MAX:
@@ -198,15 +198,15 @@ def end_offers(
 
     Return one change, and an entry for each share that the user no longer offers.
     """
-    told: list[c.Change] = []
+    ended: list[c.Change] = []
     offered = False
     for share in group.shares.values():
         theirs = [offering for other, offering in share.offers if other == user]
         leaving = [offering for offering in theirs if device in (None, offering)]
         offered |= bool(leaving)
         if leaving and len(leaving) == len(theirs):
-            told.append(entries.add(_ending_event(share, user)))
-    return [c.OffersEnded(group.id, user, now.wall_ms, device), *told] if offered else []
+            ended.append(entries.add(_ending_event(share, user)))
+    return [c.OffersEnded(group.id, user, now.wall_ms, device), *ended] if offered else []
 
 
 def _ending_event(share: Share, user: UserId) -> events.Unshared | events.Stopped:
@@ -342,10 +342,10 @@ def manifest_gathered(
 ) -> Decision:
     """Keep a manifest that ``user`` sent whole and that is valid."""
     shown = c.ManifestShown(user, summary.content)
-    gone = state.unshared_manifests.evict_for(user, summary.manifest_bytes)
+    evicted = state.unshared_manifests.evict_for(user, summary.manifest_bytes)
     if summary.content in state.manifests:
         return Decision(tracker.Done(), (shown,))
-    dropped = (c.ManifestDropped(other) for other in gone)
+    dropped = (c.ManifestDropped(other) for other in evicted)
     return Decision(tracker.Done(), (*dropped, c.ManifestStored(summary, body, user), shown))
 
 

@@ -83,7 +83,7 @@ class UnsharedManifests:
             most = None if left[None] else max(left, key=lambda other: left[other])
             if most is not None and left[most] <= mine:
                 raise Refused(
-                    Code.BUSY, "too many manifests wait to be shared", "try again in some minutes"
+                    Code.BUSY, "too many manifests are not shared yet", "try again in some minutes"
                 )
             content = next(oldest_first[most])
             size = self._all[content].size

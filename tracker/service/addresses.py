@@ -65,7 +65,7 @@ def _with_addresses(endpoint: str) -> list[str]:
     except OSError as error:
         raise ConfigError(
             f"cannot listen at {endpoint}: {host}: {reason_of(error)}",
-            "say --bind with an IP address of this machine",
+            "use --bind with an IP address of this machine",
         ) from error
     if not found:
         raise ConfigError(f"cannot listen at {endpoint}: {host} has no address for others")
@@ -106,8 +106,8 @@ def _bind(socket_: zmq.Socket[Any], endpoint: str) -> str:
     if path != endpoint and _answers(path):
         # libzmq would take the path away from the process that listens there.
         raise TransportError(
-            f"cannot listen at {endpoint}: another process does",
-            "stop that one, or choose another path",
+            f"cannot listen at {endpoint}: in use by another process",
+            "stop the process that listens there, or choose another path",
         )
     return bind(socket_, endpoint)
 
@@ -179,7 +179,7 @@ def advice(endpoint: str, advertise: str) -> str | None:
     if _routed_address() is None and others:
         return (
             f"the link names {chosen}, one of several addresses of this machine; for another one "
-            f"say --advertise HOST: {', '.join(others)}"
+            f"use --advertise HOST: {', '.join(others)}"
         )
     return None
 

@@ -85,7 +85,7 @@ def read_only(error: StorageError) -> Refusal:
     return Refusal(
         Code.READ_ONLY,
         f"the tracker cannot save anything at the moment ({error.message})",
-        "tell who runs it: most often its disk is full; it goes on by itself when there is room",
+        "tell its operator: usually its disk is full; it resumes by itself when there is space",
     )
 
 

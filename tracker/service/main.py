@@ -121,6 +121,6 @@ def _stop_on_quit(stop: asyncio.Event) -> None:
                 loop.call_soon_threadsafe(stop.set)
                 return
             if person and any(text.strip() for text in lines):
-                print("nothing but quit is understood here", flush=True)
+                print("unknown input; type quit to end", flush=True)
 
     threading.Thread(target=read, name="prompt", daemon=True).start()

@@ -163,7 +163,7 @@ async def _refused_late(attempt: Coroutine[Any, Any, T]) -> T:
 
 
 def _busy() -> Refused:
-    return Refused(Code.BUSY, "too many are logging in at once", "try again in a few seconds")
+    return Refused(Code.BUSY, "too many logins at once", "try again in a few seconds")
 
 
 def _refuse_if(wait_s: float) -> None:

@@ -44,7 +44,7 @@ class Prober:
         if not self._budget.take(order.user, monotonic()):
             wait_s = self._budget.wait_s(order.user, monotonic())
             hint = f"try again in {max(1, round(wait_s))} s"
-            raise Refused(Code.SLOW_DOWN, "this was tested several times just now", hint)
+            raise Refused(Code.SLOW_DOWN, "too many reachability tests", hint)
         self._under_way += 1
         try:
             return await self._answers(order)

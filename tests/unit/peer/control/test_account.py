@@ -137,7 +137,7 @@ def test_a_new_password_that_is_too_short_is_not_sent(password: str) -> None:
 def test_a_login_waits_for_its_place_in_the_trackers_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a fleet that logs in at once two are hashed at a time; the others ask again."""
     monkeypatch.setattr(account, "PLACE_AGAIN_S", 0.001)
-    busy = Refused(Code.BUSY, "too many are logging in at once")
+    busy = Refused(Code.BUSY, "too many logins at once")
     replies = [busy, busy, tracker.PasswordChanged(0)]
     ask = control.ChangePassword("old password", "new password")
     _, link, _ = handled(ask, ChangePassword=lambda _: replies.pop(0))

@@ -182,7 +182,7 @@ def test_a_restore_repeats_no_number_that_peers_have_seen(
     assert numbers[-1][1] < 1 << 32  # it has four bytes on the wire
 
 
-# -- cut short ----------------------------------------------------------------------------------
+# -- interrupted--------------------------------------------------------------------------------
 
 
 def dies_after(steps: int, work: Callable[[], object]) -> bool:
@@ -270,7 +270,7 @@ def test_f26_a_backup_finishes_an_interrupted_restore_first(copy: Path, killed: 
         steps += 1
     (finding,) = [each for each in examine(killed, "ipc:///x") if each.subject == "database"]
     assert finding.health is Health.WARNING
-    assert "cut short" in finding.text
+    assert "interrupted" in finding.text
     assert staged_restore.pending(killed)
     back_up(killed, copy.with_name("second"))
     assert not staged_restore.pending(killed)
