@@ -34,12 +34,12 @@ class Throughput:
         self.rate = 0.0
         """Smoothed over `smoothing_s` of busy time; 0 before the first sample."""
 
-    def began(self, now: float) -> None:
+    def start(self, now: float) -> None:
         """Start a busy time."""
         self._mark = now
         self._arrived = 0
 
-    def arrived(self, size: int, now: float) -> None:
+    def add(self, size: int, now: float) -> None:
         """Record bytes that arrived."""
         self._arrived += size
         elapsed = now - self._mark
@@ -86,7 +86,7 @@ class RateMeter:
         self._last = 0.0
         self._total = 0
 
-    def began(self, now: float) -> None:
+    def start(self, now: float) -> None:
         """Record a first request: the time until its bytes arrive counts."""
         if not self._bursts:
             self._bursts = deque([(now, self._total)])

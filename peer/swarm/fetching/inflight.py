@@ -41,7 +41,7 @@ class InflightRequests:
     def add(self, source: Source, index: int, now: float) -> None:
         """Record a request. The piece must not be in flight from the same source."""
         if not source.in_flight:
-            source.window.began(now)
+            source.window.start(now)
             source.silent_since = now
             if source.stall is None:
                 source.last_progress_at = now

@@ -8,7 +8,7 @@ A *piece* moves like this (`pieces` holds the states):
 - MISSING → IN_FLIGHT: the scheduler requests it. `picker` chooses the piece, `window` bounds the
   bytes in flight of one source; buffers and rate limit bound those of all.
 - IN_FLIGHT → VERIFYING: `PieceReceived`, answered with `Verify`. Requests for it at other sources
-  are cancelled.
+  are cancelled. From MISSING too, if a cancelled request was answered.
 - VERIFYING → HELD: `PieceVerified`. It is announced in a batch. The last one ends the download:
   every source is closed, then `Complete` follows.
 - IN_FLIGHT → MISSING: cancelled or requeued, because the source stalled, declined or was lost.
@@ -23,13 +23,14 @@ slower ones. In the end game, with nothing missing, a request is sent to a secon
 
 Invariants, for any input from the sources:
 
-- No event of a source raises. A senseless one is discarded and counted; eight ban the source.
+- No event of a source raises. An invalid one is discarded and counted; eight ban the source.
 - No piece is in two states, and none is IN_FLIGHT without a request at an open source.
 - The bytes in flight never exceed the buffers (but one piece is always allowed).
 - No request is sent while paused, after the end, or to a source that is not OPEN.
 - Nothing is fetched from a banned source again.
 
-Only the driver can cause `LocalProtocolError`: by a verdict on a piece that was not being verified.
+Only the driver can cause `LocalProtocolError`: by the result of a `Verify` or `Make` that is not
+pending.
 
 Owns: the course of the download and the verdicts on its pieces. Not here: the sources' connections
 (see source_lifecycle), requests (see requests), made pieces (see local_pieces).

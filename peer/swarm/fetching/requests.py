@@ -72,7 +72,7 @@ class RequestScheduler:
             source.cancelled.discard(index)
         else:
             self.inflight.remove(source, index)
-        source.window.arrived(size, now)
+        source.window.add(size, now)
         latency_s = None if requested_at is None else now - requested_at
         self.latency.add(now - source.last_progress_at, latency_s)
         source.last_progress_at = source.silent_since = now
@@ -158,8 +158,8 @@ class RequestScheduler:
         if self._pieces.states[index] == _MISSING:
             self._pieces.reserve(index)  # else it is stolen, or requested twice
         if not source.in_flight:
-            source.meter.began(now)
-            self.meter.began(now)
+            source.meter.start(now)
+            self.meter.start(now)
         self.inflight.add(source, index, now)
         if not self._limit.unlimited:
             self._limit.take(source.user, self._layout.size_of(index), now)

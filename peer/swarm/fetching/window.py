@@ -31,10 +31,10 @@ class Window(Throughput):
         self.grown = FLOOR_PIECES * piece_length
         """Size that slow start has reached."""
 
-    def arrived(self, size: int, now: float) -> None:
+    def add(self, size: int, now: float) -> None:
         """Record a piece."""
         self.grown += size
-        super().arrived(size, now)
+        super().add(size, now)
 
     def current_rate(self, now: float) -> float:
         """Return the rate, lowered by silence. Only for a source with requests in flight."""

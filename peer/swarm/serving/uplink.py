@@ -126,15 +126,15 @@ class Uplink:
     def sent(self, requester: Requester, wanted: Wanted, size: int, now: float) -> None:
         """Record a sent piece."""
         if not self.in_flight:
-            self._throughput.began(now)
+            self._throughput.start(now)
             if not self.unacked_bytes and now > self._base_at + _PROBE_S:
                 self._base_rtt_s = None
         if not requester.unacked_bytes:
-            requester.throughput.began(now)
+            requester.throughput.start(now)
             requester.unacked_since = now
             self._unacked[requester.id] = requester
         if not requester.user.unacked_bytes:
-            requester.user.throughput.began(now)
+            requester.user.throughput.start(now)
         self._account(requester, size)
         requester.sends.append(
             UnackedSend(wanted.content.id, wanted.index, requester.sent_bytes, size, now)
@@ -176,19 +176,19 @@ class Uplink:
             # The time of arrival is unknown: it tells nothing about the rate of the others.
             requester.stalled = False
             if not self.in_flight:
-                self._throughput.began(now)
+                self._throughput.start(now)
             self._count(requester.user, requester.unacked_bytes)
         else:
             self._count(requester.user, -gained)
-            self._throughput.arrived(gained, now)
+            self._throughput.add(gained, now)
         self.unacked_bytes -= gained
         requester.user.unacked_bytes -= gained
         requester.unacked_since = now
         del self._unacked[requester.id]
         if requester.unacked_bytes:
             self._unacked[requester.id] = requester
-        requester.throughput.arrived(gained, now)
-        requester.user.throughput.arrived(gained, now)
+        requester.throughput.add(gained, now)
+        requester.user.throughput.add(gained, now)
         self._learn_base(requester, now)
         faded = self._best_rate / (1.0 + (now - self._best_at) / _FADE_S)
         self._best_rate, self._best_at = max(self.rate, faded), now

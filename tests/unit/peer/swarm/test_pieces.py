@@ -1,4 +1,4 @@
-"""Layout, Bitfield and the states of pieces."""
+"""Piece layout, bitfield and piece states."""
 
 from __future__ import annotations
 

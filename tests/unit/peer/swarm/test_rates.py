@@ -1,4 +1,4 @@
-"""The rate that people see, by scripted arrivals at many rates and piece lengths."""
+"""Displayed rate, for scripted arrivals at many rates and piece lengths."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ PIECES = [16 * KIB, 512 * KIB, 2 * KIB * KIB, 4 * KIB * KIB]
 def measured(
     arrivals: list[tuple[float, int]], since: float, until: float, step: float = 0.37
 ) -> list[float]:
-    """The rates that somebody sees who looks every now and then."""
+    """The rates that are displayed at regular times."""
     meter, seen, looks = RateMeter(), list[float](), since
-    meter.began(0.0)
+    meter.start(0.0)
     for at, size in [*arrivals, (until, 0)]:
         while looks < at:
             seen.append(meter.rate(looks))
@@ -47,7 +47,7 @@ def test_a_steady_rate_is_measured_within_a_quarter_after_a_minute(rate: int, pi
 @pytest.mark.parametrize("sources", [2, 5, 20])
 @pytest.mark.parametrize("piece", PIECES[1:])
 def test_pieces_that_come_together_are_no_higher_rate(sources: int, piece: int) -> None:
-    """Several sources that began together each give a piece in nearly the same moment."""
+    """Several sources that started together each give a piece at nearly the same time."""
     rate = 128 * KIB * sources
     gap = piece / (rate / sources)
     arrivals = [
@@ -86,7 +86,7 @@ def test_a_rate_falls_to_nothing_when_nothing_comes(rate: int, piece: int) -> No
 
 
 def test_a_new_rate_shows_soon() -> None:
-    """A change of the rate shows within seconds where pieces come quickly."""
+    """A change of the rate shows within seconds if pieces arrive quickly."""
     arrivals = steady(1000 * KIB, 16 * KIB, 60.0)
     arrivals += [(60.0 + at, size) for at, size in steady(100 * KIB, 16 * KIB, 60.0)]
     seen = measured(arrivals, 70.0, 119.0)
@@ -94,7 +94,7 @@ def test_a_new_rate_shows_soon() -> None:
 
 
 def test_a_limit_that_lets_a_piece_through_now_and_then_is_the_rate() -> None:
-    """Each piece is asked for when the limit allows it, and comes at once."""
+    """Each piece is requested when the limit allows it, and arrives at once."""
     arrivals = [(16.0 * number + 0.1, 2 * KIB * KIB) for number in range(20)]
     seen = measured(arrivals, 60.0, 300.0)
     assert all(abs(shown - 128 * KIB) <= 32 * KIB for shown in seen), (min(seen), max(seen))

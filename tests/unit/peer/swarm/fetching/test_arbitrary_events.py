@@ -1,7 +1,7 @@
-"""Both machines under arbitrary events: invariants after every step, and a good end.
+"""Both machines under arbitrary events: invariants after every step, and completion at the end.
 
-The shell keeps its promises here (it verifies what it is told to verify, and reports each opening
-once); the sources and requesters keep none.
+The driver here behaves well: it verifies each `Verify`, and reports each opening once. Sources and
+requesters behave arbitrarily.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ pauses = st.sampled_from([0.0, 0.001, 0.05, 0.3, 5.0, 40.0])
 
 
 class Fetching(RuleBasedStateMachine):
-    """A download whose sources do anything at all."""
+    """A download with arbitrary sources."""
 
     ALIKE = Alike()
 
@@ -48,12 +48,12 @@ class Fetching(RuleBasedStateMachine):
         )
         self.making: dict[int, None] = {}
         self.requested: dict[DeviceKey, dict[int, None]] = {}
-        """What the shell has asked each open source for, and not cancelled."""
+        """Requests to each open source that are neither answered nor cancelled."""
         self.opening: dict[DeviceKey, None] = {}
         self.verifying: dict[tuple[DeviceKey, int], None] = {}
         self.completions = 0
 
-    def tell(self, event: fetching.DownloadEvent) -> None:
+    def handle(self, event: fetching.DownloadEvent) -> None:
         self.carry_out(self.download.handle(event, self.now))
 
     def carry_out(self, effects: list[fetching.DownloadEffect]) -> None:
@@ -95,11 +95,11 @@ class Fetching(RuleBasedStateMachine):
 
     @rule(source=sources, complete=st.booleans())
     def known(self, source: DeviceKey, complete: bool) -> None:
-        self.tell(fetching.SourceKnown(source, UserId("ann"), complete))
+        self.handle(fetching.SourceKnown(source, UserId("ann"), complete))
 
     @rule(source=sources)
     def gone(self, source: DeviceKey) -> None:
-        self.tell(fetching.SourceGone(source))
+        self.handle(fetching.SourceGone(source))
 
     @precondition(lambda self: self.opening)
     @rule(data=st.data(), have=st.none() | st.sets(st.integers(0, COUNT - 1)))
@@ -107,31 +107,31 @@ class Fetching(RuleBasedStateMachine):
         source = data.draw(st.sampled_from(list(self.opening)))
         del self.opening[source]
         self.requested[source] = {}
-        self.tell(fetching.Opened(source, None if have is None else Bitfield(COUNT, have)))
+        self.handle(fetching.Opened(source, None if have is None else Bitfield(COUNT, have)))
 
     @rule(source=sources)
     def opened_unasked_or_wrong(self, source: DeviceKey) -> None:
         if source not in self.opening:
-            self.tell(fetching.Opened(source, Bitfield(COUNT)))
+            self.handle(fetching.Opened(source, Bitfield(COUNT)))
         else:
             del self.opening[source]
             self.requested[source] = {}
-            self.tell(fetching.Opened(source, Bitfield(COUNT + 1)))
+            self.handle(fetching.Opened(source, Bitfield(COUNT + 1)))
 
     @rule(source=sources, pieces=some)
     def have_more(self, source: DeviceKey, pieces: tuple[int, ...]) -> None:
-        self.tell(fetching.HaveMore(source, pieces))
+        self.handle(fetching.HaveMore(source, pieces))
 
     @rule(source=sources, index=indexes, size=st.sampled_from([LENGTH, 5, 0]))
     def anything_came(self, source: DeviceKey, index: int, size: int) -> None:
-        self.tell(fetching.PieceReceived(source, index, size))
+        self.handle(fetching.PieceReceived(source, index, size))
 
     @precondition(lambda self: any(self.requested.values()))
     @rule(data=st.data())
     def the_right_piece_came(self, data: st.DataObject) -> None:
         source = data.draw(st.sampled_from([s for s, asked in self.requested.items() if asked]))
         index = data.draw(st.sampled_from(list(self.requested[source])))
-        self.tell(fetching.PieceReceived(source, index, self.download.layout.size_of(index)))
+        self.handle(fetching.PieceReceived(source, index, self.download.layout.size_of(index)))
 
     @precondition(lambda self: self.verifying)
     @rule(data=st.data(), verdict=st.sampled_from(["good"] * 4 + ["corrupt", "unwritten"]))
@@ -140,49 +140,49 @@ class Fetching(RuleBasedStateMachine):
         del self.verifying[source, index]
         match verdict:
             case "good":
-                self.tell(fetching.PieceVerified(source, index))
+                self.handle(fetching.PieceVerified(source, index))
             case "corrupt":
-                self.tell(fetching.PieceCorrupt(source, index))
+                self.handle(fetching.PieceCorrupt(source, index))
             case _:
-                self.tell(fetching.PieceUnwritten(source, index, "disk full"))
+                self.handle(fetching.PieceUnwritten(source, index, "disk full"))
 
     @precondition(lambda self: self.making)
     @rule(data=st.data(), good=st.booleans())
     def made(self, data: st.DataObject, good: bool) -> None:
         index = data.draw(st.sampled_from(list(self.making)))
         del self.making[index]
-        self.tell(fetching.PieceMade(index) if good else fetching.PieceNotMade(index))
+        self.handle(fetching.PieceMade(index) if good else fetching.PieceNotMade(index))
 
     @rule(source=sources, pieces=some)
     def declined(self, source: DeviceKey, pieces: tuple[int, ...]) -> None:
         for index in pieces:
             self.requested.get(source, {}).pop(index, None)
-        self.tell(fetching.PiecesRefused(source, pieces))
+        self.handle(fetching.PiecesRefused(source, pieces))
 
     @rule(source=sources, pieces=some)
     def busy(self, source: DeviceKey, pieces: tuple[int, ...]) -> None:
         asked = self.requested.get(source, {})
         for index in pieces or tuple(asked):
             asked.pop(index, None)
-        self.tell(fetching.SourceBusy(source, 1.0, pieces))
+        self.handle(fetching.SourceBusy(source, 1.0, pieces))
 
     @rule(source=sources, transient=st.booleans())
     def refused(self, source: DeviceKey, transient: bool) -> None:
-        self.tell(fetching.SourceRefused(source, transient, "no"))
+        self.handle(fetching.SourceRefused(source, transient, "no"))
 
     @rule(source=sources, opened=st.booleans())
     def lost(self, source: DeviceKey, opened: bool) -> None:
         self.opening.pop(source, None)
         self.requested.pop(source, None)
-        self.tell(fetching.SourceClosed(source) if opened else fetching.SourceUnreachable(source))
+        self.handle(fetching.SourceClosed(source) if opened else fetching.SourceUnreachable(source))
 
     @rule()
     def pause(self) -> None:
-        self.tell(fetching.Paused())
+        self.handle(fetching.Paused())
 
     @rule()
     def resume(self) -> None:
-        self.tell(fetching.Resumed())
+        self.handle(fetching.Resumed())
 
     @rule(found=st.sets(st.integers(0, COUNT - 1), max_size=3))
     def damage(self, found: set[int]) -> None:
@@ -191,7 +191,7 @@ class Fetching(RuleBasedStateMachine):
     @rule(pause=pauses)
     def time_passes(self, pause: float) -> None:
         self.now += pause
-        self.tell(fetching.Tick())
+        self.handle(fetching.Tick())
 
     @invariant()
     def the_clock_is_not_set_back(self) -> None:
@@ -200,32 +200,32 @@ class Fetching(RuleBasedStateMachine):
         self.download.progress(self.now)
 
     def teardown(self) -> None:
-        """With one honest seeder that was never banned, every download comes to its end."""
+        """With one honest seeder that was never banned, every download completes."""
         honest = DeviceKey(b"h" * 32)
         for source in SOURCES:
             self.lost(source, True)
-            self.tell(fetching.SourceGone(source))
+            self.handle(fetching.SourceGone(source))
         self.resume()
         for _ in range(400):
             if self.download.complete:
                 break
-            self.tell(fetching.SourceKnown(honest, UserId("ann"), True))
+            self.handle(fetching.SourceKnown(honest, UserId("ann"), True))
             if honest in self.opening:
                 del self.opening[honest]
                 self.requested[honest] = {}
-                self.tell(fetching.Opened(honest, None))
+                self.handle(fetching.Opened(honest, None))
             for index in list(self.requested.get(honest, {})):
-                self.tell(
+                self.handle(
                     fetching.PieceReceived(honest, index, self.download.layout.size_of(index))
                 )
             for source, index in list(self.verifying):
                 del self.verifying[source, index]
-                self.tell(fetching.PieceVerified(source, index))
+                self.handle(fetching.PieceVerified(source, index))
             for index in list(self.making):
                 del self.making[index]
-                self.tell(fetching.PieceMade(index))
+                self.handle(fetching.PieceMade(index))
             self.now += 0.3
-            self.tell(fetching.Tick())
+            self.handle(fetching.Tick())
         assert self.download.complete
         assert self.completions
 
@@ -243,7 +243,7 @@ contents = st.sampled_from(CONTENTS)
 
 
 class Serves(RuleBasedStateMachine):
-    """A serving side whose requesters do anything at all."""
+    """A serving machine with arbitrary requesters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -256,7 +256,7 @@ class Serves(RuleBasedStateMachine):
         self.held: dict[ContentId, set[int]] = {}
         self.gone: set[serving.RequesterId] = set()
 
-    def tell(self, event: serving.ServingEvent) -> None:
+    def handle(self, event: serving.ServingEvent) -> None:
         for effect in self.serving.handle(event, self.now):
             match effect:
                 case serving.Send():
@@ -274,62 +274,62 @@ class Serves(RuleBasedStateMachine):
             return
         self.held[content] = set(range(COUNT)) if have is None else set(have)
         field = None if have is None else Bitfield(COUNT, have)
-        self.tell(serving.ContentAdded(content, LENGTH, SIZE, field))
+        self.handle(serving.ContentAdded(content, LENGTH, SIZE, field))
 
     @rule(content=contents)
     def removed(self, content: ContentId) -> None:
         self.held.pop(content, None)
-        self.tell(serving.ContentRemoved(content))
+        self.handle(serving.ContentRemoved(content))
 
     @rule(content=contents, pieces=st.sets(st.integers(0, COUNT - 1), max_size=4))
     def more(self, content: ContentId, pieces: set[int]) -> None:
         if content in self.held:
             self.held[content] |= pieces
-        self.tell(serving.HeldMore(content, tuple(pieces)))
+        self.handle(serving.HeldMore(content, tuple(pieces)))
 
     @rule(content=contents, pieces=st.sets(st.integers(0, COUNT - 1), max_size=2))
     def less(self, content: ContentId, pieces: set[int]) -> None:
         if content in self.held:
             self.held[content] -= pieces
-        self.tell(serving.HeldLess(content, tuple(pieces)))
+        self.handle(serving.HeldLess(content, tuple(pieces)))
 
     @rule(requester=requesters, content=contents, pieces=some, got=st.integers(-5, 400))
     def asked(
         self, requester: serving.RequesterId, content: ContentId, pieces: tuple[int, ...], got: int
     ) -> None:
         user = UserId("ann" if requester[0] < 2 else "bob")
-        self.tell(serving.RequestReceived(requester, user, content, pieces, got))
+        self.handle(serving.RequestReceived(requester, user, content, pieces, got))
 
     @rule(requester=requesters, content=contents, pieces=some)
     def withdrawn(
         self, requester: serving.RequesterId, content: ContentId, pieces: tuple[int, ...]
     ) -> None:
-        self.tell(serving.RequestCancelled(requester, content, pieces))
+        self.handle(serving.RequestCancelled(requester, content, pieces))
 
     @rule(requester=requesters, content=contents)
     def abandoned(self, requester: serving.RequesterId, content: ContentId) -> None:
-        self.tell(serving.ContentClosed(requester, content))
+        self.handle(serving.ContentClosed(requester, content))
 
     @rule(requester=requesters, got=st.integers(-5, 1000) | st.just(2**63))
     def credited(self, requester: serving.RequesterId, got: int) -> None:
-        self.tell(serving.Acknowledged(requester, got))
+        self.handle(serving.Acknowledged(requester, got))
 
     @rule(requester=requesters)
     def left(self, requester: serving.RequesterId) -> None:
         self.sent = [s for s in self.sent if s.requester != requester]
-        self.tell(serving.RequesterGone(requester))
+        self.handle(serving.RequesterGone(requester))
 
     @precondition(lambda self: self.sent)
     @rule(which=st.integers(0, 1_000), again=st.booleans())
     def not_sent(self, which: int, again: bool) -> None:
         send = self.sent.pop(which % len(self.sent))
         why = serving.SendBlocked if again else serving.SendDropped
-        self.tell(why(send.requester, send.content, send.index))
+        self.handle(why(send.requester, send.content, send.index))
 
     @rule(pause=pauses)
     def time_passes(self, pause: float) -> None:
         self.now += pause
-        self.tell(serving.Tick())
+        self.handle(serving.Tick())
 
     @invariant()
     def it_wakes_up(self) -> None:

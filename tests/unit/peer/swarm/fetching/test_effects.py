@@ -1,4 +1,4 @@
-"""The order of effects, and the batches of announcements."""
+"""Order of effects, and batches of announcements."""
 
 from __future__ import annotations
 

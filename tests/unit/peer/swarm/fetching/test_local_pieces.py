@@ -1,4 +1,4 @@
-"""Pieces that need not be fetched: zeros are made, and what equals a held piece is copied."""
+"""Pieces that need not be fetched: zeros, and copies of held pieces."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ A, B = (DeviceKey(name * 32) for name in (b"a", b"b"))
 USER = UserId("ann")
 
 
-class Story:
+class DownloadRig:
     def __init__(self, count: int, alike: Alike, have: Bitfield | None = None, **settings: int):
         self.now = 0.0
         self.asked: list[int] = []
@@ -47,7 +47,7 @@ class Story:
             settings=DownloadSettings(**settings),  # type: ignore[arg-type]
         )
 
-    def tell(self, *events: DownloadEvent) -> list[DownloadEffect]:
+    def handle(self, *events: DownloadEvent) -> list[DownloadEffect]:
         effects: list[DownloadEffect] = []
         for event in events:
             effects += self.download.handle(event, self.now)
@@ -56,111 +56,111 @@ class Story:
         return effects
 
     def makes(self, *events: DownloadEvent) -> list[Make]:
-        return [effect for effect in self.tell(*events) if isinstance(effect, Make)]
+        return [effect for effect in self.handle(*events) if isinstance(effect, Make)]
 
     def open(self, source: DeviceKey, have: set[int] | None = None) -> list[DownloadEffect]:
-        self.tell(SourceKnown(source, USER, have is None))
+        self.handle(SourceKnown(source, USER, have is None))
         field = None if have is None else Bitfield(self.download.layout.count, have)
-        return self.tell(Opened(source, field))
+        return self.handle(Opened(source, field))
 
     def fetch(self, source: DeviceKey, index: int) -> list[DownloadEffect]:
-        came = self.tell(PieceReceived(source, index, self.download.layout.size_of(index)))
+        came = self.handle(PieceReceived(source, index, self.download.layout.size_of(index)))
         assert Verify(source, index) in came
-        return self.tell(PieceVerified(source, index))
+        return self.handle(PieceVerified(source, index))
 
 
 def test_zeros_are_made_without_any_source_and_the_short_last_piece_too() -> None:
-    story = Story(5, Alike(zeros=(1, 2, 4)))
-    assert story.makes(Tick()) == [Make(1, None), Make(2, None), Make(4, None)]
-    story.tell(*map(PieceMade, (1, 2, 4)))
-    assert list(story.download.pieces.held) == [1, 2, 4]
-    assert story.download.pieces.held_bytes == 27
-    story.open(A)
-    assert sorted(story.asked) == [0, 3]
-    story.fetch(A, 0)
-    assert Complete() in story.fetch(A, 3)
+    rig = DownloadRig(5, Alike(zeros=(1, 2, 4)))
+    assert rig.makes(Tick()) == [Make(1, None), Make(2, None), Make(4, None)]
+    rig.handle(*map(PieceMade, (1, 2, 4)))
+    assert list(rig.download.pieces.held) == [1, 2, 4]
+    assert rig.download.pieces.held_bytes == 27
+    rig.open(A)
+    assert sorted(rig.asked) == [0, 3]
+    rig.fetch(A, 0)
+    assert Complete() in rig.fetch(A, 3)
 
 
 def test_a_content_of_zeros_needs_no_source() -> None:
-    story = Story(3, Alike(zeros=(0, 1, 2)))
-    story.tell(Tick())
-    assert Complete() in story.tell(*map(PieceMade, range(3)))
+    rig = DownloadRig(3, Alike(zeros=(0, 1, 2)))
+    rig.handle(Tick())
+    assert Complete() in rig.handle(*map(PieceMade, range(3)))
 
 
 def test_of_equal_pieces_one_is_fetched_and_the_others_are_copied() -> None:
-    story = Story(6, Alike(groups=((0, 2, 3),)))
-    story.open(A)
-    effects = story.fetch(A, 0)
+    rig = DownloadRig(6, Alike(groups=((0, 2, 3),)))
+    rig.open(A)
+    effects = rig.fetch(A, 0)
     assert [e for e in effects if isinstance(e, Make)] == [Make(2, 0), Make(3, 0)]
-    story.tell(PieceMade(2), PieceMade(3))
+    rig.handle(PieceMade(2), PieceMade(3))
     for index in (1, 4, 5):
-        effects = story.fetch(A, index)
+        effects = rig.fetch(A, index)
     assert Complete() in effects
-    assert sorted(story.asked) == [0, 1, 4, 5]
+    assert sorted(rig.asked) == [0, 1, 4, 5]
 
 
 def test_a_piece_that_equals_a_held_one_is_copied_from_it() -> None:
-    story = Story(4, Alike(groups=((0, 1, 3),)), have=Bitfield(4, [1]))
-    assert story.makes(Tick()) == [Make(0, 1), Make(3, 1)]
+    rig = DownloadRig(4, Alike(groups=((0, 1, 3),)), have=Bitfield(4, [1]))
+    assert rig.makes(Tick()) == [Make(0, 1), Make(3, 1)]
 
 
 def test_pieces_made_at_the_same_time_are_bounded() -> None:
-    story = Story(9, Alike(zeros=tuple(range(8))), make_bytes=25)
-    assert len(story.makes(Tick())) == 2
-    assert len(story.makes(PieceMade(0))) == 1
-    small = Story(9, Alike(zeros=tuple(range(8))), make_bytes=1)
+    rig = DownloadRig(9, Alike(zeros=tuple(range(8))), make_bytes=25)
+    assert len(rig.makes(Tick())) == 2
+    assert len(rig.makes(PieceMade(0))) == 1
+    small = DownloadRig(9, Alike(zeros=tuple(range(8))), make_bytes=1)
     assert len(small.makes(Tick())) == 1
 
 
 def test_nothing_is_made_while_it_is_paused() -> None:
-    story = Story(4, Alike(zeros=(0,)))
-    assert story.makes(Paused(), Tick()) == []
-    assert story.download.next_wakeup(0.0) is None
-    assert story.makes(Resumed()) == [Make(0, None)]
+    rig = DownloadRig(4, Alike(zeros=(0,)))
+    assert rig.makes(Paused(), Tick()) == []
+    assert rig.download.next_wakeup(0.0) is None
+    assert rig.makes(Resumed()) == [Make(0, None)]
 
 
 def test_a_piece_that_could_not_be_made_is_retried_later() -> None:
-    story = Story(4, Alike(zeros=(0,)))
-    story.tell(Tick())
-    assert story.makes(PieceNotMade(0)) == []
-    due = story.download.next_wakeup(story.now)
-    assert due == story.now + DownloadSettings().storage_pause_s
-    story.now = due
-    assert story.makes(Tick()) == [Make(0, None)]
+    rig = DownloadRig(4, Alike(zeros=(0,)))
+    rig.handle(Tick())
+    assert rig.makes(PieceNotMade(0)) == []
+    due = rig.download.next_wakeup(rig.now)
+    assert due == rig.now + DownloadSettings().storage_pause_s
+    rig.now = due
+    assert rig.makes(Tick()) == [Make(0, None)]
 
 
 def test_a_damaged_copy_is_made_again_and_a_damaged_original_is_copied_back() -> None:
-    story = Story(4, Alike(zeros=(3,), groups=((0, 1),)), have=Bitfield(4, [0, 1, 2, 3]))
-    effects = story.download.mark_missing((0, 3), 0.0)
+    rig = DownloadRig(4, Alike(zeros=(3,), groups=((0, 1),)), have=Bitfield(4, [0, 1, 2, 3]))
+    effects = rig.download.mark_missing((0, 3), 0.0)
     assert [e for e in effects if isinstance(e, Make)] == [Make(0, 1), Make(3, None)]
-    story.download.check_invariants()
+    rig.download.check_invariants()
 
 
 def test_if_all_equal_pieces_are_lost_one_is_fetched() -> None:
-    story = Story(3, Alike(groups=((0, 1),)), have=Bitfield(3, [0, 1, 2]))
-    story.download.mark_missing((0, 1), 0.0)
-    story.download.check_invariants()
-    story.open(A)
-    assert story.asked == [1]
-    assert [e for e in story.fetch(A, 1) if isinstance(e, Make)] == [Make(0, 1)]
+    rig = DownloadRig(3, Alike(groups=((0, 1),)), have=Bitfield(3, [0, 1, 2]))
+    rig.download.mark_missing((0, 1), 0.0)
+    rig.download.check_invariants()
+    rig.open(A)
+    assert rig.asked == [1]
+    assert [e for e in rig.fetch(A, 1) if isinstance(e, Make)] == [Make(0, 1)]
 
 
 def test_if_no_source_offers_the_first_equal_piece_another_one_is_fetched() -> None:
-    """A source of another program may hold any of them, and not know that they are alike."""
-    story = Story(4, Alike(groups=((0, 2),)), have=Bitfield(4, [1, 3]))
-    story.tell(Tick())
-    story.open(A, {1})
-    assert story.asked == []
-    story.tell(HaveMore(A, (2,)))
-    story.now += 10
-    story.tell(Tick())
-    assert story.asked == [2]
-    assert [e for e in story.fetch(A, 2) if isinstance(e, Make)] == [Make(0, 2)]
-    assert Complete() in story.tell(PieceMade(0))
+    """A source of another implementation may hold any of them, unaware that they are equal."""
+    rig = DownloadRig(4, Alike(groups=((0, 2),)), have=Bitfield(4, [1, 3]))
+    rig.handle(Tick())
+    rig.open(A, {1})
+    assert rig.asked == []
+    rig.handle(HaveMore(A, (2,)))
+    rig.now += 10
+    rig.handle(Tick())
+    assert rig.asked == [2]
+    assert [e for e in rig.fetch(A, 2) if isinstance(e, Make)] == [Make(0, 2)]
+    assert Complete() in rig.handle(PieceMade(0))
 
 
 def test_an_unrequested_make_is_refused() -> None:
-    story = Story(3, Alike(zeros=(0,)))
+    rig = DownloadRig(3, Alike(zeros=(0,)))
     for event in (PieceMade(1), PieceNotMade(1)):
         with pytest.raises(LocalProtocolError):
-            story.download.handle(event, 0.0)
+            rig.download.handle(event, 0.0)

@@ -1,4 +1,4 @@
-"""The download machine: a list of events against a list of effects."""
+"""Download machine: events in, expected effects out."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ A, B, C = (DeviceKey(name * 32) for name in (b"a", b"b", b"c"))
 USER = UserId("ann")
 
 
-class Story:
-    """Tells a download events and remembers what it answered."""
+class DownloadRig:
+    """A download with a clock that the test moves."""
 
     def __init__(self, count: int = 4, size: int | None = None, **settings: object) -> None:
         self.now = 0.0
@@ -66,7 +66,7 @@ class Story:
             settings=DownloadSettings(**settings),  # type: ignore[arg-type]
         )
 
-    def tell(self, *events: DownloadEvent, after: float = 0.0) -> list[DownloadEffect]:
+    def handle(self, *events: DownloadEvent, after: float = 0.0) -> list[DownloadEffect]:
         effects: list[DownloadEffect] = []
         for event in events:
             self.now += after
@@ -75,17 +75,17 @@ class Story:
         return effects
 
     def wait(self, seconds: float) -> list[DownloadEffect]:
-        """Let time pass, ticking whenever the machine wants it."""
+        """Let time pass, with a `Tick` whenever one is due."""
         effects: list[DownloadEffect] = []
         end = self.now + seconds
         while (due := self.download.next_wakeup(self.now)) is not None and due <= end:
             self.now = max(due, self.now + 1e-6)
-            effects += self.tell(Tick())
+            effects += self.handle(Tick())
         self.now = end
         return effects
 
     def with_source(self, source: DeviceKey, have: Bitfield | None = None) -> list[DownloadEffect]:
-        return self.tell(SourceKnown(source, USER, have is None), Opened(source, have))
+        return self.handle(SourceKnown(source, USER, have is None), Opened(source, have))
 
 
 def requested(effects: list[DownloadEffect], source: DeviceKey) -> list[int]:
@@ -93,58 +93,58 @@ def requested(effects: list[DownloadEffect], source: DeviceKey) -> list[int]:
 
 
 def test_a_whole_download_from_one_seeder() -> None:
-    story = Story(size=35)
-    assert story.tell(SourceKnown(A, USER, True)) == [Open(A)]
-    assert story.tell(Opened(A, None)) == [Request(A, (0, 1))]
-    assert story.tell(PieceReceived(A, 0, 10), after=0.1) == [
+    rig = DownloadRig(size=35)
+    assert rig.handle(SourceKnown(A, USER, True)) == [Open(A)]
+    assert rig.handle(Opened(A, None)) == [Request(A, (0, 1))]
+    assert rig.handle(PieceReceived(A, 0, 10), after=0.1) == [
         Verify(A, 0),
         Request(A, (2, 3)),
     ]
-    assert story.tell(PieceVerified(A, 0)) == [Announce((0,))]
-    assert story.tell(PieceReceived(A, 1, 10), after=0.01) == [Verify(A, 1)]
-    assert story.tell(PieceVerified(A, 1)) == []
-    assert story.wait(0.25)[0] == Announce((1,))
-    assert story.tell(PieceReceived(A, 2, 10), PieceVerified(A, 2))[0] == Verify(A, 2)
-    assert story.tell(PieceReceived(A, 3, 5)) == [Verify(A, 3)]
-    assert story.tell(PieceVerified(A, 3)) == [
+    assert rig.handle(PieceVerified(A, 0)) == [Announce((0,))]
+    assert rig.handle(PieceReceived(A, 1, 10), after=0.01) == [Verify(A, 1)]
+    assert rig.handle(PieceVerified(A, 1)) == []
+    assert rig.wait(0.25)[0] == Announce((1,))
+    assert rig.handle(PieceReceived(A, 2, 10), PieceVerified(A, 2))[0] == Verify(A, 2)
+    assert rig.handle(PieceReceived(A, 3, 5)) == [Verify(A, 3)]
+    assert rig.handle(PieceVerified(A, 3)) == [
         Close(A, Verdict.FINISHED),
         Announce((3,)),
         Complete(),
     ]
-    assert story.download.complete
-    assert story.download.next_wakeup(story.now) is None
+    assert rig.download.complete
+    assert rig.download.next_wakeup(rig.now) is None
 
 
 def test_an_empty_content_is_complete_at_once() -> None:
-    assert Story(count=0).tell(Tick()) == [Complete()]
+    assert DownloadRig(count=0).handle(Tick()) == [Complete()]
 
 
 def test_held_pieces_are_not_requested() -> None:
-    story = Story(have=Bitfield(4, [0, 2]))
-    assert story.with_source(A) == [Open(A), Request(A, (1, 3))]
-    assert Story(have=Bitfield.full(4)).tell(Tick()) == [Complete()]
+    rig = DownloadRig(have=Bitfield(4, [0, 2]))
+    assert rig.with_source(A) == [Open(A), Request(A, (1, 3))]
+    assert DownloadRig(have=Bitfield.full(4)).handle(Tick()) == [Complete()]
 
 
 def test_a_corrupt_piece_bans_its_source_at_once_and_is_fetched_elsewhere() -> None:
-    story = Story(count=4)
-    story.with_source(A)
-    story.with_source(B)
-    story.tell(PieceReceived(A, 0, 10))
-    effects = story.tell(PieceCorrupt(A, 0))
+    rig = DownloadRig(count=4)
+    rig.with_source(A)
+    rig.with_source(B)
+    rig.handle(PieceReceived(A, 0, 10))
+    effects = rig.handle(PieceCorrupt(A, 0))
     assert Close(A, Verdict.WRONG) in effects
-    came = story.tell(PieceReceived(B, 2, 10), PieceReceived(B, 3, 10), after=0.1)
+    came = rig.handle(PieceReceived(B, 2, 10), PieceReceived(B, 3, 10), after=0.1)
     assert set(requested(effects + came, B)) >= {0, 1}
-    assert story.tell(SourceKnown(A, USER, True), after=100.0) == []
-    assert story.tell(PieceReceived(A, 1, 10)) == [Discard(A, 1, DiscardReason.BANNED)]
-    assert story.download.progress(story.now).corrupt_pieces == 1
+    assert rig.handle(SourceKnown(A, USER, True), after=100.0) == []
+    assert rig.handle(PieceReceived(A, 1, 10)) == [Discard(A, 1, DiscardReason.BANNED)]
+    assert rig.download.progress(rig.now).corrupt_pieces == 1
 
 
 def test_a_ban_outlives_the_tracker_forgetting_the_source() -> None:
-    story = Story()
-    story.with_source(A)
-    story.tell(PieceReceived(A, 0, 10), PieceCorrupt(A, 0), SourceGone(A))
-    assert story.tell(SourceKnown(A, USER, True)) == []
-    assert story.wait(200.0) == []
+    rig = DownloadRig()
+    rig.with_source(A)
+    rig.handle(PieceReceived(A, 0, 10), PieceCorrupt(A, 0), SourceGone(A))
+    assert rig.handle(SourceKnown(A, USER, True)) == []
+    assert rig.wait(200.0) == []
 
 
 @pytest.mark.parametrize(
@@ -160,205 +160,205 @@ def test_a_ban_outlives_the_tracker_forgetting_the_source() -> None:
     ],
 )
 def test_h24_an_unrequested_piece_is_dropped(event: PieceReceived, why: DiscardReason) -> None:
-    story = Story()
-    story.with_source(A)
-    effects = story.tell(event)
+    rig = DownloadRig()
+    rig.with_source(A)
+    effects = rig.handle(event)
     assert effects[0] == Discard(event.source, event.index, why)
     assert not [e for e in effects if isinstance(e, Verify)]
 
 
 def test_h24_a_source_that_keeps_sending_them_is_banned() -> None:
-    story = Story()
-    story.with_source(A)
-    effects = story.tell(*[PieceReceived(A, 3, 10)] * 8)
+    rig = DownloadRig()
+    rig.with_source(A)
+    effects = rig.handle(*[PieceReceived(A, 3, 10)] * 8)
     assert effects[-1] == Close(A, Verdict.WRONG)
 
 
 def test_h26_announcements_out_of_range_are_dropped_and_counted() -> None:
-    story = Story()
-    story.with_source(A, Bitfield(4))
-    assert story.tell(HaveMore(A, (4, -1, 2**63))) == []
-    assert story.tell(HaveMore(A, (2,))) == [Request(A, (2,))]
-    assert Close(A, Verdict.WRONG) in story.tell(HaveMore(A, (9,) * 8))
+    rig = DownloadRig()
+    rig.with_source(A, Bitfield(4))
+    assert rig.handle(HaveMore(A, (4, -1, 2**63))) == []
+    assert rig.handle(HaveMore(A, (2,))) == [Request(A, (2,))]
+    assert Close(A, Verdict.WRONG) in rig.handle(HaveMore(A, (9,) * 8))
 
 
 def test_a_bitfield_of_another_length_is_refused() -> None:
-    story = Story()
-    assert Close(A, Verdict.WRONG) in story.with_source(A, Bitfield(5))
+    rig = DownloadRig()
+    assert Close(A, Verdict.WRONG) in rig.with_source(A, Bitfield(5))
 
 
 def test_pieces_of_a_lost_connection_are_requested_elsewhere_and_it_is_retried() -> None:
-    story = Story(count=3)
-    story.with_source(A)
-    assert requested(story.with_source(B), B) == [2]
-    effects = story.tell(SourceClosed(A))
+    rig = DownloadRig(count=3)
+    rig.with_source(A)
+    assert requested(rig.with_source(B), B) == [2]
+    effects = rig.handle(SourceClosed(A))
     assert requested(effects, B) == [0]
-    again = story.wait(2.0)
+    again = rig.wait(2.0)
     assert Open(A) in again
 
 
 def test_unreachable_sources_are_tried_less_and_less_often() -> None:
-    story = Story()
-    story.tell(SourceKnown(A, USER, True))
+    rig = DownloadRig()
+    rig.handle(SourceKnown(A, USER, True))
     tries = []
     for _ in range(8):
-        story.tell(SourceUnreachable(A))
-        start = story.now
-        while Open(A) not in story.wait(0.1):
-            assert story.now - start < 100
-        tries.append(story.now - start)
+        rig.handle(SourceUnreachable(A))
+        start = rig.now
+        while Open(A) not in rig.wait(0.1):
+            assert rig.now - start < 100
+        tries.append(rig.now - start)
     assert tries[0] < 2.0
     assert tries[-1] > 25.0
 
 
 def test_an_open_that_is_never_answered_is_given_up() -> None:
-    story = Story()
-    story.tell(SourceKnown(A, USER, True))
-    assert Close(A, Verdict.UNREACHABLE) in story.wait(20.0)
+    rig = DownloadRig()
+    rig.handle(SourceKnown(A, USER, True))
+    assert Close(A, Verdict.UNREACHABLE) in rig.wait(20.0)
 
 
 def test_a_refusal_for_good_holds_until_the_source_is_listed_anew() -> None:
-    story = Story()
-    story.with_source(A)
-    assert Close(A, Verdict.REFUSED) in story.tell(SourceRefused(A, False, "not a member"))
-    assert story.wait(300.0) == []
-    assert story.download.progress(story.now).sources[0].note == "not a member"
-    story.tell(SourceGone(A))
-    assert Open(A) in story.tell(SourceKnown(A, USER, True))
+    rig = DownloadRig()
+    rig.with_source(A)
+    assert Close(A, Verdict.REFUSED) in rig.handle(SourceRefused(A, False, "not a member"))
+    assert rig.wait(300.0) == []
+    assert rig.download.progress(rig.now).sources[0].note == "not a member"
+    rig.handle(SourceGone(A))
+    assert Open(A) in rig.handle(SourceKnown(A, USER, True))
 
 
 def test_a_busy_source_is_left_alone_for_as_long_as_it_says() -> None:
-    story = Story(count=2)
-    story.with_source(A)
-    assert story.tell(SourceBusy(A, 3.0)) == []
-    assert requested(story.wait(2.9), A) == []
-    assert sorted(requested(story.wait(0.5), A)) == [0, 1]
+    rig = DownloadRig(count=2)
+    rig.with_source(A)
+    assert rig.handle(SourceBusy(A, 3.0)) == []
+    assert requested(rig.wait(2.9), A) == []
+    assert sorted(requested(rig.wait(0.5), A)) == [0, 1]
 
 
 def test_busy_requests_go_to_another_source_at_once() -> None:
-    story = Story(count=2)
-    story.with_source(A)
-    story.with_source(B)
-    assert sorted(requested(story.tell(SourceBusy(A, 3.0, (0, 1))), B)) == [0, 1]
+    rig = DownloadRig(count=2)
+    rig.with_source(A)
+    rig.with_source(B)
+    assert sorted(requested(rig.handle(SourceBusy(A, 3.0, (0, 1))), B)) == [0, 1]
 
 
 def test_h38_pieces_that_a_source_lacks_are_requested_elsewhere_and_false_offers_end() -> None:
-    story = Story(count=16)
-    story.with_source(A)
-    story.with_source(B)
+    rig = DownloadRig(count=16)
+    rig.with_source(A)
+    rig.with_source(B)
     effects: list[DownloadEffect] = []
     for _ in range(8):
-        asked = [s for s in story.download.progress(story.now).sources if s.source == A]
+        asked = [s for s in rig.download.progress(rig.now).sources if s.source == A]
         if not asked[0].in_flight:
             break
-        outstanding = tuple(story.download._sources.used[A].in_flight)
-        effects += story.tell(PiecesRefused(A, outstanding), after=0.01)
+        outstanding = tuple(rig.download._sources.used[A].in_flight)
+        effects += rig.handle(PiecesRefused(A, outstanding), after=0.01)
     assert Close(A, Verdict.USELESS) in effects
-    assert not set(requested(story.tell(Tick()), A))
+    assert not set(requested(rig.handle(Tick()), A))
 
 
 def test_pause_cancels_and_resume_requests_again() -> None:
-    story = Story(count=4)
-    story.with_source(A)
-    assert story.tell(Paused()) == [CancelRequest(A, (0, 1))]
-    assert story.tell(PieceReceived(A, 0, 10)) == [Discard(A, 0, DiscardReason.PAUSED)]
-    assert story.wait(5.0) == []
-    assert story.tell(Resumed()) == [Request(A, (0, 1, 2))]
+    rig = DownloadRig(count=4)
+    rig.with_source(A)
+    assert rig.handle(Paused()) == [CancelRequest(A, (0, 1))]
+    assert rig.handle(PieceReceived(A, 0, 10)) == [Discard(A, 0, DiscardReason.PAUSED)]
+    assert rig.wait(5.0) == []
+    assert rig.handle(Resumed()) == [Request(A, (0, 1, 2))]
 
 
 def test_verification_that_ends_during_a_pause_counts() -> None:
-    story = Story(count=1)
-    story.with_source(A)
-    story.tell(PieceReceived(A, 0, 10), Paused())
-    assert Complete() in story.tell(PieceVerified(A, 0))
+    rig = DownloadRig(count=1)
+    rig.with_source(A)
+    rig.handle(PieceReceived(A, 0, 10), Paused())
+    assert Complete() in rig.handle(PieceVerified(A, 0))
 
 
 def test_a_piece_that_could_not_be_written_is_fetched_again_after_a_pause() -> None:
-    story = Story(count=1)
-    story.with_source(A)
-    story.tell(PieceReceived(A, 0, 10))
-    assert requested(story.tell(PieceUnwritten(A, 0, "disk full")), A) == []
-    assert requested(story.wait(1.5), A) == [0]
+    rig = DownloadRig(count=1)
+    rig.with_source(A)
+    rig.handle(PieceReceived(A, 0, 10))
+    assert requested(rig.handle(PieceUnwritten(A, 0, "disk full")), A) == []
+    assert requested(rig.wait(1.5), A) == [0]
 
 
 def test_a_cancelled_request_that_is_answered_is_not_wasted() -> None:
-    story = Story(count=4)
-    story.with_source(A)
-    story.tell(Paused(), Resumed())
-    story.tell(Paused())
-    story.tell(Resumed())
-    assert Verify(A, 0) in story.tell(PieceReceived(A, 0, 10))
+    rig = DownloadRig(count=4)
+    rig.with_source(A)
+    rig.handle(Paused(), Resumed())
+    rig.handle(Paused())
+    rig.handle(Resumed())
+    assert Verify(A, 0) in rig.handle(PieceReceived(A, 0, 10))
 
 
 def test_the_end_game_duplicates_the_slowest_request_and_cancels_the_loser() -> None:
-    story = Story(count=2)
-    story.with_source(A)
-    story.tell(after=1.0)
-    effects = story.with_source(B) + story.wait(1.0)
+    rig = DownloadRig(count=2)
+    rig.with_source(A)
+    rig.handle(after=1.0)
+    effects = rig.with_source(B) + rig.wait(1.0)
     doubled = requested(effects, B)
     assert doubled == [1]
-    effects = story.tell(PieceReceived(B, 1, 10))
+    effects = rig.handle(PieceReceived(B, 1, 10))
     assert effects[:2] == [Verify(B, 1), CancelRequest(A, (1,))]
-    late = story.tell(PieceReceived(A, 1, 10))
+    late = rig.handle(PieceReceived(A, 1, 10))
     assert Discard(A, 1, DiscardReason.DUPLICATE) in late
-    assert story.download.progress(story.now).duplicate_bytes == 10
+    assert rig.download.progress(rig.now).duplicate_bytes == 10
 
 
 def test_a_source_steals_a_waiting_request_for_a_piece_that_it_announces() -> None:
-    story = Story(count=8)
-    story.with_source(A)
-    asked = list(story.download._sources.used[A].in_flight)
-    story.with_source(B, Bitfield(8))
-    story.now += 2.0
-    effects = story.tell(HaveMore(B, (asked[1],)))
+    rig = DownloadRig(count=8)
+    rig.with_source(A)
+    asked = list(rig.download._sources.used[A].in_flight)
+    rig.with_source(B, Bitfield(8))
+    rig.now += 2.0
+    effects = rig.handle(HaveMore(B, (asked[1],)))
     assert CancelRequest(A, (asked[1],)) in effects
     assert requested(effects, B) == [asked[1]]
 
 
 def test_f5_the_requests_of_a_frozen_source_move_within_five_seconds() -> None:
-    story = Story(count=400)
-    story.with_source(A)
-    story.with_source(B)
-    frozen = set(story.download._sources.used[B].in_flight)
+    rig = DownloadRig(count=400)
+    rig.with_source(A)
+    rig.with_source(B)
+    frozen = set(rig.download._sources.used[B].in_flight)
     effects: list[DownloadEffect] = []
-    while story.now < 5.0:
-        index = next(iter(story.download._sources.used[A].in_flight))
-        effects += story.tell(PieceReceived(A, index, 10), PieceVerified(A, index))
-        effects += story.wait(0.1)
+    while rig.now < 5.0:
+        index = next(iter(rig.download._sources.used[A].in_flight))
+        effects += rig.handle(PieceReceived(A, index, 10), PieceVerified(A, index))
+        effects += rig.wait(0.1)
     assert frozen
     assert frozen <= set(requested(effects, A))
     assert CancelRequest(B, tuple(sorted(frozen))) in effects
 
 
 def test_a_new_source_is_opened_at_once_up_to_the_bound() -> None:
-    story = Story(used_max=2)
+    rig = DownloadRig(used_max=2)
     keys = [DeviceKey(bytes([n]) * 32) for n in range(5)]
-    effects = story.tell(*[SourceKnown(key, USER, True) for key in keys])
+    effects = rig.handle(*[SourceKnown(key, USER, True) for key in keys])
     assert effects == [Open(keys[0]), Open(keys[1])]
-    assert len([e for e in story.tell(SourceUnreachable(keys[0])) if isinstance(e, Open)]) == 1
+    assert len([e for e in rig.handle(SourceUnreachable(keys[0])) if isinstance(e, Open)]) == 1
 
 
 def test_known_sources_are_bounded_and_failed_ones_are_evicted() -> None:
-    story = Story(known_max=3, used_max=1)
+    rig = DownloadRig(known_max=3, used_max=1)
     keys = [DeviceKey(bytes([n]) * 32) for n in range(5)]
-    story.tell(*[SourceKnown(key, USER, True) for key in keys])
-    known = {s.source for s in story.download.progress(0.0).sources}
+    rig.handle(*[SourceKnown(key, USER, True) for key in keys])
+    known = {s.source for s in rig.download.progress(0.0).sources}
     assert known == set(keys[:3])
-    story.tell(SourceUnreachable(keys[0]), SourceKnown(keys[4], USER, True))
-    known = {s.source for s in story.download.progress(0.0).sources}
+    rig.handle(SourceUnreachable(keys[0]), SourceKnown(keys[4], USER, True))
+    known = {s.source for s in rig.download.progress(0.0).sources}
     assert known == {keys[1], keys[2], keys[4]}
 
 
 def test_the_worst_source_is_replaced_by_a_spare_one() -> None:
-    story = Story(count=400, used_max=2)
-    story.with_source(A)
-    story.with_source(B)
-    story.tell(SourceKnown(C, USER, True))
+    rig = DownloadRig(count=400, used_max=2)
+    rig.with_source(A)
+    rig.with_source(B)
+    rig.handle(SourceKnown(C, USER, True))
     effects: list[DownloadEffect] = []
     for _ in range(80):
-        for index in list(story.download._sources.used[A].in_flight):
-            effects += story.tell(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.1)
-        effects += story.wait(0.05)
+        for index in list(rig.download._sources.used[A].in_flight):
+            effects += rig.handle(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.1)
+        effects += rig.wait(0.05)
         if Open(C) in effects:
             break
     assert Close(B, Verdict.SLOW) in effects
@@ -366,17 +366,17 @@ def test_the_worst_source_is_replaced_by_a_spare_one() -> None:
 
 
 def test_the_only_source_with_everything_is_kept_however_slow() -> None:
-    story = Story(count=400, used_max=2)
-    story.with_source(A, Bitfield(400, range(0, 400, 2)))
-    story.with_source(B)
-    story.tell(SourceKnown(C, USER, False))
+    rig = DownloadRig(count=400, used_max=2)
+    rig.with_source(A, Bitfield(400, range(0, 400, 2)))
+    rig.with_source(B)
+    rig.handle(SourceKnown(C, USER, False))
     effects: list[DownloadEffect] = []
     for _ in range(150):
-        for index in list(story.download._sources.used[A].in_flight):
-            effects += story.tell(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.1)
-        effects += story.wait(0.05)
-        if story.download._sources.used[B].phase is Phase.OPENING:
-            effects += story.tell(Opened(B, None))
+        for index in list(rig.download._sources.used[A].in_flight):
+            effects += rig.handle(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.1)
+        effects += rig.wait(0.05)
+        if rig.download._sources.used[B].phase is Phase.OPENING:
+            effects += rig.handle(Opened(B, None))
     # It gives nothing at all here: its connection is made anew, and nobody takes its place.
     verdicts = [e.verdict for e in effects if isinstance(e, Close) and e.source == B]
     assert set(verdicts) <= {Verdict.SILENT}
@@ -384,39 +384,39 @@ def test_the_only_source_with_everything_is_kept_however_slow() -> None:
 
 
 def test_a_source_that_the_tracker_lost_is_kept_while_it_gives() -> None:
-    story = Story(count=4)
-    story.with_source(A)
-    assert story.tell(SourceGone(A)) == []
-    assert Verify(A, 0) in story.tell(PieceReceived(A, 0, 10))
-    story.tell(SourceClosed(A))
-    assert story.wait(100.0) == [Announce((0,))] or story.download.next_wakeup(story.now) is None
-    assert len(story.download.progress(story.now).sources) == 0
+    rig = DownloadRig(count=4)
+    rig.with_source(A)
+    assert rig.handle(SourceGone(A)) == []
+    assert Verify(A, 0) in rig.handle(PieceReceived(A, 0, 10))
+    rig.handle(SourceClosed(A))
+    assert rig.wait(100.0) == [Announce((0,))] or rig.download.next_wakeup(rig.now) is None
+    assert len(rig.download.progress(rig.now).sources) == 0
 
 
 def test_buffers_are_bounded_and_every_source_gets_a_part_of_them() -> None:
-    story = Story(count=1000, buffer_bytes=100)
-    story.with_source(A)
-    story.with_source(B)
+    rig = DownloadRig(count=1000, buffer_bytes=100)
+    rig.with_source(A)
+    rig.with_source(B)
     for _ in range(20):
         for source in (A, B):
-            for index in list(story.download._sources.used[source].in_flight):
-                story.tell(PieceReceived(source, index, 10), after=0.001)
-                story.tell(PieceVerified(source, index), after=0.001)
-                used = story.download._sources.used
+            for index in list(rig.download._sources.used[source].in_flight):
+                rig.handle(PieceReceived(source, index, 10), after=0.001)
+                rig.handle(PieceVerified(source, index), after=0.001)
+                used = rig.download._sources.used
                 assert used[A].in_flight_bytes + used[B].in_flight_bytes <= 100
     assert min(used[A].in_flight_bytes, used[B].in_flight_bytes) >= 20
 
 
 def test_fast_sources_get_requests_for_several_adjacent_pieces() -> None:
-    story = Story(count=2000, buffer_bytes=640)
+    rig = DownloadRig(count=2000, buffer_bytes=640)
     waiting = {A: deque[int](), B: deque[int]()}
-    story.with_source(A)
-    story.with_source(B)
+    rig.with_source(A)
+    rig.with_source(B)
     for source in (A, B):
-        waiting[source].extend(story.download._sources.used[source].in_flight)
+        waiting[source].extend(rig.download._sources.used[source].in_flight)
     asked_together: list[tuple[int, ...]] = []
     verifying: deque[PieceVerified] = deque()
-    while not story.download.complete:
+    while not rig.download.complete:
         for source in (A, B):
             events: list[DownloadEvent] = []
             if waiting[source]:
@@ -426,7 +426,7 @@ def test_fast_sources_get_requests_for_several_adjacent_pieces() -> None:
             # The disk takes its time, so that the buffers are full.
             if len(verifying) > 8 or (verifying and not events):
                 events.append(verifying.popleft())
-            for effect in story.tell(*events, after=0.0001):
+            for effect in rig.handle(*events, after=0.0001):
                 if isinstance(effect, Request):
                     waiting[effect.source].extend(effect.pieces)
                     asked_together.append(effect.pieces)
@@ -438,61 +438,61 @@ def test_fast_sources_get_requests_for_several_adjacent_pieces() -> None:
 
 
 def test_unverified_pieces_count_against_the_buffers() -> None:
-    story = Story(count=1000, buffer_bytes=40)
-    story.with_source(A)
-    while story.download._sources.used[A].in_flight:
-        index = next(iter(story.download._sources.used[A].in_flight))
-        story.tell(PieceReceived(A, index, 10), after=0.01)
-    assert story.download.pieces.verifying_bytes == 40
-    index = next(iter(story.download._verifying))
-    assert len(requested(story.tell(PieceVerified(A, index)), A)) == 1
+    rig = DownloadRig(count=1000, buffer_bytes=40)
+    rig.with_source(A)
+    while rig.download._sources.used[A].in_flight:
+        index = next(iter(rig.download._sources.used[A].in_flight))
+        rig.handle(PieceReceived(A, index, 10), after=0.01)
+    assert rig.download.pieces.verifying_bytes == 40
+    index = next(iter(rig.download._verifying))
+    assert len(requested(rig.handle(PieceVerified(A, index)), A)) == 1
 
 
 def test_a_rate_limit_is_kept_and_shared() -> None:
     limit = RateLimit(Rates(everything=100.0))
-    story = Story(count=1000, limit=limit)
-    story.with_source(A)
+    rig = DownloadRig(count=1000, limit=limit)
+    rig.with_source(A)
     got = 0
-    while story.now < 10.0:
-        for index in list(story.download._sources.used[A].in_flight):
-            story.tell(PieceReceived(A, index, 10), PieceVerified(A, index))
+    while rig.now < 10.0:
+        for index in list(rig.download._sources.used[A].in_flight):
+            rig.handle(PieceReceived(A, index, 10), PieceVerified(A, index))
             got += 10
-        story.wait(0.02)
+        rig.wait(0.02)
     assert 900 <= got <= 1100
 
 
 def test_the_rate_of_a_source_is_shown_while_it_is_limited() -> None:
-    story = Story(count=1000, limit=RateLimit(Rates(everything=100.0)))
-    story.with_source(A)
+    rig = DownloadRig(count=1000, limit=RateLimit(Rates(everything=100.0)))
+    rig.with_source(A)
     seen = []
-    while story.now < 10.0:
-        for index in list(story.download._sources.used[A].in_flight):
-            story.tell(PieceReceived(A, index, 10), PieceVerified(A, index))
-        seen.append(story.download.progress(story.now).sources[0].rate)
-        story.wait(0.05)
+    while rig.now < 10.0:
+        for index in list(rig.download._sources.used[A].in_flight):
+            rig.handle(PieceReceived(A, index, 10), PieceVerified(A, index))
+        seen.append(rig.download.progress(rig.now).sources[0].rate)
+        rig.wait(0.05)
     assert all(50 <= rate <= 200 for rate in seen[len(seen) // 2 :])
 
 
 def test_throttling_is_shown_while_it_lasts() -> None:
-    story = Story(count=1000, limit=RateLimit(Rates(everything=100.0)))
-    assert not story.download.progress(story.now).throttled
-    story.with_source(A)
-    for index in list(story.download._sources.used[A].in_flight):
-        story.tell(PieceReceived(A, index, 10), PieceVerified(A, index))
-    assert story.download.progress(story.now).throttled
-    unlimited = Story(count=1000)
+    rig = DownloadRig(count=1000, limit=RateLimit(Rates(everything=100.0)))
+    assert not rig.download.progress(rig.now).throttled
+    rig.with_source(A)
+    for index in list(rig.download._sources.used[A].in_flight):
+        rig.handle(PieceReceived(A, index, 10), PieceVerified(A, index))
+    assert rig.download.progress(rig.now).throttled
+    unlimited = DownloadRig(count=1000)
     unlimited.with_source(A)
     assert not unlimited.download.progress(unlimited.now).throttled
 
 
 def test_have_is_announced_at_once_when_idle_and_batched_when_not() -> None:
-    story = Story(count=100)
-    story.with_source(A)
+    rig = DownloadRig(count=100)
+    rig.with_source(A)
     announced: list[int] = []
     batches = 0
     for _ in range(60):
-        for index in list(story.download._sources.used[A].in_flight)[:1]:
-            effects = story.tell(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.01)
+        for index in list(rig.download._sources.used[A].in_flight)[:1]:
+            effects = rig.handle(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.01)
             if not batches:
                 assert Announce((index,)) in effects
             for effect in effects:
@@ -504,27 +504,27 @@ def test_have_is_announced_at_once_when_idle_and_batched_when_not() -> None:
 
 
 def test_sequential_order_requests_pieces_in_order() -> None:
-    story = Story(count=6, order=Order.SEQUENTIAL)
-    story.tell(SourceKnown(C, USER, False))
-    assert requested(story.with_source(A), A) == [0, 1]
+    rig = DownloadRig(count=6, order=Order.SEQUENTIAL)
+    rig.handle(SourceKnown(C, USER, False))
+    assert requested(rig.with_source(A), A) == [0, 1]
 
 
 def test_forgotten_pieces_are_fetched_again_even_after_the_end() -> None:
-    story = Story(count=1)
-    story.with_source(A)
-    story.tell(PieceReceived(A, 0, 10), PieceVerified(A, 0))
-    assert story.download.complete
-    effects = story.download.mark_missing((0,), story.now)
+    rig = DownloadRig(count=1)
+    rig.with_source(A)
+    rig.handle(PieceReceived(A, 0, 10), PieceVerified(A, 0))
+    assert rig.download.complete
+    effects = rig.download.mark_missing((0,), rig.now)
     assert effects == [Open(A)]
-    assert story.tell(Opened(A, None)) == [Request(A, (0,))]
-    assert Complete() in story.tell(PieceReceived(A, 0, 10), PieceVerified(A, 0))
+    assert rig.handle(Opened(A, None)) == [Request(A, (0,))]
+    assert Complete() in rig.handle(PieceReceived(A, 0, 10), PieceVerified(A, 0))
 
 
 def test_the_snapshot_for_display() -> None:
-    story = Story(count=4)
-    story.with_source(A)
-    story.tell(PieceReceived(A, 0, 10), PieceVerified(A, 0), after=1.0)
-    progress = story.download.progress(story.now)
+    rig = DownloadRig(count=4)
+    rig.with_source(A)
+    rig.handle(PieceReceived(A, 0, 10), PieceVerified(A, 0), after=1.0)
+    progress = rig.download.progress(rig.now)
     assert (progress.held_pieces, progress.held_bytes, progress.size) == (1, 10, 40)
     assert progress.rate > 0.0
     assert progress.eta_s is not None
@@ -534,16 +534,16 @@ def test_the_snapshot_for_display() -> None:
 
 
 def test_a_verdict_on_a_piece_that_was_not_to_be_verified_is_our_own_error() -> None:
-    story = Story()
-    story.with_source(A)
+    rig = DownloadRig()
+    rig.with_source(A)
     with pytest.raises(LocalProtocolError):
-        story.download.handle(PieceVerified(A, 0), 0.0)
+        rig.download.handle(PieceVerified(A, 0), 0.0)
 
 
 def test_events_of_sources_that_are_not_used_change_nothing() -> None:
-    story = Story()
+    rig = DownloadRig()
     assert (
-        story.tell(
+        rig.handle(
             Opened(A, None),
             HaveMore(A, (1,)),
             SourceBusy(A, 1.0),
@@ -558,89 +558,89 @@ def test_events_of_sources_that_are_not_used_change_nothing() -> None:
 
 
 def test_a_source_that_forgot_its_requests_is_reopened() -> None:
-    """Its connection lives and nobody else is there: waiting would be for ever."""
-    story = Story()
-    story.with_source(A)
-    effects = story.wait(10.5)
+    """Its connection is up and there is no other source: without a reconnect it waits forever."""
+    rig = DownloadRig()
+    rig.with_source(A)
+    effects = rig.wait(10.5)
     assert effects == [Close(A, Verdict.SILENT), Open(A)]
-    assert requested(story.tell(Opened(A, None)), A)
+    assert requested(rig.handle(Opened(A, None)), A)
 
 
 @pytest.mark.parametrize("lost", [0, 2, 5])
 def test_h96_a_piece_that_never_comes_from_the_only_source_is_requested_again_after_ten_seconds(
     lost: int,
 ) -> None:
-    story = Story(count=6)
-    story.with_source(A)
+    rig = DownloadRig(count=6)
+    rig.with_source(A)
     for _ in range(6):
-        for index in [i for i in story.download._sources.used[A].in_flight if i != lost]:
-            story.tell(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.1)
-    effects = [e for e in story.wait(11.0) if not isinstance(e, Announce)]
+        for index in [i for i in rig.download._sources.used[A].in_flight if i != lost]:
+            rig.handle(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.1)
+    effects = [e for e in rig.wait(11.0) if not isinstance(e, Announce)]
     assert [e for e in effects if not isinstance(e, Request)] == [
         Close(A, Verdict.SILENT),
         Open(A),
     ]
-    assert lost in requested(story.tell(Opened(A, None)), A)
+    assert lost in requested(rig.handle(Opened(A, None)), A)
 
 
 def test_h96_a_source_of_which_bytes_come_in_is_never_cut_however_long_a_piece_takes() -> None:
-    story = Story()
-    story.with_source(A)
+    rig = DownloadRig()
+    rig.with_source(A)
     for _ in range(300):
-        assert not [e for e in story.wait(1.0) if isinstance(e, Close)]
-        if story.download.silent_sources(story.now):
-            assert story.download.silent_sources(story.now) == [A]
-            story.tell(SourceMoves(A, story.now))
-    assert Close(A, Verdict.SILENT) in story.wait(10.5)
-    assert story.tell(SourceMoves(A, story.now), SourceMoves(B, story.now)) == []
+        assert not [e for e in rig.wait(1.0) if isinstance(e, Close)]
+        if rig.download.silent_sources(rig.now):
+            assert rig.download.silent_sources(rig.now) == [A]
+            rig.handle(SourceMoves(A, rig.now))
+    assert Close(A, Verdict.SILENT) in rig.wait(10.5)
+    assert rig.handle(SourceMoves(A, rig.now), SourceMoves(B, rig.now)) == []
 
 
 def test_h96_the_silence_limit_doubles_and_a_piece_resets_it() -> None:
-    story = Story(count=40)
-    story.with_source(A)
+    rig = DownloadRig(count=40)
+    rig.with_source(A)
 
     def waited() -> float:
-        began = story.now
-        while Close(A, Verdict.SILENT) not in story.wait(0.25):
-            assert story.now < began + 200.0
-        took = story.now - began
-        story.tell(Opened(A, None))
+        began = rig.now
+        while Close(A, Verdict.SILENT) not in rig.wait(0.25):
+            assert rig.now < began + 200.0
+        took = rig.now - began
+        rig.handle(Opened(A, None))
         return took
 
     assert [round(waited(), -1) for _ in range(4)] == [10, 20, 40, 40]
-    (first, *_) = story.download._sources.used[A].in_flight
-    story.tell(PieceReceived(A, first, 10), PieceVerified(A, first), after=0.1)
+    (first, *_) = rig.download._sources.used[A].in_flight
+    rig.handle(PieceReceived(A, first, 10), PieceVerified(A, first), after=0.1)
     assert round(waited(), -1) == 10
 
 
 def test_h96_the_silence_limit_follows_slow_pieces() -> None:
-    story = Story(count=40)
-    story.with_source(A)
+    rig = DownloadRig(count=40)
+    rig.with_source(A)
     for _ in range(5):
-        (first, *_) = story.download._sources.used[A].in_flight
-        assert not [e for e in story.wait(6.0) if isinstance(e, Close)]
-        story.tell(PieceReceived(A, first, 10), PieceVerified(A, first))
-    assert not [e for e in story.wait(20.0) if isinstance(e, Close)]
-    assert Close(A, Verdict.SILENT) in story.wait(80.0)
+        (first, *_) = rig.download._sources.used[A].in_flight
+        assert not [e for e in rig.wait(6.0) if isinstance(e, Close)]
+        rig.handle(PieceReceived(A, first, 10), PieceVerified(A, first))
+    assert not [e for e in rig.wait(20.0) if isinstance(e, Close)]
+    assert Close(A, Verdict.SILENT) in rig.wait(80.0)
 
 
 def test_h96_a_suspended_process_blames_no_source() -> None:
-    """After a stop, or the sleep of a machine, the words of others still wait to be read."""
-    story = Story()
-    story.with_source(A)
-    story.wait(1.0)
-    story.now += 500.0
-    assert not [e for e in story.tell(Tick()) if isinstance(e, Close)]
-    assert Close(A, Verdict.SILENT) in story.wait(10.5)
+    """After a stop, or the sleep of the computer, messages of sources still wait to be read."""
+    rig = DownloadRig()
+    rig.with_source(A)
+    rig.wait(1.0)
+    rig.now += 500.0
+    assert not [e for e in rig.handle(Tick()) if isinstance(e, Close)]
+    assert Close(A, Verdict.SILENT) in rig.wait(10.5)
 
 
 def test_h96_a_source_is_reopened_if_none_offers_the_missing_pieces() -> None:
-    """A `have` may have been lost."""
-    story = Story(count=4)
-    story.with_source(A, Bitfield(4, [0, 1]))
+    """A `Have` may be lost."""
+    rig = DownloadRig(count=4)
+    rig.with_source(A, Bitfield(4, [0, 1]))
     for index in (0, 1):
-        story.tell(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.1)
-    effects = story.wait(60.0)
+        rig.handle(PieceReceived(A, index, 10), PieceVerified(A, index), after=0.1)
+    effects = rig.wait(60.0)
     assert Close(A, Verdict.SILENT) in effects
     assert Open(A) in effects
-    assert requested(story.tell(Opened(A, Bitfield(4, [0, 1, 2]))), A) == [2]
+    assert requested(rig.handle(Opened(A, Bitfield(4, [0, 1, 2]))), A) == [2]

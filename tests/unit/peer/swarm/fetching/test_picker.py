@@ -1,6 +1,6 @@
-"""Which piece comes next, told in strings: a column is a piece.
+"""Piece picker, with strings in which a column is a piece.
 
-`avail` is how many other leechers offer each piece, `have` what is held already (x).
+`avail` counts the other leechers that offer each piece; `have` marks the held ones (x).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from peer.swarm.pieces import Bitfield, PieceLayout, Pieces
 def swarm(
     avail: str, have: str = "", order: Order = Order.RAREST, seed: int = 7
 ) -> tuple[Pieces, Picker[str]]:
-    """A picker that knows a seeder, "all", and leechers that make up `avail`."""
+    """A picker with a seeder, "all", and leechers that add up to `avail`."""
     count = len(avail)
     held = Bitfield(count, [i for i, mark in enumerate(have) if mark == "x"])
     pieces = Pieces(PieceLayout(count, 1), held)
@@ -30,7 +30,7 @@ def swarm(
 
 
 def drain(pieces: Pieces, picker: Picker[str], source: str = "all") -> str:
-    """Everything that the source would be asked for, in order."""
+    """All pieces that would be requested from the source, in order."""
     picked = []
     while (index := picker.pick(source)) is not None:
         pieces.reserve(index)

@@ -1,4 +1,4 @@
-"""Whom to use, and what is thought of them."""
+"""Table of sources: ranking, backoff, stall timeouts."""
 
 from __future__ import annotations
 
@@ -18,135 +18,135 @@ def key(number: int) -> DeviceKey:
     return DeviceKey(bytes([number]) * 32)
 
 
-def table(known_max: int = 50, used_max: int = 20) -> SourceTable:
+def new_table(known_max: int = 50, used_max: int = 20) -> SourceTable:
     return SourceTable(Random(1), 10, 2.0, known_max, used_max)
 
 
-def learnt(books: SourceTable, number: int, complete: bool = True) -> Source:
-    source = books.learn(key(number), USER, complete)
+def learnt(table: SourceTable, number: int, complete: bool = True) -> Source:
+    source = table.learn(key(number), USER, complete)
     assert source is not None
     return source
 
 
-def opened(books: SourceTable, number: int, have: Bitfield | None, rate: float) -> Source:
-    """An open source that has been giving at this rate, and is asked for something."""
-    source = learnt(books, number, have is None)
-    books.opening(source, 0.0)
-    books.opened(source, have, 0.0)
-    source.window.began(0.0)
-    source.window.arrived(int(rate * 100), 100.0)
+def opened(table: SourceTable, number: int, have: Bitfield | None, rate: float) -> Source:
+    """An open source that has given at this rate, with a request in flight."""
+    source = learnt(table, number, have is None)
+    table.opening(source, 0.0)
+    table.opened(source, have, 0.0)
+    source.window.start(0.0)
+    source.window.add(int(rate * 100), 100.0)
     source.in_flight[0] = 100.0
     return source
 
 
 def test_seeders_are_opened_before_leechers_and_failed_ones_last() -> None:
-    books = table()
-    failed, leecher, seeder = learnt(books, 1), learnt(books, 2, False), learnt(books, 3)
+    table = new_table()
+    failed, leecher, seeder = learnt(table, 1), learnt(table, 2, False), learnt(table, 3)
     failed.failures = 1
     order = []
-    while (source := books.next_to_open(0.0)) is not None:
-        books.opening(source, 0.0)
+    while (source := table.next_to_open(0.0)) is not None:
+        table.opening(source, 0.0)
         order.append(source)
     assert order == [seeder, leecher, failed]
-    books.check_invariants()
+    table.check_invariants()
 
 
 def test_the_only_complete_source_is_opened_before_one_that_never_failed() -> None:
-    books = table()
-    seeder, leecher = learnt(books, 1), learnt(books, 2, False)
+    table = new_table()
+    seeder, leecher = learnt(table, 1), learnt(table, 2, False)
     seeder.failures = 3
-    assert books.best_spare(0.0) is seeder
-    books.opening(learnt(books, 3), 0.0)
-    assert books.best_spare(0.0) is leecher
+    assert table.best_spare(0.0) is seeder
+    table.opening(learnt(table, 3), 0.0)
+    assert table.best_spare(0.0) is leecher
 
 
 def test_ties_are_opened_at_random() -> None:
     firsts = set()
     for seed in range(30):
-        books = SourceTable(Random(seed), 10, 2.0, 50, 20)
+        table = SourceTable(Random(seed), 10, 2.0, 50, 20)
         for number in range(5):
-            learnt(books, number)
-        first = books.next_to_open(0.0)
+            learnt(table, number)
+        first = table.next_to_open(0.0)
         assert first is not None
         firsts.add(first.id)
     assert len(firsts) == 5
 
 
 def test_the_waits_of_a_failing_source_double_with_jitter() -> None:
-    books = table()
-    source = learnt(books, 1)
+    table = new_table()
+    source = learnt(table, 1)
     waits = []
     for _ in range(9):
-        books.opening(source, 0.0)
-        books.closed(source, Verdict.UNREACHABLE, 0.0)
+        table.opening(source, 0.0)
+        table.closed(source, Verdict.UNREACHABLE, 0.0)
         waits.append(source.retry_at)
     assert 0.5 <= waits[0] <= 1.5
     assert 4.0 <= waits[3] <= 12.0
     assert all(30.0 <= wait <= 90.0 for wait in waits[6:])
     assert len(set(waits[6:])) == 3
-    assert books.next_retry() == waits[-1]
+    assert table.next_retry() == waits[-1]
 
 
 def test_a_banned_source_is_never_opened_again() -> None:
-    books = table()
-    source = learnt(books, 1)
-    books.opening(source, 0.0)
-    books.closed(source, Verdict.WRONG, 0.0)
-    books.unlist(source)
-    assert len(books) == 0
-    again = learnt(books, 1)
+    table = new_table()
+    source = learnt(table, 1)
+    table.opening(source, 0.0)
+    table.closed(source, Verdict.WRONG, 0.0)
+    table.unlist(source)
+    assert len(table) == 0
+    again = learnt(table, 1)
     assert again.phase is Phase.BANNED
-    assert books.next_to_open(1e9) is None
-    books.check_invariants()
+    assert table.next_to_open(1e9) is None
+    table.check_invariants()
 
 
 def test_a_permanently_refused_source_causes_no_wakeup() -> None:
-    books = table()
-    learnt(books, 1).retry_at = float("inf")
-    assert books.next_retry() is None
+    table = new_table()
+    learnt(table, 1).retry_at = float("inf")
+    assert table.next_retry() is None
 
 
 def test_invalid_messages_are_counted() -> None:
-    books = table()
-    source = learnt(books, 1)
-    assert [books.strike(source) for _ in range(STRIKES_MAX)][-2:] == [False, True]
+    table = new_table()
+    source = learnt(table, 1)
+    assert [table.strike(source) for _ in range(STRIKES_MAX)][-2:] == [False, True]
 
 
 @pytest.mark.parametrize("fault", ["stalled", "slow", "idle"])
 def test_the_worst_source_is_found(fault: str) -> None:
-    books = table()
+    table = new_table()
     have = Bitfield(4, [1])
-    sources = [opened(books, n, have, 1000.0) for n in range(4)]
-    assert books.worst(100.0, 10.0) is None
+    sources = [opened(table, n, have, 1000.0) for n in range(4)]
+    assert table.worst(100.0, 10.0) is None
     bad = sources[2]
     match fault:
         case "stalled":
             bad.stall = Stall(since=50.0, wait_from=50.0, trial_at=60.0)
         case "slow":
             bad.window.reset()
-            bad.window.began(0.0)
-            bad.window.arrived(20, 100.0)
+            bad.window.start(0.0)
+            bad.window.add(20, 100.0)
         case _:
             bad.in_flight.clear()
-    worst = books.worst(100.001, 10.0)
+    worst = table.worst(100.001, 10.0)
     assert worst is not None
     assert worst[0] is bad
     assert worst[1] is (Verdict.USELESS if fault == "idle" else Verdict.SLOW)
 
 
 def test_a_young_source_and_the_only_seeder_are_not_judged() -> None:
-    books = table()
-    seeder = opened(books, 1, None, 1000.0)
+    table = new_table()
+    seeder = opened(table, 1, None, 1000.0)
     for number in range(2, 5):
-        opened(books, number, Bitfield(4, [1]), 1000.0)
+        opened(table, number, Bitfield(4, [1]), 1000.0)
     seeder.stall = Stall(since=50.0, wait_from=50.0, trial_at=60.0)
-    assert books.worst(100.0, 10.0) is None
-    opened(books, 6, None, 1000.0)
-    worst = books.worst(100.0, 10.0)
+    assert table.worst(100.0, 10.0) is None
+    opened(table, 6, None, 1000.0)
+    worst = table.worst(100.0, 10.0)
     assert worst is not None
     assert worst[0] is seeder
     seeder.phase_since = 95.0
-    assert books.worst(100.0, 10.0) is None
+    assert table.worst(100.0, 10.0) is None
 
 
 def test_the_stall_timeout_is_learnt_within_bounds() -> None:
@@ -173,7 +173,7 @@ def test_the_stall_timeout_follows_long_gaps_of_all_sources() -> None:
 
 
 def test_one_gap_out_of_all_proportion_is_capped() -> None:
-    """Somebody who gives a piece every minute does not make others wait for those who are dead."""
+    """A source that gives a piece every minute does not delay the detection of dead ones."""
     latency = LatencyStats()
     for _ in range(100):
         latency.add(0.01, 0.02)
@@ -191,27 +191,27 @@ def test_an_endless_gap_does_not_set_the_stall_timeout() -> None:
 
 
 def test_h62_a_source_of_another_user_finds_place() -> None:
-    """All places are taken by one member's devices, of which none has failed yet."""
-    books = SourceTable(Random(1), 10, 2.0, 50, 20)
+    """The devices of one member fill the table, and none of them has failed yet."""
+    table = SourceTable(Random(1), 10, 2.0, 50, 20)
     for number in range(50):
-        assert books.learn(DeviceKey(bytes([number]) * 32), UserId("eve"), True) is not None
-    assert books.learn(DeviceKey(b"e" * 31 + b"!"), UserId("eve"), True) is None
-    honest = books.learn(DeviceKey(b"h" * 32), UserId("hal"), True)
+        assert table.learn(DeviceKey(bytes([number]) * 32), UserId("eve"), True) is not None
+    assert table.learn(DeviceKey(b"e" * 31 + b"!"), UserId("eve"), True) is None
+    honest = table.learn(DeviceKey(b"h" * 32), UserId("hal"), True)
     assert honest is not None
-    first = books.next_to_open(0.0)
+    first = table.next_to_open(0.0)
     assert first is not None
-    books.opening(first, 0.0)
-    second = books.next_to_open(0.0)
+    table.opening(first, 0.0)
+    second = table.next_to_open(0.0)
     assert second is not None
     assert {first.user, second.user} == {"eve", "hal"}
-    books.check_invariants()
+    table.check_invariants()
 
 
 def test_h62_the_failure_count_outlives_another_list() -> None:
-    books = table()
-    source = learnt(books, 1)
-    books.opening(source, 0.0)
-    books.closed(source, Verdict.UNREACHABLE, 0.0)
+    table = new_table()
+    source = learnt(table, 1)
+    table.opening(source, 0.0)
+    table.closed(source, Verdict.UNREACHABLE, 0.0)
     assert source.retry_at > 0.0
-    assert learnt(books, 1) is source
+    assert learnt(table, 1) is source
     assert (source.retry_at, source.failures) == (0.0, 1)

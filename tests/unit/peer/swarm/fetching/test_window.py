@@ -1,4 +1,4 @@
-"""How much is asked of a source at a time, and the measuring of rates."""
+"""Request window of a source, and measured rates."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ ALL = float(64 * MIB)
 
 
 def fed(rate: float, seconds: float, delay_s: float = 0.001) -> Window:
-    """A window after so much time of pieces at `rate`."""
+    """A window after `seconds` of pieces at `rate`."""
     window = Window(PIECE, horizon_s=2.0)
-    window.began(0.0)
+    window.start(0.0)
     for number in range(1, int(rate * seconds / PIECE) + 1):
-        window.arrived(PIECE, delay_s + number * PIECE / rate)
+        window.add(PIECE, delay_s + number * PIECE / rate)
     return window
 
 
@@ -27,10 +27,10 @@ def test_a_window_begins_with_two_pieces() -> None:
 
 def test_a_window_opens_by_received_bytes_up_to_the_horizon() -> None:
     window = Window(PIECE, 2.0)
-    window.began(0.0)
+    window.start(0.0)
     limits = []
     for number in range(1, 60):
-        window.arrived(PIECE, number * 0.05)  # ten megabytes a second
+        window.add(PIECE, number * 0.05)  # ten megabytes a second
         limits.append(window.limit(ALL))
     assert limits[:3] == [3 * PIECE, 4 * PIECE, 5 * PIECE]
     assert limits[-1] == pytest.approx(2.0 * PIECE / 0.05, rel=0.02)
@@ -47,14 +47,14 @@ def test_a_slow_source_keeps_some_pieces_to_choose_from() -> None:
 
 @pytest.mark.parametrize("rate", [0.1e6, 1e6, 10e6])
 def test_pieces_that_come_in_pairs_do_not_look_like_a_fast_source(rate: float) -> None:
-    """Two that share a slow link come to their end together."""
+    """Two pieces that share a slow link arrive together."""
     throughput, now = Throughput(0.5), 0.0
-    throughput.began(now)
+    throughput.start(now)
     for _ in range(40):
         now += 2 * PIECE / rate
-        throughput.arrived(PIECE, now)
+        throughput.add(PIECE, now)
         now += 0.011
-        throughput.arrived(PIECE, now)
+        throughput.add(PIECE, now)
         assert throughput.rate < 2 * rate
     assert throughput.rate > rate / 2
 
@@ -83,20 +83,20 @@ def test_silence_counts_against_the_rate() -> None:
 
 def test_idle_time_does_not_count() -> None:
     rate = Throughput()
-    rate.began(0.0)
-    rate.arrived(1000, 0.1)
-    rate.began(50.0)
-    rate.arrived(1000, 50.1)
+    rate.start(0.0)
+    rate.add(1000, 0.1)
+    rate.start(50.0)
+    rate.add(1000, 50.1)
     assert rate.rate == pytest.approx(10_000)
 
 
 def test_a_burst_in_one_instant_is_measured_with_what_follows() -> None:
     rate = Throughput()
-    rate.began(0.0)
-    rate.arrived(1000, 0.1)
+    rate.start(0.0)
+    rate.add(1000, 0.1)
     for _ in range(9):
-        rate.arrived(1000, 0.1)
-    rate.arrived(1000, 0.2)
+        rate.add(1000, 0.1)
+    rate.add(1000, 0.2)
     assert rate.rate == pytest.approx((1000 / 0.1 * 0.1 + 10_000 / 0.1 * 0.1) / 0.2)
 
 

@@ -1,4 +1,4 @@
-"""The serving machine: a list of events against a list of effects."""
+"""Serving machine: events in, expected effects out."""
 
 from __future__ import annotations
 
@@ -43,8 +43,11 @@ def requester(name: str) -> RequesterId:
     return RequesterId(name.encode())
 
 
-class Story:
-    """Tells the serving side events; a requester has a name, and its first letter is the user."""
+class ServingRig:
+    """A serving machine with a clock that the test moves.
+
+    A requester has a name, whose first letter is its user.
+    """
 
     def __init__(
         self, count: int = 64, limit: RateLimit | None = None, warm: bool = True, **settings: object
@@ -52,51 +55,51 @@ class Story:
         self.now = 0.0
         self.serving = Serving(ServingSettings(**settings), limit)  # type: ignore[arg-type]
         self.received: Counter[str] = Counter()
-        self.on_way: list[str] = []
-        """To whom pieces are on their way, in the order of sending."""
+        self.in_flight: list[str] = []
+        """Requesters of the pieces in flight, in the order of sending."""
         if warm:
             self.warm_up()
-        self.tell(ContentAdded(FILE, PIECE, count * PIECE))
+        self.handle(ContentAdded(FILE, PIECE, count * PIECE))
 
     def warm_up(self) -> None:
-        """Somebody took one piece at ten megabytes a second: the length of the way is known."""
+        """Measure the base RTT: one requester takes one piece at ten megabytes a second."""
         first = ContentId(b"1" * 32)
-        self.tell(ContentAdded(first, PIECE, PIECE))
-        self.tell(RequestReceived(requester("first"), UserId("first"), first, (0,), 0))
+        self.handle(ContentAdded(first, PIECE, PIECE))
+        self.handle(RequestReceived(requester("first"), UserId("first"), first, (0,), 0))
         self.now = 0.052
-        self.tell(Acknowledged(requester("first"), PIECE), RequesterGone(requester("first")))
-        self.on_way.clear()
+        self.handle(Acknowledged(requester("first"), PIECE), RequesterGone(requester("first")))
+        self.in_flight.clear()
 
-    def tell(self, *events: ServingEvent) -> list[ServingEffect]:
+    def handle(self, *events: ServingEvent) -> list[ServingEffect]:
         effects: list[ServingEffect] = []
         for event in events:
             effects += self.serving.handle(event, self.now)
             self.serving.check_invariants()
-        self.on_way += [entry.split(":")[0] for entry in sent(effects)]
+        self.in_flight += [entry.split(":")[0] for entry in sent(effects)]
         return effects
 
     def ask(self, name: str, *pieces: int) -> list[str]:
         event = RequestReceived(requester(name), UserId(name[0]), FILE, pieces, self.received[name])
-        return sent(self.tell(event))
+        return sent(self.handle(event))
 
     def receive(self, name: str, size: int = PIECE) -> list[str]:
-        """The requester credits one more piece."""
+        """The requester acknowledges one more piece."""
         self.received[name] += size
-        if name in self.on_way:
-            self.on_way.remove(name)
-        return sent(self.tell(Acknowledged(requester(name), self.received[name])))
+        if name in self.in_flight:
+            self.in_flight.remove(name)
+        return sent(self.handle(Acknowledged(requester(name), self.received[name])))
 
     def receive_first(self) -> list[str]:
-        """The piece that was sent before all others arrives, after as long as a piece takes."""
+        """The oldest piece in flight arrives, after the time that a piece takes."""
         self.now += 0.05
-        return self.receive(self.on_way[0])
+        return self.receive(self.in_flight[0])
 
     def wait(self, seconds: float) -> list[ServingEffect]:
         effects: list[ServingEffect] = []
         end = self.now + seconds
         while (due := self.serving.next_wakeup(self.now)) is not None and due <= end:
             self.now = max(due, self.now + 1e-6)
-            effects += self.tell(Tick())
+            effects += self.handle(Tick())
         self.now = end
         return effects
 
@@ -107,12 +110,12 @@ def sent(effects: list[ServingEffect]) -> list[str]:
 
 
 def test_requests_are_answered_late_two_pieces_at_a_time() -> None:
-    story = Story()
-    assert story.ask("a", 5, 6, 7, 8) == ["a:5", "a:6"]
-    story.now = 0.1
-    assert story.receive("a") == ["a:7"]
-    assert story.receive("a") == ["a:8"]
-    assert story.receive("a") == []
+    rig = ServingRig()
+    assert rig.ask("a", 5, 6, 7, 8) == ["a:5", "a:6"]
+    rig.now = 0.1
+    assert rig.receive("a") == ["a:7"]
+    assert rig.receive("a") == ["a:8"]
+    assert rig.receive("a") == []
 
 
 def test_the_first_piece_travels_alone_to_measure_the_rtt() -> None:
@@ -126,66 +129,66 @@ def test_the_first_piece_travels_alone_to_measure_the_rtt() -> None:
 
 
 def test_frozen_requesters_delay_the_measurement_briefly() -> None:
-    story = Story(warm=False)
+    rig = ServingRig(warm=False)
     for name in ("x", "y", "z"):
-        story.ask(name, *range(9))
-    story.ask("a", *range(9))
-    effects = story.wait(1.1)
+        rig.ask(name, *range(9))
+    rig.ask("a", *range(9))
+    effects = rig.wait(1.1)
     assert requester("a") in [e.requester for e in effects if isinstance(e, Send)]
 
 
 def test_more_is_in_flight_with_a_long_rtt() -> None:
-    story = Story(count=100, warm=False)
+    rig = ServingRig(count=100, warm=False)
     delay_s, piece_s = 0.1, PIECE / 1e7
-    on_way = [(story.now + delay_s, entry) for entry in story.ask("a", *range(100))]
-    free_at, most = story.now, 0
-    while on_way and story.now < 4.0:
-        sent_at, _ = on_way.pop(0)
+    in_flight = [(rig.now + delay_s, entry) for entry in rig.ask("a", *range(100))]
+    free_at, most = rig.now, 0
+    while in_flight and rig.now < 4.0:
+        sent_at, _ = in_flight.pop(0)
         free_at = max(free_at, sent_at - delay_s) + piece_s
-        story.now = free_at + 2 * delay_s
-        on_way += [(story.now, entry) for entry in story.receive("a")]
-        most = max(most, len(on_way))
+        rig.now = free_at + 2 * delay_s
+        in_flight += [(rig.now, entry) for entry in rig.receive("a")]
+        most = max(most, len(in_flight))
     assert most > 4
 
 
 def test_more_is_in_flight_while_sent_pieces_wait_at_other_links() -> None:
-    story = Story(count=200)
-    on_way = len(story.ask("a", *range(100))) + len(story.ask("b", *range(100, 200)))
+    rig = ServingRig(count=200)
+    in_flight = len(rig.ask("a", *range(100))) + len(rig.ask("b", *range(100, 200)))
     seen = []
     for every_s in (0.052, 0.104, 0.052):  # as fast as our link, half as fast, as before
         for turn in range(40):
-            story.now += every_s
-            on_way += len(story.receive("ab"[turn % 2])) - 1
-        seen.append(on_way)
+            rig.now += every_s
+            in_flight += len(rig.receive("ab"[turn % 2])) - 1
+        seen.append(in_flight)
     assert seen == [2, 4, 2]
 
 
 def test_a_cancelled_piece_is_not_sent_unless_it_is_in_flight() -> None:
-    story = Story()
-    story.ask("a", 1, 2, 3, 4)
-    assert story.tell(RequestCancelled(requester("a"), FILE, (1, 3))) == []
-    assert story.receive("a") == ["a:4"]
-    assert story.receive("a") == []
+    rig = ServingRig()
+    rig.ask("a", 1, 2, 3, 4)
+    assert rig.handle(RequestCancelled(requester("a"), FILE, (1, 3))) == []
+    assert rig.receive("a") == ["a:4"]
+    assert rig.receive("a") == []
 
 
 def test_the_piece_that_was_sent_least_often_goes_first() -> None:
-    story = Story()
-    story.ask("a", 1, 2)
-    assert story.ask("b", 1, 2, 3, 4) == ["b:3"]
-    story.now = 0.1
-    assert story.receive("a") == []
-    assert story.receive("a") == ["b:4"]
-    assert story.receive("b") == ["b:1"]
+    rig = ServingRig()
+    rig.ask("a", 1, 2)
+    assert rig.ask("b", 1, 2, 3, 4) == ["b:3"]
+    rig.now = 0.1
+    assert rig.receive("a") == []
+    assert rig.receive("a") == ["b:4"]
+    assert rig.receive("b") == ["b:1"]
 
 
 def test_a_lone_seeder_sends_every_piece_once_before_any_twice() -> None:
-    story = Story(count=32)
+    rig = ServingRig(count=32)
     names = "abcd"
     log = []
     for name in names:
-        log += story.ask(name, *range(32))
+        log += rig.ask(name, *range(32))
     while len(log) < 48:
-        log += story.receive_first()
+        log += rig.receive_first()
     pieces = [int(entry.split(":")[1]) for entry in log]
     assert sorted(pieces[:32]) == list(range(32))
     by_user = Counter(entry.split(":")[0] for entry in log[:32])
@@ -193,230 +196,230 @@ def test_a_lone_seeder_sends_every_piece_once_before_any_twice() -> None:
 
 
 def test_users_take_turns_however_many_connections_they_have() -> None:
-    story = Story(count=64, epoch_bytes=PIECE)
-    log = story.ask("b", *range(64))
+    rig = ServingRig(count=64, epoch_bytes=PIECE)
+    log = rig.ask("b", *range(64))
     for number in range(7):
-        log += story.ask(f"a{number}", *range(64))
+        log += rig.ask(f"a{number}", *range(64))
     while len(log) < 60:
-        log += story.receive_first()
+        log += rig.receive_first()
     users = Counter(entry[0] for entry in log)
     assert abs(users["a"] - users["b"]) <= 3
 
 
 def test_h27_a_flood_of_rare_requests_does_not_take_more_than_a_share() -> None:
-    story = Story(count=512)
-    log = story.ask("x", 0, 1)
+    rig = ServingRig(count=512)
+    log = rig.ask("x", 0, 1)
     for name in "abc":
-        log += story.ask(name, *range(16))
-    log += story.ask("x", *range(2, 512))
+        log += rig.ask(name, *range(16))
+    log += rig.ask("x", *range(2, 512))
     waiting = dict.fromkeys("abc", 16)
     served = Counter(entry[0] for entry in log)
     while all(served[n] < waiting[n] for n in waiting):
-        log += story.receive_first()
+        log += rig.receive_first()
         served = Counter(entry[0] for entry in log)
     others = sum(served[n] for n in "abc") / 3
     assert others >= 0.8 * sum(served.values()) / 4 - 4
 
 
 def test_idleness_saves_nothing() -> None:
-    story = Story(count=512, epoch_bytes=PIECE)
-    log = story.ask("a", *range(200))
+    rig = ServingRig(count=512, epoch_bytes=PIECE)
+    log = rig.ask("a", *range(200))
     for _ in range(100):
-        story.now += 0.05
-        log += story.receive("a")
-    log = story.ask("b", *range(200, 400))
+        rig.now += 0.05
+        log += rig.receive("a")
+    log = rig.ask("b", *range(200, 400))
     turns: list[str] = []
     while len(turns) < 40:
-        turns += story.receive_first()
+        turns += rig.receive_first()
     assert 15 <= sum(turn.startswith("a") for turn in turns) <= 25
 
 
 def test_a_requester_that_never_acknowledges_delays_no_other_and_is_dropped() -> None:
-    story = Story(drop_after_s=5.0)
-    assert story.ask("x", *range(10)) == ["x:0", "x:1"]
-    assert story.ask("a", *range(20, 30)) == ["a:20"]
-    story.now += 0.052
-    assert story.receive("a") == ["a:21"]
-    assert sent(story.wait(0.45)) == ["a:22"]
-    story.receive("a")
-    effects = story.wait(10.0)
+    rig = ServingRig(drop_after_s=5.0)
+    assert rig.ask("x", *range(10)) == ["x:0", "x:1"]
+    assert rig.ask("a", *range(20, 30)) == ["a:20"]
+    rig.now += 0.052
+    assert rig.receive("a") == ["a:21"]
+    assert sent(rig.wait(0.45)) == ["a:22"]
+    rig.receive("a")
+    effects = rig.wait(10.0)
     assert Drop(requester("x")) in effects
     assert not [e for e in effects if isinstance(e, Send) and e.requester == requester("x")]
 
 
 def test_an_overdue_requester_is_sent_nothing_until_it_acknowledges() -> None:
-    story = Story(count=16)
-    assert story.ask("x", *range(3)) == ["x:0", "x:1"]
-    story.receive("x")
-    assert sent(story.wait(5.0)) == []
-    assert story.ask("x", 3) == []
-    assert story.receive("x") == ["x:3"]
+    rig = ServingRig(count=16)
+    assert rig.ask("x", *range(3)) == ["x:0", "x:1"]
+    rig.receive("x")
+    assert sent(rig.wait(5.0)) == []
+    assert rig.ask("x", 3) == []
+    assert rig.receive("x") == ["x:3"]
 
 
 def test_a_user_above_an_equal_share_delays_no_other_user() -> None:
-    story = Story(count=512)
-    assert story.ask("x", *range(9)) == ["x:0", "x:1"]
-    log = story.ask("a", *range(100, 200))
-    while story.now < 0.5:
-        log += story.receive_first() if story.on_way[0] == "a" else story.receive("a")
-        story.now += 0.05
+    rig = ServingRig(count=512)
+    assert rig.ask("x", *range(9)) == ["x:0", "x:1"]
+    log = rig.ask("a", *range(100, 200))
+    while rig.now < 0.5:
+        log += rig.receive_first() if rig.in_flight[0] == "a" else rig.receive("a")
+        rig.now += 0.05
     assert len(log) >= 5
     assert {entry[0] for entry in log} == {"a"}
 
 
 def test_bytes_in_flight_are_bounded_for_a_user_not_for_a_connection() -> None:
-    story = Story(count=2000)
+    rig = ServingRig(count=2000)
     names = [f"x{number}" for number in range(20)]
     for number, name in enumerate(names):
-        story.ask(name, *range(100 * number, 100 * number + 100))
+        rig.ask(name, *range(100 * number, 100 * number + 100))
     for _ in range(300):
-        story.now += PIECE / 1e9
-        story.receive(story.on_way[0])
-    assert len(story.on_way) * PIECE == 8 * MIB
+        rig.now += PIECE / 1e9
+        rig.receive(rig.in_flight[0])
+    assert len(rig.in_flight) * PIECE == 8 * MIB
 
 
 def test_users_that_do_not_acknowledge_leave_others_a_budget() -> None:
-    story = Story(count=4000, unacked_max=8 * MIB)
+    rig = ServingRig(count=4000, unacked_max=8 * MIB)
     for number in range(12):
-        story.ask(f"x{number}", *range(16))
-        story.ask(f"y{number}", *range(16, 32))
-        story.wait(1.0)
-    assert len(story.on_way) * PIECE <= 6 * MIB
-    story.ask("a", *range(40, 60))
-    story.wait(16.0)  # that nobody credits might be for our own link
-    assert "a" in story.on_way
+        rig.ask(f"x{number}", *range(16))
+        rig.ask(f"y{number}", *range(16, 32))
+        rig.wait(1.0)
+    assert len(rig.in_flight) * PIECE <= 6 * MIB
+    rig.ask("a", *range(40, 60))
+    rig.wait(16.0)  # without acknowledgements our own link is suspected
+    assert "a" in rig.in_flight
     for _ in range(10):
-        assert story.receive("a")
+        assert rig.receive("a")
 
 
 def test_users_that_never_acknowledge_do_not_starve_one_that_does() -> None:
-    """Neither is anybody set aside ever later, nor are those first who were given least."""
-    story = Story(count=4000, warm=False)
-    story.ask("h", 0)
-    story.now += 0.5
-    story.receive("h")  # a megabyte a second is what our link has
+    """Stall timeouts do not grow without end, and least-served users do not come first forever."""
+    rig = ServingRig(count=4000, warm=False)
+    rig.ask("h", 0)
+    rig.now += 0.5
+    rig.receive("h")  # our link carries a megabyte a second
     for number in range(24):
-        story.ask(f"{'xyz'[number % 3]}{number}", *range(10 * number, 10 * number + 10))
-    story.wait(60.0)
-    story.ask("h", *range(3000, 3020))
-    begun = story.now
+        rig.ask(f"{'xyz'[number % 3]}{number}", *range(10 * number, 10 * number + 10))
+    rig.wait(60.0)
+    rig.ask("h", *range(3000, 3020))
+    begun = rig.now
     for _ in range(15):
-        while "h" not in story.on_way:
-            story.wait(0.25)
-            assert story.now < begun + 30.0
-        story.now += 0.5
-        story.receive("h")
+        while "h" not in rig.in_flight:
+            rig.wait(0.25)
+            assert rig.now < begun + 30.0
+        rig.now += 0.5
+        rig.receive("h")
 
 
 def test_a_piece_that_takes_longer_than_the_stall_timeout_is_awaited() -> None:
-    story = Story(count=64, warm=False)
-    assert story.ask("a", *range(16)) == ["a:0"]
-    story.ask("b", *range(16, 32))
-    story.wait(0.6)
+    rig = ServingRig(count=64, warm=False)
+    assert rig.ask("a", *range(16)) == ["a:0"]
+    rig.ask("b", *range(16, 32))
+    rig.wait(0.6)
     most = 0
     for _ in range(20):
-        story.receive_first()
-        story.wait(0.6)
-        most = max(most, len(story.on_way))
+        rig.receive_first()
+        rig.wait(0.6)
+        most = max(most, len(rig.in_flight))
     assert most <= 4
 
 
 def test_without_any_acknowledgement_our_own_link_is_suspected() -> None:
-    """Thirty that come to an uplink on which a piece takes seconds do not get one each at once."""
-    story = Story(count=64, warm=False)
+    """Thirty requesters of an uplink on which a piece takes seconds do not get one each at once."""
+    rig = ServingRig(count=64, warm=False)
     for number in range(30):
-        story.ask(f"{chr(97 + number)}", number)
+        rig.ask(f"{chr(97 + number)}", number)
     for _ in range(16):
-        story.wait(0.5)
-    assert len(story.on_way) <= 8
+        rig.wait(0.5)
+    assert len(rig.in_flight) <= 8
     for _ in range(5):
-        story.receive_first()
-    assert len(story.on_way) <= 5
+        rig.receive_first()
+    assert len(rig.in_flight) <= 5
 
 
 def test_an_overdue_requester_is_dropped_later_if_no_other_acknowledges() -> None:
-    story = Story(drop_after_s=5.0)
-    story.ask("x", 0, 1)
-    assert not [e for e in story.wait(24.0) if isinstance(e, Drop)]
-    story.ask("y", 2)
-    story.receive("y")
-    assert [e for e in story.wait(0.1) if isinstance(e, Drop)] == [Drop(requester("x"))]
+    rig = ServingRig(drop_after_s=5.0)
+    rig.ask("x", 0, 1)
+    assert not [e for e in rig.wait(24.0) if isinstance(e, Drop)]
+    rig.ask("y", 2)
+    rig.receive("y")
+    assert [e for e in rig.wait(0.1) if isinstance(e, Drop)] == [Drop(requester("x"))]
 
 
 def test_a_slow_requester_that_acknowledges_is_not_dropped() -> None:
-    story = Story(drop_after_s=5.0)
-    story.ask("x", *range(10))
+    rig = ServingRig(drop_after_s=5.0)
+    rig.ask("x", *range(10))
     for _ in range(4):
-        assert not [e for e in story.wait(4.0) if isinstance(e, Drop)]
-        assert len(story.receive("x")) == 1
+        assert not [e for e in rig.wait(4.0) if isinstance(e, Drop)]
+        assert len(rig.receive("x")) == 1
 
 
 def test_a_fast_requester_may_have_more_in_flight() -> None:
-    story = Story(count=2000)
-    on_way = len(story.ask("a", *range(1000)))
+    rig = ServingRig(count=2000)
+    in_flight = len(rig.ask("a", *range(1000)))
     for _ in range(200):
-        story.now += PIECE / 1e9
-        on_way += len(story.receive("a")) - 1
-    assert on_way * PIECE == 8 * MIB
+        rig.now += PIECE / 1e9
+        in_flight += len(rig.receive("a")) - 1
+    assert in_flight * PIECE == 8 * MIB
 
 
 def test_a_false_acknowledgement_gains_nothing() -> None:
-    story = Story()
-    story.ask("a", *range(20))
-    story.now = 0.157
-    assert story.receive("a", 10**12) == ["a:2", "a:3"]
-    story.now = 0.262
-    assert story.receive("a", 10**12) == ["a:4", "a:5"]
-    assert story.tell(Acknowledged(requester("a"), -5)) == []
+    rig = ServingRig()
+    rig.ask("a", *range(20))
+    rig.now = 0.157
+    assert rig.receive("a", 10**12) == ["a:2", "a:3"]
+    rig.now = 0.262
+    assert rig.receive("a", 10**12) == ["a:4", "a:5"]
+    assert rig.handle(Acknowledged(requester("a"), -5)) == []
 
 
 def test_pieces_not_held_or_out_of_range_are_declined() -> None:
-    story = Story(count=4)
-    story.tell(ContentAdded(OTHER, PIECE, 4 * PIECE, Bitfield(4, [1])))
+    rig = ServingRig(count=4)
+    rig.handle(ContentAdded(OTHER, PIECE, 4 * PIECE, Bitfield(4, [1])))
     asked = RequestReceived(requester("a"), UserId("a"), OTHER, (0, 1, 4, -1, 2**63), 0)
-    assert story.tell(asked) == [
+    assert rig.handle(asked) == [
         Decline(requester("a"), OTHER, (0,), DeclineReason.NOT_HELD),
         Decline(requester("a"), OTHER, (4, -1, 2**63), DeclineReason.OUT_OF_RANGE),
         Send(requester("a"), OTHER, 1),
     ]
     nowhere = ContentId(b"?" * 32)
-    assert story.tell(RequestReceived(requester("a"), UserId("a"), nowhere, (0,), 0)) == [
+    assert rig.handle(RequestReceived(requester("a"), UserId("a"), nowhere, (0,), 0)) == [
         Decline(requester("a"), nowhere, (0,), DeclineReason.UNKNOWN_CONTENT)
     ]
 
 
 def test_a_leechers_piece_is_served_from_the_moment_it_is_held() -> None:
-    story = Story()
-    story.tell(ContentAdded(OTHER, PIECE, 2 * PIECE, Bitfield(2)))
-    story.tell(HeldMore(OTHER, (1,)))
-    assert sent(story.tell(RequestReceived(requester("a"), UserId("a"), OTHER, (1,), 0))) == ["a:1"]
-    story.tell(HeldMore(OTHER, (0,)))
-    assert story.serving._contents[OTHER].have is None, "it is complete"
+    rig = ServingRig()
+    rig.handle(ContentAdded(OTHER, PIECE, 2 * PIECE, Bitfield(2)))
+    rig.handle(HeldMore(OTHER, (1,)))
+    assert sent(rig.handle(RequestReceived(requester("a"), UserId("a"), OTHER, (1,), 0))) == ["a:1"]
+    rig.handle(HeldMore(OTHER, (0,)))
+    assert rig.serving._contents[OTHER].have is None, "it is complete"
 
 
 def test_a_full_queue_declines_with_a_time() -> None:
-    story = Story(queue_max=4)
-    effects = story.tell(RequestReceived(requester("a"), UserId("a"), FILE, tuple(range(7)), 0))
+    rig = ServingRig(queue_max=4)
+    effects = rig.handle(RequestReceived(requester("a"), UserId("a"), FILE, tuple(range(7)), 0))
     assert effects[0] == Decline(requester("a"), FILE, (4, 5, 6), DeclineReason.BUSY, 1.0)
-    crowded = Story(queue_all_max=4)
+    crowded = ServingRig(queue_all_max=4)
     crowded.ask("a", 0, 1, 2, 3, 4, 5)
-    effects = crowded.tell(RequestReceived(requester("b"), UserId("b"), FILE, (6, 7, 8), 0))
+    effects = crowded.handle(RequestReceived(requester("b"), UserId("b"), FILE, (6, 7, 8), 0))
     assert [e.why for e in effects if isinstance(e, Decline)] == [DeclineReason.BUSY]
 
 
 def test_a_piece_requested_twice_waits_once() -> None:
-    story = Story()
-    story.ask("a", 0, 1, 2, 3)
-    story.ask("a", 2, 3)
-    assert story.receive("a") + story.receive("a") + story.receive("a") == ["a:2", "a:3"]
+    rig = ServingRig()
+    rig.ask("a", 0, 1, 2, 3)
+    rig.ask("a", 2, 3)
+    assert rig.receive("a") + rig.receive("a") + rig.receive("a") == ["a:2", "a:3"]
 
 
 def test_a_full_socket_is_retried_later() -> None:
-    story = Story()
-    assert story.ask("a", 0, 1) == ["a:0", "a:1"]
-    assert story.tell(SendBlocked(requester("a"), FILE, 1)) == []
-    assert story.serving.sent_bytes == 2 * PIECE  # the first of all, and piece 0
-    assert sent(story.wait(0.2)) == ["a:1"]
+    rig = ServingRig()
+    assert rig.ask("a", 0, 1) == ["a:0", "a:1"]
+    assert rig.handle(SendBlocked(requester("a"), FILE, 1)) == []
+    assert rig.serving.sent_bytes == 2 * PIECE  # the first of all, and piece 0
+    assert sent(rig.wait(0.2)) == ["a:1"]
 
 
 @pytest.mark.parametrize("why", [SendBlocked, SendDropped])
@@ -424,33 +427,33 @@ def test_an_unsent_piece_leaves_no_unacknowledged_bytes(
     why: type[SendBlocked] | type[SendDropped],
 ) -> None:
     small = PIECE // 32
-    story = Story(count=4)
-    story.tell(ContentAdded(OTHER, small, 100 * small))
-    assert story.ask("a", 0) == ["a:0"]
-    given = sent(story.tell(RequestReceived(requester("a"), UserId("a"), OTHER, (0, 1), 0)))
+    rig = ServingRig(count=4)
+    rig.handle(ContentAdded(OTHER, small, 100 * small))
+    assert rig.ask("a", 0) == ["a:0"]
+    given = sent(rig.handle(RequestReceived(requester("a"), UserId("a"), OTHER, (0, 1), 0)))
     assert given == ["a:0", "a:1"]
-    again = story.tell(why(requester("a"), FILE, 0))
-    asked_again = sent([*again, *story.wait(0.2)])
+    again = rig.handle(why(requester("a"), FILE, 0))
+    asked_again = sent([*again, *rig.wait(0.2)])
     assert asked_again == (["a:0"] if why is SendBlocked else [])
     unacked_bytes = 2 * small + len(asked_again) * PIECE
-    assert story.serving._requesters[requester("a")].unacked_bytes == unacked_bytes
-    story.tell(Acknowledged(requester("a"), 2 * small))
-    assert story.serving._requesters[requester("a")].unacked_bytes == unacked_bytes - 2 * small
+    assert rig.serving._requesters[requester("a")].unacked_bytes == unacked_bytes
+    rig.handle(Acknowledged(requester("a"), 2 * small))
+    assert rig.serving._requesters[requester("a")].unacked_bytes == unacked_bytes - 2 * small
 
 
 def test_a_dropped_send_is_not_retried() -> None:
-    story = Story()
-    assert story.ask("a", 0, 1) == ["a:0", "a:1"]
-    story.tell(ContentClosed(requester("a"), FILE))
-    assert story.ask("a", 1, 2) == []  # opened anew: what is on its way leaves no room
-    effects = story.tell(SendDropped(requester("a"), FILE, 0), SendDropped(requester("a"), FILE, 1))
-    assert sorted(sent([*effects, *story.wait(1.0)])) == ["a:1", "a:2"]
+    rig = ServingRig()
+    assert rig.ask("a", 0, 1) == ["a:0", "a:1"]
+    rig.handle(ContentClosed(requester("a"), FILE))
+    assert rig.ask("a", 1, 2) == []  # opened again: the pieces in flight leave no headroom
+    effects = rig.handle(SendDropped(requester("a"), FILE, 0), SendDropped(requester("a"), FILE, 1))
+    assert sorted(sent([*effects, *rig.wait(1.0)])) == ["a:1", "a:2"]
 
 
 def test_a_piece_that_can_no_longer_be_read_is_declined() -> None:
-    story = Story()
-    story.ask("a", 0, 1, 2)
-    effects = story.tell(HeldLess(FILE, (1, 2)), SendBlocked(requester("a"), FILE, 1))
+    rig = ServingRig()
+    rig.ask("a", 0, 1, 2)
+    effects = rig.handle(HeldLess(FILE, (1, 2)), SendBlocked(requester("a"), FILE, 1))
     assert effects == [
         Decline(requester("a"), FILE, (2,), DeclineReason.NOT_HELD),
         Decline(requester("a"), FILE, (1,), DeclineReason.NOT_HELD),
@@ -458,30 +461,30 @@ def test_a_piece_that_can_no_longer_be_read_is_declined() -> None:
 
 
 def test_a_content_that_is_withdrawn_is_declined() -> None:
-    story = Story()
-    story.ask("a", 0, 1, 2)
-    assert story.tell(ContentRemoved(FILE)) == [
+    rig = ServingRig()
+    rig.ask("a", 0, 1, 2)
+    assert rig.handle(ContentRemoved(FILE)) == [
         Decline(requester("a"), FILE, (2,), DeclineReason.UNKNOWN_CONTENT)
     ]
-    assert story.receive("a") == []
+    assert rig.receive("a") == []
 
 
 def test_pieces_of_a_closed_content_are_not_sent_and_others_are() -> None:
-    story = Story()
-    story.tell(ContentAdded(OTHER, PIECE, 4 * PIECE))
-    story.ask("a", 0, 1, 2, 3)
-    story.tell(RequestReceived(requester("a"), UserId("a"), OTHER, (2,), 0))
-    assert story.tell(ContentClosed(requester("a"), FILE)) == []
-    assert story.receive("a") == ["a:2"]
-    assert story.receive("a") == []
+    rig = ServingRig()
+    rig.handle(ContentAdded(OTHER, PIECE, 4 * PIECE))
+    rig.ask("a", 0, 1, 2, 3)
+    rig.handle(RequestReceived(requester("a"), UserId("a"), OTHER, (2,), 0))
+    assert rig.handle(ContentClosed(requester("a"), FILE)) == []
+    assert rig.receive("a") == ["a:2"]
+    assert rig.receive("a") == []
 
 
 def test_a_requester_that_left_delays_nothing() -> None:
-    story = Story()
-    story.ask("a", 0, 1, 2)
-    assert story.ask("b", 3, 4, 5) == ["b:3"]
-    assert sent(story.tell(RequesterGone(requester("a")))) == ["b:4"]
-    assert story.receive("a") == []
+    rig = ServingRig()
+    rig.ask("a", 0, 1, 2)
+    assert rig.ask("b", 3, 4, 5) == ["b:3"]
+    assert sent(rig.handle(RequesterGone(requester("a")))) == ["b:4"]
+    assert rig.receive("a") == []
 
 
 def test_limits_hold_for_all_and_for_each_user() -> None:
@@ -489,34 +492,34 @@ def test_limits_hold_for_all_and_for_each_user() -> None:
         (Rates(everything=2 * MIB), "ab", 20 * MIB),
         (Rates(each_user=MIB), "ab", 20 * MIB),
     ):
-        story = Story(count=100, limit=RateLimit(rates))
-        on_way = [*story.ask("a", *range(100)), *story.ask("b", *range(100))]
+        rig = ServingRig(count=100, limit=RateLimit(rates))
+        in_flight = [*rig.ask("a", *range(100)), *rig.ask("b", *range(100))]
         delivered = 0
-        while story.now < 10.0:
-            story.now += 0.01
-            new = sent(story.wait(0.01))
-            while on_way:
-                new += story.receive(on_way.pop(0)[0])
+        while rig.now < 10.0:
+            rig.now += 0.01
+            new = sent(rig.wait(0.01))
+            while in_flight:
+                new += rig.receive(in_flight.pop(0)[0])
                 delivered += PIECE
-            on_way = new
+            in_flight = new
         assert 0.8 * total <= delivered <= 1.2 * total, (rates, users)
 
 
 def test_one_message_holds_the_bytes_of_twenty_milliseconds() -> None:
-    story = Story()
+    rig = ServingRig()
     bob = requester("bob")
-    assert story.serving.run_bytes(bob) == 0
-    story.tell(RequestReceived(bob, UserId("b"), FILE, (0, 1), 0))
+    assert rig.serving.run_bytes(bob) == 0
+    rig.handle(RequestReceived(bob, UserId("b"), FILE, (0, 1), 0))
     for rate, together in ((0.0, 0), (10e6, 200_000), (50e6, 1_000_000), (1e9, 2 * MIB)):
-        story.serving._requesters[bob].throughput.rate = rate
-        assert story.serving.run_bytes(bob) == together
+        rig.serving._requesters[bob].throughput.rate = rate
+        assert rig.serving.run_bytes(bob) == together
 
 
 def test_a_frame_takes_at_most_a_second_and_has_a_minimum() -> None:
-    story = Story()
+    rig = ServingRig()
     bob = requester("bob")
-    assert story.serving.frame_bytes(bob) == 64 * 1024
-    story.tell(RequestReceived(bob, UserId("b"), FILE, (0, 1), 0))
+    assert rig.serving.frame_bytes(bob) == 64 * 1024
+    rig.handle(RequestReceived(bob, UserId("b"), FILE, (0, 1), 0))
     for rate, size in ((0.0, 64 * 1024), (10e3, 64 * 1024), (1e6, 1_000_000)):
-        story.serving._requesters[bob].throughput.rate = rate
-        assert story.serving.frame_bytes(bob) == size
+        rig.serving._requesters[bob].throughput.rate = rate
+        assert rig.serving.frame_bytes(bob) == size
