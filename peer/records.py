@@ -24,7 +24,6 @@ from common.errors import StorageError
 from common.host.atomic_files import atomic_write, remove_temp_files, sync_directory
 from common.host.clock import wall_ms
 from common.ids import ContentId
-from common.messages.control import SourceUse
 from peer.files.errors import translated
 from peer.files.fingerprint import SharedLocation
 from peer.files.folder_identity import Folder
@@ -47,6 +46,14 @@ class ShareRecord(msgspec.Struct, frozen=True):
     algorithm: str = ""
     piece_length: int = 0
     """Of its manifest, to make that again; empty and 0 in records older than these two fields."""
+
+
+class SourceUse(msgspec.Struct, frozen=True):
+    """Number of pieces that a source gave to a download."""
+
+    user: str
+    endpoint: str
+    pieces: int
 
 
 class DownloadRecord(msgspec.Struct, frozen=True):

@@ -24,7 +24,16 @@ from peer.control.account import Account
 from peer.control.health import findings
 from peer.control.notices import Notifications
 from peer.control.server import Tell, Waiting
-from peer.control.views import file_row, group_row, happened, missed, short_id, time_text, user_row
+from peer.control.views import (
+    file_row,
+    group_row,
+    happened,
+    missed,
+    short_id,
+    time_text,
+    uploaded,
+    user_row,
+)
 from peer.downloads.manager import Downloads
 from peer.serving.server import PieceServer
 from peer.session import Session
@@ -281,7 +290,7 @@ class Commands:
         downloads = self._parts.downloads
         match ask:
             case control.UploadFile():
-                return await self._parts.shares.upload(ask, tell)
+                return uploaded(await self._parts.shares.upload(ask, tell))
             case control.DownloadFile():
                 key = await downloads.begin(ask, tell)
                 if not ask.wait:

@@ -8,6 +8,7 @@ from typing import assert_never
 
 from common.crypto.keys import key_text
 from common.messages import control, events, tracker
+from peer.shares.manager import Upload
 from peer.tracker_client.group_view import Gap
 
 # Enough to tell a hundred devices apart, and little to type. Not the form of a whole key, which may
@@ -76,6 +77,12 @@ def file_row(row: tracker.FileRow) -> control.FileRow:
         leechers=row.leechers,
         shared_by=row.shared_by,
     )
+
+
+def uploaded(upload: Upload) -> control.Uploaded:
+    """The result of ``upload-file``."""
+    row, notes = file_row(upload.row), upload.notes
+    return control.Uploaded(row, upload.elapsed_s, upload.joined, upload.again, notes)
 
 
 def happened(entry: events.LogEntry) -> control.Happened:

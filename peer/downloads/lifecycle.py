@@ -43,7 +43,6 @@ from common.errors import (
 from common.host.clock import monotonic
 from common.ids import GroupId, UserId
 from common.manifest import Manifest
-from common.messages import control
 from common.messages.base import Source
 from common.messages.refusals import Code
 from peer.downloads.active_transfers import ActiveTransfers
@@ -63,7 +62,7 @@ from peer.files.errors import (
 from peer.files.fingerprint import SharedLocation
 from peer.files.partial_content import PartialContent
 from peer.files.unverified_part import UnverifiedPart
-from peer.records import DownloadRecord, Records
+from peer.records import DownloadRecord, Records, SourceUse
 from peer.serving.inventory import Reader
 
 log = logging.getLogger(__name__)
@@ -184,7 +183,7 @@ class DownloadLifecycle:
 
     async def _complete(self, job: DownloadJob, transfer: Transfer, place: SharedLocation) -> None:
         uses = [
-            control.SourceUse(source.user, source.endpoint, pieces)
+            SourceUse(source.user, source.endpoint, pieces)
             for source, pieces in transfer.pieces_by_source()
         ]
         elapsed_s = job.record.elapsed_s + monotonic() - job.began

@@ -11,8 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
 
 from common import limits, names
 from common.errors import MiniTorrentError, Refused, StorageError
@@ -22,6 +21,7 @@ from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import control, events, tracker
 from common.messages.refusals import Code
 from common.shared_refusals import not_logged_in
+from peer.background_tasks import BackgroundTasks
 from peer.downloads.creation import DownloadCreator
 from peer.downloads.job import DownloadJob, DownloadServices
 from peer.downloads.lifecycle import DownloadLifecycle, not_a_member
@@ -47,7 +47,6 @@ DISK_S = 2.0  # how long a listing waits for a disk
 REPORT_INTERVAL_S = 0.2
 REPORT_QUEUED_S = 5.0  # thousands of commands may wait for queued downloads
 CLOSE_S = 2.0  # how long the end of a peer waits for a download that is being created or removed
-T = TypeVar("T")
 
 
 class Downloads:
@@ -71,11 +70,12 @@ class Downloads:
             current_user=lambda: self._user,
             forget=self._forget,
         )
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._changes: set[asyncio.Task[Any]] = set()
-        """Changes of disk and records, which `close` lets end."""
-        self._spawn(self._review_sources())
-        self._spawn(self._review_folders())
+        self._tasks = BackgroundTasks()
+        self._changes = BackgroundTasks()
+        """Changes of disk and records: they run to their end even if their command is cancelled,
+        and `close` waits for them."""
+        self._tasks.start(self._review_sources())
+        self._tasks.start(self._review_folders())
 
     # -- views ----------------------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class Downloads:
     async def check_disk(self) -> None:
         """Learn for `rows` whether completed downloads are still there; skip a slow disk."""
         complete = [job for job in self._mine() if job.record.state == "C"]
-        checking = self._run_to_end(
+        checking = self._changes.start(
             self._services.workers.run(lambda: [missing_text(job.record) for job in complete])
         )
         with contextlib.suppress(TimeoutError):
@@ -173,8 +173,7 @@ class Downloads:
         prepared = await self._creator.prepare(ask, self._user, report)
         if isinstance(prepared, DownloadJob):
             return prepared.key
-        # From here on it runs to its end even if the command is cancelled.
-        return await asyncio.shield(self._run_to_end(self._create(prepared)))
+        return await asyncio.shield(self._changes.start(self._create(prepared)))
 
     async def _create(self, create: Callable[[], Awaitable[DownloadJob]]) -> str:
         job = await create()
@@ -246,9 +245,9 @@ class Downloads:
             )
         if job.record.state == "C":
             del self._jobs[job.key]
-            await asyncio.shield(self._run_to_end(self._lifecycle.forget(job)))
+            await asyncio.shield(self._changes.start(self._lifecycle.forget(job)))
             return False
-        await asyncio.shield(self._run_to_end(self._give_up(job)))
+        await asyncio.shield(self._changes.start(self._give_up(job)))
         return True
 
     async def clear(self) -> int:
@@ -295,7 +294,7 @@ class Downloads:
             if resting and job.unfinished and not job.record.by_user:
                 job.queued = True
             elif resting and job.record.state != "C":
-                self._spawn(self._lifecycle.parts.load_held_bytes(job))
+                self._tasks.start(self._lifecycle.parts.load_held_bytes(job))
         self._queue.review()
         for job in self._mine():
             if job.waits and not job.has_task:
@@ -331,13 +330,13 @@ class Downloads:
                     job.unshared = False
                 elif update.down and not _has_others(transfer, set(update.down)):
                     # The last source may be back soon, or the share may be gone: ask the tracker.
-                    self._spawn(self._lifecycle.transfers.learn_sources(job))
+                    self._tasks.start(self._lifecycle.transfers.learn_sources(job))
 
     def link_up(self) -> None:
         """The tracker is back: learn how the peer sets changed meanwhile."""
         for job, _ in self._active():
             self._services.replica.follow_share(job.group, job.content)
-            self._spawn(self._lifecycle.transfers.learn_sources(job))
+            self._tasks.start(self._lifecycle.transfers.learn_sources(job))
 
     async def _review_sources(self) -> None:
         """Request sources again for downloads that get nothing: an event may have been lost."""
@@ -369,28 +368,12 @@ class Downloads:
                         job.away = False
                         self._queue.add(job)
 
-    # -- tasks ----------------------------------------------------------------------------------
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _run_to_end(self, change: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """A task that `close` lets end, for a change that must not stay half done."""
-        task = asyncio.create_task(change)
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        return task
-
     async def close(self) -> None:
         """Rest all downloads: every verified piece is synced and journalled."""
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
         self._queue.close()
         await self.deactivate()
-        if self._changes:
-            await asyncio.wait(self._changes, timeout=CLOSE_S)
+        await self._changes.wait(CLOSE_S)
 
 
 def _has_others(transfer: Transfer, gone: set[bytes]) -> bool:

@@ -182,7 +182,7 @@ def downloaded(job: DownloadJob) -> control.Downloaded:
         digest=record.digest,
         elapsed_s=record.elapsed_s,
         rate=rate,
-        sources=record.sources,
+        sources=[control.SourceUse(use.user, use.endpoint, use.pieces) for use in record.sources],
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -46,7 +47,7 @@ class OfferAgreement:
         shares: OpenShares,
         inventory: Inventory,
         replica: GroupReplica,
-        spawn: Callable[[Coroutine[None, None, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._offers = offers
         self._owed = owed

@@ -10,9 +10,9 @@ peer.shares.watching).
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import names
@@ -25,7 +25,7 @@ from common.manifest import Manifest
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from common.shared_refusals import no_group, not_logged_in, still_pending
-from peer.control.views import file_row
+from peer.background_tasks import BackgroundTasks
 from peer.files.open_files import HandleCache
 from peer.files.scanning import DevicePaths, scan
 from peer.records import Manifests, ShareRecord
@@ -41,6 +41,18 @@ from peer.shares.watching import ShareWatcher
 from peer.tracker_client.group_replica import GroupReplica
 from peer.tracker_client.link import TrackerLink
 from peer.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Result of an upload. ``joined``: other members offered the same content before; ``again``:
+    this device did; ``notes``: differences from the request, a sentence each."""
+
+    row: tracker.FileRow
+    elapsed_s: float
+    joined: bool
+    again: bool
+    notes: list[str]
 
 
 class Shares:
@@ -62,7 +74,7 @@ class Shares:
         self._homes = (str(home), str(default_home("peer")), str(default_home("tracker")))
         self.parts_under_way: Callable[[], tuple[str, ...]] = tuple
         """The parts of this peer's downloads, which are created after the shares."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         self._offers = TrackerOffers(link)
         self._joining = Joining(self._offers, workers, manifests)
         self._records = ShareRecords(home, workers, manifests, notify)
@@ -74,7 +86,7 @@ class Shares:
             self._open,
             inventory,
             replica,
-            self._spawn,
+            self._tasks.start,
         )
         self._watcher = ShareWatcher(
             self._records,
@@ -83,9 +95,9 @@ class Shares:
             self._offers,
             inventory,
             workers,
-            self._spawn,
+            self._tasks.start,
         )
-        inventory.on_changed = lambda content: self._spawn(self._watcher.on_changed(content))
+        inventory.on_changed = self._on_changed
 
     def __len__(self) -> int:
         """The number of shares that are served."""
@@ -106,6 +118,9 @@ class Shares:
     async def reconcile(self) -> None:
         """Make the tracker's list of offers that of the records."""
         await self._agreement.reconcile()
+
+    def _on_changed(self, content: ContentId) -> None:
+        self._tasks.start(self._watcher.on_changed(content))
 
     # -- login and groups -----------------------------------------------------------------------
 
@@ -147,7 +162,7 @@ class Shares:
 
     # -- commands -------------------------------------------------------------------------------
 
-    async def upload(self, ask: control.UploadFile, report: Report) -> control.Uploaded:
+    async def upload(self, ask: control.UploadFile, report: Report) -> Upload:
         """Digest the files at a path, offer them, and serve them.
 
         Cancelling ends the digesting. Raises `MiniTorrentError`.
@@ -176,9 +191,8 @@ class Shares:
             else:
                 break
         again = own == ready.content
-        row, elapsed_s = file_row(offered.row), monotonic() - started
         joined = offered.joined and not again
-        return control.Uploaded(row, elapsed_s, joined, again, ready.notes)
+        return Upload(offered.row, monotonic() - started, joined, again, ready.notes)
 
     async def _offer(
         self, user: UserId, group: GroupId, name: str, ready: Ready, report: Report
@@ -217,15 +231,7 @@ class Shares:
             return  # a copy of a share of this device
         await self._agreement.adopt(with_pieces(record, decoded), decoded, encoded)
 
-    # -- tasks ----------------------------------------------------------------------------------
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def close(self) -> None:
         """End the background tasks and close the files. The tracker keeps listing the shares."""
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
         self._open.close_all_files()

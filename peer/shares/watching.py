@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from typing import Any
 
 from common import names
 from common.errors import MiniTorrentError, TransportError
@@ -41,7 +42,7 @@ class ShareWatcher:
         offers: TrackerOffers,
         inventory: Inventory,
         workers: Workers,
-        spawn: Callable[[Coroutine[None, None, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._records = records
         self._shares = shares

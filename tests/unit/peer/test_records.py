@@ -15,8 +15,7 @@ import pytest
 
 from common.errors import StorageError
 from common.ids import ContentId, GroupId
-from common.messages.control import SourceUse
-from peer.records import DownloadRecord, Manifests, Records, record_key
+from peer.records import DownloadRecord, Manifests, Records, SourceUse, record_key
 from tests.support.waiting import PATIENCE_S, wait_for
 
 FILMS, MUSIC = GroupId("films"), GroupId("music")

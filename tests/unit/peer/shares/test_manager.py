@@ -29,7 +29,7 @@ from peer.files.open_files import HandleCache
 from peer.records import Manifests, Records, ShareRecord
 from peer.serving.inventory import Inventory
 from peer.shares import joining, offers, open_shares, share_records, watching
-from peer.shares.manager import Shares
+from peer.shares.manager import Shares, Upload
 from peer.tracker_client.link import Answer
 from peer.workers import Workers
 from tests.support.peer_fakes import FakeLink, Membership, turns, until
@@ -126,7 +126,7 @@ class Town:
         await self.upload(path, group)
         return path
 
-    async def upload(self, path: Path, group: str = FILMS, **more: Any) -> control.Uploaded:
+    async def upload(self, path: Path, group: str = FILMS, **more: Any) -> Upload:
         ask = control.UploadFile(str(path), group, **more)
         return await self.shares.upload(ask, lambda progress: None)
 
