@@ -94,7 +94,7 @@ def test_the_same_content_in_other_pieces_joins_or_has_another_name(
     alice.share(path, group)
     joined = bob.share(path, group, "--piece-size", "16K")
     assert (joined["joined"], joined["pieces"]) == (True, 1)
-    assert "pieces of 524288 bytes" in joined["notes"][0]
+    assert "pieces of 512 KiB" in joined["notes"][0]
     bob.share(path, group, "--piece-size", "16K", "--name", "fine")
     assert bob.files(group)["fine"]["pieces"] == PIECE // SMALL_PIECE
 
