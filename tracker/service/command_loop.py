@@ -17,8 +17,8 @@ States of a command, and what moves it on:
                 A task does it. It ends in a reply, or in an internal command that is queued.
 
 Invariant: decide → commit → reply/publish. No reply and no event leaves before the changes that it
-follows from are durable. A batch holds back all after its first change, questions too, so no client
-observes state that a failed commit rolls back. Questions before the first change do not wait.
+follows from are durable. A batch holds back all after its first change, queries too, so no client
+observes state that a failed commit rolls back. Queries before the first change do not wait.
 
 Order: users take turns; strangers count by address. A batch ends at ``BATCH_S``, at
 ``limits.COMMANDS_PER_BATCH_MAX`` commands or at ``BATCH_WEIGHT``, so a costly command delays its
@@ -29,7 +29,7 @@ Failures: the mirror is ahead of the database when a commit fails.
     another writer continued a log   Reload the mirror and decide the batch again. After
                                      ``ATTEMPTS`` refuse what changes something.
     the disk fails                   Reload the mirror, refuse what changes something, answer
-                                     questions. Until a commit succeeds ``CAREFUL_S`` after the last
+                                     queries. Until a commit succeeds ``CAREFUL_S`` after the last
                                      failure, a batch is one command, and its changes come into the
                                      mirror after the commit: further failures cost no reload.
     a defect                         As above, with another text; the log has the traceback.
@@ -286,7 +286,7 @@ class CommandLoop:
             self._failed_at = None
 
     async def _refuse_changes(self, batch: Batch, now: Now, refusal: Refusal) -> None:
-        """Answer the questions of a batch that failed; refuse the rest."""
+        """Answer the queries of a batch that failed; refuse the rest."""
         batch.begin()
         known = self._reload_reason is None or await self._load()
         while batch.jobs:

@@ -107,7 +107,7 @@ class Model(RuleBasedStateMachine):
     def ask(self, device: str, group: str) -> None:
         user, circle = self.on[device], self.circles.get(group)
         allowed = user is not None and circle is not None and user not in circle.members
-        self.harness.wait(limits.REQUEST_S)  # nobody asks so often that they are slowed
+        self.harness.wait(limits.REQUEST_S)  # slow enough for the budget of join requests
         if self.same(device, tracker.JoinGroup(group), allowed):
             assert circle is not None
             assert user is not None

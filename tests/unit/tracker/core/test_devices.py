@@ -104,7 +104,7 @@ def test_a_device_that_was_logged_out_meanwhile_changes_nothing(harness: Tracker
     made = order(phone)
     alice.does(tracker.ForgetDevice(phone.key))
     assert phone.is_refused(commands.PasswordChecked(made, "h")) is Code.NOT_LOGGED_IN
-    bob = harness.user("bob", "phone")  # nor does whoever has logged in there since
+    bob = harness.user("bob", "phone")  # nor does the user who has logged in there since
     assert bob.is_refused(commands.PasswordChecked(made, "h")) is Code.WRONG_CREDENTIALS
 
 
@@ -306,7 +306,7 @@ def test_h43_repeated_logins_and_logouts_cause_few_rekeys(
     assert fresh[1] != known[1]
     alice.does(commands.Housekeep())
     assert keys_of(harness, "lab") == fresh
-    # In the long run there are no more, whatever they do.
+    # In the long run the number is bounded.
     assert epochs_begun(600, 1.0) <= 600 / limits.REKEYS_S * limits.REKEYS_MAX + limits.REKEYS_MAX
 
 

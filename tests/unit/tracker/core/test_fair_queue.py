@@ -7,10 +7,10 @@ from tracker.core.fair_queue import FairQueue
 
 def order(*added: str) -> str:
     """Return a queue of these items; the first letter of each is its key."""
-    turns = FairQueue[str]()
+    queue = FairQueue[str]()
     for each in added:
-        turns.add(each[0], each)
-    return " ".join(turns.take() for _ in range(len(turns)))
+        queue.add(each[0], each)
+    return " ".join(queue.take() for _ in range(len(queue)))
 
 
 @pytest.mark.parametrize(
@@ -26,20 +26,20 @@ def test_keys_take_turns_and_keep_their_order(added: str, taken: str) -> None:
 
 
 def test_a_late_key_waits_for_at_most_one_item_of_each_other() -> None:
-    turns = FairQueue[str]()
+    queue = FairQueue[str]()
     for number in range(5):
-        turns.add("a", f"a{number}")
-        turns.add("b", f"b{number}")
-    assert [turns.take(), turns.take(), turns.take()] == ["a0", "b0", "a1"]
-    turns.add("c", "c0")
-    assert [turns.take(), turns.take(), turns.take()] == ["b1", "a2", "c0"]
+        queue.add("a", f"a{number}")
+        queue.add("b", f"b{number}")
+    assert [queue.take(), queue.take(), queue.take()] == ["a0", "b0", "a1"]
+    queue.add("c", "c0")
+    assert [queue.take(), queue.take(), queue.take()] == ["b1", "a2", "c0"]
 
 
 def test_a_served_key_leaves_no_memory() -> None:
-    turns = FairQueue[str]()
+    queue = FairQueue[str]()
     for number in range(100):
-        turns.add(number, "x")
-        turns.take()
-    assert (len(turns), len(turns._queues)) == (0, 0)
+        queue.add(number, "x")
+        queue.take()
+    assert (len(queue), len(queue._queues)) == (0, 0)
     with pytest.raises(KeyError, match="nothing"):
-        turns.take()
+        queue.take()

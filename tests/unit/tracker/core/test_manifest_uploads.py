@@ -151,7 +151,7 @@ def test_h45_when_the_memory_is_full_the_user_with_most_loses_an_upload(
         assert is_on_the_way(small, someone(f"user {at}"), ONE, float(at))
     assert not is_on_the_way(small, eve, ONE)
     assert is_on_the_way(small, someone("mallory"), ONE)
-    # Whoever has most already gets no more at the cost of others.
+    # The user with most gets no memory of others.
     send(small, eve, TWO, 6, 3.0)
     assert refused(small, eve, TWO, 100, 6, b"xx", 3.0) is Code.BUSY
     assert is_on_the_way(small, someone("mallory"), ONE)

@@ -339,10 +339,10 @@ def test_own_offers_come_in_pages_in_one_order(harness: TrackerHarness) -> None:
 
 
 @pytest.mark.parametrize(
-    "question", [tracker.MyOffers(), tracker.ListFiles("lab"), tracker.ListGroups()]
+    "query", [tracker.MyOffers(), tracker.ListFiles("lab"), tracker.ListGroups()]
 )
 def test_h54_the_cost_of_a_page_does_not_grow_with_the_list(
-    harness: TrackerHarness, question: object, monkeypatch: pytest.MonkeyPatch
+    harness: TrackerHarness, query: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page sorts nothing, whatever the length of the list."""
     alice = harness.user("alice")
@@ -361,7 +361,7 @@ def test_h54_the_cost_of_a_page_does_not_grow_with_the_list(
     for module in (shares, groups):
         monkeypatch.setattr(module, "sorted", counting, raising=False)
     monkeypatch.setattr(tracker, "PAGE_ROWS", 4)
-    assert alice.does(question).rows
+    assert alice.does(query).rows
     assert sum(ordered) <= 4
 
 

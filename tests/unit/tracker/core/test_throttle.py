@@ -63,7 +63,7 @@ def test_h46_guesses_from_other_networks_do_not_lock_a_user_out() -> None:
         ("2001:db8::1", "2001:db8::ffff:2", True),  # as many as one likes come with a connection
         ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
         ("::ffff:192.0.2.7", "192.0.2.7", True),
-        ("192.0.2.7", "192.0.2.8", False),  # on one's own network there are neighbours
+        ("192.0.2.7", "192.0.2.8", False),  # IPv4 addresses of one network have several owners
         ("fe80::1%eth0", "fe80::2%eth1", True),
         ("", "", True),
         ("no address", "no address either", False),
