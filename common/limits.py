@@ -110,9 +110,11 @@ UPLOAD_BYTES_PER_USER_MAX = 32 * MIB  # of that, for a user with more than one o
 UPLOAD_IDLE_S = 60.0  # an upload that gets no whole part that long is dropped
 UPLOAD_S = 600.0  # so long an upload may take in all, …
 UPLOAD_RATE_MIN = 64 * KIB  # … and a second more for each so many bytes of it
-MANIFEST_IDLE_S = 600  # a manifest that no share names is kept that long for the offer to follow
+UNSHARED_MANIFEST_LIFE_S = (
+    600  # a manifest that no share names is kept that long for the offer to follow
+)
 MANIFESTS_SHOWN_MAX = 20_000  # remembered of who sent which; beyond, one may be asked for again
-MANIFEST_IDLE_BYTES_MAX = 1024 * MIB  # disk that manifests without a share may take
+UNSHARED_MANIFEST_BYTES_MAX = 1024 * MIB  # disk that manifests without a share may take
 COMMAND_QUEUE_MAX = 10_000  # commands that wait to be decided; some 20 MiB
 COMMANDS_PER_DEVICE_MAX = 256  # of these, a device's
 COMMANDS_PER_BATCH_MAX = 256  # committed together; bounds how long a command waits for others
@@ -141,4 +143,6 @@ PROBE_RATE = 1 / 15  # … and a second in the long run: enough for a person who
 PROBES_MAX = 16  # at a time, of all users: each takes a few descriptors
 HOUSEKEEPING_S = 60.0  # how often what is out of date is forgotten
 RECEIPT_LIFE_S = 600  # for how long a repeated command is recognised as one that was done
-FORMER_LIFE_S = 86_400  # removals, and the heads of dissolved groups' logs, are remembered so long
+TOMBSTONE_LIFE_S = (
+    86_400  # removals, and the heads of dissolved groups' logs, are remembered so long
+)

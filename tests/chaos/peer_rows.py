@@ -143,8 +143,8 @@ def f16_tens_of_thousands_of_events_while_a_subscriber_stands_still(stage: Stage
 
 SHORT_MEMORY = {
     "RECEIPT_LIFE_S": 10,
-    "MANIFEST_IDLE_S": 10,
-    "FORMER_LIFE_S": 10,
+    "UNSHARED_MANIFEST_LIFE_S": 10,
+    "TOMBSTONE_LIFE_S": 10,
     "DOWNLOADS_LISTED_MAX": 10,
     "MANIFESTS_SHOWN_MAX": 50,
 }

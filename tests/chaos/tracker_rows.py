@@ -210,8 +210,8 @@ def f04_a_minute_of_frost_holds_up_no_transfer_and_is_followed_by_no_herd(stage:
 
 SHORT_LIVES = {
     "RECEIPT_LIFE_S": 2,
-    "FORMER_LIFE_S": 2,
-    "MANIFEST_IDLE_S": 2,
+    "TOMBSTONE_LIFE_S": 2,
+    "UNSHARED_MANIFEST_LIFE_S": 2,
     "HOUSEKEEPING_S": 0.5,
     "LOG_ENTRIES_MAX": 100,
     "LOG_ENTRIES_KEPT": 50,

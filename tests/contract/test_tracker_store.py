@@ -135,7 +135,7 @@ def test_h58_hours_of_writing_by_one_account_do_not_grow_the_tables(
 
     The clock is moved by hours. Budgets and retention are small, so that both end early.
     """
-    monkeypatch.setattr(limits, "FORMER_LIFE_S", 1_500)
+    monkeypatch.setattr(limits, "TOMBSTONE_LIFE_S", 1_500)
     monkeypatch.setattr(limits, "LOG_ENTRIES_MAX", 200)
     monkeypatch.setattr(limits, "LOG_ENTRIES_KEPT", 100)
     rates = {Budget.ENTRIES: Rate(500, 0.2), Budget.GROUPS: Rate(20, 1 / 60)}

@@ -252,7 +252,7 @@ def _expired(state: State, now: Now) -> list[c.Change]:
         changes.append(c.ReceiptsExpired(oldest_ms))
     # Far longer than a ticket lives: a wall clock that jumps ahead and back must not make a revoked
     # ticket valid again.
-    day_ms = limits.FORMER_LIFE_S * 1000
+    day_ms = limits.TOMBSTONE_LIFE_S * 1000
     changes += [
         c.RevocationForgotten(group.id, user)
         for group in state.groups.values()
@@ -264,8 +264,11 @@ def _expired(state: State, now: Now) -> list[c.Change]:
         for group, former in state.tombstones.items()
         if now.wall_ms - former.at_ms > day_ms
     ]
-    idle_ms = now.wall_ms - limits.MANIFEST_IDLE_S * 1000
-    changes += [c.ManifestDropped(content) for content in state.unshared_manifests.before(idle_ms)]
+    oldest_manifest_ms = now.wall_ms - limits.UNSHARED_MANIFEST_LIFE_S * 1000
+    changes += [
+        c.ManifestDropped(content)
+        for content in state.unshared_manifests.before(oldest_manifest_ms)
+    ]
     # New entries trim their log; an earlier release left these longer.
     long = (trim for group in state.groups.values() for trim in _trim(group))
     changes += itertools.islice(long, LOGS_TRIMMED_MAX)

@@ -73,7 +73,7 @@ class UnsharedManifests:
         Raise `Refused` if that user has most of the space.
         """
         leaving: list[ContentId] = []
-        over = self.bytes + manifest_bytes + ROW_BYTES - limits.MANIFEST_IDLE_BYTES_MAX
+        over = self.bytes + manifest_bytes + ROW_BYTES - limits.UNSHARED_MANIFEST_BYTES_MAX
         if over <= 0:
             return leaving
         left = self._bytes.copy()

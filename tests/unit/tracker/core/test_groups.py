@@ -236,7 +236,7 @@ def test_f28_a_clock_that_jumps_ahead_and_back_revives_no_revoked_ticket(
     assert alice.does(tracker.Follow()).groups[0].revoked == []
     harness.wait(-3600)
     assert alice.does(tracker.Follow()).groups[0].revoked == [("bob", 3)]
-    harness.wait(limits.FORMER_LIFE_S + 1)
+    harness.wait(limits.TOMBSTONE_LIFE_S + 1)
     harness.decide(Caller(b""), commands.Housekeep())
     assert harness.state.groups["lab"].revoked == {}
 
@@ -247,7 +247,7 @@ def test_a_tombstone_is_kept_for_a_day(harness: TrackerHarness) -> None:
     alice.does(tracker.LeaveGroup("lab"))
     harness.decide(Caller(b""), commands.Housekeep())
     assert list(harness.state.tombstones) == ["lab"]
-    harness.wait(limits.FORMER_LIFE_S + 1)
+    harness.wait(limits.TOMBSTONE_LIFE_S + 1)
     harness.decide(Caller(b""), commands.Housekeep())
     assert harness.state.tombstones == {}
 

@@ -200,11 +200,11 @@ def test_a_manifest_is_sent_once_and_dropped_after_its_last_share(harness: Track
     data = harness.content("data")
     assert alice.does(part) == tracker.Done()
     alice.offers("lab", "data", data)
-    harness.wait(limits.MANIFEST_IDLE_S * 2)
+    harness.wait(limits.UNSHARED_MANIFEST_LIFE_S * 2)
     harness.decide(Caller(b""), commands.Housekeep())
     assert data in harness.state.manifests
     alice.does(tracker.StopShare("lab", "data"))
-    harness.wait(limits.MANIFEST_IDLE_S - 1)
+    harness.wait(limits.UNSHARED_MANIFEST_LIFE_S - 1)
     harness.decide(Caller(b""), commands.Housekeep())
     assert data in harness.state.manifests
     harness.wait(2)
@@ -252,7 +252,7 @@ def test_unshared_manifests_take_bounded_space(
 ) -> None:
     alice = harness.user("alice")
     harness.content("data")
-    monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 1_000)
+    monkeypatch.setattr(limits, "UNSHARED_MANIFEST_BYTES_MAX", 1_000)
     assert alice.is_refused(tracker.PutManifest(content_id("more"), 200, 0)) is Code.BUSY
 
 
@@ -262,7 +262,7 @@ def test_h45_no_user_takes_all_the_space_of_unshared_manifests(
     eve, alice, bob = harness.user("eve"), harness.user("alice"), harness.user("bob")
     harness.group("lab", alice)
     each = 200 + ROW_BYTES
-    monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 5 * each)
+    monkeypatch.setattr(limits, "UNSHARED_MANIFEST_BYTES_MAX", 5 * each)
     alice.offers("lab", "old", harness.content("old", shown_to=alice))
     alice.does(tracker.StopShare("lab", "old"))
     for text in "abcd":
@@ -289,7 +289,7 @@ def test_h56_full_manifest_space_does_not_tell_which_contents_are_known(
     eve, alice = harness.user("eve"), harness.user("alice")
     harness.group("lab", alice)
     alice.offers("lab", "secret", harness.content("secret", shown_to=alice))
-    monkeypatch.setattr(limits, "MANIFEST_IDLE_BYTES_MAX", 200 + ROW_BYTES)
+    monkeypatch.setattr(limits, "UNSHARED_MANIFEST_BYTES_MAX", 200 + ROW_BYTES)
     harness.content("eve's own", shown_to=eve)
     for text in ("secret", "unheard of"):
         assert eve.is_refused(tracker.PutManifest(content_id(text), 200, 0)) is Code.BUSY
