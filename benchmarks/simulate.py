@@ -43,7 +43,7 @@ class Line:
     duplicates: float
     """Duplicate bytes, as a fraction of the needed bytes."""
     control_messages: float
-    """Requests, cancellations, credits and announcements for each delivered piece."""
+    """Requests, cancellations, acknowledgements and announcements for each delivered piece."""
     requests: float
     seeder_copies: float
     """Bytes sent by the seeders, in copies of the content."""

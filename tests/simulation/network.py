@@ -1,10 +1,10 @@
-"""A network in virtual time: links with rates, delays, loss and one-way partitions.
+"""Network in virtual time: links with rates, delays, loss and one-way partitions.
 
-Owns the event queue and the links. What is said over them is the peers' business.
+Owns: the event queue and the links. Not here: the messages (see tests.simulation.peer).
 
-An uplink is shared in turn, chunk by chunk, by the connections that have something to send, as TCP
-would share it; a downlink takes chunks as they arrive. Small messages cost delay and no rate, but
-wait behind the pieces that were sent before them on the same connection.
+The connections with data to send share an uplink chunk by chunk in rotation, as TCP would; a
+downlink takes chunks as they arrive. Small messages cost delay and no rate, but wait behind the
+pieces that were sent before them on the same connection.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Action = Callable[..., None]
 
 
 class Clock:
-    """The queue of what happens when. Equal times happen in the order of scheduling."""
+    """Virtual clock with its event queue. Events at equal times run in the order of scheduling."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -32,7 +32,7 @@ class Clock:
         heappush(self._queue, (max(when, self.now), self._order, action, args))
 
     def run(self, until: float, done: Callable[[], bool]) -> None:
-        """Let things happen until the time is over, nothing is left, or `done` says so."""
+        """Run events until the time is over, the queue is empty, or `done` returns True."""
         queue = self._queue
         while queue and queue[0][0] <= until and not done():
             self.now, _, action, args = heappop(queue)
@@ -41,7 +41,7 @@ class Clock:
 
 
 class Flow:
-    """One direction of one connection: messages in their order, (bytes, what to do on arrival)."""
+    """One direction of one connection: an ordered queue of (bytes, action on arrival)."""
 
     __slots__ = ("bytes_left", "dst", "last_at", "messages", "moved_at", "queued", "src")
 
@@ -53,11 +53,11 @@ class Flow:
         self.queued = False
         self.last_at = 0.0
         self.moved_at = float("-inf")
-        """When a part of a message last arrived."""
+        """Time at which a part of a message last arrived."""
 
 
 class Link:
-    """What connects one node: rates in bytes a second, delay in seconds to the middle."""
+    """Access link of one node: rates in bytes a second, delay in seconds to the core."""
 
     __slots__ = ("active", "busy", "delay_s", "down", "down_free_at", "name", "up")
 
@@ -70,7 +70,7 @@ class Link:
 
 
 class Network:
-    """All links, with the faults that a network has."""
+    """All links, with the faults of a network."""
 
     def __init__(self, clock: Clock, rng: Random, *, chunk: int, loss: float, rto_s: float) -> None:
         self.clock = clock
@@ -84,18 +84,18 @@ class Network:
         self.data_bytes = 0
 
     def cut(self, src: int, dst: int) -> None:
-        """From here on nothing gets from `src` to `dst`; the other way is not touched."""
+        """Drop everything from `src` to `dst` from now on; the other direction is not affected."""
         self._cut.add((src, dst))
 
     def heal(self, src: int, dst: int) -> None:
-        """What waited is sent again."""
+        """End a partition, and send the waiting messages."""
         self._cut.discard((src, dst))
         parked, self._parked = self._parked, []
         for flow in parked:
             self._wake(flow)
 
     def send(self, flow: Flow, size: int, action: Action, *args: Any) -> None:
-        """Send a message: `action(*args)` happens when all of it has arrived."""
+        """Send a message; `action(*args)` runs when all of it has arrived."""
         if size == 0:
             self.messages += 1
             if not flow.messages and (flow.src.name, flow.dst.name) not in self._cut:

@@ -1,6 +1,7 @@
-"""A simulated peer: the real core in a shell made of virtual time, and its ways to misbehave.
+"""Simulated peer: the real machines with a driver in virtual time, and faults.
 
-Owns the translation between effects and messages, as the peer's shell does it with sockets.
+Owns: the translation between effects and messages, which the product does with sockets. Messages
+to a source are flushed by the product's rule (see peer.swarm.fetching.flush).
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ CONTENT = ContentId(b"content".ljust(32, b"."))
 
 
 class Fault(Enum):
-    """How a serving peer fails its requesters."""
+    """Fault of a serving peer."""
 
     NONE = auto()
     LIAR = auto()
-    """Serves wrong bytes."""
+    """It serves wrong bytes."""
     TARPIT = auto()
-    """Takes requests and lets no piece come to its end."""
+    """It accepts requests and never completes a piece."""
     EMPTY = auto()
-    """Offers everything and declines every request."""
+    """It offers every piece and declines every request."""
 
 
 @dataclass(slots=True)
 class Connection:
-    """From a requester to a source: requests go up, notices come down, and pieces beside them."""
+    """Requester to source: requests up, notices down, and pieces on a flow of their own."""
 
     requester: SimPeer
     source: SimPeer
@@ -88,7 +89,7 @@ class SimPeer:
         self.seeder = seeder
         self.fault = Fault.NONE
         self.lost_sends: set[int] = set()
-        """Which of the pieces that it sends get lost, by how many were sent before."""
+        """Sends that are lost, by their sequence number."""
         self.alive = True
         self.frozen = False
         self._backlog: list[tuple[object, tuple[object, ...]]] = []
@@ -121,15 +122,15 @@ class SimPeer:
             fetching.Make: self._make,
         }
 
-    # -- feeding the core -------------------------------------------------------------------------
+    # -- events to the machines -------------------------------------------------------------------
 
-    def tell(self, event: fetching.DownloadEvent) -> None:
-        """Hand the download an event and carry out what it wants."""
+    def fetch(self, event: fetching.DownloadEvent) -> None:
+        """Pass the download an event and carry out its effects."""
         download = self.download
         if download is None or not self.alive:
             return
         if self.frozen:
-            self._backlog.append((self.tell, (event,)))
+            self._backlog.append((self.fetch, (event,)))
             return
         now = self.clock.now
         effects = download.handle(event, now)
@@ -145,17 +146,17 @@ class SimPeer:
     def _download_tick(self, due: float) -> None:
         if due == self._download_timer:
             self._download_timer = float("inf")
-            self._tell_who_moves()
-            self.tell(fetching.Tick())
+            self._report_moves()
+            self.fetch(fetching.Tick())
 
-    def _tell_who_moves(self) -> None:
+    def _report_moves(self) -> None:
         if self.download is not None and self.alive and not self.frozen:
             for source in self.download.silent_sources(self.clock.now):
                 if (connection := self.to_sources.get(source)) is not None:
-                    self.tell(fetching.SourceMoves(source, connection.bulk.moved_at))
+                    self.fetch(fetching.SourceMoves(source, connection.bulk.moved_at))
 
     def serve(self, event: serving.ServingEvent) -> None:
-        """Hand the serving side an event and carry out what it wants."""
+        """Pass the serving machine an event and carry out its effects."""
         if not self.alive:
             return
         if self.frozen:
@@ -183,7 +184,7 @@ class SimPeer:
             self._serving_timer = float("inf")
             self.serve(serving.Tick())
 
-    # -- carrying out what the download wants -----------------------------------------------------
+    # -- effects of the download ------------------------------------------------------------------
 
     def _open(self, effect: fetching.Open) -> None:
         source = self.swarm.peers[int.from_bytes(effect.source, "big")]
@@ -197,7 +198,7 @@ class SimPeer:
         self.network.send(connection.up, 0, source.accept, connection)
 
     def accept(self, connection: Connection) -> None:
-        """Somebody opens the content with us."""
+        """Accept a requester that opens the content."""
         if not self.alive:
             connection.requester.lost(connection, fetching.SourceUnreachable(self.key))
             return
@@ -217,22 +218,22 @@ class SimPeer:
         )
 
     def from_source(self, connection: Connection, event: fetching.DownloadEvent) -> None:
-        """A message of a source has arrived."""
+        """Receive a message of a source."""
         if connection.alive and self.alive:
-            self.tell(event)
+            self.fetch(event)
 
-    def piece_came(self, connection: Connection, index: int, size: int) -> None:
+    def receive_piece(self, connection: Connection, index: int, size: int) -> None:
         if connection.alive and self.alive:
             connection.received += size
             self._flush_soon(connection)
-            self.tell(fetching.PieceReceived(connection.source.key, index, size))
+            self.fetch(fetching.PieceReceived(connection.source.key, index, size))
 
     def lost(self, connection: Connection, event: fetching.DownloadEvent) -> None:
-        """A connection broke."""
+        """Lose a connection."""
         if connection.alive and self.alive:
             connection.alive = False
             self.to_sources.pop(connection.source.key, None)
-            self.tell(event)
+            self.fetch(event)
 
     def _request(self, effect: fetching.Request) -> None:
         connection = self.to_sources[effect.source]
@@ -247,7 +248,7 @@ class SimPeer:
         self._flush_soon(connection)
 
     def _flush_soon(self, connection: Connection) -> None:
-        """Send what waits for the source when the product would: see `FlushDelay`."""
+        """Schedule the waiting messages to a source, as the product does: see `FlushDelay`."""
         now = self.clock.now
         due = now + connection.flush.delay_s(connection.received - connection.acked, now)
         if due < connection.flush_at:
@@ -270,7 +271,7 @@ class SimPeer:
             request = serving.RequestReceived(connection.id, self.user, CONTENT, pieces, received)
             self._up(connection, request)
         if connection.acked < connection.received:
-            self.swarm.credits += 1
+            self.swarm.acks += 1
             connection.acked = connection.received
             self._up(connection, serving.Acknowledged(connection.id, connection.received))
 
@@ -279,7 +280,7 @@ class SimPeer:
         self.network.send(connection.up, 0, source.from_requester, connection, event)
 
     def from_requester(self, connection: Connection, event: serving.ServingEvent) -> None:
-        """A message of a requester has arrived."""
+        """Receive a message of a requester."""
         if connection.alive:
             self.serve(event)
 
@@ -296,7 +297,7 @@ class SimPeer:
     def _verified(self, event: fetching.PieceVerified | fetching.PieceCorrupt) -> None:
         if isinstance(event, fetching.PieceVerified):
             self.serve(serving.HeldMore(CONTENT, (event.index,)))
-        self.tell(event)
+        self.fetch(event)
 
     def _make(self, effect: fetching.Make) -> None:
         assert self.download is not None
@@ -307,7 +308,7 @@ class SimPeer:
 
     def _made(self, event: fetching.PieceMade) -> None:
         self.serve(serving.HeldMore(CONTENT, (event.index,)))
-        self.tell(event)
+        self.fetch(event)
 
     def _announce(self, effect: fetching.Announce) -> None:
         for connection in list(self.from_requesters.values()):
@@ -324,12 +325,12 @@ class SimPeer:
         connection = self.to_sources.pop(effect.source, None)
         if connection is not None:
             connection.alive = False
-            self.network.send(connection.up, 0, connection.source.left, connection)
+            self.network.send(connection.up, 0, connection.source.forget, connection)
 
-    def left(self, connection: Connection) -> None:
-        """A requester closed."""
+    def forget(self, connection: Connection) -> None:
+        """Forget a requester that closed."""
         if self.frozen:
-            self._backlog.append((self.left, (connection,)))
+            self._backlog.append((self.forget, (connection,)))
             return
         self.from_requesters.pop(connection.id, None)
         connection.bulk.messages.clear()
@@ -343,7 +344,7 @@ class SimPeer:
         self.completed_at = self.clock.now
         self.swarm.completed(self)
 
-    # -- carrying out what the serving side wants -------------------------------------------------
+    # -- effects of the serving machine -----------------------------------------------------------
 
     def _send(self, effect: serving.Send) -> None:
         connection = self.from_requesters.get(effect.requester)
@@ -366,7 +367,12 @@ class SimPeer:
             return
         size = self.layout.size_of(effect.index)
         self.network.send(
-            connection.bulk, size, connection.requester.piece_came, connection, effect.index, size
+            connection.bulk,
+            size,
+            connection.requester.receive_piece,
+            connection,
+            effect.index,
+            size,
         )
 
     def _decline(self, effect: serving.Decline) -> None:
@@ -385,10 +391,10 @@ class SimPeer:
         if connection is not None:
             connection.requester.lost(connection, fetching.SourceClosed(self.key))
 
-    # -- misfortunes ------------------------------------------------------------------------------
+    # -- faults -----------------------------------------------------------------------------------
 
     def crash(self, noticed_after_s: float = 0.0) -> None:
-        """Be gone from one moment to the next; connections break when that is noticed."""
+        """Stop at once; connections break when others notice."""
         self.alive = False
         at = self.clock.now + noticed_after_s
         for connection in self.from_requesters.values():
@@ -398,10 +404,10 @@ class SimPeer:
             )
         for connection in self.to_sources.values():
             connection.alive = False
-            self.clock.at(at, connection.source.left, connection)
+            self.clock.at(at, connection.source.forget, connection)
 
     def freeze(self) -> None:
-        """Take everything in and do nothing, like a stopped process."""
+        """Accept messages without handling them, like a stopped process."""
         self.frozen = True
 
     def thaw(self) -> None:

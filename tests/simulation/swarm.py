@@ -1,6 +1,6 @@
-"""A swarm in virtual time, from a seed: set up, run, measured against the fluid bound.
+"""Swarm in virtual time, from a seed: set up, run, and compared with the fluid bound.
 
-Owns the scenario (`Scenario`), the tracker's part in it, and the result (`Result`).
+Owns: the scenario (`Scenario`), the tracker's part in it, and the result (`Result`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MBIT = 1e6 / 8
 
 @dataclass(frozen=True)
 class Scenario:
-    """Who shares what over which links. Rates in bytes a second, times in seconds."""
+    """Peers, content and links. Rates in bytes a second, times in seconds."""
 
     leechers: int
     size: int
@@ -41,9 +41,9 @@ class Scenario:
     verify_s: float = 0.002
     listed_max: int = 50
     bulk: bool = True
-    """Pieces come on connections of their own, so that nothing else waits behind them."""
+    """Pieces travel on bulk connections, so that no other message waits behind them."""
     up_of: dict[int, float] = field(default_factory=dict)
-    """Other uplinks, by the number of the node; seeders come first."""
+    """Different uplinks, by the number of the node; seeders come first."""
     alike: Alike = field(default_factory=Alike)
     """Pieces that need not be fetched."""
     download: DownloadSettings = field(default_factory=DownloadSettings)
@@ -57,7 +57,7 @@ class Scenario:
         return self.up_of.get(number, self.up)
 
     def bound_s(self) -> float:
-        """The fluid bound: nobody can be served sooner, whatever the protocol.
+        """Return the fluid bound: no protocol can serve all leechers sooner.
 
         max(F/u_s, F/d_min, N·F/(u_s+Σu_i)); Kumar and Ross, "Peer-assisted file distribution: the
         minimum distribution time", 2006.
@@ -69,7 +69,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave. Times in seconds from the start of each leecher."""
+    """Result of a run. Times in seconds from the start of each leecher."""
 
     seed: int
     bound_s: float
@@ -79,7 +79,7 @@ class Result:
     pieces_delivered: int
     requests: int
     cancels: int
-    credits: int
+    acks: int
     haves: int
     events: int
 
@@ -99,12 +99,12 @@ class Result:
 
     @property
     def control_per_piece(self) -> float:
-        sent = self.requests + self.cancels + self.credits + self.haves
+        sent = self.requests + self.cancels + self.acks + self.haves
         return sent / max(1, self.pieces_delivered)
 
 
 class Swarm:
-    """One run. `checked` verifies every machine's invariants after every event."""
+    """One run. `checked` verifies the invariants of every machine after every event."""
 
     def __init__(self, scenario: Scenario, seed: int, *, checked: bool = False) -> None:
         self.scenario = scenario
@@ -121,7 +121,7 @@ class Swarm:
             loss=scenario.loss,
             rto_s=scenario.rto_s,
         )
-        self.requests = self.cancels = self.credits = self.haves = self.sends = self.made = 0
+        self.requests = self.cancels = self.acks = self.haves = self.sends = self.made = 0
         self.duplicate_bytes = 0
         self._unfinished = 0
         layout = PieceLayout(scenario.size, scenario.piece_length)
@@ -153,37 +153,37 @@ class Swarm:
     # -- the tracker's part -----------------------------------------------------------------------
 
     def start_all(self, within_s: float = 0.05) -> None:
-        """All leechers come at once; each is told a list of its own."""
+        """Start all leechers at once, each with its own list of sources."""
         self._online = list(self.peers)
         for peer in self.leechers:
             self._unfinished += 1
             self.clock.at(self.rng.random() * within_s, self._begin, peer)
 
     def join(self, peer: SimPeer) -> None:
-        """A late leecher comes; those online are told of it."""
+        """Start a late leecher, and list it for those online."""
         self._unfinished += 1
-        told = [p for p in self._online if p.download is not None and p.alive]
+        listeners = [p for p in self._online if p.download is not None and p.alive]
         self._online.append(peer)
         self._begin(peer)
-        for other in self.rng.sample(told, min(len(told), self.scenario.listed_max)):
-            other.tell(ev.SourceKnown(peer.key, peer.user, peer.completed_at is not None))
+        for other in self.rng.sample(listeners, min(len(listeners), self.scenario.listed_max)):
+            other.fetch(ev.SourceKnown(peer.key, peer.user, peer.completed_at is not None))
 
     def _begin(self, peer: SimPeer) -> None:
         peer.started_at = self.clock.now
         for other in self._list_for(peer):
             complete = other.seeder or other.completed_at is not None
-            peer.tell(ev.SourceKnown(other.key, other.user, complete))
-        peer.tell(ev.Tick())
+            peer.fetch(ev.SourceKnown(other.key, other.user, complete))
+        peer.fetch(ev.Tick())
 
     def _list_for(self, peer: SimPeer) -> list[SimPeer]:
-        """Seeders first, then random and by user, as the tracker lists sources."""
+        """Return the sources that the tracker lists: seeders first, then by user at random."""
         first = [p for p in self.seeders if p.alive]
         rest = [p for p in self._online if not p.seeder and p is not peer and p.alive]
         listed = _spread(first, self.scenario.listed_max, self.rng)
         return listed + _spread(rest, self.scenario.listed_max - len(listed), self.rng)
 
     def leave(self, peer: SimPeer, noticed_after_s: float = 0.0) -> None:
-        """A peer goes; the tracker tells the others when its lease is over."""
+        """Stop a peer; the tracker unlists it when its lease is over."""
         if not peer.alive:
             return
         if peer.download is not None and peer.completed_at is None:
@@ -192,7 +192,7 @@ class Swarm:
             self._online.remove(peer)
         peer.crash(noticed_after_s)
         for other in self._online:
-            self.clock.at(self.clock.now + 30.0, other.tell, ev.SourceGone(peer.key))
+            self.clock.at(self.clock.now + 30.0, other.fetch, ev.SourceGone(peer.key))
 
     def completed(self, peer: SimPeer) -> None:
         self._unfinished -= 1
@@ -202,7 +202,7 @@ class Swarm:
     # -- running ----------------------------------------------------------------------------------
 
     def run(self, until_s: float = 3600.0) -> Result:
-        """Run until every leecher has everything, or the time is over."""
+        """Run until every leecher has completed, or the time is over."""
         self.clock.run(until_s, lambda: self._unfinished <= 0)
         times = [
             p.completed_at - p.started_at
@@ -219,7 +219,7 @@ class Swarm:
             pieces_delivered=held,
             requests=self.requests,
             cancels=self.cancels,
-            credits=self.credits,
+            acks=self.acks,
             haves=self.haves,
             events=self.clock.events,
         )
