@@ -14,6 +14,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
 from threading import Condition
 from typing import Generic, TypeVar
@@ -48,6 +49,16 @@ class ShareRecord(msgspec.Struct, frozen=True):
     """Of its manifest, to make that again; empty and 0 in records older than these two fields."""
 
 
+class DownloadState(StrEnum):
+    """State of a download, by its letter in records and rows."""
+
+    ACTIVE = "D"
+    """It fetches, or waits for its turn."""
+    PAUSED = "P"
+    FAILED = "F"
+    COMPLETE = "C"
+
+
 class SourceUse(msgspec.Struct, frozen=True):
     """Number of pieces that a source gave to a download."""
 
@@ -58,7 +69,7 @@ class SourceUse(msgspec.Struct, frozen=True):
 
 class DownloadRecord(msgspec.Struct, frozen=True):
     """Download of ``user``. ``path`` is the final path as bytes, because not every path is text;
-    ``state`` is D, C, P or F; ``topic`` as in `ShareRecord`.
+    ``state`` is a `DownloadState`; ``topic`` as in `ShareRecord`.
     """
 
     user: str
@@ -70,7 +81,7 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     digest: str
     pick: str
     started_ms: int
-    state: str = "D"
+    state: str = DownloadState.ACTIVE
     reason: str | None = None
     by_user: bool = False
     """Paused by the user, so that only the user resumes it."""

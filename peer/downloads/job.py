@@ -23,7 +23,7 @@ from peer.downloads.source_requests import SourceRequestTimer
 from peer.downloads.transfer import Transfer
 from peer.fetching.pool import ConnectionPool
 from peer.files.partial_content import PartialContent
-from peer.records import DownloadRecord, Manifests
+from peer.records import DownloadRecord, DownloadState, Manifests, SourceUse
 from peer.serving.inventory import Inventory
 from peer.settings import Settings
 from peer.shares.manager import Shares
@@ -86,7 +86,7 @@ class DownloadJob:
 
     @property
     def unfinished(self) -> bool:
-        return self.record.state in ("D", "P")
+        return self.record.state in (DownloadState.ACTIVE, DownloadState.PAUSED)
 
     @property
     def has_task(self) -> bool:
@@ -104,8 +104,37 @@ class DownloadJob:
         """Its order in the queue."""
         return self.later, self.record.started_ms, self.key
 
-    def update(self, **fields: Any) -> None:
-        """Change fields of the record, and wake the waiting commands."""
+    @property
+    def complete(self) -> bool:
+        return self.record.state == DownloadState.COMPLETE
+
+    def set_active(self, *, by_user: bool = False) -> None:
+        """It fetches, or waits for its turn; ``by_user`` ends a pause of its user."""
+        paused_by_user = self.record.by_user and not by_user
+        self._replace(state=DownloadState.ACTIVE, reason=None, by_user=paused_by_user)
+
+    def set_paused(self, reason: str, *, by_user: bool = False) -> None:
+        """It rests for ``reason``; after a pause ``by_user`` only its user resumes it."""
+        by_user = by_user or self.record.by_user
+        self._replace(state=DownloadState.PAUSED, reason=reason, by_user=by_user)
+
+    def set_failed(self, reason: str) -> None:
+        """It ended with an error."""
+        self._replace(state=DownloadState.FAILED, reason=reason)
+
+    def set_verified(self, elapsed_s: float, sources: list[SourceUse]) -> None:
+        """The whole has its final name: keep how long it took, and its sources."""
+        self._replace(reason=None, elapsed_s=elapsed_s, sources=sources)
+
+    def set_complete(self) -> None:
+        """Waiting commands can end."""
+        self._replace(state=DownloadState.COMPLETE)
+
+    def clear_reason(self) -> None:
+        """Nothing hinders it."""
+        self._replace(reason=None)
+
+    def _replace(self, **fields: Any) -> None:
         self.record = msgspec.structs.replace(self.record, **fields)
         self.notify_changed()
 

@@ -136,11 +136,11 @@ class DownloadLifecycle:
         """The disk takes nothing because of ``reason``; None if it takes data again."""
         if reason is None:
             if not job.record.by_user:
-                job.update(state="D", reason=None)
+                job.set_active()
             return
         name = names.printable(job.record.name)
         self._services.notify(f"the download of {name} is paused: {reason}")
-        job.update(state="P", reason=reason)
+        job.set_paused(reason)
 
     async def _retry_transient(self, job: DownloadJob, step: Callable[[], Awaitable[R]]) -> R:
         """The result of ``step``, which is repeated as long as its error is a transient one."""
@@ -187,7 +187,7 @@ class DownloadLifecycle:
             for source, pieces in transfer.pieces_by_source()
         ]
         elapsed_s = job.record.elapsed_s + monotonic() - job.began
-        job.update(reason=None, elapsed_s=elapsed_s, sources=uses)
+        job.set_verified(elapsed_s, uses)
         await publish_as_share(self._services, self._records, job, transfer.manifest, place)
         self.transfers.stop(job)
         # The inventory reads from the final file by now; closing waits for reads under way.
@@ -234,7 +234,7 @@ class DownloadLifecycle:
             job.reported_away = reason
             name = names.printable(job.record.name)
             self._services.notify(f"the download of {name} waits: {reason}")
-        job.update(state="P", reason=reason)
+        job.set_paused(reason)
         self._on_slot_free()
 
     async def forbid(self, job: DownloadJob, error: Refused) -> None:
@@ -249,7 +249,7 @@ class DownloadLifecycle:
         self.transfers.stop(job)
         self.transfers.withdraw_part(job, job.part)
         await self._close_part(job)
-        job.update(state="F", reason=str(error))
+        job.set_failed(str(error))
         self._on_slot_free()
         await self.save(job)
 
@@ -284,7 +284,7 @@ class DownloadLifecycle:
         """Remove the part of a download, its journal and its record."""
         await _cancel_task(job)
         part: PartialContent | UnverifiedPart | None = self.transfers.detach_part(job)
-        if part is None and job.record.state != "C":
+        if part is None and not job.complete:
             part = await self.parts.find(job)
         if part is not None:
             await self._services.workers.run(part.discard)
@@ -309,7 +309,7 @@ class DownloadLifecycle:
     async def mark_cancel_failed(self, job: DownloadJob, error: MiniTorrentError) -> None:
         """The part could not be removed: the download rests as failed until its user decides."""
         job.error = error
-        job.update(state="F", reason=f"could not be given up: {error}")
+        job.set_failed(f"could not be given up: {error}")
         self._services.presence_changed()
         await self.save(job)
 
@@ -325,7 +325,7 @@ class DownloadLifecycle:
             await asyncio.wait({before})
         if job.record.by_user:
             return
-        job.update(state="D", reason=None)
+        job.set_active()
         try:
             decoded, part = await self._retry_transient(job, lambda: self._reopen(job))
         except AlreadyExists as error:
@@ -338,7 +338,7 @@ class DownloadLifecycle:
             return
         except (TransportError, Refused) as error:
             log.info("a download cannot be resumed yet: %s", error)
-            job.update(state="P", reason=str(error))
+            job.set_paused(str(error))
             job.task = None
             return
         job.part, job.reported_away = part, None
@@ -369,7 +369,7 @@ class DownloadLifecycle:
             await self.fail(job, error)
             return
         job.encoded = encoded
-        job.update(reason=None)
+        job.clear_reason()
         await publish_as_share(self._services, self._records, job, decoded, place)
 
 

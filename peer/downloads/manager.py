@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from common import limits, names
 from common.errors import MiniTorrentError, Refused, StorageError
@@ -38,7 +38,7 @@ from peer.downloads.views import (
 )
 from peer.files import open_part
 from peer.files.errors import Away
-from peer.records import DownloadRecord, Records
+from peer.records import DownloadRecord, DownloadState, Records
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ DISK_S = 2.0  # how long a listing waits for a disk
 REPORT_INTERVAL_S = 0.2
 REPORT_QUEUED_S = 5.0  # thousands of commands may wait for queued downloads
 CLOSE_S = 2.0  # how long the end of a peer waits for a download that is being created or removed
+UNFINISHED = {DownloadState.ACTIVE, DownloadState.PAUSED}
 
 
 class Downloads:
@@ -85,7 +86,7 @@ class Downloads:
 
     def parts(self) -> tuple[str, ...]:
         """The paths of the parts of all downloads that are not complete."""
-        paths = [job.path for job in self._jobs.values() if job.record.state != "C"]
+        paths = [job.path for job in self._jobs.values() if not job.complete]
         return tuple(
             part for path in (*paths, *self._creator.paths) for part in open_part.part_paths(path)
         )
@@ -100,7 +101,7 @@ class Downloads:
 
     async def check_disk(self) -> None:
         """Learn for `rows` whether completed downloads are still there; skip a slow disk."""
-        complete = [job for job in self._mine() if job.record.state == "C"]
+        complete = [job for job in self._mine() if job.complete]
         checking = self._changes.start(
             self._services.workers.run(lambda: [missing_text(job.record) for job in complete])
         )
@@ -136,9 +137,9 @@ class Downloads:
 
     def why_slow(self, group_text: str, name: str) -> list[control.SourceRow]:
         """The rows of ``why-slow``: the sources of an active download. Raises `Refused`."""
-        return [row for job in self._find(group_text, name, "DP") for row in source_rows(job)]
+        return [row for job in self._find(group_text, name, UNFINISHED) for row in source_rows(job)]
 
-    def _find(self, group_text: str, name: str, states: str) -> list[DownloadJob]:
+    def _find(self, group_text: str, name: str, states: Collection[str]) -> list[DownloadJob]:
         """The downloads in one of ``states`` with that name, or to that path. Raises `Refused`
         if there is none."""
         group = names.group_id(group_text)
@@ -190,35 +191,35 @@ class Downloads:
         job = self._jobs.get(key)
         while job is not None:
             # The state comes first: a complete download may have left the list already.
-            if job.record.state == "C":
+            if job.complete:
                 return downloaded(job)
-            if job.record.state == "F":
+            if job.record.state == DownloadState.FAILED:
                 raise job.error or StorageError(job.record.reason or "the download failed")
             report(progress_of(job, self._user))
             pause_s = REPORT_INTERVAL_S if job.position is None else REPORT_QUEUED_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(job.changed.wait(), pause_s)
-            if job.record.state != "C":
+            if not job.complete:
                 job = self._jobs.get(key)
         raise Refused(Code.CANCELLED, "the download was cancelled")
 
     async def pause(self, group_text: str, name: str) -> None:
         """Pause all downloads of that name until `resume`, over restarts too."""
-        for job in self._find(group_text, name, "DP"):
+        for job in self._find(group_text, name, UNFINISHED):
             if job.transfer is not None:
                 job.transfer.pause()
-            job.update(state="P", reason=control.PAUSED_BY_USER, by_user=True)
+            job.set_paused(control.PAUSED_BY_USER, by_user=True)
             self._queue.review_soon()
             await self._lifecycle.save(job)
 
     async def resume(self, group_text: str, name: str) -> None:
         """Resume the paused and failed downloads of that name."""
-        for job in self._find(group_text, name, "PDF"):
+        for job in self._find(group_text, name, {*UNFINISHED, DownloadState.FAILED}):
             if self._lifecycle.has_left(job):
                 raise not_a_member(job.group)
-            failed = job.record.state == "F"
+            failed = job.record.state == DownloadState.FAILED
             job.error = None
-            job.update(state="D", reason=None, by_user=False)
+            job.set_active(by_user=True)
             if job.transfer is not None:
                 job.transfer.resume()
             elif failed or not job.has_task:
@@ -232,9 +233,9 @@ class Downloads:
         cannot be removed keeps its row, with the reason, for another `cancel`.
         """
         try:
-            job, *others = self._find(group_text, name, "DPF")
+            job, *others = self._find(group_text, name, {*UNFINISHED, DownloadState.FAILED})
         except Refused:
-            job, *others = self._find(group_text, name, "C")
+            job, *others = self._find(group_text, name, {DownloadState.COMPLETE})
         if others:
             # Why: a cancelled download is gone, so the user has to say which one.
             paths = ", ".join(names.quoted(one.path) for one in (job, *others))
@@ -243,7 +244,7 @@ class Downloads:
                 f"there are {1 + len(others)} downloads of {names.quoted(name)}: to {paths}",
                 hint("name one by its path", "cancel", group_text, job.path),
             )
-        if job.record.state == "C":
+        if job.complete:
             del self._jobs[job.key]
             await asyncio.shield(self._changes.start(self._lifecycle.forget(job)))
             return False
@@ -252,7 +253,7 @@ class Downloads:
 
     async def clear(self) -> int:
         """Take all complete downloads off the list; return how many. Files and shares stay."""
-        done = [job for job in self._mine() if job.record.state == "C" and not job.has_task]
+        done = [job for job in self._mine() if job.complete and not job.has_task]
         for job in done:
             del self._jobs[job.key]
         keys = [job.key for job in done]
@@ -271,7 +272,7 @@ class Downloads:
 
     async def _forget_oldest(self) -> None:
         """Bound the list of complete downloads. Files and shares stay."""
-        complete = [job for job in self._mine() if job.record.state == "C" and job.task is None]
+        complete = [job for job in self._mine() if job.complete and job.task is None]
         for job in complete[: -limits.DOWNLOADS_LISTED_MAX]:
             self._jobs.pop(job.key, None)
             await self._forget(job.key)
@@ -293,7 +294,7 @@ class Downloads:
             resting = job.transfer is None and not job.has_task
             if resting and job.unfinished and not job.record.by_user:
                 job.queued = True
-            elif resting and job.record.state != "C":
+            elif resting and not job.complete:
                 self._tasks.start(self._lifecycle.parts.load_held_bytes(job))
         self._queue.review()
         for job in self._mine():

@@ -12,7 +12,7 @@ from common.manifest import Manifest
 from peer.downloads.job import DownloadJob, DownloadServices
 from peer.downloads.piece_writer import STORAGE_RETRY_S
 from peer.files.fingerprint import SharedLocation
-from peer.records import DownloadRecord, Records, ShareRecord
+from peer.records import DownloadRecord, DownloadState, Records, ShareRecord
 
 
 async def publish_as_share(
@@ -28,15 +28,17 @@ async def publish_as_share(
     while True:
         try:
             await services.shares.adopt_download(share, decoded, job.encoded)
-            await services.workers.run(records.put, job.key, replace(job.record, state="C"))
+            await services.workers.run(
+                records.put, job.key, replace(job.record, state=DownloadState.COMPLETE)
+            )
         except StorageError as error:
             if not reported:
                 name = names.printable(job.record.name)
                 services.notify(f"{name} is complete, and will be recorded later: {error}")
             reported = True
             # Why: the file is in place, so a waiting command can end now.
-            job.update(state="C")
+            job.set_complete()
             await asyncio.sleep(STORAGE_RETRY_S)
         else:
-            job.update(state="C")
+            job.set_complete()
             return

@@ -10,7 +10,7 @@ from common import limits
 from common.messages import control
 from peer.downloads.job import DownloadJob
 from peer.downloads.piece_writer import STORAGE_RETRY_S
-from peer.records import DownloadRecord
+from peer.records import DownloadRecord, DownloadState
 from peer.swarm.fetching.progress import Progress, SourceProgress
 from peer.swarm.fetching.sources import Phase
 
@@ -19,16 +19,16 @@ def download_row(job: DownloadJob) -> control.DownloadRow:
     """A row of ``show-downloads``."""
     record, transfer = job.record, job.transfer
     verified, rate, eta, sources, reason = 0, 0.0, None, 0, record.reason
-    if record.state == "C":
+    if job.complete:
         verified, eta = record.size, 0.0
     elif transfer is not None:
         progress = transfer.progress()
         verified = progress.held_bytes
         # An idle connection is no source, and the last rate predicts nothing once no source
         # gives anything.
-        if record.state == "D" and progress.sources_used:
+        if record.state == DownloadState.ACTIVE and progress.sources_used:
             sources, rate, eta = progress.sources_used, progress.rate, progress.eta_s
-        elif record.state == "D" and progress.complete:
+        elif record.state == DownloadState.ACTIVE and progress.complete:
             eta = 0.0
         else:
             reason = reason or _why_no_source(job, progress)
@@ -37,11 +37,11 @@ def download_row(job: DownloadJob) -> control.DownloadRow:
     if job.position is not None and job.waits:
         reason = queued_text(job.position)
     state = record.state
-    if state == "C" and job.missing is not None:
-        state, reason, verified, eta = "F", job.missing, 0, None
+    if job.complete and job.missing is not None:
+        state, reason, verified, eta = DownloadState.FAILED, job.missing, 0, None
     return control.DownloadRow(
         # The record of a queued download says D; users see it paused.
-        state="P" if job.waits else state,
+        state=DownloadState.PAUSED if job.waits else state,
         group=record.group,
         name=record.name,
         path=shown_path(job.path),
@@ -97,7 +97,7 @@ def progress_of(job: DownloadJob, user: str | None) -> control.Progress:
         advice = f"it continues when {job.record.user} logs in again on this device"
     elif job.waits:
         stage = control.QUEUED
-    elif row.state == "P":
+    elif row.state == DownloadState.PAUSED:
         stage, advice = "waiting", _advice_for_rest(job)
     elif job.transfer is not None and job.transfer.copying:
         stage = "copying what this device has"

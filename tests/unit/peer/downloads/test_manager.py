@@ -159,7 +159,7 @@ def test_a_waiting_command_sees_the_end_of_a_download_that_left_the_list(tmp_pat
         downloads = await stage.start()
         waiting = asyncio.create_task(downloads.wait("film", lambda _: None))
         await turns()
-        downloads._jobs.pop("film").update(state="C")
+        downloads._jobs.pop("film").set_complete()
         assert (await waiting).name == "film"
         stage.workers.close()
 
