@@ -26,9 +26,7 @@ DATA = {"common/messages/control.py", "common/messages/tracker.py"}
 ATTRIBUTES_MAX = 20
 # Above the bounds today: shrink them; nothing may be added, and what was mended is taken out.
 CIRCLE: set[str] = set()
-LONG: dict[str, int] = {
-    "peer/tracker_client/group_replica.py": 440,
-}
+LONG: dict[str, int] = {}
 WIDE: dict[str, int] = {
     "peer/daemon.py:Peer": 26,
 }

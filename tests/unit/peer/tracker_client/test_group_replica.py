@@ -1,4 +1,4 @@
-"""Following the groups' logs: every entry once and in order, whatever is lost on the way."""
+"""Replica of the groups: each entry once and in order, with any loss on the way."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def key_of(group: str, epoch: int) -> bytes:
     return f"{group} {epoch}".encode().ljust(32, b".")
 
 
-class Town:
-    """A tracker's logs and groups, and a `Following` that hears of them."""
+class Harness:
+    """A tracker's logs and groups, and a `GroupReplica` of them."""
 
     def __init__(self) -> None:
         self.logs: dict[str, list[events.LogEntry]] = {}
@@ -128,62 +128,62 @@ class Town:
         return [entry.seq for entry in self.seen if entry.group == group]
 
 
-def run(test: Callable[[Town], Awaitable[None]]) -> None:
+def run(test: Callable[[Harness], Awaitable[None]]) -> None:
     async def main() -> None:
-        town = Town()
-        await test(town)
-        town.replica.close()
+        harness = Harness()
+        await test(harness)
+        harness.replica.close()
 
     asyncio.run(main())
 
 
 def test_it_begins_with_the_state_and_goes_on_with_the_events() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS, past=5)
-        await town.start()
-        assert town.replica.user == ALICE
-        assert town.link.topics == {topic_of(FILMS), WELCOME.inbox}
-        assert town.regrouped == 1
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS, past=5)
+        await harness.start()
+        assert harness.replica.user == ALICE
+        assert harness.link.topics == {topic_of(FILMS), WELCOME.inbox}
+        assert harness.regrouped == 1
         for _ in range(3):
-            town.publish(town.happen(FILMS))
-        assert town.seqs() == [6, 7, 8]
+            harness.publish(harness.happen(FILMS))
+        assert harness.seqs() == [6, 7, 8]
 
     run(test)
 
 
 def test_a_loss_is_noticed_by_the_next_event_and_made_good() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
-        town.publish(town.happen(FILMS))
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
+        harness.publish(harness.happen(FILMS))
         for _ in range(8):
-            lost = town.happen(FILMS)
-        town.publish(lost)
-        await until(lambda: len(town.seen) == 9)
-        assert town.seqs() == list(range(1, 10))
+            lost = harness.happen(FILMS)
+        harness.publish(lost)
+        await until(lambda: len(harness.seen) == 9)
+        assert harness.seqs() == list(range(1, 10))
 
     run(test)
 
 
 @pytest.mark.parametrize("how", ["head", "announced", "reconnected", "inbox"])
 def test_a_silent_loss_is_noticed_all_the_same(how: str) -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
         for _ in range(4):
-            town.happen(FILMS)
+            harness.happen(FILMS)
         match how:
             case "head":
-                town.publish(events.GroupHead(FILMS, 4, 1))
+                harness.publish(events.GroupHead(FILMS, 4, 1))
             case "announced":
-                town.replica.check_heads([tracker.Head(FILMS, 4, 1)])
+                harness.replica.check_heads([tracker.Head(FILMS, 4, 1)])
             case "reconnected":
-                town.replica.link_up(WELCOME)
+                harness.replica.link_up(WELCOME)
             case _:
                 topic, key = WELCOME.inbox, WELCOME.inbox_key
-                town.replica.published(topic, seal(key, 0, topic, encode(events.Nudge())))
-        await until(lambda: len(town.seen) == 4)
-        assert town.seqs() == [1, 2, 3, 4]
+                harness.replica.published(topic, seal(key, 0, topic, encode(events.Nudge())))
+        await until(lambda: len(harness.seen) == 4)
+        assert harness.seqs() == [1, 2, 3, 4]
 
     run(test)
 
@@ -193,289 +193,294 @@ def test_whatever_is_lost_doubled_or_out_of_order_every_entry_is_seen_once_and_i
     print(f"seed {seed}")
     rng = random.Random(seed)
 
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        town.join(OTHER, past=7)
-        await town.start()
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        harness.join(OTHER, past=7)
+        await harness.start()
         late: list[events.LogEntry] = []
         for _ in range(300):
             group = rng.choice([FILMS, OTHER])
-            late.append(town.happen(group))
+            late.append(harness.happen(group))
             rng.shuffle(late)
             for entry in late[: rng.randrange(4)]:
-                town.publish(entry, entry.group)
+                harness.publish(entry, entry.group)
             if rng.random() < 0.3:
                 late = [entry for entry in late if rng.random() < 0.7]
             if rng.random() < 0.2:
                 await turns(rng.randrange(12))
-        heads = [tracker.Head(group, len(town.logs[group]), 1) for group in (FILMS, OTHER)]
-        town.replica.check_heads(heads)
-        await until(lambda: len(town.seen) == 300)
-        assert town.seqs(FILMS) == list(range(1, len(town.logs[FILMS]) + 1))
-        assert town.seqs(OTHER) == list(range(8, len(town.logs[OTHER]) + 1))
+        heads = [tracker.Head(group, len(harness.logs[group]), 1) for group in (FILMS, OTHER)]
+        harness.replica.check_heads(heads)
+        await until(lambda: len(harness.seen) == 300)
+        assert harness.seqs(FILMS) == list(range(1, len(harness.logs[FILMS]) + 1))
+        assert harness.seqs(OTHER) == list(range(8, len(harness.logs[OTHER]) + 1))
 
     run(test)
 
 
 def test_a_leaving_user_loses_devices_and_rights_and_a_new_key_is_requested() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
         device, other = DeviceKey(b"1" * 32), DeviceKey(b"2" * 32)
-        town.devices[FILMS] = [tracker.DeviceRow(device, "bob"), tracker.DeviceRow(other, "carol")]
-        await town.start()
-        assert town.replica.knows_device(device)
-        left = town.happen(FILMS, events.Removed("Bob", 2))
-        town.publish(left, epoch=1)
-        view = town.replica.groups[FILMS]
+        harness.devices[FILMS] = [
+            tracker.DeviceRow(device, "bob"),
+            tracker.DeviceRow(other, "carol"),
+        ]
+        await harness.start()
+        assert harness.replica.knows_device(device)
+        left = harness.happen(FILMS, events.Removed("Bob", 2))
+        harness.publish(left, epoch=1)
+        view = harness.replica.groups[FILMS]
         assert view.revoked == {BOB: 2}
         assert view.devices == {other: UserId("carol")}
         await until(lambda: 2 in view.keys)
-        town.publish(town.happen(FILMS))
-        assert town.seqs() == [1, 2]
+        harness.publish(harness.happen(FILMS))
+        assert harness.seqs() == [1, 2]
 
     run(test)
 
 
 def test_an_event_sealed_with_an_unknown_key_is_caught_up() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
-        town.happen(FILMS, events.Left("bob", 2))  # lost
-        town.publish(town.happen(FILMS), epoch=2)
-        await until(lambda: len(town.seen) == 2)
-        assert town.seqs() == [1, 2]
-        assert town.replica.groups[FILMS].epoch == 2
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
+        harness.happen(FILMS, events.Left("bob", 2))  # lost
+        harness.publish(harness.happen(FILMS), epoch=2)
+        await until(lambda: len(harness.seen) == 2)
+        assert harness.seqs() == [1, 2]
+        assert harness.replica.groups[FILMS].epoch == 2
 
     run(test)
 
 
 def test_devices_come_and_go() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
         device = DeviceKey(b"1" * 32)
-        town.publish(town.happen(FILMS, events.Device("bob", device, True)))
-        assert town.replica.knows_device(device)
-        town.publish(town.happen(FILMS, events.Device("bob", device, False)))
-        assert device not in town.replica.groups[FILMS].devices
+        harness.publish(harness.happen(FILMS, events.Device("bob", device, True)))
+        assert harness.replica.knows_device(device)
+        harness.publish(harness.happen(FILMS, events.Device("bob", device, False)))
+        assert device not in harness.replica.groups[FILMS].devices
 
     run(test)
 
 
 def test_a_stale_list_of_devices_readmits_no_device() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
         device, other = DeviceKey(b"1" * 32), DeviceKey(b"2" * 32)
-        town.devices[FILMS] = [tracker.DeviceRow(device, "bob")]
-        await town.start()
+        harness.devices[FILMS] = [tracker.DeviceRow(device, "bob")]
+        await harness.start()
         fetched, go_on = asyncio.Event(), asyncio.Event()
 
         async def slowly(ask: tracker.GetDevices) -> tracker.DeviceRows:
-            rows = tracker.DeviceRows(town.devices[FILMS], len(town.logs[FILMS]))
+            rows = tracker.DeviceRows(harness.devices[FILMS], len(harness.logs[FILMS]))
             fetched.set()
             await go_on.wait()
             return rows
 
-        town.link.answers["GetDevices"] = slowly
-        assert not town.replica.knows_device(other)
+        harness.link.answers["GetDevices"] = slowly
+        assert not harness.replica.knows_device(other)
         await fetched.wait()
-        town.devices[FILMS] = [tracker.DeviceRow(other, "carol")]
-        town.publish(town.happen(FILMS, events.Device("bob", device, False)))
+        harness.devices[FILMS] = [tracker.DeviceRow(other, "carol")]
+        harness.publish(harness.happen(FILMS, events.Device("bob", device, False)))
         go_on.set()
         await turns()
-        assert town.replica.groups[FILMS].devices == {other: UserId("carol")}
+        assert harness.replica.groups[FILMS].devices == {other: UserId("carol")}
 
     run(test)
 
 
 def test_an_entry_that_is_older_than_the_list_changes_nothing_in_it() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
         device = DeviceKey(b"1" * 32)
         entries = [
-            town.happen(FILMS, events.Device("bob", device, False)),
-            town.happen(FILMS, events.Device("bob", device, True)),
+            harness.happen(FILMS, events.Device("bob", device, False)),
+            harness.happen(FILMS, events.Device("bob", device, True)),
         ]
-        town.devices[FILMS] = [tracker.DeviceRow(device, "bob")]
-        town.link.answers["EventsSince"] = Refused(Code.BUSY, "later")  # by what is published alone
-        assert not town.replica.knows_device(device)
-        await until(lambda: town.replica.knows_device(device))
+        harness.devices[FILMS] = [tracker.DeviceRow(device, "bob")]
+        harness.link.answers["EventsSince"] = Refused(
+            Code.BUSY, "later"
+        )  # by what is published alone
+        assert not harness.replica.knows_device(device)
+        await until(lambda: harness.replica.knows_device(device))
         for entry in entries:
-            town.publish(entry)
-            assert town.replica.knows_device(device)
-        assert town.seqs() == [1, 2]
+            harness.publish(entry)
+            assert harness.replica.knows_device(device)
+        assert harness.seqs() == [1, 2]
 
     run(test)
 
 
 def test_a_list_that_no_tracker_should_give_is_not_asked_for_without_end() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
-        town.publish(town.happen(FILMS, events.Device("bob", DeviceKey(b"1" * 32), False)))
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
+        harness.publish(harness.happen(FILMS, events.Device("bob", DeviceKey(b"1" * 32), False)))
         stale = tracker.DeviceRows([tracker.DeviceRow(b"1" * 32, "bob")], 0)
-        town.link.answers["GetDevices"] = stale
-        asked = len(town.link.asked_for(tracker.GetDevices))
-        assert not town.replica.knows_device(DeviceKey(b"1" * 32))
+        harness.link.answers["GetDevices"] = stale
+        asked = len(harness.link.asked_for(tracker.GetDevices))
+        assert not harness.replica.knows_device(DeviceKey(b"1" * 32))
         await turns(200)
-        assert not town.replica.groups[FILMS].devices
-        assert len(town.link.asked_for(tracker.GetDevices)) - asked == module.DEVICES_TRIES
+        assert not harness.replica.groups[FILMS].devices
+        assert len(harness.link.asked_for(tracker.GetDevices)) - asked == module.DEVICES_TRIES
 
     run(test)
 
 
 def test_a_device_acts_for_its_logged_in_user_alone() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
         device = DeviceKey(b"1" * 32)
-        town.devices[FILMS] = [tracker.DeviceRow(device, "bob")]
-        await town.start()
-        assert town.replica.acts_for(FILMS, BOB, device)
-        assert not town.replica.acts_for(OTHER, BOB, device)
-        asked = len(town.link.asked_for(tracker.GetDevices))
-        assert not town.replica.acts_for(FILMS, ALICE, device)
-        await until(lambda: len(town.link.asked_for(tracker.GetDevices)) == asked + 1)
-        town.publish(town.happen(FILMS, events.Device("bob", device, False)))
-        assert not town.replica.acts_for(FILMS, BOB, device)
+        harness.devices[FILMS] = [tracker.DeviceRow(device, "bob")]
+        await harness.start()
+        assert harness.replica.acts_for(FILMS, BOB, device)
+        assert not harness.replica.acts_for(OTHER, BOB, device)
+        asked = len(harness.link.asked_for(tracker.GetDevices))
+        assert not harness.replica.acts_for(FILMS, ALICE, device)
+        await until(lambda: len(harness.link.asked_for(tracker.GetDevices)) == asked + 1)
+        harness.publish(harness.happen(FILMS, events.Device("bob", device, False)))
+        assert not harness.replica.acts_for(FILMS, BOB, device)
 
     run(test)
 
 
 def test_an_epoch_may_begin_without_anybody_going() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
         device = DeviceKey(b"1" * 32)
-        town.epochs[FILMS] = 2
-        shut_out = town.happen(FILMS, events.Device("bob", device, False))
-        town.publish(shut_out, epoch=1)
+        harness.epochs[FILMS] = 2
+        shut_out = harness.happen(FILMS, events.Device("bob", device, False))
+        harness.publish(shut_out, epoch=1)
         assert shut_out.epoch == 2
-        await until(lambda: 2 in town.replica.groups[FILMS].keys)
-        town.publish(town.happen(FILMS))
-        assert town.seqs() == [1, 2]
+        await until(lambda: 2 in harness.replica.groups[FILMS].keys)
+        harness.publish(harness.happen(FILMS))
+        assert harness.seqs() == [1, 2]
 
     run(test)
 
 
 def test_h64_a_key_that_is_handed_on_is_not_asked_for() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
-        asked = len(town.link.asked_for(tracker.Follow))
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
+        asked = len(harness.link.asked_for(tracker.Follow))
         for epoch in range(2, 9):
-            town.publish(events.NewKey(FILMS, epoch, key_of(FILMS, epoch)), epoch=epoch - 1)
-            town.epochs[FILMS] = epoch
-            joined = town.happen(FILMS, events.Joined(f"user{epoch}"))
-            town.publish(joined, epoch=epoch - 1)
-            town.publish(town.happen(FILMS))
+            harness.publish(events.NewKey(FILMS, epoch, key_of(FILMS, epoch)), epoch=epoch - 1)
+            harness.epochs[FILMS] = epoch
+            joined = harness.happen(FILMS, events.Joined(f"user{epoch}"))
+            harness.publish(joined, epoch=epoch - 1)
+            harness.publish(harness.happen(FILMS))
         await turns()
-        assert town.seqs() == list(range(1, 15))
-        assert len(town.link.asked_for(tracker.Follow)) == asked
+        assert harness.seqs() == list(range(1, 15))
+        assert len(harness.link.asked_for(tracker.Follow)) == asked
 
     run(test)
 
 
 def test_h64_a_key_that_was_missed_is_asked_for() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
-        town.epochs[FILMS] = 2
-        town.publish(town.happen(FILMS))
-        await until(lambda: 2 in town.replica.groups[FILMS].keys)
-        await until(lambda: town.seqs() == [1])
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
+        harness.epochs[FILMS] = 2
+        harness.publish(harness.happen(FILMS))
+        await until(lambda: 2 in harness.replica.groups[FILMS].keys)
+        await until(lambda: harness.seqs() == [1])
 
     run(test)
 
 
 @pytest.mark.parametrize("how", ["nudge", "announcement", "reconnection"])
 def test_a_logout_from_elsewhere_ends_the_replica(how: str) -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
-        town.link.answers["Follow"] = Refused(Code.NOT_LOGGED_IN, "nobody is logged in")
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
+        harness.link.answers["Follow"] = Refused(Code.NOT_LOGGED_IN, "nobody is logged in")
         match how:
             case "nudge":
                 sealed = seal(WELCOME.inbox_key, 0, WELCOME.inbox, encode(events.Nudge()))
-                town.replica.published(WELCOME.inbox, sealed)
+                harness.replica.published(WELCOME.inbox, sealed)
             case "announcement":
-                town.replica.logged_out()
+                harness.replica.logged_out()
             case _:
-                town.replica.link_up(msgspec.structs.replace(WELCOME, user=None))
-        await until(lambda: town.logged_out)
+                harness.replica.link_up(msgspec.structs.replace(WELCOME, user=None))
+        await until(lambda: harness.logged_out)
         await turns()
-        assert town.logged_out == [ALICE]
-        assert town.replica.user is None
-        assert town.replica.groups == {}
-        asked = len(town.link.asked)
-        town.replica.logged_out()
+        assert harness.logged_out == [ALICE]
+        assert harness.replica.user is None
+        assert harness.replica.groups == {}
+        asked = len(harness.link.asked)
+        harness.replica.logged_out()
         await turns()
-        assert (len(town.link.asked), town.logged_out) == (asked, [ALICE])
+        assert (len(harness.link.asked), harness.logged_out) == (asked, [ALICE])
 
     run(test)
 
 
 def test_an_unknown_device_makes_us_look_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
-        asked = len(town.link.asked_for(tracker.GetDevices))
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
+        asked = len(harness.link.asked_for(tracker.GetDevices))
         device = DeviceKey(b"1" * 32)
-        town.devices[FILMS] = [tracker.DeviceRow(device, "bob")]
+        harness.devices[FILMS] = [tracker.DeviceRow(device, "bob")]
         for _ in range(50):
-            town.replica.knows_device(device)
+            harness.replica.knows_device(device)
             await turns(2)
-        assert town.replica.knows_device(device)
+        assert harness.replica.knows_device(device)
         stranger = DeviceKey(b"9" * 32)
         for _ in range(50):
-            assert not town.replica.knows_device(stranger)
+            assert not harness.replica.knows_device(stranger)
             await turns(2)
-        assert len(town.link.asked_for(tracker.GetDevices)) == asked + 1
+        assert len(harness.link.asked_for(tracker.GetDevices)) == asked + 1
 
     monkeypatch.setattr(module, "DEVICES_INTERVAL_S", 60.0)
     run(test)
 
 
 def test_peer_sets_are_heard_for_as_long_as_they_are_followed() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
         topic = share_topic(topic_of(FILMS), CONTENT)
         update = events.PeerUpdate(FILMS, CONTENT)
         sealed = seal(key_of(FILMS, 1), 1, topic, encode(update))
-        town.replica.published(topic, sealed)
-        town.replica.follow_share(FILMS, CONTENT)
-        assert topic in town.link.topics
-        town.replica.published(topic, sealed)
-        town.replica.unfollow_share(FILMS, CONTENT)
-        town.replica.published(topic, sealed)
-        assert topic not in town.link.topics
-        assert town.peers == [update]
+        harness.replica.published(topic, sealed)
+        harness.replica.follow_share(FILMS, CONTENT)
+        assert topic in harness.link.topics
+        harness.replica.published(topic, sealed)
+        harness.replica.unfollow_share(FILMS, CONTENT)
+        harness.replica.published(topic, sealed)
+        assert topic not in harness.link.topics
+        assert harness.peers == [update]
 
     run(test)
 
 
 def test_groups_that_are_gone_are_forgotten() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        town.join(OTHER)
-        await town.start()
-        town.replica.follow_share(OTHER, CONTENT)
-        town.mine.remove(OTHER)
-        town.replica.check_heads([tracker.Head(FILMS, 0, 1)])
-        await until(lambda: set(town.replica.groups) == {FILMS})
-        assert town.link.topics == {topic_of(FILMS), WELCOME.inbox}
-        assert town.regrouped == 2
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        harness.join(OTHER)
+        await harness.start()
+        harness.replica.follow_share(OTHER, CONTENT)
+        harness.mine.remove(OTHER)
+        harness.replica.check_heads([tracker.Head(FILMS, 0, 1)])
+        await until(lambda: set(harness.replica.groups) == {FILMS})
+        assert harness.link.topics == {topic_of(FILMS), WELCOME.inbox}
+        assert harness.regrouped == 2
 
     run(test)
 
 
 def test_a_logged_out_user_has_left_no_group() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        replica = town.replica
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        replica = harness.replica
         assert not replica.has_left(ALICE, FILMS, b"")
-        await town.start()
+        await harness.start()
         topic = replica.topic_of(FILMS)
         assert topic
         assert not replica.has_left(ALICE, FILMS, topic)
@@ -490,70 +495,70 @@ def test_a_logged_out_user_has_left_no_group() -> None:
 
 
 def test_a_group_that_ended_and_another_of_its_name_are_two() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
-        topic, regrouped = town.replica.topic_of(FILMS), town.regrouped
-        town.topics[FILMS] = b"another".ljust(len(topic))
-        await town.replica.sync()
-        assert town.replica.has_left(ALICE, FILMS, topic)
-        assert town.regrouped == regrouped + 1
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
+        topic, regrouped = harness.replica.topic_of(FILMS), harness.regrouped
+        harness.topics[FILMS] = b"another".ljust(len(topic))
+        await harness.replica.sync()
+        assert harness.replica.has_left(ALICE, FILMS, topic)
+        assert harness.regrouped == regrouped + 1
 
     run(test)
 
 
 def test_a_reply_for_a_former_user_is_ignored() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        answer, told = town.link.answers["Follow"], asyncio.Event()
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        answer, told = harness.link.answers["Follow"], asyncio.Event()
 
         async def late(ask: Any) -> Any:
             await told.wait()
             return answer(ask)
 
-        town.link.answers["Follow"] = late
-        town.replica.set_user(ALICE)
-        syncing = asyncio.create_task(town.replica.sync())
+        harness.link.answers["Follow"] = late
+        harness.replica.set_user(ALICE)
+        syncing = asyncio.create_task(harness.replica.sync())
         await turns()
-        town.replica.set_user(None)
+        harness.replica.set_user(None)
         told.set()
         await syncing
-        assert not town.replica.groups
-        assert not town.replica.known
+        assert not harness.replica.groups
+        assert not harness.replica.known
 
     run(test)
 
 
 def test_another_user_begins_with_nothing_of_the_former_one() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
-        town.replica.set_user(None)
-        assert town.replica.groups == {}
-        assert town.link.topics == {WELCOME.inbox}
-        await town.replica.sync()
-        assert town.replica.groups == {}
-        town.publish(town.happen(FILMS))
-        assert town.seen == []
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
+        harness.replica.set_user(None)
+        assert harness.replica.groups == {}
+        assert harness.link.topics == {WELCOME.inbox}
+        await harness.replica.sync()
+        assert harness.replica.groups == {}
+        harness.publish(harness.happen(FILMS))
+        assert harness.seen == []
 
     run(test)
 
 
 def test_noise_on_any_topic_is_counted_and_dropped() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS)
-        await town.start()
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS)
+        await harness.start()
         topic = topic_of(FILMS)
         key = key_of(FILMS, 1)
-        before = len(town.link.asked)
-        town.replica.published(topic, b"noise")
-        town.replica.published(topic, seal(b"o" * 32, 1, topic, encode(events.Nudge())))
-        town.replica.published(topic, seal(key, 1, topic, b"\xc1"))
-        town.replica.published(topic, seal(key, 1, topic, encode(events.Beat(b"t" * 16, 1))))
-        assert town.replica.unreadable == 4
-        town.replica.published(b"unknown", b"noise")
-        assert town.replica.unreadable == 4
-        assert (town.seen, len(town.link.asked)) == ([], before)
+        before = len(harness.link.asked)
+        harness.replica.published(topic, b"noise")
+        harness.replica.published(topic, seal(b"o" * 32, 1, topic, encode(events.Nudge())))
+        harness.replica.published(topic, seal(key, 1, topic, b"\xc1"))
+        harness.replica.published(topic, seal(key, 1, topic, encode(events.Beat(b"t" * 16, 1))))
+        assert harness.replica.unreadable == 4
+        harness.replica.published(b"unknown", b"noise")
+        assert harness.replica.unreadable == 4
+        assert (harness.seen, len(harness.link.asked)) == ([], before)
 
     run(test)
 
@@ -561,89 +566,89 @@ def test_noise_on_any_topic_is_counted_and_dropped() -> None:
 def test_two_answers_at_once_begin_a_group_once() -> None:
     """A command that makes a group asks for the state, and so does the notice of it."""
 
-    async def test(town: Town) -> None:
-        await town.start()
-        town.join(FILMS, past=2)
+    async def test(harness: Harness) -> None:
+        await harness.start()
+        harness.join(FILMS, past=2)
         gate = asyncio.Event()
-        devices = town.link.answers["GetDevices"]
+        devices = harness.link.answers["GetDevices"]
 
         async def slowly(ask: tracker.GetDevices) -> Any:
             await gate.wait()
             return devices(ask)
 
-        town.link.answers["GetDevices"] = slowly
-        both = asyncio.gather(town.replica.sync(), town.replica.sync())
-        await until(lambda: FILMS in town.replica.groups)
+        harness.link.answers["GetDevices"] = slowly
+        both = asyncio.gather(harness.replica.sync(), harness.replica.sync())
+        await until(lambda: FILMS in harness.replica.groups)
         for _ in range(3):
-            town.publish(town.happen(FILMS))
+            harness.publish(harness.happen(FILMS))
         gate.set()
         await both
-        town.publish(town.happen(FILMS))
+        harness.publish(harness.happen(FILMS))
         await turns()
-        assert town.seqs() == [3, 4, 5, 6]
+        assert harness.seqs() == [3, 4, 5, 6]
 
     run(test)
 
 
 def test_f50_a_replica_behind_the_kept_entries_goes_on_from_a_snapshot() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS, past=4)
-        town.devices[FILMS] = [
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS, past=4)
+        harness.devices[FILMS] = [
             tracker.DeviceRow(HERS, "carol"),
             tracker.DeviceRow(HIS, "bob"),
         ]
-        await town.start()
-        assert town.replica.acts_for(FILMS, "bob", HIS)
+        await harness.start()
+        assert harness.replica.acts_for(FILMS, "bob", HIS)
         # Meanwhile, unheard: bob was removed, and so much happened that nobody can tell any more.
-        town.happen(FILMS, events.Removed("bob", 2))
-        town.happen(FILMS, events.Owner("carol"))
+        harness.happen(FILMS, events.Removed("bob", 2))
+        harness.happen(FILMS, events.Owner("carol"))
         for _ in range(6):
-            town.happen(FILMS)
-        town.devices[FILMS] = [tracker.DeviceRow(HERS, "carol")]
-        town.revoked[FILMS] = [("bob", 2)]
-        town.trimmed = 8
-        town.publish(town.logs[FILMS][-1], epoch=1)
-        await until(lambda: town.seqs()[-1:] == [12])
-        assert town.seqs() == [9, 10, 11, 12]
-        assert town.gaps == [Gap(FILMS, 5, 8, frozenset({"bob"}))]
-        view = town.replica.groups[FILMS]
+            harness.happen(FILMS)
+        harness.devices[FILMS] = [tracker.DeviceRow(HERS, "carol")]
+        harness.revoked[FILMS] = [("bob", 2)]
+        harness.trimmed = 8
+        harness.publish(harness.logs[FILMS][-1], epoch=1)
+        await until(lambda: harness.seqs()[-1:] == [12])
+        assert harness.seqs() == [9, 10, 11, 12]
+        assert harness.gaps == [Gap(FILMS, 5, 8, frozenset({"bob"}))]
+        view = harness.replica.groups[FILMS]
         assert view.epoch == 2
         assert view.keys[2] == key_of(FILMS, 2)
         assert view.revoked == {"bob": 2}
         assert set(view.devices) == {HERS}
-        town.publish(town.happen(FILMS))
-        assert town.seqs()[-1] == 13
+        harness.publish(harness.happen(FILMS))
+        assert harness.seqs()[-1] == 13
 
     run(test)
 
 
 def test_f50_a_snapshot_may_be_all_that_there_is() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS, past=2)
-        await town.start()
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS, past=2)
+        await harness.start()
         for _ in range(5):
-            town.happen(FILMS)
-        town.trimmed = 7
-        town.replica.check_head(FILMS, 7, 1)
-        await until(lambda: town.gaps)
-        assert town.gaps == [Gap(FILMS, 3, 7, frozenset())]
-        assert not town.seen
-        town.publish(town.happen(FILMS))
-        assert town.seqs() == [8]
+            harness.happen(FILMS)
+        harness.trimmed = 7
+        harness.replica.check_heads([tracker.Head(FILMS, 7, 1)])
+        await until(lambda: harness.gaps)
+        assert harness.gaps == [Gap(FILMS, 3, 7, frozenset())]
+        assert not harness.seen
+        harness.publish(harness.happen(FILMS))
+        assert harness.seqs() == [8]
 
     run(test)
 
 
 def test_f50_a_snapshot_of_another_group_is_not_taken() -> None:
-    async def test(town: Town) -> None:
-        town.join(FILMS, past=2)
-        await town.start()
-        town.happen(FILMS)
+    async def test(harness: Harness) -> None:
+        harness.join(FILMS, past=2)
+        await harness.start()
+        harness.happen(FILMS)
         state = tracker.GroupState("music", "eve", 9, topic_of(FILMS), key_of(FILMS, 9), 3)
-        town.link.answers["EventsSince"] = tracker.Events([], 3, state)
-        town.replica.check_head(FILMS, 3, 1)
+        harness.link.answers["EventsSince"] = tracker.Events([], 3, state)
+        harness.replica.check_heads([tracker.Head(FILMS, 3, 1)])
         await turns()
-        assert town.replica.groups[FILMS].owner == "alice"
-        assert not town.gaps
+        assert harness.replica.groups[FILMS].owner == "alice"
+        assert not harness.gaps
 
     run(test)
