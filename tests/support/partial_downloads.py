@@ -72,7 +72,7 @@ def one_file_of(part: Path) -> Path:
 
 
 def offset_in_file(sample: Sample, piece: int) -> int:
-    """Where in that file a piece that lies in it begins."""
+    """The offset of a piece in the file that it lies in."""
     number = next(n for n, e in enumerate(sample.manifest.entries) if e.path in ("", "big"))
     return piece * PIECE - sum(entry.size for entry in sample.manifest.entries[:number])
 
@@ -86,7 +86,7 @@ def flip_a_bit(path: Path, offset: int) -> None:
 
 
 class Synced:
-    """Notes which files and folders beneath ``root`` are put on the disk, by their paths."""
+    """Records which files and folders beneath ``root`` are synced, by their paths."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
         self.root = root

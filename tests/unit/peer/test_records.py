@@ -21,7 +21,7 @@ from tests.support.waiting import PATIENCE_S, wait_for
 FILMS, MUSIC = GroupId("films"), GroupId("music")
 ONE, TWO = ContentId(b"1" * 32), ContentId(b"2" * 32)
 
-MEANWHILE_S = 0.2  # for another thread, if nothing holds it up: it needs next to nothing
+MEANWHILE_S = 0.2  # time for another thread, which needs next to none unless a lock stops it
 
 
 def record(**changed: Any) -> DownloadRecord:
@@ -41,7 +41,7 @@ def record(**changed: Any) -> DownloadRecord:
 
 
 class TestRecords:
-    def test_they_are_there_again(self, tmp_path: Path) -> None:
+    def test_records_survive_a_restart(self, tmp_path: Path) -> None:
         records = Records(tmp_path / "downloads", DownloadRecord)
         records.put("a", record())
         records.put("b", record(state="C"))
@@ -54,7 +54,7 @@ class TestRecords:
         records.remove("a")
         assert set(records.load()) == {"b"}
 
-    def test_one_that_the_disk_does_not_give_back_is_not_taken_for_damaged(
+    def test_an_unreadable_record_does_not_count_as_damaged(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         records = Records(tmp_path / "shares", DownloadRecord)
@@ -98,9 +98,7 @@ class TestRecords:
         assert records.load() == {"good": record()}
 
     @pytest.mark.parametrize("noise", [b"", b"noise", b"\x80"])
-    def test_f80_one_that_the_disk_lost_is_there_again_from_its_copy(
-        self, tmp_path: Path, noise: bytes
-    ) -> None:
+    def test_f80_a_lost_record_returns_from_its_copy(self, tmp_path: Path, noise: bytes) -> None:
         records = Records(tmp_path / "shares", DownloadRecord)
         records.put("a", record(state="D"))
         records.put("a", record())
@@ -111,7 +109,7 @@ class TestRecords:
         (tmp_path / "shares" / "a.copy").write_bytes(noise)
         assert records.load() == {"a": record()}
 
-    def test_a_copy_alone_brings_nothing_back(self, tmp_path: Path) -> None:
+    def test_a_copy_alone_restores_nothing(self, tmp_path: Path) -> None:
         records = Records(tmp_path / "shares", DownloadRecord)
         records.put("a", record())
         (tmp_path / "shares" / "a.record").unlink()
@@ -125,7 +123,7 @@ class TestRecords:
         assert records.load() == {}
         assert not left.exists()
 
-    def test_a_record_that_is_removed_while_it_is_written_does_not_come_back(
+    def test_a_record_removed_during_its_write_does_not_return(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         records = Records(tmp_path / "downloads", DownloadRecord)
@@ -142,7 +140,7 @@ class TestRecords:
         remover.join()
         assert records.load() == {}
 
-    def test_changes_to_one_record_are_made_in_the_order_in_which_they_came(
+    def test_changes_to_one_record_keep_their_order(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         records = Records(tmp_path / "downloads", DownloadRecord)
@@ -174,7 +172,7 @@ class TestRecords:
         assert len({record_key(*some) for some in parts}) == len(parts)
         assert record_key("caf\udce9") != record_key("café")
 
-    def test_one_that_was_damaged_is_mended_by_putting_it_again(self, tmp_path: Path) -> None:
+    def test_putting_a_damaged_manifest_again_mends_it(self, tmp_path: Path) -> None:
         manifests = Manifests(tmp_path / "manifests")
         manifests.put(ONE, b"encoded")
         (path,) = (tmp_path / "manifests").iterdir()
@@ -193,19 +191,17 @@ class TestRecords:
         assert manifests.get(TWO) is None
         assert not left.exists()
 
-    def test_those_that_were_put_lately_are_spared(self, tmp_path: Path) -> None:
+    def test_recent_manifests_are_spared(self, tmp_path: Path) -> None:
         manifests = Manifests(tmp_path / "manifests")
         three = ContentId(b"3" * 32)
         for content in (ONE, TWO, three):
             manifests.put(content, bytes(content))
             os.utime(tmp_path / "manifests" / f"{content.hex()}.manifest", (1, 1))
-        manifests.put(TWO, bytes(TWO))  # for what, is not recorded yet
+        manifests.put(TWO, bytes(TWO))  # its record is not written yet
         manifests.keep_only({ONE}, 3600.0)
         assert [manifests.get(c) for c in (ONE, TWO, three)] == [ONE, TWO, None]
 
-    def test_the_wanted_ones_are_gone_through_once_and_not_for_each_manifest(
-        self, tmp_path: Path
-    ) -> None:
+    def test_the_wanted_set_is_iterated_once(self, tmp_path: Path) -> None:
         class Wanted(set[ContentId]):
             rounds = 0
 

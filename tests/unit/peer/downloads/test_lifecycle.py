@@ -1,4 +1,4 @@
-"""The turns that a download takes, when two things come at once or one does not end."""
+"""States of a download, when two events come at once or one step does not end."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def run(tmp_path: Path, test: Callable[[Stage], Awaitable[None]], *, pieces: int
 
 @pytest.fixture
 def verified(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """The verifying of a part lasts until this is set."""
+    """Event that ends the verification of parts."""
     recover, done = UnverifiedPart.recover, threading.Event()
 
     def slowly(part: UnverifiedPart, **words: Any) -> PartialContent:
@@ -296,7 +296,7 @@ def test_a_member_removed_during_verification_fetches_nothing(
     run(tmp_path, test)
 
 
-def test_a_logout_is_no_leaving_of_all_groups(tmp_path: Path) -> None:
+def test_a_logout_leaves_no_group(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         stage.remembers(2, state="P", by_user=True)
         downloads = await stage.start()
@@ -387,7 +387,7 @@ def test_a_download_without_a_part_can_be_cancelled(tmp_path: Path, gone: str) -
 
 
 @pytest.mark.parametrize("last", ["record", "part", "journal"])
-def test_whatever_it_had_made_when_it_was_killed_it_goes_on(tmp_path: Path, last: str) -> None:
+def test_a_download_is_resumed_after_a_kill_at_any_step(tmp_path: Path, last: str) -> None:
     async def test(stage: Stage) -> None:
         stage.remembers(0)
         if last != "journal":
@@ -516,7 +516,7 @@ def test_a_part_opened_after_its_user_left_is_closed(
     run(tmp_path, test)
 
 
-def test_a_damaged_part_does_not_keep_the_others_from_their_rest(tmp_path: Path) -> None:
+def test_a_damaged_part_does_not_stop_the_others_from_resting(tmp_path: Path) -> None:
     class Part:
         closed = False
 
@@ -562,7 +562,7 @@ class Copy:
         return b"".join(map(self._stage.piece, pieces))
 
 
-def test_a_copy_that_breaks_off_is_not_fetched_from_the_start(tmp_path: Path) -> None:
+def test_an_interrupted_copy_is_not_fetched_from_the_start(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         stage.remembers(1)
         changed: list[ContentId] = []
@@ -585,7 +585,7 @@ def test_a_copy_that_breaks_off_is_not_fetched_from_the_start(tmp_path: Path) ->
         assert job.transfer is not None
         assert job.transfer._core.progress(0.0).held_pieces == 3
         await until(lambda: len(stage.link.asked) > asked, "the question who else has it")
-        # However long the answer takes, the last piece may come before it.
+        # The last piece may come before the answer.
         assert not job.has_task
         told.set()
         assert changed == [stage.content]
@@ -640,7 +640,7 @@ def test_a_content_fetched_to_two_places_is_served_from_one_of_them(tmp_path: Pa
     run(tmp_path, test)
 
 
-def test_a_full_disk_is_told_once_and_again_after_a_resume(
+def test_a_full_disk_is_reported_once_and_again_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(piece_writer, "STORAGE_RETRY_S", 0.001)

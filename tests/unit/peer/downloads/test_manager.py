@@ -1,4 +1,4 @@
-"""The list of downloads, when the user goes while something is under way."""
+"""The list of downloads, when the user logs out during a command."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CONTENT = manifest.manifest_id(ENCODED)
 
 
 class Stage:
-    """Alice's downloads in ``home``, amid parts of which nothing is asked."""
+    """Alice's downloads in ``home``, among stubs of the other services."""
 
     def __init__(self, home: Path, link: FakeLink | None = None, threads: int = 2) -> None:
         (home / "manifests").mkdir()
@@ -93,7 +93,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(test())  # type: ignore[arg-type]
 
 
-def test_the_oldest_may_leave_the_list_while_all_are_laid_to_rest(
+def test_the_oldest_may_leave_the_list_while_all_come_to_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "DOWNLOADS_LISTED_MAX", 1)
@@ -119,7 +119,7 @@ def test_the_oldest_may_leave_the_list_while_all_are_laid_to_rest(
     run(test)
 
 
-def test_a_download_does_not_begin_when_its_user_goes_meanwhile(
+def test_a_download_does_not_begin_after_its_user_was_logged_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:
@@ -166,7 +166,7 @@ def test_a_waiting_command_sees_the_end_of_a_download_that_left_the_list(tmp_pat
     run(test)
 
 
-def test_a_peer_set_is_heard_of_for_as_long_as_something_fetches_it(
+def test_a_peer_set_is_followed_as_long_as_a_download_fetches_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:

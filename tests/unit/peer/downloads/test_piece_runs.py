@@ -1,4 +1,4 @@
-"""Adjacent pieces that come in one message: a `Running` download that is told of them."""
+"""Adjacent pieces in one message, received by a `Transfer`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def phase(transfer: Transfer) -> Phase | None:
     return None if bob is None else bob.phase
 
 
-def test_they_are_stored_by_one_job(tmp_path: Path) -> None:
+def test_a_run_is_stored_by_one_job(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         transfer, jobs = await asked_of(stage)
         transfer.on_pieces(BOB, 0, 2, memoryview(data_of(stage, 0, 2)))
@@ -59,7 +59,7 @@ def test_they_are_stored_by_one_job(tmp_path: Path) -> None:
     run(tmp_path, test, pieces=8)
 
 
-def test_a_wrong_one_condemns_its_sender_and_not_the_others(tmp_path: Path) -> None:
+def test_a_wrong_piece_bans_its_sender_and_spares_the_other_pieces(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         transfer, _ = await asked_of(stage)
         data = data_of(stage, 0, 2)
@@ -78,8 +78,8 @@ def test_a_wrong_one_condemns_its_sender_and_not_the_others(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE, PIECE + 1, 2 * PIECE - 1, 2 * PIECE + 1])
-def test_one_that_is_not_as_long_as_it_says(tmp_path: Path, size: int) -> None:
-    """What is whole of it is taken, the rest counts against its sender."""
+def test_a_run_of_another_length_than_announced(tmp_path: Path, size: int) -> None:
+    """Whole pieces are taken; the rest counts against the sender."""
 
     async def test(stage: Stage) -> None:
         transfer, _ = await asked_of(stage)
@@ -108,7 +108,7 @@ def test_a_run_of_unrequested_pieces_is_dropped(tmp_path: Path) -> None:
     run(tmp_path, test, pieces=8)
 
 
-def test_those_that_came_before_are_left_out(tmp_path: Path) -> None:
+def test_pieces_received_before_are_left_out(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         transfer, jobs = await asked_of(stage)
         transfer.on_pieces(BOB, 1, 1, memoryview(data_of(stage, 1, 1)))
@@ -119,7 +119,7 @@ def test_those_that_came_before_are_left_out(tmp_path: Path) -> None:
     run(tmp_path, test, pieces=8)
 
 
-def test_a_piece_does_not_keep_the_junk_that_came_with_it() -> None:
+def test_a_piece_does_not_keep_surplus_bytes_in_memory() -> None:
     received = ReceivedPieces(3)
     message = memoryview(b"aaa" + bytes(1000))
     events = received.add(BOB, 4, 2, message)

@@ -53,8 +53,8 @@ def test_starts_and_rests(
     assert next_starts(list(queue), taken, at_once, open_max) == expected
 
 
-def test_a_queue_always_moves_on_and_keeps_its_order() -> None:
-    """Any course: never too many open, nothing starts out of order, all get their turn."""
+def test_the_queue_always_moves_on_and_keeps_its_order() -> None:
+    """In any course: never too many are open, none starts out of order, and all get their turn."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -145,7 +145,7 @@ def test_f75_downloads_beyond_those_at_once_queue_in_order(run: Run) -> None:
     run(test)
 
 
-def test_f75_one_that_ends_lets_the_next_one_in(run: Run) -> None:
+def test_f75_the_end_of_a_download_starts_the_next(run: Run) -> None:
     async def test(stage: Stage) -> None:
         for name in "abcd":
             await begin(stage, name)
@@ -160,7 +160,7 @@ def test_f75_one_that_ends_lets_the_next_one_in(run: Run) -> None:
     run(test)
 
 
-def test_f75_the_queue_is_what_it_was_after_a_restart(run: Run) -> None:
+def test_f75_the_queue_survives_a_restart(run: Run) -> None:
     async def test(stage: Stage) -> None:
         for name in "abcde":
             await begin(stage, name)
@@ -187,7 +187,7 @@ def test_f75_a_download_without_progress_gives_way(
         for name in "abcdef":
             await begin(stage, name)
         parts = {f"{name}.part" for name in "abcdef"}
-        # Nobody gives anything to any of them: each is open once in a while.
+        # No source gives anything: each download is open once in a while.
         await until(lambda: parts == {path.name for path in stage.place.iterdir()})
         assert {job.record.state for job in stage.downloads._jobs.values()} == {"D"}
         assert stage.open_files() <= 3 * 5
@@ -195,7 +195,7 @@ def test_f75_a_download_without_progress_gives_way(
     run(test)
 
 
-def test_a_name_that_is_in_the_queue_is_taken(run: Run) -> None:
+def test_the_destination_of_a_queued_download_is_taken(run: Run) -> None:
     async def test(stage: Stage) -> None:
         for name in "abc":
             await begin(stage, name)
@@ -205,7 +205,7 @@ def test_a_name_that_is_in_the_queue_is_taken(run: Run) -> None:
     run(test)
 
 
-def test_a_record_of_the_queue_is_that_of_any_download(run: Run) -> None:
+def test_the_record_of_a_queued_download_is_an_ordinary_one(run: Run) -> None:
     async def test(stage: Stage) -> None:
         for name in "abc":
             await begin(stage, name)
@@ -217,7 +217,7 @@ def test_a_record_of_the_queue_is_that_of_any_download(run: Run) -> None:
     run(test)
 
 
-def test_waiting_in_the_queue_is_told(run: Run) -> None:
+def test_a_waiting_command_shows_the_position_in_the_queue(run: Run) -> None:
     async def test(stage: Stage) -> None:
         keys = [await begin(stage, name) for name in "abc"]
         told: list[control.Progress] = []

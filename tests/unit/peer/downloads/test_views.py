@@ -1,4 +1,4 @@
-"""What is said of a download: whether anybody gives anything, and if nobody does, why."""
+"""Rows and progress of a download: its rate, or the reason why nothing arrives."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def row_of(stage: Stage) -> control.DownloadRow:
 async def give(
     stage: Stage, job: DownloadJob, device: DeviceKey, data: bytes | None = None
 ) -> None:
-    """Have ``device`` send a piece it is asked for: what it should, or else ``data``."""
+    """Let ``device`` send a requested piece, or ``data`` in its place."""
     assert job.transfer is not None
     job.transfer.on_opened(device, None)
     sources = job.transfer._core._sources
@@ -62,7 +62,7 @@ async def give(
     )
 
 
-def test_that_every_source_is_banned_is_said_until_a_good_one_comes(tmp_path: Path) -> None:
+def test_the_row_says_that_every_source_is_banned_until_a_good_one_comes(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         job = await going(stage, 1)
         assert job.transfer is not None
@@ -103,7 +103,7 @@ def test_the_row_of_an_unshared_download_says_so_until_it_is_shared(
         row = row_of(stage)
         assert (row.state, row.rate, row.eta_s, row.sources) == ("D", 0.0, None, 0)
         assert progress_of(job, job.record.user).note == row.reason
-        # One that fetches it itself shares nothing.
+        # A device that fetches it itself shares nothing.
         downloads.peers_changed(
             events.PeerUpdate(FILMS, stage.content, [listed(CAROL, complete=False)])
         )
@@ -170,7 +170,7 @@ def test_a_resting_download_without_a_part_holds_nothing(tmp_path: Path) -> None
     run(tmp_path, test)
 
 
-def test_a_tracker_that_does_not_answer_says_nothing_of_the_share(tmp_path: Path) -> None:
+def test_a_silent_tracker_does_not_make_a_share_unshared(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         job = await going(stage, 1)
         stage.link.connected = False
@@ -191,7 +191,7 @@ def test_a_tracker_that_does_not_answer_says_nothing_of_the_share(tmp_path: Path
         ("unshared", "it is no longer shared", "shares it again"),
     ],
 )
-def test_a_waiting_command_is_told_why_nothing_comes_and_what_helps(
+def test_a_waiting_command_shows_a_reason_and_advice(
     tmp_path: Path, why: str, note: str, advice: str
 ) -> None:
     async def test(stage: Stage) -> None:

@@ -82,7 +82,7 @@ def test_ordinary_names_are_not_tried(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("names", ODD)
-def test_this_file_system_holds_them_all(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_this_file_system_holds_all_names(tmp_path: Path, names: tuple[str, ...]) -> None:
     begin(tmp_path / "got", manifest_of(*names))
     assert os.listdir(tmp_path) == []
 
@@ -91,6 +91,6 @@ def siblings(*names: str) -> Iterator[list[str]]:
     return (sorted(found) for found in destination_names._folders(manifest_of(*names)))
 
 
-def test_siblings_are_told_folder_by_folder() -> None:
+def test_siblings_are_listed_folder_by_folder() -> None:
     found = list(siblings("a/b/c", "a/b/d", "a/e", "f/", "g"))
     assert sorted(found) == sorted([["c", "d"], ["b", "e"], [], ["a", "f", "g"]])

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 
 class FaultyDisk:
-    """Stands between the part's files and the system: calls fail while ``number`` is set."""
+    """Layer between the files of a part and the system; its calls fail while ``number`` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         self.number: int | None = None
@@ -53,7 +53,7 @@ class FaultyDisk:
         return call
 
 
-def test_F19_a_full_disk_stops_nothing_that_is_held(
+def test_F19_a_full_disk_does_not_affect_held_pieces(
     sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     download = sample.begin(place)
@@ -79,7 +79,7 @@ def test_F19_a_full_disk_stops_nothing_that_is_held(
 def test_F19_a_file_that_could_not_be_made_is_not_synced(
     number: int, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Few files are synced one by one: one that is not there would count as a failing disk."""
+    """Few files are synced one by one: a missing file would count as a failing disk."""
     root = tmp_path / "source"
     root.mkdir()
     (root / "a").write_bytes(NOISE[: 3 * PIECE])

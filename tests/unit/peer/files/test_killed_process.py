@@ -48,7 +48,7 @@ download.finalize()
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_F3_after_kills_everything_acknowledged_is_there(
+def test_F3_acknowledged_pieces_survive_kills(
     kind: str, place: Path, request: pytest.FixtureRequest
 ) -> None:
     sample: Sample = request.getfixturevalue(f"{kind}_sample")

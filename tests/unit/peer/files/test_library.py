@@ -1,4 +1,4 @@
-"""Sharing: what is walked and digested, and that no byte leaves that is not what was shared."""
+"""Sharing: walk and digests; no byte of a changed file leaves this device."""
 
 from __future__ import annotations
 
@@ -380,7 +380,7 @@ def test_F24_not_one_byte_of_a_changed_file_is_read(
     for index in range(content.manifest.piece_count):
         with pytest.raises(ContentChanged, match="/in"):
             content.read_run(index, 1)
-    # With its folder gone as well the disk may be away: nothing follows for the file.
+    # Without its folder the disk may be away, which proves nothing about the file.
     with pytest.raises(Away if change == "remove folder" else ContentChanged):
         content.check()
 
@@ -416,7 +416,7 @@ def test_F24_a_folder_on_the_way_that_became_a_link_is_not_followed(
         read_all(content)
 
 
-def test_a_file_that_was_only_touched_is_shared_again_after_a_second_look(
+def test_a_touched_file_is_shared_again_after_a_recheck(
     tmp_path: Path, handles: HandleCache
 ) -> None:
     path = tmp_path / "f"
@@ -432,7 +432,7 @@ def test_a_file_that_was_only_touched_is_shared_again_after_a_second_look(
     )
 
 
-def test_a_second_look_notices_other_bytes(tmp_path: Path, handles: HandleCache) -> None:
+def test_a_recheck_notices_other_bytes(tmp_path: Path, handles: HandleCache) -> None:
     path = tmp_path / "f"
     path.write_bytes(NOISE)
     content = share(path, handles)

@@ -33,7 +33,7 @@ from tests.support.partial_downloads import (
 )
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
-MEANWHILE_S = 0.2  # for another thread, if nothing holds it up: it needs next to nothing
+MEANWHILE_S = 0.2  # time for another thread, which needs next to none unless a lock stops it
 
 
 @pytest.mark.parametrize("seed", [None, 1, 2])
@@ -227,7 +227,7 @@ ALGORITHMS = list(Algorithm)
 def test_zeros_and_copies_are_known_by_digest_and_made(
     algorithm: Algorithm, rest: int, tmp_path: Path, place: Path
 ) -> None:
-    """Zeros, the short last piece among them, and copies; what is left is as it was shared."""
+    """Zeros, among them the short last piece, and copies; the result equals the source."""
     source = tmp_path / "source"
     noise = NOISE[: 2 * PIECE]
     source.write_bytes(bytes(3 * PIECE) + noise + noise[:PIECE] + bytes(2 * PIECE + rest))
@@ -328,5 +328,5 @@ def test_two_threads_that_finish_a_download_find_it_in_one_place(
     assert len(found) == 2
     assert found[0] == found[1]
     place.rename(place.with_name("elsewhere"))
-    assert download.finalize() == found[0]  # where it was put, not where it is by now
+    assert download.finalize() == found[0]  # the place of the rename, not the place by now
     download.close()

@@ -1,5 +1,8 @@
-"""F85: destinations that are no Linux disk. Whatever call they refuse, what is verified ends under
-its name, nothing stays open, and what was refused is said once."""
+"""F85: destinations that are no Linux disk and refuse some calls.
+
+Verified content gets its final name all the same, no file stays open, and each refusal is logged
+once.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +115,7 @@ def test_f85_a_call_that_is_refused_keeps_no_content_from_its_name(
 
 
 @pytest.mark.parametrize("number", REFUSALS, ids=errno.errorcode.__getitem__)
-def test_f85_all_of_them_refused_at_once(
+def test_f85_all_calls_refused_at_once(
     number: int,
     disk: RefusingDisk,
     place: Path,
@@ -130,7 +133,7 @@ def test_f85_all_of_them_refused_at_once(
     assert any("change permissions" in line for line in said)
 
 
-def test_f85_calls_that_the_disk_does_not_know(
+def test_f85_calls_that_the_disk_lacks(
     tmp_path_factory: pytest.TempPathFactory, sample: Sample
 ) -> None:
     """The kernel remembers ENOSYS for as long as it is mounted: hence a disk of its own."""
@@ -156,7 +159,7 @@ def test_f85_a_rename_that_is_refused_altogether_is_done_by_a_link(
 
 
 @pytest.mark.parametrize("number", REFUSALS, ids=errno.errorcode.__getitem__)
-def test_f85_where_nothing_can_be_renamed_it_is_said_at_once_where_the_content_is(
+def test_f85_the_error_names_the_content_if_nothing_can_be_renamed(
     number: int, disk: RefusingDisk, place: Path, sample: Sample
 ) -> None:
     disk.refuse(rename=number, rename_noreplace=number, link=number)
@@ -169,7 +172,7 @@ def test_f85_where_nothing_can_be_renamed_it_is_said_at_once_where_the_content_i
 
 
 @pytest.mark.parametrize("way", ["rename_noreplace", "link"])
-def test_f85_nothing_is_overwritten_in_any_of_these_ways(
+def test_f85_no_way_to_rename_overwrites_a_file(
     way: str, disk: RefusingDisk, place: Path, sample: Sample
 ) -> None:
     refused = ["rename_noreplace"] if way == "link" else ["rename_noreplace", "link"]
@@ -203,7 +206,7 @@ def test_f85_names_may_be_short_on_a_disk(
     arrived(sample, place, disk)
 
 
-def test_f85_a_name_that_the_disk_does_not_take_is_refused_before_anything_is_fetched(
+def test_f85_a_name_that_the_disk_refuses_is_found_before_any_fetch(
     disk: RefusingDisk, place: Path, sample: Sample
 ) -> None:
     disk.refuse(name_max=100)
@@ -224,7 +227,7 @@ def test_f85_a_failure_at_the_start_leaves_nothing_behind(
     assert not list(place.parent.iterdir())
 
 
-def test_f85_a_disk_that_fails_is_not_taken_for_one_that_refuses(
+def test_f85_a_failing_disk_does_not_count_as_a_refusing_one(
     disk: RefusingDisk, place: Path, sample: Sample
 ) -> None:
     journal = str(sample.source.with_name("journal"))
@@ -252,7 +255,7 @@ def test_f85_a_file_that_may_not_be_made_is_refused_at_once(
         open_part.create(str(place), sample.manifest, sample.id, "journal")
 
 
-def test_f85_a_process_that_ends_between_link_and_unlink_has_made_it(
+def test_f85_a_process_that_ends_between_link_and_unlink_has_completed_it(
     disk: RefusingDisk, place: Path, sample: Sample
 ) -> None:
     if sample.manifest.is_folder:

@@ -1,4 +1,4 @@
-"""What may be shared: problems are told together, homes and parts are never given away."""
+"""Walks over files to share: all problems in one answer; homes and parts are never shared."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ HOMES = [peer_home, tracker_home]
 # -- problems -----------------------------------------------------------------------------------
 
 
-def test_all_problems_are_told_in_one_answer(tmp_path: Path) -> None:
+def test_all_problems_are_reported_in_one_answer(tmp_path: Path) -> None:
     make(tmp_path, "good", "in/a\x1b[2J", "in/b\u202e", "deep/er/good")
     (tmp_path / "in" / "link").symlink_to("/etc/passwd")
     os.mkfifo(tmp_path / "deep" / "fifo")
@@ -116,7 +116,7 @@ def test_names_that_linux_can_hold_are_shared(tmp_path: Path, names: tuple[str, 
 
 
 @pytest.mark.parametrize("make_home", HOMES)
-def test_h80_a_home_and_all_in_it_is_refused(tmp_path: Path, make_home) -> None:  # type: ignore[no-untyped-def]
+def test_h80_a_home_and_everything_in_it_is_refused(tmp_path: Path, make_home) -> None:  # type: ignore[no-untyped-def]
     home = make_home(tmp_path / "some" / "name")
     (tmp_path / "link").symlink_to(home)
     inside = [path for path in home.rglob("*") if path.is_file()]
@@ -126,7 +126,9 @@ def test_h80_a_home_and_all_in_it_is_refused(tmp_path: Path, make_home) -> None:
 
 
 @pytest.mark.parametrize("make_home", HOMES)
-def test_h80_a_copy_a_hard_link_and_a_damaged_home_are_known_too(tmp_path: Path, make_home) -> None:  # type: ignore[no-untyped-def]
+def test_h80_a_copy_a_hard_link_and_a_damaged_home_are_recognised(
+    tmp_path: Path, make_home
+) -> None:  # type: ignore[no-untyped-def]
     home = make_home(tmp_path / "home")
     key = next(home / name for name in ("device.key", "curve.key") if (home / name).exists())
     other = tmp_path / "other"
@@ -144,7 +146,7 @@ def test_h80_a_copy_a_hard_link_and_a_damaged_home_are_known_too(tmp_path: Path,
             scan(str(home))
 
 
-def test_h80_hard_links_into_a_known_home_are_known(tmp_path: Path) -> None:
+def test_h80_hard_links_into_a_known_home_are_recognised(tmp_path: Path) -> None:
     home = peer_home(tmp_path / "home")
     paths_here = DevicePaths(homes=(str(home),))
     other = make(tmp_path / "other", "good")
@@ -155,7 +157,7 @@ def test_h80_hard_links_into_a_known_home_are_known(tmp_path: Path) -> None:
     assert len(scan(str(other), paths_here).entries) == 1
 
 
-def test_h80_a_bind_mount_of_a_home_is_known(tmp_path: Path) -> None:
+def test_h80_a_bind_mount_of_a_home_is_recognised(tmp_path: Path) -> None:
     home = peer_home(tmp_path / "home")
     mounted = tmp_path / "other" / "mounted"
     mounted.mkdir(parents=True)
@@ -214,7 +216,7 @@ def test_h81_a_private_file_that_is_named_is_named_too(tmp_path: Path, mode: int
 
 
 @pytest.mark.parametrize("name", [".bashrc", ".ssh/config"])
-def test_h81_a_hidden_path_is_hidden_whatever_leads_to_it(tmp_path: Path, name: str) -> None:
+def test_h81_a_hidden_path_is_hidden_also_by_a_link(tmp_path: Path, name: str) -> None:
     root = make(tmp_path, name) / name.split("/")[0]
     (tmp_path / "link").symlink_to(root)
     for path in (root, tmp_path / "link"):
@@ -254,7 +256,7 @@ def test_parts_of_own_downloads_are_left_out(tmp_path: Path) -> None:
 
 
 def as_another_user(work: Callable[[], str]) -> str:
-    """What ``work`` returns in a process that has no rights; all that it needs is loaded."""
+    """The result of ``work`` in a process without rights; all modules that it needs are loaded."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

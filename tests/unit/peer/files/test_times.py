@@ -60,14 +60,14 @@ def finish(download: PartialContent) -> None:
 
 
 @pytest.mark.parametrize("break_off", [False, True])
-def test_files_and_folders_bear_their_times(tmp_path: Path, break_off: bool) -> None:
+def test_files_and_folders_have_their_times(tmp_path: Path, break_off: bool) -> None:
     source = tree(tmp_path / "source")
     fetch(source, tmp_path / "got", break_off=break_off)
     assert times(tmp_path / "got") == times(source)
 
 
 @pytest.mark.parametrize("break_off", [False, True])
-def test_a_file_bears_its_time(tmp_path: Path, break_off: bool) -> None:
+def test_a_file_has_its_time(tmp_path: Path, break_off: bool) -> None:
     source = tree(tmp_path / "source") / "b" / "e"
     fetch(source, tmp_path / "got", break_off=break_off)
     assert times(tmp_path / "got") == times(source)
@@ -79,7 +79,7 @@ def test_without_times_no_file_gets_them(tmp_path: Path) -> None:
     assert not set(times(tmp_path / "got").values()) & set(times(source).values())
 
 
-def test_a_content_without_times_is_what_it_always_was(tmp_path: Path) -> None:
+def test_a_content_without_times_keeps_its_id(tmp_path: Path) -> None:
     source = tree(tmp_path / "source")
     plain = sharing.digest(str(source), piece_length=PIECE, times=False).manifest
     timed = sharing.digest(str(source), piece_length=PIECE).manifest

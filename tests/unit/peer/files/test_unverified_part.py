@@ -108,7 +108,7 @@ def test_a_part_that_came_before_ours_was_made_is_left_alone(
         assert theirs.read_bytes() == b"mine" * (size // 4)
 
 
-def test_a_file_of_the_same_size_is_foreign_part(file_sample: Sample, place: Path) -> None:
+def test_a_foreign_file_of_the_same_size_is_left_alone(file_sample: Sample, place: Path) -> None:
     theirs = place.with_name("name.part")
     theirs.write_bytes(NOISE[::-1])
     part = file_sample.resume(place)
@@ -201,7 +201,7 @@ class ManualClock:
 
 
 @pytest.mark.parametrize("how", ["interrupted", "slow", "slow at the end"])
-def test_F23_a_bit_that_flips_while_a_download_lies_about_is_found(
+def test_F23_a_bit_that_flips_during_an_idle_time_is_found(
     how: str, sample: Sample, place: Path
 ) -> None:
     clock = ManualClock()
@@ -252,7 +252,7 @@ def test_F23_content_verified_long_before_its_rename_is_verified_again(
 def test_F22_a_truncated_part_is_never_filled_up_with_zeros(
     rest: int, sample: Sample, place: Path
 ) -> None:
-    # All in one go, so that the digest of the whole is the one of what came.
+    # All at once, so that the digest of the whole comes from the received bytes.
     download = sample.begin(place)
     sample.fill(download)
     cut = one_file_of(Path(download.part_path))
@@ -397,7 +397,7 @@ def test_F25_unsynced_pieces_of_a_killed_process_are_synced_before_publishing(
     part, synced = Path(download.part_path), Synced(monkeypatch, place.parent)
     if journal == "kept":
         download.checkpoint()
-    # Killed in the middle of sealing, which makes what no piece made.
+    # Killed during sealing, which makes empty files and folders.
     with monkeypatch.context() as killed:
         killed.setattr(type(download._files), "sync", lambda _: None)
         download._files.seal()

@@ -1,4 +1,4 @@
-"""F86: disks come and go, under what is shared and under what is being fetched."""
+"""F86: disks that go and come back below shares and downloads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def renamed(folder: Path) -> Callable[[], None]:
-    """Take the folder away; what is returned brings it back."""
+    """Take the folder away; return the function that brings it back."""
     away = folder.with_name("elsewhere")
     folder.rename(away)
 
@@ -42,7 +42,7 @@ def renamed(folder: Path) -> Callable[[], None]:
 
 
 def another(folder: Path) -> Callable[[], None]:
-    """As an empty mount point: a folder is there, and it is another one."""
+    """Put another, empty folder in its place, like a mount point without its disk."""
     back = renamed(folder)
     folder.mkdir()
     return back
@@ -52,7 +52,7 @@ WAYS = [renamed, another]
 
 
 async def shared(town: Town, kind: str) -> Path:
-    """What is shared; the folder that it lies in can be taken away."""
+    """A shared file, in a folder that can be taken away."""
     (town.files / "disk").mkdir()
     if kind == "file":
         return await town.share("disk/film")
@@ -65,7 +65,7 @@ async def shared(town: Town, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
 @pytest.mark.parametrize("way", WAYS)
-def test_f86_a_share_whose_place_is_away_is_served_again_when_it_is_back(
+def test_f86_a_share_is_served_again_when_its_folder_is_back(
     tmp_path: Path, way: Any, kind: str
 ) -> None:
     async def test(town: Town) -> None:
@@ -80,7 +80,7 @@ def test_f86_a_share_whose_place_is_away_is_served_again_when_it_is_back(
         back()
         await until(town.served, "that it is served again")
         assert not town.shares.away()
-        # What is deleted in a place that is there is deleted.
+        # A file missing from a folder that is there was deleted.
         shutil.rmtree(path) if kind == "folder" else path.unlink()
         town.inventory.changed(next(iter(town.shares.contents())))
         await until(lambda: not town.listed, "the end of the share")
@@ -91,9 +91,7 @@ def test_f86_a_share_whose_place_is_away_is_served_again_when_it_is_back(
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
 @pytest.mark.parametrize("way", WAYS)
-def test_f86_a_share_is_not_forgotten_by_one_that_starts_without_its_disk(
-    tmp_path: Path, way: Any, kind: str
-) -> None:
+def test_f86_a_start_without_the_disk_forgets_no_share(tmp_path: Path, way: Any, kind: str) -> None:
     async def test(town: Town) -> None:
         path = await shared(town, kind)
         back = way(path.parent)
@@ -121,7 +119,7 @@ NOT_GONE = [
 
 @pytest.mark.parametrize("number", NOT_GONE, ids=errno.errorcode.__getitem__)
 @pytest.mark.parametrize("where", ["walk", "look"])
-def test_f86_no_error_but_absence_says_that_a_file_was_changed(
+def test_f86_only_absence_counts_as_a_changed_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, where: str
 ) -> None:
     async def test(town: Town) -> None:
@@ -149,7 +147,7 @@ def test_f86_no_error_but_absence_says_that_a_file_was_changed(
     run(tmp_path, test)
 
 
-def test_f86_another_content_on_another_disk_says_nothing_of_the_first(tmp_path: Path) -> None:
+def test_f86_another_disk_with_other_content_proves_nothing(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         path = await shared(town, "file")
         town.end()
@@ -253,7 +251,7 @@ def test_f86_a_running_download_rests_while_its_folder_is_away(tmp_path: Path, w
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENODEV, errno.ESTALE])
-def test_f86_a_disk_that_goes_in_the_midst_of_a_write_fails_nothing(
+def test_f86_a_disk_unplugged_during_a_write_fails_no_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     async def test(stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""Shares: the same bytes of several members, what goes wrong half-way, and what a disk loses."""
+"""Shares: the same bytes of several members, failures half-way, and losses of a disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.unit.peer.shares.test_manager import ALICE, FILMS, Town, run
 
 
 async def of_another(town: Town, name: str, data: bytes, **options: Any) -> bytes:
-    """Somebody else shares ``data`` in films; its content id."""
+    """Another member shares ``data`` in films; return its content id."""
     path = town.files / "of another"
     path.write_bytes(data)
     path.chmod(options.pop("mode", 0o644))
@@ -51,7 +51,7 @@ async def of_another(town: Town, name: str, data: bytes, **options: Any) -> byte
         ({}, {"times": False}, None),
     ],
 )
-def test_the_same_bytes_join_and_what_differs_is_told(
+def test_the_same_bytes_join_and_differences_are_noted(
     tmp_path: Path, options: dict[str, Any], asked: dict[str, Any], note: str | None
 ) -> None:
     async def test(town: Town) -> None:
@@ -214,7 +214,7 @@ def test_f80_a_share_whose_manifest_the_disk_lost_comes_back(
     run(tmp_path, test)
 
 
-def test_f80_without_its_manifest_a_folder_that_grew_is_not_given_away(tmp_path: Path) -> None:
+def test_f80_without_its_manifest_a_folder_that_grew_is_not_shared(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         folder = town.files / "folder"
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""Shares: records, shelf and the tracker's list agree, whatever comes between."""
+"""Shares: records, inventory and the tracker's list agree after every fault."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Town:
         self.start()
 
     def start(self) -> None:
-        """Begin, as after a restart of the peer."""
+        """Start, as after a restart of the peer."""
         self.inventory = Inventory()
         self.workers = Workers(1, "test")
         (self.home / "shares").mkdir(exist_ok=True)
@@ -131,7 +131,7 @@ class Town:
         return await self.shares.upload(ask, lambda progress: None)
 
     def served(self) -> set[tuple[str, str]]:
-        """What is on the shelf, by what is listed."""
+        """The served contents, by the tracker's list."""
         return {
             place
             for place, content in self.listed.items()
@@ -196,7 +196,7 @@ def test_a_tracker_that_has_lost_the_manifest_gets_it_again(tmp_path: Path) -> N
     run(tmp_path, test)
 
 
-def test_the_shares_of_others_rest(tmp_path: Path) -> None:
+def test_the_shares_of_other_users_rest(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         await town.share("film")
         await town.shares.deactivate()
@@ -223,7 +223,7 @@ def test_shares_in_a_group_that_the_user_left_are_forgotten(tmp_path: Path) -> N
     run(tmp_path, test)
 
 
-def test_a_logout_is_no_leaving_of_all_groups(tmp_path: Path) -> None:
+def test_a_logout_leaves_no_group(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         await town.share("film")
         town.replica.user, town.replica.known, town.replica.groups = None, False, {}
@@ -265,7 +265,7 @@ async def end_of_alice(town: Town, heir: UserId | None) -> None:
 
 
 @pytest.mark.parametrize("heir", [None, BOB])
-def test_an_upload_is_not_credited_to_who_logs_in_meanwhile(
+def test_an_upload_is_not_credited_to_a_user_who_logs_in_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heir: UserId | None
 ) -> None:
     digest = joining.digest
@@ -328,7 +328,7 @@ def test_an_offer_that_cannot_be_recorded_is_taken_back(
     run(tmp_path, test)
 
 
-def test_the_files_are_looked_at_again_after_a_tracker_that_talks_nonsense(
+def test_the_files_are_checked_again_after_nonsense_from_the_tracker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "CHECK_INTERVAL_S", 0.01)
@@ -356,7 +356,7 @@ def test_the_files_are_looked_at_again_after_a_tracker_that_talks_nonsense(
 
 
 @pytest.mark.parametrize("changed", [True, False])
-def test_a_touched_file_is_digested_before_one_byte_more_leaves(
+def test_a_touched_file_is_digested_before_another_byte_leaves(
     tmp_path: Path, changed: bool
 ) -> None:
     async def test(town: Town) -> None:
@@ -387,7 +387,7 @@ def test_files_that_the_tracker_refuses_are_not_shared(tmp_path: Path, error: Ex
     run(tmp_path, test)
 
 
-def test_a_comparison_at_the_moment_of_sharing_does_not_withdraw_it(tmp_path: Path) -> None:
+def test_a_comparison_during_an_upload_does_not_withdraw_it(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         await town.share("first")
         comparing: list[asyncio.Task[None]] = []
@@ -407,7 +407,7 @@ def test_a_comparison_at_the_moment_of_sharing_does_not_withdraw_it(tmp_path: Pa
     run(tmp_path, test)
 
 
-def test_a_comparison_at_the_moment_of_stopping_does_not_offer_it_again(tmp_path: Path) -> None:
+def test_a_comparison_during_a_stop_does_not_offer_it_again(tmp_path: Path) -> None:
     async def test(town: Town) -> None:
         await town.share("film")
         stop = town.link.answers["StopShare"]
@@ -471,7 +471,7 @@ def test_a_content_has_one_manifest_for_all_members(tmp_path: Path) -> None:
 
 
 class Looked:
-    """A share that counts how often anything of it is looked at."""
+    """A share that counts the accesses to it."""
 
     looks = 0
 
@@ -490,7 +490,7 @@ class Looked:
 
 
 def many(town: Town, count: int, group: str) -> None:
-    """Open shares that nobody made."""
+    """Add open shares without files."""
     for number in range(count):
         content = number.to_bytes(32, "big")
         record = ShareRecord(ALICE, group, f"f{number}", content, None)  # type: ignore[arg-type]
@@ -537,7 +537,7 @@ def test_f76_thousands_of_shares_end_in_linear_time_and_in_turns(
     run(tmp_path, test)
 
 
-def test_f76_a_tracker_that_takes_no_more_offers_for_now_is_waited_for(
+def test_f76_offers_wait_for_a_busy_tracker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(offers, "BUSY_S", 0.0)
@@ -558,7 +558,7 @@ def test_f76_a_tracker_that_takes_no_more_offers_for_now_is_waited_for(
 
 
 def test_h63_offers_of_another_machine_with_this_key_are_left_alone(tmp_path: Path) -> None:
-    """A copy of a machine knows what was shared before it was made, and no more."""
+    """A copy of a machine knows only the shares from before the copy was made."""
 
     async def test(town: Town) -> None:
         await town.share("before")
