@@ -22,13 +22,14 @@ from common.errors import ConfigError
 from common.hints import hint
 from common.host import process
 from common.host.home import HomeLock, open_home
-from common.ids import GroupId
+from common.ids import DeviceKey, GroupId
 from common.link import Tracker, trackers_of
 from common.messages import events, tracker
 from common.net import zap
 from common.net.sockets import check_library
 from peer.address_changes import AddressWatch
 from peer.addresses import NOT_LISTENING
+from peer.background_tasks import BackgroundTasks
 from peer.control.handlers import Commands, PeerServices
 from peer.control.notices import Notifications
 from peer.control.server import ControlServer
@@ -82,8 +83,8 @@ def run(home: Path, settings: Settings, *, foreground: bool = True, verbose: int
 
 
 async def _run(home: Path, settings: Settings, trackers: list[Tracker], foreground: bool) -> None:
-    peer = Peer(home, settings, trackers)
-    await peer.start()
+    peer = Peer()
+    await peer.start(home, settings, trackers)
     if foreground:
         where = peer.endpoint or NOT_LISTENING
         print(f"peer ready: {where} (tracker {trackers[0].link})", flush=True)
@@ -99,40 +100,35 @@ async def _run(home: Path, settings: Settings, trackers: list[Tracker], foregrou
 
 
 class Peer:
-    """All parts of a running peer. Implements `peer.tracker_client.link.Listener`."""
+    """Parts of a running peer. Implements `peer.tracker_client.link.Listener`."""
 
-    def __init__(self, home: Path, settings: Settings, trackers: list[Tracker]) -> None:
-        self._home = home
-        self._settings = settings
-        self._trackers = trackers
+    def __init__(self) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
         # Each connection to a source takes six with its monitors; a thousand is ZeroMQ's own bound.
         self._context.set(zmq.MAX_SOCKETS, SOCKETS_MAX)
         self._ended = asyncio.Event()
         self._notices = Notifications()
-        self._watching: asyncio.Task[None] | None = None
-        self._tidying: asyncio.Task[None] | None = None
-        self._memory: asyncio.Task[None] | None = None
+        self._tasks = BackgroundTasks()
 
-    async def start(self) -> None:
-        """Make everything and begin. Raises `MiniTorrentError`."""
-        home, context, rng = self._home, self._context, random.Random()
-        self._guard = zap.ZapHandler(context)
-        await zap.self_check(context, self._guard)
+    async def start(self, home: Path, settings: Settings, trackers: list[Tracker]) -> None:
+        """Construct all parts and start them. Raises `MiniTorrentError`."""
+        context, rng = self._context, random.Random()
+        self._zap = zap.ZapHandler(context)
+        await zap.self_check(context, self._zap)
         pair = load_or_make_pair(home / DEVICE_KEY)
         instance = process.instance_mark(home)
         self._workers = Workers(WORKERS, "worker", helpers=HELPERS)
-        self._handles = HandleCache()
-        self._inventory = Inventory()
+        handles = HandleCache()
+        inventory = Inventory()
         self._link = TrackerLink(
             context,
             pair,
-            self._trackers,
+            trackers,
             self,
             rng=rng,
             memory=home / "tracker",
             instance=instance,
-            logged_in=lambda: self._replica.user is not None,
+            logged_in=self._is_logged_in,
         )
         self._replica = GroupReplica(
             self._link,
@@ -140,34 +136,33 @@ class Peer:
             on_gap=self._on_gap,
             on_peers=self._on_peers,
             on_groups=self._on_groups,
-            on_answered=lambda group, accepted: self._commands.answered(group, accepted),
+            on_answered=self._on_answered,
             on_logged_out=self._on_logged_out,
         )
         self._access = AccessControl(self._replica, self._link.time)
-        settings = self._settings
-        self._seeder = PieceServer(
+        self._server = PieceServer(
             context,
             pair,
             None,
-            guard=self._guard,
+            guard=self._zap,
             replica=self._replica,
             access=self._access,
-            inventory=self._inventory,
+            inventory=inventory,
             workers=self._workers,
             limit=_limit(settings.upload_limit, settings.upload_limit_per_user),
             bulk_port=settings.bulk_port if settings.bulk else None,
             notify=self._notices.add,
-            is_tracker=lambda key: key == self._link.where.key,
+            is_tracker=self._is_tracker,
         )
-        self._whereabouts = AddressWatch(
+        self._addresses = AddressWatch(
             home,
             settings.listen,
             settings.advertise,
-            self._trackers,
-            self._seeder,
+            trackers,
+            self._server,
             lambda: self._link.reached,
         )
-        await self._whereabouts.start()
+        await self._addresses.start()
         self._tickets = TicketWallet(self._link, self._link.time, self._on_ticket, rng)
         self._pool = ConnectionPool(context, pair, self._tickets.current, bulk=settings.bulk)
         manifests = Manifests(home / "manifests")
@@ -175,9 +170,9 @@ class Peer:
             home,
             self._link,
             self._replica,
-            self._inventory,
+            inventory,
             self._workers,
-            self._handles,
+            handles,
             manifests,
             self._notices.add,
         )
@@ -187,7 +182,7 @@ class Peer:
             replica=self._replica,
             tickets=self._tickets,
             pool=self._pool,
-            inventory=self._inventory,
+            inventory=inventory,
             shares=self._shares,
             workers=self._workers,
             manifests=manifests,
@@ -195,25 +190,25 @@ class Peer:
             limit=_limit(settings.download_limit, settings.download_limit_per_user),
             time=self._link.time,
             notify=self._notices.add,
-            presence_changed=lambda: self._presence.announce_soon(),
+            presence_changed=self._on_presence_changed,
         )
         self._downloads = Downloads(services, rng)
         self._shares.parts_under_way = self._downloads.parts
         manifests.keep_only(self._shares.contents() | self._downloads.contents())
-        self._presence = LeaseKeeper(
+        self._lease = LeaseKeeper(
             self._link,
             self._replica,
-            self._whereabouts.refresh,
+            self._addresses.refresh,
             self._downloads.leeching,
             instance,
         )
         self._session = Session(
             self._replica,
-            self._presence,
+            self._lease,
             self._tickets,
             self._shares,
             self._downloads,
-            self._seeder,
+            self._server,
         )
         self._commands = Commands(
             PeerServices(
@@ -223,8 +218,8 @@ class Peer:
                 session=self._session,
                 shares=self._shares,
                 downloads=self._downloads,
-                seeder=self._seeder,
-                whereabouts=self._whereabouts,
+                seeder=self._server,
+                whereabouts=self._addresses,
                 notices=self._notices,
                 pid=os.getpid(),
                 stop=self._stop_soon,
@@ -232,11 +227,11 @@ class Peer:
         )
         self._control = ControlServer(context, home, self._commands.handle)
         self._link.start()
-        self._presence.start()
-        self._watching = asyncio.create_task(self._shares.watch_files(), name="shared files")
-        self._tidying = asyncio.create_task(self._tidy(manifests), name="manifests")
-        self._memory = asyncio.create_task(process.keep_memory_small(), name="memory")
-        log.info("peer ready at %s", self._seeder.endpoint or self._whereabouts.trouble)
+        self._lease.start()
+        self._tasks.start(self._shares.watch_files(), "shared files")
+        self._tasks.start(self._tidy(manifests), "manifests")
+        self._tasks.start(process.keep_memory_small(), "memory")
+        log.info("peer ready at %s", self._server.endpoint or self._addresses.trouble)
 
     async def _tidy(self, manifests: Manifests) -> None:
         """Remove, periodically, the manifests of contents that are neither shared nor fetched."""
@@ -251,7 +246,7 @@ class Peer:
     @property
     def endpoint(self) -> str:
         """Endpoint at which this peer listens; empty while it has no address."""
-        return self._seeder.endpoint
+        return self._server.endpoint
 
     async def until_stopped(self) -> None:
         """Wait for SIGTERM, SIGINT or `Down`. A second signal ends the process at once."""
@@ -266,45 +261,43 @@ class Peer:
             signal.signal(number, lambda *_: os._exit(1))
 
     def _stop_soon(self) -> None:
-        # The answer to the command leaves before the socket closes.
+        # The reply to the command leaves before the socket closes.
         asyncio.get_running_loop().call_later(0.05, self._ended.set)
 
     async def close(self) -> None:
         """End in order: sync verified pieces, release the lease, close all sockets."""
         self._session.close()
-        self._whereabouts.close()
-        for task in (self._watching, self._tidying, self._memory):
-            if task is not None:
-                task.cancel()
+        self._addresses.close()
+        self._tasks.cancel()
         await self._downloads.close()
-        await self._presence.close()
+        await self._lease.close()
         if self._link.connected:
-            await self._presence.depart()
+            await self._lease.depart()
         self._replica.close()
         self._tickets.clear()
         self._shares.close()
-        self._seeder.close()
+        self._server.close()
         self._pool.close()
         await self._link.close()
         self._control.close()
-        self._guard.close()
+        self._zap.close()
         self._workers.close()
         self._context.destroy(linger=0)
 
     # -- from the link and what follows from it ---------------------------------------------------
 
     def link_up(self, welcome: tracker.Welcome) -> None:
-        """Part of `Listener`."""
+        """Pass a new connection on to all parts, in order."""
         self._access.learn(welcome)
         self._replica.link_up(welcome)
-        self._whereabouts.link_up(welcome)
+        self._addresses.link_up(welcome)
         self._session.link_up()
 
     def link_down(self) -> None:
-        """Part of `Listener`: nothing ends with the link but the commands."""
+        """Do nothing: all parts go on without the link."""
 
     def published(self, topic: bytes, sealed: bytes) -> None:
-        """Part of `Listener`."""
+        """Pass a published message on to the replica."""
         self._replica.published(topic, sealed)
 
     def _on_entry(self, entry: events.LogEntry) -> None:
@@ -314,6 +307,18 @@ class Peer:
     def _on_gap(self, gap: Gap) -> None:
         self._session.gap(gap)
         self._commands.gap(gap)
+
+    def _on_answered(self, group: GroupId, accepted: bool) -> None:
+        self._commands.answered(group, accepted)
+
+    def _on_presence_changed(self) -> None:
+        self._lease.announce_soon()
+
+    def _is_logged_in(self) -> bool:
+        return self._replica.user is not None
+
+    def _is_tracker(self, key: DeviceKey) -> bool:
+        return key == self._link.where.key
 
     def _on_peers(self, update: events.PeerUpdate) -> None:
         self._downloads.peers_changed(update)

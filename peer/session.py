@@ -17,6 +17,7 @@ from common.errors import MiniTorrentError, TransportError
 from common.ids import GroupId, UserId
 from common.messages import events
 from common.names import fold_id
+from peer.background_tasks import BackgroundTasks
 from peer.downloads.manager import Downloads
 from peer.serving.server import PieceServer
 from peer.shares.manager import Shares
@@ -37,20 +38,20 @@ class Session:
     def __init__(
         self,
         replica: GroupReplica,
-        presence: LeaseKeeper,
+        lease: LeaseKeeper,
         tickets: TicketWallet,
         shares: Shares,
         downloads: Downloads,
-        seeder: PieceServer,
+        server: PieceServer,
     ) -> None:
         self._replica = replica
-        self._presence = presence
+        self._lease = lease
         self._tickets = tickets
         self._shares = shares
         self._downloads = downloads
-        self._seeder = seeder
-        self._errands: set[asyncio.Task[None]] = set()
-        self._one_at_a_time = asyncio.Lock()
+        self._server = server
+        self._tasks = BackgroundTasks()
+        self._lock = asyncio.Lock()
         self._ready = asyncio.Event()
         self._ready.set()
         self.logout_notice: str | None = None
@@ -94,7 +95,7 @@ class Session:
         """End all shares and downloads: the user has logged out here."""
         self.logout_notice = None
         self._replica.set_user(None)
-        async with self._one_at_a_time:
+        async with self._lock:
             await self._deactivate()
 
     async def _deactivate(self) -> None:
@@ -112,7 +113,7 @@ class Session:
         self._run(self._deactivate_if_logged_out())
 
     async def _deactivate_if_logged_out(self) -> None:
-        async with self._one_at_a_time:
+        async with self._lock:
             if self._replica.user is not None:
                 return  # a user has logged in since, and has taken over
             await self._deactivate()
@@ -140,11 +141,11 @@ class Session:
     def entry(self, entry: events.LogEntry) -> None:
         """Apply an entry of a group's log to the rights of users."""
         if isinstance(entry.event, events.Device) and not entry.event.bound:
-            self._seeder.drop_user(GroupId(fold_id(entry.group)), UserId(fold_id(entry.event.user)))
+            self._server.drop_user(GroupId(fold_id(entry.group)), UserId(fold_id(entry.event.user)))
         if not isinstance(entry.event, events.Left | events.Removed):
             return
         group, user = GroupId(fold_id(entry.group)), UserId(fold_id(entry.event.user))
-        self._seeder.drop_user(group, user)
+        self._server.drop_user(group, user)
         if user == self._replica.user:
             self._tickets.drop(group)
             self._run(self._shares.left_group(group))
@@ -155,7 +156,7 @@ class Session:
         The group's other state was taken from the tracker's snapshot before.
         """
         for user in gap.gone:
-            self._seeder.drop_user(gap.group, user)
+            self._server.drop_user(gap.group, user)
 
     async def _resume(self, user: UserId) -> None:
         """Activate everything; retry while the tracker refuses a part of it."""
@@ -167,44 +168,40 @@ class Session:
                 except TransportError:
                     raise  # the next connection begins anew
                 except MiniTorrentError as error:
-                    log.info("not everything is back yet: %s", error)
+                    log.info("session: not everything is active yet: %s", error)
                     await asyncio.sleep(RETRY_S)
         finally:
             self._ready.set()
 
     async def _activate(self, user: UserId) -> None:
-        async with self._one_at_a_time:
+        async with self._lock:
             if user != self._replica.user:
                 return
             await self._replica.sync()
             # Online first: a share is offered by a device that serves it.
-            await self._presence.announce()
+            await self._lease.announce()
             await self._shares.activate(user)
             await self._downloads.activate(user)
             self._downloads.link_up()
             await self._shares.reconcile()
 
     async def _apply_groups(self, user: UserId) -> None:
-        async with self._one_at_a_time:
+        async with self._lock:
             # While this waited for the lock, the user may have logged out.
             if user != self._replica.user or not self._replica.known:
                 return
             await self._downloads.groups_changed()
             await self._shares.groups_changed()
 
-    def _run(self, errand: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         async def run() -> None:
             try:
-                await errand
+                await work
             except MiniTorrentError as error:
-                log.info("not everything is as it should be yet: %s", error)
+                log.info("session: a step failed: %s", error)
 
-        task = asyncio.create_task(run())
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
-        return task
+        return self._tasks.start(run())
 
     def close(self) -> None:
         """Cancel all tasks."""
-        for errand in self._errands:
-            errand.cancel()
+        self._tasks.cancel()

@@ -54,7 +54,7 @@ class Stage:
         self.replica = SimpleNamespace(
             user=user, known=True, set_user=self._set_user, sync=self._sync
         )
-        names = ("presence", "tickets", "shares", "downloads", "seeder")
+        names = ("lease", "tickets", "shares", "downloads", "server")
         parts = {name: Recorder(name, self.log, self.fails) for name in names}
         self.session = Session(self.replica, **parts)  # type: ignore[arg-type]
 
@@ -62,7 +62,7 @@ class Stage:
         self.replica.user = user
 
     async def _sync(self) -> None:
-        self.log.append("following.sync")
+        self.log.append("replica.sync")
 
     async def ends(self, last: str) -> list[str]:
         await until(lambda: last in self.log, last)
@@ -70,9 +70,9 @@ class Stage:
         return self.log
 
 
-BRING_UP = [
-    "following.sync",
-    "presence.announce",
+ACTIVATION = [
+    "replica.sync",
+    "lease.announce",
     "shares.activate",
     "downloads.activate",
     "downloads.link_up",
@@ -88,7 +88,7 @@ def test_a_login_brings_everything_back_in_order() -> None:
     async def test() -> None:
         stage = Stage()
         await stage.session.begin(ALICE)
-        assert stage.log == ["tickets.clear", *BRING_UP]
+        assert stage.log == ["tickets.clear", *ACTIVATION]
 
     run(test)
 
@@ -99,7 +99,7 @@ def test_the_trackers_return_activates_everything_and_listings_wait_for_it() -> 
         stage.session.link_up()
         assert stage.log == []
         await stage.session.wait_ready(10.0)
-        assert stage.log == BRING_UP
+        assert stage.log == ACTIVATION
 
     run(test)
 
@@ -130,10 +130,10 @@ def test_a_refusal_for_now_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> No
 
     async def test() -> None:
         stage = Stage(ALICE)
-        stage.fails["presence.announce"] = Refused(Code.BUSY, "too many at once")
+        stage.fails["lease.announce"] = Refused(Code.BUSY, "too many at once")
         stage.session.link_up()
         await stage.session.wait_ready(10.0)
-        assert stage.log == [*BRING_UP[:2], *BRING_UP]
+        assert stage.log == [*ACTIVATION[:2], *ACTIVATION]
 
     run(test)
 
@@ -143,13 +143,13 @@ def test_a_lost_link_is_left_to_the_next_one(monkeypatch: pytest.MonkeyPatch) ->
 
     async def test() -> None:
         stage = Stage(ALICE)
-        stage.fails["presence.announce"] = TransportError("away")
+        stage.fails["lease.announce"] = TransportError("away")
         stage.session.link_up()
         await stage.session.wait_ready(10.0)
-        assert stage.log == BRING_UP[:2]
+        assert stage.log == ACTIVATION[:2]
         stage.session.link_up()
         await stage.session.wait_ready(10.0)
-        assert stage.log == [*BRING_UP[:2], *BRING_UP]
+        assert stage.log == [*ACTIVATION[:2], *ACTIVATION]
 
     run(test)
 
@@ -173,9 +173,9 @@ def test_a_login_that_is_refused_a_part_for_now_gets_it_later(
 
     async def test() -> None:
         stage = Stage()
-        stage.fails["presence.announce"] = Refused(Code.BUSY, "too many at once")
+        stage.fails["lease.announce"] = Refused(Code.BUSY, "too many at once")
         await stage.session.begin(ALICE)
-        assert stage.log == ["tickets.clear", *BRING_UP[:2], *BRING_UP]
+        assert stage.log == ["tickets.clear", *ACTIVATION[:2], *ACTIVATION]
 
     run(test)
 
@@ -191,7 +191,7 @@ def test_a_login_goes_on_after_its_caller_is_gone() -> None:
         told.set()
         await stage.ends("shares.reconcile")
         assert asking.cancelled()
-        assert stage.log == ["tickets.clear", *BRING_UP[1:]]
+        assert stage.log == ["tickets.clear", *ACTIVATION[1:]]
 
     run(test)
 
@@ -218,10 +218,10 @@ def test_a_leaving_user_is_no_longer_served(farewell: Any) -> None:
     async def test() -> None:
         stage = Stage(ALICE)
         stage.session.entry(events.LogEntry("films", 1, 1, 2, farewell("Bob", 2)))
-        assert stage.log == ["seeder.drop_user"]
+        assert stage.log == ["server.drop_user"]
         stage.session.entry(events.LogEntry("films", 2, 1, 3, farewell("Alice", 3)))
         log = await stage.ends("shares.left_group")
-        assert log[1:] == ["seeder.drop_user", "tickets.drop", "shares.left_group"]
+        assert log[1:] == ["server.drop_user", "tickets.drop", "shares.left_group"]
         stage.session.entry(events.LogEntry("films", 3, 1, 3, events.Joined("carol")))
         assert len(stage.log) == 4
 
@@ -238,7 +238,7 @@ def test_a_device_that_is_logged_out_is_served_no_more() -> None:
         stage.session.entry(
             events.LogEntry("films", 2, 1, 2, events.Device("Bob", b"d" * 32, False))
         )
-        assert stage.log == ["seeder.drop_user"]
+        assert stage.log == ["server.drop_user"]
 
     run(test)
 
@@ -263,7 +263,7 @@ def test_a_login_right_after_a_logout_from_elsewhere_wins() -> None:
         await stage.session.begin(ALICE)
         await turns()
         assert stage.session.logout_notice is None
-        assert stage.log == ["tickets.clear", *BRING_UP]
+        assert stage.log == ["tickets.clear", *ACTIVATION]
 
     run(test)
 
@@ -288,6 +288,6 @@ def test_leaving_by_ones_own_wish() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
         await stage.session.left_group(FILMS)
-        assert stage.log == ["tickets.drop", "shares.left_group", "following.sync"]
+        assert stage.log == ["tickets.drop", "shares.left_group", "replica.sync"]
 
     run(test)

@@ -27,9 +27,7 @@ ATTRIBUTES_MAX = 20
 # Above the bounds today: shrink them; nothing may be added, and what was mended is taken out.
 CIRCLE: set[str] = set()
 LONG: dict[str, int] = {}
-WIDE: dict[str, int] = {
-    "peer/daemon.py:Peer": 26,
-}
+WIDE: dict[str, int] = {}
 
 
 def modules(package: str) -> list[Path]:
