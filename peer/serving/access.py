@@ -57,8 +57,8 @@ class AccessControl:
             raise Refused(Code.TICKET_EXPIRED, "the ticket has expired", "it is renewed by itself")
         view = self._replica.groups.get(GroupId(ticket.group))
         if view is None:
-            raise Refused(Code.UNKNOWN_GROUP, "nothing of that group is shared here")
+            raise Refused(Code.UNKNOWN_GROUP, "this device is not in that group")
         if ticket.epoch < view.revoked.get(UserId(ticket.user), 0):
-            raise Refused(Code.REVOKED, "the right to fetch from this group was withdrawn")
+            raise Refused(Code.REVOKED, "the right to fetch from that group was revoked")
         if not self._replica.acts_for(view.group, UserId(ticket.user), DeviceKey(ticket.device)):
-            raise Refused(Code.TICKET_INVALID, "the ticket's user is not logged in on that device")
+            raise Refused(Code.TICKET_INVALID, "its user is not logged in on your device")

@@ -17,7 +17,7 @@ from common.manifest import Manifest
 from common.messages.refusals import Code, Refusal
 from peer.swarm.pieces import Bitfield
 
-NOT_OFFERED = Refusal(Code.UNKNOWN_SHARE, "nothing of that kind is shared here in that group")
+NOT_OFFERED = Refusal(Code.UNKNOWN_SHARE, "this device does not offer that content in that group")
 
 
 class Reader(Protocol):
@@ -194,7 +194,7 @@ class Inventory:
 
         Invariant: no byte of them is sent until they have been checked.
         """
-        refusal = Refusal(Code.CHANGED, "the shared files were changed on the device that has them")
+        refusal = Refusal(Code.CHANGED, "the shared files changed on the device that offers them")
         self.remove(content, refusal)
         if self.on_changed is not None:
             self.on_changed(content)

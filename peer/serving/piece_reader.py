@@ -50,7 +50,7 @@ class Outcome(Enum):
     RETRY = "retry"
     """The piece was not read: try again, or decline it if it is no longer held."""
     DROP = "drop"
-    """The content is gone; the client knows, or is told by the inventory."""
+    """The content is gone; its client gets a `Closed` from the inventory, or got one."""
 
 
 class ReadResult(NamedTuple):
@@ -177,8 +177,8 @@ class PieceReader:
             # Once: a broken disk has as many failures as pieces.
             faults.notified = True
             self._notify(
-                f"piece {send.index} of what is shared here cannot be read, "
-                f"and is tried again every {AWAY_S:.0f} s: {error}"
+                f"cannot read piece {send.index} of a shared content; "
+                f"trying again every {AWAY_S:.0f} s: {error}"
             )
             if not isinstance(error, MiniTorrentError):
                 log.error("unexpected error while reading a piece", exc_info=error)

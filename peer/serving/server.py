@@ -45,8 +45,8 @@ from peer.workers import Workers
 
 log = logging.getLogger(__name__)
 
-EVICTED = Refusal(Code.BUSY, "too many are connected here")
-NOT_ACKNOWLEDGED = Refusal(Code.BUSY, "what was sent was never credited", "open again")
+EVICTED = Refusal(Code.BUSY, "too many connections")
+NOT_ACKNOWLEDGED = Refusal(Code.BUSY, "sent pieces were never acknowledged", "open again")
 
 
 class PieceServer:

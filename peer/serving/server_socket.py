@@ -132,7 +132,7 @@ class ServerSocket:
         except RemoteProtocolError as error:
             self._counts["malformed"] += 1
             log.debug("malformed message from %s: %s", device.hex()[:16], error)
-            self.send(requester, Refusal(Code.MALFORMED, "this message cannot be read"))
+            self.send(requester, Refusal(Code.MALFORMED, "malformed message"))
         return None
 
     def send(self, requester: RequesterId, answer: peer.Answer, data: Buffer | None = None) -> Sent:
