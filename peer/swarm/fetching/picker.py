@@ -121,10 +121,6 @@ class Picker(Generic[Key]):
         if offer.have is not None and offer.have.discard(index):
             self._availability[index] -= 1
 
-    def availability(self, index: int) -> int:
-        """Return the number of sources that offer the piece; seeders are not counted."""
-        return self._availability[index]
-
     def offers(self, index: int) -> bool:
         """Return whether any source, seeders included, offers the piece."""
         if self._availability[index]:

@@ -212,9 +212,6 @@ class SourceTable:
         self.used: dict[SourceId, Source] = {}
         """Opening or open."""
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     def __iter__(self) -> Iterator[Source]:
         return iter(self._known.values())
 

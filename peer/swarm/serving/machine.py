@@ -62,7 +62,7 @@ from peer.swarm.serving.events import (
     ServingEvent,
     Tick,
 )
-from peer.swarm.serving.requesters import Content, Requester, User, Wanted
+from peer.swarm.serving.requesters import Content, QueuedRequest, Requester, User
 from peer.swarm.serving.schedule import Schedule
 from peer.swarm.serving.settings import ServingSettings
 from peer.swarm.serving.uplink import Uplink
@@ -153,11 +153,6 @@ class Serving:
         requester = self._requesters.get(requester_id)
         rate = 0.0 if requester is None else requester.throughput.rate
         return max(self.settings.frame_min, int(rate * self.settings.frame_s))
-
-    @property
-    def rate(self) -> float:
-        """Bytes a second that arrive at the requesters; 0 with nothing unacknowledged."""
-        return self._uplink.rate if self._uplink.unacked_bytes else 0.0
 
     # -- contents ---------------------------------------------------------------------------------
 
@@ -285,8 +280,8 @@ class Serving:
             return
         self._queued -= len(requester.waiting)
         requester.waiting.clear()
-        self._uplink.left(requester)
-        self._schedule.left(requester)
+        self._uplink.remove(requester)
+        self._schedule.remove(requester)
         user = requester.user
         user.requesters -= 1
         if not user.requesters:
@@ -326,9 +321,9 @@ class Serving:
         """Send pieces until enough bytes are in flight."""
         passed_over: list[Requester] = []
         while (found := self._schedule.take()) is not None:
-            requester, wanted = found
-            layout = wanted.content.layout
-            size = layout.size_of(wanted.index)
+            requester, request = found
+            layout = request.content.layout
+            size = layout.size_of(request.index)
             if not self._uplink.may_send(requester.user, size, layout.piece_length):
                 passed_over.append(requester)
                 if self._uplink.others_may_send(size, layout.piece_length):
@@ -343,7 +338,7 @@ class Serving:
                     self._schedule.defer(requester, ready_at)
                     continue
                 self._limit.take(requester.user.id, size, now)
-            self._send(requester, wanted, size, now)
+            self._send(requester, request, size, now)
             self._schedule.enqueue_requester(requester)
         for requester in passed_over:
             self._schedule.enqueue_requester(requester)
@@ -357,12 +352,12 @@ class Serving:
         self._throttled_until = ready_at
         return True
 
-    def _send(self, requester: Requester, wanted: Wanted, size: int, now: float) -> None:
-        content, index = wanted.content, wanted.index
+    def _send(self, requester: Requester, request: QueuedRequest, size: int, now: float) -> None:
+        content, index = request.content, request.index
         requester.dequeue(content.id, index)
         self._queued -= 1
         self._schedule.served(requester)
-        self._uplink.sent(requester, wanted, size, now)
+        self._uplink.sent(requester, request, size, now)
         content.sent[index] = content.sent.get(index, 0) + 1
         self.sent_bytes += size
         self._out.append(Send(requester.id, content.id, index))
@@ -390,6 +385,6 @@ class Serving:
         for requester in requesters:
             assert 0 <= requester.acked_bytes <= requester.sent_bytes
             assert len(requester.waiting) <= self.settings.queue_max + 1
-            for wanted in requester.waiting.values():
-                assert self._contents[wanted.content.id] is wanted.content
-                assert wanted.content.holds(wanted.index)
+            for request in requester.waiting.values():
+                assert self._contents[request.content.id] is request.content
+                assert request.content.holds(request.index)

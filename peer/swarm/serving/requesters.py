@@ -70,21 +70,21 @@ class User:
     queue: list[tuple[tuple[int, int, int], Requester]] = field(default_factory=list)
     """Heap of its requesters that could be served; corrected lazily."""
 
-    def has_headroom(self, requester: Requester, wanted: Wanted) -> bool:
+    def has_headroom(self, requester: Requester, request: QueuedRequest) -> bool:
         """Return whether the piece may be sent to this requester of the user."""
         if not self.in_flight:
             return True
-        layout = wanted.content.layout
+        layout = request.content.layout
         # With several connections, the wait in our own queue would look like a longer RTT.
         alone = self.in_flight == requester.unacked_bytes
         far_max = _UNACKED_FAR_MAX if alone else _UNACKED_MAX
         rate, min_rtt_s = self.throughput.rate, requester.min_rtt_s
         bound = _unacked_bound(rate, min_rtt_s, layout.piece_length, far_max)
-        return self.in_flight + layout.size_of(wanted.index) <= bound
+        return self.in_flight + layout.size_of(request.index) <= bound
 
 
 @dataclass(slots=True, eq=False)
-class Wanted:
+class QueuedRequest:
     """One request in a requester's queue."""
 
     content: Content
@@ -110,7 +110,7 @@ class Requester:
 
     id: RequesterId
     user: User
-    waiting: dict[tuple[ContentId, int], Wanted] = field(default_factory=dict)
+    waiting: dict[tuple[ContentId, int], QueuedRequest] = field(default_factory=dict)
     served: int = 0
     sent_bytes: int = 0
     """Bytes sent on the connection so far."""
@@ -128,7 +128,7 @@ class Requester:
     until it acknowledges."""
     key: tuple[int, int, int] | None = None
     """Its current sort key in its user's queue; None if it is not in it."""
-    _heap: list[tuple[int, int, Wanted]] = field(default_factory=list)
+    _heap: list[tuple[int, int, QueuedRequest]] = field(default_factory=list)
     """`waiting` by the piece's number of sends; corrected lazily, since that only grows."""
     _orders: int = 0
 
@@ -136,15 +136,15 @@ class Requester:
     def unacked_bytes(self) -> int:
         return self.sent_bytes - self.acked_bytes
 
-    def has_headroom(self, wanted: Wanted) -> bool:
+    def has_headroom(self, request: QueuedRequest) -> bool:
         """Return whether the piece may be sent as well; a first one always may."""
         if not self.unacked_bytes:
             return True
         if self.stalled:
             return False
-        layout = wanted.content.layout
+        layout = request.content.layout
         bound = _unacked_bound(self.throughput.rate, self.min_rtt_s, layout.piece_length)
-        return self.unacked_bytes + layout.size_of(wanted.index) <= bound
+        return self.unacked_bytes + layout.size_of(request.index) <= bound
 
     def enqueue(self, content: Content, index: int) -> bool:
         """Add a request; return False if it is waiting already."""
@@ -152,9 +152,9 @@ class Requester:
         if key in self.waiting:
             return False
         self._orders += 1
-        wanted = Wanted(content, index, self._orders)
-        self.waiting[key] = wanted
-        heappush(self._heap, (content.sent.get(index, 0), wanted.order, wanted))
+        request = QueuedRequest(content, index, self._orders)
+        self.waiting[key] = request
+        heappush(self._heap, (content.sent.get(index, 0), request.order, request))
         return True
 
     def dequeue(self, content: ContentId, index: int) -> bool:
@@ -166,23 +166,23 @@ class Requester:
             self._heap.sort()
         return True
 
-    def best(self) -> tuple[int, Wanted] | None:
+    def best(self) -> tuple[int, QueuedRequest] | None:
         """Return the request for the least-sent piece, with its number of sends; or None."""
         heap = self._heap
         while heap:
-            sent, order, wanted = heap[0]
-            if not self._current(wanted):
+            sent, order, request = heap[0]
+            if not self._current(request):
                 heappop(heap)
                 continue
-            actual = wanted.content.sent.get(wanted.index, 0)
+            actual = request.content.sent.get(request.index, 0)
             if actual <= sent:
-                return actual, wanted
+                return actual, request
             heappop(heap)
-            heappush(heap, (actual, order, wanted))
+            heappush(heap, (actual, order, request))
         return None
 
-    def _current(self, wanted: Wanted) -> bool:
-        return self.waiting.get((wanted.content.id, wanted.index)) is wanted
+    def _current(self, request: QueuedRequest) -> bool:
+        return self.waiting.get((request.content.id, request.index)) is request
 
 
 def _unacked_bound(

@@ -21,7 +21,7 @@ from __future__ import annotations
 from heapq import heappop, heappush, heapreplace
 
 from peer.swarm.serving.events import RequesterId
-from peer.swarm.serving.requesters import Requester, User, Wanted
+from peer.swarm.serving.requesters import QueuedRequest, Requester, User
 
 _UserKey = tuple[bool, int, int, int, int]
 
@@ -54,8 +54,8 @@ class Schedule:
         first = self._first(user)
         if first is None:
             return
-        requester, sent, wanted = first
-        if not user.has_headroom(requester, wanted):
+        requester, sent, request = first
+        if not user.has_headroom(requester, request):
             return
         if user.key is None:
             epoch_start = self._virtual // self._epoch_bytes * self._epoch_bytes
@@ -64,7 +64,7 @@ class Schedule:
             return
         self._put(user, self._user_key(user, sent))
 
-    def take(self) -> tuple[Requester, Wanted] | None:
+    def take(self) -> tuple[Requester, QueuedRequest] | None:
         """Remove and return the first requester, with the request to serve."""
         heap = self._heap
         while heap:
@@ -75,8 +75,8 @@ class Schedule:
             first = self._first(user)
             if first is None:
                 continue
-            requester, sent, wanted = first
-            if not user.has_headroom(requester, wanted):
+            requester, sent, request = first
+            if not user.has_headroom(requester, request):
                 continue
             actual = self._user_key(user, sent)
             if actual[:4] > key[:4]:
@@ -84,7 +84,7 @@ class Schedule:
                 continue
             heappop(user.queue)
             requester.key = None
-            return requester, wanted
+            return requester, request
         return None
 
     def served(self, requester: Requester) -> None:
@@ -106,20 +106,20 @@ class Schedule:
         """Return the time at which `resume_due` has work; None if none is deferred."""
         return min((until for until, _ in self._deferred.values()), default=None)
 
-    def left(self, requester: Requester) -> None:
+    def remove(self, requester: Requester) -> None:
         """Remove a requester."""
         requester.key = None
         self._deferred.pop(requester.id, None)
         self.update_user(requester.user)
 
-    def _best(self, requester: Requester) -> tuple[int, Wanted] | None:
+    def _best(self, requester: Requester) -> tuple[int, QueuedRequest] | None:
         """Return the requester's best request, with its number of sends; None if it must wait."""
         best = requester.best()
         if best is None or requester.id in self._deferred or not requester.has_headroom(best[1]):
             return None
         return best
 
-    def _first(self, user: User) -> tuple[Requester, int, Wanted] | None:
+    def _first(self, user: User) -> tuple[Requester, int, QueuedRequest] | None:
         """Return the first in the user's queue, which stays there."""
         queue = user.queue
         while queue:

@@ -23,7 +23,7 @@ from itertools import takewhile
 from common.ids import ContentId, UserId
 from peer.swarm.rates import Throughput
 from peer.swarm.serving.events import RequesterId
-from peer.swarm.serving.requesters import Requester, UnackedSend, User, Wanted
+from peer.swarm.serving.requesters import QueuedRequest, Requester, UnackedSend, User
 from peer.swarm.serving.settings import ServingSettings
 
 _FLOOR_PIECES = 2
@@ -123,7 +123,7 @@ class Uplink:
         steady = int(rate * self._settings.in_flight_s)
         return min(max(bound, steady), self._settings.in_flight_max)
 
-    def sent(self, requester: Requester, wanted: Wanted, size: int, now: float) -> None:
+    def sent(self, requester: Requester, request: QueuedRequest, size: int, now: float) -> None:
         """Record a sent piece."""
         if not self.in_flight:
             self._throughput.start(now)
@@ -137,7 +137,7 @@ class Uplink:
             requester.user.throughput.start(now)
         self._account(requester, size)
         requester.sends.append(
-            UnackedSend(wanted.content.id, wanted.index, requester.sent_bytes, size, now)
+            UnackedSend(request.content.id, request.index, requester.sent_bytes, size, now)
         )
 
     def undo(self, requester: Requester, content: ContentId, index: int) -> int:
@@ -194,7 +194,7 @@ class Uplink:
         self._best_rate, self._best_at = max(self.rate, faded), now
         return True
 
-    def left(self, requester: Requester) -> None:
+    def remove(self, requester: Requester) -> None:
         """Remove the account of a requester that is gone."""
         self.unacked_bytes -= requester.unacked_bytes
         requester.user.unacked_bytes -= requester.unacked_bytes

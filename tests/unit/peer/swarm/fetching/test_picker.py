@@ -119,7 +119,7 @@ def test_a_requeued_piece_that_was_fetched_loses_its_precedence() -> None:
 def test_a_piece_that_a_source_lacks_is_not_picked_for_it() -> None:
     pieces, picker = swarm(avail="1111")
     picker.has_not("leecher1", 2)
-    assert picker.availability(2) == 0
+    assert picker._availability[2] == 0
     assert drain(pieces, picker, "leecher1") == "013"
 
 
@@ -178,4 +178,4 @@ def test_every_order_gives_every_piece_once_whatever_happens(order: Order, seed:
                     pieces.reserve(index)
         held = [f for f in fields.values() if f is not None]
         for index in range(count):
-            assert picker.availability(index) == sum(index in f for f in held)
+            assert picker._availability[index] == sum(index in f for f in held)

@@ -93,7 +93,7 @@ def test_a_banned_source_is_never_opened_again() -> None:
     table.opening(source, 0.0)
     table.closed(source, Verdict.WRONG, 0.0)
     table.unlist(source)
-    assert len(table) == 0
+    assert not list(table)
     again = learnt(table, 1)
     assert again.phase is Phase.BANNED
     assert table.next_to_open(1e9) is None
