@@ -1,0 +1,186 @@
+"""Commands about groups and their listings, from the command line to the tracker and back.
+
+Owns the table of those that one command of the tracker does, and the words of their results. What a
+group's shares do when it is left is ``peer.session``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+from msgspec.structs import replace
+
+from common import limits, names
+from common.ids import GroupId
+from common.messages import control, tracker
+from peer.control.views import file_row, group_row, user_row
+from peer.session import Session
+from peer.shares.manager import Shares
+from peer.tracker_client.group_replica import GroupReplica
+from peer.tracker_client.link import TrackerLink
+from peer.tracker_client.listing import listing
+
+R = TypeVar("R")
+
+RelayedAsk: TypeAlias = (
+    control.CreateGroup
+    | control.JoinGroup
+    | control.AcceptRequest
+    | control.RejectRequest
+    | control.RemoveMember
+)
+Ask: TypeAlias = (
+    RelayedAsk
+    | control.LeaveGroup
+    | control.ListGroups
+    | control.ListRequests
+    | control.ListMembers
+    | control.ListFiles
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A command that one command of the tracker does. ``text`` is the result, for people;
+    ``sync``: the groups of this user change by it."""
+
+    command: Callable[..., tracker.Command]
+    text: str
+    sync: bool = False
+    group_id: Callable[[str], GroupId] = names.group_id
+
+
+RELAYS: dict[type[RelayedAsk], Relay] = {
+    control.CreateGroup: Relay(
+        tracker.CreateGroup, "group {group} created; you own it", True, names.new_group_id
+    ),
+    control.JoinGroup: Relay(
+        tracker.JoinGroup, "asked to join {group}; its owner decides", sync=True
+    ),
+    control.AcceptRequest: Relay(tracker.AcceptRequest, "{user} is a member of {group}"),
+    control.RejectRequest: Relay(
+        tracker.RejectRequest, "the request of {user} to join {group} was rejected"
+    ),
+    control.RemoveMember: Relay(tracker.RemoveMember, "{user} is no longer a member of {group}"),
+}
+
+
+class GroupCommands:
+    """Carries out the commands about groups."""
+
+    def __init__(
+        self, link: TrackerLink, replica: GroupReplica, session: Session, shares: Shares
+    ) -> None:
+        self._link = link
+        self._replica = replica
+        self._session = session
+        self._shares = shares
+
+    async def handle(self, ask: Ask) -> control.Answer:
+        """Carry ``ask`` out. Raises `MiniTorrentError`."""
+        match ask:
+            case control.LeaveGroup(group, yes):
+                return await self._leave(names.group_id(group), yes)
+            case control.ListGroups():
+                return await self._all_groups()
+            case control.ListRequests(group):
+                requests = tracker.ListRequests(names.group_id(group))
+                return await self._users(requests, limits.REQUESTS_PER_GROUP_MAX)
+            case control.ListMembers(group):
+                members = tracker.ListMembers(names.group_id(group))
+                return await self._users(members, limits.MEMBERS_PER_GROUP_MAX)
+            case control.ListFiles(group):
+                return await self._all_files(names.group_id(group))
+            case _:
+                return await self._relay(ask, RELAYS[type(ask)])
+
+    async def _relay(self, ask: RelayedAsk, relay: Relay) -> control.Done:
+        fields: dict[str, str] = {"group": relay.group_id(ask.group)}
+        match ask:
+            case control.AcceptRequest() | control.RejectRequest() | control.RemoveMember():
+                fields["user"] = names.user_id(ask.user)
+        await self._tracker(relay.command(**fields), tracker.Done)
+        if relay.sync:
+            await self._replica.sync()
+        return control.Done(relay.text.format(**fields))
+
+    async def _leave(self, group: GroupId, yes: bool) -> control.Answer:
+        replica = self._replica
+        withdraws = group in replica.pending
+        row = await self._group_row(group)  # who owns it may have changed a moment ago
+        owned = row is not None and row.role == "owner"
+        if row is not None and owned and not yes:
+            return control.NeedsConsent(leaving_question(group, row.members))
+        replica.pending.discard(group)  # what is taken back is not answered
+        await self._tracker(tracker.LeaveGroup(group), tracker.Done)
+        await self._session.left_group(group)
+        if withdraws:
+            return control.Left(f"you no longer ask to join {group}", group)
+        if not owned:
+            return control.Left(f"left {group}", group)
+        row = await self._group_row(group)
+        if row is None:
+            return control.Left(f"left {group}; the group is no more", group, "")
+        owner = names.printable(row.owner)
+        return control.Left(f"left {group}; {owner} owns it now", group, row.owner)
+
+    async def _group_row(self, group: GroupId) -> tracker.GroupRow | None:
+        """The row of one group among those of the tracker, which are in order."""
+        page = await self._tracker(tracker.ListGroups(group[:-1]), tracker.GroupRows)
+        while page.rows:
+            for row in page.rows:
+                if names.fold_id(row.group) == group:
+                    return row
+            last = names.fold_id(page.rows[-1].group)
+            if not page.more or last > group:
+                return None
+            page = await self._tracker(tracker.ListGroups(last), tracker.GroupRows)
+        return None
+
+    async def _all_groups(self) -> control.Groups:
+        async def page(last: tracker.GroupRow | None) -> tracker.GroupRows:
+            ask = tracker.ListGroups("" if last is None else last.group)
+            return await self._tracker(ask, tracker.GroupRows)
+
+        rows = listing(
+            page, lambda row: names.fold_id(row.group), "groups", limits.GROUPS_LISTED_MAX
+        )
+        return control.Groups([group_row(row) async for row in rows])
+
+    async def _all_files(self, group: GroupId) -> control.Files:
+        async def page(last: tracker.FileRow | None) -> tracker.FileRows:
+            ask = tracker.ListFiles(group, "" if last is None else last.name)
+            return await self._tracker(ask, tracker.FileRows)
+
+        rows = listing(
+            page, lambda row: names.fold_name(row.name), "files", limits.SHARES_PER_GROUP_MAX
+        )
+        away = self._shares.away()
+        return control.Files(
+            [
+                replace(file_row(row), away=(group, names.fold_name(row.name)) in away)
+                async for row in rows
+            ]
+        )
+
+    async def _users(
+        self, ask: tracker.ListRequests | tracker.ListMembers, rows_max: int
+    ) -> control.Users:
+        async def page(last: tracker.UserRow | None) -> tracker.UserRows:
+            after = "" if last is None else last.user
+            return await self._tracker(type(ask)(ask.group, after), tracker.UserRows)
+
+        rows = listing(page, lambda row: names.fold_id(row.user), "users", rows_max)
+        return control.Users([user_row(row) async for row in rows])
+
+    async def _tracker(self, command: tracker.Command, answer: type[R]) -> R:
+        return (await self._link.ask(command, answer)).reply
+
+
+def leaving_question(group: str, members: int) -> str:
+    """What an owner is asked who leaves."""
+    if members <= 1:
+        return f"you are the only member of {group}: the group and its list of shares will be gone"
+    return f"you own {group}: it passes to the member who joined first"
