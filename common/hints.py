@@ -1,8 +1,8 @@
-"""Hints: what to do next, as words and a whole command line that can be pasted.
+"""Hints: the next step, as words and a whole command line that can be pasted.
 
 Owns the one form of a hint: `WORDS: COMMAND`, one line, with the command at the end and every
-argument quoted for a shell. Whoever shows a hint knows more than whoever made it: `shown` puts the
-home into its commands, or leaves out the program's name at the prompt.
+argument quoted for a shell. Why `shown`: only the command line knows the home, which it adds to the
+commands, and the prompt, where it leaves out the name of the program.
 """
 
 from __future__ import annotations

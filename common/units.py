@@ -56,5 +56,5 @@ def count_text(count: int, one: str, many: str | None = None) -> str:
 
 
 def percent_text(part: int, whole: int) -> str:
-    """How much of ``whole``, rounded down, so that 100 % means all."""
+    """The percentage of ``whole``, rounded down, so that 100 % means all."""
     return f"{100 if whole <= 0 else part * 100 // whole} %"

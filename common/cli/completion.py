@@ -1,9 +1,8 @@
 """Shell completion of both programs: the scripts for bash, zsh and fish, and their answers.
 
-Owns how a word that somebody else chose reaches a command line: never as shell syntax. bash inserts
-what it is given as it stands, so the answer is quoted here, in the quotation that was begun; zsh
-and fish quote by themselves. What can be completed is told by the commands (click's
-`shell_complete`).
+Invariant: a name that another user chose never reaches a command line as shell syntax. bash inserts
+an answer unchanged, so it is quoted here, in the quotation that was begun; zsh and fish quote by
+themselves. Not here: the candidates, which the commands name (click's `shell_complete`).
 Limits: names that `printable` would change are left out.
 """
 
@@ -136,7 +135,7 @@ def answer(root: click.Command, instruction: str, words: Sequence[str]) -> str:
 def completions(
     root: click.Command, words: Sequence[str], incomplete: str
 ) -> list[CompletionItem[str]]:
-    """What ``incomplete`` can become behind ``words``, which are plain text, without quotation.
+    """The completions of ``incomplete`` behind ``words``, which are plain text without quotation.
 
     A name that begins with ``-`` stands behind ``--`` alone; before that, ``--`` is offered.
     """

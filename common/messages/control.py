@@ -1,7 +1,7 @@
-"""The conversation between the command line and its own peer, over a private ipc socket.
+"""Messages between the command line and its own peer, over a private ipc socket.
 
-Rows are named structs whose JSON form is what ``--json`` prints, so their field names are part of
-the command line's contract. Long commands answer with any number of `Progress` before their result.
+Rows are named structs. ``--json`` prints them, so their field names are part of the contract of the
+command line. Long commands send any number of `Progress` before their result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Text = Annotated[str, Meta(max_length=4096)]
 
 
 class _Ask(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Base of what the command line asks."""
+    """Base of the commands."""
 
 
 class _Row(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -26,14 +26,14 @@ class _Row(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 class _Result(msgspec.Struct, frozen=True, tag=True):
-    """Base of what ends a command."""
+    """Base of the results."""
 
 
 # -- what is asked ------------------------------------------------------------------------------
 
 
 class Hello(_Ask, frozen=True):
-    """Which release the peer runs; every release from 0.1.1 on answers it."""
+    """Ask for the release of the peer; every release from 0.1.1 on answers it."""
 
 
 class Status(_Ask, frozen=True):
@@ -41,7 +41,7 @@ class Status(_Ask, frozen=True):
 
 
 class Down(_Ask, frozen=True):
-    """End this peer in order."""
+    """Stop this peer in order."""
 
 
 class CreateUser(_Ask, frozen=True):
@@ -50,7 +50,7 @@ class CreateUser(_Ask, frozen=True):
 
 
 class Login(_Ask, frozen=True):
-    """``yes``: even if that ends the login of another user whose shares run."""
+    """``yes``: also if this logs out another user whose shares run."""
 
     user: Text
     password: Text
@@ -86,7 +86,7 @@ class JoinGroup(_Ask, frozen=True):
 
 
 class LeaveGroup(_Ask, frozen=True):
-    """``yes``: even as its owner."""
+    """``yes``: also as its owner."""
 
     group: Text
     yes: bool = False
@@ -152,7 +152,7 @@ class DownloadFile(_Ask, frozen=True):
 
 
 class AwaitDownload(_Ask, frozen=True):
-    """The end of a download that was begun before; ``path`` as `Begun` tells it."""
+    """Wait for the end of a download that was started before; ``path`` as in `Begun`."""
 
     group: Text
     path: Text
@@ -178,7 +178,7 @@ class Resume(_Ask, frozen=True):
 
 
 class Cancel(_Ask, frozen=True):
-    """Give a download up and remove what there is of it."""
+    """Cancel a download and delete its partial data."""
 
     group: Text
     name: Text
@@ -189,7 +189,7 @@ class Clear(_Ask, frozen=True):
 
 
 class WhySlow(_Ask, frozen=True):
-    """What each source of a running download does."""
+    """The state of each source of a running download."""
 
     group: Text
     name: Text
@@ -202,11 +202,11 @@ class Watch(_Ask, frozen=True):
 
 
 class Doctor(_Ask, frozen=True):
-    """What the running peer knows of its own health."""
+    """The checks inside the running peer."""
 
 
 class HangUp(_Ask, frozen=True):
-    """The command whose request id this bears is of no more interest to the one who asked."""
+    """The command line no longer waits for the command with this request id."""
 
     stop_work: bool = False
 
@@ -314,7 +314,7 @@ class DownloadRow(_Row, frozen=True):
 
 
 class SourceUse(_Row, frozen=True):
-    """Whom pieces came from."""
+    """A source of a finished download, and the number of its pieces."""
 
     user: str
     endpoint: str
@@ -322,7 +322,7 @@ class SourceUse(_Row, frozen=True):
 
 
 class SourceRow(_Row, frozen=True):
-    """One source of a running download: ``verdict`` is what the download thinks of it."""
+    """One source of a running download; ``verdict``: its state, in words."""
 
     user: str
     endpoint: str
@@ -346,26 +346,26 @@ class CheckRow(_Row, frozen=True):
 
 
 class Done(_Result, frozen=True):
-    """``text``: what there is to say about it, for people."""
+    """A result without data; ``text`` is for people."""
 
     text: str = ""
 
 
 class Welcome(_Result, frozen=True):
-    """``form``: that of the control conversation, see `FORM`."""
+    """``form``: the version of the messages, see `FORM`."""
 
     release: str
     form: str
 
 
 class NeedsConsent(_Result, frozen=True):
-    """Nothing was done: ``question`` is to be asked, and the command then repeated with ``yes``."""
+    """Nothing was done yet: ask ``question``, then repeat the command with ``yes``."""
 
     question: str
 
 
 class Left(_Result, frozen=True):
-    """``owner``: of the group now, if its owner left; empty when the group is no more."""
+    """``owner``: the new owner if the owner left; empty if the group no longer exists."""
 
     text: str
     group: str
@@ -373,7 +373,7 @@ class Left(_Result, frozen=True):
 
 
 class Begun(_Result, frozen=True):
-    """A download that nobody waits for was begun, to ``path``."""
+    """A download to ``path`` was started, without a wait for its end."""
 
     text: str
     group: str
@@ -381,7 +381,7 @@ class Begun(_Result, frozen=True):
 
 
 class PasswordChanged(_Result, frozen=True):
-    """``logged_out``: how many other devices were; None when that is not known any more."""
+    """``logged_out``: the number of other devices logged out; None if it is not known."""
 
     text: str
     logged_out: int | None = None
@@ -489,12 +489,11 @@ class Happened(msgspec.Struct, frozen=True, tag=True):
 
 
 class Alive(msgspec.Struct, frozen=True, tag=True):
-    """Sent every few seconds while a command runs, so that each side notices when the other died.
-    Nobody answers it."""
+    """Keepalive, sent every few seconds while a command runs. It has no answer."""
 
 
 class Failed(_Result, frozen=True):
-    """The command did not do what was asked; ``exit_code`` is what the command line ends with."""
+    """The command was refused or failed; ``exit_code`` is that of the command line."""
 
     code: Code
     message: str
@@ -527,7 +526,7 @@ Answer: TypeAlias = (
 
 
 def _form() -> str:
-    """A digest of all messages and rows: their names, and the names and types of their fields."""
+    """A digest of all messages and rows: their names, and the names and types of the fields."""
     rows = []
     for kind in (*get_args(Ask), *get_args(Answer), *_Row.__subclasses__()):
         rows.append(f"{kind.__name__}{kind.__struct_fields__}{_annotations(kind)}")
@@ -539,4 +538,4 @@ def _annotations(kind: type) -> list[str]:
 
 
 FORM = _form()
-"""The version of the control conversation: it changes with every message and row by itself."""
+"""The version of these messages: it changes with every change of a message or row."""

@@ -1,8 +1,9 @@
 """The command line: everything that a person types or sees.
 
-``program`` is the command itself, the ``…_commands`` its subcommands, ``shell`` the same at a
-prompt, ``launch`` what starts and ends a peer. It talks to the running peer over the control socket
-and knows nothing of the swarm.
+``main`` is the entry point, the ``…_commands`` are its subcommands, ``shell`` runs them at a
+prompt,
+and ``daemon_process`` starts and stops a peer. The command line talks to the running peer over
+the control socket. Not here: the swarm (see peer.swarm).
 """
 
 from peer.cli.main import main, root, run

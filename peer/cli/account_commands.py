@@ -16,16 +16,16 @@ password_argument = click.argument("password", required=False)
 @user_argument
 @password_argument
 def create_user(console: Console, user: str, password: str | None) -> None:
-    """Make an account.
+    """Create an account.
 
     PASSWORD on the command line can be seen by other users of this machine, and stays in the
-    shell's history. Left out, it is asked for, or read as one line from standard input.
+    shell's history. Without it, a terminal is asked, and a pipe is read for one line.
     """
     from common.messages.control import CreateUser
     from common.names import new_user_id
 
     console.need_peer()
-    new_user_id(user)  # a name that is none is refused before a password is asked for
+    new_user_id(user)  # a wrong name is refused before a password is asked for
     answer = console.ask(CreateUser(user, read_password(password, twice=True)))
     console.done(answer)
 
@@ -37,10 +37,10 @@ def create_user(console: Console, user: str, password: str | None) -> None:
 def login(console: Console, user: str, password: str | None, yes: bool) -> None:
     """Log in on this device, until `logout`.
 
-    What was shared here before is shared again. A restarted peer needs no login.
+    Earlier shares of this device are shared again. A restarted peer needs no login.
 
     PASSWORD on the command line can be seen by other users of this machine, and stays in the
-    shell's history. Left out, it is asked for, or read as one line from standard input.
+    shell's history. Without it, a terminal is asked, and a pipe is read for one line.
     """
     from common.messages.control import Login
 
@@ -52,7 +52,7 @@ def login(console: Console, user: str, password: str | None, yes: bool) -> None:
 
 @command("logout", example="mini-torrent logout")
 def logout(console: Console) -> None:
-    """End the login of this device; it serves nothing any more."""
+    """Log out on this device; it stops serving your shares."""
     from common.messages.control import Logout
 
     console.done(console.ask(Logout()))
@@ -68,7 +68,7 @@ def change_password(console: Console, old: str | None, new: str | None, keep_dev
     This device stays logged in. On the others, log in again with the new password.
 
     OLD and NEW on the command line can be seen by other users of this machine, and stay in the
-    shell's history. Left out, they are asked for, or read as a line each from standard input.
+    shell's history. Without them, a terminal is asked, and a pipe is read for a line each.
     """
     from common.messages.control import ChangePassword
 
@@ -92,12 +92,12 @@ def list_devices(console: Console) -> None:
 @command("forget-device", example="mini-torrent forget-device 3f0c9a1b")
 @click.argument("id", shell_complete=complete_device)
 def forget_device(console: Console, id: str) -> None:
-    """Log out a device of yours, such as a lost one, from here.
+    """Log out another device of yours, such as a lost one.
 
-    ID is what `list-devices` shows, or 4 characters of its beginning at least.
+    ID is an id of `list-devices`, or at least its first 4 characters.
 
-    The device shares and fetches nothing any more from this moment on, and what it shared is listed
-    no more; what it has, it keeps.
+    From this moment on the device can no longer share or fetch, and its shares are no longer
+    listed. It keeps the files that it has.
     """
     from common.messages.control import ForgetDevice
 

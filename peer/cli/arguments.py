@@ -76,7 +76,7 @@ def complete_group(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 
 def complete_device(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """The devices of whoever is logged in."""
+    """The devices of the user who is logged in."""
     from common.messages import control
 
     answer = _answer(ctx, control.ListDevices())
@@ -84,7 +84,7 @@ def complete_device(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 
 def complete_share(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """What the group that was typed before shares."""
+    """The shares of the group that was typed before."""
     from common.messages import control
 
     answer = _answer(ctx, control.ListFiles(ctx.params.get("group") or ""))
@@ -117,7 +117,7 @@ def complete_folder(
 
 
 def complete_download(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """What this peer downloads or downloaded in the group that was typed before."""
+    """The downloads of this peer in the group that was typed before."""
     from common.messages import control
 
     answer = _answer(ctx, control.ShowDownloads())

@@ -1,7 +1,7 @@
-"""How every command of `mini-torrent` is made, and the group that they are in.
+"""Factory of the commands of `mini-torrent`, and the group that contains them.
 
-Owns the options that all commands share, the example that each one's help ends with, names with
-``-`` or ``_`` alike, and the suggestion for a mistyped one.
+Owns the options that all commands share, the example at the end of each help page, and the
+suggestion for a mistyped command. ``-`` and ``_`` in names are the same.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _home(ctx: click.Context, param: click.Parameter, value: str | None) -> None
 
 
 def _shared_options() -> list[click.Parameter]:
-    """The global options once more, so that they may also stand behind the command."""
+    """The global options again, so that they may also stand behind the command."""
     common: dict[str, Any] = {"expose_value": False, "is_eager": True, "allow_from_autoenv": False}
     return [
         click.Option(["--home"], metavar="DIR", callback=_home, hidden=True, **common),
@@ -57,7 +57,7 @@ def _shared_options() -> list[click.Parameter]:
 
 
 def command(name: str, *, example: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command of `mini-torrent`. Its function gets the `Console` first (`click.pass_obj`)."""
+    """Make a command of `mini-torrent`. Its function gets the `Console` as first argument."""
     lines = "\n".join(f"  {line}" for line in example.splitlines())
 
     def make(function: Callable[..., Any]) -> click.Command:
@@ -70,7 +70,7 @@ def command(name: str, *, example: str) -> Callable[[Callable[..., Any]], click.
 
 
 class Command(HelpCommand):
-    """A command that remembers what was typed behind its name, for hints."""
+    """A command that keeps its typed words for hints, and suggests names in its errors."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[TYPED] = list(args)

@@ -1,4 +1,4 @@
-"""How the prompt of `shell` completes what is being typed: commands, groups, names, paths."""
+"""Completion at the prompt of `shell`: commands, groups, names and paths."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ NOT_HERE = ("shell",)  # commands that make no sense at the prompt
 
 
 class Completer:
-    """Completes commands, then groups, then what stands in that group or on the disk.
+    """Completes commands, then groups, then names in that group or paths on the disk.
 
-    ``line`` gives what stands before the cursor.
+    ``line`` returns the text before the cursor.
     """
 
     def __init__(self, console: Console, root: Commands, line: Callable[[], str]) -> None:
@@ -42,7 +42,7 @@ class Completer:
         ]
 
     def completions(self, line: str) -> list[str]:
-        """What the last word of ``line`` can become, quoted where that is needed."""
+        """The completions of the last word of ``line``, quoted where needed."""
         from common.cli.completion import PATHS, completions
 
         at = _last_word_at(line)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Console:
-    """The state of one invocation, or of one prompt. ``at_prompt``: commands return at once, and a
-    path may begin with ``~`` since no shell stood before us."""
+    """The state of one invocation, or of one prompt. ``at_prompt``: commands return at once, and
+    ``~`` in paths is expanded here, since no shell has done it."""
 
     home_option: str | None = None
     as_json: bool = False
@@ -62,7 +62,7 @@ class Console:
         from peer.control.client import ControlClient
 
         return ControlClient(
-            self.home, lambda: self.tell("the peer does not answer yet; waiting for it")
+            self.home, lambda: self.report("the peer does not answer yet; waiting for it")
         )
 
     def need_peer(self) -> None:
@@ -72,12 +72,12 @@ class Console:
         holder_of(self.home)
 
     def ask(self, ask: control.Ask) -> Ended:
-        """What the peer answers; raises when it refuses or when there is none."""
+        """Return the peer's answer. Raises `Refused`, and `NoPeerRunning` if none runs."""
         with self.client() as client:
             return client.result(ask)
 
     def ask_with_consent(self, make: Callable[[bool], control.Ask], yes: bool) -> Ended:
-        """`ask` for a command that may need the consent of the user, who is asked at a terminal.
+        """`ask` for a command that may need consent; the user is asked at a terminal.
 
         Raises `Refused` without a terminal, unless ``yes``.
         """
@@ -96,10 +96,9 @@ class Console:
         return self.ask(make(True))
 
     def sent_path(self, typed: str) -> str:
-        """`path` for the peer, to which names of files are UTF-8 in every locale.
+        """`path` for the peer, which reads names of files as UTF-8 in every locale.
 
-        It is the same bytes where they are UTF-8 or something stands there; otherwise the same
-        text.
+        The bytes stay the same if they are UTF-8 or the path exists; otherwise the text does.
         """
         path = self.path(typed)
         errors = "surrogateescape" if os.path.lexists(path) else "strict"
@@ -111,39 +110,39 @@ class Console:
     def path(self, typed: str) -> str:
         """A path as it was typed, made absolute from where it was typed."""
         if not typed:
-            # An unset variable of a script, most likely: the current folder was not meant.
-            refuse_usage("an empty path", "`.` is the folder in which you are")
+            # Why: most likely an unset variable of a script, which does not mean this folder.
+            refuse_usage("the path is empty", "write . for the current folder")
         return os.path.abspath(os.path.expanduser(typed) if self.at_prompt else typed)
 
     def hinted(self, text: str) -> str:
-        """``text`` with the commands in it as they have to be typed to reach the same peer."""
+        """``text`` with its commands completed, so that they reach the same peer."""
         return shown(text, self.home_option, at_prompt=self.at_prompt)
 
     # -- speaking -------------------------------------------------------------------------------
 
     @property
     def terminal(self) -> bool:
-        """Whether a person reads standard output."""
+        """Whether standard output is a terminal."""
         return sys.stdout.isatty()
 
     @property
-    def pictures(self) -> bool:
+    def draws_progress(self) -> bool:
         """Whether a progress bar may be drawn on standard error."""
         return sys.stderr.isatty() and not self.quiet and not self.as_json
 
-    def say(self, text: str) -> None:
-        """One line on standard output, which nothing in it can break; flushed."""
+    def print_line(self, text: str) -> None:
+        """Print one line on standard output, made printable, and flush it."""
         print(printable(text), flush=True)
 
-    def tell(self, text: str) -> None:
-        """One line on standard error beside the result, unless the user wants it quiet."""
+    def report(self, text: str) -> None:
+        """Print one line on standard error beside the result, unless quiet or in JSON."""
         if not self.quiet and not self.as_json:
-            # Nobody may be there to read it any more, which must not keep us from what follows.
+            # A reader that has gone away must not stop the command.
             with contextlib.suppress(OSError):
                 print(printable(text), file=sys.stderr, flush=True)
 
     def leave_line(self) -> None:
-        """Go below what a terminal shows of a Ctrl-C."""
+        """Begin a new line below the ``^C`` that a terminal shows."""
         if sys.stderr.isatty():
             print(file=sys.stderr)
 
@@ -152,15 +151,15 @@ class Console:
         print(json_text(document, indent=2 if self.terminal else None), flush=True)
 
     def warn_if_alone(self, status: control.StatusIs) -> None:
-        """Say so when a peer that has just been started does not reach its tracker."""
+        """Warn that a peer just started does not reach its tracker, or is not reachable."""
         if not status.connected:
             reason = status.trouble or "it does not answer"
             text = f"warning: the tracker cannot be reached, the peer keeps trying: {reason}"
-            self.tell(self.hinted(text))
+            self.report(self.hinted(text))
         elif not status.listen:
-            self.tell(f"warning: nobody can fetch from here yet: {status.trouble}")
+            self.report(f"warning: other peers cannot fetch from here yet: {status.trouble}")
         if status.advice:
-            self.tell(f"warning: {status.advice}")
+            self.report(f"warning: {status.advice}")
 
     def done(self, answer: Ended) -> None:
         """Print the text of a command that has no other result."""
@@ -179,7 +178,7 @@ class Console:
                 document["path"] = answer.path
             self.json(document)
         elif text and not self.quiet:
-            self.say(text)
+            self.print_line(text)
 
 
 def _with_yes(ctx: click.Context) -> str:

@@ -1,7 +1,7 @@
-"""Starting and ending the peer of a home: detached, or in this process.
+"""Start and stop of the peer of a home: detached, or in this process.
 
-Owns the log file that a detached peer writes, and waiting until it really is there or really is
-gone. What the options mean is `peer.cli.up_options`'s business; what runs is ``peer.daemon``.
+Owns the log file of a detached peer, and the wait until it is ready or gone. Not here: the meaning
+of the options (see peer.cli.up_options), the peer itself (see peer.daemon).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _started: list[subprocess.Popen[bytes]] = []  # by this process; reaped when the
 
 
 def running(home: Path) -> control.StatusIs | None:
-    """What the peer of ``home`` says of itself; None when there is none."""
+    """The status of the peer of ``home``; None if none runs."""
     if lock_holder(home) is None:
         return None
     try:
@@ -68,9 +68,9 @@ def running(home: Path) -> control.StatusIs | None:
 def start(
     home: Path, options: Mapping[str, Any], *, verbose: int = 0, remember: bool = True
 ) -> control.StatusIs:
-    """Start a detached peer and return what it says of itself once it serves.
+    """Start a detached peer and return its status once it is ready.
 
-    Raises what the peer ended with when it could not start, with its exit code.
+    Raises `CommandFailed` with the error and the exit code of a peer that could not start.
     """
     home = open_home(home)
     settings = settings_for(home, options)
@@ -88,7 +88,7 @@ def start(
                 start_new_session=True,
             )
         status = _wait_until_ready(home, process, log_began)
-        if status.pid != process.pid:  # somebody else was quicker
+        if status.pid != process.pid:  # another start was faster
             check_same(status, options)
     except BaseException:
         if process is not None:
@@ -120,16 +120,16 @@ def renew_device_key(home: Path, options: Mapping[str, Any]) -> None:
 
 
 def _remember(home: Path, settings: Settings) -> None:
-    """For the next `up`. A disk that is full is no reason not to run."""
+    """Save for the next `up`. Why no error: a peer can run although the disk is full."""
     try:
         save(home, settings)
     except StorageError as error:
-        text = f"warning: the options are not remembered for the next time: {error}"
+        text = f"warning: cannot save the options for the next start: {error}"
         print(printable(text), file=sys.stderr, flush=True)
 
 
-def run_here(home: Path, options: Mapping[str, Any], *, verbose: int, remember: bool) -> int:
-    """Be the peer of ``home`` until it is told to end; returns the exit code."""
+def run_foreground(home: Path, options: Mapping[str, Any], *, verbose: int, remember: bool) -> int:
+    """Run the peer of ``home`` in this process until it ends; returns the exit code."""
     from peer import daemon
 
     if sys.getfilesystemencoding() != "utf-8":  # names of files are, for a peer
@@ -148,8 +148,8 @@ def run_here(home: Path, options: Mapping[str, Any], *, verbose: int, remember: 
 
 
 def _command_line(home: Path, options: Mapping[str, Any], verbose: int) -> list[str]:
-    # -X utf8: names of files are UTF-8, whatever the locale. -P: what lies in the folder where the
-    # command was typed is none of our modules.
+    # -X utf8: names of files are UTF-8 in every locale. -P: the current folder is no place of our
+    # modules.
     words = [
         sys.executable,
         "-P",
@@ -168,7 +168,7 @@ def _command_line(home: Path, options: Mapping[str, Any], verbose: int) -> list[
 
 
 def environment() -> dict[str, str]:
-    """The environment of a process of ours: its options are all in its command line."""
+    """The environment for a process of ours, whose options are all in its command line."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("MINI_TORRENT_")
     }
@@ -176,7 +176,7 @@ def environment() -> dict[str, str]:
 
 
 def _where_we_are() -> dict[str, str]:
-    """The part of an environment by which a process of ours finds our modules."""
+    """The variables by which a process of ours finds our modules."""
     ours = Path(__file__).resolve().parents[2]
     if ours.name in ("site-packages", "dist-packages"):
         return {}
@@ -203,9 +203,9 @@ def _wait_until_ready(
     deadline = monotonic() + START_S
     status = None
     while monotonic() < deadline:
-        # When somebody else started one in the same moment, that one is as good.
+        # A peer that another command started at the same moment serves as well.
         if process.poll() is not None and lock_holder(home) is None:
-            raise CommandFailed(last_words(home / LOG, log_began, process.returncode))
+            raise CommandFailed(startup_error(home / LOG, log_began, process.returncode))
         try:
             status = running(home)
         except NoPeerRunning:
@@ -241,8 +241,8 @@ def _wait_for_tracker(home: Path, status: control.StatusIs) -> control.StatusIs:
     return status
 
 
-def last_words(log: Path, began: int, code: int) -> control.Failed:
-    """The error with which a process of ours ended that did not get ready, from its log."""
+def startup_error(log: Path, began: int, code: int) -> control.Failed:
+    """The error of a process of ours that ended before it was ready, from its log."""
     with open(log, "rb") as file:
         file.seek(began)
         lines = file.read(64 * 1024).decode("utf-8", "replace").splitlines()
@@ -255,7 +255,7 @@ def last_words(log: Path, began: int, code: int) -> control.Failed:
     if not message:
         last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
         message, hint = (
-            f"it could not start, and said: {last}",
+            f"start failed: {last}",
             shell_hint("its log may say why", "tail", str(log)),
         )
     reason = {2: Code.USAGE, 4: Code.UNREACHABLE, 5: Code.CORRUPT}.get(code, Code.FAILED)
@@ -275,14 +275,14 @@ def stop(home: Path) -> None:
         with ControlClient(home) as client:
             client.result(control.Down())
     except NoPeerRunning:
-        # Its last answer may be lost with its socket; a frozen one is told in another way.
-        if pid > 0 and lock_holder(home) == pid:  # 0, who has not said yet, would mean us all
+        # Its last answer may be lost with its socket; a frozen peer gets a signal instead.
+        if pid > 0 and lock_holder(home) == pid:  # 0 (not known yet) would mean our whole group
             os.kill(pid, signal.SIGTERM)
     deadline = monotonic() + END_S
-    while lock_holder(home) == pid or lives(pid):
+    while lock_holder(home) == pid or is_running(pid):
         if monotonic() > deadline:
             raise MiniTorrentError(
-                f"the peer (process {pid}) has not ended after {END_S:.0f} s",
+                f"the peer (PID {pid}) has not ended after {END_S:.0f} s",
                 shell_hint(
                     "end it; unfinished downloads resume at the next start", "kill", "-9", str(pid)
                 ),
@@ -291,9 +291,9 @@ def stop(home: Path) -> None:
     reap()
 
 
-def lives(pid: int) -> bool:
-    """Whether another process is still there. One that has ended and only waits for its parent to
-    hear of it has no command line any more."""
+def is_running(pid: int) -> bool:
+    """Whether another process is running. A process that has ended, and that its parent has not
+    collected yet, no longer has a command line."""
     if pid == os.getpid():
         return False
     try:
@@ -303,5 +303,5 @@ def lives(pid: int) -> bool:
 
 
 def reap() -> None:
-    """Let go of those peers that this process started and that have ended."""
+    """Collect the peers that this process started and that have ended."""
     _started[:] = [process for process in _started if process.poll() is None]

@@ -1,4 +1,4 @@
-"""The commands about this device's peer: up, down, status, shell, doctor, completion, demo."""
+"""Commands about this device's peer: up, down, status, shell, doctor, completion, demo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from peer.cli.console import Console
 from peer.cli.errors import refuse_usage
 from peer.cli.json_form import plain
 
-_LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or ipc:///PATH."
+_LISTEN_HELP = "The address for other peers: HOST:PORT, tcp://HOST:PORT or ipc:///PATH."
 
 
 @command(
@@ -28,14 +28,14 @@ _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or 
     metavar="ENDPOINT",
     envvar="MINI_TORRENT_LISTEN",
     show_envvar=True,
-    help=_LISTEN_HELP + " Left out, the address on the way to the tracker and a free port.",
+    help=_LISTEN_HELP + " Default: the address that reaches the tracker, and a free port.",
 )
 @click.option(
     "--advertise",
     metavar="HOST",
     envvar="MINI_TORRENT_ADVERTISE",
     show_envvar=True,
-    help="The address or host name that others are told, when it is not the one to listen at.",
+    help="The address or host name to announce to other peers, if not the listen address.",
 )
 @click.option(
     "--tracker",
@@ -44,7 +44,7 @@ _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or 
     show_envvar=True,
     help="The same as the argument LINK.",
 )
-@click.option("--foreground", is_flag=True, help="Stay here, until SIGTERM or Ctrl-C.")
+@click.option("--foreground", is_flag=True, help="Run in the foreground, until SIGTERM or Ctrl-C.")
 @click.option(
     "--remember/--no-remember",
     default=True,
@@ -58,7 +58,7 @@ _LISTEN_HELP = "Where other peers reach this one: HOST:PORT, tcp://HOST:PORT or 
 @click.option(
     "--new-device-key",
     is_flag=True,
-    help="Give this machine a key of its own, if it is a copy of another one. Log in afterwards.",
+    help="Create a new device key, for a copied machine. Log in afterwards.",
 )
 def up(
     console: Console,
@@ -70,9 +70,9 @@ def up(
 ) -> int:
     """Start this device's peer.
 
-    It runs in the background until `down`. LINK is the tracker's link, or a tracker_info.txt with
-    several; it is remembered, so that later `up` alone does. Without a network the peer starts as
-    well, says so, and works once there is one.
+    The peer runs in the background until `down`. LINK is the tracker's link, or a tracker_info.txt
+    with several trackers. It is saved, so that the next `up` needs no LINK. The peer also starts
+    without a network, warns, and connects as soon as there is one.
     """
     from peer.addresses import NOT_LISTENING
     from peer.cli import daemon_process
@@ -89,7 +89,7 @@ def up(
     if new_device_key:
         daemon_process.renew_device_key(console.home, options)
     if foreground:
-        return daemon_process.run_here(
+        return daemon_process.run_foreground(
             console.home, options, verbose=console.verbose, remember=remember
         )
     status = daemon_process.running(console.home)
@@ -103,32 +103,32 @@ def up(
     if console.as_json:
         console.json(plain(status))
     elif not console.quiet:
-        ready = f"runs already (process {status.pid})" if already else "ready"
+        ready = f"is already running (PID {status.pid})" if already else "ready"
         where = status.listen or NOT_LISTENING
-        console.say(f"peer {ready}: {where} (tracker {status.tracker})")
+        console.print_line(f"peer {ready}: {where} (tracker {status.tracker})")
         if new_device_key:
-            text = hint("this machine has a device key of its own; log in", "login", "USER")
-            console.say(console.hinted(text))
+            text = hint("this machine has a new device key; log in", "login", "USER")
+            console.print_line(console.hinted(text))
         console.warn_if_alone(status)
     return 0
 
 
 @command("down", example="mini-torrent down")
 def down(console: Console) -> None:
-    """End this device's peer.
+    """Stop this device's peer.
 
-    It waits until the process has ended. Unfinished downloads continue with the next `up`.
+    The command waits until the process has ended. Unfinished downloads resume at the next `up`.
     """
     from common.messages.control import Done
     from peer.cli import daemon_process
 
     daemon_process.stop(console.home)
-    console.done(Done("peer ended"))
+    console.done(Done("peer stopped"))
 
 
 @command("status", example="mini-torrent status")
 def status(console: Console) -> None:
-    """Show whether the peer runs, the user, and the connection."""
+    """Show the peer's status: user, tracker, address and shares."""
     from common.messages.control import Status, StatusIs
 
     answer = console.ask(Status())
@@ -146,13 +146,13 @@ def status(console: Console) -> None:
 @click.argument("listen", required=False)
 @click.argument("tracker_info", required=False)
 def shell(console: Console, listen: str | None, tracker_info: str | None) -> int:
-    """Give the same commands at a prompt.
+    """Run the same commands at a prompt.
 
-    The peer is started if none runs, and is then ended with the prompt. LISTEN is where other
-    peers reach it, TRACKER_INFO a tracker's link or a file with trackers.
+    If no peer runs, one is started, and stopped at the end. LISTEN is its address for other peers,
+    TRACKER_INFO a tracker's link or a file with trackers.
 
-    With commands from a pipe it waits for the downloads that these began, and its exit code is that
-    of the first command that failed.
+    With commands from a pipe, `shell` waits for the downloads that they started, and exits with the
+    code of the first command that failed.
     """
     from peer.cli.shell import run
 
@@ -185,7 +185,7 @@ def doctor(console: Console) -> int:
 def completion(console: Console, shell: str) -> None:
     """Print a shell completion script.
 
-    Options, groups and the names of files are completed as well.
+    It also completes options, groups and names of files.
 
     For bash and zsh, put the line below into .bashrc or .zshrc. For fish, write the output to
     ~/.config/fish/completions/mini-torrent.fish.
@@ -204,13 +204,13 @@ def completion(console: Console, shell: str) -> None:
     default="256M",
     show_default=True,
     callback=size,
-    help="How much is made when no PATH is given.",
+    help="The size of the file that is made if there is no PATH.",
 )
 def demo(console: Console, path: str | None, peers: int, size: int) -> int:
     """Try a whole swarm on this machine.
 
-    A tracker, peers, a group, and a file that goes to all of them: real processes in a temporary
-    directory. Nothing is left behind.
+    Starts a tracker and peers as real processes in a temporary directory, and sends one file to all
+    of them. Nothing is left behind.
     """
     from peer.cli.demo.story import run
 

@@ -1,6 +1,7 @@
-"""What `mini-torrent doctor` looks at: this machine and the home, and what a running peer knows.
+"""Checks of `mini-torrent doctor`: this machine, the home, and a running peer.
 
-Works without a peer. Finds and tells; mends nothing.
+Works without a peer, and changes nothing. Not here: checks inside the peer (see
+peer.control.health).
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from peer.addresses import resolve_host
 from peer.cli.console import Console
 from peer.settings import Settings, load
 
-FREE_BYTES_MIN = 1 << 30  # less than that is soon full of somebody's film
+FREE_BYTES_MIN = 1 << 30  # with less, one large download fills the disk
 DESCRIPTORS_MIN = 1024
 
 
 def findings(console: Console) -> list[CheckRow]:
-    """Every check with what it found, in the order in which one would mend things."""
+    """Every check with its result, in the order of repair."""
     from common.host.home import lock_holder
 
     home = console.home

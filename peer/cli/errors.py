@@ -50,8 +50,9 @@ class CliError:
 
 
 def show_traceback(error: BaseException) -> None:
-    """Where ``error`` comes from, on standard error and set in: what others wrote may be part of
-    it, and must not pass for a line of ours."""
+    """Print the traceback of ``error`` on standard error, indented.
+
+    Why: it may contain text of others, which must not look like a line of ours."""
     import traceback
 
     for part in traceback.format_exception(error):

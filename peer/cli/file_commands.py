@@ -1,4 +1,4 @@
-"""The commands about files: sharing, finding and fetching them, and watching what happens."""
+"""Commands about files: sharing, listing and downloading them, and watching events."""
 
 from __future__ import annotations
 
@@ -37,28 +37,26 @@ download_argument = click.argument("name", shell_complete=complete_download)
 @command("upload-file", example="mini-torrent upload-file ~/film.mkv films")
 @click.argument("path", type=click.Path(readable=False))
 @group_argument
-@click.option("--name", help="The name in the group; the last part of PATH if left out.")
+@click.option("--name", help="The name in the group. Default: the last part of PATH.")
 @click.option(
     "--digest",
     type=click.Choice(["blake3", "sha256", "sha1"]),
     default="blake3",
     show_default=True,
-    help="What every piece and the whole are verified by.",
+    help="The digest that verifies each piece and the whole.",
 )
 @click.option(
     "--piece-size",
     metavar="SIZE",
     callback=piece_size,
-    help="A power of two; if left out, 512K, from 512 MiB on 1M, from 1 GiB on 2M.",
+    help="A power of two. Default: 512K; 1M from 512 MiB on; 2M from 1 GiB on.",
 )
-@click.option(
-    "--yes", "-y", is_flag=True, help="Share hidden and private files without a question."
-)
+@click.option("--yes", "-y", is_flag=True, help="Share hidden and private files without asking.")
 @click.option(
     "--times/--no-times",
     default=True,
     show_default=True,
-    help="Whether the times of modification are shared.",
+    help="Share the modification times.",
 )
 def upload_file(
     console: Console,
@@ -72,12 +70,12 @@ def upload_file(
 ) -> None:
     """Share a file or a folder in a group.
 
-    It stays where it is and is served from there. If a member shares the same bytes under that
-    name already, this device joins in, with the pieces and times that they chose.
+    It stays where it is and is served from there. If a member already shares the same bytes under
+    that name, this device joins in, with the piece size and times of that share.
 
-    Hidden files, and files that only their owner may read, are named first: a terminal is asked,
-    and a script says --yes. Homes of peers and trackers, links and special files are refused, all
-    of them in one answer. What a download of this peer still fills is left out.
+    Hidden files, and files that only their owner can read, are listed first: a terminal is asked,
+    and a script passes --yes. Homes of peers and trackers, links and special files are refused, all
+    of them in one answer. Files of unfinished downloads of this peer are left out.
     """
     from common.messages.control import Uploaded, UploadFile
     from peer.cli.listings import uploaded_line
@@ -104,7 +102,7 @@ def upload_file(
         console.done(answer)
         return
     for note in answer.notes:
-        console.tell(note)
+        console.report(note)
     if console.as_json:
         row = plain(answer.row)
         document = {
@@ -115,11 +113,11 @@ def upload_file(
         }
         console.json({**document, "notes": answer.notes} if answer.notes else document)
     elif not console.quiet:
-        console.say(uploaded_line(answer))
+        console.print_line(uploaded_line(answer))
 
 
 def _confirm(console: Console, refused: Refused, otherwise: str) -> None:
-    """Ask whether hidden and private files shall be shared; raises `Refused` unless they shall."""
+    """Ask whether to share hidden and private files; raises `Refused` if not."""
     if console.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise Refused(refused.code, refused.message, otherwise)
     print(printable(refused.message), file=sys.stderr)
@@ -129,7 +127,7 @@ def _confirm(console: Console, refused: Refused, otherwise: str) -> None:
 
 
 def _options_of(ask: UploadFile) -> list[str]:
-    """The options with which ``ask`` was made, for a command line that says the same."""
+    """The options of the command line that makes ``ask``."""
     words = [] if ask.name is None else ["--name", ask.name]
     words += [] if ask.digest == "blake3" else ["--digest", ask.digest]
     words += [] if ask.piece_length is None else ["--piece-size", str(ask.piece_length)]
@@ -137,7 +135,7 @@ def _options_of(ask: UploadFile) -> list[str]:
 
 
 def _check_order(console: Console, path: str, group: str) -> None:
-    """The other commands name the group first: whoever does so here is told what they did."""
+    """Refuse a group before the path, which is the order of the other commands."""
     if path and group and os.path.sep in group and os.path.lexists(console.path(group)):
         refuse_usage(
             f"{quoted(group)} is a path, which stands before the group",
@@ -148,7 +146,7 @@ def _check_order(console: Console, path: str, group: str) -> None:
 @command("list-files", example="mini-torrent list-files films")
 @group_argument
 def list_files(console: Console, group: str) -> None:
-    """List what a group shares.
+    """List the shares of a group.
 
     On a narrow terminal some columns are hidden, and long names are shortened; a pipe or `--json`
     gets all of it.
@@ -165,18 +163,18 @@ def list_files(console: Console, group: str) -> None:
 @group_argument
 @share_argument
 @click.argument("dest", type=click.Path(readable=False))
-@click.option("--wait/--no-wait", default=None, help="Whether to wait until it is there.")
+@click.option("--wait/--no-wait", default=None, help="Wait until the download is complete.")
 @click.option(
     "--pick",
     type=click.Choice(["rarest", "random", "sequential"]),
     default="rarest",
     show_default=True,
-    help="Which pieces come first.",
+    help="The order of the pieces.",
 )
 @click.option(
     "--times/--no-times",
     default=None,
-    help="Whether it gets its times of modification; if left out, as in peer.toml, or yes.",
+    help="Set the modification times. Default: as in peer.toml, else yes.",
 )
 def download_file(
     console: Console,
@@ -191,8 +189,8 @@ def download_file(
 
     DEST is a folder, or a new path.
 
-    It ends when the verified file is in place. Ctrl-C stops the waiting, not the download; `cancel`
-    stops that. Afterwards this device serves it to the group.
+    The command ends when the verified file is in place. Ctrl-C ends the waiting, not the download,
+    which `cancel` stops. Afterwards this device serves the file to the group.
     """
     from common.messages.control import Begun, Downloaded, DownloadFile
     from peer.cli.listings import downloaded_line
@@ -213,7 +211,7 @@ def download_file(
             raise
         console.leave_line()
         words = "still downloading in the background; to stop it"
-        console.tell(console.hinted(hint(words, "cancel", group, name)))
+        console.report(console.hinted(hint(words, "cancel", group, name)))
         return INTERRUPTED
     if isinstance(answer, Begun):
         console.begun.append(answer)
@@ -222,7 +220,7 @@ def download_file(
     elif console.as_json:
         console.json(plain(answer))
     elif not console.quiet:
-        console.say(downloaded_line(answer))
+        console.print_line(downloaded_line(answer))
     return 0
 
 
@@ -244,7 +242,7 @@ def show_downloads(console: Console) -> None:
         print("\n".join(download_lines(answer.rows, terminal=console.terminal)), flush=True)
     else:
         # Standard output of a pipe has a line for each download, and no other.
-        (console.say if console.terminal else console.tell)("There are no downloads.")
+        (console.print_line if console.terminal else console.report)("There are no downloads.")
 
 
 @command("stop-share", example="mini-torrent stop-share films film.mkv")
@@ -253,7 +251,7 @@ def show_downloads(console: Console) -> None:
 def stop_share(console: Console, group: str, name: str) -> None:
     """Stop serving NAME in this group. The file itself stays.
 
-    What you shared on a device where you are logged out can be withdrawn from any other.
+    Shares of a device where you are logged out can be withdrawn from any other device of yours.
     """
     from common.messages.control import StopShare
 
@@ -263,8 +261,9 @@ def stop_share(console: Console, group: str, name: str) -> None:
 def _about_download(
     console: Console, make: Callable[[str, str], Ask], group: str, name: str
 ) -> Ended:
-    """Ask about a download by the name of its share, or else by the path that it goes to, which
-    may be typed from where one is, as it was when the download was begun."""
+    """Send a command about a download, named by its share or else by its destination.
+
+    The path may be relative to the current folder, as in `download-file`."""
     try:
         return console.ask(make(group, name))
     except Refused as refused:
@@ -282,7 +281,7 @@ def _about_download(
 def pause(console: Console, group: str, name: str) -> None:
     """Pause a download, until `resume`.
 
-    NAME may be the path that it goes to.
+    NAME may also be the destination path.
     """
     from common.messages.control import Pause
 
@@ -295,7 +294,7 @@ def pause(console: Console, group: str, name: str) -> None:
 def resume(console: Console, group: str, name: str) -> None:
     """Continue a download that is paused or failed.
 
-    NAME may be the path that it goes to.
+    NAME may also be the destination path.
     """
     from common.messages.control import Resume
 
@@ -308,8 +307,8 @@ def resume(console: Console, group: str, name: str) -> None:
 def cancel(console: Console, group: str, name: str) -> None:
     """Cancel a download and delete the partial data.
 
-    NAME may be the path that it goes to, when there are several of one name. A complete download is
-    taken off the list, and its file stays.
+    NAME may also be the destination path, if several downloads have one name. A complete download
+    is taken off the list, and its file stays.
     """
     from common.messages.control import Cancel
 
@@ -331,7 +330,7 @@ def clear(console: Console) -> None:
 @group_argument
 @download_argument
 def why_slow(console: Console, group: str, name: str) -> None:
-    """Show what each source of an unfinished download does."""
+    """Show the state of each source of an unfinished download."""
     from common.messages.control import WhySlow
     from peer.cli.listings import sources_table
     from peer.cli.tables import show_rows
@@ -345,7 +344,7 @@ def why_slow(console: Console, group: str, name: str) -> None:
 def watch(console: Console, group: str | None) -> int:
     """Print the events of your groups as they happen.
 
-    With GROUP, those of this one alone. It goes on until Ctrl-C. With --json, one object a line.
+    With GROUP, only those of this group. Ctrl-C ends it. With --json, one object a line.
     """
     from common.messages import control
     from peer.cli.listings import EventLines
@@ -354,19 +353,19 @@ def watch(console: Console, group: str | None) -> int:
     lines = EventLines(aligned=console.terminal)
     try:
         with console.client() as client:
-            for said in client.ask(control.Watch(group)):
-                match said:
+            for message in client.ask(control.Watch(group)):
+                match message:
                     case control.Happened():
-                        line = _event_json(said) if console.as_json else lines.line(said)
+                        line = _event_json(message) if console.as_json else lines.line(message)
                         print(line, flush=True)
                     case control.Progress(note=note):
                         of = group or "all your groups"
-                        console.tell(note or f"watching {of}; Ctrl-C ends it")
+                        console.report(note or f"watching {of}; Ctrl-C ends it")
                     case control.Failed():
-                        raise CommandFailed(said)
+                        raise CommandFailed(message)
                     case _:
                         pass
-    except KeyboardInterrupt:  # the way in which one leaves it: no error to speak of
+    except KeyboardInterrupt:  # the usual way to end it, and no error
         console.leave_line()
         return INTERRUPTED
     return 0

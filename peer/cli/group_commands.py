@@ -15,7 +15,7 @@ member_argument = click.argument("user", shell_complete=complete_member)
 @command("create-group", example="mini-torrent create-group films")
 @click.argument("group")
 def create_group(console: Console, group: str) -> None:
-    """Make a group that you own."""
+    """Create a group that you own."""
     from common.messages.control import CreateGroup
 
     console.done(console.ask(CreateGroup(group)))
@@ -24,7 +24,7 @@ def create_group(console: Console, group: str) -> None:
 @command("join-group", example="mini-torrent join-group films")
 @group_argument
 def join_group(console: Console, group: str) -> None:
-    """Ask the owner of a group to be let in."""
+    """Ask the owner of a group to accept you."""
     from common.messages.control import JoinGroup
 
     console.done(console.ask(JoinGroup(group)))
@@ -36,7 +36,7 @@ def join_group(console: Console, group: str) -> None:
 def leave_group(console: Console, group: str, yes: bool) -> None:
     """Leave a group, and stop sharing in it.
 
-    If it is yours, it passes to whoever is a member for longest; the last one dissolves it.
+    A group that you own passes to its oldest other member. The last member dissolves the group.
     """
     from common.messages.control import LeaveGroup
 
@@ -46,7 +46,7 @@ def leave_group(console: Console, group: str, yes: bool) -> None:
 
 @command("list-groups", example="mini-torrent list-groups --json")
 def list_groups(console: Console) -> None:
-    """List the groups, and what you are in each."""
+    """List the groups, and your role in each."""
     from common.messages.control import ListGroups
     from peer.cli.listings import groups_table
     from peer.cli.tables import show_rows
@@ -57,7 +57,7 @@ def list_groups(console: Console) -> None:
 @command("list-requests", example="mini-torrent list-requests films")
 @group_argument
 def list_requests(console: Console, group: str) -> None:
-    """List who asks to join a group that you own."""
+    """List the requests to join a group that you own."""
     from common.messages.control import ListRequests
     from peer.cli.listings import users_table
     from peer.cli.tables import show_rows
@@ -82,7 +82,7 @@ def list_members(console: Console, group: str) -> None:
 @group_argument
 @request_argument
 def accept_request(console: Console, group: str, user: str) -> None:
-    """Let USER into a group that you own."""
+    """Accept the request of USER to join a group that you own."""
     from common.messages.control import AcceptRequest
 
     console.done(console.ask(AcceptRequest(group, user)))
@@ -92,7 +92,7 @@ def accept_request(console: Console, group: str, user: str) -> None:
 @group_argument
 @request_argument
 def reject_request(console: Console, group: str, user: str) -> None:
-    """Turn down USER, who asks to join."""
+    """Reject the request of USER to join a group that you own."""
     from common.messages.control import RejectRequest
 
     console.done(console.ask(RejectRequest(group, user)))
@@ -104,7 +104,7 @@ def reject_request(console: Console, group: str, user: str) -> None:
 def remove_member(console: Console, group: str, user: str) -> None:
     """Remove USER from a group that you own.
 
-    Nobody serves them any more from this moment on; what they have, they keep.
+    From this moment on the other members no longer serve USER, who keeps the files already fetched.
     """
     from common.messages.control import RemoveMember
 

@@ -62,7 +62,7 @@ def devices_table(rows: Sequence[control.DeviceRow]) -> Table:
             )
             for row in rows
         ],
-        "You are logged in nowhere.",
+        "You are not logged in on any device.",
     )
 
 
@@ -122,12 +122,12 @@ def sources_table(rows: Sequence[control.SourceRow]) -> Table:
             )
             for row in rows
         ],
-        "No source is known: nobody who has it is online.",
+        "There are no sources: no device that has it is online.",
     )
 
 
 def checks_lines(rows: Sequence[control.CheckRow]) -> list[str]:
-    """The doctor's findings; a hint stands below what it mends."""
+    """The checks of `doctor`, each with its hint below."""
     lines = []
     for row in rows:
         lines.append(f"{'ok ' if row.ok else 'BAD'} {printable(row.check)}: {printable(row.found)}")
@@ -137,12 +137,12 @@ def checks_lines(rows: Sequence[control.CheckRow]) -> list[str]:
 
 
 def status_lines(status: control.StatusIs, home: str) -> list[str]:
-    """A line for each thing worth knowing of a running peer."""
+    """The status of a running peer, a line for each fact."""
     link = "connected" if status.connected else f"not connected: {status.trouble or 'trying'}"
     rows = [
         ("peer", f"running, process {status.pid}"),
         ("home", home),
-        ("user", status.user or "nobody is logged in"),
+        ("user", status.user or "none is logged in"),
         ("tracker", f"{status.tracker} ({link})"),
         ("listen", _listening(status)),
         ("shares", _shares_text(status)),
@@ -171,7 +171,7 @@ def _listening(status: control.StatusIs) -> str:
         return NOT_LISTENING
     if status.announced in ("", status.listen):
         return status.listen
-    return f"{status.listen} (others are told {status.announced})"
+    return f"{status.listen} (announced as {status.announced})"
 
 
 def _shares_text(status: control.StatusIs) -> str:
@@ -182,7 +182,7 @@ def _shares_text(status: control.StatusIs) -> str:
 def download_lines(
     rows: Sequence[control.DownloadRow], *, terminal: bool, width: int | None = None
 ) -> list[str]:
-    """``[D] [GROUP] NAME``, one a line; people see how far each one is as well."""
+    """``[D] [GROUP] NAME``, one a line; a terminal shows the progress of each as well."""
     heads = [f"[{row.state}] [{printable(row.group)}] {printable(row.name)}" for row in rows]
     if not terminal:
         return heads
@@ -210,7 +210,7 @@ def _short_head(row: control.DownloadRow, width: int) -> str:
 def _how_far(row: control.DownloadRow) -> str:
     if row.state == "C":
         return f"{size_text(row.size)}  {printable(row.path)}"
-    # What rests has not looked yet at what it holds, and 0 % would tell that all of it is lost.
+    # A resting download has not counted its pieces yet: 0 % would look like a loss.
     known = row.verified or row.state == "D"
     of_all = f"{percent_text(row.verified, row.size)} of " if known else ""
     parts = [f"{of_all}{size_text(row.size)}"]
@@ -225,7 +225,7 @@ def _how_far(row: control.DownloadRow) -> str:
 
 
 def downloaded_line(done: control.Downloaded) -> str:
-    """What a finished download was, in one line."""
+    """A finished download in one line."""
     return (
         f"{printable(done.path)}: {size_text(done.size)} in {time_text(done.elapsed_s)}, "
         f"{rate_text(done.rate)}{_whence(done)}"
@@ -235,13 +235,13 @@ def downloaded_line(done: control.Downloaded) -> str:
 def _whence(done: control.Downloaded) -> str:
     if done.sources:
         return f", from {count_text(len(done.sources), 'peer')}"
-    return ", from what this device had" if done.size else ""
+    return ", copied from this device" if done.size else ""
 
 
 def uploaded_line(done: control.Uploaded) -> str:
-    """What was shared, in one line."""
+    """A new share in one line."""
     row = done.row
-    how = "joined those who share it" if done.joined else "shared"
+    how = "joined the devices that share it" if done.joined else "shared"
     if done.again:
         how = "already shared"
     files = f", {count_text(row.files, 'file')}" if row.files != 1 else ""

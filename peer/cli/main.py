@@ -86,7 +86,7 @@ def root(ctx: click.Context, home: str | None, as_json: bool, quiet: bool, verbo
 
 
 def run(arguments: Sequence[str]) -> int:
-    """One command line; returns its exit code. Shows what went wrong, and never raises."""
+    """Run one command line; returns its exit code. Prints errors, and never raises."""
     if instruction := os.environ.get(COMPLETE_VARIABLE):
         from common.cli.completion import answer
 
@@ -98,7 +98,7 @@ def run(arguments: Sequence[str]) -> int:
         code = _call(arguments, console)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # whoever read us has read enough
+    except BrokenPipeError:  # the reader of our output has gone
         abandon_output()
         return 0
     except (Exception, KeyboardInterrupt) as error:

@@ -1,6 +1,6 @@
-"""How long work is shown while it runs: a bar on a terminal, plain lines in a pipe, or nothing.
+"""Progress of a running command: a bar on a terminal, plain lines in a pipe, or nothing.
 
-Everything goes to standard error; standard output is for the result.
+Invariant: progress goes to standard error, since standard output is for the result.
 """
 
 from __future__ import annotations
@@ -19,48 +19,48 @@ from peer.cli.console import Console
 from peer.control.client import CommandFailed, Ended
 
 LINE_S = 2.0
-STILL_S = 60.0  # without a byte for so long, it is said what would help; and once in so long again
-SMALL_BYTES = 1024 * 1024  # a manifest of no more is sent before anybody could read of it
-SAME_LINE_S = 60.0  # a sign of life where nothing moves: a night without a source is no long log
+STILL_S = 60.0  # without a byte: then, and once in this time, a line says what would help
+SMALL_BYTES = 1024 * 1024  # a manifest up to this size is sent too fast to read about it
+SAME_LINE_S = 60.0  # how often an unchanged line is repeated: a night makes no long log
 BAR_WIDTH, BAR_WIDTH_MIN = 30, 10  # columns
 
 
-class Picture(Protocol):
-    """What shows how far a command is."""
+class ProgressDisplay(Protocol):
+    """Display of a command's progress."""
 
     def show(self, progress: control.Progress) -> None: ...
 
-    def say(self, line: str) -> None:
-        """A line for people to read, which stays."""
+    def print_line(self, line: str) -> None:
+        """Print a line that stays on the screen."""
 
 
 def run(console: Console, ask: control.Ask, title: str) -> Ended:
-    """Ask the peer, show how far it is, and return what ended it; raises `CommandFailed`."""
-    with console.client() as client, picture_for(console, title) as picture:
+    """Send ``ask``, show its progress, and return its result; raises `CommandFailed`."""
+    with console.client() as client, progress_display(console, title) as display:
         ended: Ended | None = None
         still = Still(why_slow_command(console, ask))
-        for said in client.ask(ask):
-            match said:
+        for message in client.ask(ask):
+            match message:
                 case control.Progress():
-                    if line := still.line(said, monotonic()):
-                        picture.say(line)
-                    picture.show(said)
+                    if line := still.line(message, monotonic()):
+                        display.print_line(line)
+                    display.show(message)
                 case control.Happened():
                     pass
                 case control.Failed():
-                    raise CommandFailed(said)
+                    raise CommandFailed(message)
                 case _:
-                    ended = said
+                    ended = message
         assert ended is not None
         return ended
 
 
 @contextmanager
-def picture_for(console: Console, title: str) -> Iterator[Picture]:
-    """The picture that suits whoever reads standard error."""
+def progress_display(console: Console, title: str) -> Iterator[ProgressDisplay]:
+    """The display that suits standard error: a terminal, a pipe, or quiet."""
     if console.quiet or console.as_json:
         yield _Nothing()
-    elif console.pictures:
+    elif console.draws_progress:
         with _bar(title) as bar:
             yield bar
     else:
@@ -68,9 +68,9 @@ def picture_for(console: Console, title: str) -> Iterator[Picture]:
 
 
 class Still:
-    """Tells, once a minute, that nothing moves, why, and what would help.
+    """Reports, once a minute, that a download stands still, why, and what would help.
 
-    ``command`` shows more of it; empty where no command does."""
+    ``command`` shows the details; empty where no command does."""
 
     def __init__(self, command: str = "") -> None:
         self._command = command
@@ -78,7 +78,7 @@ class Still:
         self._since = self._next_at = 0.0
 
     def line(self, progress: control.Progress, now: float) -> str | None:
-        """What is to be said now, if anything is."""
+        """The report that is due now, if one is."""
         if progress.done != self._done or progress.stage in ("checking", "digesting"):
             self._done, self._since, self._next_at = progress.done, now, now + STILL_S
         if now < self._next_at:
@@ -97,7 +97,7 @@ class Still:
 
 
 def why_slow_command(console: Console, ask: control.Ask) -> str:
-    """The command that tells more of a download, to be pasted whole."""
+    """The command line that shows the details of a download; empty for other commands."""
     match ask:
         case control.DownloadFile(group, name):
             words = [group, name]
@@ -112,14 +112,14 @@ class _Nothing:
     def show(self, progress: control.Progress) -> None:
         pass
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         pass
 
 
 class PlainLines:
-    """A line every few seconds, if it says anything new, and at once when the stage or its note
-    changes. Not for what has no measure yet: what refuses the command comes as soon, and stands
-    alone then."""
+    """A line every few seconds if it is new, and at once when the stage or its note changes.
+
+    Why no line before there is a size: a refusal comes just as soon, and then stands alone."""
 
     def __init__(self, title: str) -> None:
         self._title = printable(title)
@@ -144,16 +144,17 @@ class PlainLines:
         if text == self._said and now < self._again_at:
             return
         self._said = text
-        self.say(text)
+        self.print_line(text)
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         self._again_at = monotonic() + SAME_LINE_S
         print(f"{self._title}: {line}", file=sys.stderr, flush=True)
 
 
 def progress_text(progress: control.Progress, room: int | None = None) -> str:
-    """How far it is, in one line. Of what does not fit into ``room`` columns, the bar shows the
-    stage by moving at all; how many peers there are and of how much it is, one may do without."""
+    """Progress in one line of at most ``room`` columns.
+
+    Left out first is the stage (a moving bar shows it), then the peers, then the size."""
     done = f"{percent_text(progress.done, progress.total)}" if progress.total else ""
     of_all = f" of {size_text(progress.total)}" if progress.total else ""
     rate = rate_text(progress.rate) if progress.rate else ""
@@ -173,7 +174,7 @@ def progress_text(progress: control.Progress, room: int | None = None) -> str:
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[Picture]:
+def _bar(title: str) -> Iterator[ProgressDisplay]:
     from rich.console import Console as RichConsole
     from rich.progress import BarColumn, ProgressColumn, Task
     from rich.progress import Progress as RichProgress
@@ -181,7 +182,7 @@ def _bar(title: str) -> Iterator[Picture]:
     from rich.text import Text
 
     class Words(ProgressColumn):
-        """A field of the task as it is: no markup and no format is looked for in it."""
+        """A field of the task as plain text: neither markup nor format codes are read in it."""
 
         def __init__(self, field: str) -> None:
             super().__init__(Column(no_wrap=True, overflow="ellipsis"))
@@ -210,7 +211,7 @@ def _bar(title: str) -> Iterator[Picture]:
                 text=text,
             )
 
-        def say(self, line: str) -> None:
+        def print_line(self, line: str) -> None:
             self._bars.console.print(Text(f"{printable(title)}: {line}"))
 
     bar = BarColumn(bar_width=BAR_WIDTH)

@@ -38,7 +38,7 @@ def may_leave(console: Console, ends_peer: bool) -> bool:
     count = count_text(len(rows), "download")
     verb = "is" if len(rows) == 1 else "are"
     if not ends_peer:
-        console.tell(f"{count} {verb} not finished and will continue in the background")
+        console.report(f"{count} {verb} not finished and will continue in the background")
         return True
     question = (
         f"{count} {verb} not finished and will stop now, and continue when the peer is started "
@@ -73,7 +73,7 @@ def _wait_for(console: Console, begun: control.Begun) -> int:
         if row is None:
             return 0
         if by_user(row):
-            console.tell(f"{begun.path}: paused, and not waited for")
+            console.report(f"{begun.path}: paused, and not waited for")
             return 0
         ended = run(console, control.AwaitDownload(begun.group, begun.path), row.name)
     except MiniTorrentError as error:
@@ -85,5 +85,5 @@ def _wait_for(console: Console, begun: control.Begun) -> int:
     if console.as_json:
         console.json(plain(ended))
     elif not console.quiet:
-        console.say(downloaded_line(ended))
+        console.print_line(downloaded_line(ended))
     return 0

@@ -1,7 +1,8 @@
-"""`mini-torrent shell`: the same commands at a prompt, as the original's client had them.
+"""`mini-torrent shell`: the same commands at a prompt, as in the original's client.
 
-Owns the prompt, its history and completion, and telling of downloads that ended meanwhile. The
-commands themselves are those of `peer.cli`. A peer that the prompt had to start ends with it.
+Owns the prompt, its history, and the report of downloads that ended meanwhile. A peer that the
+prompt started is stopped at its end. Not here: the commands (see peer.cli.main), completion (see
+peer.cli.completer).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ HISTORY = "history"
 HISTORY_LINES = 1000
 _LEAVE = ("quit", "exit")
 _OTHER_USER = ("login", "logout")
-# With more words than that there is a password on the line.
+# A line with more words than this contains a password.
 _HARMLESS_WORDS = {name: 1 + count for name, count in PUBLIC_ARGUMENTS.items()}
 
 
@@ -48,21 +49,21 @@ def run(console: Console, context: click.Context, given: Mapping[str, str | None
             return Prompt(console, context, ends_peer=started).run()
         finally:
             if started and lock_holder(console.home) is not None:
-                console.tell("stopping the peer that this shell started")
+                console.report("stopping the peer that this shell started")
                 daemon_process.stop(console.home)
 
 
 def _ensure_peer(console: Console, options: Mapping[str, str]) -> bool:
-    """Whether a peer had to be started."""
+    """Start a peer if none runs; returns whether it was started."""
     status = daemon_process.running(console.home)
     if status is None:
         status = daemon_process.start(console.home, options, verbose=console.verbose)
-        console.tell(f"peer ready: {status.listen or NOT_LISTENING} (tracker {status.tracker})")
+        console.report(f"peer ready: {status.listen or NOT_LISTENING} (tracker {status.tracker})")
         console.warn_if_alone(status)
         return True
     check_same(status, options)
-    console.tell(
-        f"the peer runs already: {status.listen or NOT_LISTENING} (tracker {status.tracker})"
+    console.report(
+        f"the peer is already running: {status.listen or NOT_LISTENING} (tracker {status.tracker})"
     )
     return False
 
@@ -71,9 +72,9 @@ _Download = tuple[str, str, str, str, str | None]  # state, group, name, path, r
 
 
 class Prompt:
-    """Reads lines and runs them. Nothing that goes wrong in a command ends it.
+    """Reads lines and runs them. No error of a command ends it.
 
-    ``ends_peer``: the peer ends with the prompt."""
+    ``ends_peer``: the peer stops with the prompt."""
 
     def __init__(
         self, console: Console, context: click.Context, *, ends_peer: bool = False
@@ -81,21 +82,21 @@ class Prompt:
         self._console = replace(console, at_prompt=True, begun=[])
         self._ends_peer = ends_peer
         self._line = 0
-        self._failed: dict[int, int] = {}  # the exit codes of what failed, by line
-        self._begun_by: list[int] = []  # the lines that began the downloads of the console
+        self._failed: dict[int, int] = {}  # exit codes of failed lines
+        self._begun_by: list[int] = []  # the lines that started the downloads of the console
         self._context = context
         root = context.command
         assert isinstance(root, Commands)
         self._root = root
         self._interactive = sys.stdin.isatty()
-        self._used: Console | None = None  # by the last command: its line may name another home
+        self._used: Console | None = None  # of the last command: its line may name another home
         self._ended = Counter[_Download]()
-        self._news()  # what ended before is none
+        self._news()  # downloads that ended before are no news
 
     def run(self) -> int:
         """Run lines until `quit`, `exit` or the end of standard input; returns the exit code.
 
-        A script gets the code of its first line that failed, when all that it began has ended.
+        A script ends after its downloads, with the code of the first line that failed.
         """
         if not self._interactive:
             self._loop(sys.stdin.readline)
@@ -104,7 +105,7 @@ class Prompt:
                 self._fail(code, line)
             return self._failed[min(self._failed)] if self._failed else 0
         with _readline(self._console, self._root):
-            self._console.tell("`help` lists the commands, `quit` leaves")
+            self._console.report("`help` lists the commands, `quit` leaves")
             while True:
                 self._loop(lambda: input(PROMPT) + "\n")
                 if may_leave(self._console, self._ends_peer):
@@ -133,7 +134,7 @@ class Prompt:
             try:
                 words = shlex.split(line, comments=True)
             except ValueError as error:
-                text = f"this line cannot be read: {str(error).lower()}"
+                text = f"cannot parse the line: {str(error).lower()}"
                 self._show(WrongUsage(text, "close every quotation mark, or put \\ before it"), [])
                 continue
             words = _without_program(words)
@@ -144,7 +145,7 @@ class Prompt:
                 new = len(self._console.begun) - len(self._begun_by)
                 self._begun_by += [self._line] * new
                 if words[0].replace("_", "-") in _OTHER_USER:
-                    self._news()  # what the next user has in their list did not end just now
+                    self._news()  # the list of the next user is no news
 
     def _run(self, words: list[str]) -> None:
         try:
@@ -168,7 +169,7 @@ class Prompt:
             names = [name for name in self._root.commands if name not in NOT_HERE]
             names += ["help", "quit"]
             raise unknown_command(words[0], names, words[1:], "`help` lists the commands")
-        # A line's own options must not outlive it.
+        # The options of a line apply to this line only.
         self._used = replace(self._console)
         outer = click.Context(self._root, info_name="", obj=self._used)
         with command.make_context(words[0], words[1:], parent=outer) as inner:
@@ -195,7 +196,7 @@ class Prompt:
     # -- what ended meanwhile -------------------------------------------------------------------
 
     def _news(self) -> Counter[_Download]:
-        """The downloads that came to rest or to an end since this was asked last."""
+        """The downloads that paused, failed or completed since the last call."""
         if lock_holder(self._console.home) is not None:
             with contextlib.suppress(MiniTorrentError):
                 answer = self._console.ask(control.ShowDownloads())
@@ -206,7 +207,7 @@ class Prompt:
 
     def _announce(self) -> None:
         for download in self._news():
-            self._console.tell(_announcement(*download))
+            self._console.report(_announcement(*download))
 
 
 def _at_rest(rows: Iterable[control.DownloadRow]) -> Counter[_Download]:
@@ -218,7 +219,7 @@ def _at_rest(rows: Iterable[control.DownloadRow]) -> Counter[_Download]:
 
 
 def _without_program(words: list[str]) -> list[str]:
-    """Hints, and the examples in the help, begin with what is typed at a shell's prompt only."""
+    """``words`` without the name of the program, with which hints and examples begin."""
     return words[1:] if words[:1] == [PROGRAM] and len(words) > 1 else words
 
 
@@ -232,7 +233,7 @@ def _announcement(state: str, group: str, name: str, path: str, reason: str | No
 
 @contextlib.contextmanager
 def _readline(console: Console, root: Commands) -> Iterator[None]:
-    """Line editing, with a history that is kept in the home, and completion of commands."""
+    """Line editing, with completion, and a history that is saved in the home."""
     try:
         import readline
     except ImportError:
@@ -256,9 +257,9 @@ def _readline(console: Console, root: Commands) -> Iterator[None]:
 
 
 def _may_be_kept(line: str, commands: Container[str]) -> bool:
-    """Whether no password can stand on ``line``.
+    """Whether ``line`` cannot contain a password.
 
-    A command that is mistyped may have been meant to have one, so only those that exist are kept.
+    Why only known commands: a mistyped one may have been `login`.
     """
     try:
         words = _without_program(shlex.split(line))

@@ -49,7 +49,7 @@ def suggestion(error: MiniTorrentError, ctx: click.Context) -> str | None:
 
 
 def _instead(console: Console, command: str, given: dict[str, str]) -> dict[str, str] | None:
-    """The arguments that were meant, by parameter."""
+    """The probable arguments, by parameter."""
     if command == "forget-device":
         ids = [row.id for row in _rows(console, control.ListDevices())]
         return _nearest("id", given["id"].lower(), ids)
@@ -122,7 +122,7 @@ def _nearest(parameter: str, typed: str, names: Iterable[str]) -> dict[str, str]
 def _line(
     console: Console, ctx: click.Context, given: dict[str, str], instead: dict[str, str]
 ) -> str | None:
-    """What was typed, with other arguments. None if their places cannot be told."""
+    """The typed line with other arguments. None if their places cannot be found."""
     words = list(ctx.meta.get(TYPED, []))
     if not console.at_prompt:
         words = without_home(words)
@@ -143,7 +143,7 @@ def _line(
 
 
 def _place(ctx: click.Context, words: list[str], parameter: str, value: str) -> int | None:
-    """Where the value of ``parameter`` stands: found by putting another word there."""
+    """The place of the value of ``parameter``, found by putting another word there."""
     mark = "mini-torrent.place"
     for at, word in enumerate(words):
         if word == value:

@@ -20,8 +20,8 @@ CUT_WIDTHS = (20, 13)  # "blake3:" and enough of a digest to tell it from others
 
 
 class Column(NamedTuple):
-    """``right``: numbers stand flush right. A narrow terminal gets the beginning of what may be
-    ``cut``, and what is ``spare`` not at all."""
+    """``right``: aligned right, for numbers. A narrow terminal shows the beginning of a ``cut``
+    column, and no ``spare`` column."""
 
     title: str
     right: bool = False
@@ -30,7 +30,7 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A listing: columns, rows of texts as they came, and what to say when there is none."""
+    """A listing: columns, rows of texts as received, and the text for no rows."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
@@ -38,7 +38,7 @@ class Table(NamedTuple):
 
 
 def show(table: Table, console: Console) -> None:
-    """Print ``table`` for whoever reads standard output. No rows are said in a pipe, too."""
+    """Print ``table`` for a terminal or a pipe; both get the text for no rows."""
     terminal = console.terminal
     if not table.rows:
         print(console.hinted(table.empty), flush=True)
@@ -63,9 +63,9 @@ def plain_lines(table: Table) -> list[str]:
 
 
 def terminal_lines(table: Table, width: int) -> list[str]:
-    """The same for people, below a rule, a row a line, and never wider than ``width``.
+    """The same with a rule below the titles, and never wider than ``width``.
 
-    At first digests are cut, then spare columns are left out, and then names are shortened.
+    First digests are cut, then spare columns are left out, then names are shortened.
     """
     columns = list(table.columns)
     rows = [[column.title.upper() for column in columns]]
@@ -103,7 +103,7 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _fitted(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[int]:
-    """``natural`` widths, less what is too much: of texts first, the widest first."""
+    """``natural`` widths reduced to ``width``: texts first, the widest of them first."""
     widths = list(natural)
     for least, which in ((NAME_WIDTH // 2, False), (2, False), (2, True)):
         while (over := _total(widths) - width) > 0:
@@ -122,7 +122,7 @@ def _fitted(columns: Sequence[Column], natural: Sequence[int], width: int) -> li
 
 
 def shortened(text: str, width: int) -> str:
-    """``text`` in at most ``width`` columns of a terminal; a ``…`` stands for what is left out."""
+    """``text`` in at most ``width`` columns of a terminal; ``…`` marks the omitted part."""
     if text_width(text) <= width:
         return text
     if width < 1:
@@ -165,7 +165,7 @@ def _cut(columns: Sequence[Column], row: Sequence[str], width: int | None) -> li
 
 
 def text_width(text: str) -> int:
-    """The columns that a terminal takes for ``text``."""
+    """The number of columns that ``text`` takes on a terminal."""
     if text.isascii():
         return len(text)
     return sum(

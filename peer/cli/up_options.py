@@ -1,4 +1,4 @@
-"""What the options of `up` mean, and whether a running peer is already what they ask for."""
+"""Options of `up`: their meaning, and comparison with a running peer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STOP_FIRST = hint(
 
 
 class AlreadyRuns(MiniTorrentError):
-    """A peer runs for this home, with other settings than the ones wanted."""
+    """A peer of this home runs with settings other than the requested ones."""
 
     code = Code.BUSY
 
@@ -60,14 +60,14 @@ def _tracker(typed: str, base: str) -> str:
 
 
 def settings_for(home: Path, options: Mapping[str, Any]) -> Settings:
-    """What is remembered in ``home``, with ``options`` in its place.
+    """The settings saved in ``home``, overridden by ``options``.
 
     Raises `ConfigError` when no tracker is known.
     """
     settings = load(home).overridden(**options)
     if settings.tracker is None:
         raise ConfigError(
-            "no tracker is known to this peer yet",
+            "this peer knows no tracker yet",
             hint("give its link or its tracker_info.txt", "up", "LINK"),
         )
     trackers_of(settings.tracker)
@@ -75,7 +75,7 @@ def settings_for(home: Path, options: Mapping[str, Any]) -> Settings:
 
 
 def check_same(running: control.StatusIs, options: Mapping[str, Any]) -> None:
-    """Raises `AlreadyRuns` when ``options`` ask for something else than what runs."""
+    """Raise `AlreadyRuns` if ``options`` differ from the running peer."""
     tracker, listen = options.get("tracker"), options.get("listen")
     differs = None
     if tracker is not None and running.tracker not in [t.link for t in trackers_of(tracker)]:
@@ -83,7 +83,7 @@ def check_same(running: control.StatusIs, options: Mapping[str, Any]) -> None:
     elif listen is not None and not _same_endpoint(listen, running.listen):
         differs = f", and listens at {running.listen or 'no address yet'}"
     elif options.get("advertise", running.advertise) != running.advertise:
-        differs = f", and others are told {running.announced or 'no address yet'}"
+        differs = f", and announces {running.announced or 'no address yet'}"
     elif set(options) - {"tracker", "listen", "advertise"}:
         differs = "; limits and log format can only be set at startup"
     if differs is not None:
@@ -97,7 +97,7 @@ def _same_endpoint(wanted: str, actual: str) -> bool:
     if wanted == actual or not wanted.startswith("tcp://"):
         return wanted == actual
     with contextlib.suppress(ConfigError):
-        wanted = resolve_host(wanted)  # a peer that runs tells the address of what it was given
+        wanted = resolve_host(wanted)  # a running peer reports the resolved address
     wanted_host, _, wanted_port = wanted.rpartition(":")
     host, _, port = actual.rpartition(":")
     same_port = wanted_port in ("0", "*", port)

@@ -1,7 +1,7 @@
-"""The user's account: making one, logging in and out, the password, and the other devices.
+"""Commands about the account: creating it, logging in and out, the password, the devices.
 
-Owns the way from these commands of the command line to the tracker and back. What a login and its
-end mean for everything else is ``peer.session``'s.
+Owns their translation to the tracker's commands and back. Not here: the effects of a login (see
+peer.session).
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ Ask: TypeAlias = (
 
 R = TypeVar("R")
 
-PLACE_S = 30.0  # how long a fleet that logs in at once waits for its places in the tracker's queue
-PLACE_AGAIN_S = 1.0  # after so long at most it is asked again, at random: not all at one moment
-PREFIX_CHARACTERS_MIN = 4  # a slip of the finger must not log out what it happens to match
+PLACE_S = 30.0  # how long the devices of a fleet wait for a place in the tracker's queue
+PLACE_AGAIN_S = 1.0  # retry at a random time up to this: not all devices at one moment
+PREFIX_CHARACTERS_MIN = 4  # fewer could match a device by a mistyped key
 _SEE_THEM = hint("see your devices", "list-devices")
 
 
 class Account:
-    """Carries out the commands about accounts, for the device whose key is ``own``."""
+    """Carries out the commands about accounts, for the device with the key ``own``."""
 
     def __init__(self, own: DeviceKey, link: TrackerLink, session: Session) -> None:
         self._own = own
@@ -95,7 +95,7 @@ class Account:
     async def _ask_for_a_place(
         self, ask: tracker.Command, answer: type[R] | tuple[type[R], ...]
     ) -> R:
-        """Ask what takes the tracker a hash, again while its queue for that is full."""
+        """Send a command that needs a password hash, and retry while that queue is full."""
         ends_at = monotonic() + PLACE_S
         while True:
             try:
@@ -107,14 +107,14 @@ class Account:
 
     async def _logged_out(self) -> control.Done:
         await self._session.end()
-        return control.Done("logged out; nothing is shared from here any longer")
+        return control.Done("logged out; this device no longer shares anything")
 
     async def _change_password(self, ask: control.ChangePassword) -> control.PasswordChanged:
         for password in (ask.old, ask.new):
             _check_length(password)
         check_new_password(ask.new)
         change = tracker.ChangePassword(ask.old, ask.new, ask.keep_devices)
-        # `Done` is what it says when it had done that already, and the first answer was lost.
+        # `Done` is the answer to a retry after the first answer was lost.
         expected = (tracker.PasswordChanged, tracker.Done)
         reply = await self._ask_for_a_place(change, expected)
         count = reply.logged_out if isinstance(reply, tracker.PasswordChanged) else None
@@ -145,7 +145,7 @@ def _check_length(password: str) -> None:
 
 
 def changed_text(keep_devices: bool, logged_out: int | None) -> str:
-    """What to say of a changed password; ``logged_out`` is None when nobody knows any more."""
+    """The result text of a changed password; ``logged_out`` is None if it is not known."""
     if keep_devices:
         return "password changed; your other devices stay logged in"
     match logged_out:
@@ -160,8 +160,8 @@ def changed_text(keep_devices: bool, logged_out: int | None) -> str:
 
 
 def find_device(typed: str, known: Sequence[DeviceKey]) -> DeviceKey:
-    """Which of the ``known`` devices is meant: by the beginning of its key in hexadecimal, or by
-    the whole key as ``--json`` shows it. Raises `Refused`."""
+    """The one of the ``known`` devices whose key begins with ``typed`` in hexadecimal, or is
+    ``typed`` as ``--json`` shows it. Raises `Refused`."""
     if re.fullmatch(f"[0-9A-Fa-f]{{1,{2 * KEY_BYTES}}}", typed):
         if len(typed) < PREFIX_CHARACTERS_MIN:
             raise Refused(

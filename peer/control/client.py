@@ -1,8 +1,8 @@
-"""The command line's end of the control conversation.
+"""Client of the control socket, for the command line.
 
-Owns where the control socket is, and `ControlClient`, which asks one thing at a time and never
-waits for a peer that is not there. It imports no asyncio: a command line is expected to be there at
-once. The daemon's end is `peer.control.server`.
+Owns the place of the socket, and `ControlClient`, which sends one command at a time and never waits
+for a peer that does not run. Why no asyncio: a command line must answer at once. Not here: the
+peer's end (see peer.control.server).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from common.net.sockets import Private, make_socket
 
 SOCKET = "control.sock"
 SOCKET_PATH_BYTES_MAX = 100  # the kernel takes 107; libzmq wants a few of them
-SILENCE_S = 20.0  # a peer sends a sign of life every two; one that is this late is frozen
-SILENCE_TOLD_S = 3.0  # … and is waited for; people are told after so long
-HELLO_S = 1.5  # a peer of an older release may say nothing to what it does not know
+SILENCE_S = 20.0  # without a message a peer is taken for frozen; it sends one every 2 s
+SILENCE_TOLD_S = 3.0  # after this silence the user is told of the wait
+HELLO_S = 1.5  # a peer of an older release may not answer an unknown message
 TURN_MS = 200
 FAREWELL_S = 1.0
-GREETING = b"greeting"  # a request id that no question has
-OLDEST = "0.1.0 or older"  # the releases that do not tell theirs
+GREETING = b"greeting"  # a request id that no command has
+OLDEST = "0.1.0 or older"  # releases that do not name themselves
 
 Ended: TypeAlias = (
     control.Failed
@@ -57,15 +57,15 @@ Ended: TypeAlias = (
     | control.Uploaded
     | control.Downloaded
 )
-"""What ends a command."""
+"""The result of a command."""
 
-Heard: TypeAlias = Ended | control.Progress | control.Happened
+Message: TypeAlias = Ended | control.Progress | control.Happened
 
 _decoder: msgspec.msgpack.Decoder[control.Answer] = msgspec.msgpack.Decoder(control.Answer)
 
 
 class CommandFailed(Refused):
-    """The peer did not do what it was asked to."""
+    """The peer refused a command, or failed at it."""
 
     def __init__(self, failed: control.Failed) -> None:
         super().__init__(failed.code, failed.message, failed.hint)
@@ -77,11 +77,11 @@ class CommandFailed(Refused):
 
 
 class OtherRelease(NoPeerRunning):
-    """The peer that runs is of another release than this command line."""
+    """The running peer is of another release than this command line."""
 
     def __init__(self, home: Path, release: str) -> None:
         super().__init__(
-            f"the peer of {home} runs version {release}, and this is another one",
+            f"the peer of {home} runs version {release}, this command line another one",
             hint("restart it", "down", then=("up",)),
         )
 
@@ -90,10 +90,10 @@ class OtherRelease(NoPeerRunning):
 
 
 def control_endpoint(home: Path) -> str:
-    """Where the peer of ``home`` answers its command line.
+    """The endpoint of the control socket of ``home``.
 
-    A home whose path is too long for a socket has it in a private directory elsewhere, which is
-    made here. Raises `ConfigError` when that directory is not ours alone.
+    If the path of the home is too long for a socket, it is in a private directory elsewhere, which
+    is created here. Raises `ConfigError` if other users can open that directory.
     """
     path = home / SOCKET
     if _fits(path):
@@ -106,10 +106,10 @@ def control_endpoint(home: Path) -> str:
 
 
 def find_endpoint(home: Path) -> str:
-    """Where a running peer of ``home`` answers. Makes nothing.
+    """The endpoint of a running peer of ``home``. Creates nothing.
 
-    The peer may have been started where the session's directory was another one, by a service
-    manager or over ssh, so each place that it can have chosen is looked at.
+    Why several places: a peer started by a service manager or over ssh may have had another
+    directory for its session.
     """
     path = home / SOCKET
     if _fits(path):
@@ -144,7 +144,7 @@ def _check_private(directory: Path) -> None:
     info = directory.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o077:
         raise ConfigError(
-            f"{directory} is not a directory of yours alone",
+            f"{directory} is open to other users",
             shell_hint(
                 "choose a --home with a shorter path, or see whose it is",
                 *("ls", "-ld", str(directory)),
@@ -156,9 +156,9 @@ def _check_private(directory: Path) -> None:
 
 
 class ControlClient:
-    """Asks the running peer of ``home``.
+    """Connection to the running peer of ``home``.
 
-    Raises `NoPeerRunning` when there is none, when it ends meanwhile, and when it is frozen.
+    Raises `NoPeerRunning` if none runs, if it ends meanwhile, and if it is frozen.
     """
 
     def __init__(self, home: Path, on_silence: Callable[[], None] | None = None) -> None:
@@ -176,11 +176,11 @@ class ControlClient:
         self._asked = 0
         self._known = False
 
-    def ask(self, ask: control.Ask, *, stop_work: bool = False) -> Iterator[Heard]:
-        """Everything that the peer says to ``ask``; the last one is what ended it.
+    def ask(self, ask: control.Ask, *, stop_work: bool = False) -> Iterator[Message]:
+        """Iterate over the peer's messages about ``ask``; the last one is the result.
 
-        Leaving the iterator early, by an exception or Ctrl-C, hangs up: the peer is told that
-        nobody waits, and with ``stop_work`` to give up the work itself.
+        Leaving the iterator early, by an exception or Ctrl-C, hangs up: the peer stops waiting,
+        and with ``stop_work`` it also cancels the work.
         """
         if not self._known and not isinstance(ask, control.Down):
             self._greet()  # `down` ends a peer of any release
@@ -190,9 +190,9 @@ class ControlClient:
         ended = False
         try:
             while not ended:
-                said = self._next(request_id)
-                ended = not isinstance(said, control.Progress | control.Happened)
-                yield said
+                message = self._next(request_id)
+                ended = not isinstance(message, control.Progress | control.Happened)
+                yield message
         except NoPeerRunning:
             ended = True
             raise
@@ -201,7 +201,7 @@ class ControlClient:
                 self._hang_up(request_id, stop_work)
 
     def _greet(self) -> None:
-        """Raise `OtherRelease` unless the peer takes part in the same conversation."""
+        """Raise `OtherRelease` unless the peer has the same messages."""
         self._socket.send_multipart(pack(GREETING, control.Hello()))
         began = monotonic()
         answer = None
@@ -220,13 +220,14 @@ class ControlClient:
         self._known = True
 
     def _probe(self) -> None:
-        """Nothing was said to the greeting: a peer of an old release says something to a question
-        that it knows; a frozen one does not."""
+        """Tell a peer of an old release from a frozen one, after a greeting without an answer.
+
+        Why: an old release answers only commands that it knows; a frozen peer answers none."""
         self._socket.send_multipart(pack(GREETING, control.Status()))
-        heard_at = monotonic()
+        received_at = monotonic()
         while True:
             if not self._socket.poll(TURN_MS):
-                self._check_alive(monotonic() - heard_at)
+                self._check_alive(monotonic() - received_at)
                 continue
             answer = self._receive(GREETING)
             if isinstance(answer, control.Welcome) and answer.form == control.FORM:
@@ -236,24 +237,24 @@ class ControlClient:
                 raise OtherRelease(self._home, OLDEST)
 
     def result(self, ask: control.Ask) -> Ended:
-        """What ended ``ask``; raises `CommandFailed` when the peer did not do it."""
-        for said in self.ask(ask):
-            if isinstance(said, control.Failed):
-                raise CommandFailed(said)
-            if not isinstance(said, control.Progress | control.Happened):
-                return said
-        raise NoPeerRunning(f"the peer of {self._home} gave no answer")
+        """Return the result of ``ask``. Raises `CommandFailed` if the peer refused or failed."""
+        for message in self.ask(ask):
+            if isinstance(message, control.Failed):
+                raise CommandFailed(message)
+            if not isinstance(message, control.Progress | control.Happened):
+                return message
+        raise NoPeerRunning(f"the peer of {self._home} sent no answer")
 
-    def _next(self, request_id: bytes) -> Heard:
-        heard_at = monotonic()
+    def _next(self, request_id: bytes) -> Message:
+        received_at = monotonic()
         while True:
             if self._socket.poll(TURN_MS):
-                said = self._receive(request_id)
-                heard_at = monotonic()
-                if said is not None and not isinstance(said, control.Alive):
-                    return said
+                message = self._receive(request_id)
+                received_at = monotonic()
+                if message is not None and not isinstance(message, control.Alive):
+                    return message
             else:
-                self._check_alive(monotonic() - heard_at)
+                self._check_alive(monotonic() - received_at)
 
     def _receive(self, request_id: bytes) -> control.Answer | None:
         frames = self._socket.recv_multipart(zmq.DONTWAIT)
@@ -271,7 +272,7 @@ class ControlClient:
     def _check_alive(self, silent_s: float) -> None:
         if lock_holder(self._home) != self._pid:
             raise NoPeerRunning(
-                f"the peer of {self._home} ended meanwhile",
+                f"the peer of {self._home} has ended",
                 hint(f"its log {self._home / 'peer.log'} may say why; start it again", "up"),
             )
         if silent_s > SILENCE_TOLD_S and self._on_silence is not None:
@@ -279,20 +280,22 @@ class ControlClient:
             told()
         if silent_s > SILENCE_S:
             raise NoPeerRunning(
-                f"the peer of {self._home} (process {self._pid}) does not answer",
+                f"the peer of {self._home} (PID {self._pid}) does not answer",
                 shell_hint("end it, then start it again with `up`", "kill", str(self._pid)),
             )
 
     def _hang_up(self, request_id: bytes, stop_work: bool) -> None:
-        """Waits for the acknowledgement, since closing a socket drops what it did not send."""
+        """Hang up and wait for the answer. Why: closing a socket drops unsent messages."""
         try:
             self._socket.send_multipart(
                 pack(request_id, control.HangUp(stop_work=stop_work)), zmq.DONTWAIT
             )
             deadline = monotonic() + FAREWELL_S
             while (left_s := deadline - monotonic()) > 0 and self._socket.poll(int(left_s * 1e3)):
-                said = self._receive(request_id)
-                if not isinstance(said, control.Progress | control.Happened | control.Alive | None):
+                message = self._receive(request_id)
+                if not isinstance(
+                    message, control.Progress | control.Happened | control.Alive | None
+                ):
                     return
         except (zmq.ZMQError, NoPeerRunning):
             return
@@ -318,7 +321,7 @@ def _packed(request_id: bytes, ask: control.Ask) -> list[Any]:
     try:
         return pack(request_id, ask)
     except UnicodeEncodeError as error:
-        # A path with bytes that are no UTF-8, as the shell hands it on.
+        # A path whose bytes are not UTF-8, as the shell passes it.
         raise ConfigError(
             f"the name is not valid UTF-8: {quoted(str(error.object))}",
             shell_hint("rename the file", "mv", str(error.object), "NAME"),

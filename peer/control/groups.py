@@ -1,7 +1,7 @@
 """Commands about groups and their listings, from the command line to the tracker and back.
 
-Owns the table of those that one command of the tracker does, and the words of their results. What a
-group's shares do when it is left is ``peer.session``'s.
+Owns the table of commands that the tracker does by one command of its own, and the result texts.
+Not here: the shares of a group that is left (see peer.session).
 """
 
 from __future__ import annotations
@@ -109,11 +109,11 @@ class GroupCommands:
     async def _leave(self, group: GroupId, yes: bool) -> control.Answer:
         replica = self._replica
         withdraws = group in replica.pending
-        row = await self._group_row(group)  # who owns it may have changed a moment ago
+        row = await self._group_row(group)  # the owner may have changed a moment ago
         owned = row is not None and row.role == "owner"
         if row is not None and owned and not yes:
             return control.NeedsConsent(leaving_question(group, row.members))
-        replica.pending.discard(group)  # what is taken back is not answered
+        replica.pending.discard(group)  # a withdrawn request gets no answer
         await self._tracker(tracker.LeaveGroup(group), tracker.Done)
         await self._session.left_group(group)
         if withdraws:
@@ -122,7 +122,7 @@ class GroupCommands:
             return control.Left(f"left {group}", group)
         row = await self._group_row(group)
         if row is None:
-            return control.Left(f"left {group}; the group is no more", group, "")
+            return control.Left(f"left {group}; the group no longer exists", group, "")
         owner = names.printable(row.owner)
         return control.Left(f"left {group}; {owner} owns it now", group, row.owner)
 
@@ -180,7 +180,7 @@ class GroupCommands:
 
 
 def leaving_question(group: str, members: int) -> str:
-    """What an owner is asked who leaves."""
+    """The question to an owner who leaves."""
     if members <= 1:
-        return f"you are the only member of {group}: the group and its list of shares will be gone"
+        return f"you are the only member of {group}: leaving deletes it and its list of shares"
     return f"you own {group}: it passes to the member who joined first"

@@ -1,7 +1,7 @@
-"""What the command line asks of its peer, one case a command.
+"""Dispatch of the commands of the command line to the parts of the peer.
 
-Owns the way from a control message to whoever does it, and back to the rows that are shown. It
-keeps no state but who is watching.
+Owns the commands about files and the peer itself, and the watchers, its only state. Not here:
+accounts and groups (see peer.control.account, peer.control.groups).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from peer.control.account import Account
 from peer.control.groups import GroupCommands
 from peer.control.health import findings
 from peer.control.notices import Notifications
-from peer.control.server import Tell, Waiting
+from peer.control.server import Notify, Waiting
 from peer.control.views import happened, missed, short_id, time_text, uploaded
 from peer.downloads.manager import Downloads
 from peer.serving.server import PieceServer
@@ -33,20 +33,20 @@ from peer.tracker_client.group_view import Gap
 from peer.tracker_client.link import TrackerLink
 
 R = TypeVar("R")
-WATCH_LOOK_S = 1.0  # how soon those who watch are told that the tracker went or came back
-SETTLE_S = 10.0  # how long a command about files waits for a start to be over
+WATCH_LOOK_S = 1.0  # how soon watchers are told of a lost or new connection to the tracker
+SETTLE_S = 10.0  # how long a command about files waits until the session has started
 SETTLE_STATUS_S = 2.0
 
 
 @dataclass(slots=True)
 class _Watcher:
     group: GroupId | None
-    tell: Tell
+    notify: Notify
 
 
 @dataclass(frozen=True, slots=True)
 class PeerServices:
-    """The parts of a running peer that commands reach for."""
+    """The parts of a running peer that commands use."""
 
     pair: KeyPair
     link: TrackerLink
@@ -62,7 +62,7 @@ class PeerServices:
 
 
 class Commands:
-    """Carries out what the command line asks."""
+    """Carries out the commands of the command line."""
 
     def __init__(self, services: PeerServices) -> None:
         self._services = services
@@ -73,42 +73,42 @@ class Commands:
         self._watchers: list[_Watcher] = []
 
     def entry(self, entry: events.LogEntry) -> None:
-        """An event happened: tell those who watch."""
+        """Report an event to the watchers."""
         group = GroupId(names.fold_id(entry.group))
         for watcher in self._watchers:
             if watcher.group in (None, group):
-                watcher.tell(happened(entry))
+                watcher.notify(happened(entry))
 
     def gap(self, gap: Gap) -> None:
-        """Events can no longer be had from the tracker: tell that to those who watch."""
+        """Report events that the tracker no longer has to the watchers."""
         for watcher in self._watchers:
             if watcher.group in (None, gap.group):
-                watcher.tell(missed(gap, wall_ms()))
+                watcher.notify(missed(gap, wall_ms()))
 
     def answered(self, group: GroupId, accepted: bool) -> None:
-        """A request of the user's was answered: tell those who watch."""
+        """Report the answer to a request of the user to the watchers."""
         now, user = time_text(self._services.link.time.now_ms()), self._services.replica.user
         details: dict[str, str | int | bool] = {"user": user or ""}
         event = "accepted" if accepted else "rejected"
         for watcher in self._watchers:
             if watcher.group in (None, group):
-                watcher.tell(control.Happened(0, now, group, event, details))
+                watcher.notify(control.Happened(0, now, group, event, details))
 
-    async def handle(self, ask: control.Ask, tell: Tell) -> control.Answer | Waiting:
-        """Carry ``ask`` out. Raises `MiniTorrentError`; cancelling it gives the command up."""
+    async def handle(self, ask: control.Ask, notify: Notify) -> control.Answer | Waiting:
+        """Carry ``ask`` out. Raises `MiniTorrentError`; cancellation stops the command."""
         match ask:
             case control.Status():
                 await self._services.session.wait_ready(SETTLE_STATUS_S)
                 return self._status()
             case control.Down():
                 self._services.stop()
-                return control.Done("the peer ends")
+                return control.Done("the peer stops")
             case control.Doctor():
                 services = self._services
                 where = (services.whereabouts, services.seeder, services.notices)
                 return control.Checks(await findings(services.link, services.replica, *where))
             case control.Watch(group):
-                return Waiting(self._watch(group, tell))
+                return Waiting(self._watch(group, notify))
             case control.HangUp() | control.Hello():
                 return control.Done()
             case (
@@ -124,7 +124,7 @@ class Commands:
                 | control.WhySlow()
             ):
                 await self._services.session.wait_ready(SETTLE_S)
-                return await self._files(ask, tell)
+                return await self._files(ask, notify)
             case (
                 control.CreateUser()
                 | control.Login()
@@ -151,20 +151,20 @@ class Commands:
         | control.Cancel
         | control.Clear
         | control.WhySlow,
-        tell: Tell,
+        notify: Notify,
     ) -> control.Answer | Waiting:
         downloads = self._services.downloads
         match ask:
             case control.UploadFile():
-                return uploaded(await self._services.shares.upload(ask, tell))
+                return uploaded(await self._services.shares.upload(ask, notify))
             case control.DownloadFile():
-                key = await downloads.begin(ask, tell)
+                key = await downloads.begin(ask, notify)
                 if not ask.wait:
                     text = f"downloading {names.printable(ask.name)}"
                     return control.Begun(text, ask.group, downloads.path_of(key))
-                return Waiting(downloads.wait(key, tell))
+                return Waiting(downloads.wait(key, notify))
             case control.AwaitDownload(group, path):
-                return Waiting(downloads.wait(downloads.latest_to(group, path), tell))
+                return Waiting(downloads.wait(downloads.latest_to(group, path), notify))
             case control.ShowDownloads():
                 await downloads.check_disk()
                 return control.Downloads(downloads.rows())
@@ -223,7 +223,7 @@ class Commands:
             ],
         )
 
-    async def _watch(self, group_text: str | None, tell: Tell) -> control.Answer:
+    async def _watch(self, group_text: str | None, notify: Notify) -> control.Answer:
         group = None if group_text is None else names.group_id(group_text)
         replica = self._services.replica
         if replica.user is None:
@@ -232,15 +232,15 @@ class Commands:
             await replica.sync()
             if group not in replica.groups and group not in replica.pending:
                 raise no_group(group)
-        watcher = _Watcher(group, tell)
+        watcher = _Watcher(group, notify)
         self._watchers.append(watcher)
         try:
             connected = None
             while True:
                 if connected is not self._services.link.connected:
                     connected = self._services.link.connected
-                    note = None if connected else "the tracker is away: events come later"
-                    tell(control.Progress("watching", 0, 0, note=note))
+                    note = None if connected else "not connected to the tracker: events come later"
+                    notify(control.Progress("watching", 0, 0, note=note))
                 await asyncio.sleep(WATCH_LOOK_S)
         finally:
             self._watchers.remove(watcher)

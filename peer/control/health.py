@@ -1,6 +1,6 @@
 """Findings of a running peer for `doctor`: the tracker, the address, the clock, what was refused.
 
-Owns the words of each. What can be found without a running peer is ``peer.cli.doctor``'s.
+Owns the texts of each. Not here: checks without a running peer (see peer.cli.doctor).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ async def findings(
     seeder: PieceServer,
     notices: Notifications,
 ) -> list[control.CheckRow]:
-    """Every check with what it found, the tracker and the network first."""
+    """Every check with its result, the tracker and the network first."""
     rows = [_tracker(link), _address(whereabouts)]
     if link.connected and replica.user is not None and whereabouts.announced is not None:
         rows.append(await _reachable(link))
@@ -39,7 +39,7 @@ async def findings(
     rows.append(control.CheckRow("requests refused", True, str(refused)))
     needed = ".".join(str(part) for part in LIBZMQ_MIN)
     rows.append(control.CheckRow("libzmq needed", True, needed))
-    advice = "it may be mended since; the lines around it in `peer.log` tell more"
+    advice = "it may be over; see the lines around it in peer.log"
     rows += [control.CheckRow("notice", False, text, advice) for text in notices.texts()]
     return rows
 
@@ -57,7 +57,7 @@ def _address(whereabouts: AddressWatch) -> control.CheckRow:
         return control.CheckRow("address", False, whereabouts.trouble, advice)
     if whereabouts.advice is not None:
         return control.CheckRow("address", False, *whereabouts.advice)
-    found = f"others are told {whereabouts.announced}"
+    found = f"announced as {whereabouts.announced}"
     if whereabouts.seen_at:
         found += f"; the tracker sees this machine at {whereabouts.seen_at}"
     return control.CheckRow("address", True, found)
@@ -76,8 +76,8 @@ async def _reachable(link: TrackerLink) -> control.CheckRow:
         False,
         f"the tracker cannot connect to this peer at {probed.endpoint}",
         hint(
-            f"let connections to port {port} through the firewall of this machine, or give the "
-            "address that others can use",
+            f"allow connections to port {port} in the firewall of this machine, or announce the "
+            "address that others can reach",
             "down",
             then=("up", "--advertise", "HOST"),
         ),

@@ -1,6 +1,6 @@
-"""What a person should be told of that happened while nobody was looking.
+"""Notifications for the user about events that no command waits for.
 
-Owns the last few notices: shares withdrawn because their files changed, downloads that stopped.
+Owns the last few: shares withdrawn because their files changed, downloads that stopped.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from peer.control.views import time_text
 
 log = logging.getLogger(__name__)
 KEPT = 20
-NEWS_MS = 3_600_000  # for so long `status` shows a notice; `doctor` shows all that are kept
+NEWS_MS = 3_600_000  # how long `status` shows a notice; `doctor` shows all that are kept
 
 
 class Notifications:
-    """The last notices, oldest first; each stands in the log too."""
+    """The last notices, oldest first; each is also in the log."""
 
     def __init__(self) -> None:
         self._notices: deque[tuple[int, str]] = deque(maxlen=KEPT)
 
     def add(self, text: str) -> None:
-        """Something happened."""
+        """Add a notice, and log it."""
         log.warning("%s", text)
         self._notices.append((wall_ms(), text))
 
     @property
     def latest(self) -> str | None:
-        """The last one, while it is news."""
+        """The last one, unless it is older than `NEWS_MS`."""
         if not self._notices or wall_ms() - self._notices[-1][0] > NEWS_MS:
             return None
         return self._notices[-1][1]

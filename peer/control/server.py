@@ -1,8 +1,7 @@
-"""The daemon's end of the control conversation: a ROUTER on a private ipc socket.
+"""Server of the control socket: a ROUTER on a private ipc socket.
 
-Owns the requests that run, each of them a task, and what ends one early: a command line that hangs
-up, or that dies without a word. What a command does is up to the handler that it is given. The
-other end is `peer.control.client`.
+Owns the running requests, each a task, and their early end when a command line hangs up or dies.
+Not here: the commands (see peer.control.handlers), the other end (see peer.control.client).
 """
 
 from __future__ import annotations
@@ -30,48 +29,30 @@ from common.messages.refusals import Code
 from common.net.codec import SIGNATURE, Decoder, VersionMismatch, pack
 from common.net.pump import Frames, Pump, Sent
 from common.net.sockets import Private, bind, make_socket
-from peer.control.client import (
-    CommandFailed,
-    ControlClient,
-    control_endpoint,
-    find_endpoint,
-    holder_of,
-)
-
-__all__ = [
-    "CommandFailed",
-    "ControlClient",
-    "ControlServer",
-    "Handle",
-    "Tell",
-    "Waiting",
-    "control_endpoint",
-    "find_endpoint",
-    "holder_of",
-]
+from peer.control.client import control_endpoint
 
 log = logging.getLogger(__name__)
 
-ALIVE_S = 2.0  # how often a waiting command line gets a sign of life
-RETRY_S = 0.1  # how soon a full connection is tried again
-REQUESTS_MAX = 64  # short commands at once; people start a few, scripts some more
-LONG_MAX = 64  # at once of those that digest, or begin a download; the others wait for their turn
-WAITING_MAX = 4096  # that wait: for a turn, the end of a download, or events. A few KiB each
-BACKLOG_MAX = 10_000  # messages kept for a command line that does not read, e.g. one that is paused
+ALIVE_S = 2.0  # how often a waiting command line gets a keepalive
+RETRY_S = 0.1  # how soon a full connection is retried
+REQUESTS_MAX = 64  # short commands at once; users start a few, scripts some more
+LONG_MAX = 64  # commands at once that digest or start a download; the others queue
+WAITING_MAX = 4096  # queued commands and those that wait for a download or events; few KiB each
+BACKLOG_MAX = 10_000  # messages kept for a command line that does not read, e.g. a stopped one
 
-Tell: TypeAlias = Callable[[control.Progress | control.Happened], None]
-_Key: TypeAlias = tuple[bytes, bytes]  # the connection's name, the request's id
+Notify: TypeAlias = Callable[[control.Progress | control.Happened], None]
+_Key: TypeAlias = tuple[bytes, bytes]  # routing id, request id
 _LONG = control.UploadFile | control.DownloadFile | control.AwaitDownload | control.Watch
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The rest of a command that only waits from here on: it takes no place among the others."""
+    """The rest of a command that only waits from here on, and frees its place."""
 
     rest: Awaitable[control.Answer]
 
 
-Handle: TypeAlias = Callable[[control.Ask, Tell], Awaitable[control.Answer | Waiting]]
+Handle: TypeAlias = Callable[[control.Ask, Notify], Awaitable[control.Answer | Waiting]]
 
 
 @dataclass(slots=True)
@@ -83,10 +64,10 @@ class _Request:
 
 
 class ControlServer:
-    """Answers the command lines of ``home`` by ``handle(ask, tell)``.
+    """Answers the command lines of ``home`` by ``handle(ask, notify)``.
 
-    Call it in a running event loop. ``counts`` tells of what was dropped: ``malformed`` messages
-    and ``lost`` command lines. Raises `CannotListen` when the socket cannot be bound.
+    Thread safety: created and used in a running event loop. ``counts``: ``malformed`` messages and
+    ``lost`` command lines, both dropped. Raises `CannotListen` when the socket cannot be bound.
     """
 
     def __init__(self, context: zmq.Context[Any], home: Path, handle: Handle) -> None:
@@ -97,8 +78,8 @@ class ControlServer:
         self._handle = handle
         self._decoder: Decoder[control.Ask] = Decoder(control.Ask, data_frames=0)
         self._requests: dict[_Key, _Request] = {}
-        self._long = asyncio.Semaphore(LONG_MAX)  # first come, first served
-        self._backlogs: dict[bytes, deque[list[Any]]] = {}  # what a connection could not take yet
+        self._long = asyncio.Semaphore(LONG_MAX)  # in order of arrival
+        self._backlogs: dict[bytes, deque[list[Any]]] = {}  # unsent messages by connection
         socket = make_socket(
             context, zmq.ROUTER, Private(), message_bytes_max=limits.CONTROL_BYTES_MAX
         )
@@ -111,7 +92,7 @@ class ControlServer:
         self._keeper = asyncio.create_task(self._keep_in_touch())
 
     def close(self) -> None:
-        """Stop answering and forget what runs. May be called twice."""
+        """Stop answering and cancel the running requests. May be called twice."""
         self._keeper.cancel()
         for request in list(self._requests.values()):
             request.task.cancel()
@@ -132,10 +113,10 @@ class ControlServer:
             return
         except RemoteProtocolError as error:
             self.counts["malformed"] += 1
-            log.warning("a malformed message at the control socket: %s", error)
+            log.warning("control: malformed message: %s", error)
             ours = len(frames) > 2 and frames[1].bytes == SIGNATURE
             if ours and len(frames[2]) <= limits.REQUEST_ID_BYTES:
-                # Somebody may wait: most often for what they typed far too long.
+                # A command line may wait, most often with a text that is far too long.
                 refused = control.Failed(Code.USAGE, _why_not_asked(error), None, 2)
                 self._send(routing_id, frames[2].bytes, refused)
             return
@@ -156,7 +137,7 @@ class ControlServer:
         taken = sum(1 for request in self._requests.values() if request.short is short)
         most = REQUESTS_MAX if short else WAITING_MAX
         if taken >= most:
-            busy = control.Failed(Code.BUSY, f"{most:,} commands are running already")
+            busy = control.Failed(Code.BUSY, f"the peer is busy: {most:,} commands are running")
             self._send(*key, busy)
             return
         task = asyncio.create_task(self._answer(key, ask))
@@ -170,28 +151,28 @@ class ControlServer:
         request.hung_up = True
         request.task.cancel()
         if stop_work and isinstance(request.ask, control.DownloadFile):
-            # The download itself outlives the command that waits for it.
+            # Why: the download outlives the command that waits for it.
             ask = control.Cancel(request.ask.group, request.ask.name)
             self._on_ask((key[0], b"stop" + key[1][4:]), ask)
 
     async def _answer(self, key: _Key, ask: control.Ask) -> control.Answer:
-        def tell(said: control.Progress | control.Happened) -> None:
+        def notify(message: control.Progress | control.Happened) -> None:
             if key in self._requests:
-                self._send(*key, said)
+                self._send(*key, message)
 
         try:
             if not isinstance(ask, _LONG):
-                return await self._ended(self._handle(ask, tell))
+                return await self._ended(self._handle(ask, notify))
             async with self._long:
-                answer = await self._handle(ask, tell)
+                answer = await self._handle(ask, notify)
             return await answer.rest if isinstance(answer, Waiting) else answer
         except MiniTorrentError as error:
             return _failure(error)
         except Exception:
-            log.exception("the command %s failed by a defect", type(ask).__name__)
+            log.exception("command %s: internal error", type(ask).__name__)
             return control.Failed(
                 Code.INTERNAL,
-                "the peer could not do this because of a defect of its own",
+                "internal error of the peer",
                 shell_hint("report it with the last lines of the log", "tail", self._log),
             )
 
@@ -212,8 +193,8 @@ class ControlServer:
 
     # -- sending --------------------------------------------------------------------------------
 
-    def _send(self, routing_id: bytes, request_id: bytes, said: control.Answer) -> None:
-        frames = [routing_id, *_packed(request_id, said)]
+    def _send(self, routing_id: bytes, request_id: bytes, message: control.Answer) -> None:
+        frames = [routing_id, *_packed(request_id, message)]
         backlog = self._backlogs.get(routing_id)
         sent = Sent.FULL if backlog is not None else self._pump.send(frames)
         match sent:
@@ -222,11 +203,13 @@ class ControlServer:
             case Sent.GONE:
                 self._lose(routing_id)
             case Sent.FULL:
-                self._keep_for_later(routing_id, frames, said)
+                self._keep_for_later(routing_id, frames, message)
 
-    def _keep_for_later(self, routing_id: bytes, frames: list[Any], said: control.Answer) -> None:
-        if isinstance(said, control.Progress | control.Alive):
-            return  # the next one says it better
+    def _keep_for_later(
+        self, routing_id: bytes, frames: list[Any], message: control.Answer
+    ) -> None:
+        if isinstance(message, control.Progress | control.Alive):
+            return  # the next one is newer
         backlog = self._backlogs.setdefault(routing_id, deque())
         if len(backlog) >= BACKLOG_MAX:
             self._lose(routing_id)
@@ -248,14 +231,14 @@ class ControlServer:
                 self._backlogs.pop(routing_id, None)
 
     def _lose(self, routing_id: bytes) -> None:
-        """The command line died or does not read: what it waits for is of no interest any more."""
+        """Cancel the requests of a command line that died or does not read."""
         self.counts["lost"] += 1
         self._backlogs.pop(routing_id, None)
         for key in [key for key in self._requests if key[0] == routing_id]:
             self._requests.pop(key).task.cancel()
 
     async def _keep_in_touch(self) -> None:
-        """Signs of life go out at their pace; they also find out who has died."""
+        """Send keepalives, which also find dead command lines, and retry full connections."""
         turns_per_sign = round(ALIVE_S / RETRY_S)
         turn = 0
         while True:
@@ -269,25 +252,25 @@ class ControlServer:
 
 
 def _why_not_asked(error: RemoteProtocolError) -> str:
-    """What is wrong with a message of the command line's, in words for who typed it."""
+    """The reason why a malformed message is refused, in words for the user."""
     too_long = re.search(r"of length <= (\d+)", error.message)
     if too_long is not None:
-        return f"what was typed is too long: at most {int(too_long[1]):,} characters are taken"
-    return f"this cannot be asked: {error.message}"
+        return f"an argument is too long: at most {int(too_long[1]):,} characters"
+    return f"malformed command: {error.message}"
 
 
 def _failure(error: MiniTorrentError) -> control.Failed:
     return control.Failed(error.code, error.message, error.hint, exit_code_of(error))
 
 
-def _packed(request_id: bytes, said: control.Answer) -> list[Any]:
-    """The frames of an answer. One that cannot be sent becomes an error: somebody waits for it."""
+def _packed(request_id: bytes, message: control.Answer) -> list[Any]:
+    """The frames of an answer, or of an error if it cannot be sent: the client waits for one."""
     try:
-        frames = pack(request_id, said)
+        frames = pack(request_id, message)
     except UnicodeEncodeError:
-        log.exception("an answer cannot be sent")
-        return pack(request_id, control.Failed(Code.INTERNAL, "the answer holds what is no text"))
+        log.exception("control: cannot encode an answer")
+        return pack(request_id, control.Failed(Code.INTERNAL, "the answer is not valid UTF-8"))
     if len(frames[-1]) > limits.CONTROL_BYTES_MAX:
-        failed = control.Failed(Code.LIMIT, "the answer is too long to be shown at once")
+        failed = control.Failed(Code.LIMIT, "the answer is too long for one message")
         return pack(request_id, failed)
     return frames

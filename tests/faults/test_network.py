@@ -141,7 +141,7 @@ def test_a_peer_beside_the_tracker_is_told_that_others_cannot_reach_it(
     near.ok("login", "near", near.password)
     ok, found = check(near, "address")
     assert ok, found
-    assert "others are told tcp://10.78.0.1:" in found
+    assert "announced as tcp://10.78.0.1:" in found
     assert check(near, "reachable")[0]
     far = settle(swarm, lan.machine("10.78.0.2"), "far")
     fetched(swarm, near, far, near.group_with(far))

@@ -169,7 +169,7 @@ def test_the_last_member_dissolves_the_group(swarm: Swarm, alice: Person, bob: P
     alice.share(path, group)
     alice.ok("leave-group", group, "--yes")
     wait_for(lambda: "only member" in bob.run("leave-group", group).err)
-    assert bob.ok("leave-group", group, "--yes") == f"left {group}; the group is no more\n"
+    assert bob.ok("leave-group", group, "--yes") == f"left {group}; the group no longer exists\n"
     assert group not in groups(alice)
     bob.ok("create-group", group)
     assert groups(bob)[group]["members"] == 1

@@ -181,7 +181,7 @@ def test_the_same_bytes_are_joined_whatever_was_chosen(
     alice.share(path, group, *first)
     ran = bob.run("upload-file", twin, group)
     assert ran.code == 0, str(ran)
-    assert "joined those who share it" in ran.out
+    assert "joined the devices that share it" in ran.out
     assert "executable" in ran.err
     assert alice.share(twin, group, "--piece-size", "32K")["again"] is True
     alice.ok("stop-share", group, path.name)

@@ -15,7 +15,7 @@ import zmq
 
 from common.host.home import HomeLock
 from common.messages import control
-from peer.control.server import ControlServer, Tell
+from peer.control.server import ControlServer, Notify
 
 LINK = "mini-torrent://127.0.0.1:5000/" + "A" * 43
 STATUS = control.StatusIs(
@@ -29,7 +29,7 @@ STATUS = control.StatusIs(
     pid=1234,
 )
 
-Reply = control.Answer | Exception | Callable[[control.Ask, Tell], Any]
+Reply = control.Answer | Exception | Callable[[control.Ask, Notify], Any]
 
 
 class FakePeer:
@@ -60,7 +60,7 @@ class FakePeer:
         lock.release()
         context.destroy(linger=0)
 
-    async def _handle(self, ask: control.Ask, tell: Tell) -> control.Answer:
+    async def _handle(self, ask: control.Ask, tell: Notify) -> control.Answer:
         with self._changed:
             self.asked.append(ask)
             self._changed.notify_all()

@@ -1,6 +1,6 @@
-"""Where the demo plays: a temporary directory, and in it a tracker and peers as processes.
+"""Processes of the demo: a tracker and peers in a temporary directory.
 
-Owns that all of it is gone afterwards, whatever happens.
+Invariant: no process and no file of them is left afterwards, whatever happens.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def _free_memory() -> int:
 
 
 @dataclass(slots=True)
-class Actor:
-    """One peer of the story."""
+class DemoPeer:
+    """One peer of the demo."""
 
     name: str
     home: Path
@@ -83,17 +83,17 @@ class Actor:
     status: control.StatusIs
 
     def ask(self, ask: control.Ask) -> Ended:
-        """What its peer answers; raises when it refuses."""
+        """Return the answer; raises `CommandFailed` if it is refused."""
         with ControlClient(self.home) as client:
             return client.result(ask)
 
 
 @dataclass(slots=True)
-class Stage:
+class DemoProcesses:
     """The processes in ``directory``; `clear` ends every one of them."""
 
     directory: Path
-    actors: list[Actor] = field(default_factory=list)
+    peers: list[DemoPeer] = field(default_factory=list)
     _homes: list[Path] = field(default_factory=list)
     _tracker: subprocess.Popen[bytes] | None = None
 
@@ -118,10 +118,10 @@ class Stage:
         line = _line_within(self._tracker.stdout, TRACKER_START_S)
         if not line.startswith("tracker ready: "):
             self._tracker.kill()
-            raise CommandFailed(daemon_process.last_words(log, 0, self._tracker.wait()))
+            raise CommandFailed(daemon_process.startup_error(log, 0, self._tracker.wait()))
         return line.removeprefix("tracker ready: ")
 
-    def start_peer(self, name: str, link: str) -> Actor:
+    def start_peer(self, name: str, link: str) -> DemoPeer:
         """Start a peer in a home of its own."""
         home = self.directory / name / "home"
         folder = self.directory / name / "files"
@@ -129,9 +129,9 @@ class Stage:
         self._homes.append(home)
         options = {"tracker": link, "listen": "tcp://127.0.0.1:0"}
         status = daemon_process.start(home, options, remember=False)
-        actor = Actor(name, home, folder, status)
-        self.actors.append(actor)
-        return actor
+        peer = DemoPeer(name, home, folder, status)
+        self.peers.append(peer)
+        return peer
 
     def clear(self) -> None:
         """End all processes: in order if they are able to, by force if they are not."""
@@ -141,10 +141,10 @@ class Stage:
         if self._tracker is not None:
             self._tracker.terminate()
         deadline = monotonic() + END_S
-        while any(map(daemon_process.lives, pids)) and monotonic() < deadline:
+        while any(map(daemon_process.is_running, pids)) and monotonic() < deadline:
             sleep(0.02)
         for pid in pids:
-            if daemon_process.lives(pid):
+            if daemon_process.is_running(pid):
                 _kill(pid, signal.SIGKILL)
         if self._tracker is not None:
             try:

@@ -1,8 +1,8 @@
 """`mini-torrent demo`: a whole swarm on this machine, as real as anywhere.
 
-Owns the story: accounts, a group, its requests, one who shares and all others who fetch at once,
-and the comparison of every byte. The processes are those of `demo_stage`; what it looks like is
-`demo_picture`'s business.
+Owns the steps: accounts, a group and its requests, one share, downloads of all others at once, and
+the comparison of every byte. Not here: the processes (see peer.cli.demo.processes), the display
+(see peer.cli.demo.view).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from common.digests import Algorithm, Hasher
 from common.errors import IntegrityError
 from common.messages import control
 from peer.cli.console import Console
-from peer.cli.demo.processes import Actor, Stage, temporary_directory
-from peer.cli.demo.view import Fetch, Story
+from peer.cli.demo.processes import DemoPeer, DemoProcesses, temporary_directory
+from peer.cli.demo.view import DemoView, Fetch
 from peer.cli.signals import interruptible, unbroken
 from peer.control.client import CommandFailed, ControlClient
 
@@ -28,91 +28,93 @@ SLACK_BYTES = 64 << 20  # databases, logs and journals
 BLOCK_BYTES = 4 << 20
 
 
-def run(console: Console, path: str | None, peers: int, size: int) -> int:
-    """Tell the whole story; returns 0 only if every byte arrived everywhere."""
+def run(console: Console, path: str | None, count: int, size: int) -> int:
+    """Run all steps; returns 0 only if every byte arrived everywhere."""
     content = Path(path) if path is not None else None
     size = size if content is None else size_of(content)
-    copies = peers if content is None else peers - 1
-    story = Story(console)
+    copies = count if content is None else count - 1
+    view = DemoView(console)
     with interruptible(), temporary_directory(size * copies + SLACK_BYTES) as directory:
-        stage = Stage(directory)
+        processes = DemoProcesses(directory)
         try:
-            _play(stage, story, content, peers, size)
+            _play(processes, view, content, count, size)
         finally:
             with unbroken():
-                stage.clear()
-    story.end()
+                processes.clear()
+    view.end()
     return 0
 
 
-def _play(stage: Stage, story: Story, content: Path | None, peers: int, size: int) -> None:
+def _play(
+    processes: DemoProcesses, view: DemoView, content: Path | None, count: int, size: int
+) -> None:
     if content is None:
-        content = stage.directory / "film.bin"
+        content = processes.directory / "film.bin"
         _make_file(content, size)
-    story.tell(f"place     {stage.directory}")
-    link = stage.start_tracker()
-    story.tell(f"tracker   {link}, process {stage.tracker_pid}")
-    for at in range(peers):
-        actor = stage.start_peer(_name(at), link)
-        story.tell(f"peer      {actor.status.listen}, process {actor.status.pid}")
-    owner, *others = stage.actors
-    for actor in stage.actors:
+    view.report(f"place     {processes.directory}")
+    link = processes.start_tracker()
+    view.report(f"tracker   {link}, process {processes.tracker_pid}")
+    for at in range(count):
+        peer = processes.start_peer(_name(at), link)
+        view.report(f"peer      {peer.status.listen}, process {peer.status.pid}")
+    owner, *others = processes.peers
+    for peer in processes.peers:
         password = secrets.token_urlsafe(12)
-        actor.ask(control.CreateUser(actor.name, password))
-        actor.ask(control.Login(actor.name, password))
-    story.tell(f"accounts  {', '.join(actor.name for actor in stage.actors)}")
-    _gather(owner, others, story)
+        peer.ask(control.CreateUser(peer.name, password))
+        peer.ask(control.Login(peer.name, password))
+    view.report(f"accounts  {', '.join(peer.name for peer in processes.peers)}")
+    _gather(owner, others, view)
     uploaded = owner.ask(control.UploadFile(str(content), GROUP, yes=True))
     assert isinstance(uploaded, control.Uploaded)
-    story.shared(owner.name, uploaded)
-    fetches = [Fetch(actor.name, uploaded.row.size) for actor in others]
-    story.watch(fetches, lambda: _fetch_all(others, fetches, uploaded.row.name))
-    _compare(content, others, fetches, story)
-    story.table(fetches, uploaded)
+    view.shared(owner.name, uploaded)
+    fetches = [Fetch(peer.name, uploaded.row.size) for peer in others]
+    view.watch(fetches, lambda: _fetch_all(others, fetches, uploaded.row.name))
+    _compare(content, others, fetches, view)
+    view.table(fetches, uploaded)
 
 
 def _name(at: int) -> str:
     return NAMES[at] if at < len(NAMES) else f"peer{at + 1}"
 
 
-def _gather(owner: Actor, others: list[Actor], story: Story) -> None:
+def _gather(owner: DemoPeer, others: list[DemoPeer], view: DemoView) -> None:
     owner.ask(control.CreateGroup(GROUP))
-    for actor in others:
-        actor.ask(control.JoinGroup(GROUP))
+    for peer in others:
+        peer.ask(control.JoinGroup(GROUP))
     requests = owner.ask(control.ListRequests(GROUP))
     asking = [row.user for row in requests.rows] if isinstance(requests, control.Users) else []
     for user in asking:
         owner.ask(control.AcceptRequest(GROUP, user))
-    story.tell(f"group     {GROUP}, owned by {owner.name}, who let in {', '.join(asking)}")
+    view.report(f"group     {GROUP}, owned by {owner.name}, who let in {', '.join(asking)}")
 
 
 # -- fetching -----------------------------------------------------------------------------------
 
 
-def _fetch_all(actors: list[Actor], fetches: list[Fetch], name: str) -> list[threading.Thread]:
+def _fetch_all(peers: list[DemoPeer], fetches: list[Fetch], name: str) -> list[threading.Thread]:
     """Start every download; each thread fills in its `Fetch`."""
     threads = [
-        threading.Thread(target=_fetch, args=(actor, fetch, name), daemon=True)
-        for actor, fetch in zip(actors, fetches, strict=True)
+        threading.Thread(target=_fetch, args=(peer, fetch, name), daemon=True)
+        for peer, fetch in zip(peers, fetches, strict=True)
     ]
     for thread in threads:
         thread.start()
     return threads
 
 
-def _fetch(actor: Actor, fetch: Fetch, name: str) -> None:
+def _fetch(peer: DemoPeer, fetch: Fetch, name: str) -> None:
     try:
-        with ControlClient(actor.home) as client:
+        with ControlClient(peer.home) as client:
             fetch.began_at = monotonic()
-            ask = control.DownloadFile(GROUP, name, str(actor.folder))
-            for said in client.ask(ask):
-                match said:
+            ask = control.DownloadFile(GROUP, name, str(peer.folder))
+            for message in client.ask(ask):
+                match message:
                     case control.Progress():
-                        fetch.progress = said
+                        fetch.progress = message
                     case control.Downloaded():
-                        fetch.done = said
+                        fetch.done = message
                     case control.Failed():
-                        fetch.error = CommandFailed(said)
+                        fetch.error = CommandFailed(message)
                     case _:
                         pass
     except Exception as error:
@@ -121,15 +123,15 @@ def _fetch(actor: Actor, fetch: Fetch, name: str) -> None:
         fetch.ended_at = monotonic()
 
 
-def _compare(content: Path, actors: list[Actor], fetches: list[Fetch], story: Story) -> None:
+def _compare(content: Path, peers: list[DemoPeer], fetches: list[Fetch], view: DemoView) -> None:
     for fetch in fetches:
         if fetch.error is not None:
             raise fetch.error
     original = digest_of(content)
-    for actor, fetch in zip(actors, fetches, strict=True):
+    for peer, fetch in zip(peers, fetches, strict=True):
         if fetch.done is None or digest_of(Path(fetch.done.path)) != original:
-            raise IntegrityError(f"what {actor.name} has is not what was shared")
-    story.same(original)
+            raise IntegrityError(f"what {peer.name} has is not what was shared")
+    view.same(original)
 
 
 # -- files --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the demo looks like: live on a terminal, plain lines in a pipe."""
+"""Display of the demo: live on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BAR_WIDTH, BAR_WIDTH_MIN = 30, 6  # columns
 
 @dataclass(slots=True)
 class Fetch:
-    """One download: filled in by the thread that waits for it, looked at by the picture."""
+    """One download: filled in by the thread that waits for it, read by the display."""
 
     name: str
     size: int
@@ -39,7 +39,7 @@ class Fetch:
 
     @property
     def elapsed_s(self) -> float:
-        """As the one who typed the command saw it."""
+        """Time from the request to the end."""
         return (self.ended_at or monotonic()) - (self.began_at or monotonic())
 
     def words(self) -> str:
@@ -57,32 +57,31 @@ class Fetch:
         return f"{rate_text(self.progress.rate)} from {sources}"
 
 
-class Story:
-    """Tells what happens, in the order in which it does. With ``--json``, one document at the end;
-    quietly, the table alone."""
+class DemoView:
+    """Reports the steps in order. With ``--json``, one document at the end; if quiet, the table."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._silent = console.quiet or console.as_json
         self._document: dict[str, Any] = {}
 
-    def tell(self, text: str) -> None:
-        """A line about what has just happened."""
+    def report(self, text: str) -> None:
+        """Print a line about a step."""
         if not self._silent:
-            self._console.say(text)
+            self._console.print_line(text)
 
     def shared(self, owner: str, uploaded: control.Uploaded) -> None:
-        """Who shares what."""
+        """Report the share and its user."""
         row = uploaded.row
         files = f"{count_text(row.files, 'file')}, " if row.files != 1 else ""
-        self.tell(
+        self.report(
             f"share     {row.name}: {size_text(row.size)}, {files}"
             f"{count_text(row.pieces, 'piece')}, by {owner} in {time_text(uploaded.elapsed_s)}"
         )
 
     def watch(self, fetches: list[Fetch], start: Callable[[], list[threading.Thread]]) -> None:
         """Show the downloads that ``start`` begins until each has ended."""
-        self.tell("download  all others at once:")
+        self.report("download  all others at once:")
         threads = start()
         if self._silent:
             _join(threads)
@@ -98,9 +97,9 @@ class Story:
             if monotonic() >= next_at:
                 next_at = monotonic() + LINE_S
                 for fetch in fetches:
-                    self.tell(f"  {_line(fetch)}")
+                    self.report(f"  {_line(fetch)}")
         for fetch in fetches:
-            self.tell(f"  {_line(fetch)}")
+            self.report(f"  {_line(fetch)}")
 
     def _live(self, fetches: list[Fetch], threads: list[threading.Thread]) -> None:
         from rich.console import Console as RichConsole
@@ -116,10 +115,10 @@ class Story:
     def same(self, digest: str) -> None:
         """Every copy has the digest of the original."""
         self._document["digest"] = digest
-        self.tell(f"compare   all copies read back: blake3 {digest}")
+        self.report(f"compare   all copies read back: blake3 {digest}")
 
     def table(self, fetches: list[Fetch], uploaded: control.Uploaded) -> None:
-        """Peer, time, rate and whom its pieces came from."""
+        """Print each peer with its time, rate and the sources of its pieces."""
         rows = []
         for fetch in fetches:
             done = fetch.done
@@ -145,16 +144,16 @@ class Story:
         columns = (Column("peer"), Column("time", True), Column("rate", True))
         if not self._silent:
             print()
-        listing = Table((*columns, Column("pieces by source")), rows, "nobody fetched anything")
+        listing = Table((*columns, Column("pieces by source")), rows, "There were no downloads.")
         show(listing, self._console)
         if not self._silent:
             print()
 
     def end(self) -> None:
-        """Everything went well, and everything was taken away again."""
+        """Report success, after everything was removed."""
         if self._console.as_json:
             self._console.json({"ok": True, **self._document})
-        self.tell("Every byte arrived. No process and no file is left behind.")
+        self.report("Every byte arrived. No process and no file is left behind.")
 
 
 def _join(threads: list[threading.Thread], timeout_s: float | None = None) -> None:

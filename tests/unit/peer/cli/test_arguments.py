@@ -14,7 +14,7 @@ from common.messages import control
 from common.net.sockets import Private, bind, make_socket
 from peer.cli import daemon_process
 from peer.cli.arguments import parse_size
-from peer.cli.daemon_process import last_words
+from peer.cli.daemon_process import startup_error
 from peer.cli.up_options import AlreadyRuns, check_same, checked, settings_for
 from peer.settings import Settings, load, save
 from tests.support.paths import ROOT
@@ -42,7 +42,7 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "K", "-1", "1.5", "1e3", "1X", "one", "1 2", "0x10", "٣K"])
-def test_what_is_no_size(text: str) -> None:
+def test_a_text_that_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_size(text)
 
@@ -60,14 +60,14 @@ def test_a_tracker_info_is_remembered_by_its_absolute_path(tmp_path: Path) -> No
     }
 
 
-def test_what_was_given_wins_over_what_is_remembered(tmp_path: Path) -> None:
+def test_given_options_win_over_saved_ones(tmp_path: Path) -> None:
     save(tmp_path, Settings(tracker=LINK, listen="tcp://127.0.0.1:1"))
     other = LINK.replace("5000", "6000")
     settings = settings_for(tmp_path, {"tracker": other})
     assert (settings.tracker, settings.listen) == (other, "tcp://127.0.0.1:1")
 
 
-def test_what_is_remembered_already_needs_no_room(
+def test_unchanged_saved_options_need_no_disk_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
@@ -79,11 +79,11 @@ def test_what_is_remembered_already_needs_no_room(
     daemon_process._remember(home, Settings(tracker=LINK))
     assert capsys.readouterr().err == ""
     daemon_process._remember(home, Settings(tracker=LINK, upload_limit=1))
-    assert "not remembered for the next time: no room" in capsys.readouterr().err
+    assert "cannot save the options for the next start: no room" in capsys.readouterr().err
 
 
 def test_a_first_start_needs_a_tracker(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no tracker is known"):
+    with pytest.raises(ConfigError, match="this peer knows no tracker"):
         settings_for(tmp_path, {})
 
 
@@ -114,7 +114,7 @@ def test_the_last_words_of_a_peer_that_did_not_start(tmp_path: Path) -> None:
     log = tmp_path / "peer.log"
     log.write_text("error: of yesterday\nINFO more\nerror: the port is taken\nhint: another one\n")
     began = len("error: of yesterday\n")
-    failed = last_words(log, began, 4)
+    failed = startup_error(log, began, 4)
     assert (failed.message, failed.hint, failed.exit_code) == (
         "the port is taken",
         "another one",
@@ -122,7 +122,7 @@ def test_the_last_words_of_a_peer_that_did_not_start(tmp_path: Path) -> None:
     )
     assert failed.code == "unreachable"
     log.write_text("Traceback\nValueError: oh\n\n")
-    failed = last_words(log, 0, -9)
+    failed = startup_error(log, 0, -9)
     assert failed.message.endswith("ValueError: oh")
     assert failed.exit_code == 1
 

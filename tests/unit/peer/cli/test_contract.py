@@ -246,7 +246,7 @@ class TestPasswords:
         assert (ran.code, peer.asked) == (2, [])
         assert ran.err.startswith("error: no password was given\nhint: ")
 
-    def test_nobody_is_asked_for_one_in_vain(self, home: Path, cli: Cli) -> None:
+    def test_without_a_peer_no_password_is_asked_for(self, home: Path, cli: Cli) -> None:
         assert cli("login", "anna").code == 3
 
     def test_it_never_appears_in_an_error(self, home: Path, cli: Cli) -> None:
@@ -604,11 +604,11 @@ def test_a_download_is_found_by_the_path_as_it_was_typed(
     assert [ask.name for ask in peer.asked[:2]] == ["copy.bin", path]  # type: ignore[union-attr]
 
 
-def test_what_was_copied_on_the_device_came_from_no_peer(home: Path, cli: Cli) -> None:
+def test_a_local_copy_names_no_peer(home: Path, cli: Cli) -> None:
     _, ran = one_ask(
         home, cli, msgspec.structs.replace(DOWNLOADED, sources=[]), "download-file", "g", "n", "x"
     )
-    assert ran.out.endswith(", from what this device had\n")
+    assert ran.out.endswith(", copied from this device\n")
 
 
 def test_a_folder_that_is_not_there_is_no_destination(home: Path, cli: Cli) -> None:
@@ -640,7 +640,7 @@ def test_up_when_one_runs_already(home: Path, cli: Cli) -> None:
         ):
             ran = cli("up", *words)
             assert ran.code == 0, ran
-            assert ran.out.startswith("peer runs already (process 1234): tcp://127.0.0.1:40123")
+            assert ran.out.startswith("peer is already running (PID 1234): tcp://127.0.0.1:40123")
         for words in (
             ["--tracker", LINK.replace("5000", "6000")],
             [LINK.replace("5000", "6000")],
@@ -659,11 +659,11 @@ def test_up_when_one_runs_already(home: Path, cli: Cli) -> None:
 
 def test_down_waits_until_the_peer_is_gone(home: Path, cli: Cli) -> None:
     with FakePeer(home):
-        assert cli("down") == Ran(0, "peer ended\n", "")
+        assert cli("down") == Ran(0, "peer stopped\n", "")
         assert cli("status").code == 3
 
 
-def test_what_is_refused_at_once_is_one_line(home: Path, cli: Cli) -> None:
+def test_an_immediate_refusal_is_one_line(home: Path, cli: Cli) -> None:
     async def refuse(ask: control.Ask, tell: Any) -> control.Answer:
         tell(control.Progress("finding sources", 0, 0))
         raise Refused(Code.UNKNOWN_SHARE, "there is no such share")

@@ -61,15 +61,15 @@ def test_up_status_down(home: Path) -> None:
     assert stat.S_IMODE((home / "peer.log").stat().st_mode) == 0o600
     again = mini_torrent(home, "up")
     assert again.returncode == 0
-    assert again.stdout.startswith(f"peer runs already (process {status['pid']})")
+    assert again.stdout.startswith(f"peer is already running (PID {status['pid']})")
     assert mini_torrent(home, "login", "anna", "pw").returncode == 4
-    assert mini_torrent(home, "down").stdout == "peer ended\n"
+    assert mini_torrent(home, "down").stdout == "peer stopped\n"
     assert lock_holder(home) is None
-    assert not daemon_process.lives(status["pid"])
+    assert not daemon_process.is_running(status["pid"])
     assert not (home / "control.sock").exists()
 
 
-def test_what_up_was_given_is_remembered(home: Path) -> None:
+def test_the_options_of_up_are_saved(home: Path) -> None:
     variables = {"MINI_TORRENT_TRACKER": NOBODY, "MINI_TORRENT_LISTEN": "127.0.0.1:0"}
     assert mini_torrent(home, "up", variables=variables).returncode == 0
     assert mini_torrent(home, "down").returncode == 0
@@ -77,7 +77,7 @@ def test_what_up_was_given_is_remembered(home: Path) -> None:
     assert mini_torrent(home, "down").returncode == 0
 
 
-def test_what_did_not_start_is_not_remembered_and_says_why(home: Path) -> None:
+def test_the_options_of_a_failed_start_are_not_saved(home: Path) -> None:
     assert mini_torrent(home, *UP).returncode == 0
     status = json.loads(mini_torrent(home, "--json", "status").stdout)
     other = home.parent / "other"
@@ -127,7 +127,7 @@ def test_a_frozen_peer_is_no_reason_to_wait_for_ever(
     finally:
         os.kill(pid, signal.SIGCONT)
     daemon_process.stop(home)
-    assert not daemon_process.lives(pid)
+    assert not daemon_process.is_running(pid)
 
 
 def test_a_prompt_ends_the_peer_that_it_started(home: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_prompt_ends_the_peer_that_it_started(home: Path) -> None:
     pid = int(re.search(r"running, process (\d+)", done.stdout)[1])  # type: ignore[index]
     assert "stopping the peer that this shell started" in done.stderr
     assert lock_holder(home) is None
-    assert not daemon_process.lives(pid)
+    assert not daemon_process.is_running(pid)
 
 
 def test_a_prompt_leaves_a_peer_that_ran_before(home: Path) -> None:

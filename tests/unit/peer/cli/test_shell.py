@@ -40,7 +40,7 @@ def at_prompt(
     capfd.readouterr()
     code = run(["--home", str(home), "shell"])
     out, err = capfd.readouterr()
-    return code, out, [line for line in err.splitlines() if "runs already" not in line]
+    return code, out, [line for line in err.splitlines() if "already running" not in line]
 
 
 Prompted = Any
@@ -85,7 +85,7 @@ def test_commands_errors_and_the_end(
         'error: there is no command "nonsense"',
         'error: there is no command "shell"',
         "error: missing argument 'GROUP'",
-        "error: this line cannot be read: no closing quotation",
+        "error: cannot parse the line: no closing quotation",
     ]
     asked = [ask for ask in peer.asked if not isinstance(ask, control.ShowDownloads)]
     assert control.StopShare("films", "a b") in asked
@@ -165,7 +165,7 @@ def test_a_download_returns_at_once_and_its_end_is_announced(
     ]
 
 
-def test_what_ended_long_ago_is_no_news(
+def test_an_earlier_end_is_not_reported(
     home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     old, under_way = row("C").rows[0], row("D").rows[0]
@@ -210,7 +210,7 @@ def test_a_prompt_whose_peer_ended_says_so_and_goes_on(
 ) -> None:
     with FakePeer(home, {control.ShowDownloads: control.Downloads([])}):
         code, out, err = at_prompt(home, monkeypatch, capfd, "down\nlist_groups\nquit\n")
-    assert (code, out) == (3, "peer ended\n")
+    assert (code, out) == (3, "peer stopped\n")
     assert err[0].startswith("error: no peer runs")
 
 
@@ -254,7 +254,7 @@ class TestCompletion:
         assert completer.complete("dir'/f", 0) == "dir'/film "
         assert completer.complete("dir'/f", 1) is None
 
-    def test_what_cannot_be_completed_is_silence(self, home: Path) -> None:
+    def test_completion_without_candidates_prints_nothing(self, home: Path) -> None:
         completer = Completer(Console(str(home)), root, lambda: "list_files f")
         assert completer.complete("f", 0) is None
 

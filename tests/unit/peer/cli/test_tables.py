@@ -269,11 +269,11 @@ def test_markup_in_names_is_shown_as_it_is_on_a_terminal() -> None:
         "from common.messages import control\n"
         "from peer.cli.listings import groups_table; from peer.cli.tables import show\n"
         "from peer.cli.console import Console\n"
-        "from peer.cli.progress import picture_for\n"
+        "from peer.cli.progress import progress_display\n"
         "evil = '[bold]x[/bold] {task.x} \\x1b[2J'\n"
         "show(groups_table([control.GroupRow(evil, 'o', 1, 'member')]), Console())\n"
-        "with picture_for(Console(), evil) as picture:\n"
-        "    picture.show(control.Progress('digesting', 5, 10, note=evil))\n"
+        "with progress_display(Console(), evil) as display:\n"
+        "    display.show(control.Progress('digesting', 5, 10, note=evil))\n"
     )
     text = _on_a_terminal([sys.executable, "-c", code])
     assert text.count("[bold]x[/bold] {task.x} \\x1b[2J") >= 3
@@ -301,7 +301,7 @@ def _on_a_terminal(words: list[str]) -> str:
     return text.decode()
 
 
-def test_what_stands_still_is_said_once_a_minute_with_what_helps() -> None:
+def test_a_stalled_download_is_reported_once_a_minute_with_a_command() -> None:
     still, said = Still("mini-torrent why-slow films a"), []
     gone = control.Progress(
         "downloading", 50, 100, note="no device that has it is online", advice="it continues"
@@ -341,7 +341,7 @@ def test_the_command_that_tells_more_can_be_pasted() -> None:
 
 def test_no_rows_are_said_in_a_pipe_as_well(capsys: pytest.CaptureFixture[str]) -> None:
     show(sources_table([]), Console())
-    assert capsys.readouterr().out == "No source is known: nobody who has it is online.\n"
+    assert capsys.readouterr().out == "There are no sources: no device that has it is online.\n"
 
 
 def test_a_small_manifest_is_no_line_of_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

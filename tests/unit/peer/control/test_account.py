@@ -54,7 +54,7 @@ def test_a_device_is_named_by_its_beginning_or_by_its_whole_key(typed: str, mean
         ("\x1b[2J", Code.UNKNOWN_DEVICE, "not logged in on a device"),
     ],
 )
-def test_what_names_no_device_or_several_is_refused(typed: str, code: Code, words: str) -> None:
+def test_an_id_of_no_device_or_several_is_refused(typed: str, code: Code, words: str) -> None:
     with pytest.raises(Refused, match=words) as caught:
         find_device(typed, ALL)
     assert caught.value.code is code
@@ -102,7 +102,7 @@ def handled(ask: Any, **answers: Any) -> tuple[control.Answer, FakeLink, Session
         (tracker.Done(), False, "your other devices were logged out", None),
     ],
 )
-def test_what_a_changed_password_did_is_said(
+def test_the_result_of_a_password_change_is_reported(
     reply: Any, keep: bool, text: str, count: int | None
 ) -> None:
     ask = control.ChangePassword("old", "new password", keep)
@@ -153,7 +153,7 @@ def test_a_device_is_forgotten_by_its_whole_key_and_one_s_own_ends_the_session()
     assert link.asked[-1] == tracker.ForgetDevice(PHONE)
     assert session.ended == 0
     answer, link, session = handled(control.ForgetDevice("3f0c0c"), ForgetDevice=tracker.Done())
-    assert answer == control.Done("logged out; nothing is shared from here any longer")
+    assert answer == control.Done("logged out; this device no longer shares anything")
     assert session.ended == 1
 
 
