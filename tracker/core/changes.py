@@ -47,7 +47,7 @@ class DeviceUnbound:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSeen:
-    """``device``, which is bound, was last heard of at ``at_ms``."""
+    """``device``, which is bound, was last seen at ``at_ms``."""
 
     device: DeviceKey
     at_ms: int
@@ -168,7 +168,7 @@ class RequestDropped:
 
 @dataclass(frozen=True, slots=True)
 class ManifestSummary:
-    """Facts about a content that the tracker needs without its manifest."""
+    """Facts about a content that the tracker needs without its manifest; a row of its table."""
 
     content: ContentId
     manifest_bytes: int

@@ -81,7 +81,7 @@ OVERTAKEN = Refusal(
 
 
 def read_only(error: StorageError) -> Refusal:
-    """The refusal of commands that cannot be written."""
+    """Return the refusal of commands that cannot be written."""
     return Refusal(
         Code.READ_ONLY,
         f"the tracker cannot save anything at the moment ({error.message})",

@@ -7,6 +7,7 @@ bound parameters.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from typing import assert_never
 
@@ -175,19 +176,7 @@ def _revoke(db: Connection, change: c.MemberGone | c.GroupDissolved) -> None:
 
 def _store_manifest(db: Connection, change: c.ManifestStored) -> None:
     summary, length = change.summary, limits.MANIFEST_PART_BYTES
-    db.execute(
-        insert(t.manifests).values(
-            content=summary.content,
-            manifest_bytes=summary.manifest_bytes,
-            size=summary.size,
-            files=summary.files,
-            pieces=summary.pieces,
-            piece_length=summary.piece_length,
-            algorithm=summary.algorithm,
-            digest=summary.digest,
-            stored_ms=summary.stored_ms,
-        )
-    )
+    db.execute(insert(t.manifests).values(asdict(summary)))
     for part, start in enumerate(range(0, len(change.body), length)):
         body = change.body[start : start + length]
         db.execute(insert(t.manifest_parts).values(content=summary.content, part=part, body=body))

@@ -203,18 +203,7 @@ class _Loader:
 
     def _manifests(self) -> None:
         for row in self._rows(t.manifests, "stored_ms"):
-            summary = ManifestSummary(
-                ContentId(row.content),
-                row.manifest_bytes,
-                row.size,
-                row.files,
-                row.pieces,
-                row.piece_length,
-                row.algorithm,
-                row.digest,
-                row.stored_ms,
-            )
-            self.state.add_manifest(summary)
+            self.state.add_manifest(ManifestSummary(**row._mapping))
 
     def _shares(self) -> None:
         state = self.state
