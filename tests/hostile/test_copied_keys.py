@@ -30,14 +30,14 @@ def test_h43_a_copied_key_opens_nothing_that_is_said_after(
     thief.subscribe()
     assert group in thief.follow()
     owner.ask(remedy(owner))  # type: ignore[operator]
-    thief.hear_entry(events.Device)
+    thief.next_entry(events.Device)
     thief.try_(tracker.Follow())
     newcomer = arena.member(group, "newcomer")
     newcomer.subscribe()
     newcomer.follow()
     newcomer.share(group, "secret.bin")
-    assert newcomer.hear_entry(events.Shared).event.name == "secret.bin"
-    newcomer.hear(lambda event: isinstance(event, events.GroupHead) and event.group == group)
+    assert newcomer.next_entry(events.Shared).event.name == "secret.bin"
+    newcomer.next_event(lambda event: isinstance(event, events.GroupHead) and event.group == group)
     assert thief.sub is not None
     told = []
     while thief.sub.poll(200):

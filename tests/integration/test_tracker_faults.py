@@ -156,7 +156,7 @@ def test_f16_a_subscriber_that_does_not_read_disturbs_no_other(
         count = 300
         for number in range(count):
             alice.ask(tracker.Offer("lab", f"{number}", content))
-        heard = [bob.hear_entry(events.Shared).seq for _ in range(count)]
+        heard = [bob.next_entry(events.Shared).seq for _ in range(count)]
         assert heard == list(range(seen + 1, seen + 1 + count))
 
 

@@ -72,7 +72,7 @@ def test_a_group_shares_a_file_and_hears_of_it(device: Maker, name: Callable[[st
     alice.announce("tcp://127.0.0.1:9001")
     body = b"z" * 100_000
     content = alice.share(lab, "x.bin", body)
-    assert bob.hear_entry(events.Shared).event.content == content
+    assert bob.next_entry(events.Shared).event.content == content
     found = bob.follow_share(lab, "x.bin")
     assert found.row.digest == manifest.decode(manifest_of(body), content).digest
     assert [source.endpoint for source in found.sources] == ["tcp://127.0.0.1:9001"]
@@ -80,7 +80,7 @@ def test_a_group_shares_a_file_and_hears_of_it(device: Maker, name: Callable[[st
     assert bob.data == manifest_of(body)
     assert part.total_bytes == len(manifest_of(body))
     alice.ask(tracker.Depart())
-    update = bob.hear(lambda event: isinstance(event, events.PeerUpdate))
+    update = bob.next_event(lambda event: isinstance(event, events.PeerUpdate))
     assert update.down == [alice.key]
 
 
@@ -148,15 +148,15 @@ def test_a_removed_member_hears_of_it_and_of_nothing_later(
         each.follow()
     alice.ask(tracker.RemoveMember(lab, name("bob")))
     for each in (alice, bob):
-        assert each.hear_entry(events.Removed).event == events.Removed(name("bob"), 3)
-    bob.hear(lambda event: isinstance(event, events.Nudge))
+        assert each.next_entry(events.Removed).event == events.Removed(name("bob"), 3)
+    bob.next_event(lambda event: isinstance(event, events.Nudge))
     assert bob.follow() == {}
     state = alice.follow()[lab]
     assert state.revoked == [(name("bob"), 3)]
     alice.share(lab, "later.txt")
-    assert alice.hear_entry(events.Shared).event.name == "later.txt"
+    assert alice.next_entry(events.Shared).event.name == "later.txt"
     with pytest.raises(AssertionError, match="no such event"):
-        bob.hear_entry(events.Shared, timeout_s=0.5)
+        bob.next_entry(events.Shared, timeout_s=0.5)
 
 
 def test_h64_a_later_member_cannot_open_events_recorded_before(
@@ -169,7 +169,7 @@ def test_h64_a_later_member_cannot_open_events_recorded_before(
     topic = alice.follow()[lab].topic
     bob.ask(tracker.JoinGroup(lab))
     alice.share(lab, "before.txt")
-    alice.hear_entry(events.Shared)
+    alice.next_entry(events.Shared)
     assert bob.sub is not None
     recorded = []
     while bob.sub.poll(500):
@@ -186,7 +186,7 @@ def test_h64_a_later_member_cannot_open_events_recorded_before(
     # From here on both read on, and Alice without asking for the key.
     alice.share(lab, "after.txt", b"other")
     for each in (alice, bob):
-        each.hear(
+        each.next_event(
             lambda event: (
                 isinstance(event, events.LogEntry)
                 and isinstance(event.event, events.Shared)
@@ -349,14 +349,14 @@ def test_h43_a_forgotten_device_cannot_open_what_is_said_afterwards(
         each.follow()
     alice.ask(tracker.ForgetDevice(thief.key))
     # It hears of its own end, is nudged, and after that of nothing.
-    assert thief.hear_entry(events.Device).event == events.Device(name("alice"), thief.key, False)
-    assert isinstance(thief.hear(lambda event: isinstance(event, events.Nudge)), events.Nudge)
-    assert alice.hear_entry(events.Device).event.bound is False
+    assert thief.next_entry(events.Device).event == events.Device(name("alice"), thief.key, False)
+    assert isinstance(thief.next_event(lambda event: isinstance(event, events.Nudge)), events.Nudge)
+    assert alice.next_entry(events.Device).event.bound is False
     alice.follow()
     alice.share(group, "secret.bin")
-    assert alice.hear_entry(events.Shared).event.name == "secret.bin"
+    assert alice.next_entry(events.Shared).event.name == "secret.bin"
     assert thief.sub is not None
-    sealed = alice.hear(lambda event: isinstance(event, events.GroupHead))
+    sealed = alice.next_event(lambda event: isinstance(event, events.GroupHead))
     assert sealed.group == group
     told = []
     while thief.sub.poll(0):
@@ -481,7 +481,7 @@ def test_f38_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             other.execute("BEGIN IMMEDIATE")
             device.send(tracker.CreateGroup("g"))
             process.process.send_signal(signal.SIGTERM)
-            wait_for(lambda: process.heard("ending"), "the first signal")
+            wait_for(lambda: process.logged("ending"), "the first signal")
             process.process.send_signal(signal.SIGTERM)
             assert process.process.wait(2.0) == 1
         device.close()
@@ -615,7 +615,7 @@ def test_events_are_caught_up_without_gap_after_a_restart(tmp_path: Path, device
         heard = []
         for name in ("one", "two", "three"):
             alice.share("lab", name, name.encode())
-            heard.append(bob.hear_entry(events.Shared))
+            heard.append(bob.next_entry(events.Shared))
         assert [entry.seq for entry in heard] == [seen + 1, seen + 2, seen + 3]
         process.kill()
         process.restart()
@@ -628,7 +628,7 @@ def test_events_are_caught_up_without_gap_after_a_restart(tmp_path: Path, device
         late.subscribe()
         late.follow()
         # A head is repeated for a while, so that who missed the entry itself learns of it.
-        head = late.hear(lambda event: isinstance(event, events.GroupHead))
+        head = late.next_event(lambda event: isinstance(event, events.GroupHead))
         assert head.seq == seen + 4
 
 

@@ -76,7 +76,7 @@ class TrackerProcess:
         self.at = parse_link(line.removeprefix("tracker ready: ").strip())
         return self.at
 
-    def heard(self, text: str) -> bool:
+    def logged(self, text: str) -> bool:
         """Whether its log contains ``text``."""
         return any(text in line for line in self.errors)
 
@@ -224,7 +224,7 @@ class Device:
         self.sub.subscribe(b"")
         self.sub.connect(endpoint)
         self.topics[welcome.inbox] = ({0: welcome.inbox_key}, None)
-        self.hear(lambda event: isinstance(event, events.Beat))
+        self.next_event(lambda event: isinstance(event, events.Beat))
 
     def follow(self) -> dict[str, tracker.GroupState]:
         """Load the keys of all groups."""
@@ -239,7 +239,7 @@ class Device:
         self.topics[found.topic] = self.topics[state.topic]
         return found
 
-    def hear(self, wanted: Callable[[Any], bool], timeout_s: float = PATIENCE_S) -> Any:
+    def next_event(self, wanted: Callable[[Any], bool], timeout_s: float = PATIENCE_S) -> Any:
         """Return the next event that is ``wanted``; sealed ones are opened if possible."""
         assert self.sub is not None
         deadline = time.monotonic() + timeout_s
@@ -250,8 +250,8 @@ class Device:
             if event is not None and wanted(event):
                 return event
 
-    def hear_entry(self, kind: type[Any], timeout_s: float = PATIENCE_S) -> events.LogEntry:
-        entry: events.LogEntry = self.hear(
+    def next_entry(self, kind: type[Any], timeout_s: float = PATIENCE_S) -> events.LogEntry:
+        entry: events.LogEntry = self.next_event(
             lambda event: isinstance(event, events.LogEntry) and isinstance(event.event, kind),
             timeout_s,
         )
