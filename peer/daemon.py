@@ -218,7 +218,7 @@ class Peer:
                 session=self._session,
                 shares=self._shares,
                 downloads=self._downloads,
-                seeder=self._server,
+                piece_server=self._server,
                 whereabouts=self._addresses,
                 notices=self._notices,
                 pid=os.getpid(),

@@ -54,7 +54,7 @@ class PeerServices:
     session: Session
     shares: Shares
     downloads: Downloads
-    seeder: PieceServer
+    piece_server: PieceServer
     whereabouts: AddressWatch
     notices: Notifications
     pid: int
@@ -105,7 +105,7 @@ class Commands:
                 return control.Done("the peer stops")
             case control.Doctor():
                 services = self._services
-                where = (services.whereabouts, services.seeder, services.notices)
+                where = (services.whereabouts, services.piece_server, services.notices)
                 return control.Checks(await findings(services.link, services.replica, *where))
             case control.Watch(group):
                 return Waiting(self._watch(group, notify))
@@ -202,7 +202,7 @@ class Commands:
             user=services.replica.user,
             connected=services.link.connected,
             tracker=services.link.where.link,
-            listen=services.seeder.endpoint,
+            listen=services.piece_server.endpoint,
             device=key_text(services.pair.public),
             id=short_id(services.pair.public),
             shares=len(services.shares),

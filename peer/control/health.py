@@ -24,7 +24,7 @@ async def findings(
     link: TrackerLink,
     replica: GroupReplica,
     whereabouts: AddressWatch,
-    seeder: PieceServer,
+    piece_server: PieceServer,
     notices: Notifications,
 ) -> list[control.CheckRow]:
     """Every check with its result, the tracker and the network first."""
@@ -33,9 +33,9 @@ async def findings(
         rows.append(await _reachable(link))
     if link.time.known:
         rows.append(_clock(link))
-    rows.append(control.CheckRow("pieces served", True, str(seeder.counts["pieces"])))
-    rows.append(control.CheckRow("bulk connections", True, seeder.bulk_state))
-    refused = sum(seeder.counts[kind] for kind in _REFUSALS)
+    rows.append(control.CheckRow("pieces served", True, str(piece_server.counts["pieces"])))
+    rows.append(control.CheckRow("bulk connections", True, piece_server.bulk_state))
+    refused = sum(piece_server.counts[kind] for kind in _REFUSALS)
     rows.append(control.CheckRow("requests refused", True, str(refused)))
     needed = ".".join(str(part) for part in LIBZMQ_MIN)
     rows.append(control.CheckRow("libzmq needed", True, needed))
