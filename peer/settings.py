@@ -1,58 +1,61 @@
 """Settings of a peer, kept for its next start.
 
-Owns ``peer.toml`` in the home. Values given on the command line win over the environment, that over
-the file; what ``up`` was given is remembered there.
+Owns: ``peer.toml`` in the home. Precedence: command line, then environment, then this file; ``up``
+stores its options there. Not here: the options of ``up`` (see ``peer.cli.up_options``).
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from common import limits
 from common.errors import ConfigError
 from common.host.atomic_files import atomic_write
 
 FILE = "peer.toml"
+_Count = Annotated[int, Meta(ge=0)]
+_Port = Annotated[int, Meta(ge=0, lt=1 << 16)]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Rates are bytes a second, 0 for unlimited. ``tracker`` is a link or the absolute path of a
-    tracker_info.txt; ``listen`` an endpoint to bind, None for one on the way to the tracker;
-    ``advertise`` the host that others are told, None for the one that is bound.
-    ``bulk`` tells whether pieces may go on bulk connections, and ``bulk_port`` where others make
-    those, 0 for any port that is free. ``keep_times``: whether downloads get their times."""
+class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Rates are bytes a second, 0 for unlimited.
+
+    ``tracker``: a link, or the absolute path of a tracker_info.txt. ``listen``: an endpoint to
+    bind, None for the address on the route to the tracker. ``advertise``: the host that others are
+    told, None for the bound one. ``bulk``: whether pieces may use bulk connections. ``bulk_port``:
+    their port, 0 for any free one. ``keep_times``: whether downloads get their times.
+    """
 
     tracker: str | None = None
     listen: str | None = None
     advertise: str | None = None
-    upload_limit: int = 0
-    download_limit: int = 0
-    upload_limit_per_user: int = 0
-    download_limit_per_user: int = 0
-    buffer_bytes: int = limits.BUFFER_BYTES
-    sources_used: int = limits.SOURCES_USED
+    upload_limit: _Count = 0
+    download_limit: _Count = 0
+    upload_limit_per_user: _Count = 0
+    download_limit_per_user: _Count = 0
+    buffer_bytes: _Count = limits.BUFFER_BYTES
+    sources_used: _Count = limits.SOURCES_USED
     bulk: bool = True
-    bulk_port: int = 0
+    bulk_port: _Port = 0
     keep_times: bool = True
     log_json: bool = False
 
     def overridden(self, **given: Any) -> Settings:
-        """These settings with those of ``given`` that are not None in their place."""
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+        """Return these settings with those of ``given`` that are not None in their place."""
+        changes = {name: value for name, value in given.items() if value is not None}
+        return msgspec.structs.replace(self, **changes)
 
 
-_TYPES: dict[str, type] = {
-    field.name: str if field.name in ("tracker", "listen", "advertise") else type(field.default)
-    for field in fields(Settings)
-}
+_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}
 
 
 def load(home: Path) -> Settings:
-    """The settings remembered in ``home``. Raises `ConfigError` naming what is wrong."""
+    """Return the settings stored in ``home``. Raises `ConfigError` that names the fault."""
     path = home / FILE
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -65,24 +68,22 @@ def load(home: Path) -> Settings:
     for name, value in table.items():
         if name not in _TYPES:
             raise ConfigError(f"{path}: there is no setting {name!r}")
-        if type(value) is not _TYPES[name] or (isinstance(value, int) and value < 0):
-            raise ConfigError(f"{path}: {name} cannot be {value!r}")
-    if table.get("bulk_port", 0) >= 1 << 16:
-        raise ConfigError(f"{path}: there is no port {table['bulk_port']}")
+        try:
+            msgspec.convert(value, _TYPES[name])
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{path}: {name} cannot be {value!r}: {error}") from error
     return Settings(**table)
 
 
 def save(home: Path, settings: Settings) -> None:
-    """Remember ``settings``, leaving out what is as it is by default; what is remembered already
-    needs no room on the disk. Raises `MiniTorrentError`."""
+    """Store ``settings`` without those that have their default. Raises `MiniTorrentError`.
+
+    Settings that are stored already are not written again: that needs no space on the disk.
+    """
     if load(home) == settings:
         return
-    plain = asdict(Settings())
-    lines = [
-        f"{name} = {_toml(value)}\n"
-        for name, value in asdict(settings).items()
-        if value != plain[name]
-    ]
+    table: dict[str, object] = msgspec.to_builtins(settings)
+    lines = [f"{name} = {_toml(value)}\n" for name, value in table.items()]
     atomic_write(home / FILE, "".join(lines).encode())
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import zmq
+from msgspec.structs import fields
 
 from common.errors import CannotListen, ConfigError, StorageError, exit_code_of
 from common.host.home import open_home
