@@ -1,6 +1,6 @@
 """Piece layout, bitfields, and the state of every piece of a download.
 
-Owns `PieceLayout` (how a content is cut), `Bitfield` (a set of pieces, as it travels) and `Pieces`
+Owns: `PieceLayout` (the cut of a content), `Bitfield` (a set of pieces, as it travels) and `Pieces`
 (the state of each piece of one download). Not here: the choice of source (see fetching.requests).
 
     missing ──reserve──▶ in flight ──arrived──▶ verifying ──mark_verified──▶ held

@@ -1,8 +1,9 @@
 """Events and effects of the download machine.
 
-Owns the values that pass between `Download` and the code that drives it. The machine never sees a
-socket, a frame, a file or a thread: the driver turns those into events, and carries out the
-effects in the order given. Sizes and counts are bytes; times are seconds of one monotonic clock.
+Owns: the values that pass between `Download` and its driver. Not here: sockets, frames, files and
+threads; the driver turns those into events, and carries out the effects in the order given.
+
+Sizes and counts are bytes; times are seconds of one monotonic clock.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from __future__ import annotations
 from enum import Enum, unique
 from typing import TypeAlias
 
-import msgspec
-
 from common.ids import DeviceKey, UserId
 from peer.swarm.pieces import Bitfield
+from peer.swarm.value import Value
 
 SourceId: TypeAlias = DeviceKey
 """A device that is fetched from. Its connections come and go; the device is the identity."""
@@ -59,15 +59,10 @@ class DiscardReason(Enum):
     """Arrived from a source that has served wrong bytes."""
 
 
-class _Value(msgspec.Struct, frozen=True, gc=False):
-    """Base of events and effects. Why not a frozen dataclass: several are made for every piece, and
-    a struct costs a tenth."""
-
-
 # --- Events --------------------------------------------------------------------------------------
 
 
-class SourceKnown(_Value, frozen=True):
+class SourceKnown(Value, frozen=True):
     """The tracker lists a device that offers (`complete`) or fetches the content. Repeatable."""
 
     source: SourceId
@@ -75,13 +70,13 @@ class SourceKnown(_Value, frozen=True):
     complete: bool
 
 
-class SourceGone(_Value, frozen=True):
+class SourceGone(Value, frozen=True):
     """The tracker reports the device as offline, or its offer as withdrawn."""
 
     source: SourceId
 
 
-class Opened(_Value, frozen=True):
+class Opened(Value, frozen=True):
     """The source answered `Open`. `have` are the pieces that it holds; None means every piece.
 
     The download keeps `have` and modifies it: pass a bitfield that nothing else uses.
@@ -91,14 +86,14 @@ class Opened(_Value, frozen=True):
     have: Bitfield | None
 
 
-class HaveMore(_Value, frozen=True):
+class HaveMore(Value, frozen=True):
     """The source announces that it holds these pieces too."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
-class PieceReceived(_Value, frozen=True):
+class PieceReceived(Value, frozen=True):
     """A whole piece of `size` bytes is in a buffer of the driver, not yet digested."""
 
     source: SourceId
@@ -106,21 +101,21 @@ class PieceReceived(_Value, frozen=True):
     size: int
 
 
-class PieceVerified(_Value, frozen=True):
+class PieceVerified(Value, frozen=True):
     """The piece has the right digest and is written."""
 
     source: SourceId
     index: int
 
 
-class PieceCorrupt(_Value, frozen=True):
+class PieceCorrupt(Value, frozen=True):
     """The piece failed its digest."""
 
     source: SourceId
     index: int
 
 
-class PieceUnwritten(_Value, frozen=True):
+class PieceUnwritten(Value, frozen=True):
     """The piece could not be stored: a local error, no fault of the source."""
 
     source: SourceId
@@ -128,19 +123,19 @@ class PieceUnwritten(_Value, frozen=True):
     reason: str
 
 
-class PieceMade(_Value, frozen=True):
+class PieceMade(Value, frozen=True):
     """The piece of a `Make` has the right digest and is written."""
 
     index: int
 
 
-class PieceNotMade(_Value, frozen=True):
+class PieceNotMade(Value, frozen=True):
     """The piece of a `Make` could not be made or stored; it is retried later."""
 
     index: int
 
 
-class SourceBusy(_Value, frozen=True):
+class SourceBusy(Value, frozen=True):
     """The source declined these requests for now; an empty tuple: all requests in flight."""
 
     source: SourceId
@@ -148,7 +143,7 @@ class SourceBusy(_Value, frozen=True):
     pieces: tuple[int, ...] = ()
 
 
-class SourceRefused(_Value, frozen=True):
+class SourceRefused(Value, frozen=True):
     """The source refuses to serve: for a while if `transient`, else until it is listed again."""
 
     source: SourceId
@@ -156,41 +151,41 @@ class SourceRefused(_Value, frozen=True):
     why: str
 
 
-class PiecesRefused(_Value, frozen=True):
+class PiecesRefused(Value, frozen=True):
     """The source no longer holds these pieces, or never held them."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
-class SourceUnreachable(_Value, frozen=True):
+class SourceUnreachable(Value, frozen=True):
     """`Open` failed: no connection."""
 
     source: SourceId
 
 
-class SourceClosed(_Value, frozen=True):
+class SourceClosed(Value, frozen=True):
     """An open connection was lost, with all requests on it. The source may come back."""
 
     source: SourceId
 
 
-class SourceMoves(_Value, frozen=True):
+class SourceMoves(Value, frozen=True):
     """Bytes of the source arrived at `at`, perhaps not a whole message yet."""
 
     source: SourceId
     at: float
 
 
-class Paused(_Value, frozen=True):
+class Paused(Value, frozen=True):
     """Send no requests until `Resumed`: the user paused the download, or the disk is full."""
 
 
-class Resumed(_Value, frozen=True):
+class Resumed(Value, frozen=True):
     """Send requests again."""
 
 
-class Tick(_Value, frozen=True):
+class Tick(Value, frozen=True):
     """Time has passed: send it when `next_wakeup` is reached."""
 
 
@@ -220,7 +215,7 @@ DownloadEvent: TypeAlias = (
 # --- Effects -------------------------------------------------------------------------------------
 
 
-class Open(_Value, frozen=True):
+class Open(Value, frozen=True):
     """Connect to the source and open the content with it.
 
     Answer with `Opened`, `SourceRefused`, `SourceBusy`, `SourceUnreachable` or `SourceClosed`.
@@ -229,21 +224,21 @@ class Open(_Value, frozen=True):
     source: SourceId
 
 
-class Request(_Value, frozen=True):
+class Request(Value, frozen=True):
     """Request these pieces from the source, in this order of preference."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
-class CancelRequest(_Value, frozen=True):
+class CancelRequest(Value, frozen=True):
     """Cancel these requests at the source. Pieces on the way may still arrive."""
 
     source: SourceId
     pieces: tuple[int, ...]
 
 
-class Verify(_Value, frozen=True):
+class Verify(Value, frozen=True):
     """Digest and write the piece in the buffer.
 
     Answer with `PieceVerified`, `PieceCorrupt` or `PieceUnwritten`.
@@ -253,7 +248,7 @@ class Verify(_Value, frozen=True):
     index: int
 
 
-class Make(_Value, frozen=True):
+class Make(Value, frozen=True):
     """Make the piece without a source: a copy of the held piece ``like``, or zeros (None).
 
     Answer with `PieceMade` or `PieceNotMade`. If ``like`` turned out damaged, report that first.
@@ -263,7 +258,7 @@ class Make(_Value, frozen=True):
     like: int | None
 
 
-class Discard(_Value, frozen=True):
+class Discard(Value, frozen=True):
     """Drop the buffer of a received piece."""
 
     source: SourceId
@@ -271,7 +266,7 @@ class Discard(_Value, frozen=True):
     why: DiscardReason
 
 
-class Close(_Value, frozen=True):
+class Close(Value, frozen=True):
     """Close the content with the source; nothing more is expected from it.
 
     With `Verdict.SILENT` the connection itself is closed: the next `Open` makes a new one.
@@ -281,13 +276,13 @@ class Close(_Value, frozen=True):
     verdict: Verdict
 
 
-class Announce(_Value, frozen=True):
+class Announce(Value, frozen=True):
     """Announce to the requesters of this content that this peer holds these pieces too."""
 
     pieces: tuple[int, ...]
 
 
-class Complete(_Value, frozen=True):
+class Complete(Value, frozen=True):
     """Every piece is held. The driver verifies the digest of the whole and renames."""
 
 

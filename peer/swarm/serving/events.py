@@ -1,8 +1,9 @@
 """Events and effects of the serving machine.
 
-Owns the values that pass between `Serving` and the code that drives it. The machine never sees a
-socket, a frame, a file or a thread: the driver turns those into events, and carries out the
-effects in the order given. Sizes and counts are bytes; times are seconds of one monotonic clock.
+Owns: the values that pass between `Serving` and its driver. Not here: sockets, frames, files and
+threads; the driver turns those into events, and carries out the effects in the order given.
+
+Sizes and counts are bytes; times are seconds of one monotonic clock.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from __future__ import annotations
 from enum import Enum, unique
 from typing import NewType, TypeAlias
 
-import msgspec
-
 from common.ids import ContentId, UserId
 from peer.swarm.pieces import Bitfield
+from peer.swarm.value import Value
 
 RequesterId = NewType("RequesterId", bytes)
 """One connection of a device that fetches from us. Why not the device: the count of received bytes
@@ -34,15 +34,10 @@ class DeclineReason(Enum):
     """The content has no such piece."""
 
 
-class _Value(msgspec.Struct, frozen=True, gc=False):
-    """Base of events and effects. Why not a frozen dataclass: several are made for every piece, and
-    a struct costs a tenth."""
-
-
 # --- Events --------------------------------------------------------------------------------------
 
 
-class ContentAdded(_Value, frozen=True):
+class ContentAdded(Value, frozen=True):
     """This peer offers a content of `size` bytes in pieces of `piece_length`.
 
     `have` are the pieces that it holds; it is copied. None means every piece.
@@ -54,27 +49,27 @@ class ContentAdded(_Value, frozen=True):
     have: Bitfield | None = None
 
 
-class ContentRemoved(_Value, frozen=True):
+class ContentRemoved(Value, frozen=True):
     """The content is no longer offered; waiting requests for it are declined."""
 
     content: ContentId
 
 
-class HeldMore(_Value, frozen=True):
+class HeldMore(Value, frozen=True):
     """Pieces of an unfinished content were verified: they may be served from now on."""
 
     content: ContentId
     pieces: tuple[int, ...]
 
 
-class HeldLess(_Value, frozen=True):
+class HeldLess(Value, frozen=True):
     """Pieces were found damaged: they are no longer served."""
 
     content: ContentId
     pieces: tuple[int, ...]
 
 
-class RequestReceived(_Value, frozen=True):
+class RequestReceived(Value, frozen=True):
     """A requester requests pieces, in its order of preference.
 
     `received_bytes` is all the piece data that it has received on this connection so far.
@@ -87,7 +82,7 @@ class RequestReceived(_Value, frozen=True):
     received_bytes: int
 
 
-class RequestCancelled(_Value, frozen=True):
+class RequestCancelled(Value, frozen=True):
     """A requester cancels requests; pieces that are being sent still go."""
 
     requester: RequesterId
@@ -95,27 +90,27 @@ class RequestCancelled(_Value, frozen=True):
     pieces: tuple[int, ...]
 
 
-class ContentClosed(_Value, frozen=True):
+class ContentClosed(Value, frozen=True):
     """A requester closed a content, or lost the right to it: all its requests for it end."""
 
     requester: RequesterId
     content: ContentId
 
 
-class Acknowledged(_Value, frozen=True):
+class Acknowledged(Value, frozen=True):
     """A requester acknowledges all the piece data received on its connection so far, in bytes."""
 
     requester: RequesterId
     received_bytes: int
 
 
-class RequesterGone(_Value, frozen=True):
+class RequesterGone(Value, frozen=True):
     """The requester's connection is gone, with all its requests."""
 
     requester: RequesterId
 
 
-class SendBlocked(_Value, frozen=True):
+class SendBlocked(Value, frozen=True):
     """The socket did not accept the piece of a `Send`: it was not sent, and must be retried."""
 
     requester: RequesterId
@@ -123,7 +118,7 @@ class SendBlocked(_Value, frozen=True):
     index: int
 
 
-class SendDropped(_Value, frozen=True):
+class SendDropped(Value, frozen=True):
     """The piece of a `Send` was not sent, and the requester no longer waits for it."""
 
     requester: RequesterId
@@ -131,7 +126,7 @@ class SendDropped(_Value, frozen=True):
     index: int
 
 
-class Tick(_Value, frozen=True):
+class Tick(Value, frozen=True):
     """Time has passed: send it when `next_wakeup` is reached."""
 
 
@@ -154,7 +149,7 @@ ServingEvent: TypeAlias = (
 # --- Effects -------------------------------------------------------------------------------------
 
 
-class Send(_Value, frozen=True):
+class Send(Value, frozen=True):
     """Read the piece and send it. It is in flight until the requester acknowledges it.
 
     If the piece cannot be read: report `HeldLess` and `SendBlocked`, in this order.
@@ -165,7 +160,7 @@ class Send(_Value, frozen=True):
     index: int
 
 
-class Decline(_Value, frozen=True):
+class Decline(Value, frozen=True):
     """Tell the requester that these pieces will not come; for `BUSY`, when to retry."""
 
     requester: RequesterId
@@ -175,7 +170,7 @@ class Decline(_Value, frozen=True):
     retry_after_s: float = 0.0
 
 
-class Drop(_Value, frozen=True):
+class Drop(Value, frozen=True):
     """Close the connection of a requester that takes pieces and does not acknowledge them."""
 
     requester: RequesterId
