@@ -125,7 +125,7 @@ class DownloadCreator:
             raise AlreadyExists(f"another download to {names.quoted(path)} is under way")
         self.paths.add(path)
         try:
-            folder = await run(open_part.require_place, path, None, False)
+            folder = await run(open_part.require_folder, path, None, False)
             record = replace(record, path=os.fsencode(path), folder=folder)
             key = record_key(record.user, record.group, record.name, path, str(record.started_ms))
             starts = self._queue.is_free(len(self.paths) - 1)

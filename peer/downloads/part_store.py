@@ -51,7 +51,7 @@ class PartStore:
         """
         begun = is_begun(self.journal_of(job.key))
         now = await self._services.workers.run(
-            open_part.require_place, job.path, job.record.folder, begun
+            open_part.require_folder, job.path, job.record.folder, begun
         )
         if now is None or job.record.folder == now:
             return False
@@ -146,7 +146,7 @@ class PartStore:
 def _may_have_part(job: DownloadJob) -> bool:
     """Whether there is a part, or may be one in a folder that is away."""
     try:
-        open_part.require_place(job.path, job.record.folder, False)
+        open_part.require_folder(job.path, job.record.folder, False)
     except Away:
         return True
     return open_part.has_part(job.path)

@@ -15,7 +15,7 @@ from peer.files.errors import ContentChanged, UnsafeDestination
 from peer.files.hashing import ReadInto, hash_pieces, never_cancelled
 from peer.files.partfile import PartFile
 from peer.files.partfolder import PartFolder
-from peer.files.sharing import place_of
+from peer.files.sharing import location_of
 
 
 def examine(
@@ -48,7 +48,7 @@ def is_content(manifest: Manifest, destination: Destination, name: str) -> bool:
     except UnsafeDestination:
         return False
     try:
-        place_of(manifest, os.path.join(destination.folder, name))
+        location_of(manifest, os.path.join(destination.folder, name))
         bad, _ = examine(manifest, found.read_into)
     except ContentChanged:
         return False

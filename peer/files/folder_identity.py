@@ -71,7 +71,7 @@ class FolderIdentity(msgspec.Struct, frozen=True, array_like=True):
         return self.root.is_same(other.root)
 
 
-def whereabouts(path: str) -> FolderIdentity | None:
+def identity_of(path: str) -> FolderIdentity | None:
     """The identity of an absolute path without links, as of now; None if it cannot be told."""
     try:
         folder = Folder.at(os.path.dirname(path))

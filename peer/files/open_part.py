@@ -60,7 +60,7 @@ def has_part(path: str) -> bool:
         return destination.status(destination.part) is not None
 
 
-def require_place(path: str, folder: Folder | None, begun: bool) -> Folder | None:
+def require_folder(path: str, folder: Folder | None, begun: bool) -> Folder | None:
     """The folder of a recorded path as of now; raises `Away` if it is not the right one.
 
     ``folder`` is the recorded one. Another one is taken if the part is in it, as after a move to

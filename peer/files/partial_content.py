@@ -26,7 +26,7 @@ from peer.files.hashing import never_cancelled
 from peer.files.held_pieces import HeldPieces
 from peer.files.part_resources import PartResources
 from peer.files.partfile import Range
-from peer.files.sharing import place_of
+from peer.files.sharing import location_of
 from peer.files.whole_digest import DIGEST_TRUST_S, WholeDigest
 
 
@@ -62,9 +62,9 @@ class PartialContent:
         self._checkpointing = Lock()
         self._rewrite = False
         self._failed: IOFailed | None = None
-        # Guarded by `_finishing`: the place, once the content has its final name for good.
+        # Guarded by `_finishing`: the location, once the content has its final name for good.
         self._finishing = Lock()
-        self._place: SharedLocation | None = None
+        self._location: SharedLocation | None = None
         self._verified_at: float | None = None  # when the whole was last verified
         self._whole = self._new_digest()
 
@@ -281,7 +281,7 @@ class PartialContent:
     def finalize(self, cancelled: Callable[[], bool] = never_cancelled) -> SharedLocation:
         """Verify the whole, put everything on the disk and give it its final name.
 
-        Return its place, ready to be shared; this object can be read from until it is closed.
+        Return its location, ready to be shared; this object can be read from until it is closed.
         Raises `DigestMismatch` (fetch its pieces again), `AlreadyExists` (the other file is left
         alone), or `DiskFull`; each leaves the part as it is.
 
@@ -289,13 +289,13 @@ class PartialContent:
         result.
         """
         with self._guard, self._finishing:
-            if self._place is None:
+            if self._location is None:
                 if not self._part.destination.renamed:
                     self._seal(cancelled)
                 self._part.destination.publish(self._files.fd, self._is_content)
                 self._part.journal.remove()
-                self._place = place_of(self.manifest, self.path)
-            return self._place
+                self._location = location_of(self.manifest, self.path)
+            return self._location
 
     def _is_content(self, name: str) -> bool:
         return disk_check.is_content(self.manifest, self._part.destination, name)

@@ -23,7 +23,7 @@ from common.names import PATH_DEPTH_MAX, BadName, PathOrder, quoted, share_name
 from peer.files import homes, paths
 from peer.files.errors import Unreadable, translated
 from peer.files.fingerprint import Fingerprint, SharedLocation
-from peer.files.folder_identity import whereabouts
+from peer.files.folder_identity import identity_of
 from peer.files.homes import Identity, KnownHomes, identity
 from peer.files.private_files import Delicate, Delicates, Reason, is_private, reason_of
 
@@ -120,7 +120,7 @@ class _Walk:
         return Scan(
             tuple(self._entries),
             SharedLocation(
-                os.fsencode(self._root), tuple(self._fingerprints), whereabouts(self._root)
+                os.fsencode(self._root), tuple(self._fingerprints), identity_of(self._root)
             ),
             tuple(times) if len(times) <= limits.TIMES_MAX else (),
             self._delicates.found(),

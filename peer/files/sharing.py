@@ -29,7 +29,7 @@ from common.units import size_text
 from peer.files import paths
 from peer.files.errors import ContentChanged, OtherContent
 from peer.files.fingerprint import Fingerprint, SharedLocation, settle
-from peer.files.folder_identity import whereabouts
+from peer.files.folder_identity import identity_of
 from peer.files.hashing import hash_pieces, never_cancelled
 from peer.files.open_files import HandleCache
 from peer.files.scanning import Scan, scan
@@ -165,7 +165,7 @@ def recheck(
     """
     return verify(
         manifest,
-        place_of(manifest, path),
+        location_of(manifest, path),
         on_progress=on_progress,
         cancelled=cancelled,
         threads=threads,
@@ -222,7 +222,7 @@ def verify(
     return place
 
 
-def place_of(manifest: Manifest, path: str) -> SharedLocation:
+def location_of(manifest: Manifest, path: str) -> SharedLocation:
     """The fingerprints of the entries of ``manifest`` at ``path``. Nothing is read.
 
     Raises `ContentChanged` if one is missing or has another size, `TooManyOpenFiles` for a
@@ -245,7 +245,7 @@ def place_of(manifest: Manifest, path: str) -> SharedLocation:
     except OSError as error:
         raise why_unread(error, looked_at) from error
     settle(found)
-    return SharedLocation(os.fsencode(path), tuple(found), whereabouts(path))
+    return SharedLocation(os.fsencode(path), tuple(found), identity_of(path))
 
 
 def _look(folder_fd: int, name: str, entry: Entry, path: str) -> Fingerprint | None:

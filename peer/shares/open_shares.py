@@ -24,7 +24,7 @@ from common.ids import ContentId, GroupId
 from common.manifest import Manifest
 from peer.files.errors import Away, IOFailed, TooManyOpenFiles
 from peer.files.fingerprint import SharedLocation
-from peer.files.folder_identity import FolderIdentity, whereabouts
+from peer.files.folder_identity import FolderIdentity, identity_of
 from peer.files.library import SharedContent
 from peer.files.open_files import HandleCache
 from peer.records import ShareRecord
@@ -115,7 +115,7 @@ class OpenShares:
 
         def look() -> FolderIdentity | None:
             opened.check()
-            return whereabouts(record.place.path)
+            return identity_of(record.place.path)
 
         where = await self._workers.run(look)
         if where is not None and not where.agrees(record.place.where):

@@ -57,7 +57,7 @@ def test_pieces_in_any_order_make_the_same_content(
     found = download.finalize()
     assert listing(place) == {"name"}
     assert snapshot(place) == snapshot(sample.source)
-    assert found == sharing.place_of(sample.manifest, str(place))
+    assert found == sharing.location_of(sample.manifest, str(place))
     assert download.read_piece(0) == sample.pieces[0]
     download.close()
 
