@@ -134,13 +134,13 @@ def password_right(
     changes: list[Change] = []
     if groups := len(state.groups_of.get(user, ())):  # two entries: login, logout
         changes.append(state.budgets.spend(Budget.ENTRIES, user, 2 * groups, now.wall_ms))
-    seen: dict[str, LogAppender] = {}
+    appenders: dict[str, LogAppender] = {}
     effects: list[SoftEffect] = []
     if before is not None:
-        changes += devices.unbind(context, before, [caller.device], now, seen)
+        changes += devices.unbind(context, before, [caller.device], now, appenders)
         effects.append(ReleaseLease(caller.device))
     changes.append(DeviceBound(caller.device, user, now.wall_ms))
-    changes += devices.log_device(state, user, caller.device, True, now, seen)
+    changes += devices.log_device(state, user, caller.device, True, now, appenders)
     return Decision(reply, tuple(changes), (*effects, *nudges(state, user)))
 
 

@@ -54,19 +54,23 @@ def forget_device(
             "you are not logged in on any such device",
             hint("see where you are logged in", "list-devices"),
         )
-    seen: dict[str, LogAppender] = {}
-    changes, effects = unbind_others(context, user, [device], now, seen)
+    appenders: dict[str, LogAppender] = {}
+    changes, effects = unbind_others(context, user, [device], now, appenders)
     left: list[c.Change] = []
     for group in dict.fromkeys(at for at, _ in context.state.offers_of.get((user, device), ())):
-        left += end_offers(context.state.groups[group], user, seen[group], now, device)
+        left += end_offers(context.state.groups[group], user, appenders[group], now, device)
     return Decision(tracker.Done(), (*changes, *left), effects)
 
 
 def unbind_others(
-    context: Context, user: UserId, devices: list[DeviceKey], now: Now, seen: dict[str, LogAppender]
+    context: Context,
+    user: UserId,
+    devices: list[DeviceKey],
+    now: Now,
+    appenders: dict[str, LogAppender],
 ) -> tuple[tuple[c.Change, ...], tuple[SoftEffect, ...]]:
-    """Unbind other ``devices`` of ``user``. ``seen`` as for `log_device`."""
-    changes = unbind(context, user, devices, now, seen)
+    """Unbind other ``devices`` of ``user``. ``appenders`` as for `log_device`."""
+    changes = unbind(context, user, devices, now, appenders)
     # A nudge makes each of them refresh its groups, and find that it has none.
     effects = [effect for device in devices for effect in (ReleaseLease(device), Nudge(device))]
     return tuple(changes), tuple(effects)
@@ -131,9 +135,13 @@ def seen_marks(context: Context, now: Now) -> list[c.Change]:
 
 
 def unbind(
-    context: Context, user: UserId, devices: list[DeviceKey], now: Now, seen: dict[str, LogAppender]
+    context: Context,
+    user: UserId,
+    devices: list[DeviceKey],
+    now: Now,
+    appenders: dict[str, LogAppender],
 ) -> list[c.Change]:
-    """Unbind ``devices`` of ``user`` and rekey their groups. ``seen`` as for `log_device`.
+    """Unbind ``devices`` of ``user`` and rekey their groups. ``appenders`` as for `log_device`.
 
     Why rekey: these devices, and any copy of their keys, can open the groups' events.
     Limits: every member has to ask for a fresh key, so a group is rekeyed at most
@@ -141,7 +149,7 @@ def unbind(
     """
     changes: list[c.Change] = [c.DeviceUnbound(device) for device in devices]
     for group in context.state.groups_with(user) if devices else ():
-        entries = seen.setdefault(group.id, LogAppender(group, now))
+        entries = appenders.setdefault(group.id, LogAppender(group, now))
         fresh = _rekey(context, group, now) if _may_rekey(group, now) else None
         for device in devices:
             # Sealed with the old key: the last of them tells members to ask for the new one.
@@ -185,14 +193,14 @@ def log_device(
     device: DeviceKey,
     bound: bool,
     now: Now,
-    seen: dict[str, LogAppender],
+    appenders: dict[str, LogAppender],
 ) -> list[c.Change]:
     """Return an entry for each group of ``user``.
 
-    ``seen`` numbers the entries of a group that two users of one decision share.
+    ``appenders`` numbers the entries of a group that two users of one decision share.
     """
     changes: list[c.Change] = []
     for group in state.groups_with(user):
-        entries = seen.setdefault(group.id, LogAppender(group, now))
+        entries = appenders.setdefault(group.id, LogAppender(group, now))
         changes.append(entries.add(events.Device(user, device, bound)))
     return changes

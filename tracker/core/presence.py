@@ -94,12 +94,12 @@ class Presence:
         """Return the swarm of ``key``, empty if there is none. Callers must not change it."""
         return self._swarms.get(key, _EMPTY)
 
-    def known(self, device: DeviceKey) -> int:
+    def swarm_count(self, device: DeviceKey) -> int:
         """Return the number of swarms in which ``device`` is a source."""
         lease = self.leases.get(device)
         return len(lease.swarms) if lease else 0
 
-    def moved(self, state: State, device: DeviceKey, user: UserId, endpoint: str) -> int:
+    def expected_changes(self, state: State, device: DeviceKey, user: UserId, endpoint: str) -> int:
         """Estimate the number of swarms that change when ``device`` announces itself."""
         lease = self.leases.get(device)
         if lease is not None and (lease.user, lease.endpoint) == (user, endpoint):
@@ -110,17 +110,17 @@ class Presence:
         """Return the number of devices of ``user`` that are online."""
         return sum(device in self.leases for device in state.devices_of.get(user, ()))
 
-    def sources(self, key: SwarmKey, asker: DeviceKey, rng: Sampler) -> list[Source]:
+    def sources(self, key: SwarmKey, caller: DeviceKey, rng: Sampler) -> list[Source]:
         """Choose at most ``limits.SOURCES_MAX`` other sources, seeders first, spread over users."""
         chosen: list[Source] = []
         for users in self.swarm(key).users:
-            # One more, since the asker may be among them.
+            # One more, since the caller may be among them.
             some = spread(
                 {user: devices.values() for user, devices in users.items()},
                 limits.SOURCES_MAX + 1 - len(chosen),
                 rng,
             )
-            others = [source for source in some if source.device != asker]
+            others = [source for source in some if source.device != caller]
             chosen += others[: limits.SOURCES_MAX - len(chosen)]
         return chosen
 

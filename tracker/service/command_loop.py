@@ -258,9 +258,9 @@ class CommandLoop:
         for effect in decision.effects:
             match effect:
                 case RenewLease(device, user, endpoint):
-                    weight += presence.moved(self.context.state, device, user, endpoint)
+                    weight += presence.expected_changes(self.context.state, device, user, endpoint)
                 case ReleaseLease(device):
-                    weight += presence.known(device)
+                    weight += presence.swarm_count(device)
                 case _:
                     pass
         return weight
