@@ -161,8 +161,8 @@ class TestSharing:
     def test_a_path_that_is_empty(self, quiet_swarm: Swarm, dave: Person) -> None:
         group = dave.group_with()
         before = dave.json("list-files", group)
-        assert "empty path" in dave.refused("upload-file", "", group, code=2)
-        assert "empty path" in dave.refused("download-file", group, "film", "", code=2)
+        assert "path is empty" in dave.refused("upload-file", "", group, code=2)
+        assert "path is empty" in dave.refused("download-file", group, "film", "", code=2)
         assert dave.json("list-files", group) == before
 
     @pytest.mark.parametrize("size", ["1K", "8M", "100000", "-1", "x", "0"])
