@@ -65,14 +65,14 @@ SUBSCRIPTIONS_BYTES_ALL_MAX = 8 * MIB  # from all, beyond what each is allowed f
 
 # -- trust --------------------------------------------------------------------------------------
 
-TICKET_LIFE_S = 600  # how long a removed member could fetch from a peer that hears no tracker
-CLOCK_SKEW_S = 30  # how far a peer's idea of the tracker's time may be off
+TICKET_LIFE_S = 600  # how long a removed member could fetch from a peer without a tracker
+CLOCK_SKEW_S = 30  # error of a peer's estimate of the tracker's time
 SEALED_BYTES_MAX = 256 * 1024 * MIB  # with one key of AES-GCM; TLS stops at about as much
 USER_ID_MAX = 64
 PASSWORD_CHARACTERS_MIN = 6  # of a new one: guesses are slowed to 8,700 a day, not to none
 PASSWORD_BYTES_MAX = 1_024
 EVENT_KEY_BYTES = 32
-REKEYS_MAX = 6  # fresh keys of a group for devices that went: each has all members ask for it, …
+REKEYS_MAX = 6  # fresh keys of a group for lost devices: all members ask for each of them, …
 REKEYS_S = 60.0  # … so there are at most that many in this time, and the rest share the next one
 
 # -- presence -----------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ UPLOAD_RATE_MIN = 64 * KIB  # … and a second more for each so many bytes of it
 UNSHARED_MANIFEST_LIFE_S = (
     600  # a manifest that no share names is kept that long for the offer to follow
 )
-MANIFESTS_SHOWN_MAX = 20_000  # remembered of who sent which; beyond, one may be asked for again
+MANIFESTS_SHOWN_MAX = 20_000  # remembered senders of manifests; beyond, one may be asked for again
 UNSHARED_MANIFEST_BYTES_MAX = 1024 * MIB  # disk that manifests without a share may take
 COMMAND_QUEUE_MAX = 10_000  # commands that wait to be decided; some 20 MiB
 COMMANDS_PER_DEVICE_MAX = 256  # of these, a device's
@@ -134,7 +134,7 @@ OFFERS_PER_USER_MAX = 200_000  # also of devices that the user is not logged in 
 MANIFEST_BYTES_PER_USER_MAX = 2048 * MIB  # of all that a user offers: 60 TiB in pieces of 1 MiB
 SHARES_OF_ONE_TIMES_FREE = 3  # a member lists no more of a group than 3 times what is left free
 ACCOUNTS_MAX = 200_000  # some 100 MiB of the tracker's memory
-LOG_ENTRIES_MAX = 2_000  # of a group's log: what a peer may miss and still hear entry by entry; …
+LOG_ENTRIES_MAX = 2_000  # of a group's log: what a peer may miss and still get entry by entry; …
 LOG_ENTRIES_KEPT = 1_000  # … beyond, the oldest go until so many are left: two pages
 LOG_TRIM_MAX = 10_000  # entries that go at once: a log of an earlier release may have millions
 PROBE_S = 4.0  # a device that is tested answers by then, over any network that is of use

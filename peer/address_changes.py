@@ -108,20 +108,20 @@ class AddressWatch:
     @property
     def advice(self) -> tuple[str, str] | None:
         """The fault of the announced address and its hint; None without a known fault."""
-        told = self.announced
-        if not self._networked or told is None or not is_loopback(self._as_seen(told)):
+        announced = self.announced
+        if not self._networked or announced is None or not is_loopback(self._as_seen(announced)):
             return None
         host = next(iter(addresses_for_others()), "HOST")
         option = ("--advertise", host) if self._listen is None else ("--listen", f"{host}:0")
         return (
-            f"other machines cannot reach this peer: they are told {self._as_seen(told)}, which is "
-            "good on this machine alone",
+            f"other machines cannot reach this peer: they are told {self._as_seen(announced)}, "
+            "which is good on this machine alone",
             hint("give an address of this machine", "down", then=("up", *option)),
         )
 
-    def _as_seen(self, told: str) -> str:
-        """Return ``told``, with the address that the tracker puts in the place of ``*``."""
-        return told.replace("tcp://*:", f"{endpoint_at(self.seen_at or '127.0.0.1', '')}", 1)
+    def _as_seen(self, endpoint: str) -> str:
+        """Return ``endpoint``, with the address that the tracker puts in the place of ``*``."""
+        return endpoint.replace("tcp://*:", f"{endpoint_at(self.seen_at or '127.0.0.1', '')}", 1)
 
     def close(self) -> None:
         """Stop watching."""
@@ -132,11 +132,11 @@ class AddressWatch:
         wanted = await self._wanted()
         if not self._is_at(wanted):
             self._move(wanted)
-        told = addresses.announce_endpoint(self._server.endpoint)
-        if self.advertise is not None and told.startswith("tcp://"):
+        announced = addresses.announce_endpoint(self._server.endpoint)
+        if self.advertise is not None and announced.startswith("tcp://"):
             host = host_of(await self._named(self._advertised(), endpoints_of_one))
-            told = f"tcp://{host}:{told.rpartition(':')[2]}"
-        self.announced, self.trouble = told, None
+            announced = f"tcp://{host}:{announced.rpartition(':')[2]}"
+        self.announced, self.trouble = announced, None
 
     async def _wanted(self) -> str:
         if self._listen is not None:

@@ -81,7 +81,7 @@ class _Connection:
     moved: int = 0
     """Bytes received when it last moved."""
     moved_at: float = 0.0
-    heard: bool = False
+    got_message: bool = False
     acked: int = -1
     acked_at: float = 0.0
 
@@ -104,7 +104,7 @@ class _Connection:
         return round(self.received - self.base - HEARTBEATS_PER_S * (now - self.base_at))
 
 
-class Line:
+class TrackedConnection:
     """Observer of a connecting socket: it finds its connection in a `ConnectionLimiter`."""
 
     def __init__(self, connections: ConnectionLimiter) -> None:
@@ -177,11 +177,11 @@ class ConnectionLimiter:
         if not same:
             del self._by_address[connection.address]
 
-    def heard(self, frame: zmq.Frame) -> None:
+    def on_message(self, frame: zmq.Frame) -> None:
         """Record a whole message, of which ``frame`` is one frame."""
         connection = self._known.get(int(frame.get(zmq.SRCFD)))
         if connection is not None:
-            connection.heard = True
+            connection.got_message = True
 
     def moved_at(self, fd: int) -> float | None:
         """Return when bytes of a message last came in on a connection; None if unknown."""
@@ -236,9 +236,9 @@ class ConnectionLimiter:
             connection.on_received(received, now)
             if now - connection.acked_at > bounds.not_reading_s:
                 self._cut(connection, "not reading")
-            elif connection.heard:
+            elif connection.got_message:
                 # Messages of a connection do not interleave: no unfinished one is older.
-                connection.heard = False
+                connection.got_message = False
                 connection.base, connection.base_at = received, now
             elif connection.unfinished_bytes(now) > bounds.unfinished_bytes:
                 self._cut(connection, "over budget")

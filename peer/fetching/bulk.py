@@ -18,7 +18,7 @@ from common.crypto.sealed_stream import Opener, proof
 from common.errors import RemoteProtocolError
 from common.messages import peer
 from common.net.codec import SIGNATURE, Decoder, joined
-from common.net.connection_limits import ConnectionLimiter, Line
+from common.net.connection_limits import ConnectionLimiter, TrackedConnection
 from common.net.monitor import ConnectionEvent, monitored
 from common.net.pump import Frames, Pump
 from common.net.sockets import TokenClient, make_socket
@@ -63,7 +63,7 @@ class BulkReceiver:
             TokenClient(offer.word.hex().encode()),
             message_bytes_max=limits.REPLY_BYTES_MAX,
         )
-        self._line = Line(limiter)
+        self._line = TrackedConnection(limiter)
         self._monitor = monitored(socket, self._on_link, self._line)
         self._pump = Pump(socket, self._on_message)
         self._loop = asyncio.get_running_loop()
@@ -106,7 +106,7 @@ class BulkReceiver:
         return self._line.moved_at
 
     def _on_message(self, frames: Frames) -> None:
-        self._limiter.heard(frames[-1])
+        self._limiter.on_message(frames[-1])
         self._received_at = self._loop.time()
         try:
             if len(frames) < 4 or frames[0].bytes != SIGNATURE:

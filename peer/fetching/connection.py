@@ -27,7 +27,7 @@ from common.messages import peer
 from common.messages.refusals import Refusal
 from common.names import quoted
 from common.net.codec import Decoder, pack
-from common.net.connection_limits import ConnectionLimiter, Line
+from common.net.connection_limits import ConnectionLimiter, TrackedConnection
 from common.net.monitor import ConnectionEvent, monitored
 from common.net.pump import Frames, Pump, Sent
 from common.net.sockets import Connect, make_socket
@@ -109,7 +109,7 @@ class SourceConnection:
             Connect(config.pair, device),
             message_bytes_max=limits.REPLY_BYTES_MAX,
         )
-        self._line = Line(config.limiter)
+        self._line = TrackedConnection(config.limiter)
         self._monitor = monitored(socket, self._on_link, self._line)
         self._pump = Pump(socket, self._on_message)
         try:
@@ -234,7 +234,7 @@ class SourceConnection:
     # -- receiving ------------------------------------------------------------------------------
 
     def _on_message(self, frames: Frames) -> None:
-        self._config.limiter.heard(frames[-1])
+        self._config.limiter.on_message(frames[-1])
         try:
             envelope = _answers.unpack(frames)
         except RemoteProtocolError as error:

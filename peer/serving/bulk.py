@@ -158,7 +158,7 @@ class BulkSender:
 
     def _on_message(self, frames: Frames) -> None:
         """Check the proof of a client that was admitted by its token. No other message exists."""
-        self._limiter.heard(frames[-1])
+        self._limiter.on_message(frames[-1])
         owner, name = user_id(frames[-1]), frames[0].bytes
         channel = None if owner is None else self._channels.get(RequesterId(owner))
         if channel is None or len(name) != limits.ROUTING_ID_BYTES or len(frames) != 3:

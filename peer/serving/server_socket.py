@@ -115,7 +115,7 @@ class ServerSocket:
         self._counts[f"link {link.value}"] += 1
 
     def _on_message(self, frames: Frames) -> None:
-        self._limiter.heard(frames[-1])
+        self._limiter.on_message(frames[-1])
         source = sender(frames)
         if source is None:
             self._counts["unnamed"] += 1

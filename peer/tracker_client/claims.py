@@ -1,8 +1,8 @@
 """Verification of the tracker's claims, against the request, the manifest and the limits.
 
-Owns the comparisons. Invariant: nothing that the tracker claims of a share decides what is written,
-under which name, or what a person is told of it, unless it agrees with what was asked for and with
-the manifest, whose id the content bears.
+Owns the comparisons. Invariant: a claim of the tracker about a share has no effect on written
+bytes, names or texts for users unless it agrees with the request and with the manifest, which the
+content id verifies.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def check_user(claimed: str, asked: str) -> None:
 
 
 def check_welcome(welcome: tracker.Welcome) -> None:
-    """Raise `RemoteProtocolError` unless the user that it names can be one."""
+    """Raise `RemoteProtocolError` if it names a user with an invalid name."""
     try:
         if welcome.user:
             user_id(welcome.user)
@@ -68,35 +68,35 @@ def check_welcome(welcome: tracker.Welcome) -> None:
         raise RemoteProtocolError(f"welcome: {error.message}") from error
 
 
-def events_endpoint(told: str, commands: str) -> str:
+def events_endpoint(endpoint: str, commands: str) -> str:
     """Return the endpoint of events; a host of ``*`` stands for the host of our commands.
 
     Invariant: a tracker elsewhere leads to no socket of this machine, and a host name is resolved
     only if the user named it, since libzmq resolves on the thread that all connections share.
     """
-    anywhere = told.startswith("tcp://*:")
+    anywhere = endpoint.startswith("tcp://*:")
     try:
-        if told.startswith("ipc://") and not commands.startswith("ipc://"):
+        if endpoint.startswith("ipc://") and not commands.startswith("ipc://"):
             raise ConfigError("a socket of this machine")
-        if not anywhere and host_of(told) != host_of(commands):
-            return check_source(told)
-        check_endpoint(told.replace("*", "127.0.0.1", 1) if anywhere else told)
+        if not anywhere and host_of(endpoint) != host_of(commands):
+            return check_source(endpoint)
+        check_endpoint(endpoint.replace("*", "127.0.0.1", 1) if anywhere else endpoint)
     except ConfigError as error:
         raise RemoteProtocolError(f"it does not say where it publishes: {error.message}") from error
-    return f"tcp://{host_of(commands)}:{told.rpartition(':')[2]}" if anywhere else told
+    return f"tcp://{host_of(commands)}:{endpoint.rpartition(':')[2]}" if anywhere else endpoint
 
 
-def states_of(told: list[tracker.GroupState]) -> dict[GroupId, tracker.GroupState]:
-    """The states by group. Raises `RemoteProtocolError` for what no tracker may say."""
-    if len(told) > limits.GROUPS_PER_USER_MAX:
-        raise RemoteProtocolError(f"follow {len(told)} groups: more than a user may be in")
+def states_of(states: list[tracker.GroupState]) -> dict[GroupId, tracker.GroupState]:
+    """Return the states by group. Raises `RemoteProtocolError` for invalid ones."""
+    if len(states) > limits.GROUPS_PER_USER_MAX:
+        raise RemoteProtocolError(f"follow {len(states)} groups: more than a user may be in")
     try:
-        return {group_id(state.group): state for state in told}
+        return {group_id(state.group): state for state in states}
     except BadName as error:
         raise RemoteProtocolError(f"follow a group: {error.message}") from error
 
 
 def check_group(group: GroupId, claimed: str) -> None:
-    """Raise `RemoteProtocolError` unless an event that came under ``group`` is of it."""
+    """Raise `RemoteProtocolError` if an event of ``group`` claims another group."""
     if fold_id(claimed) != group:
         raise RemoteProtocolError("an event of another group")

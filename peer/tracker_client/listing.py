@@ -31,8 +31,8 @@ async def listing(
     what: str,
     rows_max: int,
 ) -> AsyncIterator[Row]:
-    """All rows of a listing. ``ask`` fetches the page after a row, the first one after None;
-    ``key`` is what the rows are sorted by. Raises `RemoteProtocolError` and what ``ask`` does.
+    """Yield all rows of a listing. ``ask`` fetches the page after a row, the first one after None;
+    ``key`` is what the rows are sorted by. Raises `RemoteProtocolError` and the errors of ``ask``.
     """
     count, last = 0, None
     more = True

@@ -196,7 +196,7 @@ class Server:
     # -- in -------------------------------------------------------------------------------------
 
     def _on_message(self, frames: Frames) -> None:
-        self._at_commands.heard(frames[-1])
+        self._at_commands.on_message(frames[-1])
         routing_id, device = frames[0].bytes, user_id(frames[-1])
         if device is None or self._command_loop is None:
             self.counts["anonymous"] += 1

@@ -1,4 +1,4 @@
-"""Digests are the ones that everybody else computes."""
+"""Digests: known answers of other implementations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_known_answers(algorithm: Algorithm) -> None:
 
 @pytest.mark.parametrize("algorithm", Algorithm)
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_in_parts_and_at_once_are_the_same(algorithm: Algorithm, kind: type) -> None:
+def test_a_digest_in_parts_equals_the_digest_at_once(algorithm: Algorithm, kind: type) -> None:
     data = bytes(range(256)) * 5000
     hasher = algorithm.new(threads=2)
     for start in range(0, len(data), 70_001):
@@ -31,7 +31,7 @@ def test_in_parts_and_at_once_are_the_same(algorithm: Algorithm, kind: type) -> 
     assert hasher.digest() == algorithm.digest_of(kind(data))
 
 
-def test_an_unknown_algorithm_is_refused_with_those_there_are() -> None:
+def test_an_unknown_algorithm_is_refused_with_the_known_ones() -> None:
     assert Algorithm.named("sha1") is Algorithm.SHA1
     with pytest.raises(ConfigError) as caught:
         Algorithm.named("md5")

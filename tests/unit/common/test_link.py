@@ -79,7 +79,7 @@ def test_h51_a_port_is_a_number_in_plain_digits(port: str) -> None:
 
 
 @pytest.mark.parametrize("port", OTHER_DIGITS)
-def test_a_port_to_listen_at_is_one_too(port: str) -> None:
+def test_a_listening_port_is_plain_digits(port: str) -> None:
     for typed in (port, f"192.0.2.1:{port}"):
         with pytest.raises(ConfigError):
             as_endpoint(typed)
@@ -96,7 +96,7 @@ def test_a_port_to_listen_at_is_one_too(port: str) -> None:
         "ipc:///run/user/1000/p.sock",
     ],
 )
-def test_an_address_may_be_told_to_others(endpoint: str) -> None:
+def test_an_address_may_be_announced(endpoint: str) -> None:
     assert check_source(endpoint) == endpoint
 
 
@@ -122,7 +122,7 @@ def test_a_port_has_one_form(port: str) -> None:
             check_endpoint(f"tcp://192.0.2.1:{port}", wildcard=wildcard)
 
 
-def test_a_name_that_is_announced_is_refused_in_words_of_its_own() -> None:
+def test_an_announced_name_has_its_own_refusal() -> None:
     with pytest.raises(ConfigError, match="a name and not an IP address") as caught:
         check_source("tcp://peer.example.org:5000")
     assert caught.value.hint is not None
@@ -148,7 +148,7 @@ def test_any_text_is_a_link_or_an_error_in_words(text: str) -> None:
         ("ipc:///tmp/x", "ipc:///tmp/x"),
     ],
 )
-def test_where_to_listen_may_be_typed_shortly(typed: str, endpoint: str) -> None:
+def test_a_listening_address_may_be_typed_shortly(typed: str, endpoint: str) -> None:
     assert as_endpoint(typed) == endpoint
 
 
@@ -216,7 +216,7 @@ def test_the_line_that_is_wrong_is_named(tmp_path: Path, text: str, line: int) -
 @pytest.mark.parametrize(
     "text", ["192.0.2.1:5000\n", "192.0.2.1 5000\n", "[::1]:5000\n192.0.2.1\n", "a.b:1\n5000\n"]
 )
-def test_an_ip_and_a_port_in_one_line_are_told_apart(tmp_path: Path, text: str) -> None:
+def test_an_ip_and_a_port_in_one_line_are_refused_by_name(tmp_path: Path, text: str) -> None:
     with pytest.raises(
         ConfigError, match=r"line 1: the port of '.*' belongs in the next line"
     ) as e:
@@ -225,7 +225,7 @@ def test_an_ip_and_a_port_in_one_line_are_told_apart(tmp_path: Path, text: str) 
     assert "three lines" in e.value.hint
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_invalid_tracker_info_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         read_info(tmp_path / "missing")
     with pytest.raises(ConfigError, match="names no tracker"):

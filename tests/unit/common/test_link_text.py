@@ -1,4 +1,4 @@
-"""Links as people pass them on: what is taken as it is meant, and what is told of the rest."""
+"""Pasted links: clean-up, and the errors for the rest."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_error_names_the_exact_fault(typed: str, told: str, tmp_path: Path) 
         assert caught.value.hint is not None
 
 
-def test_the_key_alone_is_told() -> None:
+def test_a_key_alone_is_named_as_such() -> None:
     with pytest.raises(ConfigError, match="it is the key alone"):
         parse_link(KEY)
 

@@ -1,4 +1,4 @@
-"""Manifests: their id, the rules that hostile ones break (H32, H33), and where bytes lie."""
+"""Manifests: id, rules that hostile ones break (H32, H33), and positions of bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""H28 and H31: which names are refused, which are let through, and how they are shown."""
+"""Names: refused ones, allowed ones, and their display (H28, H31)."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_good_names_are_kept_and_shown_as_they_are(row: dict[str, Any]) -> None:
 
 
 @given(st.text(max_size=40))
-def test_whatever_is_let_through_is_one_harmless_component(text: str) -> None:
+def test_an_allowed_name_is_one_harmless_component(text: str) -> None:
     try:
         name = share_name(text)
     except BadName:

@@ -1,4 +1,4 @@
-"""Where a peer listens and what others are told, while its network changes."""
+"""Listening and announced addresses of a peer while its network changes."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_the_advertised_host_is_announced_with_the_bound_port(network: Network) 
         ("tcp://0.0.0.0:5100", True, "192.0.2.8", False),
     ],
 )
-def test_others_that_cannot_reach_it_are_told_of(
+def test_an_address_that_others_cannot_reach_is_reported(
     network: Network, listen: str, networked: bool, seen_at: str, advised: bool
 ) -> None:
     async def test() -> None:

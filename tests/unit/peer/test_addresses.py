@@ -1,4 +1,4 @@
-"""Where a peer listens, and what it announces."""
+"""Listening address of a peer, and its announcement."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_name_to_listen_at_is_looked_up_once(endpoint: str, found: str) -> Non
 
 
 @pytest.mark.parametrize("host", ["nowhere.example", "near.example"])
-def test_a_name_without_an_address_is_told_with_what_to_do(host: str) -> None:
+def test_a_name_without_an_address_is_refused_with_a_hint(host: str) -> None:
     with pytest.raises(ConfigError, match=f"cannot listen at tcp://{host}:5100: {host}") as caught:
         resolve_host(f"tcp://{host}:5100")
     assert caught.value.hint is not None
@@ -82,7 +82,7 @@ def test_for_every_address_the_tracker_fills_in_the_one_it_sees(listening: str, 
     assert announce_endpoint(listening) == told
 
 
-def test_without_a_wish_it_is_what_faces_the_tracker() -> None:
+def test_the_default_address_faces_the_tracker() -> None:
     def way(*endpoints: str, home: str = "/h") -> str:
         return asyncio.run(on_the_way(Path(home), endpoints))
 

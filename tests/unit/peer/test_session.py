@@ -1,4 +1,4 @@
-"""What a login, a logout and the tracker's return begin and end, and in which order."""
+"""Session: order of activation and deactivation at login, logout and the tracker's return."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_a_leaving_user_is_no_longer_served(farewell: Any) -> None:
     run(test)
 
 
-def test_a_device_that_is_logged_out_is_served_no_more() -> None:
+def test_a_logged_out_device_is_no_longer_served() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
         stage.session.entry(
@@ -284,7 +284,7 @@ def test_a_logout_with_a_lost_reply_counts_as_done_here() -> None:
     run(test)
 
 
-def test_leaving_by_ones_own_wish() -> None:
+def test_leaving_a_group_voluntarily() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
         await stage.session.left_group(FILMS)

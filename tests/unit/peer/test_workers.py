@@ -1,4 +1,4 @@
-"""The threads for what blocks: results in the loop, and helpers when all of them wait."""
+"""Worker threads: results in the loop, and helpers while all workers wait."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_helpers_go_on_while_all_workers_wait_for_a_disk() -> None:
     run(test)
 
 
-def test_without_helpers_what_comes_waits() -> None:
+def test_without_helpers_new_jobs_wait() -> None:
     async def test(workers: Workers) -> None:
         disk = threading.Event()
         stuck = asyncio.ensure_future(workers.run(disk.wait, PATIENCE_S))
@@ -85,7 +85,7 @@ def test_closing_while_jobs_are_taken_ends() -> None:
         run(test)
 
 
-def test_a_disk_that_hangs_is_not_answered_by_calls_without_end(
+def test_a_hanging_disk_causes_few_calls_of_helpers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("peer.workers.SLOW_S", 0.0)
@@ -103,7 +103,7 @@ def test_a_disk_that_hangs_is_not_answered_by_calls_without_end(
     run(test)
 
 
-def test_closing_drops_what_was_not_begun_and_ends_helpers_too() -> None:
+def test_closing_drops_jobs_not_begun_and_ends_helpers() -> None:
     async def test(workers: Workers) -> None:
         disk, begun = threading.Event(), threading.Semaphore(0)
 

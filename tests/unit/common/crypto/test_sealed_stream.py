@@ -1,4 +1,4 @@
-"""What is sealed is opened as it was, once, in its order, with its key; and nothing else is."""
+"""Sealed streams: each message opens once, in order and with its key; no other bytes do."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_opens_each_sealed_message(messages: list[tuple[bytes, bytes]]) -> None:
         assert opener.open(number, memoryview(sealed_head), sealed_data) == (head, data)
 
 
-def test_several_sealers_may_use_one_room_in_turn() -> None:
+def test_several_sealers_share_a_scratch_buffer() -> None:
     room, other_key = ScratchBuffer(), new_key()
     sealers = {KEY: Sealer(KEY, room), other_key: Sealer(other_key, room)}
     openers = {key: Opener(key) for key in sealers}
@@ -68,7 +68,7 @@ def test_a_frame_that_was_cut_is_noticed(length: int) -> None:
         Opener(KEY).open(number, head, data[:length])
 
 
-def test_nothing_counts_twice_or_late() -> None:
+def test_no_message_counts_twice_or_late() -> None:
     sealer, opener = Sealer(KEY, ScratchBuffer()), Opener(KEY)
     first, second, third = (sealed(sealer, b"", bytes([at])) for at in range(3))
     assert opener.open(*first)[1] == b"\x00"

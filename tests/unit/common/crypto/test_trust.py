@@ -1,4 +1,4 @@
-"""Tickets, seals and keys: what passes, and what does not."""
+"""Tickets, sealed events and keys: accepted and refused ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check(token: bytes, now_ms: int = NOW, **changed: object) -> tickets.Ticket:
 
 
 class TestTickets:
-    def test_a_good_one(self) -> None:
+    def test_a_valid_ticket_passes(self) -> None:
         got = check(ticket())
         assert (got.user, got.epoch, got.expires_ms) == ("alice", 3, NOW + LIFE_MS)
 
@@ -55,7 +55,9 @@ class TestTickets:
         [{"tracker_id": b"o" * 16}, {"device": b"o" * 32}, {"group": "other"}],
         ids=lambda changed: next(iter(changed)),
     )
-    def test_one_for_something_else(self, changed: dict[str, object]) -> None:
+    def test_a_ticket_for_another_group_device_or_tracker_is_refused(
+        self, changed: dict[str, object]
+    ) -> None:
         with pytest.raises(Refused) as caught:
             check(ticket(**changed))
         assert caught.value.code is Code.TICKET_INVALID
@@ -92,11 +94,11 @@ class TestTickets:
             check(ticket(), NOW + later_ms)
         assert caught.value.code is code
 
-    def test_too_long_a_life(self) -> None:
+    def test_a_ticket_with_a_longer_life_is_refused(self) -> None:
         with pytest.raises(Refused):
             check(ticket(life_s=limits.TICKET_LIFE_S + 1))
 
-    def test_one_that_expires_before_it_was_issued(self) -> None:
+    def test_a_ticket_that_expires_before_its_issue_is_refused(self) -> None:
         with pytest.raises(Refused, match="does not count"):
             check(ticket(life_s=-1))
 
@@ -129,12 +131,12 @@ class TestSeals:
         assert event_seal.epoch_of(sealed) == 7
         assert event_seal.unseal(self.KEY, self.TOPIC, sealed) == b"plain"
 
-    def test_no_two_are_alike(self) -> None:
+    def test_no_two_sealed_events_are_alike(self) -> None:
         assert event_seal.seal(self.KEY, 7, self.TOPIC, b"") != event_seal.seal(
             self.KEY, 7, self.TOPIC, b""
         )
 
-    def test_nothing_else_opens_it(self) -> None:
+    def test_another_key_or_topic_opens_no_event(self) -> None:
         sealed = event_seal.seal(self.KEY, 7, self.TOPIC, b"plain")
         with pytest.raises(RemoteProtocolError):
             event_seal.unseal(b"o" * 32, self.TOPIC, sealed)

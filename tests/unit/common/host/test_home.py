@@ -1,4 +1,4 @@
-"""Homes, their locks, and files that are written whole."""
+"""Homes, their locks, and atomic writes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.support.waiting import PATIENCE_S
 
 
 class TestHomes:
-    def test_one_is_made_for_its_owner_alone(self, tmp_path: Path) -> None:
+    def test_a_home_is_made_for_its_owner_alone(self, tmp_path: Path) -> None:
         home = open_home(tmp_path / "deep" / "home")
         assert stat.S_IMODE(home.stat().st_mode) == 0o700
         assert home.is_absolute()
         assert open_home(home) == home
 
     @pytest.mark.parametrize("mode", [0o750, 0o705, 0o711, 0o777])
-    def test_one_that_others_can_look_into_is_refused(self, tmp_path: Path, mode: int) -> None:
+    def test_a_home_that_others_can_read_is_refused(self, tmp_path: Path, mode: int) -> None:
         home = tmp_path / "home"
         home.mkdir()
         home.chmod(mode)
@@ -113,7 +113,7 @@ class TestLocks:
         assert lock_holder(tmp_path) is None
         HomeLock(tmp_path).release()
 
-    def test_it_ends_with_its_process_however_that_ends(self, tmp_path: Path) -> None:
+    def test_a_lock_ends_with_its_process(self, tmp_path: Path) -> None:
         code = (
             "import sys; from pathlib import Path; from common.host.home import HomeLock\n"
             "HomeLock(Path(sys.argv[1])); print('locked', flush=True); sys.stdin.read()"
@@ -173,7 +173,7 @@ class TestFilesWrittenWhole:
         assert {entry.name for entry in tmp_path.iterdir()} == {"mine.new", "record"}
         assert (tmp_path / "record").read_bytes() == b"whole"
 
-    def test_they_are_swept_from_a_home_when_a_process_takes_it(
+    def test_leftovers_are_removed_when_a_process_locks_a_home(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.crash_while_writing(tmp_path / "device.key", monkeypatch)
@@ -232,7 +232,7 @@ class TestFilesWrittenWhole:
 
 
 class TestTrackerTime:
-    def test_until_it_is_told_it_is_our_own(self) -> None:
+    def test_before_the_first_reply_the_own_clock_is_used(self) -> None:
         time = TrackerTime(lambda: 5.0)
         before = wall_ms()
         assert before <= time.now_ms() <= wall_ms()

@@ -1,4 +1,4 @@
-"""`common.host.process`: what a process sets about itself."""
+"""Process set-up: the memory of freed pieces."""
 
 from __future__ import annotations
 

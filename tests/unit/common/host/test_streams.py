@@ -1,4 +1,4 @@
-"""`common.host.streams`: what a command does with standard streams that are closed or full."""
+"""Standard streams that are closed or full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wire stays as it is: golden bytes of every message, written anew by ``--update-golden``.
+"""Golden bytes of all messages, written anew by ``--update-golden``: the wire stays stable.
 
 A difference in ``tests/golden`` is a change of the protocol. Peers of the last release read what
 they know and skip what was appended; anything else needs another version.

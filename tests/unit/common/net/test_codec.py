@@ -1,4 +1,4 @@
-"""The codec: one form, and everything else becomes one error."""
+"""Codec: one form, and one error for any other input."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_frames_that_make_more_than_a_message_holds_are_not_joined() -> None:
         joined([b""] * (limits.DATA_FRAMES_MAX + 1))
 
 
-def test_another_version_is_told_apart_and_can_be_answered() -> None:
+def test_another_version_is_recognised_and_can_be_refused() -> None:
     with pytest.raises(VersionMismatch) as caught:
         COMMANDS.unpack([b"MT" + bytes([VERSION + 1]), b"7", b"who knows"])
     assert caught.value.request_id == b"7"

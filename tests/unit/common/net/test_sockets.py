@@ -1,4 +1,4 @@
-"""Sockets and admission: the pump's promises, and who gets in."""
+"""Sockets, pump, monitor and admission."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def pair_of(context: zmq.Context[Any], hear: Callable[[Frames], None]) -> tuple[
     return Pump(near, hear), far
 
 
-def test_all_messages_of_a_long_queue_are_heard_in_order() -> None:
+def test_all_messages_of_a_long_queue_are_received_in_order() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         heard: list[bytes] = []
         pump, far = pair_of(context, lambda frames: heard.append(frames[0].bytes))
@@ -284,7 +284,7 @@ def test_a_message_that_arrives_during_a_send_is_received() -> None:
     run(test)
 
 
-def test_a_full_queue_and_a_closed_socket_are_told_apart() -> None:
+def test_a_full_queue_and_a_closed_socket_are_distinguished() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         pump, _ = pair_of(context, lambda frames: None)
         outcomes = [pump.send([b"x", b"y"]) for _ in range(100)]
@@ -306,7 +306,7 @@ def test_a_message_to_an_absent_connection_is_gone() -> None:
     run(test)
 
 
-def test_a_port_in_use_is_told() -> None:
+def test_a_port_in_use_is_reported() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         server = Server(context, lambda key, address: zap.Admission.ADMIT)
         other = router(context, new_pair())

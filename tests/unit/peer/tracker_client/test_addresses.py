@@ -1,4 +1,4 @@
-"""A tracker's host name: every address it has is tried, each time anew, and beside the loop."""
+"""Host name of a tracker: all its addresses are tried, looked up each time beside the loop."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_f90_of_an_ipv6_and_an_ipv4_address_either_may_answer(names: Names) -> N
     on_stage(test)
 
 
-def test_f90_an_address_that_says_nothing_holds_the_others_up_for_a_moment_only(
+def test_f90_a_silent_address_delays_the_others_only_briefly(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names.addresses = ["127.0.0.2", "127.0.0.1"]
@@ -228,7 +228,7 @@ def test_an_address_is_looked_up_nowhere(names: Names, endpoint: str) -> None:
     assert not names.asked
 
 
-def test_a_port_that_takes_connections_and_says_nothing_does_not_answer(
+def test_a_port_that_accepts_and_stays_silent_does_not_answer(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names.addresses = ["127.0.0.1"]

@@ -188,7 +188,7 @@ def test_a_silent_loss_is_noticed_all_the_same(how: str) -> None:
     run(test)
 
 
-def test_whatever_is_lost_doubled_or_out_of_order_every_entry_is_seen_once_and_in_order() -> None:
+def test_with_any_loss_or_disorder_each_entry_is_seen_once_and_in_order() -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -347,7 +347,7 @@ def test_a_device_acts_for_its_logged_in_user_alone() -> None:
     run(test)
 
 
-def test_an_epoch_may_begin_without_anybody_going() -> None:
+def test_an_epoch_may_begin_without_a_leaving_member() -> None:
     async def test(harness: Harness) -> None:
         harness.join(FILMS)
         await harness.start()
@@ -420,7 +420,7 @@ def test_a_logout_from_elsewhere_ends_the_replica(how: str) -> None:
     run(test)
 
 
-def test_an_unknown_device_makes_us_look_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_devices_cause_few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(harness: Harness) -> None:
         harness.join(FILMS)
         await harness.start()
@@ -441,7 +441,7 @@ def test_an_unknown_device_makes_us_look_once_in_a_while(monkeypatch: pytest.Mon
     run(test)
 
 
-def test_peer_sets_are_heard_for_as_long_as_they_are_followed() -> None:
+def test_peer_set_updates_arrive_while_they_are_followed() -> None:
     async def test(harness: Harness) -> None:
         harness.join(FILMS)
         await harness.start()

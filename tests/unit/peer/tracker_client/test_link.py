@@ -1,4 +1,4 @@
-"""The line to the tracker, against a scripted one over real sockets."""
+"""Link to the tracker, against a scripted tracker over real sockets."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_a_request_triggers_the_next_attempt(monkeypatch: pytest.MonkeyPatch) ->
     run(test)
 
 
-def test_no_answer_in_time_is_told() -> None:
+def test_a_missing_reply_is_a_timeout() -> None:
     async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
         scripted.answer = lambda command: None
         with pytest.raises(TransportError, match="did not answer"):
@@ -226,7 +226,7 @@ def test_no_answer_in_time_is_told() -> None:
     run(test)
 
 
-def test_a_tracker_without_a_sign_of_life_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_without_a_beacon_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker_client_link, "SILENCE_S", 0.2)
     monkeypatch.setattr(limits, "BEACON_S", 0.05)
 
@@ -251,7 +251,7 @@ def test_a_tracker_without_a_sign_of_life_is_left(monkeypatch: pytest.MonkeyPatc
     run(test)
 
 
-def test_topics_are_heard_over_reconnections() -> None:
+def test_subscriptions_outlive_reconnections() -> None:
     async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
         async def hears(body: bytes) -> None:
             async def shout() -> None:
