@@ -414,3 +414,53 @@ def test_a_request_cancelled_before_it_was_sent_is_never_sent() -> None:
         assert harness.source.received(peer.Withdraw) == [peer.Withdraw(number, [1])]
 
     run(test)
+
+
+# -- handles ------------------------------------------------------------------------------------
+
+
+def test_a_closed_channel_ignores_all_calls() -> None:
+    async def test(harness: PoolHarness) -> None:
+        handler = RecordingHandler()
+        await harness.opened(handler)
+        channel = handler.channel
+        channel.close()
+        await harness.source.wait_for(peer.Close, 1)
+        channel.request((1,))
+        channel.cancel((1,))
+        channel.request_manifest(0)
+        channel.reconnect()
+        channel.close()
+        await harness.flushed()
+        assert channel.moved_at is None
+        assert harness.source.received(peer.Request) == []
+        assert harness.source.received(peer.AskManifest) == []
+        assert harness.pool.counts["silent"] == 0
+        assert handler.events == ["opened"]
+
+    run(test)
+
+
+def test_a_close_cancels_the_report_that_no_connection_can_be_made() -> None:
+    async def test(harness: PoolHarness) -> None:
+        handler = RecordingHandler()
+        harness.open(handler, NAMED[0])
+        handler.channel.close()
+        await turns()
+        assert handler.events == []
+
+    run(test)
+
+
+def test_a_second_channel_for_the_same_content_is_lost() -> None:
+    """The source would close the first one without a message."""
+
+    async def test(harness: PoolHarness) -> None:
+        first, second = RecordingHandler(), RecordingHandler()
+        await harness.opened(first)
+        harness.open(second)
+        await turns()
+        assert (first.events, second.events) == (["opened"], [("lost", False)])
+        assert len(harness.source.received(peer.Open)) == 1
+
+    run(test)
