@@ -12,18 +12,18 @@ MIB = 1024 * KIB
 # -- pieces and manifests (protocol) ------------------------------------------------------------
 
 PIECE_LENGTH_DEFAULT = 512 * KIB  # the original's piece; large enough to amortise a message
-PIECE_LENGTH_GROWN = 2 * MIB  # of large contents, by default; no message carries more
-PIECES_WANTED = 512  # no larger pieces while there would be fewer: a crowd needs some to pass on
-PIECE_LENGTH_MIN = 16 * KIB  # smaller ones drown in messages
+PIECE_LENGTH_GROWN = 2 * MIB  # of large contents by default; no message has more data
+PIECES_WANTED = 512  # pieces grow only beyond that count: a swarm needs many to pass on
+PIECE_LENGTH_MIN = 16 * KIB  # smaller ones cost too many messages
 PIECE_LENGTH_MAX = 4 * MIB  # a piece is one message, and a message is buffered whole
 RUN_BYTES = 2 * MIB  # adjacent pieces that go in one message, on bulk connections
-ON_ITS_WAY_MAX = 32 * MIB  # to one requester: 300 ms of 1 Gbit/s, and as much as a long way holds
+ON_ITS_WAY_MAX = 32 * MIB  # to one requester: 300 ms of 1 Gbit/s: the data in flight on a long path
 PIECES_MAX = 1 << 21  # 1 TiB of default pieces; a bitfield of 256 KiB
-ALIKE_PIECES_MAX = 1 << 18  # looked through for equal ones: some 30 MiB of digests for a moment
+ALIKE_PIECES_MAX = 1 << 18  # searched for equal ones: some 30 MiB of digests for a moment
 ENTRIES_MAX = 200_000  # files and folders in one share
 TIMES_MAX = 2 * ENTRIES_MAX  # of these, and of the folders on the way to them
 CONTENT_BYTES_MAX = 1 << 53  # sizes stay exact in JSON readers that know only doubles
-COUNT_MAX = (1 << 53) - 1  # beyond it such writers make a float of it, which is no count
+COUNT_MAX = (1 << 53) - 1  # such writers make a float of larger ones, which is no count
 MANIFEST_BYTES_MAX = 96 * MIB  # PIECES_MAX digests of 32 bytes, and the entries' paths
 MANIFEST_PART_BYTES = 128 * KIB  # moved in parts that fit a small message limit
 
@@ -54,7 +54,7 @@ HEARTBEAT_TTL_MS = 15_000
 RECONNECT_IVL_MS = 100  # doubled at each try up to the maximum; libzmq adds the jitter
 RECONNECT_IVL_MAX_MS = 5_000
 TRACKER_BACKLOG = 4_096  # a restarted tracker is met by all peers at once
-CONNECTIONS_MAX = 50_000  # to one socket, if there are descriptors for so many
+CONNECTIONS_MAX = 50_000  # to one socket, if there are enough descriptors
 UNFINISHED_BYTES_MAX = 16 * MIB  # of a message that does not end; several of the longest there are
 NOT_READING_S = 20.0  # a connection that takes none of its queued bytes for that long is closed
 REPLIES_QUEUED_MAX = 300  # for one device; one that reads has no more than its open commands
@@ -73,12 +73,12 @@ PASSWORD_CHARACTERS_MIN = 6  # of a new one: guesses are slowed to 8,700 a day, 
 PASSWORD_BYTES_MAX = 1_024
 EVENT_KEY_BYTES = 32
 REKEYS_MAX = 6  # fresh keys of a group for lost devices: all members ask for each of them, …
-REKEYS_S = 60.0  # … so there are at most that many in this time, and the rest share the next one
+REKEYS_S = 60.0  # … so there are at most that many in this time; the rest get the next key
 
 # -- presence -----------------------------------------------------------------------------------
 
-LEASE_S = 30.0  # a silent device is believed online that long
-SEEN_MARK_S = 3_600  # how often it is written down that a device is online still
+LEASE_S = 30.0  # a silent device counts as online that long
+SEEN_MARK_S = 3_600  # how often the presence of an online device is recorded
 RENEW_S = 10.0  # and renews three times within it
 COALESCE_S = 0.1  # peer-set changes of one share are gathered that long
 BEACON_S = 2.0  # the tracker's sign of life, with the head of the active groups
@@ -99,8 +99,8 @@ GROUPS_PER_USER_MAX = 200  # each is a topic to follow, a ticket to renew and a 
 MEMBERS_PER_GROUP_MAX = 10_000  # their devices are known to every serving peer of the group
 REQUESTS_PER_GROUP_MAX = 1_000  # strangers must not fill an owner's list without end
 REQUESTS_PER_USER_MAX = 100
-REQUEST_BURST = 10  # how often a user may ask to be let into a group at once: each is two entries …
-REQUEST_S = 10.0  # … of its log if it is withdrawn again; later once in so long
+REQUEST_BURST = 10  # join requests of a user at once: each is two entries …
+REQUEST_S = 10.0  # … of a log if it is withdrawn again; later one in that time
 DEVICES_PER_USER_MAX = 100
 SHARES_PER_GROUP_MAX = LISTING_MAX
 OFFERS_PER_DEVICE_MAX = LISTING_MAX
@@ -108,8 +108,8 @@ UPLOADS_PER_DEVICE_MAX = 2  # manifests on their way in
 UPLOAD_BYTES_MAX = 256 * MIB  # memory for all manifests on their way in
 UPLOAD_BYTES_PER_USER_MAX = 32 * MIB  # of that, for a user with more than one of them
 UPLOAD_IDLE_S = 60.0  # an upload that gets no whole part that long is dropped
-UPLOAD_S = 600.0  # so long an upload may take in all, …
-UPLOAD_RATE_MIN = 64 * KIB  # … and a second more for each so many bytes of it
+UPLOAD_S = 600.0  # time for an upload in all, …
+UPLOAD_RATE_MIN = 64 * KIB  # … and one second more for each of these bytes
 UNSHARED_MANIFEST_LIFE_S = (
     600  # a manifest that no share names is kept that long for the offer to follow
 )
@@ -121,7 +121,7 @@ COMMANDS_PER_BATCH_MAX = 256  # committed together; bounds how long a command wa
 COMMAND_RATE = 300.0  # commands a second of one device in the long run …
 COMMAND_BURST = 600.0  # … and at once; a start with 200 groups needs about 500
 PASSWORD_QUEUE_MAX = 32  # passwords that wait to be hashed: about 3 s of one core
-PASSWORD_PLACES_EACH = 2  # of these and of those at work, a user's: the next one is ready in time
+PASSWORD_PLACES_EACH = 2  # of each user, waiting or at work: the next one is ready in time
 # What one user may add to the tracker's disk: at once, and a second in the long run. Each is paid
 # for when it comes about, together with its end, which is free.
 ENTRIES_BURST = 40_000  # of groups' logs: 20,000 shares, or 100 logins of a user of 200 groups
@@ -137,12 +137,10 @@ ACCOUNTS_MAX = 200_000  # some 100 MiB of the tracker's memory
 LOG_ENTRIES_MAX = 2_000  # of a group's log: what a peer may miss and still get entry by entry; …
 LOG_ENTRIES_KEPT = 1_000  # … beyond, the oldest go until so many are left: two pages
 LOG_TRIM_MAX = 10_000  # entries that go at once: a log of an earlier release may have millions
-PROBE_S = 4.0  # a device that is tested answers by then, over any network that is of use
+PROBE_S = 4.0  # a tested device answers in that time over any usable network
 PROBE_BURST = 4.0  # tests of a user's devices at once, …
 PROBE_RATE = 1 / 15  # … and a second in the long run: enough for a person who mends a network
 PROBES_MAX = 16  # at a time, of all users: each takes a few descriptors
-HOUSEKEEPING_S = 60.0  # how often what is out of date is forgotten
+HOUSEKEEPING_S = 60.0  # how often expired state is deleted
 RECEIPT_LIFE_S = 600  # for how long a repeated command is recognised as one that was done
-TOMBSTONE_LIFE_S = (
-    86_400  # removals, and the heads of dissolved groups' logs, are remembered so long
-)
+TOMBSTONE_LIFE_S = 86_400  # removals, and the heads of dissolved groups' logs, are kept that long

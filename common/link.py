@@ -40,9 +40,9 @@ class Tracker:
 
 
 def check_endpoint(text: str, *, wildcard: bool = False) -> str:
-    """``text`` if it is ``tcp://HOST:PORT`` or ``ipc:///PATH``. Raises `ConfigError`.
+    """Return ``text`` if it is ``tcp://HOST:PORT`` or ``ipc:///PATH``. Raises `ConfigError`.
 
-    ``wildcard`` allows what only makes sense to bind: a host of ``*`` and the port 0.
+    ``wildcard`` allows endpoints to bind: a host of ``*`` and the port 0.
     """
     if match := _IPC.match(text):
         # The kernel's limit for the path of a socket is 107 bytes.
@@ -63,9 +63,9 @@ def check_endpoint(text: str, *, wildcard: bool = False) -> str:
 
 
 def check_source(text: str) -> str:
-    """``text`` if it is where one device may make others connect to. Raises `ConfigError`.
+    """Return ``text`` if it is an endpoint that a device may announce. Raises `ConfigError`.
 
-    A host is an address there and never a name: libzmq resolves names on the one thread that all
+    Its host is an address and never a name. Why: libzmq resolves names on the one thread that all
     its connections share, so that a slow name server of another party would hold up
     everything, and would learn who asked.
     """
@@ -88,8 +88,10 @@ def check_source(text: str) -> str:
 
 
 def check_host(text: str) -> str:
-    """``text`` if it is a host that others can be told: an address, without brackets, or a name.
-    Raises `ConfigError`."""
+    """Return ``text`` if it is an address, without brackets, or a host name. Raises `ConfigError`.
+
+    Others must be able to connect to it.
+    """
     host = text.strip().removeprefix("[").removesuffix("]")
     endpoint = endpoint_at(host, 1)
     try:
@@ -110,7 +112,7 @@ def is_address(host: str) -> bool:
 
 
 def host_of(endpoint: str) -> str:
-    """The host of a checked ``tcp://HOST:PORT``; brackets of an IPv6 address stay."""
+    """Return the host of a checked ``tcp://HOST:PORT``; brackets of an IPv6 address stay."""
     return endpoint.removeprefix("tcp://").rpartition(":")[0]
 
 
@@ -126,7 +128,7 @@ def is_loopback(endpoint: str) -> bool:
 
 
 def endpoint_at(address: str, port: int | str) -> str:
-    """``tcp://ADDRESS:PORT``, with an IPv6 address in brackets."""
+    """Return ``tcp://ADDRESS:PORT``, with an IPv6 address in brackets."""
     return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
 
 
@@ -156,8 +158,7 @@ def as_endpoint(text: str) -> str:
 
 
 def parse_link(text: str) -> Tracker:
-    """The tracker that a link names, with blanks, quotes and the like around it or not. Raises
-    `ConfigError` that says what is wrong with it."""
+    """Return the tracker of a link, after clean-up. Raises `ConfigError` that names the fault."""
     text = link_text.cleaned(text)
     for scheme, transport in ((link_text.SCHEME, "tcp://"), (link_text.IPC_SCHEME, "ipc://")):
         if text.startswith(scheme):
@@ -185,7 +186,7 @@ _INFO_HINT = "a tracker has three lines: its IP, its port, and the key that it p
 
 
 def read_info(path: Path) -> list[InfoEntry]:
-    """The trackers of a ``tracker_info.txt``. Raises `ConfigError` naming the line."""
+    """Return the trackers of a ``tracker_info.txt``. Raises `ConfigError` naming the line."""
     try:
         # Editors elsewhere begin a text with a mark of its encoding.
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -258,7 +259,7 @@ def add_key(path: Path, entry: InfoEntry, key: DeviceKey) -> None:
 
 
 def trackers_of(text: str, base: Path | None = None) -> list[Tracker]:
-    """The trackers that a link or the path of a ``tracker_info.txt`` names, in its order.
+    """Return the trackers of a link, or of the file ``tracker_info.txt`` at a path, in order.
 
     Entries without a key cannot be trusted; when no entry has one, `ConfigError`.
     """

@@ -1,5 +1,6 @@
-"""Host addresses: those of this machine's interfaces, as the kernel tells them now, and those of
-host names. All of it blocks; ``common.net.resolving`` looks names up beside an event loop.
+"""Host addresses: current ones of this machine's interfaces, and those of host names.
+
+All functions block. Not here: lookup beside an event loop (see ``common.net.resolving``).
 
 Limits: one IPv4 address an interface (its primary one); IPv6 addresses of global scope only.
 """
@@ -26,7 +27,7 @@ _GLOBAL_SCOPE = "00"
 
 
 def addresses_of_interface(name: str) -> list[str]:
-    """The addresses of an interface that is up, IPv4 first."""
+    """Return the addresses of an interface that is up, IPv4 first."""
     found = []
     request = struct.pack("256s", name.encode()[:15])
     with (
@@ -47,8 +48,10 @@ def addresses_of_interface(name: str) -> list[str]:
 
 
 def addresses_for_others() -> list[str]:
-    """The addresses by which other machines may reach this one: none of loopback, none that is
-    good on one link alone; IPv4 first, in the order of the interfaces."""
+    """Return the addresses at which other machines may reach this one.
+
+    They are neither loopback nor link-local; IPv4 comes first, in the order of the interfaces.
+    """
     found = [one for _, name in socket.if_nameindex() for one in addresses_of_interface(name)]
     usable = [ipaddress.ip_address(one) for one in found]
     good = [one for one in usable if not (one.is_loopback or one.is_link_local)]
@@ -56,8 +59,7 @@ def addresses_for_others() -> list[str]:
 
 
 def is_host_name(endpoint: str) -> bool:
-    """Whether the host of ``endpoint`` is for name servers to look up: no address, and no name of
-    an interface of this machine."""
+    """Whether the host of ``endpoint`` is a host name: no address, and no interface's name."""
     host = host_of(endpoint)
     if endpoint.startswith("ipc://") or is_address(host):
         return False
@@ -65,7 +67,7 @@ def is_host_name(endpoint: str) -> bool:
 
 
 def addresses_of(host: str) -> list[str]:
-    """The addresses of a host name, the preferred one first. Blocks; raises OSError."""
+    """Return the addresses of a host name, the preferred one first. Blocks; raises OSError."""
     try:
         rows = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except UnicodeError as error:
@@ -73,10 +75,10 @@ def addresses_of(host: str) -> list[str]:
     found = [str(row[4][0]) for row in rows]
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
-        found += _LOOPBACK  # whatever the files of this machine say (RFC 6761)
+        found += _LOOPBACK  # also against the hosts file (RFC 6761)
     return list(dict.fromkeys(found))[:ADDRESSES_MAX]
 
 
 def reason_of(error: OSError) -> str:
-    """Why a lookup or a connection failed, in the system's words."""
+    """Return the system's text for a failed lookup or connection."""
     return error.strerror or (os.strerror(error.errno) if error.errno else "no address")

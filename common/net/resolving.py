@@ -1,6 +1,7 @@
 """Host name lookup beside the event loop: all addresses of ``tcp://HOST:PORT``.
 
-Owns the threads that wait for a name server. Which address is used is the caller's choice.
+Owns: the threads that wait for a name server. Not here: the choice among the addresses (see the
+callers).
 
 Why: libzmq takes the first address that a name has, and asks for it on the one thread that all its
 connections share. A name with an IPv6 and an IPv4 address (``localhost``) is then unreachable when
@@ -21,7 +22,7 @@ from common.net.hosts import addresses_of, reason_of
 
 
 class NoSuchHost(TransportError):
-    """The name servers answer, and know no address of that name."""
+    """Host name without an address, by the answer of the name servers."""
 
 
 LOOKUP_S = 5.0  # resolvers wait that long for the first name server that is asked
@@ -33,7 +34,7 @@ _lookups: dict[tuple[asyncio.AbstractEventLoop, str], _Found] = {}
 
 
 async def endpoints_of(endpoint: str) -> list[str]:
-    """``endpoint`` once for each address that its host has now, the preferred one first.
+    """Return ``endpoint`` once for each current address of its host, the preferred one first.
 
     Invariant: a name is looked up by one thread at a time, however often it is asked for; a thread
     that a name server keeps waiting does not keep the process from ending.
