@@ -29,6 +29,7 @@ from common.messages.refusals import Code
 from common.net.codec import SIGNATURE, Decoder, VersionMismatch, pack
 from common.net.pump import Frames, Pump, Sent
 from common.net.sockets import Private, bind, make_socket
+from peer.background_tasks import BackgroundTasks
 from peer.control.client import control_endpoint
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class ControlServer:
         self._handle = handle
         self._decoder: Decoder[control.Ask] = Decoder(control.Ask, data_frames=0)
         self._requests: dict[_Key, _Request] = {}
+        self._unasked = BackgroundTasks()  # commands without an answer
         self._long = asyncio.Semaphore(LONG_MAX)  # in order of arrival
         self._backlogs: dict[bytes, deque[list[Any]]] = {}  # unsent messages by connection
         socket = make_socket(
@@ -97,6 +99,7 @@ class ControlServer:
         for request in list(self._requests.values()):
             request.task.cancel()
         self._requests.clear()
+        self._unasked.cancel()
         self._pump.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.endpoint.removeprefix("ipc://"))
@@ -152,8 +155,8 @@ class ControlServer:
         request.task.cancel()
         if stop_work and isinstance(request.ask, control.DownloadFile):
             # Why: the download outlives the command that waits for it.
-            ask = control.Cancel(request.ask.group, request.ask.name)
-            self._on_ask((key[0], b"stop" + key[1][4:]), ask)
+            cancel = control.Cancel(request.ask.group, request.ask.name)
+            self._unasked.start(self._answer(key, cancel))
 
     async def _answer(self, key: _Key, ask: control.Ask) -> control.Answer:
         def notify(message: control.Progress | control.Happened) -> None:

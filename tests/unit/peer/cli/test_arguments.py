@@ -1,4 +1,4 @@
-"""What people type, and what the options of ``up`` mean."""
+"""Sizes, passwords and the options of ``up``."""
 
 from __future__ import annotations
 

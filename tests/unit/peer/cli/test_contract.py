@@ -1,4 +1,4 @@
-"""The command line as a contract: what it asks the peer, what it prints, what it ends with."""
+"""Contract of the command line: its messages to the peer, its output, its exit codes."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ class TestPasswords:
         assert (ran.code, peer.asked) == (2, [])
         assert ran.err.startswith('error: "an na" is not a valid user name\n')
 
-    def test_none_at_all_is_wrong_usage(self, home: Path, cli: Cli) -> None:
+    def test_a_missing_password_is_wrong_usage(self, home: Path, cli: Cli) -> None:
         with FakePeer(home) as peer:
             ran = cli("login", "anna")
         assert (ran.code, peer.asked) == (2, [])
@@ -402,7 +402,7 @@ def test_upload_json_is_the_row_and_the_time(home: Path, cli: Cli) -> None:
     assert ran.json["elapsed_s"] == 1.5
 
 
-def test_download_tells_where_it_went_on_one_line(home: Path, cli: Cli) -> None:
+def test_a_download_reports_its_path_on_one_line(home: Path, cli: Cli) -> None:
     def work(ask: control.Ask, tell: Any) -> control.Answer:
         tell(control.Progress("downloading", 50, 100, 10.0, 5.0, 3))
         return DOWNLOADED

@@ -149,7 +149,7 @@ def test_a_prompt_leaves_a_peer_that_ran_before(home: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_prompt_that_is_told_to_end_ends_its_peer(home: Path, number: signal.Signals) -> None:
+def test_a_terminated_prompt_stops_its_peer(home: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "peer.cli", "--home", str(home), "shell", "127.0.0.1:0", NOBODY],
         cwd=ROOT,

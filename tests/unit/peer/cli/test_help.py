@@ -1,4 +1,4 @@
-"""Every command is documented, with an example that is right, and nothing slow is imported for it.
+"""Help of every command: a valid example, and no slow import.
 
 The commands of the original keep their names.
 """
@@ -95,7 +95,7 @@ def test_the_summary_fits_a_line(name: str) -> None:
     assert not summary.endswith("...")
 
 
-def test_the_password_options_tell_their_risk(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_warns_of_passwords_as_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("login", "create-user", "change-password"):
         run([name, "--help"])
         assert "can be seen by other users" in " ".join(capsys.readouterr().out.split())

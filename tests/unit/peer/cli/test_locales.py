@@ -1,4 +1,4 @@
-"""Both programs in locales that cannot show every character: nothing breaks, at worst a `?`."""
+"""Both programs in locales that cannot show every character: at worst a `?` is printed."""
 
 from __future__ import annotations
 

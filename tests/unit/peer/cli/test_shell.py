@@ -1,4 +1,4 @@
-"""The prompt: the same commands, one a line; nothing but `quit` and the end of input ends it."""
+"""The prompt: the same commands, one a line, until `quit` or the end of input."""
 
 from __future__ import annotations
 

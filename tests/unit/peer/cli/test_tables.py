@@ -72,7 +72,7 @@ def test_counts() -> None:
     assert count_text(1024, "piece") == "1,024 pieces"
 
 
-def test_a_time_that_is_none_stays_as_it_is() -> None:
+def test_an_invalid_time_stays_unchanged() -> None:
     assert moment_text("\x1b[2J") == "\x1b[2J"
     assert len(moment_text("2026-01-01T00:00:00.123Z", seconds=True)) == 19
 
@@ -331,7 +331,7 @@ def test_work_on_this_device_is_no_standstill(stage: str) -> None:
     assert not [at for at in range(500) if still.line(control.Progress(stage, 100, 100), at)]
 
 
-def test_the_command_that_tells_more_can_be_pasted() -> None:
+def test_the_command_with_details_can_be_pasted() -> None:
     ask = control.DownloadFile("films", "-r f", "/d")
     assert why_slow_command(Console(), ask) == "mini-torrent why-slow -- films '-r f'"
     ask = control.DownloadFile("films", "a", "/d")
@@ -339,7 +339,7 @@ def test_the_command_that_tells_more_can_be_pasted() -> None:
     assert why_slow_command(home, ask) == "mini-torrent --home '/a home' why-slow films a"
 
 
-def test_no_rows_are_said_in_a_pipe_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_listing_is_reported_in_a_pipe_too(capsys: pytest.CaptureFixture[str]) -> None:
     show(sources_table([]), Console())
     assert capsys.readouterr().out == "There are no sources: no device that has it is online.\n"
 

@@ -1,4 +1,4 @@
-"""Which device is meant, and how devices and changed passwords are told of."""
+"""Commands about devices and passwords: ids, rows and result texts."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_id_of_no_device_or_several_is_refused(typed: str, code: Code, words:
     assert "\x1b" not in caught.value.message
 
 
-def test_ids_are_as_long_as_it_takes_to_tell_them_apart() -> None:
+def test_ids_are_long_enough_to_be_distinct() -> None:
     twin = DeviceKey(OWN[:5] + b"\x01" + bytes(26))
     rows = device_rows([tracker.OwnDevice(key, 1, 1) for key in (OWN, twin, LAPTOP)], OWN)
     assert sorted(row.id for row in rows) == ["3f0c0c000000", "3f0c0c000001", "fbff00000000"]

@@ -1,4 +1,4 @@
-"""The control socket: both ends of it, over the real thing."""
+"""Both ends of the control socket, over a real socket."""
 
 from __future__ import annotations
 
@@ -135,9 +135,9 @@ def test_leaving_an_answer_early_ends_the_command(home: Path) -> None:
 
     with FakePeer(home, {control.DownloadFile: tell_and_wait}) as peer:
         with ControlClient(home) as client:
-            said = client.ask(control.DownloadFile("films", "a", "/a"))
-            next(said)
-            said.close()
+            messages = client.ask(control.DownloadFile("films", "a", "/a"))
+            next(messages)
+            messages.close()
         assert peer.wait_for(lambda: len(peer.cancelled) == 1)
         assert not any(isinstance(ask, control.Cancel) for ask in peer.asked)
 
@@ -150,9 +150,9 @@ def test_hanging_up_with_stop_work_cancels_the_download_itself(home: Path) -> No
     replies = {control.DownloadFile: tell_and_wait, control.Cancel: control.Done()}
     with FakePeer(home, replies) as peer:
         with ControlClient(home) as client:
-            said = client.ask(control.DownloadFile("films", "a", "/a"), stop_work=True)
-            next(said)
-            said.close()
+            messages = client.ask(control.DownloadFile("films", "a", "/a"), stop_work=True)
+            next(messages)
+            messages.close()
         assert peer.wait_for(lambda: control.Cancel("films", "a") in peer.asked)
 
 
@@ -415,7 +415,7 @@ class OldPeer:
 
 
 @pytest.mark.parametrize("says", ["refusal", "nothing", "another signature"])
-def test_a_peer_of_an_older_release_is_told_at_once(home: Path, says: str) -> None:
+def test_a_peer_of_an_older_release_is_reported_at_once(home: Path, says: str) -> None:
     with (
         OldPeer(home, says),
         ControlClient(home) as client,
@@ -432,7 +432,7 @@ def test_down_ends_a_peer_of_an_older_release(home: Path) -> None:
         assert peer.downs == 1
 
 
-def test_a_peer_of_another_form_tells_its_release(
+def test_a_peer_with_other_messages_reports_its_release(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peer.control.server, "release", lambda: "7.8.9")
@@ -461,7 +461,7 @@ def test_a_client_greets_its_peer_once(home: Path) -> None:
         assert peer.asked == [control.Status()] * 3
 
 
-def test_a_peer_that_says_nothing_is_told_of_before_it_is_given_up(
+def test_a_silent_peer_is_reported_before_the_timeout(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peer.control.client, "SILENCE_TOLD_S", 0.0)
