@@ -30,7 +30,7 @@ from peer.files import open_part
 from peer.files.errors import AlreadyExists
 from peer.files.partial_content import PartialContent
 from peer.records import DownloadRecord, Records, record_key
-from peer.tracker_client.claims import check_facts, check_name
+from peer.tracker_client.claims import check_name, check_summary
 
 
 class DownloadCreator:
@@ -93,7 +93,7 @@ class DownloadCreator:
             services, group, content, found.manifest_bytes, found.sources, report
         )
         decoded = await services.workers.run(manifests.decode, encoded, content)
-        check_facts(found.row, decoded, ask.name)
+        check_summary(found.row, decoded, ask.name)
         await services.workers.run(services.manifests.put, content, encoded)
         record = DownloadRecord(
             user=user,

@@ -30,7 +30,7 @@ from peer.shares.offers import TrackerOffers
 from peer.shares.open_shares import OpenShares, Share
 from peer.shares.owed_withdrawals import OwedWithdrawals, share_key
 from peer.shares.share_records import ShareRecords
-from peer.tracker_client.claims import check_facts
+from peer.tracker_client.claims import check_summary
 from peer.tracker_client.group_replica import GroupReplica
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class OfferAgreement:
             await self._records.put(record)
             try:
                 offered = await self._offers.offer(group, record.name, content, encoded, report)
-                check_facts(offered.row, decoded, record.name)
+                check_summary(offered.row, decoded, record.name)
             except Refused:
                 await self._restore(record, before)
                 raise

@@ -25,7 +25,7 @@ from peer.files.scanning import Scan
 from peer.records import Manifests
 from peer.shares.digesting import Report, digest, verify
 from peer.shares.offers import TrackerOffers
-from peer.tracker_client.claims import check_facts, check_name
+from peer.tracker_client.claims import check_name, check_summary
 from peer.workers import Workers
 
 LEFT_OUT_NAMED_MAX = 5  # parts of downloads in a note; the rest is counted
@@ -79,7 +79,7 @@ class Joining:
             raise _twin(found.row, name)
         encoded = await self._manifest(group, content)
         model = await self._workers.run(manifests.decode, encoded, content)
-        check_facts(found.row, model, name)
+        check_summary(found.row, model, name)
         if not _same_files(model, scanned):
             raise _taken(ask, group, name, own == content)
         try:

@@ -27,9 +27,9 @@ def check_name(row: tracker.FileRow, asked: str) -> None:
         )
 
 
-def check_facts(row: tracker.FileRow, decoded: Manifest, name: str) -> None:
+def check_summary(row: tracker.FileRow, decoded: Manifest, name: str) -> None:
     """Raise `IntegrityError` unless ``row`` says of the content what its manifest says."""
-    facts: dict[str, tuple[object, object]] = {
+    claims: dict[str, tuple[object, object]] = {
         "size": (row.size, decoded.size),
         "number of files": (row.files, decoded.file_count),
         "number of pieces": (row.pieces, decoded.piece_count),
@@ -37,7 +37,7 @@ def check_facts(row: tracker.FileRow, decoded: Manifest, name: str) -> None:
         "algorithm": (row.algorithm, decoded.algorithm.value),
         "digest": (row.digest, decoded.digest),
     }
-    wrong = [what for what, (claimed, true) in facts.items() if claimed != true]
+    wrong = [what for what, (claimed, true) in claims.items() if claimed != true]
     if wrong:
         raise IntegrityError(
             f"check {quoted(name)}: the tracker's row contradicts the manifest: {', '.join(wrong)}"
