@@ -1,5 +1,4 @@
-"""Starting and ending a real peer. Its tracker is one that nobody runs: that keeps no peer from
-starting."""
+"""Start and stop of a real peer. Its tracker does not run, which keeps no peer from starting."""
 
 from __future__ import annotations
 
