@@ -36,7 +36,7 @@ def join_group(console: Console, group: str) -> None:
 def leave_group(console: Console, group: str, yes: bool) -> None:
     """Leave a group, and stop sharing in it.
 
-    A group that you own passes to its oldest other member. The last member dissolves the group.
+    A group that you own passes to the member who joined first. The last member dissolves the group.
     """
     from common.messages.control import LeaveGroup
 
