@@ -82,17 +82,4 @@ def save(home: Path, settings: Settings) -> None:
     """
     if load(home) == settings:
         return
-    table: dict[str, object] = msgspec.to_builtins(settings)
-    lines = [f"{name} = {_toml(value)}\n" for name, value in table.items()]
-    atomic_write(home / FILE, "".join(lines).encode())
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    escaped = "".join(
-        f"\\u{ord(c):04x}" if ord(c) < 32 or c in '"\\\x7f' else c for c in str(value)
-    )
-    return f'"{escaped}"'
+    atomic_write(home / FILE, msgspec.toml.encode(settings))
