@@ -60,7 +60,7 @@ def dealer(context: zmq.Context[Any], pair: KeyPair, server: DeviceKey) -> zmq.S
 
 
 class Server:
-    """A guarded ROUTER that keeps what it hears."""
+    """A guarded ROUTER that records received messages."""
 
     def __init__(self, context: zmq.Context[Any], policy: zap.Policy) -> None:
         self.guard = zap.ZapHandler(context)
@@ -68,12 +68,12 @@ class Server:
         self.pair = new_pair()
         socket = router(context, self.pair)
         self.endpoint = sockets.bind(socket, "tcp://127.0.0.1:0")
-        self.heard: list[tuple[sockets.Sender | None, bytes]] = []
-        self.guests: list[Any] = []  # a socket that nobody holds is closed
+        self.received: list[tuple[sockets.Sender | None, bytes]] = []
+        self.clients: list[Any] = []  # a socket without a reference is closed
         self.pump = Pump(socket, self._on_message)
 
     def _on_message(self, frames: Frames) -> None:
-        self.heard.append((sockets.sender(frames), frames[-1].bytes))
+        self.received.append((sockets.sender(frames), frames[-1].bytes))
         if frames[-1].bytes == b"raise":
             raise RuntimeError("a bug")
 
@@ -82,11 +82,13 @@ class Server:
         self.guard.close()
 
 
-def knock(context: zmq.Context[Any], server: Server, pair: KeyPair, word: bytes) -> Any:
+def connect_and_send(
+    context: zmq.Context[Any], server: Server, pair: KeyPair, message: bytes
+) -> Any:
     client = dealer(context, pair, server.pair.public)
     client.connect(server.endpoint)
-    client.send(word)
-    server.guests.append(client)
+    client.send(message)
+    server.clients.append(client)
     return client
 
 
@@ -94,11 +96,11 @@ def test_the_proved_key_is_the_sender() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         server = Server(context, lambda key, address: zap.Admission.ADMIT)
         pair = new_pair()
-        knock(context, server, pair, b"hello")
-        await until(lambda: server.heard)
-        who, word = server.heard[0]
+        connect_and_send(context, server, pair, b"hello")
+        await until(lambda: server.received)
+        who, message = server.received[0]
         assert who is not None
-        assert (who.device, word) == (pair.public, b"hello")
+        assert (who.device, message) == (pair.public, b"hello")
         assert len(who.routing_id) == limits.ROUTING_ID_BYTES
         assert server.guard.counts["admit"] == 1
         server.close()
@@ -116,8 +118,8 @@ def test_metadata_of_the_clients_own_making_is_overruled() -> None:
             client.setsockopt(zmq.METADATA, b"User-Id:" + b"00" * 32)
         client.connect(server.endpoint)
         client.send(b"hello")
-        await until(lambda: server.heard)
-        who, _ = server.heard[0]
+        await until(lambda: server.received)
+        who, _ = server.received[0]
         assert who is not None
         assert who.device == pair.public
         server.close()
@@ -132,8 +134,8 @@ def test_messages_under_a_guessable_routing_id_are_ignored() -> None:
         client.setsockopt(zmq.ROUTING_ID, b"short")
         client.connect(server.endpoint)
         client.send(b"hello")
-        await until(lambda: server.heard)
-        assert server.heard[0][0] is None
+        await until(lambda: server.received)
+        assert server.received[0][0] is None
         server.close()
 
     run(test)
@@ -153,12 +155,12 @@ def test_only_admitted_keys_can_connect(answer: zap.Admission | Exception) -> No
             return answer
 
         server = Server(context, policy)
-        knock(context, server, bad, b"bad")
+        connect_and_send(context, server, bad, b"bad")
         counted = {zap.Admission.DENY: "deny"}.get(answer, "retry")  # type: ignore[arg-type]
         await until(lambda: server.guard.counts[counted])
-        knock(context, server, good, b"good")
-        await until(lambda: server.heard)
-        assert [word for _, word in server.heard] == [b"good"]
+        connect_and_send(context, server, good, b"good")
+        await until(lambda: server.received)
+        assert [message for _, message in server.received] == [b"good"]
         assert server.guard.counts["failures"] == (
             server.guard.counts["retry"] if isinstance(answer, Exception) else 0
         )
@@ -171,9 +173,9 @@ def test_a_domain_without_a_policy_admits_no_client() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         server = Server(context, lambda key, address: zap.Admission.ADMIT)
         server.guard._policies.clear()
-        knock(context, server, new_pair(), b"hello")
+        connect_and_send(context, server, new_pair(), b"hello")
         await until(lambda: server.guard.counts["deny"])
-        assert server.heard == []
+        assert server.received == []
         server.close()
 
     run(test)
@@ -219,9 +221,9 @@ def test_a_serving_socket_needs_a_domain() -> None:
 def test_an_exception_in_on_message_does_not_stop_the_pump() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         server = Server(context, lambda key, address: zap.Admission.ADMIT)
-        client = knock(context, server, new_pair(), b"raise")
+        client = connect_and_send(context, server, new_pair(), b"raise")
         client.send(b"next")
-        await until(lambda: len(server.heard) == 2)
+        await until(lambda: len(server.received) == 2)
         server.close()
 
     run(test)
@@ -230,38 +232,38 @@ def test_an_exception_in_on_message_does_not_stop_the_pump() -> None:
 def test_a_message_that_is_too_long_ends_the_connection() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         server = Server(context, lambda key, address: zap.Admission.ADMIT)
-        client = knock(context, server, new_pair(), b"x" * 1001)
+        client = connect_and_send(context, server, new_pair(), b"x" * 1001)
         down: list[ConnectionEvent] = []
-        watch = SocketMonitor(client, down.append)
+        monitor = SocketMonitor(client, down.append)
         await until(lambda: ConnectionEvent.DOWN in down)
-        assert server.heard == []
-        watch.close()
+        assert server.received == []
+        monitor.close()
         server.close()
 
     run(test)
 
 
-def pair_of(context: zmq.Context[Any], hear: Callable[[Frames], None]) -> tuple[Pump, Any]:
+def pair_of(context: zmq.Context[Any], on_message: Callable[[Frames], None]) -> tuple[Pump, Any]:
     """A pump, and a plain socket at the other end."""
-    name = f"inproc://{id(hear)}"
+    name = f"inproc://{id(on_message)}"
     near = make_socket(context, zmq.PAIR, Private(), message_bytes_max=-1, send_queue=10)
     near.bind(name)
     far = context.socket(zmq.PAIR)
     far.setsockopt(zmq.RCVHWM, 10)
     far.connect(name)
-    return Pump(near, hear), far
+    return Pump(near, on_message), far
 
 
 def test_all_messages_of_a_long_queue_are_received_in_order() -> None:
     async def test(context: zmq.Context[Any]) -> None:
-        heard: list[bytes] = []
-        pump, far = pair_of(context, lambda frames: heard.append(frames[0].bytes))
+        received: list[bytes] = []
+        pump, far = pair_of(context, lambda frames: received.append(frames[0].bytes))
         sent = [b"%d" % at for at in range(Pump.BATCH * 5)]
-        for word in sent:
-            far.send(word)
+        for message in sent:
+            far.send(message)
             await asyncio.sleep(0)
-        await until(lambda: len(heard) == len(sent))
-        assert heard == sent
+        await until(lambda: len(received) == len(sent))
+        assert received == sent
         pump.close()
 
     run(test)
@@ -271,14 +273,14 @@ def test_a_message_that_arrives_during_a_send_is_received() -> None:
     """Sending takes in the wake-up of the descriptor."""
 
     async def test(context: zmq.Context[Any]) -> None:
-        heard: list[bytes] = []
-        pump, far = pair_of(context, lambda frames: heard.append(frames[0].bytes))
+        received: list[bytes] = []
+        pump, far = pair_of(context, lambda frames: received.append(frames[0].bytes))
         await asyncio.sleep(0)
         for at in range(50):
             far.send(b"%d" % at)
             pump.send([b"answer"])
             far.recv()
-            await until(lambda at=at: len(heard) == at + 1)
+            await until(lambda at=at: len(received) == at + 1)
         pump.close()
 
     run(test)
@@ -321,24 +323,24 @@ def test_a_port_in_use_is_reported() -> None:
 def test_the_monitor_reports_connection_events() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         server = Server(context, lambda key, address: zap.Admission.ADMIT)
-        told: list[ConnectionEvent] = []
+        reported: list[ConnectionEvent] = []
         client = dealer(context, new_pair(), server.pair.public)
-        watch = SocketMonitor(client, told.append)
+        monitor = SocketMonitor(client, reported.append)
         client.connect(server.endpoint)
-        await until(lambda: ConnectionEvent.UP in told)
+        await until(lambda: ConnectionEvent.UP in reported)
         server.close()
-        await until(lambda: ConnectionEvent.DOWN in told)
-        await until(lambda: ConnectionEvent.UNREACHABLE in told)
-        watch.close()
+        await until(lambda: ConnectionEvent.DOWN in reported)
+        await until(lambda: ConnectionEvent.UNREACHABLE in reported)
+        monitor.close()
 
         wrong: list[ConnectionEvent] = []
         server = Server(context, lambda key, address: zap.Admission.ADMIT)
         client = dealer(context, new_pair(), new_pair().public)
-        watch = SocketMonitor(client, wrong.append)
+        monitor = SocketMonitor(client, wrong.append)
         client.connect(server.endpoint)
         await until(lambda: ConnectionEvent.FAILED in wrong or ConnectionEvent.DOWN in wrong)
         assert ConnectionEvent.UP not in wrong
-        watch.close()
+        monitor.close()
         server.close()
 
     run(test)
@@ -346,7 +348,7 @@ def test_the_monitor_reports_connection_events() -> None:
 
 LEFT_IN_THE_MIDDLE = """
 import zmq
-from common.net.sockets import Private; from common.net.sockets import make_socket
+from common.net.sockets import Private, make_socket
 
 here, there = zmq.Context(), zmq.Context()
 server = there.socket(zmq.ROUTER)
@@ -370,7 +372,7 @@ here.destroy(linger=0)
 
 
 def test_a_client_leaving_during_a_long_message_does_not_abort_the_process() -> None:
-    """libzmq looks at what happened to its connections at every hundredth frame, and with
+    """libzmq handles connection events at every hundredth frame, and with
     ZMQ_IMMEDIATE it aborts the process when the connection has ended by then."""
     ran = subprocess.run(
         [sys.executable, "-c", LEFT_IN_THE_MIDDLE],

@@ -86,8 +86,8 @@ class Scripted:
         self.context.destroy(linger=0)
 
 
-class Heard:
-    """A listener that keeps what it is told."""
+class RecordingListener:
+    """A listener that records its events."""
 
     def __init__(self) -> None:
         self.ups = 0
@@ -110,12 +110,12 @@ class Heard:
 
 
 def run(
-    test: Callable[[Scripted, TrackerLink, Heard], Awaitable[None]],
+    test: Callable[[Scripted, TrackerLink, RecordingListener], Awaitable[None]],
     *others: Tracker,
     start: bool = True,
 ) -> None:
     async def main() -> None:
-        scripted, heard = Scripted(), Heard()
+        scripted, heard = Scripted(), RecordingListener()
         context: zmq.Context[Any] = zmq.Context()
         where = [*others, scripted.where]
         link = TrackerLink(context, new_pair(), where, heard, rng=random.Random(1))
@@ -133,7 +133,7 @@ def run(
 
 
 def test_commands_are_answered() -> None:
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         assert heard.ups == 1
         answer = await link.ask(tracker.CreateGroup("films"), tracker.Done)
         assert answer.reply == tracker.Done()
@@ -150,7 +150,7 @@ def test_commands_are_answered() -> None:
 
 
 def test_many_at_once_get_their_own_answers() -> None:
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         scripted.answer = lambda command: tracker.LoggedIn(command.user)
         users = [f"user{at}" for at in range(200)]
         answers = await asyncio.gather(
@@ -162,7 +162,7 @@ def test_many_at_once_get_their_own_answers() -> None:
 
 
 def test_a_command_whose_answer_is_lost_is_asked_again_under_its_id() -> None:
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         scripted.answer = lambda command: None
         asked = asyncio.create_task(link.ask(tracker.CreateGroup("films"), tracker.Done))
         await until(lambda: scripted.heard)
@@ -181,7 +181,7 @@ def test_a_lost_tracker_fails_pending_and_new_requests(
 ) -> None:
     monkeypatch.setattr(tracker_client_link, "LOST_GRACE_S", 0.05)
 
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         scripted.answer = lambda command: None
         asked = asyncio.create_task(link.ask(tracker.CreateGroup("films"), tracker.Done))
         await until(lambda: scripted.heard)
@@ -204,7 +204,7 @@ def test_a_request_triggers_the_next_attempt(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("common.limits.RECONNECT_IVL_MS", 3_600_000)
     monkeypatch.setattr("common.limits.RECONNECT_IVL_MAX_MS", 3_600_000)
 
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         scripted.stop()
         await until(lambda: not link.connected, "the end of the link")
         for _ in range(2):
@@ -217,7 +217,7 @@ def test_a_request_triggers_the_next_attempt(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_missing_reply_is_a_timeout() -> None:
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         scripted.answer = lambda command: None
         with pytest.raises(TransportError, match="did not answer"):
             await link.ask(tracker.Depart(), tracker.Done, timeout_s=0.05)
@@ -230,7 +230,7 @@ def test_a_tracker_without_a_beacon_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(tracker_client_link, "SILENCE_S", 0.2)
     monkeypatch.setattr(limits, "BEACON_S", 0.05)
 
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         await until(lambda: heard.downs >= 1, "the end of patience")
         await until(lambda: heard.ups >= 2, "another attempt")
 
@@ -252,7 +252,7 @@ def test_a_tracker_without_a_beacon_is_left(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_subscriptions_outlive_reconnections() -> None:
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         async def hears(body: bytes) -> None:
             async def shout() -> None:
                 while True:
@@ -276,7 +276,7 @@ def test_subscriptions_outlive_reconnections() -> None:
         await until(lambda: _told(scripted, heard))
         assert {topic for topic, _ in heard.messages} == {b"another"}
 
-    def _told(scripted: Scripted, heard: Heard) -> bool:
+    def _told(scripted: Scripted, heard: RecordingListener) -> bool:
         # Whoever hears the later subscription has lost the one that was given up before it.
         scripted.publish(b"another", b"x")
         if heard.messages:
@@ -287,7 +287,7 @@ def test_subscriptions_outlive_reconnections() -> None:
 
 
 def test_malformed_messages_are_ignored() -> None:
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         link.subscribe(TOPIC)
         for frames in ([TOPIC], [TOPIC, b"MT\x09", b"x"], [TOPIC, SIGNATURE, b"x", b"y"]):
             scripted.publisher.send(frames)
@@ -303,14 +303,14 @@ def test_malformed_messages_are_ignored() -> None:
 
 
 def test_the_trackers_are_tried_in_turn() -> None:
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         assert link.where == scripted.where
 
     run(test, Tracker("tcp://127.0.0.1:9", new_pair().public))
 
 
 def test_a_server_with_another_key_is_not_used() -> None:
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         link._selector = TrackerSelector([Tracker(scripted.where.endpoint, new_pair().public)])
         link.start()
         with pytest.raises(TransportError, match="key"):
@@ -330,7 +330,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("told", ["nonsense", "tcp://*:0", "tcp://[::::]:1"])
 def test_a_tracker_that_publishes_nowhere_is_tried_again(told: str) -> None:
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         scripted.told_events = told
         link.start()
         await until(lambda: scripted.hellos > 2, "another attempt")
@@ -346,7 +346,7 @@ def test_a_tracker_that_publishes_nowhere_is_tried_again(told: str) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_beside_a_tracker_that_publishes_nowhere_the_others_are_tried() -> None:
     async def main() -> None:
-        bad, good, heard = Scripted(), Scripted(), Heard()
+        bad, good, heard = Scripted(), Scripted(), RecordingListener()
         bad.told_events = "nonsense"
         context: zmq.Context[Any] = zmq.Context()
         link = TrackerLink(context, new_pair(), [bad.where, good.where], heard)
@@ -369,7 +369,7 @@ def test_the_tracker_that_knows_our_user_is_tried_first(tmp_path: Path) -> None:
         context: zmq.Context[Any] = zmq.Context()
         rng = random.Random(1)
         link = TrackerLink(
-            context, new_pair(), where, Heard(), rng=rng, memory=tmp_path / "tracker"
+            context, new_pair(), where, RecordingListener(), rng=rng, memory=tmp_path / "tracker"
         )
         try:
             link.start()
@@ -397,7 +397,7 @@ def test_another_tracker_does_not_log_our_user_out(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("peer.tracker_client.link.REVIEW_S", 0.05)
 
     async def main() -> None:
-        home, other, heard = Scripted(), Scripted(), Heard()
+        home, other, heard = Scripted(), Scripted(), RecordingListener()
         context: zmq.Context[Any] = zmq.Context()
         link = TrackerLink(
             context,
@@ -436,7 +436,7 @@ def test_another_tracker_does_not_log_our_user_out(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("impatient")
 def test_an_exception_in_a_listener_does_not_end_the_link(caplog: pytest.LogCaptureFixture) -> None:
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         heard.defects = 3
         link.start()
         await until(lambda: heard.ups == 4, "the fourth attempt")
@@ -455,7 +455,7 @@ def test_an_exception_in_a_listener_does_not_end_the_link(caplog: pytest.LogCapt
 def test_requests_that_gave_up_do_not_end_the_current_attempt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def test(scripted: Scripted, link: TrackerLink, heard: Heard) -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         monkeypatch.setattr(tracker_client_link, "LOST_GRACE_S", 3_600.0)
         scripted.answer = lambda command: None
         asked = asyncio.create_task(link.ask(tracker.CreateGroup("films"), tracker.Done))
