@@ -35,6 +35,8 @@ from peer.tracker_client.group_replica import GroupReplica
 
 log = logging.getLogger(__name__)
 
+_NOT_LISTED = {Code.UNKNOWN_SHARE, Code.UNKNOWN_GROUP}  # refusals that mean: there is no such offer
+
 
 class OfferAgreement:
     """Makes offers and withdrawals for the current user. ``spawn`` starts a background task."""
@@ -165,11 +167,12 @@ class OfferAgreement:
         await self._owed.add(record)
         try:
             await self._offers.withdraw(record.group, record.name)
-        except Refused as error:
-            log.info("the tracker lists it no longer: %s", error)
         except MiniTorrentError as error:
-            log.info("an offer is withdrawn when that is possible: %s", error)
-            return
+            # Any other refusal (read-only, busy, not logged in) leaves the offer listed.
+            if not isinstance(error, Refused) or error.code not in _NOT_LISTED:
+                log.info("an offer is withdrawn when that is possible: %s", error)
+                return
+            log.info("the tracker lists it no longer: %s", error)
         await self._owed.settle([self._records.key_of(record)])
 
     async def forget(self, key: str) -> None:

@@ -589,3 +589,35 @@ def test_a_failed_withdrawal_is_owed_over_a_restart(tmp_path: Path) -> None:
         assert list(owed.glob("*.record")) == []
 
     run(tmp_path, test)
+
+
+@pytest.mark.parametrize("code", [Code.READ_ONLY, Code.KEY_IN_USE, Code.NOT_LOGGED_IN])
+def test_a_refused_withdrawal_is_owed(tmp_path: Path, code: Code) -> None:
+    async def test(town: Town) -> None:
+        path = await town.share("film")
+        stop = town.link.answers["StopShare"]
+        town.link.answers["StopShare"] = Refused(code, "not now")
+        path.unlink()
+        await town.shares._watcher.check_files()
+        await until(lambda: town.link.asked_for(tracker.StopShare))
+        await until(lambda: not list((town.home / "shares").glob("*.record")))
+        town.link.answers["StopShare"] = stop
+        await town.shares.reconcile()
+        assert town.listed == {}
+        assert list((town.home / "withdrawals").glob("*.record")) == []
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("code", [Code.UNKNOWN_SHARE, Code.UNKNOWN_GROUP])
+def test_a_withdrawal_of_an_unlisted_offer_is_settled(tmp_path: Path, code: Code) -> None:
+    async def test(town: Town) -> None:
+        path = await town.share("film")
+        town.link.answers["StopShare"] = Refused(code, "there is none")
+        path.unlink()
+        await town.shares._watcher.check_files()
+        await until(lambda: town.link.asked_for(tracker.StopShare))
+        await until(lambda: not list((town.home / "withdrawals").glob("*.record")))
+        assert town.shares._agreement._owed.keys_of(ALICE) == []
+
+    run(tmp_path, test)
