@@ -32,14 +32,7 @@ from typing import TypeVar
 
 from common import manifest as manifests
 from common import names
-from common.errors import (
-    ConfigError,
-    IntegrityError,
-    MiniTorrentError,
-    Refused,
-    StorageError,
-    TransportError,
-)
+from common.errors import ConfigError, IntegrityError, MiniTorrentError, Refused, StorageError
 from common.host.clock import monotonic
 from common.ids import GroupId, UserId
 from common.manifest import Manifest
@@ -336,7 +329,7 @@ class DownloadLifecycle:
         except (StorageError, IntegrityError, ConfigError) as error:
             await self._fail_or_wait(job, error)
             return
-        except (TransportError, Refused) as error:
+        except MiniTorrentError as error:  # the tracker is away, refuses, or answers nonsense
             log.info("a download cannot be resumed yet: %s", error)
             job.set_paused(str(error))
             job.task = None

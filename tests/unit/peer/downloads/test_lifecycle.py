@@ -15,7 +15,7 @@ import pytest
 
 from common import manifest
 from common.digests import Algorithm
-from common.errors import Refused
+from common.errors import MiniTorrentError, Refused, RemoteProtocolError, TransportError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
@@ -292,6 +292,30 @@ def test_a_member_removed_during_verification_fetches_nothing(
         with pytest.raises(Refused) as refused:
             await downloads.resume("films", "film")
         assert refused.value.code is Code.UNKNOWN_GROUP
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TransportError("the tracker is away"),
+        Refused(Code.READ_ONLY, "the tracker is read-only"),
+        RemoteProtocolError("the tracker answers nonsense"),
+    ],
+)
+def test_a_manifest_that_cannot_be_fetched_pauses_a_resume(
+    tmp_path: Path, error: MiniTorrentError
+) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(2)
+        stage.manifests.keep_only(set())
+        stage.link.answers["GetManifest"] = error
+        job = (await stage.start())._jobs["film"]
+        await until(lambda: job.task is not None or job.record.reason)
+        await until(lambda: not job.has_task)
+        assert (job.record.state, job.record.reason) == ("P", error.message)
+        assert job.task is None
 
     run(tmp_path, test)
 
