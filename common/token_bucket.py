@@ -70,6 +70,8 @@ class KeyedTokenBuckets:
     def wait_s(self, key: Hashable, now: float, tokens: float = 1.0) -> float:
         """Return the seconds until ``tokens`` are left; 0 if they are."""
         bucket = self._buckets.get(key)
+        if bucket is not None:
+            bucket.set_back(now)  # callers may call `take` only if the wait is 0
         level = self._rate.burst if bucket is None else bucket.level(now)
         return max(0.0, (tokens - level) / self._rate.per_s)
 

@@ -71,6 +71,16 @@ def test_f28_a_clock_that_is_set_back_delays_no_tokens() -> None:
     assert buckets.take("k", 11.0)
 
 
+def test_an_empty_bucket_fills_after_the_clock_is_set_back() -> None:
+    """A caller that takes only tokens that are left, as the budgets of the tracker do."""
+    buckets = KeyedTokenBuckets(Rate(burst=1, per_s=1))
+    assert buckets.take("k", 1_000.0)
+    assert buckets.wait_s("k", 10.0) == 1.0
+    assert buckets.wait_s("k", 10.5) == 0.5
+    assert buckets.wait_s("k", 11.0) == 0.0
+    assert buckets.take("k", 11.0)
+
+
 def test_a_rate_of_nothing_is_a_mistake() -> None:
     with pytest.raises(ValueError, match=r"rate of 0\.0"):
         TokenBucket(0.0, 1.0)
