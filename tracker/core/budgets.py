@@ -54,7 +54,10 @@ class Budgets:
     """Remaining budgets of all users."""
 
     def __init__(self) -> None:
-        self._left = {budget: KeyedTokenBuckets(rate) for budget, rate in RATES.items()}
+        # Why so many: other users, each with a budget of their own, must not make one be forgotten.
+        self._left = {
+            budget: KeyedTokenBuckets(rate, limits.ACCOUNTS_MAX) for budget, rate in RATES.items()
+        }
 
     def spend(
         self, budget: Budget, user: UserId, amount: int, now_ms: int, device: bytes = b""

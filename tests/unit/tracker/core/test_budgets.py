@@ -8,11 +8,13 @@ import pytest
 
 from common import limits
 from common.errors import Refused
+from common.ids import UserId
 from common.messages import tracker
 from common.messages.refusals import Code, Refusal
+from common.token_bucket import BUCKETS_MAX
 from tests.support.tracker_harness import Device, TrackerHarness
 from tracker.core import commands
-from tracker.core.budgets import Budget
+from tracker.core.budgets import Budget, Budgets
 from tracker.core.changes import GroupCreated, Logged
 
 
@@ -170,6 +172,15 @@ def test_h58_accounts_are_bounded(harness: TrackerHarness, monkeypatch: pytest.M
     monkeypatch.setattr(limits, "ACCOUNTS_MAX", 1)
     made = commands.PasswordHashed("bob", "h")
     assert harness.device("d").is_refused(made) is Code.LIMIT
+
+
+def test_no_number_of_other_users_refills_a_budget() -> None:
+    budgets = Budgets()
+    budgets.take(budgets.spend(Budget.GROUPS, UserId("eve"), limits.GROUPS_BURST, 0))
+    for number in range(BUCKETS_MAX + 1):
+        budgets.take(budgets.spend(Budget.GROUPS, UserId(f"u{number}"), 1, 0))
+    with pytest.raises(Refused):
+        budgets.spend(Budget.GROUPS, UserId("eve"), 1, 0)
 
 
 def test_h59_one_member_does_not_fill_a_group_with_shares(
