@@ -123,7 +123,7 @@ def _differences(model: Manifest, scanned: Scan, ask: control.UploadFile) -> lis
     count = len(model.entries)
     if ask.times and not model.times:
         notes.append("it was shared without times of modification")
-    elif model.times[:count] != scanned.times[:count]:
+    elif model.times and model.times[:count] != scanned.times[:count]:
         notes.append("the times of modification differ from those of the files here")
     return [f"joined as it was shared first: {note}" for note in notes]
 

@@ -49,6 +49,8 @@ async def of_another(town: Town, name: str, data: bytes, **options: Any) -> byte
         ({"at": (9, 9)}, {}, "times of modification differ"),
         ({"times": False}, {}, "without times"),
         ({}, {"times": False}, None),
+        ({"times": False}, {"times": False}, None),
+        ({"at": (9, 9)}, {"times": False}, "times of modification differ"),
     ],
 )
 def test_the_same_bytes_join_and_differences_are_noted(
