@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 
 import pytest
@@ -13,6 +12,7 @@ from common.messages import tracker
 from common.messages.base import Source
 from common.messages.refusals import Code
 from tests.support.attackers import AttackSwarm, refusal_of
+from tests.support.descriptors import readable
 from tests.support.fake_tracker import TOPIC, FakeTracker, parts, row_of
 from tests.support.processes import Person, Swarm
 from tests.support.tracker_process import manifest_of
@@ -73,7 +73,6 @@ def test_h50_names_that_a_tracker_lists_are_not_connected_to() -> None:
         bob.up(tracker=fake.at.link)
         wait_for(lambda: bob.status()["connected"], "the link")
         bob.ok("download-file", "lab", "a.bin", swarm.folder(), "--no-wait")
-        ready, _, _ = select.select([listeners[2]], [], [], PATIENCE_S)
-        assert ready, "the address was not connected to"
+        assert readable([listeners[2]], PATIENCE_S), "the address was not connected to"
         assert bob.state_of("lab", "a.bin") == "D"
-        assert select.select(listeners[:2], [], [], 0.5)[0] == []
+        assert readable(listeners[:2], 0.5) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import pty
-import select
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 
 from common.cli.completion import script
 from common.messages import control
+from tests.support.descriptors import readable
 from tests.support.fake_peer import FakePeer
 from tests.support.paths import ROOT
 from tests.support.waiting import wait_for
@@ -119,7 +119,7 @@ class Shell:
             self._look(0)
 
     def _look(self, timeout_s: float) -> None:
-        while select.select([self._fd], [], [], timeout_s)[0]:
+        while readable([self._fd], timeout_s):
             self.seen += os.read(self._fd, 65536)
             timeout_s = 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.crypto.keys import key_text, new_pair
+from tests.support.descriptors import readable
 from tests.support.processes import TRACKER, Person, Swarm, run_program
 from tests.support.waiting import wait_for
 
@@ -397,7 +397,7 @@ class TestUsage:
 
     def test_no_traceback_when_interrupted(self, dave: Person, group: str) -> None:
         watching = dave.spawn("watch")
-        wait_for(lambda: (toggle(dave, group), select.select([watching.stdout], [], [], 0)[0])[1])
+        wait_for(lambda: (toggle(dave, group), readable([watching.stdout], 0))[1])
         watching.send_signal(signal.SIGINT)
         out, err = watching.communicate()
         assert (watching.returncode, "share" in out) == (130, True)
