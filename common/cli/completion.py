@@ -241,8 +241,17 @@ def _for_bash(root: click.Command, line: str, part: str) -> Iterator[tuple[str, 
     quoted = [continued(value, quote) for value in values]
     # bash inserts what all of them begin with: half of an escape must not be the end of it.
     common = commonprefix(quoted)  # noqa: RUF071 (of strings is what is meant)
-    if not quote and len(quoted) > 1 and (len(common) - len(common.rstrip("\\"))) % 2:
-        at = len(common) - 1
-        quoted[0] = f"{quoted[0][:at]}'{quoted[0][at + 1]}'{quoted[0][at + 2 :]}"
+    if quote != "'" and len(quoted) > 1 and (len(common) - len(common.rstrip("\\"))) % 2:
+        quoted[0] = _without_escape(quoted[0], len(common) - 1, quote)
     for value in quoted:
         yield "plain", value
+
+
+def _without_escape(value: str, at: int, quote: str) -> str:
+    """``value`` with quotation marks in place of the backslash at ``at``."""
+    letter, rest = value[at + 1], value[at + 2 :]
+    if not quote:
+        mark = '"' if letter == "'" else "'"
+        return f"{value[:at]}{mark}{letter}{mark}{rest}"
+    # The mark at the end as in `continued`.
+    return f"{value[:at]}\"'{letter}'\"{rest or quote}"
