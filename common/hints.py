@@ -15,9 +15,14 @@ from common.names import printable
 
 PROGRAM = "mini-torrent"
 TRACKER_PROGRAM = "mini-torrent-tracker"
-_COMMAND = re.compile(rf"(?:^|(?<=: )|(?<=&& )){PROGRAM}(?= )", re.MULTILINE)
-_AT_PROMPT = re.compile(rf"(?:^|(?<=: )|(?<=&& )){PROGRAM} ")
-_TRACKER_COMMAND = re.compile(rf"(?:^|(?<=: )){TRACKER_PROGRAM} [a-z-]+", re.MULTILINE)
+# Why quotations: an argument is a name that another user may have chosen.
+_QUOTATION = r"""\$'(?:[^'\\]|\\.)*'|'[^']*'|"[^"]*"|\\."""
+# Why `(?<!\w)`: the words before a command may have apostrophes.
+_COMMAND = re.compile(rf"(?<!\w)(?:{_QUOTATION})|(?P<program>(?:^|(?<=: )){PROGRAM} )")
+_PROGRAMS = re.compile(rf"{_QUOTATION}|(?P<program>(?:^|(?<=&& )){PROGRAM} )")
+_TRACKER_COMMAND = re.compile(
+    rf"(?<!\w)(?:{_QUOTATION})|(?P<program>(?:^|(?<=: )){TRACKER_PROGRAM} [a-z-]+)"
+)
 
 
 def hint(
@@ -69,18 +74,41 @@ def _in_ansi(letter: str) -> str:
 def shown(text: str, home: str | None, *, at_prompt: bool = False) -> str:
     """``text`` with the commands of `mini-torrent` as they have to be typed here: for the peer of
     ``home``, if one was named, or at the prompt of `shell`."""
-    if at_prompt:
-        return _AT_PROMPT.sub("", text)
-    if home is None:
+    if not at_prompt and home is None:
         return text
-    return _COMMAND.sub(lambda found: f"{found[0]} --home {quoted_word(home)}", text)
+    program = "" if at_prompt else f"{PROGRAM} --home {quoted_word(home or '')} "
+    return "\n".join(_with_program(each, program) for each in text.split("\n"))
+
+
+def _with_program(text: str, program: str) -> str:
+    """The line ``text`` with ``program`` for the name of the program in its commands.
+
+    Invariant: arguments stay as they are. The first command ends the words, and behind it only
+    ``&&`` outside of quotations begins another one.
+    """
+    found = _first(_COMMAND, text)
+    if found is None:
+        return text
+    words, commands = text[: found.start()], text[found.start() :]
+    return words + _PROGRAMS.sub(lambda part: program if part["program"] else part[0], commands)
 
 
 def shown_by_tracker(text: str, home: str | None) -> str:
     """``text`` with the home in the commands of `mini-torrent-tracker`, which have it behind."""
     if home is None:
         return text
-    return _TRACKER_COMMAND.sub(lambda found: f"{found[0]} --home {quoted_word(home)}", text)
+    option = f" --home {quoted_word(home)}"
+    return "\n".join(_with_option(each, option) for each in text.split("\n"))
+
+
+def _with_option(text: str, option: str) -> str:
+    found = _first(_TRACKER_COMMAND, text)
+    return text if found is None else f"{text[: found.end()]}{option}{text[found.end() :]}"
+
+
+def _first(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """The first command in the line ``text`` that is in no quotation."""
+    return next((found for found in pattern.finditer(text) if found["program"]), None)
 
 
 CHECK_LINK = tracker_hint("see on the tracker's machine whether it runs, and its link", "link")

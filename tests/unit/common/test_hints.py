@@ -13,7 +13,15 @@ import pytest
 
 from common import hints
 from common.errors import Refused
-from common.hints import hint, quoted_word, shell_hint, shown, shown_by_tracker, tracker_hint
+from common.hints import (
+    hint,
+    quoted_line,
+    quoted_word,
+    shell_hint,
+    shown,
+    shown_by_tracker,
+    tracker_hint,
+)
 from common.messages import control
 from common.messages.refusals import Code
 from common.shared_refusals import no_group
@@ -137,6 +145,37 @@ def test_where_the_home_goes() -> None:
     assert shown(text, "h", at_prompt=True) == text
     assert shown_by_tracker(text, "h") == "start it: mini-torrent-tracker run --home h info 1"
     assert shown_by_tracker(text, None) == text
+
+
+@pytest.mark.parametrize("program", ["mini-torrent", "mini-torrent-tracker"])
+@pytest.mark.parametrize(
+    "before", ["x: ", "a && ", "it's: ", "it's && ", '": ', "\\': ", "\x1b': "]
+)
+def test_a_command_in_an_argument_is_left_as_it_is(before: str, program: str) -> None:
+    name = f"{before}{program} down"
+    text = hint("tell the tracker's owner", "stop-share", "lab", name, then=("up", name))
+    lines = [quoted_line(["stop-share", "lab", name]), quoted_line(["up", name])]
+    commands = [f"mini-torrent --home h {line}" for line in lines]
+    assert shown(text, "h") == f"tell the tracker's owner: {' && '.join(commands)}"
+    assert shown(text, None, at_prompt=True) == f"tell the tracker's owner: {' && '.join(lines)}"
+    assert shown_by_tracker(tracker_hint("show it", "info", name), "h") == (
+        f"show it: mini-torrent-tracker info --home h {quoted_word(name)}"
+    )
+
+
+@pytest.mark.parametrize("name", ["x: mini-torrent down", "it's: mini-torrent down"])
+def test_an_argument_of_another_program_is_left_as_it_is(name: str) -> None:
+    for text in (shell_hint("show its file", "ls", name), tracker_hint("show it", "info", name)):
+        assert shown(text, "h") == text
+        assert shown(text, None, at_prompt=True) == text
+    text = shell_hint("show its file", "ls", name.replace("torrent", "torrent-tracker"))
+    assert shown_by_tracker(text, "h") == text
+
+
+def test_words_that_need_no_quotation_are_no_command_either() -> None:
+    text = hint("get it", "download-file", "lab", "x:", "mini-torrent", "y")
+    expected = "get it: mini-torrent --home h download-file lab x: mini-torrent y"
+    assert shown(text, "h") == expected
 
 
 def test_safe_words_are_not_quoted() -> None:
