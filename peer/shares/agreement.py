@@ -35,6 +35,8 @@ from peer.tracker_client.group_replica import GroupReplica
 
 log = logging.getLogger(__name__)
 
+AGAIN_S = 60.0  # until the next comparison after a refusal for now: budgets refill meanwhile
+_FOR_NOW = {Code.BUSY, Code.SLOW_DOWN, Code.READ_ONLY}  # refusals that end by themselves
 _NOT_LISTED = {Code.UNKNOWN_SHARE, Code.UNKNOWN_GROUP}  # refusals that mean: there is no such offer
 
 
@@ -49,7 +51,7 @@ class OfferAgreement:
         shares: OpenShares,
         inventory: Inventory,
         replica: GroupReplica,
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._offers = offers
         self._owed = owed
@@ -59,7 +61,14 @@ class OfferAgreement:
         self._replica = replica
         self._spawn = spawn
         self._lock = asyncio.Lock()  # held while records and the tracker's list may disagree
+        self._again: asyncio.Task[None] | None = None  # the one comparison that waits
         self.user: UserId | None = None
+
+    def end(self) -> None:
+        """Compare nothing from here on: the user was logged out."""
+        self.user = None
+        if self._again is not None:
+            self._again.cancel()
 
     # -- offering -------------------------------------------------------------------------------
 
@@ -108,6 +117,7 @@ class OfferAgreement:
         except MiniTorrentError as error:
             shown = names.printable(record.name)
             log.info("%s is offered when that is possible: %s", shown, error)
+            self._compare_again(error)
 
     def _serve(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:
         if self.user == record.user:  # otherwise it is opened when they log in again
@@ -171,6 +181,7 @@ class OfferAgreement:
             # Any other refusal (read-only, busy, not logged in) leaves the offer listed.
             if not isinstance(error, Refused) or error.code not in _NOT_LISTED:
                 log.info("an offer is withdrawn when that is possible: %s", error)
+                self._compare_again(error)
                 return
             log.info("the tracker lists it no longer: %s", error)
         await self._owed.settle([self._records.key_of(record)])
@@ -198,6 +209,20 @@ class OfferAgreement:
                     await self._offer_again(share)
         except MiniTorrentError as error:
             log.info("the shares could not be compared with the tracker's list: %s", error)
+            self._compare_again(error)
+
+    def _compare_again(self, error: MiniTorrentError) -> None:
+        """Compare in a while, unless that waits already, after an error that is a refusal for now.
+
+        After other errors the next login compares."""
+        waits = self._again is not None and not self._again.done()
+        if _is_for_now(error) and not waits and self.user is not None:
+            self._again = self._spawn(self._wait_and_reconcile())
+
+    async def _wait_and_reconcile(self) -> None:
+        await asyncio.sleep(AGAIN_S)
+        self._again = None  # from here on another one may wait
+        await self.reconcile()
 
     async def _compare(self) -> list[Share]:
         """Withdraw the offers that are no longer wanted; return the shares that are not listed."""
@@ -245,4 +270,10 @@ class OfferAgreement:
                 GroupId(record.group), record.name, content, encoded, lambda _: None
             )
         except (Refused, IntegrityError) as error:
+            if _is_for_now(error):
+                raise
             self._shares.report(share, error)
+
+
+def _is_for_now(error: MiniTorrentError) -> bool:
+    return isinstance(error, Refused) and error.code in _FOR_NOW

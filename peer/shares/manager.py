@@ -135,7 +135,7 @@ class Shares:
 
     async def deactivate(self) -> None:
         """Serve nothing: the user was logged out."""
-        self._agreement.user = None
+        self._agreement.end()
         await self._open.clear()
 
     async def groups_changed(self) -> None:

@@ -28,7 +28,7 @@ from peer.files import sharing
 from peer.files.open_files import HandleCache
 from peer.records import Manifests, Records, ShareRecord
 from peer.serving.inventory import Inventory
-from peer.shares import joining, offers, open_shares, share_records, watching
+from peer.shares import agreement, joining, offers, open_shares, share_records, watching
 from peer.shares.manager import Shares, Upload
 from peer.tracker_client.link import Answer
 from peer.workers import Workers
@@ -619,5 +619,73 @@ def test_a_withdrawal_of_an_unlisted_offer_is_settled(tmp_path: Path, code: Code
         await until(lambda: town.link.asked_for(tracker.StopShare))
         await until(lambda: not list((town.home / "withdrawals").glob("*.record")))
         assert town.shares._agreement._owed.keys_of(ALICE) == []
+
+    run(tmp_path, test)
+
+
+FOR_NOW = [Code.BUSY, Code.SLOW_DOWN, Code.READ_ONLY]
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((offers, "BUSY_S"), (agreement, "AGAIN_S")):
+        monkeypatch.setattr(module, name, 0.0)
+
+
+def refused_once(town: Town, command: str, code: Code) -> None:
+    """The tracker refuses a command, until it has been given up once."""
+    answer, left = town.link.answers[command], offers.TRIES + 1 if code is Code.BUSY else 1
+
+    def refuse(ask: Any) -> Any:
+        nonlocal left
+        left -= 1
+        return answer(ask) if left < 0 else Refused(code, "not now")
+
+    town.link.answers[command] = refuse
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("code", FOR_NOW)
+@pytest.mark.parametrize("command", ["MyOffers", "Offer"])
+def test_f76_shares_refused_for_now_are_offered_later(
+    tmp_path: Path, code: Code, command: str
+) -> None:
+    async def test(town: Town) -> None:
+        await town.share("a")
+        await town.share("b")
+        town.listed.clear()
+        refused_once(town, command, code)
+        await town.shares.reconcile()
+        await until(lambda: set(town.listed) == {(FILMS, "a"), (FILMS, "b")})
+        assert town.notices == []
+
+    run(tmp_path, test)
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("code", FOR_NOW)
+def test_a_withdrawal_refused_for_now_is_made_later(tmp_path: Path, code: Code) -> None:
+    async def test(town: Town) -> None:
+        path = await town.share("film")
+        refused_once(town, "StopShare", code)
+        path.unlink()
+        await town.shares._watcher.check_files()
+        await until(lambda: not town.listed)
+
+    run(tmp_path, test)
+
+
+def test_one_comparison_waits_at_a_time_and_ends_with_a_logout(tmp_path: Path) -> None:
+    async def test(town: Town) -> None:
+        await town.share("film")
+        town.link.answers["MyOffers"] = Refused(Code.SLOW_DOWN, "not now")
+        for _ in range(3):
+            await town.shares.reconcile()
+        (waiting,) = town.shares._tasks._tasks
+        await town.shares.deactivate()
+        await until(waiting.done)
+        assert waiting.cancelled()
+        await town.shares.reconcile()
+        assert not town.shares._tasks._tasks
 
     run(tmp_path, test)
