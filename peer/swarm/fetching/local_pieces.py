@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
@@ -24,8 +25,8 @@ _HELD = int(PieceState.HELD)
 _LOCAL = int(PieceState.LOCAL)
 _RESCAN_S = 5.0
 """Interval of the search for groups whose fetched piece no source offers."""
-_RESCAN_GROUPS = 2_000
-"""Groups examined in one step, for about a millisecond; the next ones follow soon."""
+_RESCAN_PIECES = 5_000
+"""Groups and pieces examined in one step, for some milliseconds; the next ones follow soon."""
 _RESCAN_SOON_S = 0.25
 
 
@@ -37,6 +38,21 @@ class Alike(NamedTuple):
 
     zeros: tuple[int, ...] = ()
     groups: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(slots=True)
+class _Group:
+    """Equal pieces.
+
+    Why candidates: a group may be the whole content, and a search of it for each of its pieces
+    would take hours.
+    """
+
+    pieces: tuple[int, ...]
+    copies: list[int]
+    """Every held piece, the latest last, and pieces that were held before."""
+    fetched: int
+    """A piece that was not LOCAL when last looked at."""
 
 
 class LocalPieces:
@@ -57,29 +73,41 @@ class LocalPieces:
         self._bytes_max = bytes_max
         self._pause_s = pause_s
         self._zeros = bytearray(pieces.layout.count)  # by piece: 1 for one of zeros
-        self._groups = alike.groups
-        self._group_of = {index: group for group in alike.groups for index in group}
+        self._groups = [_Group(group, [], group[0]) for group in alike.groups]
+        self._group_of = {index: group for group in self._groups for index in group.pieces}
         self._ready: deque[int] = deque()
         self._waits = bytearray(pieces.layout.count)  # by piece: 1 for those in `_ready`
         self._making: dict[int, None] = {}
         self._making_bytes = 0
         self._suspended_until = -inf
         self._rescan_at = -inf
-        self._rescan_from = 0  # groups of this round
+        self._rescan_from = 0  # groups of this round, …
+        self._rescan_place = 0  # … and pieces of the next group
         for index in alike.zeros:
             self._zeros[index] = 1
             if pieces.states[index] == _MISSING:
                 self._set_ready(index)
-        for group in alike.groups:
-            first = next((i for i in group if pieces.states[i] == _HELD), group[0])
-            for index in group:
-                if index != first and pieces.states[index] == _MISSING:
+        for group in self._groups:
+            # The first one is last, and is copied.
+            group.copies = [i for i in reversed(group.pieces) if pieces.states[i] == _HELD]
+            if group.copies:
+                self._follow(group)
+            else:
+                for index in group.pieces[1:]:
                     pieces.mark_local(index)
-            self._follow(first)
 
     def held(self, index: int) -> None:
         """Copy the pieces that equal a newly held one."""
-        self._follow(index)
+        group = self._group_of.get(index)
+        if group is None:
+            return
+        known = self._copy_in(group)
+        group.copies.append(index)
+        if len(group.copies) > 2 * len(group.pieces):
+            states = self._pieces.states
+            group.copies = [i for i in group.pieces if states[i] == _HELD]
+        if known is None or known == index:
+            self._follow(group)  # otherwise the others follow the known one already
 
     def lost(self, index: int) -> bool:
         """Return whether a piece that was held and is missing can be made again."""
@@ -93,7 +121,7 @@ class LocalPieces:
         if not self._end(index):
             return False
         self._pieces.made(index)
-        self._follow(index)
+        self.held(index)
         return True
 
     def not_made(self, index: int, now: float) -> bool:
@@ -114,8 +142,7 @@ class LocalPieces:
     def step(self, now: float) -> None:
         """Emit `Make` for the pieces that are due."""
         if now >= self._rescan_at and self._groups:
-            self._rescan()
-            self._rescan_at = now + (_RESCAN_SOON_S if self._rescan_from else _RESCAN_S)
+            self._rescan_at = now + (_RESCAN_SOON_S if self._rescan() else _RESCAN_S)
         if now < self._suspended_until:
             return
         while self._ready:
@@ -135,32 +162,77 @@ class LocalPieces:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _rescan(self) -> None:
-        """Fetch an offered piece of a group whose fetched piece no source offers."""
+    def _rescan(self) -> bool:
+        """Fetch an offered piece of a group whose fetched piece no source offers.
+
+        Returns whether a part of the groups is left for the next step.
+        """
+        left = _RESCAN_PIECES
+        while left > 0:
+            if self._rescan_from >= len(self._groups):
+                self._rescan_from = 0
+                return False
+            group, place = self._groups[self._rescan_from], self._rescan_place
+            left -= 1
+            fetched = self._unoffered_in(group)
+            if fetched is not None:
+                part = group.pieces[place : place + left]
+                left -= len(part)
+                self._rescan_place = place + len(part)
+                if not self._fetch_instead(group, fetched, part) and left <= 0:
+                    return True
+            self._rescan_place = 0
+            self._rescan_from += 1
+        return True
+
+    def _unoffered_in(self, group: _Group) -> int | None:
+        """Return the piece to be fetched of a group if no source offers it."""
+        if self._copy_in(group) is not None:
+            return None
+        fetched = self._fetched_in(group)
+        if fetched is None or self._pieces.states[fetched] != _MISSING:
+            return None
+        return None if self._picker.offers(fetched) else fetched
+
+    def _fetch_instead(self, group: _Group, fetched: int, part: tuple[int, ...]) -> bool:
+        """Fetch an offered piece of ``part`` instead of ``fetched``. Return False without one."""
         states, offers = self._pieces.states, self._picker.offers
-        batch = self._groups[self._rescan_from : self._rescan_from + _RESCAN_GROUPS]
-        self._rescan_from += len(batch)
-        if self._rescan_from >= len(self._groups):
-            self._rescan_from = 0
-        for group in batch:
-            fetched = [index for index in group if states[index] != _LOCAL]
-            if len(fetched) != 1 or states[fetched[0]] != _MISSING or offers(fetched[0]):
-                continue
-            other = next((i for i in group if states[i] == _LOCAL and offers(i)), None)
-            if other is not None and not self._waits[other] and other not in self._making:
-                self._recall(other)
-                self._pieces.mark_local(fetched[0])
+        for index in part:
+            if states[index] == _LOCAL:
+                if offers(index) and not self._waits[index] and index not in self._making:
+                    self._recall(index)
+                    self._pieces.mark_local(fetched)
+                    group.fetched = index
+                    return True
+            elif states[index] != _MISSING or offers(index):
+                group.fetched = index  # that one is fetched as well
+                return True
+        return False
+
+    def _copy_in(self, group: _Group) -> int | None:
+        """Return a held piece of a group. O(1), taken over all calls."""
+        states, copies = self._pieces.states, group.copies
+        while copies and states[copies[-1]] != _HELD:
+            copies.pop()
+        return copies[-1] if copies else None
+
+    def _fetched_in(self, group: _Group) -> int | None:
+        """Return a piece of a group that is not LOCAL."""
+        states = self._pieces.states
+        if states[group.fetched] == _LOCAL:
+            found = next((index for index in group.pieces if states[index] != _LOCAL), None)
+            if found is None:
+                return None
+            group.fetched = found
+        return group.fetched
 
     def _like(self, index: int) -> int | None:
-        states = self._pieces.states
-        group = self._group_of.get(index, ())
-        return next((other for other in group if states[other] == _HELD), None)
+        group = self._group_of.get(index)
+        return None if group is None else self._copy_in(group)
 
-    def _follow(self, index: int) -> None:
+    def _follow(self, group: _Group) -> None:
         states = self._pieces.states
-        if states[index] != _HELD:
-            return
-        for other in self._group_of.get(index, ()):
+        for other in group.pieces:
             if states[other] in (_MISSING, _LOCAL):
                 self._set_ready(other)
 
@@ -172,9 +244,10 @@ class LocalPieces:
             self._ready.append(index)
 
     def _wait_or_fetch(self, index: int) -> None:
-        states = self._pieces.states
-        if all(states[other] == _LOCAL for other in self._group_of[index]):
+        group = self._group_of[index]
+        if self._fetched_in(group) is None:
             self._recall(index)
+            group.fetched = index
 
     def _recall(self, index: int) -> None:
         self._pieces.recall(index)
@@ -200,4 +273,7 @@ class LocalPieces:
         size_of = self._pieces.layout.size_of
         assert self._making_bytes == sum(map(size_of, self._making))
         for group in self._groups:
-            assert any(index not in local or index in known for index in group)
+            assert any(index not in local or index in known for index in group.pieces)
+            held = {index for index in group.pieces if self._pieces.states[index] == _HELD}
+            assert held <= set(group.copies)
+            assert not held or local.intersection(group.pieces) <= known

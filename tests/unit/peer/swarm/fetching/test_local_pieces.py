@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
+from typing import Any
 
 import pytest
 
 from common.errors import LocalProtocolError
 from common.ids import DeviceKey, UserId
+from peer.swarm.fetching.effects import EffectBuffer
 from peer.swarm.fetching.events import (
     Complete,
     DownloadEffect,
@@ -26,10 +29,11 @@ from peer.swarm.fetching.events import (
     Tick,
     Verify,
 )
-from peer.swarm.fetching.local_pieces import Alike
+from peer.swarm.fetching.local_pieces import Alike, LocalPieces
 from peer.swarm.fetching.machine import Download
+from peer.swarm.fetching.picker import Picker
 from peer.swarm.fetching.settings import DownloadSettings
-from peer.swarm.pieces import Bitfield, PieceLayout
+from peer.swarm.pieces import Bitfield, PieceLayout, Pieces, PieceState
 
 A, B = (DeviceKey(name * 32) for name in (b"a", b"b"))
 USER = UserId("ann")
@@ -157,6 +161,80 @@ def test_if_no_source_offers_the_first_equal_piece_another_one_is_fetched() -> N
     assert rig.asked == [2]
     assert [e for e in rig.fetch(A, 2) if isinstance(e, Make)] == [Make(0, 2)]
     assert Complete() in rig.handle(PieceMade(0))
+
+
+class CountedStates(bytearray):
+    """States of pieces that count how often one of them is read."""
+
+    reads = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+class EqualPieces:
+    """Local pieces of a content of equal pieces, with counted reads."""
+
+    def __init__(self, count: int, have: Iterable[int] = ()) -> None:
+        self.pieces = Pieces(PieceLayout(count * 10, 10), Bitfield(count, have))
+        self.states = self.pieces.states = CountedStates(self.pieces.states)
+        self.picker: Picker[DeviceKey] = Picker(self.states, Random(1))
+        self.out = EffectBuffer()
+        alike = Alike(groups=(tuple(range(count)),))
+        self.local = LocalPieces(self.pieces, self.picker, self.out, alike, 100, 1.0)
+
+    def make_all(self, now: float) -> None:
+        self.local.step(now)
+        while makes := [effect for effect in self.out.take() if isinstance(effect, Make)]:
+            for make in makes:
+                assert self.local.made(make.index)
+            self.local.step(now)
+        self.local.check_invariants(self.states)
+
+
+def test_each_copy_of_many_equal_pieces_is_found_in_a_few_steps() -> None:
+    count = 2_000
+    rig = EqualPieces(count, [count // 2])
+    rig.make_all(0.0)
+    assert rig.pieces.complete()
+    assert rig.states.reads < 20 * count
+
+
+def test_the_loss_of_many_equal_pieces_costs_a_few_steps_each() -> None:
+    count = 2_000
+    rig = EqualPieces(count, range(count))
+    rig.states.reads = 0
+    for index in range(count):
+        rig.pieces.forget(index)
+        assert rig.local.lost(index) is (index < count - 1)
+    rig.make_all(0.0)
+    assert rig.states.reads < 20 * count
+    last = count - 1
+    rig.pieces.reserve(last)
+    rig.pieces.arrived(last)
+    rig.pieces.mark_verified(last)
+    rig.local.held(last)
+    rig.make_all(0.0)
+    assert rig.pieces.complete()
+    assert rig.states.reads < 40 * count
+
+
+def test_the_search_for_an_offered_equal_piece_is_done_in_parts() -> None:
+    count = 30_000
+    rig = EqualPieces(count)
+    rig.picker.add_source(A, Bitfield(count, [count - 1]))
+    steps = 0
+    while rig.states[count - 1] == PieceState.LOCAL:
+        rig.states.reads = 0
+        due = rig.local.due_at()
+        assert due is not None
+        rig.local.step(due)
+        assert rig.states.reads < 12_000
+        steps += 1
+    assert steps < 20
+    assert rig.states[0] == PieceState.LOCAL
+    rig.local.check_invariants(rig.states)
 
 
 def test_an_unrequested_make_is_refused() -> None:
