@@ -137,7 +137,9 @@ class _Walk:
         """Walk the folder to share."""
         if self._homes.holds(status):
             raise _is_home(quoted(self._root), "this peer", "it is a part of ")
-        self._enter(fd, [], status, reason_of(os.path.basename(self._root), status, None))
+        name = os.path.basename(self._root)
+        hidden = Reason(f"{name}/", hidden=True) if name.startswith(".") else None
+        self._enter(fd, [], status, hidden)
 
     def _enter(
         self, fd: int, parts: list[str], status: os.stat_result, reason: Reason | None
