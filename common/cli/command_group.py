@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from shutil import get_terminal_size
@@ -117,5 +118,9 @@ def meant(typed: str, names: Sequence[str]) -> str | None:
     begun = [name for name in names if name.startswith(word)]
     if len(begun) == 1:
         return begun[0]
-    near = get_close_matches(word, names, n=1, cutoff=0.7)
-    return near[0] if near else None
+    # The first word of a name counts as well: `downlod` means `download-file` more than `down`.
+    heads = Counter(name.split("-")[0] for name in names)
+    forms = {name.split("-")[0]: name for name in names if heads[name.split("-")[0]] == 1}
+    forms |= {name: name for name in names}
+    near = get_close_matches(word, list(forms), n=1, cutoff=0.7)
+    return forms[near[0]] if near else None

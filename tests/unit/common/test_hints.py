@@ -227,3 +227,8 @@ def test_one_word_of_a_refusal_is_no_command_of_ours(
         run(["--home", str(home), "list-groups"])
     hint_line = "hint: call it: \\x1b[31mmini-torrent\\x0ax"
     assert capsys.readouterr().err.splitlines()[1:] == [hint_line]
+
+
+def test_a_tracker_option_is_no_command_that_takes_a_home() -> None:
+    text = "see how it is used: mini-torrent-tracker --help"
+    assert hints.shown_by_tracker(text, "/srv/t") == text

@@ -556,7 +556,7 @@ def test_a_mistyped_command_is_answered_with_the_nearest(cli: Cli) -> None:
         "list_group": "list-groups", "share": "upload-file", "help": "--help",
         "LS": "list-files", "get": "download-file", "upload": "upload-file",
         "logn": "login", "start": "up", "stop": "down", "kick": "remove-member",
-        "version": "--version", "unshare": "stop-share",
+        "version": "--version", "unshare": "stop-share", "downlod": "download-file",
     }.items():  # fmt: skip
         line = cli(typed).err.splitlines()[1]
         assert line.startswith("hint: did you mean: mini-torrent "), typed
