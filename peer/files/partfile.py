@@ -136,8 +136,7 @@ class PartFile(PartFiles):
 
     def write(self, offset: int, data: Buffer) -> None:
         # One at a time, as the system does for a file anyway. Why: threads that wait in the system
-        # keep
-        # their processors busy.
+        # keep their processors busy.
         with translated(self._destination.part_path, "write"), self._writing:
             self.truncated = self.truncated or os.fstat(self.fd).st_size < self._manifest.size
             write_all(self.fd, data, offset)

@@ -62,8 +62,7 @@ class PartFolder(PartFiles):
         self._handles = HandleCache(OPEN_FILES_MAX)
         self._lock = Lock()  # guards the next three
         # It is unknown which of the found files, names and permissions are on the disk: a file with
-        # the
-        # right length that looks sealed may be in memory only.
+        # the right length that looks sealed may be in memory only.
         self._unknown = found
         self._written: set[int] = set()  # files to sync
         self._made: set[int] = set()  # entries whose names need a sync

@@ -98,8 +98,7 @@ class PartialContent:
                 if self.manifest.verifies(index, view):
                     right.append(index)
                     # Before the write. Why: the bytes are in the processor's cache now, and a
-                    # repeated write after
-                    # a failure writes the same bytes.
+                    # repeated write after a failure writes the same bytes.
                     self._whole.feed(index, view)
             runs = self._runs(right)
             for hole, pieces in runs:

@@ -76,8 +76,7 @@ class WholeDigest:
         if self._until is None:
             self._until = self._clock() + DIGEST_TRUST_S
         # Threads write pieces in order and finish out of order. Why: keeping the few early ones
-        # here is
-        # cheaper than reading them back.
+        # here is cheaper than reading them back.
         if 0 <= index - self._next < self._ahead:
             self._early[index] = data
         left = READ_BACK_PIECES
