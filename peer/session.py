@@ -55,7 +55,7 @@ class Session:
         self._ready = asyncio.Event()
         self._ready.set()
         self.logout_notice: str | None = None
-        """How the last login ended, if it ended elsewhere and no user has logged in since."""
+        """Notice of a login that ended elsewhere, until a user logs in again."""
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Wait until the user's shares and downloads are active, at most for ``timeout_s``.

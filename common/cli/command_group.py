@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from shutil import get_terminal_size
@@ -105,7 +104,7 @@ _MEANT = {
     "rotate-key": "rotate new-key",
     "link": "url address show-link",
 }
-"""What other tools call a command, by what it is called here."""
+"""Names of each command in other tools, by its name here."""
 
 
 def meant(typed: str, names: Sequence[str]) -> str | None:
@@ -119,8 +118,8 @@ def meant(typed: str, names: Sequence[str]) -> str | None:
     if len(begun) == 1:
         return begun[0]
     # The first word of a name counts as well: `downlod` means `download-file` more than `down`.
-    heads = Counter(name.split("-")[0] for name in names)
-    forms = {name.split("-")[0]: name for name in names if heads[name.split("-")[0]] == 1}
+    heads = [name.split("-")[0] for name in names]
+    forms = {head: name for head, name in zip(heads, names, strict=True) if heads.count(head) == 1}
     forms |= {name: name for name in names}
     near = get_close_matches(word, list(forms), n=1, cutoff=0.7)
     return forms[near[0]] if near else None

@@ -475,7 +475,7 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     sources: int = 0
     note: str | None = None
     advice: str | None = None
-    """What would help, where ``note`` tells of something that is in the way."""
+    """Advice against the obstacle that ``note`` reports."""
 
 
 class Happened(msgspec.Struct, frozen=True, tag=True):

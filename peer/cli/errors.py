@@ -23,7 +23,10 @@ SENTENCE_MAX = 400  # characters
 INTERRUPTED = 130
 TYPED = "mini-torrent.typed"  # in the meta of a context: the words behind the command's name
 PUBLIC_ARGUMENTS = {"login": 1, "create-user": 1, "change-password": 0}
-"""How many first arguments of a command cannot be a password; those of all others are public."""
+"""Number of leading arguments of a command that cannot be a password.
+
+All arguments of the other commands are public.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ def test_f92_a_peer_starts_before_its_network(
 @pytest.fixture
 def beside(lan: Lan) -> Iterator[tuple[Swarm, Machine, str]]:
     """A tracker at all addresses of its machine, 10.78.0.1; the machine, and the tracker's link by
-    127.0.0.1, as somebody at that machine may have it."""
+    127.0.0.1, as a user of that machine may have it."""
     made, machine = Swarm("tcp", tracker=False), lan.machine("10.78.0.1")
     try:
         with machine.inside():

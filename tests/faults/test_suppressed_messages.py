@@ -25,7 +25,7 @@ Begin = Callable[[], Fetch]
 
 @pytest.fixture
 def only_source(town: Swarm) -> Iterator[Callable[..., Begin]]:
-    """Shares a file from somebody who is reached by ``link`` alone; what it returns fetches it."""
+    """Share a file from a peer that is reached by ``link`` alone; return a function to fetch it."""
     people: list[Person] = []
 
     def share(

@@ -1,4 +1,4 @@
-"""What is fuzzed: every reader of bytes or text that somebody else may have written.
+"""Targets of fuzzing: every reader of bytes or text that another party may have written.
 
 A target takes bytes and must do one of two things: read them, or refuse them with an error of ours.
 What it reads must come out the same when it is written and read again. Anything else is a find.

@@ -1,5 +1,4 @@
-"""Names that others chose, on the command line of whoever presses Tab: in real shells, in a
-pseudo-terminal, against a peer that tells hostile names."""
+"""Shell completion of hostile names: real shells in a pseudo-terminal, beside a scripted peer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages that get lost on a line that otherwise works: somebody on the way suppresses them.
+"""Loss of single messages on a line that otherwise works, as an attacker on the way causes it.
 
 `Swallow` reads the frames of ZMTP out of what passes in one direction of one connection, and leaves
 out some that follow each other, once. With CURVE each frame is a message of its own to ZMTP and

@@ -48,6 +48,10 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
             text = ast.get_docstring(node)
             if text:
                 yield getattr(node, "lineno", 1), text
+            for line in node.body[1:]:  # docstrings of attributes and constants
+                match line:
+                    case ast.Expr(ast.Constant(str(below))):
+                        yield line.lineno, below
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
