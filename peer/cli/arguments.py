@@ -127,6 +127,8 @@ def complete_download(ctx: click.Context, param: click.Parameter, incomplete: st
 
 
 group_argument = click.argument("group", shell_complete=complete_group)
+share_argument = click.argument("name", shell_complete=complete_share)
+download_argument = click.argument("name", shell_complete=complete_download)
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 
 

@@ -16,7 +16,14 @@ import click
 
 from common.hints import PROGRAM
 from common.host.streams import abandon_output, open_closed_streams, speak_any_locale, text_of
-from peer.cli import account_commands, device_commands, file_commands, group_commands
+from peer.cli import (
+    account_commands,
+    device_commands,
+    download_command,
+    file_commands,
+    group_commands,
+    upload_command,
+)
 from peer.cli.arguments import complete_folder
 from peer.cli.command import COMPLETE_VARIABLE, Commands, show_version
 from peer.cli.console import Console
@@ -45,7 +52,11 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
         "This device": device_commands.COMMANDS,
         "Accounts": account_commands.COMMANDS,
         "Groups": group_commands.COMMANDS,
-        "Files": file_commands.COMMANDS,
+        "Files": (
+            *upload_command.COMMANDS,
+            *download_command.COMMANDS,
+            *file_commands.COMMANDS,
+        ),
     },
     help=_HELP,
     epilog=_EXAMPLE,
