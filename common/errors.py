@@ -80,6 +80,13 @@ class NoSuchAddress(CannotListen):
     """Listening address that this machine lacks now; that may change with its network."""
 
 
+class TimedOut(MiniTorrentError):
+    """End of a wait that its user bounded; what was waited for may still come."""
+
+    exit_code = 6
+    code = Code.TIMED_OUT
+
+
 class NoPeerRunning(MiniTorrentError):
     """No peer runs for this home."""
 
@@ -105,6 +112,7 @@ _EXIT_OF_CODE = {
     Code.NO_PEER: 3,
     Code.USAGE: 2,
     Code.CORRUPT: 5,
+    Code.TIMED_OUT: 6,
 }
 
 

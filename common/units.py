@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
+
+_DURATION = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,3})?) ?(?P<unit>[smhd])")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def size_text(size: float) -> str:
@@ -58,3 +62,14 @@ def count_text(count: int, one: str, many: str | None = None) -> str:
 def percent_text(part: int, whole: int) -> str:
     """The percentage of ``whole``, rounded down, so that 100 % means all."""
     return f"{100 if whole <= 0 else part * 100 // whole} %"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90s``, ``10m``, ``12h``, ``7d``, ``1.5h``. Raises ValueError for other texts and
+    for no time at all.
+    """
+    match = _DURATION.fullmatch(text.strip().lower())
+    seconds = float(match["number"]) * _UNIT_S[match["unit"]] if match else 0.0
+    if not seconds:
+        raise ValueError(f"{text!r} is not a duration; write it like 90s, 10m, 12h or 7d")
+    return seconds

@@ -43,6 +43,7 @@ class Code(StrEnum):
     READ_ONLY = "read-only"
     KEY_IN_USE = "key-in-use"
     UNCONFIRMED = "unconfirmed"
+    TIMED_OUT = "timed-out"
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -11,6 +11,7 @@ import click
 
 from common import limits
 from common.hints import PROGRAM, line
+from common.units import parse_duration
 from peer.cli.console import Console
 from peer.cli.errors import PUBLIC_ARGUMENTS, TYPED, refuse_usage
 
@@ -45,6 +46,16 @@ def size(ctx: click.Context, param: click.Parameter, value: str | None) -> int |
         return None
     try:
         return parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """A duration in seconds, as a click callback."""
+    if value is None:
+        return None
+    try:
+        return parse_duration(value)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from error
 
