@@ -1,17 +1,15 @@
 """Entry points of both programs, and the checks before any of our packages is imported.
 
 Owns two checks: this system is Linux, and no other ``common``, ``peer`` or ``tracker`` stands
-before ours on the path of Python. This module has a name that no other project uses.
+before ours on the path of Python. This module has a name that no other project uses. Why so few
+imports: each command line pays for them, and `--version` needs nothing else.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import sys
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.machinery import PathFinder
 
 PACKAGES = ("common", "peer", "tracker")
 
@@ -23,16 +21,17 @@ def fault() -> tuple[str, str] | None:
             f"Mini-Torrent runs on Linux, and this system is {sys.platform!a}",
             "use a Linux machine, virtual machine or container; on Windows: wsl --install",
         )
-    ours = Path(__file__).resolve().parent
+    ours = os.path.dirname(os.path.realpath(__file__))
     for package in PACKAGES:
-        spec = find_spec(package)
+        spec = PathFinder.find_spec(package)
         origin = None if spec is None else spec.origin
-        if origin is None or Path(origin).resolve().parent != ours / package:
+        if origin is None or os.path.realpath(origin) != f"{ours}/{package}/__init__.py":
+            from shlex import quote
+
             found = "nothing" if origin is None else origin.removesuffix("/__init__.py")
-            path = shlex.quote(str(ours))
             return (
-                f"{found!a} shadows the package {package!r} of Mini-Torrent in {str(ours)!a}",
-                f"put ours first: export PYTHONSAFEPATH=1 PYTHONPATH={path}",
+                f"{found!a} shadows the package {package!r} of Mini-Torrent in {ours!a}",
+                f"put ours first: export PYTHONSAFEPATH=1 PYTHONPATH={quote(ours)}",
             )
     return None
 
@@ -44,16 +43,35 @@ def leave_if_at_fault() -> None:
     message, hint = found
     options = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv
     if "--json" in options or os.environ.get("MINI_TORRENT_JSON", "") not in ("", "0"):
-        text = json.dumps({"error": {"code": "failed", "message": message, "hint": hint}})
+        from json import dumps
+
+        text = dumps({"error": {"code": "failed", "message": message, "hint": hint}})
     else:
         text = f"error: {message}\nhint: {hint}"
     print(text.encode("ascii", "backslashreplace").decode(), file=sys.stderr)
     sys.exit(1)
 
 
+def leave_with_version(program: str) -> None:
+    """Print the version and end, if the command line asks for nothing else.
+
+    Other command lines with ``--version`` are read by the program itself.
+    """
+    if sys.argv[1:] != ["--version"]:
+        return
+    from common.host.release import RELEASE
+
+    try:
+        print(f"{program} {RELEASE}", flush=True)
+    except OSError:
+        return  # the program meets the same error, and reports it
+    os._exit(0)
+
+
 def peer() -> None:
     """`mini-torrent`."""
     leave_if_at_fault()
+    leave_with_version("mini-torrent")
     from peer.cli import main
 
     main()
@@ -62,6 +80,7 @@ def peer() -> None:
 def tracker() -> None:
     """`mini-torrent-tracker`."""
     leave_if_at_fault()
+    leave_with_version("mini-torrent-tracker")
     from tracker.cli import main
 
     main()

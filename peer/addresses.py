@@ -17,7 +17,6 @@ from common.hints import hint
 from common.link import endpoint_at, host_of
 from common.net.hosts import addresses_of, is_host_name, reason_of
 
-NOT_LISTENING = "not listening yet"
 ANYWHERE = "tcp://*:0"
 
 

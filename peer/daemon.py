@@ -25,10 +25,10 @@ from common.host.home import HomeLock, open_home
 from common.ids import DeviceKey, GroupId
 from common.link import Tracker, trackers_of
 from common.messages import events, tracker
+from common.messages.control import NOT_LISTENING
 from common.net import zap
 from common.net.sockets import check_library
 from peer.address_changes import AddressWatch
-from peer.addresses import NOT_LISTENING
 from peer.background_tasks import BackgroundTasks
 from peer.control.handlers import Commands, PeerServices
 from peer.control.notices import Notifications

@@ -5,13 +5,10 @@ Owns: options, exit codes and terminal output. Exit codes: 0 done, 1 failed, 2 w
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 import os
 import shlex
 import sys
-import tomllib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -20,11 +17,11 @@ from typing import Any
 import click
 
 from common.cli.command_group import CommandGroup, meant
-from common.crypto.keys import load_pair, rotate_signing_key
 from common.errors import ConfigError, MiniTorrentError, TransportError, exit_code_of
 from common.hints import shown_by_tracker, tracker_hint
 from common.host import process
 from common.host.home import default_home
+from common.host.release import RELEASE
 from common.host.streams import abandon_output, open_closed_streams, speak_any_locale
 from common.ids import DeviceKey
 from common.link import Tracker, as_endpoint, parse_link
@@ -65,7 +62,7 @@ def _home_option(command: Callable[..., Any]) -> Callable[..., Any]:
     show_envvar=True,
     help="A TOML file with options; see config/tracker.toml.",
 )
-@click.version_option(package_name="mini-torrent")
+@click.version_option(RELEASE, message="%(prog)s %(version)s")
 @click.pass_context
 def tracker(ctx: click.Context, config: Path | None) -> None:
     """Keep the accounts, the groups and the catalogue of a Mini-Torrent swarm."""
@@ -76,6 +73,8 @@ def tracker(ctx: click.Context, config: Path | None) -> None:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -163,6 +162,9 @@ def run(
     Example: mini-torrent-tracker run --bind tcp://0.0.0.0:5000 --advertise tracker.example.org
     """
     # Imported here: the other commands need no sockets and start fast.
+    import asyncio
+    import logging
+
     from tracker.service.addresses import Addresses
     from tracker.service.main import serve
 
@@ -190,6 +192,8 @@ def link(home: Path) -> None:
 
     Example: mini-torrent up --tracker "$(mini-torrent-tracker link)"
     """
+    from common.crypto.keys import load_pair
+
     try:
         pair = load_pair(home / CURVE_KEY)
     except FileNotFoundError:
@@ -231,6 +235,7 @@ def restore(file: Path, home: Path) -> None:
 
     Example: mini-torrent-tracker restore /mnt/backup/tracker-2031-05-17.db
     """
+    from common.crypto.keys import load_pair
     from tracker.admin.backup import restore as put_back
 
     opened = Home(home)
@@ -292,6 +297,8 @@ def rotate_key(home: Path, now: bool) -> None:
 
     Example: mini-torrent-tracker rotate-key
     """
+    from common.crypto.signing_keys import rotate_signing_key
+
     opened = Home(home)
     try:
         count = len(rotate_signing_key(opened.path / SIGNING_KEY, keep=0 if now else 1))

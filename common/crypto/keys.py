@@ -1,4 +1,4 @@
-"""Key files: a device's or tracker's CURVE key pair, and the tracker's Ed25519 signing keys.
+"""Key files: the CURVE key pair of a device or tracker, and secrets.
 
 Owns: making keys, storing them (0600, by atomic writes) and their text forms. A public key is 32
 bytes here, its Z85 text at libzmq's door, and unpadded base64url where people and URLs see it.
@@ -12,7 +12,6 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import nacl.signing
 import zmq
 import zmq.utils.z85 as z85
 
@@ -75,7 +74,11 @@ def parse_key(text: str) -> DeviceKey:
     return DeviceKey(key)
 
 
-def _read_secret(path: Path) -> bytes:
+def read_secret(path: Path) -> bytes:
+    """Bytes of a key file that only its owner can read; at most 4096.
+
+    Raises FileNotFoundError, `ConfigError` and `StorageError`.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         with os.fdopen(fd, "rb") as file:
@@ -94,7 +97,7 @@ def _read_secret(path: Path) -> bytes:
 
 def load_pair(path: Path) -> KeyPair:
     """Read a CURVE key pair; FileNotFoundError when there is none."""
-    raw = _read_secret(path)
+    raw = read_secret(path)
     if len(raw) != PAIR_BYTES:
         raise ConfigError(f"{path} is not a key file", "restore it from a backup, or remove it")
     pair = KeyPair(DeviceKey(raw[:KEY_BYTES]), raw[KEY_BYTES:])
@@ -120,39 +123,10 @@ def replace_pair(path: Path) -> KeyPair:
     return pair
 
 
-def load_or_make_signing_keys(path: Path) -> list[nacl.signing.SigningKey]:
-    """The tracker's Ed25519 keys, the one in use first; made on first start.
-
-    Several stand in the file while a key is rotated out: tickets signed with any of them count.
-    """
-    try:
-        raw = _read_secret(path)
-    except FileNotFoundError:
-        key = nacl.signing.SigningKey.generate()
-        atomic_write(path, bytes(key))
-        return [key]
-    if not raw or len(raw) % KEY_BYTES:
-        raise ConfigError(f"{path} is not a key file", "restore it from a backup")
-    return [
-        nacl.signing.SigningKey(raw[at : at + KEY_BYTES]) for at in range(0, len(raw), KEY_BYTES)
-    ]
-
-
-def rotate_signing_key(path: Path, *, keep: int = 1) -> list[nacl.signing.SigningKey]:
-    """Put a fresh signing key in front of the ``keep`` last ones and return them all.
-
-    ``keep=0`` ends the overlap: only tickets signed from here on count.
-    """
-    old = load_or_make_signing_keys(path)
-    keys = [nacl.signing.SigningKey.generate(), *old[:keep]]
-    atomic_write(path, b"".join(bytes(key) for key in keys))
-    return keys
-
-
 def load_or_make_secret(path: Path) -> bytes:
     """32 secret bytes kept at ``path``, made on first start."""
     try:
-        raw = _read_secret(path)
+        raw = read_secret(path)
     except FileNotFoundError:
         raw = os.urandom(KEY_BYTES)
         atomic_write(path, raw)

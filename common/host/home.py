@@ -12,8 +12,6 @@ import stat
 import time
 from pathlib import Path
 
-import platformdirs
-
 from common.errors import ConfigError, MiniTorrentError, StorageError
 from common.hints import shell_hint
 from common.host.atomic_files import remove_temp_files
@@ -28,6 +26,8 @@ class HomeBusy(MiniTorrentError):
 
 def default_home(kind: str) -> Path:
     """Return the default home of ``peer`` or ``tracker`` (XDG data directory)."""
+    import platformdirs
+
     return Path(platformdirs.user_data_dir("mini-torrent", appauthor=False)) / kind
 
 

@@ -2,7 +2,7 @@
 
 Owns which texts they take in any locale (`speak_any_locale`), what they are when they are closed
 (`open_closed_streams`), and output that cannot be delivered (`abandon_output`), as on a full disk
-or after ``| head``.
+or after ``| head``, and the end of a program (`leave`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from contextlib import suppress
+from typing import NoReturn
 
 
 def open_closed_streams() -> None:
@@ -63,6 +64,18 @@ def _nearest(error: UnicodeError) -> tuple[str, int]:
         raise error
     letters = error.object[error.start : error.end]
     return "".join(_NEAREST.get(letter, "?") for letter in letters), error.end
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with exit ``code``, once everything printed is written.
+
+    Why not ``sys.exit``: the interpreter's own end takes longer than most commands.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            if stream is not None:  # Python has none for a stream that was closed
+                stream.flush()
+    os._exit(code)
 
 
 def abandon_output() -> None:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from common import limits
+from common.messages.refusals import Code
 
 # A name as the user typed it; `common.names` validates it.
 IdText = Annotated[str, Meta(min_length=1, max_length=limits.USER_ID_MAX)]
@@ -38,3 +39,11 @@ class Source(msgspec.Struct, frozen=True, array_like=True):
     endpoint: Endpoint
     complete: bool
     held: Count = 0
+
+
+class Refusal(Wire, frozen=True):
+    """A refusal on the wire: ``code`` for programs, ``message`` and ``hint`` for people."""
+
+    code: Code
+    message: Annotated[str, Meta(max_length=2000)]
+    hint: Annotated[str, Meta(max_length=2000)] | None = None

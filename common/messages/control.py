@@ -294,6 +294,8 @@ class FileRow(_Row, frozen=True):
 
 PAUSED_BY_USER = "paused by the user"
 """The reason of a download that rests until `Resume`."""
+NOT_LISTENING = "not listening yet"
+"""The text for people in the place of an empty `StatusIs.listen`."""
 QUEUED = "queued"
 """The beginning of the reason of a download that waits for its turn; its state is P."""
 

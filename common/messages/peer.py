@@ -13,8 +13,17 @@ from typing import Annotated, TypeAlias
 from msgspec import Meta
 
 from common import limits
-from common.messages.base import Count, IdText, Key32, PieceIndex, PieceList, TimeMs, Token, Wire
-from common.messages.refusals import Refusal
+from common.messages.base import (
+    Count,
+    IdText,
+    Key32,
+    PieceIndex,
+    PieceList,
+    Refusal,
+    TimeMs,
+    Token,
+    Wire,
+)
 
 Channel = Annotated[int, Meta(ge=0, lt=1 << 16)]
 RunLength = Annotated[int, Meta(ge=1, le=limits.RUN_BYTES // limits.PIECE_LENGTH_MIN)]

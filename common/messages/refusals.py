@@ -1,11 +1,12 @@
-"""Refusals: reason codes and the message, shared by all conversations."""
+"""Reason codes of refusals, shared by all conversations.
+
+Why apart from the message (see common.messages.base): errors need the codes, and a command line
+that prints its help must not load the library of the messages.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
-
-import msgspec
 
 
 class Code(StrEnum):
@@ -44,11 +45,3 @@ class Code(StrEnum):
     KEY_IN_USE = "key-in-use"
     UNCONFIRMED = "unconfirmed"
     TIMED_OUT = "timed-out"
-
-
-class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A refusal on the wire: ``code`` for programs, ``message`` and ``hint`` for people."""
-
-    code: Code
-    message: Annotated[str, msgspec.Meta(max_length=2000)]
-    hint: Annotated[str, msgspec.Meta(max_length=2000)] | None = None

@@ -20,6 +20,7 @@ from common.messages.base import (
     IdText,
     Key32,
     Password,
+    Refusal,
     ShareName,
     Source,
     TimeMs,
@@ -28,7 +29,6 @@ from common.messages.base import (
     Wire,
 )
 from common.messages.events import LogEntry
-from common.messages.refusals import Refusal
 
 Instance = Annotated[bytes, Meta(max_length=16)]
 PageKey = Annotated[str, Meta(max_length=255)]

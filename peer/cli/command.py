@@ -14,7 +14,7 @@ import click
 from common.cli.command_group import CommandGroup, HelpCommand, meant
 from common.errors import MiniTorrentError
 from common.hints import PROGRAM, quoted_line
-from common.host.release import release
+from common.host.release import RELEASE
 from common.names import quoted
 from peer.cli.console import Console
 from peer.cli.errors import PUBLIC_ARGUMENTS, SENTENCE_MAX, TYPED, WrongUsage, without_home
@@ -150,5 +150,5 @@ def show_version(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     """Print the version and end."""
     if not value or ctx.resilient_parsing:
         return
-    print(f"{PROGRAM} {release()}")
+    print(f"{PROGRAM} {RELEASE}")
     ctx.exit()

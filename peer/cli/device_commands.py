@@ -74,7 +74,7 @@ def up(
     with several trackers. It is saved, so that the next `up` needs no LINK. The peer also starts
     without a network, warns, and connects as soon as there is one.
     """
-    from peer.addresses import NOT_LISTENING
+    from common.messages.control import NOT_LISTENING
     from peer.cli import daemon_process
     from peer.cli.up_options import check_same, checked
 

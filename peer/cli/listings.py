@@ -21,7 +21,6 @@ from common.units import (
     size_text,
     time_text,
 )
-from peer.addresses import NOT_LISTENING
 from peer.cli.tables import Column, Table, shortened, text_width
 
 GROUP_WIDTH_MAX = 24  # columns; a longer name of a group moves its row of `watch` alone
@@ -168,7 +167,7 @@ def status_lines(status: control.StatusIs, home: str) -> list[str]:
 
 def _listening(status: control.StatusIs) -> str:
     if not status.listen:
-        return NOT_LISTENING
+        return control.NOT_LISTENING
     if status.announced in ("", status.listen):
         return status.listen
     return f"{status.listen} (announced as {status.announced})"

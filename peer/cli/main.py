@@ -15,7 +15,13 @@ from collections.abc import Sequence
 import click
 
 from common.hints import PROGRAM
-from common.host.streams import abandon_output, open_closed_streams, speak_any_locale, text_of
+from common.host.streams import (
+    abandon_output,
+    leave,
+    open_closed_streams,
+    speak_any_locale,
+    text_of,
+)
 from peer.cli import (
     account_commands,
     device_commands,
@@ -152,4 +158,4 @@ def main() -> None:
     """The entry point of `mini-torrent`."""
     open_closed_streams()
     speak_any_locale()
-    sys.exit(run([text_of(word) for word in sys.argv[1:]]))
+    leave(run([text_of(word) for word in sys.argv[1:]]))

@@ -21,7 +21,6 @@ from common.errors import MiniTorrentError
 from common.hints import PROGRAM
 from common.host.home import lock_holder
 from common.messages import control
-from peer.addresses import NOT_LISTENING
 from peer.cli import daemon_process
 from peer.cli.command import Commands, unknown_command
 from peer.cli.completer import NOT_HERE, Completer
@@ -58,14 +57,16 @@ def _ensure_peer(console: Console, options: Mapping[str, str]) -> bool:
     status = daemon_process.running(console.home)
     if status is None:
         status = daemon_process.start(console.home, options, verbose=console.verbose)
-        console.report(f"peer ready: {status.listen or NOT_LISTENING} (tracker {status.tracker})")
+        console.report(f"peer ready: {_where(status)} (tracker {status.tracker})")
         console.warn_if_alone(status)
         return True
     check_same(status, options)
-    console.report(
-        f"the peer is already running: {status.listen or NOT_LISTENING} (tracker {status.tracker})"
-    )
+    console.report(f"the peer is already running: {_where(status)} (tracker {status.tracker})")
     return False
+
+
+def _where(status: control.StatusIs) -> str:
+    return status.listen or control.NOT_LISTENING
 
 
 _Download = tuple[str, str, str, str, str | None]  # state, group, name, path, reason

@@ -7,7 +7,6 @@ peer's end (see peer.control.server).
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -131,6 +130,8 @@ def _fits(path: Path) -> bool:
 
 
 def _directories(home: Path) -> list[Path]:
+    import hashlib
+
     name = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:24]
     session = os.environ.get("XDG_RUNTIME_DIR", "")
     bases = [Path(session) / "mini-torrent"] if session.startswith("/") else []

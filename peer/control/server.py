@@ -22,7 +22,7 @@ import zmq
 from common import limits
 from common.errors import MiniTorrentError, RemoteProtocolError, exit_code_of
 from common.hints import shell_hint
-from common.host.release import release
+from common.host.release import RELEASE
 from common.messages import control
 from common.messages.control import FORM
 from common.messages.refusals import Code
@@ -74,7 +74,7 @@ class ControlServer:
     def __init__(self, context: zmq.Context[Any], home: Path, handle: Handle) -> None:
         self.counts: Counter[str] = Counter()
         self.endpoint = control_endpoint(home)
-        self._release = release()
+        self._release = RELEASE
         self._log = str(home / "peer.log")
         self._handle = handle
         self._decoder: Decoder[control.Ask] = Decoder(control.Ask, data_frames=0)

@@ -13,8 +13,7 @@ from common.errors import IntegrityError, MiniTorrentError
 from common.ids import ContentId, DeviceKey, GroupId
 from common.link import check_source
 from common.messages import control, tracker
-from common.messages.base import Source
-from common.messages.refusals import Refusal
+from common.messages.base import Refusal, Source
 from common.names import fold_id
 from peer.downloads.job import DownloadServices
 from peer.fetching.channel import ChannelHandler

@@ -20,8 +20,8 @@ from common.host.clock import monotonic
 from common.ids import ContentId, DeviceKey, GroupId
 from common.manifest import Manifest
 from common.messages import peer
-from common.messages.base import Source
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal, Source
+from common.messages.refusals import Code
 from peer.downloads.listed_sources import ListedSource, ListedSources
 from peer.downloads.local_copy import copy_missing, runs_of
 from peer.downloads.piece_writer import PieceWriter

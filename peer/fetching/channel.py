@@ -13,7 +13,7 @@ from typing import Protocol
 from common import limits
 from common.ids import ContentId, DeviceKey, GroupId
 from common.messages import peer
-from common.messages.refusals import Refusal
+from common.messages.base import Refusal
 
 # The least that an unsolicited message is charged, for the work that it causes.
 UNSOLICITED_BYTES_MIN = 4 * limits.KIB

@@ -24,7 +24,7 @@ from common.errors import RemoteProtocolError
 from common.ids import ContentId, DeviceKey, GroupId
 from common.link import host_of
 from common.messages import peer
-from common.messages.refusals import Refusal
+from common.messages.base import Refusal
 from common.names import quoted
 from common.net.codec import Decoder, pack
 from common.net.connection_limits import ConnectionLimiter, TrackedConnection

@@ -14,7 +14,8 @@ from typing import Protocol
 from common.digests import Buffer
 from common.ids import ContentId, GroupId
 from common.manifest import Manifest
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from peer.swarm.pieces import Bitfield
 
 NOT_OFFERED = Refusal(Code.UNKNOWN_SHARE, "this device does not offer that content in that group")

@@ -25,7 +25,8 @@ from common.errors import Refused
 from common.host.clock import monotonic
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import peer
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.names import fold_id
 from common.net import zap
 from common.net.pump import Sent

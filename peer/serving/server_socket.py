@@ -19,7 +19,8 @@ from common.digests import Buffer
 from common.errors import CannotListen, RemoteProtocolError
 from common.ids import DeviceKey
 from common.messages import peer
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.net import zap
 from common.net.codec import SIGNATURE, Decoder, VersionMismatch, cut, encode, pack
 from common.net.connection_limits import MESSAGES, ConnectionLimiter

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from common import limits
 from common.errors import MiniTorrentError, Refused, RemoteProtocolError
 from common.messages import tracker
-from common.messages.refusals import Refusal
+from common.messages.base import Refusal
 from common.net.codec import Decoder, VersionMismatch, pack
 from common.net.pump import Frames, Sent
 

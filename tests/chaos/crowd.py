@@ -10,7 +10,8 @@ from typing import Any
 
 from common.link import parse_link
 from common.messages import tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tests.support.paths import ROOT
 from tests.support.processes import Person
 from tests.support.tracker_process import Device

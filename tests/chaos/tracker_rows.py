@@ -16,7 +16,8 @@ from common.crypto import keys
 from common.ids import UserId
 from common.link import parse_link
 from common.messages import events, tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tests.chaos.stage import Skipped, Stage
 from tests.support.faults import MIB, begin, faults, frozen, settle
 from tests.support.paths import ROOT

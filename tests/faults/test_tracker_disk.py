@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from common.messages import tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tests.support.faults import MIB, Small
 from tests.support.tracker_process import Devices, running
 

@@ -18,7 +18,7 @@ import msgspec
 import nacl.signing
 
 from common import limits, link, manifest, names
-from common.crypto import event_seal, keys, tickets
+from common.crypto import event_seal, keys, signing_keys, tickets
 from common.digests import Algorithm
 from common.errors import MiniTorrentError
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
@@ -250,7 +250,7 @@ def _bitfield(data: bytes) -> None:
 def _key_file(data: bytes) -> None:
     _IN_FILE.path.write_bytes(data)
     _IN_FILE.path.chmod(0o600)
-    for read in (keys.load_pair, keys.load_or_make_signing_keys, keys.load_or_make_secret):
+    for read in (keys.load_pair, signing_keys.load_or_make_signing_keys, keys.load_or_make_secret):
         with contextlib.suppress(MiniTorrentError):
             read(_IN_FILE.path)
 

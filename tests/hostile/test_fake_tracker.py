@@ -17,7 +17,8 @@ import pytest
 from common import limits, manifest
 from common.errors import RemoteProtocolError
 from common.messages import tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tests.support.attackers import AttackSwarm
 from tests.support.fake_tracker import TOPIC, Answer, FakeTracker, found, parts
 from tests.support.paths import CORPUS

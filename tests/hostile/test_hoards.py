@@ -8,7 +8,8 @@ from collections import Counter
 
 from common import limits
 from common.messages import tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tests.support.attackers import AttackSwarm, user_of
 from tests.support.tracker_process import Device
 

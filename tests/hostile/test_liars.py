@@ -14,7 +14,8 @@ import pytest
 
 from common import limits
 from common.messages import peer
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tests.support.attacked_download import PIECES, AttackedDownload
 from tests.support.attackers import PIECE, AttackSwarm, Liar, Send, Shared, honest
 

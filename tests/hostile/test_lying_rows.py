@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from common import limits
 from common.messages import tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tests.support.fake_tracker import KEY, TOPIC, Answer, FakeTracker, parts, row_of
 from tests.support.processes import Person, Swarm
 from tests.support.tracker_process import manifest_of

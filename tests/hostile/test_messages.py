@@ -16,7 +16,8 @@ import zmq
 
 from common import limits
 from common.messages import control, events, peer, tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.names import printable
 from common.net import codec, sockets
 from peer.control.client import find_endpoint

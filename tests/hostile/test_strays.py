@@ -8,7 +8,8 @@ import pytest
 
 from common import limits
 from common.messages import peer
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.net import codec
 from tests.support.attacked_download import AttackedDownload
 from tests.support.attackers import AttackSwarm, Send

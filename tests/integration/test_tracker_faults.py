@@ -18,7 +18,8 @@ from common import limits
 from common.crypto import keys
 from common.ids import UserId
 from common.messages import events, tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.net import sockets
 from tests.support.tracker_process import PATIENCE_S, Device, Devices, eventually, running
 from tracker.core.changes import AccountCreated, DeviceBound

@@ -21,7 +21,8 @@ from common.errors import RemoteProtocolError
 from common.ids import DeviceKey, GroupId, TrackerId
 from common.link import parse_link
 from common.messages import events, tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.net import codec
 from tests.support.paths import ROOT
 from tests.support.tracker_process import (

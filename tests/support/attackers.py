@@ -21,11 +21,12 @@ import zmq
 
 from common import limits, manifest
 from common.crypto import tickets
-from common.crypto.keys import KeyPair, load_or_make_signing_keys, parse_key
+from common.crypto.keys import KeyPair, parse_key
+from common.crypto.signing_keys import load_or_make_signing_keys
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.link import parse_link
 from common.messages import peer, tracker
-from common.messages.refusals import Refusal
+from common.messages.base import Refusal
 from common.net import codec, sockets
 from tests.support.processes import Person, Swarm
 from tests.support.tracker_process import Device, Devices

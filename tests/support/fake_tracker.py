@@ -14,7 +14,8 @@ from common import limits, manifest
 from common.crypto.keys import KeyPair, new_pair
 from common.link import Tracker
 from common.messages import events, tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.net import codec
 from tests.support.waiting import PATIENCE_S
 

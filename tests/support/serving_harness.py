@@ -15,7 +15,8 @@ from common.digests import Algorithm
 from common.errors import Refused
 from common.ids import ContentId, DeviceKey, GroupId
 from common.messages import peer
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.net import zap
 from peer.fetching.channel import Channel, ChannelHandler
 from peer.fetching.pool import ConnectionPool

@@ -9,7 +9,8 @@ from typing import Any
 
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages import events, tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tracker.core import commands
 from tracker.core.changes import Change, Logged, ManifestSummary
 from tracker.core.context import (

@@ -28,7 +28,8 @@ from common.digests import Algorithm
 from common.ids import ContentId
 from common.link import Tracker, parse_link
 from common.messages import events, tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.net import codec, sockets
 
 R = TypeVar("R")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from common.messages import control, events, peer, tracker
-from common.messages.base import Source
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal, Source
+from common.messages.refusals import Code
 
 DEVICE = bytes(range(32))
 OTHER = bytes(range(32, 64))

@@ -17,6 +17,7 @@ import zmq
 
 from common import limits
 from common.crypto import keys
+from common.crypto.signing_keys import load_or_make_signing_keys
 from common.errors import MiniTorrentError
 from common.hints import tracker_hint
 from common.host.home import fault_above, lock_holder
@@ -90,7 +91,7 @@ def _home(home: Path) -> Iterator[Finding]:
 def _keys(home: Path) -> Iterator[Finding]:
     readers: dict[str, Callable[[Path], object]] = {
         CURVE_KEY: keys.load_pair,
-        SIGNING_KEY: keys.load_or_make_signing_keys,
+        SIGNING_KEY: load_or_make_signing_keys,
         INBOX_SECRET: keys.load_or_make_secret,
     }
     for name, read in readers.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 import nacl.signing
 
 from common.crypto import keys
+from common.crypto.signing_keys import load_or_make_signing_keys
 from common.errors import StorageError
 from common.host.home import HomeLock, open_home
 from tracker.admin import staged_restore
@@ -66,7 +67,7 @@ class Home:
         """Load the keys; the first start creates them."""
         return Secrets(
             keys.load_or_make_pair(self.path / CURVE_KEY),
-            keys.load_or_make_signing_keys(self.path / SIGNING_KEY),
+            load_or_make_signing_keys(self.path / SIGNING_KEY),
             keys.load_or_make_secret(self.path / INBOX_SECRET),
         )
 

@@ -20,7 +20,7 @@ from common import limits
 from common.errors import MiniTorrentError
 from common.ids import UserId
 from common.messages import tracker
-from common.messages.refusals import Refusal
+from common.messages.base import Refusal
 from tracker.core import accounts, devices, feed, groups, shares
 from tracker.core import changes as c
 from tracker.core.context import (

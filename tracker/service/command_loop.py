@@ -52,7 +52,8 @@ from common.errors import MiniTorrentError, StorageError
 from common.host.clock import monotonic, wall_ms
 from common.ids import DeviceKey
 from common.messages import tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tracker.core import commands
 from tracker.core.changes import Change
 from tracker.core.context import Caller, Context, Decision, Deferred, Now, ReleaseLease, RenewLease

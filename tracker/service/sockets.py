@@ -23,7 +23,8 @@ from common.host import process
 from common.host.clock import monotonic
 from common.link import Tracker
 from common.messages import tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.net.codec import SIGNATURE, Decoder, VersionMismatch, encode, pack
 from common.net.connection_limits import MESSAGES, SUBSCRIPTIONS, ConnectionLimiter
 from common.net.monitor import ConnectionEvent, SocketMonitor

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common import limits
-from common.crypto import event_seal, keys, tickets
+from common.crypto import event_seal, keys, signing_keys, tickets
 from common.errors import ConfigError, Refused, RemoteProtocolError
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages.refusals import Code
@@ -210,13 +210,13 @@ class TestKeys:
 
     def test_signing_keys_rotate_with_an_overlap(self, tmp_path: Path) -> None:
         path = tmp_path / "signing.key"
-        (first,) = keys.load_or_make_signing_keys(path)
-        second, kept = keys.rotate_signing_key(path)
+        (first,) = signing_keys.load_or_make_signing_keys(path)
+        second, kept = signing_keys.rotate_signing_key(path)
         assert kept == first != second
-        assert keys.load_or_make_signing_keys(path) == [second, first]
-        _, kept = keys.rotate_signing_key(path)
+        assert signing_keys.load_or_make_signing_keys(path) == [second, first]
+        _, kept = signing_keys.rotate_signing_key(path)
         assert kept == second
-        assert len(keys.rotate_signing_key(path, keep=0)) == 1
+        assert len(signing_keys.rotate_signing_key(path, keep=0)) == 1
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
     def test_a_secret_is_made_once(self, tmp_path: Path) -> None:

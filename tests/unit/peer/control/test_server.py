@@ -435,7 +435,7 @@ def test_down_ends_a_peer_of_an_older_release(home: Path) -> None:
 def test_a_peer_with_other_messages_reports_its_release(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer.control.server, "release", lambda: "7.8.9")
+    monkeypatch.setattr(peer.control.server, "RELEASE", "7.8.9")
     with FakePeer(home) as other, ControlClient(home) as client:
         assert not other.asked
         monkeypatch.setattr(peer.control.server, "FORM", "another form")

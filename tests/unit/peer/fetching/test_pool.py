@@ -15,7 +15,8 @@ from common import limits
 from common.crypto.keys import KeyPair, new_pair
 from common.ids import ContentId, DeviceKey, GroupId
 from common.messages import peer
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.net.codec import Decoder, pack
 from common.net.pump import Frames, Pump
 from peer.fetching.channel import Channel, ChannelHandler

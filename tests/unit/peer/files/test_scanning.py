@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common.crypto import keys
+from common.crypto import keys, signing_keys
 from common.host.home import open_home
 from common.manifest import TIME_MAX, folders_of
 from common.names import BadName
@@ -46,7 +46,7 @@ def peer_home(path: Path) -> Path:
 def tracker_home(path: Path) -> Path:
     open_home(path)
     keys.load_or_make_pair(path / "curve.key")
-    keys.load_or_make_signing_keys(path / "signing.key")
+    signing_keys.load_or_make_signing_keys(path / "signing.key")
     keys.load_or_make_secret(path / "inbox.key")
     (path / "tracker.db").write_bytes(b"SQLite format 3\0")
     return path

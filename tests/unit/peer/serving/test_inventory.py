@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from common.ids import ContentId, GroupId
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from peer.serving.inventory import NOT_OFFERED, Inventory
 from peer.swarm.pieces import Bitfield
 

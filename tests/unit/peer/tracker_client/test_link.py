@@ -16,7 +16,8 @@ from common.crypto.keys import new_pair
 from common.errors import Refused, RemoteProtocolError, TransportError
 from common.link import Tracker
 from common.messages import events, tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.net import sockets, zap
 from common.net.codec import SIGNATURE, Decoder, encode, pack
 from common.net.pump import Frames, Pump

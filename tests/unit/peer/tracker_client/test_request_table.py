@@ -11,7 +11,8 @@ import zmq
 
 from common.errors import Refused, RemoteProtocolError, TransportError
 from common.messages import tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.net.codec import MAGIC, VERSION, VersionMismatch, pack
 from common.net.pump import Sent
 from peer.tracker_client.request_table import RequestTable

@@ -4,7 +4,8 @@ import pytest
 
 from common.ids import GroupId, UserId
 from common.messages import events, tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tests.support.tracker_harness import TrackerHarness
 from tracker.core import commands
 from tracker.core.accounts import WRONG_CREDENTIALS

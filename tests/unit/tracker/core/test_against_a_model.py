@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from common import limits
 from common.messages import tracker
-from common.messages.refusals import Refusal
+from common.messages.base import Refusal
 from tests.support.replay import replay
 from tests.support.tracker_harness import Device, TrackerHarness, content_id
 

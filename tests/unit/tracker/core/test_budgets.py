@@ -10,7 +10,8 @@ from common import limits
 from common.errors import Refused
 from common.ids import UserId
 from common.messages import tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.token_bucket import BUCKETS_MAX
 from tests.support.tracker_harness import Device, TrackerHarness
 from tracker.core import commands

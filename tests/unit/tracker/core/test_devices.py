@@ -6,7 +6,8 @@ import pytest
 
 from common import limits
 from common.messages import events, tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tests.support.tracker_harness import Device, TrackerHarness
 from tracker.core import commands
 from tracker.core.changes import DeviceSeen, GroupRekeyed, Logged, PasswordReplaced

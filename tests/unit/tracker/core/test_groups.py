@@ -5,7 +5,8 @@ import pytest
 from common import limits
 from common.ids import DeviceKey, GroupId
 from common.messages import events, tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tests.support.tracker_harness import Device, TrackerHarness, content_id
 from tracker.core import commands
 from tracker.core.changes import Logged

@@ -7,7 +7,8 @@ import pytest
 from common import limits
 from common.ids import ContentId, GroupId, UserId
 from common.messages import tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tests.support.tracker_harness import Device, TrackerHarness
 from tracker.core.presence import SWEEP_S, SwarmChange
 from tracker.core.spread import spread

@@ -9,7 +9,8 @@ from common import limits
 from common.crypto.event_seal import share_topic
 from common.ids import UserId
 from common.messages import events, tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tests.support.tracker_harness import TrackerHarness, content_id
 from tracker.core import commands, groups, shares
 from tracker.core.changes import ShareId

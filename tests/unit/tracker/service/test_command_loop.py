@@ -15,7 +15,8 @@ from common.errors import StorageError
 from common.host.clock import monotonic, wall_ms
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages import events, tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from tests.support.memory_store import MemoryStore
 from tests.support.tracker_harness import TrackerHarness, content_id
 from tracker.core import commands

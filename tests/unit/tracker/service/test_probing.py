@@ -16,7 +16,8 @@ from common.crypto.keys import KeyPair, new_pair
 from common.errors import Refused
 from common.ids import DeviceKey, UserId
 from common.messages import tracker
-from common.messages.refusals import Code, Refusal
+from common.messages.base import Refusal
+from common.messages.refusals import Code
 from common.net import sockets, zap
 from common.net.pump import Pump
 from common.net.sockets import Serve, make_socket

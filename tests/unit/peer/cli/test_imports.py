@@ -1,0 +1,58 @@
+"""Modules that a command line loads, since their number decides how fast it answers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.host.release import RELEASE
+from tests.support.fake_peer import FakePeer
+from tests.support.paths import ROOT
+
+START = "import sys; import mini_torrent_start as start; start.{}()"
+SLOW = {"asyncio", "logging", "nacl", "platformdirs", "rich", "sqlalchemy", "importlib.metadata"}
+MESSAGES = {"msgspec", "zmq"}
+
+
+def imported(program: str, *words: str) -> set[str]:
+    """Names of the modules that ``program`` loads beyond those of an empty program."""
+    loaded = []
+    for code, arguments in ((START.format(program), words), ("pass", ())):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", code, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+        loaded.append({line.rpartition("|")[2].strip() for line in lines})
+    return loaded[0] - loaded[1]
+
+
+@pytest.mark.parametrize("program", ["peer", "tracker"])
+def test_the_version_loads_next_to_nothing(program: str) -> None:
+    found = imported(program, "--version")
+    assert not found & (SLOW | MESSAGES | {"click", "typing_extensions"})
+    assert len(found) <= 40, sorted(found)
+
+
+def test_the_help_loads_no_library_of_the_messages() -> None:
+    found = imported("peer", "--help")
+    assert not found & (SLOW | MESSAGES)
+    assert len(found) <= 150, sorted(found)
+
+
+def test_a_short_command_loads_no_library_that_it_does_not_need(tmp_path: Path) -> None:
+    with FakePeer(tmp_path):
+        found = imported("peer", "--home", str(tmp_path), "status")
+    assert not found & (SLOW - {"logging"})
+    assert len(found) <= 230, sorted(found)
+
+
+def test_the_release_is_that_of_the_installed_distribution() -> None:
+    assert importlib.metadata.version("mini-torrent") == RELEASE
