@@ -92,6 +92,8 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     """The folder of the part; None in records of earlier versions."""
     times: bool = True
     """Whether the files get the times of its manifest."""
+    made: list[bytes] = []
+    """Folders that were made for it, the uppermost first; they go with it if it is cancelled."""
 
 
 R = TypeVar("R", ShareRecord, DownloadRecord)

@@ -15,6 +15,7 @@ from msgspec import Meta
 from common.messages.refusals import Code
 
 Text = Annotated[str, Meta(max_length=4096)]
+Seconds = Annotated[float, Meta(ge=0, le=1e15)]
 
 
 class _Ask(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -137,9 +138,11 @@ class ListFiles(_Ask, frozen=True):
 
 
 class DownloadFile(_Ask, frozen=True):
-    """``dest`` is absolute: a folder to put the share into, or a new path.
+    """``dest`` is absolute: a folder to put the share into, or a new path; with ``/`` at its end a
+    folder, which is made if it is missing.
 
-    With ``wait`` the answer comes when the verified file is in place, with progress before it.
+    With ``wait`` the answer comes when the verified file is in place, with progress before it; or
+    after ``timeout_s`` as an error, and the download goes on.
     ``times``: whether it gets its times of modification; None as ``peer.toml`` has it.
     """
 
@@ -149,6 +152,7 @@ class DownloadFile(_Ask, frozen=True):
     wait: bool = True
     pick: str = "rarest"
     times: bool | None = None
+    timeout_s: Seconds | None = None
 
 
 class AwaitDownload(_Ask, frozen=True):
@@ -156,6 +160,7 @@ class AwaitDownload(_Ask, frozen=True):
 
     group: Text
     path: Text
+    timeout_s: Seconds | None = None
 
 
 class ShowDownloads(_Ask, frozen=True):

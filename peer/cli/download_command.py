@@ -1,25 +1,44 @@
-"""The command that fetches a share: `download-file`."""
+"""The command that fetches shares: `download-file`.
+
+Owns: one share or all that match a pattern, and the report of each. Not here: the choice of the
+final path and everything after it (see peer.downloads).
+"""
 
 from __future__ import annotations
 
-import os
+from dataclasses import replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from common.errors import StorageError
-from common.hints import hint, shell_hint
-from peer.cli.arguments import group_argument, share_argument
+from common.errors import MiniTorrentError, Refused
+from common.hints import hint
+from common.messages.refusals import Code
+from common.names import fold_name, quoted
+from peer.cli.arguments import duration, group_argument, share_argument
 from peer.cli.command import command
 from peer.cli.console import Console
-from peer.cli.errors import INTERRUPTED
+from peer.cli.errors import INTERRUPTED, cli_error, refuse_usage
 from peer.cli.json_form import plain
+from peer.cli.name_patterns import is_pattern, matching
+
+if TYPE_CHECKING:
+    from common.messages.control import DownloadFile
+    from peer.control.client import Ended
 
 
 @command("download-file", example="mini-torrent download-file films film.mkv ~/Videos/")
 @group_argument
 @share_argument
-@click.argument("dest", type=click.Path(readable=False))
+@click.argument("dest", type=click.Path(readable=False), default=".")
 @click.option("--wait/--no-wait", default=None, help="Wait until the download is complete.")
+@click.option(
+    "--timeout",
+    metavar="DURATION",
+    callback=duration,
+    help="Wait at most so long, as in 90s, 10m, 12h or 7d; then exit with 6. The download goes on.",
+)
 @click.option(
     "--pick",
     type=click.Choice(["rarest", "random", "sequential"]),
@@ -38,37 +57,63 @@ def download_file(
     name: str,
     dest: str,
     wait: bool | None,
+    timeout: float | None,
     pick: str,
     times: bool | None,
 ) -> int:
     """Fetch a file or folder from a group.
 
-    DEST is a folder, or a new path.
+    DEST is a folder, or a new path; the current folder if it is left out. Missing folders are made;
+    a DEST with / at its end is always a folder. NAME may be a pattern with *, ? and [...], in
+    quotes: every share that matches is fetched into the folder DEST.
 
     The command ends when the verified file is in place. Ctrl-C ends the waiting, not the download,
     which `cancel` stops. Afterwards this device serves the file to the group.
     """
-    from common.messages.control import Begun, Downloaded, DownloadFile
+    from common.messages.control import DownloadFile
+
+    if timeout is not None and wait is False:
+        refuse_usage("--timeout bounds a wait, and with --no-wait there is none")
+    waits = wait if wait is not None else timeout is not None or not console.at_prompt
+    path = console.sent_path(dest)
+    if dest.endswith("/") and not path.endswith("/"):
+        path += "/"
+    ask = DownloadFile(group, name, path, waits, pick, times, timeout)
+    if is_pattern(name):
+        found = _names(console, group, name)
+        if [fold_name(each) for each in found] != [fold_name(name)]:
+            return _Several(console, ask).fetch(found)
+    return _fetch(console, ask)
+
+
+def _names(console: Console, group: str, pattern: str) -> list[str]:
+    """The names of the shares that match. Raises `Refused` if there is none."""
+    from common.messages.control import ListFiles
+
+    rows: list[Any] = getattr(console.ask(ListFiles(group)), "rows", [])
+    try:
+        found = matching(pattern, [row.name for row in rows])
+    except ValueError as error:
+        refuse_usage(str(error))
+    if not found:
+        raise Refused(
+            Code.UNKNOWN_SHARE,
+            f"no share of the group {quoted(group)} matches {quoted(pattern)}",
+            hint("see all of them", "list-files", group),
+        )
+    return found
+
+
+def _fetch(console: Console, ask: DownloadFile) -> int:
+    from common.messages.control import Begun, Downloaded
     from peer.cli.listings import downloaded_line
     from peer.cli.progress import run
 
-    path = console.path(dest)
-    if dest.endswith("/") and not os.path.isdir(path):
-        raise StorageError(
-            f"{dest} is not a folder",
-            shell_hint("leave the last / out, or make it first", "mkdir", "-p", path),
-        )
-    waits = wait if wait is not None else not console.at_prompt
-    ask = DownloadFile(group, name, console.sent_path(dest), waits, pick, times)
     try:
-        answer = run(console, ask, name) if waits else console.ask(ask)
+        answer = run(console, ask, ask.name) if ask.wait else console.ask(ask)
     except KeyboardInterrupt:
-        if console.quiet or console.as_json:
-            raise
-        console.leave_line()
         words = "still downloading in the background; to stop it"
-        console.report(console.hinted(hint(words, "cancel", group, name)))
-        return INTERRUPTED
+        return _interrupted(console, hint(words, "cancel", ask.group, ask.name))
     if isinstance(answer, Begun):
         console.begun.append(answer)
     if not isinstance(answer, Downloaded):
@@ -78,6 +123,99 @@ def download_file(
     elif not console.quiet:
         console.print_line(downloaded_line(answer))
     return 0
+
+
+def _interrupted(console: Console, text: str) -> int:
+    if console.quiet or console.as_json:
+        raise KeyboardInterrupt
+    console.leave_line()
+    console.report(console.hinted(text))
+    return INTERRUPTED
+
+
+class _Several:
+    """Shares that are fetched by one command into one folder: all begin, then each is awaited."""
+
+    def __init__(self, console: Console, ask: DownloadFile) -> None:
+        self._console = console
+        self._ask = ask
+        self._ends = None if ask.timeout_s is None else monotonic() + ask.timeout_s
+        self._rows: list[Any] = []
+        self._codes: set[int] = set()
+
+    def fetch(self, found: list[str]) -> int:
+        """Fetch the shares ``found``; return the exit code, which is 0 if all are there."""
+        try:
+            begun = [(name, path) for name in found if (path := self._begin(name)) is not None]
+            if self._ask.wait:
+                for name, path in begun:
+                    self._await(name, path)
+        except KeyboardInterrupt:
+            words = "still downloading in the background; see them"
+            return _interrupted(self._console, hint(words, "show-downloads"))
+        if self._console.as_json:
+            self._console.json(self._rows)
+        # One reason is told by its code; several by the one that stands for any.
+        return 0 if not self._codes else self._codes.pop() if len(self._codes) == 1 else 1
+
+    def _left_s(self) -> float | None:
+        return None if self._ends is None else max(0.0, self._ends - monotonic())
+
+    def _begin(self, name: str) -> str | None:
+        """Begin one download; return its path, or None if it was refused."""
+        from msgspec import structs
+
+        from common.messages.control import Begun
+
+        folder = self._ask.dest.rstrip("/") + "/"
+        left_s = self._left_s()
+        ask = structs.replace(self._ask, name=name, dest=folder, wait=False, timeout_s=left_s)
+        try:
+            answer = self._console.ask(ask)
+        except MiniTorrentError as error:
+            self._failed(name, error)
+            return None
+        assert isinstance(answer, Begun)
+        self._console.begun.append(answer)
+        if not self._ask.wait:
+            self._done(name, answer)
+        return answer.path
+
+    def _await(self, name: str, path: str) -> None:
+        from common.messages.control import AwaitDownload
+        from peer.cli.progress import run
+
+        try:
+            ask = AwaitDownload(self._ask.group, path, self._left_s())
+            self._done(name, run(self._console, ask, name))
+        except MiniTorrentError as error:
+            self._failed(name, error)
+
+    def _done(self, name: str, answer: Ended) -> None:
+        from common.messages.control import Begun, Downloaded
+        from peer.cli.listings import downloaded_line
+
+        if isinstance(answer, Begun):
+            self._rows.append({"group": answer.group, "name": name, "path": answer.path})
+            text = answer.text
+        elif isinstance(answer, Downloaded):
+            self._rows.append(plain(answer))
+            text = downloaded_line(answer)
+        if not self._console.as_json and not self._console.quiet:
+            self._console.print_line(text)
+
+    def _failed(self, name: str, error: MiniTorrentError) -> None:
+        found = cli_error(error, self._console.hinted)
+        self._codes.add(found.exit_code)
+        if not self._console.as_json:
+            if name not in found.message:
+                found = replace(found, message=f"{name}: {found.message}")
+            found.show(as_json=False)
+            return
+        details = {"code": found.code, "message": found.message}
+        if found.hint:
+            details["hint"] = found.hint
+        self._rows.append({"group": self._ask.group, "name": name, "error": details})
 
 
 COMMANDS = (download_file,)

@@ -13,7 +13,7 @@ from typing import TypeVar, assert_never
 
 from common import names
 from common.crypto.keys import KeyPair, key_text
-from common.host.clock import wall_ms
+from common.host.clock import monotonic, wall_ms
 from common.ids import GroupId
 from common.messages import control, events
 from common.shared_refusals import no_group, not_logged_in
@@ -158,13 +158,18 @@ class Commands:
             case control.UploadFile():
                 return uploaded(await self._services.shares.upload(ask, notify))
             case control.DownloadFile():
+                began = monotonic()
                 key = await downloads.begin(ask, notify)
                 if not ask.wait:
                     text = f"downloading {names.printable(ask.name)}"
                     return control.Begun(text, ask.group, downloads.path_of(key))
-                return Waiting(downloads.wait(key, notify))
-            case control.AwaitDownload(group, path):
-                return Waiting(downloads.wait(downloads.latest_to(group, path), notify))
+                left_s = None
+                if ask.timeout_s is not None:
+                    left_s = max(0.0, began + ask.timeout_s - monotonic())
+                return Waiting(downloads.wait(key, notify, left_s))
+            case control.AwaitDownload(group, path, timeout_s):
+                key = downloads.latest_to(group, path)
+                return Waiting(downloads.wait(key, notify, timeout_s))
             case control.ShowDownloads():
                 await downloads.check_disk()
                 return control.Downloads(downloads.rows())

@@ -28,7 +28,7 @@ from peer.downloads.manifest_fetch import fetch_manifest
 from peer.downloads.queue import DownloadQueue
 from peer.files import open_part
 from peer.files.errors import AlreadyExists
-from peer.files.partial_content import PartialContent
+from peer.files.missing_folders import make_folders, remove_folders
 from peer.records import DownloadRecord, Records, record_key
 from peer.tracker_client.claims import check_name, check_summary
 
@@ -120,17 +120,16 @@ class DownloadCreator:
     ) -> DownloadJob:
         """Record the download, reserve its destination, and start or queue it."""
         run = self._services.workers.run
-        path = await run(open_part.admit, os.fsdecode(record.path))
+        path, missing = await run(open_part.admit, os.fsdecode(record.path))
         if path in self.paths or self._active_to(path) is not None:
             raise AlreadyExists(f"another download to {names.quoted(path)} is under way")
         self.paths.add(path)
         try:
-            folder = await run(open_part.require_folder, path, None, False)
-            record = replace(record, path=os.fsencode(path), folder=folder)
+            record = replace(record, path=os.fsencode(path), made=list(map(os.fsencode, missing)))
             key = record_key(record.user, record.group, record.name, path, str(record.started_ms))
             starts = self._queue.is_free(len(self.paths) - 1)
-            part = await self._reserve(key, record, decoded if starts else None)
-            job = DownloadJob(key, record, part=part, encoded=encoded if starts else b"")
+            job = DownloadJob(key, record, encoded=encoded if starts else b"")
+            await self._reserve(job, decoded if starts else None)
             self._jobs[key] = job
         finally:
             self.paths.discard(path)
@@ -141,34 +140,36 @@ class DownloadCreator:
         await self._forget_former(job)
         return job
 
-    async def _reserve(
-        self, key: str, record: DownloadRecord, decoded: Manifest | None
-    ) -> PartialContent | None:
-        """Write the record, then create the part; a queued download (``decoded`` is None) gets
-        its part when it starts."""
-        run = self._services.workers.run
-        part = None
-        await run(self._records.put, key, record)
+    async def _reserve(self, job: DownloadJob, decoded: Manifest | None) -> None:
+        """Write the record, then create the folders and the part; a queued download (``decoded``
+        is None) gets its part when it starts."""
+        run, record = self._services.workers.run, job.record
         try:
+            if record.made:
+                await run(self._records.put, job.key, record)
+                await run(make_folders, list(map(os.fsdecode, record.made)))
+            folder = await run(open_part.require_folder, job.path, None, False)
+            record = job.record = replace(record, folder=folder)
+            await run(self._records.put, job.key, record)
             if decoded is not None:
-                part = await run(
+                job.part = await run(
                     open_part.create,
-                    os.fsdecode(record.path),
+                    job.path,
                     decoded,
-                    ContentId(record.content),
-                    self._lifecycle.parts.journal_of(key),
+                    job.content,
+                    self._lifecycle.parts.journal_of(job.key),
                     record.times,
                 )
             if self._current_user() != record.user:
-                if part is not None:
-                    await run(part.discard)
+                if job.part is not None:
+                    await run(job.part.discard)
                 raise Refused(
                     Code.NOT_LOGGED_IN, f"{record.user} was logged out before it could begin"
                 )
         except MiniTorrentError:
-            await self._forget(key)
+            await run(remove_folders, list(map(os.fsdecode, record.made)))
+            await self._forget(job.key)
             raise
-        return part
 
     async def _forget_former(self, job: DownloadJob) -> None:
         """Remove the rows of earlier downloads to the same path, whose files are gone."""
@@ -187,7 +188,5 @@ class DownloadCreator:
 
 
 def _destination(dest: str, name: str) -> str:
-    """The final path: inside ``dest`` if that is a folder, else ``dest`` itself."""
-    if os.path.isdir(dest):
-        return os.path.join(dest, name)
-    return dest.rstrip("/") if dest.endswith("/") else dest
+    """The final path: inside ``dest`` if that is or becomes a folder, else ``dest`` itself."""
+    return os.path.join(dest, name) if dest.endswith("/") or os.path.isdir(dest) else dest

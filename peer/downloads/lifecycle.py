@@ -283,6 +283,7 @@ class DownloadLifecycle:
             await self._services.workers.run(part.discard)
         else:
             await self.parts.remove_journal(job)
+        await self.parts.remove_folders(job)
         await self._services.workers.run(self._records.remove, job.key)
         if part is None and job.away:
             shown = names.quoted(os.path.dirname(job.path))

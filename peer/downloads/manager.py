@@ -14,7 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection
 
 from common import limits, names
-from common.errors import MiniTorrentError, Refused, StorageError
+from common.errors import MiniTorrentError, Refused, StorageError, TimedOut
 from common.hints import hint
 from common.host.clock import monotonic
 from common.ids import ContentId, DeviceKey, GroupId, UserId
@@ -30,12 +30,11 @@ from peer.downloads.source_requests import REVIEW_S
 from peer.downloads.transfer import Transfer
 from peer.downloads.views import (
     download_row,
-    downloaded,
     missing_text,
-    progress_of,
     shown_path,
     source_rows,
 )
+from peer.downloads.waiting import wait_for_end
 from peer.files import open_part
 from peer.files.errors import Away
 from peer.records import DownloadRecord, DownloadState, Records
@@ -44,8 +43,6 @@ log = logging.getLogger(__name__)
 
 FOLDERS_INTERVAL_S = 5.0  # between two checks of the folders of downloads
 DISK_S = 2.0  # how long a listing waits for a disk
-REPORT_INTERVAL_S = 0.2
-REPORT_QUEUED_S = 5.0  # thousands of commands may wait for queued downloads
 CLOSE_S = 2.0  # how long the end of a peer waits for a download that is being created or removed
 UNFINISHED = {DownloadState.ACTIVE, DownloadState.PAUSED}
 
@@ -171,7 +168,13 @@ class Downloads:
         """
         if self._user is None:
             raise not_logged_in()
-        prepared = await self._creator.prepare(ask, self._user, report)
+        try:
+            async with asyncio.timeout(ask.timeout_s):
+                prepared = await self._creator.prepare(ask, self._user, report)
+        except TimeoutError as error:
+            raise TimedOut(
+                f"download {names.quoted(ask.name)}: timed out; nothing was begun"
+            ) from error
         if isinstance(prepared, DownloadJob):
             return prepared.key
         return await asyncio.shield(self._changes.start(self._create(prepared)))
@@ -182,26 +185,13 @@ class Downloads:
         return job.key
 
     async def wait(
-        self, key: str, report: Callable[[control.Progress], None]
+        self,
+        key: str,
+        report: Callable[[control.Progress], None],
+        timeout_s: float | None = None,
     ) -> control.Downloaded:
-        """Wait for the end of a download, and report its progress.
-
-        Raises the error of a failed download, and `Refused` if it was cancelled.
-        """
-        job = self._jobs.get(key)
-        while job is not None:
-            # The state comes first: a complete download may have left the list already.
-            if job.complete:
-                return downloaded(job)
-            if job.record.state == DownloadState.FAILED:
-                raise job.error or StorageError(job.record.reason or "the download failed")
-            report(progress_of(job, self._user))
-            pause_s = REPORT_INTERVAL_S if job.position is None else REPORT_QUEUED_S
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(job.changed.wait(), pause_s)
-            if not job.complete:
-                job = self._jobs.get(key)
-        raise Refused(Code.CANCELLED, "the download was cancelled")
+        """Wait for the end of a download (see peer.downloads.waiting)."""
+        return await wait_for_end(self._jobs, key, report, lambda: self._user, timeout_s)
 
     async def pause(self, group_text: str, name: str) -> None:
         """Pause all downloads of that name until `resume`, over restarts too."""

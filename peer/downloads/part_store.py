@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 
 from msgspec.structs import replace
@@ -21,6 +22,7 @@ from peer.downloads.manifest_fetch import fetch_manifest
 from peer.files import open_part
 from peer.files.errors import Away, UnsafeDestination
 from peer.files.journal import Journal, is_begun
+from peer.files.missing_folders import make_folders, remove_folders
 from peer.files.partial_content import PartialContent
 from peer.files.unverified_part import UnverifiedPart
 
@@ -44,11 +46,20 @@ class PartStore:
         journal = Journal(self.journal_of(job.key), job.content)
         await self._services.workers.run(journal.remove)
 
+    async def remove_folders(self, job: DownloadJob) -> None:
+        """Remove the folders that were made for a download, as far as they are empty."""
+        if not job.complete:
+            made = list(map(os.fsdecode, job.record.made))
+            await self._services.workers.run(remove_folders, made)
+
     async def folder_of(self, job: DownloadJob) -> bool:
         """Check the folder of a download; return whether its record changed.
 
         Raises `Away` if the folder cannot be reached, or if another one is in its place.
         """
+        if job.record.folder is None and job.record.made:  # the process ended before they were made
+            made = list(map(os.fsdecode, job.record.made))
+            await self._services.workers.run(make_folders, made)
         begun = is_begun(self.journal_of(job.key))
         now = await self._services.workers.run(
             open_part.require_folder, job.path, job.record.folder, begun

@@ -23,6 +23,7 @@ from peer.files.disk_space import needed_bytes, solid_ranges
 from peer.files.errors import Away, NameTooLong, translated
 from peer.files.folder_identity import Folder, FolderIdentity, why_away
 from peer.files.journal import Journal
+from peer.files.missing_folders import missing_folders
 from peer.files.part_resources import PartResources
 from peer.files.partfile import PartFile, PartFiles
 from peer.files.partfolder import PartFolder
@@ -32,15 +33,20 @@ from peer.files.unverified_part import UnverifiedPart
 _BACK = "it goes on by itself when the folder is back"
 
 
-def admit(path: str) -> str:
-    """The path to record for a download to ``path``, whose folder must exist.
+def admit(path: str) -> tuple[str, list[str]]:
+    """The path to record for a download to ``path``, and the folders to make for it.
 
-    Record it before `create`: then `resume` finds whatever an ended process leaves behind. Raises
-    `AlreadyExists` and `UnsafeDestination` if a name is in use, `ConfigError`.
+    Record both before `make_folders` and `create`: then `resume` finds whatever an ended process
+    leaves behind. Raises `AlreadyExists` and `UnsafeDestination` if a name is in use,
+    `ConfigError`.
     """
+    folder, name = os.path.split(os.path.abspath(path))
+    real, missing = missing_folders(folder)
+    if missing and name:
+        return os.path.join(real, name), missing
     with contextlib.closing(Destination.choose(path)) as destination:
         destination.refuse_if_there()
-        return destination.path
+        return destination.path, []
 
 
 def part_paths(path: str) -> tuple[str, str]:

@@ -210,15 +210,6 @@ class TestDownloading:
         assert {entry.name for entry in dest.iterdir()} == {"film", "linked"}
         assert erin.json("show-downloads") == []
 
-    def test_a_destination_whose_folder_is_missing(
-        self, quiet_swarm: Swarm, erin: Person, group: str
-    ) -> None:
-        dest = quiet_swarm.folder()
-        assert "nosuch" in erin.refused("download-file", group, "film", dest / "nosuch" / "film")
-        assert "nosuch" in erin.refused("download-file", group, "film", f"{dest}/nosuch/")
-        assert erin.json("show-downloads") == []
-        assert list(dest.iterdir()) == []
-
     @pytest.mark.parametrize("kind", ["fifo", "file as a folder", "device"])
     def test_a_destination_of_another_kind(
         self, quiet_swarm: Swarm, erin: Person, group: str, kind: str

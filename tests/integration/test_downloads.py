@@ -138,6 +138,35 @@ def test_a_destination_is_a_folder_or_a_new_path(swarm: Swarm, alice: Person, bo
     assert bob.fetch(group, path.name, dest)["path"] == str(dest / path.name)
     assert bob.fetch(group, path.name, dest / "other")["path"] == str(dest / "other")
     assert (dest / "other").read_bytes() == path.read_bytes()
+    assert bob.fetch(group, path.name, f"{dest}/a/b/")["path"] == str(dest / "a" / "b" / path.name)
+    assert bob.fetch(group, path.name, dest / "c" / "d")["path"] == str(dest / "c" / "d")
+
+
+def test_a_pattern_fetches_all_shares_that_match(swarm: Swarm, alice: Person, bob: Person) -> None:
+    group = alice.group_with(bob)
+    for name in ("one.iso", "two.iso", "three.img"):
+        alice.share(swarm.file(1000), group, "--name", name)
+    dest = swarm.folder() / "new"
+    rows = bob.json("download-file", group, "*.iso", dest)
+    assert [row["name"] for row in rows] == ["one.iso", "two.iso"]
+    assert sorted(path.name for path in dest.iterdir()) == ["one.iso", "two.iso"]
+    assert "no share" in bob.refused("download-file", group, "*.mkv", dest)
+    everything = bob.json("download-file", group, "*", dest / "again")
+    assert len(everything) == 3
+    assert (dest / "again" / "three.img").stat().st_size == 1000
+
+
+def test_a_bounded_wait_ends_with_its_own_code(
+    swarm: Swarm, bob: Person, slow_seeder: Person
+) -> None:
+    group = slow_seeder.group_with(bob)
+    path = swarm.file(SIZE)
+    slow_seeder.share(path, group, "--piece-size", "16K")
+    dest = swarm.folder()
+    said = bob.refused("download-file", group, path.name, dest, "--timeout", "0.2s", code=6)
+    assert "timed out" in said
+    wait_for(lambda: bob.state_of(group, path.name) == "C", "the end")
+    assert (dest / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_content_that_the_device_shares_is_copied(swarm: Swarm, alice: Person) -> None:

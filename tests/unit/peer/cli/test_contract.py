@@ -467,7 +467,7 @@ EVERYWHERE: list[tuple[list[str], control.Answer]] = [
         control.Uploaded(msgspec.structs.replace(FILE, name=EVIL), 1.0, False),
     ),
     (
-        ["download-file", "g", EVIL, "/d"],
+        ["download-file", "g", EVIL.replace("[", "("), "/d"],  # with [ it would be a pattern
         control.Downloaded(EVIL, EVIL, 1, "", 1.0, 1.0, []),
     ),
     (["create-group", EVIL], control.Done(EVIL)),
@@ -611,11 +611,83 @@ def test_a_local_copy_names_no_peer(home: Path, cli: Cli) -> None:
     assert ran.out.endswith(", copied from this device\n")
 
 
-def test_a_folder_that_is_not_there_is_no_destination(home: Path, cli: Cli) -> None:
+@pytest.mark.parametrize(
+    ("typed", "sent"), [([], ""), (["new/"], "/new/"), (["new"], "/new"), (["a//"], "/a/")]
+)
+def test_a_destination_keeps_the_mark_of_a_folder(
+    typed: list[str], sent: str, home: Path, cli: Cli
+) -> None:
+    ask, _ = one_ask(home, cli, DOWNLOADED, "download-file", "g", "n", *typed)
+    assert isinstance(ask, control.DownloadFile)
+    assert ask.dest == os.getcwd() + sent
+
+
+def download_of(name: str) -> control.Downloaded:
+    return msgspec.structs.replace(DOWNLOADED, name=name, path=f"/d/{name}")
+
+
+class TestPatterns:
+    """`download-file` with a pattern: what is listed, begun and awaited."""
+
+    NAMES = ("a.iso", "b.ISO", ".c.iso", "d.img", "[e].iso")
+
+    def answer(self, ask: control.Ask, _: object) -> control.Answer:
+        match ask:
+            case control.ListFiles():
+                return control.Files([msgspec.structs.replace(FILE, name=n) for n in self.NAMES])
+            case control.DownloadFile(group, name, dest, wait=False):
+                return control.Begun(f"downloading {name}", group, dest + name)
+            case control.DownloadFile(group, name):
+                return download_of(name)
+            case control.AwaitDownload(group, path):
+                if path.endswith("b.ISO"):
+                    return control.Failed(Code.TIMED_OUT, "timed out", "wait", 6)
+                return download_of(os.path.basename(path))
+        raise AssertionError(ask)
+
+    @property
+    def answers(self) -> dict[type, Reply]:
+        kinds = (control.ListFiles, control.DownloadFile, control.AwaitDownload)
+        return dict.fromkeys(kinds, self.answer)
+
+    def test_every_match_is_fetched_and_reported(self, home: Path, cli: Cli) -> None:
+        with FakePeer(home, self.answers) as peer:
+            ran = cli("--json", "download-file", "g", "*.iso", "/d")
+        kinds = [type(ask).__name__ for ask in peer.asked]
+        assert kinds == ["ListFiles", *["DownloadFile"] * 3, *["AwaitDownload"] * 3]
+        assert {ask.dest for ask in peer.asked if isinstance(ask, control.DownloadFile)} == {"/d/"}
+        assert [row["name"] for row in ran.json] == ["a.iso", "b.ISO", "[e].iso"]
+        assert ran.json[1]["error"] == {"code": "timed-out", "message": "timed out", "hint": "wait"}
+        assert ran.code == 6
+
+    def test_a_name_with_such_letters_wins(self, home: Path, cli: Cli) -> None:
+        with FakePeer(home, self.answers):
+            ran = cli("--json", "download-file", "g", "[E].iso", "/d")
+        assert (ran.code, ran.json["name"]) == (0, "[E].iso")
+
+    def test_no_match_is_refused(self, home: Path, cli: Cli) -> None:
+        with FakePeer(home, self.answers) as peer:
+            ran = cli("download-file", "g", "*.mkv")
+        assert ran.code == 1
+        assert not any(isinstance(ask, control.DownloadFile) for ask in peer.asked)
+        assert 'no share of the group "g" matches "*.mkv"' in ran.err
+        assert "list-files g" in ran.err
+
+    def test_without_a_wait_each_is_begun(self, home: Path, cli: Cli) -> None:
+        with FakePeer(home, self.answers):
+            ran = cli("download-file", "g", "?.i[ms][og]", "--no-wait")
+        assert (ran.code, ran.out) == (
+            0,
+            "downloading a.iso\ndownloading b.ISO\ndownloading d.img\n",
+        )
+
+
+def test_a_bounded_wait_needs_a_wait(home: Path, cli: Cli) -> None:
     with FakePeer(home) as peer:
-        ran = cli("download-file", "g", "n", "new/")
-    assert (ran.code, peer.asked) == (1, [])
-    assert ran.err.startswith("error: new/ is not a folder\n")
+        ran = cli("download-file", "g", "n", "--no-wait", "--timeout", "1s")
+        wrong = cli("download-file", "g", "n", "--timeout", "1")
+    assert (ran.code, wrong.code, peer.asked) == (2, 2, [])
+    assert "write it like 90s" in wrong.err
 
 
 def test_tracebacks_are_for_those_who_ask(home: Path, cli: Cli) -> None:

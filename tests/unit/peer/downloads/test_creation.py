@@ -1,0 +1,183 @@
+"""Creation of downloads: folders that are made for them, and waits that are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import StorageError, TimedOut
+from common.messages import control
+from peer.downloads import creation
+from peer.files import open_part
+from peer.files.errors import DiskFull, UnsafeDestination
+from tests.support.peer_fakes import until
+from tests.unit.peer.downloads.test_lifecycle import Stage
+
+Run = Callable[[Callable[[Stage], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    def run(test: Callable[[Stage], Awaitable[None]]) -> None:
+        async def whole() -> None:
+            stage = Stage(tmp_path)
+
+            async def fetch(*_: Any) -> bytes:
+                return stage.encoded
+
+            monkeypatch.setattr(creation, "fetch_manifest", fetch)
+            await stage.start()
+            await test(stage)
+            await stage.downloads.close()
+            stage.workers.close()
+
+        asyncio.run(whole())
+
+    return run
+
+
+async def begin(stage: Stage, dest: object, **options: Any) -> str:
+    ask = control.DownloadFile("films", "film", str(dest), **options)
+    return await stage.downloads.begin(ask, lambda _: None)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_missing_folders_are_made_and_go_when_it_is_cancelled(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        key = await begin(stage, f"{stage.place}/a/b/")
+        assert stage.downloads.path_of(key) == f"{stage.place}/a/b/film"
+        assert names_in(stage.place) == ["a", "a/b", "a/b/film.part"]
+        await stage.downloads.cancel("films", "film")
+        assert names_in(stage.place) == []
+
+    run(test)
+
+
+def test_a_made_folder_stays_when_something_else_is_in_it(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        await begin(stage, stage.place / "a" / "b" / "other")
+        (stage.place / "a" / "mine").write_bytes(b"")
+        await stage.downloads.cancel("films", "film")
+        assert names_in(stage.place) == ["a", "a/mine"]
+
+    run(test)
+
+
+def test_made_folders_go_when_the_part_cannot_be_made(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise DiskFull("no space left")
+
+    async def test(stage: Stage) -> None:
+        monkeypatch.setattr(open_part, "create", full)
+        with pytest.raises(DiskFull):
+            await begin(stage, stage.place / "a" / "b" / "film")
+        assert names_in(stage.place) == []
+        assert stage.records.load() == {}
+
+    run(test)
+
+
+def test_f120_folders_are_made_after_a_process_ended_before_they_were(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended(BaseException):
+        """The end of the process."""
+
+    def end(_: Any) -> None:
+        raise Ended
+
+    async def test(stage: Stage) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(creation, "make_folders", end)
+            with pytest.raises(Ended):
+                await begin(stage, f"{stage.place}/a/b/")
+        assert names_in(stage.place) == []
+        (record,) = stage.records.load().values()
+        assert record.folder is None
+        downloads = await stage.start()
+        await until(lambda: names_in(stage.place) == ["a", "a/b", "a/b/film.part"])
+        await downloads.cancel("films", "film")
+        assert names_in(stage.place) == []
+
+    run(test)
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling", "loop"])
+def test_h126_a_folder_is_made_in_folders_alone(run: Run, kind: str) -> None:
+    async def test(stage: Stage) -> None:
+        there, elsewhere = stage.place / "there", stage.home / "elsewhere"
+        if kind == "file":
+            there.write_bytes(b"mine")
+        else:
+            there.symlink_to(elsewhere if kind == "dangling" else there)
+        with pytest.raises(UnsafeDestination, match="there"):
+            await begin(stage, there / "a" / "film")
+        assert not elsewhere.exists()
+        assert names_in(stage.place) == ["there"]
+        assert stage.records.load() == {}
+
+    run(test)
+
+
+def test_h126_a_link_to_a_folder_is_resolved_once(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        elsewhere = stage.home / "elsewhere"
+        elsewhere.mkdir()
+        (stage.place / "link").symlink_to(elsewhere)
+        key = await begin(stage, stage.place / "link" / "a" / "film")
+        assert stage.downloads.path_of(key) == f"{elsewhere}/a/film"
+        assert names_in(elsewhere) == ["a", "a/film.part"]
+
+    run(test)
+
+
+def test_h126_a_link_planted_among_the_made_folders_leads_nowhere(tmp_path: Path) -> None:
+    outside, place = tmp_path / "outside", tmp_path / "place"
+    outside.mkdir()
+    place.mkdir()
+    _, missing = creation_folders(place / "a" / "b")
+    (place / "a").symlink_to(outside)
+    with pytest.raises(StorageError):
+        creation.make_folders(missing)
+    assert os.listdir(outside) == []
+    assert os.listdir(place) == ["a"]
+
+
+def creation_folders(folder: Path) -> tuple[str, list[str]]:
+    path, missing = open_part.admit(str(folder / "film"))
+    assert missing
+    return path, missing
+
+
+def test_a_bounded_wait_ends_and_the_download_goes_on(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        key = await begin(stage, stage.place)
+        with pytest.raises(TimedOut, match="goes on") as caught:
+            await stage.downloads.wait(key, lambda _: None, 0.01)
+        assert "cancel films film" in str(caught.value.hint)
+        assert [row.state for row in stage.downloads.rows()] == ["D"]
+
+    run(test)
+
+
+def test_a_bounded_search_for_the_share_begins_nothing(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        async def never(*_: Any) -> None:
+            await asyncio.Event().wait()
+
+        stage.link.ask = never  # type: ignore[method-assign, assignment]
+        with pytest.raises(TimedOut, match="nothing was begun"):
+            await begin(stage, stage.place, timeout_s=0.01)
+        assert stage.records.load() == {}
+
+    run(test)
