@@ -124,13 +124,19 @@ class PieceUnwritten(Value, frozen=True):
 
 
 class PieceMade(Value, frozen=True):
-    """The piece of a `Make` has the right digest and is written."""
+    """The piece of a `Make`, or one found in local files, has the right digest and is written."""
 
     index: int
 
 
 class PieceNotMade(Value, frozen=True):
     """The piece of a `Make` could not be made or stored; it is retried later."""
+
+    index: int
+
+
+class PieceNotFound(Value, frozen=True):
+    """No local file gave a piece that was looked for: it is fetched."""
 
     index: int
 
@@ -200,6 +206,7 @@ DownloadEvent: TypeAlias = (
     | PieceUnwritten
     | PieceMade
     | PieceNotMade
+    | PieceNotFound
     | SourceBusy
     | SourceRefused
     | PiecesRefused

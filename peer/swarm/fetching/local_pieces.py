@@ -1,10 +1,12 @@
-"""Pieces that need not be fetched: pieces of zeros, and copies of held pieces.
+"""Pieces that need not be fetched: zeros, copies of held pieces, and pieces of local files.
 
 Owns: the choice and the time of each piece to be made. Of pieces with one digest the first is
 fetched, and the others wait for it. If no source offers that one, another of them takes its place.
+The driver looks for some pieces in local files (see peer.files.reuse_plan); a piece that it does
+not find there is fetched.
 
 Invariant: of a group of equal pieces of which none is held, at least one is to be fetched (not
-LOCAL) or about to be made.
+LOCAL), about to be made, or looked for.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ class LocalPieces:
         alike: Alike,
         bytes_max: int,
         pause_s: float,
+        looked_for: Iterable[int] = (),
     ) -> None:
         self._pieces = pieces
         self._picker = picker
@@ -77,6 +80,8 @@ class LocalPieces:
         self._group_of = {index: group for group in self._groups for index in group.pieces}
         self._ready: deque[int] = deque()
         self._waits = bytearray(pieces.layout.count)  # by piece: 1 for those in `_ready`
+        self.looked_for: set[int] = set()
+        """Pieces that the driver looks for in local files; of a group at most its first one."""
         self._making: dict[int, None] = {}
         self._making_bytes = 0
         self._suspended_until = -inf
@@ -95,6 +100,10 @@ class LocalPieces:
             else:
                 for index in group.pieces[1:]:
                     pieces.mark_local(index)
+        for index in looked_for:
+            if pieces.states[index] == _MISSING:
+                pieces.mark_local(index)
+                self.looked_for.add(index)
 
     def held(self, index: int) -> None:
         """Copy the pieces that equal a newly held one."""
@@ -117,8 +126,10 @@ class LocalPieces:
         return False
 
     def made(self, index: int) -> bool:
-        """Record that a made piece is held. Return False if it was not being made."""
-        if not self._end(index):
+        """Record that a made or found piece is held. Return False if it was neither."""
+        if index in self.looked_for:
+            self.looked_for.discard(index)
+        elif not self._end(index):
             return False
         self._pieces.made(index)
         self.held(index)
@@ -131,6 +142,17 @@ class LocalPieces:
         self._ready.appendleft(index)
         self._waits[index] = 1
         self._suspended_until = now + self._pause_s
+        return True
+
+    def not_found(self, index: int) -> bool:
+        """Fetch a piece that no local file gave. Return False if it was not looked for."""
+        if index not in self.looked_for:
+            return False
+        self.looked_for.discard(index)
+        if self._like(index) is None:
+            self._recall(index)
+        else:
+            self._set_ready(index)
         return True
 
     def due_at(self) -> float | None:
@@ -199,7 +221,8 @@ class LocalPieces:
         states, offers = self._pieces.states, self._picker.offers
         for index in part:
             if states[index] == _LOCAL:
-                if offers(index) and not self._waits[index] and index not in self._making:
+                at_hand = self._waits[index] or index in self._making or index in self.looked_for
+                if offers(index) and not at_hand:
                     self._recall(index)
                     self._pieces.mark_local(fetched)
                     group.fetched = index
@@ -237,6 +260,8 @@ class LocalPieces:
                 self._set_ready(other)
 
     def _set_ready(self, index: int) -> None:
+        if index in self.looked_for:
+            return
         if self._pieces.states[index] == _MISSING:
             self._pieces.mark_local(index)
         if not self._waits[index] and index not in self._making:
@@ -245,7 +270,7 @@ class LocalPieces:
 
     def _wait_or_fetch(self, index: int) -> None:
         group = self._group_of[index]
-        if self._fetched_in(group) is None:
+        if self._fetched_in(group) is None and group.pieces[0] not in self.looked_for:
             self._recall(index)
             group.fetched = index
 
@@ -267,7 +292,8 @@ class LocalPieces:
         assert len(known) == len(self._ready) == sum(self._waits)
         assert all(self._waits[index] for index in known)
         assert not known & self._making.keys()
-        known |= self._making.keys()
+        assert not self.looked_for & (known | self._making.keys())
+        known |= self._making.keys() | self.looked_for
         assert known <= local
         assert {index for index in local if self._zeros[index]} <= known
         size_of = self._pieces.layout.size_of

@@ -13,7 +13,7 @@ A *piece* moves like this (`pieces` holds the states):
   every source is closed, then `Complete` follows.
 - IN_FLIGHT → MISSING: cancelled or requeued, because the source stalled, declined or was lost.
 - VERIFYING → MISSING: `PieceCorrupt` bans the source; `PieceUnwritten` suspends requests.
-- MISSING ↔ LOCAL → HELD: a piece of zeros, or one that equals a held piece, is made.
+- MISSING ↔ LOCAL → HELD: a piece of zeros, a copy of a held one, or one of a local file is made.
 - HELD → MISSING: `mark_missing`, for a piece found damaged.
 
 A *source* moves IDLE → OPENING → OPEN → IDLE (`source_lifecycle`), or to BANNED for good. While
@@ -55,6 +55,7 @@ from peer.swarm.fetching.events import (
     Paused,
     PieceCorrupt,
     PieceMade,
+    PieceNotFound,
     PieceNotMade,
     PieceReceived,
     PiecesRefused,
@@ -91,7 +92,8 @@ _IN_FLIGHT = int(PieceState.IN_FLIGHT)
 
 
 class Download:
-    """The machine. `have` are the pieces held already; it is copied."""
+    """The machine. `have` are the pieces held already; it is copied. The driver looks for those of
+    `looked_for` in local files, and reports each."""
 
     def __init__(
         self,
@@ -102,6 +104,7 @@ class Download:
         settings: DownloadSettings | None = None,
         limit: RateLimit | None = None,
         alike: Alike | None = None,
+        looked_for: Iterable[int] = (),
     ) -> None:
         self.settings = settings = DownloadSettings() if settings is None else settings
         self.layout = layout
@@ -134,11 +137,12 @@ class Download:
             Alike() if alike is None else alike,
             settings.make_bytes,
             settings.storage_pause_s,
+            looked_for,
         )
         self._verifying: dict[int, SourceId] = {}
         """Source of each piece in state VERIFYING."""
-        self._buffer_freed = False
-        """Set by a verified piece; cleared once the sources that wait for buffers are served."""
+        self._buffer_freed = False  # set by a verified piece, for sources that wait for buffers
+        self._recalled = False  # set by pieces that must be fetched after all
         self._duplicate_bytes = 0
         self._corrupt_pieces = 0
 
@@ -179,6 +183,8 @@ class Download:
             case PieceNotMade():
                 if not self._local.not_made(event.index, now):
                     raise LocalProtocolError(f"piece {event.index} was not being made")
+            case PieceNotFound():
+                self._recalled |= self._local.not_found(event.index)
             case SourceBusy():
                 self._lifecycle.busy(event, now)
             case SourceRefused():
@@ -237,6 +243,9 @@ class Download:
         else:
             if not self._requests.paused:
                 self._local.step(now)
+            if self._recalled:
+                self._recalled = False
+                self._requests.request_more_from_all(now)
             if self._buffer_freed:
                 self._buffer_freed = False
                 self._requests.resume_waiting(now)
@@ -342,6 +351,9 @@ class Download:
         self.pieces.release(event.index)
         self._picker.requeue((event.index,))
         self._requests.suspended_until = now + self.settings.storage_pause_s
+
+    def looked_for(self) -> list[int]:
+        return sorted(self._local.looked_for)
 
     # -- for display and tests --------------------------------------------------------------------
 

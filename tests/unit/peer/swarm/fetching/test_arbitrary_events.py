@@ -35,6 +35,7 @@ class Fetching(RuleBasedStateMachine):
     """A download with arbitrary sources."""
 
     ALIKE = Alike()
+    LOOKED_FOR: tuple[int, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +46,9 @@ class Fetching(RuleBasedStateMachine):
             settings=DownloadSettings(known_max=4, used_max=3, buffer_bytes=60),
             limit=RateLimit(Rates(everything=500.0, each_user=300.0)),
             alike=self.ALIKE,
+            looked_for=self.LOOKED_FOR,
         )
+        self.looking = self.download.looked_for()
         self.making: dict[int, None] = {}
         self.requested: dict[DeviceKey, dict[int, None]] = {}
         """Requests to each open source that are neither answered nor cancelled."""
@@ -153,6 +156,13 @@ class Fetching(RuleBasedStateMachine):
         del self.making[index]
         self.handle(fetching.PieceMade(index) if good else fetching.PieceNotMade(index))
 
+    @precondition(lambda self: self.looking)
+    @rule(data=st.data(), good=st.booleans())
+    def looked(self, data: st.DataObject, good: bool) -> None:
+        index = data.draw(st.sampled_from(self.looking))
+        self.looking.remove(index)
+        self.handle(fetching.PieceMade(index) if good else fetching.PieceNotFound(index))
+
     @rule(source=sources, pieces=some)
     def declined(self, source: DeviceKey, pieces: tuple[int, ...]) -> None:
         for index in pieces:
@@ -206,6 +216,8 @@ class Fetching(RuleBasedStateMachine):
             self.lost(source, True)
             self.handle(fetching.SourceGone(source))
         self.resume()
+        for index in self.looking:
+            self.handle(fetching.PieceNotFound(index))
         for _ in range(400):
             if self.download.complete:
                 break
@@ -234,6 +246,13 @@ class FetchingAlike(Fetching):
     """The same with pieces that need not be fetched."""
 
     ALIKE = Alike(zeros=(1, 5, 11), groups=((0, 3, 4), (2, 7)))
+
+
+class FetchingLooks(Fetching):
+    """The same with pieces that are looked for in local files."""
+
+    ALIKE = Alike(zeros=(1,), groups=((0, 3, 4), (2, 7)))
+    LOOKED_FOR = (0, 1, 4, 5, 6, 7, 9)
 
 
 REQUESTERS = [serving.RequesterId(bytes([n])) for n in range(4)]
@@ -341,5 +360,7 @@ TestFetching = Fetching.TestCase
 TestFetching.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestFetchingAlike = FetchingAlike.TestCase
 TestFetchingAlike.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestFetchingLooks = FetchingLooks.TestCase
+TestFetchingLooks.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestServes = Serves.TestCase
 TestServes.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)

@@ -20,6 +20,7 @@ from peer.swarm.fetching.events import (
     Opened,
     Paused,
     PieceMade,
+    PieceNotFound,
     PieceNotMade,
     PieceReceived,
     PieceVerified,
@@ -40,7 +41,14 @@ USER = UserId("ann")
 
 
 class DownloadRig:
-    def __init__(self, count: int, alike: Alike, have: Bitfield | None = None, **settings: int):
+    def __init__(
+        self,
+        count: int,
+        alike: Alike,
+        have: Bitfield | None = None,
+        looked_for: Iterable[int] = (),
+        **settings: int,
+    ):
         self.now = 0.0
         self.asked: list[int] = []
         self.download = Download(
@@ -48,6 +56,7 @@ class DownloadRig:
             Random(1),
             have=have,
             alike=alike,
+            looked_for=looked_for,
             settings=DownloadSettings(**settings),  # type: ignore[arg-type]
         )
 
@@ -242,3 +251,39 @@ def test_an_unrequested_make_is_refused() -> None:
     for event in (PieceMade(1), PieceNotMade(1)):
         with pytest.raises(LocalProtocolError):
             rig.download.handle(event, 0.0)
+
+
+def test_a_piece_is_looked_for_on_this_device_before_it_is_requested() -> None:
+    rig = DownloadRig(4, Alike(), looked_for=(0, 1, 2))
+    rig.open(A)
+    assert rig.asked == [3]
+    rig.handle(PieceMade(1))
+    assert rig.asked == [3]
+    rig.handle(PieceNotFound(2), PieceMade(0))
+    assert rig.asked == [3, 2]
+    rig.fetch(A, 3)
+    assert Complete() in rig.fetch(A, 2)
+
+
+def test_copies_of_a_looked_for_piece_wait_for_it() -> None:
+    rig = DownloadRig(5, Alike(zeros=(4,), groups=((0, 1, 2),)), looked_for=range(5))
+    assert rig.download.looked_for() == [0, 3]
+    assert rig.makes(PieceMade(0)) == [Make(4, None), Make(1, 0), Make(2, 0)]
+
+
+def test_of_equal_pieces_that_no_local_file_gave_one_is_fetched() -> None:
+    rig = DownloadRig(3, Alike(groups=((0, 1, 2),)), looked_for=(0,))
+    rig.open(A)
+    assert rig.asked == []
+    rig.handle(PieceNotFound(0))
+    assert rig.asked == [0]
+    assert [e for e in rig.fetch(A, 0) if isinstance(e, Make)] == [Make(1, 0), Make(2, 0)]
+
+
+def test_a_held_piece_is_not_looked_for() -> None:
+    rig = DownloadRig(3, Alike(), have=Bitfield(3, [1]), looked_for=range(3))
+    assert rig.download.looked_for() == [0, 2]
+    with pytest.raises(LocalProtocolError):
+        rig.handle(PieceMade(1))
+    rig.handle(PieceNotFound(1))
+    assert rig.download.looked_for() == [0, 2]
