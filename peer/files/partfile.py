@@ -13,7 +13,7 @@ import contextlib
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from threading import Lock
 from typing import TypeAlias
 
@@ -27,6 +27,19 @@ from peer.files.optional_steps import optional, without
 
 Range: TypeAlias = tuple[int, int]
 """Offset and length in bytes."""
+
+OpenRange: TypeAlias = tuple[int, int, int]
+"""An open file, and an offset and length in bytes."""
+
+
+class NotShared(Exception):
+    """These blocks are not shared. ``some``: others of the call were; ``never``: the file system
+    shares none of that file."""
+
+    def __init__(self, *, some: bool = False, never: bool = False) -> None:
+        super().__init__()
+        self.some = some
+        self.never = never
 
 
 class PartFiles(ABC):
@@ -75,6 +88,13 @@ class PartFiles(ABC):
     @abstractmethod
     def write(self, offset: int, data: Buffer) -> None:
         """Write ``data`` at ``offset`` of the stream. Raises `DiskFull`, `UnsafeDestination`, …"""
+
+    @abstractmethod
+    def share_blocks(self, offset: int, sources: Sequence[OpenRange]) -> None:
+        """Let a range from ``offset`` of the stream share the blocks of ``sources``.
+
+        Raises `NotShared`, before or after some of them, and `StorageError`.
+        """
 
     @abstractmethod
     def leave_hole(self, offset: int, length: int) -> None:
@@ -141,6 +161,12 @@ class PartFile(PartFiles):
             self.truncated = self.truncated or os.fstat(self.fd).st_size < self._manifest.size
             write_all(self.fd, data, offset)
 
+    def share_blocks(self, offset: int, sources: Sequence[OpenRange]) -> None:
+        if len(sources) != 1:
+            raise NotShared
+        with translated(self._destination.part_path, "write"), self._writing:
+            share_range(sources[0], self.fd, offset, self._manifest.size)
+
     def leave_hole(self, offset: int, length: int) -> None:
         pass  # the file has its full length from the start
 
@@ -182,6 +208,31 @@ def write_all(fd: int, data: Buffer, offset: int) -> None:
         view = memoryview(data)
         while count < len(view):
             count += os.pwrite(fd, view[count:], offset + count)
+
+
+def share_range(source: OpenRange, fd: int, offset: int, size: int) -> None:
+    """Let ``fd``, which gets ``size`` bytes, share the blocks of an open range from ``offset`` on;
+    bytes before the first whole block and after the last one are copied.
+
+    Raises `NotShared`.
+    """
+    source_fd, begin, length = source
+    block = os.fstat(fd).st_blksize
+    head = min(length, -begin % block)
+    ends = begin + length == os.fstat(source_fd).st_size and offset + length == size
+    shared = length - head if ends else (length - head) // block * block
+    if begin % block != offset % block:
+        raise NotShared
+    if shared:
+        try:
+            syscalls.share_blocks(source_fd, begin + head, shared, fd, offset + head)
+        except OSError as error:
+            if is_refusal(error):
+                raise NotShared(never=True) from error
+            raise
+    for start, stop in ((0, head), (head + shared, length)):
+        if start < stop:
+            write_all(fd, os.pread(source_fd, stop - start, begin + start), offset + start)
 
 
 def read_all(fd: int, view: memoryview, offset: int) -> bool:

@@ -24,12 +24,15 @@ from peer.files.destination import Destination
 from peer.files.errors import storage_error, translated
 from peer.files.open_files import HandleCache
 from peer.files.partfile import (
+    NotShared,
+    OpenRange,
     PartFiles,
     Range,
     lengthen,
     read_all,
     set_length,
     set_time,
+    share_range,
     write_all,
 )
 
@@ -112,6 +115,23 @@ class PartFolder(PartFiles):
             done += segment.length
 
         self._write_each(offset, len(view), put)
+
+    def share_blocks(self, offset: int, sources: Sequence[OpenRange]) -> None:
+        lengths = [length for _, _, length in sources]
+        segments = self._layout.stretch(offset, sum(lengths))
+        if [segment.length for segment in segments] != lengths:
+            raise NotShared
+        done = 0
+
+        def share(fd: int, segment: Segment) -> None:
+            nonlocal done
+            share_range(sources[done], fd, segment.offset, self._size_of(segment))
+            done += 1
+
+        try:
+            self._write_each(offset, sum(lengths), share)
+        except NotShared as error:
+            raise NotShared(some=done > 0, never=error.never) from error
 
     def leave_hole(self, offset: int, length: int) -> None:
         def leave(fd: int, segment: Segment) -> None:

@@ -10,7 +10,7 @@ names a piece only after a sync.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import NoReturn
 
@@ -20,12 +20,12 @@ from common.host.clock import monotonic
 from common.names import quoted
 from peer.files import disk_check
 from peer.files.disk_space import alike, zeros_told
-from peer.files.errors import DigestMismatch, IOFailed, PieceNotHeld, WrongPiece
+from peer.files.errors import DigestMismatch, DiskFull, IOFailed, PieceNotHeld, WrongPiece
 from peer.files.fingerprint import SharedLocation
 from peer.files.hashing import never_cancelled
 from peer.files.held_pieces import HeldPieces
 from peer.files.part_resources import PartResources
-from peer.files.partfile import Range
+from peer.files.partfile import NotShared, OpenRange, Range
 from peer.files.sharing import location_of
 from peer.files.whole_digest import DIGEST_TRUST_S, WholeDigest
 
@@ -147,6 +147,34 @@ class PartialContent:
         Raises the errors of `read_piece` and `write_piece`.
         """
         self.write_piece(index, self.read_piece(like))
+
+    def share_blocks(self, index: int, sources: Sequence[OpenRange]) -> bool:
+        """Make piece ``index`` of the blocks of other files, and verify it in the part.
+
+        Return False if it is not that piece: it is not held then. Raises `NotShared`, `DiskFull`
+        and `IOFailed`.
+        """
+        offset, length = self.manifest.piece_span(index)
+        with self._guard:
+            self._require_sound()
+            try:
+                self._files.share_blocks(offset, sources)
+                data = self._files.read(offset, length)
+            except IOFailed as error:
+                self._failed = error
+                raise
+            except NotShared as error:
+                self._only_verified_writes &= not error.some
+                raise
+            except DiskFull:
+                self._only_verified_writes = False  # some blocks may be there
+                raise
+            if data is None or not self.manifest.verifies(index, data):
+                self._only_verified_writes = False
+                return False
+            self._whole.feed(index, data)
+            self._held.add(range(index, index + 1), unsynced=True)
+            return True
 
     def read_piece(self, index: int) -> Buffer:
         """The bytes of a held piece, verified once more so that no wrong byte leaves.

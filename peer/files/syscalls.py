@@ -1,4 +1,4 @@
-"""Linux calls that Python's ``os`` lacks: reserve, rename without replacing, sync all.
+"""Linux calls that Python's ``os`` lacks: reserve, share blocks, rename, sync all.
 
 Owns: the bindings, and the alternatives on systems that lack a call. Raises `OSError`, as ``os``
 does. Thread safety: all release the interpreter's lock.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from collections.abc import Callable
+from fcntl import ioctl
 from typing import Any, Final
 
 from common.host.atomic_files import is_refusal
@@ -17,6 +19,8 @@ from common.host.atomic_files import is_refusal
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _RENAME_NOREPLACE: Final = 1
+_RENAME_EXCHANGE: Final = 2
+_FICLONERANGE: Final = 0x4020940D
 _TMPFS_MAGIC: Final = 0x01021994
 _RAMFS_MAGIC: Final = 0x858458F6
 
@@ -74,6 +78,14 @@ def lives_in_memory(fd: int) -> bool:
     return kind in (_TMPFS_MAGIC, _RAMFS_MAGIC)
 
 
+def share_blocks(source_fd: int, source: int, length: int, fd: int, offset: int) -> None:
+    """Let a range of ``fd`` share the blocks of a range of another file, until one is written.
+
+    Both begin at a block, and end at one unless both end with their files.
+    """
+    ioctl(fd, _FICLONERANGE, struct.pack("=qQQQ", source_fd, source, length, offset))
+
+
 def sync_file_system(fd: int) -> None:
     """Write back everything on the file system of ``fd``, and report its errors.
 
@@ -107,6 +119,12 @@ def sync_file(fd: int, *, data_only: bool = False) -> OSError | None:
         else:
             break
     return first
+
+
+def exchange(one: str, other: str, folder_fd: int) -> None:
+    """Exchange two names of one folder in one step."""
+    encoded = os.fsencode(one), os.fsencode(other)
+    _call(_renameat2, folder_fd, encoded[0], folder_fd, encoded[1], _RENAME_EXCHANGE)
 
 
 def rename_no_replace(old: str, new: str, folder_fd: int) -> bool:
