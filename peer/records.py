@@ -94,6 +94,8 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     """Whether the files get the times of its manifest."""
     made: list[bytes] = []
     """Folders that were made for it, the uppermost first; they go with it if it is cancelled."""
+    reuse: list[bytes] = []
+    """Files and folders of this device that are looked through for pieces."""
 
 
 R = TypeVar("R", ShareRecord, DownloadRecord)

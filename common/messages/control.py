@@ -12,6 +12,7 @@ from typing import Annotated, TypeAlias, get_args
 import msgspec
 from msgspec import Meta
 
+from common.limits import REUSE_PATHS_MAX
 from common.messages.refusals import Code
 
 Text = Annotated[str, Meta(max_length=4096)]
@@ -153,6 +154,8 @@ class DownloadFile(_Ask, frozen=True):
     pick: str = "rarest"
     times: bool | None = None
     timeout_s: Seconds | None = None
+    reuse: Annotated[list[Text], Meta(max_length=REUSE_PATHS_MAX)] = []
+    """Absolute paths of files and folders that are looked through for pieces first."""
 
 
 class AwaitDownload(_Ask, frozen=True):

@@ -14,6 +14,7 @@ import click
 
 from common.errors import MiniTorrentError, Refused
 from common.hints import hint
+from common.limits import REUSE_PATHS_MAX
 from common.messages.refusals import Code
 from common.names import fold_name, quoted
 from peer.cli.arguments import duration, group_argument, share_argument
@@ -51,6 +52,13 @@ if TYPE_CHECKING:
     default=None,
     help="Set the modification times. Default: as in peer.toml, else yes.",
 )
+@click.option(
+    "--reuse",
+    metavar="PATH",
+    type=click.Path(readable=False),
+    multiple=True,
+    help="Look through this file or folder first, and fetch only what it lacks. Repeatable.",
+)
 def download_file(
     console: Console,
     group: str,
@@ -60,12 +68,16 @@ def download_file(
     timeout: float | None,
     pick: str,
     times: bool | None,
+    reuse: tuple[str, ...],
 ) -> int:
     """Fetch a file or folder from a group.
 
     DEST is a folder, or a new path; the current folder if it is left out. Missing folders are made;
     a DEST with / at its end is always a folder. NAME may be a pattern with *, ? and [...], in
     quotes: every share that matches is fetched into the folder DEST.
+
+    Pieces that this device has are not fetched: from an earlier version, from shares of the group,
+    and from the files and folders of --reuse. They are verified like fetched ones.
 
     The command ends when the verified file is in place. Ctrl-C ends the waiting, not the download,
     which `cancel` stops. Afterwards this device serves the file to the group.
@@ -78,7 +90,10 @@ def download_file(
     path = console.sent_path(dest)
     if dest.endswith("/") and not path.endswith("/"):
         path += "/"
-    ask = DownloadFile(group, name, path, waits, pick, times, timeout)
+    if len(reuse) > REUSE_PATHS_MAX:
+        refuse_usage(f"--reuse can be given {REUSE_PATHS_MAX} times; name a folder above them")
+    looked_through = [console.sent_path(each) for each in reuse]
+    ask = DownloadFile(group, name, path, waits, pick, times, timeout, looked_through)
     if is_pattern(name):
         found = _names(console, group, name)
         if [fold_name(each) for each in found] != [fold_name(name)]:

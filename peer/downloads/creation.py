@@ -26,6 +26,7 @@ from peer.downloads.job import DownloadJob, DownloadServices, order_named
 from peer.downloads.lifecycle import DownloadLifecycle
 from peer.downloads.manifest_fetch import fetch_manifest
 from peer.downloads.queue import DownloadQueue
+from peer.downloads.reuse import real_paths
 from peer.files import open_part
 from peer.files.errors import AlreadyExists
 from peer.files.missing_folders import make_folders, remove_folders
@@ -81,6 +82,7 @@ class DownloadCreator:
         found = (await services.link.ask(find, tracker.ShareFound)).reply
         check_name(found.row, ask.name)
         name = names.share_name(found.row.name)  # as it is listed: it is offered under that name
+        reuse = await services.workers.run(real_paths, ask.reuse)
         path = _destination(ask.dest, ask.name)
         content = ContentId(found.row.content)
         active = self._active_to(path)
@@ -107,6 +109,7 @@ class DownloadCreator:
             started_ms=self._next_ms(),
             topic=services.replica.topic_of(group),
             times=services.settings.keep_times if ask.times is None else ask.times,
+            reuse=reuse,
         )
         return lambda: self._create(record, encoded, decoded, found.sources)
 

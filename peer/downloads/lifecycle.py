@@ -28,6 +28,7 @@ import logging
 import os
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 from common import manifest as manifests
@@ -40,9 +41,11 @@ from common.messages.base import Source
 from common.messages.refusals import Code
 from peer.downloads.active_transfers import ActiveTransfers
 from peer.downloads.job import DownloadJob, DownloadServices
+from peer.downloads.job_tasks import cancel_task, uncancelled
 from peer.downloads.part_store import PartStore, checkpoint_and_close
 from peer.downloads.piece_writer import STORAGE_RETRY_S
 from peer.downloads.publication import publish_as_share
+from peer.downloads.reuse import local_trees, look_for
 from peer.downloads.transfer import Transfer
 from peer.files import sharing
 from peer.files.errors import (
@@ -53,6 +56,7 @@ from peer.files.errors import (
     TransientStorageError,
 )
 from peer.files.fingerprint import SharedLocation
+from peer.files.local_trees import LocalTree
 from peer.files.partial_content import PartialContent
 from peer.files.unverified_part import UnverifiedPart
 from peer.records import DownloadRecord, Records, SourceUse
@@ -99,7 +103,8 @@ class DownloadLifecycle:
     def run(self, job: DownloadJob, decoded: Manifest, sources: list[Source]) -> None:
         """Fetch the missing pieces and serve the held ones.
 
-        A complete copy on this device is copied first.
+        A complete copy on this device is copied first. Otherwise pieces are looked for in other
+        local files.
         """
         local = self._services.inventory.get(job.content)
         transfer = self.transfers.add(
@@ -111,6 +116,9 @@ class DownloadLifecycle:
         )
         if local is not None and local.have is None:
             job.task = asyncio.create_task(self._copy(job, transfer, local.reader), name="copy")
+        elif trees := self._trees_for(job, decoded):
+            looking = self._reuse(job, transfer, trees, sources)
+            job.task = asyncio.create_task(looking, name="reuse")
         else:
             self.transfers.start(job, transfer)
             transfer.sources(sources)
@@ -124,6 +132,24 @@ class DownloadLifecycle:
             job.task = None  # the download may be complete before the tracker answers below
             self.transfers.start(job, transfer)
             await self.transfers.learn_sources(job)
+
+    def _trees_for(self, job: DownloadJob, decoded: Manifest) -> list[LocalTree]:
+        """Files of this device that may hold pieces of a download."""
+        part = job.part
+        if part is None or part.is_complete:
+            return []
+        return local_trees(job.record, decoded.size, self._services.shares.open_in(job.group))
+
+    async def _reuse(
+        self, job: DownloadJob, transfer: Transfer, trees: list[LocalTree], sources: list[Source]
+    ) -> None:
+        """Fetch the pieces that ``trees`` cannot give, and take the others from there."""
+        await transfer.reuse(partial(look_for, transfer.manifest, trees, job.record.name))
+        if job.transfer is transfer:
+            job.task = None
+            self.transfers.start(job, transfer)
+            transfer.sources(sources)
+            await self.transfers.learn_sources(job)  # some may have come since
 
     def _on_disk_pause(self, job: DownloadJob, reason: str | None) -> None:
         """The disk takes nothing because of ``reason``; None if it takes data again."""
@@ -232,7 +258,7 @@ class DownloadLifecycle:
 
     async def forbid(self, job: DownloadJob, error: Refused) -> None:
         """Fail a download whose user may no longer have it, and end the task that works on it."""
-        await _cancel_task(job)
+        await cancel_task(job)
         await self.fail(job, error)
 
     async def fail(self, job: DownloadJob, error: MiniTorrentError) -> None:
@@ -255,7 +281,7 @@ class DownloadLifecycle:
 
     async def rest(self, job: DownloadJob) -> None:
         """Stop with every verified piece synced and journalled."""
-        await _cancel_task(job)
+        await cancel_task(job)
         part = self.transfers.detach_part(job)
         if part is not None:
             await self._services.workers.run(checkpoint_and_close, part)
@@ -265,7 +291,7 @@ class DownloadLifecycle:
         part = self.transfers.detach_part(job)
         if part is not None:
             closing = self._services.workers.run(checkpoint_and_close, part)
-            job.task = asyncio.create_task(_uncancelled(closing), name="rest")
+            job.task = asyncio.create_task(uncancelled(closing), name="rest")
             job.task.add_done_callback(lambda _: self._on_slot_free())
 
     def load_held_bytes_soon(self, job: DownloadJob) -> None:
@@ -275,7 +301,7 @@ class DownloadLifecycle:
 
     async def give_up(self, job: DownloadJob) -> None:
         """Remove the part of a download, its journal and its record."""
-        await _cancel_task(job)
+        await cancel_task(job)
         part: PartialContent | UnverifiedPart | None = self.transfers.detach_part(job)
         if part is None and not job.complete:
             part = await self.parts.find(job)
@@ -370,24 +396,3 @@ class DownloadLifecycle:
 def not_a_member(group: GroupId) -> Refused:
     """The error of a download from a group that its user left."""
     return Refused(Code.UNKNOWN_GROUP, f"you are no longer a member of {group}")
-
-
-async def _uncancelled(step: Awaitable[None]) -> None:
-    """Wait for ``step`` even if this task is cancelled: the next step needs it to have ended."""
-    running, cancelled = asyncio.ensure_future(step), False
-    while not running.done():
-        try:
-            await asyncio.wait({running})
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
-    running.result()
-
-
-async def _cancel_task(job: DownloadJob) -> None:
-    """Cancel the task that works on a job, and wait for its end."""
-    task, job.task = job.task, None
-    if task is not None:
-        task.cancel()
-        await asyncio.wait({task})

@@ -105,11 +105,7 @@ class PieceWriter:
             if self._closed:
                 return
             if error is None:
-                self._on_disk_ok()
-                self._callbacks.on_stored(None, tuple(pieces))
-                self._callbacks.handle(*map(swarm.PieceMade, pieces))
-                size = self._part.manifest.run_span(pieces.start, len(pieces))[1]
-                self._checkpoints.wrote(size)
+                self.on_made(tuple(pieces))
                 return
             if isinstance(error, DigestMismatch):
                 self._callbacks.damaged(error.pieces)
@@ -125,6 +121,13 @@ class PieceWriter:
             self._workers.submit(done, self._part.make_zeros, pieces.start, len(pieces))
         else:
             self._workers.submit(done, self._part.copy_piece, pieces.start, like)
+
+    def on_made(self, pieces: tuple[int, ...]) -> None:
+        """Pieces that need no source are verified and written."""
+        self._on_disk_ok()
+        self._callbacks.on_stored(None, pieces)
+        self._callbacks.handle(*map(swarm.PieceMade, pieces))
+        self._checkpoints.wrote(sum(self._part.manifest.piece_span(index)[1] for index in pieces))
 
     def _on_stored(self, device: DeviceKey, pieces: tuple[int, ...], size: int) -> None:
         if pieces:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
@@ -26,6 +27,7 @@ from peer.downloads.listed_sources import ListedSource, ListedSources
 from peer.downloads.local_copy import copy_missing, runs_of
 from peer.downloads.piece_writer import PieceWriter
 from peer.downloads.received import ReceivedPieces
+from peer.downloads.reuse import LookedFor, ReuseRun
 from peer.fetching.channel import Channel, ChannelHandler
 from peer.fetching.pool import ConnectionPool
 from peer.files.errors import ContentChanged, DigestMismatch
@@ -107,6 +109,7 @@ class Transfer(ChannelHandler):
         self._writer = PieceWriter(part, workers, self)
         self._closed = False
         self._copying = False
+        self._reuse: ReuseRun | None = None
         self._unpaused = asyncio.Event()  # not paused by its user
         self._unpaused.set()
 
@@ -115,6 +118,8 @@ class Transfer(ChannelHandler):
     def start(self) -> None:
         """Begin without any known source."""
         self._writer.start()
+        if self._reuse is not None:
+            self._reuse.start()
         self.handle(swarm.Tick())
 
     def sources(self, sources: list[Source]) -> None:
@@ -131,8 +136,8 @@ class Transfer(ChannelHandler):
 
     @property
     def copying(self) -> bool:
-        """Whether it copies from this device, and fetches nothing."""
-        return self._copying
+        """Whether it copies from this device, or looks for what it can copy."""
+        return self._copying or (self._reuse is not None and self._reuse.active)
 
     def pause(self) -> None:
         """Request nothing more; go on serving."""
@@ -175,6 +180,8 @@ class Transfer(ChannelHandler):
     def close(self) -> None:
         """Stop fetching; the caller closes the part."""
         self._closed = True
+        if self._reuse is not None:
+            self._reuse.close()
         self._writer.close()
         self._wakeup.close()
         for channel in self._channels.values():
@@ -330,10 +337,13 @@ class Transfer(ChannelHandler):
             log.info("the copy on this device could not be used: %s", error)
         finally:
             self._copying = False
-        self._core = self._new_core(have=self._held())
+        self._begin_anew()
+        return self.part.is_complete
+
+    def _begin_anew(self, looked_for: Iterable[int] = ()) -> None:
+        self._core = self._new_core(have=self._held(), looked_for=looked_for)
         if not self._unpaused.is_set():
             self.handle(swarm.Paused())
-        return self.part.is_complete
 
     def _copy_some(self, copy: Reader) -> bool:
         """Copy until the end or a pause, on a thread; return whether nothing is left to do."""
@@ -343,3 +353,30 @@ class Transfer(ChannelHandler):
 
     def _may_copy(self) -> bool:
         return self._unpaused.is_set() and not self._closed
+
+    async def reuse(self, look: Callable[[Callable[[], bool]], LookedFor]) -> None:
+        """Learn which pieces this device may have, before `start`, which then looks for them.
+
+        ``look`` runs on a thread; its argument tells whether it was cancelled.
+        """
+        self._copying = True
+        cancelled = threading.Event()
+        try:
+            plan, pieces = await asyncio.to_thread(look, cancelled.is_set)
+        except Exception:
+            log.exception("no pieces are looked for on this device")
+            return
+        finally:
+            cancelled.set()
+            self._copying = False
+        self._begin_anew(pieces)
+        wanted = self._core.looked_for()
+        self._reuse = ReuseRun(self.part, plan, wanted, self._unpaused, self)
+
+    def on_reused(self, found: tuple[int, ...], missing: tuple[int, ...]) -> None:
+        if found:
+            self._writer.on_made(found)
+        self.handle(*map(swarm.PieceNotFound, missing))
+
+    def on_reuse_failed(self, error: StorageError) -> None:
+        self._writer.pause_for(error)

@@ -111,6 +111,14 @@ class Shares:
         """The reasons of shares whose folder is away, by group and folded name."""
         return self._open.away()
 
+    def open_in(self, group: GroupId) -> list[tuple[ShareRecord, Manifest]]:
+        """The shares that are served in a group, with their manifests."""
+        return [
+            (share.record, share.open.manifest)
+            for share in self._open
+            if share.open is not None and share.record.group == group
+        ]
+
     async def watch_files(self) -> None:
         """Check the shared files from time to time, until this is cancelled."""
         await self._watcher.watch()

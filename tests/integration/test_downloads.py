@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -339,3 +341,34 @@ def test_rows_tell_what_stands_on_the_disk(
     assert (dest / path.name).exists()
     bob.restart()
     assert [row for row in bob.json("show-downloads") if row["group"] == group] == []
+
+
+def test_only_the_pieces_that_this_device_lacks_are_fetched(
+    swarm: Swarm, alice: Person, bob: Person
+) -> None:
+    group = alice.group_with(bob)
+    new, old = swarm.folder() / "album", swarm.folder() / "old"
+    new.mkdir()
+    for number in range(40):
+        (new / f"{number:02}").write_bytes(os.urandom(30_000 + number))
+    shutil.copytree(new, old)
+    (new / "00-inserted").write_bytes(os.urandom(5_000))
+    (new / "20").write_bytes(os.urandom(30_020))
+    alice.share(new, group, "--piece-size", "16K")
+    dest = swarm.folder()
+    got = bob.fetch(group, "album", dest, "--reuse", str(old))
+    assert {path.name: path.read_bytes() for path in (dest / "album").iterdir()} == {
+        path.name: path.read_bytes() for path in new.iterdir()
+    }
+    # At most the pieces that the changed files lie in.
+    assert sum(source["pieces"] for source in got["sources"]) <= 2 + 4
+    assert (old / "20").stat().st_size == 30_020
+
+
+def test_a_path_that_cannot_be_reused_is_named(swarm: Swarm, alice: Person, bob: Person) -> None:
+    group = alice.group_with(bob)
+    path = swarm.file(1000)
+    alice.share(path, group)
+    text = bob.refused("download-file", group, path.name, swarm.folder(), "--reuse", "no/such")
+    assert "cannot reuse" in text
+    assert "no/such" in text

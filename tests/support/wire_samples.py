@@ -157,7 +157,9 @@ ASKS: list[Any] = [
     control.RemoveMember("films", "bob"),
     control.UploadFile("/films/film.mkv", "films", "film.mkv", "sha256", 1_048_576, True, False),
     control.ListFiles("films"),
-    control.DownloadFile("films", "film.mkv", "/films", False, "sequential", False),
+    control.DownloadFile(
+        "films", "film.mkv", "/films", False, "sequential", False, 90.0, ["/old/film.mkv"]
+    ),
     control.AwaitDownload("films", "/films/film.mkv"),
     control.ShowDownloads(),
     control.StopShare("films", "film.mkv"),

@@ -24,7 +24,13 @@ from peer.downloads.manager import Downloads
 from peer.fetching.channel import Channel
 from peer.files import open_part, sharing
 from peer.files.destination import Destination
-from peer.files.errors import AlreadyExists, ContentChanged, DigestMismatch, DiskFull, ReadOnly
+from peer.files.errors import (
+    AlreadyExists,
+    ContentChanged,
+    DigestMismatch,
+    DiskFull,
+    ReadOnly,
+)
 from peer.files.partial_content import PartialContent
 from peer.files.unverified_part import UnverifiedPart
 from peer.records import DownloadRecord, Manifests, Records
@@ -72,6 +78,7 @@ class Stage:
         self.workers = Workers(4, "test")
         self.inventory = Inventory()
         self.adopted: list[Any] = []
+        self.shared: list[Any] = []
         self.notices: list[str] = []
         self.replica = Membership(ALICE, FILMS)
         row = tracker.FileRow(
@@ -97,7 +104,7 @@ class Stage:
             tickets=SimpleNamespace(want=self._nothing),
             pool=FakePool(),
             inventory=self.inventory,
-            shares=SimpleNamespace(adopt_download=self._adopt),
+            shares=SimpleNamespace(adopt_download=self._adopt, open_in=lambda _: self.shared),
             workers=self.workers,
             manifests=self.manifests,
             settings=Settings(),

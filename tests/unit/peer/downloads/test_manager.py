@@ -78,6 +78,8 @@ class Stage:
 class Part:
     """A part whose closing takes as long as a test wants."""
 
+    is_complete = False
+
     def __init__(self) -> None:
         self.closing, self.may_close = threading.Event(), threading.Event()
 
@@ -177,6 +179,7 @@ def test_a_peer_set_is_followed_as_long_as_a_download_fetches_it(
             unfollow_share=lambda *share: heard.remove(share),
         )
         services.settings = SimpleNamespace(buffer_bytes=1, sources_used=1)
+        services.shares = SimpleNamespace(open_in=lambda _: [])
         services.link, services.pool, services.limit = SimpleNamespace(on_ipc=False), None, None
         transfer = SimpleNamespace(
             start=lambda: None,

@@ -155,7 +155,7 @@ def test_a_folder_of_the_name_beneath_is_taken_too(folder: Path) -> None:
     assert all(one.file.likely for one in ranges)
 
 
-def test_candidates_of_equal_size_are_bounded_and_given_up(
+def test_h105_candidates_of_equal_size_are_bounded_and_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = 20 * PIECE
@@ -179,7 +179,7 @@ def test_candidates_of_equal_size_are_bounded_and_given_up(
     assert len(read) <= tries
 
 
-def test_a_walk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_h105_a_walk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reuse_plan, "WALKED_MAX", 50)
     for number in range(200):
         (tmp_path / "old" / f"{number:03}").mkdir(parents=True)
@@ -191,13 +191,22 @@ def test_a_walk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(listed) == 50
 
 
+def test_h105_equal_pieces_are_matched_in_linear_time(tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"x" * 2000 * PIECE)
+    (tmp_path / "new").write_bytes(b"x" * 3000 * PIECE)
+    finder = reuse_plan._Finder(Update(tmp_path / "new").sample.manifest, "name", lambda: False)
+    finder.compare_digests(digested(tmp_path / "old"))
+    assert set(finder._by_digest) == {0}
+    assert not finder._wanted_digests()
+
+
 def test_a_search_can_be_cancelled(folder: Path) -> None:
     manifest = Sample(folder).manifest
     with pytest.raises(Cancelled):
         find(manifest, [LocalTree(str(folder.parent / "old"))], "name", lambda: True)
 
 
-def test_links_fifos_and_unreadable_files_give_nothing(tmp_path: Path) -> None:
+def test_h106_links_fifos_and_folders_give_nothing(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(os.urandom(3 * PIECE))
     old, new = tmp_path / "old", tmp_path / "new"
@@ -216,7 +225,7 @@ def test_links_fifos_and_unreadable_files_give_nothing(tmp_path: Path) -> None:
     assert Update(new).plan(LocalTree(str(tmp_path / "nowhere"))).pieces() == []
 
 
-def test_a_file_that_is_replaced_after_the_search_gives_nothing(tmp_path: Path) -> None:
+def test_h106_a_file_that_is_replaced_after_the_search_gives_nothing(tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.write_bytes(os.urandom(5 * PIECE))
     shutil.copy(old, tmp_path / "new")
@@ -237,7 +246,7 @@ def test_a_file_that_is_replaced_after_the_search_gives_nothing(tmp_path: Path) 
     part.discard()
 
 
-def test_a_full_disk_ends_a_run_and_the_rest_can_be_looked_for_later(
+def test_f107_a_full_disk_ends_a_run_and_the_rest_can_be_looked_for_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "old").write_bytes(os.urandom(9 * PIECE))
@@ -267,7 +276,29 @@ def test_a_full_disk_ends_a_run_and_the_rest_can_be_looked_for_later(
     part.discard()
 
 
-def test_reused_pieces_survive_a_restart(folder: Path) -> None:
+def test_h106_files_that_change_while_they_are_read_give_no_wrong_piece(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.write_bytes(os.urandom(60 * PIECE))
+    shutil.copy(old, tmp_path / "new")
+    update = Update(tmp_path / "new")
+    ended = threading.Event()
+
+    def change() -> None:
+        with old.open("r+b", buffering=0) as file:
+            while not ended.is_set():
+                file.seek(os.urandom(1)[0] % 60 * PIECE)
+                file.write(os.urandom(100))
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        update.run(LocalTree(str(old)))  # it verifies the whole
+    finally:
+        ended.set()
+        changing.join()
+
+
+def test_f105_reused_pieces_survive_a_restart(folder: Path) -> None:
     update = Update(folder)
     plan = update.plan(LocalTree(str(folder.parent / "old")))
     part = update.sample.begin(update.place)

@@ -1,0 +1,154 @@
+"""Downloads that take pieces from local files."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from common.manifest import Manifest
+from common.messages import control
+from peer.downloads import piece_writer, reuse
+from peer.files import sharing
+from peer.files.errors import DiskFull, Unreadable
+from peer.files.partial_content import PartialContent
+from peer.records import DownloadRecord, ShareRecord
+from tests.support.peer_fakes import turns, until
+from tests.support.waiting import PATIENCE_S
+from tests.unit.peer.downloads.test_lifecycle import ALICE, PIECE, Stage, run
+
+
+def test_pieces_of_named_files_are_taken_before_a_source_is_asked(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        downloads = await stage.start()
+        old = tmp_path / "old" / "film"
+        old.parent.mkdir()
+        old.write_bytes(b"x" * PIECE + stage.data[PIECE:])
+        ask = control.DownloadFile("films", "film", str(stage.place), reuse=[str(old.parent)])
+        key = await downloads.begin(ask, lambda _: None)
+        job = downloads._jobs[key]
+        await until(lambda: job.part is not None and job.part.held_count == 7)
+        await until(lambda: job.transfer is not None and not job.transfer.copying)
+        assert job.transfer is not None
+        assert not job.transfer.part.has(0)
+        assert list(job.transfer._core.pieces.held) == list(range(1, 8))
+        job.part.write_piece(0, stage.piece(0))
+        await downloads.deactivate()
+        # The rest of a resumed download is looked for as well, and the last piece ends it.
+        old.write_bytes(stage.data)
+        await downloads.activate(ALICE)
+        await until(lambda: job.complete)
+        assert stage.path.read_bytes() == stage.data
+
+    run(tmp_path, test, pieces=8)
+
+
+def test_f107_a_full_disk_pauses_a_download_that_reuses_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(stage: Stage) -> None:
+        monkeypatch.setattr(piece_writer, "STORAGE_RETRY_S", 0.01)
+        monkeypatch.setattr(reuse, "STORAGE_RETRY_S", 0.01)
+        downloads = await stage.start()
+        (tmp_path / "old").write_bytes(stage.data)
+        real, full = PartialContent.write_run, [True]
+
+        def write_run(self: PartialContent, first: int, *rest: Any) -> set[int]:
+            if full[0] and first > 3:
+                raise DiskFull("no space left")
+            return real(self, first, *rest)
+
+        monkeypatch.setattr(PartialContent, "write_run", write_run)
+        ask = control.DownloadFile("films", "film", str(stage.place), reuse=[str(tmp_path / "old")])
+        job = downloads._jobs[await downloads.begin(ask, lambda _: None)]
+        await until(lambda: job.record.reason == "no space left")
+        assert job.record.state == "P"
+        full[0] = False
+        await until(lambda: job.complete)
+        assert stage.path.read_bytes() == stage.data
+
+    run(tmp_path, test, pieces=8)
+
+
+def test_a_pause_of_the_user_ends_the_search_and_a_resume_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(stage: Stage) -> None:
+        downloads = await stage.start()
+        (tmp_path / "old").write_bytes(stage.data)
+        real, gate = PartialContent.write_run, threading.Event()
+
+        def write_run(self: PartialContent, first: int, *rest: Any) -> set[int]:
+            if first > 5:
+                gate.wait(PATIENCE_S)
+            return real(self, first, *rest)
+
+        monkeypatch.setattr(PartialContent, "write_run", write_run)
+        ask = control.DownloadFile("films", "film", str(stage.place), reuse=[str(tmp_path / "old")])
+        job = downloads._jobs[await downloads.begin(ask, lambda _: None)]
+        await until(lambda: job.part is not None and job.part.held_count >= 5)
+        await downloads.pause("films", "film")
+        gate.set()
+        await turns()
+        assert job.part is not None
+        assert not job.part.is_complete
+        await downloads.resume("films", "film")
+        await until(lambda: job.complete)
+
+    run(tmp_path, test, pieces=32)
+
+
+def share_of(group: str, name: str, root: Path) -> tuple[ShareRecord, Manifest]:
+    found = sharing.digest(str(root), piece_length=PIECE)
+    return ShareRecord("alice", group, name, b"c", found.place), found.manifest
+
+
+def test_earlier_versions_are_looked_through_by_path_and_other_shares_by_digest(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "v1").write_bytes(b"one")
+    (tmp_path / "other").write_bytes(b"two")
+    record = DownloadRecord("alice", "films", "Film", b"", b"/x", 9, "", "rarest", 1)
+    record = replace(record, reuse=[b"/named"])
+    shares = [
+        share_of("films", "b", tmp_path / "other"),
+        share_of("films", "film", tmp_path / "v1"),
+    ]
+    found = reuse.local_trees(record, 1 << 30, shares)
+    assert [(tree.root, tree.by_path) for tree in found] == [
+        (str(tmp_path / "v1"), True),
+        ("/named", True),
+        (str(tmp_path / "other"), False),
+    ]
+    assert found[0].manifest == shares[1][1]
+    assert len(reuse.local_trees(record, 1000, shares)) == 2, "a small one is fetched sooner"
+
+
+def test_h107_shares_of_other_groups_are_not_looked_through(tmp_path: Path) -> None:
+    """A manifest of one group must not find out what this device shares with another."""
+
+    async def test(stage: Stage) -> None:
+        asked: list[str] = []
+        stage._services.shares.open_in = lambda group: asked.append(group) or []
+        downloads = await stage.start()
+        await downloads.begin(control.DownloadFile("films", "film", str(stage.place)), print)
+        assert asked == ["films"]
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("what", ["nowhere", "fifo"])
+def test_a_named_path_that_cannot_be_reused_is_refused(tmp_path: Path, what: str) -> None:
+    async def test(stage: Stage) -> None:
+        downloads = await stage.start()
+        os.mkfifo(tmp_path / "fifo")
+        ask = control.DownloadFile("films", "film", str(stage.place), reuse=[str(tmp_path / what)])
+        with pytest.raises(Unreadable, match=r"cannot reuse .*: (No such file|it is a FIFO)"):
+            await downloads.begin(ask, lambda _: None)
+        assert not os.listdir(stage.place)
+
+    run(tmp_path, test, pieces=4)
