@@ -22,6 +22,7 @@ from common.errors import ConfigError
 from common.hints import hint
 from common.host import process
 from common.host.home import HomeLock, open_home
+from common.host.release import RELEASE
 from common.ids import DeviceKey, GroupId
 from common.link import Tracker, trackers_of
 from common.messages import events, tracker
@@ -35,6 +36,7 @@ from peer.control.notices import Notifications
 from peer.control.server import ControlServer
 from peer.downloads.job import DownloadServices
 from peer.downloads.manager import Downloads
+from peer.downloads.views import shown_path
 from peer.fetching.pool import ConnectionPool
 from peer.files.open_files import HandleCache
 from peer.records import Manifests
@@ -222,6 +224,8 @@ class Peer:
                 whereabouts=self._addresses,
                 notices=self._notices,
                 pid=os.getpid(),
+                release=RELEASE,
+                home=shown_path(str(home)),
                 stop=self._stop_soon,
             )
         )

@@ -96,6 +96,10 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     """Folders that were made for it, the uppermost first; they go with it if it is cancelled."""
     reuse: list[bytes] = []
     """Files and folders of this device that are looked through for pieces."""
+    fetched_bytes: int = 0
+    """Bytes of a complete download that came from other devices."""
+    algorithm: str = ""
+    """The one of ``digest``; empty while it is not complete."""
 
 
 R = TypeVar("R", ShareRecord, DownloadRecord)

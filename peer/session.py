@@ -65,6 +65,11 @@ class Session:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ready.wait(), timeout_s)
 
+    @property
+    def user(self) -> UserId | None:
+        """The user who is logged in."""
+        return self._replica.user
+
     def replaced_by(self, user: UserId) -> str | None:
         """Return a description of what a login as ``user`` would end here; None for nothing."""
         current = self._replica.user

@@ -287,10 +287,10 @@ class DeviceRow(_Row, frozen=True):
 
 class FileRow(_Row, frozen=True):
     name: str
-    size: int
+    size_bytes: int
     files: int
     pieces: int
-    piece_length: int
+    piece_bytes: int
     algorithm: str
     digest: str
     seeders: int
@@ -298,6 +298,7 @@ class FileRow(_Row, frozen=True):
     shared_by: list[str]
     away: bool = False
     """Shared from this device too, from a place that cannot be reached now."""
+    version: int = 1
 
 
 PAUSED_BY_USER = "paused by the user"
@@ -305,22 +306,32 @@ PAUSED_BY_USER = "paused by the user"
 NOT_LISTENING = "not listening yet"
 """The text for people in the place of an empty `StatusIs.listen`."""
 QUEUED = "queued"
-"""The beginning of the reason of a download that waits for its turn; its state is P."""
+"""The beginning of the reason of a download that waits for its turn; its state is `PAUSED`."""
+DOWNLOADING, COMPLETE, PAUSED, FAILED = STATES = ("downloading", "complete", "paused", "failed")
+"""The states of a download."""
+
+
+class SourceEnd(_Row, frozen=True):
+    """A source that an unfinished download is connected to."""
+
+    user: str
+    endpoint: str
 
 
 class DownloadRow(_Row, frozen=True):
-    """``state``: D downloading, C complete, P paused, F failed. ``verified`` is in bytes."""
+    """``state``: one of `STATES`."""
 
     state: str
     group: str
     name: str
     path: str
-    size: int
-    verified: int
-    rate: float
+    size_bytes: int
+    verified_bytes: int
+    rate_bytes_per_s: float
     eta_s: float | None
-    sources: int
+    sources: list[SourceEnd]
     reason: str | None
+    version: int = 1
 
 
 class SourceUse(_Row, frozen=True):
@@ -337,10 +348,17 @@ class SourceRow(_Row, frozen=True):
     user: str
     endpoint: str
     complete: bool
-    rate: float
+    rate_bytes_per_s: float
     pieces: int
     in_flight: int
     verdict: str
+
+
+class SkippedRow(_Row, frozen=True):
+    """A file that was not shared with its folder, and why."""
+
+    path: str
+    reason: str
 
 
 class CheckRow(_Row, frozen=True):
@@ -355,10 +373,21 @@ class CheckRow(_Row, frozen=True):
 # -- results ------------------------------------------------------------------------------------
 
 
+Value: TypeAlias = str | int | float | bool | None
+
+
 class Done(_Result, frozen=True):
-    """A result without data; ``text`` is for people."""
+    """A command is done. ``text`` is for people; ``changed`` is the document of ``--json``."""
 
     text: str = ""
+    changed: dict[str, Value] = {}
+
+
+class DoneAll(_Result, frozen=True):
+    """The same for a command about any number of things, a document for each."""
+
+    text: str
+    changed: list[dict[str, Value]]
 
 
 class Welcome(_Result, frozen=True):
@@ -374,27 +403,14 @@ class NeedsConsent(_Result, frozen=True):
     question: str
 
 
-class Left(_Result, frozen=True):
-    """``owner``: the new owner if the owner left; empty if the group no longer exists."""
-
-    text: str
-    group: str
-    owner: str | None = None
-
-
 class Begun(_Result, frozen=True):
     """A download to ``path`` was started, without a wait for its end."""
 
     text: str
     group: str
     path: str
-
-
-class PasswordChanged(_Result, frozen=True):
-    """``logged_out``: the number of other devices logged out; None if it is not known."""
-
-    text: str
-    logged_out: int | None = None
+    name: str = ""
+    version: int = 1
 
 
 class StatusIs(_Result, frozen=True):
@@ -422,6 +438,9 @@ class StatusIs(_Result, frozen=True):
     pending: list[str] = []
     id: str = ""
     """The device's, as ``list-devices`` shows it; ``device`` is the whole key."""
+    version: str = ""
+    """The release of the running peer."""
+    home: str = ""
 
 
 class Groups(_Result, frozen=True):
@@ -461,16 +480,25 @@ class Uploaded(_Result, frozen=True):
     joined: bool
     again: bool = False
     notes: list[str] = []
+    skipped: list[SkippedRow] = []
 
 
 class Downloaded(_Result, frozen=True):
+    """``fetched_bytes`` came from other devices, ``reused_bytes`` from files of this one, since the
+    peer that finished it was started."""
+
+    group: str
     name: str
     path: str
-    size: int
+    size_bytes: int
+    algorithm: str
     digest: str
     elapsed_s: float
-    rate: float
+    rate_bytes_per_s: float
+    fetched_bytes: int
+    reused_bytes: int
     sources: list[SourceUse]
+    version: int = 1
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
@@ -516,9 +544,8 @@ Answer: TypeAlias = (
     | Done
     | Welcome
     | NeedsConsent
-    | Left
+    | DoneAll
     | Begun
-    | PasswordChanged
     | StatusIs
     | Groups
     | Users

@@ -162,21 +162,18 @@ class Console:
             self.report(f"warning: {status.advice}")
 
     def done(self, answer: Ended) -> None:
-        """Print the text of a command that has no other result."""
-        from common.messages.control import Begun, Done, Left, PasswordChanged
+        """Print the result of a command that changes something: its text, or what it changed."""
+        from common.messages.control import Begun, Done, DoneAll
+        from peer.cli.json_form import begun_document
 
-        if not isinstance(answer, Done | Begun | Left | PasswordChanged):
+        if not isinstance(answer, Done | DoneAll | Begun):
             return
         text = self.hinted(answer.text)
         if self.as_json:
-            document: dict[str, Any] = {"done": True, "text": text}
-            if isinstance(answer, PasswordChanged):
-                document["logged_out"] = answer.logged_out
-            if isinstance(answer, Left):
-                document |= {"group": answer.group, "owner": answer.owner}
             if isinstance(answer, Begun):
-                document["path"] = answer.path
-            self.json(document)
+                self.json(begun_document(answer))
+            else:
+                self.json(answer.changed)
         elif text and not self.quiet:
             self.print_line(text)
 

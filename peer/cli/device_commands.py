@@ -123,7 +123,7 @@ def down(console: Console) -> None:
     from peer.cli import daemon_process
 
     daemon_process.stop(console.home)
-    console.done(Done("peer stopped"))
+    console.done(Done("peer stopped", {"home": str(console.home), "running": False}))
 
 
 @command("status", example="mini-torrent status")

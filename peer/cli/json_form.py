@@ -16,6 +16,13 @@ def plain(struct: Any) -> Any:
     return document
 
 
+def begun_document(answer: Any) -> dict[str, Any]:
+    """A download that was begun and is not waited for."""
+    document: dict[str, Any] = plain(answer)
+    del document["text"]
+    return {**document, "state": "downloading"}
+
+
 def json_text(document: Any, indent: int | None = None) -> str:
     """JSON that can do no harm to a terminal: everything but printable ASCII is escaped."""
     import json

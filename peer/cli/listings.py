@@ -23,6 +23,8 @@ from common.units import (
 )
 from peer.cli.tables import Column, Table, shortened, text_width
 
+LETTERS = dict(zip(control.STATES, "DCPF", strict=True))
+"""The letter of each state of a download, for people."""
 GROUP_WIDTH_MAX = 24  # columns; a longer name of a group moves its row of `watch` alone
 
 
@@ -80,7 +82,7 @@ def files_table(rows: Sequence[control.FileRow]) -> Table:
         [
             (
                 row.name,
-                size_text(row.size),
+                size_text(row.size_bytes),
                 number_text(row.files),
                 number_text(row.pieces),
                 f"{number_text(row.seeders)} (yours is away)"
@@ -114,7 +116,7 @@ def sources_table(rows: Sequence[control.SourceRow]) -> Table:
                 row.user,
                 row.endpoint,
                 "all" if row.complete else "a part",
-                rate_text(row.rate),
+                rate_text(row.rate_bytes_per_s),
                 number_text(row.pieces),
                 number_text(row.in_flight),
                 row.verdict,
@@ -182,7 +184,7 @@ def download_lines(
     rows: Sequence[control.DownloadRow], *, terminal: bool, width: int | None = None
 ) -> list[str]:
     """``[D] [GROUP] NAME``, one a line; a terminal shows the progress of each as well."""
-    heads = [f"[{row.state}] [{printable(row.group)}] {printable(row.name)}" for row in rows]
+    heads = [f"[{_letter(row)}] [{printable(row.group)}] {printable(row.name)}" for row in rows]
     if not terminal:
         return heads
     tails = [_how_far(row) for row in rows]
@@ -200,22 +202,26 @@ def download_lines(
     ]
 
 
+def _letter(row: control.DownloadRow) -> str:
+    return LETTERS.get(row.state, row.state)
+
+
 def _short_head(row: control.DownloadRow, width: int) -> str:
     group = shortened(printable(row.group), max(6, width // 3 - 2))
-    start = f"[{row.state}] [{group}] "
+    start = f"[{_letter(row)}] [{group}] "
     return start + shortened(printable(row.name), max(2, width - text_width(start)))
 
 
 def _how_far(row: control.DownloadRow) -> str:
-    if row.state == "C":
-        return f"{size_text(row.size)}  {printable(row.path)}"
+    if row.state == control.COMPLETE:
+        return f"{size_text(row.size_bytes)}  {printable(row.path)}"
     # A resting download has not counted its pieces yet: 0 % would look like a loss.
-    known = row.verified or row.state == "D"
-    of_all = f"{percent_text(row.verified, row.size)} of " if known else ""
-    parts = [f"{of_all}{size_text(row.size)}"]
-    if row.state == "D":
-        parts.append(rate_text(row.rate))
-        parts.append(f"from {count_text(row.sources, 'peer')}")
+    known = row.verified_bytes or row.state == control.DOWNLOADING
+    of_all = f"{percent_text(row.verified_bytes, row.size_bytes)} of " if known else ""
+    parts = [f"{of_all}{size_text(row.size_bytes)}"]
+    if row.state == control.DOWNLOADING:
+        parts.append(rate_text(row.rate_bytes_per_s))
+        parts.append(f"from {count_text(len(row.sources), 'peer')}")
         if row.eta_s is not None:
             parts.append(f"{time_text(row.eta_s)} left")
     if row.reason:
@@ -226,15 +232,15 @@ def _how_far(row: control.DownloadRow) -> str:
 def downloaded_line(done: control.Downloaded) -> str:
     """A finished download in one line."""
     return (
-        f"{printable(done.path)}: {size_text(done.size)} in {time_text(done.elapsed_s)}, "
-        f"{rate_text(done.rate)}{_whence(done)}"
+        f"{printable(done.path)}: {size_text(done.size_bytes)} in {time_text(done.elapsed_s)}, "
+        f"{rate_text(done.rate_bytes_per_s)}{_whence(done)}"
     )
 
 
 def _whence(done: control.Downloaded) -> str:
     if done.sources:
         return f", from {count_text(len(done.sources), 'peer')}"
-    return ", copied from this device" if done.size else ""
+    return ", copied from this device" if done.size_bytes else ""
 
 
 def uploaded_line(done: control.Uploaded) -> str:
@@ -245,7 +251,7 @@ def uploaded_line(done: control.Uploaded) -> str:
         how = "already shared"
     files = f", {count_text(row.files, 'file')}" if row.files != 1 else ""
     return (
-        f"{how}: {printable(row.name)} ({size_text(row.size)}{files}, "
+        f"{how}: {printable(row.name)} ({size_text(row.size_bytes)}{files}, "
         f"{count_text(row.pieces, 'piece')}) {row.algorithm}:{row.digest} "
         f"in {time_text(done.elapsed_s)}"
     )
@@ -263,7 +269,9 @@ class EventLines:
         facts = dict(event.details)
         if "id" in facts:  # the form that other commands show and take; the whole key is in JSON
             facts["device"] = facts.pop("id")
-        details = "  ".join(f"{key}={_detail(key, value)}" for key, value in facts.items())
+        details = "  ".join(
+            f"{key.removesuffix('_bytes')}={_detail(key, value)}" for key, value in facts.items()
+        )
         time = moment_text(event.time, seconds=True)
         group = f"[{printable(event.group)}]"
         if self._aligned:
@@ -278,5 +286,5 @@ def _detail(key: str, value: str | int | bool) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
-        return size_text(value) if key == "size" else number_text(value)
+        return size_text(value) if key.endswith("_bytes") else number_text(value)
     return value

@@ -1,4 +1,4 @@
-"""Progress of a running command: a bar on a terminal, plain lines in a pipe, or nothing.
+"""Progress of a running command: a bar on a terminal, plain or JSON lines in a pipe, or nothing.
 
 Invariant: progress goes to standard error, since standard output is for the result.
 """
@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from common.hints import PROGRAM, line
 from common.messages import control
 from common.names import printable
 from common.units import count_text, percent_text, rate_text, size_text, time_text
 from peer.cli.console import Console
+from peer.cli.json_form import json_text
 from peer.control.client import CommandFailed, Ended
 
 LINE_S = 2.0
@@ -58,8 +59,10 @@ def run(console: Console, ask: control.Ask, title: str) -> Ended:
 @contextmanager
 def progress_display(console: Console, title: str) -> Iterator[ProgressDisplay]:
     """The display that suits standard error: a terminal, a pipe, or quiet."""
-    if console.quiet or console.as_json:
+    if console.quiet:
         yield _Nothing()
+    elif console.as_json:
+        yield JsonLines()
     elif console.draws_progress:
         with _bar(title) as bar:
             yield bar
@@ -114,6 +117,38 @@ class _Nothing:
 
     def print_line(self, line: str) -> None:
         pass
+
+
+class JsonLines:
+    """One object a line, every few seconds.
+
+    Why none at first: the standard error of a command that fails at once is one document."""
+
+    def __init__(self) -> None:
+        self._next_at = monotonic() + LINE_S
+
+    def show(self, progress: control.Progress) -> None:
+        now = monotonic()
+        if now >= self._next_at:
+            self._next_at = now + LINE_S
+            print(json_text({"progress": progress_document(progress)}), file=sys.stderr, flush=True)
+
+    def print_line(self, line: str) -> None:
+        pass
+
+
+def progress_document(progress: control.Progress) -> dict[str, Any]:
+    """Progress in the regular form of JSON."""
+    return {
+        "stage": progress.stage,
+        "done_bytes": progress.done,
+        "total_bytes": progress.total,
+        "rate_bytes_per_s": progress.rate,
+        "eta_s": progress.eta_s,
+        "sources": progress.sources,
+        "note": progress.note,
+        "advice": progress.advice,
+    }
 
 
 class PlainLines:

@@ -19,12 +19,16 @@ def unfinished(console: Console) -> list[control.DownloadRow]:
     """The downloads that stop when the peer ends. Raises `MiniTorrentError`."""
     answer = console.ask(control.ShowDownloads())
     rows = answer.rows if isinstance(answer, control.Downloads) else []
-    return [row for row in rows if row.state in "DP" and not by_user(row)]
+    return [
+        row
+        for row in rows
+        if row.state in (control.DOWNLOADING, control.PAUSED) and not by_user(row)
+    ]
 
 
 def by_user(row: control.DownloadRow) -> bool:
     """Whether a download rests because its user wants it to."""
-    return row.state == "P" and row.reason == control.PAUSED_BY_USER
+    return row.state == control.PAUSED and row.reason == control.PAUSED_BY_USER
 
 
 def may_leave(console: Console, ends_peer: bool) -> bool:

@@ -26,6 +26,7 @@ from peer.cli.command import Commands, unknown_command
 from peer.cli.completer import NOT_HERE, Completer
 from peer.cli.console import Console
 from peer.cli.errors import PUBLIC_ARGUMENTS, WrongUsage, cli_error, show_traceback
+from peer.cli.listings import LETTERS
 from peer.cli.prompt_exit import may_leave, wait_for_all
 from peer.cli.signals import leaving_in_order
 from peer.cli.up_options import check_same, checked
@@ -215,7 +216,7 @@ def _at_rest(rows: Iterable[control.DownloadRow]) -> Counter[_Download]:
     return Counter(
         (row.state, row.group, row.name, row.path, row.reason)
         for row in rows
-        if row.state in "CFP" and not (row.reason or "").startswith(control.QUEUED)
+        if row.state != control.DOWNLOADING and not (row.reason or "").startswith(control.QUEUED)
     )
 
 
@@ -225,10 +226,10 @@ def _without_program(words: list[str]) -> list[str]:
 
 
 def _announcement(state: str, group: str, name: str, path: str, reason: str | None) -> str:
-    head = f"[{state}] [{group}] {name}"
-    if state == "C":
+    head = f"[{LETTERS.get(state, state)}] [{group}] {name}"
+    if state == control.COMPLETE:
         return f"{head} is complete: {path}"
-    what = "failed" if state == "F" else "is paused"
+    what = "failed" if state == control.FAILED else "is paused"
     return f"{head} {what}" + (f": {reason}" if reason else "")
 
 

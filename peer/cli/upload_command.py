@@ -92,14 +92,8 @@ def upload_file(
     for note in answer.notes:
         console.report(note)
     if console.as_json:
-        row = plain(answer.row)
-        document = {
-            **row,
-            "elapsed_s": answer.elapsed_s,
-            "joined": answer.joined,
-            "again": answer.again,
-        }
-        console.json({**document, "notes": answer.notes} if answer.notes else document)
+        document = plain(answer)
+        console.json({**document.pop("row"), **document})
     elif not console.quiet:
         console.print_line(uploaded_line(answer))
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TypeAlias, TypeVar, assert_never
 
 from common import limits, names
-from common.crypto.keys import parse_key
+from common.crypto.keys import key_text, parse_key
 from common.errors import ConfigError, Refused
 from common.hints import hint
 from common.host.clock import monotonic
@@ -21,7 +21,7 @@ from common.ids import KEY_BYTES, DeviceKey, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from common.shared_refusals import check_new_password
-from peer.control.views import device_rows, short_ids
+from peer.control.views import device_rows, short_id, short_ids
 from peer.session import Session
 from peer.tracker_client.claims import check_user
 from peer.tracker_client.link import TrackerLink
@@ -63,8 +63,9 @@ class Account:
                     return control.NeedsConsent(question)
                 return await self._log_in(user, password)
             case control.Logout():
+                leaver = self._session.user
                 await self._link.ask(tracker.Logout(), tracker.Done)
-                return await self._logged_out()
+                return await self._logged_out(leaver)
             case control.ChangePassword():
                 return await self._change_password(ask)
             case control.ListDevices():
@@ -80,7 +81,7 @@ class Account:
         _check_length(password)
         self._link.allow_any()
         await self._ask_for_a_place(tracker.CreateUser(user, password), tracker.Done)
-        return control.Done(hint(f"account {user} created; log in", "login", user))
+        return control.Done(hint(f"account {user} created; log in", "login", user), {"user": user})
 
     async def _log_in(self, user: str, password: str) -> control.Done:
         names.user_id(user)
@@ -90,7 +91,8 @@ class Account:
         check_user(logged_in.user, user)
         self._link.pin()
         await self._session.begin(UserId(names.fold_id(logged_in.user)))
-        return control.Done(f"logged in as {logged_in.user}")
+        changed = {"user": logged_in.user, **self._document(self._own)}
+        return control.Done(f"logged in as {logged_in.user}", changed)
 
     async def _ask_for_a_place(
         self, ask: tracker.Command, answer: type[R] | tuple[type[R], ...]
@@ -105,11 +107,16 @@ class Account:
                     raise
             await asyncio.sleep(random.uniform(0.1, 1.0) * PLACE_AGAIN_S)
 
-    async def _logged_out(self) -> control.Done:
+    async def _logged_out(self, user: UserId | None) -> control.Done:
         await self._session.end()
-        return control.Done("logged out; this device no longer shares anything")
+        changed = {"user": user, **self._document(self._own)}
+        return control.Done("logged out; this device no longer shares anything", changed)
 
-    async def _change_password(self, ask: control.ChangePassword) -> control.PasswordChanged:
+    @staticmethod
+    def _document(device: DeviceKey, id: str | None = None) -> dict[str, control.Value]:
+        return {"id": id or short_id(device), "device": key_text(device)}
+
+    async def _change_password(self, ask: control.ChangePassword) -> control.Done:
         for password in (ask.old, ask.new):
             _check_length(password)
         check_new_password(ask.new)
@@ -118,7 +125,8 @@ class Account:
         expected = (tracker.PasswordChanged, tracker.Done)
         reply = await self._ask_for_a_place(change, expected)
         count = reply.logged_out if isinstance(reply, tracker.PasswordChanged) else None
-        return control.PasswordChanged(changed_text(ask.keep_devices, count), count)
+        changed: dict[str, control.Value] = {"user": self._session.user, "logged_out": count}
+        return control.Done(changed_text(ask.keep_devices, count), changed)
 
     async def _devices(self) -> list[tracker.OwnDevice]:
         async def page(last: tracker.OwnDevice | None) -> tracker.OwnDevices:
@@ -131,10 +139,13 @@ class Account:
     async def _forget(self, typed: str) -> control.Done:
         known = [DeviceKey(row.device) for row in await self._devices()]
         device = find_device(typed, known)
+        user = self._session.user
         await self._link.ask(tracker.ForgetDevice(device), tracker.Done)
         if device == self._own:
-            return await self._logged_out()
-        return control.Done(f"device {short_ids(known)[device]} is logged out")
+            return await self._logged_out(user)
+        id = short_ids(known)[device]
+        changed = {"user": user, **self._document(device, id)}
+        return control.Done(f"device {id} is logged out", changed)
 
 
 def _check_length(password: str) -> None:

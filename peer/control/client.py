@@ -42,9 +42,8 @@ Ended: TypeAlias = (
     | control.Done
     | control.Welcome
     | control.NeedsConsent
-    | control.Left
+    | control.DoneAll
     | control.Begun
-    | control.PasswordChanged
     | control.StatusIs
     | control.Groups
     | control.Users

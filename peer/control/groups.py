@@ -43,27 +43,30 @@ Ask: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A command that one command of the tracker does. ``text`` is the result, for people;
-    ``sync``: the groups of this user change by it."""
+    """A command that one command of the tracker does. ``text`` is the result, for people; ``role``:
+    the one that its user has afterwards; ``sync``: the groups of this user change by it."""
 
     command: Callable[..., tracker.Command]
     text: str
+    role: str
     sync: bool = False
     group_id: Callable[[str], GroupId] = names.group_id
 
 
 RELAYS: dict[type[RelayedAsk], Relay] = {
     control.CreateGroup: Relay(
-        tracker.CreateGroup, "group {group} created; you own it", True, names.new_group_id
+        tracker.CreateGroup, "group {group} created; you own it", "owner", True, names.new_group_id
     ),
     control.JoinGroup: Relay(
-        tracker.JoinGroup, "asked to join {group}; its owner decides", sync=True
+        tracker.JoinGroup, "asked to join {group}; its owner decides", "pending", sync=True
     ),
-    control.AcceptRequest: Relay(tracker.AcceptRequest, "{user} is a member of {group}"),
+    control.AcceptRequest: Relay(tracker.AcceptRequest, "{user} is a member of {group}", "member"),
     control.RejectRequest: Relay(
-        tracker.RejectRequest, "the request of {user} to join {group} was rejected"
+        tracker.RejectRequest, "the request of {user} to join {group} was rejected", "none"
     ),
-    control.RemoveMember: Relay(tracker.RemoveMember, "{user} is no longer a member of {group}"),
+    control.RemoveMember: Relay(
+        tracker.RemoveMember, "{user} is no longer a member of {group}", "none"
+    ),
 }
 
 
@@ -104,7 +107,8 @@ class GroupCommands:
         await self._tracker(relay.command(**fields), tracker.Done)
         if relay.sync:
             await self._replica.sync()
-        return control.Done(relay.text.format(**fields))
+        changed = {"group": fields["group"], "user": fields.get("user", self._replica.user)}
+        return control.Done(relay.text.format(**fields), {**changed, "role": relay.role})
 
     async def _leave(self, group: GroupId, yes: bool) -> control.Answer:
         replica = self._replica
@@ -117,14 +121,20 @@ class GroupCommands:
         await self._tracker(tracker.LeaveGroup(group), tracker.Done)
         await self._session.left_group(group)
         if withdraws:
-            return control.Left(f"you no longer ask to join {group}", group)
+            return self._left(group, f"you no longer ask to join {group}")
         if not owned:
-            return control.Left(f"left {group}", group)
+            return self._left(group, f"left {group}")
         row = await self._group_row(group)
         if row is None:
-            return control.Left(f"left {group}; the group no longer exists", group, "")
+            return self._left(group, f"left {group}; the group no longer exists", deleted=True)
         owner = names.printable(row.owner)
-        return control.Left(f"left {group}; {owner} owns it now", group, row.owner)
+        return self._left(group, f"left {group}; {owner} owns it now", new_owner=row.owner)
+
+    def _left(
+        self, group: GroupId, text: str, *, new_owner: str | None = None, deleted: bool = False
+    ) -> control.Done:
+        changed = {"group": group, "user": self._replica.user, "role": "none"}
+        return control.Done(text, {**changed, "new_owner": new_owner, "deleted": deleted})
 
     async def _group_row(self, group: GroupId) -> tracker.GroupRow | None:
         """The row of one group among those of the tracker, which are in order."""

@@ -17,6 +17,7 @@ from common.host.clock import monotonic, wall_ms
 from common.ids import GroupId
 from common.messages import control, events
 from common.shared_refusals import no_group, not_logged_in
+from common.units import count_text
 from peer.address_changes import AddressWatch
 from peer.control.account import Account
 from peer.control.groups import GroupCommands
@@ -36,6 +37,7 @@ R = TypeVar("R")
 WATCH_LOOK_S = 1.0  # how soon watchers are told of a lost or new connection to the tracker
 SETTLE_S = 10.0  # how long a command about files waits until the session has started
 SETTLE_STATUS_S = 2.0
+UNFINISHED = (control.DOWNLOADING, control.PAUSED)
 
 
 @dataclass(slots=True)
@@ -58,6 +60,8 @@ class PeerServices:
     whereabouts: AddressWatch
     notices: Notifications
     pid: int
+    release: str
+    home: str
     stop: Callable[[], None]
 
 
@@ -102,7 +106,7 @@ class Commands:
                 return self._status()
             case control.Down():
                 self._services.stop()
-                return control.Done("the peer stops")
+                return control.Done("the peer stops", {"running": False})
             case control.Doctor():
                 services = self._services
                 where = (services.whereabouts, services.piece_server, services.notices)
@@ -162,7 +166,7 @@ class Commands:
                 key = await downloads.begin(ask, notify)
                 if not ask.wait:
                     text = f"downloading {names.printable(ask.name)}"
-                    return control.Begun(text, ask.group, downloads.path_of(key))
+                    return control.Begun(text, ask.group, downloads.path_of(key), ask.name)
                 left_s = None
                 if ask.timeout_s is not None:
                     left_s = max(0.0, began + ask.timeout_s - monotonic())
@@ -175,22 +179,27 @@ class Commands:
                 return control.Downloads(downloads.rows())
             case control.StopShare(group, name):
                 await self._services.shares.stop(group, name)
-                return control.Done(f"{names.printable(name)} is no longer shared from here")
+                return _done(ask, f"{names.printable(name)} is no longer shared from here")
             case control.Pause(group, name):
                 await downloads.pause(group, name)
-                return control.Done(f"paused {names.printable(name)}")
+                return _done(ask, f"paused {names.printable(name)}", control.PAUSED)
             case control.Resume(group, name):
                 await downloads.resume(group, name)
-                return control.Done(f"resumed {names.printable(name)}")
+                return _done(ask, f"resumed {names.printable(name)}", control.DOWNLOADING)
             case control.Cancel(group, name):
                 shown = names.printable(name)
                 if await downloads.cancel(group, name):
-                    return control.Done(f"cancelled {shown}; its partial data is deleted")
-                return control.Done(f"{shown} is off the list; the file stays where it is")
+                    return _done(
+                        ask, f"cancelled {shown}; its partial data is deleted", "cancelled"
+                    )
+                return _done(ask, f"{shown} is off the list; the file stays where it is", "cleared")
             case control.Clear():
-                count = await downloads.clear()
-                what = "1 complete download" if count == 1 else f"{count:,} complete downloads"
-                return control.Done(f"{what} taken off the list; the files stay")
+                rows = await downloads.clear()
+                what = count_text(len(rows), "complete download")
+                return control.DoneAll(
+                    f"{what} taken off the list; the files stay",
+                    [{"group": row.group, "name": row.name, "path": row.path} for row in rows],
+                )
             case control.WhySlow(group, name):
                 return control.SourceRows(downloads.why_slow(group, name))
             case _:
@@ -211,8 +220,10 @@ class Commands:
             device=key_text(services.pair.public),
             id=short_id(services.pair.public),
             shares=len(services.shares),
-            downloads=sum(1 for row in services.downloads.rows() if row.state in "DP"),
+            downloads=sum(1 for row in services.downloads.rows() if row.state in UNFINISHED),
             pid=services.pid,
+            version=services.release,
+            home=services.home,
             requests=sum(services.replica.requests.values()),
             requests_by_group={str(g): n for g, n in services.replica.requests.items()},
             pending=sorted(services.replica.pending),
@@ -249,3 +260,12 @@ class Commands:
                 await asyncio.sleep(WATCH_LOOK_S)
         finally:
             self._watchers.remove(watcher)
+
+
+def _done(
+    ask: control.StopShare | control.Pause | control.Resume | control.Cancel,
+    text: str,
+    state: str = "",
+) -> control.Done:
+    changed: dict[str, control.Value] = {"group": ask.group, "name": ask.name}
+    return control.Done(text, {**changed, "state": state} if state else changed)

@@ -67,10 +67,10 @@ def file_row(row: tracker.FileRow) -> control.FileRow:
     """A row of ``list-files``."""
     return control.FileRow(
         name=row.name,
-        size=row.size,
+        size_bytes=row.size,
         files=row.files,
         pieces=row.pieces,
-        piece_length=row.piece_length,
+        piece_bytes=row.piece_length,
         algorithm=row.algorithm,
         digest=row.digest.hex(),
         seeders=row.seeders,
@@ -103,7 +103,7 @@ def _event(event: events.GroupEvent) -> tuple[str, dict[str, str | int | bool]]:
             return "share", {
                 "user": event.user,
                 "name": event.name,
-                "size": event.size,
+                "size_bytes": event.size,
                 "files": event.files,
                 "algorithm": event.algorithm,
                 "digest": event.digest.hex(),

@@ -122,9 +122,17 @@ class DownloadJob:
         """It ended with an error."""
         self._replace(state=DownloadState.FAILED, reason=reason)
 
-    def set_verified(self, elapsed_s: float, sources: list[SourceUse]) -> None:
+    def set_verified(
+        self, elapsed_s: float, sources: list[SourceUse], fetched_bytes: int, algorithm: str
+    ) -> None:
         """The whole has its final name: keep how long it took, and its sources."""
-        self._replace(reason=None, elapsed_s=elapsed_s, sources=sources)
+        self._replace(
+            reason=None,
+            elapsed_s=elapsed_s,
+            sources=sources,
+            fetched_bytes=fetched_bytes,
+            algorithm=algorithm,
+        )
 
     def set_complete(self) -> None:
         """Waiting commands can end."""

@@ -206,7 +206,9 @@ class DownloadLifecycle:
             for source, pieces in transfer.pieces_by_source()
         ]
         elapsed_s = job.record.elapsed_s + monotonic() - job.began
-        job.set_verified(elapsed_s, uses)
+        manifest = transfer.manifest
+        fetched_bytes = min(manifest.size, transfer.fetched_pieces * manifest.piece_length)
+        job.set_verified(elapsed_s, uses, fetched_bytes, manifest.algorithm.value)
         await publish_as_share(self._services, self._records, job, transfer.manifest, place)
         self.transfers.stop(job)
         # The inventory reads from the final file by now; closing waits for reads under way.

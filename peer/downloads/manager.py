@@ -241,14 +241,14 @@ class Downloads:
         await asyncio.shield(self._changes.start(self._give_up(job)))
         return True
 
-    async def clear(self) -> int:
-        """Take all complete downloads off the list; return how many. Files and shares stay."""
+    async def clear(self) -> list[control.DownloadRow]:
+        """Take all complete downloads off the list, and return them. Files and shares stay."""
         done = [job for job in self._mine() if job.complete and not job.has_task]
         for job in done:
             del self._jobs[job.key]
         keys = [job.key for job in done]
         await self._services.workers.run(self._records.remove_all, keys)
-        return len(done)
+        return [download_row(job) for job in done]
 
     async def _give_up(self, job: DownloadJob) -> None:
         del self._jobs[job.key]  # no other command reaches it meanwhile

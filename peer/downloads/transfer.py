@@ -167,6 +167,11 @@ class Transfer(ChannelHandler):
         """The source as the tracker listed it, if it did."""
         return self._sources.get(device)
 
+    @property
+    def fetched_pieces(self) -> int:
+        """Number of verified pieces that sources gave in this session."""
+        return self._sources.pieces
+
     def pieces_by_source(self) -> list[tuple[ListedSource, int]]:
         """The sources of verified pieces of this session, most pieces first."""
         return self._sources.pieces_by_source()

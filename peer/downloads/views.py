@@ -10,15 +10,24 @@ from common import limits
 from common.messages import control
 from peer.downloads.job import DownloadJob
 from peer.downloads.piece_writer import STORAGE_RETRY_S
+from peer.downloads.transfer import Transfer
 from peer.records import DownloadRecord, DownloadState
 from peer.swarm.fetching.progress import Progress, SourceProgress
 from peer.swarm.fetching.sources import Phase
+
+_STATES = {
+    DownloadState.ACTIVE: control.DOWNLOADING,
+    DownloadState.COMPLETE: control.COMPLETE,
+    DownloadState.PAUSED: control.PAUSED,
+    DownloadState.FAILED: control.FAILED,
+}
 
 
 def download_row(job: DownloadJob) -> control.DownloadRow:
     """A row of ``show-downloads``."""
     record, transfer = job.record, job.transfer
-    verified, rate, eta, sources, reason = 0, 0.0, None, 0, record.reason
+    verified, rate, eta, reason = 0, 0.0, None, record.reason
+    sources: list[control.SourceEnd] = []
     if job.complete:
         verified, eta = record.size, 0.0
     elif transfer is not None:
@@ -27,7 +36,7 @@ def download_row(job: DownloadJob) -> control.DownloadRow:
         # An idle connection is no source, and the last rate predicts nothing once no source
         # gives anything.
         if record.state == DownloadState.ACTIVE and progress.sources_used:
-            sources, rate, eta = progress.sources_used, progress.rate, progress.eta_s
+            sources, rate, eta = _used(transfer), progress.rate, progress.eta_s
         elif record.state == DownloadState.ACTIVE and progress.complete:
             eta = 0.0
         else:
@@ -41,17 +50,27 @@ def download_row(job: DownloadJob) -> control.DownloadRow:
         state, reason, verified, eta = DownloadState.FAILED, job.missing, 0, None
     return control.DownloadRow(
         # The record of a queued download says D; users see it paused.
-        state=DownloadState.PAUSED if job.waits else state,
+        state=_STATES[DownloadState.PAUSED if job.waits else DownloadState(state)],
         group=record.group,
         name=record.name,
         path=shown_path(job.path),
-        size=record.size,
-        verified=verified,
-        rate=rate,
+        size_bytes=record.size,
+        verified_bytes=verified,
+        rate_bytes_per_s=rate,
         eta_s=eta,
         sources=sources,
         reason=reason,
     )
+
+
+def _used(transfer: Transfer) -> list[control.SourceEnd]:
+    """The sources with an open connection, as far as they are listed."""
+    listed = [
+        transfer.listed(source.source)
+        for source in transfer.progress().sources
+        if source.phase is Phase.OPEN
+    ]
+    return [control.SourceEnd(one.user, one.endpoint) for one in listed if one is not None]
 
 
 def missing_text(record: DownloadRecord) -> str | None:
@@ -97,18 +116,27 @@ def progress_of(job: DownloadJob, user: str | None) -> control.Progress:
         advice = f"it continues when {job.record.user} logs in again on this device"
     elif job.waits:
         stage = control.QUEUED
-    elif row.state == DownloadState.PAUSED:
+    elif row.state == control.PAUSED:
         stage, advice = "waiting", _advice_for_rest(job)
     elif job.transfer is not None and job.transfer.copying:
         stage = "copying what this device has"
-    elif row.size and row.verified == row.size:
+    elif row.size_bytes and row.verified_bytes == row.size_bytes:
         stage = "checking"
-    elif row.sources == 0:
+    elif not row.sources:
         note, advice = _no_source(job, note)
-    elif job.transfer is not None and job.transfer.progress().throttled and not row.rate:
+    elif (
+        job.transfer is not None and job.transfer.progress().throttled and not row.rate_bytes_per_s
+    ):
         note = "waiting for the limit on downloads"
     return control.Progress(
-        stage, row.verified, row.size, row.rate, row.eta_s, row.sources, note, advice
+        stage,
+        row.verified_bytes,
+        row.size_bytes,
+        row.rate_bytes_per_s,
+        row.eta_s,
+        len(row.sources),
+        note,
+        advice,
     )
 
 
@@ -149,7 +177,7 @@ def source_rows(job: DownloadJob) -> list[control.SourceRow]:
                 user=source.user,
                 endpoint=listed.endpoint if listed else "",
                 complete=source.complete,
-                rate=source.rate,
+                rate_bytes_per_s=source.rate,
                 pieces=source.pieces,
                 in_flight=source.in_flight,
                 verdict=_verdict(source, progress),
@@ -176,12 +204,16 @@ def downloaded(job: DownloadJob) -> control.Downloaded:
     record = job.record
     rate = record.size / record.elapsed_s if record.elapsed_s > 0 else 0.0
     return control.Downloaded(
+        group=record.group,
         name=record.name,
         path=shown_path(job.path),
-        size=record.size,
+        size_bytes=record.size,
+        algorithm=record.algorithm,
         digest=record.digest,
         elapsed_s=record.elapsed_s,
-        rate=rate,
+        rate_bytes_per_s=rate,
+        fetched_bytes=record.fetched_bytes,
+        reused_bytes=record.size - record.fetched_bytes,
         sources=[control.SourceUse(use.user, use.endpoint, use.pieces) for use in record.sources],
     )
 

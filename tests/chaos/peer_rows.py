@@ -44,7 +44,7 @@ def f03_a_downloader_killed_200_times_never_lies(stage: Stage) -> str:
             download = begin(alice, bob, 40 * MIB, group=group)
             for _ in range(kills):
                 threading.Event().wait(stage.rng.uniform(0.0, 2.4))
-                if download.state == "C":
+                if download.state == "complete":
                     download.finishes()
                     done += 1
                     download = begin(alice, bob, 40 * MIB, group=group)
@@ -58,7 +58,9 @@ def f03_a_downloader_killed_200_times_never_lies(stage: Stage) -> str:
                 with frozen(alice.pid):  # nobody can give it anything: what it holds it has kept
                     bob.up()
                     wait_for(
-                        lambda s=synced, d=download: d.state == "C" or d.verified >= s * 16384,
+                        lambda s=synced, d=download: (
+                            d.state == "complete" or d.verified >= s * 16384
+                        ),
                         "what was synced",
                     )
             download.finishes()
@@ -264,7 +266,7 @@ def _round(swarm: Swarm, group: str, alice: Person, bob: Person, carol: Person) 
     given_up = fetch(carol, group, path)
     carol.run("cancel", group, given_up.target)
     for download in downloads:
-        wait_for(lambda d=download: d.state in ("C", ""), "an end")
+        wait_for(lambda d=download: d.state in ("complete", ""), "an end")
         download.never_lies()
     for who in (alice, bob, carol):
         who.run("stop-share", group, path.name)

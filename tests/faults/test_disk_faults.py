@@ -72,13 +72,15 @@ def test_f86_a_disk_that_is_unplugged_costs_no_share_and_no_download(
             if starts:
                 bob.up()
             wait_for(lambda: bob.status()["away"], "the share that is away")
-            wait_for(lambda: download.state, "the pause", until=lambda state: state == "P")
+            wait_for(lambda: download.state, "the pause", until=lambda state: state == "paused")
             assert own.name in carol.files(group)
             assert not list(disk.path.iterdir())
             assert download.verified >= MIB
             disk.plug()
             wait_for(lambda: not bob.status()["away"], "the share that is back")
-            wait_for(lambda: download.state, "the download", until=lambda state: state == "D")
+            wait_for(
+                lambda: download.state, "the download", until=lambda state: state == "downloading"
+            )
             wait_for(lambda: download.verified >= MIB, "what was fetched before")
     download.finishes()
     fetch(carol, group, own).finishes()

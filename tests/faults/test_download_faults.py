@@ -88,10 +88,10 @@ def test_f19_a_full_disk_pauses_with_its_reason_and_goes_on_by_itself(
     download = begin(alice, bob, SIZE, group=group, folder=disk.path)
     download.until(MIB)
     disk.fill()
-    wait_for(lambda: download.state, "the pause", until=lambda state: state == "P")
+    wait_for(lambda: download.state, "the pause", until=lambda state: state == "paused")
     assert "No space left" in download.row["reason"]
     fetch(carol, group, own).finishes()
-    assert download.state == "P"
+    assert download.state == "paused"
     download.never_lies()
     disk.empty()
     download.finishes()
@@ -105,7 +105,7 @@ def test_f19_a_disk_that_turns_out_full_when_it_is_synced_loses_nothing(
     download = begin(alice, bob, SIZE, folder=disk.path)
     download.until(MIB)
     disk.fill()
-    wait_for(lambda: download.state, "the pause", until=lambda state: state == "P")
+    wait_for(lambda: download.state, "the pause", until=lambda state: state == "paused")
     download.never_lies()
     disk.empty()
     download.finishes()
@@ -128,7 +128,7 @@ def test_f19_a_full_disk_at_the_end_is_waited_for_too(
     download.finishes()
     wait_for(lambda: other.status()["shares"] == 1, "the share of what was fetched")
     other.restart()
-    wait_for(lambda: download.state, "its state", until=lambda state: state == "C")
+    wait_for(lambda: download.state, "its state", until=lambda state: state == "complete")
     wait_for(lambda: other.status()["shares"] == 1, "the same after a restart")
     other.down()
 
@@ -143,7 +143,7 @@ def test_f21_a_disk_that_fails_ends_that_download_and_no_other(
     download = begin(alice, bob, size, group=group, folder=disk.path)
     other = begin(alice, bob, MIB, group=group)
     disk.break_()
-    wait_for(lambda: download.state, "the failure", until=lambda state: state == "F")
+    wait_for(lambda: download.state, "the failure", until=lambda state: state == "failed")
     assert "Input/output error" in download.row["reason"]
     assert not download.target.exists()
     other.finishes()
@@ -240,7 +240,12 @@ def test_a_withdrawn_share_is_told_and_its_download_resumes_when_shared_again(
         lambda: download.row["reason"] == "it is no longer shared", "the reason", patience_s=60.0
     )
     row = download.row
-    assert (row["state"], row["rate"], row["eta_s"], row["sources"]) == ("D", 0.0, None, 0)
+    assert (row["state"], row["rate_bytes_per_s"], row["eta_s"], row["sources"]) == (
+        "downloading",
+        0.0,
+        None,
+        0,
+    )
     alice.share(path, group, "--piece-size", "16K")
     download.finishes()
 

@@ -101,7 +101,7 @@ def test_f13_a_slow_source_does_not_hold_up_fast_ones(own: Swarm) -> None:
     path = own.file(SIZE)
     shared_by_both(path, group, alice, carol, slow)
     download = fetch(bob, group, path).finishes(patience_s=40.0)
-    assert download.row["verified"] == SIZE
+    assert download.row["verified_bytes"] == SIZE
 
 
 def test_two_downloads_of_one_content_at_once_do_not_take_each_others_pieces(
@@ -114,7 +114,7 @@ def test_two_downloads_of_one_content_at_once_do_not_take_each_others_pieces(
     wait_for(
         lambda: [row["state"] for row in bob.json("show-downloads") if row["group"] == group],
         "the end of both",
-        until=lambda states: states == ["C", "C"],
+        until=lambda states: states == ["complete", "complete"],
     )
     for each in (first, second):
         assert each.target.exists()

@@ -46,7 +46,7 @@ def test_f06_a_tracker_that_is_down_stops_new_commands_and_nothing_else(own: Swa
     for words in (["list-groups"], ["list-files", download.group], ["create-group", "another"]):
         said = bob.refused(*words, code=4)
         assert "cannot be reached" in said
-    assert download.state == "D"
+    assert download.state == "downloading"
     download.finishes()
     own.tracker.start()
     connected(alice, bob)

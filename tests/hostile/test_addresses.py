@@ -74,5 +74,5 @@ def test_h50_names_that_a_tracker_lists_are_not_connected_to() -> None:
         wait_for(lambda: bob.status()["connected"], "the link")
         bob.ok("download-file", "lab", "a.bin", swarm.folder(), "--no-wait")
         assert readable([listeners[2]], PATIENCE_S), "the address was not connected to"
-        assert bob.state_of("lab", "a.bin") == "D"
+        assert bob.state_of("lab", "a.bin") == "downloading"
         assert readable(listeners[:2], 0.5) == []

@@ -132,7 +132,7 @@ def test_h29_a_link_planted_during_a_download_leads_nowhere(
         plant(place, outside.victim)
     state = _wait_until_ended(arena, group, shared.name)
     assert outside.is_untouched()
-    if state == "C":  # under another name than the one that was taken
+    if state == "complete":  # under another name than the one that was taken
         whole = Path(arena.bob.downloads()[group, shared.name]["path"])
         assert whole.is_file()
         assert not whole.is_symlink()

@@ -44,7 +44,7 @@ def test_a_whole_that_is_not_its_pieces_does_not_verify(arena: AttackSwarm, shar
     assert "promise.bin" in said or "digest" in said
     assert not (dest / "promise.bin").exists()
     row = arena.bob.downloads()[(shared.group, "promise.bin")]
-    assert row["state"] == "F"
+    assert row["state"] == "failed"
     assert row["reason"]
     listed = arena.alice.files(shared.group)["promise.bin"]["shared_by"]
     assert "bob" not in listed

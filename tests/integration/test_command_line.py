@@ -17,49 +17,70 @@ STATUS = {
     "tracker": str,
     "listen": str,
     "device": str,
+    "id": str,
     "shares": int,
+    "downloads": int,
+    "requests": int,
+    "requests_by_group": dict,
+    "pending": list,
+    "away": list,
+    "version": str,
+    "home": str,
+    "pid": int,
+    "trouble": (str, type(None)),
+    "advice": (str, type(None)),
+    "announced": str,
+    "advertise": str,
 }
 GROUP = {"group": str, "owner": str, "members": int, "role": str}
-USER = {"user": str, "role": str}
+USER = {"user": str, "role": str, "since": str, "online": int}
 FILE = {
     "name": str,
-    "size": int,
+    "size_bytes": int,
     "files": int,
     "pieces": int,
-    "piece_length": int,
+    "piece_bytes": int,
     "algorithm": str,
     "digest": str,
     "seeders": int,
     "leechers": int,
     "shared_by": list,
     "away": bool,
+    "version": int,
 }
 DOWNLOAD = {
     "state": str,
     "group": str,
     "name": str,
     "path": str,
-    "size": int,
-    "verified": int,
-    "rate": NUMBER,
+    "size_bytes": int,
+    "verified_bytes": int,
+    "rate_bytes_per_s": NUMBER,
     "eta_s": (*NUMBER, type(None)),
-    "sources": int,
+    "sources": list,
     "reason": (str, type(None)),
+    "version": int,
 }
 DOWNLOADED = {
+    "group": str,
     "name": str,
+    "version": int,
     "path": str,
-    "size": int,
+    "size_bytes": int,
+    "algorithm": str,
     "digest": str,
     "elapsed_s": NUMBER,
-    "rate": NUMBER,
+    "rate_bytes_per_s": NUMBER,
+    "fetched_bytes": int,
+    "reused_bytes": int,
     "sources": list,
 }
 EVENT = {"seq": int, "time": str, "group": str, "event": str}
 
 
 def holds(document: Any, shape: dict[str, Any]) -> None:
-    """Whether ``document`` has all the keys of ``shape``, of the right kinds."""
+    """Whether ``document`` has the keys of ``shape`` and no others, of the right kinds."""
+    assert set(document) == set(shape)
     for key, kind in shape.items():
         assert isinstance(document[key], kind), (key, document)
 
@@ -80,7 +101,8 @@ def test_every_document_has_its_shape(
 
     holds(document(alice, "status"), STATUS)
     uploaded = document(alice, "upload-file", path, group)
-    holds(uploaded, FILE | {"elapsed_s": NUMBER})
+    more = {"elapsed_s": NUMBER, "joined": bool, "again": bool, "notes": list, "skipped": list}
+    holds(uploaded, FILE | more)
     for rows, shape in (
         (document(alice, "list-groups"), GROUP),
         (document(alice, "list-members", group), USER),
@@ -97,18 +119,24 @@ def test_every_document_has_its_shape(
         holds(source, {"user": str, "endpoint": str, "pieces": int})
     for row in document(bob, "show-downloads"):
         holds(row, DOWNLOAD)
-        assert row["state"] in "DCPF"
+        assert row["state"] in ("downloading", "complete", "paused", "failed")
     assert bytes.fromhex(downloaded["digest"]) == bytes.fromhex(uploaded["digest"])
     assert alice.json("list-files", group) == json.loads(alice.ok("list-files", group, "--json"))
-    # What has no document of its own still answers with one.
-    for words in (
-        ("accept-request", group, "carol"),
-        ("remove-member", group, "carol"),
-        ("stop-share", group, path.name),
-        ("create-group", swarm.fresh("group")),
+    # What changes something prints what it changed.
+    other = swarm.fresh("group")
+    cleared = [{"group": group, "name": path.name, "path": downloaded["path"]}]
+    for person, words, changed in (
+        (alice, ("accept-request", group, "carol"), {"user": "carol", "role": "member"}),
+        (alice, ("remove-member", group, "carol"), {"user": "carol", "role": "none"}),
+        (carol, ("join-group", group), {"user": "carol", "role": "pending"}),
+        (alice, ("reject-request", group, "carol"), {"user": "carol", "role": "none"}),
+        (alice, ("stop-share", group, path.name), {"name": path.name}),
+        (alice, ("create-group", other), {"group": other, "user": "alice", "role": "owner"}),
     ):
-        assert isinstance(document(alice, *words), dict)
-    assert isinstance(document(bob, "leave-group", group), dict)
+        assert document(person, *words) == {"group": group, **changed}
+    assert [row for row in document(bob, "clear") if row["group"] == group] == cleared
+    left = {"user": "bob", "role": "none", "new_owner": None, "deleted": False}
+    assert document(bob, "leave-group", group) == {"group": group, **left}
     assert document(alice, "list-files", group) == []
 
 
@@ -195,7 +223,7 @@ def test_no_wait_returns_at_once(swarm: Swarm, alice: Person, bob: Person) -> No
     ran = bob.run("--json", "download-file", group, path.name, swarm.folder(), "--no-wait")
     assert ran.code == 0, str(ran)
     assert isinstance(ran.json, dict)
-    wait_for(lambda: bob.state_of(group, path.name) == "C")
+    wait_for(lambda: bob.state_of(group, path.name) == "complete")
 
 
 def test_ids_may_have_all_that_they_may_have(swarm: Swarm, alice: Person, bob: Person) -> None:

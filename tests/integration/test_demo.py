@@ -59,9 +59,9 @@ def test_json(tmp_path: Path) -> None:
     assert (process.returncode, err) == (0, "")
     document = json.loads(out)
     assert document["ok"] is True
-    assert document["size"] == 1 << 20
+    assert document["size_bytes"] == 1 << 20
     assert [row["user"] for row in document["peers"]] == ["bert"]
-    assert sum(document["peers"][0]["sources"].values()) == 2
+    assert sum(source["pieces"] for source in document["peers"][0]["sources"]) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -48,12 +48,17 @@ def test_a_download_is_told_of_and_offered_to_the_group(
     got = bob.fetch(group, path.name, dest)
     assert (dest / path.name).read_bytes() == path.read_bytes()
     assert got.pop("elapsed_s") > 0
-    assert got.pop("rate") > 0
+    assert got.pop("rate_bytes_per_s") > 0
     assert got == {
+        "group": group,
         "name": path.name,
+        "version": 1,
         "path": str(dest / path.name),
-        "size": 2_000_000,
+        "size_bytes": 2_000_000,
+        "algorithm": "blake3",
         "digest": shared["digest"],
+        "fetched_bytes": 2_000_000,
+        "reused_bytes": 0,
         "sources": [{"user": "alice", "endpoint": alice.status()["listen"], "pieces": 4}],
     }
     row = carol.files(group)[path.name]
@@ -111,11 +116,11 @@ def test_the_final_name_is_not_there_before_the_end(
     dest = swarm.folder()
     assert bob.ok("download-file", group, path.name, dest, "--no-wait") != ""
     key = (group, path.name)
-    row = wait_for(lambda: bob.downloads()[key], until=lambda row: row["verified"] > 0)
-    assert row["state"] == "D"
+    row = wait_for(lambda: bob.downloads()[key], until=lambda row: row["verified_bytes"] > 0)
+    assert row["state"] == "downloading"
     assert not (dest / path.name).exists()
     assert f"[D] [{group}] {path.name}" in bob.ok("show-downloads").splitlines()
-    wait_for(lambda: bob.state_of(*key) == "C", "the end")
+    wait_for(lambda: bob.state_of(*key) == "complete", "the end")
     assert (dest / path.name).read_bytes() == path.read_bytes()
     assert [entry.name for entry in dest.iterdir()] == [path.name]
     assert f"[C] [{group}] {path.name}" in bob.ok("show-downloads").splitlines()
@@ -167,7 +172,7 @@ def test_a_bounded_wait_ends_with_its_own_code(
     dest = swarm.folder()
     said = bob.refused("download-file", group, path.name, dest, "--timeout", "0.2s", code=6)
     assert "timed out" in said
-    wait_for(lambda: bob.state_of(group, path.name) == "C", "the end")
+    wait_for(lambda: bob.state_of(group, path.name) == "complete", "the end")
     assert (dest / path.name).read_bytes() == path.read_bytes()
 
 
@@ -189,7 +194,7 @@ def test_the_downloads_survive_a_restart(swarm: Swarm, alice: Person) -> None:
     before = dave.json("show-downloads")
     dave.restart()
     assert dave.json("show-downloads") == before
-    assert before[0]["state"] == "C"
+    assert before[0]["state"] == "complete"
     dave.down()
 
 
@@ -205,16 +210,16 @@ def test_an_unfinished_download_continues_after_a_restart(
     dave.ok("download-file", group, path.name, dest, "--no-wait")
     key = (group, path.name)
     before = wait_for(
-        lambda: dave.downloads()[key]["verified"], until=lambda verified: verified > SIZE // 2
+        lambda: dave.downloads()[key]["verified_bytes"], until=lambda verified: verified > SIZE // 2
     )
     dave.down() if end == "down" else dave.kill()
     assert not (dest / path.name).exists()
     dave.up()
-    assert dave.state_of(*key) in ("D", "C")
+    assert dave.state_of(*key) in ("downloading", "complete")
     if end == "down":
-        row = wait_for(lambda: dave.downloads()[key], until=lambda row: row["verified"] > 0)
-        assert row["verified"] >= before
-    wait_for(lambda: dave.state_of(*key) == "C", "the end")
+        row = wait_for(lambda: dave.downloads()[key], until=lambda row: row["verified_bytes"] > 0)
+        assert row["verified_bytes"] >= before
+    wait_for(lambda: dave.state_of(*key) == "complete", "the end")
     assert (dest / path.name).read_bytes() == path.read_bytes()
     assert [entry.name for entry in dest.iterdir()] == [path.name]
     dave.down()
@@ -251,9 +256,9 @@ def test_pause_resume_and_cancel(swarm: Swarm, bob: Person, slow_seeder: Person)
     bob.ok("download-file", group, path.name, dest, "--no-wait")
     bob.ok("pause", group, path.name)
     row = bob.downloads()[(group, path.name)]
-    assert (row["state"], row["reason"]) == ("P", "paused by the user")
+    assert (row["state"], row["reason"]) == ("paused", "paused by the user")
     bob.ok("resume", group, path.name)
-    wait_for(lambda: bob.state_of(group, path.name) == "C", "the end")
+    wait_for(lambda: bob.state_of(group, path.name) == "complete", "the end")
     assert (dest / path.name).read_bytes() == path.read_bytes()
     bob.ok("download-file", group, other.name, dest, "--no-wait")
     bob.ok("cancel", group, other.name)
@@ -270,13 +275,13 @@ def test_an_interrupted_wait_leaves_the_download_running(
     slow_seeder.share(path, group, "--piece-size", "16K")
     dest = swarm.folder()
     waiting = bob.spawn("download-file", group, path.name, dest)
-    wait_for(lambda: bob.state_of(group, path.name) == "D", "the beginning")
+    wait_for(lambda: bob.state_of(group, path.name) == "downloading", "the beginning")
     waiting.send_signal(signal.SIGINT)
     out, err = waiting.communicate()
     assert (waiting.returncode, out) == (130, ""), err
     assert "still downloading in the background" in err
     assert "error:" not in err
-    wait_for(lambda: bob.state_of(group, path.name) == "C", "the end")
+    wait_for(lambda: bob.state_of(group, path.name) == "complete", "the end")
     assert (dest / path.name).read_bytes() == path.read_bytes()
 
 
@@ -288,7 +293,7 @@ def test_a_second_wait_for_the_same_download_joins_the_first(
     slow_seeder.share(path, group, "--piece-size", "16K")
     dest = swarm.folder()
     first = bob.spawn("--json", "download-file", group, path.name, dest)
-    wait_for(lambda: bob.state_of(group, path.name) == "D", "the beginning")
+    wait_for(lambda: bob.state_of(group, path.name) == "downloading", "the beginning")
     again = bob.fetch(group, path.name, dest)
     assert result_of(first) == again
     assert len([row for row in bob.json("show-downloads") if row["group"] == group]) == 1
@@ -320,24 +325,24 @@ def test_rows_tell_what_stands_on_the_disk(
     dest = swarm.folder()
     key = (group, path.name)
     bob.fetch(group, path.name, dest)
-    assert bob.state_of(*key) == "C"
+    assert bob.state_of(*key) == "complete"
     moved = swarm.folder() / "moved"
     (dest / path.name).rename(moved)
     row = bob.downloads()[key]
-    assert (row["state"], row["reason"]) == ("F", "what was downloaded is no longer there")
+    assert (row["state"], row["reason"]) == ("failed", "what was downloaded is no longer there")
     moved.rename(dest / path.name)
-    assert bob.state_of(*key) == "C"
+    assert bob.state_of(*key) == "complete"
     clear(dest / path.name)
     bob.fetch(group, path.name, dest)
     rows = [row for row in bob.json("show-downloads") if row["group"] == group]
-    assert [row["state"] for row in rows] == ["C"]  # one row a path
+    assert [row["state"] for row in rows] == ["complete"]  # one row a path
     bob.fetch(group, path.name, dest / "other")
     assert "by its path" in bob.run("cancel", group, path.name).err
     bob.ok("cancel", group, dest / "other")
     assert (dest / "other").exists()
     assert len([row for row in bob.json("show-downloads") if row["group"] == group]) == 1
     assert "the files stay" in bob.ok("clear")
-    assert [row for row in bob.json("show-downloads") if row["state"] == "C"] == []
+    assert [row for row in bob.json("show-downloads") if row["state"] == "complete"] == []
     assert (dest / path.name).exists()
     bob.restart()
     assert [row for row in bob.json("show-downloads") if row["group"] == group] == []

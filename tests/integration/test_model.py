@@ -262,7 +262,7 @@ class Session:
                 seen = {share: set(row["shared_by"]) for share, row in rows.items()}
                 wanted = {share: offering for share, (_, offering) in group.shares.items()}
                 assert seen == wanted, f"{who} {name}\n{self.story}"
-                assert {share: rows[share]["size"] for share in rows} == {
+                assert {share: rows[share]["size_bytes"] for share in rows} == {
                     share: len(data) for share, (data, _) in group.shares.items()
                 }
 

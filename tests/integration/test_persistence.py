@@ -130,7 +130,8 @@ def test_downloads_go_on_while_the_tracker_is_away(
     bob.ok("download-file", group, path.name, dest, "--no-wait")
     key = (group, path.name)
     before = wait_for(
-        lambda: bob.downloads()[key]["verified"], until=lambda verified: verified > SMALL_PIECE
+        lambda: bob.downloads()[key]["verified_bytes"],
+        until=lambda verified: verified > SMALL_PIECE,
     )
     assert before < SIZE
     restless.tracker.kill()
@@ -142,7 +143,7 @@ def test_downloads_go_on_while_the_tracker_is_away(
         ("download-file", group, path.name, restless.folder()),
     ):
         assert "tracker" in bob.refused(*words, code=4)
-    wait_for(lambda: bob.state_of(*key) == "C", "the end of the download")
+    wait_for(lambda: bob.state_of(*key) == "complete", "the end of the download")
     assert (dest / path.name).read_bytes() == path.read_bytes()
     assert bob.status()["user"] == "bob"
 
@@ -169,15 +170,15 @@ def test_an_unfinished_download_goes_on_after_a_restart_of_everything(
     dest = restless.folder()
     bob.ok("download-file", group, path.name, dest, "--no-wait")
     key = (group, path.name)
-    wait_for(lambda: bob.downloads()[key]["verified"] > SIZE // 3)
+    wait_for(lambda: bob.downloads()[key]["verified_bytes"] > SIZE // 3)
     for person in (slow, bob):
         person.kill()
     restless.tracker.restart()
     bob.up()
-    assert bob.state_of(*key) == "D"
+    assert bob.state_of(*key) == "downloading"
     assert not (dest / path.name).exists()
     slow.up()
-    wait_for(lambda: bob.state_of(*key) == "C", "the end of the download")
+    wait_for(lambda: bob.state_of(*key) == "complete", "the end of the download")
     assert (dest / path.name).read_bytes() == path.read_bytes()
 
 
@@ -212,8 +213,8 @@ def test_a_big_touched_file_keeps_nothing_else_waiting(
     alice.down()
     big.touch()
     alice.up()
-    assert alice.state_of(group, path.name) in ("D", "C")
-    wait_for(lambda: alice.state_of(group, path.name) == "C", "the end of the download")
+    assert alice.state_of(group, path.name) in ("downloading", "complete")
+    wait_for(lambda: alice.state_of(group, path.name) == "complete", "the end of the download")
     row = wait_for(lambda: slow.files(group)[big.name], until=lambda row: row["seeders"] == 1)
     assert row["shared_by"] == ["alice"]
     wait_for(lambda: "touched but not changed" in (alice.home / "peer.log").read_text())
@@ -229,13 +230,13 @@ def test_a_paused_download_stays_paused_over_a_restart(
     dest = restless.folder()
     bob.ok("download-file", group, path.name, dest, "--no-wait")
     key = (group, path.name)
-    wait_for(lambda: bob.downloads()[key]["verified"] > 0)
+    wait_for(lambda: bob.downloads()[key]["verified_bytes"] > 0)
     bob.ok("pause", *key)
     bob.restart()
-    assert bob.state_of(*key) == "P"
+    assert bob.state_of(*key) == "paused"
     assert f"[P] [{group}] {path.name}" in bob.ok("show-downloads").splitlines()
     bob.ok("resume", *key)
-    wait_for(lambda: bob.state_of(*key) == "C", "the end of the download")
+    wait_for(lambda: bob.state_of(*key) == "complete", "the end of the download")
     assert (dest / path.name).read_bytes() == path.read_bytes()
 
 
@@ -267,13 +268,13 @@ def test_a_download_from_a_group_that_one_left_is_over(
     slow.share(path, group, "--piece-size", "16K")
     dest = restless.folder()
     waiting = bob.spawn("--json", "download-file", group, path.name, dest)
-    wait_for(lambda: bob.downloads()[(group, path.name)]["verified"] > 0)
+    wait_for(lambda: bob.downloads()[(group, path.name)]["verified_bytes"] > 0)
     slow.ok("remove-member", group, "bob")
     out, err = waiting.communicate(timeout=40)
     assert waiting.returncode == 1
     assert out == ""
     assert '"error"' in err
     row = bob.downloads()[(group, path.name)]
-    assert row["state"] == "F"
+    assert row["state"] == "failed"
     assert group in row["reason"]
     assert not (dest / path.name).exists()

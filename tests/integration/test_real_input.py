@@ -20,11 +20,11 @@ def test_sizes_about_the_edges_of_pieces(
     group = alice.group_with(bob)
     path = swarm.file(size)
     shared = alice.share(path, group)
-    assert (shared["size"], shared["pieces"]) == (size, -(-size // PIECE))
+    assert (shared["size_bytes"], shared["pieces"]) == (size, -(-size // PIECE))
     got = bob.fetch(group, path.name, swarm.folder())
-    assert (got["size"], got["digest"]) == (size, shared["digest"])
+    assert (got["size_bytes"], got["digest"]) == (size, shared["digest"])
     assert Path(got["path"]).read_bytes() == path.read_bytes()
-    assert bob.state_of(group, path.name) == "C"
+    assert bob.state_of(group, path.name) == "complete"
     assert bob.files(group)[path.name]["seeders"] == 2
 
 
@@ -88,7 +88,7 @@ def test_a_file_of_five_gibibytes_with_holes(swarm: Swarm, alice: Person, bob: P
             file.seek(offset)
             file.write(mark)
     shared = alice.share(path, group, "--piece-size", "4M")
-    assert (shared["size"], shared["pieces"]) == (5 * GIB, 1280)
+    assert (shared["size_bytes"], shared["pieces"]) == (5 * GIB, 1280)
     got = bob.fetch(group, path.name, swarm.folder())
     assert got["digest"] == shared["digest"]
     copy = Path(got["path"])
@@ -98,7 +98,7 @@ def test_a_file_of_five_gibibytes_with_holes(swarm: Swarm, alice: Person, bob: P
         for offset, mark in marks.items():
             file.seek(offset)
             assert file.read(len(mark)) == mark
-    assert bob.state_of(group, path.name) == "C"
+    assert bob.state_of(group, path.name) == "complete"
     bob.ok("stop-share", group, path.name)
     alice.ok("stop-share", group, path.name)
 
@@ -137,7 +137,7 @@ def test_an_empty_folder(swarm: Swarm, alice: Person, bob: Person) -> None:
     folder = swarm.folder("void")
     (folder / "nothing").mkdir()
     shared = alice.share(folder, group)
-    assert (shared["size"], shared["files"], shared["pieces"]) == (0, 0, 0)
+    assert (shared["size_bytes"], shared["files"], shared["pieces"]) == (0, 0, 0)
     dest = swarm.folder()
     bob.fetch(group, folder.name, dest)
     assert listing(dest / folder.name) == {"nothing": None}

@@ -42,9 +42,9 @@ class AttackedDownload:
             with stopped(self.arena.alice):
                 self.bob.ok("download-file", group, name, folder, "--no-wait")
                 assert self._lied.wait(PATIENCE_S), "the liar was never asked"
-                assert self.bob.state_of(group, name) == "D"
+                assert self.bob.state_of(group, name) == "downloading"
             wait_for(lambda: self.bob.state_of(group, name), "the end", until=lambda s: s in "CF")
-            assert self.bob.state_of(group, name) == "C", self.bob.downloads()
+            assert self.bob.state_of(group, name) == "complete", self.bob.downloads()
             assert (folder / name).read_bytes() == self.shared.bytes
         return liar
 

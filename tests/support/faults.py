@@ -232,7 +232,7 @@ class Fetch:
     @property
     def verified(self) -> int:
         row = self.row
-        return row["verified"] if row else 0
+        return row["verified_bytes"] if row else 0
 
     @property
     def state(self) -> str:
@@ -268,8 +268,8 @@ class Fetch:
 
         def done() -> Any:
             row = self.row
-            assert row is None or row["state"] != "F", row
-            return row and row["state"] == "C"
+            assert row is None or row["state"] != "failed", row
+            return row and row["state"] == "complete"
 
         wait_for(done, f"the end of {self.name}, {self.row}", patience_s=patience_s)
         assert self.target.exists()

@@ -354,7 +354,7 @@ class Person:
         return {(row["group"], row["name"]): row for row in self.json("show-downloads")}
 
     def state_of(self, group: str, name: str) -> str:
-        """The letter of a download; empty when there is none."""
+        """The state of a download; empty when there is none."""
         row = self.downloads().get((group, name))
         return row["state"] if row else ""
 

@@ -179,12 +179,11 @@ _ROW = control.FileRow(
 
 ANSWERS: list[Any] = [
     control.Failed(Code.TAKEN, "there is one already", "choose another", 1),
-    control.Done("done"),
+    control.Done("done", {"group": "films", "user": "bob", "role": "none"}),
     control.Welcome("0.1.0", "0123456789abcdef"),
     control.NeedsConsent("you own films"),
-    control.Left("left films; bob owns it now", "films", "bob"),
-    control.Begun("downloading film.mkv", "films", "/films/film.mkv"),
-    control.PasswordChanged("done", 2),
+    control.DoneAll("paused 1 download", [{"group": "films", "name": "film.mkv"}]),
+    control.Begun("downloading film.mkv", "films", "/films/film.mkv", "film.mkv"),
     control.StatusIs(
         "alice",
         True,
@@ -202,6 +201,9 @@ ANSWERS: list[Any] = [
         2,
         {"films": 2},
         ["music"],
+        "20212223",
+        "0.1.0",
+        "/home/alice",
     ),
     control.Groups([control.GroupRow("films", "alice", 2, "owner")]),
     control.Users([control.UserRow("bob", "member", "2030-03-17T17:46:40.123Z", 1)]),
@@ -222,20 +224,41 @@ ANSWERS: list[Any] = [
     control.Downloads(
         [
             control.DownloadRow(
-                "P", "films", "film.mkv", "/films/film.mkv", 3, 2, 1.5, 0.5, 1, "no room"
+                "paused",
+                "films",
+                "film.mkv",
+                "/films/film.mkv",
+                3,
+                2,
+                1.5,
+                0.5,
+                [control.SourceEnd("bob", "tcp://192.0.2.2:5001")],
+                "no room",
+                2,
             )
         ]
     ),
     control.SourceRows([control.SourceRow("bob", "tcp://192.0.2.2:5001", True, 1.5, 3, 2, "good")]),
     control.Checks([control.CheckRow("clock", False, "a day off", "set it")]),
-    control.Uploaded(_ROW, 0.5, True, False, ["joined as it was shared first"]),
+    control.Uploaded(
+        _ROW,
+        0.5,
+        True,
+        False,
+        ["joined as it was shared first"],
+        [control.SkippedRow("a/link", "a link")],
+    ),
     control.Downloaded(
+        "films",
         "film.mkv",
         "/films/film.mkv",
         1_048_577,
+        "blake3",
         DIGEST.hex(),
         0.5,
         2_097_154.0,
+        1_000_000,
+        48_577,
         [control.SourceUse("bob", "tcp://192.0.2.2:5001", 3)],
     ),
     control.Progress("downloading", 1, 2, 1.5, 0.5, 1, "a note"),

@@ -67,7 +67,7 @@ def _play(
     uploaded = owner.ask(control.UploadFile(str(content), GROUP, yes=True))
     assert isinstance(uploaded, control.Uploaded)
     view.shared(owner.name, uploaded)
-    fetches = [Fetch(peer.name, uploaded.row.size) for peer in others]
+    fetches = [Fetch(peer.name, uploaded.row.size_bytes) for peer in others]
     view.watch(fetches, lambda: _fetch_all(others, fetches, uploaded.row.name))
     _compare(content, others, fetches, view)
     view.table(fetches, uploaded)

@@ -12,6 +12,7 @@ from common.messages import control
 from common.names import printable
 from common.units import count_text, number_text, percent_text, rate_text, size_text, time_text
 from peer.cli.console import Console
+from peer.cli.json_form import plain
 from peer.cli.tables import Column, Table, show
 
 FRAME_S = 0.1
@@ -48,7 +49,8 @@ class Fetch:
             return printable(f"failed: {self.error}")
         if self.done is not None:
             sources = count_text(len(self.done.sources), "peer")
-            return f"{rate_text(self.done.rate)} from {sources}, done in {self.elapsed_s:.2f} s"
+            rate = rate_text(self.done.rate_bytes_per_s)
+            return f"{rate} from {sources}, done in {self.elapsed_s:.2f} s"
         if self.progress is None:
             return "asking"
         if not self.progress.sources:
@@ -75,7 +77,7 @@ class DemoView:
         row = uploaded.row
         files = f"{count_text(row.files, 'file')}, " if row.files != 1 else ""
         self.report(
-            f"share     {row.name}: {size_text(row.size)}, {files}"
+            f"share     {row.name}: {size_text(row.size_bytes)}, {files}"
             f"{count_text(row.pieces, 'piece')}, by {owner} in {time_text(uploaded.elapsed_s)}"
         )
 
@@ -128,13 +130,13 @@ class DemoView:
             pieces = ", ".join(f"{source.user} {number_text(source.pieces)}" for source in sources)
             rate = rate_text(fetch.size / max(fetch.elapsed_s, 1e-9))
             rows.append((fetch.name, f"{fetch.elapsed_s:.2f} s", rate, pieces or "none"))
-        self._document["size"] = uploaded.row.size
+        self._document["size_bytes"] = uploaded.row.size_bytes
         self._document["peers"] = [
             {
                 "user": fetch.name,
                 "elapsed_s": round(fetch.elapsed_s, 3),
-                "rate": fetch.done.rate,
-                "sources": {source.user: source.pieces for source in fetch.done.sources},
+                "rate_bytes_per_s": fetch.done.rate_bytes_per_s,
+                "sources": [plain(source) for source in fetch.done.sources],
             }
             for fetch in fetches
             if fetch.done is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,10 +27,21 @@ from tests.support.paths import ROOT
 EVIL = "\x1b[31mred\x1b[0m\n[bold]\u202egnp.exe"
 FILE = control.FileRow("film.mkv", 1 << 30, 1, 2048, 524288, "blake3", "ab" * 32, 2, 1, ["anna"])
 DOWNLOADS = [
-    control.DownloadRow("D", "films", "a b.mkv", "/d/a b.mkv", 100, 50, 5.0, 10.0, 2, None),
-    control.DownloadRow("C", "films", "b", "/d/b", 100, 100, 0.0, None, 0, None),
-    control.DownloadRow("P", "books", "c", "/d/c", 100, 0, 0.0, None, 0, "the disk is full"),
-    control.DownloadRow("F", "books", "d", "/d/d", 100, 0, 0.0, None, 0, "gone"),
+    control.DownloadRow(
+        "downloading",
+        "films",
+        "a b.mkv",
+        "/d/a b.mkv",
+        100,
+        50,
+        5.0,
+        10.0,
+        [control.SourceEnd("anna", "tcp://192.0.2.1:1")],
+        None,
+    ),
+    control.DownloadRow("complete", "films", "b", "/d/b", 100, 100, 0.0, None, [], None),
+    control.DownloadRow("paused", "books", "c", "/d/c", 100, 0, 0.0, None, [], "the disk is full"),
+    control.DownloadRow("failed", "books", "d", "/d/d", 100, 0, 0.0, None, [], "gone"),
 ]
 DEVICE = control.DeviceRow(
     "3f0c9a1b",
@@ -41,12 +53,16 @@ DEVICE = control.DeviceRow(
     True,
 )
 DOWNLOADED = control.Downloaded(
+    "films",
     "film.mkv",
     "/d/film.mkv",
     1 << 30,
+    "blake3",
     "ab" * 32,
     2.0,
     float(1 << 29),
+    1 << 29,
+    1 << 29,
     [control.SourceUse("anna", "tcp://192.0.2.1:1", 2000)],
 )
 
@@ -283,6 +299,20 @@ def test_show_downloads_in_a_pipe_is_exactly_this(home: Path, cli: Cli) -> None:
     assert ran == Ran(0, "", "There are no downloads.\n")
 
 
+FILE_DOCUMENT = {
+    "name": "film.mkv",
+    "size_bytes": 1 << 30,
+    "files": 1,
+    "pieces": 2048,
+    "piece_bytes": 524288,
+    "algorithm": "blake3",
+    "digest": "ab" * 32,
+    "seeders": 2,
+    "leechers": 1,
+    "shared_by": ["anna"],
+    "away": False,
+    "version": 1,
+}
 JSON: list[tuple[list[str], control.Answer, Any]] = [
     (
         ["list-groups"],
@@ -312,61 +342,96 @@ JSON: list[tuple[list[str], control.Answer, Any]] = [
     ),
     (
         ["change-password", "old", "new"],
-        control.PasswordChanged("password changed; 2 other devices were logged out", 2),
-        {
-            "done": True,
-            "text": "password changed; 2 other devices were logged out",
-            "logged_out": 2,
-        },
+        control.Done("password changed", {"user": "anna", "logged_out": 2}),
+        {"user": "anna", "logged_out": 2},
     ),
+    (
+        ["remove-member", "films", "bert"],
+        control.Done("removed", {"group": "films", "user": "bert", "role": "none"}),
+        {"group": "films", "user": "bert", "role": "none"},
+    ),
+    (["clear"], control.DoneAll("cleared", [{"group": "films"}]), [{"group": "films"}]),
+    (["clear"], control.DoneAll("cleared", []), []),
     (
         ["list-files", "films"],
         control.Files([FILE]),
-        [
-            {
-                "name": "film.mkv",
-                "size": 1 << 30,
-                "files": 1,
-                "pieces": 2048,
-                "piece_length": 524288,
-                "algorithm": "blake3",
-                "digest": "ab" * 32,
-                "seeders": 2,
-                "leechers": 1,
-                "shared_by": ["anna"],
-                "away": False,
-            }
-        ],
+        [FILE_DOCUMENT],
     ),
     (
         ["show-downloads"],
         control.Downloads(DOWNLOADS[:1]),
         [
             {
-                "state": "D",
+                "state": "downloading",
                 "group": "films",
                 "name": "a b.mkv",
                 "path": "/d/a b.mkv",
-                "size": 100,
-                "verified": 50,
-                "rate": 5.0,
+                "size_bytes": 100,
+                "verified_bytes": 50,
+                "rate_bytes_per_s": 5.0,
                 "eta_s": 10.0,
-                "sources": 2,
+                "sources": [{"user": "anna", "endpoint": "tcp://192.0.2.1:1"}],
                 "reason": None,
+                "version": 1,
             }
         ],
+    ),
+    (
+        ["why-slow", "films", "film.mkv"],
+        control.SourceRows(
+            [control.SourceRow("anna", "tcp://192.0.2.1:1", True, 5.0, 3, 2, "good")]
+        ),
+        [
+            {
+                "user": "anna",
+                "endpoint": "tcp://192.0.2.1:1",
+                "complete": True,
+                "rate_bytes_per_s": 5.0,
+                "pieces": 3,
+                "in_flight": 2,
+                "verdict": "good",
+            }
+        ],
+    ),
+    (
+        ["upload-file", "/a", "films"],
+        control.Uploaded(FILE, 1.5, True, False, ["a note"], [control.SkippedRow("a/l", "a link")]),
+        {
+            **FILE_DOCUMENT,
+            "elapsed_s": 1.5,
+            "joined": True,
+            "again": False,
+            "notes": ["a note"],
+            "skipped": [{"path": "a/l", "reason": "a link"}],
+        },
     ),
     (
         ["download-file", "films", "film.mkv", "/d"],
         DOWNLOADED,
         {
+            "group": "films",
             "name": "film.mkv",
+            "version": 1,
             "path": "/d/film.mkv",
-            "size": 1 << 30,
+            "size_bytes": 1 << 30,
+            "algorithm": "blake3",
             "digest": "ab" * 32,
             "elapsed_s": 2.0,
-            "rate": float(1 << 29),
+            "rate_bytes_per_s": float(1 << 29),
+            "fetched_bytes": 1 << 29,
+            "reused_bytes": 1 << 29,
             "sources": [{"user": "anna", "endpoint": "tcp://192.0.2.1:1", "pieces": 2000}],
+        },
+    ),
+    (
+        ["download-file", "films", "film.mkv", "/d", "--no-wait"],
+        control.Begun("downloading film.mkv", "films", "/d/film.mkv", "film.mkv"),
+        {
+            "group": "films",
+            "name": "film.mkv",
+            "version": 1,
+            "path": "/d/film.mkv",
+            "state": "downloading",
         },
     ),
 ]
@@ -394,12 +459,60 @@ def test_a_list_of_devices_says_which_is_this_one(home: Path, cli: Cli) -> None:
     assert (lines[1][0], lines[1][3:]) == ("aa00bb11", ["not", "known"])
 
 
-def test_upload_json_is_the_row_and_the_time(home: Path, cli: Cli) -> None:
-    uploaded = control.Uploaded(FILE, 1.5, True)
-    _, ran = one_ask(home, cli, uploaded, "--json", "upload-file", "/a", "films")
+KEYS: dict[str, type[msgspec.Struct]] = {
+    "list-groups": control.GroupRow,
+    "list-members": control.UserRow,
+    "list-devices": control.DeviceRow,
+    "list-files": control.FileRow,
+    "show-downloads": control.DownloadRow,
+    "why-slow": control.SourceRow,
+    "download-file": control.Downloaded,
+    "status": control.StatusIs,
+    "doctor": control.CheckRow,
+}
+
+
+def test_the_document_names_every_key() -> None:
+    """docs/json.md, in the order of the documents."""
+    text = (ROOT / "docs" / "json.md").read_text("utf-8").partition("## What a command changed")[0]
+    rows = {}
+    for line in text.splitlines():
+        if found := re.fullmatch(r"\| `([a-z-]+)` \| (?:list|document) \| (.+) \|", line):
+            rows[found[1]] = re.findall(r"`([a-z_]+)`", re.sub(r"\([^()]*\)", "", found[2]))
+    for command, kind in KEYS.items():
+        assert sorted(rows[command]) == sorted(kind.__struct_fields__), command
+
+
+def test_json_progress_is_an_object_a_line_on_standard_error(
+    home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.cli.progress.LINE_S", 0.0)
+
+    def work(ask: control.Ask, tell: Any) -> control.Answer:
+        tell(control.Progress("downloading", 50, 100, 10.0, 5.0, 3, EVIL))
+        return DOWNLOADED
+
+    words = ("--json", "download-file", "films", "film.mkv", "/d")
+    _, ran = one_ask(home, cli, work, *words)
     assert ran.json["name"] == "film.mkv"
-    assert ran.json["digest"] == "ab" * 32
-    assert ran.json["elapsed_s"] == 1.5
+    assert json.loads(ran.err) == {
+        "progress": {
+            "stage": "downloading",
+            "done_bytes": 50,
+            "total_bytes": 100,
+            "rate_bytes_per_s": 10.0,
+            "eta_s": 5.0,
+            "sources": 3,
+            "note": EVIL,
+            "advice": None,
+        }
+    }
+    assert "\x1b" not in ran.err
+    _, ran = one_ask(home, cli, work, "-q", *words)
+    assert ran.err == ""
+    monkeypatch.setattr("peer.cli.progress.LINE_S", 60.0)
+    _, ran = one_ask(home, cli, work, *words)
+    assert ran.err == "", "what ends soon has one document at most on standard error"
 
 
 def test_a_download_reports_its_path_on_one_line(home: Path, cli: Cli) -> None:
@@ -418,7 +531,7 @@ def test_a_download_reports_its_path_on_one_line(home: Path, cli: Cli) -> None:
 def test_watch_prints_an_object_a_line(home: Path, cli: Cli) -> None:
     def work(ask: control.Ask, tell: Any) -> control.Answer:
         for seq in (7, 8):
-            details: dict[str, str | int | bool] = {"name": EVIL, "size": 3, "seq": 99}
+            details: dict[str, str | int | bool] = {"name": EVIL, "size_bytes": 3, "seq": 99}
             tell(control.Happened(seq, "2026-01-01T00:00:00Z", "films", "share", details))
         return control.Done()
 
@@ -432,7 +545,7 @@ def test_watch_prints_an_object_a_line(home: Path, cli: Cli) -> None:
             "group": "films",
             "event": "share",
             "name": EVIL,
-            "size": 3,
+            "size_bytes": 3,
         }
         for seq in (7, 8)
     ]
@@ -455,7 +568,20 @@ EVERYWHERE: list[tuple[list[str], control.Answer]] = [
     (
         ["show-downloads"],
         control.Downloads(
-            [control.DownloadRow("D", EVIL, EVIL, EVIL, 1, 1, 1.0, 1.0, 1, EVIL)],
+            [
+                control.DownloadRow(
+                    "downloading",
+                    EVIL,
+                    EVIL,
+                    EVIL,
+                    1,
+                    1,
+                    1.0,
+                    1.0,
+                    [control.SourceEnd("anna", "tcp://192.0.2.1:1")],
+                    EVIL,
+                )
+            ],
         ),
     ),
     (
@@ -468,7 +594,7 @@ EVERYWHERE: list[tuple[list[str], control.Answer]] = [
     ),
     (
         ["download-file", "g", EVIL.replace("[", "("), "/d"],  # with [ it would be a pattern
-        control.Downloaded(EVIL, EVIL, 1, "", 1.0, 1.0, []),
+        control.Downloaded(EVIL, EVIL, EVIL, 1, EVIL, EVIL, 1.0, 1.0, 1, 0, []),
     ),
     (["create-group", EVIL], control.Done(EVIL)),
     (["logout"], control.Done(EVIL)),

@@ -14,7 +14,9 @@ from peer.cli.demo.view import Fetch, _bars
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_a_download_is_one_row(columns: int) -> None:
     sources = [control.SourceUse(f"u{at}", "tcp://192.0.2.1:1", 9) for at in range(12)]
-    done = control.Downloaded("n", "/d/n", 1 << 28, "ab", 1.29, 112.4 * (1 << 20), sources)
+    done = control.Downloaded(
+        "g", "n", "/d/n", 1 << 28, "blake3", "ab", 1.29, 112.4 * (1 << 20), 1 << 28, 0, sources
+    )
     moving = control.Progress("downloading", 1 << 20, 1 << 28, 112.4 * (1 << 20), 3.0, 3)
     fetches = [
         Fetch("bert", 1 << 28, done=done, began_at=1.0, ended_at=2.29),

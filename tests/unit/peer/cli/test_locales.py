@@ -17,7 +17,18 @@ from tests.support.paths import ROOT
 
 NAME = "Größe – 日本語.mkv"
 FILE = control.FileRow(NAME, 1 << 30, 1, 2048, 524288, "blake3", "ab" * 32, 2, 1, ["anna"])
-DOWNLOAD = control.DownloadRow("D", "films", NAME, f"/d/{NAME}", 100, 50, 5.0, 10.0, 2, None)
+DOWNLOAD = control.DownloadRow(
+    "downloading",
+    "films",
+    NAME,
+    f"/d/{NAME}",
+    100,
+    50,
+    5.0,
+    10.0,
+    [control.SourceEnd("anna", "tcp://192.0.2.1:1")],
+    None,
+)
 LOCALES = {
     "C": {"LC_ALL": "C"},
     "POSIX": {"LC_ALL": "POSIX"},
@@ -64,7 +75,9 @@ def test_help_errors_tables_and_json(environment: dict[str, str], tmp_path: Path
 
     def work(ask: control.Ask, tell: object) -> control.Answer:
         tell(control.Progress("downloading", 1, 100, note=NAME))  # type: ignore[operator]
-        return control.Downloaded(NAME, f"/d/{NAME}", 1 << 20, "ab" * 32, 2.0, 1.0, [])
+        return control.Downloaded(
+            "films", NAME, f"/d/{NAME}", 1 << 20, "blake3", "ab" * 32, 2.0, 1.0, 1 << 20, 0, []
+        )
 
     replies = {
         control.ListFiles: control.Files([FILE]),

@@ -47,9 +47,9 @@ Prompted = Any
 
 
 def row(state: str, name: str = "a") -> control.Downloads:
-    reason = "the disk is full" if state == "P" else None
+    reason = "the disk is full" if state == "paused" else None
     return control.Downloads(
-        [control.DownloadRow(state, "films", name, f"/d/{name}", 9, 9, 0.0, None, 0, reason)]
+        [control.DownloadRow(state, "films", name, f"/d/{name}", 9, 9, 0.0, None, [], reason)]
     )
 
 
@@ -147,9 +147,17 @@ def test_the_history_keeps_no_line_with_a_password(tmp_path: Path) -> None:
 def test_a_download_returns_at_once_and_its_end_is_announced(
     home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    looks = iter([control.Downloads([]), control.Downloads([]), row("D"), row("P"), row("C")])
+    looks = iter(
+        [
+            control.Downloads([]),
+            control.Downloads([]),
+            row("downloading"),
+            row("paused"),
+            row("complete"),
+        ]
+    )
     replies: dict[type, Any] = {
-        control.ShowDownloads: lambda ask, tell: next(looks, row("C")),
+        control.ShowDownloads: lambda ask, tell: next(looks, row("complete")),
         control.DownloadFile: control.Begun("downloading a", "films", "/x/a"),
         control.StopShare: control.Done("stopped"),
     }
@@ -168,7 +176,7 @@ def test_a_download_returns_at_once_and_its_end_is_announced(
 def test_an_earlier_end_is_not_reported(
     home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    old, under_way = row("C").rows[0], row("D").rows[0]
+    old, under_way = row("complete").rows[0], row("downloading").rows[0]
     looks = iter([[], [], [old], [old, under_way], [old], [old, old]])
     replies: dict[type, Any] = {
         control.ShowDownloads: lambda ask, tell: control.Downloads(next(looks, [old, old])),
@@ -294,13 +302,13 @@ def test_a_script_ends_with_the_code_of_its_first_failure(
 
 
 def fetched(name: str) -> control.Downloaded:
-    return control.Downloaded(name, f"/d/{name}", 9, "00", 1.0, 9.0, [])
+    return control.Downloaded("films", name, f"/d/{name}", 9, "blake3", "00", 1.0, 9.0, 9, 0, [])
 
 
 def listed(*rows: tuple[str, str, str | None]) -> control.Downloads:
     return control.Downloads(
         [
-            control.DownloadRow(state, "films", name, f"/d/{name}", 9, 9, 0.0, None, 0, reason)
+            control.DownloadRow(state, "films", name, f"/d/{name}", 9, 9, 0.0, None, [], reason)
             for name, state, reason in rows
         ]
     )
@@ -325,10 +333,10 @@ def test_a_script_waits_for_the_downloads_that_it_began(
 
     replies: dict[type, Any] = {
         control.ShowDownloads: listed(
-            ("old", "D", None),
-            ("good", "D", None),
-            ("bad", "P", "queued, number 1 in line"),
-            ("paused", "P", control.PAUSED_BY_USER),
+            ("old", "downloading", None),
+            ("good", "downloading", None),
+            ("bad", "paused", "queued, number 1 in line"),
+            ("paused", "paused", control.PAUSED_BY_USER),
         ),
         control.DownloadFile: begin,
         control.AwaitDownload: wait,
@@ -352,13 +360,16 @@ def test_leaving_asks_when_downloads_would_stop(
     home: Path, monkeypatch: pytest.MonkeyPatch, typed: str, left: bool
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
-    rows = listed(("a", "D", None), ("b", "P", "the disk is full"), ("c", "C", None))
+    rows = listed(
+        ("a", "downloading", None), ("b", "paused", "the disk is full"), ("c", "complete", None)
+    )
     with FakePeer(home, {control.ShowDownloads: rows}):
         assert prompt_exit.may_leave(Console(str(home)), ends_peer=True) is left
 
 
 @pytest.mark.parametrize(
-    "rows", [listed(("c", "C", None)), listed(("p", "P", control.PAUSED_BY_USER)), listed()]
+    "rows",
+    [listed(("c", "complete", None)), listed(("p", "paused", control.PAUSED_BY_USER)), listed()],
 )
 def test_leaving_asks_nothing_when_nothing_stops(
     home: Path, monkeypatch: pytest.MonkeyPatch, rows: control.Downloads
@@ -372,6 +383,6 @@ def test_leaving_a_peer_that_goes_on_is_no_question(
     home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    with FakePeer(home, {control.ShowDownloads: listed(("a", "D", None))}):
+    with FakePeer(home, {control.ShowDownloads: listed(("a", "downloading", None))}):
         assert prompt_exit.may_leave(Console(str(home)), ends_peer=False)
     assert "1 download is not finished and will continue" in capfd.readouterr().err

@@ -29,7 +29,7 @@ FILES = control.Files(
     ]
 )
 DOWNLOADS = control.Downloads(
-    [control.DownloadRow("D", "films", "song.ogg", "/d", 1, 0, 0.0, None, 0, None)]
+    [control.DownloadRow("downloading", "films", "song.ogg", "/d", 1, 0, 0.0, None, [], None)]
 )
 MEMBERS = control.Users([control.UserRow("carla", "member", "2026-01-01T00:00:00Z", 1)])
 REQUESTS = control.Users([control.UserRow("mallory", "", "2026-01-01T00:00:00Z", 0)])

@@ -144,7 +144,18 @@ def test_a_row_is_a_line_however_long_its_names_are(width: int) -> None:
         assert max(map(cell_len, lines)) <= width
         assert plain_lines(table)[1].startswith(table.rows[0][0])
     rows = [
-        control.DownloadRow(state, "g" * 64, LONG, f"/d/{LONG}", 200, 50, 1024.0, 12.0, 1, LONG)
+        control.DownloadRow(
+            state,
+            "g" * 64,
+            LONG,
+            f"/d/{LONG}",
+            200,
+            50,
+            1024.0,
+            12.0,
+            [control.SourceEnd("anna", "tcp://192.0.2.1:1")],
+            LONG,
+        )
         for state in "DPFC"
     ]
     lines = download_lines([*rows, rows[0]], terminal=True, width=width)
@@ -166,10 +177,23 @@ def test_a_name_cannot_break_its_row() -> None:
 
 def test_downloads_on_a_terminal_begin_as_in_a_pipe() -> None:
     rows = [
-        control.DownloadRow("D", "g", "n", "/d/n", 200, 50, 1024.0, 12.0, 1, None),
-        control.DownloadRow("P", "g", "long", "/d/l", 200, 100, 0.0, None, 0, "paused by you"),
-        control.DownloadRow("F", "g", "y", "/d/y", 200, 0, 0.0, None, 0, "not a member"),
-        control.DownloadRow("C", "g", "x", "/d/x", 0, 0, 0.0, None, 0, None),
+        control.DownloadRow(
+            "downloading",
+            "g",
+            "n",
+            "/d/n",
+            200,
+            50,
+            1024.0,
+            12.0,
+            [control.SourceEnd("anna", "tcp://192.0.2.1:1")],
+            None,
+        ),
+        control.DownloadRow(
+            "paused", "g", "long", "/d/l", 200, 100, 0.0, None, [], "paused by you"
+        ),
+        control.DownloadRow("failed", "g", "y", "/d/y", 200, 0, 0.0, None, [], "not a member"),
+        control.DownloadRow("complete", "g", "x", "/d/x", 0, 0, 0.0, None, [], None),
     ]
     plain = download_lines(rows, terminal=False)
     shown = download_lines(rows, terminal=True, width=80)
@@ -183,7 +207,9 @@ def test_downloads_on_a_terminal_begin_as_in_a_pipe() -> None:
 
 
 def test_an_event_is_one_line() -> None:
-    event = control.Happened(1, "now", "films", "share", {"name": "a\nb", "size": 3, "last": True})
+    event = control.Happened(
+        1, "now", "films", "share", {"name": "a\nb", "size_bytes": 3, "last": True}
+    )
     for aligned in (True, False):
         line = EventLines(aligned=aligned).line(event)
         assert line == "now  [films]  share       name=a\\x0ab  size=3 B  last=true"

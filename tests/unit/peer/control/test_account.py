@@ -75,6 +75,8 @@ def test_ids_are_long_enough_to_be_distinct() -> None:
 
 
 class Session:
+    user = "alice"
+
     def replaced_by(self, user: str) -> str | None:
         return "bob is logged in here" if user == "replacing" else None
 
@@ -107,7 +109,9 @@ def test_the_result_of_a_password_change_is_reported(
 ) -> None:
     ask = control.ChangePassword("old", "new password", keep)
     answer, link, _ = handled(ask, ChangePassword=reply)
-    assert answer == control.PasswordChanged(f"password changed; {text}", count)
+    assert answer == control.Done(
+        f"password changed; {text}", {"user": "alice", "logged_out": count}
+    )
     assert link.asked == [tracker.ChangePassword("old", "new password", keep)]
 
 
@@ -149,11 +153,17 @@ def test_a_login_waits_for_its_place_in_the_trackers_queue(monkeypatch: pytest.M
 
 def test_a_device_is_forgotten_by_its_whole_key_and_one_s_own_ends_the_session() -> None:
     answer, link, session = handled(control.ForgetDevice("3f0c0d"), ForgetDevice=tracker.Done())
-    assert answer == control.Done("device 3f0c0d00 is logged out")
+    assert answer == control.Done(
+        "device 3f0c0d00 is logged out",
+        {"user": "alice", "id": "3f0c0d00", "device": key_text(PHONE)},
+    )
     assert link.asked[-1] == tracker.ForgetDevice(PHONE)
     assert session.ended == 0
     answer, link, session = handled(control.ForgetDevice("3f0c0c"), ForgetDevice=tracker.Done())
-    assert answer == control.Done("logged out; this device no longer shares anything")
+    assert answer == control.Done(
+        "logged out; this device no longer shares anything",
+        {"user": "alice", "id": "3f0c0c00", "device": key_text(OWN)},
+    )
     assert session.ended == 1
 
 

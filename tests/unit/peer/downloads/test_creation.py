@@ -165,7 +165,7 @@ def test_a_bounded_wait_ends_and_the_download_goes_on(run: Run) -> None:
         with pytest.raises(TimedOut, match="goes on") as caught:
             await stage.downloads.wait(key, lambda _: None, 0.01)
         assert "cancel films film" in str(caught.value.hint)
-        assert [row.state for row in stage.downloads.rows()] == ["D"]
+        assert [row.state for row in stage.downloads.rows()] == ["downloading"]
 
     run(test)
 

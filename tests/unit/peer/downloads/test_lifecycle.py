@@ -390,7 +390,7 @@ def test_a_part_that_cannot_be_removed_keeps_its_row(
                 with pytest.raises(ReadOnly):
                     await downloads.cancel("films", "film")
                 (row,) = downloads.rows()
-                assert row.state == "F"
+                assert row.state == "failed"
                 assert "the folder is read-only" in str(row.reason)
         assert stage.records.load()["film"].state == "F", "a restart does not bring it back"
         await downloads.cancel("films", "film")
@@ -602,7 +602,7 @@ def test_an_interrupted_copy_is_not_fetched_from_the_start(tmp_path: Path) -> No
         stage.inventory.put(MUSIC, stage.content, stage.manifest, stage.encoded, copy, None)
         downloads = await stage.start()
         await until(copy.read_so_far.is_set)
-        assert downloads.rows()[0].verified == 3 * PIECE
+        assert downloads.rows()[0].verified_bytes == 3 * PIECE
         asked, told = len(stage.link.asked), asyncio.Event()
 
         async def late(_: Any) -> tracker.Sources:
@@ -709,7 +709,7 @@ def test_downloads_of_one_name_are_paused_together_and_cancelled_by_path(tmp_pat
         downloads = await stage.start()
         await until(lambda: len(downloads._active()) == 2)
         await downloads.pause("films", "film")
-        assert [row.state for row in downloads.rows()] == ["P", "P"]
+        assert [row.state for row in downloads.rows()] == ["paused", "paused"]
         await downloads.resume("films", str(other))
         assert (stage.state(), stage.state("other")) == ("P", "D")
         with pytest.raises(Refused, match="2 downloads"):

@@ -69,18 +69,23 @@ def test_the_row_says_that_every_source_is_banned_until_a_good_one_comes(tmp_pat
         job.transfer.sources([listed(BOB)])
         await give(stage, job, BOB)
         row = row_of(stage)
-        assert (row.reason, row.sources) == (None, 1)
-        assert row.rate > 0
+        assert (row.reason, len(row.sources)) == (None, 1)
+        assert row.rate_bytes_per_s > 0
         await give(stage, job, BOB, b"wrong" * PIECE)
         row = row_of(stage)
         assert row.reason == "every source sent wrong pieces and is banned"
-        assert (row.state, row.rate, row.eta_s, row.sources) == ("D", 0.0, None, 0)
+        assert (row.state, row.rate_bytes_per_s, row.eta_s, row.sources) == (
+            "downloading",
+            0.0,
+            None,
+            [],
+        )
         assert progress_of(job, job.record.user).note == row.reason
         job.transfer.sources([listed(CAROL)])
         assert row_of(stage).reason is None
         assert progress_of(job, job.record.user).note == "no source answers yet"
         job.transfer.on_opened(CAROL, None)
-        assert (row_of(stage).reason, row_of(stage).sources) == (None, 1)
+        assert (row_of(stage).reason, len(row_of(stage).sources)) == (None, 1)
         assert progress_of(job, job.record.user).note is None
 
     run(tmp_path, test, pieces=6)
@@ -101,7 +106,12 @@ def test_the_row_of_an_unshared_download_says_so_until_it_is_shared(
         downloads.peers_changed(gone)
         await until(lambda: row_of(stage).reason == "it is no longer shared")
         row = row_of(stage)
-        assert (row.state, row.rate, row.eta_s, row.sources) == ("D", 0.0, None, 0)
+        assert (row.state, row.rate_bytes_per_s, row.eta_s, row.sources) == (
+            "downloading",
+            0.0,
+            None,
+            [],
+        )
         assert progress_of(job, job.record.user).note == row.reason
         # A device that fetches it itself shares nothing.
         downloads.peers_changed(
@@ -125,12 +135,17 @@ def test_a_paused_download_gets_nothing_from_any_source(tmp_path: Path) -> None:
         job.transfer.sources([listed(BOB)])
         await give(stage, job, BOB)
         row = row_of(stage)
-        assert row.rate > 0
+        assert row.rate_bytes_per_s > 0
         assert row.eta_s is not None
         await stage.downloads.pause("films", "film")
         row = row_of(stage)
-        assert (row.state, row.rate, row.eta_s, row.sources) == ("P", 0.0, None, 0)
-        assert (row.verified, row.reason) == (2 * PIECE, "paused by the user")
+        assert (row.state, row.rate_bytes_per_s, row.eta_s, row.sources) == (
+            "paused",
+            0.0,
+            None,
+            [],
+        )
+        assert (row.verified_bytes, row.reason) == (2 * PIECE, "paused by the user")
 
     run(tmp_path, test, pieces=6)
 
@@ -140,7 +155,12 @@ def test_a_failed_download_shows_its_held_bytes(tmp_path: Path) -> None:
         job = await going(stage, 3)
         await stage.downloads._lifecycle.fail(job, IOFailed("the disk is broken"))
         row = row_of(stage)
-        assert (row.state, row.verified, row.rate, row.eta_s) == ("F", 3 * PIECE, 0.0, None)
+        assert (row.state, row.verified_bytes, row.rate_bytes_per_s, row.eta_s) == (
+            "failed",
+            3 * PIECE,
+            0.0,
+            None,
+        )
 
     run(tmp_path, test)
 
@@ -152,8 +172,8 @@ def test_a_resting_download_shows_its_held_bytes_after_a_restart(
     async def test(stage: Stage) -> None:
         stage.remembers(4, state=state, by_user=True)
         await stage.start()
-        await until(lambda: row_of(stage).verified == len(stage.data))
-        assert row_of(stage).state == state
+        await until(lambda: row_of(stage).verified_bytes == len(stage.data))
+        assert row_of(stage).state == {"P": "paused", "F": "failed"}[state]
         assert not stage.open_files()
 
     run(tmp_path, test)
@@ -165,7 +185,7 @@ def test_a_resting_download_without_a_part_holds_nothing(tmp_path: Path) -> None
         stage.path.with_suffix(".part").unlink()
         downloads = await stage.start()
         await downloads._lifecycle.parts.load_held_bytes(downloads._jobs["film"])
-        assert row_of(stage).verified == 0
+        assert row_of(stage).verified_bytes == 0
 
     run(tmp_path, test)
 
