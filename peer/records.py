@@ -100,6 +100,12 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     """Bytes of a complete download that came from other devices."""
     algorithm: str = ""
     """The one of ``digest``; empty while it is not complete."""
+    overwrite: bool = False
+    """Whether it replaces what stands at its path."""
+    in_place: bool = False
+    """Whether its content was at its path before."""
+    kept: bytes = b""
+    """The path of what is kept of a folder that it replaced."""
 
 
 R = TypeVar("R", ShareRecord, DownloadRecord)

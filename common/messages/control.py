@@ -145,6 +145,7 @@ class DownloadFile(_Ask, frozen=True):
     With ``wait`` the answer comes when the verified file is in place, with progress before it; or
     after ``timeout_s`` as an error, and the download goes on.
     ``times``: whether it gets its times of modification; None as ``peer.toml`` has it.
+    ``overwrite``: the verified content replaces what stands at its final path.
     """
 
     group: Text
@@ -156,6 +157,7 @@ class DownloadFile(_Ask, frozen=True):
     timeout_s: Seconds | None = None
     reuse: Annotated[list[Text], Meta(max_length=REUSE_PATHS_MAX)] = []
     """Absolute paths of files and folders that are looked through for pieces first."""
+    overwrite: bool = False
 
 
 class AwaitDownload(_Ask, frozen=True):
@@ -485,7 +487,8 @@ class Uploaded(_Result, frozen=True):
 
 class Downloaded(_Result, frozen=True):
     """``fetched_bytes`` came from other devices, ``reused_bytes`` from files of this one, since the
-    peer that finished it was started."""
+    peer that finished it was started. ``in_place``: the content was there before. ``kept``: the
+    path of what is kept of a folder that it replaced."""
 
     group: str
     name: str
@@ -499,6 +502,8 @@ class Downloaded(_Result, frozen=True):
     reused_bytes: int
     sources: list[SourceUse]
     version: int = 1
+    in_place: bool = False
+    kept: str | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):

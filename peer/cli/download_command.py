@@ -25,7 +25,7 @@ from peer.cli.json_form import begun_document, plain
 from peer.cli.name_patterns import is_pattern, matching
 
 if TYPE_CHECKING:
-    from common.messages.control import DownloadFile
+    from common.messages.control import Downloaded, DownloadFile
     from peer.control.client import Ended
 
 
@@ -48,6 +48,12 @@ if TYPE_CHECKING:
     help="The order of the pieces.",
 )
 @click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace what is in place when the new content is verified. Other files in a folder that "
+    "is replaced are kept beside it as NAME.old.",
+)
+@click.option(
     "--times/--no-times",
     default=None,
     help="Set the modification times. Default: as in peer.toml, else yes.",
@@ -67,6 +73,7 @@ def download_file(
     wait: bool | None,
     timeout: float | None,
     pick: str,
+    overwrite: bool,
     times: bool | None,
     reuse: tuple[str, ...],
 ) -> int:
@@ -74,7 +81,8 @@ def download_file(
 
     DEST is a folder, or a new path; the current folder if it is left out. Missing folders are made;
     a DEST with / at its end is always a folder. NAME may be a pattern with *, ? and [...], in
-    quotes: every share that matches is fetched into the folder DEST.
+    quotes: every share that matches is fetched into the folder DEST. If the same content is in
+    place already, nothing is fetched.
 
     Pieces that this device has are not fetched: from an earlier version, from shares of the group,
     and from the files and folders of --reuse. They are verified like fetched ones.
@@ -93,7 +101,7 @@ def download_file(
     if len(reuse) > REUSE_PATHS_MAX:
         refuse_usage(f"--reuse can be given {REUSE_PATHS_MAX} times; name a folder above them")
     looked_through = [console.sent_path(each) for each in reuse]
-    ask = DownloadFile(group, name, path, waits, pick, times, timeout, looked_through)
+    ask = DownloadFile(group, name, path, waits, pick, times, timeout, looked_through, overwrite)
     if is_pattern(name):
         found = _names(console, group, name)
         if [fold_name(each) for each in found] != [fold_name(name)]:
@@ -137,7 +145,13 @@ def _fetch(console: Console, ask: DownloadFile) -> int:
         console.json(plain(answer))
     elif not console.quiet:
         console.print_line(downloaded_line(answer))
+        _report_kept(console, answer)
     return 0
+
+
+def _report_kept(console: Console, done: Downloaded) -> None:
+    if done.kept is not None:
+        console.report(f"what else was in the replaced folder is kept: {done.kept}")
 
 
 def _interrupted(console: Console, text: str) -> int:
@@ -218,6 +232,8 @@ class _Several:
             text = downloaded_line(answer)
         if not self._console.as_json and not self._console.quiet:
             self._console.print_line(text)
+            if isinstance(answer, Downloaded):
+                _report_kept(self._console, answer)
 
     def _failed(self, name: str, error: MiniTorrentError) -> None:
         found = cli_error(error, self._console.hinted)

@@ -231,6 +231,10 @@ def _how_far(row: control.DownloadRow) -> str:
 
 def downloaded_line(done: control.Downloaded) -> str:
     """A finished download in one line."""
+    if done.in_place:
+        return (
+            f"{printable(done.path)}: {size_text(done.size_bytes)}, already in place and verified"
+        )
     return (
         f"{printable(done.path)}: {size_text(done.size_bytes)} in {time_text(done.elapsed_s)}, "
         f"{rate_text(done.rate_bytes_per_s)}{_whence(done)}"

@@ -9,28 +9,36 @@ or removes everything that a crash leaves.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from msgspec.structs import replace
 
 from common import manifest as manifests
 from common import names
 from common.errors import MiniTorrentError, Refused
+from common.hints import hint
+from common.host.home import default_home
 from common.ids import ContentId, UserId
 from common.manifest import Manifest
 from common.messages import control, tracker
 from common.messages.base import Source
 from common.messages.refusals import Code
+from peer.downloads.in_place import complete_in_place, content_at
 from peer.downloads.job import DownloadJob, DownloadServices, order_named
 from peer.downloads.lifecycle import DownloadLifecycle
 from peer.downloads.manifest_fetch import fetch_manifest
+from peer.downloads.part_store import replaced_by
 from peer.downloads.queue import DownloadQueue
 from peer.downloads.reuse import real_paths
 from peer.files import open_part
 from peer.files.errors import AlreadyExists
+from peer.files.fingerprint import SharedLocation
 from peer.files.missing_folders import make_folders, remove_folders
 from peer.records import DownloadRecord, Records, record_key
+from peer.swarm.fetching.picker import Order
 from peer.tracker_client.claims import check_name, check_summary
 
 
@@ -97,6 +105,12 @@ class DownloadCreator:
         decoded = await services.workers.run(manifests.decode, encoded, content)
         check_summary(found.row, decoded, ask.name)
         await services.workers.run(services.manifests.put, content, encoded)
+        admitted = await services.workers.run(open_part.admit, path)
+        place = None
+        if admitted.taken:
+            place = await content_at(decoded, admitted.path, report)
+        if place is None and (admitted.taken or ask.overwrite):
+            await self._require_replaceable(ask, admitted.path)
         record = DownloadRecord(
             user=user,
             group=group,
@@ -110,8 +124,25 @@ class DownloadCreator:
             topic=services.replica.topic_of(group),
             times=services.settings.keep_times if ask.times is None else ask.times,
             reuse=reuse,
+            overwrite=ask.overwrite and place is None,
+            in_place=place is not None,
         )
+        if place is not None:
+            return lambda: self._create_in_place(record, decoded, place)
         return lambda: self._create(record, encoded, decoded, found.sources)
+
+    async def _require_replaceable(self, ask: control.DownloadFile, path: str) -> None:
+        """Raise unless the user wants what stands at ``path`` replaced, and it may be."""
+        if not ask.overwrite:
+            words = "replace it, when the new content is verified"
+            options = _options_of(ask)
+            raise AlreadyExists(
+                f"{names.quoted(path)} is already there, with another content",
+                hint(words, "download-file", ask.group, ask.name, ask.dest, options=options),
+            )
+        services = self._services
+        homes = (str(services.home), str(default_home("peer")), str(default_home("tracker")))
+        await services.workers.run(open_part.require_replaceable, path, homes)
 
     def _next_ms(self) -> int:
         """The time in milliseconds, and never the same twice: it orders the queue."""
@@ -123,9 +154,10 @@ class DownloadCreator:
     ) -> DownloadJob:
         """Record the download, reserve its destination, and start or queue it."""
         run = self._services.workers.run
-        path, missing = await run(open_part.admit, os.fsdecode(record.path))
-        if path in self.paths or self._active_to(path) is not None:
-            raise AlreadyExists(f"another download to {names.quoted(path)} is under way")
+        path, missing, taken = await run(open_part.admit, os.fsdecode(record.path))
+        self._refuse_if_active(path)
+        if taken and not record.overwrite:
+            raise AlreadyExists(f"{names.quoted(path)} is there by now")
         self.paths.add(path)
         try:
             record = replace(record, path=os.fsencode(path), made=list(map(os.fsencode, missing)))
@@ -143,6 +175,25 @@ class DownloadCreator:
         await self._forget_former(job)
         return job
 
+    async def _create_in_place(
+        self, record: DownloadRecord, decoded: Manifest, place: SharedLocation
+    ) -> DownloadJob:
+        """Record and complete a download whose content stands at ``place``."""
+        path = os.fsdecode(place.path)
+        self._refuse_if_active(path)
+        record = replace(record, path=place.path)
+        key = record_key(record.user, record.group, record.name, path, str(record.started_ms))
+        await self._services.workers.run(self._records.put, key, record)
+        job = self._jobs[key] = DownloadJob(key, record)
+        completing = complete_in_place(self._services, self._records, job, decoded, place)
+        job.task = asyncio.create_task(completing, name="complete in place")
+        await self._forget_former(job)
+        return job
+
+    def _refuse_if_active(self, path: str) -> None:
+        if path in self.paths or self._active_to(path) is not None:
+            raise AlreadyExists(f"another download to {names.quoted(path)} is under way")
+
     async def _reserve(self, job: DownloadJob, decoded: Manifest | None) -> None:
         """Write the record, then create the folders and the part; a queued download (``decoded``
         is None) gets its part when it starts."""
@@ -156,7 +207,7 @@ class DownloadCreator:
             await run(self._records.put, job.key, record)
             if decoded is not None:
                 job.part = await run(
-                    open_part.create,
+                    partial(open_part.create, replaces=replaced_by(job)),
                     job.path,
                     decoded,
                     job.content,
@@ -188,6 +239,16 @@ class DownloadCreator:
             if job.unfinished and job.path in (path, real):
                 return job
         return None
+
+
+def _options_of(ask: control.DownloadFile) -> list[str]:
+    """The options of the command line that makes ``ask``, and replaces what is in the way."""
+    options = ["--overwrite"]
+    options += [] if ask.wait else ["--no-wait"]
+    options += [] if ask.pick == Order.RAREST.value else ["--pick", ask.pick]
+    options += [] if ask.timeout_s is None else ["--timeout", f"{ask.timeout_s:g}s"]
+    options += [word for path in ask.reuse for word in ("--reuse", path)]
+    return options if ask.times is None else [*options, "--times" if ask.times else "--no-times"]
 
 
 def _destination(dest: str, name: str) -> str:

@@ -134,13 +134,14 @@ class DownloadJob:
             algorithm=algorithm,
         )
 
+    def set_kept(self, path: str | None) -> None:
+        """Record the path of the files that are kept of a replaced folder."""
+        if path is not None:
+            self._replace(kept=os.fsencode(path))
+
     def set_complete(self) -> None:
         """Waiting commands can end."""
         self._replace(state=DownloadState.COMPLETE)
-
-    def clear_reason(self) -> None:
-        """Nothing hinders it."""
-        self._replace(reason=None)
 
     def _replace(self, **fields: Any) -> None:
         self.record = msgspec.structs.replace(self.record, **fields)

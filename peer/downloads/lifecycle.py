@@ -31,7 +31,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
-from common import manifest as manifests
 from common import names
 from common.errors import ConfigError, IntegrityError, MiniTorrentError, Refused, StorageError
 from common.host.clock import monotonic
@@ -40,6 +39,7 @@ from common.manifest import Manifest
 from common.messages.base import Source
 from common.messages.refusals import Code
 from peer.downloads.active_transfers import ActiveTransfers
+from peer.downloads.in_place import ContentInPlace, complete_in_place, content_at, no_report
 from peer.downloads.job import DownloadJob, DownloadServices
 from peer.downloads.job_tasks import cancel_task, uncancelled
 from peer.downloads.part_store import PartStore, checkpoint_and_close
@@ -47,12 +47,10 @@ from peer.downloads.piece_writer import STORAGE_RETRY_S
 from peer.downloads.publication import publish_as_share
 from peer.downloads.reuse import local_trees, look_for
 from peer.downloads.transfer import Transfer
-from peer.files import sharing
 from peer.files.errors import (
     AlreadyExists,
     Away,
     Cancelled,
-    ContentChanged,
     TransientStorageError,
 )
 from peer.files.fingerprint import SharedLocation
@@ -209,6 +207,7 @@ class DownloadLifecycle:
         manifest = transfer.manifest
         fetched_bytes = min(manifest.size, transfer.fetched_pieces * manifest.piece_length)
         job.set_verified(elapsed_s, uses, fetched_bytes, manifest.algorithm.value)
+        job.set_kept(transfer.part.kept)
         await publish_as_share(self._services, self._records, job, transfer.manifest, place)
         self.transfers.stop(job)
         # The inventory reads from the final file by now; closing waits for reads under way.
@@ -350,8 +349,12 @@ class DownloadLifecycle:
         job.set_active()
         try:
             decoded, part = await self._retry_transient(job, lambda: self._reopen(job))
+        except ContentInPlace as found:
+            decoded = await self.parts.manifest_of(job)
+            await complete_in_place(self._services, self._records, job, decoded, found.place)
+            return
         except AlreadyExists as error:
-            await self._recover_after_rename(job, error)
+            await self.fail(job, error)
             return
         except Cancelled:
             return
@@ -379,20 +382,15 @@ class DownloadLifecycle:
         if not job.held_bytes:
             await self.parts.load_held_bytes(job)
         await self.require_folder(job)
-        return decoded, await self.parts.recover(job, decoded)
-
-    async def _recover_after_rename(self, job: DownloadJob, error: AlreadyExists) -> None:
-        """Complete a download if the process ended between the rename and its record."""
-        encoded = self._services.manifests.get(job.content) or b""
         try:
-            decoded = manifests.decode(encoded, job.content)
-            place = await asyncio.to_thread(sharing.recheck, decoded, job.path)
-        except (ContentChanged, MiniTorrentError):
-            await self.fail(job, error)
-            return
-        job.encoded = encoded
-        job.clear_reason()
-        await publish_as_share(self._services, self._records, job, decoded, place)
+            return decoded, await self.parts.recover(job, decoded)
+        except AlreadyExists as error:
+            place = await content_at(decoded, job.path, no_report)
+            if place is not None:
+                raise ContentInPlace(error.message, place) from error
+            if not job.record.overwrite:
+                raise
+        return decoded, await self.parts.recover(job, decoded, anew=True)
 
 
 def not_a_member(group: GroupId) -> Refused:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import threading
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -106,9 +107,14 @@ class PartStore:
         job.encoded = encoded
         return await services.workers.run(manifests.decode, encoded, job.content)
 
-    async def recover(self, job: DownloadJob, decoded: Manifest) -> PartialContent:
-        """Open the part again, and verify what its journal claims. Cancelling ends that."""
-        part = await self._resume(job, decoded)
+    async def recover(
+        self, job: DownloadJob, decoded: Manifest, *, anew: bool = False
+    ) -> PartialContent:
+        """Open the part again, and verify what its journal claims. Cancelling ends that.
+
+        ``anew``: as of `open_part.resume`.
+        """
+        part = await self._resume(job, decoded, anew=anew)
         cancelled = threading.Event()
         try:
             return await asyncio.to_thread(part.recover, cancelled=cancelled.is_set)
@@ -131,10 +137,12 @@ class PartStore:
             log.info("there is no part of ours to remove: %s", error)
             return None
 
-    async def _resume(self, job: DownloadJob, decoded: Manifest) -> UnverifiedPart:
+    async def _resume(
+        self, job: DownloadJob, decoded: Manifest, *, anew: bool = False
+    ) -> UnverifiedPart:
         opening = asyncio.ensure_future(
             self._services.workers.run(
-                open_part.resume,
+                partial(open_part.resume, replaces=replaced_by(job), anew=anew),
                 job.path,
                 decoded,
                 job.content,
@@ -152,6 +160,11 @@ class PartStore:
     def _close_opened(self, opened: asyncio.Future[UnverifiedPart]) -> None:
         if not opened.cancelled() and opened.exception() is None:
             self._services.workers.submit(lambda *_: None, opened.result().close)
+
+
+def replaced_by(job: DownloadJob) -> tuple[Manifest, ...] | None:
+    """The contents that a download may replace beside its own; None if it replaces nothing."""
+    return () if job.record.overwrite else None
 
 
 def _may_have_part(job: DownloadJob) -> bool:

@@ -215,6 +215,8 @@ def downloaded(job: DownloadJob) -> control.Downloaded:
         fetched_bytes=record.fetched_bytes,
         reused_bytes=record.size - record.fetched_bytes,
         sources=[control.SourceUse(use.user, use.endpoint, use.pieces) for use in record.sources],
+        in_place=record.in_place,
+        kept=shown_path(os.fsdecode(record.kept)) or None,
     )
 
 

@@ -37,14 +37,19 @@ _HASHED_CHARACTERS = 8
 
 def part_name(name: str) -> str:
     """The name of the part of ``name``, in the same folder."""
-    longest = NAME_BYTES_MAX - len(PART_SUFFIX)
+    return name_with(name, PART_SUFFIX)
+
+
+def name_with(name: str, suffix: str) -> str:
+    """``name`` with ``suffix``, cut to what a file system takes."""
+    longest = NAME_BYTES_MAX - len(suffix)
     encoded = os.fsencode(name)
     if len(encoded) <= longest:
-        return name + PART_SUFFIX
+        return name + suffix
     # Cut; a digest of the whole tells it from other long names.
     mark = "~" + blake3(encoded).hexdigest()[:_HASHED_CHARACTERS]
     cut = encoded[: longest - len(mark)].decode("utf-8", "ignore")
-    return cut + mark + PART_SUFFIX
+    return cut + mark + suffix
 
 
 def short_part_name(name: str) -> str:
@@ -61,6 +66,7 @@ class Destination:
         self.part = part_name(name)
         self.fd = fd
         self.renamed = False  # the part has its final name, perhaps not on the disk yet
+        self.rename: Callable[[Destination], bool] = _rename_to_new
         self._left = False  # the part is still there, as a second name of the complete file
         # Whether a file has one inode number by name and by handle, as `made` finds out.
         self._numbered = True
@@ -136,8 +142,11 @@ class Destination:
     def part_path(self) -> str:
         return os.path.join(self.folder, self.part)
 
-    def refuse_if_there(self) -> None:
-        """Raise `AlreadyExists` or `UnsafeDestination` if either name is in use."""
+    def refuse_if_there(self, *, replaced: bool = False) -> None:
+        """Raise `AlreadyExists` or `UnsafeDestination` if either name is in use.
+
+        ``replaced``: a file or folder under the final name may be there.
+        """
         for name, hint in (
             (self.name, "choose another name, or remove it"),
             (self.part, "another download may be filling it; otherwise remove it"),
@@ -148,7 +157,8 @@ class Destination:
             shown = quoted(os.path.join(self.folder, name))
             if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
                 raise UnsafeDestination(f"{shown} is {paths.kind_of(status)}", hint)
-            raise AlreadyExists(f"{shown} is already there", hint)
+            if name == self.part or not replaced:
+                raise AlreadyExists(f"{shown} is already there", hint)
 
     def status(self, name: str) -> os.stat_result | None:
         """The status of ``name`` in the folder, without following links; None if it is free."""
@@ -202,7 +212,7 @@ class Destination:
                 self._require_part(part_fd, self.part)
             try:
                 with translated(self.path, "create"):
-                    self._left = syscalls.rename_no_replace(self.part, self.name, self.fd)
+                    self._left = self.rename(self)
             except StorageError as error:
                 # A network file system may have renamed it and lost only the answer.
                 with contextlib.suppress(StorageError):
@@ -293,6 +303,11 @@ class Destination:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _rename_to_new(destination: Destination) -> bool:
+    """Give the part its final name, if that is free; return whether it keeps its old name too."""
+    return syscalls.rename_no_replace(destination.part, destination.name, destination.fd)
 
 
 def _is_one_file(one: os.stat_result, other: os.stat_result) -> bool:

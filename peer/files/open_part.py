@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from common.host.clock import monotonic
 from common.ids import ContentId
 from common.manifest import Manifest
 from common.names import quoted
-from peer.files import paths
+from peer.files import paths, replacement
 from peer.files.destination import Destination, part_name, short_part_name
 from peer.files.destination_names import require_usable_names
 from peer.files.disk_space import needed_bytes, solid_ranges
@@ -28,25 +29,50 @@ from peer.files.part_resources import PartResources
 from peer.files.partfile import PartFile, PartFiles
 from peer.files.partfolder import PartFolder
 from peer.files.partial_content import PartialContent
+from peer.files.replacement import refuse_irreplaceable, undo_interrupted
 from peer.files.unverified_part import UnverifiedPart
 
 _BACK = "it goes on by itself when the folder is back"
 
 
-def admit(path: str) -> tuple[str, list[str]]:
-    """The path to record for a download to ``path``, and the folders to make for it.
+class Admitted(NamedTuple):
+    """Answer of `admit`: the path to record, the folders to make for it, and whether a file or
+    folder stands there."""
 
-    Record both before `make_folders` and `create`: then `resume` finds whatever an ended process
-    leaves behind. Raises `AlreadyExists` and `UnsafeDestination` if a name is in use,
-    `ConfigError`.
+    path: str
+    missing: list[str]
+    taken: bool
+
+
+def admit(path: str) -> Admitted:
+    """The destination of a download to ``path``, before anything is made.
+
+    Record path and folders before `make_folders` and `create`: then `resume` finds whatever an
+    ended process leaves behind. Raises `AlreadyExists` if the name of the part is in use,
+    `UnsafeDestination` if anything but a file or folder has the final name, `ConfigError`.
     """
     folder, name = os.path.split(os.path.abspath(path))
     real, missing = missing_folders(folder)
     if missing and name:
-        return os.path.join(real, name), missing
+        return Admitted(os.path.join(real, name), missing, False)
     with contextlib.closing(Destination.choose(path)) as destination:
-        destination.refuse_if_there()
-        return destination.path, []
+        destination.refuse_if_there(replaced=True)
+        taken = destination.status(destination.name) is not None
+        return Admitted(destination.path, [], taken)
+
+
+def require_replaceable(path: str, own_homes: Iterable[str]) -> None:
+    """Raise `UnsafeDestination` or `AlreadyExists` unless a download may replace what stands at a
+    recorded ``path``."""
+    with contextlib.closing(Destination.again(path)) as destination:
+        destination.refuse_if_there(replaced=True)
+        refuse_irreplaceable(destination, own_homes)
+
+
+def remove_replaced(path: str, manifests: Iterable[Manifest]) -> str | None:
+    """`replacement.remove_replaced` for a recorded ``path``, after a restart."""
+    with contextlib.closing(Destination.again(path)) as destination:
+        return replacement.remove_replaced(destination, manifests)
 
 
 def part_paths(path: str) -> tuple[str, str]:
@@ -96,16 +122,17 @@ def create(
     journal_path: str,
     times: bool = True,
     *,
+    replaces: Sequence[Manifest] | None = None,
     clock: Callable[[], float] = monotonic,
 ) -> PartialContent:
     """Create the part of a download to ``path``, whose folder must exist, and reserve its space.
 
     On failure nothing is left behind. ``times``: whether the content gets the times of its
-    manifest. Raises `AlreadyExists`, `UnsafeDestination` (also for names that the file system
-    refuses), `DiskFull`, `ReadOnly`, `ConfigError`.
+    manifest. ``replaces``: as of `PartResources`. Raises `AlreadyExists`, `UnsafeDestination` (also
+    for names that the file system refuses), `DiskFull`, `ReadOnly`, `ConfigError`.
     """
     with _closed_on_failure(Destination.choose(path)) as destination:
-        part = _begin(destination, manifest, content, journal_path, times)
+        part = _begin(destination, manifest, content, journal_path, times, replaces)
         return PartialContent(part, clock=clock)
 
 
@@ -116,18 +143,25 @@ def resume(
     journal_path: str,
     times: bool = True,
     *,
+    replaces: Sequence[Manifest] | None = None,
+    anew: bool = False,
     clock: Callable[[], float] = monotonic,
 ) -> UnverifiedPart:
     """Open the part of a download to a recorded ``path`` after a restart.
 
     A part that has vanished is created anew. Raises `AlreadyExists` if there is no part but
     something under the final name, and the errors of `create`. The process may have ended after the
-    rename: `sharing.recheck` tells whether it is the content.
+    rename: `sharing.recheck` tells whether it is the content. If it is another one and it is to be
+    replaced (``replaces``), the next call is made with ``anew``.
     """
     with _closed_on_failure(Destination.again(path)) as destination:
         destination.forget_second_name()
+        if anew:
+            undo_interrupted(destination)
         if destination.status(destination.part) is None:
-            part = _begin(destination, manifest, content, journal_path, times)
+            over = replaces if anew else None
+            part = _begin(destination, manifest, content, journal_path, times, over)
+            part = PartResources(manifest, destination, part.files, part.journal, replaces)
             return UnverifiedPart(part, only_verified_writes=True, clock=clock)
         files = _open_part(destination, manifest, times)
         try:
@@ -136,7 +170,7 @@ def resume(
             files.close()
             raise
         return UnverifiedPart(
-            PartResources(manifest, destination, files, journal),
+            PartResources(manifest, destination, files, journal, replaces),
             found.pieces if found.intact else range(manifest.piece_count),
             journalled=found.intact,
             owned=not found.missing,
@@ -159,8 +193,9 @@ def _begin(
     content: ContentId,
     journal_path: str,
     times: bool,
+    replaces: Sequence[Manifest] | None,
 ) -> PartResources:
-    destination.refuse_if_there()
+    destination.refuse_if_there(replaced=replaces is not None)
     destination.check_space(needed_bytes(manifest, destination.block_size))
     files = _make_part(destination, manifest, times)
     try:
@@ -173,7 +208,7 @@ def _begin(
         finally:
             files.close()
         raise
-    return PartResources(manifest, destination, files, journal)
+    return PartResources(manifest, destination, files, journal, replaces)
 
 
 def _make_part(destination: Destination, manifest: Manifest, times: bool) -> PartFiles:

@@ -7,23 +7,38 @@ peer.files.partial_content).
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Sequence
+
+from common.errors import StorageError
 from common.manifest import Manifest
 from peer.files.destination import Destination
 from peer.files.in_use_guard import InUseGuard
 from peer.files.journal import Journal
 from peer.files.partfile import PartFiles
+from peer.files.replacement import remove_replaced, rename_over, replaced_name
+
+log = logging.getLogger(__name__)
 
 
 class PartResources:
     """Thread safety: methods of the states that own this run inside ``guard``, so that closing
     waits for them.
 
+    ``replaces``: the part may take the place of what stands at its final path. Of that nothing is
+    kept but files that neither these contents have nor its own.
     ``path`` is the final path and ``part_path`` the path until then, both absolute and without
     links. ``path`` is the one to record, and to give to `open_part.resume`.
     """
 
     def __init__(
-        self, manifest: Manifest, destination: Destination, files: PartFiles, journal: Journal
+        self,
+        manifest: Manifest,
+        destination: Destination,
+        files: PartFiles,
+        journal: Journal,
+        replaces: Sequence[Manifest] | None = None,
     ) -> None:
         self.manifest = manifest
         self.path = destination.path
@@ -32,6 +47,22 @@ class PartResources:
         self.files = files
         self.journal = journal
         self.guard = InUseGuard()
+        if replaces is not None:
+            destination.rename = rename_over
+        self._replaces = replaces
+
+    def remove_replaced(self) -> str | None:
+        """Remove what stood at the final path; return the path of what is kept of it.
+
+        An error changes nothing about the new content: what is left then counts as kept.
+        """
+        if self._replaces is None:
+            return None
+        try:
+            return remove_replaced(self.destination, (self.manifest, *self._replaces))
+        except StorageError as error:
+            log.warning("what was replaced is not removed: %s", error)
+            return os.path.join(self.destination.folder, replaced_name(self.destination.name))
 
     def close(self) -> None:
         """Wait for the calls under way, then close everything. The part stays."""

@@ -50,6 +50,7 @@ class PartialContent:
         self.path = part.path
         self.part_path = part.part_path
         self.alike = alike(part.manifest)  # pieces that need no source
+        self.kept: str | None = None  # path of what is kept of a replaced folder
         self._part = part
         self._files = part.files
         self._guard = part.guard
@@ -320,6 +321,7 @@ class PartialContent:
                 if not self._part.destination.renamed:
                     self._seal(cancelled)
                 self._part.destination.publish(self._files.fd, self._is_content)
+                self.kept = self._part.remove_replaced() or self.kept
                 self._part.journal.remove()
                 self._location = location_of(self.manifest, self.path)
             return self._location

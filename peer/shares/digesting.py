@@ -48,7 +48,7 @@ async def digest(
             cancelled=cancelled,
         )
 
-    return await _with_progress(work, scanned.size, report)
+    return await with_progress(work, scanned.size, report)
 
 
 async def verify(manifest: Manifest, scanned: Scan, report: Report) -> SharedLocation:
@@ -62,10 +62,12 @@ async def verify(manifest: Manifest, scanned: Scan, report: Report) -> SharedLoc
             manifest, scanned.place, whole=True, on_progress=on_progress, cancelled=cancelled
         )
 
-    return await _with_progress(work, scanned.size, report)
+    return await with_progress(work, scanned.size, report)
 
 
-async def _with_progress(work: Work[R], total: int, report: Report) -> R:
+async def with_progress(work: Work[R], total: int, report: Report, stage: str = "digesting") -> R:
+    """The result of ``work``, which runs on a thread, with reports of its progress. Cancelling ends
+    it."""
     state = _State()
 
     def on_progress(done: int) -> None:
@@ -78,7 +80,7 @@ async def _with_progress(work: Work[R], total: int, report: Report) -> R:
             await asyncio.wait((task,), timeout=PROGRESS_INTERVAL_S)
             rate = state.done / max(monotonic() - began, 1e-6)
             eta = (total - state.done) / rate if rate > 0 else None
-            report(control.Progress("digesting", state.done, total, rate, eta))
+            report(control.Progress(stage, state.done, total, rate, eta))
         return task.result()
     finally:
         state.cancelled = True

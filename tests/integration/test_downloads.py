@@ -60,6 +60,8 @@ def test_a_download_is_told_of_and_offered_to_the_group(
         "fetched_bytes": 2_000_000,
         "reused_bytes": 0,
         "sources": [{"user": "alice", "endpoint": alice.status()["listen"], "pieces": 4}],
+        "in_place": False,
+        "kept": None,
     }
     row = carol.files(group)[path.name]
     assert (row["seeders"], sorted(row["shared_by"])) == (2, ["alice", "bob"])
@@ -161,6 +163,36 @@ def test_a_pattern_fetches_all_shares_that_match(swarm: Swarm, alice: Person, bo
     everything = bob.json("download-file", group, "*", dest / "again")
     assert len(everything) == 3
     assert (dest / "again" / "three.img").stat().st_size == 1000
+
+
+def test_the_same_content_in_place_is_success(swarm: Swarm, alice: Person, bob: Person) -> None:
+    group = alice.group_with(bob)
+    path = swarm.file(100_000)
+    alice.share(path, group)
+    dest = swarm.folder()
+    (dest / path.name).write_bytes(path.read_bytes())
+    assert bob.fetch(group, path.name, dest)["sources"] == []
+    assert "already in place" in bob.ok("download-file", group, path.name, dest / path.name)
+    assert set(bob.files(group)[path.name]["shared_by"]) == {"alice", "bob"}
+
+
+def test_another_content_is_replaced_by_the_hint(swarm: Swarm, alice: Person, bob: Person) -> None:
+    group = alice.group_with(bob)
+    folder = swarm.folder() / "data"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a").write_bytes(b"new")
+    alice.share(folder, group)
+    dest = swarm.folder()
+    (dest / "data" / "sub").mkdir(parents=True)
+    (dest / "data" / "sub" / "a").write_bytes(b"old")
+    (dest / "data" / "notes").write_bytes(b"mine")
+    ran = bob.run("download-file", group, "data", dest)
+    assert (ran.code, "--overwrite" in ran.err) == (1, True)
+    assert (dest / "data" / "sub" / "a").read_bytes() == b"old"
+    got = bob.fetch(group, "data", dest, "--overwrite")
+    assert (dest / "data" / "sub" / "a").read_bytes() == b"new"
+    assert got["kept"] == str(dest / "data.old")
+    assert [path.name for path in (dest / "data.old").iterdir()] == ["notes"]
 
 
 def test_a_bounded_wait_ends_with_its_own_code(

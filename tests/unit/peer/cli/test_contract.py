@@ -421,6 +421,8 @@ JSON: list[tuple[list[str], control.Answer, Any]] = [
             "fetched_bytes": 1 << 29,
             "reused_bytes": 1 << 29,
             "sources": [{"user": "anna", "endpoint": "tcp://192.0.2.1:1", "pieces": 2000}],
+            "in_place": False,
+            "kept": None,
         },
     ),
     (

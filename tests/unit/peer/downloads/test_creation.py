@@ -14,8 +14,9 @@ from common.errors import StorageError, TimedOut
 from common.messages import control
 from peer.downloads import creation
 from peer.files import open_part
-from peer.files.errors import DiskFull, UnsafeDestination
+from peer.files.errors import AlreadyExists, DiskFull, UnsafeDestination
 from tests.support.peer_fakes import until
+from tests.support.waiting import PATIENCE_S
 from tests.unit.peer.downloads.test_lifecycle import Stage
 
 Run = Callable[[Callable[[Stage], Awaitable[None]]], None]
@@ -145,18 +146,13 @@ def test_h126_a_link_planted_among_the_made_folders_leads_nowhere(tmp_path: Path
     outside, place = tmp_path / "outside", tmp_path / "place"
     outside.mkdir()
     place.mkdir()
-    _, missing = creation_folders(place / "a" / "b")
+    missing = open_part.admit(str(place / "a" / "b" / "film")).missing
+    assert len(missing) == 2
     (place / "a").symlink_to(outside)
     with pytest.raises(StorageError):
         creation.make_folders(missing)
     assert os.listdir(outside) == []
     assert os.listdir(place) == ["a"]
-
-
-def creation_folders(folder: Path) -> tuple[str, list[str]]:
-    path, missing = open_part.admit(str(folder / "film"))
-    assert missing
-    return path, missing
 
 
 def test_a_bounded_wait_ends_and_the_download_goes_on(run: Run) -> None:
@@ -179,5 +175,89 @@ def test_a_bounded_search_for_the_share_begins_nothing(run: Run) -> None:
         with pytest.raises(TimedOut, match="nothing was begun"):
             await begin(stage, stage.place, timeout_s=0.01)
         assert stage.records.load() == {}
+
+    run(test)
+
+
+async def fetched(stage: Stage, key: str) -> control.Downloaded:
+    """The result of a download, whose pieces come without a network."""
+    job = stage.downloads._jobs[key]
+    if job.part is not None:
+        assert job.transfer is not None
+        for index in range(stage.manifest.piece_count):
+            job.part.write_piece(index, stage.piece(index))
+        job.transfer._on_complete()
+    return await asyncio.wait_for(stage.downloads.wait(key, lambda _: None), PATIENCE_S)
+
+
+def test_the_same_content_in_place_is_success(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        stage.path.write_bytes(stage.data)
+        inode = stage.path.stat().st_ino
+        for overwrite in (False, True):
+            key = await begin(stage, stage.place, overwrite=overwrite)
+            done = await fetched(stage, key)
+            assert (done.in_place, done.path, done.sources) == (True, str(stage.path), [])
+        assert stage.path.stat().st_ino == inode
+        assert names_in(stage.place) == ["film"]
+        assert [row.state for row in stage.downloads.rows()] == ["complete"]
+        assert [share.name for share, *_ in stage.adopted] == ["film", "film"]
+
+    run(test)
+
+
+def test_another_content_is_replaced_for_those_who_say_so(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        stage.path.write_bytes(bytes(len(stage.data)))
+        with pytest.raises(AlreadyExists, match="another content") as caught:
+            await begin(stage, stage.place, pick="sequential")
+        assert f"download-file --overwrite --pick sequential films film {stage.place}" in str(
+            caught.value.hint
+        )
+        assert stage.records.load() == {}
+        key = await begin(stage, stage.place, overwrite=True)
+        assert stage.path.read_bytes() == bytes(len(stage.data))
+        done = await fetched(stage, key)
+        assert (done.in_place, stage.path.read_bytes()) == (False, stage.data)
+        assert names_in(stage.place) == ["film"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("held", [0, 4])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_f121_a_replacement_goes_on_after_a_restart(run: Run, held: int, renamed: bool) -> None:
+    """The process ended while it fetched, or after the rename and before the record."""
+
+    async def test(stage: Stage) -> None:
+        stage.remembers(held, overwrite=True)
+        part = stage.path.with_suffix(".part")
+        stage.path.write_bytes(b"old")
+        if renamed:
+            part.write_bytes(stage.data)
+            part.rename(stage.path)
+        downloads = await stage.start()
+        job = downloads._jobs["film"]
+        await until(lambda: job.complete or (job.transfer is not None and not renamed))
+        if stage.state() != "C":
+            done = await fetched(stage, "film")
+            assert done.path == str(stage.path)
+        assert stage.path.read_bytes() == stage.data
+        assert names_in(stage.place) == ["film"]
+        assert [row.state for row in downloads.rows()] == ["complete"]
+
+    run(test)
+
+
+def test_f121_a_part_that_is_gone_is_made_anew_beside_the_old_content(run: Run) -> None:
+    async def test(stage: Stage) -> None:
+        stage.remembers(4, overwrite=True)
+        stage.path.with_suffix(".part").unlink()
+        stage.path.write_bytes(b"old")
+        await stage.start()
+        await until(lambda: stage.downloads._jobs["film"].part is not None)
+        assert stage.path.read_bytes() == b"old"
+        await fetched(stage, "film")
+        assert stage.path.read_bytes() == stage.data
 
     run(test)

@@ -343,10 +343,10 @@ def test_a_download_whose_command_ends_as_it_begins_is_whole(
 ) -> None:
     create, making, may_go_on = open_part.create, threading.Event(), threading.Event()
 
-    def slowly(*words: Any) -> PartialContent:
+    def slowly(*words: Any, **more: Any) -> PartialContent:
         making.set()
         assert may_go_on.wait(PATIENCE_S)
-        return create(*words)
+        return create(*words, **more)
 
     async def test(stage: Stage) -> None:
         async def fetch(*_: Any) -> bytes:
@@ -461,12 +461,12 @@ def test_a_download_is_recorded_before_anything_of_it_is_made(
     create, seen = open_part.create, list[tuple[list[bytes], bool]]()
 
     async def test(stage: Stage) -> None:
-        def look(*words: Any) -> PartialContent:
+        def look(*words: Any, **more: Any) -> PartialContent:
             records = [record.path for record in stage.records.load().values()]
             seen.append((records, any(stage.place.iterdir())))
             if not works:
                 raise DiskFull("no room")
-            return create(*words)
+            return create(*words, **more)
 
         async def fetch(*_: Any) -> bytes:
             return stage.encoded
@@ -526,9 +526,9 @@ def test_a_part_opened_after_its_user_left_is_closed(
 ) -> None:
     resume, may_go_on = open_part.resume, threading.Event()
 
-    def slowly(*words: Any) -> UnverifiedPart:
+    def slowly(*words: Any, **more: Any) -> UnverifiedPart:
         assert may_go_on.wait(PATIENCE_S)
-        return resume(*words)
+        return resume(*words, **more)
 
     async def test(stage: Stage) -> None:
         stage.remembers(2)

@@ -1,0 +1,71 @@
+"""Content that stands at the destination of its download already.
+
+It was there before, or the process ended between the rename and its record. Owns: the search for
+it, and the completion of such a download. Not here: other downloads (see peer.downloads.lifecycle).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from common.errors import MiniTorrentError
+from common.manifest import Manifest
+from common.messages import control
+from peer.downloads.job import DownloadJob, DownloadServices
+from peer.downloads.part_store import replaced_by
+from peer.downloads.publication import publish_as_share
+from peer.files import open_part, sharing
+from peer.files.errors import AlreadyExists
+from peer.files.fingerprint import SharedLocation
+from peer.records import DownloadRecord, Records
+from peer.shares.digesting import Report, with_progress
+
+log = logging.getLogger(__name__)
+
+
+class ContentInPlace(AlreadyExists):
+    """The content of a download stands at ``place``, under its final name."""
+
+    def __init__(self, message: str, place: SharedLocation) -> None:
+        super().__init__(message)
+        self.place = place
+
+
+async def content_at(decoded: Manifest, path: str, report: Report) -> SharedLocation | None:
+    """The place of a content if it stands at ``path`` (absolute, without links), else None.
+
+    Every byte is digested, unless a size differs. Cancelling ends that.
+    """
+
+    def work(on_progress: sharing.Progress, cancelled: Callable[[], bool]) -> SharedLocation:
+        return sharing.recheck(decoded, path, on_progress=on_progress, cancelled=cancelled)
+
+    try:
+        return await with_progress(work, decoded.size, report, "checking what is in place")
+    except MiniTorrentError as error:
+        log.debug("%s is not the content: %s", path, error)
+        return None
+
+
+async def complete_in_place(
+    services: DownloadServices,
+    records: Records[DownloadRecord],
+    job: DownloadJob,
+    decoded: Manifest,
+    place: SharedLocation,
+) -> None:
+    """Complete a download whose content stands at ``place``, and share it."""
+    job.encoded = services.manifests.get(job.content) or b""
+    replaced = replaced_by(job)
+    if replaced is not None:
+        known = (decoded, *replaced)
+        job.set_kept(await services.workers.run(open_part.remove_replaced, job.path, known))
+    done = job.record
+    job.set_verified(done.elapsed_s, done.sources, done.fetched_bytes, decoded.algorithm.value)
+    await publish_as_share(services, records, job, decoded, place)
+    job.encoded = b""
+
+
+def no_report(_: control.Progress) -> None:
+    """The report of work without an observer."""
