@@ -53,6 +53,7 @@ Ended: TypeAlias = (
     | control.SourceRows
     | control.Checks
     | control.Uploaded
+    | control.Planned
     | control.Downloaded
 )
 """The result of a command."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from common import manifest as manifests
 from common.digests import Algorithm
 from common.errors import Refused
@@ -25,10 +27,9 @@ from peer.files.scanning import Scan
 from peer.records import Manifests
 from peer.shares.digesting import Report, digest, verify
 from peer.shares.offers import TrackerOffers
+from peer.shares.upload_line import upload_options
 from peer.tracker_client.claims import check_name, check_summary
 from peer.workers import Workers
-
-LEFT_OUT_NAMED_MAX = 5  # parts of downloads in a note; the rest is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +67,14 @@ class Joining:
         Raises `Refused` if the name stands for other bytes, and other `MiniTorrentError`s.
         """
         algorithm = Algorithm.named(ask.digest)
-        notes = _notes_on_parts(scanned)
+        notes: list[str] = []
         found = await self._offers.find(group, name)
         if found is None:
             digested = await digest(scanned, algorithm, ask.piece_length, ask.times, report)
             encoded = await self._workers.run(manifests.encode, digested.manifest)
             content = manifests.manifest_id(encoded)
             return Ready(content, digested.manifest, encoded, digested.place, False, notes)
-        content = ContentId(found.row.content)
-        check_name(found.row, name)
-        if found.row.name != name:
-            raise _twin(found.row, name)
-        encoded = await self._manifest(group, content)
-        model = await self._workers.run(manifests.decode, encoded, content)
-        check_summary(found.row, model, name)
+        content, (model, encoded) = await self._model(found, group, name)
         if not _same_files(model, scanned):
             raise _taken(ask, group, name, own == content)
         try:
@@ -88,6 +83,38 @@ class Joining:
             raise _taken(ask, group, name, own == content) from None
         notes += _differences(model, scanned, ask)
         return Ready(content, model, encoded, place, True, notes)
+
+    async def _model(
+        self, found: tracker.ShareFound, group: GroupId, name: str
+    ) -> tuple[ContentId, tuple[Manifest, bytes]]:
+        """The content that the group has under ``name``, its manifest, and that encoded."""
+        content = ContentId(found.row.content)
+        check_name(found.row, name)
+        if found.row.name != name:
+            raise _twin(found.row, name)
+        encoded = await self._manifest(group, content)
+        model = await self._workers.run(manifests.decode, encoded, content)
+        check_summary(found.row, model, name)
+        return content, (model, encoded)
+
+    async def outcome(
+        self,
+        ask: control.UploadFile,
+        group: GroupId,
+        name: str,
+        scanned: Scan,
+        own: ContentId | None,
+    ) -> str:
+        """The result that `ready` would have if the bytes are equal: new, join or again.
+
+        Reads no file. Raises `Refused` if the name stands for other files."""
+        found = await self._offers.find(group, name)
+        if found is None:
+            return "new"
+        content, model = await self._model(found, group, name)
+        if not _same_files(model[0], scanned):
+            raise _taken(ask, group, name, own == content)
+        return "again" if own == content else "join"
 
     async def _manifest(self, group: GroupId, content: ContentId) -> bytes:
         kept = self._kept.get(content)
@@ -128,15 +155,6 @@ def _differences(model: Manifest, scanned: Scan, ask: control.UploadFile) -> lis
     return [f"joined as it was shared first: {note}" for note in notes]
 
 
-def _notes_on_parts(scanned: Scan) -> list[str]:
-    left_out = scanned.left_out
-    if not left_out:
-        return []
-    named = ", ".join(map(quoted, left_out[:LEFT_OUT_NAMED_MAX]))
-    more = len(left_out) - LEFT_OUT_NAMED_MAX
-    return [f"left out, for downloads fill them: {named}" + (f" and {more} more" * (more > 0))]
-
-
 def _taken(ask: control.UploadFile, group: GroupId, name: str, own: bool) -> Refused:
     shown = quoted(name)
     if own:
@@ -147,7 +165,7 @@ def _taken(ask: control.UploadFile, group: GroupId, name: str, own: bool) -> Ref
         )
     stem, dot, ending = name.rpartition(".")
     other = f"{stem}-2.{ending}" if stem and dot else f"{name}-2"
-    options = [*(["--yes"] if ask.yes else []), "--name", other]
+    options = [*(["--yes"] if ask.yes else []), *upload_options(replace(ask, name=other))]
     return Refused(
         Code.TAKEN,
         f"another content is shared as {shown} in this group",
