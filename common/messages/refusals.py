@@ -45,3 +45,4 @@ class Code(StrEnum):
     KEY_IN_USE = "key-in-use"
     UNCONFIRMED = "unconfirmed"
     TIMED_OUT = "timed-out"
+    WITHDRAWN = "withdrawn"

@@ -53,7 +53,6 @@ Ended: TypeAlias = (
     | control.SourceRows
     | control.Checks
     | control.Uploaded
-    | control.Planned
     | control.Downloaded
 )
 """The result of a command."""

@@ -24,7 +24,7 @@ from peer.control.groups import GroupCommands
 from peer.control.health import findings
 from peer.control.notices import Notifications
 from peer.control.server import Notify, Waiting
-from peer.control.views import happened, missed, planned, short_id, time_text, uploaded
+from peer.control.views import happened, missed, short_id, time_text, uploaded
 from peer.downloads.manager import Downloads
 from peer.serving.server import PieceServer
 from peer.session import Session
@@ -160,8 +160,6 @@ class Commands:
         downloads = self._services.downloads
         match ask:
             case control.UploadFile():
-                if ask.dry_run:
-                    return planned(await self._services.shares.plan(ask))
                 return uploaded(await self._services.shares.upload(ask, notify))
             case control.DownloadFile():
                 began = monotonic()
@@ -237,7 +235,8 @@ class Commands:
             advertise=where.advertise or "",
             advice=None if advice is None else "; ".join(advice),
             away=[
-                f"{name} in {group}: {why}" for (group, name), why in services.shares.away().items()
+                f"{names.versioned(name, version if version > 1 else 0)} in {group}: {why}"
+                for (group, name, version), why in services.shares.away().items()
             ],
         )
 

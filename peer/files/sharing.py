@@ -31,7 +31,6 @@ from peer.files.errors import ContentChanged, OtherContent
 from peer.files.fingerprint import Fingerprint, SharedLocation, settle
 from peer.files.folder_identity import identity_of
 from peer.files.hashing import hash_pieces, never_cancelled
-from peer.files.link_targets import EntryFolders, LinkRoot
 from peer.files.open_files import HandleCache
 from peer.files.scanning import Scan, scan
 from peer.files.source_files import SourceFiles, why_unread
@@ -90,7 +89,7 @@ def digest_scanned(
 ) -> Digested:
     """`digest` for files that were scanned already. ``times``: whether the manifest has them."""
     size = scanned.size
-    length = checked_piece_length(piece_length, size)
+    length = _checked_piece_length(piece_length, size)
     settle(scanned.place.fingerprints)
     whole = algorithm.new()
     pieces = bytearray()
@@ -133,10 +132,7 @@ def digest_scanned(
     return Digested(manifest, scanned.place)
 
 
-def checked_piece_length(chosen: int | None, size: int) -> int:
-    """The piece length for ``size`` bytes: as it was chosen, or by default.
-
-    Raises `ConfigError` if it is invalid, or too short for that many bytes."""
+def _checked_piece_length(chosen: int | None, size: int) -> int:
     length = chosen or piece_length_for(size)
     if not limits.PIECE_LENGTH_MIN <= length <= limits.PIECE_LENGTH_MAX or length & (length - 1):
         raise ConfigError(
@@ -157,7 +153,6 @@ def checked_piece_length(chosen: int | None, size: int) -> int:
 def recheck(
     manifest: Manifest,
     path: str,
-    links: tuple[LinkRoot, ...] = (),
     *,
     on_progress: Progress = no_progress,
     cancelled: Callable[[], bool] = never_cancelled,
@@ -165,14 +160,12 @@ def recheck(
 ) -> SharedLocation:
     """Digest the files at ``path`` (absolute, without links) again; return their place.
 
-    ``links``: the folders that may hold targets of links in it.
-
     Files that were added to a folder are ignored. Raises `ContentChanged` if the content differs,
     `TooManyOpenFiles`, `IOFailed`, `Cancelled`.
     """
     return verify(
         manifest,
-        location_of(manifest, path, links),
+        location_of(manifest, path),
         on_progress=on_progress,
         cancelled=cancelled,
         threads=threads,
@@ -229,7 +222,7 @@ def verify(
     return place
 
 
-def location_of(manifest: Manifest, path: str, links: tuple[LinkRoot, ...] = ()) -> SharedLocation:
+def location_of(manifest: Manifest, path: str) -> SharedLocation:
     """The fingerprints of the entries of ``manifest`` at ``path``. Nothing is read.
 
     Raises `ContentChanged` if one is missing or has another size, `TooManyOpenFiles` for a
@@ -242,24 +235,26 @@ def location_of(manifest: Manifest, path: str, links: tuple[LinkRoot, ...] = ())
         root = path if manifest.is_folder else parent
         root_fd = paths.open_real_folder(root, passing=True)
         try:
-            with EntryFolders(root, root_fd, [link.path for link in links]) as folders:
+            with paths.LastFolder(root_fd, passing=True) as folders:
                 for entry in manifest.entries:
+                    *parents, last = entry.path.split("/") if entry.path else [name]
                     looked_at = os.path.join(path, entry.path) if entry.path else path
-                    status = folders.status(entry.path.split("/") if entry.path else [name])
-                    found.append(_look(status, entry, looked_at))
+                    found.append(_look(folders.at(parents), last, entry, path))
         finally:
             os.close(root_fd)
     except OSError as error:
         raise why_unread(error, looked_at) from error
     settle(found)
-    return SharedLocation(os.fsencode(path), tuple(found), identity_of(path), links)
+    return SharedLocation(os.fsencode(path), tuple(found), identity_of(path))
 
 
-def _look(status: os.stat_result, entry: Entry, path: str) -> Fingerprint | None:
+def _look(folder_fd: int, name: str, entry: Entry, path: str) -> Fingerprint | None:
+    status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
     if entry.kind is EntryKind.FOLDER:
         is_it = stat.S_ISDIR(status.st_mode)
     else:
         is_it = stat.S_ISREG(status.st_mode) and status.st_size == entry.size
     if not is_it:
-        raise ContentChanged(f"{quoted(path)} was changed")
+        shown = quoted(os.path.join(path, entry.path) if entry.path else path)
+        raise ContentChanged(f"{shown} was changed")
     return None if entry.kind is EntryKind.FOLDER else Fingerprint.of(status)

@@ -22,26 +22,23 @@ from common.host.clock import monotonic
 from common.host.home import default_home
 from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
-from common.messages import control, tracker
+from common.messages import control, events, tracker
 from common.messages.refusals import Code
 from common.shared_refusals import no_group, not_logged_in, still_pending
 from peer.background_tasks import BackgroundTasks
 from peer.files.open_files import HandleCache
-from peer.files.scan_problems import Typed
-from peer.files.scanning import DevicePaths, Scan, scan
-from peer.files.sharing import checked_piece_length
-from peer.files.sharing_rule import SharingRule, rule_of
+from peer.files.scanning import DevicePaths, scan
 from peer.records import Manifests, ShareRecord
 from peer.serving.inventory import Inventory
 from peer.shares.agreement import OfferAgreement
 from peer.shares.digesting import Report
-from peer.shares.joining import Joining, Ready
+from peer.shares.joining import Joining, Ready, with_path
 from peer.shares.offers import TrackerOffers
 from peer.shares.open_shares import OpenShares
-from peer.shares.owed_withdrawals import OwedWithdrawals, share_key
+from peer.shares.owed_withdrawals import OwedWithdrawals
 from peer.shares.share_records import ShareRecords, with_pieces
-from peer.shares.upload_line import upload_options
 from peer.shares.watching import ShareWatcher
+from peer.shares.withdrawn import is_withdrawn, withdrawn_by
 from peer.tracker_client.group_replica import GroupReplica
 from peer.tracker_client.link import TrackerLink
 from peer.workers import Workers
@@ -50,27 +47,13 @@ from peer.workers import Workers
 @dataclass(frozen=True, slots=True)
 class Upload:
     """Result of an upload. ``joined``: other members offered the same content before; ``again``:
-    this device did; ``notes``: differences from the request, a sentence each. ``scanned``: with
-    what was left out."""
+    this device did; ``notes``: differences from the request, a sentence each."""
 
     row: tracker.FileRow
     elapsed_s: float
     joined: bool
     again: bool
     notes: list[str]
-    scanned: Scan
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Result of a dry run. ``outcome``: new, join or again; or a refusal."""
-
-    group: GroupId
-    name: str
-    algorithm: Algorithm
-    piece_length: int
-    scanned: Scan
-    outcome: str | Refused
 
 
 class Shares:
@@ -125,8 +108,8 @@ class Shares:
         """All contents that some record names."""
         return self._records.contents()
 
-    def away(self) -> dict[tuple[str, str], str]:
-        """The reasons of shares whose folder is away, by group and folded name."""
+    def away(self) -> dict[tuple[str, str, int], str]:
+        """The reasons of shares whose folder is away, by group, folded name and version."""
         return self._open.away()
 
     def open_in(self, group: GroupId) -> list[tuple[ShareRecord, Manifest]]:
@@ -194,74 +177,67 @@ class Shares:
         Cancelling ends the digesting. Raises `MiniTorrentError`.
         """
         started = monotonic()
-        user, group, name, rule, scanned = await self._scanned(ask)
+        user, group = await self._require_member(ask.group)
+        await self._offers.reachable()  # before minutes are spent on digesting
+        own_name = os.path.basename(ask.path.rstrip("/"))
+        name = names.share_name(own_name if ask.name is None else ask.name)
+        Algorithm.named(ask.digest)  # raises before minutes are spent
+        paths = DevicePaths(self.parts_under_way(), self._homes)
+        scanned = await self._workers.run(scan, ask.path, paths)
         if scanned.delicate and not ask.yes:
             shown = names.quoted(scanned.place.path)
             raise Refused(Code.UNCONFIRMED, f"{shown} has {scanned.delicate.words()}")
+        own = {
+            record.version: record.content for record in self._records.of_name(user, group, name)
+        }
         for attempt in range(2):
-            before = self._records.get(share_key(user, group, name))
-            own = None if before is None else ContentId(before.content)
-            ready = await self._joining.ready(ask, group, name, scanned, own, report)
+            rights = self._rights(user, group)
+            ready = await self._joining.ready(ask, group, name, scanned, rights, report)
             try:
-                offered = await self._offer(user, group, name, rule, ready, report)
+                guess = ready.version or max(own, default=0) + 1
+                offered = await self._offer(user, group, name, guess, ready, report)
             except Refused as error:
                 # Another member may have shared the same bytes meanwhile: join that share.
                 if error.code is not Code.TAKEN or ready.joining or attempt:
-                    raise
+                    raise with_path(error, ask.path) from None
             else:
                 break
-        again = own == ready.content
+        again = own.get(offered.row.version) == ready.content
         joined = offered.joined and not again
-        return Upload(offered.row, monotonic() - started, joined, again, ready.notes, scanned)
+        return Upload(offered.row, monotonic() - started, joined, again, ready.notes)
 
-    async def plan(self, ask: control.UploadFile) -> Plan:
-        """The result that `upload` would have. Digests and changes nothing."""
-        user, group, name, _, scanned = await self._scanned(ask)
-        before = self._records.get(share_key(user, group, name))
-        own = None if before is None else ContentId(before.content)
-        outcome: str | Refused
-        try:
-            outcome = await self._joining.outcome(ask, group, name, scanned, own)
-        except Refused as error:
-            outcome = error
-        length = checked_piece_length(ask.piece_length, scanned.size)
-        return Plan(group, name, Algorithm.named(ask.digest), length, scanned, outcome)
-
-    async def _scanned(
-        self, ask: control.UploadFile
-    ) -> tuple[UserId, GroupId, str, SharingRule, Scan]:
-        """The user, the group, the name, the rule, and the entries found by it.
-
-        Everything is checked that can be before minutes are spent on digesting."""
-        user, group = await self._require_member(ask.group)
-        await self._offers.reachable()
-        own_name = os.path.basename(ask.path.rstrip("/"))
-        name = names.share_name(own_name if ask.name is None else ask.name)
-        Algorithm.named(ask.digest)
-        rule = await self._workers.run(rule_of, ask.links, ask.link_roots, ask.exclude, ask.skip)
-        paths = DevicePaths(self.parts_under_way(), self._homes)
-        typed = Typed(ask.group, tuple(upload_options(ask, links=False)))
-        scanned = await self._workers.run(scan, ask.path, paths, rule, typed)
-        return user, group, name, rule, scanned
+    def _rights(self, user: UserId, group: GroupId) -> Callable[[tracker.ShareFound], bool]:
+        """Return a check of whether ``user`` may replace a share of the group."""
+        view = self._replica.groups.get(group)
+        owner = None if view is None else view.owner
+        return lambda found: user in (owner, names.fold_id(found.first_by or ""))
 
     async def _offer(
-        self,
-        user: UserId,
-        group: GroupId,
-        name: str,
-        rule: SharingRule,
-        ready: Ready,
-        report: Report,
+        self, user: UserId, group: GroupId, name: str, version: int, ready: Ready, report: Report
     ) -> tracker.Offered:
-        record = ShareRecord(user, group, name, ready.content, ready.place, rule=rule)
+        record = ShareRecord(user, group, name, ready.content, ready.place, version=version)
         record = with_pieces(record, ready.manifest)
-        return await self._agreement.offer_new(record, ready.manifest, ready.encoded, report)
+        return await self._agreement.offer_new(
+            record, ready.manifest, ready.encoded, report, replaces=ready.replaces
+        )
 
-    async def stop(self, group_text: str, name: str) -> None:
-        """Stop sharing ``name`` in a group. Raises `MiniTorrentError`."""
+    async def stop(self, group_text: str, text: str) -> None:
+        """Stop sharing NAME, or NAME@K, in a group. Raises `MiniTorrentError`."""
         user, group = await self._require_member(group_text)
-        key = share_key(user, group, name)
-        await self._agreement.stop(group, name, key)
+        name, version = names.split_version(text)
+        if version and self._records.of_name(user, group, text):
+            name, version = text, 0  # a share of an earlier release, of exactly that name
+        await self._agreement.stop(group, name, version)
+
+    async def withdrawn(self, group: GroupId, event: events.Withdrawn) -> None:
+        """Serve versions no longer that were withdrawn from the group; the files stay."""
+        user = self._replica.user or ""
+        records = [
+            record
+            for record in self._records.of_name(user, group, event.name)
+            if is_withdrawn(event, record.name, record.version)
+        ]
+        await self._agreement.forget_withdrawn(records, withdrawn_by(event))
 
     async def _require_member(self, group_text: str) -> tuple[UserId, GroupId]:
         """The current user and the group; raises `Refused` unless the user is a member."""
@@ -282,7 +258,7 @@ class Shares:
         """
         if self._has_left(record):
             return
-        shared = self._open.get(share_key(record.user, record.group, record.name))
+        shared = self._open.get(self._records.key_of(record))
         if shared is not None and shared.open and shared.record.content == record.content:
             return  # a copy of a share of this device
         await self._agreement.adopt(with_pieces(record, decoded), decoded, encoded)

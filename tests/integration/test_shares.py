@@ -31,7 +31,6 @@ def test_a_shared_file_is_listed_for_the_members(
     assert shared.pop("joined") is False
     assert shared.pop("again") is False
     assert (shared.pop("notes"), shared.pop("skipped")) == ([], [])
-    assert (shared.pop("skipped_unnamed"), shared.pop("excluded")) == (0, 0)
     assert shared == {
         "name": path.name,
         "size_bytes": 3 * PIECE + 1,
@@ -45,6 +44,7 @@ def test_a_shared_file_is_listed_for_the_members(
         "shared_by": ["alice"],
         "away": False,
         "version": 1,
+        "current": True,
     }
     assert bob.json("list-files", group) == [shared]
     assert path.name in bob.ok("list-files", group)

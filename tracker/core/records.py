@@ -13,10 +13,11 @@ from common import limits
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.token_bucket import KeyedTokenBuckets, Rate
 from tracker.core.changes import ShareId
+from tracker.core.share_names import ShareNames
 
 REQUESTS = Rate(limits.REQUEST_BURST, 1 / limits.REQUEST_S)
 ShareRef: TypeAlias = tuple[GroupId, ShareId]
-"""Reference to a share; sorts by group, then by name, as in `MyOffers`."""
+"""Reference to a share; sorts by group, name and version, as in `MyOffers`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Revocation:
 
 @dataclass(slots=True)
 class Share:
+    """A version of a name that is offered. ``name`` is its text."""
+
     name: str
     content: ContentId
     at_ms: int
@@ -76,6 +79,7 @@ class Group:
     members: dict[UserId, Member] = field(default_factory=dict)
     requests: dict[UserId, int] = field(default_factory=dict)  # -> requested at, in ms
     revoked: dict[UserId, Revocation] = field(default_factory=dict)
+    names: ShareNames = field(default_factory=ShareNames)
     shares: dict[ShareId, Share] = field(default_factory=dict)
     share_ids: list[ShareId] = field(default_factory=list)  # sorted, for pages
     # The shares of a content: one content may have several names.

@@ -29,9 +29,10 @@ from tracker.core.records import (
     Share,
     ShareRef,
 )
+from tracker.core.share_names import Version
 from tracker.core.unshared_manifests import UnsharedManifests
 
-Key = TypeVar("Key", bound=str | tuple[str, str])
+Key = TypeVar("Key", bound=str | tuple[object, ...])
 
 
 class State:
@@ -160,7 +161,15 @@ class State:
             case c.ManifestDropped(content):
                 self.unshared_manifests.remove(content)
                 del self.manifests[content]
-            case c.ShareAdded(group, share, name, content, at_ms):
+            case c.VersionAdded(group, share, name, content, user, at_ms):
+                added = Version(content, user, at_ms)
+                self.groups[group].names.add_version(share, name, added)
+            case c.VersionsWithdrawn():
+                self._withdraw(change)
+            case c.NameForgotten(group, name_id):
+                self.groups[group].names.forget(name_id)
+            case c.ShareAdded(group, share, content, at_ms):
+                name = self.groups[group].names.by_id[share.name].text
                 self.add_share(group, share, Share(name, content, at_ms))
             case c.ShareDropped():
                 self._drop_share(change)
@@ -168,9 +177,7 @@ class State:
                 self.add_offer((group, share), (user, device), at_ms)
             case c.OfferDropped(group, share, _, user, device):
                 self._drop_offer(group, self.groups[group].shares[share], (user, device))
-                _remove_sorted(self.offers_of[user, device], (group, share))
-                if not self.offers_of[user, device]:
-                    del self.offers_of[user, device]
+                self._drop_ref((user, device), (group, share))
             case c.OffersEnded():
                 self._end_offers(change)
             case c.Logged(entry):
@@ -249,8 +256,9 @@ class State:
         )
 
     def add_share(self, group_id: GroupId, share_id: c.ShareId, share: Share) -> None:
-        """Add a share without offers; its manifest must be known."""
+        """Add a share without offers; its version and its manifest must be known."""
         group = self.groups[group_id]
+        group.names.begin(share_id)
         group.shares[share_id] = share
         insort(group.share_ids, share_id)
         group.names_of.setdefault(share.content, {})[share_id] = None
@@ -282,6 +290,20 @@ class State:
         del group.shares[change.share]
         _remove_sorted(group.share_ids, change.share)
         self._unlist(group, change.share, change.content, change.at_ms)
+        group.names.end([change.share], change.at_ms)
+
+    def _withdraw(self, change: c.VersionsWithdrawn) -> None:
+        group = self.groups[change.group]
+        for share_id in sorted(withdrawn_shares(group, change)):
+            share = group.shares.pop(share_id)
+            for offer in list(share.offers):
+                self._drop_offer(group.id, share, offer)
+                self._drop_ref(offer, (group.id, share_id))
+            _remove_sorted(group.share_ids, share_id)
+            self._unlist(group, share_id, share.content, change.at_ms)
+        group.names.withdraw(
+            change.name, change.version, earlier=change.earlier, at_ms=change.at_ms
+        )
 
     def _unlist(self, group: Group, share: c.ShareId, content: ContentId, at_ms: int) -> None:
         names = group.names_of[content]
@@ -299,6 +321,7 @@ class State:
     def _end_offers(self, change: c.OffersEnded) -> None:
         """End offers in one pass; removed one by one, each removal would shift the sorted lists."""
         group, ended = self.groups[change.group], set()
+        dropped: list[c.ShareId] = []
         for share_id, share in list(group.shares.items()):
             theirs = [
                 (user, device)
@@ -311,8 +334,15 @@ class State:
             if not share.offers:
                 del group.shares[share_id]
                 self._unlist(group, share_id, share.content, change.at_ms)
+                dropped.append(share_id)
+        group.names.end(dropped, change.at_ms)
         group.share_ids = [share_id for share_id in group.share_ids if share_id in group.shares]
         self._drop_refs(group, ended)
+
+    def _drop_ref(self, offer: tuple[UserId, DeviceKey], ref: ShareRef) -> None:
+        _remove_sorted(self.offers_of[offer], ref)
+        if not self.offers_of[offer]:
+            del self.offers_of[offer]
 
     def _drop_refs(self, group: Group, ended: set[tuple[UserId, DeviceKey]]) -> None:
         """Remove the references to ``group`` from the offers of ``ended``."""
@@ -329,6 +359,16 @@ class State:
             raise LocalProtocolError(f"entry {seq} after {group.seq} in the log of {group_id}")
         group.seq = seq
         group.entries += 1
+
+
+def withdrawn_shares(group: Group, change: c.VersionsWithdrawn) -> set[c.ShareId]:
+    """Return the shares that have offers and end by ``change``."""
+    name = group.names.by_id[change.name]
+    return {
+        c.ShareId(change.name, version)
+        for version in name.offered
+        if version == change.version or (change.earlier and version < change.version)
+    }
 
 
 def _remove_sorted(ordered: list[Key], key: Key) -> None:

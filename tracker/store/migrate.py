@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from common.errors import StorageError
 
-HEAD = "0003"
+HEAD = "0004"
 """The schema that this release works with; a test holds it to the newest migration."""
 
 

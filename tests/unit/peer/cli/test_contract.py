@@ -312,6 +312,7 @@ FILE_DOCUMENT = {
     "shared_by": ["anna"],
     "away": False,
     "version": 1,
+    "current": True,
 }
 JSON: list[tuple[list[str], control.Answer, Any]] = [
     (
@@ -403,8 +404,6 @@ JSON: list[tuple[list[str], control.Answer, Any]] = [
             "again": False,
             "notes": ["a note"],
             "skipped": [{"path": "a/l", "reason": "a link"}],
-            "skipped_unnamed": 0,
-            "excluded": 0,
         },
     ),
     (
@@ -653,7 +652,7 @@ WRONG: list[list[str]] = [
     ["frobnicate"],
     ["login"],
     ["list-files"],
-    ["list-files", "a", "b"],
+    ["list-files", "a", "b", "c"],
     ["list-groups", "--bar"],
     ["upload-file", "a", "g", "--digest", "md5"],
     ["upload-file", "a", "g", "--piece-size", "100K"],
@@ -877,6 +876,7 @@ def test_an_immediate_refusal_is_one_line(home: Path, cli: Cli) -> None:
 
 def test_too_many_arguments_are_answered_with_those_that_there_are(cli: Cli) -> None:
     for words, takes in {
+        ("upload-file", "a", "b", "c"): "upload-file takes PATH and GROUP",
         ("download-file", "a", "b", "c", "d"): "download-file takes GROUP, NAME and DEST",
         ("list-groups", "a"): "list-groups takes none",
         ("logout", "a", "b"): "logout takes none",
