@@ -1,7 +1,8 @@
 """Start and stop of the peer of a home: detached, or in this process.
 
-Owns the log file of a detached peer, and the wait until it is ready or gone. Not here: the meaning
-of the options (see peer.cli.up_options), the peer itself (see peer.daemon).
+Owns the wait until a detached peer is ready or gone. Not here: its log and environment (see
+common.host.detached), the meaning of the options (see peer.cli.up_options), the peer itself (see
+peer.daemon).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from common.crypto.keys import DEVICE_KEY, replace_pair
 from common.errors import MiniTorrentError, NoPeerRunning, StorageError
 from common.hints import shell_hint
+from common.host import detached
 from common.host.home import HomeLock, lock_holder, open_home
 from common.messages import control
 from common.messages.refusals import Code
@@ -28,7 +30,6 @@ from peer.control.client import CommandFailed, ControlClient, holder_of
 from peer.settings import Settings, save
 
 LOG = "peer.log"
-LOG_BYTES_MAX = 10 * 1024 * 1024
 START_S = 60.0  # a start proves the guard of its sockets and reads what is shared
 CONNECT_S = 3.0  # how long `up` waits to be able to say that the tracker answers
 END_S = 15.0
@@ -76,7 +77,7 @@ def start(
     settings = settings_for(home, options)
     process = None
     try:
-        with _open_log(home) as log, unbroken():
+        with detached.open_log(home / LOG) as log, unbroken():
             log_began = log.tell()
             process = subprocess.Popen(
                 _command_line(home, options, verbose),
@@ -84,7 +85,7 @@ def start(
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env=environment(),
+                env=detached.environment(),
                 start_new_session=True,
             )
         status = _wait_until_ready(home, process, log_began)
@@ -92,15 +93,20 @@ def start(
             check_same(status, options)
     except BaseException:
         if process is not None:
-            _end(process)
+            detached.end(process)
         raise
     if status.pid != process.pid:
-        _end(process)
+        detached.end(process)
         return status
     _started.append(process)
     if remember:
         _remember(home, settings)
     return status
+
+
+def remember(home: Path, options: Mapping[str, Any]) -> None:
+    """Save ``options`` of a peer that was started with them, for the next start."""
+    _remember(home, settings_for(home, options))
 
 
 def renew_device_key(home: Path, options: Mapping[str, Any]) -> None:
@@ -134,7 +140,7 @@ def run_foreground(home: Path, options: Mapping[str, Any], *, verbose: int, reme
 
     if sys.getfilesystemencoding() != "utf-8":  # names of files are, for a peer
         words = [sys.executable, "-P", "-X", "utf8", "-m", "peer.cli", *sys.argv[1:]]
-        os.execve(sys.executable, words, {**os.environ, **_where_we_are()})
+        os.execve(sys.executable, words, {**os.environ, **detached.where_we_are()})
     home = open_home(home)
     settings = settings_for(home, options)
     if (pid := lock_holder(home)) is not None:
@@ -167,36 +173,6 @@ def _command_line(home: Path, options: Mapping[str, Any], verbose: int) -> list[
     return words
 
 
-def environment() -> dict[str, str]:
-    """The environment for a process of ours, whose options are all in its command line."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("MINI_TORRENT_")
-    }
-    return {**environment, **_where_we_are(), "PYTHONUNBUFFERED": "1"}
-
-
-def _where_we_are() -> dict[str, str]:
-    """The variables by which a process of ours finds our modules."""
-    ours = Path(__file__).resolve().parents[2]
-    if ours.name in ("site-packages", "dist-packages"):
-        return {}
-    path = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": f"{ours}{os.pathsep}{path}" if path else str(ours)}
-
-
-def _open_log(home: Path) -> Any:
-    path = home / LOG
-    try:
-        if path.is_file() and path.stat().st_size > LOG_BYTES_MAX:
-            os.replace(path, path.with_suffix(".log.1"))
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise StorageError(f"cannot write the log {path}: {error.strerror}") from error
-    log = os.fdopen(fd, "ab")
-    log.seek(0, os.SEEK_END)
-    return log
-
-
 def _wait_until_ready(
     home: Path, process: subprocess.Popen[bytes], log_began: int
 ) -> control.StatusIs:
@@ -222,15 +198,6 @@ def _wait_until_ready(
     )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def _wait_for_tracker(home: Path, status: control.StatusIs) -> control.StatusIs:
     deadline = monotonic() + CONNECT_S
     with ControlClient(home) as client:
@@ -243,21 +210,7 @@ def _wait_for_tracker(home: Path, status: control.StatusIs) -> control.StatusIs:
 
 def startup_error(log: Path, began: int, code: int) -> control.Failed:
     """The error of a process of ours that ended before it was ready, from its log."""
-    with open(log, "rb") as file:
-        file.seek(began)
-        lines = file.read(64 * 1024).decode("utf-8", "replace").splitlines()
-    message, hint = "", None
-    for line in lines:
-        if line.startswith("error: "):
-            message, hint = line.removeprefix("error: "), None
-        elif line.startswith("hint: ") and message:
-            hint = line.removeprefix("hint: ")
-    if not message:
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-        message, hint = (
-            f"start failed: {last}",
-            shell_hint("its log may say why", "tail", str(log)),
-        )
+    message, hint = detached.reason(log, began)
     reason = {2: Code.USAGE, 4: Code.UNREACHABLE, 5: Code.CORRUPT}.get(code, Code.FAILED)
     return control.Failed(reason, message, hint, code if code > 0 else 1)
 
@@ -279,7 +232,7 @@ def stop(home: Path) -> None:
         if pid > 0 and lock_holder(home) == pid:  # 0 (not known yet) would mean our whole group
             os.kill(pid, signal.SIGTERM)
     deadline = monotonic() + END_S
-    while lock_holder(home) == pid or is_running(pid):
+    while lock_holder(home) == pid or detached.is_running(pid):
         if monotonic() > deadline:
             raise MiniTorrentError(
                 f"the peer (PID {pid}) has not ended after {END_S:.0f} s",
@@ -289,17 +242,6 @@ def stop(home: Path) -> None:
             )
         sleep(TURN_S)
     reap()
-
-
-def is_running(pid: int) -> bool:
-    """Whether another process is running. A process that has ended, and that its parent has not
-    collected yet, no longer has a command line."""
-    if pid == os.getpid():
-        return False
-    try:
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
-    except OSError:
-        return False
 
 
 def reap() -> None:

@@ -1,19 +1,11 @@
-"""JSON form of results and errors, for ``--json``."""
+"""JSON form of the peer's results; the rest of ``--json`` is common to both programs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-
-def plain(struct: Any) -> Any:
-    """A control struct, or a list of them, as ``--json`` prints it."""
-    import msgspec
-
-    if isinstance(struct, list):
-        return [plain(row) for row in struct]
-    document = msgspec.to_builtins(struct)
-    document.pop("type", None)
-    return document
+from common.cli.json_form import json_text as json_text
+from common.cli.json_form import plain as plain
 
 
 def begun_document(answer: Any) -> dict[str, Any]:
@@ -21,10 +13,3 @@ def begun_document(answer: Any) -> dict[str, Any]:
     document: dict[str, Any] = plain(answer)
     del document["text"]
     return {**document, "state": "downloading"}
-
-
-def json_text(document: Any, indent: int | None = None) -> str:
-    """JSON that can do no harm to a terminal: everything but printable ASCII is escaped."""
-    import json
-
-    return json.dumps(document, ensure_ascii=True, indent=indent).replace("\x7f", "\\u007f")

@@ -1,14 +1,13 @@
 """Client of the control socket, for the command line.
 
-Owns the place of the socket, and `ControlClient`, which sends one command at a time and never waits
+Owns `ControlClient`, which sends one command at a time and never waits
 for a peer that does not run. Why no asyncio: a command line must answer at once. Not here: the
-peer's end (see peer.control.server).
+peer's end (see peer.control.server), the place of the socket (see common.host.control_socket).
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
@@ -21,14 +20,13 @@ import zmq
 from common import limits
 from common.errors import ConfigError, NoPeerRunning, Refused
 from common.hints import hint, shell_hint
+from common.host.control_socket import find_endpoint
 from common.host.home import lock_holder
 from common.messages import control
 from common.names import quoted
 from common.net.codec import SIGNATURE, pack
 from common.net.sockets import Private, make_socket
 
-SOCKET = "control.sock"
-SOCKET_PATH_BYTES_MAX = 100  # the kernel takes 107; libzmq wants a few of them
 SILENCE_S = 20.0  # without a message a peer is taken for frozen; it sends one every 2 s
 SILENCE_TOLD_S = 3.0  # after this silence the user is told of the wait
 HELLO_S = 1.5  # a peer of an older release may not answer an unknown message
@@ -47,6 +45,9 @@ Ended: TypeAlias = (
     | control.StatusIs
     | control.Groups
     | control.Users
+    | control.Invited
+    | control.Invites
+    | control.Redeemed
     | control.Devices
     | control.Files
     | control.Downloads
@@ -81,74 +82,6 @@ class OtherRelease(NoPeerRunning):
         super().__init__(
             f"the peer of {home} runs version {release}, this command line another one",
             hint("restart it", "down", then=("up",)),
-        )
-
-
-# -- where the socket is ------------------------------------------------------------------------
-
-
-def control_endpoint(home: Path) -> str:
-    """The endpoint of the control socket of ``home``.
-
-    If the path of the home is too long for a socket, it is in a private directory elsewhere, which
-    is created here. Raises `ConfigError` if other users can open that directory.
-    """
-    path = home / SOCKET
-    if _fits(path):
-        return f"ipc://{path}"
-    directory = _directories(home)[0]
-    for part in (directory.parent, directory):
-        part.mkdir(mode=0o700, exist_ok=True)
-        _check_private(part)
-    return f"ipc://{directory / SOCKET}"
-
-
-def find_endpoint(home: Path) -> str:
-    """The endpoint of a running peer of ``home``. Creates nothing.
-
-    Why several places: a peer started by a service manager or over ssh may have had another
-    directory for its session.
-    """
-    path = home / SOCKET
-    if _fits(path):
-        return f"ipc://{path}"
-    directories = _directories(home)
-    for directory in directories:
-        if (directory / SOCKET).exists():
-            _check_private(directory.parent)
-            _check_private(directory)
-            return f"ipc://{directory / SOCKET}"
-    return f"ipc://{directories[0] / SOCKET}"
-
-
-def _fits(path: Path) -> bool:
-    try:
-        return len(str(path).encode()) <= SOCKET_PATH_BYTES_MAX
-    except UnicodeEncodeError:  # bytes that are no UTF-8: libzmq cannot be told such a path
-        return False
-
-
-def _directories(home: Path) -> list[Path]:
-    import hashlib
-
-    name = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:24]
-    session = os.environ.get("XDG_RUNTIME_DIR", "")
-    bases = [Path(session) / "mini-torrent"] if session.startswith("/") else []
-    bases.append(Path(f"/run/user/{os.geteuid()}/mini-torrent"))
-    bases.append(Path(f"/tmp/mini-torrent-{os.geteuid()}"))
-    places = [base / name for base in bases if base.parent.is_dir()]
-    return [place for place in places if _fits(place / SOCKET)] or [bases[-1] / name]
-
-
-def _check_private(directory: Path) -> None:
-    info = directory.lstat()
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o077:
-        raise ConfigError(
-            f"{directory} is open to other users",
-            shell_hint(
-                "choose a --home with a shorter path, or see whose it is",
-                *("ls", "-ld", str(directory)),
-            ),
         )
 
 

@@ -22,6 +22,7 @@ import zmq
 from common import limits
 from common.errors import MiniTorrentError, RemoteProtocolError, exit_code_of
 from common.hints import shell_hint
+from common.host.control_socket import control_endpoint
 from common.host.release import RELEASE
 from common.messages import control
 from common.messages.control import FORM
@@ -30,7 +31,6 @@ from common.net.codec import SIGNATURE, Decoder, VersionMismatch, pack
 from common.net.pump import Frames, Pump, Sent
 from common.net.sockets import Private, bind, make_socket
 from peer.background_tasks import BackgroundTasks
-from peer.control.client import control_endpoint
 
 log = logging.getLogger(__name__)
 

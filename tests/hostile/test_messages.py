@@ -15,12 +15,12 @@ import pytest
 import zmq
 
 from common import limits
+from common.host.control_socket import find_endpoint
 from common.messages import control, events, peer, tracker
 from common.messages.base import Refusal
 from common.messages.refusals import Code
 from common.names import printable
 from common.net import codec, sockets
-from peer.control.client import find_endpoint
 from tests.support.attackers import AttackSwarm, refusal_of, user_of
 from tests.support.paths import CORPUS
 from tests.support.tracker_process import Device, running

@@ -21,6 +21,7 @@ from typing import IO
 
 from common.errors import StorageError
 from common.hints import hint, shell_hint
+from common.host import detached
 from common.host.home import lock_holder
 from common.messages import control
 from common.units import size_text
@@ -111,7 +112,7 @@ class DemoProcesses:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=daemon_process.environment(),
+                env=detached.environment(),
                 start_new_session=True,
             )
         assert self._tracker.stdout is not None
@@ -141,10 +142,10 @@ class DemoProcesses:
         if self._tracker is not None:
             self._tracker.terminate()
         deadline = monotonic() + END_S
-        while any(map(daemon_process.is_running, pids)) and monotonic() < deadline:
+        while any(map(detached.is_running, pids)) and monotonic() < deadline:
             sleep(0.02)
         for pid in pids:
-            if daemon_process.is_running(pid):
+            if detached.is_running(pid):
                 _kill(pid, signal.SIGKILL)
         if self._tracker is not None:
             try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from common.host import detached
 from common.host.home import lock_holder
 from peer.cli import daemon_process
 from peer.control.client import ControlClient
@@ -64,7 +65,7 @@ def test_up_status_down(home: Path) -> None:
     assert mini_torrent(home, "login", "anna", "pw").returncode == 4
     assert mini_torrent(home, "down").stdout == "peer stopped\n"
     assert lock_holder(home) is None
-    assert not daemon_process.is_running(status["pid"])
+    assert not detached.is_running(status["pid"])
     assert not (home / "control.sock").exists()
 
 
@@ -126,7 +127,7 @@ def test_a_frozen_peer_is_no_reason_to_wait_for_ever(
     finally:
         os.kill(pid, signal.SIGCONT)
     daemon_process.stop(home)
-    assert not daemon_process.is_running(pid)
+    assert not detached.is_running(pid)
 
 
 def test_a_prompt_ends_the_peer_that_it_started(home: Path) -> None:
@@ -135,7 +136,7 @@ def test_a_prompt_ends_the_peer_that_it_started(home: Path) -> None:
     pid = int(re.search(r"running, process (\d+)", done.stdout)[1])  # type: ignore[index]
     assert "stopping the peer that this shell started" in done.stderr
     assert lock_holder(home) is None
-    assert not daemon_process.is_running(pid)
+    assert not detached.is_running(pid)
 
 
 def test_a_prompt_leaves_a_peer_that_ran_before(home: Path) -> None:

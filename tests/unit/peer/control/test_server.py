@@ -19,18 +19,13 @@ import peer.control.client
 import peer.control.server
 from common import limits
 from common.errors import ConfigError, NoPeerRunning, StorageError, exit_code_of
+from common.host.control_socket import SOCKET_PATH_BYTES_MAX, control_endpoint, find_endpoint
 from common.host.home import HomeLock, lock_holder
 from common.messages import control
 from common.messages.refusals import Code
 from common.net.codec import SIGNATURE, pack
 from peer.control import notices
-from peer.control.client import (
-    SOCKET_PATH_BYTES_MAX,
-    CommandFailed,
-    ControlClient,
-    control_endpoint,
-    find_endpoint,
-)
+from peer.control.client import CommandFailed, ControlClient
 from peer.control.server import LONG_MAX, REQUESTS_MAX, Waiting
 from tests.support.fake_peer import STATUS, FakePeer
 from tests.support.paths import ROOT
