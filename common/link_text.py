@@ -80,6 +80,8 @@ def _fault(text: str) -> str:
 def _fault_of_key(key: str) -> str | None:
     if not key:
         return "the key is missing: it ends after the last /"
+    if "#" in key:
+        return "it is an invitation: what stands from # on belongs to the command `join`"
     if wrong := re.search(r"[^A-Za-z0-9_-]", key):
         return f"the key has a character that no key has: {quoted(wrong[0])}"
     if len(key) != KEY_CHARACTERS:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
+
+LATEST_MS = 253_402_300_799_000  # the end of the year 9999: no later one can be written
 
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,3})?) ?(?P<unit>[smhd])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -38,6 +40,12 @@ def time_text(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def rfc3339(time_ms: int) -> str:
+    """Milliseconds since 1970 in RFC 3339, in UTC; of all after the year 9999 its last moment."""
+    moment = datetime.fromtimestamp(min(time_ms, LATEST_MS) / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def moment_text(time: str, *, seconds: bool = False) -> str:

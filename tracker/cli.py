@@ -9,44 +9,40 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from common.cli.command_group import CommandGroup, meant
+from common.cli.json_form import json_text
 from common.errors import ConfigError, MiniTorrentError, TransportError, exit_code_of
-from common.hints import shown_by_tracker, tracker_hint
+from common.hints import TRACKER_PROGRAM, shown_by_tracker, tracker_hint
 from common.host import process
-from common.host.home import default_home
 from common.host.release import RELEASE
 from common.host.streams import abandon_output, open_closed_streams, speak_any_locale
 from common.ids import DeviceKey
 from common.link import Tracker, as_endpoint, parse_link
+from common.messages.refusals import Code
 from common.names import printable
 from common.units import size_text
+from tracker import operator_commands
 from tracker.admin.home import CURVE_KEY, LAST_LINK, LAST_OPTIONS, SIGNING_KEY, Home
-from tracker.admin.info_entry import EntryNumber, entry_of
+from tracker.admin.info_entry import entry_of
+from tracker.cli_options import (
+    DEFAULT_BIND,
+    ENDPOINT,
+    address_options,
+    home_option,
+    json_option,
+    show,
+    wants_json,
+)
 
-PROGRAM = "mini-torrent-tracker"
+PROGRAM = TRACKER_PROGRAM
 COMPLETE_VARIABLE = "_MINI_TORRENT_TRACKER_COMPLETE"
-DEFAULT_BIND = "tcp://127.0.0.1:5000"
-_ENDPOINT = "HOST:PORT, tcp://HOST:PORT or ipc:///PATH"
-
-
-def _home_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--home",
-        type=click.Path(path_type=Path, file_okay=False),
-        metavar="DIR",
-        envvar="MINI_TORRENT_TRACKER_HOME",
-        show_envvar=True,
-        default=lambda: default_home("tracker"),
-        show_default="the user's data directory",
-        help="Where the tracker keeps its keys and its database.",
-    )(command)
 
 
 @click.group(
@@ -62,6 +58,7 @@ def _home_option(command: Callable[..., Any]) -> Callable[..., Any]:
     show_envvar=True,
     help="A TOML file with options; see config/tracker.toml.",
 )
+@json_option
 @click.version_option(RELEASE, message="%(prog)s %(version)s")
 @click.pass_context
 def tracker(ctx: click.Context, config: Path | None) -> None:
@@ -96,6 +93,8 @@ def _read_config(path: Path) -> dict[str, Any]:
             if key not in parameters:
                 raise ConfigError(f"{path}: [{section}] has no option {key!r}", _known(parameters))
         sections[section] = {parameters[key]: value for key, value in values.items()}
+    # What `run` has in a file holds for `start` as well, which starts it.
+    sections.setdefault("start", sections.get("run", {}))
     return sections
 
 
@@ -107,43 +106,8 @@ def _known(names: Iterable[str]) -> str:
 
 
 @tracker.command()
-@click.argument("info", metavar="[TRACKER_INFO]", required=False, type=click.Path(path_type=Path))
-@click.argument("number", metavar="[NUMBER]", required=False, type=EntryNumber())
-@_home_option
-@click.option(
-    "--bind",
-    "bind_at",
-    metavar="ENDPOINT",
-    envvar="MINI_TORRENT_TRACKER_BIND",
-    show_envvar=True,
-    show_default=DEFAULT_BIND,
-    help=f"Where to listen: {_ENDPOINT}.",
-)
-@click.option(
-    "--events",
-    metavar="ENDPOINT",
-    envvar="MINI_TORRENT_TRACKER_EVENTS",
-    show_envvar=True,
-    default="",
-    show_default="the next port",
-    help=f"Where to publish events: {_ENDPOINT}.",
-)
-@click.option(
-    "--advertise",
-    metavar="HOST",
-    envvar="MINI_TORRENT_TRACKER_ADVERTISE",
-    show_envvar=True,
-    default="",
-    help="The host to put into the link, when it is not the one that is bound.",
-)
-@click.option(
-    "--log-json",
-    is_flag=True,
-    envvar="MINI_TORRENT_TRACKER_LOG_JSON",
-    show_envvar=True,
-    help="Log one JSON object a line.",
-)
-@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@home_option
+@address_options
 def run(
     info: Path | None,
     number: int | None,
@@ -186,7 +150,8 @@ def run(
 
 
 @tracker.command()
-@_home_option
+@home_option
+@json_option
 def link(home: Path) -> None:
     """Print the link of this tracker, as it last ran.
 
@@ -200,7 +165,8 @@ def link(home: Path) -> None:
         raise ConfigError(
             f"there is no tracker in {home} yet", tracker_hint("start it", "run")
         ) from None
-    print(_last_link(home, pair.public))
+    found = _last_link(home, pair.public)
+    show({"link": found}, found)
 
 
 def _last_link(home: Path, key: DeviceKey) -> str:
@@ -214,8 +180,9 @@ def _last_link(home: Path, key: DeviceKey) -> str:
 
 @tracker.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@_home_option
+@home_option
 @click.option("--replace", is_flag=True, help="Replace FILE if it is there.")
+@json_option
 def backup(file: Path, home: Path, replace: bool) -> None:
     """Copy everything, keys included, to FILE. The tracker may keep running.
 
@@ -224,12 +191,14 @@ def backup(file: Path, home: Path, replace: bool) -> None:
     from tracker.admin.backup import back_up
 
     size = back_up(home, file, replace=replace)
-    print(f"wrote {printable(str(file))}: {size_text(size)}. It holds all secrets: keep it safe.")
+    text = f"wrote {file}: {size_text(size)}. It holds all secrets: keep it safe."
+    show({"file": str(file), "size_bytes": size}, text)
 
 
 @tracker.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@_home_option
+@home_option
+@json_option
 def restore(file: Path, home: Path) -> None:
     """Go back to the backup in FILE. The tracker must not run.
 
@@ -243,19 +212,21 @@ def restore(file: Path, home: Path) -> None:
         aside = put_back(opened, file)
     finally:
         opened.release()
-    print(f"restored {printable(str(file))}")
+    found = _last_link(opened.path, load_pair(opened.path / CURVE_KEY).public)
+    lines = [f"restored {file}"]
     if aside is not None:
-        print(f"the former database is kept as {printable(str(aside))}")
-    key = load_pair(opened.path / CURVE_KEY).public
-    print(f"its link is {printable(_last_link(opened.path, key))}")
+        lines.append(f"the former database is kept as {aside}")
+    lines += [f"its link is {found}", "all invitations from before it have ended"]
     with contextlib.suppress(OSError):
         where = (opened.path / LAST_OPTIONS).read_text(encoding="utf-8").strip()
         options = ("--home", str(opened.path), *shlex.split(where))
-        print(tracker_hint("to run it there", "run", options=options))
+        lines.append(tracker_hint("to run it there", "run", options=options))
+    former = None if aside is None else str(aside)
+    show({"file": str(file), "former": former, "link": found}, "\n".join(lines))
 
 
 @tracker.command()
-@_home_option
+@home_option
 @click.option(
     "--bind",
     "bind_at",
@@ -264,8 +235,9 @@ def restore(file: Path, home: Path) -> None:
     show_envvar=True,
     default=DEFAULT_BIND,
     show_default=True,
-    help=f"The address to try: {_ENDPOINT}.",
+    help=f"The address to try: {ENDPOINT}.",
 )
+@json_option
 def doctor(home: Path, bind_at: str) -> None:
     """Check for problems and suggest fixes.
 
@@ -275,20 +247,24 @@ def doctor(home: Path, bind_at: str) -> None:
     """
     from tracker.admin.doctor import Health, examine
 
-    bad = False
+    rows, lines = [], []
     for finding in examine(home, as_endpoint(bind_at)):
-        bad |= finding.health is Health.BAD
-        print(f"{finding.health.value:8}{finding.subject}: {printable(finding.text)}")
-        if finding.advice is not None:
-            advice = shown_by_tracker(finding.advice, _home_typed())
-            print(f"        {printable(advice)}")
-    if bad:
+        advice = finding.advice and shown_by_tracker(finding.advice, _home_typed())
+        health = finding.health.value
+        rows.append(
+            {"check": finding.subject, "health": health, "found": finding.text, "hint": advice}
+        )
+        lines.append(f"{health:8}{finding.subject}: {finding.text}")
+        lines += [f"        {advice}"] if advice else []
+    show(rows, "\n".join(lines))
+    if any(row["health"] == Health.BAD for row in rows):
         sys.exit(1)
 
 
 @tracker.command()
-@_home_option
+@home_option
 @click.option("--now", is_flag=True, help="Invalidate tickets signed with the old key immediately.")
+@json_option
 def rotate_key(home: Path, now: bool) -> None:
     """Make a fresh key for signing tickets.
 
@@ -304,7 +280,7 @@ def rotate_key(home: Path, now: bool) -> None:
         count = len(rotate_signing_key(opened.path / SIGNING_KEY, keep=0 if now else 1))
     finally:
         opened.release()
-    print(f"tickets are signed with a fresh key; {count} keys are valid")
+    show({"keys": count}, f"tickets are signed with a fresh key; {count} keys are valid")
 
 
 @tracker.command()
@@ -343,18 +319,18 @@ def main() -> None:
         typed = getattr(error, "command_name", None)
         if typed is not None and (found := meant(typed, list(tracker.commands))):
             hint = f"did you mean: {PROGRAM} {found}"
-        _fail(text[:1].lower() + text[1:], hint, error.exit_code)
+        _fail(Code.USAGE, text[:1].lower() + text[1:], hint, error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except TransportError as error:
-        _fail(error.message, error.hint, 1)
+        _fail(error.code, error.message, error.hint, 1)
     except MiniTorrentError as error:
-        _fail(error.message, error.hint, exit_code_of(error))
+        _fail(error.code, error.message, error.hint, exit_code_of(error))
     except BrokenPipeError:  # the reader of the output has ended
         abandon_output()
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
-        _fail(f"{what}{error.strerror or error}", None, 1)
+        _fail(Code.STORAGE, f"{what}{error.strerror or error}", None, 1)
 
 
 def _home_typed() -> str | None:
@@ -366,12 +342,21 @@ def _home_typed() -> str | None:
     return home or None
 
 
-def _fail(message: str, hint: str | None, code: int) -> None:
+def _fail(code: Code, message: str, hint: str | None, exit_code: int) -> NoReturn:
     abandon_output()
-    print(f"error: {printable(message)}", file=sys.stderr)
-    if hint is not None:
-        print(f"hint: {printable(shown_by_tracker(hint, _home_typed()))}", file=sys.stderr)
-    sys.exit(code)
+    hint = None if hint is None else shown_by_tracker(hint, _home_typed())
+    if "--json" in sys.argv[1:] or wants_json():
+        error = {"code": code.value, "message": message} | ({"hint": hint} if hint else {})
+        print(json_text({"error": error}), file=sys.stderr)
+    else:
+        print(f"error: {printable(message)}", file=sys.stderr)
+        if hint is not None:
+            print(f"hint: {printable(hint)}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+for each in operator_commands.COMMANDS:
+    tracker.add_command(each)
 
 
 if __name__ == "__main__":

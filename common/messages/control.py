@@ -12,7 +12,7 @@ from typing import Annotated, TypeAlias, get_args
 import msgspec
 from msgspec import Meta
 
-from common.limits import REUSE_PATHS_MAX
+from common.limits import INVITATION_S, REUSE_PATHS_MAX
 from common.messages.refusals import Code
 
 Text = Annotated[str, Meta(max_length=4096)]
@@ -132,15 +132,10 @@ class UploadFile(_Ask, frozen=True):
     piece_length: int | None = None
     yes: bool = False
     times: bool = True
-    replace: bool = False
-    """If the name has another content, this one becomes its next version."""
 
 
 class ListFiles(_Ask, frozen=True):
-    """``versions``: earlier versions too."""
-
     group: Text
-    versions: bool = False
 
 
 class DownloadFile(_Ask, frozen=True):
@@ -220,6 +215,36 @@ class Doctor(_Ask, frozen=True):
     """The checks inside the running peer."""
 
 
+class Invite(_Ask, frozen=True):
+    """Make an invitation to ``group``, for ``uses`` users and ``life_s`` seconds."""
+
+    group: Text
+    uses: int = 1
+    life_s: int = INVITATION_S
+
+
+class ListInvites(_Ask, frozen=True):
+    group: Text
+
+
+class RevokeInvite(_Ask, frozen=True):
+    group: Text
+    id: Text
+
+
+class Redeem(_Ask, frozen=True):
+    """Join a group by the link of an invitation.
+
+    ``user`` and ``password``: None on a device that is logged in. ``create``: make the account if
+    there is none; otherwise the refusal has the code ``unknown-user``.
+    """
+
+    link: Text
+    user: Text | None = None
+    password: Text | None = None
+    create: bool = True
+
+
 class HangUp(_Ask, frozen=True):
     """The command line no longer waits for the command with this request id."""
 
@@ -258,6 +283,10 @@ Ask: TypeAlias = (
     | WhySlow
     | Watch
     | Doctor
+    | Invite
+    | ListInvites
+    | RevokeInvite
+    | Redeem
     | HangUp
 )
 
@@ -277,6 +306,17 @@ class UserRow(_Row, frozen=True):
     role: str
     since: str
     online: int
+
+
+class InviteRow(_Row, frozen=True):
+    """``by``: its maker; ``used``: how many of its ``uses`` are taken."""
+
+    id: str
+    by: str
+    created: str
+    expires: str
+    uses: int
+    used: int
 
 
 class DeviceRow(_Row, frozen=True):
@@ -306,8 +346,6 @@ class FileRow(_Row, frozen=True):
     away: bool = False
     """Shared from this device too, from a place that cannot be reached now."""
     version: int = 1
-    current: bool = True
-    """The name alone means this version."""
 
 
 PAUSED_BY_USER = "paused by the user"
@@ -456,6 +494,30 @@ class Groups(_Result, frozen=True):
     rows: list[GroupRow]
 
 
+class Invited(_Result, frozen=True):
+    """``link`` contains the secret. ``local``: it works on this machine only."""
+
+    group: str
+    id: str
+    link: str
+    uses: int
+    expires: str
+    local: bool = False
+
+
+class Invites(_Result, frozen=True):
+    rows: list[InviteRow]
+
+
+class Redeemed(_Result, frozen=True):
+    """``by``: maker of the invitation; ``created``: the account was made."""
+
+    group: str
+    user: str
+    by: str
+    created: bool
+
+
 class Users(_Result, frozen=True):
     rows: list[UserRow]
 
@@ -561,6 +623,9 @@ Answer: TypeAlias = (
     | StatusIs
     | Groups
     | Users
+    | Invited
+    | Invites
+    | Redeemed
     | Devices
     | Files
     | Downloads

@@ -26,7 +26,6 @@ from common.messages.base import (
     TimeMs,
     Token,
     Topic,
-    Version,
     Wire,
 )
 from common.messages.events import LogEntry
@@ -219,25 +218,99 @@ class RemoveMember(Wire, frozen=True):
     user: IdText
 
 
+# -- invitations --------------------------------------------------------------------------------
+
+
+class Invite(Wire, frozen=True):
+    """Make an invitation to ``group``; for its owner.
+
+    ``key``: the hash under which the tracker keeps it (``common.invitation``). A repetition with
+    the same key makes no second one.
+    """
+
+    group: IdText
+    key: Key32
+    uses: Annotated[int, Meta(ge=1, le=limits.INVITATION_USES_MAX)] = 1
+    life_s: Annotated[int, Meta(ge=limits.INVITATION_S_MIN, le=limits.INVITATION_S_MAX)] = (
+        limits.INVITATION_S
+    )
+
+
+class InvitationRow(msgspec.Struct, frozen=True, array_like=True):
+    """``user``: its maker. ``used``: how many of its ``uses`` are taken."""
+
+    id: IdText
+    user: IdText
+    made_ms: TimeMs
+    expires_ms: TimeMs
+    uses: Count
+    used: Count
+
+
+class Invited(Wire, frozen=True):
+    """Reply to `Invite`. ``endpoint``: where the tracker's own link says that it is."""
+
+    row: InvitationRow
+    endpoint: Endpoint
+
+
+class ListInvitations(Wire, frozen=True):
+    """List the invitations of a group; for its owner. ``after``: an id."""
+
+    group: IdText
+    after: PageKey = ""
+
+
+class InvitationRows(Wire, frozen=True):
+    rows: Annotated[list[InvitationRow], Meta(max_length=PAGE_ROWS)]
+    more: bool = False
+
+
+class RevokeInvitation(Wire, frozen=True):
+    group: IdText
+    id: IdText
+
+
+class Redeem(Wire, frozen=True):
+    """Make the caller's user a member by an invitation."""
+
+    proof: Key32
+
+
+class Enter(Wire, frozen=True):
+    """Log in on a device without a user, and redeem an invitation, in one step.
+
+    ``create``: make the account if there is none. Otherwise it is refused with ``unknown-user``.
+    """
+
+    proof: Key32
+    user: IdText
+    password: Password
+    create: bool = True
+
+
+class Redeemed(Wire, frozen=True):
+    """Reply to `Redeem` and `Enter`. ``by``: maker of the invitation. ``created``: the account."""
+
+    group: IdText
+    user: IdText
+    by: IdText
+    created: bool = False
+
+
 # -- shares -------------------------------------------------------------------------------------
 
 
 class Offer(Wire, frozen=True):
     """Offer ``content`` in ``group`` as ``name``; this device holds all of it.
 
-    ``version``: 0 for the current version, or the first one of a free name; K to offer again
-    version K, which this device holds. ``replace``: make ``content`` the next version, if it is not
-    the current one already; ``version`` is then the number that it must get, or 0 for any. Refused
-    with ``need-manifest`` if the tracker lacks the manifest: send `PutManifest`, then offer again.
-    Refused with ``taken`` if that version has another content, with ``changed`` if the next version
-    has another number, and with ``withdrawn`` if version K may not be offered again.
+    Refused with ``need-manifest`` if the tracker lacks the manifest: send `PutManifest`, then offer
+    again. Refused with ``taken`` if another content has that name.
     """
 
     group: IdText
     name: ShareName
     content: Key32
-    replace: bool = False
-    version: Version = 0
 
 
 class PutManifest(Wire, frozen=True):
@@ -249,8 +322,6 @@ class PutManifest(Wire, frozen=True):
 
 
 class FileRow(msgspec.Struct, frozen=True, array_like=True):
-    """One version of a name. ``current``: the name alone means this version."""
-
     name: ShareName
     content: Key32
     size: Count
@@ -262,8 +333,6 @@ class FileRow(msgspec.Struct, frozen=True, array_like=True):
     seeders: Count
     leechers: Count
     shared_by: Annotated[list[IdText], Meta(max_length=64)]
-    version: Version = 1
-    current: bool = True
 
 
 class Offered(Wire, frozen=True):
@@ -274,26 +343,14 @@ class Offered(Wire, frozen=True):
 
 
 class StopShare(Wire, frozen=True):
-    """End this device's offer of a version of ``name`` in ``group``; 0: of all versions."""
+    """End this device's offer of ``name`` in ``group``."""
 
     group: IdText
     name: ShareName
-    version: Version = 0
-
-
-class Withdraw(Wire, frozen=True):
-    """End all offers of a version of ``name`` in ``group``, for good; 0: of all versions.
-
-    For the owner of the group, and the user who shared the current version first.
-    """
-
-    group: IdText
-    name: ShareName
-    version: Version = 0
 
 
 class MyOffers(Wire, frozen=True):
-    """List the offers of this device on record. ``after``: ``group/name@version``."""
+    """List the offers of this device on record. ``after``: ``group/name``."""
 
     after: Annotated[str, Meta(max_length=400)] = ""
 
@@ -302,7 +359,6 @@ class OfferRow(msgspec.Struct, frozen=True, array_like=True):
     group: IdText
     name: ShareName
     content: Key32
-    version: Version = 1
 
 
 class OfferRows(Wire, frozen=True):
@@ -311,14 +367,8 @@ class OfferRows(Wire, frozen=True):
 
 
 class ListFiles(Wire, frozen=True):
-    """List the current versions in ``group``, or with ``versions`` all that are offered.
-
-    ``after``: name, with ``versions`` ``name@version``.
-    """
-
     group: IdText
-    after: Annotated[str, Meta(max_length=270)] = ""
-    versions: bool = False
+    after: PageKey = ""
 
 
 class FileRows(Wire, frozen=True):
@@ -327,25 +377,17 @@ class FileRows(Wire, frozen=True):
 
 
 class FindShare(Wire, frozen=True):
-    """Find a version of ``name``; 0: the current one."""
-
     group: IdText
     name: ShareName
-    version: Version = 0
 
 
 class ShareFound(Wire, frozen=True):
-    """Reply to `FindShare`. ``topic``: that of updates of this share's swarm.
-
-    ``first_by`` shared this version first, at ``since_ms``.
-    """
+    """Reply to `FindShare`. ``topic``: that of updates of this share's swarm."""
 
     row: FileRow
     topic: Topic
     manifest_bytes: Count
     sources: Annotated[list[Source], Meta(max_length=limits.SOURCES_MAX)]
-    first_by: IdText | None = None
-    since_ms: TimeMs = 0
 
 
 class GetSources(Wire, frozen=True):
@@ -551,7 +593,11 @@ Command: TypeAlias = (
     | GetDevices
     | EventsSince
     | ProbeMe
-    | Withdraw
+    | Invite
+    | ListInvitations
+    | RevokeInvitation
+    | Redeem
+    | Enter
 )
 
 Reply: TypeAlias = (
@@ -575,4 +621,7 @@ Reply: TypeAlias = (
     | DeviceRows
     | Events
     | Probed
+    | Invited
+    | InvitationRows
+    | Redeemed
 )

@@ -118,6 +118,14 @@ def complete_request(ctx: click.Context, param: click.Parameter, incomplete: str
     return _matching(incomplete, [row.user for row in getattr(answer, "rows", [])])
 
 
+def complete_invite(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The invitations to the group that was typed before."""
+    from common.messages import control
+
+    answer = _answer(ctx, control.ListInvites(ctx.params.get("group") or ""))
+    return _matching(incomplete, [row.id for row in getattr(answer, "rows", [])])
+
+
 def complete_folder(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:

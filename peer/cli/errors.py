@@ -22,8 +22,8 @@ from peer.cli.json_form import json_text
 SENTENCE_MAX = 400  # characters
 INTERRUPTED = 130
 TYPED = "mini-torrent.typed"  # in the meta of a context: the words behind the command's name
-PUBLIC_ARGUMENTS = {"login": 1, "create-user": 1, "change-password": 0}
-"""Number of leading arguments of a command that cannot be a password.
+PUBLIC_ARGUMENTS = {"login": 1, "create-user": 1, "change-password": 0, "join": 0}
+"""Number of leading arguments of a command that cannot be a password or an invitation.
 
 All arguments of the other commands are public.
 """

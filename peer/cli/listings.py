@@ -11,7 +11,7 @@ from shutil import get_terminal_size
 
 from common.hints import hint
 from common.messages import control
-from common.names import printable, versioned
+from common.names import printable
 from common.units import (
     count_text,
     moment_text,
@@ -41,6 +41,23 @@ def users_table(rows: Sequence[control.UserRow], empty: str) -> Table:
         (Column("user"), Column("role"), Column("since", spare=True), Column("online", True)),
         [(row.user, row.role, moment_text(row.since), number_text(row.online)) for row in rows],
         empty,
+    )
+
+
+def invites_table(rows: Sequence[control.InviteRow]) -> Table:
+    return Table(
+        (Column("id"), Column("by"), Column("made"), Column("expires"), Column("used", True)),
+        [
+            (
+                row.id,
+                row.by,
+                moment_text(row.created),
+                moment_text(row.expires),
+                f"{number_text(row.used)} of {number_text(row.uses)}",
+            )
+            for row in rows
+        ],
+        hint("There are no invitations; make one", "invite", "GROUP"),
     )
 
 
@@ -81,7 +98,7 @@ def files_table(rows: Sequence[control.FileRow]) -> Table:
         ),
         [
             (
-                row.name if row.current else versioned(row.name, row.version),
+                row.name,
                 size_text(row.size_bytes),
                 number_text(row.files),
                 number_text(row.pieces),
@@ -253,10 +270,9 @@ def uploaded_line(done: control.Uploaded) -> str:
     how = "joined the devices that share it" if done.joined else "shared"
     if done.again:
         how = "already shared"
-    name = versioned(row.name, row.version if row.version > 1 else 0)
     files = f", {count_text(row.files, 'file')}" if row.files != 1 else ""
     return (
-        f"{how}: {printable(name)} ({size_text(row.size_bytes)}{files}, "
+        f"{how}: {printable(row.name)} ({size_text(row.size_bytes)}{files}, "
         f"{count_text(row.pieces, 'piece')}) {row.algorithm}:{row.digest} "
         f"in {time_text(done.elapsed_s)}"
     )

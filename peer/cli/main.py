@@ -28,7 +28,7 @@ from peer.cli import (
     download_command,
     file_commands,
     group_commands,
-    share_commands,
+    invite_commands,
     upload_command,
 )
 from peer.cli.arguments import complete_folder
@@ -58,11 +58,10 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
     sections={
         "This device": device_commands.COMMANDS,
         "Accounts": account_commands.COMMANDS,
-        "Groups": group_commands.COMMANDS,
+        "Groups": (*group_commands.COMMANDS, *invite_commands.COMMANDS),
         "Files": (
             *upload_command.COMMANDS,
             *download_command.COMMANDS,
-            *share_commands.COMMANDS,
             *file_commands.COMMANDS,
         ),
     },

@@ -80,21 +80,25 @@ class Account:
         check_new_password(password)
         _check_length(password)
         self._link.allow_any()
-        await self._ask_for_a_place(tracker.CreateUser(user, password), tracker.Done)
+        await self.ask_for_a_place(tracker.CreateUser(user, password), tracker.Done)
         return control.Done(hint(f"account {user} created; log in", "login", user), {"user": user})
 
     async def _log_in(self, user: str, password: str) -> control.Done:
         names.user_id(user)
         _check_length(password)
         self._link.allow_any()
-        logged_in = await self._ask_for_a_place(tracker.Login(user, password), tracker.LoggedIn)
+        logged_in = await self.ask_for_a_place(tracker.Login(user, password), tracker.LoggedIn)
         check_user(logged_in.user, user)
-        self._link.pin()
-        await self._session.begin(UserId(names.fold_id(logged_in.user)))
+        await self.entered(logged_in.user)
         changed = {"user": logged_in.user, **self._document(self._own)}
         return control.Done(f"logged in as {logged_in.user}", changed)
 
-    async def _ask_for_a_place(
+    async def entered(self, user: str) -> None:
+        """Begin the session of ``user``, whom the tracker has logged in."""
+        self._link.pin()
+        await self._session.begin(UserId(names.fold_id(user)))
+
+    async def ask_for_a_place(
         self, ask: tracker.Command, answer: type[R] | tuple[type[R], ...]
     ) -> R:
         """Send a command that needs a password hash, and retry while that queue is full."""
@@ -123,7 +127,7 @@ class Account:
         change = tracker.ChangePassword(ask.old, ask.new, ask.keep_devices)
         # `Done` is the answer to a retry after the first answer was lost.
         expected = (tracker.PasswordChanged, tracker.Done)
-        reply = await self._ask_for_a_place(change, expected)
+        reply = await self.ask_for_a_place(change, expected)
         count = reply.logged_out if isinstance(reply, tracker.PasswordChanged) else None
         changed: dict[str, control.Value] = {"user": self._session.user, "logged_out": count}
         return control.Done(changed_text(ask.keep_devices, count), changed)

@@ -22,6 +22,7 @@ from peer.address_changes import AddressWatch
 from peer.control.account import Account
 from peer.control.groups import GroupCommands
 from peer.control.health import findings
+from peer.control.invitations import InvitationCommands
 from peer.control.notices import Notifications
 from peer.control.server import Notify, Waiting
 from peer.control.views import happened, missed, short_id, time_text, uploaded
@@ -74,6 +75,7 @@ class Commands:
         self._groups = GroupCommands(
             services.link, services.replica, services.session, services.shares
         )
+        self._invitations = InvitationCommands(services.link, services.replica, self._account)
         self._watchers: list[_Watcher] = []
 
     def entry(self, entry: events.LogEntry) -> None:
@@ -138,6 +140,10 @@ class Commands:
                 | control.ForgetDevice()
             ):
                 return await self._account.handle(ask)
+            case control.Invite() | control.ListInvites() | control.RevokeInvite():
+                return await self._invitations.handle(ask)
+            case control.Redeem():
+                return await self._invitations.handle(ask)
             case _:
                 return await self._groups.handle(ask)
 
@@ -235,8 +241,7 @@ class Commands:
             advertise=where.advertise or "",
             advice=None if advice is None else "; ".join(advice),
             away=[
-                f"{names.versioned(name, version if version > 1 else 0)} in {group}: {why}"
-                for (group, name, version), why in services.shares.away().items()
+                f"{name} in {group}: {why}" for (group, name), why in services.shares.away().items()
             ],
         )
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import assert_never
 
 from common.crypto.keys import key_text
 from common.messages import control, events, tracker
+from common.units import rfc3339
 from peer.shares.manager import Upload
 from peer.tracker_client.group_view import Gap
 
 # Enough to tell a hundred devices apart, and little to type. Not the form of a whole key, which may
 # begin with a dash.
 SHORT_ID_CHARACTERS = 8
-LATEST_MS = 253_402_300_799_000  # the end of the year 9999: no later one can be written
 
 
 def time_text(time_ms: int) -> str:
-    """A time of the tracker's in RFC 3339, in UTC; of all after the year 9999 its last moment."""
-    moment = datetime.fromtimestamp(min(time_ms, LATEST_MS) / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """A time of the tracker's as ``--json`` prints it."""
+    return rfc3339(time_ms)
 
 
 def group_row(row: tracker.GroupRow) -> control.GroupRow:
@@ -76,8 +74,6 @@ def file_row(row: tracker.FileRow) -> control.FileRow:
         seeders=row.seeders,
         leechers=row.leechers,
         shared_by=row.shared_by,
-        version=row.version,
-        current=row.current,
     )
 
 
@@ -109,21 +105,13 @@ def _event(event: events.GroupEvent) -> tuple[str, dict[str, str | int | bool]]:
                 "files": event.files,
                 "algorithm": event.algorithm,
                 "digest": event.digest.hex(),
-                "version": event.version,
             }
-        case events.Unshared(user, name, _, version):
-            return "unshare", {"user": user, "name": name, "last": True, "version": version}
-        case events.Seeding(user, name, _, version):
-            return "seeding", {"user": user, "name": name, "version": version}
-        case events.Stopped(user, name, _, version):
-            return "unshare", {"user": user, "name": name, "last": False, "version": version}
-        case events.Withdrawn(user, name, version, earlier):
-            return "withdraw", {
-                "user": user,
-                "name": name,
-                "version": version,
-                "earlier": earlier,
-            }
+        case events.Unshared(user, name):
+            return "unshare", {"user": user, "name": name, "last": True}
+        case events.Seeding(user, name):
+            return "seeding", {"user": user, "name": name}
+        case events.Stopped(user, name):
+            return "unshare", {"user": user, "name": name, "last": False}
         case events.Device(user, device, bound):
             details = {"user": user, "id": short_id(device), "device": key_text(device)}
             return ("login" if bound else "logout"), {**details}
@@ -133,8 +121,8 @@ def _event(event: events.GroupEvent) -> tuple[str, dict[str, str | int | bool]]:
             return "requested", {"user": user}
         case events.Rejected(user):
             return "rejected", {"user": user}
-        case events.Joined(user):
-            return "joined", {"user": user}
+        case events.Joined(user, by):
+            return "joined", {"user": user} if by is None else {"user": user, "by": by}
         case events.Left(user):
             return "left", {"user": user}
         case events.Removed(user):

@@ -164,6 +164,8 @@ class GroupReplica:
     def _on_sealed(self, topic: bytes, sealed: bytes) -> None:
         if self._inbox is not None and topic == self._inbox[0]:
             unseal(self._inbox[1], topic, sealed)
+            if self.user is None:
+                self._link.reconnect()  # an account that was disabled may be let in again
             self.refresh()
             return
         view = self._views.get(self._by_topic.get(topic, GroupId("")))

@@ -253,13 +253,11 @@ def test_a_client_written_from_the_document_fetches_a_file(
     news.setsockopt(zmq.SUBSCRIBE, topic)
     _, entries, head, snapshot = stranger.ask("EventsSince", "lab", 0)[0]
     assert snapshot is None
-    assert [entry[5] for entry in entries] == [["Joined", "carol"]]
+    assert [entry[5] for entry in entries] == [["Joined", "carol", None]]
     assert entries[0][2] == seq == head
 
-    # Section 7.3 and 10: find the share, and check its manifest against its id.
-    found = stranger.ask("FindShare", "lab", "file.bin")[0]
-    _, row, share_topic, manifest_bytes, sources, first_by, since = found
-    assert (row[11:], first_by, since > 0) == ([1, True], "alice", True)
+    # Section 7.4 and 10: find the share, and check its manifest against its id.
+    _, row, share_topic, manifest_bytes, sources = stranger.ask("FindShare", "lab", "file.bin")[0]
     content_id = row[1]
     assert share_topic == hashlib.blake2b(content_id, key=topic, digest_size=16).digest()
     (_, total, offset), encoded = stranger.ask("GetManifest", "lab", content_id)
@@ -331,10 +329,33 @@ def test_a_client_written_from_the_document_fetches_a_file(
     while entry[5][0] != "Unshared":
         entry = until(news, key, "LogEntry")
     assert (entry[1], entry[4]) == ("lab", epoch)
-    assert entry[5] == ["Unshared", "alice", "file.bin", content_id, 1]
+    assert entry[5] == ["Unshared", "alice", "file.bin", content_id]
     answer, _ = hear()
     assert answer[:2] == ["Closed", 7]
     assert answer[2][0] == "Refusal"
+
+
+def test_an_invitation_is_redeemed_as_the_document_says(ours: Ours, stranger: Stranger) -> None:
+    """Section 7.3: the proof of the secret, an account by it, and a repetition."""
+    ours.run("up", "--tracker", ours.link)
+    ours.run("create-user", "alice", "password of alice")
+    ours.run("login", "alice", "password of alice")
+    ours.run("create-group", "lab")
+    made = json.loads(ours.run("--json", "invite", "lab"))
+    secret = base64.urlsafe_b64decode(made["link"].partition("#")[2])
+    assert len(secret) == 18
+    proof = hashlib.blake2b(
+        secret, digest_size=32, key=stranger.tracker_key, person=b"mt invitation"
+    ).digest()
+    kept = hashlib.blake2b(proof, digest_size=32, person=b"mt invite key").digest()
+    assert made["id"] == base64.b32encode(kept).decode().lower()[:8]
+    refused = stranger.ask("Enter", proof, "carol", "password of carol", False)[0]
+    assert refused[:2] == ["Refusal", "unknown-user"]
+    for created in (True, False):
+        said = stranger.ask("Enter", proof, "carol", "password of carol")[0]
+        assert said == ["Redeemed", "lab", "carol", "alice", created]
+    assert stranger.ask("Redeem", proof)[0] == ["Redeemed", "lab", "carol", "alice", False]
+    assert stranger.ask("Redeem", kept)[0][:2] == ["Refusal", "no-invitation"]
 
 
 def test_the_form_of_messages_is_enforced_as_the_document_says(stranger: Stranger) -> None:

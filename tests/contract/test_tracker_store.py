@@ -22,11 +22,13 @@ from alembic.script import ScriptDirectory
 from common import limits
 from common.errors import StorageError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.invitation import id_of, key_of
 from common.messages import events, tracker
+from common.messages.operator import Registration
 from common.token_bucket import Rate
 from tests.support.memory_store import MemoryStore
 from tests.support.tracker_harness import Device, TrackerHarness, content_id
-from tracker.core import budgets, commands
+from tracker.core import budgets, commands, operator
 from tracker.core.budgets import Budget
 from tracker.core.changes import (
     AccountCreated,
@@ -35,12 +37,10 @@ from tracker.core.changes import (
     ManifestStored,
     ManifestSummary,
     MemberJoined,
-    NameId,
-    ShareId,
 )
 from tracker.core.context import Caller
+from tracker.core.invitation_changes import InvitationUsed
 from tracker.core.records import Binding
-from tracker.core.share_names import Name, Version
 from tracker.core.state import State
 from tracker.store import migrate, tables
 from tracker.store.statements import LogConflict
@@ -53,6 +53,7 @@ def path(tmp_path: Path) -> Path:
 
 
 AnyStore = Store | MemoryStore
+OPEN = Registration.OPEN
 
 
 @pytest.fixture(params=[Store, MemoryStore])
@@ -205,24 +206,48 @@ def _something(harness: TrackerHarness, rng: random.Random) -> None:
                 tracker.RemoveMember(group, user),
                 tracker.Offer(group, name, _content(harness, name)),
                 tracker.Offer(group, name, _content(harness, name)),
-                tracker.Offer(group, name, _content(harness, "c"), True),
-                tracker.Offer(group, name, _content(harness, "d"), True),
-                tracker.Offer(group, name, _content(harness, "c"), False, rng.randrange(3)),
-                tracker.StopShare(group, name, rng.randrange(3)),
-                tracker.Withdraw(group, name, rng.randrange(3)),
+                tracker.StopShare(group, name),
                 tracker.Logout(),
                 tracker.ForgetDevice(harness.device(f"device {rng.randrange(6)}").key),
                 tracker.Announce("tcp://192.0.2.7:9000"),
                 tracker.Depart(),
+                tracker.Invite(group, _key(rng), rng.randint(1, 2), rng.randint(60, 600)),
+                tracker.Invite(group, _key(rng), 1),
+                tracker.Redeem(_proof(rng.randrange(4))),
+                tracker.Redeem(_proof(rng.randrange(4))),
+                tracker.RevokeInvitation(group, id_of(_key(rng))),
             ]
         )
     )
+    if rng.random() < 0.03:
+        _operate(harness, rng, UserId(user), group)
     if rng.random() < 0.02 and device.user is not None:
         order = device.does(tracker.ChangePassword("secret", "fresh one", rng.random() < 0.5))
         # What it is replaced by is what `enters` expects.
         device.does(commands.PasswordChecked(order, "hash of secret"))
     if rng.random() < 0.02:
         harness.decide(Caller(device.key), commands.Housekeep())
+
+
+def _operate(harness: TrackerHarness, rng: random.Random, user: UserId, group: str) -> None:
+    """A command of the operator; a disabled user is enabled again, or could not enter."""
+    orders: list[list[operator.Command]] = [
+        [operator.SetDisabled(user, True), operator.SetDisabled(user, False)],
+        [operator.DeleteUser(user)],
+        [operator.DeleteGroup(group)],
+        [operator.ReplacePassword(user, "hash of secret")],
+        [operator.SetRegistration(Registration.INVITE), operator.SetRegistration(OPEN)],
+    ]
+    for order in rng.choice(orders):
+        harness.decide(Caller(DeviceKey(b"")), order)
+
+
+def _proof(number: int) -> bytes:
+    return b"%032d" % number
+
+
+def _key(rng: random.Random) -> bytes:
+    return key_of(_proof(rng.randrange(4)))
 
 
 def _content(harness: TrackerHarness, name: str) -> ContentId:
@@ -432,6 +457,56 @@ def test_all_groups_of_the_second_schema_have_a_pending_rekey(path: Path) -> Non
     store.close()
 
 
+def test_an_account_of_the_third_schema_is_enabled_and_registration_open(path: Path) -> None:
+    with schema(path, "0003"):
+        pass
+    store = Store(path)
+    state = store.load()
+    assert not state.accounts["alice"].disabled  # type: ignore[index]
+    assert (state.registration, state.invited_by) == (OPEN, {})
+    store.close()
+
+
+def test_a_deleted_account_with_a_tombstone_can_be_made_again(store: AnyStore) -> None:
+    """The tombstone of a group refers to its owner's row for a day."""
+    harness = TrackerHarness()
+    alice = harness.user("alice")
+    harness.group("lab", alice)
+    harness.decide(Caller(DeviceKey(b"")), operator.DeleteUser("alice"))
+    harness.decide(Caller(DeviceKey(b"")), operator.SetRegistration(Registration.CLOSED))
+    store.commit(harness.changes)
+    assert snapshot(store.load()) == snapshot(harness.state)
+    harness.changes.clear()
+    harness.decide(Caller(DeviceKey(b"")), operator.SetRegistration(OPEN))
+    again = harness.user("alice", "another device")
+    harness.decide(Caller(DeviceKey(b"")), operator.DeleteUser("alice"))
+    harness.wait(limits.TOMBSTONE_LIFE_S + 1)
+    harness.decide(Caller(DeviceKey(b"")), commands.Housekeep())
+    store.commit(harness.changes)
+    loaded = reopened(store)
+    assert snapshot(loaded.load()) == snapshot(harness.state)
+    assert again.user is None
+    loaded.close()
+
+
+def test_h112_the_last_use_is_checked_in_the_transaction(store: AnyStore) -> None:
+    """Another writer, with a mirror of its own, has taken it."""
+    if not isinstance(store, Store):
+        pytest.skip("one writer only")
+    harness = TrackerHarness()
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice)
+    alice.does(tracker.Invite("lab", key_of(_proof(1))))
+    store.commit(harness.changes)
+    harness.changes.clear()
+    bob.does(tracker.Redeem(_proof(1)))
+    store.commit(harness.changes)
+    used = [InvitationUsed(GroupId("lab"), key_of(_proof(1)))]
+    with pytest.raises(LogConflict):
+        store.commit(used)
+    assert list(store.load().groups["lab"].members) == ["alice", "bob"]
+
+
 def test_a_pending_rekey_survives_a_restart(store: AnyStore) -> None:
     """A user logs out on many devices within a minute; the last rekeys are pending."""
     harness = TrackerHarness()
@@ -451,27 +526,3 @@ def test_a_pending_rekey_survives_a_restart(store: AnyStore) -> None:
     assert group.epoch == epoch + 1
     assert not group.rekey_pending
     again.close()
-
-
-def test_f104_each_share_of_the_third_schema_is_version_1_of_its_name(path: Path) -> None:
-    """The user of the oldest offer may replace it."""
-    key = {"content": b"c" * 32, "one": b"1" * 32, "two": b"2" * 32}
-    with schema(path, "0003") as db:
-        for statement in (
-            "INSERT INTO accounts VALUES ('bob', 'h', 1)",
-            "INSERT INTO groups VALUES ('lab', 'bob', 'topic', 'key', 7, 3, 1, NULL, false)",
-            "INSERT INTO manifests VALUES (:content, 9, 5, 1, 1, 16384, 'blake3', 'd', 1)",
-            "INSERT INTO shares VALUES ('lab', 'data', 'Data', :content, 5)",
-            "INSERT INTO offers VALUES ('lab', 'data', 'bob', :one, 9)",
-            "INSERT INTO offers VALUES ('lab', 'data', 'alice', :two, 6)",
-        ):
-            db.execute(sa.text(statement), key)
-    store = Store(path)
-    state = store.load()
-    lab, share = state.groups[GroupId("lab")], ShareId(NameId("data"), 1)
-    assert lab.names.by_id == {
-        share.name: Name("Data", 1, versions={1: Version(key["content"], "alice", 5)}, offered={1})
-    }
-    assert lab.names.listed == ["data"]
-    assert lab.shares[share].offers == {("alice", key["two"]): 6, ("bob", key["one"]): 9}
-    store.close()

@@ -24,19 +24,7 @@ MS = 1_900_000_000_123
 REFUSAL = Refusal(Code.UNKNOWN_GROUP, "there is no such group", "see the groups")
 SOURCE = Source(OTHER, "bob", "tcp://192.0.2.2:5001", False, 17)
 FILE = tracker.FileRow(
-    "film.mkv",
-    CONTENT,
-    1_048_577,
-    1,
-    3,
-    524_288,
-    "blake3",
-    DIGEST,
-    2,
-    1,
-    ["alice", "bob"],
-    3,
-    False,
+    "film.mkv", CONTENT, 1_048_577, 1, 3, 524_288, "blake3", DIGEST, 2, 1, ["alice", "bob"]
 )
 ENTRY = events.LogEntry("films", 9, MS, 2, events.Joined("bob"))
 
@@ -57,12 +45,12 @@ COMMANDS: list[Any] = [
     tracker.AcceptRequest("films", "bob"),
     tracker.RejectRequest("films", "bob"),
     tracker.RemoveMember("films", "bob"),
-    tracker.Offer("films", "film.mkv", CONTENT, True, 3),
+    tracker.Offer("films", "film.mkv", CONTENT),
     tracker.PutManifest(CONTENT, 300_000, 131_072),
-    tracker.StopShare("films", "film.mkv", 3),
-    tracker.MyOffers("films/film.mkv@3"),
-    tracker.ListFiles("films", "film.mkv@3", True),
-    tracker.FindShare("films", "film.mkv", 3),
+    tracker.StopShare("films", "film.mkv"),
+    tracker.MyOffers("films/film.mkv"),
+    tracker.ListFiles("films", "film.mkv"),
+    tracker.FindShare("films", "film.mkv"),
     tracker.GetSources("films", CONTENT),
     tracker.GetManifest("films", CONTENT, 131_072),
     tracker.Announce("tcp://192.0.2.1:5001", [tracker.Leeching("films", CONTENT, 17)]),
@@ -72,7 +60,11 @@ COMMANDS: list[Any] = [
     tracker.GetDevices("films", DEVICE.hex()),
     tracker.EventsSince("films", 8),
     tracker.ProbeMe(),
-    tracker.Withdraw("films", "film.mkv", 3),
+    tracker.Invite("films", OTHER, 3, 86_400),
+    tracker.ListInvitations("films", "abcdefgh"),
+    tracker.RevokeInvitation("films", "abcdefgh"),
+    tracker.Redeem(OTHER),
+    tracker.Enter(OTHER, "bob", "a password", False),
 ]
 
 _GROUP_STATE = tracker.GroupState("films", "alice", 2, TOPIC, DEVICE, 9, [("carol", 2)])
@@ -89,9 +81,9 @@ REPLIES: list[Any] = [
     tracker.GroupRows([tracker.GroupRow("films", "alice", 2, "owner")], True),
     tracker.UserRows([tracker.UserRow("bob", "member", MS, 1)], True),
     tracker.Offered(FILE, True),
-    tracker.OfferRows([tracker.OfferRow("films", "film.mkv", CONTENT, 3)], True),
+    tracker.OfferRows([tracker.OfferRow("films", "film.mkv", CONTENT)], True),
     tracker.FileRows([FILE], True),
-    tracker.ShareFound(FILE, TOPIC, 300_000, [SOURCE], "alice", MS),
+    tracker.ShareFound(FILE, TOPIC, 300_000, [SOURCE]),
     tracker.Sources([SOURCE]),
     tracker.ManifestPart(300_000, 131_072),
     tracker.Announced(30.0, MS, [tracker.Head("films", 9, 2)]),
@@ -100,22 +92,26 @@ REPLIES: list[Any] = [
     tracker.DeviceRows([tracker.DeviceRow(OTHER, "bob")], 9, True),
     tracker.Events([ENTRY], 9, _GROUP_STATE),
     tracker.Probed("tcp://192.0.2.1:5001", True),
+    tracker.Invited(
+        tracker.InvitationRow("abcdefgh", "alice", MS, MS, 3, 1), "tcp://192.0.2.1:5000"
+    ),
+    tracker.InvitationRows([tracker.InvitationRow("abcdefgh", "alice", MS, MS, 3, 1)], True),
+    tracker.Redeemed("films", "bob", "alice", True),
 ]
 
 GROUP_EVENTS: list[Any] = [
     events.Created("alice"),
     events.Requested("bob"),
     events.Rejected("bob"),
-    events.Joined("bob"),
+    events.Joined("bob", "alice"),
     events.Left("bob", 2),
     events.Removed("bob", 2),
     events.Owner("bob"),
     events.Device("bob", OTHER, True),
-    events.Shared("alice", "film.mkv", CONTENT, 1_048_577, 1, "blake3", DIGEST, 3),
-    events.Seeding("bob", "film.mkv", CONTENT, 3),
-    events.Stopped("alice", "film.mkv", CONTENT, 3),
-    events.Unshared("bob", "film.mkv", CONTENT, 3),
-    events.Withdrawn("alice", "film.mkv", 3, True),
+    events.Shared("alice", "film.mkv", CONTENT, 1_048_577, 1, "blake3", DIGEST),
+    events.Seeding("bob", "film.mkv", CONTENT),
+    events.Stopped("alice", "film.mkv", CONTENT),
+    events.Unshared("bob", "film.mkv", CONTENT),
 ]
 
 PUBLISHED: list[Any] = [
@@ -169,10 +165,8 @@ ASKS: list[Any] = [
     control.AcceptRequest("films", "bob"),
     control.RejectRequest("films", "bob"),
     control.RemoveMember("films", "bob"),
-    control.UploadFile(
-        "/films/film.mkv", "films", "film.mkv", "sha256", 1_048_576, True, False, True
-    ),
-    control.ListFiles("films", True),
+    control.UploadFile("/films/film.mkv", "films", "film.mkv", "sha256", 1_048_576, True, False),
+    control.ListFiles("films"),
     control.DownloadFile(
         "films", "film.mkv", "/films", False, "sequential", False, 90.0, ["/old/film.mkv"]
     ),
@@ -186,22 +180,15 @@ ASKS: list[Any] = [
     control.WhySlow("films", "film.mkv"),
     control.Watch("films"),
     control.Doctor(),
+    control.Invite("films", 3, 86_400),
+    control.ListInvites("films"),
+    control.RevokeInvite("films", "abcdefgh"),
+    control.Redeem("mini-torrent://192.0.2.1:5000/KEY#SECRET", "bob", "a password", False),
     control.HangUp(True),
 ]
 
 _ROW = control.FileRow(
-    "film.mkv",
-    1_048_577,
-    1,
-    3,
-    524_288,
-    "blake3",
-    DIGEST.hex(),
-    2,
-    1,
-    ["alice", "bob"],
-    version=3,
-    current=False,
+    "film.mkv", 1_048_577, 1, 3, 524_288, "blake3", DIGEST.hex(), 2, 1, ["alice", "bob"]
 )
 
 ANSWERS: list[Any] = [
@@ -234,6 +221,27 @@ ANSWERS: list[Any] = [
     ),
     control.Groups([control.GroupRow("films", "alice", 2, "owner")]),
     control.Users([control.UserRow("bob", "member", "2030-03-17T17:46:40.123Z", 1)]),
+    control.Invited(
+        "films",
+        "abcdefgh",
+        "mini-torrent://192.0.2.1:5000/KEY#SECRET",
+        3,
+        "2030-03-17T17:46:40.123Z",
+        True,
+    ),
+    control.Invites(
+        [
+            control.InviteRow(
+                "abcdefgh",
+                "alice",
+                "2030-03-17T17:46:40.123Z",
+                "2030-03-17T17:46:40.123Z",
+                3,
+                1,
+            )
+        ]
+    ),
+    control.Redeemed("films", "bob", "alice", True),
     control.Devices(
         [
             control.DeviceRow(

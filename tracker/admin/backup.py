@@ -118,7 +118,7 @@ def restore(home: Home, source: Path) -> Path | None:
 
 
 def _leap(copy: sqlite3.Connection, now_ms: int) -> None:
-    """Move all groups to unused sequence numbers and epochs, with fresh event keys."""
+    """Move all groups to unused numbers and epochs, with fresh keys and without invitations."""
     copy.execute(
         "UPDATE groups SET seq = max(seq + ?, ?), epoch = max(epoch + ?, ?)",
         (_SEQ_LEAP, now_ms, _EPOCH_LEAP, min(now_ms // 1000, _EPOCH_LAST)),
@@ -126,6 +126,10 @@ def _leap(copy: sqlite3.Connection, now_ms: int) -> None:
     for (group,) in copy.execute("SELECT group_id FROM groups").fetchall():
         key = os.urandom(limits.EVENT_KEY_BYTES)
         copy.execute("UPDATE groups SET event_key = ? WHERE group_id = ?", (key, group))
+    # Those that were used or revoked after the backup must not open a group again, and the backup
+    # does not tell which they are. A backup of an earlier release has no such table.
+    if copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'invitations'").fetchone():
+        copy.execute("DELETE FROM invitations")
 
 
 def _check_backup(backup: sqlite3.Connection, source: Path) -> None:

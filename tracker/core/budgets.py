@@ -24,6 +24,8 @@ class Budget(enum.Enum):
 
     ENTRIES = "entries"  # in the logs of groups, by user
     GROUPS = "groups"  # created, by user: a tombstone of each remains for a day
+    INVITATIONS_TRIED = "invitations tried"  # in vain, by device
+    INVITATIONS_TRIED_AT = "invitations tried at"  # in vain, by network
     OFFERS = "offers"  # by further devices, without an entry in a log; by user and device
 
 
@@ -31,17 +33,26 @@ RATES = {
     Budget.ENTRIES: Rate(limits.ENTRIES_BURST, limits.ENTRIES_RATE),
     Budget.GROUPS: Rate(limits.GROUPS_BURST, limits.GROUPS_RATE),
     Budget.OFFERS: Rate(limits.OFFERS_BURST, limits.OFFERS_RATE),
+    Budget.INVITATIONS_TRIED: Rate(limits.INVITATIONS_TRIED_BURST, limits.INVITATIONS_TRIED_RATE),
+    Budget.INVITATIONS_TRIED_AT: Rate(
+        limits.INVITATIONS_TRIED_NETWORK_BURST, limits.INVITATIONS_TRIED_NETWORK_RATE
+    ),
 }
 _WORDS = {
     Budget.ENTRIES: "you have caused too many events in your groups lately",
     Budget.GROUPS: "you have created too many groups lately",
     Budget.OFFERS: "this device has shared too much lately",
+    Budget.INVITATIONS_TRIED: "this device has tried too many invitations",
+    Budget.INVITATIONS_TRIED_AT: "too many invitations were tried from this network",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetSpent:
-    """``amount`` of a budget was spent at ``at_ms``. In memory only."""
+    """``amount`` of a budget was spent at ``at_ms``. In memory only.
+
+    ``user`` is a network for `Budget.INVITATIONS_TRIED_AT`.
+    """
 
     budget: Budget
     user: UserId
@@ -69,6 +80,15 @@ class Budgets:
                 Code.SLOW_DOWN, _WORDS[budget], f"try again in {max(1, math.ceil(wait_s))} s"
             )
         return BudgetSpent(budget, user, device, amount, now_ms)
+
+    def try_invitation(
+        self, device: bytes, network: str, now_ms: int
+    ) -> tuple[BudgetSpent, BudgetSpent]:
+        """Return the changes for an attempt in vain. Raise `Refused` if none is left."""
+        return (
+            self.spend(Budget.INVITATIONS_TRIED, UserId(""), 1, now_ms, device),
+            self.spend(Budget.INVITATIONS_TRIED_AT, UserId(network), 1, now_ms),
+        )
 
     def take(self, spent: BudgetSpent) -> None:
         """Apply what `spend` decided."""

@@ -8,21 +8,16 @@ milliseconds since 1970.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, NewType, TypeAlias
+from typing import NewType, TypeAlias
 
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages.events import LogEntry
+from common.messages.operator import Registration
 from tracker.core.budgets import BudgetSpent
+from tracker.core.invitation_changes import InvitationChange
 
-NameId = NewType("NameId", str)
-"""A name of a share, folded for comparison."""
-
-
-class ShareId(NamedTuple):
-    """One version of a name; sorts by name, then by version."""
-
-    name: NameId
-    version: int
+ShareId = NewType("ShareId", str)
+"""A share's name, folded for comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +31,28 @@ class AccountCreated:
 class PasswordReplaced:
     user: UserId
     password_hash: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountDisabled:
+    """``user`` can do nothing until ``disabled`` is withdrawn; nothing of theirs is deleted."""
+
+    user: UserId
+    disabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AccountDeleted:
+    """The account, without devices, memberships and requests left, is gone; its name is free."""
+
+    user: UserId
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationSet:
+    """From now on ``mode`` decides who may make an account."""
+
+    mode: Registration
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +92,10 @@ class GroupCreated:
 
 @dataclass(frozen=True, slots=True)
 class GroupDissolved:
-    """The last member, ``user``, left; members, requests, shares, offers and log are deleted.
+    """Members, requests, invitations, shares, offers and log of the group are deleted.
 
-    Tickets of ``user`` below ``epoch`` are invalid if the name is used for a new group.
+    ``user``: the last member, or one of those who were left when the operator deleted it. Tickets
+    of all these below ``epoch`` are invalid if the name is used for a new group.
     """
 
     group: GroupId
@@ -95,6 +113,8 @@ class TombstoneExpired:
 
 @dataclass(frozen=True, slots=True)
 class OwnerChanged:
+    """Another member owns the group; the invitations of the owner before end."""
+
     group: GroupId
     user: UserId
 
@@ -211,53 +231,17 @@ class ManifestDropped:
 
 
 @dataclass(frozen=True, slots=True)
-class VersionAdded:
-    """A version of ``name`` is on record: ``user`` shared it first. Its offer follows."""
-
+class ShareAdded:
     group: GroupId
     share: ShareId
     name: str
-    content: ContentId
-    user: UserId
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class VersionsWithdrawn:
-    """``version`` of a name, with ``earlier`` all before it too, may not be offered again.
-
-    All their offers end. ``contents``: those of the versions that have offers.
-    """
-
-    group: GroupId
-    name: NameId
-    version: int
-    earlier: bool
-    contents: tuple[ContentId, ...]
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class NameForgotten:
-    """A name without offers leaves the record, with its withdrawals."""
-
-    group: GroupId
-    name: NameId
-
-
-@dataclass(frozen=True, slots=True)
-class ShareAdded:
-    """A version on record is listed: it gets its first offer."""
-
-    group: GroupId
-    share: ShareId
     content: ContentId
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class ShareDropped:
-    """The share has no offers left; they were dropped before. A name without any share ends."""
+    """The share has no offers left; they were dropped before."""
 
     group: GroupId
     share: ShareId
@@ -346,6 +330,9 @@ class ReceiptsExpired:
 Change: TypeAlias = (
     AccountCreated
     | PasswordReplaced
+    | AccountDisabled
+    | AccountDeleted
+    | RegistrationSet
     | DeviceBound
     | DeviceUnbound
     | DeviceSeen
@@ -361,12 +348,10 @@ Change: TypeAlias = (
     | RevocationForgotten
     | RequestMade
     | RequestDropped
+    | InvitationChange
     | ManifestStored
     | ManifestShown
     | ManifestDropped
-    | VersionAdded
-    | VersionsWithdrawn
-    | NameForgotten
     | ShareAdded
     | ShareDropped
     | OfferAdded

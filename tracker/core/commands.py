@@ -21,8 +21,9 @@ from common.errors import MiniTorrentError
 from common.ids import UserId
 from common.messages import tracker
 from common.messages.base import Refusal
-from tracker.core import accounts, devices, feed, groups, offers, shares, versions
+from tracker.core import accounts, devices, feed, groups, invitations, operator, shares
 from tracker.core import changes as c
+from tracker.core import invitation_changes as ic
 from tracker.core.context import (
     Caller,
     Context,
@@ -34,7 +35,6 @@ from tracker.core.context import (
 )
 from tracker.core.records import Group
 from tracker.core.state import State
-from tracker.core.versions import names_to_forget
 
 LOGS_TRIMMED_MAX = 20  # logs trimmed by one housekeeping: half a second of the disk
 
@@ -45,14 +45,16 @@ class PasswordHashed:
 
     user: UserId
     password_hash: str = field(repr=False)
+    invitation: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PasswordRight:
-    """The password matches the account that had this hash."""
+    """The password matches the account that had this hash. ``invitation``: as before the check."""
 
     user: UserId
     password_hash: str = field(repr=False)
+    invitation: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,14 @@ class Housekeep:
 
 
 InternalCommand: TypeAlias = (
-    PasswordHashed | PasswordRight | PasswordChecked | ManifestGathered | Housekeep
+    PasswordHashed
+    | PasswordRight
+    | PasswordChecked
+    | ManifestGathered
+    | Housekeep
+    | operator.Command
 )
-"""Commands of the tracker to itself; they never come off the wire."""
+"""Commands of the tracker to itself, and of its operator; they never come off the wire."""
 
 # A retry of one of these is recognised by its receipt. The other commands change nothing, or their
 # own modules recognise that they were done.
@@ -97,8 +104,8 @@ _WITH_RECEIPT = (
     tracker.AcceptRequest,
     tracker.RejectRequest,
     tracker.RemoveMember,
+    tracker.RevokeInvitation,
     tracker.StopShare,
-    tracker.Withdraw,
 )
 
 
@@ -131,12 +138,18 @@ def _match(
         case tracker.Hello():
             return accounts.hello(context, caller, command, now)
         case tracker.CreateUser():
-            return accounts.create_user(command)
-        case PasswordHashed(user, password_hash):
+            return accounts.create_user(context, command)
+        case tracker.Enter():
+            return accounts.enter(context, caller, command, now)
+        case PasswordHashed(user, password_hash, key):
+            if key is not None:
+                return accounts.entered_new(context, caller, user, password_hash, key, now)
             return accounts.password_hashed(context, user, password_hash, now)
         case tracker.Login():
             return accounts.login(context, caller, command)
-        case PasswordRight(user, password_hash):
+        case PasswordRight(user, password_hash, key):
+            if key is not None:
+                return accounts.entered(context, caller, user, password_hash, key, now)
             return accounts.password_right(context, caller, user, password_hash, now)
         case PasswordChecked(order, new_hash):
             return accounts.password_checked(context, caller, order, new_hash, now)
@@ -146,6 +159,17 @@ def _match(
             return feed.depart(caller)
         case ManifestGathered(user, summary, body):
             return shares.manifest_gathered(state, user, summary, body)
+        case (
+            operator.GetStatus()
+            | operator.ListUsers()
+            | operator.SetDisabled()
+            | operator.DeleteUser()
+            | operator.ReplacePassword()
+            | operator.ListGroups()
+            | operator.DeleteGroup()
+            | operator.SetRegistration()
+        ):
+            return operator.decide(context, command, now)
         case Housekeep():
             changes = (*devices.seen_marks(context, now), *devices.rekey_pending(context, now))
             return Decision(tracker.Done(), (*changes, *_expired(state, now)))
@@ -175,14 +199,22 @@ def _match(
             return groups.reject_request(context, user, command, now)
         case tracker.RemoveMember():
             return groups.remove_member(context, user, command, now)
+        case tracker.Invite():
+            return invitations.invite(context, user, command, now)
+        case tracker.ListInvitations():
+            return invitations.list_invitations(context, user, command, now)
+        case tracker.RevokeInvitation():
+            return invitations.revoke_invitation(context, user, command)
+        case tracker.Redeem():
+            return invitations.redeem(context, user, caller, command, now)
         case tracker.Offer():
-            return offers.offer(context, user, caller, command, now)
+            return shares.offer(context, user, caller, command, now)
         case tracker.PutManifest():
             return shares.put_manifest(state, user, command)
         case tracker.StopShare():
-            return offers.stop_share(context, user, caller, command, now)
+            return shares.stop_share(context, user, caller, command, now)
         case tracker.MyOffers():
-            return offers.my_offers(context, user, caller, command)
+            return shares.my_offers(context, user, caller, command)
         case tracker.ListFiles():
             return shares.list_files(context, user, command)
         case tracker.FindShare():
@@ -201,8 +233,6 @@ def _match(
             return feed.get_devices(state, user, command)
         case tracker.EventsSince():
             return feed.events_since(state, user, command, now)
-        case tracker.Withdraw():
-            return versions.withdraw(context, user, command, now)
         case tracker.ProbeMe():
             return feed.probe_me(context, user, caller)
         case _:
@@ -216,6 +246,8 @@ def _fingerprint(command: tracker.Command | InternalCommand) -> bytes | None:
     """Hash that tells this command from others under the same id. It covers no password."""
     if not isinstance(command, _WITH_RECEIPT):
         return None
+    if isinstance(command, PasswordHashed) and command.invitation is not None:
+        return None  # a repeated `Enter` finds the account, and has another reply
     if isinstance(command, tracker.CreateUser | PasswordHashed):
         return fingerprint_of(b"CreateUser", command.user.lower().encode())
     if isinstance(command, tracker.ChangePassword | PasswordChecked):
@@ -249,7 +281,7 @@ def _trim(group: Group, added: int = 0) -> list[c.LogTrimmed]:
 
 
 def _expired(state: State, now: Now) -> list[c.Change]:
-    """Expire receipts, revocations, tombstones and unshared manifests; trim long logs."""
+    """Expire receipts, revocations, invitations, tombstones and manifests; trim long logs."""
     changes: list[c.Change] = []
     oldest_ms = now.wall_ms - limits.RECEIPT_LIFE_S * 1000
     if any(at_ms < oldest_ms for _, at_ms in state.receipts.values()):
@@ -268,13 +300,16 @@ def _expired(state: State, now: Now) -> list[c.Change]:
         for group, former in state.tombstones.items()
         if now.wall_ms - former.at_ms > day_ms
     ]
+    if any(
+        state.groups[group].invitations[key].expires_ms <= now.wall_ms
+        for key, group in state.invited_by.items()
+    ):
+        changes.append(ic.InvitationsExpired(now.wall_ms))
     oldest_manifest_ms = now.wall_ms - limits.UNSHARED_MANIFEST_LIFE_S * 1000
     changes += [
         c.ManifestDropped(content)
         for content in state.unshared_manifests.before(oldest_manifest_ms)
     ]
-    for group in state.groups.values():
-        changes += names_to_forget(group)
     # New entries trim their log; an earlier release left these longer.
     long = (trim for group in state.groups.values() for trim in _trim(group))
     changes += itertools.islice(long, LOGS_TRIMMED_MAX)

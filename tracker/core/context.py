@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol, TypeAlias, TypeVar
 
 from common.errors import Refused
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
-from common.messages import events, tracker
+from common.messages import events, operator, tracker
 from common.messages.refusals import Code
 from common.names import BadName, group_id, quoted
 from common.shared_refusals import no_group, not_logged_in, still_pending
@@ -24,7 +24,7 @@ from tracker.core.records import Group
 from tracker.core.state import State
 
 T = TypeVar("T")
-Key = TypeVar("Key", bound=str | tuple[object, ...])
+Key = TypeVar("Key", bound=str | tuple[str, str])
 
 
 class Rng(Protocol):
@@ -57,7 +57,8 @@ class TrackerIdentity:
     """Facts about the tracker that do not change while it runs.
 
     ``inbox_secret``: 32 bytes. ``events``: as in `Welcome`. ``ipc``: it listens on ipc, so all its
-    peers are on this machine. ``networked``: other machines can reach it.
+    peers are on this machine. ``networked``: other machines can reach it. ``endpoint``: that of its
+    link.
     """
 
     tracker_id: TrackerId
@@ -66,6 +67,7 @@ class TrackerIdentity:
     events: str
     ipc: bool = False
     networked: bool = False
+    endpoint: str = ""
 
 
 @dataclass(slots=True)
@@ -83,10 +85,14 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class HashPassword:
-    """Hash the password of a new account. Resumes with `commands.PasswordHashed`."""
+    """Hash the password of a new account. Resumes with `commands.PasswordHashed`.
+
+    ``invitation``: hash of the invitation that it is made by, if any.
+    """
 
     user: UserId
     password: str = field(repr=False)
+    invitation: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +100,15 @@ class CheckPassword:
     """Check ``password`` against ``password_hash``; for None spend the same time and fail.
 
     Resumes with `commands.PasswordRight`. ``trusted``: this device is logged in as that user, so
-    guesses from other devices do not slow it down.
+    guesses from other devices do not slow it down. ``invitation``: hash of the one to redeem after
+    the login, if any.
     """
 
     user: UserId
     password: str = field(repr=False)
     password_hash: str | None = field(repr=False)
     trusted: bool
+    invitation: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +215,10 @@ SoftEffect: TypeAlias = Nudge | RenewLease | ReleaseLease
 """Effect of a decision that is not durable."""
 
 
+Reply: TypeAlias = tracker.Reply | operator.Answer
+"""Reply to a device, or to the operator."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Outcome of a command, with either ``reply`` or ``deferred``.
@@ -215,7 +227,7 @@ class Decision:
     or ``deferred`` is started.
     """
 
-    reply: tracker.Reply | None = None
+    reply: Reply | None = None
     changes: tuple[Change, ...] = ()
     effects: tuple[SoftEffect, ...] = ()
     deferred: Deferred | None = None
@@ -226,10 +238,21 @@ class Decision:
 
 def user_of(state: State, caller: Caller) -> UserId:
     """Return the user who is logged in on the caller's device. Raise `Refused` if there is none."""
-    user = state.devices.get(caller.device)
+    user = state.user_on(caller.device)
     if user is None:
+        if caller.device in state.devices:
+            raise disabled(state.devices[caller.device])
         raise not_logged_in()
     return user
+
+
+def disabled(user: UserId) -> Refused:
+    """Return the refusal for a disabled account; peers take it for the end of the login."""
+    return Refused(
+        Code.NOT_LOGGED_IN,
+        f"the account {quoted(user)} is disabled",
+        "ask the operator of the tracker",
+    )
 
 
 def refuse_group(text: str) -> NoReturn:

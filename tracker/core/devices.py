@@ -26,8 +26,8 @@ from tracker.core.context import (
     SoftEffect,
     user_of,
 )
-from tracker.core.offers import end_offers
 from tracker.core.records import Binding, Group
+from tracker.core.shares import end_offers
 from tracker.core.state import State
 
 
@@ -147,7 +147,19 @@ def unbind(
     Limits: every member has to ask for a fresh key, so a group is rekeyed at most
     ``limits.REKEYS_MAX`` times in ``limits.REKEYS_S``. Later rekeys wait for `rekey_pending`.
     """
-    changes: list[c.Change] = [c.DeviceUnbound(device) for device in devices]
+    unbound: list[c.Change] = [c.DeviceUnbound(device) for device in devices]
+    return unbound + shut_out(context, user, devices, now, appenders)
+
+
+def shut_out(
+    context: Context,
+    user: UserId,
+    devices: list[DeviceKey],
+    now: Now,
+    appenders: dict[str, LogAppender],
+) -> list[c.Change]:
+    """Tell the groups of ``user`` that ``devices`` are out, and rekey them; as in `unbind`."""
+    changes: list[c.Change] = []
     for group in context.state.groups_with(user) if devices else ():
         entries = appenders.setdefault(group.id, LogAppender(group, now))
         fresh = _rekey(context, group, now) if _may_rekey(group, now) else None

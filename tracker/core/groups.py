@@ -1,7 +1,7 @@
 """Groups: owners, members and join requests.
 
 Owns: the decisions on groups and membership. Not here: shares, and the end of a member's offers
-(see tracker.core.offers).
+(see tracker.core.shares).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.names import BadName, new_group_id, quoted, user_id
 from tracker.core import changes as c
-from tracker.core import offers
+from tracker.core import shares
 from tracker.core.budgets import Budget
 from tracker.core.context import (
     Context,
@@ -41,7 +41,7 @@ def create_group(
 ) -> Decision:
     """Create a group with ``user`` as its owner and only member."""
     state, group = context.state, new_group_id(command.group)
-    _check_groups_of(state, user)
+    check_groups_of(state, user)
     spent = [
         state.budgets.spend(Budget.GROUPS, user, 1, now.wall_ms),
         state.budgets.spend(Budget.ENTRIES, user, MEMBERSHIP_ENTRIES, now.wall_ms),
@@ -84,7 +84,7 @@ def join_group(context: Context, user: UserId, command: tracker.JoinGroup, now: 
         raise Refused(Code.ALREADY_MEMBER, f"you are a member of {quoted(group.id)} already")
     if user in group.requests:
         return Decision(tracker.Done())
-    _check_groups_of(state, user)
+    check_groups_of(state, user)
     if len(group.requests) >= limits.REQUESTS_PER_GROUP_MAX:
         raise Refused(
             Code.LIMIT,
@@ -114,7 +114,8 @@ def join_group(context: Context, user: UserId, command: tracker.JoinGroup, now: 
     )
 
 
-def _check_groups_of(state: State, user: UserId) -> None:
+def check_groups_of(state: State, user: UserId) -> None:
+    """Raise `Refused` if ``user`` is in as many groups as are allowed."""
     if len(state.groups_of.get(user, ())) >= limits.GROUPS_PER_USER_MAX:
         raise Refused(
             Code.LIMIT,
@@ -136,8 +137,8 @@ def leave_group(context: Context, user: UserId, command: tracker.LeaveGroup, now
         return Decision(tracker.Done(), changes, nudges(state, asked.owner))
     group = group_of(state, user, command.group)
     if len(group.members) == 1:
-        return _dissolve(state, group, user, now)
-    return _remove(context, group, user, events.Left(user, group.epoch + 1), now)
+        return dissolve(state, group, user, now)
+    return remove(context, group, user, events.Left(user, group.epoch + 1), now)
 
 
 def remove_member(
@@ -158,10 +159,10 @@ def remove_member(
             f"{quoted(command.user)} is not a member of {quoted(group.id)}",
             hint("see the members", "list-members", group.id),
         )
-    return _remove(context, group, other, events.Removed(other, group.epoch + 1), now)
+    return remove(context, group, other, events.Removed(other, group.epoch + 1), now)
 
 
-def _remove(
+def remove(
     context: Context, group: Group, user: UserId, ending: events.Left | events.Removed, now: Now
 ) -> Decision:
     """Remove one of several members: fresh epoch, end of their offers, a new owner if needed."""
@@ -176,18 +177,26 @@ def _remove(
     entries.rekey(epoch, key)
     hints = nudges(context.state, user)
     if group.owner == user:
-        heir = min((m for m in group.members if m != user), key=lambda m: group.members[m].seq)
+        heir = min(
+            (m for m in group.members if m != user), key=lambda m: _succession(context, group, m)
+        )
         changes += [c.OwnerChanged(group.id, heir), entries.add(events.Owner(heir))]
         hints += nudges(context.state, heir)  # the requests are the heir's to answer now
-    changes += offers.end_offers(group, user, entries, now)
+    changes += shares.end_offers(group, user, entries, now)
     return Decision(tracker.Done(), tuple(changes), hints)
 
 
-def _dissolve(state: State, group: Group, user: UserId, now: Now) -> Decision:
-    """Dissolve the group with its last member, and delete its log."""
+def _succession(context: Context, group: Group, user: UserId) -> tuple[bool, int]:
+    """Return the order in which members follow an owner: the longest first, disabled ones last."""
+    return context.state.is_disabled(user), group.members[user].seq
+
+
+def dissolve(state: State, group: Group, user: UserId, now: Now) -> Decision:
+    """Dissolve the group with the members that it has, and delete its log."""
     dissolved = c.GroupDissolved(group.id, user, group.epoch + 1, now.wall_ms)
     asked = [nudge for other in group.requests for nudge in nudges(state, other)]
-    return Decision(tracker.Done(), (dissolved,), (*nudges(state, user), *asked))
+    members = [nudge for other in group.members for nudge in nudges(state, other)]
+    return Decision(tracker.Done(), (dissolved,), (*members, *asked))
 
 
 # -- requests ----------------------------------------------------------------------------------
@@ -203,24 +212,37 @@ def accept_request(
     if other in group.members:
         return Decision(tracker.Done())
     _check_asked(group, other, command.user)
+    return Decision(
+        tracker.Done(),
+        admit(context, group, events.Joined(other), now),
+        (*nudges(state, other), *nudges(state, user)),
+    )
+
+
+def admit(context: Context, group: Group, joined: events.Joined, now: Now) -> tuple[c.Change, ...]:
+    """Return the changes that make ``joined.user`` a member, and close the request, if any.
+
+    Raise `Refused` at a limit.
+    """
+    other = UserId(joined.user)
     if len(group.members) >= limits.MEMBERS_PER_GROUP_MAX:
         raise Refused(
             Code.LIMIT,
             f"{quoted(group.id)} has {limits.MEMBERS_PER_GROUP_MAX} members, the most allowed",
         )
-    _check_groups_of(state, other)
+    check_groups_of(context.state, other)
     # Why a fresh key: the current one opens events that were published, and maybe recorded, before.
     # All members get it in one message, so that none needs to ask for it.
     epoch, key = group.epoch + 1, context.rng.randbytes(limits.EVENT_KEY_BYTES)
-    handed = c.GroupKeyHanded(group.id, epoch, key, group.topic, group.key)
     entries = LogAppender(group, now)
-    entry = entries.add(events.Joined(other), epoch=epoch)
-    joined = c.MemberJoined(group.id, other, entries.seq, now.wall_ms)
-    return Decision(
-        tracker.Done(),
-        (c.RequestDropped(group.id, other), handed, entry, joined),
-        (*nudges(state, other), *nudges(state, user)),
-    )
+    changes: list[c.Change] = [
+        c.GroupKeyHanded(group.id, epoch, key, group.topic, group.key),
+        entries.add(joined, epoch=epoch),
+        c.MemberJoined(group.id, other, entries.seq, now.wall_ms),
+    ]
+    if other in group.requests:
+        changes.insert(0, c.RequestDropped(group.id, other))
+    return tuple(changes)
 
 
 def reject_request(

@@ -13,11 +13,10 @@ from common import limits
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.token_bucket import KeyedTokenBuckets, Rate
 from tracker.core.changes import ShareId
-from tracker.core.share_names import ShareNames
 
 REQUESTS = Rate(limits.REQUEST_BURST, 1 / limits.REQUEST_S)
 ShareRef: TypeAlias = tuple[GroupId, ShareId]
-"""Reference to a share; sorts by group, name and version, as in `MyOffers`."""
+"""Reference to a share; sorts by group, then by name, as in `MyOffers`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +24,7 @@ class Account:
     user: UserId
     password_hash: str = field(repr=False)
     at_ms: int
+    disabled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,19 @@ class Revocation:
     at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """Invitation of ``user``, the owner. ``used``: how many of its ``uses`` are taken."""
+
+    user: UserId
+    at_ms: int
+    expires_ms: int
+    uses: int
+    used: int = 0
+
+
 @dataclass(slots=True)
 class Share:
-    """A version of a name that is offered. ``name`` is its text."""
-
     name: str
     content: ContentId
     at_ms: int
@@ -79,7 +88,7 @@ class Group:
     members: dict[UserId, Member] = field(default_factory=dict)
     requests: dict[UserId, int] = field(default_factory=dict)  # -> requested at, in ms
     revoked: dict[UserId, Revocation] = field(default_factory=dict)
-    names: ShareNames = field(default_factory=ShareNames)
+    invitations: dict[bytes, Invitation] = field(default_factory=dict)  # by the secret's hash
     shares: dict[ShareId, Share] = field(default_factory=dict)
     share_ids: list[ShareId] = field(default_factory=list)  # sorted, for pages
     # The shares of a content: one content may have several names.

@@ -15,8 +15,10 @@ from typing import TypeVar, assert_never
 from common import limits
 from common.errors import LocalProtocolError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.messages.operator import Registration
 from common.messages.tracker import DeviceRow
 from tracker.core import changes as c
+from tracker.core import invitation_changes as ic
 from tracker.core.budgets import Budgets, BudgetSpent
 from tracker.core.holdings import Holdings
 from tracker.core.records import (
@@ -24,15 +26,15 @@ from tracker.core.records import (
     Binding,
     Group,
     GroupTombstone,
+    Invitation,
     Member,
     Revocation,
     Share,
     ShareRef,
 )
-from tracker.core.share_names import Version
 from tracker.core.unshared_manifests import UnsharedManifests
 
-Key = TypeVar("Key", bound=str | tuple[object, ...])
+Key = TypeVar("Key", bound=str | tuple[str, str])
 
 
 class State:
@@ -40,6 +42,7 @@ class State:
 
     def __init__(self) -> None:
         self.accounts: dict[UserId, Account] = {}
+        self.registration = Registration.OPEN
         self.devices: dict[DeviceKey, UserId] = {}
         self.devices_of: dict[UserId, dict[DeviceKey, Binding]] = {}
         self.groups: dict[GroupId, Group] = {}
@@ -47,6 +50,7 @@ class State:
         self.tombstones: dict[GroupId, GroupTombstone] = {}
         self.groups_of: dict[UserId, dict[GroupId, None]] = {}
         self.requests_of: dict[UserId, dict[GroupId, None]] = {}
+        self.invited_by: dict[bytes, GroupId] = {}  # the group of each invitation, by its hash
         self.offers_of: dict[tuple[UserId, DeviceKey], list[ShareRef]] = {}  # each list sorted
         self.manifests: dict[ContentId, c.ManifestSummary] = {}
         self.shared_in: dict[ContentId, dict[ShareRef, None]] = {}
@@ -71,18 +75,29 @@ class State:
             content in group.names_of for group in self.groups_with(user)
         )
 
+    def user_on(self, device: DeviceKey) -> UserId | None:
+        """Return the user who may act on ``device``: one who is logged in and not disabled."""
+        user = self.devices.get(device)
+        return None if user is None or self.is_disabled(user) else user
+
+    def is_disabled(self, user: UserId) -> bool:
+        """Whether the operator has disabled the account of ``user``."""
+        account = self.accounts.get(user)
+        return account is not None and account.disabled
+
     def groups_with(self, user: UserId) -> Iterator[Group]:
         """Iterate over the groups of ``user`` in the order of joining."""
         return (self.groups[group] for group in self.groups_of.get(user, ()))
 
     def device_rows(self, group: Group) -> list[DeviceRow]:
-        """Return the devices of all members, sorted by key."""
+        """Return the devices of all members who are not disabled, sorted by key."""
         rows = self._device_rows.get(group.id)
         if rows is None:
             rows = sorted(
                 (
                     DeviceRow(device, user)
                     for user in group.members
+                    if not self.is_disabled(user)
                     for device in self.devices_of.get(user, ())
                 ),
                 key=lambda row: row.device,
@@ -110,6 +125,13 @@ class State:
                 self.accounts[user] = Account(user, password_hash, at_ms)
             case c.PasswordReplaced(user, password_hash):
                 self.accounts[user] = replace(self.accounts[user], password_hash=password_hash)
+            case c.AccountDisabled(user, disabled):
+                self.accounts[user] = replace(self.accounts[user], disabled=disabled)
+                self._devices_changed(user)
+            case c.AccountDeleted(user):
+                self._delete_account(user)
+            case c.RegistrationSet(mode):
+                self.registration = mode
             case c.DeviceBound(device, user, at_ms):
                 self.devices[device] = user
                 self.devices_of.setdefault(user, {})[device] = Binding(at_ms, at_ms)
@@ -129,6 +151,7 @@ class State:
                 del self.tombstones[group]
             case c.OwnerChanged(group, user):
                 self.groups[group].owner = user
+                self._drop_invitations(self.groups[group])
             case c.MemberJoined(group, user, seq, at_ms):
                 self.groups[group].members[user] = Member(at_ms, seq)
                 self.groups_of.setdefault(user, {})[group] = None
@@ -152,6 +175,15 @@ class State:
             case c.RequestDropped(group, user):
                 del self.groups[group].requests[user]
                 del self.requests_of[user][group]
+            case ic.InvitationMade(group, key, user, at_ms, expires_ms, uses):
+                self.add_invitation(group, key, Invitation(user, at_ms, expires_ms, uses))
+            case ic.InvitationUsed(group, key):
+                known = self.groups[group].invitations[key]
+                self.groups[group].invitations[key] = replace(known, used=known.used + 1)
+            case ic.InvitationDropped(group, key):
+                del self.groups[group].invitations[key], self.invited_by[key]
+            case ic.InvitationsExpired(before_ms):
+                self._expire_invitations(before_ms)
             case c.ManifestStored(summary, _, sender):
                 self.add_manifest(summary, sender)
             case c.ManifestShown(user, content):
@@ -161,15 +193,7 @@ class State:
             case c.ManifestDropped(content):
                 self.unshared_manifests.remove(content)
                 del self.manifests[content]
-            case c.VersionAdded(group, share, name, content, user, at_ms):
-                added = Version(content, user, at_ms)
-                self.groups[group].names.add_version(share, name, added)
-            case c.VersionsWithdrawn():
-                self._withdraw(change)
-            case c.NameForgotten(group, name_id):
-                self.groups[group].names.forget(name_id)
-            case c.ShareAdded(group, share, content, at_ms):
-                name = self.groups[group].names.by_id[share.name].text
+            case c.ShareAdded(group, share, name, content, at_ms):
                 self.add_share(group, share, Share(name, content, at_ms))
             case c.ShareDropped():
                 self._drop_share(change)
@@ -177,7 +201,9 @@ class State:
                 self.add_offer((group, share), (user, device), at_ms)
             case c.OfferDropped(group, share, _, user, device):
                 self._drop_offer(group, self.groups[group].shares[share], (user, device))
-                self._drop_ref((user, device), (group, share))
+                _remove_sorted(self.offers_of[user, device], (group, share))
+                if not self.offers_of[user, device]:
+                    del self.offers_of[user, device]
             case c.OffersEnded():
                 self._end_offers(change)
             case c.Logged(entry):
@@ -192,6 +218,27 @@ class State:
                 self.receipts = {k: v for k, v in self.receipts.items() if v[1] >= before_ms}
             case _:
                 assert_never(change)
+
+    def _delete_account(self, user: UserId) -> None:
+        del self.accounts[user]
+        for left in (self.devices_of, self.groups_of, self.requests_of):
+            if left.pop(user, None):
+                raise LocalProtocolError(f"an account that is deleted has {left} left")
+
+    def add_invitation(self, group: GroupId, key: bytes, invitation: Invitation) -> None:
+        """Add an invitation to a group."""
+        self.groups[group].invitations[key] = invitation
+        self.invited_by[key] = group
+
+    def _drop_invitations(self, group: Group) -> None:
+        for key in group.invitations:
+            del self.invited_by[key]
+        group.invitations.clear()
+
+    def _expire_invitations(self, before_ms: int) -> None:
+        for key, group in list(self.invited_by.items()):
+            if self.groups[group].invitations[key].expires_ms <= before_ms:
+                del self.groups[group].invitations[key], self.invited_by[key]
 
     def _devices_changed(self, user: UserId) -> None:
         for group in self.groups_of.get(user, ()):
@@ -220,6 +267,7 @@ class State:
         for user in group.requests:
             del self.requests_of[user][group.id]
         self._device_rows.pop(group.id, None)
+        self._drop_invitations(group)
         for share_id, share in group.shares.items():
             self._unlist(group, share_id, share.content, change.at_ms)
         ended = {offer for share in group.shares.values() for offer in share.offers}
@@ -227,7 +275,8 @@ class State:
             for offer in list(share.offers):
                 self._drop_offer(group.id, share, offer)
         self._drop_refs(group, ended)
-        group.revoked[change.user] = Revocation(change.epoch, change.at_ms)
+        for user in group.members:
+            group.revoked[user] = Revocation(change.epoch, change.at_ms)
         self.tombstones[group.id] = GroupTombstone(
             group.seq, change.epoch, group.revoked, change.at_ms
         )
@@ -256,9 +305,8 @@ class State:
         )
 
     def add_share(self, group_id: GroupId, share_id: c.ShareId, share: Share) -> None:
-        """Add a share without offers; its version and its manifest must be known."""
+        """Add a share without offers; its manifest must be known."""
         group = self.groups[group_id]
-        group.names.begin(share_id)
         group.shares[share_id] = share
         insort(group.share_ids, share_id)
         group.names_of.setdefault(share.content, {})[share_id] = None
@@ -290,20 +338,6 @@ class State:
         del group.shares[change.share]
         _remove_sorted(group.share_ids, change.share)
         self._unlist(group, change.share, change.content, change.at_ms)
-        group.names.end([change.share], change.at_ms)
-
-    def _withdraw(self, change: c.VersionsWithdrawn) -> None:
-        group = self.groups[change.group]
-        for share_id in sorted(withdrawn_shares(group, change)):
-            share = group.shares.pop(share_id)
-            for offer in list(share.offers):
-                self._drop_offer(group.id, share, offer)
-                self._drop_ref(offer, (group.id, share_id))
-            _remove_sorted(group.share_ids, share_id)
-            self._unlist(group, share_id, share.content, change.at_ms)
-        group.names.withdraw(
-            change.name, change.version, earlier=change.earlier, at_ms=change.at_ms
-        )
 
     def _unlist(self, group: Group, share: c.ShareId, content: ContentId, at_ms: int) -> None:
         names = group.names_of[content]
@@ -321,7 +355,6 @@ class State:
     def _end_offers(self, change: c.OffersEnded) -> None:
         """End offers in one pass; removed one by one, each removal would shift the sorted lists."""
         group, ended = self.groups[change.group], set()
-        dropped: list[c.ShareId] = []
         for share_id, share in list(group.shares.items()):
             theirs = [
                 (user, device)
@@ -334,15 +367,8 @@ class State:
             if not share.offers:
                 del group.shares[share_id]
                 self._unlist(group, share_id, share.content, change.at_ms)
-                dropped.append(share_id)
-        group.names.end(dropped, change.at_ms)
         group.share_ids = [share_id for share_id in group.share_ids if share_id in group.shares]
         self._drop_refs(group, ended)
-
-    def _drop_ref(self, offer: tuple[UserId, DeviceKey], ref: ShareRef) -> None:
-        _remove_sorted(self.offers_of[offer], ref)
-        if not self.offers_of[offer]:
-            del self.offers_of[offer]
 
     def _drop_refs(self, group: Group, ended: set[tuple[UserId, DeviceKey]]) -> None:
         """Remove the references to ``group`` from the offers of ``ended``."""
@@ -359,16 +385,6 @@ class State:
             raise LocalProtocolError(f"entry {seq} after {group.seq} in the log of {group_id}")
         group.seq = seq
         group.entries += 1
-
-
-def withdrawn_shares(group: Group, change: c.VersionsWithdrawn) -> set[c.ShareId]:
-    """Return the shares that have offers and end by ``change``."""
-    name = group.names.by_id[change.name]
-    return {
-        c.ShareId(change.name, version)
-        for version in name.offered
-        if version == change.version or (change.earlier and version < change.version)
-    }
 
 
 def _remove_sorted(ordered: list[Key], key: Key) -> None:

@@ -15,12 +15,12 @@ from common import limits
 from common.messages import tracker
 from tracker.core import commands
 from tracker.core.changes import Change
-from tracker.core.context import Caller, Decision
+from tracker.core.context import Caller, Decision, Reply
 from tracker.core.fair_queue import FairQueue
 
 BATCH_S = 0.02  # for deciding a batch; then the sockets are served
 BATCH_WEIGHT = 5_000  # durable changes and changes of swarms in a batch: tens of milliseconds
-Answer: TypeAlias = Callable[[tracker.Reply, bytes | None], None]
+Answer: TypeAlias = Callable[[Reply, bytes | None], None]
 
 
 @dataclass(slots=True)

@@ -51,12 +51,20 @@ from common import limits
 from common.errors import MiniTorrentError, StorageError
 from common.host.clock import monotonic, wall_ms
 from common.ids import DeviceKey
-from common.messages import tracker
 from common.messages.base import Refusal
 from common.messages.refusals import Code
 from tracker.core import commands
 from tracker.core.changes import Change
-from tracker.core.context import Caller, Context, Decision, Deferred, Now, ReleaseLease, RenewLease
+from tracker.core.context import (
+    Caller,
+    Context,
+    Decision,
+    Deferred,
+    Now,
+    ReleaseLease,
+    RenewLease,
+    Reply,
+)
 from tracker.core.fair_queue import FairQueue
 from tracker.core.outbox import Outgoing
 from tracker.core.presence import SWEEP_S
@@ -143,23 +151,22 @@ class CommandLoop:
             return
         self._open[key] = job
         self._open_of[device] += 1
-        self._enqueue(job)
+        self.enqueue(job)
 
-    def _enqueue(self, job: Job) -> None:
+    def enqueue(self, job: Job) -> None:
+        """Queue a command of the tracker itself, or of its operator."""
         user = self.context.state.devices.get(job.caller.device)
         # Why: a device key costs nothing, so devices without a user share their address's turn.
         self._queue.add((user, "" if user else job.caller.address), job)
         self._awake.set()
 
-    def _reply(self, job: Job, reply: tracker.Reply, data: bytes | None = None) -> None:
+    def _reply(self, job: Job, reply: Reply, data: bytes | None = None) -> None:
         if isinstance(job.command, commands.InternalCommand):
             job.answer(reply, data)
         else:
             self._answer((job.caller.device, job.caller.request_id), reply, data)
 
-    def _answer(
-        self, key: tuple[DeviceKey, bytes], reply: tracker.Reply, data: bytes | None
-    ) -> None:
+    def _answer(self, key: tuple[DeviceKey, bytes], reply: Reply, data: bytes | None) -> None:
         job = self._open.pop(key, None)
         if job is None:
             return
@@ -355,7 +362,7 @@ class CommandLoop:
                 self._reply(job, reply, data)
             case ResumeWith(command):
                 key = (job.caller.device, job.caller.request_id)
-                self._enqueue(
+                self.enqueue(
                     Job(job.caller, command, lambda reply, data: self._answer(key, reply, data))
                 )
             case _:
@@ -377,7 +384,7 @@ class CommandLoop:
                     tidy_at = now.mono_s + limits.HOUSEKEEPING_S
                     self._deferred_work.tidy(now.mono_s)
                     tracker_itself = Caller(DeviceKey(b""))
-                    self._enqueue(Job(tracker_itself, commands.Housekeep(), lambda *_: None))
+                    self.enqueue(Job(tracker_itself, commands.Housekeep(), lambda *_: None))
             except Exception:
                 log.exception("a timer of the tracker failed")
             await asyncio.sleep(SWEEP_S)

@@ -20,7 +20,7 @@ from common.ids import TrackerId
 from common.messages import tracker
 from common.messages.refusals import Code
 from tracker.core import commands
-from tracker.core.accounts import WRONG_CREDENTIALS, WRONG_OLD_PASSWORD
+from tracker.core.accounts import WRONG_CREDENTIALS, WRONG_OLD_PASSWORD, wrong_password
 from tracker.core.changes import ManifestSummary
 from tracker.core.context import (
     Caller,
@@ -86,13 +86,13 @@ class DeferredWork:
                 return await self._read_part(step)
             case ReadLog():
                 return await self._read_log(step)
-            case HashPassword(user):
+            case HashPassword(user, _, invitation):
                 password_hash = await self._passwords.hash(caller, step)
-                return ResumeWith(commands.PasswordHashed(user, password_hash))
+                return ResumeWith(commands.PasswordHashed(user, password_hash, invitation))
             case CheckPassword(user, _, password_hash):
                 if not await self._passwords.check(caller, step) or password_hash is None:
-                    raise WRONG_CREDENTIALS
-                return ResumeWith(commands.PasswordRight(user, password_hash))
+                    raise WRONG_CREDENTIALS if step.invitation is None else wrong_password(user)
+                return ResumeWith(commands.PasswordRight(user, password_hash, step.invitation))
             case ReplacePassword():
                 new_hash = await self._passwords.replace(caller, step)
                 if new_hash is None:

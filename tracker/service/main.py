@@ -16,10 +16,12 @@ from pathlib import Path
 
 from common.crypto.keys import key_text
 from common.errors import ConfigError
+from common.host.clock import monotonic
 from common.link import InfoEntry, add_key
 from common.names import printable
 from tracker.admin.home import LAST_LINK, LAST_OPTIONS, Home
 from tracker.service.addresses import Addresses, run_options
+from tracker.service.operator_socket import Facts, OperatorSocket
 from tracker.service.sockets import Server
 from tracker.store.store import Store
 
@@ -45,6 +47,8 @@ async def serve(
         )
     store = Store(home.database)
     server = Server(secrets, store, addresses)
+    operator: OperatorSocket | None = None
+    began_at = monotonic()
     try:
         found = await server.start()
         if info is not None and entry is not None and entry.key is None:
@@ -54,6 +58,9 @@ async def serve(
             (LAST_OPTIONS, run_options(addresses, server.bound)),
         ):
             (home.path / name).write_text(f"{text}\n", encoding="utf-8")
+        assert server.command_loop is not None
+        facts = Facts(found.link, home.path, home.database, began_at)
+        operator = OperatorSocket(facts, server.command_loop, stop)
         print(f"tracker ready: {found.link}", flush=True)
         log.info("serving at %s", printable(found.endpoint))
         _stop_on_quit(stop)
@@ -61,6 +68,8 @@ async def serve(
         log.info("ending")
         _end_within(END_S)
     finally:
+        if operator is not None:
+            operator.close()
         await server.stop()
         store.close()
 

@@ -33,7 +33,7 @@ from common.net.sockets import Serve, check_library, make_socket, peer_address, 
 from common.net.zap import Admission, ZapHandler, self_check
 from common.token_bucket import KeyedTokenBuckets, Rate
 from tracker.admin.home import Secrets
-from tracker.core.context import Caller, Context, TrackerIdentity
+from tracker.core.context import Caller, Context, Reply, TrackerIdentity
 from tracker.core.outbox import Outgoing
 from tracker.core.presence import Presence
 from tracker.service.addresses import (
@@ -79,7 +79,7 @@ class Server:
         self._watches: list[SocketMonitor] = []
         self._at_commands = ConnectionLimiter(MESSAGES)
         self._at_events = ConnectionLimiter(SUBSCRIPTIONS)
-        self._command_loop: CommandLoop | None = None
+        self.command_loop: CommandLoop | None = None
         self.bound = ""
         """Endpoint of commands, once the tracker serves."""
 
@@ -111,24 +111,24 @@ class Server:
             SocketMonitor(self._events, self._on_link, self._at_events),
         ]
         endpoint, events = bind_both(commands_socket, self._events, self._addresses)
-        self._command_loop = await self._make_command_loop(
+        self.command_loop = await self._make_command_loop(
             events_endpoint_for_welcome(events, endpoint), endpoint
         )
         self._commands = Pump(commands_socket, self._on_message)
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(self._command_loop.run()),
-            loop.create_task(self._command_loop.keep_time()),
+            loop.create_task(self.command_loop.run()),
+            loop.create_task(self.command_loop.keep_time()),
             loop.create_task(self._report()),
             loop.create_task(process.keep_memory_small()),
         ]
         if text := advice(endpoint, self._addresses.advertise):
             log.warning("%s", text)
         self.bound = endpoint
-        link_endpoint = advertised_endpoint(
-            endpoint, self._addresses.advertise, self._addresses.commands
-        )
-        return Tracker(link_endpoint, self._secrets.pair.public)
+        return Tracker(self._endpoint_of_link(endpoint), self._secrets.pair.public)
+
+    def _endpoint_of_link(self, endpoint: str) -> str:
+        return advertised_endpoint(endpoint, self._addresses.advertise, self._addresses.commands)
 
     async def _make_command_loop(self, events: str, endpoint: str) -> CommandLoop:
         loop = asyncio.get_running_loop()
@@ -140,6 +140,7 @@ class Server:
             events=events,
             ipc=self._addresses.commands.startswith("ipc://"),
             networked=is_networked(endpoint, self._addresses.advertise),
+            endpoint=self._endpoint_of_link(endpoint),
         )
         state = await loop.run_in_executor(None, self._store.load)
         context = Context(identity, state, Presence(), random.SystemRandom())
@@ -149,8 +150,8 @@ class Server:
 
     async def stop(self) -> None:
         """Stop in order: read no more commands, then commit and answer the current batch."""
-        if self._command_loop is not None:
-            self._command_loop.stop()
+        if self.command_loop is not None:
+            self.command_loop.stop()
             work, *others = self._tasks
             for task in others:
                 task.cancel()
@@ -160,7 +161,7 @@ class Server:
             await asyncio.sleep(0.05)
             if counts := self._turned_away():
                 log.info("turned away: %s", _listed(counts))
-            self._command_loop.close()
+            self.command_loop.close()
         for watch in self._watches:
             watch.close()
         self._at_commands.close()
@@ -187,7 +188,7 @@ class Server:
             f"connection {what}": n
             for what, n in (self._at_commands.counts + self._at_events.counts).items()
         }
-        command_loop = self._command_loop.counts if self._command_loop else Counter[str]()
+        command_loop = self.command_loop.counts if self.command_loop else Counter[str]()
         return self.counts + Counter(zap) + Counter(cut) + command_loop
 
     def _on_link(self, link: ConnectionEvent) -> None:
@@ -199,7 +200,7 @@ class Server:
     def _on_message(self, frames: Frames) -> None:
         self._at_commands.on_message(frames[-1])
         routing_id, device = frames[0].bytes, user_id(frames[-1])
-        if device is None or self._command_loop is None:
+        if device is None or self.command_loop is None:
             self.counts["anonymous"] += 1
             return
         plausible = len(frames) > 2 and len(frames[2]) <= limits.REQUEST_ID_BYTES
@@ -222,16 +223,16 @@ class Server:
             return
         data = bytes(envelope.data) if envelope.data is not None else None
 
-        def answer(reply: tracker.Reply, data: bytes | None) -> None:
+        def answer(reply: Reply, data: bytes | None) -> None:
             self._send(routing_id, envelope.request_id, reply, data)
 
         caller = Caller(device, peer_address(frames[-1]), envelope.request_id)
-        self._command_loop.submit(Job(caller, envelope.body, answer, data))
+        self.command_loop.submit(Job(caller, envelope.body, answer, data))
 
     # -- out ------------------------------------------------------------------------------------
 
     def _send(
-        self, routing_id: bytes, request_id: bytes, reply: tracker.Reply, data: bytes | None = None
+        self, routing_id: bytes, request_id: bytes, reply: Reply, data: bytes | None = None
     ) -> None:
         if self._commands is None:
             return

@@ -12,23 +12,14 @@ from itertools import groupby
 from typing import assert_never
 
 import msgspec
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Table,
-    and_,
-    case,
-    delete,
-    exists,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Table, and_, delete, exists, insert, select, update
 
 from common import limits
 from common.errors import StorageError
 from tracker.core import changes as c
+from tracker.core import invitation_changes as ic
 from tracker.core.budgets import BudgetSpent
+from tracker.store import accounts
 from tracker.store import tables as t
 
 
@@ -51,13 +42,18 @@ def write(db: Connection, changes: Iterable[c.Change]) -> None:
 
 def _write_one(db: Connection, change: c.Change) -> None:
     match change:
-        case c.AccountCreated(user, password_hash, at_ms):
-            db.execute(
-                insert(t.accounts).values(user_id=user, password_hash=password_hash, at_ms=at_ms)
-            )
+        case c.AccountCreated():
+            accounts.create(db, change)
         case c.PasswordReplaced(user, password_hash):
             theirs = t.accounts.c.user_id == user
             db.execute(update(t.accounts).where(theirs).values(password_hash=password_hash))
+        case c.AccountDisabled(user, disabled):
+            theirs = t.accounts.c.user_id == user
+            db.execute(update(t.accounts).where(theirs).values(disabled=disabled))
+        case c.AccountDeleted(user):
+            accounts.remove(db, user)
+        case c.RegistrationSet(mode):
+            accounts.set_registration(db, mode)
         case c.DeviceBound(device, user, at_ms):
             row = {"device": device, "user_id": user, "at_ms": at_ms, "seen_ms": at_ms}
             db.execute(insert(t.devices).values(row))
@@ -72,8 +68,10 @@ def _write_one(db: Connection, change: c.Change) -> None:
         case c.TombstoneExpired(group):
             former = and_(t.groups.c.group_id == group, t.groups.c.dissolved_ms.is_not(None))
             db.execute(delete(t.groups).where(former))
+            accounts.remove_unneeded(db)
         case c.OwnerChanged(group, user):
             db.execute(update(t.groups).where(t.groups.c.group_id == group).values(owner=user))
+            db.execute(delete(t.invitations).where(t.invitations.c.group_id == group))
         case c.MemberJoined(group, user, seq, at_ms):
             db.execute(insert(t.members).values(group_id=group, user_id=user, seq=seq, at_ms=at_ms))
         case c.MemberGone():
@@ -91,37 +89,45 @@ def _write_one(db: Connection, change: c.Change) -> None:
             db.execute(insert(t.requests).values(group_id=group, user_id=user, at_ms=at_ms))
         case c.RequestDropped(group, user):
             _delete_of(db, t.requests, group, user)
+        case ic.InvitationMade():
+            row = {name: getattr(change, name) for name in ("key", "at_ms", "expires_ms", "uses")}
+            row |= {"group_id": change.group, "user_id": change.user, "used": 0}
+            db.execute(insert(t.invitations).values(row))
+        case ic.InvitationUsed(group, key):
+            _use_invitation(db, group, key)
+        case ic.InvitationDropped(_, key):
+            db.execute(delete(t.invitations).where(t.invitations.c.key == key))
+        case ic.InvitationsExpired(before_ms):
+            db.execute(delete(t.invitations).where(t.invitations.c.expires_ms <= before_ms))
         case c.ManifestStored():
             _store_manifest(db, change)
         case c.ManifestShown():
             pass  # in memory only; the manifest is sent again after a restart
         case c.ManifestDropped(content):
             db.execute(delete(t.manifests).where(t.manifests.c.content == content))
-        case c.VersionAdded():
-            _add_version(db, change)
-        case c.VersionsWithdrawn():
-            _withdraw(db, change)
-        case c.NameForgotten(group, name):
-            db.execute(delete(t.versions).where(_named(t.versions, group, name)))
-            db.execute(delete(t.names).where(_named(t.names, group, name)))
-        case c.ShareAdded(group, share, content, at_ms):
-            row = {**_key(group, share), "content": content, "at_ms": at_ms}
-            db.execute(insert(t.shares).values(row))
+        case c.ShareAdded(group, share, name, content, at_ms):
             db.execute(
-                update(t.names).where(_named(t.names, group, share.name)).values(ended_ms=None)
+                insert(t.shares).values(
+                    group_id=group, share_id=share, name=name, content=content, at_ms=at_ms
+                )
             )
-        case c.ShareDropped(group, share, _, at_ms):
-            db.execute(delete(t.shares).where(_is(t.shares, group, share)))
-            _end_names(db, at_ms, _named(t.names, group, share.name))
+        case c.ShareDropped(group, share):
+            named = and_(t.shares.c.group_id == group, t.shares.c.share_id == share)
+            db.execute(delete(t.shares).where(named))
         case c.OfferAdded(group, share, _, user, device, at_ms):
-            row = {**_key(group, share), "user_id": user, "device": device, "at_ms": at_ms}
-            db.execute(insert(t.offers).values(row))
+            db.execute(
+                insert(t.offers).values(
+                    group_id=group, share_id=share, user_id=user, device=device, at_ms=at_ms
+                )
+            )
         case c.OfferDropped(group, share, _, user, device):
             columns = t.offers.c
             theirs = and_(columns.user_id == user, columns.device == device)
-            db.execute(delete(t.offers).where(_is(t.offers, group, share), theirs))
-        case c.OffersEnded():
-            _end_offers(db, change)
+            db.execute(
+                delete(t.offers).where(columns.group_id == group, columns.share_id == share, theirs)
+            )
+        case c.OffersEnded(group, user, _, device):
+            _end_offers(db, group, user, device)
         case c.Logged():
             _write_entries(db, [change])
         case c.LogTrimmed():
@@ -156,21 +162,32 @@ def _create_group(db: Connection, change: c.GroupCreated) -> None:
         db.execute(insert(t.groups).values(group_id=change.group, **values))
 
 
+def _use_invitation(db: Connection, group: str, key: bytes) -> None:
+    # Checked inside the transaction: another writer may have taken the last use.
+    columns = t.invitations.c
+    open_one = and_(columns.key == key, columns.used < columns.uses)
+    used = update(t.invitations).where(open_one).values(used=columns.used + 1)
+    if db.execute(used).rowcount != 1:
+        raise LogConflict(f"an invitation to {group} was used up meanwhile")
+
+
 def _dissolve_group(db: Connection, change: c.GroupDissolved) -> None:
-    for table in (t.offers, t.shares, t.versions, t.names, t.members, t.requests, t.log):
+    members = select(t.members.c.user_id).where(t.members.c.group_id == change.group)
+    for user in db.execute(members).scalars().all():
+        _revoke(db, change.group, user, change.epoch, change.at_ms)
+    for table in (t.offers, t.shares, t.members, t.requests, t.invitations, t.log):
         db.execute(delete(table).where(table.c.group_id == change.group))
     db.execute(
         update(t.groups)
         .where(t.groups.c.group_id == change.group)
         .values(epoch=change.epoch, dissolved_ms=change.at_ms)
     )
-    _revoke(db, change)
 
 
 def _remove_member(db: Connection, change: c.MemberGone) -> None:
     _delete_of(db, t.members, change.group, change.user)
     _rekey(db, change.group, change.epoch, change.key)
-    _revoke(db, change)
+    _revoke(db, change.group, change.user, change.epoch, change.at_ms)
 
 
 def _rekey(db: Connection, group: str, epoch: int, key: bytes) -> None:
@@ -178,13 +195,10 @@ def _rekey(db: Connection, group: str, epoch: int, key: bytes) -> None:
     db.execute(update(t.groups).where(ours).values(epoch=epoch, event_key=key, stale=False))
 
 
-def _revoke(db: Connection, change: c.MemberGone | c.GroupDissolved) -> None:
-    _delete_of(db, t.revocations, change.group, change.user)
-    db.execute(
-        insert(t.revocations).values(
-            group_id=change.group, user_id=change.user, epoch=change.epoch, at_ms=change.at_ms
-        )
-    )
+def _revoke(db: Connection, group: str, user: str, epoch: int, at_ms: int) -> None:
+    _delete_of(db, t.revocations, group, user)
+    row = {"group_id": group, "user_id": user, "epoch": epoch, "at_ms": at_ms}
+    db.execute(insert(t.revocations).values(row))
 
 
 def _store_manifest(db: Connection, change: c.ManifestStored) -> None:
@@ -195,81 +209,16 @@ def _store_manifest(db: Connection, change: c.ManifestStored) -> None:
         db.execute(insert(t.manifest_parts).values(content=summary.content, part=part, body=body))
 
 
-def _key(group: str, share: c.ShareId) -> dict[str, str | int]:
-    return {"group_id": group, "share_id": share.name, "version": share.version}
-
-
-def _named(table: Table, group: str, name: str) -> ColumnElement[bool]:
-    return and_(table.c.group_id == group, table.c.share_id == name)
-
-
-def _is(table: Table, group: str, share: c.ShareId) -> ColumnElement[bool]:
-    return and_(_named(table, group, share.name), table.c.version == share.version)
-
-
-def _add_version(db: Connection, change: c.VersionAdded) -> None:
-    group, share = change.group, change.share
-    known = t.names.c.current
-    highest = case((known < share.version, share.version), else_=known)
-    added = update(t.names).where(_named(t.names, group, share.name))
-    if db.execute(added.values(name=change.name, current=highest)).rowcount == 0:
-        name = {"group_id": group, "share_id": share.name, "name": change.name}
-        db.execute(insert(t.names).values(**name, current=share.version, floor=0))
-    db.execute(
-        insert(t.versions).values(
-            **_key(group, share), content=change.content, user_id=change.user, at_ms=change.at_ms
-        )
-    )
-
-
-def _withdraw(db: Connection, change: c.VersionsWithdrawn) -> None:
-    for table in (t.offers, t.shares):
-        db.execute(delete(table).where(_withdrawn(table, change)))
-    if change.earlier:
-        db.execute(delete(t.versions).where(_withdrawn(t.versions, change)))
-        higher = and_(_named(t.names, change.group, change.name), t.names.c.floor < change.version)
-        db.execute(update(t.names).where(higher).values(floor=change.version))
-    else:
-        db.execute(update(t.versions).where(_withdrawn(t.versions, change)).values(withdrawn=True))
-    _end_names(db, change.at_ms, _named(t.names, change.group, change.name))
-
-
-def _withdrawn(table: Table, change: c.VersionsWithdrawn) -> ColumnElement[bool]:
-    version = table.c.version
-    these = version <= change.version if change.earlier else version == change.version
-    return and_(_named(table, change.group, change.name), these)
-
-
-def _end_offers(db: Connection, change: c.OffersEnded) -> None:
+def _end_offers(db: Connection, group: str, user: str, device: bytes | None) -> None:
     columns = t.offers.c
-    which = [columns.group_id == change.group, columns.user_id == change.user]
-    if change.device is not None:
-        which.append(columns.device == change.device)
+    which = [columns.group_id == group, columns.user_id == user]
+    if device is not None:
+        which.append(columns.device == device)
     db.execute(delete(t.offers).where(*which))
     offered = exists().where(
-        t.offers.c.group_id == t.shares.c.group_id,
-        t.offers.c.share_id == t.shares.c.share_id,
-        t.offers.c.version == t.shares.c.version,
+        t.offers.c.group_id == t.shares.c.group_id, t.offers.c.share_id == t.shares.c.share_id
     )
-    db.execute(delete(t.shares).where(t.shares.c.group_id == change.group, ~offered))
-    _end_names(db, change.at_ms, t.names.c.group_id == change.group)
-
-
-def _end_names(db: Connection, at_ms: int, which: ColumnElement[bool]) -> None:
-    """End those of ``which`` names that have no share, as `ShareNames.end` does."""
-    names, versions, shares = t.names.c, t.versions.c, t.shares.c
-    ended = and_(
-        which,
-        names.ended_ms.is_(None),
-        ~exists().where(shares.group_id == names.group_id, shares.share_id == names.share_id),
-    )
-    of_ended = exists().where(
-        names.group_id == versions.group_id, names.share_id == versions.share_id, ended
-    )
-    db.execute(delete(t.versions).where(of_ended, ~versions.withdrawn))
-    kept = exists().where(versions.group_id == names.group_id, versions.share_id == names.share_id)
-    db.execute(delete(t.names).where(ended, names.floor == 0, ~kept))
-    db.execute(update(t.names).where(ended).values(ended_ms=at_ms))
+    db.execute(delete(t.shares).where(t.shares.c.group_id == group, ~offered))
 
 
 def _write_entries(db: Connection, changes: Sequence[c.Logged]) -> None:

@@ -27,11 +27,21 @@ from common.errors import StorageError
 from common.hints import tracker_hint
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages.events import LogEntry
-from tracker.core.changes import Change, ManifestSummary, NameId, ShareId
-from tracker.core.records import Account, Binding, Group, GroupTombstone, Member, Revocation, Share
-from tracker.core.share_names import Name, Version
+from common.messages.operator import Registration
+from tracker.core.changes import Change, ManifestSummary, ShareId
+from tracker.core.records import (
+    Account,
+    Binding,
+    Group,
+    GroupTombstone,
+    Invitation,
+    Member,
+    Revocation,
+    Share,
+)
 from tracker.core.state import State
 from tracker.store import tables as t
+from tracker.store.accounts import REGISTRATION
 from tracker.store.migrate import upgrade
 from tracker.store.statements import write
 
@@ -157,8 +167,12 @@ class _Loader:
     def _accounts(self) -> None:
         state = self.state
         for row in self._rows(t.accounts, "at_ms"):
-            user = UserId(row.user_id)
-            state.accounts[user] = Account(user, row.password_hash, row.at_ms)
+            if not row.deleted:
+                user = UserId(row.user_id)
+                state.accounts[user] = Account(user, row.password_hash, row.at_ms, row.disabled)
+        mode = select(t.facts.c.value).where(t.facts.c.name == REGISTRATION)
+        if (value := self._db.execute(mode).scalar_one_or_none()) is not None:
+            state.registration = Registration(value.decode())
         for row in self._rows(t.devices, "at_ms"):
             user, device = UserId(row.user_id), DeviceKey(row.device)
             state.devices[device] = user
@@ -197,6 +211,9 @@ class _Loader:
             group_id, user = GroupId(row.group_id), UserId(row.user_id)
             state.groups[group_id].requests[user] = row.at_ms
             state.requests_of.setdefault(user, {})[group_id] = None
+        for row in self._rows(t.invitations, "at_ms"):
+            known = Invitation(UserId(row.user_id), row.at_ms, row.expires_ms, row.uses, row.used)
+            state.add_invitation(GroupId(row.group_id), row.key, known)
         for row in self._rows(t.revocations, "at_ms"):
             group_id = GroupId(row.group_id)
             holder = state.groups.get(group_id) or state.tombstones[group_id]
@@ -208,26 +225,16 @@ class _Loader:
 
     def _shares(self) -> None:
         state = self.state
-        for row in self._rows(t.names, "ended_ms"):
-            name = Name(row.name, row.current, row.floor, ended_ms=row.ended_ms)
-            state.groups[GroupId(row.group_id)].names.add(NameId(row.share_id), name)
-        for row in self._rows(t.versions, "at_ms"):
-            names = state.groups[GroupId(row.group_id)].names
-            names.by_id[NameId(row.share_id)].versions[row.version] = Version(
-                ContentId(row.content), UserId(row.user_id), row.at_ms, row.withdrawn
-            )
         for row in self._rows(t.shares, "at_ms"):
-            group_id, share_id = _share_of(row)
-            text = state.groups[group_id].names.by_id[share_id.name].text
-            state.add_share(group_id, share_id, Share(text, ContentId(row.content), row.at_ms))
+            state.add_share(
+                GroupId(row.group_id),
+                ShareId(row.share_id),
+                Share(row.name, ContentId(row.content), row.at_ms),
+            )
         for row in self._rows(t.offers, "at_ms"):
-            ref = _share_of(row)
+            ref = (GroupId(row.group_id), ShareId(row.share_id))
             offer = (UserId(row.user_id), DeviceKey(row.device))
             state.add_offer(ref, offer, row.at_ms)
-
-
-def _share_of(row: Any) -> tuple[GroupId, ShareId]:
-    return GroupId(row.group_id), ShareId(NameId(row.share_id), row.version)
 
 
 # -- SQLite -------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-# Facts about the installation: its id.
+# Facts about the installation: its id, and ``registration`` unless it is open.
 facts = Table(
     "facts",
     metadata,
@@ -30,12 +30,15 @@ facts = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
+# ``deleted``: the account is gone; its row stays while a tombstone of a group refers to it.
 accounts = Table(
     "accounts",
     metadata,
     Column("user_id", Text, primary_key=True),
     Column("password_hash", Text, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
+    Column("disabled", Boolean, nullable=False, server_default=sa.false()),
+    Column("deleted", Boolean, nullable=False, server_default=sa.false()),
 )
 
 devices = Table(
@@ -87,6 +90,19 @@ requests = Table(
     Column("at_ms", BigInteger, nullable=False),
 )
 
+# ``key``: hash of the secret, which is stored nowhere.
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),
+    Column("group_id", Text, ForeignKey("groups.group_id", ondelete="CASCADE"), nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("used", Integer, nullable=False),
+)
+
 revocations = Table(
     "revocations",
     metadata,
@@ -124,66 +140,27 @@ manifest_parts = Table(
     Column("body", LargeBinary, nullable=False),
 )
 
-# ``current``: the highest version ever. ``floor``: versions up to it may not be offered again.
-# ``ended_ms``: since when no version has an offer.
-names = Table(
-    "names",
+shares = Table(
+    "shares",
     metadata,
     _group_column(),
     Column("share_id", Text, primary_key=True),
     Column("name", Text, nullable=False),
-    Column("current", BigInteger, nullable=False),
-    Column("floor", BigInteger, nullable=False),
-    Column("ended_ms", BigInteger),
-)
-
-
-def _version_columns() -> tuple[Column[str], Column[str], Column[int]]:
-    return (
-        Column("group_id", Text, primary_key=True),
-        Column("share_id", Text, primary_key=True),
-        Column("version", BigInteger, primary_key=True, autoincrement=False),
-    )
-
-
-# Versions on record, with or without offers. ``user_id`` shared it first; the account may be gone.
-versions = Table(
-    "versions",
-    metadata,
-    *_version_columns(),
-    Column("content", LargeBinary, nullable=False),
-    Column("user_id", Text, nullable=False),
-    Column("at_ms", BigInteger, nullable=False),
-    Column("withdrawn", Boolean, nullable=False, server_default=sa.false()),
-    sa.ForeignKeyConstraint(
-        ["group_id", "share_id"], ["names.group_id", "names.share_id"], ondelete="CASCADE"
-    ),
-)
-
-# Versions that are offered.
-shares = Table(
-    "shares",
-    metadata,
-    *_version_columns(),
     Column("content", LargeBinary, ForeignKey("manifests.content"), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
-    sa.ForeignKeyConstraint(
-        ["group_id", "share_id"], ["names.group_id", "names.share_id"], ondelete="CASCADE"
-    ),
     sa.Index("shares_by_content", "content"),
 )
 
 offers = Table(
     "offers",
     metadata,
-    *_version_columns(),
+    Column("group_id", Text, primary_key=True),
+    Column("share_id", Text, primary_key=True),
     Column("user_id", Text, ForeignKey("accounts.user_id"), primary_key=True),
     Column("device", LargeBinary, primary_key=True),
     Column("at_ms", BigInteger, nullable=False),
     sa.ForeignKeyConstraint(
-        ["group_id", "share_id", "version"],
-        ["shares.group_id", "shares.share_id", "shares.version"],
-        ondelete="CASCADE",
+        ["group_id", "share_id"], ["shares.group_id", "shares.share_id"], ondelete="CASCADE"
     ),
 )
 

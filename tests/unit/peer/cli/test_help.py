@@ -54,6 +54,10 @@ ADDED = [
     "why-slow",
     "doctor",
     "completion",
+    "invite",
+    "list-invites",
+    "revoke-invite",
+    "join",
 ]
 COMMANDS = sorted(root.commands)
 
@@ -183,5 +187,5 @@ def test_a_shell_gets_its_completions() -> None:
         text=True,
     )
     found = {line.partition("\t")[2] for line in done.stdout.splitlines()}
-    listings = ("devices", "groups", "requests", "members", "files")
+    listings = ("devices", "groups", "requests", "members", "files", "invites")
     assert found == {f"list-{what}" for what in listings}

@@ -16,7 +16,7 @@ from common.errors import IntegrityError, Refused, TransportError
 from common.host.home import lock_holder
 from common.messages import control
 from common.messages.refusals import Code
-from peer.cli import prompt_exit, root, run
+from peer.cli import prompt_exit, root, run, shell
 from peer.cli.completer import Completer
 from peer.cli.console import Console
 from tests.support.fake_peer import FakePeer
@@ -386,3 +386,10 @@ def test_leaving_a_peer_that_goes_on_is_no_question(
     with FakePeer(home, {control.ShowDownloads: listed(("a", "downloading", None))}):
         assert prompt_exit.may_leave(Console(str(home)), ends_peer=False)
     assert "1 download is not finished and will continue" in capfd.readouterr().err
+
+
+def test_the_prompt_keeps_no_invitation_in_its_history() -> None:
+    commands = ("join", "invite", "list-files")
+    assert not shell._may_be_kept("join 'mini-torrent://h:1/KEY#SECRET'", commands)
+    assert not shell._may_be_kept("join mini-torrent://h:1/KEY#SECRET bob password", commands)
+    assert shell._may_be_kept("invite films --uses 3", commands)

@@ -14,12 +14,14 @@ import pytest
 
 from common.errors import StorageError
 from common.ids import GroupId, UserId
+from common.messages.operator import Registration
 from tracker.admin import backup, staged_restore
 from tracker.admin.backup import back_up, restore
 from tracker.admin.doctor import Health, examine
 from tracker.admin.home import KEY_FILES, Home
 from tracker.admin.staged_restore import DATABASE
-from tracker.core.changes import AccountCreated, GroupCreated
+from tracker.core.changes import AccountCreated, AccountDisabled, GroupCreated, RegistrationSet
+from tracker.core.invitation_changes import InvitationMade, InvitationUsed
 from tracker.core.records import Group
 from tracker.store.store import Store
 
@@ -297,4 +299,29 @@ def test_f26_the_old_journal_is_durably_removed_before_the_restored_database_com
     (names,) = seen
     assert names[:2] == [former.name, f"{former.name}-wal"]
     assert [name for name in names[2:] if ".next-" not in name] == []
+    home.release()
+
+
+def test_f115_a_restore_ends_all_invitations(tmp_path: Path) -> None:
+    """One that was used up, or revoked, after the backup is open in the backup."""
+    home = Home(tmp_path / "home")
+    home.secrets()
+    store = Store(home.database)
+    lab = GroupCreated(GroupId("lab"), UserId("alice"), b"t" * 16, b"k" * 32, 0, 1, 1)
+    made = InvitationMade(GroupId("lab"), b"h" * 32, UserId("alice"), 1, 1 << 50, 1)
+    closed = RegistrationSet(Registration.CLOSED)
+    out = AccountDisabled(UserId("bob"), True)
+    store.commit(
+        [AccountCreated("alice", "h", 1), AccountCreated("bob", "h", 1), out, lab, made, closed]
+    )
+    back_up(home.path, tmp_path / "copy")
+    store.commit([InvitationUsed(GroupId("lab"), b"h" * 32)])
+    store.close()
+    restore(home, tmp_path / "copy")
+    store = Store(home.database)
+    state = store.load()
+    assert (state.invited_by, state.groups[GroupId("lab")].invitations) == ({}, {})
+    assert state.registration is Registration.CLOSED
+    assert [user for user, each in state.accounts.items() if each.disabled] == ["bob"]
+    store.close()
     home.release()

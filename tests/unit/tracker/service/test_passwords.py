@@ -52,7 +52,7 @@ def test_h56_probing_a_user_name_costs_budget(guard: Passwords) -> None:
 
 def test_h57_a_flood_of_right_passwords_takes_no_place_of_other_users(guard: Passwords) -> None:
     """Ten devices of one account with five logins each at a time, and another user beside them."""
-    right = passwords._hash("right")
+    right = passwords.hash_password("right")
 
     async def log_in(user: str, device: int, password: str = "right") -> Code | bool:
         order = CheckPassword(UserId(user), password, right, trusted=False)
@@ -78,7 +78,7 @@ def test_h57_a_flood_of_right_passwords_takes_no_place_of_other_users(guard: Pas
 def test_h57_guesses_at_a_user_take_no_place_of_a_known_device(
     guard: Passwords,
 ) -> None:
-    right = passwords._hash("right")
+    right = passwords.hash_password("right")
 
     async def log_in(device: int, password: str, address: str) -> Code | bool:
         order = CheckPassword(UserId("alice"), password, right, trusted=False)

@@ -1,0 +1,177 @@
+"""Commands about invitations, from the command line to the tracker and back.
+
+Owns: the secret of a new invitation, which the tracker never gets, and the login by one. Not here:
+the link's form (see common.invitation), the effects of a login (see peer.session).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TypeAlias, assert_never
+
+from common import limits, names
+from common.errors import ConfigError, Refused, RemoteProtocolError
+from common.hints import hint
+from common.ids import GroupId
+from common.invitation import Invitation, id_of, key_of, new_secret, parse_invitation
+from common.link import Tracker, check_endpoint, is_loopback
+from common.messages import control, tracker
+from common.messages.refusals import Code
+from common.shared_refusals import not_logged_in
+from peer.control.account import Account
+from peer.control.views import time_text
+from peer.tracker_client.claims import check_user
+from peer.tracker_client.group_replica import GroupReplica
+from peer.tracker_client.link import TrackerLink
+from peer.tracker_client.listing import listing
+
+Ask: TypeAlias = control.Invite | control.ListInvites | control.RevokeInvite | control.Redeem
+
+
+class InvitationCommands:
+    """Carries out the commands about invitations."""
+
+    def __init__(self, link: TrackerLink, replica: GroupReplica, account: Account) -> None:
+        self._link = link
+        self._replica = replica
+        self._account = account
+
+    async def handle(self, ask: Ask) -> control.Answer:
+        """Carry ``ask`` out. Raises `MiniTorrentError`."""
+        match ask:
+            case control.Invite(group, uses, life_s):
+                return await self._invite(names.group_id(group), uses, life_s)
+            case control.ListInvites(group):
+                return await self._list(names.group_id(group))
+            case control.RevokeInvite(group, id_text):
+                changed = {"group": names.group_id(group), "id": _id(id_text)}
+                await self._link.ask(tracker.RevokeInvitation(**changed), tracker.Done)
+                text = f"the invitation {changed['id']} to {changed['group']} is revoked"
+                return control.Done(text, {**changed})
+            case control.Redeem():
+                return await self._redeem(ask)
+            case _:
+                assert_never(ask)
+
+    async def _invite(self, group: GroupId, uses: int, life_s: int) -> control.Invited:
+        _check_bounds(uses, life_s)
+        await self._link.reachable()
+        invitation = Invitation(self._link.where, new_secret())
+        key = key_of(invitation.proof)
+        answer = await self._link.ask(tracker.Invite(group, key, uses, life_s), tracker.Invited)
+        row = answer.reply.row
+        if self._link.where.key != invitation.tracker.key or row.id != id_of(key):
+            raise RemoteProtocolError("the tracker made another invitation than the one asked for")
+        where = _for_others(invitation.tracker, answer.reply.endpoint)
+        link = Invitation(where, invitation.secret).link
+        local = is_loopback(where.endpoint)
+        return control.Invited(group, row.id, link, row.uses, time_text(row.expires_ms), local)
+
+    async def _list(self, group: GroupId) -> control.Invites:
+        async def page(last: tracker.InvitationRow | None) -> tracker.InvitationRows:
+            ask = tracker.ListInvitations(group, "" if last is None else last.id)
+            return (await self._link.ask(ask, tracker.InvitationRows)).reply
+
+        rows = listing(page, lambda row: row.id, "invitations", limits.INVITATIONS_KEPT_MAX)
+        return control.Invites(
+            [
+                control.InviteRow(
+                    row.id,
+                    row.user,
+                    time_text(row.made_ms),
+                    time_text(row.expires_ms),
+                    row.uses,
+                    row.used,
+                )
+                async for row in rows
+            ]
+        )
+
+    # -- redeeming ------------------------------------------------------------------------------
+
+    async def _redeem(self, ask: control.Redeem) -> control.Redeemed:
+        invitation, current = parse_invitation(ask.link), self._replica.user
+        await self._link.reachable()
+        if self._link.where.key != invitation.tracker.key:
+            raise other_tracker(self._link.where.link, current)
+        if ask.user is None or ask.password is None:
+            if current is None:
+                raise not_logged_in()
+            reply = await self._join(invitation)
+        else:
+            reply = await self._enter(invitation, names.user_id(ask.user), ask)
+        return control.Redeemed(
+            names.group_id(reply.group), names.fold_id(reply.user), reply.by, reply.created
+        )
+
+    async def _join(self, invitation: Invitation) -> tracker.Redeemed:
+        ask = tracker.Redeem(invitation.proof)
+        reply = (await self._link.ask(ask, tracker.Redeemed)).reply
+        await self._replica.sync()
+        return reply
+
+    async def _enter(
+        self, invitation: Invitation, user: str, ask: control.Redeem
+    ) -> tracker.Redeemed:
+        current = self._replica.user
+        if current is not None and current != user:
+            raise other_user(current)
+        enter = tracker.Enter(invitation.proof, user, ask.password or "", ask.create)
+        reply = await self._account.ask_for_a_place(enter, tracker.Redeemed)
+        check_user(reply.user, user)
+        await self._account.entered(reply.user)
+        await self._replica.sync()
+        return reply
+
+
+def _check_bounds(uses: int, life_s: int) -> None:
+    if not 1 <= uses <= limits.INVITATION_USES_MAX:
+        raise Refused(
+            Code.USAGE, f"an invitation has 1 to {limits.INVITATION_USES_MAX:,} uses, not {uses:,}"
+        )
+    if not limits.INVITATION_S_MIN <= life_s <= limits.INVITATION_S_MAX:
+        days = limits.INVITATION_S_MAX // 86_400
+        raise Refused(Code.USAGE, f"an invitation lasts a minute to {days} days")
+
+
+def _id(typed: str) -> str:
+    if not typed or len(typed) > limits.USER_ID_MAX:
+        raise Refused(Code.USAGE, f"{names.quoted(typed)} is not the id of an invitation")
+    return typed.lower()
+
+
+def _for_others(where: Tracker, claimed: str) -> Tracker:
+    """Return the tracker as other machines reach it, as far as can be known.
+
+    Why not what the tracker claims, always: we have reached it where we know it. The key is ours in
+    any case, so a claim cannot lead to another tracker.
+    """
+    if is_loopback(where.endpoint) and claimed.startswith("tcp://"):
+        with contextlib.suppress(ConfigError):
+            if not is_loopback(check_endpoint(claimed)):
+                return Tracker(claimed, where.key)
+    return where
+
+
+def other_tracker(where: str, user: str | None) -> Refused:
+    """Return the refusal of an invitation at another tracker than that of this device."""
+    if user is None:
+        return Refused(
+            Code.FAILED,
+            f"the invitation is for another tracker; this device uses {where}",
+            hint("end this peer, and join again", "down"),
+        )
+    return Refused(
+        Code.FAILED,
+        f"the invitation is for another tracker; this device is logged in as {user} at {where}",
+        hint("join with another --home, or log out here first", "logout"),
+    )
+
+
+def other_user(current: str) -> Refused:
+    """Return the refusal to join as another user than the one who is logged in."""
+    return Refused(
+        Code.FAILED,
+        f"{current} is logged in on this device",
+        hint("log out first, or join without a user name", "logout"),
+    )

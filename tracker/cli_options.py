@@ -1,0 +1,137 @@
+"""Options that several commands of `mini-torrent-tracker` share, and its two forms of output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common.cli.json_form import json_text
+from common.host.home import default_home
+from common.names import printable
+from tracker.admin.info_entry import EntryNumber
+
+DEFAULT_BIND = "tcp://127.0.0.1:5000"
+ENDPOINT = "HOST:PORT, tcp://HOST:PORT or ipc:///PATH"
+_JSON = "mini-torrent-tracker.json"  # in the meta of a context
+Command = Callable[..., Any]
+
+
+def home_option(command: Command) -> Command:
+    """Add ``--home``."""
+    return click.option(
+        "--home",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        envvar="MINI_TORRENT_TRACKER_HOME",
+        show_envvar=True,
+        default=lambda: default_home("tracker"),
+        show_default="the user's data directory",
+        help="Where the tracker keeps its keys and its database.",
+    )(command)
+
+
+def _ask_for_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().meta[_JSON] = True
+
+
+def json_option(command: Command) -> Command:
+    """Add ``--json``, which `wants_json` reads."""
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_ask_for_json,
+        help="Print JSON for programs.",
+    )(command)
+
+
+def wants_json() -> bool:
+    """Whether the command line or the environment asks for JSON."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is not None and ctx.find_root().meta.get(_JSON):
+        return True
+    return os.environ.get("MINI_TORRENT_JSON", "") not in ("", "0")
+
+
+_ADDRESS = (
+    click.argument(
+        "info", metavar="[TRACKER_INFO]", required=False, type=click.Path(path_type=Path)
+    ),
+    click.argument("number", metavar="[NUMBER]", required=False, type=EntryNumber()),
+    click.option(
+        "--bind",
+        "bind_at",
+        metavar="ENDPOINT",
+        envvar="MINI_TORRENT_TRACKER_BIND",
+        show_envvar=True,
+        show_default=DEFAULT_BIND,
+        help=f"Where to listen: {ENDPOINT}.",
+    ),
+    click.option(
+        "--events",
+        metavar="ENDPOINT",
+        envvar="MINI_TORRENT_TRACKER_EVENTS",
+        show_envvar=True,
+        default="",
+        show_default="the next port",
+        help=f"Where to publish events: {ENDPOINT}.",
+    ),
+    click.option(
+        "--advertise",
+        metavar="HOST",
+        envvar="MINI_TORRENT_TRACKER_ADVERTISE",
+        show_envvar=True,
+        default="",
+        help="The host to put into the link, when it is not the one that is bound.",
+    ),
+    click.option(
+        "--log-json",
+        is_flag=True,
+        envvar="MINI_TORRENT_TRACKER_LOG_JSON",
+        show_envvar=True,
+        help="Log one JSON object a line.",
+    ),
+    click.option("-v", "--verbose", is_flag=True, help="Log more."),
+)
+
+
+def address_options(command: Command) -> Command:
+    """Add the arguments and options by which a tracker is started."""
+    for decorate in reversed(_ADDRESS):
+        command = decorate(command)
+    return command
+
+
+def show(document: Any, text: str) -> None:
+    """Print a result: ``document`` with ``--json``, otherwise ``text``."""
+    lines = "\n".join(map(printable, text.split("\n")))
+    print(json_text(document) if wants_json() else lines, flush=True)
+
+
+def show_rows(document: Any, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a listing: ``document`` with ``--json``, otherwise aligned columns.
+
+    Columns with digits alone are aligned to the right. Cells are names of users and groups, which
+    are ASCII, numbers and times.
+    """
+    if wants_json():
+        print(json_text(document), flush=True)
+        return
+    table = [list(map(printable, row)) for row in (titles, *rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    numbers = [
+        all(cell[:1].isdigit() for cell in column[1:]) for column in zip(*table, strict=True)
+    ]
+    for row in table:
+        cells = zip(row, widths, numbers, strict=True)
+        line = "  ".join(
+            cell.rjust(width) if right and rows else cell.ljust(width)
+            for cell, width, right in cells
+        )
+        print(line.rstrip(), flush=True)

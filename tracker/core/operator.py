@@ -1,0 +1,326 @@
+"""Operator: listings of users and groups, and changes that only the operator may make.
+
+Owns: the decisions on the operator's commands. Not here: their socket (see
+tracker.service.operator_socket), hashing of a new password, what a disabled account is refused (see
+tracker.core.context).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias, assert_never
+
+from common import limits
+from common.errors import Refused
+from common.hints import tracker_hint
+from common.ids import DeviceKey, GroupId, UserId
+from common.messages import events
+from common.messages.operator import (
+    PAGE_ROWS,
+    Changed,
+    GroupRow,
+    Groups,
+    Registration,
+    RegistrationIs,
+    StatusIs,
+    UserRow,
+    Users,
+)
+from common.messages.refusals import Code
+from common.names import BadName, quoted, user_id
+from common.units import rfc3339
+from tracker.core import changes as c
+from tracker.core import devices, groups
+from tracker.core.context import (
+    Context,
+    Decision,
+    LogAppender,
+    Now,
+    Nudge,
+    ReleaseLease,
+    SoftEffect,
+    find_group,
+    nudges,
+    page,
+)
+from tracker.core.records import Account, Group
+
+
+@dataclass(frozen=True, slots=True)
+class GetStatus:
+    """Count users, devices, groups and shares."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListUsers:
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetDisabled:
+    user: str
+    disabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteUser:
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacePassword:
+    """The new password was hashed."""
+
+    user: str
+    password_hash: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ListGroups:
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteGroup:
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetRegistration:
+    """``mode``: None only asks which one it is."""
+
+    mode: Registration | None
+
+
+Command: TypeAlias = (
+    GetStatus
+    | ListUsers
+    | SetDisabled
+    | DeleteUser
+    | ReplacePassword
+    | ListGroups
+    | DeleteGroup
+    | SetRegistration
+)
+
+
+def decide(context: Context, command: Command, now: Now) -> Decision:
+    """Decide a command of the operator. Raise `Refused`."""
+    match command:
+        case GetStatus():
+            return Decision(_status(context))
+        case ListUsers(after):
+            return _list_users(context, after)
+        case SetDisabled(text, disabled):
+            account = _account(context, text)
+            return _disable(context, account, now) if disabled else _enable(context, account, now)
+        case DeleteUser(text):
+            return _delete_user(context, _account(context, text).user, now)
+        case ReplacePassword(text, password_hash):
+            return _replace_password(context, _account(context, text).user, password_hash, now)
+        case ListGroups(after):
+            return _list_groups(context, after, now)
+        case DeleteGroup(text):
+            return _delete_group(context, text, now)
+        case SetRegistration(mode):
+            return _set_registration(context, mode)
+        case _:
+            assert_never(command)
+
+
+# -- users --------------------------------------------------------------------------------------
+
+
+def _account(context: Context, text: str) -> Account:
+    try:
+        account = context.state.accounts.get(user_id(text))
+    except BadName:
+        account = None
+    if account is None:
+        raise Refused(
+            Code.UNKNOWN_USER,
+            f"there is no user {quoted(text)}",
+            tracker_hint("see the users", "list-users"),
+        )
+    return account
+
+
+def _list_users(context: Context, after: str) -> Decision:
+    names, more = page(sorted(context.state.accounts), UserId(after), PAGE_ROWS)
+    return Decision(Users([_user_row(context, name) for name in names], more))
+
+
+def _user_row(context: Context, user: UserId) -> UserRow:
+    state, account = context.state, context.state.accounts[user]
+    bindings = state.devices_of.get(user, {})
+    joined = list(state.groups_with(user))
+    seen_ms = max((binding.seen_ms for binding in bindings.values()), default=None)
+    return UserRow(
+        user=user,
+        disabled=account.disabled,
+        created=rfc3339(account.at_ms),
+        seen=None if seen_ms is None else rfc3339(seen_ms),
+        devices=len(bindings),
+        online=context.presence.online(state, user),
+        groups=len(joined),
+        owns=sum(group.owner == user for group in joined),
+        shares=sum(state.holdings.shares[group.id, user] for group in joined),
+    )
+
+
+def _disable(context: Context, account: Account, now: Now) -> Decision:
+    """Shut all devices of a user out; bindings, memberships and offers stay for `_enable`.
+
+    Peers take the entries about the devices as for a logout, and refuse them at once.
+    """
+    user = account.user
+    if account.disabled:
+        return Decision(Changed(f"{user} is disabled already", user))
+    bound = list(context.state.devices_of.get(user, ()))
+    changes = devices.shut_out(context, user, bound, now, {})
+    return Decision(
+        Changed(f"{user} is disabled; {_devices(len(bound))} shut out", user, len(bound)),
+        (c.AccountDisabled(user, True), *changes),
+        _released(bound),
+    )
+
+
+def _enable(context: Context, account: Account, now: Now) -> Decision:
+    """Let the devices of a user in again."""
+    user = account.user
+    if not account.disabled:
+        return Decision(Changed(f"{user} is not disabled", user))
+    bound = list(context.state.devices_of.get(user, ()))
+    appenders: dict[str, LogAppender] = {}
+    changes: list[c.Change] = [c.AccountDisabled(user, False)]
+    for device in bound:
+        changes += devices.log_device(context.state, user, device, True, now, appenders)
+    text = f"{user} is enabled; {_devices(len(bound))} let in again"
+    return Decision(Changed(text, user, len(bound)), tuple(changes), nudges(context.state, user))
+
+
+def _devices(count: int) -> str:
+    return "1 device is" if count == 1 else f"{count} devices are"
+
+
+def _released(bound: list[DeviceKey]) -> tuple[SoftEffect, ...]:
+    """Return the effects that end the presence of devices, and make them ask why."""
+    return tuple(effect for device in bound for effect in (ReleaseLease(device), Nudge(device)))
+
+
+def _delete_user(context: Context, user: UserId, now: Now) -> Decision:
+    """Delete an account. Each group goes on as if the user had been removed from it."""
+    state = context.state
+    changes: list[c.Change] = []
+    bound = list(state.devices_of.get(user, ()))
+    effects: list[SoftEffect] = list(_released(bound))
+    joined = list(state.groups_with(user))
+    for group in joined:
+        if len(group.members) == 1:
+            left = groups.dissolve(state, group, user, now)
+        else:
+            left = groups.remove(context, group, user, events.Removed(user, group.epoch + 1), now)
+        changes += left.changes
+        effects += left.effects
+    for group in (state.groups[name] for name in state.requests_of.get(user, ())):
+        entry = LogAppender(group, now).add(events.Rejected(user))
+        changes += [c.RequestDropped(group.id, user), entry]
+        effects += nudges(state, group.owner)
+    changes += [c.DeviceUnbound(device) for device in bound]
+    changes.append(c.AccountDeleted(user))
+    count = "1 group" if len(joined) == 1 else f"{len(joined)} groups"
+    return Decision(
+        Changed(f"{user} is deleted; was in {count}", user, len(bound), len(joined)),
+        tuple(changes),
+        tuple(dict.fromkeys(effects)),
+    )
+
+
+def _replace_password(context: Context, user: UserId, password_hash: str, now: Now) -> Decision:
+    """Replace a password without the old one, and log out all devices."""
+    bound = list(context.state.devices_of.get(user, ()))
+    changes, effects = devices.unbind_others(context, user, bound, now, {})
+    text = f"{user} has a new password; {_devices(len(bound))} logged out"
+    return Decision(
+        Changed(text, user, len(bound)),
+        (c.PasswordReplaced(user, password_hash), *changes),
+        effects,
+    )
+
+
+# -- groups -------------------------------------------------------------------------------------
+
+
+def _list_groups(context: Context, after: str, now: Now) -> Decision:
+    names, more = page(context.state.group_ids, GroupId(after), PAGE_ROWS)
+    rows = [_group_row(context, context.state.groups[name], now) for name in names]
+    return Decision(Groups(rows, more))
+
+
+def _group_row(context: Context, group: Group, now: Now) -> GroupRow:
+    manifests = context.state.manifests
+    return GroupRow(
+        group=group.id,
+        owner=group.owner,
+        created=rfc3339(group.at_ms),
+        members=len(group.members),
+        requests=len(group.requests),
+        invitations=sum(
+            each.used < each.uses and each.expires_ms > now.wall_ms
+            for each in group.invitations.values()
+        ),
+        shares=len(group.shares),
+        size_bytes=min(
+            sum(manifests[share.content].size for share in group.shares.values()),
+            limits.COUNT_MAX,
+        ),
+        log_head=group.seq,
+    )
+
+
+def _delete_group(context: Context, text: str, now: Now) -> Decision:
+    """Dissolve a group; all its members lose it at once."""
+    group = find_group(context.state, text)
+    if group is None:
+        raise Refused(
+            Code.UNKNOWN_GROUP,
+            f"there is no group {quoted(text)}",
+            tracker_hint("see the groups", "list-groups"),
+        )
+    dissolved = groups.dissolve(context.state, group, group.owner, now)
+    members = len(group.members)
+    count = "1 member" if members == 1 else f"{members} members"
+    answer = Changed(f"the group {group.id} is deleted; it had {count}", group.id)
+    return Decision(answer, dissolved.changes, dissolved.effects)
+
+
+# -- the tracker --------------------------------------------------------------------------------
+
+
+def _set_registration(context: Context, mode: Registration | None) -> Decision:
+    present = context.state.registration
+    if mode is None or mode is present:
+        return Decision(RegistrationIs(present))
+    return Decision(RegistrationIs(mode, True), (c.RegistrationSet(mode),))
+
+
+def _status(context: Context) -> StatusIs:
+    """Return the counts; the service fills in the facts about its process."""
+    state, leases = context.state, context.presence.leases
+    return StatusIs(
+        running=True,
+        link="",
+        pid=0,
+        version="",
+        home="",
+        uptime_s=0.0,
+        users=len(state.accounts),
+        users_online=len({lease.user for lease in leases.values()}),
+        devices=len(state.devices),
+        devices_online=len(leases),
+        groups=len(state.groups),
+        shares=sum(len(group.shares) for group in state.groups.values()),
+        log_head=sum(group.seq for group in state.groups.values()),
+        database_bytes=0,
+        registration=state.registration,
+    )

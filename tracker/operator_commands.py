@@ -1,0 +1,382 @@
+"""Commands of the operator, which talk to a running tracker over the socket in its home.
+
+Owns: their options, hints and output. Not here: `run` and the commands about files (see
+tracker.cli). Exit code 3: no tracker runs for this home.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from common.cli.json_form import plain
+from common.units import moment_text, number_text, size_text, time_text
+from tracker.cli_options import address_options, home_option, json_option, show, show_rows
+
+if TYPE_CHECKING:
+    from common.messages import operator as messages
+
+# Without 0, O, 1, l and i, which people mix up: 16 of 31 are 79 bits.
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+_PASSWORD_CHARACTERS = 16
+
+
+# -- the process --------------------------------------------------------------------------------
+
+
+@click.command("start")
+@home_option
+@json_option
+@address_options
+def start(
+    info: Path | None,
+    number: int | None,
+    home: Path,
+    bind_at: str | None,
+    events: str,
+    advertise: str,
+    log_json: bool,
+    verbose: bool,
+) -> None:
+    """Start the tracker in the background.
+
+    Waits until it serves, and prints its link. Options as for `run`; without an address it listens
+    where it listened last. Its log is `tracker.log` in its home.
+
+    Example: mini-torrent-tracker start --bind tcp://0.0.0.0:5000 --advertise tracker.example.org
+    """
+    from tracker import background
+
+    home = _absolute(home)
+    status = background.running(home)
+    if status is not None:
+        # A warning and no refusal: a script that wants a running tracker has one.
+        print(f"the tracker is already running (PID {status.pid})", file=sys.stderr, flush=True)
+    else:
+        words: list[str] = [] if info is None else [os.path.abspath(info)]
+        words += [] if number is None else [str(number)]
+        for option, value in (
+            ("--bind", bind_at),
+            ("--events", events),
+            ("--advertise", advertise),
+        ):
+            words += [option, value] if value else []
+        words = words or _last_words(home)
+        words += ["--log-json"] if log_json else []
+        words += ["--verbose"] if verbose else []
+        status = background.start(home, words)
+    show(plain(status), f"tracker ready: {status.link}")
+
+
+def _absolute(home: Path) -> Path:
+    return Path(os.path.abspath(home.expanduser()))
+
+
+def _last_words(home: Path) -> list[str]:
+    """Return the options by which the tracker of ``home`` listens where it listened last."""
+    from tracker.admin.home import LAST_OPTIONS
+
+    try:
+        return shlex.split((home / LAST_OPTIONS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+
+
+@click.command("stop")
+@home_option
+@json_option
+def stop(home: Path) -> None:
+    """Stop the running tracker.
+
+    Waits until its process has ended. Peers go on with their transfers, and connect again when it
+    is back.
+
+    Example: mini-torrent-tracker stop
+    """
+    from tracker import background
+
+    pid = background.stop(_absolute(home))
+    show({"stopped": True, "pid": pid}, "tracker stopped")
+
+
+@click.command("status")
+@home_option
+@json_option
+def status(home: Path) -> None:
+    """Show the running tracker: link, users and devices online, groups and shares.
+
+    Exits with 3 if none runs. Example: mini-torrent-tracker status
+    """
+    from common.messages import operator as messages
+    from tracker.operator_client import ask
+
+    found = ask(_absolute(home), messages.Status(messages.FORM), messages.StatusIs)
+    lines = (
+        f"running: PID {found.pid}, version {found.version}, for {time_text(found.uptime_s)}",
+        f"link: {found.link}",
+        f"home: {found.home}",
+        f"users: {number_text(found.users)}, {number_text(found.users_online)} online",
+        f"devices: {number_text(found.devices)}, {number_text(found.devices_online)} online",
+        f"groups: {number_text(found.groups)}, shares: {number_text(found.shares)}",
+        f"log head: {number_text(found.log_head)}, database: {size_text(found.database_bytes)}",
+        f"registration: {found.registration.value}",
+    )
+    show(plain(found), "\n".join(lines))
+
+
+# -- users --------------------------------------------------------------------------------------
+
+
+user_argument = click.argument("user")
+
+
+@click.command("list-users")
+@home_option
+@json_option
+def list_users(home: Path) -> None:
+    """List the accounts.
+
+    Example: mini-torrent-tracker list-users --json
+    """
+    from common.messages import operator as messages
+    from tracker.operator_client import ask
+
+    rows: list[messages.UserRow] = []
+    page = messages.Users([], True)
+    while page.more:
+        after = rows[-1].user if rows else ""
+        page = ask(_absolute(home), messages.ListUsers(after), messages.Users)
+        rows += page.rows
+    titles = (
+        "USER",
+        "STATE",
+        "CREATED",
+        "LAST SEEN",
+        "DEVICES",
+        "ONLINE",
+        "GROUPS",
+        "OWNS",
+        "SHARES",
+    )
+    show_rows(
+        plain(rows),
+        titles,
+        [
+            (
+                row.user,
+                "disabled" if row.disabled else "active",
+                moment_text(row.created),
+                moment_text(row.seen) if row.seen else "never",
+                *map(number_text, (row.devices, row.online, row.groups, row.owns, row.shares)),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _change(home: Path, question: Any) -> messages.Changed:
+    from common.messages import operator as messages
+    from tracker.operator_client import ask
+
+    return ask(_absolute(home), question, messages.Changed)
+
+
+@click.command("disable-user")
+@user_argument
+@home_option
+@json_option
+def disable_user(user: str, home: Path) -> None:
+    """Shut USER out of everything, until `enable-user`.
+
+    Takes effect at once: commands and logins are refused, and peers stop serving all devices of
+    USER. Memberships and shares stay on record.
+
+    Example: mini-torrent-tracker disable-user mallory
+    """
+    from common.messages.operator import SetDisabled
+
+    changed = _change(home, SetDisabled(user, True))
+    show({"user": changed.name, "disabled": True, "devices": changed.devices}, changed.text)
+
+
+@click.command("enable-user")
+@user_argument
+@home_option
+@json_option
+def enable_user(user: str, home: Path) -> None:
+    """Let USER in again after `disable-user`.
+
+    Devices that were logged in are logged in again, and their shares return.
+
+    Example: mini-torrent-tracker enable-user bert
+    """
+    from common.messages.operator import SetDisabled
+
+    changed = _change(home, SetDisabled(user, False))
+    show({"user": changed.name, "disabled": False, "devices": changed.devices}, changed.text)
+
+
+@click.command("delete-user")
+@user_argument
+@home_option
+@json_option
+def delete_user(user: str, home: Path) -> None:
+    """Delete the account of USER.
+
+    USER leaves all groups. A group that USER owns passes to the member who joined first; one
+    without other members is deleted. The name is free again.
+
+    Example: mini-torrent-tracker delete-user mallory
+    """
+    from common.messages.operator import DeleteUser
+
+    changed = _change(home, DeleteUser(user))
+    show(
+        {
+            "user": changed.name,
+            "deleted": True,
+            "devices": changed.devices,
+            "groups": changed.groups,
+        },
+        changed.text,
+    )
+
+
+@click.command("reset-password")
+@user_argument
+@click.option("--ask", "asks", is_flag=True, help="Ask for the password, or read it as one line.")
+@home_option
+@json_option
+def reset_password(user: str, asks: bool, home: Path) -> None:
+    """Give USER a new password, and log out all devices of USER.
+
+    Prints a random password, unless --ask is given. USER should change it after the login, by
+    `change-password`.
+
+    Example: mini-torrent-tracker reset-password bert
+    """
+    from common.messages.operator import ResetPassword
+    from tracker.operator_client import holder_of
+
+    holder_of(_absolute(home))  # before a password is asked for
+    password = _asked_password() if asks else _random_password()
+    changed = _change(home, ResetPassword(user, password))
+    document = {"user": changed.name, "devices": changed.devices}
+    if asks:
+        show(document, changed.text)
+    else:
+        show({**document, "password": password}, f"{changed.text}: {password}")
+
+
+def _random_password() -> str:
+    import secrets
+
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_PASSWORD_CHARACTERS))
+
+
+def _asked_password() -> str:
+    if not sys.stdin.isatty():
+        typed = sys.stdin.readline()
+        if not typed.strip("\r\n"):
+            raise click.UsageError("no password was given")
+        return typed.rstrip("\r\n")
+    from getpass import getpass
+
+    password = getpass("New password: ")
+    if getpass("Repeat the password: ") != password:
+        raise click.UsageError("the two passwords differ")
+    return password
+
+
+# -- groups -------------------------------------------------------------------------------------
+
+
+@click.command("list-groups")
+@home_option
+@json_option
+def list_groups(home: Path) -> None:
+    """List the groups.
+
+    Example: mini-torrent-tracker list-groups --json
+    """
+    from common.messages import operator as messages
+    from tracker.operator_client import ask
+
+    rows: list[messages.GroupRow] = []
+    page = messages.Groups([], True)
+    while page.more:
+        after = rows[-1].group if rows else ""
+        page = ask(_absolute(home), messages.ListGroups(after), messages.Groups)
+        rows += page.rows
+    titles = ("GROUP", "OWNER", "CREATED", "MEMBERS", "REQUESTS", "INVITES", "SHARES", "SIZE")
+    show_rows(
+        plain(rows),
+        titles,
+        [
+            (
+                row.group,
+                row.owner,
+                moment_text(row.created),
+                *map(number_text, (row.members, row.requests, row.invitations, row.shares)),
+                size_text(row.size_bytes),
+            )
+            for row in rows
+        ],
+    )
+
+
+@click.command("delete-group")
+@click.argument("group")
+@home_option
+@json_option
+def delete_group(group: str, home: Path) -> None:
+    """Delete GROUP with its list of shares and its log.
+
+    Its members are shut out at once. They keep the files that they have.
+
+    Example: mini-torrent-tracker delete-group films
+    """
+    from common.messages.operator import DeleteGroup
+
+    changed = _change(home, DeleteGroup(group))
+    show({"group": changed.name, "deleted": True}, changed.text)
+
+
+@click.command("registration")
+@click.argument("mode", required=False, type=click.Choice(["open", "invite", "closed"]))
+@home_option
+@json_option
+def registration(mode: str | None, home: Path) -> None:
+    """Show or set who may make an account.
+
+    With `open` all may, with `invite` only those who bring an invitation, with `closed` none at
+    all. It lasts over restarts.
+
+    Example: mini-torrent-tracker registration invite
+    """
+    from common.messages import operator as messages
+    from tracker.operator_client import ask
+
+    wanted = None if mode is None else messages.Registration(mode)
+    found = ask(_absolute(home), messages.SetRegistration(wanted), messages.RegistrationIs)
+    show(plain(found), f"registration is {found.registration.value}")
+
+
+COMMANDS = (
+    start,
+    stop,
+    status,
+    list_users,
+    disable_user,
+    enable_user,
+    delete_user,
+    reset_password,
+    list_groups,
+    delete_group,
+    registration,
+)
