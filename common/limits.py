@@ -155,3 +155,16 @@ PROBES_MAX = 16  # at a time, of all users: each takes a few descriptors
 HOUSEKEEPING_S = 60.0  # how often expired state is deleted
 RECEIPT_LIFE_S = 600  # for how long a repeated command is recognised as one that was done
 TOMBSTONE_LIFE_S = 86_400  # removals, and the heads of dissolved groups' logs, are kept that long
+
+# -- the page and the HTTP API of a peer --------------------------------------------------------
+
+PAGE_SECRET_S = 60.0  # a page is open by then; the secret in its address is worth nothing later
+PAGE_IDLE_S = 12 * 3600.0  # a page that is open over night asks for nothing; one in use renews it
+PAGE_SESSIONS_MAX = 64  # pages of one user; the one used longest ago ends first
+HTTP_BODY_BYTES_MAX = 1 * MIB  # a command with its longest paths takes far less
+HTTP_CONNECTIONS_MAX = 128  # a browser opens 6 for a page
+HTTP_COMMANDS_MAX = 64  # at a time, as on the control socket
+EVENT_STREAMS_MAX = 32  # each page has one
+EVENTS_KEPT = 1_000  # which a stream that was interrupted can still get
+EVENT_BACKLOG_MAX = 2_000  # messages for one reader that does not read; then it is let go
+EVENT_BEAT_S = 15.0  # between comments on an idle stream, so that its end is noticed

@@ -39,6 +39,7 @@ from peer.downloads.manager import Downloads
 from peer.downloads.views import shown_path
 from peer.fetching.pool import ConnectionPool
 from peer.files.open_files import HandleCache
+from peer.optional_http import OptionalHttp
 from peer.records import Manifests
 from peer.serving.access import AccessControl
 from peer.serving.inventory import Inventory
@@ -227,9 +228,13 @@ class Peer:
                 release=RELEASE,
                 home=shown_path(str(home)),
                 stop=self._stop_soon,
+                open_page=lambda: self._http.open_page(),
             )
         )
+        self._http = OptionalHttp(home, self._commands)
         self._control = ControlServer(context, home, self._commands.handle)
+        if settings.http.on:
+            self._http.service().serve_socket()
         self._link.start()
         self._lease.start()
         self._tasks.start(self._shares.watch_files(), "shared files")
@@ -270,6 +275,7 @@ class Peer:
 
     async def close(self) -> None:
         """End in order: sync verified pieces, release the lease, close all sockets."""
+        await self._http.close()
         self._session.close()
         self._addresses.close()
         self._tasks.cancel()

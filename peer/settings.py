@@ -22,6 +22,12 @@ _Count = Annotated[int, Meta(ge=0)]
 _Port = Annotated[int, Meta(ge=0, lt=1 << 16)]
 
 
+class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``on``: serve the HTTP API at ``api.sock`` in the home."""
+
+    on: bool = False
+
+
 class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     """Rates are bytes a second, 0 for unlimited.
 
@@ -44,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     bulk_port: _Port = 0
     keep_times: bool = True
     log_json: bool = False
+    http: HttpSettings = HttpSettings()
 
     def overridden(self, **given: Any) -> Settings:
         """Return these settings with those of ``given`` that are not None in their place."""
@@ -69,7 +76,7 @@ def load(home: Path) -> Settings:
         if name not in _TYPES:
             raise ConfigError(f"{path}: there is no setting {name!r}")
         try:
-            msgspec.convert(value, _TYPES[name])
+            table[name] = msgspec.convert(value, _TYPES[name])
         except msgspec.ValidationError as error:
             raise ConfigError(f"{path}: {name} cannot be {value!r}: {error}") from error
     return Settings(**table)

@@ -245,6 +245,10 @@ class Redeem(_Ask, frozen=True):
     create: bool = True
 
 
+class OpenPage(_Ask, frozen=True):
+    """Serve the page of this peer on a loopback port."""
+
+
 class HangUp(_Ask, frozen=True):
     """The command line no longer waits for the command with this request id."""
 
@@ -287,6 +291,7 @@ Ask: TypeAlias = (
     | ListInvites
     | RevokeInvite
     | Redeem
+    | OpenPage
     | HangUp
 )
 
@@ -490,6 +495,13 @@ class StatusIs(_Result, frozen=True):
     home: str = ""
 
 
+class PageOpened(_Result, frozen=True):
+    """Address of the page, and a secret that it takes once, within `limits.PAGE_SECRET_S`."""
+
+    url: str
+    secret: str
+
+
 class Groups(_Result, frozen=True):
     rows: list[GroupRow]
 
@@ -620,6 +632,7 @@ Answer: TypeAlias = (
     | NeedsConsent
     | DoneAll
     | Begun
+    | PageOpened
     | StatusIs
     | Groups
     | Users

@@ -42,6 +42,7 @@ Ended: TypeAlias = (
     | control.NeedsConsent
     | control.DoneAll
     | control.Begun
+    | control.PageOpened
     | control.StatusIs
     | control.Groups
     | control.Users

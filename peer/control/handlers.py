@@ -64,6 +64,7 @@ class PeerServices:
     release: str
     home: str
     stop: Callable[[], None]
+    open_page: Callable[[], control.PageOpened]
 
 
 class Commands:
@@ -77,6 +78,12 @@ class Commands:
         )
         self._invitations = InvitationCommands(services.link, services.replica, self._account)
         self._watchers: list[_Watcher] = []
+
+    def listen(self, notify: Notify) -> Callable[[], None]:
+        """Report the events of all groups of any user; return the function that ends it."""
+        watcher = _Watcher(None, notify)
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
 
     def entry(self, entry: events.LogEntry) -> None:
         """Report an event to the watchers."""
@@ -109,6 +116,8 @@ class Commands:
             case control.Down():
                 self._services.stop()
                 return control.Done("the peer stops", {"running": False})
+            case control.OpenPage():
+                return self._services.open_page()
             case control.Doctor():
                 services = self._services
                 where = (services.whereabouts, services.piece_server, services.notices)

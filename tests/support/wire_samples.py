@@ -184,6 +184,7 @@ ASKS: list[Any] = [
     control.ListInvites("films"),
     control.RevokeInvite("films", "abcdefgh"),
     control.Redeem("mini-torrent://192.0.2.1:5000/KEY#SECRET", "bob", "a password", False),
+    control.OpenPage(),
     control.HangUp(True),
 ]
 
@@ -198,6 +199,7 @@ ANSWERS: list[Any] = [
     control.NeedsConsent("you own films"),
     control.DoneAll("paused 1 download", [{"group": "films", "name": "film.mkv"}]),
     control.Begun("downloading film.mkv", "films", "/films/film.mkv", "film.mkv"),
+    control.PageOpened("http://127.0.0.1:4321/", "c2VjcmV0"),
     control.StatusIs(
         "alice",
         True,

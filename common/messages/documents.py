@@ -1,0 +1,37 @@
+"""JSON documents of answers, as ``--json`` prints them and the HTTP API returns them.
+
+The table of keys is in docs/json.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from common.messages import control
+
+
+def plain(struct: Any) -> Any:
+    """Return a struct, or a list of them, as values of JSON."""
+    if isinstance(struct, list):
+        return [plain(row) for row in struct]
+    document = msgspec.to_builtins(struct)
+    document.pop("type", None)
+    return document
+
+
+def document(answer: control.Answer) -> Any:
+    """Return the document of a result: a list for rows, else an object."""
+    match answer:
+        case control.Done() | control.DoneAll():
+            return answer.changed
+        case control.Begun():
+            found = plain(answer)
+            del found["text"]
+            return {**found, "state": control.DOWNLOADING}
+        case control.Uploaded():
+            found = plain(answer)
+            return {**found.pop("row"), **found}
+    rows = getattr(answer, "rows", None)
+    return plain(answer) if rows is None else plain(rows)

@@ -1,0 +1,136 @@
+"""Table of the HTTP API: method and path of each command of the control socket.
+
+A field of a command is taken from the path where that names it; the rest is the JSON body, or the
+query of a GET. So a command and its route cannot have different arguments. Not here: the answers
+(see common.messages.documents), and rights (see peer.http.access).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast, get_args
+
+import msgspec
+
+from common.messages import control
+
+PREFIX = "/api/v1"
+_FIELD = re.compile(r"\{([a-z_]+)\}")
+NOT_ROUTED = (control.Hello, control.HangUp, control.OpenPage, control.Watch)
+"""Commands of the control socket that HTTP needs no route for: events have a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation. ``rows``: the type of each row if a list is returned."""
+
+    method: str
+    path: str
+    ask: type[msgspec.Struct]
+    answer: type[msgspec.Struct]
+    summary: str
+    rows: type[msgspec.Struct] | None = None
+
+    @property
+    def path_fields(self) -> tuple[str, ...]:
+        return tuple(_FIELD.findall(self.path))
+
+    @property
+    def has_body(self) -> bool:
+        return self.method != "GET"
+
+    @property
+    def name(self) -> str:
+        return self.ask.__name__
+
+
+@cache
+def body_type(route: Route) -> type[msgspec.Struct]:
+    """The struct of all fields of the command that are not in the path.
+
+    Unknown fields are refused. Why: a mistyped option must not be passed over.
+    """
+    fields: list[Any] = []
+    for field in msgspec.structs.fields(route.ask):
+        if field.name in route.path_fields:
+            continue
+        if field.default is not msgspec.NODEFAULT:
+            fields.append((field.name, field.type, field.default))
+        elif field.default_factory is not msgspec.NODEFAULT:
+            made = msgspec.field(default_factory=field.default_factory)
+            fields.append((field.name, field.type, made))
+        else:
+            fields.append((field.name, field.type))
+    return msgspec.defstruct(f"{route.name}Body", fields, forbid_unknown_fields=True, kw_only=True)
+
+
+def command_of(route: Route, path: dict[str, Any], body: Any) -> control.Ask:
+    """Build the command. ``body``: values of JSON, or the texts of a query.
+
+    Raises `msgspec.ValidationError`.
+    """
+    rest = msgspec.convert(body, body_type(route), strict=route.has_body)
+    fields = {field: getattr(rest, field) for field in rest.__struct_fields__}
+    made = msgspec.convert({"type": route.name, **fields, **path}, route.ask)
+    return cast(control.Ask, made)
+
+
+def _group(tail: str = "") -> str:
+    return f"/groups/{{group}}{tail}"
+
+
+def _rows(method: str, path: str, ask: type, answer: type, rows: type, summary: str) -> Route:
+    return Route(method, path, ask, answer, summary, rows)
+
+
+_DOWNLOAD = _group("/downloads/{name}")
+_FILE = _group("/files/{name}")
+_REQUEST = _group("/requests/{user}")
+_c = control
+
+ROUTES: tuple[Route, ...] = (
+    # -- this device
+    Route("GET", "/status", _c.Status, _c.StatusIs, "State of this peer"),
+    Route("POST", "/down", _c.Down, _c.Done, "Stop this peer"),
+    _rows("GET", "/checks", _c.Doctor, _c.Checks, _c.CheckRow, "Checks of the doctor"),
+    # -- accounts
+    Route("POST", "/users", _c.CreateUser, _c.Done, "Create an account"),
+    Route("POST", "/login", _c.Login, _c.Done, "Log in on this device"),
+    Route("POST", "/logout", _c.Logout, _c.Done, "Log out on this device"),
+    Route("POST", "/password", _c.ChangePassword, _c.Done, "Change the password"),
+    _rows("GET", "/devices", _c.ListDevices, _c.Devices, _c.DeviceRow, "Devices of the user"),
+    Route("DELETE", "/devices/{device}", _c.ForgetDevice, _c.Done, "Log out a device"),
+    # -- groups
+    _rows("GET", "/groups", _c.ListGroups, _c.Groups, _c.GroupRow, "All groups"),
+    Route("POST", "/groups", _c.CreateGroup, _c.Done, "Create a group"),
+    Route("POST", _group("/join"), _c.JoinGroup, _c.Done, "Ask to join a group"),
+    Route("POST", _group("/leave"), _c.LeaveGroup, _c.Done, "Leave a group"),
+    _rows("GET", _group("/members"), _c.ListMembers, _c.Users, _c.UserRow, "Members of a group"),
+    Route("DELETE", _group("/members/{user}"), _c.RemoveMember, _c.Done, "Remove a member"),
+    _rows("GET", _group("/requests"), _c.ListRequests, _c.Users, _c.UserRow, "Join requests"),
+    Route("POST", f"{_REQUEST}/accept", _c.AcceptRequest, _c.Done, "Accept a join request"),
+    Route("POST", f"{_REQUEST}/reject", _c.RejectRequest, _c.Done, "Reject a join request"),
+    _rows("GET", _group("/invites"), _c.ListInvites, _c.Invites, _c.InviteRow, "Open invitations"),
+    Route("POST", _group("/invites"), _c.Invite, _c.Invited, "Make an invitation"),
+    Route("DELETE", _group("/invites/{id}"), _c.RevokeInvite, _c.Done, "Revoke an invitation"),
+    Route("POST", "/join", _c.Redeem, _c.Redeemed, "Join a group by an invitation"),
+    # -- files
+    _rows("GET", _group("/files"), _c.ListFiles, _c.Files, _c.FileRow, "Shares of a group"),
+    Route("POST", _group("/files"), _c.UploadFile, _c.Uploaded, "Share a path of this machine"),
+    Route("POST", f"{_FILE}/stop-share", _c.StopShare, _c.Done, "Stop sharing from this device"),
+    Route("POST", f"{_FILE}/download", _c.DownloadFile, _c.Downloaded, "Download a share"),
+    _rows("GET", "/downloads", _c.ShowDownloads, _c.Downloads, _c.DownloadRow, "All downloads"),
+    Route("POST", "/downloads/clear", _c.Clear, _c.DoneAll, "Clear complete downloads"),
+    Route("POST", _group("/downloads"), _c.AwaitDownload, _c.Downloaded, "Wait for a download"),
+    Route("POST", f"{_DOWNLOAD}/pause", _c.Pause, _c.Done, "Pause a download"),
+    Route("POST", f"{_DOWNLOAD}/resume", _c.Resume, _c.Done, "Resume a download"),
+    Route("POST", f"{_DOWNLOAD}/cancel", _c.Cancel, _c.Done, "Cancel a download"),
+    _rows("GET", f"{_DOWNLOAD}/sources", _c.WhySlow, _c.SourceRows, _c.SourceRow, "Its sources"),
+)
+
+
+def unrouted() -> set[type]:
+    """Commands without a route; a test holds that there are none."""
+    return set(get_args(control.Ask)) - {route.ask for route in ROUTES} - set(NOT_ROUTED)
