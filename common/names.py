@@ -12,7 +12,7 @@ import unicodedata
 
 from common.errors import ConfigError
 from common.ids import GroupId, UserId
-from common.limits import USER_ID_MAX
+from common.limits import USER_ID_MAX, VERSION_MAX
 
 NAME_BYTES_MAX = 255  # one path component, as nearly all file systems have it
 PATH_BYTES_MAX = 1024  # inside a share; leaves room below PATH_MAX for where it is put
@@ -138,6 +138,34 @@ def share_name(text: str) -> str:
     """``text``, if a share may bear it: one path component; raises `BadName`."""
     _check_component(text, text)
     return text
+
+
+_NUMBERED = re.compile(r"@[0-9]+\Z")
+_VERSION = re.compile(r"(.+)@([1-9][0-9]{0,9})", re.DOTALL)
+
+
+def new_share_name(text: str) -> str:
+    """As `share_name`, for a share that is to be made: none looks like a version of another."""
+    name = share_name(text)
+    end = _NUMBERED.search(fold_name(name))
+    if end is not None:
+        raise BadName(
+            f"the name {quoted(name)} is not allowed: it ends as a version does, {end[0]}"
+        )
+    return name
+
+
+def split_version(text: str) -> tuple[str, int]:
+    """Return the name and the version of ``NAME@K``; 0, the current one, for a name alone."""
+    match = _VERSION.fullmatch(text)
+    if match is None or int(match[2]) > VERSION_MAX:
+        return text, 0
+    return match[1], int(match[2])
+
+
+def versioned(name: str, version: int) -> str:
+    """Return the text that `split_version` takes; for version 0 the name alone."""
+    return f"{name}@{version}" if version else name
 
 
 def split_path(path: str) -> list[str]:

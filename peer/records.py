@@ -47,6 +47,8 @@ class ShareRecord(msgspec.Struct, frozen=True):
     algorithm: str = ""
     piece_length: int = 0
     """Of its manifest, to make that again; empty and 0 in records older than these two fields."""
+    version: int = 1
+    """Of the name; 1 in records older than this field, as at the tracker."""
 
 
 class DownloadState(StrEnum):
@@ -106,6 +108,8 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     """Whether its content was at its path before."""
     kept: bytes = b""
     """The path of what is kept of a folder that it replaced."""
+    version: int = 1
+    """As in `ShareRecord`."""
 
 
 R = TypeVar("R", ShareRecord, DownloadRecord)

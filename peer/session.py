@@ -147,9 +147,13 @@ class Session:
         """Apply an entry of a group's log to the rights of users."""
         if isinstance(entry.event, events.Device) and not entry.event.bound:
             self._server.drop_user(GroupId(fold_id(entry.group)), UserId(fold_id(entry.event.user)))
+        group = GroupId(fold_id(entry.group))
+        if isinstance(entry.event, events.Withdrawn):
+            self._run(self._shares.withdrawn(group, entry.event))
+            self._run(self._downloads.withdrawn(group, entry.event))
         if not isinstance(entry.event, events.Left | events.Removed):
             return
-        group, user = GroupId(fold_id(entry.group)), UserId(fold_id(entry.event.user))
+        user = UserId(fold_id(entry.event.user))
         self._server.drop_user(group, user)
         if user == self._replica.user:
             self._tickets.drop(group)
@@ -162,6 +166,7 @@ class Session:
         """
         for user in gap.gone:
             self._server.drop_user(gap.group, user)
+        self._run(self._shares.reconcile())  # a lost entry may have withdrawn a share
 
     async def _resume(self, user: UserId) -> None:
         """Activate everything; retry while the tracker refuses a part of it."""

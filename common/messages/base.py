@@ -22,6 +22,7 @@ Digest = Annotated[bytes, Meta(min_length=20, max_length=32)]
 Token = Annotated[bytes, Meta(min_length=1, max_length=1024)]
 
 Count = Annotated[int, Meta(ge=0, le=limits.COUNT_MAX)]
+Version = Annotated[int, Meta(ge=0, le=limits.VERSION_MAX)]  # of a name; 0: the current one
 PieceIndex = Annotated[int, Meta(ge=0, lt=limits.PIECES_MAX)]
 PieceList = Annotated[list[PieceIndex], Meta(max_length=limits.PIECES_PER_REQUEST_MAX)]
 TimeMs = Annotated[int, Meta(ge=0, lt=1 << 53)]

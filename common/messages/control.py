@@ -132,10 +132,15 @@ class UploadFile(_Ask, frozen=True):
     piece_length: int | None = None
     yes: bool = False
     times: bool = True
+    replace: bool = False
+    """If the name has another content, this one becomes its next version."""
 
 
 class ListFiles(_Ask, frozen=True):
+    """``versions``: earlier versions too."""
+
     group: Text
+    versions: bool = False
 
 
 class DownloadFile(_Ask, frozen=True):
@@ -351,6 +356,8 @@ class FileRow(_Row, frozen=True):
     away: bool = False
     """Shared from this device too, from a place that cannot be reached now."""
     version: int = 1
+    current: bool = True
+    """The name alone means this version."""
 
 
 PAUSED_BY_USER = "paused by the user"

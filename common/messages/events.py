@@ -14,7 +14,17 @@ import msgspec
 from msgspec import Meta
 
 from common import limits
-from common.messages.base import Count, Digest, IdText, Key32, ShareName, Source, TimeMs, Wire
+from common.messages.base import (
+    Count,
+    Digest,
+    IdText,
+    Key32,
+    ShareName,
+    Source,
+    TimeMs,
+    Version,
+    Wire,
+)
 
 # -- the events of a group's log ----------------------------------------------------------------
 
@@ -73,7 +83,11 @@ class Device(Wire, frozen=True):
 
 
 class Shared(Wire, frozen=True):
-    """A share appeared: ``user`` is the first to offer it."""
+    """A version of a name appeared: ``user`` is the first to offer it.
+
+    It is the current one, unless a higher version appeared before: an earlier version may be
+    offered again.
+    """
 
     user: IdText
     name: ShareName
@@ -82,6 +96,7 @@ class Shared(Wire, frozen=True):
     files: Count
     algorithm: Annotated[str, Meta(max_length=16)]
     digest: Digest
+    version: Version = 1
 
 
 class Seeding(Wire, frozen=True):
@@ -90,6 +105,7 @@ class Seeding(Wire, frozen=True):
     user: IdText
     name: ShareName
     content: Key32
+    version: Version = 1
 
 
 class Stopped(Wire, frozen=True):
@@ -98,14 +114,29 @@ class Stopped(Wire, frozen=True):
     user: IdText
     name: ShareName
     content: Key32
+    version: Version = 1
 
 
 class Unshared(Wire, frozen=True):
-    """The last one to offer a share stopped: it is no longer listed."""
+    """The last one to offer a version of a name stopped: it is no longer listed."""
 
     user: IdText
     name: ShareName
     content: Key32
+    version: Version = 1
+
+
+class Withdrawn(Wire, frozen=True):
+    """All offers of ``version`` of ``name`` ended, and it may not be offered again.
+
+    ``earlier``: so did those of all versions before it. ``user``: the owner of the group or the
+    sharer, or the one whose new version took the place of the oldest.
+    """
+
+    user: IdText
+    name: ShareName
+    version: Version
+    earlier: bool
 
 
 GroupEvent: TypeAlias = (
@@ -121,6 +152,7 @@ GroupEvent: TypeAlias = (
     | Seeding
     | Stopped
     | Unshared
+    | Withdrawn
 )
 
 

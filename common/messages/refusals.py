@@ -45,6 +45,7 @@ class Code(StrEnum):
     KEY_IN_USE = "key-in-use"
     UNCONFIRMED = "unconfirmed"
     TIMED_OUT = "timed-out"
+    WITHDRAWN = "withdrawn"
     NO_INVITATION = "no-invitation"
     REGISTRATION = "registration"
     NO_TRACKER = "no-tracker"

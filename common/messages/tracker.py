@@ -26,6 +26,7 @@ from common.messages.base import (
     TimeMs,
     Token,
     Topic,
+    Version,
     Wire,
 )
 from common.messages.events import LogEntry
@@ -304,13 +305,19 @@ class Redeemed(Wire, frozen=True):
 class Offer(Wire, frozen=True):
     """Offer ``content`` in ``group`` as ``name``; this device holds all of it.
 
-    Refused with ``need-manifest`` if the tracker lacks the manifest: send `PutManifest`, then offer
-    again. Refused with ``taken`` if another content has that name.
+    ``version``: 0 for the current version, or the first one of a free name; K to offer again
+    version K, which this device holds. ``replace``: make ``content`` the next version, if it is not
+    the current one already; ``version`` is then the number that it must get, or 0 for any. Refused
+    with ``need-manifest`` if the tracker lacks the manifest: send `PutManifest`, then offer again.
+    Refused with ``taken`` if that version has another content, with ``changed`` if the next version
+    has another number, and with ``withdrawn`` if version K may not be offered again.
     """
 
     group: IdText
     name: ShareName
     content: Key32
+    replace: bool = False
+    version: Version = 0
 
 
 class PutManifest(Wire, frozen=True):
@@ -322,6 +329,8 @@ class PutManifest(Wire, frozen=True):
 
 
 class FileRow(msgspec.Struct, frozen=True, array_like=True):
+    """One version of a name. ``current``: the name alone means this version."""
+
     name: ShareName
     content: Key32
     size: Count
@@ -333,6 +342,8 @@ class FileRow(msgspec.Struct, frozen=True, array_like=True):
     seeders: Count
     leechers: Count
     shared_by: Annotated[list[IdText], Meta(max_length=64)]
+    version: Version = 1
+    current: bool = True
 
 
 class Offered(Wire, frozen=True):
@@ -343,14 +354,26 @@ class Offered(Wire, frozen=True):
 
 
 class StopShare(Wire, frozen=True):
-    """End this device's offer of ``name`` in ``group``."""
+    """End this device's offer of a version of ``name`` in ``group``; 0: of all versions."""
 
     group: IdText
     name: ShareName
+    version: Version = 0
+
+
+class Withdraw(Wire, frozen=True):
+    """End all offers of a version of ``name`` in ``group``, for good; 0: of all versions.
+
+    For the owner of the group, and the user who shared the current version first.
+    """
+
+    group: IdText
+    name: ShareName
+    version: Version = 0
 
 
 class MyOffers(Wire, frozen=True):
-    """List the offers of this device on record. ``after``: ``group/name``."""
+    """List the offers of this device on record. ``after``: ``group/name@version``."""
 
     after: Annotated[str, Meta(max_length=400)] = ""
 
@@ -359,6 +382,7 @@ class OfferRow(msgspec.Struct, frozen=True, array_like=True):
     group: IdText
     name: ShareName
     content: Key32
+    version: Version = 1
 
 
 class OfferRows(Wire, frozen=True):
@@ -367,8 +391,14 @@ class OfferRows(Wire, frozen=True):
 
 
 class ListFiles(Wire, frozen=True):
+    """List the current versions in ``group``, or with ``versions`` all that are offered.
+
+    ``after``: name, with ``versions`` ``name@version``.
+    """
+
     group: IdText
-    after: PageKey = ""
+    after: Annotated[str, Meta(max_length=270)] = ""
+    versions: bool = False
 
 
 class FileRows(Wire, frozen=True):
@@ -377,17 +407,25 @@ class FileRows(Wire, frozen=True):
 
 
 class FindShare(Wire, frozen=True):
+    """Find a version of ``name``; 0: the current one."""
+
     group: IdText
     name: ShareName
+    version: Version = 0
 
 
 class ShareFound(Wire, frozen=True):
-    """Reply to `FindShare`. ``topic``: that of updates of this share's swarm."""
+    """Reply to `FindShare`. ``topic``: that of updates of this share's swarm.
+
+    ``first_by`` shared this version first, at ``since_ms``.
+    """
 
     row: FileRow
     topic: Topic
     manifest_bytes: Count
     sources: Annotated[list[Source], Meta(max_length=limits.SOURCES_MAX)]
+    first_by: IdText | None = None
+    since_ms: TimeMs = 0
 
 
 class GetSources(Wire, frozen=True):
@@ -593,6 +631,7 @@ Command: TypeAlias = (
     | GetDevices
     | EventsSince
     | ProbeMe
+    | Withdraw
     | Invite
     | ListInvitations
     | RevokeInvitation

@@ -1,4 +1,4 @@
-"""Commands about shares and downloads that exist, and watching events."""
+"""Commands about downloads that exist, and watching events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from peer.cli.arguments import (
     complete_group,
     download_argument,
     group_argument,
-    share_argument,
 )
 from peer.cli.command import command
 from peer.cli.console import Console
@@ -24,22 +23,6 @@ from peer.cli.json_form import json_text, plain
 if TYPE_CHECKING:
     from common.messages.control import Ask
     from peer.control.client import Ended
-
-
-@command("list-files", example="mini-torrent list-files films")
-@group_argument
-def list_files(console: Console, group: str) -> None:
-    """List the shares of a group.
-
-    On a narrow terminal some columns are hidden, and long names are shortened; a pipe or `--json`
-    gets all of it.
-    """
-    from common.messages.control import ListFiles
-    from peer.cli.listings import files_table
-    from peer.cli.tables import show_rows
-
-    answer = console.ask(ListFiles(group))
-    show_rows(console, answer, files_table)
 
 
 @command("show-downloads", example="mini-torrent show-downloads")
@@ -61,19 +44,6 @@ def show_downloads(console: Console) -> None:
     else:
         # Standard output of a pipe has a line for each download, and no other.
         (console.print_line if console.terminal else console.report)("There are no downloads.")
-
-
-@command("stop-share", example="mini-torrent stop-share films film.mkv")
-@group_argument
-@share_argument
-def stop_share(console: Console, group: str, name: str) -> None:
-    """Stop serving NAME in this group. The file itself stays.
-
-    Shares of a device where you are logged out can be withdrawn from any other device of yours.
-    """
-    from common.messages.control import StopShare
-
-    console.done(console.ask(StopShare(group, name)))
 
 
 def _about_download(
@@ -196,9 +166,7 @@ def _event_json(event: Any) -> str:
 
 
 COMMANDS = (
-    list_files,
     show_downloads,
-    stop_share,
     pause,
     resume,
     cancel,

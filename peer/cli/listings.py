@@ -11,7 +11,7 @@ from shutil import get_terminal_size
 
 from common.hints import hint
 from common.messages import control
-from common.names import printable
+from common.names import printable, versioned
 from common.units import (
     count_text,
     moment_text,
@@ -98,7 +98,7 @@ def files_table(rows: Sequence[control.FileRow]) -> Table:
         ),
         [
             (
-                row.name,
+                row.name if row.current else versioned(row.name, row.version),
                 size_text(row.size_bytes),
                 number_text(row.files),
                 number_text(row.pieces),
@@ -270,9 +270,10 @@ def uploaded_line(done: control.Uploaded) -> str:
     how = "joined the devices that share it" if done.joined else "shared"
     if done.again:
         how = "already shared"
+    name = versioned(row.name, row.version if row.version > 1 else 0)
     files = f", {count_text(row.files, 'file')}" if row.files != 1 else ""
     return (
-        f"{how}: {printable(row.name)} ({size_text(row.size_bytes)}{files}, "
+        f"{how}: {printable(name)} ({size_text(row.size_bytes)}{files}, "
         f"{count_text(row.pieces, 'piece')}) {row.algorithm}:{row.digest} "
         f"in {time_text(done.elapsed_s)}"
     )

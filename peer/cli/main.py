@@ -29,6 +29,7 @@ from peer.cli import (
     file_commands,
     group_commands,
     invite_commands,
+    share_commands,
     upload_command,
 )
 from peer.cli.arguments import complete_folder
@@ -62,6 +63,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
         "Files": (
             *upload_command.COMMANDS,
             *download_command.COMMANDS,
+            *share_commands.COMMANDS,
             *file_commands.COMMANDS,
         ),
     },

@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     callback=piece_size,
     help="A power of two. Default: 512K; 1M from 512 MiB on; 2M from 1 GiB on.",
 )
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="If the name has another content, make this one its next version.",
+)
 @click.option("--yes", "-y", is_flag=True, help="Share hidden and private files without asking.")
 @click.option(
     "--times/--no-times",
@@ -53,6 +58,7 @@ def upload_file(
     name: str | None,
     digest: str,
     piece_size: int | None,
+    replace: bool,
     yes: bool,
     times: bool,
 ) -> None:
@@ -60,6 +66,9 @@ def upload_file(
 
     It stays where it is and is served from there. If a member already shares the same bytes under
     that name, this device joins in, with the piece size and times of that share.
+
+    Files that changed are shared again with --replace, by the user who shared the name and by the
+    owner of the group. Devices that hold an earlier version serve it as NAME@VERSION.
 
     Hidden files, and files that only their owner can read, are listed first: a terminal is asked,
     and a script passes --yes. Homes of peers and trackers, links and special files are refused, all
@@ -70,7 +79,7 @@ def upload_file(
     from peer.cli.progress import run
 
     _check_order(console, path, group)
-    ask = UploadFile(console.sent_path(path), group, name, digest, piece_size, yes, times)
+    ask = UploadFile(console.sent_path(path), group, name, digest, piece_size, yes, times, replace)
     title = name or os.path.basename(ask.path)
     try:
         answer = run(console, ask, title)
@@ -83,9 +92,9 @@ def upload_file(
             refused,
             hint("share them all the same", "upload-file", path, group, options=options),
         )
-        from msgspec.structs import replace
+        from msgspec.structs import replace as with_fields
 
-        answer = run(console, replace(ask, yes=True), title)
+        answer = run(console, with_fields(ask, yes=True), title)
     if not isinstance(answer, Uploaded):
         console.done(answer)
         return
@@ -113,6 +122,7 @@ def _options_of(ask: UploadFile) -> list[str]:
     words = [] if ask.name is None else ["--name", ask.name]
     words += [] if ask.digest == "blake3" else ["--digest", ask.digest]
     words += [] if ask.piece_length is None else ["--piece-size", str(ask.piece_length)]
+    words += ["--replace"] if ask.replace else []
     return words if ask.times else [*words, "--no-times"]
 
 

@@ -94,8 +94,8 @@ class GroupCommands:
             case control.ListMembers(group):
                 members = tracker.ListMembers(names.group_id(group))
                 return await self._users(members, limits.MEMBERS_PER_GROUP_MAX)
-            case control.ListFiles(group):
-                return await self._all_files(names.group_id(group))
+            case control.ListFiles(group, versions):
+                return await self._all_files(names.group_id(group), versions)
             case _:
                 return await self._relay(ask, RELAYS[type(ask)])
 
@@ -159,18 +159,21 @@ class GroupCommands:
         )
         return control.Groups([group_row(row) async for row in rows])
 
-    async def _all_files(self, group: GroupId) -> control.Files:
+    async def _all_files(self, group: GroupId, versions: bool) -> control.Files:
         async def page(last: tracker.FileRow | None) -> tracker.FileRows:
-            ask = tracker.ListFiles(group, "" if last is None else last.name)
-            return await self._tracker(ask, tracker.FileRows)
+            after = "" if last is None else last.name
+            if last is not None and versions:
+                after = names.versioned(last.name, last.version)
+            return await self._tracker(tracker.ListFiles(group, after, versions), tracker.FileRows)
 
-        rows = listing(
-            page, lambda row: names.fold_name(row.name), "files", limits.SHARES_PER_GROUP_MAX
-        )
+        def key(row: tracker.FileRow) -> tuple[str, int]:
+            return names.fold_name(row.name), row.version
+
+        rows = listing(page, key, "files", limits.SHARES_PER_GROUP_MAX)
         away = self._shares.away()
         return control.Files(
             [
-                replace(file_row(row), away=(group, names.fold_name(row.name)) in away)
+                replace(file_row(row), away=(group, names.fold_name(row.name), row.version) in away)
                 async for row in rows
             ]
         )

@@ -250,7 +250,8 @@ class Commands:
             advertise=where.advertise or "",
             advice=None if advice is None else "; ".join(advice),
             away=[
-                f"{name} in {group}: {why}" for (group, name), why in services.shares.away().items()
+                f"{names.versioned(name, version if version > 1 else 0)} in {group}: {why}"
+                for (group, name, version), why in services.shares.away().items()
             ],
         )
 

@@ -74,6 +74,8 @@ def file_row(row: tracker.FileRow) -> control.FileRow:
         seeders=row.seeders,
         leechers=row.leechers,
         shared_by=row.shared_by,
+        version=row.version,
+        current=row.current,
     )
 
 
@@ -105,13 +107,21 @@ def _event(event: events.GroupEvent) -> tuple[str, dict[str, str | int | bool]]:
                 "files": event.files,
                 "algorithm": event.algorithm,
                 "digest": event.digest.hex(),
+                "version": event.version,
             }
-        case events.Unshared(user, name):
-            return "unshare", {"user": user, "name": name, "last": True}
-        case events.Seeding(user, name):
-            return "seeding", {"user": user, "name": name}
-        case events.Stopped(user, name):
-            return "unshare", {"user": user, "name": name, "last": False}
+        case events.Unshared(user, name, _, version):
+            return "unshare", {"user": user, "name": name, "last": True, "version": version}
+        case events.Seeding(user, name, _, version):
+            return "seeding", {"user": user, "name": name, "version": version}
+        case events.Stopped(user, name, _, version):
+            return "unshare", {"user": user, "name": name, "last": False, "version": version}
+        case events.Withdrawn(user, name, version, earlier):
+            return "withdraw", {
+                "user": user,
+                "name": name,
+                "version": version,
+                "earlier": earlier,
+            }
         case events.Device(user, device, bound):
             details = {"user": user, "id": short_id(device), "device": key_text(device)}
             return ("login" if bound else "logout"), {**details}

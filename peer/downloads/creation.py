@@ -23,7 +23,7 @@ from common.hints import hint
 from common.host.home import default_home
 from common.ids import ContentId, UserId
 from common.manifest import Manifest
-from common.messages import control, tracker
+from common.messages import control
 from common.messages.base import Source
 from common.messages.refusals import Code
 from peer.downloads.in_place import complete_in_place, content_at
@@ -39,7 +39,8 @@ from peer.files.fingerprint import SharedLocation
 from peer.files.missing_folders import make_folders, remove_folders
 from peer.records import DownloadRecord, Records, record_key
 from peer.swarm.fetching.picker import Order
-from peer.tracker_client.claims import check_name, check_summary
+from peer.tracker_client.claims import check_summary
+from peer.tracker_client.finding import find_share
 
 
 class DownloadCreator:
@@ -83,15 +84,12 @@ class DownloadCreator:
         """
         services = self._services
         group = names.group_id(ask.group)
-        names.share_name(ask.name)
         order = order_named(ask.pick)
         report(control.Progress("finding sources", 0, 0))
-        find = tracker.FindShare(group, ask.name)
-        found = (await services.link.ask(find, tracker.ShareFound)).reply
-        check_name(found.row, ask.name)
+        found, asked = await find_share(services.link, group, ask.name)
         name = names.share_name(found.row.name)  # as it is listed: it is offered under that name
         reuse = await services.workers.run(real_paths, ask.reuse)
-        path = _destination(ask.dest, ask.name)
+        path = _destination(ask.dest, asked)
         content = ContentId(found.row.content)
         active = self._active_to(path)
         if active is not None:
@@ -126,6 +124,7 @@ class DownloadCreator:
             reuse=reuse,
             overwrite=ask.overwrite and place is None,
             in_place=place is not None,
+            version=found.row.version,
         )
         if place is not None:
             return lambda: self._create_in_place(record, decoded, place)

@@ -38,6 +38,7 @@ from peer.downloads.waiting import wait_for_end
 from peer.files import open_part
 from peer.files.errors import Away
 from peer.records import DownloadRecord, DownloadState, Records
+from peer.shares.withdrawn import is_withdrawn, withdrawn_by
 
 log = logging.getLogger(__name__)
 
@@ -140,13 +141,10 @@ class Downloads:
         """The downloads in one of ``states`` with that name, or to that path. Raises `Refused`
         if there is none."""
         group = names.group_id(group_text)
-        wanted = names.fold_name(name)
         found = [
             job
             for job in self._mine()
-            if job.group == group
-            and job.record.state in states
-            and (names.fold_name(job.record.name) == wanted or job.path == name)
+            if job.group == group and job.record.state in states and _is_meant(job, name)
         ]
         if found:
             return found
@@ -307,6 +305,15 @@ class Downloads:
             if job.unfinished and not whole and self._lifecycle.has_left(job):
                 await self._lifecycle.forbid(job, not_a_member(job.group))
 
+    async def withdrawn(self, group: GroupId, event: events.Withdrawn) -> None:
+        """Fail the unfinished downloads of versions that were withdrawn from the group."""
+        for job in self._mine():
+            whole = job.part is not None and job.part.is_complete
+            if not job.unfinished or whole or job.group != group:
+                continue
+            if is_withdrawn(event, job.record.name, job.record.version):
+                await self._lifecycle.forbid(job, withdrawn_by(event))
+
     # -- sources and folders --------------------------------------------------------------------
 
     def peers_changed(self, update: events.PeerUpdate) -> None:
@@ -365,6 +372,14 @@ class Downloads:
         self._queue.close()
         await self.deactivate()
         await self._changes.wait(CLOSE_S)
+
+
+def _is_meant(job: DownloadJob, text: str) -> bool:
+    """Whether ``text`` is the name of a download, NAME@K of one, or its path."""
+    name, version = names.split_version(text)
+    folded = names.fold_name(job.record.name)
+    is_version = version == job.record.version and folded == names.fold_name(name)
+    return is_version or folded == names.fold_name(text) or job.path == text
 
 
 def _has_others(transfer: Transfer, gone: set[bytes]) -> bool:

@@ -24,7 +24,9 @@ async def publish_as_share(
 ) -> None:
     """Share the content and record its completion; retry until the home takes the records."""
     reported, done = False, job.record
-    share = ShareRecord(done.user, done.group, done.name, done.content, place, done.topic)
+    share = ShareRecord(
+        done.user, done.group, done.name, done.content, place, done.topic, version=done.version
+    )
     while True:
         try:
             await services.shares.adopt_download(share, decoded, job.encoded)

@@ -60,6 +60,7 @@ def download_row(job: DownloadJob) -> control.DownloadRow:
         eta_s=eta,
         sources=sources,
         reason=reason,
+        version=record.version,
     )
 
 
@@ -217,6 +218,7 @@ def downloaded(job: DownloadJob) -> control.Downloaded:
         sources=[control.SourceUse(use.user, use.endpoint, use.pieces) for use in record.sources],
         in_place=record.in_place,
         kept=shown_path(os.fsdecode(record.kept)) or None,
+        version=record.version,
     )
 
 

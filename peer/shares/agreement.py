@@ -73,9 +73,19 @@ class OfferAgreement:
     # -- offering -------------------------------------------------------------------------------
 
     async def offer_new(
-        self, record: ShareRecord, decoded: Manifest, encoded: bytes, report: Report
+        self,
+        record: ShareRecord,
+        decoded: Manifest,
+        encoded: bytes,
+        report: Report,
+        *,
+        replaces: int | None = None,
     ) -> tracker.Offered:
-        """Record a share, offer it and serve it. If it cannot be offered, nothing has changed."""
+        """Record a share, offer it and serve it. If it cannot be offered, nothing has changed.
+
+        ``replaces``: the version after which it is to become the next one, 0 for any; None for an
+        offer of the current version, or of a new name. The tracker decides the version.
+        """
         async with self._lock:
             if self._replica.user != record.user:
                 raise Refused(
@@ -87,7 +97,15 @@ class OfferAgreement:
             await self._records.put_manifest(record.content, encoded)
             await self._records.put(record)
             try:
-                offered = await self._offers.offer(group, record.name, content, encoded, report)
+                offered = await self._offers.offer(
+                    group,
+                    record.name,
+                    content,
+                    encoded,
+                    report,
+                    replace=replaces is not None,
+                    version=replaces + 1 if replaces else 0,
+                )
                 check_summary(offered.row, decoded, record.name)
             except Refused:
                 await self._restore(record, before)
@@ -98,8 +116,22 @@ class OfferAgreement:
             except asyncio.CancelledError:
                 self._spawn(self._take_back_later(record, before))
                 raise
+            if offered.row.version != record.version:
+                guessed, record = record, replace(record, version=offered.row.version)
+                await self._records.put(record)
+                await self._restore(guessed, before)
             self._serve(record, decoded, encoded)
+            await self._forget_displaced(record)
             return offered
+
+    async def _forget_displaced(self, record: ShareRecord) -> None:
+        """End the shares of other versions of a name whose files ``record`` has taken the place
+        of."""
+        for other in self._records.of_name(record.user, record.group, record.name):
+            if other.content != record.content and other.place.path == record.place.path:
+                await self._owed.add(other)  # as in `withdraw`
+                await self.forget(self._records.key_of(other))
+                await self._withdraw_recorded(other)
 
     async def adopt(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:
         """Record a finished download as a share, serve it and offer it.
@@ -109,15 +141,25 @@ class OfferAgreement:
         await self._records.put_manifest(record.content, encoded)
         await self._records.put(record)
         self._serve(record, decoded, encoded)
+        await self._forget_displaced(record)
         if self.user != record.user:
             return
         try:
-            group, content = GroupId(record.group), ContentId(record.content)
-            await self._offers.offer(group, record.name, content, encoded, lambda _: None)
+            await self._offer_version(record, encoded)
         except MiniTorrentError as error:
+            if isinstance(error, Refused) and error.code is Code.WITHDRAWN:
+                await self.forget_withdrawn([record], error)
+                return
             shown = names.printable(record.name)
             log.info("%s is offered when that is possible: %s", shown, error)
             self._compare_again(error)
+
+    async def _offer_version(self, record: ShareRecord, encoded: bytes) -> None:
+        """Offer a version that this device holds, and that some device offered before."""
+        group, content = GroupId(record.group), ContentId(record.content)
+        await self._offers.offer(
+            group, record.name, content, encoded, lambda _: None, version=record.version
+        )
 
     def _serve(self, record: ShareRecord, decoded: Manifest, encoded: bytes) -> None:
         if self.user == record.user:  # otherwise it is opened when they log in again
@@ -146,21 +188,31 @@ class OfferAgreement:
 
     # -- withdrawing ----------------------------------------------------------------------------
 
-    async def stop(self, group: GroupId, name: str, key: str) -> None:
-        """Withdraw an offer and forget its share. Raises `MiniTorrentError`.
+    async def stop(self, group: GroupId, name: str, version: int) -> None:
+        """Withdraw the offers of a version of ``name``, 0 for all, and forget their shares.
 
-        The tracker judges names that are not shared from here: the user has other devices.
+        Raises `MiniTorrentError`. The tracker judges names that are not shared from here: the user
+        has other devices.
         """
-        share = self._shares.get(key)
+        ours = self._records.of_name(self._replica.user or "", group, name)
+        shares = [record for record in ours if version in (0, record.version)]
         async with self._lock:
             try:
-                await self._offers.withdraw(group, name if share is None else share.record.name)
+                await self._offers.withdraw(group, shares[0].name if shares else name, version)
             except Refused as error:
                 # The name may have gone to another content meanwhile.
-                if share is None or error.code is not Code.UNKNOWN_SHARE:
+                if not shares or error.code is not Code.UNKNOWN_SHARE:
                     raise
+            await self.forget_all([self._records.key_of(record) for record in shares])
+
+    async def forget_withdrawn(self, records: list[ShareRecord], error: Refused) -> None:
+        """Serve shares no longer that were withdrawn from their group; the files stay."""
+        for record in records:
+            key = self._records.key_of(record)
+            share = self._shares.get(key)
             if share is not None:
-                await self.forget(key)
+                self._shares.report(share, error)
+            await self.forget(key)
 
     async def withdraw(self, share: Share, error: MiniTorrentError) -> None:
         """Withdraw a share whose files were changed, with a notification."""
@@ -176,7 +228,7 @@ class OfferAgreement:
         """Withdraw an offer now, or when the tracker is back."""
         await self._owed.add(record)
         try:
-            await self._offers.withdraw(record.group, record.name)
+            await self._offers.withdraw(record.group, record.name, record.version)
         except MiniTorrentError as error:
             # Any other refusal (read-only, busy, not logged in) leaves the offer listed.
             if not isinstance(error, Refused) or error.code not in _NOT_LISTED:
@@ -229,7 +281,7 @@ class OfferAgreement:
         missing = []
         listed = await self._offers.listed()
         wanted = {
-            (share.record.group, names.fold_name(share.record.name)): share
+            (share.record.group, names.fold_name(share.record.name), share.record.version): share
             for share in self._shares
             if share.open is not None or share.checking or share.away is not None
         }
@@ -239,7 +291,7 @@ class OfferAgreement:
                 missing.append(share)
         for row in listed.values():
             if self._is_ours(row):
-                await self._offers.withdraw(row.group, row.name)
+                await self._offers.withdraw(row.group, row.name, row.version)
             else:
                 log.warning(
                     "%s in %s is listed for this device and was not shared from here",
@@ -247,16 +299,20 @@ class OfferAgreement:
                     names.printable(row.group),
                 )
         await self._owed.settle(self._owed.keys_of(self.user or ""))
-        return missing
+        # In order: a tracker restored from a backup counts on from the versions that it knows.
+        return sorted(missing, key=lambda share: share.record.version)
 
     def _is_ours(self, row: tracker.OfferRow) -> bool:
         """Whether this home made a listed offer, by a record, a damaged record, or an owed
         withdrawal."""
-        key = share_key(self.user or "", names.fold_id(row.group), row.name)
-        if self._records.was_damaged(key):
+        user, group = self.user or "", names.fold_id(row.group)
+        if self._records.was_damaged(share_key(user, group, row.name, row.version)):
             return True
-        made = self._records.get(key), self._owed.get(key)
-        return any(record is not None and record.content == row.content for record in made)
+        made = (
+            *self._records.of_name(user, group, row.name),
+            *self._owed.of_name(user, group, row.name),
+        )
+        return any(record.content == row.content for record in made)
 
     async def _offer_again(self, share: Share) -> None:
         record = share.record
@@ -266,12 +322,13 @@ class OfferAgreement:
         served = self._inventory.get(content)
         encoded = b"" if served is None else served.encoded
         try:
-            await self._offers.offer(
-                GroupId(record.group), record.name, content, encoded, lambda _: None
-            )
+            await self._offer_version(record, encoded)
         except (Refused, IntegrityError) as error:
             if _is_for_now(error):
                 raise
+            if isinstance(error, Refused) and error.code is Code.WITHDRAWN:
+                await self.forget_withdrawn([record], error)
+                return
             self._shares.report(share, error)
 
 

@@ -7,7 +7,9 @@ Not here: records of shares (see peer.shares.share_records).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from shlex import quote
 
 from common import manifest as manifests
 from common.digests import Algorithm
@@ -17,7 +19,7 @@ from common.ids import ContentId, GroupId
 from common.manifest import Entry, Manifest
 from common.messages import control, tracker
 from common.messages.refusals import Code
-from common.names import quoted
+from common.names import BadName, new_share_name, quoted
 from common.units import size_text
 from peer.files.errors import OtherContent
 from peer.files.fingerprint import SharedLocation
@@ -28,13 +30,15 @@ from peer.shares.offers import TrackerOffers
 from peer.tracker_client.claims import check_name, check_summary
 from peer.workers import Workers
 
+KEPT_RATIO_MAX = 8  # between the piece length of an earlier version and the usual one
 LEFT_OUT_NAMED_MAX = 5  # parts of downloads in a note; the rest is counted
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     """Content that can be offered. ``joining``: under a manifest that the group has already;
-    ``notes``: sentences for its user."""
+    ``notes``: sentences for its user; ``version``: the one that it joins or becomes, 0 if that is
+    not known; ``replaces``: as in `OfferAgreement.offer_new`."""
 
     content: ContentId
     manifest: Manifest
@@ -42,6 +46,8 @@ class Ready:
     place: SharedLocation
     joining: bool
     notes: list[str]
+    version: int = 0
+    replaces: int | None = None
 
 
 class Joining:
@@ -58,36 +64,59 @@ class Joining:
         group: GroupId,
         name: str,
         scanned: Scan,
-        own: ContentId | None,
+        may_replace: Callable[[tracker.ShareFound], bool],
         report: Report,
     ) -> Ready:
-        """Prepare scanned files. ``own``: the content that this device shares under that name now.
+        """Prepare scanned files. ``may_replace``: whether the user may replace what is found.
 
         Raises `Refused` if the name stands for other bytes, and other `MiniTorrentError`s.
         """
-        algorithm = Algorithm.named(ask.digest)
         notes = _notes_on_parts(scanned)
         found = await self._offers.find(group, name)
         if found is None:
-            digested = await digest(scanned, algorithm, ask.piece_length, ask.times, report)
-            encoded = await self._workers.run(manifests.encode, digested.manifest)
-            content = manifests.manifest_id(encoded)
-            return Ready(content, digested.manifest, encoded, digested.place, False, notes)
-        content = ContentId(found.row.content)
+            _check_new(ask, group, name)
+            replaces = 0 if ask.replace else None
+            return await self._digested(ask, scanned, ask.piece_length, notes, replaces, report)
         check_name(found.row, name)
         if found.row.name != name:
             raise _twin(found.row, name)
+        content = ContentId(found.row.content)
         encoded = await self._manifest(group, content)
         model = await self._workers.run(manifests.decode, encoded, content)
         check_summary(found.row, model, name)
-        if not _same_files(model, scanned):
-            raise _taken(ask, group, name, own == content)
         try:
+            # With --replace the permission to execute is a reason for a new version.
+            if not _same_files(model, scanned) or (ask.replace and _other_kinds(model, scanned)):
+                raise OtherContent("other files")
             place = await verify(model, scanned, report)
         except OtherContent:
-            raise _taken(ask, group, name, own == content) from None
-        notes += _differences(model, scanned, ask)
-        return Ready(content, model, encoded, place, True, notes)
+            if not ask.replace or not may_replace(found):
+                raise _taken(ask, group, name, may_replace(found)) from None
+        else:
+            notes += _differences(model, scanned, ask)
+            return Ready(content, model, encoded, place, True, notes, found.row.version)
+        # Why: pieces of the same length can be taken from the earlier version by other devices.
+        length = ask.piece_length or _kept_length(model, scanned)
+        version = found.row.version
+        return await self._digested(ask, scanned, length, notes, version, report)
+
+    async def _digested(
+        self,
+        ask: control.UploadFile,
+        scanned: Scan,
+        piece_length: int | None,
+        notes: list[str],
+        replaces: int | None,
+        report: Report,
+    ) -> Ready:
+        algorithm = Algorithm.named(ask.digest)
+        digested = await digest(scanned, algorithm, piece_length, ask.times, report)
+        encoded = await self._workers.run(manifests.encode, digested.manifest)
+        content = manifests.manifest_id(encoded)
+        version = replaces + 1 if replaces else 0
+        return Ready(
+            content, digested.manifest, encoded, digested.place, False, notes, version, replaces
+        )
 
     async def _manifest(self, group: GroupId, content: ContentId) -> bytes:
         kept = self._kept.get(content)
@@ -105,6 +134,12 @@ def _form(entry: Entry) -> tuple[str, int, bool]:
     return entry.path, entry.size, entry.kind is manifests.EntryKind.FOLDER
 
 
+def _other_kinds(model: Manifest, scanned: Scan) -> int:
+    """Count the same files that are executable in one of the two only."""
+    pairs = zip(model.entries, scanned.entries, strict=True)
+    return sum(one.kind is not two.kind for one, two in pairs)
+
+
 def _differences(model: Manifest, scanned: Scan, ask: control.UploadFile) -> list[str]:
     notes = []
     length = ask.piece_length
@@ -114,9 +149,7 @@ def _differences(model: Manifest, scanned: Scan, ask: control.UploadFile) -> lis
         )
     if ask.digest != model.algorithm.value:
         notes.append(f"it is verified by {model.algorithm.value}, not by {ask.digest}")
-    kinds = sum(
-        one.kind is not two.kind for one, two in zip(model.entries, scanned.entries, strict=True)
-    )
+    kinds = _other_kinds(model, scanned)
     if kinds:
         files = "1 file is" if kinds == 1 else f"{kinds} files are"
         notes.append(f"{files} marked executable in one of the two copies only")
@@ -137,22 +170,54 @@ def _notes_on_parts(scanned: Scan) -> list[str]:
     return [f"left out, for downloads fill them: {named}" + (f" and {more} more" * (more > 0))]
 
 
-def _taken(ask: control.UploadFile, group: GroupId, name: str, own: bool) -> Refused:
+def _kept_length(model: Manifest, scanned: Scan) -> int | None:
+    """The piece length of the version before, unless that makes very many or few pieces."""
+    usual = manifests.piece_length_for(scanned.size)
+    length = model.piece_length
+    return length if usual // KEPT_RATIO_MAX <= length <= usual * KEPT_RATIO_MAX else None
+
+
+def _check_new(ask: control.UploadFile, group: GroupId, name: str) -> None:
+    try:
+        new_share_name(name)
+    except BadName as error:
+        raise BadName(error.message, _other_name(ask, group, name.replace("@", "-"))) from None
+
+
+def _taken(ask: control.UploadFile, group: GroupId, name: str, may_replace: bool) -> Refused:
     shown = quoted(name)
-    if own:
+    if may_replace:
+        words = [*_kept_options(ask), "--replace"]
         return Refused(
             Code.TAKEN,
-            f"you share another content as {shown} in this group, or its former state",
-            hint("end that first", "stop-share", group, name),
+            f"another content is shared as {shown} in this group, or its former state",
+            hint("make it the next version", "upload-file", ask.path, group, options=words),
         )
     stem, dot, ending = name.rpartition(".")
     other = f"{stem}-2.{ending}" if stem and dot else f"{name}-2"
-    options = [*(["--yes"] if ask.yes else []), "--name", other]
-    return Refused(
-        Code.TAKEN,
-        f"another content is shared as {shown} in this group",
-        hint("share it under another name", "upload-file", ask.path, group, options=options),
+    message = (
+        f"replace {shown}: only its sharer and the owner of the group may"
+        if ask.replace
+        else f"another content is shared as {shown} in this group"
     )
+    return Refused(Code.TAKEN, message, _other_name(ask, group, other))
+
+
+def _other_name(ask: control.UploadFile, group: GroupId, name: str) -> str:
+    options = [*(["--yes"] if ask.yes else []), "--name", name]
+    return hint("share it under another name", "upload-file", ask.path, group, options=options)
+
+
+def _kept_options(ask: control.UploadFile) -> list[str]:
+    return [*(["--yes"] if ask.yes else []), *(["--name", ask.name] if ask.name else [])]
+
+
+def with_path(error: Refused, path: str) -> Refused:
+    """Return ``error`` of the tracker, with the path in its hint, which the tracker cannot know."""
+    hint_text = error.hint
+    if hint_text is None or " PATH " not in hint_text:
+        return error
+    return Refused(error.code, error.message, hint_text.replace(" PATH ", f" {quote(path)} ", 1))
 
 
 def _twin(row: tracker.FileRow, name: str) -> Refused:

@@ -22,7 +22,7 @@ from common.host.clock import monotonic
 from common.host.home import default_home
 from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
-from common.messages import control, tracker
+from common.messages import control, events, tracker
 from common.messages.refusals import Code
 from common.shared_refusals import no_group, not_logged_in, still_pending
 from peer.background_tasks import BackgroundTasks
@@ -32,12 +32,13 @@ from peer.records import Manifests, ShareRecord
 from peer.serving.inventory import Inventory
 from peer.shares.agreement import OfferAgreement
 from peer.shares.digesting import Report
-from peer.shares.joining import Joining, Ready
+from peer.shares.joining import Joining, Ready, with_path
 from peer.shares.offers import TrackerOffers
 from peer.shares.open_shares import OpenShares
-from peer.shares.owed_withdrawals import OwedWithdrawals, share_key
+from peer.shares.owed_withdrawals import OwedWithdrawals
 from peer.shares.share_records import ShareRecords, with_pieces
 from peer.shares.watching import ShareWatcher
+from peer.shares.withdrawn import is_withdrawn, withdrawn_by
 from peer.tracker_client.group_replica import GroupReplica
 from peer.tracker_client.link import TrackerLink
 from peer.workers import Workers
@@ -107,8 +108,8 @@ class Shares:
         """All contents that some record names."""
         return self._records.contents()
 
-    def away(self) -> dict[tuple[str, str], str]:
-        """The reasons of shares whose folder is away, by group and folded name."""
+    def away(self) -> dict[tuple[str, str, int], str]:
+        """The reasons of shares whose folder is away, by group, folded name and version."""
         return self._open.away()
 
     def open_in(self, group: GroupId) -> list[tuple[ShareRecord, Manifest]]:
@@ -186,34 +187,57 @@ class Shares:
         if scanned.delicate and not ask.yes:
             shown = names.quoted(scanned.place.path)
             raise Refused(Code.UNCONFIRMED, f"{shown} has {scanned.delicate.words()}")
+        own = {
+            record.version: record.content for record in self._records.of_name(user, group, name)
+        }
         for attempt in range(2):
-            before = self._records.get(share_key(user, group, name))
-            own = None if before is None else ContentId(before.content)
-            ready = await self._joining.ready(ask, group, name, scanned, own, report)
+            rights = self._rights(user, group)
+            ready = await self._joining.ready(ask, group, name, scanned, rights, report)
             try:
-                offered = await self._offer(user, group, name, ready, report)
+                guess = ready.version or max(own, default=0) + 1
+                offered = await self._offer(user, group, name, guess, ready, report)
             except Refused as error:
                 # Another member may have shared the same bytes meanwhile: join that share.
                 if error.code is not Code.TAKEN or ready.joining or attempt:
-                    raise
+                    raise with_path(error, ask.path) from None
             else:
                 break
-        again = own == ready.content
+        again = own.get(offered.row.version) == ready.content
         joined = offered.joined and not again
         return Upload(offered.row, monotonic() - started, joined, again, ready.notes)
 
-    async def _offer(
-        self, user: UserId, group: GroupId, name: str, ready: Ready, report: Report
-    ) -> tracker.Offered:
-        record = ShareRecord(user, group, name, ready.content, ready.place)
-        record = with_pieces(record, ready.manifest)
-        return await self._agreement.offer_new(record, ready.manifest, ready.encoded, report)
+    def _rights(self, user: UserId, group: GroupId) -> Callable[[tracker.ShareFound], bool]:
+        """Return a check of whether ``user`` may replace a share of the group."""
+        view = self._replica.groups.get(group)
+        owner = None if view is None else view.owner
+        return lambda found: user in (owner, names.fold_id(found.first_by or ""))
 
-    async def stop(self, group_text: str, name: str) -> None:
-        """Stop sharing ``name`` in a group. Raises `MiniTorrentError`."""
+    async def _offer(
+        self, user: UserId, group: GroupId, name: str, version: int, ready: Ready, report: Report
+    ) -> tracker.Offered:
+        record = ShareRecord(user, group, name, ready.content, ready.place, version=version)
+        record = with_pieces(record, ready.manifest)
+        return await self._agreement.offer_new(
+            record, ready.manifest, ready.encoded, report, replaces=ready.replaces
+        )
+
+    async def stop(self, group_text: str, text: str) -> None:
+        """Stop sharing NAME, or NAME@K, in a group. Raises `MiniTorrentError`."""
         user, group = await self._require_member(group_text)
-        key = share_key(user, group, name)
-        await self._agreement.stop(group, name, key)
+        name, version = names.split_version(text)
+        if version and self._records.of_name(user, group, text):
+            name, version = text, 0  # a share of an earlier release, of exactly that name
+        await self._agreement.stop(group, name, version)
+
+    async def withdrawn(self, group: GroupId, event: events.Withdrawn) -> None:
+        """Serve versions no longer that were withdrawn from the group; the files stay."""
+        user = self._replica.user or ""
+        records = [
+            record
+            for record in self._records.of_name(user, group, event.name)
+            if is_withdrawn(event, record.name, record.version)
+        ]
+        await self._agreement.forget_withdrawn(records, withdrawn_by(event))
 
     async def _require_member(self, group_text: str) -> tuple[UserId, GroupId]:
         """The current user and the group; raises `Refused` unless the user is a member."""
@@ -234,7 +258,7 @@ class Shares:
         """
         if self._has_left(record):
             return
-        shared = self._open.get(share_key(record.user, record.group, record.name))
+        shared = self._open.get(self._records.key_of(record))
         if shared is not None and shared.open and shared.record.content == record.content:
             return  # a copy of a share of this device
         await self._agreement.adopt(with_pieces(record, decoded), decoded, encoded)

@@ -12,8 +12,8 @@ from common.ids import ContentId, GroupId
 from common.manifest import manifest_id
 from common.messages import control, tracker
 from common.messages.refusals import Code
-from common.names import fold_id, fold_name
-from peer.tracker_client.claims import check_offered
+from common.names import fold_id, fold_name, versioned
+from peer.tracker_client.claims import check_offered, check_version
 from peer.tracker_client.link import TrackerLink
 from peer.tracker_client.listing import listing
 
@@ -30,12 +30,21 @@ class TrackerOffers:
         self._link = link
 
     async def offer(
-        self, group: GroupId, name: str, content: ContentId, encoded: bytes, report: Report
+        self,
+        group: GroupId,
+        name: str,
+        content: ContentId,
+        encoded: bytes,
+        report: Report,
+        *,
+        replace: bool = False,
+        version: int = 0,
     ) -> tracker.Offered:
-        """Offer a content, and send its manifest if the tracker lacks it.
+        """Offer a content, and send its manifest if the tracker lacks it; ``replace`` and
+        ``version`` as in `tracker.Offer`.
 
         Raises `IntegrityError` too, if the tracker answers with another row."""
-        ask = tracker.Offer(group, name, content)
+        ask = tracker.Offer(group, name, content, replace, version)
         try:
             return await self._offered(ask)
         except Refused as error:
@@ -52,6 +61,8 @@ class TrackerOffers:
     async def _offered(self, ask: tracker.Offer) -> tracker.Offered:
         reply = await self._ask(ask, tracker.Offered)
         check_offered(reply.row, ask.name, ContentId(ask.content))
+        if ask.version and not ask.replace:
+            check_version(reply.row, ask.version)
         return reply
 
     async def _ask(self, ask: tracker.Command, answer: type[R], data: bytes | None = None) -> R:
@@ -68,7 +79,7 @@ class TrackerOffers:
         return (await self._link.ask(ask, answer, data=data)).reply
 
     async def find(self, group: GroupId, name: str) -> tracker.ShareFound | None:
-        """The share of a group with ``name`` or a twin of it; None if there is none."""
+        """The current version of ``name`` or a twin of it; None if there is none."""
         try:
             return (await self._link.ask(tracker.FindShare(group, name), tracker.ShareFound)).reply
         except Refused as error:
@@ -95,20 +106,24 @@ class TrackerOffers:
         """Raise `TransportError` if nothing can be offered now."""
         await self._link.reachable()
 
-    async def withdraw(self, group: str, name: str) -> None:
-        """Withdraw the offer of ``name``."""
-        await self._ask(tracker.StopShare(group, name), tracker.Done)
+    async def withdraw(self, group: str, name: str, version: int) -> None:
+        """Withdraw the offer of a version of ``name``; 0: of all versions."""
+        await self._ask(tracker.StopShare(group, name, version), tracker.Done)
 
-    async def listed(self) -> dict[tuple[str, str], tracker.OfferRow]:
-        """The offers that the tracker lists, by folded group and name."""
+    async def listed(self) -> dict[tuple[str, str, int], tracker.OfferRow]:
+        """The offers that the tracker lists, by folded group, folded name and version."""
 
         async def page(last: tracker.OfferRow | None) -> tracker.OfferRows:
-            ask = tracker.MyOffers("" if last is None else f"{last.group}/{last.name}")
+            ask = tracker.MyOffers("" if last is None else _after(last))
             return await self._ask(ask, tracker.OfferRows)
 
         rows = listing(page, _reference, "offers", limits.OFFERS_PER_DEVICE_MAX)
         return {_reference(row): row async for row in rows}
 
 
-def _reference(row: tracker.OfferRow) -> tuple[str, str]:
-    return fold_id(row.group), fold_name(row.name)
+def _after(row: tracker.OfferRow) -> str:
+    return f"{row.group}/{versioned(row.name, row.version)}"
+
+
+def _reference(row: tracker.OfferRow) -> tuple[str, str, int]:
+    return fold_id(row.group), fold_name(row.name), row.version

@@ -201,10 +201,12 @@ class OpenShares:
 
     # -- shares that cannot be served -----------------------------------------------------------
 
-    def away(self) -> dict[tuple[str, str], str]:
-        """The reasons of shares that are away, by group and folded name."""
+    def away(self) -> dict[tuple[str, str, int], str]:
+        """The reasons of shares that are away, by group, folded name and version."""
         return {
-            (share.record.group, names.fold_name(share.record.name)): share.away
+            (share.record.group, names.fold_name(share.record.name), share.record.version): (
+                share.away
+            )
             for share in self._shares.values()
             if share.away is not None
         }

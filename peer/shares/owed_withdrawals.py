@@ -18,9 +18,10 @@ from peer.workers import Workers
 log = logging.getLogger(__name__)
 
 
-def share_key(user: str, group: str, name: str) -> str:
-    """The key of the record of a share."""
-    return record_key(user, group, names.fold_name(name))
+def share_key(user: str, group: str, name: str, version: int = 1) -> str:
+    """The key of the record of a share; that of version 1 is as in earlier releases."""
+    parts = user, group, names.fold_name(name)
+    return record_key(*parts) if version == 1 else record_key(*parts, str(version))
 
 
 class OwedWithdrawals:
@@ -31,9 +32,15 @@ class OwedWithdrawals:
         self._workers = workers
         self._all = self._records.load()
 
-    def get(self, key: str) -> ShareRecord | None:
-        """The owed withdrawal of a share, if there is one."""
-        return self._all.get(key)
+    def of_name(self, user: str, group: str, name: str) -> list[ShareRecord]:
+        """The owed withdrawals of all versions of a name."""
+        folded = names.fold_name(name)
+        return [
+            record
+            for record in self._all.values()
+            if (record.user, record.group) == (user, group)
+            and names.fold_name(record.name) == folded
+        ]
 
     def keys_of(self, user: str) -> list[str]:
         """The keys of all that is owed in the name of ``user``."""
@@ -41,7 +48,7 @@ class OwedWithdrawals:
 
     async def add(self, record: ShareRecord) -> None:
         """Record that the offer of a share must be withdrawn."""
-        key = share_key(record.user, record.group, record.name)
+        key = share_key(record.user, record.group, record.name, record.version)
         self._all[key] = record
         try:
             await self._workers.run(self._records.put, key, record)

@@ -46,7 +46,7 @@ class ShareRecords:
     @staticmethod
     def key_of(record: ShareRecord) -> str:
         """The key of a record."""
-        return share_key(record.user, record.group, record.name)
+        return share_key(record.user, record.group, record.name, record.version)
 
     def get(self, key: str) -> ShareRecord | None:
         """The record of a key, if there is one."""
@@ -55,6 +55,17 @@ class ShareRecords:
     def of_user(self, user: str) -> list[tuple[str, ShareRecord]]:
         """The records of one user."""
         return [(key, record) for key, record in self._all.items() if record.user == user]
+
+    def of_name(self, user: str, group: str, name: str) -> list[ShareRecord]:
+        """The records of all versions of a name, in order."""
+        folded = names.fold_name(name)
+        found = (
+            record
+            for record in self._all.values()
+            if (record.user, record.group) == (user, group)
+            and names.fold_name(record.name) == folded
+        )
+        return sorted(found, key=lambda record: record.version)
 
     def contents(self) -> set[ContentId]:
         """All contents that some record names."""

@@ -13,7 +13,7 @@ from common.ids import ContentId, GroupId
 from common.link import check_endpoint, check_source, host_of
 from common.manifest import Manifest
 from common.messages import tracker
-from common.names import BadName, fold_id, fold_name, group_id, quoted, user_id
+from common.names import BadName, fold_id, fold_name, group_id, quoted, user_id, versioned
 
 
 def check_name(row: tracker.FileRow, asked: str) -> None:
@@ -24,6 +24,18 @@ def check_name(row: tracker.FileRow, asked: str) -> None:
     if fold_name(row.name) != fold_name(asked):
         raise IntegrityError(
             f"find {quoted(asked)}: the tracker answered with another name, {quoted(row.name)}"
+        )
+
+
+def check_version(row: tracker.FileRow, asked: int) -> None:
+    """Raise `IntegrityError` unless ``row`` is that of the version that was asked for.
+
+    Version 0 is the current one.
+    """
+    if row.version != asked if asked else not row.current:
+        raise IntegrityError(
+            f"find {quoted(versioned(row.name, asked))}: the tracker answered with another"
+            f" version, {row.version}"
         )
 
 

@@ -257,7 +257,9 @@ def test_a_client_written_from_the_document_fetches_a_file(
     assert entries[0][2] == seq == head
 
     # Section 7.4 and 10: find the share, and check its manifest against its id.
-    _, row, share_topic, manifest_bytes, sources = stranger.ask("FindShare", "lab", "file.bin")[0]
+    found = stranger.ask("FindShare", "lab", "file.bin")[0]
+    _, row, share_topic, manifest_bytes, sources, first_by, since = found
+    assert (row[11:], first_by, since > 0) == ([1, True], "alice", True)
     content_id = row[1]
     assert share_topic == hashlib.blake2b(content_id, key=topic, digest_size=16).digest()
     (_, total, offset), encoded = stranger.ask("GetManifest", "lab", content_id)
@@ -329,7 +331,7 @@ def test_a_client_written_from_the_document_fetches_a_file(
     while entry[5][0] != "Unshared":
         entry = until(news, key, "LogEntry")
     assert (entry[1], entry[4]) == ("lab", epoch)
-    assert entry[5] == ["Unshared", "alice", "file.bin", content_id]
+    assert entry[5] == ["Unshared", "alice", "file.bin", content_id, 1]
     answer, _ = hear()
     assert answer[:2] == ["Closed", 7]
     assert answer[2][0] == "Refusal"

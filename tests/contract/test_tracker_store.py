@@ -37,10 +37,13 @@ from tracker.core.changes import (
     ManifestStored,
     ManifestSummary,
     MemberJoined,
+    NameId,
+    ShareId,
 )
 from tracker.core.context import Caller
 from tracker.core.invitation_changes import InvitationUsed
 from tracker.core.records import Binding
+from tracker.core.share_names import Name, Version
 from tracker.core.state import State
 from tracker.store import migrate, tables
 from tracker.store.statements import LogConflict
@@ -206,7 +209,11 @@ def _something(harness: TrackerHarness, rng: random.Random) -> None:
                 tracker.RemoveMember(group, user),
                 tracker.Offer(group, name, _content(harness, name)),
                 tracker.Offer(group, name, _content(harness, name)),
-                tracker.StopShare(group, name),
+                tracker.Offer(group, name, _content(harness, "c"), True),
+                tracker.Offer(group, name, _content(harness, "d"), True),
+                tracker.Offer(group, name, _content(harness, "c"), False, rng.randrange(3)),
+                tracker.StopShare(group, name, rng.randrange(3)),
+                tracker.Withdraw(group, name, rng.randrange(3)),
                 tracker.Logout(),
                 tracker.ForgetDevice(harness.device(f"device {rng.randrange(6)}").key),
                 tracker.Announce("tcp://192.0.2.7:9000"),
@@ -526,3 +533,27 @@ def test_a_pending_rekey_survives_a_restart(store: AnyStore) -> None:
     assert group.epoch == epoch + 1
     assert not group.rekey_pending
     again.close()
+
+
+def test_f104_each_share_of_the_third_schema_is_version_1_of_its_name(path: Path) -> None:
+    """The user of the oldest offer may replace it."""
+    key = {"content": b"c" * 32, "one": b"1" * 32, "two": b"2" * 32}
+    with schema(path, "0003") as db:
+        for statement in (
+            "INSERT INTO accounts VALUES ('bob', 'h', 1)",
+            "INSERT INTO groups VALUES ('lab', 'bob', 'topic', 'key', 7, 3, 1, NULL, false)",
+            "INSERT INTO manifests VALUES (:content, 9, 5, 1, 1, 16384, 'blake3', 'd', 1)",
+            "INSERT INTO shares VALUES ('lab', 'data', 'Data', :content, 5)",
+            "INSERT INTO offers VALUES ('lab', 'data', 'bob', :one, 9)",
+            "INSERT INTO offers VALUES ('lab', 'data', 'alice', :two, 6)",
+        ):
+            db.execute(sa.text(statement), key)
+    store = Store(path)
+    state = store.load()
+    lab, share = state.groups[GroupId("lab")], ShareId(NameId("data"), 1)
+    assert lab.names.by_id == {
+        share.name: Name("Data", 1, versions={1: Version(key["content"], "alice", 5)}, offered={1})
+    }
+    assert lab.names.listed == ["data"]
+    assert lab.shares[share].offers == {("alice", key["two"]): 6, ("bob", key["one"]): 9}
+    store.close()

@@ -44,6 +44,7 @@ def test_a_shared_file_is_listed_for_the_members(
         "shared_by": ["alice"],
         "away": False,
         "version": 1,
+        "current": True,
     }
     assert bob.json("list-files", group) == [shared]
     assert path.name in bob.ok("list-files", group)

@@ -14,7 +14,8 @@ class Replayed:
     owner: str = ""
     members: set[str] = field(default_factory=set)
     requests: set[str] = field(default_factory=set)
-    shares: dict[str, set[str]] = field(default_factory=dict)  # name -> users who offer it
+    versions: dict[tuple[str, int], set[str]] = field(default_factory=dict)
+    """Users who offer each version of a name."""
 
 
 def replay(log: Iterable[events.GroupEvent]) -> Replayed:
@@ -35,16 +36,22 @@ def replay(log: Iterable[events.GroupEvent]) -> Replayed:
                 replayed.members.remove(user)
             case events.Owner(user):
                 replayed.owner = user
-            case events.Shared(user, name):
-                assert name not in replayed.shares
-                replayed.shares[name] = {user}
-            case events.Seeding(user, name):
-                assert user not in replayed.shares[name]
-                replayed.shares[name].add(user)
-            case events.Stopped(user, name):
-                replayed.shares[name].remove(user)
-            case events.Unshared(user, name):
-                assert replayed.shares.pop(name) == {user}
+            case events.Shared(user, name, version=version):
+                assert (name, version) not in replayed.versions
+                replayed.versions[name, version] = {user}
+            case events.Seeding(user, name, version=version):
+                assert user not in replayed.versions[name, version]
+                replayed.versions[name, version].add(user)
+            case events.Stopped(user, name, version=version):
+                replayed.versions[name, version].remove(user)
+            case events.Unshared(user, name, version=version):
+                assert replayed.versions.pop((name, version)) == {user}
+            case events.Withdrawn(_, name, version, earlier):
+                replayed.versions = {
+                    (other, k): users
+                    for (other, k), users in replayed.versions.items()
+                    if other != name or k > version or (k < version and not earlier)
+                }
             case events.Device():
                 pass
             case _:

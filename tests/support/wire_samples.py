@@ -24,7 +24,19 @@ MS = 1_900_000_000_123
 REFUSAL = Refusal(Code.UNKNOWN_GROUP, "there is no such group", "see the groups")
 SOURCE = Source(OTHER, "bob", "tcp://192.0.2.2:5001", False, 17)
 FILE = tracker.FileRow(
-    "film.mkv", CONTENT, 1_048_577, 1, 3, 524_288, "blake3", DIGEST, 2, 1, ["alice", "bob"]
+    "film.mkv",
+    CONTENT,
+    1_048_577,
+    1,
+    3,
+    524_288,
+    "blake3",
+    DIGEST,
+    2,
+    1,
+    ["alice", "bob"],
+    3,
+    False,
 )
 ENTRY = events.LogEntry("films", 9, MS, 2, events.Joined("bob"))
 
@@ -45,12 +57,12 @@ COMMANDS: list[Any] = [
     tracker.AcceptRequest("films", "bob"),
     tracker.RejectRequest("films", "bob"),
     tracker.RemoveMember("films", "bob"),
-    tracker.Offer("films", "film.mkv", CONTENT),
+    tracker.Offer("films", "film.mkv", CONTENT, True, 3),
     tracker.PutManifest(CONTENT, 300_000, 131_072),
-    tracker.StopShare("films", "film.mkv"),
-    tracker.MyOffers("films/film.mkv"),
-    tracker.ListFiles("films", "film.mkv"),
-    tracker.FindShare("films", "film.mkv"),
+    tracker.StopShare("films", "film.mkv", 3),
+    tracker.MyOffers("films/film.mkv@3"),
+    tracker.ListFiles("films", "film.mkv@3", True),
+    tracker.FindShare("films", "film.mkv", 3),
     tracker.GetSources("films", CONTENT),
     tracker.GetManifest("films", CONTENT, 131_072),
     tracker.Announce("tcp://192.0.2.1:5001", [tracker.Leeching("films", CONTENT, 17)]),
@@ -60,6 +72,7 @@ COMMANDS: list[Any] = [
     tracker.GetDevices("films", DEVICE.hex()),
     tracker.EventsSince("films", 8),
     tracker.ProbeMe(),
+    tracker.Withdraw("films", "film.mkv", 3),
     tracker.Invite("films", OTHER, 3, 86_400),
     tracker.ListInvitations("films", "abcdefgh"),
     tracker.RevokeInvitation("films", "abcdefgh"),
@@ -81,9 +94,9 @@ REPLIES: list[Any] = [
     tracker.GroupRows([tracker.GroupRow("films", "alice", 2, "owner")], True),
     tracker.UserRows([tracker.UserRow("bob", "member", MS, 1)], True),
     tracker.Offered(FILE, True),
-    tracker.OfferRows([tracker.OfferRow("films", "film.mkv", CONTENT)], True),
+    tracker.OfferRows([tracker.OfferRow("films", "film.mkv", CONTENT, 3)], True),
     tracker.FileRows([FILE], True),
-    tracker.ShareFound(FILE, TOPIC, 300_000, [SOURCE]),
+    tracker.ShareFound(FILE, TOPIC, 300_000, [SOURCE], "alice", MS),
     tracker.Sources([SOURCE]),
     tracker.ManifestPart(300_000, 131_072),
     tracker.Announced(30.0, MS, [tracker.Head("films", 9, 2)]),
@@ -108,10 +121,11 @@ GROUP_EVENTS: list[Any] = [
     events.Removed("bob", 2),
     events.Owner("bob"),
     events.Device("bob", OTHER, True),
-    events.Shared("alice", "film.mkv", CONTENT, 1_048_577, 1, "blake3", DIGEST),
-    events.Seeding("bob", "film.mkv", CONTENT),
-    events.Stopped("alice", "film.mkv", CONTENT),
-    events.Unshared("bob", "film.mkv", CONTENT),
+    events.Shared("alice", "film.mkv", CONTENT, 1_048_577, 1, "blake3", DIGEST, 3),
+    events.Seeding("bob", "film.mkv", CONTENT, 3),
+    events.Stopped("alice", "film.mkv", CONTENT, 3),
+    events.Unshared("bob", "film.mkv", CONTENT, 3),
+    events.Withdrawn("alice", "film.mkv", 3, True),
 ]
 
 PUBLISHED: list[Any] = [
@@ -165,8 +179,10 @@ ASKS: list[Any] = [
     control.AcceptRequest("films", "bob"),
     control.RejectRequest("films", "bob"),
     control.RemoveMember("films", "bob"),
-    control.UploadFile("/films/film.mkv", "films", "film.mkv", "sha256", 1_048_576, True, False),
-    control.ListFiles("films"),
+    control.UploadFile(
+        "/films/film.mkv", "films", "film.mkv", "sha256", 1_048_576, True, False, True
+    ),
+    control.ListFiles("films", True),
     control.DownloadFile(
         "films", "film.mkv", "/films", False, "sequential", False, 90.0, ["/old/film.mkv"]
     ),
@@ -189,7 +205,18 @@ ASKS: list[Any] = [
 ]
 
 _ROW = control.FileRow(
-    "film.mkv", 1_048_577, 1, 3, 524_288, "blake3", DIGEST.hex(), 2, 1, ["alice", "bob"]
+    "film.mkv",
+    1_048_577,
+    1,
+    3,
+    524_288,
+    "blake3",
+    DIGEST.hex(),
+    2,
+    1,
+    ["alice", "bob"],
+    version=3,
+    current=False,
 )
 
 ANSWERS: list[Any] = [

@@ -8,16 +8,23 @@ milliseconds since 1970.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NewType, TypeAlias
+from typing import NamedTuple, NewType, TypeAlias
 
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages.events import LogEntry
-from common.messages.operator import Registration
 from tracker.core.budgets import BudgetSpent
 from tracker.core.invitation_changes import InvitationChange
+from tracker.core.operator_changes import OperatorChange
 
-ShareId = NewType("ShareId", str)
-"""A share's name, folded for comparison."""
+NameId = NewType("NameId", str)
+"""A name of a share, folded for comparison."""
+
+
+class ShareId(NamedTuple):
+    """One version of a name; sorts by name, then by version."""
+
+    name: NameId
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +38,6 @@ class AccountCreated:
 class PasswordReplaced:
     user: UserId
     password_hash: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class AccountDisabled:
-    """``user`` can do nothing until ``disabled`` is withdrawn; nothing of theirs is deleted."""
-
-    user: UserId
-    disabled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class AccountDeleted:
-    """The account, without devices, memberships and requests left, is gone; its name is free."""
-
-    user: UserId
-
-
-@dataclass(frozen=True, slots=True)
-class RegistrationSet:
-    """From now on ``mode`` decides who may make an account."""
-
-    mode: Registration
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,17 +216,53 @@ class ManifestDropped:
 
 
 @dataclass(frozen=True, slots=True)
-class ShareAdded:
+class VersionAdded:
+    """A version of ``name`` is on record: ``user`` shared it first. Its offer follows."""
+
     group: GroupId
     share: ShareId
     name: str
+    content: ContentId
+    user: UserId
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionsWithdrawn:
+    """``version`` of a name, with ``earlier`` all before it too, may not be offered again.
+
+    All their offers end. ``contents``: those of the versions that have offers.
+    """
+
+    group: GroupId
+    name: NameId
+    version: int
+    earlier: bool
+    contents: tuple[ContentId, ...]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NameForgotten:
+    """A name without offers leaves the record, with its withdrawals."""
+
+    group: GroupId
+    name: NameId
+
+
+@dataclass(frozen=True, slots=True)
+class ShareAdded:
+    """A version on record is listed: it gets its first offer."""
+
+    group: GroupId
+    share: ShareId
     content: ContentId
     at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class ShareDropped:
-    """The share has no offers left; they were dropped before."""
+    """The share has no offers left; they were dropped before. A name without any share ends."""
 
     group: GroupId
     share: ShareId
@@ -330,9 +351,7 @@ class ReceiptsExpired:
 Change: TypeAlias = (
     AccountCreated
     | PasswordReplaced
-    | AccountDisabled
-    | AccountDeleted
-    | RegistrationSet
+    | OperatorChange
     | DeviceBound
     | DeviceUnbound
     | DeviceSeen
@@ -352,6 +371,9 @@ Change: TypeAlias = (
     | ManifestStored
     | ManifestShown
     | ManifestDropped
+    | VersionAdded
+    | VersionsWithdrawn
+    | NameForgotten
     | ShareAdded
     | ShareDropped
     | OfferAdded

@@ -21,7 +21,17 @@ from common.errors import MiniTorrentError
 from common.ids import UserId
 from common.messages import tracker
 from common.messages.base import Refusal
-from tracker.core import accounts, devices, feed, groups, invitations, operator, shares
+from tracker.core import (
+    accounts,
+    devices,
+    feed,
+    groups,
+    invitations,
+    offers,
+    operator,
+    shares,
+    versions,
+)
 from tracker.core import changes as c
 from tracker.core import invitation_changes as ic
 from tracker.core.context import (
@@ -35,6 +45,7 @@ from tracker.core.context import (
 )
 from tracker.core.records import Group
 from tracker.core.state import State
+from tracker.core.versions import names_to_forget
 
 LOGS_TRIMMED_MAX = 20  # logs trimmed by one housekeeping: half a second of the disk
 
@@ -106,6 +117,7 @@ _WITH_RECEIPT = (
     tracker.RemoveMember,
     tracker.RevokeInvitation,
     tracker.StopShare,
+    tracker.Withdraw,
 )
 
 
@@ -208,13 +220,13 @@ def _match(
         case tracker.Redeem():
             return invitations.redeem(context, user, caller, command, now)
         case tracker.Offer():
-            return shares.offer(context, user, caller, command, now)
+            return offers.offer(context, user, caller, command, now)
         case tracker.PutManifest():
             return shares.put_manifest(state, user, command)
         case tracker.StopShare():
-            return shares.stop_share(context, user, caller, command, now)
+            return offers.stop_share(context, user, caller, command, now)
         case tracker.MyOffers():
-            return shares.my_offers(context, user, caller, command)
+            return offers.my_offers(context, user, caller, command)
         case tracker.ListFiles():
             return shares.list_files(context, user, command)
         case tracker.FindShare():
@@ -233,6 +245,8 @@ def _match(
             return feed.get_devices(state, user, command)
         case tracker.EventsSince():
             return feed.events_since(state, user, command, now)
+        case tracker.Withdraw():
+            return versions.withdraw(context, user, command, now)
         case tracker.ProbeMe():
             return feed.probe_me(context, user, caller)
         case _:
@@ -310,6 +324,8 @@ def _expired(state: State, now: Now) -> list[c.Change]:
         c.ManifestDropped(content)
         for content in state.unshared_manifests.before(oldest_manifest_ms)
     ]
+    for group in state.groups.values():
+        changes += names_to_forget(group)
     # New entries trim their log; an earlier release left these longer.
     long = (trim for group in state.groups.values() for trim in _trim(group))
     changes += itertools.islice(long, LOGS_TRIMMED_MAX)

@@ -24,7 +24,7 @@ from tracker.core.records import Group
 from tracker.core.state import State
 
 T = TypeVar("T")
-Key = TypeVar("Key", bound=str | tuple[str, str])
+Key = TypeVar("Key", bound=str | tuple[object, ...])
 
 
 class Rng(Protocol):

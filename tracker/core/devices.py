@@ -26,8 +26,8 @@ from tracker.core.context import (
     SoftEffect,
     user_of,
 )
+from tracker.core.offers import end_offers
 from tracker.core.records import Binding, Group
-from tracker.core.shares import end_offers
 from tracker.core.state import State
 
 

@@ -1,7 +1,7 @@
 """Groups: owners, members and join requests.
 
 Owns: the decisions on groups and membership. Not here: shares, and the end of a member's offers
-(see tracker.core.shares).
+(see tracker.core.offers).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.names import BadName, new_group_id, quoted, user_id
 from tracker.core import changes as c
-from tracker.core import shares
+from tracker.core import offers
 from tracker.core.budgets import Budget
 from tracker.core.context import (
     Context,
@@ -182,7 +182,7 @@ def remove(
         )
         changes += [c.OwnerChanged(group.id, heir), entries.add(events.Owner(heir))]
         hints += nudges(context.state, heir)  # the requests are the heir's to answer now
-    changes += shares.end_offers(group, user, entries, now)
+    changes += offers.end_offers(group, user, entries, now)
     return Decision(tracker.Done(), tuple(changes), hints)
 
 

@@ -31,6 +31,7 @@ from common.names import BadName, quoted, user_id
 from common.units import rfc3339
 from tracker.core import changes as c
 from tracker.core import devices, groups
+from tracker.core import operator_changes as oc
 from tracker.core.context import (
     Context,
     Decision,
@@ -180,7 +181,7 @@ def _disable(context: Context, account: Account, now: Now) -> Decision:
     changes = devices.shut_out(context, user, bound, now, {})
     return Decision(
         Changed(f"{user} is disabled; {_devices(len(bound))} shut out", user, len(bound)),
-        (c.AccountDisabled(user, True), *changes),
+        (oc.AccountDisabled(user, True), *changes),
         _released(bound),
     )
 
@@ -192,7 +193,7 @@ def _enable(context: Context, account: Account, now: Now) -> Decision:
         return Decision(Changed(f"{user} is not disabled", user))
     bound = list(context.state.devices_of.get(user, ()))
     appenders: dict[str, LogAppender] = {}
-    changes: list[c.Change] = [c.AccountDisabled(user, False)]
+    changes: list[c.Change] = [oc.AccountDisabled(user, False)]
     for device in bound:
         changes += devices.log_device(context.state, user, device, True, now, appenders)
     text = f"{user} is enabled; {_devices(len(bound))} let in again"
@@ -227,7 +228,7 @@ def _delete_user(context: Context, user: UserId, now: Now) -> Decision:
         changes += [c.RequestDropped(group.id, user), entry]
         effects += nudges(state, group.owner)
     changes += [c.DeviceUnbound(device) for device in bound]
-    changes.append(c.AccountDeleted(user))
+    changes.append(oc.AccountDeleted(user))
     count = "1 group" if len(joined) == 1 else f"{len(joined)} groups"
     return Decision(
         Changed(f"{user} is deleted; was in {count}", user, len(bound), len(joined)),
@@ -301,7 +302,7 @@ def _set_registration(context: Context, mode: Registration | None) -> Decision:
     present = context.state.registration
     if mode is None or mode is present:
         return Decision(RegistrationIs(present))
-    return Decision(RegistrationIs(mode, True), (c.RegistrationSet(mode),))
+    return Decision(RegistrationIs(mode, True), (oc.RegistrationSet(mode),))
 
 
 def _status(context: Context) -> StatusIs:

@@ -190,6 +190,11 @@ class Presence:
                     group, _, content, _, device
                 ):
                     found += self._update(state, device, [(group, content)])
+                case c.VersionsWithdrawn(group, contents=contents):
+                    for key in ((group, content) for content in contents):
+                        swarm = self.swarm(key)
+                        for device in (*swarm.seeders, *swarm.leechers):
+                            found += self._update(state, device, [key])
                 case c.DeviceUnbound(device):
                     found += self.depart(device)
                     self.heard_at.pop(device, None)

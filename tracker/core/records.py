@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from common import limits
+from common.errors import LocalProtocolError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.token_bucket import KeyedTokenBuckets, Rate
 from tracker.core.changes import ShareId
+from tracker.core.share_names import ShareNames
 
 REQUESTS = Rate(limits.REQUEST_BURST, 1 / limits.REQUEST_S)
 ShareRef: TypeAlias = tuple[GroupId, ShareId]
-"""Reference to a share; sorts by group, then by name, as in `MyOffers`."""
+"""Reference to a share; sorts by group, name and version, as in `MyOffers`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Invitation:
 
 @dataclass(slots=True)
 class Share:
+    """A version of a name that is offered. ``name`` is its text."""
+
     name: str
     content: ContentId
     at_ms: int
@@ -88,6 +92,7 @@ class Group:
     members: dict[UserId, Member] = field(default_factory=dict)
     requests: dict[UserId, int] = field(default_factory=dict)  # -> requested at, in ms
     revoked: dict[UserId, Revocation] = field(default_factory=dict)
+    names: ShareNames = field(default_factory=ShareNames)
     invitations: dict[bytes, Invitation] = field(default_factory=dict)  # by the secret's hash
     shares: dict[ShareId, Share] = field(default_factory=dict)
     share_ids: list[ShareId] = field(default_factory=list)  # sorted, for pages
@@ -102,6 +107,17 @@ class Group:
     request_buckets: KeyedTokenBuckets = field(
         default_factory=lambda: KeyedTokenBuckets(REQUESTS), compare=False
     )
+
+    def rekey(self, epoch: int, key: bytes) -> None:
+        """Begin another epoch with its key."""
+        self.epoch, self.key, self.rekey_pending = epoch, key, False
+
+    def count_entry(self, seq: int) -> None:
+        """Count an entry of the log. Raises `LocalProtocolError` if it is not the next one."""
+        if seq != self.seq + 1:
+            raise LocalProtocolError(f"entry {seq} after {self.seq} in the log of {self.id}")
+        self.seq = seq
+        self.entries += 1
 
 
 @dataclass(frozen=True, slots=True)

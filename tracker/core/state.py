@@ -19,8 +19,10 @@ from common.messages.operator import Registration
 from common.messages.tracker import DeviceRow
 from tracker.core import changes as c
 from tracker.core import invitation_changes as ic
+from tracker.core import operator_changes as oc
 from tracker.core.budgets import Budgets, BudgetSpent
 from tracker.core.holdings import Holdings
+from tracker.core.invitation_state import apply_invitation, drop_invitations
 from tracker.core.records import (
     Account,
     Binding,
@@ -32,9 +34,10 @@ from tracker.core.records import (
     Share,
     ShareRef,
 )
+from tracker.core.share_names import Version
 from tracker.core.unshared_manifests import UnsharedManifests
 
-Key = TypeVar("Key", bound=str | tuple[str, str])
+Key = TypeVar("Key", bound=str | tuple[object, ...])
 
 
 class State:
@@ -58,8 +61,7 @@ class State:
         self.holdings = Holdings()
         self.budgets = Budgets()  # in memory only
         self.receipts: dict[tuple[DeviceKey, bytes], tuple[bytes, int]] = {}
-        # Cache: sorted once for all peers that ask after a restart; dropped when out of date.
-        self._device_rows: dict[GroupId, list[DeviceRow]] = {}
+        self._device_rows: dict[GroupId, list[DeviceRow]] = {}  # sorted once for all peers that ask
         self._shown: dict[tuple[UserId, ContentId], None] = {}  # manifests that users sent lately
 
     # -- queries --------------------------------------------------------------------------------
@@ -125,12 +127,12 @@ class State:
                 self.accounts[user] = Account(user, password_hash, at_ms)
             case c.PasswordReplaced(user, password_hash):
                 self.accounts[user] = replace(self.accounts[user], password_hash=password_hash)
-            case c.AccountDisabled(user, disabled):
+            case oc.AccountDisabled(user, disabled):
                 self.accounts[user] = replace(self.accounts[user], disabled=disabled)
                 self._devices_changed(user)
-            case c.AccountDeleted(user):
+            case oc.AccountDeleted(user):
                 self._delete_account(user)
-            case c.RegistrationSet(mode):
+            case oc.RegistrationSet(mode):
                 self.registration = mode
             case c.DeviceBound(device, user, at_ms):
                 self.devices[device] = user
@@ -151,7 +153,7 @@ class State:
                 del self.tombstones[group]
             case c.OwnerChanged(group, user):
                 self.groups[group].owner = user
-                self._drop_invitations(self.groups[group])
+                drop_invitations(self.groups[group], self.invited_by)
             case c.MemberJoined(group, user, seq, at_ms):
                 self.groups[group].members[user] = Member(at_ms, seq)
                 self.groups_of.setdefault(user, {})[group] = None
@@ -163,7 +165,7 @@ class State:
             case c.GroupKeyHanded(group, epoch, key):
                 self.groups[group].epoch, self.groups[group].key = epoch, key
             case c.GroupRekeyed():
-                self._rekey(self.groups[change.group], change.epoch, change.key)
+                self.groups[change.group].rekey(change.epoch, change.key)
                 self.groups[change.group].rekeyed_ms.append(change.at_ms)
             case c.RevocationForgotten(group, user):
                 owner = self.groups.get(group) or self.tombstones[group]
@@ -175,15 +177,13 @@ class State:
             case c.RequestDropped(group, user):
                 del self.groups[group].requests[user]
                 del self.requests_of[user][group]
-            case ic.InvitationMade(group, key, user, at_ms, expires_ms, uses):
-                self.add_invitation(group, key, Invitation(user, at_ms, expires_ms, uses))
-            case ic.InvitationUsed(group, key):
-                known = self.groups[group].invitations[key]
-                self.groups[group].invitations[key] = replace(known, used=known.used + 1)
-            case ic.InvitationDropped(group, key):
-                del self.groups[group].invitations[key], self.invited_by[key]
-            case ic.InvitationsExpired(before_ms):
-                self._expire_invitations(before_ms)
+            case (
+                ic.InvitationMade()
+                | ic.InvitationUsed()
+                | ic.InvitationDropped()
+                | ic.InvitationsExpired()
+            ):
+                apply_invitation(self.groups, self.invited_by, change)
             case c.ManifestStored(summary, _, sender):
                 self.add_manifest(summary, sender)
             case c.ManifestShown(user, content):
@@ -193,7 +193,15 @@ class State:
             case c.ManifestDropped(content):
                 self.unshared_manifests.remove(content)
                 del self.manifests[content]
-            case c.ShareAdded(group, share, name, content, at_ms):
+            case c.VersionAdded(group, share, name, content, user, at_ms):
+                added = Version(content, user, at_ms)
+                self.groups[group].names.add_version(share, name, added)
+            case c.VersionsWithdrawn():
+                self._withdraw(change)
+            case c.NameForgotten(group, name_id):
+                self.groups[group].names.forget(name_id)
+            case c.ShareAdded(group, share, content, at_ms):
+                name = self.groups[group].names.by_id[share.name].text
                 self.add_share(group, share, Share(name, content, at_ms))
             case c.ShareDropped():
                 self._drop_share(change)
@@ -201,13 +209,11 @@ class State:
                 self.add_offer((group, share), (user, device), at_ms)
             case c.OfferDropped(group, share, _, user, device):
                 self._drop_offer(group, self.groups[group].shares[share], (user, device))
-                _remove_sorted(self.offers_of[user, device], (group, share))
-                if not self.offers_of[user, device]:
-                    del self.offers_of[user, device]
+                self._drop_ref((user, device), (group, share))
             case c.OffersEnded():
                 self._end_offers(change)
             case c.Logged(entry):
-                self._count_entry(GroupId(entry.group), entry.seq)
+                self.groups[GroupId(entry.group)].count_entry(entry.seq)
             case c.LogTrimmed(group, count):
                 self.groups[group].entries -= count
             case c.ReceiptStored(device, request_id, fingerprint, at_ms):
@@ -229,16 +235,6 @@ class State:
         """Add an invitation to a group."""
         self.groups[group].invitations[key] = invitation
         self.invited_by[key] = group
-
-    def _drop_invitations(self, group: Group) -> None:
-        for key in group.invitations:
-            del self.invited_by[key]
-        group.invitations.clear()
-
-    def _expire_invitations(self, before_ms: int) -> None:
-        for key, group in list(self.invited_by.items()):
-            if self.groups[group].invitations[key].expires_ms <= before_ms:
-                del self.groups[group].invitations[key], self.invited_by[key]
 
     def _devices_changed(self, user: UserId) -> None:
         for group in self.groups_of.get(user, ()):
@@ -267,7 +263,7 @@ class State:
         for user in group.requests:
             del self.requests_of[user][group.id]
         self._device_rows.pop(group.id, None)
-        self._drop_invitations(group)
+        drop_invitations(group, self.invited_by)
         for share_id, share in group.shares.items():
             self._unlist(group, share_id, share.content, change.at_ms)
         ended = {offer for share in group.shares.values() for offer in share.offers}
@@ -286,11 +282,8 @@ class State:
         del group.members[change.user]
         del self.groups_of[change.user][group.id]
         group.revoked[change.user] = Revocation(change.epoch, change.at_ms)
-        self._rekey(group, change.epoch, change.key)
+        group.rekey(change.epoch, change.key)
         self._device_rows.pop(group.id, None)
-
-    def _rekey(self, group: Group, epoch: int, key: bytes) -> None:
-        group.epoch, group.key, group.rekey_pending = epoch, key, False
 
     def add_group(self, group: Group) -> None:
         """Add a group that has no members yet."""
@@ -305,8 +298,9 @@ class State:
         )
 
     def add_share(self, group_id: GroupId, share_id: c.ShareId, share: Share) -> None:
-        """Add a share without offers; its manifest must be known."""
+        """Add a share without offers; its version and its manifest must be known."""
         group = self.groups[group_id]
+        group.names.begin(share_id)
         group.shares[share_id] = share
         insort(group.share_ids, share_id)
         group.names_of.setdefault(share.content, {})[share_id] = None
@@ -338,6 +332,20 @@ class State:
         del group.shares[change.share]
         _remove_sorted(group.share_ids, change.share)
         self._unlist(group, change.share, change.content, change.at_ms)
+        group.names.end([change.share], change.at_ms)
+
+    def _withdraw(self, change: c.VersionsWithdrawn) -> None:
+        group = self.groups[change.group]
+        for share_id in group.names.withdrawn(change.name, change.version, earlier=change.earlier):
+            share = group.shares.pop(share_id)
+            for offer in list(share.offers):
+                self._drop_offer(group.id, share, offer)
+                self._drop_ref(offer, (group.id, share_id))
+            _remove_sorted(group.share_ids, share_id)
+            self._unlist(group, share_id, share.content, change.at_ms)
+        group.names.withdraw(
+            change.name, change.version, earlier=change.earlier, at_ms=change.at_ms
+        )
 
     def _unlist(self, group: Group, share: c.ShareId, content: ContentId, at_ms: int) -> None:
         names = group.names_of[content]
@@ -355,6 +363,7 @@ class State:
     def _end_offers(self, change: c.OffersEnded) -> None:
         """End offers in one pass; removed one by one, each removal would shift the sorted lists."""
         group, ended = self.groups[change.group], set()
+        dropped: list[c.ShareId] = []
         for share_id, share in list(group.shares.items()):
             theirs = [
                 (user, device)
@@ -367,8 +376,15 @@ class State:
             if not share.offers:
                 del group.shares[share_id]
                 self._unlist(group, share_id, share.content, change.at_ms)
+                dropped.append(share_id)
+        group.names.end(dropped, change.at_ms)
         group.share_ids = [share_id for share_id in group.share_ids if share_id in group.shares]
         self._drop_refs(group, ended)
+
+    def _drop_ref(self, offer: tuple[UserId, DeviceKey], ref: ShareRef) -> None:
+        _remove_sorted(self.offers_of[offer], ref)
+        if not self.offers_of[offer]:
+            del self.offers_of[offer]
 
     def _drop_refs(self, group: Group, ended: set[tuple[UserId, DeviceKey]]) -> None:
         """Remove the references to ``group`` from the offers of ``ended``."""
@@ -378,13 +394,6 @@ class State:
                 self.offers_of[offer] = left
             else:
                 del self.offers_of[offer]
-
-    def _count_entry(self, group_id: GroupId, seq: int) -> None:
-        group = self.groups[group_id]
-        if seq != group.seq + 1:
-            raise LocalProtocolError(f"entry {seq} after {group.seq} in the log of {group_id}")
-        group.seq = seq
-        group.entries += 1
 
 
 def _remove_sorted(ordered: list[Key], key: Key) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from common.errors import StorageError
 
-HEAD = "0004"
+HEAD = "0005"
 """The schema that this release works with; a test holds it to the newest migration."""
 
 

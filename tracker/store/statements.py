@@ -12,12 +12,24 @@ from itertools import groupby
 from typing import assert_never
 
 import msgspec
-from sqlalchemy import Connection, Table, and_, delete, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    case,
+    delete,
+    exists,
+    insert,
+    select,
+    update,
+)
 
 from common import limits
 from common.errors import StorageError
 from tracker.core import changes as c
 from tracker.core import invitation_changes as ic
+from tracker.core import operator_changes as oc
 from tracker.core.budgets import BudgetSpent
 from tracker.store import accounts
 from tracker.store import tables as t
@@ -47,12 +59,12 @@ def _write_one(db: Connection, change: c.Change) -> None:
         case c.PasswordReplaced(user, password_hash):
             theirs = t.accounts.c.user_id == user
             db.execute(update(t.accounts).where(theirs).values(password_hash=password_hash))
-        case c.AccountDisabled(user, disabled):
+        case oc.AccountDisabled(user, disabled):
             theirs = t.accounts.c.user_id == user
             db.execute(update(t.accounts).where(theirs).values(disabled=disabled))
-        case c.AccountDeleted(user):
+        case oc.AccountDeleted(user):
             accounts.remove(db, user)
-        case c.RegistrationSet(mode):
+        case oc.RegistrationSet(mode):
             accounts.set_registration(db, mode)
         case c.DeviceBound(device, user, at_ms):
             row = {"device": device, "user_id": user, "at_ms": at_ms, "seen_ms": at_ms}
@@ -105,29 +117,31 @@ def _write_one(db: Connection, change: c.Change) -> None:
             pass  # in memory only; the manifest is sent again after a restart
         case c.ManifestDropped(content):
             db.execute(delete(t.manifests).where(t.manifests.c.content == content))
-        case c.ShareAdded(group, share, name, content, at_ms):
+        case c.VersionAdded():
+            _add_version(db, change)
+        case c.VersionsWithdrawn():
+            _withdraw(db, change)
+        case c.NameForgotten(group, name):
+            db.execute(delete(t.versions).where(_named(t.versions, group, name)))
+            db.execute(delete(t.names).where(_named(t.names, group, name)))
+        case c.ShareAdded(group, share, content, at_ms):
+            row = {**_key(group, share), "content": content, "at_ms": at_ms}
+            db.execute(insert(t.shares).values(row))
             db.execute(
-                insert(t.shares).values(
-                    group_id=group, share_id=share, name=name, content=content, at_ms=at_ms
-                )
+                update(t.names).where(_named(t.names, group, share.name)).values(ended_ms=None)
             )
-        case c.ShareDropped(group, share):
-            named = and_(t.shares.c.group_id == group, t.shares.c.share_id == share)
-            db.execute(delete(t.shares).where(named))
+        case c.ShareDropped(group, share, _, at_ms):
+            db.execute(delete(t.shares).where(_is(t.shares, group, share)))
+            _end_names(db, at_ms, _named(t.names, group, share.name))
         case c.OfferAdded(group, share, _, user, device, at_ms):
-            db.execute(
-                insert(t.offers).values(
-                    group_id=group, share_id=share, user_id=user, device=device, at_ms=at_ms
-                )
-            )
+            row = {**_key(group, share), "user_id": user, "device": device, "at_ms": at_ms}
+            db.execute(insert(t.offers).values(row))
         case c.OfferDropped(group, share, _, user, device):
             columns = t.offers.c
             theirs = and_(columns.user_id == user, columns.device == device)
-            db.execute(
-                delete(t.offers).where(columns.group_id == group, columns.share_id == share, theirs)
-            )
-        case c.OffersEnded(group, user, _, device):
-            _end_offers(db, group, user, device)
+            db.execute(delete(t.offers).where(_is(t.offers, group, share), theirs))
+        case c.OffersEnded():
+            _end_offers(db, change)
         case c.Logged():
             _write_entries(db, [change])
         case c.LogTrimmed():
@@ -175,7 +189,10 @@ def _dissolve_group(db: Connection, change: c.GroupDissolved) -> None:
     members = select(t.members.c.user_id).where(t.members.c.group_id == change.group)
     for user in db.execute(members).scalars().all():
         _revoke(db, change.group, user, change.epoch, change.at_ms)
-    for table in (t.offers, t.shares, t.members, t.requests, t.invitations, t.log):
+    for table in (
+        *(t.offers, t.shares, t.versions, t.names),
+        *(t.members, t.requests, t.invitations, t.log),
+    ):
         db.execute(delete(table).where(table.c.group_id == change.group))
     db.execute(
         update(t.groups)
@@ -209,16 +226,81 @@ def _store_manifest(db: Connection, change: c.ManifestStored) -> None:
         db.execute(insert(t.manifest_parts).values(content=summary.content, part=part, body=body))
 
 
-def _end_offers(db: Connection, group: str, user: str, device: bytes | None) -> None:
+def _key(group: str, share: c.ShareId) -> dict[str, str | int]:
+    return {"group_id": group, "share_id": share.name, "version": share.version}
+
+
+def _named(table: Table, group: str, name: str) -> ColumnElement[bool]:
+    return and_(table.c.group_id == group, table.c.share_id == name)
+
+
+def _is(table: Table, group: str, share: c.ShareId) -> ColumnElement[bool]:
+    return and_(_named(table, group, share.name), table.c.version == share.version)
+
+
+def _add_version(db: Connection, change: c.VersionAdded) -> None:
+    group, share = change.group, change.share
+    known = t.names.c.current
+    highest = case((known < share.version, share.version), else_=known)
+    added = update(t.names).where(_named(t.names, group, share.name))
+    if db.execute(added.values(name=change.name, current=highest)).rowcount == 0:
+        name = {"group_id": group, "share_id": share.name, "name": change.name}
+        db.execute(insert(t.names).values(**name, current=share.version, floor=0))
+    db.execute(
+        insert(t.versions).values(
+            **_key(group, share), content=change.content, user_id=change.user, at_ms=change.at_ms
+        )
+    )
+
+
+def _withdraw(db: Connection, change: c.VersionsWithdrawn) -> None:
+    for table in (t.offers, t.shares):
+        db.execute(delete(table).where(_withdrawn(table, change)))
+    if change.earlier:
+        db.execute(delete(t.versions).where(_withdrawn(t.versions, change)))
+        higher = and_(_named(t.names, change.group, change.name), t.names.c.floor < change.version)
+        db.execute(update(t.names).where(higher).values(floor=change.version))
+    else:
+        db.execute(update(t.versions).where(_withdrawn(t.versions, change)).values(withdrawn=True))
+    _end_names(db, change.at_ms, _named(t.names, change.group, change.name))
+
+
+def _withdrawn(table: Table, change: c.VersionsWithdrawn) -> ColumnElement[bool]:
+    version = table.c.version
+    these = version <= change.version if change.earlier else version == change.version
+    return and_(_named(table, change.group, change.name), these)
+
+
+def _end_offers(db: Connection, change: c.OffersEnded) -> None:
     columns = t.offers.c
-    which = [columns.group_id == group, columns.user_id == user]
-    if device is not None:
-        which.append(columns.device == device)
+    which = [columns.group_id == change.group, columns.user_id == change.user]
+    if change.device is not None:
+        which.append(columns.device == change.device)
     db.execute(delete(t.offers).where(*which))
     offered = exists().where(
-        t.offers.c.group_id == t.shares.c.group_id, t.offers.c.share_id == t.shares.c.share_id
+        t.offers.c.group_id == t.shares.c.group_id,
+        t.offers.c.share_id == t.shares.c.share_id,
+        t.offers.c.version == t.shares.c.version,
     )
-    db.execute(delete(t.shares).where(t.shares.c.group_id == group, ~offered))
+    db.execute(delete(t.shares).where(t.shares.c.group_id == change.group, ~offered))
+    _end_names(db, change.at_ms, t.names.c.group_id == change.group)
+
+
+def _end_names(db: Connection, at_ms: int, which: ColumnElement[bool]) -> None:
+    """End those of ``which`` names that have no share, as `ShareNames.end` does."""
+    names, versions, shares = t.names.c, t.versions.c, t.shares.c
+    ended = and_(
+        which,
+        names.ended_ms.is_(None),
+        ~exists().where(shares.group_id == names.group_id, shares.share_id == names.share_id),
+    )
+    of_ended = exists().where(
+        names.group_id == versions.group_id, names.share_id == versions.share_id, ended
+    )
+    db.execute(delete(t.versions).where(of_ended, ~versions.withdrawn))
+    kept = exists().where(versions.group_id == names.group_id, versions.share_id == names.share_id)
+    db.execute(delete(t.names).where(ended, names.floor == 0, ~kept))
+    db.execute(update(t.names).where(ended).values(ended_ms=at_ms))
 
 
 def _write_entries(db: Connection, changes: Sequence[c.Logged]) -> None:

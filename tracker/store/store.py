@@ -28,7 +28,7 @@ from common.hints import tracker_hint
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages.events import LogEntry
 from common.messages.operator import Registration
-from tracker.core.changes import Change, ManifestSummary, ShareId
+from tracker.core.changes import Change, ManifestSummary, NameId, ShareId
 from tracker.core.records import (
     Account,
     Binding,
@@ -39,6 +39,7 @@ from tracker.core.records import (
     Revocation,
     Share,
 )
+from tracker.core.share_names import Name, Version
 from tracker.core.state import State
 from tracker.store import tables as t
 from tracker.store.accounts import REGISTRATION
@@ -225,16 +226,26 @@ class _Loader:
 
     def _shares(self) -> None:
         state = self.state
-        for row in self._rows(t.shares, "at_ms"):
-            state.add_share(
-                GroupId(row.group_id),
-                ShareId(row.share_id),
-                Share(row.name, ContentId(row.content), row.at_ms),
+        for row in self._rows(t.names, "ended_ms"):
+            name = Name(row.name, row.current, row.floor, ended_ms=row.ended_ms)
+            state.groups[GroupId(row.group_id)].names.add(NameId(row.share_id), name)
+        for row in self._rows(t.versions, "at_ms"):
+            names = state.groups[GroupId(row.group_id)].names
+            names.by_id[NameId(row.share_id)].versions[row.version] = Version(
+                ContentId(row.content), UserId(row.user_id), row.at_ms, row.withdrawn
             )
+        for row in self._rows(t.shares, "at_ms"):
+            group_id, share_id = _share_of(row)
+            text = state.groups[group_id].names.by_id[share_id.name].text
+            state.add_share(group_id, share_id, Share(text, ContentId(row.content), row.at_ms))
         for row in self._rows(t.offers, "at_ms"):
-            ref = (GroupId(row.group_id), ShareId(row.share_id))
+            ref = _share_of(row)
             offer = (UserId(row.user_id), DeviceKey(row.device))
             state.add_offer(ref, offer, row.at_ms)
+
+
+def _share_of(row: Any) -> tuple[GroupId, ShareId]:
+    return GroupId(row.group_id), ShareId(NameId(row.share_id), row.version)
 
 
 # -- SQLite -------------------------------------------------------------------------------------

@@ -140,27 +140,66 @@ manifest_parts = Table(
     Column("body", LargeBinary, nullable=False),
 )
 
-shares = Table(
-    "shares",
+# ``current``: the highest version ever. ``floor``: versions up to it may not be offered again.
+# ``ended_ms``: since when no version has an offer.
+names = Table(
+    "names",
     metadata,
     _group_column(),
     Column("share_id", Text, primary_key=True),
     Column("name", Text, nullable=False),
+    Column("current", BigInteger, nullable=False),
+    Column("floor", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+)
+
+
+def _version_columns() -> tuple[Column[str], Column[str], Column[int]]:
+    return (
+        Column("group_id", Text, primary_key=True),
+        Column("share_id", Text, primary_key=True),
+        Column("version", BigInteger, primary_key=True, autoincrement=False),
+    )
+
+
+# Versions on record, with or without offers. ``user_id`` shared it first; the account may be gone.
+versions = Table(
+    "versions",
+    metadata,
+    *_version_columns(),
+    Column("content", LargeBinary, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("withdrawn", Boolean, nullable=False, server_default=sa.false()),
+    sa.ForeignKeyConstraint(
+        ["group_id", "share_id"], ["names.group_id", "names.share_id"], ondelete="CASCADE"
+    ),
+)
+
+# Versions that are offered.
+shares = Table(
+    "shares",
+    metadata,
+    *_version_columns(),
     Column("content", LargeBinary, ForeignKey("manifests.content"), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["group_id", "share_id"], ["names.group_id", "names.share_id"], ondelete="CASCADE"
+    ),
     sa.Index("shares_by_content", "content"),
 )
 
 offers = Table(
     "offers",
     metadata,
-    Column("group_id", Text, primary_key=True),
-    Column("share_id", Text, primary_key=True),
+    *_version_columns(),
     Column("user_id", Text, ForeignKey("accounts.user_id"), primary_key=True),
     Column("device", LargeBinary, primary_key=True),
     Column("at_ms", BigInteger, nullable=False),
     sa.ForeignKeyConstraint(
-        ["group_id", "share_id"], ["shares.group_id", "shares.share_id"], ondelete="CASCADE"
+        ["group_id", "share_id", "version"],
+        ["shares.group_id", "shares.share_id", "shares.version"],
+        ondelete="CASCADE",
     ),
 )
 

@@ -312,6 +312,7 @@ FILE_DOCUMENT = {
     "shared_by": ["anna"],
     "away": False,
     "version": 1,
+    "current": True,
 }
 JSON: list[tuple[list[str], control.Answer, Any]] = [
     (
@@ -651,7 +652,7 @@ WRONG: list[list[str]] = [
     ["frobnicate"],
     ["login"],
     ["list-files"],
-    ["list-files", "a", "b"],
+    ["list-files", "a", "b", "c"],
     ["list-groups", "--bar"],
     ["upload-file", "a", "g", "--digest", "md5"],
     ["upload-file", "a", "g", "--piece-size", "100K"],

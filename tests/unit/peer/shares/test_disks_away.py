@@ -75,7 +75,7 @@ def test_f86_a_share_is_served_again_when_its_folder_is_back(
         await until(town.shares.away, "that it is away")
         assert town.served() == set()
         assert set(town.listed) == {("films", "film")}
-        assert list(town.shares.away()) == [("films", "film")]
+        assert list(town.shares.away()) == [("films", "film", 1)]
         assert len(town.notices) == 1
         back()
         await until(town.served, "that it is served again")

@@ -22,26 +22,54 @@ CONTENTS = ["one", "two"]
 
 
 @dataclass
+class Name:
+    """A name in the model. ``contents``: of the versions on record, None for a withdrawn one."""
+
+    current: int = 0
+    floor: int = 0
+    contents: dict[int, str | None] = field(default_factory=dict)
+    sharers: dict[int, str] = field(default_factory=dict)
+    offers: dict[int, set[tuple[str, str]]] = field(default_factory=dict)
+
+    def may_not_be_offered(self, version: int) -> bool:
+        return version <= self.floor or self.contents.get(version, "") is None
+
+    def end_if_not_offered(self) -> None:
+        self.offers = {version: offers for version, offers in self.offers.items() if offers}
+        if not self.offers:
+            self.contents = {k: None for k, content in self.contents.items() if content is None}
+
+
+@dataclass
 class Circle:
     """A group in the model; ``members`` are in the order of joining."""
 
     owner: str
     members: list[str]
     asking: set[str] = field(default_factory=set)
-    content: dict[str, str] = field(default_factory=dict)
-    offers: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    names: dict[str, Name] = field(default_factory=dict)
 
-    def withdraw(self, name: str, ended: set[tuple[str, str]]) -> None:
-        self.offers[name] -= ended
-        if not self.offers[name]:
-            del self.offers[name], self.content[name]
+    def withdraw(self, name: str, ended: set[tuple[str, str]], version: int = 0) -> None:
+        known = self.names[name]
+        for each in known.offers:
+            if version in (0, each):
+                known.offers[each] -= ended
+        known.end_if_not_offered()
 
     def part(self, user: str) -> None:
         self.members.remove(user)
-        for name in list(self.offers):
-            self.withdraw(name, {offer for offer in self.offers[name] if offer[0] == user})
+        for name, known in self.names.items():
+            offers = set().union(*known.offers.values())
+            self.withdraw(name, {offer for offer in offers if offer[0] == user})
         if self.owner == user and self.members:
             self.owner = self.members[0]
+
+    def offered(self) -> dict[tuple[str, int], set[tuple[str, str]]]:
+        return {
+            (name, version): offers
+            for name, known in self.names.items()
+            for version, offers in known.offers.items()
+        }
 
 
 class Model(RuleBasedStateMachine):
@@ -82,7 +110,7 @@ class Model(RuleBasedStateMachine):
             assert user is not None
             self.on[other] = None
             for circle in self.circles.values() if other != device else ():
-                for name in list(circle.offers):  # it is lost, and what it offered with it
+                for name in circle.names:  # it is lost, and what it offered with it
                     circle.withdraw(name, {(user, other)})
 
     @rule(device=st.sampled_from(DEVICES), online=st.booleans())
@@ -170,35 +198,71 @@ class Model(RuleBasedStateMachine):
         group=st.sampled_from(GROUPS),
         name=st.sampled_from(NAMES),
         content=st.sampled_from(CONTENTS),
+        version=st.integers(0, 4),
+        replace=st.booleans(),
     )
-    def offer(self, device: str, group: str, name: str, content: str) -> None:
+    def offer(
+        self, device: str, group: str, name: str, content: str, version: int, replace: bool
+    ) -> None:
         user, circle = self.on[device], self.circles.get(group)
-        allowed = (
-            circle is not None
-            and user in circle.members
-            and circle.content.get(name, content) == content
-        )
-        if self.same(device, tracker.Offer(group, name, content_id(content)), allowed):
-            assert circle is not None
+        inside = circle is not None and user in circle.members
+        known = circle.names.setdefault(name, Name()) if circle is not None else Name()
+        owner = circle is not None and circle.owner == user
+        meant = _meant(known, content, version, replace, owner, user) if inside else None
+        command = tracker.Offer(group, name, content_id(content), replace, version)
+        if self.same(device, command, meant is not None):
             assert user is not None
-            circle.content[name] = content
-            circle.offers.setdefault(name, set()).add((user, device))
+            assert meant is not None
+            known.current = max(known.current, meant)
+            known.contents[meant] = content
+            known.sharers.setdefault(meant, user)
+            if meant not in known.offers and len(known.offers) == 0:
+                known.sharers[meant] = user
+            known.offers.setdefault(meant, set()).add((user, device))
 
     @rule(
         device=st.sampled_from(DEVICES),
         group=st.sampled_from(GROUPS),
         name=st.sampled_from(NAMES),
+        version=st.integers(0, 3),
     )
-    def stop(self, device: str, group: str, name: str) -> None:
+    def stop(self, device: str, group: str, name: str, version: int) -> None:
         user, circle = self.on[device], self.circles.get(group)
         ending: set[tuple[str, str]] = set()
-        if circle is not None and user in circle.members:
-            theirs = {offer for offer in circle.offers.get(name, set()) if offer[0] == user}
+        if circle is not None and user in circle.members and name in circle.names:
+            offers = circle.names[name].offers
+            of_these = [offers[k] for k in offers if version in (0, k)]
+            theirs = {offer for offer in set().union(*of_these) if offer[0] == user}
             left = {offer for offer in theirs if self.on[offer[1]] != user}
             ending = {offer for offer in theirs if offer[1] == device} or left
-        if self.same(device, tracker.StopShare(group, name), bool(ending)):
+        if self.same(device, tracker.StopShare(group, name, version), bool(ending)):
             assert circle is not None
-            circle.withdraw(name, ending)
+            circle.withdraw(name, ending, version)
+
+    @rule(
+        device=st.sampled_from(DEVICES),
+        group=st.sampled_from(GROUPS),
+        name=st.sampled_from(NAMES),
+        version=st.integers(0, 3),
+    )
+    def withdraw(self, device: str, group: str, name: str, version: int) -> None:
+        user, circle = self.on[device], self.circles.get(group)
+        known = circle.names.get(name, Name()) if circle is not None else Name()
+        inside = circle is not None and user in circle.members
+        there = known.contents.get(version) is not None if version else bool(known.offers)
+        first = {
+            known.sharers[k]
+            for k in (max(known.contents, default=0), version)
+            if k in known.contents
+        }
+        rights = circle is not None and (circle.owner == user or user in first)
+        if self.same(device, tracker.Withdraw(group, name, version), inside and there and rights):
+            if version:
+                known.contents[version] = None
+                known.offers.pop(version, None)
+            else:
+                known.floor, known.contents, known.offers = known.current, {}, {}
+            known.end_if_not_offered()
 
     @invariant()
     def groups_agree(self) -> None:
@@ -210,9 +274,12 @@ class Model(RuleBasedStateMachine):
             assert (group.owner, list(group.members)) == (circle.owner, circle.members)
             assert set(group.requests) == circle.asking
             assert {
-                share.name: {(user, keys[key]) for user, key in share.offers}
-                for share in group.shares.values()
-            } == circle.offers
+                (share.name, share_id.version): {(user, keys[key]) for user, key in share.offers}
+                for share_id, share in group.shares.items()
+            } == circle.offered()
+            assert group.names.listed == sorted(
+                known for known, each in circle.names.items() if each.current in each.offers
+            )
 
     @invariant()
     def the_log_tells_the_same(self) -> None:
@@ -220,8 +287,8 @@ class Model(RuleBasedStateMachine):
             told = replay(self.harness.events_of(name))
             assert (told.owner, told.members) == (circle.owner, set(circle.members))
             assert told.requests == circle.asking
-            assert told.shares == {
-                share: {user for user, _ in offers} for share, offers in circle.offers.items()
+            assert told.versions == {
+                share: {user for user, _ in offers} for share, offers in circle.offered().items()
             }
 
     @invariant()
@@ -237,14 +304,36 @@ class Model(RuleBasedStateMachine):
             for content in CONTENTS:
                 wanted = {
                     self.harness.device(device).key
-                    for share, offers in circle.offers.items()
+                    for (share, version), offers in circle.offered().items()
                     for user, device in offers
-                    if circle.content[share] == content
+                    if circle.names[share].contents[version] == content
                     and self.on[device] == user
                     and self.harness.device(device).key in presence.leases
                 }
                 found = presence.swarm((self.harness.state.groups[name].id, content_id(content)))
                 assert set(found.seeders) == wanted
+
+
+def _meant(
+    known: Name, content: str, version: int, replace: bool, owner: bool, user: str | None
+) -> int | None:
+    """Return the version that an offer of a member is of; None if it is refused."""
+    if not known.offers:
+        if replace or not version:
+            return known.current + 1 if known.contents or known.floor else max(version, 1)
+        return None if known.may_not_be_offered(version) else version
+    right = owner or known.sharers[max(known.contents)] == user
+    if replace or not version:
+        if known.contents.get(known.current) == content:
+            return known.current
+        return (
+            known.current + 1 if replace and right and version in (0, known.current + 1) else None
+        )
+    if known.may_not_be_offered(version):
+        return None
+    if version in known.contents:
+        return version if known.contents[version] == content else None
+    return version if right and version > known.current else None
 
 
 TestModel = Model.TestCase

@@ -13,7 +13,7 @@ from common.messages.base import Refusal
 from common.messages.refusals import Code
 from tests.support.tracker_harness import TrackerHarness, content_id
 from tracker.core import commands, groups, shares
-from tracker.core.changes import ShareId
+from tracker.core.changes import NameId, ShareId
 from tracker.core.context import Caller, ReadPart, TakePart
 from tracker.core.unshared_manifests import ROW_BYTES
 
@@ -214,14 +214,14 @@ def test_a_manifest_is_sent_once_and_dropped_after_its_last_share(harness: Track
     assert (len(harness.state.unshared_manifests), harness.state.unshared_manifests.bytes) == (0, 0)
 
 
-def test_offering_an_edited_file_hints_to_stop_the_former_share(
+def test_offering_an_edited_file_hints_to_replace_the_former_share(
     harness: TrackerHarness,
 ) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)
     alice.offers("lab", "my data", harness.content("before"))
     harness.content("after")
-    for device, hint in ((alice, "stop-share lab 'my data'"), (bob, "--name NAME")):
+    for device, hint in ((alice, "--replace --name 'my data'"), (bob, "--name NAME")):
         refusal = device.asks(tracker.Offer("lab", "my data", content_id("after")))
         assert isinstance(refusal, Refusal)
         assert refusal.code is Code.TAKEN
@@ -238,7 +238,7 @@ def test_offers_of_lost_devices_are_stopped_from_another_device(harness: Tracker
     # The laptop can say for itself what it offers; the phone cannot any more.
     assert bob.is_refused(tracker.StopShare("lab", "data")) is Code.UNKNOWN_SHARE
     alice.does(tracker.StopShare("lab", "data"))
-    assert list(harness.state.groups["lab"].shares[ShareId("data")].offers) == [
+    assert list(harness.state.groups["lab"].shares[ShareId(NameId("data"), 1)].offers) == [
         ("alice", laptop.key)
     ]
     assert alice.is_refused(tracker.StopShare("lab", "data")) is Code.UNKNOWN_SHARE
@@ -331,7 +331,7 @@ def test_own_offers_come_in_pages_in_one_order(harness: TrackerHarness) -> None:
     rows = alice.does(tracker.MyOffers()).rows
     assert [row.group for row in rows] == ["a"] * 3 + ["a-b"] * 3 + ["b"] * 3
     for at, row in enumerate(rows):
-        assert alice.does(tracker.MyOffers(f"{row.group}/{row.name}")).rows == rows[at + 1 :]
+        assert alice.does(tracker.MyOffers(f"{row.group}/{row.name}@1")).rows == rows[at + 1 :]
     alice.does(tracker.StopShare("a", "zoo"))
     alice.does(tracker.LeaveGroup("a-b"))
     left = alice.does(tracker.MyOffers()).rows

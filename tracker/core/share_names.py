@@ -1,0 +1,154 @@
+"""Names of a group's shares: the current version of each, and the earlier ones on record.
+
+Owns: the counter of each name, and which of its versions may be offered. Not here: the offers (see
+tracker.core.records) and the decisions (see tracker.core.versions).
+
+Invariants: the counter of a name never goes back while the name is on record. A name is on record
+while one of its versions has an offer, and longer if a version was withdrawn: a device that was
+away must not offer that one again. Times are ms since 1970.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from common.ids import ContentId, UserId
+from tracker.core.changes import NameId, ShareId
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of a name. ``user`` shared it first; ``withdrawn``: it may not be offered."""
+
+    content: ContentId
+    user: UserId
+    at_ms: int
+    withdrawn: bool = False
+
+
+@dataclass(slots=True)
+class Name:
+    """A name and its versions on record.
+
+    ``current``: the highest version ever. ``floor``: all versions up to it may not be offered.
+    ``offered``: the versions with an offer. ``ended_ms``: since when there is none.
+    """
+
+    text: str
+    current: int
+    floor: int = 0
+    versions: dict[int, Version] = field(default_factory=dict)
+    offered: set[int] = field(default_factory=set)
+    ended_ms: int | None = None
+
+    @property
+    def latest(self) -> Version | None:
+        """The highest version on record."""
+        return self.versions[max(self.versions)] if self.versions else None
+
+    def may_be_offered(self, version: int) -> bool:
+        """Whether ``version`` was not withdrawn."""
+        known = self.versions.get(version)
+        return version > self.floor and (known is None or not known.withdrawn)
+
+
+class ShareNames:
+    """Names by their id. ``listed``: sorted, those whose current version is offered. ``ended``:
+    those without an offer, the longest ended first."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[NameId, Name] = {}
+        self.listed: list[NameId] = []
+        self.ended: dict[NameId, None] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ShareNames) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def add(self, name_id: NameId, name: Name) -> None:
+        """Add a name from the store; its offers follow."""
+        self.by_id[name_id] = name
+        if name.ended_ms is not None:
+            self.ended[name_id] = None
+
+    def add_version(self, share: ShareId, text: str, version: Version) -> None:
+        """Add a version that has no offer yet, and its name if that is new."""
+        name = self.by_id.setdefault(share.name, Name(text, share.version))
+        name.text = text
+        name.current = max(name.current, share.version)
+        name.versions[share.version] = version
+        self._relist([share.name])
+
+    def begin(self, share: ShareId) -> None:
+        """A version gets its first offer."""
+        name = self.by_id[share.name]
+        name.offered.add(share.version)
+        name.ended_ms = None
+        self.ended.pop(share.name, None)
+        self._relist([share.name])
+
+    def end(self, shares: Iterable[ShareId], at_ms: int) -> None:
+        """Versions lose their last offer; end the names that have none left."""
+        touched: dict[NameId, None] = {}
+        for share in shares:
+            self.by_id[share.name].offered.discard(share.version)
+            touched[share.name] = None
+        for name_id in touched:
+            name = self.by_id[name_id]
+            if name.offered or name.ended_ms is not None:
+                continue
+            name.versions = {k: v for k, v in name.versions.items() if v.withdrawn}
+            if name.versions or name.floor:
+                name.ended_ms = at_ms
+                self.ended[name_id] = None
+            else:
+                del self.by_id[name_id]
+        self._relist(touched)
+
+    def withdrawn(self, name_id: NameId, version: int, *, earlier: bool) -> list[ShareId]:
+        """Return the shares that have offers and end if ``version`` is withdrawn."""
+        return [
+            ShareId(name_id, offered)
+            for offered in sorted(self.by_id[name_id].offered)
+            if offered == version or (earlier and offered < version)
+        ]
+
+    def withdraw(self, name_id: NameId, version: int, *, earlier: bool, at_ms: int) -> None:
+        """Forbid ``version``, with ``earlier`` all before it too; their offers are gone."""
+        name = self.by_id[name_id]
+        if earlier:
+            name.floor = max(name.floor, version)
+            name.versions = {k: v for k, v in name.versions.items() if k > version}
+            ending = {k for k in name.offered if k <= version}
+        else:
+            name.versions[version] = replace(name.versions[version], withdrawn=True)
+            ending = {version}
+        self.end([ShareId(name_id, k) for k in ending] or [ShareId(name_id, version)], at_ms)
+
+    def forget(self, name_id: NameId) -> None:
+        """Remove a name without offers."""
+        del self.by_id[name_id]
+        self.ended.pop(name_id, None)
+
+    def _relist(self, touched: Iterable[NameId]) -> None:
+        """Keep `listed` up to date; in one pass for many names, for each shifts the list."""
+        wrong: set[NameId] = set()
+        missing: list[NameId] = []
+        for name_id in touched:
+            name = self.by_id.get(name_id)
+            at = bisect_left(self.listed, name_id)
+            is_listed = at < len(self.listed) and self.listed[at] == name_id
+            should = name is not None and name.current in name.offered
+            if is_listed and not should:
+                wrong.add(name_id)
+            elif should and not is_listed:
+                missing.append(name_id)
+        if len(wrong) == 1:
+            del self.listed[bisect_left(self.listed, next(iter(wrong)))]
+        elif wrong:
+            self.listed = [name_id for name_id in self.listed if name_id not in wrong]
+        for name_id in missing:
+            insort(self.listed, name_id)
