@@ -60,6 +60,8 @@ class RunEnvironment:
     leechers: tuple[Node, ...]
     ballast: Path
     """A file as large as the expected output; see `start_clock`."""
+    earlier: Path | None = None
+    """The content that the leecher of an update has; read only."""
 
     def start_clock(self) -> Clock:
         """Begin the timed span: free the ballast and start counting.

@@ -22,6 +22,7 @@ from benchmarks.environment import (
 from benchmarks.network import Nodes, network, network_unavailable
 from benchmarks.processes import BenchmarkError, ProcessGroup, wait_until_quiet
 from benchmarks.report import Result
+from benchmarks.updates import make_update
 from benchmarks.workloads import Workload, make_content, same_content
 
 Skipped = tuple[str, str, str]
@@ -37,7 +38,8 @@ class Match:
         self.workload = workload
         self.skipped: list[Skipped] = []
         self._runnable: list[Contestant] = []
-        unavailable = network_unavailable() if workload.shaped else None
+        needs_network = workload.shaped or workload.update
+        unavailable = network_unavailable() if needs_network else None
         for contestant in contestants:
             reason = unavailable or contestant.skip_reason(workload)
             if reason:
@@ -57,17 +59,25 @@ class Match:
             return
         # Ballast and outputs never exist at the same time.
         with temporary_storage(self.workload.size + self.workload.bytes_needed()) as folder:
-            source = make_content(self.workload, folder, Random(_SEED))
+            rng = Random(_SEED)
+            source = make_content(self.workload, folder, rng)
+            earlier = None
+            if self.workload.update:
+                earlier, changed = source, folder / "changed"
+                changed.mkdir()
+                source = make_update(self.workload, earlier, changed, rng)
             for number in range(1, rounds + 1):
                 for contestant in tuple(self._runnable):
                     try:
                         wait_until_quiet(settle_s)
-                        report(self._once(contestant, source, number, nice))
+                        report(self._once(contestant, source, earlier, number, nice))
                     except BenchmarkError as error:
                         self._runnable.remove(contestant)
                         self._skip(contestant, f"failed in round {number}: {error}")
 
-    def _once(self, contestant: Contestant, source: Path, number: int, nice: int) -> Result:
+    def _once(
+        self, contestant: Contestant, source: Path, earlier: Path | None, number: int, nice: int
+    ) -> Result:
         workload = self.workload
         with temporary_storage(workload.bytes_needed()) as root:
             ballast, logs, work = root / "ballast", root / "logs", root / "w"
@@ -80,7 +90,8 @@ class Match:
                 write_ballast(ballast, workload.bytes_needed())
                 outcome = contestant.run(
                     RunEnvironment(
-                        workload, source, work, processes, tracker, seeders, leechers, ballast
+                        *(workload, source, work, processes, tracker, seeders, leechers, ballast),
+                        earlier,
                     )
                 )
             same = all(same_content(source, output) for output in outcome.outputs)
@@ -103,7 +114,8 @@ class Match:
     @contextmanager
     def _nodes(self) -> Iterator[Nodes]:
         loopback = nullcontext(loopback_nodes(self.workload))
-        with network(self.workload) if self.workload.shaped else loopback as nodes:
+        separate = self.workload.shaped or self.workload.update
+        with network(self.workload) if separate else loopback as nodes:
             yield nodes
 
     def _skip(self, contestant: Contestant, reason: str) -> None:

@@ -1,12 +1,13 @@
-"""Network of the shaped workload: one namespace for each node, and a bridge between them.
+"""Network of nodes: one namespace for each, and a bridge between them.
 
-Owns: namespaces, links and rate limits. The bridge has a namespace too: nothing is added to the
-machine's own network, and removing the namespaces removes everything. The next run removes the
-namespaces of a run that was killed.
+Owns: namespaces, links, rate limits of the shaped workload, and counts of bytes. The bridge has a
+namespace too: nothing is added to the machine's own network, and removing the namespaces removes
+everything. The next run removes the namespaces of a run that was killed.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -52,7 +53,8 @@ def network(workload: Workload) -> Iterator[Nodes]:
     with _namespaces(1 + count) as (hub, *names):
         _in(hub, "link", "add", "br0", "type", "bridge")
         _in(hub, "link", "set", "br0", "up")
-        nodes = [_join(hub, name, index) for index, name in enumerate(names)]
+        shaped = workload.shaped
+        nodes = [_join(hub, name, index, shaped) for index, name in enumerate(names)]
         yield (
             nodes[0],
             tuple(nodes[1 : 1 + workload.seeders]),
@@ -60,7 +62,16 @@ def network(workload: Workload) -> Iterator[Nodes]:
         )
 
 
-def _join(hub: str, node: str, index: int) -> Node:
+def bytes_of(node: Node) -> int:
+    """Return the bytes that a node in a namespace of its own has received and sent, with their
+    headers."""
+    argv = ["ip", "-n", str(node.namespace), "-s", "-j", "link", "show", "eth0"]
+    found = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    counts = json.loads(found)[0]["stats64"]
+    return int(counts["rx"]["bytes"]) + int(counts["tx"]["bytes"])
+
+
+def _join(hub: str, node: str, index: int, shaped: bool) -> Node:
     """Connect `node` to the bridge; its own end limits the uplink, the other the downlink."""
     address, port = f"10.77.0.{10 + index}", f"port{index}"
     _ip("link", "add", port, "netns", hub, "type", "veth", "peer", "name", "eth0", "netns", node)
@@ -68,8 +79,9 @@ def _join(hub: str, node: str, index: int) -> Node:
     _in(node, "address", "add", f"{address}/24", "dev", "eth0")
     _in(node, "link", "set", "eth0", "up")
     _in(node, "link", "set", "lo", "up")
-    _shape(node, "eth0", _UP)
-    _shape(hub, port, _DOWN)
+    if shaped:
+        _shape(node, "eth0", _UP)
+        _shape(hub, port, _DOWN)
     return Node(address, node)
 
 

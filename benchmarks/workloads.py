@@ -32,6 +32,10 @@ class Workload:
     moved: bool = True
     """False if the content is only shared and not transferred."""
 
+    update: str = ""
+    """The change by which the content differs from an earlier one that the leecher has: `blocks`,
+    `appended` or `files`. Every node has a network of its own then, to count its bytes."""
+
     @property
     def is_folder(self) -> bool:
         return self.files > 1
@@ -53,8 +57,12 @@ class Workload:
         return replace(self, size=size, files=max(2, size * self.files // self.size))
 
     def bytes_needed(self) -> int:
-        """Return the space of a run besides the content, with a margin for logs and databases."""
-        return self.delivered_bytes * 11 // 10 + 128 * MIB
+        """Return the space of a run besides the content, with a margin for logs and databases.
+
+        An update has the earlier content three times: at the source, and at both ends.
+        """
+        copies = 4 if self.update else 1
+        return self.delivered_bytes * copies * 11 // 10 + 128 * MIB
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -72,6 +80,17 @@ WORKLOADS: dict[str, Workload] = {
             64 * MIB,
             leechers=8,
             shaped=True,
+        ),
+        Workload(
+            "u1", "1 % of the 64 KiB blocks of a 4 GiB image changed", 4 * GIB, update="blocks"
+        ),
+        Workload("u2", "a 4 GiB image got 64 MiB more", 4 * GIB, update="appended"),
+        Workload(
+            "u3",
+            "of 10,000 files of 16 KiB on average 100 changed and 50 were added at the front",
+            10_000 * 16 * 1024,
+            files=10_000,
+            update="files",
         ),
         Workload("h", "sharing a 4 GiB file", 4 * GIB, leechers=0, moved=False),
     )

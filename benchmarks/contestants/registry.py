@@ -10,6 +10,8 @@ from benchmarks.contestants.ours import CommandDownload, PromptDownload
 from benchmarks.contestants.rsync import Rsync
 from benchmarks.contestants.rtorrent import Rtorrent
 from benchmarks.contestants.sharing import B3sum, UploadFile
+from benchmarks.contestants.syncthing import Syncthing
+from benchmarks.contestants.updating import ReuseDownload, RsyncUpdate
 from benchmarks.contestants.web import B3SUM, SHA256, NginxCurl
 from benchmarks.workloads import Workload
 
@@ -27,9 +29,17 @@ _MOVERS: tuple[Contestant, ...] = (
     NginxCurl(*B3SUM),
     Rsync(),
 )
+_UPDATERS: tuple[Contestant, ...] = (
+    ReuseDownload(),
+    RsyncUpdate(),
+    RsyncUpdate("rsync, reads every file", "--ignore-times"),
+    Syncthing(),
+)
 _SHARERS: tuple[Contestant, ...] = (UploadFile(), B3sum())
 
 
 def contestants_for(workload: Workload) -> tuple[Contestant, ...]:
     """Return the contestants for `workload`; `skip_reason` excludes those that cannot run here."""
+    if workload.update:
+        return _UPDATERS
     return _MOVERS if workload.moved else _SHARERS

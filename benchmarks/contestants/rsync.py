@@ -8,6 +8,7 @@ clients as a whole.
 from __future__ import annotations
 
 import os
+import subprocess
 
 from benchmarks.contestants.base import Outcome, missing_program
 from benchmarks.contestants.web import answers
@@ -39,20 +40,8 @@ class Rsync:
         return missing_program("rsync")
 
     def run(self, env: RunEnvironment) -> Outcome:
-        node = env.seeders[0]
-        port = node.free_port()
-        configuration = env.root / "rsyncd.conf"
-        configuration.write_text(
-            _CONFIGURATION.format(
-                uid=os.getuid(), gid=os.getgid(), root=env.root, folder=env.source.parent
-            )
-        )
-        server: list[str] = ["rsync", "--daemon", "--no-detach", f"--config={configuration}"]
-        server += [f"--address={node.address}", f"--port={port}"]
-        env.processes.start("rsync-daemon", server)
-        wait_until(lambda: answers(node.address, port), "rsync")
+        url = serve(env)
         folders = [env.folder(f"leecher{index}") for index in range(len(env.leechers))]
-        url = f"rsync://{node.address}:{port}/content/{env.source.name}"
         clock = env.start_clock()
         clients = [
             env.processes.start("rsync", ["rsync", "-r", "--whole-file", url, f"{folder}/"])
@@ -63,3 +52,25 @@ class Rsync:
         span = clock.stop()
         outputs = tuple(folder / env.source.name for folder in folders)
         return Outcome(span.wall_s, span, outputs)
+
+
+def serve(env: RunEnvironment) -> str:
+    """Start a daemon at the first seeder; return the URL of the content."""
+    node = env.seeders[0]
+    port = node.free_port()
+    configuration = env.root / "rsyncd.conf"
+    configuration.write_text(
+        _CONFIGURATION.format(
+            uid=os.getuid(), gid=os.getgid(), root=env.root, folder=env.source.parent
+        )
+    )
+    server: list[str] = ["rsync", "--daemon", "--no-detach", f"--config={configuration}"]
+    server += [f"--address={node.address}", f"--port={port}"]
+    env.processes.start("rsync-daemon", node.argv(server))
+    if node.namespace is None:
+        wait_until(lambda: answers(node.address, port), "rsync")
+    else:
+        listed = ["rsync", f"rsync://{node.address}:{port}/"]
+        argv = env.leechers[0].argv(listed)
+        wait_until(lambda: subprocess.run(argv, capture_output=True).returncode == 0, "rsync")
+    return f"rsync://{node.address}:{port}/content/{env.source.name}"
