@@ -8,8 +8,8 @@ here: which ranges make up which piece (see peer.files.reuse_plan).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -64,11 +64,13 @@ class LocalFiles:
         whole = bytearray(sum(one.length for one in ranges))
         view, done = memoryview(whole), 0
         try:
-            for one in ranges:
-                with self._using(one) as fd:
-                    if os.preadv(fd, [view[done : done + one.length]], one.offset) != one.length:
-                        return None
-                done += one.length
+            with self._opener() as opened:
+                for one in ranges:
+                    with opened(one) as fd:
+                        part = view[done : done + one.length]
+                        if os.preadv(fd, [part], one.offset) != one.length:
+                            return None
+                    done += one.length
         except OSError:
             return None
         return whole
@@ -76,34 +78,43 @@ class LocalFiles:
     @contextmanager
     def opened(self, ranges: Sequence[FileRange]) -> Iterator[list[int]]:
         """The open files of ``ranges``. Raises `OSError` for anything but a plain file."""
-        with ExitStack() as stack:
-            yield [stack.enter_context(self._using(one)) for one in ranges]
+        with self._opener() as opened, ExitStack() as stack:
+            yield [stack.enter_context(opened(one)) for one in ranges]
 
     @contextmanager
-    def _using(self, one: FileRange) -> Iterator[int]:
-        root, path = one.file.root, one.file.path
-        opener = partial(_open, root, path)
-        if one.file.size > one.length:  # the next piece may need it too
-            with self._handles.using(((root, path), 0), opener) as fd:
-                yield fd
-            return
-        fd = self._handles.open_evicting(opener)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+    def _opener(self) -> Iterator[Callable[[FileRange], AbstractContextManager[int]]]:
+        """A way to open files, which keeps the last folder: neighbours share it."""
+        with ExitStack() as stack:
+            folders: dict[str, paths.LastFolder] = {}
+
+            def open_file(root: str, path: str) -> int:
+                above, name = (root, path) if path else os.path.split(root)
+                if above not in folders:
+                    using = self._handles.using(
+                        ((above,), 0), lambda: paths.open_real_folder(above, passing=True)
+                    )
+                    root_fd = stack.enter_context(using)
+                    folders[above] = paths.LastFolder(root_fd, passing=True)
+                    stack.enter_context(folders[above])
+                *parents, last = name.split("/")
+                return paths.open_to_read(folders[above].at(parents), last)
+
+            @contextmanager
+            def opened(one: FileRange) -> Iterator[int]:
+                root, path = one.file.root, one.file.path
+                opener = partial(open_file, root, path)
+                if one.file.size > one.length:  # the next piece may need it too
+                    with self._handles.using(((root, path), 0), opener) as fd:
+                        yield fd
+                    return
+                fd = self._handles.open_evicting(opener)
+                try:
+                    yield fd
+                finally:
+                    os.close(fd)
+
+            yield opened
 
     def close(self) -> None:
         """Close all files."""
         self._handles.close()
-
-
-def _open(root: str, path: str) -> int:
-    folder, name = (root, path) if path else os.path.split(root)
-    folder_fd = paths.open_real_folder(folder, passing=True)
-    try:
-        *parents, last = name.split("/")
-        with paths.LastFolder(folder_fd, passing=True) as folders:
-            return paths.open_to_read(folders.at(parents), last)
-    finally:
-        os.close(folder_fd)
