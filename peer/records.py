@@ -69,6 +69,14 @@ class SourceUse(msgspec.Struct, frozen=True):
     pieces: int
 
 
+class EarlierVersion(msgspec.Struct, frozen=True, array_like=True):
+    """Earlier version of a name, at the path of a download: its content, and the digest of its
+    files' fingerprints (`replacement.looks_of`)."""
+
+    content: bytes
+    looks: bytes
+
+
 class DownloadRecord(msgspec.Struct, frozen=True):
     """Download of ``user``. ``path`` is the final path as bytes, because not every path is text;
     ``state`` is a `DownloadState`; ``topic`` as in `ShareRecord`.
@@ -110,6 +118,8 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     """The path of what is kept of a folder that it replaced."""
     version: int = 1
     """As in `ShareRecord`."""
+    replaces: EarlierVersion | None = None
+    """The earlier version whose place it takes, as long as that is unchanged."""
 
 
 R = TypeVar("R", ShareRecord, DownloadRecord)

@@ -85,7 +85,8 @@ def download_file(
     place already, nothing is fetched.
 
     Pieces that this device has are not fetched: from an earlier version, from shares of the group,
-    and from the files and folders of --reuse. They are verified like fetched ones.
+    and from the files and folders of --reuse. They are verified like fetched ones. An unchanged
+    earlier version at the destination is replaced in one step, when the new one is verified.
 
     The command ends when the verified file is in place. Ctrl-C ends the waiting, not the download,
     which `cancel` stops. Afterwards this device serves the file to the group.

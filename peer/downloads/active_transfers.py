@@ -17,6 +17,7 @@ from common.messages import tracker
 from common.messages.refusals import Code
 from peer.downloads.job import DownloadJob, DownloadServices, order_named
 from peer.downloads.transfer import Transfer
+from peer.files.fingerprint import SharedLocation
 from peer.files.partial_content import PartialContent
 from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.pieces import Bitfield
@@ -91,6 +92,12 @@ class ActiveTransfers:
         job.unshared = False
         if job.transfer is not None:
             job.transfer.sources(reply.sources)
+
+    async def finalize(self, job: DownloadJob, transfer: Transfer) -> SharedLocation | None:
+        """`Transfer.finalize`, after the end of serving the files that it replaces."""
+        if job.record.overwrite or job.record.replaces:
+            self._services.shares.rest_at(job.path, job.content)
+        return await transfer.finalize()
 
     def stop(self, job: DownloadJob) -> None:
         """End the transfer; the part stays open and offered."""

@@ -26,6 +26,7 @@ from common.manifest import Manifest
 from common.messages import control
 from common.messages.base import Source
 from common.messages.refusals import Code
+from peer.downloads.earlier_versions import earlier_versions, unchanged_version
 from peer.downloads.in_place import complete_in_place, content_at
 from peer.downloads.job import DownloadJob, DownloadServices, order_named
 from peer.downloads.lifecycle import DownloadLifecycle
@@ -107,8 +108,14 @@ class DownloadCreator:
         place = None
         if admitted.taken:
             place = await content_at(decoded, admitted.path, report)
+        replaces = None
+        if admitted.taken and place is None:
+            shared = services.shares.versions_of(user, group, name)
+            fetched = [job.record for job in self._jobs.values() if job.complete]
+            versions = earlier_versions(found.row, user, group, admitted.path, shared, fetched)
+            replaces = await unchanged_version(services, versions, admitted.path, report)
         if place is None and (admitted.taken or ask.overwrite):
-            await self._require_replaceable(ask, admitted.path)
+            await self._require_replaceable(ask, admitted.path, earlier=replaces is not None)
         record = DownloadRecord(
             user=user,
             group=group,
@@ -125,14 +132,18 @@ class DownloadCreator:
             overwrite=ask.overwrite and place is None,
             in_place=place is not None,
             version=found.row.version,
+            replaces=replaces,
         )
         if place is not None:
             return lambda: self._create_in_place(record, decoded, place)
         return lambda: self._create(record, encoded, decoded, found.sources)
 
-    async def _require_replaceable(self, ask: control.DownloadFile, path: str) -> None:
-        """Raise unless the user wants what stands at ``path`` replaced, and it may be."""
-        if not ask.overwrite:
+    async def _require_replaceable(
+        self, ask: control.DownloadFile, path: str, *, earlier: bool
+    ) -> None:
+        """Raise unless what stands at ``path`` is an unchanged earlier version, or its user wants
+        it replaced; and unless it may be replaced."""
+        if not ask.overwrite and not earlier:
             words = "replace it, when the new content is verified"
             options = _options_of(ask)
             raise AlreadyExists(
@@ -155,7 +166,7 @@ class DownloadCreator:
         run = self._services.workers.run
         path, missing, taken = await run(open_part.admit, os.fsdecode(record.path))
         self._refuse_if_active(path)
-        if taken and not record.overwrite:
+        if taken and not record.overwrite and record.replaces is None:
             raise AlreadyExists(f"{names.quoted(path)} is there by now")
         self.paths.add(path)
         try:
@@ -205,8 +216,9 @@ class DownloadCreator:
             record = job.record = replace(record, folder=folder)
             await run(self._records.put, job.key, record)
             if decoded is not None:
+                replaces = await replaced_by(self._services, job)
                 job.part = await run(
-                    partial(open_part.create, replaces=replaced_by(job)),
+                    partial(open_part.create, replaces=replaces),
                     job.path,
                     decoded,
                     job.content,

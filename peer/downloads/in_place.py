@@ -57,9 +57,9 @@ async def complete_in_place(
 ) -> None:
     """Complete a download whose content stands at ``place``, and share it."""
     job.encoded = services.manifests.get(job.content) or b""
-    replaced = replaced_by(job)
+    replaced = await replaced_by(services, job)
     if replaced is not None:
-        known = (decoded, *replaced)
+        known = (decoded, *replaced.known)
         job.set_kept(await services.workers.run(open_part.remove_replaced, job.path, known))
     done = job.record
     job.set_verified(done.elapsed_s, done.sources, done.fetched_bytes, decoded.algorithm.value)

@@ -188,7 +188,8 @@ class DownloadLifecycle:
         transfer = job.transfer
         assert transfer is not None
         try:
-            place = await self._retry_transient(job, transfer.finalize)
+            finalize = partial(self.transfers.finalize, job, transfer)
+            place = await self._retry_transient(job, finalize)
         except Cancelled:
             return
         except (StorageError, IntegrityError) as error:
@@ -388,7 +389,7 @@ class DownloadLifecycle:
             place = await content_at(decoded, job.path, no_report)
             if place is not None:
                 raise ContentInPlace(error.message, place) from error
-            if not job.record.overwrite:
+            if not (job.record.overwrite or job.record.replaces):
                 raise
         return decoded, await self.parts.recover(job, decoded, anew=True)
 

@@ -80,7 +80,10 @@ class Downloads:
 
     def contents(self) -> set[ContentId]:
         """All contents that some record names."""
-        return {job.content for job in self._jobs.values()}
+        earlier = [job.record.replaces for job in self._jobs.values()]
+        return {job.content for job in self._jobs.values()} | {
+            ContentId(version.content) for version in earlier if version is not None
+        }
 
     def parts(self) -> tuple[str, ...]:
         """The paths of the parts of all downloads that are not complete."""

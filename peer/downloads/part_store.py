@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from common import manifest as manifests
 from common.errors import IntegrityError, MiniTorrentError, RemoteProtocolError
+from common.ids import ContentId
 from common.manifest import Manifest
 from common.messages import tracker
 from peer.downloads.job import DownloadJob, DownloadServices
@@ -25,6 +26,7 @@ from peer.files.errors import Away, UnsafeDestination
 from peer.files.journal import Journal, is_begun
 from peer.files.missing_folders import make_folders, remove_folders
 from peer.files.partial_content import PartialContent
+from peer.files.replacement import Replaces
 from peer.files.unverified_part import UnverifiedPart
 
 log = logging.getLogger(__name__)
@@ -140,9 +142,10 @@ class PartStore:
     async def _resume(
         self, job: DownloadJob, decoded: Manifest, *, anew: bool = False
     ) -> UnverifiedPart:
+        replaces = await replaced_by(self._services, job)
         opening = asyncio.ensure_future(
             self._services.workers.run(
-                partial(open_part.resume, replaces=replaced_by(job), anew=anew),
+                partial(open_part.resume, replaces=replaces, anew=anew),
                 job.path,
                 decoded,
                 job.content,
@@ -162,9 +165,15 @@ class PartStore:
             self._services.workers.submit(lambda *_: None, opened.result().close)
 
 
-def replaced_by(job: DownloadJob) -> tuple[Manifest, ...] | None:
-    """The contents that a download may replace beside its own; None if it replaces nothing."""
-    return () if job.record.overwrite else None
+async def replaced_by(services: DownloadServices, job: DownloadJob) -> Replaces | None:
+    """The permission of a download to replace what stands at its path; None if it has none."""
+    earlier, encoded = job.record.replaces, None
+    if earlier is not None:
+        encoded = services.manifests.get(ContentId(earlier.content))
+    if earlier is None or encoded is None:
+        return Replaces() if job.record.overwrite else None
+    known = await services.workers.run(manifests.decode, encoded, ContentId(earlier.content))
+    return Replaces((known,), b"" if job.record.overwrite else earlier.looks)
 
 
 def _may_have_part(job: DownloadJob) -> bool:

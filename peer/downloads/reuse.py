@@ -85,6 +85,9 @@ def local_trees(
         (versions if is_version else others).append(tree)
     if size < OTHERS_FROM_BYTES:
         others = []
+    replaced = os.fsdecode(record.path)
+    if record.replaces is not None and all(tree.root != replaced for tree in versions):
+        versions.append(LocalTree(replaced))
     named = [LocalTree(os.fsdecode(path)) for path in record.reuse]
     return [*versions, *named, *others[:SHARES_MAX]]
 

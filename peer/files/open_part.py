@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from common.host.clock import monotonic
@@ -29,7 +29,7 @@ from peer.files.part_resources import PartResources
 from peer.files.partfile import PartFile, PartFiles
 from peer.files.partfolder import PartFolder
 from peer.files.partial_content import PartialContent
-from peer.files.replacement import refuse_irreplaceable, undo_interrupted
+from peer.files.replacement import Replaces, refuse_irreplaceable, undo_interrupted
 from peer.files.unverified_part import UnverifiedPart
 
 _BACK = "it goes on by itself when the folder is back"
@@ -122,7 +122,7 @@ def create(
     journal_path: str,
     times: bool = True,
     *,
-    replaces: Sequence[Manifest] | None = None,
+    replaces: Replaces | None = None,
     clock: Callable[[], float] = monotonic,
 ) -> PartialContent:
     """Create the part of a download to ``path``, whose folder must exist, and reserve its space.
@@ -143,7 +143,7 @@ def resume(
     journal_path: str,
     times: bool = True,
     *,
-    replaces: Sequence[Manifest] | None = None,
+    replaces: Replaces | None = None,
     anew: bool = False,
     clock: Callable[[], float] = monotonic,
 ) -> UnverifiedPart:
@@ -193,7 +193,7 @@ def _begin(
     content: ContentId,
     journal_path: str,
     times: bool,
-    replaces: Sequence[Manifest] | None,
+    replaces: Replaces | None,
 ) -> PartResources:
     destination.refuse_if_there(replaced=replaces is not None)
     destination.check_space(needed_bytes(manifest, destination.block_size))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 
 from common.errors import StorageError
 from common.manifest import Manifest
@@ -17,7 +16,7 @@ from peer.files.destination import Destination
 from peer.files.in_use_guard import InUseGuard
 from peer.files.journal import Journal
 from peer.files.partfile import PartFiles
-from peer.files.replacement import remove_replaced, rename_over, replaced_name
+from peer.files.replacement import Replaces, remove_replaced, renaming, replaced_name
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ class PartResources:
     waits for them.
 
     ``replaces``: the part may take the place of what stands at its final path. Of that nothing is
-    kept but files that neither these contents have nor its own.
+    kept but files that neither the known contents have nor its own.
     ``path`` is the final path and ``part_path`` the path until then, both absolute and without
     links. ``path`` is the one to record, and to give to `open_part.resume`.
     """
@@ -38,7 +37,7 @@ class PartResources:
         destination: Destination,
         files: PartFiles,
         journal: Journal,
-        replaces: Sequence[Manifest] | None = None,
+        replaces: Replaces | None = None,
     ) -> None:
         self.manifest = manifest
         self.path = destination.path
@@ -48,7 +47,7 @@ class PartResources:
         self.journal = journal
         self.guard = InUseGuard()
         if replaces is not None:
-            destination.rename = rename_over
+            destination.rename = renaming(replaces)
         self._replaces = replaces
 
     def remove_replaced(self) -> str | None:
@@ -59,7 +58,7 @@ class PartResources:
         if self._replaces is None:
             return None
         try:
-            return remove_replaced(self.destination, (self.manifest, *self._replaces))
+            return remove_replaced(self.destination, (self.manifest, *self._replaces.known))
         except StorageError as error:
             log.warning("what was replaced is not removed: %s", error)
             return os.path.join(self.destination.folder, replaced_name(self.destination.name))

@@ -17,7 +17,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+from blake3 import blake3
 
 from common.errors import StorageError
 from common.host.atomic_files import is_refusal
@@ -25,11 +30,29 @@ from common.manifest import EntryKind, Manifest, folders_of
 from common.names import quoted
 from peer.files import homes, paths, syscalls
 from peer.files.destination import Destination, name_with
-from peer.files.errors import AlreadyExists, UnsafeDestination, translated
+from peer.files.errors import AlreadyExists, ContentChanged, UnsafeDestination, translated
+from peer.files.fingerprint import SharedLocation
+from peer.files.sharing import location_of
 
 REPLACED_SUFFIX = ".replaced"
 KEPT_SUFFIX = ".old"
 KEPT_MAX = 1000  # names tried for a folder that is kept
+
+
+class Replaces(NamedTuple):
+    """Permission to replace what stands at a path.
+
+    ``known``: earlier contents, of which no file need be kept. With ``looks``, the first of them is
+    what stands there, and it is replaced only as long as its files look so.
+    """
+
+    known: tuple[Manifest, ...] = ()
+    looks: bytes = b""
+
+
+def looks_of(place: SharedLocation) -> bytes:
+    """The digest of the fingerprints of a content: a change of any file changes it."""
+    return blake3(msgspec.msgpack.encode(place.fingerprints)).digest()
 
 
 def replaced_name(name: str) -> str:
@@ -71,6 +94,29 @@ def _holds_home(path: str) -> UnsafeDestination:
         f"{quoted(path)} holds the home of a peer or tracker and is never replaced",
         "choose another place",
     )
+
+
+def rename_over_unchanged(destination: Destination, replaces: Replaces) -> bool:
+    """`rename_over` for an earlier content. Raises `AlreadyExists` if that was changed."""
+    if destination.status(destination.name) is not None:
+        try:
+            looks = looks_of(location_of(replaces.known[0], destination.path))
+        except ContentChanged:
+            looks = b""
+        if looks != replaces.looks:
+            raise AlreadyExists(
+                f"{quoted(destination.path)} was changed while its new version was fetched",
+                f"the new version is verified, at {quoted(destination.part_path)}: rename what is"
+                " in its place, and resume the download",
+            )
+    return rename_over(destination)
+
+
+def renaming(replaces: Replaces) -> Callable[[Destination], bool]:
+    """The rename for a permission."""
+    if replaces.looks:
+        return partial(rename_over_unchanged, replaces=replaces)
+    return rename_over
 
 
 def rename_over(destination: Destination) -> bool:

@@ -142,7 +142,7 @@ def find(
         finder.compare_digests(tree)
         if tree.by_path:
             finder.match_paths(tree)
-    finder.walk([tree for tree in trees if tree.by_path and tree.manifest is None])
+    finder.walk([tree for tree in trees if tree.by_path])
     return finder.plan()
 
 
@@ -272,6 +272,9 @@ class _Finder:
     def _walked(self, trees: Sequence[LocalTree]) -> Iterator[tuple[LocalFile, int]]:
         """The plain files of ``trees``, with the time of their last modification."""
         for tree in trees:
+            if tree.manifest is not None:
+                yield from _files_of(tree.root, tree.manifest)
+                continue
             folders = [("", 0)]
             while folders:
                 above, depth = folders.pop()
@@ -310,6 +313,13 @@ class _Finder:
             return
         finally:
             os.close(fd)
+
+
+def _files_of(root: str, manifest: Manifest) -> Iterator[tuple[LocalFile, int]]:
+    for number, entry in enumerate(manifest.entries):
+        if entry.size:
+            time_ns = manifest.times[number] if manifest.times else -1
+            yield LocalFile(root, entry.path, entry.size, likely=False), time_ns
 
 
 def _keys(path: str, size: int, time_ns: int) -> list[_Key]:

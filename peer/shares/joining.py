@@ -30,7 +30,8 @@ from peer.shares.offers import TrackerOffers
 from peer.tracker_client.claims import check_name, check_summary
 from peer.workers import Workers
 
-KEPT_RATIO_MAX = 8  # between the piece length of an earlier version and the usual one
+KEPT_RATIO_MAX = 8  # between the piece length of an earlier version and the usual one, …
+KEPT_PIECES_MAX = 1 << 17  # … or so many pieces, if someone chose shorter ones: 4 MiB of digests
 LEFT_OUT_NAMED_MAX = 5  # parts of downloads in a note; the rest is counted
 
 
@@ -174,7 +175,9 @@ def _kept_length(model: Manifest, scanned: Scan) -> int | None:
     """The piece length of the version before, unless that makes very many or few pieces."""
     usual = manifests.piece_length_for(scanned.size)
     length = model.piece_length
-    return length if usual // KEPT_RATIO_MAX <= length <= usual * KEPT_RATIO_MAX else None
+    few = manifests.count_pieces(scanned.size, length) <= KEPT_PIECES_MAX
+    kept = length <= usual * KEPT_RATIO_MAX and (few or length >= usual // KEPT_RATIO_MAX)
+    return length if kept else None
 
 
 def _check_new(ask: control.UploadFile, group: GroupId, name: str) -> None:

@@ -120,6 +120,19 @@ class Shares:
             if share.open is not None and share.record.group == group
         ]
 
+    def versions_of(self, user: UserId, group: GroupId, name: str) -> list[ShareRecord]:
+        """The records of all versions of a name that this device shares."""
+        return self._records.of_name(user, group, name)
+
+    def rest_at(self, path: str, content: ContentId) -> None:
+        """Close the shares at a path whose files are about to be replaced by ``content``.
+
+        The watcher opens them again if they are not.
+        """
+        for share in self._open:
+            if share.record.place.path == path and share.record.content != content:
+                self._open.close(share)
+
     async def watch_files(self) -> None:
         """Check the shared files from time to time, until this is cancelled."""
         await self._watcher.watch()

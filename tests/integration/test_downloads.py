@@ -409,3 +409,51 @@ def test_a_path_that_cannot_be_reused_is_named(swarm: Swarm, alice: Person, bob:
     text = bob.refused("download-file", group, path.name, swarm.folder(), "--reuse", "no/such")
     assert "cannot reuse" in text
     assert "no/such" in text
+
+
+def test_a_new_version_takes_the_place_of_the_one_before_and_only_the_change_travels(
+    swarm: Swarm, alice: Person, bob: Person
+) -> None:
+    group = alice.group_with(bob)
+    path, dest = swarm.file(1_000_000, "set.bin"), swarm.folder()
+    alice.share(path, group, "--piece-size", "16K")
+    bob.fetch(group, "set.bin", dest)
+    with path.open("r+b") as file:
+        file.seek(500_000)
+        file.write(b"changed")
+    alice.share(path, group, "--replace")
+    got = bob.fetch(group, "set.bin", dest)
+    assert (got["version"], got["path"]) == (2, str(dest / "set.bin"))
+    assert (dest / "set.bin").read_bytes() == path.read_bytes()
+    assert got["fetched_bytes"] == SMALL_PIECE
+    assert got["reused_bytes"] == 1_000_000 - SMALL_PIECE
+    assert os.listdir(dest) == ["set.bin"]
+    rows = bob.json("list-files", group, "--versions")
+    assert [(row["version"], row["seeders"]) for row in rows] == [(2, 2)]
+    # Again: nothing is to be done.
+    assert bob.fetch(group, "set.bin", dest)["fetched_bytes"] == 0
+    (dest / "set.bin").write_bytes(b"mine")
+    path.write_bytes(b"third")
+    alice.share(path, group, "--replace")
+    text = bob.refused("download-file", group, "set.bin", dest)
+    assert "already there" in text
+    assert (dest / "set.bin").read_bytes() == b"mine"
+
+
+def test_a_folder_is_updated_in_place_as_a_whole(swarm: Swarm, alice: Person, bob: Person) -> None:
+    group = alice.group_with(bob)
+    tree, dest = swarm.folder() / "tree", swarm.folder()
+    (tree / "sub").mkdir(parents=True)
+    for number in range(60):
+        (tree / "sub" / f"{number:02}").write_bytes(os.urandom(20_000 + number))
+    alice.share(tree, group, "--piece-size", "16K")
+    bob.fetch(group, "tree", dest)
+    (dest / "tree" / "notes").write_text("bob's own")
+    (tree / "sub" / "30").unlink()
+    (tree / "aa").write_bytes(os.urandom(3_000))
+    alice.share(tree, group, "--replace")
+    got = bob.fetch(group, "tree", dest)
+    names = sorted(path.relative_to(tree) for path in tree.rglob("*"))
+    assert sorted(path.relative_to(dest / "tree") for path in (dest / "tree").rglob("*")) == names
+    assert got["fetched_bytes"] <= 4 * SMALL_PIECE
+    assert (dest / "tree.old" / "notes").read_text() == "bob's own"

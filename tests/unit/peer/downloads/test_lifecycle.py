@@ -79,6 +79,7 @@ class Stage:
         self.inventory = Inventory()
         self.adopted: list[Any] = []
         self.shared: list[Any] = []
+        self.rested: list[Any] = []
         self.notices: list[str] = []
         self.replica = Membership(ALICE, FILMS)
         row = tracker.FileRow(
@@ -104,7 +105,12 @@ class Stage:
             tickets=SimpleNamespace(want=self._nothing),
             pool=FakePool(),
             inventory=self.inventory,
-            shares=SimpleNamespace(adopt_download=self._adopt, open_in=lambda _: self.shared),
+            shares=SimpleNamespace(
+                adopt_download=self._adopt,
+                open_in=lambda _: self.shared,
+                versions_of=lambda *_: [record for record, _ in self.shared],
+                rest_at=lambda *place: self.rested.append(place),
+            ),
             workers=self.workers,
             manifests=self.manifests,
             settings=Settings(),

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from common.manifest import Manifest
+from common.ids import ContentId
+from common.manifest import Manifest, encode, manifest_id
 from common.messages import control
 from peer.downloads import piece_writer, reuse
 from peer.files import sharing
-from peer.files.errors import DiskFull, Unreadable
+from peer.files.errors import AlreadyExists, DiskFull, Unreadable
 from peer.files.partial_content import PartialContent
 from peer.records import DownloadRecord, ShareRecord
 from tests.support.peer_fakes import turns, until
@@ -152,3 +153,114 @@ def test_a_named_path_that_cannot_be_reused_is_refused(tmp_path: Path, what: str
         assert not os.listdir(stage.place)
 
     run(tmp_path, test, pieces=4)
+
+
+# -- an earlier version in place ------------------------------------------------------------------
+
+
+def put_earlier(stage: Stage, *, shared: bool = True, version: int = 1) -> ContentId:
+    """Put an earlier version of the film in place, as a share or a complete download."""
+    stage.path.write_bytes(b"x" * PIECE + stage.data[PIECE:])
+    found = sharing.digest(str(stage.path), piece_length=PIECE)
+    encoded = encode(found.manifest)
+    content = manifest_id(encoded)
+    stage.manifests.put(content, encoded)
+    share = ShareRecord("alice", "films", "film", content, found.place, version=version)
+    if shared:
+        stage.shared.append((share, found.manifest))
+    else:
+        path = os.fsencode(stage.path)
+        record = DownloadRecord(
+            "alice", "films", "film", content, path, 1, "", "rarest", 1, "C", version=version
+        )
+        stage.records.put("old", record)
+    return content
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("touched", [True, False])
+def test_an_earlier_version_in_place_gives_its_pieces_and_its_place(
+    tmp_path: Path, shared: bool, touched: bool
+) -> None:
+    async def test(stage: Stage) -> None:
+        put_earlier(stage, shared=shared)
+        before = stage.path.read_bytes()
+        if touched:
+            os.utime(stage.path)
+        downloads = await stage.start()
+        ask = control.DownloadFile("films", "film", str(stage.place))
+        job = downloads._jobs[await downloads.begin(ask, lambda _: None)]
+        await until(lambda: job.part is not None and job.part.held_count == 7)
+        assert stage.path.read_bytes() == before
+        assert not stage.rested
+        await downloads.deactivate()
+        assert job.record.replaces is not None
+        (tmp_path / "rest").write_bytes(stage.data)
+        job.record = replace(job.record, reuse=[os.fsencode(tmp_path / "rest")])
+        await downloads.activate(ALICE)
+        await until(lambda: job.complete)
+        assert stage.path.read_bytes() == stage.data
+        assert stage.rested == [(str(stage.path), stage.content)]
+        assert os.listdir(stage.place) == ["film"]
+
+    run(tmp_path, test, pieces=8)
+
+
+@pytest.mark.parametrize("why", ["edited", "newer", "unknown"])
+def test_anything_but_an_unchanged_earlier_version_in_place_is_refused(
+    tmp_path: Path, why: str
+) -> None:
+    async def test(stage: Stage) -> None:
+        if why == "unknown":
+            stage.path.write_bytes(b"mine")
+        else:
+            put_earlier(stage, version=9 if why == "newer" else 1)
+        if why == "edited":
+            with stage.path.open("r+b") as file:
+                file.write(b"edited")
+        before = stage.path.read_bytes()
+        downloads = await stage.start()
+        with pytest.raises(AlreadyExists, match="already there") as refused:
+            await downloads.begin(
+                control.DownloadFile("films", "film", str(stage.place)), lambda _: None
+            )
+        assert "--overwrite" in str(refused.value.hint)
+        assert stage.path.read_bytes() == before
+        assert os.listdir(stage.place) == ["film"]
+
+    run(tmp_path, test)
+
+
+def test_an_earlier_version_that_is_edited_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        put_earlier(stage)
+        downloads = await stage.start()
+        ask = control.DownloadFile("films", "film", str(stage.place))
+        job = downloads._jobs[await downloads.begin(ask, lambda _: None)]
+        await until(lambda: job.part is not None and job.part.held_count == 7)
+        assert job.part is not None
+        job.part.write_piece(0, stage.piece(0))
+        stage.path.write_bytes(b"edited")
+        await downloads.deactivate()
+        await downloads.activate(ALICE)
+        await until(lambda: job.record.state == "F")
+        assert "was changed while its new version was fetched" in str(job.record.reason)
+        assert stage.path.read_bytes() == b"edited"
+        stage.path.rename(tmp_path / "mine")
+        await downloads.resume("films", "film")
+        await until(lambda: job.complete)
+        assert stage.path.read_bytes() == stage.data
+
+    run(tmp_path, test, pieces=8)
+
+
+def test_the_manifest_of_the_earlier_version_is_kept_while_it_is_needed(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        content = put_earlier(stage, shared=False)
+        downloads = await stage.start()
+        await downloads.begin(
+            control.DownloadFile("films", "film", str(stage.place)), lambda _: None
+        )
+        assert content in downloads.contents()
+
+    run(tmp_path, test, pieces=8)

@@ -132,11 +132,13 @@ def test_a_piece_that_surely_differs_is_not_read(tmp_path: Path) -> None:
     assert update.plan(LocalTree(str(tmp_path / "old"))).pieces() == list(range(8))
 
 
-def test_files_that_were_moved_are_found_by_name_size_and_time(folder: Path) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_files_that_were_moved_are_found_by_name_size_and_time(folder: Path, known: bool) -> None:
     old = folder.parent / "old"
     shutil.move(old / "sub", old / "elsewhere")
+    (folder / "first").write_bytes(b"so that no piece is where it was")
     update = Update(folder)
-    assert update.run(LocalTree(str(old))) == set()
+    assert update.run(digested(old) if known else LocalTree(str(old))) == {0}
 
 
 def test_a_renamed_file_is_found_by_its_size(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from common.errors import StorageError
 from peer.files import open_part, replacement, sharing, syscalls
 from peer.files.errors import AlreadyExists, ContentChanged, UnsafeDestination
+from peer.files.replacement import Replaces
 from tests.support.partial_downloads import Sample, listing, snapshot
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -37,7 +40,7 @@ def old_folder(place: Path) -> None:
 
 def replaced(sample: Sample, place: Path) -> str | None:
     """Download to ``place``, replacing what is there; return what is kept."""
-    part = sample.begin(place, replaces=())
+    part = sample.begin(place, replaces=Replaces())
     sample.fill(part)
     before = snapshot(place)
     part.checkpoint()
@@ -107,7 +110,7 @@ def test_files_of_an_earlier_content_are_not_kept(
     manifest = sharing.digest(str(earlier)).manifest
     (place / "gone").mkdir(parents=True)
     (place / "gone" / "file").write_bytes(b"old")
-    part = folder_sample.begin(place, replaces=(manifest,))
+    part = folder_sample.begin(place, replaces=Replaces((manifest,)))
     folder_sample.fill(part)
     part.finalize()
     part.close()
@@ -133,7 +136,7 @@ def test_f121_a_process_that_ends_during_a_replacement_leaves_old_or_new(
     old_folder(place)
     old = snapshot(place)
     new = snapshot(folder_sample.source)
-    part = folder_sample.begin(place, replaces=())
+    part = folder_sample.begin(place, replaces=Replaces())
     folder_sample.fill(part)
     left = [call]
     with monkeypatch.context() as patched:
@@ -174,25 +177,27 @@ def ending(real: Callable[..., Any], left: list[int], after: bool) -> Callable[.
     return call
 
 
-def finish(sample: Sample, place: Path) -> None:
+def finish(sample: Sample, place: Path, replaces: Replaces = Replaces()) -> None:  # noqa: B008
     try:
-        part = open_resumed(sample, place, anew=False)
+        part = open_resumed(sample, place, replaces, anew=False)
     except AlreadyExists:
         try:
             sharing.recheck(sample.manifest, str(place))
         except ContentChanged:
-            part = open_resumed(sample, place, anew=True)
+            part = open_resumed(sample, place, replaces, anew=True)
         else:
-            open_part.remove_replaced(str(place), (sample.manifest,))
+            open_part.remove_replaced(str(place), (sample.manifest, *replaces.known))
             return
     sample.fill(part, sample.missing(part))
     part.finalize()
     part.close()
 
 
-def open_resumed(sample: Sample, place: Path, *, anew: bool) -> Any:
+def open_resumed(sample: Sample, place: Path, replaces: Replaces, *, anew: bool) -> Any:
     journal = str(place.parent / "journal")
-    part = open_part.resume(str(place), sample.manifest, sample.id, journal, replaces=(), anew=anew)
+    part = open_part.resume(
+        str(place), sample.manifest, sample.id, journal, replaces=replaces, anew=anew
+    )
     return part.recover()
 
 
@@ -230,7 +235,7 @@ def test_h127_a_link_that_appears_during_the_download_is_not_followed(
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "a").write_bytes(b"precious")
-    part = sample.begin(place, replaces=())
+    part = sample.begin(place, replaces=Replaces())
     sample.fill(part)
     if kind == "link":
         place.symlink_to(victim)
@@ -266,3 +271,88 @@ def test_an_old_folder_that_cannot_be_removed_is_kept(
     old_folder(place)
     monkeypatch.setattr(replacement, "_keep", fail)
     assert replaced(file_sample, place) == str(place.with_name("name.replaced"))
+
+
+# -- an earlier version -------------------------------------------------------------------------
+
+
+def earlier(sample: Sample, place: Path) -> Replaces:
+    """An earlier version of the sample at ``place``, and the permission to replace it."""
+    shutil.copytree(sample.source, place)
+    (place / "big").write_bytes(b"another size")
+    (place / "gone").write_bytes(b"only in the earlier version")
+    found = sharing.digest(str(place))
+    return Replaces((found.manifest,), replacement.looks_of(found.place))
+
+
+def test_an_earlier_version_is_replaced_as_a_whole(folder_sample: Sample, place: Path) -> None:
+    part = folder_sample.begin(place, replaces=earlier(folder_sample, place))
+    folder_sample.fill(part)
+    part.finalize()
+    part.close()
+    assert part.kept is None
+    assert snapshot(place) == snapshot(folder_sample.source)
+    assert listing(place) == {"name"}
+
+
+@pytest.mark.parametrize("change", ["edit", "touch", "remove"])
+def test_an_earlier_version_that_was_changed_meanwhile_stays(
+    folder_sample: Sample, place: Path, change: str
+) -> None:
+    part = folder_sample.begin(place, replaces=earlier(folder_sample, place))
+    folder_sample.fill(part)
+    if change == "edit":
+        (place / "big").write_bytes(b"another word")
+    elif change == "touch":
+        os.utime(place / "big")
+    else:
+        (place / "gone").unlink()
+    before = snapshot(place)
+    with pytest.raises(AlreadyExists, match="was changed while its new version was fetched"):
+        part.finalize()
+    assert snapshot(place) == before
+    assert listing(place) == {"name", "name.part", "journal"}
+    # Once it is out of the way, the download ends.
+    place.rename(place.parent / "mine")
+    part.finalize()
+    part.close()
+    assert snapshot(place) == snapshot(folder_sample.source)
+
+
+def test_a_file_of_the_user_in_an_earlier_version_is_kept(
+    folder_sample: Sample, place: Path
+) -> None:
+    replaces = earlier(folder_sample, place)
+    (place / "notes").write_bytes(b"mine")
+    part = folder_sample.begin(place, replaces=replaces)
+    folder_sample.fill(part)
+    part.finalize()
+    part.close()
+    assert part.kept is not None
+    assert (Path(part.kept) / "notes").read_bytes() == b"mine"
+    assert os.listdir(part.kept) == ["notes"]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("call", range(3))
+def test_f106_a_process_that_ends_while_an_earlier_version_is_replaced_leaves_old_or_new(
+    call: int,
+    after: bool,
+    folder_sample: Sample,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replaces = earlier(folder_sample, place)
+    old, new = snapshot(place), snapshot(folder_sample.source)
+    part = folder_sample.begin(place, replaces=replaces)
+    folder_sample.fill(part)
+    left = [call]
+    with monkeypatch.context() as patched, contextlib.suppress(Ended):
+        for step in STEPS:
+            patched.setattr(syscalls, step, ending(getattr(syscalls, step), left, after))
+        part.finalize()
+    part.close()
+    assert snapshot(place) in (old, new)
+    finish(folder_sample, place, replaces)
+    assert snapshot(place) == new
+    assert listing(place) - {"journal"} == {"name"}
