@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from common import names
 from common.errors import ConfigError, MiniTorrentError, Refused, TransportError
@@ -27,11 +28,13 @@ from peer.cli import daemon_process
 from peer.cli.arguments import read_password
 from peer.cli.console import Console
 from peer.cli.errors import refuse_usage
+from peer.cli.up_options import checked
 from peer.control.client import CommandFailed, Ended
 from peer.control.invitations import other_tracker, other_user
 from peer.settings import load
 
 VARIABLE = "MINI_TORRENT_INVITE"
+_ADDRESSES = ("listen", "advertise")  # of a peer that `join` starts
 LAST_TRACKER = "tracker"  # in the home: the key of the tracker of the last login
 
 
@@ -119,7 +122,7 @@ def _peer_for(console: Console, invitation: Invitation) -> Iterator[control.Stat
     """
     home, link = console.home, invitation.tracker.link
     undo: list[Callable[[], object]] = []
-    options: dict[str, str] = {}
+    options = _from_environment()
     try:
         status = daemon_process.running(home)
         if status is None:
@@ -146,8 +149,14 @@ def _peer_for(console: Console, invitation: Invitation) -> Iterator[control.Stat
         daemon_process.remember(home, options)
 
 
+def _from_environment() -> dict[str, Any]:
+    """Return the options of `up` that the environment names, checked."""
+    found = {name: os.environ.get(f"MINI_TORRENT_{name.upper()}") or None for name in _ADDRESSES}
+    return checked(found, os.getcwd())
+
+
 def _start(
-    console: Console, options: dict[str, str], undo: list[Callable[[], object]]
+    console: Console, options: dict[str, Any], undo: list[Callable[[], object]]
 ) -> control.StatusIs:
     """Start a peer that `undo` ends."""
     home = console.home

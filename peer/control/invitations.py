@@ -10,9 +10,9 @@ import contextlib
 from typing import TypeAlias, assert_never
 
 from common import limits, names
-from common.errors import ConfigError, Refused, RemoteProtocolError
+from common.errors import ConfigError, Refused
 from common.hints import hint
-from common.ids import GroupId
+from common.ids import GroupId, UserId
 from common.invitation import Invitation, id_of, key_of, new_secret, parse_invitation
 from common.link import Tracker, check_endpoint, is_loopback
 from common.messages import control, tracker
@@ -20,7 +20,7 @@ from common.messages.refusals import Code
 from common.shared_refusals import not_logged_in
 from peer.control.account import Account
 from peer.control.views import time_text
-from peer.tracker_client.claims import check_user
+from peer.tracker_client.claims import check_invited, check_redeemed
 from peer.tracker_client.group_replica import GroupReplica
 from peer.tracker_client.link import TrackerLink
 from peer.tracker_client.listing import listing
@@ -60,8 +60,7 @@ class InvitationCommands:
         key = key_of(invitation.proof)
         answer = await self._link.ask(tracker.Invite(group, key, uses, life_s), tracker.Invited)
         row = answer.reply.row
-        if self._link.where.key != invitation.tracker.key or row.id != id_of(key):
-            raise RemoteProtocolError("the tracker made another invitation than the one asked for")
+        check_invited(row, id_of(key), uses)
         where = _for_others(invitation.tracker, answer.reply.endpoint)
         link = Invitation(where, invitation.secret).link
         local = is_loopback(where.endpoint)
@@ -97,12 +96,13 @@ class InvitationCommands:
         if ask.user is None or ask.password is None:
             if current is None:
                 raise not_logged_in()
+            user = current
             reply = await self._join(invitation)
         else:
-            reply = await self._enter(invitation, names.user_id(ask.user), ask)
-        return control.Redeemed(
-            names.group_id(reply.group), names.fold_id(reply.user), reply.by, reply.created
-        )
+            user = names.user_id(ask.user)
+            reply = await self._enter(invitation, user, ask)
+        group, by = check_redeemed(reply, user)
+        return control.Redeemed(group, user, by, reply.created)
 
     async def _join(self, invitation: Invitation) -> tracker.Redeemed:
         ask = tracker.Redeem(invitation.proof)
@@ -111,15 +111,15 @@ class InvitationCommands:
         return reply
 
     async def _enter(
-        self, invitation: Invitation, user: str, ask: control.Redeem
+        self, invitation: Invitation, user: UserId, ask: control.Redeem
     ) -> tracker.Redeemed:
         current = self._replica.user
         if current is not None and current != user:
             raise other_user(current)
         enter = tracker.Enter(invitation.proof, user, ask.password or "", ask.create)
         reply = await self._account.ask_for_a_place(enter, tracker.Redeemed)
-        check_user(reply.user, user)
-        await self._account.entered(reply.user)
+        check_redeemed(reply, user)
+        await self._account.entered(user)
         await self._replica.sync()
         return reply
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from common import limits
 from common.errors import ConfigError, IntegrityError, RemoteProtocolError
-from common.ids import ContentId, GroupId
+from common.ids import ContentId, GroupId, UserId
 from common.link import check_endpoint, check_source, host_of
 from common.manifest import Manifest
 from common.messages import tracker
@@ -69,6 +69,24 @@ def check_user(claimed: str, asked: str) -> None:
         raise IntegrityError(
             f"log in {quoted(asked)}: the tracker answered for another user, {quoted(claimed)}"
         )
+
+
+def check_invited(row: tracker.InvitationRow, expected_id: str, uses: int) -> None:
+    """Raise `IntegrityError` unless the tracker made the invitation that was asked for."""
+    if row.id != expected_id or row.uses != uses:
+        raise IntegrityError("invite: the tracker made another invitation than the one asked for")
+
+
+def check_redeemed(reply: tracker.Redeemed, user: str) -> tuple[GroupId, UserId]:
+    """Return the group that ``user`` has joined, and who made the invitation.
+
+    Raise `IntegrityError` for another user, `RemoteProtocolError` for invalid names.
+    """
+    check_user(reply.user, user)
+    try:
+        return group_id(reply.group), user_id(reply.by)
+    except BadName as error:
+        raise RemoteProtocolError(f"join by an invitation: {error.message}") from error
 
 
 def check_welcome(welcome: tracker.Welcome) -> None:

@@ -17,12 +17,12 @@ from typing import Any
 import msgspec
 import nacl.signing
 
-from common import limits, link, manifest, names
+from common import invitation, limits, link, manifest, names
 from common.crypto import event_seal, keys, signing_keys, tickets
 from common.digests import Algorithm
 from common.errors import MiniTorrentError
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
-from common.messages import control, events, peer, tracker
+from common.messages import control, events, operator, peer, tracker
 from common.net import codec
 from peer.files.journal import Journal
 from peer.records import DownloadRecord, Records, ShareRecord
@@ -167,6 +167,9 @@ def _link(data: bytes) -> None:
     with contextlib.suppress(MiniTorrentError):
         read = link.parse_link(text)
         assert link.parse_link(read.link) == read
+    with contextlib.suppress(MiniTorrentError):
+        invited = invitation.parse_invitation(text)
+        assert invitation.parse_invitation(invited.link) == invited
     for wildcard in (False, True):
         with contextlib.suppress(MiniTorrentError):
             assert names.printable(link.check_endpoint(text, wildcard=wildcard)).isprintable() or (
@@ -266,6 +269,8 @@ def targets(samples: Any) -> list[Target]:
         _decoder("published", events.Published, samples.PUBLISHED),
         _decoder("control asks", control.Ask, samples.ASKS),
         _decoder("control answers", control.Answer, samples.ANSWERS),
+        _decoder("operator asks", operator.Ask, samples.OPERATOR_ASKS),
+        _decoder("operator answers", operator.Answer, samples.OPERATOR_ANSWERS),
         Target(
             "frames", _frames, [b"MT\x01|12345678|" + codec.encode(tracker.Hello()), b"MT\x02|"]
         ),
@@ -281,6 +286,7 @@ def targets(samples: Any) -> list[Target]:
             [
                 b"mini-torrent://127.0.0.1:5000/" + b"A" * 43,
                 b"mini-torrent+ipc:///tmp/x/" + b"A" * 43,
+                b"mini-torrent://127.0.0.1:5000/" + b"A" * 43 + b"#" + b"A" * 24,
                 b"tcp://[::1]:80",
                 b"ipc:///tmp/x",
                 b"*:0",

@@ -17,6 +17,7 @@ import zmq
 from common import limits
 from common.crypto import keys
 from common.ids import UserId
+from common.invitation import key_of
 from common.messages import events, tracker
 from common.messages.base import Refusal
 from common.messages.refusals import Code
@@ -247,3 +248,29 @@ def test_a_reply_without_a_taker_is_dropped(tmp_path: Path, devices: Devices) ->
             gone.send_multipart([b"MT\x01", b"1", b"\x91\xaaListGroups"])
             context.destroy(linger=100)
         assert isinstance(alice.ask(tracker.ListGroups()), tracker.GroupRows)
+
+
+def test_h112_devices_that_redeem_at_once_share_the_uses(tmp_path: Path, devices: Devices) -> None:
+    """Sixteen users send the same proof before any of them has a reply."""
+    users, uses, proof = 16, 5, os.urandom(32)
+    pairs = [keys.new_pair() for _ in range(users + 1)]
+    home = tmp_path / "home"
+    with running(home, *TCP):
+        pass  # makes the home
+    store = Store(home / "tracker.db")
+    for number, pair in enumerate(pairs):
+        user = UserId(f"u{number}")
+        store.commit([AccountCreated(user, "h", 1), DeviceBound(pair.public, user, 1)])
+    store.close()
+    with running(home, *TCP) as process:
+        owner, *others = [devices(process.at, pair) for pair in pairs]
+        owner.ask(tracker.CreateGroup("lab"))
+        owner.ask(tracker.Invite("lab", key_of(proof), uses))
+        sent = [(device, device.send(tracker.Redeem(proof))) for device in others]
+        replies = [device.receive(request_id) for device, request_id in sent]
+        won = [reply.user for reply in replies if isinstance(reply, tracker.Redeemed)]
+        lost = [reply for reply in replies if isinstance(reply, Refusal)]
+        assert (len(won), len(lost)) == (uses, users - uses)
+        assert {reply.code for reply in lost} == {Code.NO_INVITATION}
+        members = owner.ask(tracker.ListMembers("lab")).rows
+        assert {row.user for row in members} == {"u0", *won}

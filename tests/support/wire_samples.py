@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.messages import control, events, peer, tracker
+from common.messages import control, events, operator, peer, tracker
 from common.messages.base import Refusal, Source
 from common.messages.refusals import Code
 
@@ -330,6 +330,44 @@ ANSWERS: list[Any] = [
     control.Alive(),
 ]
 
+OPERATOR_ASKS: list[Any] = [
+    operator.Status("0123456789abcdef"),
+    operator.Stop(),
+    operator.ListUsers("bob"),
+    operator.SetDisabled("bob", True),
+    operator.DeleteUser("bob"),
+    operator.ResetPassword("bob", "a password"),
+    operator.ListGroups("films"),
+    operator.DeleteGroup("films"),
+    operator.SetRegistration(operator.Registration.INVITE),
+]
+
+_TIME = "2030-03-17T17:46:40.123Z"
+OPERATOR_ANSWERS: list[Any] = [
+    operator.Failed(Code.UNKNOWN_USER, "there is no such user", "see the users"),
+    operator.StatusIs(
+        running=True,
+        link="mini-torrent://192.0.2.1:5000/KEY",
+        pid=7,
+        version="0.1.0",
+        home="/home/t",
+        uptime_s=1.5,
+        users=2,
+        users_online=1,
+        devices=3,
+        devices_online=1,
+        groups=1,
+        shares=4,
+        log_head=9,
+        database_bytes=4096,
+        registration=operator.Registration.OPEN,
+    ),
+    operator.Users([operator.UserRow("bob", True, _TIME, _TIME, 2, 1, 3, 1, 4)], True),
+    operator.Groups([operator.GroupRow("films", "alice", _TIME, 2, 1, 1, 4, 1_048_577, 9)], True),
+    operator.RegistrationIs(operator.Registration.CLOSED, True),
+    operator.Changed("bob is disabled", "bob", 1, 2),
+]
+
 CONVERSATIONS: dict[str, tuple[Any, list[Any]]] = {
     "tracker-commands": (tracker.Command, COMMANDS),
     "tracker-replies": (tracker.Reply, REPLIES),
@@ -340,5 +378,7 @@ CONVERSATIONS: dict[str, tuple[Any, list[Any]]] = {
     "peer-bulk": (peer.Pieces, IN_BULK),
     "control-asks": (control.Ask, ASKS),
     "control-answers": (control.Answer, ANSWERS),
+    "control-operator-asks": (operator.Ask, OPERATOR_ASKS),
+    "control-operator-answers": (operator.Answer, OPERATOR_ANSWERS),
 }
 """Each conversation with the union of its messages, and a sample of every member of it."""
