@@ -28,6 +28,7 @@ from common.ids import ContentId
 from peer.files.errors import translated
 from peer.files.fingerprint import SharedLocation
 from peer.files.folder_identity import Folder
+from peer.files.sharing_rule import SharingRule
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ class ShareRecord(msgspec.Struct, frozen=True):
     algorithm: str = ""
     piece_length: int = 0
     """Of its manifest, to make that again; empty and 0 in records older than these two fields."""
+    rule: SharingRule = SharingRule()
+    """Selection among the files at ``place``."""
     version: int = 1
     """Of the name; 1 in records older than this field, as at the tracker."""
 

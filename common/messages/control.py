@@ -17,6 +17,8 @@ from common.messages.refusals import Code
 
 Text = Annotated[str, Meta(max_length=4096)]
 Seconds = Annotated[float, Meta(ge=0, le=1e15)]
+LINK_ROOTS_MAX = 64  # folders of link targets in one command; each is compared at each link
+EXCLUDED_MAX = 1_000  # patterns in one command; each entry is compared with all
 
 
 class _Ask(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -123,7 +125,11 @@ class RemoveMember(_Ask, frozen=True):
 
 class UploadFile(_Ask, frozen=True):
     """``path`` is absolute. ``name`` defaults to the last part of the path. ``yes``: hidden and
-    private files may be shared; ``times``: the times of modification are."""
+    private files may be shared; ``times``: the times of modification are.
+
+    ``links``: treatment of links in a folder; ``link_roots``: absolute folders that may hold their
+    targets too. ``exclude``: patterns of entries to leave out; ``skip``: leave out what cannot be
+    shared. ``dry_run``: change nothing, and answer with `Planned`."""
 
     path: Text
     group: Text
@@ -132,6 +138,11 @@ class UploadFile(_Ask, frozen=True):
     piece_length: int | None = None
     yes: bool = False
     times: bool = True
+    links: str = "refuse"
+    link_roots: Annotated[list[Text], Meta(max_length=LINK_ROOTS_MAX)] = []
+    exclude: Annotated[list[Text], Meta(max_length=EXCLUDED_MAX)] = []
+    skip: bool = False
+    dry_run: bool = False
     replace: bool = False
     """If the name has another content, this one becomes its next version."""
 
@@ -563,7 +574,8 @@ class Checks(_Result, frozen=True):
 
 class Uploaded(_Result, frozen=True):
     """``joined``: others offered the same content before. ``again``: this device did. ``notes``:
-    what differs from what was asked, a sentence each."""
+    what differs from what was asked, a sentence each. ``skipped``: the entries left out, but for
+    ``skipped_unnamed`` more, and those that were ``excluded``."""
 
     row: FileRow
     elapsed_s: float
@@ -571,6 +583,28 @@ class Uploaded(_Result, frozen=True):
     again: bool = False
     notes: list[str] = []
     skipped: list[SkippedRow] = []
+    skipped_unnamed: int = 0
+    excluded: int = 0
+
+
+class Planned(_Result, frozen=True):
+    """Plan of an upload. ``outcome``: new, join, again, replace or refused, with ``reason``.
+    ``question``: the hidden and private files, which would have to be confirmed."""
+
+    group: str
+    name: str
+    size_bytes: int
+    files: int
+    pieces: int
+    piece_bytes: int
+    algorithm: str
+    outcome: str
+    reason: str | None = None
+    hint: str | None = None
+    question: str | None = None
+    skipped: list[SkippedRow] = []
+    skipped_unnamed: int = 0
+    excluded: int = 0
 
 
 class Downloaded(_Result, frozen=True):
@@ -652,6 +686,7 @@ Answer: TypeAlias = (
     | SourceRows
     | Checks
     | Uploaded
+    | Planned
     | Downloaded
     | Progress
     | Happened

@@ -145,6 +145,19 @@ def complete_download(ctx: click.Context, param: click.Parameter, incomplete: st
     return _matching(incomplete, [row.name for row in rows])
 
 
+def complete_path_or_group(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """Files and folders of this machine; behind the first one also groups."""
+    from click.shell_completion import CompletionItem
+
+    items: list[CompletionItem[str]] = [CompletionItem(incomplete, type="file")]
+    if ctx.params.get("paths"):
+        groups = complete_group(ctx, param, incomplete)
+        items += [CompletionItem(group) for group in groups]
+    return items
+
+
 group_argument = click.argument("group", shell_complete=complete_group)
 share_argument = click.argument("name", shell_complete=complete_share)
 download_argument = click.argument("name", shell_complete=complete_download)

@@ -279,6 +279,25 @@ def uploaded_line(done: control.Uploaded) -> str:
     )
 
 
+_OUTCOMES = {
+    "new": "would share",
+    "join": "would join the devices that share it, if the bytes are the same",
+    "again": "shared already; would verify it",
+    "replace": "would share as a new version",
+    "refused": "would be refused",
+}
+
+
+def planned_line(plan: control.Planned) -> str:
+    """A planned share in one line."""
+    line = (
+        f"{_OUTCOMES.get(plan.outcome, plan.outcome)}: {printable(plan.name)} "
+        f"({size_text(plan.size_bytes)}, {count_text(plan.files, 'file')}, "
+        f"{count_text(plan.pieces, 'piece')} of {size_text(plan.piece_bytes)})"
+    )
+    return f"{line}; would ask about {plan.question}" if plan.question else line
+
+
 class EventLines:
     """The lines of `watch`. On a terminal the events stand in one column below each other."""
 

@@ -41,6 +41,9 @@ def suggestion(error: MiniTorrentError, ctx: click.Context) -> str | None:
     if console is None or command is None or error.code not in codes:
         return None
     given = {name: value for name, value in ctx.params.items() if isinstance(value, str)}
+    paths: tuple[str, ...] = ctx.params.get("paths") or ()
+    if len(paths) == 1:
+        given["path"] = paths[0]
     with contextlib.suppress(MiniTorrentError):
         instead = _instead(console, command, given)
         if instead is not None and (line := _line(console, ctx, given, instead)) is not None:
@@ -64,8 +67,9 @@ def _instead(console: Console, command: str, given: dict[str, str]) -> dict[str,
     usable = [row.group for row in rows if command == "join-group" or row.role in roles]
     folded = {fold_id(name): name for name in usable}
     if command == "upload-file":
-        second = "path"
-        if (path := _near_path(console, given["path"])) is not None and group in folded:
+        second = "path" if "path" in given else None
+        path = _near_path(console, given["path"]) if "path" in given else None
+        if path is not None and group in folded:
             return {"path": path}
     if group not in {fold_id(row.group) for row in rows}:
         if second is not None and fold_id(given[second]) in folded:
@@ -150,6 +154,6 @@ def _place(ctx: click.Context, words: list[str], parameter: str, value: str) -> 
             tried = [*words[:at], mark, *words[at + 1 :]]
             with contextlib.suppress(click.UsageError):
                 found, _, _ = ctx.command.make_parser(ctx).parse_args(tried)
-                if found.get(parameter) == mark:
+                if mark in (found.get(parameter), *(found.get(f"{parameter}s") or ())):
                     return at
     return None

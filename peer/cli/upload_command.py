@@ -1,29 +1,51 @@
-"""The command that shares a file or a folder: `upload-file`."""
+"""The command that shares files and folders: `upload-file`.
+
+Owns: its options, the order of several paths, and the question about hidden and private files. Not
+here: what is shared of a folder (see peer.files.scanning).
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from common.errors import Refused
+from common.errors import MiniTorrentError, Refused
 from common.hints import hint
 from common.messages.refusals import Code
-from common.names import printable, quoted
-from peer.cli.arguments import group_argument, piece_size
+from common.names import fold_name, printable, quoted
+from peer.cli.arguments import complete_path_or_group, group_argument, piece_size
 from peer.cli.command import command
 from peer.cli.console import Console
-from peer.cli.errors import refuse_usage
+from peer.cli.errors import cli_error, refuse_usage
 from peer.cli.json_form import plain
 
 if TYPE_CHECKING:
-    from common.messages.control import UploadFile
+    from common.messages.control import Planned, Uploaded, UploadFile
+
+NAMED_MAX = 20  # left-out entries that are printed; the rest is counted
+_OF_EVERY_PATH = {
+    Code.NOT_LOGGED_IN, Code.UNKNOWN_GROUP, Code.NO_PEER, Code.UNREACHABLE, Code.CANCELLED,
+}  # fmt: skip
+"""Errors that each further path would meet as well."""
 
 
-@command("upload-file", example="mini-torrent upload-file ~/film.mkv films")
-@click.argument("path", type=click.Path(readable=False))
+@command(
+    "upload-file",
+    example="mini-torrent upload-file ~/film.mkv films\n"
+    "mini-torrent upload-file results/ lab --exclude '*.tmp' --links follow",
+)
+@click.argument(
+    "paths",
+    metavar="PATH…",
+    nargs=-1,
+    required=True,
+    type=click.Path(readable=False),
+    shell_complete=complete_path_or_group,
+)
 @group_argument
 @click.option("--name", help="The name in the group. Default: the last part of PATH.")
 @click.option(
@@ -40,6 +62,31 @@ if TYPE_CHECKING:
     help="A power of two. Default: 512K; 1M from 512 MiB on; 2M from 1 GiB on.",
 )
 @click.option(
+    "--links",
+    type=click.Choice(["refuse", "follow", "skip"]),
+    default="refuse",
+    show_default=True,
+    help="Links in a folder: follow shares their targets as plain files.",
+)
+@click.option(
+    "--link-root",
+    "link_roots",
+    metavar="PATH",
+    multiple=True,
+    type=click.Path(readable=False),
+    help="A folder outside PATH that links may lead into. Repeatable.",
+)
+@click.option(
+    "--exclude",
+    metavar="GLOB",
+    multiple=True,
+    help="Leave out what matches, as in a .gitignore of the folder. Repeatable.",
+)
+@click.option(
+    "--skip-unsharable", "skip", is_flag=True, help="Leave out what cannot be shared, and list it."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be shared; change nothing.")
+@click.option(
     "--replace",
     is_flag=True,
     help="If the name has another content, make this one its next version.",
@@ -53,58 +100,155 @@ if TYPE_CHECKING:
 )
 def upload_file(
     console: Console,
-    path: str,
+    paths: tuple[str, ...],
     group: str,
     name: str | None,
     digest: str,
     piece_size: int | None,
+    links: str,
+    link_roots: tuple[str, ...],
+    exclude: tuple[str, ...],
+    skip: bool,
+    dry_run: bool,
     replace: bool,
     yes: bool,
     times: bool,
-) -> None:
-    """Share a file or a folder in a group.
+) -> int:
+    """Share files and folders in a group.
 
-    It stays where it is and is served from there. If a member already shares the same bytes under
-    that name, this device joins in, with the piece size and times of that share.
+    They stay where they are and are served from there. If a member already shares the same bytes
+    under that name, this device joins in, with the piece size and times of that share.
 
     Files that changed are shared again with --replace, by the user who shared the name and by the
     owner of the group. Devices that hold an earlier version serve it as NAME@VERSION.
 
     Hidden files, and files that only their owner can read, are listed first: a terminal is asked,
     and a script passes --yes. Homes of peers and trackers, links and special files are refused, all
-    of them in one answer. Files of unfinished downloads of this peer are left out.
+    of them in one answer, unless options say otherwise. Files of unfinished downloads of this peer
+    are left out. Targets of links may lie in the shared folder or in a --link-root.
+
+    Each of several PATHs is a share of its own: if one fails, the others are shared all the same,
+    and the exit code is 1.
     """
-    from common.messages.control import Uploaded, UploadFile
-    from peer.cli.listings import uploaded_line
+    from common.messages.control import UploadFile
+
+    _check_order(console, paths, group)
+    if link_roots and links != "follow":
+        refuse_usage("--link-root needs --links follow")
+    _check_patterns(exclude)
+    asks = [
+        UploadFile(
+            console.sent_path(path),
+            group,
+            name,
+            digest,
+            piece_size,
+            yes,
+            times,
+            links,
+            [console.sent_path(root) for root in link_roots],
+            list(exclude),
+            skip,
+            dry_run,
+            replace,
+        )
+        for path in paths
+    ]
+    _check_names(asks, paths)
+    if len(asks) > 1:
+        return _share_all(console, asks, paths)
+    answer = _share(console, asks[0], paths[0])
+    if console.as_json:
+        console.json(_document(answer))
+    return _refusal(console, answer)
+
+
+def _share_all(console: Console, asks: Sequence[UploadFile], paths: Sequence[str]) -> int:
+    """Share one after the other, and show the error of each that fails."""
+    documents: list[dict[str, Any]] = []
+    code = 0
+    try:
+        for ask, path in zip(asks, paths, strict=True):
+            try:
+                answer = _share(console, ask, path)
+            except MiniTorrentError as error:
+                if error.code in _OF_EVERY_PATH:
+                    raise
+                if path not in error.message and ask.path not in error.message:
+                    error.message = f"share {quoted(path)}: {error.message}"
+                cli_error(error, console.hinted).show(as_json=console.as_json)
+                code = 1
+                continue
+            documents.append(_document(answer))
+            code = max(code, _refusal(console, answer))
+    finally:
+        if console.as_json:
+            console.json(documents)
+    return code
+
+
+def _share(console: Console, ask: UploadFile, path: str) -> Uploaded | Planned:
+    """Share one path, or plan it, and print the lines for people. Raises `MiniTorrentError`."""
+    from common.messages.control import Planned, Uploaded
+    from peer.cli.listings import planned_line, uploaded_line
     from peer.cli.progress import run
 
-    _check_order(console, path, group)
-    ask = UploadFile(console.sent_path(path), group, name, digest, piece_size, yes, times, replace)
-    title = name or os.path.basename(ask.path)
+    title = ask.name or os.path.basename(ask.path)
     try:
         answer = run(console, ask, title)
     except Refused as refused:
         if refused.code is not Code.UNCONFIRMED:
             raise
-        options = ("--yes", *_options_of(ask))
+        from peer.shares.upload_line import upload_options
+
+        options = ("--yes", *upload_options(ask))
         _confirm(
             console,
             refused,
-            hint("share them all the same", "upload-file", path, group, options=options),
+            hint("share them all the same", "upload-file", path, ask.group, options=options),
         )
         from msgspec.structs import replace as with_fields
 
         answer = run(console, with_fields(ask, yes=True), title)
-    if not isinstance(answer, Uploaded):
-        console.done(answer)
-        return
-    for note in answer.notes:
+    assert isinstance(answer, Uploaded | Planned)
+    for note in answer.notes if isinstance(answer, Uploaded) else []:
         console.report(note)
-    if console.as_json:
-        document = plain(answer)
-        console.json({**document.pop("row"), **document})
-    elif not console.quiet:
-        console.print_line(uploaded_line(answer))
+    _report_left_out(console, answer)
+    if not console.as_json and not console.quiet:
+        line = uploaded_line(answer) if isinstance(answer, Uploaded) else planned_line(answer)
+        console.print_line(line)
+    return answer
+
+
+def _report_left_out(console: Console, answer: Uploaded | Planned) -> None:
+    for row in answer.skipped[:NAMED_MAX]:
+        console.report(f"left out: {row.path}: {row.reason}")
+    more = len(answer.skipped) - NAMED_MAX + answer.skipped_unnamed
+    if more > 0:
+        console.report(f"left out: {more:,} more (--json lists them)")
+    if answer.excluded:
+        console.report(f"excluded by --exclude: {answer.excluded:,}")
+
+
+def _refusal(console: Console, answer: Uploaded | Planned) -> int:
+    """Show that a planned upload would be refused; returns the exit code."""
+    from common.messages.control import Planned
+
+    if not isinstance(answer, Planned) or answer.outcome != "refused":
+        return 0
+    refused = Refused(Code.TAKEN, answer.reason or "it would be refused", answer.hint)
+    cli_error(refused, console.hinted).show(as_json=console.as_json)
+    return 1
+
+
+def _document(answer: Uploaded | Planned) -> dict[str, Any]:
+    """The document of ``--json``."""
+    from common.messages.control import Planned
+
+    fields: dict[str, Any] = plain(answer)
+    if isinstance(answer, Planned):
+        return {"dry_run": True, **fields}
+    return {**fields.pop("row"), **fields}
 
 
 def _confirm(console: Console, refused: Refused, otherwise: str) -> None:
@@ -117,22 +261,36 @@ def _confirm(console: Console, refused: Refused, otherwise: str) -> None:
         raise Refused(refused.code, "nothing was shared")
 
 
-def _options_of(ask: UploadFile) -> list[str]:
-    """The options of the command line that makes ``ask``."""
-    words = [] if ask.name is None else ["--name", ask.name]
-    words += [] if ask.digest == "blake3" else ["--digest", ask.digest]
-    words += [] if ask.piece_length is None else ["--piece-size", str(ask.piece_length)]
-    words += ["--replace"] if ask.replace else []
-    return words if ask.times else [*words, "--no-times"]
+# -- wrong usage --------------------------------------------------------------------------------
 
 
-def _check_order(console: Console, path: str, group: str) -> None:
+def _check_order(console: Console, paths: Sequence[str], group: str) -> None:
     """Refuse a group before the path, which is the order of the other commands."""
-    if path and group and os.path.sep in group and os.path.lexists(console.path(group)):
-        refuse_usage(
-            f"{quoted(group)} is a path, which stands before the group",
-            hint("swap them", "upload-file", group, path),
-        )
+    if group and all(paths) and os.path.sep in group and os.path.lexists(console.path(group)):
+        words = f"{quoted(group)} is a path, which stands before the group"
+        refuse_usage(words, hint("swap them", "upload-file", *[group, *paths[1:]], paths[0]))
+
+
+def _check_names(asks: Sequence[UploadFile], paths: Sequence[str]) -> None:
+    """Refuse one name for two of the paths."""
+    if len(asks) > 1 and asks[0].name is not None:
+        refuse_usage("--name is for one PATH", "share each with a command of its own")
+    seen: dict[str, str] = {}
+    for ask, path in zip(asks, paths, strict=True):
+        other = seen.setdefault(fold_name(os.path.basename(ask.path)), path)
+        if other is not path:
+            refuse_usage(
+                f"{quoted(other)} and {quoted(path)} would have the same name",
+                hint("give one another name", "upload-file", path, asks[0].group,
+                     options=("--name", "NAME")),
+            )  # fmt: skip
+
+
+def _check_patterns(patterns: Sequence[str]) -> None:
+    if patterns:
+        from peer.files.sharing_rule import exclusion
+
+        exclusion(patterns)
 
 
 COMMANDS = (upload_file,)

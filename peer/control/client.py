@@ -55,6 +55,7 @@ Ended: TypeAlias = (
     | control.SourceRows
     | control.Checks
     | control.Uploaded
+    | control.Planned
     | control.Downloaded
 )
 """The result of a command."""

@@ -25,7 +25,7 @@ from peer.control.health import findings
 from peer.control.invitations import InvitationCommands
 from peer.control.notices import Notifications
 from peer.control.server import Notify, Waiting
-from peer.control.views import happened, missed, short_id, time_text, uploaded
+from peer.control.views import happened, missed, planned, short_id, time_text, uploaded
 from peer.downloads.manager import Downloads
 from peer.serving.server import PieceServer
 from peer.session import Session
@@ -175,6 +175,8 @@ class Commands:
         downloads = self._services.downloads
         match ask:
             case control.UploadFile():
+                if ask.dry_run:
+                    return planned(await self._services.shares.plan(ask))
                 return uploaded(await self._services.shares.upload(ask, notify))
             case control.DownloadFile():
                 began = monotonic()

@@ -6,9 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from common.crypto.keys import key_text
+from common.errors import Refused
+from common.manifest import EntryKind, count_pieces
 from common.messages import control, events, tracker
+from common.names import printable
 from common.units import rfc3339
-from peer.shares.manager import Upload
+from peer.files.scanning import Scan
+from peer.shares.manager import Plan, Upload
 from peer.tracker_client.group_view import Gap
 
 # Enough to tell a hundred devices apart, and little to type. Not the form of a whole key, which may
@@ -81,8 +85,44 @@ def file_row(row: tracker.FileRow) -> control.FileRow:
 
 def uploaded(upload: Upload) -> control.Uploaded:
     """The result of ``upload-file``."""
-    row, notes = file_row(upload.row), upload.notes
-    return control.Uploaded(row, upload.elapsed_s, upload.joined, upload.again, notes)
+    return control.Uploaded(
+        row=file_row(upload.row),
+        elapsed_s=upload.elapsed_s,
+        joined=upload.joined,
+        again=upload.again,
+        notes=upload.notes,
+        skipped=_skipped(upload.scanned),
+        skipped_unnamed=upload.scanned.unnamed,
+        excluded=upload.scanned.excluded,
+    )
+
+
+def planned(plan: Plan) -> control.Planned:
+    """The result of ``upload-file --dry-run``."""
+    scanned, refusal = plan.scanned, plan.outcome if isinstance(plan.outcome, Refused) else None
+    return control.Planned(
+        group=plan.group,
+        name=plan.name,
+        size_bytes=scanned.size,
+        files=sum(entry.kind is not EntryKind.FOLDER for entry in scanned.entries),
+        pieces=count_pieces(scanned.size, plan.piece_length),
+        piece_bytes=plan.piece_length,
+        algorithm=plan.algorithm.value,
+        outcome="refused" if isinstance(plan.outcome, Refused) else plan.outcome,
+        reason=None if refusal is None else refusal.message,
+        hint=None if refusal is None else refusal.hint,
+        question=scanned.delicate.words() if scanned.delicate else None,
+        skipped=_skipped(scanned),
+        skipped_unnamed=scanned.unnamed,
+        excluded=scanned.excluded,
+    )
+
+
+def _skipped(scanned: Scan) -> list[control.SkippedRow]:
+    """The entries left out. A path need not be valid UTF-8, and is sent as it is shown."""
+    return [
+        control.SkippedRow(printable(path), printable(reason)) for path, reason in scanned.skipped
+    ]
 
 
 def happened(entry: events.LogEntry) -> control.Happened:

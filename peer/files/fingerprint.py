@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from peer.files.folder_identity import FolderIdentity
+from peer.files.link_targets import LinkRoot
 
 # Two changes within one tick of the kernel's clock leave the same time (10 ms at HZ=100).
 TICK_S = 0.01
@@ -56,16 +57,22 @@ class SharedLocation(msgspec.Struct, frozen=True, array_like=True):
 
     ``root`` is the absolute path as bytes, because not every path is text. Empty folders have no
     fingerprint. ``where`` tells its folder from another one at the same path; it is None in records
-    of earlier versions.
+    of earlier versions. ``links``: the folders that may hold link targets, the shared one among
+    them; without any, no link is followed.
     """
 
     root: bytes
     fingerprints: tuple[Fingerprint | None, ...]
     where: FolderIdentity | None = None
+    links: tuple[LinkRoot, ...] = ()
 
     @property
     def path(self) -> str:
         return os.fsdecode(self.root)
+
+    @property
+    def link_roots(self) -> tuple[str, ...]:
+        return tuple(link.path for link in self.links)
 
 
 def settle(fingerprints: Iterable[Fingerprint | None]) -> None:

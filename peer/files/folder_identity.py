@@ -90,14 +90,11 @@ def why_away(path: str, where: FolderIdentity | None) -> str | None:
     without its disk.
     """
     parent = os.path.dirname(path)
-    try:
-        folder = Folder.at(parent)
-    except OSError as error:
-        return f"the folder {quoted(parent)} cannot be reached: {os.strerror(error.errno or 0)}"
+    moved = why_moved(parent, None if where is None else where.folder)
+    if moved is not None:
+        return moved
     if where is None:
         return f"the folder {quoted(parent)} is empty" if _is_empty(parent) else None
-    if not folder.is_same(where.folder):
-        return f"another folder is at {quoted(parent)}; its disk may not be mounted"
     if where.root is None:
         return None
     try:
@@ -107,6 +104,17 @@ def why_away(path: str, where: FolderIdentity | None) -> str | None:
             return None
         return f"{quoted(path)} cannot be reached: {os.strerror(error.errno or 0)}"
     if not root.same_disk(where.root):
+        return f"another folder is at {quoted(path)}; its disk may not be mounted"
+    return None
+
+
+def why_moved(path: str, before: Folder | None) -> str | None:
+    """The reason why the folder at ``path`` cannot be reached, or is not ``before``."""
+    try:
+        folder = Folder.at(path)
+    except OSError as error:
+        return f"the folder {quoted(path)} cannot be reached: {os.strerror(error.errno or 0)}"
+    if before is not None and not folder.is_same(before):
         return f"another folder is at {quoted(path)}; its disk may not be mounted"
     return None
 

@@ -17,6 +17,7 @@ from peer.files.errors import Away, ContentChanged
 from peer.files.fingerprint import SharedLocation
 from peer.files.folder_identity import why_away
 from peer.files.hashing import never_cancelled
+from peer.files.link_targets import why_root_away
 from peer.files.open_files import HandleCache
 from peer.files.source_files import SourceFiles
 
@@ -58,7 +59,7 @@ class SharedContent:
             yield
         except ContentChanged as error:
             path = self.place.path
-            reason = why_away(path, self.place.where)
+            reason = why_away(path, self.place.where) or why_root_away(self.place.links)
             if reason is None:
                 raise
             raise Away(f"cannot read {quoted(path)}: {reason}") from error
@@ -77,6 +78,7 @@ class SharedContent:
             place = sharing.recheck(
                 self.manifest,
                 self.place.path,
+                self.place.links,
                 on_progress=on_progress or sharing.no_progress,
                 cancelled=cancelled,
             )

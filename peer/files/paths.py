@@ -223,6 +223,11 @@ _KINDS = (
 )
 
 
+def is_link(status: os.stat_result) -> bool:
+    """Whether it is a symbolic link."""
+    return stat.S_ISLNK(status.st_mode)
+
+
 def status_of(folder_fd: int, name: str) -> os.stat_result | None:
     """The status of ``name`` itself, without following links; None if it is free."""
     try:

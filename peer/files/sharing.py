@@ -31,6 +31,7 @@ from peer.files.errors import ContentChanged, OtherContent
 from peer.files.fingerprint import Fingerprint, SharedLocation, settle
 from peer.files.folder_identity import identity_of
 from peer.files.hashing import hash_pieces, never_cancelled
+from peer.files.link_targets import EntryFolders, LinkRoot
 from peer.files.open_files import HandleCache
 from peer.files.scanning import Scan, scan
 from peer.files.source_files import SourceFiles, why_unread
@@ -89,7 +90,7 @@ def digest_scanned(
 ) -> Digested:
     """`digest` for files that were scanned already. ``times``: whether the manifest has them."""
     size = scanned.size
-    length = _checked_piece_length(piece_length, size)
+    length = checked_piece_length(piece_length, size)
     settle(scanned.place.fingerprints)
     whole = algorithm.new()
     pieces = bytearray()
@@ -132,7 +133,10 @@ def digest_scanned(
     return Digested(manifest, scanned.place)
 
 
-def _checked_piece_length(chosen: int | None, size: int) -> int:
+def checked_piece_length(chosen: int | None, size: int) -> int:
+    """The piece length for ``size`` bytes: as it was chosen, or by default.
+
+    Raises `ConfigError` if it is invalid, or too short for that many bytes."""
     length = chosen or piece_length_for(size)
     if not limits.PIECE_LENGTH_MIN <= length <= limits.PIECE_LENGTH_MAX or length & (length - 1):
         raise ConfigError(
@@ -153,6 +157,7 @@ def _checked_piece_length(chosen: int | None, size: int) -> int:
 def recheck(
     manifest: Manifest,
     path: str,
+    links: tuple[LinkRoot, ...] = (),
     *,
     on_progress: Progress = no_progress,
     cancelled: Callable[[], bool] = never_cancelled,
@@ -160,12 +165,14 @@ def recheck(
 ) -> SharedLocation:
     """Digest the files at ``path`` (absolute, without links) again; return their place.
 
+    ``links``: the folders that may hold targets of links in it.
+
     Files that were added to a folder are ignored. Raises `ContentChanged` if the content differs,
     `TooManyOpenFiles`, `IOFailed`, `Cancelled`.
     """
     return verify(
         manifest,
-        location_of(manifest, path),
+        location_of(manifest, path, links),
         on_progress=on_progress,
         cancelled=cancelled,
         threads=threads,
@@ -222,7 +229,7 @@ def verify(
     return place
 
 
-def location_of(manifest: Manifest, path: str) -> SharedLocation:
+def location_of(manifest: Manifest, path: str, links: tuple[LinkRoot, ...] = ()) -> SharedLocation:
     """The fingerprints of the entries of ``manifest`` at ``path``. Nothing is read.
 
     Raises `ContentChanged` if one is missing or has another size, `TooManyOpenFiles` for a
@@ -235,26 +242,24 @@ def location_of(manifest: Manifest, path: str) -> SharedLocation:
         root = path if manifest.is_folder else parent
         root_fd = paths.open_real_folder(root, passing=True)
         try:
-            with paths.LastFolder(root_fd, passing=True) as folders:
+            with EntryFolders(root, root_fd, [link.path for link in links]) as folders:
                 for entry in manifest.entries:
-                    *parents, last = entry.path.split("/") if entry.path else [name]
                     looked_at = os.path.join(path, entry.path) if entry.path else path
-                    found.append(_look(folders.at(parents), last, entry, path))
+                    status = folders.status(entry.path.split("/") if entry.path else [name])
+                    found.append(_look(status, entry, looked_at))
         finally:
             os.close(root_fd)
     except OSError as error:
         raise why_unread(error, looked_at) from error
     settle(found)
-    return SharedLocation(os.fsencode(path), tuple(found), identity_of(path))
+    return SharedLocation(os.fsencode(path), tuple(found), identity_of(path), links)
 
 
-def _look(folder_fd: int, name: str, entry: Entry, path: str) -> Fingerprint | None:
-    status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+def _look(status: os.stat_result, entry: Entry, path: str) -> Fingerprint | None:
     if entry.kind is EntryKind.FOLDER:
         is_it = stat.S_ISDIR(status.st_mode)
     else:
         is_it = stat.S_ISREG(status.st_mode) and status.st_size == entry.size
     if not is_it:
-        shown = quoted(os.path.join(path, entry.path) if entry.path else path)
-        raise ContentChanged(f"{shown} was changed")
+        raise ContentChanged(f"{quoted(path)} was changed")
     return None if entry.kind is EntryKind.FOLDER else Fingerprint.of(status)

@@ -20,6 +20,7 @@ from common.names import quoted
 from peer.files import paths
 from peer.files.errors import Away, ContentChanged, TooManyOpenFiles, storage_error
 from peer.files.fingerprint import SharedLocation
+from peer.files.link_targets import EntryFolders
 from peer.files.open_files import HandleCache
 
 _ROOT = -1  # beside the numbers of entries in the cache: the folder from which everything is opened
@@ -38,6 +39,7 @@ class SourceFiles:
     ) -> None:
         self._path = place.path
         self._is_file = len(entries) == 1 and not entries[0].path
+        self._roots = place.link_roots
         self._prints = place.fingerprints
         self._entries = entries
         self._layout = layout
@@ -68,11 +70,10 @@ class SourceFiles:
         try:
             with self._folders() as folders:
                 for number, expected in enumerate(self._prints):
-                    if expected is not None:
-                        *parents, name = self._parts(number)
-                        status = paths.status_of(folders.at(parents), name)
-                        if status is None or not expected.matches(status):
-                            raise self._changed(number)
+                    if expected is None:
+                        continue
+                    if not expected.matches(folders.status(self._parts(number))):
+                        raise self._changed(number)
         except OSError as error:
             raise self._translated(error, number) from error
 
@@ -131,23 +132,22 @@ class SourceFiles:
         return self._is_file or self._entries[segment.entry].size > segment.length
 
     def _open_beneath(
-        self, number: int, folders: paths.LastFolder, open_at: Callable[[int, str], int]
+        self, number: int, folders: EntryFolders, open_at: Callable[[int, str], int]
     ) -> int:
-        *parents, name = self._parts(number)
-        return open_at(folders.at(parents), name)
+        return folders.open(self._parts(number), open_at)
 
     def _open(self, number: int) -> int:
         with self._folders() as folders:
             return self._open_beneath(number, folders, paths.open_to_read)
 
     @contextmanager
-    def _folders(self) -> Iterator[paths.LastFolder]:
+    def _folders(self) -> Iterator[EntryFolders]:
         root = os.path.dirname(self._path) if self._is_file else self._path
         with (
             self._handles.using(
                 (self._owner, _ROOT), lambda: paths.open_real_folder(root, passing=True)
             ) as root_fd,
-            paths.LastFolder(root_fd, passing=True) as folders,
+            EntryFolders(root, root_fd, self._roots) as folders,
         ):
             yield folders
 
@@ -173,7 +173,15 @@ class SourceFiles:
 
 # Errors that show that something else than the content stands at its path, or nothing.
 _NOT_IT = frozenset(
-    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG}
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENXIO,
+        errno.ENAMETOOLONG,
+        errno.EXDEV,
+    }
 )
 
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from shlex import quote
+from typing import Any
+
+from msgspec.structs import replace
 
 from common import manifest as manifests
 from common.digests import Algorithm
@@ -27,12 +30,12 @@ from peer.files.scanning import Scan
 from peer.records import Manifests
 from peer.shares.digesting import Report, digest, verify
 from peer.shares.offers import TrackerOffers
+from peer.shares.upload_line import upload_options
 from peer.tracker_client.claims import check_name, check_summary
 from peer.workers import Workers
 
 KEPT_RATIO_MAX = 8  # between the piece length of an earlier version and the usual one, …
 KEPT_PIECES_MAX = 1 << 17  # … or so many pieces, if someone chose shorter ones: 4 MiB of digests
-LEFT_OUT_NAMED_MAX = 5  # parts of downloads in a note; the rest is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +75,13 @@ class Joining:
 
         Raises `Refused` if the name stands for other bytes, and other `MiniTorrentError`s.
         """
-        notes = _notes_on_parts(scanned)
+        notes: list[str] = []
         found = await self._offers.find(group, name)
         if found is None:
-            _check_new(ask, group, name)
+            check_new(ask, group, name)
             replaces = 0 if ask.replace else None
             return await self._digested(ask, scanned, ask.piece_length, notes, replaces, report)
-        check_name(found.row, name)
-        if found.row.name != name:
-            raise _twin(found.row, name)
-        content = ContentId(found.row.content)
-        encoded = await self._manifest(group, content)
-        model = await self._workers.run(manifests.decode, encoded, content)
-        check_summary(found.row, model, name)
+        content, (model, encoded) = await self._model(found, group, name)
         try:
             # With --replace the permission to execute is a reason for a new version.
             if not _same_files(model, scanned) or (ask.replace and _other_kinds(model, scanned)):
@@ -118,6 +115,42 @@ class Joining:
         return Ready(
             content, digested.manifest, encoded, digested.place, False, notes, version, replaces
         )
+
+    async def _model(
+        self, found: tracker.ShareFound, group: GroupId, name: str
+    ) -> tuple[ContentId, tuple[Manifest, bytes]]:
+        """The content that the group has under ``name``, its manifest, and that encoded."""
+        content = ContentId(found.row.content)
+        check_name(found.row, name)
+        if found.row.name != name:
+            raise _twin(found.row, name)
+        encoded = await self._manifest(group, content)
+        model = await self._workers.run(manifests.decode, encoded, content)
+        check_summary(found.row, model, name)
+        return content, (model, encoded)
+
+    async def outcome(
+        self,
+        ask: control.UploadFile,
+        group: GroupId,
+        name: str,
+        scanned: Scan,
+        own: ContentId | None,
+        may_replace: Callable[[tracker.ShareFound], bool],
+    ) -> str:
+        """The result that `ready` would have if the bytes are equal: new, join, again or replace.
+
+        Reads no file. Raises `Refused` if the name stands for other files."""
+        found = await self._offers.find(group, name)
+        if found is None:
+            check_new(ask, group, name)
+            return "new"
+        content, (model, _) = await self._model(found, group, name)
+        if not _same_files(model, scanned) or (ask.replace and _other_kinds(model, scanned)):
+            if ask.replace and may_replace(found):
+                return "replace"
+            raise _taken(ask, group, name, may_replace(found))
+        return "again" if own == content else "join"
 
     async def _manifest(self, group: GroupId, content: ContentId) -> bytes:
         kept = self._kept.get(content)
@@ -162,15 +195,6 @@ def _differences(model: Manifest, scanned: Scan, ask: control.UploadFile) -> lis
     return [f"joined as it was shared first: {note}" for note in notes]
 
 
-def _notes_on_parts(scanned: Scan) -> list[str]:
-    left_out = scanned.left_out
-    if not left_out:
-        return []
-    named = ", ".join(map(quoted, left_out[:LEFT_OUT_NAMED_MAX]))
-    more = len(left_out) - LEFT_OUT_NAMED_MAX
-    return [f"left out, for downloads fill them: {named}" + (f" and {more} more" * (more > 0))]
-
-
 def _kept_length(model: Manifest, scanned: Scan) -> int | None:
     """The piece length of the version before, unless that makes very many or few pieces."""
     usual = manifests.piece_length_for(scanned.size)
@@ -180,7 +204,8 @@ def _kept_length(model: Manifest, scanned: Scan) -> int | None:
     return length if kept else None
 
 
-def _check_new(ask: control.UploadFile, group: GroupId, name: str) -> None:
+def check_new(ask: control.UploadFile, group: GroupId, name: str) -> None:
+    """Raise `BadName` for a name that no new share may bear."""
     try:
         new_share_name(name)
     except BadName as error:
@@ -190,7 +215,7 @@ def _check_new(ask: control.UploadFile, group: GroupId, name: str) -> None:
 def _taken(ask: control.UploadFile, group: GroupId, name: str, may_replace: bool) -> Refused:
     shown = quoted(name)
     if may_replace:
-        words = [*_kept_options(ask), "--replace"]
+        words = _options(ask, replace=True)
         return Refused(
             Code.TAKEN,
             f"another content is shared as {shown} in this group, or its former state",
@@ -207,12 +232,12 @@ def _taken(ask: control.UploadFile, group: GroupId, name: str, may_replace: bool
 
 
 def _other_name(ask: control.UploadFile, group: GroupId, name: str) -> str:
-    options = [*(["--yes"] if ask.yes else []), "--name", name]
+    options = _options(ask, name=name, replace=False)
     return hint("share it under another name", "upload-file", ask.path, group, options=options)
 
 
-def _kept_options(ask: control.UploadFile) -> list[str]:
-    return [*(["--yes"] if ask.yes else []), *(["--name", ask.name] if ask.name else [])]
+def _options(ask: control.UploadFile, **fields: Any) -> list[str]:
+    return [*(["--yes"] if ask.yes else []), *upload_options(replace(ask, **fields))]
 
 
 def with_path(error: Refused, path: str) -> Refused:

@@ -27,7 +27,10 @@ from common.messages.refusals import Code
 from common.shared_refusals import no_group, not_logged_in, still_pending
 from peer.background_tasks import BackgroundTasks
 from peer.files.open_files import HandleCache
-from peer.files.scanning import DevicePaths, scan
+from peer.files.scan_problems import Typed
+from peer.files.scanning import DevicePaths, Scan, scan
+from peer.files.sharing import checked_piece_length
+from peer.files.sharing_rule import SharingRule, rule_of
 from peer.records import Manifests, ShareRecord
 from peer.serving.inventory import Inventory
 from peer.shares.agreement import OfferAgreement
@@ -37,6 +40,7 @@ from peer.shares.offers import TrackerOffers
 from peer.shares.open_shares import OpenShares
 from peer.shares.owed_withdrawals import OwedWithdrawals
 from peer.shares.share_records import ShareRecords, with_pieces
+from peer.shares.upload_line import upload_options
 from peer.shares.watching import ShareWatcher
 from peer.shares.withdrawn import is_withdrawn, withdrawn_by
 from peer.tracker_client.group_replica import GroupReplica
@@ -47,13 +51,27 @@ from peer.workers import Workers
 @dataclass(frozen=True, slots=True)
 class Upload:
     """Result of an upload. ``joined``: other members offered the same content before; ``again``:
-    this device did; ``notes``: differences from the request, a sentence each."""
+    this device did; ``notes``: differences from the request, a sentence each. ``scanned``: with
+    what was left out."""
 
     row: tracker.FileRow
     elapsed_s: float
     joined: bool
     again: bool
     notes: list[str]
+    scanned: Scan
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Result of a dry run. ``outcome``: new, join or again; or a refusal."""
+
+    group: GroupId
+    name: str
+    algorithm: Algorithm
+    piece_length: int
+    scanned: Scan
+    outcome: str | Refused
 
 
 class Shares:
@@ -190,13 +208,7 @@ class Shares:
         Cancelling ends the digesting. Raises `MiniTorrentError`.
         """
         started = monotonic()
-        user, group = await self._require_member(ask.group)
-        await self._offers.reachable()  # before minutes are spent on digesting
-        own_name = os.path.basename(ask.path.rstrip("/"))
-        name = names.share_name(own_name if ask.name is None else ask.name)
-        Algorithm.named(ask.digest)  # raises before minutes are spent
-        paths = DevicePaths(self.parts_under_way(), self._homes)
-        scanned = await self._workers.run(scan, ask.path, paths)
+        user, group, name, rule, scanned = await self._scanned(ask)
         if scanned.delicate and not ask.yes:
             shown = names.quoted(scanned.place.path)
             raise Refused(Code.UNCONFIRMED, f"{shown} has {scanned.delicate.words()}")
@@ -208,7 +220,7 @@ class Shares:
             ready = await self._joining.ready(ask, group, name, scanned, rights, report)
             try:
                 guess = ready.version or max(own, default=0) + 1
-                offered = await self._offer(user, group, name, guess, ready, report)
+                offered = await self._offer(user, group, name, guess, rule, ready, report)
             except Refused as error:
                 # Another member may have shared the same bytes meanwhile: join that share.
                 if error.code is not Code.TAKEN or ready.joining or attempt:
@@ -217,7 +229,38 @@ class Shares:
                 break
         again = own.get(offered.row.version) == ready.content
         joined = offered.joined and not again
-        return Upload(offered.row, monotonic() - started, joined, again, ready.notes)
+        return Upload(offered.row, monotonic() - started, joined, again, ready.notes, scanned)
+
+    async def plan(self, ask: control.UploadFile) -> Plan:
+        """The result that `upload` would have. Digests and changes nothing."""
+        user, group, name, _, scanned = await self._scanned(ask)
+        mine = self._records.of_name(user, group, name)
+        own = ContentId(mine[-1].content) if mine else None
+        rights = self._rights(user, group)
+        outcome: str | Refused
+        try:
+            outcome = await self._joining.outcome(ask, group, name, scanned, own, rights)
+        except Refused as error:
+            outcome = error
+        length = checked_piece_length(ask.piece_length, scanned.size)
+        return Plan(group, name, Algorithm.named(ask.digest), length, scanned, outcome)
+
+    async def _scanned(
+        self, ask: control.UploadFile
+    ) -> tuple[UserId, GroupId, str, SharingRule, Scan]:
+        """The user, the group, the name, the rule, and the entries found by it.
+
+        Everything is checked that can be before minutes are spent on digesting."""
+        user, group = await self._require_member(ask.group)
+        await self._offers.reachable()
+        own_name = os.path.basename(ask.path.rstrip("/"))
+        name = names.share_name(own_name if ask.name is None else ask.name)
+        Algorithm.named(ask.digest)
+        rule = await self._workers.run(rule_of, ask.links, ask.link_roots, ask.exclude, ask.skip)
+        paths = DevicePaths(self.parts_under_way(), self._homes)
+        typed = Typed(ask.group, tuple(upload_options(ask, links=False)))
+        scanned = await self._workers.run(scan, ask.path, paths, rule, typed)
+        return user, group, name, rule, scanned
 
     def _rights(self, user: UserId, group: GroupId) -> Callable[[tracker.ShareFound], bool]:
         """Return a check of whether ``user`` may replace a share of the group."""
@@ -226,9 +269,17 @@ class Shares:
         return lambda found: user in (owner, names.fold_id(found.first_by or ""))
 
     async def _offer(
-        self, user: UserId, group: GroupId, name: str, version: int, ready: Ready, report: Report
+        self,
+        user: UserId,
+        group: GroupId,
+        name: str,
+        version: int,
+        rule: SharingRule,
+        ready: Ready,
+        report: Report,
     ) -> tracker.Offered:
-        record = ShareRecord(user, group, name, ready.content, ready.place, version=version)
+        content, place = ready.content, ready.place
+        record = ShareRecord(user, group, name, content, place, rule=rule, version=version)
         record = with_pieces(record, ready.manifest)
         return await self._agreement.offer_new(
             record, ready.manifest, ready.encoded, report, replaces=ready.replaces

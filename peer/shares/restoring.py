@@ -15,7 +15,7 @@ from common.ids import ContentId, GroupId
 from common.messages.refusals import Code
 from common.names import quoted
 from peer.files.errors import ContentChanged
-from peer.files.scanning import scan
+from peer.files.scanning import DevicePaths, scan
 from peer.records import ShareRecord
 from peer.shares.digesting import digest
 from peer.shares.offers import TrackerOffers
@@ -36,7 +36,7 @@ async def restore(
     except Refused as error:
         if error.code is not Code.UNKNOWN_SHARE:
             raise
-    scanned = await workers.run(scan, record.place.path)
+    scanned = await workers.run(scan, record.place.path, DevicePaths(), record.rule)
     if scanned.place.fingerprints != record.place.fingerprints:
         raise ContentChanged(
             f"{quoted(record.place.path)} was changed, and the manifest of the share is lost",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import shlex
@@ -207,7 +208,9 @@ def test_a_download_under_way_is_left_out_of_what_is_shared(
         wait_for(lambda: (folder / f"{missing.name}.part").exists(), "the part")
         done = bob.share(folder, group)
         assert done["files"] == 1
-        assert f"{missing.name}.part" in done["notes"][0]
+        assert done["skipped"] == [
+            {"path": f"{missing.name}.part", "reason": "a download fills it"}
+        ]
         refused = bob.refused("upload-file", folder / f"{missing.name}.part", group)
         assert "a download fills it" in refused
     finally:
@@ -215,6 +218,46 @@ def test_a_download_under_way_is_left_out_of_what_is_shared(
     wait_for(lambda: (folder / missing.name).exists(), "the end of the download")
     got = alice.fetch(group, folder.name, swarm.folder())
     assert os.listdir(got["path"]) == ["good"]
+
+
+# -- selections of a folder ---------------------------------------------------------------------
+
+
+def test_a_model_cache_of_links_is_shared_with_a_named_root(
+    swarm: Swarm, alice: Person, bob: Person
+) -> None:
+    group = alice.group_with(bob)
+    model = swarm.folder() / "models--org--tiny"
+    snapshot = model / "snapshots" / "abc"
+    for folder in (model / "blobs", snapshot):
+        folder.mkdir(parents=True)
+    for number, size in enumerate((3 * PIECE, 5)):
+        (model / "blobs" / f"{number}").write_bytes(os.urandom(size))
+        (snapshot / f"part{number}").symlink_to(f"../../blobs/{number}")
+    (snapshot / "notes.tmp").write_bytes(b"not for others")
+    os.mkfifo(snapshot / "fifo")
+    options = ("--links", "follow", "--link-root", str(model / "blobs"), "--exclude", "*.tmp")
+    refused = alice.refused("upload-file", snapshot, group, *options)
+    assert "fifo" in refused
+    options = (*options, "--skip-unsharable", "--name", "tiny")
+    plan = alice.share(snapshot, group, *options, "--dry-run")
+    assert (plan["outcome"], plan["files"], plan["excluded"]) == ("new", 2, 1)
+    assert alice.files(group) == {}
+    done = alice.share(snapshot, group, *options)
+    assert done["skipped"] == [{"path": "fifo", "reason": "a FIFO"}]
+    assert alice.share(snapshot, group, *options, "--dry-run")["outcome"] == "again"
+    alice.down()
+    alice.up()  # the record follows the same rule
+    dest = swarm.folder()
+    bob.fetch(group, "tiny", dest)
+    for number in range(2):
+        got = dest / "tiny" / f"part{number}"
+        assert not got.is_symlink()
+        assert got.read_bytes() == (model / "blobs" / f"{number}").read_bytes()
+    (snapshot / "part1").unlink()
+    ran = alice.run("upload-file", snapshot, group, *options, "--dry-run", "--json")
+    assert ran.code == 1
+    assert json.loads(ran.out)["outcome"] == "refused"
 
 
 # -- what a disk loses --------------------------------------------------------------------------

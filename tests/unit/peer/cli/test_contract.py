@@ -404,6 +404,8 @@ JSON: list[tuple[list[str], control.Answer, Any]] = [
             "again": False,
             "notes": ["a note"],
             "skipped": [{"path": "a/l", "reason": "a link"}],
+            "skipped_unnamed": 0,
+            "excluded": 0,
         },
     ),
     (
@@ -876,7 +878,6 @@ def test_an_immediate_refusal_is_one_line(home: Path, cli: Cli) -> None:
 
 def test_too_many_arguments_are_answered_with_those_that_there_are(cli: Cli) -> None:
     for words, takes in {
-        ("upload-file", "a", "b", "c"): "upload-file takes PATH and GROUP",
         ("download-file", "a", "b", "c", "d"): "download-file takes GROUP, NAME and DEST",
         ("list-groups", "a"): "list-groups takes none",
         ("logout", "a", "b"): "logout takes none",

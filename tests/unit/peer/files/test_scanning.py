@@ -21,7 +21,9 @@ from peer.files.errors import Unreadable
 from peer.files.library import SharedContent
 from peer.files.open_files import HandleCache
 from peer.files.private_files import NAMED_MAX
-from peer.files.scanning import PROBLEMS_NAMED_MAX, DevicePaths, scan
+from peer.files.scan_problems import PROBLEMS_NAMED_MAX
+from peer.files.scanning import PART_REASON, DevicePaths, scan
+from peer.files.sharing_rule import Skipped
 
 
 def make(root: Path, *names: str) -> Path:
@@ -245,8 +247,11 @@ def test_parts_of_own_downloads_are_left_out(tmp_path: Path) -> None:
     root = make(tmp_path / "in", "a", "film.part", "sub/album.part/x", "not ours.part")
     parts = (str(root / "film.part"), str(root / "sub" / "album.part"), "/gone.part")
     found = scan(str(root), DevicePaths(parts))
-    assert [entry.path for entry in found.entries] == ["a", "not ours.part", "sub"]
-    assert found.left_out == ("film.part", "sub/album.part")
+    assert [entry.path for entry in found.entries] == ["a", "not ours.part"]
+    assert found.skipped == (
+        Skipped("film.part", PART_REASON),
+        Skipped("sub/album.part/", PART_REASON),
+    )
     for path in (parts[0], parts[1], f"{parts[1]}/x"):
         with pytest.raises(Unreadable, match="a download fills it"):
             scan(path, DevicePaths(parts))
