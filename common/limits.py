@@ -20,6 +20,7 @@ RUN_BYTES = 2 * MIB  # adjacent pieces that go in one message, on bulk connectio
 ON_ITS_WAY_MAX = 32 * MIB  # to one requester: 300 ms of 1 Gbit/s: the data in flight on a long path
 PIECES_MAX = 1 << 21  # 1 TiB of default pieces; a bitfield of 256 KiB
 ALIKE_PIECES_MAX = 1 << 18  # searched for equal ones: some 30 MiB of digests for a moment
+FILE_PATTERNS_MAX = 64  # of one command that fetches some files of a folder
 REUSE_PATHS_MAX = 64  # files and folders that one download looks through
 ENTRIES_MAX = 200_000  # files and folders in one share
 TIMES_MAX = 2 * ENTRIES_MAX  # of these, and of the folders on the way to them

@@ -117,6 +117,10 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     """Whether it replaces what stands at its path."""
     in_place: bool = False
     """Whether its content was at its path before."""
+    files: list[str] = []
+    """Patterns of the files that are at its path in the end; empty for all. ``size`` is theirs."""
+    present: list[str] = []
+    """Patterns of those that were there when it began, by an earlier download; empty for none."""
     kept: bytes = b""
     """The path of what is kept of a folder that it replaced."""
     version: int = 1

@@ -12,7 +12,7 @@ from typing import Annotated, TypeAlias, get_args
 import msgspec
 from msgspec import Meta
 
-from common.limits import INVITATION_S, REUSE_PATHS_MAX
+from common.limits import FILE_PATTERNS_MAX, INVITATION_S, REUSE_PATHS_MAX
 from common.messages.refusals import Code
 
 Text = Annotated[str, Meta(max_length=4096)]
@@ -174,6 +174,8 @@ class DownloadFile(_Ask, frozen=True):
     reuse: Annotated[list[Text], Meta(max_length=REUSE_PATHS_MAX)] = []
     """Absolute paths of files and folders that are looked through for pieces first."""
     overwrite: bool = False
+    files: Annotated[list[Text], Meta(max_length=FILE_PATTERNS_MAX)] = []
+    """Patterns of the files of a folder to fetch; empty for all."""
 
 
 class AwaitDownload(_Ask, frozen=True):
@@ -402,6 +404,8 @@ class DownloadRow(_Row, frozen=True):
     sources: list[SourceEnd]
     reason: str | None
     version: int = 1
+    files: list[str] = []
+    """Patterns of the files, if it is only a part of the share."""
 
 
 class SourceUse(_Row, frozen=True):
@@ -626,6 +630,8 @@ class Downloaded(_Result, frozen=True):
     version: int = 1
     in_place: bool = False
     kept: str | None = None
+    files: list[str] = []
+    """Patterns of the files, if only a part of the share is there."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):

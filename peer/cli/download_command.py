@@ -14,7 +14,7 @@ import click
 
 from common.errors import MiniTorrentError, Refused
 from common.hints import hint
-from common.limits import REUSE_PATHS_MAX
+from common.limits import FILE_PATTERNS_MAX, REUSE_PATHS_MAX
 from common.messages.refusals import Code
 from common.names import fold_name, quoted
 from peer.cli.arguments import duration, group_argument, share_argument
@@ -48,6 +48,13 @@ if TYPE_CHECKING:
     help="The order of the pieces.",
 )
 @click.option(
+    "--files",
+    metavar="GLOB",
+    multiple=True,
+    help="Of a folder, fetch only the files that match, as in '*.txt' or 'docs/**'. Repeatable; a "
+    "later command to the same place adds files.",
+)
+@click.option(
     "--overwrite",
     is_flag=True,
     help="Replace what is in place when the new content is verified. Other files in a folder that "
@@ -73,6 +80,7 @@ def download_file(
     wait: bool | None,
     timeout: float | None,
     pick: str,
+    files: tuple[str, ...],
     overwrite: bool,
     times: bool | None,
     reuse: tuple[str, ...],
@@ -83,6 +91,10 @@ def download_file(
     a DEST with / at its end is always a folder. NAME may be a pattern with *, ? and [...], in
     quotes: every share that matches is fetched into the folder DEST. If the same content is in
     place already, nothing is fetched.
+
+    With --files only those files of a folder are fetched, as gitignore patterns select them.
+    Without --files the next command to that place completes the folder. An incomplete folder is not
+    shared.
 
     Pieces that this device has are not fetched: from an earlier version, from shares of the group,
     and from the files and folders of --reuse. They are verified like fetched ones. An unchanged
@@ -101,8 +113,12 @@ def download_file(
         path += "/"
     if len(reuse) > REUSE_PATHS_MAX:
         refuse_usage(f"--reuse can be given {REUSE_PATHS_MAX} times; name a folder above them")
+    if len(files) > FILE_PATTERNS_MAX:
+        refuse_usage(f"--files can be given {FILE_PATTERNS_MAX} times; write wider patterns")
     looked_through = [console.sent_path(each) for each in reuse]
-    ask = DownloadFile(group, name, path, waits, pick, times, timeout, looked_through, overwrite)
+    ask = DownloadFile(
+        group, name, path, waits, pick, times, timeout, looked_through, overwrite, [*files]
+    )
     if is_pattern(name):
         found = _names(console, group, name)
         if [fold_name(each) for each in found] != [fold_name(name)]:

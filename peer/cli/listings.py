@@ -231,7 +231,7 @@ def _short_head(row: control.DownloadRow, width: int) -> str:
 
 def _how_far(row: control.DownloadRow) -> str:
     if row.state == control.COMPLETE:
-        return f"{size_text(row.size_bytes)}  {printable(row.path)}"
+        return f"{size_text(row.size_bytes)}{_selected(row.files)}  {printable(row.path)}"
     # A resting download has not counted its pieces yet: 0 % would look like a loss.
     known = row.verified_bytes or row.state == control.DOWNLOADING
     of_all = f"{percent_text(row.verified_bytes, row.size_bytes)} of " if known else ""
@@ -244,6 +244,11 @@ def _how_far(row: control.DownloadRow) -> str:
     if row.reason:
         parts.append(printable(row.reason))
     return "  ".join(parts)
+
+
+def _selected(files: Sequence[str]) -> str:
+    """Note that only files of these patterns are there."""
+    return f" ({printable(', '.join(files))} alone)" if files else ""
 
 
 def downloaded_line(done: control.Downloaded) -> str:

@@ -19,19 +19,17 @@ from msgspec.structs import replace
 from common import manifest as manifests
 from common import names
 from common.errors import MiniTorrentError, Refused
-from common.hints import hint
-from common.host.home import default_home
 from common.ids import ContentId, UserId
 from common.manifest import Manifest
 from common.messages import control
 from common.messages.base import Source
 from common.messages.refusals import Code
-from peer.downloads.earlier_versions import earlier_versions, unchanged_version
-from peer.downloads.in_place import complete_in_place, content_at
+from peer.downloads.in_place import complete_in_place
 from peer.downloads.job import DownloadJob, DownloadServices, order_named
 from peer.downloads.lifecycle import DownloadLifecycle
 from peer.downloads.manifest_fetch import fetch_manifest
-from peer.downloads.part_store import replaced_by
+from peer.downloads.part_store import fit_of
+from peer.downloads.planning import plan
 from peer.downloads.queue import DownloadQueue
 from peer.downloads.reuse import real_paths
 from peer.files import open_part
@@ -39,7 +37,6 @@ from peer.files.errors import AlreadyExists
 from peer.files.fingerprint import SharedLocation
 from peer.files.missing_folders import make_folders, remove_folders
 from peer.records import DownloadRecord, Records, record_key
-from peer.swarm.fetching.picker import Order
 from peer.tracker_client.claims import check_summary
 from peer.tracker_client.finding import find_share
 
@@ -96,6 +93,11 @@ class DownloadCreator:
         if active is not None:
             if active.content != content or active.record.user != user:
                 raise AlreadyExists(f"another download to {names.quoted(path)} is under way")
+            if ask.files and not {*ask.files} <= {*active.record.files}:
+                raise AlreadyExists(
+                    f"a download of other files to {names.quoted(path)} is under way",
+                    "add these when it is complete",
+                )
             return active
         await services.tickets.want(group)
         encoded = await fetch_manifest(
@@ -105,54 +107,31 @@ class DownloadCreator:
         check_summary(found.row, decoded, ask.name)
         await services.workers.run(services.manifests.put, content, encoded)
         admitted = await services.workers.run(open_part.admit, path)
-        place = None
-        if admitted.taken:
-            place = await content_at(decoded, admitted.path, report)
-        replaces = None
-        if admitted.taken and place is None:
-            shared = services.shares.versions_of(user, group, name)
-            fetched = [job.record for job in self._jobs.values() if job.complete]
-            versions = earlier_versions(found.row, user, group, admitted.path, shared, fetched)
-            replaces = await unchanged_version(services, versions, admitted.path, report)
-        if place is None and (admitted.taken or ask.overwrite):
-            await self._require_replaceable(ask, admitted.path, earlier=replaces is not None)
+        finished = [job.record for job in self._jobs.values() if job.complete]
+        made = await plan(services, ask, found.row, user, decoded, admitted, finished, report)
         record = DownloadRecord(
             user=user,
             group=group,
             name=name,
             content=content,
             path=os.fsencode(path),
-            size=decoded.size,
+            size=made.size,
             digest=decoded.digest.hex(),
             pick=order.value,
             started_ms=self._next_ms(),
             topic=services.replica.topic_of(group),
             times=services.settings.keep_times if ask.times is None else ask.times,
             reuse=reuse,
-            overwrite=ask.overwrite and place is None,
-            in_place=place is not None,
+            overwrite=made.overwrite,
+            in_place=made.place is not None,
             version=found.row.version,
-            replaces=replaces,
+            replaces=made.replaces,
+            files=made.files,
+            present=[*made.present],
         )
-        if place is not None:
+        if (place := made.place) is not None:
             return lambda: self._create_in_place(record, decoded, place)
         return lambda: self._create(record, encoded, decoded, found.sources)
-
-    async def _require_replaceable(
-        self, ask: control.DownloadFile, path: str, *, earlier: bool
-    ) -> None:
-        """Raise unless what stands at ``path`` is an unchanged earlier version, or its user wants
-        it replaced; and unless it may be replaced."""
-        if not ask.overwrite and not earlier:
-            words = "replace it, when the new content is verified"
-            options = _options_of(ask)
-            raise AlreadyExists(
-                f"{names.quoted(path)} is already there, with another content",
-                hint(words, "download-file", ask.group, ask.name, ask.dest, options=options),
-            )
-        services = self._services
-        homes = (str(services.home), str(default_home("peer")), str(default_home("tracker")))
-        await services.workers.run(open_part.require_replaceable, path, homes)
 
     def _next_ms(self) -> int:
         """The time in milliseconds, and never the same twice: it orders the queue."""
@@ -166,7 +145,7 @@ class DownloadCreator:
         run = self._services.workers.run
         path, missing, taken = await run(open_part.admit, os.fsdecode(record.path))
         self._refuse_if_active(path)
-        if taken and not record.overwrite and record.replaces is None:
+        if taken and not (record.overwrite or record.replaces or record.present):
             raise AlreadyExists(f"{names.quoted(path)} is there by now")
         self.paths.add(path)
         try:
@@ -182,22 +161,23 @@ class DownloadCreator:
             self._lifecycle.run(job, decoded, sources)
         else:
             self._queue.add(job)
-        await self._forget_former(job)
+        if not record.present:  # otherwise the former one counts until this one is complete
+            await self.forget_former(job)
         return job
 
     async def _create_in_place(
         self, record: DownloadRecord, decoded: Manifest, place: SharedLocation
     ) -> DownloadJob:
         """Record and complete a download whose content stands at ``place``."""
-        path = os.fsdecode(place.path)
+        path = place.path
         self._refuse_if_active(path)
-        record = replace(record, path=place.path)
+        record = replace(record, path=os.fsencode(path))
         key = record_key(record.user, record.group, record.name, path, str(record.started_ms))
         await self._services.workers.run(self._records.put, key, record)
         job = self._jobs[key] = DownloadJob(key, record)
         completing = complete_in_place(self._services, self._records, job, decoded, place)
         job.task = asyncio.create_task(completing, name="complete in place")
-        await self._forget_former(job)
+        await self.forget_former(job)
         return job
 
     def _refuse_if_active(self, path: str) -> None:
@@ -216,9 +196,9 @@ class DownloadCreator:
             record = job.record = replace(record, folder=folder)
             await run(self._records.put, job.key, record)
             if decoded is not None:
-                replaces = await replaced_by(self._services, job)
+                fit = await fit_of(self._services, job, decoded)
                 job.part = await run(
-                    partial(open_part.create, replaces=replaces),
+                    partial(open_part.create, fit=fit),
                     job.path,
                     decoded,
                     job.content,
@@ -236,7 +216,7 @@ class DownloadCreator:
             await self._forget(job.key)
             raise
 
-    async def _forget_former(self, job: DownloadJob) -> None:
+    async def forget_former(self, job: DownloadJob) -> None:
         """Remove the rows of earlier downloads to the same path, whose files are gone."""
         for other in list(self._jobs.values()):
             same = other is not job and other.record.path == job.record.path
@@ -250,16 +230,6 @@ class DownloadCreator:
             if job.unfinished and job.path in (path, real):
                 return job
         return None
-
-
-def _options_of(ask: control.DownloadFile) -> list[str]:
-    """The options of the command line that makes ``ask``, and replaces what is in the way."""
-    options = ["--overwrite"]
-    options += [] if ask.wait else ["--no-wait"]
-    options += [] if ask.pick == Order.RAREST.value else ["--pick", ask.pick]
-    options += [] if ask.timeout_s is None else ["--timeout", f"{ask.timeout_s:g}s"]
-    options += [word for path in ask.reuse for word in ("--reuse", path)]
-    return options if ask.times is None else [*options, "--times" if ask.times else "--no-times"]
 
 
 def _destination(dest: str, name: str) -> str:

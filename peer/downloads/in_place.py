@@ -6,6 +6,7 @@ it, and the completion of such a download. Not here: other downloads (see peer.d
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -13,11 +14,12 @@ from common.errors import MiniTorrentError
 from common.manifest import Manifest
 from common.messages import control
 from peer.downloads.job import DownloadJob, DownloadServices
-from peer.downloads.part_store import replaced_by
+from peer.downloads.part_store import fit_of
 from peer.downloads.publication import publish_as_share
 from peer.files import open_part, sharing
 from peer.files.errors import AlreadyExists
 from peer.files.fingerprint import SharedLocation
+from peer.files.selected_content import selected_at
 from peer.records import DownloadRecord, Records
 from peer.shares.digesting import Report, with_progress
 
@@ -48,6 +50,21 @@ async def content_at(decoded: Manifest, path: str, report: Report) -> SharedLoca
         return None
 
 
+async def found_after_restart(
+    services: DownloadServices, job: DownloadJob, decoded: Manifest
+) -> SharedLocation | None:
+    """The place of what a download leaves, if the process ended after the content was verified.
+
+    An interrupted addition of files is finished first. Raises `StorageError`.
+    """
+    run = services.workers.run
+    fit = await fit_of(services, job, decoded)
+    await run(open_part.finish_addition, job.path, decoded, fit)
+    if fit.leaves is None or fit.leaves.is_whole:
+        return await content_at(decoded, job.path, no_report)
+    return await asyncio.to_thread(selected_at, decoded, job.path, fit.leaves)
+
+
 async def complete_in_place(
     services: DownloadServices,
     records: Records[DownloadRecord],
@@ -57,9 +74,9 @@ async def complete_in_place(
 ) -> None:
     """Complete a download whose content stands at ``place``, and share it."""
     job.encoded = services.manifests.get(job.content) or b""
-    replaced = await replaced_by(services, job)
-    if replaced is not None:
-        known = (decoded, *replaced.known)
+    fit = await fit_of(services, job, decoded)
+    if fit.replaces is not None:
+        known = (decoded, *fit.replaces.known)
         job.set_kept(await services.workers.run(open_part.remove_replaced, job.path, known))
     done = job.record
     job.set_verified(done.elapsed_s, done.sources, done.fetched_bytes, decoded.algorithm.value)

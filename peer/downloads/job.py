@@ -15,9 +15,10 @@ from typing import Any
 
 import msgspec
 
-from common.errors import ConfigError, MiniTorrentError
+from common.errors import ConfigError, MiniTorrentError, Refused
 from common.host.clock import TrackerTime
 from common.ids import ContentId, GroupId
+from common.messages.refusals import Code
 from common.names import quoted
 from peer.downloads.source_requests import SourceRequestTimer
 from peer.downloads.transfer import Transfer
@@ -181,3 +182,8 @@ def order_named(text: str) -> Order:
         raise ConfigError(
             f"there is no way to pick {quoted(text)}", "rarest, random or sequential"
         ) from None
+
+
+def not_a_member(group: GroupId) -> Refused:
+    """The error of a download from a group that its user left."""
+    return Refused(Code.UNKNOWN_GROUP, f"you are no longer a member of {group}")

@@ -34,13 +34,12 @@ from typing import TypeVar
 from common import names
 from common.errors import ConfigError, IntegrityError, MiniTorrentError, Refused, StorageError
 from common.host.clock import monotonic
-from common.ids import GroupId, UserId
+from common.ids import UserId
 from common.manifest import Manifest
 from common.messages.base import Source
-from common.messages.refusals import Code
 from peer.downloads.active_transfers import ActiveTransfers
-from peer.downloads.in_place import ContentInPlace, complete_in_place, content_at, no_report
-from peer.downloads.job import DownloadJob, DownloadServices
+from peer.downloads.in_place import ContentInPlace, complete_in_place, found_after_restart
+from peer.downloads.job import DownloadJob, DownloadServices, not_a_member
 from peer.downloads.job_tasks import cancel_task, uncancelled
 from peer.downloads.part_store import PartStore, checkpoint_and_close
 from peer.downloads.piece_writer import STORAGE_RETRY_S
@@ -69,6 +68,7 @@ class DownloadLifecycle:
     """Carries jobs from state to state.
 
     ``on_slot_free`` is called when a download ends or rests, so that another can start.
+    ``forget_former`` removes the rows of earlier downloads to the same path.
     """
 
     def __init__(
@@ -76,11 +76,13 @@ class DownloadLifecycle:
         services: DownloadServices,
         records: Records[DownloadRecord],
         rng: random.Random,
-        on_slot_free: Callable[[], None] = lambda: None,
+        on_slot_free: Callable[[], None],
+        forget_former: Callable[[DownloadJob], Awaitable[None]],
     ) -> None:
         self._services = services
         self._records = records
         self._on_slot_free = on_slot_free
+        self._forget_former = forget_former
         self.parts = PartStore(services)
         self.transfers = ActiveTransfers(services, rng)
 
@@ -209,8 +211,11 @@ class DownloadLifecycle:
         fetched_bytes = min(manifest.size, transfer.fetched_pieces * manifest.piece_length)
         job.set_verified(elapsed_s, uses, fetched_bytes, manifest.algorithm.value)
         job.set_kept(transfer.part.kept)
+        await self._forget_former(job)  # files were added to those of the former one
         await publish_as_share(self._services, self._records, job, transfer.manifest, place)
         self.transfers.stop(job)
+        if job.record.files:
+            self.transfers.withdraw_part(job, job.part)
         # The inventory reads from the final file by now; closing waits for reads under way.
         await self._close_part(job)
         self._services.presence_changed()
@@ -352,6 +357,7 @@ class DownloadLifecycle:
             decoded, part = await self._retry_transient(job, lambda: self._reopen(job))
         except ContentInPlace as found:
             decoded = await self.parts.manifest_of(job)
+            await self._forget_former(job)
             await complete_in_place(self._services, self._records, job, decoded, found.place)
             return
         except AlreadyExists as error:
@@ -386,14 +392,9 @@ class DownloadLifecycle:
         try:
             return decoded, await self.parts.recover(job, decoded)
         except AlreadyExists as error:
-            place = await content_at(decoded, job.path, no_report)
+            place = await found_after_restart(self._services, job, decoded)
             if place is not None:
                 raise ContentInPlace(error.message, place) from error
-            if not (job.record.overwrite or job.record.replaces):
+            if not (job.record.overwrite or job.record.replaces or job.record.present):
                 raise
         return decoded, await self.parts.recover(job, decoded, anew=True)
-
-
-def not_a_member(group: GroupId) -> Refused:
-    """The error of a download from a group that its user left."""
-    return Refused(Code.UNKNOWN_GROUP, f"you are no longer a member of {group}")

@@ -23,8 +23,8 @@ from common.messages.refusals import Code
 from common.shared_refusals import not_logged_in
 from peer.background_tasks import BackgroundTasks
 from peer.downloads.creation import DownloadCreator
-from peer.downloads.job import DownloadJob, DownloadServices
-from peer.downloads.lifecycle import DownloadLifecycle, not_a_member
+from peer.downloads.job import DownloadJob, DownloadServices, not_a_member
+from peer.downloads.lifecycle import DownloadLifecycle
 from peer.downloads.queue import DownloadQueue
 from peer.downloads.source_requests import REVIEW_S
 from peer.downloads.transfer import Transfer
@@ -55,7 +55,11 @@ class Downloads:
         self._services = services
         self._records = Records(services.home / "downloads", DownloadRecord)
         self._lifecycle = DownloadLifecycle(
-            services, self._records, rng, lambda: self._queue.review_soon()
+            services,
+            self._records,
+            rng,
+            lambda: self._queue.review_soon(),
+            lambda job: self._creator.forget_former(job),
         )
         self._queue = DownloadQueue(self._lifecycle, self._mine)
         self._user: UserId | None = None

@@ -25,9 +25,12 @@ from peer.files import open_part
 from peer.files.errors import Away, UnsafeDestination
 from peer.files.journal import Journal, is_begun
 from peer.files.missing_folders import make_folders, remove_folders
+from peer.files.part_resources import Fit
 from peer.files.partial_content import PartialContent
 from peer.files.replacement import Replaces
+from peer.files.selection import nothing, select
 from peer.files.unverified_part import UnverifiedPart
+from peer.records import DownloadRecord
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +145,10 @@ class PartStore:
     async def _resume(
         self, job: DownloadJob, decoded: Manifest, *, anew: bool = False
     ) -> UnverifiedPart:
-        replaces = await replaced_by(self._services, job)
+        fit = await fit_of(self._services, job, decoded)
         opening = asyncio.ensure_future(
             self._services.workers.run(
-                partial(open_part.resume, replaces=replaces, anew=anew),
+                partial(open_part.resume, fit=fit, anew=anew),
                 job.path,
                 decoded,
                 job.content,
@@ -165,15 +168,24 @@ class PartStore:
             self._services.workers.submit(lambda *_: None, opened.result().close)
 
 
-async def replaced_by(services: DownloadServices, job: DownloadJob) -> Replaces | None:
-    """The permission of a download to replace what stands at its path; None if it has none."""
+async def fit_of(services: DownloadServices, job: DownloadJob, decoded: Manifest) -> Fit:
+    """The rule of what becomes of a part, by the record of its download."""
     earlier, encoded = job.record.replaces, None
     if earlier is not None:
         encoded = services.manifests.get(ContentId(earlier.content))
-    if earlier is None or encoded is None:
-        return Replaces() if job.record.overwrite else None
-    known = await services.workers.run(manifests.decode, encoded, ContentId(earlier.content))
-    return Replaces((known,), b"" if job.record.overwrite else earlier.looks)
+    replaces = Replaces() if job.record.overwrite else None
+    if earlier is not None and encoded is not None:
+        known = await services.workers.run(manifests.decode, encoded, ContentId(earlier.content))
+        replaces = Replaces((known,), b"" if job.record.overwrite else earlier.looks)
+    return await services.workers.run(_fit, job.record, decoded, replaces)
+
+
+def _fit(record: DownloadRecord, decoded: Manifest, replaces: Replaces | None) -> Fit:
+    if not record.files and not record.present:
+        return Fit(replaces)
+    leaves = select(decoded, record.files)
+    there = select(decoded, record.present) if record.present else nothing(decoded)
+    return Fit(replaces, leaves - there, leaves, adds=bool(record.present))
 
 
 def _may_have_part(job: DownloadJob) -> bool:

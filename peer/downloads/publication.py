@@ -29,7 +29,8 @@ async def publish_as_share(
     )
     while True:
         try:
-            await services.shares.adopt_download(share, decoded, job.encoded)
+            if not done.files:  # a part of a folder is no share
+                await services.shares.adopt_download(share, decoded, job.encoded)
             await services.workers.run(
                 records.put, job.key, replace(job.record, state=DownloadState.COMPLETE)
             )

@@ -100,6 +100,7 @@ class Transfer(ChannelHandler):
             settings=settings,
             limit=limit,
             alike=part.alike,
+            wanted=part.wanted,
         )
         self._core = self._new_core(have=self._held())
         self._wakeup = WakeupTimer(self._on_tick)
@@ -156,7 +157,7 @@ class Transfer(ChannelHandler):
         progress = self._core.progress(monotonic())
         if self._copying:
             held = self.part.held_count
-            held_bytes = min(self.manifest.size, held * self.manifest.piece_length)
+            held_bytes = min(progress.size, held * self.manifest.piece_length)
             return replace(progress, held_pieces=held, held_bytes=held_bytes)
         return progress
 
@@ -352,7 +353,8 @@ class Transfer(ChannelHandler):
 
     def _copy_some(self, copy: Reader) -> bool:
         """Copy until the end or a pause, on a thread; return whether nothing is left to do."""
-        pieces = range(self.manifest.piece_count)
+        wanted = self.part.wanted
+        pieces = range(self.manifest.piece_count) if wanted is None else wanted
         done = copy_missing(self.part, pieces, copy, self._may_copy)
         return done or self._closed
 

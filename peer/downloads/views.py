@@ -26,13 +26,14 @@ _STATES = {
 def download_row(job: DownloadJob) -> control.DownloadRow:
     """A row of ``show-downloads``."""
     record, transfer = job.record, job.transfer
+    size = record.size
     verified, rate, eta, reason = 0, 0.0, None, record.reason
     sources: list[control.SourceEnd] = []
     if job.complete:
         verified, eta = record.size, 0.0
     elif transfer is not None:
         progress = transfer.progress()
-        verified = progress.held_bytes
+        size, verified = progress.size, progress.held_bytes
         # An idle connection is no source, and the last rate predicts nothing once no source
         # gives anything.
         if record.state == DownloadState.ACTIVE and progress.sources_used:
@@ -54,13 +55,14 @@ def download_row(job: DownloadJob) -> control.DownloadRow:
         group=record.group,
         name=record.name,
         path=shown_path(job.path),
-        size_bytes=record.size,
+        size_bytes=size,
         verified_bytes=verified,
         rate_bytes_per_s=rate,
         eta_s=eta,
         sources=sources,
         reason=reason,
         version=record.version,
+        files=record.files,
     )
 
 
@@ -214,11 +216,13 @@ def downloaded(job: DownloadJob) -> control.Downloaded:
         elapsed_s=record.elapsed_s,
         rate_bytes_per_s=rate,
         fetched_bytes=record.fetched_bytes,
-        reused_bytes=record.size - record.fetched_bytes,
+        # The pieces of a selection hold bytes of other files too.
+        reused_bytes=max(0, record.size - record.fetched_bytes),
         sources=[control.SourceUse(use.user, use.endpoint, use.pieces) for use in record.sources],
         in_place=record.in_place,
         kept=shown_path(os.fsdecode(record.kept)) or None,
         version=record.version,
+        files=record.files,
     )
 
 

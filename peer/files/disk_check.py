@@ -7,7 +7,7 @@ peer.files.partial_content and peer.files.whole_digest).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from common.manifest import Manifest
 from peer.files.destination import Destination
@@ -35,6 +35,25 @@ def examine(
         pieces, manifest.piece_span, read_into, manifest.algorithm, in_order, cancelled=cancelled
     )
     return tuple(bad), whole.digest()
+
+
+def wrong_pieces(
+    manifest: Manifest,
+    pieces: Sequence[int],
+    read_into: ReadInto,
+    cancelled: Callable[[], bool] = never_cancelled,
+) -> tuple[int, ...]:
+    """Those of ``pieces`` that differ from their digests."""
+    bad: list[int] = []
+
+    def in_order(index: int, _: memoryview, digest: bytes | None) -> None:
+        if digest != manifest.piece_digest(index):
+            bad.append(index)
+
+    hash_pieces(
+        pieces, manifest.piece_span, read_into, manifest.algorithm, in_order, cancelled=cancelled
+    )
+    return tuple(bad)
 
 
 def is_content(manifest: Manifest, destination: Destination, name: str) -> bool:

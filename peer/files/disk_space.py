@@ -6,13 +6,14 @@ holes. Not here: free space of the disk (see peer.files.destination).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 
 from common import limits
 from common.manifest import Manifest
 from peer.files.partfile import Range
+from peer.files.selection import Selection
 from peer.swarm.fetching.local_pieces import Alike
 
 
@@ -57,10 +58,15 @@ def alike(manifest: Manifest) -> Alike:
     return Alike(tuple(zeros), tuple(map(tuple, groups.values())))
 
 
-def solid_ranges(manifest: Manifest) -> Iterator[Range]:
-    """The ranges of the stream that are not known to be zeros, in whole pieces."""
+def solid_ranges(manifest: Manifest, wanted: Iterable[int] | None = None) -> Iterator[Range]:
+    """The ranges of the stream that are not known to be zeros, in whole pieces.
+
+    ``wanted``: the pieces of a selection; None for all.
+    """
     is_zeros = zeros_told(manifest)
-    solid = (not is_zeros(index) for index in range(manifest.piece_count))
+    pieces = range(manifest.piece_count)
+    chosen = pieces if wanted is None else set(wanted)
+    solid = (index in chosen and not is_zeros(index) for index in pieces)
     for is_solid, run in groupby(enumerate(solid), key=itemgetter(1)):
         if is_solid:
             indexes = [index for index, _ in run]
@@ -68,7 +74,9 @@ def solid_ranges(manifest: Manifest) -> Iterator[Range]:
             yield start, sum(manifest.piece_span(indexes[-1])) - start
 
 
-def needed_bytes(manifest: Manifest, block_size: int) -> int:
+def needed_bytes(manifest: Manifest, block_size: int, selection: Selection | None = None) -> int:
     """The disk space of the content in bytes; files begin at whole blocks."""
-    blocks_unfilled = sum(-entry.size % block_size for entry in manifest.entries)
-    return sum(length for _, length in solid_ranges(manifest)) + blocks_unfilled
+    entries = range(len(manifest.entries)) if selection is None else selection.entries
+    blocks_unfilled = sum(-manifest.entries[number].size % block_size for number in entries)
+    wanted = None if selection is None else selection.pieces()
+    return sum(length for _, length in solid_ranges(manifest, wanted)) + blocks_unfilled

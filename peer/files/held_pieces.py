@@ -11,10 +11,16 @@ from threading import Lock
 
 
 class HeldPieces:
-    """Thread safety: every method. ``_lock`` guards the number and the unsynced runs."""
+    """``wanted``: the pieces of a selection; None for all.
 
-    def __init__(self, piece_count: int) -> None:
+    Thread safety: every method. ``_lock`` guards the number and the unsynced runs."""
+
+    def __init__(self, piece_count: int, wanted: Iterable[int] | None = None) -> None:
         self._held = bytearray(piece_count)  # by piece: 1 when held
+        self._wanted = bytearray(b"\1" if wanted is None else b"\0") * piece_count
+        for index in wanted or ():
+            self._wanted[index] = 1
+        self._missing = sum(self._wanted)
         self._lock = Lock()
         self._count = 0
         self._unsynced: list[range] = []  # runs of pieces, each as it was written at once
@@ -28,7 +34,8 @@ class HeldPieces:
 
     @property
     def is_complete(self) -> bool:
-        return self._count == len(self._held)
+        """Whether every wanted piece is held."""
+        return not self._missing
 
     def indexes(self) -> list[int]:
         """The held pieces, ascending."""
@@ -42,8 +49,10 @@ class HeldPieces:
         """Hold ``pieces``. ``unsynced``: the next checkpoint must sync and journal them."""
         with self._lock:
             for index in pieces:
-                self._count += not self._held[index]
-                self._held[index] = 1
+                if not self._held[index]:
+                    self._count += 1
+                    self._missing -= self._wanted[index]
+                    self._held[index] = 1
             if unsynced:
                 self._unsynced.append(pieces)
 
@@ -51,8 +60,10 @@ class HeldPieces:
         """Hold ``pieces`` no longer."""
         with self._lock:
             for index in pieces:
-                self._count -= self._held[index]
-                self._held[index] = 0
+                if self._held[index]:
+                    self._count -= 1
+                    self._missing += self._wanted[index]
+                    self._held[index] = 0
 
     def take_unsynced(self) -> list[range]:
         """The runs written since the last call; the caller syncs them or puts them back."""

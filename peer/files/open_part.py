@@ -17,7 +17,7 @@ from common.host.clock import monotonic
 from common.ids import ContentId
 from common.manifest import Manifest
 from common.names import quoted
-from peer.files import paths, replacement
+from peer.files import addition, paths, replacement
 from peer.files.destination import Destination, part_name, short_part_name
 from peer.files.destination_names import require_usable_names
 from peer.files.disk_space import needed_bytes, solid_ranges
@@ -25,13 +25,16 @@ from peer.files.errors import Away, NameTooLong, translated
 from peer.files.folder_identity import Folder, FolderIdentity, why_away
 from peer.files.journal import Journal
 from peer.files.missing_folders import missing_folders
-from peer.files.part_resources import PartResources
+from peer.files.part_resources import Fit, PartResources
 from peer.files.partfile import PartFile, PartFiles
 from peer.files.partfolder import PartFolder
 from peer.files.partial_content import PartialContent
-from peer.files.replacement import Replaces, refuse_irreplaceable, undo_interrupted
+from peer.files.replacement import refuse_irreplaceable, undo_interrupted
+from peer.files.selected_content import content_of
+from peer.files.selection import Selection
 from peer.files.unverified_part import UnverifiedPart
 
+WHOLE = Fit()
 _BACK = "it goes on by itself when the folder is back"
 
 
@@ -67,6 +70,23 @@ def require_replaceable(path: str, own_homes: Iterable[str]) -> None:
     with contextlib.closing(Destination.again(path)) as destination:
         destination.refuse_if_there(replaced=True)
         refuse_irreplaceable(destination, own_homes)
+
+
+def refuse_in_the_way(path: str, manifest: Manifest, selection: Selection) -> None:
+    """`addition.refuse_in_the_way` for a recorded ``path``."""
+    with contextlib.closing(Destination.again(path)) as destination:
+        addition.refuse_in_the_way(destination, manifest, selection.entries)
+
+
+def finish_addition(path: str, manifest: Manifest, fit: Fit) -> bool:
+    """`addition.finish` for a recorded ``path``, after a restart."""
+    if fit.selection is None or not fit.adds:
+        return False
+    with contextlib.closing(Destination.again(path)) as destination:
+        if destination.status(destination.part) is not None:
+            return False
+        replace = fit.replaces is not None
+        return addition.finish(destination, manifest, fit.selection.entries, replace=replace)
 
 
 def remove_replaced(path: str, manifests: Iterable[Manifest]) -> str | None:
@@ -122,18 +142,18 @@ def create(
     journal_path: str,
     times: bool = True,
     *,
-    replaces: Replaces | None = None,
+    fit: Fit = WHOLE,
     clock: Callable[[], float] = monotonic,
 ) -> PartialContent:
     """Create the part of a download to ``path``, whose folder must exist, and reserve its space.
 
     On failure nothing is left behind. ``times``: whether the content gets the times of its
-    manifest. ``replaces``: as of `PartResources`. Raises `AlreadyExists`, `UnsafeDestination` (also
+    manifest. Raises `AlreadyExists`, `UnsafeDestination` (also
     for names that the file system refuses), `DiskFull`, `ReadOnly`, `ConfigError`.
     """
     with _closed_on_failure(Destination.choose(path)) as destination:
-        part = _begin(destination, manifest, content, journal_path, times, replaces)
-        return PartialContent(part, clock=clock)
+        part = _begin(destination, manifest, content, journal_path, times, fit)
+        return content_of(part, clock=clock)
 
 
 def resume(
@@ -143,7 +163,7 @@ def resume(
     journal_path: str,
     times: bool = True,
     *,
-    replaces: Replaces | None = None,
+    fit: Fit = WHOLE,
     anew: bool = False,
     clock: Callable[[], float] = monotonic,
 ) -> UnverifiedPart:
@@ -152,25 +172,25 @@ def resume(
     A part that has vanished is created anew. Raises `AlreadyExists` if there is no part but
     something under the final name, and the errors of `create`. The process may have ended after the
     rename: `sharing.recheck` tells whether it is the content. If it is another one and it is to be
-    replaced (``replaces``), the next call is made with ``anew``.
+    replaced or added to, the next call is made with ``anew``.
     """
     with _closed_on_failure(Destination.again(path)) as destination:
         destination.forget_second_name()
         if anew:
             undo_interrupted(destination)
         if destination.status(destination.part) is None:
-            over = replaces if anew else None
-            part = _begin(destination, manifest, content, journal_path, times, over)
-            part = PartResources(manifest, destination, part.files, part.journal, replaces)
+            if not anew:
+                destination.refuse_if_there()
+            part = _begin(destination, manifest, content, journal_path, times, fit)
             return UnverifiedPart(part, only_verified_writes=True, clock=clock)
-        files = _open_part(destination, manifest, times)
+        files = _open_part(destination, manifest, times, fit.selection)
         try:
             journal, found = Journal.resume(journal_path, content, manifest.piece_count)
         except BaseException:
             files.close()
             raise
         return UnverifiedPart(
-            PartResources(manifest, destination, files, journal, replaces),
+            PartResources(manifest, destination, files, journal, fit),
             found.pieces if found.intact else range(manifest.piece_count),
             journalled=found.intact,
             owned=not found.missing,
@@ -193,13 +213,15 @@ def _begin(
     content: ContentId,
     journal_path: str,
     times: bool,
-    replaces: Replaces | None,
+    fit: Fit,
 ) -> PartResources:
-    destination.refuse_if_there(replaced=replaces is not None)
-    destination.check_space(needed_bytes(manifest, destination.block_size))
-    files = _make_part(destination, manifest, times)
+    selection = fit.selection
+    destination.refuse_if_there(replaced=fit.adds or fit.replaces is not None)
+    destination.check_space(needed_bytes(manifest, destination.block_size, selection))
+    files = _make_part(destination, manifest, times, selection)
     try:
-        files.reserve(solid_ranges(manifest))
+        wanted = None if selection is None else selection.pieces()
+        files.reserve(solid_ranges(manifest, wanted))
         destination.sync()
         journal = Journal.create(journal_path, content)
     except BaseException:
@@ -208,22 +230,24 @@ def _begin(
         finally:
             files.close()
         raise
-    return PartResources(manifest, destination, files, journal, replaces)
+    return PartResources(manifest, destination, files, journal, fit)
 
 
-def _make_part(destination: Destination, manifest: Manifest, times: bool) -> PartFiles:
+def _make_part(
+    destination: Destination, manifest: Manifest, times: bool, selection: Selection | None
+) -> PartFiles:
     try:
         fd = _make(destination, manifest)
     except NameTooLong:
         if not destination.shorten_part():
             raise
         fd = _make(destination, manifest)
-    files = PartFolder if manifest.is_folder else PartFile
     try:
         destination.made(fd)
-        if manifest.is_folder:
-            _try_names(destination, fd, manifest)
-        return files(manifest, destination, fd, times=times)
+        if not manifest.is_folder:
+            return PartFile(manifest, destination, fd, times=times)
+        _try_names(destination, fd, manifest)
+        return PartFolder(manifest, destination, fd, times=times, selection=selection)
     except BaseException:
         os.close(fd)
         raise
@@ -250,7 +274,9 @@ def _make(destination: Destination, manifest: Manifest) -> int:
             raise
 
 
-def _open_part(destination: Destination, manifest: Manifest, times: bool) -> PartFiles:
+def _open_part(
+    destination: Destination, manifest: Manifest, times: bool, selection: Selection | None
+) -> PartFiles:
     with translated(destination.part_path, "go on with"):
         if not manifest.is_folder:
             fd = paths.open_to_write(destination.fd, destination.part)
@@ -258,4 +284,4 @@ def _open_part(destination: Destination, manifest: Manifest, times: bool) -> Par
             return PartFile(manifest, destination, fd, times=times)
         fd = paths.open_folder(destination.fd, [destination.part])
         destination.made(fd)
-        return PartFolder(manifest, destination, fd, times=times, found=True)
+        return PartFolder(manifest, destination, fd, times=times, found=True, selection=selection)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import NamedTuple
 
 from common.errors import StorageError
 from common.manifest import Manifest
@@ -17,16 +18,29 @@ from peer.files.in_use_guard import InUseGuard
 from peer.files.journal import Journal
 from peer.files.partfile import PartFiles
 from peer.files.replacement import Replaces, remove_replaced, renaming, replaced_name
+from peer.files.selection import Selection
 
 log = logging.getLogger(__name__)
+
+
+class Fit(NamedTuple):
+    """Rule of what becomes of the part, beside what stands at its final path."""
+
+    replaces: Replaces | None = None
+    """It takes the place of that. Nothing of it is kept but files that neither the known contents
+    have nor its own. None: nothing is replaced."""
+    selection: Selection | None = None
+    """The files to fetch; None for all."""
+    leaves: Selection | None = None
+    """The files of the content that are in place afterwards."""
+    adds: bool = False
+    """The files are added to those that are in place."""
 
 
 class PartResources:
     """Thread safety: methods of the states that own this run inside ``guard``, so that closing
     waits for them.
 
-    ``replaces``: the part may take the place of what stands at its final path. Of that nothing is
-    kept but files that neither the known contents have nor its own.
     ``path`` is the final path and ``part_path`` the path until then, both absolute and without
     links. ``path`` is the one to record, and to give to `open_part.resume`.
     """
@@ -37,7 +51,7 @@ class PartResources:
         destination: Destination,
         files: PartFiles,
         journal: Journal,
-        replaces: Replaces | None = None,
+        fit: Fit | None = None,
     ) -> None:
         self.manifest = manifest
         self.path = destination.path
@@ -46,19 +60,19 @@ class PartResources:
         self.files = files
         self.journal = journal
         self.guard = InUseGuard()
-        if replaces is not None:
-            destination.rename = renaming(replaces)
-        self._replaces = replaces
+        self.fit = Fit() if fit is None else fit
+        if self.fit.replaces is not None:
+            destination.rename = renaming(self.fit.replaces)
 
     def remove_replaced(self) -> str | None:
         """Remove what stood at the final path; return the path of what is kept of it.
 
         An error changes nothing about the new content: what is left then counts as kept.
         """
-        if self._replaces is None:
+        if self.fit.replaces is None:
             return None
         try:
-            return remove_replaced(self.destination, (self.manifest, *self._replaces.known))
+            return remove_replaced(self.destination, (self.manifest, *self.fit.replaces.known))
         except StorageError as error:
             log.warning("what was replaced is not removed: %s", error)
             return os.path.join(self.destination.folder, replaced_name(self.destination.name))

@@ -35,6 +35,8 @@ from peer.files.partfile import (
     share_range,
     write_all,
 )
+from peer.files.rest_of_pieces import REST, RestOfPieces
+from peer.files.selection import Selection
 
 RESERVED_FROM_BYTES = 16 * MIB  # below, making all the files first would delay the start
 OPEN_FILES_MAX = 32
@@ -49,7 +51,11 @@ class _CutOff(Exception):
 
 
 class PartFolder(PartFiles):
-    """``fd`` is the folder at the top; ``found``: an earlier process made it."""
+    """``fd`` is the folder at the top; ``found``: an earlier process made it.
+
+    Of a ``selection`` no other file is made. Bytes of other files in its pieces go to one file of
+    the part, which `drop_rest` removes.
+    """
 
     def __init__(
         self,
@@ -59,8 +65,11 @@ class PartFolder(PartFiles):
         *,
         times: bool = True,
         found: bool = False,
+        selection: Selection | None = None,
     ) -> None:
         super().__init__(manifest, destination, fd, times=times)
+        self._selection = selection
+        self._rest = RestOfPieces(manifest, selection)
         self._layout = StreamLayout(manifest.entries, manifest.piece_length)
         self._handles = HandleCache(OPEN_FILES_MAX)
         self._lock = Lock()  # guards the next three
@@ -75,7 +84,7 @@ class PartFolder(PartFiles):
             return
         with self._folders() as folders:
             for offset, length in solid:
-                for segment in self._layout.stretch(offset, length):
+                for segment in self._stretch(offset, length):
                     if self._size_of(segment) >= RESERVED_FROM_BYTES:
                         self._reserve(segment, folders)
 
@@ -118,8 +127,10 @@ class PartFolder(PartFiles):
 
     def share_blocks(self, offset: int, sources: Sequence[OpenRange]) -> None:
         lengths = [length for _, _, length in sources]
-        segments = self._layout.stretch(offset, sum(lengths))
+        segments = self._stretch(offset, sum(lengths))
         if [segment.length for segment in segments] != lengths:
+            raise NotShared
+        if any(segment.entry == REST for segment in segments):
             raise NotShared
         done = 0
 
@@ -135,6 +146,9 @@ class PartFolder(PartFiles):
 
     def leave_hole(self, offset: int, length: int) -> None:
         def leave(fd: int, segment: Segment) -> None:
+            if segment.entry == REST:
+                write_all(fd, bytes(segment.length), segment.offset)
+                return
             try:
                 set_length(fd, self._size_of(segment))
             except OSError as error:
@@ -152,7 +166,7 @@ class PartFolder(PartFiles):
             written.append(segment.entry)
 
         try:
-            self._each("write", self._layout.stretch(offset, length), put_and_note, make=True)
+            self._each("write", self._stretch(offset, length), put_and_note, make=True)
         finally:
             # After the write, never before it: a sync in between would take the mark away.
             with self._lock:
@@ -168,7 +182,7 @@ class PartFolder(PartFiles):
             done += segment.length
 
         try:
-            self._each("read", self._layout.stretch(offset, len(view)), get, make=False)
+            self._each("read", self._stretch(offset, len(view)), get, make=False)
         except (_CutOff, FileNotFoundError):
             return False
         return True
@@ -177,7 +191,7 @@ class PartFolder(PartFiles):
         def forget(fd: int, segment: Segment) -> None:
             self._forgotten(fd, segment.offset, segment.length)
 
-        for segment in self._layout.stretch(offset, length):
+        for segment in self._stretch(offset, length):
             with suppress(FileNotFoundError):
                 self._each("read", [segment], forget, make=False)
 
@@ -221,7 +235,9 @@ class PartFolder(PartFiles):
         try:
             with self._folders() as folders:
                 for number, entry in enumerate(self._manifest.entries):
-                    if entry.kind is EntryKind.FOLDER:
+                    if not self._is_selected(number):
+                        pass
+                    elif entry.kind is EntryKind.FOLDER:
                         folders.at(self._parts(number))
                         self._made.add(number)
                     elif missing := self._seal_file(number, entry, folders):
@@ -242,12 +258,14 @@ class PartFolder(PartFiles):
             return
         entries = self._manifest.entries
         with self._folders() as folders:
-            for number in range(len(entries)):
+            for number in filter(self._is_selected, range(len(entries))):
                 *parents, name = self._parts(number)
                 _set_time_of(folders.at(parents), name, self._times[number])
             # Making an entry changes the time of its folder; by now all entries are made.
+            made = set(folders_of(e for n, e in enumerate(entries) if self._is_selected(n)))
             for path, time_ns in zip(folders_of(entries), self._times[len(entries) :], strict=True):
-                set_time(folders.at(path.split("/") if path else []), time_ns)
+                if path in made:
+                    set_time(folders.at(path.split("/") if path else []), time_ns)
 
     def _seal_file(self, number: int, entry: Entry, folders: paths.LastFolder) -> int:
         """Seal one file; return the number of bytes missing at its end, and leave it then."""
@@ -269,9 +287,23 @@ class PartFolder(PartFiles):
             self._written.add(number)
         return 0
 
+    def drop_rest(self) -> None:
+        """Remove the bytes of other files, before the part gets its final name. Open handles can
+        still read them."""
+        with translated(self._destination.part_path, "finish"), suppress(FileNotFoundError):
+            os.unlink(self._rest.name, dir_fd=self.fd)
+
     def close(self) -> None:
         self._handles.close()
         super().close()
+
+    def _is_selected(self, number: int) -> bool:
+        return self._selection is None or number in self._selection.entries
+
+    def _stretch(self, offset: int, length: int) -> list[Segment]:
+        """The ranges of files that hold a range of the stream; `REST` stands for its own file."""
+        segments = self._layout.stretch(offset, length)
+        return segments if self._selection is None else self._rest.put(segments, offset)
 
     # -- opening ------------------------------------------------------------------------------
 
@@ -319,14 +351,19 @@ class PartFolder(PartFiles):
         return paths.LastFolder(self.fd, make=True)
 
     def _size_of(self, segment: Segment) -> int:
-        """Bytes of the segment's file."""
+        """Bytes of the segment's file; 0 for `REST`, which has no size of its own."""
+        if segment.entry == REST:
+            return 0
         return self._manifest.entries[segment.entry].size
 
     def _parts(self, number: int) -> Sequence[str]:
-        return self._manifest.entries[number].path.split("/")
+        return self._path(number).split("/")
+
+    def _path(self, number: int) -> str:
+        return self._rest.name if number == REST else self._manifest.entries[number].path
 
     def _path_of(self, number: int) -> str:
-        return os.path.join(self._destination.part_path, self._manifest.entries[number].path)
+        return os.path.join(self._destination.part_path, self._path(number))
 
 
 def _set_time_of(folder_fd: int, name: str, time_ns: int) -> None:

@@ -54,7 +54,9 @@ class PartialContent:
         self._part = part
         self._files = part.files
         self._guard = part.guard
-        self._held = HeldPieces(part.manifest.piece_count)
+        selection = part.fit.selection
+        self.wanted = None if selection is None else selection.pieces()  # None: all pieces
+        self._held = HeldPieces(part.manifest.piece_count, self.wanted)
         self._only_verified_writes = only_verified_writes
         self._is_zeros = zeros_told(part.manifest)
         self._clock = clock
@@ -320,11 +322,17 @@ class PartialContent:
             if self._location is None:
                 if not self._part.destination.renamed:
                     self._seal(cancelled)
-                self._part.destination.publish(self._files.fd, self._is_content)
-                self.kept = self._part.remove_replaced() or self.kept
+                self._publish()
                 self._part.journal.remove()
-                self._location = location_of(self.manifest, self.path)
+                self._location = self._locate(cancelled)
             return self._location
+
+    def _publish(self) -> None:
+        self._part.destination.publish(self._files.fd, self._is_content)
+        self.kept = self._part.remove_replaced() or self.kept
+
+    def _locate(self, cancelled: Callable[[], bool]) -> SharedLocation:
+        return location_of(self.manifest, self.path)
 
     def _is_content(self, name: str) -> bool:
         return disk_check.is_content(self.manifest, self._part.destination, name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import NamedTuple
 
 from common import limits
@@ -229,8 +229,16 @@ def verify(
     return place
 
 
-def location_of(manifest: Manifest, path: str, links: tuple[LinkRoot, ...] = ()) -> SharedLocation:
+def location_of(
+    manifest: Manifest,
+    path: str,
+    links: tuple[LinkRoot, ...] = (),
+    *,
+    selected: Container[int] | None = None,
+) -> SharedLocation:
     """The fingerprints of the entries of ``manifest`` at ``path``. Nothing is read.
+
+    ``selected``: numbers of the entries to look at; the others have no fingerprint.
 
     Raises `ContentChanged` if one is missing or has another size, `TooManyOpenFiles` for a
     transient shortage, `IOFailed`.
@@ -243,7 +251,10 @@ def location_of(manifest: Manifest, path: str, links: tuple[LinkRoot, ...] = ())
         root_fd = paths.open_real_folder(root, passing=True)
         try:
             with EntryFolders(root, root_fd, [link.path for link in links]) as folders:
-                for entry in manifest.entries:
+                for number, entry in enumerate(manifest.entries):
+                    if selected is not None and number not in selected:
+                        found.append(None)
+                        continue
                     looked_at = os.path.join(path, entry.path) if entry.path else path
                     status = folders.status(entry.path.split("/") if entry.path else [name])
                     found.append(_look(status, entry, looked_at))

@@ -15,6 +15,7 @@ from peer.files.errors import AlreadyExists
 from peer.files.hashing import hash_pieces, never_cancelled
 from peer.files.part_resources import PartResources
 from peer.files.partial_content import PartialContent
+from peer.files.selected_content import content_of
 from peer.files.sharing import no_progress
 
 
@@ -61,7 +62,7 @@ class UnverifiedPart:
         this part closes the returned content too.
         """
         part, manifest = self._part, self._part.manifest
-        content = PartialContent(
+        content = content_of(
             part, only_verified_writes=self._only_verified_writes, clock=self._clock
         )
         done = 0

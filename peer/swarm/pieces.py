@@ -8,6 +8,7 @@ Owns: `PieceLayout` (the cut of a content), `Bitfield` (a set of pieces, as it t
        └──────release────────┴───────release────────┴─────────forget─────────┘
 
 Pieces that need not be fetched take another way: missing ──mark_local──▶ local ──made──▶ held.
+A download of a selection begins with all other pieces unwanted, and they stay so.
 """
 
 from __future__ import annotations
@@ -168,6 +169,8 @@ class PieceState(IntEnum):
     HELD = 3
     LOCAL = 4
     """Not to be fetched: it is being made or copied here, or will be. See `local_pieces`."""
+    UNWANTED = 5
+    """Outside the selection. Neither fetched nor missing."""
 
 
 _MISSING = int(PieceState.MISSING)
@@ -175,18 +178,27 @@ _IN_FLIGHT = int(PieceState.IN_FLIGHT)
 _VERIFYING = int(PieceState.VERIFYING)
 _HELD = int(PieceState.HELD)
 _LOCAL = int(PieceState.LOCAL)
+_UNWANTED = int(PieceState.UNWANTED)
 
 
 class Pieces:
     """State of every piece of one content, with the sums that are needed all the time.
 
+    ``wanted``: the pieces of a selection; None for all. Held ones are kept in any case.
     A transition raises ValueError if the piece is not in the state that it starts from: an error of
     the caller, never of a peer.
     """
 
-    __slots__ = ("counts", "held", "held_bytes", "layout", "states", "verifying_bytes")
+    __slots__ = (
+        *("counts", "held", "held_bytes", "layout", "states", "verifying_bytes", "wanted_bytes"),
+    )
 
-    def __init__(self, layout: PieceLayout, have: Bitfield | None = None) -> None:
+    def __init__(
+        self,
+        layout: PieceLayout,
+        have: Bitfield | None = None,
+        wanted: Iterable[int] | None = None,
+    ) -> None:
         count = layout.count
         self.layout = layout
         self.held = Bitfield(count) if have is None else have.copy()
@@ -194,12 +206,22 @@ class Pieces:
             raise ValueError(f"bitfield of {len(self.held)} pieces for a content of {count}")
         self.states = bytearray(count)
         """One PieceState a piece. Read by the picker, written only here."""
+        self.wanted_bytes = layout.size
+        """Bytes of all pieces that are held in the end."""
+        if wanted is not None:
+            self.states = bytearray([_UNWANTED]) * count
+            for index in wanted:
+                self.states[index] = _MISSING
         self.held_bytes = 0
         self.verifying_bytes = 0
         for index in self.held:
             self.states[index] = _HELD
             self.held_bytes += layout.size_of(index)
-        self.counts = [count - self.held.count, 0, 0, self.held.count, 0]
+        if wanted is not None:
+            self.wanted_bytes = sum(
+                layout.size_of(index) for index in range(count) if self.states[index] != _UNWANTED
+            )
+        self.counts = [self.states.count(state) for state in PieceState]
         """Number of pieces in each state, by PieceState."""
 
     def state(self, index: int) -> PieceState:
@@ -210,7 +232,8 @@ class Pieces:
         return self.counts[_MISSING]
 
     def complete(self) -> bool:
-        return self.counts[_HELD] == len(self.states)
+        """Whether every wanted piece is held."""
+        return self.counts[_HELD] + self.counts[_UNWANTED] == len(self.states)
 
     def reserve(self, index: int) -> None:
         """missing → in flight: requested from a first source."""
@@ -279,4 +302,6 @@ class Pieces:
         in_state = {s: [i for i, x in enumerate(states) if x == s] for s in PieceState}
         assert in_state[PieceState.HELD] == list(self.held)
         assert self.held_bytes == sum(map(size_of, in_state[PieceState.HELD]))
+        unwanted_bytes = sum(map(size_of, in_state[PieceState.UNWANTED]))
+        assert self.wanted_bytes == self.layout.size - unwanted_bytes
         assert self.verifying_bytes == sum(map(size_of, in_state[PieceState.VERIFYING]))

@@ -62,6 +62,7 @@ def test_a_download_is_told_of_and_offered_to_the_group(
         "sources": [{"user": "alice", "endpoint": alice.status()["listen"], "pieces": 4}],
         "in_place": False,
         "kept": None,
+        "files": [],
     }
     row = carol.files(group)[path.name]
     assert (row["seeders"], sorted(row["shared_by"])) == (2, ["alice", "bob"])
@@ -193,6 +194,96 @@ def test_another_content_is_replaced_by_the_hint(swarm: Swarm, alice: Person, bo
     assert (dest / "data" / "sub" / "a").read_bytes() == b"new"
     assert got["kept"] == str(dest / "data.old")
     assert [path.name for path in (dest / "data.old").iterdir()] == ["notes"]
+
+
+def tree_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_some_files_of_a_folder_are_fetched_and_more_later(
+    swarm: Swarm, alice: Person, bob: Person
+) -> None:
+    group = alice.group_with(bob)
+    source = swarm.folder() / "model"
+    (source / "docs" / "img").mkdir(parents=True)
+    for number in range(20):
+        (source / f"{number:02}.bin").write_bytes(bytes([number]) * 30_000)
+    (source / "docs" / "img" / "logo.png").write_bytes(b"logo" * 9_000)
+    (source / "docs" / "guide.md").write_bytes(b"# guide")
+    alice.share(source, group, "--piece-size", "16K")
+    everything, dest = tree_of(source), swarm.folder()
+    place = dest / "model"
+
+    def fetched(*globs: str) -> Any:
+        options = [word for glob in globs for word in ("--files", glob)]
+        return bob.fetch(group, "model", dest, *options)
+
+    for words, said in ((("*.txt",), '"docs/", "00.bin"'), (("",), "no pattern")):
+        options = [word for glob in words for word in ("--files", glob)]
+        ran = bob.run("download-file", group, "model", dest, *options)
+        assert ran.code in (1, 2)
+        assert said in ran.err
+    assert list(dest.iterdir()) == []
+    got = fetched("docs", "0[13].bin")
+    chosen = {name for name in everything if name.startswith("docs")} | {"01.bin", "03.bin"}
+    assert tree_of(place) == {name: everything[name] for name in chosen}
+    assert got["files"] == ["docs", "0[13].bin"]
+    assert got["size_bytes"] == sum(len(everything[name]) for name in chosen)
+    assert got["fetched_bytes"] < sum(map(len, everything.values())) / 2
+    row = bob.downloads()[group, "model"]
+    assert (row["state"], row["files"]) == ("complete", ["docs", "0[13].bin"])
+    assert bob.files(group)["model"]["seeders"] == 1  # a part is not offered
+    again = fetched("01.bin")
+    assert (again["in_place"], again["fetched_bytes"]) == (True, 0)
+    fetched("02.bin")
+    chosen |= {"02.bin"}
+    assert tree_of(place) == {name: everything[name] for name in chosen}
+    (place / "07.bin").write_bytes(b"mine")
+    assert "07.bin" in bob.refused("download-file", group, "model", dest)
+    (place / "07.bin").unlink()
+    whole = fetched()
+    assert (tree_of(place), whole["files"]) == (everything, [])
+    assert [entry.name for entry in dest.iterdir()] == ["model"]
+    assert bob.files(group)["model"]["seeders"] == 2
+    assert [row["path"] for row in bob.json("show-downloads") if row["group"] == group] == [
+        str(place)
+    ]
+
+
+def test_a_selection_survives_a_restart_of_the_peer(
+    swarm: Swarm, alice: Person, slow_seeder: Person
+) -> None:
+    group = slow_seeder.group_with(alice)
+    dave = swarm.person(swarm.fresh("dave"))
+    slow_seeder.let_in(group, dave)
+    source = swarm.folder() / "data"
+    source.mkdir()
+    for number in range(40):
+        (source / f"{number:02}").write_bytes(bytes([number + 1]) * 100_000)
+    slow_seeder.share(source, group, "--piece-size", "16K")
+    dest = swarm.folder()
+    dave.ok("download-file", group, "data", dest, "--files", "[0-2]?", "--no-wait")
+    key = (group, "data")
+    wait_for(lambda: dave.downloads()[key], until=lambda row: row["verified_bytes"] > 200_000)
+    dave.down()
+    dave.up()
+    wait_for(lambda: dave.state_of(*key) == "complete", "the end")
+    assert set(tree_of(dest / "data")) == {f"{number:02}" for number in range(30)}
+    assert dave.fetch(group, "data", dest)["files"] == []
+    assert tree_of(dest / "data") == tree_of(source)
+    dave.down()
+
+
+def test_a_single_file_has_no_files_to_select(swarm: Swarm, alice: Person, bob: Person) -> None:
+    group = alice.group_with(bob)
+    path = swarm.file(1000)
+    alice.share(path, group)
+    said = bob.refused("download-file", group, path.name, "--files", "*", code=2)
+    assert "single file" in said
 
 
 def test_a_bounded_wait_ends_with_its_own_code(

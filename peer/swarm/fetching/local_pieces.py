@@ -25,6 +25,7 @@ from peer.swarm.pieces import Pieces, PieceState
 _MISSING = int(PieceState.MISSING)
 _HELD = int(PieceState.HELD)
 _LOCAL = int(PieceState.LOCAL)
+_UNWANTED = int(PieceState.UNWANTED)
 _RESCAN_S = 5.0
 """Interval of the search for groups whose fetched piece no source offers."""
 _RESCAN_PIECES = 5_000
@@ -57,6 +58,12 @@ class _Group:
     """A piece that was not LOCAL when last looked at."""
 
 
+def _wanted_of(group: tuple[int, ...], pieces: Pieces) -> tuple[int, ...]:
+    if pieces.counts[_UNWANTED]:
+        return tuple(index for index in group if pieces.states[index] != _UNWANTED)
+    return group
+
+
 class LocalPieces:
     """Local pieces of one download: those that wait, and those that are being made."""
 
@@ -76,7 +83,8 @@ class LocalPieces:
         self._bytes_max = bytes_max
         self._pause_s = pause_s
         self._zeros = bytearray(pieces.layout.count)  # by piece: 1 for one of zeros
-        self._groups = [_Group(group, [], group[0]) for group in alike.groups]
+        groups = (_wanted_of(group, pieces) for group in alike.groups)
+        self._groups = [_Group(group, [], group[0]) for group in groups if len(group) > 1]
         self._group_of = {index: group for group in self._groups for index in group.pieces}
         self._ready: deque[int] = deque()
         self._waits = bytearray(pieces.layout.count)  # by piece: 1 for those in `_ready`

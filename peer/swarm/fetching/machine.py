@@ -14,7 +14,7 @@ A *piece* moves like this (`pieces` holds the states):
 - IN_FLIGHT → MISSING: cancelled or requeued, because the source stalled, declined or was lost.
 - VERIFYING → MISSING: `PieceCorrupt` bans the source; `PieceUnwritten` suspends requests.
 - MISSING ↔ LOCAL → HELD: a piece of zeros, a copy of a held one, or one of a local file is made.
-- HELD → MISSING: `mark_missing`, for a piece found damaged.
+- HELD → MISSING: `mark_missing`, for a piece found damaged. UNWANTED: outside a selection.
 
 A *source* moves IDLE → OPENING → OPEN → IDLE (`source_lifecycle`), or to BANNED for good. While
 OPEN it can stall: no piece within the stall timeout moves its requests to other sources. Silence,
@@ -93,7 +93,7 @@ _IN_FLIGHT = int(PieceState.IN_FLIGHT)
 
 class Download:
     """The machine. `have` are the pieces held already; it is copied. The driver looks for those of
-    `looked_for` in local files, and reports each."""
+    `looked_for` in local files, and reports each. `wanted`: a selection of pieces, or None."""
 
     def __init__(
         self,
@@ -105,10 +105,11 @@ class Download:
         limit: RateLimit | None = None,
         alike: Alike | None = None,
         looked_for: Iterable[int] = (),
+        wanted: Iterable[int] | None = None,
     ) -> None:
         self.settings = settings = DownloadSettings() if settings is None else settings
         self.layout = layout
-        self.pieces = Pieces(layout, have)
+        self.pieces = Pieces(layout, have, wanted)
         self._picker: Picker[SourceId] = Picker(self.pieces.states, rng, settings.order)
         self._sources = SourceTable(
             rng,
@@ -359,18 +360,17 @@ class Download:
 
     @property
     def complete(self) -> bool:
-        """Whether every piece is held."""
+        """Whether every wanted piece is held."""
         return self.pieces.complete()
 
     def progress(self, now: float) -> Progress:
         """Return a snapshot for display."""
-        pieces = self.pieces
-        rate = self._requests.meter.rate(now)
-        left = self.layout.size - pieces.held_bytes
+        pieces, rate = self.pieces, self._requests.meter.rate(now)
+        left = pieces.wanted_bytes - pieces.held_bytes
         return Progress(
             pieces=self.layout.count,
             held_pieces=pieces.held.count,
-            size=self.layout.size,
+            size=pieces.wanted_bytes,
             held_bytes=pieces.held_bytes,
             rate=rate,
             eta_s=left / rate if rate > 1.0 else (0.0 if not left else None),

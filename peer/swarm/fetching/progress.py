@@ -52,6 +52,7 @@ class Progress:
     pieces: int
     held_pieces: int
     size: int
+    """Bytes of the wanted pieces."""
     held_bytes: int
     rate: float
     """Verified bytes a second."""

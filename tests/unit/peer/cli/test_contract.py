@@ -374,6 +374,7 @@ JSON: list[tuple[list[str], control.Answer, Any]] = [
                 "sources": [{"user": "anna", "endpoint": "tcp://192.0.2.1:1"}],
                 "reason": None,
                 "version": 1,
+                "files": [],
             }
         ],
     ),
@@ -426,6 +427,7 @@ JSON: list[tuple[list[str], control.Answer, Any]] = [
             "sources": [{"user": "anna", "endpoint": "tcp://192.0.2.1:1", "pieces": 2000}],
             "in_place": False,
             "kept": None,
+            "files": [],
         },
     ),
     (

@@ -199,6 +199,7 @@ def test_the_same_content_in_place_is_success(run: Run) -> None:
             done = await fetched(stage, key)
             assert (done.in_place, done.path, done.sources) == (True, str(stage.path), [])
         assert stage.path.stat().st_ino == inode
+        assert [record.path for record in stage.records.load().values()] == [bytes(stage.path)]
         assert names_in(stage.place) == ["film"]
         assert [row.state for row in stage.downloads.rows()] == ["complete"]
         assert [share.name for share, *_ in stage.adopted] == ["film", "film"]

@@ -189,7 +189,9 @@ def test_a_peer_set_is_followed_as_long_as_a_download_fetches_it(
         )
         monkeypatch.setattr(active_transfers, "Transfer", lambda *_, **__: transfer)
         monkeypatch.setattr(active_transfers.ActiveTransfers, "_offer_part", lambda *_: None)
-        subject = lifecycle.DownloadLifecycle(services, stage.records, random.Random(1))
+        subject = lifecycle.DownloadLifecycle(
+            services, stage.records, random.Random(1), lambda: None, stage._want
+        )
         for name in ("one", "two"):
             stage.remembers(name, "D")
         one, two = (

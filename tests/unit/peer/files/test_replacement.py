@@ -15,6 +15,7 @@ import pytest
 from common.errors import StorageError
 from peer.files import open_part, replacement, sharing, syscalls
 from peer.files.errors import AlreadyExists, ContentChanged, UnsafeDestination
+from peer.files.part_resources import Fit
 from peer.files.replacement import Replaces
 from tests.support.partial_downloads import Sample, listing, snapshot
 
@@ -40,7 +41,7 @@ def old_folder(place: Path) -> None:
 
 def replaced(sample: Sample, place: Path) -> str | None:
     """Download to ``place``, replacing what is there; return what is kept."""
-    part = sample.begin(place, replaces=Replaces())
+    part = sample.begin(place, fit=Fit(Replaces()))
     sample.fill(part)
     before = snapshot(place)
     part.checkpoint()
@@ -110,7 +111,7 @@ def test_files_of_an_earlier_content_are_not_kept(
     manifest = sharing.digest(str(earlier)).manifest
     (place / "gone").mkdir(parents=True)
     (place / "gone" / "file").write_bytes(b"old")
-    part = folder_sample.begin(place, replaces=Replaces((manifest,)))
+    part = folder_sample.begin(place, fit=Fit(Replaces((manifest,))))
     folder_sample.fill(part)
     part.finalize()
     part.close()
@@ -136,7 +137,7 @@ def test_f121_a_process_that_ends_during_a_replacement_leaves_old_or_new(
     old_folder(place)
     old = snapshot(place)
     new = snapshot(folder_sample.source)
-    part = folder_sample.begin(place, replaces=Replaces())
+    part = folder_sample.begin(place, fit=Fit(Replaces()))
     folder_sample.fill(part)
     left = [call]
     with monkeypatch.context() as patched:
@@ -196,7 +197,7 @@ def finish(sample: Sample, place: Path, replaces: Replaces = Replaces()) -> None
 def open_resumed(sample: Sample, place: Path, replaces: Replaces, *, anew: bool) -> Any:
     journal = str(place.parent / "journal")
     part = open_part.resume(
-        str(place), sample.manifest, sample.id, journal, replaces=replaces, anew=anew
+        str(place), sample.manifest, sample.id, journal, fit=Fit(replaces), anew=anew
     )
     return part.recover()
 
@@ -235,7 +236,7 @@ def test_h127_a_link_that_appears_during_the_download_is_not_followed(
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "a").write_bytes(b"precious")
-    part = sample.begin(place, replaces=Replaces())
+    part = sample.begin(place, fit=Fit(Replaces()))
     sample.fill(part)
     if kind == "link":
         place.symlink_to(victim)
@@ -286,7 +287,7 @@ def earlier(sample: Sample, place: Path) -> Replaces:
 
 
 def test_an_earlier_version_is_replaced_as_a_whole(folder_sample: Sample, place: Path) -> None:
-    part = folder_sample.begin(place, replaces=earlier(folder_sample, place))
+    part = folder_sample.begin(place, fit=Fit(earlier(folder_sample, place)))
     folder_sample.fill(part)
     part.finalize()
     part.close()
@@ -299,7 +300,7 @@ def test_an_earlier_version_is_replaced_as_a_whole(folder_sample: Sample, place:
 def test_an_earlier_version_that_was_changed_meanwhile_stays(
     folder_sample: Sample, place: Path, change: str
 ) -> None:
-    part = folder_sample.begin(place, replaces=earlier(folder_sample, place))
+    part = folder_sample.begin(place, fit=Fit(earlier(folder_sample, place)))
     folder_sample.fill(part)
     if change == "edit":
         (place / "big").write_bytes(b"another word")
@@ -324,7 +325,7 @@ def test_a_file_of_the_user_in_an_earlier_version_is_kept(
 ) -> None:
     replaces = earlier(folder_sample, place)
     (place / "notes").write_bytes(b"mine")
-    part = folder_sample.begin(place, replaces=replaces)
+    part = folder_sample.begin(place, fit=Fit(replaces))
     folder_sample.fill(part)
     part.finalize()
     part.close()
@@ -344,7 +345,7 @@ def test_f106_a_process_that_ends_while_an_earlier_version_is_replaced_leaves_ol
 ) -> None:
     replaces = earlier(folder_sample, place)
     old, new = snapshot(place), snapshot(folder_sample.source)
-    part = folder_sample.begin(place, replaces=replaces)
+    part = folder_sample.begin(place, fit=Fit(replaces))
     folder_sample.fill(part)
     left = [call]
     with monkeypatch.context() as patched, contextlib.suppress(Ended):

@@ -105,3 +105,19 @@ def test_a_held_piece_takes_no_step_but_to_be_forgotten(step: str) -> None:
     with pytest.raises(ValueError, match="piece 0 is HELD"):
         getattr(pieces, step)(0)
     assert pieces.state(0) is PieceState.HELD
+
+
+def test_a_selection_is_complete_without_the_other_pieces() -> None:
+    pieces = Pieces(PieceLayout(35, 10), Bitfield(4, [1]), wanted=[0, 3])
+    assert [pieces.state(i).name for i in range(4)] == ["MISSING", "HELD", "UNWANTED", "MISSING"]
+    assert (pieces.wanted_bytes, pieces.missing_count) == (25, 2)
+    for index in (0, 3):
+        pieces.reserve(index)
+        pieces.arrived(index)
+        pieces.mark_verified(index)
+    assert pieces.complete()
+    assert pieces.held_bytes == pieces.wanted_bytes
+    pieces.forget(1)  # a held piece outside the selection is fetched again
+    assert not pieces.complete()
+    pieces.check_invariants()
+    assert Pieces(PieceLayout(35, 10), wanted=[]).complete()

@@ -36,6 +36,7 @@ class Fetching(RuleBasedStateMachine):
 
     ALIKE = Alike()
     LOOKED_FOR: tuple[int, ...] = ()
+    WANTED: tuple[int, ...] | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,6 +48,7 @@ class Fetching(RuleBasedStateMachine):
             limit=RateLimit(Rates(everything=500.0, each_user=300.0)),
             alike=self.ALIKE,
             looked_for=self.LOOKED_FOR,
+            wanted=self.WANTED,
         )
         self.looking = self.download.looked_for()
         self.making: dict[int, None] = {}
@@ -70,7 +72,7 @@ class Fetching(RuleBasedStateMachine):
                     asked = self.requested[source]
                     assert pieces
                     for index in pieces:
-                        assert 0 <= index < COUNT
+                        assert index in (range(COUNT) if self.WANTED is None else self.WANTED)
                         assert index not in asked
                         asked[index] = None
                 case fetching.CancelRequest(source, pieces):
@@ -88,6 +90,7 @@ class Fetching(RuleBasedStateMachine):
                 case fetching.Announce(pieces):
                     assert all(i in self.download.pieces.held for i in pieces)
                 case fetching.Make(index, like):
+                    assert self.WANTED is None or index in self.WANTED
                     assert index not in self.making
                     assert index not in self.download.pieces.held
                     assert like is None or like in self.download.pieces.held
@@ -255,6 +258,14 @@ class FetchingLooks(Fetching):
     LOOKED_FOR = (0, 1, 4, 5, 6, 7, 9)
 
 
+class FetchingSelects(Fetching):
+    """The same with a selection of pieces."""
+
+    ALIKE = Alike(zeros=(1, 5), groups=((0, 3, 4), (2, 7), (8, 9, 10)))
+    LOOKED_FOR = (0, 6, 7)
+    WANTED = (1, 3, 4, 6, 7, 10, 11)
+
+
 REQUESTERS = [serving.RequesterId(bytes([n])) for n in range(4)]
 CONTENTS = [ContentId(bytes([n]) * 32) for n in range(2)]
 requesters = st.sampled_from(REQUESTERS)
@@ -362,5 +373,7 @@ TestFetchingAlike = FetchingAlike.TestCase
 TestFetchingAlike.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestFetchingLooks = FetchingLooks.TestCase
 TestFetchingLooks.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestFetchingSelects = FetchingSelects.TestCase
+TestFetchingSelects.settings = settings(max_examples=25, stateful_step_count=60, deadline=None)
 TestServes = Serves.TestCase
 TestServes.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)

@@ -1,0 +1,152 @@
+"""Plan of a new download: what it fetches, by its options and by what stands at its path.
+
+Owns: the selection of files, and the decision to take what is in place, to add to it, to replace it
+or to refuse. Not here: carrying it out (see peer.downloads.creation and peer.files.part_resources).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from common import names
+from common.errors import Refused
+from common.hints import hint
+from common.host.home import default_home
+from common.ids import UserId
+from common.manifest import Manifest
+from common.messages import control, tracker
+from common.messages.refusals import Code
+from common.names import quoted
+from peer.downloads.earlier_versions import earlier_versions, unchanged_version
+from peer.downloads.in_place import content_at
+from peer.downloads.job import DownloadServices
+from peer.files import open_part, sharing
+from peer.files.errors import AlreadyExists, ContentChanged
+from peer.files.fingerprint import SharedLocation
+from peer.files.selection import Selection, examples, select
+from peer.records import DownloadRecord, EarlierVersion
+from peer.shares.digesting import Report
+from peer.swarm.fetching.picker import Order
+
+EXAMPLES = 10  # paths of a folder in an error
+
+
+class Plan(NamedTuple):
+    """``place``: all that is wanted stands there already. The other fields are those of the record
+    of the download."""
+
+    size: int
+    files: list[str]
+    present: Sequence[str] = ()
+    place: SharedLocation | None = None
+    overwrite: bool = False
+    replaces: EarlierVersion | None = None
+
+
+async def plan(
+    services: DownloadServices,
+    ask: control.DownloadFile,
+    row: tracker.FileRow,
+    user: UserId,
+    decoded: Manifest,
+    admitted: open_part.Admitted,
+    finished: Sequence[DownloadRecord],
+    report: Report,
+) -> Plan:
+    """The plan of a download of ``row``. ``finished`` are the records of complete downloads.
+
+    Raises `MiniTorrentError`.
+    """
+    run, path = services.workers.run, admitted.path
+    wanted = await run(_selection, ask, decoded)
+    files = [] if wanted.is_whole else [*dict.fromkeys(ask.files)]
+    replaces = None
+    if admitted.taken:
+        former = _former(finished, user, row, path)
+        if former is not None and former.files:
+            found = await run(_addition, ask, decoded, path, former, wanted)
+            if found is not None:
+                return found
+        place = await content_at(decoded, path, report)
+        if place is not None:
+            return Plan(decoded.size, [], place=place)
+        group, name = names.group_id(ask.group), names.share_name(row.name)
+        shared = services.shares.versions_of(user, group, name)
+        versions = earlier_versions(row, user, group, path, shared, finished)
+        if wanted.is_whole:  # a part never takes the place of a whole unasked
+            replaces = await unchanged_version(services, versions, path, report)
+        if replaces is None and not ask.overwrite:
+            raise AlreadyExists(
+                f"{quoted(path)} is already there, with another content",
+                _overwriting("replace it, when the new content is verified", ask),
+            )
+    if replaces is not None or ask.overwrite:
+        homes = (str(services.home), str(default_home("peer")), str(default_home("tracker")))
+        await run(open_part.require_replaceable, path, homes)
+    return Plan(wanted.size, files, overwrite=ask.overwrite, replaces=replaces)
+
+
+def _former(
+    finished: Sequence[DownloadRecord], user: UserId, row: tracker.FileRow, path: str
+) -> DownloadRecord | None:
+    """The record of the latest complete download of a content to a path."""
+    found = [
+        record
+        for record in finished
+        if (record.user, record.content, record.path) == (user, row.content, os.fsencode(path))
+    ]
+    return max(found, key=lambda record: record.started_ms, default=None)
+
+
+def _selection(ask: control.DownloadFile, decoded: Manifest) -> Selection:
+    """The selected files. Raises `Refused` if there is none."""
+    if ask.files and not decoded.is_folder:
+        raise Refused(
+            Code.USAGE,
+            f"{quoted(ask.name)} is a single file, and --files selects files of a folder",
+            hint("fetch it", "download-file", ask.group, ask.name, ask.dest),
+        )
+    wanted = select(decoded, ask.files)
+    if not len(wanted):
+        raise Refused(
+            Code.UNKNOWN_SHARE,
+            f"no file in {quoted(ask.name)} matches {', '.join(map(quoted, ask.files))}; "
+            f"there are {examples(decoded, EXAMPLES)}",
+        )
+    return wanted
+
+
+def _addition(
+    ask: control.DownloadFile,
+    decoded: Manifest,
+    path: str,
+    former: DownloadRecord,
+    wanted: Selection,
+) -> Plan | None:
+    """The plan to add files to those of ``former``; None if these are no longer as they were."""
+    there = select(decoded, former.files)
+    try:
+        place = sharing.location_of(decoded, path, selected=there.entries)
+    except ContentChanged:
+        return None
+    if not len(wanted - there):
+        return Plan(there.size, former.files, place=place)
+    if not ask.overwrite:
+        open_part.refuse_in_the_way(path, decoded, wanted - there)
+    leaves = there | wanted
+    files = [] if leaves.is_whole else [*dict.fromkeys([*former.files, *ask.files])]
+    return Plan(leaves.size, files, former.files, overwrite=ask.overwrite)
+
+
+def _overwriting(words: str, ask: control.DownloadFile) -> str:
+    """A hint: the command line that makes ``ask``, and replaces what is in the way."""
+    options = ["--overwrite"]
+    options += [] if ask.wait else ["--no-wait"]
+    options += [] if ask.pick == Order.RAREST.value else ["--pick", ask.pick]
+    options += [] if ask.timeout_s is None else ["--timeout", f"{ask.timeout_s:g}s"]
+    options += [word for path in ask.reuse for word in ("--reuse", path)]
+    options += [word for pattern in ask.files for word in ("--files", pattern)]
+    options += [] if ask.times is None else ["--times" if ask.times else "--no-times"]
+    return hint(words, "download-file", ask.group, ask.name, ask.dest, options=options)
