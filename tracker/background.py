@@ -25,7 +25,6 @@ from tracker.operator_client import NoTrackerRunning, ask, holder_of
 
 LOG = "tracker.log"
 START_S = 60.0  # a large database is checked and loaded first
-FIRST_ANSWER_S = 5.0
 TURN_S = 0.02
 
 
@@ -42,9 +41,9 @@ class StartFailed(Refused):
 
 
 def running(home: Path) -> messages.StatusIs | None:
-    """Return the status of the tracker of ``home``; None if none runs, or it is not ready yet."""
+    """Return the status of the tracker of ``home``, once it is ready; None if none runs."""
     try:
-        return ask(home, messages.Status(messages.FORM), messages.StatusIs, FIRST_ANSWER_S)
+        return ask(home, messages.Status(messages.FORM), messages.StatusIs, START_S)
     except NoTrackerRunning:
         return None
 

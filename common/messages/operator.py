@@ -17,7 +17,6 @@ from common import limits
 from common.messages.refusals import Code
 
 Text = Annotated[str, Meta(max_length=4096)]
-PAGE_ROWS = 2_000  # in one answer: some hundred KiB
 Key = Annotated[str, Meta(max_length=limits.USER_ID_MAX)]
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
     delete,
     exists,
     insert,
+    literal,
     select,
     update,
 )
@@ -186,9 +187,7 @@ def _use_invitation(db: Connection, group: str, key: bytes) -> None:
 
 
 def _dissolve_group(db: Connection, change: c.GroupDissolved) -> None:
-    members = select(t.members.c.user_id).where(t.members.c.group_id == change.group)
-    for user in db.execute(members).scalars().all():
-        _revoke(db, change.group, user, change.epoch, change.at_ms)
+    _revoke_members(db, change)
     for table in (
         *(t.offers, t.shares, t.versions, t.names),
         *(t.members, t.requests, t.invitations, t.log),
@@ -210,6 +209,20 @@ def _remove_member(db: Connection, change: c.MemberGone) -> None:
 def _rekey(db: Connection, group: str, epoch: int, key: bytes) -> None:
     ours = t.groups.c.group_id == group
     db.execute(update(t.groups).where(ours).values(epoch=epoch, event_key=key, stale=False))
+
+
+def _revoke_members(db: Connection, change: c.GroupDissolved) -> None:
+    """Revoke the tickets of all members, in two statements however many there are."""
+    members, columns = t.members.c, t.revocations.c
+    ours = select(members.user_id).where(members.group_id == change.group)
+    db.execute(
+        delete(t.revocations).where(columns.group_id == change.group, columns.user_id.in_(ours))
+    )
+    rows = select(
+        members.group_id, members.user_id, literal(change.epoch), literal(change.at_ms)
+    ).where(members.group_id == change.group)
+    names = ["group_id", "user_id", "epoch", "at_ms"]
+    db.execute(insert(t.revocations).from_select(names, rows))
 
 
 def _revoke(db: Connection, group: str, user: str, epoch: int, at_ms: int) -> None:

@@ -142,6 +142,7 @@ def test_users_and_groups_are_listed_in_pages(
     harness: TrackerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(operator, "PAGE_ROWS", 2)
+    monkeypatch.setattr(operator, "GROUP_ROWS", 2)
     alice, _ = swarm(harness)
     harness.user("carol")
     harness.group("club", alice)
