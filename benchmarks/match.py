@@ -87,7 +87,7 @@ class Match:
                 self._nodes() as (tracker, seeders, leechers),
                 ProcessGroup(logs, nice) as processes,
             ):
-                write_ballast(ballast, workload.bytes_needed())
+                write_ballast(ballast, workload.ballast_bytes())
                 outcome = contestant.run(
                     RunEnvironment(
                         *(workload, source, work, processes, tracker, seeders, leechers, ballast),

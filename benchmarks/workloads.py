@@ -59,10 +59,14 @@ class Workload:
     def bytes_needed(self) -> int:
         """Return the space of a run besides the content, with a margin for logs and databases.
 
-        An update has the earlier content three times: at the source, and at both ends.
+        An update needs the changed content, and the earlier one at both ends.
         """
         copies = 4 if self.update else 1
         return self.delivered_bytes * copies * 11 // 10 + 128 * MIB
+
+    def ballast_bytes(self) -> int:
+        """Return the size of the expected output, with a margin."""
+        return self.delivered_bytes * 11 // 10 + 128 * MIB
 
 
 WORKLOADS: dict[str, Workload] = {

@@ -29,7 +29,7 @@ from benchmarks.processes import BenchmarkError, ChildProcess, Span, wait_until
 from benchmarks.report import OURS
 from benchmarks.workloads import Workload
 
-_GROUP = "bench"
+GROUP = "bench"
 _PASSWORD = "correct horse battery staple"
 _READY = "tracker ready: "
 
@@ -61,12 +61,20 @@ class BenchmarkSwarm:
         self._all([(peer, "create-user", peer.user, _PASSWORD) for peer in peers])
         self._all([(peer, "login", peer.user, _PASSWORD) for peer in peers])
         owner, others = peers[0], peers[1:]
-        self._all([(owner, "create-group", _GROUP)])
-        self._all([(peer, "join-group", _GROUP) for peer in others])
-        self._all([(owner, "accept-request", _GROUP, peer.user) for peer in others])
+        self._all([(owner, "create-group", GROUP)])
+        self._all([(peer, "join-group", GROUP) for peer in others])
+        self._all([(owner, "accept-request", GROUP, peer.user) for peer in others])
+        size = () if piece_size is None else ("--piece-size", piece_size)
         for seeder in self.seeders if share else ():
-            size = () if piece_size is None else ("--piece-size", piece_size)
-            self._all([(seeder, "upload-file", "--yes", env.source, _GROUP, *size)])
+            self.share(seeder, env.source, *size)
+
+    def share(self, seeder: UserPeer, path: Path, *options: str) -> None:
+        """Share a content; raise `BenchmarkError` if that fails."""
+        self._all([(seeder, "upload-file", "--yes", path, GROUP, *options)])
+
+    def fetch(self, peer: UserPeer, name: str, folder: Path) -> None:
+        """Download a content; raise `BenchmarkError` if that fails."""
+        self._all([(peer, "download-file", GROUP, name, f"{folder}/")])
 
     def command(self, peer: UserPeer, *words: str | Path) -> ChildProcess:
         """Start one command as the user of `peer`."""
@@ -82,7 +90,7 @@ class BenchmarkSwarm:
 
     def upload_line(self) -> str:
         """Return the command line that shares the content."""
-        return f"upload-file --yes {self._env.source} {_GROUP} --json"
+        return f"upload-file --yes {self._env.source} {GROUP} --json"
 
     def _start_tracker(self) -> str:
         node = self._env.tracker
@@ -130,7 +138,7 @@ class PromptDownload:
         outputs = [env.folder(f"d{i}") / env.source.name for i in range(len(prompts))]
         clock = env.start_clock()
         for prompt, output in zip(prompts, outputs, strict=True):
-            prompt.write_line(f"download-file {_GROUP} {env.source.name} {output.parent}/")
+            prompt.write_line(f"download-file {GROUP} {env.source.name} {output.parent}/")
         wait_until(
             lambda: all(map(os.path.exists, outputs)), f"{self.name} to finish", timeout_s=300
         )
@@ -151,7 +159,7 @@ class CommandDownload:
     def run(self, env: RunEnvironment) -> Outcome:
         swarm = BenchmarkSwarm(env)
         folder = env.folder("d")
-        words = ("download-file", _GROUP, env.source.name, f"{folder}/", "--json")
+        words = ("download-file", GROUP, env.source.name, f"{folder}/", "--json")
         clock = env.start_clock()
         command = swarm.command(swarm.leechers[0], *words)
         output = command.read_all()

@@ -11,7 +11,7 @@ from benchmarks.contestants.rsync import Rsync
 from benchmarks.contestants.rtorrent import Rtorrent
 from benchmarks.contestants.sharing import B3sum, UploadFile
 from benchmarks.contestants.syncthing import Syncthing
-from benchmarks.contestants.updating import ReuseDownload, RsyncUpdate
+from benchmarks.contestants.updating import NewVersion, ReuseDownload, RsyncUpdate
 from benchmarks.contestants.web import B3SUM, SHA256, NginxCurl
 from benchmarks.workloads import Workload
 
@@ -30,6 +30,8 @@ _MOVERS: tuple[Contestant, ...] = (
     Rsync(),
 )
 _UPDATERS: tuple[Contestant, ...] = (
+    NewVersion(),
+    NewVersion("mini-torrent, pieces of 64 KiB", piece_size="64K"),
     ReuseDownload(),
     RsyncUpdate(),
     RsyncUpdate("rsync, reads every file", "--ignore-times"),
