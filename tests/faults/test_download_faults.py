@@ -265,3 +265,34 @@ def test_the_list_of_complete_downloads_does_not_grow_for_ever(own: Swarm) -> No
     for path in paths:
         assert (folder / path.name).read_bytes() == path.read_bytes()
         assert bob.files(group)[path.name]["seeders"] == 2, "it is shared as before"
+
+
+def test_f106_a_peer_killed_during_an_update_leaves_the_old_or_the_new_version(
+    alice: Person, bob: Person, rng: random.Random
+) -> None:
+    group = alice.group_with(bob)
+    path, folder = alice.swarm.file(SIZE), alice.swarm.folder()
+    alice.share(path, group, "--piece-size", "16K")
+    bob.fetch(group, path.name, folder)
+    place, old = folder / path.name, path.read_bytes()
+    changed = rng.sample(range(PIECES), PIECES // 16)
+    with path.open("r+b") as file:
+        for index in changed:
+            file.seek(index * PIECE)
+            file.write(rng.randbytes(100))
+    new = path.read_bytes()
+    alice.share(path, group, "--replace")
+    before = pieces_served(alice)
+    bob.ok("download-file", group, path.name, folder, "--no-wait")
+    download = Fetch(bob, group, path.name, place, new)
+    kills = 3
+    for share in sorted(rng.uniform(0.1, 1.0) for _ in range(kills)):
+        download.until(int(share * SIZE))
+        bob.kill()
+        assert place.read_bytes() in (old, new)
+        bob.up()
+    download.finishes()
+    assert os.listdir(folder) == [path.name]
+    # F105: pieces of the old version are never fetched; each kill costs unsynced ones at most.
+    assert pieces_served(alice) - before <= (kills + 1) * len(changed)
+    assert bob.files(group)[path.name]["seeders"] == 2
