@@ -612,9 +612,9 @@ class Planned(_Result, frozen=True):
 
 
 class Downloaded(_Result, frozen=True):
-    """``fetched_bytes`` came from other devices, ``reused_bytes`` from files of this one, since the
-    peer that finished it was started. ``in_place``: the content was there before. ``kept``: the
-    path of what is kept of a folder that it replaced."""
+    """``fetched_bytes`` came from other devices. ``reused_bytes`` did not: they were in files of
+    this device, are zeros, or equal other pieces. ``in_place``: the content was there before.
+    ``kept``: the path of what is kept of a folder that it replaced."""
 
     group: str
     name: str

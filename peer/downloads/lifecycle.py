@@ -207,9 +207,8 @@ class DownloadLifecycle:
             for source, pieces in transfer.pieces_by_source()
         ]
         elapsed_s = job.record.elapsed_s + monotonic() - job.began
-        manifest = transfer.manifest
-        fetched_bytes = min(manifest.size, transfer.fetched_pieces * manifest.piece_length)
-        job.set_verified(elapsed_s, uses, fetched_bytes, manifest.algorithm.value)
+        algorithm = transfer.manifest.algorithm.value
+        job.set_verified(elapsed_s, uses, transfer.fetched_bytes, algorithm)
         job.set_kept(transfer.part.kept)
         await self._forget_former(job)  # files were added to those of the former one
         await publish_as_share(self._services, self._records, job, transfer.manifest, place)

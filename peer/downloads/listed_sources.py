@@ -73,11 +73,6 @@ class ListedSources:
         """Count verified pieces of a source."""
         self._pieces[device] += count
 
-    @property
-    def pieces(self) -> int:
-        """Number of verified pieces that sources gave in this session."""
-        return self._pieces.total()
-
     def pieces_by_source(self) -> list[tuple[ListedSource, int]]:
         """The sources of verified pieces of this session, most pieces first."""
         return [

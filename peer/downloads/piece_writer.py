@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from common.errors import StorageError
@@ -68,6 +69,8 @@ class PieceWriter:
         )
         self._retry_timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self.local_bytes = 0
+        """Bytes of pieces that no source gave."""
         self.pause_reason: str | None = None
         self.paused_by_user = False
 
@@ -127,7 +130,13 @@ class PieceWriter:
         self._on_disk_ok()
         self._callbacks.on_stored(None, pieces)
         self._callbacks.handle(*map(swarm.PieceMade, pieces))
-        self._checkpoints.wrote(sum(self._part.manifest.piece_span(index)[1] for index in pieces))
+        self._checkpoints.wrote(self.count_local(pieces))
+
+    def count_local(self, pieces: Iterable[int]) -> int:
+        """Count pieces that no source gave; return their bytes."""
+        size = sum(self._part.manifest.piece_span(index)[1] for index in pieces)
+        self.local_bytes += size
+        return size
 
     def _on_stored(self, device: DeviceKey, pieces: tuple[int, ...], size: int) -> None:
         if pieces:

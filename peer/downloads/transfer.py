@@ -169,9 +169,9 @@ class Transfer(ChannelHandler):
         return self._sources.get(device)
 
     @property
-    def fetched_pieces(self) -> int:
-        """Number of verified pieces that sources gave in this session."""
-        return self._sources.pieces
+    def fetched_bytes(self) -> int:
+        """Bytes that this device did not have, in this session or before."""
+        return max(0, self.manifest.size - self._writer.local_bytes)
 
     def pieces_by_source(self) -> list[tuple[ListedSource, int]]:
         """The sources of verified pieces of this session, most pieces first."""
@@ -343,6 +343,7 @@ class Transfer(ChannelHandler):
             log.info("the copy on this device could not be used: %s", error)
         finally:
             self._copying = False
+        self._writer.count_local(self.part.held_indexes())
         self._begin_anew()
         return self.part.is_complete
 
@@ -376,6 +377,8 @@ class Transfer(ChannelHandler):
         finally:
             cancelled.set()
             self._copying = False
+        # Before a restart such pieces were taken from there as well.
+        self._writer.count_local(filter(self.part.has, pieces))
         self._begin_anew(pieces)
         wanted = self._core.looked_for()
         self._reuse = ReuseRun(self.part, plan, wanted, self._unpaused, self)

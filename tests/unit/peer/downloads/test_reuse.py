@@ -201,6 +201,7 @@ def test_an_earlier_version_in_place_gives_its_pieces_and_its_place(
         await until(lambda: job.complete)
         assert stage.path.read_bytes() == stage.data
         assert stage.rested == [(str(stage.path), stage.content)]
+        assert job.record.fetched_bytes == 0
         assert os.listdir(stage.place) == ["film"]
 
     run(tmp_path, test, pieces=8)
