@@ -336,8 +336,8 @@ class Peer:
     def _on_groups(self) -> None:
         self._session.groups_changed()
 
-    def _on_logged_out(self) -> None:
-        self._session.logged_out()
+    def _on_logged_out(self, reason: str) -> None:
+        self._session.logged_out(reason)
 
     def _on_ticket(self, group: GroupId, ticket: bytes) -> None:
         self._pool.renewed(group, ticket)

@@ -16,7 +16,8 @@ from typing import Any
 from common.errors import MiniTorrentError, TransportError
 from common.ids import GroupId, UserId
 from common.messages import events
-from common.names import fold_id
+from common.names import fold_id, printable
+from common.shared_refusals import not_logged_in
 from peer.background_tasks import BackgroundTasks
 from peer.downloads.manager import Downloads
 from peer.serving.server import PieceServer
@@ -108,12 +109,14 @@ class Session:
         await self._downloads.deactivate()
         self._tickets.clear()
 
-    def logged_out(self) -> None:
+    def logged_out(self, reason: str) -> None:
         """End all shares and downloads: the user was logged out of this device from elsewhere.
 
-        The replica still knows the user.
+        The replica still knows the user. ``reason``: the tracker's refusal of a command.
         """
         self.logout_notice = f"{self._replica.user} was logged out of this device, from elsewhere"
+        if reason != not_logged_in().message:
+            self.logout_notice += f": {printable(reason)}"
         log.warning("%s", self.logout_notice)
         self._run(self._deactivate_if_logged_out())
 

@@ -23,6 +23,7 @@ from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.names import fold_id
 from common.net.codec import Decoder
+from common.shared_refusals import not_logged_in
 from peer.tracker_client.claims import check_group, states_of
 from peer.tracker_client.group_view import Effect, Gap, GroupView
 from peer.tracker_client.link import TrackerLink
@@ -46,7 +47,7 @@ class GroupReplica:
         on_entry: Callable[[events.LogEntry], None],
         on_peers: Callable[[events.PeerUpdate], None],
         on_groups: Callable[[], None],
-        on_logged_out: Callable[[], None],
+        on_logged_out: Callable[[str], None],
         on_gap: Callable[[Gap], None] = lambda gap: None,
         on_answered: Callable[[GroupId, bool], None] = lambda group, accepted: None,
     ) -> None:
@@ -127,7 +128,7 @@ class GroupReplica:
         self._set_inbox(welcome.inbox, welcome.inbox_key)
         user = UserId(fold_id(welcome.user)) if welcome.user else None
         if user is None and self.user is not None:
-            self._on_logged_out()
+            self._on_logged_out(not_logged_in().message)
         self.set_user(user)
 
     def set_user(self, user: UserId | None) -> None:
@@ -139,10 +140,13 @@ class GroupReplica:
         if user is not None:
             self.refresh()
 
-    def logged_out(self) -> None:
-        """Handle a refusal for the lack of a login: the user was logged out elsewhere."""
+    def logged_out(self, reason: str) -> None:
+        """Handle a refusal for the lack of a login: the user was logged out elsewhere.
+
+        ``reason``: its text, which differs for an account that is disabled.
+        """
         if self.user is not None:
-            self._on_logged_out()
+            self._on_logged_out(reason)
             self.set_user(None)
 
     def _set_inbox(self, topic: bytes, key: bytes) -> None:
@@ -375,7 +379,7 @@ class GroupReplica:
             log.debug("a request to the tracker failed: %s", error)
         except Refused as error:
             if error.code is Code.NOT_LOGGED_IN:
-                self.logged_out()
+                self.logged_out(error.message)
             elif error.code is Code.UNKNOWN_GROUP:
                 self.refresh()
             else:

@@ -89,7 +89,7 @@ class LeaseKeeper:
                 except MiniTorrentError as error:
                     log.info("the announcement failed: %s", error)
                     if refused_with(error, Code.NOT_LOGGED_IN):
-                        self._replica.logged_out()
+                        self._replica.logged_out(error.message)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), limits.RENEW_S)
                 await asyncio.sleep(DEBOUNCE_S)

@@ -55,6 +55,7 @@ def test_h118_a_disabled_user_is_cut_off_within_a_second_and_comes_back(
     wait_for(lambda: alice.files(group)[path.name]["leechers"] == 1, "the download")
     assert ok(home, "disable-user", "BOB") == {"user": "bob", "disabled": True, "devices": 1}
     wait_for(lambda: bob.status()["user"] is None, "the end of the login")
+    assert 'the account "bob" is disabled' in bob.status()["trouble"]
     wait_for(lambda: alice.files(group)[path.name]["leechers"] == 0, "the end of the download")
     assert alice.files(group)[shared["name"]]["seeders"] == 0
     assert bob.refused("list-groups") != ""

@@ -246,7 +246,7 @@ def test_a_logged_out_device_is_no_longer_served() -> None:
 def test_a_logout_from_elsewhere_ends_everything() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
-        stage.session.logged_out()
+        stage.session.logged_out("no user is logged in on this device")
         stage.replica.user = None
         assert stage.session.logout_notice == "alice was logged out of this device, from elsewhere"
         log = await stage.ends("tickets.clear")
@@ -258,7 +258,7 @@ def test_a_logout_from_elsewhere_ends_everything() -> None:
 def test_a_login_right_after_a_logout_from_elsewhere_wins() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
-        stage.session.logged_out()
+        stage.session.logged_out("no user is logged in on this device")
         stage.replica.user = None
         await stage.session.begin(ALICE)
         await turns()
@@ -272,7 +272,7 @@ def test_a_logout_with_a_lost_reply_counts_as_done_here() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
         # A new connection, on which the tracker says that nobody is logged in …
-        stage.session.logged_out()
+        stage.session.logged_out("no user is logged in on this device")
         stage.replica.user = None
         stage.session.link_up()
         await stage.ends("tickets.clear")

@@ -71,7 +71,7 @@ class Harness:
     def _on_groups(self) -> None:
         self.regrouped += 1
 
-    def _on_logged_out(self) -> None:
+    def _on_logged_out(self, reason: str) -> None:
         self.logged_out.append(self.replica.user)
 
     def _follow(self) -> tracker.Following:
@@ -404,7 +404,7 @@ def test_a_logout_from_elsewhere_ends_the_replica(how: str) -> None:
                 sealed = seal(WELCOME.inbox_key, 0, WELCOME.inbox, encode(events.Nudge()))
                 harness.replica.published(WELCOME.inbox, sealed)
             case "announcement":
-                harness.replica.logged_out()
+                harness.replica.logged_out("no user is logged in on this device")
             case _:
                 harness.replica.link_up(msgspec.structs.replace(WELCOME, user=None))
         await until(lambda: harness.logged_out)
@@ -413,7 +413,7 @@ def test_a_logout_from_elsewhere_ends_the_replica(how: str) -> None:
         assert harness.replica.user is None
         assert harness.replica.groups == {}
         asked = len(harness.link.asked)
-        harness.replica.logged_out()
+        harness.replica.logged_out("no user is logged in on this device")
         await turns()
         assert (len(harness.link.asked), harness.logged_out) == (asked, [ALICE])
 
