@@ -253,12 +253,11 @@ def _selected(files: Sequence[str]) -> str:
 
 def downloaded_line(done: control.Downloaded) -> str:
     """A finished download in one line."""
+    size = f"{size_text(done.size_bytes)}{_selected(done.files)}"
     if done.in_place:
-        return (
-            f"{printable(done.path)}: {size_text(done.size_bytes)}, already in place and verified"
-        )
+        return f"{printable(done.path)}: {size}, already in place and verified"
     return (
-        f"{printable(done.path)}: {size_text(done.size_bytes)} in {time_text(done.elapsed_s)}, "
+        f"{printable(done.path)}: {size} in {time_text(done.elapsed_s)}, "
         f"{rate_text(done.rate_bytes_per_s)}{_whence(done)}"
     )
 

@@ -93,7 +93,8 @@ class DownloadCreator:
         if active is not None:
             if active.content != content or active.record.user != user:
                 raise AlreadyExists(f"another download to {names.quoted(path)} is under way")
-            if ask.files and not {*ask.files} <= {*active.record.files}:
+            fetched = {*active.record.files}
+            if fetched and not (ask.files and {*ask.files} <= fetched):
                 raise AlreadyExists(
                     f"a download of other files to {names.quoted(path)} is under way",
                     "add these when it is complete",

@@ -7,6 +7,7 @@ what becomes of a download (see peer.downloads.lifecycle) and the bytes (see pee
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -15,7 +16,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from common import manifest as manifests
-from common.errors import IntegrityError, MiniTorrentError, RemoteProtocolError
+from common.errors import IntegrityError, MiniTorrentError, RemoteProtocolError, StorageError
 from common.ids import ContentId
 from common.manifest import Manifest
 from common.messages import tracker
@@ -53,8 +54,12 @@ class PartStore:
         await self._services.workers.run(journal.remove)
 
     async def remove_folders(self, job: DownloadJob) -> None:
-        """Remove the folders that were made for a download, as far as they are empty."""
+        """Remove the folders that were made for a download, as far as they are empty, and the rest
+        of an interrupted addition of files."""
         if not job.complete:
+            if job.record.present:
+                with contextlib.suppress(StorageError):
+                    await self._services.workers.run(open_part.remove_addition, job.path)
             made = list(map(os.fsdecode, job.record.made))
             await self._services.workers.run(remove_folders, made)
 

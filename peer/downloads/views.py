@@ -121,6 +121,8 @@ def progress_of(job: DownloadJob, user: str | None) -> control.Progress:
         stage = control.QUEUED
     elif row.state == control.PAUSED:
         stage, advice = "waiting", _advice_for_rest(job)
+    elif job.record.in_place:
+        stage, note = "checking", None
     elif job.transfer is not None and job.transfer.copying:
         stage = "copying what this device has"
     elif row.size_bytes and row.verified_bytes == row.size_bytes:

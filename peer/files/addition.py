@@ -55,6 +55,15 @@ def _refuse_one(
         raise AlreadyExists(f"{shown} is already there", "remove or rename it")
 
 
+def discard(destination: Destination) -> None:
+    """Remove ``NAME.adding`` with what was not moved."""
+    meanwhile = adding_name(destination.name)
+    status = destination.status(meanwhile)
+    if status is not None and stat.S_ISDIR(status.st_mode):
+        with translated(os.path.join(destination.folder, meanwhile), "remove"):
+            shutil.rmtree(meanwhile, dir_fd=destination.fd)
+
+
 def begin(destination: Destination, part_fd: int) -> None:
     """Give the verified part its name for the time of the moves, if it is the one open as
     ``part_fd``. Nothing happens if it has it."""
@@ -117,7 +126,7 @@ def _move_all(
                 continue
             there = paths.status_of(folder_fd, name)  # it was moved before
             if there is None or not stat.S_ISREG(there.st_mode) or there.st_size != entry.size:
-                raise ContentChanged(f"{quoted(entry.path)} is gone from {quoted('the part')}")
+                raise ContentChanged(f"{quoted(entry.path)} is gone from the part")
 
 
 def _move(name: str, source_fd: int, target_fd: int, replace: bool) -> None:

@@ -89,6 +89,12 @@ def finish_addition(path: str, manifest: Manifest, fit: Fit) -> bool:
         return addition.finish(destination, manifest, fit.selection.entries, replace=replace)
 
 
+def remove_addition(path: str) -> None:
+    """Remove what `finish_addition` would move."""
+    with contextlib.closing(Destination.again(path)) as destination:
+        addition.discard(destination)
+
+
 def remove_replaced(path: str, manifests: Iterable[Manifest]) -> str | None:
     """`replacement.remove_replaced` for a recorded ``path``, after a restart."""
     with contextlib.closing(Destination.again(path)) as destination:

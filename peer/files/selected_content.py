@@ -52,12 +52,15 @@ class SelectedContent(PartialContent):
         destination, fit = self._part.destination, self._part.fit
         assert isinstance(self._files, PartFolder)
         assert fit.selection is not None
+        replace = fit.replaces is not None
+        if fit.adds and not replace and not destination.renamed:
+            # Now, not after some of the moves: the part can still be resumed or discarded.
+            addition.refuse_in_the_way(destination, self.manifest, fit.selection.entries)
         self._files.drop_rest()
         if not fit.adds:
             super()._publish()
             return
         addition.begin(destination, self._files.fd)
-        replace = fit.replaces is not None
         addition.finish(destination, self.manifest, fit.selection.entries, replace=replace)
 
     def _is_content(self, name: str) -> bool:

@@ -231,6 +231,31 @@ def test_a_file_in_the_way_is_left_alone(stage: Stage) -> None:
     with pytest.raises(AlreadyExists):
         stage.fetch("sub/sub/1*")
     assert mine.read_bytes() == b"mine"
+    assert listing(stage.place) - {"journal"} == {"name", "name.part"}
+    assert not (stage.place / "sub" / "sub" / "10").exists()
+    mine.unlink()
+    part = stage.resume(fit).recover()
+    assert part.is_complete
+    part.finalize()
+    part.close()
+    assert files_of(stage.place) == stage.expected(fit.leaves)
+
+
+def test_the_rest_of_an_addition_goes_when_it_is_given_up(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.fetch("sub/sub/0*")
+    part = stage.begin("sub/sub/1*")
+    stage.fill(part)
+    with monkeypatch.context() as patched:
+        patched.setattr(addition, "_move", ending(addition._move, [3]))
+        with pytest.raises(Ended):
+            part.finalize()
+    part.close()
+    assert "name.adding" in listing(stage.place)
+    open_part.remove_addition(str(stage.place))
+    assert listing(stage.place) - {"journal"} == {"name"}
+    assert stage.expected().items() <= files_of(stage.place).items()
 
 
 def test_a_file_in_the_way_is_replaced_for_those_who_say_so(stage: Stage) -> None:
