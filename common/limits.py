@@ -160,6 +160,9 @@ PROBES_MAX = 16  # at a time, of all users: each takes a few descriptors
 HOUSEKEEPING_S = 60.0  # how often expired state is deleted
 RECEIPT_LIFE_S = 600  # for how long a repeated command is recognised as one that was done
 TOMBSTONE_LIFE_S = 86_400  # removals, and the heads of dissolved groups' logs, are kept that long
+RATE_MIN = 1 * KIB  # bytes a second: below, a piece takes minutes, and 5 is a mistyped 5M
+RATE_MAX = 1024 * 1024 * MIB  # bytes a second: beyond any network
+TIMETABLE_SLOTS_MAX = 200  # an hour's grid of a week; more are a mistake
 
 # -- the page and the HTTP API of a peer --------------------------------------------------------
 

@@ -31,6 +31,7 @@ from common.net import zap
 from common.net.sockets import check_library
 from peer.address_changes import AddressWatch
 from peer.background_tasks import BackgroundTasks
+from peer.bandwidth import Bandwidth
 from peer.control.handlers import Commands, PeerServices
 from peer.control.notices import Notifications
 from peer.control.server import ControlServer
@@ -47,7 +48,6 @@ from peer.serving.server import PieceServer
 from peer.session import Session
 from peer.settings import Settings
 from peer.shares.manager import Shares
-from peer.swarm.rate_limit import RateLimit, Rates
 from peer.tracker_client.group_replica import GroupReplica
 from peer.tracker_client.group_view import Gap
 from peer.tracker_client.lease import LeaseKeeper
@@ -120,6 +120,7 @@ class Peer:
         await zap.self_check(context, self._zap)
         pair = load_or_make_pair(home / DEVICE_KEY)
         instance = process.instance_mark(home)
+        bandwidth = Bandwidth(home, settings)
         self._workers = Workers(WORKERS, "worker", helpers=HELPERS)
         handles = HandleCache()
         inventory = Inventory()
@@ -152,7 +153,7 @@ class Peer:
             access=self._access,
             inventory=inventory,
             workers=self._workers,
-            limit=_limit(settings.upload_limit, settings.upload_limit_per_user),
+            limit=bandwidth.up,
             bulk_port=settings.bulk_port if settings.bulk else None,
             notify=self._notices.add,
             is_tracker=self._is_tracker,
@@ -190,7 +191,7 @@ class Peer:
             workers=self._workers,
             manifests=manifests,
             settings=settings,
-            limit=_limit(settings.download_limit, settings.download_limit_per_user),
+            limit=bandwidth.down,
             time=self._link.time,
             notify=self._notices.add,
             presence_changed=self._on_presence_changed,
@@ -224,6 +225,7 @@ class Peer:
                 piece_server=self._server,
                 whereabouts=self._addresses,
                 notices=self._notices,
+                bandwidth=bandwidth,
                 pid=os.getpid(),
                 release=RELEASE,
                 home=shown_path(str(home)),
@@ -238,6 +240,7 @@ class Peer:
         self._link.start()
         self._lease.start()
         self._tasks.start(self._shares.watch_files(), "shared files")
+        self._tasks.start(bandwidth.follow_clock(), "limits")
         self._tasks.start(self._tidy(manifests), "manifests")
         self._tasks.start(process.keep_memory_small(), "memory")
         log.info("peer ready at %s", self._server.endpoint or self._addresses.trouble)
@@ -341,7 +344,3 @@ class Peer:
 
     def _on_ticket(self, group: GroupId, ticket: bytes) -> None:
         self._pool.renewed(group, ticket)
-
-
-def _limit(everything: int, each_user: int) -> RateLimit:
-    return RateLimit(Rates(everything or None, each_user or None))

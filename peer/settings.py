@@ -7,6 +7,7 @@ stores its options there. Not here: the options of ``up`` (see ``peer.cli.up_opt
 from __future__ import annotations
 
 import tomllib
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +17,11 @@ from msgspec import Meta
 from common import limits
 from common.errors import ConfigError
 from common.host.atomic_files import atomic_write
+from peer.swarm.timetable import Slot, parse_timetable
 
 FILE = "peer.toml"
 _Count = Annotated[int, Meta(ge=0)]
+_Moment = Annotated[datetime, Meta(tz=True)]
 _Port = Annotated[int, Meta(ge=0, lt=1 << 16)]
 
 
@@ -35,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     bind, None for the address on the route to the tracker. ``advertise``: the host that others are
     told, None for the bound one. ``bulk``: whether pieces may use bulk connections. ``bulk_port``:
     their port, 0 for any free one. ``keep_times``: whether downloads get their times.
+    ``schedule``: a timetable of limits, empty for none. ``by_hand_until``: until then
+    ``upload_limit`` and ``download_limit`` hold in its place.
     """
 
     tracker: str | None = None
@@ -44,6 +49,8 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     download_limit: _Count = 0
     upload_limit_per_user: _Count = 0
     download_limit_per_user: _Count = 0
+    schedule: str = ""
+    by_hand_until: _Moment | None = None
     buffer_bytes: _Count = limits.BUFFER_BYTES
     sources_used: _Count = limits.SOURCES_USED
     bulk: bool = True
@@ -51,6 +58,10 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     keep_times: bool = True
     log_json: bool = False
     http: HttpSettings = HttpSettings()
+
+    def slots(self) -> tuple[Slot, ...]:
+        """The slots of the timetable; none without one. Raises ValueError."""
+        return parse_timetable(self.schedule) if self.schedule.strip() else ()
 
     def overridden(self, **given: Any) -> Settings:
         """Return these settings with those of ``given`` that are not None in their place."""
@@ -79,7 +90,12 @@ def load(home: Path) -> Settings:
             table[name] = msgspec.convert(value, _TYPES[name])
         except msgspec.ValidationError as error:
             raise ConfigError(f"{path}: {name} cannot be {value!r}: {error}") from error
-    return Settings(**table)
+    settings = Settings(**table)
+    try:
+        settings.slots()
+    except ValueError as error:
+        raise ConfigError(f"{path}: schedule: {error}") from None
+    return settings
 
 
 def save(home: Path, settings: Settings) -> None:

@@ -186,6 +186,10 @@ class AwaitDownload(_Ask, frozen=True):
     timeout_s: Seconds | None = None
 
 
+class ListShares(_Ask, frozen=True):
+    pass
+
+
 class ShowDownloads(_Ask, frozen=True):
     pass
 
@@ -227,6 +231,17 @@ class Watch(_Ask, frozen=True):
     """Events of one group, or of all, until the command line hangs up."""
 
     group: Text | None = None
+
+
+class Limit(_Ask, frozen=True):
+    """Change limits of this peer, and return them. Rates in bytes a second, 0 for no limit;
+    None leaves one as it is. ``schedule``: a timetable; empty for none."""
+
+    up: int | None = None
+    down: int | None = None
+    up_per_user: int | None = None
+    down_per_user: int | None = None
+    schedule: Text | None = None
 
 
 class Doctor(_Ask, frozen=True):
@@ -297,6 +312,7 @@ Ask: TypeAlias = (
     | DownloadFile
     | AwaitDownload
     | ShowDownloads
+    | ListShares
     | StopShare
     | Pause
     | Resume
@@ -304,6 +320,7 @@ Ask: TypeAlias = (
     | Clear
     | WhySlow
     | Watch
+    | Limit
     | Doctor
     | Invite
     | ListInvites
@@ -435,6 +452,43 @@ class SkippedRow(_Row, frozen=True):
     reason: str
 
 
+class FetchingRow(_Row, frozen=True):
+    """A device that fetches from this one now."""
+
+    user: str
+    device: str
+    rate_bytes_per_s: float
+    id: str = ""
+
+
+class ShareRow(_Row, frozen=True):
+    """A share of this device. ``state``: ``shared``; ``checking`` while touched files are read
+    again; ``away`` while its place cannot be reached; ``failed``; or ``waiting`` to be opened."""
+
+    group: str
+    name: str
+    version: int
+    path: str
+    size_bytes: int | None
+    state: str
+    reason: str | None
+    served_bytes: int
+    fetching: list[FetchingRow]
+
+
+class LimitsRow(_Row, frozen=True):
+    """The limits in force; None: unlimited. ``by_hand``: they hold in place of ``schedule``.
+    ``until``: when the timetable changes them."""
+
+    up_bytes_per_s: int | None = None
+    down_bytes_per_s: int | None = None
+    up_per_user_bytes_per_s: int | None = None
+    down_per_user_bytes_per_s: int | None = None
+    schedule: str | None = None
+    by_hand: bool = False
+    until: str | None = None
+
+
 class CheckRow(_Row, frozen=True):
     """One finding of the doctor: ``ok``, or else ``hint`` says what to do."""
 
@@ -515,6 +569,13 @@ class StatusIs(_Result, frozen=True):
     version: str = ""
     """The release of the running peer."""
     home: str = ""
+    up_bytes_per_s: float = 0.0
+    down_bytes_per_s: float = 0.0
+    served_bytes: int = 0
+    """Bytes of pieces sent since the peer was started."""
+    fetching: list[FetchingRow] = []
+    """The devices that fetch from this one now."""
+    limits: LimitsRow = LimitsRow()
 
 
 class PageOpened(_Result, frozen=True):
@@ -560,12 +621,20 @@ class Devices(_Result, frozen=True):
     rows: list[DeviceRow]
 
 
+class LimitsAre(_Result, frozen=True):
+    row: LimitsRow
+
+
 class Files(_Result, frozen=True):
     rows: list[FileRow]
 
 
 class Downloads(_Result, frozen=True):
     rows: list[DownloadRow]
+
+
+class ShareRows(_Result, frozen=True):
+    rows: list[ShareRow]
 
 
 class SourceRows(_Result, frozen=True):
@@ -687,8 +756,10 @@ Answer: TypeAlias = (
     | Invites
     | Redeemed
     | Devices
+    | LimitsAre
     | Files
     | Downloads
+    | ShareRows
     | SourceRows
     | Checks
     | Uploaded

@@ -1,4 +1,4 @@
-"""Commands about this device's peer: up, down, status, shell, doctor, completion, demo."""
+"""Commands about this device's peer: up, down, shell, doctor, completion, demo."""
 
 from __future__ import annotations
 
@@ -126,22 +126,6 @@ def down(console: Console) -> None:
     console.done(Done("peer stopped", {"home": str(console.home), "running": False}))
 
 
-@command("status", example="mini-torrent status")
-def status(console: Console) -> None:
-    """Show the peer's status: user, tracker, address and shares."""
-    from common.messages.control import Status, StatusIs
-
-    answer = console.ask(Status())
-    if not isinstance(answer, StatusIs):
-        return
-    if console.as_json:
-        console.json(plain(answer))
-        return
-    from peer.cli.listings import status_lines
-
-    print(console.hinted("\n".join(status_lines(answer, str(console.home)))), flush=True)
-
-
 @command("shell", example="mini-torrent shell 127.0.0.1:18000 tracker_info.txt")
 @click.argument("listen", required=False)
 @click.argument("tracker_info", required=False)
@@ -217,4 +201,4 @@ def demo(console: Console, path: str | None, peers: int, size: int) -> int:
     return run(console, None if path is None else console.path(path), peers, size)
 
 
-COMMANDS = (up, down, status, shell, doctor, completion, demo)
+COMMANDS = (up, down, shell, doctor, completion, demo)

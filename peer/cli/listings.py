@@ -21,6 +21,7 @@ from common.units import (
     size_text,
     time_text,
 )
+from peer.cli.bandwidth_listing import limit_facts, up_text
 from peer.cli.tables import Column, Table, shortened, text_width
 
 LETTERS = dict(zip(control.STATES, "DCPF", strict=True))
@@ -165,6 +166,9 @@ def status_lines(status: control.StatusIs, home: str) -> list[str]:
         ("listen", _listening(status)),
         ("shares", _shares_text(status)),
         ("downloads", number_text(status.downloads)),
+        ("up", up_text(status)),
+        ("down", rate_text(status.down_bytes_per_s)),
+        *limit_facts(status.limits),
         ("device", status.id or status.device),
     ]
     rows += [("away", text) for text in status.away]

@@ -29,7 +29,9 @@ from peer.cli import (
     file_commands,
     group_commands,
     invite_commands,
+    served_commands,
     share_commands,
+    state_commands,
     upload_command,
 )
 from peer.cli.arguments import complete_folder
@@ -57,13 +59,14 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
 @click.group(
     cls=Commands,
     sections={
-        "This device": device_commands.COMMANDS,
+        "This device": (*device_commands.COMMANDS, *state_commands.COMMANDS),
         "Accounts": account_commands.COMMANDS,
         "Groups": (*group_commands.COMMANDS, *invite_commands.COMMANDS),
         "Files": (
             *upload_command.COMMANDS,
             *download_command.COMMANDS,
             *share_commands.COMMANDS,
+            *served_commands.COMMANDS,
             *file_commands.COMMANDS,
         ),
     },

@@ -85,7 +85,7 @@ def check_same(running: control.StatusIs, options: Mapping[str, Any]) -> None:
     elif options.get("advertise", running.advertise) != running.advertise:
         differs = f", and announces {running.announced or 'no address yet'}"
     elif set(options) - {"tracker", "listen", "advertise"}:
-        differs = "; limits and log format can only be set at startup"
+        differs = "; `limit` changes its limits, and the log format is set at startup"
     if differs is not None:
         raise AlreadyRuns(
             f"the peer is already running (PID {running.pid}){differs}",

@@ -52,6 +52,8 @@ Ended: TypeAlias = (
     | control.Devices
     | control.Files
     | control.Downloads
+    | control.LimitsAre
+    | control.ShareRows
     | control.SourceRows
     | control.Checks
     | control.Uploaded

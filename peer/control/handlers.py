@@ -19,12 +19,14 @@ from common.messages import control, events
 from common.shared_refusals import no_group, not_logged_in
 from common.units import count_text
 from peer.address_changes import AddressWatch
+from peer.bandwidth import Bandwidth
 from peer.control.account import Account
 from peer.control.groups import GroupCommands
 from peer.control.health import findings
 from peer.control.invitations import InvitationCommands
 from peer.control.notices import Notifications
 from peer.control.server import Notify, Waiting
+from peer.control.share_rows import fetching_rows, share_rows
 from peer.control.views import happened, missed, planned, short_id, time_text, uploaded
 from peer.downloads.manager import Downloads
 from peer.serving.server import PieceServer
@@ -60,6 +62,7 @@ class PeerServices:
     piece_server: PieceServer
     whereabouts: AddressWatch
     notices: Notifications
+    bandwidth: Bandwidth
     pid: int
     release: str
     home: str
@@ -122,6 +125,8 @@ class Commands:
                 services = self._services
                 where = (services.whereabouts, services.piece_server, services.notices)
                 return control.Checks(await findings(services.link, services.replica, *where))
+            case control.Limit():
+                return control.LimitsAre(await self._services.bandwidth.change(ask))
             case control.Watch(group):
                 return Waiting(self._watch(group, notify))
             case control.HangUp() | control.Hello():
@@ -131,6 +136,7 @@ class Commands:
                 | control.DownloadFile()
                 | control.AwaitDownload()
                 | control.ShowDownloads()
+                | control.ListShares()
                 | control.StopShare()
                 | control.Pause()
                 | control.Resume()
@@ -164,6 +170,7 @@ class Commands:
         | control.DownloadFile
         | control.AwaitDownload
         | control.ShowDownloads
+        | control.ListShares
         | control.StopShare
         | control.Pause
         | control.Resume
@@ -194,6 +201,9 @@ class Commands:
             case control.ShowDownloads():
                 await downloads.check_disk()
                 return control.Downloads(downloads.rows())
+            case control.ListShares():
+                meter = self._services.piece_server.meter
+                return control.ShareRows(await share_rows(self._services.shares, meter))
             case control.StopShare(group, name):
                 await self._services.shares.stop(group, name)
                 return _done(ask, f"{names.printable(name)} is no longer shared from here")
@@ -228,7 +238,8 @@ class Commands:
         services = self._services
         where = services.whereabouts
         trouble = None if services.link.connected else services.link.last_error
-        advice = where.advice
+        advice, meter = where.advice, services.piece_server.meter
+        rows = services.downloads.rows()
         return control.StatusIs(
             user=services.replica.user,
             connected=services.link.connected,
@@ -237,7 +248,12 @@ class Commands:
             device=key_text(services.pair.public),
             id=short_id(services.pair.public),
             shares=len(services.shares),
-            downloads=sum(1 for row in services.downloads.rows() if row.state in UNFINISHED),
+            downloads=sum(1 for row in rows if row.state in UNFINISHED),
+            up_bytes_per_s=meter.rate(monotonic()),
+            down_bytes_per_s=sum(row.rate_bytes_per_s for row in rows),
+            served_bytes=meter.served_bytes,
+            fetching=fetching_rows(meter),
+            limits=services.bandwidth.row(),
             pid=services.pid,
             version=services.release,
             home=services.home,

@@ -95,6 +95,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/status", _c.Status, _c.StatusIs, "State of this peer"),
     Route("POST", "/down", _c.Down, _c.Done, "Stop this peer"),
     _rows("GET", "/checks", _c.Doctor, _c.Checks, _c.CheckRow, "Checks of the doctor"),
+    Route("POST", "/limits", _c.Limit, _c.LimitsAre, "Limits of the bandwidth; change those given"),
     # -- accounts
     Route("POST", "/users", _c.CreateUser, _c.Done, "Create an account"),
     Route("POST", "/login", _c.Login, _c.Done, "Log in on this device"),
@@ -121,6 +122,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _group("/files"), _c.UploadFile, _c.Uploaded, "Share a path of this machine"),
     Route("POST", f"{_FILE}/stop-share", _c.StopShare, _c.Done, "Stop sharing from this device"),
     Route("POST", f"{_FILE}/download", _c.DownloadFile, _c.Downloaded, "Download a share"),
+    _rows("GET", "/shares", _c.ListShares, _c.ShareRows, _c.ShareRow, "Shares of this device"),
     _rows("GET", "/downloads", _c.ShowDownloads, _c.Downloads, _c.DownloadRow, "All downloads"),
     Route("POST", "/downloads/clear", _c.Clear, _c.DoneAll, "Clear complete downloads"),
     Route("POST", _group("/downloads"), _c.AwaitDownload, _c.Downloaded, "Wait for a download"),

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from common import limits
 from common.crypto.tickets import Ticket
 from common.errors import Refused
 from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.messages.base import Refusal
 from peer.serving.access import AccessControl
 from peer.serving.inventory import NOT_OFFERED, Inventory, ServedContent
 from peer.swarm.serving.events import RequesterId
@@ -172,3 +174,14 @@ class ClientTable:
             for channel in client.channels.values()
             if channel.group == group
         ]
+
+
+def batches(pieces: tuple[int, ...]) -> Iterator[list[int]]:
+    """Split pieces into lists that fit into one message."""
+    for at in range(0, len(pieces), limits.PIECES_PER_REQUEST_MAX):
+        yield list(pieces[at : at + limits.PIECES_PER_REQUEST_MAX])
+
+
+def refusal_of(error: Refused) -> Refusal:
+    """Convert an error to what its client is sent."""
+    return Refusal(error.code, error.message, error.hint)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import groupby
 from typing import Any, assert_never
@@ -31,9 +31,10 @@ from common.names import fold_id
 from common.net import zap
 from common.net.pump import Sent
 from peer.serving.access import AccessControl
-from peer.serving.clients import Client, ClientChannel, ClientTable
+from peer.serving.clients import Client, ClientChannel, ClientTable, batches, refusal_of
 from peer.serving.inventory import NOT_OFFERED, Inventory, ServedContent
 from peer.serving.manifest_pacer import ManifestPacer
+from peer.serving.meter import ServingMeter
 from peer.serving.piece_reader import Outcome, PieceReader, ReadResult, Run
 from peer.serving.server_socket import ServerSocket
 from peer.swarm.rate_limit import RateLimit
@@ -81,6 +82,7 @@ class PieceServer:
         self._reader = PieceReader(inventory, workers, notify)
         self._manifests = ManifestPacer(limit)
         self._clients = ClientTable()
+        self.meter = ServingMeter()
         self._wakeup = WakeupTimer(lambda: self._decide(swarm.Tick()))
         self._socket = ServerSocket(
             context,
@@ -154,7 +156,7 @@ class PieceServer:
             ticket = self._access.authorize(client.device, group, ask.ticket)
         except Refused as error:
             self.counts["refused"] += 1
-            self._send_closed(client, ask.channel, _refusal(error))
+            self._send_closed(client, ask.channel, refusal_of(error))
             return
         served = self._inventory.find(group, content)
         if served is None:
@@ -190,7 +192,7 @@ class PieceServer:
             return channel.authorize(self._access, self._inventory)
         except Refused as error:
             self.counts["refused"] += 1
-            self._refuse(channel, _refusal(error))
+            self._refuse(channel, refusal_of(error))
             return None
 
     def _on_request(self, client: Client, ask: peer.Request) -> None:
@@ -278,16 +280,17 @@ class PieceServer:
         pieces = peer.Pieces(number, run[0].index, len(run))
         sent = self._socket.bulk.send(requester, pieces, data, frame_bytes)
         if sent is not None:
-            self._on_sent(run, sent)
+            self._on_sent(channel, run, sent, memoryview(data).nbytes)
             return
         for send, piece in zip(run, served.manifest.cut(data, len(run)), strict=True):
             sent = self._socket.send_piece(requester, number, send.index, piece, frame_bytes)
-            self._on_sent([send], sent)
+            self._on_sent(channel, [send], sent, memoryview(piece).nbytes)
 
-    def _on_sent(self, run: Run, sent: Sent) -> None:
+    def _on_sent(self, channel: ClientChannel, run: Run, sent: Sent, size: int) -> None:
         match sent:
             case Sent.YES:
                 self.counts["pieces"] += len(run)
+                self.meter.sent(channel, size, monotonic())
             case Sent.FULL:
                 self._block_sends(run)
             case Sent.GONE:
@@ -311,7 +314,7 @@ class PieceServer:
         self, channel: ClientChannel, pieces: tuple[int, ...], busy: bool, retry_after_s: float
     ) -> None:
         retry_ms = min(60_000, round(retry_after_s * 1000))
-        for some in _batches(pieces):
+        for some in batches(pieces):
             self._send(channel.client, peer.Declined(channel.number, some, busy, retry_ms))
 
     def _send_closed(self, client: Client, number: int, refusal: Refusal) -> None:
@@ -369,6 +372,7 @@ class PieceServer:
         for channel in self._clients.of_content(content):
             self._refuse(channel, refusal)
         self._decide(swarm.ContentRemoved(content))
+        self.meter.forget(content)
 
     def group_removed(self, content: ContentId, group: GroupId) -> None:
         """Close the channels of a content that were opened by the right of ``group``."""
@@ -387,14 +391,5 @@ class PieceServer:
     def announce(self, content: ContentId, pieces: tuple[int, ...]) -> None:
         """Send `Have` to all clients of a content."""
         for channel in self._clients.of_content(content):
-            for some in _batches(pieces):
+            for some in batches(pieces):
                 self._send(channel.client, peer.Have(channel.number, some))
-
-
-def _batches(pieces: tuple[int, ...]) -> Iterator[list[int]]:
-    for at in range(0, len(pieces), limits.PIECES_PER_REQUEST_MAX):
-        yield list(pieces[at : at + limits.PIECES_PER_REQUEST_MAX])
-
-
-def _refusal(error: Refused) -> Refusal:
-    return Refusal(error.code, error.message, error.hint)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common import names
 from common.digests import Algorithm
-from common.errors import Refused
+from common.errors import Refused, StorageError
 from common.host.clock import monotonic
 from common.host.home import default_home
 from common.ids import ContentId, GroupId, UserId
@@ -37,7 +37,7 @@ from peer.shares.agreement import OfferAgreement
 from peer.shares.digesting import Report
 from peer.shares.joining import Joining, Ready, with_path
 from peer.shares.offers import TrackerOffers
-from peer.shares.open_shares import OpenShares
+from peer.shares.open_shares import OpenShares, Share
 from peer.shares.owed_withdrawals import OwedWithdrawals
 from peer.shares.share_records import ShareRecords, with_pieces
 from peer.shares.upload_line import upload_options
@@ -150,6 +150,19 @@ class Shares:
         for share in self._open:
             if share.record.place.path == path and share.record.content != content:
                 self._open.close(share)
+
+    def all(self) -> list[Share]:
+        """All shares of the current user, in every state."""
+        return list(self._open)
+
+    async def size_of(self, share: Share) -> int | None:
+        """The bytes of a share; None if its manifest is lost."""
+        if share.open is not None:
+            return share.open.manifest.size
+        try:
+            return (await self._records.manifest_of(share.record))[0].size
+        except StorageError:
+            return None
 
     async def watch_files(self) -> None:
         """Check the shared files from time to time, until this is cancelled."""

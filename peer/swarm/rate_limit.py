@@ -15,6 +15,10 @@ from common.ids import UserId
 from common.token_bucket import TokenBucket
 
 BURST_S = 0.25  # after idleness a bucket holds the bytes of this time
+REVIEW_S = 0.5
+"""A wait for tokens ends at the latest after this time, and may begin again.
+
+Why: the rates may have changed meanwhile, and no one has to be notified of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +33,31 @@ class RateLimit:
     """Limits of one direction of this peer's traffic."""
 
     def __init__(self, rates: Rates | None = None) -> None:
-        self._rates = rates = Rates() if rates is None else rates
-        self._everything = None if rates.everything is None else _bucket(rates.everything)
+        self._rates = Rates()
+        self._everything: TokenBucket | None = None
         self._users: dict[UserId, TokenBucket] = {}
+        self.set(Rates() if rates is None else rates)
+
+    def set(self, rates: Rates) -> None:
+        """Change the limits. Traffic that waits notices it within `REVIEW_S`."""
+        before, self._rates = self._rates, rates
+        if rates.everything != before.everything:
+            self._everything = None if rates.everything is None else _bucket(rates.everything)
+        if rates.each_user != before.each_user:
+            self._users.clear()
 
     @property
     def unlimited(self) -> bool:
         return self._everything is None and self._rates.each_user is None
 
     def ready_at(self, now: float) -> float:
-        """Return the time from which any traffic is allowed: `now`, or later."""
-        return now if self._everything is None else self._everything.ready_at(now)
+        """Return the time at which to ask again; `now` if any traffic is allowed."""
+        return now if self._everything is None else _reviewed(self._everything, now)
 
     def user_ready_at(self, user: UserId, now: float) -> float:
-        """Return the time from which the user's own bucket allows traffic: `now`, or later."""
+        """Return the time at which to ask again; `now` if the user's own bucket allows traffic."""
         bucket = self._bucket(user)
-        return now if bucket is None else bucket.ready_at(now)
+        return now if bucket is None else _reviewed(bucket, now)
 
     def take(self, user: UserId, size: int, now: float) -> None:
         if self._everything is not None:
@@ -61,6 +74,10 @@ class RateLimit:
         if bucket is None:
             bucket = self._users[user] = _bucket(rate)
         return bucket
+
+
+def _reviewed(bucket: TokenBucket, now: float) -> float:
+    return min(bucket.ready_at(now), now + REVIEW_S)
 
 
 def _bucket(rate: float) -> TokenBucket:

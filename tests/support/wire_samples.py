@@ -200,6 +200,7 @@ ASKS: list[Any] = [
     ),
     control.AwaitDownload("films", "/films/film.mkv"),
     control.ShowDownloads(),
+    control.ListShares(),
     control.StopShare("films", "film.mkv"),
     control.Pause("films", "film.mkv"),
     control.Resume("films", "film.mkv"),
@@ -207,6 +208,7 @@ ASKS: list[Any] = [
     control.Clear(),
     control.WhySlow("films", "film.mkv"),
     control.Watch("films"),
+    control.Limit(5_242_880, 0, None, 1024, "08:00,5M 18:00,off"),
     control.Doctor(),
     control.Invite("films", 3, 86_400),
     control.ListInvites("films"),
@@ -259,6 +261,11 @@ ANSWERS: list[Any] = [
         "20212223",
         "0.1.0",
         "/home/alice",
+        1.5,
+        2.5,
+        7,
+        [control.FetchingRow("bob", "KEY", 1.5, "20212223")],
+        control.LimitsRow(1024),
     ),
     control.Groups([control.GroupRow("films", "alice", 2, "owner")]),
     control.Users([control.UserRow("bob", "member", "2030-03-17T17:46:40.123Z", 1)]),
@@ -296,6 +303,11 @@ ANSWERS: list[Any] = [
             )
         ]
     ),
+    control.LimitsAre(
+        control.LimitsRow(
+            1024, None, 2048, None, "08:00,1K 18:00,off", True, "2030-03-17T17:46:40Z"
+        )
+    ),
     control.Files([_ROW]),
     control.Downloads(
         [
@@ -311,6 +323,21 @@ ANSWERS: list[Any] = [
                 [control.SourceEnd("bob", "tcp://192.0.2.2:5001")],
                 "no room",
                 2,
+            )
+        ]
+    ),
+    control.ShareRows(
+        [
+            control.ShareRow(
+                "films",
+                "film.mkv",
+                2,
+                "/films/film.mkv",
+                3,
+                "away",
+                "not mounted",
+                7,
+                [control.FetchingRow("bob", "KEY", 1.5, "20212223")],
             )
         ]
     ),

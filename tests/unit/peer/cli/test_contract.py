@@ -20,6 +20,7 @@ import pytest
 from common.errors import IntegrityError, Refused, TransportError
 from common.messages import control
 from common.messages.refusals import Code
+from common.units import moment_text
 from peer.cli import run
 from tests.support.fake_peer import LINK, STATUS, FakePeer, Reply
 from tests.support.paths import ROOT
@@ -476,6 +477,8 @@ KEYS: dict[str, type[msgspec.Struct]] = {
     "download-file": control.Downloaded,
     "status": control.StatusIs,
     "doctor": control.CheckRow,
+    "list-shares": control.ShareRow,
+    "limit": control.LimitsRow,
 }
 
 
@@ -561,6 +564,86 @@ def test_watch_prints_an_object_a_line(home: Path, cli: Cli) -> None:
     assert "\x1b" not in ran.out
 
 
+LIMITS = control.LimitsRow(
+    5 << 20, None, None, 1 << 20, "08:00,5M 18:00,off", True, "2026-01-01T18:00:00Z"
+)
+
+
+def test_limits_are_shown_changed_and_refused(home: Path, cli: Cli) -> None:
+    answer = control.LimitsAre(LIMITS)
+    asked, ran = one_ask(home, cli, answer, "limit")
+    assert asked == control.Limit()
+    assert ran.out.splitlines() == [
+        "limits    up 5 MiB/s, down unlimited, set by hand until "
+        + moment_text("2026-01-01T18:00:00Z"),
+        "each user up unlimited, down 1 MiB/s",
+        "timetable 08:00,5M 18:00,off",
+    ]
+    words = ("limit", "--up", "5M", "--down", "off", "--up-per-user", "800K", "--schedule")
+    asked, ran = one_ask(home, cli, answer, "--json", *words, "08:00,5M")
+    assert asked == control.Limit(5 << 20, 0, 800 << 10, None, "08:00,5M")
+    assert ran.json == msgspec.to_builtins(LIMITS)
+    asked, _ = one_ask(home, cli, answer, "limit", "--schedule", "off")
+    assert asked == control.Limit(schedule="")
+    with FakePeer(home) as peer:
+        for bad in (
+            ("--up", "5"),
+            ("--up", "fast"),
+            ("--schedule", ""),
+            ("--schedule", "25:00,5M"),
+            ("--schedule", "08:00,512"),
+        ):
+            ran = cli("limit", *bad)
+            assert (ran.code, ran.out) == (2, ""), bad
+    assert peer.asked == []
+
+
+def test_a_check_of_the_status_exits_with_the_code_that_fits(home: Path, cli: Cli) -> None:
+    out = msgspec.structs.replace(STATUS, user=None)
+    away = msgspec.structs.replace(out, connected=False, trouble="no route")
+    for status, code in ((STATUS, 0), (out, 1), (away, 4)):
+        _, ran = one_ask(home, cli, status, "status", "--check")
+        assert ran.code == code
+        assert (ran.out == "") == (code != 0)
+        assert ran.err.startswith("error: ") == (code != 0)
+        _, ran = one_ask(home, cli, status, "--json", "status", "--check")
+        assert ran.json if code == 0 else ran.error
+    assert cli("status", "--check").code == 3
+
+
+def test_whoami(home: Path, cli: Cli) -> None:
+    status = msgspec.structs.replace(STATUS, id="3f0c9a1b")
+    _, ran = one_ask(home, cli, status, "whoami")
+    assert ran.out.splitlines() == ["user      anna", "device    3f0c9a1b", f"tracker   {LINK}"]
+    _, ran = one_ask(home, cli, status, "--json", "whoami")
+    assert ran.json == {
+        "user": "anna",
+        "id": "3f0c9a1b",
+        "device": "B" * 43,
+        "tracker": LINK,
+        "connected": True,
+    }
+    _, ran = one_ask(home, cli, msgspec.structs.replace(status, user=None), "whoami")
+    assert (ran.code, ran.out) == (1, "")
+
+
+def test_h128_the_log_is_printed_as_text(home: Path, cli: Cli) -> None:
+    """A log may contain names of others; it is read without a peer, and by its end."""
+    ran = cli("logs")
+    assert (ran.code, ran.out) == (1, "")
+    assert "no log" in ran.err
+    log = home / "peer.log"
+    log.write_bytes(b"".join(b"line %d\n" % at for at in range(99)) + f"{EVIL}\xff".encode())
+    ran = cli("logs", "-n", "2")
+    assert (ran.code, ran.out) == (0, "line 98\n\\x1b[31mred\\x1b[0m\n")
+    assert ran.err == f"{log}:\n"
+    found = cli("--json", "logs", "-n", "1").json
+    assert found == {"path": str(log), "lines": ["\x1b[31mred\x1b[0m"]}
+    assert len(cli("logs", "-q").out.splitlines()) == 20
+
+
+FETCHING = control.FetchingRow(EVIL, EVIL, 1.0, EVIL)
+SHARE = control.ShareRow(EVIL, EVIL, 2, EVIL, 1, EVIL, EVIL, 1, [FETCHING])
 EVERYWHERE: list[tuple[list[str], control.Answer]] = [
     (["list-groups"], control.Groups([control.GroupRow(EVIL, EVIL, 2, EVIL)])),
     (["list-members", "g"], control.Users([control.UserRow(EVIL, EVIL, EVIL, 1)])),
@@ -606,6 +689,9 @@ EVERYWHERE: list[tuple[list[str], control.Answer]] = [
     (["create-group", EVIL], control.Done(EVIL)),
     (["logout"], control.Done(EVIL)),
     (["logout"], control.Failed(Code.FAILED, EVIL, EVIL)),
+    (["list-shares"], control.ShareRows([SHARE])),
+    (["limit"], control.LimitsAre(control.LimitsRow(schedule=EVIL, until=EVIL))),
+    (["whoami"], control.StatusIs(EVIL, True, EVIL, EVIL, EVIL, 1, id=EVIL)),
     (["status"], control.StatusIs(EVIL, False, EVIL, EVIL, EVIL, 1, 1, 1, EVIL, away=[EVIL])),
 ]
 

@@ -52,6 +52,10 @@ ADDED = [
     "cancel",
     "clear",
     "why-slow",
+    "list-shares",
+    "whoami",
+    "logs",
+    "limit",
     "doctor",
     "completion",
     "invite",
@@ -187,5 +191,5 @@ def test_a_shell_gets_its_completions() -> None:
         text=True,
     )
     found = {line.partition("\t")[2] for line in done.stdout.splitlines()}
-    listings = ("devices", "groups", "requests", "members", "files", "invites")
+    listings = ("devices", "groups", "requests", "members", "invites", "files", "shares")
     assert found == {f"list-{what}" for what in listings}
