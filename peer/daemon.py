@@ -40,6 +40,8 @@ from peer.downloads.manager import Downloads
 from peer.downloads.views import shown_path
 from peer.fetching.pool import ConnectionPool
 from peer.files.open_files import HandleCache
+from peer.hooks.downloads import DownloadHooks
+from peer.hooks.runner import HookRunner
 from peer.optional_http import OptionalHttp
 from peer.records import Manifests
 from peer.serving.access import AccessControl
@@ -180,6 +182,7 @@ class Peer:
             manifests,
             self._notices.add,
         )
+        hooks = HookRunner(settings.hooks, home, self._notices.add)
         services = DownloadServices(
             home=home,
             link=self._link,
@@ -195,6 +198,7 @@ class Peer:
             time=self._link.time,
             notify=self._notices.add,
             presence_changed=self._on_presence_changed,
+            hooks=DownloadHooks(hooks),
         )
         self._downloads = Downloads(services, rng)
         self._shares.parts_under_way = self._downloads.parts
@@ -226,6 +230,7 @@ class Peer:
                 whereabouts=self._addresses,
                 notices=self._notices,
                 bandwidth=bandwidth,
+                hooks=hooks,
                 pid=os.getpid(),
                 release=RELEASE,
                 home=shown_path(str(home)),
@@ -241,6 +246,7 @@ class Peer:
         self._lease.start()
         self._tasks.start(self._shares.watch_files(), "shared files")
         self._tasks.start(bandwidth.follow_clock(), "limits")
+        self._tasks.start(hooks.end_with_peer(), "hooks")
         self._tasks.start(self._tidy(manifests), "manifests")
         self._tasks.start(process.keep_memory_small(), "memory")
         log.info("peer ready at %s", self._server.endpoint or self._addresses.trouble)

@@ -127,6 +127,10 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     """As in `ShareRecord`."""
     replaces: EarlierVersion | None = None
     """The earlier version whose place it takes, as long as that is unchanged."""
+    on_complete: list[str] = []
+    """Command that runs when it is complete, as words."""
+    hooks_owed: bool = False
+    """Whether it is complete and its hooks have not ended yet."""
 
 
 R = TypeVar("R", ShareRecord, DownloadRecord)
@@ -201,6 +205,15 @@ class Records(Generic[R]):
             atomic_write(path, encoded)
             with contextlib.suppress(StorageError):
                 atomic_write(path.with_suffix(self.COPY), encoded, durable=False)
+
+    def put_again(self, key: str, record: R) -> None:
+        """`put`, unless the record was removed meanwhile. Raises `StorageError`."""
+        path, encoded = self._directory / f"{key}{self.SUFFIX}", msgspec.msgpack.encode(record)
+        with self._turn(key):
+            if path.exists():
+                atomic_write(path, encoded)
+                with contextlib.suppress(StorageError):
+                    atomic_write(path.with_suffix(self.COPY), encoded, durable=False)
 
     def remove(self, key: str) -> None:
         """Remove a record, durable on return; a missing one is no error. Raises `StorageError`."""

@@ -17,6 +17,7 @@ from msgspec import Meta
 from common import limits
 from common.errors import ConfigError
 from common.host.atomic_files import atomic_write
+from peer.hooks.commands import HookSettings
 from peer.swarm.timetable import Slot, parse_timetable
 
 FILE = "peer.toml"
@@ -40,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     their port, 0 for any free one. ``keep_times``: whether downloads get their times.
     ``schedule``: a timetable of limits, empty for none. ``by_hand_until``: until then
     ``upload_limit`` and ``download_limit`` hold in its place.
+    ``hooks``: commands that run at events.
     """
 
     tracker: str | None = None
@@ -58,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     keep_times: bool = True
     log_json: bool = False
     http: HttpSettings = HttpSettings()
+    hooks: HookSettings = HookSettings()
 
     def slots(self) -> tuple[Slot, ...]:
         """The slots of the timetable; none without one. Raises ValueError."""
@@ -83,18 +86,23 @@ def load(home: Path) -> Settings:
         raise ConfigError(f"{path}: {error}") from error
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    values: dict[str, Any] = {}
     for name, value in table.items():
         if name not in _TYPES:
             raise ConfigError(f"{path}: there is no setting {name!r}")
         try:
-            table[name] = msgspec.convert(value, _TYPES[name])
+            values[name] = msgspec.convert(value, _TYPES[name])
         except msgspec.ValidationError as error:
             raise ConfigError(f"{path}: {name} cannot be {value!r}: {error}") from error
-    settings = Settings(**table)
+    settings = Settings(**values)
     try:
         settings.slots()
     except ValueError as error:
         raise ConfigError(f"{path}: schedule: {error}") from None
+    try:
+        settings.hooks.check()
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", error.hint) from error
     return settings
 
 

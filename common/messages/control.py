@@ -18,6 +18,7 @@ from common.messages.refusals import Code
 Text = Annotated[str, Meta(max_length=4096)]
 Seconds = Annotated[float, Meta(ge=0, le=1e15)]
 LINK_ROOTS_MAX = 64  # folders of link targets in one command; each is compared at each link
+HOOK_WORDS_MAX = 256  # of the command of a hook
 EXCLUDED_MAX = 1_000  # patterns in one command; each entry is compared with all
 
 
@@ -176,6 +177,8 @@ class DownloadFile(_Ask, frozen=True):
     overwrite: bool = False
     files: Annotated[list[Text], Meta(max_length=FILE_PATTERNS_MAX)] = []
     """Patterns of the files of a folder to fetch; empty for all."""
+    on_complete: Annotated[list[Text], Meta(max_length=HOOK_WORDS_MAX)] = []
+    """Words of a command that runs when it is complete; the first one is an absolute path."""
 
 
 class AwaitDownload(_Ask, frozen=True):

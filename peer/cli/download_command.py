@@ -6,6 +6,8 @@ final path and everything after it (see peer.downloads).
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -72,6 +74,11 @@ if TYPE_CHECKING:
     multiple=True,
     help="Look through this file or folder first, and fetch only what it lacks. Repeatable.",
 )
+@click.option(
+    "--on-complete",
+    metavar="CMD",
+    help="Run this command when the download is complete, with its data in MT_* variables.",
+)
 def download_file(
     console: Console,
     group: str,
@@ -84,6 +91,7 @@ def download_file(
     overwrite: bool,
     times: bool | None,
     reuse: tuple[str, ...],
+    on_complete: str | None,
 ) -> int:
     """Fetch a file or folder from a group.
 
@@ -117,13 +125,35 @@ def download_file(
         refuse_usage(f"--files can be given {FILE_PATTERNS_MAX} times; write wider patterns")
     looked_through = [console.sent_path(each) for each in reuse]
     ask = DownloadFile(
-        group, name, path, waits, pick, times, timeout, looked_through, overwrite, [*files]
+        group,
+        name,
+        path,
+        waits,
+        pick,
+        times,
+        timeout,
+        looked_through,
+        overwrite,
+        [*files],
+        [] if on_complete is None else _hook(on_complete),
     )
     if is_pattern(name):
         found = _names(console, group, name)
         if [fold_name(each) for each in found] != [fold_name(name)]:
             return _Several(console, ask).fetch(found)
     return _fetch(console, ask)
+
+
+def _hook(typed: str) -> list[str]:
+    """The words of a command, its program as an absolute path."""
+    from peer.hooks.commands import words_of
+
+    words = words_of(typed)
+    program = shutil.which(os.path.expanduser(words[0])) if words else None
+    if program is None:
+        missing = f"program not found: {quoted(words[0])}" if words else "the command is empty"
+        refuse_usage(f"--on-complete: {missing}")
+    return [os.path.abspath(program), *words[1:]]
 
 
 def _names(console: Console, group: str, pattern: str) -> list[str]:

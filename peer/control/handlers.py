@@ -22,13 +22,14 @@ from peer.address_changes import AddressWatch
 from peer.bandwidth import Bandwidth
 from peer.control.account import Account
 from peer.control.groups import GroupCommands
-from peer.control.health import findings
+from peer.control.health import findings, hook_findings
 from peer.control.invitations import InvitationCommands
 from peer.control.notices import Notifications
 from peer.control.server import Notify, Waiting
 from peer.control.share_rows import fetching_rows, share_rows
 from peer.control.views import happened, missed, planned, short_id, time_text, uploaded
 from peer.downloads.manager import Downloads
+from peer.hooks.runner import HookRunner
 from peer.serving.server import PieceServer
 from peer.session import Session
 from peer.shares.manager import Shares
@@ -63,6 +64,7 @@ class PeerServices:
     whereabouts: AddressWatch
     notices: Notifications
     bandwidth: Bandwidth
+    hooks: HookRunner
     pid: int
     release: str
     home: str
@@ -89,7 +91,8 @@ class Commands:
         return lambda: self._watchers.remove(watcher)
 
     def entry(self, entry: events.LogEntry) -> None:
-        """Report an event to the watchers."""
+        """Report an event to the watchers, and run its hook."""
+        self._services.hooks.entry(entry)
         group = GroupId(names.fold_id(entry.group))
         for watcher in self._watchers:
             if watcher.group in (None, group):
@@ -124,7 +127,8 @@ class Commands:
             case control.Doctor():
                 services = self._services
                 where = (services.whereabouts, services.piece_server, services.notices)
-                return control.Checks(await findings(services.link, services.replica, *where))
+                found = await findings(services.link, services.replica, *where)
+                return control.Checks([*found, *hook_findings(services.hooks.settings)])
             case control.Limit():
                 return control.LimitsAre(await self._services.bandwidth.change(ask))
             case control.Watch(group):

@@ -9,9 +9,11 @@ from common.errors import MiniTorrentError
 from common.hints import CHECK_LINK, hint, shell_hint
 from common.host.clock import wall_ms
 from common.messages import control, tracker
+from common.names import quoted
 from common.net.sockets import LIBZMQ_MIN
 from peer.address_changes import AddressWatch
 from peer.control.notices import Notifications
+from peer.hooks.commands import HookSettings
 from peer.serving.server import PieceServer
 from peer.tracker_client.group_replica import GroupReplica
 from peer.tracker_client.link import TrackerLink
@@ -42,6 +44,15 @@ async def findings(
     advice = "it may be over; see the lines around it in peer.log"
     rows += [control.CheckRow("notice", False, text, advice) for text in notices.texts()]
     return rows
+
+
+def hook_findings(hooks: HookSettings) -> list[control.CheckRow]:
+    """A check of each hook whose program is not found; a running peer reads `peer.toml` once."""
+    advice = hint("correct [hooks] in peer.toml, and start the peer again", "down", then=("up",))
+    return [
+        control.CheckRow(f"hook {event}", False, f"program not found: {quoted(program)}", advice)
+        for event, program in hooks.missing()
+    ]
 
 
 def _tracker(link: TrackerLink) -> control.CheckRow:

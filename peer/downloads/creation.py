@@ -99,6 +99,9 @@ class DownloadCreator:
                     f"a download of other files to {names.quoted(path)} is under way",
                     "add these when it is complete",
                 )
+            if ask.on_complete:
+                active.set_on_complete(list(ask.on_complete))
+                await services.workers.run(self._records.put, active.key, active.record)
             return active
         await services.tickets.want(group)
         encoded = await fetch_manifest(
@@ -129,6 +132,7 @@ class DownloadCreator:
             replaces=made.replaces,
             files=made.files,
             present=[*made.present],
+            on_complete=list(ask.on_complete),
         )
         if (place := made.place) is not None:
             return lambda: self._create_in_place(record, decoded, place)

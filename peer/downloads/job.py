@@ -24,6 +24,7 @@ from peer.downloads.source_requests import SourceRequestTimer
 from peer.downloads.transfer import Transfer
 from peer.fetching.pool import ConnectionPool
 from peer.files.partial_content import PartialContent
+from peer.hooks.downloads import DownloadHooks
 from peer.records import DownloadRecord, DownloadState, Manifests, SourceUse
 from peer.serving.inventory import Inventory
 from peer.settings import Settings
@@ -140,6 +141,14 @@ class DownloadJob:
         if path is not None:
             self._replace(kept=os.fsencode(path))
 
+    def set_on_complete(self, words: list[str]) -> None:
+        """Run this command when it is complete."""
+        self._replace(on_complete=words)
+
+    def set_hooks_owed(self, owed: bool) -> None:
+        """Whether its hooks are still to end."""
+        self._replace(hooks_owed=owed)
+
     def set_complete(self) -> None:
         """Waiting commands can end."""
         self._replace(state=DownloadState.COMPLETE)
@@ -172,6 +181,7 @@ class DownloadServices:
     time: TrackerTime
     notify: Callable[[str], None]
     presence_changed: Callable[[], None]
+    hooks: DownloadHooks
 
 
 def order_named(text: str) -> Order:

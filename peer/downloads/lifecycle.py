@@ -275,6 +275,7 @@ class DownloadLifecycle:
         self.transfers.withdraw_part(job, job.part)
         await self._close_part(job)
         job.set_failed(str(error))
+        self._services.hooks.failed(job.record)
         self._on_slot_free()
         await self.save(job)
 

@@ -25,6 +25,7 @@ from peer.background_tasks import BackgroundTasks
 from peer.downloads.creation import DownloadCreator
 from peer.downloads.job import DownloadJob, DownloadServices, not_a_member
 from peer.downloads.lifecycle import DownloadLifecycle
+from peer.downloads.publication import run_owed_hooks
 from peer.downloads.queue import DownloadQueue
 from peer.downloads.source_requests import REVIEW_S
 from peer.downloads.transfer import Transfer
@@ -77,6 +78,7 @@ class Downloads:
         self._changes = BackgroundTasks()
         """Changes of disk and records: they run to their end even if their command is cancelled,
         and `close` waits for them."""
+        run_owed_hooks(services, self._records, self._jobs.values())
         self._tasks.start(self._review_sources())
         self._tasks.start(self._review_folders())
 

@@ -17,7 +17,7 @@ from common.hints import hint
 from common.names import BadName, quoted
 from peer.files import paths
 from peer.files.errors import Unreadable
-from peer.files.sharing_rule import SKIPPED_MAX, Links, SharingRule, Skipped
+from peer.files.sharing_rule import SKIPPED_MAX, SharingRule, Skipped
 
 PROBLEMS_NAMED_MAX = 10  # in one answer; the rest is counted
 ROOTS_HINTED_MAX = 3  # folders of link targets that a hint names; beyond, their common one
@@ -143,7 +143,7 @@ class Problems:
         return f"nothing of it can be shared ({quoted(first.path)}: {first.reason})"
 
     def _link_hint(self) -> str:
-        options = [*self._typed.options, "--links", Links.FOLLOW.value]
+        options = [*self._typed.options, "--links", "follow"]
         return hint(
             "share the targets of its links in their place",
             "upload-file",
@@ -158,7 +158,7 @@ class Problems:
         if len(folders) > ROOTS_HINTED_MAX:
             folders = [os.path.commonpath(folders)]
         roots = [*map(os.fsdecode, self._rule.roots), *folders]
-        options = [*self._typed.options, "--links", Links.FOLLOW.value]
+        options = [*self._typed.options, "--links", "follow"]
         for root in roots:
             options += ["--link-root", root]
         words = "name the folder that may hold targets, if all of it may be shared"

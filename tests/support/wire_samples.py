@@ -196,7 +196,17 @@ ASKS: list[Any] = [
     ),
     control.ListFiles("films", True),
     control.DownloadFile(
-        "films", "film.mkv", "/films", False, "sequential", False, 90.0, ["/old/film.mkv"]
+        "films",
+        "film.mkv",
+        "/films",
+        False,
+        "sequential",
+        False,
+        90.0,
+        ["/old/film.mkv"],
+        True,
+        ["*.txt"],
+        ["/bin/true", "--"],
     ),
     control.AwaitDownload("films", "/films/film.mkv"),
     control.ShowDownloads(),

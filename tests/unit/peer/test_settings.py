@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
+from peer.hooks.commands import HookSettings
 from peer.settings import FILE, Settings, load, save
 
 LINK = "mini-torrent://127.0.0.1:5000/" + "A" * 43
@@ -19,6 +20,7 @@ LINK = "mini-torrent://127.0.0.1:5000/" + "A" * 43
         Settings(),
         Settings(tracker=LINK, listen="tcp://127.0.0.1:5100", advertise="192.0.2.8"),
         Settings(tracker='/a "path"\\with\ttabs\x7f and ünïcode/tracker_info.txt'),
+        Settings(hooks=HookSettings(complete=["/bin/true", "$x"], share="logger 'a b'")),
         Settings(upload_limit=1, bulk=False, bulk_port=65535, keep_times=False, log_json=True),
     ],
 )
@@ -49,6 +51,14 @@ def test_a_setting_back_at_its_default_is_removed(tmp_path: Path) -> None:
         ("bulk_port = 65536", "bulk_port cannot be 65536"),
         ("bulk = 1", "bulk cannot be 1"),
         ("tracker = 5", "tracker cannot be 5"),
+        ("hooks = 5", "hooks cannot be 5"),
+        ("[hooks]\nfinished = 'x'", "unknown field `finished`"),
+        ("[hooks]\ncomplete = 5", "hooks cannot be"),
+        ("[hooks]\ncomplete = [5]", "hooks cannot be"),
+        ('[hooks]\ncomplete = "it\'s"', "cannot be split"),
+        ("[hooks]\ncomplete = ['']", "the name of the program is empty"),
+        ('[hooks]\ncomplete = ["a", "\\u0000"]', "zero byte"),
+        ("[hooks]\ntime_limit_s = 0", "hooks cannot be"),
         ("tracker", "Expected"),
     ],
 )

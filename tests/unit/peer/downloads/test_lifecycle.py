@@ -118,6 +118,7 @@ class Stage:
             time=SimpleNamespace(now_ms=lambda: 1),
             notify=self.notices.append,
             presence_changed=lambda: None,
+            hooks=SimpleNamespace(owes=lambda _: False, failed=lambda _: None),
         )
 
     async def _nothing(self, *_: Any) -> None:

@@ -54,6 +54,7 @@ class Stage:
             tickets=SimpleNamespace(want=self._want),
             time=SimpleNamespace(now_ms=lambda: 1),
             presence_changed=lambda: None,
+            hooks=SimpleNamespace(owes=lambda _: False, failed=lambda _: None),
             settings=Settings(),
         )
 

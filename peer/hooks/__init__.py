@@ -1,0 +1,1 @@
+"""Hooks: commands of this device's user that the peer runs at events."""
