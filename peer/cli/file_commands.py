@@ -11,13 +11,14 @@ import click
 from common.errors import Refused
 from common.messages.refusals import Code
 from peer.cli.arguments import (
+    complete_download,
     complete_group,
     download_argument,
     group_argument,
 )
 from peer.cli.command import command
 from peer.cli.console import Console
-from peer.cli.errors import INTERRUPTED
+from peer.cli.errors import INTERRUPTED, refuse_usage
 from peer.cli.json_form import json_text, plain
 
 if TYPE_CHECKING:
@@ -25,25 +26,45 @@ if TYPE_CHECKING:
     from peer.control.client import Ended
 
 
-@command("show-downloads", example="mini-torrent show-downloads")
-def show_downloads(console: Console) -> None:
+@command("show-downloads", example="mini-torrent show-downloads --state paused --state failed")
+@click.option("--watch", is_flag=True, help="Show them as they change, until Ctrl-C.")
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(["downloading", "complete", "paused", "failed"], case_sensitive=False),
+    metavar="STATE",
+    multiple=True,
+    help="Only downloading, complete, paused or failed ones. May be repeated.",
+)
+def show_downloads(console: Console, watch: bool, states: tuple[str, ...]) -> int:
     """List this device's downloads.
 
     [D] is downloading, [C] complete, [P] paused or queued, and [F] failed.
     """
-    from common.messages.control import Downloads, ShowDownloads
-    from peer.cli.listings import download_lines
+    from peer.cli import download_list
 
-    answer = console.ask(ShowDownloads())
-    if not isinstance(answer, Downloads):
-        return
-    if console.as_json:
-        console.json(plain(answer.rows))
-    elif answer.rows:
-        print("\n".join(download_lines(answer.rows, terminal=console.terminal)), flush=True)
-    else:
-        # Standard output of a pipe has a line for each download, and no other.
-        (console.print_line if console.terminal else console.report)("There are no downloads.")
+    if not watch:
+        download_list.show(console, download_list.rows_of(console, states))
+        return 0
+    try:
+        download_list.watch(console, states)
+    except KeyboardInterrupt:  # the usual way to end it, and no error
+        console.leave_line()
+    return INTERRUPTED
+
+
+optional_group = click.argument("group", required=False, shell_complete=complete_group)
+optional_download = click.argument("name", required=False, shell_complete=complete_download)
+all_option = click.option("--all", "every", is_flag=True, help="All that are not complete.")
+
+
+def _named(group: str | None, name: str | None, every: bool) -> tuple[str, str] | None:
+    """The download that was named; None for all of them."""
+    if every and group is None:
+        return None
+    if every or group is None or name is None:
+        refuse_usage("name a download by GROUP and NAME, or give --all alone")
+    return group, name
 
 
 def _about_download(
@@ -64,35 +85,50 @@ def _about_download(
 
 
 @command("pause", example="mini-torrent pause films film.mkv")
-@group_argument
-@download_argument
-def pause(console: Console, group: str, name: str) -> None:
+@optional_group
+@optional_download
+@all_option
+def pause(console: Console, group: str | None, name: str | None, every: bool) -> int:
     """Pause a download, until `resume`.
 
     NAME may also be the destination path.
     """
     from common.messages.control import Pause
 
-    console.done(_about_download(console, Pause, group, name))
+    named = _named(group, name, every)
+    if named is None:
+        from peer.cli.download_list import pause_all
+
+        return pause_all(console)
+    console.done(_about_download(console, Pause, *named))
+    return 0
 
 
 @command("resume", example="mini-torrent resume films film.mkv")
-@group_argument
-@download_argument
-def resume(console: Console, group: str, name: str) -> None:
+@optional_group
+@optional_download
+@all_option
+def resume(console: Console, group: str | None, name: str | None, every: bool) -> int:
     """Continue a download that is paused or failed.
 
     NAME may also be the destination path.
     """
     from common.messages.control import Resume
 
-    console.done(_about_download(console, Resume, group, name))
+    named = _named(group, name, every)
+    if named is None:
+        from peer.cli.download_list import resume_all
+
+        return resume_all(console)
+    console.done(_about_download(console, Resume, *named))
+    return 0
 
 
 @command("cancel", example="mini-torrent cancel films film.mkv")
-@group_argument
-@download_argument
-def cancel(console: Console, group: str, name: str) -> None:
+@optional_group
+@optional_download
+@all_option
+def cancel(console: Console, group: str | None, name: str | None, every: bool) -> int:
     """Cancel a download and delete the partial data.
 
     NAME may also be the destination path, if several downloads have one name. A complete download
@@ -100,7 +136,13 @@ def cancel(console: Console, group: str, name: str) -> None:
     """
     from common.messages.control import Cancel
 
-    console.done(_about_download(console, Cancel, group, name))
+    named = _named(group, name, every)
+    if named is None:
+        from peer.cli.download_list import cancel_all
+
+        return cancel_all(console)
+    console.done(_about_download(console, Cancel, *named))
+    return 0
 
 
 @command("clear", example="mini-torrent clear")

@@ -611,6 +611,76 @@ def test_a_check_of_the_status_exits_with_the_code_that_fits(home: Path, cli: Cl
     assert cli("status", "--check").code == 3
 
 
+def test_commands_about_all_downloads(home: Path, cli: Cli) -> None:
+    """One that ended meanwhile is passed over; one that fails does not keep the others back."""
+
+    def work(ask: Any, tell: Any) -> control.Answer:
+        if ask.name == "/d/c":
+            raise Refused(Code.UNKNOWN_SHARE, "gone")
+        if ask.name == "/d/d":
+            raise Refused(Code.STORAGE, "read-only")
+        return control.Done("done")
+
+    kinds = (control.Pause, control.Resume, control.Cancel)
+    replies: dict[type, Any] = {
+        control.ShowDownloads: control.Downloads(DOWNLOADS),
+        **dict.fromkeys(kinds, work),
+    }
+    for command, kind, paths, count, code in (
+        ("pause", control.Pause, ["/d/a b.mkv", "/d/c"], 1, 0),
+        ("resume", control.Resume, ["/d/c", "/d/d"], 0, 1),
+        ("cancel", control.Cancel, ["/d/a b.mkv", "/d/c", "/d/d"], 1, 1),
+    ):
+        with FakePeer(home, replies) as peer:
+            ran = cli("--json", command, "--all")
+        asked = [ask for ask in peer.asked if not isinstance(ask, control.ShowDownloads)]
+        assert [type(ask) for ask in asked] == [kind] * len(paths)
+        assert [ask.name for ask in asked] == paths  # type: ignore[union-attr]
+        assert (ran.code, len(ran.json)) == (code, count)
+        for row in ran.json:
+            assert (row["group"], row["name"], row["path"]) == ("films", "a b.mkv", "/d/a b.mkv")
+        with FakePeer(home, replies) as peer:
+            for words in ((), ("films",), ("films", "a", "--all"), ("films", "--all")):
+                assert cli(command, *words).code == 2
+        assert peer.asked == []
+
+
+def test_downloads_in_a_state(home: Path, cli: Cli) -> None:
+    answer = control.Downloads(DOWNLOADS)
+    _, ran = one_ask(home, cli, answer, "show-downloads", "--state", "Paused")
+    assert ran.out == "[P] [books] c\n"
+    words = ("--json", "show-downloads", "--state", "failed", "--state", "complete")
+    _, ran = one_ask(home, cli, answer, *words)
+    assert [row["state"] for row in ran.json] == ["complete", "failed"]
+    assert cli("show-downloads", "--state", "gone").code == 2
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_watched_downloads_are_printed_as_they_change(
+    home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    monkeypatch.setattr("peer.cli.download_list.LOOK_S", 0.0)
+    first, second = DOWNLOADS[0], DOWNLOADS[1]
+    ended = msgspec.structs.replace(first, state="complete")
+    looks = iter([[first, second], [first, second], [ended, second], KeyboardInterrupt])
+
+    def rows(*_: Any) -> Any:
+        found = next(looks)
+        if found is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr("peer.cli.download_list.rows_of", rows)
+    ran = cli(*(["--json"] if as_json else []), "show-downloads", "--watch")
+    assert ran.code == 130
+    if as_json:
+        lists = [json.loads(line) for line in ran.out.splitlines()]
+        states = [[row["state"] for row in rows] for rows in lists]
+        assert states == [["downloading", "complete"], ["complete", "complete"]]
+    else:
+        assert ran.out == "[D] [films] a b.mkv\n[C] [films] b\n[C] [films] a b.mkv\n"
+
+
 def test_whoami(home: Path, cli: Cli) -> None:
     status = msgspec.structs.replace(STATUS, id="3f0c9a1b")
     _, ran = one_ask(home, cli, status, "whoami")
