@@ -230,6 +230,19 @@ class WhySlow(_Ask, frozen=True):
     name: Text
 
 
+class PieceMap(_Ask, frozen=True):
+    """The pieces of a running download, for display."""
+
+    group: Text
+    name: Text
+
+
+class QrCode(_Ask, frozen=True):
+    """``text`` as a QR code."""
+
+    text: Annotated[str, Meta(max_length=1024)]
+
+
 class Watch(_Ask, frozen=True):
     """Events of one group, or of all, until the command line hangs up."""
 
@@ -322,6 +335,8 @@ Ask: TypeAlias = (
     | Cancel
     | Clear
     | WhySlow
+    | PieceMap
+    | QrCode
     | Watch
     | Limit
     | Doctor
@@ -644,6 +659,19 @@ class SourceRows(_Result, frozen=True):
     rows: list[SourceRow]
 
 
+class PieceMapIs(_Result, frozen=True):
+    """Cells of adjacent pieces: the parts that are held and in flight (0 to 1), and the number of
+    sources of the rarest piece that was looked at."""
+
+    cells: list[tuple[float, float, int]]
+
+
+class QrCodeIs(_Result, frozen=True):
+    """``modules``: one text of ``0`` and ``1`` a row, without a margin."""
+
+    modules: list[str]
+
+
 class Checks(_Result, frozen=True):
     rows: list[CheckRow]
 
@@ -764,6 +792,8 @@ Answer: TypeAlias = (
     | Downloads
     | ShareRows
     | SourceRows
+    | PieceMapIs
+    | QrCodeIs
     | Checks
     | Uploaded
     | Planned

@@ -33,6 +33,7 @@ from peer.cli import (
     share_commands,
     state_commands,
     upload_command,
+    web_command,
 )
 from peer.cli.arguments import complete_folder
 from peer.cli.command import COMPLETE_VARIABLE, Commands, show_version
@@ -59,7 +60,11 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
 @click.group(
     cls=Commands,
     sections={
-        "This device": (*device_commands.COMMANDS, *state_commands.COMMANDS),
+        "This device": (
+            *device_commands.COMMANDS,
+            *state_commands.COMMANDS,
+            *web_command.COMMANDS,
+        ),
         "Accounts": account_commands.COMMANDS,
         "Groups": (*group_commands.COMMANDS, *invite_commands.COMMANDS),
         "Files": (

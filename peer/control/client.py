@@ -55,6 +55,8 @@ Ended: TypeAlias = (
     | control.LimitsAre
     | control.ShareRows
     | control.SourceRows
+    | control.PieceMapIs
+    | control.QrCodeIs
     | control.Checks
     | control.Uploaded
     | control.Planned

@@ -27,8 +27,9 @@ from peer.control.invitations import InvitationCommands
 from peer.control.notices import Notifications
 from peer.control.server import Notify, Waiting
 from peer.control.share_rows import fetching_rows, share_rows
-from peer.control.views import happened, missed, planned, short_id, time_text, uploaded
+from peer.control.views import happened, missed, planned, qr_rows, short_id, time_text, uploaded
 from peer.downloads.manager import Downloads
+from peer.downloads.views import piece_map_of, source_rows
 from peer.hooks.runner import HookRunner
 from peer.serving.server import PieceServer
 from peer.session import Session
@@ -122,6 +123,8 @@ class Commands:
             case control.Down():
                 self._services.stop()
                 return control.Done("the peer stops", {"running": False})
+            case control.QrCode(text):
+                return control.QrCodeIs(qr_rows(text))
             case control.OpenPage():
                 return self._services.open_page()
             case control.Doctor():
@@ -147,6 +150,7 @@ class Commands:
                 | control.Cancel()
                 | control.Clear()
                 | control.WhySlow()
+                | control.PieceMap()
             ):
                 await self._services.session.wait_ready(SETTLE_S)
                 return await self._files(ask, notify)
@@ -180,7 +184,8 @@ class Commands:
         | control.Resume
         | control.Cancel
         | control.Clear
-        | control.WhySlow,
+        | control.WhySlow
+        | control.PieceMap,
         notify: Notify,
     ) -> control.Answer | Waiting:
         downloads = self._services.downloads
@@ -232,7 +237,10 @@ class Commands:
                     [{"group": row.group, "name": row.name, "path": row.path} for row in rows],
                 )
             case control.WhySlow(group, name):
-                return control.SourceRows(downloads.why_slow(group, name))
+                jobs = downloads.active(group, name)
+                return control.SourceRows([row for job in jobs for row in source_rows(job)])
+            case control.PieceMap(group, name):
+                return piece_map_of(downloads.active(group, name)[0])
             case _:
                 assert_never(ask)
 

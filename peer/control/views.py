@@ -25,6 +25,14 @@ def time_text(time_ms: int) -> str:
     return rfc3339(time_ms)
 
 
+def qr_rows(text: str) -> list[str]:
+    """The modules of a QR code, a text of ``0`` and ``1`` a row, without a margin."""
+    import segno  # only few commands need it
+
+    code = segno.make(text, error="m", micro=False)
+    return ["".join("1" if module else "0" for module in row) for row in code.matrix]
+
+
 def group_row(row: tracker.GroupRow) -> control.GroupRow:
     """A row of ``list-groups``."""
     return control.GroupRow(row.group, row.owner, row.members, row.role)

@@ -33,7 +33,6 @@ from peer.downloads.views import (
     download_row,
     missing_text,
     shown_path,
-    source_rows,
 )
 from peer.downloads.waiting import wait_for_end
 from peer.files import open_part
@@ -142,9 +141,9 @@ class Downloads:
                 return job.key
         raise Refused(Code.UNKNOWN_SHARE, f"no download to {names.quoted(path)} is in the list")
 
-    def why_slow(self, group_text: str, name: str) -> list[control.SourceRow]:
-        """The rows of ``why-slow``: the sources of an active download. Raises `Refused`."""
-        return [row for job in self._find(group_text, name, UNFINISHED) for row in source_rows(job)]
+    def active(self, group_text: str, name: str) -> list[DownloadJob]:
+        """The unfinished downloads with that name, or to that path. Raises `Refused`."""
+        return self._find(group_text, name, UNFINISHED)
 
     def _find(self, group_text: str, name: str, states: Collection[str]) -> list[DownloadJob]:
         """The downloads in one of ``states`` with that name, or to that path. Raises `Refused`

@@ -36,6 +36,7 @@ from peer.files.partial_content import PartialContent
 from peer.serving.inventory import Inventory, Reader
 from peer.swarm.fetching import events as swarm
 from peer.swarm.fetching.machine import Download
+from peer.swarm.fetching.piece_map import Cell, piece_map
 from peer.swarm.fetching.progress import Progress
 from peer.swarm.fetching.settings import DownloadSettings
 from peer.swarm.pieces import Bitfield, PieceLayout
@@ -160,6 +161,10 @@ class Transfer(ChannelHandler):
             held_bytes = min(progress.size, held * self.manifest.piece_length)
             return replace(progress, held_pieces=held, held_bytes=held_bytes)
         return progress
+
+    def piece_map(self) -> list[Cell]:
+        """The pieces for display."""
+        return piece_map(self._core.pieces.states, self._core.progress(monotonic()).sources)
 
     def _held(self) -> Bitfield:
         return Bitfield(self.manifest.piece_count, self.part.held_indexes())

@@ -168,6 +168,11 @@ def _no_source(job: DownloadJob, reason: str | None) -> tuple[str, str]:
     )
 
 
+def piece_map_of(job: DownloadJob) -> control.PieceMapIs:
+    """The pieces of a running download; no cells while it has no transfer."""
+    return control.PieceMapIs([] if job.transfer is None else [*job.transfer.piece_map()])
+
+
 def source_rows(job: DownloadJob) -> list[control.SourceRow]:
     """The rows of ``why-slow``: the sources of a running download."""
     transfer = job.transfer

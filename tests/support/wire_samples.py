@@ -217,6 +217,8 @@ ASKS: list[Any] = [
     control.Cancel("films", "film.mkv"),
     control.Clear(),
     control.WhySlow("films", "film.mkv"),
+    control.PieceMap("films", "film.mkv"),
+    control.QrCode("mini-torrent://192.0.2.1:5000/KEY#SECRET"),
     control.Watch("films"),
     control.Limit(5_242_880, 0, None, 1024, "08:00,5M 18:00,off"),
     control.Doctor(),
@@ -352,6 +354,8 @@ ANSWERS: list[Any] = [
         ]
     ),
     control.SourceRows([control.SourceRow("bob", "tcp://192.0.2.2:5001", True, 1.5, 3, 2, "good")]),
+    control.PieceMapIs([(1.0, 0.0, 3), (0.5, 0.25, 1)]),
+    control.QrCodeIs(["101", "010", "111"]),
     control.Checks([control.CheckRow("clock", False, "a day off", "set it")]),
     control.Uploaded(
         _ROW,

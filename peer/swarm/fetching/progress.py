@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from common.ids import UserId
 from peer.swarm.fetching.events import SourceId, Verdict
 from peer.swarm.fetching.sources import Phase, Source
+from peer.swarm.pieces import Bitfield
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class SourceProgress:
     verdict: Verdict | None
     """Reason of its last close; None if it never was closed."""
     note: str
+    have: Bitfield | None
+    """Its pieces; None if it has all, or is not open. Not a copy."""
 
     @classmethod
     def of(cls, source: Source, now: float) -> SourceProgress:
@@ -42,6 +45,7 @@ class SourceProgress:
             stalled=source.stalled,
             verdict=source.verdict,
             note=source.note,
+            have=source.have,
         )
 
 

@@ -55,6 +55,7 @@ ADDED = [
     "list-shares",
     "whoami",
     "logs",
+    "web",
     "limit",
     "doctor",
     "completion",

@@ -9,15 +9,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from common import limits
 from common.errors import Refused
 from common.messages import control
+from common.messages.documents import document
 from common.messages.refusals import Code
 from peer.control.server import Notify, Waiting
 from peer.http.access import UNIX_HOSTS, Access, Sessions
 from peer.http.application import SECURITY_HEADERS, Api, application, session_routes
+from tests.support.wire_samples import CONVERSATIONS
 
 HOST = "127.0.0.1:4321"
 Answering = Callable[[control.Ask, Notify], Any]
@@ -88,6 +91,11 @@ def test_answers_are_the_documents_of_the_command_line() -> None:
             assert handler.asked[-1] == control.Pause("films", "a b")
 
     run(talk())
+
+
+@pytest.mark.parametrize("answer", CONVERSATIONS["control-answers"][1], ids=repr)
+def test_every_answer_has_a_document(answer: control.Answer) -> None:
+    assert msgspec.json.encode(document(answer))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,204 @@
+"""The page of a peer in a real browser: a first hour, hostile names, and attacks by other pages."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import Person, Swarm
+from tests.support.waiting import PATIENCE_S, wait_for
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium: apt-get install chromium, to test the page"
+)
+HOSTILE = "<img src=x onerror=document.title='taken'>.txt"
+
+
+@pytest.fixture(scope="module")
+def swarm() -> Iterator[Swarm]:
+    swarm = Swarm()
+    yield swarm
+    swarm.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def page_of(person: Person, browser: Any) -> Iterator[Any]:
+    """The page of a peer, freshly opened; nothing may be reported on its console."""
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE_S * 1000)
+    page, told = context.new_page(), []
+    page.on("console", lambda message: told.append(message.text) if message.type != "log" else None)
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(person.json("web", "--no-browser")["address"])
+    page.wait_for_selector("nav")
+    yield page
+    assert told == []
+    context.close()
+
+
+def see(page: Any, view: str) -> None:
+    page.evaluate("view => { location.hash = '#' + view; }", view)
+
+
+def fill(page: Any, title: str, **fields: str) -> None:
+    """Fill the form under the heading ``title`` and send it."""
+    panel = page.locator("section", has=page.get_by_role("heading", name=title, exact=True))
+    for name, text in fields.items():
+        panel.locator(f"[name={name}]").fill(text)
+    panel.locator("form button").click()
+
+
+def test_the_story_of_a_first_hour(swarm: Swarm, browser: Any) -> None:
+    anna, bert = swarm.person("anna", log_in=False), swarm.person("bert", log_in=False)
+    shared = swarm.file(400_000, "model.bin")
+    with page_of(anna, browser) as first, page_of(bert, browser) as second:
+        for page, user in ((first, "anna"), (second, "bert")):
+            fill(page, "Create an account", user=user, password="a password", again="a password")
+            page.get_by_role("heading", name="Transfers", exact=True).wait_for()
+        see(first, "groups")
+        fill(first, "Create a group", group="lab")
+        first.get_by_role("cell", name="lab", exact=True).wait_for()
+        see(first, "group/lab")
+        fill(first, "Share", path=str(shared))
+        first.get_by_text("1 share", exact=True).wait_for()
+
+        see(second, "group/lab")
+        second.get_by_role("button", name="Ask to join").click()
+        second.get_by_text("You asked to join").wait_for()
+        first.get_by_role("button", name="Accept").click()
+        second.get_by_role("button", name="Download model.bin").click()
+        dest = swarm.folder()
+        second.locator("dialog [name=dest]").fill(str(dest))
+        second.locator("dialog form button").click()
+        see(second, "transfers")
+        second.locator(".transfer .chip.complete").wait_for()
+        assert (dest / "model.bin").read_bytes() == shared.read_bytes()
+        see(first, "events")
+        first.get_by_role("cell", name="seeding", exact=True).wait_for()
+        see(first, "group/lab")
+        fill(first, "Invitations", uses="2")
+        line = first.locator("dialog .mono").inner_text()
+        assert line.startswith("mini-torrent join 'mini-torrent://")
+        first.locator("dialog canvas.qr").wait_for()
+
+
+def test_h136_names_of_others_are_texts(swarm: Swarm, browser: Any) -> None:
+    cora = swarm.person("cora")
+    group = cora.group_with()
+    cora.share(swarm.file(1000), group, "--name", HOSTILE)
+    with page_of(cora, browser) as page:
+        see(page, f"group/{group}")
+        page.get_by_text(HOSTILE).first.wait_for()
+        assert page.title() == "Mini-Torrent"
+        assert page.locator(".files img").count() == 0
+
+
+def test_an_address_opens_one_page_only(swarm: Swarm, browser: Any) -> None:
+    dora = swarm.person("dora")
+    address = dora.json("web", "--no-browser")["address"]
+    first, second = browser.new_context().new_page(), browser.new_context().new_page()
+    first.goto(address)
+    first.wait_for_selector("nav")
+    assert "#s=" not in first.url
+    second.goto(address)
+    second.get_by_text("This page was opened before, or too long ago").wait_for()
+    first.reload()  # the same tab keeps its session
+    first.wait_for_selector("nav")
+
+
+ATTACK = """
+<title>attack</title><script type="module">
+const told = [];
+const attempt = async (what, options) => {
+  try { const answer = await fetch(what, options); told.push(`${answer.type} ${answer.status}`); }
+  catch (error) { told.push("refused"); }
+};
+const api = "%s/api/v1";
+await attempt(api + "/groups");
+const method = "POST", headers = {"Content-Type": "application/json"};
+await attempt(api + "/groups", {method, headers, body: '{"group": "stolen"}'});
+await attempt(api + "/groups", {method: "POST", mode: "no-cors", body: '{"group": "stolen"}'});
+await attempt(api + "/down", {method: "POST", mode: "no-cors", body: "{}"});
+const form = document.createElement("iframe"); form.src = "%s"; document.body.append(form);
+form.onload = () => {
+  try { told.push(form.contentDocument ? "blank" : "framed"); } catch { told.push("closed"); }
+  document.title = told.join(",");
+};
+</script>
+"""
+
+
+def test_h133_a_page_on_another_port_cannot_attack_it(
+    swarm: Swarm, browser: Any, tmp_path: Path
+) -> None:
+    emil = swarm.person("emil")
+    with page_of(emil, browser) as page:
+        origin = page.evaluate("location.origin")
+        (tmp_path / "index.html").write_text(ATTACK % (origin, origin))
+        handler = partial(QuietHandler, directory=str(tmp_path))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            other = browser.new_context().new_page()
+            other.goto(f"http://127.0.0.1:{server.server_port}/")
+            wait_for(lambda: other.title() != "attack", "the end of the attack")
+            told = other.title().split(",")
+        finally:
+            server.shutdown()
+            server.server_close()
+        assert told[:2] == ["refused", "refused"]
+        assert told[4] in ("blank", "closed", "framed")
+        assert "stolen" not in {row["group"] for row in emil.json("list-groups")}
+        assert emil.status()["user"] == "emil"  # it still runs
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_ten_thousand_files_are_a_list_of_a_few_rows(swarm: Swarm, browser: Any) -> None:
+    flora = swarm.person("flora")
+    group = flora.group_with()
+    with page_of(flora, browser) as page:
+        row = {
+            "size_bytes": 1,
+            "files": 1,
+            "pieces": 1,
+            "piece_bytes": 1,
+            "algorithm": "blake3",
+            "digest": "00",
+            "seeders": 1,
+            "leechers": 0,
+            "shared_by": ["flora"],
+            "away": False,
+            "version": 1,
+        }
+        rows = [{**row, "name": f"file-{at:05}"} for at in range(10_000)]
+        page.route(f"**/groups/{group}/files", lambda route: route.fulfill(json=rows))
+        see(page, f"group/{group}")
+        page.get_by_text("10,000 shares").wait_for()
+        assert page.locator(".file").count() < 60
+        page.locator(".files").evaluate("node => { node.scrollTop = node.scrollHeight; }")
+        page.get_by_text("file-09999").wait_for()
+        page.locator("section input").first.fill("file-00042")
+        page.get_by_text("1 share", exact=True).wait_for()
