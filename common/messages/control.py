@@ -223,6 +223,13 @@ class Clear(_Ask, frozen=True):
     """Take all complete downloads off the list; their files stay."""
 
 
+class Verify(_Ask, frozen=True):
+    """Read a copy on this device again, and compare each piece with its digest."""
+
+    group: Text
+    name: Text
+
+
 class WhySlow(_Ask, frozen=True):
     """The state of each source of a running download."""
 
@@ -337,6 +344,7 @@ Ask: TypeAlias = (
     | WhySlow
     | PieceMap
     | QrCode
+    | Verify
     | Watch
     | Limit
     | Doctor
@@ -676,6 +684,21 @@ class Checks(_Result, frozen=True):
     rows: list[CheckRow]
 
 
+class Verified(_Result, frozen=True):
+    """``damaged``: the pieces that do not have their digests; ``files``: those they belong to,
+    relative to ``path``."""
+
+    group: str
+    name: str
+    version: int
+    path: str
+    size_bytes: int
+    pieces: int
+    damaged: list[int]
+    files: list[str]
+    elapsed_s: float
+
+
 class Uploaded(_Result, frozen=True):
     """``joined``: others offered the same content before. ``again``: this device did. ``notes``:
     what differs from what was asked, a sentence each. ``skipped``: the entries left out, but for
@@ -795,6 +818,7 @@ Answer: TypeAlias = (
     | PieceMapIs
     | QrCodeIs
     | Checks
+    | Verified
     | Uploaded
     | Planned
     | Downloaded

@@ -1,9 +1,15 @@
-"""Commands about what this device shares: list-shares."""
+"""Commands about the copies on this device: list-shares, verify."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from peer.cli.arguments import group_argument, share_argument
 from peer.cli.command import command
 from peer.cli.console import Console
+from peer.cli.json_form import plain
+
+SHOWN_MAX = 10  # pieces and files in an error; JSON has all
 
 
 @command("list-shares", example="mini-torrent list-shares")
@@ -19,4 +25,45 @@ def list_shares(console: Console) -> None:
     show_rows(console, console.ask(ListShares()), shares_table)
 
 
-COMMANDS = (list_shares,)
+@command("verify", example="mini-torrent verify films film.mkv")
+@group_argument
+@share_argument
+def verify(console: Console, group: str, name: str) -> int:
+    """Read a copy on this device again, and compare each piece.
+
+    The copy is a share of this device, or a complete download. Damaged pieces are named, and the
+    exit code is 5. Nothing is changed.
+    """
+    from common.errors import IntegrityError
+    from common.hints import hint
+    from common.messages.control import Verified, Verify
+    from common.names import quoted
+    from common.units import count_text, size_text, time_text
+    from peer.cli.progress import run
+
+    answer = run(console, Verify(group, name), name)
+    assert isinstance(answer, Verified)
+    if console.as_json:
+        console.json(plain(answer))
+    if not answer.damaged:
+        if not (console.as_json or console.quiet):
+            what = f"{size_text(answer.size_bytes)}, {count_text(answer.pieces, 'piece')}"
+            console.print_line(f"{answer.path}: verified, {what} in {time_text(answer.elapsed_s)}")
+        return 0
+    pieces = _first(answer.damaged)
+    files = f" in {_first(map(quoted, answer.files))}" if any(answer.files) else ""
+    of_all = f"{len(answer.damaged):,} of {count_text(answer.pieces, 'piece')}"
+    words = "fetch the damaged pieces again"
+    raise IntegrityError(
+        f"verify {answer.path}: {of_all} damaged: {pieces}{files}",
+        hint(words, "download-file", group, name, answer.path, options=("--overwrite",)),
+    )
+
+
+def _first(found: Iterable[object]) -> str:
+    texts = [str(one) for one in found]
+    more = f" and {len(texts) - SHOWN_MAX:,} more" if len(texts) > SHOWN_MAX else ""
+    return ", ".join(texts[:SHOWN_MAX]) + more
+
+
+COMMANDS = (list_shares, verify)

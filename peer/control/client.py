@@ -58,6 +58,7 @@ Ended: TypeAlias = (
     | control.PieceMapIs
     | control.QrCodeIs
     | control.Checks
+    | control.Verified
     | control.Uploaded
     | control.Planned
     | control.Downloaded

@@ -27,6 +27,7 @@ from peer.control.invitations import InvitationCommands
 from peer.control.notices import Notifications
 from peer.control.server import Notify, Waiting
 from peer.control.share_rows import fetching_rows, share_rows
+from peer.control.verification import verify_copy
 from peer.control.views import happened, missed, planned, qr_rows, short_id, time_text, uploaded
 from peer.downloads.manager import Downloads
 from peer.downloads.views import piece_map_of, source_rows
@@ -151,6 +152,7 @@ class Commands:
                 | control.Clear()
                 | control.WhySlow()
                 | control.PieceMap()
+                | control.Verify()
             ):
                 await self._services.session.wait_ready(SETTLE_S)
                 return await self._files(ask, notify)
@@ -185,7 +187,8 @@ class Commands:
         | control.Cancel
         | control.Clear
         | control.WhySlow
-        | control.PieceMap,
+        | control.PieceMap
+        | control.Verify,
         notify: Notify,
     ) -> control.Answer | Waiting:
         downloads = self._services.downloads
@@ -236,6 +239,9 @@ class Commands:
                     f"{what} taken off the list; the files stay",
                     [{"group": row.group, "name": row.name, "path": row.path} for row in rows],
                 )
+            case control.Verify():
+                shares = self._services.shares
+                return Waiting(verify_copy(ask, shares, downloads, notify))
             case control.WhySlow(group, name):
                 jobs = downloads.active(group, name)
                 return control.SourceRows([row for job in jobs for row in source_rows(job)])

@@ -29,15 +29,11 @@ from peer.downloads.publication import run_owed_hooks
 from peer.downloads.queue import DownloadQueue
 from peer.downloads.source_requests import REVIEW_S
 from peer.downloads.transfer import Transfer
-from peer.downloads.views import (
-    download_row,
-    missing_text,
-    shown_path,
-)
+from peer.downloads.views import copy_of, download_row, missing_text, shown_path
 from peer.downloads.waiting import wait_for_end
 from peer.files import open_part
 from peer.files.errors import Away
-from peer.records import DownloadRecord, DownloadState, Records
+from peer.records import DownloadRecord, DownloadState, Records, ShareRecord
 from peer.shares.withdrawn import is_withdrawn, withdrawn_by
 
 log = logging.getLogger(__name__)
@@ -140,6 +136,10 @@ class Downloads:
             if job.group == group and shown_path(job.path) == path:
                 return job.key
         raise Refused(Code.UNKNOWN_SHARE, f"no download to {names.quoted(path)} is in the list")
+
+    def copies(self) -> list[ShareRecord]:
+        """The complete downloads, as shares."""
+        return [copy_of(job) for job in self._mine() if job.complete]
 
     def active(self, group_text: str, name: str) -> list[DownloadJob]:
         """The unfinished downloads with that name, or to that path. Raises `Refused`."""

@@ -11,7 +11,8 @@ from common.messages import control
 from peer.downloads.job import DownloadJob
 from peer.downloads.piece_writer import STORAGE_RETRY_S
 from peer.downloads.transfer import Transfer
-from peer.records import DownloadRecord, DownloadState
+from peer.files.fingerprint import SharedLocation
+from peer.records import DownloadRecord, DownloadState, ShareRecord
 from peer.swarm.fetching.progress import Progress, SourceProgress
 from peer.swarm.fetching.sources import Phase
 
@@ -207,6 +208,19 @@ def _verdict(source: SourceProgress, progress: Progress) -> str:
     verdict = source.verdict.value if source.verdict is not None else "good"
     note = f": {source.note}" if source.note else ""
     return f"{source.phase.name.lower()}, {verdict}{note}"
+
+
+def copy_of(job: DownloadJob) -> ShareRecord:
+    """A complete download as a share, without the fingerprints of its files."""
+    record = job.record
+    return ShareRecord(
+        user=record.user,
+        group=record.group,
+        name=record.name,
+        content=record.content,
+        place=SharedLocation(record.path, ()),
+        version=record.version,
+    )
 
 
 def downloaded(job: DownloadJob) -> control.Downloaded:

@@ -122,6 +122,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", _group("/files"), _c.UploadFile, _c.Uploaded, "Share a path of this machine"),
     Route("POST", f"{_FILE}/stop-share", _c.StopShare, _c.Done, "Stop sharing from this device"),
     Route("POST", f"{_FILE}/download", _c.DownloadFile, _c.Downloaded, "Download a share"),
+    Route("POST", f"{_FILE}/verify", _c.Verify, _c.Verified, "Read a copy of this device again"),
     _rows("GET", "/shares", _c.ListShares, _c.ShareRows, _c.ShareRow, "Shares of this device"),
     _rows("GET", "/downloads", _c.ShowDownloads, _c.Downloads, _c.DownloadRow, "All downloads"),
     Route("POST", "/downloads/clear", _c.Clear, _c.DoneAll, "Clear complete downloads"),

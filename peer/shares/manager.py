@@ -155,6 +155,15 @@ class Shares:
         """All shares of the current user, in every state."""
         return list(self._open)
 
+    @property
+    def user(self) -> UserId | None:
+        """The user who is logged in."""
+        return self._replica.user
+
+    async def manifest_of(self, record: ShareRecord) -> Manifest:
+        """The manifest of a content on this device. Raises `ManifestLost`."""
+        return (await self._records.manifest_of(record))[0]
+
     async def size_of(self, share: Share) -> int | None:
         """The bytes of a share; None if its manifest is lost."""
         if share.open is not None:

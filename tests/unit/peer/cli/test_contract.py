@@ -478,6 +478,7 @@ KEYS: dict[str, type[msgspec.Struct]] = {
     "status": control.StatusIs,
     "doctor": control.CheckRow,
     "list-shares": control.ShareRow,
+    "verify": control.Verified,
     "limit": control.LimitsRow,
 }
 
@@ -681,6 +682,18 @@ def test_watched_downloads_are_printed_as_they_change(
         assert ran.out == "[D] [films] a b.mkv\n[C] [films] b\n[C] [films] a b.mkv\n"
 
 
+def test_damage_is_an_error_and_json_has_all_of_it(home: Path, cli: Cli) -> None:
+    found = control.Verified("films", "n", 1, EVIL, 1, 99, [*range(12)], [EVIL], 1.0)
+    _, ran = one_ask(home, cli, found, "verify", "films", "n")
+    assert (ran.code, ran.out) == (5, "")
+    assert "12 of 99 pieces damaged: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more in " in ran.err
+    assert "\x1b" not in ran.err
+    assert "--overwrite" in ran.err
+    _, ran = one_ask(home, cli, found, "--json", "verify", "films", "n")
+    assert (ran.json["damaged"], ran.json["files"]) == ([*range(12)], [EVIL])
+    assert ran.error["code"] == "corrupt"
+
+
 def test_whoami(home: Path, cli: Cli) -> None:
     status = msgspec.structs.replace(STATUS, id="3f0c9a1b")
     _, ran = one_ask(home, cli, status, "whoami")
@@ -760,6 +773,7 @@ EVERYWHERE: list[tuple[list[str], control.Answer]] = [
     (["logout"], control.Done(EVIL)),
     (["logout"], control.Failed(Code.FAILED, EVIL, EVIL)),
     (["list-shares"], control.ShareRows([SHARE])),
+    (["verify", "g", "n"], control.Verified(EVIL, EVIL, 1, EVIL, 1, 1, [], [], 1.0)),
     (["limit"], control.LimitsAre(control.LimitsRow(schedule=EVIL, until=EVIL))),
     (["whoami"], control.StatusIs(EVIL, True, EVIL, EVIL, EVIL, 1, id=EVIL)),
     (["status"], control.StatusIs(EVIL, False, EVIL, EVIL, EVIL, 1, 1, 1, EVIL, away=[EVIL])),

@@ -53,6 +53,7 @@ ADDED = [
     "clear",
     "why-slow",
     "list-shares",
+    "verify",
     "whoami",
     "logs",
     "web",
