@@ -268,7 +268,11 @@ def downloaded_line(done: control.Downloaded) -> str:
 
 def _whence(done: control.Downloaded) -> str:
     if done.sources:
-        return f", from {count_text(len(done.sources), 'peer')}"
+        local = ""
+        if done.reused_bytes:
+            fetched, reused = size_text(done.fetched_bytes), size_text(done.reused_bytes)
+            local = f": {fetched} fetched, {reused} from this device"
+        return f", from {count_text(len(done.sources), 'peer')}{local}"
     return ", copied from this device" if done.size_bytes else ""
 
 

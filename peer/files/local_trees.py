@@ -61,10 +61,14 @@ class LocalFiles:
 
     def read(self, ranges: Sequence[FileRange]) -> Buffer | None:
         """The bytes of ``ranges``, end to end; None if a file is gone, too short or unreadable."""
-        whole = bytearray(sum(one.length for one in ranges))
-        view, done = memoryview(whole), 0
         try:
             with self._opener() as opened:
+                if len(ranges) == 1:  # memory that the read fills need not be zeroed before
+                    with opened(ranges[0]) as fd:
+                        data = os.pread(fd, ranges[0].length, ranges[0].offset)
+                    return data if len(data) == ranges[0].length else None
+                whole = bytearray(sum(one.length for one in ranges))
+                view, done = memoryview(whole), 0
                 for one in ranges:
                     with opened(one) as fd:
                         part = view[done : done + one.length]

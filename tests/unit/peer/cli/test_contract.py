@@ -533,7 +533,8 @@ def test_a_download_reports_its_path_on_one_line(home: Path, cli: Cli) -> None:
 
     words = ("download-file", "films", "film.mkv", "/d")
     _, ran = one_ask(home, cli, work, *words)
-    assert ran.out == "/d/film.mkv: 1 GiB in 2.0 s, 512 MiB/s, from 1 peer\n"
+    fetched = "512 MiB fetched, 512 MiB from this device"
+    assert ran.out == f"/d/film.mkv: 1 GiB in 2.0 s, 512 MiB/s, from 1 peer: {fetched}\n"
     assert ran.err == "film.mkv: downloading, 50 % of 100 B, 10 B/s, from 3 peers, 5.0 s left\n"
     _, ran = one_ask(home, cli, work, "-q", *words)
     assert (ran.out, ran.err) == ("", "")
