@@ -40,6 +40,9 @@ from peer.downloads.manager import Downloads
 from peer.downloads.views import shown_path
 from peer.fetching.pool import ConnectionPool
 from peer.files.open_files import HandleCache
+from peer.follows.following import FollowServices
+from peer.follows.manager import Follows
+from peer.follows.records import FollowRecords
 from peer.hooks.downloads import DownloadHooks
 from peer.hooks.runner import HookRunner
 from peer.optional_http import OptionalHttp
@@ -210,6 +213,20 @@ class Peer:
             self._downloads.leeching,
             instance,
         )
+        follows = Follows(
+            FollowServices(
+                link=self._link,
+                shares=self._shares,
+                downloads=self._downloads.for_follows,
+                workers=self._workers,
+                records=FollowRecords(home, self._workers),
+                manifests=manifests,
+                notify=self._notices.add,
+                followers=self._replica.device_count,
+                rng=rng,
+            ),
+            self._replica,
+        )
         self._session = Session(
             self._replica,
             self._lease,
@@ -217,6 +234,7 @@ class Peer:
             self._shares,
             self._downloads,
             self._server,
+            follows,
         )
         self._commands = Commands(
             PeerServices(
@@ -226,6 +244,7 @@ class Peer:
                 session=self._session,
                 shares=self._shares,
                 downloads=self._downloads,
+                follows=follows,
                 piece_server=self._server,
                 whereabouts=self._addresses,
                 notices=self._notices,
@@ -332,6 +351,7 @@ class Peer:
 
     def _on_presence_changed(self) -> None:
         self._lease.announce_soon()
+        self._session.presence_changed()
 
     def _is_logged_in(self) -> bool:
         return self._replica.user is not None

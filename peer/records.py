@@ -131,9 +131,11 @@ class DownloadRecord(msgspec.Struct, frozen=True):
     """Command that runs when it is complete, as words."""
     hooks_owed: bool = False
     """Whether it is complete and its hooks have not ended yet."""
+    follow: bool = False
+    """Begun by a follow (see peer.follows): only into this very ``folder``."""
 
 
-R = TypeVar("R", ShareRecord, DownloadRecord)
+R = TypeVar("R", bound=msgspec.Struct)
 
 
 def record_key(*parts: str) -> str:

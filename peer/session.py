@@ -20,6 +20,7 @@ from common.names import fold_id, printable
 from common.shared_refusals import not_logged_in
 from peer.background_tasks import BackgroundTasks
 from peer.downloads.manager import Downloads
+from peer.follows.manager import Follows
 from peer.serving.server import PieceServer
 from peer.shares.manager import Shares
 from peer.tracker_client.group_replica import GroupReplica
@@ -44,6 +45,7 @@ class Session:
         shares: Shares,
         downloads: Downloads,
         server: PieceServer,
+        follows: Follows,
     ) -> None:
         self._replica = replica
         self._lease = lease
@@ -51,6 +53,7 @@ class Session:
         self._shares = shares
         self._downloads = downloads
         self._server = server
+        self._follows = follows
         self._tasks = BackgroundTasks()
         self._lock = asyncio.Lock()
         self._ready = asyncio.Event()
@@ -105,6 +108,7 @@ class Session:
             await self._deactivate()
 
     async def _deactivate(self) -> None:
+        await self._follows.deactivate()
         await self._shares.deactivate()
         await self._downloads.deactivate()
         self._tickets.clear()
@@ -147,7 +151,8 @@ class Session:
             self._run(self._apply_groups(user))
 
     def entry(self, entry: events.LogEntry) -> None:
-        """Apply an entry of a group's log to the rights of users."""
+        """Apply an entry of a group's log to the rights of users, and to the follows."""
+        self._follows.entry(entry)
         if isinstance(entry.event, events.Device) and not entry.event.bound:
             self._server.drop_user(GroupId(fold_id(entry.group)), UserId(fold_id(entry.event.user)))
         group = GroupId(fold_id(entry.group))
@@ -162,11 +167,16 @@ class Session:
             self._tickets.drop(group)
             self._run(self._shares.left_group(group))
 
+    def presence_changed(self) -> None:
+        """Let the follows look: a download began or ended."""
+        self._follows.look_soon()
+
     def gap(self, gap: Gap) -> None:
         """Drop the users of lost devices: entries of a group's log were lost for good.
 
         The group's other state was taken from the tracker's snapshot before.
         """
+        self._follows.gap(gap.group)
         for user in gap.gone:
             self._server.drop_user(gap.group, user)
         self._run(self._shares.reconcile())  # a lost entry may have withdrawn a share
@@ -197,12 +207,14 @@ class Session:
             await self._downloads.activate(user)
             self._downloads.link_up()
             await self._shares.reconcile()
+            await self._follows.activate(user)
 
     async def _apply_groups(self, user: UserId) -> None:
         async with self._lock:
             # While this waited for the lock, the user may have logged out.
             if user != self._replica.user or not self._replica.known:
                 return
+            await self._follows.groups_changed()
             await self._downloads.groups_changed()
             await self._shares.groups_changed()
 
@@ -217,4 +229,5 @@ class Session:
 
     def close(self) -> None:
         """Cancel all tasks."""
+        self._follows.close()
         self._tasks.cancel()

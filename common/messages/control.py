@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from common.limits import FILE_PATTERNS_MAX, INVITATION_S, REUSE_PATHS_MAX
 from common.messages.refusals import Code
+from common.units import percent_text
 
 Text = Annotated[str, Meta(max_length=4096)]
 Seconds = Annotated[float, Meta(ge=0, le=1e15)]
@@ -267,6 +268,45 @@ class Limit(_Ask, frozen=True):
     schedule: Text | None = None
 
 
+class WhoHas(_Ask, frozen=True):
+    """``name`` may be ``NAME@K``, as in `AwaitCopies`."""
+
+    group: Text
+    name: Text
+
+
+class AwaitCopies(_Ask, frozen=True):
+    """Wait until ``copies`` other devices hold a verified copy; 0: all that follow the group.
+
+    Each device is reported by a `Happened`. At ``timeout_s`` the answer tells which are missing.
+    """
+
+    group: Text
+    name: Text
+    copies: int = 0
+    timeout_s: float | None = None
+
+
+class Follow(_Ask, frozen=True):
+    """``path`` is absolute: the folder that gets every share of ``group`` that matches."""
+
+    group: Text
+    path: Text
+    globs: list[Text] = []
+    keep_versions: int = 0
+
+
+class Unfollow(_Ask, frozen=True):
+    """End the follow of ``group`` into ``path``, or all of them."""
+
+    group: Text
+    path: Text | None = None
+
+
+class ListFollows(_Ask, frozen=True):
+    pass
+
+
 class Doctor(_Ask, frozen=True):
     """The checks inside the running peer."""
 
@@ -354,6 +394,11 @@ Ask: TypeAlias = (
     | Redeem
     | OpenPage
     | HangUp
+    | WhoHas
+    | AwaitCopies
+    | Follow
+    | Unfollow
+    | ListFollows
 )
 
 
@@ -372,6 +417,8 @@ class UserRow(_Row, frozen=True):
     role: str
     since: str
     online: int
+    follows: int = 0
+    """Number of the user's devices that follow the group."""
 
 
 class InviteRow(_Row, frozen=True):
@@ -513,6 +560,62 @@ class LimitsRow(_Row, frozen=True):
     schedule: str | None = None
     by_hand: bool = False
     until: str | None = None
+
+
+class HolderRow(_Row, frozen=True):
+    """A device that holds, fetches or follows a share: ``holds``, ``fetching``, ``follows`` or
+    ``away``. ``device`` is the whole key; all bytes of an away device are verified if it holds a
+    copy."""
+
+    user: str
+    device: str
+    state: str
+    verified_bytes: int
+    since: str
+    size_bytes: int
+    id: str
+    """The beginning of the key, as ``list-devices`` shows it."""
+
+    @property
+    def state_text(self) -> str:
+        """The state, with the progress of a device that fetches."""
+        if self.state == "fetching":
+            return f"{self.state} {percent_text(self.verified_bytes, self.size_bytes)}"
+        return self.state
+
+
+class FollowedShare(_Row, frozen=True):
+    """A share with regard to a follow. ``state``: held, elsewhere, dismissed, fetching, queued,
+    waiting, failed or left-out. ``path``: where it is or goes; empty if that is not known."""
+
+    name: str
+    version: int
+    state: str
+    path: str
+    size_bytes: int
+    verified_bytes: int
+    reason: str | None
+
+
+class FollowRow(_Row, frozen=True):
+    """``state``: following, or waiting for ``reason``. ``matching``, ``held``: numbers of shares.
+    ``unsettled``: those that are not simply held in the folder, at most `FOLLOWED_SHARES_MAX`."""
+
+    group: str
+    path: str
+    match: list[str]
+    keep_versions: int
+    since: str
+    state: str
+    reason: str | None
+    matching: int
+    held: int
+    fetching: int
+    waiting: int
+    unsettled: list[FollowedShare] = []
+
+
+FOLLOWED_SHARES_MAX = 1_000
 
 
 class CheckRow(_Row, frozen=True):
@@ -699,6 +802,26 @@ class Verified(_Result, frozen=True):
     elapsed_s: float
 
 
+class Holders(_Result, frozen=True):
+    rows: list[HolderRow]
+
+
+class Follows(_Result, frozen=True):
+    """``text`` is for people; empty for a list."""
+
+    rows: list[FollowRow]
+    text: str = ""
+
+
+class Copies(_Result, frozen=True):
+    """The end of `AwaitCopies`. ``text`` tells how many there are, and at the timeout what is
+    missing."""
+
+    rows: list[HolderRow]
+    text: str
+    timed_out: bool = False
+
+
 class Uploaded(_Result, frozen=True):
     """``joined``: others offered the same content before. ``again``: this device did. ``notes``:
     what differs from what was asked, a sentence each. ``skipped``: the entries left out, but for
@@ -825,6 +948,9 @@ Answer: TypeAlias = (
     | Progress
     | Happened
     | Alive
+    | Holders
+    | Copies
+    | Follows
 )
 
 

@@ -7,6 +7,7 @@ key of the page before; ``more`` says that another page follows.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -190,13 +191,15 @@ class UserRow(msgspec.Struct, frozen=True, array_like=True):
     """User in a group.
 
     ``role``: owner, member or pending. ``since_ms``: time of joining or of the request.
-    ``online``: number of the user's devices that are online.
+    ``online``, ``follows``: numbers of the user's devices that are online, and that follow the
+    group.
     """
 
     user: IdText
     role: str
     since_ms: TimeMs
     online: Count = 0
+    follows: Count = 0
 
 
 class UserRows(Wire, frozen=True):
@@ -450,6 +453,76 @@ class ManifestPart(Wire, frozen=True):
     offset: Count
 
 
+# -- followers and holders ----------------------------------------------------------------------
+
+Globs = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=limits.GLOB_CHARACTERS_MAX)]],
+    Meta(max_length=limits.GLOBS_MAX),
+]
+
+
+class SetFollow(Wire, frozen=True):
+    """Record whether this device follows ``group``: it fetches every share of it by itself.
+
+    ``globs``: if any, it fetches only shares with a name that matches one of them. The record ends
+    with the login of the device and with the membership of its user.
+    """
+
+    group: IdText
+    on: bool
+    globs: Globs = msgspec.field(default_factory=list)
+
+
+class WhoHas(Wire, frozen=True):
+    """List the devices that hold, fetch or follow a version of a share.
+
+    ``version``: 0 is the current one. ``after``: hex key of a device.
+    """
+
+    group: IdText
+    name: ShareName
+    version: Version = 0
+    after: PageKey = ""
+
+
+class HolderState(StrEnum):
+    """State of a device with regard to one version of a share."""
+
+    HOLDS = "holds"
+    """It offers this version, of which it has a verified copy."""
+    FETCHING = "fetching"
+    FOLLOWS = "follows"
+    """It follows the group, and neither holds nor fetches this version."""
+    AWAY = "away"
+    """It is offline; ``copy`` of its row tells whether it holds a copy all the same."""
+
+
+class HolderRow(msgspec.Struct, frozen=True, array_like=True):
+    """Device that holds, fetches or follows a version of a share.
+
+    ``held``: number of verified pieces. ``since_ms``: time of the offer, of the first announcement
+    that it fetches, of its `SetFollow`, or when it was last seen. ``copy``: it offers this version.
+    ``follows``: it follows the group, with these ``globs``.
+    """
+
+    device: Key32
+    user: IdText
+    state: HolderState
+    held: Count
+    since_ms: TimeMs
+    copy: bool = False
+    follows: bool = False
+    globs: Globs = msgspec.field(default_factory=list)
+
+
+class Holders(Wire, frozen=True):
+    """Reply to `WhoHas`. ``row``: the version that the rows are about."""
+
+    row: FileRow
+    rows: Annotated[list[HolderRow], Meta(max_length=PAGE_ROWS)]
+    more: bool = False
+
+
 # -- presence -----------------------------------------------------------------------------------
 
 
@@ -549,13 +622,14 @@ class Following(Wire, frozen=True):
     """Reply to `Follow`.
 
     ``pending``: groups with an open join request of the user. ``requests``: number of open join
-    requests to each group that the user owns.
+    requests to each group that the user owns. ``followed``: groups that this device follows.
     """
 
     groups: list[GroupState]
     time_ms: TimeMs
     pending: list[IdText] = msgspec.field(default_factory=list)
     requests: list[tuple[IdText, Count]] = msgspec.field(default_factory=list)
+    followed: list[IdText] = msgspec.field(default_factory=list)
 
 
 class GetDevices(Wire, frozen=True):
@@ -637,6 +711,8 @@ Command: TypeAlias = (
     | RevokeInvitation
     | Redeem
     | Enter
+    | SetFollow
+    | WhoHas
 )
 
 Reply: TypeAlias = (
@@ -663,4 +739,5 @@ Reply: TypeAlias = (
     | Invited
     | InvitationRows
     | Redeemed
+    | Holders
 )

@@ -39,8 +39,23 @@ def groups_table(rows: Sequence[control.GroupRow]) -> Table:
 
 def users_table(rows: Sequence[control.UserRow], empty: str) -> Table:
     return Table(
-        (Column("user"), Column("role"), Column("since", spare=True), Column("online", True)),
-        [(row.user, row.role, moment_text(row.since), number_text(row.online)) for row in rows],
+        (
+            Column("user"),
+            Column("role"),
+            Column("since", spare=True),
+            Column("online", True),
+            Column("follow", True, spare=True),
+        ),
+        [
+            (
+                row.user,
+                row.role,
+                moment_text(row.since),
+                number_text(row.online),
+                number_text(row.follows),
+            )
+            for row in rows
+        ],
         empty,
     )
 

@@ -59,6 +59,9 @@ Ended: TypeAlias = (
     | control.QrCodeIs
     | control.Checks
     | control.Verified
+    | control.Holders
+    | control.Copies
+    | control.Follows
     | control.Uploaded
     | control.Planned
     | control.Downloaded

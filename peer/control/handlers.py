@@ -14,15 +14,17 @@ from typing import TypeVar, assert_never
 from common import names
 from common.crypto.keys import KeyPair, key_text
 from common.host.clock import monotonic, wall_ms
-from common.ids import GroupId
+from common.ids import DeviceKey, GroupId
 from common.messages import control, events
 from common.shared_refusals import no_group, not_logged_in
 from common.units import count_text
 from peer.address_changes import AddressWatch
 from peer.bandwidth import Bandwidth
 from peer.control.account import Account
+from peer.control.follows import FollowCommands
 from peer.control.groups import GroupCommands
 from peer.control.health import findings, hook_findings
+from peer.control.holders import HolderCommands
 from peer.control.invitations import InvitationCommands
 from peer.control.notices import Notifications
 from peer.control.server import Notify, Waiting
@@ -31,6 +33,7 @@ from peer.control.verification import verify_copy
 from peer.control.views import happened, missed, planned, qr_rows, short_id, time_text, uploaded
 from peer.downloads.manager import Downloads
 from peer.downloads.views import piece_map_of, source_rows
+from peer.follows.manager import Follows
 from peer.hooks.runner import HookRunner
 from peer.serving.server import PieceServer
 from peer.session import Session
@@ -62,6 +65,7 @@ class PeerServices:
     session: Session
     shares: Shares
     downloads: Downloads
+    follows: Follows
     piece_server: PieceServer
     whereabouts: AddressWatch
     notices: Notifications
@@ -84,6 +88,8 @@ class Commands:
             services.link, services.replica, services.session, services.shares
         )
         self._invitations = InvitationCommands(services.link, services.replica, self._account)
+        self._holders = HolderCommands(services.link, DeviceKey(services.pair.public))
+        self._follows = FollowCommands(services.follows, services.replica)
         self._watchers: list[_Watcher] = []
 
     def listen(self, notify: Notify) -> Callable[[], None]:
@@ -137,6 +143,13 @@ class Commands:
                 return control.LimitsAre(await self._services.bandwidth.change(ask))
             case control.Watch(group):
                 return Waiting(self._watch(group, notify))
+            case control.WhoHas(group, name):
+                return await self._holders.who_has(group, name)
+            case control.AwaitCopies():
+                return Waiting(self._holders.wait(ask, notify))
+            case control.Follow() | control.Unfollow() | control.ListFollows():
+                await self._services.session.wait_ready(SETTLE_S)
+                return await self._follows.handle(ask)
             case control.HangUp() | control.Hello():
                 return control.Done()
             case (

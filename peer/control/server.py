@@ -43,7 +43,13 @@ BACKLOG_MAX = 10_000  # messages kept for a command line that does not read, e.g
 
 Notify: TypeAlias = Callable[[control.Progress | control.Happened], None]
 _Key: TypeAlias = tuple[bytes, bytes]  # routing id, request id
-_LONG = control.UploadFile | control.DownloadFile | control.AwaitDownload | control.Watch
+_LONG = (
+    control.UploadFile
+    | control.DownloadFile
+    | control.AwaitDownload
+    | control.AwaitCopies
+    | control.Watch
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def group_row(row: tracker.GroupRow) -> control.GroupRow:
 
 def user_row(row: tracker.UserRow) -> control.UserRow:
     """A row of ``list-members`` and ``list-requests``."""
-    return control.UserRow(row.user, row.role, time_text(row.since_ms), row.online)
+    return control.UserRow(row.user, row.role, time_text(row.since_ms), row.online, row.follows)
 
 
 def device_rows(rows: Sequence[tracker.OwnDevice], own: bytes) -> list[control.DeviceRow]:
@@ -71,6 +71,20 @@ def short_ids(keys: Iterable[bytes]) -> dict[bytes, str]:
     while len({text[:length] for text in whole.values()}) < len(whole):
         length += 1
     return {key: text[:length] for key, text in whole.items()}
+
+
+def holder_row(row: tracker.HolderRow, share: tracker.FileRow) -> control.HolderRow:
+    """A row of ``who-has`` and ``wait``."""
+    held_bytes = share.size if row.copy else min(row.held * share.piece_length, share.size)
+    return control.HolderRow(
+        user=row.user,
+        device=key_text(row.device),
+        state=row.state.value,
+        verified_bytes=held_bytes,
+        since=time_text(row.since_ms),
+        size_bytes=share.size,
+        id=short_id(row.device),
+    )
 
 
 def file_row(row: tracker.FileRow) -> control.FileRow:

@@ -24,6 +24,7 @@ from common.manifest import Manifest
 from common.messages import control
 from common.messages.base import Source
 from common.messages.refusals import Code
+from peer.downloads.earlier_versions import Version
 from peer.downloads.in_place import complete_in_place
 from peer.downloads.job import DownloadJob, DownloadServices, order_named
 from peer.downloads.lifecycle import DownloadLifecycle
@@ -35,6 +36,7 @@ from peer.downloads.reuse import real_paths
 from peer.files import open_part
 from peer.files.errors import AlreadyExists
 from peer.files.fingerprint import SharedLocation
+from peer.files.folder_identity import Folder
 from peer.files.missing_folders import make_folders, remove_folders
 from peer.records import DownloadRecord, Records, record_key
 from peer.tracker_client.claims import check_summary
@@ -74,11 +76,14 @@ class DownloadCreator:
         ask: control.DownloadFile,
         user: UserId,
         report: Callable[[control.Progress], None],
+        follow: Folder | None = None,
+        placed: Version | None = None,
     ) -> DownloadJob | Callable[[], Awaitable[DownloadJob]]:
         """Find the share and its manifest. Return the step that creates the job.
 
-        If the same download is active already, return its job instead. Raises
-        `MiniTorrentError`; nothing has changed then.
+        If the same download is active already, return its job instead. ``follow``: the folder of
+        the follow that begins it, which must be the one at its destination. ``placed``: the version
+        that it has put there. Raises `MiniTorrentError`; nothing has changed then.
         """
         services = self._services
         group = names.group_id(ask.group)
@@ -88,6 +93,8 @@ class DownloadCreator:
         name = names.share_name(found.row.name)  # as it is listed: it is offered under that name
         reuse = await services.workers.run(real_paths, ask.reuse)
         path = _destination(ask.dest, asked)
+        if follow is not None:
+            await services.workers.run(open_part.require_folder, path, follow, True)
         content = ContentId(found.row.content)
         active = self._active_to(path)
         if active is not None:
@@ -112,7 +119,9 @@ class DownloadCreator:
         await services.workers.run(services.manifests.put, content, encoded)
         admitted = await services.workers.run(open_part.admit, path)
         finished = [job.record for job in self._jobs.values() if job.complete]
-        made = await plan(services, ask, found.row, user, decoded, admitted, finished, report)
+        made = await plan(
+            services, ask, found.row, user, decoded, admitted, finished, report, placed
+        )
         record = DownloadRecord(
             user=user,
             group=group,
@@ -133,6 +142,8 @@ class DownloadCreator:
             files=made.files,
             present=[*made.present],
             on_complete=list(ask.on_complete),
+            follow=follow is not None,
+            folder=follow,
         )
         if (place := made.place) is not None:
             return lambda: self._create_in_place(record, decoded, place)
@@ -148,6 +159,8 @@ class DownloadCreator:
     ) -> DownloadJob:
         """Record the download, reserve its destination, and start or queue it."""
         run = self._services.workers.run
+        if record.follow:
+            await run(open_part.require_folder, os.fsdecode(record.path), record.folder, True)
         path, missing, taken = await run(open_part.admit, os.fsdecode(record.path))
         self._refuse_if_active(path)
         if taken and not (record.overwrite or record.replaces or record.present):
@@ -156,7 +169,8 @@ class DownloadCreator:
         try:
             record = replace(record, path=os.fsencode(path), made=list(map(os.fsencode, missing)))
             key = record_key(record.user, record.group, record.name, path, str(record.started_ms))
-            starts = self._queue.is_free(len(self.paths) - 1)
+            # Why: in the queue, a download of a follow waits for space on its disk.
+            starts = self._queue.is_free(len(self.paths) - 1) and not record.follow
             job = DownloadJob(key, record, encoded=encoded if starts else b"")
             await self._reserve(job, decoded if starts else None)
             self._jobs[key] = job
@@ -197,7 +211,8 @@ class DownloadCreator:
             if record.made:
                 await run(self._records.put, job.key, record)
                 await run(make_folders, list(map(os.fsdecode, record.made)))
-            folder = await run(open_part.require_folder, job.path, None, False)
+            wanted, begun = (record.folder, True) if record.follow else (None, False)
+            folder = await run(open_part.require_folder, job.path, wanted, begun)
             record = job.record = replace(record, folder=folder)
             await run(self._records.put, job.key, record)
             if decoded is not None:

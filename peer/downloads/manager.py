@@ -23,6 +23,7 @@ from common.messages.refusals import Code
 from common.shared_refusals import not_logged_in
 from peer.background_tasks import BackgroundTasks
 from peer.downloads.creation import DownloadCreator
+from peer.downloads.for_follows import FollowedDownloads
 from peer.downloads.job import DownloadJob, DownloadServices, not_a_member
 from peer.downloads.lifecycle import DownloadLifecycle
 from peer.downloads.publication import run_owed_hooks
@@ -74,6 +75,8 @@ class Downloads:
         """Changes of disk and records: they run to their end even if their command is cancelled,
         and `close` waits for them."""
         run_owed_hooks(services, self._records, self._jobs.values())
+        parts = (self._jobs, self._creator, self._lifecycle, self._queue, self._changes)
+        self.for_follows = FollowedDownloads(*parts, lambda: self._user, self._give_up)
         self._tasks.start(self._review_sources())
         self._tasks.start(self._review_folders())
 
@@ -244,6 +247,7 @@ class Downloads:
             del self._jobs[job.key]
             await asyncio.shield(self._changes.start(self._lifecycle.forget(job)))
             return False
+        self.for_follows.on_cancelled(job.record)
         await asyncio.shield(self._changes.start(self._give_up(job)))
         return True
 

@@ -19,7 +19,7 @@ from common.manifest import Manifest
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from common.names import quoted
-from peer.downloads.earlier_versions import earlier_versions, unchanged_version
+from peer.downloads.earlier_versions import Version, earlier_versions, unchanged_version
 from peer.downloads.in_place import content_at
 from peer.downloads.job import DownloadServices
 from peer.files import open_part, sharing
@@ -54,8 +54,10 @@ async def plan(
     admitted: open_part.Admitted,
     finished: Sequence[DownloadRecord],
     report: Report,
+    placed: Version | None = None,
 ) -> Plan:
-    """The plan of a download of ``row``. ``finished`` are the records of complete downloads.
+    """The plan of a download of ``row``. ``finished`` are the records of complete downloads,
+    ``placed`` is the version that a follow has put there.
 
     Raises `MiniTorrentError`.
     """
@@ -75,6 +77,7 @@ async def plan(
         group, name = names.group_id(ask.group), names.share_name(row.name)
         shared = services.shares.versions_of(user, group, name)
         versions = earlier_versions(row, user, group, path, shared, finished)
+        versions = versions if placed is None else [placed, *versions]
         if wanted.is_whole:  # a part never takes the place of a whole unasked
             replaces = await unchanged_version(services, versions, path, report)
         if replaces is None and not ask.overwrite:

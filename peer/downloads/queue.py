@@ -16,6 +16,7 @@ from common import limits
 from common.host.clock import monotonic
 from peer.downloads.job import DownloadJob
 from peer.downloads.lifecycle import DownloadLifecycle
+from peer.records import DownloadState
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,9 @@ class DownloadQueue:
             if job.transfer is None and (job.waits or not job.has_task):
                 continue
             gives_way = False
-            if job.transfer is None or job.has_task:
+            if job.record.state == DownloadState.PAUSED:
+                pass  # it waits for its disk, and holds up no other one
+            elif job.transfer is None or job.has_task:
                 job.still_since = now  # it is being opened, copied or verified
             else:
                 progress = job.transfer.progress()

@@ -26,6 +26,7 @@ from common.messages import control, events, tracker
 from common.messages.refusals import Code
 from common.shared_refusals import no_group, not_logged_in, still_pending
 from peer.background_tasks import BackgroundTasks
+from peer.files.fingerprint import SharedLocation
 from peer.files.open_files import HandleCache
 from peer.files.scan_problems import Typed
 from peer.files.scanning import DevicePaths, Scan, scan
@@ -172,6 +173,23 @@ class Shares:
             return (await self._records.manifest_of(share.record))[0].size
         except StorageError:
             return None
+
+    def records_in(self, group: str) -> list[ShareRecord]:
+        """The shares of the current user in a group, also those whose folder is away."""
+        return [share.record for share in self._open if share.record.group == group]
+
+    async def moved(self, path: str, version: int, place: SharedLocation) -> None:
+        """Serve a version from another place, which has the same files, if it is served at all."""
+        for share in self._open:
+            if (share.record.place.path, share.record.version) == (path, version):
+                await self._open.move(share, place)
+
+    async def stop_at(self, path: str, version: int) -> None:
+        """Stop the shares of a version at a path. Raises `MiniTorrentError`."""
+        for share in self._open:
+            record = share.record
+            if (record.place.path, record.version) == (path, version):
+                await self._agreement.stop(GroupId(record.group), record.name, version)
 
     async def watch_files(self) -> None:
         """Check the shared files from time to time, until this is cancelled."""

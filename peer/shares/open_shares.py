@@ -141,6 +141,12 @@ class OpenShares:
         finally:
             share.checking = False
 
+    async def move(self, share: Share, place: SharedLocation) -> None:
+        """Serve a share from another place with the same files. Raises as `open`."""
+        await self._move(share, place)
+        self.close_files(share)
+        await self.open(share)
+
     async def _move(self, share: Share, place: SharedLocation) -> None:
         share.record = replace(share.record, place=place)
         if self.has(share):

@@ -68,6 +68,8 @@ class GroupReplica:
         """The groups that the user asked to join, unanswered so far."""
         self.requests: dict[GroupId, int] = {}
         """Numbers of join requests to the groups that the user owns."""
+        self.followed: set[GroupId] = set()
+        """The groups that this device follows, says the tracker."""
         self.known = False
         """Whether ``groups`` are those of ``user``: the tracker has sent them since the login."""
         self.unreadable = 0
@@ -81,6 +83,11 @@ class GroupReplica:
         """Return the mark that tells a group from another one of its name; empty if unknown."""
         view = self._views.get(group)
         return b"" if view is None else view.topic
+
+    def device_count(self, group: str) -> int:
+        """Return the number of devices of a group's members, as far as known."""
+        view = self._views.get(GroupId(group))
+        return 0 if view is None else len(view.devices)
 
     def has_left(self, user: UserId, group: GroupId, topic: bytes) -> bool:
         """Whether ``user`` is no longer in that group.
@@ -315,6 +322,7 @@ class GroupReplica:
         pending = {GroupId(fold_id(group)) for group in reply.pending[: limits.LISTING_MAX]}
         answered, self.pending = self.pending - pending, pending
         self.requests = {GroupId(fold_id(group)): count for group, count in reply.requests if count}
+        self.followed = {GroupId(fold_id(group)) for group in reply.followed} & set(self._views)
         for group in sorted(answered):
             self._on_answered(group, group in self._views)
 

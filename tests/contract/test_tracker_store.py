@@ -214,6 +214,8 @@ def _something(harness: TrackerHarness, rng: random.Random) -> None:
                 tracker.Offer(group, name, _content(harness, "c"), False, rng.randrange(3)),
                 tracker.StopShare(group, name, rng.randrange(3)),
                 tracker.Withdraw(group, name, rng.randrange(3)),
+                tracker.SetFollow(group, True, rng.choice([[], ["*.iso", "a?"]])),
+                tracker.SetFollow(group, rng.random() < 0.7),
                 tracker.Logout(),
                 tracker.ForgetDevice(harness.device(f"device {rng.randrange(6)}").key),
                 tracker.Announce("tcp://192.0.2.7:9000"),

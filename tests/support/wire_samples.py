@@ -78,6 +78,8 @@ COMMANDS: list[Any] = [
     tracker.RevokeInvitation("films", "abcdefgh"),
     tracker.Redeem(OTHER),
     tracker.Enter(OTHER, "bob", "a password", False),
+    tracker.SetFollow("films", True, ["*.mkv"]),
+    tracker.WhoHas("films", "film.mkv", 2, DEVICE.hex()),
 ]
 
 _GROUP_STATE = tracker.GroupState("films", "alice", 2, TOPIC, DEVICE, 9, [("carol", 2)])
@@ -92,7 +94,7 @@ REPLIES: list[Any] = [
     tracker.PasswordChanged(2),
     tracker.OwnDevices([tracker.OwnDevice(OTHER, MS, MS, True, "tcp://192.0.2.2:5001")], True),
     tracker.GroupRows([tracker.GroupRow("films", "alice", 2, "owner")], True),
-    tracker.UserRows([tracker.UserRow("bob", "member", MS, 1)], True),
+    tracker.UserRows([tracker.UserRow("bob", "member", MS, 1, 2)], True),
     tracker.Offered(FILE, True),
     tracker.OfferRows([tracker.OfferRow("films", "film.mkv", CONTENT, 3)], True),
     tracker.FileRows([FILE], True),
@@ -101,7 +103,7 @@ REPLIES: list[Any] = [
     tracker.ManifestPart(300_000, 131_072),
     tracker.Announced(30.0, MS, [tracker.Head("films", 9, 2)]),
     tracker.Tickets([tracker.TicketRow("films", TOKEN, MS)], MS),
-    tracker.Following([_GROUP_STATE], MS, ["music"], [("films", 2)]),
+    tracker.Following([_GROUP_STATE], MS, ["music"], [("films", 2)], ["films"]),
     tracker.DeviceRows([tracker.DeviceRow(OTHER, "bob")], 9, True),
     tracker.Events([ENTRY], 9, _GROUP_STATE),
     tracker.Probed("tcp://192.0.2.1:5001", True),
@@ -110,6 +112,15 @@ REPLIES: list[Any] = [
     ),
     tracker.InvitationRows([tracker.InvitationRow("abcdefgh", "alice", MS, MS, 3, 1)], True),
     tracker.Redeemed("films", "bob", "alice", True),
+    tracker.Holders(
+        FILE,
+        [
+            tracker.HolderRow(
+                OTHER, "bob", tracker.HolderState.FETCHING, 2, MS, False, True, ["*.mkv"]
+            )
+        ],
+        True,
+    ),
 ]
 
 GROUP_EVENTS: list[Any] = [
@@ -229,6 +240,11 @@ ASKS: list[Any] = [
     control.Redeem("mini-torrent://192.0.2.1:5000/KEY#SECRET", "bob", "a password", False),
     control.OpenPage(),
     control.HangUp(True),
+    control.WhoHas("films", "film.mkv@2"),
+    control.AwaitCopies("films", "film.mkv@2", 3, 60.0),
+    control.Follow("films", "/films", ["*.mkv"], 2),
+    control.Unfollow("films", "/films"),
+    control.ListFollows(),
 ]
 
 _ROW = control.FileRow(
@@ -244,6 +260,23 @@ _ROW = control.FileRow(
     ["alice", "bob"],
     version=3,
     current=False,
+)
+
+_HOLDER = control.HolderRow("bob", "KEY", "fetching", 2, "2030-03-17T17:46:40.123Z", 3, "20212223")
+
+_FOLLOW = control.FollowRow(
+    "films",
+    "/films",
+    ["*.mkv"],
+    2,
+    "2030-03-17T17:46:40.123Z",
+    "waiting",
+    "no space left",
+    3,
+    1,
+    1,
+    1,
+    [control.FollowedShare("film.mkv", 2, "waiting", "/films/film.mkv", 3, 2, "no space left")],
 )
 
 ANSWERS: list[Any] = [
@@ -281,7 +314,7 @@ ANSWERS: list[Any] = [
         control.LimitsRow(1024),
     ),
     control.Groups([control.GroupRow("films", "alice", 2, "owner")]),
-    control.Users([control.UserRow("bob", "member", "2030-03-17T17:46:40.123Z", 1)]),
+    control.Users([control.UserRow("bob", "member", "2030-03-17T17:46:40.123Z", 1, 2)]),
     control.Invited(
         "films",
         "abcdefgh",
@@ -401,6 +434,9 @@ ANSWERS: list[Any] = [
     control.Progress("downloading", 1, 2, 1.5, 0.5, 1, "a note"),
     control.Happened(9, "2030-03-17T17:46:40.123Z", "films", "joined", {"user": "bob"}),
     control.Alive(),
+    control.Holders([_HOLDER]),
+    control.Copies([_HOLDER], "1 copy", True),
+    control.Follows([_FOLLOW], "following films"),
 ]
 
 OPERATOR_ASKS: list[Any] = [

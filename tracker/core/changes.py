@@ -13,6 +13,7 @@ from typing import NamedTuple, NewType, TypeAlias
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages.events import LogEntry
 from tracker.core.budgets import BudgetSpent
+from tracker.core.follow_changes import FollowEnded, FollowSet
 from tracker.core.invitation_changes import InvitationChange
 from tracker.core.operator_changes import OperatorChange
 
@@ -379,6 +380,8 @@ Change: TypeAlias = (
     | OfferAdded
     | OfferDropped
     | OffersEnded
+    | FollowSet
+    | FollowEnded
     | Logged
     | LogTrimmed
     | ReceiptStored

@@ -25,6 +25,7 @@ from tracker.core import (
     accounts,
     devices,
     feed,
+    follows,
     groups,
     invitations,
     offers,
@@ -240,7 +241,7 @@ def _match(
         case tracker.GetTickets():
             return feed.get_tickets(state, user, command)
         case tracker.Follow():
-            return feed.follow(state, user, now)
+            return feed.follow(state, user, caller, now)
         case tracker.GetDevices():
             return feed.get_devices(state, user, command)
         case tracker.EventsSince():
@@ -249,6 +250,10 @@ def _match(
             return versions.withdraw(context, user, command, now)
         case tracker.ProbeMe():
             return feed.probe_me(context, user, caller)
+        case tracker.SetFollow():
+            return follows.set_follow(context, user, caller, command, now)
+        case tracker.WhoHas():
+            return follows.who_has(context, user, command, now)
         case _:
             assert_never(command)
 

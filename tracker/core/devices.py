@@ -112,6 +112,15 @@ def _seen_ms(context: Context, device: DeviceKey, now: Now) -> int | None:
     return None if heard_at is None else now.wall_ms - round((now.mono_s - heard_at) * 1000)
 
 
+def last_seen_ms(context: Context, user: UserId, device: DeviceKey, now: Now) -> int | None:
+    """Return when ``device`` was last seen; None if ``user`` is not logged in on it."""
+    binding = context.state.devices_of.get(user, {}).get(device)
+    if binding is None:
+        return None
+    heard_ms = _seen_ms(context, device, now)
+    return binding.seen_ms if heard_ms is None else max(heard_ms, binding.at_ms)
+
+
 def seen_marks(context: Context, now: Now) -> list[c.Change]:
     """Return the times at which devices were last seen, where they should become durable.
 

@@ -159,14 +159,15 @@ def get_tickets(state: State, user: UserId, command: tracker.GetTickets) -> Deci
     return Decision(deferred=SignTickets(user, tuple((g.id, g.epoch) for g in groups.values())))
 
 
-def follow(state: State, user: UserId, now: Now) -> Decision:
+def follow(state: State, user: UserId, caller: Caller, now: Now) -> Decision:
     """Return all groups of the caller, with the keys of their events."""
     groups = list(state.groups_with(user))
     states = [_group_state(group, now) for group in groups]
     pending = sorted(state.requests_of.get(user, ()))
     owned = [group for group in groups if group.owner == user and group.requests]
     requests: list[tuple[str, int]] = [(group.id, len(group.requests)) for group in owned]
-    return Decision(tracker.Following(states, now.wall_ms, list(pending), requests))
+    followed: list[str] = [group.id for group in groups if caller.device in group.follows]
+    return Decision(tracker.Following(states, now.wall_ms, list(pending), requests, followed))
 
 
 def _group_state(group: Group, now: Now) -> tracker.GroupState:

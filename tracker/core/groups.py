@@ -326,4 +326,5 @@ def _member_row(context: Context, group: Group, user: UserId) -> tracker.UserRow
         "owner" if group.owner == user else "member",
         group.members[user].at_ms,
         context.presence.online(context.state, user),
+        sum(device in group.follows for device in context.state.devices_of.get(user, ())),
     )

@@ -28,7 +28,10 @@ SWEEP_S = 1.0  # interval of `Presence.sweep`
 
 @dataclass(slots=True)
 class Lease:
-    """Lease of an online device. ``swarms``: the swarms that it is in, and its source in each."""
+    """Lease of an online device. ``swarms``: the swarms that it is in, and its source in each.
+
+    ``began``: when each content of ``leeching`` was first announced.
+    """
 
     user: UserId
     endpoint: str
@@ -36,6 +39,7 @@ class Lease:
     leeching: dict[SwarmKey, int]
     instance: bytes = b""
     swarms: dict[SwarmKey, Source] = field(default_factory=dict)
+    began: dict[SwarmKey, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -151,6 +155,7 @@ class Presence:
             else:
                 touched = [*lease.leeching, *fetched]
             lease.endpoint, lease.leeching = endpoint, fetched
+        lease.began = {key: lease.began.get(key, now) for key in fetched}
         lease.ends_at = now + limits.LEASE_S
         lease.instance = instance
         self.heard_at[device] = now

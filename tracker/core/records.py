@@ -14,6 +14,7 @@ from common.errors import LocalProtocolError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.token_bucket import KeyedTokenBuckets, Rate
 from tracker.core.changes import ShareId
+from tracker.core.follow_changes import FollowRecord
 from tracker.core.share_names import ShareNames
 
 REQUESTS = Rate(limits.REQUEST_BURST, 1 / limits.REQUEST_S)
@@ -98,6 +99,7 @@ class Group:
     share_ids: list[ShareId] = field(default_factory=list)  # sorted, for pages
     # The shares of a content: one content may have several names.
     names_of: dict[ContentId, dict[ShareId, None]] = field(default_factory=dict)
+    follows: dict[DeviceKey, FollowRecord] = field(default_factory=dict)
     rekey_pending: bool = False  # a device that was unbound knows the key
     entries: int = 0  # that the log keeps; less than ``seq``, which a restore makes leap
     # In memory only: the times of the last rekeys, and the budget of join requests of each user.

@@ -7,10 +7,10 @@ in which things happened.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import insort
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 from common import limits
 from common.errors import LocalProtocolError
@@ -21,6 +21,7 @@ from tracker.core import changes as c
 from tracker.core import invitation_changes as ic
 from tracker.core import operator_changes as oc
 from tracker.core.budgets import Budgets, BudgetSpent
+from tracker.core.follow_changes import FollowEnded, FollowSet, apply_follow, drop_follows
 from tracker.core.holdings import Holdings
 from tracker.core.invitation_state import apply_invitation, drop_invitations
 from tracker.core.records import (
@@ -35,9 +36,8 @@ from tracker.core.records import (
     ShareRef,
 )
 from tracker.core.share_names import Version
+from tracker.core.sorted_lists import remove_sorted
 from tracker.core.unshared_manifests import UnsharedManifests
-
-Key = TypeVar("Key", bound=str | tuple[object, ...])
 
 
 class State:
@@ -142,6 +142,7 @@ class State:
                 user = self.devices.pop(device)
                 del self.devices_of[user][device]
                 self._devices_changed(user)
+                drop_follows(self.groups_with(user), [device])
             case c.DeviceSeen(device, at_ms):
                 bindings = self.devices_of[self.devices[device]]
                 bindings[device] = replace(bindings[device], seen_ms=at_ms)
@@ -212,6 +213,8 @@ class State:
                 self._drop_ref((user, device), (group, share))
             case c.OffersEnded():
                 self._end_offers(change)
+            case FollowSet() | FollowEnded():
+                apply_follow(self.groups, change)
             case c.Logged(entry):
                 self.groups[GroupId(entry.group)].count_entry(entry.seq)
             case c.LogTrimmed(group, count):
@@ -257,7 +260,7 @@ class State:
 
     def _dissolve_group(self, change: c.GroupDissolved) -> None:
         group = self.groups.pop(change.group)
-        _remove_sorted(self.group_ids, group.id)
+        remove_sorted(self.group_ids, group.id)
         for user in group.members:
             del self.groups_of[user][group.id]
         for user in group.requests:
@@ -281,6 +284,7 @@ class State:
         group = self.groups[change.group]
         del group.members[change.user]
         del self.groups_of[change.user][group.id]
+        drop_follows([group], self.devices_of.get(change.user, ()))
         group.revoked[change.user] = Revocation(change.epoch, change.at_ms)
         group.rekey(change.epoch, change.key)
         self._device_rows.pop(group.id, None)
@@ -330,7 +334,7 @@ class State:
     def _drop_share(self, change: c.ShareDropped) -> None:
         group = self.groups[change.group]
         del group.shares[change.share]
-        _remove_sorted(group.share_ids, change.share)
+        remove_sorted(group.share_ids, change.share)
         self._unlist(group, change.share, change.content, change.at_ms)
         group.names.end([change.share], change.at_ms)
 
@@ -341,7 +345,7 @@ class State:
             for offer in list(share.offers):
                 self._drop_offer(group.id, share, offer)
                 self._drop_ref(offer, (group.id, share_id))
-            _remove_sorted(group.share_ids, share_id)
+            remove_sorted(group.share_ids, share_id)
             self._unlist(group, share_id, share.content, change.at_ms)
         group.names.withdraw(
             change.name, change.version, earlier=change.earlier, at_ms=change.at_ms
@@ -382,7 +386,7 @@ class State:
         self._drop_refs(group, ended)
 
     def _drop_ref(self, offer: tuple[UserId, DeviceKey], ref: ShareRef) -> None:
-        _remove_sorted(self.offers_of[offer], ref)
+        remove_sorted(self.offers_of[offer], ref)
         if not self.offers_of[offer]:
             del self.offers_of[offer]
 
@@ -394,7 +398,3 @@ class State:
                 self.offers_of[offer] = left
             else:
                 del self.offers_of[offer]
-
-
-def _remove_sorted(ordered: list[Key], key: Key) -> None:
-    del ordered[bisect_left(ordered, key)]

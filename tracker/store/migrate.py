@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from common.errors import StorageError
 
-HEAD = "0005"
+HEAD = "0006"
 """The schema that this release works with; a test holds it to the newest migration."""
 
 

@@ -29,6 +29,7 @@ from sqlalchemy import (
 from common import limits
 from common.errors import StorageError
 from tracker.core import changes as c
+from tracker.core import follow_changes as fc
 from tracker.core import invitation_changes as ic
 from tracker.core import operator_changes as oc
 from tracker.core.budgets import BudgetSpent
@@ -73,6 +74,7 @@ def _write_one(db: Connection, change: c.Change) -> None:
         case c.DeviceSeen(device, at_ms):
             db.execute(update(t.devices).where(t.devices.c.device == device).values(seen_ms=at_ms))
         case c.DeviceUnbound(device):
+            db.execute(delete(t.follows).where(t.follows.c.device == device))
             db.execute(delete(t.devices).where(t.devices.c.device == device))
         case c.GroupCreated():
             _create_group(db, change)
@@ -143,6 +145,10 @@ def _write_one(db: Connection, change: c.Change) -> None:
             db.execute(delete(t.offers).where(_is(t.offers, group, share), theirs))
         case c.OffersEnded():
             _end_offers(db, change)
+        case fc.FollowSet():
+            _set_follow(db, change)
+        case fc.FollowEnded(group, device):
+            _end_follow(db, group, device)
         case c.Logged():
             _write_entries(db, [change])
         case c.LogTrimmed():
@@ -190,7 +196,7 @@ def _dissolve_group(db: Connection, change: c.GroupDissolved) -> None:
     _revoke_members(db, change)
     for table in (
         *(t.offers, t.shares, t.versions, t.names),
-        *(t.members, t.requests, t.invitations, t.log),
+        *(t.follows, t.members, t.requests, t.invitations, t.log),
     ):
         db.execute(delete(table).where(table.c.group_id == change.group))
     db.execute(
@@ -202,6 +208,7 @@ def _dissolve_group(db: Connection, change: c.GroupDissolved) -> None:
 
 def _remove_member(db: Connection, change: c.MemberGone) -> None:
     _delete_of(db, t.members, change.group, change.user)
+    _delete_of(db, t.follows, change.group, change.user)
     _rekey(db, change.group, change.epoch, change.key)
     _revoke(db, change.group, change.user, change.epoch, change.at_ms)
 
@@ -314,6 +321,24 @@ def _end_names(db: Connection, at_ms: int, which: ColumnElement[bool]) -> None:
     kept = exists().where(versions.group_id == names.group_id, versions.share_id == names.share_id)
     db.execute(delete(t.names).where(ended, names.floor == 0, ~kept))
     db.execute(update(t.names).where(ended).values(ended_ms=at_ms))
+
+
+def _set_follow(db: Connection, change: fc.FollowSet) -> None:
+    _end_follow(db, change.group, change.device)
+    db.execute(
+        insert(t.follows).values(
+            group_id=change.group,
+            device=change.device,
+            user_id=change.user,
+            globs=msgspec.msgpack.encode(change.globs),
+            at_ms=change.at_ms,
+        )
+    )
+
+
+def _end_follow(db: Connection, group: str, device: bytes) -> None:
+    columns = t.follows.c
+    db.execute(delete(t.follows).where(columns.group_id == group, columns.device == device))
 
 
 def _write_entries(db: Connection, changes: Sequence[c.Logged]) -> None:

@@ -29,6 +29,7 @@ from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages.events import LogEntry
 from common.messages.operator import Registration
 from tracker.core.changes import Change, ManifestSummary, NameId, ShareId
+from tracker.core.follow_changes import FollowRecord
 from tracker.core.records import (
     Account,
     Binding,
@@ -47,6 +48,7 @@ from tracker.store.migrate import upgrade
 from tracker.store.statements import write
 
 _entry_decoder = msgspec.msgpack.Decoder(LogEntry)
+_globs_decoder = msgspec.msgpack.Decoder(tuple[str, ...])
 
 
 class DamagedDatabase(StorageError):
@@ -219,6 +221,12 @@ class _Loader:
             group_id = GroupId(row.group_id)
             holder = state.groups.get(group_id) or state.tombstones[group_id]
             holder.revoked[UserId(row.user_id)] = Revocation(row.epoch, row.at_ms)
+
+        for row in self._rows(t.follows, "at_ms"):
+            followed = self.state.groups[GroupId(row.group_id)]
+            followed.follows[DeviceKey(row.device)] = FollowRecord(
+                UserId(row.user_id), _globs_decoder.decode(row.globs), row.at_ms
+            )
 
     def _manifests(self) -> None:
         for row in self._rows(t.manifests, "stored_ms"):

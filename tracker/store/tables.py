@@ -203,6 +203,18 @@ offers = Table(
     ),
 )
 
+# ``globs``: a list of texts in msgpack. By device: a logout ends all follows of one.
+follows = Table(
+    "follows",
+    metadata,
+    _group_column(),
+    Column("device", LargeBinary, primary_key=True),
+    Column("user_id", Text, ForeignKey("accounts.user_id"), nullable=False),
+    Column("globs", LargeBinary, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    sa.Index("follows_by_device", "device"),
+)
+
 log = Table(
     "log",
     metadata,

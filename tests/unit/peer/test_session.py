@@ -54,7 +54,7 @@ class Stage:
         self.replica = SimpleNamespace(
             user=user, known=True, set_user=self._set_user, sync=self._sync
         )
-        names = ("lease", "tickets", "shares", "downloads", "server")
+        names = ("lease", "tickets", "shares", "downloads", "server", "follows")
         parts = {name: Recorder(name, self.log, self.fails) for name in names}
         self.session = Session(self.replica, **parts)  # type: ignore[arg-type]
 
@@ -77,6 +77,7 @@ ACTIVATION = [
     "downloads.activate",
     "downloads.link_up",
     "shares.reconcile",
+    "follows.activate",
 ]
 
 
@@ -120,7 +121,12 @@ def test_a_link_without_a_user_ends_everything() -> None:
         stage = Stage(None)
         stage.session.link_up()
         log = await stage.ends("tickets.clear")
-        assert log == ["shares.deactivate", "downloads.deactivate", "tickets.clear"]
+        assert log == [
+            "follows.deactivate",
+            "shares.deactivate",
+            "downloads.deactivate",
+            "tickets.clear",
+        ]
 
     run(test)
 
@@ -160,7 +166,12 @@ def test_a_logout_during_the_return_wins() -> None:
         stage.session.link_up()
         await stage.session.end()
         await stage.session.wait_ready(10.0)
-        assert stage.log[-3:] == ["shares.deactivate", "downloads.deactivate", "tickets.clear"]
+        assert stage.log[-4:] == [
+            "follows.deactivate",
+            "shares.deactivate",
+            "downloads.deactivate",
+            "tickets.clear",
+        ]
         assert "shares.activate" not in stage.log[-3:]
 
     run(test)
@@ -208,7 +219,11 @@ def test_a_change_of_groups_after_a_logout_is_ignored(known: bool) -> None:
         stage.replica.user, stage.replica.known = ALICE, True
         stage.session.groups_changed()
         await turns()
-        assert stage.log == ["downloads.groups_changed", "shares.groups_changed"]
+        assert stage.log == [
+            "follows.groups_changed",
+            "downloads.groups_changed",
+            "shares.groups_changed",
+        ]
 
     run(test)
 
@@ -218,12 +233,12 @@ def test_a_leaving_user_is_no_longer_served(farewell: Any) -> None:
     async def test() -> None:
         stage = Stage(ALICE)
         stage.session.entry(events.LogEntry("films", 1, 1, 2, farewell("Bob", 2)))
-        assert stage.log == ["server.drop_user"]
+        assert stage.log == ["follows.entry", "server.drop_user"]
         stage.session.entry(events.LogEntry("films", 2, 1, 3, farewell("Alice", 3)))
         log = await stage.ends("shares.left_group")
-        assert log[1:] == ["server.drop_user", "tickets.drop", "shares.left_group"]
+        assert log[3:] == ["server.drop_user", "tickets.drop", "shares.left_group"]
         stage.session.entry(events.LogEntry("films", 3, 1, 3, events.Joined("carol")))
-        assert len(stage.log) == 4
+        assert stage.log[6:] == ["follows.entry"]
 
     run(test)
 
@@ -234,11 +249,11 @@ def test_a_logged_out_device_is_no_longer_served() -> None:
         stage.session.entry(
             events.LogEntry("films", 1, 1, 2, events.Device("Bob", b"d" * 32, True))
         )
-        assert stage.log == []
+        assert stage.log == ["follows.entry"]
         stage.session.entry(
             events.LogEntry("films", 2, 1, 2, events.Device("Bob", b"d" * 32, False))
         )
-        assert stage.log == ["server.drop_user"]
+        assert stage.log[1:] == ["follows.entry", "server.drop_user"]
 
     run(test)
 
@@ -250,7 +265,12 @@ def test_a_logout_from_elsewhere_ends_everything() -> None:
         stage.replica.user = None
         assert stage.session.logout_notice == "alice was logged out of this device, from elsewhere"
         log = await stage.ends("tickets.clear")
-        assert log == ["shares.deactivate", "downloads.deactivate", "tickets.clear"]
+        assert log == [
+            "follows.deactivate",
+            "shares.deactivate",
+            "downloads.deactivate",
+            "tickets.clear",
+        ]
 
     run(test)
 

@@ -324,7 +324,15 @@ JSON: list[tuple[list[str], control.Answer, Any]] = [
     (
         ["list-members", "films"],
         control.Users([control.UserRow("anna", "owner", "2026-01-01T00:00:00Z", 1)]),
-        [{"user": "anna", "role": "owner", "since": "2026-01-01T00:00:00Z", "online": 1}],
+        [
+            {
+                "user": "anna",
+                "role": "owner",
+                "since": "2026-01-01T00:00:00Z",
+                "online": 1,
+                "follows": 0,
+            }
+        ],
     ),
     (["list-requests", "films"], control.Users([]), []),
     (

@@ -64,6 +64,11 @@ ADDED = [
     "list-invites",
     "revoke-invite",
     "join",
+    "follow",
+    "unfollow",
+    "list-follows",
+    "wait",
+    "who-has",
 ]
 COMMANDS = sorted(root.commands)
 
@@ -193,5 +198,5 @@ def test_a_shell_gets_its_completions() -> None:
         text=True,
     )
     found = {line.partition("\t")[2] for line in done.stdout.splitlines()}
-    listings = ("devices", "groups", "requests", "members", "invites", "files", "shares")
+    listings = ("devices", "groups", "requests", "members", "invites", "files", "shares", "follows")
     assert found == {f"list-{what}" for what in listings}

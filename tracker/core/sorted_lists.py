@@ -1,0 +1,13 @@
+"""Removal from sorted lists, in place."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TypeVar
+
+Key = TypeVar("Key", bound=str | tuple[object, ...])
+
+
+def remove_sorted(ordered: list[Key], key: Key) -> None:
+    """Remove ``key``, which must be there, from a sorted list."""
+    del ordered[bisect_left(ordered, key)]
