@@ -52,6 +52,8 @@ class ShareRecord(msgspec.Struct, frozen=True):
     """Selection among the files at ``place``."""
     version: int = 1
     """Of the name; 1 in records older than this field, as at the tracker."""
+    expires_ms: int = 0
+    """Time at which it ends, by this device's clock; 0 if it does not."""
 
 
 class DownloadState(StrEnum):

@@ -147,6 +147,8 @@ class UploadFile(_Ask, frozen=True):
     dry_run: bool = False
     replace: bool = False
     """If the name has another content, this one becomes its next version."""
+    expires_s: Seconds | None = None
+    """Seconds until the share ends by itself; None if it does not."""
 
 
 class ListFiles(_Ask, frozen=True):
@@ -547,6 +549,7 @@ class ShareRow(_Row, frozen=True):
     reason: str | None
     served_bytes: int
     fetching: list[FetchingRow]
+    expires: str | None = None
 
 
 class LimitsRow(_Row, frozen=True):
@@ -835,6 +838,8 @@ class Uploaded(_Result, frozen=True):
     skipped: list[SkippedRow] = []
     skipped_unnamed: int = 0
     excluded: int = 0
+    expires: str | None = None
+    """Time at which this share ends."""
 
 
 class Planned(_Result, frozen=True):

@@ -303,6 +303,7 @@ def uploaded_line(done: control.Uploaded) -> str:
         f"{how}: {printable(name)} ({size_text(row.size_bytes)}{files}, "
         f"{count_text(row.pieces, 'piece')}) {row.algorithm}:{row.digest} "
         f"in {time_text(done.elapsed_s)}"
+        + (f", until {moment_text(done.expires)}" if done.expires else "")
     )
 
 

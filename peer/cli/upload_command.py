@@ -17,7 +17,7 @@ from common.errors import MiniTorrentError, Refused
 from common.hints import hint
 from common.messages.refusals import Code
 from common.names import fold_name, printable, quoted
-from peer.cli.arguments import complete_path_or_group, group_argument, piece_size
+from peer.cli.arguments import complete_path_or_group, duration, group_argument, piece_size
 from peer.cli.command import command
 from peer.cli.console import Console
 from peer.cli.errors import cli_error, refuse_usage
@@ -91,6 +91,12 @@ _OF_EVERY_PATH = {
     is_flag=True,
     help="If the name has another content, make this one its next version.",
 )
+@click.option(
+    "--expires",
+    metavar="DURATION",
+    callback=duration,
+    help="End the share after that time, as in 90s, 10m, 12h or 7d.",
+)
 @click.option("--yes", "-y", is_flag=True, help="Share hidden and private files without asking.")
 @click.option(
     "--times/--no-times",
@@ -111,6 +117,7 @@ def upload_file(
     skip: bool,
     dry_run: bool,
     replace: bool,
+    expires: float | None,
     yes: bool,
     times: bool,
 ) -> int:
@@ -126,6 +133,10 @@ def upload_file(
     and a script passes --yes. Homes of peers and trackers, links and special files are refused, all
     of them in one answer, unless options say otherwise. Files of unfinished downloads of this peer
     are left out. Targets of links may lie in the shared folder or in a --link-root.
+
+    With --expires the share is withdrawn from the group at that time, also over restarts; at the
+    next start if this device is off. Copies that others have fetched stay with them. If another
+    member shared it first, only this device stops. Sharing it again without --expires keeps it.
 
     Each of several PATHs is a share of its own: if one fails, the others are shared all the same,
     and the exit code is 1.
@@ -151,6 +162,7 @@ def upload_file(
             skip,
             dry_run,
             replace,
+            expires,
         )
         for path in paths
     ]

@@ -6,7 +6,7 @@ from common.crypto.keys import key_text
 from common.host.clock import monotonic
 from common.ids import ContentId, GroupId
 from common.messages import control
-from peer.control.views import short_id
+from peer.control.views import short_id, time_text
 from peer.downloads.views import shown_path
 from peer.serving.meter import ServingMeter
 from peer.shares.manager import Shares
@@ -43,6 +43,7 @@ async def share_rows(shares: Shares, meter: ServingMeter) -> list[control.ShareR
                 reason=reason,
                 served_bytes=meter.served(group, content),
                 fetching=fetching_rows(meter, group, content),
+                expires=time_text(record.expires_ms) if record.expires_ms else None,
             )
         )
     return rows

@@ -116,6 +116,7 @@ def uploaded(upload: Upload) -> control.Uploaded:
         skipped=_skipped(upload.scanned),
         skipped_unnamed=upload.scanned.unnamed,
         excluded=upload.scanned.excluded,
+        expires=time_text(upload.expires_ms) if upload.expires_ms else None,
     )
 
 

@@ -224,6 +224,31 @@ class OfferAgreement:
         await self.forget(self._records.key_of(record))
         await self._withdraw_recorded(record)
 
+    async def end_for_all(self, record: ShareRecord) -> bool:
+        """Withdraw a share from its whole group, or else only the offer of this device.
+
+        It is served no longer at once. Return whether the tracker agreed, which removes the record.
+        """
+        key = self._records.key_of(record)
+        self._shares.remove(key)
+        async with self._lock:
+            if self._records.get(key) is not record:
+                return False  # it was shared again meanwhile
+            try:
+                try:
+                    await self._offers.withdraw_for_all(record.group, record.name, record.version)
+                except Refused as error:
+                    if _is_for_now(error):
+                        raise
+                    log.info("only the offer of this device ends: %s", error)
+                    await self._offers.withdraw(record.group, record.name, record.version)
+            except MiniTorrentError as error:
+                if not isinstance(error, Refused) or error.code not in _NOT_LISTED:
+                    log.info("a share is withdrawn when that is possible: %s", error)
+                    return False
+            await self.forget(key)
+            return True
+
     async def _withdraw_recorded(self, record: ShareRecord) -> None:
         """Withdraw an offer now, or when the tracker is back."""
         await self._owed.add(record)

@@ -10,6 +10,7 @@ peer.shares.watching).
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 from common import names
 from common.digests import Algorithm
 from common.errors import Refused, StorageError
-from common.host.clock import monotonic
+from common.host.clock import monotonic, wall_ms
 from common.host.home import default_home
 from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
@@ -36,6 +37,7 @@ from peer.records import Manifests, ShareRecord
 from peer.serving.inventory import Inventory
 from peer.shares.agreement import OfferAgreement
 from peer.shares.digesting import Report
+from peer.shares.expiry import ShareExpiry, is_over
 from peer.shares.joining import Joining, Ready, with_path
 from peer.shares.offers import TrackerOffers
 from peer.shares.open_shares import OpenShares, Share
@@ -61,6 +63,7 @@ class Upload:
     again: bool
     notes: list[str]
     scanned: Scan
+    expires_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,7 @@ class Shares:
             workers,
             self._tasks.start,
         )
+        self._expiry = ShareExpiry(self._records, self._agreement, notify)
         inventory.on_changed = self._on_changed
 
     def __len__(self) -> int:
@@ -192,8 +196,8 @@ class Shares:
                 await self._agreement.stop(GroupId(record.group), record.name, version)
 
     async def watch_files(self) -> None:
-        """Check the shared files from time to time, until this is cancelled."""
-        await self._watcher.watch()
+        """Check the shared files, and end shares in time, until this is cancelled."""
+        await asyncio.gather(self._watcher.watch(), self._expiry.watch())
 
     async def reconcile(self) -> None:
         """Make the tracker's list of offers that of the records."""
@@ -209,7 +213,9 @@ class Shares:
         if self._agreement.user != user:
             await self.deactivate()
             self._agreement.user = user
-        self._open.add(self._records.of_user(user))
+        mine = self._records.of_user(user)
+        self._open.add([(key, record) for key, record in mine if not is_over(record)])
+        self._expiry.look_soon()
         await self._forget_left_groups()
         await self._watcher.open_all()
 
@@ -256,20 +262,23 @@ class Shares:
             record.version: record.content for record in self._records.of_name(user, group, name)
         }
         for attempt in range(2):
+            end_ms = 0 if ask.expires_s is None else wall_ms() + round(ask.expires_s * 1000)
             rights = self._rights(user, group)
             ready = await self._joining.ready(ask, group, name, scanned, rights, report)
             try:
                 guess = ready.version or max(own, default=0) + 1
-                offered = await self._offer(user, group, name, guess, rule, ready, report)
+                offered = await self._offer(user, group, name, guess, rule, end_ms, ready, report)
             except Refused as error:
                 # Another member may have shared the same bytes meanwhile: join that share.
                 if error.code is not Code.TAKEN or ready.joining or attempt:
                     raise with_path(error, ask.path) from None
             else:
                 break
+        self._expiry.look_soon()
         again = own.get(offered.row.version) == ready.content
         joined = offered.joined and not again
-        return Upload(offered.row, monotonic() - started, joined, again, ready.notes, scanned)
+        elapsed_s = monotonic() - started
+        return Upload(offered.row, elapsed_s, joined, again, ready.notes, scanned, end_ms)
 
     async def plan(self, ask: control.UploadFile) -> Plan:
         """The result that `upload` would have. Digests and changes nothing."""
@@ -315,11 +324,14 @@ class Shares:
         name: str,
         version: int,
         rule: SharingRule,
+        end_ms: int,
         ready: Ready,
         report: Report,
     ) -> tracker.Offered:
         content, place = ready.content, ready.place
-        record = ShareRecord(user, group, name, content, place, rule=rule, version=version)
+        record = ShareRecord(
+            user, group, name, content, place, rule=rule, version=version, expires_ms=end_ms
+        )
         record = with_pieces(record, ready.manifest)
         return await self._agreement.offer_new(
             record, ready.manifest, ready.encoded, report, replaces=ready.replaces

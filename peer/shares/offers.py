@@ -110,6 +110,10 @@ class TrackerOffers:
         """Withdraw the offer of a version of ``name``; 0: of all versions."""
         await self._ask(tracker.StopShare(group, name, version), tracker.Done)
 
+    async def withdraw_for_all(self, group: str, name: str, version: int) -> None:
+        """Withdraw the offers of a version of ``name`` on all devices of the group."""
+        await self._ask(tracker.Withdraw(group, name, version), tracker.Done)
+
     async def listed(self) -> dict[tuple[str, str, int], tracker.OfferRow]:
         """The offers that the tracker lists, by folded group, folded name and version."""
 

@@ -19,4 +19,5 @@ def upload_options(ask: UploadFile, *, links: bool = True) -> list[str]:
         words += ["--exclude", pattern]
     words += ["--skip-unsharable"] * ask.skip
     words += ["--replace"] * ask.replace
+    words += [] if ask.expires_s is None else ["--expires", f"{round(ask.expires_s)}s"]
     return words if ask.times else [*words, "--no-times"]

@@ -32,6 +32,7 @@ def test_a_shared_file_is_listed_for_the_members(
     assert shared.pop("again") is False
     assert (shared.pop("notes"), shared.pop("skipped")) == ([], [])
     assert (shared.pop("skipped_unnamed"), shared.pop("excluded")) == (0, 0)
+    assert shared.pop("expires") is None
     assert shared == {
         "name": path.name,
         "size_bytes": 3 * PIECE + 1,

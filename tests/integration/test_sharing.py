@@ -8,6 +8,7 @@ import pty
 import shlex
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,35 @@ def test_a_model_cache_of_links_is_shared_with_a_named_root(
     ran = alice.run("upload-file", snapshot, group, *options, "--dry-run", "--json")
     assert ran.code == 1
     assert json.loads(ran.out)["outcome"] == "refused"
+
+
+# -- shares with an end -------------------------------------------------------------------------
+
+
+def test_f116_a_share_ends_in_time_also_while_its_device_is_off(
+    swarm: Swarm, alice: Person, bob: Person
+) -> None:
+    group = alice.group_with(bob)
+    soon, later, kept = swarm.file(PIECE), swarm.file(PIECE), swarm.file(PIECE)
+    done = alice.share(soon, group, "--expires", "1.5s")
+    assert done["expires"]
+    alice.share(kept, group, "--expires", "2s")
+    alice.share(kept, group)  # without an end
+    wait_for(lambda: soon.name not in alice.files(group), "the end")
+    alice.share(later, group, "--expires", "2s")
+    got = bob.fetch(group, later.name, swarm.folder())
+    alice.down()
+    try:
+        rest = time.monotonic() + 2.5
+        wait_for(lambda: time.monotonic() > rest, "the end while it is off")
+    finally:
+        alice.up()
+    wait_for(lambda: later.name not in bob.files(group), "the end for the whole group")
+    assert set(alice.files(group)) == {kept.name}
+    assert os.path.exists(got["path"])
+    assert later.exists()
+    rows = {row["name"] for row in alice.json("list-shares") if row["group"] == group}
+    assert rows == {kept.name}
 
 
 # -- what a disk loses --------------------------------------------------------------------------

@@ -204,6 +204,7 @@ ASKS: list[Any] = [
         True,
         True,
         True,
+        3600.0,
     ),
     control.ListFiles("films", True),
     control.DownloadFile(
@@ -384,6 +385,7 @@ ANSWERS: list[Any] = [
                 "not mounted",
                 7,
                 [control.FetchingRow("bob", "KEY", 1.5, "20212223")],
+                "2030-01-01T00:00:00.000Z",
             )
         ]
     ),
@@ -401,6 +403,7 @@ ANSWERS: list[Any] = [
         [control.SkippedRow("a/socket", "a socket")],
         2,
         3,
+        "2030-01-01T00:00:00.000Z",
     ),
     control.Planned(
         "films",

@@ -416,6 +416,7 @@ JSON: list[tuple[list[str], control.Answer, Any]] = [
             "skipped": [{"path": "a/l", "reason": "a link"}],
             "skipped_unnamed": 0,
             "excluded": 0,
+            "expires": None,
         },
     ),
     (

@@ -28,7 +28,16 @@ from peer.files import sharing
 from peer.files.open_files import HandleCache
 from peer.records import Manifests, Records, ShareRecord
 from peer.serving.inventory import Inventory
-from peer.shares import agreement, joining, offers, open_shares, share_records, watching
+from peer.shares import (
+    agreement,
+    expiry,
+    joining,
+    manager,
+    offers,
+    open_shares,
+    share_records,
+    watching,
+)
 from peer.shares.manager import Shares, Upload
 from peer.tracker_client.link import Answer
 from peer.workers import Workers
@@ -687,5 +696,49 @@ def test_one_comparison_waits_at_a_time_and_ends_with_a_logout(tmp_path: Path) -
         assert waiting.cancelled()
         await town.shares.reconcile()
         assert not town.shares._tasks._tasks
+
+    run(tmp_path, test)
+
+
+# -- shares with an end -------------------------------------------------------------------------
+
+
+def test_f116_a_share_that_ends_while_the_tracker_is_away_ends_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000_000
+    monkeypatch.setattr(manager, "wall_ms", lambda: now)
+    monkeypatch.setattr(expiry, "wall_ms", lambda: now)
+    asked: list[Any] = []
+
+    def withdraw(ask: tracker.Withdraw) -> Any:
+        asked.append(ask)
+        return Refused(Code.NOT_OWNER, "another user shared it first")
+
+    async def test(town: Town) -> None:
+        nonlocal now
+        path = town.files / "film"
+        path.write_bytes(b"film")
+        await town.upload(path, expires_s=60.0)
+        now += 59_999
+        await town.shares._expiry.end_due()
+        assert town.served() == {("films", "film")}
+        now += 1
+        town.link.connected = False
+        await town.shares._expiry.end_due()
+        assert town.served() == set()
+        assert (FILMS, "film") in town.listed
+        town.end()
+        town.start()
+        await town.shares.activate(ALICE)
+        assert town.served() == set()
+        town.link.connected = True
+        town.link.answers["Withdraw"] = withdraw
+        await town.shares._expiry.end_due()
+        assert asked == [tracker.Withdraw("films", "film", 1)]
+        assert (FILMS, "film") not in town.listed
+        assert any("has expired" in notice for notice in town.notices)
+        assert town.shares.versions_of(ALICE, FILMS, "film") == []
+        assert path.exists()
 
     run(tmp_path, test)
