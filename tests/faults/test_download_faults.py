@@ -122,7 +122,11 @@ def test_f19_a_full_disk_at_the_end_is_waited_for_too(
     group = alice.group_with(bob)
     download = begin(alice, other, 4 * MIB, group=group)
     disk.fill()
-    wait_for(lambda: download.state, "an end or a pause", until=lambda state: state in "CP")
+    wait_for(
+        lambda: download.state,
+        "an end or a pause",
+        until=lambda state: state in ("complete", "paused"),
+    )
     download.never_lies()
     disk.empty()
     download.finishes()
@@ -149,7 +153,9 @@ def test_f21_a_disk_that_fails_ends_that_download_and_no_other(
     other.finishes()
     disk.mend()
     bob.ok("resume", group, download.name)
-    wait_for(lambda: download.state, "another end", until=lambda state: state in "CF")
+    wait_for(
+        lambda: download.state, "another end", until=lambda state: state in ("complete", "failed")
+    )
     download.never_lies()
 
 
@@ -244,7 +250,7 @@ def test_a_withdrawn_share_is_told_and_its_download_resumes_when_shared_again(
         "downloading",
         0.0,
         None,
-        0,
+        [],
     )
     alice.share(path, group, "--piece-size", "16K")
     download.finishes()

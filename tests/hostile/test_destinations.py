@@ -108,7 +108,9 @@ def test_h30_a_destination_that_is_no_free_place_is_refused(
 
 def _wait_until_ended(arena: AttackSwarm, group: str, name: str) -> str:
     return wait_for(
-        lambda: arena.bob.state_of(group, name), "the end", until=lambda state: state in "CFP"
+        lambda: arena.bob.state_of(group, name),
+        "the end",
+        until=lambda state: state in ("complete", "failed", "paused"),
     )
 
 

@@ -43,7 +43,11 @@ class AttackedDownload:
                 self.bob.ok("download-file", group, name, folder, "--no-wait")
                 assert self._lied.wait(PATIENCE_S), "the liar was never asked"
                 assert self.bob.state_of(group, name) == "downloading"
-            wait_for(lambda: self.bob.state_of(group, name), "the end", until=lambda s: s in "CF")
+            wait_for(
+                lambda: self.bob.state_of(group, name),
+                "the end",
+                until=lambda s: s in ("complete", "failed"),
+            )
             assert self.bob.state_of(group, name) == "complete", self.bob.downloads()
             assert (folder / name).read_bytes() == self.shared.bytes
         return liar
