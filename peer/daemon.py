@@ -23,6 +23,7 @@ from common.hints import hint
 from common.host import process
 from common.host.home import HomeLock, open_home
 from common.host.release import RELEASE
+from common.host.service_manager import ServiceManager
 from common.ids import DeviceKey, GroupId
 from common.link import Tracker, trackers_of
 from common.messages import events, tracker
@@ -91,12 +92,16 @@ def run(home: Path, settings: Settings, *, foreground: bool = True, verbose: int
 
 
 async def _run(home: Path, settings: Settings, trackers: list[Tracker], foreground: bool) -> None:
-    peer = Peer()
+    peer, manager = Peer(), ServiceManager()
     await peer.start(home, settings, trackers)
+    manager.ready(peer.state())
+    informing = asyncio.create_task(manager.keep_informed(peer.state))
     if foreground:
         where = peer.endpoint or NOT_LISTENING
         print(f"peer ready: {where} (tracker {trackers[0].link})", flush=True)
     await peer.until_stopped()
+    manager.stopping()
+    informing.cancel()
     # Invariant: the process ends even if a part hangs, for instance a thread that waits for a disk,
     # which Python would join at its exit.
     closed = threading.Event()
@@ -284,6 +289,11 @@ class Peer:
     def endpoint(self) -> str:
         """Endpoint at which this peer listens; empty while it has no address."""
         return self._server.endpoint
+
+    def state(self) -> str:
+        """The state in a line for the service manager, without any name of a user or group."""
+        reached = "connected to the tracker" if self._link.connected else "waiting for the tracker"
+        return f"{self.endpoint or NOT_LISTENING}, {reached}"
 
     async def until_stopped(self) -> None:
         """Wait for SIGTERM, SIGINT or `Down`. A second signal ends the process at once."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from common.crypto.keys import key_text
 from common.errors import ConfigError
 from common.host.clock import monotonic
+from common.host.service_manager import ServiceManager
 from common.link import InfoEntry, add_key
 from common.names import printable
 from tracker.admin.home import LAST_LINK, LAST_OPTIONS, Home
@@ -37,7 +38,7 @@ async def serve(
 
     Raise `MiniTorrentError` if the tracker cannot start.
     """
-    stop = asyncio.Event()
+    stop, manager = asyncio.Event(), ServiceManager()
     _stop_on_signals(stop)
     secrets = home.secrets()
     if entry is not None and entry.key not in (None, secrets.pair.public):
@@ -62,9 +63,14 @@ async def serve(
         facts = Facts(found.link, home.path, home.database, began_at)
         operator = OperatorSocket(facts, server.command_loop, stop)
         print(f"tracker ready: {found.link}", flush=True)
+        status = f"serving at {found.endpoint}"
+        manager.ready(status)
+        informing = asyncio.create_task(manager.keep_informed(lambda: status))
         log.info("serving at %s", printable(found.endpoint))
         _stop_on_quit(stop)
         await stop.wait()
+        manager.stopping()
+        informing.cancel()
         log.info("ending")
         _end_within(END_S)
     finally:
