@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import click
 
 from common.errors import TimedOut
 from common.hints import hint
-from common.names import printable
+from common.messages.refusals import Code
+from common.names import printable, quoted
 from peer.cli.arguments import complete_folder, complete_share, duration, group_argument
 from peer.cli.command import command
 from peer.cli.console import Console
@@ -124,6 +126,32 @@ def _show_device(console: Console, state: str, facts: dict[str, Any]) -> None:
         print(json_text(row), file=sys.stderr, flush=True)
     elif not console.quiet:
         console.print_line(f"{facts['user']} {facts['id']}")
+
+
+def require_followers(console: Console, group: str) -> None:
+    """Raise `Refused` if no other device follows ``group``: none would ever get a copy."""
+    from common.errors import Refused
+    from common.messages import control
+
+    members = console.ask(control.ListMembers(group))
+    mine = console.ask(control.ListFollows())
+    count = sum(row.follows for row in getattr(members, "rows", []))
+    own = any(row.group == group.lower() for row in getattr(mine, "rows", []))
+    if count <= own:
+        raise Refused(
+            Code.FAILED,
+            f"wait for all: no other device follows {quoted(group)}",
+            hint("let a device follow it", "follow", group, "DIR"),
+        )
+
+
+def await_all(
+    console: Console, group: str, shares: Sequence[str], wanted: int, timeout: float | None
+) -> None:
+    """Wait for copies of each of ``shares``. Raises `TimedOut`."""
+    deadline = deadline_of(timeout)
+    for name in shares:
+        require(await_copies(console, group, name, wanted, deadline), group, name)
 
 
 def require(answer: Copies, group: str, name: str) -> None:

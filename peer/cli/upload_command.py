@@ -16,11 +16,12 @@ import click
 from common.errors import MiniTorrentError, Refused
 from common.hints import hint
 from common.messages.refusals import Code
-from common.names import fold_name, printable, quoted
+from common.names import fold_name, printable, quoted, versioned
 from peer.cli.arguments import complete_path_or_group, duration, group_argument, piece_size
 from peer.cli.command import command
 from peer.cli.console import Console
 from peer.cli.errors import cli_error, refuse_usage
+from peer.cli.follow_commands import await_all, copies, require_followers, timeout_option
 from peer.cli.json_form import plain
 
 if TYPE_CHECKING:
@@ -104,6 +105,14 @@ _OF_EVERY_PATH = {
     show_default=True,
     help="Share the modification times.",
 )
+@click.option(
+    "--wait",
+    "wanted",
+    metavar="N|all",
+    callback=copies,
+    help="Wait until N other devices, or all that follow the group, hold a verified copy.",
+)
+@timeout_option
 def upload_file(
     console: Console,
     paths: tuple[str, ...],
@@ -120,6 +129,8 @@ def upload_file(
     expires: float | None,
     yes: bool,
     times: bool,
+    wanted: int | None,
+    timeout: float | None,
 ) -> int:
     """Share files and folders in a group.
 
@@ -138,10 +149,13 @@ def upload_file(
     next start if this device is off. Copies that others have fetched stay with them. If another
     member shared it first, only this device stops. Sharing it again without --expires keeps it.
 
+    With --wait, one line is printed for each device that gets a copy; --timeout counts from the
+    end of sharing.
+
     Each of several PATHs is a share of its own: if one fails, the others are shared all the same,
     and the exit code is 1.
     """
-    from common.messages.control import UploadFile
+    from common.messages.control import Uploaded, UploadFile
 
     _check_order(console, paths, group)
     if link_roots and links != "follow":
@@ -167,15 +181,34 @@ def upload_file(
         for path in paths
     ]
     _check_names(asks, paths)
+    if timeout is not None and wanted is None:
+        refuse_usage("--timeout needs --wait")
+    if wanted is not None and dry_run:
+        refuse_usage("--wait has no use with --dry-run")
+    if wanted == 0:
+        require_followers(console, group)
+    shared: list[Uploaded | Planned] = []
     if len(asks) > 1:
-        return _share_all(console, asks, paths)
-    answer = _share(console, asks[0], paths[0])
-    if console.as_json:
-        console.json(_document(answer))
-    return _refusal(console, answer)
+        code = _share_all(console, asks, paths, shared)
+    else:
+        answer = _share(console, asks[0], paths[0])
+        shared.append(answer)
+        if console.as_json:
+            console.json(_document(answer))
+        code = _refusal(console, answer)
+    if wanted is not None:
+        rows = [each.row for each in shared if isinstance(each, Uploaded)]
+        shares = [versioned(row.name, row.version) for row in rows]
+        await_all(console, group, shares, wanted, timeout)
+    return code
 
 
-def _share_all(console: Console, asks: Sequence[UploadFile], paths: Sequence[str]) -> int:
+def _share_all(
+    console: Console,
+    asks: Sequence[UploadFile],
+    paths: Sequence[str],
+    shared: list[Uploaded | Planned],
+) -> int:
     """Share one after the other, and show the error of each that fails."""
     documents: list[dict[str, Any]] = []
     code = 0
@@ -191,6 +224,7 @@ def _share_all(console: Console, asks: Sequence[UploadFile], paths: Sequence[str
                 cli_error(error, console.hinted).show(as_json=console.as_json)
                 code = 1
                 continue
+            shared.append(answer)
             documents.append(_document(answer))
             code = max(code, _refusal(console, answer))
     finally:

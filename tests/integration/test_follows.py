@@ -262,6 +262,26 @@ def settled(person: Person, group: str, name: str) -> None:
     assert name not in {each["name"] for each in found["unsettled"]}
 
 
+def test_an_upload_waits_for_all_followers_and_is_refused_without_one(
+    swarm: Swarm, alice: Person, bob: Person, group: str
+) -> None:
+    first, second = swarm.file(SIZE), swarm.file(SIZE)
+    refused = alice.refused("upload-file", first, group, "--wait", "all", "--timeout", "9s")
+    assert "no other device follows" in refused
+    assert alice.files(group) == {}
+    folder = swarm.folder()
+    bob.ok("follow", group, folder)
+    words = ("upload-file", first, second, group, "--wait", "all", "--timeout", "60s")
+    printed = alice.ok(*words)
+    assert printed.count("bob ") == 2
+    arrives(first, folder)
+    arrives(second, folder)
+    late = alice.run("upload-file", swarm.file(10), group, "--wait", "2", "--timeout", "1s")
+    assert late.code == 6
+    assert "1 copy on other devices, 2 wanted" in late.err
+    assert alice.run("upload-file", first, group, "--timeout", "1s").code == 2
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
