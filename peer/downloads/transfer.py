@@ -175,8 +175,9 @@ class Transfer(ChannelHandler):
 
     @property
     def fetched_bytes(self) -> int:
-        """Bytes that this device did not have, in this session or before."""
-        return max(0, self.manifest.size - self._writer.local_bytes)
+        """Bytes of held pieces that this device did not have, in this session or before."""
+        held_bytes = sum(self.manifest.piece_span(index)[1] for index in self.part.held_indexes())
+        return max(0, held_bytes - self._writer.local_bytes)
 
     def pieces_by_source(self) -> list[tuple[ListedSource, int]]:
         """The sources of verified pieces of this session, most pieces first."""
