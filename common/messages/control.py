@@ -205,6 +205,23 @@ class StopShare(_Ask, frozen=True):
     name: Text
 
 
+class Withdraw(_Ask, frozen=True):
+    """``name``: NAME for all versions, or NAME@K."""
+
+    group: Text
+    name: Text
+
+
+class Info(_Ask, frozen=True):
+    """``name`` as in `Withdraw`; NAME is its current version. ``first``: the number of entries that
+    an earlier answer brought; ``entries``: how many this one may bring."""
+
+    group: Text
+    name: Text
+    first: int = 0
+    entries: int = 20
+
+
 class Pause(_Ask, frozen=True):
     group: Text
     name: Text
@@ -401,6 +418,8 @@ Ask: TypeAlias = (
     | Follow
     | Unfollow
     | ListFollows
+    | Withdraw
+    | Info
 )
 
 
@@ -463,6 +482,23 @@ class FileRow(_Row, frozen=True):
     version: int = 1
     current: bool = True
     """The name alone means this version."""
+
+
+class EntryRow(_Row, frozen=True):
+    """A file, or an empty folder, of a share. ``kind``: file, executable or folder."""
+
+    path: str
+    size_bytes: int
+    kind: str
+
+
+class HeldRow(_Row, frozen=True):
+    """A copy of a version on this device. ``state``: shared, checking, away, or that of a
+    download."""
+
+    state: str
+    path: str
+    verified_bytes: int
 
 
 PAUSED_BY_USER = "paused by the user"
@@ -761,6 +797,32 @@ class Files(_Result, frozen=True):
     rows: list[FileRow]
 
 
+class ShareInfo(_Result, frozen=True):
+    """One version of a name. ``versions``: all that are to be had; ``first_by`` shared this one
+    first, at ``since``; ``here``: what this device has of it; ``more``: entries are left."""
+
+    group: str
+    name: str
+    version: int
+    current: bool
+    versions: list[int]
+    size_bytes: int
+    files: int
+    pieces: int
+    piece_bytes: int
+    algorithm: str
+    digest: str
+    content: str
+    seeders: int
+    leechers: int
+    shared_by: list[str]
+    first_by: str | None
+    since: str | None
+    here: list[HeldRow]
+    entries: list[EntryRow]
+    more: bool = False
+
+
 class Downloads(_Result, frozen=True):
     rows: list[DownloadRow]
 
@@ -940,6 +1002,7 @@ Answer: TypeAlias = (
     | Devices
     | LimitsAre
     | Files
+    | ShareInfo
     | Downloads
     | ShareRows
     | SourceRows

@@ -95,11 +95,17 @@ def complete_device(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 
 def complete_share(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """The shares of the group that was typed before."""
+    """The shares of the group that was typed before; after an ``@`` their versions too."""
     from common.messages import control
+    from common.names import versioned
 
-    answer = _answer(ctx, control.ListFiles(ctx.params.get("group") or ""))
-    return _matching(incomplete, [row.name for row in getattr(answer, "rows", [])])
+    versions = "@" in incomplete
+    answer = _answer(ctx, control.ListFiles(ctx.params.get("group") or "", versions))
+    rows = getattr(answer, "rows", [])
+    words = dict.fromkeys(row.name for row in rows)
+    if versions:
+        words |= dict.fromkeys(versioned(row.name, row.version) for row in rows)
+    return _matching(incomplete, list(words))
 
 
 def complete_member(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

@@ -101,9 +101,11 @@ def devices_table(rows: Sequence[control.DeviceRow]) -> Table:
 
 
 def files_table(rows: Sequence[control.FileRow]) -> Table:
+    """The shares of a group; earlier versions are named as commands take them."""
     return Table(
         (
             Column("name"),
+            Column("version", True, spare=True),
             Column("size", True),
             Column("files", True, spare=True),
             Column("pieces", True, spare=True),
@@ -115,6 +117,7 @@ def files_table(rows: Sequence[control.FileRow]) -> Table:
         [
             (
                 row.name if row.current else versioned(row.name, row.version),
+                number_text(row.version),
                 size_text(row.size_bytes),
                 number_text(row.files),
                 number_text(row.pieces),

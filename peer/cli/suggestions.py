@@ -19,7 +19,7 @@ from common.errors import MiniTorrentError
 from common.hints import PROGRAM, quoted_line
 from common.messages import control
 from common.messages.refusals import Code
-from common.names import fold_id, fold_name
+from common.names import fold_id, fold_name, split_version
 from peer.cli.console import Console
 from peer.cli.errors import SENTENCE_MAX, TYPED, without_home
 
@@ -114,7 +114,7 @@ def _near_path(console: Console, typed: str) -> str | None:
 def _nearest(parameter: str, typed: str, names: Iterable[str]) -> dict[str, str] | None:
     """The one of ``names`` that is spelled nearly as ``typed``; None if one is the same."""
     known = {fold_name(name): name for name in names}
-    if fold_name(typed) in known:
+    if {fold_name(typed), fold_name(split_version(typed)[0])} & set(known):
         return None
     near = get_close_matches(fold_name(typed), list(known), n=1, cutoff=CLOSE)
     return {parameter: known[near[0]]} if near else None

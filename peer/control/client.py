@@ -51,6 +51,7 @@ Ended: TypeAlias = (
     | control.Redeemed
     | control.Devices
     | control.Files
+    | control.ShareInfo
     | control.Downloads
     | control.LimitsAre
     | control.ShareRows

@@ -28,6 +28,7 @@ from peer.control.holders import HolderCommands
 from peer.control.invitations import InvitationCommands
 from peer.control.notices import Notifications
 from peer.control.server import Notify, Waiting
+from peer.control.share_info import share_info
 from peer.control.share_rows import fetching_rows, share_rows
 from peer.control.verification import verify_copy
 from peer.control.views import happened, missed, planned, qr_rows, short_id, time_text, uploaded
@@ -159,6 +160,8 @@ class Commands:
                 | control.ShowDownloads()
                 | control.ListShares()
                 | control.StopShare()
+                | control.Withdraw()
+                | control.Info()
                 | control.Pause()
                 | control.Resume()
                 | control.Cancel()
@@ -195,6 +198,8 @@ class Commands:
         | control.ShowDownloads
         | control.ListShares
         | control.StopShare
+        | control.Withdraw
+        | control.Info
         | control.Pause
         | control.Resume
         | control.Cancel
@@ -232,6 +237,12 @@ class Commands:
             case control.StopShare(group, name):
                 await self._services.shares.stop(group, name)
                 return _done(ask, f"{names.printable(name)} is no longer shared from here")
+            case control.Withdraw(group, name):
+                await self._services.shares.withdraw(group, name)
+                return _done(ask, f"{names.printable(name)} is withdrawn from the group")
+            case control.Info():
+                services = self._services
+                return Waiting(share_info(services.link, services.shares, downloads, ask, notify))
             case control.Pause(group, name):
                 await downloads.pause(group, name)
                 return _done(ask, f"paused {names.printable(name)}", control.PAUSED)
@@ -328,7 +339,7 @@ class Commands:
 
 
 def _done(
-    ask: control.StopShare | control.Pause | control.Resume | control.Cancel,
+    ask: control.StopShare | control.Withdraw | control.Pause | control.Resume | control.Cancel,
     text: str,
     state: str = "",
 ) -> control.Done:

@@ -31,7 +31,7 @@ async def share_rows(shares: Shares, meter: ServingMeter) -> list[control.ShareR
     ):
         record = share.record
         group, content = GroupId(record.group), ContentId(record.content)
-        state, reason = _state(share)
+        state, reason = state_of(share)
         rows.append(
             control.ShareRow(
                 group=group,
@@ -53,7 +53,7 @@ def _order(share: Share) -> tuple[str, str, int]:
     return share.record.group, share.record.name, share.record.version
 
 
-def _state(share: Share) -> tuple[str, str | None]:
+def state_of(share: Share) -> tuple[str, str | None]:
     if share.open is not None:
         return "shared", None
     if share.checking:

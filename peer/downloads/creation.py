@@ -19,9 +19,9 @@ from msgspec.structs import replace
 from common import manifest as manifests
 from common import names
 from common.errors import MiniTorrentError, Refused
-from common.ids import ContentId, UserId
+from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
-from common.messages import control
+from common.messages import control, tracker
 from common.messages.base import Source
 from common.messages.refusals import Code
 from peer.downloads.earlier_versions import Version
@@ -71,6 +71,23 @@ class DownloadCreator:
         self.paths: set[str] = set()
         """Paths of downloads that are being created and are not in the list yet."""
 
+    async def manifest(
+        self, group: GroupId, found: tracker.ShareFound, report: Callable[[control.Progress], None]
+    ) -> tuple[bytes, Manifest]:
+        """Return the manifest of a share, encoded and decoded; it is kept for a while.
+
+        Raises `IntegrityError` if it is not as the tracker says, and other `MiniTorrentError`s.
+        """
+        services, content = self._services, ContentId(found.row.content)
+        await services.tickets.want(group)
+        encoded = await fetch_manifest(
+            services, group, content, found.manifest_bytes, found.sources, report
+        )
+        decoded = await services.workers.run(manifests.decode, encoded, content)
+        check_summary(found.row, decoded, found.row.name)
+        await services.workers.run(services.manifests.put, content, encoded)
+        return encoded, decoded
+
     async def prepare(
         self,
         ask: control.DownloadFile,
@@ -110,13 +127,7 @@ class DownloadCreator:
                 active.set_on_complete(list(ask.on_complete))
                 await services.workers.run(self._records.put, active.key, active.record)
             return active
-        await services.tickets.want(group)
-        encoded = await fetch_manifest(
-            services, group, content, found.manifest_bytes, found.sources, report
-        )
-        decoded = await services.workers.run(manifests.decode, encoded, content)
-        check_summary(found.row, decoded, ask.name)
-        await services.workers.run(services.manifests.put, content, encoded)
+        encoded, decoded = await self.manifest(group, found, report)
         admitted = await services.workers.run(open_part.admit, path)
         finished = [job.record for job in self._jobs.values() if job.complete]
         made = await plan(

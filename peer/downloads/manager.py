@@ -70,6 +70,7 @@ class Downloads:
             current_user=lambda: self._user,
             forget=self._forget,
         )
+        self.manifest = self._creator.manifest
         self._tasks = BackgroundTasks()
         self._changes = BackgroundTasks()
         """Changes of disk and records: they run to their end even if their command is cancelled,

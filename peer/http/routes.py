@@ -120,7 +120,9 @@ ROUTES: tuple[Route, ...] = (
     # -- files
     _rows("GET", _group("/files"), _c.ListFiles, _c.Files, _c.FileRow, "Shares of a group"),
     Route("POST", _group("/files"), _c.UploadFile, _c.Uploaded, "Share a path of this machine"),
+    Route("GET", _FILE, _c.Info, _c.ShareInfo, "All about a share"),
     Route("POST", f"{_FILE}/stop-share", _c.StopShare, _c.Done, "Stop sharing from this device"),
+    Route("POST", f"{_FILE}/withdraw", _c.Withdraw, _c.Done, "Withdraw from the group"),
     Route("POST", f"{_FILE}/download", _c.DownloadFile, _c.Downloaded, "Download a share"),
     Route("POST", f"{_FILE}/verify", _c.Verify, _c.Verified, "Read a copy of this device again"),
     _rows("GET", "/shares", _c.ListShares, _c.ShareRows, _c.ShareRow, "Shares of this device"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -19,10 +20,12 @@ from msgspec.structs import replace
 
 from common import names
 from common.errors import IntegrityError, MiniTorrentError, Refused, StorageError
+from common.hints import hint
 from common.ids import ContentId, GroupId, UserId
 from common.manifest import Manifest
 from common.messages import tracker
 from common.messages.refusals import Code
+from peer.files.errors import ContentChanged
 from peer.records import ShareRecord
 from peer.serving.inventory import Inventory
 from peer.shares.digesting import Report
@@ -205,19 +208,21 @@ class OfferAgreement:
                     raise
             await self.forget_all([self._records.key_of(record) for record in shares])
 
-    async def forget_withdrawn(self, records: list[ShareRecord], error: Refused) -> None:
+    async def forget_withdrawn(
+        self, records: list[ShareRecord], error: Refused, *, notify: bool = True
+    ) -> None:
         """Serve shares no longer that were withdrawn from their group; the files stay."""
         for record in records:
             key = self._records.key_of(record)
             share = self._shares.get(key)
-            if share is not None:
+            if share is not None and notify:
                 self._shares.report(share, error)
             await self.forget(key)
 
     async def withdraw(self, share: Share, error: MiniTorrentError) -> None:
         """Withdraw a share whose files were changed, with a notification."""
         record = share.record
-        self._shares.report(share, error)
+        self._shares.report(share, error, _next_step(record, error))
         if not self._shares.has(share):
             return
         await self._owed.add(record)  # before the record goes, which shows that it is ours
@@ -355,6 +360,16 @@ class OfferAgreement:
                 await self.forget_withdrawn([record], error)
                 return
             self._shares.report(share, error)
+
+
+def _next_step(record: ShareRecord, error: MiniTorrentError) -> str | None:
+    """The command that shares changed files again; None if they cannot be read."""
+    if not isinstance(error, ContentChanged):
+        return None
+    path = record.place.path
+    named = [] if os.path.basename(path) == record.name else ["--name", record.name]
+    options = ["--replace", *named]
+    return hint("make it the next version", "upload-file", path, record.group, options=options)
 
 
 def _is_for_now(error: MiniTorrentError) -> bool:

@@ -345,6 +345,11 @@ class Shares:
             name, version = text, 0  # a share of an earlier release, of exactly that name
         await self._agreement.stop(group, name, version)
 
+    async def withdraw(self, group_text: str, text: str) -> None:
+        """Withdraw NAME, or NAME@K, from a group on all devices. Raises `MiniTorrentError`."""
+        _, group = await self._require_member(group_text)
+        await self._offers.withdraw_named(group, text)
+
     async def withdrawn(self, group: GroupId, event: events.Withdrawn) -> None:
         """Serve versions no longer that were withdrawn from the group; the files stay."""
         user = self._replica.user or ""
@@ -353,7 +358,9 @@ class Shares:
             for record in self._records.of_name(user, group, event.name)
             if is_withdrawn(event, record.name, record.version)
         ]
-        await self._agreement.forget_withdrawn(records, withdrawn_by(event))
+        ours = names.fold_id(event.user) == user
+        error = withdrawn_by(event)
+        await self._agreement.forget_withdrawn(records, error, notify=not ours)
 
     async def _require_member(self, group_text: str) -> tuple[UserId, GroupId]:
         """The current user and the group; raises `Refused` unless the user is a member."""

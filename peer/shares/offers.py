@@ -12,7 +12,7 @@ from common.ids import ContentId, GroupId
 from common.manifest import manifest_id
 from common.messages import control, tracker
 from common.messages.refusals import Code
-from common.names import fold_id, fold_name, versioned
+from common.names import fold_id, fold_name, split_version, versioned
 from peer.tracker_client.claims import check_offered, check_version
 from peer.tracker_client.link import TrackerLink
 from peer.tracker_client.listing import listing
@@ -113,6 +113,19 @@ class TrackerOffers:
     async def withdraw_for_all(self, group: str, name: str, version: int) -> None:
         """Withdraw the offers of a version of ``name`` on all devices of the group."""
         await self._ask(tracker.Withdraw(group, name, version), tracker.Done)
+
+    async def withdraw_named(self, group: GroupId, text: str) -> None:
+        """Withdraw NAME, or NAME@K, on all devices of the group."""
+        name, version = split_version(text)
+        try:
+            await self.withdraw_for_all(group, name, version)
+        except Refused as error:
+            if not version or error.code is not Code.UNKNOWN_SHARE:
+                raise
+            try:  # earlier releases allowed names with such an end
+                await self.withdraw_for_all(group, text, 0)
+            except Refused:
+                raise error from None
 
     async def listed(self) -> dict[tuple[str, str, int], tracker.OfferRow]:
         """The offers that the tracker lists, by folded group, folded name and version."""

@@ -235,10 +235,16 @@ class OpenShares:
             shown = names.printable(share.record.name)
             self._notify(f"{shown} in {share.record.group} is back, and served again")
 
-    def report(self, share: Share, error: MiniTorrentError) -> None:
-        """Notify the user that a share is not served, unless the last try ended alike."""
+    def report(self, share: Share, error: MiniTorrentError, step: str | None = None) -> None:
+        """Notify the user that a share is not served, unless the last try ended alike.
+
+        ``step``: a hint, with a command.
+        """
         if share.reported == str(error):
             return
         share.reported = str(error)
-        shown, group = names.printable(share.record.name), share.record.group
-        self._notify(f"{shown} in {group} is no longer shared: {error}")
+        version = share.record.version if share.record.version > 1 else 0
+        name, group = names.versioned(share.record.name, version), share.record.group
+        shown = names.printable(name)
+        hinted = "" if step is None else f"; {step}"
+        self._notify(f"{shown} in {group} is no longer shared: {error}{hinted}")

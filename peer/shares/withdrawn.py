@@ -17,4 +17,5 @@ def is_withdrawn(event: events.Withdrawn, name: str, version: int) -> bool:
 
 def withdrawn_by(event: events.Withdrawn) -> Refused:
     """Return the reason for the end of a share or a download."""
-    return Refused(Code.WITHDRAWN, f"{names.printable(event.user)} withdrew it from the group")
+    what = "it" if event.earlier else f"version {event.version}"
+    return Refused(Code.WITHDRAWN, f"{names.printable(event.user)} withdrew {what} from the group")

@@ -246,6 +246,8 @@ ASKS: list[Any] = [
     control.Follow("films", "/films", ["*.mkv"], 2),
     control.Unfollow("films", "/films"),
     control.ListFollows(),
+    control.Withdraw("films", "film.mkv@3"),
+    control.Info("films", "film.mkv@3", 20, 500),
 ]
 
 _ROW = control.FileRow(
@@ -356,6 +358,28 @@ ANSWERS: list[Any] = [
         )
     ),
     control.Files([_ROW]),
+    control.ShareInfo(
+        "films",
+        "film.mkv",
+        3,
+        True,
+        [1, 3],
+        1_048_577,
+        1,
+        3,
+        524_288,
+        "blake3",
+        DIGEST.hex(),
+        CONTENT.hex(),
+        2,
+        1,
+        ["alice", "bob"],
+        "alice",
+        "2030-03-17T17:46:40.123Z",
+        [control.HeldRow("shared", "/films/film.mkv", 1_048_577)],
+        [control.EntryRow("film.mkv", 1_048_577, "file")],
+        True,
+    ),
     control.Downloads(
         [
             control.DownloadRow(

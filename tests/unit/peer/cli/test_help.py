@@ -46,6 +46,8 @@ ADDED = [
     "remove-member",
     "reject-request",
     "watch",
+    "info",
+    "withdraw",
     "demo",
     "pause",
     "resume",

@@ -1,0 +1,364 @@
+"""Versions of a name on one device, beside the core of a real tracker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import manifest
+from common.errors import Refused
+from common.ids import ContentId, GroupId, UserId
+from common.messages import control, events, tracker
+from common.messages.base import Refusal
+from common.messages.refusals import Code
+from common.names import BadName
+from peer.files.open_files import HandleCache
+from peer.records import Manifests, Records, ShareRecord
+from peer.serving.inventory import Inventory
+from peer.shares.manager import Shares, Upload
+from peer.tracker_client.group_replica import GroupReplica
+from peer.tracker_client.link import Answer
+from peer.workers import Workers
+from tests.support.peer_fakes import until
+from tests.support.tracker_harness import TrackerHarness
+from tracker.core import commands
+from tracker.core.changes import ManifestSummary
+from tracker.core.context import Caller, ReadPart, TakePart
+
+LAB = GroupId("lab")
+
+
+class Link:
+    """Connection of one device to the core of a tracker."""
+
+    def __init__(self, harness: TrackerHarness, user: str, bodies: dict[bytes, bytes]) -> None:
+        self.device = harness.user(user)
+        self.bodies = bodies
+        self.connected = True
+
+    async def reachable(self) -> None:
+        pass
+
+    async def ask(self, command: Any, _: Any, data: bytes | None = None) -> Answer[Any]:
+        await asyncio.sleep(0)
+        reply = self.device.asks(command)
+        if isinstance(reply, TakePart):
+            assert data is not None
+            self._gathered(reply, data)
+            reply = tracker.Done()
+        if isinstance(reply, ReadPart):
+            body = self.bodies[reply.content]
+            return Answer(tracker.ManifestPart(len(body), 0), body)
+        if isinstance(reply, Refusal):
+            raise Refused(reply.code, reply.message, reply.hint)
+        return Answer(reply, b"")
+
+    def _gathered(self, part: TakePart, body: bytes) -> None:
+        made = manifest.decode(body, part.content)
+        self.bodies[part.content] = body
+        summary = ManifestSummary(
+            part.content,
+            len(body),
+            made.size,
+            made.file_count,
+            made.piece_count,
+            made.piece_length,
+            made.algorithm.value,
+            made.digest,
+            1,
+        )
+        gathered = commands.ManifestGathered(part.user, summary, body)
+        self.device.harness.decide(Caller(self.device.key), gathered)
+
+
+class Groups:
+    """The groups of a user, as the replica shows them."""
+
+    def __init__(self, user: str, owner: str) -> None:
+        self.user: UserId | None = UserId(user)
+        self.known = True
+        view = type("View", (), {"owner": UserId(owner)})()
+        self.groups = {LAB: view}
+        self.pending: set[GroupId] = set()
+
+    async def sync(self) -> None:
+        pass
+
+    def topic_of(self, _: GroupId) -> bytes:
+        return b"topic"
+
+    has_left = GroupReplica.has_left
+
+
+class Place:
+    """A device with its shares."""
+
+    def __init__(
+        self, harness: TrackerHarness, folder: Path, user: str, bodies: dict[bytes, bytes]
+    ) -> None:
+        self.folder, self.home = folder / user, folder / user / "home"
+        self.home.mkdir(parents=True)
+        (self.home / "shares").mkdir()
+        self.link = Link(harness, user, bodies)
+        self.user = UserId(user)
+        self.replica = Groups(user, "carol")
+        self.notices: list[str] = []
+        self.start()
+
+    def start(self) -> None:
+        self.inventory = Inventory()
+        self.workers = Workers(1, "test")
+        self.shares = Shares(
+            self.home,
+            self.link,  # type: ignore[arg-type]
+            self.replica,  # type: ignore[arg-type]
+            self.inventory,
+            self.workers,
+            HandleCache(),
+            Manifests(self.home / "manifests"),
+            self.notices.append,
+        )
+
+    def end(self) -> None:
+        self.shares.close()
+        self.workers.close()
+
+    async def upload(self, data: bytes, file: str = "data", **options: Any) -> Upload:
+        path = self.folder / file
+        path.write_bytes(data)
+        ask = control.UploadFile(str(path), LAB, **{"name": "data", **options})
+        return await self.shares.upload(ask, lambda _: None)
+
+    def records(self) -> list[tuple[int, str]]:
+        found = Records(self.home / "shares", ShareRecord).load().values()
+        return sorted((record.version, Path(record.place.path).name) for record in found)
+
+    def offers(self) -> list[int]:
+        return [row.version for row in self.link.device.does(tracker.MyOffers()).rows]
+
+    def serves(self, content: bytes) -> bool:
+        return self.inventory.find(LAB, ContentId(content)) is not None
+
+
+Test = Callable[["Place", "Place", TrackerHarness], Awaitable[None]]
+
+
+def run(tmp_path: Path, test: Test) -> None:
+    """Run ``test`` with alice, who shares, and bob, who is a member; carol owns the group."""
+
+    async def main() -> None:
+        harness, bodies = TrackerHarness(), dict[bytes, bytes]()
+        alice, bob = (Place(harness, tmp_path, user, bodies) for user in ("alice", "bob"))
+        harness.group(LAB, harness.user("carol"), alice.link.device, bob.link.device)
+        for place in (alice, bob):
+            await place.shares.activate(place.user)
+        try:
+            await test(alice, bob, harness)
+        finally:
+            alice.end()
+            bob.end()
+
+    asyncio.run(main())
+
+
+def withdrawn(harness: TrackerHarness) -> events.Withdrawn:
+    event = harness.events_of(LAB)[-1]
+    assert isinstance(event, events.Withdrawn)
+    return event
+
+
+def test_a_changed_file_is_shared_again_with_one_command(tmp_path: Path) -> None:
+    """Its earlier state lay at the same path, so that version has no offer of this device left."""
+
+    async def test(alice: Place, bob: Place, harness: TrackerHarness) -> None:
+        first = await alice.upload(b"one" * 9000)
+        await bob.upload(b"one" * 9000)
+        with pytest.raises(Refused) as refused:
+            await alice.upload(b"two" * 9000)
+        assert refused.value.code is Code.TAKEN
+        path = tmp_path / "alice" / "data"
+        assert str(refused.value.hint).endswith(
+            f"mini-torrent upload-file --name data --replace {path} lab"
+        )
+        second = await alice.upload(b"two" * 9000, replace=True)
+        assert (second.row.version, second.joined, second.again) == (2, False, False)
+        assert alice.records() == [(2, "data")]
+        assert (alice.offers(), bob.offers()) == ([2], [1])
+        assert (alice.serves(first.row.content), bob.serves(first.row.content)) == (False, True)
+        assert alice.serves(second.row.content)
+        again = await alice.upload(b"two" * 9000, replace=True)
+        assert (again.row.version, again.again) == (2, True)
+
+    run(tmp_path, test)
+
+
+def test_an_earlier_version_elsewhere_is_served_beside_the_current_one(tmp_path: Path) -> None:
+    async def test(alice: Place, _: Place, harness: TrackerHarness) -> None:
+        first = await alice.upload(b"one" * 9000, "old")
+        second = await alice.upload(b"two" * 9000, "new", replace=True)
+        assert alice.records() == [(1, "old"), (2, "new")]
+        assert alice.serves(first.row.content)
+        # A restart opens and offers both, each under its number.
+        alice.end()
+        alice.start()
+        await alice.shares.activate(alice.user)
+        await alice.shares.reconcile()
+        assert alice.offers() == [1, 2]
+        assert alice.serves(first.row.content)
+        assert alice.serves(second.row.content)
+        await alice.shares.stop(LAB, "data@1")
+        assert (alice.offers(), alice.records()) == ([2], [(2, "new")])
+        await alice.shares.stop(LAB, "data")
+        assert (alice.offers(), alice.records()) == ([], [])
+
+    run(tmp_path, test)
+
+
+def test_a_member_who_joined_a_share_may_not_replace_it(tmp_path: Path) -> None:
+    async def test(alice: Place, bob: Place, harness: TrackerHarness) -> None:
+        await alice.upload(b"one" * 9000)
+        await bob.upload(b"one" * 9000)
+        for replace in (False, True):
+            with pytest.raises(Refused) as refused:
+                await bob.upload(b"evil" * 9000, replace=replace)
+            assert refused.value.code is Code.TAKEN
+            assert "--name data-2" in str(refused.value.hint)
+        # The owner of the group may.
+        bob.replica.groups[LAB].owner = bob.user
+        harness.state.groups[LAB].owner = bob.user
+        assert (await bob.upload(b"good" * 9000, replace=True)).row.version == 2
+
+    run(tmp_path, test)
+
+
+def test_a_replacement_that_comes_too_late_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    async def test(alice: Place, _: Place, harness: TrackerHarness) -> None:
+        await alice.upload(b"one" * 9000, "one")
+        ask, phone = alice.link.ask, harness.user("alice", "phone")
+
+        async def overtaken(command: Any, kind: Any, data: bytes | None = None) -> Answer[Any]:
+            if isinstance(command, tracker.Offer) and command.replace:
+                other = harness.content("other")
+                phone.does(tracker.Offer("lab", "data", other, True))
+                alice.link.ask = ask  # type: ignore[method-assign]
+            return await ask(command, kind, data)
+
+        alice.link.ask = overtaken  # type: ignore[assignment]
+        with pytest.raises(Refused) as refused:
+            await alice.upload(b"two" * 9000, "two", replace=True)
+        assert refused.value.code is Code.CHANGED
+        assert alice.records() == [(1, "one")]
+        assert alice.offers() == [1]
+
+    run(tmp_path, test)
+
+
+def test_a_withdrawal_ends_the_share_and_leaves_the_file(tmp_path: Path) -> None:
+    async def test(alice: Place, bob: Place, harness: TrackerHarness) -> None:
+        first = await alice.upload(b"one" * 9000)
+        await bob.upload(b"one" * 9000)
+        await alice.shares.withdraw(LAB, "data")
+        for place in (alice, bob):
+            await place.shares.withdrawn(LAB, withdrawn(harness))
+            assert (place.records(), place.offers()) == ([], [])
+            assert not place.serves(first.row.content)
+            assert (place.folder / "data").exists()
+        assert alice.notices == []
+        assert bob.notices == ["data in lab is no longer shared: alice withdrew it from the group"]
+
+    run(tmp_path, test)
+
+
+def test_f101_a_device_that_was_away_serves_no_withdrawn_share_again(tmp_path: Path) -> None:
+    """The events of the withdrawals are lost to it; the tracker refuses its offers."""
+
+    async def test(alice: Place, bob: Place, harness: TrackerHarness) -> None:
+        contents = [(await alice.upload(b"one" * 9000)).row.content]
+        await bob.upload(b"one" * 9000, "one")
+        contents.append((await alice.upload(b"two" * 9000, replace=True)).row.content)
+        await bob.upload(b"two" * 9000, "two")
+        bob.end()
+        await alice.shares.withdraw(LAB, "data")
+        bob.start()
+        await bob.shares.activate(bob.user)
+        await bob.shares.reconcile()
+        assert (bob.records(), bob.offers()) == ([], [])
+        assert not any(map(bob.serves, contents))
+        assert len(bob.notices) == 2
+
+    run(tmp_path, test)
+
+
+def test_f102_an_earlier_version_is_offered_again_after_a_long_absence(tmp_path: Path) -> None:
+    async def test(alice: Place, bob: Place, harness: TrackerHarness) -> None:
+        await alice.upload(b"one" * 9000)
+        await bob.upload(b"one" * 9000)
+        await alice.upload(b"two" * 9000, replace=True)
+        # The tracker loses the offer, as by a restored backup.
+        bob.link.device.does(tracker.StopShare("lab", "data", 1))
+        bob.end()
+        bob.start()
+        await bob.shares.activate(bob.user)
+        await bob.shares.reconcile()
+        assert (bob.offers(), bob.records()) == ([1], [(1, "data")])
+        assert bob.link.device.does(tracker.FindShare("lab", "data")).row.version == 2
+
+    run(tmp_path, test)
+
+
+def test_f103_a_lost_reply_to_a_replacement_leaves_no_offer_without_a_record(
+    tmp_path: Path,
+) -> None:
+    async def test(alice: Place, bob: Place, harness: TrackerHarness) -> None:
+        await alice.upload(b"one" * 9000, "one")
+        await bob.upload(b"one" * 9000)
+        ask = alice.link.ask
+
+        async def lost(command: Any, kind: Any, data: bytes | None = None) -> Answer[Any]:
+            answer = await ask(command, kind, data)
+            if isinstance(command, tracker.Offer) and command.replace:
+                alice.link.ask = ask  # type: ignore[method-assign]
+                raise asyncio.CancelledError
+            return answer
+
+        alice.link.ask = lost  # type: ignore[assignment]
+        with pytest.raises(asyncio.CancelledError):
+            await alice.upload(b"two" * 9000, "two", replace=True)
+        await until(lambda: (alice.offers(), alice.records()) == ([1], [(1, "one")]))
+        # The same command again makes it current after all.
+        path = str(alice.folder / "two")
+        again = control.UploadFile(path, LAB, "data", replace=True)
+        row = (await alice.shares.upload(again, lambda _: None)).row
+        assert (row.version, row.current) == (2, True)
+        assert (alice.offers(), alice.records()) == ([1, 2], [(1, "one"), (2, "two")])
+
+    run(tmp_path, test)
+
+
+def test_a_name_that_ends_as_a_version_is_refused_before_digesting(tmp_path: Path) -> None:
+    async def test(alice: Place, _: Place, harness: TrackerHarness) -> None:
+        with pytest.raises(BadName) as refused:
+            await alice.upload(b"x", name="data@2")
+        assert "--name data-2" in str(refused.value.hint)
+
+    run(tmp_path, test)
+
+
+def test_a_changed_share_is_withdrawn_with_the_command_that_shares_it_again(
+    tmp_path: Path,
+) -> None:
+    async def test(alice: Place, _: Place, harness: TrackerHarness) -> None:
+        await alice.upload(b"one" * 9000)
+        path = tmp_path / "alice" / "data"
+        path.write_bytes(b"two" * 9001)
+        await alice.shares._watcher.check_files()
+        await until(lambda: alice.notices and not alice.offers())
+        assert alice.notices[0].endswith(
+            f"make it the next version: mini-torrent upload-file --replace {path} lab"
+        )
+
+    run(tmp_path, test)
