@@ -30,6 +30,8 @@ def document(answer: control.Answer) -> Any:
             found = plain(answer)
             del found["text"]
             return {**found, "state": control.DOWNLOADING}
+        case control.LimitsAre():
+            return plain(answer.row)
         case control.Uploaded():
             found = plain(answer)
             return {**found.pop("row"), **found}

@@ -2,7 +2,7 @@
 
 import { html, render, useEffect, useRef, useState } from "/assets/preact.js";
 import { beginSession, get, listen, onWrite, Problem } from "/assets/api.js";
-import { Device, Events, LogIn } from "/assets/device.js";
+import { Device, Events, LogIn, Shares } from "/assets/device.js";
 import { Group, Groups } from "/assets/group.js";
 import { Notes, useTold } from "/assets/parts.js";
 import { Transfers } from "/assets/transfers.js";
@@ -95,6 +95,7 @@ function App() {
   if (user && view === "groups") body = html`<${Groups} ...${shared} />`;
   else if (user && view === "group") body = html`<${Group} key=${argument} group=${argument} changes=${changes} ...${shared} />`;
   else if (user && view === "device") body = html`<${Device} ...${shared} />`;
+  else if (user && view === "shares") body = html`<${Shares} ...${shared} />`;
   else if (user && view === "events") body = html`<${Events} events=${events} live=${live} />`;
   else if (user) body = html`<${Transfers} downloads=${downloads} points=${points} notices=${notices} ...${shared} />`;
   return html`
@@ -102,7 +103,7 @@ function App() {
     <div class="frame">
       <nav aria-label="Views"><div class="brand">Mini-Torrent</div>
         <ul>${link("#transfers", "Transfers", downloads.filter((row) => row.state === "downloading").length || "")}
-          ${link("#groups", "Groups", status.requests || "")}
+          ${link("#shares", "Shares", status.shares || "")}${link("#groups", "Groups", status.requests || "")}
           ${mine.map((row) => link(`#group/${encodeURIComponent(row.group)}`, row.group, (status.requests_by_group || {})[row.group] || ""))}
           ${link("#events", "Events")}${link("#device", "Device")}</ul>
         <div class="who">${user || "not logged in"}${" "}${status.connected ? "" : "(tracker not connected)"}</div></nav>

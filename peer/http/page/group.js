@@ -7,9 +7,29 @@ import { Act, Dialog, Field, Form, QrCode } from "/assets/parts.js";
 
 const ROW = 56; // height of a row of the list, in pixels, as in style.css
 
+const STATES = { holds: "complete", fetching: "downloading", follows: "", away: "paused" };
+
+function Holders({ group, file }) {
+  const [rows, setRows] = useState(null);
+  useEffect(() => {
+    get(path("groups", group, "files", file.name, "holders")).then(setRows, () => setRows([]));
+  }, [group, file.name]);
+  if (rows === null) return html`<p class="soft">Looking…</p>`;
+  if (rows.length === 0) return html`<p class="soft">No device holds it.</p>`;
+  return html`<div class="scroll"><table>
+    <thead><tr><th>User</th><th>Device</th><th>State</th><th>Since</th></tr></thead>
+    <tbody>${rows.slice(0, 500).map((row) => html`<tr key=${row.device}><td>${row.user}</td><td class="mono">${row.id}</td>
+      <td><span class=${`chip ${STATES[row.state] || ""}`}>${row.state}${row.state === "fetching" ? ` ${percent(row.verified_bytes, row.size_bytes)} %` : ""}</span></td>
+      <td class="small">${clock(row.since)}</td></tr>`)}</tbody></table></div>`;
+}
+
 function DownloadDialog({ group, file, attempt, onClose }) {
-  const submit = async ({ dest }) => {
-    const body = { dest, wait: false };
+  const submit = async ({ dest, files, overwrite }) => {
+    const globs = (files || "").split(",").map((glob) => glob.trim()).filter(Boolean);
+    const body = {
+      dest, wait: false,
+      ...(globs.length ? { files: globs } : {}), ...(overwrite ? { overwrite: true } : {}),
+    };
     const done = await attempt(
       () => post(path("groups", group, "files", file.name, "download"), body), `Downloading ${file.name}`);
     if (done) onClose();
@@ -20,7 +40,12 @@ function DownloadDialog({ group, file, attempt, onClose }) {
     <p class="mono soft">${file.algorithm}:${file.digest}</p>
     <${Form} onSubmit=${submit} label="Download">
       <${Field} label="Folder on this machine, or a new path" name="dest" required placeholder="/data" />
-    <//><//>`;
+      ${file.files > 1 && html`<${Field} label="Only these files (patterns with commas between them; all if empty)" name="files" />`}
+      <label><input type="checkbox" name="overwrite" /> replace anything else that stands there</label>
+    <//>
+    <h3>Who has it</h3>
+    <${Holders} group=${group} file=${file} />
+  <//>`;
 }
 
 // A list that draws only the rows in view, so that 10,000 files stay smooth.
@@ -42,12 +67,12 @@ function FileList({ files, onDownload }) {
     <div class="files" ref=${box} tabindex="0" role="list" aria-label="Files of the group">
       <div class="space" style=${{ height: `${files.length * ROW}px` }}>
         ${files.slice(first, last).map((file, at) => html`
-          <div class="file" role="listitem" key=${file.name} style=${{ top: `${(first + at) * ROW}px` }}>
-            <div class="grow"><div class="name" title=${file.name}>${file.name}${file.version > 1 ? ` @${file.version}` : ""}</div>
+          <div class="file" role="listitem" key=${`${file.name}@${file.version}`} style=${{ top: `${(first + at) * ROW}px` }}>
+            <div class="grow"><div class="name" title=${file.name}>${file.name}${file.version > 1 || file.current === false ? ` @${file.version}` : ""}</div>
               <div class="soft small">${size(file.size_bytes)}${file.files > 1 ? `, ${file.files} files` : ""}, by
                 ${" "}${file.shared_by.slice(0, 3).join(", ")}${file.shared_by.length > 3 ? " …" : ""}</div></div>
             <span class=${`small ${file.seeders ? "soft" : "bad"}`}>${count(file.seeders, "seeder")}</span>
-            <button onClick=${() => onDownload(file)} aria-label=${`Download ${file.name}`}>Download</button>
+            <button onClick=${() => onDownload(file.current === false ? { ...file, name: `${file.name}@${file.version}` } : file)} aria-label=${`Download ${file.name}`}>Download</button>
           </div>`)}
       </div>
     </div>`;
@@ -57,13 +82,16 @@ function Files({ group, changes, attempt }) {
   const [files, setFiles] = useState(null);
   const [filter, setFilter] = useState("");
   const [wanted, setWanted] = useState(null);
-  useEffect(() => { attempt(() => get(path("groups", group, "files"))).then((found) => found && setFiles(found)); }, [group, changes]);
+  const [versions, setVersions] = useState(false);
+  const where = path("groups", group, "files") + (versions ? "?versions=true" : "");
+  useEffect(() => { attempt(() => get(where)).then((found) => found && setFiles(found)); }, [where, changes]);
   if (files === null) return html`<p class="soft">Looking…</p>`;
   const text = filter.toLowerCase();
   const matching = files.filter((file) => file.name.toLowerCase().includes(text));
   return html`<section class="panel">
     <div class="row spread"><h2>Files</h2>
-      <label class="grow"><span>Filter</span><input value=${filter} onInput=${(event) => setFilter(event.target.value)} /></label></div>
+      <label class="grow"><span>Filter</span><input value=${filter} onInput=${(event) => setFilter(event.target.value)} /></label>
+      <label><input type="checkbox" checked=${versions} onChange=${() => setVersions(!versions)} /> earlier versions</label></div>
     ${matching.length === 0
       ? html`<p class="empty">${files.length ? "No name matches the filter." : "Nothing is shared in this group yet."}</p>`
       : html`<p class="soft small">${count(matching.length, "share")}</p>
@@ -74,8 +102,10 @@ function Files({ group, changes, attempt }) {
 
 function Share({ group, attempt, tell }) {
   const [progress, setProgress] = useState(null);
-  const submit = async ({ path: where, name, yes }) => {
-    const body = { path: where, ...(name ? { name } : {}), ...(yes ? { yes: true } : {}) };
+  const submit = async ({ path: where, name, yes, replace }) => {
+    const body = {
+      path: where, ...(name ? { name } : {}), ...(yes ? { yes: true } : {}), ...(replace ? { replace: true } : {}),
+    };
     const done = await attempt(() => run(path("groups", group, "files"), body, setProgress));
     setProgress(null);
     if (done) tell(`Shared ${done.name}`, "good", (done.notes || []).join("; "));
@@ -86,10 +116,35 @@ function Share({ group, attempt, tell }) {
       <${Field} label="File or folder on this machine (absolute path)" name="path" required placeholder="/data/model.bin" />
       <${Field} label="Name in the group (the last part of the path if empty)" name="name" />
       <label><input type="checkbox" name="yes" /> also hidden and private files</label>
+      <label><input type="checkbox" name="replace" /> as a new version, if the name is taken</label>
     <//>
     ${progress && html`<div role="status"><progress max=${progress.total || 1} value=${progress.done}></progress>
       <div class="soft small">${progress.stage}: ${percent(progress.done, progress.total)} %, ${rate(progress.rate)}</div></div>`}
   </section>`;
+}
+
+function Following({ group, attempt }) {
+  const [rows, setRows] = useState([]);
+  const look = () => attempt(() => get("/follows")).then((found) => found && setRows(found.filter((row) => row.group === group)));
+  useEffect(() => { look(); }, [group]);
+  const submit = async ({ path: where, match }) => {
+    const globs = (match || "").split(",").map((glob) => glob.trim()).filter(Boolean);
+    const done = await attempt(
+      () => post(path("groups", group, "follow"), { path: where, ...(globs.length ? { globs } : {}) }), `Following ${group}`);
+    look();
+    return done;
+  };
+  const stop = (row) => () => attempt(() => post(path("groups", group, "unfollow"), { path: row.path })).then(look);
+  return html`<section class="panel"><h2>Follow</h2>
+    <p class="soft small">This device fetches every share of the group into a folder, now and whenever one appears or changes.</p>
+    ${rows.map((row) => html`<div class="row spread" key=${row.path}><div class="grow"><span class="mono">${row.path}</span>
+      <div class="soft small">${row.held} of ${count(row.matching, "share")} held${row.fetching ? `, ${row.fetching} fetching` : ""}${row.match.length ? `, only ${row.match.join(", ")}` : ""}
+        ${row.reason && html` <span class="warn">${row.reason}</span>`}</div></div>
+      <${Act} class="danger" run=${stop(row)}>Unfollow<//></div>`)}
+    <${Form} onSubmit=${submit} label="Follow">
+      <${Field} label="Folder on this machine (absolute path)" name="path" required placeholder="/data" />
+      <${Field} label="Only these names (patterns with commas between them; all if empty)" name="match" />
+    <//></section>`;
 }
 
 function Invitations({ group, attempt }) {
@@ -162,6 +217,7 @@ export function Group({ group, groups, status, changes, attempt, tell }) {
     ${member && html`
       <${Files} group=${group} changes=${changes} attempt=${attempt} />
       <${Share} group=${group} attempt=${attempt} tell=${tell} />
+      <${Following} group=${group} attempt=${attempt} />
       <${People} group=${group} owner=${owner} user=${status.user} changes=${changes} attempt=${attempt} />
       ${owner && html`<${Invitations} group=${group} attempt=${attempt} />`}`}`;
 }
