@@ -54,7 +54,8 @@ Example:
   mini-torrent download-file films film.mkv .
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
-4 the tracker cannot be reached, 5 the content did not verify, 130 interrupted.
+4 the tracker cannot be reached, 5 the content did not verify, 6 timed out,
+130 interrupted.
 """
 
 
