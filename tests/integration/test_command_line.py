@@ -215,6 +215,9 @@ def test_the_program_itself(swarm: Swarm, alice: Person, bob: Person) -> None:
     assert ran.json["path"] == str(dest / path.name)
     assert (dest / path.name).read_bytes() == path.read_bytes()
     ran = bob.command("download-file", group, path.name, ".", cwd=dest)
+    assert ran.code == 0, str(ran)
+    assert "already in place" in ran.out
+    ran = bob.command("download-file", group, f"{path.name}.none", ".", cwd=dest)
     assert (ran.code, ran.out) == (1, ""), str(ran)
     assert run_program([PEER, "--home", str(swarm.root / "none"), "status"]).code == 3
     assert run_program([PEER, "--nosuch"]).code == 2
