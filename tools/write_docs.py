@@ -1,4 +1,4 @@
-"""Generator of docs/commands.md and of the test columns in docs/attacks.md and docs/reliability.md.
+"""Generator of docs/commands.md, config/mini-torrent.service and the test columns of two pages.
 
 All text about a command comes from its own help, so that it has one place; a test checks that the
 page is current. Invariant: the text does not depend on the terminal or on the release of click.
@@ -20,6 +20,7 @@ import click
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "commands.md"
+UNIT = ROOT / "config" / "mini-torrent.service"
 TABLES = (ROOT / "docs" / "attacks.md", ROOT / "docs" / "reliability.md")
 
 _HEAD = """# Commands
@@ -178,7 +179,13 @@ def main() -> None:
     found = tests_by_row()
     for table in TABLES:
         table.write_text(with_tests(table.read_text("utf-8"), found), encoding="utf-8")
-    print(f"wrote {PAGE.name} and the rows of {len(found)} attacks and faults", file=sys.stderr)
+    from peer.cli.service_unit import example
+
+    UNIT.write_text(example(), encoding="utf-8")
+    print(
+        f"wrote {PAGE.name}, {UNIT.name} and the rows of {len(found)} attacks and faults",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

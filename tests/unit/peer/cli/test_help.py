@@ -59,6 +59,7 @@ ADDED = [
     "whoami",
     "logs",
     "web",
+    "service",
     "limit",
     "doctor",
     "completion",
