@@ -40,13 +40,13 @@ _SHARED = "--json"
 def page() -> str:
     """Return the text of docs/commands.md."""
     from peer.cli import root
+    from peer.cli.command_table import SECTIONS, names_of
     from tracker.cli import tracker
 
     parts = [_HEAD]
-    sections: Mapping[str, Sequence[click.Command]] = root.sections
-    for title, commands in sections.items():
+    for title in SECTIONS:
         parts.append(f"## {title}\n")
-        parts += [_command("mini-torrent", command) for command in commands]
+        parts += [_command("mini-torrent", root.commands[name]) for name in names_of(title)]
     parts.append("## The tracker\n")
     parts += [
         _command("mini-torrent-tracker", command) for _, command in sorted(tracker.commands.items())

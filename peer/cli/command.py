@@ -6,7 +6,7 @@ suggestion for a mistyped command. ``-`` and ``_`` in names are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -16,6 +16,7 @@ from common.errors import MiniTorrentError
 from common.hints import PROGRAM, quoted_line
 from common.host.release import RELEASE
 from common.names import quoted
+from peer.cli.command_table import SECTIONS, LazyCommands, names_of
 from peer.cli.console import Console
 from peer.cli.errors import PUBLIC_ARGUMENTS, SENTENCE_MAX, TYPED, WrongUsage, without_home
 
@@ -89,12 +90,9 @@ class Command(HelpCommand):
 class Commands(CommandGroup):
     """The commands, in sections. ``-`` and ``_`` in their names are the same."""
 
-    def __init__(self, *args: Any, sections: Mapping[str, Sequence[click.Command]], **kw: Any):
+    def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
-        self.sections = sections
-        for commands in sections.values():
-            for made in commands:
-                self.add_command(made)
+        self.commands = LazyCommands()
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -107,13 +105,13 @@ class Commands(CommandGroup):
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter, leave_out: Sequence[str] = ()
     ) -> None:
-        for title, commands in self.sections.items():
+        for title in SECTIONS:
             with formatter.section(title):
                 formatter.write_dl(
                     [
-                        (made.name or "", made.get_short_help_str(SUMMARY_MAX))
-                        for made in commands
-                        if made.name not in leave_out
+                        (name, self.commands[name].get_short_help_str(SUMMARY_MAX))
+                        for name in names_of(title)
+                        if name not in leave_out
                     ]
                 )
 

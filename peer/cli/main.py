@@ -1,8 +1,8 @@
 """Entry point of `mini-torrent`: the global options, the command, and the exit code.
 
-Owns the root of the commands. Not here: the commands (see peer.cli.device_commands and its
-siblings). Why imports stand in functions: a command line must answer at once, and only few
-commands need the slow modules.
+Owns the root of the commands. Not here: the commands (see peer.cli.command_table). Why
+imports stand in functions: a command line must answer at once, and only few commands need the slow
+modules.
 """
 
 from __future__ import annotations
@@ -21,21 +21,6 @@ from common.host.streams import (
     open_closed_streams,
     speak_any_locale,
     text_of,
-)
-from peer.cli import (
-    account_commands,
-    device_commands,
-    download_command,
-    file_commands,
-    follow_commands,
-    group_commands,
-    invite_commands,
-    served_commands,
-    service_command,
-    share_commands,
-    state_commands,
-    upload_command,
-    web_command,
 )
 from peer.cli.arguments import complete_folder
 from peer.cli.command import COMPLETE_VARIABLE, Commands, show_version
@@ -62,24 +47,6 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no peer runs,
 
 @click.group(
     cls=Commands,
-    sections={
-        "This device": (
-            *device_commands.COMMANDS,
-            *state_commands.COMMANDS,
-            *web_command.COMMANDS,
-            *service_command.COMMANDS,
-        ),
-        "Accounts": account_commands.COMMANDS,
-        "Groups": (*group_commands.COMMANDS, *invite_commands.COMMANDS),
-        "Files": (
-            *upload_command.COMMANDS,
-            *download_command.COMMANDS,
-            *share_commands.COMMANDS,
-            *served_commands.COMMANDS,
-            *file_commands.COMMANDS,
-        ),
-        "Fleets": follow_commands.COMMANDS,
-    },
     help=_HELP,
     epilog=_EXAMPLE,
     context_settings={

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from common import limits
+from common.hints import hint
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 UNIX_HOSTS = frozenset({"localhost", "mini-torrent"})
 TOKEN_BYTES = 32
+OPEN_AGAIN = hint("open the page again", "web")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Denied:
 
     status: int
     reason: str
+    hint: str | None = None
 
 
 class Sessions:
@@ -123,7 +126,7 @@ class Access:
             return None
         kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not self._sessions.is_valid(token.strip()):
-            return Denied(401, "the session has ended; open the page again: mini-torrent web")
+            return Denied(401, "the session has ended", OPEN_AGAIN)
         return None
 
 

@@ -30,7 +30,7 @@ from common.messages.documents import document
 from common.messages.refusals import Code
 from peer.control.server import Handle, Waiting
 from peer.http import problems
-from peer.http.access import Access, Denied, Sessions
+from peer.http.access import OPEN_AGAIN, Access, Denied, Sessions
 from peer.http.event_feed import EventFeed, Listen, message
 from peer.http.openapi import openapi
 from peer.http.routes import PREFIX, ROUTES, Route, command_of
@@ -230,7 +230,7 @@ class Guarded:
         denied = self._denied(scope)
         if denied is not None:
             code = "no-session" if denied.status == 401 else "denied"
-            found = problems.details(code, denied.reason, None, denied.status)
+            found = problems.details(code, denied.reason, denied.hint, denied.status)
             await problems.response(found)(scope, receive, send_safely)
             return
         await self._app(scope, receive, send_safely)
@@ -255,7 +255,7 @@ def session_routes(sessions: Sessions) -> list[WebRoute]:
                 problems.details(
                     "no-session",
                     "this page was opened before, or too long ago",
-                    "open it again: mini-torrent web",
+                    OPEN_AGAIN,
                     403,
                 )
             )

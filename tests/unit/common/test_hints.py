@@ -94,7 +94,7 @@ def test_there_are_many_hints() -> None:
 def test_no_text_names_a_command_by_hand() -> None:
     by_hand = []
     for path in SOURCES:
-        if path.name in ("hints.py", "completion.py"):
+        if path.name in ("hints.py", "completion.py", "command_table.py"):
             continue
         tree = ast.parse(path.read_text("utf-8"))
         allowed: set[int] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.host.release import RELEASE
+from peer.cli.command_table import SECTIONS
 from tests.support.fake_peer import FakePeer
 from tests.support.paths import ROOT
 
@@ -50,8 +52,18 @@ def test_the_help_loads_no_library_of_the_messages() -> None:
 def test_a_short_command_loads_no_library_that_it_does_not_need(tmp_path: Path) -> None:
     with FakePeer(tmp_path):
         found = imported("peer", "--home", str(tmp_path), "status")
-    assert not found & (SLOW - {"logging"})
-    assert len(found) <= 230, sorted(found)
+    assert not found & (SLOW - {"logging"} | {"peer.cli.file_commands", "peer.cli.upload_command"})
+    assert len(found) <= 210, sorted(found)
+
+
+def test_the_table_names_the_commands_of_each_module() -> None:
+    listed = {module: names for made in SECTIONS.values() for module, names in made.items()}
+    modules = [path.stem for path in (ROOT / "peer" / "cli").glob("*_command*.py")]
+    for module in modules:
+        commands = getattr(importlib.import_module(f"peer.cli.{module}"), "COMMANDS", None)
+        if commands is not None:
+            assert listed.pop(module).split() == [command.name for command in commands]
+    assert listed == {}
 
 
 def test_the_release_is_that_of_the_installed_distribution() -> None:
