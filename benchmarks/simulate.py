@@ -17,16 +17,55 @@ from dataclasses import asdict, dataclass, replace
 
 from peer.swarm.fetching.picker import Order
 from peer.swarm.fetching.settings import DownloadSettings
+from tests.simulation.peer import Fault
 from tests.simulation.swarm import KIB, MBIT, MIB, Result, Scenario, Swarm
+
+_EQUAL = Scenario(leechers=30, size=64 * MIB, down=80 * MBIT)
+_LARGE = replace(_EQUAL, size=256 * MIB, chunk=64 * KIB)
+_GIGABIT = replace(
+    _LARGE, size=1024 * MIB, piece_length=2 * MIB, up=1000 * MBIT, down=1000 * MBIT, chunk=256 * KIB
+)
+_ACCESS = (1000, 1000), (100, 100), (10, 40)
+"""Mbit/s up and down of every third leecher each, in `mixed`."""
 
 ROWS = {
     "W5": Scenario(leechers=8, size=64 * MIB),
-    "S100": Scenario(leechers=100, size=256 * MIB, chunk=256 * KIB),
+    "S100": Scenario(leechers=100, size=256 * MIB, chunk=64 * KIB),
     "S": Scenario(leechers=1000, size=256 * MIB, chunk=256 * KIB),
-    "symmetric": Scenario(leechers=100, size=256 * MIB, down=80 * MBIT, chunk=256 * KIB),
     "far": Scenario(leechers=8, size=64 * MIB, delay_s=0.05, loss=0.01, rto_s=0.3),
+    "equal-8": replace(_EQUAL, leechers=8),
+    "equal-30": _EQUAL,
+    "equal-100": replace(_EQUAL, leechers=100),
+    "symmetric": replace(_LARGE, leechers=100),
+    "symmetric-S": replace(_LARGE, leechers=1000, chunk=256 * KIB),
+    "slow": Scenario(leechers=30, size=64 * MIB, up=2 * MBIT),
+    "gigabit": _GIGABIT,
+    "equal-far": replace(_EQUAL, delay_s=0.025),
+    "arrivals": replace(_EQUAL, within_s=10.0),
+    "crashes": _EQUAL,
+    "liars": _EQUAL,
+    "mixed": replace(
+        _LARGE,
+        up_of={0: 1000 * MBIT} | {i: _ACCESS[i % 3][0] * MBIT for i in range(1, 31)},
+        down_of={0: 1000 * MBIT} | {i: _ACCESS[i % 3][1] * MBIT for i in range(1, 31)},
+    ),
 }
-"""All links have 80 Mbit/s up and 200 down unless a row says otherwise."""
+"""All links have 80 Mbit/s up and 200 down unless a row says otherwise.
+
+Links are equal, 80 Mbit/s both ways, in all rows from `equal-8` on but `slow`, `gigabit` and
+`mixed`. In `crashes` three of the 30 leechers crash; in `liars` one serves wrong bytes, one sends
+nothing, and one declines everything.
+"""
+
+
+def _spoil(swarm: Swarm, row: str) -> None:
+    """Add the faults of the row."""
+    first, second, third = swarm.leechers[:3]
+    if row == "crashes":
+        for number, peer in enumerate((first, second, third)):
+            swarm.clock.at(1.5 + number, swarm.leave, peer, 0.5)
+    elif row == "liars":
+        first.fault, second.fault, third.fault = Fault.LIAR, Fault.TARPIT, Fault.EMPTY
 
 
 @dataclass(frozen=True)
@@ -40,6 +79,7 @@ class Line:
     bound_s: float
     over_bound: float
     """p99 over the fluid bound; with fewer than 100 leechers p99 is the last one."""
+    last_over_bound: float
     duplicates: float
     """Duplicate bytes, as a fraction of the needed bytes."""
     control_messages: float
@@ -51,10 +91,12 @@ class Line:
     wall_s: float
 
 
-def run(scenario: Scenario, seed: int) -> Line:
-    """Run `scenario` once from `seed`."""
+def run(scenario: Scenario, seed: int, row: str = "") -> Line:
+    """Run `scenario` once from `seed`, with the faults of the row."""
     began = time.perf_counter()
     swarm = Swarm(scenario, seed)
+    if row in ("crashes", "liars"):
+        _spoil(swarm, row)
     swarm.start_all()
     result: Result = swarm.run()
     sent = sum(peer.serving.sent_bytes for peer in swarm.seeders)
@@ -65,6 +107,7 @@ def run(scenario: Scenario, seed: int) -> Line:
         last_s=round(result.last_s, 3),
         bound_s=round(result.bound_s, 3),
         over_bound=round(result.quantile_s(0.99) / result.bound_s, 3),
+        last_over_bound=round(result.last_s / result.bound_s, 3),
         duplicates=round(result.duplicate_bytes / (scenario.size * scenario.leechers), 4),
         control_messages=round(result.control_per_piece, 2),
         requests=round(result.requests / max(1, result.pieces_delivered), 2),
@@ -148,7 +191,7 @@ def main() -> None:
         )
         print("  ".join(columns))
     for seed in range(options.seed, options.seed + options.seeds):
-        line = asdict(run(scenario, seed))
+        line = asdict(run(scenario, seed, options.row))
         if options.json:
             print(json.dumps({"row": options.row, **line}), flush=True)
         else:

@@ -2,9 +2,14 @@
 
 Owns: the event queue and the links. Not here: the messages (see tests.simulation.peer).
 
-The connections with data to send share an uplink chunk by chunk in rotation, as TCP would; a
-downlink takes chunks as they arrive. Small messages cost delay and no rate, but wait behind the
-pieces that were sent before them on the same connection.
+Data travels in chunks. The flows with data to send share an uplink chunk by chunk in rotation, and
+a downlink takes chunks as they arrive. Each flow has a window of chunks that were sent and not yet
+acknowledged, as a TCP connection has. So flows that meet at a downlink share it evenly, each waits
+there with its window at most, and a sender gives what one flow cannot use to its other flows. The
+window covers the path's bandwidth-delay product and a few chunks; slow start is not modelled.
+
+Small messages cost delay and no rate, but wait behind the pieces that were sent before them on the
+same connection.
 """
 
 from __future__ import annotations
@@ -43,7 +48,17 @@ class Clock:
 class Flow:
     """One direction of one connection: an ordered queue of (bytes, action on arrival)."""
 
-    __slots__ = ("bytes_left", "dst", "last_at", "messages", "moved_at", "queued", "src")
+    __slots__ = (
+        "bytes_left",
+        "dst",
+        "last_at",
+        "messages",
+        "moved_at",
+        "queued",
+        "src",
+        "unacked",
+        "window",
+    )
 
     def __init__(self, src: Link, dst: Link) -> None:
         self.src, self.dst = src, dst
@@ -51,6 +66,11 @@ class Flow:
         self.bytes_left = 0
         """Of the first message."""
         self.queued = False
+        """It is in the rotation of its uplink, or waits for an acknowledgement."""
+        self.unacked: deque[float] = deque()
+        """Chunks in its window, by the time of their acknowledgement."""
+        self.window = 0
+        """Maximum of chunks that are not acknowledged; 0 before the first chunk."""
         self.last_at = 0.0
         self.moved_at = float("-inf")
         """Time at which a part of a message last arrived."""
@@ -67,6 +87,11 @@ class Link:
         self.down_free_at = 0.0
         self.active: deque[Flow] = deque()
         self.busy = False
+
+
+_WINDOW_CHUNKS = 3
+"""Chunks in a window beside the bandwidth-delay product: one on the uplink, one on the downlink,
+and one that waits there."""
 
 
 class Network:
@@ -116,38 +141,62 @@ class Network:
                 self._next_chunk(flow.src)
 
     def _next_chunk(self, link: Link) -> None:
-        while link.active:
-            flow = link.active.popleft()
+        now, active = self.clock.now, link.active
+        while active:
+            flow = active.popleft()
             if not flow.messages:
                 flow.queued = False
                 continue
-            if (flow.src.name, flow.dst.name) in self._cut:
+            if self._cut and (flow.src.name, flow.dst.name) in self._cut:
                 flow.queued = False
                 self._parked.append(flow)
                 continue
-            size = min(self._chunk, flow.bytes_left)
+            unacked = flow.unacked
+            while unacked and unacked[0] <= now:
+                unacked.popleft()
+            if len(unacked) >= (flow.window or self._window(flow)):
+                self.clock.at(unacked[0], self._acknowledged, flow)
+                continue
             link.busy = True
-            self.clock.at(self.clock.now + size / link.up, self._chunk_sent, flow, size)
+            size = min(self._chunk, flow.bytes_left)
+            self.clock.at(now + size / link.up, self._chunk_sent, flow, size)
             return
         link.busy = False
 
+    def _window(self, flow: Flow) -> int:
+        """Set and return the window of a flow, in chunks."""
+        src, dst = flow.src, flow.dst
+        bdp = min(src.up, dst.down) * 2.0 * (src.delay_s + dst.delay_s)
+        flow.window = _WINDOW_CHUNKS + int(bdp / self._chunk)
+        return flow.window
+
+    def _acknowledged(self, flow: Flow) -> None:
+        """Put a flow back into the rotation that waited for an acknowledgement."""
+        link = flow.src
+        link.active.append(flow)
+        if not link.busy:
+            self._next_chunk(link)
+
     def _chunk_sent(self, flow: Flow, size: int) -> None:
-        now, dst = self.clock.now, flow.dst
-        arrival = max(now + flow.src.delay_s + dst.delay_s, dst.down_free_at) + size / dst.down
+        now, src, dst = self.clock.now, flow.src, flow.dst
+        delay_s = src.delay_s + dst.delay_s
+        arrival = max(now + delay_s, dst.down_free_at) + size / dst.down
         dst.down_free_at = arrival
+        flow.unacked.append(arrival + delay_s)
         flow.moved_at = now
-        if flow.messages:
+        messages = flow.messages
+        if messages:
             flow.bytes_left -= size
-            while flow.messages and flow.bytes_left <= 0:
-                _, action, args = flow.messages.popleft()
-                self._deliver(flow, arrival - flow.src.delay_s - dst.delay_s, action, args)
-                if flow.messages:
-                    flow.bytes_left = flow.messages[0][0]
-        if flow.messages:
-            flow.src.active.append(flow)
+            while messages and flow.bytes_left <= 0:
+                _, action, args = messages.popleft()
+                self._deliver(flow, arrival - delay_s, action, args)
+                if messages:
+                    flow.bytes_left = messages[0][0]
+        if messages:
+            src.active.append(flow)
         else:
             flow.queued = False
-        self._next_chunk(flow.src)
+        self._next_chunk(src)
 
     def _deliver(self, flow: Flow, ready_at: float, action: Action, args: tuple[Any, ...]) -> None:
         arrival = ready_at + flow.src.delay_s + flow.dst.delay_s

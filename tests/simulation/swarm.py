@@ -37,13 +37,17 @@ class Scenario:
     delay_s: float = 0.00025
     loss: float = 0.0
     rto_s: float = 0.2
-    chunk: int = 64 * KIB
+    chunk: int = 16 * KIB
     verify_s: float = 0.002
     listed_max: int = 50
     bulk: bool = True
     """Pieces travel on bulk connections, so that no other message waits behind them."""
+    within_s: float = 0.05
+    """The leechers start within this time."""
     up_of: dict[int, float] = field(default_factory=dict)
     """Different uplinks, by the number of the node; seeders come first."""
+    down_of: dict[int, float] = field(default_factory=dict)
+    """Different downlinks, by the number of the node."""
     alike: Alike = field(default_factory=Alike)
     """Pieces that need not be fetched."""
     download: DownloadSettings = field(default_factory=DownloadSettings)
@@ -56,6 +60,9 @@ class Scenario:
     def up_rate(self, number: int) -> float:
         return self.up_of.get(number, self.up)
 
+    def down_rate(self, number: int) -> float:
+        return self.down_of.get(number, self.down)
+
     def bound_s(self) -> float:
         """Return the fluid bound: no protocol can serve all leechers sooner.
 
@@ -64,7 +71,8 @@ class Scenario:
         """
         seeders = sum(self.up_rate(i) for i in range(self.seeders))
         everyone = sum(self.up_rate(i) for i in range(self.nodes))
-        return max(self.size / seeders, self.size / self.down, self.leechers * self.size / everyone)
+        slowest = min(self.down_rate(i) for i in range(self.seeders, self.nodes))
+        return max(self.size / seeders, self.size / slowest, self.leechers * self.size / everyone)
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,12 @@ class Swarm:
             SimPeer(
                 self,
                 number,
-                Link(number, scenario.up_rate(number), scenario.down, scenario.delay_s),
+                Link(
+                    number,
+                    scenario.up_rate(number),
+                    scenario.down_rate(number),
+                    scenario.delay_s,
+                ),
                 layout,
                 Random(rng.random()),
                 seeder=number < scenario.seeders,
@@ -152,12 +165,12 @@ class Swarm:
 
     # -- the tracker's part -----------------------------------------------------------------------
 
-    def start_all(self, within_s: float = 0.05) -> None:
-        """Start all leechers at once, each with its own list of sources."""
+    def start_all(self) -> None:
+        """Start all leechers within `Scenario.within_s`, each with its own list of sources."""
         self._online = list(self.peers)
         for peer in self.leechers:
             self._unfinished += 1
-            self.clock.at(self.rng.random() * within_s, self._begin, peer)
+            self.clock.at(self.rng.random() * self.scenario.within_s, self._begin, peer)
 
     def join(self, peer: SimPeer) -> None:
         """Start a late leecher, and list it for those online."""
