@@ -19,7 +19,7 @@ from benchmarks.report import Result, print_table
 from benchmarks.workloads import KIB, MIB, WORKLOADS, Workload
 
 _SMOKE_BYTES = {"w1": 8 * MIB, "w2": 8 * MIB, "w3": 2 * MIB, "w4": 800 * KIB, "w5": MIB}
-_SMOKE_BYTES |= {"u1": 8 * MIB, "u2": 8 * MIB, "u3": 3200 * KIB}
+_SMOKE_BYTES |= {"w6": MIB, "u1": 8 * MIB, "u2": 8 * MIB, "u3": 3200 * KIB}
 _UNITS = {"K": KIB, "M": MIB, "G": 1024 * MIB}
 
 
@@ -43,7 +43,7 @@ class Size(click.ParamType[int]):
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("keys", nargs=-1, metavar="[w1|w2|w3|w4|w5|u1|u2|u3|h]...")
+@click.argument("keys", nargs=-1, metavar="[w1|w2|w3|w4|w5|w6|u1|u2|u3|h]...")
 @click.option(
     "--rounds",
     default=3,

@@ -22,12 +22,11 @@ from benchmarks.workloads import Workload
 Nodes = tuple[Node, tuple[Node, ...], tuple[Node, ...]]
 """Nodes of the tracker, of the seeders and of the leechers."""
 
-UP_MBIT, DOWN_MBIT = 80, 200
+UP_MBIT = 80
 # A queue of 0.1 s at each rate. Why the burst (bytes that tbf sends at once): it must hold one
 # large packet of the kernel's offloading. With less, tbf cuts such packets to pieces, and the CPU
 # for that would be timed instead of the link. 128 KiB are 13 ms of the slower rate.
-_UP = ("rate", f"{UP_MBIT}mbit", "burst", "128kb", "latency", "100ms")
-_DOWN = ("rate", f"{DOWN_MBIT}mbit", "burst", "128kb", "latency", "100ms")
+_BURST = ("burst", "128kb", "latency", "100ms")
 _PREFIX = "mtb"
 
 
@@ -40,7 +39,7 @@ def network_unavailable() -> str | None:
         return "network namespaces and rate limits need root"
     try:
         with _namespaces(1) as (name,):
-            _shape(name, "lo", _UP)
+            _shape(name, "lo", UP_MBIT)
     except BenchmarkError as error:
         return str(error)
     return None
@@ -53,8 +52,8 @@ def network(workload: Workload) -> Iterator[Nodes]:
     with _namespaces(1 + count) as (hub, *names):
         _in(hub, "link", "add", "br0", "type", "bridge")
         _in(hub, "link", "set", "br0", "up")
-        shaped = workload.shaped
-        nodes = [_join(hub, name, index, shaped) for index, name in enumerate(names)]
+        down = workload.down_mbit if workload.shaped else None
+        nodes = [_join(hub, name, index, down) for index, name in enumerate(names)]
         yield (
             nodes[0],
             tuple(nodes[1 : 1 + workload.seeders]),
@@ -71,7 +70,7 @@ def bytes_of(node: Node) -> int:
     return int(counts["rx"]["bytes"]) + int(counts["tx"]["bytes"])
 
 
-def _join(hub: str, node: str, index: int, shaped: bool) -> Node:
+def _join(hub: str, node: str, index: int, down_mbit: int | None) -> Node:
     """Connect `node` to the bridge; its own end limits the uplink, the other the downlink."""
     address, port = f"10.77.0.{10 + index}", f"port{index}"
     _ip("link", "add", port, "netns", hub, "type", "veth", "peer", "name", "eth0", "netns", node)
@@ -79,9 +78,9 @@ def _join(hub: str, node: str, index: int, shaped: bool) -> Node:
     _in(node, "address", "add", f"{address}/24", "dev", "eth0")
     _in(node, "link", "set", "eth0", "up")
     _in(node, "link", "set", "lo", "up")
-    if shaped:
-        _shape(node, "eth0", _UP)
-        _shape(hub, port, _DOWN)
+    if down_mbit is not None:
+        _shape(node, "eth0", UP_MBIT)
+        _shape(hub, port, down_mbit)
     return Node(address, node)
 
 
@@ -109,7 +108,8 @@ def _sweep() -> None:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
 
-def _shape(namespace: str, device: str, limit: tuple[str, ...]) -> None:
+def _shape(namespace: str, device: str, mbit: int) -> None:
+    limit = ("rate", f"{mbit}mbit", *_BURST)
     _run("tc", "-n", namespace, "qdisc", "add", "dev", device, "root", "tbf", *limit)
 
 

@@ -28,7 +28,8 @@ class Workload:
     leechers: int = 1
     shaped: bool = False
     """True if each node has a rate-limited link of its own instead of the loopback."""
-
+    down_mbit: int = 200
+    """Downlink of each node of a shaped workload; the uplink has 80 Mbit/s."""
     moved: bool = True
     """False if the content is only shared and not transferred."""
 
@@ -84,6 +85,14 @@ WORKLOADS: dict[str, Workload] = {
             64 * MIB,
             leechers=8,
             shaped=True,
+        ),
+        Workload(
+            "w6",
+            "one to eight, 64 MiB, every node 80 Mbit/s up and down",
+            64 * MIB,
+            leechers=8,
+            shaped=True,
+            down_mbit=80,
         ),
         Workload(
             "u1", "1 % of the 64 KiB blocks of a 4 GiB image changed", 4 * GIB, update="blocks"
