@@ -8,6 +8,7 @@ count on the connection, which every request carries.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, TypeAlias
 
 from msgspec import Meta
@@ -35,13 +36,14 @@ RunLength = Annotated[int, Meta(ge=1, le=limits.RUN_BYTES // limits.PIECE_LENGTH
 class Open(Wire, frozen=True):
     """Open ``channel`` for ``content``, which is shared in ``group``, with ``ticket``.
 
-    ``bulk``: pieces may come on a bulk connection."""
+    ``bulk``: pieces may come on a bulk connection. ``notices``: send `OnItsWay`."""
 
     channel: Channel
     group: IdText
     content: Key32
     ticket: Token
     bulk: bool = False
+    notices: bool = False
 
 
 class Renew(Wire, frozen=True):
@@ -103,6 +105,13 @@ class Have(Wire, frozen=True):
     pieces: PieceList
 
 
+class OnItsWay(Wire, frozen=True):
+    """These requested pieces follow without further delay: request them nowhere else meanwhile."""
+
+    channel: Channel
+    pieces: PieceList
+
+
 class Piece(Wire, frozen=True):
     """The piece itself is the data frame."""
 
@@ -154,4 +163,12 @@ class ManifestBytes(Wire, frozen=True):
     offset: Count
 
 
-Answer: TypeAlias = Opened | Have | Piece | Declined | Closed | Bulk | ManifestBytes | Refusal
+Answer: TypeAlias = (
+    Opened | Have | OnItsWay | Piece | Declined | Closed | Bulk | ManifestBytes | Refusal
+)
+
+
+def piece_lists(pieces: Sequence[int]) -> Iterator[list[int]]:
+    """Cut a list of pieces to lists that a message may carry."""
+    for at in range(0, len(pieces), limits.PIECES_PER_REQUEST_MAX):
+        yield list(pieces[at : at + limits.PIECES_PER_REQUEST_MAX])

@@ -282,10 +282,12 @@ class Transfer(ChannelHandler):
     def on_have(self, device: DeviceKey, pieces: list[int]) -> None:
         self.handle(swarm.HaveMore(device, tuple(pieces)))
 
+    def on_its_way(self, device: DeviceKey, pieces: list[int]) -> None:
+        self.handle(swarm.OnItsWay(device, tuple(pieces)))
+
     def on_pieces(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
-        if self._closed:
-            return
-        self.handle(*self._received.add(device, first, count, data))
+        if not self._closed:
+            self.handle(*self._received.add(device, first, count, data))
 
     def on_declined(self, device: DeviceKey, answer: peer.Declined) -> None:
         pieces = tuple(answer.pieces)

@@ -32,6 +32,9 @@ class ChannelHandler:
     def on_have(self, device: DeviceKey, pieces: list[int]) -> None:
         """The source holds these pieces too."""
 
+    def on_its_way(self, device: DeviceKey, pieces: list[int]) -> None:
+        """These requested pieces follow without further delay."""
+
     def on_pieces(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
         """Adjacent pieces arrived. ``data`` is the memory of the message and is not verified."""
 

@@ -151,7 +151,7 @@ class SourceConnection:
             return  # the channel times out; until the next attempt there will be a ticket
         bulk = self._pool.wants_bulk(self)
         self._bulk_requested = self._bulk_requested or bulk
-        ask = peer.Open(channel.number, channel.group, channel.content, ticket, bulk)
+        ask = peer.Open(channel.number, channel.group, channel.content, ticket, bulk, True)
         self._pump.send(pack(b"", ask))
 
     def _open_timed_out(self, channel: Channel) -> None:
@@ -210,15 +210,13 @@ class SourceConnection:
     def _flush(self) -> None:
         self._flush_timer = None
         self._flush_delay.flushed(self._loop.time())
-        most = limits.PIECES_PER_REQUEST_MAX
         for channel in self.channels.values():
             cancelled, channel.cancelled = channel.cancelled, []
-            for at in range(0, len(cancelled), most):
-                self.send(peer.Withdraw(channel.number, cancelled[at : at + most]))
+            for some in peer.piece_lists(cancelled):
+                self.send(peer.Withdraw(channel.number, some))
             pending, channel.pending = channel.pending, []
             channel.pieces_due += len(pending)
-            for at in range(0, len(pending), most):
-                some = pending[at : at + most]
+            for some in peer.piece_lists(pending):
                 self.send(peer.Request(channel.number, some, self.received_bytes))
                 self._acked_bytes = self.received_bytes
         if self._acked_bytes < self.received_bytes:
@@ -249,6 +247,9 @@ class SourceConnection:
             case peer.Have(number, pieces):
                 if (channel := self._open_channel(number, data)) is not None:
                     channel.handler.on_have(self.device, pieces)
+            case peer.OnItsWay(number, pieces):
+                if (channel := self._open_channel(number, data)) is not None:
+                    channel.handler.on_its_way(self.device, pieces)
             case peer.Opened(number, complete):
                 self._on_opened(number, complete, data)
             case peer.Declined(number) as answer:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from common import limits
 from common.crypto.tickets import Ticket
 from common.errors import Refused
 from common.ids import ContentId, DeviceKey, GroupId, UserId
@@ -31,6 +30,8 @@ class ClientChannel:
     number: int
     group: GroupId
     content: ContentId
+    notices: bool = False
+    """The client wants to know which pieces are on their way."""
     is_open: bool = True
 
     @property
@@ -139,14 +140,19 @@ class ClientTable:
         return list({channel.number: channel for channel in found if channel}.values())
 
     def open(
-        self, client: Client, number: int, group: GroupId, content: ContentId
+        self,
+        client: Client,
+        number: int,
+        group: GroupId,
+        content: ContentId,
+        notices: bool = False,
     ) -> ClientChannel | None:
         """Open a channel in place of conflicting ones; None if the client has too many."""
         for former in self.conflicting(client, number, content):
             self.close(former)
         if len(client.channels) >= CHANNELS_MAX:
             return None
-        channel = ClientChannel(client, number, group, content)
+        channel = ClientChannel(client, number, group, content, notices)
         client.channels[number] = client.by_content[content] = channel
         self._by_content.setdefault(content, {})[client.id] = channel
         return channel
@@ -174,12 +180,6 @@ class ClientTable:
             for channel in client.channels.values()
             if channel.group == group
         ]
-
-
-def batches(pieces: tuple[int, ...]) -> Iterator[list[int]]:
-    """Split pieces into lists that fit into one message."""
-    for at in range(0, len(pieces), limits.PIECES_PER_REQUEST_MAX):
-        yield list(pieces[at : at + limits.PIECES_PER_REQUEST_MAX])
 
 
 def refusal_of(error: Refused) -> Refusal:

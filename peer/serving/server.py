@@ -31,7 +31,7 @@ from common.names import fold_id
 from common.net import zap
 from common.net.pump import Sent
 from peer.serving.access import AccessControl
-from peer.serving.clients import Client, ClientChannel, ClientTable, batches, refusal_of
+from peer.serving.clients import Client, ClientChannel, ClientTable, refusal_of
 from peer.serving.inventory import NOT_OFFERED, Inventory, ServedContent
 from peer.serving.manifest_pacer import ManifestPacer
 from peer.serving.meter import ServingMeter
@@ -166,7 +166,7 @@ class PieceServer:
         for former in self._clients.conflicting(client, ask.channel, content):
             self._close_channel(former)
         client.tickets[group] = ticket
-        if self._clients.open(client, ask.channel, group, content) is None:
+        if self._clients.open(client, ask.channel, group, content, ask.notices) is None:
             refusal = Refusal(Code.LIMIT, "too many open channels")
             self._send_closed(client, ask.channel, refusal)
             return
@@ -257,6 +257,9 @@ class PieceServer:
             if channel is None:
                 self._drop_sends(run)
             else:
+                slow = [s.index for s in run if s.notify and channel.notices]
+                for some in peer.piece_lists(slow):
+                    self._send(channel.client, peer.OnItsWay(channel.number, some))
                 run_bytes = self._core.run_bytes(requester)
                 self._reader.read(run, run_bytes, partial(self._on_read, channel))
 
@@ -314,7 +317,7 @@ class PieceServer:
         self, channel: ClientChannel, pieces: tuple[int, ...], busy: bool, retry_after_s: float
     ) -> None:
         retry_ms = min(60_000, round(retry_after_s * 1000))
-        for some in batches(pieces):
+        for some in peer.piece_lists(pieces):
             self._send(channel.client, peer.Declined(channel.number, some, busy, retry_ms))
 
     def _send_closed(self, client: Client, number: int, refusal: Refusal) -> None:
@@ -391,5 +394,5 @@ class PieceServer:
     def announce(self, content: ContentId, pieces: tuple[int, ...]) -> None:
         """Send `Have` to all clients of a content."""
         for channel in self._clients.of_content(content):
-            for some in batches(pieces):
+            for some in peer.piece_lists(pieces):
                 self._send(channel.client, peer.Have(channel.number, some))

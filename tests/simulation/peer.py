@@ -351,6 +351,11 @@ class SimPeer:
         if connection is None:
             return
         self.swarm.sends += 1
+        if effect.notify:
+            self.swarm.notices += 1
+            notice = fetching.OnItsWay(self.key, (effect.index,))
+            to = connection.requester.from_source
+            self.network.send(connection.down, 0, to, connection, notice)
         if self.fault is Fault.TARPIT:
             return
         if self.fault is Fault.EMPTY:

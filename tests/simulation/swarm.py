@@ -89,6 +89,7 @@ class Result:
     cancels: int
     acks: int
     haves: int
+    notices: int
     events: int
 
     @property
@@ -107,7 +108,7 @@ class Result:
 
     @property
     def control_per_piece(self) -> float:
-        sent = self.requests + self.cancels + self.acks + self.haves
+        sent = self.requests + self.cancels + self.acks + self.haves + self.notices
         return sent / max(1, self.pieces_delivered)
 
 
@@ -129,7 +130,9 @@ class Swarm:
             loss=scenario.loss,
             rto_s=scenario.rto_s,
         )
-        self.requests = self.cancels = self.acks = self.haves = self.sends = self.made = 0
+        self.requests = self.cancels = self.acks = self.haves = self.sends = self.made = (
+            self.notices
+        ) = 0
         self.duplicate_bytes = 0
         self._unfinished = 0
         layout = PieceLayout(scenario.size, scenario.piece_length)
@@ -234,6 +237,7 @@ class Swarm:
             cancels=self.cancels,
             acks=self.acks,
             haves=self.haves,
+            notices=self.notices,
             events=self.clock.events,
         )
 

@@ -161,6 +161,7 @@ PEER_ASKS: list[Any] = [
 PEER_ANSWERS: list[Any] = [
     peer.Opened(7, False, MS),
     peer.Have(7, [0, 1, 300]),
+    peer.OnItsWay(7, [0, 300]),
     peer.Piece(7, 300),
     peer.Declined(7, [300], True, 250),
     peer.Closed(7, REFUSAL),

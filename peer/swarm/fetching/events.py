@@ -93,6 +93,13 @@ class HaveMore(Value, frozen=True):
     pieces: tuple[int, ...]
 
 
+class OnItsWay(Value, frozen=True):
+    """The source gave these requested pieces to its socket: they arrive without further delay."""
+
+    source: SourceId
+    pieces: tuple[int, ...]
+
+
 class PieceReceived(Value, frozen=True):
     """A whole piece of `size` bytes is in a buffer of the driver, not yet digested."""
 
@@ -200,6 +207,7 @@ DownloadEvent: TypeAlias = (
     | SourceGone
     | Opened
     | HaveMore
+    | OnItsWay
     | PieceReceived
     | PieceVerified
     | PieceCorrupt

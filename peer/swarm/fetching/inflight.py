@@ -13,10 +13,10 @@ from peer.swarm.pieces import PieceLayout
 
 _STEAL_SCAN_MAX = 64
 """Requests of one source that are examined for one steal. Bounds the time of a search."""
-_GAIN = 3.0
-_GAIN_S = 0.1
-"""A request is stolen only if that is faster by this factor and this time. Why: its piece may be on
-the way already, and would arrive twice."""
+_GAIN = 1.5
+_GAIN_S = 0.05
+"""A request is stolen only if that is faster by this factor and this time. Why: estimates err, and
+each move costs two messages."""
 
 
 class InflightRequests:
@@ -48,6 +48,7 @@ class InflightRequests:
             else:
                 source.stall.wait_from = now
         source.in_flight[index] = now
+        source.promised.pop(index, None)
         size = self._layout.size_of(index)
         source.in_flight_bytes += size
         self.total_bytes += size
@@ -89,21 +90,26 @@ class InflightRequests:
             for examined, index in enumerate(reversed(other.in_flight)):
                 if examined == _STEAL_SCAN_MAX:
                     break
-                if idle.offers(index) and self._may_add_owner(idle, index):
+                if idle.offers(index) and self._may_add_owner(idle, index, now):
                     best, best_wait_s = (index, other), wait_s
                     break
         return best
 
     def can_steal(self, index: int, idle: Source, own_s: float, now: float) -> Source | None:
         """Return the owner of the piece if `idle` would answer sooner, else None."""
-        if not self._may_add_owner(idle, index):
+        if not self._may_add_owner(idle, index, now):
             return None
         owner = self._owners[index][-1]
         return owner if expected_wait_s(owner, 0, now) > steal_threshold_s(own_s) else None
 
-    def _may_add_owner(self, idle: Source, index: int) -> bool:
-        """Return whether `idle` may be one more owner: it is none yet, and fewer than two work."""
+    def _may_add_owner(self, idle: Source, index: int, now: float) -> bool:
+        """Return whether `idle` may be one more owner: it is none yet, and fewer than two work.
+
+        Not if the piece is on its way from an owner: it would arrive twice.
+        """
         owners = self._owners[index]
+        if any(owner.promises(index, now) for owner in owners):
+            return False
         if len(owners) == 1:
             return owners[0] is not idle
         return idle not in owners and sum(not owner.stalled for owner in owners) < 2

@@ -51,6 +51,7 @@ from peer.swarm.fetching.events import (
     DownloadEffect,
     DownloadEvent,
     HaveMore,
+    OnItsWay,
     Opened,
     Paused,
     PieceCorrupt,
@@ -167,6 +168,8 @@ class Download:
                 self._piece_verified(event, now)
             case HaveMore():
                 self._lifecycle.have_more(event, now)
+            case OnItsWay():
+                self._lifecycle.on_its_way(event, now)
             case Tick():
                 pass
             case Opened():
@@ -192,9 +195,7 @@ class Download:
                 self._lifecycle.refused(event, now)
             case PiecesRefused():
                 self._lifecycle.pieces_refused(event, now)
-            case SourceUnreachable():
-                self._lifecycle.lost(event.source, now)
-            case SourceClosed():
+            case SourceUnreachable() | SourceClosed():
                 self._lifecycle.lost(event.source, now)
             case SourceMoves():
                 self._lifecycle.moves(event)
@@ -256,8 +257,7 @@ class Download:
                 self._requests.resume_waiting(now)
             if now >= self._lifecycle.next_review_at:
                 self._lifecycle.review_sources(now)
-        batch = self._announcements.take(now)
-        if batch:
+        if batch := self._announcements.take(now):
             self._out.put(Announce(batch))
         return self._out.take()
 

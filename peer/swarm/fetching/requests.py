@@ -72,12 +72,37 @@ class RequestScheduler:
             source.cancelled.discard(index)
         else:
             self.inflight.remove(source, index)
+        source.promised.pop(index, None)
         source.window.add(size, now)
         latency_s = None if requested_at is None else now - requested_at
         self.latency.add(now - source.last_progress_at, latency_s)
         source.last_progress_at = source.silent_since = now
         source.stall = None
         source.silences = source.failures = 0
+
+    def promised(self, source: Source, index: int, now: float) -> None:
+        """Record that a piece is on its way, and cancel its requests at other sources.
+
+        The request may have moved to another source meanwhile: then it moves back. Only the first
+        notice of a request counts, and none of a source that is stalled. It is believed for the
+        stall timeout, so a false notice costs no more than silence.
+        """
+        state, owners = self._pieces.states[index], tuple(self.inflight.owners(index))
+        if index in source.promised or source.stalled or self.paused:
+            return
+        if state not in (_MISSING, _IN_FLIGHT) or any(o.promises(index, now) for o in owners):
+            return
+        if source not in owners:
+            if self._buffer_left() < self._layout.piece_length:
+                return
+            source.cancelled.discard(index)
+            if state == _MISSING:
+                self._pieces.reserve(index)
+            self.inflight.add(source, index, now)
+        source.promised[index] = now + self.latency.stall_timeout_s()
+        for other in owners:
+            if other is not source:
+                self.cancel(other, index)
 
     def drop_source(self, source: Source) -> None:
         """Requeue all requests of a source whose connection is gone."""

@@ -12,6 +12,7 @@ from math import inf
 from peer.swarm.fetching.effects import EffectBuffer
 from peer.swarm.fetching.events import (
     HaveMore,
+    OnItsWay,
     Open,
     Opened,
     PiecesRefused,
@@ -133,6 +134,19 @@ class SourceLifecycle:
             self._requests.request_more(source, now, search=False)
         if in_flight:
             self._requests.steal_for(source, in_flight, now)
+
+    def on_its_way(self, event: OnItsWay, now: float) -> None:
+        source = self._open(event.source)
+        if source is None:
+            return
+        count = self._pieces.layout.count
+        for index in event.pieces:
+            if index in source.in_flight or index in source.cancelled:
+                self._requests.promised(source, index, now)
+            elif not 0 <= index < count and self._sources.strike(source):
+                self.close(source, Verdict.WRONG, now)
+                self._requests.request_more_from_all(now)
+                return
 
     def busy(self, event: SourceBusy, now: float) -> None:
         source = self._sources.used.get(event.source)

@@ -57,9 +57,9 @@ class Stall:
     since: float
     """Time of the first stall of the row."""
     wait_from: float
-    """Start of the next timeout: the last stall or, if later, the request after it."""
+    """Start of the next timeout: the last stall, or a later request."""
     trial_at: float
-    """Time from which it is sent a request for a piece that other sources offer as well."""
+    """Time of its next request for a piece that other sources offer as well."""
     count: int = 1
 
 
@@ -78,11 +78,12 @@ class Source:
     have: Bitfield | None = None
     """Pieces that it holds, while open; None: every piece."""
     in_flight: dict[int, float] = field(default_factory=dict)
-    """Requested pieces that have neither arrived nor been cancelled, with the time of the request,
-    oldest first."""
+    """Requested pieces that may arrive, with the time of the request, oldest first."""
     in_flight_bytes: int = 0
     cancelled: set[int] = field(default_factory=set)
     """Pieces of cancelled requests: they may still arrive."""
+    promised: dict[int, float] = field(default_factory=dict)
+    """Pieces that it reported as on their way, and the time until which it is believed."""
     last_progress_at: float = 0.0
     """Time of its last piece or, if later, of the first request after it had none in flight."""
     stall: Stall | None = None
@@ -111,6 +112,10 @@ class Source:
 
     def offers(self, index: int) -> bool:
         return self.have is None or index in self.have
+
+    def promises(self, index: int, now: float) -> bool:
+        """Return whether the piece is on its way, as far as it is believed."""
+        return self.stall is None and now < self.promised.get(index, 0.0)
 
     @property
     def stalled(self) -> bool:
@@ -335,6 +340,7 @@ class SourceTable:
         source.phase, source.phase_since = Phase.IDLE, now
         source.have = None
         source.cancelled.clear()
+        source.promised.clear()
         source.verdict = verdict
         if verdict is Verdict.WRONG:
             source.phase = Phase.BANNED

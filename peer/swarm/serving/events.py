@@ -152,12 +152,14 @@ ServingEvent: TypeAlias = (
 class Send(Value, frozen=True):
     """Read the piece and send it. It is in flight until the requester acknowledges it.
 
-    If the piece cannot be read: report `HeldLess` and `SendBlocked`, in this order.
+    `notify`: first tell the requester that the piece is on its way. If the piece cannot be read:
+    report `HeldLess` and `SendBlocked`, in this order.
     """
 
     requester: RequesterId
     content: ContentId
     index: int
+    notify: bool = False
 
 
 class Decline(Value, frozen=True):

@@ -121,6 +121,7 @@ class Serving:
                 self._tick(now)
             case _:
                 assert_never(event)
+        self._uplink.paced_until = None
         if self._schedule:
             self._serve(now)
         effects, self._out = self._out, []
@@ -131,6 +132,7 @@ class Serving:
         due: float | None = None
         for other in (
             self._throttled_until,
+            self._uplink.paced_until,
             self._schedule.due_at(),
             self._uplink.due_at(waiting=self._queued > 0),
         ):
@@ -324,9 +326,9 @@ class Serving:
             requester, request = found
             layout = request.content.layout
             size = layout.size_of(request.index)
-            if not self._uplink.may_send(requester.user, size, layout.piece_length):
+            if not self._uplink.may_send(requester.user, size, layout.piece_length, now):
                 passed_over.append(requester)
-                if self._uplink.others_may_send(size, layout.piece_length):
+                if self._uplink.others_may_send(size, layout.piece_length, now):
                     continue
                 break
             if self._throttled(now):
@@ -360,7 +362,8 @@ class Serving:
         self._uplink.sent(requester, request, size, now)
         content.sent[index] = content.sent.get(index, 0) + 1
         self.sent_bytes += size
-        self._out.append(Send(requester.id, content.id, index))
+        notify = self._uplink.takes_long(size)
+        self._out.append(Send(requester.id, content.id, index, notify))
 
     # -- time -------------------------------------------------------------------------------------
 

@@ -32,6 +32,9 @@ class ServingSettings:
     run_s: float = 0.02
     """Adjacent pieces go to a requester in one message if it takes them in this time. Why a bound:
     the requester cannot use the first before the last has arrived."""
+    notify_s: float = 0.01
+    """A requester is told that a piece is on its way if it takes this time or longer. Why a bound:
+    on faster links the piece arrives before anything could be decided by the notice."""
     frame_s: float = 1.0
     """Time that a frame may take, unless that needs too many frames."""
     frame_min: int = 64 * KIB

@@ -8,21 +8,23 @@ than an equal part of the bound counts against other users; bytes whose acknowle
 do not count at all.
 
 The bound follows BBR (Cardwell and others, "BBR: congestion-based congestion control", 2016): two
-pieces, and a multiple of the bandwidth-delay product. So on a slow uplink two pieces travel at a
+pieces, and a multiple of the bandwidth-delay product. So on a slow uplink few pieces travel at a
 time and arrive soon; on a fast or long one as many as are needed; and while the rate grows with the
 bound, the bound grows with the rate. The base RTT is known from the first piece, which travels
-alone. If the requesters' links are the bottleneck, some more pieces are in flight, since our uplink
-would otherwise wait for them.
+alone. Beyond that bound, pieces go by the pace of our own uplink (see pacing): those in flight may
+wait at receivers' links, where other senders meet, and our uplink would otherwise wait for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import takewhile
+from math import inf
 
 from common.ids import ContentId, UserId
 from peer.swarm.rates import Throughput
 from peer.swarm.serving.events import RequesterId
+from peer.swarm.serving.pacing import Pacer
 from peer.swarm.serving.requesters import QueuedRequest, Requester, UnackedSend, User
 from peer.swarm.serving.settings import ServingSettings
 
@@ -36,13 +38,15 @@ together, and gaps follow. Between 2 and 6 simulated swarms differ by a few per 
 _SMOOTHING_S = 0.5
 _FADE_S = 40.0
 """The highest rate halves if it is not reached again within this time."""
-_LULL = 0.75
-_LULL_PIECES = 4
-"""Lull: acknowledgements arrive at less than this part of the highest rate. Then sent pieces wait
-at links that other peers send to as well, and ours would idle, so this many pieces may be in
-flight. In simulated swarms with links as fast up as down this saves a tenth of the time. A part of
-0.9 saves two tenths, but real uplinks, whose rate varies, then mistake a variation for a lull and
-lose 4 %. Eight pieces make a seeder send many pieces twice."""
+_PACED_PIECES, _PACED_PIECES_SLOW, _PACED_S = 8, 3, 1.0
+"""Maximum of pieces in flight that pacing may reach: those that leave in 1 s, within these bounds.
+All pieces in flight share the uplink, so each further one makes all of them arrive later."""
+_ALONE_S = 1.0
+"""A piece that takes longer on the uplink travels alone unless pacing allows another, so that it
+can be passed on sooner."""
+_RTT_MAX_S = 0.6
+"""Maximum of the path's part in the base RTT. A base RTT that was measured while several pieces
+left at the same time would otherwise open the bound without end on a slow uplink."""
 _STALL_DOUBLINGS = 5
 """Maximum doublings of the stall timeout while requesters stall and none acknowledges."""
 _AT_THAT_RATE = 2.0
@@ -67,6 +71,9 @@ class Uplink:
         """Requesters with unacknowledged bytes, by `unacked_since`, earliest first."""
         self._users: dict[UserId, User] = {}
         """Users with bytes in flight."""
+        self.pacer = Pacer()
+        self.paced_until: float | None = None
+        """Set if pacing alone prevented the last send: the time at which it no longer does."""
         self._throughput = Throughput(_SMOOTHING_S)
         self._best_rate = 0.0
         """Highest recent rate: a lull of requests must not close the bound."""
@@ -85,7 +92,7 @@ class Uplink:
         """Acknowledged bytes a second, while anything is in flight."""
         return self._throughput.rate
 
-    def may_send(self, user: User, size: int, piece_length: int) -> bool:
+    def may_send(self, user: User, size: int, piece_length: int, now: float) -> bool:
         """Return whether `size` more bytes may be sent to the user."""
         # A user may hold at most half of the remaining unacknowledged budget, so the budget never
         # runs out for others.
@@ -98,14 +105,23 @@ class Uplink:
         bound = self._bound(piece_length)
         if self.in_flight + size <= bound:
             return True
+        paced = self._paced_bound(piece_length)
+        if bound < paced:
+            due_at = self.pacer.due_at(piece_length)
+            if now >= due_at:
+                bound = paced
+                if self.in_flight + size <= bound:
+                    return True
+            elif due_at < inf and self.in_flight + size <= paced:
+                self.paced_until = due_at
         # A user with more than an equal part of the bound may acknowledge late. A user with less
         # is sent more, as if no other held more than an equal part.
         share = max(size, bound // (len(self._users) + (not user.in_flight)))
         return user.in_flight + size <= share and self._counted(share) + size <= bound
 
-    def others_may_send(self, size: int, piece_length: int) -> bool:
+    def others_may_send(self, size: int, piece_length: int, now: float) -> bool:
         """Return whether `size` bytes may be sent to a user with nothing in flight."""
-        return self.may_send(_NEW_USER, size, piece_length)
+        return self.may_send(_NEW_USER, size, piece_length, now)
 
     def _counted(self, share: int) -> int:
         """Return the bytes in flight, of each user at most `share`."""
@@ -117,11 +133,22 @@ class Uplink:
         # come back. Two pieces keep it busy, plus the bandwidth-delay product.
         rate = self._best_rate
         base_rtt_s = self._base_rtt_s or 0.0
-        bdp = rate * max(0.0, base_rtt_s - piece_length / rate) if rate else 0.0
-        pieces = _FLOOR_PIECES if self.rate >= _LULL * rate else _LULL_PIECES
+        path_s = min(base_rtt_s - piece_length / rate, _RTT_MAX_S) if rate else 0.0
+        bdp = rate * max(0.0, path_s)
+        alone = rate and self.pacer.takes_s(piece_length) > _ALONE_S
+        pieces = 1 if alone else _FLOOR_PIECES
         bound = int(_GAIN * bdp) + pieces * piece_length
         steady = int(rate * self._settings.in_flight_s)
         return min(max(bound, steady), self._settings.in_flight_max)
+
+    def _paced_bound(self, piece_length: int) -> int:
+        """Return the maximum of bytes in flight that pacing may reach."""
+        pieces = int(_PACED_S / self.pacer.takes_s(piece_length))
+        return min(max(pieces, _PACED_PIECES_SLOW), _PACED_PIECES) * piece_length
+
+    def takes_long(self, size: int) -> bool:
+        """Return whether a requester should be told that the piece is on its way."""
+        return self.pacer.takes_s(size) >= self._settings.notify_s
 
     def sent(self, requester: Requester, request: QueuedRequest, size: int, now: float) -> None:
         """Record a sent piece."""
@@ -136,6 +163,7 @@ class Uplink:
         if not requester.user.unacked_bytes:
             requester.user.throughput.start(now)
         self._account(requester, size)
+        self.pacer.sent(size, now)
         requester.sends.append(
             UnackedSend(request.content.id, request.index, requester.sent_bytes, size, now)
         )
@@ -256,7 +284,9 @@ class Uplink:
     def _learn_base(self, requester: Requester, now: float) -> None:
         sends = requester.sends
         while sends and sends[0].end <= requester.acked_bytes:
-            latency_s = max(now - sends.popleft().at, 1e-5)
+            send = sends.popleft()
+            self.pacer.acknowledged(send.size, send.at, now)
+            latency_s = max(now - send.at, 1e-5)
             requester.min_rtt_s = min(requester.min_rtt_s or latency_s, latency_s)
             if not self._base_rtt_s:
                 self._base_rtt_s, self._base_at = latency_s, now

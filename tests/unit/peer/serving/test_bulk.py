@@ -112,7 +112,8 @@ def test_a_piece_goes_to_a_slow_client_in_several_frames(there: bool) -> None:
         send = pump.send
 
         def spy(frames: Any, *, copy: bool = True) -> Any:
-            counts.append(len(frames))
+            if len(frames) > 4:  # a notice that a piece is on its way has no data
+                counts.append(len(frames))
             return send(frames, copy=copy)
 
         pump.send = spy  # type: ignore[method-assign]

@@ -128,6 +128,12 @@ class Fetching(RuleBasedStateMachine):
     def have_more(self, source: DeviceKey, pieces: tuple[int, ...]) -> None:
         self.handle(fetching.HaveMore(source, pieces))
 
+    @rule(source=sources, pieces=some)
+    def on_its_way(self, source: DeviceKey, pieces: tuple[int, ...]) -> None:
+        known = self.download._sources.used.get(source)
+        known_pieces = tuple(known.cancelled)[:2] if known is not None else ()
+        self.handle(fetching.OnItsWay(source, pieces + known_pieces))
+
     @rule(source=sources, index=indexes, size=st.sampled_from([LENGTH, 5, 0]))
     def anything_came(self, source: DeviceKey, index: int, size: int) -> None:
         self.handle(fetching.PieceReceived(source, index, size))

@@ -19,6 +19,7 @@ from peer.swarm.fetching.events import (
     DownloadEffect,
     DownloadEvent,
     HaveMore,
+    OnItsWay,
     Open,
     Opened,
     Paused,
@@ -313,6 +314,67 @@ def test_a_source_steals_a_waiting_request_for_a_piece_that_it_announces() -> No
     effects = rig.handle(HaveMore(B, (asked[1],)))
     assert CancelRequest(A, (asked[1],)) in effects
     assert requested(effects, B) == [asked[1]]
+
+
+def test_a_piece_that_is_on_its_way_is_requested_from_no_other_source() -> None:
+    rig = DownloadRig(count=2)
+    rig.with_source(A)
+    rig.handle(OnItsWay(A, (0, 1)))
+    assert requested(rig.with_source(B) + rig.wait(4.0), B) == []
+    assert requested(rig.wait(20.0), B) == [0, 1]  # a first piece is waited for 15 s
+
+
+def test_a_notice_cancels_the_request_at_other_sources() -> None:
+    rig = DownloadRig(count=2)
+    rig.with_source(A)
+    rig.handle(after=1.0)
+    assert requested(rig.with_source(B) + rig.wait(1.0), B) == [1]
+    assert rig.handle(OnItsWay(B, (1,))) == [CancelRequest(A, (1,))]
+    assert rig.handle(OnItsWay(A, (1,))) == []
+
+
+def test_a_notice_that_crosses_a_cancellation_brings_the_request_back() -> None:
+    rig = DownloadRig(count=8)
+    rig.with_source(A)
+    rig.with_source(B, Bitfield(8))
+    rig.now += 2.0
+    moved = list(rig.download._sources.used[A].in_flight)[1]
+    assert CancelRequest(A, (moved,)) in rig.handle(HaveMore(B, (moved,)))
+    assert CancelRequest(B, (moved,)) in rig.handle(OnItsWay(A, (moved,)))
+    assert rig.download._requests.inflight.owners(moved) == [rig.download._sources.used[A]]
+
+
+@pytest.mark.parametrize("repeats", [1, 20])
+def test_h131_false_notices_delay_a_piece_no_longer_than_silence(repeats: int) -> None:
+    """The liar has given a piece before, and repeats each notice every 0.2 s."""
+
+    def moved_at(lie: bool) -> float:
+        rig = DownloadRig(count=40)
+        rig.with_source(A)
+        rig.with_source(B)
+        held = tuple(rig.download._sources.used[B].in_flight)
+        rig.handle(PieceReceived(B, held[0], 10), PieceVerified(B, held[0]), after=0.1)
+        for _ in range(200):
+            waits = tuple(rig.download._sources.used[B].in_flight)
+            for _ in range(repeats if lie else 0):
+                rig.handle(OnItsWay(B, waits))
+            first = next(iter(rig.download._sources.used[A].in_flight), None)
+            if first is not None:
+                rig.handle(PieceReceived(A, first, 10), PieceVerified(A, first))
+            rig.wait(0.2)
+            if rig.download._sources.used[B].stalled:
+                break
+        return rig.now
+
+    assert moved_at(lie=True) <= moved_at(lie=False) + 0.5
+
+
+def test_h131_a_notice_beyond_the_content_is_invalid_and_an_unasked_one_ignored() -> None:
+    rig = DownloadRig(count=4)
+    rig.with_source(A)
+    assert rig.handle(OnItsWay(A, (3,))) == []
+    effects = [e for _ in range(8) for e in rig.handle(OnItsWay(A, (4, -1)))]
+    assert Close(A, Verdict.WRONG) in effects
 
 
 def test_f5_the_requests_of_a_frozen_source_move_within_five_seconds() -> None:
