@@ -173,6 +173,7 @@ PAGE_IDLE_S = 12 * 3600.0  # a page that is open over night asks for nothing; on
 PAGE_SESSIONS_MAX = 64  # pages of one user; the one used longest ago ends first
 HTTP_BODY_BYTES_MAX = 1 * MIB  # a command with its longest paths takes far less
 HTTP_CONNECTIONS_MAX = 128  # a browser opens 6 for a page
+HTTP_REQUEST_S = 30.0  # for a request to come whole, also through ssh on a slow line
 HTTP_COMMANDS_MAX = 64  # at a time, as on the control socket
 EVENT_STREAMS_MAX = 32  # each page has one
 EVENTS_KEPT = 1_000  # which a stream that was interrupted can still get

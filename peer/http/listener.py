@@ -17,8 +17,8 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from common import limits
 from common.errors import CannotListen
+from peer.http.connections import BoundedConnection
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +42,13 @@ class Listener:
         self._socket = bound
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=BoundedConnection,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=limits.HTTP_CONNECTIONS_MAX,
             timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=GRACE_S,
         )
