@@ -55,7 +55,10 @@ def who_has(context: Context, user: UserId, command: tracker.WhoHas, now: Now) -
     share_id, share = find_version(group, command.name, command.version)
     after = _cursor(command.after)
     leechers = context.presence.swarm((group.id, share.content)).leechers
-    devices = {device for _, device in share.offers} | leechers.keys()
+    devices = {device for _, device in share.offers}
+    # Presence is behind a logout that is not committed yet.
+    users = context.state.devices
+    devices |= {device for device, found in leechers.items() if users.get(device) == found.user}
     if share_id.version == group.names.by_id[share_id.name].current:
         devices |= group.follows.keys()
     listed = sorted(device for device in devices if device > after)

@@ -41,7 +41,7 @@ def offer(
     summary = state.manifests[content]
     entries = LogAppender(group, now)
     evicted = make_space(group, share_id, user, entries, now) if is_new else []
-    if not evicted:
+    if not any(isinstance(change, c.VersionsWithdrawn) and change.contents for change in evicted):
         _check_room(state, group, share, user)
     _check_offers(state, user, caller.device)
     _check_manifests(state, share, user, summary)

@@ -7,10 +7,13 @@ import time
 import pytest
 
 from common import limits
+from common.ids import UserId
 from common.messages import tracker
 from common.messages.refusals import Code
 from common.messages.tracker import HolderRow, HolderState
 from tests.support.tracker_harness import Device, TrackerHarness, content_id
+from tracker.core import commands
+from tracker.core.context import Caller
 from tracker.core.follow_changes import FollowRecord
 
 HOLDS, FETCHING, FOLLOWS, AWAY = HolderState
@@ -232,3 +235,23 @@ def test_ten_thousand_devices_are_listed_in_pages(harness: TrackerHarness) -> No
 def test_limits_of_patterns_fit_a_page() -> None:
     page = tracker.PAGE_ROWS * limits.GLOBS_MAX * 4 * limits.GLOB_CHARACTERS_MAX
     assert page < limits.BODY_BYTES_MAX
+
+
+@pytest.mark.parametrize("then", ["", "dora"])
+def test_a_device_that_was_logged_out_in_the_same_batch_is_not_listed(
+    harness: TrackerHarness, lab: tuple[Device, Device, Device], then: str
+) -> None:
+    """Presence follows when a batch is committed, and the question may be in that batch."""
+    alice, bob, _ = lab
+    announce(bob, 0)
+    harness.user("dora")
+    command: tracker.Logout | commands.PasswordRight = tracker.Logout()
+    if then:
+        command = commands.PasswordRight(UserId(then), "hash of secret")
+    for change in commands.decide(harness.context, Caller(bob.key), command, harness.now).changes:
+        harness.state.apply(change)
+    assert bob.user == (then or None)
+    asked = tracker.WhoHas("lab", "film", 0, "")
+    decision = commands.decide(harness.context, Caller(alice.key), asked, harness.now)
+    assert isinstance(decision.reply, tracker.Holders)
+    assert [row.device for row in decision.reply.rows] == [alice.key]

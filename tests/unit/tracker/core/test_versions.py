@@ -278,3 +278,25 @@ def test_the_right_to_a_name_survives_leaving_and_coming_back(
     # Ownership moves with the group.
     carol.does(tracker.LeaveGroup("lab"))
     assert replaces(alice, "data", "three").row.version == 3
+
+
+def test_h143_versions_give_a_member_no_more_places_than_shares_do(
+    alice: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version of a full name takes a place of the group, unless an offered one makes room."""
+    monkeypatch.setattr(limits, "VERSIONS_PER_NAME_MAX", 3)
+    monkeypatch.setattr(limits, "SHARES_PER_GROUP_MAX", 8)
+    alice.offers("lab", "data", alice.harness.content("1"))
+    replaces(alice, "data", "2")
+    replaces(alice, "data", "3")
+    for version in (1, 2):  # on record, and not offered
+        alice.does(tracker.StopShare("lab", "data", version))
+    for number in range(5):
+        alice.offers("lab", f"more {number}", alice.harness.content(f"more {number}"))
+    another = tracker.Offer("lab", "another", alice.harness.content("another"))
+    assert alice.is_refused(another) is Code.LIMIT
+    next_one = tracker.Offer("lab", "data", alice.harness.content("4"), True)
+    assert alice.is_refused(next_one) is Code.LIMIT
+    assert len(listed(alice, versions=True)) == 6
+    alice.does(tracker.StopShare("lab", "more 0"))
+    assert alice.does(next_one).row.version == 4
