@@ -133,6 +133,9 @@ class Fetching(RuleBasedStateMachine):
         known = self.download._sources.used.get(source)
         known_pieces = tuple(known.cancelled)[:2] if known is not None else ()
         self.handle(fetching.OnItsWay(source, pieces + known_pieces))
+        if known is not None:  # a notice may bring a cancelled request back
+            for index in known.in_flight:
+                self.requested[source].setdefault(index)
 
     @rule(source=sources, index=indexes, size=st.sampled_from([LENGTH, 5, 0]))
     def anything_came(self, source: DeviceKey, index: int, size: int) -> None:
