@@ -85,7 +85,7 @@ async def plan(
                 f"{quoted(path)} is already there, with another content",
                 _overwriting("replace it, when the new content is verified", ask),
             )
-    if replaces is not None or ask.overwrite:
+    if replaces is not None or (ask.overwrite and not admitted.missing):
         homes = (str(services.home), str(default_home("peer")), str(default_home("tracker")))
         await run(open_part.require_replaceable, path, homes)
     return Plan(wanted.size, files, overwrite=ask.overwrite, replaces=replaces)

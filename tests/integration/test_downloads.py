@@ -194,6 +194,9 @@ def test_another_content_is_replaced_by_the_hint(swarm: Swarm, alice: Person, bo
     assert (dest / "data" / "sub" / "a").read_bytes() == b"new"
     assert got["kept"] == str(dest / "data.old")
     assert [path.name for path in (dest / "data.old").iterdir()] == ["notes"]
+    fresh = dest / "missing" / "folder"
+    bob.fetch(group, "data", fresh / "data", "--overwrite")
+    assert (fresh / "data" / "sub" / "a").read_bytes() == b"new"
 
 
 def tree_of(folder: Path) -> dict[str, bytes]:
