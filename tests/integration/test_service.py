@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 import pytest
 
 from common.host.home import lock_holder
+from tests.support.fake_programs import SYSTEMCTL, write_program
 from tests.support.processes import PEER, Person, Swarm
 
 # The transport makes no difference here.
 pytestmark = pytest.mark.parametrize("transport", ["tcp"], indirect=True)
 
 UNIT = "mini-torrent.service"
-SYSTEMCTL = """#!/bin/sh
-# Runs the command of the unit; a failure of the word in $here/fails is as of a missing bus.
-here=$(dirname "$0") unit=$XDG_CONFIG_HOME/systemd/user/mini-torrent.service
-shift 2
-echo "$*" >> "$here/calls"
-if grep -qsx "$1" "$here/fails"; then echo "Failed to connect to bus" >&2; exit 1; fi
-end() {
-    [ -s "$here/pid" ] || return 0
-    pid=$(cat "$here/pid"); kill "$pid" || true
-    while kill -0 "$pid" 2>&-; do sleep 0.02; done
-    : > "$here/pid"
-}
-begin() {
-    eval "setsid $(sed -n 's/^ExecStart=//p' "$unit") >/dev/null 2>&1 &"
-    echo $! > "$here/pid"
-    asks=$(sed -n 's/^ExecStart=\\(.*\\) up --foreground/\\1 status/p' "$unit")
-    until eval "$asks" >/dev/null 2>&1; do kill -0 "$(cat "$here/pid")" || exit 1; done
-}
-case "$1 $2" in
-    "enable --now") [ -s "$here/pid" ] || begin ;;
-    restart*) end; begin ;;
-    stop*|"disable --now") end ;;
-    show*) cat "$here/pid" 2>&- || echo 0 ;;
-esac
-"""
 
 
 class Manager:
@@ -48,9 +23,7 @@ class Manager:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.unit = folder / "config" / "systemd" / "user" / UNIT
-        program = folder / "systemctl"
-        program.write_text(SYSTEMCTL)
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        write_program(folder / "systemctl", SYSTEMCTL)
 
     def calls(self) -> list[str]:
         path = self.folder / "calls"
