@@ -131,7 +131,7 @@ def _check_bounds(uses: int, life_s: int) -> None:
         )
     if not limits.INVITATION_S_MIN <= life_s <= limits.INVITATION_S_MAX:
         days = limits.INVITATION_S_MAX // 86_400
-        raise Refused(Code.USAGE, f"an invitation lasts a minute to {days} days")
+        raise Refused(Code.USAGE, f"an invitation lasts at most {days} days")
 
 
 def _id(typed: str) -> str:

@@ -189,7 +189,6 @@ def test_the_code_for_telephones_is_drawn_for_pipes_and_terminals(
         (["--uses", "0"], 2),
         (["--uses", "1000000"], 2),
         (["--expires", "soon"], 2),
-        (["--expires", "1s"], 2),
         (["--expires", "9999d"], 2),
     ],
 )
@@ -198,6 +197,12 @@ def test_bounds_of_an_invitation_are_named(
 ) -> None:
     alice.refused("invite", group, *words, code=code)
     assert alice.json("list-invites", group) == []
+
+
+def test_an_invitation_ends_at_its_time(alice: Person, newcomer: Person, group: str) -> None:
+    short = alice.json("invite", group, "--expires", "1s")
+    wait_for(lambda: alice.json("list-invites", group), until=lambda found: found == [])
+    assert "expired" in newcomer.refused("join", short["link"], "dora", "secret-pw")
 
 
 def test_the_document_of_an_invitation(alice: Person, group: str) -> None:
