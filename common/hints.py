@@ -21,7 +21,7 @@ _QUOTATION = r"""\$'(?:[^'\\]|\\.)*'|'[^']*'|"[^"]*"|\\."""
 _COMMAND = re.compile(rf"(?<!\w)(?:{_QUOTATION})|(?P<program>(?:^|(?<=: )){PROGRAM} )")
 _PROGRAMS = re.compile(rf"{_QUOTATION}|(?P<program>(?:^|(?<=&& )){PROGRAM} )")
 _TRACKER_COMMAND = re.compile(
-    rf"(?<!\w)(?:{_QUOTATION})|(?P<program>(?:^|(?<=: )){TRACKER_PROGRAM} [a-z][a-z-]*)"
+    rf"(?<!\w)(?:{_QUOTATION})|(?P<program>(?:^|(?<=: )){TRACKER_PROGRAM} [a-z][a-z_-]*)"
 )
 
 

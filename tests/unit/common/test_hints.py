@@ -145,6 +145,8 @@ def test_where_the_home_goes() -> None:
     assert shown(text, "h", at_prompt=True) == text
     assert shown_by_tracker(text, "h") == "start it: mini-torrent-tracker run --home h info 1"
     assert shown_by_tracker(text, None) == text
+    text = tracker_hint("see how it is used", "list_users", options=["--help"])
+    assert shown_by_tracker(text, "h").endswith("mini-torrent-tracker list_users --home h --help")
 
 
 @pytest.mark.parametrize("program", ["mini-torrent", "mini-torrent-tracker"])
