@@ -109,7 +109,10 @@ class DownloadCreator:
         found, asked = await find_share(services.link, group, ask.name)
         name = names.share_name(found.row.name)  # as it is listed: it is offered under that name
         reuse = await services.workers.run(real_paths, ask.reuse)
-        path = _destination(ask.dest, asked)
+        path = await services.workers.run(_destination, ask.dest, asked)
+        within = path != ask.dest and not ask.dest.endswith("/")
+        if within and self._is_place_of(group, name, user, ask.dest):
+            path = ask.dest
         if follow is not None:
             await services.workers.run(open_part.require_folder, path, follow, True)
         content = ContentId(found.row.content)
@@ -254,6 +257,17 @@ class DownloadCreator:
             if same and not other.unfinished and not other.has_task:
                 del self._jobs[other.key]
                 await self._lifecycle.forget(other)
+
+    def _is_place_of(self, group: GroupId, name: str, user: UserId, path: str) -> bool:
+        """Whether a version of the share was fetched to ``path``, so that it is no folder above."""
+        real, folded = os.path.realpath(path), names.fold_name(name)
+        fetched = any(
+            (record.group, names.fold_name(record.name), record.user) == (group, folded, user)
+            and os.fsdecode(record.path) in (path, real)
+            for record in (job.record for job in self._jobs.values())
+        )
+        shared = self._services.shares.versions_of(user, group, name)
+        return fetched or any(record.place.path in (path, real) for record in shared)
 
     def _active_to(self, path: str) -> DownloadJob | None:
         real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))

@@ -140,6 +140,25 @@ def test_any_order_of_picking_ends_well(
     assert Path(got["path"]).read_bytes() == path.read_bytes()
 
 
+def test_the_same_destination_is_the_same_place(swarm: Swarm, alice: Person, bob: Person) -> None:
+    """Also when the folder that was fetched there is there by now."""
+    group, folder, dest = alice.group_with(bob), swarm.folder(), swarm.folder() / "new"
+    for name in ("a.txt", "b.bin"):
+        (folder / name).write_text(name)
+    alice.share(folder, group)
+    for words in (["--files", "*.txt"], ["--files", "*.bin"], [], []):
+        got = bob.json("download-file", group, folder.name, dest, *words)
+        assert got["path"] == str(dest)
+        if not words:
+            bob.ok("clear")
+    assert sorted(path.name for path in dest.iterdir()) == ["a.txt", "b.bin"]
+    (folder / "a.txt").write_text("changed")
+    alice.share(folder, group, "--replace")
+    assert bob.fetch(group, folder.name, dest)["version"] == 2
+    assert (dest / "a.txt").read_text() == "changed"
+    assert bob.fetch(group, folder.name, f"{dest}/")["path"] == str(dest / folder.name)
+
+
 def test_a_destination_is_a_folder_or_a_new_path(swarm: Swarm, alice: Person, bob: Person) -> None:
     group = alice.group_with(bob)
     path = swarm.file(1000)
