@@ -54,6 +54,8 @@ class ShareRecord(msgspec.Struct, frozen=True):
     """Of the name; 1 in records older than this field, as at the tracker."""
     expires_ms: int = 0
     """Time at which it ends, by this device's clock; 0 if it does not."""
+    fetched: bool = False
+    """Whether a download placed it; false in records older than this field."""
 
 
 class DownloadState(StrEnum):

@@ -29,7 +29,14 @@ async def publish_as_share(
     """Share the content and record its completion; retry until the home takes the records."""
     reported, done = False, job.record
     share = ShareRecord(
-        done.user, done.group, done.name, done.content, place, done.topic, version=done.version
+        done.user,
+        done.group,
+        done.name,
+        done.content,
+        place,
+        done.topic,
+        version=done.version,
+        fetched=not done.in_place,
     )
     job.set_hooks_owed(services.hooks.owes(done))
     while True:

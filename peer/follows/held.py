@@ -66,8 +66,8 @@ async def held_shares(
             continue
         path = record.place.path
         folder = os.path.dirname(path)
-        followed = folder in folders and folder != follow.text
-        found[name, record.content] = Held(record.version, record.content, path, followed)
+        fetched = (record.fetched or folder in folders) and folder != follow.text
+        found[name, record.content] = Held(record.version, record.content, path, fetched)
         settled = mark is not None and mark.content == record.content
         if folder in folders and not settled:
             doubtful.append((name, record.content))

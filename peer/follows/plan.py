@@ -40,7 +40,7 @@ class Settled(StrEnum):
     PLACED = "placed"
     """It was fetched into the folder of the follow; what becomes of it there is up to the user."""
     ELSEWHERE = "elsewhere"
-    """This device shared it from another place."""
+    """The user uploaded it from another place."""
     DISMISSED = "dismissed"
     """The user cancelled its download."""
 
@@ -74,12 +74,13 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Share that this device serves in the group. ``followed``: a follow placed it."""
+    """Share that this device serves in the group. ``fetched``: a download placed it,
+    to another place than that of the follow."""
 
     version: int
     content: bytes
     path: str
-    followed: bool = False
+    fetched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +225,7 @@ class _Planner:
             self._settled(share, mark.how, path, held)
         elif self._is_placed(share, path):
             self._settle(share, Settled.PLACED, path)
-        elif held is not None and held.version == share.version and not held.followed:
+        elif held is not None and held.version == share.version and not held.fetched:
             placed = held.path == path
             self._settle(share, Settled.PLACED if placed else Settled.ELSEWHERE, held.path)
         else:

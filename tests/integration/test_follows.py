@@ -125,6 +125,21 @@ def test_own_shares_are_held_where_they_are_and_a_second_follow_copies(
     assert len([each for each in bob.json("list-follows") if each["group"] == group]) == 2
 
 
+def test_an_earlier_download_is_copied_into_the_folder(
+    swarm: Swarm, alice: Person, bob: Person, group: str
+) -> None:
+    path = shared(swarm, alice, group)
+    bob.fetch(group, path.name, swarm.folder())
+    alice.down()
+    try:
+        for folder in (swarm.folder(), swarm.folder()):
+            bob.ok("follow", group, folder)
+            arrives(path, folder)
+            bob.ok("unfollow", group, folder)
+    finally:
+        alice.up()
+
+
 def test_patterns_choose_and_hidden_names_need_one_of_their_own(
     swarm: Swarm, alice: Person, bob: Person, group: str
 ) -> None:

@@ -105,8 +105,8 @@ def test_a_share_of_this_device_from_elsewhere_is_held_there() -> None:
     assert made.standings[0].path == "/data/a"
 
 
-def test_a_file_of_another_follow_is_copied() -> None:
-    held = {("a", b"1"): Held(1, b"1", "/other/a", followed=True)}
+def test_a_file_that_was_fetched_elsewhere_is_copied() -> None:
+    held = {("a", b"1"): Held(1, b"1", "/other/a", fetched=True)}
     assert plan(facts(share(), held=held)).deeds == (Fetch(share(), "/films/a"),)
 
 
