@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from common.errors import Refused
-from common.hints import hint
 from common.messages.refusals import Code
 from common.names import quoted, versioned
 from peer.cli.arguments import group_argument, share_argument
@@ -40,13 +39,10 @@ def list_files(console: Console, group: str, pattern: str | None, versions: bool
             found = set(matching(pattern, [row.name for row in answer.rows]))
         except ValueError as error:
             refuse_usage(str(error))
-        if not found:
-            raise Refused(
-                Code.UNKNOWN_SHARE,
-                f"no share of the group {quoted(group)} matches {quoted(pattern)}",
-                hint("see all of them", "list-files", group),
-            )
         answer = Files([row for row in answer.rows if row.name in found])
+        empty = f"No share of the group {quoted(group)} matches {quoted(pattern)}."
+        show_rows(console, answer, lambda rows: files_table(rows)._replace(empty=empty))
+        return
     show_rows(console, answer, files_table)
 
 

@@ -77,7 +77,8 @@ def test_a_changed_folder_is_described_file_by_file(
     assert [row[1] for row in versions(bob, group)] == [2]
     pattern = folder.name[:-1].upper() + "?"
     assert [row["name"] for row in bob.json("list-files", group, pattern)] == [folder.name]
-    assert "matches" in bob.refused("list-files", group, "no*such")
+    assert "matches" in bob.ok("list-files", group, "no*such")
+    assert bob.json("list-files", group, "no*such") == []
 
 
 def test_a_download_of_a_version_goes_on_when_the_next_one_comes(
