@@ -228,12 +228,17 @@ def _taken(ask: control.UploadFile, group: GroupId, name: str, may_replace: bool
         if ask.replace
         else f"another content is shared as {shown} in this group"
     )
-    return Refused(Code.TAKEN, message, _other_name(ask, group, other))
+    advice = "share it under another name"
+    if not ask.replace:
+        advice = f"--replace is for its sharer and the owner of the group; {advice}"
+    return Refused(Code.TAKEN, message, _other_name(ask, group, other, advice))
 
 
-def _other_name(ask: control.UploadFile, group: GroupId, name: str) -> str:
+def _other_name(
+    ask: control.UploadFile, group: GroupId, name: str, words: str = "share it under another name"
+) -> str:
     options = _options(ask, name=name, replace=False)
-    return hint("share it under another name", "upload-file", ask.path, group, options=options)
+    return hint(words, "upload-file", ask.path, group, options=options)
 
 
 def _options(ask: control.UploadFile, **fields: Any) -> list[str]:
