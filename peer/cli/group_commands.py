@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import click
 
-from peer.cli.arguments import complete_member, complete_request, group_argument, yes_option
+from peer.cli.arguments import (
+    complete_member,
+    complete_request,
+    duration,
+    group_argument,
+    yes_option,
+)
 from peer.cli.command import command
 from peer.cli.console import Console
+from peer.cli.errors import refuse_usage
 
 request_argument = click.argument("user", shell_complete=complete_request)
 member_argument = click.argument("user", shell_complete=complete_member)
@@ -21,13 +28,30 @@ def create_group(console: Console, group: str) -> None:
     console.done(console.ask(CreateGroup(group)))
 
 
-@command("join-group", example="mini-torrent join-group films")
+@command("join-group", example="mini-torrent join-group films --wait")
 @group_argument
-def join_group(console: Console, group: str) -> None:
-    """Ask the owner of a group to accept you."""
+@click.option("--wait", is_flag=True, help="Wait for the owner's answer; exit with 1 if it is no.")
+@click.option(
+    "--timeout",
+    metavar="DURATION",
+    callback=duration,
+    help="Wait at most so long, as in 90s, 10m, 12h or 7d; then exit with 6. The request stays.",
+)
+def join_group(console: Console, group: str, wait: bool, timeout: float | None) -> None:
+    """Ask the owner of a group to accept you.
+
+    With --wait, a user who is a member already is done at once.
+    """
     from common.messages.control import JoinGroup
 
-    console.done(console.ask(JoinGroup(group)))
+    if not wait:
+        if timeout is not None:
+            refuse_usage("--timeout needs --wait")
+        console.done(console.ask(JoinGroup(group)))
+        return
+    from peer.cli.join_request import ask_and_wait
+
+    console.done(ask_and_wait(console, group, timeout))
 
 
 @command("leave-group", example="mini-torrent leave-group films")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.support.processes import Person, Swarm
@@ -84,6 +86,23 @@ def test_requests_are_listed_accepted_and_rejected(
     carol.refused("list-files", group)
     carol.ok("join-group", group)
     assert users(alice, "list-requests", group) == {"carol": "pending"}
+
+
+def test_join_group_waits_for_the_answer(
+    swarm: Swarm, alice: Person, bob: Person, carol: Person
+) -> None:
+    group = alice.group_with()
+    assert "not answered" in bob.refused("join-group", group, "--wait", "--timeout", "1s", code=6)
+    yes = bob.spawn("--json", "join-group", group.upper(), "--wait")
+    no = carol.spawn("join-group", group, "--wait")
+    wait_for(lambda: len(alice.json("list-requests", group)) == 2)
+    alice.ok("accept-request", group, "bob")
+    alice.ok("reject-request", group, "carol")
+    assert json.loads(yes.communicate()[0]) == {"group": group, "user": "bob", "role": "member"}
+    assert "did not accept" in no.communicate()[1]
+    assert (yes.returncode, no.returncode) == (0, 1)
+    assert "is a member" in bob.ok("join-group", group, "--wait")
+    bob.refused("join-group", group, "--timeout", "1s", code=2)
 
 
 def test_a_user_may_withdraw_a_request(alice: Person, bob: Person) -> None:
