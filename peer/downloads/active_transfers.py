@@ -94,10 +94,19 @@ class ActiveTransfers:
             job.transfer.sources(reply.sources)
 
     async def finalize(self, job: DownloadJob, transfer: Transfer) -> SharedLocation | None:
-        """`Transfer.finalize`, after the end of serving the files that it replaces."""
+        """`Transfer.finalize`, after the end of serving the files that it replaces.
+
+        If they are replaced, their shares rest until the content is published, and `stop`.
+        """
+        shares, place = self._services.shares, None
         if job.record.overwrite or job.record.replaces:
-            self._services.shares.rest_at(job.path, job.content)
-        return await transfer.finalize()
+            shares.rest_at(job.path, job.content)
+        try:
+            place = await transfer.finalize()
+        finally:
+            if place is None:
+                shares.end_rest_at(job.path)
+        return place
 
     def stop(self, job: DownloadJob) -> None:
         """End the transfer; the part stays open and offered."""
@@ -106,6 +115,7 @@ class ActiveTransfers:
         job.held_bytes = job.transfer.progress().held_bytes
         job.transfer.close()
         job.transfer = None
+        self._services.shares.end_rest_at(job.path)
         del self._jobs[job.key]
         # Events about a share take memory here and at the tracker, which bounds them.
         share = job.group, job.content

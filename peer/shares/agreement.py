@@ -222,6 +222,8 @@ class OfferAgreement:
     async def withdraw(self, share: Share, error: MiniTorrentError) -> None:
         """Withdraw a share whose files were changed, with a notification."""
         record = share.record
+        if share.resting:
+            return  # a download began to replace the files while they were checked
         self._shares.report(share, error, _next_step(record, error))
         if not self._shares.has(share):
             return
@@ -313,7 +315,10 @@ class OfferAgreement:
         wanted = {
             (share.record.group, names.fold_name(share.record.name), share.record.version): share
             for share in self._shares
-            if share.open is not None or share.checking or share.away is not None
+            if share.open is not None
+            or share.checking
+            or share.resting
+            or share.away is not None
         }
         for reference, share in wanted.items():
             row = listed.pop(reference, None)

@@ -150,11 +150,18 @@ class Shares:
     def rest_at(self, path: str, content: ContentId) -> None:
         """Close the shares at a path whose files are about to be replaced by ``content``.
 
-        The watcher opens them again if they are not.
+        They rest until `end_rest_at`: meanwhile no check takes them for changed.
         """
         for share in self._open:
             if share.record.place.path == path and share.record.content != content:
                 self._open.close(share)
+                share.resting = True
+
+    def end_rest_at(self, path: str) -> None:
+        """Let the watcher open the shares at a path again that were not replaced."""
+        for share in self._open:
+            if share.record.place.path == path:
+                share.resting = False
 
     def all(self) -> list[Share]:
         """All shares of the current user, in every state."""

@@ -1,8 +1,9 @@
 """Shares of the current user: each open and served, being verified, or away.
 
 States of a share: *open*, its files are served; *checking*, its touched files are digested; *away*,
-its folder cannot be reached; or *closed*, with an error that its user was notified of. The tracker
-keeps listing a share in every state but the last.
+its folder cannot be reached; *resting*, a download is about to replace its files; or *closed*, with
+an error that its user was notified of. The tracker keeps listing a share in every state but the
+last.
 
 Owns: the open files, and their contents in the inventory. Not here: when shares are opened again
 (see peer.shares.watching).
@@ -46,6 +47,7 @@ class Share:
     record: ShareRecord
     open: SharedContent | None = None
     checking: bool = False
+    resting: bool = False
     reported: str | None = None
     """The last reason for not serving it that its user was notified of."""
     away: str | None = None

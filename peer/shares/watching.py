@@ -55,7 +55,7 @@ class ShareWatcher:
     async def open_all(self) -> None:
         """Open the shares that are closed."""
         for share in self._shares:
-            if share.open is not None or share.checking:
+            if share.open is not None or share.checking or share.resting:
                 continue
             try:
                 await self._shares.open(share)
@@ -107,7 +107,7 @@ class ShareWatcher:
         If it is the same it is served again; otherwise it is withdrawn, with a notification.
         """
         for share in self._shares:
-            if share.record.content != content:
+            if share.record.content != content or share.resting:
                 continue
             self._shares.close_files(share)
             try:

@@ -110,6 +110,7 @@ class Stage:
                 open_in=lambda _: self.shared,
                 versions_of=lambda *_: [record for record, _ in self.shared],
                 rest_at=lambda *place: self.rested.append(place),
+                end_rest_at=lambda path: self.rested.append((path, None)),
             ),
             workers=self.workers,
             manifests=self.manifests,

@@ -180,7 +180,7 @@ def test_a_peer_set_is_followed_as_long_as_a_download_fetches_it(
             unfollow_share=lambda *share: heard.remove(share),
         )
         services.settings = SimpleNamespace(buffer_bytes=1, sources_used=1)
-        services.shares = SimpleNamespace(open_in=lambda _: [])
+        services.shares = SimpleNamespace(open_in=lambda _: [], end_rest_at=lambda _: None)
         services.link, services.pool, services.limit = SimpleNamespace(on_ipc=False), None, None
         transfer = SimpleNamespace(
             start=lambda: None,

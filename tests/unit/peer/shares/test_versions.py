@@ -362,3 +362,25 @@ def test_a_changed_share_is_withdrawn_with_the_command_that_shares_it_again(
         )
 
     run(tmp_path, test)
+
+
+def test_files_that_a_download_is_replacing_are_no_changed_share(tmp_path: Path) -> None:
+    """The periodic check may come between the rename and the record of the new version."""
+
+    async def test(alice: Place, _: Place, harness: TrackerHarness) -> None:
+        first = await alice.upload(b"one" * 9000)
+        path = tmp_path / "alice" / "data"
+        alice.shares.rest_at(str(path), ContentId(b"n" * 32))
+        path.write_bytes(b"two" * 9000)
+        await alice.shares._watcher.check_files()
+        await alice.shares._watcher.on_changed(ContentId(first.row.content))
+        await alice.shares.reconcile()
+        assert (alice.notices, alice.records(), alice.offers()) == ([], [(1, "data")], [1])
+        # The download was not completed, and the files are those of before.
+        path.write_bytes(b"one" * 9000)
+        alice.shares.end_rest_at(str(path))
+        await alice.shares._watcher.check_files()
+        await until(lambda: alice.serves(first.row.content))
+        assert not alice.notices
+
+    run(tmp_path, test)
