@@ -7,7 +7,7 @@ from typing import Any
 
 from common.messages import control
 from common.names import printable
-from common.units import count_text, number_text, size_text
+from common.units import count_text, moment_text, number_text, size_text
 from peer.cli.json_form import plain
 
 _STATES = {"shared": "shared from", "away": "away:", "checking": "checking"}
@@ -19,7 +19,8 @@ def info_lines(info: control.ShareInfo) -> list[str]:
     others = [version for version in info.versions if version != info.version]
     shared = ", ".join(info.shared_by) or "-"
     devices = f"{count_text(info.seeders, 'seeder')}, {count_text(info.leechers, 'leecher')}"
-    first = f"{info.first_by or 'unknown'}, {info.since or 'unknown'}"
+    since = moment_text(info.since) if info.since else "unknown"
+    first = f"{info.first_by or 'unknown'}, {since}"
     facts = [
         ("name", info.name),
         ("group", info.group),

@@ -315,10 +315,7 @@ class OfferAgreement:
         wanted = {
             (share.record.group, names.fold_name(share.record.name), share.record.version): share
             for share in self._shares
-            if share.open is not None
-            or share.checking
-            or share.resting
-            or share.away is not None
+            if share.open is not None or share.checking or share.resting or share.away is not None
         }
         for reference, share in wanted.items():
             row = listed.pop(reference, None)
