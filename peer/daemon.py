@@ -46,6 +46,7 @@ from peer.follows.manager import Follows
 from peer.follows.records import FollowRecords
 from peer.hooks.downloads import DownloadHooks
 from peer.hooks.runner import HookRunner
+from peer.metrics.readings import PeerMetrics, PeerParts
 from peer.optional_http import OptionalHttp
 from peer.records import Manifests
 from peer.serving.access import AccessControl
@@ -241,6 +242,19 @@ class Peer:
             self._server,
             follows,
         )
+        metrics = PeerMetrics(
+            PeerParts(
+                link=self._link,
+                tickets=self._tickets,
+                shares=self._shares,
+                downloads=self._downloads,
+                download_counts=services.counts,
+                pool=self._pool,
+                server=self._server,
+                bandwidth=bandwidth,
+            ),
+            name_groups=settings.http.metrics_groups,
+        )
         self._commands = Commands(
             PeerServices(
                 pair=pair,
@@ -260,9 +274,10 @@ class Peer:
                 home=shown_path(str(home)),
                 stop=self._stop_soon,
                 open_page=lambda: self._http.open_page(),
+                metrics=metrics.text,
             )
         )
-        self._http = OptionalHttp(home, self._commands)
+        self._http = OptionalHttp(home, self._commands, metrics.text)
         self._control = ControlServer(context, home, self._commands.handle)
         if settings.http.on:
             self._http.service().serve_socket()
@@ -270,6 +285,7 @@ class Peer:
         self._lease.start()
         self._tasks.start(self._shares.watch_files(), "shared files")
         self._tasks.start(bandwidth.follow_clock(), "limits")
+        self._tasks.start(metrics.lag.measure(), "lag")
         self._tasks.start(hooks.end_with_peer(), "hooks")
         self._tasks.start(self._tidy(manifests), "manifests")
         self._tasks.start(process.keep_memory_small(), "memory")

@@ -5,6 +5,7 @@ Owns: the error of a peer that lacks the extra. Not here: the service (see peer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 class OptionalHttp:
     """The HTTP service of one peer, if it is used."""
 
-    def __init__(self, home: Path, commands: Commands) -> None:
+    def __init__(self, home: Path, commands: Commands, metrics: Callable[[], str]) -> None:
         self._home = home
         self._commands = commands
+        self._metrics = metrics
         self._service: HttpService | None = None
 
     def service(self) -> HttpService:
@@ -37,7 +39,7 @@ class OptionalHttp:
                     shell_hint("install it", "pip", "install", "mini-torrent[web]"),
                 ) from error
             self._service = HttpService(
-                self._home, self._commands.handle, self._commands.listen, RELEASE
+                self._home, self._commands.handle, self._commands.listen, RELEASE, self._metrics
             )
         return self._service
 

@@ -27,9 +27,11 @@ _Port = Annotated[int, Meta(ge=0, lt=1 << 16)]
 
 
 class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``on``: serve the HTTP API at ``api.sock`` in the home."""
+    """``on``: serve the HTTP API at ``api.sock`` in the home. ``metrics_groups``: the metrics name
+    groups."""
 
     on: bool = False
+    metrics_groups: bool = True
 
 
 class Settings(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""Generator of docs/commands.md, config/mini-torrent.service and the test columns of two pages.
+"""Generator of docs/commands.md, config/mini-torrent.service, and tables of three other pages.
 
 All text about a command comes from its own help, so that it has one place; a test checks that the
 page is current. Invariant: the text does not depend on the terminal or on the release of click.
@@ -15,12 +15,17 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from common.metrics.families import Family
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "commands.md"
 UNIT = ROOT / "config" / "mini-torrent.service"
+METRICS = ROOT / "docs" / "metrics.md"
 TABLES = (ROOT / "docs" / "attacks.md", ROOT / "docs" / "reliability.md")
 
 _HEAD = """# Commands
@@ -142,6 +147,36 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+# -- families of metrics ------------------------------------------------------------------------
+
+_GENERATED = "`make docs` generates the tables from here on."
+
+
+def with_metrics(text: str) -> str:
+    """Return the text of docs/metrics.md with fresh tables."""
+    from common.metrics.exposition import BUILD_INFO, PREFIX
+    from peer.metrics import families as of_peer
+
+    parts = [text.partition(_GENERATED)[0] + _GENERATED, ""]
+    for title, prefix, families in (
+        ("Both programs", PREFIX, (BUILD_INFO,)),
+        ("Peer", f"{PREFIX}_{of_peer.PROGRAM}", of_peer.FAMILIES),
+    ):
+        parts += [f"### {title}", "", "| family | kind | labels | meaning |", "|---|---|---|---|"]
+        parts += [_family(prefix, family) for family in families]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _family(prefix: str, family: Family) -> str:
+    labels = []
+    for label, known in family.labels.items():
+        one = known is None or len(known) == 1
+        labels.append(f"`{label}`" if one else f"`{label}`: {', '.join(known or ())}")
+    cells = (f"`{prefix}_{family.name}`", family.kind.value, "; ".join(labels), family.help)
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
 # -- tests of each row -------------------------------------------------------------------------
 
 _TEST = re.compile(r"^ *(?:async )?def (test_([fh])0*(\d+)_\w+)", re.MULTILINE)
@@ -176,6 +211,7 @@ def with_tests(text: str, found: Mapping[str, Sequence[str]]) -> str:
 def main() -> None:
     """Write all generated text."""
     PAGE.write_text(page(), encoding="utf-8")
+    METRICS.write_text(with_metrics(METRICS.read_text("utf-8")), encoding="utf-8")
     found = tests_by_row()
     for table in TABLES:
         table.write_text(with_tests(table.read_text("utf-8"), found), encoding="utf-8")

@@ -264,6 +264,10 @@ class PieceMap(_Ask, frozen=True):
     name: Text
 
 
+class Metrics(_Ask, frozen=True):
+    """Return the metrics as Prometheus reads them."""
+
+
 class QrCode(_Ask, frozen=True):
     """``text`` as a QR code."""
 
@@ -403,6 +407,7 @@ Ask: TypeAlias = (
     | WhySlow
     | PieceMap
     | QrCode
+    | Metrics
     | Verify
     | Watch
     | Limit
@@ -842,6 +847,10 @@ class PieceMapIs(_Result, frozen=True):
     cells: list[tuple[float, float, int]]
 
 
+class MetricsAre(_Result, frozen=True):
+    text: str
+
+
 class QrCodeIs(_Result, frozen=True):
     """``modules``: one text of ``0`` and ``1`` a row, without a margin."""
 
@@ -1008,6 +1017,7 @@ Answer: TypeAlias = (
     | SourceRows
     | PieceMapIs
     | QrCodeIs
+    | MetricsAre
     | Checks
     | Verified
     | Uploaded

@@ -58,6 +58,7 @@ Ended: TypeAlias = (
     | control.SourceRows
     | control.PieceMapIs
     | control.QrCodeIs
+    | control.MetricsAre
     | control.Checks
     | control.Verified
     | control.Holders

@@ -77,6 +77,7 @@ class PeerServices:
     home: str
     stop: Callable[[], None]
     open_page: Callable[[], control.PageOpened]
+    metrics: Callable[[], str]
 
 
 class Commands:
@@ -133,6 +134,8 @@ class Commands:
                 return control.Done("the peer stops", {"running": False})
             case control.QrCode(text):
                 return control.QrCodeIs(qr_rows(text))
+            case control.Metrics():
+                return control.MetricsAre(self._services.metrics())
             case control.OpenPage():
                 return self._services.open_page()
             case control.Doctor():

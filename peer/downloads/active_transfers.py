@@ -59,6 +59,7 @@ class ActiveTransfers:
                 used_max=services.settings.sources_used,
             ),
             limit=services.limit,
+            counts=services.counts,
             ipc_allowed=services.link.on_ipc,
             on_complete=on_complete,
             on_paused=on_pause,

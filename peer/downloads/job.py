@@ -19,7 +19,8 @@ from common.errors import ConfigError, MiniTorrentError, Refused
 from common.host.clock import TrackerTime
 from common.ids import ContentId, GroupId
 from common.messages.refusals import Code
-from common.names import quoted
+from common.names import fold_name, quoted, split_version
+from peer.downloads.counts import DownloadCounts
 from peer.downloads.source_requests import SourceRequestTimer
 from peer.downloads.transfer import Transfer
 from peer.fetching.pool import ConnectionPool
@@ -182,6 +183,15 @@ class DownloadServices:
     notify: Callable[[str], None]
     presence_changed: Callable[[], None]
     hooks: DownloadHooks
+    counts: DownloadCounts = field(default_factory=DownloadCounts)
+
+
+def is_meant(job: DownloadJob, text: str) -> bool:
+    """Whether ``text`` is the name of a download, NAME@K of one, or its path."""
+    name, version = split_version(text)
+    folded = fold_name(job.record.name)
+    is_version = version == job.record.version and folded == fold_name(name)
+    return is_version or folded == fold_name(text) or job.path == text
 
 
 def order_named(text: str) -> Order:

@@ -38,6 +38,7 @@ from common.ids import UserId
 from common.manifest import Manifest
 from common.messages.base import Source
 from peer.downloads.active_transfers import ActiveTransfers
+from peer.downloads.counts import FAILED
 from peer.downloads.in_place import ContentInPlace, complete_in_place, found_after_restart
 from peer.downloads.job import DownloadJob, DownloadServices, not_a_member
 from peer.downloads.job_tasks import cancel_task, uncancelled
@@ -46,12 +47,7 @@ from peer.downloads.piece_writer import STORAGE_RETRY_S
 from peer.downloads.publication import publish_as_share
 from peer.downloads.reuse import local_trees, look_for
 from peer.downloads.transfer import Transfer
-from peer.files.errors import (
-    AlreadyExists,
-    Away,
-    Cancelled,
-    TransientStorageError,
-)
+from peer.files.errors import AlreadyExists, Away, Cancelled, TransientStorageError
 from peer.files.fingerprint import SharedLocation
 from peer.files.local_trees import LocalTree
 from peer.files.partial_content import PartialContent
@@ -275,6 +271,7 @@ class DownloadLifecycle:
         self.transfers.withdraw_part(job, job.part)
         await self._close_part(job)
         job.set_failed(str(error))
+        self._services.counts.ends[FAILED] += 1
         self._services.hooks.failed(job.record)
         self._on_slot_free()
         await self.save(job)

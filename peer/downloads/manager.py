@@ -22,9 +22,10 @@ from common.messages import control, events, tracker
 from common.messages.refusals import Code
 from common.shared_refusals import not_logged_in
 from peer.background_tasks import BackgroundTasks
+from peer.downloads.counts import CANCELLED
 from peer.downloads.creation import DownloadCreator
 from peer.downloads.for_follows import FollowedDownloads
-from peer.downloads.job import DownloadJob, DownloadServices, not_a_member
+from peer.downloads.job import DownloadJob, DownloadServices, is_meant, not_a_member
 from peer.downloads.lifecycle import DownloadLifecycle
 from peer.downloads.publication import run_owed_hooks
 from peer.downloads.queue import DownloadQueue
@@ -36,6 +37,7 @@ from peer.files import open_part
 from peer.files.errors import Away
 from peer.records import DownloadRecord, DownloadState, Records, ShareRecord
 from peer.shares.withdrawn import is_withdrawn, withdrawn_by
+from peer.swarm.fetching.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +130,10 @@ class Downloads:
             if job.unfinished
         ]
 
+    def progress(self) -> list[Progress]:
+        """The progress of each download that has a transfer."""
+        return [transfer.progress() for _, transfer in self._active()]
+
     def path_of(self, key: str) -> str:
         """The destination of a download as it is shown; empty if it has left the list."""
         job = self._jobs.get(key)
@@ -156,7 +162,7 @@ class Downloads:
         found = [
             job
             for job in self._mine()
-            if job.group == group and job.record.state in states and _is_meant(job, name)
+            if job.group == group and job.record.state in states and is_meant(job, name)
         ]
         if found:
             return found
@@ -266,6 +272,7 @@ class Downloads:
         self._queue.review_soon()
         try:
             await self._lifecycle.give_up(job)
+            self._services.counts.ends[CANCELLED] += 1
         except MiniTorrentError as error:
             self._jobs[job.key] = job
             await self._lifecycle.mark_cancel_failed(job, error)
@@ -385,14 +392,6 @@ class Downloads:
         self._queue.close()
         await self.deactivate()
         await self._changes.wait(CLOSE_S)
-
-
-def _is_meant(job: DownloadJob, text: str) -> bool:
-    """Whether ``text`` is the name of a download, NAME@K of one, or its path."""
-    name, version = names.split_version(text)
-    folded = names.fold_name(job.record.name)
-    is_version = version == job.record.version and folded == names.fold_name(name)
-    return is_version or folded == names.fold_name(text) or job.path == text
 
 
 def _has_others(transfer: Transfer, gone: set[bytes]) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from common.errors import StorageError
 from common.ids import DeviceKey
 from peer.downloads.checkpoints import Checkpoints
+from peer.downloads.counts import CORRUPT, VERIFIED, DownloadCounts
 from peer.downloads.received import PieceRun
 from peer.files.errors import (
     DigestMismatch,
@@ -24,6 +25,7 @@ from peer.files.errors import (
     StorageClosed,
     TooManyOpenFiles,
     TransientStorageError,
+    errno_word,
 )
 from peer.files.partial_content import PartialContent
 from peer.swarm.fetching import events as swarm
@@ -56,10 +58,17 @@ class WriterCallbacks(Protocol):
 class PieceWriter:
     """Stores the pieces of ``part``. All methods and callbacks run in the event loop."""
 
-    def __init__(self, part: PartialContent, workers: Workers, callbacks: WriterCallbacks) -> None:
+    def __init__(
+        self,
+        part: PartialContent,
+        workers: Workers,
+        callbacks: WriterCallbacks,
+        counts: DownloadCounts,
+    ) -> None:
         self._part = part
         self._workers = workers
         self._callbacks = callbacks
+        self._counts = counts
         self._checkpoints = Checkpoints(
             part,
             workers,
@@ -89,7 +98,10 @@ class PieceWriter:
         """Verify and write pieces of a source."""
         device, pieces = run.source, run.pieces
 
+        self._counts.waiting_bytes += len(run.data)
+
         def done(wrong: Any, error: BaseException | None) -> None:
+            self._counts.waiting_bytes -= len(run.data)
             if self._closed:
                 return
             if error is None:
@@ -140,12 +152,15 @@ class PieceWriter:
 
     def _on_stored(self, device: DeviceKey, pieces: tuple[int, ...], size: int) -> None:
         if pieces:
+            self._counts.pieces[VERIFIED] += len(pieces)
+            self._counts.written_bytes += size
             self._on_disk_ok()
             self._callbacks.on_stored(device, pieces)
             self._callbacks.handle(*(swarm.PieceVerified(device, index) for index in pieces))
             self._checkpoints.wrote(size)
 
     def _on_wrong(self, device: DeviceKey, pieces: set[int]) -> None:
+        self._counts.pieces[CORRUPT] += len(pieces)
         for index in sorted(pieces):
             log.warning("%s sent a wrong piece %d and is banned", device.hex()[:16], index)
             self._callbacks.handle(swarm.PieceCorrupt(device, index))
@@ -166,6 +181,7 @@ class PieceWriter:
 
     def pause_for(self, error: StorageError) -> None:
         """Pause with the reason and retry, if the error is transient; else report the failure."""
+        self._counts.disk_errors[errno_word(error)] += 1
         self._callbacks.handle(swarm.Paused())
         self._part.invalidate()
         if not isinstance(error, TransientStorageError):

@@ -56,6 +56,7 @@ async def publish_as_share(
             await asyncio.sleep(STORAGE_RETRY_S)
         else:
             job.set_complete()
+            services.counts.completed(job.record.elapsed_s)
             run_hooks(services, records, job)
             return
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.ids import DeviceKey
-from peer.swarm.fetching.events import PieceReceived, Verify
+from common.ids import DeviceKey, GroupId
+from peer.downloads.counts import DownloadCounts
+from peer.swarm.fetching.events import DiscardReason, PieceReceived, Verify
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,10 +32,12 @@ class PieceRun:
 
 
 class ReceivedPieces:
-    """Pieces of one download, of ``piece_length`` bytes each."""
+    """Pieces of one download from ``group``, of ``piece_length`` bytes each."""
 
-    def __init__(self, piece_length: int) -> None:
+    def __init__(self, piece_length: int, group: GroupId, counts: DownloadCounts) -> None:
         self._piece_length = piece_length
+        self._group = group
+        self._counts = counts
         self._messages: dict[tuple[DeviceKey, int], _Message] = {}
 
     def __len__(self) -> int:
@@ -44,6 +47,7 @@ class ReceivedPieces:
         self, source: DeviceKey, first: int, count: int, data: memoryview
     ) -> list[PieceReceived]:
         """Add a message of ``count`` pieces, by its sender's account; return their events."""
+        self._counts.received_bytes[self._group] += len(data)
         message = _Message(first, data)
         events = []
         left = len(data)
@@ -58,8 +62,9 @@ class ReceivedPieces:
             events.append(PieceReceived(source, index, size))
         return events
 
-    def discard(self, source: DeviceKey, index: int) -> None:
+    def discard(self, source: DeviceKey, index: int, why: DiscardReason) -> None:
         """Forget a piece."""
+        self._counts.discarded(why)
         self._messages.pop((source, index), None)
 
     def take(self, pieces: Sequence[Verify]) -> list[PieceRun]:

@@ -23,6 +23,7 @@ from common.manifest import Manifest
 from common.messages import peer
 from common.messages.base import Refusal, Source
 from common.messages.refusals import Code
+from peer.downloads.counts import DownloadCounts
 from peer.downloads.listed_sources import ListedSource, ListedSources
 from peer.downloads.local_copy import copy_missing, runs_of
 from peer.downloads.piece_writer import PieceWriter
@@ -49,15 +50,9 @@ log = logging.getLogger(__name__)
 # Refusals that pass: the source has not received some news yet, verifies its files again because
 # they were touched, or lost part of our messages.
 _TRANSIENT = {
-    Code.TICKET_EXPIRED,
-    Code.TICKET_INVALID,
-    Code.BUSY,
-    Code.LIMIT,
-    Code.MALFORMED,
-    Code.CHANGED,
-    Code.UNKNOWN_SHARE,
-    Code.UNKNOWN_GROUP,
-}
+    Code.TICKET_EXPIRED, Code.TICKET_INVALID, Code.BUSY, Code.LIMIT, Code.MALFORMED, Code.CHANGED,
+    Code.UNKNOWN_SHARE, Code.UNKNOWN_GROUP,
+}  # fmt: skip
 
 
 class Transfer(ChannelHandler):
@@ -79,6 +74,7 @@ class Transfer(ChannelHandler):
         workers: Workers,
         settings: DownloadSettings,
         limit: RateLimit,
+        counts: DownloadCounts,
         ipc_allowed: bool,
         on_complete: Callable[[], None],
         on_paused: Callable[[str | None], None],
@@ -105,10 +101,10 @@ class Transfer(ChannelHandler):
         )
         self._core = self._new_core(have=self._held())
         self._wakeup = WakeupTimer(self._on_tick)
-        self._received = ReceivedPieces(manifest.piece_length)
+        self._received = ReceivedPieces(manifest.piece_length, group, counts)
         self._sources = ListedSources(pool.pair.public, ipc_allowed=ipc_allowed)
         self._channels: dict[DeviceKey, Channel] = {}
-        self._writer = PieceWriter(part, workers, self)
+        self._writer = PieceWriter(part, workers, self, counts)
         self._closed = False
         self._copying = False
         self._reuse: ReuseRun | None = None
@@ -230,8 +226,8 @@ class Transfer(ChannelHandler):
                 case swarm.CancelRequest(device, pieces):
                     if (channel := self._channels.get(device)) is not None:
                         channel.cancel(pieces)
-                case swarm.Discard(device, index):
-                    self._received.discard(device, index)
+                case swarm.Discard(device, index, why):
+                    self._received.discard(device, index, why)
                 case swarm.Open(device):
                     self._open(device)
                 case swarm.Close(device, verdict):

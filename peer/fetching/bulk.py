@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -47,11 +48,13 @@ class BulkReceiver:
         offer: peer.Bulk,
         *,
         limiter: ConnectionLimiter,
+        counts: Counter[str],
         on_pieces: Callable[[peer.Pieces, memoryview], None],
         on_lost: Callable[[str], None],
     ) -> None:
         """Start to connect. Raises `zmq.ZMQError`."""
         self._limiter = limiter
+        self._counts = counts
         self._on_pieces = on_pieces
         self._on_lost = on_lost
         self._key = offer.key
@@ -80,6 +83,7 @@ class BulkReceiver:
         match link:
             case ConnectionEvent.UP:
                 self._up = True
+                self._counts["bulk up"] += 1
                 self._timer.cancel()
                 name = bytes(self._pump.socket.getsockopt(zmq.ROUTING_ID))
                 self._pump.send([SIGNATURE, proof(self._key, name)])
@@ -92,6 +96,7 @@ class BulkReceiver:
                 pass  # pieces use the encrypted connection, and `_give_up` comes soon
 
     def _give_up(self) -> None:
+        self._counts["bulk unreachable"] += 1
         log.info("bulk port %s unreachable: pieces use the encrypted connection", self._endpoint)
         self.close()
 

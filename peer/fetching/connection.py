@@ -121,6 +121,7 @@ class SourceConnection:
     # -- connecting -----------------------------------------------------------------------------
 
     def _on_link(self, link: ConnectionEvent) -> None:
+        self._config.counts[f"link {link.value}"] += 1
         match link:
             case ConnectionEvent.UP:
                 self.up = True
@@ -337,6 +338,7 @@ class SourceConnection:
                 host_of(self.endpoint),
                 offer,
                 limiter=self._config.limiter,
+                counts=self._config.counts,
                 on_pieces=self._on_pieces,
                 on_lost=self._on_bulk_lost,
             )

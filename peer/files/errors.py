@@ -141,6 +141,18 @@ def storage_error(error: OSError, path: str, doing: str) -> StorageError:
     return IOFailed(text)
 
 
+DISK_ERRORS = ("ENOSPC", "EIO", "other")
+
+
+def errno_word(error: BaseException) -> str:
+    """One of `DISK_ERRORS` for an error of a file."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    number = cause.errno if isinstance(cause, OSError) else None
+    if isinstance(error, DiskFull) or number in _FULL:
+        return "ENOSPC"
+    return "EIO" if number == errno.EIO else "other"
+
+
 @contextmanager
 def translated(path: str, doing: str) -> Iterator[None]:
     """Raise errors of the system within the block as a `StorageError` about ``path``."""

@@ -18,8 +18,9 @@ from common.messages import control
 
 PREFIX = "/api/v1"
 _FIELD = re.compile(r"\{([a-z_]+)\}")
-NOT_ROUTED = (control.Hello, control.HangUp, control.OpenPage, control.Watch)
-"""Commands of the control socket that HTTP needs no route for: events have a stream."""
+NOT_ROUTED = (control.Hello, control.HangUp, control.OpenPage, control.Watch, control.Metrics)
+"""Commands of the control socket that HTTP needs no route for: events have a stream, and metrics
+a path outside the API."""
 
 
 @dataclass(frozen=True, slots=True)

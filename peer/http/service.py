@@ -1,21 +1,26 @@
 """HTTP service of a peer: its listeners, which start when they are asked for.
 
-Owns: when the Unix socket and the loopback port are open, and the sessions of pages. Not here: the
-application (see peer.http.application).
+Owns: when the Unix socket and the loopback port are open, and the sessions of pages. The metrics
+are served at the Unix socket alone. Not here: the application (see peer.http.application).
+
+Invariant: an open event stream does not delay the end of the peer: the feed is closed first.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from common.host.clock import monotonic
+from common.http.listener import Listener
+from common.http.metrics_routes import metrics_routes
 from common.messages import control
 from peer.control.server import Handle
 from peer.http.access import UNIX_HOSTS, Access, Sessions
 from peer.http.application import SESSION_PATH, Api, application, session_routes
 from peer.http.event_feed import Listen
-from peer.http.listener import API_SOCKET, LOOPBACK, Listener, bind_loopback, bind_unix
+from peer.http.listener import API_SOCKET, LOOPBACK, bind_loopback, bind_unix
 from peer.http.page_files import is_page_path, page_routes
 
 log = logging.getLogger(__name__)
@@ -24,8 +29,16 @@ log = logging.getLogger(__name__)
 class HttpService:
     """The HTTP service of one peer. All methods run in its event loop."""
 
-    def __init__(self, home: Path, handle: Handle, listen: Listen, release: str) -> None:
+    def __init__(
+        self,
+        home: Path,
+        handle: Handle,
+        listen: Listen,
+        release: str,
+        metrics: Callable[[], str],
+    ) -> None:
         self._home = home
+        self._metrics = metrics
         self._api = Api(handle, listen, release)
         self._sessions = Sessions(monotonic)
         self._listeners: list[Listener] = []
@@ -33,7 +46,9 @@ class HttpService:
 
     def serve_socket(self) -> None:
         """Serve the API at ``api.sock`` in the home. Raises `CannotListen`."""
-        app = application(self._api.routes(), Access(UNIX_HOSTS, None))
+        # It is ready: the control socket opened before.
+        monitoring = metrics_routes(self._metrics, lambda: "")
+        app = application([*self._api.routes(), *monitoring], Access(UNIX_HOSTS, None))
         self._start(Listener(app, bind_unix(self._home)))
         log.info("http: the API is at %s", self._home / API_SOCKET)
 

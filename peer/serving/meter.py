@@ -6,7 +6,7 @@ peer.swarm.serving.uplink). Counted is what the socket took, acknowledged or not
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -33,6 +33,8 @@ class ServingMeter:
 
     def __init__(self) -> None:
         self.served_bytes = 0
+        self.by_group: Counter[GroupId] = Counter()
+        """Bytes sent by the right of each group."""
         self._all = RateMeter()
         self._served: dict[ContentId, dict[GroupId, int]] = {}
         self._flows: OrderedDict[tuple[GroupId, ContentId, DeviceKey], Flow] = OrderedDict()
@@ -42,6 +44,7 @@ class ServingMeter:
         group, content, device = channel.group, channel.content, channel.client.device
         user = UserId(channel.ticket.user)
         self.served_bytes += size
+        self.by_group[group] += size
         self._all.add(size, now)
         groups = self._served.setdefault(content, {})
         groups[group] = groups.get(group, 0) + size

@@ -28,6 +28,7 @@ from peer.files.errors import (
     PieceNotHeld,
     StorageClosed,
     TooManyOpenFiles,
+    errno_word,
 )
 from peer.serving.inventory import Inventory, Reader, ServedContent
 from peer.swarm.serving import events as swarm
@@ -78,13 +79,19 @@ class PieceReader:
     """Reads pieces of the inventory. ``notify`` reports lasting faults to the user."""
 
     def __init__(
-        self, inventory: Inventory, workers: Workers, notify: Callable[[str], None]
+        self,
+        inventory: Inventory,
+        workers: Workers,
+        notify: Callable[[str], None],
+        counts: Counter[str] | None = None,
     ) -> None:
+        """``counts``: gets the bytes that are read, and failed reads by `errno_word`."""
         self._inventory = inventory
         self._workers = workers
         self._notify = notify
         self._faults: dict[ContentId, _Faults] = {}
         self._closed = False
+        self._counts: Counter[str] = Counter() if counts is None else counts
 
     def close(self) -> None:
         """Discard the results of reads that are under way."""
@@ -119,6 +126,7 @@ class PieceReader:
                     return
                 if failure is None:
                     self._on_read(run)
+                    self._counts["read bytes"] += memoryview(data).nbytes
                     done(ReadResult(run, Outcome.READ, data))
                 else:
                     done(ReadResult(run, self._on_failure(run[0], served, reader, failure)))
@@ -162,6 +170,7 @@ class PieceReader:
 
     def _count_failure(self, send: swarm.Send, served: ServedContent, error: Exception) -> None:
         """Count a failure; after `TRIES` in a row, suspend the piece."""
+        self._counts[f"disk error {errno_word(error)}"] += 1
         if self._inventory.get(send.content) is not served:
             return
         faults = self._faults.get(send.content)

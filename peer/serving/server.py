@@ -79,7 +79,8 @@ class PieceServer:
         self._access = access
         self._inventory = inventory
         self._core = Serving(limit=limit)
-        self._reader = PieceReader(inventory, workers, notify)
+        self._core.counts = self.counts
+        self._reader = PieceReader(inventory, workers, notify, self.counts)
         self._manifests = ManifestPacer(limit)
         self._clients = ClientTable()
         self.meter = ServingMeter()
@@ -321,6 +322,7 @@ class PieceServer:
             self._send(channel.client, peer.Declined(channel.number, some, busy, retry_ms))
 
     def _send_closed(self, client: Client, number: int, refusal: Refusal) -> None:
+        self.counts[f"refusal {refusal.code.value}"] += 1
         self._send(client, peer.Closed(number, refusal))
 
     def _refuse(self, channel: ClientChannel, refusal: Refusal) -> None:

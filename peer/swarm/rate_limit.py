@@ -36,7 +36,15 @@ class RateLimit:
         self._rates = Rates()
         self._everything: TokenBucket | None = None
         self._users: dict[UserId, TokenBucket] = {}
+        self.throttled_s = 0.0
+        """Seconds in which some traffic waited for tokens."""
+        self._throttled_until = 0.0
         self.set(Rates() if rates is None else rates)
+
+    @property
+    def rate(self) -> float:
+        """Return the limit of all traffic in bytes a second; 0 if there is none."""
+        return self._rates.everything or 0.0
 
     def set(self, rates: Rates) -> None:
         """Change the limits. Traffic that waits notices it within `REVIEW_S`."""
@@ -52,12 +60,12 @@ class RateLimit:
 
     def ready_at(self, now: float) -> float:
         """Return the time at which to ask again; `now` if any traffic is allowed."""
-        return now if self._everything is None else _reviewed(self._everything, now)
+        return now if self._everything is None else self._reviewed(self._everything, now)
 
     def user_ready_at(self, user: UserId, now: float) -> float:
         """Return the time at which to ask again; `now` if the user's own bucket allows traffic."""
         bucket = self._bucket(user)
-        return now if bucket is None else _reviewed(bucket, now)
+        return now if bucket is None else self._reviewed(bucket, now)
 
     def take(self, user: UserId, size: int, now: float) -> None:
         if self._everything is not None:
@@ -75,9 +83,13 @@ class RateLimit:
             bucket = self._users[user] = _bucket(rate)
         return bucket
 
-
-def _reviewed(bucket: TokenBucket, now: float) -> float:
-    return min(bucket.ready_at(now), now + REVIEW_S)
+    def _reviewed(self, bucket: TokenBucket, now: float) -> float:
+        """Return when to ask again; the caller has traffic that waits until then."""
+        ready_at = min(bucket.ready_at(now), now + REVIEW_S)
+        if ready_at > now:
+            self.throttled_s += max(0.0, ready_at - max(now, self._throttled_until))
+            self._throttled_until = max(ready_at, self._throttled_until)
+        return ready_at
 
 
 def _bucket(rate: float) -> TokenBucket:

@@ -53,6 +53,12 @@ class TicketWallet:
         token, expires_ms = self._held.get(group, (b"", 0))
         return token if expires_ms > self._time.now_ms() else None
 
+    @property
+    def first_expiry_ms(self) -> int | None:
+        """Tracker's time at which the first ticket in use ends; None without tickets."""
+        ends = [until for group, (_, until) in self._held.items() if group in self._wanted]
+        return min(ends, default=None)
+
     async def want(self, group: GroupId) -> bytes:
         """Return a ticket for ``group`` and renew it from now on, while the tracker issues one.
 

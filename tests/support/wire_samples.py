@@ -232,6 +232,7 @@ ASKS: list[Any] = [
     control.WhySlow("films", "film.mkv"),
     control.PieceMap("films", "film.mkv"),
     control.QrCode("mini-torrent://192.0.2.1:5000/KEY#SECRET"),
+    control.Metrics(),
     control.Verify("films", "film.mkv"),
     control.Watch("films"),
     control.Limit(5_242_880, 0, None, 1024, "08:00,5M 18:00,off"),
@@ -417,6 +418,7 @@ ANSWERS: list[Any] = [
     control.SourceRows([control.SourceRow("bob", "tcp://192.0.2.2:5001", True, 1.5, 3, 2, "good")]),
     control.PieceMapIs([(1.0, 0.0, 3), (0.5, 0.25, 1)]),
     control.QrCodeIs(["101", "010", "111"]),
+    control.MetricsAre("minitorrent_peer_shares 2.0\n"),
     control.Checks([control.CheckRow("clock", False, "a day off", "set it")]),
     control.Verified("films", "film.mkv", 2, "/films", 3, 2, [1], ["film.mkv"], 0.5),
     control.Uploaded(

@@ -35,6 +35,7 @@ control, which are the driver's (see peer.serving).
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import assert_never
 
 from common.ids import ContentId, UserId
@@ -84,6 +85,7 @@ class Serving:
         self._queued = 0
         self._throttled_until: float | None = None
         self.sent_bytes = 0
+        self.counts: Counter[str] = Counter()  # requests declined here, or cancelled there
         self._out: list[ServingEffect] = []
 
     # -- the machine ------------------------------------------------------------------------------
@@ -206,6 +208,7 @@ class Serving:
     ) -> None:
         if not pieces:
             return
+        self.counts["declined"] += len(pieces)
         for index in pieces:
             if requester.dequeue(content, index):
                 self._queued -= 1
@@ -264,6 +267,7 @@ class Serving:
             for index in event.pieces:
                 if requester.dequeue(event.content, index):
                     self._queued -= 1
+                    self.counts["cancelled"] += 1
 
     def _content_closed(self, event: ContentClosed) -> None:
         requester = self._requesters.get(event.requester)

@@ -110,14 +110,23 @@ def test_every_class_of_the_glossary_exists() -> None:
     assert not sorted(named - there), "rename it in the glossary of CONTRIBUTING.md as well"
 
 
-def test_the_commands_page_is_current() -> None:
+def _write_docs() -> Any:
     spec = importlib.util.spec_from_file_location("write_docs", ROOT / "tools" / "write_docs.py")
     assert spec is not None
     assert spec.loader is not None
     write_docs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(write_docs)
+    return write_docs
+
+
+def test_the_commands_page_is_current() -> None:
     current = (ROOT / "docs" / "commands.md").read_text("utf-8")
-    assert current == write_docs.page(), "run: make docs"
+    assert current == _write_docs().page(), "run: make docs"
+
+
+def test_the_tables_of_metrics_are_current() -> None:
+    current = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    assert current == _write_docs().with_metrics(current), "run: make docs"
 
 
 def _messages() -> Iterator[type[Any]]:

@@ -60,6 +60,7 @@ ADDED = [
     "logs",
     "web",
     "service",
+    "metrics",
     "limit",
     "doctor",
     "completion",

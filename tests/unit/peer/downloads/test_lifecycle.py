@@ -20,6 +20,7 @@ from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from peer.downloads import creation, piece_writer
+from peer.downloads.counts import DownloadCounts
 from peer.downloads.manager import Downloads
 from peer.fetching.channel import Channel
 from peer.files import open_part, sharing
@@ -119,6 +120,7 @@ class Stage:
             time=SimpleNamespace(now_ms=lambda: 1),
             notify=self.notices.append,
             presence_changed=lambda: None,
+            counts=DownloadCounts(),
             hooks=SimpleNamespace(owes=lambda _: False, failed=lambda _: None),
         )
 

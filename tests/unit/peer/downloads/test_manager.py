@@ -19,6 +19,7 @@ from common.ids import GroupId, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from peer.downloads import active_transfers, creation, lifecycle
+from peer.downloads.counts import DownloadCounts
 from peer.downloads.job import DownloadJob
 from peer.downloads.manager import Downloads
 from peer.records import DownloadRecord, Manifests, Records
@@ -54,6 +55,7 @@ class Stage:
             tickets=SimpleNamespace(want=self._want),
             time=SimpleNamespace(now_ms=lambda: 1),
             presence_changed=lambda: None,
+            counts=DownloadCounts(),
             hooks=SimpleNamespace(owes=lambda _: False, failed=lambda _: None),
             settings=Settings(),
         )

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from common.ids import GroupId
+from peer.downloads.counts import DownloadCounts
 from peer.downloads.received import ReceivedPieces
 from peer.downloads.transfer import Transfer
-from peer.swarm.fetching.events import PieceReceived, Verify
+from peer.swarm.fetching.events import DiscardReason, PieceReceived, Verify
 from peer.swarm.fetching.sources import Phase
 from tests.support.peer_fakes import turns, until
 from tests.unit.peer.downloads.test_lifecycle import PIECE, Stage, run
@@ -120,11 +122,11 @@ def test_pieces_received_before_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_piece_does_not_keep_surplus_bytes_in_memory() -> None:
-    received = ReceivedPieces(3)
+    received = ReceivedPieces(3, GroupId("g"), DownloadCounts())
     message = memoryview(b"aaa" + bytes(1000))
     events = received.add(BOB, 4, 2, message)
     assert [(piece.index, piece.size) for piece in events] == [(4, 3), (5, 1000)]
-    received.discard(BOB, 5)
+    received.discard(BOB, 5, DiscardReason.WRONG_SIZE)
     (found,) = received.take([Verify(BOB, 4)])
     assert (found.data, found.data.obj is message.obj) == (b"aaa", False)
     received.add(BOB, 6, 2, message[:6])
@@ -133,12 +135,13 @@ def test_a_piece_does_not_keep_surplus_bytes_in_memory() -> None:
 
 
 def test_the_pieces_of_a_message_are_handed_out_in_runs() -> None:
-    received = ReceivedPieces(3)
+    counts = DownloadCounts()
+    received = ReceivedPieces(3, GroupId("g"), counts)
     events = received.add(BOB, 4, 4, memoryview(b"aaabbbcccd"))
     assert [(piece.index, piece.size) for piece in events] == [(4, 3), (5, 3), (6, 3), (7, 1)]
     assert received.add(BOB, 7, 1, memoryview(b"again")) == []
     assert received.add(CAROL, 8, 1, memoryview(b"eee")) == [PieceReceived(CAROL, 8, 3)]
-    received.discard(BOB, 6)
+    received.discard(BOB, 6, DiscardReason.DUPLICATE)
     wanted = [(BOB, 4), (BOB, 5), (BOB, 7), (CAROL, 8)]
     found = received.take([Verify(source, index) for source, index in wanted])
     assert [(one.source, one.pieces, bytes(one.data)) for one in found] == [
@@ -147,3 +150,5 @@ def test_the_pieces_of_a_message_are_handed_out_in_runs() -> None:
         (CAROL, range(8, 9), b"eee"),
     ]
     assert len(received) == 0
+    assert counts.received_bytes == {"g": 18}
+    assert counts.pieces == {"duplicate": 1}

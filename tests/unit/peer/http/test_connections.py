@@ -12,7 +12,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from common import limits
-from peer.http.listener import LOOPBACK, Listener, bind_loopback
+from common.http.listener import Listener
+from peer.http.listener import LOOPBACK, bind_loopback
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 GET = b"GET /%s HTTP/1.1\r\nHost: here\r\n\r\n"

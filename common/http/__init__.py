@@ -1,0 +1,1 @@
+"""Pieces of HTTP that both programs use (extra ``web``)."""
