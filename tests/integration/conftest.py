@@ -23,6 +23,24 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests over ipc of modules with ``TCP_ONLY = True``.
+
+    Why: they concern what lies above the transport, and each takes seconds of real processes.
+    """
+    left_out = [
+        item
+        for item in items
+        if isinstance(item, pytest.Function)
+        and getattr(item.module, "TCP_ONLY", False)
+        and hasattr(item, "callspec")
+        and item.callspec.params.get("transport") == "ipc"
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
 @pytest.fixture(scope="session", params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
     """What processes speak over."""

@@ -21,6 +21,8 @@ from tests.support.waiting import wait_for
 from tracker.core import changes as c
 from tracker.store.store import Store
 
+TCP_ONLY = True
+
 DEVICES = 200
 SIZE = 100_000
 

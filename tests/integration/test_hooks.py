@@ -20,6 +20,8 @@ WRITE = (
     " for name in sys.argv[2:]) + '\\n')"
 )
 
+TCP_ONLY = True
+
 
 def command(out: Path, *names: str) -> str:
     """A command line that writes variables into a file."""

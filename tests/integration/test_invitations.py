@@ -15,6 +15,8 @@ from common.invitation import parse_invitation
 from tests.support.processes import Person, RunningTracker, Swarm
 from tests.support.waiting import wait_for
 
+TCP_ONLY = True
+
 # The transport makes no difference here, and each newcomer is a start of a peer.
 pytestmark = pytest.mark.parametrize("transport", ["tcp"], indirect=True)
 

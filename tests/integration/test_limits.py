@@ -7,6 +7,8 @@ import pytest
 from tests.support.processes import Person, Swarm
 from tests.support.waiting import wait_for
 
+TCP_ONLY = True
+
 SIZE = 1 << 20
 
 

@@ -21,6 +21,8 @@ from common.host.home import lock_holder
 from tests.support.processes import TRACKER, Ran, Swarm, run_program
 from tests.support.waiting import PATIENCE_S, wait_for
 
+TCP_ONLY = True
+
 # The transport makes no difference here.
 pytestmark = pytest.mark.parametrize("transport", ["tcp"], indirect=True)
 

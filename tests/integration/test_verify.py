@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tests.support.processes import Person, Swarm
 
+TCP_ONLY = True
+
 PIECE = 16 * 1024
 
 
