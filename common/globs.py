@@ -8,8 +8,10 @@ hostile: they are bounded, and a match takes at most time proportional to both l
 from __future__ import annotations
 
 import fnmatch
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from common import limits
 from common.names import BadName, printable, quoted
@@ -48,10 +50,13 @@ def matches(globs: Sequence[str], name: str) -> bool:
     """
     hidden, folded = name.startswith("."), _folded(name)
     return any(
-        fnmatch.fnmatchcase(folded, _folded(glob))
-        for glob in globs or EVERYTHING
-        if glob.startswith(".") or not hidden
+        _matcher(glob)(folded) for glob in globs or EVERYTHING if glob.startswith(".") or not hidden
     )
+
+
+@lru_cache(4_096)  # one pattern meets thousands of names
+def _matcher(glob: str) -> Callable[[str], re.Match[str] | None]:
+    return re.compile(fnmatch.translate(_folded(glob))).match
 
 
 def _folded(text: str) -> str:

@@ -43,6 +43,7 @@ from peer.workers import Workers
 log = logging.getLogger(__name__)
 
 LOOK_S = 5.0  # between two looks at the facts, if nothing happens
+LOOK_PART = 10  # between two looks, at least as many times the work of the first one
 RELIST_S = 900.0  # the safety net below the events
 RELIST_RETRY_S = 10.0
 SPREAD_RATE = 5_000.0  # followers of one group that begin at the same moment, a second
@@ -93,6 +94,7 @@ class Following:
         self._pauses: dict[str, _Pause] = {}
         self._retried: dict[str, float] = {}
         self._relist_at = 0.0
+        self._planned_s = 0.0
         self._versions = KeptVersions(
             services.manifests, services.shares, services.workers, services.notify
         )
@@ -155,6 +157,8 @@ class Following:
 
     def _put(self, share: Listed) -> None:
         key = fold_name(share.name)
+        if key not in self.listed and len(self.listed) >= limits.SHARES_PER_GROUP_MAX:
+            return  # of a tracker that breaks the bound; a listing tells
         self.listed[key] = share
         self._gone.pop(key, None)
 
@@ -193,12 +197,15 @@ class Following:
 
     async def _run(self) -> None:
         while not self._closed:
+            self._planned_s = 0.0
             try:
                 await self._step()
             except MiniTorrentError as error:
                 log.info("a follow of %s waits: %s", self.record.group, error)
             except Exception:
                 log.exception("a follow of %s failed", self.record.group)
+            # Why: members choose how often something changes, and a list may have 20,000 rows.
+            await asyncio.sleep(min(LOOK_S, LOOK_PART * self._planned_s))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look.wait(), LOOK_S)
             self._look.clear()
@@ -212,12 +219,18 @@ class Following:
         if not self._known:
             return
         await self._check_folder()
-        self.plan = plan.plan(await self._facts())
+        await self._plan_anew()
         for deed in self.plan.deeds:
             await self._do(deed)
         if self.plan.deeds:
-            self.plan = plan.plan(await self._facts())
+            await self._plan_anew()
         await self._retry_failed()
+
+    async def _plan_anew(self) -> None:
+        facts = await self._facts()
+        began = monotonic()
+        self.plan = plan.plan(facts)
+        self._planned_s += monotonic() - began
 
     async def _check_folder(self) -> None:
         path = os.path.join(self.record.text, "name")
@@ -237,6 +250,7 @@ class Following:
         marks = {name: each.mark for name, each in marked.items()}
         held = await held_shares(services.shares, record, marks, self._folders(), services.workers)
         now = monotonic()
+        self._tidy(downloads, now)
         return Facts(
             folder=record.text,
             globs=record.globs,
@@ -249,6 +263,15 @@ class Following:
             away=self.away,
             gone={name for name, since in self._gone.items() if now - since > GONE_S},
         )
+
+    def _tidy(self, downloads: list[plan.Fetched], now: float) -> None:
+        """Forget what no later plan needs: other members choose how many names come and go."""
+        own = {fold_name(each.name) for each in downloads if each.own}
+        gone, pauses = self._gone.items(), self._pauses.items()
+        self._gone = {k: at for k, at in gone if now - at <= GONE_S or k in own}
+        self._pauses = {k: v for k, v in pauses if v.until > now or k in self.listed}
+        keys = {each.key for each in downloads}
+        self._retried = {k: at for k, at in self._retried.items() if k in keys}
 
     # -- deeds ----------------------------------------------------------------------------------
 

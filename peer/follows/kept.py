@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import stat
 
 from common import manifest as manifests
 from common.errors import MiniTorrentError
 from common.ids import ContentId
-from common.manifest import EntryKind, Manifest
+from common.manifest import EntryKind, Manifest, folders_of
 from common.names import versioned
 from peer.files import paths, syscalls
 from peer.files.destination import Destination, part_name
@@ -57,8 +57,7 @@ def _link(manifest: Manifest, fd: int, source: str, name: str) -> None:
         os.link(source, name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
         return
     part = part_name(name)
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(part, dir_fd=fd)  # of a process that ended here
+    _remove_links(manifest, fd, source, part)  # of a process that ended here
     os.mkdir(part, dir_fd=fd)
     from_fd, to_fd = paths.open_folder(fd, [source]), paths.open_folder(fd, [part])
     try:
@@ -71,12 +70,44 @@ def _link(manifest: Manifest, fd: int, source: str, name: str) -> None:
                 there = {"src_dir_fd": sources.at(parents), "dst_dir_fd": targets.at(parents)}
                 os.link(last, last, follow_symlinks=False, **there)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True, dir_fd=fd)
+        with contextlib.suppress(OSError):
+            _remove_links(manifest, fd, source, part)
         raise
     finally:
         os.close(from_fd)
         os.close(to_fd)
     syscalls.rename_no_replace(part, name, fd)
+
+
+def _remove_links(manifest: Manifest, fd: int, source: str, part: str) -> None:
+    """Remove an unfinished second name of ``source``: links to its files, and their folders.
+
+    Raises `FileExistsError` if anything else is there: a user, or a download, may have that name.
+    """
+    if paths.status_of(fd, part) is None:
+        return
+    from_fd, part_fd = paths.open_folder(fd, [source]), paths.open_folder(fd, [part])
+    try:
+        with paths.LastFolder(from_fd) as sources, paths.LastFolder(part_fd) as links:
+            for entry in manifest.entries:
+                *parents, last = entry.path.split("/")
+                with contextlib.suppress(OSError):  # not made yet, or not ours
+                    link = os.stat(last, dir_fd=links.at(parents), follow_symlinks=False)
+                    own = os.stat(last, dir_fd=sources.at(parents), follow_symlinks=False)
+                    if stat.S_ISREG(link.st_mode) and os.path.samestat(link, own):
+                        os.unlink(last, dir_fd=links.at(parents))
+            empty = {each.path for each in manifest.entries if each.kind is EntryKind.FOLDER}
+            for path in sorted(empty.union(folders_of(manifest.entries)) - {""}, reverse=True):
+                *parents, last = path.split("/")
+                with contextlib.suppress(OSError):
+                    os.rmdir(last, dir_fd=links.at(parents))
+    finally:
+        os.close(from_fd)
+        os.close(part_fd)
+    try:
+        os.rmdir(part, dir_fd=fd)
+    except OSError as error:
+        raise FileExistsError(17, "", part) from error
 
 
 def discard(known: Manifests, content: bytes, path: str, version: int) -> None:
