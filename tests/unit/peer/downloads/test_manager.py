@@ -58,6 +58,7 @@ class Stage:
             counts=DownloadCounts(),
             hooks=SimpleNamespace(owes=lambda _: False, failed=lambda _: None),
             settings=Settings(),
+            shares=SimpleNamespace(versions_of=lambda *_: []),
         )
 
     async def _want(self, group: str) -> None:
