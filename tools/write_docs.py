@@ -156,11 +156,13 @@ def with_metrics(text: str) -> str:
     """Return the text of docs/metrics.md with fresh tables."""
     from common.metrics.exposition import BUILD_INFO, PREFIX
     from peer.metrics import families as of_peer
+    from tracker.metrics import families as of_tracker
 
     parts = [text.partition(_GENERATED)[0] + _GENERATED, ""]
     for title, prefix, families in (
         ("Both programs", PREFIX, (BUILD_INFO,)),
         ("Peer", f"{PREFIX}_{of_peer.PROGRAM}", of_peer.FAMILIES),
+        ("Tracker", f"{PREFIX}_{of_tracker.PROGRAM}", of_tracker.FAMILIES),
     ):
         parts += [f"### {title}", "", "| family | kind | labels | meaning |", "|---|---|---|---|"]
         parts += [_family(prefix, family) for family in families]

@@ -129,6 +129,23 @@ def status(home: Path) -> None:
     show(plain(found), "\n".join(lines))
 
 
+@click.command("metrics")
+@home_option
+@json_option
+def metrics(home: Path) -> None:
+    """Print the metrics of the running tracker for Prometheus.
+
+    Needs no port; docs/metrics.md lists them. No user, group or share is named.
+
+    Example: mini-torrent-tracker metrics
+    """
+    from common.messages import operator as messages
+    from tracker.operator_client import ask
+
+    found = ask(_absolute(home), messages.Metrics(), messages.MetricsAre)
+    show({"text": found.text}, found.text.rstrip("\n"))
+
+
 # -- users --------------------------------------------------------------------------------------
 
 
@@ -371,6 +388,7 @@ COMMANDS = (
     start,
     stop,
     status,
+    metrics,
     list_users,
     disable_user,
     enable_user,

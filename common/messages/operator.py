@@ -89,6 +89,10 @@ class SetRegistration(_Ask, frozen=True):
     mode: Registration | None = None
 
 
+class Metrics(_Ask, frozen=True):
+    """Return the metrics as Prometheus reads them."""
+
+
 Ask: TypeAlias = (
     Status
     | Stop
@@ -99,6 +103,7 @@ Ask: TypeAlias = (
     | ListGroups
     | DeleteGroup
     | SetRegistration
+    | Metrics
 )
 
 
@@ -179,6 +184,10 @@ class Changed(_Result, frozen=True):
     groups: int = 0
 
 
+class MetricsAre(_Result, frozen=True):
+    text: str
+
+
 class Failed(_Result, frozen=True):
     """The command was refused or failed."""
 
@@ -187,7 +196,7 @@ class Failed(_Result, frozen=True):
     hint: str | None = None
 
 
-Answer: TypeAlias = Failed | StatusIs | Users | Groups | RegistrationIs | Changed
+Answer: TypeAlias = Failed | StatusIs | Users | Groups | RegistrationIs | Changed | MetricsAre
 
 
 def _form() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_http import UnixConnection
-from tests.support.processes import Person, Swarm
+from tests.support.processes import TRACKER, Person, Swarm, run_program
 from tests.support.promtool import promtool
 
 # The transport makes no difference here.
@@ -90,3 +90,24 @@ def test_h138_the_metrics_of_a_peer_are_for_its_user_alone(own_swarm: Swarm) -> 
     page = alice.json("web", "--no-browser")["url"]
     port = int(page.rstrip("/").rpartition(":")[2])
     assert scraped(HTTPConnection("127.0.0.1", port), "/metrics")[0] in (401, 404)
+
+
+def test_a_tracker_counts_its_commands(own_swarm: Swarm, tmp_path: Path) -> None:
+    alice = own_swarm.person("alice")
+    alice.refused("login", "alice", "a wrong password")
+    home = str(own_swarm.tracker.home)
+    assert run_program([TRACKER, "backup", str(tmp_path / "b.db"), "--home", home]).code == 0
+    ran = run_program([TRACKER, "metrics", "--home", home])
+    assert ran.code == 0, str(ran)
+    promtool("check", "metrics", given=ran.out)
+    found, t = values(ran.out), "minitorrent_tracker_"
+    assert found[f"{t}users"] == 1
+    assert found[f'{t}devices{{state="online"}}'] == 1
+    assert found[f"{t}writable"] == 1
+    assert found[f'{t}logins_total{{result="wrong"}}'] == 1
+    assert found[f'{t}commands_total{{command="Login",outcome="refused"}}'] == 1
+    assert found[f'{t}command_duration_seconds_count{{class="login"}}'] >= 2
+    assert found[f"{t}commit_duration_seconds_count"] >= 1
+    assert found[f'{t}handshakes_total{{result="admit"}}'] >= 1
+    assert found[f"{t}last_backup_timestamp_seconds"] >= found[f"{t}start_time_seconds"] - 60
+    assert "alice" not in ran.out

@@ -479,6 +479,7 @@ OPERATOR_ASKS: list[Any] = [
     operator.ListGroups("films"),
     operator.DeleteGroup("films"),
     operator.SetRegistration(operator.Registration.INVITE),
+    operator.Metrics(),
 ]
 
 _TIME = "2030-03-17T17:46:40.123Z"
@@ -505,6 +506,7 @@ OPERATOR_ANSWERS: list[Any] = [
     operator.Groups([operator.GroupRow("films", "alice", _TIME, 2, 1, 1, 4, 1_048_577, 9)], True),
     operator.RegistrationIs(operator.Registration.CLOSED, True),
     operator.Changed("bob is disabled", "bob", 1, 2),
+    operator.MetricsAre("minitorrent_tracker_users 2.0\n"),
 ]
 
 CONVERSATIONS: dict[str, tuple[Any, list[Any]]] = {

@@ -19,7 +19,7 @@ from common.host.atomic_files import atomic_write, sync_directory
 from common.host.clock import wall_ms
 from common.host.home import HomeBusy
 from tracker.admin import staged_restore
-from tracker.admin.home import KEPT_FILES, Home
+from tracker.admin.home import KEPT_FILES, LAST_BACKUP, Home
 from tracker.admin.staged_restore import DATABASE
 
 _KEYS_TABLE = "backup_keys"
@@ -61,6 +61,7 @@ def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
                 os.fsync(file.fileno())
             os.replace(temporary, target)
             sync_directory(target.parent)
+            (home / LAST_BACKUP).touch(0o600)
         finally:
             temporary.unlink(missing_ok=True)
         return target.stat().st_size

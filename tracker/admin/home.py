@@ -24,6 +24,7 @@ CURVE_KEY = "curve.key"
 SIGNING_KEY = "signing.key"
 INBOX_SECRET = "inbox.key"
 KEY_FILES = (CURVE_KEY, SIGNING_KEY, INBOX_SECRET)
+LAST_BACKUP = "last-backup"
 LAST_LINK = "link"  # its last link: with port 0 it is written nowhere else
 LAST_OPTIONS = "options"  # with which `run` binds the same address again
 KEPT_FILES = (*KEY_FILES, LAST_LINK, LAST_OPTIONS)  # in a backup, beside the database

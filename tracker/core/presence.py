@@ -98,6 +98,10 @@ class Presence:
         """Return the swarm of ``key``, empty if there is none. Callers must not change it."""
         return self._swarms.get(key, _EMPTY)
 
+    def swarms(self) -> Iterable[Swarm]:
+        """Return all swarms with a device online."""
+        return self._swarms.values()
+
     def swarm_count(self, device: DeviceKey) -> int:
         """Return the number of swarms in which ``device`` is a source."""
         lease = self.leases.get(device)

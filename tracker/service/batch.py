@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from common import limits
+from common.host.clock import monotonic
 from common.messages import tracker
 from tracker.core import commands
 from tracker.core.changes import Change
@@ -31,6 +32,7 @@ class Job:
     command: tracker.Command | commands.InternalCommand
     answer: Answer
     data: bytes | None = field(default=None, repr=False)
+    began: float = field(default_factory=monotonic)
 
 
 @dataclass(slots=True)

@@ -70,6 +70,7 @@ from tracker.core.outbox import Outgoing
 from tracker.core.presence import SWEEP_S
 from tracker.service.batch import Batch, Job
 from tracker.service.deferred import DeferredWork, Finished, ResumeWith
+from tracker.service.meter import CommandMeter
 from tracker.service.publisher import Publisher
 from tracker.store.statements import LogConflict
 from tracker.store.store import Store
@@ -113,6 +114,7 @@ class CommandLoop:
     ) -> None:
         self.context = context
         self.counts: Counter[str] = Counter()
+        self.meter = CommandMeter()
         self._store = store
         self._deferred_work = deferred_work
         self._writer = ThreadPoolExecutor(1, "writer")
@@ -125,6 +127,10 @@ class CommandLoop:
         self._reload_reason: StorageError | None = None  # None: the mirror is current
         self._failed_at: float | None = None  # last failure of the disk, until it is over
         self._stopping = False
+
+    def load(self) -> tuple[int, bool]:
+        """Return the number of commands that wait, and whether the database takes changes."""
+        return len(self._queue), self._failed_at is None and self._reload_reason is None
 
     # -- submission ----------------------------------------------------------------------------
 
@@ -175,6 +181,7 @@ class CommandLoop:
             del self._open_of[key[0]]
         if isinstance(reply, Refusal):
             self.counts[f"refused {reply.code}"] += 1
+        self.meter.answered(job.command, reply, monotonic() - job.began)
         job.answer(reply, data)
 
     # -- batches --------------------------------------------------------------------------------
@@ -287,8 +294,9 @@ class CommandLoop:
             return Decision(INTERNAL)
 
     async def _commit(self, changes: Sequence[Change]) -> None:
-        loop = asyncio.get_running_loop()
+        loop, began = asyncio.get_running_loop(), monotonic()
         await loop.run_in_executor(self._writer, self._store.commit, changes)
+        self.meter.committed(len(changes), monotonic() - began)
         if self._failed_at is not None and monotonic() - self._failed_at >= CAREFUL_S:
             log.info("the database can be written again")
             self._failed_at = None

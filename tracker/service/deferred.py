@@ -77,6 +77,10 @@ class DeferredWork:
         self._passwords = Passwords()
         self._readers = ThreadPoolExecutor(2, "reader")
 
+    @property
+    def tickets_signed(self) -> int:
+        return self._signer.signed
+
     async def run(self, caller: Caller, step: Deferred, data: bytes | None, now: Now) -> Outcome:
         """Do ``step`` for ``caller``; ``data`` came with the command. Raises `MiniTorrentError`."""
         match step:

@@ -21,6 +21,7 @@ from common.host.service_manager import ServiceManager
 from common.link import InfoEntry, add_key
 from common.names import printable
 from tracker.admin.home import LAST_LINK, LAST_OPTIONS, Home
+from tracker.metrics.readings import TrackerMetrics
 from tracker.service.addresses import Addresses, run_options
 from tracker.service.operator_socket import Facts, OperatorSocket
 from tracker.service.sockets import Server
@@ -61,7 +62,9 @@ async def serve(
             (home.path / name).write_text(f"{text}\n", encoding="utf-8")
         assert server.command_loop is not None
         facts = Facts(found.link, home.path, home.database, began_at)
-        operator = OperatorSocket(facts, server.command_loop, stop)
+        metrics = TrackerMetrics(server, server.command_loop, home.path, home.database)
+        measuring = asyncio.create_task(metrics.lag.measure())
+        operator = OperatorSocket(facts, server.command_loop, metrics, stop)
         print(f"tracker ready: {found.link}", flush=True)
         status = f"serving at {found.endpoint}"
         manager.ready(status)
@@ -71,6 +74,7 @@ async def serve(
         await stop.wait()
         manager.stopping()
         informing.cancel()
+        measuring.cancel()
         log.info("ending")
         _end_within(END_S)
     finally:

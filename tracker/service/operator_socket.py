@@ -35,6 +35,7 @@ from common.net.sockets import Private, bind, make_socket
 from common.shared_refusals import check_new_password
 from tracker.core import operator as core
 from tracker.core.context import Caller, Reply
+from tracker.metrics.readings import TrackerMetrics, database_bytes
 from tracker.service.batch import Job
 from tracker.service.command_loop import CommandLoop
 from tracker.service.passwords import hash_password
@@ -66,9 +67,12 @@ class OperatorSocket:
     Thread safety: created and used in a running event loop. Raises `CannotListen`.
     """
 
-    def __init__(self, facts: Facts, loop: CommandLoop, stop: asyncio.Event) -> None:
+    def __init__(
+        self, facts: Facts, loop: CommandLoop, metrics: TrackerMetrics, stop: asyncio.Event
+    ) -> None:
         self._facts = facts
         self._loop = loop
+        self._metrics = metrics
         self._stop = stop
         self._decoder: Decoder[messages.Ask] = Decoder(messages.Ask, data_frames=0)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -138,6 +142,8 @@ class OperatorSocket:
                 # The answer leaves before the socket closes.
                 asyncio.get_running_loop().call_later(0.05, self._stop.set)
                 return messages.Changed("the tracker stops", str(self._facts.home))
+            case messages.Metrics():
+                return messages.MetricsAre(self._metrics.text())
             case messages.ListUsers(after):
                 return await self._decided(core.ListUsers(after))
             case messages.ListGroups(after):
@@ -193,14 +199,5 @@ class OperatorSocket:
             version=RELEASE,
             home=str(facts.home),
             uptime_s=round(monotonic() - facts.began_at, 3),
-            database_bytes=_size_of(facts.database),
+            database_bytes=database_bytes(facts.database),
         )
-
-
-def _size_of(database: Path) -> int:
-    """Return the bytes that the database and its journal take."""
-    size = 0
-    for path in (database, database.with_name(f"{database.name}-wal")):
-        with contextlib.suppress(OSError):
-            size += path.stat().st_size
-    return size

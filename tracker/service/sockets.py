@@ -64,6 +64,9 @@ class Server:
     def __init__(self, secrets: Secrets, store: Store, addresses: Addresses) -> None:
         check_library()
         self.counts: Counter[str] = Counter()
+        self.published = 0
+        """Messages that were published."""
+        self._deferred_work: DeferredWork | None = None
         self._secrets = secrets
         self._store = store
         self._addresses = addresses
@@ -145,8 +148,19 @@ class Server:
         state = await loop.run_in_executor(None, self._store.load)
         context = Context(identity, state, Presence(), random.SystemRandom())
         prober = Prober(self._context, self._secrets.pair)
-        deferred_work = DeferredWork(self._store, tracker_id, self._secrets.signing[0], prober)
-        return CommandLoop(context, self._store, deferred_work, self._publish)
+        self._deferred_work = DeferredWork(
+            self._store, tracker_id, self._secrets.signing[0], prober
+        )
+        return CommandLoop(context, self._store, self._deferred_work, self._publish)
+
+    @property
+    def handshakes(self) -> Counter[str]:
+        """Handshakes by result."""
+        return self._zap.counts
+
+    @property
+    def tickets_signed(self) -> int:
+        return 0 if self._deferred_work is None else self._deferred_work.tickets_signed
 
     async def stop(self) -> None:
         """Stop in order: read no more commands, then commit and answer the current batch."""
@@ -244,6 +258,7 @@ class Server:
     def _publish(self, outgoing: Outgoing) -> None:
         if self._events is None:
             return
+        self.published += 1
         body = encode(outgoing.body)
         if outgoing.key is not None:
             body = seal(outgoing.key, outgoing.epoch, outgoing.topic, body)

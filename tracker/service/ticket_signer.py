@@ -39,6 +39,7 @@ class TicketSigner:
         self._tracker_id = tracker_id
         self._key = key
         self._turn = asyncio.Lock()  # a few at once in all, and callers in turn
+        self.signed = 0
         self._fresh: OrderedDict[_Right, _Signed] = OrderedDict()  # the oldest first
 
     async def sign(
@@ -69,6 +70,7 @@ class TicketSigner:
         return {right: self._fresh[right] for right in rights if right in self._fresh}
 
     def _issue(self, right: _Right, now: Now) -> _Signed:
+        self.signed += 1
         token, expires_ms = tickets.issue(self._key, self._tracker_id, *right, now.wall_ms)
         return _Signed(token, expires_ms, now.mono_s)
 
