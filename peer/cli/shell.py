@@ -44,26 +44,30 @@ def run(console: Console, context: click.Context, given: Mapping[str, str | None
     """Read commands until `quit` or the end of standard input; returns the exit code."""
     options = checked(given, os.getcwd())
     with leaving_in_order():
-        started = _ensure_peer(console, options)
+        started = _ensure_peer(console, options)  # its PID; `up` or `service` may start another
         try:
-            return Prompt(console, context, ends_peer=started).run()
+            return Prompt(console, context, started=started).run()
         finally:
-            if started and lock_holder(console.home) is not None:
+            if _still_runs(console, started):
                 console.report("stopping the peer that this shell started")
                 daemon_process.stop(console.home)
 
 
-def _ensure_peer(console: Console, options: Mapping[str, str]) -> bool:
-    """Start a peer if none runs; returns whether it was started."""
+def _ensure_peer(console: Console, options: Mapping[str, str]) -> int | None:
+    """Start a peer if none runs; returns its PID if it was started."""
     status = daemon_process.running(console.home)
     if status is None:
         status = daemon_process.start(console.home, options, verbose=console.verbose)
         console.report(f"peer ready: {_where(status)} (tracker {status.tracker})")
         console.warn_if_alone(status)
-        return True
+        return status.pid
     check_same(status, options)
     console.report(f"the peer is already running: {_where(status)} (tracker {status.tracker})")
-    return False
+    return None
+
+
+def _still_runs(console: Console, started: int | None) -> bool:
+    return started is not None and lock_holder(console.home) == started
 
 
 def _where(status: control.StatusIs) -> str:
@@ -76,13 +80,13 @@ _Download = tuple[str, str, str, str, str | None]  # state, group, name, path, r
 class Prompt:
     """Reads lines and runs them. No error of a command ends it.
 
-    ``ends_peer``: the peer stops with the prompt."""
+    ``started``: the PID of the peer that stops with the prompt."""
 
     def __init__(
-        self, console: Console, context: click.Context, *, ends_peer: bool = False
+        self, console: Console, context: click.Context, *, started: int | None = None
     ) -> None:
         self._console = replace(console, at_prompt=True, begun=[])
-        self._ends_peer = ends_peer
+        self._started = started
         self._line = 0
         self._failed: dict[int, int] = {}  # exit codes of failed lines
         self._begun_by: list[int] = []  # the lines that started the downloads of the console
@@ -110,7 +114,7 @@ class Prompt:
             self._console.report("`help` lists the commands, `quit` leaves")
             while True:
                 self._loop(lambda: input(PROMPT) + "\n")
-                if may_leave(self._console, self._ends_peer):
+                if may_leave(self._console, _still_runs(self._console, self._started)):
                     return 0
 
     def _fail(self, code: int, line: int | None = None) -> None:

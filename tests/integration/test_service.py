@@ -90,6 +90,15 @@ def test_the_peer_is_handed_over_and_back(manager: Manager, person: Person) -> N
     assert manager.calls() == []
 
 
+def test_a_prompt_leaves_the_peer_of_the_service_running(swarm: Swarm, manager: Manager) -> None:
+    person = Person(swarm, swarm.fresh("prompt"))
+    ran = person.run("shell", "0", swarm.tracker.link, stdin="service install\n")
+    assert ran.code == 0, str(ran)
+    assert "enabled and started" in ran.out
+    assert person.pid == manager.pid()
+    person.ok("service", "uninstall")
+
+
 def test_a_unit_that_does_not_start_leaves_the_peer_running(
     manager: Manager, person: Person
 ) -> None:
