@@ -198,6 +198,23 @@ class Resumed(Value, frozen=True):
     """Send requests again."""
 
 
+class HeadEvent(Value, frozen=True):
+    """A reader of the content, by its number, moved or left."""
+
+    reader: int
+
+
+class ReadHead(HeadEvent, frozen=True):
+    """The reader needs the `count` pieces from `first` on, in this order and before all others."""
+
+    first: int
+    count: int
+
+
+class ReadHeadGone(HeadEvent, frozen=True):
+    """The reader needs nothing more."""
+
+
 class Tick(Value, frozen=True):
     """Time has passed: send it when `next_wakeup` is reached."""
 
@@ -223,6 +240,7 @@ DownloadEvent: TypeAlias = (
     | SourceMoves
     | Paused
     | Resumed
+    | HeadEvent
     | Tick
 )
 

@@ -29,8 +29,7 @@ Invariants, for any input from the sources:
 - No request is sent while paused, after the end, or to a source that is not OPEN.
 - Nothing is fetched from a banned source again.
 
-Only the driver can cause `LocalProtocolError`: by the result of a `Verify` or `Make` that is not
-pending.
+Only the driver can cause `LocalProtocolError`: by a result for which no piece waits.
 
 Owns: the course of the download and the verdicts on its pieces. Not here: the sources' connections
 (see source_lifecycle), requests (see requests), made pieces (see local_pieces).
@@ -51,6 +50,7 @@ from peer.swarm.fetching.events import (
     DownloadEffect,
     DownloadEvent,
     HaveMore,
+    HeadEvent,
     OnItsWay,
     Opened,
     Paused,
@@ -144,7 +144,7 @@ class Download:
         self._verifying: dict[int, SourceId] = {}
         """Source of each piece in state VERIFYING."""
         self._buffer_freed = False  # set by a verified piece, for sources that wait for buffers
-        self._recalled = False  # set by pieces that must be fetched after all
+        self._recalled = False  # set by pieces that are to be fetched after all
         self._duplicate_bytes = 0
         self._corrupt_pieces = 0
 
@@ -195,6 +195,8 @@ class Download:
                 self._lifecycle.refused(event, now)
             case PiecesRefused():
                 self._lifecycle.pieces_refused(event, now)
+            case HeadEvent():
+                self._recalled |= self._picker.heads.apply(event)
             case SourceUnreachable() | SourceClosed():
                 self._lifecycle.lost(event.source, now)
             case SourceMoves():

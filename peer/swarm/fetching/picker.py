@@ -5,7 +5,8 @@ order of preference. Not here: whether a source may be sent a request (see reque
 
 `Order.RAREST` is BitTorrent's order (B. Cohen, "Incentives build robustness in BitTorrent", 2003):
 a few random first pieces, then the piece that the fewest sources offer, ties at random. Requeued
-pieces come before all others, so that started work is finished first.
+pieces come before all others, so that started work is finished first. Pieces under a read head come
+before these.
 
 A piece's preference is one number, ``availability * count + rank``; every source has a heap of
 these. The number only grows while availability does, so a heap is corrected lazily, at the top,
@@ -20,6 +21,7 @@ from enum import Enum, unique
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from peer.swarm.fetching.read_heads import ReadHeads
 from peer.swarm.pieces import Bitfield, PieceState
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class Order(Enum):
     """From the start: to read the file while it is being fetched."""
     RANDOM = "random"
     """Random order: the rule of the original."""
+    READ = "read"
+    """What lies under a read head, and nothing else: only a reader wants the content."""
 
 
 class _Offer:
@@ -63,6 +67,7 @@ class Picker(Generic[Key]):
 
     def __init__(self, states: bytearray, rng: Random, order: Order = Order.RAREST) -> None:
         self._states = states
+        self.heads = ReadHeads(states)
         self._rng = rng
         self._order = order
         self._count = len(states)
@@ -142,6 +147,10 @@ class Picker(Generic[Key]):
         """Return a missing piece that the source offers, or None. The caller must reserve it."""
         offer = self._offers[key]
         have, states = offer.have, self._states
+        if self.heads and (index := self.heads.pick(have)) is not None:
+            return index
+        if self._order is Order.READ:
+            return None
         if self._random_left and self._shuffled:
             self._random_left -= 1
             for _ in range(_PROBES):

@@ -206,6 +206,14 @@ class Fetching(RuleBasedStateMachine):
     def resume(self) -> None:
         self.handle(fetching.Resumed())
 
+    @rule(reader=st.integers(0, 2), first=indexes, count=st.integers(0, COUNT + 1))
+    def read(self, reader: int, first: int, count: int) -> None:
+        self.handle(fetching.ReadHead(reader, first, count))
+
+    @rule(reader=st.integers(0, 2))
+    def stop_reading(self, reader: int) -> None:
+        self.handle(fetching.ReadHeadGone(reader))
+
     @rule(found=st.sets(st.integers(0, COUNT - 1), max_size=3))
     def damage(self, found: set[int]) -> None:
         self.carry_out(self.download.mark_missing(sorted(found), self.now))
