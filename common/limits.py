@@ -166,6 +166,15 @@ RATE_MIN = 1 * KIB  # bytes a second: below, a piece takes minutes, and 5 is a m
 RATE_MAX = 1024 * 1024 * MIB  # bytes a second: beyond any network
 TIMETABLE_SLOTS_MAX = 200  # an hour's grid of a week; more are a mistake
 
+# -- reading while a file is fetched ------------------------------------------------------------
+
+READERS_MAX = 32  # at a time; each keeps one piece in memory
+READ_AHEAD_BYTES = 32 * MIB  # fetched before all else: 2 s of 125 Mbit/s, or 10 s of a film
+READ_TAIL_BYTES = 1 * MIB  # of the end of a file, fetched with its beginning: indexes stand there
+READER_IDLE_S = 60.0  # a reader of the command line that asks for nothing ends; it may come back
+READS_BYTES_MAX = 16 * 1024 * MIB  # disk that the downloads of readers keep
+READ_WAIT_S = 60.0  # a request over HTTP waits for a piece that long
+
 # -- the page and the HTTP API of a peer --------------------------------------------------------
 
 PAGE_SECRET_S = 60.0  # a page is open by then; the secret in its address is worth nothing later

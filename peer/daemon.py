@@ -48,6 +48,7 @@ from peer.hooks.downloads import DownloadHooks
 from peer.hooks.runner import HookRunner
 from peer.metrics.readings import PeerMetrics, PeerParts
 from peer.optional_http import OptionalHttp
+from peer.reading.manager import Reading
 from peer.records import Manifests
 from peer.serving.access import AccessControl
 from peer.serving.inventory import Inventory
@@ -210,6 +211,7 @@ class Peer:
             hooks=DownloadHooks(hooks),
         )
         self._downloads = Downloads(services, rng)
+        reading = Reading(services, self._downloads)
         self._shares.parts_under_way = self._downloads.parts
         manifests.keep_only(self._shares.contents() | self._downloads.contents())
         self._lease = LeaseKeeper(
@@ -233,15 +235,8 @@ class Peer:
             ),
             self._replica,
         )
-        self._session = Session(
-            self._replica,
-            self._lease,
-            self._tickets,
-            self._shares,
-            self._downloads,
-            self._server,
-            follows,
-        )
+        parts = (self._tickets, self._shares, self._downloads, self._server)
+        self._session = Session(self._replica, self._lease, *parts, follows)
         metrics = PeerMetrics(
             PeerParts(
                 link=self._link,
@@ -268,6 +263,7 @@ class Peer:
                 whereabouts=self._addresses,
                 notices=self._notices,
                 bandwidth=bandwidth,
+                reading=reading,
                 hooks=hooks,
                 pid=os.getpid(),
                 release=RELEASE,
@@ -277,7 +273,7 @@ class Peer:
                 metrics=metrics.text,
             )
         )
-        self._http = OptionalHttp(home, self._commands, metrics.text)
+        self._http = OptionalHttp(home, self._commands, metrics.text, reading)
         self._control = ControlServer(context, home, self._commands.handle)
         if settings.http.on:
             self._http.service().serve_socket()
@@ -286,6 +282,7 @@ class Peer:
         self._tasks.start(self._shares.watch_files(), "shared files")
         self._tasks.start(bandwidth.follow_clock(), "limits")
         self._tasks.start(metrics.lag.measure(), "lag")
+        self._tasks.start(reading.keep_tidy(), "readers")
         self._tasks.start(hooks.end_with_peer(), "hooks")
         self._tasks.start(self._tidy(manifests), "manifests")
         self._tasks.start(process.keep_memory_small(), "memory")
@@ -314,7 +311,6 @@ class Peer:
     async def until_stopped(self) -> None:
         """Wait for SIGTERM, SIGINT or `Down`. A second signal ends the process at once."""
         loop = asyncio.get_running_loop()
-
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ended.set)
         await self._ended.wait()

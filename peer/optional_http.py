@@ -14,6 +14,7 @@ from common.hints import shell_hint
 from common.host.release import RELEASE
 from common.messages import control
 from peer.control.handlers import Commands
+from peer.reading.manager import Reading
 
 if TYPE_CHECKING:
     from peer.http.service import HttpService
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 class OptionalHttp:
     """The HTTP service of one peer, if it is used."""
 
-    def __init__(self, home: Path, commands: Commands, metrics: Callable[[], str]) -> None:
+    def __init__(
+        self, home: Path, commands: Commands, metrics: Callable[[], str], reading: Reading
+    ) -> None:
         self._home = home
+        self._reading = reading
         self._commands = commands
         self._metrics = metrics
         self._service: HttpService | None = None
@@ -39,7 +43,12 @@ class OptionalHttp:
                     shell_hint("install it", "pip", "install", "mini-torrent[web]"),
                 ) from error
             self._service = HttpService(
-                self._home, self._commands.handle, self._commands.listen, RELEASE, self._metrics
+                self._home,
+                self._commands.handle,
+                self._commands.listen,
+                RELEASE,
+                self._metrics,
+                self._reading,
             )
         return self._service
 

@@ -12,8 +12,9 @@ from typing import Annotated, TypeAlias, get_args
 import msgspec
 from msgspec import Meta
 
-from common.limits import FILE_PATTERNS_MAX, INVITATION_S, REUSE_PATHS_MAX
+from common.limits import CONTENT_BYTES_MAX, FILE_PATTERNS_MAX, INVITATION_S, REUSE_PATHS_MAX
 from common.messages.refusals import Code
+from common.names import PATH_BYTES_MAX
 from common.units import percent_text
 
 Text = Annotated[str, Meta(max_length=4096)]
@@ -274,6 +275,22 @@ class QrCode(_Ask, frozen=True):
     text: Annotated[str, Meta(max_length=1024)]
 
 
+class ReadFile(_Ask, frozen=True):
+    """Bytes of a share, or of the file ``entry`` of one, which is fetched as far as it is missing.
+
+    ``reader``: a random name of the command line; its pieces are fetched first until it ends, which
+    ``size`` 0 says. ``tag``: that of an earlier answer, which another content refuses.
+    """
+
+    group: Text
+    name: Text
+    entry: Annotated[str, Meta(max_length=PATH_BYTES_MAX)]
+    reader: Annotated[str, Meta(min_length=1, max_length=64)]
+    offset: Annotated[int, Meta(ge=0, lt=CONTENT_BYTES_MAX)]
+    size: Annotated[int, Meta(ge=0, lt=CONTENT_BYTES_MAX)]
+    tag: Annotated[str, Meta(max_length=64)] = ""
+
+
 class Watch(_Ask, frozen=True):
     """Events of one group, or of all, until the command line hangs up."""
 
@@ -408,6 +425,7 @@ Ask: TypeAlias = (
     | PieceMap
     | QrCode
     | Metrics
+    | ReadFile
     | Verify
     | Watch
     | Limit
@@ -857,6 +875,14 @@ class QrCodeIs(_Result, frozen=True):
     modules: list[str]
 
 
+class FilePart(_Result, frozen=True):
+    """``data``: verified bytes, none at the end; ``size_bytes`` and ``tag`` are of the file."""
+
+    data: bytes
+    size_bytes: int
+    tag: str
+
+
 class Checks(_Result, frozen=True):
     rows: list[CheckRow]
 
@@ -1018,6 +1044,7 @@ Answer: TypeAlias = (
     | PieceMapIs
     | QrCodeIs
     | MetricsAre
+    | FilePart
     | Checks
     | Verified
     | Uploaded

@@ -32,6 +32,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Files": {
         "upload_command": "upload-file",
         "download_command": "download-file",
+        "cat_command": "cat",
         "share_commands": "list-files info stop-share withdraw",
         "served_commands": "list-shares verify",
         "file_commands": "show-downloads pause resume cancel clear why-slow watch",

@@ -8,7 +8,7 @@ peer's end (see peer.control.server), the place of the socket (see common.host.c
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -59,6 +59,7 @@ Ended: TypeAlias = (
     | control.PieceMapIs
     | control.QrCodeIs
     | control.MetricsAre
+    | control.FilePart
     | control.Checks
     | control.Verified
     | control.Holders
@@ -121,7 +122,7 @@ class ControlClient:
         self._asked = 0
         self._known = False
 
-    def ask(self, ask: control.Ask, *, stop_work: bool = False) -> Iterator[Message]:
+    def ask(self, ask: control.Ask, *, stop_work: bool = False) -> Generator[Message]:
         """Iterate over the peer's messages about ``ask``; the last one is the result.
 
         Leaving the iterator early, by an exception or Ctrl-C, hangs up: the peer stops waiting,

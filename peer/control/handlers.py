@@ -36,6 +36,7 @@ from peer.downloads.manager import Downloads
 from peer.downloads.views import piece_map_of, source_rows
 from peer.follows.manager import Follows
 from peer.hooks.runner import HookRunner
+from peer.reading.manager import Reading
 from peer.serving.server import PieceServer
 from peer.session import Session
 from peer.shares.manager import Shares
@@ -71,6 +72,7 @@ class PeerServices:
     whereabouts: AddressWatch
     notices: Notifications
     bandwidth: Bandwidth
+    reading: Reading
     hooks: HookRunner
     pid: int
     release: str
@@ -145,6 +147,9 @@ class Commands:
                 return control.Checks([*found, *hook_findings(services.hooks.settings)])
             case control.Limit():
                 return control.LimitsAre(await self._services.bandwidth.change(ask))
+            case control.ReadFile():
+                await self._services.session.wait_ready(SETTLE_S)
+                return Waiting(self._services.reading.read(ask, notify))
             case control.Watch(group):
                 return Waiting(self._watch(group, notify))
             case control.WhoHas(group, name):

@@ -48,6 +48,7 @@ _LONG = (
     | control.DownloadFile
     | control.AwaitDownload
     | control.AwaitCopies
+    | control.ReadFile
     | control.Watch
 )
 

@@ -32,8 +32,10 @@ from peer.control.server import Handle, Waiting
 from peer.http import problems
 from peer.http.access import OPEN_AGAIN, Access, Denied, Sessions
 from peer.http.event_feed import EventFeed, Listen, message
+from peer.http.file_routes import file_routes
 from peer.http.openapi import openapi
 from peer.http.routes import PREFIX, ROUTES, Route, command_of
+from peer.reading.manager import Reading
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,10 @@ _STREAMED = (control.UploadFile, control.DownloadFile, control.AwaitDownload)
 class Api:
     """The API of one peer, for any number of listeners."""
 
-    def __init__(self, handle: Handle, listen: Listen, release: str) -> None:
+    def __init__(
+        self, handle: Handle, listen: Listen, release: str, reading: Reading | None = None
+    ) -> None:
+        self._reading = reading
         self.feed = EventFeed(listen)
         self._handle = handle
         self._release = release
@@ -71,6 +76,8 @@ class Api:
             WebRoute(PREFIX + route.path, partial(self._on_command, route), methods=[route.method])
             for route in ROUTES
         ]
+        if self._reading is not None:
+            made += file_routes(self._reading)
         made.append(WebRoute(f"{PREFIX}/events", self._on_events, methods=["GET"]))
         made.append(WebRoute(f"{PREFIX}/openapi.json", self._on_openapi, methods=["GET"]))
         return made

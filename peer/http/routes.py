@@ -18,9 +18,16 @@ from common.messages import control
 
 PREFIX = "/api/v1"
 _FIELD = re.compile(r"\{([a-z_]+)\}")
-NOT_ROUTED = (control.Hello, control.HangUp, control.OpenPage, control.Watch, control.Metrics)
-"""Commands of the control socket that HTTP needs no route for: events have a stream, and metrics
-a path outside the API."""
+NOT_ROUTED = (
+    control.Hello,
+    control.HangUp,
+    control.OpenPage,
+    control.ReadFile,
+    control.Watch,
+    control.Metrics,
+)
+"""Commands of the control socket that HTTP needs no route for: events have a stream, bytes of files
+are answered as such (see peer.http.file_routes), and metrics have a path outside the API."""
 
 
 @dataclass(frozen=True, slots=True)

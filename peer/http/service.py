@@ -22,6 +22,7 @@ from peer.http.application import SESSION_PATH, Api, application, session_routes
 from peer.http.event_feed import Listen
 from peer.http.listener import API_SOCKET, LOOPBACK, bind_loopback, bind_unix
 from peer.http.page_files import is_page_path, page_routes
+from peer.reading.manager import Reading
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,11 @@ class HttpService:
         listen: Listen,
         release: str,
         metrics: Callable[[], str],
+        reading: Reading,
     ) -> None:
         self._home = home
         self._metrics = metrics
-        self._api = Api(handle, listen, release)
+        self._api = Api(handle, listen, release, reading)
         self._sessions = Sessions(monotonic)
         self._listeners: list[Listener] = []
         self._page_url: str | None = None

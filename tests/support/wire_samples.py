@@ -233,6 +233,7 @@ ASKS: list[Any] = [
     control.PieceMap("films", "film.mkv"),
     control.QrCode("mini-torrent://192.0.2.1:5000/KEY#SECRET"),
     control.Metrics(),
+    control.ReadFile("films", "pictures", "2026/a.jpg", "f00d", 4096, 65536, "ab" * 32),
     control.Verify("films", "film.mkv"),
     control.Watch("films"),
     control.Limit(5_242_880, 0, None, 1024, "08:00,5M 18:00,off"),
@@ -419,6 +420,7 @@ ANSWERS: list[Any] = [
     control.PieceMapIs([(1.0, 0.0, 3), (0.5, 0.25, 1)]),
     control.QrCodeIs(["101", "010", "111"]),
     control.MetricsAre("minitorrent_peer_shares 2.0\n"),
+    control.FilePart(b"bytes", 70_000, "ab" * 32),
     control.Checks([control.CheckRow("clock", False, "a day off", "set it")]),
     control.Verified("films", "film.mkv", 2, "/films", 3, 2, [1], ["film.mkv"], 0.5),
     control.Uploaded(

@@ -26,8 +26,7 @@ Invariants, for any input from the sources:
 - No event of a source raises. An invalid one is discarded and counted; eight ban the source.
 - No piece is in two states, and none is IN_FLIGHT without a request at an open source.
 - The bytes in flight never exceed the buffers (but one piece is always allowed).
-- No request is sent while paused, after the end, or to a source that is not OPEN.
-- Nothing is fetched from a banned source again.
+- No request is sent while paused, after the end, to a source that is not OPEN, or a banned one.
 
 Only the driver can cause `LocalProtocolError`: by a result for which no piece waits.
 
@@ -266,8 +265,7 @@ class Download:
     def _finish(self, now: float) -> None:
         self._requests.finish()
         self._lifecycle.close_all(now)
-        batch = self._announcements.take(now, at_once=True)
-        if batch:
+        if batch := self._announcements.take(now, at_once=True):
             self._out.put(Announce(batch))
         self._out.put_last(Complete())
 

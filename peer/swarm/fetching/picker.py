@@ -45,7 +45,7 @@ class Order(Enum):
     RANDOM = "random"
     """Random order: the rule of the original."""
     READ = "read"
-    """What lies under a read head, and nothing else: only a reader wants the content."""
+    """Pieces under a read head, and no others: only a reader wants the content."""
 
 
 class _Offer:

@@ -73,6 +73,7 @@ ADDED = [
     "list-follows",
     "wait",
     "who-has",
+    "cat",
 ]
 COMMANDS = sorted(root.commands)
 

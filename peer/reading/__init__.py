@@ -1,0 +1,1 @@
+"""Reading of contents at an offset, from this device or while they are being fetched."""
