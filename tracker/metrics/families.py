@@ -46,7 +46,7 @@ FAMILIES = (
     counter(
         "handshakes_total",
         "Handshakes of connections, by result",
-        result=("admit", "refuse", "other"),
+        result=("admit", "retry", "deny", "failures"),
     ),
     counter(
         "rejected_messages_total",

@@ -40,7 +40,7 @@ def expressions() -> Iterator[str]:
             yield rule["expr"]
 
 
-@pytest.mark.parametrize("expression", expressions())
+@pytest.mark.parametrize("expression", list(expressions()))
 def test_an_expression_uses_what_is_emitted(expression: str) -> None:
     known = emitted()
     assert set(_NAME.findall(expression)) <= set(known)
