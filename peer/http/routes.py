@@ -15,8 +15,10 @@ from typing import Any, cast, get_args
 import msgspec
 
 from common.messages import control
+from common.names import quoted
 
 PREFIX = "/api/v1"
+_PATHS = ("path", "dest", "reuse")
 _FIELD = re.compile(r"\{([a-z_]+)\}")
 NOT_ROUTED = (
     control.Hello,
@@ -82,7 +84,19 @@ def command_of(route: Route, path: dict[str, Any], body: Any) -> control.Ask:
     rest = msgspec.convert(body, body_type(route), strict=route.has_body)
     fields = {field: getattr(rest, field) for field in rest.__struct_fields__}
     made = msgspec.convert({"type": route.name, **fields, **path}, route.ask)
+    _check_paths(made)
     return cast(control.Ask, made)
+
+
+def _check_paths(command: msgspec.Struct) -> None:
+    """Refuse relative paths: a client has no working folder here, and the peer runs in ``/``."""
+    for field in _PATHS:
+        given = getattr(command, field, None)
+        for path in [given] if isinstance(given, str) else given or ():
+            if not path.startswith("/") or "\0" in path:
+                raise msgspec.ValidationError(
+                    f"{quoted(path)} is no absolute path - at `$.{field}`"
+                )
 
 
 def _group(tail: str = "") -> str:

@@ -143,7 +143,7 @@ class Peer:
         on_progress: OnProgress | None = None,
     ) -> Downloaded:
         """Wait for a download that was begun before. At ``timeout_s`` the code is timed-out."""
-        body = {"path": os.fspath(path), "timeout_s": timeout_s}
+        body = {"path": os.path.abspath(path), "timeout_s": timeout_s}
         found = self._run(path_of("groups", group, "downloads"), body, on_progress)
         return from_document(Downloaded, found)
 

@@ -66,6 +66,32 @@ def test_a_wrong_request_makes_no_command(name: str, path: Any, body: Any) -> No
         command_of(BY_NAME[name], path, body)
 
 
+@pytest.mark.parametrize("wrong", ["films", "", "./films", "/films\0", "~/films"])
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("UploadFile", "path"),
+        ("DownloadFile", "dest"),
+        ("DownloadFile", "reuse"),
+        ("AwaitDownload", "path"),
+        ("Follow", "path"),
+        ("Unfollow", "path"),
+    ],
+)
+def test_h147_a_path_of_a_request_is_absolute(name: str, field: str, wrong: str) -> None:
+    """The peer runs in the root folder: a relative path would lead there."""
+    route = BY_NAME[name]
+    path = {"group": "g", "name": "n"} if "name" in route.path_fields else {"group": "g"}
+    needed = {"dest": "/d"} if name == "DownloadFile" else {}
+    for value, fits in ((wrong, False), ("/films", True), ("/films/", True)):
+        given = {**needed, field: [value] if field == "reuse" else value}
+        if fits:
+            assert getattr(command_of(route, path, given), field) == given[field]
+            continue
+        with pytest.raises(msgspec.ValidationError, match=field):
+            command_of(route, path, given)
+
+
 def test_the_document_describes_each_route_and_refers_to_nothing_else() -> None:
     made = openapi("1.2.3")
     assert made["openapi"] == "3.1.0"
