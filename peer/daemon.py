@@ -235,6 +235,7 @@ class Peer:
             ),
             self._replica,
         )
+        await self._downloads.moved.moves.recover()
         parts = (self._tickets, self._shares, self._downloads, self._server)
         self._session = Session(self._replica, self._lease, *parts, follows)
         metrics = PeerMetrics(

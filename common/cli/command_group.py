@@ -74,6 +74,7 @@ _MEANT = {
     "up": "start serve daemon connect",
     "down": "stop kill end halt",
     "stop-share": "unshare rm remove delete unseed withdraw",
+    "move": "mv rename relocate",
     "list-members": "members users",
     "list-groups": "groups",
     "list-devices": "devices",

@@ -251,6 +251,15 @@ class Verify(_Ask, frozen=True):
     name: Text
 
 
+class Move(_Ask, frozen=True):
+    """Move a copy on this device to ``path``, which is absolute: a folder to put it into, or a new
+    path; with ``/`` at its end a folder, which is made if it is missing."""
+
+    group: Text
+    name: Text
+    path: Text
+
+
 class WhySlow(_Ask, frozen=True):
     """The state of each source of a running download."""
 
@@ -427,6 +436,7 @@ Ask: TypeAlias = (
     | Metrics
     | ReadFile
     | Verify
+    | Move
     | Watch
     | Limit
     | Doctor

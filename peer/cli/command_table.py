@@ -34,7 +34,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "download_command": "download-file",
         "cat_command": "cat",
         "share_commands": "list-files info stop-share withdraw",
-        "served_commands": "list-shares verify",
+        "served_commands": "list-shares move verify",
         "file_commands": "show-downloads pause resume cancel clear why-slow watch",
     },
     "Fleets": {"follow_commands": "follow unfollow list-follows who-has wait"},

@@ -1,8 +1,10 @@
-"""Commands about the copies on this device: list-shares, verify."""
+"""Commands about the copies on this device: list-shares, move, verify."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+import click
 
 from peer.cli.arguments import group_argument, share_argument
 from peer.cli.command import command
@@ -66,4 +68,24 @@ def _first(found: Iterable[object]) -> str:
     return ", ".join(texts[:SHOWN_MAX]) + more
 
 
-COMMANDS = (list_shares, verify)
+@command("move", example="mini-torrent move films film.mkv /media/films/")
+@group_argument
+@share_argument
+@click.argument("path", type=click.Path(readable=False))
+def move(console: Console, group: str, name: str, path: str) -> None:
+    """Move a copy on this device, and go on sharing it from there.
+
+    The copy is a share of this device, or a complete download. PATH is a folder, or a new path;
+    missing folders are made, and nothing is overwritten. Files go to another file system as a
+    copy that is verified before the old ones are removed.
+    """
+    from common.messages.control import Move
+    from peer.cli.progress import run
+
+    sent = console.sent_path(path)
+    if path.endswith("/") and not sent.endswith("/"):
+        sent += "/"
+    console.done(run(console, Move(group, name, sent), name))
+
+
+COMMANDS = (list_shares, move, verify)

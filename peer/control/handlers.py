@@ -27,6 +27,7 @@ from peer.control.health import findings, hook_findings
 from peer.control.holders import HolderCommands
 from peer.control.invitations import InvitationCommands
 from peer.control.notices import Notifications
+from peer.control.relocation import Relocation
 from peer.control.server import Notify, Waiting
 from peer.control.share_info import share_info
 from peer.control.share_rows import fetching_rows, share_rows
@@ -94,6 +95,7 @@ class Commands:
         self._invitations = InvitationCommands(services.link, services.replica, self._account)
         self._holders = HolderCommands(services.link, DeviceKey(services.pair.public))
         self._follows = FollowCommands(services.follows, services.replica)
+        self._relocation = Relocation(services.shares, services.downloads, services.follows)
         self._watchers: list[_Watcher] = []
 
     def listen(self, notify: Notify) -> Callable[[], None]:
@@ -177,6 +179,7 @@ class Commands:
                 | control.WhySlow()
                 | control.PieceMap()
                 | control.Verify()
+                | control.Move()
             ):
                 await self._services.session.wait_ready(SETTLE_S)
                 return await self._files(ask, notify)
@@ -214,7 +217,8 @@ class Commands:
         | control.Clear
         | control.WhySlow
         | control.PieceMap
-        | control.Verify,
+        | control.Verify
+        | control.Move,
         notify: Notify,
     ) -> control.Answer | Waiting:
         downloads = self._services.downloads
@@ -274,6 +278,8 @@ class Commands:
             case control.Verify():
                 shares = self._services.shares
                 return Waiting(verify_copy(ask, shares, downloads, notify))
+            case control.Move():
+                return Waiting(self._relocation.move(ask, notify))
             case control.WhySlow(group, name):
                 jobs = downloads.active(group, name)
                 return control.SourceRows([row for job in jobs for row in source_rows(job)])

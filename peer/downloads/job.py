@@ -164,6 +164,14 @@ class DownloadJob:
         self.changed = asyncio.Event()
 
 
+def is_meant(job: DownloadJob, text: str) -> bool:
+    """Whether ``text`` is the name of a download, NAME@K of one, or its path."""
+    name, version = split_version(text)
+    folded = fold_name(job.record.name)
+    is_version = version == job.record.version and folded == fold_name(name)
+    return is_version or folded == fold_name(text) or job.path == text
+
+
 @dataclass(frozen=True, slots=True)
 class DownloadServices:
     """Services that every download uses."""
@@ -184,14 +192,6 @@ class DownloadServices:
     presence_changed: Callable[[], None]
     hooks: DownloadHooks
     counts: DownloadCounts = field(default_factory=DownloadCounts)
-
-
-def is_meant(job: DownloadJob, text: str) -> bool:
-    """Whether ``text`` is the name of a download, NAME@K of one, or its path."""
-    name, version = split_version(text)
-    folded = fold_name(job.record.name)
-    is_version = version == job.record.version and folded == fold_name(name)
-    return is_version or folded == fold_name(text) or job.path == text
 
 
 def order_named(text: str) -> Order:

@@ -27,6 +27,7 @@ from peer.downloads.creation import DownloadCreator
 from peer.downloads.for_follows import FollowedDownloads
 from peer.downloads.job import DownloadJob, DownloadServices, is_meant, not_a_member
 from peer.downloads.lifecycle import DownloadLifecycle
+from peer.downloads.moved import MovedDownloads
 from peer.downloads.publication import run_owed_hooks
 from peer.downloads.queue import DownloadQueue
 from peer.downloads.source_requests import REVIEW_S
@@ -75,10 +76,10 @@ class Downloads:
         self.manifest = self._creator.manifest
         self._tasks = BackgroundTasks()
         self._changes = BackgroundTasks()
-        """Changes of disk and records: they run to their end even if their command is cancelled,
-        and `close` waits for them."""
+        """Changes of disk and records: they outlive their command, and `close` waits for them."""
         run_owed_hooks(services, self._records, self._jobs.values())
         parts = (self._jobs, self._creator, self._lifecycle, self._queue, self._changes)
+        self.moved = MovedDownloads(services, self._jobs, self._records, self._creator, self._tasks)
         self.for_follows = FollowedDownloads(*parts, lambda: self._user, self._give_up)
         self._tasks.start(self._review_sources())
         self._tasks.start(self._review_folders())

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import RLock
+from typing import TypeVar
 
 from common.digests import Buffer
 from common.manifest import Manifest, StreamLayout
@@ -20,6 +22,8 @@ from peer.files.hashing import never_cancelled
 from peer.files.link_targets import why_root_away
 from peer.files.open_files import HandleCache
 from peer.files.source_files import SourceFiles
+
+R = TypeVar("R")
 
 
 class SharedContent:
@@ -35,6 +39,7 @@ class SharedContent:
         self._handles = handles
         self._layout = StreamLayout(manifest.entries, manifest.piece_length)
         self._files = self._opened(place)
+        self._moving = RLock()
 
     def read_run(self, first: int, count: int) -> Buffer:
         """The bytes of ``count`` pieces from ``first`` on, in memory that nothing changes
@@ -43,7 +48,8 @@ class SharedContent:
         Raises `ContentChanged` if a file was changed (`recheck` tells whether its bytes were),
         `TooManyOpenFiles` for a transient shortage, and `IOFailed`.
         """
-        return self._files.read(*self.manifest.run_span(first, count))
+        span = self.manifest.run_span(first, count)
+        return self._unmoved(lambda files: files.read(*span))
 
     def check(self) -> None:
         """Check every file without reading it.
@@ -51,7 +57,31 @@ class SharedContent:
         Raises `ContentChanged`, or `Away` if the folder cannot be reached.
         """
         with self._unless_away():
-            self._files.check()
+            self._unmoved(lambda files: files.check())
+
+    def _unmoved(self, do: Callable[[SourceFiles], R]) -> R:
+        """The result of ``do``, once more if the files were moved meanwhile."""
+        files = self._files
+        try:
+            return do(files)
+        except (ContentChanged, Away):
+            with self._moving:
+                now = self._files
+            if now is files:
+                raise
+            return do(now)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let reads that find their files moved wait until the end of the block."""
+        with self._moving:
+            yield
+
+    def move(self, place: SharedLocation) -> None:
+        """Read from ``place`` from now on: the same files, or a verified copy of them."""
+        with self._moving:
+            before, self.place, self._files = self._files, place, self._opened(place)
+        before.close()
 
     @contextmanager
     def _unless_away(self) -> Iterator[None]:

@@ -127,8 +127,10 @@ def exchange(one: str, other: str, folder_fd: int) -> None:
     _call(_renameat2, folder_fd, encoded[0], folder_fd, encoded[1], _RENAME_EXCHANGE)
 
 
-def rename_no_replace(old: str, new: str, folder_fd: int) -> bool:
-    """Rename within one folder; raise `FileExistsError` if ``new`` exists, of any kind.
+def rename_no_replace(old: str, new: str, folder_fd: int, new_folder_fd: int = -1) -> bool:
+    """Rename; raise `FileExistsError` if ``new`` exists, of any kind.
+
+    ``new_folder_fd``: the folder of ``new``, if that is another one.
 
     Where the file system lacks such a rename, a file is linked and unlinked, which is as good. For
     a folder, and without hard links, the check and the rename are two steps. The last way is always
@@ -136,16 +138,15 @@ def rename_no_replace(old: str, new: str, folder_fd: int) -> bool:
 
     Return whether ``old`` still exists as a second name of the same file.
     """
+    to_fd = folder_fd if new_folder_fd < 0 else new_folder_fd
     try:
-        _call(
-            _renameat2, folder_fd, os.fsencode(old), folder_fd, os.fsencode(new), _RENAME_NOREPLACE
-        )
+        _call(_renameat2, folder_fd, os.fsencode(old), to_fd, os.fsencode(new), _RENAME_NOREPLACE)
         return False
     except OSError as error:
         if error.errno == errno.EEXIST:
             raise FileExistsError(error.errno, error.strerror, new) from None
     try:
-        os.link(old, new, src_dir_fd=folder_fd, dst_dir_fd=folder_fd, follow_symlinks=False)
+        os.link(old, new, src_dir_fd=folder_fd, dst_dir_fd=to_fd, follow_symlinks=False)
     except FileExistsError:
         raise
     except OSError:
@@ -157,8 +158,8 @@ def rename_no_replace(old: str, new: str, folder_fd: int) -> bool:
             return True
         return False
     try:
-        os.stat(new, dir_fd=folder_fd, follow_symlinks=False)
+        os.stat(new, dir_fd=to_fd, follow_symlinks=False)
     except FileNotFoundError:
-        os.rename(old, new, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+        os.rename(old, new, src_dir_fd=folder_fd, dst_dir_fd=to_fd)
         return False
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)

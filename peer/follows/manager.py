@@ -58,6 +58,19 @@ class Follows:
         """Return the follows of the current user, by group and folder."""
         return sorted(self._active.values(), key=lambda each: (each.record.group, each.record.text))
 
+    def holder_of(self, path: str) -> FollowRecord | None:
+        """Return the follow that keeps ``path`` where it is, or whose folder lies within it."""
+        for each in self._active.values():
+            record = each.record
+            if record.text == path or record.text.startswith(f"{path}/"):
+                return record
+            for mark in self._services.records.marks.get(record.key, {}).values():
+                place = os.path.join(record.text, mark.name)
+                kept = [names.versioned(place, each.version) for each in mark.kept]
+                if path in kept or (mark.place is not None and path == mark.place.path):
+                    return record
+        return None
+
     def _folders(self) -> set[str]:
         return {each.record.text for each in self._active.values()}
 

@@ -147,6 +147,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{_FILE}/withdraw", _c.Withdraw, _c.Done, "Withdraw from the group"),
     Route("POST", f"{_FILE}/download", _c.DownloadFile, _c.Downloaded, "Download a share"),
     Route("POST", f"{_FILE}/verify", _c.Verify, _c.Verified, "Read a copy of this device again"),
+    Route("POST", f"{_FILE}/move", _c.Move, _c.Done, "Move a copy of this device"),
     _rows("GET", "/shares", _c.ListShares, _c.ShareRows, _c.ShareRow, "Shares of this device"),
     Route("POST", f"{_FILE}/wait", _c.AwaitCopies, _c.Copies, "Wait for copies on other devices"),
     _rows("GET", f"{_FILE}/holders", _c.WhoHas, _c.Holders, _c.HolderRow, "Devices that hold it"),

@@ -39,6 +39,7 @@ from peer.shares.agreement import OfferAgreement
 from peer.shares.digesting import Report
 from peer.shares.expiry import ShareExpiry, is_over
 from peer.shares.joining import Joining, Ready, with_path
+from peer.shares.moving import ShareMover
 from peer.shares.offers import TrackerOffers
 from peer.shares.open_shares import OpenShares, Share
 from peer.shares.owed_withdrawals import OwedWithdrawals
@@ -102,6 +103,7 @@ class Shares:
         self._joining = Joining(self._offers, workers, manifests)
         self._records = ShareRecords(home, workers, manifests, notify)
         self._open = OpenShares(self._records, inventory, workers, handles, notify)
+        self.moving = ShareMover(self._records, self._open)
         self._agreement = OfferAgreement(
             self._offers,
             OwedWithdrawals(home, workers),
@@ -265,9 +267,7 @@ class Shares:
         if scanned.delicate and not ask.yes:
             shown = names.quoted(scanned.place.path)
             raise Refused(Code.UNCONFIRMED, f"{shown} has {scanned.delicate.words()}")
-        own = {
-            record.version: record.content for record in self._records.of_name(user, group, name)
-        }
+        own = {each.version: each.content for each in self._records.of_name(user, group, name)}
         for attempt in range(2):
             end_ms = 0 if ask.expires_s is None else wall_ms() + round(ask.expires_s * 1000)
             rights = self._rights(user, group)

@@ -146,8 +146,23 @@ class OpenShares:
     async def move(self, share: Share, place: SharedLocation) -> None:
         """Serve a share from another place with the same files. Raises as `open`."""
         await self._move(share, place)
+        if share.open is not None and share.open.place is place:
+            return  # its reader was moved already
         self.close_files(share)
         await self.open(share)
+
+    async def set_place(self, share: Share, place: SharedLocation) -> None:
+        """Record the place of a share that is not open."""
+        await self._move(share, place)
+
+    def readers(self, path: str, content: ContentId) -> list[SharedContent]:
+        """The open contents that read from ``path``."""
+        found = [share.open for share in self if share.record.content == content]
+        served = self._inventory.get(content)
+        if served is not None and isinstance(served.reader, SharedContent):
+            found.append(served.reader)  # perhaps of a share that ended while another one goes on
+        opened = [each for each in dict.fromkeys(found) if each is not None]
+        return [each for each in opened if each.place.path == path]
 
     async def _move(self, share: Share, place: SharedLocation) -> None:
         share.record = replace(share.record, place=place)

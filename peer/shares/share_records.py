@@ -52,6 +52,10 @@ class ShareRecords:
         """The record of a key, if there is one."""
         return self._all.get(key)
 
+    def all(self) -> list[ShareRecord]:
+        """The records of all users."""
+        return list(self._all.values())
+
     def of_user(self, user: str) -> list[tuple[str, ShareRecord]]:
         """The records of one user."""
         return [(key, record) for key, record in self._all.items() if record.user == user]

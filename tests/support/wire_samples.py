@@ -235,6 +235,7 @@ ASKS: list[Any] = [
     control.Metrics(),
     control.ReadFile("films", "pictures", "2026/a.jpg", "f00d", 4096, 65536, "ab" * 32),
     control.Verify("films", "film.mkv"),
+    control.Move("films", "film.mkv", "/media/films/"),
     control.Watch("films"),
     control.Limit(5_242_880, 0, None, 1024, "08:00,5M 18:00,off"),
     control.Doctor(),

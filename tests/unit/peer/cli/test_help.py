@@ -56,6 +56,7 @@ ADDED = [
     "why-slow",
     "list-shares",
     "verify",
+    "move",
     "whoami",
     "logs",
     "web",
