@@ -194,7 +194,7 @@ def test_h35_an_unknown_user_costs_the_same_work(
         return verify(password_hash, password)
 
     monkeypatch.setattr(passwords, "_verify", watched)
-    made = passwords._hash("right")
+    made = passwords.hash_password("right")
     guard = Passwords(threads=1)
     order = CheckPassword(UserId("who"), "wrong", made if known else None, False)
     assert asyncio.run(guard.check(Caller(DeviceKey(b"d" * 32)), order)) is False
