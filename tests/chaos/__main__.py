@@ -50,11 +50,11 @@ def main() -> int:
     scale = QUICK if given.quick else 1.0
     table: list[tuple[int, str, str, str]] = []
     for row in _long_rows():
-        number = int(row.__name__[1:3])
+        number = _number(row)
         if only is None or number in only:
             rng = random.Random(f"{seed} {row.__name__}")
             outcome, note = _run(row, Stage(rng, scale, ends_at, scale * given.soak))
-            table.append((number, row.__name__[4:].replace("_", " "), outcome, note))
+            table.append((number, row.__name__.partition("_")[2].replace("_", " "), outcome, note))
     table += _short_rows(only, ends_at)
     return _show(table)
 
@@ -71,15 +71,19 @@ def _arguments() -> argparse.Namespace:
 
 
 def _long_rows() -> list[Row]:
-    from tests.chaos import peer_rows, tracker_rows
+    from tests.chaos import fleet_rows, peer_rows, tracker_rows
 
     found = [
         row
-        for module in (tracker_rows, peer_rows)
+        for module in (tracker_rows, peer_rows, fleet_rows)
         for name, row in vars(module).items()
-        if re.match(r"f\d\d_", name)
+        if re.match(r"f\d{2,3}_", name)
     ]
-    return sorted(found, key=lambda row: row.__name__)
+    return sorted(found, key=_number)
+
+
+def _number(row: Row) -> int:
+    return int(row.__name__.partition("_")[0][1:])
 
 
 def _run(row: Row, stage: Stage) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -46,6 +47,13 @@ class Machine:
         """Take the card down, and its addresses away."""
         _ip("-n", self.name, "address", "flush", "dev", "eth0")
         _ip("-n", self.name, "link", "set", "eth0", "down")
+
+    @property
+    def received_bytes(self) -> int:
+        """What its card has received, with headers."""
+        argv = ["ip", "-n", self.name, "-s", "-j", "link", "show", "eth0"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        return int(json.loads(done.stdout)[0]["stats64"]["rx"]["bytes"])
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
