@@ -106,7 +106,7 @@ def await_copies(
         for message in client.ask(control.AwaitCopies(group, name, wanted, left)):
             match message:
                 case control.Happened(details=facts):
-                    _show_device(console, message.event, facts)
+                    _show_device(console, message.event, facts, name)
                 case control.Progress(note=note):
                     if note and note != told and sys.stderr.isatty():
                         console.report(f"{printable(name)}: {note}")
@@ -120,12 +120,12 @@ def await_copies(
     raise AssertionError("the peer ended a wait without a result")
 
 
-def _show_device(console: Console, state: str, facts: dict[str, Any]) -> None:
+def _show_device(console: Console, state: str, facts: dict[str, Any], name: str) -> None:
     if console.as_json:
         row = {"user": facts["user"], "device": facts["device"], "state": state}
         print(json_text(row), file=sys.stderr, flush=True)
     elif not console.quiet:
-        console.print_line(f"{facts['user']} {facts['id']}")
+        console.print_line(f"{facts['user']} {facts['id']} has {printable(name)}")
 
 
 def require_followers(console: Console, group: str) -> None:

@@ -24,7 +24,7 @@ _VALUES = [
     (re.compile(r"\b[\d.]+ (?:s|[KMG]?i?B(?:/s)?)\b"), "AMOUNT"),
     (re.compile(r"\b\d+ pieces\b"), "PIECES"),
     (re.compile(r"(?<=its id is )\w+"), "ID"),
-    (re.compile(r"(?<=^bert )[0-9a-f]{8}$"), "DEVICE"),
+    (re.compile(r"(?<=^bert )[0-9a-f]{8}(?= has )"), "DEVICE"),
     (re.compile(r"(?<=AMOUNT {6}1 )\s*\d+"), "PIECES"),
     (re.compile(r"\S*/(?=lab\b)"), "FOLDER/"),
     (re.compile(r"  +"), " "),
