@@ -865,7 +865,10 @@ class ShareRows(_Result, frozen=True):
 
 
 class SourceRows(_Result, frozen=True):
+    """``reason``: why nothing is fetched, if the download rests."""
+
     rows: list[SourceRow]
+    reason: str | None = None
 
 
 class PieceMapIs(_Result, frozen=True):

@@ -166,6 +166,10 @@ def why_slow(console: Console, group: str, name: str) -> None:
     from peer.cli.tables import show_rows
 
     answer = _about_download(console, WhySlow, group, name)
+    reason = getattr(answer, "reason", None)
+    if reason and not console.as_json and not getattr(answer, "rows", None):
+        console.print_line(f"The download is paused: {reason}")
+        return
     show_rows(console, answer, sources_table)
 
 

@@ -34,7 +34,7 @@ from peer.control.share_rows import fetching_rows, share_rows
 from peer.control.verification import verify_copy
 from peer.control.views import happened, missed, planned, qr_rows, short_id, time_text, uploaded
 from peer.downloads.manager import Downloads
-from peer.downloads.views import piece_map_of, source_rows
+from peer.downloads.views import piece_map_of, rest_reason, source_rows
 from peer.follows.manager import Follows
 from peer.hooks.runner import HookRunner
 from peer.reading.manager import Reading
@@ -282,7 +282,9 @@ class Commands:
                 return Waiting(self._relocation.move(ask, notify))
             case control.WhySlow(group, name):
                 jobs = downloads.active(group, name)
-                return control.SourceRows([row for job in jobs for row in source_rows(job)])
+                return control.SourceRows(
+                    [row for job in jobs for row in source_rows(job)], rest_reason(jobs)
+                )
             case control.PieceMap(group, name):
                 return piece_map_of(downloads.active(group, name)[0])
             case _:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 
 from common import limits
 from common.messages import control
@@ -195,6 +196,12 @@ def source_rows(job: DownloadJob) -> list[control.SourceRow]:
             )
         )
     return rows
+
+
+def rest_reason(jobs: Sequence[DownloadJob]) -> str | None:
+    """The reason why the first of ``jobs`` rests; None if it runs."""
+    row = download_row(jobs[0])
+    return row.reason or "`resume` continues it" if row.state == control.PAUSED else None
 
 
 def _verdict(source: SourceProgress, progress: Progress) -> str:

@@ -76,6 +76,7 @@ def test_f109_a_full_disk_is_waited_for_and_told(
     shown = bob.downloads()[group, path.name]
     assert shown["state"] == "paused"
     assert "no space left" in shown["reason"].lower()
+    assert "no space left" in bob.ok("why-slow", group, path.name).lower()
     disk.empty()
     arrives(path, disk.path)
     wait_for(lambda: row(bob, group)["state"], until=lambda state: state == "following")
