@@ -19,6 +19,17 @@ def not_logged_in() -> Refused:
     )
 
 
+def not_active(user: str | None) -> Refused:
+    """Refusal on a device on which ``user`` is not active: none is logged in, or not yet."""
+    if user is None:
+        return not_logged_in()
+    return Refused(
+        Code.BUSY,
+        f"{user} is not active on this device yet: the tracker has not accepted its address",
+        hint("see why", "doctor"),
+    )
+
+
 def no_group(group: str) -> Refused:
     """Refusal for a group that does not exist or is not the user's; it does not tell which."""
     return Refused(

@@ -109,6 +109,12 @@ class AddressWatch:
     def advice(self) -> tuple[str, str] | None:
         """The fault of the announced address and its hint; None without a known fault."""
         announced = self.announced
+        if self.seen_at and announced is not None and announced.startswith("ipc:"):
+            return (
+                f"the tracker refuses the address {announced}, for its peers are on many machines; "
+                "this peer can neither share nor fetch",
+                hint("listen at an address", "down", then=("up", "--listen", "HOST:0")),
+            )
         if not self._networked or announced is None or not is_loopback(self._as_seen(announced)):
             return None
         host = next(iter(addresses_for_others()), "HOST")

@@ -159,7 +159,7 @@ class Console:
         elif not status.listen:
             self.report(f"warning: other peers cannot fetch from here yet: {status.trouble}")
         if status.advice:
-            self.report(f"warning: {status.advice}")
+            self.report(self.hinted(f"warning: {status.advice}"))
 
     def done(self, answer: Ended) -> None:
         """Print the result of a command that changes something: its text, or what it changed."""

@@ -20,7 +20,7 @@ from common.host.clock import monotonic
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import control, events, tracker
 from common.messages.refusals import Code
-from common.shared_refusals import not_logged_in
+from common.shared_refusals import not_active
 from peer.background_tasks import BackgroundTasks
 from peer.downloads.counts import CANCELLED
 from peer.downloads.creation import DownloadCreator
@@ -184,7 +184,7 @@ class Downloads:
         nothing has changed then.
         """
         if self._user is None:
-            raise not_logged_in()
+            raise not_active(self._services.replica.user)
         try:
             async with asyncio.timeout(ask.timeout_s):
                 prepared = await self._creator.prepare(ask, self._user, report)

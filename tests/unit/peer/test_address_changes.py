@@ -170,6 +170,8 @@ def test_the_advertised_host_is_announced_with_the_bound_port(network: Network) 
         ("tcp://192.0.2.8:5100", True, "127.0.0.1", False),
         ("tcp://0.0.0.0:5100", True, "127.0.0.1", True),
         ("tcp://0.0.0.0:5100", True, "192.0.2.8", False),
+        ("ipc:///run/peer", False, "127.0.0.1", True),
+        ("ipc:///run/peer", False, "", False),
     ],
 )
 def test_an_address_that_others_cannot_reach_is_reported(
