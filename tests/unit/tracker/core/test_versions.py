@@ -300,3 +300,9 @@ def test_h143_versions_give_a_member_no_more_places_than_shares_do(
     assert len(listed(alice, versions=True)) == 6
     alice.does(tracker.StopShare("lab", "more 0"))
     assert alice.does(next_one).row.version == 4
+
+
+def test_h148_a_counter_is_not_used_up_at_once() -> None:
+    """Each leap of a counter takes two entries of a user's budget: hours pass before its end."""
+    leaps = limits.VERSION_MAX // limits.VERSIONS_AHEAD_MAX
+    assert 2 * leaps > limits.ENTRIES_BURST + 10 * 3_600 * limits.ENTRIES_RATE
