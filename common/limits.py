@@ -11,14 +11,14 @@ MIB = 1024 * KIB
 
 # -- pieces and manifests (protocol) ------------------------------------------------------------
 
-PIECE_LENGTH_DEFAULT = 512 * KIB  # the original's piece; large enough to amortise a message
+PIECE_LENGTH_DEFAULT = 256 * KIB  # a crowd needs many pieces; smaller ones cost more messages
 PIECE_LENGTH_GROWN = 2 * MIB  # of large contents by default; no message has more data
 PIECES_WANTED = 512  # pieces grow only beyond that count: a swarm needs many to pass on
 PIECE_LENGTH_MIN = 16 * KIB  # smaller ones cost too many messages
 PIECE_LENGTH_MAX = 4 * MIB  # a piece is one message, and a message is buffered whole
 RUN_BYTES = 2 * MIB  # adjacent pieces that go in one message, on bulk connections
 ON_ITS_WAY_MAX = 32 * MIB  # to one requester: 300 ms of 1 Gbit/s: the data in flight on a long path
-PIECES_MAX = 1 << 21  # 1 TiB of default pieces; a bitfield of 256 KiB
+PIECES_MAX = 1 << 21  # 4 TiB of grown pieces; a bitfield of 256 KiB
 ALIKE_PIECES_MAX = 1 << 18  # searched for equal ones: some 30 MiB of digests for a moment
 FILE_PATTERNS_MAX = 64  # of one command that fetches some files of a folder
 REUSE_PATHS_MAX = 64  # files and folders that one download looks through

@@ -60,7 +60,7 @@ _OF_EVERY_PATH = {
     "--piece-size",
     metavar="SIZE",
     callback=piece_size,
-    help="A power of two. Default: 512K; 1M from 512 MiB on; 2M from 1 GiB on.",
+    help="A power of two. Default: 256K; 512K from 256 MiB, 1M from 512 MiB, 2M from 1 GiB on.",
 )
 @click.option(
     "--links",

@@ -25,7 +25,8 @@ from tracker.service import passwords
 from tracker.service.passwords import Passwords
 
 BIG_PIECE = limits.PIECE_LENGTH_DEFAULT
-SHARE = 128  # pieces that the honest one wants: 64 MiB, many times the size of a scheduler's epoch
+# Pieces that the honest one wants: many times the size of a scheduler's epoch.
+SHARE = 64 * limits.MIB // BIG_PIECE
 UPLOAD_RATE = 40 * limits.MIB
 EQUAL = 0.8
 

@@ -61,7 +61,7 @@ def test_json(tmp_path: Path) -> None:
     assert document["ok"] is True
     assert document["size_bytes"] == 1 << 20
     assert [row["user"] for row in document["peers"]] == ["bert"]
-    assert sum(source["pieces"] for source in document["peers"][0]["sources"]) == 2
+    assert sum(source["pieces"] for source in document["peers"][0]["sources"]) == 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

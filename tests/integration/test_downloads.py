@@ -59,7 +59,7 @@ def test_a_download_is_told_of_and_offered_to_the_group(
         "digest": shared["digest"],
         "fetched_bytes": 2_000_000,
         "reused_bytes": 0,
-        "sources": [{"user": "alice", "endpoint": alice.status()["listen"], "pieces": 4}],
+        "sources": [{"user": "alice", "endpoint": alice.status()["listen"], "pieces": 8}],
         "in_place": False,
         "kept": None,
         "files": [],

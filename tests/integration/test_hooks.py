@@ -11,10 +11,11 @@ from pathlib import Path
 
 import psutil
 
+from common import limits
 from tests.support.processes import Person, Swarm
 from tests.support.waiting import wait_for
 
-PIECE = 512 * 1024
+PIECE = limits.PIECE_LENGTH_DEFAULT
 WRITE = (
     "import os, sys; open(sys.argv[1], 'a').write('|'.join(os.environ.get('MT_' + name, '-')"
     " for name in sys.argv[2:]) + '\\n')"

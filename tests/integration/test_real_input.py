@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from common import limits
 from tests.support.processes import Person, Swarm, content
 
-PIECE = 512 * 1024
+PIECE = limits.PIECE_LENGTH_DEFAULT
 GIB = 1 << 30
 
 

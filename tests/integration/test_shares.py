@@ -10,10 +10,11 @@ from pathlib import Path
 import blake3
 import pytest
 
+from common import limits
 from tests.support.processes import SMALL_PIECE, Person, Swarm, run_program
 from tests.support.waiting import wait_for
 
-PIECE = 512 * 1024
+PIECE = limits.PIECE_LENGTH_DEFAULT
 DIGESTS: dict[str, Callable[[bytes], str]] = {
     "blake3": lambda data: blake3.blake3(data).hexdigest(),
     "sha1": lambda data: hashlib.sha1(data).hexdigest(),
@@ -99,7 +100,7 @@ def test_the_same_content_in_other_pieces_joins_or_has_another_name(
     alice.share(path, group)
     joined = bob.share(path, group, "--piece-size", "16K")
     assert (joined["joined"], joined["pieces"]) == (True, 1)
-    assert "pieces of 512 KiB" in joined["notes"][0]
+    assert "pieces of 256 KiB" in joined["notes"][0]
     bob.share(path, group, "--piece-size", "16K", "--name", "fine")
     assert bob.files(group)["fine"]["pieces"] == PIECE // SMALL_PIECE
 

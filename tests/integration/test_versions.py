@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from common import limits
 from tests.support.processes import Person, Swarm
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.parametrize("transport", ["tcp"], indirect=True)
-PIECE = 512 * 1024
+PIECE = limits.PIECE_LENGTH_DEFAULT
 
 
 def versions(person: Person, group: str) -> list[tuple[str, int, bool, list[str]]]:

@@ -256,7 +256,9 @@ def test_a_piece_length_is_found_for_every_size_that_fits(size: int) -> None:
 @pytest.mark.parametrize(
     ("size", "length"),
     [
-        (0, 512 * limits.KIB),
+        (0, 256 * limits.KIB),
+        (256 * limits.MIB - 1, 256 * limits.KIB),
+        (256 * limits.MIB, 512 * limits.KIB),
         (512 * limits.MIB - 1, 512 * limits.KIB),
         (512 * limits.MIB, limits.MIB),
         (limits.KIB * limits.MIB, 2 * limits.MIB),

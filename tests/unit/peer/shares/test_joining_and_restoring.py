@@ -42,7 +42,7 @@ async def of_another(town: Town, name: str, data: bytes, **options: Any) -> byte
     ("options", "asked", "note"),
     [
         ({"piece_length": 1 << 14}, {}, None),
-        ({}, {"piece_length": 1 << 14}, "pieces of 512 KiB, not of 16 KiB"),
+        ({}, {"piece_length": 1 << 14}, "pieces of 256 KiB, not of 16 KiB"),
         ({"algorithm": Algorithm.SHA256}, {}, "verified by sha256"),
         ({}, {"digest": "sha1"}, "verified by blake3, not by sha1"),
         ({"mode": 0o755}, {}, "1 file is marked executable"),
