@@ -1,6 +1,6 @@
 """Routes of the monitoring: ``/metrics``, ``/healthz`` and ``/readyz``, all of them GET.
 
-Not here: rights (see peer.http.access, `check_host`), and what is counted.
+Not here: rights (see peer.http.access), and what is counted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.errors import ConfigError
 from common.metrics.exposition import CONTENT_TYPE
@@ -43,27 +42,3 @@ def metrics_routes(metrics: Callable[[], str], unready: Callable[[], str]) -> li
 
 def _plain(text: str, status: int) -> Response:
     return PlainTextResponse(text, status, headers=HEADERS)
-
-
-class CheckHost:
-    """ASGI middleware: refuses requests for other hosts, and those of pages in a browser.
-
-    Why: a page of a stranger reaches a loopback port by a name of its own that it points here.
-    """
-
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
-        self._app = app
-        self._hosts = hosts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close"})
-            return
-        headers = Request(scope).headers
-        if headers.get("host", "") not in self._hosts:
-            await _plain("this is not the host that the request names\n", 421)(scope, receive, send)
-        elif "origin" in headers:
-            await _plain("a browser has no access here\n", 403)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)

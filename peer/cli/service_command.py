@@ -211,12 +211,11 @@ def _ours(path: Path, home: Path, yes: bool, action: str) -> Found | None:
         return found
     foreign = "was not written by this command"
     origin = foreign if found.home is None else f"is for another home, {quoted(found.home)}"
-    verb = "replace" if action == "install" else "remove"
-    raise Refused(
-        Code.FAILED,
-        f"the unit {path} {origin}",
-        hint(f"{verb} it all the same", "service", action, options=["--yes"]),
-    )
+    if action == "install":
+        advice = hint("replace it all the same", "service", "install", options=("--yes",))
+    else:
+        advice = hint("remove it all the same", "service", "uninstall", options=("--yes",))
+    raise Refused(Code.FAILED, f"the unit {path} {origin}", advice)
 
 
 @dataclass(frozen=True, slots=True)

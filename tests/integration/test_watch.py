@@ -91,7 +91,7 @@ def test_events_as_json(swarm: Swarm, alice: Person, bob: Person, carol: Person)
     assert [row["last"] for row in seen if row["event"] == "unshare"] == [False, True]
     first = seen[0]["seq"]
     assert [row["seq"] for row in seen] == list(range(first, first + 8))
-    told = {key: seen[0][key] for key in ("name", "size", "files", "algorithm", "digest")}
+    told = {key: seen[0][key] for key in ("name", "size_bytes", "files", "algorithm", "digest")}
     assert told == {key: shared[key] for key in told}
     assert seen[0]["time"].endswith("Z")
     lines.process.terminate()
