@@ -19,7 +19,12 @@ function useHash() {
     return () => window.removeEventListener("hashchange", look);
   }, []);
   const [view, ...rest] = hash.slice(1).split("/");
-  return [view || "transfers", rest.map(decodeURIComponent).join("/")];
+  return [view || "transfers", rest.map(decoded).join("/")];
+}
+
+// A hash that somebody typed may be no encoding at all.
+function decoded(text) {
+  try { return decodeURIComponent(text); } catch { return text; }
 }
 
 function App() {
