@@ -68,7 +68,7 @@ class Bandwidth:
                 self._settings = replace(self._settings, **changes)
                 self._slots = self._settings.slots()
                 self._apply()
-                log.info("limits: %s", self.row())
+                log.info("limits changed: %s", ", ".join(sorted(changes)))
         return self.row()
 
     def _changes(self, ask: control.Limit) -> dict[str, Any]:

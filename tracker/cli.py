@@ -108,6 +108,7 @@ def _known(names: Iterable[str]) -> str:
 @tracker.command()
 @home_option
 @address_options
+@json_option
 def run(
     info: Path | None,
     number: int | None,
@@ -141,9 +142,13 @@ def run(
     opened = Home(home)
     try:
         addresses = Addresses(endpoint, as_endpoint(events) if events else "", advertise)
-        asyncio.run(serve(opened, addresses, info, entry))
+        asyncio.run(serve(opened, addresses, _say_ready, info, entry))
     finally:
         opened.release()
+
+
+def _say_ready(link: str) -> None:
+    show({"link": link}, f"tracker ready: {link}")
 
 
 # -- other commands------------------------------------------------------------------------------

@@ -59,9 +59,12 @@ def damaged_pieces(
 
 
 def damaged_files(manifest: Manifest, pieces: list[int]) -> list[str]:
-    """Return the paths, within the content, of the files that ``pieces`` belong to."""
+    """Return the paths, within the content, of the files that ``pieces`` belong to.
+
+    A content that is a file alone has none within it.
+    """
     layout = StreamLayout(manifest.entries, manifest.piece_length)
     entries = {
         segment.entry for index in pieces for segment in layout.stretch(*manifest.piece_span(index))
     }
-    return [manifest.entries[entry].path for entry in sorted(entries)]
+    return [path for entry in sorted(entries) if (path := manifest.entries[entry].path)]

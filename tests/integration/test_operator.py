@@ -18,10 +18,9 @@ import zmq
 
 from common.host.control_socket import find_endpoint
 from common.host.home import lock_holder
+from tests.support.paths import ROOT
 from tests.support.processes import TRACKER, Ran, Swarm, run_program
 from tests.support.waiting import PATIENCE_S, wait_for
-
-TCP_ONLY = True
 
 # The transport makes no difference here.
 pytestmark = pytest.mark.parametrize("transport", ["tcp"], indirect=True)
@@ -207,3 +206,21 @@ def test_h119_the_operators_socket_is_private_and_survives_nonsense(
         assert ran.code in (1, 2), str(ran)
         assert "\x1b" not in ran.err
     assert ok(home, "status")["running"]
+
+
+def test_run_prints_its_link_as_json(transport: str, tmp_path: Path) -> None:
+    words = ["run", "--json", "--home", str(tmp_path / "t"), "--bind", "127.0.0.1:0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tracker.cli", *words],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    assert first["link"].startswith("mini-torrent://127.0.0.1:")
+    process.communicate("quit\n", timeout=PATIENCE_S)
+    assert process.returncode == 0

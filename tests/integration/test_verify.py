@@ -45,6 +45,7 @@ def test_f126_damage_is_named_and_nothing_is_changed(
         ran = person.run("--json", "verify", group, path.name)
         found = json.loads(ran.out)
         assert (ran.code, found["damaged"], found["pieces"]) == (5, [3, 10], 11)
+        assert found["files"] == []  # a file alone has none within it
         assert json.loads(ran.err)["error"]["code"] == "corrupt"
         assert place.read_bytes() == before
     os.truncate(copy, 5)

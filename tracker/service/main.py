@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from common.crypto.keys import key_text
@@ -33,9 +34,15 @@ log = logging.getLogger("tracker")
 
 
 async def serve(
-    home: Home, addresses: Addresses, info: Path | None = None, entry: InfoEntry | None = None
+    home: Home,
+    addresses: Addresses,
+    ready: Callable[[str], None],
+    info: Path | None = None,
+    entry: InfoEntry | None = None,
 ) -> None:
     """Serve until asked to end. ``entry`` of the file ``info`` gets its key line if it has none.
+
+    ``ready`` is called with the link once the tracker serves.
 
     Raise `MiniTorrentError` if the tracker cannot start.
     """
@@ -65,7 +72,7 @@ async def serve(
         metrics = TrackerMetrics(server, server.command_loop, home.path, home.database)
         measuring = asyncio.create_task(metrics.lag.measure())
         operator = OperatorSocket(facts, server.command_loop, metrics, stop)
-        print(f"tracker ready: {found.link}", flush=True)
+        ready(found.link)
         status = f"serving at {found.endpoint}"
         manager.ready(status)
         informing = asyncio.create_task(manager.keep_informed(lambda: status))
