@@ -129,7 +129,8 @@ def test_a_peer_beside_the_tracker_is_told_that_others_cannot_reach_it(
     assert (
         "warning: other machines cannot reach this peer: they are told tcp://127.0.0.1:" in ran.err
     )
-    assert ran.err.rstrip().endswith("mini-torrent down && mini-torrent up --advertise 10.78.0.1")
+    named = f"mini-torrent --home {near.home}"
+    assert ran.err.rstrip().endswith(f"{named} down && {named} up --advertise 10.78.0.1")
     ok, found = check(near, "address")
     assert not ok
     assert "127.0.0.1" in found
