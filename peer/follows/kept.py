@@ -17,6 +17,7 @@ from common.ids import ContentId
 from common.manifest import EntryKind, Manifest, folders_of
 from common.names import versioned
 from peer.files import paths, syscalls
+from peer.files.damage import damaged_pieces
 from peer.files.destination import Destination, part_name
 from peer.files.errors import translated
 from peer.files.fingerprint import SharedLocation
@@ -113,14 +114,17 @@ def _remove_links(manifest: Manifest, fd: int, source: str, part: str) -> None:
 def discard(known: Manifests, content: bytes, path: str, version: int) -> None:
     """Remove a kept version; files that a user added to a folder of it stay as ``….old``.
 
-    Raises `MiniTorrentError`. A version that is gone is no error.
+    Raises `MiniTorrentError`, also if its bytes are others by now. A version that is gone is no
+    error.
     """
     place = versioned(path, version)
     with contextlib.closing(Destination.again(place)) as destination:
         if destination.status(destination.name) is None:
             return
         manifest = _manifest(known, content)
-        location_of(manifest, place)  # raises if it is something else by now
+        # Sizes do not tell it from a file that a user put there, so all of it is read.
+        if damaged_pieces(manifest, place):
+            raise MiniTorrentError("it has other bytes than the kept version")
         with translated(place, "remove"):
             meanwhile = replaced_name(destination.name)
             syscalls.rename_no_replace(destination.name, meanwhile, destination.fd)

@@ -74,3 +74,21 @@ def test_h144_no_file_and_no_link_with_that_name_is_removed(
         kept.keep(known, sample.id, str(sample.source), 3)
     assert part.is_symlink() or part.read_bytes() == b"of the user"
     assert os.listdir(elsewhere) == ["a"]
+
+
+def test_h144_only_the_kept_bytes_are_removed(
+    sample: Sample, known: Manifests, tmp_path: Path
+) -> None:
+    """A user may put another file of the same size in the place of a kept version."""
+    kept.keep(known, sample.id, str(sample.source), 3)
+    place = tmp_path / "thing@3"
+    (place / "a").unlink()
+    (place / "a").write_bytes(b"o" * 2_000)
+    with pytest.raises(MiniTorrentError, match="other bytes"):
+        kept.discard(known, sample.id, str(sample.source), 3)
+    assert (place / "a").read_bytes() == b"o" * 2_000
+    (place / "a").unlink()
+    os.link(sample.source / "a", place / "a")
+    kept.discard(known, sample.id, str(sample.source), 3)
+    assert not place.exists()
+    assert (sample.source / "a").exists()
