@@ -109,7 +109,8 @@ class AddressWatch:
     def advice(self) -> tuple[str, str] | None:
         """The fault of the announced address and its hint; None without a known fault."""
         announced = self.announced
-        if self.seen_at and announced is not None and announced.startswith("ipc:"):
+        over_tcp = (self._reached() or "").startswith("tcp:")
+        if over_tcp and announced is not None and announced.startswith("ipc:"):
             return (
                 f"the tracker refuses the address {announced}, for its peers are on many machines; "
                 "this peer can neither share nor fetch",

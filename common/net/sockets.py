@@ -214,8 +214,12 @@ def user_id(frame: zmq.Frame) -> DeviceKey | None:
 
 
 def peer_address(frame: zmq.Frame) -> str:
-    """Return the IP address that ``frame`` came from; empty on ipc."""
+    """Return the IP address that ``frame`` came from; empty on ipc.
+
+    Source: on ipc libzmq reports ``localhost:UID:GID:PID``, where it reports anything.
+    """
     try:
-        return str(frame.get("Peer-Address")).removeprefix("::ffff:")
+        found = str(frame.get("Peer-Address"))
     except zmq.ZMQError:
         return ""
+    return "" if found.startswith("localhost:") else found.removeprefix("::ffff:")

@@ -27,6 +27,7 @@ class Network:
         self.names: dict[str, str] = {}
         self.taken: set[str] = set()
         self.endpoint = ""
+        self.reached: str | None = None
         self.moves: list[str] = []
         self.now = 0.0
         self.asked: list[str] = []
@@ -59,7 +60,7 @@ class Network:
         self.moves.append(listen)
 
     def peer(self, listen: str | None = None, advertise: str | None = None) -> AddressWatch:
-        return AddressWatch(Path("/h"), listen, advertise, [TRACKER], self, lambda: None)
+        return AddressWatch(Path("/h"), listen, advertise, [TRACKER], self, lambda: self.reached)
 
 
 @pytest.fixture
@@ -172,6 +173,7 @@ def test_the_advertised_host_is_announced_with_the_bound_port(network: Network) 
         ("tcp://0.0.0.0:5100", True, "192.0.2.8", False),
         ("ipc:///run/peer", False, "127.0.0.1", True),
         ("ipc:///run/peer", False, "", False),
+        ("ipc:///run/peer", False, "no address", False),
     ],
 )
 def test_an_address_that_others_cannot_reach_is_reported(
@@ -184,6 +186,7 @@ def test_an_address_that_others_cannot_reach_is_reported(
         welcome = tracker.Welcome(
             b"t" * 16, [b"k" * 32], "tcp://*:1", 1, None, b"i" * 16, b"n" * 32, seen_at, networked
         )
+        network.reached = "tcp://127.0.0.1:5000" if is_address(seen_at) else "ipc:///run/tracker"
         peer.link_up(welcome)
         await peer.refresh()
         assert (peer.advice is not None) == advised

@@ -382,3 +382,21 @@ def test_a_client_leaving_during_a_long_message_does_not_abort_the_process() -> 
         check=False,
     )
     assert (ran.returncode, ran.stdout) == (0, "250\n"), ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address"), [("tcp://127.0.0.1:*", "127.0.0.1"), ("ipc://{}/s", "")]
+)
+def test_a_connection_over_ipc_has_no_address(
+    endpoint: str, address: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    context: zmq.Context[Any] = zmq.Context()
+    try:
+        server, client = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+        server.bind(endpoint.format(tmp_path_factory.mktemp("s")))
+        client.connect(server.get_string(zmq.LAST_ENDPOINT))
+        client.send(b"x")
+        assert server.poll(PATIENCE_S * 1000)
+        assert sockets.peer_address(server.recv(copy=False)) == address
+    finally:
+        context.destroy(linger=0)
