@@ -14,8 +14,9 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from common import limits
 from common.errors import MiniTorrentError, Refused, TransportError
@@ -90,6 +91,7 @@ class Following:
         self.listed: dict[str, Listed] = {}
         self._services = services
         self._folders = folders
+        self._dismissing: set[bytes] = set()  # cancelled by the user, and not on record yet
         self._gone: dict[str, float] = {}
         self._pauses: dict[str, _Pause] = {}
         self._retried: dict[str, float] = {}
@@ -316,10 +318,27 @@ class Following:
             await services.records.mark(mark)
         return mark
 
-    async def dismiss(self, name: str, version: int, content: bytes) -> None:
-        """Note that the user cancelled the download of a version."""
-        await self.settle(Listed(name, version, content), Settled.DISMISSED)
+    def dismiss(self, name: str, version: int, content: bytes) -> Coroutine[Any, Any, None]:
+        """Note that the user cancelled the download of a version; the result records it.
+
+        Invariant: from the call on it is not begun. Why: a look may be at work that saw neither the
+        download nor the record.
+        """
+        self._dismissing.add(content)
+        return self._record_dismissal(Listed(name, version, content))
+
+    async def _record_dismissal(self, share: Listed) -> None:
+        try:
+            await self.settle(share, Settled.DISMISSED)
+        finally:
+            self._dismissing.discard(share.content)
         self.look_soon()
+
+    def _is_dismissed(self, share: Listed) -> bool:
+        if share.content in self._dismissing:
+            return True
+        mark = self._mark_of(share)
+        return mark is not None and (mark.how, mark.content) == (Settled.DISMISSED, share.content)
 
     async def cancel_downloads(self) -> None:
         """Cancel the unfinished downloads of this follow: it ends."""
@@ -331,7 +350,7 @@ class Following:
 
     async def _fetch(self, share: Listed, path: str) -> None:
         services, key = self._services, fold_name(share.name)
-        if share.content in services.beginning:
+        if share.content in services.beginning or self._is_dismissed(share):
             return
         services.beginning[share.content] = path
         try:

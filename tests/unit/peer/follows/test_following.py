@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from common import limits
+from common.errors import TransportError
 from common.messages import events
 from peer.follows import following
 from peer.follows.following import Following, FollowServices
@@ -116,3 +117,34 @@ def test_h145_a_busy_group_does_not_keep_a_follow_at_work(monkeypatch: pytest.Mo
 
     asyncio.run(scenario())
     assert pauses == [2.5, 2.5, 2.5]
+
+
+def test_a_cancelled_download_is_not_begun_before_that_is_on_record() -> None:
+    """A look that saw neither the download nor the record begins nothing."""
+    begun: list[str] = []
+
+    async def scenario() -> None:
+        follow, written = _following(), asyncio.Event()
+        services = cast(Any, follow._services)
+
+        async def mark(record: Any) -> None:
+            await written.wait()
+            services.records.marks[follow.record.key] = {record.name: record}
+
+        async def begin(group: str, name: str, *rest: Any) -> None:
+            begun.append(name)
+            raise TransportError("this is far enough")
+
+        services.records.mark, services.downloads.begin = mark, begin
+        share = following.Listed("film", 1, b"c" * 32)
+        recording = asyncio.ensure_future(follow.dismiss("film", 1, b"c" * 32))
+        await follow._fetch(share, "/nowhere/film")
+        written.set()
+        await recording
+        await follow._fetch(share, "/nowhere/film")
+        assert not begun
+        with pytest.raises(TransportError):
+            await follow._fetch(following.Listed("film", 2, b"d" * 32), "/nowhere/film")
+        assert begun == ["film"]
+
+    asyncio.run(scenario())
