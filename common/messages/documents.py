@@ -7,18 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
+from common.cli.json_form import plain
 from common.messages import control
-
-
-def plain(struct: Any) -> Any:
-    """Return a struct, or a list of them, as values of JSON."""
-    if isinstance(struct, list):
-        return [plain(row) for row in struct]
-    document = msgspec.to_builtins(struct)
-    document.pop("type", None)
-    return document
 
 
 def document(answer: control.Answer) -> Any:
@@ -32,6 +22,8 @@ def document(answer: control.Answer) -> Any:
             return {**found, "state": control.DOWNLOADING}
         case control.LimitsAre():
             return plain(answer.row)
+        case control.Planned():
+            return {"dry_run": True, **plain(answer)}
         case control.Uploaded():
             found = plain(answer)
             return {**found.pop("row"), **found}

@@ -164,16 +164,13 @@ class Console:
     def done(self, answer: Ended) -> None:
         """Print the result of a command that changes something: its text, or what it changed."""
         from common.messages.control import Begun, Done, DoneAll
-        from peer.cli.json_form import begun_document
+        from common.messages.documents import document
 
         if not isinstance(answer, Done | DoneAll | Begun):
             return
         text = self.hinted(answer.text)
         if self.as_json:
-            if isinstance(answer, Begun):
-                self.json(begun_document(answer))
-            else:
-                self.json(answer.changed)
+            self.json(document(answer))
         elif text and not self.quiet:
             self.print_line(text)
 

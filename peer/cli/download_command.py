@@ -23,7 +23,7 @@ from peer.cli.arguments import duration, group_argument, share_argument
 from peer.cli.command import command
 from peer.cli.console import Console
 from peer.cli.errors import INTERRUPTED, cli_error, refuse_usage
-from peer.cli.json_form import begun_document, plain
+from peer.cli.json_form import plain
 from peer.cli.name_patterns import is_pattern, matching
 
 if TYPE_CHECKING:
@@ -269,10 +269,11 @@ class _Several:
 
     def _done(self, name: str, answer: Ended) -> None:
         from common.messages.control import Begun, Downloaded
+        from common.messages.documents import document
         from peer.cli.listings import downloaded_line
 
         if isinstance(answer, Begun):
-            self._rows.append(begun_document(answer))
+            self._rows.append(document(answer))
             text = answer.text
         elif isinstance(answer, Downloaded):
             self._rows.append(plain(answer))

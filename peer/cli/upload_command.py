@@ -22,7 +22,6 @@ from peer.cli.command import command
 from peer.cli.console import Console
 from peer.cli.errors import cli_error, refuse_usage
 from peer.cli.follow_commands import await_all, copies, require_followers, timeout_option
-from peer.cli.json_form import plain
 
 if TYPE_CHECKING:
     from common.messages.control import Planned, Uploaded, UploadFile
@@ -194,7 +193,9 @@ def upload_file(
         answer = _share(console, asks[0], paths[0])
         shared.append(answer)
         if console.as_json:
-            console.json(_document(answer))
+            from common.messages.documents import document
+
+            console.json(document(answer))
         code = _refusal(console, answer)
     if wanted is not None:
         rows = [each.row for each in shared if isinstance(each, Uploaded)]
@@ -210,6 +211,8 @@ def _share_all(
     shared: list[Uploaded | Planned],
 ) -> int:
     """Share one after the other, and show the error of each that fails."""
+    from common.messages.documents import document
+
     documents: list[dict[str, Any]] = []
     code = 0
     try:
@@ -225,7 +228,7 @@ def _share_all(
                 code = 1
                 continue
             shared.append(answer)
-            documents.append(_document(answer))
+            documents.append(document(answer))
             code = max(code, _refusal(console, answer))
     finally:
         if console.as_json:
@@ -285,16 +288,6 @@ def _refusal(console: Console, answer: Uploaded | Planned) -> int:
     refused = Refused(Code.TAKEN, answer.reason or "it would be refused", answer.hint)
     cli_error(refused, console.hinted).show(as_json=console.as_json)
     return 1
-
-
-def _document(answer: Uploaded | Planned) -> dict[str, Any]:
-    """The document of ``--json``."""
-    from common.messages.control import Planned
-
-    fields: dict[str, Any] = plain(answer)
-    if isinstance(answer, Planned):
-        return {"dry_run": True, **fields}
-    return {**fields.pop("row"), **fields}
 
 
 def _confirm(console: Console, refused: Refused, otherwise: str) -> None:
