@@ -168,6 +168,7 @@ def test_h04_half_open_connections_are_closed_and_members_served(
     arena: AttackSwarm, door: Door
 ) -> None:
     assert limits.HANDSHAKE_IVL_MS < 5_000
+    still_serves(arena)  # the connections of members are open before the count, as they are behind
     before = door.descriptors()
     half_open: list[socket.socket] = []
     try:
