@@ -25,7 +25,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.umask(0o022)
 
 # PYTHONUNBUFFERED: a caller's own setting must not change which write it is that fails.
-_OTHERS = ("MINI_TORRENT", "_MINI_TORRENT", "PYTHONUNBUFFERED")
+# PYTHONDONTWRITEBYTECODE: each of the many processes would compile all modules again.
+_OTHERS = ("MINI_TORRENT", "_MINI_TORRENT", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 for _name in [name for name in os.environ if name.startswith(_OTHERS)]:
     del os.environ[_name]
 
