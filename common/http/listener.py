@@ -1,7 +1,7 @@
 """Listener: one bound socket, and the server of an ASGI application on it.
 
 Owns: bounds on connections, and the end of the server. Signals stay those of the process. Not here:
-binding (see peer.http.listener, tracker.service.metrics_listener).
+binding (see common.http.binding).
 """
 
 from __future__ import annotations

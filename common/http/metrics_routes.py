@@ -1,6 +1,6 @@
 """Routes of the monitoring: ``/metrics``, ``/healthz`` and ``/readyz``, all of them GET.
 
-Not here: rights (see peer.http.access), and what is counted.
+Not here: rights (see common.http.access), and what is counted.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Data flow: the path names a file, which is found without fetching it; the range 
 size; then a reader gives the bytes, piece by piece, as they come.
 
 Owns: ranges, preconditions and headers. Not here: the bytes (see peer.reading.reader), rights (see
-peer.http.access). A file is never shown in the place of a page: it is an attachment, of no type
+common.http.access). A file is never shown in the place of a page: it is an attachment, of no type
 that a browser runs, in a sandbox.
 """
 
@@ -23,9 +23,9 @@ from starlette.types import Receive, Scope, Send
 
 from common import limits
 from common.errors import MiniTorrentError
+from common.http import problems
+from common.http.routes import PREFIX
 from common.messages.refusals import Code
-from peer.http import problems
-from peer.http.routes import PREFIX
 from peer.reading.manager import Reading
 from peer.reading.reader import Reader
 from peer.reading.target import Target

@@ -12,19 +12,24 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from common.hints import hint
 from common.host.clock import monotonic
+from common.http.access import UNIX_HOSTS, Access, Sessions
+from common.http.application import SESSION_PATH, application, session_routes
+from common.http.binding import API_SOCKET, LOOPBACK, bind_loopback, bind_unix
 from common.http.listener import Listener
 from common.http.metrics_routes import metrics_routes
+from common.http.page_files import is_page_path, page_routes
 from common.messages import control
 from peer.control.server import Handle
-from peer.http.access import UNIX_HOSTS, Access, Sessions
-from peer.http.application import SESSION_PATH, Api, application, session_routes
+from peer.http.application import Api
 from peer.http.event_feed import Listen
-from peer.http.listener import API_SOCKET, LOOPBACK, bind_loopback, bind_unix
-from peer.http.page_files import is_page_path, page_routes
 from peer.reading.manager import Reading
 
 log = logging.getLogger(__name__)
+
+PAGE = "peer.http"
+OPEN_AGAIN = hint("open the page again", "web")
 
 
 class HttpService:
@@ -63,8 +68,9 @@ class HttpService:
             bound = bind_loopback()
             port = bound.getsockname()[1]
             hosts = frozenset({f"{LOOPBACK}:{port}", f"localhost:{port}"})
-            routes = [*page_routes(), *session_routes(self._sessions), *self._api.routes()]
-            app = application(routes, Access(hosts, self._sessions), _is_public)
+            session = session_routes(self._sessions, OPEN_AGAIN)
+            routes = [*page_routes(PAGE), *session, *self._api.routes()]
+            app = application(routes, Access(hosts, self._sessions, OPEN_AGAIN), _is_public)
             self._start(Listener(app, bound))
             self._page_url = f"http://{LOOPBACK}:{port}/"
             log.info("http: the page is at %s", self._page_url)

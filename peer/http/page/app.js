@@ -1,34 +1,18 @@
 // The page of a peer: its state, fetched once a second while the page is seen, and its views.
 
 import { html, render, useEffect, useRef, useState } from "/assets/preact.js";
-import { beginSession, get, listen, onWrite, Problem } from "/assets/api.js";
+import { beginSession, get, listen, onWrite, Problem, setUp } from "/assets/api.js";
 import { Device, Events, LogIn, Shares } from "/assets/device.js";
 import { Group, Groups } from "/assets/group.js";
-import { Notes, useTold } from "/assets/parts.js";
+import { Notes, useHash, useTold } from "/assets/parts.js";
 import { Transfers } from "/assets/transfers.js";
 
 const POLL_MS = 1000;
 const POINTS = 120;
 const EVENTS_SHOWN = 2000;
 
-function useHash() {
-  const [hash, setHash] = useState(location.hash);
-  useEffect(() => {
-    const look = () => setHash(location.hash);
-    window.addEventListener("hashchange", look);
-    return () => window.removeEventListener("hashchange", look);
-  }, []);
-  const [view, ...rest] = hash.slice(1).split("/");
-  return [view || "transfers", rest.map(decoded).join("/")];
-}
-
-// A hash that somebody typed may be no encoding at all.
-function decoded(text) {
-  try { return decodeURIComponent(text); } catch { return text; }
-}
-
 function App() {
-  const [view, argument] = useHash();
+  const [view, argument] = useHash("transfers");
   const [state, setState] = useState({ status: null, downloads: [], groups: [], points: [], ended: "" });
   const [events, setEvents] = useState([]);
   const [live, setLive] = useState(false);
@@ -117,6 +101,7 @@ function App() {
     <${Notes} notes=${notes} />`;
 }
 
+setUp({ first: "transfers", program: "the peer", start: "start it: mini-torrent up, then mini-torrent web" });
 const root = document.getElementById("app");
 const opened = await beginSession();
 root.textContent = "";

@@ -3,7 +3,8 @@
 import { html, useEffect, useRef, useState } from "/assets/preact.js";
 import { del, get, path, post, run } from "/assets/api.js";
 import { clock, count, percent, rate, size } from "/assets/format.js";
-import { Act, Dialog, Field, Form, QrCode } from "/assets/parts.js";
+import { QrCode } from "/assets/canvases.js";
+import { Act, Dialog, Field, Form } from "/assets/parts.js";
 
 const ROW = 56; // height of a row of the list, in pixels, as in style.css
 

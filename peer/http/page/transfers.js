@@ -3,7 +3,8 @@
 import { html, useEffect, useState } from "/assets/preact.js";
 import { get, path, post } from "/assets/api.js";
 import { count, duration, percent, rate, size } from "/assets/format.js";
-import { Act, Graph, Strip } from "/assets/parts.js";
+import { Graph, Strip } from "/assets/canvases.js";
+import { Act } from "/assets/parts.js";
 
 const PAGE = 100; // rows that are shown before a button asks for more
 

@@ -14,12 +14,13 @@ import pytest
 
 from common import limits
 from common.errors import Refused
+from common.http.access import UNIX_HOSTS, Access, Sessions
+from common.http.application import SECURITY_HEADERS, application, session_routes
 from common.messages import control
 from common.messages.documents import document
 from common.messages.refusals import Code
 from peer.control.server import Notify, Waiting
-from peer.http.access import UNIX_HOSTS, Access, Sessions
-from peer.http.application import SECURITY_HEADERS, Api, application, session_routes
+from peer.http.application import Api
 from tests.support.wire_samples import CONVERSATIONS
 
 HOST = "127.0.0.1:4321"
@@ -59,7 +60,7 @@ async def client(handler: Handler, sessions: Sessions | None = None) -> AsyncIte
     routes = api.routes()
     hosts, base = UNIX_HOSTS, "http://localhost"
     if sessions is not None:
-        routes += session_routes(sessions)
+        routes += session_routes(sessions, "open it again")
         hosts, base = frozenset({HOST}), f"http://{HOST}"
     app = application(routes, Access(hosts, sessions), lambda path: path.endswith("/session"))
     transport = httpx.ASGITransport(app=app)

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from common.errors import MiniTorrentError, Refused, StorageError, TimedOut
+from common.http.access import UNIX_HOSTS, Access
+from common.http.application import application
 from common.messages.refusals import Code
-from peer.http.access import UNIX_HOSTS, Access
-from peer.http.application import application
 from peer.http.file_routes import Span, file_routes, span_of
 from tests.support.peer_fakes import until
 

@@ -7,9 +7,10 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from common.http.routes import Route, body_type
 from common.messages import control
 from peer.http.openapi import openapi
-from peer.http.routes import ROUTES, Route, body_type, command_of, unrouted
+from peer.http.routes import ROUTES, command_of, unrouted
 
 BY_NAME = {route.name: route for route in ROUTES}
 

@@ -3,6 +3,10 @@
 const TOKEN = "mini-torrent.token";
 const PREFIX = "/api/v1";
 
+// The view that comes first, the program that answers, and how it is started.
+let page = { first: "", program: "", start: "" };
+export const setUp = (found) => { page = found; };
+
 export class Problem extends Error {
   constructor(details, status) {
     super(details.detail || "the request failed");
@@ -18,7 +22,7 @@ export const path = (...parts) => "/" + parts.map(encodeURIComponent).join("/");
 export async function beginSession() {
   const secret = location.hash.startsWith("#s=") ? location.hash.slice(3) : "";
   if (!secret) return sessionStorage.getItem(TOKEN) !== null;
-  history.replaceState(null, "", "/#transfers");
+  history.replaceState(null, "", `/#${page.first}`);
   const answer = await fetch(PREFIX + "/session", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -42,7 +46,7 @@ async function send(method, where, body, extra = {}) {
       body: method === "GET" ? undefined : JSON.stringify(body || {}),
     });
   } catch {
-    throw new Problem({ code: "unreachable", detail: "the peer does not answer", hint: "start it: mini-torrent up, then mini-torrent web" }, 0);
+    throw new Problem({ code: "unreachable", detail: `${page.program} does not answer`, hint: page.start }, 0);
   }
   if (!answer.ok) {
     const details = await answer.json().catch(() => ({}));
@@ -95,7 +99,7 @@ export async function run(where, body, onProgress) {
     else if (event === "problem") throw new Problem(data, data.status);
     else { written(); return data; }
   }
-  throw new Problem({ code: "unreachable", detail: "the peer ended" }, 0);
+  throw new Problem({ code: "unreachable", detail: `${page.program} ended` }, 0);
 }
 
 // Events without end; the stream goes on behind the last event after an interruption.

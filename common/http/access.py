@@ -1,8 +1,8 @@
 """Rights of an HTTP request: Host, Origin, one-time secrets and session tokens.
 
-Two listeners exist. The Unix socket lies in the home (0600 in 0700), so that the file system admits
-its user alone. The page is served on a loopback port, which every program and every page in the
-browser of this machine can reach: there each request needs a session token.
+Two kinds of listeners exist. A Unix socket lies in a home (0600 in 0700), so that the file system
+admits its user alone. A page is served on a loopback port, which every program and every page in
+the browser of this machine can reach: there each request needs a session token.
 
 Invariant: the token travels in the ``Authorization`` header only. Why: a cookie is sent to all
 ports of a host, and a query ends in histories and logs. Time is seconds of a monotonic clock.
@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from common import limits
-from common.hints import hint
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 UNIX_HOSTS = frozenset({"localhost", "mini-torrent"})
 TOKEN_BYTES = 32
-OPEN_AGAIN = hint("open the page again", "web")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class Denied:
 class Sessions:
     """One-time secrets and the session tokens that they are exchanged for.
 
-    Only hashes are kept, so that neither can be read from the memory of a crashed peer.
+    Only hashes are kept, so that neither can be read from the memory of a crashed process.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -90,9 +88,15 @@ def _hash(text: str) -> bytes:
 
 
 class Access:
-    """Decides whether a request may go on. ``sessions`` is None on the Unix socket."""
+    """Decides whether a request may go on.
 
-    def __init__(self, hosts: frozenset[str], sessions: Sessions | None) -> None:
+    ``sessions``: None on a Unix socket. ``open_again``: the hint for a page whose session ended.
+    """
+
+    def __init__(
+        self, hosts: frozenset[str], sessions: Sessions | None, open_again: str | None = None
+    ) -> None:
+        self.open_again = open_again
         self._hosts = hosts
         self._sessions = sessions
 
@@ -126,7 +130,7 @@ class Access:
             return None
         kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not self._sessions.is_valid(token.strip()):
-            return Denied(401, "the session has ended", OPEN_AGAIN)
+            return Denied(401, "the session has ended", self.open_again)
         return None
 
 

@@ -1,4 +1,4 @@
-"""Sockets of the HTTP application: ``api.sock`` in the home, and the loopback port.
+"""Sockets of an HTTP application: ``api.sock`` in a home, and a loopback port.
 
 Not here: the server on them (see common.http.listener).
 """
@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 def bind_unix(home: Path) -> socket.socket:
     """Bind ``api.sock`` in the home, 0600. Raises `CannotListen`.
 
-    A socket that a killed peer left behind is replaced: the lock of the home is ours.
+    A socket that a killed process left behind is replaced: the lock of the home is ours.
     """
     path = home / API_SOCKET
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

@@ -12,8 +12,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from common import limits
+from common.http.binding import LOOPBACK, bind_loopback
 from common.http.listener import Listener
-from peer.http.listener import LOOPBACK, bind_loopback
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 GET = b"GET /%s HTTP/1.1\r\nHost: here\r\n\r\n"

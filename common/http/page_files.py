@@ -1,4 +1,4 @@
-"""Files of the page, read once from the package; the page loads nothing from elsewhere."""
+"""Files of a page, read once from their packages; a page loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from starlette.routing import Route
 
 ASSETS = "/assets/"
 INDEX = "index.html"
+SHARED = "common.http"
+_FOLDER = "page"
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -20,13 +22,17 @@ _TYPES = {
 
 
 @cache
-def _contents() -> dict[str, tuple[bytes, str]]:
-    """The files by name, with their media types."""
+def contents(package: str) -> dict[str, tuple[bytes, str]]:
+    """Return the files of the page of ``package``, and those of all pages, by name.
+
+    Each has its media type. Files of the package's own precede those of all pages.
+    """
     found = {}
-    for file in files("peer.http").joinpath("page").iterdir():
-        ending = "." + file.name.rpartition(".")[2]
-        if ending in _TYPES:
-            found[file.name] = (file.read_bytes(), _TYPES[ending])
+    for folder in (SHARED, package):
+        for file in files(folder).joinpath(_FOLDER).iterdir():
+            ending = "." + file.name.rpartition(".")[2]
+            if ending in _TYPES:
+                found[file.name] = (file.read_bytes(), _TYPES[ending])
     return found
 
 
@@ -35,11 +41,11 @@ def is_page_path(path: str) -> bool:
     return path == "/" or path.startswith(ASSETS)
 
 
-def page_routes() -> list[Route]:
-    """The routes of the page's files."""
+def page_routes(package: str) -> list[Route]:
+    """The routes of the files of the page of ``package``."""
 
     async def asset(request: Request) -> Response:
-        found = _contents().get(request.path_params.get("name", INDEX))
+        found = contents(package).get(request.path_params.get("name", INDEX))
         if found is None:
             return Response("there is no such file", 404)
         body, media_type = found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common import limits
-from peer.http.access import UNIX_HOSTS, Access, Sessions
+from common.http.access import UNIX_HOSTS, Access, Sessions
 
 HOST = "127.0.0.1:4321"
 JSON = {"content-type": "application/json"}

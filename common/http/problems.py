@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.responses import JSONResponse
 
 from common.errors import MiniTorrentError
-from common.messages import control
+from common.messages import control, operator
 from common.messages.refusals import Code
 
 NEEDS_CONSENT = "needs-consent"
@@ -48,7 +48,10 @@ def details(code: str, message: str, hint: str | None = None, status: int = 0) -
     return {**found, "hint": hint} if hint else found
 
 
-def details_of(answer: control.Failed | control.NeedsConsent) -> dict[str, Any]:
+Failure: TypeAlias = control.Failed | control.NeedsConsent | operator.Failed
+
+
+def details_of(answer: Failure) -> dict[str, Any]:
     """Return the document of a refused command, or of one that needs consent first."""
     if isinstance(answer, control.NeedsConsent):
         hint = 'send it again with "yes": true'
@@ -59,6 +62,11 @@ def details_of(answer: control.Failed | control.NeedsConsent) -> dict[str, Any]:
 def of_error(error: MiniTorrentError) -> dict[str, Any]:
     """Return the document of an error."""
     return details(error.code, error.message, error.hint)
+
+
+def problem(code: str, message: str, status: int = 0) -> JSONResponse:
+    """Return the response for an error that has no hint."""
+    return response(details(code, message, status=status))
 
 
 def response(found: dict[str, Any]) -> JSONResponse:
