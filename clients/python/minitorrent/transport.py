@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,20 @@ class Transport:
             # Closing alone would wait for nothing: the peer sees the end and stops waiting.
             connection.close()
 
+    @contextmanager
+    def response(
+        self, method: str, path: str, headers: dict[str, str] | None = None
+    ) -> Iterator[HTTPResponse]:
+        """Answer to a request without a body, of any status; it is closed behind the block.
+
+        Raises `NotRunning`. Silence is no error: the peer may wait for a source.
+        """
+        connection = _UnixConnection(self.path, None)
+        try:
+            yield self._send(connection, method, path, None, headers or {})
+        finally:
+            connection.close()
+
     def _send(
         self,
         connection: HTTPConnection,
@@ -94,7 +109,7 @@ class Transport:
         headers: dict[str, str],
     ) -> HTTPResponse:
         content = None
-        if method != "GET":
+        if method not in ("GET", "HEAD"):
             content, headers = (
                 json.dumps(body or {}),
                 {"Content-Type": "application/json", **headers},
@@ -117,6 +132,15 @@ def _document(response: HTTPResponse) -> Any:
     if response.status >= 400:
         raise problem(found, response.status)
     return found
+
+
+def problem_of(response: HTTPResponse) -> Error:
+    """Return the error of an answer that has failed."""
+    try:
+        _document(response)
+    except Error as error:
+        return error
+    return Error("malformed", "the answer has no error", None, response.status)
 
 
 def problem(found: Any, status: int = 0) -> Error:
