@@ -20,7 +20,7 @@ from common import link_text
 from common.errors import ConfigError
 from common.hints import hint
 from common.ids import DeviceKey
-from common.link import Tracker, parse_link
+from common.link import Link, parse_link
 
 SECRET_BYTES = 18  # 144 bits cannot be guessed, so a fast hash protects them; 24 characters
 SECRET_CHARACTERS = 24
@@ -32,14 +32,14 @@ _PASTED = re.compile(r"mini-torrent(?:\+ipc)?://.*", re.IGNORECASE | re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """An invitation at one tracker. ``secret`` is `SECRET_BYTES` long."""
+    """An invitation at one tracker, or at those with one key. ``secret`` is `SECRET_BYTES` long."""
 
-    tracker: Tracker
+    tracker: Link
     secret: bytes = field(repr=False)
 
     @property
     def link(self) -> str:
-        return f"{self.tracker.link}#{base64.urlsafe_b64encode(self.secret).decode()}"
+        return f"{self.tracker.text}#{base64.urlsafe_b64encode(self.secret).decode()}"
 
     @property
     def proof(self) -> bytes:
@@ -84,7 +84,7 @@ def parse_invitation(text: str) -> Invitation:
     if not mark or not secret:
         raise ConfigError(
             "this is the link of a tracker and not an invitation: the part from # on is missing",
-            f"{_ASK}; without one: {hint('', 'up', where.link).removeprefix(': ')}",
+            f"{_ASK}; without one: {hint('', 'up', where.text).removeprefix(': ')}",
         )
     if wrong := re.search(r"[^A-Za-z0-9_-]", secret):
         raise ConfigError(f"not an invitation: {wrong[0]!r} cannot stand behind the #", _ASK)

@@ -55,6 +55,7 @@ HEARTBEAT_TIMEOUT_MS = 15_000  # a one-way loss is noticed within 20 s
 HEARTBEAT_TTL_MS = 15_000
 RECONNECT_IVL_MS = 100  # doubled at each try up to the maximum; libzmq adds the jitter
 RECONNECT_IVL_MAX_MS = 5_000
+TRACKER_ADDRESSES_MAX = 16  # of trackers with one key: in a link, and that a peer remembers
 TRACKER_BACKLOG = 4_096  # a restarted tracker is met by all peers at once
 CONNECTIONS_MAX = 50_000  # to one socket, if there are enough descriptors
 UNFINISHED_BYTES_MAX = 16 * MIB  # of a message that does not end; several of the longest there are

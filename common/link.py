@@ -1,6 +1,7 @@
-"""Links: address and public key of a tracker, as users pass them on.
+"""Links: addresses and public key of a tracker, as users pass them on.
 
-Owns: the link (``mini-torrent://HOST:PORT/KEY``; for a tracker on an ipc path
+Owns: the link (``mini-torrent://HOST:PORT/KEY``; for several trackers with one key
+``mini-torrent://HOST:PORT,HOST:PORT/KEY``; for a tracker on an ipc path
 ``mini-torrent+ipc:///path/to/socket/KEY``), the rules for endpoints, and the original's
 ``tracker_info.txt`` with a line for the IP, one for the port and, ours, one for the key.
 """
@@ -11,10 +12,11 @@ import contextlib
 import ipaddress
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import link_text
+from common import limits, link_text
 from common.crypto.keys import key_text, parse_key
 from common.errors import ConfigError
 from common.ids import DeviceKey
@@ -34,9 +36,35 @@ class Tracker:
 
     @property
     def link(self) -> str:
-        if self.endpoint.startswith("ipc://"):
-            return f"mini-torrent+{self.endpoint}/{key_text(self.key)}"
-        return f"mini-torrent://{self.endpoint.removeprefix('tcp://')}/{key_text(self.key)}"
+        return Link((self.endpoint,), self.key).text
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Public key of a tracker, and the endpoints at which trackers with this key answer.
+
+    An endpoint on an ipc path is the only one of its link.
+    """
+
+    endpoints: tuple[str, ...]
+    key: DeviceKey
+
+    @property
+    def text(self) -> str:
+        """The link as users pass it on, without endpoints that do not fit into it."""
+        if self.endpoints[0].startswith("ipc://"):
+            return f"mini-torrent+{self.endpoints[0]}/{key_text(self.key)}"
+        fit = [each for each in self.endpoints if each.startswith("tcp://")]
+        addresses = ",".join(each.removeprefix("tcp://") for each in fit)
+        return f"mini-torrent://{addresses}/{key_text(self.key)}"
+
+    @property
+    def trackers(self) -> list[Tracker]:
+        return [Tracker(endpoint, self.key) for endpoint in self.endpoints]
+
+    @property
+    def first(self) -> Tracker:
+        return Tracker(self.endpoints[0], self.key)
 
 
 def check_endpoint(text: str, *, wildcard: bool = False) -> str:
@@ -157,14 +185,19 @@ def as_endpoint(text: str) -> str:
     return check_endpoint(text, wildcard=True)
 
 
-def parse_link(text: str) -> Tracker:
-    """Return the tracker of a link, after clean-up. Raises `ConfigError` that names the fault."""
+def parse_link(text: str) -> Link:
+    """Return the content of a link, after clean-up. Raises `ConfigError` that names the fault."""
     text = link_text.cleaned(text)
-    for scheme, transport in ((link_text.SCHEME, "tcp://"), (link_text.IPC_SCHEME, "ipc://")):
-        if text.startswith(scheme):
-            address, _, key = text.removeprefix(scheme).rpartition("/")
-            with contextlib.suppress(ConfigError):
-                return Tracker(check_endpoint(transport + address), parse_key(key))
+    with contextlib.suppress(ConfigError):
+        if text.startswith(link_text.IPC_SCHEME):
+            path, _, key = text.removeprefix(link_text.IPC_SCHEME).rpartition("/")
+            return Link((check_endpoint(f"ipc://{path}"),), parse_key(key))
+        if text.startswith(link_text.SCHEME):
+            addresses, _, key = text.removeprefix(link_text.SCHEME).rpartition("/")
+            endpoints = [check_endpoint(f"tcp://{each}") for each in addresses.split(",")]
+            unique = tuple(dict.fromkeys(endpoints))
+            if len(unique) <= limits.TRACKER_ADDRESSES_MAX:
+                return Link(unique, parse_key(key))
     raise link_text.refusal(text)
 
 
@@ -258,6 +291,14 @@ def add_key(path: Path, entry: InfoEntry, key: DeviceKey) -> None:
         raise ConfigError(f"cannot add the tracker's key to {path}: {error.strerror}") from error
 
 
+def links_of(trackers: Iterable[Tracker]) -> list[Link]:
+    """Return ``trackers`` as one link for each key, in their order."""
+    found: dict[DeviceKey, dict[str, None]] = {}
+    for each in trackers:
+        found.setdefault(each.key, {})[each.endpoint] = None
+    return [Link(tuple(endpoints), key) for key, endpoints in found.items()]
+
+
 def trackers_of(text: str, base: Path | None = None) -> list[Tracker]:
     """Return the trackers of a link, or of the file ``tracker_info.txt`` at a path, in order.
 
@@ -265,7 +306,7 @@ def trackers_of(text: str, base: Path | None = None) -> list[Tracker]:
     """
     path = (base or Path()) / text
     if link_text.looks_like_link(link_text.cleaned(text)) and not os.path.lexists(path):
-        return [parse_link(text)]
+        return parse_link(text).trackers
     entries = read_info(path)
     trackers = [Tracker(entry.endpoint, entry.key) for entry in entries if entry.key is not None]
     if not trackers:

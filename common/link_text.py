@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from common import limits
 from common.errors import ConfigError
 from common.hints import tracker_hint
 from common.names import quoted
@@ -70,11 +71,22 @@ def _fault(text: str) -> str:
     if scheme == "mini-torrent":
         if not address:
             return "host and port are missing"
+        if fault := _fault_of_addresses(address.split(",")):
+            return fault
+    return _fault_of_key(key) or f"{quoted(address)} is no host with a port"
+
+
+def _fault_of_addresses(addresses: list[str]) -> str | None:
+    if "" in addresses:
+        return "an address is missing beside a comma"
+    for address in addresses:
         if not re.search(r":[0-9]+\Z", address):
             return f"the port is missing after the host {quoted(address.rstrip(':'))}"
         if address.startswith(":"):
             return "the host is missing before the port"
-    return _fault_of_key(key) or f"{quoted(address)} is no host with a port"
+    if len(set(addresses)) > limits.TRACKER_ADDRESSES_MAX:
+        return f"it has more than {limits.TRACKER_ADDRESSES_MAX} addresses"
+    return None
 
 
 def _fault_of_key(key: str) -> str | None:

@@ -25,7 +25,7 @@ from common.host.home import HomeLock, open_home
 from common.host.release import RELEASE
 from common.host.service_manager import ServiceManager
 from common.ids import DeviceKey, GroupId
-from common.link import Tracker, trackers_of
+from common.link import Tracker, links_of, trackers_of
 from common.messages import events, tracker
 from common.messages.control import NOT_LISTENING
 from common.net import zap
@@ -100,7 +100,7 @@ async def _run(home: Path, settings: Settings, trackers: list[Tracker], foregrou
     informing = asyncio.create_task(manager.keep_informed(peer.state))
     if foreground:
         where = peer.endpoint or NOT_LISTENING
-        print(f"peer ready: {where} (tracker {trackers[0].link})", flush=True)
+        print(f"peer ready: {where} (tracker {links_of(trackers)[0].text})", flush=True)
     await peer.until_stopped()
     manager.stopping()
     informing.cancel()

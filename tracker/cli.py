@@ -24,7 +24,7 @@ from common.host import process
 from common.host.release import RELEASE
 from common.host.streams import abandon_output, open_closed_streams, speak_any_locale
 from common.ids import DeviceKey
-from common.link import Tracker, as_endpoint, parse_link
+from common.link import Link, Tracker, as_endpoint, parse_link
 from common.messages.refusals import Code
 from common.names import printable
 from common.units import size_text
@@ -180,7 +180,7 @@ def _last_link(home: Path, key: DeviceKey) -> str:
     except (OSError, ConfigError):
         return Tracker(DEFAULT_BIND, key).link
     # A restored home may have had another key before.
-    return Tracker(last.endpoint, key).link
+    return Link(last.endpoints, key).text
 
 
 @tracker.command()

@@ -205,10 +205,14 @@ class Nudge(Wire, frozen=True):
 
 
 class Beat(Wire, frozen=True):
-    """The tracker's sign of life, unsealed, on ``BEAT_TOPIC``."""
+    """The tracker's sign of life, unsealed, on ``BEAT_TOPIC``.
+
+    ``cut_off``: it has lost its database, which other trackers may reach.
+    """
 
     tracker_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
     time_ms: TimeMs
+    cut_off: bool = False
 
 
 BEAT_TOPIC = b"MT-beat"

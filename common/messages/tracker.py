@@ -58,7 +58,8 @@ class Welcome(Wire, frozen=True):
     ``events``: endpoint of the PUB socket; a host of ``*`` stands for the host by which the device
     reached the tracker. ``inbox`` and ``inbox_key``: topic and key for this device only.
     ``seen_at``: address of the connection, empty on ipc. ``networked``: other machines than the
-    tracker's can reach it.
+    tracker's can reach it. ``trackers``: endpoints of all trackers with this key; empty if there
+    are no others.
     """
 
     tracker_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -70,6 +71,9 @@ class Welcome(Wire, frozen=True):
     inbox_key: Key32
     seen_at: Annotated[str, Meta(max_length=64)] = ""
     networked: bool = False
+    trackers: Annotated[list[Endpoint], Meta(max_length=limits.TRACKER_ADDRESSES_MAX)] = (
+        msgspec.field(default_factory=list)
+    )
 
 
 class CreateUser(Wire, frozen=True):
@@ -568,9 +572,12 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Announced(Wire, frozen=True):
+    """``elsewhere``: the device should use another tracker with this key, which has fewer."""
+
     lease_s: float
     time_ms: TimeMs
     heads: list[Head]
+    elsewhere: bool = False
 
 
 class Depart(Wire, frozen=True):

@@ -121,7 +121,7 @@ def _secrets(home: Path) -> Iterator[CheckRow]:
 
 def _start(home: Path) -> Iterator[CheckRow]:
     """Whether a peer could start here."""
-    from common.link import trackers_of
+    from common.link import links_of, trackers_of
 
     try:
         settings = load(home)
@@ -133,7 +133,7 @@ def _start(home: Path) -> Iterator[CheckRow]:
         yield CheckRow("tracker", False, "none is known yet", hint("name it", "up", "LINK"))
     else:
         try:
-            links = [tracker.link for tracker in trackers_of(settings.tracker)]
+            links = [link.text for link in links_of(trackers_of(settings.tracker))]
             yield CheckRow("tracker", True, ", ".join(links))
         except MiniTorrentError as error:
             yield _bad("tracker", error)

@@ -48,7 +48,7 @@ def join_by(
     with _peer_for(console, invitation) as status:
         if status.user is None and not status.connected:
             raise TransportError(
-                f"the tracker at {invitation.tracker.endpoint} cannot be reached"
+                f"the tracker at {', '.join(invitation.tracker.endpoints)} cannot be reached"
                 + (f": {status.trouble}" if status.trouble else ""),
                 CHECK_LINK,
             )
@@ -120,7 +120,7 @@ def _peer_for(console: Console, invitation: Invitation) -> Iterator[control.Stat
 
     If the block fails, what was started or changed is undone; otherwise it is remembered.
     """
-    home, link = console.home, invitation.tracker.link
+    home, link = console.home, invitation.tracker.text
     undo: list[Callable[[], object]] = []
     options = _from_environment()
     try:

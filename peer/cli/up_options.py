@@ -52,7 +52,7 @@ def _tracker(typed: str, base: str) -> str:
         return path
     text = link_text.cleaned(typed)
     if link_text.looks_like_link(text) or ":" in text or not text:
-        return parse_link(typed).link
+        return parse_link(typed).text
     raise ConfigError(
         f"{names.quoted(typed)} is neither a tracker's link nor a file",
         tracker_hint("print the link on the tracker's machine", "link"),
@@ -78,7 +78,7 @@ def check_same(running: control.StatusIs, options: Mapping[str, Any]) -> None:
     """Raise `AlreadyRuns` if ``options`` differ from the running peer."""
     tracker, listen = options.get("tracker"), options.get("listen")
     differs = None
-    if tracker is not None and running.tracker not in [t.link for t in trackers_of(tracker)]:
+    if tracker is not None and not _is_one_of(running.tracker, tracker):
         differs = f", with the tracker {running.tracker}"
     elif listen is not None and not _same_endpoint(listen, running.listen):
         differs = f", and listens at {running.listen or 'no address yet'}"
@@ -91,6 +91,13 @@ def check_same(running: control.StatusIs, options: Mapping[str, Any]) -> None:
             f"the peer is already running (PID {running.pid}){differs}",
             STOP_FIRST,
         )
+
+
+def _is_one_of(running: str, wanted: str) -> bool:
+    """Whether the link of a running peer shares a tracker with the link or file ``wanted``."""
+    with contextlib.suppress(ConfigError):
+        return not set(parse_link(running).trackers).isdisjoint(trackers_of(wanted))
+    return False
 
 
 def _same_endpoint(wanted: str, actual: str) -> bool:

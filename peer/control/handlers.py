@@ -301,7 +301,7 @@ class Commands:
         return control.StatusIs(
             user=services.replica.user,
             connected=services.link.connected,
-            tracker=services.link.where.link,
+            tracker=services.link.known.text,
             listen=services.piece_server.endpoint,
             device=key_text(services.pair.public),
             id=short_id(services.pair.public),

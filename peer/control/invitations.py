@@ -14,7 +14,7 @@ from common.errors import ConfigError, Refused
 from common.hints import hint
 from common.ids import GroupId, UserId
 from common.invitation import Invitation, id_of, key_of, new_secret, parse_invitation
-from common.link import Tracker, check_endpoint, is_loopback
+from common.link import Link, check_endpoint, is_loopback
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from common.shared_refusals import not_logged_in
@@ -56,14 +56,14 @@ class InvitationCommands:
     async def _invite(self, group: GroupId, uses: int, life_s: int) -> control.Invited:
         _check_bounds(uses, life_s)
         await self._link.reachable()
-        invitation = Invitation(self._link.where, new_secret())
+        invitation = Invitation(self._link.known, new_secret())
         key = key_of(invitation.proof)
         answer = await self._link.ask(tracker.Invite(group, key, uses, life_s), tracker.Invited)
         row = answer.reply.row
         check_invited(row, id_of(key), uses)
         where = _for_others(invitation.tracker, answer.reply.endpoint)
         link = Invitation(where, invitation.secret).link
-        local = is_loopback(where.endpoint)
+        local = all(map(is_loopback, where.endpoints))
         return control.Invited(group, row.id, link, row.uses, time_text(row.expires_ms), local)
 
     async def _list(self, group: GroupId) -> control.Invites:
@@ -92,7 +92,7 @@ class InvitationCommands:
         invitation, current = parse_invitation(ask.link), self._replica.user
         await self._link.reachable()
         if self._link.where.key != invitation.tracker.key:
-            raise other_tracker(self._link.where.link, current)
+            raise other_tracker(self._link.known.text, current)
         if ask.user is None or ask.password is None:
             if current is None:
                 raise not_logged_in()
@@ -140,17 +140,20 @@ def _id(typed: str) -> str:
     return typed.lower()
 
 
-def _for_others(where: Tracker, claimed: str) -> Tracker:
-    """Return the tracker as other machines reach it, as far as can be known.
+def _for_others(known: Link, claimed: str) -> Link:
+    """Return the trackers as other machines reach them, as far as can be known.
 
     Why not what the tracker claims, always: we have reached it where we know it. The key is ours in
     any case, so a claim cannot lead to another tracker.
     """
-    if is_loopback(where.endpoint) and claimed.startswith("tcp://"):
+    others = tuple(endpoint for endpoint in known.endpoints if not is_loopback(endpoint))
+    if others:
+        return Link(others, known.key)
+    if claimed.startswith("tcp://"):
         with contextlib.suppress(ConfigError):
             if not is_loopback(check_endpoint(claimed)):
-                return Tracker(claimed, where.key)
-    return where
+                return Link((claimed,), known.key)
+    return known
 
 
 def other_tracker(where: str, user: str | None) -> Refused:

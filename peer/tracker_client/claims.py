@@ -7,10 +7,12 @@ content id verifies.
 
 from __future__ import annotations
 
+import contextlib
+
 from common import limits
 from common.errors import ConfigError, IntegrityError, RemoteProtocolError
 from common.ids import ContentId, GroupId, UserId
-from common.link import check_endpoint, check_source, host_of
+from common.link import check_endpoint, check_source, host_of, is_loopback
 from common.manifest import Manifest
 from common.messages import tracker
 from common.names import BadName, fold_id, fold_name, group_id, quoted, user_id, versioned
@@ -114,6 +116,22 @@ def events_endpoint(endpoint: str, commands: str) -> str:
     except ConfigError as error:
         raise RemoteProtocolError(f"it does not say where it publishes: {error.message}") from error
     return f"tcp://{host_of(commands)}:{endpoint.rpartition(':')[2]}" if anywhere else endpoint
+
+
+def tracker_addresses(welcome: tracker.Welcome, reached: str) -> list[str]:
+    """Return the usable addresses among those that ``welcome`` names of its fellow trackers.
+
+    Invariant: as for `events_endpoint`, a tracker elsewhere leads to no socket of this machine, and
+    no name is looked up that the user did not give. Other addresses are left out.
+    """
+    found: dict[str, None] = {}
+    for endpoint in welcome.trackers:
+        with contextlib.suppress(ConfigError):
+            if not endpoint.startswith("tcp://") or check_source(endpoint) in found:
+                continue
+            if not is_loopback(endpoint) or is_loopback(reached):
+                found[endpoint] = None
+    return list(found)
 
 
 def states_of(states: list[tracker.GroupState]) -> dict[GroupId, tracker.GroupState]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import zmq
@@ -33,9 +34,9 @@ class TrackerConnection:
         self,
         context: zmq.Context[Any],
         pair: KeyPair,
-        where: Tracker,
         on_reply: Callable[[Frames], None],
         on_published: Callable[[Frames], None],
+        where: Tracker,
         endpoint: str,
     ) -> None:
         self.where = where
@@ -119,6 +120,51 @@ def _error_of(event: ConnectionEvent) -> TransportError:
     return TransportError(
         "the server at that address is not this tracker (wrong key), or it dropped the connection"
     )
+
+
+async def connected_to_any(
+    make: Callable[[Tracker, str], TrackerConnection],
+    trackers: Sequence[Tracker],
+    timeout_s: float,
+) -> TrackerConnection:
+    """Return the first connection that is up, among those to ``trackers``, in their order.
+
+    The next one is tried too when those before it have failed or have not answered in `STAGGER_S`.
+    Raises `TransportError` or a ZMQError with the best reason when each had ``timeout_s``.
+    """
+    left = list(trackers)
+    trying: set[asyncio.Task[TrackerConnection]] = set()
+    errors: list[TransportError | zmq.ZMQError] = []
+    try:
+        while left or trying:
+            if left:
+                where = left.pop(0)
+                trying.add(asyncio.create_task(connected(partial(make, where), where, timeout_s)))
+            done, trying = await asyncio.wait(
+                trying,
+                timeout=STAGGER_S if left else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            up = []
+            for task in done:
+                try:
+                    up.append(task.result())
+                except (TransportError, zmq.ZMQError) as error:
+                    errors.append(error)
+            for connection in up[1:]:
+                connection.close()
+            if up:
+                return up[0]
+    finally:
+        for task in trying:
+            task.add_done_callback(_close_result)
+            task.cancel()
+    raise max(errors, key=lambda error: str(error) != _NO_ANSWER)
+
+
+def _close_result(task: asyncio.Task[TrackerConnection]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
 
 
 async def connected(

@@ -73,6 +73,8 @@ class LeaseKeeper:
         self._announced = True
         self._link.time.learn(reply.time_ms, sent_at, monotonic())
         self._replica.check_heads(reply.heads)
+        if reply.elsewhere:
+            self._link.move("it has more devices than others")
 
     async def depart(self) -> None:
         """Release the lease, without a guarantee that the tracker gets the message."""

@@ -1,14 +1,17 @@
 """Link to the tracker: requests and replies, and published messages.
 
-Owns: attempts and reconnection with jitter, the return to the preferred tracker, and the failure of
-requests without a connection. Not here: the choice among trackers (see
-``peer.tracker_client.selection``), pending requests (see ``peer.tracker_client.request_table``),
-and the content of messages (see ``peer.tracker_client.group_replica`` and the callers).
+Owns: attempts and reconnection with jitter, the return to the preferred key, moves to another
+tracker with the same key, and the failure of requests without a connection. Not here: the choice
+among trackers (see ``peer.tracker_client.selection``), pending requests (see
+``peer.tracker_client.request_table``), and the content of messages (see
+``peer.tracker_client.group_replica`` and the callers).
 
-States (`LinkState`): connecting, up, down. An attempt takes the trackers in order; the first that
-serves ends the round. The link is up from that tracker's `Welcome` until its socket closes or its
-beacon stays away for `SILENCE_S`. Then it is down, and the next round begins after a pause, or as
-soon as a caller wants to send a request.
+States (`LinkState`): connecting, up, down. A round takes the keys in order, with one attempt for
+each; the first tracker that serves ends the round. An attempt connects to all addresses of its key,
+staggered, and keeps the connection that is up first. The link is up from that tracker's `Welcome`
+until its socket closes, its beacon stays away for `SILENCE_S`, or it asks the peer to use another
+tracker. Then it is down, and the next round begins after a pause, or as soon as a caller wants to
+send a request.
 
 Invariant: each connection has new sockets, so no half-dead one lingers under an old routing id; and
 attempts end with `close` alone, whatever an attempt or a listener raises.
@@ -29,18 +32,17 @@ import zmq
 
 from common import limits
 from common.crypto.keys import KeyPair
-from common.errors import MiniTorrentError, Refused, TransportError
-from common.hints import CHECK_LINK
+from common.errors import MiniTorrentError, Refused, RemoteProtocolError, TransportError
 from common.host.clock import TrackerTime, monotonic
-from common.link import Tracker
+from common.link import Link, Tracker
 from common.messages import events, tracker
 from common.messages.refusals import Code
-from common.net.codec import SIGNATURE
+from common.net.codec import SIGNATURE, Decoder
 from common.net.pump import Frames, Sent
 from common.net.resolving import endpoints_of
-from peer.tracker_client.claims import check_welcome, events_endpoint
-from peer.tracker_client.connection import TrackerConnection, connected
-from peer.tracker_client.link_state import LinkState, LinkStatus
+from peer.tracker_client.claims import check_welcome, events_endpoint, tracker_addresses
+from peer.tracker_client.connection import TrackerConnection, connected_to_any
+from peer.tracker_client.link_state import LinkState, LinkStatus, unreachable
 from peer.tracker_client.request_table import Answer, PendingRequest, RequestTable
 from peer.tracker_client.selection import TrackerSelector, WrongTracker
 
@@ -51,10 +53,11 @@ SILENCE_S = limits.BEACON_S * 5  # without a beacon for that long, the connectio
 LOST_GRACE_S = 2.0  # a pending request waits that long for a lost connection to return
 ATTEMPT_S = 0.7  # a new request on a link that is down waits that long for an attempt
 PAUSE_MIN_S = 0.1  # between two rounds of attempts, however many requests come
-REVIEW_S = 5.0  # between two probes of the preferred tracker while another one is used
+REVIEW_S = 5.0  # between two probes of the preferred key while another one is used
 ANSWER_TIMEOUT_S = 30.0  # a login may wait in the queue of the tracker's password hashing
 
 R = TypeVar("R")
+_beats: Decoder[events.Beat] = Decoder(events.Beat)
 
 
 class Listener(Protocol):
@@ -91,10 +94,10 @@ class TrackerLink:
         logged_in: Callable[[], bool] = lambda: False,
     ) -> None:
         self._make = partial(TrackerConnection, context, pair)
-        self._selector = TrackerSelector(trackers, memory, logged_in)
+        self._rng = rng or random.Random()
+        self._selector = TrackerSelector(trackers, memory, logged_in, self._rng)
         self._listener = listener
         self._hello = tracker.Hello(software, instance)
-        self._rng = rng or random.Random()
         self._status = LinkStatus()
         self._requests = RequestTable(self._send, self._unreachable, self._rng.getrandbits(48))
         self._connection: TrackerConnection | None = None
@@ -103,7 +106,7 @@ class TrackerLink:
         self._task: asyncio.Task[None] | None = None
         self._heard_at = 0.0
         self.time = TrackerTime()
-        self.where: Tracker = self._selector.in_order()[0]
+        self.where: Tracker = self._selector.in_order()[0][0]
         self.reached: str | None = None
         """The endpoint, with the address, at which the tracker was reached last."""
 
@@ -116,6 +119,11 @@ class TrackerLink:
     def last_error(self) -> str | None:
         """Reason of the last failed attempt; None while the link is up."""
         return self._status.last_error
+
+    @property
+    def known(self) -> Link:
+        """The link of the current tracker with all known addresses of its key, its own first."""
+        return self._selector.known(self.where)
 
     @property
     def on_ipc(self) -> bool:
@@ -142,6 +150,12 @@ class TrackerLink:
         """End the current connection and make another one."""
         if self._connection is not None:
             self._connection.ended.set()
+
+    def move(self, reason: str) -> None:
+        """Use another tracker with the current key, if one is known and the last move is old."""
+        if self.connected and self._selector.may_move(self.where, monotonic()):
+            log.info("leaving the tracker at %s: %s", self.where.endpoint, reason)
+            self.reconnect()
 
     async def close(self) -> None:
         """End the link and fail all pending requests."""
@@ -197,19 +211,16 @@ class TrackerLink:
             # Why: a request must find a tracker that has returned, before the pause is over.
             before = status.rounds
             self._wanted.set()
-            await status.wait(lambda: self.connected or status.rounds > before, ATTEMPT_S)
+            patience_s = CONNECT_TIMEOUT_S if self._has_others() else ATTEMPT_S
+            await status.wait(lambda: self.connected or status.rounds > before, patience_s)
         if not self.connected:
             raise self._unreachable()
 
     def _unreachable(self) -> MiniTorrentError:
-        refusal, last_error = self._status.refusal, self.last_error
-        if refusal is not None:
-            return Refused(refusal.code, refusal.message, refusal.hint)
-        return TransportError(
-            f"the tracker at {self.where.endpoint} cannot be reached"
-            + (f": {last_error}" if last_error else ""),
-            CHECK_LINK,
-        )
+        return unreachable(self.known, self._status)
+
+    def _has_others(self) -> bool:
+        return len(self.known.endpoints) > 1
 
     async def _request(
         self,
@@ -238,14 +249,18 @@ class TrackerLink:
         self._heard_at = monotonic()
         if topic != events.BEAT_TOPIC:
             self._listener.published(topic, body)
+            return
+        with contextlib.suppress(RemoteProtocolError):
+            if _beats.decode(body).cut_off:
+                self.move("it has lost its database")
 
     # -- attempts -------------------------------------------------------------------------------
 
     async def _keep_up(self) -> None:
         delay_s = limits.RECONNECT_IVL_MS / 1000
         while True:
-            for where in self._selector.in_order():
-                served = await self._attempt(where)
+            for trackers in self._selector.in_order():
+                served = await self._attempt(trackers)
                 self._status.set(LinkState.DOWN)
                 if served:
                     delay_s = limits.RECONNECT_IVL_MS / 1000
@@ -264,10 +279,10 @@ class TrackerLink:
             await asyncio.wait_for(self._wanted.wait(), part * delay_s - pause_s)
         self._wanted.clear()
 
-    async def _attempt(self, where: Tracker) -> bool:
-        """Connect to ``where`` and serve; return whether that worked. Raises no exception."""
+    async def _attempt(self, trackers: Sequence[Tracker]) -> bool:
+        """Connect to one of ``trackers`` and serve; return whether that worked. Raises nothing."""
         try:
-            await self._serve(where)
+            await self._serve(trackers)
             return True
         except WrongTracker as error:
             log.debug("%s", error)
@@ -284,21 +299,22 @@ class TrackerLink:
             log.log(
                 logging.DEBUG if text == self.last_error else level,
                 "no connection to the tracker at %s: %s",
-                where.endpoint,
+                ", ".join(where.endpoint for where in trackers),
                 text,
                 exc_info=None if foreseen else error,
             )
             self._status.fail(text, refusal)
             return False
 
-    async def _serve(self, where: Tracker) -> None:
-        """Connect to ``where`` and stay until the connection ends. Raises if that fails."""
+    async def _serve(self, trackers: Sequence[Tracker]) -> None:
+        """Connect to one of ``trackers``; stay until the connection ends. Raises if that fails."""
         try:
-            make = partial(self._make, where, self._requests.on_reply, self._on_published)
-            self._connection = await connected(make, where, CONNECT_TIMEOUT_S)
+            make = partial(self._make, self._requests.on_reply, self._on_published)
+            self._connection = await connected_to_any(make, trackers, CONNECT_TIMEOUT_S)
+            self._selector.use(self._connection.where)
             await self._establish(self._connection)
             await self._until_dead(self._connection)
-            log.info("the connection to the tracker at %s ended", where.endpoint)
+            log.info("the connection to the tracker at %s ended", self.where.endpoint)
         finally:
             self._drop()
 
@@ -313,6 +329,7 @@ class TrackerLink:
         connection.subscribe_at((await endpoints_of(published_at))[0], self._topics)
         await connection.wait_subscribed(CONNECT_TIMEOUT_S)
         self.where, self.reached = where, connection.endpoint
+        self._selector.learn(where, tracker_addresses(welcome, connection.endpoint))
         if welcome.user:
             self.pin()
         self._heard_at = monotonic()
@@ -330,18 +347,18 @@ class TrackerLink:
             if monotonic() - self._heard_at > SILENCE_S:
                 log.info("the tracker has been silent for %.0f s", SILENCE_S)
                 return
-            preferred = self._selector.preferred
-            if preferred not in (None, connection.where) and monotonic() >= review_at:
-                if await self._answers(preferred):
-                    log.info("the tracker at %s, which knows our user, is back", preferred.endpoint)
+            if self._selector.is_foreign(connection.where) and monotonic() >= review_at:
+                if await self._answers(preferred := self._selector.in_order()[0]):
+                    endpoint = preferred[0].endpoint
+                    log.info("the tracker at %s, which knows our user, is back", endpoint)
                     return
                 review_at = monotonic() + REVIEW_S
 
-    async def _answers(self, where: Tracker) -> bool:
-        """Whether ``where`` accepts a connection, beside the current one."""
-        make = partial(self._make, where, lambda _: None, lambda _: None)
+    async def _answers(self, trackers: Sequence[Tracker]) -> bool:
+        """Whether one of ``trackers`` accepts a connection, beside the current one."""
+        make = partial(self._make, lambda _: None, lambda _: None)
         try:
-            connection = await connected(make, where, CONNECT_TIMEOUT_S)
+            connection = await connected_to_any(make, trackers, CONNECT_TIMEOUT_S)
         except (TransportError, zmq.ZMQError):
             return False
         connection.close()
@@ -357,12 +374,18 @@ class TrackerLink:
             self._listener.link_down()
             # Pending requests get their reply after a quick reconnection, or fail. Only these: the
             # next attempt has a pending request of its own, which must not fail with them.
-            lost = self._requests.pending()
-            asyncio.get_running_loop().call_later(LOST_GRACE_S, self._fail_if_down, lost)
+            lost, rounds = self._requests.pending(), self._status.rounds
+            if self._has_others():  # another one may be up by the end of the next round
+                rounds += 2
+            asyncio.get_running_loop().call_later(LOST_GRACE_S, self._fail_if_down, lost, rounds)
 
-    def _fail_if_down(self, lost: list[PendingRequest]) -> None:
-        if not self.connected:
+    def _fail_if_down(self, lost: list[PendingRequest], rounds: int) -> None:
+        if self.connected:
+            return
+        if self._status.rounds >= rounds or self._task is None or self._task.done():
             self._requests.fail(lost)
+        else:
+            asyncio.get_running_loop().call_later(LOST_GRACE_S, self._fail_if_down, lost, rounds)
 
 
 def refused_with(error: Exception, code: Code) -> bool:

@@ -11,7 +11,9 @@ import contextlib
 from collections.abc import Callable
 from enum import Enum
 
-from common.errors import Refused
+from common.errors import MiniTorrentError, Refused, TransportError
+from common.hints import CHECK_LINK
+from common.link import Link
 
 
 class LinkState(Enum):
@@ -62,3 +64,15 @@ class LinkStatus:
             async with asyncio.timeout(timeout_s):
                 while not condition():
                     await self._changed.wait()
+
+
+def unreachable(known: Link, status: LinkStatus) -> MiniTorrentError:
+    """Return the error of requests while none of the ``known`` trackers can be reached."""
+    if status.refusal is not None:
+        return Refused(status.refusal.code, status.refusal.message, status.refusal.hint)
+    endpoints = ", ".join(known.endpoints)
+    what = f"the tracker at {endpoints} cannot be reached"
+    if len(known.endpoints) > 1:
+        what = f"none of the trackers at {endpoints} can be reached"
+    reason = f": {status.last_error}" if status.last_error else ""
+    return TransportError(f"{what}{reason}", CHECK_LINK)

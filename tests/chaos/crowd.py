@@ -45,7 +45,7 @@ class Noise:
 
     def __init__(self, alice: Person, *others: Person) -> None:
         self.group = alice.group_with(*others)
-        at = parse_link(alice.swarm.tracker.link)
+        at = parse_link(alice.swarm.tracker.link).first
         self._devices = [Device(at).enter("noise")]
         self._devices += [Device(at) for _ in range(DEVICES - 1)]
         for device in self._devices[1:]:

@@ -72,7 +72,7 @@ async def main(link: str, keys: list[str]) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     context.set(zmq.MAX_SOCKETS, 60_000)
-    where = parse_link(link)
+    where = parse_link(link).first
     members = []
     for text in keys:
         public, secret = (bytes.fromhex(word) for word in text.split())

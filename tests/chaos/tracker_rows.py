@@ -66,11 +66,11 @@ def f01_every_answered_command_survives_200_kills(stage: Stage) -> str:
     """Killed while it commits; afterwards all is there, and the log has neither gap nor double."""
     kills, acknowledged = stage.count(200), set[str]()
     with stage.swarm() as swarm:
-        first = Device(parse_link(swarm.tracker.link)).enter("alice")
+        first = Device(parse_link(swarm.tracker.link).first).enter("alice")
         first.ask(tracker.CreateGroup("lab"))
         content = first.share("lab", "first")
         for run in range(kills):
-            device = Device(parse_link(swarm.tracker.link), first.pair)
+            device = Device(parse_link(swarm.tracker.link).first, first.pair)
             writer = Writer(device, content, run)
             writer.start()
             wanted = stage.rng.randrange(1, 40)
@@ -81,11 +81,11 @@ def f01_every_answered_command_survives_200_kills(stage: Stage) -> str:
             device.close()
             swarm.tracker.start()
             acknowledged |= set(writer.done)
-            again = Device(parse_link(swarm.tracker.link), first.pair)
+            again = Device(parse_link(swarm.tracker.link).first, first.pair)
             for name in writer.done[-5:]:
                 again.ask(tracker.FindShare("lab", name))
             again.close()
-        last = Device(parse_link(swarm.tracker.link), first.pair)
+        last = Device(parse_link(swarm.tracker.link).first, first.pair)
         log: list[events.LogEntry] = []
         seq, head = 0, 1
         while seq < head:
@@ -257,7 +257,7 @@ def f51_one_account_that_writes_all_the_time_leaves_the_tables_flat(stage: Stage
         with faults(limits=SHORT_LIVES):
             swarm.tracker.kill()
             swarm.tracker.start()
-        at = parse_link(swarm.tracker.link)
+        at = parse_link(swarm.tracker.link).first
         owner, eve = Device(at).enter("owner"), Device(at).enter("eve")
         owner.ask(tracker.CreateGroup("others"))
         for number in range(30):

@@ -80,7 +80,7 @@ def test_f30_a_tracker_out_of_descriptors_lives_and_takes_connections_again(
     town: Swarm, alice: Person
 ) -> None:
     with without_descriptors(town.tracker.process.pid):
-        device = Device(parse_link(town.tracker.link))
+        device = Device(parse_link(town.tracker.link).first)
         request_id = device.send(tracker.Hello())
         # Those who are in are served; the new one waits outside.
         alice.ok("create-group", town.fresh("group"))

@@ -174,7 +174,7 @@ def test_f09_a_seeder_cut_off_never_serves_beyond_a_tickets_life(
     """Bob is removed from the group, which the seeder cannot hear."""
     with faults(limits=SHORT):
         own = Swarm("tcp")
-        device = Device(parse_link(own.tracker.link))
+        device = Device(parse_link(own.tracker.link).first)
         try:
             cut = TrackerLine(line, own.tracker.link, events_port(own))
             owner = settle(own, "owner")
@@ -233,7 +233,7 @@ class Storm:
     def __init__(self, alice: Person, *others: Person) -> None:
         self.group = alice.group_with(*others)
         user = alice.swarm.fresh("storm")
-        self.device = Device(parse_link(alice.swarm.tracker.link)).enter(user)
+        self.device = Device(parse_link(alice.swarm.tracker.link).first).enter(user)
         self.device.ask(tracker.JoinGroup(self.group))
         alice.ok("accept-request", self.group, user)
         self.content = self.device.share(self.group, "first")

@@ -166,7 +166,7 @@ def _link(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
     with contextlib.suppress(MiniTorrentError):
         read = link.parse_link(text)
-        assert link.parse_link(read.link) == read
+        assert link.parse_link(read.text) == read
     with contextlib.suppress(MiniTorrentError):
         invited = invitation.parse_invitation(text)
         assert invitation.parse_invitation(invited.link) == invited

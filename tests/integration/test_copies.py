@@ -54,7 +54,7 @@ class Fleet:
 
     def connected(self) -> list[Device]:
         """Connections of all devices to the tracker, which knows them already."""
-        at = parse_link(self.swarm.tracker.link.strip())
+        at = parse_link(self.swarm.tracker.link.strip()).first
         return [Device(at, pair, self._context) for pair in self.pairs]
 
     def all_do(self, devices: list[Device], *commands: tracker.Command) -> None:

@@ -59,7 +59,7 @@ def test_the_originals_way(bare: Swarm) -> None:
     line = tracker.stdout.readline()
     assert line.startswith("tracker ready: ")
     link = line.removeprefix("tracker ready: ").strip()
-    assert parse_link(link).endpoint == f"tcp://127.0.0.1:{second}"
+    assert parse_link(link).first.endpoint == f"tcp://127.0.0.1:{second}"
     entries = read_info(info)
     assert [entry.key is not None for entry in entries] == [False, True]
     printed = run_program([TRACKER, "link", "--home", str(bare.root / "t")])
@@ -107,7 +107,7 @@ def test_the_trackers_of_a_file_are_tried_in_turn(own_swarm: Swarm) -> None:
     if own_swarm.transport == "ipc":
         pytest.skip("a tracker_info.txt has IPs and ports")
     (dead,) = free_ports(1)
-    host, port = parse_link(alive).endpoint.removeprefix("tcp://").split(":")
+    host, port = parse_link(alive).first.endpoint.removeprefix("tcp://").split(":")
     info = own_swarm.root / "tracker_info.txt"
     info.write_text(
         f"# gone\n127.0.0.1\n{dead}\n{key_text(new_pair().public)}\n"

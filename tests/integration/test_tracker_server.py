@@ -19,7 +19,7 @@ from common import limits, manifest
 from common.crypto import event_seal, keys, tickets
 from common.errors import RemoteProtocolError
 from common.ids import DeviceKey, GroupId, TrackerId
-from common.link import parse_link
+from common.link import Tracker
 from common.messages import events, tracker
 from common.messages.base import Refusal
 from common.messages.refusals import Code
@@ -408,9 +408,7 @@ def test_h35_an_unknown_user_and_a_wrong_password_get_the_same_answer(
 def test_h39_a_tracker_without_the_pinned_key_is_not_spoken_to(
     tracker_at: TrackerProcess,
 ) -> None:
-    impostor = parse_link(tracker_at.at.link).__class__(
-        tracker_at.at.endpoint, keys.new_pair().public
-    )
+    impostor = Tracker(tracker_at.at.endpoint, keys.new_pair().public)
     deceived = Device(impostor)
     deceived.send(tracker.Hello())
     assert not deceived.socket.poll(500)

@@ -42,7 +42,7 @@ class AttackSwarm:
         self.swarm = Swarm("tcp")
         self.devices = Devices()
         self.fetchers: list[Fetcher] = []
-        self.at = parse_link(self.swarm.tracker.link)
+        self.at = parse_link(self.swarm.tracker.link).first
         try:
             self.alice = self.swarm.person("alice")
         except BaseException:

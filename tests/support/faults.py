@@ -310,7 +310,7 @@ def notices(who: Person) -> list[str]:
 
 def events_port(swarm: Swarm) -> int:
     """Where the tracker publishes, as it tells everybody."""
-    device = Device(parse_link(swarm.tracker.link))
+    device = Device(parse_link(swarm.tracker.link).first)
     try:
         told: str = device.ask(tracker.Hello()).events
         return int(told.rpartition(":")[2])

@@ -74,7 +74,7 @@ class TrackerProcess:
         except queue.Empty:
             raise AssertionError(f"no tracker came up: {''.join(self.errors)}") from None
         assert line.startswith("tracker ready: "), line
-        self.at = parse_link(line.removeprefix("tracker ready: ").strip())
+        self.at = parse_link(line.removeprefix("tracker ready: ").strip()).first
         return self.at
 
     def logged(self, text: str) -> bool:

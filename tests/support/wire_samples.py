@@ -88,7 +88,16 @@ REPLIES: list[Any] = [
     REFUSAL,
     tracker.Done(),
     tracker.Welcome(
-        TRACKER, [OTHER], "tcp://*:5001", MS, "alice", TOPIC, DEVICE, "192.0.2.1", True
+        TRACKER,
+        [OTHER],
+        "tcp://*:5001",
+        MS,
+        "alice",
+        TOPIC,
+        DEVICE,
+        "192.0.2.1",
+        True,
+        ["tcp://192.0.2.1:5000", "tcp://192.0.2.2:5000"],
     ),
     tracker.LoggedIn("alice"),
     tracker.PasswordChanged(2),
@@ -101,7 +110,7 @@ REPLIES: list[Any] = [
     tracker.ShareFound(FILE, TOPIC, 300_000, [SOURCE], "alice", MS),
     tracker.Sources([SOURCE]),
     tracker.ManifestPart(300_000, 131_072),
-    tracker.Announced(30.0, MS, [tracker.Head("films", 9, 2)]),
+    tracker.Announced(30.0, MS, [tracker.Head("films", 9, 2)], True),
     tracker.Tickets([tracker.TicketRow("films", TOKEN, MS)], MS),
     tracker.Following([_GROUP_STATE], MS, ["music"], [("films", 2)], ["films"]),
     tracker.DeviceRows([tracker.DeviceRow(OTHER, "bob")], 9, True),
@@ -145,7 +154,7 @@ PUBLISHED: list[Any] = [
     events.NewKey("films", 3, bytes(range(32))),
     events.PeerUpdate("films", CONTENT, [SOURCE], [DEVICE]),
     events.Nudge(),
-    events.Beat(TRACKER, MS),
+    events.Beat(TRACKER, MS, True),
 ]
 
 PEER_ASKS: list[Any] = [

@@ -17,9 +17,9 @@ from common.invitation import (
     new_secret,
     parse_invitation,
 )
-from common.link import Tracker, parse_link
+from common.link import Link, parse_link
 
-HERE = Tracker("tcp://192.0.2.7:5000", DeviceKey(bytes(range(32))))
+HERE = Link(("tcp://192.0.2.7:5000",), DeviceKey(bytes(range(32))))
 INVITATION = Invitation(HERE, bytes(range(18)))
 
 
@@ -40,8 +40,15 @@ def test_an_invitation_is_read_as_people_paste_it(form: str) -> None:
 
 
 def test_an_invitation_at_an_ipc_tracker_is_read() -> None:
-    one = Invitation(Tracker("ipc:///run/a b/t.sock", HERE.key), new_secret())
+    one = Invitation(Link(("ipc:///run/a b/t.sock",), HERE.key), new_secret())
     assert parse_invitation(one.link) == one
+
+
+def test_an_invitation_names_all_addresses_of_its_tracker() -> None:
+    several = Link(("tcp://192.0.2.7:5000", "tcp://two.example:5000"), HERE.key)
+    one = Invitation(several, new_secret())
+    assert parse_invitation(one.link) == one
+    assert one.link.startswith("mini-torrent://192.0.2.7:5000,two.example:5000/")
 
 
 def test_a_shell_leaves_the_quoted_link_alone() -> None:
@@ -52,8 +59,8 @@ def test_a_shell_leaves_the_quoted_link_alone() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (HERE.link, "not an invitation: the part from # on is missing"),
-        (f"{HERE.link}#", "not an invitation: the part from # on is missing"),
+        (HERE.text, "not an invitation: the part from # on is missing"),
+        (f"{HERE.text}#", "not an invitation: the part from # on is missing"),
         (INVITATION.link[:-1], f"{SECRET_CHARACTERS - 1} characters stand behind the #"),
         (INVITATION.link + "A", "something was added to it"),
         (INVITATION.link[:-1] + "é", "cannot stand behind the #"),
@@ -73,7 +80,7 @@ def test_a_tracker_link_says_that_it_is_an_invitation() -> None:
 
 def test_h116_a_proof_for_one_tracker_opens_nothing_at_another_one() -> None:
     """A link with an exchanged key leads to a tracker that gets a proof for itself alone."""
-    elsewhere = Invitation(Tracker(HERE.endpoint, DeviceKey(b"x" * 32)), INVITATION.secret)
+    elsewhere = Invitation(Link(HERE.endpoints, DeviceKey(b"x" * 32)), INVITATION.secret)
     assert elsewhere.proof != INVITATION.proof
     assert key_of(elsewhere.proof) != key_of(INVITATION.proof)
 

@@ -12,11 +12,13 @@ from common.crypto.keys import key_text
 from common.errors import ConfigError
 from common.ids import DeviceKey
 from common.link import (
+    Link,
     Tracker,
     add_key,
     as_endpoint,
     check_endpoint,
     check_source,
+    links_of,
     parse_link,
     read_info,
     trackers_of,
@@ -38,7 +40,38 @@ TEXT = key_text(KEY)
 )
 def test_a_link_is_read_as_it_was_written(endpoint: str) -> None:
     tracker = Tracker(endpoint, KEY)
-    assert parse_link(tracker.link) == tracker
+    assert parse_link(tracker.link) == Link((endpoint,), KEY)
+
+
+def test_a_link_may_have_several_addresses_of_one_key(tmp_path: Path) -> None:
+    endpoints = ("tcp://192.0.2.1:5000", "tcp://two.example:5000", "tcp://[2001:db8::1]:5001")
+    link = Link(endpoints, KEY)
+    assert link.text == f"mini-torrent://192.0.2.1:5000,two.example:5000,[2001:db8::1]:5001/{TEXT}"
+    assert parse_link(link.text) == link
+    assert trackers_of(link.text) == [Tracker(endpoint, KEY) for endpoint in endpoints]
+    assert links_of(trackers_of(link.text)) == [link]
+    again = f"mini-torrent://192.0.2.1:5000,192.0.2.1:5000/{TEXT}"
+    assert parse_link(again) == Link(endpoints[:1], KEY)
+    info = tmp_path / "tracker_info.txt"
+    info.write_text(f"192.0.2.1\n5000\n{TEXT}\n192.0.2.2\n5000\n{TEXT}\n")
+    assert links_of(trackers_of(str(info))) == [
+        Link(("tcp://192.0.2.1:5000", "tcp://192.0.2.2:5000"), KEY)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "fault"),
+    [
+        ("192.0.2.1:5000,", "an address is missing beside a comma"),
+        (",192.0.2.1:5000", "an address is missing beside a comma"),
+        ("192.0.2.1:5000,two", "the port is missing after the host .two."),
+        ("192.0.2.1:5000,:5000", "the host is missing before the port"),
+        (",".join(f"192.0.2.{n}:5000" for n in range(17)), "it has more than 16 addresses"),
+    ],
+)
+def test_faults_in_one_of_several_addresses_are_named(addresses: str, fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        parse_link(f"mini-torrent://{addresses}/{TEXT}")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ IPC = f"mini-torrent+ipc:///run/a b/t.sock/{KEY}"
     ],
 )
 def test_the_intended_link_is_found(typed: str, tmp_path: Path) -> None:
-    assert parse_link(typed).link == LINK
+    assert parse_link(typed).text == LINK
     assert checked({"tracker": typed}, str(tmp_path)) == {"tracker": LINK}
     assert [tracker.link for tracker in trackers_of(typed, tmp_path)] == [LINK]
 
@@ -47,9 +47,9 @@ def test_the_intended_link_is_found(typed: str, tmp_path: Path) -> None:
 )
 def test_every_kind_of_link_stays_what_it_is(link: str) -> None:
     for typed in (link, f" {link} ", f"'{link}'"):
-        assert parse_link(typed).link == link
+        assert parse_link(typed).text == link
     if not link.startswith("mini-torrent+ipc"):
-        assert parse_link(link.removeprefix("mini-torrent://")).link == link
+        assert parse_link(link.removeprefix("mini-torrent://")).text == link
 
 
 @pytest.mark.parametrize(

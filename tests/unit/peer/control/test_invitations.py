@@ -11,7 +11,7 @@ import pytest
 from common.errors import IntegrityError, Refused, RemoteProtocolError
 from common.ids import DeviceKey, UserId
 from common.invitation import Invitation, id_of, key_of, parse_invitation
-from common.link import Tracker
+from common.link import Link, Tracker
 from common.messages import control, tracker
 from peer.control.invitations import InvitationCommands
 
@@ -24,6 +24,7 @@ class FakeLink:
 
     def __init__(self, where: Tracker, reply: Any) -> None:
         self.where = where
+        self.known = Link((where.endpoint,), where.key)
         self.asked: list[Any] = []
         self._reply = reply
 
@@ -115,13 +116,13 @@ def test_another_invitation_than_the_one_asked_for_is_not_shown(what: str) -> No
 def test_a_false_reply_to_a_join_logs_no_user_in(
     reply: tracker.Redeemed, error: type[Exception]
 ) -> None:
-    link = Invitation(HERE, bytes(18)).link
+    link = Invitation(Link((HERE.endpoint,), KEY), bytes(18)).link
     with pytest.raises(error):
         run(control.Redeem(link, "bob", "password"), lambda _: reply, user=None)
 
 
 def test_h116_a_proof_is_sent_to_the_tracker_of_the_link_alone() -> None:
-    elsewhere = Invitation(Tracker(HERE.endpoint, DeviceKey(b"x" * 32)), bytes(18))
+    elsewhere = Invitation(Link((HERE.endpoint,), DeviceKey(b"x" * 32)), bytes(18))
     sent: list[Any] = []
     with pytest.raises(Refused, match="another tracker"):
         run(control.Redeem(elsewhere.link), sent.append)

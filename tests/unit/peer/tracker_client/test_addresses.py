@@ -85,7 +85,7 @@ class Stage:
 
         def make(endpoint: str) -> TrackerConnection:
             return TrackerConnection(
-                self.context, pair, where, lambda _: None, lambda _: None, endpoint
+                self.context, pair, lambda _: None, lambda _: None, where, endpoint
             )
 
         connection = await connected(make, where, timeout_s)

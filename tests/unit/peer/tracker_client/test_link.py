@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 import zmq
 
 from common import limits
-from common.crypto.keys import new_pair
+from common.crypto.keys import KeyPair, new_pair
 from common.errors import Refused, RemoteProtocolError, TransportError
+from common.ids import DeviceKey
 from common.link import Tracker
 from common.messages import events, tracker
 from common.messages.base import Refusal
@@ -23,8 +25,9 @@ from common.net.codec import SIGNATURE, Decoder, encode, pack
 from common.net.pump import Frames, Pump
 from common.net.sockets import Serve, make_socket
 from peer.tracker_client import link as tracker_client_link
+from peer.tracker_client.claims import tracker_addresses
 from peer.tracker_client.link import TrackerLink, refused_with
-from peer.tracker_client.selection import TrackerSelector
+from peer.tracker_client.selection import MOVE_AGAIN_S, TrackerSelector
 from tests.support.peer_fakes import turns, until
 
 TOPIC = b"a topic of 16 b."
@@ -34,10 +37,11 @@ _commands: Decoder[tracker.Command] = Decoder(tracker.Command)
 class Scripted:
     """A tracker that answers as a test says; None is no answer."""
 
-    def __init__(self) -> None:
-        self.pair = new_pair()
+    def __init__(self, pair: KeyPair | None = None, host: str = "127.0.0.1") -> None:
+        self.pair = pair or new_pair()
         self.context: zmq.Context[Any]
-        self.where = Tracker("tcp://127.0.0.1:0", self.pair.public)
+        self.where = Tracker(f"tcp://{host}:0", self.pair.public)
+        self.trackers: list[str] = []
         self.heard: list[tuple[bytes, Any]] = []
         self.answer: Callable[[Any], Any] = lambda command: tracker.Done()
         self.told_events: str | None = None
@@ -65,7 +69,16 @@ class Scripted:
         if isinstance(command, tracker.Hello):
             self.hellos += 1
             told = self.told_events or self.events
-            welcome = tracker.Welcome(b"t" * 16, [b"k" * 32], told, 1, None, b"i" * 16, b"n" * 32)
+            welcome = tracker.Welcome(
+                b"t" * 16,
+                [b"k" * 32],
+                told,
+                1,
+                None,
+                b"i" * 16,
+                b"n" * 32,
+                trackers=self.trackers,
+            )
             reply: Any = welcome if self.answers_hello else None
         else:
             self.heard.append((envelope.request_id, command))
@@ -76,8 +89,8 @@ class Scripted:
     def publish(self, topic: bytes, body: bytes) -> None:
         self.publisher.send([topic, SIGNATURE, body])
 
-    def beat(self) -> None:
-        self.publish(events.BEAT_TOPIC, encode(events.Beat(b"t" * 16, 1)))
+    def beat(self, *, cut_off: bool = False) -> None:
+        self.publish(events.BEAT_TOPIC, encode(events.Beat(b"t" * 16, 1, cut_off)))
 
     def stop(self) -> None:
         """End without a word."""
@@ -485,3 +498,125 @@ def test_requests_that_gave_up_do_not_end_the_current_attempt(
         assert not hello.future.done()
 
     run(test)
+
+
+# -- several trackers with one key ---------------------------------------------------------------
+
+
+def with_two(
+    test: Callable[[TrackerLink, RecordingListener, Scripted, Scripted], Awaitable[None]],
+    *silent: Tracker,
+) -> None:
+    """Run ``test`` with the link, the tracker that it uses, and another one with its key."""
+
+    async def main() -> None:
+        one = Scripted()
+        two, heard = Scripted(one.pair), RecordingListener()
+        context: zmq.Context[Any] = zmq.Context()
+        where = [*(Tracker(each.endpoint, one.pair.public) for each in silent), one.where]
+        link = TrackerLink(context, new_pair(), [*where, two.where], heard, rng=random.Random(1))
+        try:
+            link.start()
+            await until(lambda: link.connected, "the link")
+            used, other = (one, two) if link.where == one.where else (two, one)
+            await test(link, heard, used, other)
+        finally:
+            await link.close()
+            context.destroy(linger=0)
+            one.stop()
+            two.stop()
+
+    asyncio.run(main())
+
+
+def test_f145_a_command_of_a_tracker_that_dies_is_asked_of_another_under_its_id() -> None:
+    async def test(
+        link: TrackerLink, heard: RecordingListener, used: Scripted, other: Scripted
+    ) -> None:
+        used.answer = lambda command: None
+        asked = asyncio.create_task(link.ask(tracker.CreateGroup("films"), tracker.Done))
+        await until(lambda: used.heard)
+        used.stop()
+        assert (await asked).reply == tracker.Done()
+        assert used.heard == other.heard
+        assert (link.where, heard.ups, heard.downs) == (other.where, 2, 1)
+        # It is not left for the first one, which is back.
+        hellos = used.hellos
+        used.start()
+        other.beat()
+        await turns()
+        assert (link.where, link.connected, used.hellos) == (other.where, True, hellos)
+
+    with_two(test)
+
+
+def test_f145_a_silent_address_among_several_delays_the_others_only_briefly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A round that waited for the silent ones would take longer than the test.
+    monkeypatch.setattr(tracker_client_link, "CONNECT_TIMEOUT_S", 60.0)
+    silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+
+    async def test(
+        link: TrackerLink, heard: RecordingListener, used: Scripted, other: Scripted
+    ) -> None:
+        assert len(link.known.endpoints) == 6
+        used.stop()
+        await until(lambda: link.connected and link.where == other.where, "the other one")
+
+    where = [
+        Tracker(f"tcp://127.0.0.1:{each.getsockname()[1]}", DeviceKey(bytes(32))) for each in silent
+    ]
+    with_two(test, *where)
+    for each in silent:
+        each.close()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_f146_a_tracker_without_its_database_is_left_for_another_once() -> None:
+    async def test(
+        link: TrackerLink, heard: RecordingListener, used: Scripted, other: Scripted
+    ) -> None:
+        def both_cut_off() -> bool:
+            used.beat(cut_off=True)
+            other.beat(cut_off=True)
+            return link.connected and link.where == other.where
+
+        await until(both_cut_off, "the other one")
+        for _ in range(5):  # where it is no better, the peer stays
+            both_cut_off()
+            await turns()
+        assert (heard.ups, link.where) == (2, other.where)
+        link._selector._moved_at -= MOVE_AGAIN_S
+        await until(lambda: both_cut_off() or link.where == used.where)
+
+    with_two(test)
+
+
+def test_h155_addresses_that_a_tracker_names_are_checked() -> None:
+    async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
+        port = scripted.where.endpoint.rpartition(":")[2]
+        good = [f"tcp://127.0.0.7:{port}", "tcp://192.0.2.9:5000"]
+        scripted.trackers = [
+            *good,
+            "ipc:///run/other.sock",
+            "tcp://name.example:5000",
+            "tcp://0.0.0.0:5000",
+            "tcp://192.0.2.9:0",
+            "nonsense",
+            scripted.where.endpoint,
+        ]
+        link.reconnect()
+        await until(lambda: heard.ups == 2, "the link again")
+        assert set(link.known.endpoints) == {scripted.where.endpoint, *good}
+
+    run(test)
+
+
+def test_h155_a_tracker_elsewhere_leads_to_no_socket_of_this_machine() -> None:
+    named = ["tcp://127.0.0.1:5000", "tcp://[::1]:5000", "tcp://192.0.2.9:5000"]
+    welcome = tracker.Welcome(
+        b"t" * 16, [b"k" * 32], "tcp://*:1", 1, None, b"i" * 16, b"n" * 32, trackers=named
+    )
+    assert tracker_addresses(welcome, "tcp://192.0.2.1:5000") == named[2:]
+    assert tracker_addresses(welcome, "tcp://127.0.0.1:5000") == named
