@@ -83,11 +83,11 @@ class KeyedTokenBuckets:
         bucket.set_back(now)
         return taken
 
-    def give_back(self, key: Hashable, now: float) -> None:
-        """Return a token that was taken."""
+    def give_back(self, key: Hashable, now: float, tokens: float = 1.0) -> None:
+        """Return ``tokens`` that were taken."""
         bucket = self._used(key)
         bucket.take(0.0, now)
-        bucket.give_back(1.0)
+        bucket.give_back(tokens)
         bucket.set_back(now)
 
     def _used(self, key: Hashable) -> TokenBucket:

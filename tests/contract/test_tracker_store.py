@@ -21,12 +21,13 @@ from alembic.script import ScriptDirectory
 
 from common import limits
 from common.errors import StorageError
-from common.ids import ContentId, DeviceKey, GroupId, UserId
-from common.invitation import id_of, key_of
+from common.ids import DeviceKey, GroupId, UserId
+from common.invitation import key_of
 from common.messages import events, tracker
 from common.messages.operator import Registration
 from common.token_bucket import Rate
 from tests.support.memory_store import MemoryStore
+from tests.support.random_commands import proof, random_command
 from tests.support.tracker_harness import Device, TrackerHarness, content_id
 from tracker.core import budgets, commands, operator
 from tracker.core.budgets import Budget
@@ -100,7 +101,7 @@ def test_committed_changes_are_loaded_by_the_next_process(store: AnyStore) -> No
     print(f"MINI_TORRENT_SEED={seed}")
     rng, harness, written = random.Random(seed), TrackerHarness(seed), 0
     for step in range(1_000):
-        _something(harness, rng)
+        random_command(harness, rng)
         if step % 50 == 49:
             store.commit(harness.changes[written:])
             written = len(harness.changes)
@@ -187,82 +188,6 @@ def _table_sizes(store: Store) -> dict[str, int]:
 
 def _begins(entry: events.LogEntry) -> bool:
     return isinstance(entry.event, events.Created)
-
-
-def _something(harness: TrackerHarness, rng: random.Random) -> None:
-    device = harness.device(f"device {rng.randrange(6)}")
-    user, group = f"u{rng.randrange(5)}", f"g{rng.randrange(3)}"
-    name = rng.choice(["a", "b"])
-    harness.wait(rng.random() * 30)
-    if device.user is None or rng.random() < 0.05:
-        device.enters(user)
-        return
-    device.asks(
-        rng.choice(
-            [
-                tracker.CreateGroup(group),
-                tracker.JoinGroup(group),
-                tracker.LeaveGroup(group),
-                tracker.AcceptRequest(group, user),
-                tracker.AcceptRequest(group, user),
-                tracker.RejectRequest(group, user),
-                tracker.RemoveMember(group, user),
-                tracker.Offer(group, name, _content(harness, name)),
-                tracker.Offer(group, name, _content(harness, name)),
-                tracker.Offer(group, name, _content(harness, "c"), True),
-                tracker.Offer(group, name, _content(harness, "d"), True),
-                tracker.Offer(group, name, _content(harness, "c"), False, rng.randrange(3)),
-                tracker.StopShare(group, name, rng.randrange(3)),
-                tracker.Withdraw(group, name, rng.randrange(3)),
-                tracker.SetFollow(group, True, rng.choice([[], ["*.iso", "a?"]])),
-                tracker.SetFollow(group, rng.random() < 0.7),
-                tracker.Logout(),
-                tracker.ForgetDevice(harness.device(f"device {rng.randrange(6)}").key),
-                tracker.Announce("tcp://192.0.2.7:9000"),
-                tracker.Depart(),
-                tracker.Invite(group, _key(rng), rng.randint(1, 2), rng.randint(60, 600)),
-                tracker.Invite(group, _key(rng), 1),
-                tracker.Redeem(_proof(rng.randrange(4))),
-                tracker.Redeem(_proof(rng.randrange(4))),
-                tracker.RevokeInvitation(group, id_of(_key(rng))),
-            ]
-        )
-    )
-    if rng.random() < 0.03:
-        _operate(harness, rng, UserId(user), group)
-    if rng.random() < 0.02 and device.user is not None:
-        order = device.does(tracker.ChangePassword("secret", "fresh one", rng.random() < 0.5))
-        # What it is replaced by is what `enters` expects.
-        device.does(commands.PasswordChecked(order, "hash of secret"))
-    if rng.random() < 0.02:
-        harness.decide(Caller(device.key), commands.Housekeep())
-
-
-def _operate(harness: TrackerHarness, rng: random.Random, user: UserId, group: str) -> None:
-    """A command of the operator; a disabled user is enabled again, or could not enter."""
-    orders: list[list[operator.Command]] = [
-        [operator.SetDisabled(user, True), operator.SetDisabled(user, False)],
-        [operator.DeleteUser(user)],
-        [operator.DeleteGroup(group)],
-        [operator.ReplacePassword(user, "hash of secret")],
-        [operator.SetRegistration(Registration.INVITE), operator.SetRegistration(OPEN)],
-    ]
-    for order in rng.choice(orders):
-        harness.decide(Caller(DeviceKey(b"")), order)
-
-
-def _proof(number: int) -> bytes:
-    return b"%032d" % number
-
-
-def _key(rng: random.Random) -> bytes:
-    return key_of(_proof(rng.randrange(4)))
-
-
-def _content(harness: TrackerHarness, name: str) -> ContentId:
-    if content_id(name) not in harness.state.manifests:
-        harness.content(name)
-    return content_id(name)
 
 
 def test_a_batch_that_fails_writes_nothing(store: AnyStore) -> None:
@@ -505,12 +430,12 @@ def test_h112_the_last_use_is_checked_in_the_transaction(store: AnyStore) -> Non
     harness = TrackerHarness()
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice)
-    alice.does(tracker.Invite("lab", key_of(_proof(1))))
+    alice.does(tracker.Invite("lab", key_of(proof(1))))
     store.commit(harness.changes)
     harness.changes.clear()
-    bob.does(tracker.Redeem(_proof(1)))
+    bob.does(tracker.Redeem(proof(1)))
     store.commit(harness.changes)
-    used = [InvitationUsed(GroupId("lab"), key_of(_proof(1)))]
+    used = [InvitationUsed(GroupId("lab"), key_of(proof(1)))]
     with pytest.raises(LogConflict):
         store.commit(used)
     assert list(store.load().groups["lab"].members) == ["alice", "bob"]

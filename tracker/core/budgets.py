@@ -94,3 +94,8 @@ class Budgets:
         """Apply what `spend` decided."""
         key = (spent.user, spent.device)
         self._left[spent.budget].take(key, spent.at_ms / 1000, spent.amount)
+
+    def give_back(self, spent: BudgetSpent) -> None:
+        """Take back what `take` did: the command was not carried out."""
+        key = (spent.user, spent.device)
+        self._left[spent.budget].give_back(key, spent.at_ms / 1000, spent.amount)

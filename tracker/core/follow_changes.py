@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from common.ids import DeviceKey, GroupId, UserId
+from tracker.core.undo import UndoLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +46,23 @@ class Followed(Protocol):
     follows: dict[DeviceKey, FollowRecord]
 
 
-def apply_follow(groups: Mapping[GroupId, Followed], change: FollowSet | FollowEnded) -> None:
+def apply_follow(
+    groups: Mapping[GroupId, Followed], change: FollowSet | FollowEnded, undo: UndoLog
+) -> None:
     """Apply ``change`` to the mirror."""
     follows = groups[change.group].follows
     if isinstance(change, FollowSet):
+        undo.item(follows, change.device)
         follows[change.device] = FollowRecord(change.user, change.globs, change.at_ms)
     else:
+        undo.removal(follows, change.device)
         del follows[change.device]
 
 
-def drop_follows(groups: Iterable[Followed], devices: Iterable[DeviceKey]) -> None:
+def drop_follows(groups: Iterable[Followed], devices: Iterable[DeviceKey], undo: UndoLog) -> None:
     """End the follows of ``groups`` by ``devices``."""
     gone = list(devices)
     for group in groups:
         for device in gone:
+            undo.removal(group.follows, device)
             group.follows.pop(device, None)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from common.ids import GroupId, UserId
+from tracker.core.undo import UndoLog
 
 K = TypeVar("K", bound=Hashable)
 
@@ -28,26 +29,34 @@ class Holdings:
     shares: Counter[tuple[GroupId, UserId]] = field(default_factory=Counter)
     manifest_bytes: Counter[UserId] = field(default_factory=Counter)
 
-    def add_offer(self, user: UserId) -> None:
+    def add_offer(self, user: UserId, undo: UndoLog) -> None:
         """Count one more device of ``user`` that offers a share."""
-        self.offers[user] += 1
+        _more(self.offers, user, 1, undo)
 
-    def drop_offer(self, user: UserId) -> None:
+    def drop_offer(self, user: UserId, undo: UndoLog) -> None:
         """Count one device less."""
-        _less(self.offers, user, 1)
+        _less(self.offers, user, 1, undo)
 
-    def add_share(self, group: GroupId, user: UserId, manifest_bytes: int) -> None:
+    def add_share(self, group: GroupId, user: UserId, manifest_bytes: int, undo: UndoLog) -> None:
         """Count one more share of ``group`` that ``user`` offers."""
-        self.shares[group, user] += 1
-        self.manifest_bytes[user] += manifest_bytes
+        _more(self.shares, (group, user), 1, undo)
+        _more(self.manifest_bytes, user, manifest_bytes, undo)
 
-    def drop_share(self, group: GroupId, user: UserId, manifest_bytes: int) -> None:
+    def drop_share(self, group: GroupId, user: UserId, manifest_bytes: int, undo: UndoLog) -> None:
         """Count one share less: ``user`` offers it on no device."""
-        _less(self.shares, (group, user), 1)
-        _less(self.manifest_bytes, user, manifest_bytes)
+        _less(self.shares, (group, user), 1, undo)
+        _less(self.manifest_bytes, user, manifest_bytes, undo)
 
 
-def _less(counts: Counter[K], key: K, amount: int) -> None:
-    counts[key] -= amount
-    if counts[key] <= 0:
+def _more(counts: Counter[K], key: K, amount: int, undo: UndoLog) -> None:
+    undo.item(counts, key)
+    counts[key] += amount
+
+
+def _less(counts: Counter[K], key: K, amount: int, undo: UndoLog) -> None:
+    if counts[key] > amount:
+        undo.item(counts, key)
+        counts[key] -= amount
+    else:
+        undo.removal(counts, key, ordered=False)
         del counts[key]

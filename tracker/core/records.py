@@ -16,6 +16,7 @@ from common.token_bucket import KeyedTokenBuckets, Rate
 from tracker.core.changes import ShareId
 from tracker.core.follow_changes import FollowRecord
 from tracker.core.share_names import ShareNames
+from tracker.core.undo import UndoLog
 
 REQUESTS = Rate(limits.REQUEST_BURST, 1 / limits.REQUEST_S)
 ShareRef: TypeAlias = tuple[GroupId, ShareId]
@@ -110,14 +111,16 @@ class Group:
         default_factory=lambda: KeyedTokenBuckets(REQUESTS), compare=False
     )
 
-    def rekey(self, epoch: int, key: bytes) -> None:
+    def rekey(self, epoch: int, key: bytes, undo: UndoLog) -> None:
         """Begin another epoch with its key."""
+        undo.field(self, "epoch", "key", "rekey_pending")
         self.epoch, self.key, self.rekey_pending = epoch, key, False
 
-    def count_entry(self, seq: int) -> None:
+    def count_entry(self, seq: int, undo: UndoLog) -> None:
         """Count an entry of the log. Raises `LocalProtocolError` if it is not the next one."""
         if seq != self.seq + 1:
             raise LocalProtocolError(f"entry {seq} after {self.seq} in the log of {self.id}")
+        undo.field(self, "seq", "entries")
         self.seq = seq
         self.entries += 1
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 
 from common.ids import ContentId, UserId
 from tracker.core.changes import NameId, ShareId
+from tracker.core.sorted_lists import remove_sorted
+from tracker.core.undo import UndoLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,39 +76,50 @@ class ShareNames:
         if name.ended_ms is not None:
             self.ended[name_id] = None
 
-    def add_version(self, share: ShareId, text: str, version: Version) -> None:
+    def add_version(self, share: ShareId, text: str, version: Version, undo: UndoLog) -> None:
         """Add a version that has no offer yet, and its name if that is new."""
+        undo.item(self.by_id, share.name)
         name = self.by_id.setdefault(share.name, Name(text, share.version))
+        undo.field(name, "text", "current")
         name.text = text
         name.current = max(name.current, share.version)
+        undo.item(name.versions, share.version)
         name.versions[share.version] = version
-        self._relist([share.name])
+        self._relist([share.name], undo)
 
-    def begin(self, share: ShareId) -> None:
+    def begin(self, share: ShareId, undo: UndoLog) -> None:
         """A version gets its first offer."""
         name = self.by_id[share.name]
+        undo.member(name.offered, share.version)
         name.offered.add(share.version)
+        undo.field(name, "ended_ms")
         name.ended_ms = None
+        undo.removal(self.ended, share.name)
         self.ended.pop(share.name, None)
-        self._relist([share.name])
+        self._relist([share.name], undo)
 
-    def end(self, shares: Iterable[ShareId], at_ms: int) -> None:
+    def end(self, shares: Iterable[ShareId], at_ms: int, undo: UndoLog) -> None:
         """Versions lose their last offer; end the names that have none left."""
         touched: dict[NameId, None] = {}
         for share in shares:
-            self.by_id[share.name].offered.discard(share.version)
+            offered = self.by_id[share.name].offered
+            undo.member(offered, share.version)
+            offered.discard(share.version)
             touched[share.name] = None
         for name_id in touched:
             name = self.by_id[name_id]
             if name.offered or name.ended_ms is not None:
                 continue
+            undo.field(name, "versions", "ended_ms")
             name.versions = {k: v for k, v in name.versions.items() if v.withdrawn}
             if name.versions or name.floor:
                 name.ended_ms = at_ms
+                undo.item(self.ended, name_id)
                 self.ended[name_id] = None
             else:
+                undo.removal(self.by_id, name_id, ordered=False)
                 del self.by_id[name_id]
-        self._relist(touched)
+        self._relist(touched, undo)
 
     def withdrawn(self, name_id: NameId, version: int, *, earlier: bool) -> list[ShareId]:
         """Return the shares that have offers and end if ``version`` is withdrawn."""
@@ -116,24 +129,31 @@ class ShareNames:
             if offered == version or (earlier and offered < version)
         ]
 
-    def withdraw(self, name_id: NameId, version: int, *, earlier: bool, at_ms: int) -> None:
+    def withdraw(
+        self, name_id: NameId, version: int, undo: UndoLog, *, earlier: bool, at_ms: int
+    ) -> None:
         """Forbid ``version``, with ``earlier`` all before it too; their offers are gone."""
         name = self.by_id[name_id]
+        undo.field(name, "floor", "versions")
         if earlier:
             name.floor = max(name.floor, version)
             name.versions = {k: v for k, v in name.versions.items() if k > version}
             ending = {k for k in name.offered if k <= version}
         else:
+            undo.item(name.versions, version)
             name.versions[version] = replace(name.versions[version], withdrawn=True)
             ending = {version}
-        self.end([ShareId(name_id, k) for k in ending] or [ShareId(name_id, version)], at_ms)
+        ended = [ShareId(name_id, k) for k in ending] or [ShareId(name_id, version)]
+        self.end(ended, at_ms, undo)
 
-    def forget(self, name_id: NameId) -> None:
+    def forget(self, name_id: NameId, undo: UndoLog) -> None:
         """Remove a name without offers."""
+        undo.removal(self.by_id, name_id, ordered=False)
         del self.by_id[name_id]
+        undo.removal(self.ended, name_id)
         self.ended.pop(name_id, None)
 
-    def _relist(self, touched: Iterable[NameId]) -> None:
+    def _relist(self, touched: Iterable[NameId], undo: UndoLog) -> None:
         """Keep `listed` up to date; in one pass for many names, for each shifts the list."""
         wrong: set[NameId] = set()
         missing: list[NameId] = []
@@ -147,8 +167,12 @@ class ShareNames:
             elif should and not is_listed:
                 missing.append(name_id)
         if len(wrong) == 1:
-            del self.listed[bisect_left(self.listed, next(iter(wrong)))]
+            [name_id] = wrong
+            undo.subtraction(self.listed, name_id)
+            remove_sorted(self.listed, name_id)
         elif wrong:
+            undo.field(self, "listed")
             self.listed = [name_id for name_id in self.listed if name_id not in wrong]
         for name_id in missing:
+            undo.addition(self.listed, name_id)
             insort(self.listed, name_id)

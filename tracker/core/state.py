@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import assert_never
+from typing import Any, TypeVar, assert_never
 
 from common import limits
 from common.errors import LocalProtocolError
@@ -22,8 +22,7 @@ from tracker.core import invitation_changes as ic
 from tracker.core import operator_changes as oc
 from tracker.core.budgets import Budgets, BudgetSpent
 from tracker.core.follow_changes import FollowEnded, FollowSet, apply_follow, drop_follows
-from tracker.core.holdings import Holdings
-from tracker.core.invitation_state import apply_invitation, drop_invitations
+from tracker.core.invitation_state import add_invitation, apply_invitation, drop_invitations
 from tracker.core.records import (
     Account,
     Binding,
@@ -33,32 +32,29 @@ from tracker.core.records import (
     Member,
     Revocation,
     Share,
-    ShareRef,
 )
 from tracker.core.share_names import Version
+from tracker.core.shares_state import SharesState
 from tracker.core.sorted_lists import remove_sorted
-from tracker.core.unshared_manifests import UnsharedManifests
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
-class State:
+class State(SharesState):
     """All durable state except the manifests' bytes and the log's entries."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.accounts: dict[UserId, Account] = {}
         self.registration = Registration.OPEN
         self.devices: dict[DeviceKey, UserId] = {}
         self.devices_of: dict[UserId, dict[DeviceKey, Binding]] = {}
-        self.groups: dict[GroupId, Group] = {}
         self.group_ids: list[GroupId] = []  # sorted: a page costs no pass over all groups
         self.tombstones: dict[GroupId, GroupTombstone] = {}
         self.groups_of: dict[UserId, dict[GroupId, None]] = {}
         self.requests_of: dict[UserId, dict[GroupId, None]] = {}
         self.invited_by: dict[bytes, GroupId] = {}  # the group of each invitation, by its hash
-        self.offers_of: dict[tuple[UserId, DeviceKey], list[ShareRef]] = {}  # each list sorted
-        self.manifests: dict[ContentId, c.ManifestSummary] = {}
-        self.shared_in: dict[ContentId, dict[ShareRef, None]] = {}
-        self.unshared_manifests = UnsharedManifests()
-        self.holdings = Holdings()
         self.budgets = Budgets()  # in memory only
         self.receipts: dict[tuple[DeviceKey, bytes], tuple[bytes, int]] = {}
         self._device_rows: dict[GroupId, list[DeviceRow]] = {}  # sorted once for all peers that ask
@@ -116,67 +112,92 @@ class State:
 
     # -- changes --------------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Begin a batch of changes that `take_back` can undo; `keep` or `take_back` ends it."""
+        self._undo.begin()
+
+    def keep(self) -> None:
+        """Keep the changes since `begin`: they are durable."""
+        self._undo.keep()
+
+    def take_back(self) -> None:
+        """Undo the changes since `begin`: they are not durable. Cost: these changes."""
+        self._undo.take_back()
+
     def apply(self, change: c.Change) -> None:
         """Apply ``change`` to the mirror.
 
-        Raise `LocalProtocolError` or KeyError if it does not fit; the caller must then load the
-        mirror from the store again.
+        Raise `LocalProtocolError` or KeyError if it does not fit. Part of it may be applied then:
+        take the batch back, or load the mirror again.
         """
         match change:
             case c.AccountCreated(user, password_hash, at_ms):
+                self._undo.item(self.accounts, user)
                 self.accounts[user] = Account(user, password_hash, at_ms)
             case c.PasswordReplaced(user, password_hash):
+                self._undo.item(self.accounts, user)
                 self.accounts[user] = replace(self.accounts[user], password_hash=password_hash)
             case oc.AccountDisabled(user, disabled):
+                self._undo.item(self.accounts, user)
                 self.accounts[user] = replace(self.accounts[user], disabled=disabled)
                 self._devices_changed(user)
             case oc.AccountDeleted(user):
                 self._delete_account(user)
             case oc.RegistrationSet(mode):
+                self._undo.field(self, "registration")
                 self.registration = mode
             case c.DeviceBound(device, user, at_ms):
+                self._undo.item(self.devices, device)
                 self.devices[device] = user
-                self.devices_of.setdefault(user, {})[device] = Binding(at_ms, at_ms)
+                self._set_in(self.devices_of, user, device, Binding(at_ms, at_ms))
                 self._devices_changed(user)
             case c.DeviceUnbound(device):
+                self._undo.removal(self.devices, device, ordered=False)
                 user = self.devices.pop(device)
+                self._undo.removal(self.devices_of[user], device)
                 del self.devices_of[user][device]
                 self._devices_changed(user)
-                drop_follows(self.groups_with(user), [device])
+                drop_follows(self.groups_with(user), [device], self._undo)
             case c.DeviceSeen(device, at_ms):
                 bindings = self.devices_of[self.devices[device]]
+                self._undo.item(bindings, device)
                 bindings[device] = replace(bindings[device], seen_ms=at_ms)
             case c.GroupCreated():
                 self._create_group(change)
             case c.GroupDissolved():
                 self._dissolve_group(change)
             case c.TombstoneExpired(group):
+                self._undo.removal(self.tombstones, group)
                 del self.tombstones[group]
             case c.OwnerChanged(group, user):
+                self._undo.field(self.groups[group], "owner")
                 self.groups[group].owner = user
-                drop_invitations(self.groups[group], self.invited_by)
+                drop_invitations(self.groups[group], self.invited_by, self._undo)
             case c.MemberJoined(group, user, seq, at_ms):
+                self._undo.item(self.groups[group].members, user)
                 self.groups[group].members[user] = Member(at_ms, seq)
-                self.groups_of.setdefault(user, {})[group] = None
-                self._device_rows.pop(group, None)
+                self._set_in(self.groups_of, user, group, None)
+                self._forget_rows(group)
             case c.MemberGone():
                 self._remove_member(change)
             case c.RekeyPending(group):
+                self._undo.field(self.groups[group], "rekey_pending")
                 self.groups[group].rekey_pending = True
             case c.GroupKeyHanded(group, epoch, key):
+                self._undo.field(self.groups[group], "epoch", "key")
                 self.groups[group].epoch, self.groups[group].key = epoch, key
             case c.GroupRekeyed():
-                self.groups[change.group].rekey(change.epoch, change.key)
-                self.groups[change.group].rekeyed_ms.append(change.at_ms)
+                self._rekey(change)
             case c.RevocationForgotten(group, user):
                 owner = self.groups.get(group) or self.tombstones[group]
+                self._undo.removal(owner.revoked, user)
                 owner.revoked.pop(user, None)
             case c.RequestMade(group, user, at_ms):
-                self.groups[group].requests[user] = at_ms
-                self.groups[group].request_buckets.take(user, at_ms / 1000)
-                self.requests_of.setdefault(user, {})[group] = None
+                self._add_request(self.groups[group], user, at_ms)
             case c.RequestDropped(group, user):
+                self._undo.removal(self.groups[group].requests, user)
                 del self.groups[group].requests[user]
+                self._undo.removal(self.requests_of[user], group)
                 del self.requests_of[user][group]
             case (
                 ic.InvitationMade()
@@ -184,23 +205,20 @@ class State:
                 | ic.InvitationDropped()
                 | ic.InvitationsExpired()
             ):
-                apply_invitation(self.groups, self.invited_by, change)
+                apply_invitation(self.groups, self.invited_by, change, self._undo)
             case c.ManifestStored(summary, _, sender):
                 self.add_manifest(summary, sender)
             case c.ManifestShown(user, content):
-                self._shown[(user, content)] = None
-                if len(self._shown) > limits.MANIFESTS_SHOWN_MAX:
-                    del self._shown[next(iter(self._shown))]
+                self._show(user, content)
             case c.ManifestDropped(content):
-                self.unshared_manifests.remove(content)
-                del self.manifests[content]
+                self._drop_manifest(content)
             case c.VersionAdded(group, share, name, content, user, at_ms):
                 added = Version(content, user, at_ms)
-                self.groups[group].names.add_version(share, name, added)
+                self.groups[group].names.add_version(share, name, added, self._undo)
             case c.VersionsWithdrawn():
                 self._withdraw(change)
             case c.NameForgotten(group, name_id):
-                self.groups[group].names.forget(name_id)
+                self.groups[group].names.forget(name_id, self._undo)
             case c.ShareAdded(group, share, content, at_ms):
                 name = self.groups[group].names.by_id[share.name].text
                 self.add_share(group, share, Share(name, content, at_ms))
@@ -214,36 +232,75 @@ class State:
             case c.OffersEnded():
                 self._end_offers(change)
             case FollowSet() | FollowEnded():
-                apply_follow(self.groups, change)
+                apply_follow(self.groups, change, self._undo)
             case c.Logged(entry):
-                self.groups[GroupId(entry.group)].count_entry(entry.seq)
+                self.groups[GroupId(entry.group)].count_entry(entry.seq, self._undo)
             case c.LogTrimmed(group, count):
+                self._undo.field(self.groups[group], "entries")
                 self.groups[group].entries -= count
             case c.ReceiptStored(device, request_id, fingerprint, at_ms):
+                self._undo.item(self.receipts, (device, request_id))
                 self.receipts[device, request_id] = (fingerprint, at_ms)
             case BudgetSpent():
+                self._undo.step(self.budgets.give_back, change)
                 self.budgets.take(change)
             case c.ReceiptsExpired(before_ms):
+                self._undo.field(self, "receipts")
                 self.receipts = {k: v for k, v in self.receipts.items() if v[1] >= before_ms}
             case _:
                 assert_never(change)
 
     def _delete_account(self, user: UserId) -> None:
+        self._undo.removal(self.accounts, user)
         del self.accounts[user]
-        for left in (self.devices_of, self.groups_of, self.requests_of):
+        tables: tuple[dict[UserId, Any], ...] = (self.devices_of, self.groups_of, self.requests_of)
+        for left in tables:
+            self._undo.removal(left, user, ordered=False)
             if left.pop(user, None):
                 raise LocalProtocolError(f"an account that is deleted has {left} left")
 
     def add_invitation(self, group: GroupId, key: bytes, invitation: Invitation) -> None:
         """Add an invitation to a group."""
-        self.groups[group].invitations[key] = invitation
-        self.invited_by[key] = group
+        add_invitation(self.groups[group], self.invited_by, key, invitation, self._undo)
 
     def _devices_changed(self, user: UserId) -> None:
         for group in self.groups_of.get(user, ()):
-            self._device_rows.pop(group, None)
+            self._forget_rows(group)
+
+    def _forget_rows(self, group: GroupId) -> None:
+        self._undo.item(self._device_rows, group)  # a query may sort them again during the batch
+        self._device_rows.pop(group, None)
+
+    def _set_in(self, tables: dict[UserId, dict[K, V]], user: UserId, key: K, value: V) -> None:
+        self._undo.item(tables, user)
+        theirs = tables.setdefault(user, {})
+        self._undo.item(theirs, key)
+        theirs[key] = value
+
+    def _show(self, user: UserId, content: ContentId) -> None:
+        self._undo.item(self._shown, (user, content))
+        self._shown[(user, content)] = None
+        if len(self._shown) > limits.MANIFESTS_SHOWN_MAX:
+            oldest = next(iter(self._shown))
+            self._undo.removal(self._shown, oldest)
+            del self._shown[oldest]
+
+    def _rekey(self, change: c.GroupRekeyed) -> None:
+        group = self.groups[change.group]
+        group.rekey(change.epoch, change.key, self._undo)
+        self._undo.field(group, "rekeyed_ms")
+        group.rekeyed_ms = group.rekeyed_ms.copy()
+        group.rekeyed_ms.append(change.at_ms)
+
+    def _add_request(self, group: Group, user: UserId, at_ms: int) -> None:
+        self._undo.item(group.requests, user)
+        group.requests[user] = at_ms
+        if group.request_buckets.take(user, at_ms / 1000):
+            self._undo.step(group.request_buckets.give_back, user, at_ms / 1000)
+        self._set_in(self.requests_of, user, group.id, None)
 
     def _create_group(self, change: c.GroupCreated) -> None:
+        self._undo.removal(self.tombstones, change.group)
         former = self.tombstones.pop(change.group, None)
         self.add_group(
             Group(
@@ -259,14 +316,19 @@ class State:
         )
 
     def _dissolve_group(self, change: c.GroupDissolved) -> None:
-        group = self.groups.pop(change.group)
+        undo, group = self._undo, self.groups[change.group]
+        undo.removal(self.groups, group.id)
+        del self.groups[group.id]
+        undo.subtraction(self.group_ids, group.id)
         remove_sorted(self.group_ids, group.id)
         for user in group.members:
+            undo.removal(self.groups_of[user], group.id)
             del self.groups_of[user][group.id]
         for user in group.requests:
+            undo.removal(self.requests_of[user], group.id)
             del self.requests_of[user][group.id]
-        self._device_rows.pop(group.id, None)
-        drop_invitations(group, self.invited_by)
+        self._forget_rows(group.id)
+        drop_invitations(group, self.invited_by, undo)
         for share_id, share in group.shares.items():
             self._unlist(group, share_id, share.content, change.at_ms)
         ended = {offer for share in group.shares.values() for offer in share.offers}
@@ -275,126 +337,28 @@ class State:
                 self._drop_offer(group.id, share, offer)
         self._drop_refs(group, ended)
         for user in group.members:
+            undo.item(group.revoked, user)
             group.revoked[user] = Revocation(change.epoch, change.at_ms)
+        undo.item(self.tombstones, group.id)
         self.tombstones[group.id] = GroupTombstone(
             group.seq, change.epoch, group.revoked, change.at_ms
         )
 
     def _remove_member(self, change: c.MemberGone) -> None:
-        group = self.groups[change.group]
+        undo, group = self._undo, self.groups[change.group]
+        undo.removal(group.members, change.user)
         del group.members[change.user]
+        undo.removal(self.groups_of[change.user], group.id)
         del self.groups_of[change.user][group.id]
-        drop_follows([group], self.devices_of.get(change.user, ()))
+        drop_follows([group], self.devices_of.get(change.user, ()), undo)
+        undo.item(group.revoked, change.user)
         group.revoked[change.user] = Revocation(change.epoch, change.at_ms)
-        group.rekey(change.epoch, change.key)
-        self._device_rows.pop(group.id, None)
+        group.rekey(change.epoch, change.key, undo)
+        self._forget_rows(group.id)
 
     def add_group(self, group: Group) -> None:
         """Add a group that has no members yet."""
+        self._undo.item(self.groups, group.id)
         self.groups[group.id] = group
+        self._undo.addition(self.group_ids, group.id)
         insort(self.group_ids, group.id)
-
-    def add_manifest(self, summary: c.ManifestSummary, sender: UserId | None = None) -> None:
-        """Add a manifest that no share names yet."""
-        self.manifests[summary.content] = summary
-        self.unshared_manifests.add(
-            summary.content, summary.manifest_bytes, summary.stored_ms, sender
-        )
-
-    def add_share(self, group_id: GroupId, share_id: c.ShareId, share: Share) -> None:
-        """Add a share without offers; its version and its manifest must be known."""
-        group = self.groups[group_id]
-        group.names.begin(share_id)
-        group.shares[share_id] = share
-        insort(group.share_ids, share_id)
-        group.names_of.setdefault(share.content, {})[share_id] = None
-        self.shared_in.setdefault(share.content, {})[group_id, share_id] = None
-        self.unshared_manifests.remove(share.content)
-
-    def add_offer(self, ref: ShareRef, offer: tuple[UserId, DeviceKey], at_ms: int) -> None:
-        """Add an offer of a known share."""
-        share, user = self.groups[ref[0]].shares[ref[1]], offer[0]
-        share.offers[offer] = at_ms
-        if user not in share.users:
-            self.holdings.add_share(ref[0], user, self.manifests[share.content].manifest_bytes)
-        share.users[user] = share.users.get(user, 0) + 1
-        self.holdings.add_offer(user)
-        insort(self.offers_of.setdefault(offer, []), ref)
-
-    def _drop_offer(self, group: GroupId, share: Share, offer: tuple[UserId, DeviceKey]) -> None:
-        user = offer[0]
-        del share.offers[offer]
-        self.holdings.drop_offer(user)
-        share.users[user] -= 1
-        if not share.users[user]:
-            del share.users[user]
-            size = self.manifests[share.content].manifest_bytes
-            self.holdings.drop_share(group, user, size)
-
-    def _drop_share(self, change: c.ShareDropped) -> None:
-        group = self.groups[change.group]
-        del group.shares[change.share]
-        remove_sorted(group.share_ids, change.share)
-        self._unlist(group, change.share, change.content, change.at_ms)
-        group.names.end([change.share], change.at_ms)
-
-    def _withdraw(self, change: c.VersionsWithdrawn) -> None:
-        group = self.groups[change.group]
-        for share_id in group.names.withdrawn(change.name, change.version, earlier=change.earlier):
-            share = group.shares.pop(share_id)
-            for offer in list(share.offers):
-                self._drop_offer(group.id, share, offer)
-                self._drop_ref(offer, (group.id, share_id))
-            remove_sorted(group.share_ids, share_id)
-            self._unlist(group, share_id, share.content, change.at_ms)
-        group.names.withdraw(
-            change.name, change.version, earlier=change.earlier, at_ms=change.at_ms
-        )
-
-    def _unlist(self, group: Group, share: c.ShareId, content: ContentId, at_ms: int) -> None:
-        names = group.names_of[content]
-        del names[share]
-        if not names:
-            del group.names_of[content]
-        refs = self.shared_in[content]
-        del refs[group.id, share]
-        if not refs:
-            del self.shared_in[content]
-            self.unshared_manifests.add(
-                content, self.manifests[content].manifest_bytes, at_ms, None
-            )
-
-    def _end_offers(self, change: c.OffersEnded) -> None:
-        """End offers in one pass; removed one by one, each removal would shift the sorted lists."""
-        group, ended = self.groups[change.group], set()
-        dropped: list[c.ShareId] = []
-        for share_id, share in list(group.shares.items()):
-            theirs = [
-                (user, device)
-                for user, device in share.offers
-                if user == change.user and change.device in (None, device)
-            ]
-            for offer in theirs:
-                self._drop_offer(group.id, share, offer)
-            ended.update(theirs)
-            if not share.offers:
-                del group.shares[share_id]
-                self._unlist(group, share_id, share.content, change.at_ms)
-                dropped.append(share_id)
-        group.names.end(dropped, change.at_ms)
-        group.share_ids = [share_id for share_id in group.share_ids if share_id in group.shares]
-        self._drop_refs(group, ended)
-
-    def _drop_ref(self, offer: tuple[UserId, DeviceKey], ref: ShareRef) -> None:
-        remove_sorted(self.offers_of[offer], ref)
-        if not self.offers_of[offer]:
-            del self.offers_of[offer]
-
-    def _drop_refs(self, group: Group, ended: set[tuple[UserId, DeviceKey]]) -> None:
-        """Remove the references to ``group`` from the offers of ``ended``."""
-        for offer in ended:
-            left = [ref for ref in self.offers_of[offer] if ref[0] != group.id]
-            if left:
-                self.offers_of[offer] = left
-            else:
-                del self.offers_of[offer]

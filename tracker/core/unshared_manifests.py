@@ -14,6 +14,7 @@ from common import limits
 from common.errors import Refused
 from common.ids import ContentId, UserId
 from common.messages.refusals import Code
+from tracker.core.undo import UndoLog
 
 ROW_BYTES = 512  # what a manifest takes beside its bytes; many small ones take space too
 
@@ -44,23 +45,37 @@ class UnsharedManifests:
         return self._bytes.total()
 
     def add(
-        self, content: ContentId, manifest_bytes: int, since_ms: int, sender: UserId | None
+        self,
+        content: ContentId,
+        manifest_bytes: int,
+        since_ms: int,
+        sender: UserId | None,
+        undo: UndoLog,
     ) -> None:
         """Add ``content``, which no share names since ``since_ms``."""
         size = manifest_bytes + ROW_BYTES
+        undo.item(self._all, content)
         self._all[content] = _Unshared(since_ms, size, sender)
-        self._of.setdefault(sender, {})[content] = None
+        undo.item(self._of, sender)
+        theirs = self._of.setdefault(sender, {})
+        undo.item(theirs, content)
+        theirs[content] = None
+        undo.item(self._bytes, sender)
         self._bytes[sender] += size
 
-    def remove(self, content: ContentId) -> None:
+    def remove(self, content: ContentId, undo: UndoLog) -> None:
         """Remove ``content``, if it is one of them."""
+        undo.removal(self._all, content)
         entry = self._all.pop(content, None)
         if entry is None:
             return
         theirs = self._of[entry.sender]
+        undo.removal(theirs, content)
         del theirs[content]
+        undo.removal(self._bytes, entry.sender)
         self._bytes[entry.sender] -= entry.size
         if not theirs:
+            undo.removal(self._of, entry.sender)
             del self._of[entry.sender], self._bytes[entry.sender]
 
     def before(self, at_ms: int) -> list[ContentId]:

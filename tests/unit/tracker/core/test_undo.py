@@ -1,0 +1,119 @@
+"""Batches of changes that are taken back leave the mirror as it was, dictionaries in order."""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+from typing import Any
+
+import pytest
+
+from common import limits
+from tests.support.random_commands import random_command
+from tests.support.tracker_harness import TrackerHarness
+from tracker.core.budgets import Budget, Budgets
+from tracker.core.share_names import ShareNames
+from tracker.core.state import State
+from tracker.core.undo import UndoLog
+from tracker.core.unshared_manifests import UnsharedManifests
+
+# Dictionaries of the mirror that nothing reads in order.
+UNORDERED = {"devices", "manifests", "offers_of", "shared_in", "names_of", "by_id", "offers"}
+UNORDERED |= {"shares", "manifest_bytes", "devices_of", "groups_of", "requests_of"}
+
+
+def picture(value: Any, name: str = "") -> Any:
+    """Return all of a mirror as plain values; empty tables of users count as absent."""
+    if isinstance(value, dict):
+        items = [(key, picture(each)) for key, each in value.items()]
+        return dict(items) if name in UNORDERED else items
+    if isinstance(value, State | ShareNames | UnsharedManifests):
+        return {
+            key: picture(each, key)
+            for key, each in vars(value).items()
+            if key not in ("_undo", "budgets", "_device_rows")
+        }
+    if hasattr(value, "__slots__") and hasattr(value, "__dataclass_fields__"):
+        names = [each for each in value.__dataclass_fields__ if each != "request_buckets"]
+        return {key: picture(getattr(value, key), key) for key in names}
+    return copy.copy(value) if isinstance(value, list | set) else value
+
+
+def left(budgets: Budgets, harness: TrackerHarness) -> dict[Any, float]:
+    """Return what each user has left of each budget, rounded; full ones count as absent."""
+    levels = {
+        (budget, key): (round(bucket.level(harness.now.wall_ms / 1000), 6), bucket._burst)
+        for budget in Budget
+        for key, bucket in budgets._left[budget]._buckets.items()
+    }
+    return {key: level for key, (level, burst) in levels.items() if level < burst}
+
+
+def test_f140_a_batch_that_is_taken_back_leaves_the_mirror_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Random batches; every other one is taken back, and is then made again and kept."""
+    seed = int(os.environ.get("MINI_TORRENT_SEED", random.randrange(1 << 32)))
+    print(f"MINI_TORRENT_SEED={seed}")
+    monkeypatch.setattr(limits, "MANIFESTS_SHOWN_MAX", 6)
+    monkeypatch.setattr(limits, "LOG_ENTRIES_MAX", 30)
+    monkeypatch.setattr(limits, "LOG_ENTRIES_KEPT", 10)
+    monkeypatch.setattr(limits, "TOMBSTONE_LIFE_S", 600)
+    rng, harness = random.Random(seed), TrackerHarness(seed)
+    undone = 0
+    for _ in range(300):
+        before = picture(harness.state)
+        budgets = copy.deepcopy(harness.state.budgets)
+        made = len(harness.changes)
+        harness.state.begin()
+        for _ in range(rng.choice([1, 3, 20])):
+            random_command(harness, rng)
+            if rng.random() < 0.3:  # a question during the batch fills a cache
+                for group in harness.state.groups.values():
+                    harness.state.device_rows(group)
+        changes = harness.changes[made:]
+        after = picture(harness.state)
+        harness.state.take_back()
+        assert picture(harness.state) == before
+        assert left(harness.state.budgets, harness) == left(budgets, harness)
+        for group in harness.state.groups.values():
+            rows = harness.state.device_rows(group)
+            harness.state._device_rows.clear()
+            assert rows == harness.state.device_rows(group)
+        undone += len(changes)
+        for change in changes:
+            harness.state.apply(change)
+        assert picture(harness.state) == after
+    assert undone > 1_000
+
+
+def test_a_dictionary_gets_back_its_order() -> None:
+    undo, table = UndoLog(), dict(zip("abcdef", range(6), strict=True))
+    undo.begin()
+    for key in "bf":
+        undo.removal(table, key)
+        del table[key]
+    for key in "bgc":
+        undo.item(table, key)
+        table[key] = 9
+    undo.removal(table, "c")
+    del table["c"]
+    undo.take_back()
+    assert list(table.items()) == list(zip("abcdef", range(6), strict=True))
+
+
+def test_what_is_kept_is_not_taken_back_with_the_next_batch() -> None:
+    undo, table = UndoLog(), {"a": 1}
+    undo.begin()
+    undo.item(table, "a")
+    table["a"] = 2
+    undo.keep()
+    undo.begin()
+    undo.item(table, "b")
+    table["b"] = 3
+    undo.take_back()
+    assert table == {"a": 2}
+    with pytest.raises(AssertionError, match="open"):
+        undo.begin()
+        undo.begin()
