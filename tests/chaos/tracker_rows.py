@@ -25,7 +25,7 @@ from tests.support.processes import Swarm
 from tests.support.tracker_process import Device
 from tests.support.waiting import wait_for
 from tracker.core.changes import AccountCreated, DeviceBound
-from tracker.store.store import Store
+from tracker.store.sqlite_store import SqliteStore
 from tracker.store.tables import metadata
 
 BACK_S = 60.0
@@ -148,7 +148,7 @@ def _with_accounts(swarm: Swarm, count: int) -> list[keys.KeyPair]:
     whoever gets in does so by its key."""
     swarm.tracker.end()
     pairs = [keys.new_pair() for _ in range(count)]
-    store = Store(swarm.tracker.home / "tracker.db")
+    store = SqliteStore(swarm.tracker.home / "tracker.db")
     changes = []
     for number, pair in enumerate(pairs):
         user = UserId(f"u{number}")

@@ -47,8 +47,9 @@ from tracker.core.records import Binding
 from tracker.core.share_names import Name, Version
 from tracker.core.state import State
 from tracker.store import migrate, tables
-from tracker.store.statements import LogConflict
-from tracker.store.store import DamagedDatabase, Store
+from tracker.store.failures import DamagedDatabase
+from tracker.store.sqlite_store import SqliteStore
+from tracker.store.turns import LogConflict
 
 
 @pytest.fixture
@@ -56,26 +57,26 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "tracker.db"
 
 
-AnyStore = Store | MemoryStore
+AnyStore = SqliteStore | MemoryStore
 OPEN = Registration.OPEN
 
 
-@pytest.fixture(params=[Store, MemoryStore])
+@pytest.fixture(params=[SqliteStore, MemoryStore])
 def store(path: Path, request: pytest.FixtureRequest) -> Iterator[AnyStore]:
     """Each implementation of a store."""
-    opened = Store(path) if request.param is Store else MemoryStore()
+    opened = SqliteStore(path) if request.param is SqliteStore else MemoryStore()
     yield opened
     opened.close()
 
 
 def reopened(store: AnyStore) -> AnyStore:
     """Return a store as the next process opens it."""
-    return Store(store.path) if isinstance(store, Store) else store
+    return SqliteStore(store.path) if isinstance(store, SqliteStore) else store
 
 
 @pytest.fixture
-def on_disk(path: Path) -> Iterator[Store]:
-    opened = Store(path)
+def on_disk(path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(path)
     yield opened
     opened.close()
 
@@ -137,7 +138,7 @@ def test_f50_a_trimmed_log_is_loaded_unchanged(
 
 
 def test_h58_hours_of_writing_by_one_account_do_not_grow_the_tables(
-    on_disk: Store, monkeypatch: pytest.MonkeyPatch
+    on_disk: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Groups, shares, logins and requests come and go as fast as budgets allow.
 
@@ -180,7 +181,7 @@ def test_h58_hours_of_writing_by_one_account_do_not_grow_the_tables(
         assert late <= (2 * limits.LOG_ENTRIES_MAX if table == "log" else early), table
 
 
-def _table_sizes(store: Store) -> dict[str, int]:
+def _table_sizes(store: SqliteStore) -> dict[str, int]:
     with contextlib.closing(sqlite3.connect(store.path)) as db:
         names = tables.metadata.tables
         return {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}
@@ -282,7 +283,7 @@ def town_lab() -> Device:
 
 @pytest.mark.parametrize("stays", [True, False], ids=["others stay", "the last one goes"])
 def test_h55_a_member_that_leaves_withdraws_many_shares_in_few_statements(
-    path: Path, on_disk: Store, stays: bool
+    path: Path, on_disk: SqliteStore, stays: bool
 ) -> None:
     """All commands wait for a transaction, so it must not have a statement for each share."""
     harness = TrackerHarness()
@@ -312,13 +313,13 @@ def test_h55_a_member_that_leaves_withdraws_many_shares_in_few_statements(
 # -- the file -----------------------------------------------------------------------------------
 
 
-def test_only_its_owner_can_read_the_database(path: Path, on_disk: Store) -> None:
+def test_only_its_owner_can_read_the_database(path: Path, on_disk: SqliteStore) -> None:
     on_disk.commit([AccountCreated("alice", "h", 1)])
     for each in path.parent.iterdir():
         assert stat.S_IMODE(each.stat().st_mode) == 0o600, each
 
 
-def test_a_commit_is_synced_to_the_disk(path: Path, on_disk: Store) -> None:
+def test_a_commit_is_synced_to_the_disk(path: Path, on_disk: SqliteStore) -> None:
     with on_disk._engine.connect() as db:
         assert db.execute(sa.text("PRAGMA synchronous")).scalar() == 2
         assert db.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
@@ -326,27 +327,27 @@ def test_a_commit_is_synced_to_the_disk(path: Path, on_disk: Store) -> None:
 
 
 def test_f26_a_damaged_database_is_not_opened(path: Path) -> None:
-    store = Store(path)
+    store = SqliteStore(path)
     store.commit([AccountCreated(f"u{n}", "h" * 100, 1) for n in range(500)])
     store.close()
     whole = path.read_bytes()
     for damaged in (b"no database at all" * 100, whole[:4096] + os.urandom(len(whole) - 4096)):
         path.write_bytes(damaged)
         with pytest.raises(DamagedDatabase) as caught:
-            Store(path)
+            SqliteStore(path)
         assert "restore" in str(caught.value.hint)
         assert path.read_bytes() == damaged
 
 
 def test_the_database_of_a_later_release_is_not_changed(path: Path) -> None:
-    Store(path).close()
+    SqliteStore(path).close()
     with sqlite3.connect(path) as db:
         db.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StorageError, match="9999"):
-        Store(path)
+        SqliteStore(path)
 
 
-def test_the_migrations_create_the_tables(on_disk: Store) -> None:
+def test_the_migrations_create_the_tables(on_disk: SqliteStore) -> None:
     with on_disk._engine.connect() as db:
         assert compare_metadata(MigrationContext.configure(db), tables.metadata) == []
     migrations = ScriptDirectory(str(Path(migrate.__file__).with_name("migrations")))
@@ -371,7 +372,7 @@ def schema(path: Path, revision: str) -> Iterator[sa.Connection]:
 def test_a_device_of_the_first_schema_was_last_seen_when_it_logged_in(path: Path) -> None:
     with schema(path, "0001") as db:
         db.execute(sa.text("INSERT INTO devices VALUES (:key, 'alice', 7)"), {"key": b"d" * 32})
-    store = Store(path)
+    store = SqliteStore(path)
     assert store.load().devices_of == {"alice": {b"d" * 32: Binding(7, 7)}}
     store.close()
 
@@ -382,7 +383,7 @@ def test_all_groups_of_the_second_schema_have_a_pending_rekey(path: Path) -> Non
         db.execute(
             sa.text(row), [{"name": "lab", "dissolved": None}, {"name": "a", "dissolved": 1}]
         )
-    store = Store(path)
+    store = SqliteStore(path)
     state = store.load()
     assert {group.id: group.rekey_pending for group in state.groups.values()} == {"lab": True}
     assert list(state.tombstones) == ["a"]
@@ -394,7 +395,7 @@ def test_all_groups_of_the_second_schema_have_a_pending_rekey(path: Path) -> Non
 def test_an_account_of_the_third_schema_is_enabled_and_registration_open(path: Path) -> None:
     with schema(path, "0003"):
         pass
-    store = Store(path)
+    store = SqliteStore(path)
     state = store.load()
     assert not state.accounts["alice"].disabled  # type: ignore[index]
     assert (state.registration, state.invited_by) == (OPEN, {})
@@ -425,7 +426,7 @@ def test_a_deleted_account_with_a_tombstone_can_be_made_again(store: AnyStore) -
 
 def test_h112_the_last_use_is_checked_in_the_transaction(store: AnyStore) -> None:
     """Another writer, with a mirror of its own, has taken it."""
-    if not isinstance(store, Store):
+    if not isinstance(store, SqliteStore):
         pytest.skip("one writer only")
     harness = TrackerHarness()
     alice, bob = harness.user("alice"), harness.user("bob")
@@ -475,7 +476,7 @@ def test_f104_each_share_of_the_third_schema_is_version_1_of_its_name(path: Path
             "INSERT INTO offers VALUES ('lab', 'data', 'alice', :two, 6)",
         ):
             db.execute(sa.text(statement), key)
-    store = Store(path)
+    store = SqliteStore(path)
     state = store.load()
     lab, share = state.groups[GroupId("lab")], ShareId(NameId("data"), 1)
     assert lab.names.by_id == {

@@ -19,7 +19,7 @@ from tests.support.processes import Person, Swarm
 from tests.support.tracker_process import Device
 from tests.support.waiting import wait_for
 from tracker.core import changes as c
-from tracker.store.store import Store
+from tracker.store.sqlite_store import SqliteStore
 
 TCP_ONLY = True
 
@@ -35,7 +35,7 @@ class Fleet:
         self.pairs = [keys.new_pair() for _ in range(DEVICES)]
         self._context: zmq.Context[Any] = zmq.Context()
         swarm.tracker.end()
-        store = Store(Path(swarm.tracker.home) / "tracker.db")
+        store = SqliteStore(Path(swarm.tracker.home) / "tracker.db")
         head = store.load().groups[GroupId(group)]
         made: list[c.Change] = []
         for number in range(2):

@@ -24,7 +24,7 @@ from common.messages.refusals import Code
 from common.net import sockets
 from tests.support.tracker_process import PATIENCE_S, Device, Devices, eventually, running
 from tracker.core.changes import AccountCreated, DeviceBound
-from tracker.store.store import Store
+from tracker.store.sqlite_store import SqliteStore
 
 TCP = ("--bind", "tcp://127.0.0.1:0")
 
@@ -188,7 +188,7 @@ def test_f8_a_restart_is_met_by_everybody_at_once_and_hashes_no_password(
     """Two hundred here; the load that counts is made by ``make chaos``."""
     home, pairs = tmp_path / "home", [keys.new_pair() for _ in range(200)]
     home.mkdir(mode=0o700)
-    store = Store(home / "tracker.db")
+    store = SqliteStore(home / "tracker.db")
     # No password could ever match this hash: whoever gets in does so by its key.
     store.commit(
         [
@@ -257,7 +257,7 @@ def test_h112_devices_that_redeem_at_once_share_the_uses(tmp_path: Path, devices
     home = tmp_path / "home"
     with running(home, *TCP):
         pass  # makes the home
-    store = Store(home / "tracker.db")
+    store = SqliteStore(home / "tracker.db")
     for number, pair in enumerate(pairs):
         user = UserId(f"u{number}")
         store.commit([AccountCreated(user, "h", 1), DeviceBound(pair.public, user, 1)])

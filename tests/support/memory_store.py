@@ -11,14 +11,16 @@ from collections.abc import Sequence
 
 from common import limits
 from common.errors import StorageError
-from common.ids import ContentId, GroupId, TrackerId
+from common.ids import ContentId, DeviceKey, GroupId, TrackerId
 from common.messages.events import LogEntry
 from tracker.core import changes as c
 from tracker.core.state import State
-from tracker.store.statements import LogConflict
+from tracker.store.turns import Commit, InDoubt, LogConflict
 
 
 class MemoryStore:
+    shared = False
+
     def __init__(self) -> None:
         self._state = State()
         self._log: dict[str, list[LogEntry]] = {}
@@ -27,6 +29,9 @@ class MemoryStore:
         self.fails_with: StorageError | None = None
         self.open = threading.Event()  # while it is not set, commits wait
         self.open.set()
+
+    def turn(self, position: int) -> MemoryTurn:
+        return MemoryTurn(self)
 
     def commit(self, changes: Sequence[c.Change]) -> None:
         assert self.open.wait(20.0)
@@ -69,5 +74,31 @@ class MemoryStore:
     def entries(self, group: GroupId, after: int, head: int, rows: int) -> list[LogEntry]:
         return [entry for entry in self._log.get(group, []) if after < entry.seq <= head][:rows]
 
+    def news(self, position: int) -> Sequence[Commit]:
+        return ()
+
+    def happened(self, doubt: InDoubt) -> bool:
+        raise AssertionError
+
+    def reach(self) -> None:
+        pass
+
+    def interrupt(self) -> None:
+        pass
+
     def close(self) -> None:
+        pass
+
+
+class MemoryTurn:
+    news: Sequence[Commit] = ()
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def commit(self, changes: Sequence[c.Change], nudged: Sequence[DeviceKey]) -> int:
+        self._store.commit(changes)
+        return 0
+
+    def give_up(self) -> None:
         pass

@@ -2,7 +2,7 @@
 
 Owns: the listings, and the decisions on manifests and sources. Not here: offers (see
 tracker.core.offers), versions (see tracker.core.versions), which of the offering devices are online
-(see tracker.core.presence), and the bytes of manifests (see tracker.store.store).
+(see tracker.core.presence), and the bytes of manifests (see tracker.store.table_store).
 """
 
 from __future__ import annotations

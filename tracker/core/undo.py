@@ -56,7 +56,7 @@ class UndoLog:
             self._notes.append((_refill, (table, dict(table))))
 
     def field(self, owner: object, *names: str) -> None:
-        """Note attributes. What an attribute refers to is noted on its own."""
+        """Note the values of attributes, but not the content of these values."""
         if self.is_open:
             for name in names:
                 self._notes.append((setattr, (owner, name, getattr(owner, name))))

@@ -72,8 +72,7 @@ from tracker.service.batch import Batch, Job
 from tracker.service.deferred import DeferredWork, Finished, ResumeWith
 from tracker.service.meter import CommandMeter
 from tracker.service.publisher import Publisher
-from tracker.store.statements import LogConflict
-from tracker.store.store import Store
+from tracker.store.turns import LogConflict, Store
 
 log = logging.getLogger(__name__)
 
@@ -295,7 +294,7 @@ class CommandLoop:
 
     async def _commit(self, changes: Sequence[Change]) -> None:
         loop, began = asyncio.get_running_loop(), monotonic()
-        await loop.run_in_executor(self._writer, self._store.commit, changes)
+        await loop.run_in_executor(self._writer, self._store.turn(0).commit, changes, ())
         self.meter.committed(len(changes), monotonic() - began)
         if self._failed_at is not None and monotonic() - self._failed_at >= CAREFUL_S:
             log.info("the database can be written again")

@@ -39,7 +39,7 @@ from tracker.core.manifest_uploads import ManifestUploads
 from tracker.service.passwords import Passwords
 from tracker.service.probing import Prober
 from tracker.service.ticket_signer import TicketSigner
-from tracker.store.store import Store
+from tracker.store.turns import Store
 
 
 @dataclass(frozen=True, slots=True)

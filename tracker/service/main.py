@@ -26,7 +26,7 @@ from tracker.metrics.readings import TrackerMetrics
 from tracker.service.addresses import Addresses, run_options
 from tracker.service.operator_socket import Facts, OperatorSocket
 from tracker.service.sockets import Server
-from tracker.store.store import Store
+from tracker.store.sqlite_store import SqliteStore
 
 END_S = 4.8  # service managers and users wait 5 s
 
@@ -54,7 +54,7 @@ async def serve(
             f"{info}, line {entry.line}: this entry has the key of another tracker",
             f"its key line must be: {key_text(secrets.pair.public)}",
         )
-    store = Store(home.database)
+    store = SqliteStore(home.database)
     server = Server(secrets, store, addresses)
     operator: OperatorSocket | None = None
     began_at = monotonic()

@@ -48,7 +48,7 @@ from tracker.service.batch import Job
 from tracker.service.command_loop import CommandLoop
 from tracker.service.deferred import DeferredWork
 from tracker.service.probing import Prober
-from tracker.store.store import Store
+from tracker.store.turns import Store
 
 log = logging.getLogger(__name__)
 

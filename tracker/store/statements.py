@@ -1,7 +1,7 @@
 """SQL statements that write each durable change.
 
-Owns: the statements. Not here: transactions and commits (see tracker.store.store). All values are
-bound parameters.
+Owns: the statements. Not here: transactions and commits (see tracker.store.table_store). All values
+are bound parameters.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from sqlalchemy import (
 )
 
 from common import limits
-from common.errors import StorageError
 from tracker.core import changes as c
 from tracker.core import follow_changes as fc
 from tracker.core import invitation_changes as ic
@@ -35,10 +34,7 @@ from tracker.core import operator_changes as oc
 from tracker.core.budgets import BudgetSpent
 from tracker.store import accounts
 from tracker.store import tables as t
-
-
-class LogConflict(StorageError):
-    """Another writer continued the log; load the mirror and decide again."""
+from tracker.store.turns import LogConflict
 
 
 def write(db: Connection, changes: Iterable[c.Change]) -> None:

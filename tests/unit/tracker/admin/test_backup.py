@@ -24,7 +24,7 @@ from tracker.core.changes import AccountCreated, GroupCreated
 from tracker.core.invitation_changes import InvitationMade, InvitationUsed
 from tracker.core.operator_changes import AccountDisabled, RegistrationSet
 from tracker.core.records import Group
-from tracker.store.store import Store
+from tracker.store.sqlite_store import SqliteStore
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def copy(tmp_path: Path) -> Path:
     """A backup of a tracker that knows alice."""
     home = Home(tmp_path / "home")
     home.secrets()
-    store = Store(home.database)
+    store = SqliteStore(home.database)
     store.commit([AccountCreated("alice", "h", 1)])
     store.close()
     back_up(home.path, tmp_path / "copy")
@@ -92,7 +92,7 @@ def test_restored_keys_are_durable_before_the_database(
     assert before == [keys]
     assert {name: disk.kept(name) for name in KEY_FILES} == keys
     assert disk.names[fresh.database.name] == fresh.database.stat().st_ino
-    store = Store(fresh.database)
+    store = SqliteStore(fresh.database)
     assert list(store.load().accounts) == ["alice"]
     store.close()
 
@@ -128,7 +128,7 @@ def test_a_busy_tracker_is_copied_in_one_snapshot(
     """The tracker commits after each step of the copy; the copy has none of these commits."""
     database = tmp_path / "busy" / DATABASE
     database.parent.mkdir()
-    store = Store(database)
+    store = SqliteStore(database)
     store.commit([AccountCreated(f"user{n:05}", "h" * 200, n) for n in range(2_000)])
     steps: list[int] = []
 
@@ -151,13 +151,13 @@ def test_a_busy_tracker_is_copied_in_one_snapshot(
     assert len(store.load().accounts) == 2_000 + len(steps)
     store.close()
     restore(fresh, tmp_path / "copy of it")
-    copied = Store(fresh.database)
+    copied = SqliteStore(fresh.database)
     assert len(copied.load().accounts) == 2_000
     copied.close()
 
 
 def lab(home: Home) -> Group:
-    store = Store(home.database)
+    store = SqliteStore(home.database)
     group = store.load().groups[GroupId("lab")]
     store.close()
     return group
@@ -168,7 +168,7 @@ def test_a_restore_repeats_no_number_that_peers_have_seen(
 ) -> None:
     """No number used after the backup, or after an earlier restore of it, is repeated."""
     home = copy.with_name("home")
-    store = Store(home / DATABASE)
+    store = SqliteStore(home / DATABASE)
     store.commit([GroupCreated(GroupId("lab"), UserId("alice"), b"t" * 16, b"k" * 32, 7, 3, 1)])
     store.close()
     back_up(home, copy, replace=True)
@@ -220,7 +220,7 @@ def dies_after(steps: int, work: Callable[[], object]) -> bool:
 
 
 def accounts(path: Path) -> list[str]:
-    store = Store(path)
+    store = SqliteStore(path)
     found = sorted(store.load().accounts)
     store.close()
     return found
@@ -229,7 +229,7 @@ def accounts(path: Path) -> list[str]:
 @pytest.fixture
 def killed(copy: Path, tmp_path: Path) -> Path:
     """Home of a killed tracker; bob was created after the backup and is only in the journal."""
-    store = Store(copy.with_name("home") / DATABASE)
+    store = SqliteStore(copy.with_name("home") / DATABASE)
     store.commit([AccountCreated("bob", "h", 1)])
     home = shutil.copytree(copy.with_name("home"), tmp_path / "killed")
     home.chmod(0o700)
@@ -307,7 +307,7 @@ def test_f115_a_restore_ends_all_invitations(tmp_path: Path) -> None:
     """One that was used up, or revoked, after the backup is open in the backup."""
     home = Home(tmp_path / "home")
     home.secrets()
-    store = Store(home.database)
+    store = SqliteStore(home.database)
     lab = GroupCreated(GroupId("lab"), UserId("alice"), b"t" * 16, b"k" * 32, 0, 1, 1)
     made = InvitationMade(GroupId("lab"), b"h" * 32, UserId("alice"), 1, 1 << 50, 1)
     closed = RegistrationSet(Registration.CLOSED)
@@ -319,7 +319,7 @@ def test_f115_a_restore_ends_all_invitations(tmp_path: Path) -> None:
     store.commit([InvitationUsed(GroupId("lab"), b"h" * 32)])
     store.close()
     restore(home, tmp_path / "copy")
-    store = Store(home.database)
+    store = SqliteStore(home.database)
     state = store.load()
     assert (state.invited_by, state.groups[GroupId("lab")].invitations) == ({}, {})
     assert state.registration is Registration.CLOSED

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from common import limits
+from common.ids import GroupId, UserId
+from common.messages.operator import Registration
 from tests.support.random_commands import random_command
 from tests.support.tracker_harness import TrackerHarness
 from tracker.core.budgets import Budget, Budgets
+from tracker.core.changes import Change, LogTrimmed, PasswordReplaced, RekeyPending, RequestMade
+from tracker.core.operator_changes import AccountDisabled, RegistrationSet
 from tracker.core.share_names import ShareNames
 from tracker.core.state import State
 from tracker.core.undo import UndoLog
@@ -88,6 +92,39 @@ def test_f140_a_batch_that_is_taken_back_leaves_the_mirror_as_it_was(
     assert undone > 1_000
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        PasswordReplaced(UserId("alice"), "another"),
+        AccountDisabled(UserId("alice"), True),
+        RegistrationSet(Registration.CLOSED),
+        RekeyPending(GroupId("lab")),
+        LogTrimmed(GroupId("lab"), 1),
+    ],
+    ids=lambda change: type(change).__name__,
+)
+def test_a_single_change_is_taken_back(change: Change) -> None:
+    """Those that random commands make seldom, or in pairs that cancel out."""
+    harness = TrackerHarness()
+    harness.group("lab", harness.user("alice"))
+    before = picture(harness.state)
+    harness.state.begin()
+    harness.state.apply(change)
+    assert picture(harness.state) != before
+    harness.state.take_back()
+    assert picture(harness.state) == before
+
+
+def test_a_request_that_is_taken_back_costs_no_attempt() -> None:
+    harness = TrackerHarness()
+    group = harness.state.groups[harness.group("lab", harness.user("alice"))]
+    for _ in range(3 * limits.REQUEST_BURST):
+        harness.state.begin()
+        harness.state.apply(RequestMade(group.id, UserId("eve"), harness.now.wall_ms))
+        harness.state.take_back()
+    assert group.request_buckets.wait_s(UserId("eve"), harness.now.wall_ms / 1000) == 0
+
+
 def test_a_dictionary_gets_back_its_order() -> None:
     undo, table = UndoLog(), dict(zip("abcdef", range(6), strict=True))
     undo.begin()
@@ -103,7 +140,7 @@ def test_a_dictionary_gets_back_its_order() -> None:
     assert list(table.items()) == list(zip("abcdef", range(6), strict=True))
 
 
-def test_what_is_kept_is_not_taken_back_with_the_next_batch() -> None:
+def test_a_batch_that_is_kept_stays_when_the_next_one_is_taken_back() -> None:
     undo, table = UndoLog(), {"a": 1}
     undo.begin()
     undo.item(table, "a")

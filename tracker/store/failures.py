@@ -1,0 +1,42 @@
+"""Failures of a database in the words of this program.
+
+Owns: the translation of the exceptions of SQLAlchemy and its drivers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from common.errors import StorageError
+
+
+class DamagedDatabase(StorageError):
+    """The database is damaged: SQLite's own check fails."""
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Raise `StorageError` for the exceptions of a database and of its files."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        if is_damage(error):
+            raise DamagedDatabase(f"cannot {what}: {text_of(error)}") from error
+        raise StorageError(f"cannot {what}: {text_of(error)}") from error
+    except OSError as error:
+        raise StorageError(f"cannot {what}: {error.strerror}") from error
+
+
+def is_damage(error: SQLAlchemyError) -> bool:
+    """Whether SQLite finds its file damaged."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def text_of(error: SQLAlchemyError) -> str:
+    """Return the driver's text. SQLAlchemy's would put the statement and its values into logs."""
+    return str(getattr(error, "orig", None) or type(error).__name__)

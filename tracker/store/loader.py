@@ -1,0 +1,142 @@
+"""Loader of the mirror: reads the tables into a `State`.
+
+Owns: the order in which rows come. Not here: connections (see tracker.store.table_store).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy import Connection, select
+
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from common.messages.operator import Registration
+from tracker.core.changes import ManifestSummary, NameId, ShareId
+from tracker.core.follow_changes import FollowRecord
+from tracker.core.records import (
+    Account,
+    Binding,
+    Group,
+    GroupTombstone,
+    Invitation,
+    Member,
+    Revocation,
+    Share,
+)
+from tracker.core.share_names import Name, Version
+from tracker.core.state import State
+from tracker.store import tables as t
+from tracker.store.accounts import REGISTRATION
+
+_globs_decoder = msgspec.msgpack.Decoder(tuple[str, ...])
+
+
+class Loader:
+    """Builds a `State` from the tables, in order of time."""
+
+    def __init__(self, db: Connection) -> None:
+        self._db = db
+        self.state = State()
+        self._accounts()
+        self._groups()
+        self._manifests()
+        self._shares()
+        for row in self._rows(t.receipts, "at_ms"):
+            key = (DeviceKey(row.device), row.request_id)
+            self.state.receipts[key] = (row.fingerprint, row.at_ms)
+
+    def _rows(self, table: sa.Table, *order: str) -> Iterator[Any]:
+        # The primary key last: rows of one millisecond come in the same order at every start.
+        columns = [table.c[name] for name in order]
+        yield from self._db.execute(select(table).order_by(*columns, *table.primary_key))
+
+    def _accounts(self) -> None:
+        state = self.state
+        for row in self._rows(t.accounts, "at_ms"):
+            if not row.deleted:
+                user = UserId(row.user_id)
+                state.accounts[user] = Account(user, row.password_hash, row.at_ms, row.disabled)
+        mode = select(t.facts.c.value).where(t.facts.c.name == REGISTRATION)
+        if (value := self._db.execute(mode).scalar_one_or_none()) is not None:
+            state.registration = Registration(value.decode())
+        for row in self._rows(t.devices, "at_ms"):
+            user, device = UserId(row.user_id), DeviceKey(row.device)
+            state.devices[device] = user
+            state.devices_of.setdefault(user, {})[device] = Binding(row.at_ms, row.seen_ms)
+
+    def _groups(self) -> None:
+        state = self.state
+        c = t.log.c
+        lengths = select(c.group_id, sa.func.count().label("entries")).group_by(c.group_id)
+        entries = {row.group_id: row.entries for row in self._db.execute(lengths)}
+        for row in self._rows(t.groups, "at_ms"):
+            group_id = GroupId(row.group_id)
+            if row.dissolved_ms is not None:
+                state.tombstones[group_id] = GroupTombstone(
+                    row.seq, row.epoch, {}, row.dissolved_ms
+                )
+                continue
+            state.add_group(
+                Group(
+                    group_id,
+                    UserId(row.owner),
+                    row.topic,
+                    row.event_key,
+                    row.seq,
+                    row.epoch,
+                    row.at_ms,
+                    rekey_pending=row.stale,
+                    entries=entries.get(group_id, 0),
+                )
+            )
+        for row in self._rows(t.members, "at_ms", "seq"):
+            group_id, user = GroupId(row.group_id), UserId(row.user_id)
+            state.groups[group_id].members[user] = Member(row.at_ms, row.seq)
+            state.groups_of.setdefault(user, {})[group_id] = None
+        for row in self._rows(t.requests, "at_ms"):
+            group_id, user = GroupId(row.group_id), UserId(row.user_id)
+            state.groups[group_id].requests[user] = row.at_ms
+            state.requests_of.setdefault(user, {})[group_id] = None
+        for row in self._rows(t.invitations, "at_ms"):
+            known = Invitation(UserId(row.user_id), row.at_ms, row.expires_ms, row.uses, row.used)
+            state.add_invitation(GroupId(row.group_id), row.key, known)
+        for row in self._rows(t.revocations, "at_ms"):
+            group_id = GroupId(row.group_id)
+            holder = state.groups.get(group_id) or state.tombstones[group_id]
+            holder.revoked[UserId(row.user_id)] = Revocation(row.epoch, row.at_ms)
+
+        for row in self._rows(t.follows, "at_ms"):
+            followed = self.state.groups[GroupId(row.group_id)]
+            followed.follows[DeviceKey(row.device)] = FollowRecord(
+                UserId(row.user_id), _globs_decoder.decode(row.globs), row.at_ms
+            )
+
+    def _manifests(self) -> None:
+        for row in self._rows(t.manifests, "stored_ms"):
+            self.state.add_manifest(ManifestSummary(**row._mapping))
+
+    def _shares(self) -> None:
+        state = self.state
+        for row in self._rows(t.names, "ended_ms"):
+            name = Name(row.name, row.current, row.floor, ended_ms=row.ended_ms)
+            state.groups[GroupId(row.group_id)].names.add(NameId(row.share_id), name)
+        for row in self._rows(t.versions, "at_ms"):
+            names = state.groups[GroupId(row.group_id)].names
+            names.by_id[NameId(row.share_id)].versions[row.version] = Version(
+                ContentId(row.content), UserId(row.user_id), row.at_ms, row.withdrawn
+            )
+        for row in self._rows(t.shares, "at_ms"):
+            group_id, share_id = _share_of(row)
+            text = state.groups[group_id].names.by_id[share_id.name].text
+            state.add_share(group_id, share_id, Share(text, ContentId(row.content), row.at_ms))
+        for row in self._rows(t.offers, "at_ms"):
+            ref = _share_of(row)
+            offer = (UserId(row.user_id), DeviceKey(row.device))
+            state.add_offer(ref, offer, row.at_ms)
+
+
+def _share_of(row: Any) -> tuple[GroupId, ShareId]:
+    return GroupId(row.group_id), ShareId(NameId(row.share_id), row.version)

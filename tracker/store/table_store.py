@@ -1,0 +1,91 @@
+"""Store of the tables, by statements that every database understands.
+
+Owns: reading, and writing one batch within a transaction. Not here: connections, and the order of
+commits (see tracker.store.sqlite_store and tracker.store.postgres_store), statements (see
+tracker.store.statements). Readers get parts of manifests and entries of logs.
+
+Thread safety: methods block and may be called from any thread; only one thread may write.
+Invariant: all changes of a commit are durable when it returns, or none is. Exceptions of other
+libraries leave as `StorageError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy import select
+
+from common import limits
+from common.ids import ContentId, GroupId, TrackerId
+from common.messages.events import LogEntry
+from tracker.core.changes import Change
+from tracker.core.state import State
+from tracker.store import tables as t
+from tracker.store.failures import translated
+from tracker.store.loader import Loader
+from tracker.store.turns import Turn
+
+_entry_decoder = msgspec.msgpack.Decoder(LogEntry)
+
+
+class TableStore:
+    """Base of the stores in a database that SQLAlchemy reaches by ``engine``."""
+
+    shared = False
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def turn(self, position: int) -> Turn:
+        """Wait for the turn at writing."""
+        raise NotImplementedError
+
+    def commit(self, changes: Sequence[Change], position: int = 0) -> None:
+        """Write all ``changes`` without a mirror, at the head of all commits, or raise."""
+        self.turn(position).commit(changes, ())
+
+    def tracker_id(self, fresh: bytes) -> TrackerId:
+        """Return the id of this installation; at the first start ``fresh`` becomes it."""
+        with translated("write to the database"), self._engine.begin() as db:
+            query = select(t.facts.c.value).where(t.facts.c.name == "tracker_id")
+            known = db.execute(query).scalar_one_or_none()
+            if known is None:
+                db.execute(sa.insert(t.facts).values(name="tracker_id", value=fresh))
+                known = fresh
+            return TrackerId(known)
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def load(self) -> State:
+        """Return a mirror of the database."""
+        with translated("read the database"), self._engine.connect() as db:
+            return Loader(db).state
+
+    def manifest_part(self, content: ContentId, offset: int) -> bytes:
+        """Return up to one part of a manifest from ``offset``; empty if it is deleted."""
+        part, skip = divmod(offset, limits.MANIFEST_PART_BYTES)
+        c = t.manifest_parts.c
+        with translated("read the database"), self._engine.connect() as db:
+            query = select(c.body).where(c.content == content, c.part == part)
+            body: bytes = db.execute(query).scalar_one_or_none() or b""
+        return body[skip:]
+
+    def entries(self, group: GroupId, after: int, head: int, rows: int) -> list[LogEntry]:
+        """Return the log's entries after ``after`` and up to ``head``, at most ``rows``."""
+        c = t.log.c
+        with translated("read the database"), self._engine.connect() as db:
+            query = (
+                select(c.entry)
+                .where(c.group_id == group, c.seq > after, c.seq <= head)
+                .order_by(c.seq)
+                .limit(rows)
+            )
+            return [_entry_decoder.decode(row.entry) for row in db.execute(query)]
