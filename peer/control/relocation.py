@@ -99,7 +99,7 @@ class Relocation:
 
     def _refuse_fetched(self, group: GroupId, name: str, path: str) -> None:
         for job in self._downloads.moved.all():
-            if is_near(job.path, path) and (not job.complete or job.has_task):
+            if is_near(job.path, path) and not (job.complete and job.at_rest):
                 raise _is_fetched(group, name)
 
     def _refuse_shared(self, found: Movable) -> None:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
-from common.errors import MiniTorrentError, Refused, StorageError
-from common.host.clock import monotonic
+from common.errors import MiniTorrentError, Refused
 from common.manifest import Manifest
 from common.messages import tracker
 from common.messages.refusals import Code
+from peer.background_tasks import BackgroundTasks
 from peer.downloads.job import DownloadJob, DownloadServices, order_named
+from peer.downloads.local_copy import LocalPieces
+from peer.downloads.states import Fetching
 from peer.downloads.transfer import Transfer
 from peer.files.fingerprint import SharedLocation
 from peer.files.partial_content import PartialContent
@@ -26,30 +30,34 @@ log = logging.getLogger(__name__)
 
 
 class ActiveTransfers:
-    """Downloads that have a transfer, by key."""
+    """Downloads that have a transfer, by key.
 
-    def __init__(self, services: DownloadServices, rng: random.Random) -> None:
+    ``on_disk_pause`` is called with the reason when the disk of a download takes nothing for now,
+    and with None when it takes data again.
+    """
+
+    def __init__(
+        self,
+        services: DownloadServices,
+        rng: random.Random,
+        on_disk_pause: Callable[[DownloadJob, str | None], None],
+    ) -> None:
         self._services = services
         self._rng = rng
+        self._on_disk_pause = on_disk_pause
         self._jobs: dict[str, DownloadJob] = {}
+        self._tasks = BackgroundTasks()
 
-    def add(
-        self,
-        job: DownloadJob,
-        decoded: Manifest,
-        *,
-        on_complete: Callable[[], None],
-        on_pause: Callable[[str | None], None],
-        on_failed: Callable[[StorageError], None],
-    ) -> Transfer:
-        """A transfer for a job with an open part. It does nothing before `start`."""
-        services = self._services
-        assert job.part is not None
+    @contextmanager
+    def open(self, job: DownloadJob, decoded: Manifest, local: LocalPieces) -> Iterator[Transfer]:
+        """A transfer of a job with an open part, which is offered to others meanwhile."""
+        services, part = self._services, job.part
+        assert part is not None
         transfer = Transfer(
             job.group,
             job.content,
             decoded,
-            job.part,
+            part,
             pool=services.pool,
             inventory=services.inventory,
             workers=services.workers,
@@ -61,21 +69,43 @@ class ActiveTransfers:
             limit=services.limit,
             counts=services.counts,
             ipc_allowed=services.link.on_ipc,
-            on_complete=on_complete,
-            on_paused=on_pause,
-            on_failed=on_failed,
+            pause=job,
+            on_paused=partial(self._on_disk_pause, job),
             rng=random.Random(self._rng.getrandbits(64)),
+            local=local.held,
+            looked_for=local.looked_for,
         )
-        job.transfer = transfer
-        job.began = monotonic()
+        job.state = Fetching(transfer)
         self._jobs[job.key] = job
         services.replica.follow_share(job.group, job.content)
-        return transfer
+        try:
+            if not (local.is_copied and part.is_complete):  # else the copy is served
+                self._offer_part(job, transfer)
+            transfer.start()
+            services.presence_changed()
+            yield transfer
+        finally:
+            job.held_bytes = transfer.progress().held_bytes
+            transfer.close()
+            self._end(job, part)
 
-    def start(self, job: DownloadJob, transfer: Transfer) -> None:
-        """Offer the part to others, and start to fetch."""
-        self._offer_part(job, transfer)
-        transfer.start()
+    def _end(self, job: DownloadJob, part: PartialContent) -> None:
+        services = self._services
+        services.shares.end_rest_at(job.path)
+        del self._jobs[job.key]
+        # Events about a share take memory here and at the tracker, which bounds them.
+        share = job.group, job.content
+        if all((other.group, other.content) != share for other in self._jobs.values()):
+            services.replica.unfollow_share(*share)
+        services.inventory.withdraw_part(job.content, part)
+        # Another download may fetch the same content to another place.
+        for other in self._jobs.values():
+            if other.content == job.content and other.transfer is not None:
+                self._offer_part(other, other.transfer)
+
+    def learn_sources_soon(self, job: DownloadJob) -> None:
+        """`learn_sources` as a task. The download may be complete before the tracker answers."""
+        self._tasks.start(self.learn_sources(job))
 
     async def learn_sources(self, job: DownloadJob) -> None:
         """Request the sources of a content from the tracker; an error is logged."""
@@ -97,7 +127,7 @@ class ActiveTransfers:
     async def finalize(self, job: DownloadJob, transfer: Transfer) -> SharedLocation | None:
         """`Transfer.finalize`, after the end of serving the files that it replaces.
 
-        If they are replaced, their shares rest until the content is published, and `stop`.
+        If they are replaced, their shares rest until it is published and the transfer ends.
         """
         shares, place = self._services.shares, None
         if job.record.overwrite or job.record.replaces:
@@ -108,37 +138,6 @@ class ActiveTransfers:
             if place is None:
                 shares.end_rest_at(job.path)
         return place
-
-    def stop(self, job: DownloadJob) -> None:
-        """End the transfer; the part stays open and offered."""
-        if job.transfer is None:
-            return
-        job.held_bytes = job.transfer.progress().held_bytes
-        job.transfer.close()
-        job.transfer = None
-        self._services.shares.end_rest_at(job.path)
-        del self._jobs[job.key]
-        # Events about a share take memory here and at the tracker, which bounds them.
-        share = job.group, job.content
-        if all((other.group, other.content) != share for other in self._jobs.values()):
-            self._services.replica.unfollow_share(*share)
-
-    def detach_part(self, job: DownloadJob) -> PartialContent | None:
-        """Stop fetching and serving; return the part for the caller to close."""
-        self.stop(job)
-        part, job.part = job.part, None
-        self.withdraw_part(job, part)
-        return part
-
-    def withdraw_part(self, job: DownloadJob, part: PartialContent | None) -> None:
-        """Offer the part of a job no longer."""
-        if part is None:
-            return
-        self._services.inventory.withdraw_part(job.content, part)
-        # Another download may fetch the same content to another place.
-        for other in self._jobs.values():
-            if other.content == job.content and other.transfer is not None:
-                self._offer_part(other, other.transfer)
 
     def _offer_part(self, job: DownloadJob, transfer: Transfer) -> None:
         part, manifest = transfer.part, transfer.manifest

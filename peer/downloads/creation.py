@@ -9,7 +9,6 @@ or removes everything that a crash leaves.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -25,9 +24,8 @@ from common.messages import control, tracker
 from common.messages.base import Source
 from common.messages.refusals import Code
 from peer.downloads.earlier_versions import Version
-from peer.downloads.in_place import complete_in_place
 from peer.downloads.job import DownloadJob, DownloadServices, order_named
-from peer.downloads.lifecycle import DownloadLifecycle
+from peer.downloads.lifecycle import DownloadLifecycle, Opened
 from peer.downloads.manifest_fetch import fetch_manifest
 from peer.downloads.part_store import fit_of
 from peer.downloads.planning import plan
@@ -38,6 +36,7 @@ from peer.files.errors import AlreadyExists
 from peer.files.fingerprint import SharedLocation
 from peer.files.folder_identity import Folder
 from peer.files.missing_folders import make_folders, remove_folders
+from peer.files.partial_content import PartialContent
 from peer.records import DownloadRecord, Records, record_key
 from peer.tracker_client.claims import check_summary
 from peer.tracker_client.finding import find_share
@@ -186,12 +185,12 @@ class DownloadCreator:
             # Why: in the queue, a download of a follow waits for space on its disk.
             starts = self._queue.is_free(len(self.paths) - 1) and not record.follow
             job = DownloadJob(key, record, encoded=encoded if starts else b"")
-            await self._reserve(job, decoded if starts else None)
+            part = await self._reserve(job, decoded if starts else None)
             self._jobs[key] = job
         finally:
             self.paths.discard(path)
-        if starts:
-            self._lifecycle.run(job, decoded, sources)
+        if part is not None:
+            self._lifecycle.start(job, Opened(decoded, part, sources))
         else:
             self._queue.add(job)
         if not record.present:  # otherwise the former one counts until this one is complete
@@ -208,19 +207,17 @@ class DownloadCreator:
         key = record_key(record.user, record.group, record.name, path, str(record.started_ms))
         await self._services.workers.run(self._records.put, key, record)
         job = self._jobs[key] = DownloadJob(key, record)
-        completing = complete_in_place(self._services, self._records, job, decoded, place)
-        job.task = asyncio.create_task(completing, name="complete in place")
-        await self.forget_former(job)
+        self._lifecycle.start(job, Opened(decoded, place))
         return job
 
     def _refuse_if_active(self, path: str) -> None:
         if path in self.paths or self._active_to(path) is not None:
             raise AlreadyExists(f"another download to {names.quoted(path)} is under way")
 
-    async def _reserve(self, job: DownloadJob, decoded: Manifest | None) -> None:
+    async def _reserve(self, job: DownloadJob, decoded: Manifest | None) -> PartialContent | None:
         """Write the record, then create the folders and the part; a queued download (``decoded``
         is None) gets its part when it starts."""
-        run, record = self._services.workers.run, job.record
+        run, record, part = self._services.workers.run, job.record, None
         try:
             if record.made:
                 await run(self._records.put, job.key, record)
@@ -231,7 +228,7 @@ class DownloadCreator:
             await run(self._records.put, job.key, record)
             if decoded is not None:
                 fit = await fit_of(self._services, job, decoded)
-                job.part = await run(
+                part = await run(
                     partial(open_part.create, fit=fit),
                     job.path,
                     decoded,
@@ -240,8 +237,8 @@ class DownloadCreator:
                     record.times,
                 )
             if self._current_user() != record.user:
-                if job.part is not None:
-                    await run(job.part.discard)
+                if part is not None:
+                    await run(part.discard)
                 raise Refused(
                     Code.NOT_LOGGED_IN, f"{record.user} was logged out before it could begin"
                 )
@@ -249,12 +246,13 @@ class DownloadCreator:
             await run(remove_folders, list(map(os.fsdecode, record.made)))
             await self._forget(job.key)
             raise
+        return part
 
     async def forget_former(self, job: DownloadJob) -> None:
         """Remove the rows of earlier downloads to the same path, whose files are gone."""
         for other in list(self._jobs.values()):
             same = other is not job and other.record.path == job.record.path
-            if same and not other.unfinished and not other.has_task:
+            if same and not other.unfinished and other.at_rest:
                 del self._jobs[other.key]
                 await self._lifecycle.forget(other)
 

@@ -97,7 +97,7 @@ class FollowedDownloads:
     async def retry(self, key: str) -> None:
         """Try a failed download again."""
         job = self._jobs.get(key)
-        if job is None or job.record.state != DownloadState.FAILED or job.has_task:
+        if job is None or job.record.state != DownloadState.FAILED or not job.at_rest:
             return
         job.error = None
         job.set_active()

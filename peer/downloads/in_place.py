@@ -81,7 +81,6 @@ async def complete_in_place(
     done = job.record
     job.set_verified(done.elapsed_s, done.sources, done.fetched_bytes, decoded.algorithm.value)
     await publish_as_share(services, records, job, decoded, place)
-    job.encoded = b""
 
 
 def no_report(_: control.Progress) -> None:

@@ -22,6 +22,7 @@ from common.messages.refusals import Code
 from common.names import fold_name, quoted, split_version
 from peer.downloads.counts import DownloadCounts
 from peer.downloads.source_requests import SourceRequestTimer
+from peer.downloads.states import AT_REST, AtRest, Copying, Fetching, Finishing, Opening, State
 from peer.downloads.transfer import Transfer
 from peer.fetching.pool import ConnectionPool
 from peer.files.partial_content import PartialContent
@@ -44,16 +45,17 @@ class DownloadJob:
 
     key: str
     record: DownloadRecord
-    transfer: Transfer | None = None
-    part: PartialContent | None = None
+    state: State = AT_REST
+    task: asyncio.Task[None] | None = None
+    """Its life, from its slot to its end or its next rest (see peer.downloads.lifecycle)."""
     encoded: bytes = b""
     """The manifest, while it is needed."""
-    began: float = 0.0
-    task: asyncio.Task[None] | None = None
-    """The one task that works on it: resuming, copying, finishing, resting."""
     error: MiniTorrentError | None = None
+    """The reason of a failure."""
     held_bytes: int = 0
-    """Bytes held while there is no transfer, as far as known."""
+    """Bytes held while it rests, as far as known."""
+    discarded: bool = False
+    """Its part is removed when it closes."""
     away: bool = False
     """Its folder cannot be reached: it is queued again when the folder is back."""
     reported_away: str | None = None
@@ -92,9 +94,48 @@ class DownloadJob:
         return self.record.state in (DownloadState.ACTIVE, DownloadState.PAUSED)
 
     @property
-    def has_task(self) -> bool:
-        """Whether a task works on it now."""
-        return self.task is not None and not self.task.done()
+    def at_rest(self) -> bool:
+        """Whether nothing works on it."""
+        return isinstance(self.state, AtRest)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step is under way that ends by itself."""
+        return not isinstance(self.state, AtRest | Fetching)
+
+    @property
+    def transfer(self) -> Transfer | None:
+        """Its transfer, while it has one."""
+        return self.state.transfer if isinstance(self.state, Fetching | Finishing) else None
+
+    @property
+    def part(self) -> PartialContent | None:
+        """Its part, while that is open."""
+        if isinstance(self.state, Opening | Copying):
+            return self.state.part
+        return None if self.transfer is None else self.transfer.part
+
+    @property
+    def verified_bytes(self) -> int:
+        """Bytes held, as far as known."""
+        if self.complete:
+            return self.record.size
+        if self.transfer is not None:
+            return self.transfer.progress().held_bytes
+        if isinstance(self.state, Copying):
+            part = self.state.part
+            return min(self.record.size, part.held_count * part.manifest.piece_length)
+        return self.held_bytes
+
+    @property
+    def by_user(self) -> bool:
+        """Whether its user paused it."""
+        return self.record.by_user
+
+    async def until_resumed(self) -> None:
+        """Wait until it is not paused by its user."""
+        while self.by_user:
+            await self.changed.wait()
 
     @property
     def waits(self) -> bool:

@@ -1,20 +1,20 @@
-"""Lifecycle of a download: its states, and the steps from one to the next.
+"""Lifecycle of a download: one coroutine from its slot in the queue to its end, or its next rest.
 
-States, by `DownloadRecord.state` and by what the job holds:
+States (see peer.downloads.states), in their order::
 
-- ``D`` queued: no transfer. The queue calls `schedule_resume`.
-- ``D`` resuming: a task opens and verifies the part; then, unless a copy of the content is on this
-  device, it offers the part to others and starts a transfer.
-- ``D`` fetching: a transfer, and no task unless it copies.
-- ``D`` finishing: a task verifies the whole, renames, and shares the content.
-- ``P`` paused, by its user, by the disk, or because its folder is away. With a transfer it goes on
-  serving; without one it rests on the disk.
-- ``F`` failed: nothing runs. The part stays for another attempt.
-- ``C`` complete: shared, and only a row of the list.
+    AtRest ─▶ Opening ─▶ Copying ─▶ Fetching ─▶ Finishing ─▶ Closing ─▶ AtRest
+       └────▶ Loading ─▶ AtRest         ▲───────────┘ pieces were damaged
 
-Invariants: at most one task works on a download. A part is open only while a task or a transfer
-uses it. A part leaves the inventory before it is closed. The record of completion is written after
-the rename; a restart in between finds the content under its final name.
+- The queue calls `start`; the coroutine does the rest. Each step may end it: its error becomes the
+  record's state and reason. `DownloadState` says ``D`` while it works or is queued, ``P`` while its
+  user, its disk or its folder keeps it, ``F`` after a failure, and ``C`` once it is shared.
+- To rest, to remove or to forbid a download is to cancel the coroutine, which closes the part.
+- A pause of its user is a field of the record, and nothing else keeps it. The transfer goes on
+  serving. A pause of the disk is known to the writer (see peer.downloads.piece_writer).
+
+Invariants: at most one coroutine works on a download. A part is open only while it does. A part
+leaves the inventory before it is closed. The record of completion is written after the rename; a
+restart in between finds the content under its final name.
 
 Owns: the order of the steps. Not here: the list of downloads and the commands of users (see
 peer.downloads.manager), transfers and the inventory (see peer.downloads.active_transfers), opening
@@ -29,7 +29,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from common import names
 from common.errors import ConfigError, IntegrityError, MiniTorrentError, Refused, StorageError
@@ -39,29 +39,38 @@ from common.manifest import Manifest
 from common.messages.base import Source
 from peer.downloads.active_transfers import ActiveTransfers
 from peer.downloads.counts import FAILED
-from peer.downloads.in_place import ContentInPlace, complete_in_place, found_after_restart
+from peer.downloads.in_place import complete_in_place, found_after_restart
 from peer.downloads.job import DownloadJob, DownloadServices, not_a_member
-from peer.downloads.job_tasks import cancel_task, uncancelled
+from peer.downloads.local_copy import take_local
 from peer.downloads.part_store import PartStore, checkpoint_and_close
 from peer.downloads.piece_writer import STORAGE_RETRY_S
 from peer.downloads.publication import publish_as_share
-from peer.downloads.reuse import local_trees, look_for
+from peer.downloads.states import AT_REST, Closing, Copying, Fetching, Finishing, Loading, Opening
 from peer.downloads.transfer import Transfer
 from peer.files.errors import AlreadyExists, Away, Cancelled, TransientStorageError
 from peer.files.fingerprint import SharedLocation
-from peer.files.local_trees import LocalTree
 from peer.files.partial_content import PartialContent
 from peer.files.unverified_part import UnverifiedPart
 from peer.records import DownloadRecord, Records, SourceUse
-from peer.serving.inventory import Reader
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
 
+class Opened(NamedTuple):
+    """The open part of a download, or the place of its content under its final name.
+
+    ``sources`` of the content, if they were learned just now.
+    """
+
+    decoded: Manifest
+    found: PartialContent | SharedLocation
+    sources: list[Source] | None = None
+
+
 class DownloadLifecycle:
-    """Carries jobs from state to state.
+    """Begins and ends the lives of jobs.
 
     ``on_slot_free`` is called when a download ends or rests, so that another can start.
     ``forget_former`` removes the rows of earlier downloads to the same path.
@@ -80,7 +89,7 @@ class DownloadLifecycle:
         self._on_slot_free = on_slot_free
         self._forget_former = forget_former
         self.parts = PartStore(services)
-        self.transfers = ActiveTransfers(services, rng)
+        self.transfers = ActiveTransfers(services, rng, self._on_disk_pause)
 
     async def save(self, job: DownloadJob) -> None:
         """Record the state; an error of the disk is logged."""
@@ -94,68 +103,119 @@ class DownloadLifecycle:
         user = UserId(job.record.user)
         return self._services.replica.has_left(user, job.group, job.record.topic)
 
-    # -- fetching -------------------------------------------------------------------------------
+    # -- the life -------------------------------------------------------------------------------
 
-    def run(self, job: DownloadJob, decoded: Manifest, sources: list[Source]) -> None:
-        """Fetch the missing pieces and serve the held ones.
+    def start(self, job: DownloadJob, new: Opened | None = None) -> None:
+        """Begin the life of a job at rest, or of a ``new`` one."""
+        part = None if new is None else new.found
+        job.state = Opening(part if isinstance(part, PartialContent) else None)
+        job.discarded = False
+        job.task = asyncio.create_task(self._live(job, new), name="download")
 
-        A complete copy on this device is copied first. Otherwise pieces are looked for in other
-        local files.
-        """
-        local = self._services.inventory.get(job.content)
-        transfer = self.transfers.add(
-            job,
-            decoded,
-            on_complete=lambda: self.finish_soon(job),
-            on_pause=lambda reason: self._on_disk_pause(job, reason),
-            on_failed=lambda error: self._fail_soon(job, error),
-        )
-        if local is not None and local.have is None:
-            job.task = asyncio.create_task(self._copy(job, transfer, local.reader), name="copy")
-        elif trees := self._trees_for(job, decoded):
-            looking = self._reuse(job, transfer, trees, sources)
-            job.task = asyncio.create_task(looking, name="reuse")
+    async def _live(self, job: DownloadJob, new: Opened | None) -> None:
+        failure: MiniTorrentError | None = None
+        try:
+            try:
+                await self._open_and_fetch(job, new)
+            except Cancelled:
+                pass
+            except MiniTorrentError as error:
+                failure = error
+            finally:
+                await self._close_part(job)
+            if failure is not None:
+                await self._settle(job, failure)
+        finally:
+            # A complete row stays in the list as long as this process runs: keep nothing else.
+            job.encoded, job.state = b"", AT_REST
+            self._on_slot_free()
+
+    async def _open_and_fetch(self, job: DownloadJob, new: Opened | None) -> None:
+        if job.by_user:
+            return  # paused since it got its slot
+        job.set_active()
+        if new is None:
+            new = await self._retry_transient(job, partial(self._open, job))
+        decoded, found, sources = new
+        if isinstance(found, PartialContent):
+            await self._fetch(job, decoded, found, sources)
         else:
-            self.transfers.start(job, transfer)
-            transfer.sources(sources)
-        self._services.presence_changed()
+            await self._forget_former(job)
+            await complete_in_place(self._services, self._records, job, decoded, found)
 
-    async def _copy(self, job: DownloadJob, transfer: Transfer, copy: Reader) -> None:
-        """Copy the pieces from ``copy``, and fetch those that it cannot give."""
-        if await transfer.copy_from(copy):
-            await self._finish(job)
-        elif job.transfer is transfer:
-            job.task = None  # the download may be complete before the tracker answers below
-            self.transfers.start(job, transfer)
-            await self.transfers.learn_sources(job)
-
-    def _trees_for(self, job: DownloadJob, decoded: Manifest) -> list[LocalTree]:
-        """Files of this device that may hold pieces of a download."""
-        part = job.part
-        if part is None or part.is_complete:
-            return []
-        return local_trees(job.record, decoded.size, self._services.shares.open_in(job.group))
-
-    async def _reuse(
-        self, job: DownloadJob, transfer: Transfer, trees: list[LocalTree], sources: list[Source]
+    async def _fetch(
+        self,
+        job: DownloadJob,
+        decoded: Manifest,
+        part: PartialContent,
+        sources: list[Source] | None,
     ) -> None:
-        """Fetch the pieces that ``trees`` cannot give, and take the others from there."""
-        await transfer.reuse(partial(look_for, transfer.manifest, trees, job.record.name))
-        if job.transfer is transfer:
-            job.task = None
-            self.transfers.start(job, transfer)
-            transfer.sources(sources)
-            await self.transfers.learn_sources(job)  # some may have come since
+        """Hold every piece, give the whole its final name, and share it."""
+        job.state, job.reported_away, began = Copying(part), None, monotonic()
+        if self.has_left(job):
+            raise not_a_member(job.group)
+        local = await take_local(self._services, job, decoded, part)
+        with self.transfers.open(job, decoded, local) as transfer:
+            transfer.sources(sources or [])
+            if sources is None or local.is_copied or local.looked_for is not None:
+                self.transfers.learn_sources_soon(job)  # some may have come since
+            place = None
+            while place is None:
+                await transfer.until_complete()
+                job.state = Finishing(transfer)
+                finalize = partial(self.transfers.finalize, job, transfer)
+                place = await self._retry_transient(job, finalize)
+                if place is None:  # some pieces were damaged, and are being fetched again
+                    job.state = Fetching(transfer)
+            await self._complete(job, transfer, place, began)
+        # The inventory reads from the final file by now; closing waits for reads under way.
 
-    def _on_disk_pause(self, job: DownloadJob, reason: str | None) -> None:
-        """The disk takes nothing because of ``reason``; None if it takes data again."""
-        if reason is None:
-            if not job.record.by_user:
-                job.set_active()
+    async def _complete(
+        self, job: DownloadJob, transfer: Transfer, place: SharedLocation, began: float
+    ) -> None:
+        uses = [
+            SourceUse(source.user, source.endpoint, pieces)
+            for source, pieces in transfer.pieces_by_source()
+        ]
+        elapsed_s = job.record.elapsed_s + monotonic() - began
+        algorithm = transfer.manifest.algorithm.value
+        job.set_verified(elapsed_s, uses, transfer.fetched_bytes, algorithm)
+        job.set_kept(transfer.part.kept)
+        await self._forget_former(job)  # files were added to those of the former one
+        await publish_as_share(self._services, self._records, job, transfer.manifest, place)
+
+    # -- its steps ------------------------------------------------------------------------------
+
+    async def _open(self, job: DownloadJob) -> Opened:
+        """The part, opened and verified, or what stands under its final name."""
+        decoded = await self.parts.manifest_of(job)
+        if not job.held_bytes:
+            await self.parts.load_held_bytes(job)
+        await self.require_folder(job)
+        try:
+            return Opened(decoded, await self.parts.recover(job, decoded))
+        except AlreadyExists:
+            place = await found_after_restart(self._services, job, decoded)
+            if place is not None:
+                return Opened(decoded, place)
+            if not (job.record.overwrite or job.record.replaces or job.record.present):
+                raise
+        return Opened(decoded, await self.parts.recover(job, decoded, anew=True))
+
+    async def require_folder(self, job: DownloadJob) -> None:
+        """Raise `Away` if the folder of a download cannot be reached, or is another one."""
+        if await self.parts.folder_of(job):
+            await self.save(job)
+
+    async def _close_part(self, job: DownloadJob) -> None:
+        """Close the part, with every verified piece synced and journalled, or remove it."""
+        part, job.state = job.part, Closing()
+        if part is None:
             return
-        name = names.printable(job.record.name)
-        self._services.notify(f"the download of {name} is paused: {reason}")
-        job.set_paused(reason)
+        close = part.close if job.complete else partial(checkpoint_and_close, part)
+        await _uncancelled(self._services.workers.run(part.discard if job.discarded else close))
+        if job.complete:
+            self._services.presence_changed()
 
     async def _retry_transient(self, job: DownloadJob, step: Callable[[], Awaitable[R]]) -> R:
         """The result of ``step``, which is repeated as long as its error is a transient one."""
@@ -175,79 +235,41 @@ class DownloadLifecycle:
                     self._on_disk_pause(job, None)
                 return result
 
-    # -- completion -----------------------------------------------------------------------------
-
-    def finish_soon(self, job: DownloadJob) -> None:
-        """Every piece is held: verify the whole and give it its final name."""
-        if not job.has_task:
-            job.task = asyncio.create_task(self._finish(job), name="finish")
-
-    async def _finish(self, job: DownloadJob) -> None:
-        transfer = job.transfer
-        assert transfer is not None
-        try:
-            finalize = partial(self.transfers.finalize, job, transfer)
-            place = await self._retry_transient(job, finalize)
-        except Cancelled:
+    def _on_disk_pause(self, job: DownloadJob, reason: str | None) -> None:
+        """The disk takes nothing because of ``reason``; None if it takes data again."""
+        if reason is None:
+            if not job.by_user:
+                job.set_active()
             return
-        except (StorageError, IntegrityError) as error:
-            await self._fail_or_wait(job, error)
-            return
-        if place is not None:
-            await self._complete(job, transfer, place)
-        # Otherwise some pieces were damaged, and are being fetched again.
-
-    async def _complete(self, job: DownloadJob, transfer: Transfer, place: SharedLocation) -> None:
-        uses = [
-            SourceUse(source.user, source.endpoint, pieces)
-            for source, pieces in transfer.pieces_by_source()
-        ]
-        elapsed_s = job.record.elapsed_s + monotonic() - job.began
-        algorithm = transfer.manifest.algorithm.value
-        job.set_verified(elapsed_s, uses, transfer.fetched_bytes, algorithm)
-        job.set_kept(transfer.part.kept)
-        await self._forget_former(job)  # files were added to those of the former one
-        await publish_as_share(self._services, self._records, job, transfer.manifest, place)
-        self.transfers.stop(job)
-        if job.record.files:
-            self.transfers.withdraw_part(job, job.part)
-        # The inventory reads from the final file by now; closing waits for reads under way.
-        await self._close_part(job)
-        self._services.presence_changed()
-        # The row stays in the list as long as this process runs: keep nothing else of the job.
-        job.encoded, job.task = b"", None
-        self._on_slot_free()
+        name = names.printable(job.record.name)
+        self._services.notify(f"the download of {name} is paused: {reason}")
+        job.set_paused(reason)
 
     # -- failure, and folders that are away -----------------------------------------------------
 
-    def _fail_soon(self, job: DownloadJob, error: StorageError) -> None:
-        if job.transfer is not None and not job.has_task:
-            job.task = asyncio.create_task(self._fail_or_wait(job, error), name="fail")
+    async def _settle(self, job: DownloadJob, error: MiniTorrentError) -> None:
+        """Record the end of a life by an error: it failed, or rests until the hindrance is over."""
+        if self.has_left(job) or isinstance(error, AlreadyExists | IntegrityError | ConfigError):
+            await self._set_failed(job, error)
+        elif isinstance(error, StorageError):
+            away = error if isinstance(error, Away) else await self._away(job)
+            if away is None:
+                await self._set_failed(job, error)
+            else:
+                self._set_away(job, away)
+        else:  # the tracker is away, refuses, or answers nonsense
+            log.info("a download cannot be resumed yet: %s", error)
+            job.set_paused(str(error))
 
-    async def _fail_or_wait(self, job: DownloadJob, error: MiniTorrentError) -> None:
-        """Fail a download, or rest it if its disk is away."""
+    async def _away(self, job: DownloadJob) -> Away | None:
+        """The reason why the folder of a download cannot be reached, if that is so."""
         try:
-            if isinstance(error, Away):
-                raise error
-            if isinstance(error, StorageError):
-                await self.require_folder(job)
+            await self.require_folder(job)
         except Away as away:
-            part = self.transfers.detach_part(job)
-            if part is not None:
-                await self._services.workers.run(checkpoint_and_close, part)
-            self._set_away(job, away)
-            return
-        await self.fail(job, error)
-
-    async def require_folder(self, job: DownloadJob) -> None:
-        """Raise `Away` if the folder of a download cannot be reached, or is another one."""
-        if await self.parts.folder_of(job):
-            await self.save(job)
-
-    def rest_until_back(self, job: DownloadJob, error: Away) -> None:
-        """Rest a running download until its folder is back."""
-        self.rest_soon(job)
-        self._set_away(job, error)
+            return away
+        except MiniTorrentError as error:
+            log.info("the folder of a failed download could not be checked: %s", error)
+        return None
 
     def _set_away(self, job: DownloadJob, error: Away) -> None:
         job.away, reason = True, str(error)
@@ -256,66 +278,67 @@ class DownloadLifecycle:
             name = names.printable(job.record.name)
             self._services.notify(f"the download of {name} waits: {reason}")
         job.set_paused(reason)
-        self._on_slot_free()
 
-    async def forbid(self, job: DownloadJob, error: Refused) -> None:
-        """Fail a download whose user may no longer have it, and end the task that works on it."""
-        await cancel_task(job)
-        await self.fail(job, error)
-
-    async def fail(self, job: DownloadJob, error: MiniTorrentError) -> None:
-        """End a download that cannot be finished; its part stays for `schedule_resume`."""
+    async def _set_failed(self, job: DownloadJob, error: MiniTorrentError) -> None:
         job.error = error
         self._services.notify(f"the download of {names.printable(job.record.name)}: {error}")
-        self.transfers.stop(job)
-        self.transfers.withdraw_part(job, job.part)
-        await self._close_part(job)
         job.set_failed(str(error))
         self._services.counts.ends[FAILED] += 1
         self._services.hooks.failed(job.record)
-        self._on_slot_free()
         await self.save(job)
-
-    async def _close_part(self, job: DownloadJob) -> None:
-        part, job.part = job.part, None
-        if part is not None:
-            await self._services.workers.run(part.close)
 
     # -- rest and removal -----------------------------------------------------------------------
 
     async def rest(self, job: DownloadJob) -> None:
-        """Stop with every verified piece synced and journalled."""
-        await cancel_task(job)
-        part = self.transfers.detach_part(job)
-        if part is not None:
-            await self._services.workers.run(checkpoint_and_close, part)
+        """End the life of a download, if it has one, and wait until its part is closed.
+
+        Raises the error of a part that cannot be removed.
+        """
+        while (task := job.task) is not None and not job.at_rest:
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled() and isinstance(error := task.exception(), MiniTorrentError):
+                raise error
+            if job.task is task and not job.at_rest:  # it was cancelled before its first step
+                await self._close_part(job)
+                job.state = AT_REST
 
     def rest_soon(self, job: DownloadJob) -> None:
-        """`rest` as a task of a download that has none."""
-        part = self.transfers.detach_part(job)
-        if part is not None:
-            closing = self._services.workers.run(checkpoint_and_close, part)
-            job.task = asyncio.create_task(uncancelled(closing), name="rest")
-            job.task.add_done_callback(lambda _: self._on_slot_free())
+        """`rest`, without waiting for it."""
+        if job.task is not None:
+            job.task.cancel()
+
+    async def forbid(self, job: DownloadJob, error: Refused) -> None:
+        """Fail a download whose user may no longer have it."""
+        await self.rest(job)
+        await self._set_failed(job, error)
 
     def load_held_bytes_soon(self, job: DownloadJob) -> None:
         """Learn how much is held, as a task: the download does not start meanwhile."""
-        job.task = asyncio.create_task(self.parts.load_held_bytes(job), name="load held bytes")
-        job.task.add_done_callback(lambda _: self._on_slot_free())
+        job.state = Loading()
+        job.task = asyncio.create_task(self._load_held_bytes(job), name="load held bytes")
+
+    async def _load_held_bytes(self, job: DownloadJob) -> None:
+        try:
+            await self.parts.load_held_bytes(job)
+        finally:
+            job.state = AT_REST
+            self._on_slot_free()
 
     async def give_up(self, job: DownloadJob) -> None:
         """Remove the part of a download, its journal and its record."""
-        await cancel_task(job)
-        part: PartialContent | UnverifiedPart | None = self.transfers.detach_part(job)
-        if part is None and not job.complete:
-            part = await self.parts.find(job)
-        if part is not None:
-            await self._services.workers.run(part.discard)
-        else:
+        job.discarded = True
+        found: PartialContent | UnverifiedPart | None = job.part
+        await self.rest(job)
+        if found is None and not job.complete:
+            found = await self.parts.find(job)
+            if found is not None:
+                await self._services.workers.run(found.discard)
+        if found is None:
             await self.parts.remove_journal(job)
         await self.parts.remove_folders(job)
         await self._services.workers.run(self._records.remove, job.key)
-        if part is None and job.away:
+        if found is None and job.away:
             shown = names.quoted(os.path.dirname(job.path))
             self._services.notify(
                 f"the part of {names.printable(job.record.name)} could not be removed: its folder"
@@ -337,61 +360,15 @@ class DownloadLifecycle:
         self._services.presence_changed()
         await self.save(job)
 
-    # -- resuming -------------------------------------------------------------------------------
 
-    def schedule_resume(self, job: DownloadJob) -> None:
-        """Resume a download at rest, after the task that works on it."""
-        before = job.task if job.has_task else None
-        job.task = asyncio.create_task(self._resume(job, before), name="resume")
-
-    async def _resume(self, job: DownloadJob, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
-            await asyncio.wait({before})
-        if job.record.by_user:
-            return
-        job.set_active()
+async def _uncancelled(step: Awaitable[None]) -> None:
+    """Wait for ``step`` even if this task is cancelled: the next step needs it to have ended."""
+    running, cancelled = asyncio.ensure_future(step), False
+    while not running.done():
         try:
-            decoded, part = await self._retry_transient(job, lambda: self._reopen(job))
-        except ContentInPlace as found:
-            decoded = await self.parts.manifest_of(job)
-            await self._forget_former(job)
-            await complete_in_place(self._services, self._records, job, decoded, found.place)
-            return
-        except AlreadyExists as error:
-            await self.fail(job, error)
-            return
-        except Cancelled:
-            return
-        except (StorageError, IntegrityError, ConfigError) as error:
-            await self._fail_or_wait(job, error)
-            return
-        except MiniTorrentError as error:  # the tracker is away, refuses, or answers nonsense
-            log.info("a download cannot be resumed yet: %s", error)
-            job.set_paused(str(error))
-            job.task = None
-            return
-        job.part, job.reported_away = part, None
-        if self.has_left(job):
-            await self.fail(job, not_a_member(job.group))
-            return
-        job.task = None
-        self.run(job, decoded, [])
-        if job.record.by_user and job.transfer is not None:
-            job.transfer.pause()  # the user paused it while the part was verified
-        if not job.has_task:  # `run` starts a task to copy, or to finish a complete part
-            await self.transfers.learn_sources(job)
-
-    async def _reopen(self, job: DownloadJob) -> tuple[Manifest, PartialContent]:
-        decoded = await self.parts.manifest_of(job)
-        if not job.held_bytes:
-            await self.parts.load_held_bytes(job)
-        await self.require_folder(job)
-        try:
-            return decoded, await self.parts.recover(job, decoded)
-        except AlreadyExists as error:
-            place = await found_after_restart(self._services, job, decoded)
-            if place is not None:
-                raise ContentInPlace(error.message, place) from error
-            if not (job.record.overwrite or job.record.replaces or job.record.present):
-                raise
-        return decoded, await self.parts.recover(job, decoded, anew=True)
+            await asyncio.wait({running})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+    running.result()

@@ -1,25 +1,94 @@
-"""Local copies: pieces that this device has in another place are copied, not fetched.
+"""Pieces that this device has in another place: taken from there, not fetched.
 
-Runs on a thread of its own, at the speed of the disk. The part verifies every piece, like one from
-a source.
+A whole copy of the content is copied before anything is fetched, at the speed of the disk. In other
+local files pieces are looked for while the rest is fetched (see peer.downloads.reuse). The part
+verifies every piece, like one from a source. Owns: the steps before a transfer.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import threading
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple
 
+from common.errors import IntegrityError, StorageError
+from common.manifest import Manifest
 from peer.downloads.checkpoints import CHECKPOINT_BYTES
+from peer.downloads.job import DownloadJob, DownloadServices
+from peer.downloads.reuse import LookedFor, local_trees, look_for
+from peer.files.errors import ContentChanged
+from peer.files.local_trees import LocalTree
 from peer.files.partial_content import PartialContent
 from peer.serving.inventory import Reader
 
+log = logging.getLogger(__name__)
 
-def runs_of(pieces: Iterable[int]) -> list[range]:
-    """Ascending pieces as runs of adjacent ones."""
-    found: list[range] = []
-    for index in pieces:
-        begin = found.pop().start if found and found[-1].stop == index else index
-        found.append(range(begin, index + 1))
-    return found
+
+class LocalPieces(NamedTuple):
+    """Pieces of one download that this device has.
+
+    ``is_copied``: a whole copy gave them, as far as it could. ``looked_for``: others that local
+    files may hold; None if there are no such files.
+    """
+
+    held: tuple[int, ...] = ()
+    is_copied: bool = False
+    looked_for: LookedFor | None = None
+
+
+async def take_local(
+    services: DownloadServices, job: DownloadJob, decoded: Manifest, part: PartialContent
+) -> LocalPieces:
+    """Copy a whole copy on this device, or learn which pieces its other files may hold."""
+    served = services.inventory.get(job.content)
+    if served is not None and served.have is None:
+        await _copy(services, job, part, served.reader)
+        return LocalPieces(tuple(part.held_indexes()), is_copied=True)
+    if part.is_complete:
+        return LocalPieces()
+    trees = local_trees(job.record, decoded.size, services.shares.open_in(job.group))
+    looked_for = await _look(decoded, trees, job.record.name) if trees else None
+    if looked_for is None:
+        return LocalPieces()
+    # Before a restart such pieces were taken from there as well.
+    return LocalPieces(tuple(filter(part.has, looked_for.pieces)), looked_for=looked_for)
+
+
+async def _copy(
+    services: DownloadServices, job: DownloadJob, part: PartialContent, copy: Reader
+) -> None:
+    """Copy every piece from a whole copy. It waits while the user pauses the download."""
+    ended = threading.Event()
+    pieces = range(part.manifest.piece_count) if part.wanted is None else part.wanted
+
+    def may_go_on() -> bool:
+        return not job.by_user and not ended.is_set()
+
+    try:
+        while not await asyncio.to_thread(copy_missing, part, pieces, copy, may_go_on):
+            await job.until_resumed()
+    except ContentChanged as error:
+        log.info("the copy on this device was changed: %s", error)
+        services.inventory.changed(job.content)
+    except (StorageError, IntegrityError) as error:
+        log.info("the copy on this device could not be used: %s", error)
+    finally:
+        ended.set()
+
+
+async def _look(decoded: Manifest, trees: list[LocalTree], name: str) -> LookedFor | None:
+    ended = threading.Event()
+    looking = partial(look_for, decoded, trees, name, ended.is_set)
+    try:
+        return await asyncio.to_thread(looking)
+    except Exception:
+        log.exception("no pieces are looked for on this device")
+        return None
+    finally:
+        ended.set()
 
 
 def copy_missing(

@@ -31,6 +31,7 @@ from peer.downloads.moved import MovedDownloads
 from peer.downloads.publication import run_owed_hooks
 from peer.downloads.queue import DownloadQueue
 from peer.downloads.source_requests import REVIEW_S
+from peer.downloads.states import Fetching
 from peer.downloads.transfer import Transfer
 from peer.downloads.views import copy_of, download_row, missing_text, shown_path
 from peer.downloads.waiting import wait_for_end
@@ -213,9 +214,9 @@ class Downloads:
     async def pause(self, group_text: str, name: str) -> None:
         """Pause all downloads of that name until `resume`, over restarts too."""
         for job in self._find(group_text, name, UNFINISHED):
+            job.set_paused(control.PAUSED_BY_USER, by_user=True)
             if job.transfer is not None:
                 job.transfer.pause()
-            job.set_paused(control.PAUSED_BY_USER, by_user=True)
             self._queue.review_soon()
             await self._lifecycle.save(job)
 
@@ -229,7 +230,7 @@ class Downloads:
             job.set_active(by_user=True)
             if job.transfer is not None:
                 job.transfer.resume()
-            elif failed or not job.has_task:
+            elif failed or job.at_rest:
                 self._queue.add(job)
             await self._lifecycle.save(job)
 
@@ -261,7 +262,7 @@ class Downloads:
 
     async def clear(self) -> list[control.DownloadRow]:
         """Take all complete downloads off the list, and return them. Files and shares stay."""
-        done = [job for job in self._mine() if job.complete and not job.has_task]
+        done = [job for job in self._mine() if job.complete and job.at_rest]
         for job in done:
             del self._jobs[job.key]
         keys = [job.key for job in done]
@@ -281,7 +282,7 @@ class Downloads:
 
     async def _forget_oldest(self) -> None:
         """Bound the list of complete downloads. Files and shares stay."""
-        complete = [job for job in self._mine() if job.complete and job.task is None]
+        complete = [job for job in self._mine() if job.complete and job.at_rest]
         for job in complete[: -limits.DOWNLOADS_LISTED_MAX]:
             self._jobs.pop(job.key, None)
             await self._forget(job.key)
@@ -300,14 +301,13 @@ class Downloads:
             await self.deactivate()
             self._user = user
         for job in self._mine():
-            resting = job.transfer is None and not job.has_task
-            if resting and job.unfinished and not job.record.by_user:
+            if job.at_rest and job.unfinished and not job.by_user:
                 job.queued = True
-            elif resting and not job.complete:
+            elif job.at_rest and not job.complete:
                 self._tasks.start(self._lifecycle.parts.load_held_bytes(job))
         self._queue.review()
         for job in self._mine():
-            if job.waits and not job.has_task:
+            if job.waits and job.at_rest:
                 self._lifecycle.load_held_bytes_soon(job)
 
     async def deactivate(self) -> None:
@@ -349,13 +349,13 @@ class Downloads:
                     job.unshared = False
                 elif update.down and not _has_others(transfer, set(update.down)):
                     # The last source may be back soon, or the share may be gone: ask the tracker.
-                    self._tasks.start(self._lifecycle.transfers.learn_sources(job))
+                    self._lifecycle.transfers.learn_sources_soon(job)
 
     def link_up(self) -> None:
         """The tracker is back: learn how the peer sets changed meanwhile."""
         for job, _ in self._active():
             self._services.replica.follow_share(job.group, job.content)
-            self._tasks.start(self._lifecycle.transfers.learn_sources(job))
+            self._lifecycle.transfers.learn_sources_soon(job)
 
     async def _review_sources(self) -> None:
         """Request sources again for downloads that get nothing: an event may have been lost."""
@@ -370,20 +370,17 @@ class Downloads:
         while True:
             await asyncio.sleep(FOLDERS_INTERVAL_S)
             for job in self._mine():
-                rests = job.transfer is None
-                if job.has_task or not job.unfinished or job.record.by_user:
-                    continue
-                if rests and not job.away:
+                if job.busy or not job.unfinished or job.by_user or (job.at_rest and not job.away):
                     continue
                 try:
                     await self._lifecycle.require_folder(job)
                 except Away as error:
-                    if not rests and job.transfer is not None and not job.has_task:
-                        self._lifecycle.rest_until_back(job, error)
+                    if isinstance(job.state, Fetching):
+                        job.state.transfer.fail(error)
                 except MiniTorrentError as error:
                     log.info("the folder of a download could not be checked: %s", error)
                 else:
-                    if rests and job.away and job.transfer is None and not job.has_task:
+                    if job.at_rest and job.away:
                         job.away = False
                         self._queue.add(job)
 

@@ -4,7 +4,7 @@ Owns: the jobs of the workers, checkpoints, and the retry of a disk that takes n
 here: which pieces are stored (see peer.swarm) and the bytes on the disk (see peer.files).
 
 States: *writing*; *paused* with a reason, and a retry every `STORAGE_RETRY_S`; *failed*, which
-``on_failed`` reports once. A write or a sync that succeeds ends the pause, never a retry alone.
+``fail`` reports. A write or a sync that succeeds ends the pause, never a retry alone.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ class WriterCallbacks(Protocol):
     def on_paused(self, reason: str | None) -> None:
         """The disk takes nothing because of ``reason``; None if it takes data again."""
 
-    def on_failed(self, error: StorageError) -> None:
+    def on_retry(self) -> None:
+        """The disk is tried again."""
+
+    def fail(self, error: StorageError) -> None:
         """The disk will never take the rest."""
 
 
@@ -81,7 +84,7 @@ class PieceWriter:
         self.local_bytes = 0
         """Bytes of pieces that no source gave."""
         self.pause_reason: str | None = None
-        self.paused_by_user = False
+        """The error of the disk for which it pauses."""
 
     def start(self) -> None:
         """Start the checkpoints."""
@@ -185,7 +188,7 @@ class PieceWriter:
         self._callbacks.handle(swarm.Paused())
         self._part.invalidate()
         if not isinstance(error, TransientStorageError):
-            self._callbacks.on_failed(error)
+            self._callbacks.fail(error)
             return
         if self.pause_reason is None:
             self.pause_reason = str(error)
@@ -198,21 +201,9 @@ class PieceWriter:
         # Users still see the pause: only a successful write shows that the disk takes data.
         self._retry_timer = None
         self._checkpoints.sync(at_once=True)
-        if not self.paused_by_user:
-            self._callbacks.handle(swarm.Resumed())
+        self._callbacks.on_retry()
 
     def _on_disk_ok(self) -> None:
         if self.pause_reason is not None and self._retry_timer is None:
             self.pause_reason = None
-            if not self.paused_by_user:
-                self._callbacks.on_paused(None)
-
-    def pause(self) -> None:
-        """The user pauses the download."""
-        self.paused_by_user = True
-        self._part.invalidate()
-
-    def resume(self) -> None:
-        """The user resumes the download; a disk that still fails is reported again."""
-        self.pause_reason = None
-        self.paused_by_user = False
+            self._callbacks.on_paused(None)

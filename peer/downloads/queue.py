@@ -95,7 +95,7 @@ class DownloadQueue:
         waiting = sorted((job for job in jobs if job.waits), key=lambda job: job.rank)
         if waiting:
             start, rest = next_starts(
-                [job.key for job in waiting if not job.has_task],
+                [job.key for job in waiting if job.at_rest],
                 self._active(jobs),
                 limits.DOWNLOADS_AT_ONCE,
                 self._open_max,
@@ -103,7 +103,7 @@ class DownloadQueue:
             by_key = {job.key: job for job in jobs}
             for key in start:
                 by_key[key].queued, by_key[key].still_since = False, monotonic()
-                self._lifecycle.schedule_resume(by_key[key])
+                self._lifecycle.start(by_key[key])
             for key in rest:
                 self._rest(by_key[key])
         self._number(jobs, [job for job in waiting if job.waits])
@@ -130,12 +130,12 @@ class DownloadQueue:
         """The downloads that are open, or are being opened or closed."""
         now, active = monotonic(), []
         for job in jobs:
-            if job.transfer is None and (job.waits or not job.has_task):
+            if job.transfer is None and (job.waits or job.at_rest):
                 continue
             gives_way = False
             if job.record.state == DownloadState.PAUSED:
                 pass  # it waits for its disk, and holds up no other one
-            elif job.transfer is None or job.has_task:
+            elif job.transfer is None or job.busy:
                 job.still_since = now  # it is being opened, copied or verified
             else:
                 progress = job.transfer.progress()

@@ -24,6 +24,7 @@ from common.errors import StorageError
 from common.limits import MIB
 from common.manifest import Manifest
 from common.names import fold_name, quoted
+from peer.downloads.pause import UserPause
 from peer.downloads.piece_writer import STORAGE_RETRY_S
 from peer.files.errors import TransientStorageError, Unreadable
 from peer.files.local_trees import LocalTree
@@ -118,13 +119,13 @@ class ReuseRun:
         part: PartialContent,
         plan: ReusePlan,
         wanted: Iterable[int],
-        unpaused: asyncio.Event,
+        pause: UserPause,
         callbacks: ReuseCallbacks,
     ) -> None:
         self._part = part
         self._plan = plan
         self._left = dict.fromkeys(wanted)
-        self._unpaused = unpaused
+        self._pause = pause
         self._callbacks = callbacks
         self._closed = False
         self._reports: deque[tuple[int, bool]] = deque()
@@ -150,7 +151,7 @@ class ReuseRun:
         reuse = PieceReuse(self._part, self._plan)
         try:
             while self._left and not self._closed:
-                await self._unpaused.wait()
+                await self._pause.until_resumed()
                 try:
                     await asyncio.to_thread(
                         reuse.run, tuple(self._left), self._may_go_on, self._report
@@ -170,7 +171,7 @@ class ReuseRun:
             reuse.close()
 
     def _may_go_on(self) -> bool:
-        return self._unpaused.is_set() and not self._closed
+        return not self._pause.by_user and not self._closed
 
     def _report(self, index: int, held: bool) -> None:
         self._reports.append((index, held))

@@ -10,13 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import threading
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Collection
 from typing import assert_never
 
-from common.errors import IntegrityError, RemoteProtocolError, StorageError
+from common.errors import RemoteProtocolError, StorageError
 from common.host.clock import monotonic
 from common.ids import ContentId, DeviceKey, GroupId
 from common.manifest import Manifest
@@ -25,16 +22,16 @@ from common.messages.base import Refusal, Source
 from common.messages.refusals import Code
 from peer.downloads.counts import DownloadCounts
 from peer.downloads.listed_sources import ListedSource, ListedSources
-from peer.downloads.local_copy import copy_missing, runs_of
+from peer.downloads.pause import UserPause
 from peer.downloads.piece_writer import PieceWriter
-from peer.downloads.received import ReceivedPieces
+from peer.downloads.received import ReceivedPieces, runs_of
 from peer.downloads.reuse import LookedFor, ReuseRun
 from peer.fetching.channel import Channel, ChannelHandler
 from peer.fetching.pool import ConnectionPool
-from peer.files.errors import ContentChanged, DigestMismatch
+from peer.files.errors import DigestMismatch
 from peer.files.fingerprint import SharedLocation
 from peer.files.partial_content import PartialContent
-from peer.serving.inventory import Inventory, Reader
+from peer.serving.inventory import Inventory
 from peer.swarm.fetching import events as swarm
 from peer.swarm.fetching.machine import Download
 from peer.swarm.fetching.piece_map import Cell, piece_map
@@ -58,8 +55,9 @@ _TRANSIENT = {
 class Transfer(ChannelHandler):
     """A download that fetches, writes and serves at the same time.
 
-    ``on_complete`` is called when every piece is held, ``on_paused`` with the reason when the disk
-    takes nothing for now, and with None when it takes data again, ``on_failed`` when it never will.
+    ``local`` are pieces that no source gave, and ``looked_for`` those that other local files may
+    give. ``on_paused`` is called with the reason when the disk takes nothing for now, and with None
+    when it takes data again.
     """
 
     def __init__(
@@ -76,54 +74,66 @@ class Transfer(ChannelHandler):
         limit: RateLimit,
         counts: DownloadCounts,
         ipc_allowed: bool,
-        on_complete: Callable[[], None],
+        pause: UserPause,
         on_paused: Callable[[str | None], None],
-        on_failed: Callable[[StorageError], None],
         rng: random.Random,
+        local: Collection[int] = (),
+        looked_for: LookedFor | None = None,
     ) -> None:
         self.group = group
         self.content = content
         self.manifest = manifest
         self.part = part
         self.on_paused = on_paused
-        self.on_failed = on_failed
-        self._on_complete = on_complete
+        self._pause = pause
         self._pool = pool
         self._inventory = inventory
-        self._new_core = partial(
-            Download,
+        self._core = Download(
             PieceLayout(manifest.size, manifest.piece_length),
             rng,
+            have=Bitfield(manifest.piece_count, part.held_indexes()),
             settings=settings,
             limit=limit,
             alike=part.alike,
             wanted=part.wanted,
+            looked_for=() if looked_for is None else looked_for.pieces,
         )
-        self._core = self._new_core(have=self._held())
         self._wakeup = WakeupTimer(self._on_tick)
         self._received = ReceivedPieces(manifest.piece_length, group, counts)
         self._sources = ListedSources(pool.pair.public, ipc_allowed=ipc_allowed)
         self._channels: dict[DeviceKey, Channel] = {}
         self._writer = PieceWriter(part, workers, self, counts)
-        self._closed = False
-        self._copying = False
+        self._writer.count_local(local)
         self._reuse: ReuseRun | None = None
-        self._unpaused = asyncio.Event()  # not paused by its user
-        self._unpaused.set()
+        if looked_for is not None:
+            wanted = self._core.looked_for()
+            self._reuse = ReuseRun(part, looked_for.plan, wanted, pause, self)
+        self._closed = False
+        self._ended = asyncio.Event()  # every piece is held, or it failed
+        self._failure: StorageError | None = None
 
     # -- state ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin without any known source."""
+        """Begin without any known source, or serve alone while the user pauses it."""
         self._writer.start()
         if self._reuse is not None:
             self._reuse.start()
-        self.handle(swarm.Tick())
+        self.handle(swarm.Paused() if self._pause.by_user else swarm.Tick())
+
+    async def until_complete(self) -> None:
+        """Wait until every piece is held. Raises the `StorageError` that `fail` was called with."""
+        await self._ended.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def fail(self, error: StorageError) -> None:
+        """The disk takes nothing, for good or until it is back: end `until_complete`."""
+        self._failure = error
+        self._ended.set()
 
     def sources(self, sources: list[Source]) -> None:
         """Take the tracker's list: sources that failed before are tried again at once."""
-        if self._copying:
-            return
         for event in self._sources.add(sources):
             self.handle(event)
         self._sources.bound(lambda: {source.source for source in self.progress().sources})
@@ -134,36 +144,26 @@ class Transfer(ChannelHandler):
 
     @property
     def copying(self) -> bool:
-        """Whether it copies from this device, or looks for what it can copy."""
-        return self._copying or (self._reuse is not None and self._reuse.active)
+        """Whether pieces are still looked for on this device."""
+        return self._reuse is not None and self._reuse.active
 
     def pause(self) -> None:
-        """Request nothing more; go on serving."""
-        self._unpaused.clear()
-        self._writer.pause()
+        """Request nothing more, as its user wants; go on serving."""
+        self.part.invalidate()
         self.handle(swarm.Paused())
 
     def resume(self) -> None:
         """Fetch again; a disk that still fails is reported again."""
-        self._writer.resume()
-        self._unpaused.set()
+        self._writer.pause_reason = None
         self.handle(swarm.Resumed())
 
     def progress(self) -> Progress:
-        """The progress of the core, or of copying."""
-        progress = self._core.progress(monotonic())
-        if self._copying:
-            held = self.part.held_count
-            held_bytes = min(progress.size, held * self.manifest.piece_length)
-            return replace(progress, held_pieces=held, held_bytes=held_bytes)
-        return progress
+        """The progress of the core."""
+        return self._core.progress(monotonic())
 
     def piece_map(self) -> list[Cell]:
         """The pieces for display."""
         return piece_map(self._core.pieces.states, self._core.progress(monotonic()).sources)
-
-    def _held(self) -> Bitfield:
-        return Bitfield(self.manifest.piece_count, self.part.held_indexes())
 
     def listed(self, device: DeviceKey) -> ListedSource | None:
         """The source as the tracker listed it, if it did."""
@@ -234,7 +234,7 @@ class Transfer(ChannelHandler):
                     log.debug("source %s: %s", device.hex()[:16], verdict.value)
                     self._close(device, reconnect=verdict is swarm.Verdict.SILENT)
                 case swarm.Complete():
-                    self._on_complete()
+                    self._ended.set()
                 case _:
                     assert_never(effect)
         for run in self._received.take(to_verify):
@@ -313,6 +313,8 @@ class Transfer(ChannelHandler):
         """Fetch held pieces again, which are damaged on the disk."""
         if not self._closed:
             now = monotonic()
+            if self._failure is None:
+                self._ended.clear()
             self._inventory.held_less(self.content, pieces, self.part)
             self._carry_out(self._core.mark_missing(pieces, now))
             self._wakeup.set(self._core.next_wakeup(now), now)
@@ -331,61 +333,10 @@ class Transfer(ChannelHandler):
             self.damaged(error.pieces)
             return None
 
-    async def copy_from(self, copy: Reader) -> bool:
-        """Copy every piece from a complete copy on this device, before `start`.
-
-        Return whether all pieces are held. Copying waits while the user pauses the download.
-        """
-        self._copying = True
-        try:
-            while not await asyncio.to_thread(self._copy_some, copy):
-                await self._unpaused.wait()
-        except ContentChanged as error:
-            log.info("the copy on this device was changed: %s", error)
-            self._inventory.changed(self.content)
-        except (StorageError, IntegrityError) as error:
-            log.info("the copy on this device could not be used: %s", error)
-        finally:
-            self._copying = False
-        self._writer.count_local(self.part.held_indexes())
-        self._begin_anew()
-        return self.part.is_complete
-
-    def _begin_anew(self, looked_for: Iterable[int] = ()) -> None:
-        self._core = self._new_core(have=self._held(), looked_for=looked_for)
-        if not self._unpaused.is_set():
-            self.handle(swarm.Paused())
-
-    def _copy_some(self, copy: Reader) -> bool:
-        """Copy until the end or a pause, on a thread; return whether nothing is left to do."""
-        wanted = self.part.wanted
-        pieces = range(self.manifest.piece_count) if wanted is None else wanted
-        done = copy_missing(self.part, pieces, copy, self._may_copy)
-        return done or self._closed
-
-    def _may_copy(self) -> bool:
-        return self._unpaused.is_set() and not self._closed
-
-    async def reuse(self, look: Callable[[Callable[[], bool]], LookedFor]) -> None:
-        """Learn which pieces this device may have, before `start`, which then looks for them.
-
-        ``look`` runs on a thread; its argument tells whether it was cancelled.
-        """
-        self._copying = True
-        cancelled = threading.Event()
-        try:
-            plan, pieces = await asyncio.to_thread(look, cancelled.is_set)
-        except Exception:
-            log.exception("no pieces are looked for on this device")
-            return
-        finally:
-            cancelled.set()
-            self._copying = False
-        # Before a restart such pieces were taken from there as well.
-        self._writer.count_local(filter(self.part.has, pieces))
-        self._begin_anew(pieces)
-        wanted = self._core.looked_for()
-        self._reuse = ReuseRun(self.part, plan, wanted, self._unpaused, self)
+    def on_retry(self) -> None:
+        """The disk is tried again."""
+        if not self._pause.by_user:
+            self.handle(swarm.Resumed())
 
     def on_reused(self, found: tuple[int, ...], missing: tuple[int, ...]) -> None:
         if found:

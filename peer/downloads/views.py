@@ -11,6 +11,7 @@ from common import limits
 from common.messages import control
 from peer.downloads.job import DownloadJob
 from peer.downloads.piece_writer import STORAGE_RETRY_S
+from peer.downloads.states import Copying
 from peer.downloads.transfer import Transfer
 from peer.files.fingerprint import SharedLocation
 from peer.records import DownloadRecord, DownloadState, ShareRecord
@@ -29,13 +30,13 @@ def download_row(job: DownloadJob) -> control.DownloadRow:
     """A row of ``show-downloads``."""
     record, transfer = job.record, job.transfer
     size = record.size
-    verified, rate, eta, reason = 0, 0.0, None, record.reason
+    verified, rate, eta, reason = job.verified_bytes, 0.0, None, record.reason
     sources: list[control.SourceEnd] = []
     if job.complete:
-        verified, eta = record.size, 0.0
+        eta = 0.0
     elif transfer is not None:
         progress = transfer.progress()
-        size, verified = progress.size, progress.held_bytes
+        size = progress.size
         # An idle connection is no source, and the last rate predicts nothing once no source
         # gives anything.
         if record.state == DownloadState.ACTIVE and progress.sources_used:
@@ -44,8 +45,6 @@ def download_row(job: DownloadJob) -> control.DownloadRow:
             eta = 0.0
         else:
             reason = reason or _why_no_source(job, progress)
-    else:
-        verified = job.held_bytes
     if job.position is not None and job.waits:
         reason = queued_text(job.position)
     state = record.state
@@ -125,7 +124,7 @@ def progress_of(job: DownloadJob, user: str | None) -> control.Progress:
         stage, advice = "waiting", _advice_for_rest(job)
     elif job.record.in_place:
         stage, note = "checking", None
-    elif job.transfer is not None and job.transfer.copying:
+    elif _copies(job):
         stage = "copying what this device has"
     elif row.size_bytes and row.verified_bytes == row.size_bytes:
         stage = "checking"
@@ -147,8 +146,13 @@ def progress_of(job: DownloadJob, user: str | None) -> control.Progress:
     )
 
 
+def _copies(job: DownloadJob) -> bool:
+    """Whether it takes pieces from this device now."""
+    return isinstance(job.state, Copying) or (job.transfer is not None and job.transfer.copying)
+
+
 def _advice_for_rest(job: DownloadJob) -> str | None:
-    if job.record.by_user:
+    if job.by_user:
         return "`resume` continues it"
     if job.transfer is not None:  # a disk that takes nothing is tried again
         return f"it is tried again every {STORAGE_RETRY_S:.0f} s, and continues by itself"

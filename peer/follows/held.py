@@ -29,9 +29,6 @@ async def downloads_in(
 
 def _fetched(job: DownloadJob) -> Fetched:
     record = job.record
-    verified_bytes = record.size if job.complete else job.held_bytes
-    if job.transfer is not None:
-        verified_bytes = job.transfer.progress().held_bytes
     return Fetched(
         job.key,
         record.name,
@@ -41,7 +38,7 @@ def _fetched(job: DownloadJob) -> Fetched:
         record.follow,
         COMPLETE if job.complete else str(record.state),
         record.reason,
-        verified_bytes,
+        job.verified_bytes,
     )
 
 

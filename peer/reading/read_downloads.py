@@ -129,7 +129,7 @@ class ReadDownloads:
         own.sort(key=lambda job: (self._used_at.get(job.content, 0.0), job.record.started_ms))
         total = sum(job.record.size for job in own)
         for job in own:
-            if job.content in read or job.has_task:
+            if job.content in read or job.busy:
                 continue
             try:
                 if total > limits.READS_BYTES_MAX:

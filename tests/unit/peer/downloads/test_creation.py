@@ -182,11 +182,12 @@ def test_a_bounded_search_for_the_share_begins_nothing(run: Run) -> None:
 async def fetched(stage: Stage, key: str) -> control.Downloaded:
     """The result of a download, whose pieces come without a network."""
     job = stage.downloads._jobs[key]
+    await until(lambda: job.complete or job.transfer is not None)
     if job.part is not None:
         assert job.transfer is not None
         for index in range(stage.manifest.piece_count):
             job.part.write_piece(index, stage.piece(index))
-        job.transfer._on_complete()
+        job.transfer._ended.set()
     return await asyncio.wait_for(stage.downloads.wait(key, lambda _: None), PATIENCE_S)
 
 

@@ -22,6 +22,7 @@ from common.messages.refusals import Code
 from peer.downloads import creation, piece_writer
 from peer.downloads.counts import DownloadCounts
 from peer.downloads.manager import Downloads
+from peer.downloads.states import Fetching, Opening
 from peer.fetching.channel import Channel
 from peer.files import open_part, sharing
 from peer.files.destination import Destination
@@ -230,6 +231,32 @@ def test_a_complete_part_is_finished_once(tmp_path: Path, monkeypatch: pytest.Mo
     run(tmp_path, test)
 
 
+def test_a_piece_that_is_damaged_at_the_end_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finalize, errors = PartialContent.finalize, [DigestMismatch("damaged", (2,))]
+
+    def damaged_once(part: PartialContent, *words: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return finalize(part, *words)
+
+    monkeypatch.setattr(PartialContent, "finalize", damaged_once)
+
+    async def test(stage: Stage) -> None:
+        stage.remembers(4)
+        job = (await stage.start())._jobs["film"]
+        await until(lambda: not errors and isinstance(job.state, Fetching))
+        assert job.transfer is not None
+        assert job.transfer.progress().held_pieces == 3
+        job.transfer._ended.set()  # as the core does when it holds the piece again
+        await until(lambda: stage.state() == "C" and job.at_rest)
+        assert (len(stage.adopted), job.part, job.encoded) == (1, None, b"")
+        assert not stage.open_files()
+
+    run(tmp_path, test)
+
+
 @pytest.mark.parametrize("state", ["D", "F"])
 def test_a_part_being_verified_is_not_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verified: threading.Event, state: str
@@ -329,10 +356,8 @@ def test_a_manifest_that_cannot_be_fetched_pauses_a_resume(
         stage.manifests.keep_only(set())
         stage.link.answers["GetManifest"] = error
         job = (await stage.start())._jobs["film"]
-        await until(lambda: job.task is not None or job.record.reason)
-        await until(lambda: not job.has_task)
+        await until(lambda: job.record.reason and job.at_rest)
         assert (job.record.state, job.record.reason) == ("P", error.message)
-        assert job.task is None
 
     run(tmp_path, test)
 
@@ -578,7 +603,8 @@ def test_a_damaged_part_does_not_stop_the_others_from_resting(tmp_path: Path) ->
         downloads = await stage.start()
         parts = [Part(DigestMismatch("damaged", (1,))), Part()]
         for job, part in zip(downloads._jobs.values(), parts, strict=True):
-            job.part = part  # type: ignore[assignment]
+            downloads._lifecycle.start(job)
+            job.state = Opening(part)  # type: ignore[arg-type]
         await downloads.deactivate()
         assert all(part.closed for part in parts)
 
@@ -627,7 +653,7 @@ def test_an_interrupted_copy_is_not_fetched_from_the_start(tmp_path: Path) -> No
         assert job.transfer._core.progress(0.0).held_pieces == 3
         await until(lambda: len(stage.link.asked) > asked, "the question who else has it")
         # The last piece may come before the answer.
-        assert not job.has_task
+        assert not job.busy
         told.set()
         assert changed == [stage.content]
 

@@ -18,10 +18,12 @@ from common.errors import Refused
 from common.ids import GroupId, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
-from peer.downloads import active_transfers, creation, lifecycle
+from peer.downloads import active_transfers, creation
 from peer.downloads.counts import DownloadCounts
 from peer.downloads.job import DownloadJob
+from peer.downloads.local_copy import LocalPieces
 from peer.downloads.manager import Downloads
+from peer.downloads.states import Copying, Opening
 from peer.records import DownloadRecord, Manifests, Records
 from peer.serving.inventory import Inventory
 from peer.settings import Settings
@@ -95,6 +97,13 @@ class Part:
         pass
 
 
+def under_way(downloads: Downloads, part: Part) -> None:
+    """Begin the life of a download whose part is open."""
+    job = downloads._jobs["under way"]
+    downloads._lifecycle.start(job)
+    job.state = Opening(part)  # type: ignore[arg-type]
+
+
 def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(test())  # type: ignore[arg-type]
 
@@ -110,7 +119,7 @@ def test_the_oldest_may_leave_the_list_while_all_come_to_rest(
             stage.remembers(name, "C")
         stage.remembers("under way", "P")
         downloads = await stage.start()
-        downloads._jobs["under way"].part = part  # type: ignore[assignment]
+        under_way(downloads, part)
         stage.workers.submit(lambda *_: None, busy.wait, PATIENCE_S)
         leaving = asyncio.create_task(downloads._forget_oldest())
         await turns()
@@ -134,7 +143,7 @@ def test_a_download_does_not_begin_after_its_user_was_logged_out(
         stage, part = Stage(tmp_path, FakeLink(FindShare=found)), Part()
         stage.remembers("under way", "P")
         downloads = await stage.start()
-        downloads._jobs["under way"].part = part  # type: ignore[assignment]
+        under_way(downloads, part)
         ending: list[asyncio.Task[None]] = []
 
         async def fetch(*_: Any) -> bytes:
@@ -191,24 +200,20 @@ def test_a_peer_set_is_followed_as_long_as_a_download_fetches_it(
             close=lambda: None,
             progress=lambda: SimpleNamespace(held_bytes=0),
         )
+        transfer.part = None
         monkeypatch.setattr(active_transfers, "Transfer", lambda *_, **__: transfer)
         monkeypatch.setattr(active_transfers.ActiveTransfers, "_offer_part", lambda *_: None)
-        subject = lifecycle.DownloadLifecycle(
-            services, stage.records, random.Random(1), lambda: None, stage._want
-        )
+        subject = active_transfers.ActiveTransfers(services, random.Random(1), lambda *_: None)
         for name in ("one", "two"):
             stage.remembers(name, "D")
         one, two = (
-            DownloadJob(key, record, part=Part())  # type: ignore[arg-type]
+            DownloadJob(key, record, Copying(Part()))  # type: ignore[arg-type]
             for key, record in stage.records.load().items()
         )
-        for job in (one, two):
-            subject.run(job, DECODED, [])
-        assert heard == {("films", CONTENT)}
-        subject.transfers.stop(one)
-        assert heard == {("films", CONTENT)}, "the other one fetches the same"
-        subject.transfers.stop(two)
-        subject.transfers.stop(two)
+        with subject.open(one, DECODED, LocalPieces()):
+            with subject.open(two, DECODED, LocalPieces()):
+                assert heard == {("films", CONTENT)}
+            assert heard == {("films", CONTENT)}, "the other one fetches the same"
         assert not heard
         stage.workers.close()
 

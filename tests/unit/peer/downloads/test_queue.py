@@ -153,11 +153,11 @@ def test_f75_the_end_of_a_download_starts_the_next(run: Run) -> None:
         for name in "abcd":
             await begin(stage, name)
         for job in list(stage.downloads._jobs.values())[:2]:
-            assert job.part is not None
+            await until(lambda job=job: job.transfer is not None)
             assert job.transfer is not None
             for index in range(4):
-                job.part.write_piece(index, stage.piece(index))
-            stage.downloads._lifecycle.finish_soon(job)
+                job.transfer.part.write_piece(index, stage.piece(index))
+            job.transfer._ended.set()
         await until(lambda: [rows(stage)[name].state[0] for name in "abcd"] == list("ccdd"))
 
     run(test)

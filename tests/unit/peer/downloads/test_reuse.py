@@ -137,6 +137,7 @@ def test_h107_shares_of_other_groups_are_not_looked_through(tmp_path: Path) -> N
         stage._services.shares.open_in = lambda group: asked.append(group) or []
         downloads = await stage.start()
         await downloads.begin(control.DownloadFile("films", "film", str(stage.place)), print)
+        await until(lambda: asked)
         assert asked == ["films"]
 
     run(tmp_path, test)

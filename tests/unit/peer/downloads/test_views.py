@@ -153,7 +153,9 @@ def test_a_paused_download_gets_nothing_from_any_source(tmp_path: Path) -> None:
 def test_a_failed_download_shows_its_held_bytes(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         job = await going(stage, 3)
-        await stage.downloads._lifecycle.fail(job, IOFailed("the disk is broken"))
+        assert job.transfer is not None
+        job.transfer.fail(IOFailed("the disk is broken"))
+        await until(lambda: job.record.state == "F")
         row = row_of(stage)
         assert (row.state, row.verified_bytes, row.rate_bytes_per_s, row.eta_s) == (
             "failed",

@@ -236,14 +236,14 @@ def test_f86_a_running_download_rests_while_its_folder_is_away(tmp_path: Path, w
         job.part.write_piece(1, stage.piece(1))
         back = way(stage.place)
         await until(lambda: stage.state() == "P", "the pause")
-        await until(lambda: not job.has_task, "the rest")
+        await until(lambda: not job.busy, "the rest")
         assert job.transfer is None
         back()
         await until(lambda: job.transfer is not None, "that it goes on")
         assert job.part.held_count == 2
         for index in (2, 3):
             job.part.write_piece(index, stage.piece(index))
-        stage.downloads._lifecycle.finish_soon(job)
+        job.transfer._ended.set()
         await until(lambda: stage.state() == "C", "its end")
         assert stage.path.read_bytes() == stage.data
 
@@ -270,7 +270,7 @@ def test_f86_a_disk_unplugged_during_a_write_fails_no_download(
                 job.part.write_piece(1, stage.piece(1))
             job.transfer._writer.pause_for(failed.value)
             await until(lambda: stage.state() == "P", "the pause")
-            await until(lambda: not job.has_task, "the rest")
+            await until(lambda: not job.busy, "the rest")
         back()
         await until(lambda: job.transfer is not None, "that it goes on")
         assert job.part.held_count == 1

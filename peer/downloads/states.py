@@ -1,0 +1,59 @@
+"""States of a download in this process, beside the one that its record keeps over restarts.
+
+Each is a value of its own with that which exists in it alone. The record (`DownloadState`, its
+reason, and whether its user paused it) tells what a user sees of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peer.downloads.transfer import Transfer
+from peer.files.partial_content import PartialContent
+
+
+@dataclass(frozen=True, slots=True)
+class AtRest:
+    """Nothing works on it: it is queued, paused, failed or complete, as its record says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Its journal is read, to show how much is held; it starts afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Its part is opened and verified. A new download brings its ``part`` along."""
+
+    part: PartialContent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """Pieces are copied from this device, or it is found out which ones it may have."""
+
+    part: PartialContent
+
+
+@dataclass(frozen=True, slots=True)
+class Fetching:
+    """It fetches and serves; while it is paused, it serves alone."""
+
+    transfer: Transfer
+
+
+@dataclass(frozen=True, slots=True)
+class Finishing:
+    """Every piece is held: the whole is verified, renamed and shared. It serves meanwhile."""
+
+    transfer: Transfer
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """Its part is closed or removed, and its end recorded."""
+
+
+AT_REST = AtRest()
+State = AtRest | Loading | Opening | Copying | Fetching | Finishing | Closing
