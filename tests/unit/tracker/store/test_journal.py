@@ -1,0 +1,72 @@
+"""Journal codec: golden bytes of every kind of change, and what cannot be read."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.change_samples import BOB, CONTENT, DEVICE, SAMPLES
+from tests.support.paths import GOLDEN
+from tests.unit.common.messages.test_wire_golden import hold
+from tracker.core import changes as c
+from tracker.store.journal import FORMAT, LEFT_OUT, TAGS, UnreadableJournal, decode, encode
+
+
+def kinds(union: Any) -> list[Any]:
+    return [kind for each in typing.get_args(union) for kind in kinds(each) or [each]]
+
+
+def test_every_kind_of_change_has_a_tag_and_a_sample() -> None:
+    assert {*TAGS.values(), *LEFT_OUT} == set(kinds(c.Change))
+    assert [type(sample) for sample in SAMPLES] == list(TAGS.values())
+
+
+def test_every_kind_of_change_has_its_golden_bytes(update_golden: bool) -> None:
+    lines = [f"{type(sample).__name__} {encode([sample], []).hex()}" for sample in SAMPLES]
+    hold(GOLDEN / f"journal-{FORMAT}.txt", lines, update_golden)
+
+
+def test_a_commit_is_read_as_it_was_written() -> None:
+    assert decode(FORMAT, encode(SAMPLES, [DEVICE])) == (tuple(SAMPLES), (DEVICE,))
+    assert decode(FORMAT, encode([], [])) == ((), ())
+
+
+def test_bodies_of_manifests_and_facts_of_one_process_are_left_out() -> None:
+    stored = next(each for each in SAMPLES if isinstance(each, c.ManifestStored))
+    body = encode([replace(stored, body=b"x" * 1_000), c.ManifestShown(BOB, CONTENT)], [])
+    assert decode(FORMAT, body) == ((stored,), ())
+
+
+def test_fields_appended_by_a_later_release_are_ignored() -> None:
+    changes, nudged = msgspec.msgpack.decode(encode(SAMPLES, [DEVICE]))
+    longer = msgspec.msgpack.encode([[[*each, "more"] for each in changes], nudged, {}])
+    assert decode(FORMAT, longer) == (tuple(SAMPLES), (DEVICE,))
+
+
+@pytest.mark.parametrize(
+    ("format_", "body", "said"),
+    [
+        (FORMAT + 1, encode([], []), "a tracker of a later release wrote it"),
+        (FORMAT, b"", "malformed"),
+        (FORMAT, encode([], [])[:-1], "malformed"),
+        (FORMAT, msgspec.msgpack.encode([[[999, 1]], []]), "malformed"),
+        (FORMAT, msgspec.msgpack.encode([[[4, 7]], []]), "malformed"),
+    ],
+)
+def test_a_journal_that_cannot_be_read_is_named(format_: int, body: bytes, said: str) -> None:
+    with pytest.raises(UnreadableJournal, match=said):
+        decode(format_, body)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_named(body: bytes) -> None:
+    try:
+        decode(FORMAT, body)
+    except UnreadableJournal:
+        pass
