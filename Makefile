@@ -29,10 +29,17 @@ $(VENV)/.audit: setup.cfg tools/venv.sh
 	@sh tools/venv.sh "$(PYTHON)" $(VENV) "[audit]"
 	@touch $@
 
+# The compiled data path is optional: without it Python does its work, and its tests are skipped.
+$(VENV)/.native: $(VENV)/.dev $(wildcard native/*.py native/*/*.c native/*/*.h native/*/*.S)
+	@echo "building the compiled data path"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall ./native || \
+	    echo "WARNING: the compiled data path could not be built; its tests are skipped"
+	@touch $@
+
 demo: $(VENV)/.run ## run a swarm on this machine: make demo FILE=path PEERS=4
 	$(BIN)/mini-torrent demo --peers $(PEERS) $(if $(FILE),"$(FILE)")
 
-test: $(VENV)/.dev ## all tests that finish in minutes
+test: $(VENV)/.dev $(VENV)/.native ## all tests that finish in minutes
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
 
 check: $(VENV)/.dev ## ruff and mypy
@@ -42,16 +49,16 @@ check: $(VENV)/.dev ## ruff and mypy
 format: $(VENV)/.dev ## format the code with ruff
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: $(VENV)/.dev $(VENV)/.bench ## our figures beside those of other programs (minutes; root for all of it)
+bench: $(VENV)/.dev $(VENV)/.bench $(VENV)/.native ## our figures beside those of other programs (minutes; root for all of it)
 	$(BIN)/python -m benchmarks
 
 simulate: $(VENV)/.dev ## whole swarms on a virtual clock, from a seed
 	$(BIN)/python -m benchmarks.simulate
 
-chaos: $(VENV)/.dev ## the long fault rows, from a printed seed (up to 30 minutes)
+chaos: $(VENV)/.dev $(VENV)/.native ## the long fault rows, from a printed seed (up to 30 minutes)
 	$(BIN)/python -m tests.chaos
 
-fuzz: $(VENV)/.dev ## long fuzzing of every decoder (20 minutes)
+fuzz: $(VENV)/.dev $(VENV)/.native ## long fuzzing of every decoder (20 minutes)
 	@[ $(VENV)/.fuzz -nt setup.cfg ] || { sh tools/venv.sh "$(PYTHON)" $(VENV) "[fuzz]" && touch $(VENV)/.fuzz; } || \
 	    echo "fuzz: atheris could not be installed; continuing with Hypothesis alone"
 	$(BIN)/python -m tests.fuzz
@@ -63,4 +70,4 @@ docs: $(VENV)/.dev ## generate docs/commands.md and the test columns of docs/
 	$(BIN)/python tools/write_docs.py
 
 clean: ## remove everything that can be built again
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info native/build native/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

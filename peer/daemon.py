@@ -47,6 +47,7 @@ from peer.follows.records import FollowRecords
 from peer.hooks.downloads import DownloadHooks
 from peer.hooks.runner import HookRunner
 from peer.metrics.readings import PeerMetrics, PeerParts
+from peer.native import library as native
 from peer.optional_http import OptionalHttp
 from peer.reading.manager import Reading
 from peer.records import Manifests
@@ -81,6 +82,7 @@ def run(home: Path, settings: Settings, *, foreground: bool = True, verbose: int
     level = logging.DEBUG if verbose > 0 else logging.INFO
     process.start_up(level, log_json=settings.log_json)
     check_library()
+    native.use(settings.native)
     home = open_home(home)
     if settings.tracker is None:
         raise ConfigError("no tracker is known", hint("name it", "up", "LINK"))

@@ -40,7 +40,8 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     ``tracker``: a link, or the absolute path of a tracker_info.txt. ``listen``: an endpoint to
     bind, None for the address on the route to the tracker. ``advertise``: the host that others are
     told, None for the bound one. ``bulk``: whether pieces may use bulk connections. ``bulk_port``:
-    their port, 0 for any free one. ``keep_times``: whether downloads get their times.
+    their port, 0 for any free one. ``native``: whether the compiled data path is used, if it is
+    installed. ``keep_times``: whether downloads get their times.
     ``schedule``: a timetable of limits, empty for none. ``by_hand_until``: until then
     ``upload_limit`` and ``download_limit`` hold in its place.
     ``hooks``: commands that run at events.
@@ -59,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     sources_used: _Count = limits.SOURCES_USED
     bulk: bool = True
     bulk_port: _Port = 0
+    native: bool = True
     keep_times: bool = True
     log_json: bool = False
     http: HttpSettings = HttpSettings()

@@ -777,6 +777,8 @@ class StatusIs(_Result, frozen=True):
     fetching: list[FetchingRow] = []
     """The devices that fetch from this one now."""
     limits: LimitsRow = LimitsRow()
+    data_path: str = ""
+    """Whether the compiled data path is in use, and why not."""
 
 
 class PageOpened(_Result, frozen=True):

@@ -122,6 +122,7 @@ def _secrets(home: Path) -> Iterator[CheckRow]:
 def _start(home: Path) -> Iterator[CheckRow]:
     """Whether a peer could start here."""
     from common.link import links_of, trackers_of
+    from peer.native import library as native
 
     try:
         settings = load(home)
@@ -129,6 +130,8 @@ def _start(home: Path) -> Iterator[CheckRow]:
     except MiniTorrentError as error:
         yield _bad("settings", error)
         return
+    native.use(settings.native)
+    yield native.finding()
     if settings.tracker is None:
         yield CheckRow("tracker", False, "none is known yet", hint("name it", "up", "LINK"))
     else:

@@ -189,6 +189,8 @@ def status_lines(status: control.StatusIs, home: str) -> list[str]:
         *limit_facts(status.limits),
         ("device", status.id or status.device),
     ]
+    if status.data_path:
+        rows.append(("compiled", status.data_path))
     rows += [("away", text) for text in status.away]
     if status.requests:
         groups = ", ".join(

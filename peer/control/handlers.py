@@ -37,6 +37,7 @@ from peer.downloads.manager import Downloads
 from peer.downloads.views import piece_map_of, rest_reason, source_rows
 from peer.follows.manager import Follows
 from peer.hooks.runner import HookRunner
+from peer.native import library as native
 from peer.reading.manager import Reading
 from peer.serving.server import PieceServer
 from peer.session import Session
@@ -312,6 +313,7 @@ class Commands:
             served_bytes=meter.served_bytes,
             fetching=fetching_rows(meter),
             limits=services.bandwidth.row(),
+            data_path=native.state(),
             pid=services.pid,
             version=services.release,
             home=services.home,

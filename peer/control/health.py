@@ -14,6 +14,7 @@ from common.net.sockets import LIBZMQ_MIN
 from peer.address_changes import AddressWatch
 from peer.control.notices import Notifications
 from peer.hooks.commands import HookSettings
+from peer.native import library as native
 from peer.serving.server import PieceServer
 from peer.tracker_client.group_replica import GroupReplica
 from peer.tracker_client.link import TrackerLink
@@ -37,6 +38,7 @@ async def findings(
         rows.append(_clock(link))
     rows.append(control.CheckRow("pieces served", True, str(piece_server.counts["pieces"])))
     rows.append(control.CheckRow("bulk connections", True, piece_server.bulk_state))
+    rows.append(native.finding())
     refused = sum(piece_server.counts[kind] for kind in _REFUSALS)
     rows.append(control.CheckRow("requests refused", True, str(refused)))
     needed = ".".join(str(part) for part in LIBZMQ_MIN)

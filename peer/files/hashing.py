@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Lock
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from common.digests import Algorithm
 from peer.files.errors import Cancelled
@@ -20,6 +20,8 @@ from peer.files.errors import Cancelled
 Span: TypeAlias = Callable[[int], tuple[int, int]]
 ReadInto: TypeAlias = Callable[[int, memoryview], bool]
 InOrder: TypeAlias = Callable[[int, memoryview, bytes | None], None]
+
+T = TypeVar("T")
 
 BUFFERS_PER_THREAD = 3  # one being filled, two that wait for an earlier piece
 THREADS_MAX = 16  # beyond, the bandwidth of the memory is the bound
@@ -63,6 +65,55 @@ def hash_pieces(
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="digest") as pool:
         for future in [pool.submit(line.work) for _ in range(workers)]:
+            future.result()
+
+
+def map_in_order(
+    indexes: Sequence[int],
+    work: Callable[[int], T],
+    in_order: Callable[[int, T], None],
+    *,
+    threads: int | None = None,
+    cancelled: Callable[[], bool] = never_cancelled,
+) -> None:
+    """Call ``work`` for each index on several threads, and ``in_order`` with each result in order.
+
+    ``in_order`` is called by one thread at a time. The first exception ends the work and is raised;
+    `Cancelled` if ``cancelled`` returns True.
+    """
+    lock = Lock()  # guards the next three
+    claims = iter(range(len(indexes)))
+    finished: dict[int, T] = {}
+    handed_on = 0
+
+    def run() -> None:
+        nonlocal handed_on
+        while True:
+            if cancelled():
+                raise Cancelled("stopped before it was done")
+            with lock:
+                place = next(claims, None)
+            if place is None:
+                return
+            try:
+                result = work(indexes[place])
+                with lock:
+                    finished[place] = result
+                    while handed_on in finished:
+                        in_order(indexes[handed_on], finished.pop(handed_on))
+                        handed_on += 1
+            except BaseException:
+                with lock:
+                    for _ in claims:  # nothing is left for the others
+                        pass
+                raise
+
+    workers = min(threads or usable_cores(), len(indexes))
+    if workers <= 1:
+        run()
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="digest") as pool:
+        for future in [pool.submit(run) for _ in range(workers)]:
             future.result()
 
 

@@ -27,21 +27,17 @@ from common.manifest import (
 from common.names import quoted
 from common.units import size_text
 from peer.files import paths
+from peer.files.digesting import Progress as Progress
+from peer.files.digesting import digest_all
+from peer.files.digesting import no_progress as no_progress
 from peer.files.errors import ContentChanged, OtherContent
 from peer.files.fingerprint import Fingerprint, SharedLocation, settle
 from peer.files.folder_identity import identity_of
-from peer.files.hashing import hash_pieces, never_cancelled
+from peer.files.hashing import never_cancelled
 from peer.files.link_targets import EntryFolders, LinkRoot
 from peer.files.open_files import HandleCache
 from peer.files.scanning import Scan, scan
 from peer.files.source_files import SourceFiles, why_unread
-
-Progress = Callable[[int], None]
-"""Called with the bytes done so far, from a worker thread, once per piece."""
-
-
-def no_progress(_: int) -> None:
-    """The progress of work without an observer."""
 
 
 class Digested(NamedTuple):
@@ -92,27 +88,22 @@ def digest_scanned(
     size = scanned.size
     length = checked_piece_length(piece_length, size)
     settle(scanned.place.fingerprints)
-    whole = algorithm.new()
     pieces = bytearray()
-    done = 0
 
-    def in_order(_: int, view: memoryview, found: bytes | None) -> None:
-        nonlocal done
-        whole.update(view)
-        pieces.extend(found or b"")
-        done += len(view)
-        on_progress(done)
+    def on_piece(_: int, found: bytes) -> None:
+        pieces.extend(found)
 
     layout = StreamLayout(scanned.entries, length)
     handles = HandleCache()
     files = SourceFiles(scanned.place, scanned.entries, layout, handles)
     try:
-        hash_pieces(
+        whole = digest_all(
             range(count_pieces(size, length)),
             layout.span,
-            files.read_into,
+            files,
             algorithm,
-            in_order,
+            on_piece,
+            on_progress=on_progress,
             threads=threads,
             cancelled=cancelled,
         )
@@ -125,7 +116,7 @@ def digest_scanned(
         algorithm,
         length,
         size,
-        whole.digest(),
+        whole,
         bytes(pieces),
         scanned.entries,
         kept,
@@ -194,37 +185,32 @@ def verify(
     the digest of the whole too, for a manifest that another member made.
     """
     path = place.path
-    stream = manifest.algorithm.new()
     settle(place.fingerprints)
     layout = StreamLayout(manifest.entries, manifest.piece_length)
     handles = HandleCache()
     files = SourceFiles(place, manifest.entries, layout, handles)
-    done = 0
 
-    def in_order(index: int, view: memoryview, found: bytes | None) -> None:
-        nonlocal done
+    def on_piece(index: int, found: bytes) -> None:
         if found != manifest.piece_digest(index):
             raise OtherContent(f"{quoted(path)} was changed")
-        if whole:
-            stream.update(view)
-        done += len(view)
-        on_progress(done)
 
     try:
         files.check()
-        hash_pieces(
+        stream = digest_all(
             range(manifest.piece_count),
             layout.span,
-            files.read_into,
+            files,
             manifest.algorithm,
-            in_order,
+            on_piece,
+            whole=whole,
+            on_progress=on_progress,
             threads=threads,
             cancelled=cancelled,
         )
         files.check()
     finally:
         handles.close()
-    if whole and stream.digest() != manifest.digest:
+    if whole and stream != manifest.digest:
         raise OtherContent(f"{quoted(path)} is not what the manifest says of the whole")
     return place
 

@@ -22,6 +22,7 @@ from peer.files.errors import Away, ContentChanged, TooManyOpenFiles, storage_er
 from peer.files.fingerprint import SharedLocation
 from peer.files.link_targets import EntryFolders
 from peer.files.open_files import HandleCache
+from peer.native.digests import PieceDigest, digest_at, digest_of_file
 
 _ROOT = -1  # beside the numbers of entries in the cache: the folder from which everything is opened
 _HINT = "share it again if it should be offered as it is"
@@ -64,6 +65,18 @@ class SourceFiles:
         self._read_many(self._layout.stretch(offset, len(view)), view)
         return True
 
+    def digest(self, offset: int, length: int) -> PieceDigest:
+        """The digest of a piece at ``offset`` of the stream, by the compiled data path.
+
+        Raises the errors of `read`.
+        """
+        segments = self._layout.stretch(offset, length)
+        if len(segments) == 1 and self._is_kept(segments[0]):
+            return self._digest_one(segments[0], offset)
+        data = bytearray(length)
+        self._read_many(segments, memoryview(data))
+        return digest_at(data, offset)
+
     def check(self) -> None:
         """Check every file without reading it; raises `ContentChanged`."""
         number = 0
@@ -93,6 +106,19 @@ class SourceFiles:
         if len(data) != length:
             raise self._changed(number)
         return data
+
+    def _digest_one(self, segment: Segment, place: int) -> PieceDigest:
+        number, offset, length = segment
+        try:
+            with self._handles.using((self._owner, number), lambda: self._open(number)) as fd:
+                self._compare(number, fd)
+                found = digest_of_file(fd, offset, length, place)
+                self._compare(number, fd)
+        except OSError as error:
+            raise self._translated(error, number) from error
+        if found is None:
+            raise self._changed(number)
+        return found
 
     def _read_many(self, segments: list[Segment], view: memoryview) -> None:
         number = segments[0].entry if segments else 0

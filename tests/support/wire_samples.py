@@ -328,6 +328,7 @@ ANSWERS: list[Any] = [
         7,
         [control.FetchingRow("bob", "KEY", 1.5, "20212223")],
         control.LimitsRow(1024),
+        "in use",
     ),
     control.Groups([control.GroupRow("films", "alice", 2, "owner")]),
     control.Users([control.UserRow("bob", "member", "2030-03-17T17:46:40.123Z", 1, 2)]),

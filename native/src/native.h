@@ -1,0 +1,110 @@
+/* Compiled data path: the entry points that Python calls through ctypes.
+
+   Every length, offset and descriptor comes from Python. Bytes from the network are looked at only
+   after their seal was opened. Return values: 0 or a positive errno, unless stated otherwise. */
+#ifndef MINI_TORRENT_NATIVE_H
+#define MINI_TORRENT_NATIVE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define MT_ABI 1
+#define MT_API __attribute__((visibility("default")))
+#define MT_DIGEST 32
+#define MT_TAG 16
+#define MT_NUMBER 8
+
+/* -- the library ------------------------------------------------------------------------------ */
+
+MT_API int mt_abi(void);
+/* Find ZeroMQ and AES in shared objects that the process has loaded. Returns what was found. */
+#define MT_HAS_ZMQ 1
+#define MT_HAS_AES 2
+MT_API int mt_load(const char *zmq_path, const char *crypto_path);
+
+/* -- digests ---------------------------------------------------------------------------------- */
+
+/* Digest one piece: as content of its own (`digest`), and as the part of the whole that begins at
+   `offset` (`place`); either may be NULL. `offset` is a multiple of the piece length. */
+MT_API void mt_digest(const uint8_t *data, size_t length, uint64_t offset, uint8_t *digest,
+                      uint8_t *place);
+/* The same for `length` bytes of a file from `at`; ENODATA if the file ends before. */
+MT_API int mt_digest_file(int fd, uint64_t at, size_t length, uint64_t offset, uint8_t *digest,
+                          uint8_t *place);
+/* The digest of a whole of at least two pieces, from the places of all of them. */
+MT_API void mt_whole(const uint8_t *places, size_t pieces, uint8_t *digest);
+
+/* -- fetching --------------------------------------------------------------------------------- */
+
+typedef struct mt_fetcher mt_fetcher;
+typedef struct mt_target mt_target;
+
+enum { MT_STORED = 1, MT_OPENED, MT_BROKEN, MT_RELEASED };
+
+/* What happened on a line. `size`: bytes of the data. `wrong`: a bit for each piece of the run that
+   failed its digest. `error`: errno of the write. `data`: of MT_OPENED, to be freed by mt_free. */
+typedef struct {
+    uint32_t kind, line, channel, first, count;
+    int32_t error, source_fd;
+    uint32_t flags;
+    uint64_t size, wrong;
+    uint8_t *data;
+} mt_event;
+
+#define MT_TRUNCATED 1 /* the file was found shorter than it was made */
+#define MT_SLOW 2      /* the write took more than MT_SLOW_MS */
+#define MT_SLOW_MS 50
+#define MT_RUN_MAX 64 /* pieces of one message that are stored here; others are handed on */
+
+/* `event_fd` is written when events wait, at most every `pause_ms` while messages arrive. */
+MT_API mt_fetcher *mt_fetcher_new(int event_fd, int pause_ms);
+/* End the thread. EBUSY if it did not end within `wait_ms`: nothing is freed then. */
+MT_API int mt_fetcher_end(mt_fetcher *fetcher, int wait_ms);
+/* Milliseconds for which the thread has been in one write; 0 if it is in none. */
+MT_API int mt_fetcher_busy_ms(mt_fetcher *fetcher);
+MT_API size_t mt_fetcher_events(mt_fetcher *fetcher, mt_event *events, size_t most);
+MT_API void mt_free(void *data);
+
+/* The file of a download. `digests` is copied; `places` (32 bytes a piece) belongs to Python and
+   stays until the target is closed; NULL for none. */
+MT_API mt_target *mt_target_new(int fd, uint64_t size, uint32_t piece_length, uint32_t pieces,
+                                const uint8_t *digests, uint8_t *places);
+/* Wait for a write that is under way, and write nothing more. */
+MT_API void mt_target_close(mt_target *target);
+/* Close it, and free it when no channel has it. */
+MT_API void mt_target_free(mt_target *target);
+
+/* A line is one bulk connection. It takes over `socket` with mt_line_start, until MT_RELEASED. */
+MT_API uint32_t mt_line_new(mt_fetcher *fetcher);
+MT_API int mt_line_start(mt_fetcher *fetcher, uint32_t line, void *socket, const uint8_t *key);
+MT_API void mt_line_end(mt_fetcher *fetcher, uint32_t line);
+/* Pieces that were requested on a channel of a line, and are written to `target` when they come. */
+MT_API int mt_line_expect(mt_fetcher *fetcher, uint32_t line, uint32_t channel, mt_target *target,
+                          const uint32_t *pieces, size_t count);
+MT_API void mt_line_forget(mt_fetcher *fetcher, uint32_t line, uint32_t channel,
+                           const uint32_t *pieces, size_t count);
+MT_API void mt_line_close_channel(mt_fetcher *fetcher, uint32_t line, uint32_t channel);
+
+/* -- serving ---------------------------------------------------------------------------------- */
+
+typedef struct mt_block mt_block;
+typedef struct mt_sealer mt_sealer;
+
+/* Memory for a message of `size` bytes and its tag; NULL if there is none. */
+MT_API mt_block *mt_block_new(size_t size);
+MT_API uint8_t *mt_block_data(mt_block *block);
+MT_API void mt_block_free(mt_block *block);
+/* Fill a block from a file, and compare `count` pieces with `digests` unless that is NULL: ENODATA
+   if the file ends before, EBADMSG if a piece differs. */
+MT_API int mt_block_read(mt_block *block, int fd, uint64_t at, size_t length, uint32_t piece_length,
+                         const uint8_t *digests, size_t count);
+MT_API mt_sealer *mt_sealer_new(const uint8_t *key);
+MT_API void mt_sealer_free(mt_sealer *sealer);
+/* Seal `length` bytes of a block in place and send them in frames of `frame_bytes`, after the head.
+   Gives the block away if it returns 0. EAGAIN or EHOSTUNREACH: nothing was sealed. */
+MT_API int mt_send(mt_sealer *sealer, void *socket, const uint8_t *routing_id, size_t id_length,
+                   const uint8_t *signature, size_t signature_length, const uint8_t *head,
+                   size_t head_length, mt_block *block, size_t length, size_t frame_bytes);
+
+#endif
