@@ -17,7 +17,7 @@ from common.messages.operator import Registration
 from common.messages.refusals import Code
 from common.names import BadName, new_user_id, quoted, user_id
 from common.shared_refusals import check_new_password
-from tracker.core import devices, feed, invitations
+from tracker.core import announcements, devices, invitations
 from tracker.core.budgets import Budget
 from tracker.core.changes import AccountCreated, Change, DeviceBound, PasswordReplaced
 from tracker.core.context import (
@@ -59,7 +59,7 @@ WRONG_OLD_PASSWORD = Refused(Code.WRONG_CREDENTIALS, "the old password is wrong"
 
 def hello(context: Context, caller: Caller, command: tracker.Hello, now: Now) -> Decision:
     """Reply with all that a device needs to know of this tracker."""
-    feed.check_alone(context, caller.device, command.instance, now)
+    announcements.check_alone(context, caller.device, command.instance, now)
     identity = context.identity
     topic, key = inbox_of(identity.inbox_secret, caller.device)
     return Decision(

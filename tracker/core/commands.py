@@ -1,7 +1,7 @@
 """Dispatch of commands to the modules that decide them.
 
 Owns: which commands need a login, and receipts, by which a retry after a lost reply succeeds. Not
-here: the decisions on each noun (see tracker.core.accounts, devices, groups, shares and feed).
+here: the decisions, in one module of tracker.core for each noun.
 
 Invariant: `decide` changes nothing, and may be called again for the same command.
 """
@@ -23,14 +23,16 @@ from common.messages import tracker
 from common.messages.base import Refusal
 from tracker.core import (
     accounts,
+    announcements,
     devices,
-    feed,
     follows,
+    group_replication,
     groups,
     invitations,
     offers,
     operator,
     shares,
+    tickets,
     versions,
 )
 from tracker.core import changes as c
@@ -169,7 +171,7 @@ def _match(
         case tracker.Logout():
             return devices.logout(context, caller, now)
         case tracker.Depart():
-            return feed.depart(caller)
+            return announcements.depart(caller)
         case ManifestGathered(user, summary, body):
             return shares.manifest_gathered(state, user, summary, body)
         case (
@@ -237,19 +239,19 @@ def _match(
         case tracker.GetManifest():
             return shares.get_manifest(context, user, command)
         case tracker.Announce():
-            return feed.announce(context, user, caller, command, now)
+            return announcements.announce(context, user, caller, command, now)
         case tracker.GetTickets():
-            return feed.get_tickets(state, user, command)
+            return tickets.get_tickets(state, user, command)
         case tracker.Follow():
-            return feed.follow(state, user, caller, now)
+            return group_replication.follow(state, user, caller, now)
         case tracker.GetDevices():
-            return feed.get_devices(state, user, command)
+            return group_replication.get_devices(state, user, command)
         case tracker.EventsSince():
-            return feed.events_since(state, user, command, now)
+            return group_replication.events_since(state, user, command, now)
         case tracker.Withdraw():
             return versions.withdraw(context, user, command, now)
         case tracker.ProbeMe():
-            return feed.probe_me(context, user, caller)
+            return announcements.probe_me(context, user, caller)
         case tracker.SetFollow():
             return follows.set_follow(context, user, caller, command, now)
         case tracker.WhoHas():

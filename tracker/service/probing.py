@@ -1,7 +1,7 @@
 """Reachability test: whether a device answers at the address that it announced.
 
 Owns: the connections that the tracker opens itself, and their budget. Not here: the choice of the
-endpoint, which is always the announced one of the device that asks (see tracker.core.feed).
+endpoint: always the one that the asking device announced (see tracker.core.announcements).
 
 Why the limits: a tracker that connects where a user says is a scanner of its network. So a user
 gets a few tests a minute. Only a complete handshake with the key of the asking device counts. A

@@ -1,6 +1,6 @@
 """Ticket signer: signs a few tickets at a time, and none twice within seconds.
 
-Owns: the signing key and recent tickets. Not here: the right to a ticket (see tracker.core.feed)
+Owns: the signing key and recent tickets. Not here: the right to a ticket (see tracker.core.tickets)
 and its format (see common.crypto.tickets).
 """
 

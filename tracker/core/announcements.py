@@ -1,13 +1,11 @@
-"""Feed of a peer: presence, tickets, event keys, devices of its groups, and their logs.
+"""Announcements of devices: where one is online, what it fetches, and whether it is reachable.
 
-Owns: the decisions on `Announce`, `Depart`, `GetTickets`, `Follow`, `GetDevices`, `EventsSince` and
-`ProbeMe`. Not here: leases (see tracker.core.presence) and the signing of tickets (see
-tracker.service.ticket_signer).
+Owns: the decisions on `Announce`, `Depart` and `ProbeMe`. Not here: leases (see
+tracker.core.presence) and the connection of a probe (see tracker.service.probing).
 """
 
 from __future__ import annotations
 
-import bisect
 import ipaddress
 
 from common import limits
@@ -24,19 +22,10 @@ from tracker.core.context import (
     Decision,
     Now,
     ProbeDevice,
-    ReadLog,
     ReleaseLease,
     RenewLease,
-    SignTickets,
     TrackerIdentity,
-    find_group,
-    group_of,
-    refuse_group,
 )
-from tracker.core.records import Group
-from tracker.core.state import State
-
-# -- presence -----------------------------------------------------------------------------------
 
 
 def announce(
@@ -138,76 +127,3 @@ def _host(address: str) -> str:
 def depart(caller: Caller) -> Decision:
     """Release the lease of a device."""
     return Decision(tracker.Done(), effects=(ReleaseLease(caller.device),))
-
-
-# -- tickets and logs ---------------------------------------------------------------------------
-
-
-def get_tickets(state: State, user: UserId, command: tracker.GetTickets) -> Decision:
-    """Issue tickets for some or all of the caller's groups.
-
-    Groups that the caller is not in are ignored unless none remains: the caller may have left one a
-    moment ago.
-    """
-    if command.groups:
-        asked = [find_group(state, text) for text in command.groups]
-        groups = {g.id: g for g in asked if g is not None and user in g.members}
-        if not groups:
-            refuse_group(command.groups[0])
-    else:
-        groups = {group.id: group for group in state.groups_with(user)}
-    return Decision(deferred=SignTickets(user, tuple((g.id, g.epoch) for g in groups.values())))
-
-
-def follow(state: State, user: UserId, caller: Caller, now: Now) -> Decision:
-    """Return all groups of the caller, with the keys of their events."""
-    groups = list(state.groups_with(user))
-    states = [_group_state(group, now) for group in groups]
-    pending = sorted(state.requests_of.get(user, ()))
-    owned = [group for group in groups if group.owner == user and group.requests]
-    requests: list[tuple[str, int]] = [(group.id, len(group.requests)) for group in owned]
-    followed: list[str] = [group.id for group in groups if caller.device in group.follows]
-    return Decision(tracker.Following(states, now.wall_ms, list(pending), requests, followed))
-
-
-def _group_state(group: Group, now: Now) -> tracker.GroupState:
-    return tracker.GroupState(
-        group=group.id,
-        owner=group.owner,
-        epoch=group.epoch,
-        topic=group.topic,
-        key=group.key,
-        seq=group.seq,
-        revoked=[
-            (user, revocation.epoch)
-            for user, revocation in group.revoked.items()
-            if may_matter(revocation.at_ms, now)
-        ],
-    )
-
-
-def may_matter(revoked_ms: int, now: Now) -> bool:
-    """Whether a ticket from before a revocation may not have expired yet."""
-    return now.wall_ms - revoked_ms <= (limits.TICKET_LIFE_S + limits.CLOCK_SKEW_S) * 1000
-
-
-def get_devices(state: State, user: UserId, command: tracker.GetDevices) -> Decision:
-    """List the devices that a serving peer of the group lets in."""
-    group = group_of(state, user, command.group)
-    rows = state.device_rows(group)
-    try:
-        after = bytes.fromhex(command.after)
-    except ValueError:
-        raise Refused(Code.USAGE, "invalid page cursor") from None
-    start = bisect.bisect_right(rows, after, key=lambda row: row.device) if after else 0
-    end = start + tracker.PAGE_ROWS
-    return Decision(tracker.DeviceRows(rows[start:end], group.seq, end < len(rows)))
-
-
-def events_since(state: State, user: UserId, command: tracker.EventsSince, now: Now) -> Decision:
-    """Return the log after ``seq``, without entries from before the caller joined."""
-    group = group_of(state, user, command.group)
-    after = max(command.seq, group.members[user].seq - 1)
-    if after >= group.seq:
-        return Decision(tracker.Events([], group.seq))
-    return Decision(deferred=ReadLog(group.id, after, group.seq, _group_state(group, now)))
