@@ -90,7 +90,7 @@ class Watcher:
     async def _log_in(self) -> None:
         try:
             password = (await asyncio.to_thread(sys.stdin.readline)).rstrip("\n")
-            answer = await self._link.ask(tracker.Login(self._user, password), tracker.LoggedIn)
+            answer = await self._link.request(tracker.Login(self._user, password), tracker.LoggedIn)
             self._replica.set_user(UserId(answer.reply.user))
         except MiniTorrentError as error:
             self._ended.set_exception(error)

@@ -64,7 +64,7 @@ class Account:
                 return await self._log_in(user, password)
             case control.Logout():
                 leaver = self._session.user
-                await self._link.ask(tracker.Logout(), tracker.Done)
+                await self._link.request(tracker.Logout(), tracker.Done)
                 return await self._logged_out(leaver)
             case control.ChangePassword():
                 return await self._change_password(ask)
@@ -105,7 +105,7 @@ class Account:
         ends_at = monotonic() + PLACE_S
         while True:
             try:
-                return (await self._link.ask(ask, answer)).reply
+                return (await self._link.request(ask, answer)).reply
             except Refused as error:
                 if error.code is not Code.BUSY or monotonic() >= ends_at:
                     raise
@@ -135,7 +135,7 @@ class Account:
     async def _devices(self) -> list[tracker.OwnDevice]:
         async def page(last: tracker.OwnDevice | None) -> tracker.OwnDevices:
             ask = tracker.ListDevices("" if last is None else last.device.hex())
-            return (await self._link.ask(ask, tracker.OwnDevices)).reply
+            return (await self._link.request(ask, tracker.OwnDevices)).reply
 
         rows = listing(page, lambda row: row.device, "devices", limits.DEVICES_PER_USER_MAX)
         return [row async for row in rows]
@@ -144,7 +144,7 @@ class Account:
         known = [DeviceKey(row.device) for row in await self._devices()]
         device = find_device(typed, known)
         user = self._session.user
-        await self._link.ask(tracker.ForgetDevice(device), tracker.Done)
+        await self._link.request(tracker.ForgetDevice(device), tracker.Done)
         if device == self._own:
             return await self._logged_out(user)
         id = short_ids(known)[device]

@@ -189,7 +189,7 @@ class GroupCommands:
         return control.Users([user_row(row) async for row in rows])
 
     async def _tracker(self, command: tracker.Command, answer: type[R]) -> R:
-        return (await self._link.ask(command, answer)).reply
+        return (await self._link.request(command, answer)).reply
 
 
 def leaving_question(group: str, members: int) -> str:

@@ -45,7 +45,7 @@ class InvitationCommands:
                 return await self._list(names.group_id(group))
             case control.RevokeInvite(group, id_text):
                 changed = {"group": names.group_id(group), "id": _id(id_text)}
-                await self._link.ask(tracker.RevokeInvitation(**changed), tracker.Done)
+                await self._link.request(tracker.RevokeInvitation(**changed), tracker.Done)
                 text = f"the invitation {changed['id']} to {changed['group']} is revoked"
                 return control.Done(text, {**changed})
             case control.Redeem():
@@ -58,7 +58,7 @@ class InvitationCommands:
         await self._link.reachable()
         invitation = Invitation(self._link.known, new_secret())
         key = key_of(invitation.proof)
-        answer = await self._link.ask(tracker.Invite(group, key, uses, life_s), tracker.Invited)
+        answer = await self._link.request(tracker.Invite(group, key, uses, life_s), tracker.Invited)
         row = answer.reply.row
         check_invited(row, id_of(key), uses)
         where = _for_others(invitation.tracker, answer.reply.endpoint)
@@ -69,7 +69,7 @@ class InvitationCommands:
     async def _list(self, group: GroupId) -> control.Invites:
         async def page(last: tracker.InvitationRow | None) -> tracker.InvitationRows:
             ask = tracker.ListInvitations(group, "" if last is None else last.id)
-            return (await self._link.ask(ask, tracker.InvitationRows)).reply
+            return (await self._link.request(ask, tracker.InvitationRows)).reply
 
         rows = listing(page, lambda row: row.id, "invitations", limits.INVITATIONS_KEPT_MAX)
         return control.Invites(
@@ -106,7 +106,7 @@ class InvitationCommands:
 
     async def _join(self, invitation: Invitation) -> tracker.Redeemed:
         ask = tracker.Redeem(invitation.proof)
-        reply = (await self._link.ask(ask, tracker.Redeemed)).reply
+        reply = (await self._link.request(ask, tracker.Redeemed)).reply
         await self._replica.sync()
         return reply
 

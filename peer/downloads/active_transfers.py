@@ -114,7 +114,7 @@ class ActiveTransfers:
         ask = tracker.GetSources(job.group, job.content)
         try:
             await self._services.tickets.want(job.group)
-            reply = (await self._services.link.ask(ask, tracker.Sources)).reply
+            reply = (await self._services.link.request(ask, tracker.Sources)).reply
         except MiniTorrentError as error:
             log.debug("no sources were learned: %s", error)
             if isinstance(error, Refused) and error.code is Code.UNKNOWN_SHARE:

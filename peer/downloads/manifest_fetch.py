@@ -88,7 +88,7 @@ async def fetch_manifest(
 ) -> bytes:
     """The encoded manifest of ``content``, ``total`` bytes, checked against its id.
 
-    Raises `IntegrityError`, and the errors of `TrackerLink.ask`.
+    Raises `IntegrityError`, and the errors of `TrackerLink.request`.
     """
     kept = services.manifests.get(content)
     if kept is not None and manifest.manifest_id(kept) == content:
@@ -126,7 +126,7 @@ async def _from_tracker(
     while len(parts) < total:
         report(control.Progress("fetching the manifest", len(parts), total))
         ask = tracker.GetManifest(group, content, len(parts))
-        answer = await services.link.ask(ask, tracker.ManifestPart)
+        answer = await services.link.request(ask, tracker.ManifestPart)
         fits = 0 < len(answer.data) <= total - len(parts)
         if (answer.reply.total_bytes, answer.reply.offset) != (total, len(parts)) or not fits:
             raise IntegrityError("the tracker's parts of the manifest do not fit together")

@@ -109,7 +109,7 @@ class PartStore:
         encoded = services.manifests.get(job.content)
         if encoded is None or manifests.manifest_id(encoded) != job.content:
             ask = tracker.GetManifest(job.group, job.content, 0)
-            total = (await services.link.ask(ask, tracker.ManifestPart)).reply.total_bytes
+            total = (await services.link.request(ask, tracker.ManifestPart)).reply.total_bytes
             encoded = await fetch_manifest(
                 services, job.group, job.content, total, [], lambda _: None
             )

@@ -275,7 +275,7 @@ class Follows:
         if not all(each.globs for each in records) or len(globs) > limits.GLOBS_MAX:
             globs = []
         command = tracker.SetFollow(group, bool(records), globs)
-        await self._services.link.ask(command, tracker.Done)
+        await self._services.link.request(command, tracker.Done)
 
     def close(self) -> None:
         """Cancel all tasks."""

@@ -24,7 +24,7 @@ Report = Callable[[control.Progress], None]
 
 
 class TrackerOffers:
-    """The tracker's list of our offers. Every method raises the errors of `TrackerLink.ask`."""
+    """The tracker's list of our offers. Every method raises the errors of `TrackerLink.request`."""
 
     def __init__(self, link: TrackerLink) -> None:
         self._link = link
@@ -71,17 +71,18 @@ class TrackerOffers:
         Why: a device that comes back with thousands of shares exceeds the tracker's limits."""
         for _ in range(TRIES):
             try:
-                return (await self._link.ask(ask, answer, data=data)).reply
+                return (await self._link.request(ask, answer, data=data)).reply
             except Refused as error:
                 if error.code is not Code.BUSY:
                     raise
             await asyncio.sleep(BUSY_S)
-        return (await self._link.ask(ask, answer, data=data)).reply
+        return (await self._link.request(ask, answer, data=data)).reply
 
     async def find(self, group: GroupId, name: str) -> tracker.ShareFound | None:
         """The current version of ``name`` or a twin of it; None if there is none."""
         try:
-            return (await self._link.ask(tracker.FindShare(group, name), tracker.ShareFound)).reply
+            ask = tracker.FindShare(group, name)
+            return (await self._link.request(ask, tracker.ShareFound)).reply
         except Refused as error:
             if error.code is Code.UNKNOWN_SHARE:
                 return None
@@ -93,7 +94,7 @@ class TrackerOffers:
         total = 1
         while len(parts) < total:
             ask = tracker.GetManifest(group, content, len(parts))
-            answer = await self._link.ask(ask, tracker.ManifestPart)
+            answer = await self._link.request(ask, tracker.ManifestPart)
             total = answer.reply.total_bytes
             if not answer.data or total > limits.MANIFEST_BYTES_MAX:
                 break

@@ -28,7 +28,7 @@ async def restore(
     """The record and the encoded manifest. The record names another content if times or
     permissions of the files have changed.
 
-    Raises `ContentChanged` if the files were changed, and the errors of `TrackerLink.ask`.
+    Raises `ContentChanged` if the files were changed, and the errors of `TrackerLink.request`.
     """
     try:
         content = ContentId(record.content)

@@ -16,7 +16,7 @@ async def find_share(
 ) -> tuple[tracker.ShareFound, str]:
     """Return the share that ``text``, NAME or NAME@K, means, and its name as it was typed.
 
-    Raises `BadName`, `IntegrityError`, and the errors of `TrackerLink.ask`.
+    Raises `BadName`, `IntegrityError`, and the errors of `TrackerLink.request`.
     """
     name, version = split_version(text)
     try:
@@ -32,7 +32,7 @@ async def find_share(
 
 async def _find(link: TrackerLink, group: GroupId, name: str, version: int) -> tracker.ShareFound:
     ask = tracker.FindShare(group, share_name(name), version)
-    found = (await link.ask(ask, tracker.ShareFound)).reply
+    found = (await link.request(ask, tracker.ShareFound)).reply
     check_name(found.row, name)
     check_version(found.row, version)
     return found

@@ -247,7 +247,7 @@ class GroupReplica:
     async def _fetch_events(self, group: GroupId) -> None:
         while (view := self._views.get(group)) is not None:
             ask = tracker.EventsSince(group, view.seq)
-            reply = (await self._link.ask(ask, tracker.Events)).reply
+            reply = (await self._link.request(ask, tracker.Events)).reply
             if reply.snapshot is not None and reply.head > view.seq:
                 await self._take_snapshot(view, reply, reply.snapshot)
             before = view.seq
@@ -290,7 +290,7 @@ class GroupReplica:
 
     async def _fetch_state(self) -> None:
         login = self._logins
-        reply = (await self._link.ask(tracker.Follow(), tracker.Following)).reply
+        reply = (await self._link.request(tracker.Follow(), tracker.Following)).reply
         if login != self._logins:
             return  # the user has changed meanwhile
         before = set(self._views)
@@ -351,7 +351,7 @@ class GroupReplica:
         async def page(last: tracker.DeviceRow | None) -> tracker.DeviceRows:
             nonlocal seq
             ask = tracker.GetDevices(group, "" if last is None else last.device.hex())
-            reply = (await self._link.ask(ask, tracker.DeviceRows)).reply
+            reply = (await self._link.request(ask, tracker.DeviceRows)).reply
             seq = seq or reply.seq
             return reply
 

@@ -63,7 +63,7 @@ class LeaseKeeper:
         ask = tracker.Announce(endpoint, self._leeching()[:1000], self._instance)
         sent_at = monotonic()
         try:
-            reply = (await self._link.ask(ask, tracker.Announced)).reply
+            reply = (await self._link.request(ask, tracker.Announced)).reply
         except Refused as error:
             if error.code is Code.KEY_IN_USE:
                 # Another machine has this key and is online: we stop acting as this device.
@@ -81,7 +81,7 @@ class LeaseKeeper:
         if not self._announced:
             return
         with contextlib.suppress(MiniTorrentError):
-            await self._link.ask(tracker.Depart(), tracker.Done, timeout_s=1.0)
+            await self._link.request(tracker.Depart(), tracker.Done, timeout_s=1.0)
 
     async def _keep(self) -> None:
         while True:

@@ -184,7 +184,7 @@ class TrackerLink:
 
     # -- requests -------------------------------------------------------------------------------
 
-    async def ask(
+    async def request(
         self,
         command: tracker.Command,
         answer: type[R] | tuple[type[R], ...],
@@ -199,7 +199,7 @@ class TrackerLink:
         tracker recognises a command that it has carried out already.
         """
         await self.reachable()
-        return await self._request(command, answer, data, timeout_s)
+        return await self._answer_to(command, answer, data, timeout_s)
 
     async def reachable(self) -> None:
         """Raise `TransportError` unless the link is up, or comes up in a moment."""
@@ -222,7 +222,7 @@ class TrackerLink:
     def _has_others(self) -> bool:
         return len(self.known.endpoints) > 1
 
-    async def _request(
+    async def _answer_to(
         self,
         command: tracker.Command,
         answer: type[R] | tuple[type[R], ...],
@@ -320,7 +320,7 @@ class TrackerLink:
 
     async def _establish(self, connection: TrackerConnection) -> None:
         where, sent_at = connection.where, monotonic()
-        answer = await self._request(self._hello, tracker.Welcome, None, CONNECT_TIMEOUT_S)
+        answer = await self._answer_to(self._hello, tracker.Welcome, None, CONNECT_TIMEOUT_S)
         welcome = answer.reply
         check_welcome(welcome)
         self._selector.check(where, bool(welcome.user), monotonic())

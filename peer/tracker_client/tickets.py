@@ -62,7 +62,7 @@ class TicketWallet:
     async def want(self, group: GroupId) -> bytes:
         """Return a ticket for ``group`` and renew it from now on, while the tracker issues one.
 
-        Raises `Refused` if the tracker issues none, and the errors of `TrackerLink.ask`.
+        Raises `Refused` if the tracker issues none, and the errors of `TrackerLink.request`.
         """
         self._wanted.add(group)
         token = self.current(group)
@@ -93,7 +93,8 @@ class TicketWallet:
     async def _fetch(self, groups: list[GroupId]) -> None:
         sent_at = monotonic()
         try:
-            reply = (await self._link.ask(tracker.GetTickets(list(groups)), tracker.Tickets)).reply
+            ask = tracker.GetTickets(list(groups))
+            reply = (await self._link.request(ask, tracker.Tickets)).reply
         except Refused as error:
             if error.code is Code.UNKNOWN_GROUP:  # the user is in none of them
                 self._not_given(groups)

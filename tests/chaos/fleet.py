@@ -57,10 +57,10 @@ class Member:
 
     async def _live(self) -> None:
         try:
-            await self._link.ask(tracker.Follow(), tracker.Following)
+            await self._link.request(tracker.Follow(), tracker.Following)
             while True:
                 announce = tracker.Announce("tcp://127.0.0.1:9", [])
-                await self._link.ask(announce, tracker.Announced)
+                await self._link.request(announce, tracker.Announced)
                 self.settled = True
                 await asyncio.sleep(limits.RENEW_S)
         except MiniTorrentError:

@@ -52,7 +52,7 @@ class FakeLink:
         if not self.connected:
             raise TransportError("away")
 
-    async def ask(
+    async def request(
         self, command: Any, answer: type[Any], *, data: Any = None, timeout_s: float = 0.0
     ) -> Answer[Any]:
         self.asked.append(command)

@@ -28,7 +28,7 @@ class _Link:
     def __init__(self, row: HolderRow) -> None:
         self._row = row
 
-    async def ask(self, command: Any, kind: Any) -> Any:
+    async def request(self, command: Any, kind: Any) -> Any:
         return SimpleNamespace(reply=tracker.Holders(ROW, [self._row], False))
 
 

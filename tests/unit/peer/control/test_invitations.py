@@ -31,7 +31,7 @@ class FakeLink:
     async def reachable(self) -> None:
         pass
 
-    async def ask(self, command: Any, answer: Any) -> Any:
+    async def request(self, command: Any, answer: Any) -> Any:
         self.asked.append(command)
         return SimpleNamespace(reply=self._reply(command))
 
@@ -44,7 +44,7 @@ class FakeAccount:
         self.entered_as: list[str] = []
 
     async def ask_for_a_place(self, command: Any, answer: Any) -> Any:
-        return (await self._link.ask(command, answer)).reply
+        return (await self._link.request(command, answer)).reply
 
     async def entered(self, user: str) -> None:
         self.entered_as.append(user)

@@ -171,7 +171,7 @@ def test_a_bounded_search_for_the_share_begins_nothing(run: Run) -> None:
         async def never(*_: Any) -> None:
             await asyncio.Event().wait()
 
-        stage.link.ask = never  # type: ignore[method-assign, assignment]
+        stage.link.request = never  # type: ignore[method-assign, assignment]
         with pytest.raises(TimedOut, match="nothing was begun"):
             await begin(stage, stage.place, timeout_s=0.01)
         assert stage.records.load() == {}

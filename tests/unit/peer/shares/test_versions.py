@@ -43,7 +43,7 @@ class Link:
     async def reachable(self) -> None:
         pass
 
-    async def ask(self, command: Any, _: Any, data: bytes | None = None) -> Answer[Any]:
+    async def request(self, command: Any, _: Any, data: bytes | None = None) -> Answer[Any]:
         await asyncio.sleep(0)
         reply = self.device.asks(command)
         if isinstance(reply, TakePart):
@@ -238,16 +238,16 @@ def test_a_member_who_joined_a_share_may_not_replace_it(tmp_path: Path) -> None:
 def test_a_replacement_that_comes_too_late_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     async def test(alice: Place, _: Place, harness: TrackerHarness) -> None:
         await alice.upload(b"one" * 9000, "one")
-        ask, phone = alice.link.ask, harness.user("alice", "phone")
+        ask, phone = alice.link.request, harness.user("alice", "phone")
 
         async def overtaken(command: Any, kind: Any, data: bytes | None = None) -> Answer[Any]:
             if isinstance(command, tracker.Offer) and command.replace:
                 other = harness.content("other")
                 phone.does(tracker.Offer("lab", "data", other, True))
-                alice.link.ask = ask  # type: ignore[method-assign]
+                alice.link.request = ask  # type: ignore[method-assign]
             return await ask(command, kind, data)
 
-        alice.link.ask = overtaken  # type: ignore[assignment]
+        alice.link.request = overtaken  # type: ignore[assignment]
         with pytest.raises(Refused) as refused:
             await alice.upload(b"two" * 9000, "two", replace=True)
         assert refused.value.code is Code.CHANGED
@@ -316,16 +316,16 @@ def test_f103_a_lost_reply_to_a_replacement_leaves_no_offer_without_a_record(
     async def test(alice: Place, bob: Place, harness: TrackerHarness) -> None:
         await alice.upload(b"one" * 9000, "one")
         await bob.upload(b"one" * 9000)
-        ask = alice.link.ask
+        ask = alice.link.request
 
         async def lost(command: Any, kind: Any, data: bytes | None = None) -> Answer[Any]:
             answer = await ask(command, kind, data)
             if isinstance(command, tracker.Offer) and command.replace:
-                alice.link.ask = ask  # type: ignore[method-assign]
+                alice.link.request = ask  # type: ignore[method-assign]
                 raise asyncio.CancelledError
             return answer
 
-        alice.link.ask = lost  # type: ignore[assignment]
+        alice.link.request = lost  # type: ignore[assignment]
         with pytest.raises(asyncio.CancelledError):
             await alice.upload(b"two" * 9000, "two", replace=True)
         await until(lambda: (alice.offers(), alice.records()) == ([1], [(1, "one")]))

@@ -149,16 +149,16 @@ def run(
 def test_commands_are_answered() -> None:
     async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         assert heard.ups == 1
-        answer = await link.ask(tracker.CreateGroup("films"), tracker.Done)
+        answer = await link.request(tracker.CreateGroup("films"), tracker.Done)
         assert answer.reply == tracker.Done()
         scripted.answer = lambda command: Refusal(Code.TAKEN, "there is one", "another name")
         with pytest.raises(Refused) as caught:
-            await link.ask(tracker.CreateGroup("films"), tracker.Done)
+            await link.request(tracker.CreateGroup("films"), tracker.Done)
         assert (caught.value.message, caught.value.hint) == ("there is one", "another name")
         assert refused_with(caught.value, Code.TAKEN)
         scripted.answer = lambda command: tracker.LoggedIn("bob")
         with pytest.raises(RemoteProtocolError):
-            await link.ask(tracker.CreateGroup("films"), tracker.Done)
+            await link.request(tracker.CreateGroup("films"), tracker.Done)
 
     run(test)
 
@@ -168,7 +168,7 @@ def test_many_at_once_get_their_own_answers() -> None:
         scripted.answer = lambda command: tracker.LoggedIn(command.user)
         users = [f"user{at}" for at in range(200)]
         answers = await asyncio.gather(
-            *(link.ask(tracker.Login(user, "password"), tracker.LoggedIn) for user in users)
+            *(link.request(tracker.Login(user, "password"), tracker.LoggedIn) for user in users)
         )
         assert [answer.reply.user for answer in answers] == users
 
@@ -178,7 +178,7 @@ def test_many_at_once_get_their_own_answers() -> None:
 def test_a_command_whose_answer_is_lost_is_asked_again_under_its_id() -> None:
     async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         scripted.answer = lambda command: None
-        asked = asyncio.create_task(link.ask(tracker.CreateGroup("films"), tracker.Done))
+        asked = asyncio.create_task(link.request(tracker.CreateGroup("films"), tracker.Done))
         await until(lambda: scripted.heard)
         scripted.stop()
         scripted.answer = lambda command: tracker.Done()
@@ -197,7 +197,7 @@ def test_a_lost_tracker_fails_pending_and_new_requests(
 
     async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         scripted.answer = lambda command: None
-        asked = asyncio.create_task(link.ask(tracker.CreateGroup("films"), tracker.Done))
+        asked = asyncio.create_task(link.request(tracker.CreateGroup("films"), tracker.Done))
         await until(lambda: scripted.heard)
         scripted.stop()
         with pytest.raises(TransportError):
@@ -205,7 +205,7 @@ def test_a_lost_tracker_fails_pending_and_new_requests(
         assert not link.connected
         assert heard.downs == 1
         with pytest.raises(TransportError, match="cannot be reached"):
-            await link.ask(tracker.Depart(), tracker.Done)
+            await link.request(tracker.Depart(), tracker.Done)
         scripted.start()
         await until(lambda: link.connected, "its return")
         assert (heard.ups, heard.downs) == (2, 1)
@@ -223,9 +223,9 @@ def test_a_request_triggers_the_next_attempt(monkeypatch: pytest.MonkeyPatch) ->
         await until(lambda: not link.connected, "the end of the link")
         for _ in range(2):
             with pytest.raises(TransportError, match="cannot be reached"):
-                await link.ask(tracker.Depart(), tracker.Done)
+                await link.request(tracker.Depart(), tracker.Done)
         scripted.start()
-        assert (await link.ask(tracker.Depart(), tracker.Done)).reply == tracker.Done()
+        assert (await link.request(tracker.Depart(), tracker.Done)).reply == tracker.Done()
 
     run(test)
 
@@ -234,7 +234,7 @@ def test_a_missing_reply_is_a_timeout() -> None:
     async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         scripted.answer = lambda command: None
         with pytest.raises(TransportError, match="did not answer"):
-            await link.ask(tracker.Depart(), tracker.Done, timeout_s=0.05)
+            await link.request(tracker.Depart(), tracker.Done, timeout_s=0.05)
         assert link.connected
 
     run(test)
@@ -306,7 +306,7 @@ def test_malformed_messages_are_ignored() -> None:
         for frames in ([TOPIC], [TOPIC, b"MT\x09", b"x"], [TOPIC, SIGNATURE, b"x", b"y"]):
             scripted.publisher.send(frames)
         scripted.answer = lambda command: None
-        asked = asyncio.create_task(link.ask(tracker.Depart(), tracker.Done))
+        asked = asyncio.create_task(link.request(tracker.Depart(), tracker.Done))
         await until(lambda: scripted.heard)
         await turns()
         assert heard.messages == []
@@ -328,7 +328,7 @@ def test_a_server_with_another_key_is_not_used() -> None:
         link._selector = TrackerSelector([Tracker(scripted.where.endpoint, new_pair().public)])
         link.start()
         with pytest.raises(TransportError, match="key"):
-            await link.ask(tracker.Depart(), tracker.Done)
+            await link.request(tracker.Depart(), tracker.Done)
         assert scripted.heard == []
         assert heard.ups == 0
 
@@ -350,7 +350,7 @@ def test_a_tracker_that_publishes_nowhere_is_tried_again(told: str) -> None:
         await until(lambda: scripted.hellos > 2, "another attempt")
         assert not link.connected
         with pytest.raises(TransportError, match="where it publishes"):
-            await link.ask(tracker.Depart(), tracker.Done)
+            await link.request(tracker.Depart(), tracker.Done)
         scripted.told_events = None
         await until(lambda: link.connected, "the link")
 
@@ -456,7 +456,7 @@ def test_an_exception_in_a_listener_does_not_end_the_link(caplog: pytest.LogCapt
         await until(lambda: heard.ups == 4, "the fourth attempt")
         await until(lambda: link.connected)
         assert heard.downs == 3
-        assert (await link.ask(tracker.Depart(), tracker.Done)).reply == tracker.Done()
+        assert (await link.request(tracker.Depart(), tracker.Done)).reply == tracker.Done()
 
     run(test, start=False)
     # Said once, with what a mend needs.
@@ -472,7 +472,7 @@ def test_requests_that_gave_up_do_not_end_the_current_attempt(
     async def test(scripted: Scripted, link: TrackerLink, heard: RecordingListener) -> None:
         monkeypatch.setattr(tracker_client_link, "LOST_GRACE_S", 3_600.0)
         scripted.answer = lambda command: None
-        asked = asyncio.create_task(link.ask(tracker.CreateGroup("films"), tracker.Done))
+        asked = asyncio.create_task(link.request(tracker.CreateGroup("films"), tracker.Done))
         await until(lambda: scripted.heard)
         loop = asyncio.get_running_loop()
         grace: list[Callable[[], None]] = []
@@ -534,7 +534,7 @@ def test_f145_a_command_of_a_tracker_that_dies_is_asked_of_another_under_its_id(
         link: TrackerLink, heard: RecordingListener, used: Scripted, other: Scripted
     ) -> None:
         used.answer = lambda command: None
-        asked = asyncio.create_task(link.ask(tracker.CreateGroup("films"), tracker.Done))
+        asked = asyncio.create_task(link.request(tracker.CreateGroup("films"), tracker.Done))
         await until(lambda: used.heard)
         used.stop()
         assert (await asked).reply == tracker.Done()
