@@ -15,6 +15,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 
+from common.manifest import piece_length_for
 from peer.swarm.fetching.picker import Order
 from peer.swarm.fetching.settings import DownloadSettings
 from tests.simulation.peer import Fault
@@ -141,7 +142,10 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
         **{k: v for k, v in tuning.items() if v is not None},  # type: ignore[arg-type]
     )
     given = {k: v for k, v in changes.items() if v is not None}
-    return replace(scenario, download=download, **given)  # type: ignore[arg-type]
+    scenario = replace(scenario, download=download, **given)  # type: ignore[arg-type]
+    if options.piece_kib is None:
+        scenario = replace(scenario, piece_length=piece_length_for(scenario.size))
+    return scenario
 
 
 def parser() -> argparse.ArgumentParser:
@@ -160,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
         ("leechers", int, "number of leechers"),
         ("seeders", int, "number of seeders"),
         ("size-mib", int, "size of the content"),
-        ("piece-kib", int, "size of a piece"),
+        ("piece-kib", int, "size of a piece (default: what a share of this size has)"),
         ("up-mbit", float, "uplink of each peer, Mbit/s"),
         ("down-mbit", float, "downlink of each peer, Mbit/s"),
         ("delay-ms", float, "one-way delay between two peers"),
