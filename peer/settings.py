@@ -7,6 +7,7 @@ stores its options there. Not here: the options of ``up`` (see ``peer.cli.up_opt
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping, MutableMapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -114,7 +115,39 @@ def save(home: Path, settings: Settings) -> None:
     """Store ``settings`` without those that have their default. Raises `MiniTorrentError`.
 
     Settings that are stored already are not written again: that needs no space on the disk.
+    Comments and order of the file stay as their author left them.
     """
-    if load(home) == settings:
+    stored = load(home)
+    if stored == settings:
         return
-    atomic_write(home / FILE, msgspec.toml.encode(settings))
+    import tomlkit  # Why here: most processes store nothing, and the import takes milliseconds.
+
+    path = home / FILE
+    try:
+        document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        document = tomlkit.document()
+    except ValueError as error:  # TOML that the reader of the standard library takes
+        raise ConfigError(f"change {path}: {error}") from error
+    _merge(document, _plain(stored), _plain(settings))
+    atomic_write(path, document.as_string().encode())
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """The settings that have not their default, as values of TOML."""
+    plain: dict[str, Any] = msgspec.to_builtins(settings, builtin_types=(datetime,))
+    return plain
+
+
+def _merge(table: MutableMapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Change in ``table`` only what differs between ``old`` and ``new``."""
+    for name in old.keys() - new.keys():
+        table.pop(name, None)
+    for name, value in new.items():
+        before = old.get(name)
+        if value == before:
+            continue
+        if isinstance(value, dict) and isinstance(table.get(name), MutableMapping):
+            _merge(table[name], before or {}, value)
+        else:
+            table[name] = value

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from common.errors import ConfigError
 from peer.hooks.commands import HookSettings
-from peer.settings import FILE, Settings, load, save
+from peer.settings import FILE, HttpSettings, Settings, load, save
 
 LINK = "mini-torrent://127.0.0.1:5000/" + "A" * 43
 
@@ -38,6 +40,48 @@ def test_a_setting_back_at_its_default_is_removed(tmp_path: Path) -> None:
     save(tmp_path, Settings(upload_limit=9))
     save(tmp_path, Settings())
     assert (tmp_path / FILE).read_text() == ""
+
+
+WRITTEN = """# limits of the laboratory, ask Ann
+download_limit = 7  # at night more
+
+bulk = false
+[http]
+# for the exporter
+on = true
+
+[hooks]
+complete = ["/bin/true"]  # see the wiki
+"""
+
+
+def test_comments_and_order_of_an_edited_file_stay(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(WRITTEN)
+    save(tmp_path, load(tmp_path).overridden(download_limit=8, tracker=LINK))
+    text = (tmp_path / FILE).read_text()
+    assert load(tmp_path) == Settings(
+        tracker=LINK,
+        download_limit=8,
+        bulk=False,
+        http=HttpSettings(on=True),
+        hooks=HookSettings(complete=["/bin/true"]),
+    )
+    lines = [line for line in text.splitlines() if line and not line.startswith("tracker")]
+    assert lines == [line for line in WRITTEN.replace("= 7", "= 8").splitlines() if line]
+
+
+def test_any_settings_can_follow_any_others_in_an_edited_file(tmp_path: Path) -> None:
+    every = [
+        Settings(),
+        Settings(tracker=LINK, by_hand_until=datetime(2026, 1, 2, tzinfo=UTC)),
+        Settings(http=HttpSettings(metrics_groups=False)),
+        Settings(hooks=HookSettings(share=["/bin/true"]), schedule="00:00,1M 12:00,off"),
+    ]
+    for first, second in itertools.product(every, every):
+        (tmp_path / FILE).write_text(WRITTEN)
+        for settings in (first, second):
+            save(tmp_path, settings)
+            assert load(tmp_path) == settings
 
 
 @pytest.mark.parametrize(
