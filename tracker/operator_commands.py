@@ -53,20 +53,20 @@ def start(
     from tracker import background
 
     home = _absolute(home)
+    words: list[str] = [] if info is None else [os.path.abspath(info)]
+    words += [] if number is None else [str(number)]
+    for option, value in (("--bind", bind_at), ("--events", events), ("--advertise", advertise)):
+        words += [option, value] if value else []
+    last = _last_words(home)
     status = background.running(home)
     if status is not None:
         # A warning and no refusal: a script that wants a running tracker has one.
-        print(f"the tracker is already running (PID {status.pid})", file=sys.stderr, flush=True)
+        said = f"the tracker is already running (PID {status.pid})"
+        if words not in ([], last):
+            said += "; the options are not used. For that: mini-torrent-tracker stop"
+        print(said, file=sys.stderr, flush=True)
     else:
-        words: list[str] = [] if info is None else [os.path.abspath(info)]
-        words += [] if number is None else [str(number)]
-        for option, value in (
-            ("--bind", bind_at),
-            ("--events", events),
-            ("--advertise", advertise),
-        ):
-            words += [option, value] if value else []
-        words = words or _last_words(home)
+        words = words or last
         words += ["--log-json"] if log_json else []
         words += ["--verbose"] if verbose else []
         status = background.start(home, words)

@@ -97,8 +97,8 @@ def join(console: Console, link: str, user: str | None, password: str | None) ->
     """Join a group by an invitation.
 
     On a new machine, this starts the peer, asks for a user name and a password, and logs in; an
-    account that does not exist is made. A device that is logged in only joins. Repeated, it
-    succeeds again.
+    account that does not exist is made. A device that is logged in only joins. Repeated while the
+    invitation is valid, it succeeds again.
 
     LINK is the link of the invitation, in quotes. With `-` it is read from the variable
     MINI_TORRENT_INVITE or, if that is not set, as one line from standard input.

@@ -44,7 +44,12 @@ async def findings(
     needed = ".".join(str(part) for part in LIBZMQ_MIN)
     rows.append(control.CheckRow("libzmq needed", True, needed))
     advice = "it may be over; see the lines around it in peer.log"
-    rows += [control.CheckRow("notice", False, text, advice) for text in notices.texts()]
+    rows += [
+        control.CheckRow("notice", False, text, advice)
+        if is_news
+        else control.CheckRow("earlier notice", True, text)
+        for text, is_news in notices.texts()
+    ]
     return rows
 
 

@@ -13,7 +13,7 @@ from peer.control.views import time_text
 
 log = logging.getLogger(__name__)
 KEPT = 20
-NEWS_MS = 3_600_000  # how long `status` shows a notice; `doctor` shows all that are kept
+NEWS_MS = 3_600_000  # how long `status` shows a notice, and `doctor` counts it as a fault
 
 
 class Notifications:
@@ -34,6 +34,9 @@ class Notifications:
             return None
         return self._notices[-1][1]
 
-    def texts(self) -> list[str]:
-        """All of them, with their times."""
-        return [f"{time_text(when)} {text}" for when, text in self._notices]
+    def texts(self) -> list[tuple[str, bool]]:
+        """All of them with their times, and whether each is newer than `NEWS_MS`."""
+        now = wall_ms()
+        return [
+            (f"{time_text(when)} {text}", now - when <= NEWS_MS) for when, text in self._notices
+        ]

@@ -142,6 +142,10 @@ def test_f113_start_status_stop_and_a_kill(transport: str, in_background: Path) 
     again = operate(home, "start")
     assert (again.code, again.out) == (0, started.out)
     assert "already running" in again.err
+    assert "not used" not in again.err
+    elsewhere = operate(home, "start", "--bind", "127.0.0.1:0", "--advertise", "b.example.org")
+    assert (elsewhere.code, elsewhere.out) == (0, started.out)
+    assert "the options are not used" in elsewhere.err
     # Killed: its socket stays, and no tracker runs.
     place = Path(find_endpoint(home).removeprefix("ipc://"))
     os.kill(status["pid"], signal.SIGKILL)

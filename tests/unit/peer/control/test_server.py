@@ -481,6 +481,7 @@ def test_a_notice_is_news_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = notices.Notifications()
     kept.add("the disk was full")
     assert kept.latest == "the disk was full"
+    assert [is_news for _text, is_news in kept.texts()] == [True]
     now += notices.NEWS_MS + 1
     assert kept.latest is None
-    assert len(kept.texts()) == 1
+    assert [is_news for _text, is_news in kept.texts()] == [False]
