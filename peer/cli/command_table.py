@@ -16,6 +16,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "device_commands": "up down shell doctor completion demo",
         "state_commands": "status whoami logs limit",
         "web_command": "web",
+        "top_command": "top",
         "metrics_command": "metrics",
         "service_command": "service",
     },

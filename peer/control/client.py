@@ -98,6 +98,10 @@ class OtherRelease(NoPeerRunning):
         )
 
 
+class Stopped(Exception):
+    """The caller stopped the client from another thread."""
+
+
 # -- asking -------------------------------------------------------------------------------------
 
 
@@ -121,6 +125,11 @@ class ControlClient:
         self._socket.connect(find_endpoint(home))
         self._asked = 0
         self._known = False
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Make what is asked now, or later, raise `Stopped` soon. For another thread."""
+        self._stopped = True
 
     def ask(self, ask: control.Ask, *, stop_work: bool = False) -> Generator[Message]:
         """Iterate over the peer's messages about ``ask``; the last one is the result.
@@ -193,7 +202,7 @@ class ControlClient:
 
     def _next(self, request_id: bytes) -> Message:
         received_at = monotonic()
-        while True:
+        while not self._stopped:
             if self._socket.poll(TURN_MS):
                 message = self._receive(request_id)
                 received_at = monotonic()
@@ -201,6 +210,7 @@ class ControlClient:
                     return message
             else:
                 self._check_alive(monotonic() - received_at)
+        raise Stopped
 
     def _receive(self, request_id: bytes) -> control.Answer | None:
         frames = self._socket.recv_multipart(zmq.DONTWAIT)

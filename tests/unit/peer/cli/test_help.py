@@ -60,6 +60,7 @@ ADDED = [
     "whoami",
     "logs",
     "web",
+    "top",
     "service",
     "metrics",
     "limit",
