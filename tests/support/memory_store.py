@@ -15,23 +15,45 @@ from common.ids import ContentId, DeviceKey, GroupId, TrackerId
 from common.messages.events import LogEntry
 from tracker.core import changes as c
 from tracker.core.state import State
-from tracker.store.turns import Commit, InDoubt, LogConflict
+from tracker.store.turns import Commit, FellBehind, InDoubt, LogConflict
 
 
 class MemoryStore:
-    shared = False
+    """Store of one tracker, or of several if ``shared`` is set.
+
+    ``others`` writes as another tracker does. ``lost``: the next commit's answer is lost, and it
+    took place or not. ``gone``: the database does not answer.
+    """
 
     def __init__(self) -> None:
+        self.shared = False
         self._state = State()
         self._log: dict[str, list[LogEntry]] = {}
         self._bodies: dict[bytes, bytes] = {}
         self._id: TrackerId | None = None
+        self._journal: list[Commit] = []
+        self.forgotten = 0  # commits that the journal no longer has
         self.fails_with: StorageError | None = None
+        self.gone: StorageError | None = None
+        self.lost: bool | None = None
         self.open = threading.Event()  # while it is not set, commits wait
         self.open.set()
+        self.turn_is_free = threading.Event()  # while it is not set, another tracker has the turn
+        self.turn_is_free.set()
 
     def turn(self, position: int) -> MemoryTurn:
-        return MemoryTurn(self)
+        assert self.turn_is_free.wait(20.0)
+        return MemoryTurn(self, self.news(position))
+
+    def others(self, changes: Sequence[c.Change], nudged: Sequence[DeviceKey] = ()) -> None:
+        """Commit as another tracker."""
+        self.commit(changes)
+        position = self.forgotten + len(self._journal) + 1
+        self._journal.append(Commit(position, b"other", 1, tuple(changes), tuple(nudged)))
+
+    def forget_journal(self) -> None:
+        self.forgotten += len(self._journal)
+        self._journal.clear()
 
     def commit(self, changes: Sequence[c.Change]) -> None:
         assert self.open.wait(20.0)
@@ -60,7 +82,10 @@ class MemoryStore:
         self._state, self._log, self._bodies = state, log, bodies
 
     def load(self) -> State:
-        return copy.deepcopy(self._state)
+        self.reach()
+        loaded = copy.deepcopy(self._state)
+        loaded.position = self.forgotten + len(self._journal)
+        return loaded
 
     def tracker_id(self, fresh: bytes) -> TrackerId:
         self._id = self._id or TrackerId(fresh)
@@ -75,30 +100,44 @@ class MemoryStore:
         return [entry for entry in self._log.get(group, []) if after < entry.seq <= head][:rows]
 
     def news(self, position: int) -> Sequence[Commit]:
-        return ()
+        self.reach()
+        if position < self.forgotten:
+            raise FellBehind("the journal begins later")
+        return self._journal[position - self.forgotten :]
 
     def happened(self, doubt: InDoubt) -> bool:
-        raise AssertionError
+        self.reach()
+        return any(commit.position == doubt.position for commit in self._journal)
 
     def reach(self) -> None:
-        pass
+        if self.gone is not None:
+            raise self.gone
 
     def interrupt(self) -> None:
-        pass
+        self.turn_is_free.set()
 
     def close(self) -> None:
         pass
 
 
 class MemoryTurn:
-    news: Sequence[Commit] = ()
-
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore, news: Sequence[Commit]) -> None:
         self._store = store
+        self.news = news
 
     def commit(self, changes: Sequence[c.Change], nudged: Sequence[DeviceKey]) -> int:
-        self._store.commit(changes)
-        return 0
+        store = self._store
+        if not store.shared:
+            store.commit(changes)
+            return 0
+        store.reach()
+        position = store.forgotten + len(store._journal) + 1
+        lost, store.lost = store.lost, None
+        if lost is not False:
+            store.others(changes, nudged)
+        if lost is not None:
+            raise InDoubt("the connection ended during a commit", position, b"b" * 16)
+        return position
 
     def give_up(self) -> None:
         pass

@@ -123,6 +123,17 @@ _WITH_RECEIPT = (
     tracker.Withdraw,
 )
 
+WRITING = (
+    *(PasswordHashed, PasswordRight, PasswordChecked, ManifestGathered, Housekeep),
+    *(tracker.Logout, tracker.ForgetDevice, tracker.CreateGroup, tracker.JoinGroup),
+    *(tracker.LeaveGroup, tracker.AcceptRequest, tracker.RejectRequest, tracker.RemoveMember),
+    *(tracker.Invite, tracker.RevokeInvitation, tracker.Redeem, tracker.Offer),
+    *(tracker.StopShare, tracker.Withdraw, tracker.SetFollow),
+    *(operator.SetDisabled, operator.DeleteUser, operator.ReplacePassword),
+    *(operator.DeleteGroup, operator.SetRegistration),
+)
+"""Commands that write if they are not refused. The changes of others, if any, are rare."""
+
 
 def decide(
     context: Context, caller: Caller, command: tracker.Command | InternalCommand, now: Now

@@ -46,6 +46,7 @@ class State(SharesState):
 
     def __init__(self) -> None:
         super().__init__()
+        self.position = 0  # of the last commit, in a database of several trackers
         self.accounts: dict[UserId, Account] = {}
         self.registration = Registration.OPEN
         self.devices: dict[DeviceKey, UserId] = {}

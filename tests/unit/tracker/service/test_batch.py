@@ -1,4 +1,4 @@
-"""Batch of commands: collection, bounds, and deciding it again."""
+"""Batch of commands: collection, bounds, and jobs that are left over."""
 
 from __future__ import annotations
 
@@ -34,43 +34,34 @@ def test_the_first_job_is_collected_however_late_and_others_until_the_time_is_ov
     queue, jobs = queue_of(3)
     one = Batch()
     assert one.collect(queue, 5.0) is jobs[0]
-    one.add(decision(), 0)
     assert one.collect(queue, 5.0 + batch.BATCH_S / 2) is jobs[1]
-    one.add(decision(), 0)
     assert one.collect(queue, 5.0 + batch.BATCH_S) is None
-    one.take_decided()
     one.begin()
     assert one.collect(queue, 9.0) is jobs[2]
 
 
-def test_an_undecided_job_is_returned_again() -> None:
-    queue, jobs = queue_of(2)
-    one = Batch()
-    assert one.collect(queue, 0.0) is one.collect(queue, 0.0) is jobs[0]
-
-
-def test_a_batch_has_a_bounded_number_of_jobs() -> None:
-    queue, _ = queue_of(limits.COMMANDS_PER_BATCH_MAX + 1)
-    one = Batch()
-    while one.collect(queue, 0.0) is not None:
-        one.add(decision(), 0)
-    assert (len(one.jobs), len(queue)) == (limits.COMMANDS_PER_BATCH_MAX, 1)
-
-
-def test_jobs_are_decided_again_from_the_first_and_the_rest_is_left_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(batch, "BATCH_WEIGHT", 2)
-    queue, jobs = queue_of(2)
+def test_a_batch_has_a_bounded_number_of_jobs_though_some_are_left_over() -> None:
+    queue, _ = queue_of(limits.COMMANDS_PER_BATCH_MAX + 3)
     one = Batch()
     for _ in range(2):
-        one.collect(queue, 0.0)
-        one.add(decision(CHANGE), 1)
-    assert (one.full(), one.changes) == (True, [CHANGE, CHANGE])
-    one.begin()
-    assert (one.full(), one.changes) == (False, [])
-    assert one.collect(queue, 0.0) is jobs[0]
-    one.add(decision(CHANGE), 2)
-    assert one.full()
-    assert [job for job, _ in one.take_decided()] == [jobs[0]]
-    assert (list(one.jobs), one.changes, one.full()) == ([jobs[1]], [], False)
+        one.begin()
+        while one.collect(queue, 0.0) is not None:
+            pass
+        assert (len(one.jobs), len(queue)) == (limits.COMMANDS_PER_BATCH_MAX, 3)
+
+
+def test_jobs_beyond_the_weight_of_a_batch_are_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "BATCH_WEIGHT", 2)
+    queue, jobs = queue_of(3)
+    one = Batch()
+    while one.collect(queue, 0.0) is not None:
+        pass
+    for weight, next_one in ((1, jobs[1]), (1, None)):
+        assert one.undecided() is not None
+        one.add(decision(CHANGE), weight)
+        assert one.undecided() is next_one
+    assert one.changes == [CHANGE, CHANGE]
+    assert [job for job, _ in one.take_decided()] == jobs[:2]
+    assert (list(one.jobs), one.changes, one.undecided()) == ([jobs[2]], [], jobs[2])
+    one.put_back(jobs[:2])
+    assert list(one.jobs) == jobs
