@@ -6,9 +6,8 @@ are bound parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
-from itertools import groupby
 from typing import assert_never
 
 import msgspec
@@ -17,7 +16,6 @@ from sqlalchemy import (
     Connection,
     Table,
     and_,
-    case,
     delete,
     exists,
     insert,
@@ -34,20 +32,60 @@ from tracker.core import operator_changes as oc
 from tracker.core.budgets import BudgetSpent
 from tracker.store import accounts
 from tracker.store import tables as t
+from tracker.store.gathered import Gathered
 from tracker.store.turns import LogConflict
 
 
 def write(db: Connection, changes: Iterable[c.Change]) -> None:
-    """Write ``changes``. Raise `LogConflict` or an exception of SQLAlchemy.
+    """Write ``changes``. Raise `LogConflict` or an exception of SQLAlchemy."""
+    gathered = Gathered(db)
+    for change in changes:
+        if not _gather(gathered, change):
+            gathered.flush()
+            _write_one(db, change)
+    gathered.flush()
 
-    Consecutive entries are inserted together: a member who leaves may cause thousands.
-    """
-    for logged, several in groupby(changes, key=lambda change: isinstance(change, c.Logged)):
-        if logged:
-            _write_entries(db, [each for each in several if isinstance(each, c.Logged)])
-        else:
-            for change in several:
-                _write_one(db, change)
+
+def _gather(gathered: Gathered, change: c.Change) -> bool:
+    """Gather the rows of ``change``; return whether that is all that it writes."""
+    match change:
+        case c.DeviceBound(device, user, at_ms):
+            row: dict[str, object] = {"device": device, "user_id": user}
+            gathered.insert(t.devices, {**row, "at_ms": at_ms, "seen_ms": at_ms})
+        case c.DeviceSeen(device, at_ms):
+            gathered.seen(device, at_ms)
+        case c.MemberJoined(group, user, seq, at_ms):
+            row = {"group_id": group, "user_id": user, "seq": seq, "at_ms": at_ms}
+            gathered.insert(t.members, row)
+        case c.RequestMade(group, user, at_ms):
+            row = {"group_id": group, "user_id": user, "at_ms": at_ms}
+            gathered.insert(t.requests, row)
+        case ic.InvitationMade():
+            row = {name: getattr(change, name) for name in ("key", "at_ms", "expires_ms", "uses")}
+            row |= {"group_id": change.group, "user_id": change.user, "used": 0}
+            gathered.insert(t.invitations, row)
+        case c.VersionAdded(group, share, name, content, user, at_ms):
+            row = {"group_id": group, "share_id": share.name, "name": name}
+            gathered.name({**row, "current": share.version, "floor": 0})
+            row = {**_key(group, share), "content": content, "user_id": user, "at_ms": at_ms}
+            gathered.insert(t.versions, row)
+        case c.ShareAdded(group, share, content, at_ms):
+            row = {**_key(group, share), "content": content, "at_ms": at_ms}
+            gathered.insert(t.shares, row)
+            gathered.name_begins(group, share.name)
+        case c.OfferAdded(group, share, _, user, device, at_ms):
+            row = {**_key(group, share), "user_id": user, "device": device, "at_ms": at_ms}
+            gathered.insert(t.offers, row)
+        case c.Logged():
+            gathered.entry(change)
+        case c.ReceiptStored(device, request_id, fingerprint, at_ms):
+            row = {"device": device, "request_id": request_id}
+            gathered.receipt({**row, "fingerprint": fingerprint, "at_ms": at_ms})
+        case BudgetSpent() | c.ManifestShown():
+            pass  # in memory only
+        case _:
+            return False
+    return True
 
 
 def _write_one(db: Connection, change: c.Change) -> None:
@@ -64,11 +102,6 @@ def _write_one(db: Connection, change: c.Change) -> None:
             accounts.remove(db, user)
         case oc.RegistrationSet(mode):
             accounts.set_registration(db, mode)
-        case c.DeviceBound(device, user, at_ms):
-            row = {"device": device, "user_id": user, "at_ms": at_ms, "seen_ms": at_ms}
-            db.execute(insert(t.devices).values(row))
-        case c.DeviceSeen(device, at_ms):
-            db.execute(update(t.devices).where(t.devices.c.device == device).values(seen_ms=at_ms))
         case c.DeviceUnbound(device):
             db.execute(delete(t.follows).where(t.follows.c.device == device))
             db.execute(delete(t.devices).where(t.devices.c.device == device))
@@ -83,8 +116,6 @@ def _write_one(db: Connection, change: c.Change) -> None:
         case c.OwnerChanged(group, user):
             db.execute(update(t.groups).where(t.groups.c.group_id == group).values(owner=user))
             db.execute(delete(t.invitations).where(t.invitations.c.group_id == group))
-        case c.MemberJoined(group, user, seq, at_ms):
-            db.execute(insert(t.members).values(group_id=group, user_id=user, seq=seq, at_ms=at_ms))
         case c.MemberGone():
             _remove_member(db, change)
         case c.RekeyPending(group):
@@ -96,14 +127,8 @@ def _write_one(db: Connection, change: c.Change) -> None:
             db.execute(update(t.groups).where(ours).values(epoch=epoch, event_key=key))
         case c.RevocationForgotten(group, user):
             _delete_of(db, t.revocations, group, user)
-        case c.RequestMade(group, user, at_ms):
-            db.execute(insert(t.requests).values(group_id=group, user_id=user, at_ms=at_ms))
         case c.RequestDropped(group, user):
             _delete_of(db, t.requests, group, user)
-        case ic.InvitationMade():
-            row = {name: getattr(change, name) for name in ("key", "at_ms", "expires_ms", "uses")}
-            row |= {"group_id": change.group, "user_id": change.user, "used": 0}
-            db.execute(insert(t.invitations).values(row))
         case ic.InvitationUsed(group, key):
             _use_invitation(db, group, key)
         case ic.InvitationDropped(_, key):
@@ -112,29 +137,16 @@ def _write_one(db: Connection, change: c.Change) -> None:
             db.execute(delete(t.invitations).where(t.invitations.c.expires_ms <= before_ms))
         case c.ManifestStored():
             _store_manifest(db, change)
-        case c.ManifestShown():
-            pass  # in memory only; the manifest is sent again after a restart
         case c.ManifestDropped(content):
             db.execute(delete(t.manifests).where(t.manifests.c.content == content))
-        case c.VersionAdded():
-            _add_version(db, change)
         case c.VersionsWithdrawn():
             _withdraw(db, change)
         case c.NameForgotten(group, name):
             db.execute(delete(t.versions).where(_named(t.versions, group, name)))
             db.execute(delete(t.names).where(_named(t.names, group, name)))
-        case c.ShareAdded(group, share, content, at_ms):
-            row = {**_key(group, share), "content": content, "at_ms": at_ms}
-            db.execute(insert(t.shares).values(row))
-            db.execute(
-                update(t.names).where(_named(t.names, group, share.name)).values(ended_ms=None)
-            )
         case c.ShareDropped(group, share, _, at_ms):
             db.execute(delete(t.shares).where(_is(t.shares, group, share)))
             _end_names(db, at_ms, _named(t.names, group, share.name))
-        case c.OfferAdded(group, share, _, user, device, at_ms):
-            row = {**_key(group, share), "user_id": user, "device": device, "at_ms": at_ms}
-            db.execute(insert(t.offers).values(row))
         case c.OfferDropped(group, share, _, user, device):
             columns = t.offers.c
             theirs = and_(columns.user_id == user, columns.device == device)
@@ -145,16 +157,16 @@ def _write_one(db: Connection, change: c.Change) -> None:
             _set_follow(db, change)
         case fc.FollowEnded(group, device):
             _end_follow(db, group, device)
-        case c.Logged():
-            _write_entries(db, [change])
         case c.LogTrimmed():
             _trim_log(db, change)
-        case c.ReceiptStored(device, request_id, fingerprint, at_ms):
-            _keep_receipt(db, device, request_id, fingerprint, at_ms)
-        case BudgetSpent():
-            pass  # in memory only
         case c.ReceiptsExpired(before_ms):
             db.execute(delete(t.receipts).where(t.receipts.c.at_ms < before_ms))
+        case (
+            (c.DeviceBound() | c.DeviceSeen() | c.MemberJoined() | c.RequestMade())
+            | (ic.InvitationMade() | c.VersionAdded() | c.ShareAdded() | c.OfferAdded())
+            | (c.Logged() | c.ReceiptStored() | BudgetSpent() | c.ManifestShown())
+        ):
+            raise AssertionError("gathered before")
         case _:
             assert_never(change)
 
@@ -254,21 +266,6 @@ def _is(table: Table, group: str, share: c.ShareId) -> ColumnElement[bool]:
     return and_(_named(table, group, share.name), table.c.version == share.version)
 
 
-def _add_version(db: Connection, change: c.VersionAdded) -> None:
-    group, share = change.group, change.share
-    known = t.names.c.current
-    highest = case((known < share.version, share.version), else_=known)
-    added = update(t.names).where(_named(t.names, group, share.name))
-    if db.execute(added.values(name=change.name, current=highest)).rowcount == 0:
-        name = {"group_id": group, "share_id": share.name, "name": change.name}
-        db.execute(insert(t.names).values(**name, current=share.version, floor=0))
-    db.execute(
-        insert(t.versions).values(
-            **_key(group, share), content=change.content, user_id=change.user, at_ms=change.at_ms
-        )
-    )
-
-
 def _withdraw(db: Connection, change: c.VersionsWithdrawn) -> None:
     for table in (t.offers, t.shares):
         db.execute(delete(table).where(_withdrawn(table, change)))
@@ -337,42 +334,7 @@ def _end_follow(db: Connection, group: str, device: bytes) -> None:
     db.execute(delete(t.follows).where(columns.group_id == group, columns.device == device))
 
 
-def _write_entries(db: Connection, changes: Sequence[c.Logged]) -> None:
-    # Checked inside the transaction: an entry must follow the last one in the database.
-    runs: dict[str, tuple[int, int]] = {}
-    for entry in (change.entry for change in changes):
-        first, last = runs.get(entry.group, (entry.seq, entry.seq - 1))
-        if entry.seq != last + 1:
-            raise _conflict(entry.group, entry.seq)
-        runs[entry.group] = (first, entry.seq)
-    for group, (first, last) in runs.items():
-        ours = and_(t.groups.c.group_id == group, t.groups.c.seq == first - 1)
-        if db.execute(update(t.groups).where(ours).values(seq=last)).rowcount != 1:
-            raise _conflict(group, first)
-    rows = [
-        {"group_id": entry.group, "seq": entry.seq, "entry": msgspec.msgpack.encode(entry)}
-        for entry in (change.entry for change in changes)
-    ]
-    db.execute(insert(t.log), rows)
-
-
 def _trim_log(db: Connection, change: c.LogTrimmed) -> None:
     ours = t.log.c.group_id == change.group
     oldest = select(t.log.c.seq).where(ours).order_by(t.log.c.seq).limit(change.count)
     db.execute(delete(t.log).where(ours, t.log.c.seq.in_(oldest)))
-
-
-def _conflict(group: str, seq: int) -> LogConflict:
-    return LogConflict(f"entry {seq} of the log of {group} is not the next one")
-
-
-def _keep_receipt(
-    db: Connection, device: bytes, request_id: bytes, fingerprint: bytes, at_ms: int
-) -> None:
-    columns = t.receipts.c
-    db.execute(delete(t.receipts).where(columns.device == device, columns.request_id == request_id))
-    db.execute(
-        insert(t.receipts).values(
-            device=device, request_id=request_id, fingerprint=fingerprint, at_ms=at_ms
-        )
-    )
