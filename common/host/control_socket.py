@@ -48,6 +48,11 @@ def find_endpoint(home: Path) -> str:
     return f"ipc://{directories[0] / SOCKET}"
 
 
+def has_socket(home: Path) -> bool:
+    """Whether the control socket of ``home`` is there; one that a crash left counts as well."""
+    return os.path.lexists(find_endpoint(home).removeprefix("ipc://"))
+
+
 def _fits(path: Path) -> bool:
     try:
         return len(str(path).encode()) <= SOCKET_PATH_BYTES_MAX

@@ -1,21 +1,29 @@
 """Detached processes of ours: their environment, their log, and why one did not start.
 
-Owns: what the starts of a peer and of a tracker share. Not here: their options, and how each tells
-that it is ready (see peer.cli.daemon_process, tracker.background).
+Owns: what the starts of a peer and of a tracker share, and the start of one by a fork. Not here:
+their options, and the proof that each is ready (see peer.cli.daemon_process, tracker.background).
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from time import sleep
 from typing import IO
 
 from common.errors import StorageError
 from common.hints import shell_hint
+from common.host.clock import monotonic
+from common.host.streams import leave
 
 LOG_BYTES_MAX = 10 * 1024 * 1024
 END_S = 15.0  # a process that ends in order needs less
+_TURN_S = 0.005
 
 
 def environment() -> dict[str, str]:
@@ -66,7 +74,105 @@ def reason(log: Path, began: int) -> tuple[str, str | None]:
     return message, hint
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+class Forked:
+    """A child process that `fork` made; the part of `subprocess.Popen` that starts need."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code; None while the process runs."""
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code; raise `subprocess.TimeoutExpired` after ``timeout`` seconds."""
+        deadline = None if timeout is None else monotonic() + timeout
+        while (code := self.poll()) is None:
+            if deadline is not None and monotonic() > deadline:
+                raise subprocess.TimeoutExpired([], timeout or 0.0)
+            sleep(_TURN_S)
+        return code
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+Process = subprocess.Popen[bytes] | Forked
+
+
+def can_fork() -> bool:
+    """Whether a copy of this process can be a serving one.
+
+    A fork copies the calling thread alone, and locks that another thread holds stay locked: so
+    there must be no other, of libzmq neither. Names of files are UTF-8 for a serving process.
+    """
+    try:
+        threads = len(os.listdir("/proc/self/task"))
+    except OSError:
+        return False
+    return threads == 1 and sys.getfilesystemencoding() == "utf-8"
+
+
+def fork(run: Callable[[], int], log: IO[bytes]) -> Forked:
+    """Start a detached copy of this process that does ``run`` and ends with its result.
+
+    Why not a fresh interpreter: half of the time of a start is the import of modules that this
+    process has already. As there, the copy has a session, an environment, standard streams and
+    handlers of signals of its own, and no other open file. Callers check `can_fork`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            if stream is not None:
+                stream.flush()  # or the copy writes it once more
+    pid = os.fork()
+    if pid:
+        return Forked(pid)
+    code = 1
+    try:
+        _detach(log.fileno())
+        code = run()
+    except BaseException:  # it must not reach the callers, whose work the copy does not continue
+        sys.excepthook(*sys.exc_info())
+    return leave(code)
+
+
+def _detach(log: int) -> None:
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, number in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.chdir("/")
+    ours = environment()
+    os.environ.clear()
+    os.environ.update(ours)
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = (
+        open(  # noqa: SIM115
+            number, "w", encoding="utf-8", errors=errors, closefd=False, buffering=1
+        )
+        for number, errors in ((1, "surrogateescape"), (2, "backslashreplace"))
+    )
+
+
+def end(process: Process) -> None:
     """End ``process``, in order if it can, and collect it."""
     process.terminate()
     try:

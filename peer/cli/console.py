@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class Console:
     """The state of one invocation, or of one prompt. ``at_prompt``: commands return at once, and
-    ``~`` in paths is expanded here, since no shell has done it."""
+    ``~`` in paths is expanded here, since no shell has done it. ``alone``: this process is there
+    for one command only."""
 
     home_option: str | None = None
     as_json: bool = False
     quiet: bool = False
     verbose: int = 0
     at_prompt: bool = False
+    alone: bool = False
     begun: list[control.Begun] = field(default_factory=list, repr=False)
     """The downloads that this prompt began."""
     _home: Path | None = field(default=None, repr=False)

@@ -7,6 +7,7 @@ peer.daemon).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from common.crypto.keys import DEVICE_KEY, replace_pair
 from common.errors import MiniTorrentError, NoPeerRunning, StorageError
 from common.hints import shell_hint
 from common.host import detached
+from common.host.control_socket import has_socket
 from common.host.home import HomeLock, lock_holder, open_home
 from common.messages import control
 from common.messages.refusals import Code
@@ -33,7 +35,7 @@ LOG = "peer.log"
 START_S = 60.0  # a start proves the guard of its sockets and reads what is shared
 CONNECT_S = 3.0  # how long `up` waits to be able to say that the tracker answers
 END_S = 15.0
-TURN_S = 0.02
+TURN_S = 0.005
 
 _OPTIONS = {
     "listen": "--listen",
@@ -46,7 +48,7 @@ _OPTIONS = {
     "log_json": "--log-json",
 }
 
-_started: list[subprocess.Popen[bytes]] = []  # by this process; reaped when they have ended
+_started: list[detached.Process] = []  # by this process; reaped when they have ended
 
 
 # -- starting -----------------------------------------------------------------------------------
@@ -67,27 +69,39 @@ def running(home: Path) -> control.StatusIs | None:
 
 
 def start(
-    home: Path, options: Mapping[str, Any], *, verbose: int = 0, remember: bool = True
+    home: Path,
+    options: Mapping[str, Any],
+    *,
+    verbose: int = 0,
+    remember: bool = True,
+    as_copy: bool = False,
 ) -> control.StatusIs:
     """Start a detached peer and return its status once it is ready.
 
+    ``as_copy``: the peer may be a copy of this process and show its command line.
     Raises `CommandFailed` with the error and the exit code of a peer that could not start.
     """
     home = open_home(home)
     settings = settings_for(home, options)
-    process = None
+    process: detached.Process | None = None
+    words = _words(home, options, verbose)
     try:
         with detached.open_log(home / LOG) as log, unbroken():
             log_began = log.tell()
-            process = subprocess.Popen(
-                _command_line(home, options, verbose),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env=detached.environment(),
-                start_new_session=True,
-            )
+            if as_copy and detached.can_fork():
+                process = detached.fork(lambda: _run_words(words), log)
+            else:
+                process = subprocess.Popen(
+                    # -X utf8: names of files are UTF-8 in every locale. -P: the current folder is
+                    # no place of our modules.
+                    [sys.executable, "-P", "-X", "utf8", "-m", "peer.cli", *words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd="/",
+                    env=detached.environment(),
+                    start_new_session=True,
+                )
         status = _wait_until_ready(home, process, log_began)
         if status.pid != process.pid:  # another start was faster
             check_same(status, options)
@@ -153,41 +167,31 @@ def run_foreground(home: Path, options: Mapping[str, Any], *, verbose: int, reme
     return daemon.run(home, settings, foreground=True, verbose=verbose)
 
 
-def _command_line(home: Path, options: Mapping[str, Any], verbose: int) -> list[str]:
-    # -X utf8: names of files are UTF-8 in every locale. -P: the current folder is no place of our
-    # modules.
-    words = [
-        sys.executable,
-        "-P",
-        "-X",
-        "utf8",
-        "-m",
-        "peer.cli",
-        "--home",
-        str(home),
-        *["-v"] * verbose,
-    ]
-    words += ["up", "--foreground", "--no-remember"]
+def _run_words(words: list[str]) -> int:
+    """Run a command line in a copy of this process."""
+    from peer.cli.main import run
+
+    sys.argv[1:] = words
+    return run(words)
+
+
+def _words(home: Path, options: Mapping[str, Any], verbose: int) -> list[str]:
+    words = ["--home", str(home), *["-v"] * verbose, "up", "--foreground", "--no-remember"]
     for name, value in options.items():
         words += [_OPTIONS[name]] if value is True else [_OPTIONS[name], str(value)]
     return words
 
 
-def _wait_until_ready(
-    home: Path, process: subprocess.Popen[bytes], log_began: int
-) -> control.StatusIs:
+def _wait_until_ready(home: Path, process: detached.Process, log_began: int) -> control.StatusIs:
     deadline = monotonic() + START_S
-    status = None
     while monotonic() < deadline:
         # A peer that another command started at the same moment serves as well.
-        if process.poll() is not None and lock_holder(home) is None:
-            raise CommandFailed(startup_error(home / LOG, log_began, process.returncode))
-        try:
-            status = running(home)
-        except NoPeerRunning:
-            status = None
-        if status is not None:
-            return _wait_for_tracker(home, status)
+        if (code := process.poll()) is not None and lock_holder(home) is None:
+            raise CommandFailed(startup_error(home / LOG, log_began, code))
+        # Why the socket first: libzmq tries again a tenth of a second after it came too early.
+        if lock_holder(home) is not None and has_socket(home):
+            with contextlib.suppress(NoPeerRunning):
+                return _status_with_tracker(home)
         sleep(TURN_S)
     raise CommandFailed(
         control.Failed(
@@ -198,14 +202,17 @@ def _wait_until_ready(
     )
 
 
-def _wait_for_tracker(home: Path, status: control.StatusIs) -> control.StatusIs:
-    deadline = monotonic() + CONNECT_S
+def _status_with_tracker(home: Path) -> control.StatusIs:
+    """The status of a peer that is ready, as soon as it has heard of its tracker or given up."""
     with ControlClient(home) as client:
-        while not status.connected and not status.trouble and monotonic() < deadline:
+        status = client.result(control.Status())
+        deadline = monotonic() + CONNECT_S
+        while isinstance(status, control.StatusIs):
+            if status.connected or status.trouble or monotonic() > deadline:
+                return status
             sleep(TURN_S)
-            answer = client.result(control.Status())
-            status = answer if isinstance(answer, control.StatusIs) else status
-    return status
+            status = client.result(control.Status())
+    raise NoPeerRunning(f"the peer of {home} sent no status")
 
 
 def startup_error(log: Path, began: int, code: int) -> control.Failed:

@@ -96,7 +96,12 @@ def up(
     already = status is not None
     if status is None:
         status = daemon_process.start(
-            console.home, options, verbose=console.verbose, remember=remember
+            console.home,
+            options,
+            verbose=console.verbose,
+            remember=remember,
+            # Not with the secret of an invitation, which `ps` would show as long as the peer runs.
+            as_copy=console.alone and not any("#" in word for word in sys.argv),
         )
     else:
         check_same(status, options)

@@ -85,15 +85,17 @@ def root(ctx: click.Context, home: str | None, as_json: bool, quiet: bool, verbo
         print(ctx.get_help(), flush=True)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command line; returns its exit code. Prints errors, and never raises."""
+def run(arguments: Sequence[str], *, alone: bool = False) -> int:
+    """Run one command line; returns its exit code. Prints errors, and never raises.
+
+    ``alone``: this process does nothing else, and ends then."""
     if instruction := os.environ.get(COMPLETE_VARIABLE):
         from common.cli.completion import answer
 
         with contextlib.suppress(Exception):  # the user is in the middle of a line
             sys.stdout.write(answer(root, instruction, arguments))
         return 0
-    console = Console(_home_typed(arguments))
+    console = Console(_home_typed(arguments), alone=alone)
     try:
         code = _call(arguments, console)
         sys.stdout.flush()
@@ -141,4 +143,4 @@ def main() -> None:
     """The entry point of `mini-torrent`."""
     open_closed_streams()
     speak_any_locale()
-    leave(run([text_of(word) for word in sys.argv[1:]]))
+    leave(run([text_of(word) for word in sys.argv[1:]], alone=True))

@@ -85,7 +85,7 @@ class Prompt:
     def __init__(
         self, console: Console, context: click.Context, *, started: int | None = None
     ) -> None:
-        self._console = replace(console, at_prompt=True, begun=[])
+        self._console = replace(console, at_prompt=True, alone=False, begun=[])
         self._started = started
         self._line = 0
         self._failed: dict[int, int] = {}  # exit codes of failed lines
