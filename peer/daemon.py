@@ -98,6 +98,7 @@ def run(home: Path, settings: Settings, *, foreground: bool = True, verbose: int
 async def _run(home: Path, settings: Settings, trackers: list[Tracker], foreground: bool) -> None:
     peer, manager = Peer(), ServiceManager()
     await peer.start(home, settings, trackers)
+    process.settle()
     manager.ready(peer.state())
     informing = asyncio.create_task(manager.keep_informed(peer.state))
     if foreground:

@@ -9,6 +9,7 @@ its migrations. ``admin`` looks after it: the home, backups, the doctor. ``cli``
 import sys
 
 if sys.argv[:1] == ["-m"]:  # `python -m`: this runs before any import that could be shadowed
-    from mini_torrent_start import leave_if_at_fault
+    from mini_torrent_start import collect_rarely, leave_if_at_fault
 
     leave_if_at_fault()
+    collect_rarely()

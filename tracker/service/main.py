@@ -17,6 +17,7 @@ from pathlib import Path
 
 from common.crypto.keys import key_text
 from common.errors import ConfigError
+from common.host import process
 from common.host.clock import monotonic
 from common.host.service_manager import ServiceManager
 from common.link import InfoEntry, add_key
@@ -72,6 +73,7 @@ async def serve(
         metrics = TrackerMetrics(server, server.command_loop, home.path, home.database)
         measuring = asyncio.create_task(metrics.lag.measure())
         operator = OperatorSocket(facts, server.command_loop, metrics, stop)
+        process.settle()
         ready(found.link)
         status = f"serving at {found.endpoint}"
         manager.ready(status)
