@@ -50,6 +50,7 @@ format: $(VENV)/.dev ## format the code with ruff
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 bench: $(VENV)/.dev $(VENV)/.bench $(VENV)/.native ## our figures beside those of other programs (minutes; root for all of it)
+	$(BIN)/python -m benchmarks.touch
 	$(BIN)/python -m benchmarks
 
 simulate: $(VENV)/.dev ## whole swarms on a virtual clock, from a seed

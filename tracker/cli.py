@@ -20,7 +20,6 @@ from common.cli.command_group import CommandGroup, meant
 from common.cli.json_form import json_text
 from common.errors import ConfigError, MiniTorrentError, TransportError, exit_code_of
 from common.hints import TRACKER_PROGRAM, shown_by_tracker, tracker_hint
-from common.host import process
 from common.host.release import RELEASE
 from common.host.streams import abandon_output, open_closed_streams, speak_any_locale
 from common.ids import DeviceKey
@@ -130,6 +129,7 @@ def run(
     import asyncio
     import logging
 
+    from common.host import process
     from tracker.service.addresses import Addresses
     from tracker.service.main import serve
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
-from shutil import get_terminal_size
 
 import click
 from click.shell_completion import CompletionItem
@@ -23,6 +21,8 @@ class HelpFormatter(click.HelpFormatter):
         self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None
     ) -> None:
         if width is None:
+            from shutil import get_terminal_size
+
             width = max(WIDTH_MIN, min(get_terminal_size().columns, max_width or 80) - 2)
         super().__init__(indent_increment, width, max_width)
 
@@ -135,5 +135,7 @@ def meant(typed: str, names: Sequence[str]) -> str | None:
     heads = [name.split("-")[0] for name in names]
     forms = {head: name for head, name in zip(heads, names, strict=True) if heads.count(head) == 1}
     forms |= {name: name for name in names}
+    from difflib import get_close_matches
+
     near = get_close_matches(word, list(forms), n=1, cutoff=0.7)
     return forms[near[0]] if near else None

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 from pathlib import Path
 
 from common.errors import StorageError
@@ -49,7 +48,7 @@ def atomic_write(path: Path, content: bytes, *, durable: bool = True) -> None:
     `StorageError`.
     """
     # Why: a temporary name shared with another writer would be renamed with half of its content.
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(_TOKEN_BYTES)}.new")
+    temporary = path.with_name(f"{path.name}.{os.urandom(_TOKEN_BYTES).hex()}.new")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:

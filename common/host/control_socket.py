@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from pathlib import Path
@@ -61,6 +60,7 @@ def _fits(path: Path) -> bool:
 
 
 def _directories(home: Path) -> list[Path]:
+    import hashlib  # only for a home with a long path
 
     name = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:24]
     session = os.environ.get("XDG_RUNTIME_DIR", "")

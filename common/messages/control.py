@@ -6,8 +6,8 @@ command line. Long commands send any number of `Progress` before their result.
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Annotated, TypeAlias, get_args
+from zlib import crc32
 
 import msgspec
 from msgspec import Meta
@@ -1075,11 +1075,12 @@ Answer: TypeAlias = (
 
 
 def _form() -> str:
-    """A digest of all messages and rows: their names, and the names and types of the fields."""
+    """A checksum of all messages and rows: their names, and the names and types of the fields."""
     rows = []
     for kind in (*get_args(Ask), *get_args(Answer), *_Row.__subclasses__()):
         rows.append(f"{kind.__name__}{kind.__struct_fields__}{_annotations(kind)}")
-    return blake2b("\n".join(rows).encode(), digest_size=8).hexdigest()
+    text = "\n".join(rows).encode()
+    return f"{crc32(text):08x}{len(text):08x}"
 
 
 def _annotations(kind: type) -> list[str]:

@@ -7,8 +7,8 @@ their field names are part of the contract of the command line.
 from __future__ import annotations
 
 from enum import StrEnum
-from hashlib import blake2b
 from typing import Annotated, TypeAlias, get_args
+from zlib import crc32
 
 import msgspec
 from msgspec import Meta
@@ -200,10 +200,11 @@ Answer: TypeAlias = Failed | StatusIs | Users | Groups | RegistrationIs | Change
 
 
 def _form() -> str:
-    """A digest of all messages and rows: their names, and the names and types of the fields."""
+    """A checksum of all messages and rows: their names, and the names and types of the fields."""
     kinds = (*get_args(Ask), *get_args(Answer), *_Row.__subclasses__())
     rows = [f"{kind.__name__}{kind.__struct_fields__}{kind.__annotations__}" for kind in kinds]
-    return blake2b("\n".join(rows).encode(), digest_size=8).hexdigest()
+    text = "\n".join(rows).encode()
+    return f"{crc32(text):08x}{len(text):08x}"
 
 
 FORM = _form()

@@ -11,7 +11,7 @@ import errno
 import os
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -19,7 +19,9 @@ from common import limits
 from common.crypto.keys import KeyPair, to_z85
 from common.errors import CannotListen, ConfigError, NoSuchAddress
 from common.ids import DeviceKey
-from common.net.pump import Frames
+
+if TYPE_CHECKING:
+    from common.net.pump import Frames
 
 LIBZMQ_MIN = (4, 3, 5)
 TOKEN_USER = b"word"

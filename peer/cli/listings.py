@@ -7,7 +7,6 @@ have been typed by a stranger: see the invariant of `peer.cli.tables`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from shutil import get_terminal_size
 
 from common.hints import hint
 from common.messages import control
@@ -22,7 +21,7 @@ from common.units import (
     time_text,
 )
 from peer.cli.bandwidth_listing import limit_facts, up_text
-from peer.cli.tables import Column, Table, shortened, text_width
+from peer.cli.tables import Column, Table, shortened, terminal_columns, text_width
 
 LETTERS = dict(zip(control.STATES, "DCPF", strict=True))
 """The letter of each state of a download, for people."""
@@ -229,7 +228,7 @@ def download_lines(
     if not terminal:
         return heads
     tails = [_how_far(row) for row in rows]
-    room = get_terminal_size().columns if width is None else width
+    room = terminal_columns() if width is None else width
     longest = max(map(text_width, tails), default=0)
     most = max(room - 2 - longest, room // 2)  # for what stands before
     short = [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
-from shutil import get_terminal_size
 from typing import Any, NamedTuple
 
 from common.names import printable
@@ -37,13 +36,20 @@ class Table(NamedTuple):
     empty: str
 
 
+def terminal_columns() -> int:
+    """The width of the terminal in columns."""
+    from shutil import get_terminal_size  # not for the commands that print no table
+
+    return get_terminal_size().columns
+
+
 def show(table: Table, console: Console) -> None:
     """Print ``table`` for a terminal or a pipe; both get the text for no rows."""
     terminal = console.terminal
     if not table.rows:
         print(console.hinted(table.empty), flush=True)
         return
-    lines = terminal_lines(table, get_terminal_size().columns) if terminal else plain_lines(table)
+    lines = terminal_lines(table, terminal_columns()) if terminal else plain_lines(table)
     print("\n".join(lines), flush=True)
 
 

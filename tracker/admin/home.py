@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import nacl.signing
+from typing import TYPE_CHECKING
 
 from common.crypto import keys
-from common.crypto.signing_keys import load_or_make_signing_keys
 from common.errors import StorageError
 from common.host.home import HomeLock, open_home
 from tracker.admin import staged_restore
 from tracker.admin.staged_restore import DATABASE
+
+if TYPE_CHECKING:
+    import nacl.signing
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class Home:
 
     def secrets(self) -> Secrets:
         """Load the keys; the first start creates them."""
+        from common.crypto.signing_keys import load_or_make_signing_keys  # PyNaCl is slow to load
+
         return Secrets(
             keys.load_or_make_pair(self.path / CURVE_KEY),
             load_or_make_signing_keys(self.path / SIGNING_KEY),

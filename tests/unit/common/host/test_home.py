@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import subprocess
 import sys
@@ -199,7 +198,7 @@ class TestFilesWrittenWhole:
     def test_a_link_planted_for_the_temporary_name_is_not_followed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(secrets, "token_hex", lambda count: "0" * 2 * count)
+        monkeypatch.setattr(os, "urandom", bytes)
         self.crash_while_writing(tmp_path / "record", monkeypatch)
         (planted,) = tmp_path.iterdir()
         planted.unlink()

@@ -16,7 +16,10 @@ from tests.support.fake_peer import FakePeer
 from tests.support.paths import ROOT
 
 START = "import sys; import mini_torrent_start as start; start.{}()"
-SLOW = {"asyncio", "logging", "nacl", "platformdirs", "rich", "sqlalchemy", "importlib.metadata"}
+SLOW = {
+    *("asyncio", "hashlib", "importlib.metadata", "logging", "nacl", "platformdirs", "rich"),
+    *("secrets", "shutil", "sqlalchemy"),
+}
 MESSAGES = {"msgspec", "zmq"}
 
 
@@ -40,20 +43,41 @@ def imported(program: str, *words: str) -> set[str]:
 def test_the_version_loads_next_to_nothing(program: str) -> None:
     found = imported(program, "--version")
     assert not found & (SLOW | MESSAGES | {"click", "typing_extensions"})
-    assert len(found) <= 40, sorted(found)
+    assert len(found) <= 15, sorted(found)
 
 
 def test_the_help_loads_no_library_of_the_messages() -> None:
     found = imported("peer", "--help")
-    assert not found & (SLOW | MESSAGES)
-    assert len(found) <= 150, sorted(found)
+    assert not found & (SLOW - {"shutil"} | MESSAGES)
+    assert len(found) <= 130, sorted(found)
+
+
+def test_the_help_of_the_tracker_loads_nothing_that_serves() -> None:
+    found = imported("tracker", "--help")
+    assert not found & (SLOW - {"shutil", "logging"} | {"msgspec"})
+    assert len(found) <= 200, sorted(found)
 
 
 def test_a_short_command_loads_no_library_that_it_does_not_need(tmp_path: Path) -> None:
     with FakePeer(tmp_path):
         found = imported("peer", "--home", str(tmp_path), "status")
-    assert not found & (SLOW - {"logging"} | {"peer.cli.file_commands", "peer.cli.upload_command"})
-    assert len(found) <= 210, sorted(found)
+    assert not found & (SLOW | {"peer.cli.file_commands", "peer.cli.upload_command"})
+    assert len(found) <= 185, sorted(found)
+
+
+def test_a_serving_process_loads_no_library_that_it_does_not_need(tmp_path: Path) -> None:
+    code = "import sys, mini_torrent_start, {}; print(*sys.modules)"
+    for module, most in (("peer.daemon", 550), ("tracker.service.main", 560)):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(module)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found = set(done.stdout.split())
+        assert not found & {"alembic", "prometheus_client", "rich", "starlette", "uvicorn"}
+        assert len(found) <= most, (module, len(found))
 
 
 def test_the_table_names_the_commands_of_each_module() -> None:

@@ -30,8 +30,8 @@ def test_an_empty_database_gets_what_the_migrations_would_make(tmp_path: Path) -
 
 def test_a_start_without_migrations_does_not_load_alembic(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tracker.store.store import Store;"
-        "Store(Path(sys.argv[1])).close(); print('alembic' in sys.modules)"
+        "import sys; from pathlib import Path; from tracker.store.sqlite_store import SqliteStore;"
+        "SqliteStore(Path(sys.argv[1])).close(); print('alembic' in sys.modules)"
     )
     for _ in ("empty", "current"):
         words = [sys.executable, "-c", code, str(tmp_path / "tracker.db")]
