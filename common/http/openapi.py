@@ -5,7 +5,7 @@ Not here: the documents (see peer.http.openapi, tracker.http.openapi).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -40,12 +40,16 @@ def document(
 
 
 def paths_of(
-    routes: Iterable[Route], answers: dict[type, Any], schemas: dict[str, Any]
+    routes: Iterable[Route],
+    answers: dict[type, Any],
+    schemas: dict[str, Any],
+    texts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the paths of a table. ``answers``: schemas of answers that have no struct."""
+    """Return the paths of a table. ``answers``: schemas of answers that have no struct; ``texts``:
+    those of fields in the path, by name."""
     paths: dict[str, Any] = {}
     for route in routes:
-        made = _operation(route, answers, schemas)
+        made = _operation(route, answers, schemas, texts or {})
         paths.setdefault(PREFIX + route.path, {})[route.method.lower()] = made
     return paths
 
@@ -61,29 +65,37 @@ def without_tag(schema: dict[str, Any]) -> None:
     schema["required"] = [name for name in schema.get("required", []) if name != "type"]
 
 
-def _operation(route: Route, answers: dict[type, Any], schemas: dict[str, Any]) -> dict[str, Any]:
-    parameters = [
-        {"name": field, "in": "path", "required": True, "schema": {"type": "string"}}
-        for field in route.path_fields
-    ]
+def path_parameter(field: str, texts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the description of a field in the path: a text that is not empty."""
+    schema = texts.get(field, {"type": "string", "minLength": 1})
+    return {"name": field, "in": "path", "required": True, "schema": schema}
+
+
+def problem_response() -> dict[str, Any]:
+    """Return the description of an error."""
+    return {
+        "description": "A problem (RFC 9457)",
+        "content": {"application/problem+json": {"schema": ref("Problem")}},
+    }
+
+
+def _operation(
+    route: Route, answers: dict[type, Any], schemas: dict[str, Any], texts: Mapping[str, Any]
+) -> dict[str, Any]:
+    parameters = [path_parameter(field, texts) for field in route.path_fields]
     made: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
         "parameters": parameters,
         "responses": {
             "200": {"description": "Done", "content": _json(_answer(route, answers))},
-            "default": {
-                "description": "A problem (RFC 9457)",
-                "content": {"application/problem+json": {"schema": ref("Problem")}},
-            },
+            "default": problem_response(),
         },
     }
     name = body_type(route).__name__
     if route.has_body:
-        made["requestBody"] = {
-            "required": bool(schemas[name].get("required")),
-            "content": _json(ref(name)),
-        }
+        # Also of a command without arguments: its type keeps pages of others from sending it.
+        made["requestBody"] = {"required": True, "content": _json(ref(name))}
     else:
         for field, schema in schemas[name]["properties"].items():
             parameters.append({"name": field, "in": "query", "schema": schema})

@@ -219,8 +219,8 @@ class Info(_Ask, frozen=True):
 
     group: Text
     name: Text
-    first: int = 0
-    entries: int = 20
+    first: Annotated[int, Meta(ge=0)] = 0
+    entries: Annotated[int, Meta(ge=0)] = 20
 
 
 class Pause(_Ask, frozen=True):
@@ -332,8 +332,8 @@ class AwaitCopies(_Ask, frozen=True):
 
     group: Text
     name: Text
-    copies: int = 0
-    timeout_s: float | None = None
+    copies: Annotated[int, Meta(ge=0)] = 0
+    timeout_s: Seconds | None = None
 
 
 class Follow(_Ask, frozen=True):

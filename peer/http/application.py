@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -117,8 +118,8 @@ class Api:
                 else:
                     following.cancel()
             answer = work.result()
-            if isinstance(answer, control.Failed | control.NeedsConsent):
-                yield message("problem", problems.details_of(answer))
+            if (failure := _failure(answer)) is not None:
+                yield message("problem", failure)
             else:
                 yield message("result", document(answer))
         finally:
@@ -139,6 +140,15 @@ class Api:
 
 
 def _response(answer: control.Answer) -> Response:
-    if isinstance(answer, control.Failed | control.NeedsConsent):
-        return problems.response(problems.details_of(answer))
+    if (failure := _failure(answer)) is not None:
+        return problems.response(failure)
     return JSONResponse(document(answer))
+
+
+def _failure(answer: control.Answer) -> dict[str, Any] | None:
+    """The details of a problem, if the answer is one."""
+    if isinstance(answer, control.Failed | control.NeedsConsent):
+        return problems.details_of(answer)
+    if isinstance(answer, control.Copies) and answer.timed_out:  # as the exit code 6
+        return problems.details(Code.TIMED_OUT, answer.text)
+    return None

@@ -3,7 +3,8 @@
 Every target gets its share of the time (by default twenty minutes in all), half of it with
 Hypothesis, in rounds of different seeds, and half with atheris where that is installed. A find is
 reduced, shown with its seed, and added to the corpus, which the test suite runs through from then
-on. Exits with 1 if anything was found.
+on. The HTTP API of a real peer (``openapi``) gets such a share too. Exits with 1 if anything was
+found.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if os.access("/dev/shm", os.W_OK):  # readers of files sync them, which is most 
     tempfile.tempdir = "/dev/shm"
 
 from tests.fuzz import guided
+from tests.fuzz.api import fuzz_api
 from tests.fuzz.inputs import found, inputs, keep
 from tests.fuzz.targets import Target, targets
 from tests.support import wire_samples
@@ -76,9 +78,12 @@ def main() -> int:
         engines.append(guided.fuzz)
     else:
         print("atheris is not installed here: Hypothesis runs alone", flush=True)
-    each = seconds / len(chosen) / len(engines)
+    of_api = len(sys.argv) < 3 or sys.argv[2] == "openapi"
+    each = seconds / (len(chosen) + of_api) / len(engines)
     # What one engine found is in the corpus, and the other would only find it again.
     results = [all(engine(target, each) for engine in engines) for target in chosen]
+    if of_api:
+        results.append(fuzz_api(each * len(engines)))
     return 0 if all(results) else 1
 
 

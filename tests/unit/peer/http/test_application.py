@@ -105,6 +105,7 @@ def test_every_answer_has_a_document(answer: control.Answer) -> None:
         (Refused(Code.NOT_OWNER, "no", "do this"), 403, "not-owner"),
         (control.Failed(Code.UNKNOWN_GROUP, "no", "do this"), 404, "unknown-group"),
         (control.NeedsConsent("it stops a share"), 409, "needs-consent"),
+        (control.Copies([], "1 of 2 copies", timed_out=True), 504, "timed-out"),
         (RuntimeError("a defect"), 500, "internal"),
     ],
 )
