@@ -34,6 +34,16 @@ def test_opens_each_sealed_message(messages: list[tuple[bytes, bytes]]) -> None:
         assert opener.open(number, memoryview(sealed_head), sealed_data) == (head, data)
 
 
+def test_data_is_opened_in_place_if_it_can_be() -> None:
+    message = sealed(Sealer(KEY, ScratchBuffer()), b"head", b"a piece")
+    received = bytearray(message[2])
+    head, data = Opener(KEY).open(*message[:2], memoryview(received))
+    assert (head, data) == (b"head", b"a piece")
+    assert memoryview(data).obj is received, "no copy is made"
+    assert received.startswith(b"a piece")
+    assert Opener(KEY).open(*message)[1] == b"a piece", "memory that is read-only stays as it is"
+
+
 def test_several_sealers_share_a_scratch_buffer() -> None:
     room, other_key = ScratchBuffer(), new_key()
     sealers = {KEY: Sealer(KEY, room), other_key: Sealer(other_key, room)}
@@ -53,9 +63,9 @@ def test_a_bit_that_changed_is_noticed(which: int, at: int) -> None:
     frame = frames[which]
     frame[at // 8 % len(frame)] ^= 1 << at % 8
     number, head, data = map(bytes, frames)
-    opener = Opener(KEY)
-    with pytest.raises(RemoteProtocolError):
-        opener.open(number, head, data)
+    for received in (data, bytearray(data)):
+        with pytest.raises(RemoteProtocolError):
+            Opener(KEY).open(number, head, received)
 
 
 @pytest.mark.parametrize("length", [0, 1, 7])
@@ -64,8 +74,9 @@ def test_a_frame_that_was_cut_is_noticed(length: int) -> None:
     for cut in ((number[:length], head, data), (number, head[:length], data)):
         with pytest.raises(RemoteProtocolError):
             Opener(KEY).open(*cut)
-    with pytest.raises(RemoteProtocolError):
-        Opener(KEY).open(number, head, data[:length])
+    for received in (data[:length], bytearray(data[:length])):
+        with pytest.raises(RemoteProtocolError):
+            Opener(KEY).open(number, head, received)
 
 
 def test_no_message_counts_twice_or_late() -> None:

@@ -572,7 +572,7 @@ def test_h95_no_nonce_is_used_twice_with_a_key(
     class Recorded:
         def __init__(self, key: bytes) -> None:
             self._key, self._cipher = key, AESGCM(key)
-            self.decrypt = self._cipher.decrypt
+            self.decrypt, self.decrypt_into = self._cipher.decrypt, self._cipher.decrypt_into
 
         def encrypt(self, nonce: bytes, *rest: Any) -> bytes:
             used.append((self._key, nonce))
