@@ -24,7 +24,7 @@ from tests.support.paths import ROOT
 from tests.support.processes import Swarm
 from tests.support.tracker_process import Device
 from tests.support.waiting import wait_for
-from tracker.core.changes import AccountCreated, DeviceBound
+from tracker.core.changes.accounts import AccountCreated, DeviceBound
 from tracker.store.sqlite_store import SqliteStore
 from tracker.store.tables import metadata
 

@@ -31,20 +31,13 @@ from tests.support.random_commands import proof, random_command
 from tests.support.tracker_harness import Device, TrackerHarness, content_id
 from tracker.core import budgets, commands, operator
 from tracker.core.budgets import Budget
-from tracker.core.changes import (
-    AccountCreated,
-    GroupCreated,
-    Logged,
-    ManifestStored,
-    ManifestSummary,
-    MemberJoined,
-    NameId,
-    ShareId,
-)
+from tracker.core.changes.accounts import AccountCreated
+from tracker.core.changes.groups import GroupCreated, Logged, MemberJoined
+from tracker.core.changes.invitations import InvitationUsed
+from tracker.core.changes.shares import ManifestStored
 from tracker.core.context import Caller
-from tracker.core.invitation_changes import InvitationUsed
-from tracker.core.records import Binding
-from tracker.core.share_names import Name, Version
+from tracker.core.records import Binding, ManifestSummary
+from tracker.core.share_names import Name, NameId, ShareId, Version
 from tracker.core.state import State
 from tracker.store import migrate, tables
 from tracker.store.failures import DamagedDatabase
@@ -89,7 +82,11 @@ def snapshot(state: State) -> dict[str, Any]:
             return {key: tidy(each) for key, each in value.items() if each != {}}
         return value
 
-    found = {name: tidy(value) for name, value in vars(state).items() if name[0] != "_"}
+    found = {
+        name: tidy(value)
+        for name, value in vars(state).items()
+        if name[0] != "_" and name != "undo"
+    }
     # Since when, and whose, is not kept.
     del found["budgets"]
     found["unshared_manifests"] = set(state.unshared_manifests.before(1 << 62))

@@ -18,7 +18,9 @@ from common.messages import tracker
 from tests.support.processes import Person, Swarm
 from tests.support.tracker_process import Device
 from tests.support.waiting import wait_for
-from tracker.core import changes as c
+from tracker.core.changes.accounts import AccountCreated, DeviceBound
+from tracker.core.changes.base import Change
+from tracker.core.changes.groups import MemberJoined
 from tracker.store.sqlite_store import SqliteStore
 
 TCP_ONLY = True
@@ -37,13 +39,13 @@ class Fleet:
         swarm.tracker.end()
         store = SqliteStore(Path(swarm.tracker.home) / "tracker.db")
         head = store.load().groups[GroupId(group)]
-        made: list[c.Change] = []
+        made: list[Change] = []
         for number in range(2):
             user = self.user(number)
-            made.append(c.AccountCreated(user, "no hash", 1))
-            made.append(c.MemberJoined(head.id, user, head.seq, 1))
+            made.append(AccountCreated(user, "no hash", 1))
+            made.append(MemberJoined(head.id, user, head.seq, 1))
         for number, pair in enumerate(self.pairs):
-            made.append(c.DeviceBound(DeviceKey(pair.public), self.user(number), 1))
+            made.append(DeviceBound(DeviceKey(pair.public), self.user(number), 1))
         store.commit(made)
         store.close()
         swarm.tracker.start()

@@ -23,7 +23,7 @@ from common.messages.base import Refusal
 from common.messages.refusals import Code
 from common.net import sockets
 from tests.support.tracker_process import PATIENCE_S, Device, Devices, eventually, running
-from tracker.core.changes import AccountCreated, DeviceBound
+from tracker.core.changes.accounts import AccountCreated, DeviceBound
 from tracker.store.sqlite_store import SqliteStore
 
 TCP = ("--bind", "tcp://127.0.0.1:0")

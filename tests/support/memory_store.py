@@ -13,7 +13,10 @@ from common import limits
 from common.errors import StorageError
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId
 from common.messages.events import LogEntry
-from tracker.core import changes as c
+from tracker.core.changes.accounts import AccountCreated
+from tracker.core.changes.base import Change
+from tracker.core.changes.groups import GroupDissolved, Logged, LogTrimmed
+from tracker.core.changes.shares import ManifestDropped, ManifestStored
 from tracker.core.state import State
 from tracker.store.turns import Commit, FellBehind, InDoubt, LogConflict
 
@@ -45,7 +48,7 @@ class MemoryStore:
         assert self.turn_is_free.wait(20.0)
         return MemoryTurn(self, self.news(position))
 
-    def others(self, changes: Sequence[c.Change], nudged: Sequence[DeviceKey] = ()) -> None:
+    def others(self, changes: Sequence[Change], nudged: Sequence[DeviceKey] = ()) -> None:
         """Commit as another tracker."""
         self.commit(changes)
         position = self.forgotten + len(self._journal) + 1
@@ -55,26 +58,26 @@ class MemoryStore:
         self.forgotten += len(self._journal)
         self._journal.clear()
 
-    def commit(self, changes: Sequence[c.Change]) -> None:
+    def commit(self, changes: Sequence[Change]) -> None:
         assert self.open.wait(20.0)
         if self.fails_with is not None:
             raise self.fails_with
         state, log, bodies = copy.deepcopy((self._state, self._log, self._bodies))
         for change in changes:
             match change:
-                case c.Logged(entry):
+                case Logged(entry):
                     if entry.seq != state.groups[change.group].seq + 1:
                         raise LogConflict(f"entry {entry.seq} is not the next one")
                     log.setdefault(entry.group, []).append(entry)
-                case c.LogTrimmed(group, count):
+                case LogTrimmed(group, count):
                     del log[group][:count]
-                case c.GroupDissolved(group):
+                case GroupDissolved(group):
                     log.pop(group, None)
-                case c.ManifestStored(summary, body):
+                case ManifestStored(summary, body):
                     bodies[summary.content] = body
-                case c.ManifestDropped(content):
+                case ManifestDropped(content):
                     del bodies[content]
-                case c.AccountCreated(user) if user in state.accounts:
+                case AccountCreated(user) if user in state.accounts:
                     raise StorageError("UNIQUE constraint failed")
                 case _:
                     pass
@@ -125,7 +128,7 @@ class MemoryTurn:
         self._store = store
         self.news = news
 
-    def commit(self, changes: Sequence[c.Change], nudged: Sequence[DeviceKey]) -> int:
+    def commit(self, changes: Sequence[Change], nudged: Sequence[DeviceKey]) -> int:
         store = self._store
         if not store.shared:
             store.commit(changes)

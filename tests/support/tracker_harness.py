@@ -12,7 +12,8 @@ from common.messages import events, tracker
 from common.messages.base import Refusal
 from common.messages.refusals import Code
 from tracker.core import commands
-from tracker.core.changes import Change, Logged, ManifestSummary
+from tracker.core.changes.base import Change
+from tracker.core.changes.groups import Logged
 from tracker.core.context import (
     Caller,
     CheckPassword,
@@ -26,6 +27,7 @@ from tracker.core.context import (
     TrackerIdentity,
 )
 from tracker.core.presence import Presence, SwarmChange
+from tracker.core.records import ManifestSummary
 from tracker.core.state import State
 
 

@@ -19,7 +19,8 @@ from common.names import BadName, new_user_id, quoted, user_id
 from common.shared_refusals import check_new_password
 from tracker.core import announcements, devices, invitations
 from tracker.core.budgets import Budget
-from tracker.core.changes import AccountCreated, Change, DeviceBound, PasswordReplaced
+from tracker.core.changes.accounts import AccountCreated, DeviceBound, PasswordReplaced
+from tracker.core.changes.base import Change
 from tracker.core.context import (
     Caller,
     CheckPassword,

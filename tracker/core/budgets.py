@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from typing import Protocol
 
 from common import limits
 from common.errors import Refused
 from common.ids import UserId
 from common.messages.refusals import Code
 from common.token_bucket import KeyedTokenBuckets, Rate
+from tracker.core.changes.base import Change, change
+from tracker.core.undo import UndoLog
 
 
 class Budget(enum.Enum):
@@ -47,8 +49,15 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetSpent:
+class HasBudgets(Protocol):
+    """Mirror, as far as budgets are concerned."""
+
+    budgets: Budgets
+    undo: UndoLog
+
+
+@change(41)
+class BudgetSpent(Change):
     """``amount`` of a budget was spent at ``at_ms``. In memory only.
 
     ``user`` is a network for `Budget.INVITATIONS_TRIED_AT`.
@@ -59,6 +68,10 @@ class BudgetSpent:
     device: bytes
     amount: int
     at_ms: int
+
+    def apply(self, state: HasBudgets) -> None:
+        state.undo.step(state.budgets.give_back, self)
+        state.budgets.take(self)
 
 
 class Budgets:

@@ -35,8 +35,11 @@ from tracker.core import (
     tickets,
     versions,
 )
-from tracker.core import changes as c
-from tracker.core import invitation_changes as ic
+from tracker.core.changes.base import Change
+from tracker.core.changes.groups import Logged, LogTrimmed, RevocationForgotten, TombstoneExpired
+from tracker.core.changes.invitations import InvitationsExpired
+from tracker.core.changes.receipts import ReceiptsExpired, ReceiptStored
+from tracker.core.changes.shares import ManifestDropped
 from tracker.core.context import (
     Caller,
     Context,
@@ -46,7 +49,7 @@ from tracker.core.context import (
     fingerprint_of,
     user_of,
 )
-from tracker.core.records import Group
+from tracker.core.records import Group, ManifestSummary
 from tracker.core.state import State
 from tracker.core.versions import names_to_forget
 
@@ -84,7 +87,7 @@ class ManifestGathered:
     """A manifest from ``user`` is complete and valid."""
 
     user: UserId
-    summary: c.ManifestSummary
+    summary: ManifestSummary
     body: bytes = field(repr=False)
 
 
@@ -150,7 +153,7 @@ def decide(
     if fingerprint is not None and changes:
         changes = (
             *changes,
-            c.ReceiptStored(caller.device, caller.request_id, fingerprint, now.wall_ms),
+            ReceiptStored(caller.device, caller.request_id, fingerprint, now.wall_ms),
         )
     return replace(decision, changes=changes)
 
@@ -298,37 +301,37 @@ def _has_receipt(state: State, caller: Caller, fingerprint: bytes, now: Now) -> 
 # -- expiry -------------------------------------------------------------------------------------
 
 
-def _log_trims(state: State, changes: Iterable[c.Change]) -> list[c.LogTrimmed]:
+def _log_trims(state: State, changes: Iterable[Change]) -> list[LogTrimmed]:
     """Trim the logs that ``changes`` make too long."""
-    added = Counter(change.group for change in changes if isinstance(change, c.Logged))
+    added = Counter(change.group for change in changes if isinstance(change, Logged))
     known = ((state.groups.get(group), count) for group, count in added.items())
     return [trim for group, count in known if group is not None for trim in _trim(group, count)]
 
 
-def _trim(group: Group, added: int = 0) -> list[c.LogTrimmed]:
+def _trim(group: Group, added: int = 0) -> list[LogTrimmed]:
     entries = group.entries + added
     if entries <= limits.LOG_ENTRIES_MAX:
         return []
-    return [c.LogTrimmed(group.id, min(entries - limits.LOG_ENTRIES_KEPT, limits.LOG_TRIM_MAX))]
+    return [LogTrimmed(group.id, min(entries - limits.LOG_ENTRIES_KEPT, limits.LOG_TRIM_MAX))]
 
 
-def _expired(state: State, now: Now) -> list[c.Change]:
+def _expired(state: State, now: Now) -> list[Change]:
     """Expire receipts, revocations, invitations, tombstones and manifests; trim long logs."""
-    changes: list[c.Change] = []
+    changes: list[Change] = []
     oldest_ms = now.wall_ms - limits.RECEIPT_LIFE_S * 1000
     if any(at_ms < oldest_ms for _, at_ms in state.receipts.values()):
-        changes.append(c.ReceiptsExpired(oldest_ms))
+        changes.append(ReceiptsExpired(oldest_ms))
     # Far longer than a ticket lives: a wall clock that jumps ahead and back must not make a revoked
     # ticket valid again.
     day_ms = limits.TOMBSTONE_LIFE_S * 1000
     changes += [
-        c.RevocationForgotten(group.id, user)
+        RevocationForgotten(group.id, user)
         for group in state.groups.values()
         for user, revocation in group.revoked.items()
         if now.wall_ms - revocation.at_ms > day_ms
     ]
     changes += [
-        c.TombstoneExpired(group)
+        TombstoneExpired(group)
         for group, former in state.tombstones.items()
         if now.wall_ms - former.at_ms > day_ms
     ]
@@ -336,11 +339,10 @@ def _expired(state: State, now: Now) -> list[c.Change]:
         state.groups[group].invitations[key].expires_ms <= now.wall_ms
         for key, group in state.invited_by.items()
     ):
-        changes.append(ic.InvitationsExpired(now.wall_ms))
+        changes.append(InvitationsExpired(now.wall_ms))
     oldest_manifest_ms = now.wall_ms - limits.UNSHARED_MANIFEST_LIFE_S * 1000
     changes += [
-        c.ManifestDropped(content)
-        for content in state.unshared_manifests.before(oldest_manifest_ms)
+        ManifestDropped(content) for content in state.unshared_manifests.before(oldest_manifest_ms)
     ]
     for group in state.groups.values():
         changes += names_to_forget(group)

@@ -18,7 +18,8 @@ from common.messages import events, operator, tracker
 from common.messages.refusals import Code
 from common.names import BadName, group_id, quoted
 from common.shared_refusals import no_group, not_logged_in, still_pending
-from tracker.core.changes import Change, Logged
+from tracker.core.changes.base import Change
+from tracker.core.changes.groups import Logged
 from tracker.core.presence import Presence
 from tracker.core.records import Group
 from tracker.core.state import State

@@ -14,7 +14,9 @@ from common.hints import hint
 from common.ids import DeviceKey, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
-from tracker.core import changes as c
+from tracker.core.changes.accounts import DeviceSeen, DeviceUnbound
+from tracker.core.changes.base import Change
+from tracker.core.changes.groups import GroupRekeyed, RekeyPending
 from tracker.core.context import (
     Caller,
     Context,
@@ -56,7 +58,7 @@ def forget_device(
         )
     appenders: dict[str, LogAppender] = {}
     changes, effects = unbind_others(context, user, [device], now, appenders)
-    left: list[c.Change] = []
+    left: list[Change] = []
     for group in dict.fromkeys(at for at, _ in context.state.offers_of.get((user, device), ())):
         left += end_offers(context.state.groups[group], user, appenders[group], now, device)
     return Decision(tracker.Done(), (*changes, *left), effects)
@@ -68,7 +70,7 @@ def unbind_others(
     devices: list[DeviceKey],
     now: Now,
     appenders: dict[str, LogAppender],
-) -> tuple[tuple[c.Change, ...], tuple[SoftEffect, ...]]:
+) -> tuple[tuple[Change, ...], tuple[SoftEffect, ...]]:
     """Unbind other ``devices`` of ``user``. ``appenders`` as for `log_device`."""
     changes = unbind(context, user, devices, now, appenders)
     # A nudge makes each of them refresh its groups, and find that it has none.
@@ -121,13 +123,13 @@ def last_seen_ms(context: Context, user: UserId, device: DeviceKey, now: Now) ->
     return binding.seen_ms if heard_ms is None else max(heard_ms, binding.at_ms)
 
 
-def seen_marks(context: Context, now: Now) -> list[c.Change]:
+def seen_marks(context: Context, now: Now) -> list[Change]:
     """Return the times at which devices were last seen, where they should become durable.
 
     These are the end of each presence, and during a long one a mark every ``limits.SEEN_MARK_S``,
     in case this process ends first.
     """
-    changes: list[c.Change] = []
+    changes: list[Change] = []
     for device in context.presence.heard_at:
         user = context.state.devices.get(device)
         seen_ms = _seen_ms(context, device, now)
@@ -136,7 +138,7 @@ def seen_marks(context: Context, now: Now) -> list[c.Change]:
         known_ms = context.state.devices_of[user][device].seen_ms
         online = device in context.presence.leases
         if not online or seen_ms - known_ms > limits.SEEN_MARK_S * 1000:
-            changes.append(c.DeviceSeen(device, max(0, seen_ms)))
+            changes.append(DeviceSeen(device, max(0, seen_ms)))
     return changes
 
 
@@ -149,14 +151,14 @@ def unbind(
     devices: list[DeviceKey],
     now: Now,
     appenders: dict[str, LogAppender],
-) -> list[c.Change]:
+) -> list[Change]:
     """Unbind ``devices`` of ``user`` and rekey their groups. ``appenders`` as for `log_device`.
 
     Why rekey: these devices, and any copy of their keys, can open the groups' events.
     Limits: every member has to ask for a fresh key, so a group is rekeyed at most
     ``limits.REKEYS_MAX`` times in ``limits.REKEYS_S``. Later rekeys wait for `rekey_pending`.
     """
-    unbound: list[c.Change] = [c.DeviceUnbound(device) for device in devices]
+    unbound: list[Change] = [DeviceUnbound(device) for device in devices]
     return unbound + shut_out(context, user, devices, now, appenders)
 
 
@@ -166,9 +168,9 @@ def shut_out(
     devices: list[DeviceKey],
     now: Now,
     appenders: dict[str, LogAppender],
-) -> list[c.Change]:
+) -> list[Change]:
     """Tell the groups of ``user`` that ``devices`` are out, and rekey them; as in `unbind`."""
-    changes: list[c.Change] = []
+    changes: list[Change] = []
     for group in context.state.groups_with(user) if devices else ():
         entries = appenders.setdefault(group.id, LogAppender(group, now))
         fresh = _rekey(context, group, now) if _may_rekey(group, now) else None
@@ -180,11 +182,11 @@ def shut_out(
             changes.append(fresh)
             entries.rekey(fresh.epoch, fresh.key)
         elif not group.rekey_pending:
-            changes.append(c.RekeyPending(group.id))
+            changes.append(RekeyPending(group.id))
     return changes
 
 
-def rekey_pending(context: Context, now: Now) -> list[c.Change]:
+def rekey_pending(context: Context, now: Now) -> list[Change]:
     """Rekey the groups whose rekey had to wait.
 
     Members learn the epoch from the next entry, or from the heads in `Announced`.
@@ -203,9 +205,9 @@ def _may_rekey(group: Group, now: Now) -> bool:
     return not 0 <= now.wall_ms - group.rekeyed_ms[0] < limits.REKEYS_S * 1000
 
 
-def _rekey(context: Context, group: Group, now: Now) -> c.GroupRekeyed:
+def _rekey(context: Context, group: Group, now: Now) -> GroupRekeyed:
     key = context.rng.randbytes(limits.EVENT_KEY_BYTES)
-    return c.GroupRekeyed(group.id, group.epoch + 1, key, now.wall_ms)
+    return GroupRekeyed(group.id, group.epoch + 1, key, now.wall_ms)
 
 
 def log_device(
@@ -215,12 +217,12 @@ def log_device(
     bound: bool,
     now: Now,
     appenders: dict[str, LogAppender],
-) -> list[c.Change]:
+) -> list[Change]:
     """Return an entry for each group of ``user``.
 
     ``appenders`` numbers the entries of a group that two users of one decision share.
     """
-    changes: list[c.Change] = []
+    changes: list[Change] = []
     for group in state.groups_with(user):
         entries = appenders.setdefault(group.id, LogAppender(group, now))
         changes.append(entries.add(events.Device(user, device, bound)))

@@ -18,10 +18,10 @@ from common.messages import tracker
 from common.messages.refusals import Code
 from common.messages.tracker import HolderRow, HolderState
 from common.names import BadName
+from tracker.core.changes.follows import FollowEnded, FollowSet
 from tracker.core.context import Caller, Context, Decision, Now, group_of
 from tracker.core.devices import last_seen_ms
-from tracker.core.follow_changes import FollowEnded, FollowRecord, FollowSet
-from tracker.core.records import Group, Share
+from tracker.core.records import FollowRecord, Group, Share
 from tracker.core.shares import row_of
 from tracker.core.versions import find_version
 

@@ -14,9 +14,19 @@ from common.ids import GroupId, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.names import BadName, new_group_id, quoted, user_id
-from tracker.core import changes as c
 from tracker.core import offers
 from tracker.core.budgets import Budget
+from tracker.core.changes.base import Change
+from tracker.core.changes.groups import (
+    GroupCreated,
+    GroupDissolved,
+    GroupKeyHanded,
+    MemberGone,
+    MemberJoined,
+    OwnerChanged,
+    RequestDropped,
+    RequestMade,
+)
 from tracker.core.context import (
     Context,
     Decision,
@@ -53,7 +63,7 @@ def create_group(
             hint("choose another name, or ask to join", "join-group", group),
         )
     former = state.tombstones.get(group)
-    made = c.GroupCreated(
+    made = GroupCreated(
         group=group,
         owner=user,
         topic=context.rng.randbytes(TOPIC_BYTES),
@@ -66,7 +76,7 @@ def create_group(
         Group(group, user, made.topic, made.key, made.seq, made.epoch, made.at_ms), now
     )
     created = entries.add(events.Created(user))
-    joined = c.MemberJoined(group, user, entries.seq, now.wall_ms)
+    joined = MemberJoined(group, user, entries.seq, now.wall_ms)
     return Decision(tracker.Done(), (made, created, joined, *spent), nudges(state, user))
 
 
@@ -109,7 +119,7 @@ def join_group(context: Context, user: UserId, command: tracker.JoinGroup, now: 
     asked = LogAppender(group, now).add(events.Requested(user))
     return Decision(
         tracker.Done(),
-        (c.RequestMade(group.id, user, now.wall_ms), asked, spent),
+        (RequestMade(group.id, user, now.wall_ms), asked, spent),
         nudges(state, group.owner),
     )
 
@@ -133,7 +143,7 @@ def leave_group(context: Context, user: UserId, command: tracker.LeaveGroup, now
     asked = find_group(state, command.group)
     if asked is not None and user in asked.requests:
         entry = LogAppender(asked, now).add(events.Rejected(user))
-        changes = (c.RequestDropped(asked.id, user), entry)
+        changes = (RequestDropped(asked.id, user), entry)
         return Decision(tracker.Done(), changes, nudges(state, asked.owner))
     group = group_of(state, user, command.group)
     if len(group.members) == 1:
@@ -168,11 +178,11 @@ def remove(
     """Remove one of several members: fresh epoch, end of their offers, a new owner if needed."""
     entries = LogAppender(group, now)
     epoch, key = ending.epoch, context.rng.randbytes(limits.EVENT_KEY_BYTES)
-    changes: list[c.Change] = [
+    changes: list[Change] = [
         entries.add(
             ending, epoch=epoch
         ),  # sealed with the old key; members then ask for the new one
-        c.MemberGone(group.id, user, epoch, key, now.wall_ms),
+        MemberGone(group.id, user, epoch, key, now.wall_ms),
     ]
     entries.rekey(epoch, key)
     hints = nudges(context.state, user)
@@ -180,7 +190,7 @@ def remove(
         heir = min(
             (m for m in group.members if m != user), key=lambda m: _succession(context, group, m)
         )
-        changes += [c.OwnerChanged(group.id, heir), entries.add(events.Owner(heir))]
+        changes += [OwnerChanged(group.id, heir), entries.add(events.Owner(heir))]
         hints += nudges(context.state, heir)  # the requests are the heir's to answer now
     changes += offers.end_offers(group, user, entries, now)
     return Decision(tracker.Done(), tuple(changes), hints)
@@ -193,7 +203,7 @@ def _succession(context: Context, group: Group, user: UserId) -> tuple[bool, int
 
 def dissolve(state: State, group: Group, user: UserId, now: Now) -> Decision:
     """Dissolve the group with the members that it has, and delete its log."""
-    dissolved = c.GroupDissolved(group.id, user, group.epoch + 1, now.wall_ms)
+    dissolved = GroupDissolved(group.id, user, group.epoch + 1, now.wall_ms)
     asked = [nudge for other in group.requests for nudge in nudges(state, other)]
     members = [nudge for other in group.members for nudge in nudges(state, other)]
     return Decision(tracker.Done(), (dissolved,), (*members, *asked))
@@ -219,7 +229,7 @@ def accept_request(
     )
 
 
-def admit(context: Context, group: Group, joined: events.Joined, now: Now) -> tuple[c.Change, ...]:
+def admit(context: Context, group: Group, joined: events.Joined, now: Now) -> tuple[Change, ...]:
     """Return the changes that make ``joined.user`` a member, and close the request, if any.
 
     Raise `Refused` at a limit.
@@ -235,13 +245,13 @@ def admit(context: Context, group: Group, joined: events.Joined, now: Now) -> tu
     # All members get it in one message, so that none needs to ask for it.
     epoch, key = group.epoch + 1, context.rng.randbytes(limits.EVENT_KEY_BYTES)
     entries = LogAppender(group, now)
-    changes: list[c.Change] = [
-        c.GroupKeyHanded(group.id, epoch, key, group.topic, group.key),
+    changes: list[Change] = [
+        GroupKeyHanded(group.id, epoch, key, group.topic, group.key),
         entries.add(joined, epoch=epoch),
-        c.MemberJoined(group.id, other, entries.seq, now.wall_ms),
+        MemberJoined(group.id, other, entries.seq, now.wall_ms),
     ]
     if other in group.requests:
-        changes.insert(0, c.RequestDropped(group.id, other))
+        changes.insert(0, RequestDropped(group.id, other))
     return tuple(changes)
 
 
@@ -255,7 +265,7 @@ def reject_request(
     entry = LogAppender(group, now).add(events.Rejected(other))
     return Decision(
         tracker.Done(),
-        (c.RequestDropped(group.id, other), entry),
+        (RequestDropped(group.id, other), entry),
         (*nudges(context.state, other), *nudges(context.state, user)),
     )
 

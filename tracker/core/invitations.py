@@ -23,9 +23,9 @@ from common.messages import events, tracker
 from common.messages.base import Refusal
 from common.messages.refusals import Code
 from common.names import quoted
-from tracker.core import changes as c
-from tracker.core import invitation_changes as ic
 from tracker.core.budgets import Budget
+from tracker.core.changes.base import Change
+from tracker.core.changes.invitations import InvitationDropped, InvitationMade, InvitationUsed
 from tracker.core.context import (
     Caller,
     Context,
@@ -74,7 +74,7 @@ def invite(context: Context, user: UserId, command: tracker.Invite, now: Now) ->
         return Decision(tracker.Invited(_row(command.key, known), context.identity.endpoint))
     if command.key in state.invited_by:
         raise Refused(Code.TAKEN, "this invitation exists already", "make another one")
-    made = ic.InvitationMade(
+    made = InvitationMade(
         group.id,
         command.key,
         user,
@@ -87,7 +87,7 @@ def invite(context: Context, user: UserId, command: tracker.Invite, now: Now) ->
     return Decision(tracker.Invited(row, context.identity.endpoint), changes)
 
 
-def _place(group: Group, now: Now) -> list[c.Change]:
+def _place(group: Group, now: Now) -> list[Change]:
     """Return the changes that make place for one more. Raise `Refused` if too many are open."""
     closed = [key for key, each in group.invitations.items() if not _is_open(each, now)]
     count = len(group.invitations) - len(closed)
@@ -98,7 +98,7 @@ def _place(group: Group, now: Now) -> list[c.Change]:
             hint("revoke one that is not needed", "revoke-invite", group.id, "ID"),
         )
     many = len(group.invitations) + 1 - limits.INVITATIONS_KEPT_MAX
-    return [ic.InvitationDropped(group.id, key) for key in closed[: max(0, many)]]
+    return [InvitationDropped(group.id, key) for key in closed[: max(0, many)]]
 
 
 def _is_open(invitation: Invitation, now: Now) -> bool:
@@ -138,7 +138,7 @@ def revoke_invitation(
             f"{quoted(group.id)} has no invitation {quoted(command.id)}",
             hint("see the invitations", "list-invites", group.id),
         )
-    return Decision(tracker.Done(), (ic.InvitationDropped(group.id, key),))
+    return Decision(tracker.Done(), (InvitationDropped(group.id, key),))
 
 
 # -- for those who have one ---------------------------------------------------------------------
@@ -198,7 +198,7 @@ def redeem(
 
 def redeemed(
     context: Context, found: Found, user: UserId, now: Now
-) -> tuple[tuple[c.Change, ...], tuple[SoftEffect, ...]]:
+) -> tuple[tuple[Change, ...], tuple[SoftEffect, ...]]:
     """Return what redeeming ``found`` as ``user`` does; nothing for a member.
 
     Raise `Refused` if it is used up, and at a limit.
@@ -209,7 +209,7 @@ def redeemed(
     check_unused(found)
     spent = state.budgets.spend(Budget.ENTRIES, user, MEMBERSHIP_ENTRIES, now.wall_ms)
     admitted = admit(context, group, events.Joined(user, found.invitation.user), now)
-    changes = (ic.InvitationUsed(group.id, found.key), *admitted, spent)
+    changes = (InvitationUsed(group.id, found.key), *admitted, spent)
     return changes, (*nudges(state, user), *nudges(state, group.owner))
 
 

@@ -14,10 +14,20 @@ from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.names import fold_name, quoted, versioned
-from tracker.core import changes as c
 from tracker.core.budgets import Budget
+from tracker.core.changes.base import Change
+from tracker.core.changes.shares import (
+    OfferAdded,
+    OfferDropped,
+    OffersEnded,
+    ShareAdded,
+    ShareDropped,
+    VersionAdded,
+    VersionsWithdrawn,
+)
 from tracker.core.context import Caller, Context, Decision, LogAppender, Now, group_of, page
-from tracker.core.records import Group, Share
+from tracker.core.records import Group, ManifestSummary, Share
+from tracker.core.share_names import NameId, ShareId
 from tracker.core.shares import row_of, share_after
 from tracker.core.state import State
 from tracker.core.versions import make_space, refuse_share, version_of_offer
@@ -41,7 +51,7 @@ def offer(
     summary = state.manifests[content]
     entries = LogAppender(group, now)
     evicted = make_space(group, share_id, user, entries, now) if is_new else []
-    if not any(isinstance(change, c.VersionsWithdrawn) and change.contents for change in evicted):
+    if not any(isinstance(change, VersionsWithdrawn) and change.contents for change in evicted):
         _check_room(state, group, share, user)
     _check_offers(state, user, caller.device)
     _check_manifests(state, share, user, summary)
@@ -50,12 +60,12 @@ def offer(
         spent = state.budgets.spend(Budget.ENTRIES, user, 2 + len(evicted), now.wall_ms)
     else:
         spent = state.budgets.spend(Budget.OFFERS, user, 1, now.wall_ms, caller.device)
-    changes: list[c.Change] = [*evicted]
+    changes: list[Change] = [*evicted]
     if is_new:
-        changes.append(c.VersionAdded(group.id, share_id, name, content, user, now.wall_ms))
+        changes.append(VersionAdded(group.id, share_id, name, content, user, now.wall_ms))
     if share is None:
         share = Share(name, content, now.wall_ms)
-        changes.append(c.ShareAdded(group.id, share_id, content, now.wall_ms))
+        changes.append(ShareAdded(group.id, share_id, content, now.wall_ms))
         event: events.GroupEvent = events.Shared(
             user,
             name,
@@ -68,7 +78,7 @@ def offer(
         )
     else:
         event = events.Seeding(user, name, content, share_id.version)
-    changes.append(c.OfferAdded(group.id, share_id, content, user, caller.device, now.wall_ms))
+    changes.append(OfferAdded(group.id, share_id, content, user, caller.device, now.wall_ms))
     if first_offer:  # a further device of a user who seeds it makes no entry
         changes.append(entries.add(event))
     row = row_of(context, group, share_id, share, besides=ours)
@@ -109,7 +119,7 @@ def _check_offers(state: State, user: UserId, device: DeviceKey) -> None:
 
 
 def _check_manifests(
-    state: State, share: Share | None, user: UserId, summary: c.ManifestSummary
+    state: State, share: Share | None, user: UserId, summary: ManifestSummary
 ) -> None:
     if share is not None and user in share.users:
         return
@@ -152,26 +162,26 @@ def stop_share(
             " in that group",
             hint("see what is shared", "list-files", group.id),
         )
-    changes: list[c.Change] = []
+    changes: list[Change] = []
     entries = LogAppender(group, now)
     for share_id, share in shares:
         offers = ending.get(share_id)
         if not offers:
             continue
-        changes += [c.OfferDropped(group.id, share_id, share.content, *offer) for offer in offers]
+        changes += [OfferDropped(group.id, share_id, share.content, *offer) for offer in offers]
         if len(share.offers) == len(offers):
-            changes.append(c.ShareDropped(group.id, share_id, share.content, now.wall_ms))
+            changes.append(ShareDropped(group.id, share_id, share.content, now.wall_ms))
         if not any(offer[0] == user and offer not in offers for offer in share.offers):
             changes.append(entries.add(_ending_event(share_id, share, user)))
     return Decision(tracker.Done(), tuple(changes))
 
 
-def _shares_named(group: Group, command: tracker.StopShare) -> list[tuple[c.ShareId, Share]]:
+def _shares_named(group: Group, command: tracker.StopShare) -> list[tuple[ShareId, Share]]:
     """Return the offered versions that ``command`` means. Raise `Refused` if there are none."""
-    name_id = c.NameId(fold_name(command.name))
+    name_id = NameId(fold_name(command.name))
     name = group.names.by_id.get(name_id)
     versions = sorted(name.offered) if name is not None else []
-    ids = [c.ShareId(name_id, k) for k in versions if command.version in (0, k)]
+    ids = [ShareId(name_id, k) for k in versions if command.version in (0, k)]
     if not ids:
         refuse_share(quoted(versioned(command.name, command.version)), group.id)
     return [(share_id, group.shares[share_id]) for share_id in ids]
@@ -179,12 +189,12 @@ def _shares_named(group: Group, command: tracker.StopShare) -> list[tuple[c.Shar
 
 def end_offers(
     group: Group, user: UserId, entries: LogAppender, now: Now, device: DeviceKey | None = None
-) -> list[c.Change]:
+) -> list[Change]:
     """End all offers in ``group`` of ``user``, or of one ``device`` of that user, who leaves.
 
     Return one change, and an entry for each share that the user no longer offers.
     """
-    ended: list[c.Change] = []
+    ended: list[Change] = []
     offered = False
     for share_id, share in group.shares.items():
         theirs = [offering for other, offering in share.offers if other == user]
@@ -192,11 +202,11 @@ def end_offers(
         offered |= bool(leaving)
         if leaving and len(leaving) == len(theirs):
             ended.append(entries.add(_ending_event(share_id, share, user)))
-    return [c.OffersEnded(group.id, user, now.wall_ms, device), *ended] if offered else []
+    return [OffersEnded(group.id, user, now.wall_ms, device), *ended] if offered else []
 
 
 def _ending_event(
-    share_id: c.ShareId, share: Share, user: UserId
+    share_id: ShareId, share: Share, user: UserId
 ) -> events.Unshared | events.Stopped:
     """Return the event of the last offer of ``user`` for a share ending."""
     last = all(other == user for other, _ in share.offers)
@@ -214,6 +224,6 @@ def my_offers(
     return Decision(tracker.OfferRows([_offer_row(context.state, *each) for each in listed], more))
 
 
-def _offer_row(state: State, group: GroupId, share_id: c.ShareId) -> tracker.OfferRow:
+def _offer_row(state: State, group: GroupId, share_id: ShareId) -> tracker.OfferRow:
     share = state.groups[group].shares[share_id]
     return tracker.OfferRow(group, share.name, share.content, share_id.version)

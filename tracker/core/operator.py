@@ -29,9 +29,16 @@ from common.messages.operator import (
 from common.messages.refusals import Code
 from common.names import BadName, quoted, user_id
 from common.units import rfc3339
-from tracker.core import changes as c
 from tracker.core import devices, groups
-from tracker.core import operator_changes as oc
+from tracker.core.changes.accounts import (
+    AccountDeleted,
+    AccountDisabled,
+    DeviceUnbound,
+    PasswordReplaced,
+    RegistrationSet,
+)
+from tracker.core.changes.base import Change
+from tracker.core.changes.groups import RequestDropped
 from tracker.core.context import (
     Context,
     Decision,
@@ -189,7 +196,7 @@ def _disable(context: Context, account: Account, now: Now) -> Decision:
     changes = devices.shut_out(context, user, bound, now, {})
     return Decision(
         Changed(f"{user} is disabled; {_devices(len(bound))} shut out", user, len(bound)),
-        (oc.AccountDisabled(user, True), *changes),
+        (AccountDisabled(user, True), *changes),
         _released(bound),
     )
 
@@ -201,7 +208,7 @@ def _enable(context: Context, account: Account, now: Now) -> Decision:
         return Decision(Changed(f"{user} is not disabled", user))
     bound = list(context.state.devices_of.get(user, ()))
     appenders: dict[str, LogAppender] = {}
-    changes: list[c.Change] = [oc.AccountDisabled(user, False)]
+    changes: list[Change] = [AccountDisabled(user, False)]
     for device in bound:
         changes += devices.log_device(context.state, user, device, True, now, appenders)
     text = f"{user} is enabled; {_devices(len(bound))} let in again"
@@ -220,7 +227,7 @@ def _released(bound: list[DeviceKey]) -> tuple[SoftEffect, ...]:
 def _delete_user(context: Context, user: UserId, now: Now) -> Decision:
     """Delete an account. Each group goes on as if the user had been removed from it."""
     state = context.state
-    changes: list[c.Change] = []
+    changes: list[Change] = []
     bound = list(state.devices_of.get(user, ()))
     effects: list[SoftEffect] = list(_released(bound))
     joined = list(state.groups_with(user))
@@ -233,10 +240,10 @@ def _delete_user(context: Context, user: UserId, now: Now) -> Decision:
         effects += left.effects
     for group in (state.groups[name] for name in state.requests_of.get(user, ())):
         entry = LogAppender(group, now).add(events.Rejected(user))
-        changes += [c.RequestDropped(group.id, user), entry]
+        changes += [RequestDropped(group.id, user), entry]
         effects += nudges(state, group.owner)
-    changes += [c.DeviceUnbound(device) for device in bound]
-    changes.append(oc.AccountDeleted(user))
+    changes += [DeviceUnbound(device) for device in bound]
+    changes.append(AccountDeleted(user))
     count = "1 group" if len(joined) == 1 else f"{len(joined)} groups"
     return Decision(
         Changed(f"{user} is deleted; was in {count}", user, len(bound), len(joined)),
@@ -252,7 +259,7 @@ def _replace_password(context: Context, user: UserId, password_hash: str, now: N
     text = f"{user} has a new password; {_devices(len(bound))} logged out"
     return Decision(
         Changed(text, user, len(bound)),
-        (c.PasswordReplaced(user, password_hash), *changes),
+        (PasswordReplaced(user, password_hash), *changes),
         effects,
     )
 
@@ -310,7 +317,7 @@ def _set_registration(context: Context, mode: Registration | None) -> Decision:
     present = context.state.registration
     if mode is None or mode is present:
         return Decision(RegistrationIs(present))
-    return Decision(RegistrationIs(mode, True), (oc.RegistrationSet(mode),))
+    return Decision(RegistrationIs(mode, True), (RegistrationSet(mode),))
 
 
 def _status(context: Context) -> StatusIs:

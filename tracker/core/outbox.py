@@ -17,7 +17,8 @@ from common.crypto.event_seal import inbox_of, share_topic
 from common.ids import DeviceKey, GroupId
 from common.messages import events
 from common.messages.base import Source
-from tracker.core.changes import Change, GroupDissolved, GroupKeyHanded, Logged
+from tracker.core.changes.base import Change
+from tracker.core.changes.groups import GroupDissolved, GroupKeyHanded, Logged
 from tracker.core.context import Now, Nudge, Rng, TrackerIdentity
 from tracker.core.presence import Presence, SwarmChange, SwarmKey
 from tracker.core.spread import by_user, spread

@@ -14,7 +14,10 @@ from typing import TypeAlias
 from common import limits
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages.base import Source
-from tracker.core import changes as c
+from tracker.core.changes.accounts import DeviceSeen, DeviceUnbound
+from tracker.core.changes.base import Change
+from tracker.core.changes.groups import GroupDissolved, MemberGone
+from tracker.core.changes.shares import OfferAdded, OfferDropped, VersionsWithdrawn
 from tracker.core.spread import Sampler, spread
 from tracker.core.state import State
 
@@ -190,26 +193,26 @@ class Presence:
 
     # -- swarms ---------------------------------------------------------------------------------
 
-    def follow(self, state: State, changes: Iterable[c.Change]) -> list[SwarmChange]:
+    def follow(self, state: State, changes: Iterable[Change]) -> list[SwarmChange]:
         """Update the swarms after durable changes, which ``state`` already includes."""
         found: list[SwarmChange] = []
         for change in changes:
             match change:
-                case c.OfferAdded(group, _, content, _, device) | c.OfferDropped(
+                case OfferAdded(group, _, content, _, device) | OfferDropped(
                     group, _, content, _, device
                 ):
                     found += self._update(state, device, [(group, content)])
-                case c.VersionsWithdrawn(group, contents=contents):
+                case VersionsWithdrawn(group, contents=contents):
                     for key in ((group, content) for content in contents):
                         swarm = self.swarm(key)
                         for device in (*swarm.seeders, *swarm.leechers):
                             found += self._update(state, device, [key])
-                case c.DeviceUnbound(device):
+                case DeviceUnbound(device):
                     found += self.depart(device)
                     self.heard_at.pop(device, None)
-                case c.DeviceSeen(device) if device not in self.leases:
+                case DeviceSeen(device) if device not in self.leases:
                     self.heard_at.pop(device, None)
-                case c.MemberGone(group, user) | c.GroupDissolved(group, user):
+                case MemberGone(group, user) | GroupDissolved(group, user):
                     for device in state.devices_of.get(user, ()):
                         lease = self.leases.get(device)
                         swarms = lease.swarms if lease else ()

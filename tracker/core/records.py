@@ -1,6 +1,6 @@
 """Records of the durable state: accounts, groups, their members and shares.
 
-Owns: the types. Not here: their changes (see tracker.core.state). Times are ms since 1970.
+Owns: the types. Not here: their changes (see tracker.core.changes). Times are ms since 1970.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from common import limits
 from common.errors import LocalProtocolError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.token_bucket import KeyedTokenBuckets, Rate
-from tracker.core.changes import ShareId
-from tracker.core.follow_changes import FollowRecord
-from tracker.core.share_names import ShareNames
+from tracker.core.share_names import ShareId, ShareNames
 from tracker.core.undo import UndoLog
 
 REQUESTS = Rate(limits.REQUEST_BURST, 1 / limits.REQUEST_S)
@@ -67,6 +65,30 @@ class Invitation:
     expires_ms: int
     uses: int
     used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FollowRecord:
+    """A device of ``user`` follows a group; ``globs`` as in `SetFollow`."""
+
+    user: UserId
+    globs: tuple[str, ...]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestSummary:
+    """Facts about a content that the tracker needs without its manifest; a row of its table."""
+
+    content: ContentId
+    manifest_bytes: int
+    size: int
+    files: int
+    pieces: int
+    piece_length: int
+    algorithm: str
+    digest: bytes
+    stored_ms: int
 
 
 @dataclass(slots=True)

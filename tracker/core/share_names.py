@@ -13,11 +13,21 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple, NewType
 
 from common.ids import ContentId, UserId
-from tracker.core.changes import NameId, ShareId
 from tracker.core.sorted_lists import remove_sorted
 from tracker.core.undo import UndoLog
+
+NameId = NewType("NameId", str)
+"""A name of a share, folded for comparison."""
+
+
+class ShareId(NamedTuple):
+    """One version of a name; sorts by name, then by version."""
+
+    name: NameId
+    version: int
 
 
 @dataclass(frozen=True, slots=True)

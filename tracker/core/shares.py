@@ -13,7 +13,7 @@ from common.ids import ContentId, DeviceKey, UserId
 from common.messages import tracker
 from common.messages.refusals import Code
 from common.names import fold_name, split_version
-from tracker.core import changes as c
+from tracker.core.changes.shares import ManifestDropped, ManifestShown, ManifestStored
 from tracker.core.context import (
     Caller,
     Context,
@@ -23,7 +23,8 @@ from tracker.core.context import (
     group_of,
     page,
 )
-from tracker.core.records import Group, Share
+from tracker.core.records import Group, ManifestSummary, Share
+from tracker.core.share_names import NameId, ShareId
 from tracker.core.state import State
 from tracker.core.versions import find_version, refuse_share
 
@@ -38,17 +39,17 @@ def list_files(context: Context, user: UserId, command: tracker.ListFiles) -> De
     if command.versions:
         ids, more = page(group.share_ids, share_after(command.after))
     else:
-        keys, more = page(group.names.listed, c.NameId(fold_name(command.after)))
-        ids = [c.ShareId(key, group.names.by_id[key].current) for key in keys]
+        keys, more = page(group.names.listed, NameId(fold_name(command.after)))
+        ids = [ShareId(key, group.names.by_id[key].current) for key in keys]
     return Decision(
         tracker.FileRows([row_of(context, group, each, group.shares[each]) for each in ids], more)
     )
 
 
-def share_after(text: str) -> c.ShareId:
+def share_after(text: str) -> ShareId:
     """Return the key of the last row of a page from its text, ``name@version``."""
     name, version = split_version(text)
-    return c.ShareId(c.NameId(fold_name(name)), version)
+    return ShareId(NameId(fold_name(name)), version)
 
 
 def find_share(
@@ -92,7 +93,7 @@ def _shared_content(
 def row_of(
     context: Context,
     group: Group,
-    share_id: c.ShareId,
+    share_id: ShareId,
     share: Share,
     besides: tuple[UserId, DeviceKey] | None = None,
 ) -> tracker.FileRow:
@@ -143,15 +144,15 @@ def put_manifest(state: State, user: UserId, command: tracker.PutManifest) -> De
 
 
 def manifest_gathered(
-    state: State, user: UserId, summary: c.ManifestSummary, body: bytes
+    state: State, user: UserId, summary: ManifestSummary, body: bytes
 ) -> Decision:
     """Keep a manifest that ``user`` sent whole and that is valid."""
-    shown = c.ManifestShown(user, summary.content)
+    shown = ManifestShown(user, summary.content)
     evicted = state.unshared_manifests.evict_for(user, summary.manifest_bytes)
     if summary.content in state.manifests:
         return Decision(tracker.Done(), (shown,))
-    dropped = (c.ManifestDropped(other) for other in evicted)
-    return Decision(tracker.Done(), (*dropped, c.ManifestStored(summary, body, user), shown))
+    dropped = (ManifestDropped(other) for other in evicted)
+    return Decision(tracker.Done(), (*dropped, ManifestStored(summary, body, user), shown))
 
 
 def get_manifest(context: Context, user: UserId, command: tracker.GetManifest) -> Decision:

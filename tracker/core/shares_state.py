@@ -1,7 +1,8 @@
 """Mirror of the shares: what each group lists, its offers and manifests, and their indexes.
 
-Owns: the changes of these. Not here: the other durable state (see tracker.core.state, which is
-built on this), and the names and their versions (see tracker.core.share_names).
+Owns: the steps that several changes of these share (see tracker.core.changes.shares). Not here: the
+other durable state (see tracker.core.state, which is built on this), and the names and their
+versions (see tracker.core.share_names).
 """
 
 from __future__ import annotations
@@ -9,42 +10,37 @@ from __future__ import annotations
 from bisect import insort
 
 from common.ids import ContentId, DeviceKey, GroupId, UserId
-from tracker.core import changes as c
 from tracker.core.holdings import Holdings
-from tracker.core.records import Group, Share, ShareRef
+from tracker.core.records import Group, ManifestSummary, Share, ShareRef
+from tracker.core.share_names import ShareId
 from tracker.core.sorted_lists import remove_sorted
 from tracker.core.undo import UndoLog
 from tracker.core.unshared_manifests import UnsharedManifests
 
 
 class SharesState:
-    """Shares of all groups. Each change is noted in ``_undo`` before it is made."""
+    """Shares of all groups. Each change is noted in ``undo`` before it is made."""
 
     def __init__(self) -> None:
         self.groups: dict[GroupId, Group] = {}
         self.offers_of: dict[tuple[UserId, DeviceKey], list[ShareRef]] = {}  # each list sorted
-        self.manifests: dict[ContentId, c.ManifestSummary] = {}
+        self.manifests: dict[ContentId, ManifestSummary] = {}
         self.shared_in: dict[ContentId, dict[ShareRef, None]] = {}
         self.unshared_manifests = UnsharedManifests()
         self.holdings = Holdings()
-        self._undo = UndoLog()
+        self.undo = UndoLog()
 
-    def add_manifest(self, summary: c.ManifestSummary, sender: UserId | None = None) -> None:
+    def add_manifest(self, summary: ManifestSummary, sender: UserId | None = None) -> None:
         """Add a manifest that no share names yet."""
-        self._undo.item(self.manifests, summary.content)
+        self.undo.item(self.manifests, summary.content)
         self.manifests[summary.content] = summary
         self.unshared_manifests.add(
-            summary.content, summary.manifest_bytes, summary.stored_ms, sender, self._undo
+            summary.content, summary.manifest_bytes, summary.stored_ms, sender, self.undo
         )
 
-    def _drop_manifest(self, content: ContentId) -> None:
-        self.unshared_manifests.remove(content, self._undo)
-        self._undo.removal(self.manifests, content, ordered=False)
-        del self.manifests[content]
-
-    def add_share(self, group_id: GroupId, share_id: c.ShareId, share: Share) -> None:
+    def add_share(self, group_id: GroupId, share_id: ShareId, share: Share) -> None:
         """Add a share without offers; its version and its manifest must be known."""
-        undo, group = self._undo, self.groups[group_id]
+        undo, group = self.undo, self.groups[group_id]
         group.names.begin(share_id, undo)
         undo.item(group.shares, share_id)
         group.shares[share_id] = share
@@ -62,7 +58,7 @@ class SharesState:
 
     def add_offer(self, ref: ShareRef, offer: tuple[UserId, DeviceKey], at_ms: int) -> None:
         """Add an offer of a known share."""
-        undo, user = self._undo, offer[0]
+        undo, user = self.undo, offer[0]
         share = self.groups[ref[0]].shares[ref[1]]
         undo.item(share.offers, offer)
         share.offers[offer] = at_ms
@@ -77,8 +73,9 @@ class SharesState:
         undo.addition(refs, ref)
         insort(refs, ref)
 
-    def _drop_offer(self, group: GroupId, share: Share, offer: tuple[UserId, DeviceKey]) -> None:
-        undo, user = self._undo, offer[0]
+    def drop_offer(self, group: GroupId, share: Share, offer: tuple[UserId, DeviceKey]) -> None:
+        """Drop an offer from its share; `drop_ref` drops it from the offers of the device."""
+        undo, user = self.undo, offer[0]
         undo.removal(share.offers, offer)
         del share.offers[offer]
         self.holdings.drop_offer(user, undo)
@@ -91,32 +88,26 @@ class SharesState:
             size = self.manifests[share.content].manifest_bytes
             self.holdings.drop_share(group, user, size, undo)
 
-    def _remove_share(self, group: Group, share_id: c.ShareId) -> Share:
-        self._undo.removal(group.shares, share_id)
-        self._undo.subtraction(group.share_ids, share_id)
+    def remove_share(self, group: Group, share_id: ShareId) -> Share:
+        """Remove a share from its group, and return it."""
+        self.undo.removal(group.shares, share_id)
+        self.undo.subtraction(group.share_ids, share_id)
         remove_sorted(group.share_ids, share_id)
         return group.shares.pop(share_id)
 
-    def _drop_share(self, change: c.ShareDropped) -> None:
-        group = self.groups[change.group]
-        self._remove_share(group, change.share)
-        self._unlist(group, change.share, change.content, change.at_ms)
-        group.names.end([change.share], change.at_ms, self._undo)
-
-    def _withdraw(self, change: c.VersionsWithdrawn) -> None:
-        group = self.groups[change.group]
-        for share_id in group.names.withdrawn(change.name, change.version, earlier=change.earlier):
-            share = self._remove_share(group, share_id)
+    def drop_shares(self, group: Group, at_ms: int) -> None:
+        """Drop all shares of a group that is dissolved, with their offers."""
+        for share_id, share in group.shares.items():
+            self.unlist(group, share_id, share.content, at_ms)
+        ended = {offer for share in group.shares.values() for offer in share.offers}
+        for share in group.shares.values():
             for offer in list(share.offers):
-                self._drop_offer(group.id, share, offer)
-                self._drop_ref(offer, (group.id, share_id))
-            self._unlist(group, share_id, share.content, change.at_ms)
-        group.names.withdraw(
-            change.name, change.version, self._undo, earlier=change.earlier, at_ms=change.at_ms
-        )
+                self.drop_offer(group.id, share, offer)
+        self.drop_refs(group, ended)
 
-    def _unlist(self, group: Group, share: c.ShareId, content: ContentId, at_ms: int) -> None:
-        undo, names = self._undo, group.names_of[content]
+    def unlist(self, group: Group, share: ShareId, content: ContentId, at_ms: int) -> None:
+        """Drop a share from the indexes by content."""
+        undo, names = self.undo, group.names_of[content]
         undo.removal(names, share)
         del names[share]
         if not names:
@@ -131,43 +122,20 @@ class SharesState:
             size = self.manifests[content].manifest_bytes
             self.unshared_manifests.add(content, size, at_ms, None, undo)
 
-    def _end_offers(self, change: c.OffersEnded) -> None:
-        """End offers in one pass; removed one by one, each removal would shift the sorted lists."""
-        undo, group = self._undo, self.groups[change.group]
-        ended: set[tuple[UserId, DeviceKey]] = set()
-        dropped: list[c.ShareId] = []
-        for share_id, share in list(group.shares.items()):
-            theirs = [
-                (user, device)
-                for user, device in share.offers
-                if user == change.user and change.device in (None, device)
-            ]
-            for offer in theirs:
-                self._drop_offer(group.id, share, offer)
-            ended.update(theirs)
-            if not share.offers:
-                undo.removal(group.shares, share_id)
-                del group.shares[share_id]
-                self._unlist(group, share_id, share.content, change.at_ms)
-                dropped.append(share_id)
-        group.names.end(dropped, change.at_ms, undo)
-        undo.field(group, "share_ids")
-        group.share_ids = [share_id for share_id in group.share_ids if share_id in group.shares]
-        self._drop_refs(group, ended)
-
-    def _drop_ref(self, offer: tuple[UserId, DeviceKey], ref: ShareRef) -> None:
+    def drop_ref(self, offer: tuple[UserId, DeviceKey], ref: ShareRef) -> None:
+        """Remove a reference from the offers of a device."""
         refs = self.offers_of[offer]
-        self._undo.subtraction(refs, ref)
+        self.undo.subtraction(refs, ref)
         remove_sorted(refs, ref)
         if not refs:
-            self._undo.removal(self.offers_of, offer, ordered=False)
+            self.undo.removal(self.offers_of, offer, ordered=False)
             del self.offers_of[offer]
 
-    def _drop_refs(self, group: Group, ended: set[tuple[UserId, DeviceKey]]) -> None:
+    def drop_refs(self, group: Group, ended: set[tuple[UserId, DeviceKey]]) -> None:
         """Remove the references to ``group`` from the offers of ``ended``."""
         for offer in ended:
             left = [ref for ref in self.offers_of[offer] if ref[0] != group.id]
-            self._undo.removal(self.offers_of, offer, ordered=False)
+            self.undo.removal(self.offers_of, offer, ordered=False)
             if left:
                 self.offers_of[offer] = left
             else:

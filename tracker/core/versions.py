@@ -18,20 +18,21 @@ from common.ids import ContentId, GroupId, UserId
 from common.messages import events, tracker
 from common.messages.refusals import Code
 from common.names import fold_name, new_share_name, quoted, share_name, versioned
-from tracker.core import changes as c
+from tracker.core.changes.base import Change
+from tracker.core.changes.shares import NameForgotten, VersionsWithdrawn
 from tracker.core.context import Context, Decision, LogAppender, Now, group_of
 from tracker.core.records import Group, Share
-from tracker.core.share_names import Name
+from tracker.core.share_names import Name, NameId, ShareId
 from tracker.core.state import State
 
 # -- the version that a command means -----------------------------------------------------------
 
 
-def find_version(group: Group, text: str, version: int) -> tuple[c.ShareId, Share]:
+def find_version(group: Group, text: str, version: int) -> tuple[ShareId, Share]:
     """Return a version that is offered, 0 for the current one. Raise `Refused` without one."""
-    name_id = c.NameId(fold_name(text))
+    name_id = NameId(fold_name(text))
     name = group.names.by_id.get(name_id)
-    share_id = c.ShareId(name_id, version or (name.current if name else 0))
+    share_id = ShareId(name_id, version or (name.current if name else 0))
     share = group.shares.get(share_id)
     if share is not None:
         return share_id, share
@@ -63,10 +64,10 @@ def refuse_share(what: str, group: GroupId) -> NoReturn:
 
 def version_of_offer(
     state: State, group: Group, user: UserId, command: tracker.Offer
-) -> tuple[c.ShareId, bool]:
+) -> tuple[ShareId, bool]:
     """Return the version that ``command`` offers, and whether it is not on record yet."""
     text, wanted = share_name(command.name), command.version
-    name_id = c.NameId(fold_name(text))
+    name_id = NameId(fold_name(text))
     name = group.names.by_id.get(name_id)
     if name is not None and name.offered and name.text != text:
         raise Refused(
@@ -78,36 +79,36 @@ def version_of_offer(
     if name is None or not name.offered:
         new_share_name(text)
     if name is None:
-        return c.ShareId(name_id, _near(max(wanted, 1), 0)), True
+        return ShareId(name_id, _near(max(wanted, 1), 0)), True
     if not name.offered:
         free = command.replace or not wanted
         version = name.current + 1 if free else _not_withdrawn(name, wanted)
-        return c.ShareId(name_id, _near(version, name.current)), True
+        return ShareId(name_id, _near(version, name.current)), True
     content = ContentId(command.content)
     if wanted and not command.replace:
         return _offered_again(state, group, user, name_id, name, wanted, content)
     known = name.versions.get(name.current)
     if known is not None and not known.withdrawn and known.content == content:
-        return c.ShareId(name_id, name.current), False
+        return ShareId(name_id, name.current), False
     _check_replaces(state, group, user, name, command)
-    return c.ShareId(name_id, _near(name.current + 1, name.current)), True
+    return ShareId(name_id, _near(name.current + 1, name.current)), True
 
 
 def _offered_again(
     state: State,
     group: Group,
     user: UserId,
-    name_id: c.NameId,
+    name_id: NameId,
     name: Name,
     wanted: int,
     content: ContentId,
-) -> tuple[c.ShareId, bool]:
+) -> tuple[ShareId, bool]:
     known = name.versions.get(_not_withdrawn(name, wanted))
     if known is not None and known.content == content:
-        return c.ShareId(name_id, wanted), False
+        return ShareId(name_id, wanted), False
     # A tracker restored from a backup knows less than the devices.
     if known is None and wanted > name.current and may_replace(state, group, name, user):
-        return c.ShareId(name_id, _near(wanted, name.current)), True
+        return ShareId(name_id, _near(wanted, name.current)), True
     raise Refused(
         Code.TAKEN,
         f"{quoted(versioned(name.text, wanted))} is not this content in {quoted(group.id)}",
@@ -181,7 +182,7 @@ def withdraw(context: Context, user: UserId, command: tracker.Withdraw, now: Now
     """End all offers of a name or of one version, which may then not be offered again."""
     state, version = context.state, command.version
     group = group_of(state, user, command.group)
-    name_id = c.NameId(fold_name(command.name))
+    name_id = NameId(fold_name(command.name))
     name = group.names.by_id.get(name_id)
     on_record = name is not None and (version in name.versions if version else name.offered)
     if name is None or not on_record or not name.may_be_offered(version or name.current + 1):
@@ -198,13 +199,13 @@ def withdraw(context: Context, user: UserId, command: tracker.Withdraw, now: Now
     change = _withdrawal(group, name_id, name, version or name.current, not version, now)
     event = events.Withdrawn(user, name.text, change.version, change.earlier)
     room = len(group.names.ended) >= limits.NAMES_WITHDRAWN_MAX
-    forgotten = [c.NameForgotten(group.id, next(iter(group.names.ended)))] if room else []
+    forgotten = [NameForgotten(group.id, next(iter(group.names.ended)))] if room else []
     return Decision(tracker.Done(), (*forgotten, change, LogAppender(group, now).add(event)))
 
 
 def make_space(
-    group: Group, share: c.ShareId, user: UserId, entries: LogAppender, now: Now
-) -> list[c.Change]:
+    group: Group, share: ShareId, user: UserId, entries: LogAppender, now: Now
+) -> list[Change]:
     """Withdraw the earliest versions of a name that gets the version ``share``, if it is full."""
     name = group.names.by_id.get(share.name)
     if name is None or not name.versions:
@@ -221,18 +222,18 @@ def make_space(
     return [change, entries.add(events.Withdrawn(user, name.text, change.version, True))]
 
 
-def names_to_forget(group: Group) -> list[c.Change]:
+def names_to_forget(group: Group) -> list[Change]:
     """Forget the names that ended longest ago, beyond the bound."""
     ended = group.names.ended
     return [
-        c.NameForgotten(group.id, name_id)
+        NameForgotten(group.id, name_id)
         for name_id, _ in zip(ended, range(len(ended) - limits.NAMES_WITHDRAWN_MAX), strict=False)
     ]
 
 
 def _withdrawal(
-    group: Group, name_id: c.NameId, name: Name, version: int, earlier: bool, now: Now
-) -> c.VersionsWithdrawn:
+    group: Group, name_id: NameId, name: Name, version: int, earlier: bool, now: Now
+) -> VersionsWithdrawn:
     ending = [k for k in sorted(name.offered) if k == version or (earlier and k < version)]
-    contents = tuple(group.shares[c.ShareId(name_id, k)].content for k in ending)
-    return c.VersionsWithdrawn(group.id, name_id, version, earlier, contents, now.wall_ms)
+    contents = tuple(group.shares[ShareId(name_id, k)].content for k in ending)
+    return VersionsWithdrawn(group.id, name_id, version, earlier, contents, now.wall_ms)

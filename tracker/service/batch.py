@@ -16,7 +16,7 @@ from common.host.clock import monotonic
 from common.ids import DeviceKey
 from common.messages import tracker
 from tracker.core import commands
-from tracker.core.changes import Change
+from tracker.core.changes.base import Change
 from tracker.core.context import (
     Caller,
     Context,

@@ -58,7 +58,7 @@ from common.host.clock import monotonic, wall_ms
 from common.ids import DeviceKey, UserId
 from common.messages.base import Refusal
 from tracker.core import commands
-from tracker.core.changes import Change
+from tracker.core.changes.base import Change
 from tracker.core.context import (
     Caller,
     Context,

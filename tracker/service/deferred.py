@@ -21,7 +21,6 @@ from common.messages import tracker
 from common.messages.refusals import Code
 from tracker.core import commands
 from tracker.core.accounts import WRONG_CREDENTIALS, WRONG_OLD_PASSWORD, wrong_password
-from tracker.core.changes import ManifestSummary
 from tracker.core.context import (
     Caller,
     CheckPassword,
@@ -36,6 +35,7 @@ from tracker.core.context import (
     TakePart,
 )
 from tracker.core.manifest_uploads import ManifestUploads
+from tracker.core.records import ManifestSummary
 from tracker.service.passwords import Passwords
 from tracker.service.probing import Prober
 from tracker.service.ticket_signer import TicketSigner

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 from common.errors import StorageError
 from common.host.clock import monotonic
 from common.ids import DeviceKey
-from tracker.core.changes import Change
+from tracker.core.changes.base import Change
 from tracker.store.turns import FellBehind, InDoubt, LogConflict, Store, Turn
 
 log = logging.getLogger(__name__)

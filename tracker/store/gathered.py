@@ -1,7 +1,7 @@
 """Rows of a batch, gathered by table and written together.
 
 Owns: which statements of consecutive changes commute, and their order at the end. Not here: the
-other statements (see tracker.store.statements), before which `Gathered.flush` is called.
+other statements (see tracker.store.statements), for which `Gathered.flushed` gives the connection.
 
 Why: one statement for each row costs most of the time of a commit; `executemany` is 2 to 6 times
 faster. Invariant: the gathered statements have the same effect in the order of `Gathered.flush`
@@ -17,7 +17,7 @@ import msgspec
 from sqlalchemy import Connection, Table, bindparam, case, insert, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from tracker.core.changes import Logged
+from tracker.core.changes.groups import Logged
 from tracker.store import tables as t
 from tracker.store.turns import LogConflict
 
@@ -60,6 +60,11 @@ class Gathered:
     def receipt(self, row: Row) -> None:
         """Insert or replace a receipt."""
         self._receipts.append(row)
+
+    def flushed(self) -> Connection:
+        """Return the connection, for a statement after all rows so far."""
+        self.flush()
+        return self._db
 
     def flush(self) -> None:
         """Write what was gathered. Raise `LogConflict` or an exception of SQLAlchemy."""

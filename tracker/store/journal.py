@@ -1,7 +1,8 @@
 """Journal codec: the changes and refresh hints of one commit as bytes, for other trackers.
 
-Owns: the tag of each kind of change, the format number, and the check of what is read. Not here:
-the table ``changes`` (see tracker.store.tables), and its reader (see tracker.service.follower).
+Owns: the format number, and the check of what is read. Not here: the tag of each kind of change
+(see tracker.core.changes.base), the table ``changes`` (see tracker.store.tables), and its reader
+(see tracker.service.follower).
 
 Each change is an array: its tag, then its fields in order. Invariant: a tag is never used for
 another kind, and fields are appended with defaults only, so that releases of one format understand
@@ -23,63 +24,11 @@ import msgspec
 from common.errors import StorageError
 from common.hints import tracker_hint
 from common.ids import DeviceKey
-from tracker.core import changes as c
-from tracker.core.budgets import BudgetSpent
-from tracker.core.follow_changes import FollowEnded, FollowSet
-from tracker.core.invitation_changes import (
-    InvitationDropped,
-    InvitationMade,
-    InvitationsExpired,
-    InvitationUsed,
-)
-from tracker.core.operator_changes import AccountDeleted, AccountDisabled, RegistrationSet
+from tracker.core.changes.base import UNTAGGED, Change
+from tracker.core.changes.shares import ManifestStored
+from tracker.store.statements.writing import KINDS
 
 FORMAT = 1
-
-TAGS: dict[int, type[Any]] = {
-    1: c.AccountCreated,
-    2: c.PasswordReplaced,
-    3: AccountDisabled,
-    4: AccountDeleted,
-    5: RegistrationSet,
-    6: c.DeviceBound,
-    7: c.DeviceUnbound,
-    8: c.DeviceSeen,
-    9: c.GroupCreated,
-    10: c.GroupDissolved,
-    11: c.TombstoneExpired,
-    12: c.OwnerChanged,
-    13: c.MemberJoined,
-    14: c.MemberGone,
-    15: c.RekeyPending,
-    16: c.GroupRekeyed,
-    17: c.GroupKeyHanded,
-    18: c.RevocationForgotten,
-    19: c.RequestMade,
-    20: c.RequestDropped,
-    21: InvitationMade,
-    22: InvitationUsed,
-    23: InvitationDropped,
-    24: InvitationsExpired,
-    25: c.ManifestStored,
-    26: c.ManifestDropped,
-    27: c.VersionAdded,
-    28: c.VersionsWithdrawn,
-    29: c.NameForgotten,
-    30: c.ShareAdded,
-    31: c.ShareDropped,
-    32: c.OfferAdded,
-    33: c.OfferDropped,
-    34: c.OffersEnded,
-    35: FollowSet,
-    36: FollowEnded,
-    37: c.Logged,
-    38: c.LogTrimmed,
-    39: c.ReceiptStored,
-    40: c.ReceiptsExpired,
-    41: BudgetSpent,
-}
-LEFT_OUT = (c.ManifestShown,)
 
 
 class UnreadableJournal(StorageError):
@@ -107,9 +56,9 @@ def _fields_of(kind: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
     return attrgetter(*names)
 
 
-_FIELDS = {kind: _fields_of(kind) for kind in TAGS.values()}
-_TAG_OF = {kind: tag for tag, kind in TAGS.items()}
-_RECORDS = {_record(tag, kind): kind for tag, kind in TAGS.items()}
+_FIELDS = {kind: _fields_of(kind) for kind in KINDS.values()}
+_TAG_OF = {kind: tag for tag, kind in KINDS.items()}
+_RECORDS = {_record(tag, kind): kind for tag, kind in KINDS.items()}
 _RECORD_FIELDS = {
     record: (kind, attrgetter(*record.__struct_fields__), len(record.__struct_fields__) == 1)
     for record, kind in _RECORDS.items()
@@ -135,20 +84,20 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_ReadBody)
 
 
-def encode(changes: Iterable[c.Change], nudged: Sequence[DeviceKey]) -> bytes:
+def encode(changes: Iterable[Change], nudged: Sequence[DeviceKey]) -> bytes:
     """Return the body of a commit."""
     records = []
     for change in changes:
-        if isinstance(change, LEFT_OUT):
+        if type(change) in UNTAGGED:
             continue
-        if isinstance(change, c.ManifestStored):
+        if isinstance(change, ManifestStored):
             change = dataclasses.replace(change, body=b"")
         kind = type(change)
         records.append((_TAG_OF[kind], *_FIELDS[kind](change)))
     return _encoder.encode(_Body(records, list(nudged)))
 
 
-def decode(format_: int, body: bytes) -> tuple[tuple[c.Change, ...], tuple[DeviceKey, ...]]:
+def decode(format_: int, body: bytes) -> tuple[tuple[Change, ...], tuple[DeviceKey, ...]]:
     """Return the changes and the nudged devices of a commit. Raise `UnreadableJournal`."""
     if format_ > FORMAT:
         raise UnreadableJournal(
@@ -160,7 +109,7 @@ def decode(format_: int, body: bytes) -> tuple[tuple[c.Change, ...], tuple[Devic
         read = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise UnreadableJournal(f"read the journal: a malformed commit: {error}") from error
-    changes: list[c.Change] = []
+    changes: list[Change] = []
     for record in read.changes:
         kind, fields, single = _RECORD_FIELDS[type(record)]
         changes.append(kind(fields(record)) if single else kind(*fields(record)))

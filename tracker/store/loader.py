@@ -14,22 +14,22 @@ from sqlalchemy import Connection, select
 
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from common.messages.operator import Registration
-from tracker.core.changes import ManifestSummary, NameId, ShareId
-from tracker.core.follow_changes import FollowRecord
 from tracker.core.records import (
     Account,
     Binding,
+    FollowRecord,
     Group,
     GroupTombstone,
     Invitation,
+    ManifestSummary,
     Member,
     Revocation,
     Share,
 )
-from tracker.core.share_names import Name, Version
+from tracker.core.share_names import Name, NameId, ShareId, Version
 from tracker.core.state import State
 from tracker.store import tables as t
-from tracker.store.accounts import REGISTRATION
+from tracker.store.statements.accounts import REGISTRATION
 
 _globs_decoder = msgspec.msgpack.Decoder(tuple[str, ...])
 

@@ -17,10 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.errors import StorageError
 from common.hints import tracker_hint
 from common.ids import DeviceKey
-from tracker.core.changes import Change
+from tracker.core.changes.base import Change
 from tracker.store.failures import DamagedDatabase, is_damage, text_of, translated
 from tracker.store.migrate import upgrade
-from tracker.store.statements import write
+from tracker.store.statements.writing import write
 from tracker.store.table_store import TableStore
 from tracker.store.turns import Commit, InDoubt
 

@@ -20,7 +20,7 @@ from sqlalchemy import select
 from common import limits
 from common.ids import ContentId, GroupId, TrackerId
 from common.messages.events import LogEntry
-from tracker.core.changes import Change
+from tracker.core.changes.base import Change
 from tracker.core.state import State
 from tracker.store import tables as t
 from tracker.store.failures import translated

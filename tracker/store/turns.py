@@ -20,7 +20,7 @@ from typing import Protocol
 from common.errors import StorageError
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId
 from common.messages.events import LogEntry
-from tracker.core.changes import Change
+from tracker.core.changes.base import Change
 from tracker.core.state import State
 
 

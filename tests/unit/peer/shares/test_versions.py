@@ -26,8 +26,8 @@ from peer.workers import Workers
 from tests.support.peer_fakes import until
 from tests.support.tracker_harness import TrackerHarness
 from tracker.core import commands
-from tracker.core.changes import ManifestSummary
 from tracker.core.context import Caller, ReadPart, TakePart
+from tracker.core.records import ManifestSummary
 
 LAB = GroupId("lab")
 

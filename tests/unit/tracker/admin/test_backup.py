@@ -20,9 +20,9 @@ from tracker.admin.backup import back_up, restore
 from tracker.admin.doctor import Health, examine
 from tracker.admin.home import KEY_FILES, Home
 from tracker.admin.staged_restore import DATABASE
-from tracker.core.changes import AccountCreated, GroupCreated
-from tracker.core.invitation_changes import InvitationMade, InvitationUsed
-from tracker.core.operator_changes import AccountDisabled, RegistrationSet
+from tracker.core.changes.accounts import AccountCreated, AccountDisabled, RegistrationSet
+from tracker.core.changes.groups import GroupCreated
+from tracker.core.changes.invitations import InvitationMade, InvitationUsed
 from tracker.core.records import Group
 from tracker.store.sqlite_store import SqliteStore
 

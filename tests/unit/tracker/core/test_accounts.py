@@ -9,7 +9,7 @@ from common.messages.refusals import Code
 from tests.support.tracker_harness import TrackerHarness
 from tracker.core import commands
 from tracker.core.accounts import WRONG_CREDENTIALS
-from tracker.core.changes import GroupCreated, MemberJoined
+from tracker.core.changes.groups import GroupCreated, MemberJoined
 from tracker.core.context import CheckPassword, HashPassword
 from tracker.core.records import Account
 

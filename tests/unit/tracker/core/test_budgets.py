@@ -16,7 +16,7 @@ from common.token_bucket import BUCKETS_MAX
 from tests.support.tracker_harness import Device, TrackerHarness
 from tracker.core import commands
 from tracker.core.budgets import Budget, Budgets
-from tracker.core.changes import GroupCreated, Logged
+from tracker.core.changes.groups import GroupCreated, Logged
 
 
 def entries(harness: TrackerHarness) -> int:

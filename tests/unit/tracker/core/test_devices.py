@@ -10,7 +10,8 @@ from common.messages.base import Refusal
 from common.messages.refusals import Code
 from tests.support.tracker_harness import Device, TrackerHarness
 from tracker.core import commands
-from tracker.core.changes import DeviceSeen, GroupRekeyed, Logged, PasswordReplaced
+from tracker.core.changes.accounts import DeviceSeen, PasswordReplaced
+from tracker.core.changes.groups import GroupRekeyed, Logged
 from tracker.core.context import ReplacePassword
 from tracker.core.presence import Presence
 

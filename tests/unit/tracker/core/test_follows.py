@@ -14,7 +14,7 @@ from common.messages.tracker import HolderRow, HolderState
 from tests.support.tracker_harness import Device, TrackerHarness, content_id
 from tracker.core import commands
 from tracker.core.context import Caller
-from tracker.core.follow_changes import FollowRecord
+from tracker.core.records import FollowRecord
 
 HOLDS, FETCHING, FOLLOWS, AWAY = HolderState
 

@@ -9,7 +9,7 @@ from common.messages.base import Refusal
 from common.messages.refusals import Code
 from tests.support.tracker_harness import Device, TrackerHarness, content_id
 from tracker.core import commands
-from tracker.core.changes import Logged
+from tracker.core.changes.groups import Logged
 from tracker.core.context import Caller, ReadLog, SignTickets
 from tracker.core.outbox import Outbox
 

@@ -13,8 +13,8 @@ from common.messages.base import Refusal
 from common.messages.refusals import Code
 from tests.support.tracker_harness import TrackerHarness, content_id
 from tracker.core import commands, groups, shares
-from tracker.core.changes import NameId, ShareId
 from tracker.core.context import Caller, ReadPart, TakePart
+from tracker.core.share_names import NameId, ShareId
 from tracker.core.unshared_manifests import ROW_BYTES
 
 

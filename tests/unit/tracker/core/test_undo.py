@@ -15,8 +15,9 @@ from common.messages.operator import Registration
 from tests.support.random_commands import random_command
 from tests.support.tracker_harness import TrackerHarness
 from tracker.core.budgets import Budget, Budgets
-from tracker.core.changes import Change, LogTrimmed, PasswordReplaced, RekeyPending, RequestMade
-from tracker.core.operator_changes import AccountDisabled, RegistrationSet
+from tracker.core.changes.accounts import AccountDisabled, PasswordReplaced, RegistrationSet
+from tracker.core.changes.base import Change
+from tracker.core.changes.groups import LogTrimmed, RekeyPending, RequestMade
 from tracker.core.share_names import ShareNames
 from tracker.core.state import State
 from tracker.core.undo import UndoLog
@@ -36,7 +37,7 @@ def picture(value: Any, name: str = "") -> Any:
         return {
             key: picture(each, key)
             for key, each in vars(value).items()
-            if key not in ("_undo", "budgets", "_device_rows")
+            if key not in ("undo", "budgets", "_device_rows")
         }
     if hasattr(value, "__slots__") and hasattr(value, "__dataclass_fields__"):
         names = [each for each in value.__dataclass_fields__ if each != "request_buckets"]

@@ -7,7 +7,8 @@ import pytest
 from common import limits
 from common.ids import DeviceKey
 from common.messages import tracker
-from tracker.core.changes import Change, DeviceUnbound
+from tracker.core.changes.accounts import DeviceUnbound
+from tracker.core.changes.base import Change
 from tracker.core.context import Caller, Decision
 from tracker.core.fair_queue import FairQueue
 from tracker.service import batch

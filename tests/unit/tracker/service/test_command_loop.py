@@ -20,18 +20,12 @@ from common.messages.refusals import Code
 from tests.support.memory_store import MemoryStore
 from tests.support.tracker_harness import TrackerHarness, content_id
 from tracker.core import commands
-from tracker.core.changes import (
-    AccountCreated,
-    DeviceBound,
-    Logged,
-    ManifestShown,
-    ManifestStored,
-    ManifestSummary,
-    MemberJoined,
-    RequestMade,
-)
+from tracker.core.changes.accounts import AccountCreated, DeviceBound
+from tracker.core.changes.groups import Logged, MemberJoined, RequestMade
+from tracker.core.changes.shares import ManifestShown, ManifestStored
 from tracker.core.context import Caller, Now
 from tracker.core.outbox import Outgoing
+from tracker.core.records import ManifestSummary
 from tracker.core.state import State
 from tracker.service import batch, command_loop, publisher, ticket_signer, writer
 from tracker.service.batch import Job

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import typing
 from dataclasses import replace
-from typing import Any
 
 import msgspec
 import pytest
@@ -14,17 +12,22 @@ from hypothesis import strategies as st
 from tests.support.change_samples import BOB, CONTENT, DEVICE, SAMPLES
 from tests.support.paths import GOLDEN
 from tests.unit.common.messages.test_wire_golden import hold
-from tracker.core import changes as c
-from tracker.store.journal import FORMAT, LEFT_OUT, TAGS, UnreadableJournal, decode, encode
-
-
-def kinds(union: Any) -> list[Any]:
-    return [kind for each in typing.get_args(union) for kind in kinds(each) or [each]]
+from tracker.core.changes.base import UNTAGGED, Change
+from tracker.core.changes.shares import ManifestShown, ManifestStored
+from tracker.store.journal import FORMAT, UnreadableJournal, decode, encode
+from tracker.store.statements.base import write_change
+from tracker.store.statements.writing import KINDS
 
 
 def test_every_kind_of_change_has_a_tag_and_a_sample() -> None:
-    assert {*TAGS.values(), *LEFT_OUT} == set(kinds(c.Change))
-    assert [type(sample) for sample in SAMPLES] == list(TAGS.values())
+    kinds = {kind.__name__ for kind in (*KINDS.values(), *UNTAGGED)}
+    assert kinds == {kind.__name__ for kind in Change.__subclasses__()}
+    assert [type(sample) for sample in SAMPLES] == list(KINDS.values())
+
+
+def test_every_kind_of_change_has_its_statements() -> None:
+    kinds, without = (*KINDS.values(), *UNTAGGED), write_change.dispatch(Change)
+    assert [kind for kind in kinds if write_change.dispatch(kind) is without] == []
 
 
 def test_every_kind_of_change_has_its_golden_bytes(update_golden: bool) -> None:
@@ -38,8 +41,8 @@ def test_a_commit_is_read_as_it_was_written() -> None:
 
 
 def test_bodies_of_manifests_and_facts_of_one_process_are_left_out() -> None:
-    stored = next(each for each in SAMPLES if isinstance(each, c.ManifestStored))
-    body = encode([replace(stored, body=b"x" * 1_000), c.ManifestShown(BOB, CONTENT)], [])
+    stored = next(each for each in SAMPLES if isinstance(each, ManifestStored))
+    body = encode([replace(stored, body=b"x" * 1_000), ManifestShown(BOB, CONTENT)], [])
     assert decode(FORMAT, body) == ((stored,), ())
 
 

@@ -1,0 +1,196 @@
+"""Changes of manifests, of the versions of names, and of shares and their offers."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import TYPE_CHECKING
+
+from common.ids import ContentId, DeviceKey, GroupId, UserId
+from tracker.core.changes.base import Change, change
+from tracker.core.records import ManifestSummary, Share
+from tracker.core.share_names import NameId, ShareId, Version
+
+if TYPE_CHECKING:
+    from tracker.core.state import State
+
+
+@change(25)
+class ManifestStored(Change):
+    """``sender``, in memory only: the user whose offer should follow."""
+
+    summary: ManifestSummary
+    body: bytes = field(repr=False)
+    sender: UserId | None = None
+
+    def apply(self, state: State) -> None:
+        state.add_manifest(self.summary, self.sender)
+
+
+@change()
+class ManifestShown(Change):
+    """``user`` has sent the whole manifest, and so knows its content. In memory only."""
+
+    user: UserId
+    content: ContentId
+
+    def apply(self, state: State) -> None:
+        state.show(self.user, self.content)
+
+
+@change(26)
+class ManifestDropped(Change):
+    content: ContentId
+
+    def apply(self, state: State) -> None:
+        state.unshared_manifests.remove(self.content, state.undo)
+        state.undo.removal(state.manifests, self.content, ordered=False)
+        del state.manifests[self.content]
+
+
+@change(27)
+class VersionAdded(Change):
+    """A version of ``name`` is on record: ``user`` shared it first. Its offer follows."""
+
+    group: GroupId
+    share: ShareId
+    name: str
+    content: ContentId
+    user: UserId
+    at_ms: int
+
+    def apply(self, state: State) -> None:
+        added = Version(self.content, self.user, self.at_ms)
+        state.groups[self.group].names.add_version(self.share, self.name, added, state.undo)
+
+
+@change(28)
+class VersionsWithdrawn(Change):
+    """``version`` of a name, with ``earlier`` all before it too, may not be offered again.
+
+    All their offers end. ``contents``: those of the versions that have offers.
+    """
+
+    group: GroupId
+    name: NameId
+    version: int
+    earlier: bool
+    contents: tuple[ContentId, ...]
+    at_ms: int
+
+    def apply(self, state: State) -> None:
+        group = state.groups[self.group]
+        for share_id in group.names.withdrawn(self.name, self.version, earlier=self.earlier):
+            share = state.remove_share(group, share_id)
+            for offer in list(share.offers):
+                state.drop_offer(group.id, share, offer)
+                state.drop_ref(offer, (group.id, share_id))
+            state.unlist(group, share_id, share.content, self.at_ms)
+        group.names.withdraw(
+            self.name, self.version, state.undo, earlier=self.earlier, at_ms=self.at_ms
+        )
+
+
+@change(29)
+class NameForgotten(Change):
+    """A name without offers leaves the record, with its withdrawals."""
+
+    group: GroupId
+    name: NameId
+
+    def apply(self, state: State) -> None:
+        state.groups[self.group].names.forget(self.name, state.undo)
+
+
+@change(30)
+class ShareAdded(Change):
+    """A version on record is listed: it gets its first offer."""
+
+    group: GroupId
+    share: ShareId
+    content: ContentId
+    at_ms: int
+
+    def apply(self, state: State) -> None:
+        name = state.groups[self.group].names.by_id[self.share.name].text
+        state.add_share(self.group, self.share, Share(name, self.content, self.at_ms))
+
+
+@change(31)
+class ShareDropped(Change):
+    """The share has no offers left; they were dropped before. A name without any share ends."""
+
+    group: GroupId
+    share: ShareId
+    content: ContentId
+    at_ms: int
+
+    def apply(self, state: State) -> None:
+        group = state.groups[self.group]
+        state.remove_share(group, self.share)
+        state.unlist(group, self.share, self.content, self.at_ms)
+        group.names.end([self.share], self.at_ms, state.undo)
+
+
+@change(32)
+class OfferAdded(Change):
+    group: GroupId
+    share: ShareId
+    content: ContentId
+    user: UserId
+    device: DeviceKey
+    at_ms: int
+
+    def apply(self, state: State) -> None:
+        state.add_offer((self.group, self.share), (self.user, self.device), self.at_ms)
+
+
+@change(33)
+class OfferDropped(Change):
+    group: GroupId
+    share: ShareId
+    content: ContentId
+    user: UserId
+    device: DeviceKey
+
+    def apply(self, state: State) -> None:
+        share, offer = state.groups[self.group].shares[self.share], (self.user, self.device)
+        state.drop_offer(self.group, share, offer)
+        state.drop_ref(offer, (self.group, self.share))
+
+
+@change(34)
+class OffersEnded(Change):
+    """All offers of ``user`` in the group ended, on all devices or on ``device``.
+
+    Shares without another offer end too. It follows `MemberGone` or `DeviceUnbound`, which update
+    the swarms.
+    """
+
+    group: GroupId
+    user: UserId
+    at_ms: int
+    device: DeviceKey | None = None
+
+    def apply(self, state: State) -> None:
+        """End them in one pass; removed one by one, each removal would shift the sorted lists."""
+        undo, group = state.undo, state.groups[self.group]
+        ended: set[tuple[UserId, DeviceKey]] = set()
+        dropped: list[ShareId] = []
+        for share_id, share in list(group.shares.items()):
+            theirs = [
+                (user, device)
+                for user, device in share.offers
+                if user == self.user and self.device in (None, device)
+            ]
+            for offer in theirs:
+                state.drop_offer(group.id, share, offer)
+            ended.update(theirs)
+            if not share.offers:
+                undo.removal(group.shares, share_id)
+                del group.shares[share_id]
+                state.unlist(group, share_id, share.content, self.at_ms)
+                dropped.append(share_id)
+        group.names.end(dropped, self.at_ms, undo)
+        undo.field(group, "share_ids")
+        group.share_ids = [share_id for share_id in group.share_ids if share_id in group.shares]
+        state.drop_refs(group, ended)
