@@ -47,9 +47,16 @@ class BenchmarkSwarm:
     """A tracker, and peers in one group; the seeders share the content."""
 
     def __init__(
-        self, env: RunEnvironment, *, share: bool = True, piece_size: str | None = None
+        self,
+        env: RunEnvironment,
+        *,
+        share: bool = True,
+        piece_size: str | None = None,
+        native: bool = True,
     ) -> None:
+        """``native``: with the compiled data path, if it is installed."""
         self._env = env
+        self._native = native
         self._tracker = _program("mini-torrent-tracker")
         self._peer = _program("mini-torrent")
         link = self._start_tracker()
@@ -103,6 +110,8 @@ class BenchmarkSwarm:
 
     def _start(self, user: str, node: Node, link: str) -> UserPeer:
         peer = UserPeer(user, self._env.root / user, node)
+        peer.home.mkdir(mode=0o700)
+        (peer.home / "peer.toml").write_text(f"native = {str(self._native).lower()}\n")
         argv: list[str | Path] = [self._peer, "--home", peer.home, "up", "--foreground"]
         argv += ["--listen", f"tcp://{node.address}:0", "--tracker", link]
         self._env.processes.start(f"{user}-up", node.argv(argv), quiet=True)
@@ -123,9 +132,12 @@ class BenchmarkSwarm:
 class PromptDownload:
     """The command is typed at a running prompt of a running peer."""
 
-    def __init__(self, name: str = OURS, *, piece_size: str | None = None) -> None:
+    def __init__(
+        self, name: str = OURS, *, piece_size: str | None = None, native: bool = True
+    ) -> None:
         self.name = name
         self._piece_size = piece_size
+        self._native = native
 
     def skip_reason(self, workload: Workload) -> str | None:
         if self._piece_size is not None and workload.shaped:
@@ -133,7 +145,7 @@ class PromptDownload:
         return not_installed()
 
     def run(self, env: RunEnvironment) -> Outcome:
-        swarm = BenchmarkSwarm(env, piece_size=self._piece_size)
+        swarm = BenchmarkSwarm(env, piece_size=self._piece_size, native=self._native)
         prompts = [swarm.prompt(peer) for peer in swarm.leechers]
         outputs = [env.folder(f"d{i}") / env.source.name for i in range(len(prompts))]
         clock = env.start_clock()

@@ -13,10 +13,12 @@ from benchmarks.contestants.sharing import B3sum, UploadFile
 from benchmarks.contestants.syncthing import Syncthing
 from benchmarks.contestants.updating import NewVersion, ReuseDownload, RsyncUpdate
 from benchmarks.contestants.web import B3SUM, SHA256, NginxCurl
+from benchmarks.report import OURS
 from benchmarks.workloads import Workload
 
 _MOVERS: tuple[Contestant, ...] = (
     PromptDownload(),
+    PromptDownload(f"{OURS}, Python alone", native=False),
     PromptDownload("mini-torrent, pieces of 4 MiB", piece_size="4M"),
     CommandDownload(),
     Floor(),
@@ -37,7 +39,11 @@ _UPDATERS: tuple[Contestant, ...] = (
     RsyncUpdate("rsync, reads every file", "--ignore-times"),
     Syncthing(),
 )
-_SHARERS: tuple[Contestant, ...] = (UploadFile(), B3sum())
+_SHARERS: tuple[Contestant, ...] = (
+    UploadFile(),
+    UploadFile(f"{OURS}, Python alone", native=False),
+    B3sum(),
+)
 
 
 def contestants_for(workload: Workload) -> tuple[Contestant, ...]:

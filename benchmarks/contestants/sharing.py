@@ -20,13 +20,15 @@ from benchmarks.workloads import Workload
 class UploadFile:
     """`upload-file` at a running peer."""
 
-    name = OURS
+    def __init__(self, name: str = OURS, *, native: bool = True) -> None:
+        self.name = name
+        self._native = native
 
     def skip_reason(self, workload: Workload) -> str | None:
         return not_installed()
 
     def run(self, env: RunEnvironment) -> Outcome:
-        swarm = BenchmarkSwarm(env, share=False)
+        swarm = BenchmarkSwarm(env, share=False, native=self._native)
         prompt = swarm.prompt(swarm.seeders[0])
         known = _digest(env)
         clock = env.start_clock()

@@ -63,6 +63,11 @@ def _derived(key: bytes, context: str) -> bytes:
     return blake3(key, derive_key_context=context).digest()
 
 
+def sealing_key(key: bytes) -> bytes:
+    """Return the key that seals messages, derived from that of the connection."""
+    return _derived(key, _SEALING)
+
+
 def proof(key: bytes, name: bytes) -> bytes:
     """Proof that the connection with routing id ``name`` has the key: keyed BLAKE3 of the name."""
     return blake3(name, key=_derived(key, _PROVING)).digest()
@@ -89,7 +94,7 @@ class Sealer:
     """Sending end of a sealed stream."""
 
     def __init__(self, key: bytes, scratch: ScratchBuffer) -> None:
-        self._cipher = AESGCM(_derived(key, _SEALING))
+        self._cipher = AESGCM(sealing_key(key))
         self._number = 0
         self._before = b""
         self._bytes = 0
@@ -122,7 +127,7 @@ class Opener:
     """Receiving end of a sealed stream."""
 
     def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(_derived(key, _SEALING))
+        self._cipher = AESGCM(sealing_key(key))
         self._next = 0
         self._before = b""
 

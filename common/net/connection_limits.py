@@ -179,7 +179,11 @@ class ConnectionLimiter:
 
     def on_message(self, frame: zmq.Frame) -> None:
         """Record a whole message, of which ``frame`` is one frame."""
-        connection = self._known.get(int(frame.get(zmq.SRCFD)))
+        self.on_message_from(int(frame.get(zmq.SRCFD)))
+
+    def on_message_from(self, fd: int) -> None:
+        """Record a whole message of the connection with descriptor ``fd``."""
+        connection = self._known.get(fd)
         if connection is not None:
             connection.got_message = True
 

@@ -54,7 +54,7 @@ typedef struct {
 
 #define MT_TRUNCATED 1 /* the file was found shorter than it was made */
 #define MT_SLOW 2      /* the write took more than MT_SLOW_MS */
-#define MT_SLOW_MS 50
+#define MT_SLOW_MS 250
 #define MT_RUN_MAX 64 /* pieces of one message that are stored here; others are handed on */
 
 /* `event_fd` is written when events wait, at most every `pause_ms` while messages arrive. */

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any, Protocol
 
 from common.errors import StorageError
@@ -28,6 +28,7 @@ from peer.files.errors import (
     errno_word,
 )
 from peer.files.partial_content import PartialContent
+from peer.native.fetcher import StoredRun
 from peer.swarm.fetching import events as swarm
 from peer.workers import Workers
 
@@ -98,9 +99,11 @@ class PieceWriter:
             self._retry_timer.cancel()
 
     def store(self, run: PieceRun) -> None:
-        """Verify and write pieces of a source."""
+        """Verify and write pieces of a source, unless they are stored already."""
         device, pieces = run.source, run.pieces
-
+        if run.stored is not None:
+            self._take_stored(device, pieces, run.stored)
+            return
         self._counts.waiting_bytes += len(run.data)
 
         def done(wrong: Any, error: BaseException | None) -> None:
@@ -115,6 +118,17 @@ class PieceWriter:
                 self._on_not_stored(device, pieces, error)
 
         self._workers.submit(done, self._part.write_run, pieces.start, len(pieces), run.data)
+
+    def _take_stored(self, device: DeviceKey, pieces: range, run: StoredRun) -> None:
+        right = [index for index in pieces if index not in run.wrong]
+        try:
+            self._part.hold_stored(right, run)
+        except (StorageError, StorageClosed) as error:
+            self._on_not_stored(device, pieces, error)
+            return
+        size = sum(self._part.manifest.piece_span(index)[1] for index in right)
+        self._on_stored(device, tuple(right), size)
+        self._on_wrong(device, run.wrong.intersection(pieces))
 
     def make(self, pieces: range, like: int | None) -> None:
         """Write pieces that need no source: a run of zeros, or the copy of held piece ``like``."""
@@ -162,7 +176,7 @@ class PieceWriter:
             self._callbacks.handle(*(swarm.PieceVerified(device, index) for index in pieces))
             self._checkpoints.wrote(size)
 
-    def _on_wrong(self, device: DeviceKey, pieces: set[int]) -> None:
+    def _on_wrong(self, device: DeviceKey, pieces: Set[int]) -> None:
         self._counts.pieces[CORRUPT] += len(pieces)
         for index in sorted(pieces):
             log.warning("%s sent a wrong piece %d and is banned", device.hex()[:16], index)

@@ -11,24 +11,29 @@ from dataclasses import dataclass
 
 from common.ids import DeviceKey, GroupId
 from peer.downloads.counts import DownloadCounts
+from peer.native.fetcher import StoredRun
 from peer.swarm.fetching.events import DiscardReason, PieceReceived, Verify
+
+_NONE = memoryview(b"")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Message:
-    """Its data begins with piece ``first``."""
+    """Its data begins with piece ``first``. ``stored``: it was stored as it came, without data."""
 
     first: int
     data: memoryview
+    stored: StoredRun | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PieceRun:
-    """Adjacent pieces of one message, unchecked."""
+    """Adjacent pieces of one message, unchecked, unless the compiled data path ``stored`` them."""
 
     source: DeviceKey
     pieces: range
     data: memoryview
+    stored: StoredRun | None = None
 
 
 class ReceivedPieces:
@@ -47,10 +52,18 @@ class ReceivedPieces:
         self, source: DeviceKey, first: int, count: int, data: memoryview
     ) -> list[PieceReceived]:
         """Add a message of ``count`` pieces, by its sender's account; return their events."""
-        self._counts.received_bytes[self._group] += len(data)
-        message = _Message(first, data)
+        return self._add(source, count, len(data), _Message(first, data))
+
+    def add_stored(self, source: DeviceKey, run: StoredRun) -> list[PieceReceived]:
+        """Add a message whose pieces are stored already; return their events."""
+        return self._add(source, run.count, run.size, _Message(run.first, _NONE, run))
+
+    def _add(
+        self, source: DeviceKey, count: int, size_of_all: int, message: _Message
+    ) -> list[PieceReceived]:
+        self._counts.received_bytes[self._group] += size_of_all
         events = []
-        left = len(data)
+        left, first = size_of_all, message.first
         for index in range(first, first + count):
             # Surplus bytes belong to the last piece, which then has the wrong size.
             last = index == first + count - 1
@@ -76,7 +89,10 @@ class ReceivedPieces:
             if found and found[-1][0] is message and first == found[-1][2].stop:
                 first = found.pop()[2].start
             found.append((message, source, range(first, piece.index + 1)))
-        return [PieceRun(source, run, self._cut(message, run)) for message, source, run in found]
+        return [
+            PieceRun(source, run, self._cut(message, run), message.stored)
+            for message, source, run in found
+        ]
 
     def _cut(self, message: _Message, run: range) -> memoryview:
         begin = (run.start - message.first) * self._piece_length

@@ -31,6 +31,7 @@ from peer.fetching.pool import ConnectionPool
 from peer.files.errors import DigestMismatch
 from peer.files.fingerprint import SharedLocation
 from peer.files.partial_content import PartialContent
+from peer.native.fetcher import StoredRun, Target
 from peer.serving.inventory import Inventory
 from peer.swarm.fetching import events as swarm
 from peer.swarm.fetching.machine import Download
@@ -284,6 +285,15 @@ class Transfer(ChannelHandler):
     def on_pieces(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
         if not self._closed:
             self.handle(*self._received.add(device, first, count, data))
+
+    def target(self) -> Target | None:
+        return self.part.direct.target()
+
+    def on_stored_runs(self, device: DeviceKey, runs: list[StoredRun]) -> None:
+        if not self._closed:
+            self.handle(
+                *(event for run in runs for event in self._received.add_stored(device, run))
+            )
 
     def on_declined(self, device: DeviceKey, answer: peer.Declined) -> None:
         pieces = tuple(answer.pieces)

@@ -14,6 +14,7 @@ from common import limits
 from common.ids import ContentId, DeviceKey, GroupId
 from common.messages import peer
 from common.messages.base import Refusal
+from peer.native.fetcher import StoredRun, Target
 
 # The least that an unsolicited message is charged, for the work that it causes.
 UNSOLICITED_BYTES_MIN = 4 * limits.KIB
@@ -37,6 +38,13 @@ class ChannelHandler:
 
     def on_pieces(self, device: DeviceKey, first: int, count: int, data: memoryview) -> None:
         """Adjacent pieces arrived. ``data`` is the memory of the message and is not verified."""
+
+    def target(self) -> Target | None:
+        """Return where the compiled data path may store requested pieces; None if nowhere."""
+        return None
+
+    def on_stored_runs(self, device: DeviceKey, runs: list[StoredRun]) -> None:
+        """Requested pieces arrived and were stored in `target`."""
 
     def on_declined(self, device: DeviceKey, answer: peer.Declined) -> None:
         """The source will not send these pieces."""

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from dataclasses import dataclass
+from functools import partial
 from math import inf
-from typing import Any, Protocol, assert_never
+from typing import Protocol, assert_never
 
 import zmq
 
 from common import limits
-from common.crypto.keys import KeyPair
 from common.errors import RemoteProtocolError
 from common.ids import ContentId, DeviceKey, GroupId
 from common.link import host_of
@@ -27,35 +25,26 @@ from common.messages import peer
 from common.messages.base import Refusal
 from common.names import quoted
 from common.net.codec import Decoder, pack
-from common.net.connection_limits import ConnectionLimiter, TrackedConnection
+from common.net.connection_limits import TrackedConnection
 from common.net.monitor import ConnectionEvent, monitored
 from common.net.pump import Frames, Pump, Sent
 from common.net.sockets import Connect, make_socket
-from peer.fetching.bulk import BulkReceiver
-from peer.fetching.channel import UNSOLICITED_BYTES_MIN, Channel
+from peer.fetching.bulk import BulkReceiver, BulkSource
+from peer.fetching.channel import Channel
+from peer.fetching.connection_config import ConnectionConfig
+from peer.fetching.unsolicited import UnsolicitedBudget
+from peer.native.fetcher import StoredRun
 from peer.swarm.fetching.flush import FlushDelay
 
 log = logging.getLogger(__name__)
 
 CHANNELS_MAX = 1 << 16
-UNSOLICITED_BUDGET = 1 * limits.MIB  # for each connection, as sources may have small faults
-UNSOLICITED_BUDGET_MAX = 2 * limits.ON_ITS_WAY_MAX  # with cancelled requests added to it
 _answers: Decoder[peer.Answer] = Decoder(
     peer.Answer,
     data_frames=limits.DATA_FRAMES_MAX,
     data_with=(peer.Piece, peer.Opened, peer.ManifestBytes),
     request_ids=False,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionConfig:
-    """Parameters that all connections of a pool share."""
-
-    context: zmq.Context[Any]
-    pair: KeyPair
-    limiter: ConnectionLimiter
-    counts: Counter[str]
 
 
 class PoolCallbacks(Protocol):
@@ -66,6 +55,9 @@ class PoolCallbacks(Protocol):
 
     def wants_bulk(self, connection: SourceConnection) -> bool:
         """Whether the source may send pieces on a bulk connection."""
+
+    def bulk_receiver(self, source: BulkSource) -> BulkReceiver:
+        """Start a bulk connection. Raises `zmq.ZMQError` or `OSError`."""
 
     def avoid_bulk(self, connection: SourceConnection) -> None:
         """Accept no bulk connection of this source for a while."""
@@ -94,7 +86,8 @@ class SourceConnection:
         self.up = False
         self._config = config
         self._pool = pool
-        self._unsolicited_bytes_left = UNSOLICITED_BUDGET
+        exceeded = partial(pool.on_misbehaviour, self, "too many unsolicited bytes")
+        self._unsolicited = UnsolicitedBudget(exceeded)
         self._refusal_logged = False
         self._acked_bytes = 0
         self._flush_timer: asyncio.TimerHandle | None = None
@@ -168,6 +161,8 @@ class SourceConnection:
     def _release(self, channel: Channel) -> None:
         """Remove a channel; it ignores all calls from now on."""
         del self.channels[channel.number]
+        if self._bulk is not None:
+            self._bulk.close_channel(channel.number)
         channel.connection = None
         channel.stop_timer()
 
@@ -213,10 +208,14 @@ class SourceConnection:
         self._flush_delay.flushed(self._loop.time())
         for channel in self.channels.values():
             cancelled, channel.cancelled = channel.cancelled, []
+            if cancelled and self._bulk is not None:
+                self._bulk.forget(channel.number, cancelled)
             for some in peer.piece_lists(cancelled):
                 self.send(peer.Withdraw(channel.number, some))
             pending, channel.pending = channel.pending, []
             channel.pieces_due += len(pending)
+            if pending and self._bulk is not None:
+                self._bulk.expect(channel.number, channel.handler.target(), pending)
             for some in peer.piece_lists(pending):
                 self.send(peer.Request(channel.number, some, self.received_bytes))
                 self._acked_bytes = self.received_bytes
@@ -239,7 +238,7 @@ class SourceConnection:
         except RemoteProtocolError as error:
             self._config.counts["malformed"] += 1
             log.debug("malformed message from %s: %s", self.endpoint, error)
-            self._charge(sum(map(len, frames)))
+            self._unsolicited.charge(sum(map(len, frames)))
             return
         data = memoryview(b"") if envelope.data is None else envelope.data
         match envelope.body:
@@ -274,6 +273,15 @@ class SourceConnection:
         if (channel := self._open_channel(run.channel, data)) is not None:
             channel.pieces_due = max(0, channel.pieces_due - run.count)
             channel.handler.on_pieces(self.device, run.first, run.count, data)
+
+    def _on_stored(self, number: int, runs: list[StoredRun]) -> None:
+        """Pieces arrived on the bulk connection, which were requested, and are stored already."""
+        self.received_bytes += sum(run.size for run in runs)
+        self.flush_soon()
+        channel = self.channels.get(number)
+        if channel is not None:  # else it was closed meanwhile
+            channel.pieces_due = max(0, channel.pieces_due - sum(run.count for run in runs))
+            channel.handler.on_stored_runs(self.device, runs)
 
     def _open_channel(self, number: int, data: memoryview) -> Channel | None:
         channel = self.channels.get(number)
@@ -333,16 +341,11 @@ class SourceConnection:
         if self._bulk is not None:
             self._bulk.close()  # the source has forgotten us, and the pieces that were sent there
         try:
-            self._bulk = BulkReceiver(
-                self._config.context,
-                host_of(self.endpoint),
-                offer,
-                limiter=self._config.limiter,
-                counts=self._config.counts,
-                on_pieces=self._on_pieces,
-                on_lost=self._on_bulk_lost,
+            source = BulkSource(
+                host_of(self.endpoint), offer, self._on_pieces, self._on_stored, self._on_bulk_lost
             )
-        except zmq.ZMQError as error:
+            self._bulk = self._pool.bulk_receiver(source)
+        except (zmq.ZMQError, OSError) as error:
             log.debug("no bulk connection can be made: %s", error)
 
     def _on_bulk_lost(self, reason: str) -> None:
@@ -370,19 +373,12 @@ class SourceConnection:
     def _credit_cancelled(self, channel: Channel) -> None:
         """Add the bytes due on a closed channel to the budget: an honest source may send them."""
         self._suspect_bulk(channel)
-        left = self._unsolicited_bytes_left + channel.bytes_due
-        self._unsolicited_bytes_left = min(UNSOLICITED_BUDGET_MAX, left)
+        self._unsolicited.credit(channel.bytes_due)
 
     def _on_unsolicited(self, size: int) -> None:
         """Count a message for a channel that is not open, or without a request."""
         self._config.counts["unsolicited"] += 1
-        self._charge(size)
-
-    def _charge(self, size: int) -> None:
-        """Subtract from the budget; close the connection when it is used up."""
-        self._unsolicited_bytes_left -= max(size, UNSOLICITED_BYTES_MIN)
-        if self._unsolicited_bytes_left < 0:
-            self._pool.on_misbehaviour(self, "too many unsolicited bytes")
+        self._unsolicited.charge(size)
 
     def close(self) -> list[Channel]:
         """Close the socket and all channels, without callbacks; return the channels."""

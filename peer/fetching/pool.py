@@ -24,8 +24,12 @@ from common.ids import ContentId, DeviceKey, GroupId
 from common.link import check_source
 from common.net.connection_limits import MESSAGES, ConnectionLimiter
 from peer.fetching.backoff import PeerBackoff
+from peer.fetching.bulk import BulkReceiver, BulkSource
 from peer.fetching.channel import Channel, ChannelHandler
-from peer.fetching.connection import ConnectionConfig, SourceConnection
+from peer.fetching.compiled_bulk import CompiledBulkReceiver
+from peer.fetching.connection import SourceConnection
+from peer.fetching.connection_config import ConnectionConfig
+from peer.native.fetcher import Fetcher, start
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +59,8 @@ class ConnectionPool:
         self._connections: dict[DeviceKey, SourceConnection] = {}
         self._backoff = PeerBackoff()
         self._bulk = bulk and aes_is_fast()
+        self._fetcher: Fetcher | None = None
+        self._fetcher_tried = False
         self._no_bulk_until: dict[DeviceKey, float] = {}
 
     def open(
@@ -117,6 +123,8 @@ class ConnectionPool:
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
+        if self._fetcher is not None:
+            self._fetcher.close()
         self._limiter.close()
 
     # -- callbacks of connections ---------------------------------------------------------------
@@ -132,6 +140,18 @@ class ConnectionPool:
             and connection.endpoint.startswith("tcp://")
             and self._no_bulk_until.get(connection.device, 0.0) <= monotonic()
         )
+
+    def bulk_receiver(self, source: BulkSource) -> BulkReceiver:
+        """Start a bulk connection, on the compiled data path if it is used.
+
+        Raises `zmq.ZMQError` or `OSError`.
+        """
+        if not self._fetcher_tried:
+            self._fetcher_tried = True
+            self._fetcher = start()
+        if self._fetcher is None or self._fetcher.stuck:
+            return BulkReceiver(self._config, source)
+        return CompiledBulkReceiver(self._config, source, self._fetcher)
 
     def avoid_bulk(self, connection: SourceConnection) -> None:
         """Accept no bulk connection of the source for `NO_BULK_S`."""

@@ -6,7 +6,7 @@ here: verifying, writing and syncing (see peer.files.partial_content).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import Lock
 
 
@@ -75,3 +75,14 @@ class HeldPieces:
         """Take ``runs`` for unsynced again, before those written meanwhile."""
         with self._lock:
             self._unsynced = runs + self._unsynced
+
+
+def split(pieces: Iterable[int], kind: Callable[[int], bool]) -> list[tuple[bool, range]]:
+    """Ascending pieces as runs of adjacent ones of one kind, each with its kind."""
+    runs: list[tuple[bool, range]] = []
+    for index in pieces:
+        begin, found = index, kind(index)
+        if runs and runs[-1][0] == found and runs[-1][1].stop == index:
+            begin = runs.pop()[1].start
+        runs.append((found, range(begin, index + 1)))
+    return runs

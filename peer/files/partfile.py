@@ -201,6 +201,16 @@ class PartFile(PartFiles):
         return []
 
 
+def pieces_in(stretches: Sequence[Range], piece_length: int) -> tuple[int, ...]:
+    """The pieces with a byte in one of these ranges of the stream, ascending."""
+    pieces = {
+        index
+        for offset, size in stretches
+        for index in range(offset // piece_length, (offset + size - 1) // piece_length + 1)
+    }
+    return tuple(sorted(pieces))
+
+
 def write_all(fd: int, data: Buffer, offset: int) -> None:
     """Write all of ``data`` at ``offset``, in as many calls as it takes."""
     count = os.pwrite(fd, data, offset)

@@ -19,15 +19,17 @@ from common.errors import LocalProtocolError
 from common.host.clock import monotonic
 from common.names import quoted
 from peer.files import disk_check
+from peer.files.direct_part import DirectPart
 from peer.files.disk_space import alike, zeros_told
 from peer.files.errors import DigestMismatch, DiskFull, IOFailed, PieceNotHeld, WrongPiece
 from peer.files.fingerprint import SharedLocation
 from peer.files.hashing import never_cancelled
-from peer.files.held_pieces import HeldPieces
+from peer.files.held_pieces import HeldPieces, split
 from peer.files.part_resources import PartResources
-from peer.files.partfile import NotShared, OpenRange, Range
+from peer.files.partfile import NotShared, OpenRange, pieces_in
 from peer.files.sharing import location_of
 from peer.files.whole_digest import DIGEST_TRUST_S, WholeDigest
+from peer.native.fetcher import StoredRun
 
 
 class PartialContent:
@@ -59,7 +61,6 @@ class PartialContent:
         self._held = HeldPieces(part.manifest.piece_count, self.wanted)
         self._only_verified_writes = only_verified_writes
         self._is_zeros = zeros_told(part.manifest)
-        self._clock = clock
         # Guarded by `_checkpointing`, which lets one checkpoint run at a time. After a failed sync
         # the system may take pages for clean that never reached the disk.
         self._checkpointing = Lock()
@@ -69,6 +70,7 @@ class PartialContent:
         self._finishing = Lock()
         self._location: SharedLocation | None = None
         self._verified_at: float | None = None  # when the whole was last verified
+        self.direct = DirectPart(part.manifest, part.files, part.part_path, clock)
         self._whole = self._new_digest()
 
     def add_recovered(self, index: int, data: bytes, *, unsynced: bool) -> None:
@@ -103,7 +105,7 @@ class PartialContent:
                     # Before the write. Why: the bytes are in the processor's cache now, and a
                     # repeated write after a failure writes the same bytes.
                     self._whole.feed(index, view)
-            runs = self._runs(right)
+            runs = split(right, self._is_hole)
             for hole, pieces in runs:
                 begin, end = pieces.start - first, pieces.stop - first
                 self._put(hole, pieces.start, data[begin * length : end * length])
@@ -111,16 +113,26 @@ class PartialContent:
                 self._held.add(pieces, unsynced=True)
         return views.keys() - set(right)
 
-    def _runs(self, pieces: list[int]) -> list[tuple[bool, range]]:
-        """Ascending pieces as runs of adjacent ones, and whether each run can stay a hole."""
-        runs: list[tuple[bool, range]] = []
-        for index in pieces:
-            begin = index
-            hole = self._only_verified_writes and self._is_zeros(index)
-            if runs and runs[-1][0] == hole and runs[-1][1].stop == index:
-                begin = runs.pop()[1].start
-            runs.append((hole, range(begin, index + 1)))
-        return runs
+    def hold_stored(self, pieces: list[int], run: StoredRun) -> None:
+        """Hold pieces of a run, ascending, that the compiled data path verified and wrote.
+
+        Raises the errors of `write_run`.
+        """
+        with self._guard:
+            self._require_sound()
+            if run.truncated:
+                self.invalidate()
+            try:
+                self.direct.check(run)
+            except IOFailed as error:
+                self._failed = error
+                raise
+            self._whole.mark(pieces)
+            for _, adjacent in split(pieces, lambda _: False):
+                self._held.add(adjacent, unsynced=True)
+
+    def _is_hole(self, index: int) -> bool:
+        return self._only_verified_writes and self._is_zeros(index)
 
     def _put(self, hole: bool, first: int, data: Buffer) -> None:
         offset = first * self.manifest.piece_length
@@ -276,7 +288,7 @@ class PartialContent:
         self._verified_at = None
 
     def _new_digest(self) -> WholeDigest:
-        return WholeDigest(self.manifest, self.has, self._files.read_into, self._clock)
+        return self.direct.new_digest(self.has, self._files.read_into)
 
     def _make_durable(self, batch: list[range]) -> tuple[int, ...]:
         if self._rewrite:
@@ -319,6 +331,7 @@ class PartialContent:
         result.
         """
         with self._guard, self._finishing:
+            self.direct.close()
             if self._location is None:
                 if not self._part.destination.renamed:
                     self._seal(cancelled)
@@ -343,28 +356,16 @@ class PartialContent:
         self._require_sound()
         # First: a full disk is mostly found here, and verifying takes its time.
         self.checkpoint()
-        if self._verified_at is None or self._clock() - self._verified_at > DIGEST_TRUST_S:
+        if self._verified_at is None or self.direct.clock() - self._verified_at > DIGEST_TRUST_S:
             self._verify_whole(cancelled)
-            self._verified_at = self._clock()
+            self._verified_at = self.direct.clock()
         try:
             truncated = self._files.seal()
         except IOFailed as error:
             self._failed = error
             raise
         if truncated:
-            self._lose_damaged(self._pieces_in(truncated))
-
-    def _pieces_in(self, stretches: list[Range]) -> tuple[int, ...]:
-        length = self.manifest.piece_length
-        return tuple(
-            sorted(
-                {
-                    index
-                    for offset, size in stretches
-                    for index in range(offset // length, (offset + size - 1) // length + 1)
-                }
-            )
-        )
+            self._lose_damaged(pieces_in(truncated, self.manifest.piece_length))
 
     def _lose_damaged(self, pieces: tuple[int, ...]) -> NoReturn:
         self._lose(pieces)
@@ -385,8 +386,10 @@ class PartialContent:
 
     def discard(self) -> None:
         """Close everything, then remove the part and the journal."""
+        self.direct.close()
         self._part.discard()
 
     def close(self) -> None:
         """Wait for the calls under way, then close everything. The part stays."""
+        self.direct.close()
         self._part.close()

@@ -7,7 +7,7 @@ peer.files.partial_content).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
@@ -93,6 +93,9 @@ class WholeDigest:
                         return
             finally:
                 self._lock.release()
+
+    def mark(self, pieces: Iterable[int]) -> None:
+        """The fetching thread of the compiled data path took in these pieces: never here."""
 
     def _is_due(self) -> bool:
         """Whether the next piece is at hand, in memory or on the disk."""

@@ -38,6 +38,14 @@ def digest_at(data: Buffer, offset: int) -> PieceDigest:
     return PieceDigest(digest.raw, place.raw)
 
 
+def place_at(data: Buffer, offset: int) -> bytes:
+    """The value at its place of a piece that begins at ``offset``. Needs the library."""
+    place = ctypes.create_string_buffer(PLACE_BYTES)
+    with address_of(data) as address:
+        _call().mt_digest(address, memoryview(data).nbytes, offset, None, place)
+    return place.raw
+
+
 def digest_of_file(fd: int, at: int, length: int, offset: int) -> PieceDigest | None:
     """Digest ``length`` bytes of a file from ``at``, a piece at ``offset`` of the whole.
 

@@ -174,7 +174,8 @@ def test_F23_only_the_piece_with_the_flipped_bit_is_fetched_again(
 def test_F23_a_bit_that_flips_before_the_whole_was_digested_is_found(
     file_sample: Sample, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Nothing waits in memory for its turn: the whole is digested from the disk.
+    # Nothing waits in memory for its turn: Python digests the whole from the disk.
+    monkeypatch.setattr("peer.files.direct_part.placing", lambda _: None)
     monkeypatch.setattr("peer.files.whole_digest.AHEAD_BYTES", PIECE)
     download = file_sample.begin(place)
     file_sample.fill(download, list(range(len(file_sample.pieces)))[::-1])
