@@ -62,6 +62,7 @@ from peer.tracker_client.group_view import Gap
 from peer.tracker_client.lease import LeaseKeeper
 from peer.tracker_client.link import TrackerLink
 from peer.tracker_client.tickets import TicketWallet
+from peer.traffic import rates
 from peer.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -223,6 +224,7 @@ class Peer:
             self._addresses.refresh,
             self._downloads.leeching,
             instance,
+            lambda: rates(self._downloads.progress(), self._server.meter),
         )
         follows = Follows(
             FollowServices(

@@ -544,12 +544,14 @@ class Announce(Wire, frozen=True):
     A host of ``*`` in the endpoint stands for the address at which the tracker sees the device.
     ``leeching`` replaces that of the last announcement. Offers need no mention: a device online is
     a seeder of what it offers. ``instance`` stays the same over restarts of a peer on one machine,
-    and differs on a copy of that machine.
+    and differs on a copy of that machine. Both rates are of pieces, for the tracker's operator.
     """
 
     endpoint: Endpoint
     leeching: Annotated[list[Leeching], Meta(max_length=1000)] = msgspec.field(default_factory=list)
     instance: Instance = b""
+    received_bytes_per_s: Count = 0
+    sent_bytes_per_s: Count = 0
 
 
 class ProbeMe(Wire, frozen=True):

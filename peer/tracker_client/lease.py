@@ -34,12 +34,15 @@ class LeaseKeeper:
         where: Callable[[], Awaitable[str | None]],
         leeching: Callable[[], list[tracker.Leeching]],
         instance: bytes = b"",
+        rates: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0),
     ) -> None:
+        """``rates``: bytes of pieces a second that this device receives and sends."""
         self._link = link
         self._replica = replica
         self._where = where
         self._leeching = leeching
         self._instance = instance
+        self._rates = rates
         self._announced = False
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -60,7 +63,8 @@ class LeaseKeeper:
         endpoint = await self._where()
         if endpoint is None:
             return
-        ask = tracker.Announce(endpoint, self._leeching()[:1000], self._instance)
+        received, sent = map(round, self._rates())
+        ask = tracker.Announce(endpoint, self._leeching()[:1000], self._instance, received, sent)
         sent_at = monotonic()
         try:
             reply = (await self._link.request(ask, tracker.Announced)).reply

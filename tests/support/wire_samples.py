@@ -65,7 +65,9 @@ COMMANDS: list[Any] = [
     tracker.FindShare("films", "film.mkv", 3),
     tracker.GetSources("films", CONTENT),
     tracker.GetManifest("films", CONTENT, 131_072),
-    tracker.Announce("tcp://192.0.2.1:5001", [tracker.Leeching("films", CONTENT, 17)]),
+    tracker.Announce(
+        "tcp://192.0.2.1:5001", [tracker.Leeching("films", CONTENT, 17)], bytes(16), 1 << 20, 5
+    ),
     tracker.Depart(),
     tracker.GetTickets(["films"]),
     tracker.Follow(),

@@ -46,7 +46,16 @@ def announce(
     ]
     return Decision(
         tracker.Announced(limits.LEASE_S, now.wall_ms, heads),
-        effects=(RenewLease(caller.device, user, endpoint, leeching, command.instance),),
+        effects=(
+            RenewLease(
+                caller.device,
+                user,
+                endpoint,
+                leeching,
+                command.instance,
+                (command.received_bytes_per_s, command.sent_bytes_per_s),
+            ),
+        ),
     )
 
 

@@ -205,6 +205,7 @@ class RenewLease:
     endpoint: str
     leeching: tuple[tuple[GroupId, ContentId, int], ...]
     instance: bytes = b""
+    rates: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ SWEEP_S = 1.0  # interval of `Presence.sweep`
 class Lease:
     """Lease of an online device. ``swarms``: the swarms that it is in, and its source in each.
 
-    ``began``: when each content of ``leeching`` was first announced.
+    ``began``: when each content of ``leeching`` was first announced. ``rates``: bytes a second that
+    the device receives and sends, as it announced them.
     """
 
     user: UserId
@@ -41,6 +42,7 @@ class Lease:
     ends_at: float
     leeching: dict[SwarmKey, int]
     instance: bytes = b""
+    rates: tuple[int, int] = (0, 0)
     swarms: dict[SwarmKey, Source] = field(default_factory=dict)
     began: dict[SwarmKey, float] = field(default_factory=dict)
 
@@ -146,6 +148,7 @@ class Presence:
         leeching: Iterable[tuple[GroupId, ContentId, int]],
         now: float,
         instance: bytes = b"",
+        rates: tuple[int, int] = (0, 0),
     ) -> list[SwarmChange]:
         """Renew the lease of ``device``; ``leeching`` replaces that of its last announcement."""
         fetched = {(group, content): held for group, content, held in leeching}
@@ -164,7 +167,7 @@ class Presence:
             lease.endpoint, lease.leeching = endpoint, fetched
         lease.began = {key: lease.began.get(key, now) for key in fetched}
         lease.ends_at = now + limits.LEASE_S
-        lease.instance = instance
+        lease.instance, lease.rates = instance, rates
         self.heard_at[device] = now
         return changes + self._update(state, device, touched)
 

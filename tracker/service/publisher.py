@@ -72,10 +72,12 @@ class Publisher:
             match effect:
                 case Nudge():
                     self._send_or_queue(nudge(self._context.identity, effect))
-                case RenewLease(device, user, endpoint, leeching, instance):
+                case RenewLease(device, user, endpoint, leeching, instance, rates):
                     now_s = now.mono_s
                     self.gather(
-                        presence.announce(state, device, user, endpoint, leeching, now_s, instance),
+                        presence.announce(
+                            state, device, user, endpoint, leeching, now_s, instance, rates
+                        ),
                         now_s,
                     )
                 case ReleaseLease(device):
