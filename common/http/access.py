@@ -109,12 +109,20 @@ class Access:
             return Denied(421, "this is not the host that the request names")
         return None
 
-    def check_site(self, method: str, headers: Mapping[str, str]) -> Denied | None:
-        """Refuse requests that a page of another origin makes a browser send."""
+    def check_site(
+        self, method: str, headers: Mapping[str, str], *, public: bool = False
+    ) -> Denied | None:
+        """Refuse requests that a page of another origin makes a browser send.
+
+        A user may come to a ``public`` path from anywhere. Why: a browser opens the page by a file
+        of this machine, which counts as another site. The page cannot be framed.
+        """
         if method in WRITES and not _is_json(headers.get("content-type", "")):
             return Denied(415, "a request that changes something has the type application/json")
         if self._sessions is None:
             return Denied(403, "a browser has no access here") if "origin" in headers else None
+        if public and method == "GET" and _is_navigation(headers):
+            return None
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if origin is not None and origin != f"http://{headers.get('host', '')}":
             return Denied(403, "a page of another origin has no access")
@@ -132,6 +140,14 @@ class Access:
         if kind.lower() != "bearer" or not self._sessions.is_valid(token.strip()):
             return Denied(401, "the session has ended", self.open_again)
         return None
+
+
+def _is_navigation(headers: Mapping[str, str]) -> bool:
+    """Whether a browser loads a page of its own for it, and no frame or part of another one."""
+    return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == (
+        "navigate",
+        "document",
+    )
 
 
 def _is_json(content_type: str) -> bool:

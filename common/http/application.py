@@ -73,8 +73,11 @@ class Guarded:
 
     def _denied(self, scope: Scope) -> Denied | None:
         headers, method = Headers(scope=scope), scope["method"]
-        found = self._access.check_host(headers) or self._access.check_site(method, headers)
-        if found is None and not self._public(scope["path"]):
+        public = self._public(scope["path"])
+        found = self._access.check_host(headers) or self._access.check_site(
+            method, headers, public=public
+        )
+        if found is None and not public:
             found = self._access.check_token(headers)
         return found
 

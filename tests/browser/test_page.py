@@ -10,9 +10,11 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from common.cli.browser import open_page
 from tests.support.processes import Person, Swarm
 from tests.support.waiting import PATIENCE_S, wait_for
 
@@ -129,6 +131,17 @@ def test_an_address_opens_one_page_only(swarm: Swarm, browser: Any) -> None:
     second.get_by_text("This page was opened before, or too long ago").wait_for()
     first.reload()  # the same tab keeps its session
     first.wait_for_selector("nav")
+
+
+def test_the_browser_opens_the_page_by_the_file_of_the_command(swarm: Swarm, browser: Any) -> None:
+    gina = swarm.person("gina")
+    address = gina.json("web", "--no-browser")["address"]
+    with mock.patch("common.cli.browser._open", return_value=True) as opened:
+        open_page(gina.home, address)
+    page = browser.new_context().new_page()
+    page.goto(opened.call_args[0][0])  # a browser takes it for another site
+    page.wait_for_selector("nav")
+    assert page.url.startswith("http://127.0.0.1:")
 
 
 ATTACK = """

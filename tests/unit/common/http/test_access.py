@@ -132,6 +132,20 @@ class TestSite:
         assert access.check_site("GET", {"host": HOST, "origin": "http://x"}) is not None
         assert access.check_site("GET", {"host": HOST, "sec-fetch-site": "none"}) is None
 
+    def test_a_user_may_come_to_the_page_from_anywhere(self, sessions: Sessions) -> None:
+        access = page(sessions)
+        coming = {
+            "host": HOST,
+            "sec-fetch-site": "cross-site",  # as from a file of this machine
+            "sec-fetch-mode": "navigate",
+            "sec-fetch-dest": "document",
+        }
+        assert access.check_site("GET", coming, public=True) is None
+        assert access.check_site("GET", coming) is not None
+        assert access.check_site("POST", {**coming, **JSON}, public=True) is not None
+        for changed in ({"sec-fetch-dest": "iframe"}, {"sec-fetch-mode": "no-cors"}):
+            assert access.check_site("GET", {**coming, **changed}, public=True) is not None
+
     def test_h133_a_browser_has_no_access_to_the_unix_socket(self) -> None:
         access = Access(UNIX_HOSTS, None)
         assert access.check_site("GET", {"origin": "http://localhost"}) is not None
