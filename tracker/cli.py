@@ -27,7 +27,7 @@ from common.link import Link, Tracker, as_endpoint, parse_link
 from common.messages.refusals import Code
 from common.names import printable
 from common.units import size_text
-from tracker import operator_commands
+from tracker import operator_commands, web_command
 from tracker.admin.home import CURVE_KEY, LAST_LINK, LAST_OPTIONS, SIGNING_KEY, Home
 from tracker.admin.info_entry import entry_of
 from tracker.cli_options import (
@@ -35,9 +35,11 @@ from tracker.cli_options import (
     ENDPOINT,
     address_options,
     home_option,
+    http_section,
     json_option,
     show,
     wants_json,
+    web_options,
 )
 
 PROGRAM = TRACKER_PROGRAM
@@ -78,6 +80,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
     sections = {}
+    http = http_section(path, found.pop("http", {}))
     for section, values in found.items():
         command = tracker.commands.get(section)
         if command is None or not isinstance(values, dict):
@@ -92,8 +95,9 @@ def _read_config(path: Path) -> dict[str, Any]:
             if key not in parameters:
                 raise ConfigError(f"{path}: [{section}] has no option {key!r}", _known(parameters))
         sections[section] = {parameters[key]: value for key, value in values.items()}
+    sections["run"] = http | sections.get("run", {})
     # What `run` has in a file holds for `start` as well, which starts it.
-    sections.setdefault("start", sections.get("run", {}))
+    sections.setdefault("start", sections["run"])
     return sections
 
 
@@ -107,6 +111,7 @@ def _known(names: Iterable[str]) -> str:
 @tracker.command()
 @home_option
 @address_options
+@web_options
 @json_option
 def run(
     info: Path | None,
@@ -117,6 +122,9 @@ def run(
     advertise: str,
     log_json: bool,
     verbose: bool,
+    http: bool,
+    http_origin: str,
+    metrics: str,
 ) -> None:
     """Run the tracker until `quit` or a signal.
 
@@ -132,7 +140,9 @@ def run(
     from common.host import process
     from tracker.service.addresses import Addresses
     from tracker.service.main import serve
+    from tracker.service.web_process import WebSettings
 
+    web = WebSettings(http, http_origin, metrics, log_json)
     entry = entry_of(info, number, bind_at)
     endpoint = entry.endpoint if entry else as_endpoint(bind_at or DEFAULT_BIND)
     os.umask(0o077)
@@ -142,7 +152,7 @@ def run(
     opened = Home(home)
     try:
         addresses = Addresses(endpoint, as_endpoint(events) if events else "", advertise)
-        asyncio.run(serve(opened, addresses, _say_ready, info, entry))
+        asyncio.run(serve(opened, addresses, web, _say_ready, info, entry))
     finally:
         opened.release()
 
@@ -360,7 +370,7 @@ def _fail(code: Code, message: str, hint: str | None, exit_code: int) -> NoRetur
     sys.exit(exit_code)
 
 
-for each in operator_commands.COMMANDS:
+for each in (*operator_commands.COMMANDS, *web_command.COMMANDS):
     tracker.add_command(each)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from common.cli.json_form import json_text
+from common.errors import ConfigError
 from common.host.home import default_home
 from common.names import printable
 from tracker.admin.info_entry import EntryNumber
@@ -106,6 +107,61 @@ def address_options(command: Command) -> Command:
     for decorate in reversed(_ADDRESS):
         command = decorate(command)
     return command
+
+
+_WEB = (
+    click.option(
+        "--http/--no-http",
+        "http",
+        envvar="MINI_TORRENT_TRACKER_HTTP",
+        show_envvar=True,
+        help="Serve the HTTP API and the page at api.sock in the home; off by default.",
+    ),
+    click.option(
+        "--http-origin",
+        metavar="ORIGIN",
+        envvar="MINI_TORRENT_TRACKER_HTTP_ORIGIN",
+        show_envvar=True,
+        default="",
+        help="The page's origin behind your proxy, such as https://tracker.example.org.",
+    ),
+    click.option(
+        "--metrics",
+        metavar="HOST:PORT",
+        envvar="MINI_TORRENT_TRACKER_METRICS",
+        show_envvar=True,
+        default="",
+        help="Serve /metrics, /healthz and /readyz there.",
+    ),
+)
+
+
+def web_options(command: Command) -> Command:
+    """Add the options of the web process."""
+    for decorate in reversed(_WEB):
+        command = decorate(command)
+    return command
+
+
+def http_section(path: Path, found: Any) -> dict[str, Any]:
+    """Return the options of `run` that the section ``[http]`` of ``path`` stands for.
+
+    Raise `ConfigError`.
+    """
+    known = {"on": ("http", bool), "origin": ("http_origin", str)}
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: [http] is no section")
+    options = {}
+    for key, value in found.items():
+        if key not in known:
+            hint = f"known are: {', '.join(known)}"
+            raise ConfigError(f"{path}: [http] has no option {key!r}", hint)
+        name, kind = known[key]
+        if not isinstance(value, kind):
+            wanted = "true or false" if kind is bool else "a text"
+            raise ConfigError(f"{path}: [http] {key} must be {wanted}")
+        options[name] = value
+    return options
 
 
 def show(document: Any, text: str) -> None:

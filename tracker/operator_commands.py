@@ -16,14 +16,17 @@ import click
 
 from common.cli.json_form import plain
 from common.units import moment_text, number_text, size_text, time_text
-from tracker.cli_options import address_options, home_option, json_option, show, show_rows
+from tracker.cli_options import (
+    address_options,
+    home_option,
+    json_option,
+    show,
+    show_rows,
+    web_options,
+)
 
 if TYPE_CHECKING:
     from common.messages import operator as messages
-
-# Without 0, O, 1, l and i, which people mix up: 16 of 31 are 79 bits.
-_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
-_PASSWORD_CHARACTERS = 16
 
 
 # -- the process --------------------------------------------------------------------------------
@@ -33,6 +36,7 @@ _PASSWORD_CHARACTERS = 16
 @home_option
 @json_option
 @address_options
+@web_options
 def start(
     info: Path | None,
     number: int | None,
@@ -42,6 +46,9 @@ def start(
     advertise: str,
     log_json: bool,
     verbose: bool,
+    http: bool,
+    http_origin: str,
+    metrics: str,
 ) -> None:
     """Start the tracker in the background.
 
@@ -57,16 +64,20 @@ def start(
     words += [] if number is None else [str(number)]
     for option, value in (("--bind", bind_at), ("--events", events), ("--advertise", advertise)):
         words += [option, value] if value else []
+    web = ["--http"] if http else []
+    web += ["--http-origin", http_origin] if http_origin else []
+    web += ["--metrics", metrics] if metrics else []
     last = _last_words(home)
     status = background.running(home)
     if status is not None:
         # A warning and no refusal: a script that wants a running tracker has one.
         said = f"the tracker is already running (PID {status.pid})"
-        if words not in ([], last):
+        if words not in ([], last) or web:
             said += "; the options are not used. For that: mini-torrent-tracker stop"
         print(said, file=sys.stderr, flush=True)
     else:
         words = words or last
+        words += web
         words += ["--log-json"] if log_json else []
         words += ["--verbose"] if verbose else []
         status = background.start(home, words)
@@ -196,11 +207,13 @@ def list_users(home: Path) -> None:
     )
 
 
-def _change(home: Path, question: Any) -> messages.Changed:
+def _change(home: Path, question: Any) -> tuple[dict[str, Any], str]:
     from common.messages import operator as messages
+    from tracker.documents import document_of
     from tracker.operator_client import ask
 
-    return ask(_absolute(home), question, messages.Changed)
+    changed = ask(_absolute(home), question, messages.Changed)
+    return document_of(question, changed), changed.text
 
 
 @click.command("disable-user")
@@ -217,8 +230,7 @@ def disable_user(user: str, home: Path) -> None:
     """
     from common.messages.operator import SetDisabled
 
-    changed = _change(home, SetDisabled(user, True))
-    show({"user": changed.name, "disabled": True, "devices": changed.devices}, changed.text)
+    show(*_change(home, SetDisabled(user, True)))
 
 
 @click.command("enable-user")
@@ -234,8 +246,7 @@ def enable_user(user: str, home: Path) -> None:
     """
     from common.messages.operator import SetDisabled
 
-    changed = _change(home, SetDisabled(user, False))
-    show({"user": changed.name, "disabled": False, "devices": changed.devices}, changed.text)
+    show(*_change(home, SetDisabled(user, False)))
 
 
 @click.command("delete-user")
@@ -252,16 +263,7 @@ def delete_user(user: str, home: Path) -> None:
     """
     from common.messages.operator import DeleteUser
 
-    changed = _change(home, DeleteUser(user))
-    show(
-        {
-            "user": changed.name,
-            "deleted": True,
-            "devices": changed.devices,
-            "groups": changed.groups,
-        },
-        changed.text,
-    )
+    show(*_change(home, DeleteUser(user)))
 
 
 @click.command("reset-password")
@@ -279,21 +281,15 @@ def reset_password(user: str, asks: bool, home: Path) -> None:
     """
     from common.messages.operator import ResetPassword
     from tracker.operator_client import holder_of
+    from tracker.random_password import random_password
 
     holder_of(_absolute(home))  # before a password is asked for
-    password = _asked_password() if asks else _random_password()
-    changed = _change(home, ResetPassword(user, password))
-    document = {"user": changed.name, "devices": changed.devices}
+    password = _asked_password() if asks else random_password()
+    document, text = _change(home, ResetPassword(user, password))
     if asks:
-        show(document, changed.text)
+        show(document, text)
     else:
-        show({**document, "password": password}, f"{changed.text}: {password}")
-
-
-def _random_password() -> str:
-    import secrets
-
-    return "".join(secrets.choice(_ALPHABET) for _ in range(_PASSWORD_CHARACTERS))
+        show({**document, "password": password}, f"{text}: {password}")
 
 
 def _asked_password() -> str:
@@ -360,8 +356,7 @@ def delete_group(group: str, home: Path) -> None:
     """
     from common.messages.operator import DeleteGroup
 
-    changed = _change(home, DeleteGroup(group))
-    show({"group": changed.name, "deleted": True}, changed.text)
+    show(*_change(home, DeleteGroup(group)))
 
 
 @click.command("registration")

@@ -90,13 +90,22 @@ def _hash(text: str) -> bytes:
 class Access:
     """Decides whether a request may go on.
 
-    ``sessions``: None on a Unix socket. ``open_again``: the hint for a page whose session ended.
+    ``hosts``: None admits all, for a port without secrets. ``sessions``: None on a port or Unix
+    socket that needs none. ``open_again``: the hint for a page whose session ended.
+    ``origin``: that of the page behind a proxy, which reaches the Unix socket and decides on its
+    users by itself.
     """
 
     def __init__(
-        self, hosts: frozenset[str], sessions: Sessions | None, open_again: str | None = None
+        self,
+        hosts: frozenset[str] | None,
+        sessions: Sessions | None,
+        open_again: str | None = None,
+        origin: str | None = None,
     ) -> None:
         self.open_again = open_again
+        self._origin = origin
+        self._proxied = None if origin is None else origin.partition("://")[2]
         self._hosts = hosts
         self._sessions = sessions
 
@@ -105,6 +114,8 @@ class Access:
 
         Why: a page of a stranger reaches this port by a name of its own that it points here.
         """
+        if self._hosts is None or self._proxied == headers.get("host", ""):
+            return None
         if headers.get("host", "") not in self._hosts:
             return Denied(421, "this is not the host that the request names")
         return None
@@ -119,12 +130,15 @@ class Access:
         """
         if method in WRITES and not _is_json(headers.get("content-type", "")):
             return Denied(415, "a request that changes something has the type application/json")
+        own = f"http://{headers.get('host', '')}"
         if self._sessions is None:
-            return Denied(403, "a browser has no access here") if "origin" in headers else None
+            if self._origin is None or headers.get("host") != self._proxied:
+                return Denied(403, "a browser has no access here") if "origin" in headers else None
+            own = self._origin
         if public and method == "GET" and _is_navigation(headers):
             return None
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-        if origin is not None and origin != f"http://{headers.get('host', '')}":
+        if origin is not None and origin != own:
             return Denied(403, "a page of another origin has no access")
         if site not in (None, "same-origin", "none"):
             return Denied(403, "a page of another site has no access")

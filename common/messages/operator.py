@@ -93,6 +93,40 @@ class Metrics(_Ask, frozen=True):
     """Return the metrics as Prometheus reads them."""
 
 
+class OpenPage(_Ask, frozen=True):
+    """Open the tracker's page for one browser tab."""
+
+
+class ListDevices(_Ask, frozen=True):
+    """``after``: key of the last device of the page before, in hexadecimal."""
+
+    after: Annotated[str, Meta(max_length=64, pattern="^([0-9a-f]{64})?$")] = ""
+
+
+class ListMembers(_Ask, frozen=True):
+    """List the members of ``group``, and the users who ask to join it."""
+
+    group: Text
+
+
+class ListSwarms(_Ask, frozen=True):
+    """List the shares of all groups; the rest as in `SwarmCursor`, the last one looked at."""
+
+    group: Text = ""
+    name: Text = ""
+    version: Annotated[int, Meta(ge=0, le=limits.COUNT_MAX)] = 0
+
+
+class GetLoad(_Ask, frozen=True):
+    """Return the counts of the tracker's work since it started."""
+
+
+class ListLog(_Ask, frozen=True):
+    """List the latest lines of the log; ``after``: number of the last one that is known."""
+
+    after: Annotated[int, Meta(ge=0, le=limits.COUNT_MAX)] = 0
+
+
 Ask: TypeAlias = (
     Status
     | Stop
@@ -104,6 +138,12 @@ Ask: TypeAlias = (
     | DeleteGroup
     | SetRegistration
     | Metrics
+    | OpenPage
+    | ListDevices
+    | ListMembers
+    | ListSwarms
+    | GetLoad
+    | ListLog
 )
 
 
@@ -136,6 +176,80 @@ class GroupRow(_Row, frozen=True):
     shares: int
     size_bytes: int
     log_head: int
+
+
+class DeviceRow(_Row, frozen=True):
+    """A device that is logged in. ``key``: hexadecimal; ``seen``: None while it is online.
+
+    ``fetching``, ``holding``: its contents; both rates as the device announced them.
+    """
+
+    key: str
+    user: str
+    disabled: bool
+    online: bool
+    address: str | None
+    since: str
+    seen: str | None
+    fetching: int
+    holding: int
+    received_bytes_per_s: int
+    sent_bytes_per_s: int
+
+
+class MemberRow(_Row, frozen=True):
+    """``role``: owner, member, or pending. ``online``, ``follows``: how many of ``devices`` do."""
+
+    user: str
+    role: str
+    since: str
+    devices: int
+    online: int
+    follows: int
+
+
+class FetchRow(_Row, frozen=True):
+    """A device that fetches: ``pieces`` are those that it holds."""
+
+    user: str
+    key: str
+    pieces: int
+
+
+class SwarmRow(_Row, frozen=True):
+    """A version of a share. ``holders``: devices that offer it, also those that are away.
+
+    ``fetching``: the first ones of ``leechers``.
+    """
+
+    group: str
+    name: str
+    version: int
+    since: str
+    size_bytes: int
+    pieces: int
+    holders: int
+    seeders: int
+    leechers: int
+    fetching: list[FetchRow]
+
+
+class SwarmCursor(_Row, frozen=True):
+    """Place in the list of all shares: the one that was looked at last."""
+
+    group: str
+    name: str
+    version: int
+
+
+class LogRow(_Row, frozen=True):
+    """A line of the log. ``number`` grows by one; ``text`` is printable."""
+
+    number: int
+    time: str
+    level: str
+    source: str
+    text: str
 
 
 class StatusIs(_Result, frozen=True):
@@ -188,6 +302,62 @@ class MetricsAre(_Result, frozen=True):
     text: str
 
 
+class PageOpened(_Result, frozen=True):
+    """The page is served at ``url``; ``secret`` is valid once, for `limits.PAGE_SECRET_S`."""
+
+    url: str
+    secret: str
+
+
+class Devices(_Result, frozen=True):
+    rows: list[DeviceRow]
+    more: bool = False
+
+
+class Members(_Result, frozen=True):
+    rows: list[MemberRow]
+
+
+class Swarms(_Result, frozen=True):
+    """``next``: where to go on; None at the end."""
+
+    rows: list[SwarmRow]
+    next: SwarmCursor | None = None
+
+
+class LoadIs(_Result, frozen=True):
+    """Counts since the start, at ``uptime_s``.
+
+    ``commands``: by outcome. ``durations``: commands without logins that took up to each of
+    ``bounds_s``, and at last all. ``refusals``: by reason, also of messages and connections.
+    Both rates: sums of all devices, as they announced them.
+    """
+
+    uptime_s: float
+    commands: dict[str, int]
+    logins: dict[str, int]
+    bounds_s: list[float]
+    durations: list[int]
+    commits: int
+    commits_s: float
+    commit_changes: int
+    queue: int
+    writable: bool
+    loop_lag_s: float
+    database_bytes: int
+    backup: str | None
+    events: int
+    tickets: int
+    refusals: dict[str, int]
+    devices_online: int
+    received_bytes_per_s: int
+    sent_bytes_per_s: int
+
+
+class Log(_Result, frozen=True):
+    rows: list[LogRow]
+
+
 class Failed(_Result, frozen=True):
     """The command was refused or failed."""
 
@@ -196,7 +366,21 @@ class Failed(_Result, frozen=True):
     hint: str | None = None
 
 
-Answer: TypeAlias = Failed | StatusIs | Users | Groups | RegistrationIs | Changed | MetricsAre
+Answer: TypeAlias = (
+    Failed
+    | StatusIs
+    | Users
+    | Groups
+    | RegistrationIs
+    | Changed
+    | MetricsAre
+    | PageOpened
+    | Devices
+    | Members
+    | Swarms
+    | LoadIs
+    | Log
+)
 
 
 def _form() -> str:

@@ -91,9 +91,13 @@ def run_program(
 class RunningTracker:
     """A `mini-torrent-tracker run` with its standard output and its log in files."""
 
-    def __init__(self, swarm: Swarm, name: str, bind: str, *words: str) -> None:
+    def __init__(
+        self, swarm: Swarm, name: str, bind: str, *words: str, before: Sequence[str] = ()
+    ) -> None:
+        """``before``: options before the command."""
         self.home = swarm.root / name
         self.words = words
+        self.before = before
         self.bind = bind
         self.log = swarm.root / f"{name}.log"
         self.printed = swarm.root / f"{name}.out"
@@ -103,7 +107,7 @@ class RunningTracker:
 
     def start(self) -> None:
         """Start it, where it was before if it ran before, and wait until it serves."""
-        words = [TRACKER, "run", *self.words, "--home", str(self.home)]
+        words = [TRACKER, *self.before, "run", *self.words, "--home", str(self.home)]
         if self.bind:
             words += ["--bind", self.bind]
         with self.log.open("ab") as log, self.printed.open("wb") as printed:

@@ -78,9 +78,9 @@ class TrackerHarness:
             match effect:
                 case Nudge(device):
                     self.nudged.append(device)
-                case RenewLease(device, user, endpoint, leeching, instance):
+                case RenewLease(device, user, endpoint, leeching, instance, rates):
                     self.swarm_changes += presence.announce(
-                        self.state, device, user, endpoint, leeching, self.now_s, instance
+                        self.state, device, user, endpoint, leeching, self.now_s, instance, rates
                     )
                 case ReleaseLease(device):
                     self.swarm_changes += presence.depart(device)

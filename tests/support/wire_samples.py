@@ -495,6 +495,12 @@ OPERATOR_ASKS: list[Any] = [
     operator.DeleteGroup("films"),
     operator.SetRegistration(operator.Registration.INVITE),
     operator.Metrics(),
+    operator.OpenPage(),
+    operator.ListDevices("ab" * 32),
+    operator.ListMembers("films"),
+    operator.ListSwarms("films", "a film.mkv", 2),
+    operator.GetLoad(),
+    operator.ListLog(17),
 ]
 
 _TIME = "2030-03-17T17:46:40.123Z"
@@ -522,6 +528,47 @@ OPERATOR_ANSWERS: list[Any] = [
     operator.RegistrationIs(operator.Registration.CLOSED, True),
     operator.Changed("bob is disabled", "bob", 1, 2),
     operator.MetricsAre("minitorrent_tracker_users 2.0\n"),
+    operator.PageOpened("http://127.0.0.1:4321/", "a secret"),
+    operator.Devices(
+        [
+            operator.DeviceRow(
+                "ab" * 32, "bob", False, True, "tcp://192.0.2.1:5", _TIME, None, 1, 2, 1 << 20, 7
+            )
+        ],
+        True,
+    ),
+    operator.Members([operator.MemberRow("bob", "member", _TIME, 2, 1, 1)]),
+    operator.Swarms(
+        [
+            operator.SwarmRow(
+                *("films", "a film.mkv", 2, _TIME, 1 << 30, 512, 3, 1, 1),
+                [operator.FetchRow("bob", "ab" * 32, 17)],
+            )
+        ],
+        operator.SwarmCursor("films", "a film.mkv", 2),
+    ),
+    operator.LoadIs(
+        uptime_s=12.5,
+        commands={"ok": 5},
+        logins={"wrong": 1},
+        bounds_s=[0.001],
+        durations=[4, 5],
+        commits=3,
+        commits_s=0.01,
+        commit_changes=2,
+        queue=0,
+        writable=True,
+        loop_lag_s=0.001,
+        database_bytes=4096,
+        backup=_TIME,
+        events=9,
+        tickets=2,
+        refusals={"wrong-credentials": 1},
+        devices_online=2,
+        received_bytes_per_s=1 << 20,
+        sent_bytes_per_s=7,
+    ),
+    operator.Log([operator.LogRow(17, _TIME, "INFO", "tracker", "serving at tcp://192.0.2.1:1")]),
 ]
 
 CONVERSATIONS: dict[str, tuple[Any, list[Any]]] = {

@@ -31,6 +31,7 @@ from tracker.core import (
     invitations,
     offers,
     operator,
+    overview,
     shares,
     tickets,
     versions,
@@ -103,6 +104,7 @@ InternalCommand: TypeAlias = (
     | ManifestGathered
     | Housekeep
     | operator.Command
+    | overview.Command
 )
 """Commands of the tracker to itself, and of its operator; they never come off the wire."""
 
@@ -199,6 +201,8 @@ def _match(
             | operator.SetRegistration()
         ):
             return operator.decide(context, command, now)
+        case overview.ListDevices() | overview.ListMembers() | overview.ListSwarms():
+            return overview.decide(context, command, now)
         case Housekeep():
             changes = (*devices.seen_marks(context, now), *devices.rekey_pending(context, now))
             return Decision(tracker.Done(), (*changes, *_expired(state, now)))

@@ -25,8 +25,11 @@ from common.names import printable
 from tracker.admin.home import LAST_LINK, LAST_OPTIONS, Home
 from tracker.metrics.readings import TrackerMetrics
 from tracker.service.addresses import Addresses, run_options
-from tracker.service.operator_socket import Facts, OperatorSocket
+from tracker.service.load import load_of
+from tracker.service.operator_socket import Facts, OperatorSocket, Views
+from tracker.service.recent_log import RecentLog
 from tracker.service.sockets import Server
+from tracker.service.web_process import WebProcess, WebSettings
 from tracker.store.sqlite_store import SqliteStore
 
 END_S = 4.8  # service managers and users wait 5 s
@@ -37,6 +40,7 @@ log = logging.getLogger("tracker")
 async def serve(
     home: Home,
     addresses: Addresses,
+    web_settings: WebSettings,
     ready: Callable[[str], None],
     info: Path | None = None,
     entry: InfoEntry | None = None,
@@ -58,8 +62,11 @@ async def serve(
     store = SqliteStore(home.database)
     server = Server(secrets, store, addresses)
     operator: OperatorSocket | None = None
-    began_at = monotonic()
+    web = WebProcess(home.path, web_settings)
+    recent, began_at = RecentLog(), monotonic()
+    logging.getLogger().addHandler(recent)
     try:
+        web.bind()
         found = await server.start()
         if info is not None and entry is not None and entry.key is None:
             add_key(info, entry, secrets.pair.public)
@@ -72,13 +79,22 @@ async def serve(
         facts = Facts(found.link, home.path, home.database, began_at)
         metrics = TrackerMetrics(server, server.command_loop, home.path, home.database)
         measuring = asyncio.create_task(metrics.lag.measure())
-        operator = OperatorSocket(facts, server.command_loop, metrics, stop)
+        views = Views(
+            metrics,
+            lambda: load_of(server, facts, metrics.lag),
+            recent,
+            web.open_page,
+        )
+        operator = OperatorSocket(facts, server.command_loop, views, stop)
+        await web.start()
         process.settle()
         ready(found.link)
         status = f"serving at {found.endpoint}"
         manager.ready(status)
         informing = asyncio.create_task(manager.keep_informed(lambda: status))
         log.info("serving at %s", printable(found.endpoint))
+        if web.metrics_address:
+            log.info("the metrics are at http://%s/metrics", web.metrics_address)
         _stop_on_quit(stop)
         await stop.wait()
         manager.stopping()
@@ -89,8 +105,11 @@ async def serve(
     finally:
         if operator is not None:
             operator.close()
+        closing = asyncio.create_task(web.close())
         await server.stop()
+        await closing
         store.close()
+        logging.getLogger().removeHandler(recent)
 
 
 def _end_within(seconds: float) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -25,7 +26,7 @@ from common.errors import MiniTorrentError, Refused, RemoteProtocolError
 from common.host.clock import monotonic
 from common.host.control_socket import control_endpoint
 from common.host.release import RELEASE
-from common.ids import DeviceKey
+from common.ids import DeviceKey, GroupId
 from common.messages import operator as messages
 from common.messages.base import Refusal
 from common.messages.refusals import Code
@@ -34,11 +35,14 @@ from common.net.pump import Frames, Pump
 from common.net.sockets import Private, bind, make_socket
 from common.shared_refusals import check_new_password
 from tracker.core import operator as core
+from tracker.core import overview
 from tracker.core.context import Caller, Reply
+from tracker.core.share_names import NameId, ShareId
 from tracker.metrics.readings import TrackerMetrics, database_bytes
 from tracker.service.batch import Job
 from tracker.service.command_loop import CommandLoop
 from tracker.service.passwords import hash_password
+from tracker.service.recent_log import RecentLog
 
 log = logging.getLogger("tracker.operator")
 
@@ -61,18 +65,26 @@ class Facts:
     began_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Parts that answer questions which need no decision."""
+
+    metrics: TrackerMetrics
+    load: Callable[[], messages.LoadIs]
+    log: RecentLog
+    open_page: Callable[[], Awaitable[messages.PageOpened]]
+
+
 class OperatorSocket:
     """Carries out the commands of the operator; ``stop`` ends the tracker.
 
     Thread safety: created and used in a running event loop. Raises `CannotListen`.
     """
 
-    def __init__(
-        self, facts: Facts, loop: CommandLoop, metrics: TrackerMetrics, stop: asyncio.Event
-    ) -> None:
+    def __init__(self, facts: Facts, loop: CommandLoop, views: Views, stop: asyncio.Event) -> None:
         self._facts = facts
         self._loop = loop
-        self._metrics = metrics
+        self._views = views
         self._stop = stop
         self._decoder: Decoder[messages.Ask] = Decoder(messages.Ask, data_frames=0)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,7 +155,21 @@ class OperatorSocket:
                 asyncio.get_running_loop().call_later(0.05, self._stop.set)
                 return messages.Changed("the tracker stops", str(self._facts.home))
             case messages.Metrics():
-                return messages.MetricsAre(self._metrics.text())
+                return messages.MetricsAre(self._views.metrics.text())
+            case messages.OpenPage():
+                return await self._views.open_page()
+            case messages.GetLoad():
+                return self._views.load()
+            case messages.ListLog(after):
+                return self._views.log.after(after)
+            case messages.ListDevices(key):
+                last = DeviceKey(bytes.fromhex(key)) if key else None
+                return await self._decided(overview.ListDevices(last))
+            case messages.ListMembers(group):
+                return await self._decided(overview.ListMembers(group))
+            case messages.ListSwarms(group, name, version):
+                share = ShareId(NameId(name), version)
+                return await self._decided(overview.ListSwarms(GroupId(group), share))
             case messages.ListUsers(after):
                 return await self._decided(core.ListUsers(after))
             case messages.ListGroups(after):
@@ -174,7 +200,7 @@ class OperatorSocket:
                 pass
         return answer
 
-    async def _decided(self, command: core.Command) -> messages.Answer:
+    async def _decided(self, command: core.Command | overview.Command) -> messages.Answer:
         """Carry out ``command`` in its turn among all others. Raise `Refused`."""
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 

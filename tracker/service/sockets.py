@@ -173,7 +173,7 @@ class Server:
                 await asyncio.wait_for(work, timeout=4.0)
             # Replies are in ZeroMQ's queues, and closing does not wait for them.
             await asyncio.sleep(0.05)
-            if counts := self._turned_away():
+            if counts := self.turned_away():
                 log.info("turned away: %s", _listed(counts))
             self.command_loop.close()
         for watch in self._watches:
@@ -192,11 +192,12 @@ class Server:
         counts = Counter[str]()
         while True:
             await asyncio.sleep(REPORT_S)
-            if self._turned_away() != counts:
-                counts = self._turned_away()
+            if self.turned_away() != counts:
+                counts = self.turned_away()
                 log.info("turned away so far: %s", _listed(counts))
 
-    def _turned_away(self) -> Counter[str]:
+    def turned_away(self) -> Counter[str]:
+        """Return the counts of what was refused, by reason."""
         zap = {f"handshake {what}": n for what, n in self._zap.counts.items() if what != "admit"}
         cut = {
             f"connection {what}": n

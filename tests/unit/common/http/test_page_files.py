@@ -11,8 +11,8 @@ import pytest
 from tests.support.paths import ROOT
 
 SHARED = ROOT / "common" / "http" / "page"
-PAGES = (SHARED, ROOT / "peer" / "http" / "page")
-VENDORED = ["preact.js"]
+PAGES = (SHARED, ROOT / "peer" / "http" / "page", ROOT / "tracker" / "http" / "page")
+VENDORED = ["preact.js", "uplot.js", "uplot.css"]
 FILES = [
     path
     for page in PAGES
@@ -33,7 +33,10 @@ def test_vendored_files_are_those_that_are_named() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_loaded_from_elsewhere(path: Path) -> None:
     text = path.read_text()
+    assert not re.search(r"\b(fetch|import|importScripts|url)\(\s*[\"'`]?https?:", text)
+    if path.name in VENDORED:
+        assert not re.search(r"XMLHttpRequest|\bfetch\(|\bimport\b", text)
+        return
     found = re.findall(r"https?://[a-z0-9./-]+", text)
     assert [url for url in found if not url.startswith("http://www.w3.org/")] == []
-    if path.name not in VENDORED:
-        assert "innerHTML" not in text
+    assert "innerHTML" not in text

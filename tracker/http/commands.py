@@ -1,0 +1,180 @@
+"""Commands of the HTTP API: those of the operator's socket, and some that are composed of them.
+
+Owns: the arguments of a request as typed values, and the answers that no message has.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from common.messages import operator
+
+Text = Annotated[str, Meta(max_length=4096)]
+Limit = Annotated[int, Meta(ge=1, le=100_000)]
+
+
+class Health(StrEnum):
+    """Health of a share: many devices online hold it whole, one does, or none."""
+
+    HEALTHY = "healthy"
+    SINGLE = "single_seeder"
+    UNSEEDED = "unseeded"
+
+
+class _Ask(msgspec.Struct, frozen=True, tag=True):
+    """Base of the commands."""
+
+
+class GetStatus(_Ask, frozen=True):
+    """State of the tracker."""
+
+
+class ListUsers(_Ask, frozen=True):
+    """``text``: part of a name. ``online``: only users with a device online."""
+
+    text: Text = ""
+    online: bool = False
+    limit: Limit = 100_000
+
+
+class ResetPassword(_Ask, frozen=True):
+    """``password``: empty for a random one."""
+
+    user: Text
+    password: Text = ""
+
+
+class ListGroups(_Ask, frozen=True):
+    text: Text = ""
+    limit: Limit = 100_000
+
+
+class ListDevices(_Ask, frozen=True):
+    """``text``: part of a user, key or address."""
+
+    text: Text = ""
+    online: bool = False
+    limit: Limit = 100_000
+
+
+class ListSwarms(_Ask, frozen=True):
+    """``text``: part of a group or name. ``group``: one group, exactly."""
+
+    text: Text = ""
+    group: Text = ""
+    health: Health | None = None
+    limit: Limit = 100
+
+
+class GetHistory(_Ask, frozen=True):
+    """``after``: number of the last point that is known."""
+
+    after: Annotated[int, Meta(ge=0)] = 0
+
+
+class Backup(_Ask, frozen=True):
+    """``file``: an absolute path on the tracker's machine."""
+
+    file: Text
+    replace: bool = False
+
+
+class Doctor(_Ask, frozen=True):
+    """Checks of the tracker's home, database, disk and libraries."""
+
+
+Composed: TypeAlias = (
+    GetStatus
+    | ListUsers
+    | ResetPassword
+    | ListGroups
+    | ListDevices
+    | ListSwarms
+    | GetHistory
+    | Backup
+    | Doctor
+)
+Command: TypeAlias = (
+    Composed
+    | operator.Stop
+    | operator.SetDisabled
+    | operator.DeleteUser
+    | operator.DeleteGroup
+    | operator.SetRegistration
+    | operator.ListMembers
+    | operator.GetLoad
+    | operator.ListLog
+)
+
+
+# -- answers ------------------------------------------------------------------------------------
+
+
+class HealthRow(msgspec.Struct, frozen=True):
+    """A share and its health; the rest as in `operator.SwarmRow`."""
+
+    group: str
+    name: str
+    version: int
+    since: str
+    health: Health
+    size_bytes: int
+    pieces: int
+    holders: int
+    seeders: int
+    leechers: int
+    fetching: list[operator.FetchRow]
+
+
+class SwarmsAre(msgspec.Struct, frozen=True):
+    """``wanted``: unseeded shares that devices fetch. ``matching``: rows before ``limit``.
+
+    ``complete``: False if there are more shares of a health than are kept, those without fetching
+    devices being left out.
+    """
+
+    shares: int
+    healthy: int
+    single_seeder: int
+    unseeded: int
+    wanted: int
+    matching: int
+    complete: bool
+    time: str
+    rows: list[HealthRow]
+
+
+class Point(msgspec.Struct, frozen=True):
+    """Load at a time. Rates are of the seconds before it; None if there was nothing to measure."""
+
+    number: int
+    time_ms: int
+    commands_per_s: float
+    refused_per_s: float
+    p99_s: float | None
+    commit_s: float | None
+    queue: int
+    loop_lag_s: float
+    database_bytes: int
+    devices_online: int
+    received_bytes_per_s: int
+    sent_bytes_per_s: int
+
+
+class HistoryIs(msgspec.Struct, frozen=True):
+    """``every_s``: time between two points; ``run``: differs after a restart of the process."""
+
+    run: str
+    every_s: float
+    points: list[Point]
+
+
+class CheckRow(msgspec.Struct, frozen=True):
+    check: str
+    health: str
+    found: str
+    hint: str | None

@@ -1,0 +1,92 @@
+"""History of the load: a point every `EVERY_S`, made from the counts of the tracker.
+
+Owns: rates and quantiles from the differences of counts. Not here: the counts (see
+tracker.service.load).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+
+from common.messages.operator import LoadIs
+from tracker.http.commands import HistoryIs, Point
+
+EVERY_S = 2.0
+POINTS_MAX = 900  # half an hour
+SPAN = 5  # points over which rates are taken: one point alone has few commands
+QUANTILE = 0.99
+
+
+class History:
+    """Points of one run of the web process."""
+
+    def __init__(self) -> None:
+        self._run = secrets.token_hex(4)
+        self._loads: deque[LoadIs] = deque(maxlen=SPAN + 1)
+        self._points: deque[Point] = deque(maxlen=POINTS_MAX)
+        self._count = 0
+
+    def add(self, load: LoadIs, time_ms: int) -> None:
+        """Add a point."""
+        if self._loads and load.uptime_s <= self._loads[-1].uptime_s:
+            return  # the same look twice
+        self._loads.append(load)
+        before = self._loads[0]
+        if before is load:
+            return  # there is nothing yet to compare it with
+        seconds = load.uptime_s - before.uptime_s
+        commits = load.commits - before.commits
+        self._count += 1
+        self._points.append(
+            Point(
+                number=self._count,
+                time_ms=time_ms,
+                commands_per_s=_rate(_all(load) - _all(before), seconds),
+                refused_per_s=_rate(_refused(load) - _refused(before), seconds),
+                p99_s=quantile(load.bounds_s, before.durations, load.durations),
+                commit_s=(load.commits_s - before.commits_s) / commits if commits else None,
+                queue=load.queue,
+                loop_lag_s=load.loop_lag_s,
+                database_bytes=load.database_bytes,
+                devices_online=load.devices_online,
+                received_bytes_per_s=load.received_bytes_per_s,
+                sent_bytes_per_s=load.sent_bytes_per_s,
+            )
+        )
+
+    def after(self, number: int) -> HistoryIs:
+        """Return the points after ``number``, oldest first."""
+        points = [point for point in self._points if point.number > number]
+        return HistoryIs(self._run, EVERY_S, points)
+
+
+def quantile(
+    bounds_s: list[float], before: list[int], now: list[int], share: float = QUANTILE
+) -> float | None:
+    """Return the time below which ``share`` of the values between two counts are.
+
+    ``before``, ``now``: values up to each bound, and all; within a bucket they count as evenly
+    spread, and beyond the last bound as that one. None without values.
+    """
+    counted = [later - earlier for earlier, later in zip(before, now, strict=True)]
+    if not counted or counted[-1] <= 0:
+        return None
+    wanted, lower, below = share * counted[-1], 0.0, 0
+    for bound, up_to in zip(bounds_s, counted, strict=False):
+        if up_to >= wanted:
+            return lower + (bound - lower) * (wanted - below) / (up_to - below)
+        lower, below = bound, up_to
+    return lower
+
+
+def _all(load: LoadIs) -> int:
+    return sum(load.commands.values())
+
+
+def _refused(load: LoadIs) -> int:
+    return sum(load.refusals.values())
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0

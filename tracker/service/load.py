@@ -1,0 +1,55 @@
+"""Load of a tracker: its counts for the operator's page, taken when they are asked for."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from common.host.clock import monotonic
+from common.messages.operator import LoadIs
+from common.metrics.loop_lag import LoopLag
+from common.units import rfc3339
+from tracker.admin.home import LAST_BACKUP
+from tracker.metrics.readings import database_bytes
+from tracker.service.meter import DURATIONS_S, OUTCOMES, READ, WRITE
+from tracker.service.operator_socket import Facts
+from tracker.service.sockets import Server
+
+
+def load_of(server: Server, facts: Facts, lag: LoopLag) -> LoadIs:
+    """Return the counts of a tracker that serves, as they are now."""
+    loop = server.command_loop
+    assert loop is not None
+    meter, (queue, writable) = loop.meter, loop.load()
+    commands = dict.fromkeys(OUTCOMES, 0)
+    for (_, outcome), count in meter.commands.items():
+        commands[outcome] += count
+    reads, writes = (meter.durations[kind].cumulated() for kind in (READ, WRITE))
+    leases = loop.context.presence.leases.values()
+    return LoadIs(
+        uptime_s=round(monotonic() - facts.began_at, 3),
+        commands=commands,
+        logins=dict(meter.logins),
+        bounds_s=list(DURATIONS_S),
+        durations=[sum(both) for both in zip(reads, writes, strict=True)],
+        commits=meter.commits.count,
+        commits_s=meter.commits.sum,
+        commit_changes=meter.batch_size,
+        queue=queue,
+        writable=writable,
+        loop_lag_s=lag.seconds,
+        database_bytes=database_bytes(facts.database),
+        backup=_changed_at(facts.home / LAST_BACKUP),
+        events=server.published,
+        tickets=server.tickets_signed,
+        refusals=dict(server.turned_away()),
+        devices_online=len(leases),
+        received_bytes_per_s=sum(lease.rates[0] for lease in leases),
+        sent_bytes_per_s=sum(lease.rates[1] for lease in leases),
+    )
+
+
+def _changed_at(path: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        return rfc3339(round(path.stat().st_mtime * 1000))
+    return None
