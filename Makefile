@@ -42,9 +42,10 @@ demo: $(VENV)/.run ## run a swarm on this machine: make demo FILE=path PEERS=4
 test: $(VENV)/.dev $(VENV)/.native ## all tests that finish in minutes
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
 
-check: $(VENV)/.dev ## ruff and mypy
+check: $(VENV)/.dev ## ruff and mypy; promtool where it is installed
 	$(BIN)/ruff --version && $(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy --version && $(BIN)/mypy
+	@$(BIN)/python -m tools.check_metrics
 
 format: $(VENV)/.dev ## format the code with ruff
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

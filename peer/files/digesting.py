@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from common.digests import Algorithm
+from peer.files.byte_count import DIGESTED
 from peer.files.hashing import Span, hash_pieces, map_in_order, never_cancelled
 from peer.files.source_files import SourceFiles
 from peer.native.digests import PieceDigest, placing, whole_of
@@ -53,7 +54,9 @@ def digest_all(
             on_progress(done)
 
         def digest(index: int) -> PieceDigest:
-            return files.digest(*span(index))
+            found = files.digest(*span(index))
+            DIGESTED.add(span(index)[1])
+            return found
 
         map_in_order(pieces, digest, on_placed, threads=threads, cancelled=cancelled)
         return whole_of(places, only) if whole else b""

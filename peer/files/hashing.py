@@ -15,6 +15,7 @@ from threading import Lock
 from typing import TypeAlias, TypeVar
 
 from common.digests import Algorithm
+from peer.files.byte_count import DIGESTED
 from peer.files.errors import Cancelled
 
 Span: TypeAlias = Callable[[int], tuple[int, int]]
@@ -172,6 +173,7 @@ class _OrderedPipeline:
         offset, length = self._span(self._indexes[place])
         there = self._read_into(offset, buffer[:length])
         digest = self._algorithm.digest_of(buffer[:length]) if there else None
+        DIGESTED.add(length if there else 0)
         with self._lock:
             self._finished[place] = (buffer, digest)
 

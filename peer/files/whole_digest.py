@@ -15,6 +15,7 @@ from common.digests import Buffer
 from common.host.clock import monotonic
 from common.limits import MIB
 from common.manifest import Manifest, count_pieces
+from peer.files.byte_count import DIGESTED
 from peer.files.errors import Cancelled
 from peer.files.hashing import never_cancelled
 
@@ -166,7 +167,10 @@ class WholeDigest:
     def _load(self, offset: int, buffer: memoryview) -> memoryview | None:
         """The bytes from ``offset``, as many as fit into ``buffer`` before the end."""
         view = buffer[: max(0, self._manifest.size - offset)]
-        return view if self._read_into(offset, view) else None
+        if not self._read_into(offset, view):
+            return None
+        DIGESTED.add(len(view))
+        return view
 
     def _take(self, view: memoryview) -> None:
         self._hasher.update(view)

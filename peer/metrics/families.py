@@ -56,8 +56,8 @@ FAMILIES = (
     ),
     counter(
         "disk_bytes_total",
-        "Bytes of pieces that were read to serve them, or written",
-        operation=("read", "write"),
+        "Bytes of pieces that were read to serve them, written, or read to digest them",
+        operation=("read", "write", "digest"),
     ),
     counter(
         "disk_errors_total",

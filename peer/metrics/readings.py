@@ -19,6 +19,7 @@ from peer.bandwidth import Bandwidth
 from peer.downloads.counts import DownloadCounts
 from peer.downloads.manager import Downloads
 from peer.fetching.pool import ConnectionPool
+from peer.files.byte_count import DIGESTED
 from peer.files.errors import DISK_ERRORS
 from peer.metrics.families import FAMILIES, GOOD, PAUSED, PROGRAM, REFUSALS, THROTTLED, UNUSED
 from peer.serving.server import PieceServer
@@ -100,6 +101,7 @@ class PeerMetrics:
         readings.add_each("pieces_received_total", "result", counts.pieces)
         readings.add("buffer_bytes", counts.waiting_bytes)
         readings.add("disk_bytes_total", counts.written_bytes, operation="write")
+        readings.add("disk_bytes_total", DIGESTED.total, operation="digest")
         for group, size in self._groups.named(counts.received_bytes).items():
             readings.add("received_bytes_total", size, group=group)
         readings.add_each("sources", "verdict", _verdicts(parts.downloads.progress()))

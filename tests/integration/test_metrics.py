@@ -67,6 +67,7 @@ def test_a_transfer_is_in_the_metrics_of_both_ends(own_swarm: Swarm) -> None:
     found = values(text)
     assert found[f'{p}sent_bytes_total{{group="{group}"}}'] == SIZE
     assert found[f'{p}disk_bytes_total{{operation="read"}}'] == SIZE
+    assert found[f'{p}disk_bytes_total{{operation="digest"}}'] == SIZE
     assert found[f'{p}pieces_served_total{{outcome="sent"}}'] >= 1
     for name in ("alice", "bob", str(alice.home), own_swarm.tracker.link):
         assert name not in text

@@ -57,6 +57,10 @@ def test_promtool_accepts_the_alerts() -> None:
     promtool("check", "rules", str(ALERTS))
 
 
+def test_alerts_fire_when_they_should() -> None:
+    promtool("test", "rules", str(ROOT / "tests" / "data" / "alerts_test.yml"))
+
+
 def test_h138_the_tracker_names_nothing_of_its_users() -> None:
     for family in of_tracker.FAMILIES:
         assert None not in family.labels.values()
