@@ -47,7 +47,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class RunEnvironment:
-    """Everything that a contestant gets for one run."""
+    """All that a contestant gets for one run."""
 
     workload: Workload
     source: Path

@@ -1,4 +1,4 @@
-"""What all tests share: an environment without our variables, and golden files.
+"""Base of all tests: an environment without our variables, and golden files.
 
 ``pytest --update-golden`` writes the files under ``tests/golden`` anew instead of comparing; the
 difference is then seen in review.

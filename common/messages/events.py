@@ -201,7 +201,7 @@ class PeerUpdate(Wire, frozen=True):
 
 
 class Nudge(Wire, frozen=True):
-    """Something about this device's groups changed that their own topics cannot tell it."""
+    """Hint to one device: its groups changed in a way that their own topics cannot tell it."""
 
 
 class Beat(Wire, frozen=True):

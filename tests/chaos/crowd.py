@@ -111,7 +111,7 @@ class Noise:
 
 
 def _insist(device: Device, command: Any) -> None:
-    """Ask until it is not too much any more."""
+    """Repeat the request until the tracker no longer says that it is too much."""
 
     def asked() -> bool:
         reply = device.try_(command)

@@ -55,7 +55,9 @@ def f03_a_downloader_killed_200_times_never_lies(stage: Stage) -> str:
                     undone += plug.pull(unsynced, stage.rng)
                 else:
                     unsynced.write_bytes(b"")
-                with frozen(alice.pid):  # nobody can give it anything: what it holds it has kept
+                with frozen(
+                    alice.pid
+                ):  # no source can give it anything: its pieces are those that it kept
                     bob.up()
                     wait_for(
                         lambda s=synced, d=download: (
@@ -96,7 +98,7 @@ def f05_one_of_five_seeders_frozen_costs_no_more_than_its_part(stage: Stage) -> 
 
 
 def f11_loss_in_one_direction_is_noticed(stage: Stage) -> str:
-    """What a source and the tracker say arrives no more; what is said to them does."""
+    """Messages of a source and of the tracker no longer arrive; those to them do."""
     with stage.swarm() as swarm, links() as line:
         link = SourceLine(line)
         alice = behind(swarm, link, "alice", "--upload-limit", "2M")
@@ -188,8 +190,8 @@ class Curve:
         return slope * 3600 / whole, error * 3600 / whole
 
     def faults(self, most: float) -> list[str]:
-        """What grows in the second half: what is used, by more than ``most`` bytes and one per
-        cent an hour; what is resident at most; what is open."""
+        """Growth in the second half: of used memory beyond ``most`` bytes and one per cent an
+        hour, of the highest resident memory, and of open descriptors."""
         slope, error = self.slope()
         grown, opened = _rise(self.used), _rise(self.descriptors)
         half = len(self.resident) // 2
@@ -229,7 +231,7 @@ def _top(values: list[int]) -> int:
 def f10_memory_and_descriptors_stay_where_they_are(stage: Stage) -> str:
     """Minutes of sharing, fetching, cancelling and failing connections, looked at once a round.
 
-    What is kept for a time, or up to a number, is kept for shorter and to a lower one: what grows
+    Times and numbers up to which something is kept are smaller than in the product: what grows
     in the second half grows for ever. ``--soak`` makes it longer, and the judgement finer.
     """
     with stage.swarm() as swarm, links() as line:
@@ -259,7 +261,7 @@ def f10_memory_and_descriptors_stay_where_they_are(stage: Stage) -> str:
 
 
 def _round(swarm: Swarm, group: str, alice: Person, bob: Person, carol: Person) -> None:
-    """Everything that a day brings, once."""
+    """The events of a day, once."""
     path = swarm.file(4 * MIB)
     alice.share(path, group, "--piece-size", "64K")
     downloads = [fetch(who, group, path) for who in (bob, carol)]

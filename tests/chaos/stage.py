@@ -1,4 +1,4 @@
-"""What a row of `make chaos` stands on: a seed, the time that is left, and swarms of processes."""
+"""Base of the rows of `make chaos`: a seed, the time that is left, and swarms of processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Stage:
 
     @property
     def left_s(self) -> float:
-        """How much time all rows together have left."""
+        """Time that all rows together have left."""
         return self.ends_at - time.monotonic()
 
     @contextlib.contextmanager

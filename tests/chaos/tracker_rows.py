@@ -53,7 +53,7 @@ class Writer(threading.Thread):
             self.done.append(name)
 
     def _answer(self, request_id: bytes) -> object:
-        """What is answered; None when nothing will be."""
+        """The answer; None if none will come."""
         while True:
             try:
                 return self.device.receive(request_id, timeout_s=0.2)
@@ -145,7 +145,7 @@ class Fleet:
 
 def _with_accounts(swarm: Swarm, count: int) -> list[keys.KeyPair]:
     """End the tracker, and start it again with ``count`` users whose passwords match nothing:
-    whoever gets in does so by its key."""
+    a device can log in by its key alone."""
     swarm.tracker.end()
     pairs = [keys.new_pair() for _ in range(count)]
     store = SqliteStore(swarm.tracker.home / "tracker.db")
@@ -181,8 +181,8 @@ def f08_thousands_of_peers_are_back_within_a_minute(stage: Stage) -> str:
 
 
 def f04_a_minute_of_frost_holds_up_no_transfer_and_is_followed_by_no_herd(stage: Stage) -> str:
-    """200 devices; whoever came back stays, and comes no second time. Two peers exchange pieces all
-    the while, long after they have noticed that nobody answers."""
+    """200 devices; one that came back stays, and comes no second time. Two peers exchange pieces
+    all the while, long after they have missed the tracker."""
     count, frost_s = stage.count(200), FROST_S * max(stage.scale, 0.25)
     with stage.swarm() as swarm:
         alice, bob = settle(swarm, "alice", "--upload-limit", "256K"), settle(swarm, "bob")
@@ -250,8 +250,8 @@ class Restless(threading.Thread):
 def f51_one_account_that_writes_all_the_time_leaves_the_tables_flat(stage: Stage) -> str:
     """Groups, shares, logins and requests come and go as fast as one account may, on six devices.
 
-    What is remembered for a time is remembered for shorter, and budgets are smaller, so that both
-    have come to their end in the first half.
+    Times for which something is remembered, and budgets, are smaller than in the product, so that
+    both have come to their end in the first half.
     """
     with stage.swarm() as swarm:
         with faults(limits=SHORT_LIVES):

@@ -51,7 +51,7 @@ class Stranger:
         self.count = int.from_bytes(os.urandom(6), "big")
 
     def socket(self, kind: int, endpoint: str, server_key: bytes) -> zmq.Socket[Any]:
-        """Section 2: CURVE with our one key pair, and a routing id that nobody can guess."""
+        """Section 2: CURVE with our one key pair, and a routing id that cannot be guessed."""
         socket = self.context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVTIMEO, int(DEADLINE_S * 1000))

@@ -37,7 +37,7 @@ def kill_and_look(download: Fetch) -> int:
 
 
 def starts_with(download: Fetch, synced: int, owner: Person) -> None:
-    """Start the downloader again while nobody can give it anything: what it holds it has kept."""
+    """Start the downloader again while no source can give it anything: its pieces are kept ones."""
     with frozen(owner.pid):
         download.who.up()
         wait_for(lambda: download.verified >= synced * PIECE, "what was synced")

@@ -33,7 +33,7 @@ def swarm(lan: Lan) -> Iterator[Swarm]:
 
 
 def settle(swarm: Swarm, machine: Machine, name: str, *options: str) -> Person:
-    """Somebody on ``machine`` with an account that is logged in."""
+    """A person on ``machine`` with an account that is logged in."""
     person = Person(swarm, name)
     with machine.inside():
         person.up(*options)
@@ -43,14 +43,14 @@ def settle(swarm: Swarm, machine: Machine, name: str, *options: str) -> Person:
 
 
 def check(person: Person, name: str) -> tuple[bool, str]:
-    """What `doctor` found of one thing."""
+    """The finding of `doctor` about one thing."""
     ran = person.run("--json", "doctor")
     [row] = [row for row in ran.json if row["check"] == name]
     return row["ok"], row["found"]
 
 
 def listed(person: Person) -> str:
-    """Where the tracker says that the only device of ``person`` is."""
+    """The address of the only device of ``person``, as the tracker says."""
     [row] = person.json("list-devices")
     return str(row["address"])
 

@@ -60,7 +60,7 @@ def test_f24_a_shared_file_that_changed_is_served_no_more_and_its_owner_is_told(
 
 
 def wrong_pieces(who: Person) -> int:
-    """How many that peer has received so far: the first from a source is the last as well."""
+    """Pieces that the peer has received so far: the first from a source is the last as well."""
     return (who.home / "peer.log").read_text("utf-8").count("sent a wrong piece")
 
 

@@ -36,7 +36,7 @@ def test_f02_a_source_killed_in_mid_piece_is_replaced_and_one_alone_comes_back(o
     wait_for(lambda: sources(download).get("carol"), "pieces from Carol")
     carol.kill()
     download.until(SIZE // 2)
-    alice.kill()  # nobody is left
+    alice.kill()  # no source is left
     alice.up()
     download.finishes()
 

@@ -296,7 +296,7 @@ def test_f14_connections_reset_in_a_storm_lose_no_event(
         storm.event()
         connected(bob)
     storm.heard_by(watcher)
-    # Two sockets each time, and not many more than were reset: nobody hammers.
+    # Two sockets each time, and not many more than were reset: no peer hammers.
     assert cut.connections <= 2 + resets * 8
 
 
@@ -354,7 +354,7 @@ def test_f17_a_late_subscriber_misses_no_event(
 def test_f18_commands_whose_way_is_cut_are_done_once(
     own: Swarm, line: Callable[..., FaultyLink], rng: random.Random
 ) -> None:
-    """Whoever types a command again after an error finds it done, or does it then."""
+    """A command that is typed again after an error was done, or is done then."""
     cut = TrackerLine(line, own.tracker.link, events_port(own))
     bob = settle(own, "bob", tracker=cut.link)
     wanted = [f"g{number}" for number in range(12)]

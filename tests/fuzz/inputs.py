@@ -57,7 +57,7 @@ def inputs(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
 
 
 def found(target: str) -> list[bytes]:
-    """What was found once, and must never be found again."""
+    """Inputs that were found once, and must never be found again."""
     if not FOUND.exists():
         return []
     rows = [json.loads(line) for line in FOUND.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""What coverage-guided fuzzing does with a find, and, where atheris is installed, that it finds."""
+"""Coverage-guided fuzzing: it keeps a find, and, where atheris is installed, it finds."""
 
 from __future__ import annotations
 

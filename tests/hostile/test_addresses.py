@@ -1,4 +1,4 @@
-"""Where a member can make others connect to."""
+"""Addresses to which a member can make others connect."""
 
 from __future__ import annotations
 

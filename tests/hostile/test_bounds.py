@@ -150,7 +150,7 @@ def test_a_number_that_belongs_to_something_else_by_now_is_left_alone(
         before = Pair(listener)
         number = before.ours.fileno()
         connections.opened(number)
-        other = Pair(listener)  # takes the number, and is nobody's business here
+        other = Pair(listener)  # takes the number, and does not matter here
         os.dup2(other.ours.fileno(), number)
         other.theirs.sendall(bytes(1000))
         other.ours.send(bytes(1000))

@@ -36,7 +36,7 @@ class Door:
         return zmtp.Curve(self.endpoint, self.key, **options)  # type: ignore[arg-type]
 
     def knock(self) -> zmtp.Curve | zmtp.Plain:
-        """A connection of somebody whom nobody knows, to shake hands by hand."""
+        """A connection of an unknown device, which shakes hands by hand."""
         return self.curve()
 
     def memory(self) -> int:
@@ -62,7 +62,7 @@ def pieces_of(arena: AttackSwarm) -> Door:
 
 
 class BulkDoor(Door):
-    """Where one comes in by a word, of those that a peer tells its requesters."""
+    """Endpoint that admits by a one-time token; a peer names it to its requesters."""
 
     def __init__(self, arena: AttackSwarm) -> None:
         host = arena.endpoint.rpartition(":")[0]
@@ -374,7 +374,7 @@ def test_h08_a_second_connection_under_a_name_in_use_hijacks_nothing(arena: Atta
             second.socket.settimeout(0.5)
             with pytest.raises((TimeoutError, ConnectionError)):
                 second.receive()
-    # The name is free, and somebody else's now: what the first had open is not theirs.
+    # The name is free, and another user's now: the channels of the first one are not theirs.
     with door.curve(pair=mallory.pair, identity=name) as third:
         say(third.shake(), peer.Request(1, [0], 0))
         third.socket.settimeout(0.5)

@@ -1,4 +1,4 @@
-"""What lies where a download is to go: whatever is planted there, nothing is written outside."""
+"""Traps at the destination of a download: nothing is written outside of it."""
 
 from __future__ import annotations
 

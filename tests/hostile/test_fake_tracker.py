@@ -33,7 +33,7 @@ HARMFUL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def harmless(text: str) -> None:
-    """What a person may be shown: nothing that moves a cursor, colours, turns or breaks a line."""
+    """Whether a text moves no cursor, and colours, turns and breaks no line."""
     assert not HARMFUL.search(text), repr(text)
     assert not any(line.startswith("2026-01-01 FATAL") for line in text.splitlines())
 
@@ -65,7 +65,7 @@ def deceived(swarm: Swarm) -> Iterator[Callable[[dict[type, Answer]], Person]]:
 
 
 def tree(folder: Path) -> list[str]:
-    """Everything that there is in a folder."""
+    """All entries of a folder."""
     return sorted(
         os.path.relpath(Path(at) / n, folder) for at, d, f in os.walk(folder) for n in d + f
     )

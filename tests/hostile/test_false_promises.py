@@ -12,7 +12,7 @@ from tests.support.attackers import PIECE, AttackSwarm, Liar, Shared, honest
 
 @pytest.fixture
 def shared(arena: AttackSwarm) -> Shared:
-    """What Alice shares, in a group in which Bob is."""
+    """A share of Alice, in a group in which Bob is."""
     group = arena.alice.group_with(arena.bob)
     return arena.shared(group, pieces=5, size=4 * PIECE + 100)
 

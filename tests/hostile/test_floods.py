@@ -1,4 +1,4 @@
-"""Floods: whoever wants too much gets their share, and the others get theirs."""
+"""Floods: a user who wants too much gets one share, and the others get theirs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Spammer(threading.Thread):
 
 @pytest.fixture
 def dora(arena: AttackSwarm) -> Iterator[Person]:
-    """Who serves no faster than the clients here can read, so that it is she who chooses."""
+    """A peer that serves no faster than the clients here can read, so that it chooses."""
     dora = Person(arena.swarm, "dora")
     dora.up("--upload-limit", str(UPLOAD_RATE))
     dora.ok("create-user", "dora", dora.password)

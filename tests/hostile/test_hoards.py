@@ -1,4 +1,4 @@
-"""Who takes what belongs to all: room, logs, and the right to log in."""
+"""Hoards: one user takes what belongs to all, such as room, logs, and the right to log in."""
 
 from __future__ import annotations
 

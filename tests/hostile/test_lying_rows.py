@@ -23,7 +23,7 @@ from tests.support.waiting import wait_for
 Deceived = Callable[[dict[type, Answer]], Person]
 ENCODED = manifest_of(b"")
 ENDLESS_MIB = 60
-"""What a peer may grow by while a tracker never ends a listing."""
+"""Growth that a peer may show while a tracker never ends a listing."""
 
 
 @pytest.fixture(scope="module")

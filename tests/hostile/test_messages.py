@@ -100,7 +100,7 @@ def test_h14_a_published_message_that_no_key_opens_is_ignored() -> None:
 
 
 def asked_of(group: str, content: bytes) -> Iterator[tracker.Command]:
-    """Everything that can be asked about a group without being in it."""
+    """All requests about a group that a device outside it can make."""
     yield tracker.LeaveGroup(group)
     yield tracker.ListRequests(group)
     yield tracker.ListMembers(group)
@@ -209,7 +209,7 @@ def commands_with(text: str) -> Iterator[tracker.Command]:
 
 
 def state_of(group: str, member: Device) -> tuple[Any, Any]:
-    """What is shared in a group and who is in it; who is online changes by itself."""
+    """The shares and members of a group; the devices that are online change by themselves."""
     members = member.ask(tracker.ListMembers(group)).rows
     return member.ask(tracker.ListFiles(group)), [
         msgspec.structs.replace(row, online=0) for row in members

@@ -1,4 +1,4 @@
-"""A source that sends what nobody asked for: it is borne for a while, and then left alone."""
+"""A source that sends unrequested pieces: it is borne for a while, and then left alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets a piece: nobody but the device that a ticket was made for, while it counts."""
+"""Tickets: the device that one was made for gets pieces, no other, and only while it counts."""
 
 from __future__ import annotations
 

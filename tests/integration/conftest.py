@@ -43,14 +43,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
-    """What processes speak over."""
+    """The transport between the processes."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
 def swarm(transport: str) -> Iterator[Swarm]:
     """A tracker, and Alice, Bob and Carol, for all tests that leave them as they were: what a test
-    makes bears a fresh name, and nobody is logged out or ended."""
+    makes bears a fresh name, and no one of them is logged out or ended."""
     made = Swarm(transport)
     try:
         for name in ("alice", "bob", "carol"):

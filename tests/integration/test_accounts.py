@@ -162,7 +162,7 @@ def test_a_login_over_another_one_is_refused_or_replaces_it(swarm: Swarm) -> Non
     dave.ok("create-user", erin, "another password")
     group = dave.group_with()
     dave.share(swarm.file(10), group)
-    # Nobody can be asked here: what runs is not ended without a word.
+    # No question can be asked here: a running peer is not ended without a word.
     assert "1 shares" in dave.refused("login", erin, "another password")
     assert dave.status()["user"] == dave.name
     dave.ok("login", erin, "another password", "--yes")

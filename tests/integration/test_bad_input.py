@@ -53,13 +53,13 @@ def quiet_swarm() -> Iterator[Swarm]:
 
 @pytest.fixture(scope="module")
 def stranger(quiet_swarm: Swarm) -> Person:
-    """A peer that runs, and nobody logged in."""
+    """A peer that runs, without a user."""
     return quiet_swarm.person("stranger", log_in=False)
 
 
 @pytest.fixture(scope="module")
 def dave(quiet_swarm: Swarm) -> Person:
-    """Somebody who is logged in."""
+    """A person who is logged in."""
     return quiet_swarm.person("dave")
 
 
@@ -223,7 +223,7 @@ class TestDownloading:
         assert (dest / "file").read_bytes() == b"mine"
 
     def test_a_destination_that_cannot_be_written_to(self, erin: Person, group: str) -> None:
-        # Nobody may make files there, not even root.
+        # Not even root may make files there.
         erin.refused("download-file", group, "film", "/proc/film")
         assert erin.json("show-downloads") == []
 
@@ -396,6 +396,6 @@ class TestUsage:
 
 
 def toggle(person: Person, group: str) -> None:
-    """Something that happens in a group, as often as one likes."""
+    """An event of a group that can be repeated at will."""
     person.ok("upload-file", "/etc/hostname", group)
     person.ok("stop-share", group, "hostname")

@@ -10,7 +10,7 @@ from tests.support.waiting import wait_for
 
 
 def id_of(person: Person) -> str:
-    """The whole key of somebody's device in hexadecimal: ids are its beginning."""
+    """The whole key of a device in hexadecimal: ids are its beginning."""
     return parse_key(person.status()["device"]).hex()
 
 
@@ -27,7 +27,7 @@ def rows(person: Person) -> dict[str, Any]:
 
 
 def is_out(person: Person) -> None:
-    """Whoever sits at that device is told so by whatever they do next."""
+    """The person at that device learns it from the next command."""
     wait_for(lambda: person.status()["user"] is None, "the end of the login")
     assert person.status()["shares"] == 0
     assert "logged out" in person.status()["trouble"]
@@ -136,7 +136,7 @@ def test_a_lost_device_is_forgotten_from_elsewhere(swarm: Swarm, alice: Person) 
     assert lap.refused("download-file", group, path.name, swarm.folder())
     assert lap.refused("upload-file", path, group)
     assert list(rows(desk)) == [desk.status()["device"]]
-    # It is the device that was logged out, for good, and nobody else.
+    # It is the device that was logged out, for good, and no other one.
     lap.restart()
     assert lap.status()["user"] is None
     assert desk.json("list-groups")

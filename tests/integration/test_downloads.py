@@ -22,7 +22,7 @@ SIZE = 3_000_000
 
 @pytest.fixture(scope="module")
 def slow_seeder(swarm: Swarm) -> Iterator[Person]:
-    """Somebody who serves so slowly that a transfer can be watched."""
+    """A peer that serves so slowly that a transfer can be watched."""
     person = swarm.person(swarm.fresh("slow"), options=("--upload-limit", SLOW))
     yield person
     person.down()

@@ -154,7 +154,7 @@ def test_leaving_stops_ones_sharing_there_and_nowhere_else(
     bob.refused("upload-file", path, left)
     carol.fetch(kept, path.name, swarm.folder())
     assert users(alice, "list-members", left) == {"alice": "owner", "carol": "member"}
-    # Whoever comes back begins anew: what was shared before is not shared again by itself.
+    # A member who comes back begins anew: former shares are not shared again by themselves.
     alice.let_in(left, bob)
     assert bob.files(left) == {}
 

@@ -154,7 +154,7 @@ def test_a_logged_in_device_refuses_an_invitation_of_another_tracker(
         said = bob.refused("join", link, bob.name, bob.password)
         assert f"logged in as {bob.name} at {swarm.tracker.link}" in said
         assert (bob.pid, bob.status()["user"]) == (pid, bob.name)
-        # A device that nobody uses changes to the tracker of the invitation.
+        # A device without a user changes to the tracker of the invitation.
         idle = Person(swarm, swarm.fresh("idle"))
         idle.up()
         idle.ok("join", link, idle.name, idle.password)

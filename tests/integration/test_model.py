@@ -36,7 +36,7 @@ class Group:
     shares: dict[str, tuple[bytes, set[str]]] = field(default_factory=dict)
 
     def offering(self, data: bytes) -> set[str]:
-        """Who offers this content, under whatever name: one content is one swarm in a group."""
+        """The sources of this content under any name: one content is one swarm in a group."""
         return {
             who for other, offering in self.shares.values() if other == data for who in offering
         }
@@ -57,7 +57,7 @@ class Session:
     # -- choosing -------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Something that somebody does."""
+        """An act of one person."""
         who = self.rng.choice(sorted(self.people))
         doings: list[tuple[int, Callable[[str], None]]] = [
             (3, self.create),
@@ -194,7 +194,7 @@ class Session:
             return
         data, offering = shared
         if not (group.offering(data) & self.there) and data:
-            return  # it would wait for somebody to come
+            return  # it would wait for a source
         self.run(who, True, "download-file", name, share, dest)
         assert (dest / share).read_bytes() == data, self.story
         offering.add(who)

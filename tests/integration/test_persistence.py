@@ -1,4 +1,4 @@
-"""What is there after a restart: of a peer, of the tracker, of everything."""
+"""State after a restart: of a peer, of the tracker, of all."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def carol(restless: Swarm) -> Person:
 
 @pytest.fixture
 def slow(restless: Swarm) -> Person:
-    """Somebody who serves so slowly that a transfer can be interrupted."""
+    """A peer that serves so slowly that a transfer can be interrupted."""
     return restless.named("slow")
 
 

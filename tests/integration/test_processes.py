@@ -16,7 +16,7 @@ from tests.support.waiting import PATIENCE_S, wait_for
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of which the next one is free too; nobody else is likely to take them at once."""
+    """Ports of which the next one is free too; no other process is likely to take them at once."""
     taken, ports = [], []
     while len(ports) < count:
         near, far = socket.socket(), socket.socket()
@@ -91,7 +91,7 @@ def test_the_originals_way(bare: Swarm) -> None:
     for said in ("anna", "music", "song.mp3", "] [music] song.mp3"):
         assert said in ran.out, str(ran)
     errors = [line for line in ran.err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 2, str(ran)  # nobody has asked, and there is no such group
+    assert len(errors) == 2, str(ran)  # there is no request, and no such group
     assert (bare.root / "copy.mp3").read_bytes() == path.read_bytes()
     # The peer was started by the prompt, and ended with it.
     assert run_program([PEER, "--home", str(bare.root / "p"), "status"]).code == 3

@@ -188,7 +188,7 @@ def slurm(room: Room) -> None:
 
 
 def refused(room: Room, weights: Path) -> None:
-    """What `mt-bcast` and the prolog do not do."""
+    """Faults of `mt-bcast` and the prolog that they refuse."""
     job = room.machine("job")
     weights.write_bytes(b"other")
     for line, code, text in (

@@ -159,7 +159,7 @@ def test_a_folder_is_one_share(swarm: Swarm, alice: Person, bob: Person) -> None
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder: bytes of files, None for folders."""
+    """All entries below a folder: bytes of files, None for folders."""
     return {
         str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes()
         for path in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""What is shared, what is named or refused first, and what of it arrives: by real processes."""
+"""Sharing by real processes: what is named or refused first, and what arrives."""
 
 from __future__ import annotations
 

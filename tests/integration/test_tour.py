@@ -57,7 +57,7 @@ def compared(text: str) -> list[str]:
 
 
 def answers(step: Step) -> str:
-    """What the person types at the questions of the page; standard input here is no terminal."""
+    """Answers to the questions of the page; standard input here is no terminal."""
     name = step.prompt.partition("@")[0]
     asked = [line for line in step.output.splitlines() if line.startswith(_ASKED[:3:2])]
     return "".join(f"{PASSWORDS[name] if 'Password' in line else name}\n" for line in asked)

@@ -189,7 +189,7 @@ def test_f8_a_restart_is_met_by_everybody_at_once_and_hashes_no_password(
     home, pairs = tmp_path / "home", [keys.new_pair() for _ in range(200)]
     home.mkdir(mode=0o700)
     store = SqliteStore(home / "tracker.db")
-    # No password could ever match this hash: whoever gets in does so by its key.
+    # No password could ever match this hash: a device can log in by its key alone.
     store.commit(
         [
             change

@@ -330,7 +330,7 @@ def test_h34_a_wrong_old_password_is_a_guess_like_any_other(
     # Of all guesses of this device there are no more, whatever they are made with.
     assert alice.refused(tracker.ChangePassword("a password", "my own one")) is Code.SLOW_DOWN
     assert alice.refused(tracker.Login(name("alice"), "a password")) is Code.SLOW_DOWN
-    # Whoever guesses keeps the user's own device from nothing, nor does a right password cost any.
+    # Guesses of others keep the user's own device from nothing, nor does a right password cost any.
     password = "a password"
     for number in range(7):
         asked = tracker.ChangePassword(password, password := f"another {number}", True)
@@ -473,7 +473,7 @@ def all_groups(device: Device) -> list[tracker.GroupRow]:
 
 
 def test_f38_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    """What hangs, here the disk, is waited for by the first alone."""
+    """A step that hangs, here the disk, delays the first command alone."""
     with running(tmp_path / "home", *TCP) as process:
         device = Device(process.at).enter("alice")
         with contextlib.closing(sqlite3.connect(process.home / "tracker.db")) as other:

@@ -76,7 +76,7 @@ def test_a_changed_folder_is_described_file_by_file(
     assert found["entries"][-1] == {"path": "30", "size_bytes": 0, "kind": "folder"}
     text = bob.ok("info", group, folder.name)
     assert "… and 10 more (all of them: --json)" in text
-    # The earlier version had no other holder: a name and a number that nobody serves.
+    # The earlier version had no other holder: no device serves that name and number.
     assert [row[1] for row in versions(bob, group)] == [2]
     pattern = folder.name[:-1].upper() + "?"
     assert [row["name"] for row in bob.json("list-files", group, pattern)] == [folder.name]

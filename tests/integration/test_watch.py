@@ -120,7 +120,7 @@ def test_only_members_watch(alice: Person, bob: Person) -> None:
 
 @pytest.fixture
 def watched(own_swarm: Swarm) -> tuple[Swarm, Person, str]:
-    """Somebody with a group, in a swarm whose tracker may be restarted."""
+    """A person with a group, in a swarm whose tracker may be restarted."""
     person = own_swarm.person("alice")
     return own_swarm, person, person.group_with()
 

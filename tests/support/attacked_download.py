@@ -54,7 +54,7 @@ class AttackedDownload:
 
     @property
     def log(self) -> str:
-        """What Bob's peer has logged."""
+        """The log of Bob's peer."""
         return (self.bob.home / "peer.log").read_text()
 
 

@@ -60,7 +60,7 @@ class AttackSwarm:
         return self.swarm.person("bob")
 
     def stranger(self) -> Device:
-        """A device that is logged in as nobody."""
+        """A device without a user."""
         return self.devices(self.at)
 
     def device(self, name: str = "") -> Device:
@@ -93,7 +93,7 @@ class AttackSwarm:
 
     @property
     def signing_key(self) -> nacl.signing.SigningKey:
-        """What only the tracker has: with it one can make tickets that no tracker would."""
+        """The key of the tracker: with it one can make tickets that no tracker would."""
         return load_or_make_signing_keys(self.swarm.tracker.home / "signing.key")[0]
 
     def ticket(self, device: Device, group: str) -> bytes:
@@ -154,7 +154,7 @@ class Shared:
         return self.bytes[index * PIECE : (index + 1) * PIECE]
 
     def content(self, device: Device) -> ContentId:
-        """What a member is told of it."""
+        """The content, as a member learns of it."""
         return ContentId(device.ask(tracker.FindShare(self.group, self.name)).row.content)
 
 
@@ -288,7 +288,7 @@ def lying(
 
 
 def honest(shared: Shared, encoded: bytes = b"") -> Callable[[Any, Send], None]:
-    """How a source behaves that is none."""
+    """Behaviour of a source that is none."""
 
     def behave(ask: Any, send: Send) -> None:
         match ask:

@@ -128,7 +128,7 @@ def row_of(name: str, encoded: bytes) -> tracker.FileRow:
 
 
 def found(name: str, encoded: bytes, *, content: bytes = b"", total: int | None = None) -> Answer:
-    """What `FindShare` is answered with: a share called ``name``."""
+    """The answer to `FindShare`: a share called ``name``."""
     content = content or manifest.manifest_id(encoded)
     row = tracker.FileRow(name, content, 5, 1, 1, 1 << 14, "blake3", b"d" * 32, 1, 0, ["eve"])
     size = len(encoded) if total is None else total
@@ -136,7 +136,7 @@ def found(name: str, encoded: bytes, *, content: bytes = b"", total: int | None 
 
 
 def parts(encoded: bytes, total: int | None = None) -> Answer:
-    """What `GetManifest` is answered with."""
+    """The answer to `GetManifest`."""
 
     def answer(ask: tracker.GetManifest) -> Any:
         part = encoded[ask.offset : ask.offset + limits.MANIFEST_PART_BYTES]

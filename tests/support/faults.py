@@ -1,4 +1,4 @@
-"""What the fault rows do all the time: faults in processes, small disks, the damage."""
+"""Steps of many fault rows: faults in processes, small disks, the damage."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Small:
         subprocess.run(["mount", "-o", "loop", str(self.image), str(self.path)], check=True)
 
     def break_(self) -> None:
-        """Whatever lies beyond the first MiB cannot be read or written any more: EIO."""
+        """Bytes beyond the first MiB can no longer be read or written: EIO."""
         self._resize(MIB)
 
     def mend(self) -> None:
@@ -196,7 +196,7 @@ def _mount(*words: str | Path) -> None:
 
 
 def settle(swarm: Swarm, name: str, *options: str, tracker: str | None = None) -> Person:
-    """Somebody with an account, at a peer that was started with these options."""
+    """A person with an account, at a peer that was started with these options."""
     made = Person(swarm, name)
     made.up(*options, tracker=tracker)
     made.ok("create-user", name, made.password)
@@ -205,7 +205,7 @@ def settle(swarm: Swarm, name: str, *options: str, tracker: str | None = None) -
 
 
 def behind(swarm: Swarm, line: SourceLine, name: str, *options: str, **more: Any) -> Person:
-    """Somebody at a peer that others reach through ``line`` only, and has these faults besides."""
+    """A person at a peer that others reach through ``line`` only, and that has these faults."""
     with faults(announce=line.announced, **more):
         made = settle(swarm, name, "--listen", "tcp://127.0.0.1:0", *options)
     line.lead_to(int(made.status()["listen"].rpartition(":")[2]), made.bulk_port())
@@ -290,7 +290,7 @@ def begin(
 
 
 def fetch(who: Person, group: str, path: Path, *, folder: Path | None = None) -> Fetch:
-    """Have ``who`` begin to fetch ``path``, which somebody shares already."""
+    """Have ``who`` begin to fetch ``path``, which is shared already."""
     folder = folder or who.swarm.folder("got")
     wait_for(lambda: path.name in who.files(group), "the share in the list")
     who.ok("download-file", group, path.name, folder, "--no-wait")
@@ -298,7 +298,7 @@ def fetch(who: Person, group: str, path: Path, *, folder: Path | None = None) ->
 
 
 def pieces_served(who: Person) -> int:
-    """How many pieces a peer has sent since its start."""
+    """Number of pieces that a peer has sent since its start."""
     rows = json.loads(who.run("--json", "doctor").out)
     return next(int(row["found"]) for row in rows if row["check"] == "pieces served")
 
@@ -309,7 +309,7 @@ def notices(who: Person) -> list[str]:
 
 
 def events_port(swarm: Swarm) -> int:
-    """Where the tracker publishes, as it tells everybody."""
+    """The endpoint of the published events, as the tracker announces it."""
     device = Device(parse_link(swarm.tracker.link).first)
     try:
         told: str = device.ask(tracker.Hello()).events

@@ -1,9 +1,9 @@
 """A line between two processes that can be made bad while they speak: a TCP proxy in a thread.
 
 `FaultyLink` forwards what comes to its own address to a target. Both ways of it can be delayed,
-held back or slowed down, and all its connections can be reset. What is held is kept and goes on
-when the line heals, as TCP would send it again. Whole frames can be left out (``swallowing``), as
-somebody on the way could who knows ZMTP; less than a frame would only break the connection at once.
+held back or slowed down, and all its connections can be reset. Held bytes go on when the line
+heals, as TCP would send them again. Whole frames can be left out (``swallowing``), as an attacker
+on the way could who knows ZMTP; less than a frame would only break the connection at once.
 
 `TrackerLine` and `SourceLine` put such links before a tracker and before a peer. All of 127.0.0.0/8
 is this machine, so a link takes the process's own ports at another of these addresses, and what
@@ -31,7 +31,7 @@ _hosts = itertools.count(2)
 
 @dataclass
 class Way:
-    """One direction. Whoever connects sends ``up`` and hears ``down``."""
+    """One direction. The connecting side sends ``up`` and receives ``down``."""
 
     delay_s: float = 0.0
     loss: float = 0.0
@@ -40,7 +40,7 @@ class Way:
     """Bytes a second, 0 for no limit."""
     held: bool = False
     swallow: Swallow | None = None
-    """What is left out of it, on connections that begin from now on."""
+    """Frames that are left out of it, on connections that begin from now on."""
     bytes: int = 0
     open: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -56,7 +56,7 @@ class FaultyLink:
     ) -> None:
         self.target = target
         self.connections = 0
-        """How many were made, for counting storms of them."""
+        """Number of connections that were made, for counting storms of them."""
         self._rng = random.Random(seed)
         self._refusing = False
         self._writers: set[asyncio.StreamWriter] = set()
@@ -82,7 +82,7 @@ class FaultyLink:
             way.delay_s, way.loss, way.rate = delay_s, loss, rate
 
     def hold(self, *ways: Way) -> None:
-        """Let nothing through any more, in these directions or in both."""
+        """Let nothing through from now on, in these directions or in both."""
         for way in ways or (self.up, self.down):
             way.held = True
             self._loop.call_soon_threadsafe(way.open.clear)
@@ -217,7 +217,7 @@ class Line:
             link.hold()
 
     def hold_down(self) -> None:
-        """What is said there arrives; what is said from there does not."""
+        """Messages to there arrive; messages from there do not."""
         for link in self.links:
             link.hold(link.down)
 

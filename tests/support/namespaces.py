@@ -50,7 +50,7 @@ class Machine:
 
     @property
     def received_bytes(self) -> int:
-        """What its card has received, with headers."""
+        """Bytes that its card has received, with headers."""
         argv = ["ip", "-n", self.name, "-s", "-j", "link", "show", "eth0"]
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         return int(json.loads(done.stdout)[0]["stats64"]["rx"]["bytes"])

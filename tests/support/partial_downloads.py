@@ -54,7 +54,7 @@ class Sample:
 
 
 def snapshot(root: Path) -> dict[str, tuple[int, bytes]]:
-    """Everything beneath a path: kind, permission to execute, and bytes."""
+    """All entries beneath a path: kind, permission to execute, and bytes."""
     found = {}
     for path in [root, *sorted(root.rglob("*"))]:
         mode = path.lstat().st_mode

@@ -1,6 +1,6 @@
 """A swarm of real processes, and people who use it through the real command line.
 
-`Swarm` is a directory, a tracker and whoever is in it; a `Person` is a user at a device of their
+`Swarm` is a directory, a tracker and the people in it; a `Person` is a user at a device of their
 own. A command is run in the test's process by default, which is the whole of the command line but
 the start of Python; `Person.spawn` and `Person.command` run the installed program.
 """
@@ -41,7 +41,7 @@ SMALL_PIECE = 16 * 1024  # the smallest there is: a small file has many of them
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a command line left behind."""
+    """Result of a command line."""
 
     words: Sequence[str]
     code: int
@@ -183,11 +183,11 @@ class Swarm:
         return path
 
     def named(self, name: str) -> Person:
-        """Who was made under that name."""
+        """The person that was made under that name."""
         return next(person for person in self.people.values() if person.name == name)
 
     def person(self, name: str, *, log_in: bool = True, options: Sequence[str] = ()) -> Person:
-        """Somebody at a device with a peer that runs, and an account that is logged in."""
+        """A person at a device with a peer that runs, and an account that is logged in."""
         person = Person(self, name)
         person.up(*options)
         if log_in:
@@ -196,13 +196,13 @@ class Swarm:
         return person
 
     def file(self, size: int, name: str = "", *, folder: Path | None = None) -> Path:
-        """A file with a content that nobody in this swarm has yet."""
+        """A file with a content that no device of this swarm has yet."""
         path = (folder or self.folder()) / (name or self.fresh("file"))
         path.write_bytes(content(size, next(self._numbers)))
         return path
 
     def logs(self) -> Iterator[tuple[str, str]]:
-        """The end of every log, for whoever must find out why."""
+        """The end of every log, by which the reason can be found."""
         for path in sorted([*self.root.glob("*.log"), *self.root.glob("*/peer.log")]):
             with contextlib.suppress(OSError):
                 text = path.read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace")
@@ -317,7 +317,7 @@ class Person:
         daemon_process.reap()
 
     def bulk_port(self) -> int | None:
-        """Where others make bulk connections to this peer; None if they make none."""
+        """The endpoint for bulk connections to this peer; None if others make none."""
         rows = json.loads(self.run("--json", "doctor").out)  # which may find something else wrong
         [told] = [row["found"] for row in rows if row["check"] == "bulk connections"]
         found = re.match(r"port (\d+);", told)
@@ -363,7 +363,7 @@ class Person:
         return row["state"] if row else ""
 
     def copy(self, name: str = "") -> Person:
-        """A further device of the same user, with a peer that runs and nobody logged in."""
+        """A further device of the same user, with a peer that runs, and not logged in."""
         other = Person(self.swarm, name or self.name)
         other.password = self.password
         other.up()

@@ -1,9 +1,9 @@
-"""Sees to it that no process and no file of a test's swarm outlives the test's own process.
+"""Reaper: no process and no file of a test's swarm outlives the test's own process.
 
 It is started beside each swarm, as a process in a session of its own, and holds the end of a pipe.
 When the pipe breaks, since the tests ended or were killed, it ends every process that bears the
-swarm's directory in its command line (nobody else's does: the name is a random one) and removes the
-directory. `sweep` does the same from within.
+swarm's directory in its command line (no other process does: the name is a random one) and removes
+the directory. `sweep` does the same from within.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def sweep(root: Path) -> list[int]:
 
 
 def _reap(pids: list[int]) -> None:
-    # Those that are our own children stay visible until somebody has asked after them.
+    # Our own children stay visible until their exit codes are collected.
     for pid in pids:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)

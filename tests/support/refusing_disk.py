@@ -40,7 +40,7 @@ class RefusingDisk:
         new.replace(self.rules)
 
     def still_open(self) -> list[str]:
-        """What was removed while it was open and is open still: it keeps its room."""
+        """Files that were removed while open and are still open: they keep their room."""
         return [path.name for path in self.below.rglob(".fuse_hidden*")]
 
 

@@ -18,7 +18,7 @@ SIGNATURE_BYTES = 3  # the first frame of every message of ours
 
 @dataclass
 class Swallow:
-    """What is to be left out: ``count`` frames, the first of which is one of ``first_sizes``, or
+    """Rule of what is left out: ``count`` frames, the first of which is one of ``first_sizes``, or
     longer than ``longer_than``, after ``skip`` such frames have passed."""
 
     first_size: int = -1
@@ -54,7 +54,7 @@ class Frames:
         self._taken = False
 
     def passing(self, data: bytes) -> bytes:
-        """What goes on of ``data``, and of what was kept back before it."""
+        """The bytes to forward of ``data``, and of those that were kept back before it."""
         out = bytearray()
         data = self._kept + data
         at = 0

@@ -1,4 +1,4 @@
-"""What is wrong with one process of a test, from before its first own line: read from ``FAULTS``.
+"""Faults of one process of a test, from before its first own line: read from ``FAULTS``.
 
 Python imports this by its name from PYTHONPATH. ``FAULTS`` is a JSON object:
 

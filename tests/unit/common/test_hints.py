@@ -51,7 +51,7 @@ def calls(path: Path) -> Iterator[tuple[ast.Call, str]]:
 
 
 def text_of(node: ast.expr) -> str:
-    """What stands there, or a name that is hard to quote where it is not known before."""
+    """The words there, or a name that is hard to quote where it is not known before."""
     return str(node.value) if isinstance(node, ast.Constant) else "1"
 
 

@@ -32,7 +32,7 @@ PIECE = 16 * KIB
 
 
 def manifest_of(*entries: Entry, **changes: Any) -> Manifest:
-    """A manifest that is consistent but for the changes, of pieces that nobody has."""
+    """A manifest that is consistent but for the changes, of pieces that no device has."""
     size = sum(entry.size for entry in entries)
     fields: dict[str, Any] = {
         "format": 1,
@@ -66,7 +66,7 @@ def test_encoding_and_decoding_give_the_same_manifest() -> None:
 
 
 def test_golden_bytes() -> None:
-    """Whoever changes these changes the protocol, and the id of every content."""
+    """A change of these changes the protocol, and the id of every content."""
     encoded = encode(manifest_of(Entry("a b", 3), Entry("x", 0, EntryKind.FOLDER)))
     assert encoded.hex() == (
         "9701a6626c616b6533cd400003c420"

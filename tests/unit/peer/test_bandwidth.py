@@ -36,7 +36,7 @@ class Clock:
 
 
 def bandwidth(home: Path, clock: Clock) -> Bandwidth:
-    """What a peer that starts now has."""
+    """Settings of a peer that starts now."""
     return Bandwidth(home, load(home), now=clock, zone=lambda: BERLIN)
 
 

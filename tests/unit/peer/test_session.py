@@ -291,7 +291,7 @@ def test_a_login_right_after_a_logout_from_elsewhere_wins() -> None:
 def test_a_logout_with_a_lost_reply_counts_as_done_here() -> None:
     async def test() -> None:
         stage = Stage(ALICE)
-        # A new connection, on which the tracker says that nobody is logged in …
+        # A new connection, on which the tracker says that no user is logged in …
         stage.session.logged_out("no user is logged in on this device")
         stage.replica.user = None
         stage.session.link_up()

@@ -75,7 +75,7 @@ def test_without_helpers_new_jobs_wait() -> None:
 
 
 def test_closing_while_jobs_are_taken_ends() -> None:
-    """Whoever takes the last job away must not leave the one who closes waiting for it."""
+    """The taker of the last job must not leave `close` waiting for it."""
 
     async def test(workers: Workers) -> None:
         for _ in range(30):

@@ -1,4 +1,4 @@
-"""What we depend on: in ranges, each with its reason, and audited or not called clean."""
+"""Dependencies: in ranges, each with its reason, and audited or not called clean."""
 
 from __future__ import annotations
 

@@ -7,13 +7,15 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
 
-CODE = ("common", "peer", "tracker", "benchmarks", "examples", "tools")
+CODE = ("common", "peer", "tracker", "clients", "benchmarks", "examples", "tools")
+EVERYWHERE = (*CODE, "tests")
 PAGES = sorted(
     path
     for folder in (".", "docs", "docs/decisions", "docs/recipes", "examples", "config")
@@ -21,7 +23,9 @@ PAGES = sorted(
     if path.suffix in {".md", ".toml", ".service"} or path.name == "tracker_info.txt"
 )
 # A first line names the thing; these words begin a riddle.
-RIDDLE = re.compile(r"(What|Who|Whom|Whose|Whoever|How|Which|Where|When|Nobody|Somebody)\b")
+RIDDLE = re.compile(
+    r"(What|Who|Whom|Whose|Whoever|How|Which|Where|When|Nobody|Somebody|Something|Everything)\b"
+)
 # The component or the actor is the subject: "the tracker", "a member", "a source".
 BANNED = re.compile(r"\b(nobody|whoever|whomever|somebody|anymore|any more|for so long)\b", re.I)
 SUBJECT = re.compile(
@@ -42,8 +46,18 @@ def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def docstrings(path: Path) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def docstrings(path: Path) -> tuple[tuple[int, str], ...]:
+    return tuple(_docstrings(path))
+
+
+def _docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node)
             if text:
@@ -54,15 +68,16 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
                         yield line.lineno, below
 
 
-def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """Docstrings, comments and every other string of a module, with their lines."""
+def texts(path: Path, *kinds: int) -> Iterator[tuple[int, str]]:
+    """Comments, docstrings and every other string of a module, or those of ``kinds``."""
+    wanted = kinds or (tokenize.STRING, tokenize.COMMENT)
     with tokenize.open(path) as source:
         for token in tokenize.generate_tokens(io.StringIO(source.read()).readline):
-            if token.type in (tokenize.STRING, tokenize.COMMENT):
+            if token.type in wanted:
                 yield token.start[0], token.string
 
 
-@pytest.mark.parametrize("folder", CODE)
+@pytest.mark.parametrize("folder", EVERYWHERE)
 def test_docstrings_begin_with_the_name_of_the_thing(folder: str) -> None:
     wrong = [
         f"{relative(path)}:{line}: {text.splitlines()[0]}"
@@ -84,7 +99,18 @@ def test_code_uses_no_banned_word(folder: str) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("folder", CODE)
+def test_docstrings_and_comments_of_tests_use_no_banned_word() -> None:
+    """Other strings there are data: names of users, patterns, texts that must not be shown."""
+    wrong = [
+        f"{relative(path)}:{line}: {found[0]}"
+        for path in code("tests")
+        for line, text in [*docstrings(path), *texts(path, tokenize.COMMENT)]
+        if (found := BANNED.search(text))
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("folder", EVERYWHERE)
 def test_no_sentence_of_a_docstring_has_a_relative_clause_as_its_subject(folder: str) -> None:
     wrong = [
         f"{relative(path)}:{line}: {found[0].strip()[:80]}"
@@ -108,7 +134,7 @@ def test_names_of_tests_have_a_subject() -> None:
     wrong = [
         f"{relative(path)}: {node.name}"
         for path in code("tests")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and TEST_NAME.search(node.name)
     ]
     assert wrong == []

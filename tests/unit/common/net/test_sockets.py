@@ -190,7 +190,7 @@ def test_the_self_check_passes_with_a_guard_and_fails_without() -> None:
 
     async def without(context: zmq.Context[Any]) -> None:
         guard = zap.ZapHandler(context)
-        guard.close()  # libzmq has nobody to ask
+        guard.close()  # libzmq finds no handler
         with pytest.raises(ConfigError, match="self-check"):
             await zap.self_check(context, guard, timeout_s=0.3)
 

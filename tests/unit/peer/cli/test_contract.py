@@ -111,7 +111,7 @@ def cli(home: Path, capfd: pytest.CaptureFixture[str]) -> Cli:
 
 
 def one_ask(home: Path, cli: Cli, reply: Reply, *words: str) -> tuple[control.Ask, Ran]:
-    """What a command asked a peer that answers with ``reply``, and how it went."""
+    """The request of a command to a peer that answers with ``reply``, and its result."""
     replies = dict.fromkeys(control.Ask.__args__, reply)
     with FakePeer(home, replies) as peer:
         ran = cli(*words)

@@ -170,7 +170,7 @@ class Stage:
         return self.downloads._jobs[key].record.state
 
     def open_files(self) -> int:
-        """How many descriptors of the part and its journal are open."""
+        """Number of open descriptors of the part and its journal."""
         found = 0
         for fd in os.listdir("/proc/self/fd"):
             try:

@@ -83,7 +83,7 @@ def test_a_part_that_was_just_made_is_resumed(
 
 
 def foreign_part(sample: Sample, part: Path, size: int) -> Path:
-    """Something with the name of a part, ``size`` bytes of it."""
+    """A file with the name of a part, of ``size`` bytes."""
     if sample.manifest.is_folder:
         part.mkdir()
         part = part / "a"

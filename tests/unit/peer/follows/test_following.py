@@ -1,4 +1,4 @@
-"""What one follow remembers of a group in which names come and go."""
+"""Memory of one follow of a group in which names come and go."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Transfer:
 
 
 class Fetches:
-    """What `ReadDownloads` does for a reader."""
+    """Stand-in for `ReadDownloads`."""
 
     def __init__(self) -> None:
         self.transfer: Transfer | None = None

@@ -107,7 +107,7 @@ class Harness:
             self.happen(group)
 
     def happen(self, group: str, event: Any = None) -> events.LogEntry:
-        """Something is logged, and not yet published."""
+        """Log an event without publishing it."""
         log = self.logs[group]
         event = event or events.Requested(f"user{len(log) + 1}")
         epoch = self.epochs[group] = max(self.epochs[group], getattr(event, "epoch", 0))
@@ -599,7 +599,7 @@ def test_f50_a_replica_behind_the_kept_entries_goes_on_from_a_snapshot() -> None
         ]
         await harness.start()
         assert harness.replica.acts_for(FILMS, "bob", HIS)
-        # Meanwhile, unheard: bob was removed, and so much happened that nobody can tell any more.
+        # Meanwhile, unheard: bob was removed, and so much happened that the log no longer tells.
         harness.happen(FILMS, events.Removed("bob", 2))
         harness.happen(FILMS, events.Owner("carol"))
         for _ in range(6):

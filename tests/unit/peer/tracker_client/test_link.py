@@ -259,7 +259,7 @@ def test_a_tracker_without_a_beacon_is_left(monkeypatch: pytest.MonkeyPatch) -> 
         for _ in range(10):
             await asyncio.sleep(0.05)
         assert heard.ups - ups <= 1
-        assert heard.messages == []  # signs of life are nobody else's business
+        assert heard.messages == []  # signs of life are not passed on
         alive.cancel()
 
     run(test)
@@ -291,7 +291,7 @@ def test_subscriptions_outlive_reconnections() -> None:
         assert {topic for topic, _ in heard.messages} == {b"another"}
 
     def _told(scripted: Scripted, heard: RecordingListener) -> bool:
-        # Whoever hears the later subscription has lost the one that was given up before it.
+        # A tracker that receives the later subscription has lost the one given up before it.
         scripted.publish(b"another", b"x")
         if heard.messages:
             scripted.publish(TOPIC, b"x")
@@ -431,11 +431,11 @@ def test_another_tracker_does_not_log_our_user_out(monkeypatch: pytest.MonkeyPat
             await until(lambda: other.hellos, "a look at the other")
             assert (link.connected, link.where) == (False, home.where)
             assert heard.ups == 1
-            # Somebody who wants to log in takes any.
+            # A user who wants to log in takes any.
             link.allow_any()
             await until(lambda: link.connected, "the link to the other")
             assert link.where == other.where
-            # Nobody did there, so we are at home again as soon as it is back.
+            # No login came there, so we use the preferred one again as soon as it is back.
             heard.logged_in = False
             home.start()
             await until(lambda: link.connected and link.where == home.where, "the way home")

@@ -77,7 +77,7 @@ def test_h58_the_entries_of_logins_and_logouts_are_limited(harness: TrackerHarne
         harness.wait(1.0)
     assert codes == {None, Code.SLOW_DOWN}
     assert entries(harness) - before <= 600 * limits.ENTRIES_RATE
-    # Whoever was logged in stays so, and may log in again where they are.
+    # A logged in device stays so, and may log in again where it is.
     assert eve.asks(right) == tracker.LoggedIn("eve")
 
 

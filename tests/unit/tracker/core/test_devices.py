@@ -234,7 +234,7 @@ def test_a_forgotten_device_gets_no_key_of_later_events(harness: TrackerHarness)
     later = [change for change in harness.changes if isinstance(change, Logged)][-1]
     assert (later.key, later.key_epoch) == (state.key, state.epoch)
     assert harness.state.groups[others].epoch == untouched
-    # Nobody's ticket is revoked by it: the user has not gone.
+    # No ticket is revoked by it: the user has not gone.
     assert state.revoked == []
 
 

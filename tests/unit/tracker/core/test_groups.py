@@ -361,7 +361,7 @@ def test_f50_a_log_keeps_only_its_latest_entries(
         )
     assert max(kept) <= 20
     assert min(kept[20:]) >= 10
-    # Whoever asks for what is gone gets the state with what is left; the shell finds that out.
+    # A request for trimmed entries gets the state with the rest; the shell finds that out.
     order = alice.does(tracker.EventsSince("lab", 0))
     assert isinstance(order, ReadLog)
     assert (order.after, order.head) == (0, lab.seq)

@@ -235,7 +235,7 @@ def test_offers_of_lost_devices_are_stopped_from_another_device(harness: Tracker
     for device in (phone, laptop):
         device.offers("lab", "data", harness.content("data"))
     phone.does(tracker.Logout())
-    # The laptop can say for itself what it offers; the phone cannot any more.
+    # The laptop can say for itself what it offers; the phone no longer can.
     assert bob.is_refused(tracker.StopShare("lab", "data")) is Code.UNKNOWN_SHARE
     alice.does(tracker.StopShare("lab", "data"))
     assert list(harness.state.groups["lab"].shares[ShareId(NameId("data"), 1)].offers) == [

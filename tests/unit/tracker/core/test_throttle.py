@@ -83,7 +83,7 @@ def test_h46_a_device_that_logged_in_before_has_its_own_budget() -> None:
     throttle.succeeded("alice", b"hers", "192.0.2.7", False, 0.0)
     assert throttle.knows("alice", b"hers")
     assert not throttle.knows("bob", b"hers")
-    # Not even what is guessed at her very address, about whomever, keeps it out.
+    # Not even guesses from her very address, about any user, keep it out.
     for number in range(500):
         attempts(throttle, 1, 0.0, user=f"u{number % 50}", device=number.to_bytes(4, "big"))
     assert throttle.begin("alice", b"new", "192.0.2.7", throttle.knows("alice", b"new"), 0.0) > 0

@@ -1,4 +1,4 @@
-"""Cached answers: how often a question is asked, whoever reads."""
+"""Cached answers: the question is asked once for all readers."""
 
 from __future__ import annotations
 

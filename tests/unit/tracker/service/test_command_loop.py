@@ -361,7 +361,7 @@ async def test_questions_do_not_wait_for_the_turn_of_another_tracker(harness: Lo
 
 
 def test_f143_a_database_that_is_away_lets_questions_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What writes is refused at once, and works again by itself."""
+    """A command that writes is refused at once, and works again by itself."""
     monkeypatch.setattr(writer, "RETRY_MIN_S", 0.001)
 
     @with_command_loop

@@ -439,7 +439,7 @@ def test_the_only_source_with_everything_is_kept_however_slow() -> None:
         effects += rig.wait(0.05)
         if rig.download._sources.used[B].phase is Phase.OPENING:
             effects += rig.handle(Opened(B, None))
-    # It gives nothing at all here: its connection is made anew, and nobody takes its place.
+    # It gives nothing at all here: its connection is made anew, and no other one takes its place.
     verdicts = [e.verdict for e in effects if isinstance(e, Close) and e.source == B]
     assert set(verdicts) <= {Verdict.SILENT}
     assert Open(C) not in effects
