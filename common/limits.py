@@ -53,6 +53,13 @@ HANDSHAKE_IVL_MS = 4_000  # a half-open connection is closed within 5 s
 HEARTBEAT_IVL_MS = 5_000
 HEARTBEAT_TIMEOUT_MS = 15_000  # a one-way loss is noticed within 20 s
 HEARTBEAT_TTL_MS = 15_000
+# To a tracker, where they would cost more than all the rest: only the device sends them.
+TRACKER_HEARTBEAT_IVL_MS = 10_000
+TRACKER_HEARTBEAT_TTL_MS = 30_000  # a device that is silent for longer has gone
+TRACKER_HANDSHAKE_IVL_MS = 15_000  # at the device: after a restart it waits for thousands of others
+KEEPALIVE_IDLE_S = 60  # until the kernel asks a silent connection, at sockets without heartbeats
+KEEPALIVE_IVL_S = 15
+KEEPALIVE_PROBES = 4
 RECONNECT_IVL_MS = 100  # doubled at each try up to the maximum; libzmq adds the jitter
 RECONNECT_IVL_MAX_MS = 5_000
 TRACKER_ADDRESSES_MAX = 16  # of trackers with one key: in a link, and that a peer remembers

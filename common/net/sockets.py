@@ -81,6 +81,31 @@ class Private:
     """Role without encryption: an ipc socket in a 0700 directory, or inproc."""
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Times of a socket's connections in ms, each 0 for none.
+
+    ``handshake``: the longest handshake. ``heartbeat``: the pause between heartbeats that this side
+    sends, ``timeout`` its wait for the other side's answer. ``ttl``: the other side takes this one
+    for gone after that time without a heartbeat. ``keepalive``: the kernel asks silent connections.
+    """
+
+    handshake: int = limits.HANDSHAKE_IVL_MS
+    heartbeat: int = limits.HEARTBEAT_IVL_MS
+    timeout: int = limits.HEARTBEAT_TIMEOUT_MS
+    ttl: int = limits.HEARTBEAT_TTL_MS
+    keepalive: bool = False
+
+
+BETWEEN_DEVICES = Timing()
+AT_TRACKER = Timing(heartbeat=0, keepalive=True)
+TO_TRACKER = Timing(
+    limits.TRACKER_HANDSHAKE_IVL_MS,
+    limits.TRACKER_HEARTBEAT_IVL_MS,
+    ttl=limits.TRACKER_HEARTBEAT_TTL_MS,
+)
+
+
 Role = Serve | Connect | TokenServer | TokenClient | Private
 
 
@@ -93,6 +118,7 @@ def make_socket(
     send_queue: int = 1_000,
     receive_queue: int = 1_000,
     backlog: int = 512,
+    timing: Timing = BETWEEN_DEVICES,
 ) -> zmq.Socket[Any]:
     """Return a new socket with all options of its role.
 
@@ -109,13 +135,20 @@ def make_socket(
         (zmq.RCVHWM, receive_queue),
         (zmq.IPV6, 1),
         (zmq.BACKLOG, backlog),
-        (zmq.HANDSHAKE_IVL, limits.HANDSHAKE_IVL_MS),
-        (zmq.HEARTBEAT_IVL, limits.HEARTBEAT_IVL_MS),
-        (zmq.HEARTBEAT_TIMEOUT, limits.HEARTBEAT_TIMEOUT_MS),
-        (zmq.HEARTBEAT_TTL, limits.HEARTBEAT_TTL_MS),
+        (zmq.HANDSHAKE_IVL, timing.handshake),
+        (zmq.HEARTBEAT_IVL, timing.heartbeat),
+        (zmq.HEARTBEAT_TIMEOUT, timing.timeout),
+        (zmq.HEARTBEAT_TTL, timing.ttl),
         (zmq.RECONNECT_IVL, limits.RECONNECT_IVL_MS),
         (zmq.RECONNECT_IVL_MAX, limits.RECONNECT_IVL_MAX_MS),
     ]
+    if timing.keepalive:
+        options += [
+            (zmq.TCP_KEEPALIVE, 1),
+            (zmq.TCP_KEEPALIVE_IDLE, limits.KEEPALIVE_IDLE_S),
+            (zmq.TCP_KEEPALIVE_INTVL, limits.KEEPALIVE_IVL_S),
+            (zmq.TCP_KEEPALIVE_CNT, limits.KEEPALIVE_PROBES),
+        ]
     if kind == zmq.ROUTER:
         # Without it a message to an absent connection vanishes unnoticed. A second connection under
         # a routing id in use is rejected, since handover stays off.

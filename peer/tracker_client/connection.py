@@ -21,7 +21,7 @@ from common.messages import events
 from common.net.monitor import ConnectionEvent, SocketMonitor, monitored
 from common.net.pump import Frames, Pump
 from common.net.resolving import endpoints_of
-from common.net.sockets import Connect, make_socket
+from common.net.sockets import TO_TRACKER, Connect, make_socket
 
 STAGGER_S = 0.25  # an address that has not answered by then has company (RFC 8305)
 _NO_ANSWER = "no server answers there"
@@ -50,7 +50,11 @@ class TrackerConnection:
         self.error: TransportError | None = None
         """The reason for the failure, once `ended` is set without `up`."""
         commands = make_socket(
-            context, zmq.DEALER, self._role, message_bytes_max=limits.REPLY_BYTES_MAX
+            context,
+            zmq.DEALER,
+            self._role,
+            message_bytes_max=limits.REPLY_BYTES_MAX,
+            timing=TO_TRACKER,
         )
         self._monitor = monitored(commands, self._on_event)
         self.commands = Pump(commands, on_reply)
@@ -89,6 +93,7 @@ class TrackerConnection:
             self._role,
             message_bytes_max=limits.EVENT_BYTES_MAX,
             receive_queue=10_000,
+            timing=TO_TRACKER,
         )
         for topic in (events.BEAT_TOPIC, *topics):
             socket.setsockopt(zmq.SUBSCRIBE, topic)

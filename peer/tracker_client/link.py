@@ -49,6 +49,8 @@ from peer.tracker_client.selection import TrackerSelector, WrongTracker
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
+# For each step of an attempt, among thousands of others; libzmq gives a handshake up before.
+QUEUE_S = limits.TRACKER_HANDSHAKE_IVL_MS / 1000 + 1.0
 SILENCE_S = limits.BEACON_S * 5  # without a beacon for that long, the connection is closed
 LOST_GRACE_S = 2.0  # a pending request waits that long for a lost connection to return
 ATTEMPT_S = 0.7  # a new request on a link that is down waits that long for an attempt
@@ -310,7 +312,7 @@ class TrackerLink:
         """Connect to one of ``trackers``; stay until the connection ends. Raises if that fails."""
         try:
             make = partial(self._make, self._requests.on_reply, self._on_published)
-            self._connection = await connected_to_any(make, trackers, CONNECT_TIMEOUT_S)
+            self._connection = await connected_to_any(make, trackers, QUEUE_S)
             self._selector.use(self._connection.where)
             await self._establish(self._connection)
             await self._until_dead(self._connection)
@@ -320,14 +322,14 @@ class TrackerLink:
 
     async def _establish(self, connection: TrackerConnection) -> None:
         where, sent_at = connection.where, monotonic()
-        answer = await self._answer_to(self._hello, tracker.Welcome, None, CONNECT_TIMEOUT_S)
+        answer = await self._answer_to(self._hello, tracker.Welcome, None, QUEUE_S)
         welcome = answer.reply
         check_welcome(welcome)
         self._selector.check(where, bool(welcome.user), monotonic())
         self.time.learn(welcome.time_ms, sent_at, monotonic())
         published_at = events_endpoint(welcome.events, connection.endpoint)
         connection.subscribe_at((await endpoints_of(published_at))[0], self._topics)
-        await connection.wait_subscribed(CONNECT_TIMEOUT_S)
+        await connection.wait_subscribed(QUEUE_S)
         self.where, self.reached = where, connection.endpoint
         self._selector.learn(where, tracker_addresses(welcome, connection.endpoint))
         if welcome.user:

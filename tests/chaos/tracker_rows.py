@@ -160,12 +160,12 @@ def _with_accounts(swarm: Swarm, count: int) -> list[keys.KeyPair]:
 
 
 def f08_thousands_of_peers_are_back_within_a_minute(stage: Stage) -> str:
-    """2,000 devices with the peer's own link to the tracker, which is killed under them."""
-    count = stage.count(2000)
+    """5,000 devices with the peer's own link to the tracker, which is killed under them."""
+    count = stage.count(5000)
     if stage.left_s < 240:
         raise Skipped("there is not enough time left for it")
     with stage.swarm() as swarm:
-        fleet = Fleet(swarm, _with_accounts(swarm, count), 2)
+        fleet = Fleet(swarm, _with_accounts(swarm, count), 3)
         try:
             wait_for(lambda: fleet.up, "the fleet", until=lambda n: n == count, patience_s=180.0)
             swarm.tracker.kill()

@@ -29,7 +29,14 @@ from common.net.codec import SIGNATURE, Decoder, VersionMismatch, encode, pack
 from common.net.connection_limits import MESSAGES, SUBSCRIPTIONS, ConnectionLimiter
 from common.net.monitor import ConnectionEvent, SocketMonitor
 from common.net.pump import Frames, Pump, Sent
-from common.net.sockets import Serve, check_library, make_socket, peer_address, user_id
+from common.net.sockets import (
+    AT_TRACKER,
+    Serve,
+    check_library,
+    make_socket,
+    peer_address,
+    user_id,
+)
 from common.net.zap import Admission, ZapHandler, self_check
 from common.token_bucket import KeyedTokenBuckets, Rate
 from tracker.admin.home import Secrets
@@ -100,6 +107,7 @@ class Server:
             message_bytes_max=limits.COMMAND_BYTES_MAX,
             send_queue=limits.REPLIES_QUEUED_MAX,
             backlog=limits.TRACKER_BACKLOG,
+            timing=AT_TRACKER,
         )
         self._events = make_socket(
             self._context,
@@ -108,6 +116,7 @@ class Server:
             message_bytes_max=limits.SUBSCRIBER_BYTES_MAX,
             send_queue=EVENTS_QUEUED_MAX,
             backlog=limits.TRACKER_BACKLOG,
+            timing=AT_TRACKER,
         )
         self._watches = [
             SocketMonitor(commands_socket, self._on_link, self._at_commands),

@@ -19,7 +19,7 @@ from common.ids import DeviceKey
 from common.net import sockets, zap
 from common.net.monitor import ConnectionEvent, SocketMonitor
 from common.net.pump import Frames, Pump, Sent
-from common.net.sockets import Connect, Private, Serve, make_socket
+from common.net.sockets import AT_TRACKER, TO_TRACKER, Connect, Private, Serve, make_socket
 from tests.support.waiting import PATIENCE_S
 
 DOMAIN = "test"
@@ -400,3 +400,20 @@ def test_a_connection_over_ipc_has_no_address(
         assert sockets.peer_address(server.recv(copy=False)) == address
     finally:
         context.destroy(linger=0)
+
+
+def test_only_the_device_sends_heartbeats_between_a_device_and_the_tracker() -> None:
+    with zmq.Context() as context:
+        made = [
+            make_socket(context, zmq.DEALER, Private(), message_bytes_max=1, timing=timing)
+            for timing in (AT_TRACKER, TO_TRACKER)
+        ]
+        at_tracker, to_tracker = (
+            [one.getsockopt(option) for option in (zmq.HEARTBEAT_IVL, zmq.TCP_KEEPALIVE)]
+            for one in made
+        )
+        assert (at_tracker, to_tracker) == ([0, 1], [10_000, -1])
+        # A device that misses one of them is not gone.
+        assert made[1].getsockopt(zmq.HEARTBEAT_TTL) > 2 * made[1].getsockopt(zmq.HEARTBEAT_IVL)
+        for one in made:
+            one.close()

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -232,7 +233,9 @@ def test_a_port_that_accepts_and_stays_silent_does_not_answer(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names.addresses = ["127.0.0.1"]
-    monkeypatch.setattr(sockets.limits, "HANDSHAKE_IVL_MS", 100)
+    monkeypatch.setattr(
+        tracker_client_connection, "TO_TRACKER", replace(sockets.TO_TRACKER, handshake=100)
+    )
 
     async def test(stage: Stage) -> None:
         stage.keep_silent("127.0.0.1")
