@@ -25,6 +25,7 @@ from common.ids import DeviceKey, GroupId, UserId
 from common.invitation import key_of
 from common.messages import events, tracker
 from common.messages.operator import Registration
+from common.net.codec import encode
 from common.token_bucket import Rate
 from tests.support.memory_store import MemoryStore
 from tests.support.random_commands import proof, random_command
@@ -109,7 +110,8 @@ def test_committed_changes_are_loaded_by_the_next_process(store: AnyStore) -> No
     for group in harness.state.groups.values():
         entries = [entry for entry in harness.log if entry.group == group.id]
         since = max(index for index, entry in enumerate(entries) if _begins(entry))
-        assert again.entries(group.id, 0, group.seq, 10_000) == entries[since:]
+        stored = again.entries(group.id, 0, group.seq, 10_000)
+        assert stored == [(entry.seq, encode(entry)) for entry in entries[since:]]
     again.close()
 
 

@@ -13,12 +13,13 @@ from common import limits
 from common.errors import StorageError
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId
 from common.messages.events import LogEntry
+from common.net.codec import encode
 from tracker.core.changes.accounts import AccountCreated
 from tracker.core.changes.base import Change
 from tracker.core.changes.groups import GroupDissolved, Logged, LogTrimmed
 from tracker.core.changes.shares import ManifestDropped, ManifestStored
 from tracker.core.state import State
-from tracker.store.turns import Commit, FellBehind, InDoubt, LogConflict
+from tracker.store.turns import Commit, FellBehind, InDoubt, LogConflict, StoredEntry
 
 
 class MemoryStore:
@@ -99,8 +100,9 @@ class MemoryStore:
         end = (offset // length + 1) * length
         return self._bodies.get(content, b"")[offset:end]
 
-    def entries(self, group: GroupId, after: int, head: int, rows: int) -> list[LogEntry]:
-        return [entry for entry in self._log.get(group, []) if after < entry.seq <= head][:rows]
+    def entries(self, group: GroupId, after: int, head: int, rows: int) -> list[StoredEntry]:
+        log = [entry for entry in self._log.get(group, []) if after < entry.seq <= head]
+        return [StoredEntry(entry.seq, encode(entry)) for entry in log[:rows]]
 
     def news(self, position: int) -> Sequence[Commit]:
         self.reach()

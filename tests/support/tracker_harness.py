@@ -7,10 +7,13 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages import events, tracker
 from common.messages.base import Refusal
 from common.messages.refusals import Code
+from common.net.codec import encode
 from tracker.core import commands
 from tracker.core.changes.base import Change
 from tracker.core.changes.groups import Logged
@@ -29,6 +32,8 @@ from tracker.core.context import (
 from tracker.core.presence import Presence, SwarmChange
 from tracker.core.records import ManifestSummary
 from tracker.core.state import State
+
+_replies: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(tracker.Reply)
 
 
 class TrackerHarness:
@@ -146,6 +151,8 @@ class Device:
         """Return the reply, or the deferred step before it."""
         decision = self.decision(command, request_id)
         assert (decision.reply is None) != (decision.deferred is None)
+        if isinstance(decision.reply, tracker.FileRows | tracker.ShareFound):
+            return _replies.decode(encode(decision.reply))  # its rows are encoded already
         return decision.deferred if decision.reply is None else decision.reply
 
     def does(self, command: Any, request_id: bytes = b"") -> Any:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
+
+from msgspec import Raw
 
 from common import limits
 from common.errors import LocalProtocolError
@@ -91,6 +93,15 @@ class ManifestSummary:
     stored_ms: int
 
 
+class ListedRow(NamedTuple):
+    """The row of a share in a listing, encoded as it is sent, and what it was made from."""
+
+    seeders: int
+    leechers: int
+    current: bool
+    encoded: Raw
+
+
 @dataclass(slots=True)
 class Share:
     """A version of a name that is offered. ``name`` is its text."""
@@ -102,6 +113,8 @@ class Share:
         default_factory=dict
     )  # -> since when, in ms
     users: dict[UserId, int] = field(default_factory=dict)  # -> number of devices
+    # In memory only: the encoded row of a listing, until an offer begins or ends.
+    listed: ListedRow | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(slots=True)

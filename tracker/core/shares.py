@@ -7,6 +7,11 @@ tracker.core.offers), versions (see tracker.core.versions), which of the offerin
 
 from __future__ import annotations
 
+from typing import cast
+
+import msgspec
+from msgspec import Raw
+
 from common.crypto.event_seal import share_topic
 from common.errors import Refused
 from common.ids import ContentId, DeviceKey, UserId
@@ -23,12 +28,13 @@ from tracker.core.context import (
     group_of,
     page,
 )
-from tracker.core.records import Group, ManifestSummary, Share
+from tracker.core.records import Group, ListedRow, ManifestSummary, Share
 from tracker.core.share_names import NameId, ShareId
 from tracker.core.state import State
 from tracker.core.versions import find_version, refuse_share
 
 SHARED_BY_MAX = 64  # users named in a row of a listing
+_encode = msgspec.msgpack.Encoder().encode
 
 # -- queries ------------------------------------------------------------------------------------
 
@@ -41,9 +47,28 @@ def list_files(context: Context, user: UserId, command: tracker.ListFiles) -> De
     else:
         keys, more = page(group.names.listed, NameId(fold_name(command.after)))
         ids = [ShareId(key, group.names.by_id[key].current) for key in keys]
-    return Decision(
-        tracker.FileRows([row_of(context, group, each, group.shares[each]) for each in ids], more)
-    )
+    return Decision(tracker.FileRows(listed_rows(context, group, ids), more))
+
+
+def listed_rows(context: Context, group: Group, ids: list[ShareId]) -> list[tracker.FileRow]:
+    """Return the rows of shares, each encoded until something of it changes.
+
+    Why: the rows of a page are hundreds, are asked for often and change seldom.
+    """
+    rows: list[Raw] = []
+    group_id, shares, by_id = group.id, group.shares, group.names.by_id
+    swarm_of = context.presence.swarm
+    for share_id in ids:
+        share, name = shares[share_id], by_id.get(share_id.name)
+        swarm = swarm_of((group_id, share.content))
+        counts = len(swarm.seeders), len(swarm.leechers)
+        current = name is None or share_id.version >= name.current
+        listed = share.listed
+        if listed is None or listed[:3] != (*counts, current):
+            encoded = Raw(_encode(row_of(context, group, share_id, share)))
+            listed = share.listed = ListedRow(*counts, current, encoded)
+        rows.append(listed.encoded)
+    return cast(list[tracker.FileRow], rows)
 
 
 def share_after(text: str) -> ShareId:
@@ -61,7 +86,7 @@ def find_share(
     version = group.names.by_id[share_id.name].versions[share_id.version]
     return Decision(
         tracker.ShareFound(
-            row=row_of(context, group, share_id, share),
+            row=listed_rows(context, group, [share_id])[0],
             topic=share_topic(group.topic, share.content),
             manifest_bytes=context.state.manifests[share.content].manifest_bytes,
             sources=context.presence.sources((group.id, share.content), caller.device, context.rng),

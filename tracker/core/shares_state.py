@@ -62,6 +62,8 @@ class SharesState:
         share = self.groups[ref[0]].shares[ref[1]]
         undo.item(share.offers, offer)
         share.offers[offer] = at_ms
+        undo.field(share, "listed")
+        share.listed = None
         if user not in share.users:
             size = self.manifests[share.content].manifest_bytes
             self.holdings.add_share(ref[0], user, size, undo)
@@ -78,6 +80,8 @@ class SharesState:
         undo, user = self.undo, offer[0]
         undo.removal(share.offers, offer)
         del share.offers[offer]
+        undo.field(share, "listed")
+        share.listed = None
         self.holdings.drop_offer(user, undo)
         if share.users[user] > 1:
             undo.item(share.users, user)

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeAlias, assert_never
+from typing import TypeAlias, assert_never, cast
 
+import msgspec
 import nacl.signing
 
 from common import manifest
 from common.errors import Refused
 from common.ids import TrackerId
 from common.messages import tracker
+from common.messages.events import LogEntry
 from common.messages.refusals import Code
 from tracker.core import commands
 from tracker.core.accounts import WRONG_CREDENTIALS, WRONG_OLD_PASSWORD, wrong_password
@@ -129,7 +131,9 @@ class DeferredWork:
         entries = await loop.run_in_executor(self._readers, self._store.entries, *where)
         # Checked here and not in the decision: the log may have been trimmed since.
         behind = not entries or entries[0].seq > step.after + 1
-        return Finished(tracker.Events(entries, step.head, step.snapshot if behind else None))
+        # Why raw: to decode and encode a page again would take five times as long as all the rest.
+        bodies = cast(list[LogEntry], [msgspec.Raw(entry.body) for entry in entries])
+        return Finished(tracker.Events(bodies, step.head, step.snapshot if behind else None))
 
     async def _take(self, caller: Caller, step: TakePart, data: bytes | None, now: Now) -> Outcome:
         body = self._uploads.take(

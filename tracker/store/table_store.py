@@ -13,21 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy import select
 
 from common import limits
 from common.ids import ContentId, GroupId, TrackerId
-from common.messages.events import LogEntry
 from tracker.core.changes.base import Change
 from tracker.core.state import State
 from tracker.store import tables as t
 from tracker.store.failures import translated
 from tracker.store.loader import Loader
-from tracker.store.turns import Turn
-
-_entry_decoder = msgspec.msgpack.Decoder(LogEntry)
+from tracker.store.turns import StoredEntry, Turn
 
 
 class TableStore:
@@ -78,14 +74,14 @@ class TableStore:
             body: bytes = db.execute(query).scalar_one_or_none() or b""
         return body[skip:]
 
-    def entries(self, group: GroupId, after: int, head: int, rows: int) -> list[LogEntry]:
+    def entries(self, group: GroupId, after: int, head: int, rows: int) -> list[StoredEntry]:
         """Return the log's entries after ``after`` and up to ``head``, at most ``rows``."""
         c = t.log.c
         with translated("read the database"), self._engine.connect() as db:
             query = (
-                select(c.entry)
+                select(c.seq, c.entry)
                 .where(c.group_id == group, c.seq > after, c.seq <= head)
                 .order_by(c.seq)
                 .limit(rows)
             )
-            return [_entry_decoder.decode(row.entry) for row in db.execute(query)]
+            return [StoredEntry(*row) for row in db.execute(query)]

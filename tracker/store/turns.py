@@ -15,13 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from common.errors import StorageError
 from common.ids import ContentId, DeviceKey, GroupId, TrackerId
-from common.messages.events import LogEntry
 from tracker.core.changes.base import Change
 from tracker.core.state import State
+
+
+class StoredEntry(NamedTuple):
+    """An entry of a log, encoded as it is stored and sent."""
+
+    seq: int
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,7 @@ class Store(Protocol):
         """Return up to one part of a manifest from ``offset``; empty if it is deleted."""
         ...
 
-    def entries(self, group: GroupId, after: int, head: int, rows: int) -> list[LogEntry]:
+    def entries(self, group: GroupId, after: int, head: int, rows: int) -> list[StoredEntry]:
         """Return the log's entries after ``after`` and up to ``head``, at most ``rows``."""
         ...
 
