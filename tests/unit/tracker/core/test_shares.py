@@ -158,6 +158,22 @@ def test_offers_outlast_a_logout(harness: TrackerHarness) -> None:
     assert bob.does(tracker.ListFiles("lab")).rows[0].seeders == 1
 
 
+def test_a_row_of_changes_that_are_taken_back_is_not_kept(harness: TrackerHarness) -> None:
+    alice, bob = harness.user("alice"), harness.user("bob")
+    harness.group("lab", alice, bob)
+    content = harness.content("data")
+    alice.offers("lab", "data", content)
+    before = alice.does(tracker.ListFiles("lab"))
+    harness.state.begin()
+    bob.offers("lab", "data", content)
+    assert alice.does(tracker.ListFiles("lab")).rows[0].shared_by == ["alice", "bob"]
+    harness.state.take_back()
+    assert alice.does(tracker.ListFiles("lab")) == before
+    bob.offers("lab", "data", content)
+    alice.does(tracker.StopShare("lab", "data"))
+    assert alice.does(tracker.ListFiles("lab")).rows[0].shared_by == ["bob"]
+
+
 def test_offers_of_another_user_on_this_device_are_not_listed(harness: TrackerHarness) -> None:
     alice, bob = harness.user("alice"), harness.user("bob")
     harness.group("lab", alice, bob)
