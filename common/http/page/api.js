@@ -39,9 +39,12 @@ async function needsNone() {
   return (await fetch(PREFIX + "/status")).ok;
 }
 
+// Why it is kept: without a session there is nothing to ask for again and again.
+let ended = null;
 export const endSession = () => sessionStorage.removeItem(TOKEN);
 
 async function send(method, where, body, extra = {}) {
+  if (ended) throw ended;
   const headers = { ...extra }, token = sessionStorage.getItem(TOKEN);
   if (token) headers.Authorization = `Bearer ${token}`;
   if (method !== "GET") headers["Content-Type"] = "application/json";
@@ -57,8 +60,9 @@ async function send(method, where, body, extra = {}) {
   }
   if (!answer.ok) {
     const details = await answer.json().catch(() => ({}));
-    if (details.code === "no-session") endSession();
-    throw new Problem(details, answer.status);
+    const problem = new Problem(details, answer.status);
+    if (details.code === "no-session") { endSession(); ended = problem; }
+    throw problem;
   }
   return answer;
 }

@@ -27,13 +27,13 @@ export function Groups({ status }) {
 
 const ROLES = { owner: "owner", member: "member", pending: "asks to join" };
 
-export function Group({ group, attempt }) {
+export function Group({ group, tell }) {
   const [members, trouble] = usePolled(() => get(path("groups", group, "members")), [group], EVERY_MS);
   const [swarms] = usePolled(() => get(query("/swarms", { group, limit: SHOWN })), [group], EVERY_MS);
-  const remove = () => attempt(() => del(path("groups", group)), `the group ${group} is deleted`).then((found) => { if (found) location.hash = "#groups"; return found; });
+  const remove = () => del(path("groups", group)).then(() => { location.hash = "#groups"; });
   if (trouble) return html`<h1>${group}</h1><p class="panel bad">${trouble}</p>`;
   const columns = [["User"], ["Role"], ["Since"], ["Devices online", "number"], ["Follows", "number"]];
-  return html`<div class="row spread"><h1>${group}</h1><${Ask} label="Delete the group" title=${`Delete the group ${group}`} run=${remove}
+  return html`<div class="row spread"><h1>${group}</h1><${Ask} label="Delete the group" title=${`Delete the group ${group}`} run=${remove} tell=${tell} said=${`the group ${group} is deleted`}
       text="Its members are shut out at once, and its list of shares and its log are deleted. They keep the files that they have. This cannot be undone." /></div>
     <section class="panel"><h2>Shares</h2>${swarms === null ? html`<p class="empty">Looking…</p>` : html`<${SwarmRows} rows=${swarms.rows} inGroup=${false} empty="Nothing is shared here." />`}</section>
     <section class="panel"><h2>Members</h2>${members === null ? html`<p class="empty">Looking…</p>` : html`<${Table} caption=${`Members of ${group}`} columns=${columns}

@@ -32,7 +32,7 @@ function Checks() {
         ${row.hint && html`<div class="soft small">${row.hint}</div>`}`] }))} />`}</section>`;
 }
 
-function Tracker({ status, load, attempt }) {
+function Tracker({ status, load, attempt, tell }) {
   const register = (mode) => attempt(() => post("/registration", { mode }), `registration is ${mode}`);
   const backUp = ({ file, replace }) => attempt(async () => {
     const found = await post("/backup", { file, replace: replace === "on" });
@@ -42,7 +42,7 @@ function Tracker({ status, load, attempt }) {
     ["Process", `${status.pid}, running for ${duration(status.uptime_s)}`], ["Database", size(status.database_bytes)],
     ["Last backup", load && load.backup ? clock(load.backup) : "none"], ["Entries in all logs", status.log_head.toLocaleString()]];
   return html`<div class="halves"><section class="panel"><h2>Tracker</h2><${Table} caption="The tracker" columns=${[["What"], ["Value"]]} rows=${rows.map(([name, value]) => ({ key: name, cells: [name, value] }))} />
-      <p><${Ask} label="Stop the tracker" title="Stop the tracker" done="Stop" run=${() => attempt(() => post("/stop"), "the tracker stops")}
+      <p><${Ask} label="Stop the tracker" title="Stop the tracker" done="Stop" run=${() => post("/stop")} tell=${tell} said="the tracker stops"
         text="Transfers between peers go on; commands, logins and new downloads wait until it runs again. This page ends with it." /></p></section>
     <div><section class="panel"><h2>Registration</h2><label><span>Who may make an account</span>
         <select value=${status.registration} onChange=${(event) => register(event.target.value)}>${MODES.map(([mode, text]) => html`<option key=${mode} value=${mode} selected=${mode === status.registration}>${text}</option>`)}</select></label></section>
@@ -50,7 +50,7 @@ function Tracker({ status, load, attempt }) {
         <label class="tick"><input type="checkbox" name="replace" /> replace it if it is there</label><//></section></div></div>`;
 }
 
-export function Overview({ status, attempt }) {
+export function Overview({ status, attempt, tell }) {
   const points = useHistory();
   const [load] = usePolled(() => get("/load"), [], EVERY_MS);
   const [swarms] = usePolled(() => get(query("/swarms", { health: "unseeded", limit: 5 })), [], EVERY_MS);
@@ -63,5 +63,5 @@ export function Overview({ status, attempt }) {
     <section class="panel"><h2>Shares by health</h2>${swarms ? html`<${HealthBar} found=${swarms} />` : html`<p class="soft">Looking…</p>`}
       ${wanted.length > 0 && html`<h3>Wanted, and no device online holds them</h3><${SwarmRows} rows=${wanted} />`}</section>
     <div class="graphs"><${Graph} title="Traffic, as the devices tell it" points=${points} series=${TRAFFIC} /><${Graph} title="Commands a second" points=${points} series=${COMMANDS} /></div>
-    <${Tracker} status=${status} load=${load} attempt=${attempt} /><${Checks} />`;
+    <${Tracker} status=${status} load=${load} attempt=${attempt} tell=${tell} /><${Checks} />`;
 }

@@ -20,22 +20,21 @@ function Password({ user, password, tell, onClose }) {
     <p class="secret mono" tabindex="0">${password}</p><div><button class="main" onClick=${copy}>Copy</button></div><//>`;
 }
 
-function Actions({ row, attempt, onPassword }) {
+function Actions({ row, attempt, tell, onPassword }) {
   const to = path("users", row.user);
-  const disable = (disabled) => attempt(() => post(`${to}/disabled`, { disabled }), disabled ? `${row.user} is disabled` : `${row.user} is enabled`);
+  const disable = (disabled) => post(`${to}/disabled`, { disabled });
   const reset = async ({ password = "" }) => {
-    const found = await attempt(() => post(`${to}/password`, password ? { password } : {}), `${row.user} has a new password`);
-    if (found && found.password) onPassword(found.user, found.password);
-    return found;
+    const found = await post(`${to}/password`, password ? { password } : {});
+    if (found.password) onPassword(found.user, found.password);
   };
   return html`<div class="row actions">
-    ${row.disabled ? html`<${Act} run=${() => disable(false)}>Enable<//>` : html`<${Ask} label="Disable" title=${`Disable ${row.user}`} run=${() => disable(true)}
+    ${row.disabled ? html`<${Act} run=${() => attempt(() => disable(false), `${row.user} is enabled`)}>Enable<//>` : html`<${Ask} label="Disable" title=${`Disable ${row.user}`} run=${() => disable(true)} tell=${tell} said=${`${row.user} is disabled`}
       text=${`All devices of ${row.user} are shut out at once, until you enable the account again. Memberships and shares stay on record.`} />`}
-    <${Ask} label="New password" title=${`New password for ${row.user}`} run=${reset} danger=${false} done="Set"
+    <${Ask} label="New password" title=${`New password for ${row.user}`} run=${reset} tell=${tell} said=${`${row.user} has a new password`} danger=${false} done="Set"
       text="Leave it empty for a random one. All devices are logged out."
       fields=${[{ name: "username", hidden: true, value: row.user, autocomplete: "username" }, { name: "password", label: "New password (6 characters at least)", type: "password", autocomplete: "new-password" }]} />
-    <${Ask} label="Delete" title=${`Delete ${row.user}`} run=${() => attempt(() => del(to), `${row.user} is deleted`)}
-      text=${`The account is deleted, and leaves ${count(row.groups, "group")}. ${row.owns ? `${count(row.owns, "group")} of ${row.user} pass to the member who joined first.` : ""} This cannot be undone.`} /></div>`;
+    <${Ask} label="Delete" title=${`Delete ${row.user}`} run=${() => del(to)} tell=${tell} said=${`${row.user} is deleted`}
+      text=${`The account is deleted${row.groups ? `, and leaves ${count(row.groups, "group")}` : ""}.${row.owns ? ` Groups that ${row.user} owns pass to the member who joined first; one without other members is deleted.` : ""} This cannot be undone.`} /></div>`;
 }
 
 export function Users({ status, attempt, tell }) {
@@ -52,7 +51,7 @@ export function Users({ status, attempt, tell }) {
         row.disabled ? html`<span class="chip failed">disabled</span>` : row.online ? html`<span class="chip complete">online</span>` : html`<span class="soft">offline</span>`,
         `${row.online} / ${row.devices}`, row.owns ? `${row.groups} (owns ${row.owns})` : row.groups, row.shares,
         row.online ? "now" : row.seen ? clock(row.seen) : "never",
-        html`<${Actions} row=${row} attempt=${attempt} onPassword=${(user, password) => setMade({ user, password })} />`] }))} />`}
+        html`<${Actions} row=${row} attempt=${attempt} tell=${tell} onPassword=${(user, password) => setMade({ user, password })} />`] }))} />`}
     ${rows && rows.length > SHOWN && html`<p class="soft">The first ${SHOWN} are shown; type a part of a name to see others.</p>`}
   </section>${made && html`<${Password} ...${made} tell=${tell} onClose=${() => setMade(null)} />`}`;
 }

@@ -1,6 +1,6 @@
 // Widgets of the page: tables that fold on a phone, choices, health, and questions before a change.
 
-import { html, useState } from "/assets/preact.js";
+import { html, useRef, useState } from "/assets/preact.js";
 import { Dialog, Field, Form } from "/assets/parts.js";
 
 // columns: [title, kind] each; kind "number" aligns to the right. rows: {key, cells, actions}.
@@ -25,17 +25,28 @@ export const Choice = ({ label, options, value, onChange }) => html`<div class="
 const HEALTH = { healthy: "many seeders", single_seeder: "one seeder", unseeded: "no seeder" };
 export const Health = ({ health, leechers = 0 }) => html`<span class=${`chip ${health}`}>${health === "unseeded" && leechers ? "no seeder, wanted" : HEALTH[health]}</span>`;
 
-// A button that asks before it runs; `fields` are asked for in the same dialog.
-export function Ask({ label, title, text, run, fields = [], danger = true, done = "" }) {
-  const [open, setOpen] = useState(false);
+// A button that asks before it runs; `fields` are asked for in the same dialog. What is wrong stands in it:
+// the rest of the page is out of reach meanwhile. `said` tells what was done.
+export function Ask({ label, title, text, run, said, tell, fields = [], danger = true, done = "" }) {
+  const [open, setOpen] = useState(false), [problem, setProblem] = useState(null);
+  const button = useRef(null);
+  const begin = () => { setProblem(null); setOpen(true); };
   const submit = async (typed) => {
-    const found = await run(typed);
-    if (found) setOpen(false);
-    return found;
+    try {
+      await run(typed);
+    } catch (found) {
+      setProblem(found);
+      return false;
+    }
+    setOpen(false);
+    if (button.current) button.current.focus();
+    if (said) tell(said, "good");
+    return true;
   };
-  return html`<button class=${danger ? "danger" : ""} onClick=${() => setOpen(true)} aria-haspopup="dialog">${label}</button>
+  return html`<button ref=${button} class=${danger ? "danger" : ""} onClick=${begin} aria-haspopup="dialog">${label}</button>
     ${open && html`<${Dialog} title=${title} onClose=${() => setOpen(false)}>
       <p>${text}</p>
+      ${problem && html`<p class="bad" role="alert">${problem.message}${problem.hint && html`<span class="soft small"> ${problem.hint}</span>`}</p>`}
       <${Form} onSubmit=${submit} label=${done || label} kind=${danger ? "main danger" : "main"}>
         ${fields.map((field) => (field.hidden ? html`<input key=${field.name} ...${field} />` : html`<${Field} key=${field.name} ...${field} />`))}
       <//><//>`}`;
