@@ -8,7 +8,6 @@ and the one place where malformed input becomes `RemoteProtocolError`. Not here:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -39,8 +38,7 @@ class VersionMismatch(RemoteProtocolError):
         self.request_id = request_id
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope(Generic[T]):
+class Envelope(msgspec.Struct, Generic[T], frozen=True):
     """One decoded message. ``data`` is a view of the frame's own memory, never a copy."""
 
     request_id: bytes

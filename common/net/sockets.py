@@ -11,7 +11,7 @@ import errno
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zmq
 
@@ -221,8 +221,7 @@ def bind(socket: zmq.Socket[Any], endpoint: str) -> str:
     return bound
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(NamedTuple):
     """Sender of a message to a ROUTER: routing id, and the device whose key was proved."""
 
     routing_id: bytes

@@ -7,7 +7,8 @@ as one run, to be written by one job of a worker.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from common.ids import DeviceKey, GroupId
 from peer.downloads.counts import DownloadCounts
@@ -17,8 +18,7 @@ from peer.swarm.fetching.events import DiscardReason, PieceReceived, Verify
 _NONE = memoryview(b"")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Message:
+class _Message(msgspec.Struct, frozen=True, eq=False):
     """Its data begins with piece ``first``. ``stored``: it was stored as it came, without data."""
 
     first: int
@@ -26,8 +26,7 @@ class _Message:
     stored: StoredRun | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PieceRun:
+class PieceRun(msgspec.Struct, frozen=True):
     """Adjacent pieces of one message, unchecked, unless the compiled data path ``stored`` them."""
 
     source: DeviceKey

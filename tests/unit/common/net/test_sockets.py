@@ -286,6 +286,28 @@ def test_a_message_that_arrives_during_a_send_is_received() -> None:
     run(test)
 
 
+def test_a_message_that_arrives_while_another_is_answered_is_received() -> None:
+    """The pump does not look at the socket for each answer: it goes on reading anyway."""
+
+    async def test(context: zmq.Context[Any]) -> None:
+        received: list[bytes] = []
+
+        def on_message(frames: Frames) -> None:
+            received.append(frames[0].bytes)
+            if len(received) < 3 * Pump.BATCH:
+                far.send(b"next")
+                pump.send([b"answer"])
+                far.recv()
+
+        pump, far = pair_of(context, on_message)
+        await asyncio.sleep(0)
+        far.send(b"first")
+        await until(lambda: len(received) == 3 * Pump.BATCH)
+        pump.close()
+
+    run(test)
+
+
 def test_a_full_queue_and_a_closed_socket_are_distinguished() -> None:
     async def test(context: zmq.Context[Any]) -> None:
         pump, _ = pair_of(context, lambda frames: None)
