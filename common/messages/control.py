@@ -284,6 +284,12 @@ class QrCode(_Ask, frozen=True):
     text: Annotated[str, Meta(max_length=1024)]
 
 
+class FreeSpace(_Ask, frozen=True):
+    """The space that is free at ``path``, which is absolute and need not exist."""
+
+    path: Text
+
+
 class ReadFile(_Ask, frozen=True):
     """Bytes of a share, or of the file ``entry`` of one, which is fetched as far as it is missing.
 
@@ -453,6 +459,7 @@ Ask: TypeAlias = (
     | ListFollows
     | Withdraw
     | Info
+    | FreeSpace
 )
 
 
@@ -890,6 +897,15 @@ class QrCodeIs(_Result, frozen=True):
     modules: list[str]
 
 
+class SpaceIs(_Result, frozen=True):
+    """``folder``: the deepest folder on the way to the path that exists. ``free_bytes``: None if
+    its file system does not tell."""
+
+    path: str
+    folder: str
+    free_bytes: int | None
+
+
 class FilePart(_Result, frozen=True):
     """``data``: verified bytes, none at the end; ``size_bytes`` and ``tag`` are of the file."""
 
@@ -1071,6 +1087,7 @@ Answer: TypeAlias = (
     | Holders
     | Copies
     | Follows
+    | SpaceIs
 )
 
 

@@ -58,6 +58,7 @@ Ended: TypeAlias = (
     | control.SourceRows
     | control.PieceMapIs
     | control.QrCodeIs
+    | control.SpaceIs
     | control.MetricsAre
     | control.FilePart
     | control.Checks

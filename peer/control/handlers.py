@@ -35,6 +35,7 @@ from peer.control.verification import verify_copy
 from peer.control.views import happened, missed, planned, qr_rows, short_id, time_text, uploaded
 from peer.downloads.manager import Downloads
 from peer.downloads.views import piece_map_of, rest_reason, source_rows
+from peer.files.free_space import free_space
 from peer.follows.manager import Follows
 from peer.hooks.runner import HookRunner
 from peer.native import library as native
@@ -137,6 +138,8 @@ class Commands:
             case control.Down():
                 self._services.stop()
                 return control.Done("the peer stops", {"running": False})
+            case control.FreeSpace(path):
+                return control.SpaceIs(path, *await asyncio.to_thread(free_space, path))
             case control.QrCode(text):
                 return control.QrCodeIs(qr_rows(text))
             case control.Metrics():

@@ -111,6 +111,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{_DOWNLOAD}/cancel", _c.Cancel, _c.Done, "Cancel a download"),
     _rows("GET", f"{_DOWNLOAD}/sources", _c.WhySlow, _c.SourceRows, _c.SourceRow, "Its sources"),
     Route("GET", f"{_DOWNLOAD}/pieces", _c.PieceMap, _c.PieceMapIs, "Its pieces, for display"),
+    Route("GET", "/space", _c.FreeSpace, _c.SpaceIs, "Free space at a path of this machine"),
     Route("POST", "/qr-code", _c.QrCode, _c.QrCodeIs, "A text as a QR code"),
 )
 

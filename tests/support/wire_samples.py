@@ -263,6 +263,7 @@ ASKS: list[Any] = [
     control.ListFollows(),
     control.Withdraw("films", "film.mkv@3"),
     control.Info("films", "film.mkv@3", 20, 500),
+    control.FreeSpace("/media/films"),
 ]
 
 _ROW = control.FileRow(
@@ -482,6 +483,7 @@ ANSWERS: list[Any] = [
     control.Holders([_HOLDER]),
     control.Copies([_HOLDER], "1 copy", True),
     control.Follows([_FOLLOW], "following films"),
+    control.SpaceIs("/media/films", "/media", 1_000_000),
 ]
 
 OPERATOR_ASKS: list[Any] = [

@@ -113,9 +113,10 @@ export async function run(where, body, onProgress) {
   throw new Problem({ code: "unreachable", detail: `${page.program} ended` }, 0);
 }
 
-// Events without end; the stream goes on behind the last event after an interruption.
-export async function listen(onEvent, onState) {
-  let last = "";
+// Events without end; the stream goes on behind the last event after an interruption. `from`: the
+// event to begin behind; one that no run of the program knows brings all that are kept.
+export async function listen(onEvent, onState, from = "") {
+  let last = from;
   for (;;) {
     try {
       const answer = await send("GET", "/events", null, last ? { "Last-Event-ID": last } : {});

@@ -10,10 +10,11 @@ import { Transfers } from "/assets/transfers.js";
 const POLL_MS = 1000;
 const POINTS = 120;
 const EVENTS_SHOWN = 2000;
+const GATHER_MS = 500; // events come in bursts: the page changes twice a second at most
 
 function App() {
   const [view, argument] = useHash("transfers");
-  const [state, setState] = useState({ status: null, downloads: [], groups: [], points: [], ended: "" });
+  const [state, setState] = useState({ status: null, downloads: [], uploads: [], groups: [], points: [], ended: "" });
   const [events, setEvents] = useState([]);
   const [live, setLive] = useState(false);
   const [changes, setChanges] = useState(0);
@@ -34,17 +35,23 @@ function App() {
     }
   };
 
+  const looking = useRef(false);
   const look = async () => {
+    if (looking.current) return; // a slow peer is not asked twice
+    looking.current = true;
     try {
       const status = await get("/status");
       const downloads = status.user ? await get("/downloads") : [];
+      const uploads = (status.fetching || []).length ? (await get("/shares")).filter((row) => row.fetching.length) : [];
       const down = downloads.reduce((sum, row) => sum + (row.state === "downloading" ? row.rate_bytes_per_s : 0), 0);
       setState((old) => ({
-        ...old, status, downloads, ended: "",
+        ...old, status, downloads, uploads, ended: "",
         points: [...old.points.slice(1 - POINTS), [down, status.up_bytes_per_s || 0]],
       }));
     } catch (problem) {
       setState((old) => ({ ...old, ended: problem instanceof Problem ? `${problem.message}. ${problem.hint}` : String(problem) }));
+    } finally {
+      looking.current = false;
     }
   };
 
@@ -52,14 +59,20 @@ function App() {
   useEffect(() => {
     look();
     const timer = setInterval(() => { if (!document.hidden) look(); }, POLL_MS);
-    let last = 0;
+    let last = 0, gathered = [];
+    const show = () => {
+      const news = gathered;
+      gathered = [];
+      setEvents((old) => [...news.reverse(), ...old].slice(0, EVENTS_SHOWN));
+      setChanges((old) => old + 1);
+    };
     onWrite(() => setChanges((old) => old + 1));
     listen((event) => {
       last += 1;
-      const key = last;
-      setEvents((old) => [{ ...event, key }, ...old].slice(0, EVENTS_SHOWN));
-      setChanges((old) => old + 1);
-    }, setLive);
+      if (last === 1 && event.event === "gap") return; // of those before this page
+      if (!gathered.length) setTimeout(show, GATHER_MS);
+      gathered.push({ ...event, key: last });
+    }, setLive, "before");
     return () => clearInterval(timer);
   }, []);
   useEffect(() => {
@@ -68,11 +81,15 @@ function App() {
     const timer = setTimeout(() => get("/groups").then((groups) => setState((old) => ({ ...old, groups })), () => {}), changes ? 300 : 0);
     return () => clearTimeout(timer);
   }, [user, changes, view]);
-  useEffect(() => { if (main.current) main.current.focus({ preventScroll: true }); }, [view, argument]);
+  useEffect(() => {
+    if (main.current) main.current.focus({ preventScroll: true });
+    const here = document.querySelector("nav [aria-current]");
+    if (here) here.scrollIntoView({ block: "nearest", inline: "nearest" }); // a phone shows some of them
+  }, [view, argument, state.status === null]);
 
   if (state.ended && !state.status) return html`<p class="boot" role="alert">${state.ended}</p>`;
   if (!state.status) return html`<p class="boot">Connecting…</p>`;
-  const { status, downloads, groups, points } = state;
+  const { status, downloads, uploads, groups, points } = state;
   const mine = groups.filter((row) => row.role === "owner" || row.role === "member");
   const link = (to, text, extra = "") => {
     const here = to === (argument ? `#${view}/${encodeURIComponent(argument)}` : `#${view}`);
@@ -86,7 +103,7 @@ function App() {
   else if (user && view === "device") body = html`<${Device} ...${shared} />`;
   else if (user && view === "shares") body = html`<${Shares} ...${shared} />`;
   else if (user && view === "events") body = html`<${Events} events=${events} live=${live} />`;
-  else if (user) body = html`<${Transfers} downloads=${downloads} points=${points} notices=${notices} ...${shared} />`;
+  else if (user) body = html`<${Transfers} downloads=${downloads} uploads=${uploads} points=${points} notices=${notices} ...${shared} />`;
   return html`
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>Skip to the content</a>
     <div class="frame">

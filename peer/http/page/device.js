@@ -97,10 +97,11 @@ function Limits({ attempt }) {
   }, "The limits are changed");
   if (row === null) return null;
   return html`<section class="panel"><h2>Limits</h2>
+    <p class="soft small">Bytes a second, such as 5M or 800K; off for none. Empty fields stay as they are.</p>
     <p class="soft">${LIMITS.map(([name, label]) => `${label}: ${row[`${name}_bytes_per_s`] ? rate(row[`${name}_bytes_per_s`]) : "none"}`).join(" · ")}
       ${row.schedule && html`<br />Timetable: <span class="mono">${row.schedule}</span>${row.until ? `, next change ${clock(row.until)}` : ""}`}</p>
     <${Form} onSubmit=${submit} label="Change">
-      ${LIMITS.map(([name, label]) => html`<${Field} key=${name} label=${`${label} (bytes a second, such as 5M or 800K; off for none)`} name=${name} />`)}
+      ${LIMITS.map(([name, label]) => html`<${Field} key=${name} label=${label} placeholder=${row[`${name}_bytes_per_s`] ? rate(row[`${name}_bytes_per_s`]) : "off"} name=${name} />`)}
       <${Field} label="Timetable, such as 08:00,5M 18:00,off; off for none" name="schedule" />
     <//></section>`;
 }
@@ -112,7 +113,7 @@ export function Events({ events, live }) {
   return html`<h1>Events</h1>
     <section class="panel"><div class="row spread"><label class="grow"><span>Filter</span><input value=${filter} onInput=${(event) => setFilter(event.target.value)} /></label>
       <span class=${live ? "good" : "warn"}>${live ? "live" : "connecting…"}</span></div>
-    ${rows.length === 0 ? html`<p class="empty">Nothing has happened since this page was opened.</p>` : html`<div class="scroll"><table>
+    ${rows.length === 0 ? html`<p class="empty">Nothing has happened since the page of this peer was opened first.</p>` : html`<div class="scroll"><table>
       <thead><tr><th>Time</th><th>Group</th><th>Event</th><th>Details</th></tr></thead>
       <tbody>${rows.map((row) => html`<tr key=${row.key}><td>${clock(row.time)}</td><td>${row.group}</td><td>${row.event}</td>
         <td class="small">${details(row)}</td></tr>`)}</tbody></table></div>`}</section>`;

@@ -5,49 +5,9 @@ import { del, get, path, post, run } from "/assets/api.js";
 import { clock, count, percent, rate, size } from "/assets/format.js";
 import { QrCode } from "/assets/canvases.js";
 import { Act, Dialog, Field, Form } from "/assets/parts.js";
+import { DownloadDialog } from "/assets/download.js";
 
 const ROW = 56; // height of a row of the list, in pixels, as in style.css
-
-const STATES = { holds: "complete", fetching: "downloading", follows: "", away: "paused" };
-
-function Holders({ group, file }) {
-  const [rows, setRows] = useState(null);
-  useEffect(() => {
-    get(path("groups", group, "files", file.name, "holders")).then(setRows, () => setRows([]));
-  }, [group, file.name]);
-  if (rows === null) return html`<p class="soft">Looking…</p>`;
-  if (rows.length === 0) return html`<p class="soft">No device holds it.</p>`;
-  return html`<div class="scroll"><table>
-    <thead><tr><th>User</th><th>Device</th><th>State</th><th>Since</th></tr></thead>
-    <tbody>${rows.slice(0, 500).map((row) => html`<tr key=${row.device}><td>${row.user}</td><td class="mono">${row.id}</td>
-      <td><span class=${`chip ${STATES[row.state] || ""}`}>${row.state}${row.state === "fetching" ? ` ${percent(row.verified_bytes, row.size_bytes)} %` : ""}</span></td>
-      <td class="small">${clock(row.since)}</td></tr>`)}</tbody></table></div>`;
-}
-
-function DownloadDialog({ group, file, attempt, onClose }) {
-  const submit = async ({ dest, files, overwrite }) => {
-    const globs = (files || "").split(",").map((glob) => glob.trim()).filter(Boolean);
-    const body = {
-      dest, wait: false,
-      ...(globs.length ? { files: globs } : {}), ...(overwrite ? { overwrite: true } : {}),
-    };
-    const done = await attempt(
-      () => post(path("groups", group, "files", file.name, "download"), body), `Downloading ${file.name}`);
-    if (done) onClose();
-    return done;
-  };
-  return html`<${Dialog} title=${`Download ${file.name}`} onClose=${onClose}>
-    <p class="soft">${size(file.size_bytes)}, ${count(file.files, "file")}, ${count(file.seeders, "seeder")}</p>
-    <p class="mono soft">${file.algorithm}:${file.digest}</p>
-    <${Form} onSubmit=${submit} label="Download">
-      <${Field} label="Folder on this machine, or a new path" name="dest" required placeholder="/data" />
-      ${file.files > 1 && html`<${Field} label="Only these files (patterns with commas between them; all if empty)" name="files" />`}
-      <label><input type="checkbox" name="overwrite" /> replace anything else that stands there</label>
-    <//>
-    <h3>Who has it</h3>
-    <${Holders} group=${group} file=${file} />
-  <//>`;
-}
 
 // A list that draws only the rows in view, so that 10,000 files stay smooth.
 function FileList({ files, onDownload }) {
@@ -72,14 +32,14 @@ function FileList({ files, onDownload }) {
             <div class="grow"><div class="name" title=${file.name}>${file.name}${file.version > 1 || file.current === false ? ` @${file.version}` : ""}</div>
               <div class="soft small">${size(file.size_bytes)}${file.files > 1 ? `, ${file.files} files` : ""}, by
                 ${" "}${file.shared_by.slice(0, 3).join(", ")}${file.shared_by.length > 3 ? " …" : ""}</div></div>
-            <span class=${`small ${file.seeders ? "soft" : "bad"}`}>${count(file.seeders, "seeder")}</span>
+            <span class=${`small nowrap ${file.seeders ? "soft" : "bad"}`}>${count(file.seeders, "seeder")}</span>
             <button onClick=${() => onDownload(file.current === false ? { ...file, name: `${file.name}@${file.version}` } : file)} aria-label=${`Download ${file.name}`}>Download</button>
           </div>`)}
       </div>
     </div>`;
 }
 
-function Files({ group, changes, attempt }) {
+function Files({ group, changes, attempt, tell }) {
   const [files, setFiles] = useState(null);
   const [filter, setFilter] = useState("");
   const [wanted, setWanted] = useState(null);
@@ -97,7 +57,7 @@ function Files({ group, changes, attempt }) {
       ? html`<p class="empty">${files.length ? "No name matches the filter." : "Nothing is shared in this group yet."}</p>`
       : html`<p class="soft small">${count(matching.length, "share")}</p>
         <${FileList} files=${matching} onDownload=${setWanted} />`}
-    ${wanted && html`<${DownloadDialog} group=${group} file=${wanted} attempt=${attempt} onClose=${() => setWanted(null)} />`}
+    ${wanted && html`<${DownloadDialog} group=${group} file=${wanted} attempt=${attempt} tell=${tell} onClose=${() => setWanted(null)} />`}
   </section>`;
 }
 
@@ -107,7 +67,11 @@ function Share({ group, attempt, tell }) {
     const body = {
       path: where, ...(name ? { name } : {}), ...(yes ? { yes: true } : {}), ...(replace ? { replace: true } : {}),
     };
-    const done = await attempt(() => run(path("groups", group, "files"), body, setProgress));
+    const send = (more) => run(path("groups", group, "files"), { ...body, ...more }, setProgress);
+    const done = await attempt(() => send({}).catch((problem) => {
+      if (problem.code !== "needs-consent" || !confirm(`${problem.message}. Share it all the same?`)) throw problem;
+      return send({ yes: true });
+    }));
     setProgress(null);
     if (done) tell(`Shared ${done.name}`, "good", (done.notes || []).join("; "));
     return done;
@@ -216,7 +180,7 @@ export function Group({ group, groups, status, changes, attempt, tell }) {
     ${!member && html`<section class="panel"><p>${row.role === "pending" ? "You asked to join; the owner has not answered yet." : `${row.owner} owns this group.`}</p>
       ${row.role === "none" && html`<${Act} class="main" run=${() => attempt(() => post(path("groups", group, "join")))}>Ask to join<//>`}</section>`}
     ${member && html`
-      <${Files} group=${group} changes=${changes} attempt=${attempt} />
+      <${Files} group=${group} changes=${changes} attempt=${attempt} tell=${tell} />
       <${Share} group=${group} attempt=${attempt} tell=${tell} />
       <${Following} group=${group} attempt=${attempt} />
       <${People} group=${group} owner=${owner} user=${status.user} changes=${changes} attempt=${attempt} />

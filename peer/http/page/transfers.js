@@ -35,7 +35,7 @@ function Details({ row }) {
           <thead><tr><th>User</th><th class="number">Rate</th><th class="number">Pieces</th>
             <th class="number">In flight</th><th>State</th></tr></thead>
           <tbody>${sources.map((source) => html`<tr>
-            <td>${source.user}<div class="soft small mono">${source.endpoint}</div></td>
+            <td>${source.user}<div class="soft small mono nowrap">${source.endpoint}</div></td>
             <td class="number">${rate(source.rate_bytes_per_s)}</td><td class="number">${source.pieces}</td>
             <td class="number">${source.in_flight}</td><td>${source.verdict}</td></tr>`)}</tbody></table></div>`}
     </div>`;
@@ -71,7 +71,14 @@ function Transfer({ row, attempt, open, onOpen }) {
     </article>`;
 }
 
-export function Transfers({ downloads, points, status, attempt, notices }) {
+const Uploads = ({ rows }) => html`<section class="panel"><h2>Uploads</h2><div class="scroll"><table>
+  <thead><tr><th>Share</th><th>To</th><th class="number">Rate</th></tr></thead>
+  <tbody>${rows.flatMap((row) => row.fetching.map((one) => html`<tr key=${`${row.group}/${row.name}@${row.version}/${one.device}`}>
+    <td><span class="name">${row.name}${row.version > 1 ? `@${row.version}` : ""}</span> <span class="soft">in ${row.group}</span></td>
+    <td>${one.user} <span class="mono soft">${one.id}</span></td><td class="number">${rate(one.rate_bytes_per_s)}</td></tr>`)).slice(0, PAGE)}
+  </tbody></table></div></section>`;
+
+export function Transfers({ downloads, uploads, points, status, attempt, notices }) {
   const [open, setOpen] = useState(null);
   const [shown, setShown] = useState(PAGE);
   const running = downloads.filter((row) => row.state === "downloading");
@@ -88,6 +95,7 @@ export function Transfers({ downloads, points, status, attempt, notices }) {
       <${Graph} points=${points} />
       <div class="legend"><span><i class="down"></i>down</span><span><i class="up"></i>up</span></div>
     </section>
+    ${uploads.length > 0 && html`<${Uploads} rows=${uploads} />`}
     <section class="panel">
       ${complete && html`<div class="row spread"><h2>Downloads</h2>
         <${Act} run=${() => attempt(() => post("/downloads/clear"))}>Clear complete<//></div>`}
