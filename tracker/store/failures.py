@@ -37,6 +37,12 @@ def is_damage(error: SQLAlchemyError) -> bool:
     return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def text_of(error: SQLAlchemyError) -> str:
-    """Return the driver's text. SQLAlchemy's would put the statement and its values into logs."""
-    return str(getattr(error, "orig", None) or type(error).__name__)
+def text_of(error: BaseException) -> str:
+    """Return the driver's text in one line, without values of rows.
+
+    SQLAlchemy's would put the statement and its values into logs, PostgreSQL's details some values.
+    """
+    driver_error = getattr(error, "orig", None) or error
+    primary = getattr(getattr(driver_error, "diag", None), "message_primary", None)
+    text = primary or str(driver_error) or type(error).__name__
+    return " ".join(text.split("\n")[0].split())

@@ -1,7 +1,8 @@
 """Rows of a batch, gathered by table and written together.
 
 Owns: which statements of consecutive changes commute, and their order at the end. Not here: the
-other statements (see tracker.store.statements), for which `Gathered.flushed` gives the connection.
+other statements (see tracker.store.statements), for which `Gathered.flushed` gives the connection;
+PostgreSQL's way to write many rows (see tracker.store.gathered_postgres).
 
 Why: one statement for each row costs most of the time of a commit; `executemany` is 2 to 6 times
 faster. Invariant: the gathered statements have the same effect in the order of `Gathered.flush`
@@ -11,18 +12,20 @@ as in the order of the changes. Parents come before children.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Table, bindparam, case, insert, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tracker.core.changes.groups import Logged
 from tracker.store import tables as t
 from tracker.store.turns import LogConflict
 
 Row = Mapping[str, Any]
-_INSERTED = (t.devices, t.members, t.requests, t.invitations, t.versions, t.shares, t.offers)
+INSERTED = (t.devices, t.members, t.requests, t.invitations, t.versions, t.shares, t.offers)
+
+OVERTAKEN = LogConflict("a log was continued by another writer")
 
 
 class Gathered:
@@ -38,7 +41,7 @@ class Gathered:
         self._receipts: list[Row] = []
 
     def insert(self, table: Table, row: Row) -> None:
-        """Insert a row; the table must be one of ``_INSERTED``."""
+        """Insert a row; the table must be one of ``INSERTED``."""
         self._rows.setdefault(table.name, []).append(row)
 
     def name(self, row: Row) -> None:
@@ -68,21 +71,22 @@ class Gathered:
 
     def flush(self) -> None:
         """Write what was gathered. Raise `LogConflict` or an exception of SQLAlchemy."""
-        names, receipts = _UPSERTS[self._db.dialect.name]
-        self._many(names, self._names)
-        for table in _INSERTED:
-            if rows := self._rows.get(table.name):
-                self._many(insert(table), rows)
-        self._many(_SEEN, self._seen)
-        self._many(_BEGUN, self._begun)
+        self._many("names", self._names)
+        for table in INSERTED:
+            self._many(table.name, self._rows.pop(table.name, []))
+        self._many("seen", self._seen)
+        self._many("begun", self._begun)
         self._entries()
-        self._many(receipts, self._receipts)
-        self._rows.clear()
+        self._many("receipts", self._receipts)
 
-    def _many(self, statement: Any, rows: list[Row]) -> None:
+    def _many(self, what: str, rows: list[Row]) -> None:
         if rows:
-            self._db.execute(statement, rows)
+            self._db.execute(_statements()[what], rows)
             rows.clear()
+
+    def _move_heads(self, moves: list[Row]) -> None:
+        if self._db.execute(_statements()["heads"], moves).rowcount != len(moves):
+            raise OVERTAKEN
 
     def _entries(self) -> None:
         """Write log entries; checked inside the transaction: each must follow the last one."""
@@ -94,47 +98,43 @@ class Gathered:
             runs[entry.group] = (first, entry.seq)
         if not runs:
             return
-        moves = [{"g": group, "before": run[0] - 1, "last": run[1]} for group, run in runs.items()]
-        if self._db.execute(_HEADS, moves).rowcount != len(moves):
-            raise LogConflict("a log was continued by another writer")
-        self._many(insert(t.log), [_log_row(change) for change in self._logged])
+        moves: list[Row] = [
+            {"g": group, "before": first - 1, "last": last} for group, (first, last) in runs.items()
+        ]
+        self._move_heads(moves)
+        self._many("log", [_log_row(change) for change in self._logged])
         self._logged.clear()
 
 
-def _upserts(dialect: Any) -> tuple[Any, Any]:
-    """Return the statements of names and of receipts."""
-    name, receipt = dialect.insert(t.names), dialect.insert(t.receipts)
+@cache
+def _statements() -> dict[str, Any]:
+    """Return the statements of SQLite, by what they write."""
+    # Imported here: it takes some 20 ms to load.
+    from sqlalchemy.dialects.sqlite import insert as upsert
+
+    name, receipt = upsert(t.names), upsert(t.receipts)
     new, known = name.excluded, t.names.c
     highest = case((known.current < new.current, new.current), else_=known.current)
-    return (
-        name.on_conflict_do_update(
+    return {
+        **{table.name: insert(table) for table in (*INSERTED, t.log)},
+        "names": name.on_conflict_do_update(
             index_elements=[known.group_id, known.share_id],
             set_={"name": new.name, "current": highest},
         ),
-        receipt.on_conflict_do_update(
+        "receipts": receipt.on_conflict_do_update(
             index_elements=[t.receipts.c.device, t.receipts.c.request_id],
-            set_={
-                "fingerprint": receipt.excluded.fingerprint,
-                "at_ms": receipt.excluded.at_ms,
-            },
+            set_={"fingerprint": receipt.excluded.fingerprint, "at_ms": receipt.excluded.at_ms},
         ),
-    )
-
-
-_UPSERTS = {"sqlite": _upserts(sqlite), "postgresql": _upserts(postgresql)}
-_SEEN = (
-    update(t.devices).where(t.devices.c.device == bindparam("d")).values(seen_ms=bindparam("at"))
-)
-_BEGUN = (
-    update(t.names)
-    .where(t.names.c.group_id == bindparam("g"), t.names.c.share_id == bindparam("n"))
-    .values(ended_ms=None)
-)
-_HEADS = (
-    update(t.groups)
-    .where(t.groups.c.group_id == bindparam("g"), t.groups.c.seq == bindparam("before"))
-    .values(seq=bindparam("last"))
-)
+        "seen": update(t.devices)
+        .where(t.devices.c.device == bindparam("d"))
+        .values(seen_ms=bindparam("at")),
+        "begun": update(t.names)
+        .where(t.names.c.group_id == bindparam("g"), t.names.c.share_id == bindparam("n"))
+        .values(ended_ms=None),
+        "heads": update(t.groups)
+        .where(t.groups.c.group_id == bindparam("g"), t.groups.c.seq == bindparam("before"))
+        .values(seq=bindparam("last")),
+    }
 
 
 def _log_row(change: Logged) -> Row:

@@ -44,9 +44,9 @@ class TableStore:
         """Wait for the turn at writing."""
         raise NotImplementedError
 
-    def commit(self, changes: Sequence[Change], position: int = 0) -> None:
+    def commit(self, changes: Sequence[Change]) -> None:
         """Write all ``changes`` without a mirror, at the head of all commits, or raise."""
-        self.turn(position).commit(changes, ())
+        self.turn(0).commit(changes, ())
 
     def tracker_id(self, fresh: bytes) -> TrackerId:
         """Return the id of this installation; at the first start ``fresh`` becomes it."""

@@ -17,12 +17,15 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
-    Text,
 )
 
 metadata = MetaData()
 
-# Facts about the installation: its id, and ``registration`` unless it is open.
+# On PostgreSQL compared as bytes, as everywhere else; its indexes then depend on no locale.
+Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+# Facts about the installation: its id, ``registration`` unless it is open, and on a database of
+# several trackers ``keys``, the digest of the keys that they share.
 facts = Table(
     "facts",
     metadata,
@@ -126,16 +129,12 @@ manifests = Table(
     Column("stored_ms", BigInteger, nullable=False),
 )
 
-# In parts, as they travel: a database reads a large value whole even for a part of it.
+# In parts, as they travel: a database reads a large value whole even for a part of it. They may be
+# there before the row of their manifest.
 manifest_parts = Table(
     "manifest_parts",
     metadata,
-    Column(
-        "content",
-        LargeBinary,
-        ForeignKey("manifests.content", ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    Column("content", LargeBinary, primary_key=True),
     Column("part", Integer, primary_key=True, autoincrement=False),
     Column("body", LargeBinary, nullable=False),
 )
@@ -232,3 +231,69 @@ receipts = Table(
     Column("at_ms", BigInteger, nullable=False),
     sa.Index("receipts_by_time", "at_ms"),
 )
+
+# -- several trackers ---------------------------------------------------------------------------
+# Only PostgreSQL has rows here.
+
+# The journal: one row for each commit. ``serial``: its number, without a gap. ``tracker``: whose.
+# ``batch``: random, tells whether a commit in doubt took place. ``body``: see
+# tracker.store.journal.
+changes = Table(
+    "changes",
+    metadata,
+    Column("serial", BigInteger, primary_key=True, autoincrement=False),
+    Column("tracker", LargeBinary, nullable=False),
+    Column("batch", LargeBinary, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("format", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+# Signs of life. ``started``: generation of its rows of presence. ``position``: last commit applied.
+trackers = Table(
+    "trackers",
+    metadata,
+    Column("tracker", LargeBinary, primary_key=True),
+    Column("started", LargeBinary, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("release", Text, nullable=False),
+    Column("format", Integer, nullable=False),
+    Column("seen_ms", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("connections", Integer, nullable=False),
+)
+
+# Devices online at each tracker, and tombstones of those that left. ``version``: counted by the
+# tracker that owns the row. ``serial``: the commit that the row refers to.
+presence = Table(
+    "presence",
+    metadata,
+    Column("tracker", LargeBinary, primary_key=True),
+    Column("device", LargeBinary, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("serial", BigInteger, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("leeching", LargeBinary, nullable=False),
+    Column("gone", Boolean, nullable=False),
+    sa.Index("presence_by_version", "tracker", "version"),
+)
+
+SHARED_ALONE = (changes, trackers, presence)
+"""Tables that a backup or a move leaves out: they are of running trackers."""
+
+# Lost at a crash of the database, which is no loss; and often written.
+for _table, _words in (
+    (presence, "SET UNLOGGED"),
+    (presence, "SET (autovacuum_vacuum_scale_factor = 0.01)"),
+    (changes, "SET (autovacuum_vacuum_scale_factor = 0.01)"),
+    (receipts, "SET (autovacuum_vacuum_scale_factor = 0.01)"),
+):
+    sa.event.listen(
+        _table,
+        "after_create",
+        sa.DDL(f"ALTER TABLE {_table.name} {_words}").execute_if(  # type: ignore[no-untyped-call]
+            dialect="postgresql"
+        ),
+    )

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, insert, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from common import limits
 from tracker.core.changes import shares as c
@@ -17,11 +28,21 @@ from tracker.store.statements.base import named, write_change
 @write_change.register
 def _(change: c.ManifestStored, rows: Gathered) -> None:
     db = rows.flushed()
-    summary, length = change.summary, limits.MANIFEST_PART_BYTES
-    db.execute(insert(t.manifests).values(asdict(summary)))
-    for part, start in enumerate(range(0, len(change.body), length)):
-        body = change.body[start : start + length]
-        db.execute(insert(t.manifest_parts).values(content=summary.content, part=part, body=body))
+    content, parts = change.summary.content, parts_of(change.summary.content, change.body)
+    db.execute(insert(t.manifests).values(asdict(change.summary)))
+    stored = select(func.count()).where(t.manifest_parts.c.content == content)
+    if db.execute(stored).scalar_one() != len(parts):
+        db.execute(delete(t.manifest_parts).where(t.manifest_parts.c.content == content))
+        db.execute(insert(t.manifest_parts), parts)
+
+
+def parts_of(content: bytes, body: bytes) -> list[dict[str, object]]:
+    """Return the rows of a manifest's parts."""
+    length = limits.MANIFEST_PART_BYTES
+    return [
+        {"content": content, "part": part, "body": body[start : start + length]}
+        for part, start in enumerate(range(0, len(body), length))
+    ]
 
 
 @write_change.register
@@ -32,7 +53,8 @@ def _(change: c.ManifestShown, rows: Gathered) -> None:
 @write_change.register
 def _(change: c.ManifestDropped, rows: Gathered) -> None:
     db = rows.flushed()
-    db.execute(delete(t.manifests).where(t.manifests.c.content == change.content))
+    for table in (t.manifests, t.manifest_parts):
+        db.execute(delete(table).where(table.c.content == change.content))
 
 
 @write_change.register

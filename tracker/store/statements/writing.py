@@ -17,9 +17,9 @@ KINDS: dict[int, type[Any]] = dict(sorted(TAGS.items()))
 """All kinds of changes that the journal keeps, by tag: the modules above import them."""
 
 
-def write(db: Connection, changes: Iterable[Change]) -> None:
-    """Write ``changes``. Raise `LogConflict` or an exception of SQLAlchemy."""
-    rows = Gathered(db)
+def write(db: Connection, changes: Iterable[Change], rows: Gathered | None = None) -> None:
+    """Write ``changes``. Raise `LogConflict` or an exception of SQLAlchemy or its driver."""
+    rows = rows or Gathered(db)
     for change in changes:
         write_change(change, rows)
     rows.flush()

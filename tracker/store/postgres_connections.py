@@ -1,0 +1,174 @@
+"""Connections to PostgreSQL: the URL, the settings of each session, and failures in words.
+
+Owns: what a URL may hold and what of it is shown, and the check of the server. Not here: turns and
+commits (see tracker.store.postgres_store).
+
+Invariant: no password leaves this module, neither in an error nor in a log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from common.errors import ConfigError, StorageError
+from common.hints import shell_hint
+from common.names import printable
+from tracker.store.failures import text_of
+from tracker.store.turns import LogConflict
+
+if TYPE_CHECKING:
+    import psycopg
+
+SCHEMES = ("postgresql://", "postgres://")
+SERVER_MIN = 14_00_00  # the first with client_connection_check_interval
+CONNECT_S = 5  # for one address
+UNSAFE_VARIABLE = "MINI_TORRENT_TRACKER_UNSAFE_DATABASE"
+
+# A frozen or vanished end must not hold the turn of all trackers for hours.
+_PARAMETERS: dict[str, Any] = {
+    "connect_timeout": CONNECT_S,
+    "application_name": "mini-torrent-tracker",
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5_000,
+}
+_SETTINGS = """
+SET default_transaction_isolation = 'read committed';
+SET lock_timeout = '10s';
+SET statement_timeout = '60s';
+SELECT set_config('synchronous_commit', 'on', false)
+  WHERE current_setting('synchronous_commit') IN ('off', 'local');
+"""
+
+
+def is_url(text: str) -> bool:
+    """Whether ``text`` names a PostgreSQL database."""
+    return text.startswith(SCHEMES)
+
+
+def parsed(url: str) -> dict[str, Any]:
+    """Return the parameters of ``url``. Raise `ConfigError`, without the password."""
+    if not is_url(url):
+        raise ConfigError(
+            "the database is not a URL of PostgreSQL",
+            "it looks like this: postgresql://USER@HOST:5432/DATABASE",
+        )
+    if importlib.util.find_spec("psycopg") is None:
+        raise ConfigError(
+            "a database of PostgreSQL needs the extra postgres",
+            shell_hint("install it", "pip", "install", "mini-torrent[postgres]"),
+        )
+    import psycopg.conninfo
+
+    try:
+        return psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        # The driver's text repeats the URL, with its password.
+        raise ConfigError(
+            "the URL of the database cannot be read",
+            "it looks like this: postgresql://USER@HOST:5432/DATABASE?sslmode=verify-full",
+        ) from None
+
+
+def shown(url: str) -> str:
+    """Return ``url`` as people may see it: host, port and database."""
+    found = parsed(url)
+    hosts = str(found.get("host") or found.get("hostaddr") or "localhost").split(",")
+    ports = str(found.get("port") or "").split(",")
+    places = [
+        f"{host}:{port}" if port else host
+        for host, port in zip(hosts, ports * len(hosts), strict=False)
+    ]
+    return printable(f"postgresql://{','.join(places)}/{found.get('dbname') or ''}")
+
+
+def has_password(url: str) -> bool:
+    """Whether ``url`` holds a password."""
+    return "password" in parsed(url)
+
+
+def connect(url: str, **more: Any) -> psycopg.Connection[Any]:
+    """Connect, with the settings of a session. Raise exceptions of the driver."""
+    import psycopg
+
+    connection = psycopg.connect(url, **{**_PARAMETERS, **more}, autocommit=True)
+    try:
+        connection.execute(_SETTINGS)
+        with contextlib.suppress(psycopg.Error):  # not on every system
+            connection.execute("SET client_connection_check_interval = '2s'")
+        connection.autocommit = False
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def make_engine(url: str) -> sa.Engine:
+    """Return an engine for ``url``. Raise `ConfigError`."""
+    parsed(url)
+    return sa.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: connect(url),
+        pool_size=4,
+        pool_pre_ping=True,
+        isolation_level="READ COMMITTED",
+    )
+
+
+def check_server(engine: sa.Engine) -> None:
+    """Raise `StorageError` for a server that cannot keep what it acknowledges."""
+    with translated("open the database"), engine.connect() as db:
+        version = int(db.execute(sa.text("SHOW server_version_num")).scalar_one())
+        encoding = db.execute(sa.text("SHOW server_encoding")).scalar_one()
+        fsync = db.execute(sa.text("SHOW fsync")).scalar_one()
+        standby = db.execute(sa.text("SELECT pg_is_in_recovery()")).scalar_one()
+    if version < SERVER_MIN:
+        raise StorageError(
+            f"PostgreSQL {version // 10_000} is too old", "use PostgreSQL 14 or a later one"
+        )
+    if encoding != "UTF8":
+        raise StorageError(
+            f"the database has the encoding {encoding}", "create one with ENCODING 'UTF8'"
+        )
+    if standby:
+        raise StorageError(
+            "the database is a standby: it can only be read",
+            "name all its servers in the URL, with target_session_attrs=read-write",
+        )
+    if fsync != "on" and os.environ.get(UNSAFE_VARIABLE, "") in ("", "0"):
+        raise StorageError(
+            "PostgreSQL runs with fsync=off: a loss of power would damage the database",
+            f"switch it on; for a database without value set {UNSAFE_VARIABLE}=1",
+        )
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Raise `StorageError` for the exceptions of SQLAlchemy and of the driver."""
+    import psycopg
+
+    try:
+        yield
+    except psycopg.errors.UniqueViolation as error:
+        if error.diag.constraint_name in ("log_pkey", "changes_pkey"):
+            raise LogConflict("a log was continued by another writer") from error
+        raise StorageError(f"cannot {what}: {printable(text_of(error))}") from error
+    except (SQLAlchemyError, psycopg.Error) as error:
+        raise StorageError(f"cannot {what}: {printable(text_of(error))}") from error
+
+
+def cut(connection: psycopg.Connection[Any]) -> None:
+    """Let a call fail that waits for the server on another thread."""
+    with contextlib.suppress(Exception):
+        descriptor = os.dup(connection.fileno())
+        with socket.socket(fileno=descriptor) as end:
+            end.shutdown(socket.SHUT_RDWR)
