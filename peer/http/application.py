@@ -49,10 +49,14 @@ class Api:
         self._handle = handle
         self._release = release
         self._places = asyncio.Semaphore(limits.HTTP_COMMANDS_MAX)
+        self._closed = asyncio.Event()
 
     def close(self) -> None:
-        """End all event streams."""
+        """End all event streams, readers of files, and waits for downloads."""
         self.feed.close()
+        self._closed.set()
+        if self._reading is not None:
+            self._reading.close()
 
     def routes(self) -> list[WebRoute]:
         """The routes of the API."""
@@ -91,12 +95,25 @@ class Api:
             async with self._places:
                 answer = await self._handle(command, notify)
             # Outside: one that waits for a download takes no place.
-            return await answer.rest if isinstance(answer, Waiting) else answer
+            return await self._until_closed(answer) if isinstance(answer, Waiting) else answer
         except MiniTorrentError as error:
             return control.Failed(error.code, error.message, error.hint)
         except Exception:
             log.exception("request %s: internal error", type(command).__name__)
             return control.Failed(Code.INTERNAL, "internal error of the peer; its log has more")
+
+    async def _until_closed(self, waiting: Waiting) -> control.Answer:
+        """Wait for the rest of a command. Why: a download may take longer than the peer runs."""
+        rest = asyncio.ensure_future(waiting.rest)
+        closed = asyncio.create_task(self._closed.wait())
+        try:
+            await asyncio.wait({rest, closed}, return_when=asyncio.FIRST_COMPLETED)
+            if rest.done():
+                return rest.result()
+            return control.Failed(Code.BUSY, "the peer stops; what was begun goes on at its start")
+        finally:
+            rest.cancel()
+            closed.cancel()
 
     async def _progress(self, command: control.Ask) -> AsyncIterator[bytes]:
         """Messages ``progress``, and ``result`` or ``problem`` as the last one."""

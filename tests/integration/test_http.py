@@ -135,6 +135,23 @@ def test_events_come_while_they_happen_and_do_not_hold_up_the_end(swarm: Swarm) 
     assert not (cora.home / "api.sock").exists()
 
 
+def test_waits_are_answered_when_the_peer_ends(swarm: Swarm) -> None:
+    """None of them is cut off, and none holds up the end until its grace has passed."""
+    dora, emil = swarm.person("dora"), with_http(swarm, "emil")
+    group = dora.group_with(emil)
+    name = dora.share(swarm.file(500_000), group)["name"]
+    dora.kill()
+    where = f"/api/v1/groups/{group}/files/{name}/download"
+    dest = json.dumps({"dest": f"{swarm.folder()}/"})
+    waits = [UnixConnection(emil.home / "api.sock") for _ in range(2)]
+    waits[0].request("GET", f"/api/v1/files/{group}/{name}")
+    waits[1].request("POST", where, dest, JSON)
+    wait_for(lambda: len(emil.json("show-downloads")) == 2, "both downloads")
+    emil.down()
+    codes = [json.loads(wait.getresponse().read())["code"] for wait in waits]
+    assert codes == ["timed-out", "busy"]
+
+
 def test_a_page_needs_its_secret_once_and_its_own_origin(anna: Person) -> None:
     page = open_page(anna)
     host = page.url.removeprefix("http://").strip("/")

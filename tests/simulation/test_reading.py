@@ -99,3 +99,32 @@ def test_in_the_order_read_nothing_else_is_fetched(seed: int) -> None:
     assert idle.download is not None
     assert set(peer.download.pieces.held) == set(range(50, 90))
     assert idle.download.pieces.held.count == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_end_of_a_file_comes_with_its_beginning(seed: int) -> None:
+    """Two heads of one reader, as it opens a file: its last pieces, and those ahead of it."""
+    made = swarm(Order.READ, seed)
+    peer, count = made.leechers[0], SCENARIO.size // PIECE
+    tail, ahead = range(count - 2, count), range(64)
+    held_before_the_end: list[int] = []
+
+    def look() -> None:
+        assert peer.download is not None
+        held = peer.download.pieces.held
+        if all(piece in held for piece in tail):
+            held_before_the_end.append(held.count)
+        else:
+            made.clock.at(made.clock.now + 0.005, look)
+
+    def open_file() -> None:
+        peer.fetch(ev.ReadHead(2, tail.start, len(tail)))
+        peer.fetch(ev.ReadHead(1, ahead.start, len(ahead)))
+        look()
+
+    made.clock.at(0.1, open_file)
+    made.run(until_s=60.0)
+    print(f"{held_before_the_end} pieces were held when the end was")
+    assert held_before_the_end[0] < len(ahead) // 2
+    assert peer.download is not None
+    assert set(peer.download.pieces.held) == {*tail, *ahead}
