@@ -6,7 +6,7 @@ import random
 import time
 
 from tests.integration.test_openapi import explored_peer
-from tests.support.api_explorer import Explorer
+from tests.support.api_explorer import Explorer, peer_aim
 
 EXAMPLES = 20  # of each operation and kind in one round
 
@@ -17,7 +17,7 @@ def fuzz_api(seconds: float) -> bool:
     while time.monotonic() < deadline:
         number, rounds = random.SystemRandom().getrandbits(32), rounds + 1
         with explored_peer() as person:
-            explorer = Explorer(person)
+            explorer = Explorer(peer_aim(person))
             wrong = explorer.explore(number, EXAMPLES)
             explorer.close()
         if wrong:

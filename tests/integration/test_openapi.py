@@ -12,7 +12,7 @@ from tests.support.processes import Person, Swarm
 
 pytest.importorskip("schemathesis", reason="no schemathesis: pip install schemathesis, to test it")
 
-from tests.support.api_explorer import Explorer
+from tests.support.api_explorer import Explorer, peer_aim
 
 SEED, EXAMPLES = 17, 3  # `make fuzz` runs more, from other seeds
 
@@ -36,7 +36,7 @@ def explored_peer() -> Iterator[Person]:
 def test_h171_generated_requests_get_the_answers_of_the_document() -> None:
     print(f"seed {SEED}")
     with explored_peer() as anna:
-        explorer = Explorer(anna)
+        explorer = Explorer(peer_aim(anna))
         wrong = explorer.explore(SEED, EXAMPLES)
         explorer.close()
         assert "\n\n".join(wrong) == ""

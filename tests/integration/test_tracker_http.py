@@ -141,6 +141,19 @@ def test_h167_the_page_needs_its_secret_once_and_its_own_origin(home: Path) -> N
     assert page.ask("POST", "/registration", {}, **bearer, **own)[0] == 200
 
 
+def test_generated_requests_get_the_answers_of_the_document(swarm: Swarm, home: Path) -> None:
+    pytest.importorskip("schemathesis", reason="no schemathesis: pip install schemathesis")
+    from tests.support.api_explorer import Aim, Explorer
+
+    files = [str(swarm.root / "explored.db"), "/nonexistent/explored.db", "relative"]
+    explorer = Explorer(Aim(home, {"Stop"}, ["DeleteUser", "DeleteGroup"], {"file": files}))
+    wrong = explorer.explore(number=17, examples=2)
+    explorer.close()
+    assert "\n\n".join(wrong) == ""
+    assert {200, 404} <= set().union(*explorer.statuses.values())
+    assert "Traceback" not in swarm.tracker.log.read_text()
+
+
 def test_f160_a_web_process_that_is_killed_comes_again(swarm: Swarm, home: Path) -> None:
     before = web_pid(swarm)
     assert api(home).ask("GET", "/status")[0] == 200

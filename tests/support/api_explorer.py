@@ -1,4 +1,4 @@
-"""Requests to the HTTP API of a real peer, generated from its OpenAPI document (schemathesis).
+"""Requests to the HTTP API of a real process, generated from its OpenAPI document (schemathesis).
 
 Half of them name things that exist, so that answers are compared with the document too; the other
 half have any text that the document allows. Paths are folders of the swarm: a request must not
@@ -8,7 +8,9 @@ write anywhere else, and no command of a hook runs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,10 +18,6 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.support.processes import Person
 
-LEFT_OUT = {"Down", "Logout", "ChangePassword", "Events"}
-"""The first three end the exploration; events have no end."""
-LAST = ["Verify", "Move", "Cancel", "Limit", "StopShare", "Withdraw", "LeaveGroup", "Login"]
-"""Operations after which others find less, in this order."""
 DOCUMENTED = {502, 503, 504, 507}
 """Statuses of the 500s that have a reason of their own: no tracker, busy, too late, no space."""
 KNOWN = {
@@ -30,13 +28,39 @@ KNOWN = {
 }
 
 
-class Explorer:
-    """The API of ``person``, who owns the group ``lab``. ``statuses`` counts the answers."""
+@dataclass(frozen=True)
+class Aim:
+    """API under exploration. ``values``: all that a field of a body may be.
 
-    def __init__(self, person: Person) -> None:
-        self.person = person
+    ``left_out``: operations that end the exploration, or have no end. ``last``: operations after
+    which others find less, in this order.
+    """
+
+    home: Path
+    left_out: set[str]
+    last: Sequence[str]
+    values: Mapping[str, list[str]]
+
+
+def peer_aim(person: Person) -> Aim:
+    """The API of ``person``, who owns the group ``lab``."""
+    swarm = person.swarm
+    folders = [str(swarm.folder()), str(swarm.folder()), str(person.home / "x")]
+    return Aim(
+        person.home,
+        {"Down", "Logout", "ChangePassword", "Events"},
+        ["Verify", "Move", "Cancel", "Limit", "StopShare", "Withdraw", "LeaveGroup", "Login"],
+        {"path": folders, "dest": folders, "reuse": folders},
+    )
+
+
+class Explorer:
+    """The API of one process. ``statuses`` counts the answers."""
+
+    def __init__(self, aim: Aim) -> None:
+        self.aim = aim
         self.statuses: dict[str, set[int]] = {}
-        transport = httpx.HTTPTransport(uds=str(person.home / "api.sock"))
+        transport = httpx.HTTPTransport(uds=str(aim.home / "api.sock"))
         self._client = httpx.Client(transport=transport, base_url="http://localhost", timeout=60)
         self._document = self._client.get("/api/v1/openapi.json").json()
 
@@ -61,22 +85,21 @@ class Explorer:
 
         def place(operation: Any) -> int:
             name = operation.definition.raw["operationId"]
-            return LAST.index(name) if name in LAST else -1
+            return self.aim.last.index(name) if name in self.aim.last else -1
 
-        kept = [one for one in found if one.definition.raw["operationId"] not in LEFT_OUT]
+        kept = [one for one in found if one.definition.raw["operationId"] not in self.aim.left_out]
         return sorted(kept, key=place)
 
     def _restrict(self, document: dict[str, Any], known: bool) -> None:
-        swarm = self.person.swarm
-        folders = [str(swarm.folder()), str(swarm.folder()), str(self.person.home / "x")]
         for schema in document["components"]["schemas"].values():
             properties = schema.get("properties", {})
             if schema.get("additionalProperties") is not False:
                 continue  # an answer
-            for name in {"path", "dest"} & properties.keys():
-                properties[name] = {"enum": folders}
-            if "reuse" in properties:
-                properties["reuse"]["items"] = {"enum": folders}
+            for name, values in self.aim.values.items():
+                if name == "reuse" and name in properties:
+                    properties[name]["items"] = {"enum": values}
+                elif name in properties:
+                    properties[name] = {"enum": values}
             properties.pop("on_complete", None)
             if "timeout_s" in properties:
                 properties["timeout_s"] = {"type": "number", "minimum": 0, "maximum": 0.2}
