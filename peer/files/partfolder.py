@@ -122,6 +122,9 @@ class PartFolder(PartFiles):
                 self.truncated = True
             write_all(fd, view[done : done + segment.length], segment.offset)
             done += segment.length
+            if self._times and segment.length == size:
+                # By the handle, on this thread: `seal` then needs only a look at the file.
+                set_time(fd, self._times[segment.entry])
 
         self._write_each(offset, len(view), put)
 
@@ -238,7 +241,9 @@ class PartFolder(PartFiles):
                     if not self._is_selected(number):
                         pass
                     elif entry.kind is EntryKind.FOLDER:
-                        folders.at(self._parts(number))
+                        folder_fd = folders.at(self._parts(number))
+                        if self._times:
+                            set_time(folder_fd, self._times[number])
                         self._made.add(number)
                     elif missing := self._seal_file(number, entry, folders):
                         truncated.append((start + entry.size - missing, missing))
@@ -246,23 +251,19 @@ class PartFolder(PartFiles):
         except OSError as error:
             raise storage_error(error, self._path_of(number), "finish") from error
         if not truncated:
-            self._set_times()
+            self._set_folder_times()
             self.sync()
         return truncated
 
-    def _set_times(self) -> None:
-        """Set the times of all files and folders. They change no byte and need no sync: the name of
-        the whole reaches the disk after them.
-        """
+    # Times change no byte and need no sync: the name of the whole reaches the disk after them.
+
+    def _set_folder_times(self) -> None:
+        """Set the times of folders. Each entry that is made changes one: by now all are made."""
         if not self._times:
             return
         entries = self._manifest.entries
+        made = set(folders_of(e for n, e in enumerate(entries) if self._is_selected(n)))
         with self._folders() as folders:
-            for number in filter(self._is_selected, range(len(entries))):
-                *parents, name = self._parts(number)
-                _set_time_of(folders.at(parents), name, self._times[number])
-            # Making an entry changes the time of its folder; by now all entries are made.
-            made = set(folders_of(e for n, e in enumerate(entries) if self._is_selected(n)))
             for path, time_ns in zip(folders_of(entries), self._times[len(entries) :], strict=True):
                 if path in made:
                     set_time(folders.at(path.split("/") if path else []), time_ns)
@@ -270,8 +271,11 @@ class PartFolder(PartFiles):
     def _seal_file(self, number: int, entry: Entry, folders: paths.LastFolder) -> int:
         """Seal one file; return the number of bytes missing at its end, and leave it then."""
         *parents, name = self._parts(number)
-        status = paths.status_of(folders.at(parents), name)
+        folder_fd = folders.at(parents)
+        status = paths.status_of(folder_fd, name)
         if status is not None and _is_sealed(status, entry):
+            if self._times and status.st_mtime_ns != self._times[number]:
+                _set_time_of(folder_fd, name, status, self._times[number])
             return 0
         missing = entry.size - (0 if status is None else status.st_size)
         if missing > 0 and (status is None or stat.S_ISREG(status.st_mode)):
@@ -281,6 +285,8 @@ class PartFolder(PartFiles):
             set_length(fd, entry.size)
             if entry.kind is EntryKind.EXECUTABLE:
                 self._executable(fd)
+            if self._times:
+                set_time(fd, self._times[number])
         finally:
             os.close(fd)
         with self._lock:
@@ -366,13 +372,11 @@ class PartFolder(PartFiles):
         return os.path.join(self._destination.part_path, self._path(number))
 
 
-def _set_time_of(folder_fd: int, name: str, time_ns: int) -> None:
+def _set_time_of(folder_fd: int, name: str, status: os.stat_result, time_ns: int) -> None:
     # Without opening each file: there may be many thousands.
     with suppress(OSError, OverflowError):
-        status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
-        if status.st_mtime_ns != time_ns:
-            times = (status.st_atime_ns, time_ns)
-            os.utime(name, ns=times, dir_fd=folder_fd, follow_symlinks=False)
+        times = (status.st_atime_ns, time_ns)
+        os.utime(name, ns=times, dir_fd=folder_fd, follow_symlinks=False)
 
 
 def _is_sealed(status: os.stat_result, entry: Entry) -> bool:
