@@ -74,6 +74,7 @@ def hello(context: Context, caller: Caller, command: tracker.Hello, now: Now) ->
             inbox_key=key,
             seen_at=caller.address[:64],
             networked=identity.networked,
+            trackers=list(context.fellows.endpoints[: limits.TRACKER_ADDRESSES_MAX]),
         )
     )
 

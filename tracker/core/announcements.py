@@ -44,18 +44,13 @@ def announce(
     heads = [
         tracker.Head(group.id, group.seq, group.epoch) for group in context.state.groups_with(user)
     ]
+    elsewhere = context.fellows.wants_fewer()
+    rates = (command.received_bytes_per_s, command.sent_bytes_per_s)
+    renewed = RenewLease(
+        caller.device, user, endpoint, leeching, command.instance, rates, elsewhere
+    )
     return Decision(
-        tracker.Announced(limits.LEASE_S, now.wall_ms, heads),
-        effects=(
-            RenewLease(
-                caller.device,
-                user,
-                endpoint,
-                leeching,
-                command.instance,
-                (command.received_bytes_per_s, command.sent_bytes_per_s),
-            ),
-        ),
+        tracker.Announced(limits.LEASE_S, now.wall_ms, heads, elsewhere), effects=(renewed,)
     )
 
 

@@ -20,6 +20,7 @@ from common.names import BadName, group_id, quoted
 from common.shared_refusals import no_group, not_logged_in, still_pending
 from tracker.core.changes.base import Change
 from tracker.core.changes.groups import Logged
+from tracker.core.fellows import Fellows
 from tracker.core.presence import Presence
 from tracker.core.records import Group
 from tracker.core.state import State
@@ -79,6 +80,7 @@ class Context:
     state: State
     presence: Presence
     rng: Rng
+    fellows: Fellows = field(default_factory=Fellows)
 
 
 # -- outcomes -----------------------------------------------------------------------------------
@@ -198,7 +200,7 @@ class Nudge:
 
 @dataclass(frozen=True, slots=True)
 class RenewLease:
-    """``device`` is online for another lease."""
+    """``device`` is online for another lease. ``elsewhere``: as in `Announced`."""
 
     device: DeviceKey
     user: UserId
@@ -206,6 +208,7 @@ class RenewLease:
     leeching: tuple[tuple[GroupId, ContentId, int], ...]
     instance: bytes = b""
     rates: tuple[int, int] = (0, 0)
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,10 @@ def _row(
 
 
 def _seen_ms(context: Context, device: DeviceKey, now: Now) -> int | None:
-    """Return when this process last received an announcement of ``device``, if it did."""
+    """Return when ``device`` was last heard of: now if it is online at another tracker."""
+    lease = context.presence.leases.get(device)
+    if lease is not None and lease.at:
+        return now.wall_ms
     heard_at = context.presence.heard_at.get(device)
     return None if heard_at is None else now.wall_ms - round((now.mono_s - heard_at) * 1000)
 

@@ -60,8 +60,7 @@ class Outbox:
         for change in changes:
             match change:
                 case Logged(entry, topic, key, key_epoch):
-                    self._active.pop(change.group, None)
-                    self._active[change.group] = now  # the one silent longest stays first
+                    self.activate(change.group, now)
                     outgoing.append(Outgoing(topic, entry, key, key_epoch))
                 case GroupKeyHanded(group, epoch, key, topic, old_key):
                     body = events.NewKey(group, epoch, key)
@@ -71,6 +70,11 @@ class Outbox:
                 case _:
                     pass
         return outgoing
+
+    def activate(self, group: GroupId, now: float) -> None:
+        """Publish the head of ``group`` for a while."""
+        self._active.pop(group, None)
+        self._active[group] = now  # the one silent longest stays first
 
     def gather(self, changes: Iterable[SwarmChange], presence: Presence, now: float) -> None:
         """Add changes of swarms; of several about one device the last one counts."""
@@ -115,9 +119,9 @@ class Outbox:
             outgoing.append(Outgoing(topic, update, group.key, group.epoch))
         return outgoing
 
-    def beat(self, identity: TrackerIdentity, now: Now) -> Outgoing:
+    def beat(self, identity: TrackerIdentity, now: Now, cut_off: bool) -> Outgoing:
         """Return the tracker's sign of life."""
-        return Outgoing(events.BEAT_TOPIC, events.Beat(identity.tracker_id, now.wall_ms))
+        return Outgoing(events.BEAT_TOPIC, events.Beat(identity.tracker_id, now.wall_ms, cut_off))
 
     def heads(self, state: State, now: float) -> list[Outgoing]:
         """Return the head of every group that had an entry within ``limits.BEACON_TAIL_S``."""

@@ -34,7 +34,8 @@ class Lease:
     """Lease of an online device. ``swarms``: the swarms that it is in, and its source in each.
 
     ``began``: when each content of ``leeching`` was first announced. ``rates``: bytes a second that
-    the device receives and sends, as it announced them.
+    the device receives and sends, as it announced them. ``since_ms``: its beginning, on the wall
+    clock. ``at``: the other tracker that it is renewed at; empty for this one.
     """
 
     user: UserId
@@ -45,6 +46,8 @@ class Lease:
     rates: tuple[int, int] = (0, 0)
     swarms: dict[SwarmKey, Source] = field(default_factory=dict)
     began: dict[SwarmKey, float] = field(default_factory=dict)
+    since_ms: int = 0
+    at: bytes = b""
 
 
 @dataclass(slots=True)
@@ -94,6 +97,8 @@ class Presence:
         self.leases: dict[DeviceKey, Lease] = {}
         # When each device last announced itself, until that is durable.
         self.heard_at: dict[DeviceKey, float] = {}
+        self.touched: dict[DeviceKey, None] | None = None
+        """Devices of this tracker with a change that other trackers need; None without others."""
         self._swarms: dict[SwarmKey, Swarm] = {}
         self._swept_at: float | None = None
 
@@ -149,13 +154,16 @@ class Presence:
         now: float,
         instance: bytes = b"",
         rates: tuple[int, int] = (0, 0),
+        now_ms: int = 0,
     ) -> list[SwarmChange]:
         """Renew the lease of ``device``; ``leeching`` replaces that of its last announcement."""
         fetched = {(group, content): held for group, content, held in leeching}
         lease = self.leases.get(device)
+        if self.touched is not None and _differs(lease, user, endpoint, fetched, instance):
+            self.touched[device] = None
         if lease is None or lease.user != user:
             changes = self.depart(device)
-            lease = Lease(user, endpoint, 0.0, fetched)
+            lease = Lease(user, endpoint, 0.0, fetched, since_ms=now_ms)
             self.leases[device] = lease
             touched: Iterable[SwarmKey] = [*_offered(state, user, device), *fetched]
         else:
@@ -164,6 +172,8 @@ class Presence:
                 touched = [*lease.swarms, *_offered(state, user, device), *fetched]
             else:
                 touched = [*lease.leeching, *fetched]
+            if lease.at:  # it has come here from another tracker
+                lease.at, lease.since_ms = b"", max(now_ms, lease.since_ms + 1)
             lease.endpoint, lease.leeching = endpoint, fetched
         lease.began = {key: lease.began.get(key, now) for key in fetched}
         lease.ends_at = now + limits.LEASE_S
@@ -171,11 +181,37 @@ class Presence:
         self.heard_at[device] = now
         return changes + self._update(state, device, touched)
 
+    def take_over(
+        self, state: State, device: DeviceKey, foreign: Lease, now: float
+    ) -> list[SwarmChange]:
+        """Replace the lease of ``device`` by one at another tracker."""
+        lease = self.leases.get(device)
+        changes: list[SwarmChange] = []
+        if lease is not None and lease.user != foreign.user:
+            changes, lease = self.depart(device), None
+        if lease is not None and not lease.at:
+            self._touch(device)
+            self.heard_at.pop(device, None)
+        touched = [*_offered(state, foreign.user, device), *foreign.leeching]
+        if lease is not None:
+            touched += lease.swarms
+            foreign.swarms = lease.swarms
+        began = lease.began if lease is not None else {}
+        foreign.began = {key: began.get(key, now) for key in foreign.leeching}
+        self.leases[device] = foreign
+        return changes + self._update(state, device, touched)
+
+    def _touch(self, device: DeviceKey) -> None:
+        if self.touched is not None:
+            self.touched[device] = None
+
     def depart(self, device: DeviceKey) -> list[SwarmChange]:
         """End the lease of ``device``."""
         lease = self.leases.pop(device, None)
         if lease is None:
             return []
+        if not lease.at:
+            self._touch(device)
         for key in lease.swarms:
             self._take_out(key, device)
         return [SwarmChange(key, device, None) for key in lease.swarms]
@@ -225,6 +261,17 @@ class Presence:
                     pass
         return found
 
+    def rebuild(self, state: State) -> list[SwarmChange]:
+        """Update all swarms: the state was loaded anew, and its changes are not known."""
+        changes: list[SwarmChange] = []
+        for device, lease in list(self.leases.items()):
+            if state.devices.get(device) != lease.user:
+                changes += self.depart(device)
+                continue
+            touched = [*lease.swarms, *_offered(state, lease.user, device), *lease.leeching]
+            changes += self._update(state, device, touched)
+        return changes
+
     def _update(
         self, state: State, device: DeviceKey, swarms: Iterable[SwarmKey]
     ) -> list[SwarmChange]:
@@ -256,6 +303,23 @@ class Presence:
         swarm.take(device)
         if not swarm.seeders and not swarm.leechers:
             del self._swarms[key]
+
+
+def _differs(
+    lease: Lease | None,
+    user: UserId,
+    endpoint: str,
+    fetched: dict[SwarmKey, int],
+    instance: bytes,
+) -> bool:
+    """Whether an announcement changes what other trackers know of the device."""
+    if lease is None or lease.at:
+        return True
+    if (lease.user, lease.endpoint, lease.instance) != (user, endpoint, instance):
+        return True
+    if lease.leeching.keys() != fetched.keys():
+        return True
+    return any((held > 0) != (lease.leeching[key] > 0) for key, held in fetched.items())
 
 
 def _offered(state: State, user: UserId, device: DeviceKey) -> list[SwarmKey]:

@@ -11,9 +11,11 @@ have budgets too, of the account and of the address: each costs the tracker a ha
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Hashable
+from dataclasses import dataclass
 
 from common.token_bucket import KeyedTokenBuckets, Rate
 
@@ -33,6 +35,25 @@ CREATIONS = Rate(burst=200, per_s=1 / 60)
 KNOWN_DEVICES_MAX = 10  # devices of each user that logged in before
 KNOWN_USERS_MAX = 10_000
 IPV6_NETWORK_BITS = 64  # the smallest network that a connection is given
+
+
+class Attempted(enum.Enum):
+    """Kind of an attempt: a right or a wrong password, or a new account."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    NEW = "new"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Attempt at one tracker, which counts at all of them. Fields as for `LoginThrottle.begin`."""
+
+    kind: Attempted
+    user: str
+    device: bytes
+    address: str
+    trusted: bool
 
 
 class LoginThrottle:
@@ -113,14 +134,30 @@ class LoginThrottle:
         if len(self._known) > KNOWN_USERS_MAX:
             self._known.popitem(last=False)
 
+    def elsewhere(self, attempt: Attempt, now: float) -> None:
+        """Count an attempt at another tracker, as far as budgets are left here."""
+        who = (attempt.user, attempt.device, attempt.address, attempt.trusted)
+        if attempt.kind is Attempted.NEW:
+            for key in _creators(attempt.device, attempt.address):
+                self._creations.take(key, now)
+            return
+        for buckets, key in self._concerned(*who):
+            buckets.take(key, now)
+        if attempt.kind is Attempted.RIGHT:
+            self.succeeded(*who, now)
+
     def create(self, device: bytes, address: str, now: float) -> float:
         """Begin to create an account. Return 0, or the seconds to wait."""
-        keys: list[Hashable] = [device, *([network_of(address)] if address else [])]
+        keys = _creators(device, address)
         wait = max(self._creations.wait_s(key, now) for key in keys)
         if wait == 0:
             for key in keys:
                 self._creations.take(key, now)
         return wait
+
+
+def _creators(device: bytes, address: str) -> list[Hashable]:
+    return [device, *([network_of(address)] if address else [])]
 
 
 def network_of(address: str) -> str:

@@ -15,6 +15,7 @@ from common import limits
 from common.host.clock import monotonic
 from common.ids import DeviceKey
 from common.messages import tracker
+from common.messages.base import Refusal
 from tracker.core import commands
 from tracker.core.changes.base import Change
 from tracker.core.context import (
@@ -128,3 +129,17 @@ def weight_of(context: Context, decision: Decision) -> int:
             case _:
                 pass
     return weight
+
+
+def is_refused(decision: Decision) -> bool:
+    """Whether ``decision`` refuses its command."""
+    return isinstance(decision.reply, Refusal)
+
+
+def needs_head(job: Job, decision: Decision) -> bool:
+    """Whether a question must be decided at the head of all commits, if others write too.
+
+    A refusal, since another tracker may have changed its reason a moment ago. `Hello`, so that a
+    device that comes from another tracker finds all that it saw there.
+    """
+    return is_refused(decision) or isinstance(job.command, tracker.Hello)

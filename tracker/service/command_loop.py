@@ -27,8 +27,8 @@ Order: users take turns; strangers count by address. Commands of one user are de
 order. A batch ends at ``BATCH_S``, at ``limits.COMMANDS_PER_BATCH_MAX`` commands or at
 ``BATCH_WEIGHT``, so a costly command delays its own user more than others.
 
-Several trackers: a question that is refused is decided once more after the news of the others.
-`hear` takes their commits at any time; they are applied between batches, in order, each once.
+Several trackers: a question that is refused, and `Hello`, is decided once more after the news of
+the others. `hear` takes their commits; they are applied between batches, in order, each once.
 
 Failures: the batch is taken back from the mirror (`State.take_back`), so questions always see
 durable state.
@@ -55,26 +55,26 @@ from dataclasses import replace
 from common import limits
 from common.errors import StorageError
 from common.host.clock import monotonic, wall_ms
-from common.ids import DeviceKey, UserId
+from common.ids import UserId
 from common.messages.base import Refusal
 from tracker.core import commands
 from tracker.core.changes.base import Change
 from tracker.core.context import (
-    Caller,
     Context,
     Decision,
     Now,
 )
 from tracker.core.fair_queue import FairQueue
 from tracker.core.outbox import Outgoing
-from tracker.core.presence import SWEEP_S
-from tracker.service.batch import BATCH_S, Batch, Job, weight_of
+from tracker.core.presence import SwarmChange
+from tracker.service.batch import BATCH_S, Batch, Job, is_refused, needs_head, weight_of
 from tracker.service.deferred import DeferredWork
 from tracker.service.deferred_tasks import DeferredTasks
 from tracker.service.meter import CommandMeter
 from tracker.service.mirror import Mirror
 from tracker.service.open_commands import INTERNAL, OpenCommands, read_only
 from tracker.service.publisher import Publisher
+from tracker.service.timers import keep_time
 from tracker.service.writer import Pending, Writer
 from tracker.store.turns import Commit, FellBehind, LogConflict, Store, Turn
 
@@ -101,12 +101,14 @@ class CommandLoop:
         self._open = OpenCommands()
         self._publisher = Publisher(context, publish, self._awake.set)
         self._writer = Writer(store, self._awake.set)
-        self._mirror = Mirror(
-            context, store, self._writer, lambda news: self._publish(news, self._now())
-        )
+        self._mirror = Mirror(context, store, self._writer, self._publisher, self._now)
         self._deferred = DeferredTasks(deferred_work, self._open, self.enqueue)
         self._undelivered: list[tuple[Job, Decision]] = []  # of the pending commit
         self._stopping = False
+        self.clock: Callable[[], int] = wall_ms
+        """The wall clock of all decisions: that of the database, if it has several trackers."""
+        self.committed: Callable[[], object] = lambda: None
+        """Called after each commit of this tracker."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -136,6 +138,19 @@ class CommandLoop:
     def hear(self, commits: Iterable[Commit]) -> None:
         """Take commits of other trackers, in order; those known already are dropped later."""
         self._mirror.hear(commits)
+        self._awake.set()
+
+    def fell_behind(self, reason: StorageError) -> None:
+        """Load the mirror anew: commits of others are missing."""
+        self._mirror.stale = self._mirror.stale or reason
+        self._awake.set()
+
+    def between_batches(self, step: Callable[[], list[SwarmChange]]) -> None:
+        """Call ``step`` while no batch is open, and publish the changes of swarms that it returns.
+
+        The commits that were heard of before are applied then.
+        """
+        self._mirror.between(step)
         self._awake.set()
 
     def _whose(self, job: Job) -> tuple[UserId | None, str]:
@@ -203,7 +218,7 @@ class CommandLoop:
             if not job.writes and whose not in held:
                 decision = self._decide(job, now)
                 job.writes = bool(decision.changes)
-                if not job.writes and not (may_be_behind and _is_refused(decision)):
+                if not job.writes and not (may_be_behind and needs_head(job, decision)):
                     batch.jobs.pop()
                     self._deliver([(job, decision)], now)
                     continue
@@ -220,9 +235,7 @@ class CommandLoop:
     async def _ask_again(self, batch: Batch) -> None:
         """Decide refused questions once more: another tracker may have committed meanwhile."""
         try:
-            self._mirror.hear(
-                await self._writer.call(self._store.news, self.context.state.position)
-            )
+            self._mirror.hear(await self._writer.news(self.context.state.position))
         except FellBehind as error:
             self._mirror.stale = error
             return
@@ -308,6 +321,7 @@ class CommandLoop:
         began = monotonic()
         position = await self._writer.commit(turn, batch.changes, batch.nudged)
         self.context.state.position = position
+        self.committed()
         self.meter.committed(len(batch.changes), monotonic() - began)
 
     def _refuse(self, batch: Batch, count: int, refusal: Refusal) -> None:
@@ -317,7 +331,7 @@ class CommandLoop:
         for job in jobs:
             decision = self._decide(job, now)
             # Several trackers: such a refusal is decided at the head of all commits only.
-            behind = self._store.shared and job.writes and _is_refused(decision)
+            behind = self._store.shared and job.writes and is_refused(decision)
             if decision.changes or behind:
                 self._open.reply(job, refusal)
             else:
@@ -347,7 +361,7 @@ class CommandLoop:
             log.exception("failed to publish what was decided")
 
     def _now(self) -> Now:
-        return Now(wall_ms(), monotonic())
+        return Now(self.clock(), monotonic())
 
     # -- agreement with the database ------------------------------------------------------------
 
@@ -368,6 +382,7 @@ class CommandLoop:
             for _, decision in decided:
                 self._apply(decision.changes)
             state.position = outcome.position
+            self.committed()
             self._deliver(decided, self._now())
         else:  # heard of it, and applied and published it then
             bare = [(job, replace(decision, changes=(), effects=())) for job, decision in decided]
@@ -377,23 +392,4 @@ class CommandLoop:
 
     async def keep_time(self) -> None:
         """Expire leases, send beacons and queue housekeeping, until cancelled."""
-        beat_at = tidy_at = monotonic()
-        while True:
-            try:
-                now = Now(wall_ms(), monotonic())
-                self._publisher.gather(self.context.presence.sweep(now.mono_s), now.mono_s)
-                if now.mono_s >= beat_at:
-                    beat_at = now.mono_s + limits.BEACON_S
-                    self._publisher.beat(now)
-                if now.mono_s >= tidy_at:
-                    tidy_at = now.mono_s + limits.HOUSEKEEPING_S
-                    self._deferred.tidy(now.mono_s)
-                    tracker_itself = Caller(DeviceKey(b""))
-                    self.enqueue(Job(tracker_itself, commands.Housekeep(), lambda *_: None))
-            except Exception:
-                log.exception("a timer of the tracker failed")
-            await asyncio.sleep(SWEEP_S)
-
-
-def _is_refused(decision: Decision) -> bool:
-    return isinstance(decision.reply, Refusal)
+        await keep_time(self.context, self._publisher, self._deferred, self.enqueue, self._now)

@@ -76,7 +76,7 @@ class DeferredWork:
         self._signer = TicketSigner(tracker_id, signing_key)
         self._prober = prober
         self._uploads = ManifestUploads()
-        self._passwords = Passwords()
+        self.passwords = Passwords()
         self._readers = ThreadPoolExecutor(2, "reader")
 
     @property
@@ -93,14 +93,14 @@ class DeferredWork:
             case ReadLog():
                 return await self._read_log(step)
             case HashPassword(user, _, invitation):
-                password_hash = await self._passwords.hash(caller, step)
+                password_hash = await self.passwords.hash(caller, step)
                 return ResumeWith(commands.PasswordHashed(user, password_hash, invitation))
             case CheckPassword(user, _, password_hash):
-                if not await self._passwords.check(caller, step) or password_hash is None:
+                if not await self.passwords.check(caller, step) or password_hash is None:
                     raise WRONG_CREDENTIALS if step.invitation is None else wrong_password(user)
                 return ResumeWith(commands.PasswordRight(user, password_hash, step.invitation))
             case ReplacePassword():
-                new_hash = await self._passwords.replace(caller, step)
+                new_hash = await self.passwords.replace(caller, step)
                 if new_hash is None:
                     raise WRONG_OLD_PASSWORD
                 return ResumeWith(commands.PasswordChecked(step, new_hash))
@@ -169,5 +169,5 @@ class DeferredWork:
 
     def close(self) -> None:
         """Drop queued work and wait for running work."""
-        self._passwords.close()
+        self.passwords.close()
         self._readers.shutdown(wait=True, cancel_futures=True)

@@ -20,17 +20,19 @@ from common.errors import ConfigError
 from common.host import process
 from common.host.clock import monotonic
 from common.host.service_manager import ServiceManager
-from common.link import InfoEntry, add_key
+from common.link import InfoEntry, Link, add_key
 from common.names import printable
 from tracker.admin.home import LAST_LINK, LAST_OPTIONS, Home
 from tracker.metrics.readings import TrackerMetrics
 from tracker.service.addresses import Addresses, run_options
+from tracker.service.cluster_member import Cluster
 from tracker.service.load import load_of
 from tracker.service.operator_socket import Facts, OperatorSocket, Views
 from tracker.service.recent_log import RecentLog
 from tracker.service.sockets import Server
 from tracker.service.web_process import WebProcess, WebSettings
 from tracker.store.sqlite_store import SqliteStore
+from tracker.store.turns import Store
 
 END_S = 4.8  # service managers and users wait 5 s
 
@@ -60,7 +62,12 @@ async def serve(
             f"its key line must be: {key_text(secrets.pair.public)}",
         )
     store = SqliteStore(home.database)
-    server = Server(secrets, store, addresses)
+
+    def keep_link(endpoints: tuple[str, ...]) -> None:
+        text = Link(endpoints, secrets.pair.public).text
+        (home.path / LAST_LINK).write_text(f"{text}\n", encoding="utf-8")
+
+    server = Server(secrets, store, addresses, _cluster_of(store, keep_link))
     operator: OperatorSocket | None = None
     web = WebProcess(home.path, web_settings)
     recent, began_at = RecentLog(), monotonic()
@@ -71,12 +78,12 @@ async def serve(
         if info is not None and entry is not None and entry.key is None:
             add_key(info, entry, secrets.pair.public)
         for name, text in (
-            (LAST_LINK, found.link),
+            (LAST_LINK, found.text),
             (LAST_OPTIONS, run_options(addresses, server.bound)),
         ):
             (home.path / name).write_text(f"{text}\n", encoding="utf-8")
         assert server.command_loop is not None
-        facts = Facts(found.link, home.path, home.database, began_at)
+        facts = Facts(found.text, home.path, home.database, began_at)
         metrics = TrackerMetrics(server, server.command_loop, home.path, home.database)
         measuring = asyncio.create_task(metrics.lag.measure())
         views = Views(
@@ -88,11 +95,11 @@ async def serve(
         operator = OperatorSocket(facts, server.command_loop, views, stop)
         await web.start()
         process.settle()
-        ready(found.link)
-        status = f"serving at {found.endpoint}"
+        ready(found.text)
+        status = f"serving at {found.first.endpoint}"
         manager.ready(status)
         informing = asyncio.create_task(manager.keep_informed(lambda: status))
-        log.info("serving at %s", printable(found.endpoint))
+        log.info("serving at %s", printable(found.first.endpoint))
         if web.metrics_address:
             log.info("the metrics are at http://%s/metrics", web.metrics_address)
         _stop_on_quit(stop)
@@ -110,6 +117,18 @@ async def serve(
         await closing
         store.close()
         logging.getLogger().removeHandler(recent)
+
+
+def _cluster_of(store: Store, on_trackers: Callable[[tuple[str, ...]], None]) -> Cluster | None:
+    """Return where this tracker meets others, if its database is for several."""
+    if not store.shared:
+        return None
+    # Imported here: a tracker alone needs no driver of PostgreSQL.
+    from tracker.store.cluster_tables import ClusterTables
+    from tracker.store.postgres_store import PostgresStore
+
+    assert isinstance(store, PostgresStore)
+    return Cluster(store.own, ClusterTables(store.url), on_trackers)
 
 
 def _end_within(seconds: float) -> None:

@@ -16,7 +16,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from common.errors import StorageError
-from tracker.core.context import Context, Decision, Nudge
+from tracker.core.context import Context, Decision, Now, Nudge
+from tracker.core.presence import SwarmChange
+from tracker.service.publisher import Publisher
 from tracker.service.writer import Writer
 from tracker.store.turns import Commit, FellBehind, Store
 
@@ -24,25 +26,36 @@ log = logging.getLogger(__name__)
 
 
 class Mirror:
-    """The state of ``context``. ``publish`` is called with each commit of another tracker.
+    """The state of ``context``. ``publisher`` gets each commit of another tracker.
 
     ``stale``: why it must be loaded anew, until it is.
     """
 
     def __init__(
-        self, context: Context, store: Store, writer: Writer, publish: Callable[[Decision], None]
+        self,
+        context: Context,
+        store: Store,
+        writer: Writer,
+        publisher: Publisher,
+        now: Callable[[], Now],
     ) -> None:
         self.stale: StorageError | None = None
         self._context = context
         self._store = store
         self._writer = writer
-        self._publish = publish
+        self._publisher = publisher
+        self._now = now
         self._heard: deque[Commit] = deque()
+        self._between: deque[Callable[[], list[SwarmChange]]] = deque()
 
     @property
     def behind(self) -> bool:
-        """Whether commits wait to be applied."""
-        return bool(self._heard)
+        """Whether something waits to be applied between two batches."""
+        return bool(self._heard or self._between)
+
+    def between(self, step: Callable[[], list[SwarmChange]]) -> None:
+        """Call ``step`` between two batches, and publish the changes that it returns."""
+        self._between.append(step)
 
     def hear(self, commits: Iterable[Commit]) -> None:
         """Take commits; those that the mirror has are dropped later."""
@@ -70,9 +83,19 @@ class Mirror:
             state.keep()
             state.position = commit.position
             effects = tuple(Nudge(device) for device in commit.nudged)
-            self._publish(Decision(changes=commit.changes, effects=effects))
+            try:
+                news = Decision(changes=commit.changes, effects=effects)
+                self._publisher.publish(news, self._now())
+            except Exception:
+                log.exception("failed to publish a commit of another tracker")
         if self.stale is not None:
             self._heard.clear()
+        for _ in range(len(self._between)):
+            step = self._between.popleft()
+            try:
+                self._publisher.gather(step(), self._now().mono_s)
+            except Exception:
+                log.exception("failed to apply the presence at another tracker")
 
     async def load_if_stale(self) -> None:
         """Load the mirror from the database, if it must be and can be."""
@@ -85,6 +108,9 @@ class Mirror:
                 log.error("%s", error.message)
             self.stale = error
             return
-        loaded.budgets = self._context.state.budgets
+        log.warning("the database was loaded anew: %s", self.stale.message)
+        before = self._context.state
+        loaded.budgets = before.budgets
         self._context.state = loaded
         self.stale = None
+        self._publisher.reloaded(before, self._now().mono_s)

@@ -25,7 +25,7 @@ from common.host.clock import monotonic
 from common.messages.refusals import Code
 from tracker.core.context import Caller, CheckPassword, HashPassword, ReplacePassword
 from tracker.core.hashing_queue import HashingQueue, QueueFull
-from tracker.core.throttle import LoginThrottle, network_of
+from tracker.core.throttle import Attempt, Attempted, LoginThrottle, network_of
 
 MEMORY_BYTES = 64 * limits.MIB
 PASSES = 3
@@ -49,6 +49,8 @@ class Passwords:
 
     def __init__(self, threads: int | None = None) -> None:
         self._throttle = LoginThrottle()
+        self.on_attempt: Callable[[Attempt], None] = lambda attempt: None
+        """Called with each attempt that other trackers have to count too."""
         self._queue: HashingQueue[_Waiting] = HashingQueue(
             limits.PASSWORD_QUEUE_MAX, limits.PASSWORD_PLACES_EACH
         )
@@ -66,6 +68,7 @@ class Passwords:
     async def _hash(self, caller: Caller, order: HashPassword) -> str:
         network = network_of(caller.address)
         _refuse_if(self._throttle.create(caller.device, caller.address, monotonic()))
+        self.on_attempt(Attempt(Attempted.NEW, "", caller.device, caller.address, False))
         # One queue key for all new accounts of an address: names and device keys cost nothing.
         return await self._in_turn(network, ("new", network), lambda: hash_password(order.password))
 
@@ -92,7 +95,12 @@ class Passwords:
         right = matches and order.password_hash is not None
         if right:
             self._throttle.succeeded(*who, monotonic())
+        self.on_attempt(Attempt(Attempted.RIGHT if right else Attempted.WRONG, *who))
         return right
+
+    def attempted_elsewhere(self, attempt: Attempt) -> None:
+        """Count an attempt at another tracker."""
+        self._throttle.elsewhere(attempt, monotonic())
 
     async def replace(self, caller: Caller, order: ReplacePassword) -> str | None:
         """Return the hash of the new password; None if the old one is wrong.

@@ -19,6 +19,7 @@ from common.host.clock import monotonic
 from tracker.core.context import Context, Decision, Now, Nudge, ReleaseLease, RenewLease
 from tracker.core.outbox import Outbox, Outgoing, nudge
 from tracker.core.presence import SwarmChange
+from tracker.core.state import State
 
 SLICE_MESSAGES = 256  # some milliseconds of sealing
 SLICE_SHARE = 16  # a longer backlog leaves by a 16th a slice, so that it cannot grow without bound
@@ -72,11 +73,21 @@ class Publisher:
             match effect:
                 case Nudge():
                     self._send_or_queue(nudge(self._context.identity, effect))
-                case RenewLease(device, user, endpoint, leeching, instance, rates):
+                case RenewLease(device, user, endpoint, leeching, instance, rates, elsewhere):
                     now_s = now.mono_s
+                    if elsewhere:
+                        self._context.fellows.sent_away(now_s)
                     self.gather(
                         presence.announce(
-                            state, device, user, endpoint, leeching, now_s, instance, rates
+                            state,
+                            device,
+                            user,
+                            endpoint,
+                            leeching,
+                            now_s,
+                            instance,
+                            rates,
+                            now.wall_ms,
                         ),
                         now_s,
                     )
@@ -91,9 +102,21 @@ class Publisher:
             self._outbox.gather(changes, self._context.presence, now)
             self._schedule_flush(now)
 
+    def reloaded(self, before: State, now: float) -> None:
+        """Publish what changed while the state was not followed: it was ``before`` then.
+
+        Heads tell members of the entries that they missed.
+        """
+        state = self._context.state
+        self.gather(self._context.presence.rebuild(state), now)
+        for group in state.groups.values():
+            known = before.groups.get(group.id)
+            if known is None or known.seq != group.seq:
+                self._outbox.activate(group.id, now)
+
     def beat(self, now: Now) -> None:
         """Send the beat at once, and the heads of active groups unless paused."""
-        self._send(self._outbox.beat(self._context.identity, now))
+        self._send(self._outbox.beat(self._context.identity, now, self._context.fellows.cut_off))
         self._heads_due = True
         if not self._paused:
             self._send_heads(now.mono_s)

@@ -21,7 +21,7 @@ from common.crypto.event_seal import seal
 from common.errors import RemoteProtocolError
 from common.host import process
 from common.host.clock import monotonic
-from common.link import Tracker
+from common.link import Link
 from common.messages import tracker
 from common.messages.base import Refusal
 from common.messages.refusals import Code
@@ -52,6 +52,7 @@ from tracker.service.addresses import (
     is_networked,
 )
 from tracker.service.batch import Job
+from tracker.service.cluster_member import Cluster, ClusterMember
 from tracker.service.command_loop import CommandLoop
 from tracker.service.deferred import DeferredWork
 from tracker.service.probing import Prober
@@ -62,14 +63,23 @@ log = logging.getLogger(__name__)
 COMMANDS_DOMAIN = "commands"
 EVENTS_DOMAIN = "events"
 REPORT_S = 600.0
+MEET_S = 3.0  # for the first news of other trackers, before devices are served
 EVENTS_QUEUED_MAX = 1_000  # for a subscriber that does not read; it asks for missed events
 
 
 class Server:
     """A running tracker. Create it within the event loop that it uses."""
 
-    def __init__(self, secrets: Secrets, store: Store, addresses: Addresses) -> None:
+    def __init__(
+        self,
+        secrets: Secrets,
+        store: Store,
+        addresses: Addresses,
+        cluster: Cluster | None = None,
+    ) -> None:
         check_library()
+        self._cluster = cluster
+        self._member: ClusterMember | None = None
         self.counts: Counter[str] = Counter()
         self.published = 0
         """Messages that were published."""
@@ -93,8 +103,8 @@ class Server:
         self.bound = ""
         """Endpoint of commands, once the tracker serves."""
 
-    async def start(self) -> Tracker:
-        """Bind and serve. Return the endpoint and key in the link. Raise `MiniTorrentError`."""
+    async def start(self) -> Link:
+        """Bind and serve. Return the link, with all trackers. Raise `MiniTorrentError`."""
         await self_check(self._context, self._zap)
         # Any key is admitted: creating an account needs no account. The core decides which commands
         # a stranger may send, and events are useless without their keys.
@@ -126,10 +136,15 @@ class Server:
         self.command_loop = await self._make_command_loop(
             events_endpoint_for_welcome(events, endpoint), endpoint
         )
-        self._commands = Pump(commands_socket, self._on_message)
         loop = asyncio.get_running_loop()
-        self._tasks = [
-            loop.create_task(self.command_loop.run()),
+        self._tasks = [loop.create_task(self.command_loop.run())]
+        if self._cluster is not None and self._deferred_work is not None:
+            self._member = ClusterMember(
+                self._cluster, self.command_loop, self._deferred_work.passwords, self._store.news
+            )
+            await self._member.start(MEET_S)
+        self._commands = Pump(commands_socket, self._on_message)
+        self._tasks += [
             loop.create_task(self.command_loop.keep_time()),
             loop.create_task(self._report()),
             loop.create_task(process.keep_memory_small()),
@@ -137,7 +152,9 @@ class Server:
         if text := advice(endpoint, self._addresses.advertise):
             log.warning("%s", text)
         self.bound = endpoint
-        return Tracker(self._endpoint_of_link(endpoint), self._secrets.pair.public)
+        endpoints = self.command_loop.context.fellows.endpoints
+        own = self._endpoint_of_link(endpoint)
+        return Link(endpoints or (own,), self._secrets.pair.public)
 
     def _endpoint_of_link(self, endpoint: str) -> str:
         return advertised_endpoint(endpoint, self._addresses.advertise, self._addresses.commands)
@@ -180,6 +197,8 @@ class Server:
                 task.cancel()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(work, timeout=4.0)
+            if self._member is not None:
+                await self._member.stop()
             # Replies are in ZeroMQ's queues, and closing does not wait for them.
             await asyncio.sleep(0.05)
             if counts := self.turned_away():

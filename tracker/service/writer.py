@@ -30,11 +30,12 @@ from common.errors import StorageError
 from common.host.clock import monotonic
 from common.ids import DeviceKey
 from tracker.core.changes.base import Change
-from tracker.store.turns import FellBehind, InDoubt, LogConflict, Store, Turn
+from tracker.store.turns import Commit, FellBehind, InDoubt, LogConflict, Store, Turn
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+NEWS_S = 1.0  # a question is answered from memory after that
 HANG_S = 1.0  # a commit takes milliseconds; a slow disk must not hold up questions
 PATIENCE_S = 8.0  # more than the 5 s after which PostgreSQL ends the turn of a frozen tracker
 RETRY_MIN_S = 0.1
@@ -83,6 +84,19 @@ class Writer:
         """Call ``function`` on the writing thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, function, *arguments)
+
+    async def news(self, position: int) -> Sequence[Commit]:
+        """Return the commits after ``position``. Raise `StorageError`, also after ``NEWS_S``."""
+        future = asyncio.get_running_loop().run_in_executor(
+            self._thread, self._store.news, position
+        )
+        done, _ = await asyncio.wait({future}, timeout=NEWS_S)
+        if done:
+            return future.result()
+        future.add_done_callback(lambda late: late.cancelled() or late.exception())
+        error = StorageError("the database does not answer")
+        self._failed(error)
+        raise error
 
     # -- turns ------------------------------------------------------------------------------------
 

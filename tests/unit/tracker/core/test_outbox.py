@@ -117,7 +117,7 @@ def test_a_head_is_repeated_for_a_while_after_the_last_entry(lab) -> None:
     lab_changes = [change for change in harness.changes if getattr(change, "group", "") == "lab"]
     outbox.log_entries(lab_changes, harness.now_s)
     harness.wait(limits.BEACON_TAIL_S)
-    beat = outbox.beat(identity, harness.now)
+    beat = outbox.beat(identity, harness.now, False)
     assert (beat.topic, beat.key) == (events.BEAT_TOPIC, None)
     [head] = outbox.heads(harness.state, harness.now_s)
     assert (head.topic, head.key) == (group.topic, group.key)

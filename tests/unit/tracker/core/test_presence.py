@@ -280,3 +280,23 @@ def test_h63_peers_without_an_instance_are_admitted(lab) -> None:
     alice.does(tracker.Hello("", b"2" * 16))
     alice.comes("tcp://192.0.2.2:9", instance=b"2" * 16)
     alice.does(tracker.Hello())
+
+
+def test_swarms_follow_a_state_that_was_loaded_anew(lab) -> None:
+    harness, alice, bob, data = lab
+    alice.comes()
+    bob.comes(leeching=[tracker.Leeching("lab", data, 3)])
+    news(harness)
+    presence, before = harness.context.presence, harness.state
+    assert presence.rebuild(before) == []
+    other = TrackerHarness()
+    carol = other.user("carol")
+    other.group("lab", carol)
+    # There bob is no member and has no offer, and alice's device has no user.
+    other.state.devices[bob.key] = UserId("bob")
+    downs = presence.rebuild(other.state)
+    assert {change.device for change in downs} == {alice.key, bob.key}
+    assert all(change.source is None for change in downs)
+    assert set(presence.leases) == {bob.key}
+    ups = presence.rebuild(before)
+    assert [change.device for change in ups] == [bob.key]

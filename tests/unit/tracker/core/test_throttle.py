@@ -7,8 +7,11 @@ from tracker.core.throttle import (
     ACCOUNT_NETWORK_FAILURES,
     ADDRESS_FAILURES,
     ADDRESS_LOGINS,
+    CREATIONS,
     KNOWN_DEVICES_MAX,
     USER_LOGINS,
+    Attempt,
+    Attempted,
     LoginThrottle,
 )
 
@@ -182,3 +185,50 @@ def test_h57_an_attempt_without_a_place_costs_nothing() -> None:
     for _ in range(20):
         assert throttle.begin(*who) == 0
         throttle.dropped(*who)
+
+
+# -- several trackers ----------------------------------------------------------------------------
+
+
+def spread(kind: Attempted, seconds: int, **who: object) -> int:
+    """Return the attempts granted to who asks three trackers in turn, a few times a second."""
+    throttles = [LoginThrottle() for _ in range(3)]
+    asked = {"user": "alice", "device": b"d", "address": "192.0.2.7", "trusted": False, **who}
+    granted = 0
+    for at in range(seconds * 3):
+        one, now = throttles[at % 3], at / 3.0
+        if kind is Attempted.NEW:
+            wait_s = one.create(asked["device"], asked["address"], now)  # type: ignore[arg-type]
+        else:
+            wait_s = one.begin(**asked, now=now)  # type: ignore[arg-type]
+        if wait_s:
+            continue
+        granted += 1
+        if kind is Attempted.RIGHT:
+            one.succeeded(**asked, now=now)  # type: ignore[arg-type]
+        for other in throttles:
+            if other is not one:
+                other.elsewhere(Attempt(kind, **asked), now)  # type: ignore[arg-type]
+    return granted
+
+
+def test_h157_guesses_at_several_trackers_count_at_all_of_them() -> None:
+    expected = ACCOUNT_NETWORK_FAILURES.burst + 600 * ACCOUNT_NETWORK_FAILURES.per_s
+    assert spread(Attempted.WRONG, 600) <= expected + 1
+
+
+def test_h157_new_accounts_at_several_trackers_count_at_all_of_them() -> None:
+    assert spread(Attempted.NEW, 600) <= CREATIONS.burst + 600 * CREATIONS.per_s + 1
+
+
+def test_right_passwords_at_several_trackers_count_at_all_of_them() -> None:
+    assert USER_LOGINS.burst < spread(Attempted.RIGHT, 600) <= USER_LOGINS.burst + 601
+
+
+def test_a_device_that_logged_in_at_another_tracker_is_known() -> None:
+    one = LoginThrottle()
+    assert not one.knows("alice", b"d")
+    one.elsewhere(Attempt(Attempted.RIGHT, "alice", b"d", "192.0.2.7", False), 0.0)
+    assert one.knows("alice", b"d")
+    one.elsewhere(Attempt(Attempted.WRONG, "alice", b"e", "192.0.2.7", False), 0.0)
+    assert not one.knows("alice", b"e")

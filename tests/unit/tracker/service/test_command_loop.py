@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from itertools import pairwise
 from typing import Any
@@ -379,6 +380,35 @@ def test_f143_a_database_that_is_away_lets_questions_pass(monkeypatch: pytest.Mo
         await until(lambda: harness.loop.load()[1])
         assert await harness.ask(tracker.CreateGroup("den")) == tracker.Done()
         assert mirror_is_right(harness)
+
+    scenario()
+
+
+def test_f152_a_frozen_database_holds_up_no_hello(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for once; then the mirror answers until the database does."""
+    monkeypatch.setattr(writer, "NEWS_S", 0.02)
+    monkeypatch.setattr(writer, "RETRY_MIN_S", 0.001)
+
+    @with_command_loop
+    async def scenario(harness: LoopHarness) -> None:
+        thaws, calls, news = threading.Event(), 0, harness.store.news
+
+        def frozen(position: int) -> Any:
+            nonlocal calls
+            calls += 1
+            assert thaws.wait(20.0)
+            return news(position)
+
+        harness.store.shared = True
+        monkeypatch.setattr(harness.store, "news", frozen)
+        for _ in range(3):
+            assert (await harness.ask(tracker.Hello())).user == "alice"
+        assert calls == 1
+        thaws.set()
+        await until(lambda: harness.loop.load()[1])
+        harness.store.others([AccountCreated(UserId("bob"), "h", 1)])
+        await harness.ask(tracker.Hello())
+        assert "bob" in harness.loop.context.state.accounts
 
     scenario()
 
