@@ -1,8 +1,9 @@
 """Authenticated encryption of bulk connections, which ZeroMQ does not encrypt.
 
-Owns the cipher (AES-256-GCM), the numbering of messages of one direction of one connection, and the
-proof of possession of its key. Both ends got the key over a connection that is encrypted. It is
-used only to derive two others from it (BLAKE3): one seals messages, one makes proofs.
+Owns the cipher (AES-256-GCM, or AEGIS-128L between compiled data paths), the numbering of messages
+of one direction of one connection, and the proof of possession of its key. Both ends got the key
+over a connection that is encrypted. It is used only to derive others from it (BLAKE3): one seals
+messages, one makes proofs.
 
 A message has a number, a head and data. Its number goes into both nonces and only ever grows, and
 its head is authenticated together with the number of the message sent before it. So a message that
@@ -27,6 +28,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from common import limits
+from common.crypto import aegis
 from common.digests import Buffer
 from common.errors import RemoteProtocolError
 
@@ -38,6 +40,7 @@ _NUMBER = struct.Struct(">Q")
 _HEAD, _DATA = b"head", b"data"
 # What each key that is derived from the one of the connection is for (BLAKE3 contexts).
 _SEALING, _PROVING = "mini-torrent bulk v2 sealing", "mini-torrent bulk v2 proof"
+_SEALING_AEGIS = "mini-torrent bulk v3 sealing aegis-128l"
 # In /proc/cpuinfo: what the processor must have for AES and the GCM of it, by its kind.
 _INSTRUCTIONS = {"x86_64": {"aes", "pclmulqdq"}, "aarch64": {"aes", "pmull"}}
 
@@ -63,9 +66,21 @@ def _derived(key: bytes, context: str) -> bytes:
     return blake3(key, derive_key_context=context).digest()
 
 
-def sealing_key(key: bytes) -> bytes:
-    """Return the key that seals messages, derived from that of the connection."""
+def aegis_key(key: bytes) -> bytes:
+    """Return the key that seals messages with AEGIS-128L, derived from that of the connection."""
+    return blake3(key, derive_key_context=_SEALING_AEGIS).digest(length=aegis.KEY_BYTES)
+
+
+def aes_key(key: bytes) -> bytes:
+    """Return the key that seals messages with AES-256-GCM, derived from that of the connection."""
     return _derived(key, _SEALING)
+
+
+def _cipher_of(key: bytes, by_aegis: bool) -> tuple[AESGCM | aegis.Aegis128L, int]:
+    """The cipher, and the bytes of its tags."""
+    if by_aegis:
+        return aegis.Aegis128L(aegis_key(key)), aegis.TAG_BYTES
+    return AESGCM(aes_key(key)), TAG_BYTES
 
 
 def proof(key: bytes, name: bytes) -> bytes:
@@ -93,8 +108,9 @@ class ScratchBuffer:
 class Sealer:
     """Sending end of a sealed stream."""
 
-    def __init__(self, key: bytes, scratch: ScratchBuffer) -> None:
-        self._cipher = AESGCM(sealing_key(key))
+    def __init__(self, key: bytes, scratch: ScratchBuffer, *, by_aegis: bool = False) -> None:
+        self._cipher, self._tag_bytes = _cipher_of(key, by_aegis)
+        self.by_aegis = by_aegis
         self._number = 0
         self._before = b""
         self._bytes = 0
@@ -114,7 +130,7 @@ class Sealer:
         number = _NUMBER.pack(self._number)
         self._number += 1
         self._bytes += len(data)
-        sealed = self._scratch.of(len(data) + TAG_BYTES)
+        sealed = self._scratch.of(len(data) + self._tag_bytes)
         self._cipher.encrypt_into(_DATA + number, data, None, sealed)
         return number, self._cipher.encrypt(_HEAD + number, head, self._before), sealed
 
@@ -126,8 +142,8 @@ class Sealer:
 class Opener:
     """Receiving end of a sealed stream."""
 
-    def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(sealing_key(key))
+    def __init__(self, key: bytes, *, by_aegis: bool = False) -> None:
+        self._cipher, self._tag_bytes = _cipher_of(key, by_aegis)
         self._next = 0
         self._before = b""
 
@@ -147,7 +163,7 @@ class Opener:
             if sealed.readonly:
                 opened = memoryview(self._cipher.decrypt(nonce, sealed, None))
             else:
-                opened = sealed[: max(0, len(sealed) - TAG_BYTES)]
+                opened = sealed[: max(0, len(sealed) - self._tag_bytes)]
                 self._cipher.decrypt_into(nonce, sealed, None, opened)
         except (InvalidTag, ValueError) as error:
             raise RemoteProtocolError(

@@ -36,7 +36,8 @@ RunLength = Annotated[int, Meta(ge=1, le=limits.RUN_BYTES // limits.PIECE_LENGTH
 class Open(Wire, frozen=True):
     """Open ``channel`` for ``content``, which is shared in ``group``, with ``ticket``.
 
-    ``bulk``: pieces may come on a bulk connection. ``notices``: send `OnItsWay`."""
+    ``bulk``: pieces may come on a bulk connection. ``notices``: send `OnItsWay`. ``aegis``:
+    the bulk connection may be sealed with AEGIS-128L."""
 
     channel: Channel
     group: IdText
@@ -44,6 +45,7 @@ class Open(Wire, frozen=True):
     ticket: Token
     bulk: bool = False
     notices: bool = False
+    aegis: bool = False
 
 
 class Renew(Wire, frozen=True):
@@ -147,12 +149,13 @@ class Closed(Wire, frozen=True):
 class Bulk(Wire, frozen=True):
     """Pieces may come on another connection from here on, to ``port`` of the same host, if the
     fetching device makes it. ``word`` is the one-time admission token; ``key`` opens the sealed
-    messages.
+    messages, which are sealed with AES-256-GCM, or with AEGIS-128L if ``aegis``.
     """
 
     port: Annotated[int, Meta(ge=1, lt=1 << 16)]
     word: Key32
     key: Key32
+    aegis: bool = False
 
 
 class ManifestBytes(Wire, frozen=True):

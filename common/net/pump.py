@@ -131,10 +131,13 @@ class Pump:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.ENOTSOCK, zmq.ETERM):
                 raise
             outcome = Sent.GONE
-        # Sending may have consumed the wake-up that was meant for the reader, unless it reads now.
+        self.after_send()
+        return outcome
+
+    def after_send(self) -> None:
+        """Read soon if messages wait: sending may have consumed the wake-up of the reader."""
         if not (self._draining or self._scheduled) and self._events() & _POLLIN:
             self._schedule()
-        return outcome
 
     def close(self) -> None:
         """Leave the loop and close the socket. May be called twice."""

@@ -50,7 +50,8 @@ typedef struct channel {
 typedef struct line {
     struct line *next;
     uint32_t id;
-    void *socket, *cipher;
+    void *socket;
+    uint8_t key[MT_KEY];
     bool ending, broken;
     uint64_t number; /* the least that the next message may have */
     uint8_t before[MT_NUMBER];
@@ -192,9 +193,7 @@ static void line_free(line *old) {
         old->channels = first->next;
         channel_free(first);
     }
-    if (old->cipher != NULL) {
-        aes.context_free(old->cipher);
-    }
+    memset(old->key, 0, sizeof old->key);
     free(old);
 }
 
@@ -223,21 +222,16 @@ MT_API uint32_t mt_line_new(mt_fetcher *fetcher) {
 }
 
 MT_API int mt_line_start(mt_fetcher *fetcher, uint32_t id, void *socket, const uint8_t *key) {
-    void *cipher = cipher_new(key, 0);
-    if (cipher == NULL) {
-        return ENOMEM;
-    }
     pthread_mutex_lock(&fetcher->lock);
     line *started = line_of(fetcher, id);
     bool possible = started != NULL && started->socket == NULL && !fetcher->stopping;
     if (possible) {
-        started->cipher = cipher;
+        memcpy(started->key, key, MT_KEY);
         started->socket = socket;
         fetcher->changed = true;
     }
     pthread_mutex_unlock(&fetcher->lock);
     if (!possible) {
-        aes.context_free(cipher);
         return EINVAL;
     }
     notify(fetcher->wake_fd);
@@ -508,27 +502,17 @@ static void store(mt_fetcher *fetcher, mt_target *target, const uint8_t *data, m
     }
 }
 
-/* Open the data frames to `out`: of `size` bytes, followed by the tag, both in any frames. */
-static bool open_data(line *on, zmq_msg_t *frames, int count, const uint8_t *number, size_t size,
-                      uint8_t *out) {
-    uint8_t tag[MT_TAG];
+/* The sealed data in one piece: the memory of the only frame, or a copy of several. */
+static uint8_t *joined(mt_fetcher *fetcher, zmq_msg_t *frames, int count) {
+    if (count == 1) {
+        return zmq.msg_data(frames); /* the memory of a message is that of its reader */
+    }
     size_t done = 0;
-    if (!cipher_begin(on->cipher, "data", number)) {
-        return false;
-    }
     for (int i = 0; i < count; i++) {
-        const uint8_t *data = zmq.msg_data(&frames[i]);
-        size_t length = zmq.msg_size(&frames[i]);
-        size_t sealed = done >= size ? 0 : size - done < length ? size - done : length;
-        if (!cipher_update(on->cipher, data, sealed, out + done)) {
-            return false;
-        }
-        if (length > sealed) {
-            memcpy(tag + (done + sealed - size), data + sealed, length - sealed);
-        }
-        done += length;
+        memcpy(fetcher->scratch + done, zmq.msg_data(&frames[i]), zmq.msg_size(&frames[i]));
+        done += zmq.msg_size(&frames[i]);
     }
-    return cipher_check(on->cipher, tag);
+    return fetcher->scratch;
 }
 
 static uint64_t number_of(const uint8_t bytes[MT_NUMBER]) {
@@ -547,10 +531,8 @@ static bool open_head(line *on, zmq_msg_t *frames, uint8_t *head, size_t *length
     }
     const uint8_t *number = zmq.msg_data(&frames[1]), *data = zmq.msg_data(&frames[2]);
     *length = sealed - MT_TAG;
-    return number_of(number) >= on->number && cipher_begin(on->cipher, "head", number) &&
-           cipher_authenticate(on->cipher, on->before, on->before_length) &&
-           cipher_update(on->cipher, data, *length, head) &&
-           cipher_check(on->cipher, data + *length);
+    return number_of(number) >= on->number &&
+           open_sealed(on->key, "head", number, on->before, on->before_length, data, *length, head);
 }
 
 static bool take_in(mt_fetcher *fetcher, line *on, zmq_msg_t *frames, int count, mt_event *event) {
@@ -571,12 +553,13 @@ static bool take_in(mt_fetcher *fetcher, line *on, zmq_msg_t *frames, int count,
     event->size = total - MT_TAG;
     mt_target *target =
         read_head(head, head_length, event) ? target_of(fetcher, on, event) : NULL;
-    bool right;
+    uint8_t *data = joined(fetcher, frames + HEAD_FRAMES, count - HEAD_FRAMES), *out = data;
+    if (target == NULL && (out = malloc(head_length + event->size + 1)) == NULL) {
+        return false;
+    }
+    uint8_t *opened = target == NULL ? out + head_length : out;
+    bool right = open_sealed(on->key, "data", number, NULL, 0, data, event->size, opened);
     if (target != NULL) {
-        /* In place, if it is one frame: the memory of a message is that of its reader. */
-        uint8_t *out = count == HEAD_FRAMES + 1 ? zmq.msg_data(&frames[HEAD_FRAMES])
-                                                : fetcher->scratch;
-        right = open_data(on, frames + HEAD_FRAMES, count - HEAD_FRAMES, number, event->size, out);
         event->kind = MT_STORED;
         if (right) {
             store(fetcher, target, out, event);
@@ -584,16 +567,10 @@ static bool take_in(mt_fetcher *fetcher, line *on, zmq_msg_t *frames, int count,
         leave(target);
         release(target);
     } else {
-        uint8_t *copy = malloc(head_length + event->size + 1);
-        if (copy == NULL) {
-            return false;
-        }
-        memcpy(copy, head, head_length);
-        right = open_data(on, frames + HEAD_FRAMES, count - HEAD_FRAMES, number, event->size,
-                          copy + head_length);
+        memcpy(out, head, head_length);
         event->kind = MT_OPENED;
         event->count = (uint32_t)head_length;
-        event->data = copy;
+        event->data = out;
     }
     on->number = number_of(number) + 1;
     memcpy(on->before, number, MT_NUMBER);

@@ -1,4 +1,4 @@
-/* ZeroMQ and AES-256-GCM, found in shared objects that the process has loaded. */
+/* ZeroMQ and AEGIS-128L, found in shared objects that the process has loaded. */
 #ifndef MINI_TORRENT_LIBRARIES_H
 #define MINI_TORRENT_LIBRARIES_H
 
@@ -35,27 +35,25 @@ typedef struct {
 } mt_zmq;
 
 typedef struct {
-    void *(*context_new)(void);
-    void (*context_free)(void *);
-    const void *(*aes_256_gcm)(void);
-    int (*init)(void *, const void *, void *, const uint8_t *, const uint8_t *, int);
-    int (*update)(void *, uint8_t *, int *, const uint8_t *, int);
-    int (*final)(void *, uint8_t *, int *);
-    int (*control)(void *, int, int, void *);
-} mt_aes;
+    int (*init)(void);
+    int (*seal)(unsigned char *, unsigned char *, unsigned long long *, const unsigned char *,
+                unsigned long long, const unsigned char *, unsigned long long,
+                const unsigned char *, const unsigned char *, const unsigned char *);
+    int (*open)(unsigned char *, unsigned char *, const unsigned char *, unsigned long long,
+                const unsigned char *, const unsigned char *, unsigned long long,
+                const unsigned char *, const unsigned char *);
+} mt_aegis;
 
 extern mt_zmq zmq;
-extern mt_aes aes;
+extern mt_aegis aegis;
 
-/* A cipher with a key; NULL if there is no memory. `sealing`: 1 to seal, 0 to open. */
-void *cipher_new(const uint8_t *key, int sealing);
-/* Begin with the nonce of message `number`, a `kind` of four bytes ("head" or "data"). */
-bool cipher_begin(void *cipher, const char *kind, const uint8_t number[MT_NUMBER]);
-bool cipher_authenticate(void *cipher, const uint8_t *data, size_t length);
-/* `out` may be `in`. */
-bool cipher_update(void *cipher, const uint8_t *in, size_t length, uint8_t *out);
-bool cipher_tag(void *cipher, uint8_t tag[MT_TAG]);
-bool cipher_check(void *cipher, const uint8_t tag[MT_TAG]);
+/* Seal `length` bytes of message `number` as a `kind` of four bytes ("head" or "data"), with `known`
+   as associated data. `out` may be `in`; the tag follows the bytes there. */
+bool seal(const uint8_t *key, const char *kind, const uint8_t *number, const uint8_t *known,
+          size_t known_length, const uint8_t *in, size_t length, uint8_t *out);
+/* Open `length` bytes, which the tag follows in `in`. `out` may be `in`, and has no tag. */
+bool open_sealed(const uint8_t *key, const char *kind, const uint8_t *number, const uint8_t *known,
+                 size_t known_length, const uint8_t *in, size_t length, uint8_t *out);
 
 /* End the process with words: the state of a thread is not what it can be. */
 _Noreturn void mt_fatal(const char *words);

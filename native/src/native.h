@@ -12,16 +12,17 @@
 #define MT_ABI 1
 #define MT_API __attribute__((visibility("default")))
 #define MT_DIGEST 32
-#define MT_TAG 16
+#define MT_KEY 16 /* of AEGIS-128L */
+#define MT_TAG 32
 #define MT_NUMBER 8
 
 /* -- the library ------------------------------------------------------------------------------ */
 
 MT_API int mt_abi(void);
-/* Find ZeroMQ and AES in shared objects that the process has loaded. Returns what was found. */
+/* Find ZeroMQ and AEGIS in shared objects that the process has loaded. Returns what was found. */
 #define MT_HAS_ZMQ 1
-#define MT_HAS_AES 2
-MT_API int mt_load(const char *zmq_path, const char *crypto_path);
+#define MT_HAS_AEGIS 2
+MT_API int mt_load(const char *zmq_path, const char *sodium_path);
 
 /* -- digests ---------------------------------------------------------------------------------- */
 
@@ -95,14 +96,11 @@ typedef struct mt_sealer mt_sealer;
 MT_API mt_block *mt_block_new(size_t size);
 MT_API uint8_t *mt_block_data(mt_block *block);
 MT_API void mt_block_free(mt_block *block);
-/* Fill a block from a file, and compare `count` pieces with `digests` unless that is NULL: ENODATA
-   if the file ends before, EBADMSG if a piece differs. */
-MT_API int mt_block_read(mt_block *block, int fd, uint64_t at, size_t length, uint32_t piece_length,
-                         const uint8_t *digests, size_t count);
 MT_API mt_sealer *mt_sealer_new(const uint8_t *key);
 MT_API void mt_sealer_free(mt_sealer *sealer);
 /* Seal `length` bytes of a block in place and send them in frames of `frame_bytes`, after the head.
-   Gives the block away if it returns 0. EAGAIN or EHOSTUNREACH: nothing was sealed. */
+   0: the bytes are sealed now, and the caller only frees the block. EAGAIN or EHOSTUNREACH: nothing
+   was sealed. */
 MT_API int mt_send(mt_sealer *sealer, void *socket, const uint8_t *routing_id, size_t id_length,
                    const uint8_t *signature, size_t signature_length, const uint8_t *head,
                    size_t head_length, mt_block *block, size_t length, size_t frame_bytes);

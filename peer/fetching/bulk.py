@@ -84,7 +84,7 @@ class BulkReceiver:
 
     def _listen(self, socket: zmq.Socket[Any]) -> None:
         """Receive from the socket."""
-        self._opener = Opener(self._source.offer.key)
+        self._opener = Opener(self._source.offer.key, by_aegis=self._source.offer.aegis)
         self._pump = Pump(socket, self._on_message)
 
     def _on_up(self, proof: list[bytes]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import zmq
 
-from common.crypto.sealed_stream import sealing_key
+from common.crypto.sealed_stream import aegis_key
 from common.errors import RemoteProtocolError
 from peer.fetching.bulk import BulkReceiver, BulkSource
 from peer.fetching.connection_config import ConnectionConfig
@@ -40,7 +40,7 @@ class CompiledBulkReceiver(BulkReceiver):
         # The address of the socket in libzmq. The main thread has used it until now: the call
         # below takes a lock, which orders the memory of both threads.
         self._handed_over = self._thread_line.start(
-            self._socket.underlying, sealing_key(self._source.offer.key)
+            self._socket.underlying, aegis_key(self._source.offer.key)
         )
         if not self._handed_over:
             self._source.on_lost("its thread did not take the connection")

@@ -56,6 +56,9 @@ class PoolCallbacks(Protocol):
     def wants_bulk(self, connection: SourceConnection) -> bool:
         """Whether the source may send pieces on a bulk connection."""
 
+    def opens_aegis(self) -> bool:
+        """Whether messages on bulk connections may be sealed with AEGIS-128L."""
+
     def bulk_receiver(self, source: BulkSource) -> BulkReceiver:
         """Start a bulk connection. Raises `zmq.ZMQError` or `OSError`."""
 
@@ -145,7 +148,8 @@ class SourceConnection:
             return  # the channel times out; until the next attempt there will be a ticket
         bulk = self._pool.wants_bulk(self)
         self._bulk_requested = self._bulk_requested or bulk
-        ask = peer.Open(channel.number, channel.group, channel.content, ticket, bulk, True)
+        aegis = bulk and self._pool.opens_aegis()
+        ask = peer.Open(channel.number, channel.group, channel.content, ticket, bulk, True, aegis)
         self._pump.send(pack(b"", ask))
 
     def _open_timed_out(self, channel: Channel) -> None:

@@ -141,15 +141,22 @@ class ConnectionPool:
             and self._no_bulk_until.get(connection.device, 0.0) <= monotonic()
         )
 
-    def bulk_receiver(self, source: BulkSource) -> BulkReceiver:
-        """Start a bulk connection, on the compiled data path if it is used.
+    def opens_aegis(self) -> bool:
+        """Whether messages on bulk connections may be sealed with AEGIS-128L.
 
-        Raises `zmq.ZMQError` or `OSError`.
+        Why only on the compiled data path: the AES of Python's libraries is as quick.
         """
         if not self._fetcher_tried:
             self._fetcher_tried = True
             self._fetcher = start()
-        if self._fetcher is None or self._fetcher.stuck:
+        return self._fetcher is not None
+
+    def bulk_receiver(self, source: BulkSource) -> BulkReceiver:
+        """Start a bulk connection, on the compiled data path if that opens its messages.
+
+        Raises `zmq.ZMQError` or `OSError`.
+        """
+        if self._fetcher is None or self._fetcher.stuck or not source.offer.aegis:
             return BulkReceiver(self._config, source)
         return CompiledBulkReceiver(self._config, source, self._fetcher)
 

@@ -24,6 +24,7 @@ from peer.files import syscalls
 from peer.files.destination import Destination
 from peer.files.errors import translated
 from peer.files.optional_steps import optional, without
+from peer.native.blocks import read_block
 
 Range: TypeAlias = tuple[int, int]
 """Offset and length in bytes."""
@@ -176,7 +177,7 @@ class PartFile(PartFiles):
 
     def read(self, offset: int, length: int) -> Buffer | None:
         with translated(self._destination.part_path, "read"):
-            data = os.pread(self.fd, length, offset)
+            data = read_block(self.fd, length, offset)
         return data if len(data) == length else None
 
     def forget_cached(self, offset: int, length: int) -> None:

@@ -22,6 +22,7 @@ from peer.files.errors import Away, ContentChanged, TooManyOpenFiles, storage_er
 from peer.files.fingerprint import SharedLocation
 from peer.files.link_targets import EntryFolders
 from peer.files.open_files import HandleCache
+from peer.native.blocks import read_block
 from peer.native.digests import PieceDigest, digest_at, digest_of_file
 
 _ROOT = -1  # beside the numbers of entries in the cache: the folder from which everything is opened
@@ -94,12 +95,12 @@ class SourceFiles:
         """Close the open files; a later read opens them again."""
         self._handles.close_owner(self._owner)
 
-    def _read_one(self, segment: Segment) -> bytes:
+    def _read_one(self, segment: Segment) -> Buffer:
         number, offset, length = segment
         try:
             with self._handles.using((self._owner, number), lambda: self._open(number)) as fd:
                 self._compare(number, fd)
-                data = os.pread(fd, length, offset)
+                data = read_block(fd, length, offset)
                 self._compare(number, fd)
         except OSError as error:
             raise self._translated(error, number) from error

@@ -22,7 +22,7 @@ from common.messages.control import CheckRow
 log = logging.getLogger(__name__)
 
 ABI = 1  # of native/src/native.h
-_HAS_ZMQ, _HAS_AES = 1, 2
+_HAS_ZMQ, _HAS_AEGIS = 1, 2
 
 
 class Event(ctypes.Structure):
@@ -69,10 +69,6 @@ _TYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "mt_block_new": (c_void_p, (c_size_t,)),
     "mt_block_data": (c_void_p, (c_void_p,)),
     "mt_block_free": (None, (c_void_p,)),
-    "mt_block_read": (
-        c_int,
-        (c_void_p, c_int, c_uint64, c_size_t, c_uint32, _BYTES, c_size_t),
-    ),
     "mt_sealer_new": (c_void_p, (_BYTES,)),
     "mt_sealer_free": (None, (c_void_p,)),
     "mt_send": (
@@ -107,25 +103,24 @@ class Library:
         for name, (result, arguments) in _TYPES.items():
             function = getattr(self.call, name)
             function.restype, function.argtypes = result, arguments
-        found = self.call.mt_load(_path_of("libzmq"), _path_of("libcrypto"))
-        self.moves_pieces = found == _HAS_ZMQ | _HAS_AES
+        found = self.call.mt_load(_path_of("libzmq"), _path_of("libsodium", "_sodium"))
+        self.moves_pieces = found == _HAS_ZMQ | _HAS_AEGIS
         """Whether it can receive and send pieces, beside digesting them."""
-        self.missing = [
-            name for name, bit in (("libzmq", _HAS_ZMQ), ("libcrypto", _HAS_AES)) if not found & bit
-        ]
+        needed = (("libzmq", _HAS_ZMQ), ("AEGIS-128L in libsodium", _HAS_AEGIS))
+        self.missing = [name for name, bit in needed if not found & bit]
 
 
-def _path_of(library: str) -> bytes | None:
-    """The path of a shared object that this process has loaded."""
-    import hashlib  # it loads libcrypto  # noqa: F401
-
+def _path_of(*names: str) -> bytes | None:
+    """The path of a shared object that this process has loaded, by the beginning of its name."""
+    import nacl.bindings  # it loads libsodium  # noqa: F401
     import zmq  # noqa: F401
 
+    beginnings = tuple(name.encode() for name in names)
     try:
         with open("/proc/self/maps", "rb") as maps:
             for row in maps:
                 path = row.split(maxsplit=5)[-1].strip()
-                if os.path.basename(path).startswith(library.encode()) and b".so" in path:
+                if os.path.basename(path).startswith(beginnings) and b".so" in path:
                     return path
     except OSError:
         pass

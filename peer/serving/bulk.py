@@ -40,6 +40,7 @@ from common.net.monitor import ConnectionEvent, SocketMonitor
 from common.net.pump import Frames, Pump, Sent
 from common.net.sockets import TokenServer, bind, make_socket, user_id
 from peer.addresses import with_port
+from peer.native.sealer import CompiledSealer, sealing_library
 from peer.swarm.serving.events import RequesterId
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class _BulkChannel:
 
     token: bytes
     key: bytes
-    sealer: Sealer
+    sealer: Sealer | CompiledSealer
     routing_id: bytes | None = None
     """Its routing id, once it is connected and has proved that it has the key."""
 
@@ -135,16 +136,24 @@ class BulkSender:
             )
         return f"port {self.port}; {self._sent} pieces sent"
 
-    def offer(self, requester: RequesterId) -> peer.Bulk | None:
-        """Return the offer for a client; None if it was offered one before, or cannot have one."""
+    def offer(self, requester: RequesterId, *, aegis: bool = False) -> peer.Bulk | None:
+        """Return the offer for a client; None if it was offered one before, or cannot have one.
+
+        ``aegis``: the client can open messages that are sealed with AEGIS-128L.
+        """
         if self.port is None or requester in self._channels:
             return None
-        channel = _BulkChannel(os.urandom(KEY_BYTES), key := new_key(), Sealer(key, self._scratch))
+        sealer = self._new_sealer(key := new_key(), aegis)
+        channel = _BulkChannel(os.urandom(KEY_BYTES), key, sealer)
         self._channels[requester] = channel
         token = channel.shown_token
         self._tokens[token] = requester
         asyncio.get_running_loop().call_later(TOKEN_S, self._tokens.pop, token, None)
-        return peer.Bulk(self.port, channel.token, channel.key)
+        return peer.Bulk(self.port, channel.token, channel.key, sealer.by_aegis)
+
+    def _new_sealer(self, key: bytes, aegis: bool) -> Sealer | CompiledSealer:
+        found = sealing_library() if aegis else None
+        return Sealer(key, self._scratch) if found is None else CompiledSealer(found, key)
 
     def forget(self, requester: RequesterId) -> None:
         """Forget a client, whose encrypted connection has ended."""
@@ -177,15 +186,28 @@ class BulkSender:
             return None
         if channel.sealer.spent:
             return None
-        number, head, sealed = channel.sealer.seal(encode(run), data)
-        frames = [channel.routing_id, SIGNATURE, number, head, *cut(sealed, frame_bytes)]
-        # Copied, because the scratch buffer is reused. Why not lent to ZeroMQ: it returns a buffer
-        # by a thread that wakes for each message, which costs more than copying cached bytes.
-        match sent := self._pump.send(frames):
+        sealer, to = channel.sealer, (self._pump, channel.routing_id)
+        if isinstance(sealer, CompiledSealer):
+            sent = sealer.send(*to, encode(run), data, frame_bytes)
+        else:
+            sent = _seal_and_send(*to, sealer, encode(run), data, frame_bytes)
+        match sent:
             case Sent.GONE:
                 channel.routing_id = None
                 return None
             case Sent.YES:
-                channel.sealer.sent(number)
                 self._sent += run.count
         return sent
+
+
+def _seal_and_send(
+    pump: Pump, routing_id: bytes, sealer: Sealer, head: bytes, data: Buffer, frame_bytes: int
+) -> Sent:
+    number, sealed_head, sealed = sealer.seal(head, data)
+    frames = [routing_id, SIGNATURE, number, sealed_head, *cut(sealed, frame_bytes)]
+    # Copied, because the scratch buffer is reused. Why not lent to ZeroMQ: it returns a buffer by a
+    # thread that wakes for each message, which costs more than copying cached bytes.
+    sent = pump.send(frames)
+    if sent is Sent.YES:
+        sealer.sent(number)
+    return sent

@@ -174,8 +174,8 @@ class PieceServer:
         bits = None if served.have is None else served.have.to_bytes()
         answer = peer.Opened(ask.channel, served.have is None, ticket.expires_ms)
         self._send(client, answer, bits)
-        still_here = self._clients.get(client.id) is client
-        if ask.bulk and still_here and (offer := self._socket.bulk.offer(client.id)) is not None:
+        still_here, bulk = self._clients.get(client.id) is client, self._socket.bulk
+        if ask.bulk and still_here and (offer := bulk.offer(client.id, aegis=ask.aegis)):
             self._send(client, offer)
 
     def _on_renew(self, client: Client, group: GroupId, token: bytes) -> None:

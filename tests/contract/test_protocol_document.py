@@ -181,8 +181,8 @@ def in_bulk(
 
     say(*opening)
     assert hear()[0][0] == "Opened"
-    name, port, word, key = hear()[0]
-    assert name == "Bulk"
+    name, port, word, key, aegis = hear()[0]
+    assert (name, aegis) == ("Bulk", False)
     cipher = AESGCM(blake3(key, derive_key_context="mini-torrent bulk v2 sealing").digest())
     text = peer.getsockopt_string(zmq.LAST_ENDPOINT)
     bulk = stranger.bulk(f"{text.rpartition(':')[0]}:{port}", word, key)

@@ -10,6 +10,7 @@ import zmq
 
 from common import limits, manifest
 from common.crypto.keys import new_pair
+from common.crypto.sealed_stream import Sealer
 from common.crypto.tickets import Ticket
 from common.digests import Algorithm
 from common.errors import Refused
@@ -20,6 +21,7 @@ from common.messages.refusals import Code
 from common.net import zap
 from peer.fetching.channel import Channel, ChannelHandler
 from peer.fetching.pool import ConnectionPool
+from peer.serving.bulk import BulkSender
 from peer.serving.inventory import Inventory
 from peer.serving.server import PieceServer
 from peer.swarm.pieces import Bitfield
@@ -174,6 +176,11 @@ class ServingHarness:
         self.workers.close()
         for context in self.contexts:
             context.destroy(linger=0)
+
+
+def python_sealer(sender: BulkSender, key: bytes, aegis: bool) -> Sealer:
+    """Seal in Python, also for a client that opens AEGIS-128L."""
+    return Sealer(key, sender._scratch, by_aegis=aegis)
 
 
 def run(test: Callable[[ServingHarness], Awaitable[None]], limit: RateLimit | None = None) -> None:

@@ -159,3 +159,33 @@ def test_the_processor_tells_whether_aes_is_fast(
         assert aes_is_fast() is fast
     finally:
         aes_is_fast.cache_clear()
+
+
+def test_aegis_seals_the_messages_of_the_protocol_page() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "protocol.md").read_text("utf-8")
+    sealer, opener = (
+        Sealer(KEY, ScratchBuffer(), by_aegis=True),
+        Opener(KEY, by_aegis=True),
+    )
+    assert f"`{sealed_stream.aegis_key(KEY).hex()}`" in page
+    for head, data in ((b"head", b"a piece"), (b"more", b"")):
+        message = sealed(sealer, head, data)
+        assert f"\n{message[1].hex()}\n{message[2].hex()}\n" in page
+        assert opener.open(*message) == (head, data)
+
+
+@pytest.mark.parametrize("frame", [1, 2])
+def test_a_changed_bit_under_aegis_is_noticed(frame: int) -> None:
+    message = [
+        bytearray(one) for one in sealed(Sealer(KEY, ScratchBuffer(), by_aegis=True), b"h", b"d")
+    ]
+    message[frame][0] ^= 1
+    with pytest.raises(RemoteProtocolError):
+        Opener(KEY, by_aegis=True).open(*map(bytes, message))
+
+
+def test_the_ciphers_have_different_keys() -> None:
+    message = sealed(Sealer(KEY, ScratchBuffer(), by_aegis=True), b"head", b"data")
+    with pytest.raises(RemoteProtocolError):
+        Opener(KEY).open(*message)
+    assert sealed_stream.aegis_key(KEY) != sealed_stream.aes_key(KEY)[:16]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from common.crypto.sealed_stream import Sealer
 from common.ids import DeviceKey
 from common.messages import peer
 from common.net.codec import SIGNATURE, encode
@@ -30,6 +31,7 @@ from tests.support.serving_harness import (
     RecordingHandler,
     ServingHarness,
     piece,
+    python_sealer,
     run,
 )
 
@@ -39,6 +41,7 @@ pytestmark = needs_library
 @pytest.fixture(autouse=True)
 def _compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(ServingHarness, "bulk", True)
+    monkeypatch.setattr(BulkSender, "_new_sealer", python_sealer)
     yield from using("compiled")
 
 
@@ -86,6 +89,7 @@ def send_other(harness: ServingHarness, head: bytes, data: bytes) -> None:
     """Send a message of the source's choice, sealed as it must be."""
     [channel] = bulk_of(harness)._channels.values()
     assert channel.routing_id is not None
+    assert isinstance(channel.sealer, Sealer)
     pump = bulk_of(harness)._pump
     assert pump is not None
     number, sealed_head, sealed = channel.sealer.seal(head, data)

@@ -36,6 +36,7 @@ from tests.support.serving_harness import (
     LENGTH,
     RecordingHandler,
     ServingHarness,
+    python_sealer,
     run,
 )
 
@@ -52,6 +53,9 @@ def data_path(request: pytest.FixtureRequest) -> Iterator[str]:
 def bulk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use bulk connections on any processor."""
     monkeypatch.setattr(ServingHarness, "bulk", True)
+    # What is sent is looked at, and forged, in Python (tests/unit/peer/native/test_serving.py has
+    # the sending end of the compiled data path).
+    monkeypatch.setattr(BulkSender, "_new_sealer", python_sealer)
     for module in ("peer.serving.bulk", "peer.fetching.pool"):
         monkeypatch.setattr(f"{module}.aes_is_fast", lambda: True)
 
@@ -601,8 +605,8 @@ def test_h95_no_nonce_is_used_twice_with_a_key(
         bulk = harness.piece_server._socket.bulk
         offer = bulk.offer
 
-        def spy(requester: RequesterId) -> peer.Bulk | None:
-            if (made := offer(requester)) is not None:
+        def spy(requester: RequesterId, *, aegis: bool) -> peer.Bulk | None:
+            if (made := offer(requester, aegis=aegis)) is not None:
                 sent_keys.append(made.key)
             return made
 
