@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, assert_never
@@ -43,11 +44,13 @@ log = logging.getLogger(__name__)
 
 LISTS_S = 1.0  # a page looks at lists every two seconds
 SWARMS_S = 3.0
+SURVEY_REST = 5.0  # times the time of a survey: a large tracker has a minute between two
 MEMBERS_S = 3.0
 MONITORED_S = 1.0
 HEALTH_S = 2.0  # for an answer of a tracker that works
 
 Row = TypeVar("Row")
+R = TypeVar("R")
 A = TypeVar("A", bound=messages.Answer)
 
 
@@ -121,15 +124,15 @@ class Api:
             case c.GetHistory(after):
                 return plain(self._history.after(after))
             case c.ListUsers(text, online, limit):
-                users = await self._cached.get("users", self._survey.users, LISTS_S)
+                users = await self._surveyed("users", self._survey.users, LISTS_S)
                 return plain(
                     _matching(users, text, limit, lambda row: (not online or row.online, row.user))
                 )
             case c.ListGroups(text, limit):
-                groups = await self._cached.get("groups", self._survey.groups, LISTS_S)
+                groups = await self._surveyed("groups", self._survey.groups, LISTS_S)
                 return plain(_matching(groups, text, limit, lambda row: (True, row.group)))
             case c.ListDevices(text, online, limit):
-                devices = await self._cached.get("devices", self._survey.devices, LISTS_S)
+                devices = await self._surveyed("devices", self._survey.devices, LISTS_S)
                 return plain(
                     _matching(
                         devices,
@@ -142,7 +145,7 @@ class Api:
                     )
                 )
             case c.ListSwarms():
-                swarms = await self._cached.get("swarms", self._survey.swarms, SWARMS_S)
+                swarms = await self._surveyed("swarms", self._survey.swarms, SWARMS_S)
                 return plain(swarms.answer(command))
             case c.Doctor():
                 return await self._cached.get("doctor", self._examine, LISTS_S)
@@ -188,6 +191,9 @@ class Api:
                 return document_of(command, await self._client.ask(command, messages.Changed))
             case _:
                 assert_never(command)
+
+    async def _surveyed(self, name: str, survey: Callable[[], Awaitable[R]], fresh_s: float) -> R:
+        return await self._cached.get(name, survey, fresh_s, SURVEY_REST)
 
     async def _look(self, ask: messages.Ask, answer: type[A], fresh_s: float = 0.5) -> A:
         return await self._cached.get(ask, lambda: self._client.ask(ask, answer), fresh_s)

@@ -1,7 +1,8 @@
 """Cached answers: many readers cost the tracker one look.
 
 Limits: an answer is at least `FRESH_S` old before the same question is asked again, and a question
-is asked once at a time. So pages without number cost no more than one page.
+is asked once at a time. So pages without number cost no more than one page. After a question that
+took long the pause is longer.
 """
 
 from __future__ import annotations
@@ -21,19 +22,24 @@ class Cached:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._answers: dict[Hashable, tuple[float, Any]] = {}
+        self._answers: dict[Hashable, tuple[float, float, Any]] = {}  # when, time it took, answer
         self._asking: dict[Hashable, asyncio.Task[Any]] = {}
 
     async def get(
-        self, question: Hashable, ask: Callable[[], Awaitable[A]], fresh_s: float = FRESH_S
+        self,
+        question: Hashable,
+        ask: Callable[[], Awaitable[A]],
+        fresh_s: float = FRESH_S,
+        rest: float = 0.0,
     ) -> A:
         """Return the answer of ``ask``, or one that is younger than ``fresh_s``.
 
-        A reader that leaves does not cancel the work: others may wait for it.
+        ``rest``: an answer stays fresh for at least that many times the time that it took. A reader
+        that leaves does not cancel the work: others may wait for it.
         """
         found = self._answers.get(question)
-        if found is not None and self._clock() - found[0] < fresh_s:
-            answer: A = found[1]
+        if found is not None and self._clock() - found[0] < max(fresh_s, rest * found[1]):
+            answer: A = found[2]
             return answer
         task = self._asking.get(question)
         if task is None:
@@ -42,12 +48,14 @@ class Cached:
         return await asyncio.shield(task)
 
     async def _ask(self, question: Hashable, ask: Callable[[], Awaitable[A]]) -> A:
+        began = self._clock()
         try:
             answer = await ask()
             self._answers.pop(question, None)
             while len(self._answers) >= ANSWERS_MAX:
                 del self._answers[next(iter(self._answers))]
-            self._answers[question] = (self._clock(), answer)
+            now = self._clock()
+            self._answers[question] = (now, now - began, answer)
             return answer
         finally:
             self._asking.pop(question, None)

@@ -52,6 +52,22 @@ async def test_h165_readers_without_number_cost_one_look() -> None:
 
 
 @in_event_loop
+async def test_a_long_survey_is_followed_by_a_longer_rest() -> None:
+    clock, asked = Clock(), Asked()
+    kept = Cached(clock)
+
+    async def survey() -> int:
+        clock.now_s += 10.0
+        return await asked()
+
+    assert await kept.get("users", survey, 1.0, rest=5.0) == 1
+    clock.now_s = 59.0
+    assert await kept.get("users", survey, 1.0, rest=5.0) == 1
+    clock.now_s = 60.0
+    assert await kept.get("users", survey, 1.0, rest=5.0) == 2
+
+
+@in_event_loop
 async def test_an_error_is_told_and_not_kept() -> None:
     kept, asked = Cached(Clock()), Asked()
 
