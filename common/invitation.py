@@ -69,11 +69,6 @@ def id_of(key: bytes) -> str:
     return base64.b32encode(key).decode().lower()[:ID_CHARACTERS]
 
 
-def is_invitation(text: str) -> bool:
-    """Whether ``text`` was meant as the link of an invitation, whole or not."""
-    return "#" in text and link_text.looks_like_link(link_text.cleaned(text))
-
-
 def parse_invitation(text: str) -> Invitation:
     """Return the invitation of a pasted link. Raises `ConfigError` that names the fault."""
     # The whole line may have been pasted, with the program's name before the link.

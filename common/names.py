@@ -168,18 +168,6 @@ def versioned(name: str, version: int) -> str:
     return f"{name}@{version}" if version else name
 
 
-def split_path(path: str) -> list[str]:
-    """The components of a path inside a share, each one checked; raises `BadName`.
-
-    Such a path is relative and separated by ``/``, whatever the machine.
-    """
-    parts = path.split("/")
-    _check_extent(path, parts)
-    for part in parts:
-        _check_component(part, path)
-    return parts
-
-
 def _check_extent(path: str, parts: list[str]) -> None:
     size = len(path) if path.isascii() else len(path.encode("utf-8", "replace"))
     if size > PATH_BYTES_MAX:

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import ConfigError
-from common.hints import shell_hint
 from common.host.release import RELEASE
 from common.messages import control
+from common.optional_library import library_missing
 from peer.control.handlers import Commands
 from peer.reading.manager import Reading
 
@@ -38,10 +37,8 @@ class OptionalHttp:
             try:
                 from peer.http.service import HttpService
             except ModuleNotFoundError as error:
-                raise ConfigError(
-                    f"the page and the HTTP API need {error.name}, which is not installed",
-                    shell_hint("install it", "pip", "install", "mini-torrent[web]"),
-                ) from error
+                what = "the page and the HTTP API need"
+                raise library_missing(what, error.name, "web") from error
             self._service = HttpService(
                 self._home,
                 self._commands.handle,

@@ -5,7 +5,6 @@ Owns: one command and its answer. Not here: the tracker's end (see tracker.servi
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +12,11 @@ import msgspec
 import zmq
 
 from common import limits
-from common.errors import ConfigError, MiniTorrentError, Refused
+from common.errors import MiniTorrentError, Refused
 from common.hints import shell_hint, tracker_hint
 from common.host.clock import monotonic
 from common.host.control_socket import find_endpoint
-from common.host.home import lock_holder
+from common.host.home import lock_holder, process_of
 from common.messages import operator as messages
 from common.messages.refusals import Code
 from common.net.codec import SIGNATURE, pack
@@ -40,13 +39,7 @@ class NoTrackerRunning(MiniTorrentError):
 
 def holder_of(home: Path) -> int:
     """Return the process id of the tracker of ``home``. Raise `NoTrackerRunning`."""
-    try:
-        info = home.lstat()
-    except OSError:
-        info = None
-    if info is not None and info.st_uid != os.geteuid():
-        raise ConfigError(f"the home {home} belongs to another user", "run as that user")
-    pid = lock_holder(home)
+    pid = process_of(home, "run as that user")
     if pid is None:
         raise NoTrackerRunning(f"no tracker runs for {home}", tracker_hint("start it", "start"))
     return pid

@@ -57,6 +57,7 @@ def start(
 
     Example: mini-torrent-tracker start --bind tcp://0.0.0.0:5000 --advertise tracker.example.org
     """
+    from common.hints import tracker_hint
     from tracker import background
 
     home = _absolute(home)
@@ -73,7 +74,7 @@ def start(
         # A warning and no refusal: a script that wants a running tracker has one.
         said = f"the tracker is already running (PID {status.pid})"
         if words not in ([], last) or web:
-            said += "; the options are not used. For that: mini-torrent-tracker stop"
+            said += "; the options are not used. " + tracker_hint("For that", "stop")
         print(said, file=sys.stderr, flush=True)
     else:
         words = words or last

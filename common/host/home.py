@@ -136,6 +136,18 @@ class HomeLock:
         os.close(self._fd)
 
 
+def process_of(home: Path, advice: str) -> int | None:
+    """Return `lock_holder` of a home of this user. Raise `ConfigError`, with ``advice``, if it
+    belongs to another one."""
+    try:
+        owner = home.lstat().st_uid
+    except OSError:
+        return None
+    if owner != os.geteuid():
+        raise ConfigError(f"the home {home} belongs to another user", advice)
+    return lock_holder(home)
+
+
 def lock_holder(home: Path) -> int | None:
     """Return the id of the process that holds the lock of ``home``; None if the lock is free."""
     try:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import zmq
 
-from common.errors import ConfigError
-from common.hints import shell_hint
 from common.host.release import RELEASE
 from common.metrics.families import Family, Kind, Labels, Readings, gauge
 from common.metrics.histogram import Histogram
 from common.net.codec import VERSION
+from common.optional_library import library_missing
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -57,10 +56,7 @@ class Exposition:
             from prometheus_client import CollectorRegistry
             from prometheus_client.exposition import generate_latest
         except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"the metrics need {error.name}, which is not installed",
-                shell_hint("install it", "pip", "install", "mini-torrent[metrics]"),
-            ) from error
+            raise library_missing("the metrics need", error.name, "metrics") from error
         if self._registry is None:
             self._registry = CollectorRegistry(auto_describe=False)
             self._registry.register(self)

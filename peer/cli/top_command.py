@@ -30,13 +30,9 @@ def top(console: Console) -> None:
     try:
         from peer.cli.top.app import Top
     except ModuleNotFoundError as error:
-        from common.errors import ConfigError
-        from common.hints import shell_hint
+        from common.optional_library import library_missing
 
-        raise ConfigError(
-            f"top needs {(error.name or '').partition('.')[0]}, which is not installed",
-            shell_hint("install it", "pip", "install", "mini-torrent[tui]"),
-        ) from error
+        raise library_missing("top needs", error.name, "tui") from error
     from peer.cli.top.transfers import ASCII, UNICODE
     from peer.control.client import ControlClient
 

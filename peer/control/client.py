@@ -7,7 +7,6 @@ peer's end (see peer.control.server), the place of the socket (see common.host.c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from time import monotonic
@@ -21,7 +20,7 @@ from common import limits
 from common.errors import ConfigError, NoPeerRunning, Refused
 from common.hints import hint, shell_hint
 from common.host.control_socket import find_endpoint
-from common.host.home import lock_holder
+from common.host.home import lock_holder, process_of
 from common.messages import control
 from common.names import quoted
 from common.net.codec import SIGNATURE, pack
@@ -287,13 +286,7 @@ def _packed(request_id: bytes, ask: control.Ask) -> list[Any]:
 
 def holder_of(home: Path) -> int:
     """The process id of the peer that runs for ``home``; raises `NoPeerRunning`."""
-    try:
-        info = home.lstat()
-    except OSError:
-        info = None
-    if info is not None and info.st_uid != os.geteuid():
-        raise ConfigError(f"the home {home} belongs to another user", "choose another --home")
-    pid = lock_holder(home)
+    pid = process_of(home, "choose another --home")
     if pid is None:
         raise NoPeerRunning(f"no peer runs for {home}", hint("start it", "up"))
     return pid

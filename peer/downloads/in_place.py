@@ -17,21 +17,12 @@ from peer.downloads.job import DownloadJob, DownloadServices
 from peer.downloads.part_store import fit_of
 from peer.downloads.publication import publish_as_share
 from peer.files import open_part, sharing
-from peer.files.errors import AlreadyExists
 from peer.files.fingerprint import SharedLocation
 from peer.files.selected_content import selected_at
 from peer.records import DownloadRecord, Records
 from peer.shares.digesting import Report, with_progress
 
 log = logging.getLogger(__name__)
-
-
-class ContentInPlace(AlreadyExists):
-    """The content of a download stands at ``place``, under its final name."""
-
-    def __init__(self, message: str, place: SharedLocation) -> None:
-        super().__init__(message)
-        self.place = place
 
 
 async def content_at(decoded: Manifest, path: str, report: Report) -> SharedLocation | None:

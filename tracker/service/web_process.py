@@ -23,11 +23,11 @@ from pathlib import Path
 import msgspec
 
 from common.errors import CannotListen, ConfigError, Refused
-from common.hints import shell_hint
 from common.host import detached
 from common.http.binding import API_SOCKET, LOOPBACK, bind_loopback, bind_unix
 from common.messages.operator import PageOpened
 from common.messages.refusals import Code
+from common.optional_library import library_missing
 
 log = logging.getLogger(__name__)
 
@@ -221,10 +221,7 @@ def check_libraries(*, metrics: bool = False) -> None:
         ("prometheus_client", "metrics", metrics),
     ):
         if needed and find_spec(library) is None:
-            raise ConfigError(
-                f"the page and the HTTP API need {library}, which is not installed",
-                shell_hint("install it", "pip", "install", f"mini-torrent[{extra}]"),
-            )
+            raise library_missing("the page and the HTTP API need", library, extra)
 
 
 def _bind_tcp(address: str) -> socket.socket:
