@@ -8,10 +8,10 @@ PEERS ?= 4
 JOBS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench simulate chaos fuzz audit docs clean
+.PHONY: help demo test check format bench bench-tracker simulate chaos fuzz audit docs clean
 
 help: ## show these targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/.run: setup.cfg tools/venv.sh
 	@sh tools/venv.sh "$(PYTHON)" $(VENV) ""
@@ -53,6 +53,9 @@ format: $(VENV)/.dev ## format the code with ruff
 bench: $(VENV)/.dev $(VENV)/.bench $(VENV)/.native ## our figures beside those of other programs (minutes; root for all of it)
 	$(BIN)/python -m benchmarks.touch
 	$(BIN)/python -m benchmarks
+
+bench-tracker: $(VENV)/.dev ## one tracker under load (minutes)
+	$(BIN)/python -m benchmarks.tracker
 
 simulate: $(VENV)/.dev ## whole swarms on a virtual clock, from a seed
 	$(BIN)/python -m benchmarks.simulate

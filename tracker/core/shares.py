@@ -46,7 +46,9 @@ def list_files(context: Context, user: UserId, command: tracker.ListFiles) -> De
         ids, more = page(group.share_ids, share_after(command.after))
     else:
         keys, more = page(group.names.listed, NameId(fold_name(command.after)))
-        ids = [ShareId(key, group.names.by_id[key].current) for key in keys]
+        by_id = group.names.by_id
+        # Why plain tuples: they equal share ids, and are made in an eighth of the time.
+        ids = cast(list[ShareId], [(key, by_id[key].current) for key in keys])
     return Decision(tracker.FileRows(listed_rows(context, group, ids), more))
 
 
@@ -59,15 +61,21 @@ def listed_rows(context: Context, group: Group, ids: list[ShareId]) -> list[trac
     group_id, shares, by_id = group.id, group.shares, group.names.by_id
     swarm_of = context.presence.swarm
     for share_id in ids:
-        share, name = shares[share_id], by_id.get(share_id.name)
+        share = shares[share_id]
         swarm = swarm_of((group_id, share.content))
-        counts = len(swarm.seeders), len(swarm.leechers)
-        current = name is None or share_id.version >= name.current
-        listed = share.listed
-        if listed is None or listed[:3] != (*counts, current):
-            encoded = Raw(_encode(row_of(context, group, share_id, share)))
-            listed = share.listed = ListedRow(*counts, current, encoded)
-        rows.append(listed.encoded)
+        seeders, leechers = len(swarm.seeders), len(swarm.leechers)
+        current = share_id[1] >= by_id[share_id[0]].current
+        if (
+            (kept := share.listed) is not None
+            and kept[0] == seeders
+            and kept[1] == leechers
+            and kept[2] is current
+        ):
+            rows.append(kept[3])
+            continue
+        encoded = Raw(_encode(row_of(context, group, ShareId(*share_id), share)))
+        share.listed = ListedRow(seeders, leechers, current, encoded)
+        rows.append(encoded)
     return cast(list[tracker.FileRow], rows)
 
 

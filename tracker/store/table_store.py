@@ -84,4 +84,5 @@ class TableStore:
                 .order_by(c.seq)
                 .limit(rows)
             )
-            return [StoredEntry(*row) for row in db.execute(query)]
+            # All at once: row by row SQLAlchemy takes three times as long.
+            return list(map(StoredEntry._make, db.execute(query).all()))

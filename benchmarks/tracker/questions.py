@@ -1,0 +1,76 @@
+"""Commands of one device, many on their way at a time, and what each costs the tracker."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+import zmq
+
+from benchmarks.processes import BenchmarkError
+from benchmarks.tracker.process import TrackerProcess
+from common import limits
+from common.crypto.keys import KeyPair
+from common.link import parse_link
+from common.messages import tracker
+from common.messages.base import Refusal
+from common.net.codec import Decoder, pack
+from common.net.sockets import TO_TRACKER, Connect, make_socket
+
+OPEN = 20  # commands on their way
+_WAIT_MS = 20_000
+
+
+class Asker:
+    """A device that asks one question over and over."""
+
+    def __init__(self, context: zmq.Context[Any], process: TrackerProcess, pair: KeyPair) -> None:
+        where = parse_link(process.link).first
+        self._process = process
+        self._socket = make_socket(
+            context,
+            zmq.DEALER,
+            Connect(pair, where.key),
+            message_bytes_max=limits.REPLY_BYTES_MAX,
+            timing=TO_TRACKER,
+        )
+        self._socket.connect(where.endpoint)
+        self._decoder: Decoder[tracker.Reply] = Decoder(tracker.Reply)
+        self._number = 0
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+
+    def ask(self, command: Any) -> Any:
+        """Ask once, and return the reply."""
+        self._send(command)
+        reply = self._decoder.unpack(self._receive()).body
+        if isinstance(reply, Refusal):
+            raise BenchmarkError(f"{type(command).__name__}: {reply.message}")
+        return reply
+
+    def cost(self, command: Any, count: int) -> tuple[float, float, float]:
+        """Ask ``count`` times; return a second's replies, and the CPU of each in µs.
+
+        The latter is that of the event loop, and that of all threads.
+        """
+        self.ask(command)
+        loop_s, cpu_s, began = self._process.loop_s, self._process.cpu_s, perf_counter()
+        for _ in range(min(OPEN, count)):
+            self._send(command)
+        for number in range(count):
+            self._receive()
+            if number + OPEN < count:
+                self._send(command)
+        took_s = perf_counter() - began
+        loop_s, cpu_s = self._process.loop_s - loop_s, self._process.cpu_s - cpu_s
+        return count / took_s, 1e6 * loop_s / count, 1e6 * cpu_s / count
+
+    def _send(self, command: Any) -> None:
+        self._number += 1
+        self._socket.send_multipart(pack(self._number.to_bytes(8, "big"), command))
+
+    def _receive(self) -> list[bytes]:
+        if not self._socket.poll(_WAIT_MS):
+            raise BenchmarkError("the tracker did not answer")
+        return self._socket.recv_multipart()
