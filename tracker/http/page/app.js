@@ -1,4 +1,4 @@
-// The page of a tracker: its state, asked for once a second while the page is seen, and its views.
+// The page of a tracker: its state, asked for again and again while the page is seen, and its views.
 
 import { html, render, useEffect, useRef } from "/assets/preact.js";
 import { beginSession, get, setUp } from "/assets/api.js";
@@ -11,7 +11,7 @@ import { usePolled } from "/assets/polling.js";
 import { Swarms } from "/assets/swarms.js";
 import { Devices, Users } from "/assets/users.js";
 
-const POLL_MS = 1000;
+const POLL_MS = 1500; // with the view that is shown, at most two updates a second
 const VIEWS = [
   ["overview", "Overview"], ["users", "Users"], ["devices", "Devices"], ["groups", "Groups"],
   ["shares", "Shares"], ["load", "Load"], ["log", "Log"],
