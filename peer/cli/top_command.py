@@ -16,7 +16,7 @@ def top(console: Console) -> None:
     """Show transfers, sources and events on the whole screen.
 
     Keys pause, resume and cancel the chosen download, and change the limits; ? lists them. It needs
-    the extra `tui`: pip install 'mini-torrent[tui]'.
+    the extra `tui`.
     """
     from peer.cli.errors import refuse_usage
 

@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import ConfigError, StorageError
-from common.hints import shell_hint
 from common.names import printable
+from common.optional_library import install_hint
 from tracker.store.failures import text_of
 from tracker.store.turns import LogConflict
 
@@ -65,7 +65,7 @@ def parsed(url: str) -> dict[str, Any]:
     if importlib.util.find_spec("psycopg") is None:
         raise ConfigError(
             "a database of PostgreSQL needs the extra postgres",
-            shell_hint("install it", "pip", "install", "mini-torrent[postgres]"),
+            install_hint("postgres"),
         )
     import psycopg.conninfo
 

@@ -56,7 +56,7 @@ def test_without_its_library_it_says_what_to_install(
         assert run(["--home", str(tmp_path), "top"]) == 2
     told = capsys.readouterr().err
     assert "top needs textual, which is not installed" in told
-    assert "pip install 'mini-torrent[tui]'" in told
+    assert "-m pip install 'mini-torrent[tui]'" in told
 
 
 def test_without_a_peer_it_says_so_before_it_draws(
