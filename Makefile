@@ -66,6 +66,9 @@ chaos: $(VENV)/.dev $(VENV)/.native ## the long fault rows, from a printed seed 
 fuzz: $(VENV)/.dev $(VENV)/.native ## long fuzzing of every decoder (20 minutes)
 	@[ $(VENV)/.fuzz -nt setup.cfg ] || { sh tools/venv.sh "$(PYTHON)" $(VENV) "[fuzz]" && touch $(VENV)/.fuzz; } || \
 	    echo "fuzz: atheris could not be installed; continuing with Hypothesis alone"
+	@if command -v clang >/dev/null && $(BIN)/python native/build_library.py $(VENV)/fuzz-native --fuzzer; then \
+	    $(VENV)/fuzz-native -max_total_time=60 -max_len=200000; \
+	else echo "fuzz: clang is not installed; libFuzzer does not run on the compiled data path"; fi
 	$(BIN)/python -m tests.fuzz
 
 audit: $(VENV)/.dev $(VENV)/.audit ## known weaknesses of our dependencies

@@ -1,7 +1,7 @@
 """Build of the compiled data path: one shared object, by `cc` or by the `ziglang` wheel.
 
 Needs the standard library alone, as it runs before anything is installed. By hand:
-``python native/build_library.py OUTPUT [--sanitize]``.
+``python native/build_library.py OUTPUT [--sanitize | --fuzzer]``.
 """
 
 from __future__ import annotations
@@ -65,6 +65,14 @@ def sources() -> list[Path]:
     ]
 
 
+def build_fuzzer(output: Path, clang: str) -> None:
+    """Make the program of libFuzzer at ``output``. Raises `subprocess.CalledProcessError`."""
+    flags = [*_FLAGS, *_FUZZED, "-fsanitize=fuzzer"]
+    files = [HERE / "fuzz" / "entry_points.c", *sources()]
+    command = [clang, *flags, "-o", str(output), *map(str, files), "-lpthread", "-ldl"]
+    subprocess.run(command, check=True)
+
+
 def build(output: Path, *, sanitize: bool = False, more: tuple[str, ...] = ()) -> bool:
     """Make the library at ``output``; return whether ziglang made it.
 
@@ -92,6 +100,9 @@ def build(output: Path, *, sanitize: bool = False, more: tuple[str, ...] = ()) -
 
 if __name__ == "__main__":
     try:
-        build(Path(sys.argv[1]), sanitize="--sanitize" in sys.argv[2:])
+        if "--fuzzer" in sys.argv[2:]:
+            build_fuzzer(Path(sys.argv[1]), shutil.which("clang") or "clang")
+        else:
+            build(Path(sys.argv[1]), sanitize="--sanitize" in sys.argv[2:])
     except RuntimeError as error:
         sys.exit(f"error: {error}")

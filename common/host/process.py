@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import gc
 import hashlib
 import json
@@ -147,6 +148,8 @@ def set_up_logging(level: int = logging.INFO, *, as_json: bool = False) -> None:
 def start_up(level: int = logging.INFO, *, log_json: bool = False) -> None:
     """All of the above, in the order in which a serving process wants it."""
     set_up_logging(level, as_json=log_json)
+    if sys.stderr is not None:
+        faulthandler.enable()  # a crash of compiled code leaves words in the log
     forbid_core_dumps()
     raise_descriptor_limit()
     tune_allocator()

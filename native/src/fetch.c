@@ -422,6 +422,15 @@ static bool read_head(const uint8_t *head, size_t length, mt_event *event) {
            read_count(&at, end, &event->count) && at == end;
 }
 
+MT_API int mt_read_head(const uint8_t *head, size_t length, uint32_t run[3]) {
+    mt_event event = {0};
+    int found = read_head(head, length, &event);
+    run[0] = event.channel;
+    run[1] = event.first;
+    run[2] = event.count;
+    return found;
+}
+
 /* The target of a run of pieces that were all requested, entered; NULL if Python must judge it. */
 static mt_target *target_of(mt_fetcher *fetcher, line *on, const mt_event *run) {
     mt_target *target = NULL;

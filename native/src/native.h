@@ -87,6 +87,10 @@ MT_API void mt_line_forget(mt_fetcher *fetcher, uint32_t line, uint32_t channel,
                            const uint32_t *pieces, size_t count);
 MT_API void mt_line_close_channel(mt_fetcher *fetcher, uint32_t line, uint32_t channel);
 
+/* Read ["Pieces", channel, first, count] as MessagePack; 0 for any other form, which is left to
+   Python. The thread does the same with opened heads; this is for tests. */
+MT_API int mt_read_head(const uint8_t *head, size_t length, uint32_t run[3]);
+
 /* -- serving ---------------------------------------------------------------------------------- */
 
 typedef struct mt_block mt_block;

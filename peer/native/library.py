@@ -66,6 +66,7 @@ _TYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     ),
     "mt_line_forget": (None, (c_void_p, c_uint32, c_uint32, POINTER(c_uint32), c_size_t)),
     "mt_line_close_channel": (None, (c_void_p, c_uint32, c_uint32)),
+    "mt_read_head": (c_int, (_BYTES, c_size_t, POINTER(c_uint32))),
     "mt_block_new": (c_void_p, (c_size_t,)),
     "mt_block_data": (c_void_p, (c_void_p,)),
     "mt_block_free": (None, (c_void_p,)),

@@ -7,6 +7,7 @@ What it reads must come out the same when it is written and read again. Anything
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from common.ids import ContentId, DeviceKey, GroupId, TrackerId, UserId
 from common.messages import control, events, operator, peer, tracker
 from common.net import codec
 from peer.files.journal import Journal
+from peer.native.library import address_of, library
 from peer.records import DownloadRecord, Records, ShareRecord
 from peer.swarm.pieces import Bitfield
 
@@ -53,6 +55,33 @@ def _decoder(name: str, union: Any, samples: Sequence[Any]) -> Target:
             assert again == body or _has_nan(codec.encode(body))
 
     return Target(name, run, [codec.encode(sample) for sample in samples])
+
+
+def _compiled_heads(samples: Sequence[Any]) -> list[Target]:
+    """The reader of heads of the compiled data path, beside that of Python."""
+    found = library()
+    if found is None:
+        return []
+    decoder: codec.Decoder[peer.Pieces] = codec.Decoder(peer.Pieces)
+
+    def run(data: bytes) -> None:
+        numbers = (ctypes.c_uint32 * 3)()
+        with address_of(data) as address:
+            read = found.call.mt_read_head(address, len(data), numbers)
+        try:
+            body = decoder.decode(data)
+        except MiniTorrentError:
+            # Python refuses numbers beyond its bounds, which the thread compares with the content.
+            wide = numbers[1] >= limits.PIECES_MAX or numbers[0] >= 1 << 16
+            many = not 1 <= numbers[2] <= limits.RUN_BYTES // limits.PIECE_LENGTH_MIN
+            assert not read or wide or many
+            return
+        if read:
+            assert peer.Pieces(*numbers) == body
+        else:
+            assert data != codec.encode(body), "the form that every peer sends"
+
+    return [Target("compiled heads", run, [codec.encode(sample) for sample in samples])]
 
 
 def _has_nan(encoded: bytes) -> bool:
@@ -265,6 +294,7 @@ def targets(samples: Any) -> list[Target]:
         _decoder("peer asks", peer.Ask, samples.PEER_ASKS),
         _decoder("peer answers", peer.Answer, samples.PEER_ANSWERS),
         _decoder("peer bulk", peer.Pieces, samples.IN_BULK),
+        *_compiled_heads(samples.IN_BULK),
         _decoder("published", events.Published, samples.PUBLISHED),
         _decoder("control asks", control.Ask, samples.ASKS),
         _decoder("control answers", control.Answer, samples.ANSWERS),

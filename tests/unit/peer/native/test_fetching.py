@@ -303,7 +303,7 @@ def test_f158_while_a_disk_does_not_answer_new_connections_use_python(
 
 
 @pytest.mark.parametrize("number", [0, errno.ENOSPC, errno.EIO])
-def test_f159_after_a_slow_write_python_writes_for_a_while(number: int, tmp_path: Path) -> None:
+def test_f158_after_a_slow_write_python_writes_for_a_while(number: int, tmp_path: Path) -> None:
     path = tmp_path / "part"
     path.write_bytes(bytes(len(DATA)))
     destination = Destination.choose(str(tmp_path / "content"))
