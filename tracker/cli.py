@@ -27,13 +27,14 @@ from common.link import Link, Tracker, as_endpoint, parse_link
 from common.messages.refusals import Code
 from common.names import printable
 from common.units import size_text
-from tracker import operator_commands, web_command
+from tracker import cluster_commands, operator_commands, web_command
 from tracker.admin.home import CURVE_KEY, LAST_LINK, LAST_OPTIONS, SIGNING_KEY, Home
 from tracker.admin.info_entry import entry_of
 from tracker.cli_options import (
     DEFAULT_BIND,
     ENDPOINT,
     address_options,
+    database_option,
     home_option,
     http_section,
     json_option,
@@ -111,12 +112,14 @@ def _known(names: Iterable[str]) -> str:
 @tracker.command()
 @home_option
 @address_options
+@database_option
 @web_options
 @json_option
 def run(
     info: Path | None,
     number: int | None,
     home: Path,
+    database: str | None,
     bind_at: str | None,
     events: str,
     advertise: str,
@@ -152,7 +155,7 @@ def run(
     opened = Home(home)
     try:
         addresses = Addresses(endpoint, as_endpoint(events) if events else "", advertise)
-        asyncio.run(serve(opened, addresses, web, _say_ready, info, entry))
+        asyncio.run(serve(opened, addresses, web, _say_ready, info, entry, database))
     finally:
         opened.release()
 
@@ -196,16 +199,17 @@ def _last_link(home: Path, key: DeviceKey) -> str:
 @tracker.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @home_option
+@database_option
 @click.option("--replace", is_flag=True, help="Replace FILE if it is there.")
 @json_option
-def backup(file: Path, home: Path, replace: bool) -> None:
+def backup(file: Path, home: Path, database: str | None, replace: bool) -> None:
     """Copy everything, keys included, to FILE. The tracker may keep running.
 
     Example: mini-torrent-tracker backup /mnt/backup/tracker-$(date +%F).db
     """
     from tracker.admin.backup import back_up
 
-    size = back_up(home, file, replace=replace)
+    size = back_up(home, file, database, replace=replace)
     text = f"wrote {file}: {size_text(size)}. It holds all secrets: keep it safe."
     show({"file": str(file), "size_bytes": size}, text)
 
@@ -213,9 +217,12 @@ def backup(file: Path, home: Path, replace: bool) -> None:
 @tracker.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @home_option
+@database_option
 @json_option
-def restore(file: Path, home: Path) -> None:
+def restore(file: Path, home: Path, database: str | None) -> None:
     """Go back to the backup in FILE. The tracker must not run.
+
+    With a database of PostgreSQL, which must be empty, it is restored there.
 
     Example: mini-torrent-tracker restore /mnt/backup/tracker-2031-05-17.db
     """
@@ -224,7 +231,7 @@ def restore(file: Path, home: Path) -> None:
 
     opened = Home(home)
     try:
-        aside = put_back(opened, file)
+        aside = put_back(opened, file, database)
     finally:
         opened.release()
     found = _last_link(opened.path, load_pair(opened.path / CURVE_KEY).public)
@@ -252,18 +259,20 @@ def restore(file: Path, home: Path) -> None:
     show_default=True,
     help=f"The address to try: {ENDPOINT}.",
 )
+@database_option
 @json_option
-def doctor(home: Path, bind_at: str) -> None:
+def doctor(home: Path, bind_at: str, database: str | None) -> None:
     """Check for problems and suggest fixes.
 
     Looks over the home, the database, the disk, the libraries and the address.
 
     Exits with 1 if something is bad. Example: mini-torrent-tracker doctor
     """
-    from tracker.admin.doctor import Health, examine
+    from tracker.admin.doctor import examine
+    from tracker.admin.findings import Health
 
     rows, lines = [], []
-    for finding in examine(home, as_endpoint(bind_at)):
+    for finding in examine(home, as_endpoint(bind_at), database):
         advice = finding.advice and shown_by_tracker(finding.advice, _home_typed())
         health = finding.health.value
         rows.append(
@@ -370,7 +379,7 @@ def _fail(code: Code, message: str, hint: str | None, exit_code: int) -> NoRetur
     sys.exit(exit_code)
 
 
-for each in (*operator_commands.COMMANDS, *web_command.COMMANDS):
+for each in (*operator_commands.COMMANDS, *cluster_commands.COMMANDS, *web_command.COMMANDS):
     tracker.add_command(each)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from common.cli.json_form import json_text
 from common.errors import ConfigError
@@ -32,6 +33,37 @@ def home_option(command: Command) -> Command:
         default=lambda: default_home("tracker"),
         show_default="the user's data directory",
         help="Where the tracker keeps its keys and its database.",
+    )(command)
+
+
+def check_database(url: str, *, typed: bool) -> None:
+    """Raise `ConfigError` for a URL that is wrong, or that shows a password to all users."""
+    from tracker.store.postgres_connections import has_password
+
+    if has_password(url) and typed:
+        raise ConfigError(
+            "a password on the command line can be read by every user of this machine",
+            "put it into ~/.pgpass (mode 0600), or the URL into MINI_TORRENT_TRACKER_DATABASE",
+        )
+
+
+def _take_database(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value:
+        source = ctx.get_parameter_source(param.name or "")
+        check_database(value, typed=source is ParameterSource.COMMANDLINE)
+    return value or None
+
+
+def database_option(command: Command) -> Command:
+    """Add ``--database``."""
+    return click.option(
+        "--database",
+        metavar="URL",
+        envvar="MINI_TORRENT_TRACKER_DATABASE",
+        show_envvar=True,
+        callback=_take_database,
+        show_default="as last, else a file in the home",
+        help="A PostgreSQL database, which several trackers may share: postgresql://USER@HOST/NAME.",
     )(command)
 
 

@@ -18,6 +18,7 @@ from common.cli.json_form import plain
 from common.units import moment_text, number_text, size_text, time_text
 from tracker.cli_options import (
     address_options,
+    database_option,
     home_option,
     json_option,
     show,
@@ -36,11 +37,13 @@ if TYPE_CHECKING:
 @home_option
 @json_option
 @address_options
+@database_option
 @web_options
 def start(
     info: Path | None,
     number: int | None,
     home: Path,
+    database: str | None,
     bind_at: str | None,
     events: str,
     advertise: str,
@@ -59,6 +62,7 @@ def start(
     """
     from common.hints import tracker_hint
     from tracker import background
+    from tracker.admin.database_choice import choose_database
 
     home = _absolute(home)
     words: list[str] = [] if info is None else [os.path.abspath(info)]
@@ -79,8 +83,8 @@ def start(
     else:
         words = words or last
         words += web
-        words += ["--log-json"] if log_json else []
-        words += ["--verbose"] if verbose else []
+        words += ["--log-json"] * log_json + ["--verbose"] * verbose
+        choose_database(home, database)  # no option: all can read the words of a process
         status = background.start(home, words)
     show(plain(status), f"tracker ready: {status.link}")
 

@@ -19,29 +19,36 @@ from common.host.atomic_files import atomic_write, sync_directory
 from common.host.clock import wall_ms
 from common.host.home import HomeBusy
 from tracker.admin import staged_restore
+from tracker.admin.database_choice import (
+    chosen,
+    digest_of,
+    open_shared,
+    other_database,
+    remember,
+)
 from tracker.admin.home import KEPT_FILES, LAST_BACKUP, Home
 from tracker.admin.staged_restore import DATABASE
+from tracker.store import postgres_connections as pg
+from tracker.store.leap import EPOCH_LAST, EPOCH_LEAP, SEQ_LEAP
+from tracker.store.sqlite_store import SqliteStore
 
 _KEYS_TABLE = "backup_keys"
-# A restored database lacks all that happened after the backup. Peers remember sequence
-# numbers of that time, and epochs below which tickets are invalid.
-# So a restored group continues at the wall clock, in ms for sequence numbers and in s for epochs.
-# That is beyond all numbers used since, also by an earlier restore of the same backup. The least
-# leap is for a clock that was set back, the last epoch for one far ahead: it has four bytes on the
-# wire.
-_SEQ_LEAP, _EPOCH_LEAP = 1 << 20, 1 << 10
-_EPOCH_LAST = 0xF000_0000
 
 
-def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
+def back_up(
+    home: Path, target: Path, database_url: str | None = None, *, replace: bool = False
+) -> int:
     """Copy the database and the keys of ``home`` to ``target``. Return its size in bytes.
+
+    ``database_url``: of PostgreSQL, or None for what the home uses.
 
     The tracker may be running. Raise `ConfigError` if ``target`` exists and must not be replaced,
     `StorageError` if it cannot be written.
     """
     database = home / DATABASE
     _finish_restore(home)
-    if not database.exists():
+    url = chosen(home, database_url)
+    if url is None and not database.exists():
         raise ConfigError(f"there is no tracker in {home}", "choose its --home")
     if target.exists() and not replace:
         raise ConfigError(f"{target} already exists", "choose another name, or use --replace")
@@ -49,12 +56,16 @@ def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
     with _translated(f"make the backup {target}"):
         try:
             _private_file(temporary)
-            with _opened(database) as source, _opened(temporary) as copy:
-                # One snapshot: otherwise each write of the tracker would restart the copy.
-                source.execute("BEGIN")
-                source.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                source.backup(copy, pages=4096)
-                source.rollback()
+            if url is not None:
+                _copy_from(url, temporary)
+            with _opened(temporary) as copy:
+                if url is None:
+                    with _opened(database) as source:
+                        # One snapshot: otherwise each write would restart the copy.
+                        source.execute("BEGIN")
+                        source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                        source.backup(copy, pages=4096)
+                        source.rollback()
                 copy.execute("PRAGMA journal_mode=DELETE")
                 _put_keys(copy, home)
             with temporary.open("rb") as file:
@@ -65,6 +76,33 @@ def back_up(home: Path, target: Path, *, replace: bool = False) -> int:
         finally:
             temporary.unlink(missing_ok=True)
         return target.stat().st_size
+
+
+def _copy_from(url: str, target: Path) -> None:
+    """Copy a PostgreSQL database into the SQLite file ``target``."""
+    from tracker.admin.table_copy import copy_all
+
+    source, copy = open_shared(url), SqliteStore(target)
+    try:
+        with pg.translated(f"copy {pg.shown(url)}"):
+            copy_all(source._engine, copy._engine)
+    finally:
+        source.close()
+        copy.close()
+
+
+def _copy_to(url: str, source: Path, digest: bytes) -> None:
+    """Copy the SQLite file ``source`` into an empty PostgreSQL database."""
+    from tracker.admin.table_copy import copy_all
+
+    restored, target = SqliteStore(source), open_shared(url)
+    try:
+        with pg.translated(f"copy to {pg.shown(url)}"):
+            copy_all(restored._engine, target._engine)
+        target.claim(digest)
+    finally:
+        restored.close()
+        target.close()
 
 
 def _finish_restore(home: Path) -> None:
@@ -88,13 +126,18 @@ def _put_keys(copy: sqlite3.Connection, home: Path) -> None:
     copy.commit()
 
 
-def restore(home: Home, source: Path) -> Path | None:
+def restore(home: Home, source: Path, database_url: str | None = None) -> Path | None:
     """Replace the database of ``home``, which must be locked, with the backup ``source``.
+
+    If it is PostgreSQL's at ``database_url``, or the one that the home uses, it must be empty.
 
     Existing keys and the link stay. If this is interrupted, the database is unchanged, or the next
     opening of the home finishes the restore. Return the path of the former database, if any. Raise
     `ConfigError` for a file that is not an intact backup.
     """
+    url = chosen(home.path, database_url)
+    if url is not None and home.database.exists():
+        raise other_database(home.path)
     with _translated(f"restore {source}"):
         if not source.is_file():
             raise ConfigError(f"there is no backup {source}")
@@ -106,12 +149,18 @@ def restore(home: Home, source: Path) -> Path | None:
                 backup.backup(copy)
                 stored = copy.execute(f"SELECT name, content FROM {_KEYS_TABLE}").fetchall()
                 copy.execute(f"DROP TABLE {_KEYS_TABLE}")
+                # Keys that several trackers share are those of the database, not of the backup.
+                copy.execute("DELETE FROM facts WHERE name = 'keys'")
                 _leap(copy, wall_ms())
                 copy.commit()
             # Keys first: with the database alone, the next start would be that of another tracker.
             for name, content in stored:
                 if name in KEPT_FILES and not (home.path / name).exists():
                     atomic_write(home.path / name, content)
+            if url is not None:
+                _copy_to(url, part, digest_of(home.secrets()))
+                remember(home.path, url)
+                return None
             staged_restore.stage(home.path)
         finally:
             staged_restore.abandon(home.path)
@@ -122,7 +171,7 @@ def _leap(copy: sqlite3.Connection, now_ms: int) -> None:
     """Move all groups to unused numbers and epochs, with fresh keys and without invitations."""
     copy.execute(
         "UPDATE groups SET seq = max(seq + ?, ?), epoch = max(epoch + ?, ?)",
-        (_SEQ_LEAP, now_ms, _EPOCH_LEAP, min(now_ms // 1000, _EPOCH_LAST)),
+        (SEQ_LEAP, now_ms, EPOCH_LEAP, min(now_ms // 1000, EPOCH_LAST)),
     )
     for (group,) in copy.execute("SELECT group_id FROM groups").fetchall():
         key = os.urandom(limits.EVENT_KEY_BYTES)

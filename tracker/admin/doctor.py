@@ -8,8 +8,6 @@ import socket
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import nacl
@@ -24,7 +22,10 @@ from common.host.home import fault_above, lock_holder
 from common.net.sockets import check_library
 from common.units import count_text, size_text
 from tracker.admin import staged_restore
+from tracker.admin.database_choice import chosen
+from tracker.admin.findings import Finding, Health
 from tracker.admin.home import CURVE_KEY, INBOX_SECRET, SIGNING_KEY
+from tracker.admin.shared_doctor import examine_shared
 from tracker.admin.staged_restore import DATABASE
 from tracker.store.migrate import HEAD
 
@@ -32,33 +33,18 @@ SPACE_MIN = 256 * limits.MIB
 CREATED_BY_RUN = tracker_hint("create it", "run")
 
 
-class Health(StrEnum):
-    """Result of one check."""
-
-    OK = "ok"
-    WARNING = "warning"
-    BAD = "bad"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report: the subject, its health, the text and the advice."""
-
-    subject: str
-    health: Health
-    text: str
-    advice: str | None = None
-
-
-def examine(home: Path, endpoint: str) -> Iterator[Finding]:
-    """Check ``home`` and whether a tracker could listen at ``endpoint``."""
+def examine(home: Path, endpoint: str, database: str | None = None) -> Iterator[Finding]:
+    """Check ``home``, its database, and whether a tracker could listen at ``endpoint``."""
     yield _libraries()
     if not home.is_dir():
         yield Finding("home", Health.WARNING, f"there is no {home} yet", CREATED_BY_RUN)
         return
     yield from _home(home)
     yield from _keys(home)
-    yield _database(home)
+    if (url := chosen(home, database)) is None:
+        yield _database(home)
+    else:
+        yield from examine_shared(url)
     yield _space(home)
     yield _process(home, endpoint)
 

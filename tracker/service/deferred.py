@@ -43,6 +43,8 @@ from tracker.service.probing import Prober
 from tracker.service.ticket_signer import TicketSigner
 from tracker.store.turns import Store
 
+PARTS_AHEAD_BYTES = 1 << 20  # a smaller manifest does not make a turn long
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -149,6 +151,8 @@ class DeferredWork:
             return Finished(tracker.Done())
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._readers, manifest.decode, body, step.content)
+        if self._store.shared and len(body) >= PARTS_AHEAD_BYTES:
+            await loop.run_in_executor(self._readers, self._store.put_parts, step.content, body)
         summary = ManifestSummary(
             content=step.content,
             manifest_bytes=len(body),

@@ -22,6 +22,7 @@ from common.host.clock import monotonic
 from common.host.service_manager import ServiceManager
 from common.link import InfoEntry, Link, add_key
 from common.names import printable
+from tracker.admin.database_choice import chosen, open_store
 from tracker.admin.home import LAST_LINK, LAST_OPTIONS, Home
 from tracker.metrics.readings import TrackerMetrics
 from tracker.service.addresses import Addresses, run_options
@@ -31,7 +32,6 @@ from tracker.service.operator_socket import Facts, OperatorSocket, Views
 from tracker.service.recent_log import RecentLog
 from tracker.service.sockets import Server
 from tracker.service.web_process import WebProcess, WebSettings
-from tracker.store.sqlite_store import SqliteStore
 from tracker.store.turns import Store
 
 END_S = 4.8  # service managers and users wait 5 s
@@ -46,8 +46,11 @@ async def serve(
     ready: Callable[[str], None],
     info: Path | None = None,
     entry: InfoEntry | None = None,
+    database: str | None = None,
 ) -> None:
     """Serve until asked to end. ``entry`` of the file ``info`` gets its key line if it has none.
+
+    ``database``: a URL, or None for what the home remembers.
 
     ``ready`` is called with the link once the tracker serves.
 
@@ -61,7 +64,9 @@ async def serve(
             f"{info}, line {entry.line}: this entry has the key of another tracker",
             f"its key line must be: {key_text(secrets.pair.public)}",
         )
-    store = SqliteStore(home.database)
+    # On a thread: a database that does not answer must not hold up a signal.
+    url = chosen(home.path, database)
+    store = await asyncio.to_thread(open_store, home, url, secrets, stop.is_set)
 
     def keep_link(endpoints: tuple[str, ...]) -> None:
         text = Link(endpoints, secrets.pair.public).text

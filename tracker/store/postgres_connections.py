@@ -27,9 +27,15 @@ from tracker.store.turns import LogConflict
 if TYPE_CHECKING:
     import psycopg
 
+
+class Unreachable(StorageError):
+    """The server does not answer, or not yet."""
+
+
 SCHEMES = ("postgresql://", "postgres://")
 SERVER_MIN = 14_00_00  # the first with client_connection_check_interval
 CONNECT_S = 5  # for one address
+_NOT_YET = ("starting up", "shutting down", "too many", "recovery")
 UNSAFE_VARIABLE = "MINI_TORRENT_TRACKER_UNSAFE_DATABASE"
 
 # A frozen or vanished end must not hold the turn of all trackers for hours.
@@ -83,6 +89,8 @@ def shown(url: str) -> str:
     """Return ``url`` as people may see it: host, port and database."""
     found = parsed(url)
     hosts = str(found.get("host") or found.get("hostaddr") or "localhost").split(",")
+    if hosts[0].startswith("/"):  # the folder of a socket
+        return printable(f"postgresql:///{found.get('dbname') or ''}?host={','.join(hosts)}")
     ports = str(found.get("port") or "").split(",")
     places = [
         f"{host}:{port}" if port else host
@@ -162,6 +170,11 @@ def translated(what: str) -> Iterator[None]:
         if error.diag.constraint_name in ("log_pkey", "changes_pkey"):
             raise LogConflict("a log was continued by another writer") from error
         raise StorageError(f"cannot {what}: {printable(text_of(error))}") from error
+    except psycopg.OperationalError as error:
+        words = printable(text_of(error))
+        refused = "FATAL:" in str(error) and not any(text in str(error) for text in _NOT_YET)
+        kind = StorageError if refused else Unreachable
+        raise kind(f"cannot {what}: {words}") from error
     except (SQLAlchemyError, psycopg.Error) as error:
         raise StorageError(f"cannot {what}: {printable(text_of(error))}") from error
 

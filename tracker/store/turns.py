@@ -123,6 +123,10 @@ class Store(Protocol):
         """Return up to one part of a manifest from ``offset``; empty if it is deleted."""
         ...
 
+    def put_parts(self, content: ContentId, body: bytes) -> None:
+        """Write the parts of a manifest before its turn, if that is of use."""
+        ...
+
     def entries(self, group: GroupId, after: int, head: int, rows: int) -> list[StoredEntry]:
         """Return the log's entries after ``after`` and up to ``head``, at most ``rows``."""
         ...

@@ -159,7 +159,7 @@ def test_the_tracker_help_names_variables_and_values(name: str) -> None:
     for option in command.params:
         if isinstance(option, click.Option) and option.envvar:
             assert option.show_envvar
-            values = ("DIR", "ENDPOINT", "HOST", "HOST:PORT", "ORIGIN")
+            values = ("DIR", "ENDPOINT", "HOST", "HOST:PORT", "ORIGIN", "URL")
             assert option.is_flag or option.metavar in values, option.name
     if any(option.name == "bind_at" for option in command.params):
         with HelpContext(command, info_name=name, max_content_width=100) as context:

@@ -17,7 +17,8 @@ from common.ids import GroupId, UserId
 from common.messages.operator import Registration
 from tracker.admin import backup, staged_restore
 from tracker.admin.backup import back_up, restore
-from tracker.admin.doctor import Health, examine
+from tracker.admin.doctor import examine
+from tracker.admin.findings import Health
 from tracker.admin.home import KEY_FILES, Home
 from tracker.admin.staged_restore import DATABASE
 from tracker.core.changes.accounts import AccountCreated, AccountDisabled, RegistrationSet
