@@ -210,6 +210,7 @@ class CommandLoop:
         """Collect commands: answer those that change nothing, hold the others for the turn."""
         now = self._now()
         held = {self._whose(job) for job in batch.jobs}
+        held |= {self._whose(job) for job, _ in self._undelivered}
         can_ask = not self._writer.pending and self._writer.refuses is None
         may_be_behind = self._store.shared and can_ask
         while (job := batch.collect(self._queue, monotonic())) is not None:
