@@ -117,11 +117,16 @@ class SharedPresence:
         generation: bytes,
         rows: Iterable[PresenceRow],
         now: float,
+        *,
+        whole: bool = False,
     ) -> list[SwarmChange]:
-        """Apply rows of another tracker, in order; of a new ``generation`` these are all."""
+        """Apply rows of another tracker, in order.
+
+        ``whole``: these are all of it, as they are of a new ``generation``.
+        """
         changes: list[SwarmChange] = []
         rows = list(rows)
-        if self._generations.get(tracker) != generation:
+        if whole or self._generations.get(tracker) != generation:
             self._generations[tracker] = generation
             present = {row.device for row in rows if row.lease is not None}
             changes += self._drop(tracker, present)

@@ -157,7 +157,7 @@ class ClusterMember:
                 break
             one = self._waiting.popleft()
             changes += self._shared.take_in(
-                self._context.state, one.tracker, one.generation, one.rows, now
+                self._context.state, one.tracker, one.generation, one.rows, now, whole=one.whole
             )
         return changes
 

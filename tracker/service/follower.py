@@ -56,11 +56,12 @@ class PresenceOut:
 
 @dataclass(frozen=True, slots=True)
 class PresenceIn:
-    """Rows of another tracker; with a new ``generation`` these are all of it."""
+    """Rows of another tracker. ``whole``: these are all of it, as with a new ``generation``."""
 
     tracker: bytes
     generation: bytes
     rows: Sequence[PresenceRow]
+    whole: bool = False
 
 
 @dataclass(slots=True)
@@ -283,7 +284,8 @@ class Follower:
             if not rows and generation == other.generation:
                 continue
             self._seen[other.tracker] = (other.generation, rows[-1].version if rows else seen)
-            report.presence.append(PresenceIn(other.tracker, other.generation, rows))
+            # After a loss of the connection: rows about devices that left may be deleted by now.
+            report.presence.append(PresenceIn(other.tracker, other.generation, rows, seen == 0))
         self._position = max(self._position, self._owner.own_row().position)
         try:
             report.commits = self._news(self._position)

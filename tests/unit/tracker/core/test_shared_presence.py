@@ -164,6 +164,19 @@ def test_f148_rows_written_anew_replace_all_before_them(lab) -> None:
     assert (two.owner(alice), two.owner(bob)) == (b"1", None)
 
 
+def test_f148_a_device_that_left_while_nothing_was_read_is_gone(lab) -> None:
+    """Rows about devices that left are deleted after a minute, and a reader may be cut off."""
+    state, alice, bob, _ = lab
+    one, two = Site(b"1"), Site(b"2")
+    comes(one, state, alice, ALICE, 10)
+    comes(one, state, bob, BOB, 10)
+    one.write()
+    two.read(state, one)
+    rows = [one.table[alice]]
+    two.shared.take_in(state, one.name, one.generation, rows, 0.0, whole=True)
+    assert (two.owner(alice), two.owner(bob)) == (b"1", None)
+
+
 def test_a_tracker_that_ended_takes_its_devices_along(lab) -> None:
     state, alice, bob, _ = lab
     one, two = Site(b"1"), Site(b"2")

@@ -208,6 +208,28 @@ def test_f148_after_a_crash_of_the_database_all_rows_are_written_again(
         )
 
 
+def test_f148_after_a_loss_of_its_connection_alone_a_tracker_reads_all_rows(
+    two: tuple[Owner, Owner],
+) -> None:
+    one, other = two
+
+    def read() -> list[tuple[bool, set[int]]]:
+        every = [each for report in one.reports for each in report.presence]
+        return [(each.whole, {row.device[0] for row in each.rows}) for each in every if each.rows]
+
+    with running(one, other):
+        other.has(1)
+        other.has(2)
+        one.until(one.knows(1, 2), "the devices")
+        with one.database.lock:  # the first device leaves, and its row is deleted before it is read
+            del one.database.presence[b"two", DeviceKey(bytes([1]) * 32)]
+            one.tables._connected = False
+        one.until(lambda: one.connections == 2 and read()[-1] == (True, {2}), "what is left")
+        other.has(3)
+        one.until(lambda: read()[-1] == (False, {3}), "further rows alone")
+        assert other.connections == 1
+
+
 def test_a_tracker_that_ends_deletes_its_rows(two: tuple[Owner, Owner]) -> None:
     one, other = two
     with running(one):
