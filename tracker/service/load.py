@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
+from common import limits
 from common.host.clock import monotonic
 from common.messages.operator import LoadIs
 from common.metrics.loop_lag import LoopLag
 from common.units import rfc3339
 from tracker.admin.home import LAST_BACKUP
+from tracker.core.presence import Lease
 from tracker.metrics.readings import database_bytes
 from tracker.service.meter import DURATIONS_S, OUTCOMES, READ, WRITE
 from tracker.service.operator_socket import Facts
@@ -25,7 +28,8 @@ def load_of(server: Server, facts: Facts, lag: LoopLag) -> LoadIs:
     for (_, outcome), count in meter.commands.items():
         commands[outcome] += count
     reads, writes = (meter.durations[kind].cumulated() for kind in (READ, WRITE))
-    leases = loop.context.presence.leases.values()
+    leases = loop.context.presence.leases
+    received, sent = rates_of(leases.values())
     return LoadIs(
         uptime_s=round(monotonic() - facts.began_at, 3),
         commands=commands,
@@ -44,9 +48,21 @@ def load_of(server: Server, facts: Facts, lag: LoopLag) -> LoadIs:
         tickets=server.tickets_signed,
         refusals=dict(server.turned_away()),
         devices_online=len(leases),
-        received_bytes_per_s=sum(lease.rates[0] for lease in leases),
-        sent_bytes_per_s=sum(lease.rates[1] for lease in leases),
+        received_bytes_per_s=received,
+        sent_bytes_per_s=sent,
     )
+
+
+def rates_of(leases: Iterable[Lease]) -> tuple[int, int]:
+    """Return the sums of the rates that devices announced, received and sent.
+
+    Limits: devices may announce anything, and no message takes a sum beyond 64 bits.
+    """
+    received = sent = 0
+    for lease in leases:
+        received += lease.rates[0]
+        sent += lease.rates[1]
+    return min(received, limits.COUNT_MAX), min(sent, limits.COUNT_MAX)
 
 
 def _changed_at(path: Path) -> str | None:
