@@ -30,7 +30,12 @@ class CompiledBulkReceiver(BulkReceiver):
         self._thread_line = fetcher.line(self)
         self._handed_over = False
         self._closed = False
-        super().__init__(config, source)
+        try:
+            super().__init__(config, source)
+        except BaseException:
+            self._thread_line.end()
+            fetcher.forget(self._thread_line)
+            raise
 
     def _listen(self, socket: zmq.Socket[Any]) -> None:
         pass  # nothing arrives before the proof
