@@ -71,11 +71,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def _long_rows() -> list[Row]:
-    from tests.chaos import fleet_rows, native_rows, peer_rows, tracker_rows
+    from tests.chaos import cluster_rows, fleet_rows, native_rows, peer_rows, tracker_rows
 
     found = [
         row
-        for module in (tracker_rows, peer_rows, fleet_rows, native_rows)
+        for module in (tracker_rows, cluster_rows, peer_rows, fleet_rows, native_rows)
         for name, row in vars(module).items()
         if re.match(r"f\d{2,3}_", name)
     ]

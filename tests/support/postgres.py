@@ -190,9 +190,14 @@ class Server:
             return
         if self._process.poll() is None:
             if number is signal.SIGKILL:
-                for pid in self._processes():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, number)
+                # Again: a backend that was just forked is killed in the next round.
+                until = time.monotonic() + STARTS_WITHIN_S
+                while (left := self._processes()) and time.monotonic() < until:
+                    for pid in left:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, number)
+                    self._process.poll()
+                    time.sleep(0.01)
             else:
                 self._process.send_signal(number)
             self._process.wait(30)
