@@ -94,6 +94,17 @@ MT_API void mt_sealer_free(mt_sealer *sealer) {
     free(sealer);
 }
 
+/* A signal may interrupt ZeroMQ's look at its commands, before it has taken the frame. */
+static int send_msg(zmq_msg_t *frame, void *socket, int flags) {
+    while (zmq.msg_send(frame, socket, flags | ZMQ_DONTWAIT) < 0) {
+        int error = zmq.error();
+        if (error != EINTR) {
+            return error;
+        }
+    }
+    return 0;
+}
+
 /* Send one frame, which waits for nothing: all frames follow the first, or none. */
 static int send_frame(void *socket, const uint8_t *data, size_t length, int flags) {
     zmq_msg_t frame;
@@ -101,12 +112,11 @@ static int send_frame(void *socket, const uint8_t *data, size_t length, int flag
         return ENOMEM;
     }
     memcpy(zmq.msg_data(&frame), data, length);
-    if (zmq.msg_send(&frame, socket, flags | ZMQ_DONTWAIT) < 0) {
-        int error = zmq.error();
+    int error = send_msg(&frame, socket, flags);
+    if (error != 0) {
         zmq.msg_close(&frame);
-        return error;
     }
-    return 0;
+    return error;
 }
 
 #define HEAD_MAX 1024
@@ -144,7 +154,7 @@ MT_API int mt_send(mt_sealer *sealer, void *socket, const uint8_t *routing_id, s
         zmq_msg_t frame;
         atomic_fetch_add(&block->holders, 1);
         if (zmq.msg_init_data(&frame, block->data + at, size, frame_sent, block) != 0 ||
-            zmq.msg_send(&frame, socket, (last ? 0 : ZMQ_SNDMORE) | ZMQ_DONTWAIT) < 0) {
+            send_msg(&frame, socket, last ? 0 : ZMQ_SNDMORE) != 0) {
             mt_fatal("a message was refused after its first frame");
         }
     }
