@@ -32,7 +32,7 @@ from peer.reading.target import Target
 
 log = logging.getLogger(__name__)
 
-_RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
+_RANGE = re.compile(r"([0-9]{0,64})-([0-9]{0,64})")  # some programs ask for all up to 2^63 - 1
 _STATUS = {Code.CHANGED: 409, Code.BUSY: 503, Code.TIMED_OUT: 504}
 
 
