@@ -67,11 +67,14 @@ class TrackerSelector:
         return None
 
     def known(self, where: Tracker) -> Link:
-        """Return all known addresses of the key of ``where``, that of ``where`` first."""
+        """Return the known addresses of the key of ``where``, as many as a link takes.
+
+        That of ``where`` is the first, and listed ones precede learned ones.
+        """
         for link in self._listed:
             if link.key == where.key:
                 every = dict.fromkeys([where.endpoint, *self._with_learned(link).endpoints])
-                return Link(tuple(every), where.key)
+                return Link(tuple(every)[: limits.TRACKER_ADDRESSES_MAX], where.key)
         return Link((where.endpoint,), where.key)
 
     def in_order(self) -> list[list[Tracker]]:

@@ -10,7 +10,7 @@ import pytest
 
 from common import limits
 from common.crypto.keys import new_pair
-from common.link import Link, Tracker
+from common.link import Link, Tracker, parse_link
 from peer.tracker_client.selection import (
     ADDRESSES,
     ALLOW_ANY_S,
@@ -121,6 +121,18 @@ def test_h155_a_tracker_names_no_addresses_without_end() -> None:
     selector = TrackerSelector([ONE])
     selector.learn(ONE, [f"tcp://192.0.2.{number}:5000" for number in range(2, 200)])
     assert len(selector.in_order()[0]) == limits.TRACKER_ADDRESSES_MAX + 1
+
+
+def test_h155_a_link_of_listed_and_learned_trackers_can_be_read() -> None:
+    """It is that of an invitation."""
+    listed = [Tracker(f"tcp://t{number}.example.org:5000", ONE.key) for number in range(3)]
+    selector = TrackerSelector(listed)
+    endpoints = [f"tcp://192.0.2.{number}:5000" for number in range(limits.TRACKER_ADDRESSES_MAX)]
+    selector.learn(ONE, endpoints)
+    known = selector.known(listed[1])
+    assert parse_link(known.text) == known
+    assert known.endpoints[:3] == tuple(listed[at].endpoint for at in (1, 0, 2))
+    assert len(selector.in_order()[0]) == 3 + limits.TRACKER_ADDRESSES_MAX, "all are tried"
 
 
 def test_h156_trackers_that_send_a_peer_away_move_it_once_in_a_while() -> None:
