@@ -45,9 +45,11 @@ class RecentLog(logging.Handler):
         )
 
     def after(self, number: int) -> Log:
-        """Return the lines after ``number``, oldest first."""
+        """Return the lines after ``number``, oldest first; all if that is of an earlier run."""
         self.acquire()
         try:
+            if number > self._count:
+                number = 0
             return Log([line for line in self._lines if line.number > number])
         finally:
             self.release()
