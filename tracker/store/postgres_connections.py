@@ -100,8 +100,8 @@ def shown(url: str) -> str:
 
 
 def has_password(url: str) -> bool:
-    """Whether ``url`` holds a password."""
-    return "password" in parsed(url)
+    """Whether ``url`` holds a password, or that of the key for TLS."""
+    return not parsed(url).keys().isdisjoint({"password", "sslpassword"})
 
 
 def connect(url: str, **more: Any) -> psycopg.Connection[Any]:
