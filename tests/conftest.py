@@ -43,6 +43,12 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop that asynchronous tests and fixtures run in: the one of the product."""
+    return "asyncio"
+
+
 @pytest.fixture
 def devices() -> Iterator[Devices]:
     """Makes devices that speak to a tracker, and closes them all."""
