@@ -102,8 +102,11 @@ def shown_by_tracker(text: str, home: str | None) -> str:
 
 
 def _with_option(text: str, option: str) -> str:
+    """``text`` with ``option`` behind its command, unless a home stands there already."""
     found = _first(_TRACKER_COMMAND, text)
-    return text if found is None else f"{text[: found.end()]}{option}{text[found.end() :]}"
+    if found is None or text.startswith(" --home ", found.end()):
+        return text
+    return f"{text[: found.end()]}{option}{text[found.end() :]}"
 
 
 def _first(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

@@ -147,6 +147,9 @@ def test_where_the_home_goes() -> None:
     assert shown_by_tracker(text, None) == text
     text = tracker_hint("see how it is used", "list_users", options=["--help"])
     assert shown_by_tracker(text, "h").endswith("mini-torrent-tracker list_users --home h --help")
+    for home in ("other", "/h"):  # named by the hint, or by the process in the background before
+        text = tracker_hint("join", "join", "FILE", options=["--home", home])
+        assert shown_by_tracker(text, "h") == text
 
 
 @pytest.mark.parametrize("program", ["mini-torrent", "mini-torrent-tracker"])
