@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -104,117 +103,102 @@ def under_way(downloads: Downloads, part: Part) -> None:
     job.state = Opening(part)  # type: ignore[arg-type]
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(test())  # type: ignore[arg-type]
-
-
-def test_the_oldest_may_leave_the_list_while_all_come_to_rest(
+async def test_the_oldest_may_leave_the_list_while_all_come_to_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "DOWNLOADS_LISTED_MAX", 1)
-
-    async def test() -> None:
-        stage, part, busy = Stage(tmp_path, threads=1), Part(), threading.Event()
-        for name in ("one", "two", "three"):
-            stage.remembers(name, "C")
-        stage.remembers("under way", "P")
-        downloads = await stage.start()
-        under_way(downloads, part)
-        stage.workers.submit(lambda *_: None, busy.wait, PATIENCE_S)
-        leaving = asyncio.create_task(downloads._forget_oldest())
-        await turns()
-        ending = asyncio.create_task(downloads.deactivate())
-        await turns()
-        busy.set()
-        part.may_close.set()
-        await asyncio.gather(leaving, ending)
-        assert len(stage.records.load()) == 2
-        stage.workers.close()
-
-    run(test)
+    stage, part, busy = Stage(tmp_path, threads=1), Part(), threading.Event()
+    for name in ("one", "two", "three"):
+        stage.remembers(name, "C")
+    stage.remembers("under way", "P")
+    downloads = await stage.start()
+    under_way(downloads, part)
+    stage.workers.submit(lambda *_: None, busy.wait, PATIENCE_S)
+    leaving = asyncio.create_task(downloads._forget_oldest())
+    await turns()
+    ending = asyncio.create_task(downloads.deactivate())
+    await turns()
+    busy.set()
+    part.may_close.set()
+    await asyncio.gather(leaving, ending)
+    assert len(stage.records.load()) == 2
+    stage.workers.close()
 
 
-def test_a_download_does_not_begin_after_its_user_was_logged_out(
+async def test_a_download_does_not_begin_after_its_user_was_logged_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def test() -> None:
-        row = tracker.FileRow("film", CONTENT, 6, 1, 1, 1 << 16, "blake3", DIGEST, 1, 0, ["bob"])
-        found = tracker.ShareFound(row, b"t" * 16, len(ENCODED), [])
-        stage, part = Stage(tmp_path, FakeLink(FindShare=found)), Part()
-        stage.remembers("under way", "P")
-        downloads = await stage.start()
-        under_way(downloads, part)
-        ending: list[asyncio.Task[None]] = []
+    row = tracker.FileRow("film", CONTENT, 6, 1, 1, 1 << 16, "blake3", DIGEST, 1, 0, ["bob"])
+    found = tracker.ShareFound(row, b"t" * 16, len(ENCODED), [])
+    stage, part = Stage(tmp_path, FakeLink(FindShare=found)), Part()
+    stage.remembers("under way", "P")
+    downloads = await stage.start()
+    under_way(downloads, part)
+    ending: list[asyncio.Task[None]] = []
 
-        async def fetch(*_: Any) -> bytes:
-            ending.append(asyncio.create_task(downloads.deactivate()))
-            await until(part.closing.is_set)
-            return ENCODED
+    async def fetch(*_: Any) -> bytes:
+        ending.append(asyncio.create_task(downloads.deactivate()))
+        await until(part.closing.is_set)
+        return ENCODED
 
-        monkeypatch.setattr(creation, "fetch_manifest", fetch)
-        folder = tmp_path / "films"
-        folder.mkdir()
-        ask = control.DownloadFile("films", "film", str(folder))
-        with pytest.raises(Refused) as refused:
-            await downloads.begin(ask, lambda _: None)
-        assert refused.value.code is Code.NOT_LOGGED_IN
-        assert list(folder.iterdir()) == []
-        assert list(stage.records.load()) == ["under way"]
-        part.may_close.set()
-        await ending[0]
-        stage.workers.close()
-
-    run(test)
+    monkeypatch.setattr(creation, "fetch_manifest", fetch)
+    folder = tmp_path / "films"
+    folder.mkdir()
+    ask = control.DownloadFile("films", "film", str(folder))
+    with pytest.raises(Refused) as refused:
+        await downloads.begin(ask, lambda _: None)
+    assert refused.value.code is Code.NOT_LOGGED_IN
+    assert list(folder.iterdir()) == []
+    assert list(stage.records.load()) == ["under way"]
+    part.may_close.set()
+    await ending[0]
+    stage.workers.close()
 
 
-def test_a_waiting_command_sees_the_end_of_a_download_that_left_the_list(tmp_path: Path) -> None:
-    async def test() -> None:
-        stage = Stage(tmp_path)
-        stage.remembers("film", "P")
-        downloads = await stage.start()
-        waiting = asyncio.create_task(downloads.wait("film", lambda _: None))
-        await turns()
-        downloads._jobs.pop("film").set_complete()
-        assert (await waiting).name == "film"
-        stage.workers.close()
+async def test_a_waiting_command_sees_the_end_of_a_download_that_left_the_list(
+    tmp_path: Path,
+) -> None:
+    stage = Stage(tmp_path)
+    stage.remembers("film", "P")
+    downloads = await stage.start()
+    waiting = asyncio.create_task(downloads.wait("film", lambda _: None))
+    await turns()
+    downloads._jobs.pop("film").set_complete()
+    assert (await waiting).name == "film"
+    stage.workers.close()
 
-    run(test)
 
-
-def test_a_peer_set_is_followed_as_long_as_a_download_fetches_it(
+async def test_a_peer_set_is_followed_as_long_as_a_download_fetches_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def test() -> None:
-        stage, heard = Stage(tmp_path), set[tuple[str, bytes]]()
-        services = stage._services
-        services.replica = SimpleNamespace(
-            follow_share=lambda *share: heard.add(share),
-            unfollow_share=lambda *share: heard.remove(share),
-        )
-        services.settings = SimpleNamespace(buffer_bytes=1, sources_used=1)
-        services.shares = SimpleNamespace(open_in=lambda _: [], end_rest_at=lambda _: None)
-        services.link, services.pool, services.limit = SimpleNamespace(on_ipc=False), None, None
-        transfer = SimpleNamespace(
-            start=lambda: None,
-            sources=lambda _: None,
-            close=lambda: None,
-            progress=lambda: SimpleNamespace(held_bytes=0),
-        )
-        transfer.part = None
-        monkeypatch.setattr(active_transfers, "Transfer", lambda *_, **__: transfer)
-        monkeypatch.setattr(active_transfers.ActiveTransfers, "_offer_part", lambda *_: None)
-        subject = active_transfers.ActiveTransfers(services, random.Random(1), lambda *_: None)
-        for name in ("one", "two"):
-            stage.remembers(name, "D")
-        one, two = (
-            DownloadJob(key, record, Copying(Part()))  # type: ignore[arg-type]
-            for key, record in stage.records.load().items()
-        )
-        with subject.open(one, DECODED, LocalPieces()):
-            with subject.open(two, DECODED, LocalPieces()):
-                assert heard == {("films", CONTENT)}
-            assert heard == {("films", CONTENT)}, "the other one fetches the same"
-        assert not heard
-        stage.workers.close()
-
-    run(test)
+    stage, heard = Stage(tmp_path), set[tuple[str, bytes]]()
+    services = stage._services
+    services.replica = SimpleNamespace(
+        follow_share=lambda *share: heard.add(share),
+        unfollow_share=lambda *share: heard.remove(share),
+    )
+    services.settings = SimpleNamespace(buffer_bytes=1, sources_used=1)
+    services.shares = SimpleNamespace(open_in=lambda _: [], end_rest_at=lambda _: None)
+    services.link, services.pool, services.limit = SimpleNamespace(on_ipc=False), None, None
+    transfer = SimpleNamespace(
+        start=lambda: None,
+        sources=lambda _: None,
+        close=lambda: None,
+        progress=lambda: SimpleNamespace(held_bytes=0),
+    )
+    transfer.part = None
+    monkeypatch.setattr(active_transfers, "Transfer", lambda *_, **__: transfer)
+    monkeypatch.setattr(active_transfers.ActiveTransfers, "_offer_part", lambda *_: None)
+    subject = active_transfers.ActiveTransfers(services, random.Random(1), lambda *_: None)
+    for name in ("one", "two"):
+        stage.remembers(name, "D")
+    one, two = (
+        DownloadJob(key, record, Copying(Part()))  # type: ignore[arg-type]
+        for key, record in stage.records.load().items()
+    )
+    with subject.open(one, DECODED, LocalPieces()):
+        with subject.open(two, DECODED, LocalPieces()):
+            assert heard == {("films", CONTENT)}
+        assert heard == {("films", CONTENT)}, "the other one fetches the same"
+    assert not heard
+    stage.workers.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +13,13 @@ from peer.downloads.transfer import Transfer
 from peer.swarm.fetching.events import DiscardReason, PieceReceived, Verify
 from peer.swarm.fetching.sources import Phase
 from tests.support.peer_fakes import turns, until
-from tests.unit.peer.downloads.test_lifecycle import PIECE, Stage, run
+from tests.unit.peer.downloads.test_lifecycle import PIECE, Stage
 from tests.unit.peer.downloads.test_views import BOB, CAROL, going, listed
+
+
+@pytest.fixture
+def pieces() -> int:
+    return 8
 
 
 async def asked_of(stage: Stage) -> tuple[Transfer, list[tuple[int, int]]]:
@@ -47,78 +51,62 @@ def phase(transfer: Transfer) -> Phase | None:
     return None if bob is None else bob.phase
 
 
-def test_a_run_is_stored_by_one_job(tmp_path: Path) -> None:
-    async def test(stage: Stage) -> None:
-        transfer, jobs = await asked_of(stage)
-        transfer.on_pieces(BOB, 0, 2, memoryview(data_of(stage, 0, 2)))
-        assert len(transfer._received) == 0
-        await until(lambda: transfer.part.held_count == 2)
-        await until(lambda: transfer.progress().held_pieces == 2)
-        assert jobs == [(0, 2)]
-        ((_, count),) = transfer.pieces_by_source()
-        assert count == 2
-
-    run(tmp_path, test, pieces=8)
+async def test_a_run_is_stored_by_one_job(stage: Stage) -> None:
+    transfer, jobs = await asked_of(stage)
+    transfer.on_pieces(BOB, 0, 2, memoryview(data_of(stage, 0, 2)))
+    assert len(transfer._received) == 0
+    await until(lambda: transfer.part.held_count == 2)
+    await until(lambda: transfer.progress().held_pieces == 2)
+    assert jobs == [(0, 2)]
+    ((_, count),) = transfer.pieces_by_source()
+    assert count == 2
 
 
-def test_a_wrong_piece_bans_its_sender_and_spares_the_other_pieces(tmp_path: Path) -> None:
-    async def test(stage: Stage) -> None:
-        transfer, _ = await asked_of(stage)
-        data = data_of(stage, 0, 2)
-        data[3] ^= 1
-        transfer.on_pieces(BOB, 0, 2, memoryview(data))
-        await until(lambda: transfer.progress().corrupt_pieces)
-        assert transfer.part.held_indexes() == [1]
-        assert phase(transfer) is Phase.BANNED
-        transfer.sources([listed(CAROL)])
-        transfer.on_opened(CAROL, None)
-        carol = transfer._core._sources.get(CAROL)
-        assert carol is not None
-        assert 0 in carol.in_flight
-
-    run(tmp_path, test, pieces=8)
+async def test_a_wrong_piece_bans_its_sender_and_spares_the_other_pieces(stage: Stage) -> None:
+    transfer, _ = await asked_of(stage)
+    data = data_of(stage, 0, 2)
+    data[3] ^= 1
+    transfer.on_pieces(BOB, 0, 2, memoryview(data))
+    await until(lambda: transfer.progress().corrupt_pieces)
+    assert transfer.part.held_indexes() == [1]
+    assert phase(transfer) is Phase.BANNED
+    transfer.sources([listed(CAROL)])
+    transfer.on_opened(CAROL, None)
+    carol = transfer._core._sources.get(CAROL)
+    assert carol is not None
+    assert 0 in carol.in_flight
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE, PIECE + 1, 2 * PIECE - 1, 2 * PIECE + 1])
-def test_a_run_of_another_length_than_announced(tmp_path: Path, size: int) -> None:
+async def test_a_run_of_another_length_than_announced(stage: Stage, size: int) -> None:
     """Whole pieces are taken; the rest counts against the sender."""
-
-    async def test(stage: Stage) -> None:
-        transfer, _ = await asked_of(stage)
-        data = (data_of(stage, 0, 2) + bytes(PIECE))[:size]
-        transfer.on_pieces(BOB, 0, 2, memoryview(data))
-        whole = [0] if size >= PIECE else []
-        await until(lambda: transfer.progress().held_pieces == len(whole))
-        await turns()
-        assert transfer.part.held_indexes() == whole
-        assert len(transfer._received) == 0
-        bob = transfer._core._sources.get(BOB)
-        assert bob is not None
-        assert bob.strikes == 2 - len(whole)
-
-    run(tmp_path, test, pieces=8)
+    transfer, _ = await asked_of(stage)
+    data = (data_of(stage, 0, 2) + bytes(PIECE))[:size]
+    transfer.on_pieces(BOB, 0, 2, memoryview(data))
+    whole = [0] if size >= PIECE else []
+    await until(lambda: transfer.progress().held_pieces == len(whole))
+    await turns()
+    assert transfer.part.held_indexes() == whole
+    assert len(transfer._received) == 0
+    bob = transfer._core._sources.get(BOB)
+    assert bob is not None
+    assert bob.strikes == 2 - len(whole)
 
 
-def test_a_run_of_unrequested_pieces_is_dropped(tmp_path: Path) -> None:
-    async def test(stage: Stage) -> None:
-        transfer, jobs = await asked_of(stage)
-        transfer.on_pieces(BOB, 1 << 20, 128, memoryview(bytes(128)))
-        transfer.on_pieces(BOB, 2, 4, memoryview(data_of(stage, 2, 4)))
-        assert (len(transfer._received), jobs) == (0, [])
-        assert phase(transfer) is Phase.BANNED
-
-    run(tmp_path, test, pieces=8)
+async def test_a_run_of_unrequested_pieces_is_dropped(stage: Stage) -> None:
+    transfer, jobs = await asked_of(stage)
+    transfer.on_pieces(BOB, 1 << 20, 128, memoryview(bytes(128)))
+    transfer.on_pieces(BOB, 2, 4, memoryview(data_of(stage, 2, 4)))
+    assert (len(transfer._received), jobs) == (0, [])
+    assert phase(transfer) is Phase.BANNED
 
 
-def test_pieces_received_before_are_left_out(tmp_path: Path) -> None:
-    async def test(stage: Stage) -> None:
-        transfer, jobs = await asked_of(stage)
-        transfer.on_pieces(BOB, 1, 1, memoryview(data_of(stage, 1, 1)))
-        transfer.on_pieces(BOB, 0, 2, memoryview(data_of(stage, 0, 2)))
-        await until(lambda: transfer.part.held_indexes() == [0, 1])
-        assert jobs == [(1, 1), (0, 1)]
-
-    run(tmp_path, test, pieces=8)
+async def test_pieces_received_before_are_left_out(stage: Stage) -> None:
+    transfer, jobs = await asked_of(stage)
+    transfer.on_pieces(BOB, 1, 1, memoryview(data_of(stage, 1, 1)))
+    transfer.on_pieces(BOB, 0, 2, memoryview(data_of(stage, 0, 2)))
+    await until(lambda: transfer.part.held_indexes() == [0, 1])
+    assert jobs == [(1, 1), (0, 1)]
 
 
 def test_a_piece_does_not_keep_surplus_bytes_in_memory() -> None:

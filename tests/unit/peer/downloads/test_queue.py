@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,29 +83,18 @@ def test_the_queue_always_moves_on_and_keeps_its_order() -> None:
 # -- with real parts ----------------------------------------------------------------------------
 
 
-Test = Callable[[Stage], Awaitable[None]]
-Run = Callable[[Test], None]
-
-
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a test on a stage with two downloads at once, and four open ones at most."""
+async def stage(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> Stage:
+    """The stage, started, with two downloads at once and four open ones at most."""
     monkeypatch.setattr(limits, "DOWNLOADS_AT_ONCE", 2)
     monkeypatch.setattr(limits, "DOWNLOADS_OPEN_MAX", 4)
 
-    async def main(test: Test) -> None:
-        stage = Stage(tmp_path)
+    async def fetch(*_: Any) -> bytes:
+        return stage.encoded
 
-        async def fetch(*_: Any) -> bytes:
-            return stage.encoded
-
-        monkeypatch.setattr(creation, "fetch_manifest", fetch)
-        await stage.start()
-        await test(stage)
-        await stage.downloads.close()
-        stage.workers.close()
-
-    return lambda test: asyncio.run(main(test))
+    monkeypatch.setattr(creation, "fetch_manifest", fetch)
+    await stage.start()
+    return stage
 
 
 def begin(stage: Stage, name: str) -> Any:
@@ -122,58 +110,49 @@ def queued(stage: Stage) -> list[str]:
     return [name for name, row in rows(stage).items() if "queued" in (row.reason or "")]
 
 
-def test_f75_downloads_beyond_those_at_once_queue_in_order(run: Run) -> None:
-    async def test(stage: Stage) -> None:
-        for name in "abcde":
-            await begin(stage, name)
-        assert queued(stage) == ["c", "d", "e"]
-        assert [rows(stage)[name].state for name in "abc"] == [
-            *["downloading"] * 2,
-            "paused",
-        ]
-        assert "number 1 in line" in str(rows(stage)["c"].reason)
-        assert "number 3 in line" in str(rows(stage)["e"].reason)
-        assert not (stage.place / "c.part").exists()
-        await stage.downloads.cancel("films", str(stage.place / "a"))
-        await until(lambda: rows(stage)["c"].state == "downloading")
-        assert queued(stage) == ["d", "e"]
-        await stage.downloads.pause("films", str(stage.place / "b"))
-        assert rows(stage)["b"].reason == "paused by the user"
-        await stage.downloads.pause("films", str(stage.place / "d"))
-        assert rows(stage)["d"].reason == "paused by the user"
-        await stage.downloads.resume("films", str(stage.place / "d"))
-        await stage.downloads.cancel("films", str(stage.place / "e"))
-        assert set(rows(stage)) == {"b", "c", "d"}
-
-    run(test)
+async def test_f75_downloads_beyond_those_at_once_queue_in_order(stage: Stage) -> None:
+    for name in "abcde":
+        await begin(stage, name)
+    assert queued(stage) == ["c", "d", "e"]
+    assert [rows(stage)[name].state for name in "abc"] == [
+        *["downloading"] * 2,
+        "paused",
+    ]
+    assert "number 1 in line" in str(rows(stage)["c"].reason)
+    assert "number 3 in line" in str(rows(stage)["e"].reason)
+    assert not (stage.place / "c.part").exists()
+    await stage.downloads.cancel("films", str(stage.place / "a"))
+    await until(lambda: rows(stage)["c"].state == "downloading")
+    assert queued(stage) == ["d", "e"]
+    await stage.downloads.pause("films", str(stage.place / "b"))
+    assert rows(stage)["b"].reason == "paused by the user"
+    await stage.downloads.pause("films", str(stage.place / "d"))
+    assert rows(stage)["d"].reason == "paused by the user"
+    await stage.downloads.resume("films", str(stage.place / "d"))
+    await stage.downloads.cancel("films", str(stage.place / "e"))
+    assert set(rows(stage)) == {"b", "c", "d"}
 
 
-def test_f75_the_end_of_a_download_starts_the_next(run: Run) -> None:
-    async def test(stage: Stage) -> None:
-        for name in "abcd":
-            await begin(stage, name)
-        for job in list(stage.downloads._jobs.values())[:2]:
-            await until(lambda job=job: job.transfer is not None)
-            assert job.transfer is not None
-            for index in range(4):
-                job.transfer.part.write_piece(index, stage.piece(index))
-            job.transfer._ended.set()
-        await until(lambda: [rows(stage)[name].state[0] for name in "abcd"] == list("ccdd"))
-
-    run(test)
+async def test_f75_the_end_of_a_download_starts_the_next(stage: Stage) -> None:
+    for name in "abcd":
+        await begin(stage, name)
+    for job in list(stage.downloads._jobs.values())[:2]:
+        await until(lambda job=job: job.transfer is not None)
+        assert job.transfer is not None
+        for index in range(4):
+            job.transfer.part.write_piece(index, stage.piece(index))
+        job.transfer._ended.set()
+    await until(lambda: [rows(stage)[name].state[0] for name in "abcd"] == list("ccdd"))
 
 
-def test_f75_the_queue_survives_a_restart(run: Run) -> None:
-    async def test(stage: Stage) -> None:
-        for name in "abcde":
-            await begin(stage, name)
-        await stage.downloads.close()
-        await stage.start()
-        assert list(rows(stage)) == list("abcde")
-        assert queued(stage) == ["c", "d", "e"]
-        await until(lambda: all(job.transfer for job in first(stage, 2)))
-
-    run(test)
+async def test_f75_the_queue_survives_a_restart(stage: Stage) -> None:
+    for name in "abcde":
+        await begin(stage, name)
+    await stage.downloads.close()
+    await stage.start()
+    assert list(rows(stage)) == list("abcde")
+    assert queued(stage) == ["c", "d", "e"]
+    await until(lambda: all(job.transfer for job in first(stage, 2)))
 
 
 def first(stage: Stage, count: int) -> list[Any]:
@@ -181,55 +160,42 @@ def first(stage: Stage, count: int) -> list[Any]:
     return jobs[:count]
 
 
-def test_f75_a_download_without_progress_gives_way(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+async def test_f75_a_download_without_progress_gives_way(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "DOWNLOAD_STILL_S", 0.0)
-
-    async def test(stage: Stage) -> None:
-        for name in "abcdef":
-            await begin(stage, name)
-        parts = {f"{name}.part" for name in "abcdef"}
-        # No source gives anything: each download is open once in a while.
-        await until(lambda: parts == {path.name for path in stage.place.iterdir()})
-        assert {job.record.state for job in stage.downloads._jobs.values()} == {"D"}
-        assert stage.open_files() <= 3 * 5
-
-    run(test)
+    for name in "abcdef":
+        await begin(stage, name)
+    parts = {f"{name}.part" for name in "abcdef"}
+    # No source gives anything: each download is open once in a while.
+    await until(lambda: parts == {path.name for path in stage.place.iterdir()})
+    assert {job.record.state for job in stage.downloads._jobs.values()} == {"D"}
+    assert stage.open_files() <= 3 * 5
 
 
-def test_the_destination_of_a_queued_download_is_taken(run: Run) -> None:
-    async def test(stage: Stage) -> None:
-        for name in "abc":
-            await begin(stage, name)
-        assert await begin(stage, "c") in stage.downloads._jobs
-        assert len(rows(stage)) == 3
-
-    run(test)
+async def test_the_destination_of_a_queued_download_is_taken(stage: Stage) -> None:
+    for name in "abc":
+        await begin(stage, name)
+    assert await begin(stage, "c") in stage.downloads._jobs
+    assert len(rows(stage)) == 3
 
 
-def test_the_record_of_a_queued_download_is_an_ordinary_one(run: Run) -> None:
-    async def test(stage: Stage) -> None:
-        for name in "abc":
-            await begin(stage, name)
-        kept: dict[str, DownloadRecord] = stage.records.load()
-        paths = sorted(record.path for record in kept.values())
-        assert paths == [bytes(stage.place / name) for name in "abc"]
-        assert {record.state for record in kept.values()} == {"D"}
-
-    run(test)
+async def test_the_record_of_a_queued_download_is_an_ordinary_one(stage: Stage) -> None:
+    for name in "abc":
+        await begin(stage, name)
+    kept: dict[str, DownloadRecord] = stage.records.load()
+    paths = sorted(record.path for record in kept.values())
+    assert paths == [bytes(stage.place / name) for name in "abc"]
+    assert {record.state for record in kept.values()} == {"D"}
 
 
-def test_a_waiting_command_shows_the_position_in_the_queue(run: Run) -> None:
-    async def test(stage: Stage) -> None:
-        keys = [await begin(stage, name) for name in "abc"]
-        told: list[control.Progress] = []
-        waiting = asyncio.create_task(stage.downloads.wait(keys[2], told.append))
-        await until(lambda: told)
-        assert told[0].stage == "queued"
-        assert "number 1 in line" in str(told[0].note)
-        await stage.downloads.cancel("films", str(stage.place / "a"))
-        await until(lambda: told[-1].stage == "downloading")
-        waiting.cancel()
-
-    run(test)
+async def test_a_waiting_command_shows_the_position_in_the_queue(stage: Stage) -> None:
+    keys = [await begin(stage, name) for name in "abc"]
+    told: list[control.Progress] = []
+    waiting = asyncio.create_task(stage.downloads.wait(keys[2], told.append))
+    await until(lambda: told)
+    assert told[0].stage == "queued"
+    assert "number 1 in line" in str(told[0].note)
+    await stage.downloads.cancel("films", str(stage.place / "a"))
+    await until(lambda: told[-1].stage == "downloading")
+    waiting.cancel()

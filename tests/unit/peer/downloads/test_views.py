@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from common.errors import Refused
@@ -15,7 +13,7 @@ from peer.downloads.job import DownloadJob
 from peer.downloads.views import progress_of
 from peer.files.errors import DiskFull, IOFailed
 from tests.support.peer_fakes import until
-from tests.unit.peer.downloads.test_lifecycle import FILMS, PIECE, Stage, run
+from tests.unit.peer.downloads.test_lifecycle import FILMS, PIECE, Stage
 
 BOB, CAROL = DeviceKey(b"b" * 32), DeviceKey(b"c" * 32)
 UNSHARED = Refused(Code.UNKNOWN_SHARE, "this content is not shared in films")
@@ -62,145 +60,128 @@ async def give(
     )
 
 
-def test_the_row_says_that_every_source_is_banned_until_a_good_one_comes(tmp_path: Path) -> None:
-    async def test(stage: Stage) -> None:
-        job = await going(stage, 1)
-        assert job.transfer is not None
-        job.transfer.sources([listed(BOB)])
-        await give(stage, job, BOB)
-        row = row_of(stage)
-        assert (row.reason, len(row.sources)) == (None, 1)
-        assert row.rate_bytes_per_s > 0
-        await give(stage, job, BOB, b"wrong" * PIECE)
-        row = row_of(stage)
-        assert row.reason == "every source sent wrong pieces and is banned"
-        assert (row.state, row.rate_bytes_per_s, row.eta_s, row.sources) == (
-            "downloading",
-            0.0,
-            None,
-            [],
-        )
-        assert progress_of(job, job.record.user).note == row.reason
-        job.transfer.sources([listed(CAROL)])
-        assert row_of(stage).reason is None
-        assert progress_of(job, job.record.user).note == "no source answers yet"
-        job.transfer.on_opened(CAROL, None)
-        assert (row_of(stage).reason, len(row_of(stage).sources)) == (None, 1)
-        assert progress_of(job, job.record.user).note is None
-
-    run(tmp_path, test, pieces=6)
+@pytest.mark.parametrize("pieces", [6])
+async def test_the_row_says_that_every_source_is_banned_until_a_good_one_comes(
+    stage: Stage,
+) -> None:
+    job = await going(stage, 1)
+    assert job.transfer is not None
+    job.transfer.sources([listed(BOB)])
+    await give(stage, job, BOB)
+    row = row_of(stage)
+    assert (row.reason, len(row.sources)) == (None, 1)
+    assert row.rate_bytes_per_s > 0
+    await give(stage, job, BOB, b"wrong" * PIECE)
+    row = row_of(stage)
+    assert row.reason == "every source sent wrong pieces and is banned"
+    assert (row.state, row.rate_bytes_per_s, row.eta_s, row.sources) == (
+        "downloading",
+        0.0,
+        None,
+        [],
+    )
+    assert progress_of(job, job.record.user).note == row.reason
+    job.transfer.sources([listed(CAROL)])
+    assert row_of(stage).reason is None
+    assert progress_of(job, job.record.user).note == "no source answers yet"
+    job.transfer.on_opened(CAROL, None)
+    assert (row_of(stage).reason, len(row_of(stage).sources)) == (None, 1)
+    assert progress_of(job, job.record.user).note is None
 
 
 @pytest.mark.parametrize("back", ["event", "answer"])
-def test_the_row_of_an_unshared_download_says_so_until_it_is_shared(
-    tmp_path: Path, back: str
+async def test_the_row_of_an_unshared_download_says_so_until_it_is_shared(
+    stage: Stage, back: str
 ) -> None:
-    async def test(stage: Stage) -> None:
-        job = await going(stage, 1)
-        downloads = stage.downloads
-        assert job.transfer is not None
-        job.transfer.sources([listed(BOB)])
-        assert row_of(stage).reason is None
-        stage.link.answers["GetSources"] = UNSHARED
-        gone = events.PeerUpdate(FILMS, stage.content, [], [BOB])
-        downloads.peers_changed(gone)
-        await until(lambda: row_of(stage).reason == "it is no longer shared")
-        row = row_of(stage)
-        assert (row.state, row.rate_bytes_per_s, row.eta_s, row.sources) == (
-            "downloading",
-            0.0,
-            None,
-            [],
-        )
-        assert progress_of(job, job.record.user).note == row.reason
-        # A device that fetches it itself shares nothing.
-        downloads.peers_changed(
-            events.PeerUpdate(FILMS, stage.content, [listed(CAROL, complete=False)])
-        )
-        assert row_of(stage).reason == row.reason
-        if back == "event":
-            downloads.peers_changed(events.PeerUpdate(FILMS, stage.content, [listed(BOB)]))
-        else:
-            stage.link.answers["GetSources"] = tracker.Sources([])
-            await downloads._lifecycle.transfers.learn_sources(job)
-        assert row_of(stage).reason is None
-
-    run(tmp_path, test)
+    job = await going(stage, 1)
+    downloads = stage.downloads
+    assert job.transfer is not None
+    job.transfer.sources([listed(BOB)])
+    assert row_of(stage).reason is None
+    stage.link.answers["GetSources"] = UNSHARED
+    gone = events.PeerUpdate(FILMS, stage.content, [], [BOB])
+    downloads.peers_changed(gone)
+    await until(lambda: row_of(stage).reason == "it is no longer shared")
+    row = row_of(stage)
+    assert (row.state, row.rate_bytes_per_s, row.eta_s, row.sources) == (
+        "downloading",
+        0.0,
+        None,
+        [],
+    )
+    assert progress_of(job, job.record.user).note == row.reason
+    # A device that fetches it itself shares nothing.
+    downloads.peers_changed(
+        events.PeerUpdate(FILMS, stage.content, [listed(CAROL, complete=False)])
+    )
+    assert row_of(stage).reason == row.reason
+    if back == "event":
+        downloads.peers_changed(events.PeerUpdate(FILMS, stage.content, [listed(BOB)]))
+    else:
+        stage.link.answers["GetSources"] = tracker.Sources([])
+        await downloads._lifecycle.transfers.learn_sources(job)
+    assert row_of(stage).reason is None
 
 
-def test_a_paused_download_gets_nothing_from_any_source(tmp_path: Path) -> None:
-    async def test(stage: Stage) -> None:
-        job = await going(stage, 1)
-        assert job.transfer is not None
-        job.transfer.sources([listed(BOB)])
-        await give(stage, job, BOB)
-        row = row_of(stage)
-        assert row.rate_bytes_per_s > 0
-        assert row.eta_s is not None
-        await stage.downloads.pause("films", "film")
-        row = row_of(stage)
-        assert (row.state, row.rate_bytes_per_s, row.eta_s, row.sources) == (
-            "paused",
-            0.0,
-            None,
-            [],
-        )
-        assert (row.verified_bytes, row.reason) == (2 * PIECE, "paused by the user")
-
-    run(tmp_path, test, pieces=6)
+@pytest.mark.parametrize("pieces", [6])
+async def test_a_paused_download_gets_nothing_from_any_source(stage: Stage) -> None:
+    job = await going(stage, 1)
+    assert job.transfer is not None
+    job.transfer.sources([listed(BOB)])
+    await give(stage, job, BOB)
+    row = row_of(stage)
+    assert row.rate_bytes_per_s > 0
+    assert row.eta_s is not None
+    await stage.downloads.pause("films", "film")
+    row = row_of(stage)
+    assert (row.state, row.rate_bytes_per_s, row.eta_s, row.sources) == (
+        "paused",
+        0.0,
+        None,
+        [],
+    )
+    assert (row.verified_bytes, row.reason) == (2 * PIECE, "paused by the user")
 
 
-def test_a_failed_download_shows_its_held_bytes(tmp_path: Path) -> None:
-    async def test(stage: Stage) -> None:
-        job = await going(stage, 3)
-        assert job.transfer is not None
-        job.transfer.fail(IOFailed("the disk is broken"))
-        await until(lambda: job.record.state == "F")
-        row = row_of(stage)
-        assert (row.state, row.verified_bytes, row.rate_bytes_per_s, row.eta_s) == (
-            "failed",
-            3 * PIECE,
-            0.0,
-            None,
-        )
-
-    run(tmp_path, test)
+async def test_a_failed_download_shows_its_held_bytes(stage: Stage) -> None:
+    job = await going(stage, 3)
+    assert job.transfer is not None
+    job.transfer.fail(IOFailed("the disk is broken"))
+    await until(lambda: job.record.state == "F")
+    row = row_of(stage)
+    assert (row.state, row.verified_bytes, row.rate_bytes_per_s, row.eta_s) == (
+        "failed",
+        3 * PIECE,
+        0.0,
+        None,
+    )
 
 
 @pytest.mark.parametrize("state", ["P", "F"])
-def test_a_resting_download_shows_its_held_bytes_after_a_restart(
-    tmp_path: Path, state: str
+async def test_a_resting_download_shows_its_held_bytes_after_a_restart(
+    stage: Stage, state: str
 ) -> None:
-    async def test(stage: Stage) -> None:
-        stage.remembers(4, state=state, by_user=True)
-        await stage.start()
-        await until(lambda: row_of(stage).verified_bytes == len(stage.data))
-        assert row_of(stage).state == {"P": "paused", "F": "failed"}[state]
-        assert not stage.open_files()
-
-    run(tmp_path, test)
+    stage.remembers(4, state=state, by_user=True)
+    await stage.start()
+    await until(lambda: row_of(stage).verified_bytes == len(stage.data))
+    assert row_of(stage).state == {"P": "paused", "F": "failed"}[state]
+    assert not stage.open_files()
 
 
-def test_a_resting_download_without_a_part_holds_nothing(tmp_path: Path) -> None:
-    async def test(stage: Stage) -> None:
-        stage.remembers(4, state="F")
-        stage.path.with_suffix(".part").unlink()
-        downloads = await stage.start()
-        await downloads._lifecycle.parts.load_held_bytes(downloads._jobs["film"])
-        assert row_of(stage).verified_bytes == 0
-
-    run(tmp_path, test)
+async def test_a_resting_download_without_a_part_holds_nothing(stage: Stage) -> None:
+    stage.remembers(4, state="F")
+    stage.path.with_suffix(".part").unlink()
+    downloads = await stage.start()
+    await downloads._lifecycle.parts.load_held_bytes(downloads._jobs["film"])
+    assert row_of(stage).verified_bytes == 0
 
 
-def test_a_silent_tracker_does_not_make_a_share_unshared(tmp_path: Path) -> None:
-    async def test(stage: Stage) -> None:
-        job = await going(stage, 1)
-        stage.link.connected = False
-        await stage.downloads._lifecycle.transfers.learn_sources(job)
-        assert row_of(stage).reason is None
-        assert progress_of(job, job.record.user).note == "no device that has it is online"
-
-    run(tmp_path, test)
+async def test_a_silent_tracker_does_not_make_a_share_unshared(stage: Stage) -> None:
+    job = await going(stage, 1)
+    stage.link.connected = False
+    await stage.downloads._lifecycle.transfers.learn_sources(job)
+    assert row_of(stage).reason is None
+    assert progress_of(job, job.record.user).note == "no device that has it is online"
 
 
 @pytest.mark.parametrize(
@@ -213,24 +194,21 @@ def test_a_silent_tracker_does_not_make_a_share_unshared(tmp_path: Path) -> None
         ("unshared", "it is no longer shared", "shares it again"),
     ],
 )
-def test_a_waiting_command_shows_a_reason_and_advice(
-    tmp_path: Path, why: str, note: str, advice: str
+async def test_a_waiting_command_shows_a_reason_and_advice(
+    stage: Stage, why: str, note: str, advice: str
 ) -> None:
-    async def test(stage: Stage) -> None:
-        job = await going(stage, 1)
-        user: str | None = job.record.user
-        assert job.transfer is not None
-        match why:
-            case "silent":
-                job.transfer.sources([listed(BOB)])
-            case "a full disk":
-                job.transfer._writer.pause_for(DiskFull("no room"))
-            case "logged out":
-                user = None
-            case "unshared":
-                job.unshared = True
-        told = progress_of(job, user)
-        assert note in str(told.note)
-        assert advice in str(told.advice)
-
-    run(tmp_path, test)
+    job = await going(stage, 1)
+    user: str | None = job.record.user
+    assert job.transfer is not None
+    match why:
+        case "silent":
+            job.transfer.sources([listed(BOB)])
+        case "a full disk":
+            job.transfer._writer.pause_for(DiskFull("no room"))
+        case "logged out":
+            user = None
+        case "unshared":
+            job.unshared = True
+    told = progress_of(job, user)
+    assert note in str(told.note)
+    assert advice in str(told.advice)

@@ -18,7 +18,7 @@ from common.messages.refusals import Code
 from peer.files import sharing
 from peer.records import Manifests, Records
 from tests.support.peer_fakes import until
-from tests.unit.peer.shares.test_manager import ALICE, FILMS, Town, run
+from tests.unit.peer.shares.test_manager import ALICE, FILMS, Town
 
 # -- the same bytes ---------------------------------------------------------------------------
 
@@ -53,130 +53,109 @@ async def of_another(town: Town, name: str, data: bytes, **options: Any) -> byte
         ({"at": (9, 9)}, {"times": False}, "times of modification differ"),
     ],
 )
-def test_the_same_bytes_join_and_differences_are_noted(
-    tmp_path: Path, options: dict[str, Any], asked: dict[str, Any], note: str | None
+async def test_the_same_bytes_join_and_differences_are_noted(
+    town: Town, options: dict[str, Any], asked: dict[str, Any], note: str | None
 ) -> None:
-    async def test(town: Town) -> None:
-        data = b"the same bytes" * 5000
-        content = await of_another(town, "film", data, **options)
-        path = town.files / "film"
-        path.write_bytes(data)
-        os.utime(path, (7, 7))
-        done = await town.upload(path, **asked)
-        assert town.listed[(FILMS, "film")] == content
-        assert town.served() == {("films", "film")}
-        served = town.inventory.get(ContentId(content))
-        assert served is not None
-        last = served.manifest.piece_count - 1
-        assert served.manifest.verifies(last, served.reader.read_run(last, 1))
-        assert [note for note in done.notes if "joined as it was shared first" not in note] == []
-        assert (note is None) == (not done.notes)
-        assert note is None or note in done.notes[0]
-
-    run(tmp_path, test)
+    data = b"the same bytes" * 5000
+    content = await of_another(town, "film", data, **options)
+    path = town.files / "film"
+    path.write_bytes(data)
+    os.utime(path, (7, 7))
+    done = await town.upload(path, **asked)
+    assert town.listed[(FILMS, "film")] == content
+    assert town.served() == {("films", "film")}
+    served = town.inventory.get(ContentId(content))
+    assert served is not None
+    last = served.manifest.piece_count - 1
+    assert served.manifest.verifies(last, served.reader.read_run(last, 1))
+    assert [note for note in done.notes if "joined as it was shared first" not in note] == []
+    assert (note is None) == (not done.notes)
+    assert note is None or note in done.notes[0]
 
 
 @pytest.mark.parametrize("data", [b"other bytes!!", b"longer than the others"])
-def test_other_bytes_under_a_name_in_use_are_refused_and_not_listed(
-    tmp_path: Path, data: bytes
+async def test_other_bytes_under_a_name_in_use_are_refused_and_not_listed(
+    town: Town, data: bytes
 ) -> None:
-    async def test(town: Town) -> None:
-        content = await of_another(town, "film", b"some bytes!!!")
-        with pytest.raises(Refused) as refused:
-            await town.share("film", data=data)
-        assert refused.value.code is Code.TAKEN
-        assert str(refused.value.hint).endswith(
-            f"mini-torrent upload-file --name film-2 {town.files / 'film'} films"
-        )
-        assert town.listed == {("films", "film"): content}
-        assert not town.shares.contents()
-
-    run(tmp_path, test)
+    content = await of_another(town, "film", b"some bytes!!!")
+    with pytest.raises(Refused) as refused:
+        await town.share("film", data=data)
+    assert refused.value.code is Code.TAKEN
+    assert str(refused.value.hint).endswith(
+        f"mini-torrent upload-file --name film-2 {town.files / 'film'} films"
+    )
+    assert town.listed == {("films", "film"): content}
+    assert not town.shares.contents()
 
 
-def test_two_members_who_share_the_same_at_once_join(tmp_path: Path) -> None:
-    async def test(town: Town) -> None:
-        offer = town.link.answers["Offer"]
+async def test_two_members_who_share_the_same_at_once_join(town: Town) -> None:
+    offer = town.link.answers["Offer"]
 
-        def overtaken(ask: tracker.Offer) -> Any:
-            if len(town.link.asked_for(tracker.Offer)) == 1:
-                town.listed.update(theirs)
-                return Refused(Code.TAKEN, "another content")
-            return offer(ask)
+    def overtaken(ask: tracker.Offer) -> Any:
+        if len(town.link.asked_for(tracker.Offer)) == 1:
+            town.listed.update(theirs)
+            return Refused(Code.TAKEN, "another content")
+        return offer(ask)
 
-        await of_another(town, "film", b"the same bytes")
-        theirs = dict(town.listed)
-        town.listed.clear()
-        town.link.answers["Offer"] = overtaken
-        await town.share("film", data=b"the same bytes")
-        assert town.listed == theirs
-        assert town.served() == {("films", "film")}
-
-    run(tmp_path, test)
+    await of_another(town, "film", b"the same bytes")
+    theirs = dict(town.listed)
+    town.listed.clear()
+    town.link.answers["Offer"] = overtaken
+    await town.share("film", data=b"the same bytes")
+    assert town.listed == theirs
+    assert town.served() == {("films", "film")}
 
 
-def test_touched_files_are_shared_again_at_once(tmp_path: Path) -> None:
-    async def test(town: Town) -> None:
-        path = await town.share("film")
-        before = dict(town.listed)
-        for content in town.listed.values():
-            town.manifests[content] = Manifests(town.home / "manifests").get(ContentId(content))  # type: ignore[assignment]
-        os.utime(path, (11, 11))
-        await town.upload(path)
-        assert town.listed == before
-        assert town.served() == {("films", "film")}
-
-    run(tmp_path, test)
+async def test_touched_files_are_shared_again_at_once(town: Town) -> None:
+    path = await town.share("film")
+    before = dict(town.listed)
+    for content in town.listed.values():
+        town.manifests[content] = Manifests(town.home / "manifests").get(ContentId(content))  # type: ignore[assignment]
+    os.utime(path, (11, 11))
+    await town.upload(path)
+    assert town.listed == before
+    assert town.served() == {("films", "film")}
 
 
 # -- the unexpected -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [OverflowError, asyncio.CancelledError, StorageError])
-def test_a_share_without_a_record_is_never_listed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+async def test_a_share_without_a_record_is_never_listed(
+    monkeypatch: pytest.MonkeyPatch, town: Town, error: type[BaseException]
 ) -> None:
-    async def test(town: Town) -> None:
-        def fail(*_: object) -> None:
-            raise error("no")
+    def fail(*_: object) -> None:
+        raise error("no")
 
-        monkeypatch.setattr(Records, "put", fail)
-        with pytest.raises(error):
-            await town.share("film")
-        await until(lambda: not town.listed, "the withdrawal")
-
-    run(tmp_path, test)
+    monkeypatch.setattr(Records, "put", fail)
+    with pytest.raises(error):
+        await town.share("film")
+    await until(lambda: not town.listed, "the withdrawal")
 
 
 @pytest.mark.parametrize("time_s", [32503680000, 1 << 40, -1, -(1 << 33), 0])
-def test_any_time_of_modification_can_be_shared(tmp_path: Path, time_s: int) -> None:
-    async def test(town: Town) -> None:
-        path = town.files / "film"
-        path.write_bytes(b"x" * 1000)
-        os.utime(path, (time_s, time_s))
+async def test_any_time_of_modification_can_be_shared(town: Town, time_s: int) -> None:
+    path = town.files / "film"
+    path.write_bytes(b"x" * 1000)
+    os.utime(path, (time_s, time_s))
+    await town.upload(path)
+    assert town.served() == {("films", "film")}
+    town.end()
+    town.start()
+    await town.shares.activate(ALICE)
+    assert town.served() == {("films", "film")}
+
+
+async def test_hidden_and_private_files_are_confirmed_first(town: Town) -> None:
+    path = town.files / "secret"
+    path.write_bytes(b"x")
+    path.chmod(0o600)
+    with pytest.raises(Refused, match="1 file that only its owner may read") as refused:
         await town.upload(path)
-        assert town.served() == {("films", "film")}
-        town.end()
-        town.start()
-        await town.shares.activate(ALICE)
-        assert town.served() == {("films", "film")}
-
-    run(tmp_path, test)
-
-
-def test_hidden_and_private_files_are_confirmed_first(tmp_path: Path) -> None:
-    async def test(town: Town) -> None:
-        path = town.files / "secret"
-        path.write_bytes(b"x")
-        path.chmod(0o600)
-        with pytest.raises(Refused, match="1 file that only its owner may read") as refused:
-            await town.upload(path)
-        assert refused.value.code is Code.UNCONFIRMED
-        assert not town.listed
-        await town.upload(path, yes=True)
-        assert town.served() == {("films", "secret")}
-
-    run(tmp_path, test)
+    assert refused.value.code is Code.UNCONFIRMED
+    assert not town.listed
+    await town.upload(path, yes=True)
+    assert town.served() == {("films", "secret")}
 
 
 # -- what a disk loses --------------------------------------------------------------------------
@@ -191,45 +170,39 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("source", ["tracker", "files", "copy of another's manifest"])
 @pytest.mark.parametrize("how", ["emptied", "damaged", "removed"])
-def test_f80_a_share_whose_manifest_the_disk_lost_comes_back(
-    tmp_path: Path, how: str, source: str
+async def test_f80_a_share_whose_manifest_the_disk_lost_comes_back(
+    town: Town, how: str, source: str
 ) -> None:
-    async def test(town: Town) -> None:
-        if source.startswith("copy"):
-            await of_another(town, "film", b"film" * 1000, piece_length=1 << 15, at=(3, 3))
-        await town.share("film")
-        (kept,) = (town.home / "manifests").iterdir()
-        if source == "tracker":
-            town.manifests[town.listed[(FILMS, "film")]] = kept.read_bytes()
-        elif source != "tracker":
-            town.manifests.clear()
-        if source != "tracker":
-            town.listed.clear()  # an older backup, say
-        town.end()
-        damage(kept, how)
-        town.start()
-        await town.shares.activate(ALICE)
-        await town.shares.reconcile()
-        await until(lambda: town.served() == {("films", "film")} == set(town.listed))
-        assert not town.notices
-
-    run(tmp_path, test)
+    if source.startswith("copy"):
+        await of_another(town, "film", b"film" * 1000, piece_length=1 << 15, at=(3, 3))
+    await town.share("film")
+    (kept,) = (town.home / "manifests").iterdir()
+    if source == "tracker":
+        town.manifests[town.listed[(FILMS, "film")]] = kept.read_bytes()
+    elif source != "tracker":
+        town.manifests.clear()
+    if source != "tracker":
+        town.listed.clear()  # an older backup, say
+    town.end()
+    damage(kept, how)
+    town.start()
+    await town.shares.activate(ALICE)
+    await town.shares.reconcile()
+    await until(lambda: town.served() == {("films", "film")} == set(town.listed))
+    assert not town.notices
 
 
-def test_f80_without_its_manifest_a_folder_that_grew_is_not_shared(tmp_path: Path) -> None:
-    async def test(town: Town) -> None:
-        folder = town.files / "folder"
-        folder.mkdir()
-        (folder / "a").write_bytes(b"a")
-        await town.upload(folder)
-        (kept,) = (town.home / "manifests").iterdir()
-        town.end()
-        damage(kept, "emptied")
-        (folder / "new").write_bytes(b"not meant for others")
-        town.start()
-        await town.shares.activate(ALICE)
-        await until(lambda: town.notices, "a notice")
-        assert "share it again" in str(town.notices) or "manifest" in str(town.notices)
-        await until(lambda: not town.listed, "the withdrawal")
-
-    run(tmp_path, test)
+async def test_f80_without_its_manifest_a_folder_that_grew_is_not_shared(town: Town) -> None:
+    folder = town.files / "folder"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"a")
+    await town.upload(folder)
+    (kept,) = (town.home / "manifests").iterdir()
+    town.end()
+    damage(kept, "emptied")
+    (folder / "new").write_bytes(b"not meant for others")
+    town.start()
+    await town.shares.activate(ALICE)
+    await until(lambda: town.notices, "a notice")
+    assert "share it again" in str(town.notices) or "manifest" in str(town.notices)
+    await until(lambda: not town.listed, "the withdrawal")

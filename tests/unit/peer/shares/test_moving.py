@@ -23,7 +23,7 @@ from peer.records import Manifests, Records
 from peer.shares.moving import Movable, Moves
 from tests.support.peer_fakes import until
 from tests.support.waiting import PATIENCE_S
-from tests.unit.peer.shares.test_manager import ALICE, Town, run
+from tests.unit.peer.shares.test_manager import ALICE, Town
 
 DONE, ENDED = 7, 9
 DATA = b"reel" * 50_000
@@ -88,83 +88,73 @@ def across(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_share_is_served_from_its_new_place(tmp_path: Path, kind: str, across: bool) -> None:
-    async def test(town: Town) -> None:
-        path = await shared(town, kind)
-        before, piece = contents(path), piece_of(town)
-        status = (path if kind == "file" else path / "zeros").stat()
-        moves = await moves_of(town)
-        target = town.files / "new" / "place"
-        moved = await moves.move(movable(town), str(target), lambda progress: None)
-        assert (moved.path, moved.left) == (str(target), False)
-        assert contents(target) == before
-        assert not path.exists()
-        now = (target if kind == "file" else target / "zeros").stat()
-        assert (now.st_mode, now.st_mtime_ns) == (status.st_mode, status.st_mtime_ns)
-        assert now.st_blocks <= status.st_blocks
-        assert piece_of(town) == piece
-        assert movable(town).path == str(target)
-        assert town.notices == [f"{path} -> {target}"]
-        assert os.listdir(town.home / "moves") == []
-        # Into a folder it keeps its last name, and to where it is it need not go.
-        for _ in range(2):
-            moved = await moves.move(movable(town), str(town.files), lambda progress: None)
-            assert moved.path == str(town.files / "place")
-        town.end()
-        town.start()
-        await town.shares.activate(ALICE)
-        await until(town.served, "that it is served after a restart")
-        assert piece_of(town) == piece
-
-    run(tmp_path, test)
+async def test_a_share_is_served_from_its_new_place(kind: str, across: bool, town: Town) -> None:
+    path = await shared(town, kind)
+    before, piece = contents(path), piece_of(town)
+    status = (path if kind == "file" else path / "zeros").stat()
+    moves = await moves_of(town)
+    target = town.files / "new" / "place"
+    moved = await moves.move(movable(town), str(target), lambda progress: None)
+    assert (moved.path, moved.left) == (str(target), False)
+    assert contents(target) == before
+    assert not path.exists()
+    now = (target if kind == "file" else target / "zeros").stat()
+    assert (now.st_mode, now.st_mtime_ns) == (status.st_mode, status.st_mtime_ns)
+    assert now.st_blocks <= status.st_blocks
+    assert piece_of(town) == piece
+    assert movable(town).path == str(target)
+    assert town.notices == [f"{path} -> {target}"]
+    assert os.listdir(town.home / "moves") == []
+    # Into a folder it keeps its last name, and to where it is it need not go.
+    for _ in range(2):
+        moved = await moves.move(movable(town), str(town.files), lambda progress: None)
+        assert moved.path == str(town.files / "place")
+    town.end()
+    town.start()
+    await town.shares.activate(ALICE)
+    await until(town.served, "that it is served after a restart")
+    assert piece_of(town) == piece
 
 
-def test_other_files_in_a_copied_folder_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_other_files_in_a_copied_folder_stay(
+    monkeypatch: pytest.MonkeyPatch, town: Town
 ) -> None:
     monkeypatch.setattr(moving, "rename", lambda former, target: False)
-
-    async def test(town: Town) -> None:
-        path = await shared(town, "folder")
-        (path / "sub" / "mine").write_bytes(b"mine")
-        moves = await moves_of(town)
-        moved = await moves.move(movable(town), str(town.files / "new"), lambda progress: None)
-        assert moved.left
-        assert contents(path) == {"sub": None, "sub/mine": b"mine"}
-        assert not (town.files / "new" / "sub" / "mine").exists()
-
-    run(tmp_path, test)
+    path = await shared(town, "folder")
+    (path / "sub" / "mine").write_bytes(b"mine")
+    moves = await moves_of(town)
+    moved = await moves.move(movable(town), str(town.files / "new"), lambda progress: None)
+    assert moved.left
+    assert contents(path) == {"sub": None, "sub/mine": b"mine"}
+    assert not (town.files / "new" / "sub" / "mine").exists()
 
 
-def test_reads_wait_for_a_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test(town: Town) -> None:
-        await shared(town, "file")
-        piece, rename, read = piece_of(town), moving.rename, SourceFiles.read
-        found_changed, pool = threading.Event(), ThreadPoolExecutor(1)
-        reading: list[Future[bytes]] = []
+async def test_reads_wait_for_a_rename(monkeypatch: pytest.MonkeyPatch, town: Town) -> None:
+    await shared(town, "file")
+    piece, rename, read = piece_of(town), moving.rename, SourceFiles.read
+    found_changed, pool = threading.Event(), ThreadPoolExecutor(1)
+    reading: list[Future[bytes]] = []
 
-        def watched(files: SourceFiles, *span: int) -> Any:
-            try:
-                return read(files, *span)
-            except ContentChanged:
-                found_changed.set()
-                raise
+    def watched(files: SourceFiles, *span: int) -> Any:
+        try:
+            return read(files, *span)
+        except ContentChanged:
+            found_changed.set()
+            raise
 
-        def slow(former: str, target: str) -> bool:
-            renamed = rename(former, target)
-            reading.append(pool.submit(piece_of, town))
-            assert found_changed.wait(PATIENCE_S)
-            return renamed
+    def slow(former: str, target: str) -> bool:
+        renamed = rename(former, target)
+        reading.append(pool.submit(piece_of, town))
+        assert found_changed.wait(PATIENCE_S)
+        return renamed
 
-        monkeypatch.setattr(SourceFiles, "read", watched)
-        monkeypatch.setattr(moving, "rename", slow)
-        moves = await moves_of(town)
-        await moves.move(movable(town), str(town.files / "new"), lambda progress: None)
-        assert await asyncio.wrap_future(reading[0]) == piece
-        assert town.served()
-        pool.shutdown()
-
-    run(tmp_path, test)
+    monkeypatch.setattr(SourceFiles, "read", watched)
+    monkeypatch.setattr(moving, "rename", slow)
+    moves = await moves_of(town)
+    await moves.move(movable(town), str(town.files / "new"), lambda progress: None)
+    assert await asyncio.wrap_future(reading[0]) == piece
+    assert town.served()
+    pool.shutdown()
 
 
 # -- what is refused ----------------------------------------------------------------------------
@@ -182,133 +172,115 @@ async def refuses(town: Town, text: str, error: type[Exception], match: str) -> 
     assert not list(town.files.rglob("*.part"))
 
 
-def test_nothing_is_overwritten_and_no_folder_moves_into_itself(
-    tmp_path: Path, across: bool
+async def test_nothing_is_overwritten_and_no_folder_moves_into_itself(
+    across: bool, town: Town
 ) -> None:
-    async def test(town: Town) -> None:
-        path = await shared(town, "folder")
-        (town.files / "taken").write_bytes(b"mine")
-        (town.files / "link").symlink_to(town.files / "nothing")
-        (town.files / "full" / "film").mkdir(parents=True)
-        for text in ("taken", "link", "full"):
-            await refuses(town, str(town.files / text), StorageError, text)
-        await refuses(town, f"{path}/sub/", StorageError, "lies within it")
-        for name in ("downloads", "journals"):
-            (town.home / name).mkdir()
-        await refuses(town, str(town.home / "x"), StorageError, "home of this program")
-        assert (town.files / "taken").read_bytes() == b"mine"
-
-    run(tmp_path, test)
+    path = await shared(town, "folder")
+    (town.files / "taken").write_bytes(b"mine")
+    (town.files / "link").symlink_to(town.files / "nothing")
+    (town.files / "full" / "film").mkdir(parents=True)
+    for text in ("taken", "link", "full"):
+        await refuses(town, str(town.files / text), StorageError, text)
+    await refuses(town, f"{path}/sub/", StorageError, "lies within it")
+    for name in ("downloads", "journals"):
+        (town.home / name).mkdir()
+    await refuses(town, str(town.home / "x"), StorageError, "home of this program")
+    assert (town.files / "taken").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("step", ["rename", "publish_copy"])
-def test_h130_a_link_that_appears_at_the_target_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+async def test_h130_a_link_that_appears_at_the_target_stays(
+    monkeypatch: pytest.MonkeyPatch, town: Town, step: str
 ) -> None:
     if step != "rename":
         monkeypatch.setattr(moving, "rename", lambda former, target: False)
     do = getattr(moving, step)
 
-    async def test(town: Town) -> None:
-        await shared(town, "file")
-        target = town.files / "target"
+    await shared(town, "file")
+    target = town.files / "target"
 
-        def planted(*args: Any) -> Any:
-            target.symlink_to(town.home / "device.key")
-            return do(*args)
+    def planted(*args: Any) -> Any:
+        target.symlink_to(town.home / "device.key")
+        return do(*args)
 
-        monkeypatch.setattr(moving, step, planted)
-        await refuses(town, str(target), AlreadyExists, "already there")
-        assert target.is_symlink()
-        assert not (town.home / "device.key").exists()
-
-    run(tmp_path, test)
+    monkeypatch.setattr(moving, step, planted)
+    await refuses(town, str(target), AlreadyExists, "already there")
+    assert target.is_symlink()
+    assert not (town.home / "device.key").exists()
 
 
-def test_h130_a_link_in_the_place_of_a_folder_leads_nowhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_h130_a_link_in_the_place_of_a_folder_leads_nowhere(
+    monkeypatch: pytest.MonkeyPatch, town: Town
 ) -> None:
     rename = moving.rename
 
-    async def test(town: Town) -> None:
-        await shared(town, "file")
-        (town.files / "folder").mkdir()
-        (town.files / "elsewhere").mkdir()
+    await shared(town, "file")
+    (town.files / "folder").mkdir()
+    (town.files / "elsewhere").mkdir()
 
-        def redirected(former: str, target: str) -> bool:
-            (town.files / "folder").rmdir()
-            (town.files / "folder").symlink_to(town.files / "elsewhere")
-            return rename(former, target)
+    def redirected(former: str, target: str) -> bool:
+        (town.files / "folder").rmdir()
+        (town.files / "folder").symlink_to(town.files / "elsewhere")
+        return rename(former, target)
 
-        monkeypatch.setattr(moving, "rename", redirected)
-        await refuses(town, str(town.files / "folder"), StorageError, "a link")
-        assert os.listdir(town.files / "elsewhere") == []
-
-    run(tmp_path, test)
+    monkeypatch.setattr(moving, "rename", redirected)
+    await refuses(town, str(town.files / "folder"), StorageError, "a link")
+    assert os.listdir(town.files / "elsewhere") == []
 
 
-def test_h130_a_copy_that_was_tampered_with_is_no_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_h130_a_copy_that_was_tampered_with_is_no_copy(
+    monkeypatch: pytest.MonkeyPatch, town: Town
 ) -> None:
     monkeypatch.setattr(moving, "rename", lambda former, target: False)
     copy = moving.copy
 
-    async def test(town: Town) -> None:
-        await shared(town, "file")
+    await shared(town, "file")
 
-        def tampered(manifest: Any, place: Any, target: str, *more: Any) -> None:
-            copy(manifest, place, target, *more)
-            part = Path(f"{target}.part")
-            part.write_bytes(part.read_bytes()[:-1] + b"!")
+    def tampered(manifest: Any, place: Any, target: str, *more: Any) -> None:
+        copy(manifest, place, target, *more)
+        part = Path(f"{target}.part")
+        part.write_bytes(part.read_bytes()[:-1] + b"!")
 
-        monkeypatch.setattr(moving, "copy", tampered)
-        await refuses(town, str(town.files / "new"), IntegrityError, "does not verify")
-
-    run(tmp_path, test)
+    monkeypatch.setattr(moving, "copy", tampered)
+    await refuses(town, str(town.files / "new"), IntegrityError, "does not verify")
 
 
-def test_a_changed_content_is_not_moved(tmp_path: Path) -> None:
-    async def test(town: Town) -> None:
-        path = await shared(town, "file")
-        os.utime(path)
-        await refuses(town, str(town.files / "new"), ContentChanged, "changed since")
-
-    run(tmp_path, test)
+async def test_a_changed_content_is_not_moved(town: Town) -> None:
+    path = await shared(town, "file")
+    os.utime(path)
+    await refuses(town, str(town.files / "new"), ContentChanged, "changed since")
 
 
-def test_a_cancelled_copy_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_copy_leaves_nothing(monkeypatch: pytest.MonkeyPatch, town: Town) -> None:
     monkeypatch.setattr(moving, "rename", lambda former, target: False)
     copy = moving.copy
 
-    async def test(town: Town) -> None:
-        path = await shared(town, "file")
-        moves, begun = await moves_of(town), asyncio.Event()
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    path = await shared(town, "file")
+    moves, begun = await moves_of(town), asyncio.Event()
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
-        def slow(*args: Any) -> None:
-            loop.call_soon_threadsafe(begun.set)
-            *most, cancelled = args
-            while not cancelled():
-                pass
-            try:
-                copy(*most, cancelled)
-            except Cancelled:
-                loop.call_soon_threadsafe(ended.set)
-                raise
+    def slow(*args: Any) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        *most, cancelled = args
+        while not cancelled():
+            pass
+        try:
+            copy(*most, cancelled)
+        except Cancelled:
+            loop.call_soon_threadsafe(ended.set)
+            raise
 
-        monkeypatch.setattr(moving, "copy", slow)
-        work = moves.move(movable(town), str(town.files / "a" / "new"), lambda progress: None)
-        task = asyncio.create_task(work)
-        await begun.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await ended.wait()
-        await until(lambda: not (town.files / "a").exists(), "that the folder is removed")
-        assert contents(path) == DATA
-        assert os.listdir(town.home / "moves") == []
-
-    run(tmp_path, test)
+    monkeypatch.setattr(moving, "copy", slow)
+    work = moves.move(movable(town), str(town.files / "a" / "new"), lambda progress: None)
+    task = asyncio.create_task(work)
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await ended.wait()
+    await until(lambda: not (town.files / "a").exists(), "that the folder is removed")
+    assert contents(path) == DATA
+    assert os.listdir(town.home / "moves") == []
 
 
 # -- processes that end -------------------------------------------------------------------------
@@ -408,35 +380,31 @@ def test_f127_a_process_that_ends_at_any_step_leaves_the_old_or_the_new_place(
     assert tick >= 10
 
 
-def test_f127_a_disk_that_is_away_after_a_restart_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_f127_a_disk_that_is_away_after_a_restart_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, town: Town
 ) -> None:
     monkeypatch.setattr(moving, "rename", lambda former, target: False)
+    path = await shared(town, "file")
+    (town.files / "disk").mkdir()
 
-    async def test(town: Town) -> None:
-        path = await shared(town, "file")
-        (town.files / "disk").mkdir()
+    async def away(*_: Any) -> None:
+        raise StorageError("the home is full")
 
-        async def away(*_: Any) -> None:
-            raise StorageError("the home is full")
-
-        moves = await moves_of(town)
-        monkeypatch.setattr(town.shares.moving, "relocate", away)
-        with pytest.raises(StorageError):
-            await moves.move(movable(town), str(town.files / "disk"), lambda progress: None)
-        town.end()
-        (town.files / "disk").rename(town.files / "unplugged")
-        for plugged in (False, True):
-            if plugged:
-                (town.files / "unplugged").rename(town.files / "disk")
-            town.start()
-            await (await moves_of(town)).recover()
-            await town.shares.activate(ALICE)
-            await until(town.served, "that it is served")
-            place = town.files / "disk" / "film" if plugged else path
-            assert movable(town).path == str(place)
-            assert path.exists() is not plugged
-            town.end()
+    moves = await moves_of(town)
+    monkeypatch.setattr(town.shares.moving, "relocate", away)
+    with pytest.raises(StorageError):
+        await moves.move(movable(town), str(town.files / "disk"), lambda progress: None)
+    town.end()
+    (town.files / "disk").rename(town.files / "unplugged")
+    for plugged in (False, True):
+        if plugged:
+            (town.files / "unplugged").rename(town.files / "disk")
         town.start()
-
-    run(tmp_path, test)
+        await (await moves_of(town)).recover()
+        await town.shares.activate(ALICE)
+        await until(town.served, "that it is served")
+        place = town.files / "disk" / "film" if plugged else path
+        assert movable(town).path == str(place)
+        assert path.exists() is not plugged
+        town.end()
+    town.start()
