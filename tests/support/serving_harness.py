@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import zmq
@@ -181,14 +179,3 @@ class ServingHarness:
 def python_sealer(sender: BulkSender, key: bytes, aegis: bool) -> Sealer:
     """Seal in Python, also for a client that opens AEGIS-128L."""
     return Sealer(key, sender._scratch, by_aegis=aegis)
-
-
-def run(test: Callable[[ServingHarness], Awaitable[None]], limit: RateLimit | None = None) -> None:
-    async def main() -> None:
-        harness = ServingHarness(limit)
-        try:
-            await test(harness)
-        finally:
-            harness.close()
-
-    asyncio.run(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from typing import Any
 
@@ -40,26 +39,23 @@ class Library:
         self.lines.discard(line)
 
 
-def test_without_a_descriptor_for_its_socket_nothing_of_it_stays(
+async def test_without_a_descriptor_for_its_socket_nothing_of_it_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise zmq.ZMQError(errno.EMFILE)
 
-    async def test() -> None:
-        library: Any = Library()
-        fetcher = Fetcher(library)
-        limiter = ConnectionLimiter(MESSAGES)
-        context: zmq.Context[Any] = zmq.Context()
-        config = ConnectionConfig(context, new_pair(), limiter, {})  # type: ignore[arg-type]
-        offer = peer.Bulk(9, bytes(32), bytes(32), True)
-        source = BulkSource("192.0.2.1", offer, lambda *_: None, lambda *_: None, lambda _: None)
-        monkeypatch.setattr(bulk, "make_socket", refuse)
-        with pytest.raises(zmq.ZMQError):
-            CompiledBulkReceiver(config, source, fetcher)
-        assert library.lines == set()
-        fetcher.close()
-        limiter.close()
-        context.term()
-
-    asyncio.run(test())
+    library: Any = Library()
+    fetcher = Fetcher(library)
+    limiter = ConnectionLimiter(MESSAGES)
+    context: zmq.Context[Any] = zmq.Context()
+    config = ConnectionConfig(context, new_pair(), limiter, {})  # type: ignore[arg-type]
+    offer = peer.Bulk(9, bytes(32), bytes(32), True)
+    source = BulkSource("192.0.2.1", offer, lambda *_: None, lambda *_: None, lambda _: None)
+    monkeypatch.setattr(bulk, "make_socket", refuse)
+    with pytest.raises(zmq.ZMQError):
+        CompiledBulkReceiver(config, source, fetcher)
+    assert library.lines == set()
+    fetcher.close()
+    limiter.close()
+    context.term()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -143,15 +143,10 @@ class PoolHarness:
             context.destroy(linger=0)
 
 
-def run(test: Callable[[PoolHarness], Awaitable[None]]) -> None:
-    async def main() -> None:
-        harness = PoolHarness()
-        try:
-            await test(harness)
-        finally:
-            harness.close()
-
-    asyncio.run(main())
+@pytest.fixture
+async def harness() -> AsyncIterator[PoolHarness]:
+    with closing(PoolHarness()) as harness:
+        yield harness
 
 
 def descriptors() -> int:
@@ -176,19 +171,16 @@ class DealerCount:
 
 
 @pytest.mark.parametrize("endpoint", NAMED)
-def test_h50_no_socket_is_made_for_a_host_name(
-    endpoint: str, monkeypatch: pytest.MonkeyPatch
+async def test_h50_no_socket_is_made_for_a_host_name(
+    harness: PoolHarness, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def test(harness: PoolHarness) -> None:
-        made = DealerCount(monkeypatch)
-        handler = RecordingHandler()
-        harness.open(handler, endpoint)
-        assert handler.events == []  # no callback before `open` returns
-        await turns()
-        assert handler.events == [("lost", False)]
-        assert made.count == 0
-
-    run(test)
+    made = DealerCount(monkeypatch)
+    handler = RecordingHandler()
+    harness.open(handler, endpoint)
+    assert handler.events == []  # no callback before `open` returns
+    await turns()
+    assert handler.events == [("lost", False)]
+    assert made.count == 0
 
 
 def accept_all_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,40 +188,32 @@ def accept_all_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peer.fetching.pool.check_source", lambda text: text, raising=False)
 
 
-def test_h51_a_refused_connect_leaves_nothing_open(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_h51_a_refused_connect_leaves_nothing_open(
+    harness: PoolHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accept_all_endpoints(monkeypatch)
-
-    async def test(harness: PoolHarness) -> None:
-        handler = RecordingHandler()
-        before = descriptors()
-        for number in range(8):
-            harness.open(handler, REFUSED_BY_LIBZMQ, DeviceKey(bytes([number]) * 32))
-        await turns()
-        assert handler.events == [("lost", False)] * 8
-        # libzmq closes in its own thread
-        await until(lambda: descriptors() <= before + 4, "the closing of the sockets")
-
-    run(test)
+    handler = RecordingHandler()
+    before = descriptors()
+    for number in range(8):
+        harness.open(handler, REFUSED_BY_LIBZMQ, DeviceKey(bytes([number]) * 32))
+    await turns()
+    assert handler.events == [("lost", False)] * 8
+    # libzmq closes in its own thread
+    await until(lambda: descriptors() <= before + 4, "the closing of the sockets")
 
 
-def test_h51_a_refused_connect_is_not_tried_again_at_once(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_h51_a_refused_connect_is_not_tried_again_at_once(
+    harness: PoolHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A download tries a source again each time that the tracker lists it."""
     accept_all_endpoints(monkeypatch)
-
-    async def test(harness: PoolHarness) -> None:
-        made = DealerCount(monkeypatch)
-        handler = RecordingHandler()
-        for _ in range(5):
-            harness.open(handler, REFUSED_BY_LIBZMQ)
-            await turns()
-        assert handler.events == [("lost", False)] * 5
-        assert made.count == 1
-
-    run(test)
+    made = DealerCount(monkeypatch)
+    handler = RecordingHandler()
+    for _ in range(5):
+        harness.open(handler, REFUSED_BY_LIBZMQ)
+        await turns()
+    assert handler.events == [("lost", False)] * 5
+    assert made.count == 1
 
 
 # -- unsolicited messages -----------------------------------------------------------------------
@@ -247,221 +231,192 @@ def test_h51_a_refused_connect_is_not_tried_again_at_once(
     ],
     ids=lambda answer: type(answer).__name__,
 )
-def test_h52_a_source_that_sends_on_closed_channels_is_dropped(
-    answer: peer.Answer,
+async def test_h52_a_source_that_sends_on_closed_channels_is_dropped(
+    harness: PoolHarness, answer: peer.Answer
 ) -> None:
-    async def test(harness: PoolHarness) -> None:
-        handler, other = RecordingHandler(1), RecordingHandler(2)
-        await harness.opened(handler)
-        await harness.opened(other)
-        bulky = isinstance(answer, (peer.Piece, peer.ManifestBytes, peer.Opened))
-        for _ in range(2 if bulky else 400):
-            harness.source.send(answer, MUCH if bulky else None)
-        await until(lambda: handler.events[1:], "the end of the connection")
-        assert handler.events == other.events == ["opened", ("lost", True)]
-
-    run(test)
+    handler, other = RecordingHandler(1), RecordingHandler(2)
+    await harness.opened(handler)
+    await harness.opened(other)
+    bulky = isinstance(answer, (peer.Piece, peer.ManifestBytes, peer.Opened))
+    for _ in range(2 if bulky else 400):
+        harness.source.send(answer, MUCH if bulky else None)
+    await until(lambda: handler.events[1:], "the end of the connection")
+    assert handler.events == other.events == ["opened", ("lost", True)]
 
 
 @pytest.mark.parametrize("what", ["noise", "manifest", "opened"])
-def test_h52_a_source_that_sends_nonsense_on_an_open_channel_is_dropped(what: str) -> None:
-    async def test(harness: PoolHarness) -> None:
-        handler = RecordingHandler()
-        number = await harness.opened(handler)
-        for _ in range(3):
-            match what:
-                case "noise":
-                    harness.source.send_raw(b"MT\x01", b"", b"\xc1", MUCH)
-                case "manifest":
-                    harness.source.send(peer.ManifestBytes(number, 1 << 40, 0), MUCH)
-                case _:
-                    harness.source.send(peer.Opened(number, False, 1 << 52), MUCH)
-        await until(lambda: handler.events[1:], "the end of the connection")
-        assert handler.events == ["opened", ("lost", True)]
-
-    run(test)
-
-
-def test_h52_a_dropped_source_is_in_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test(harness: PoolHarness) -> None:
-        handler = RecordingHandler()
-        await harness.opened(handler)
-        for _ in range(2):
-            harness.source.send(peer.Piece(60_000, 0), MUCH)
-        await until(lambda: ("lost", True) in handler.events)
-        made = DealerCount(monkeypatch)
-        for _ in range(5):
-            harness.open(handler)
-            await turns()
-        assert handler.events[2:] == [("lost", False)] * 5
-        assert made.count == 0
-        assert len(harness.source.received(peer.Open)) == 1
-
-    run(test)
+async def test_h52_a_source_that_sends_nonsense_on_an_open_channel_is_dropped(
+    harness: PoolHarness, what: str
+) -> None:
+    handler = RecordingHandler()
+    number = await harness.opened(handler)
+    for _ in range(3):
+        match what:
+            case "noise":
+                harness.source.send_raw(b"MT\x01", b"", b"\xc1", MUCH)
+            case "manifest":
+                harness.source.send(peer.ManifestBytes(number, 1 << 40, 0), MUCH)
+            case _:
+                harness.source.send(peer.Opened(number, False, 1 << 52), MUCH)
+    await until(lambda: handler.events[1:], "the end of the connection")
+    assert handler.events == ["opened", ("lost", True)]
 
 
-def test_h52_messages_under_way_when_a_channel_closes_are_accepted() -> None:
+async def test_h52_a_dropped_source_is_in_backoff(
+    harness: PoolHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = RecordingHandler()
+    await harness.opened(handler)
+    for _ in range(2):
+        harness.source.send(peer.Piece(60_000, 0), MUCH)
+    await until(lambda: ("lost", True) in handler.events)
+    made = DealerCount(monkeypatch)
+    for _ in range(5):
+        harness.open(handler)
+        await turns()
+    assert handler.events[2:] == [("lost", False)] * 5
+    assert made.count == 0
+    assert len(harness.source.received(peer.Open)) == 1
+
+
+async def test_h52_messages_under_way_when_a_channel_closes_are_accepted(
+    harness: PoolHarness,
+) -> None:
     """A source sends requested pieces until it receives the close."""
-
-    async def test(harness: PoolHarness) -> None:
-        stays = RecordingHandler(1)
-        staying = await harness.opened(stays)
-        for content in range(2, 8):
-            goes = RecordingHandler(content)
-            number = await harness.opened(goes)
-            goes.channel.request(tuple(range(4)))
-            await harness.source.wait_for(peer.Request, content - 1)
-            goes.channel.close()
-            for index in range(4):
-                harness.source.send(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
-            harness.source.send(peer.Have(number, [1]))
-            await harness.flushed()
-            assert goes.pieces == []
-        harness.source.send(peer.Piece(staying, 5), b"piece")
-        await until(lambda: stays.pieces == [5])
-        assert stays.events == ["opened"]
-        assert harness.pool.counts["unsolicited"] == 6 * 5
-
-    run(test)
-
-
-def test_h52_the_most_that_can_be_under_way_is_accepted() -> None:
-    async def test(harness: PoolHarness) -> None:
-        stays, goes = RecordingHandler(1), RecordingHandler(2)
-        staying, number = await harness.opened(stays), await harness.opened(goes)
-        count = limits.ON_ITS_WAY_MAX // (2 * limits.MIB)
-        goes.channel.request(tuple(range(count)))
-        await harness.source.wait_for(peer.Request, 1)
+    stays = RecordingHandler(1)
+    staying = await harness.opened(stays)
+    for content in range(2, 8):
+        goes = RecordingHandler(content)
+        number = await harness.opened(goes)
+        goes.channel.request(tuple(range(4)))
+        await harness.source.wait_for(peer.Request, content - 1)
         goes.channel.close()
-        for index in range(count):
+        for index in range(4):
             harness.source.send(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
-        harness.source.send(peer.Piece(staying, 5), b"piece")
-        await until(lambda: bool(stays.pieces) or bool(stays.events[1:]))
-        assert (stays.pieces, stays.events) == ([5], ["opened"])
-
-    run(test)
-
-
-def test_h52_a_close_does_not_cover_unrequested_pieces() -> None:
-    async def test(harness: PoolHarness) -> None:
-        stays = RecordingHandler(1)
-        await harness.opened(stays)
-        going = [RecordingHandler(content) for content in range(2, 8)]
-        numbers = [await harness.opened(goes) for goes in going]
-        for goes in going:
-            goes.channel.close()
-        for number in numbers:
-            harness.source.send(peer.Piece(number, 0), MUCH[: limits.MIB // 2])
-        await until(lambda: stays.events[1:], "the end of the connection")
-        assert stays.events == ["opened", ("lost", True)]
-
-    run(test)
+        harness.source.send(peer.Have(number, [1]))
+        await harness.flushed()
+        assert goes.pieces == []
+    harness.source.send(peer.Piece(staying, 5), b"piece")
+    await until(lambda: stays.pieces == [5])
+    assert stays.events == ["opened"]
+    assert harness.pool.counts["unsolicited"] == 6 * 5
 
 
-def test_a_requested_manifest_arrives() -> None:
-    async def test(harness: PoolHarness) -> None:
-        handler = RecordingHandler()
-        number = await harness.opened(handler)
-        part = bytes(limits.MANIFEST_PART_BYTES)
-        for offset in range(20):
-            handler.channel.request_manifest(offset)
-            await harness.source.wait_for(peer.AskManifest, offset + 1)
-            harness.source.send(peer.ManifestBytes(number, 1 << 40, offset), part)
-            await handler.has(offset + 2)
-        assert handler.events == ["opened", *[("manifest", part)] * 20]
-        assert harness.pool.counts["unsolicited"] == 0
+async def test_h52_the_most_that_can_be_under_way_is_accepted(harness: PoolHarness) -> None:
+    stays, goes = RecordingHandler(1), RecordingHandler(2)
+    staying, number = await harness.opened(stays), await harness.opened(goes)
+    count = limits.ON_ITS_WAY_MAX // (2 * limits.MIB)
+    goes.channel.request(tuple(range(count)))
+    await harness.source.wait_for(peer.Request, 1)
+    goes.channel.close()
+    for index in range(count):
+        harness.source.send(peer.Piece(number, index), MUCH[: 2 * limits.MIB])
+    harness.source.send(peer.Piece(staying, 5), b"piece")
+    await until(lambda: bool(stays.pieces) or bool(stays.events[1:]))
+    assert (stays.pieces, stays.events) == ([5], ["opened"])
 
-    run(test)
+
+async def test_h52_a_close_does_not_cover_unrequested_pieces(harness: PoolHarness) -> None:
+    stays = RecordingHandler(1)
+    await harness.opened(stays)
+    going = [RecordingHandler(content) for content in range(2, 8)]
+    numbers = [await harness.opened(goes) for goes in going]
+    for goes in going:
+        goes.channel.close()
+    for number in numbers:
+        harness.source.send(peer.Piece(number, 0), MUCH[: limits.MIB // 2])
+    await until(lambda: stays.events[1:], "the end of the connection")
+    assert stays.events == ["opened", ("lost", True)]
+
+
+async def test_a_requested_manifest_arrives(harness: PoolHarness) -> None:
+    handler = RecordingHandler()
+    number = await harness.opened(handler)
+    part = bytes(limits.MANIFEST_PART_BYTES)
+    for offset in range(20):
+        handler.channel.request_manifest(offset)
+        await harness.source.wait_for(peer.AskManifest, offset + 1)
+        harness.source.send(peer.ManifestBytes(number, 1 << 40, offset), part)
+        await handler.has(offset + 2)
+    assert handler.events == ["opened", *[("manifest", part)] * 20]
+    assert harness.pool.counts["unsolicited"] == 0
 
 
 # -- refusals -----------------------------------------------------------------------------------
 
 
-def test_h53_a_source_cannot_fill_the_log_with_refusals(caplog: pytest.LogCaptureFixture) -> None:
+async def test_h53_a_source_cannot_fill_the_log_with_refusals(
+    harness: PoolHarness, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
-
-    async def test(harness: PoolHarness) -> None:
-        refusal = Refusal(Code.BUSY, "\x1b[2J" + "x" * 1900)
-        handler = RecordingHandler()
-        for _ in range(3):
-            harness.pool.counts.clear()
-            handler.events.clear()
-            await harness.opened(handler)
-            for _ in range(20):
-                harness.source.send(refusal)
-            # All of them must arrive before another channel is open.
-            await until(lambda: harness.pool.counts["unsolicited"] >= 19)
-            assert Code.BUSY in handler.events
-            await harness.flushed()
-            assert harness.pool.counts["unsolicited"] == 19
-
-    run(test)
+    refusal = Refusal(Code.BUSY, "\x1b[2J" + "x" * 1900)
+    handler = RecordingHandler()
+    for _ in range(3):
+        harness.pool.counts.clear()
+        handler.events.clear()
+        await harness.opened(handler)
+        for _ in range(20):
+            harness.source.send(refusal)
+        # All of them must arrive before another channel is open.
+        await until(lambda: harness.pool.counts["unsolicited"] >= 19)
+        assert Code.BUSY in handler.events
+        await harness.flushed()
+        assert harness.pool.counts["unsolicited"] == 19
     lines = [record.getMessage() for record in caplog.records if "refuses" in record.getMessage()]
     assert len(lines) == 1
     assert len(lines[0]) < 400
     assert lines[0].isprintable()
 
 
-def test_a_request_cancelled_before_it_was_sent_is_never_sent() -> None:
-    async def test(harness: PoolHarness) -> None:
-        handler = RecordingHandler()
-        number = await harness.opened(handler)
-        handler.channel.request((1, 2, 3))
-        handler.channel.cancel((2, 3))
-        await harness.source.wait_for(peer.Request, 1)
-        handler.channel.cancel((1,))
-        await harness.source.wait_for(peer.Withdraw, 1)
-        assert [ask.pieces for ask in harness.source.received(peer.Request)] == [[1]]
-        assert harness.source.received(peer.Withdraw) == [peer.Withdraw(number, [1])]
-
-    run(test)
+async def test_a_request_cancelled_before_it_was_sent_is_never_sent(harness: PoolHarness) -> None:
+    handler = RecordingHandler()
+    number = await harness.opened(handler)
+    handler.channel.request((1, 2, 3))
+    handler.channel.cancel((2, 3))
+    await harness.source.wait_for(peer.Request, 1)
+    handler.channel.cancel((1,))
+    await harness.source.wait_for(peer.Withdraw, 1)
+    assert [ask.pieces for ask in harness.source.received(peer.Request)] == [[1]]
+    assert harness.source.received(peer.Withdraw) == [peer.Withdraw(number, [1])]
 
 
 # -- handles ------------------------------------------------------------------------------------
 
 
-def test_a_closed_channel_ignores_all_calls() -> None:
-    async def test(harness: PoolHarness) -> None:
-        handler = RecordingHandler()
-        await harness.opened(handler)
-        channel = handler.channel
-        channel.close()
-        await harness.source.wait_for(peer.Close, 1)
-        channel.request((1,))
-        channel.cancel((1,))
-        channel.request_manifest(0)
-        channel.reconnect()
-        channel.close()
-        await harness.flushed()
-        assert channel.moved_at is None
-        assert harness.source.received(peer.Request) == []
-        assert harness.source.received(peer.AskManifest) == []
-        assert harness.pool.counts["silent"] == 0
-        assert handler.events == ["opened"]
-
-    run(test)
+async def test_a_closed_channel_ignores_all_calls(harness: PoolHarness) -> None:
+    handler = RecordingHandler()
+    await harness.opened(handler)
+    channel = handler.channel
+    channel.close()
+    await harness.source.wait_for(peer.Close, 1)
+    channel.request((1,))
+    channel.cancel((1,))
+    channel.request_manifest(0)
+    channel.reconnect()
+    channel.close()
+    await harness.flushed()
+    assert channel.moved_at is None
+    assert harness.source.received(peer.Request) == []
+    assert harness.source.received(peer.AskManifest) == []
+    assert harness.pool.counts["silent"] == 0
+    assert handler.events == ["opened"]
 
 
-def test_a_close_cancels_the_report_that_no_connection_can_be_made() -> None:
-    async def test(harness: PoolHarness) -> None:
-        handler = RecordingHandler()
-        harness.open(handler, NAMED[0])
-        handler.channel.close()
-        await turns()
-        assert handler.events == []
+async def test_a_close_cancels_the_report_that_no_connection_can_be_made(
+    harness: PoolHarness,
+) -> None:
+    handler = RecordingHandler()
+    harness.open(handler, NAMED[0])
+    handler.channel.close()
+    await turns()
+    assert handler.events == []
 
-    run(test)
 
-
-def test_a_second_channel_for_the_same_content_is_lost() -> None:
+async def test_a_second_channel_for_the_same_content_is_lost(harness: PoolHarness) -> None:
     """The source would close the first one without a message."""
-
-    async def test(harness: PoolHarness) -> None:
-        first, second = RecordingHandler(), RecordingHandler()
-        await harness.opened(first)
-        harness.open(second)
-        await turns()
-        assert (first.events, second.events) == (["opened"], [("lost", False)])
-        assert len(harness.source.received(peer.Open)) == 1
-
-    run(test)
+    first, second = RecordingHandler(), RecordingHandler()
+    await harness.opened(first)
+    harness.open(second)
+    await turns()
+    assert (first.events, second.events) == (["opened"], [("lost", False)])
+    assert len(harness.source.received(peer.Open)) == 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,6 @@ from tests.support.serving_harness import (
     LENGTH,
     RecordingHandler,
     ServingHarness,
-    run,
 )
 
 pytestmark = needs_library
@@ -39,6 +39,12 @@ def receiving(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         if request.param != "compiled":
             monkeypatch.setattr("peer.native.fetcher.STUCK_MS", -1)  # so Python opens AEGIS-128L
         yield
+
+
+@pytest.fixture
+async def harness() -> AsyncIterator[ServingHarness]:
+    with closing(ServingHarness()) as harness:
+        yield harness
 
 
 async def opened(harness: ServingHarness) -> RecordingHandler:
@@ -59,69 +65,63 @@ async def fetch(harness: ServingHarness, handler: RecordingHandler) -> None:
 
 @pytest.mark.parametrize("frame_bytes", [1, 1000, LENGTH - 1, LENGTH, 1 << 20])
 @pytest.mark.parametrize("run_bytes", [0, len(DATA)])
-def test_pieces_arrive_in_frames_of_any_size(frame_bytes: int, run_bytes: int) -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.piece_server._core.frame_bytes = lambda _: frame_bytes  # type: ignore[method-assign]
-        harness.piece_server._core.run_bytes = lambda _: run_bytes
-        handler = await opened(harness)
-        await fetch(harness, handler)
-        await fetch(harness, handler)
-        assert harness.piece_server._socket.bulk._sent == 2 * COUNT
+async def test_pieces_arrive_in_frames_of_any_size(
+    harness: ServingHarness, frame_bytes: int, run_bytes: int
+) -> None:
+    harness.piece_server._core.frame_bytes = lambda _: frame_bytes  # type: ignore[method-assign]
+    harness.piece_server._core.run_bytes = lambda _: run_bytes
+    handler = await opened(harness)
+    await fetch(harness, handler)
+    await fetch(harness, handler)
+    assert harness.piece_server._socket.bulk._sent == 2 * COUNT
 
-    run(test)
 
-
-def test_a_right_that_ends_while_a_piece_is_read_ends_serving_at_once() -> None:
+async def test_a_right_that_ends_while_a_piece_is_read_ends_serving_at_once(
+    harness: ServingHarness,
+) -> None:
     """The right is checked in the turn of the loop in which the piece would be sealed and sent."""
+    handler = await opened(harness)
+    read = harness.reader.read_run
 
-    async def test(harness: ServingHarness) -> None:
-        handler = await opened(harness)
-        read = harness.reader.read_run
+    def withdraw(first: int, count: int) -> bytes:
+        harness.access.withdrawn = Refused(Code.TICKET_EXPIRED, "it ended")
+        return read(first, count)
 
-        def withdraw(first: int, count: int) -> bytes:
-            harness.access.withdrawn = Refused(Code.TICKET_EXPIRED, "it ended")
-            return read(first, count)
-
-        harness.reader.read_run = withdraw  # type: ignore[method-assign]
-        handler.channel.request((1,))
-        await until(lambda: ("refused", Code.TICKET_EXPIRED) in handler.events)
-        assert handler.pieces == {}
-        assert harness.piece_server._socket.bulk._sent == 0
-
-    run(test)
+    harness.reader.read_run = withdraw  # type: ignore[method-assign]
+    handler.channel.request((1,))
+    await until(lambda: ("refused", Code.TICKET_EXPIRED) in handler.events)
+    assert handler.pieces == {}
+    assert harness.piece_server._socket.bulk._sent == 0
 
 
-def test_a_client_that_left_gets_nothing_and_its_pieces_are_not_sealed() -> None:
-    async def test(harness: ServingHarness) -> None:
-        await opened(harness)
-        bulk = harness.piece_server._socket.bulk
-        [(requester, line)] = bulk._channels.items()
-        connection = harness.pool._connections[harness.server.public]
-        assert connection._bulk is not None
-        connection._bulk.close()
-        found = library.library()
-        assert found is not None
-        data = new_block(found, LENGTH).view
-        data[:] = DATA[:LENGTH]
-        await until(lambda: bulk.send(requester, peer.Pieces(0, 0, 1), bytes(9), 99) is None)
-        line.routing_id = b"\x01" + b"x" * 16
-        assert bulk.send(requester, peer.Pieces(0, 0, 1), data, LENGTH) is None
-        assert data == DATA[:LENGTH], "for the encrypted connection"
+async def test_a_client_that_left_gets_nothing_and_its_pieces_are_not_sealed(
+    harness: ServingHarness,
+) -> None:
+    await opened(harness)
+    bulk = harness.piece_server._socket.bulk
+    [(requester, line)] = bulk._channels.items()
+    connection = harness.pool._connections[harness.server.public]
+    assert connection._bulk is not None
+    connection._bulk.close()
+    found = library.library()
+    assert found is not None
+    data = new_block(found, LENGTH).view
+    data[:] = DATA[:LENGTH]
+    await until(lambda: bulk.send(requester, peer.Pieces(0, 0, 1), bytes(9), 99) is None)
+    line.routing_id = b"\x01" + b"x" * 16
+    assert bulk.send(requester, peer.Pieces(0, 0, 1), data, LENGTH) is None
+    assert data == DATA[:LENGTH], "for the encrypted connection"
 
-    run(test)
 
-
-def test_a_key_is_not_used_beyond_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_is_not_used_beyond_its_limit(
+    harness: ServingHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "SEALED_BYTES_MAX", 3 * limits.PIECE_LENGTH_MIN)
-
-    async def test(harness: ServingHarness) -> None:
-        handler = await opened(harness)
-        for index in range(COUNT):  # one at a time, so that each is a message
-            handler.channel.request((index,))
-            await until(lambda index=index: index in handler.pieces)
-        assert harness.piece_server._socket.bulk._sent == 3
-
-    run(test)
+    handler = await opened(harness)
+    for index in range(COUNT):  # one at a time, so that each is a message
+        handler.channel.request((index,))
+        await until(lambda index=index: index in handler.pieces)
+    assert harness.piece_server._socket.bulk._sent == 3
 
 
 def test_a_block_is_found_by_its_whole_view_alone() -> None:
@@ -153,13 +153,10 @@ def test_memory_of_blocks_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
     os.close(fd)
 
 
-def test_a_closed_sender_sends_nothing() -> None:
-    async def test(harness: ServingHarness) -> None:
-        await opened(harness)
-        bulk = harness.piece_server._socket.bulk
-        [requester] = bulk._channels
-        bulk.close()
-        await turns()
-        assert bulk.send(requester, peer.Pieces(0, 0, 1), bytes(9), 99) is None
-
-    run(test)
+async def test_a_closed_sender_sends_nothing(harness: ServingHarness) -> None:
+    await opened(harness)
+    bulk = harness.piece_server._socket.bulk
+    [requester] = bulk._channels
+    bulk.close()
+    await turns()
+    assert bulk.send(requester, peer.Pieces(0, 0, 1), bytes(9), 99) is None

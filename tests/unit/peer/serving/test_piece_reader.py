@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import closing
 
 import pytest
 
-import tests.unit.peer.serving.test_serving_and_fetching as joined
 from common import limits, manifest
 from common.digests import Algorithm
 from common.ids import ContentId, GroupId
@@ -20,6 +19,7 @@ from peer.swarm.pieces import Bitfield
 from peer.swarm.serving import events as swarm
 from peer.swarm.serving.events import RequesterId
 from peer.workers import Workers
+from tests.support import serving_harness as joined
 from tests.support.peer_fakes import turns, until
 
 FILMS = GroupId("films")
@@ -124,201 +124,164 @@ class ReaderHarness:
             self.reader._review(faults)
 
 
-def run(test: Callable[[ReaderHarness], Awaitable[None]]) -> None:
-    async def main() -> None:
-        harness = ReaderHarness()
-        try:
-            await test(harness)
-        finally:
-            harness.reader.close()
-            harness.workers.close()
-
-    asyncio.run(main())
+@pytest.fixture
+async def harness() -> AsyncIterator[ReaderHarness]:
+    harness = ReaderHarness()
+    yield harness
+    harness.reader.close()
+    harness.workers.close()
 
 
-def test_a_transient_failure_only_delays_the_piece() -> None:
-    async def test(harness: ReaderHarness) -> None:
-        harness.offer()
-        harness.disk.errors = {2: [EIO]}
-        assert await harness.read(1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 2)]
-        assert await harness.read(2) == []
-        assert (harness.sent, harness.notices) == ([1, 3, 2], [])
-
-    run(test)
+async def test_a_transient_failure_only_delays_the_piece(harness: ReaderHarness) -> None:
+    harness.offer()
+    harness.disk.errors = {2: [EIO]}
+    assert await harness.read(1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 2)]
+    assert await harness.read(2) == []
+    assert (harness.sent, harness.notices) == ([1, 3, 2], [])
 
 
-def test_adjacent_pieces_are_read_and_sent_together() -> None:
-    async def test(harness: ReaderHarness) -> None:
-        harness.offer()
-        assert await harness.read(0, 1, 2) == []
-        harness.run_bytes = 3 * LENGTH
-        assert await harness.read(0, 1, 2, 4) == []
-        assert await harness.read(4, 0, 1) == []
-        assert harness.disk.runs == [(0, 1), (1, 1), (2, 1), (0, 3), (4, 1), (4, 1), (0, 2)]
-        assert harness.sent == [0, 1, 2, 0, 1, 2, 4, 4, 0, 1]
-
-    run(test)
+async def test_adjacent_pieces_are_read_and_sent_together(harness: ReaderHarness) -> None:
+    harness.offer()
+    assert await harness.read(0, 1, 2) == []
+    harness.run_bytes = 3 * LENGTH
+    assert await harness.read(0, 1, 2, 4) == []
+    assert await harness.read(4, 0, 1) == []
+    assert harness.disk.runs == [(0, 1), (1, 1), (2, 1), (0, 3), (4, 1), (4, 1), (0, 2)]
+    assert harness.sent == [0, 1, 2, 0, 1, 2, 4, 4, 0, 1]
 
 
 @pytest.mark.parametrize(
     "errors", [[EIO, EIO], [DigestMismatch("piece 1 is damaged", (1,))]], ids=["unread", "damaged"]
 )
-def test_a_failed_piece_does_not_hold_back_the_others_of_its_run(errors: list[Exception]) -> None:
-    async def test(harness: ReaderHarness) -> None:
-        harness.offer()
-        harness.run_bytes = 4 * LENGTH
-        harness.disk.errors = {1: errors}
-        assert await harness.read(0, 1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 1)]
-        assert sorted(harness.sent) == [0, 2, 3]
-        assert await harness.read(1) == []
-
-    run(test)
+async def test_a_failed_piece_does_not_hold_back_the_others_of_its_run(
+    harness: ReaderHarness, errors: list[Exception]
+) -> None:
+    harness.offer()
+    harness.run_bytes = 4 * LENGTH
+    harness.disk.errors = {1: errors}
+    assert await harness.read(0, 1, 2, 3) == [swarm.SendBlocked(BOB, CONTENT, 1)]
+    assert sorted(harness.sent) == [0, 2, 3]
+    assert await harness.read(1) == []
 
 
 @pytest.mark.parametrize("error", [EIO, RuntimeError("a defect")])
-def test_a_piece_that_stays_unreadable_is_suspended(error: Exception) -> None:
-    async def test(harness: ReaderHarness) -> None:
-        harness.offer()
-        harness.disk.errors = {2: [error] * TRIES}
-        blocked = swarm.SendBlocked(BOB, CONTENT, 2)
-        for _ in range(TRIES - 1):
-            assert await harness.read(2) == [blocked]
-        # The core declines what is blocked and not held.
-        assert await harness.read(2) == [swarm.HeldLess(CONTENT, (2,)), blocked]
-        (notice,) = harness.notices
-        assert str(error) in notice
-
-    run(test)
-
-
-def test_failures_before_a_piece_was_read_do_not_count() -> None:
-    async def test(harness: ReaderHarness) -> None:
-        harness.offer()
-        for _ in range(TRIES + 1):
-            harness.disk.errors = {2: [EIO]}
-            assert await harness.read(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
-            assert await harness.read(2) == []
-
-    run(test)
+async def test_a_piece_that_stays_unreadable_is_suspended(
+    harness: ReaderHarness, error: Exception
+) -> None:
+    harness.offer()
+    harness.disk.errors = {2: [error] * TRIES}
+    blocked = swarm.SendBlocked(BOB, CONTENT, 2)
+    for _ in range(TRIES - 1):
+        assert await harness.read(2) == [blocked]
+    # The core declines what is blocked and not held.
+    assert await harness.read(2) == [swarm.HeldLess(CONTENT, (2,)), blocked]
+    (notice,) = harness.notices
+    assert str(error) in notice
 
 
-def test_a_suspended_piece_is_offered_again_after_a_while(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_failures_before_a_piece_was_read_do_not_count(harness: ReaderHarness) -> None:
+    harness.offer()
+    for _ in range(TRIES + 1):
+        harness.disk.errors = {2: [EIO]}
+        assert await harness.read(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
+        assert await harness.read(2) == []
+
+
+async def test_a_suspended_piece_is_offered_again_after_a_while(
+    harness: ReaderHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(piece_reader, "AWAY_S", 0.02)
-
-    async def test(harness: ReaderHarness) -> None:
-        harness.offer()
-        await harness.break_down(2)
-        await until(lambda: harness.announced, "the offer")
-        assert harness.announced == [(2,)]
-        assert harness.decided[-1] == swarm.HeldMore(CONTENT, (2,))
-        harness.disk.errors.clear()
-        assert await harness.read(2) == []
-        assert harness.sent == [2]
-        await until(lambda: not harness.reader._faults, "the end of the faults")
-
-    run(test)
+    harness.offer()
+    await harness.break_down(2)
+    await until(lambda: harness.announced, "the offer")
+    assert harness.announced == [(2,)]
+    assert harness.decided[-1] == swarm.HeldMore(CONTENT, (2,))
+    harness.disk.errors.clear()
+    assert await harness.read(2) == []
+    assert harness.sent == [2]
+    await until(lambda: not harness.reader._faults, "the end of the faults")
 
 
-def test_a_piece_that_stays_bad_is_reported_once_and_costs_one_read_each_time() -> None:
-    async def test(harness: ReaderHarness) -> None:
-        harness.offer()
-        await harness.break_down(2)
-        for times in range(1, 4):
-            harness.review()
-            assert harness.announced == [(2,)] * times
-            assert swarm.HeldLess(CONTENT, (2,)) in await harness.read(2)
-        assert len(harness.notices) == 1
-
-    run(test)
-
-
-def test_one_notice_reports_an_unreadable_disk() -> None:
-    async def test(harness: ReaderHarness) -> None:
-        harness.offer()
-        for index in range(COUNT):
-            await harness.break_down(index)
-        assert len(harness.notices) == 1
-
-    run(test)
-
-
-def test_a_piece_lost_meanwhile_is_not_offered_again() -> None:
-    async def test(harness: ReaderHarness) -> None:
-        have = Bitfield(COUNT, [1, 2, 3])
-        harness.offer(have)
-        await harness.break_down(2)
-        await harness.break_down(3)
-        have.discard(2)
+async def test_a_piece_that_stays_bad_is_reported_once_and_costs_one_read_each_time(
+    harness: ReaderHarness,
+) -> None:
+    harness.offer()
+    await harness.break_down(2)
+    for times in range(1, 4):
         harness.review()
-        assert harness.announced == [(3,)]
-
-    run(test)
-
-
-def test_a_content_that_is_gone_is_forgotten() -> None:
-    async def test(harness: ReaderHarness) -> None:
-        harness.offer()
-        await harness.break_down(2)
-        harness.inventory.remove(CONTENT)
-        harness.review()
-        assert (harness.announced, len(harness.reader._faults)) == ([], 0)
-
-    run(test)
+        assert harness.announced == [(2,)] * times
+        assert swarm.HeldLess(CONTENT, (2,)) in await harness.read(2)
+    assert len(harness.notices) == 1
 
 
-def test_a_content_that_returns_starts_without_failures() -> None:
-    async def test(harness: ReaderHarness) -> None:
-        harness.offer()
-        await harness.break_down(2)
-        harness.inventory.remove(CONTENT)
-        harness.offer(Bitfield(COUNT, [2]))
-        assert await harness.read(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
-        harness.review()
-        assert (harness.announced, len(harness.reader._faults)) == ([], 0)
+async def test_one_notice_reports_an_unreadable_disk(harness: ReaderHarness) -> None:
+    harness.offer()
+    for index in range(COUNT):
+        await harness.break_down(index)
+    assert len(harness.notices) == 1
 
-    run(test)
+
+async def test_a_piece_lost_meanwhile_is_not_offered_again(harness: ReaderHarness) -> None:
+    have = Bitfield(COUNT, [1, 2, 3])
+    harness.offer(have)
+    await harness.break_down(2)
+    await harness.break_down(3)
+    have.discard(2)
+    harness.review()
+    assert harness.announced == [(3,)]
+
+
+async def test_a_content_that_is_gone_is_forgotten(harness: ReaderHarness) -> None:
+    harness.offer()
+    await harness.break_down(2)
+    harness.inventory.remove(CONTENT)
+    harness.review()
+    assert (harness.announced, len(harness.reader._faults)) == ([], 0)
+
+
+async def test_a_content_that_returns_starts_without_failures(harness: ReaderHarness) -> None:
+    harness.offer()
+    await harness.break_down(2)
+    harness.inventory.remove(CONTENT)
+    harness.offer(Bitfield(COUNT, [2]))
+    assert await harness.read(2) == [swarm.SendBlocked(BOB, CONTENT, 2)]
+    harness.review()
+    assert (harness.announced, len(harness.reader._faults)) == ([], 0)
 
 
 @pytest.mark.parametrize("lost", [True, False])
-def test_a_piece_that_another_read_lost_is_no_fault_of_the_disk(lost: bool) -> None:
-    async def test(harness: ReaderHarness) -> None:
-        harness.offer(Bitfield(COUNT, [0] if lost else [0, 2]))
-        harness.disk.errors = {2: [PieceNotHeld("piece 2 is not held")]}
-        gone = [swarm.HeldLess(CONTENT, (2,))] if lost else []
-        assert await harness.read(2) == [*gone, swarm.SendBlocked(BOB, CONTENT, 2)]
-        assert (harness.notices, len(harness.reader._faults)) == ([], 0)
-
-    run(test)
-
-
-def test_a_closed_reader_offers_nothing_again() -> None:
-    async def test(harness: ReaderHarness) -> None:
-        harness.offer()
-        await harness.break_down(2)
-        harness.reader.close()
-        await turns()
-        assert not harness.reader._faults
-
-    run(test)
+async def test_a_piece_that_another_read_lost_is_no_fault_of_the_disk(
+    harness: ReaderHarness, lost: bool
+) -> None:
+    harness.offer(Bitfield(COUNT, [0] if lost else [0, 2]))
+    harness.disk.errors = {2: [PieceNotHeld("piece 2 is not held")]}
+    gone = [swarm.HeldLess(CONTENT, (2,))] if lost else []
+    assert await harness.read(2) == [*gone, swarm.SendBlocked(BOB, CONTENT, 2)]
+    assert (harness.notices, len(harness.reader._faults)) == ([], 0)
 
 
-def test_an_unexpected_error_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    async def test(harness: ReaderHarness) -> None:
+async def test_a_closed_reader_offers_nothing_again(harness: ReaderHarness) -> None:
+    harness.offer()
+    await harness.break_down(2)
+    harness.reader.close()
+    await turns()
+    assert not harness.reader._faults
+
+
+async def test_an_unexpected_error_is_logged_with_its_traceback(
+    harness: ReaderHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR, "peer.serving.piece_reader"):
         harness.offer()
         harness.disk.errors = {2: [RuntimeError("a defect")] * TRIES}
         for _ in range(TRIES):
             await harness.read(2)
-
-    with caplog.at_level(logging.ERROR, "peer.serving.piece_reader"):
-        run(test)
     (record,) = caplog.records
     assert record.exc_info is not None
 
 
-def test_clients_learn_that_a_piece_is_available_again() -> None:
-    async def test(harness: joined.ServingHarness) -> None:
+async def test_clients_learn_that_a_piece_is_available_again() -> None:
+    with closing(joined.ServingHarness()) as harness:
         harness.offer()
         handler = await harness.open()
         harness.reader.errors = {2: EIO}
@@ -330,5 +293,3 @@ def test_clients_learn_that_a_piece_is_available_again() -> None:
         await until(lambda: ("have", (2,)) in handler.events)
         handler.channel.request((2,))
         await until(lambda: 2 in handler.pieces)
-
-    joined.run(test)

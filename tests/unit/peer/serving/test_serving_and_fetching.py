@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import AsyncIterator
+from contextlib import closing
 
 import pytest
 
@@ -28,7 +30,6 @@ from tests.support.serving_harness import (
     RecordingHandler,
     ServingHarness,
     content_of,
-    run,
 )
 from tests.support.waiting import PATIENCE_S
 
@@ -39,63 +40,61 @@ def bulk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(ServingHarness, "bulk", request.param)
 
 
-def test_pieces_arrive() -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.offer()
-        handler = await harness.open()
-        assert handler.events == [("opened", None)]
+@pytest.fixture
+async def harness() -> AsyncIterator[ServingHarness]:
+    with closing(ServingHarness()) as harness:
+        yield harness
+
+
+async def test_pieces_arrive(harness: ServingHarness) -> None:
+    harness.offer()
+    handler = await harness.open()
+    assert handler.events == [("opened", None)]
+    handler.channel.request(tuple(range(COUNT)))
+    await until(lambda: len(handler.pieces) == COUNT)
+    assert b"".join(handler.pieces[at] for at in range(COUNT)) == DATA
+    assert harness.piece_server.counts["pieces"] == COUNT
+
+
+async def test_far_more_requests_than_fit_in_flight_are_all_answered(
+    harness: ServingHarness,
+) -> None:
+    """Without acknowledgements the piece server would stop after the first pieces."""
+    harness.offer()
+    handler = await harness.open()
+    for _ in range(60):
+        handler.pieces.clear()
         handler.channel.request(tuple(range(COUNT)))
         await until(lambda: len(handler.pieces) == COUNT)
-        assert b"".join(handler.pieces[at] for at in range(COUNT)) == DATA
-        assert harness.piece_server.counts["pieces"] == COUNT
-
-    run(test)
+    assert harness.piece_server.counts["pieces"] == 60 * COUNT
 
 
-def test_far_more_requests_than_fit_in_flight_are_all_answered() -> None:
-    """Without acknowledgements the piece server would stop after the first pieces."""
-
-    async def test(harness: ServingHarness) -> None:
-        harness.offer()
-        handler = await harness.open()
-        for _ in range(60):
-            handler.pieces.clear()
-            handler.channel.request(tuple(range(COUNT)))
-            await until(lambda: len(handler.pieces) == COUNT)
-        assert harness.piece_server.counts["pieces"] == 60 * COUNT
-
-    run(test)
-
-
-def test_an_incomplete_content_reports_held_and_new_pieces() -> None:
-    async def test(harness: ServingHarness) -> None:
-        have = Bitfield(COUNT, [0, 3])
-        harness.offer(have)
-        handler = await harness.open()
-        assert handler.events == [("opened", bytes([0b10010000]))]
-        handler.channel.request(
-            (
-                0,
-                1,
-                3,
-            )
+async def test_an_incomplete_content_reports_held_and_new_pieces(harness: ServingHarness) -> None:
+    have = Bitfield(COUNT, [0, 3])
+    harness.offer(have)
+    handler = await harness.open()
+    assert handler.events == [("opened", bytes([0b10010000]))]
+    handler.channel.request(
+        (
+            0,
+            1,
+            3,
         )
-        await until(lambda: len(handler.pieces) == 2)
-        assert set(handler.pieces) == {0, 3}
-        await until(lambda: len(handler.events) > 1)
-        assert handler.events[1] == ("declined", (1,), False)
-        harness.inventory.held_more(CONTENT, (1, 7), harness.reader)
-        harness.inventory.announce(CONTENT, (1, 7), harness.reader)
-        await until(lambda: ("have", (1, 7)) in handler.events)
-        handler.channel.request(
-            (
-                1,
-                7,
-            )
+    )
+    await until(lambda: len(handler.pieces) == 2)
+    assert set(handler.pieces) == {0, 3}
+    await until(lambda: len(handler.events) > 1)
+    assert handler.events[1] == ("declined", (1,), False)
+    harness.inventory.held_more(CONTENT, (1, 7), harness.reader)
+    harness.inventory.announce(CONTENT, (1, 7), harness.reader)
+    await until(lambda: ("have", (1, 7)) in handler.events)
+    handler.channel.request(
+        (
+            1,
+            7,
         )
-        await until(lambda: len(handler.pieces) == 4)
-
-    run(test)
+    )
+    await until(lambda: len(handler.pieces) == 4)
 
 
 @pytest.mark.parametrize(
@@ -106,100 +105,84 @@ def test_an_incomplete_content_reports_held_and_new_pieces() -> None:
         (b"good", MUSIC, Code.UNKNOWN_SHARE),
     ],
 )
-def test_invalid_tickets_and_unknown_contents_are_refused(
-    ticket: bytes, offered: GroupId | None, code: Code
+async def test_invalid_tickets_and_unknown_contents_are_refused(
+    harness: ServingHarness, ticket: bytes, offered: GroupId | None, code: Code
 ) -> None:
-    async def test(harness: ServingHarness) -> None:
-        if offered is not None:
-            harness.offer(group=offered)
-        harness.ticket = ticket
-        handler = await harness.open()
-        assert handler.events == [("refused", code)]
-        handler.channel.request((0,))
-        await turns(50)
-        assert handler.pieces == {}
-
-    run(test)
+    if offered is not None:
+        harness.offer(group=offered)
+    harness.ticket = ticket
+    handler = await harness.open()
+    assert handler.events == [("refused", code)]
+    handler.channel.request((0,))
+    await turns(50)
+    assert handler.pieces == {}
 
 
-def test_a_right_that_ends_closes_the_channel() -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.offer()
-        handler = await harness.open()
-        harness.access.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
-        handler.channel.request((0,))
-        await until(lambda: len(handler.events) == 2)
-        assert handler.events[1] == ("refused", Code.REVOKED)
-        assert handler.pieces == {}
-
-    run(test)
+async def test_a_right_that_ends_closes_the_channel(harness: ServingHarness) -> None:
+    harness.offer()
+    handler = await harness.open()
+    harness.access.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
+    handler.channel.request((0,))
+    await until(lambda: len(handler.events) == 2)
+    assert handler.events[1] == ("refused", Code.REVOKED)
+    assert handler.pieces == {}
 
 
-def test_a_dropped_user_is_refused_at_once() -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.offer()
-        handler = await harness.open()
-        harness.access.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
-        harness.piece_server.drop_user(MUSIC, UserId("bob"))
-        harness.piece_server.drop_user(FILMS, UserId("carol"))
-        await turns(50)
-        assert len(handler.events) == 1
-        harness.piece_server.drop_user(FILMS, UserId("bob"))
-        await until(lambda: len(handler.events) == 2)
-        assert handler.events[1] == ("refused", Code.REVOKED)
-
-    run(test)
+async def test_a_dropped_user_is_refused_at_once(harness: ServingHarness) -> None:
+    harness.offer()
+    handler = await harness.open()
+    harness.access.withdrawn = Refused(Code.REVOKED, "the right was withdrawn")
+    harness.piece_server.drop_user(MUSIC, UserId("bob"))
+    harness.piece_server.drop_user(FILMS, UserId("carol"))
+    await turns(50)
+    assert len(handler.events) == 1
+    harness.piece_server.drop_user(FILMS, UserId("bob"))
+    await until(lambda: len(handler.events) == 2)
+    assert handler.events[1] == ("refused", Code.REVOKED)
 
 
-def test_clients_learn_that_a_content_was_withdrawn() -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.offer()
-        harness.offer(group=MUSIC)
-        handler = await harness.open(RecordingHandler(MUSIC))
-        harness.inventory.withdraw(FILMS, CONTENT)
-        harness.inventory.withdraw(MUSIC, CONTENT)
-        await until(lambda: len(handler.events) > 1)
-        assert handler.events == [("opened", None), ("refused", Code.UNKNOWN_SHARE)]
-
-    run(test)
+async def test_clients_learn_that_a_content_was_withdrawn(harness: ServingHarness) -> None:
+    harness.offer()
+    harness.offer(group=MUSIC)
+    handler = await harness.open(RecordingHandler(MUSIC))
+    harness.inventory.withdraw(FILMS, CONTENT)
+    harness.inventory.withdraw(MUSIC, CONTENT)
+    await until(lambda: len(handler.events) > 1)
+    assert handler.events == [("opened", None), ("refused", Code.UNKNOWN_SHARE)]
 
 
-def test_changed_files_are_no_longer_sent() -> None:
-    async def test(harness: ServingHarness) -> None:
-        looked: list[ContentId] = []
-        harness.inventory.on_changed = looked.append
-        harness.offer()
-        handler = await harness.open()
-        harness.reader.errors = dict.fromkeys(range(COUNT), ContentChanged("changed"))
-        handler.channel.request(tuple(range(COUNT)))
-        await until(lambda: ("refused", Code.CHANGED) in handler.events)
-        assert (looked, handler.pieces) == ([CONTENT], {})
-
-    run(test)
+async def test_changed_files_are_no_longer_sent(harness: ServingHarness) -> None:
+    looked: list[ContentId] = []
+    harness.inventory.on_changed = looked.append
+    harness.offer()
+    handler = await harness.open()
+    harness.reader.errors = dict.fromkeys(range(COUNT), ContentChanged("changed"))
+    handler.channel.request(tuple(range(COUNT)))
+    await until(lambda: ("refused", Code.CHANGED) in handler.events)
+    assert (looked, handler.pieces) == ([CONTENT], {})
 
 
-def test_a_piece_that_cannot_be_read_is_declined_and_others_come() -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.offer(Bitfield(COUNT, range(COUNT)))
-        damaged: list[tuple[int, ...]] = []
-        served = harness.inventory.get(CONTENT)
-        assert served is not None
+async def test_a_piece_that_cannot_be_read_is_declined_and_others_come(
+    harness: ServingHarness,
+) -> None:
+    harness.offer(Bitfield(COUNT, range(COUNT)))
+    damaged: list[tuple[int, ...]] = []
+    served = harness.inventory.get(CONTENT)
+    assert served is not None
 
-        def on_damaged(pieces: tuple[int, ...]) -> None:
-            damaged.append(pieces)
-            harness.inventory.held_less(CONTENT, pieces, harness.reader)
+    def on_damaged(pieces: tuple[int, ...]) -> None:
+        damaged.append(pieces)
+        harness.inventory.held_less(CONTENT, pieces, harness.reader)
 
-        served.on_damaged = on_damaged
-        handler = await harness.open()
-        harness.reader.errors = {2: StorageError("EIO"), 5: DigestMismatch("damaged", (5,))}
-        handler.channel.request(tuple(range(COUNT)))
-        await until(lambda: len(handler.pieces) == COUNT - 2)
-        await until(lambda: damaged)
-        await until(lambda: ("declined", (2,), False) in handler.events)
-        await until(lambda: ("declined", (5,), False) in handler.events)
-        assert damaged == [(5,)]
-
-    run(test)
+    served.on_damaged = on_damaged
+    handler = await harness.open()
+    harness.reader.errors = {2: StorageError("EIO"), 5: DigestMismatch("damaged", (5,))}
+    handler.channel.request(tuple(range(COUNT)))
+    await until(lambda: len(handler.pieces) == COUNT - 2)
+    await until(lambda: damaged)
+    await until(lambda: ("declined", (2,), False) in handler.events)
+    await until(lambda: ("declined", (5,), False) in handler.events)
+    assert damaged == [(5,)]
 
 
 class ClosingPart(Reader):
@@ -217,22 +200,21 @@ class ClosingPart(Reader):
         return super().read_run(first, count)
 
 
-def test_reads_of_a_part_move_to_the_complete_content_that_it_became() -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.offer(Bitfield(COUNT, range(COUNT - 1)))
-        handler = await harness.open()
-        handler.channel.request((0,))
-        await until(lambda: 0 in handler.pieces)
-        served, part = harness.inventory.get(CONTENT), ClosingPart()
-        assert served is not None
-        served.reader = part
-        handler.channel.request(tuple(range(1, COUNT - 1)))
-        await until(part.reading.is_set)
-        harness.offer()
-        part.closed.set()
-        await until(lambda: len(handler.pieces) == COUNT - 1, "each piece")
-
-    run(test)
+async def test_reads_of_a_part_move_to_the_complete_content_that_it_became(
+    harness: ServingHarness,
+) -> None:
+    harness.offer(Bitfield(COUNT, range(COUNT - 1)))
+    handler = await harness.open()
+    handler.channel.request((0,))
+    await until(lambda: 0 in handler.pieces)
+    served, part = harness.inventory.get(CONTENT), ClosingPart()
+    assert served is not None
+    served.reader = part
+    handler.channel.request(tuple(range(1, COUNT - 1)))
+    await until(part.reading.is_set)
+    harness.offer()
+    part.closed.set()
+    await until(lambda: len(handler.pieces) == COUNT - 1, "each piece")
 
 
 class SlowPiece(Reader):
@@ -250,147 +232,122 @@ class SlowPiece(Reader):
 
 
 @pytest.mark.parametrize("errors", [{}, {2: StorageError("EIO")}], ids=["read", "failed"])
-def test_a_piece_read_for_a_closed_channel_is_not_sent_on_the_next(
-    errors: dict[int, Exception],
+async def test_a_piece_read_for_a_closed_channel_is_not_sent_on_the_next(
+    harness: ServingHarness, errors: dict[int, Exception]
 ) -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.reader = slow = SlowPiece()
-        harness.reader.errors = errors
-        harness.offer()
-        handler = await harness.open()
-        handler.channel.request((2,))
-        await until(slow.reading.is_set)
-        handler.channel.close()
-        again = await harness.open(RecordingHandler())
-        slow.released.set()
-        again.channel.request((3,))
-        await until(lambda: again.pieces)
-        await turns(50)
-        assert (set(again.pieces), again.events) == ({3}, [("opened", None)])
-        assert handler.pieces == {}
-        # The dropped piece holds back no other.
-        again.channel.request(tuple(index for index in range(COUNT) if index != 2))
-        await until(lambda: len(again.pieces) == COUNT - 1)
-
-    run(test)
+    harness.reader = slow = SlowPiece()
+    harness.reader.errors = errors
+    harness.offer()
+    handler = await harness.open()
+    handler.channel.request((2,))
+    await until(slow.reading.is_set)
+    handler.channel.close()
+    again = await harness.open(RecordingHandler())
+    slow.released.set()
+    again.channel.request((3,))
+    await until(lambda: again.pieces)
+    await turns(50)
+    assert (set(again.pieces), again.events) == ({3}, [("opened", None)])
+    assert handler.pieces == {}
+    # The dropped piece holds back no other.
+    again.channel.request(tuple(index for index in range(COUNT) if index != 2))
+    await until(lambda: len(again.pieces) == COUNT - 1)
 
 
-def test_indexes_beyond_the_content_are_declined() -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.offer()
-        handler = await harness.open()
-        handler.channel.request(
-            (
-                COUNT,
-                limits.PIECES_MAX - 1,
-            )
+async def test_indexes_beyond_the_content_are_declined(harness: ServingHarness) -> None:
+    harness.offer()
+    handler = await harness.open()
+    handler.channel.request(
+        (
+            COUNT,
+            limits.PIECES_MAX - 1,
         )
-        await until(lambda: len(handler.events) == 2)
-        assert handler.events[1] == ("declined", (COUNT, limits.PIECES_MAX - 1), False)
-        assert harness.piece_server.counts["out of range"] == 1
-        handler.channel.request((0,))
-        await until(lambda: handler.pieces)
-
-    run(test)
-
-
-def test_a_refused_open_closes_the_former_channel() -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.offer()
-        handler = await harness.open()
-        connection = harness.pool._connections[harness.server.public]
-        connection._pump.send(pack(b"", peer.Open(0, FILMS, CONTENT, b"bad")))
-        await until(lambda: ("refused", Code.TICKET_INVALID) in handler.events)
-        [client] = harness.piece_server._clients
-        assert client.channels == {}
-
-    run(test)
+    )
+    await until(lambda: len(handler.events) == 2)
+    assert handler.events[1] == ("declined", (COUNT, limits.PIECES_MAX - 1), False)
+    assert harness.piece_server.counts["out of range"] == 1
+    handler.channel.request((0,))
+    await until(lambda: handler.pieces)
 
 
-def test_an_index_beyond_the_content_cancels_no_other_request() -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.offer()
-        handler = await harness.open()
-        handler.channel.request(
-            (
-                COUNT,
-                COUNT - 1,
-                limits.PIECES_MAX - 1,
-                2,
-            )
+async def test_a_refused_open_closes_the_former_channel(harness: ServingHarness) -> None:
+    harness.offer()
+    handler = await harness.open()
+    connection = harness.pool._connections[harness.server.public]
+    connection._pump.send(pack(b"", peer.Open(0, FILMS, CONTENT, b"bad")))
+    await until(lambda: ("refused", Code.TICKET_INVALID) in handler.events)
+    [client] = harness.piece_server._clients
+    assert client.channels == {}
+
+
+async def test_an_index_beyond_the_content_cancels_no_other_request(
+    harness: ServingHarness,
+) -> None:
+    harness.offer()
+    handler = await harness.open()
+    handler.channel.request(
+        (
+            COUNT,
+            COUNT - 1,
+            limits.PIECES_MAX - 1,
+            2,
         )
-        await until(lambda: len(handler.pieces) == 2 and handler.events[1:])
-        assert sorted(handler.pieces) == [2, COUNT - 1]
-        assert handler.events[1:] == [("declined", (COUNT, limits.PIECES_MAX - 1), False)]
-
-    run(test)
-
-
-def test_a_peer_serves_the_manifest() -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.offer()
-        handler = await harness.open()
-        handler.channel.request_manifest(0)
-        await until(lambda: handler.manifest)
-        assert handler.manifest == ENCODED
-
-    run(test)
+    )
+    await until(lambda: len(handler.pieces) == 2 and handler.events[1:])
+    assert sorted(handler.pieces) == [2, COUNT - 1]
+    assert handler.events[1:] == [("declined", (COUNT, limits.PIECES_MAX - 1), False)]
 
 
-def test_an_unknown_device_is_not_admitted() -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.offer()
-        harness.known.clear()
-        handler = RecordingHandler()
-        harness.start_open(handler)
-        await until(lambda: harness.guard.counts["retry"])
-        await turns(50)
-        assert handler.events == []
-        harness.known.add(harness.client.public)
-        await until(lambda: handler.events)  # it connects again by itself
-        assert handler.events == [("opened", None)]
-
-    run(test)
+async def test_a_peer_serves_the_manifest(harness: ServingHarness) -> None:
+    harness.offer()
+    handler = await harness.open()
+    handler.channel.request_manifest(0)
+    await until(lambda: handler.manifest)
+    assert handler.manifest == ENCODED
 
 
-def test_the_end_of_a_piece_server_is_noticed_at_once() -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.offer()
-        handler = await harness.open()
-        harness.piece_server.close()
-        await until(lambda: ("lost", True) in handler.events)
+async def test_an_unknown_device_is_not_admitted(harness: ServingHarness) -> None:
+    harness.offer()
+    harness.known.clear()
+    handler = RecordingHandler()
+    harness.start_open(handler)
+    await until(lambda: harness.guard.counts["retry"])
+    await turns(50)
+    assert handler.events == []
+    harness.known.add(harness.client.public)
+    await until(lambda: handler.events)  # it connects again by itself
+    assert handler.events == [("opened", None)]
 
-    run(test)
+
+async def test_the_end_of_a_piece_server_is_noticed_at_once(harness: ServingHarness) -> None:
+    harness.offer()
+    handler = await harness.open()
+    harness.piece_server.close()
+    await until(lambda: ("lost", True) in handler.events)
 
 
-def test_an_absent_source_is_reported_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_absent_source_is_reported_in_time(
+    harness: ServingHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("peer.fetching.pool.OPEN_TIMEOUT_S", 0.1)
-
-    async def test(harness: ServingHarness) -> None:
-        handler = RecordingHandler()
-        harness.start_open(handler, "tcp://127.0.0.1:9")
-        await until(lambda: handler.events)
-        assert handler.events == [("lost", False)]
-
-    run(test)
+    handler = RecordingHandler()
+    harness.start_open(handler, "tcp://127.0.0.1:9")
+    await until(lambda: handler.events)
+    assert handler.events == [("lost", False)]
 
 
-def test_a_renewed_ticket_replaces_the_older_one() -> None:
-    async def test(harness: ServingHarness) -> None:
-        harness.offer()
-        await harness.open()
-        harness.pool.renewed(MUSIC, b"good for something else")
-        harness.pool.renewed(FILMS, b"good and fresh")
-        await until(lambda: len(harness.access.shown) == 2)
-        assert harness.access.shown == [b"good", b"good and fresh"]
-
-    run(test)
+async def test_a_renewed_ticket_replaces_the_older_one(harness: ServingHarness) -> None:
+    harness.offer()
+    await harness.open()
+    harness.pool.renewed(MUSIC, b"good for something else")
+    harness.pool.renewed(FILMS, b"good and fresh")
+    await until(lambda: len(harness.access.shown) == 2)
+    assert harness.access.shown == [b"good", b"good and fresh"]
 
 
-def test_an_upload_limit_delays_pieces_and_loses_none() -> None:
+async def test_an_upload_limit_delays_pieces_and_loses_none() -> None:
     """Counted in pieces, not in seconds: the pieces of a quarter of a second arrive at once."""
-
-    async def test(harness: ServingHarness) -> None:
+    with closing(ServingHarness(RateLimit(Rates(everything=LENGTH * 20)))) as harness:
         harness.offer()
         handler = await harness.open()
         handler.channel.request(tuple(range(COUNT)))
@@ -398,29 +355,24 @@ def test_an_upload_limit_delays_pieces_and_loses_none() -> None:
         assert len(handler.pieces) < COUNT
         await until(lambda: len(handler.pieces) == COUNT)
 
-    run(test, RateLimit(Rates(everything=LENGTH * 20)))
 
+async def test_several_contents_share_a_connection(harness: ServingHarness) -> None:
+    other = DATA[::-1]
+    content, decoded, encoded = content_of(other)
 
-def test_several_contents_share_a_connection() -> None:
-    async def test(harness: ServingHarness) -> None:
-        other = DATA[::-1]
-        content, decoded, encoded = content_of(other)
+    class Other:
+        def read_run(self, first: int, count: int) -> bytes:
+            return other[first * LENGTH : (first + count) * LENGTH]
 
-        class Other:
-            def read_run(self, first: int, count: int) -> bytes:
-                return other[first * LENGTH : (first + count) * LENGTH]
-
-        harness.offer()
-        harness.inventory.put(FILMS, content, decoded, encoded, Other(), None)
-        one, two = await harness.open(), await harness.open(RecordingHandler(FILMS, content))
-        for handler in (one, two):
-            handler.channel.request(tuple(range(COUNT)))
-        await until(lambda: len(one.pieces) == len(two.pieces) == COUNT)
-        assert b"".join(two.pieces[at] for at in range(COUNT)) == other
-        assert len(harness.piece_server._clients) == 1
-        one.channel.close()
-        two.channel.request((0,))
-        two.pieces.clear()
-        await until(lambda: two.pieces)
-
-    run(test)
+    harness.offer()
+    harness.inventory.put(FILMS, content, decoded, encoded, Other(), None)
+    one, two = await harness.open(), await harness.open(RecordingHandler(FILMS, content))
+    for handler in (one, two):
+        handler.channel.request(tuple(range(COUNT)))
+    await until(lambda: len(one.pieces) == len(two.pieces) == COUNT)
+    assert b"".join(two.pieces[at] for at in range(COUNT)) == other
+    assert len(harness.piece_server._clients) == 1
+    one.channel.close()
+    two.channel.request((0,))
+    two.pieces.clear()
+    await until(lambda: two.pieces)
