@@ -62,104 +62,88 @@ async def until(condition: Callable[[], object]) -> None:
     await asyncio.wait_for(so.wait(), PATIENCE_S)
 
 
-def test_h04_the_newest_of_the_address_that_has_most_is_cut(listener: socket.socket) -> None:
-    async def scene() -> None:
-        connections = ConnectionLimiter(ConnectionLimits(1 << 20), count_max=4)
-        crowd = [Pair(listener) for _ in range(3)]
-        lonely = [Pair(listener, "127.0.0.2"), Pair(listener, "127.0.0.3")]
-        for pair in (*crowd, *lonely):
-            connections.opened(pair.ours.fileno())
-        assert [pair.is_cut() for pair in crowd] == [False, False, True]
-        assert [pair.is_cut() for pair in lonely] == [False, False]
-        assert len(connections) == 4
-        connections.close()
-
-    asyncio.run(scene())
+async def test_h04_the_newest_of_the_address_that_has_most_is_cut(listener: socket.socket) -> None:
+    connections = ConnectionLimiter(ConnectionLimits(1 << 20), count_max=4)
+    crowd = [Pair(listener) for _ in range(3)]
+    lonely = [Pair(listener, "127.0.0.2"), Pair(listener, "127.0.0.3")]
+    for pair in (*crowd, *lonely):
+        connections.opened(pair.ours.fileno())
+    assert [pair.is_cut() for pair in crowd] == [False, False, True]
+    assert [pair.is_cut() for pair in lonely] == [False, False]
+    assert len(connections) == 4
+    connections.close()
 
 
-def test_a_connection_that_ends_while_it_is_looked_at_ends_no_looking(
+async def test_a_connection_that_ends_while_it_is_looked_at_ends_no_looking(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """libzmq closes descriptors on a thread of its own, at any moment."""
     monkeypatch.setattr(_Connection, "is_there", True)
-
-    async def scene() -> None:
-        connections = ConnectionLimiter(ConnectionLimits(64 * KIB))
-        ended, greedy = Pair(listener), Pair(listener)
-        for pair in (ended, greedy):
-            connections.opened(pair.ours.fileno())
-        ended.ours.close()
-        greedy.theirs.sendall(bytes(1 << 20))
-        await until(lambda: connections.counts["over budget"] > 0)
-        connections.close()
-
-    asyncio.run(scene())
+    connections = ConnectionLimiter(ConnectionLimits(64 * KIB))
+    ended, greedy = Pair(listener), Pair(listener)
+    for pair in (ended, greedy):
+        connections.opened(pair.ours.fileno())
+    ended.ours.close()
+    greedy.theirs.sendall(bytes(1 << 20))
+    await until(lambda: connections.counts["over budget"] > 0)
+    connections.close()
 
 
-def test_h36_a_connection_that_reads_nothing_is_closed(listener: socket.socket) -> None:
-    async def scene() -> None:
-        connections = ConnectionLimiter(ConnectionLimits(1 << 20, not_reading_s=0.5))
-        deaf, reader, quiet = Pair(listener), Pair(listener), Pair(listener)
-        for pair in (deaf, reader, quiet):
-            connections.opened(pair.ours.fileno())
-        reader.theirs.setblocking(False)
+async def test_h36_a_connection_that_reads_nothing_is_closed(listener: socket.socket) -> None:
+    connections = ConnectionLimiter(ConnectionLimits(1 << 20, not_reading_s=0.5))
+    deaf, reader, quiet = Pair(listener), Pair(listener), Pair(listener)
+    for pair in (deaf, reader, quiet):
+        connections.opened(pair.ours.fileno())
+    reader.theirs.setblocking(False)
 
-        def feed() -> bool:
-            for pair in (deaf, reader):
-                with contextlib.suppress(BlockingIOError, OSError):
-                    while pair.ours.send(bytes(64 * KIB)):
-                        pass
-            with contextlib.suppress(BlockingIOError):
-                while reader.theirs.recv(1 << 20):
+    def feed() -> bool:
+        for pair in (deaf, reader):
+            with contextlib.suppress(BlockingIOError, OSError):
+                while pair.ours.send(bytes(64 * KIB)):
                     pass
-            return connections.counts["not reading"] > 0
+        with contextlib.suppress(BlockingIOError):
+            while reader.theirs.recv(1 << 20):
+                pass
+        return connections.counts["not reading"] > 0
 
-        await until(feed)
-        assert connections.counts == {"not reading": 1}
-        assert not reader.is_cut()
-        assert not quiet.is_cut()
-        with pytest.raises(OSError):
-            deaf.ours.send(b"x")
-        connections.close()
-
-    asyncio.run(scene())
+    await until(feed)
+    assert connections.counts == {"not reading": 1}
+    assert not reader.is_cut()
+    assert not quiet.is_cut()
+    with pytest.raises(OSError):
+        deaf.ours.send(b"x")
+    connections.close()
 
 
-def test_h13_all_together_are_bounded_and_the_largest_is_closed_first(
+async def test_h13_all_together_are_bounded_and_the_largest_is_closed_first(
     listener: socket.socket,
 ) -> None:
-    async def scene() -> None:
-        bounds = ConnectionLimits(64 * KIB, all_unfinished_bytes=40 * KIB, free_bytes=KIB)
-        connections = ConnectionLimiter(bounds)
-        pairs = [Pair(listener) for _ in range(4)]
-        for pair, size in zip(pairs, (0, 10 * KIB, 20 * KIB, 30 * KIB), strict=True):
-            connections.opened(pair.ours.fileno())
-            pair.theirs.sendall(bytes(size))
-        await until(lambda: connections.counts["over budget"])
-        assert [pair.is_cut() for pair in pairs] == [False, False, False, True]
-        connections.close()
-
-    asyncio.run(scene())
+    bounds = ConnectionLimits(64 * KIB, all_unfinished_bytes=40 * KIB, free_bytes=KIB)
+    connections = ConnectionLimiter(bounds)
+    pairs = [Pair(listener) for _ in range(4)]
+    for pair, size in zip(pairs, (0, 10 * KIB, 20 * KIB, 30 * KIB), strict=True):
+        connections.opened(pair.ours.fileno())
+        pair.theirs.sendall(bytes(size))
+    await until(lambda: connections.counts["over budget"])
+    assert [pair.is_cut() for pair in pairs] == [False, False, False, True]
+    connections.close()
 
 
-def test_a_number_that_belongs_to_something_else_by_now_is_left_alone(
+async def test_a_number_that_belongs_to_something_else_by_now_is_left_alone(
     listener: socket.socket,
 ) -> None:
-    async def scene() -> None:
-        connections = ConnectionLimiter(ConnectionLimits(1))
-        before = Pair(listener)
-        number = before.ours.fileno()
-        connections.opened(number)
-        other = Pair(listener)  # takes the number, and does not matter here
-        os.dup2(other.ours.fileno(), number)
-        other.theirs.sendall(bytes(1000))
-        other.ours.send(bytes(1000))
-        await until(lambda: not len(connections))
-        assert connections.counts == {}
-        assert not other.is_cut()
-        connections.close()
-
-    asyncio.run(scene())
+    connections = ConnectionLimiter(ConnectionLimits(1))
+    before = Pair(listener)
+    number = before.ours.fileno()
+    connections.opened(number)
+    other = Pair(listener)  # takes the number, and does not matter here
+    os.dup2(other.ours.fileno(), number)
+    other.theirs.sendall(bytes(1000))
+    other.ours.send(bytes(1000))
+    await until(lambda: not len(connections))
+    assert connections.counts == {}
+    assert not other.is_cut()
+    connections.close()
 
 
 def test_h13_signs_of_life_are_no_subscriptions() -> None:

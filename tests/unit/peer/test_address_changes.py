@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,98 +66,76 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Network:
     return Network(monkeypatch)
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(test())  # type: ignore[arg-type]
+async def test_without_a_network_it_waits_for_one(network: Network) -> None:
+    peer = network.peer()
+    await peer.start()
+    assert (peer.announced, network.endpoint) == (None, "")
+    assert peer.trouble == "no route to the tracker at tcp://tracker.example:5000"
+    network.facing = "192.0.2.8"
+    assert await peer.refresh() == "tcp://192.0.2.8:40000"
+    assert peer.trouble is None
 
 
-def test_without_a_network_it_waits_for_one(network: Network) -> None:
-    async def test() -> None:
-        peer = network.peer()
-        await peer.start()
-        assert (peer.announced, network.endpoint) == (None, "")
-        assert peer.trouble == "no route to the tracker at tcp://tracker.example:5000"
-        network.facing = "192.0.2.8"
+async def test_it_moves_when_the_address_changes_and_only_then(network: Network) -> None:
+    peer = network.peer()
+    network.facing = "192.0.2.8"
+    await peer.start()
+    for _ in range(3):
         assert await peer.refresh() == "tcp://192.0.2.8:40000"
-        assert peer.trouble is None
-
-    run(test)
-
-
-def test_it_moves_when_the_address_changes_and_only_then(network: Network) -> None:
-    async def test() -> None:
-        peer = network.peer()
-        network.facing = "192.0.2.8"
-        await peer.start()
-        for _ in range(3):
-            assert await peer.refresh() == "tcp://192.0.2.8:40000"
-        assert len(network.moves) == 1
-        network.facing = "192.0.2.9"
-        assert await peer.refresh() == "tcp://192.0.2.9:40000", "at the port that it had"
-        network.facing = None
-        assert await peer.refresh() == "tcp://192.0.2.9:40000", "there is nothing better"
-        assert peer.trouble is not None
-        network.facing = "192.0.2.7"
-        network.taken.add("tcp://192.0.2.7:40000")
-        assert await peer.refresh() == "tcp://192.0.2.7:40002", "at another port if need be"
-
-    run(test)
+    assert len(network.moves) == 1
+    network.facing = "192.0.2.9"
+    assert await peer.refresh() == "tcp://192.0.2.9:40000", "at the port that it had"
+    network.facing = None
+    assert await peer.refresh() == "tcp://192.0.2.9:40000", "there is nothing better"
+    assert peer.trouble is not None
+    network.facing = "192.0.2.7"
+    network.taken.add("tcp://192.0.2.7:40000")
+    assert await peer.refresh() == "tcp://192.0.2.7:40002", "at another port if need be"
 
 
-def test_a_name_to_listen_at_is_looked_up_once_a_minute(network: Network) -> None:
-    async def test() -> None:
-        peer = network.peer("tcp://peer.example:5100")
-        network.names["peer.example"] = "192.0.2.8"
-        await peer.start()
-        network.names["peer.example"] = "192.0.2.9"
-        assert await peer.refresh() == "tcp://192.0.2.8:5100"
-        network.now += 61
-        assert await peer.refresh() == "tcp://192.0.2.9:5100"
-        network.now += 61
-        network.names.clear()
-        assert await peer.refresh() == "tcp://192.0.2.9:5100", "a name server away moves nobody"
-        assert network.asked == ["peer.example"] * 3
-
-    run(test)
+async def test_a_name_to_listen_at_is_looked_up_once_a_minute(network: Network) -> None:
+    peer = network.peer("tcp://peer.example:5100")
+    network.names["peer.example"] = "192.0.2.8"
+    await peer.start()
+    network.names["peer.example"] = "192.0.2.9"
+    assert await peer.refresh() == "tcp://192.0.2.8:5100"
+    network.now += 61
+    assert await peer.refresh() == "tcp://192.0.2.9:5100"
+    network.now += 61
+    network.names.clear()
+    assert await peer.refresh() == "tcp://192.0.2.9:5100", "a name server away moves nobody"
+    assert network.asked == ["peer.example"] * 3
 
 
-def test_an_address_that_is_not_there_yet_is_waited_for(network: Network) -> None:
-    async def test() -> None:
-        peer = network.peer("tcp://10.9.9.9:5100")
-        await peer.start()
-        assert peer.announced is None
-        assert "Cannot assign" in str(peer.trouble)
-
-    run(test)
+async def test_an_address_that_is_not_there_yet_is_waited_for(network: Network) -> None:
+    peer = network.peer("tcp://10.9.9.9:5100")
+    await peer.start()
+    assert peer.announced is None
+    assert "Cannot assign" in str(peer.trouble)
 
 
 @pytest.mark.parametrize("error", [CannotListen("in use"), ConfigError("no such name")])
-def test_permanent_faults_are_raised_at_the_start(network: Network, error: Exception) -> None:
+async def test_permanent_faults_are_raised_at_the_start(network: Network, error: Exception) -> None:
     def move(listen: str) -> None:
         raise error
 
-    async def test() -> None:
-        network.facing = "192.0.2.8"
-        network.move = move  # type: ignore[method-assign]
-        with pytest.raises(type(error)):
-            await network.peer().start()
-
-    run(test)
+    network.facing = "192.0.2.8"
+    network.move = move  # type: ignore[method-assign]
+    with pytest.raises(type(error)):
+        await network.peer().start()
 
 
-def test_the_advertised_host_is_announced_with_the_bound_port(network: Network) -> None:
+async def test_the_advertised_host_is_announced_with_the_bound_port(network: Network) -> None:
     async def told(listen: str | None, advertise: str) -> Any:
         peer = network.peer(listen, advertise)
         await peer.start()
         return peer.announced
 
-    async def test() -> None:
-        network.names["me.example"] = "198.51.100.7"
-        assert await told(None, "198.51.100.1") == "tcp://198.51.100.1:40000"
-        assert network.moves == ["tcp://*:0"], "without --listen, at all addresses"
-        assert await told("tcp://192.0.2.8:5100", "2001:db8::1") == "tcp://[2001:db8::1]:5100"
-        assert await told("tcp://192.0.2.8:5100", "me.example") == "tcp://198.51.100.7:5100"
-
-    run(test)
+    network.names["me.example"] = "198.51.100.7"
+    assert await told(None, "198.51.100.1") == "tcp://198.51.100.1:40000"
+    assert network.moves == ["tcp://*:0"], "without --listen, at all addresses"
+    assert await told("tcp://192.0.2.8:5100", "2001:db8::1") == "tcp://[2001:db8::1]:5100"
+    assert await told("tcp://192.0.2.8:5100", "me.example") == "tcp://198.51.100.7:5100"
 
 
 @pytest.mark.parametrize(
@@ -176,20 +152,17 @@ def test_the_advertised_host_is_announced_with_the_bound_port(network: Network) 
         ("ipc:///run/peer", False, "no address", False),
     ],
 )
-def test_an_address_that_others_cannot_reach_is_reported(
+async def test_an_address_that_others_cannot_reach_is_reported(
     network: Network, listen: str, networked: bool, seen_at: str, advised: bool
 ) -> None:
-    async def test() -> None:
-        peer = network.peer(listen)
-        await peer.start()
-        assert peer.advice is None
-        welcome = tracker.Welcome(
-            b"t" * 16, [b"k" * 32], "tcp://*:1", 1, None, b"i" * 16, b"n" * 32, seen_at, networked
-        )
-        network.reached = "tcp://127.0.0.1:5000" if is_address(seen_at) else "ipc:///run/tracker"
-        peer.link_up(welcome)
-        await peer.refresh()
-        assert (peer.advice is not None) == advised
-        peer.close()
-
-    run(test)
+    peer = network.peer(listen)
+    await peer.start()
+    assert peer.advice is None
+    welcome = tracker.Welcome(
+        b"t" * 16, [b"k" * 32], "tcp://*:1", 1, None, b"i" * 16, b"n" * 32, seen_at, networked
+    )
+    network.reached = "tcp://127.0.0.1:5000" if is_address(seen_at) else "ipc:///run/tracker"
+    peer.link_up(welcome)
+    await peer.refresh()
+    assert (peer.advice is not None) == advised
+    peer.close()

@@ -97,22 +97,18 @@ def test_a_limit_by_hand_holds_until_the_next_slot(tmp_path: Path) -> None:
     assert rates(one) == (5 * MIB, MIB)
 
 
-def test_time_that_passes_changes_the_limits(
+async def test_time_that_passes_changes_the_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock("2026-06-01T09:00")
     monkeypatch.setattr("peer.bandwidth.LOOK_S", 0.001)
     one = bandwidth(tmp_path, clock)
-
-    async def test() -> None:
-        await one.change(control.Limit(schedule="08:00,5M 18:00,off"))
-        assert not one.up.unlimited
-        following = asyncio.create_task(one.follow_clock())
-        clock.now += timedelta(hours=12)  # a night of sleep
-        await until(lambda: one.up.unlimited)
-        following.cancel()
-
-    asyncio.run(test())
+    await one.change(control.Limit(schedule="08:00,5M 18:00,off"))
+    assert not one.up.unlimited
+    following = asyncio.create_task(one.follow_clock())
+    clock.now += timedelta(hours=12)  # a night of sleep
+    await until(lambda: one.up.unlimited)
+    following.cancel()
 
 
 def test_nothing_changes_when_it_cannot_be_stored(tmp_path: Path) -> None:

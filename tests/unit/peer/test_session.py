@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,233 +80,174 @@ ACTIVATION = [
 ]
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(test())  # type: ignore[arg-type]
+async def test_a_login_brings_everything_back_in_order() -> None:
+    stage = Stage()
+    await stage.session.begin(ALICE)
+    assert stage.log == ["tickets.clear", *ACTIVATION]
 
 
-def test_a_login_brings_everything_back_in_order() -> None:
-    async def test() -> None:
-        stage = Stage()
-        await stage.session.begin(ALICE)
-        assert stage.log == ["tickets.clear", *ACTIVATION]
-
-    run(test)
-
-
-def test_the_trackers_return_activates_everything_and_listings_wait_for_it() -> None:
-    async def test() -> None:
-        stage = Stage(ALICE)
-        stage.session.link_up()
-        assert stage.log == []
-        await stage.session.wait_ready(10.0)
-        assert stage.log == ACTIVATION
-
-    run(test)
+async def test_the_trackers_return_activates_everything_and_listings_wait_for_it() -> None:
+    stage = Stage(ALICE)
+    stage.session.link_up()
+    assert stage.log == []
+    await stage.session.wait_ready(10.0)
+    assert stage.log == ACTIVATION
 
 
-def test_a_listing_does_not_wait_for_ever() -> None:
-    async def test() -> None:
-        stage = Stage(ALICE)
-        stage.replica.sync = asyncio.Event().wait
-        stage.session.link_up()
-        await stage.session.wait_ready(0.01)
-        stage.session.close()
-
-    run(test)
+async def test_a_listing_does_not_wait_for_ever() -> None:
+    stage = Stage(ALICE)
+    stage.replica.sync = asyncio.Event().wait
+    stage.session.link_up()
+    await stage.session.wait_ready(0.01)
+    stage.session.close()
 
 
-def test_a_link_without_a_user_ends_everything() -> None:
-    async def test() -> None:
-        stage = Stage(None)
-        stage.session.link_up()
-        log = await stage.ends("tickets.clear")
-        assert log == [
-            "follows.deactivate",
-            "shares.deactivate",
-            "downloads.deactivate",
-            "tickets.clear",
-        ]
-
-    run(test)
+async def test_a_link_without_a_user_ends_everything() -> None:
+    stage = Stage(None)
+    stage.session.link_up()
+    log = await stage.ends("tickets.clear")
+    assert log == [
+        "follows.deactivate",
+        "shares.deactivate",
+        "downloads.deactivate",
+        "tickets.clear",
+    ]
 
 
-def test_a_refusal_for_now_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refusal_for_now_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_S", 0.01)
-
-    async def test() -> None:
-        stage = Stage(ALICE)
-        stage.fails["lease.announce"] = Refused(Code.BUSY, "too many at once")
-        stage.session.link_up()
-        await stage.session.wait_ready(10.0)
-        assert stage.log == [*ACTIVATION[:2], *ACTIVATION]
-
-    run(test)
+    stage = Stage(ALICE)
+    stage.fails["lease.announce"] = Refused(Code.BUSY, "too many at once")
+    stage.session.link_up()
+    await stage.session.wait_ready(10.0)
+    assert stage.log == [*ACTIVATION[:2], *ACTIVATION]
 
 
-def test_a_lost_link_is_left_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lost_link_is_left_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_S", 0.0)
-
-    async def test() -> None:
-        stage = Stage(ALICE)
-        stage.fails["lease.announce"] = TransportError("away")
-        stage.session.link_up()
-        await stage.session.wait_ready(10.0)
-        assert stage.log == ACTIVATION[:2]
-        stage.session.link_up()
-        await stage.session.wait_ready(10.0)
-        assert stage.log == [*ACTIVATION[:2], *ACTIVATION]
-
-    run(test)
+    stage = Stage(ALICE)
+    stage.fails["lease.announce"] = TransportError("away")
+    stage.session.link_up()
+    await stage.session.wait_ready(10.0)
+    assert stage.log == ACTIVATION[:2]
+    stage.session.link_up()
+    await stage.session.wait_ready(10.0)
+    assert stage.log == [*ACTIVATION[:2], *ACTIVATION]
 
 
-def test_a_logout_during_the_return_wins() -> None:
-    async def test() -> None:
-        stage = Stage(ALICE)
-        stage.session.link_up()
-        await stage.session.end()
-        await stage.session.wait_ready(10.0)
-        assert stage.log[-4:] == [
-            "follows.deactivate",
-            "shares.deactivate",
-            "downloads.deactivate",
-            "tickets.clear",
-        ]
-        assert "shares.activate" not in stage.log[-3:]
-
-    run(test)
+async def test_a_logout_during_the_return_wins() -> None:
+    stage = Stage(ALICE)
+    stage.session.link_up()
+    await stage.session.end()
+    await stage.session.wait_ready(10.0)
+    assert stage.log[-4:] == [
+        "follows.deactivate",
+        "shares.deactivate",
+        "downloads.deactivate",
+        "tickets.clear",
+    ]
+    assert "shares.activate" not in stage.log[-3:]
 
 
-def test_a_login_that_is_refused_a_part_for_now_gets_it_later(
+async def test_a_login_that_is_refused_a_part_for_now_gets_it_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "RETRY_S", 0.01)
-
-    async def test() -> None:
-        stage = Stage()
-        stage.fails["lease.announce"] = Refused(Code.BUSY, "too many at once")
-        await stage.session.begin(ALICE)
-        assert stage.log == ["tickets.clear", *ACTIVATION[:2], *ACTIVATION]
-
-    run(test)
+    stage = Stage()
+    stage.fails["lease.announce"] = Refused(Code.BUSY, "too many at once")
+    await stage.session.begin(ALICE)
+    assert stage.log == ["tickets.clear", *ACTIVATION[:2], *ACTIVATION]
 
 
-def test_a_login_goes_on_after_its_caller_is_gone() -> None:
-    async def test() -> None:
-        stage = Stage()
-        told = asyncio.Event()
-        stage.replica.sync = told.wait
-        asking = asyncio.create_task(stage.session.begin(ALICE))
-        await turns()
-        asking.cancel()
-        told.set()
-        await stage.ends("shares.reconcile")
-        assert asking.cancelled()
-        assert stage.log == ["tickets.clear", *ACTIVATION[1:]]
-
-    run(test)
+async def test_a_login_goes_on_after_its_caller_is_gone() -> None:
+    stage = Stage()
+    told = asyncio.Event()
+    stage.replica.sync = told.wait
+    asking = asyncio.create_task(stage.session.begin(ALICE))
+    await turns()
+    asking.cancel()
+    told.set()
+    await stage.ends("shares.reconcile")
+    assert asking.cancelled()
+    assert stage.log == ["tickets.clear", *ACTIVATION[1:]]
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_a_change_of_groups_after_a_logout_is_ignored(known: bool) -> None:
-    async def test() -> None:
-        stage = Stage(ALICE)
-        stage.session.groups_changed()
-        stage.replica.user = ALICE if not known else None
-        stage.replica.known = known
-        await turns()
-        assert stage.log == []
-        stage.replica.user, stage.replica.known = ALICE, True
-        stage.session.groups_changed()
-        await turns()
-        assert stage.log == [
-            "follows.groups_changed",
-            "downloads.groups_changed",
-            "shares.groups_changed",
-        ]
-
-    run(test)
+async def test_a_change_of_groups_after_a_logout_is_ignored(known: bool) -> None:
+    stage = Stage(ALICE)
+    stage.session.groups_changed()
+    stage.replica.user = ALICE if not known else None
+    stage.replica.known = known
+    await turns()
+    assert stage.log == []
+    stage.replica.user, stage.replica.known = ALICE, True
+    stage.session.groups_changed()
+    await turns()
+    assert stage.log == [
+        "follows.groups_changed",
+        "downloads.groups_changed",
+        "shares.groups_changed",
+    ]
 
 
 @pytest.mark.parametrize("farewell", [events.Left, events.Removed])
-def test_a_leaving_user_is_no_longer_served(farewell: Any) -> None:
-    async def test() -> None:
-        stage = Stage(ALICE)
-        stage.session.entry(events.LogEntry("films", 1, 1, 2, farewell("Bob", 2)))
-        assert stage.log == ["follows.entry", "server.drop_user"]
-        stage.session.entry(events.LogEntry("films", 2, 1, 3, farewell("Alice", 3)))
-        log = await stage.ends("shares.left_group")
-        assert log[3:] == ["server.drop_user", "tickets.drop", "shares.left_group"]
-        stage.session.entry(events.LogEntry("films", 3, 1, 3, events.Joined("carol")))
-        assert stage.log[6:] == ["follows.entry"]
-
-    run(test)
+async def test_a_leaving_user_is_no_longer_served(farewell: Any) -> None:
+    stage = Stage(ALICE)
+    stage.session.entry(events.LogEntry("films", 1, 1, 2, farewell("Bob", 2)))
+    assert stage.log == ["follows.entry", "server.drop_user"]
+    stage.session.entry(events.LogEntry("films", 2, 1, 3, farewell("Alice", 3)))
+    log = await stage.ends("shares.left_group")
+    assert log[3:] == ["server.drop_user", "tickets.drop", "shares.left_group"]
+    stage.session.entry(events.LogEntry("films", 3, 1, 3, events.Joined("carol")))
+    assert stage.log[6:] == ["follows.entry"]
 
 
-def test_a_logged_out_device_is_no_longer_served() -> None:
-    async def test() -> None:
-        stage = Stage(ALICE)
-        stage.session.entry(
-            events.LogEntry("films", 1, 1, 2, events.Device("Bob", b"d" * 32, True))
-        )
-        assert stage.log == ["follows.entry"]
-        stage.session.entry(
-            events.LogEntry("films", 2, 1, 2, events.Device("Bob", b"d" * 32, False))
-        )
-        assert stage.log[1:] == ["follows.entry", "server.drop_user"]
-
-    run(test)
+async def test_a_logged_out_device_is_no_longer_served() -> None:
+    stage = Stage(ALICE)
+    stage.session.entry(events.LogEntry("films", 1, 1, 2, events.Device("Bob", b"d" * 32, True)))
+    assert stage.log == ["follows.entry"]
+    stage.session.entry(events.LogEntry("films", 2, 1, 2, events.Device("Bob", b"d" * 32, False)))
+    assert stage.log[1:] == ["follows.entry", "server.drop_user"]
 
 
-def test_a_logout_from_elsewhere_ends_everything() -> None:
-    async def test() -> None:
-        stage = Stage(ALICE)
-        stage.session.logged_out("no user is logged in on this device")
-        stage.replica.user = None
-        assert stage.session.logout_notice == "alice was logged out of this device, from elsewhere"
-        log = await stage.ends("tickets.clear")
-        assert log == [
-            "follows.deactivate",
-            "shares.deactivate",
-            "downloads.deactivate",
-            "tickets.clear",
-        ]
-
-    run(test)
+async def test_a_logout_from_elsewhere_ends_everything() -> None:
+    stage = Stage(ALICE)
+    stage.session.logged_out("no user is logged in on this device")
+    stage.replica.user = None
+    assert stage.session.logout_notice == "alice was logged out of this device, from elsewhere"
+    log = await stage.ends("tickets.clear")
+    assert log == [
+        "follows.deactivate",
+        "shares.deactivate",
+        "downloads.deactivate",
+        "tickets.clear",
+    ]
 
 
-def test_a_login_right_after_a_logout_from_elsewhere_wins() -> None:
-    async def test() -> None:
-        stage = Stage(ALICE)
-        stage.session.logged_out("no user is logged in on this device")
-        stage.replica.user = None
-        await stage.session.begin(ALICE)
-        await turns()
-        assert stage.session.logout_notice is None
-        assert stage.log == ["tickets.clear", *ACTIVATION]
-
-    run(test)
+async def test_a_login_right_after_a_logout_from_elsewhere_wins() -> None:
+    stage = Stage(ALICE)
+    stage.session.logged_out("no user is logged in on this device")
+    stage.replica.user = None
+    await stage.session.begin(ALICE)
+    await turns()
+    assert stage.session.logout_notice is None
+    assert stage.log == ["tickets.clear", *ACTIVATION]
 
 
-def test_a_logout_with_a_lost_reply_counts_as_done_here() -> None:
-    async def test() -> None:
-        stage = Stage(ALICE)
-        # A new connection, on which the tracker says that no user is logged in …
-        stage.session.logged_out("no user is logged in on this device")
-        stage.replica.user = None
-        stage.session.link_up()
-        await stage.ends("tickets.clear")
-        assert stage.session.logout_notice is not None
-        # … and then the answer to the logout, which was asked again.
-        await stage.session.end()
-        assert stage.session.logout_notice is None
-
-    run(test)
+async def test_a_logout_with_a_lost_reply_counts_as_done_here() -> None:
+    stage = Stage(ALICE)
+    # A new connection, on which the tracker says that no user is logged in …
+    stage.session.logged_out("no user is logged in on this device")
+    stage.replica.user = None
+    stage.session.link_up()
+    await stage.ends("tickets.clear")
+    assert stage.session.logout_notice is not None
+    # … and then the answer to the logout, which was asked again.
+    await stage.session.end()
+    assert stage.session.logout_notice is None
 
 
-def test_leaving_a_group_voluntarily() -> None:
-    async def test() -> None:
-        stage = Stage(ALICE)
-        await stage.session.left_group(FILMS)
-        assert stage.log == ["tickets.drop", "shares.left_group", "replica.sync"]
-
-    run(test)
+async def test_leaving_a_group_voluntarily() -> None:
+    stage = Stage(ALICE)
+    await stage.session.left_group(FILMS)
+    assert stage.log == ["tickets.drop", "shares.left_group", "replica.sync"]

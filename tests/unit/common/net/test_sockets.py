@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -42,12 +42,10 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.005)
 
 
-def run(test: Callable[[zmq.Context[Any]], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with fresh_context() as context:
-            await test(context)
-
-    asyncio.run(main())
+@pytest.fixture
+async def context() -> AsyncIterator[zmq.Context[Any]]:
+    async with fresh_context() as context:
+        yield context
 
 
 def router(context: zmq.Context[Any], pair: KeyPair, **options: Any) -> zmq.Socket[Any]:
@@ -92,123 +90,104 @@ def connect_and_send(
     return client
 
 
-def test_the_proved_key_is_the_sender() -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        server = Server(context, lambda key, address: zap.Admission.ADMIT)
-        pair = new_pair()
-        connect_and_send(context, server, pair, b"hello")
-        await until(lambda: server.received)
-        who, message = server.received[0]
-        assert who is not None
-        assert (who.device, message) == (pair.public, b"hello")
-        assert len(who.routing_id) == limits.ROUTING_ID_BYTES
-        assert server.guard.counts["admit"] == 1
-        server.close()
-
-    run(test)
+async def test_the_proved_key_is_the_sender(context: zmq.Context[Any]) -> None:
+    server = Server(context, lambda key, address: zap.Admission.ADMIT)
+    pair = new_pair()
+    connect_and_send(context, server, pair, b"hello")
+    await until(lambda: server.received)
+    who, message = server.received[0]
+    assert who is not None
+    assert (who.device, message) == (pair.public, b"hello")
+    assert len(who.routing_id) == limits.ROUTING_ID_BYTES
+    assert server.guard.counts["admit"] == 1
+    server.close()
 
 
-def test_metadata_of_the_clients_own_making_is_overruled() -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        server = Server(context, lambda key, address: zap.Admission.ADMIT)
-        pair = new_pair()
-        client = dealer(context, pair, server.pair.public)
-        client.setsockopt(zmq.METADATA, b"X-User-Id:" + b"00" * 32)
-        with pytest.raises(zmq.ZMQError):
-            client.setsockopt(zmq.METADATA, b"User-Id:" + b"00" * 32)
-        client.connect(server.endpoint)
-        client.send(b"hello")
-        await until(lambda: server.received)
-        who, _ = server.received[0]
-        assert who is not None
-        assert who.device == pair.public
-        server.close()
-
-    run(test)
+async def test_metadata_of_the_clients_own_making_is_overruled(context: zmq.Context[Any]) -> None:
+    server = Server(context, lambda key, address: zap.Admission.ADMIT)
+    pair = new_pair()
+    client = dealer(context, pair, server.pair.public)
+    client.setsockopt(zmq.METADATA, b"X-User-Id:" + b"00" * 32)
+    with pytest.raises(zmq.ZMQError):
+        client.setsockopt(zmq.METADATA, b"User-Id:" + b"00" * 32)
+    client.connect(server.endpoint)
+    client.send(b"hello")
+    await until(lambda: server.received)
+    who, _ = server.received[0]
+    assert who is not None
+    assert who.device == pair.public
+    server.close()
 
 
-def test_messages_under_a_guessable_routing_id_are_ignored() -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        server = Server(context, lambda key, address: zap.Admission.ADMIT)
-        client = dealer(context, new_pair(), server.pair.public)
-        client.setsockopt(zmq.ROUTING_ID, b"short")
-        client.connect(server.endpoint)
-        client.send(b"hello")
-        await until(lambda: server.received)
-        assert server.received[0][0] is None
-        server.close()
-
-    run(test)
+async def test_messages_under_a_guessable_routing_id_are_ignored(context: zmq.Context[Any]) -> None:
+    server = Server(context, lambda key, address: zap.Admission.ADMIT)
+    client = dealer(context, new_pair(), server.pair.public)
+    client.setsockopt(zmq.ROUTING_ID, b"short")
+    client.connect(server.endpoint)
+    client.send(b"hello")
+    await until(lambda: server.received)
+    assert server.received[0][0] is None
+    server.close()
 
 
 @pytest.mark.parametrize("answer", [zap.Admission.DENY, zap.Admission.RETRY, RuntimeError("a bug")])
-def test_only_admitted_keys_can_connect(answer: zap.Admission | Exception) -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        good, bad = new_pair(), new_pair()
+async def test_only_admitted_keys_can_connect(
+    context: zmq.Context[Any], answer: zap.Admission | Exception
+) -> None:
+    good, bad = new_pair(), new_pair()
 
-        def policy(key: DeviceKey, address: str) -> zap.Admission:
-            assert address == "127.0.0.1"
-            if key == good.public:
-                return zap.Admission.ADMIT
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
+    def policy(key: DeviceKey, address: str) -> zap.Admission:
+        assert address == "127.0.0.1"
+        if key == good.public:
+            return zap.Admission.ADMIT
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-        server = Server(context, policy)
-        connect_and_send(context, server, bad, b"bad")
-        counted = {zap.Admission.DENY: "deny"}.get(answer, "retry")  # type: ignore[arg-type]
-        await until(lambda: server.guard.counts[counted])
-        connect_and_send(context, server, good, b"good")
-        await until(lambda: server.received)
-        assert [message for _, message in server.received] == [b"good"]
-        assert server.guard.counts["failures"] == (
-            server.guard.counts["retry"] if isinstance(answer, Exception) else 0
-        )
-        server.close()
-
-    run(test)
-
-
-def test_a_domain_without_a_policy_admits_no_client() -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        server = Server(context, lambda key, address: zap.Admission.ADMIT)
-        server.guard._policies.clear()
-        connect_and_send(context, server, new_pair(), b"hello")
-        await until(lambda: server.guard.counts["deny"])
-        assert server.received == []
-        server.close()
-
-    run(test)
+    server = Server(context, policy)
+    connect_and_send(context, server, bad, b"bad")
+    counted = {zap.Admission.DENY: "deny"}.get(answer, "retry")  # type: ignore[arg-type]
+    await until(lambda: server.guard.counts[counted])
+    connect_and_send(context, server, good, b"good")
+    await until(lambda: server.received)
+    assert [message for _, message in server.received] == [b"good"]
+    assert server.guard.counts["failures"] == (
+        server.guard.counts["retry"] if isinstance(answer, Exception) else 0
+    )
+    server.close()
 
 
-def test_the_self_check_passes_with_a_guard_and_fails_without() -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        guard = zap.ZapHandler(context)
-        await zap.self_check(context, guard)
-        assert guard.counts == {}
-        guard.close()
+async def test_a_domain_without_a_policy_admits_no_client(context: zmq.Context[Any]) -> None:
+    server = Server(context, lambda key, address: zap.Admission.ADMIT)
+    server.guard._policies.clear()
+    connect_and_send(context, server, new_pair(), b"hello")
+    await until(lambda: server.guard.counts["deny"])
+    assert server.received == []
+    server.close()
 
-    async def without(context: zmq.Context[Any]) -> None:
-        guard = zap.ZapHandler(context)
+
+async def test_the_self_check_passes_with_a_guard_and_fails_without(
+    context: zmq.Context[Any],
+) -> None:
+    guard = zap.ZapHandler(context)
+    await zap.self_check(context, guard)
+    assert guard.counts == {}
+    guard.close()
+    async with fresh_context() as other:
+        guard = zap.ZapHandler(other)
         guard.close()  # libzmq finds no handler
         with pytest.raises(ConfigError, match="self-check"):
-            await zap.self_check(context, guard, timeout_s=0.3)
-
-    run(test)
-    run(without)
+            await zap.self_check(other, guard, timeout_s=0.3)
 
 
-def test_a_handler_that_lets_everyone_in_fails_the_self_check(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_a_handler_that_lets_everyone_in_fails_the_self_check(
+    monkeypatch: pytest.MonkeyPatch, context: zmq.Context[Any]
 ) -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        guard = zap.ZapHandler(context)
-        monkeypatch.setattr(guard, "_decide", lambda d, a, m, c: (zap.Admission.ADMIT, c[0]))
-        with pytest.raises(ConfigError, match="self-check"):
-            await zap.self_check(context, guard, timeout_s=1.0)
-        guard.close()
-
-    run(test)
+    guard = zap.ZapHandler(context)
+    monkeypatch.setattr(guard, "_decide", lambda d, a, m, c: (zap.Admission.ADMIT, c[0]))
+    with pytest.raises(ConfigError, match="self-check"):
+        await zap.self_check(context, guard, timeout_s=1.0)
+    guard.close()
 
 
 def test_a_serving_socket_needs_a_domain() -> None:
@@ -218,29 +197,23 @@ def test_a_serving_socket_needs_a_domain() -> None:
     context.destroy(linger=0)
 
 
-def test_an_exception_in_on_message_does_not_stop_the_pump() -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        server = Server(context, lambda key, address: zap.Admission.ADMIT)
-        client = connect_and_send(context, server, new_pair(), b"raise")
-        client.send(b"next")
-        await until(lambda: len(server.received) == 2)
-        server.close()
-
-    run(test)
+async def test_an_exception_in_on_message_does_not_stop_the_pump(context: zmq.Context[Any]) -> None:
+    server = Server(context, lambda key, address: zap.Admission.ADMIT)
+    client = connect_and_send(context, server, new_pair(), b"raise")
+    client.send(b"next")
+    await until(lambda: len(server.received) == 2)
+    server.close()
 
 
-def test_a_message_that_is_too_long_ends_the_connection() -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        server = Server(context, lambda key, address: zap.Admission.ADMIT)
-        client = connect_and_send(context, server, new_pair(), b"x" * 1001)
-        down: list[ConnectionEvent] = []
-        monitor = SocketMonitor(client, down.append)
-        await until(lambda: ConnectionEvent.DOWN in down)
-        assert server.received == []
-        monitor.close()
-        server.close()
-
-    run(test)
+async def test_a_message_that_is_too_long_ends_the_connection(context: zmq.Context[Any]) -> None:
+    server = Server(context, lambda key, address: zap.Admission.ADMIT)
+    client = connect_and_send(context, server, new_pair(), b"x" * 1001)
+    down: list[ConnectionEvent] = []
+    monitor = SocketMonitor(client, down.append)
+    await until(lambda: ConnectionEvent.DOWN in down)
+    assert server.received == []
+    monitor.close()
+    server.close()
 
 
 def pair_of(context: zmq.Context[Any], on_message: Callable[[Frames], None]) -> tuple[Pump, Any]:
@@ -254,118 +227,101 @@ def pair_of(context: zmq.Context[Any], on_message: Callable[[Frames], None]) -> 
     return Pump(near, on_message), far
 
 
-def test_all_messages_of_a_long_queue_are_received_in_order() -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        received: list[bytes] = []
-        pump, far = pair_of(context, lambda frames: received.append(frames[0].bytes))
-        sent = [b"%d" % at for at in range(Pump.BATCH * 5)]
-        for message in sent:
-            far.send(message)
-            await asyncio.sleep(0)
-        await until(lambda: len(received) == len(sent))
-        assert received == sent
-        pump.close()
-
-    run(test)
-
-
-def test_a_message_that_arrives_during_a_send_is_received() -> None:
-    """Sending takes in the wake-up of the descriptor."""
-
-    async def test(context: zmq.Context[Any]) -> None:
-        received: list[bytes] = []
-        pump, far = pair_of(context, lambda frames: received.append(frames[0].bytes))
+async def test_all_messages_of_a_long_queue_are_received_in_order(
+    context: zmq.Context[Any],
+) -> None:
+    received: list[bytes] = []
+    pump, far = pair_of(context, lambda frames: received.append(frames[0].bytes))
+    sent = [b"%d" % at for at in range(Pump.BATCH * 5)]
+    for message in sent:
+        far.send(message)
         await asyncio.sleep(0)
-        for at in range(50):
-            far.send(b"%d" % at)
+    await until(lambda: len(received) == len(sent))
+    assert received == sent
+    pump.close()
+
+
+async def test_a_message_that_arrives_during_a_send_is_received(context: zmq.Context[Any]) -> None:
+    """Sending takes in the wake-up of the descriptor."""
+    received: list[bytes] = []
+    pump, far = pair_of(context, lambda frames: received.append(frames[0].bytes))
+    await asyncio.sleep(0)
+    for at in range(50):
+        far.send(b"%d" % at)
+        pump.send([b"answer"])
+        far.recv()
+        await until(lambda at=at: len(received) == at + 1)
+    pump.close()
+
+
+async def test_a_message_that_arrives_while_another_is_answered_is_received(
+    context: zmq.Context[Any],
+) -> None:
+    """The pump does not look at the socket for each answer: it goes on reading anyway."""
+    received: list[bytes] = []
+
+    def on_message(frames: Frames) -> None:
+        received.append(frames[0].bytes)
+        if len(received) < 3 * Pump.BATCH:
+            far.send(b"next")
             pump.send([b"answer"])
             far.recv()
-            await until(lambda at=at: len(received) == at + 1)
-        pump.close()
 
-    run(test)
-
-
-def test_a_message_that_arrives_while_another_is_answered_is_received() -> None:
-    """The pump does not look at the socket for each answer: it goes on reading anyway."""
-
-    async def test(context: zmq.Context[Any]) -> None:
-        received: list[bytes] = []
-
-        def on_message(frames: Frames) -> None:
-            received.append(frames[0].bytes)
-            if len(received) < 3 * Pump.BATCH:
-                far.send(b"next")
-                pump.send([b"answer"])
-                far.recv()
-
-        pump, far = pair_of(context, on_message)
-        await asyncio.sleep(0)
-        far.send(b"first")
-        await until(lambda: len(received) == 3 * Pump.BATCH)
-        pump.close()
-
-    run(test)
+    pump, far = pair_of(context, on_message)
+    await asyncio.sleep(0)
+    far.send(b"first")
+    await until(lambda: len(received) == 3 * Pump.BATCH)
+    pump.close()
 
 
-def test_a_full_queue_and_a_closed_socket_are_distinguished() -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        pump, _ = pair_of(context, lambda frames: None)
-        outcomes = [pump.send([b"x", b"y"]) for _ in range(100)]
-        assert outcomes[0] is Sent.YES
-        assert outcomes[-1] is Sent.FULL
-        pump.close()
-        pump.close()
-        assert pump.send([b"x"]) is Sent.GONE
-
-    run(test)
-
-
-def test_a_message_to_an_absent_connection_is_gone() -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        server = Server(context, lambda key, address: zap.Admission.ADMIT)
-        assert server.pump.send([sockets.new_routing_id(), b"x"]) is Sent.GONE
-        server.close()
-
-    run(test)
+async def test_a_full_queue_and_a_closed_socket_are_distinguished(
+    context: zmq.Context[Any],
+) -> None:
+    pump, _ = pair_of(context, lambda frames: None)
+    outcomes = [pump.send([b"x", b"y"]) for _ in range(100)]
+    assert outcomes[0] is Sent.YES
+    assert outcomes[-1] is Sent.FULL
+    pump.close()
+    pump.close()
+    assert pump.send([b"x"]) is Sent.GONE
 
 
-def test_a_port_in_use_is_reported() -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        server = Server(context, lambda key, address: zap.Admission.ADMIT)
-        other = router(context, new_pair())
-        with pytest.raises(TransportError, match=r"127.0.0.1"):
-            sockets.bind(other, server.endpoint)
-        other.close(linger=0)
-        server.close()
-
-    run(test)
+async def test_a_message_to_an_absent_connection_is_gone(context: zmq.Context[Any]) -> None:
+    server = Server(context, lambda key, address: zap.Admission.ADMIT)
+    assert server.pump.send([sockets.new_routing_id(), b"x"]) is Sent.GONE
+    server.close()
 
 
-def test_the_monitor_reports_connection_events() -> None:
-    async def test(context: zmq.Context[Any]) -> None:
-        server = Server(context, lambda key, address: zap.Admission.ADMIT)
-        reported: list[ConnectionEvent] = []
-        client = dealer(context, new_pair(), server.pair.public)
-        monitor = SocketMonitor(client, reported.append)
-        client.connect(server.endpoint)
-        await until(lambda: ConnectionEvent.UP in reported)
-        server.close()
-        await until(lambda: ConnectionEvent.DOWN in reported)
-        await until(lambda: ConnectionEvent.UNREACHABLE in reported)
-        monitor.close()
+async def test_a_port_in_use_is_reported(context: zmq.Context[Any]) -> None:
+    server = Server(context, lambda key, address: zap.Admission.ADMIT)
+    other = router(context, new_pair())
+    with pytest.raises(TransportError, match=r"127.0.0.1"):
+        sockets.bind(other, server.endpoint)
+    other.close(linger=0)
+    server.close()
 
-        wrong: list[ConnectionEvent] = []
-        server = Server(context, lambda key, address: zap.Admission.ADMIT)
-        client = dealer(context, new_pair(), new_pair().public)
-        monitor = SocketMonitor(client, wrong.append)
-        client.connect(server.endpoint)
-        await until(lambda: ConnectionEvent.FAILED in wrong or ConnectionEvent.DOWN in wrong)
-        assert ConnectionEvent.UP not in wrong
-        monitor.close()
-        server.close()
 
-    run(test)
+async def test_the_monitor_reports_connection_events(context: zmq.Context[Any]) -> None:
+    server = Server(context, lambda key, address: zap.Admission.ADMIT)
+    reported: list[ConnectionEvent] = []
+    client = dealer(context, new_pair(), server.pair.public)
+    monitor = SocketMonitor(client, reported.append)
+    client.connect(server.endpoint)
+    await until(lambda: ConnectionEvent.UP in reported)
+    server.close()
+    await until(lambda: ConnectionEvent.DOWN in reported)
+    await until(lambda: ConnectionEvent.UNREACHABLE in reported)
+    monitor.close()
+
+    wrong: list[ConnectionEvent] = []
+    server = Server(context, lambda key, address: zap.Admission.ADMIT)
+    client = dealer(context, new_pair(), new_pair().public)
+    monitor = SocketMonitor(client, wrong.append)
+    client.connect(server.endpoint)
+    await until(lambda: ConnectionEvent.FAILED in wrong or ConnectionEvent.DOWN in wrong)
+    assert ConnectionEvent.UP not in wrong
+    monitor.close()
+    server.close()
 
 
 LEFT_IN_THE_MIDDLE = """

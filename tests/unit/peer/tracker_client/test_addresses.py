@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -102,160 +102,129 @@ class Stage:
         self.context.destroy(linger=0)
 
 
-def on_stage(test: Callable[[Stage], Awaitable[None]]) -> None:
-    async def main() -> None:
-        stage = Stage()
-        try:
-            await test(stage)
-        finally:
-            stage.close()
-
-    asyncio.run(main())
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.close()
 
 
 @pytest.mark.parametrize("others", [1, 4])
-def test_f90_the_one_address_that_answers_is_found(names: Names, others: int) -> None:
+async def test_f90_the_one_address_that_answers_is_found(
+    names: Names, stage: Stage, others: int
+) -> None:
     names.addresses = [*(f"127.0.0.{n}" for n in range(2, 2 + others)), "127.0.0.1"]
-
-    async def test(stage: Stage) -> None:
-        stage.serve("127.0.0.1")
-        assert await stage.connected() == "127.0.0.1"
-
-    on_stage(test)
+    stage.serve("127.0.0.1")
+    assert await stage.connected() == "127.0.0.1"
 
 
-def test_f90_of_an_ipv6_and_an_ipv4_address_either_may_answer(names: Names) -> None:
-    async def test(stage: Stage) -> None:
-        for there, order in (("127.0.0.1", ["::1", "127.0.0.1"]), ("::1", ["127.0.0.1", "::1"])):
-            stage.port = 0
-            names.addresses = order
-            try:
-                stage.serve(there)
-            except Exception as error:
-                pytest.skip(f"no {there} on this machine: {error}")
-            assert (await stage.connected()).strip("[]") == there
+async def test_f90_of_an_ipv6_and_an_ipv4_address_either_may_answer(
+    names: Names, stage: Stage
+) -> None:
+    for there, order in (("127.0.0.1", ["::1", "127.0.0.1"]), ("::1", ["127.0.0.1", "::1"])):
+        stage.port = 0
+        names.addresses = order
+        try:
+            stage.serve(there)
+        except Exception as error:
+            pytest.skip(f"no {there} on this machine: {error}")
+        assert (await stage.connected()).strip("[]") == there
 
-    on_stage(test)
 
-
-def test_f90_a_silent_address_delays_the_others_only_briefly(
-    names: Names, monkeypatch: pytest.MonkeyPatch
+async def test_f90_a_silent_address_delays_the_others_only_briefly(
+    names: Names, monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
     names.addresses = ["127.0.0.2", "127.0.0.1"]
     monkeypatch.setattr(tracker_client_connection, "STAGGER_S", 0.01)
-
-    async def test(stage: Stage) -> None:
-        stage.serve("127.0.0.1")
-        stage.keep_silent("127.0.0.2")
-        assert await stage.connected() == "127.0.0.1"
-
-    on_stage(test)
+    stage.serve("127.0.0.1")
+    stage.keep_silent("127.0.0.2")
+    assert await stage.connected() == "127.0.0.1"
 
 
-def test_an_impostor_at_one_address_does_not_hide_the_tracker_at_another(names: Names) -> None:
+async def test_an_impostor_at_one_address_does_not_hide_the_tracker_at_another(
+    names: Names, stage: Stage
+) -> None:
     names.addresses = ["127.0.0.2", "127.0.0.1"]
-
-    async def test(stage: Stage) -> None:
-        stage.serve("127.0.0.2", impostor=True)
-        stage.serve("127.0.0.1")
-        assert await stage.connected() == "127.0.0.1"
-
-    on_stage(test)
+    stage.serve("127.0.0.2", impostor=True)
+    stage.serve("127.0.0.1")
+    assert await stage.connected() == "127.0.0.1"
 
 
-def test_of_several_addresses_the_best_reason_is_reported(names: Names) -> None:
+async def test_of_several_addresses_the_best_reason_is_reported(names: Names, stage: Stage) -> None:
     names.addresses = ["127.0.0.3", "127.0.0.2", "127.0.0.4"]
-
-    async def test(stage: Stage) -> None:
-        stage.serve("127.0.0.2", impostor=True)
-        with pytest.raises(TransportError, match="is not this tracker"):
-            await stage.connected()
-        names.addresses = ["127.0.0.3", "127.0.0.4"]
-        with pytest.raises(TransportError, match="no server answers there"):
-            await stage.connected()
-
-    on_stage(test)
+    stage.serve("127.0.0.2", impostor=True)
+    with pytest.raises(TransportError, match="is not this tracker"):
+        await stage.connected()
+    names.addresses = ["127.0.0.3", "127.0.0.4"]
+    with pytest.raises(TransportError, match="no server answers there"):
+        await stage.connected()
 
 
 @pytest.mark.parametrize("found", ["127.0.0.1", "::1"])
-def test_f90_localhost_is_both_loopback_addresses(names: Names, found: str) -> None:
+async def test_f90_localhost_is_both_loopback_addresses(names: Names, found: str) -> None:
     names.addresses = [found]
     for host in ("localhost", "LOCALHOST", "tracker.localhost"):
-        endpoints = asyncio.run(endpoints_of(f"tcp://{host}:5000"))
+        endpoints = await endpoints_of(f"tcp://{host}:5000")
         assert endpoints[0] in ("tcp://127.0.0.1:5000", "tcp://[::1]:5000")
         assert found in endpoints[0]
         assert sorted(endpoints) == ["tcp://127.0.0.1:5000", "tcp://[::1]:5000"]
 
 
-def test_f90_a_name_is_looked_up_anew_each_time(names: Names) -> None:
-    async def test(stage: Stage) -> None:
-        stage.serve("127.0.0.1")
-        names.addresses = socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
-        with pytest.raises(TransportError, match=f"cannot look up {NAME}: Temporary failure"):
-            await stage.connected()
-        names.addresses = ["127.0.0.1"]
-        assert await stage.connected() == "127.0.0.1"
-
-    on_stage(test)
+async def test_f90_a_name_is_looked_up_anew_each_time(names: Names, stage: Stage) -> None:
+    stage.serve("127.0.0.1")
+    names.addresses = socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
+    with pytest.raises(TransportError, match=f"cannot look up {NAME}: Temporary failure"):
+        await stage.connected()
+    names.addresses = ["127.0.0.1"]
+    assert await stage.connected() == "127.0.0.1"
 
 
-def test_f90_a_name_server_that_does_not_answer_holds_up_nothing(
+async def test_f90_a_name_server_that_does_not_answer_holds_up_nothing(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names.addresses = ["127.0.0.1"]
     names.answers.clear()
     monkeypatch.setattr(resolving, "LOOKUP_S", 0.02)
-
-    async def main() -> None:
-        for _ in range(3):
-            with pytest.raises(TransportError, match="the name server does not answer"):
-                await endpoints_of(f"tcp://{NAME}:5000")
-        assert names.asked == 1, "one thread waits, however often it is asked for"
-        names.answers.set()
-        with contextlib.suppress(TransportError):
+    for _ in range(3):
+        with pytest.raises(TransportError, match="the name server does not answer"):
             await endpoints_of(f"tcp://{NAME}:5000")
-        await until(lambda: not resolving._lookups)
-        monkeypatch.setattr(resolving, "LOOKUP_S", 5.0)
-        assert await endpoints_of(f"tcp://{NAME}:5000") == ["tcp://127.0.0.1:5000"]
-
-    asyncio.run(main())
+    assert names.asked == 1, "one thread waits, however often it is asked for"
+    names.answers.set()
+    with contextlib.suppress(TransportError):
+        await endpoints_of(f"tcp://{NAME}:5000")
+    await until(lambda: not resolving._lookups)
+    monkeypatch.setattr(resolving, "LOOKUP_S", 5.0)
+    assert await endpoints_of(f"tcp://{NAME}:5000") == ["tcp://127.0.0.1:5000"]
 
 
 @pytest.mark.parametrize(
     "endpoint", ["tcp://127.0.0.1:5000", "tcp://[::1]:5000", "ipc:///tmp/t.sock"]
 )
-def test_an_address_is_looked_up_nowhere(names: Names, endpoint: str) -> None:
-    assert asyncio.run(endpoints_of(endpoint)) == [endpoint]
+async def test_an_address_is_looked_up_nowhere(names: Names, endpoint: str) -> None:
+    assert await endpoints_of(endpoint) == [endpoint]
     assert not names.asked
 
 
-def test_a_port_that_accepts_and_stays_silent_does_not_answer(
-    names: Names, monkeypatch: pytest.MonkeyPatch
+async def test_a_port_that_accepts_and_stays_silent_does_not_answer(
+    names: Names, monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
     names.addresses = ["127.0.0.1"]
     monkeypatch.setattr(
         tracker_client_connection, "TO_TRACKER", replace(sockets.TO_TRACKER, handshake=100)
     )
-
-    async def test(stage: Stage) -> None:
-        stage.keep_silent("127.0.0.1")
-        with pytest.raises(TransportError, match="does not answer"):
-            await stage.connected()
-
-    on_stage(test)
+    stage.keep_silent("127.0.0.1")
+    with pytest.raises(TransportError, match="does not answer"):
+        await stage.connected()
 
 
-def test_a_port_that_hangs_up_is_no_silent_one(names: Names) -> None:
+async def test_a_port_that_hangs_up_is_no_silent_one(names: Names, stage: Stage) -> None:
     names.addresses = ["127.0.0.1"]
 
-    async def test(stage: Stage) -> None:
-        async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.close()
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
 
-        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-        stage.port = server.sockets[0].getsockname()[1]
-        with pytest.raises(TransportError, match="or it dropped the connection"):
-            await stage.connected()
-        server.close()
-
-    on_stage(test)
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    stage.port = server.sockets[0].getsockname()[1]
+    with pytest.raises(TransportError, match="or it dropped the connection"):
+        await stage.connected()
+    server.close()

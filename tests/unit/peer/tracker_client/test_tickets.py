@@ -55,35 +55,29 @@ class Holder:
         return tracker.Tickets(rows, now)
 
 
-def test_a_ticket_is_fetched_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        holder = Holder(monkeypatch, {"films"})
-        assert holder.tickets.current(FILMS) is None
-        assert await holder.tickets.want(FILMS) == b"1"
-        assert await holder.tickets.want(FILMS) == holder.tickets.current(FILMS) == b"1"
-        assert holder.renewed == [("films", b"1")]
-        holder.now_s = limits.TICKET_LIFE_S
-        assert holder.tickets.current(FILMS) is None
-        assert await holder.tickets.want(FILMS) == b"2"
-        holder.tickets.drop(FILMS)
-        assert holder.tickets.current(FILMS) is None
-        holder.tickets.clear()
-
-    asyncio.run(main())
+async def test_a_ticket_is_fetched_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = Holder(monkeypatch, {"films"})
+    assert holder.tickets.current(FILMS) is None
+    assert await holder.tickets.want(FILMS) == b"1"
+    assert await holder.tickets.want(FILMS) == holder.tickets.current(FILMS) == b"1"
+    assert holder.renewed == [("films", b"1")]
+    holder.now_s = limits.TICKET_LIFE_S
+    assert holder.tickets.current(FILMS) is None
+    assert await holder.tickets.want(FILMS) == b"2"
+    holder.tickets.drop(FILMS)
+    assert holder.tickets.current(FILMS) is None
+    holder.tickets.clear()
 
 
-def test_a_foreign_group_gives_no_ticket(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        holder = Holder(monkeypatch, set())
-        with pytest.raises(Refused) as caught:
-            await holder.tickets.want(FILMS)
-        assert caught.value.code is Code.UNKNOWN_GROUP
-        holder.link.connected = False
-        with pytest.raises(TransportError):
-            await holder.tickets.want(FILMS)
-        holder.tickets.clear()
-
-    asyncio.run(main())
+async def test_a_foreign_group_gives_no_ticket(monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = Holder(monkeypatch, set())
+    with pytest.raises(Refused) as caught:
+        await holder.tickets.want(FILMS)
+    assert caught.value.code is Code.UNKNOWN_GROUP
+    holder.link.connected = False
+    with pytest.raises(TransportError):
+        await holder.tickets.want(FILMS)
+    holder.tickets.clear()
 
 
 def test_renewal_is_in_the_second_half_of_life(
@@ -115,128 +109,110 @@ def requested(holder: Holder) -> list[list[str]]:
     return [ask.groups for ask in holder.link.asked_for(tracker.GetTickets)]
 
 
-def test_a_lost_group_is_requested_once_more_and_then_dropped(
+async def test_a_lost_group_is_requested_once_more_and_then_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def main() -> None:
-        holder = Holder(monkeypatch, {"films", "music"})
+    holder = Holder(monkeypatch, {"films", "music"})
+    await holder.tickets.want(FILMS)
+    await holder.tickets.want(MUSIC)
+    holder.mine.remove("music")
+    let_time_fly(holder, monkeypatch)
+    await until(lambda: requested(holder)[-3:] == [["films"]] * 3, "requests for films")
+    assert 1 <= requested(holder).count(["films", "music"]) <= 5
+    # A ticket lives 600 s and is renewed after 300 s at the earliest: requests are rare.
+    assert len(requested(holder)) <= 2 + holder.now_s / 100
+    assert holder.tickets.current(FILMS) is not None
+    assert holder.tickets.current(MUSIC) is None
+    holder.tickets.clear()
+
+
+async def test_renewal_stops_when_every_group_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = Holder(monkeypatch, {"films"})
+    await holder.tickets.want(FILMS)
+    holder.mine.clear()
+    let_time_fly(holder, monkeypatch)
+    renewal = holder.tickets._renewal
+    assert renewal is not None
+    await until(renewal.done, "the end of the renewal")
+    assert len(requested(holder)) <= 4
+    with pytest.raises(Refused) as caught:
         await holder.tickets.want(FILMS)
-        await holder.tickets.want(MUSIC)
-        holder.mine.remove("music")
-        let_time_fly(holder, monkeypatch)
-        await until(lambda: requested(holder)[-3:] == [["films"]] * 3, "requests for films")
-        assert 1 <= requested(holder).count(["films", "music"]) <= 5
-        # A ticket lives 600 s and is renewed after 300 s at the earliest: requests are rare.
-        assert len(requested(holder)) <= 2 + holder.now_s / 100
-        assert holder.tickets.current(FILMS) is not None
-        assert holder.tickets.current(MUSIC) is None
-        holder.tickets.clear()
-
-    asyncio.run(main())
+    assert caught.value.code is Code.UNKNOWN_GROUP
+    holder.mine.add("films")  # admitted again
+    await holder.tickets.want(FILMS)
+    count = holder.count
+    await until(lambda: holder.count > count + 2, "its renewal")
 
 
-def test_renewal_stops_when_every_group_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        holder = Holder(monkeypatch, {"films"})
-        await holder.tickets.want(FILMS)
-        holder.mine.clear()
-        let_time_fly(holder, monkeypatch)
-        renewal = holder.tickets._renewal
-        assert renewal is not None
-        await until(renewal.done, "the end of the renewal")
-        assert len(requested(holder)) <= 4
-        with pytest.raises(Refused) as caught:
-            await holder.tickets.want(FILMS)
-        assert caught.value.code is Code.UNKNOWN_GROUP
-        holder.mine.add("films")  # admitted again
-        await holder.tickets.want(FILMS)
-        count = holder.count
-        await until(lambda: holder.count > count + 2, "its renewal")
-
-    asyncio.run(main())
-
-
-def test_a_tracker_that_lags_behind_costs_no_ticket(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_tracker_that_lags_behind_costs_no_ticket(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of several trackers may be behind the one that let us in."""
+    holder = Holder(monkeypatch, {"films", "music"})
+    await holder.tickets.want(FILMS)
+    token = await holder.tickets.want(MUSIC)
+    issue = holder.link.answers["GetTickets"]
+    given: list[bytes | None] = []
 
-    async def main() -> None:
-        holder = Holder(monkeypatch, {"films", "music"})
-        await holder.tickets.want(FILMS)
-        token = await holder.tickets.want(MUSIC)
-        issue = holder.link.answers["GetTickets"]
-        given: list[bytes | None] = []
+    def behind(ask: tracker.GetTickets) -> tracker.Tickets:
+        given.append(holder.tickets.current(MUSIC))
+        reply = issue(ask)
+        if len(given) > 1:
+            return reply
+        return tracker.Tickets([row for row in reply.rows if row.group != MUSIC], reply.time_ms)
 
-        def behind(ask: tracker.GetTickets) -> tracker.Tickets:
-            given.append(holder.tickets.current(MUSIC))
-            reply = issue(ask)
-            if len(given) > 1:
-                return reply
-            return tracker.Tickets([row for row in reply.rows if row.group != MUSIC], reply.time_ms)
-
-        holder.link.answers["GetTickets"] = behind
-        let_time_fly(holder, monkeypatch)
-        await until(lambda: len(given) > 4, "its renewal")
-        assert given[0] == token
-        assert len(set(given[2:])) == len(given[2:])
-        assert None not in given[2:]
-        holder.tickets.clear()
-
-    asyncio.run(main())
+    holder.link.answers["GetTickets"] = behind
+    let_time_fly(holder, monkeypatch)
+    await until(lambda: len(given) > 4, "its renewal")
+    assert given[0] == token
+    assert len(set(given[2:])) == len(given[2:])
+    assert None not in given[2:]
+    holder.tickets.clear()
 
 
-def test_a_ticket_that_arrives_after_its_group_was_dropped_is_not_kept(
+async def test_a_ticket_that_arrives_after_its_group_was_dropped_is_not_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def main() -> None:
-        holder = Holder(monkeypatch, {"films"})
-        issue, answering = holder.link.answers["GetTickets"], asyncio.Event()
+    holder = Holder(monkeypatch, {"films"})
+    issue, answering = holder.link.answers["GetTickets"], asyncio.Event()
 
-        async def late(ask: tracker.GetTickets) -> tracker.Tickets:
-            await answering.wait()
-            return issue(ask)
+    async def late(ask: tracker.GetTickets) -> tracker.Tickets:
+        await answering.wait()
+        return issue(ask)
 
-        holder.link.answers["GetTickets"] = late
-        for remove in (lambda: holder.tickets.drop(FILMS), holder.tickets.clear):
-            answering.clear()
-            wanted = asyncio.create_task(holder.tickets.want(FILMS))
-            await turns()
-            remove()
-            answering.set()
-            with pytest.raises(Refused) as caught:
-                await wanted
-            assert caught.value.code is Code.UNKNOWN_GROUP
-            assert holder.tickets.current(FILMS) is None
-            assert holder.renewed == []
-
-    asyncio.run(main())
-
-
-def test_tickets_are_renewed_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        holder = Holder(monkeypatch, {"films"})
-        pauses: list[float] = []
-        sleep = asyncio.sleep
-
-        async def fast(pause_s: float) -> None:
-            if pause_s > 0.5:
-                pauses.append(pause_s)
-                holder.now_s += pause_s
-                pause_s = 0.0
-            await sleep(pause_s)
-
-        monkeypatch.setattr(asyncio, "sleep", fast)
-        await holder.tickets.want(FILMS)
-        await until(lambda: holder.count >= 4)
-        assert holder.tickets.current(FILMS) is not None
-        holder.link.connected = False
-        missed = len(holder.link.asked)
-        await until(lambda: len(holder.link.asked) > missed + 2)
-        holder.link.connected = True
-        await until(lambda: holder.tickets.current(FILMS) is not None)
-        holder.tickets.clear()
+    holder.link.answers["GetTickets"] = late
+    for remove in (lambda: holder.tickets.drop(FILMS), holder.tickets.clear):
+        answering.clear()
+        wanted = asyncio.create_task(holder.tickets.want(FILMS))
         await turns()
+        remove()
+        answering.set()
+        with pytest.raises(Refused) as caught:
+            await wanted
+        assert caught.value.code is Code.UNKNOWN_GROUP
         assert holder.tickets.current(FILMS) is None
+        assert holder.renewed == []
 
-    asyncio.run(main())
+
+async def test_tickets_are_renewed_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = Holder(monkeypatch, {"films"})
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def fast(pause_s: float) -> None:
+        if pause_s > 0.5:
+            pauses.append(pause_s)
+            holder.now_s += pause_s
+            pause_s = 0.0
+        await sleep(pause_s)
+
+    monkeypatch.setattr(asyncio, "sleep", fast)
+    await holder.tickets.want(FILMS)
+    await until(lambda: holder.count >= 4)
+    assert holder.tickets.current(FILMS) is not None
+    holder.link.connected = False
+    missed = len(holder.link.asked)
+    await until(lambda: len(holder.link.asked) > missed + 2)
+    holder.link.connected = True
+    await until(lambda: holder.tickets.current(FILMS) is not None)
+    holder.tickets.clear()
+    await turns()
+    assert holder.tickets.current(FILMS) is None

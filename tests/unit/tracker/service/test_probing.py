@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -92,64 +92,65 @@ class Device:
         self.guard.close()
 
 
-def run(test: Callable[[Prober, zmq.Context[Any], KeyPair], Awaitable[None]]) -> None:
-    async def main() -> None:
-        context: zmq.Context[Any] = zmq.Context()
-        there: zmq.Context[Any] = zmq.Context()
-        pair = new_pair()
-        try:
-            await test(Prober(context, pair), there, pair)
-        finally:
-            context.destroy(linger=0)
-            there.destroy(linger=0)
-
-    asyncio.run(main())
+@pytest.fixture
+def own() -> KeyPair:
+    return new_pair()
 
 
-def test_only_a_handshake_with_the_device_key_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+async def prober(own: KeyPair) -> AsyncIterator[Prober]:
+    context: zmq.Context[Any] = zmq.Context()
+    yield Prober(context, own)
+    context.destroy(linger=0)
+
+
+@pytest.fixture
+async def there() -> AsyncIterator[zmq.Context[Any]]:
+    there: zmq.Context[Any] = zmq.Context()
+    yield there
+    there.destroy(linger=0)
+
+
+async def test_only_a_handshake_with_the_device_key_counts(
+    monkeypatch: pytest.MonkeyPatch, prober: Prober, there: zmq.Context[Any], own: KeyPair
+) -> None:
     monkeypatch.setattr(limits, "PROBE_S", 0.3)
-
-    async def test(prober: Prober, there: zmq.Context[Any], own: KeyPair) -> None:
-        pair = new_pair()
-        device = Device(there, pair, {own.public})
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            port = silent.getsockname()[1]
-            monkeypatch.setattr(limits, "PROBE_S", 30.0)
-            assert await prober.probe(ProbeDevice(UserId("a"), pair.public, device.endpoint))
-            monkeypatch.setattr(limits, "PROBE_S", 0.3)
-            for user, key, endpoint in (
-                ("b", new_pair().public, device.endpoint),
-                ("c", pair.public, f"tcp://127.0.0.1:{port}"),
-                ("d", pair.public, "tcp://127.0.0.1:1"),
-            ):
-                order = ProbeDevice(UserId(user), key, endpoint)
-                began = asyncio.get_running_loop().time()
-                assert not await prober.probe(order)
-                took = asyncio.get_running_loop().time() - began
-                assert took >= 0.29, "an open port and a closed one are told after the same time"
-        device.close()
-
-    run(test)
+    pair = new_pair()
+    device = Device(there, pair, {own.public})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setattr(limits, "PROBE_S", 30.0)
+        assert await prober.probe(ProbeDevice(UserId("a"), pair.public, device.endpoint))
+        monkeypatch.setattr(limits, "PROBE_S", 0.3)
+        for user, key, endpoint in (
+            ("b", new_pair().public, device.endpoint),
+            ("c", pair.public, f"tcp://127.0.0.1:{port}"),
+            ("d", pair.public, "tcp://127.0.0.1:1"),
+        ):
+            order = ProbeDevice(UserId(user), key, endpoint)
+            began = asyncio.get_running_loop().time()
+            assert not await prober.probe(order)
+            took = asyncio.get_running_loop().time() - began
+            assert took >= 0.29, "an open port and a closed one are told after the same time"
+    device.close()
 
 
-def test_h91_a_user_has_a_few_tests_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_h91_a_user_has_a_few_tests_a_minute(
+    monkeypatch: pytest.MonkeyPatch, prober: Prober
+) -> None:
     monkeypatch.setattr(limits, "PROBE_S", 0.01)
-
-    async def test(prober: Prober, there: zmq.Context[Any], own: KeyPair) -> None:
-        keys = [new_pair().public for _ in range(20)]
-        told, codes = [], set()
-        for key in keys:  # many devices of one user are no more than one
-            try:
-                order = ProbeDevice(UserId("mallory"), key, "tcp://127.0.0.1:1")
-                told.append(await prober.probe(order))
-            except Refused as error:
-                codes.add(error.code)
-        assert codes == {Code.SLOW_DOWN}
-        assert len(told) <= limits.PROBE_BURST + 1
-        assert not await prober.probe(ProbeDevice(UserId("bob"), keys[0], "tcp://127.0.0.1:1"))
-        monkeypatch.setattr(limits, "PROBES_MAX", 0)
-        with pytest.raises(Refused) as caught:
-            await prober.probe(ProbeDevice(UserId("carol"), keys[0], "tcp://127.0.0.1:1"))
-        assert caught.value.code is Code.BUSY
-
-    run(test)
+    keys = [new_pair().public for _ in range(20)]
+    told, codes = [], set()
+    for key in keys:  # many devices of one user are no more than one
+        try:
+            order = ProbeDevice(UserId("mallory"), key, "tcp://127.0.0.1:1")
+            told.append(await prober.probe(order))
+        except Refused as error:
+            codes.add(error.code)
+    assert codes == {Code.SLOW_DOWN}
+    assert len(told) <= limits.PROBE_BURST + 1
+    assert not await prober.probe(ProbeDevice(UserId("bob"), keys[0], "tcp://127.0.0.1:1"))
+    monkeypatch.setattr(limits, "PROBES_MAX", 0)
+    with pytest.raises(Refused) as caught:
+        await prober.probe(ProbeDevice(UserId("carol"), keys[0], "tcp://127.0.0.1:1"))
+    assert caught.value.code is Code.BUSY
