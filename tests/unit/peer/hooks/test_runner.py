@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,14 @@ class Desk:
     def hook(self, *names: str) -> list[str]:
         return [*self.writes, *names]
 
-    def run(self, test: Callable[[HookRunner], Awaitable[None]]) -> None:
-        async def main() -> None:
-            hooks = HookRunner(HookSettings(**self.settings), self.home, self.notices.append)
-            try:
-                await asyncio.wait_for(test(hooks), 60)
-            finally:
-                hooks.close()
-
-        asyncio.run(main())
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[HookRunner]:
+        hooks = HookRunner(HookSettings(**self.settings), self.home, self.notices.append)
+        try:
+            async with asyncio.timeout(60):
+                yield hooks
+        finally:
+            hooks.close()
 
     @property
     def lines(self) -> list[str]:
@@ -114,7 +114,7 @@ def test_the_variables_of_an_entry() -> None:
 
 
 @pytest.mark.parametrize("name", ["a\nMT_X=1", "\x1b[2J", "../x", "a/b", "", "a\0b", "\u202eb"])
-def test_h122_names_that_no_share_can_have_reach_no_hook(tmp_path: Path, name: str) -> None:
+async def test_h122_names_that_no_share_can_have_reach_no_hook(tmp_path: Path, name: str) -> None:
     """As a tracker's operator could send them."""
     for odd in (
         entry(replace(SHARED, name=name)),
@@ -126,26 +126,22 @@ def test_h122_names_that_no_share_can_have_reach_no_hook(tmp_path: Path, name: s
     desk = Desk(tmp_path)
     desk.settings = {"share": desk.hook("NAME")}
 
-    async def test(hooks: HookRunner) -> None:
+    async with desk.running() as hooks:
         hooks.entry(entry(replace(SHARED, name=name)))
         hooks.entry(entry(SHARED))
         await until(lambda: bool(desk.lines))
         assert desk.lines == ["film.mkv"]
 
-    desk.run(test)
 
-
-def test_h122_names_with_the_signs_of_a_shell_are_data(tmp_path: Path) -> None:
+async def test_h122_names_with_the_signs_of_a_shell_are_data(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.settings = {"share": desk.hook("EVENT", "NAME", "HOME", "PATH")}
     names = ["$(touch x)", "`id`", "; rm -rf ~", "-n", "a b 'c' \"d\"", "%s", "=x"]
 
-    async def test(hooks: HookRunner) -> None:
+    async with desk.running() as hooks:
         for name in names:
             hooks.entry(entry(replace(SHARED, name=name)))
         await until(lambda: len(desk.lines) == len(names))
-
-    desk.run(test)
     assert sorted(desk.lines) == sorted(f"share|{name}|{desk.home}|-" for name in names)
 
 
@@ -162,7 +158,7 @@ def test_the_environment_has_only_variables_of_this_event(monkeypatch: pytest.Mo
 # -- the queue ----------------------------------------------------------------------------------
 
 
-def test_h123_hooks_run_a_few_at_a_time_and_the_queue_is_bounded(
+async def test_h123_hooks_run_a_few_at_a_time_and_the_queue_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "QUEUED_MAX", 3)
@@ -171,7 +167,7 @@ def test_h123_hooks_run_a_few_at_a_time_and_the_queue_is_bounded(
     os.mkfifo(gate)
     waits = ["/bin/sh", "-c", f"read line < {gate}"]
 
-    async def test(hooks: HookRunner) -> None:
+    async with desk.running() as hooks:
         ended: list[int] = []
         taken = [
             hooks.run(HookEvent.SHARE, waits, {}, lambda n=number: ended.append(n))  # type: ignore[misc]
@@ -183,23 +179,19 @@ def test_h123_hooks_run_a_few_at_a_time_and_the_queue_is_bounded(
         os.write(writer, b"go\n" * 1000)
         await until(lambda: len(ended) == 5)
         os.close(writer)
-
-    desk.run(test)
     assert any("further ones are dropped" in notice for notice in desk.notices)
 
 
-def test_f119_failures_are_told_and_the_next_hook_runs(tmp_path: Path) -> None:
+async def test_f119_failures_are_told_and_the_next_hook_runs(tmp_path: Path) -> None:
     desk = Desk(tmp_path, failed="false", share="/nowhere/hook --x", time_limit_s=1)
     ended: list[str] = []
 
-    async def test(hooks: HookRunner) -> None:
+    async with desk.running() as hooks:
         assert desk.notices == ['hook share: program not found: "/nowhere/hook"']
         event = HookEvent.FAILED
         for words in (["false"], ["/nowhere/hook"], ["sleep", "100"], desk.hook("EVENT")):
             hooks.run(event, words, {"NAME": "x", "EVENT": "failed"}, lambda: ended.append("x"))
         await until(lambda: len(ended) == 4)
-
-    desk.run(test)
     text = "\n".join(desk.notices)
     for said in (
         'hook failed for x: "false": exit code 1',
@@ -210,29 +202,27 @@ def test_f119_failures_are_told_and_the_next_hook_runs(tmp_path: Path) -> None:
     assert desk.lines == ["failed"]
 
 
-def test_f117_an_end_with_the_peer_is_no_end_of_the_hook(tmp_path: Path) -> None:
+async def test_f117_an_end_with_the_peer_is_no_end_of_the_hook(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     ended: list[str] = []
 
-    async def test(hooks: HookRunner) -> None:
+    async with desk.running() as hooks:
         hooks.run(HookEvent.COMPLETE, ["sleep", "100"], {}, lambda: ended.append("x"))
         await asyncio.sleep(0)
         hooks.close()
         await asyncio.sleep(0)
-
-    desk.run(test)
     assert ended == []
 
 
 # -- downloads ----------------------------------------------------------------------------------
 
 
-def test_f117_a_download_is_settled_after_all_its_hooks(tmp_path: Path) -> None:
+async def test_f117_a_download_is_settled_after_all_its_hooks(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.settings = {"complete": desk.hook("NAME", "PATH"), "failed": desk.hook("REASON")}
     settled: list[int] = []
 
-    async def test(hooks: HookRunner) -> None:
+    async with desk.running() as hooks:
         download = DownloadHooks(hooks)
         own = replace(RECORD, path=b"/d/film", on_complete=[*desk.hook("EVENT"), "ELAPSED_S"])
         assert download.owes(RECORD)
@@ -240,18 +230,14 @@ def test_f117_a_download_is_settled_after_all_its_hooks(tmp_path: Path) -> None:
         await until(lambda: bool(settled))
         download.failed(replace(RECORD, reason="no space"))
         await until(lambda: len(desk.lines) == 3)
-
-    desk.run(test)
     assert settled == [2]
     assert sorted(desk.lines[:2]) == ["complete|1.500", "film.mkv|/d/film"]
     assert desk.lines[2] == "no space"
 
 
-def test_a_download_without_hooks_owes_none(tmp_path: Path) -> None:
-    async def test(hooks: HookRunner) -> None:
+async def test_a_download_without_hooks_owes_none(tmp_path: Path) -> None:
+    async with Desk(tmp_path).running() as hooks:
         assert not DownloadHooks(hooks).owes(RECORD)
-
-    Desk(tmp_path).run(test)
 
 
 def test_f117_a_removed_record_does_not_come_back_with_its_hook(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -93,35 +94,32 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def with_command_loop(
-    scenario: Callable[[LoopHarness], Coroutine[Any, Any, None]],
-) -> Callable[[], None]:
-    async def play() -> None:
-        store, published = MemoryStore(), list[Outgoing]()
-        store.commit([AccountCreated("alice", "h", 1), DeviceBound(ALICE, "alice", 1)])
-        core = TrackerHarness()
-        core.context.state = store.load()
-        key = nacl.signing.SigningKey.generate()
-        deferred_work = DeferredWork(store, TrackerId(b"t" * 16), key)  # type: ignore[arg-type]
-        loop = CommandLoop(core.context, store, deferred_work, published.append)  # type: ignore[arg-type]
-        work = [asyncio.create_task(loop.run()), asyncio.create_task(loop.keep_time())]
-        try:
-            await scenario(LoopHarness(loop, store, published))
-        finally:
-            store.open.set()
-            loop.stop()
-            work[1].cancel()
-            await work[0]
-            loop.close()
-
-    def test() -> None:
-        asyncio.run(play())
-
-    test.__name__ = scenario.__name__
-    return test
+@asynccontextmanager
+async def running_loop() -> AsyncIterator[LoopHarness]:
+    store, published = MemoryStore(), list[Outgoing]()
+    store.commit([AccountCreated("alice", "h", 1), DeviceBound(ALICE, "alice", 1)])
+    core = TrackerHarness()
+    core.context.state = store.load()
+    key = nacl.signing.SigningKey.generate()
+    deferred_work = DeferredWork(store, TrackerId(b"t" * 16), key)  # type: ignore[arg-type]
+    loop = CommandLoop(core.context, store, deferred_work, published.append)  # type: ignore[arg-type]
+    work = [asyncio.create_task(loop.run()), asyncio.create_task(loop.keep_time())]
+    try:
+        yield LoopHarness(loop, store, published)
+    finally:
+        store.open.set()
+        loop.stop()
+        work[1].cancel()
+        await work[0]
+        loop.close()
 
 
-@with_command_loop
+@pytest.fixture
+async def harness() -> AsyncIterator[LoopHarness]:
+    async with running_loop() as harness:
+        yield harness
+
+
 async def test_no_reply_or_event_leaves_before_it_is_durable(harness: LoopHarness) -> None:
     await harness.ask(tracker.Hello())
     harness.store.open.clear()
@@ -140,7 +138,6 @@ async def test_no_reply_or_event_leaves_before_it_is_durable(harness: LoopHarnes
     assert [entry.event for entry in entries] == [events.Created("alice")]
 
 
-@with_command_loop
 async def test_f20_changes_that_cannot_be_written_are_refused_and_rolled_back(
     harness: LoopHarness,
 ) -> None:
@@ -163,7 +160,6 @@ async def test_f20_changes_that_cannot_be_written_are_refused_and_rolled_back(
     assert sorted(harness.store.load().groups) == ["before", "lab"]
 
 
-@with_command_loop
 async def test_f20_presence_follows_from_durable_state(harness: LoopHarness) -> None:
     """An announcement in a failed batch makes no seeder of a share that was rolled back."""
     await harness.ask(tracker.CreateGroup("lab"))
@@ -195,9 +191,8 @@ def counted_loads(harness: LoopHarness, monkeypatch: pytest.MonkeyPatch) -> list
     return loads
 
 
-def test_f20_a_full_disk_costs_no_reload(monkeypatch: pytest.MonkeyPatch) -> None:
-    @with_command_loop
-    async def scenario(harness: LoopHarness) -> None:
+async def test_f20_a_full_disk_costs_no_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_loop() as harness:
         loads = counted_loads(harness, monkeypatch)
         for number in range(20):
             harness.store.fails_with = StorageError("disk is full")
@@ -212,8 +207,6 @@ def test_f20_a_full_disk_costs_no_reload(monkeypatch: pytest.MonkeyPatch) -> Non
         assert loads == []
         assert mirror_is_right(harness)
 
-    scenario()
-
 
 def mirror_is_right(harness: LoopHarness) -> bool:
     """Whether the mirror has the groups, accounts and shares of the store."""
@@ -222,7 +215,7 @@ def mirror_is_right(harness: LoopHarness) -> bool:
     return all(getattr(mirror, name) == getattr(stored, name) for name in names)
 
 
-def test_f20_a_defect_in_the_mirror_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_f20_a_defect_in_the_mirror_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that fails while it is applied changes neither the mirror nor the database."""
     faulty, apply = list[str](), State.apply
 
@@ -233,8 +226,7 @@ def test_f20_a_defect_in_the_mirror_is_taken_back(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(State, "apply", failing)
 
-    @with_command_loop
-    async def scenario(harness: LoopHarness) -> None:
+    async with running_loop() as harness:
         faulty.append("den")
         sent = [harness.send(tracker.CreateGroup(name)) for name in ("lab", "den", "pub")]
         codes = [(await harness.reply(each)) for each in sent]
@@ -246,21 +238,18 @@ def test_f20_a_defect_in_the_mirror_is_taken_back(monkeypatch: pytest.MonkeyPatc
         assert list(harness.loop.context.state.groups) == ["pub"]
         assert mirror_is_right(harness)
 
-    scenario()
-
 
 # -- pending commits ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_f141_questions_are_answered_while_a_commit_hangs(
+async def test_f141_questions_are_answered_while_a_commit_hangs(
     monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     """They tell what is durable; what writes waits for the outcome."""
     monkeypatch.setattr(writer, "HANG_S", 0.01)
 
-    @with_command_loop
-    async def scenario(harness: LoopHarness) -> None:
+    async with running_loop() as harness:
         enters(harness, "bob", BOB)
         harness.store.open.clear()
         made = harness.send(tracker.CreateGroup("lab"))
@@ -289,15 +278,12 @@ def test_f141_questions_are_answered_while_a_commit_hangs(
             assert [row.group for row in rows] == ([] if fails else ["lab"])
         assert mirror_is_right(harness)
 
-    scenario()
-
 
 @pytest.mark.parametrize("happened", [True, False])
-def test_f142_a_commit_in_doubt_is_looked_up(happened: bool) -> None:
+async def test_f142_a_commit_in_doubt_is_looked_up(happened: bool) -> None:
     """Its answer was lost. Its command is done once, and told and answered once."""
 
-    @with_command_loop
-    async def scenario(harness: LoopHarness) -> None:
+    async with running_loop() as harness:
         harness.store.shared = True
         harness.store.lost = happened
         made = harness.send(tracker.CreateGroup("lab"))
@@ -307,13 +293,10 @@ def test_f142_a_commit_in_doubt_is_looked_up(happened: bool) -> None:
         assert harness.loop.context.state.position == 1
         assert mirror_is_right(harness)
 
-    scenario()
-
 
 # -- several trackers -----------------------------------------------------------------------------
 
 
-@with_command_loop
 async def test_commands_are_decided_on_what_other_trackers_wrote(harness: LoopHarness) -> None:
     """bob's request was taken at another tracker; alice accepts it here, and may ask for him."""
     harness.store.shared = True
@@ -336,7 +319,6 @@ async def test_commands_are_decided_on_what_other_trackers_wrote(harness: LoopHa
     assert mirror_is_right(harness)
 
 
-@with_command_loop
 async def test_a_refused_question_is_asked_again_after_the_news(harness: LoopHarness) -> None:
     harness.store.shared = True
     harness.store.others([AccountCreated(UserId("bob"), "h", 1), DeviceBound(BOB, "bob", 1)])
@@ -346,7 +328,6 @@ async def test_a_refused_question_is_asked_again_after_the_news(harness: LoopHar
     harness.store.turn_is_free.set()
 
 
-@with_command_loop
 async def test_questions_do_not_wait_for_the_turn_of_another_tracker(harness: LoopHarness) -> None:
     enters(harness, "bob", BOB)
     harness.store.shared = True
@@ -363,12 +344,13 @@ async def test_questions_do_not_wait_for_the_turn_of_another_tracker(harness: Lo
     assert [row.group for row in (await harness.reply(follows)).rows] == ["lab"]
 
 
-def test_f143_a_database_that_is_away_lets_questions_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_f143_a_database_that_is_away_lets_questions_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A command that writes is refused at once, and works again by itself."""
     monkeypatch.setattr(writer, "RETRY_MIN_S", 0.001)
 
-    @with_command_loop
-    async def scenario(harness: LoopHarness) -> None:
+    async with running_loop() as harness:
         harness.store.shared = True
         await harness.ask(tracker.CreateGroup("lab"))
         harness.store.gone = StorageError("the database cannot be reached")
@@ -383,16 +365,13 @@ def test_f143_a_database_that_is_away_lets_questions_pass(monkeypatch: pytest.Mo
         assert await harness.ask(tracker.CreateGroup("den")) == tracker.Done()
         assert mirror_is_right(harness)
 
-    scenario()
 
-
-def test_f152_a_frozen_database_holds_up_no_hello(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_f152_a_frozen_database_holds_up_no_hello(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for once; then the mirror answers until the database does."""
     monkeypatch.setattr(writer, "NEWS_S", 0.02)
     monkeypatch.setattr(writer, "RETRY_MIN_S", 0.001)
 
-    @with_command_loop
-    async def scenario(harness: LoopHarness) -> None:
+    async with running_loop() as harness:
         thaws, calls, news = threading.Event(), 0, harness.store.news
 
         def frozen(position: int) -> Any:
@@ -412,10 +391,7 @@ def test_f152_a_frozen_database_holds_up_no_hello(monkeypatch: pytest.MonkeyPatc
         await harness.ask(tracker.Hello())
         assert "bob" in harness.loop.context.state.accounts
 
-    scenario()
 
-
-@with_command_loop
 async def test_a_tracker_that_fell_behind_loads_the_mirror_anew(harness: LoopHarness) -> None:
     harness.store.shared = True
     harness.store.others([AccountCreated(UserId("bob"), "h", 1), DeviceBound(BOB, "bob", 1)])
@@ -425,7 +401,6 @@ async def test_a_tracker_that_fell_behind_loads_the_mirror_anew(harness: LoopHar
     assert mirror_is_right(harness)
 
 
-@with_command_loop
 async def test_commits_that_were_heard_of_are_applied_in_order_and_once(
     harness: LoopHarness,
 ) -> None:
@@ -445,7 +420,6 @@ async def test_commits_that_were_heard_of_are_applied_in_order_and_once(
     assert mirror_is_right(harness)
 
 
-@with_command_loop
 async def test_a_logout_right_after_an_announcement_ends_the_lease(harness: LoopHarness) -> None:
     presence = harness.loop.context.presence
     harness.send(tracker.Announce("tcp://192.0.2.7:9"))
@@ -453,7 +427,6 @@ async def test_a_logout_right_after_an_announcement_ends_the_lease(harness: Loop
     assert (presence.leases, presence.heard_at) == ({}, {})
 
 
-@with_command_loop
 async def test_a_command_that_comes_twice_while_it_is_open_is_done_once(
     harness: LoopHarness,
 ) -> None:
@@ -470,7 +443,9 @@ async def test_a_command_that_comes_twice_while_it_is_open_is_done_once(
     assert list(harness.store.load().groups) == ["lab"]
 
 
-def test_a_defect_in_one_command_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_defect_in_one_command_leaves_the_others_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     decide = commands.decide
 
     def faulty(context: Any, caller: Any, command: Any, now: Any) -> Any:
@@ -480,14 +455,11 @@ def test_a_defect_in_one_command_leaves_the_others_alone(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(commands, "decide", faulty)
 
-    @with_command_loop
-    async def scenario(harness: LoopHarness) -> None:
+    async with running_loop() as harness:
         made, broken = harness.send(tracker.CreateGroup("lab")), harness.send(tracker.Follow())
         assert await harness.reply(made) == tracker.Done()
         assert (await harness.reply(broken)).code is Code.INTERNAL
         assert await harness.ask(tracker.CreateGroup("next")) == tracker.Done()
-
-    scenario()
 
 
 def others_go_on(harness: LoopHarness, bob: DeviceKey) -> None:
@@ -502,7 +474,6 @@ def others_go_on(harness: LoopHarness, bob: DeviceKey) -> None:
     )
 
 
-@with_command_loop
 async def test_a_strange_writer_of_the_database_is_noticed(harness: LoopHarness) -> None:
     """The guard: the command is refused, and the mirror is loaded anew."""
     await harness.ask(tracker.CreateGroup("lab"))
@@ -517,11 +488,10 @@ async def test_a_strange_writer_of_the_database_is_noticed(harness: LoopHarness)
     assert mirror_is_right(harness)
 
 
-def test_jobs_left_over_by_a_full_batch_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_jobs_left_over_by_a_full_batch_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "BATCH_WEIGHT", 4)
 
-    @with_command_loop
-    async def scenario(harness: LoopHarness) -> None:
+    async with running_loop() as harness:
         enters(harness, "bob", BOB)
         sent = [
             harness.send(tracker.CreateGroup(f"{device[:1].decode()}{n}"), device=device)
@@ -531,10 +501,7 @@ def test_jobs_left_over_by_a_full_batch_are_answered(monkeypatch: pytest.MonkeyP
         assert [await harness.reply(each) for each in sent] == [tracker.Done()] * len(sent)
         assert not len(harness.loop._open)
 
-    scenario()
 
-
-@with_command_loop
 async def test_one_device_cannot_fill_the_queue(harness: LoopHarness) -> None:
     harness.store.open.clear()
     harness.send(tracker.CreateGroup("lab"))
@@ -565,7 +532,6 @@ def enters(harness: LoopHarness, user: str, device: DeviceKey) -> None:
         harness.loop.context.state.apply(change)
 
 
-@with_command_loop
 async def test_h54_users_with_many_and_with_few_commands_take_turns(
     harness: LoopHarness,
 ) -> None:
@@ -592,14 +558,13 @@ def slow_decisions(monkeypatch: pytest.MonkeyPatch, decided: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("command", [tracker.Follow(), tracker.Announce("tcp://192.0.2.7:9")])
-def test_h54_costly_queries_do_not_keep_the_sockets_waiting(
+async def test_h54_costly_queries_do_not_keep_the_sockets_waiting(
     monkeypatch: pytest.MonkeyPatch, command: object
 ) -> None:
     decided: list[Any] = []
     slow_decisions(monkeypatch, decided)
 
-    @with_command_loop
-    async def scenario(harness: LoopHarness) -> None:
+    async with running_loop() as harness:
         last = [harness.send(command) for _ in range(20)][-1]
         seen = []
         while last not in harness.replies:
@@ -607,10 +572,7 @@ def test_h54_costly_queries_do_not_keep_the_sockets_waiting(
             await asyncio.sleep(0)
         assert max(later - sooner for sooner, later in pairwise(seen)) <= 2
 
-    scenario()
 
-
-@with_command_loop
 async def test_a_query_does_not_wait_for_what_others_write(harness: LoopHarness) -> None:
     enters(harness, "bob", BOB)
     harness.store.open.clear()
@@ -623,16 +585,16 @@ async def test_a_query_does_not_wait_for_what_others_write(harness: LoopHarness)
     await harness.reply(made)
 
 
-def test_h54_the_work_after_one_commit_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_h54_the_work_after_one_commit_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each announcement and departure of a device with many shares is work after the commit.
 
     Other commands must not wait for a hundred of them.
     """
     monkeypatch.setattr(batch, "BATCH_WEIGHT", 60)
     commits: list[int] = []
+    here = tracker.Announce("tcp://192.0.2.7:9")
 
-    @with_command_loop
-    async def scenario(harness: LoopHarness) -> None:
+    async with running_loop() as harness:
         await harness.ask(tracker.CreateGroup("lab"))
         for number in range(20):
             await harness.ask(tracker.Offer("lab", f"{number}", harness.content(f"{number}")))
@@ -640,7 +602,7 @@ def test_h54_the_work_after_one_commit_is_bounded(monkeypatch: pytest.MonkeyPatc
         sent = []
         for number in range(8):
             sent.append(harness.send(tracker.CreateGroup(f"{number}")))
-            sent += [harness.send(each) for each in (tracker.Depart(), HERE)]
+            sent += [harness.send(each) for each in (tracker.Depart(), here)]
         publish = harness.loop._publisher.publish
 
         def counting(decision: Any, now: Any) -> None:
@@ -659,14 +621,10 @@ def test_h54_the_work_after_one_commit_is_bounded(monkeypatch: pytest.MonkeyPatc
             await harness.reply(each)
         assert max(commits) <= 12
 
-    HERE = tracker.Announce("tcp://192.0.2.7:9")
-    scenario()
-
 
 # -- large publications -----------------------------------------------------------------------
 
 
-@with_command_loop
 async def test_h55_the_beat_goes_on_while_the_disk_is_slow(harness: LoopHarness) -> None:
     await harness.ask(tracker.CreateGroup("lab"))
     harness.store.open.clear()
@@ -681,7 +639,6 @@ async def test_h55_the_beat_goes_on_while_the_disk_is_slow(harness: LoopHarness)
     assert {head.group: head.seq for head in heads} == {"lab": 1, "den": 1}
 
 
-@with_command_loop
 async def test_h55_many_entries_of_one_departure_leave_in_slices_and_in_order(
     harness: LoopHarness,
 ) -> None:
@@ -709,7 +666,7 @@ async def test_h55_many_entries_of_one_departure_leave_in_slices_and_in_order(
     assert told == list(range(4 + shares, 6 + 2 * shares))
 
 
-def test_h54_tickets_are_signed_a_few_at_once_and_reused_while_fresh(
+async def test_h54_tickets_are_signed_a_few_at_once_and_reused_while_fresh(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     signed: list[tuple[DeviceKey, str]] = []
@@ -722,8 +679,7 @@ def test_h54_tickets_are_signed_a_few_at_once_and_reused_while_fresh(
     monkeypatch.setattr(tickets, "issue", counting)
     monkeypatch.setattr(command_loop, "monotonic", lambda: clock[0])
 
-    @with_command_loop
-    async def scenario(harness: LoopHarness) -> None:
+    async with running_loop() as harness:
         enters(harness, "alice", CAROL)
         groups = [f"g{number}" for number in range(3 * ticket_signer.SIGNED_AT_ONCE)]
         for name in groups:
@@ -744,5 +700,3 @@ def test_h54_tickets_are_signed_a_few_at_once_and_reused_while_fresh(
         clock[0] += ticket_signer.FRESH_S
         await harness.ask(tracker.GetTickets(["g1"]))
         assert signed[len(groups) + 1 :] == [(ALICE, "g1")]
-
-    scenario()

@@ -35,22 +35,20 @@ def caller(device: int, address: str = "192.0.2.7") -> Caller:
     return Caller(DeviceKey(bytes([device]) * 32), address)
 
 
-def test_h56_probing_a_user_name_costs_budget(guard: Passwords) -> None:
+async def test_h56_probing_a_user_name_costs_budget(guard: Passwords) -> None:
     """A name is looked up after the hash, so each probe costs the budget of an account."""
-
-    async def ask() -> list[Code]:
-        codes = []
-        for number in range(round(throttle.CREATIONS.burst) + 5):
-            try:
-                await guard.hash(caller(number % 200), HashPassword(UserId("owner"), "password"))
-            except Refused as error:
-                codes.append(error.code)
-        return codes
-
-    assert asyncio.run(ask()) == [Code.SLOW_DOWN] * 5
+    codes = []
+    for number in range(round(throttle.CREATIONS.burst) + 5):
+        try:
+            await guard.hash(caller(number % 200), HashPassword(UserId("owner"), "password"))
+        except Refused as error:
+            codes.append(error.code)
+    assert codes == [Code.SLOW_DOWN] * 5
 
 
-def test_h57_a_flood_of_right_passwords_takes_no_place_of_other_users(guard: Passwords) -> None:
+async def test_h57_a_flood_of_right_passwords_takes_no_place_of_other_users(
+    guard: Passwords,
+) -> None:
     """Ten devices of one account with five logins each at a time, and another user beside them."""
     right = passwords.hash_password("right")
 
@@ -61,21 +59,18 @@ def test_h57_a_flood_of_right_passwords_takes_no_place_of_other_users(guard: Pas
         except Refused as error:
             return error.code
 
-    async def run() -> tuple[list[Code | bool], list[Code | bool]]:
-        for device in range(10):  # all of them are known from here on
-            assert await log_in("eve", device) is True
-        flood = [asyncio.ensure_future(log_in("eve", n % 10)) for n in range(50)]
-        await asyncio.sleep(0)
-        victims = [await log_in("alice", 100 + number) for number in range(5)]
-        return list(await asyncio.gather(*flood)), victims
-
-    flood, victims = asyncio.run(run())
+    for device in range(10):  # all of them are known from here on
+        assert await log_in("eve", device) is True
+    flooding = [asyncio.ensure_future(log_in("eve", n % 10)) for n in range(50)]
+    await asyncio.sleep(0)
+    victims = [await log_in("alice", 100 + number) for number in range(5)]
+    flood = await asyncio.gather(*flooding)
     assert victims == [True] * 5
     assert flood.count(True) == limits.PASSWORD_PLACES_EACH
     assert flood.count(Code.BUSY) == 50 - limits.PASSWORD_PLACES_EACH
 
 
-def test_h57_guesses_at_a_user_take_no_place_of_a_known_device(
+async def test_h57_guesses_at_a_user_take_no_place_of_a_known_device(
     guard: Passwords,
 ) -> None:
     right = passwords.hash_password("right")
@@ -87,14 +82,9 @@ def test_h57_guesses_at_a_user_take_no_place_of_a_known_device(
         except Refused as error:
             return error.code
 
-    async def run() -> Code | bool:
-        assert await log_in(1, "right", "192.0.2.1")
-        flood = [
-            asyncio.ensure_future(log_in(2, "guess", f"198.51.100.{n % 8}")) for n in range(40)
-        ]
-        await asyncio.sleep(0)
-        hers = await log_in(1, "right", "192.0.2.1")
-        await asyncio.gather(*flood)
-        return hers
-
-    assert asyncio.run(run()) is True
+    assert await log_in(1, "right", "192.0.2.1")
+    flood = [asyncio.ensure_future(log_in(2, "guess", f"198.51.100.{n % 8}")) for n in range(40)]
+    await asyncio.sleep(0)
+    hers = await log_in(1, "right", "192.0.2.1")
+    await asyncio.gather(*flood)
+    assert hers is True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 
@@ -92,20 +92,15 @@ def text_of(app: Top) -> str:
     return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
 
 
-Story = Callable[[Top, Any], Awaitable[None]]
-
-
-def play(client: FakeClient, story: Story, size: tuple[int, int] = (80, 24)) -> Top:
-    """Run the view on ``client`` with ``story``, which gets the application and its pilot."""
+@asynccontextmanager
+async def playing(
+    client: FakeClient, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[tuple[Top, Any]]:
+    """The view on ``client`` and its pilot."""
     app = Top(lambda: client, look_s=0.25)
-
-    async def run() -> None:
-        async with app.run_test(size=size, notifications=True) as pilot:
-            await seen(app, pilot, lambda: app._snapshot is not None)
-            await story(app, pilot)
-
-    asyncio.run(run())
-    return app
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await seen(app, pilot, lambda: app._snapshot is not None)
+        yield app, pilot
 
 
 async def seen(app: Top, pilot: Any, condition: Callable[[], Any]) -> None:
@@ -120,7 +115,7 @@ async def shows(app: Top, pilot: Any, *texts: str) -> None:
     await seen(app, pilot, lambda: all(text in text_of(app) for text in texts))
 
 
-def test_transfers_both_ways_sources_pieces_and_events_are_shown() -> None:
+async def test_transfers_both_ways_sources_pieces_and_events_are_shown() -> None:
     client = FakeClient(
         download("a.mkv"), download("p.mkv", "paused", reason="paused by the user", eta_s=None)
     )
@@ -128,7 +123,7 @@ def test_transfers_both_ways_sources_pieces_and_events_are_shown() -> None:
         control.Happened(1, "2026-01-01T00:00:00Z", "films", "seeding", {"user": "dora"})
     ]
 
-    async def story(app: Top, pilot: Any) -> None:
+    async with playing(client) as (app, pilot):
         await shows(app, pilot, "a.mkv", "25 %", "2 KiB/s", "1 min 0 s", "paused", "carl", "good")
         await shows(app, pilot, "shared.bin", "uploading", "4 KiB/s", "1 peer")
         assert "█" in text_of(app)
@@ -140,17 +135,15 @@ def test_transfers_both_ways_sources_pieces_and_events_are_shown() -> None:
         await pilot.press("j")
         await shows(app, pilot, "paused by the user")
 
-    play(client, story)
 
-
-def test_the_mark_follows_the_cursor_and_the_transfer() -> None:
+async def test_the_mark_follows_the_cursor_and_the_transfer() -> None:
     client = FakeClient(download("a"), download("b"), download("c"))
 
     def marked(app: Top) -> str:
         [line] = [line for line in text_of(app).splitlines() if line.lstrip().startswith(">")]
         return line.split()[3]
 
-    async def story(app: Top, pilot: Any) -> None:
+    async with playing(client) as (app, pilot):
         await shows(app, pilot, "shared.bin")
         assert marked(app) == "a"
         await pilot.press("down")
@@ -163,17 +156,15 @@ def test_the_mark_follows_the_cursor_and_the_transfer() -> None:
         client.downloads, client.shares = [], []
         await shows(app, pilot, "Nothing is transferred now")
 
-    play(client, story)
 
-
-def test_keys_pause_resume_cancel_and_limit() -> None:
+async def test_keys_pause_resume_cancel_and_limit() -> None:
     client = FakeClient(download("a"))
 
     async def did(app: Top, pilot: Any, *asked: control.Ask) -> None:
         await seen(app, pilot, lambda: client.asked == list(asked))
         client.asked.clear()
 
-    async def story(app: Top, pilot: Any) -> None:
+    async with playing(client) as (app, pilot):
         await shows(app, pilot, "shared.bin")
         await pilot.press("p")
         await did(app, pilot, control.Pause("films", "/d/a"))
@@ -196,10 +187,8 @@ def test_keys_pause_resume_cancel_and_limit() -> None:
         await pilot.press("up", "p")
         await shows(app, pilot, "the disk [b]is[/b] full")
 
-    play(client, story)
 
-
-def test_h170_names_of_others_are_no_markup_and_no_control_characters() -> None:
+async def test_h170_names_of_others_are_no_markup_and_no_control_characters() -> None:
     rows_ = [download(HOSTILE, user_reason) for user_reason in ("downloading", "failed")]
     client = FakeClient(*(download(HOSTILE, row.state, reason=HOSTILE) for row in rows_))
     client.sources = [control.SourceRow(HOSTILE, HOSTILE, True, 1.0, 1, 1, HOSTILE)]
@@ -215,7 +204,7 @@ def test_h170_names_of_others_are_no_markup_and_no_control_characters() -> None:
         HOSTILE, False, HOSTILE, HOSTILE, "B" * 43, 1, trouble=HOSTILE, away=[HOSTILE]
     )
 
-    async def story(app: Top, pilot: Any) -> None:
+    async with playing(client, (150, 40)) as (app, pilot):
         await shows(app, pilot, "[red]x[/red]", "\\x1b[31mz")
         for keys in ("e", "down", "p", "down", "c", "y", "question_mark", "escape"):
             await pilot.press(keys)
@@ -224,15 +213,13 @@ def test_h170_names_of_others_are_no_markup_and_no_control_characters() -> None:
             assert not {"\x1b", "\u202e"} & set(shown)
         assert app.is_running
 
-    play(client, story, (150, 40))
-
 
 @pytest.mark.parametrize("size", [(80, 24), (30, 6), (150, 40)])
-def test_it_fits_each_size_of_a_terminal(size: tuple[int, int]) -> None:
+async def test_it_fits_each_size_of_a_terminal(size: tuple[int, int]) -> None:
     client = FakeClient(*(download(f"film-{at:04}") for at in range(100)))
     client.events = [control.Happened(1, "2026-01-01T00:00:00Z", "films", "share", {})]
 
-    async def story(app: Top, pilot: Any) -> None:
+    async with playing(client, size) as (app, pilot):
         await shows(app, pilot, "film-0000" if size[0] > 40 else "f")
         lines = text_of(app).splitlines()
         assert len(lines) <= size[1]
@@ -242,38 +229,34 @@ def test_it_fits_each_size_of_a_terminal(size: tuple[int, int]) -> None:
         await pilot.resize_terminal(100, 30)
         await seen(app, pilot, lambda: app._widths == rows.columns_of(99))
 
-    play(client, story, size)
 
-
-def test_the_help_lists_the_keys_and_q_ends_it() -> None:
-    async def story(app: Top, pilot: Any) -> None:
+async def test_the_help_lists_the_keys_and_q_ends_it() -> None:
+    async with playing(FakeClient(download("a"))) as (app, pilot):
         await pilot.press("question_mark")
         await shows(app, pilot, "pause the chosen download", "no source has it")
         await pilot.press("x", "q")
 
-    assert play(FakeClient(download("a")), story).return_value is None
+    assert app.return_value is None
 
 
-def test_the_end_of_the_peer_ends_it_with_the_error() -> None:
+async def test_the_end_of_the_peer_ends_it_with_the_error() -> None:
     client = FakeClient(download("a"))
     error = NoPeerRunning("the peer has ended")
 
-    async def story(app: Top, pilot: Any) -> None:
+    async with playing(client) as (app, pilot):
         client.status = error
         await seen(app, pilot, lambda: app.return_value is not None)
 
-    assert play(client, story).return_value is error
+    assert app.return_value is error
 
 
-def test_a_peer_without_a_user_or_a_tracker_is_shown_as_that() -> None:
+async def test_a_peer_without_a_user_or_a_tracker_is_shown_as_that() -> None:
     client = FakeClient()
     client.status = control.StatusIs(None, False, "", "", "B" * 43, 0, trouble="no route to host")
 
-    async def story(app: Top, pilot: Any) -> None:
+    async with playing(client) as (app, pilot):
         await shows(app, pilot, "no user is logged in", "no route to host")
         await pilot.press("p", "c", "l", "escape")
-
-    play(client, story)
 
 
 def _all_strips() -> Iterable[list[tuple[float, float, int]]]:
