@@ -79,7 +79,7 @@ def _ready(home: Path, process: subprocess.Popen[bytes], began: int) -> messages
     deadline = monotonic() + START_S
     while monotonic() < deadline:
         if process.poll() is not None and lock_holder(home) is None:
-            raise StartFailed(*detached.reason(home / LOG, began), process.returncode)
+            raise StartFailed(*detached.startup_error(home / LOG, began), process.returncode)
         if (home / LOG).stat().st_size > began and (status := _answer(home)) is not None:
             return status
         sleep(TURN_S)

@@ -56,7 +56,7 @@ def open_log(path: Path) -> IO[bytes]:
     return log
 
 
-def reason(log: Path, began: int) -> tuple[str, str | None]:
+def startup_error(log: Path, began: int) -> tuple[str, str | None]:
     """The error and the hint of a process that ended before it was ready, from its log."""
     with open(log, "rb") as file:
         file.seek(began)

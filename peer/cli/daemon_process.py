@@ -217,7 +217,7 @@ def _status_with_tracker(home: Path) -> control.StatusIs:
 
 def startup_error(log: Path, began: int, code: int) -> control.Failed:
     """The error of a process of ours that ended before it was ready, from its log."""
-    message, hint = detached.reason(log, began)
+    message, hint = detached.startup_error(log, began)
     reason = {2: Code.USAGE, 4: Code.UNREACHABLE, 5: Code.CORRUPT}.get(code, Code.FAILED)
     return control.Failed(reason, message, hint, code if code > 0 else 1)
 
