@@ -243,6 +243,9 @@ def test_f26_an_interrupted_restore_has_not_happened_or_is_finished(
     copy: Path, killed: Path, tmp_path: Path
 ) -> None:
     """Restore and its repetitions are killed at each step; the databases are never mixed."""
+    warm = shutil.copytree(killed, tmp_path / "warm")
+    warm.chmod(0o700)
+    restore(Home(warm), copy)  # imports what each forked process would import again
     found, steps, cut = [], 0, True
     while cut:
         home = shutil.copytree(killed, tmp_path / f"{steps}")
