@@ -11,6 +11,7 @@ import pytest
 
 from common.crypto.keys import key_text, new_pair
 from common.link import parse_link, read_info
+from tests.support import reaper
 from tests.support.processes import PEER, TRACKER, Person, Swarm, run_program
 from tests.support.waiting import PATIENCE_S, wait_for
 
@@ -149,3 +150,24 @@ def test_in_the_foreground(own_swarm: Swarm) -> None:
     running.terminate()
     assert running.wait(PATIENCE_S) == 0
     person.refused("status", code=3)
+
+
+def test_a_process_that_bears_a_directory_in_its_environment_alone_ends_with_it(
+    tmp_path: Path,
+) -> None:
+    """As a peer that `up` started as a copy of itself, with its home by HOME."""
+    root = tmp_path / "root"
+    root.mkdir()
+    command = ["sleep", "1000"]
+    theirs = subprocess.Popen(command, env={"HOME": str(root / "anna")})
+    others = subprocess.Popen(command, env={"HOME": str(tmp_path)})
+    try:
+        # The kernel shows the environment a moment after the start.
+        wait_for(lambda: reaper.processes_of(root) == [theirs.pid])
+        assert reaper.sweep(root) == [theirs.pid]
+        assert others.poll() is None
+        assert not root.exists()
+    finally:
+        for process in (theirs, others):
+            process.kill()
+            process.wait()

@@ -2,8 +2,10 @@
 
 It is started beside each swarm, as a process in a session of its own, and holds the end of a pipe.
 When the pipe breaks, since the tests ended or were killed, it ends every process that bears the
-swarm's directory in its command line (no other process does: the name is a random one) and removes
-the directory. `sweep` does the same from within.
+swarm's directory in its command line or in the environment that it was started with, and removes
+the directory. `sweep` does the same from within. The name of the directory is random, so no other
+process bears it. Why the environment: `up` may start a peer as a copy of itself, and a copy shows
+the command line of `up`, which names no home if that comes from HOME.
 """
 
 from __future__ import annotations
@@ -31,21 +33,26 @@ def start(root: Path) -> subprocess.Popen[bytes]:
 
 
 def processes_of(root: Path) -> list[int]:
-    """The processes that bear ``root`` in their command line, keepers and ourselves excepted."""
+    """The processes that were started for ``root``, keepers and ourselves excepted."""
     wanted, keeper = os.fsencode(root), os.fsencode(__file__)
     found = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
-        with contextlib.suppress(OSError), open(f"/proc/{entry}/cmdline", "rb") as file:
-            words = file.read().split(b"\0")
-            if keeper not in words and any(wanted in word for word in words):
+        with contextlib.suppress(OSError):
+            words = _read(entry, "cmdline")
+            if keeper not in words.split(b"\0") and wanted in words + _read(entry, "environ"):
                 found.append(int(entry))
     return found
 
 
+def _read(entry: str, name: str) -> bytes:
+    with open(f"/proc/{entry}/{name}", "rb") as file:
+        return file.read()
+
+
 def sweep(root: Path) -> list[int]:
-    """End what runs for ``root`` and remove it; returns whom it had to end."""
+    """End every process of ``root`` and remove it; return the ended ones."""
     ended: list[int] = []
     deadline = time.monotonic() + SWEEP_S
     while (alive := processes_of(root)) and time.monotonic() < deadline:
