@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from common.messages import operator as messages
 from common.messages import tracker
 from common.messages.base import Refusal
 from common.messages.refusals import Code
 from tests.support.postgres import Server, own_server
 from tests.support.tracker_process import PATIENCE_S, Device, Devices, TrackerProcess, running
+from tracker.operator_client import ask
 
 TCP = ("--bind", "tcp://127.0.0.1:0")
 TCP_ONLY = True
@@ -58,6 +60,13 @@ def test_f34_a_tracker_goes_on_when_its_database_is_back(
         process.restart()
         again = devices(process.at, alice.pair)
         assert [row.group for row in again.ask(tracker.ListGroups()).rows] == made
+
+
+def test_the_operator_sees_the_size_of_the_database(tmp_path: Path, server: Server) -> None:
+    with running(tmp_path / "home", *TCP, "--database", server.database()):
+        status = ask(tmp_path / "home", messages.Status(messages.FORM), messages.StatusIs)
+        load = ask(tmp_path / "home", messages.GetLoad(), messages.LoadIs)
+    assert status.database_bytes == load.database_bytes > 1_000_000
 
 
 def test_a_tracker_waits_for_its_database_and_ends_when_asked(tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ class TrackerMetrics:
         """Return all metrics as they are now. Raises `ConfigError` if the library is missing."""
         return self._exposition.text()
 
+    def database_bytes(self) -> int:
+        """Return the size of the database with its journal, without waiting for a server."""
+        shared = self._server.shared_database_bytes
+        return _file_bytes(self._database) if shared is None else shared
+
     def _read(self, readings: Readings) -> None:
         server, loop = self._server, self._loop
         readings.add("start_time_seconds", self._began_ms / 1000)
@@ -50,7 +55,7 @@ class TrackerMetrics:
         readings.add("writable", float(writable))
         readings.add("queue_length", queued)
         readings.add("loop_lag_seconds", self.lag.seconds)
-        readings.add("database_bytes", database_bytes(self._database))
+        readings.add("database_bytes", self.database_bytes())
         readings.add("last_backup_timestamp_seconds", _changed_at(self._home / LAST_BACKUP))
         readings.add("events_published_total", server.published)
         readings.add("tickets_signed_total", server.tickets_signed)
@@ -95,8 +100,7 @@ class TrackerMetrics:
         readings.add_each("shares_by_health", "health", health)
 
 
-def database_bytes(database: Path) -> int:
-    """Return the bytes that the database and its journal take."""
+def _file_bytes(database: Path) -> int:
     size = 0
     for path in (database, database.with_name(f"{database.name}-wal")):
         with contextlib.suppress(OSError):

@@ -63,7 +63,10 @@ class Cluster:
 
 
 class ClusterMember:
-    """This tracker among those of ``cluster``. ``news``: commits after a position."""
+    """This tracker among those of ``cluster``. ``news``: commits after a position.
+
+    ``database_bytes``: the size of the database as it was read last; 0 before that.
+    """
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class ClusterMember:
         passwords: Passwords,
         news: Callable[[int], Sequence[Commit]],
     ) -> None:
+        self.database_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._commands = command_loop
         self._context = command_loop.context
@@ -171,6 +175,8 @@ class ClusterMember:
         self._heard_at = monotonic()
         if report.now_ms:
             self._time.learn(report.now_ms, report.asked_at, report.read_at)
+        if report.database_bytes is not None:
+            self.database_bytes = report.database_bytes
         if report.stale is not None:
             self._commands.fell_behind(report.stale)
         if report.commits:

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.5
 POLL_DEAF_S = 0.1  # where no notifications arrive
 BEAT_S = 2.0
+SIZE_S = 10.0  # between two looks at the size of the database: each touches all of its files
 NOTIFY_S = 0.005  # at most one notification in that time: all of them wake all trackers
 DEAD_S = 10.0  # a tracker that is silent for longer serves no longer, …
 FORGOTTEN_S = 25.0  # … and after that time its devices are gone, unless they came elsewhere
@@ -70,7 +71,7 @@ class Report:
 
     ``now_ms``: its time, read between the monotonic times ``asked_at`` and ``read_at``; 0 if it was
     not read. ``trackers``: all others; None if they were not read. ``told``: texts of others.
-    ``stale``: why the mirror has to be loaded anew.
+    ``stale``: why the mirror has to be loaded anew. ``database_bytes``: None if it was not read.
     """
 
     presence: list[PresenceIn] = field(default_factory=list)
@@ -81,6 +82,7 @@ class Report:
     asked_at: float = 0.0
     read_at: float = 0.0
     stale: FellBehind | None = None
+    database_bytes: int | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -101,6 +103,7 @@ class Tables(Protocol):
     def notify(self, text: str = "") -> None: ...
     def beat(self, own: TrackerRow) -> Beat: ...
     def trackers(self) -> list[TrackerRow]: ...
+    def size_bytes(self) -> int: ...
     def forget(self, trackers: Sequence[bytes]) -> None: ...
     def write(self, rows: Sequence[PresenceRow]) -> None: ...
     def replace(self, own: bytes, generation: bytes, rows: Sequence[PresenceRow]) -> None: ...
@@ -144,6 +147,7 @@ class Follower:
         self._notified = 0  # the position of this tracker that others were told of
         self._tombstones: deque[tuple[float, int]] = deque()
         self._poll_s = POLL_S
+        self._size_at = 0.0  # when the size is read again
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     # -- for the event loop -----------------------------------------------------------------------
@@ -249,6 +253,9 @@ class Follower:
         while self._tombstones and monotonic() - self._tombstones[0][0] > TOMBSTONE_S:
             _, version = self._tombstones.popleft()
             self._tables.drop_tombstones(own, version)
+        if monotonic() >= self._size_at:
+            report.database_bytes = self._tables.size_bytes()
+            self._size_at = monotonic() + SIZE_S
 
     def _look_around(self, report: Report) -> None:
         own = self._owner.own_row().tracker

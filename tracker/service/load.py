@@ -9,17 +9,16 @@ from pathlib import Path
 from common import limits
 from common.host.clock import monotonic
 from common.messages.operator import LoadIs
-from common.metrics.loop_lag import LoopLag
 from common.units import rfc3339
 from tracker.admin.home import LAST_BACKUP
 from tracker.core.presence import Lease
-from tracker.metrics.readings import database_bytes
+from tracker.metrics.readings import TrackerMetrics
 from tracker.service.meter import DURATIONS_S, OUTCOMES, READ, WRITE
 from tracker.service.operator_socket import Facts
 from tracker.service.sockets import Server
 
 
-def load_of(server: Server, facts: Facts, lag: LoopLag) -> LoadIs:
+def load_of(server: Server, facts: Facts, metrics: TrackerMetrics) -> LoadIs:
     """Return the counts of a tracker that serves, as they are now."""
     loop = server.command_loop
     assert loop is not None
@@ -41,8 +40,8 @@ def load_of(server: Server, facts: Facts, lag: LoopLag) -> LoadIs:
         commit_changes=meter.batch_size,
         queue=queue,
         writable=writable,
-        loop_lag_s=lag.seconds,
-        database_bytes=database_bytes(facts.database),
+        loop_lag_s=metrics.lag.seconds,
+        database_bytes=metrics.database_bytes(),
         backup=_changed_at(facts.home / LAST_BACKUP),
         events=server.published,
         tickets=server.tickets_signed,

@@ -88,12 +88,12 @@ async def serve(
         ):
             (home.path / name).write_text(f"{text}\n", encoding="utf-8")
         assert server.command_loop is not None
-        facts = Facts(found.text, home.path, home.database, began_at)
+        facts = Facts(found.text, home.path, began_at)
         metrics = TrackerMetrics(server, server.command_loop, home.path, home.database)
         measuring = asyncio.create_task(metrics.lag.measure())
         views = Views(
             metrics,
-            lambda: load_of(server, facts, metrics.lag),
+            lambda: load_of(server, facts, metrics),
             recent,
             web.open_page,
         )

@@ -38,7 +38,7 @@ from tracker.core import operator as core
 from tracker.core import overview
 from tracker.core.context import Caller, Reply
 from tracker.core.share_names import NameId, ShareId
-from tracker.metrics.readings import TrackerMetrics, database_bytes
+from tracker.metrics.readings import TrackerMetrics
 from tracker.service.batch import Job
 from tracker.service.command_loop import CommandLoop
 from tracker.service.passwords import hash_password
@@ -61,7 +61,6 @@ class Facts:
 
     link: str
     home: Path
-    database: Path
     began_at: float
 
 
@@ -225,5 +224,5 @@ class OperatorSocket:
             version=RELEASE,
             home=str(facts.home),
             uptime_s=round(monotonic() - facts.began_at, 3),
-            database_bytes=database_bytes(facts.database),
+            database_bytes=self._views.metrics.database_bytes(),
         )

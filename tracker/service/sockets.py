@@ -188,6 +188,11 @@ class Server:
     def tickets_signed(self) -> int:
         return 0 if self._deferred_work is None else self._deferred_work.tickets_signed
 
+    @property
+    def shared_database_bytes(self) -> int | None:
+        """Size of a database for several trackers, as it was read last; None for a file."""
+        return None if self._member is None else self._member.database_bytes
+
     async def stop(self) -> None:
         """Stop in order: read no more commands, then commit and answer the current batch."""
         if self.command_loop is not None:

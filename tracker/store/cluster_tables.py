@@ -168,6 +168,15 @@ class ClusterTables:
             )
             return [TrackerRow(*row) for row in rows]
 
+    def size_bytes(self) -> int:
+        """Return the size of the whole database."""
+        with _translated():
+            query = "SELECT pg_database_size(current_database())"
+            row = self._connected().execute(query).fetchone()
+        assert row is not None
+        size: int = row[0]
+        return size
+
     def forget(self, trackers: Sequence[bytes]) -> None:
         """Delete all rows of ``trackers``, which have ended."""
         with _translated(), self._connected().transaction():

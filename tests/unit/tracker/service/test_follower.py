@@ -268,6 +268,24 @@ def test_a_tracker_that_was_forgotten_writes_all_its_rows_again(
         one.until(lambda: len(one.database.presence) == 1, "its rows")
 
 
+def test_the_size_of_the_database_is_read_first_and_then_seldom(
+    two: tuple[Owner, Owner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = two
+    monkeypatch.setattr(follower, "BEAT_S", 0.01)
+    with running(one):
+        one.until(lambda: len([each for each in one.reports if each.now_ms]) > 3, "signs of life")
+        assert [each.database_bytes for each in one.reports if each.now_ms][:3] == [
+            4096,
+            None,
+            None,
+        ]
+        assert one.tables.sized == 1
+        monkeypatch.setattr(follower, "SIZE_S", 0.0)
+        one.follower._size_at = 0.0
+        one.until(lambda: one.tables.sized > 2, "further looks")
+
+
 def test_a_gap_in_the_journal_is_reported(two: tuple[Owner, Owner]) -> None:
     one, _ = two
     one.fails = FellBehind("the journal no longer has the next commit")
