@@ -219,8 +219,3 @@ class ClusterMember:
 
 def _text_of(attempt: Attempt) -> str:
     return base64.b64encode(msgspec.msgpack.encode(attempt)).decode()
-
-
-def new_id() -> bytes:
-    """Return the id of a tracker process."""
-    return os.urandom(ID_BYTES)
