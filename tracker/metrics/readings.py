@@ -48,6 +48,13 @@ class TrackerMetrics:
         shared = self._server.shared_database_bytes
         return _file_bytes(self._database) if shared is None else shared
 
+    def backed_up_at(self) -> float:
+        """Return the Unix time of the last backup; 0 if there was none."""
+        try:
+            return (self._home / LAST_BACKUP).stat().st_mtime
+        except OSError:
+            return 0.0
+
     def _read(self, readings: Readings) -> None:
         server, loop = self._server, self._loop
         readings.add("start_time_seconds", self._began_ms / 1000)
@@ -56,7 +63,7 @@ class TrackerMetrics:
         readings.add("queue_length", queued)
         readings.add("loop_lag_seconds", self.lag.seconds)
         readings.add("database_bytes", self.database_bytes())
-        readings.add("last_backup_timestamp_seconds", _changed_at(self._home / LAST_BACKUP))
+        readings.add("last_backup_timestamp_seconds", self.backed_up_at())
         readings.add("events_published_total", server.published)
         readings.add("tickets_signed_total", server.tickets_signed)
         readings.add_each("handshakes_total", "result", server.handshakes)
@@ -106,10 +113,3 @@ def _file_bytes(database: Path) -> int:
         with contextlib.suppress(OSError):
             size += path.stat().st_size
     return size
-
-
-def _changed_at(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

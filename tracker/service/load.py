@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
-from pathlib import Path
 
 from common import limits
 from common.host.clock import monotonic
 from common.messages.operator import LoadIs
 from common.units import rfc3339
-from tracker.admin.home import LAST_BACKUP
 from tracker.core.presence import Lease
 from tracker.metrics.readings import TrackerMetrics
 from tracker.service.meter import DURATIONS_S, OUTCOMES, READ, WRITE
@@ -29,6 +26,7 @@ def load_of(server: Server, facts: Facts, metrics: TrackerMetrics) -> LoadIs:
     reads, writes = (meter.durations[kind].cumulated() for kind in (READ, WRITE))
     leases = loop.context.presence.leases
     received, sent = rates_of(leases.values())
+    backed_up_at = metrics.backed_up_at()
     return LoadIs(
         uptime_s=round(monotonic() - facts.began_at, 3),
         commands=commands,
@@ -42,7 +40,7 @@ def load_of(server: Server, facts: Facts, metrics: TrackerMetrics) -> LoadIs:
         writable=writable,
         loop_lag_s=metrics.lag.seconds,
         database_bytes=metrics.database_bytes(),
-        backup=_changed_at(facts.home / LAST_BACKUP),
+        backup=rfc3339(round(backed_up_at * 1000)) if backed_up_at else None,
         events=server.published,
         tickets=server.tickets_signed,
         refusals=dict(server.turned_away()),
@@ -62,9 +60,3 @@ def rates_of(leases: Iterable[Lease]) -> tuple[int, int]:
         received += lease.rates[0]
         sent += lease.rates[1]
     return min(received, limits.COUNT_MAX), min(sent, limits.COUNT_MAX)
-
-
-def _changed_at(path: Path) -> str | None:
-    with contextlib.suppress(OSError):
-        return rfc3339(round(path.stat().st_mtime * 1000))
-    return None
