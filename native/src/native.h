@@ -9,7 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MT_ABI 1
+/* Raised by each change of this file that a caller can tell: 2 has mt_read_head. */
+#define MT_ABI 2
 #define MT_API __attribute__((visibility("default")))
 #define MT_DIGEST 32
 #define MT_KEY 16 /* of AEGIS-128L */

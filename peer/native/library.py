@@ -21,7 +21,9 @@ from common.messages.control import CheckRow
 
 log = logging.getLogger(__name__)
 
-ABI = 1  # of native/src/native.h
+# That of native/src/native.h, raised with it. Why: each function is looked up at the start, so that
+# an older library must be told apart by its number. 2 has mt_read_head.
+ABI = 2
 _HAS_ZMQ, _HAS_AEGIS = 1, 2
 
 
