@@ -669,22 +669,22 @@ static void *run(void *argument) {
     zmq_pollitem_t *items = NULL;
     line **lines = NULL;
     int count = 0;
-    bool dead = false; /* the context of the sockets has ended */
     while (arrange(fetcher, &items, &lines, &count)) {
-        bool changed = false, broken = false;
+        /* `unusable`: a socket, or the context of all, has ended. Then a change of lines is awaited:
+           to poll them again would keep the thread busy. */
+        bool changed = false, broken = false, unusable = false;
         while (!changed && !broken) {
             bool full = is_full(fetcher);
             long wait_ms = signal_events(fetcher);
-            int polled = full || dead ? 1 : count;
+            int polled = full || unusable ? 1 : count;
             if (full && (wait_ms < 0 || wait_ms > 10)) {
                 wait_ms = 10;
             }
-            int ready = zmq.poll(items, polled, wait_ms);
-            if (ready < 0) {
-                dead = dead || zmq.error() == ZMQ_ETERM;
-                continue;
+            if (zmq.poll(items, polled, wait_ms) < 0) {
+                unusable = unusable || zmq.error() != EINTR;
+                polled = 0; /* nothing is known of the items */
             }
-            if (items[0].revents & ZMQ_POLLIN) {
+            if (polled > 0 && (items[0].revents & ZMQ_POLLIN)) {
                 uint64_t counter;
                 while (read(fetcher->wake_fd, &counter, sizeof counter) < 0 && errno == EINTR) {
                 }
@@ -719,10 +719,15 @@ MT_API mt_fetcher *mt_fetcher_new(int event_fd, int pause_ms) {
     fetcher->events = calloc(EVENTS_MAX, sizeof *fetcher->events);
     fetcher->scratch = malloc(DATA_MAX);
     fetcher->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    /* Signals belong to Python's main thread. */
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    /* Signals belong to Python's main thread. Not those of a fault here: a blocked one would end the
+       process without a word of faulthandler. */
+    sigset_t others, before;
+    sigfillset(&others);
+    sigdelset(&others, SIGSEGV);
+    sigdelset(&others, SIGBUS);
+    sigdelset(&others, SIGILL);
+    sigdelset(&others, SIGFPE);
+    pthread_sigmask(SIG_SETMASK, &others, &before);
     bool made = fetcher->events != NULL && fetcher->scratch != NULL && fetcher->wake_fd >= 0 &&
                 pthread_create(&fetcher->thread, NULL, run, fetcher) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);

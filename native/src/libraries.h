@@ -17,7 +17,6 @@ typedef struct {
 #define ZMQ_DONTWAIT 1
 #define ZMQ_SNDMORE 2
 #define ZMQ_SRCFD 2
-#define ZMQ_ETERM 156384765 /* ZMQ_HAUSNUMERO + 53 */
 
 typedef struct {
     int (*msg_init)(zmq_msg_t *);
