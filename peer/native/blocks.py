@@ -13,7 +13,7 @@ import weakref
 from typing import Any, NamedTuple
 
 from common.digests import Buffer
-from peer.native.library import Library, library
+from peer.native.library import Library, mover
 
 BLOCK_BYTES_MIN = 128 * 1024  # smaller reads are cheap, and keep no large block
 
@@ -50,8 +50,8 @@ def read_block(fd: int, length: int, offset: int) -> Buffer:
 
     Into a block if the compiled data path can send it. Raises `OSError`.
     """
-    found = library() if length >= BLOCK_BYTES_MIN else None
-    if found is None or not found.moves_pieces:
+    found = mover() if length >= BLOCK_BYTES_MIN else None
+    if found is None:
         return os.pread(fd, length, offset)
     view = new_block(found, length).view
     count = os.preadv(fd, [view], offset)

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from common.manifest import Manifest
 from peer.native.digests import PLACE_BYTES
-from peer.native.library import Event, Library, address_of, library
+from peer.native.library import Event, Library, address_of, mover
 
 log = logging.getLogger(__name__)
 
@@ -243,8 +243,8 @@ def _message_of(call: ctypes.CDLL, event: Event) -> tuple[bytes, memoryview]:
 
 def start() -> Fetcher | None:
     """Start the thread, if the library is used and can receive pieces."""
-    found = library()
-    if found is None or not found.moves_pieces:
+    found = mover()
+    if found is None:
         return None
     try:
         return Fetcher(found)

@@ -175,6 +175,12 @@ def library() -> Library | None:
     return _state.library
 
 
+def mover() -> Library | None:
+    """The library, if it is used and can receive and send pieces."""
+    found = library()
+    return found if found is not None and found.moves_pieces else None
+
+
 def state() -> str:
     """Whether the library is used, and why not."""
     library()

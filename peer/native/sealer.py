@@ -16,13 +16,7 @@ from common.digests import Buffer
 from common.net.codec import SIGNATURE
 from common.net.pump import Pump, Sent
 from peer.native.blocks import block_of, new_block
-from peer.native.library import Library, address_of, library
-
-
-def sealing_library() -> Library | None:
-    """The library, if it is used and can seal and send."""
-    found = library()
-    return found if found is not None and found.moves_pieces else None
+from peer.native.library import Library, address_of
 
 
 class CompiledSealer:

@@ -40,7 +40,8 @@ from common.net.monitor import ConnectionEvent, SocketMonitor
 from common.net.pump import Frames, Pump, Sent
 from common.net.sockets import TokenServer, bind, make_socket, user_id
 from peer.addresses import with_port
-from peer.native.sealer import CompiledSealer, sealing_library
+from peer.native.library import mover
+from peer.native.sealer import CompiledSealer
 from peer.swarm.serving.events import RequesterId
 
 log = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ class BulkSender:
         return peer.Bulk(self.port, channel.token, channel.key, sealer.by_aegis)
 
     def _new_sealer(self, key: bytes, aegis: bool) -> Sealer | CompiledSealer:
-        found = sealing_library() if aegis else None
+        found = mover() if aegis else None
         return Sealer(key, self._scratch) if found is None else CompiledSealer(found, key)
 
     def forget(self, requester: RequesterId) -> None:
