@@ -41,6 +41,7 @@ _HEAD, _DATA = b"head", b"data"
 # What each key that is derived from the one of the connection is for (BLAKE3 contexts).
 _SEALING, _PROVING = "mini-torrent bulk v2 sealing", "mini-torrent bulk v2 proof"
 _SEALING_AEGIS = "mini-torrent bulk v3 sealing aegis-128l"
+BROKEN = "a sealed message was changed on its way, or the one before it is missing"
 # In /proc/cpuinfo: what the processor must have for AES and the GCM of it, by its kind.
 _INSTRUCTIONS = {"x86_64": {"aes", "pclmulqdq"}, "aarch64": {"aes", "pmull"}}
 
@@ -166,8 +167,6 @@ class Opener:
                 opened = sealed[: max(0, len(sealed) - self._tag_bytes)]
                 self._cipher.decrypt_into(nonce, sealed, None, opened)
         except (InvalidTag, ValueError) as error:
-            raise RemoteProtocolError(
-                "a sealed message was changed on its way, or the one before it is missing"
-            ) from error
+            raise RemoteProtocolError(BROKEN) from error
         self._next, self._before = count + 1, number
         return opened_head, opened

@@ -55,8 +55,6 @@ class BulkSource:
 class BulkReceiver:
     """A bulk connection from a source. Python receives and opens its messages."""
 
-    decode_head = staticmethod(_heads.decode)
-
     def __init__(self, config: ConnectionConfig, source: BulkSource) -> None:
         """Start to connect. Raises `zmq.ZMQError`."""
         self._config = config
@@ -70,7 +68,6 @@ class BulkReceiver:
         )
         self._line = TrackedConnection(config.limiter)
         self._monitor = monitored(socket, self._on_link, self._line)
-        self._pump: Pump | None = None
         self._listen(socket)
         self._loop = asyncio.get_running_loop()
         self._received_at = self._loop.time()
@@ -89,8 +86,7 @@ class BulkReceiver:
 
     def _on_up(self, proof: list[bytes]) -> None:
         """The connection is up: send the proof of its key."""
-        if self._pump is not None:
-            self._pump.send(proof)
+        self._pump.send(proof)
 
     def expect(self, channel: int, target: Target | None, pieces: Sequence[int]) -> None:
         """Have requested pieces of a channel stored in ``target``, if that is possible here."""
@@ -144,11 +140,19 @@ class BulkReceiver:
                 raise RemoteProtocolError("a message of another form")
             sealed = joined(frames[3:])
             head, data = self._opener.open(frames[1].bytes, frames[2].buffer, sealed)
-            pieces = self.decode_head(head)
         except RemoteProtocolError as error:
             self._source.on_lost(error.message)
             return
-        self._source.on_pieces(pieces, memoryview(data))
+        self._on_opened(head, memoryview(data))
+
+    def _on_opened(self, head: bytes, data: memoryview) -> None:
+        """Hand on an opened message, whose head is still to be judged."""
+        try:
+            pieces = _heads.decode(head)
+        except RemoteProtocolError as error:
+            self._source.on_lost(error.message)
+            return
+        self._source.on_pieces(pieces, data)
 
     def close(self) -> None:
         """Close the socket, without callbacks."""
@@ -157,10 +161,7 @@ class BulkReceiver:
 
     def _close_socket(self) -> None:
         self._monitor.close()
-        if self._pump is not None:
-            self._pump.close()
-        else:
-            self._socket.close(linger=0)
+        self._pump.close()
 
     @property
     def closed(self) -> bool:

@@ -12,8 +12,7 @@ from typing import Any
 
 import zmq
 
-from common.crypto.sealed_stream import aegis_key
-from common.errors import RemoteProtocolError
+from common.crypto.sealed_stream import BROKEN, aegis_key
 from peer.fetching.bulk import BulkReceiver, BulkSource
 from peer.fetching.connection_config import ConnectionConfig
 from peer.native.fetcher import Fetcher, StoredRun, Target
@@ -70,28 +69,24 @@ class CompiledBulkReceiver(BulkReceiver):
 
     def on_opened_message(self, head: bytes, data: memoryview, source_fd: int) -> None:
         """Another message arrived, opened."""
-        if self._closed:
-            return
-        self._on_received(source_fd)
-        try:
-            pieces = self.decode_head(head)
-        except RemoteProtocolError as error:
-            self._source.on_lost(error.message)
-            return
-        self._source.on_pieces(pieces, data)
+        if not self._closed:
+            self._on_received(source_fd)
+            self._on_opened(head, data)
 
     def on_broken(self) -> None:
         """A message arrived that the source cannot have sent."""
         if not self._closed:
-            self._source.on_lost(
-                "a sealed message was changed on its way, or the one before it is missing"
-            )
+            self._source.on_lost(BROKEN)
 
     def on_released(self) -> None:
         """Close the socket, which the thread uses no longer."""
         self._fetcher.forget(self._thread_line)
         self._handed_over = False
         self._close_socket()
+
+    def _close_socket(self) -> None:
+        self._monitor.close()
+        self._socket.close(linger=0)
 
     def close(self) -> None:
         """Close the socket as soon as the thread has given it back, without callbacks."""
