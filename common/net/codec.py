@@ -65,8 +65,13 @@ def _view(frame: zmq.Frame | bytes) -> memoryview:
 def cut(data: Buffer, frame_bytes: int) -> list[memoryview]:
     """``data`` in frames of that size, or of a larger one if there would be too many of them."""
     view = memoryview(data)
-    step = max(frame_bytes, -(-len(view) // limits.DATA_FRAMES_MAX), 1)
+    step = frame_size(len(view), frame_bytes)
     return [view[at : at + step] for at in range(0, len(view), step)] or [view]
+
+
+def frame_size(size: int, frame_bytes: int) -> int:
+    """The size of the frames that `cut` makes of ``size`` bytes."""
+    return max(frame_bytes, -(-size // limits.DATA_FRAMES_MAX), 1)
 
 
 def joined(frames: Sequence[zmq.Frame | bytes]) -> memoryview:

@@ -13,7 +13,7 @@ from common import limits
 from common.crypto.aegis import TAG_BYTES
 from common.crypto.sealed_stream import aegis_key
 from common.digests import Buffer
-from common.net.codec import SIGNATURE
+from common.net.codec import SIGNATURE, frame_size
 from common.net.pump import Pump, Sent
 from peer.native.blocks import block_of, new_block
 from peer.native.library import Library, address_of
@@ -45,11 +45,8 @@ class CompiledSealer:
         size = memoryview(data).nbytes
         handle, view = block_of(data), data
         if handle is None:
-            handle, copy = new_block(self._library, size)
-            copy[:] = memoryview(data)
-            view = copy
-        # As `common.net.codec.cut` has it: in larger frames rather than in too many.
-        step = max(frame_bytes, -(-(size + TAG_BYTES) // limits.DATA_FRAMES_MAX))
+            handle, view = new_block(self._library, size)
+            view[:] = memoryview(data)
         if pump.socket.closed:
             return Sent.GONE
         error = self._library.call.mt_send(
@@ -63,7 +60,7 @@ class CompiledSealer:
             len(head),
             handle,
             size,
-            step,
+            frame_size(size + TAG_BYTES, frame_bytes),
         )
         del view
         pump.after_send()
