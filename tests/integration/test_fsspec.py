@@ -110,6 +110,7 @@ def test_a_group_is_a_folder_of_files_and_folders(
     found = fs.cat_ranges([where, where, f"{group}/none"], [0, 600_000, 0], [10, 900_000, 1])
     assert found[:2] == [data[:10], data[600_000:]]
     assert isinstance(found[2], FileNotFoundError)
+    assert fs.cat_ranges([where, where], [0, 20], [10, 30], max_gap=64) == [data[:10], data[20:30]]
     assert fs.cat_file(f"{group}/{name}/nil") == b""
     with fs.open(f"{group}/{name}/notes/to do.txt", "rt") as file:
         assert file.readlines() == ["one\n", "two\n"]
