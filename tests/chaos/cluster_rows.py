@@ -25,6 +25,7 @@ from tests.support.waiting import wait_for
 
 WRITERS = 4
 PATIENCE_S = 60.0
+COMMANDS = 30  # a fault comes after at most that many
 
 
 class Town:
@@ -64,6 +65,15 @@ class Town:
         )
         return time.monotonic() - began
 
+    def does(self, commands: int) -> None:
+        """Wait until so many commands more were acknowledged, or every writer has failed."""
+        wanted = self.done + commands
+        wait_for(
+            lambda: self.done >= wanted or all(writer.error for writer in self.writers),
+            f"{commands} commands",
+            patience_s=PATIENCE_S,
+        )
+
     def check(self) -> int:
         """Whether the log is whole and the same everywhere; return its length."""
         for writer in self.writers:
@@ -96,7 +106,7 @@ def f36_trackers_die_and_freeze_under_writers(stage: Stage) -> str:
         for _ in range(kills):
             victim, how = stage.rng.choice(cluster.trackers), stage.rng.choice(list(worst))
             town.goes_on()
-            time.sleep(stage.rng.uniform(0.0, 0.3))
+            town.does(stage.rng.randrange(COMMANDS))
             worst[how] = max(worst[how], _harm(victim, how, town))
         length = town.check()
     pauses = ", ".join(f"{how} {pause_s:.1f} s" for how, pause_s in worst.items())

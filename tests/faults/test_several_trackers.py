@@ -22,7 +22,7 @@ from tests.support.cluster import (
 from tests.support.commit_eater import CommitEater
 from tests.support.faults import MIB, begin, settle
 from tests.support.processes import Person, Swarm
-from tests.support.tracker_process import Device, Devices, eventually
+from tests.support.tracker_process import Device, Devices
 from tests.support.waiting import wait_for
 from tracker.store.cluster_tables import APPLICATION
 
@@ -73,7 +73,7 @@ def test_f37_four_writers_at_two_trackers_leave_no_gap_and_no_double(
     log = max((log_of(devices(each.at, owner.pair), group) for each in cluster.trackers), key=len)
     for each in cluster.trackers:
         reader = devices(each.at, owner.pair)  # whose questions may be a moment behind
-        eventually(lambda who=reader: log_of(who, group), lambda found: found == log)
+        wait_for(lambda who=reader: log_of(who, group), until=lambda found: found == log)
     assert [entry.seq for entry in log] == list(range(1, len(log) + 1))
     shared = names_in(log)
     for writer in writers:
@@ -93,9 +93,7 @@ def test_swarms_span_trackers(cluster: TrackerCluster, devices: Devices) -> None
     group_with(alice, "span", (bob, "span-bob"))
     alice.share("span", "data")
     alice.announce(PEER)
-    found = eventually(
-        lambda: bob.ask(tracker.FindShare("span", "data")).sources, lambda sources: bool(sources)
-    )
+    found = wait_for(lambda: bob.ask(tracker.FindShare("span", "data")).sources)
     assert [source.endpoint for source in found] == [PEER]
     bob.subscribe()
     bob.follow_share("span", "data")
@@ -108,9 +106,9 @@ def test_swarms_span_trackers(cluster: TrackerCluster, devices: Devices) -> None
     # Who moves is there throughout.
     moved = devices(two.at, alice.pair)
     moved.announce(PEER)
-    found = eventually(
+    found = wait_for(
         lambda: devices(one.at, bob.pair).ask(tracker.FindShare("span", "data")).sources,
-        lambda sources: len(sources) == 1,
+        until=lambda sources: len(sources) == 1,
     )
     assert [source.device for source in found] == [alice.key]
 
@@ -201,7 +199,7 @@ def test_f151_a_commit_of_a_later_release_is_refused_with_words(devices: Devices
         wait_for(lambda: one.logged("a tracker of a later release wrote it"), "words in the log")
         log = log_of(alice, "lab")
         elsewhere = devices(two.at, alice.pair)
-        eventually(lambda: log_of(elsewhere, "lab"), lambda found: found == log)
+        wait_for(lambda: log_of(elsewhere, "lab"), until=lambda found: found == log)
 
 
 @pytest.mark.parametrize("lost", ["answer", "commit"])
@@ -221,7 +219,7 @@ def test_f153_a_commit_in_doubt_is_looked_up(devices: Devices, lost: str) -> Non
         log = log_of(alice, "lab")
         assert [names_in(log).count(name) for name in names] == [1, 1, 1]
         elsewhere = devices(two.at, alice.pair)
-        eventually(lambda: log_of(elsewhere, "lab"), lambda found: found == log)
+        wait_for(lambda: log_of(elsewhere, "lab"), until=lambda found: found == log)
         said = "took place" if lost == "answer" else "did not happen"
         assert two.logged(f"the commit in doubt {said}")
         eater.close()
@@ -234,7 +232,7 @@ def test_a_tracker_that_ends_takes_its_devices_along_at_once(devices: Devices) -
         group_with(alice, "lab", (bob, "bob"))
         alice.share("lab", "data")
         alice.announce(PEER)
-        eventually(lambda: bob.ask(tracker.FindShare("lab", "data")).sources, bool)
+        wait_for(lambda: bob.ask(tracker.FindShare("lab", "data")).sources)
         bob.subscribe()
         bob.follow_share("lab", "data")
         assert one.end() == 0

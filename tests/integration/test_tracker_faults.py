@@ -22,7 +22,8 @@ from common.messages import events, tracker
 from common.messages.base import Refusal
 from common.messages.refusals import Code
 from common.net import sockets
-from tests.support.tracker_process import PATIENCE_S, Device, Devices, eventually, running
+from tests.support.tracker_process import PATIENCE_S, Device, Devices, running
+from tests.support.waiting import wait_for
 from tracker.core.changes.accounts import AccountCreated, DeviceBound
 from tracker.store.sqlite_store import SqliteStore
 
@@ -65,7 +66,7 @@ def test_f1_every_acknowledged_command_survives_a_kill(tmp_path: Path, devices: 
             writer = Writer(devices(process.at, alice.pair), content, run)
             writer.start()
             wanted = rng.randrange(1, 60)
-            eventually(lambda writer=writer: len(writer.done), lambda n, w=wanted: n >= w)
+            wait_for(lambda writer=writer: len(writer.done), until=lambda n, w=wanted: n >= w)
             process.kill()
             writer.join(PATIENCE_S)
             acknowledged |= set(writer.done)
@@ -175,7 +176,7 @@ def test_h36_a_login_flood_is_turned_away_and_the_logged_in_are_served(
         for _ in range(50):
             alice.ask(tracker.ListGroups())
         waiting = [each for each in flood if not each.socket.poll(0)]
-        assert waiting, "who is logged in waits behind nobody who wants to be"
+        assert waiting, "a user who is logged in waits behind no login"
         codes = [each.receive(request_id).code for each, request_id in sent]
         assert set(codes) <= {Code.WRONG_CREDENTIALS, Code.BUSY, Code.SLOW_DOWN}
         assert Code.BUSY in codes or Code.SLOW_DOWN in codes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from common.messages import tracker
 from common.messages.base import Refusal
 from common.messages.refusals import Code
 from tests.support.postgres import Server, own_server
-from tests.support.tracker_process import PATIENCE_S, Device, Devices, TrackerProcess, running
+from tests.support.tracker_process import Device, Devices, TrackerProcess, running
+from tests.support.waiting import wait_for
 from tracker.operator_client import ask
 
 TCP = ("--bind", "tcp://127.0.0.1:0")
@@ -30,13 +30,12 @@ def server() -> Iterator[Server]:
 
 def waits(device: Device, command: Any, code: Code | None) -> None:
     """Send ``command`` until it is refused with ``code``, or done."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        request_id = device.send(command)
-        reply = device.receive(request_id)
-        if (reply.code if isinstance(reply, Refusal) else None) is code:
-            return
-        assert time.monotonic() < deadline, reply
+
+    def is_answered() -> bool:
+        reply = device.receive(device.send(command))
+        return (reply.code if isinstance(reply, Refusal) else None) is code
+
+    wait_for(is_answered, f"the answer {code or 'done'}")
 
 
 def test_f34_a_tracker_goes_on_when_its_database_is_back(
@@ -72,9 +71,6 @@ def test_the_operator_sees_the_size_of_the_database(tmp_path: Path, server: Serv
 def test_a_tracker_waits_for_its_database_and_ends_when_asked(tmp_path: Path) -> None:
     url = f"postgresql://tracker@/none?host={tmp_path}"
     process = TrackerProcess(tmp_path / "home", *TCP, "--database", url, wait=False)
-    deadline = time.monotonic() + PATIENCE_S
-    while not process.logged("waiting up to"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: process.logged("waiting up to"), "the line in the log")
     assert process.end() == 1
     assert process.logged("cannot reach the database")

@@ -30,7 +30,6 @@ from tests.support.tracker_process import (
     Device,
     Devices,
     TrackerProcess,
-    eventually,
     manifest_of,
     running,
 )
@@ -709,7 +708,7 @@ def test_logs_for_machines_are_json_and_hold_no_password(tmp_path: Path, devices
         alice = devices(process.at).enter("alice", "correct horse battery staple")
         alice.try_(tracker.Login("alice", "wrong horse"))
         process.end()
-        eventually(lambda: "".join(process.errors), lambda text: "ending" in text)
+        wait_for(lambda: "ending" in "".join(process.errors))
     rows = [json.loads(line) for line in process.errors]
     assert {"time", "level", "logger", "message"} <= set(rows[0])
     assert "horse" not in "".join(process.errors)

@@ -19,7 +19,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -27,6 +26,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import reaper
+from tests.support.waiting import wait_for
 
 NOBODY = 65534
 STARTS_WITHIN_S = 30.0
@@ -114,8 +114,6 @@ class Server:
 
     def start(self) -> None:
         """Start it, again if it ended, and wait until it answers."""
-        import psycopg
-
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command(
@@ -129,16 +127,20 @@ class Server:
                 user=NOBODY if self._as_nobody else None,
                 start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + STARTS_WITHIN_S
-        while True:
-            try:
-                psycopg.connect(self.url("postgres"), connect_timeout=5).close()
-                return
-            except psycopg.OperationalError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    text = (self.folder / "log").read_text(errors="replace")[-500:]
-                    pytest.fail(f"PostgreSQL does not start: {text}")
-                time.sleep(0.02)
+        wait_for(self._answers, "the start of PostgreSQL", patience_s=STARTS_WITHIN_S)
+
+    def _answers(self) -> bool:
+        import psycopg
+
+        assert self._process is not None
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=5).close()
+        except psycopg.OperationalError as error:
+            text = (self.folder / "log").read_text(errors="replace")[-500:]
+            if self._process.poll() is not None:
+                pytest.fail(f"PostgreSQL does not start: {text}")
+            raise AssertionError(text) from error
+        return True
 
     def url(self, database: str) -> str:
         return f"postgresql://tracker@/{database}?host={self.folder}"
@@ -191,17 +193,21 @@ class Server:
         if self._process.poll() is None:
             if number is signal.SIGKILL:
                 # Again: a backend that was just forked is killed in the next round.
-                until = time.monotonic() + STARTS_WITHIN_S
-                while (left := self._processes()) and time.monotonic() < until:
-                    for pid in left:
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(pid, number)
-                    self._process.poll()
-                    time.sleep(0.01)
+                wait_for(self._kill, "the end of PostgreSQL", patience_s=STARTS_WITHIN_S)
             else:
                 self._process.send_signal(number)
             self._process.wait(30)
         self._process = None
+
+    def _kill(self) -> bool:
+        """Kill all its processes; return whether none was left."""
+        assert self._process is not None
+        left = self._processes()
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.poll()
+        return not left
 
     def close(self) -> None:
         """End it and remove its data."""

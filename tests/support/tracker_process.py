@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import zmq
@@ -32,7 +32,6 @@ from common.messages.base import Refusal
 from common.messages.refusals import Code
 from common.net import codec, sockets
 
-R = TypeVar("R")
 PATIENCE_S = 20.0
 
 
@@ -314,15 +313,3 @@ class Devices:
     def close(self) -> None:
         for device in self.made:
             device.close()
-
-
-def eventually(value: Callable[[], R], wanted: Callable[[R], bool]) -> R:
-    """Wait until ``value`` returns ``wanted``, at most `PATIENCE_S`."""
-    deadline = time.monotonic() + PATIENCE_S
-    pause = threading.Event()
-    while True:
-        found = value()
-        if wanted(found):
-            return found
-        assert time.monotonic() < deadline, f"still {found!r}"
-        pause.wait(0.02)
