@@ -104,7 +104,7 @@ def _ticket(data: bytes) -> None:
             group=GroupId("lab"),
             now_ms=0,
         )
-        assert data == TICKET, f"a ticket that nobody issued: {ticket}"
+        assert data == TICKET, f"a ticket that the tracker did not issue: {ticket}"
 
 
 TICKET, _ = tickets.issue(

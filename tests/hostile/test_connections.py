@@ -236,11 +236,11 @@ from common.net import zap
 zap.self_check.__defaults__ = (0.5,)
 """
 BROKEN = {
-    "no handler": "zap.ENDPOINT = 'inproc://nobody-asks-here'",
-    "a handler that lets everybody in": (
+    "no handler": "zap.ENDPOINT = 'inproc://not-the-handler'",
+    "a handler that admits every connection": (
         "zap.ZapHandler._decide = lambda self, *a: (zap.Admission.ADMIT, bytes(a[3][0]))"
     ),
-    "a handler that lets nobody in": (
+    "a handler that admits no connection": (
         "zap.ZapHandler._decide = lambda self, *a: (zap.Admission.RETRY, b'')"
     ),
     "a handler that is dumb": "zap.ZapHandler._on_request = lambda self, frames: None",

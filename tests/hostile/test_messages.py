@@ -285,7 +285,7 @@ def test_no_password_and_no_ticket_is_in_any_log(arena: AttackSwarm) -> None:
 
 def test_h40_another_local_user_cannot_open_the_control_socket(arena: AttackSwarm) -> None:
     if os.geteuid() != 0:
-        pytest.skip("needs root, to become somebody else")
+        pytest.skip("needs root, to become another user")
     home = arena.alice.home
     path = find_endpoint(home).removeprefix("ipc://")
     assert os.stat(home).st_mode & 0o777 == 0o700

@@ -18,18 +18,18 @@ from tests.support.waiting import wait_for
 COMMANDS = [
     ("status",),
     ("down",),
-    ("create-user", "somebody", "password"),
-    ("login", "somebody", "password"),
+    ("create-user", "someone", "password"),
+    ("login", "someone", "password"),
     ("logout",),
     ("create-group", "group"),
     ("join-group", "group"),
     ("leave-group", "group"),
     ("list-groups",),
     ("list-requests", "group"),
-    ("accept-request", "group", "somebody"),
-    ("reject-request", "group", "somebody"),
+    ("accept-request", "group", "someone"),
+    ("reject-request", "group", "someone"),
     ("list-members", "group"),
-    ("remove-member", "group", "somebody"),
+    ("remove-member", "group", "someone"),
     ("upload-file", "/etc/hostname", "group"),
     ("list-files", "group"),
     ("download-file", "group", "name", "/tmp"),
@@ -65,9 +65,9 @@ def dave(quiet_swarm: Swarm) -> Person:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_no_peer_runs(quiet_swarm: Swarm, words: tuple[str, ...]) -> None:
-    nobody = Person(quiet_swarm, "nobody")
-    assert str(nobody.home) in nobody.refused(*words, code=3)
-    assert not nobody.home.exists()
+    person = Person(quiet_swarm, "person")
+    assert str(person.home) in person.refused(*words, code=3)
+    assert not person.home.exists()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_no_user_is_logged_in(stranger: Person, words: tuple[str, ...]) -> None:
     "words",
     [
         ("list-requests", "nosuch"),
-        ("accept-request", "nosuch", "somebody"),
+        ("accept-request", "nosuch", "someone"),
         ("list-members", "nosuch"),
         ("leave-group", "nosuch"),
         ("join-group", "nosuch"),
@@ -154,7 +154,7 @@ class TestSharing:
                 case "device":
                     path = Path("/dev/null")
                 case _:
-                    path.symlink_to("/nonexistent")
+                    path.symlink_to(path.parent / "none")
             assert path.name in dave.refused("upload-file", path, group)
         assert dave.json("list-files", group) == []
 
@@ -204,7 +204,7 @@ class TestDownloading:
         (dest / "film").write_bytes(b"mine")
         for words in ((dest,), (dest / "film",)):
             assert "film" in erin.refused("download-file", group, "film", *words)
-        (dest / "linked").symlink_to("/nonexistent")
+        (dest / "linked").symlink_to(dest / "none" / "none")
         erin.refused("download-file", group, "film", dest / "linked")
         assert (dest / "film").read_bytes() == b"mine"
         assert {entry.name for entry in dest.iterdir()} == {"film", "linked"}

@@ -26,5 +26,5 @@ def test_no_group() -> None:
 
 def test_not_logged_in() -> None:
     ours = not_logged_in()
-    nobody = context.Caller(DeviceKey(bytes(32)))
-    assert (ours.code, ours.message, ours.hint) == raised(lambda: context.user_of(State(), nobody))
+    caller = context.Caller(DeviceKey(bytes(32)))
+    assert (ours.code, ours.message, ours.hint) == raised(lambda: context.user_of(State(), caller))

@@ -103,7 +103,7 @@ async def test_a_name_to_listen_at_is_looked_up_once_a_minute(network: Network) 
     assert await peer.refresh() == "tcp://192.0.2.9:5100"
     network.now += 61
     network.names.clear()
-    assert await peer.refresh() == "tcp://192.0.2.9:5100", "a name server away moves nobody"
+    assert await peer.refresh() == "tcp://192.0.2.9:5100", "a lost name server changes nothing"
     assert network.asked == ["peer.example"] * 3
 
 

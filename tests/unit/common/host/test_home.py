@@ -164,7 +164,7 @@ class TestFilesWrittenWhole:
     def test_leftovers_of_a_crash_do_no_harm_and_are_removed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (tmp_path / "mine.new").write_bytes(b"a name that somebody chose")
+        (tmp_path / "mine.new").write_bytes(b"a name that another user chose")
         self.crash_while_writing(tmp_path / "record", monkeypatch)
         atomic_write(tmp_path / "record", b"whole")
         assert len(list(tmp_path.iterdir())) == 3

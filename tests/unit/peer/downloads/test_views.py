@@ -187,7 +187,7 @@ async def test_a_silent_tracker_does_not_make_a_share_unshared(stage: Stage) -> 
 @pytest.mark.parametrize(
     ("why", "note", "advice"),
     [
-        ("nobody", "no device that has it is online", "continues by itself"),
+        ("no source", "no device that has it is online", "continues by itself"),
         ("silent", "no source answers yet", "can be reached"),
         ("a full disk", "no room", "tried again every 5 s"),
         ("logged out", "alice was logged out", "when alice logs in again"),

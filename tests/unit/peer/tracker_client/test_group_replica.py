@@ -356,7 +356,7 @@ async def test_h64_a_key_that_was_missed_is_asked_for(harness: Harness) -> None:
 async def test_a_logout_from_elsewhere_ends_the_replica(harness: Harness, how: str) -> None:
     harness.join(FILMS)
     await harness.start()
-    harness.link.answers["Follow"] = Refused(Code.NOT_LOGGED_IN, "nobody is logged in")
+    harness.link.answers["Follow"] = Refused(Code.NOT_LOGGED_IN, "no user is logged in")
     match how:
         case "nudge":
             sealed = seal(WELCOME.inbox_key, 0, WELCOME.inbox, encode(events.Nudge()))
@@ -437,7 +437,7 @@ async def test_a_logged_out_user_has_left_no_group(harness: Harness) -> None:
     replica.set_user(None)
     assert not replica.has_left(ALICE, FILMS, topic)
     replica.set_user(ALICE)
-    assert not replica.has_left(ALICE, FILMS, topic), "nobody has told yet"
+    assert not replica.has_left(ALICE, FILMS, topic), "the tracker has not listed the groups yet"
 
 
 async def test_a_group_that_ended_and_another_of_its_name_are_two(harness: Harness) -> None:
