@@ -13,7 +13,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import limits
+import sqlalchemy as sa
+
 from common.errors import ConfigError, StorageError
 from common.host.atomic_files import atomic_write, sync_directory
 from common.host.clock import wall_ms
@@ -29,7 +30,7 @@ from tracker.admin.database_choice import (
 from tracker.admin.home import KEPT_FILES, LAST_BACKUP, Home
 from tracker.admin.staged_restore import DATABASE
 from tracker.store import postgres_connections as pg
-from tracker.store.leap import EPOCH_LAST, EPOCH_LEAP, SEQ_LEAP
+from tracker.store.leap import leap
 from tracker.store.sqlite_store import SqliteStore
 
 _KEYS_TABLE = "backup_keys"
@@ -151,8 +152,8 @@ def restore(home: Home, source: Path, database_url: str | None = None) -> Path |
                 copy.execute(f"DROP TABLE {_KEYS_TABLE}")
                 # Keys that several trackers share are those of the database, not of the backup.
                 copy.execute("DELETE FROM facts WHERE name = 'keys'")
-                _leap(copy, wall_ms())
                 copy.commit()
+                _leap(copy, wall_ms())
             # Keys first: with the database alone, the next start would be that of another tracker.
             for name, content in stored:
                 if name in KEPT_FILES and not (home.path / name).exists():
@@ -168,18 +169,9 @@ def restore(home: Home, source: Path, database_url: str | None = None) -> Path |
 
 
 def _leap(copy: sqlite3.Connection, now_ms: int) -> None:
-    """Move all groups to unused numbers and epochs, with fresh keys and without invitations."""
-    copy.execute(
-        "UPDATE groups SET seq = max(seq + ?, ?), epoch = max(epoch + ?, ?)",
-        (SEQ_LEAP, now_ms, EPOCH_LEAP, min(now_ms // 1000, EPOCH_LAST)),
-    )
-    for (group,) in copy.execute("SELECT group_id FROM groups").fetchall():
-        key = os.urandom(limits.EVENT_KEY_BYTES)
-        copy.execute("UPDATE groups SET event_key = ? WHERE group_id = ?", (key, group))
-    # Those that were used or revoked after the backup must not open a group again, and the backup
-    # does not tell which they are. A backup of an earlier release has no such table.
-    if copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'invitations'").fetchone():
-        copy.execute("DELETE FROM invitations")
+    engine = sa.create_engine("sqlite://", creator=lambda: copy, poolclass=sa.StaticPool)
+    with engine.begin() as db:
+        leap(db, now_ms)
 
 
 def _check_backup(backup: sqlite3.Connection, source: Path) -> None:

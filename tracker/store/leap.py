@@ -31,5 +31,6 @@ def leap(db: sa.Connection, now_ms: int) -> None:
         }
         db.execute(sa.update(t.groups).where(c.group_id == row.group_id).values(values))
     # Those that were used or revoked meanwhile must not open a group again, and nothing tells
-    # which they are.
-    db.execute(sa.delete(t.invitations))
+    # which they are. A backup of an earlier release has no such table.
+    if sa.inspect(db).has_table(t.invitations.name):
+        db.execute(sa.delete(t.invitations))

@@ -7,11 +7,13 @@ import shutil
 import sqlite3
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common import limits
 from common.errors import StorageError
 from common.ids import GroupId, UserId
 from common.messages.operator import Registration
@@ -184,6 +186,20 @@ def test_a_restore_repeats_no_number_that_peers_have_seen(
         numbers.append((group.seq, group.epoch))
         keys.add(group.key)
     assert numbers[-1][1] < 1 << 32  # it has four bytes on the wire
+
+
+def test_a_backup_from_before_invitations_is_restored(copy: Path, fresh: Home) -> None:
+    with closing(sqlite3.connect(copy)) as old:
+        old.execute(
+            "INSERT INTO groups (group_id, owner, topic, event_key, seq, epoch, at_ms)"
+            " SELECT 'lab', user_id, x'01', x'02', 7, 3, 1 FROM accounts LIMIT 1"
+        )
+        old.execute("DROP TABLE invitations")
+        old.commit()
+    restore(fresh, copy)
+    with closing(sqlite3.connect(fresh.database)) as restored:
+        seq, epoch, key = restored.execute("SELECT seq, epoch, event_key FROM groups").fetchone()
+    assert (seq > 7, epoch > 3, len(key)) == (True, True, limits.EVENT_KEY_BYTES)
 
 
 # -- interrupted--------------------------------------------------------------------------------
