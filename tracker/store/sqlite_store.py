@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import StorageError
 from common.hints import tracker_hint
-from common.ids import DeviceKey, GroupId
+from common.ids import ContentId, DeviceKey, GroupId
 from tracker.core.changes.base import Change
 from tracker.store.failures import DamagedDatabase, is_damage, text_of, translated
 from tracker.store.migrate import upgrade
@@ -100,6 +100,9 @@ class SqliteStore(TableStore):
     def happened(self, doubt: InDoubt) -> bool:
         """Raise: no commit is in doubt, since no connection can be lost."""
         raise AssertionError("a commit of SQLite is never in doubt")
+
+    def put_parts(self, content: ContentId, body: bytes) -> None:
+        """Do nothing: a turn that takes long holds up no other tracker."""
 
     def reach(self) -> None:
         """Do nothing: each commit tries."""

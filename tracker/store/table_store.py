@@ -12,6 +12,7 @@ libraries leave as `StorageError`.
 from __future__ import annotations
 
 import gc
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import sqlalchemy as sa
@@ -27,7 +28,7 @@ from tracker.store.loader import Loader
 from tracker.store.turns import StoredEntry, Turn
 
 
-class TableStore:
+class TableStore(ABC):
     """Base of the stores in a database that SQLAlchemy reaches by ``engine``."""
 
     shared = False
@@ -41,9 +42,9 @@ class TableStore:
 
     # -- writing --------------------------------------------------------------------------------
 
+    @abstractmethod
     def turn(self, position: int) -> Turn:
         """Wait for the turn at writing."""
-        raise NotImplementedError
 
     def commit(self, changes: Sequence[Change]) -> None:
         """Write all ``changes`` without a mirror, at the head of all commits, or raise."""
@@ -58,9 +59,6 @@ class TableStore:
                 db.execute(sa.insert(t.facts).values(name="tracker_id", value=fresh))
                 known = fresh
             return TrackerId(known)
-
-    def put_parts(self, content: ContentId, body: bytes) -> None:
-        """Do nothing: a turn that takes long holds up no other tracker."""
 
     # -- reading --------------------------------------------------------------------------------
 
