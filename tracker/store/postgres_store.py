@@ -52,7 +52,7 @@ from tracker.store.loader import Loader
 from tracker.store.migrate import upgrade
 from tracker.store.statements.shares import parts_of
 from tracker.store.statements.writing import write
-from tracker.store.table_store import TableStore
+from tracker.store.table_store import TableStore, fact
 from tracker.store.turns import Commit, FellBehind, InDoubt
 
 log = logging.getLogger(__name__)
@@ -156,11 +156,7 @@ class PostgresStore(TableStore):
     def _fact(self, name: str, value: bytes) -> bytes:
         with pg.translated("write to the database"), self._engine.begin() as db:
             db.execute(sa.select(sa.func.pg_advisory_xact_lock(TURN_LOCK)))
-            query = sa.select(t.facts.c.value).where(t.facts.c.name == name)
-            known: bytes | None = db.execute(query).scalar_one_or_none()
-            if known is None:
-                db.execute(sa.insert(t.facts).values(name=name, value=value))
-            return value if known is None else known
+            return fact(db, name, value)
 
     # -- turns ----------------------------------------------------------------------------------
 

@@ -53,12 +53,7 @@ class TableStore(ABC):
     def tracker_id(self, fresh: bytes) -> TrackerId:
         """Return the id of this installation; at the first start ``fresh`` becomes it."""
         with translated("write to the database"), self._engine.begin() as db:
-            query = select(t.facts.c.value).where(t.facts.c.name == "tracker_id")
-            known = db.execute(query).scalar_one_or_none()
-            if known is None:
-                db.execute(sa.insert(t.facts).values(name="tracker_id", value=fresh))
-                known = fresh
-            return TrackerId(known)
+            return TrackerId(fact(db, "tracker_id", fresh))
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -92,3 +87,13 @@ class TableStore(ABC):
             )
             # All at once: row by row SQLAlchemy takes three times as long.
             return list(map(StoredEntry._make, db.execute(query).all()))
+
+
+def fact(db: sa.Connection, name: str, value: bytes) -> bytes:
+    """Return the fact ``name``; ``value`` becomes it if it is not known."""
+    query = select(t.facts.c.value).where(t.facts.c.name == name)
+    known: bytes | None = db.execute(query).scalar_one_or_none()
+    if known is None:
+        db.execute(sa.insert(t.facts).values(name=name, value=value))
+        return value
+    return known
