@@ -35,6 +35,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.errors import StorageError
@@ -67,12 +68,15 @@ PRUNED_AT_ONCE = 1_000
 PRUNE_S = 30.0
 ORPHANS_S = 600.0  # between two sweeps of parts without a manifest
 _NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-_TURN = """
-SET LOCAL idle_in_transaction_session_timeout = '{idle}';
-SET LOCAL statement_timeout = 0;
-SELECT pg_advisory_xact_lock({lock});
+_READ = """
 SELECT serial, tracker, batch, at_ms, format, CASE WHEN serial > {at} THEN body END
   FROM changes WHERE serial >= {at} ORDER BY serial
+"""
+_TURN = f"""
+SET LOCAL idle_in_transaction_session_timeout = '{{idle}}s';
+SET LOCAL statement_timeout = 0;
+SELECT pg_advisory_xact_lock({TURN_LOCK});
+{_READ}
 """
 _JOURNAL = (
     "INSERT INTO changes (serial, tracker, batch, at_ms, format, body)"
@@ -139,7 +143,7 @@ class PostgresStore(TableStore):
     def news(self, position: int) -> Sequence[Commit]:
         """Return the commits after ``position`` without waiting for a turn."""
         with pg.translated("read the journal"), self._engine.connect() as db:
-            rows = db.execute(_journal_from(position)).all()
+            rows = db.execute(sa.text(_READ.format(at=int(position)))).all()
         return self._commits(position, rows)
 
     def tracker_id(self, fresh: bytes) -> TrackerId:
@@ -175,7 +179,7 @@ class PostgresStore(TableStore):
         driver: Any = db.connection.driver_connection
         # Without parameters: several statements in one round trip, each with its own snapshot.
         # Not as a pipeline: its last message disarms the timeout (PostgreSQL 18).
-        found = driver.execute(_TURN.format(idle=f"{IDLE_S}s", lock=TURN_LOCK, at=int(position)))
+        found = driver.execute(_TURN.format(idle=IDLE_S, at=int(position)))
         while found.nextset():
             pass
         rows = found.fetchall()
@@ -250,8 +254,6 @@ class PostgresStore(TableStore):
         rows = parts_of(content, body)
         for start in range(0, len(rows), PARTS_AT_ONCE):
             with pg.translated("write to the database"), self._engine.begin() as db:
-                from sqlalchemy.dialects.postgresql import insert
-
                 statement = insert(t.manifest_parts).on_conflict_do_nothing()
                 db.execute(statement, rows[start : start + PARTS_AT_ONCE])
 
@@ -364,10 +366,3 @@ def _warned(warnings: list[str]) -> Any:
             warnings.append(str(diagnostic.message_primary))
 
     return take
-
-
-def _journal_from(position: int) -> sa.Select[Any]:
-    c = t.changes.c
-    body = sa.case((c.serial > position, c.body))
-    columns = (c.serial, c.tracker, c.batch, c.at_ms, c.format, body)
-    return sa.select(*columns).where(c.serial >= position).order_by(c.serial)
