@@ -13,7 +13,7 @@ pieces or algorithm their own would have (``peer.shares.joining``).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from itertools import accumulate, islice
 from typing import Annotated, NamedTuple
@@ -129,6 +129,12 @@ def folders_of(entries: Iterable[Entry]) -> Iterator[str]:
         for depth in range(level + 1, len(parents) + 1):
             yield "/".join(parents[:depth])
         last = parents
+
+
+def inner_folders(entries: Sequence[Entry]) -> set[str]:
+    """All folders within a folder with these entries: those that hold something, and empty ones."""
+    empty = {entry.path for entry in entries if entry.kind is EntryKind.FOLDER}
+    return empty.union(folders_of(entries)) - {""}
 
 
 def kept_time(time_ns: int) -> int:

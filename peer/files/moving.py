@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from common.errors import IntegrityError, MiniTorrentError
-from common.manifest import EntryKind, Manifest, folders_of
+from common.manifest import EntryKind, Manifest, inner_folders
 from common.names import quoted
 from peer.files import paths, sharing, syscalls
 from peer.files.destination import Destination
@@ -195,7 +195,7 @@ def _copy_folder(
                 finally:
                     os.close(made)
                 done += entry.size
-            for path in [*sorted(_folders(manifest), reverse=True), ""]:
+            for path in [*sorted(inner_folders(manifest.entries), reverse=True), ""]:
                 parts = path.split("/") if path else []
                 _copy_status(sources.at(parts), targets.at(parts))
         syscalls.sync_file_system(fd)
@@ -325,10 +325,7 @@ def _remove_files(root_fd: int, manifest: Manifest, place: SharedLocation) -> No
                 *parents, name = entry.path.split("/")
                 with contextlib.suppress(FileNotFoundError):
                     _remove_file(folders.at(parents), name, looks)
-        for path in sorted(_folders(manifest), reverse=True):
-            *parents, name = path.split("/")
-            with contextlib.suppress(OSError):
-                os.rmdir(name, dir_fd=folders.at(parents))
+        paths.remove_empty_folders(folders, inner_folders(manifest.entries))
 
 
 def _remove_file(folder_fd: int, name: str, looks: Fingerprint | None) -> None:
@@ -338,8 +335,3 @@ def _remove_file(folder_fd: int, name: str, looks: Fingerprint | None) -> None:
         return
     if _is_alike(Fingerprint.of(status), looks):
         os.unlink(name, dir_fd=folder_fd)
-
-
-def _folders(manifest: Manifest) -> set[str]:
-    empty = {entry.path for entry in manifest.entries if entry.kind is EntryKind.FOLDER}
-    return empty.union(folders_of(manifest.entries)) - {""}

@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from common.host.atomic_files import is_refusal
 
@@ -99,6 +100,14 @@ class LastFolder:
         if self._parts is not None:
             os.close(self._fd)
             self._parts = None
+
+
+def remove_empty_folders(folders: LastFolder, within: Iterable[str]) -> None:
+    """Remove those of the folders at the paths ``within`` that are empty, the deepest first."""
+    for path in sorted(within, reverse=True):
+        *parents, name = path.split("/")
+        with suppress(OSError):
+            os.rmdir(name, dir_fd=folders.at(parents))
 
 
 def _step_into(folder_fd: int, name: str, make: bool, passing: bool) -> int:

@@ -26,7 +26,7 @@ from blake3 import blake3
 
 from common.errors import StorageError
 from common.host.atomic_files import is_refusal
-from common.manifest import EntryKind, Manifest, folders_of
+from common.manifest import EntryKind, Manifest, inner_folders
 from common.names import quoted
 from peer.files import homes, paths, syscalls
 from peer.files.destination import Destination, name_with
@@ -206,11 +206,7 @@ def _remove_files(root_fd: int, manifest: Manifest) -> None:
                     status = paths.status_of(folder_fd, name)
                     if status is not None and stat.S_ISREG(status.st_mode):
                         os.unlink(name, dir_fd=folder_fd)
-        empty = {entry.path for entry in manifest.entries if entry.kind is EntryKind.FOLDER}
-        for path in sorted(empty.union(folders_of(manifest.entries)) - {""}, reverse=True):
-            *parents, name = path.split("/")
-            with contextlib.suppress(OSError):
-                os.rmdir(name, dir_fd=folders.at(parents))
+        paths.remove_empty_folders(folders, inner_folders(manifest.entries))
 
 
 def _keep(destination: Destination, meanwhile: str) -> str:

@@ -8,13 +8,14 @@ blocks as long as the disk does. Not here: which versions are kept (see peer.fol
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 
 from common import manifest as manifests
 from common.errors import MiniTorrentError
 from common.ids import ContentId
-from common.manifest import EntryKind, Manifest, folders_of
+from common.manifest import EntryKind, Manifest, inner_folders
 from common.names import versioned
 from peer.files import paths, syscalls
 from peer.files.damage import damaged_pieces
@@ -97,18 +98,14 @@ def _remove_links(manifest: Manifest, fd: int, source: str, part: str) -> None:
                     own = os.stat(last, dir_fd=sources.at(parents), follow_symlinks=False)
                     if stat.S_ISREG(link.st_mode) and os.path.samestat(link, own):
                         os.unlink(last, dir_fd=links.at(parents))
-            empty = {each.path for each in manifest.entries if each.kind is EntryKind.FOLDER}
-            for path in sorted(empty.union(folders_of(manifest.entries)) - {""}, reverse=True):
-                *parents, last = path.split("/")
-                with contextlib.suppress(OSError):
-                    os.rmdir(last, dir_fd=links.at(parents))
+            paths.remove_empty_folders(links, inner_folders(manifest.entries))
     finally:
         os.close(from_fd)
         os.close(part_fd)
     try:
         os.rmdir(part, dir_fd=fd)
     except OSError as error:
-        raise FileExistsError(17, "", part) from error
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), part) from error
 
 
 def discard(known: Manifests, content: bytes, path: str, version: int) -> None:
