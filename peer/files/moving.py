@@ -33,6 +33,7 @@ from peer.files.fingerprint import Fingerprint, SharedLocation
 from peer.files.folder_identity import identity_of
 from peer.files.homes import home_above
 from peer.files.missing_folders import missing_folders
+from peer.files.partfile import write_all
 
 CHUNK = 1024 * 1024  # bytes copied at a time
 _ZEROS = bytes(CHUNK)
@@ -221,7 +222,7 @@ def _copy_file(
                 raise Cancelled("the move was cancelled; everything is where it was")
             data = os.pread(fd, CHUNK, offset)
             if data != _ZEROS[: len(data)]:  # a hole stays one
-                _write(made, data, offset)
+                write_all(made, data, offset)
             on_progress(min(offset + CHUNK, looks.size))
         os.ftruncate(made, looks.size)
         _copy_status(fd, made)
@@ -239,13 +240,6 @@ def _copy_status(source_fd: int, fd: int) -> None:
         os.fchmod(fd, stat.S_IMODE(status.st_mode))
     with contextlib.suppress(OSError):
         os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _write(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view, offset = view[count:], offset + count
 
 
 def verify_copy(
