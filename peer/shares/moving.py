@@ -297,10 +297,15 @@ class Moves:
                 self._notify(f"the move to {quoted(target)} could not be finished: {error}")
 
 
+def _location(decoded: Manifest, path: str, files: Sequence[str]) -> SharedLocation:
+    """The location of a copy with these files, empty for all, as it stands there now."""
+    selected = select(decoded, files).entries if files else None
+    return sharing.location_of(decoded, path, selected=selected)
+
+
 def _looked_up(decoded: Manifest, found: Movable) -> SharedLocation:
     """The location of a copy. Raises `ContentChanged` if it is not as it was shared."""
-    selected = select(decoded, found.files).entries if found.files else None
-    place = sharing.location_of(decoded, found.path, selected=selected)
+    place = _location(decoded, found.path, found.files)
     if found.looks and found.looks != place.fingerprints:
         raise ContentChanged(
             f"move {quoted(found.path)}: it was changed since it was shared",
@@ -337,9 +342,8 @@ def _found_at_target(record: MoveRecord, decoded: Manifest) -> SharedLocation | 
     reason = why_away(target, FolderIdentity(record.folder))
     if reason is not None:
         raise Away(reason)
-    selected = select(decoded, record.files).entries if record.files else None
     try:
-        there = sharing.location_of(decoded, target, selected=selected)
+        there = _location(decoded, target, record.files)
     except ContentChanged:
         return None
     if not moving.is_alike(there.fingerprints, record.looks) and os.path.lexists(record.place.path):
