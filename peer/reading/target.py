@@ -13,19 +13,15 @@ from itertools import accumulate
 
 from blake3 import blake3
 
-from common import manifest as manifests
 from common import names
 from common.errors import MiniTorrentError, Refused, TransportError
 from common.ids import ContentId, GroupId
 from common.manifest import EntryKind, Manifest
-from common.messages import control
 from common.messages.refusals import Code
 from common.shared_refusals import not_logged_in
 from peer.downloads.job import DownloadServices
 from peer.downloads.manager import Downloads
-from peer.downloads.manifest_fetch import fetch_manifest
 from peer.files.selection import examples
-from peer.tracker_client.claims import check_summary
 from peer.tracker_client.finding import find_share
 
 EXAMPLES = 10  # entries of a folder in an error
@@ -80,13 +76,7 @@ async def find_target(
     else:
         name, version = names.share_name(found.row.name), found.row.version
         content = ContentId(found.row.content)
-        await services.tickets.want(group)
-        encoded = await fetch_manifest(
-            services, group, content, found.manifest_bytes, found.sources, _no_report
-        )
-        decoded = await services.workers.run(manifests.decode, encoded, content)
-        check_summary(found.row, decoded, text)
-        await services.workers.run(services.manifests.put, content, encoded)
+        _, decoded = await downloads.manifest(group, found, lambda _: None)
     begin, size = file_in(decoded, group, name, entry)
     digest = blake3(content + entry.encode()).digest() if decoded.is_folder else decoded.digest
     return Target(group, name, version, content, decoded, entry, begin, size, digest.hex())
@@ -139,7 +129,3 @@ async def _copy_here(
     except MiniTorrentError:
         return None
     return newest.name, newest.version, ContentId(newest.content), decoded
-
-
-def _no_report(_: control.Progress) -> None:
-    pass
