@@ -22,6 +22,9 @@ from common.ids import KEY_BYTES, DeviceKey
 
 DEVICE_KEY = "device.key"  # its name in a peer's home
 PAIR_BYTES = 2 * KEY_BYTES  # in a key file: the public key, then the secret one
+# Enough to tell a hundred devices apart, and little to type. Not the form of a whole key, which may
+# begin with a dash.
+SHORT_ID_CHARACTERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,11 @@ def to_z85(key: bytes) -> bytes:
 def key_text(key: bytes) -> str:
     """A public key for people, URLs and shells: 43 characters of base64url."""
     return base64.urlsafe_b64encode(key).rstrip(b"=").decode("ascii")
+
+
+def short_id(key: bytes) -> str:
+    """The id of one device: the beginning of its key in hexadecimal."""
+    return key.hex()[:SHORT_ID_CHARACTERS]
 
 
 def parse_key(text: str) -> DeviceKey:

@@ -594,6 +594,8 @@ class SourceRow(_Row, frozen=True):
     pieces: int
     in_flight: int
     verdict: str
+    device: str = ""
+    id: str = ""
 
 
 class SkippedRow(_Row, frozen=True):

@@ -139,6 +139,7 @@ def sources_table(rows: Sequence[control.SourceRow]) -> Table:
     return Table(
         (
             Column("user"),
+            Column("device"),
             Column("endpoint"),
             Column("has", spare=True),
             Column("rate", True),
@@ -149,6 +150,7 @@ def sources_table(rows: Sequence[control.SourceRow]) -> Table:
         [
             (
                 row.user,
+                row.id,
                 row.endpoint,
                 "all" if row.complete else "a part",
                 rate_text(row.rate_bytes_per_s),

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TypeAlias, TypeVar, assert_never
 
 from common import limits, names
-from common.crypto.keys import key_text, parse_key
+from common.crypto.keys import key_text, parse_key, short_id
 from common.errors import ConfigError, Refused
 from common.hints import hint
 from common.host.clock import monotonic
@@ -21,7 +21,7 @@ from common.ids import KEY_BYTES, DeviceKey, UserId
 from common.messages import control, tracker
 from common.messages.refusals import Code
 from common.shared_refusals import check_new_password
-from peer.control.views import device_rows, short_id, short_ids
+from peer.control.views import device_rows, short_ids
 from peer.session import Session
 from peer.tracker_client.claims import check_user
 from peer.tracker_client.link import TrackerLink

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar, assert_never
 
 from common import names
-from common.crypto.keys import KeyPair, key_text
+from common.crypto.keys import KeyPair, key_text, short_id
 from common.host.clock import monotonic, wall_ms
 from common.ids import DeviceKey, GroupId
 from common.messages import control, events
@@ -32,7 +32,7 @@ from peer.control.server import Notify, Waiting
 from peer.control.share_info import share_info
 from peer.control.share_rows import fetching_rows, share_rows
 from peer.control.verification import verify_copy
-from peer.control.views import happened, missed, planned, qr_rows, short_id, time_text, uploaded
+from peer.control.views import happened, missed, planned, qr_rows, time_text, uploaded
 from peer.downloads.manager import Downloads
 from peer.downloads.views import piece_map_of, rest_reason, source_rows
 from peer.files.free_space import free_space

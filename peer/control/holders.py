@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Sequence
 
 from common import limits, names
-from common.crypto.keys import key_text
+from common.crypto.keys import key_text, short_id
 from common.errors import Refused, RemoteProtocolError, TransportError
 from common.hints import hint
 from common.host.clock import monotonic
@@ -23,7 +23,7 @@ from common.messages.refusals import Code
 from common.messages.tracker import HolderRow, HolderState
 from common.units import count_text
 from peer.control.server import Notify
-from peer.control.views import holder_row, short_id, time_text
+from peer.control.views import holder_row, time_text
 from peer.follows.copies import Verdict, judge, shown
 from peer.tracker_client.claims import check_name
 from peer.tracker_client.link import TrackerLink

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from common.crypto.keys import key_text
+from common.crypto.keys import key_text, short_id
 from common.host.clock import monotonic
 from common.ids import ContentId, GroupId
 from common.messages import control
-from peer.control.views import short_id, time_text
+from peer.control.views import time_text
 from peer.downloads.views import shown_path
 from peer.serving.meter import ServingMeter
 from peer.shares.manager import Shares

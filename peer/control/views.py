@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import assert_never
 
-from common.crypto.keys import key_text
+from common.crypto.keys import SHORT_ID_CHARACTERS, key_text, short_id
 from common.errors import Refused
 from common.manifest import EntryKind, count_pieces
 from common.messages import control, events, tracker
@@ -14,10 +14,6 @@ from common.units import rfc3339
 from peer.files.scanning import Scan
 from peer.shares.manager import Plan, Upload
 from peer.tracker_client.group_view import Gap
-
-# Enough to tell a hundred devices apart, and little to type. Not the form of a whole key, which may
-# begin with a dash.
-SHORT_ID_CHARACTERS = 8
 
 
 def time_text(time_ms: int) -> str:
@@ -58,11 +54,6 @@ def device_rows(rows: Sequence[tracker.OwnDevice], own: bytes) -> list[control.D
         )
         for row in sorted(rows, key=lambda row: (row.bound_ms, row.device))
     ]
-
-
-def short_id(key: bytes) -> str:
-    """The id of one device: the beginning of its key in hexadecimal."""
-    return key.hex()[:SHORT_ID_CHARACTERS]
 
 
 def short_ids(keys: Iterable[bytes]) -> dict[bytes, str]:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Sequence
 
 from common import limits
+from common.crypto.keys import key_text, short_id
 from common.messages import control
 from peer.downloads.job import DownloadJob
 from peer.downloads.piece_writer import STORAGE_RETRY_S
@@ -197,6 +198,8 @@ def source_rows(job: DownloadJob) -> list[control.SourceRow]:
                 pieces=source.pieces,
                 in_flight=source.in_flight,
                 verdict=_verdict(source, progress),
+                device=key_text(source.source),
+                id=short_id(source.source),
             )
         )
     return rows

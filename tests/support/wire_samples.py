@@ -430,7 +430,13 @@ ANSWERS: list[Any] = [
             )
         ]
     ),
-    control.SourceRows([control.SourceRow("bob", "tcp://192.0.2.2:5001", True, 1.5, 3, 2, "good")]),
+    control.SourceRows(
+        [
+            control.SourceRow(
+                "bob", "tcp://192.0.2.2:5001", True, 1.5, 3, 2, "good", "KEY", "20212223"
+            )
+        ]
+    ),
     control.PieceMapIs([(1.0, 0.0, 3), (0.5, 0.25, 1)]),
     control.QrCodeIs(["101", "010", "111"]),
     control.MetricsAre("minitorrent_peer_shares 2.0\n"),

@@ -130,6 +130,8 @@ class Source:
     pieces: int
     in_flight: int
     verdict: str
+    device: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ function Details({ row }) {
           <thead><tr><th>User</th><th class="number">Rate</th><th class="number">Pieces</th>
             <th class="number">In flight</th><th>State</th></tr></thead>
           <tbody>${sources.map((source) => html`<tr>
-            <td>${source.user}<div class="soft small mono nowrap">${source.endpoint}</div></td>
+            <td>${source.user} <span class="soft small mono">${source.id}</span>
+              <div class="soft small mono nowrap">${source.endpoint}</div></td>
             <td class="number">${rate(source.rate_bytes_per_s)}</td><td class="number">${source.pieces}</td>
             <td class="number">${source.in_flight}</td><td>${source.verdict}</td></tr>`)}</tbody></table></div>`}
     </div>`;

@@ -391,7 +391,11 @@ JSON: list[tuple[list[str], control.Answer, Any]] = [
     (
         ["why-slow", "films", "film.mkv"],
         control.SourceRows(
-            [control.SourceRow("anna", "tcp://192.0.2.1:1", True, 5.0, 3, 2, "good")]
+            [
+                control.SourceRow(
+                    "anna", "tcp://192.0.2.1:1", True, 5.0, 3, 2, "good", "KEY", "20212223"
+                )
+            ]
         ),
         [
             {
@@ -402,6 +406,8 @@ JSON: list[tuple[list[str], control.Answer, Any]] = [
                 "pieces": 3,
                 "in_flight": 2,
                 "verdict": "good",
+                "device": "KEY",
+                "id": "20212223",
             }
         ],
     ),

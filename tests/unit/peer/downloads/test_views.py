@@ -10,7 +10,7 @@ from common.messages import control, events, tracker
 from common.messages.base import Source
 from common.messages.refusals import Code
 from peer.downloads.job import DownloadJob
-from peer.downloads.views import progress_of
+from peer.downloads.views import progress_of, source_rows
 from peer.files.errors import DiskFull, IOFailed
 from tests.support.peer_fakes import until
 from tests.unit.peer.downloads.test_lifecycle import FILMS, PIECE, Stage
@@ -182,6 +182,16 @@ async def test_a_silent_tracker_does_not_make_a_share_unshared(stage: Stage) -> 
     await stage.downloads._lifecycle.transfers.learn_sources(job)
     assert row_of(stage).reason is None
     assert progress_of(job, job.record.user).note == "no device that has it is online"
+
+
+async def test_two_sources_of_one_user_are_told_apart_by_their_devices(stage: Stage) -> None:
+    job = await going(stage, held=1)
+    assert job.transfer is not None
+    job.transfer.sources([listed(BOB), listed(CAROL)])
+    assert [(row.user, row.id) for row in source_rows(job)] == [
+        ("bob", BOB.hex()[:8]),
+        ("bob", CAROL.hex()[:8]),
+    ]
 
 
 @pytest.mark.parametrize(
