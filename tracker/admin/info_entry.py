@@ -14,6 +14,7 @@ from common.errors import ConfigError
 from common.hints import tracker_hint
 from common.link import InfoEntry, read_info
 from common.names import quoted
+from common.units import count_text
 
 
 class EntryNumber(click.ParamType[int]):
@@ -43,7 +44,7 @@ def entry_of(info: Path | None, number: int | None, bind_at: str | None) -> Info
         raise click.UsageError("either TRACKER_INFO NUMBER or --bind")
     entries = read_info(info)
     if number > len(entries):
-        count = "1 tracker" if len(entries) == 1 else f"{len(entries)} trackers"
+        count = count_text(len(entries), "tracker")
         raise ConfigError(
             f"{info} has no entry number {number}: it lists {count}",
             tracker_hint("use the last one", "run", str(info), str(len(entries))),

@@ -28,7 +28,7 @@ from common.messages.operator import (
 )
 from common.messages.refusals import Code
 from common.names import BadName, quoted, user_id
-from common.units import rfc3339
+from common.units import count_text, rfc3339
 from tracker.core import devices, groups
 from tracker.core.changes.accounts import (
     AccountDeleted,
@@ -216,7 +216,7 @@ def _enable(context: Context, account: Account, now: Now) -> Decision:
 
 
 def _devices(count: int) -> str:
-    return "1 device is" if count == 1 else f"{count} devices are"
+    return count_text(count, "device is", "devices are")
 
 
 def _released(bound: list[DeviceKey]) -> tuple[SoftEffect, ...]:
@@ -244,7 +244,7 @@ def _delete_user(context: Context, user: UserId, now: Now) -> Decision:
         effects += nudges(state, group.owner)
     changes += [DeviceUnbound(device) for device in bound]
     changes.append(AccountDeleted(user))
-    count = "1 group" if len(joined) == 1 else f"{len(joined)} groups"
+    count = count_text(len(joined), "group")
     return Decision(
         Changed(f"{user} is deleted; was in {count}", user, len(bound), len(joined)),
         tuple(changes),
@@ -305,7 +305,7 @@ def _delete_group(context: Context, text: str, now: Now) -> Decision:
         )
     dissolved = groups.dissolve(context.state, group, group.owner, now)
     members = len(group.members)
-    count = "1 member" if members == 1 else f"{members} members"
+    count = count_text(members, "member")
     answer = Changed(f"the group {group.id} is deleted; it had {count}", group.id)
     return Decision(answer, dissolved.changes, dissolved.effects)
 
