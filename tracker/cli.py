@@ -33,14 +33,14 @@ from tracker.admin.info_entry import entry_of
 from tracker.cli_options import (
     DEFAULT_BIND,
     ENDPOINT,
-    address_options,
+    Serving,
     database_option,
     home_option,
     http_section,
     json_option,
+    serving_options,
     show,
     wants_json,
-    web_options,
 )
 
 PROGRAM = TRACKER_PROGRAM
@@ -111,24 +111,9 @@ def _known(names: Iterable[str]) -> str:
 
 @tracker.command()
 @home_option
-@address_options
-@database_option
-@web_options
+@serving_options
 @json_option
-def run(
-    info: Path | None,
-    number: int | None,
-    home: Path,
-    database: str | None,
-    bind_at: str | None,
-    events: str,
-    advertise: str,
-    log_json: bool,
-    verbose: bool,
-    http: bool,
-    http_origin: str,
-    metrics: str,
-) -> None:
+def run(home: Path, given: Serving) -> None:
     """Run the tracker until `quit` or a signal.
 
     TRACKER_INFO NUMBER takes the address from entry NUMBER of a text file with a line for the IP
@@ -145,17 +130,18 @@ def run(
     from tracker.service.main import serve
     from tracker.service.web_process import WebSettings
 
-    web = WebSettings(http, http_origin, metrics, log_json)
-    entry = entry_of(info, number, bind_at)
-    endpoint = entry.endpoint if entry else as_endpoint(bind_at or DEFAULT_BIND)
+    web = WebSettings(given.http, given.http_origin, given.metrics, given.log_json)
+    entry = entry_of(given.info, given.number, given.bind_at)
+    endpoint = entry.endpoint if entry else as_endpoint(given.bind_at or DEFAULT_BIND)
     os.umask(0o077)
-    process.start_up(logging.DEBUG if verbose else logging.INFO, log_json=log_json)
+    process.start_up(logging.DEBUG if given.verbose else logging.INFO, log_json=given.log_json)
     # Alembic's messages about a new database are of no interest.
-    logging.getLogger("alembic").setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.INFO if given.verbose else logging.WARNING)
     opened = Home(home)
     try:
-        addresses = Addresses(endpoint, as_endpoint(events) if events else "", advertise)
-        asyncio.run(serve(opened, addresses, web, _say_ready, info, entry, database))
+        events = as_endpoint(given.events) if given.events else ""
+        addresses = Addresses(endpoint, events, given.advertise)
+        asyncio.run(serve(opened, addresses, web, _say_ready, given.info, entry, given.database))
     finally:
         opened.release()
 

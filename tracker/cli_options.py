@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,7 @@ def wants_json() -> bool:
     return os.environ.get("MINI_TORRENT_JSON", "") not in ("", "0")
 
 
-_ADDRESS = (
+_SERVING = (
     click.argument(
         "info", metavar="[TRACKER_INFO]", required=False, type=click.Path(path_type=Path)
     ),
@@ -131,17 +133,7 @@ _ADDRESS = (
         help="Log one JSON object a line.",
     ),
     click.option("-v", "--verbose", is_flag=True, help="Log more."),
-)
-
-
-def address_options(command: Command) -> Command:
-    """Add the arguments and options by which a tracker is started."""
-    for decorate in reversed(_ADDRESS):
-        command = decorate(command)
-    return command
-
-
-_WEB = (
+    database_option,
     click.option(
         "--http/--no-http",
         "http",
@@ -168,11 +160,34 @@ _WEB = (
 )
 
 
-def web_options(command: Command) -> Command:
-    """Add the options of the web process."""
-    for decorate in reversed(_WEB):
-        command = decorate(command)
-    return command
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Arguments and options by which a tracker is started."""
+
+    info: Path | None
+    number: int | None
+    bind_at: str | None
+    events: str
+    advertise: str
+    log_json: bool
+    verbose: bool
+    database: str | None
+    http: bool
+    http_origin: str
+    metrics: str
+
+
+def serving_options(command: Callable[[Path, Serving], None]) -> Command:
+    """Add what a tracker is started by; ``command`` gets it after its home, as one value."""
+
+    @functools.wraps(command)
+    def gathered(home: Path, **found: Any) -> None:
+        command(home, Serving(**found))
+
+    made: Command = gathered
+    for decorate in reversed(_SERVING):
+        made = decorate(made)
+    return made
 
 
 def http_section(path: Path, found: Any) -> dict[str, Any]:

@@ -17,13 +17,12 @@ import click
 from common.cli.json_form import plain
 from common.units import moment_text, number_text, size_text, time_text
 from tracker.cli_options import (
-    address_options,
-    database_option,
+    Serving,
     home_option,
     json_option,
+    serving_options,
     show,
     show_rows,
-    web_options,
 )
 
 if TYPE_CHECKING:
@@ -36,23 +35,8 @@ if TYPE_CHECKING:
 @click.command("start")
 @home_option
 @json_option
-@address_options
-@database_option
-@web_options
-def start(
-    info: Path | None,
-    number: int | None,
-    home: Path,
-    database: str | None,
-    bind_at: str | None,
-    events: str,
-    advertise: str,
-    log_json: bool,
-    verbose: bool,
-    http: bool,
-    http_origin: str,
-    metrics: str,
-) -> None:
+@serving_options
+def start(home: Path, given: Serving) -> None:
     """Start the tracker in the background.
 
     Waits until it serves, and prints its link. Options as for `run`; without an address it listens
@@ -65,13 +49,12 @@ def start(
     from tracker.admin.database_choice import choose_database
 
     home = _absolute(home)
-    words: list[str] = [] if info is None else [os.path.abspath(info)]
-    words += [] if number is None else [str(number)]
-    for option, value in (("--bind", bind_at), ("--events", events), ("--advertise", advertise)):
-        words += [option, value] if value else []
-    web = ["--http"] if http else []
-    web += ["--http-origin", http_origin] if http_origin else []
-    web += ["--metrics", metrics] if metrics else []
+    words: list[str] = [] if given.info is None else [os.path.abspath(given.info)]
+    words += [] if given.number is None else [str(given.number)]
+    words += _words(("--bind", given.bind_at), ("--events", given.events))
+    words += _words(("--advertise", given.advertise))
+    web = ["--http"] if given.http else []
+    web += _words(("--http-origin", given.http_origin), ("--metrics", given.metrics))
     last = _last_words(home)
     status = background.running(home)
     if status is not None:
@@ -83,10 +66,14 @@ def start(
     else:
         words = words or last
         words += web
-        words += ["--log-json"] * log_json + ["--verbose"] * verbose
-        choose_database(home, database)  # no option: all can read the words of a process
+        words += ["--log-json"] * given.log_json + ["--verbose"] * given.verbose
+        choose_database(home, given.database)  # no option: all can read the words of a process
         status = background.start(home, words)
     show(plain(status), f"tracker ready: {status.link}")
+
+
+def _words(*options: tuple[str, str | None]) -> list[str]:
+    return [word for option, value in options if value for word in (option, value)]
 
 
 def _absolute(home: Path) -> Path:
