@@ -10,6 +10,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
 
 from common.host.clock import monotonic, wall_ms
 from common.messages import operator as messages
@@ -20,6 +24,7 @@ from tracker.http.tracker_client import TrackerClient
 REST = 4.0
 REST_S_MAX = 1.0  # after a page that took long for other reasons
 ROWS_KEPT = 2_000  # of each health; those that most devices fetch
+P = TypeVar("P", messages.Users, messages.Groups, messages.Devices)
 
 
 class Swarms:
@@ -37,8 +42,7 @@ class Swarms:
         self.counts[health] += 1
         self.wanted += health is Health.UNSEEDED and row.leechers > 0
         kept = self._rows[health]
-        fields = {name: getattr(row, name) for name in row.__struct_fields__}
-        kept.append(HealthRow(health=health, **fields))
+        kept.append(HealthRow(health=health, **msgspec.structs.asdict(row)))
         if len(kept) >= 2 * ROWS_KEPT:
             self._rows[health] = _most_wanted(kept)
 
@@ -92,39 +96,29 @@ class Survey:
 
     async def users(self) -> list[messages.UserRow]:
         """Return all accounts."""
-        rows: list[messages.UserRow] = []
-        pace, more = Pace(), True
-        while more:
-            await pace.rest()
-            after = rows[-1].user if rows else ""
-            page = await self._client.ask(messages.ListUsers(after), messages.Users)
-            more = page.more
-            rows += page.rows
-        return rows
+        return await self._all(messages.ListUsers, messages.Users, lambda row: row.user)
 
     async def groups(self) -> list[messages.GroupRow]:
         """Return all groups."""
-        rows: list[messages.GroupRow] = []
-        pace, more = Pace(), True
-        while more:
-            await pace.rest()
-            after = rows[-1].group if rows else ""
-            page = await self._client.ask(messages.ListGroups(after), messages.Groups)
-            more = page.more
-            rows += page.rows
-        return rows
+        return await self._all(messages.ListGroups, messages.Groups, lambda row: row.group)
 
     async def devices(self) -> list[messages.DeviceRow]:
         """Return all devices that are logged in; those online first, the busiest on top."""
-        rows: list[messages.DeviceRow] = []
+        rows = await self._all(messages.ListDevices, messages.Devices, lambda row: row.key)
+        rows.sort(key=_busiest_first)
+        return rows
+
+    async def _all(
+        self, ask: Callable[[str], messages.Ask], answer: type[P], key: Callable[[Any], str]
+    ) -> list[Any]:
+        """Return the rows of all pages. ``ask``: for those after a ``key``."""
+        rows: list[Any] = []
         pace, more = Pace(), True
         while more:
             await pace.rest()
-            after = rows[-1].key if rows else ""
-            page = await self._client.ask(messages.ListDevices(after), messages.Devices)
+            page = await self._client.ask(ask(key(rows[-1]) if rows else ""), answer)
             more = page.more
             rows += page.rows
-        rows.sort(key=_busiest_first)
         return rows
 
     async def swarms(self) -> Swarms:
