@@ -281,7 +281,7 @@ def reset_password(user: str, asks: bool, home: Path) -> None:
     if asks:
         show(document, text)
     else:
-        show({**document, "password": password}, f"{text}: {password}")
+        show({**document, "password": password}, f"{text}\nnew password: {password}")
 
 
 def _asked_password() -> str:

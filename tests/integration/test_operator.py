@@ -80,6 +80,9 @@ def test_passwords_groups_and_accounts_are_the_operators(own_swarm: Swarm, home:
     group = alice.group_with(bob)
     [row] = ok(home, "list-groups")
     assert (row["group"], row["owner"], row["members"]) == (group, "alice", 2)
+    told = operate(home, "reset-password", "bob").out.splitlines()
+    assert told[0] == "bob has a new password; 1 device is logged out"
+    assert told[1].startswith("new password: ")
     fresh = ok(home, "reset-password", "bob")["password"]
     wait_for(lambda: bob.status()["user"] is None, "the end of the login")
     bob.refused("login", "bob", bob.password)
