@@ -329,6 +329,8 @@ def main() -> None:
         typed = getattr(error, "command_name", None)
         if typed is not None and (found := meant(typed, list(tracker.commands))):
             hint = f"did you mean: {PROGRAM} {found}"
+        if getattr(error, "option_name", None) == "--home":
+            text, hint = "--home belongs behind the command", _home_behind()
         _fail(Code.USAGE, text[:1].lower() + text[1:], hint, error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
@@ -350,6 +352,16 @@ def _home_typed() -> str | None:
         if word == "--home" or word.startswith("--home="):
             home = following if word == "--home" else word.removeprefix("--home=")
     return home or None
+
+
+def _home_behind() -> str:
+    """Return the hint where ``--home`` stands before the command: the same line with it behind."""
+    words = iter(sys.argv[1:])
+    kept = [word for word in words if word != "--home" or not next(words, "")]
+    kept = [word for word in kept if not word.startswith("--home=")]
+    if not kept or kept[0].startswith("-"):
+        return f"it is used so: {PROGRAM} COMMAND --home DIR"
+    return tracker_hint("put it behind", *kept)
 
 
 def _fail(code: Code, message: str, hint: str | None, exit_code: int) -> NoReturn:

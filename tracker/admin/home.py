@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from common.crypto import keys
 from common.errors import StorageError
-from common.host.home import HomeLock, open_home
+from common.hints import tracker_hint
+from common.host.home import HomeBusy, HomeLock, open_home
 from tracker.admin import staged_restore
 from tracker.admin.staged_restore import DATABASE
 
@@ -48,7 +49,10 @@ class Home:
 
     def __init__(self, path: Path) -> None:
         self.path = open_home(path)
-        self._lock = HomeLock(self.path)
+        try:
+            self._lock = HomeLock(self.path)
+        except HomeBusy as error:
+            raise HomeBusy(error.message, tracker_hint("stop its tracker", "stop")) from error
         try:
             staged_restore.abandon(self.path)
             if staged_restore.pending(self.path):

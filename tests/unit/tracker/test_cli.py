@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common.host.home import HomeLock, open_home
 from tracker.cli import main
 
 
@@ -41,3 +42,29 @@ def test_an_entry_number_is_a_whole_number_from_1(
     error, hint = refused(monkeypatch, capsys, "run", "tracker_info.txt", number)
     assert error == f'error: "{number}" is not the number of an entry, from 1'
     assert hint == "hint: see how it is used: mini-torrent-tracker run --help"
+
+
+@pytest.mark.parametrize("home", [["--home", "a b"], ["--home=a b"]], ids=["two", "one"])
+def test_a_home_before_the_command_is_put_behind_it_by_the_hint(
+    home: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(monkeypatch, capsys, *home, "disable-user", "bob") == [
+        "error: --home belongs behind the command",
+        "hint: put it behind: mini-torrent-tracker disable-user --home 'a b' bob",
+    ]
+
+
+def test_a_home_in_use_names_the_command_that_ends_its_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = HomeLock(open_home(tmp_path / "home"))
+    monkeypatch.setattr(
+        "sys.argv", ["mini-torrent-tracker", "rotate-key", "--home", str(tmp_path / "home")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    lock.release()
+    assert ended.value.code == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: another process uses the home ")
+    assert hint == f"hint: stop its tracker: mini-torrent-tracker stop --home {tmp_path / 'home'}"
