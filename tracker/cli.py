@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
-from common.cli.command_group import CommandGroup, meant
+from common.cli.command_group import CommandGroup
 from common.cli.json_form import json_text
 from common.errors import ConfigError, MiniTorrentError, TransportError, exit_code_of
 from common.hints import TRACKER_PROGRAM, shown_by_tracker, tracker_hint
@@ -326,9 +326,6 @@ def main() -> None:
         path = "mini-torrent-tracker" if ctx is None else ctx.command_path
         text = " ".join(error.format_message().split()).rstrip(".")
         hint = getattr(error, "hint", None) or f"see how it is used: {path} --help"
-        typed = getattr(error, "command_name", None)
-        if typed is not None and (found := meant(typed, list(tracker.commands))):
-            hint = f"did you mean: {PROGRAM} {found}"
         if getattr(error, "option_name", None) == "--home":
             text, hint = "--home belongs behind the command", _home_behind()
         _fail(Code.USAGE, text[:1].lower() + text[1:], hint, error.exit_code)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 import click
 from click.shell_completion import CompletionItem
 
+from common.names import quoted
+
 TEXT_MIN = 20  # columns of the texts beside names
 WIDTH_MIN = 24
 
@@ -49,6 +51,14 @@ class HelpCommand(click.Command):
     context_class = HelpContext
 
 
+class WrongUsage(click.UsageError):
+    """A usage error with a next step of its own."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message, click.get_current_context(silent=True))
+        self.hint = hint
+
+
 class CommandGroup(click.Group):
     """A click group whose commands may be spelled, and are completed, with ``-`` or ``_``."""
 
@@ -57,6 +67,22 @@ class CommandGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, cmd_name.replace("_", "-"))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            raise self.unknown_command(ctx, args[0], args[1:])
+        return super().resolve_command(ctx, args)
+
+    def unknown_command(
+        self, ctx: click.Context, typed: str, arguments: Sequence[str]
+    ) -> click.UsageError:
+        """The error for an unknown command, with the nearest known one."""
+        path = ctx.command_path
+        found = meant(typed, list(self.commands))
+        known = f"did you mean: {path} {found}" if found else f"see the commands: {path} --help"
+        return WrongUsage(f"there is no command {quoted(typed)}", known)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         found = super().shell_complete(ctx, incomplete.replace("_", "-"))

@@ -11,14 +11,14 @@ from typing import Any
 
 import click
 
-from common.cli.command_group import CommandGroup, HelpCommand, meant
+from common.cli.command_group import CommandGroup, HelpCommand, WrongUsage, meant
 from common.errors import MiniTorrentError
 from common.hints import PROGRAM, quoted_line
 from common.host.release import RELEASE
 from common.names import quoted
 from peer.cli.command_table import SECTIONS, LazyCommands, names_of
 from peer.cli.console import Console
-from peer.cli.errors import PUBLIC_ARGUMENTS, SENTENCE_MAX, TYPED, WrongUsage, without_home
+from peer.cli.errors import PUBLIC_ARGUMENTS, SENTENCE_MAX, TYPED, without_home
 
 COMPLETE_VARIABLE = "_MINI_TORRENT_COMPLETE"
 SUMMARY_MAX = 62  # characters of a command's summary: a line of 80 columns behind its name
@@ -94,13 +94,10 @@ class Commands(CommandGroup):
         super().__init__(*args, **kw)
         self.commands = LazyCommands()
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        typed = args[0]
-        if not ctx.resilient_parsing and self.get_command(ctx, typed) is None:
-            raise unknown_command(typed, list(self.commands), without_home(args[1:]))
-        return super().resolve_command(ctx, args)
+    def unknown_command(
+        self, ctx: click.Context, typed: str, arguments: Sequence[str]
+    ) -> click.UsageError:
+        return unknown_command(typed, list(self.commands), without_home(arguments))
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter, leave_out: Sequence[str] = ()

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import click
 
+from common.cli.command_group import WrongUsage
 from common.errors import MiniTorrentError, exit_code_of
 from common.hints import PROGRAM, quoted_line
 from common.messages.refusals import Code
@@ -144,14 +145,6 @@ def _sentence(text: str) -> str:
     if len(text) > SENTENCE_MAX:  # it repeats what was typed, however long
         text = f"{text[:SENTENCE_MAX]}…"
     return text[:1].lower() + text[1:]
-
-
-class WrongUsage(click.UsageError):
-    """A usage error with a next step of its own."""
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message, click.get_current_context(silent=True))
-        self.hint = hint
 
 
 def refuse_usage(message: str, hint: str | None = None) -> NoReturn:

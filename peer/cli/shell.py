@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import click
 
+from common.cli.command_group import WrongUsage
 from common.errors import MiniTorrentError
 from common.hints import PROGRAM
 from common.host.home import lock_holder
@@ -25,7 +26,7 @@ from peer.cli import daemon_process
 from peer.cli.command import Commands, unknown_command
 from peer.cli.completer import NOT_HERE, Completer
 from peer.cli.console import Console
-from peer.cli.errors import PUBLIC_ARGUMENTS, WrongUsage, cli_error, show_traceback
+from peer.cli.errors import PUBLIC_ARGUMENTS, cli_error, show_traceback
 from peer.cli.listings import LETTERS
 from peer.cli.prompt_exit import may_leave, wait_for_all
 from peer.cli.signals import leaving_in_order

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.host.home import HomeLock, open_home
+from common.names import quoted
 from tracker.cli import main
 
 
@@ -68,3 +69,19 @@ def test_a_home_in_use_names_the_command_that_ends_its_tracker(
     error, hint = capsys.readouterr().err.splitlines()
     assert error.startswith("error: another process uses the home ")
     assert hint == f"hint: stop its tracker: mini-torrent-tracker stop --home {tmp_path / 'home'}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("sttaus", "did you mean: mini-torrent-tracker status"),
+        ("list_usres", "did you mean: mini-torrent-tracker list-users"),
+        ("\x1b[31m", "see the commands: mini-torrent-tracker --help"),
+    ],
+)
+def test_an_unknown_command_is_answered_with_the_nearest_one(
+    typed: str, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error, advice = refused(monkeypatch, capsys, typed)
+    assert error == f"error: there is no command {quoted(typed)}"
+    assert advice == f"hint: {hint}"
