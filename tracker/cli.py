@@ -19,7 +19,7 @@ import click
 from common.cli.command_group import CommandGroup
 from common.cli.json_form import json_text
 from common.errors import ConfigError, MiniTorrentError, TransportError, exit_code_of
-from common.hints import TRACKER_PROGRAM, shown_by_tracker, tracker_hint
+from common.hints import TRACKER_PROGRAM, shell_hint, shown_by_tracker, tracker_hint
 from common.host.release import RELEASE
 from common.host.streams import abandon_output, open_closed_streams, speak_any_locale
 from common.ids import DeviceKey
@@ -358,7 +358,7 @@ def _home_behind() -> str:
     kept = [word for word in kept if not word.startswith("--home=")]
     if not kept or kept[0].startswith("-"):
         return f"it is used so: {PROGRAM} COMMAND --home DIR"
-    return tracker_hint("put it behind", *kept)
+    return shell_hint("put it behind", PROGRAM, *kept)
 
 
 def _fail(code: Code, message: str, hint: str | None, exit_code: int) -> NoReturn:

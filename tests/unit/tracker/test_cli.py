@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,13 +47,34 @@ def test_an_entry_number_is_a_whole_number_from_1(
 
 
 @pytest.mark.parametrize("home", [["--home", "a b"], ["--home=a b"]], ids=["two", "one"])
+@pytest.mark.parametrize(
+    ("words", "behind"),
+    [
+        (["disable-user", "bob"], "disable-user --home 'a b' bob"),
+        (["status", "--json"], "status --home 'a b' --json"),
+    ],
+    ids=["argument", "option"],
+)
 def test_a_home_before_the_command_is_put_behind_it_by_the_hint(
-    home: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: list[str],
+    words: list[str],
+    behind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert refused(monkeypatch, capsys, *home, "disable-user", "bob") == [
-        "error: --home belongs behind the command",
-        "hint: put it behind: mini-torrent-tracker disable-user --home 'a b' bob",
-    ]
+    text = refused(monkeypatch, capsys, *home, *words)
+    error, hint = (
+        "--home belongs behind the command",
+        f"put it behind: mini-torrent-tracker {behind}",
+    )
+    if "--json" in words:
+        assert json.loads("".join(text))["error"] == {
+            "code": "usage",
+            "message": error,
+            "hint": hint,
+        }
+    else:
+        assert text == [f"error: {error}", f"hint: {hint}"]
 
 
 def test_a_home_in_use_names_the_command_that_ends_its_tracker(
