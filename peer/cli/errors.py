@@ -6,6 +6,7 @@ Not here: hints that name what was meant (see peer.cli.suggestions).
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -104,8 +105,18 @@ def _usage_error(error: click.UsageError) -> CliError:
 
 def _usage_text(error: click.UsageError) -> str:
     text = _sentence(error.format_message())
-    if error.ctx is None or not text.startswith("got unexpected extra argument"):
+    text = re.sub(r"is not a valid integer( range)?$", "is not a whole number", text)
+    text = re.sub(r"is not in the range (\d+)<=x<=(\d+)$", r"is not between \1 and \2", text)
+    if error.ctx is None:
         return text
+    what = "too many arguments"
+    if not text.startswith("got unexpected extra argument"):
+        # Of `upload-file PATH` click takes PATH for the group, and misses what was typed.
+        if not (
+            isinstance(error, click.MissingParameter) and error.param and error.param.nargs < 0
+        ):
+            return text
+        what = "missing argument"
     command = error.ctx.command
     names = [
         (one.metavar or (one.name or "").upper()).strip("[]")
@@ -113,7 +124,7 @@ def _usage_text(error: click.UsageError) -> str:
         if isinstance(one, click.Argument)
     ]
     takes = " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
-    return f"too many arguments: {command.name} takes {takes or 'none'}"
+    return f"{what}: {command.name} takes {takes or 'none'}"
 
 
 def _with_dashes(error: click.NoSuchOption, command: Sequence[str]) -> str:

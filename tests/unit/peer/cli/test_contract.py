@@ -1157,3 +1157,26 @@ def test_a_closed_stream_is_no_error(home: Path, closed: int) -> None:
         out, err = command.communicate(timeout=20)
     assert (command.returncode, err) == (0, "")
     assert (out == "") == (closed == 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (
+            ("invite", "lab", "--uses", "two"),
+            "invalid value for '--uses': 'two' is not a whole number",
+        ),
+        (
+            ("invite", "lab", "--uses", "0"),
+            "invalid value for '--uses': 0 is not between 1 and 10000",
+        ),
+        (("upload-file", "model.bin"), "missing argument: upload-file takes PATH… and GROUP"),
+        (("list-members",), "missing argument 'GROUP'"),
+    ],
+    ids=["word", "range", "group", "one"],
+)
+def test_wrong_usage_is_told_in_plain_words(
+    words: tuple[str, ...], error: str, home: Path, cli: Cli
+) -> None:
+    ran = cli(*words)
+    assert (ran.code, ran.err.splitlines()[0]) == (2, f"error: {error}")
