@@ -7,12 +7,12 @@ command line. Long commands send any number of `Progress` before their result.
 from __future__ import annotations
 
 from typing import Annotated, TypeAlias, get_args
-from zlib import crc32
 
 import msgspec
 from msgspec import Meta
 
 from common.limits import CONTENT_BYTES_MAX, FILE_PATTERNS_MAX, INVITATION_S, REUSE_PATHS_MAX
+from common.messages.form import form_of
 from common.messages.refusals import Code
 from common.names import PATH_BYTES_MAX
 from common.units import percent_text
@@ -1094,16 +1094,7 @@ Answer: TypeAlias = (
 
 
 def _form() -> str:
-    """A checksum of all messages and rows: their names, and the names and types of the fields."""
-    rows = []
-    for kind in (*get_args(Ask), *get_args(Answer), *_Row.__subclasses__()):
-        rows.append(f"{kind.__name__}{kind.__struct_fields__}{_annotations(kind)}")
-    text = "\n".join(rows).encode()
-    return f"{crc32(text):08x}{len(text):08x}"
-
-
-def _annotations(kind: type) -> list[str]:
-    return [f"{name}: {text}" for name, text in kind.__annotations__.items()]
+    return form_of((*get_args(Ask), *get_args(Answer), *_Row.__subclasses__()))
 
 
 FORM = _form()

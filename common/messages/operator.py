@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Annotated, TypeAlias, get_args
-from zlib import crc32
 
 import msgspec
 from msgspec import Meta
 
 from common import limits
+from common.messages.form import form_of
 from common.messages.refusals import Code
 
 Text = Annotated[str, Meta(max_length=4096)]
@@ -383,13 +383,5 @@ Answer: TypeAlias = (
 )
 
 
-def _form() -> str:
-    """A checksum of all messages and rows: their names, and the names and types of the fields."""
-    kinds = (*get_args(Ask), *get_args(Answer), *_Row.__subclasses__())
-    rows = [f"{kind.__name__}{kind.__struct_fields__}{kind.__annotations__}" for kind in kinds]
-    text = "\n".join(rows).encode()
-    return f"{crc32(text):08x}{len(text):08x}"
-
-
-FORM = _form()
+FORM = form_of((*get_args(Ask), *get_args(Answer), *_Row.__subclasses__()))
 """The version of these messages: it changes with every change of a message or row."""
