@@ -18,7 +18,7 @@ from common.host.clock import monotonic
 from common.host.release import RELEASE
 from common.http.access import UNIX_HOSTS, Access, Sessions
 from common.http.application import SESSION_PATH, application, session_routes
-from common.http.binding import LOOPBACK
+from common.http.binding import LOOPBACK, address_of
 from common.http.listener import Listener
 from common.http.metrics_routes import metrics_routes
 from common.http.page_files import is_page_path, page_routes
@@ -98,8 +98,7 @@ def _hosts_of(bound: socket.socket) -> frozenset[str] | None:
     Why: off this machine Prometheus uses names that the tracker does not know. On this machine a
     page in the browser could point a name of its own at the port.
     """
-    address, port = bound.getsockname()[:2]
-    if not ipaddress.ip_address(address).is_loopback:
+    host, port = bound.getsockname()[:2]
+    if not ipaddress.ip_address(host).is_loopback:
         return None
-    shown = f"[{address}]" if ":" in address else address
-    return frozenset({f"{shown}:{port}", f"localhost:{port}"})
+    return frozenset({address_of(bound), f"localhost:{port}"})

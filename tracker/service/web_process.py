@@ -22,9 +22,16 @@ from pathlib import Path
 
 import msgspec
 
-from common.errors import CannotListen, ConfigError, Refused
+from common.errors import ConfigError, Refused
 from common.host import detached
-from common.http.binding import API_SOCKET, LOOPBACK, bind_loopback, bind_unix
+from common.http.binding import (
+    API_SOCKET,
+    LOOPBACK,
+    address_of,
+    bind_address,
+    bind_loopback,
+    bind_unix,
+)
 from common.messages.operator import PageOpened
 from common.messages.refusals import Code
 from common.optional_library import library_missing
@@ -78,10 +85,7 @@ class WebProcess:
     def metrics_address(self) -> str:
         """HOST:PORT of the metrics, with the port that was bound; empty if they are off."""
         bound = self._sockets.get("metrics")
-        if bound is None:
-            return ""
-        host, port = bound.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return "" if bound is None else address_of(bound)
 
     def bind(self) -> None:
         """Bind what the settings name. Raise `ConfigError`, `CannotListen`."""
@@ -89,7 +93,7 @@ class WebProcess:
         if settings.api or settings.metrics:
             check_libraries(metrics=bool(settings.metrics))
         if settings.metrics:
-            self._sockets["metrics"] = _bind_tcp(settings.metrics)
+            self._sockets["metrics"] = bind_address(settings.metrics)
         if settings.api:
             self._sockets["api"] = bind_unix(self._home)
         for bound in self._sockets.values():
@@ -222,28 +226,3 @@ def check_libraries(*, metrics: bool = False) -> None:
     ):
         if needed and find_spec(library) is None:
             raise library_missing("the page and the HTTP API need", library, extra)
-
-
-def _bind_tcp(address: str) -> socket.socket:
-    """Bind HOST:PORT. Raise `ConfigError`, `CannotListen`."""
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
-        raise ConfigError(
-            f"the address {address!r} for the metrics is invalid", "write HOST:PORT: 127.0.0.1:9100"
-        )
-    try:
-        [(family, kind, protocol, _, where), *_] = socket.getaddrinfo(
-            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        made = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind(where)
-        except BaseException:
-            made.close()
-            raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CannotListen(f"cannot listen at {address} for the metrics: {reason}") from error
-    return made

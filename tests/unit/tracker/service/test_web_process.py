@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from common.errors import CannotListen, ConfigError
+from common.http.binding import bind_address
 from tracker.cli_options import http_section
-from tracker.service.web_process import WebSettings, _bind_tcp
+from tracker.service.web_process import WebSettings
 
 
 @pytest.mark.parametrize(
@@ -32,14 +33,14 @@ def test_an_origin_is_one_that_a_browser_sends(settings: dict[str, Any], reason:
 )
 def test_an_address_is_a_host_and_a_port(address: str) -> None:
     with pytest.raises(ConfigError, match="is invalid") as found:
-        _bind_tcp(address)
+        bind_address(address)
     assert found.value.hint == "write HOST:PORT: 127.0.0.1:9100"
 
 
 def test_an_address_of_another_machine_cannot_be_bound() -> None:
     with pytest.raises(CannotListen, match=r"cannot listen at 192\.0\.2\.1:9"):
-        _bind_tcp("192.0.2.1:9")
-    with _bind_tcp("[::1]:0") as bound:
+        bind_address("192.0.2.1:9")
+    with bind_address("[::1]:0") as bound:
         assert bound.getsockname()[0] == "::1"
 
 
