@@ -1,22 +1,18 @@
 """Generator of the pictures in docs/images: the page of a peer in Chromium, with real peers.
 
-Run: ``python tools/screenshots.py`` (needs the extra ``dev`` and Chromium).
+Run: ``python -m tools.screenshots`` (needs the extra ``dev`` and Chromium).
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import sync_playwright
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from tests.support.processes import Person, Swarm, content  # noqa: E402
-from tests.support.waiting import wait_for  # noqa: E402
+from tests.support.browser import chromium, show_view
+from tests.support.paths import ROOT
+from tests.support.processes import Person, Swarm, content
+from tests.support.waiting import wait_for
 
 IMAGES = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images"
 WIDE, PHONE = (1440, 900), (390, 844)
@@ -93,7 +89,7 @@ def shoot(browser: Any, person: Person, group: str) -> None:
             page.wait_for_selector("canvas.strip")
             page.wait_for_timeout(4000)  # the graph fills
             save(page, person, f"page-transfers-{tail}")
-            page.evaluate("group => { location.hash = `#group/${group}`; }", group)
+            show_view(page, f"group/{group}")
             page.get_by_role("button", name="Download pictures").wait_for()
             page.wait_for_timeout(500)
             save(page, person, f"page-group-{tail}")
@@ -129,14 +125,11 @@ def save(page: Any, person: Person, name: str) -> None:
 
 def main() -> None:
     """Make all pictures."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     swarm = Swarm()
     try:
         person, group = stage(swarm)
-        with sync_playwright() as started:
-            browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        with chromium() as browser:
             shoot(browser, person, group)
-            browser.close()
     finally:
         swarm.close()
 

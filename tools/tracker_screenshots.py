@@ -5,13 +5,11 @@ Run as ``python -m tools.tracker_screenshots``; it needs Chromium and the extra 
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
-
+from tests.support.browser import chromium, show_view
 from tests.support.paths import ROOT
-from tests.support.processes import TRACKER, Swarm, run_program
+from tests.support.processes import Swarm, operate
 
 IMAGES = ROOT / "docs" / "images"
 SIZES = {1440: 900, 390: 844}
@@ -30,18 +28,14 @@ def main() -> None:
     swarm = Swarm()
     try:
         _fill(swarm)
-        with sync_playwright() as started:
-            browser = started.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-            )
+        with chromium() as browser:
             _page(swarm, browser, "light", 1440).wait_for_timeout(GRAPHS_MS)
             for view, scheme, width in PICTURES:
                 page = _page(swarm, browser, scheme, width)
-                page.evaluate("view => { location.hash = '#' + view; }", view)
+                show_view(page, view)
                 page.wait_for_timeout(2_000)  # for its graphs
                 page.screenshot(path=str(IMAGES / f"tracker-{view}-{scheme}-{width}.png"))
                 page.context.close()
-            browser.close()
     finally:
         swarm.close()
 
@@ -60,21 +54,15 @@ def _fill(swarm: Swarm) -> None:
     bert.ok("download-file", films, film["name"], swarm.folder(), "--no-wait")
     dora.down()
     anna.refused("login", "anna", "a wrong password")
-    _operate(swarm, "backup", str(swarm.root / "backup.db"))
+    operate(swarm.tracker.home, "backup", str(swarm.root / "backup.db"))
     anna.ok("create-user", "emil", "a password")
-    _operate(swarm, "disable-user", "emil")
+    operate(swarm.tracker.home, "disable-user", "emil")
 
 
-def _operate(swarm: Swarm, *words: str) -> Any:
-    ran = run_program([TRACKER, *words, "--home", str(swarm.tracker.home), "--json"])
-    assert ran.code == 0, str(ran)
-    return ran.json
-
-
-def _page(swarm: Swarm, browser: Browser, scheme: Any, width: int) -> Any:
+def _page(swarm: Swarm, browser: Any, scheme: Any, width: int) -> Any:
     size: Any = {"width": width, "height": SIZES[width]}
     page = browser.new_context(viewport=size, color_scheme=scheme).new_page()
-    page.goto(_operate(swarm, "web", "--no-browser")["address"])
+    page.goto(operate(swarm.tracker.home, "web", "--no-browser")["address"])
     page.wait_for_selector("nav")
     return page
 

@@ -29,13 +29,12 @@ from peer.control.server import Handle, Waiting
 from peer.http.event_feed import EventFeed, Listen, message
 from peer.http.file_routes import file_routes
 from peer.http.openapi import openapi
-from peer.http.routes import ROUTES, command_of
+from peer.http.routes import ROUTES, STREAMED, command_of
 from peer.reading.manager import Reading
 
 log = logging.getLogger(__name__)
 
 STREAM = "text/event-stream"
-_STREAMED = (control.UploadFile, control.DownloadFile, control.AwaitDownload)
 
 
 class Api:
@@ -81,7 +80,7 @@ class Api:
                 Code.BUSY, f"{limits.HTTP_COMMANDS_MAX} requests are being answered"
             )
         wants = request.headers.get("accept", "")
-        if isinstance(command, _STREAMED) and STREAM in wants:
+        if isinstance(command, STREAMED) and STREAM in wants:
             return StreamingResponse(self._progress(command), media_type=STREAM)
         # A client that hangs up ends the wait, as on the control socket.
         return _response(await until_disconnect(request, self._carry_out(command, lambda _: None)))

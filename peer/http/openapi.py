@@ -22,7 +22,7 @@ from common.http.openapi import (
 from common.http.routes import PREFIX, body_type
 from common.messages import control
 from peer.files.sharing_rule import Links
-from peer.http.routes import ROUTES
+from peer.http.routes import ROUTES, STREAMED
 from peer.swarm.fetching.picker import Order
 
 _ID = {"type": "string", "pattern": f"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{limits.USER_ID_MAX - 1}}}$"}
@@ -57,7 +57,6 @@ _ANSWERS: dict[type, Any] = {
     control.Uploaded: {"anyOf": [ref("Uploaded"), ref("Planned")]},
     control.Downloaded: {"anyOf": [ref("Downloaded"), ref("Begun")]},
 }
-_STREAMED = (control.UploadFile, control.DownloadFile, control.AwaitDownload)
 _EVENTS = {"text/event-stream": {"schema": {"type": "string"}}}
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
@@ -67,7 +66,7 @@ def openapi(release: str) -> dict[str, Any]:
     schemas = _schemas()
     paths = paths_of(ROUTES, _ANSWERS, schemas, _TEXTS)
     for route in ROUTES:
-        if route.ask in _STREAMED:
+        if route.ask in STREAMED:
             operation = paths[PREFIX + route.path][route.method.lower()]
             operation["responses"]["200"]["content"].update(_EVENTS)
     paths[f"{PREFIX}/events"] = {"get": _events()}

@@ -25,6 +25,8 @@ NOT_ROUTED = (
 )
 """Commands of the control socket that HTTP needs no route for: events have a stream, bytes of files
 are answered as such (see peer.http.file_routes), and metrics have a path outside the API."""
+STREAMED = (control.UploadFile, control.DownloadFile, control.AwaitDownload)
+"""Commands whose progress and result are sent as events to a client that asks for them."""
 
 
 def command_of(route: Route, path: dict[str, Any], body: Any) -> control.Ask:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,11 +14,11 @@ from unittest import mock
 import pytest
 
 from common.cli.browser import open_page
+from tests.support.browser import CHROMIUM, chromium, opened, show_view
 from tests.support.processes import Person, Swarm
-from tests.support.waiting import PATIENCE_S, wait_for
+from tests.support.waiting import wait_for
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium: apt-get install chromium, to test the page"
 )
@@ -35,31 +34,13 @@ def swarm() -> Iterator[Swarm]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        names = "--host-resolver-rules=MAP *.example 127.0.0.1"  # as an attacker's DNS would
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", names])
+    names = "--host-resolver-rules=MAP *.example 127.0.0.1"  # as an attacker's DNS would
+    with chromium(names) as browser:
         yield browser
-        browser.close()
 
 
-@contextmanager
-def page_of(person: Person, browser: Any) -> Iterator[Any]:
-    """The page of a peer, freshly opened; nothing may be reported on its console."""
-    context = browser.new_context()
-    context.set_default_timeout(PATIENCE_S * 1000)
-    page, told = context.new_page(), []
-    page.on("console", lambda message: told.append(message.text) if message.type != "log" else None)
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.goto(person.json("web", "--no-browser")["address"])
-    page.wait_for_selector("nav")
-    yield page
-    assert told == []
-    context.close()
-
-
-def see(page: Any, view: str) -> None:
-    page.evaluate("view => { location.hash = '#' + view; }", view)
+def page_of(person: Person, browser: Any) -> AbstractContextManager[Any]:
+    return opened(browser, person.json("web", "--no-browser")["address"])
 
 
 def fill(page: Any, title: str, **fields: str) -> None:
@@ -77,14 +58,14 @@ def test_the_story_of_a_first_hour(swarm: Swarm, browser: Any) -> None:
         for page, user in ((first, "anna"), (second, "bert")):
             fill(page, "Create an account", user=user, password="a password", again="a password")
             page.get_by_role("heading", name="Transfers", exact=True).wait_for()
-        see(first, "groups")
+        show_view(first, "groups")
         fill(first, "Create a group", group="lab")
         first.get_by_role("cell", name="lab", exact=True).wait_for()
-        see(first, "group/lab")
+        show_view(first, "group/lab")
         fill(first, "Share", path=str(shared))
         first.get_by_text("1 share", exact=True).wait_for()
 
-        see(second, "group/lab")
+        show_view(second, "group/lab")
         second.get_by_role("button", name="Ask to join").click()
         second.get_by_text("You asked to join").wait_for()
         first.get_by_role("button", name="Accept").click()
@@ -92,16 +73,16 @@ def test_the_story_of_a_first_hour(swarm: Swarm, browser: Any) -> None:
         dest = swarm.folder()
         second.locator("dialog [name=dest]").fill(str(dest))
         second.locator("dialog form button").click()
-        see(second, "transfers")
+        show_view(second, "transfers")
         second.locator(".transfer .chip.complete").wait_for()
         assert (dest / "model.bin").read_bytes() == shared.read_bytes()
         folder = swarm.folder("pictures")
         for name in ("a [1].jpg", "b.jpg", "sub/c.jpg", "sub/d.jpg"):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(name.encode() * 100)
-        see(first, "group/lab")
+        show_view(first, "group/lab")
         fill(first, "Share", path=str(folder))
-        see(second, "group/lab")
+        show_view(second, "group/lab")
         second.get_by_role("button", name=f"Download {folder.name}").click()
         assert second.locator("dialog [name=dest]").input_value() == str(dest)
         second.get_by_text(f"free in {dest}").wait_for()
@@ -112,15 +93,15 @@ def test_the_story_of_a_first_hour(swarm: Swarm, browser: Any) -> None:
         got = dest / folder.name
         wait_for(lambda: (got / "sub/d.jpg").exists(), "the chosen files")
         assert {path.name for path in got.rglob("*.jpg")} == {"a [1].jpg", "c.jpg", "d.jpg"}
-        see(first, "shares")
+        show_view(first, "shares")
         first.get_by_text(str(shared)).wait_for()
-        see(first, "device")
+        show_view(first, "device")
         fill(first, "Limits", up="5M")
         first.get_by_text("Upload: 5.0 MiB/s").wait_for()
         fill(first, "Limits", up="off")
-        see(first, "events")
+        show_view(first, "events")
         first.get_by_role("cell", name="seeding", exact=True).first.wait_for()
-        see(first, "group/lab")
+        show_view(first, "group/lab")
         fill(first, "Invitations", uses="2")
         line = first.locator("dialog .mono").inner_text()
         assert line.startswith("mini-torrent join 'mini-torrent://")
@@ -132,7 +113,7 @@ def test_h136_names_of_others_are_texts(swarm: Swarm, browser: Any) -> None:
     group = cora.group_with()
     cora.share(swarm.file(1000), group, "--name", HOSTILE)
     with page_of(cora, browser) as page:
-        see(page, f"group/{group}")
+        show_view(page, f"group/{group}")
         page.get_by_text(HOSTILE).first.wait_for()
         assert page.title() == "Mini-Torrent"
         assert page.locator(".files img").count() == 0
@@ -309,7 +290,7 @@ def test_ten_thousand_files_are_a_list_of_a_few_rows(swarm: Swarm, browser: Any)
         }
         rows = [{**row, "name": f"file-{at:05}"} for at in range(10_000)]
         page.route(f"**/groups/{group}/files", lambda route: route.fulfill(json=rows))
-        see(page, f"group/{group}")
+        show_view(page, f"group/{group}")
         page.get_by_text("10,000 shares").wait_for()
         assert page.locator(".file").count() < 60
         page.locator(".files").evaluate("node => { node.scrollTop = node.scrollHeight; }")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +13,11 @@ from typing import Any
 import pytest
 
 from tests.browser.test_page import HOSTILE, QuietHandler
-from tests.support.processes import TRACKER, Swarm, run_program
-from tests.support.waiting import PATIENCE_S, wait_for
+from tests.support.browser import CHROMIUM, chromium, opened, show_view
+from tests.support.processes import Swarm, operate
+from tests.support.waiting import wait_for
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium: apt-get install chromium, to test the page"
 )
@@ -34,36 +33,16 @@ def swarm() -> Iterator[Swarm]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
-
-
-def operate(swarm: Swarm, *words: str) -> Any:
-    ran = run_program([TRACKER, *words, "--home", str(swarm.tracker.home), "--json"])
-    assert ran.code == 0, str(ran)
-    return ran.json
 
 
 @contextmanager
 def page_of(swarm: Swarm, browser: Any, **options: Any) -> Iterator[Any]:
-    """The page, freshly opened; nothing may be reported on its console."""
-    context = browser.new_context(**options)
-    context.set_default_timeout(PATIENCE_S * 1000)
-    page, told = context.new_page(), []
-    page.on("console", lambda message: told.append(message.text) if message.type != "log" else None)
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.goto(operate(swarm, "web", "--no-browser")["address"])
-    page.wait_for_selector("nav")
-    assert "#s=" not in page.url
-    yield page
-    assert told == []
-    context.close()
-
-
-def see(page: Any, view: str) -> None:
-    page.evaluate("view => { location.hash = '#' + view; }", view)
+    address = operate(swarm.tracker.home, "web", "--no-browser")["address"]
+    with opened(browser, address, **options) as page:
+        assert "#s=" not in page.url
+        yield page
 
 
 def confirm(page: Any, user: str, action: str, done: str) -> None:
@@ -80,22 +59,22 @@ def test_h166_an_operator_looks_around_and_acts(swarm: Swarm, browser: Any) -> N
     anna.share(swarm.file(1000), group, "--name", HOSTILE)
     with page_of(swarm, browser, viewport={"width": 390, "height": 844}) as page:
         for view in VIEWS:
-            see(page, view)
+            show_view(page, view)
             heading = page.get_by_role("heading", level=1)
             wait_for(lambda: heading.inner_text().lower() == view, view)  # noqa: B023
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
         page.get_by_text("serving at tcp://").wait_for()
-        see(page, "load")
+        show_view(page, "load")
         page.locator(".plot canvas").first.wait_for()
         # Names of others are texts.
-        see(page, "shares")
+        show_view(page, "shares")
         page.get_by_text(HOSTILE).wait_for()
-        see(page, f"group/{group}")
+        show_view(page, f"group/{group}")
         page.get_by_text(HOSTILE).wait_for()
         assert page.locator("main img").count() == 0
         assert page.title() == "Mini-Torrent tracker"
 
-        see(page, "users")
+        show_view(page, "users")
         confirm(page, "bert", "Disable", "bert is disabled")
         wait_for(lambda: bert.status()["user"] is None, "the end of the login")
         page.get_by_role("button", name="Enable").click()
@@ -105,9 +84,11 @@ def test_h166_an_operator_looks_around_and_acts(swarm: Swarm, browser: Any) -> N
         page.keyboard.press("Escape")
         bert.ok("login", "bert", password)
         confirm(page, "bert", "Delete", "bert is deleted")
-        wait_for(lambda: len(operate(swarm, "list-users")) == 1, "the end of the account")
+        wait_for(
+            lambda: len(operate(swarm.tracker.home, "list-users")) == 1, "the end of the account"
+        )
 
-        see(page, "overview")
+        show_view(page, "overview")
         page.get_by_text("There is no backup yet").wait_for()
         backup = swarm.root / "backup.db"
         page.locator("[name=file]").fill(str(backup))
@@ -115,15 +96,16 @@ def test_h166_an_operator_looks_around_and_acts(swarm: Swarm, browser: Any) -> N
         wait_for(backup.exists, "the backup")
         page.get_by_label("Who may make an account").select_option("closed")
         wait_for(
-            lambda: operate(swarm, "registration")["registration"] == "closed", "the registration"
+            lambda: operate(swarm.tracker.home, "registration")["registration"] == "closed",
+            "the registration",
         )
-        operate(swarm, "registration", "open")
+        operate(swarm.tracker.home, "registration", "open")
 
 
 def test_f161_the_page_tells_that_the_tracker_has_ended(swarm: Swarm, browser: Any) -> None:
     context = browser.new_context()
     page = context.new_page()
-    page.goto(operate(swarm, "web", "--no-browser")["address"])
+    page.goto(operate(swarm.tracker.home, "web", "--no-browser")["address"])
     page.wait_for_selector("nav")
     assert swarm.tracker.end() == 0  # also while a page is open
     page.get_by_text("the tracker does not answer").first.wait_for()
@@ -171,7 +153,7 @@ def test_h167_a_page_of_another_port_or_origin_cannot_attack_it(
             server.server_close()
         assert told[:2] == ["refused", "refused"]
         assert framed == ["chrome-error://chromewebdata/"]
-        assert operate(swarm, "status")["running"]
-        assert not any(row["disabled"] for row in operate(swarm, "list-users"))
-        see(page, "users")
+        assert operate(swarm.tracker.home, "status")["running"]
+        assert not any(row["disabled"] for row in operate(swarm.tracker.home, "list-users"))
+        show_view(page, "users")
         page.get_by_role("heading", name="Users").wait_for()

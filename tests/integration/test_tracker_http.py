@@ -10,13 +10,12 @@ import stat
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.integration.test_http import Http, UnixConnection
 from tests.integration.test_metrics import scraped, values
-from tests.support.processes import TRACKER, RunningTracker, Swarm, run_program
+from tests.support.processes import TRACKER, RunningTracker, Swarm, operate, run_program
 from tests.support.promtool import promtool
 from tests.support.waiting import wait_for
 
@@ -57,12 +56,6 @@ def web_pid(swarm: Swarm) -> int:
 
 def api(home: Path) -> Http:
     return Http(UnixConnection(home / "api.sock"))
-
-
-def operate(home: Path, *words: str) -> Any:
-    ran = run_program([TRACKER, *words, "--home", str(home), "--json"])
-    assert ran.code == 0, str(ran)
-    return ran.json
 
 
 def test_the_api_does_what_the_commands_do(swarm: Swarm, home: Path) -> None:

@@ -88,6 +88,13 @@ def run_program(
     return Ran(words, done.returncode, done.stdout, done.stderr)
 
 
+def operate(home: Path, *words: str) -> Any:
+    """A command of the tracker's operator that must succeed, by its JSON."""
+    ran = run_program([TRACKER, *words, "--home", str(home), "--json"])
+    assert ran.code == 0, str(ran)
+    return ran.json
+
+
 class RunningTracker:
     """A `mini-torrent-tracker run` with its standard output and its log in files."""
 
