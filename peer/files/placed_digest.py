@@ -12,7 +12,7 @@ from common.digests import Buffer
 from common.host.clock import monotonic
 from common.manifest import Manifest
 from peer.files.hashing import map_in_order, never_cancelled
-from peer.files.whole_digest import DIGEST_TRUST_S, WholeDigest
+from peer.files.whole_digest import WholeDigest
 from peer.native.digests import PLACE_BYTES, place_at, whole_of_manifest
 
 
@@ -37,19 +37,20 @@ class PlacedDigest(WholeDigest):
 
     def feed(self, index: int, data: Buffer) -> None:
         """Take in piece ``index``, to be called before the piece counts as held."""
+        if self.is_fresh:  # else the digest will not count
+            self._place(index, data)
+            self.mark((index,))
+
+    def _place(self, index: int, data: Buffer) -> None:
         at = index * PLACE_BYTES
         offset = index * self._manifest.piece_length
         self._places[at : at + PLACE_BYTES] = place_at(data, offset)
-        self.mark((index,))
 
     def mark(self, pieces: Iterable[int]) -> None:
         """The places of these pieces were written by the fetching thread."""
-        if not self.is_fresh:
-            return
-        if self._until is None:
-            self._until = self._clock() + DIGEST_TRUST_S
-        for index in pieces:
-            self._known[index] = 1
+        if self._take_up():
+            for index in pieces:
+                self._known[index] = 1
 
     def advance(self, limit_bytes: int = 0) -> bool:
         """Return that nothing waits: pieces are digested as they come."""
@@ -70,7 +71,8 @@ class PlacedDigest(WholeDigest):
             data = bytearray(length)
             if not self._read_into(offset, memoryview(data)):
                 return False
-            self.feed(index, data)
+            self._place(index, data)
+            self.mark((index,))
             return True
 
         def in_order(_: int, there: bool) -> None:

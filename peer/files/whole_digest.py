@@ -72,10 +72,8 @@ class WholeDigest:
         To be called before the piece counts as held. ``data`` must not change afterwards: it may be
         kept until its turn.
         """
-        if not self.is_fresh:
+        if not self._take_up():
             return
-        if self._until is None:
-            self._until = self._clock() + DIGEST_TRUST_S
         # Threads write pieces in order and finish out of order. Why: keeping the few early ones
         # here is cheaper than reading them back.
         if 0 <= index - self._next < self._ahead:
@@ -94,6 +92,12 @@ class WholeDigest:
                         return
             finally:
                 self._lock.release()
+
+    def _take_up(self) -> bool:
+        """Begin the time of trust with the first piece; return whether it still runs."""
+        if self.is_fresh and self._until is None:
+            self._until = self._clock() + DIGEST_TRUST_S
+        return not self._doubted
 
     def mark(self, pieces: Iterable[int]) -> None:
         """The fetching thread of the compiled data path took in these pieces: never here."""

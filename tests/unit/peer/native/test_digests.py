@@ -11,10 +11,15 @@ from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from common.digests import Buffer
 from peer.files import sharing
 from peer.files.errors import Cancelled, ContentChanged
+from peer.files.placed_digest import PlacedDigest
+from peer.files.whole_digest import DIGEST_TRUST_S
 from peer.native import digests, library
+from peer.native.fetcher import new_places
 from tests.support.data_paths import COMPILED, PYTHON, needs_library, paths, using
+from tests.support.serving_harness import MANIFEST, piece
 
 PIECE = 16 * 1024
 ODD = (-1025, -1024, -1, 0, 1, 1023, 1024)
@@ -100,3 +105,25 @@ def test_progress_is_reported_in_order_and_the_work_can_be_cancelled(
     with pytest.raises(Cancelled):
         sharing.digest(str(path), piece_length=PIECE, cancelled=lambda: True)
     assert data_path in (PYTHON, COMPILED)
+
+
+@needs_library
+def test_a_digest_that_is_not_trusted_takes_in_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    placed: list[int] = []
+
+    def place_at(_: Buffer, offset: int) -> bytes:
+        placed.append(offset)
+        return bytes(digests.PLACE_BYTES)
+
+    monkeypatch.setattr("peer.files.placed_digest.place_at", place_at)
+    now = [0.0]
+    digest = PlacedDigest(
+        MANIFEST, lambda _: True, lambda *_: True, new_places(MANIFEST), lambda: now[0]
+    )
+    digest.feed(0, piece(0))
+    now[0] += DIGEST_TRUST_S + 1
+    digest.feed(1, piece(1))
+    assert placed == [0]
+    assert digest.finish() is None
