@@ -6,7 +6,7 @@ as one run, to be written by one job of a worker.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -103,12 +103,3 @@ class ReceivedPieces:
     def clear(self) -> None:
         """Forget all pieces."""
         self._messages.clear()
-
-
-def runs_of(pieces: Iterable[int]) -> list[range]:
-    """Ascending pieces as runs of adjacent ones."""
-    found: list[range] = []
-    for index in pieces:
-        begin = found.pop().start if found and found[-1].stop == index else index
-        found.append(range(begin, index + 1))
-    return found

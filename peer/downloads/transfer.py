@@ -24,12 +24,13 @@ from peer.downloads.counts import DownloadCounts
 from peer.downloads.listed_sources import ListedSource, ListedSources
 from peer.downloads.pause import UserPause
 from peer.downloads.piece_writer import PieceWriter
-from peer.downloads.received import ReceivedPieces, runs_of
+from peer.downloads.received import ReceivedPieces
 from peer.downloads.reuse import LookedFor, ReuseRun
 from peer.fetching.channel import Channel, ChannelHandler
 from peer.fetching.pool import ConnectionPool
 from peer.files.errors import DigestMismatch
 from peer.files.fingerprint import SharedLocation
+from peer.files.held_pieces import runs_of
 from peer.files.partial_content import PartialContent
 from peer.native.fetcher import StoredRun, Target
 from peer.serving.inventory import Inventory

@@ -86,3 +86,8 @@ def split(pieces: Iterable[int], kind: Callable[[int], bool]) -> list[tuple[bool
             begin = runs.pop()[1].start
         runs.append((found, range(begin, index + 1)))
     return runs
+
+
+def runs_of(pieces: Iterable[int]) -> list[range]:
+    """Ascending pieces as runs of adjacent ones."""
+    return [run for _, run in split(pieces, lambda _: True)]

@@ -24,7 +24,7 @@ from peer.files.disk_space import alike, zeros_told
 from peer.files.errors import DigestMismatch, DiskFull, IOFailed, PieceNotHeld, WrongPiece
 from peer.files.fingerprint import SharedLocation
 from peer.files.hashing import never_cancelled
-from peer.files.held_pieces import HeldPieces, split
+from peer.files.held_pieces import HeldPieces, runs_of, split
 from peer.files.part_resources import PartResources
 from peer.files.partfile import NotShared, OpenRange, pieces_in
 from peer.files.sharing import location_of
@@ -128,7 +128,7 @@ class PartialContent:
                 self._failed = error
                 raise
             self._whole.mark(pieces)
-            for _, adjacent in split(pieces, lambda _: False):
+            for adjacent in runs_of(pieces):
                 self._held.add(adjacent, unsynced=True)
 
     def _is_hole(self, index: int) -> bool:
