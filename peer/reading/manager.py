@@ -66,7 +66,7 @@ class Reading:
             services.inventory,
             self._fetches,
             services.workers,
-            self._forget,
+            self._readers.discard,
         )
         self._readers.add(reader)
         return reader
@@ -79,9 +79,6 @@ class Reading:
             yield made
         finally:
             made.close()
-
-    def _forget(self, reader: Reader) -> None:
-        self._readers.discard(reader)
 
     def _on_held(self, content: ContentId) -> None:
         for reader in self._readers:
@@ -97,11 +94,10 @@ class Reading:
 
         Raises `MiniTorrentError`.
         """
-        reader = self._named.get(ask.reader)
         if ask.size == 0:
-            if reader is not None:
-                self._close_named(ask.reader)
+            self._close_named(ask.reader)
             return control.FilePart(b"", 0, ask.tag)
+        reader = self._named.get(ask.reader)
         if reader is None or reader.closed:
             target = await self.find(ask.group, ask.name, ask.entry)
             if ask.tag and ask.tag != target.tag:
