@@ -140,7 +140,7 @@ class DownloadJob:
     @property
     def waits(self) -> bool:
         """Whether it is in the queue."""
-        wanted = self.unfinished and not self.record.by_user
+        wanted = self.unfinished and not self.by_user
         return self.queued and wanted and self.transfer is None
 
     @property

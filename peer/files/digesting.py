@@ -54,8 +54,9 @@ def digest_all(
             on_progress(done)
 
         def digest(index: int) -> PieceDigest:
-            found = files.digest(*span(index))
-            DIGESTED.add(span(index)[1])
+            offset, length = span(index)
+            found = files.digest(offset, length)
+            DIGESTED.add(length)
             return found
 
         map_in_order(pieces, digest, on_placed, threads=threads, cancelled=cancelled)

@@ -135,7 +135,7 @@ class ReadDownloads:
                 if total > limits.READS_BYTES_MAX:
                     await self._remove(job)
                     total -= job.record.size
-                elif job.unfinished and not job.record.by_user and self._is_idle(job):
+                elif job.unfinished and not job.by_user and self._is_idle(job):
                     await self._downloads.pause(job.group, job.path)
             except MiniTorrentError as error:
                 log.info("a download of a reader stays for now: %s", error)
@@ -172,7 +172,7 @@ class ReadDownloads:
 
 def _fetches(job: DownloadJob, content: ContentId, piece: int) -> bool:
     """Whether a download fetches the piece, now or in its turn."""
-    if job.content != content or not job.unfinished or job.record.by_user:
+    if job.content != content or not job.unfinished or job.by_user:
         return False
     wanted = None if job.part is None else job.part.wanted
     return piece in wanted if wanted is not None else not job.record.files
