@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 TIDY_S = 5.0
 CHUNK_BYTES = 4 * limits.MIB  # of an answer on the control socket, at most
-WAIT_S = 5.0  # then the command line learns that it waits, and asks again
 
 
 class Reading:
@@ -97,18 +96,24 @@ class Reading:
         if ask.size == 0:
             self._close_named(ask.reader)
             return control.FilePart(b"", 0, ask.tag)
-        reader = self._named.get(ask.reader)
-        if reader is None or reader.closed:
+        reader = self._open_named(ask.reader)
+        if reader is None:
             target = await self.find(ask.group, ask.name, ask.entry)
             if ask.tag and ask.tag != target.tag:
                 raise Refused(
                     Code.CHANGED, f"read {quoted(ask.name)}: another version came meanwhile"
                 )
-            reader = self._named[ask.reader] = self.open(target)
+            reader = self._open_named(ask.reader)  # by another read meanwhile
+            if reader is None:
+                reader = self._named[ask.reader] = self.open(target)
         target = reader.target
         report(control.Progress("reading", ask.offset, target.size))
         data = await reader.read(ask.offset, min(ask.size, CHUNK_BYTES))
         return control.FilePart(bytes(data), target.size, target.tag)
+
+    def _open_named(self, name: str) -> Reader | None:
+        reader = self._named.get(name)
+        return None if reader is None or reader.closed else reader
 
     def _close_named(self, name: str) -> None:
         reader = self._named.pop(name, None)

@@ -215,7 +215,26 @@ class Opened(Reading):
     content, tag = A, "t"
 
     async def find(self, group: str, name: str, entry: str) -> Any:
+        await asyncio.sleep(0)  # as the tracker is asked
         return target(self.content, self.tag)
+
+
+def opened(rig: Rig, home: Path) -> Opened:
+    services = SimpleNamespace(
+        home=home, shares=rig.shares, workers=rig.workers, inventory=Inventory()
+    )
+    return Opened(services, rig.downloads)  # type: ignore[arg-type]
+
+
+def test_reads_at_once_by_one_name_open_one_reader(tmp_path: Path) -> None:
+    async def talk() -> None:
+        reading = opened(Rig(tmp_path), tmp_path)
+        ask = control.ReadFile("films", "n", "", "x", 10, 5, "")
+        await asyncio.gather(*(reading.read(ask, lambda _: None) for _ in range(3)))
+        assert reading.count == 1
+        reading.close()
+
+    run(talk())
 
 
 def test_f129_a_reader_whose_program_is_gone_ends_and_may_come_back(
@@ -228,11 +247,7 @@ def test_f129_a_reader_whose_program_is_gone_ends_and_may_come_back(
         monkeypatch.setattr(readers, "TIDY_S", 0.001)
         monkeypatch.setattr(limits, "READER_IDLE_S", -1.0)
         monkeypatch.setattr(limits, "READERS_MAX", 2)
-        rig = Rig(tmp_path)
-        services = SimpleNamespace(
-            home=tmp_path, shares=rig.shares, workers=rig.workers, inventory=Inventory()
-        )
-        reading = Opened(services, rig.downloads)  # type: ignore[arg-type]
+        reading = opened(Rig(tmp_path), tmp_path)
         assert (await reading.read(ask("x"), lambda _: None)).size_bytes == 10
         await reading.read(ask("y"), lambda _: None)
         with pytest.raises(Refused) as busy:
