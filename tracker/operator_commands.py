@@ -191,7 +191,7 @@ def list_users(home: Path) -> None:
                 row.user,
                 "disabled" if row.disabled else "active",
                 moment_text(row.created),
-                moment_text(row.seen) if row.seen else "never",
+                moment_text(row.seen) if row.seen else "-",
                 *map(number_text, (row.devices, row.online, row.groups, row.owns, row.shares)),
             )
             for row in rows

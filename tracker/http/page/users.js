@@ -50,7 +50,7 @@ export function Users({ status, attempt, tell }) {
         html`<span class="name">${row.user}</span>`,
         row.disabled ? html`<span class="chip failed">disabled</span>` : row.online ? html`<span class="chip complete">online</span>` : html`<span class="soft">offline</span>`,
         `${row.online} / ${row.devices}`, row.owns ? `${row.groups} (owns ${row.owns})` : row.groups, row.shares,
-        row.online ? "now" : row.seen ? clock(row.seen) : "never",
+        row.online ? "now" : row.seen ? clock(row.seen) : "–",
         html`<${Actions} row=${row} attempt=${attempt} tell=${tell} onPassword=${(user, password) => setMade({ user, password })} />`] }))} />`}
     ${rows && rows.length > SHOWN && html`<p class="soft">The first ${SHOWN} are shown; type a part of a name to see others.</p>`}
   </section>${made && html`<${Password} ...${made} tell=${tell} onClose=${() => setMade(null)} />`}`;
