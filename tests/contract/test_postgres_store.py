@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -283,11 +284,20 @@ def test_f34_a_server_that_was_restarted_or_frozen_is_used_again(tmp_path: Path)
             server.start()
             store.reach()
             assert store.turn(position).commit([account(f"u{position}")], []) == position + 1
+        group = GroupId("lab")
+        assert store.entries(group, 0, 9, 9) == []  # there are connections to read as well
         server.freeze()
-        timer = threading.Timer(0.3, store.interrupt)
-        timer.start()
-        with pytest.raises(StorageError):
-            store.turn(3)
+        calls = (
+            lambda: store.turn(3),
+            lambda: store.news(3),
+            lambda: store.entries(group, 0, 9, 9),
+        )
+        with ThreadPoolExecutor(len(calls)) as threads:
+            waiting = [threads.submit(call) for call in calls]
+            assert wait(waiting, 0.3).done == set()
+            store.interrupt()
+            for each in waiting:
+                assert isinstance(each.exception(20), StorageError)
         server.thaw()
         assert store.turn(3).commit([account("last")], []) == 4
         assert len(store.load().accounts) == 4

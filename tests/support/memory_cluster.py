@@ -87,6 +87,9 @@ class MemoryTables:
     def close(self) -> None:
         self.disconnect()
 
+    def interrupt(self) -> None:
+        pass
+
     def wake(self) -> None:
         with self._database.lock:
             self._woken = True

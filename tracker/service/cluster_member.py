@@ -17,7 +17,7 @@ import base64
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -39,7 +39,7 @@ from tracker.service.follower import (
 from tracker.service.passwords import Passwords
 from tracker.store.cluster_rows import TrackerRow
 from tracker.store.journal import FORMAT
-from tracker.store.turns import Commit
+from tracker.store.turns import Store
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Cluster:
 
 
 class ClusterMember:
-    """This tracker among those of ``cluster``. ``news``: commits after a position.
+    """This tracker among those of ``cluster``, whose database is ``store``.
 
     ``database_bytes``: the size of the database as it was read last; 0 before that.
     """
@@ -73,7 +73,7 @@ class ClusterMember:
         cluster: Cluster,
         command_loop: CommandLoop,
         passwords: Passwords,
-        news: Callable[[int], Sequence[Commit]],
+        store: Store,
     ) -> None:
         self.database_bytes = 0
         self._loop = asyncio.get_running_loop()
@@ -86,9 +86,10 @@ class ClusterMember:
         self._own = TrackerRow(cluster.own, os.urandom(ID_BYTES), endpoint, RELEASE, FORMAT, 0, 0)
         self._time = TrackerTime()
         self._latest_ms = 0
-        self._heard_at = monotonic()
+        self._heard_at = self._interrupted_at = monotonic()
         self._waiting: deque[PresenceIn] = deque()
-        self._follower = Follower(cluster.tables, news, self)
+        self._store = store
+        self._follower = Follower(cluster.tables, store.news, self)
         self._first = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -146,6 +147,11 @@ class ClusterMember:
                 fellows.cut_off = not fellows.cut_off
                 text = "lost" if fellows.cut_off else "found again"
                 log.warning("the database is %s; devices are told", text)
+            if min(silent_s, monotonic() - self._interrupted_at) > DEAD_S:
+                # Why: a frozen server holds calls for ever, also when a standby has taken over.
+                self._interrupted_at = monotonic()
+                self._follower.interrupt()
+                self._store.interrupt()
 
     def _write_all(self) -> None:
         generation = os.urandom(ID_BYTES)

@@ -101,7 +101,7 @@ class CommandLoop:
         self._open = OpenCommands()
         self._publisher = Publisher(context, publish, self._awake.set)
         self._writer = Writer(store, self._awake.set)
-        self._mirror = Mirror(context, store, self._writer, self._publisher, self._now)
+        self._mirror = Mirror(context, self._writer, self._publisher, self._now)
         self._deferred = DeferredTasks(deferred_work, self._open, self.enqueue)
         self._undelivered: list[tuple[Job, Decision]] = []  # of the pending commit
         self._stopping = False
@@ -174,7 +174,7 @@ class CommandLoop:
     def _has_work(self, batch: Batch) -> bool:
         if self._publisher.waits or self._mirror.behind or self._writer.outcome is not None:
             return True
-        if self._writer.pending and self._writer.refuses is None:
+        if self._mirror.holds or (self._writer.pending and self._writer.refuses is None):
             return bool(self._queue) and len(batch.jobs) < limits.COMMANDS_PER_BATCH_MAX
         return bool(batch.jobs or self._queue)
 
@@ -194,13 +194,15 @@ class CommandLoop:
         batch.begin()
         self._end_pending(batch)
         self._mirror.apply_heard()
-        await self._mirror.load_if_stale()
+        self._mirror.load_if_stale()
         self._answer_questions(batch)
         if not batch.jobs:
             return
-        refused = self._mirror.stale or self._writer.refuses
+        refused = self._mirror.refuses or self._writer.refuses
         if refused is not None:
             self._refuse(batch, len(batch.jobs), read_only(refused))
+        elif self._mirror.holds:
+            return
         elif self._store.shared and not any(job.writes for job in batch.jobs):
             await self._ask_again(batch)
         elif not self._writer.pending:

@@ -8,15 +8,16 @@ tracker.service.ticket_signer). Each step ends in a reply, or in an internal com
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeAlias, assert_never, cast
+from typing import Any, TypeAlias, TypeVar, assert_never, cast
 
 import msgspec
 import nacl.signing
 
 from common import manifest
-from common.errors import Refused
+from common.errors import Refused, StorageError
 from common.ids import TrackerId
 from common.messages import tracker
 from common.messages.events import LogEntry
@@ -43,7 +44,9 @@ from tracker.service.probing import Prober
 from tracker.service.ticket_signer import TicketSigner
 from tracker.store.turns import Store
 
+READ_S = 5.0  # reads take milliseconds; a frozen database answers none
 PARTS_AHEAD_BYTES = 1 << 20  # a smaller manifest does not make a turn long
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +121,23 @@ class DeferredWork:
         rows = await self._signer.sign(caller.device, step.user, step.groups, now)
         return Finished(tracker.Tickets(rows, now.wall_ms))
 
+    async def _read(self, read: Callable[..., T], *arguments: Any) -> T:
+        """Call ``read`` on a reader thread. Raise `StorageError`, also after ``READ_S``."""
+        reading = asyncio.get_running_loop().run_in_executor(self._readers, read, *arguments)
+        try:
+            return await asyncio.wait_for(reading, READ_S)
+        except TimeoutError:
+            raise StorageError("the database does not answer") from None
+
     async def _read_part(self, step: ReadPart) -> Outcome:
-        loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(
-            self._readers, self._store.manifest_part, step.content, step.offset
-        )
+        body = await self._read(self._store.manifest_part, step.content, step.offset)
         if not body:
             raise Refused(Code.UNKNOWN_SHARE, "this content is no longer shared")
         return Finished(tracker.ManifestPart(step.total_bytes, step.offset), body)
 
     async def _read_log(self, step: ReadLog) -> Outcome:
-        loop = asyncio.get_running_loop()
         where = (step.group, step.after, step.head, tracker.PAGE_ROWS)
-        entries = await loop.run_in_executor(self._readers, self._store.entries, *where)
+        entries = await self._read(self._store.entries, *where)
         # Checked here and not in the decision: the log may have been trimmed since.
         behind = not entries or entries[0].seq > step.after + 1
         # Why raw: to decode and encode a page again would take five times as long as all the rest.

@@ -98,6 +98,7 @@ class Tables(Protocol):
     def disconnect(self) -> None: ...
     def close(self) -> None: ...
     def wake(self) -> None: ...
+    def interrupt(self) -> None: ...
     def wait(self, timeout_s: float) -> list[str]: ...
     def hears_itself(self, timeout_s: float) -> bool: ...
     def notify(self, text: str = "") -> None: ...
@@ -127,8 +128,8 @@ class Owner(Protocol):
 class Follower:
     """Thread that follows the other trackers until `stop`.
 
-    ``news``: commits after a position, as `Store.news`. Thread safety: `write`, `wake` and `stop`
-    are for the event loop's thread.
+    ``news``: commits after a position, as `Store.news`. Thread safety: `write`, `wake`,
+    `interrupt` and `stop` are for the event loop's thread.
     """
 
     def __init__(
@@ -169,6 +170,10 @@ class Follower:
     def wake(self) -> None:
         """Look at the database soon: there is something to write or to tell."""
         self._tables.wake()
+
+    def interrupt(self) -> None:
+        """Let it connect anew: the database has not answered for long."""
+        self._tables.interrupt()
 
     def stop(self, timeout_s: float) -> None:
         """Delete all rows of this tracker, and end. Blocks."""

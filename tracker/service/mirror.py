@@ -6,23 +6,28 @@ journal).
 
 Invariant: commits are applied in their order, each once, and never during a batch. A commit that
 does not fit leaves no trace; the mirror is then loaded anew, and questions are answered from the
-old one until that succeeds.
+old one until that succeeds. Changes are held meanwhile, and refused after ``PATIENCE_S``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 
 from common.errors import StorageError
+from common.host.clock import monotonic
 from tracker.core.context import Context, Decision, Now, Nudge
 from tracker.core.presence import SwarmChange
+from tracker.core.state import State
 from tracker.service.publisher import Publisher
-from tracker.service.writer import Writer
-from tracker.store.turns import Commit, FellBehind, Store
+from tracker.service.writer import PATIENCE_S, Writer
+from tracker.store.turns import Commit, FellBehind
 
 log = logging.getLogger(__name__)
+
+RETRY_S = 1.0  # after a load that failed
 
 
 class Mirror:
@@ -34,24 +39,42 @@ class Mirror:
     def __init__(
         self,
         context: Context,
-        store: Store,
         writer: Writer,
         publisher: Publisher,
         now: Callable[[], Now],
     ) -> None:
         self.stale: StorageError | None = None
         self._context = context
-        self._store = store
         self._writer = writer
         self._publisher = publisher
         self._now = now
         self._heard: deque[Commit] = deque()
         self._between: deque[Callable[[], list[SwarmChange]]] = deque()
+        self._loading: asyncio.Task[State] | None = None
+        self._loading_since = 0.0
+        self._load_at = 0.0  # not before
 
     @property
     def behind(self) -> bool:
-        """Whether something waits to be applied between two batches."""
-        return bool(self._heard or self._between)
+        """Whether something waits to be applied between two batches, or to be loaded."""
+        if self._loading is not None:
+            return self._loading.done() or bool(self._between)
+        return bool(self._heard or self._between) or self._must_load
+
+    @property
+    def holds(self) -> bool:
+        """Whether changes wait for a load."""
+        return self._loading is not None and monotonic() - self._loading_since < PATIENCE_S
+
+    @property
+    def refuses(self) -> StorageError | None:
+        """The reason why nothing can be written now; or None."""
+        return None if self.holds else self.stale
+
+    @property
+    def _must_load(self) -> bool:
+        can = not self._writer.pending and self._writer.refuses is None
+        return self.stale is not None and can and monotonic() >= self._load_at
 
     def between(self, step: Callable[[], list[SwarmChange]]) -> None:
         """Call ``step`` between two batches, and publish the changes that it returns."""
@@ -88,7 +111,7 @@ class Mirror:
                 self._publisher.publish(news, self._now())
             except Exception:
                 log.exception("failed to publish a commit of another tracker")
-        if self.stale is not None:
+        if self.stale is not None and self._loading is None:
             self._heard.clear()
         for _ in range(len(self._between)):
             step = self._between.popleft()
@@ -97,18 +120,24 @@ class Mirror:
             except Exception:
                 log.exception("failed to apply the presence at another tracker")
 
-    async def load_if_stale(self) -> None:
-        """Load the mirror from the database, if it must be and can be."""
-        if self.stale is None or self._writer.pending or self._writer.refuses is not None:
+    def load_if_stale(self) -> None:
+        """Begin to load the mirror from the database, or take what was loaded."""
+        if self._loading is None:
+            if self._must_load:
+                self._loading, self._loading_since = self._writer.load(), monotonic()
             return
+        if not self._loading.done():
+            return
+        task, self._loading = self._loading, None
         try:
-            loaded = await self._writer.call(self._store.load)
+            loaded = task.result()
         except StorageError as error:
-            if self.stale.message != error.message:
+            if self.stale is None or self.stale.message != error.message:
                 log.error("%s", error.message)
-            self.stale = error
+            self.stale, self._load_at = error, monotonic() + RETRY_S
+            self._writer.wake_after(RETRY_S)
             return
-        log.warning("the database was loaded anew: %s", self.stale.message)
+        log.warning("the database was loaded anew: %s", self.stale.message if self.stale else "")
         before = self._context.state
         loaded.budgets = before.budgets
         self._context.state = loaded

@@ -140,7 +140,7 @@ class Server:
         self._tasks = [loop.create_task(self.command_loop.run())]
         if self._cluster is not None and self._deferred_work is not None:
             self._member = ClusterMember(
-                self._cluster, self.command_loop, self._deferred_work.passwords, self._store.news
+                self._cluster, self.command_loop, self._deferred_work.passwords, self._store
             )
             await self._member.start(MEET_S)
         self._commands = Pump(commands_socket, self._on_message)

@@ -13,6 +13,9 @@ the loop takes its batch back from the mirror and goes on with questions. The wr
 answer, or asks the database whether the commit took place, until that is known; `Writer.outcome`
 tells it. At most one commit is pending, and no turn is taken during it.
 
+A call that the database does not answer is interrupted after ``PATIENCE_S``, so that a frozen one
+does not hold the thread for ever. A load may take longer; the cluster's member ends it.
+
 A shared store that failed is tried in the background, first after ``RETRY_MIN_S``. Until it answers
 the loop refuses what writes at once. A store of one tracker is tried by each commit.
 """
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -30,6 +33,7 @@ from common.errors import StorageError
 from common.host.clock import monotonic
 from common.ids import DeviceKey
 from tracker.core.changes.base import Change
+from tracker.core.state import State
 from tracker.store.turns import Commit, FellBehind, InDoubt, LogConflict, Store, Turn
 
 log = logging.getLogger(__name__)
@@ -64,7 +68,7 @@ class Writer:
         self._wake = wake
         self._thread = ThreadPoolExecutor(1, "writer")
         self._pending_since: float | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def pending(self) -> bool:
@@ -85,6 +89,25 @@ class Writer:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, function, *arguments)
 
+    def load(self) -> asyncio.Task[State]:
+        """Begin to load a mirror; ``wake`` is called at the end, and after ``PATIENCE_S``."""
+        self.wake_after(PATIENCE_S)
+        task = self._start(self.call(self._store.load))
+        task.add_done_callback(lambda _: self._wake())
+        return task
+
+    def wake_after(self, seconds: float) -> None:
+        """Call ``wake`` after that time."""
+        asyncio.get_running_loop().call_later(seconds, self._wake)
+
+    async def _bounded(self, function: Callable[..., T], *arguments: Any) -> T:
+        """As `call`, but interrupted after ``PATIENCE_S``."""
+        timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._store.interrupt)
+        try:
+            return await self.call(function, *arguments)
+        finally:
+            timer.cancel()
+
     async def news(self, position: int) -> Sequence[Commit]:
         """Return the commits after ``position``. Raise `StorageError`, also after ``NEWS_S``."""
         future = asyncio.get_running_loop().run_in_executor(
@@ -94,6 +117,7 @@ class Writer:
         if done:
             return future.result()
         future.add_done_callback(lambda late: late.cancelled() or late.exception())
+        self._store.interrupt()
         error = StorageError("the database does not answer")
         self._failed(error)
         raise error
@@ -191,7 +215,7 @@ class Writer:
         delay_s = RETRY_MIN_S
         while True:
             try:
-                return await self.call(self._store.happened, doubt)
+                return await self._bounded(self._store.happened, doubt)
             except StorageError:
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, RETRY_MAX_S)
@@ -218,17 +242,18 @@ class Writer:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RETRY_MAX_S)
             try:
-                await self.call(self._store.reach)
+                await self._bounded(self._store.reach)
             except StorageError as error:
                 self.failing = error
             else:
                 self._succeeded()
         self._wake()
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def close(self) -> None:
         """End the thread; a call that waits for the database is interrupted."""

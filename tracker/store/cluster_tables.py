@@ -27,7 +27,7 @@ from common.errors import StorageError
 from common.ids import ContentId, DeviceKey, GroupId, UserId
 from tracker.core.shared_presence import PresenceRow, SharedLease
 from tracker.store.cluster_rows import ROWS_MAX, Beat, TrackerRow
-from tracker.store.postgres_connections import connect
+from tracker.store.postgres_connections import connect, cut
 
 CHANNEL = "mini_torrent"
 TEXT_MAX = 7_999  # characters of a notification
@@ -41,7 +41,7 @@ _Leeching: TypeAlias = list[tuple[str, bytes, bool]]
 class ClusterTables:
     """One connection to the shared tables.
 
-    Thread safety: one thread, but for `wake`. All methods but `wake` and `close` raise
+    Thread safety: one thread, but for `wake` and `interrupt`. The others but `close` raise
     `StorageError`; the connection is of no use after that.
     """
 
@@ -76,6 +76,11 @@ class ClusterTables:
         self.disconnect()
         for end in (self._woken, self._waker):
             os.close(end)
+
+    def interrupt(self) -> None:
+        """Let a call that waits for the database fail soon. Any thread."""
+        if (db := self._db) is not None:
+            cut(db)
 
     def wake(self) -> None:
         """Let `wait` return. Any thread."""

@@ -31,6 +31,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,6 +107,9 @@ class PostgresStore(TableStore):
         self.url = url
         self.own = own or os.urandom(16)
         self._writer: sa.Connection | None = None
+        self._made: weakref.WeakSet[Any] = weakref.WeakSet()  # connections of the driver
+        self._making = threading.Lock()
+        sa.event.listen(self._engine, "connect", self._connection_made)
         self._known: tuple[int, bytes] = (0, b"")  # position and batch of the last commit known
         self._lost = False  # the database lacks a commit that it acknowledged
         self._pruned_at = self._swept_at = monotonic()
@@ -241,11 +246,15 @@ class PostgresStore(TableStore):
             raise
 
     def interrupt(self) -> None:
-        """Let a call of the writing thread that waits for the database fail soon."""
-        writer = self._writer
-        if writer is not None and not writer.closed and not writer.invalidated:
-            driver: Any = writer.connection.driver_connection
+        """Cut all connections: each is made anew for the next call."""
+        with self._making:
+            made = list(self._made)
+        for driver in made:
             pg.cut(driver)
+
+    def _connection_made(self, driver: Any, _: object) -> None:
+        with self._making:
+            self._made.add(driver)
 
     # -- manifests ----------------------------------------------------------------------------
 

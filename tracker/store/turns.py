@@ -112,7 +112,7 @@ class Store(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """Let a call of the writing thread that waits for the database fail soon."""
+        """Let all calls that wait for the database fail soon."""
         ...
 
     def tracker_id(self, fresh: bytes) -> TrackerId:

@@ -29,7 +29,15 @@ from tracker.core.context import Caller, Now
 from tracker.core.outbox import Outgoing
 from tracker.core.records import ManifestSummary
 from tracker.core.state import State
-from tracker.service import batch, command_loop, publisher, ticket_signer, writer
+from tracker.service import (
+    batch,
+    command_loop,
+    deferred,
+    mirror,
+    publisher,
+    ticket_signer,
+    writer,
+)
 from tracker.service.batch import Job
 from tracker.service.command_loop import CommandLoop
 from tracker.service.deferred import DeferredWork
@@ -179,9 +187,11 @@ async def test_f20_presence_follows_from_durable_state(harness: LoopHarness) -> 
     assert harness.seeders("lab", film) == 1
 
 
-def counted_loads(harness: LoopHarness, monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """List that grows with each load of the store."""
-    loads, load = list[None](), harness.store.load
+def counted_loads(
+    harness: LoopHarness, monkeypatch: pytest.MonkeyPatch, load: Callable[[], State] | None = None
+) -> list[None]:
+    """List that grows with each load of the store, or each call of ``load`` in its place."""
+    loads, load = list[None](), load or harness.store.load
 
     def counting() -> State:
         loads.append(None)
@@ -399,6 +409,74 @@ async def test_a_tracker_that_fell_behind_loads_the_mirror_anew(harness: LoopHar
     assert await harness.ask(tracker.CreateGroup("lab")) == tracker.Done()
     assert "bob" in harness.loop.context.state.accounts
     assert mirror_is_right(harness)
+
+
+async def test_f170_questions_are_answered_while_the_mirror_is_loaded_anew(
+    harness: LoopHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changes wait for the load; commits of others that come meanwhile are not lost."""
+    store, goes_on, load = harness.store, threading.Event(), harness.store.load
+    store.shared = True
+
+    def slow() -> State:
+        loaded = load()
+        assert goes_on.wait(20.0)
+        return loaded
+
+    loads = counted_loads(harness, monkeypatch, slow)
+    store.others([AccountCreated(UserId("bob"), "h", 1), DeviceBound(BOB, "bob", 1)])
+    harness.loop.hear(store.news(0))
+    await harness.reply(harness.send(tracker.Hello(), device=BOB))
+    store.others([AccountCreated(UserId("carol"), "h", 1)])
+    store.forget_journal()
+    written = harness.send(tracker.CreateGroup("lab"))
+    await until(lambda: bool(loads))
+    asked = harness.send(tracker.ListGroups(), device=BOB)
+    assert (await harness.reply(asked)).rows == []
+    store.others([AccountCreated(UserId("dan"), "h", 1)])
+    harness.loop.hear(store.news(2))
+    await harness.breathe()
+    assert written not in harness.replies
+    goes_on.set()
+    assert await harness.reply(written) == tracker.Done()
+    assert {"carol", "dan"} <= harness.loop.context.state.accounts.keys()
+    assert len(loads) == 1
+    assert mirror_is_right(harness)
+
+
+async def test_f170_changes_are_refused_when_a_load_takes_long(
+    harness: LoopHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, load = threading.Event(), harness.store.load
+    monkeypatch.setattr(mirror, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(writer, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(harness.store, "load", lambda: goes_on.wait(20.0) and load())
+    harness.store.shared = True
+    harness.store.others([AccountCreated(UserId("bob"), "h", 1)])
+    harness.store.forget_journal()
+    assert (await harness.ask(tracker.CreateGroup("lab"))).code is Code.READ_ONLY
+    assert (await harness.ask(tracker.ListGroups())).rows == []
+    goes_on.set()
+    await until(lambda: harness.loop.load()[1])
+    assert await harness.ask(tracker.CreateGroup("lab")) == tracker.Done()
+
+
+async def test_f171_a_read_that_hangs_is_refused(
+    harness: LoopHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that wait behind it as well; reads go on when the database does."""
+    assert await harness.ask(tracker.CreateGroup("lab")) == tracker.Done()
+    thaws, entries = threading.Event(), harness.store.entries
+    monkeypatch.setattr(deferred, "READ_S", 0.05)
+    monkeypatch.setattr(
+        harness.store, "entries", lambda *where: thaws.wait(20.0) and entries(*where)
+    )
+    asked = [harness.send(tracker.EventsSince("lab", 0)) for _ in range(5)]
+    assert {(await harness.reply(each)).code for each in asked} == {Code.STORAGE}
+    assert await harness.ask(tracker.CreateGroup("den")) == tracker.Done()
+    thaws.set()
+    monkeypatch.setattr(deferred, "READ_S", 20.0)
+    assert (await harness.ask(tracker.EventsSince("lab", 0))).head == 1
 
 
 async def test_commits_that_were_heard_of_are_applied_in_order_and_once(
